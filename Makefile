@@ -1,0 +1,43 @@
+# Each target makes what it needs: a virtual environment in .venv with the versions of constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: serve test lint bench clean
+
+serve: $(VENV)/.serve
+	$(BIN)/python serve.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.serve
+	$(BIN)/python benchmarks/ceiling.py
+	$(BIN)/python benchmarks/fixed_cost.py
+
+# torch first and by itself: an index that offers CPU-only builds of it is then used for it alone.
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	touch $@
+
+$(VENV)/.serve: $(VENV)/.torch setup.py
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.torch setup.py
+	$(PIP) -e '.[test]'
+	touch $@ $(VENV)/.serve
+
+$(VENV)/.dev: $(VENV)/.torch setup.py
+	$(PIP) -e '.[dev]'
+	touch $@ $(VENV)/.test $(VENV)/.serve
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,186 @@
+"""The command line: `batcher serve`, `batcher check`, `batcher predict`."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import click
+from rich.console import Console
+from rich.status import Status
+
+from batcher import __version__
+from batcher.codecs.formats import FORMATS
+from batcher.config.model_file import load_model_definition
+from batcher.config.reading import scalar
+from batcher.config.repository import find_models
+from batcher.config.settings import ServerSettings, load_settings
+from batcher.errors import ConfigError
+
+DEFAULT_CONFIG = Path("config.yaml")
+
+_EXTENSIONS = {
+    ".npy": "application/x-npy",
+    ".msgpack": "application/msgpack",
+    ".mpk": "application/msgpack",
+    ".bin": "application/octet-stream",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+}
+
+
+class StartReport:
+    """Tells on standard error what is being loaded, and on standard output when the server is ready."""
+
+    def __init__(self) -> None:
+        """Begin to measure the time."""
+        self._console = Console(stderr=True, highlight=False)
+        self._status: Status | None = None
+        self._told: dict[str, str] = {}
+        self._began = time.monotonic()
+
+    def progress(self, title: str, text: str) -> None:
+        """Show what is being done with the model `title`: a moving line on a terminal, else a line for each stage."""
+        stage = text.partition(",")[0]
+        if self._console.is_terminal:
+            self._status = self._status or self._console.status("")
+            self._status.start()
+            self._status.update(f"model {title}: {text}")
+        if self._told.get(title) != stage:
+            self._told[title] = stage
+            self._console.print(
+                f"model {title}: {stage} ({time.monotonic() - self._began:.1f} s)", markup=False, soft_wrap=True
+            )
+
+    def ready(self, address: str) -> None:
+        """Tell the address, in one line."""
+        self._stop()
+        click.echo(f"batcher {__version__} is ready on {address} after {time.monotonic() - self._began:.1f} s")
+
+    def failed(self, reason: str) -> None:
+        """Tell why the server cannot start."""
+        self._stop()
+        click.echo(f"batcher cannot start: {reason}", err=True)
+
+    def _stop(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+
+@click.group()
+@click.version_option(__version__, prog_name="batcher")
+def main() -> None:
+    """An asynchronous batching inference server."""
+
+
+def _configuration(config: Path | None, flags: dict[tuple[str, ...], tuple[str, object]]) -> tuple[ServerSettings, Path]:
+    path = config if config is not None else DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+    try:
+        return load_settings(path, os.environ, flags), path.parent if path else Path()
+    except ConfigError as err:
+        raise click.ClickException(str(err)) from err
+
+
+def _assignments(pairs: tuple[str, ...]) -> dict[tuple[str, ...], tuple[str, object]]:
+    flags: dict[tuple[str, ...], tuple[str, object]] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise click.BadParameter(f"expected KEY=VALUE; got {pair!r}", param_hint="--set")
+        flags[tuple(key.split("."))] = (f"--set {key}", scalar(value))
+    return flags
+
+
+_config_option = click.option(
+    "-c", "--config", type=click.Path(path_type=Path), help=f"Configuration file; {DEFAULT_CONFIG} if it is there."
+)
+_set_option = click.option(
+    "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a setting, as in defaults.max_batch_size=32."
+)
+
+
+@main.command()
+@_config_option
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", type=int, help="Port to listen on; 0 lets the system choose.")
+@click.option("--access-log/--no-access-log", default=None, help="Log each request as a line of JSON.")
+@_set_option
+def serve(config: Path | None, host: str | None, port: int | None, access_log: bool | None, pairs: tuple[str, ...]) -> None:
+    """Serve the models of the configuration until a signal ends it."""
+    given: dict[str, Any] = {"host": host, "port": port, "access_log": access_log}
+    flags = _assignments(pairs)
+    flags.update({(key,): (f"--{key.replace('_', '-')}", value) for key, value in given.items() if value is not None})
+    settings, base = _configuration(config, flags)
+    from batcher.running import leave, run_server  # a command that does not serve needs no event loop
+
+    report = StartReport()
+    leave(run_server(settings, base, report.progress, report.ready, report.failed))
+
+
+@main.command()
+@_config_option
+@_set_option
+def check(config: Path | None, pairs: tuple[str, ...]) -> None:
+    """Check the configuration and every model.yaml, without loading a model."""
+    settings, base = _configuration(config, _assignments(pairs))
+    problems = 0
+    try:
+        folders = find_models(settings, base)
+    except ConfigError as err:
+        raise click.ClickException(str(err)) from err
+    for folder in folders:
+        try:
+            spec = load_model_definition(folder.name, folder.version, folder.folder).spec
+            settings.for_model(folder.name)
+        except ConfigError as err:
+            problems += 1
+            click.echo(f"model {folder.name}/{folder.version}: {err}", err=True)
+        else:
+            takes = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
+            gives = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.outputs)
+            click.echo(f"model {folder.name}/{folder.version}: {spec.platform}, takes {takes}, gives {gives}")
+    if problems:
+        raise click.ClickException(f"{problems} of {len(folders)} models cannot be served")
+    click.echo(f"the configuration is right; {len(folders)} models")
+
+
+@main.command()
+@click.argument("url")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for each answer.")
+def predict(url: str, files: tuple[Path, ...], timeout: float) -> None:
+    """Post each of FILES to URL, a …/predict route, and print the answers as lines of JSON."""
+    failures = sum(not _predict_one(url, file, timeout) for file in files)
+    if failures:
+        raise click.ClickException(f"{failures} of {len(files)} requests failed")
+
+
+def _predict_one(url: str, file: Path, timeout: float) -> bool:
+    headers = {"Content-Type": _content_type(file), "Accept": "application/json"}
+    try:
+        with urlopen(Request(url, file.read_bytes(), headers), timeout=timeout) as answer:
+            click.echo(answer.read().decode())
+            return True
+    except HTTPError as err:
+        click.echo(f"{file}: {err.code}: {err.read().decode('utf-8', 'replace')}", err=True)
+    except (URLError, OSError, ValueError) as err:
+        click.echo(f"{file}: {err}", err=True)
+    return False
+
+
+def _content_type(file: Path) -> str:
+    known = {entry.media_type for entry in FORMATS}
+    found = _EXTENSIONS.get(file.suffix.lower()) or mimetypes.guess_type(file.name)[0] or ""
+    if found not in known:
+        raise click.ClickException(f"{file}: expected a file named .json, .csv, .png, .npy or the like; got {file.suffix!r}")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

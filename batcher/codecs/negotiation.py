@@ -1,0 +1,93 @@
+"""Choosing a format by `Content-Type` for the body and by `Accept` for the answer.
+
+Header values repeat from request to request, so what they mean is remembered by their text, in bounded caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from email.message import Message
+from functools import lru_cache
+from types import MappingProxyType
+
+from batcher.codecs.formats import JSON, Format, format_named, formats_for
+from batcher.errors import NotAcceptable, UnsupportedMediaType
+from batcher.spec import ModelSpec
+
+
+@lru_cache(maxsize=1024)
+def media_type(header: str) -> tuple[str, Mapping[str, str]]:
+    """Return the media type in a `Content-Type` value, in lower case, and its parameters."""
+    message = Message()
+    message["content-type"] = header
+    name, *parameters = message.get_params(failobj=[("", "")])
+    return name[0].strip().lower(), MappingProxyType({key.lower(): value for key, value in parameters})
+
+
+def request_format(header: str, spec: ModelSpec) -> Format:
+    """Return the format that a body of the model `spec` is in.
+
+    Raises:
+        UnsupportedMediaType: the media type is missing, unknown, or cannot hold this model's inputs.
+    """
+    name, _ = media_type(header)
+    found = format_named(name)
+    if found is not None and found.carries(spec.inputs):
+        return found
+    expected = ", ".join(entry.media_type for entry in formats_for(spec.inputs))
+    inputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
+    why = f", which cannot carry {inputs}" if found is not None else ""
+    raise UnsupportedMediaType(f"Content-Type: expected one of {expected}; got {name or 'none'!r}{why}")
+
+
+def answer_format(accept: str, came_as: Format, spec: ModelSpec) -> Format:
+    """Return the format to answer in: the most wanted one of `accept`, by default the one that the body came in.
+
+    Raises:
+        NotAcceptable: none that the client accepts can carry this model's outputs.
+    """
+    able = formats_for(spec.outputs, answers=True)
+    own = came_as if came_as in able else JSON
+    if not accept or accept == "*/*":
+        return own
+    ranges = _ranges(accept)
+    ranked = [(_quality(ranges, entry), entry is own, entry) for entry in able]
+    quality, _, best = max(ranked, key=lambda row: row[:2])
+    if quality <= 0:
+        expected = ", ".join(entry.media_type for entry in able)
+        raise NotAcceptable(f"Accept: expected one of {expected}; got {accept!r:.200}")
+    return best
+
+
+@lru_cache(maxsize=1024)
+def wants_msgpack(accept: str, content_type: str) -> bool:
+    """Whether an error is to be written as MessagePack: it was asked for, or the body was in it and nothing was asked for."""
+    if accept and accept != "*/*":
+        ranges = _ranges(accept)
+        return _quality_of(ranges, "application/msgpack") > _quality_of(ranges, "application/json")
+    return format_named(media_type(content_type)[0]) is format_named("application/msgpack")
+
+
+@lru_cache(maxsize=1024)
+def _ranges(accept: str) -> dict[str, float]:
+    ranges: dict[str, float] = {}
+    for part in accept.split(","):
+        name, parameters = media_type(part)
+        try:
+            quality = min(max(float(parameters.get("q", "1")), 0.0), 1.0)
+        except ValueError:
+            quality = 0.0
+        ranges[name] = max(quality, ranges.get(name, 0.0))
+    return ranges
+
+
+def _quality(ranges: dict[str, float], entry: Format) -> float:
+    named = [name for name in entry.aliases if name in ranges] or [entry.media_type]
+    return max(_quality_of(ranges, name) for name in named)
+
+
+def _quality_of(ranges: dict[str, float], name: str) -> float:
+    for candidate in (name, f"{name.partition('/')[0]}/*", "*/*"):
+        if candidate in ranges:
+            return ranges[candidate]
+    return 0.0

@@ -1,0 +1,206 @@
+"""What `model.yaml` may hold: what a model is, not how it is run.
+
+It stands in a version folder (`models/digits/1/model.yaml`) beside the model's files; paths in it are relative to that
+folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from batcher.config.reading import read_yaml, validate
+from batcher.errors import ConfigError
+from batcher.spec import DATATYPES, Datatype, ImageSpec, Labels, ModelSpec, TensorSpec, datatype
+
+Format = Literal["python", "torchscript", "export", "onnx"]
+Axis = Annotated[int, Field(ge=-1)]
+_CHANNELS = {"grey": 1, "rgb": 3}
+_PIL_MODES = {"grey": "L", "rgb": "RGB"}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
+
+
+class ImageFile(_Section):
+    """How a picture becomes one row of an input; size and layout follow from the input's shape.
+
+    Attributes:
+        mode: `grey` or `rgb`.
+        scale: factor for a pixel of 0..255.
+        mean: subtracted after scaling, one value or one a channel.
+        std: divided by after that, one value or one a channel.
+    """
+
+    mode: Literal["grey", "rgb"]
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+
+
+class TensorFile(_Section):
+    """A tensor: name, dtype, shape of one row."""
+
+    name: Annotated[str, Field(min_length=1)]
+    dtype: Datatype
+    shape: tuple[Axis, ...]
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _known_datatype(cls, value: object) -> Datatype:
+        try:
+            return datatype(str(value))
+        except KeyError as err:
+            raise ValueError(f"one of {', '.join(DATATYPES)}") from err
+
+
+class InputFile(TensorFile):
+    """An input tensor.
+
+    Attributes:
+        image: how pictures are turned into it.
+        warmup_shape: the row shape used for warm-up, needed where `shape` has free axes.
+    """
+
+    image: ImageFile | None = None
+    warmup_shape: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> InputFile:
+        if self.image is not None:
+            _image_spec(self.image, self)
+        if self.warmup_shape is not None and (
+            len(self.warmup_shape) != len(self.shape)
+            or any(want not in (-1, have) for want, have in zip(self.shape, self.warmup_shape, strict=True))
+        ):
+            raise ValueError(f"warmup_shape to fit shape {list(self.shape)}")
+        return self
+
+
+class OutputFile(TensorFile):
+    """An output tensor.
+
+    Attributes:
+        labels: names of the classes along its last axis.
+        scores: whether its values are probabilities already or logits.
+    """
+
+    labels: tuple[str, ...] | None = None
+    scores: Literal["probability", "logit"] = "probability"
+
+    @model_validator(mode="after")
+    def _one_label_a_class(self) -> OutputFile:
+        if self.labels is not None and (not self.shape or self.shape[-1] != len(self.labels)):
+            raise ValueError(f"as many labels as the last axis of shape {list(self.shape)}")
+        return self
+
+
+class ModelFile(_Section):
+    """All of `model.yaml`.
+
+    Attributes:
+        format: how the model is loaded.
+        file: the model's file; for `python`, see `entry`.
+        entry: for `python`: `module:Class`, the module looked for in this folder first.
+        weights: for `python`: a file of weights for a `torch.nn.Module`.
+        inputs: what it takes, in the order of its positional arguments.
+        outputs: what it gives, in the order of its results.
+    """
+
+    format: Format
+    file: str | None = None
+    entry: Annotated[str | None, Field(alias="class", pattern=r"^[\w.]+:\w+$")] = None
+    weights: str | None = None
+    inputs: Annotated[tuple[InputFile, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[OutputFile, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _what_the_format_needs(self) -> ModelFile:
+        if self.format == "python" and self.entry is None:
+            raise ValueError("`class: module:Class` for format python")
+        if self.format != "python" and self.file is None:
+            raise ValueError(f"`file` for format {self.format}")
+        for tensors in (self.inputs, self.outputs):
+            if len({tensor.name for tensor in tensors}) != len(tensors):
+                raise ValueError("names that differ among inputs and among outputs")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDefinition:
+    """A version of a model as it stands on disk.
+
+    Attributes:
+        spec: its tensors.
+        format: how it is loaded.
+        folder: its version folder.
+        file: the model's file, empty for `python`.
+        entry: `module:Class` for `python`, else empty.
+        weights: weights for `python`, or None.
+    """
+
+    spec: ModelSpec
+    format: Format
+    folder: Path
+    file: Path
+    entry: str = ""
+    weights: Path | None = None
+
+
+def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinition:
+    """Read `folder/model.yaml`.
+
+    Raises:
+        ConfigError: it is missing or wrong; the message names place, setting, what was expected and what came.
+    """
+    model = validate(ModelFile, read_yaml(folder / "model.yaml"))
+    files = [folder / file for file in (model.file, model.weights) if file]
+    for file in files:
+        if not file.is_file():
+            raise ConfigError(f"{folder.name}/model.yaml: expected a file {file.name!r} beside it; there is none")
+    spec = ModelSpec(
+        name=name,
+        version=version,
+        inputs=tuple(_input_spec(tensor) for tensor in model.inputs),
+        outputs=tuple(_output_spec(tensor) for tensor in model.outputs),
+        platform=model.format,
+    )
+    return ModelDefinition(
+        spec=spec,
+        format=model.format,
+        folder=folder,
+        file=folder / model.file if model.file else folder,
+        entry=model.entry or "",
+        weights=folder / model.weights if model.weights else None,
+    )
+
+
+def _input_spec(tensor: InputFile) -> TensorSpec:
+    image = _image_spec(tensor.image, tensor) if tensor.image else None
+    return TensorSpec(tensor.name, tensor.dtype, tensor.shape, image=image, warmup_shape=tensor.warmup_shape)
+
+
+def _output_spec(tensor: OutputFile) -> TensorSpec:
+    labels = Labels(tensor.labels, tensor.scores == "logit") if tensor.labels else None
+    return TensorSpec(tensor.name, tensor.dtype, tensor.shape, labels=labels)
+
+
+def _image_spec(image: ImageFile, tensor: InputFile) -> ImageSpec:
+    channels = _CHANNELS[image.mode]
+    first = len(tensor.shape) == 3 and tensor.shape[0] == channels
+    last = len(tensor.shape) == 3 and tensor.shape[2] == channels and not first
+    flat = len(tensor.shape) == 2 and channels == 1
+    if not (first or last or flat):
+        raise ValueError(f"a shape of [{channels}, height, width] or [height, width, {channels}] for a {image.mode} image")
+    if any(len(values) not in (1, channels) for values in (image.mean, image.std)):
+        raise ValueError(f"1 or {channels} values of mean and of std for a {image.mode} image")
+    if tensor.dtype.name not in ("UINT8", "FP16", "FP32", "FP64"):
+        raise ValueError("dtype UINT8, FP16, FP32 or FP64 for an image")
+    if tensor.dtype.name == "UINT8" and "scale" not in image.model_fields_set:
+        image = image.model_copy(update={"scale": 1.0})
+    height, width = tensor.shape[1:] if first else tensor.shape[:2]
+    return ImageSpec(_PIL_MODES[image.mode], height, width, not last, image.scale, image.mean, image.std)

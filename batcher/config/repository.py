@@ -1,0 +1,63 @@
+"""The models on disk: a folder for each model, in it a folder for each version, named by a decimal number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from batcher.config.settings import ServerSettings
+from batcher.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """One version of a model, found but not read.
+
+    Attributes:
+        name: the model's name.
+        version: its version, a decimal number as text without leading zeros.
+        folder: where its `model.yaml` stands.
+    """
+
+    name: str
+    version: str
+    folder: Path
+
+
+def find_models(settings: ServerSettings, base: Path) -> list[ModelFolder]:
+    """List every version of every model, those of the repository and those that name a path of their own.
+
+    Args:
+        settings: says where to look.
+        base: the folder that relative paths start from, usually that of the configuration file.
+
+    Raises:
+        ConfigError: a folder is missing or holds no version, or a setting names a model that is nowhere.
+    """
+    repository = base / settings.model_repository
+    folders = {}
+    if repository.is_dir():
+        folders = {entry.name: entry for entry in sorted(repository.iterdir()) if _versions(entry)}
+    elif "model_repository" in settings.model_fields_set:
+        raise ConfigError(f"model_repository: expected a folder; there is no {settings.model_repository!r}")
+    for name, own in settings.models.items():
+        if own.path is not None:
+            folders[name] = base / own.path
+        elif name not in folders:
+            known = ", ".join(folders) or "none"
+            raise ConfigError(f"models.{name}: no such model in the repository, which has: {known}")
+    return [found for name, folder in folders.items() for found in _model_folders(name, folder)]
+
+
+def _model_folders(name: str, folder: Path) -> list[ModelFolder]:
+    versions = _versions(folder)
+    if not versions:
+        raise ConfigError(f"models.{name}: expected version folders (1, 2, …) with a model.yaml in {folder.name!r}; got none")
+    return [ModelFolder(name, str(int(version.name)), version) for version in versions]
+
+
+def _versions(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = [entry for entry in folder.iterdir() if entry.name.isdecimal() and (entry / "model.yaml").is_file()]
+    return sorted(found, key=lambda entry: int(entry.name))

@@ -1,0 +1,179 @@
+"""What `config.yaml` may hold. The reason for each default stands beside it there; a test keeps the two equal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field
+
+from batcher.config.reading import Source, override_from_environment, read_yaml, validate
+from batcher.errors import ConfigError
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(gt=0, le=86_400_000, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1 << 31)]
+Bytes = Annotated[ByteSize, Field(ge=1)]
+
+MIB = 1 << 20
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelSettings(_Section):
+    """How one model is run and batched.
+
+    Attributes:
+        device: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:n`.
+        torch_threads: threads inside one operator; None shares the cores among the models.
+        max_batch_size: most rows of a batch.
+        policy: `eager` never waits; `delay` waits for a full batch up to `max_delay_ms`.
+        max_delay_ms: longest wait of the oldest request under `delay`, in milliseconds.
+        preferred_batch_sizes: row counts that `delay` sends without waiting longer.
+        pipeline_depth: batches a worker may hold; 2 keeps the next one ready under saturation.
+        max_queue_rows: most rows that may wait.
+        max_queue_bytes: most bytes of inputs that may wait.
+        timeout_ms: deadline of a request that names none, in milliseconds after its arrival.
+        level_weights: share of each priority level under contention, level 1 first.
+        default_priority: level of a request that names none.
+        warmup: whether the model runs once for each warm-up size before it is ready.
+        trusted: whether files that can run code when they are read (pickles) may be loaded.
+    """
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    torch_threads: Count | None = None
+    max_batch_size: Count = 64
+    policy: Literal["eager", "delay"] = "eager"
+    max_delay_ms: Milliseconds = 5.0
+    preferred_batch_sizes: tuple[Count, ...] = ()
+    pipeline_depth: Annotated[int, Field(ge=1, le=2)] = 2
+    max_queue_rows: Count = 4096
+    max_queue_bytes: Bytes = ByteSize(256 * MIB)
+    timeout_ms: Milliseconds = 30_000.0
+    level_weights: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)] = (
+        4.0,
+        2.0,
+        1.0,
+    )
+    default_priority: Count = 2
+    warmup: bool = True
+    trusted: bool = False
+
+
+class ModelOverrides(ModelSettings):
+    """The settings of one model that differ from `defaults`.
+
+    Attributes:
+        path: the model's folder, if it does not stand in the repository; relative to the configuration file.
+    """
+
+    path: str | None = None
+
+
+class ServerSettings(_Section):
+    """All of `config.yaml`.
+
+    Attributes:
+        host: address to listen on.
+        port: TCP port to listen on; 0 lets the system choose.
+        model_repository: folder whose subfolders are models; relative to the configuration file.
+        strict_start: whether a model that cannot be loaded ends the server.
+        drain_timeout_s: seconds that accepted requests have to finish after a stop was asked for.
+        max_body_bytes: most bytes of a body, also after decompression.
+        max_uri_bytes: most bytes of a request target.
+        max_header_bytes: most bytes of a request's head.
+        header_timeout_s: seconds within which a request's head must arrive.
+        body_timeout_s: seconds that a body may take besides what `min_body_rate` allows its bytes.
+        min_body_rate: bytes/s that a body must arrive with at least.
+        idle_timeout_s: seconds after which a connection without a request is closed.
+        write_timeout_s: seconds after which a client that does not read its answers is cut off.
+        max_connections: most connections at a time.
+        max_pipelined_requests: most requests of one connection that are worked on at a time.
+        max_image_pixels: most pixels of a picture, decoded.
+        cpu_pool_threads: threads for pictures, preprocess and postprocess; None is one a core.
+        cpu_pool_tasks: most tasks that may wait or run there.
+        cpu_pool_bytes: most bytes of bodies that may wait or run there.
+        switch_interval_ms: how long a thread may keep the interpreter lock that another wants, in milliseconds.
+        access_log: whether each request is logged, one JSON object a line.
+        server_timing: whether every answer carries `Server-Timing`, asked for or not.
+        expose_model_errors: whether class and message of a model's exception reach the client.
+        defaults: settings of every model.
+        models: settings of single models that differ from `defaults`.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    model_repository: str = "models"
+    strict_start: bool = True
+    drain_timeout_s: Seconds = 30.0
+    max_body_bytes: Bytes = ByteSize(64 * MIB)
+    max_uri_bytes: Bytes = ByteSize(8 << 10)
+    max_header_bytes: Bytes = ByteSize(32 << 10)
+    header_timeout_s: Seconds = 15.0
+    body_timeout_s: Seconds = 30.0
+    min_body_rate: Bytes = ByteSize(16 << 10)
+    idle_timeout_s: Seconds = 75.0
+    write_timeout_s: Seconds = 60.0
+    max_connections: Count = 16_384
+    max_pipelined_requests: Count = 64
+    max_image_pixels: Count = 1 << 24
+    cpu_pool_threads: Count | None = None
+    cpu_pool_tasks: Count = 1024
+    cpu_pool_bytes: Bytes = ByteSize(256 * MIB)
+    switch_interval_ms: Milliseconds = 0.2
+    access_log: bool = False
+    server_timing: bool = False
+    expose_model_errors: bool = False
+    defaults: ModelSettings = ModelSettings()
+    models: dict[str, ModelOverrides] = {}
+
+    def for_model(self, name: str) -> ModelSettings:
+        """Return the settings of the model called `name`: `defaults` with what `models` says of it laid over.
+
+        Raises:
+            ConfigError: two of its settings contradict each other.
+        """
+        own = self.models.get(name)
+        update = {field: getattr(own, field) for field in own.model_fields_set - {"path"}} if own else {}
+        settings = self.defaults.model_copy(update=update)
+        _check_together(f"models.{name}" if own else "defaults", settings)
+        return settings
+
+
+def _check_together(where: str, settings: ModelSettings) -> None:
+    levels = len(settings.level_weights)
+    if settings.default_priority > levels:
+        raise ConfigError(f"{where}.default_priority: expected 1 to {levels}, a level; got {settings.default_priority}")
+    too_big = [size for size in settings.preferred_batch_sizes if size > settings.max_batch_size]
+    if too_big:
+        raise ConfigError(
+            f"{where}.preferred_batch_sizes: expected at most max_batch_size ({settings.max_batch_size}); got {too_big}",
+        )
+
+
+def load_settings(
+    path: Path | None,
+    environment: Mapping[str, str],
+    flags: Mapping[tuple[str, ...], tuple[str, object]] | None = None,
+) -> ServerSettings:
+    """Read the configuration: the file, then the environment's variables over it, then the flags.
+
+    Args:
+        path: the configuration file; None takes the built-in defaults.
+        environment: where `BATCHER_…` variables are looked for.
+        flags: from a setting's path to the flag's name and the value it was given.
+
+    Raises:
+        ConfigError: a value is wrong; the message names its place.
+    """
+    source = read_yaml(path) if path else Source({}, {(): "built-in settings"})
+    override_from_environment(source, environment)
+    for key, (flag, value) in (flags or {}).items():
+        source.override(key, value, flag)
+    settings = validate(ServerSettings, source)
+    for name in ("", *settings.models):
+        settings.for_model(name)
+    return settings

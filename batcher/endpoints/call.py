@@ -1,0 +1,62 @@
+"""A request and a reply of HTTP, as values that no framework owns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from twisted.internet.defer import Deferred
+
+Headers = Mapping[bytes, bytes]
+"""Header fields by lower-case name; repeated fields are joined by commas."""
+
+Body = bytes | memoryview
+
+
+class Call(NamedTuple):
+    """A whole request.
+
+    Attributes:
+        method: `GET`, `POST`, …
+        path: the target's path as it was sent, without the query.
+        arguments: what the route's pattern captured, percent-decoded.
+        query: the target behind the question mark, as it was sent.
+        headers: header fields.
+        body: the body, content coding undone.
+        peer: the client's address, for the log.
+        began: when its first byte came, in seconds on the server's clock.
+    """
+
+    method: str
+    path: str
+    arguments: Mapping[str, str]
+    query: str
+    headers: Headers
+    body: Body
+    peer: str
+    began: float
+
+    def header(self, name: bytes) -> str:
+        """Return a header's value as text, empty if it is absent."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+
+class Reply(NamedTuple):
+    """A whole answer.
+
+    Attributes:
+        status: HTTP status.
+        content_type: of the body.
+        body: bytes to write.
+        headers: further header fields.
+        model: the model that answered, for metrics; empty where none did.
+    """
+
+    status: int
+    content_type: bytes
+    body: Body
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    model: str = ""
+
+
+Endpoint = Callable[[Call], Deferred[Reply]]

@@ -1,0 +1,59 @@
+"""The one place that turns a failure into a reply: ours, the client's leaving, or anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from batcher.codecs.json_lists import to_json
+from batcher.codecs.msgpack_maps import to_msgpack
+from batcher.codecs.negotiation import wants_msgpack
+from batcher.endpoints.call import Headers, Reply
+from batcher.errors import BatcherError, MethodNotAllowed, ModelContractError, ModelError, Unavailable
+
+CLIENT_LEFT = 499
+"""Status of a request whose client left before the answer; seen in log and metrics only."""
+
+_log = Logger()
+
+
+def failure_reply(
+    error: BaseException, headers: Headers, expose_model_errors: bool = False, more: Mapping[str, object] | None = None
+) -> Reply:
+    """Return the reply for `error` to a request with `headers`.
+
+    Args:
+        error: what went wrong.
+        headers: say whether the client wants MessagePack.
+        expose_model_errors: whether class and message of a model's own exception are told.
+        more: members for the body besides `error` and `code`.
+    """
+    if not isinstance(error, BatcherError):
+        _log.failure("a request failed unexpectedly", Failure(error))
+        return _reply(500, "internal", "the server failed on this request", headers, (), more)
+    text = str(error)
+    if isinstance(error, ModelError) and not isinstance(error, ModelContractError) and not expose_model_errors:
+        text = "the model failed on this request"
+    extra: tuple[tuple[bytes, bytes], ...] = ()
+    if isinstance(error, Unavailable):
+        extra = ((b"Retry-After", b"%d" % error.retry_after),)
+    elif isinstance(error, MethodNotAllowed):
+        extra = ((b"Allow", ", ".join(error.allowed).encode()),)
+    return _reply(error.http_status, error.code, text, headers, extra, more)
+
+
+def _reply(
+    status: int,
+    code: str,
+    text: str,
+    headers: Headers,
+    extra: tuple[tuple[bytes, bytes], ...],
+    more: Mapping[str, object] | None,
+) -> Reply:
+    document = {"error": text.encode("utf-8", "replace").decode(), "code": code, **(more or {})}
+    accept = headers.get(b"accept", b"").decode("latin-1")
+    if wants_msgpack(accept, headers.get(b"content-type", b"").decode("latin-1")):
+        return Reply(status, b"application/msgpack", to_msgpack(document), extra)
+    return Reply(status, b"application/json", to_json(document), extra)

@@ -1,0 +1,46 @@
+"""What is kept of an answered request: two numbers for the metrics and, if wanted, a line for the access log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from twisted.internet.interfaces import IReactorTime
+
+from batcher.codecs.json_lists import to_json
+from batcher.endpoints.call import Call
+from batcher.metrics import ServerMetrics
+
+WriteLine = Callable[[bytes], object]
+
+
+class Journal:
+    """Counts answered requests, and writes one JSON object a line where an access log is wanted. Reactor thread."""
+
+    def __init__(self, clock: IReactorTime, metrics: ServerMetrics, write_line: WriteLine | None = None) -> None:
+        """Count into `metrics`; `write_line` gets the lines of the access log, None for none."""
+        self.seconds = clock.seconds
+        self._metrics = metrics
+        self._write_line = write_line
+
+    def answered(self, route: str, model: str, status: int, began: float, call: Call | None = None) -> None:
+        """Count a request of `route` that began at `began`; without `call` it was never a whole request."""
+        seconds = self.seconds() - began
+        self._metrics.observe_request(model, route, status, seconds)
+        if self._write_line is not None:
+            self._write_line(to_json(_line(route, model, status, seconds, call)))
+
+
+def _line(route: str, model: str, status: int, seconds: float, call: Call | None) -> dict[str, object]:
+    line: dict[str, object] = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "status": status,
+        "route": route,
+        "model": model,
+        "ms": round(seconds * 1e3, 3),
+    }
+    if call is not None:
+        line |= {"method": call.method, "path": call.path, "peer": call.peer, "bytes_in": len(call.body)}
+        if b"x-request-id" in call.headers:
+            line["request_id"] = call.header(b"x-request-id")
+    return line

@@ -1,0 +1,80 @@
+"""The routing table, shared by the fast connection and by Klein, so that an answer never depends on which carried it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import unquote
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.python.failure import Failure
+
+from batcher.endpoints.call import Call, Endpoint, Headers, Reply
+from batcher.endpoints.failures import CLIENT_LEFT, failure_reply
+from batcher.endpoints.journal import Journal
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the table.
+
+    Attributes:
+        method: the method it answers.
+        pattern: its path; `{name}` stands for one segment.
+        endpoint: what it does.
+        summary: one sentence for the documentation.
+        fast: whether the fast connection calls the endpoint itself; the others are Klein's.
+    """
+
+    method: str
+    pattern: str
+    endpoint: Endpoint
+    summary: str
+    fast: bool = False
+
+
+class Router:
+    """Finds the route of a path, and answers a call through it."""
+
+    def __init__(self, routes: tuple[Route, ...], journal: Journal, expose_model_errors: bool = False) -> None:
+        """Hold `routes`; every answered call is told to `journal`."""
+        self.routes = routes
+        self.journal = journal
+        self._expose_model_errors = expose_model_errors
+        self._fast = [(route, route.pattern.split("/")) for route in routes if route.fast]
+        self.match = lru_cache(maxsize=4096)(self._match)
+
+    def answer(self, route: Route, call: Call) -> Deferred[Reply]:
+        """Call the route's endpoint and see to its failures; fails with CancelledError alone, when it was cancelled."""
+        deferred = maybeDeferred(route.endpoint, call)
+        return deferred.addErrback(self._failed, call).addBoth(self._answered, route, call)
+
+    def _match(self, method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:
+        """Return the fast route for `path`, as it was sent, and what its pattern captures; None if Klein is to answer."""
+        segments = path.split("/")
+        for route, pattern in self._fast:
+            if len(pattern) == len(segments) and route.method == method:
+                pairs = list(zip(pattern, segments, strict=True))
+                if all(want == have or (want.startswith("{") and have) for want, have in pairs):
+                    return route, {want[1:-1]: unquote(have) for want, have in pairs if want.startswith("{")}
+        return None
+
+    def _failed(self, failure: Failure, call: Call) -> Reply | Failure:
+        if failure.check(CancelledError):
+            return failure
+        assert failure.value is not None
+        return failure_reply(failure.value, call.headers, self._expose_model_errors)
+
+    def _answered(self, result: Reply | Failure, route: Route, call: Call) -> Reply | Failure:
+        if isinstance(result, Failure):
+            self.journal.answered(route.pattern, "", CLIENT_LEFT, call.began, call)
+            return result
+        self.journal.answered(route.pattern, result.model, result.status, call.began, call)
+        return with_request_id(result, call.headers)
+
+
+def with_request_id(reply: Reply, headers: Headers) -> Reply:
+    """Return `reply` with the `X-Request-Id` of the request's `headers`, if it had one."""
+    request_id = headers.get(b"x-request-id")
+    return reply if request_id is None else reply._replace(headers=(*reply.headers, (b"X-Request-Id", request_id)))

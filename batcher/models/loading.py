@@ -1,0 +1,147 @@
+"""From a definition to a model that is loaded, warmed up and known to keep its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from batcher.config.model_file import ModelDefinition
+from batcher.config.settings import ModelSettings
+from batcher.errors import BatcherError, ModelContractError, ModelLoadError
+from batcher.models.protocol import Arrays, Model
+from batcher.spec import Array, TensorSpec, check_outputs
+
+Progress = Callable[[str], None]
+"""Told in words what is being done."""
+
+_MODULES = {
+    "python": "batcher.models.python_class",
+    "torchscript": "batcher.models.torchscript",
+    "export": "batcher.models.export",
+    "onnx": "batcher.models.onnx",
+}
+
+
+class CheckedModel:
+    """A model whose every answer is checked, and kept safe from what the model does next.
+
+    A model that gives the same memory for each batch (a preallocated output) would change answers that are still being
+    written. Warm-up finds out; until it has shown that outputs are fresh, they are copied.
+    """
+
+    def __init__(self, model: Model) -> None:
+        """Wrap `model`, which is loaded."""
+        self.model = model
+        self.spec = model.spec
+        self.copies_outputs = True
+
+    def predict(self, collate: Callable[..., dict[str, Array]], rows: int) -> dict[str, Array]:
+        """Run one batch of `rows` rows that `collate` puts together. Inference thread.
+
+        Raises:
+            ModelContractError: the outputs are not what the specification promises.
+        """
+        outputs = self.model.predict(collate(self.model.allocate))
+        if self.model.postprocess is None:
+            check_outputs(self.spec, outputs, rows)
+        else:
+            _check_rows(self.spec.name, outputs, rows)
+        return {name: array.copy() for name, array in outputs.items()} if self.copies_outputs else outputs
+
+
+def load_model(definition: ModelDefinition, settings: ModelSettings, progress: Progress) -> CheckedModel:
+    """Load and warm up a model. Inference thread.
+
+    Args:
+        definition: what it is.
+        settings: how it is run.
+        progress: told what is being done.
+
+    Raises:
+        ModelLoadError: it cannot be loaded, or fails on its warm-up; the message names the model and the reason.
+    """
+    title = f"model {definition.spec.name!r} version {definition.spec.version}"
+    try:
+        progress("loading")
+        make = import_module(_MODULES[definition.format]).MODEL
+        model: Model = make(definition, settings)
+        model.load(_device(settings.device))
+        checked = CheckedModel(model)
+        if settings.warmup:
+            _warm_up(checked, settings.max_batch_size, progress)
+        return checked
+    except Exception as err:  # whatever a model's own code raises is the reason that it cannot be served
+        reason = str(err) if isinstance(err, BatcherError) else f"{type(err).__name__}: {err}"
+        raise ModelLoadError(f"{title}: {reason}") from err
+
+
+def warmup_sizes(max_batch_size: int) -> list[int]:
+    """Return 1, the largest batch, and the powers of two between them, ascending."""
+    sizes = {1, max_batch_size}
+    size = 2
+    while size < max_batch_size:
+        sizes.add(size)
+        size *= 2
+    return sorted(sizes)
+
+
+def _device(wanted: str) -> str:
+    if wanted == "cpu":
+        return wanted
+    device: str = import_module("batcher.models.torch_module").choose_device(wanted)
+    return device
+
+
+def _warm_up(checked: CheckedModel, max_batch_size: int, progress: Progress) -> None:
+    free = [tensor.name for tensor in checked.spec.inputs if tensor.free_axes and tensor.warmup_shape is None]
+    if free:
+        progress(f"warm-up skipped: no warmup_shape for the free axes of {', '.join(free)}")
+        return
+    last: dict[str, Array] = {}
+    shared = False
+    sizes = warmup_sizes(max_batch_size)
+    for size in (*sizes, sizes[-1]):  # the largest twice, so that memory given twice is seen
+        progress(f"warming up, batch size {size}")
+        try:
+            outputs = checked.model.predict(_blank_inputs(checked.model, size))
+            _check_warmup(checked, outputs, size)
+        except Exception as err:
+            raise ModelLoadError(f"warm-up with batch size {size} failed: {type(err).__name__}: {err}") from err
+        shared = shared or any(np.may_share_memory(outputs[name], last[name]) for name in outputs if name in last)
+        last = outputs
+    checked.copies_outputs = shared
+
+
+def _check_warmup(checked: CheckedModel, outputs: Arrays, rows: int) -> None:
+    if checked.model.postprocess is not None:
+        _check_rows(checked.spec.name, outputs, rows)
+        outputs = {name: np.asarray(value) for name, value in checked.model.postprocess(outputs).items()}
+    check_outputs(checked.spec, outputs, rows)
+
+
+def _blank_inputs(model: Model, rows: int) -> dict[str, Array]:
+    blank = {tensor.name: _blank(tensor, rows) for tensor in model.spec.inputs}
+    prepared = model.preprocess(blank) if model.preprocess is not None else blank
+    inputs = {}
+    for name, value in prepared.items():
+        array = np.asarray(value)
+        inputs[name] = model.allocate(name, array.shape, array.dtype)
+        inputs[name][...] = array
+    return inputs
+
+
+def _blank(tensor: TensorSpec, rows: int) -> Array:
+    array: Array = np.zeros((rows, *(tensor.warmup_shape or tensor.shape)), tensor.datatype.numpy)
+    if tensor.datatype.name == "BYTES":
+        array.fill(b"")
+    return array
+
+
+def _check_rows(name: str, outputs: dict[str, Any] | Arrays, rows: int) -> None:
+    for output, array in outputs.items():
+        if array.ndim == 0 or len(array) != rows:
+            got = len(array) if array.ndim else "a scalar"
+            raise ModelContractError(f"model {name!r}: {rows} rows in, {got} rows out in output {output!r}")

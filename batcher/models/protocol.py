@@ -1,0 +1,39 @@
+"""What a worker needs of a model, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from batcher.spec import Array, ModelSpec
+
+Arrays = Mapping[str, Array]
+Hook = Callable[[Arrays], Mapping[str, Any]]
+
+
+class Model(Protocol):
+    """A model as a worker runs it.
+
+    Attributes:
+        spec: its name, version and tensors.
+        preprocess: turns one request's inputs into what `predict` takes, on the CPU pool; None if there is none.
+        postprocess: turns one request's rows of outputs into what is answered, on the CPU pool; None if there is none.
+    """
+
+    spec: ModelSpec
+    preprocess: Hook | None
+    postprocess: Hook | None
+
+    def load(self, device: str) -> None:
+        """Read the model onto `device` (`cpu`, `cuda:0`). Once, before anything else. Inference thread."""
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return a writable buffer for the input `name` of the next `predict`. Inference thread."""
+
+    def predict(self, inputs: Arrays) -> dict[str, Array]:
+        """Run one batch: name to array, first axis the row, in and out. Inference thread.
+
+        The inputs are buffers from `allocate`. The outputs are not touched again by the model.
+        """

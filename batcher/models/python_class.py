@@ -1,0 +1,127 @@
+"""Format `python`: a class in a module beside `model.yaml`, or in an installed one.
+
+A class that is a `torch.nn.Module` is made without arguments and given its weights; its `forward` takes the inputs in order.
+Any other class has `predict(inputs) -> outputs`, both mappings of name to array, and may have `load(device)`, `preprocess`
+and `postprocess`. Modules of a version folder live in a package of their own, so that two models, or two versions of one,
+may hold files of the same name; they import each other relatively (`from .network import Net`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from batcher.config.model_file import ModelDefinition
+from batcher.config.settings import ModelSettings
+from batcher.errors import ModelLoadError
+from batcher.models.protocol import Arrays, Hook, Model
+from batcher.models.tensors import by_name, to_array, to_host
+from batcher.models.torch_module import TorchModule
+from batcher.spec import Array
+
+
+class PythonModule(TorchModule):
+    """A `torch.nn.Module` from Python source."""
+
+    def __init__(self, definition: ModelDefinition, settings: ModelSettings, factory: Callable[[], Any]) -> None:
+        """Remember the class, `factory`, besides definition and settings."""
+        super().__init__(definition, settings)
+        self._factory = factory
+
+    def read(self, device: torch.device) -> Callable[..., Any]:
+        """Make the module and give it its weights. Inference thread."""
+        module = self._factory()
+        if self._definition.weights is not None:
+            module.load_state_dict(_weights(self._definition.weights, self._settings.trusted))
+        self.preprocess = getattr(module, "preprocess", None)
+        self.postprocess = getattr(module, "postprocess", None)
+        ready: Callable[..., Any] = module.eval().to(device)
+        return ready
+
+
+class PythonModel:
+    """Any object with `predict`."""
+
+    preprocess: Hook | None = None
+    postprocess: Hook | None = None
+
+    def __init__(self, definition: ModelDefinition, settings: ModelSettings, factory: Callable[[], Any]) -> None:
+        """Remember the class, `factory`; it is made when it is loaded."""
+        self.spec = definition.spec
+        self._settings = settings
+        self._factory = factory
+        self._model: Any = None
+
+    def load(self, device: str) -> None:
+        """Make the object, and let it load if it wants to. Inference thread."""
+        if self._settings.torch_threads is not None:
+            torch.set_num_threads(self._settings.torch_threads)
+        self._model = self._factory()
+        if hasattr(self._model, "load"):
+            self._model.load(device)
+        self.preprocess = getattr(self._model, "preprocess", None)
+        self.postprocess = getattr(self._model, "postprocess", None)
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return fresh memory. Inference thread."""
+        return np.empty(shape, dtype)
+
+    def predict(self, inputs: Arrays) -> dict[str, Array]:
+        """Call the object's `predict`; tensors in its answer become arrays. Inference thread."""
+        with torch.inference_mode():
+            outputs = by_name(self._model.predict(inputs), self.spec)
+            on_host = {name: to_host(value) for name, value in outputs.items()}
+            if any(isinstance(value, torch.Tensor) and value.device.type == "cuda" for value in outputs.values()):
+                torch.cuda.synchronize()
+            return {name: to_array(value) for name, value in on_host.items()}
+
+
+def make(definition: ModelDefinition, settings: ModelSettings) -> Model:
+    """Return the model behind `module:Class`. Inference thread.
+
+    Raises:
+        ModelLoadError: there is no such class, or it is neither a module nor has `predict`.
+    """
+    module_name, _, class_name = definition.entry.partition(":")
+    found = getattr(_module(definition, module_name), class_name, None)
+    if isinstance(found, type) and issubclass(found, torch.nn.Module):
+        return PythonModule(definition, settings, found)
+    if not callable(getattr(found, "predict", None)):
+        raise ModelLoadError(f"expected a torch.nn.Module or a class with predict; got {definition.entry}")
+    assert callable(found)
+    return PythonModel(definition, settings, found)
+
+
+def _module(definition: ModelDefinition, name: str) -> ModuleType:
+    beside = definition.folder.joinpath(*name.split("."))
+    if not (beside.with_suffix(".py").is_file() or beside.joinpath("__init__.py").is_file()):
+        return import_module(name)
+    package = ModuleType(f"_batcher_model_{definition.spec.name}_{definition.spec.version}".replace(".", "_"))
+    package.__path__ = [str(definition.folder)]
+    for stale in [key for key in list(sys.modules) if key == package.__name__ or key.startswith(f"{package.__name__}.")]:
+        del sys.modules[stale]
+    sys.modules[package.__name__] = package
+    return import_module(f"{package.__name__}.{name}")
+
+
+def _weights(file: Path, trusted: bool) -> dict[str, Any]:
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    if not trusted:
+        raise ModelLoadError(
+            f"expected weights as .safetensors; got {file.name}, a pickle, which can run any code when it is read. "
+            "Convert it, or set `trusted: true` for this model",
+        )
+    weights: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)
+    return weights
+
+
+MODEL = make

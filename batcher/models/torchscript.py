@@ -1,0 +1,22 @@
+"""Format `torchscript`: an archive made by `torch.jit.save`. It holds code and weights, no Python pickles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from batcher.models.torch_module import TorchModule
+
+
+class TorchScriptModel(TorchModule):
+    """A scripted or traced module."""
+
+    def read(self, device: torch.device) -> Callable[..., Any]:
+        """Read the archive onto `device`. Inference thread."""
+        module: Callable[..., Any] = torch.jit.load(str(self._definition.file), map_location=device).eval()
+        return module
+
+
+MODEL = TorchScriptModel

@@ -1,0 +1,170 @@
+"""Running the whole server in this process, as fast as it can be: reactor, process-wide settings, listening, exit.
+
+The reactor is Twisted's asyncio reactor on a uvloop loop; connections are served by uvloop's own transports, which are only
+used when the loop itself listens. Only this module and `cli.py` set anything that is process-wide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.defer import Deferred
+from twisted.internet.main import installReactor
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
+from twisted.python.failure import Failure
+
+from batcher.config.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from batcher.service import Listening
+    from batcher.web.front import Front
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted: a burst of clients must not be refused by the kernel."""
+
+FLUSH_SECONDS = 0.25
+"""How long a line of the access log may wait in memory: one system call a line would cost more than the line."""
+
+
+class AccessLog:
+    """Lines to standard output, gathered and flushed a few times a second. Reactor thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Flush by timers of `loop`."""
+        self._loop = loop
+        self._lines: list[bytes] = []
+
+    def write(self, line: bytes) -> None:
+        """Write one line soon."""
+        if not self._lines:
+            self._loop.call_later(FLUSH_SECONDS, self.flush)
+        self._lines.append(line + b"\n")
+
+    def flush(self) -> None:
+        """Write what is there."""
+        lines, self._lines = self._lines, []
+        if lines:
+            with suppress(BrokenPipeError):
+                sys.stdout.buffer.write(b"".join(lines))
+                sys.stdout.buffer.flush()
+
+
+class _LoopPort:
+    """A port that the loop itself opened."""
+
+    def __init__(self, server: asyncio.Server) -> None:
+        self._server = server
+        host, port = server.sockets[0].getsockname()[:2]
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def close(self) -> None:
+        self._server.close()
+
+
+def run_server(
+    settings: ServerSettings,
+    base: Path,
+    progress: Callable[[str, str], None],
+    ready: Callable[[str], None],
+    failed: Callable[[str], None],
+) -> int:
+    """Serve until a signal says otherwise, and return the exit status.
+
+    Args:
+        settings: the whole configuration.
+        base: the folder that relative paths in it start from.
+        progress: told a model's title and what is being done with it.
+        ready: told the address once every model is ready.
+        failed: told the reason if the server cannot start.
+    """
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    reactor = AsyncioSelectorReactor(loop)
+    installReactor(reactor)
+    _begin_logging()
+    _set_process(settings)
+    from batcher.service import BatcherService  # imports Klein, which needs the reactor to be chosen
+
+    def call_from_thread(function: Callable[..., object], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(function, *arguments)
+
+    access_log = AccessLog(loop)
+    service = BatcherService(
+        settings,
+        base,
+        reactor,
+        call_from_thread=call_from_thread,
+        listen=_loop_listener(loop),
+        progress=progress,
+        write_access_line=access_log.write,
+    )
+    status = 0
+
+    def started(_: None) -> None:
+        gc.collect()
+        gc.freeze()  # what was made at start lives as long as the process: never look at it again
+        ready(service.address)
+
+    def not_started(failure: Failure) -> None:
+        nonlocal status
+        if not service.running or service.state.value != "draining":
+            status = 1
+            failed(failure.getErrorMessage())
+        if reactor.running:
+            reactor.stop()
+
+    service.ready.addCallbacks(started, not_started)
+    reactor.callWhenRunning(service.startService)
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
+    access_log.flush()
+    return status
+
+
+def leave(status: int) -> None:
+    """End the process at once with `status`: a model that hangs in its thread must not delay that."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _loop_listener(loop: asyncio.AbstractEventLoop) -> Callable[[Front, str, int], Deferred[Listening]]:
+    def listen(front: Front, host: str, port: int) -> Deferred[Listening]:
+        async def opened() -> Listening:
+            factory: Any = front.connection
+            return _LoopPort(await loop.create_server(factory, host, port, backlog=BACKLOG))
+
+        return Deferred.fromFuture(asyncio.ensure_future(opened(), loop=loop))
+
+    return listen
+
+
+def _begin_logging() -> None:
+    warnings = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
+    warnings.setLogLevelForNamespace("batcher", LogLevel.info)
+    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [warnings])
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+
+
+def _set_process(settings: ServerSettings) -> None:
+    sys.setswitchinterval(settings.switch_interval_ms / 1e3)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

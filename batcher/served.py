@@ -1,0 +1,103 @@
+"""One version of a model while it is served: its life as a table, and how its scheduler is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from enum import Enum
+
+from twisted.internet.interfaces import IReactorTime
+
+from batcher.config.model_file import ModelDefinition
+from batcher.config.settings import ModelSettings
+from batcher.metrics import ModelMetrics
+from batcher.models.protocol import Model
+from batcher.scheduler import BatchScheduler
+from batcher.scheduling.policy import Delay, Eager, Policy
+from batcher.scheduling.queue import BatchQueue
+from batcher.spec import Array, ModelSpec
+from batcher.workers.protocol import Worker
+
+
+class ModelState(Enum):
+    """Where a version of a model is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+STATES: dict[ModelState, frozenset[ModelState]] = {
+    ModelState.LOADING: frozenset({ModelState.READY, ModelState.FAILED, ModelState.STOPPED}),
+    ModelState.READY: frozenset({ModelState.STOPPED}),
+    ModelState.FAILED: frozenset({ModelState.STOPPED}),
+    ModelState.STOPPED: frozenset(),
+}
+"""From each state, the states that may follow."""
+
+
+class ServedModel:
+    """One version of a model with its worker and its scheduler. Reactor thread.
+
+    Attributes:
+        definition: what it is.
+        settings: how it is run.
+        state: where it is in its life.
+        detail: what it is doing or why it failed, in words.
+        max_level: the lowest priority that a request may name.
+    """
+
+    def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
+        """Start in LOADING, with nothing wired yet."""
+        self.definition = definition
+        self.spec = definition.spec
+        self.settings = settings
+        self.state = ModelState.LOADING
+        self.detail = "waiting to be loaded"
+        self.max_level = len(settings.level_weights)
+        self.worker: Worker
+        self.scheduler: BatchScheduler
+        self.model: Model | None = None
+
+    def become(self, state: ModelState, detail: str = "") -> None:
+        """Go to `state`, which the table must allow."""
+        if state not in STATES[self.state]:
+            raise RuntimeError(f"{self.title}: {self.state.value} cannot become {state.value}")
+        self.state = state
+        self.detail = detail
+
+    @property
+    def title(self) -> str:
+        """Name and version, for messages."""
+        return f"{self.spec.name}/{self.spec.version}"
+
+
+def build_scheduler(
+    settings: ModelSettings, spec: ModelSpec, worker: Worker, clock: IReactorTime, metrics: ModelMetrics
+) -> BatchScheduler:
+    """Return the scheduler that `settings` ask for, in front of `worker`."""
+    weights = settings.level_weights
+    queue = BatchQueue(settings.max_queue_rows, settings.max_queue_bytes, lambda level: weights[level - 1])
+    return BatchScheduler(
+        queue,
+        _policy(settings),
+        worker,
+        clock,
+        metrics,
+        version=spec.version,
+        places=settings.pipeline_depth,
+        timeout=settings.timeout_ms / 1e3,
+        default_level=settings.default_priority,
+        group_key=shape_key,
+    )
+
+
+def shape_key(inputs: Mapping[str, Array]) -> Hashable:
+    """Return what requests must share to share a batch: names, dtypes and row shapes."""
+    return tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(inputs.items()))
+
+
+def _policy(settings: ModelSettings) -> Policy:
+    if settings.policy == "delay":
+        return Delay(settings.max_batch_size, settings.max_delay_ms / 1e3, settings.preferred_batch_sizes)
+    return Eager(settings.max_batch_size)

@@ -1,0 +1,274 @@
+"""`ModelServer`: names and versions to schedulers, and the lives of models. What an embedding program holds.
+
+It needs a clock and a way back from threads, nothing else of a reactor, so it runs on any. It opens no port, sets nothing
+that is process-wide and starts threads only for the models that it is given.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from batcher.config.model_file import ModelDefinition
+from batcher.config.settings import ModelSettings, ServerSettings
+from batcher.errors import BatcherError, ConfigError, Draining, InvalidInput, ModelNotReady, UnknownModel
+from batcher.metrics import ServerMetrics
+from batcher.models.loading import CheckedModel, Progress, load_model
+from batcher.models.protocol import Model
+from batcher.pending import model_error, nbytes_of
+from batcher.request import NO_PARAMETERS, InferenceRequest, InferenceResponse, Parameters
+from batcher.served import ModelState, ServedModel, build_scheduler
+from batcher.spec import Array, check_inputs, check_outputs
+from batcher.workers.pool import CpuPool
+from batcher.workers.protocol import CallFromThread
+from batcher.workers.thread import InferenceThread
+
+Result = TypeVar("Result")
+_log = Logger()
+
+
+class ModelServer:
+    """Holds any number of models; `infer` answers a request through the right one.
+
+    `add` models, wait for its Deferreds, `infer`, and `stop` at the end. All methods: reactor thread.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        call_from_thread: CallFromThread,
+        settings: ServerSettings | None = None,
+        metrics: ServerMetrics | None = None,
+        progress: Callable[[str, str], None] = lambda title, text: None,
+    ) -> None:
+        """Wire a server without models; nothing starts.
+
+        Args:
+            clock: the reactor, or a `Clock` in tests.
+            call_from_thread: `reactor.callFromThread`, or under asyncio `loop.call_soon_threadsafe`, which is cheaper.
+            settings: bounds of the CPU pool; built-in defaults without.
+            metrics: where to count; an object of its own without.
+            progress: told a model's title and what is being done with it.
+        """
+        settings = settings or ServerSettings()
+        self.metrics = metrics or ServerMetrics()
+        self._clock = clock
+        self._call_from_thread = call_from_thread
+        self._progress = progress
+        self._models: dict[str, dict[str, ServedModel]] = {}
+        self._draining = False
+        threads = settings.cpu_pool_threads or os.cpu_count() or 1
+        self._pool = CpuPool(threads, settings.cpu_pool_tasks, settings.cpu_pool_bytes, call_from_thread, clock)
+
+    def __iter__(self) -> Iterator[ServedModel]:
+        """Iterate over every version of every model."""
+        return (served for versions in self._models.values() for served in versions.values())
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server takes no more requests."""
+        return self._draining
+
+    def add(self, definition: ModelDefinition, settings: ModelSettings) -> Deferred[None]:
+        """Start to load a version of a model; fires when it is ready, fails with ModelLoadError if it cannot be.
+
+        Raises:
+            ConfigError: that version is here already.
+        """
+        versions = self._models.setdefault(definition.spec.name, {})
+        if definition.spec.version in versions:
+            raise ConfigError(f"model {definition.spec.name!r}: version {definition.spec.version} is there twice")
+        served = ServedModel(definition, settings)
+        versions[definition.spec.version] = served
+
+        def load(progress: Progress) -> CheckedModel:
+            return load_model(definition, settings, progress)
+
+        served.worker = InferenceThread(
+            f"batcher-{served.title}", load, lambda text: self._report(served, text), self._call_from_thread
+        )
+        metrics = self.metrics.model(served.spec.name, served.spec.version)
+        served.scheduler = build_scheduler(served.settings, served.spec, served.worker, self._clock, metrics)
+        loaded = served.worker.start(served.scheduler.deliver)
+        return loaded.addCallbacks(self._loaded, self._failed, callbackArgs=(served,), errbackArgs=(served,))
+
+    def find(self, name: str, version: str = "") -> ServedModel:
+        """Return the version of a model that answers a request; without `version` the newest that is ready.
+
+        Raises:
+            UnknownModel: there is no such model or version.
+        """
+        versions = self._models.get(name)
+        if not versions:
+            known = ", ".join(map(repr, self._models)) or "none"
+            raise UnknownModel(f"model: expected one of {known}; got {name!r:.200}")
+        if version:
+            found = versions.get(version) or versions.get(version.lstrip("0"))
+            if found is None:
+                raise UnknownModel(f"model {name!r}: expected version {' or '.join(versions)}; got {version!r:.200}")
+            return found
+        newest = sorted(versions.values(), key=lambda served: int(served.spec.version), reverse=True)
+        return next((served for served in newest if served.state is ModelState.READY), newest[0])
+
+    def only_model(self) -> str:
+        """Return the name of the model that `/predict` means: the only one there is.
+
+        Raises:
+            UnknownModel: there are none or several.
+        """
+        if len(self._models) != 1:
+            known = ", ".join(map(repr, self._models)) or "none"
+            raise UnknownModel(f"/predict: expected a server with one model; this one has {known}: name one in the path")
+        return next(iter(self._models))
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        version: str = "",
+        parameters: Parameters = NO_PARAMETERS,
+    ) -> Deferred[InferenceResponse]:
+        """Answer one request of 1 or more rows.
+
+        Args:
+            model: the model's name.
+            inputs: name to array of shape (rows, *row shape), in the dtypes of the model's specification.
+            version: which version; empty takes the newest that is ready.
+            parameters: deadline, priority and id.
+
+        Returns:
+            A Deferred of the response. It fails with UnknownModel, ModelNotReady, InvalidInput, TooLarge, QueueFull,
+            Draining, DeadlineExceeded or ModelError. Cancelling it gives up the request.
+        """
+        try:
+            served = self.ready_model(model, version)
+            rows = check_inputs(served.spec, inputs)
+            if parameters.priority > served.max_level:
+                raise InvalidInput(f"priority: expected 1 to {served.max_level}; got {parameters.priority}")
+            return self._start(served, InferenceRequest(model, served.spec.version, inputs, rows, parameters))
+        except BatcherError:
+            return fail()
+
+    def ready_model(self, name: str, version: str = "") -> ServedModel:
+        """Return the version of a model that can answer now.
+
+        Raises:
+            UnknownModel: there is no such model or version.
+            Draining: the server takes no more requests.
+            ModelNotReady: it is still loading, or failed to load, or was stopped.
+        """
+        served = self.find(name, version)
+        if self._draining:
+            raise Draining("the server is being stopped and takes no more requests", retry_after=5)
+        if served.state is not ModelState.READY:
+            raise ModelNotReady(f"model {served.title} is not ready: {served.state.value}: {served.detail}", retry_after=5)
+        return served
+
+    def deadline(self, served: ServedModel, timeout: float | None = None) -> float:
+        """Return when a request that arrives now is worthless, `timeout` seconds or the model's default from now."""
+        return self._clock.seconds() + (served.settings.timeout_ms / 1e3 if timeout is None else timeout)
+
+    def run_on_pool(self, nbytes: int, deadline: float, function: Callable[[], Result]) -> Deferred[Result]:
+        """Run `function`, which holds on to `nbytes` bytes, on the CPU pool, at most until `deadline`.
+
+        Raises:
+            QueueFull: too many tasks or bytes are there already.
+        """
+        return self._pool.run(nbytes, deadline, function)
+
+    def unready(self) -> dict[str, str]:
+        """Return title and reason of every model that does not serve; empty when all do."""
+        return {
+            served.title: f"{served.state.value}: {served.detail}" for served in self if served.state is not ModelState.READY
+        }
+
+    def drain(self) -> Deferred[None]:
+        """Take no more requests; fires when those that were taken are answered."""
+        self._draining = True
+        return DeferredList([served.scheduler.drain() for served in self]).addCallback(lambda _: None)
+
+    def stop(self) -> Deferred[None]:
+        """Fail what is still here, end the workers; fires when they have ended, which a hung model never does."""
+        self._draining = True
+        self._pool.stop()
+        ended: list[Deferred[Any]] = []
+        for served in self:
+            if served.state is not ModelState.STOPPED:
+                served.scheduler.fail_all(Draining("the server was stopped before the request was answered"))
+                ended.append(served.worker.quit())
+                served.become(ModelState.STOPPED, "the server was stopped")
+        return DeferredList(ended).addCallback(lambda _: None)
+
+    def _start(self, served: ServedModel, request: InferenceRequest) -> Deferred[InferenceResponse]:
+        model = served.model
+        assert model is not None, "a ready model is loaded"
+        if model.preprocess is None and model.postprocess is None:
+            return served.scheduler.submit(request)
+        deadline = request.parameters.deadline
+        if deadline is None:
+            deadline = self.deadline(served)
+            request = request._replace(parameters=request.parameters._replace(deadline=deadline))
+        answer = self._preprocessed(model, request, deadline).addCallback(served.scheduler.submit)
+        return answer.addCallback(self._postprocessed, model, deadline)
+
+    def _preprocessed(self, model: Model, request: InferenceRequest, deadline: float) -> Deferred[InferenceRequest]:
+        hook = model.preprocess
+        if hook is None:
+            return succeed(request)
+
+        def prepared() -> InferenceRequest:
+            inputs = {name: np.asarray(value) for name, value in _run_hook(hook, request.inputs).items()}
+            rows = {len(array) if array.ndim else 0 for array in inputs.values()}
+            if len(rows) != 1 or 0 in rows:
+                raise InvalidInput(
+                    f"model {request.model!r}: preprocess gave arrays of {sorted(rows)} rows; expected equal ones"
+                )
+            return request._replace(inputs=inputs, rows=rows.pop())
+
+        return self._pool.run(nbytes_of(request.inputs), deadline, prepared)
+
+    def _postprocessed(
+        self, response: InferenceResponse, model: Model, deadline: float
+    ) -> InferenceResponse | Deferred[InferenceResponse]:
+        hook = model.postprocess
+        if hook is None:
+            return response
+
+        def finished() -> InferenceResponse:
+            rows = len(next(iter(response.outputs.values())))
+            outputs = {name: np.asarray(value) for name, value in _run_hook(hook, response.outputs).items()}
+            check_outputs(model.spec, outputs, rows)
+            return response._replace(outputs=outputs)
+
+        return self._pool.run(nbytes_of(response.outputs), deadline, finished)
+
+    def _loaded(self, checked: CheckedModel, served: ServedModel) -> None:
+        if served.state is ModelState.LOADING:
+            served.model = checked.model
+            served.become(ModelState.READY)
+            self._progress(served.title, "ready")
+
+    def _failed(self, failure: Failure, served: ServedModel) -> Failure:
+        if served.state is ModelState.LOADING:
+            served.become(ModelState.FAILED, failure.getErrorMessage())
+            self._progress(served.title, f"failed: {failure.getErrorMessage()}")
+        return failure
+
+    def _report(self, served: ServedModel, text: str) -> None:
+        if served.state is ModelState.LOADING:
+            served.detail = text
+            self._progress(served.title, text)
+
+
+def _run_hook(hook: Callable[[Mapping[str, Array]], Mapping[str, Any]], values: Mapping[str, Array]) -> Mapping[str, Any]:
+    try:
+        return hook(values)
+    except Exception as err:  # a hook is the model's own code
+        raise model_error(err) from err

@@ -1,0 +1,229 @@
+"""`BatcherService`: everything wired together, with the states of its life as a table.
+
+It runs under `twist` and `twistd`, inside another Twisted program on that program's reactor, and under `serve.py`, which hands
+it a faster listener. Starting listens first, so that `/livez` and `/readyz` answer while models load. Stopping lets every
+connection end with the answers that are due on it, within `drain_timeout`; a model that hangs delays nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from batcher.config.model_file import load_model_definition
+from batcher.config.repository import ModelFolder, find_models
+from batcher.config.settings import ModelSettings, ServerSettings
+from batcher.endpoints.journal import Journal, WriteLine
+from batcher.endpoints.routing import Router
+from batcher.endpoints.table import routes
+from batcher.errors import BatcherError, Draining, ModelLoadError
+from batcher.server import ModelServer
+from batcher.web.app import klein_site
+from batcher.web.front import Front
+from batcher.web.limits import Limits
+from batcher.web.twisted_transport import ConnectionFactory
+from batcher.workers.protocol import CallFromThread
+
+
+class Listening(Protocol):
+    """An open port."""
+
+    address: str
+
+    def close(self) -> Any:
+        """Take no more connections; returns a Deferred or None."""
+
+
+Listen = Callable[[Front, str, int], "Deferred[Listening]"]
+"""Opens a port for the connections of a front."""
+
+
+class State(Enum):
+    """Where the service is in its life."""
+
+    NEW = "new"
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+STATES: dict[State, frozenset[State]] = {
+    State.NEW: frozenset({State.STARTING, State.STOPPED}),
+    State.STARTING: frozenset({State.SERVING, State.DRAINING}),
+    State.SERVING: frozenset({State.DRAINING}),
+    State.DRAINING: frozenset({State.STOPPED}),
+    State.STOPPED: frozenset(),
+}
+"""From each state, the states that may follow."""
+
+
+class BatcherService(MultiService):
+    """The whole server as a Twisted service. Reactor thread.
+
+    Attributes:
+        server: the models.
+        front: the connections.
+        ready: fires with None once every model has loaded; fails with the first reason if one could not.
+        address: where it listens, once it does.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        base: Path,
+        reactor: Any,
+        *,
+        call_from_thread: CallFromThread | None = None,
+        listen: Listen | None = None,
+        progress: Callable[[str, str], None] = lambda title, text: None,
+        write_access_line: WriteLine | None = None,
+    ) -> None:
+        """Wire everything; nothing starts.
+
+        Args:
+            settings: the whole configuration.
+            base: the folder that relative paths in it start from.
+            reactor: the program's reactor: time, threads and, without `listen`, TCP.
+            call_from_thread: a cheaper way back from threads than the reactor's own, where there is one.
+            listen: a faster way to listen than the reactor's own, where there is one.
+            progress: told a model's title and what is being done with it.
+            write_access_line: gets the lines of the access log.
+        """
+        super().__init__()  # type: ignore[no-untyped-call]  # mypy-zope sees no stub
+        self._settings = settings
+        self._base = base
+        self._reactor = reactor
+        self._listen = listen or _twisted_listener(reactor)
+        self._log = Logger()
+        self._listening: Listening | None = None
+        self._stopped: list[Deferred[None]] = []
+        self.state = State.NEW
+        self.ready: Deferred[None] = Deferred()
+        self.address = ""
+        self.server = ModelServer(reactor, call_from_thread or reactor.callFromThread, settings, progress=progress)
+        journal = Journal(reactor, self.server.metrics, write_access_line if settings.access_log else None)
+        router = Router(routes(self.server, settings), journal, settings.expose_model_errors)
+        limits = Limits.from_settings(settings)
+        self.front = Front(router, klein_site(router), limits, reactor, self.server.metrics)
+
+    def startService(self) -> None:
+        """Listen, then load every model; `ready` tells how that went."""
+        super().startService()  # type: ignore[no-untyped-call]  # as above
+        self._become(State.STARTING)
+        self.front.start()
+        opened = maybeDeferred(self._listen, self.front, self._settings.host, self._settings.port)
+        opened.addCallback(self._opened).addCallbacks(self._loaded, self._failed)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop as the module says; fires when nothing is left."""
+        stopped: Deferred[None] = Deferred()
+        if self.state is State.STOPPED:
+            stopped.callback(None)
+            return stopped
+        self._stopped.append(stopped)
+        if self.state is not State.DRAINING:
+            self._drain()
+        return stopped
+
+    def _opened(self, listening: Listening) -> Deferred[Any]:
+        self._listening = listening
+        self.address = listening.address
+        folders = find_models(self._settings, self._base)
+        loading = [self._load(folder, len(folders)) for folder in folders]
+        return DeferredList(loading, consumeErrors=True)
+
+    def _load(self, folder: ModelFolder, models: int) -> Deferred[None]:
+        definition = load_model_definition(folder.name, folder.version, folder.folder)
+        return self.server.add(definition, share_threads(self._settings.for_model(folder.name), models))
+
+    def _loaded(self, results: list[tuple[bool, Any]]) -> None:
+        failures = [result for succeeded, result in results if not succeeded]
+        if failures and self._settings.strict_start:
+            self.ready.errback(failures[0])
+            return
+        for failure in failures:
+            self._log.error("{reason}", reason=failure.getErrorMessage())
+        if self.state is State.STARTING:
+            self._become(State.SERVING)
+            self.ready.callback(None)
+        else:
+            self.ready.errback(ModelLoadError("the server was stopped before its models were loaded"))
+
+    def _failed(self, failure: Failure) -> None:
+        if not failure.check(BatcherError, OSError):
+            self._log.failure("the server could not start", failure)
+        self.ready.errback(failure)
+
+    def _drain(self) -> None:
+        if self.state is State.NEW:
+            self._end(None)
+            return
+        self._become(State.DRAINING)
+        timeout = self._reactor.callLater(self._settings.drain_timeout_s, self._end, None)
+        closed = maybeDeferred(self._listening.close) if self._listening is not None else Deferred.fromCoroutine(_nothing())
+        closed.addCallback(lambda _: self.front.drain())
+        closed.addCallback(lambda _: self.server.drain())
+        closed.addErrback(lambda failure: self._log.failure("stopping failed", failure))
+        closed.addCallback(lambda _: timeout.active() and timeout.cancel())
+        closed.addCallback(self._end)
+
+    def _end(self, _: object) -> None:
+        if self.state is State.STOPPED:
+            return
+        if self.state is State.DRAINING:
+            self.server.stop()
+            self.front.stop()
+        self._become(State.STOPPED)
+        if not self.ready.called:
+            self.ready.errback(Draining("the server was stopped"))
+        stopped, self._stopped = self._stopped, []
+        super().stopService()  # type: ignore[no-untyped-call]  # as above
+        for waiting in stopped:
+            waiting.callback(None)
+
+    def _become(self, state: State) -> None:
+        if state not in STATES[self.state]:
+            raise RuntimeError(f"the service cannot go from {self.state.value} to {state.value}")
+        self.state = state
+
+
+def share_threads(settings: ModelSettings, models: int) -> ModelSettings:
+    """Return `settings` with `torch_threads` filled in: the cores but one, for the event loop, shared among `models`."""
+    if settings.torch_threads is not None:
+        return settings
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return settings.model_copy(update={"torch_threads": max(1, (cores - 1) // max(models, 1))})
+
+
+class _TwistedPort:
+    """A port that the reactor itself opened."""
+
+    def __init__(self, port: Any) -> None:
+        self._port = port
+        host = port.getHost()
+        self.address = f"http://{host.host}:{host.port}"
+
+    def close(self) -> Any:
+        return self._port.stopListening()
+
+
+def _twisted_listener(reactor: Any) -> Listen:
+    def listen(front: Front, host: str, port: int) -> Deferred[Listening]:
+        opened: Deferred[Listening] = Deferred()
+        opened.callback(_TwistedPort(reactor.listenTCP(port, ConnectionFactory(front), backlog=1024, interface=host)))
+        return opened
+
+    return listen
+
+
+async def _nothing() -> None:
+    """There is no port to close."""

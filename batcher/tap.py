@@ -1,0 +1,45 @@
+"""The `twist` and `twistd` plugin: `twist batcher --config config.yaml`, on whatever reactor those were told to use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+from twisted.application.service import IService
+from twisted.logger import Logger
+from twisted.python import usage
+
+from batcher.config.settings import load_settings
+from batcher.errors import ConfigError
+from batcher.service import BatcherService
+
+_log = Logger()
+
+
+class Options(usage.Options):
+    """Options of `twist batcher`."""
+
+    optParameters: ClassVar[list[Any]] = [["config", "c", None, "Configuration file; built-in defaults without."]]
+
+
+def makeService(options: Options) -> IService:
+    """Return the service that `options` describe."""
+    from twisted.internet import reactor
+
+    path = Path(options["config"]) if options["config"] else None
+    try:
+        settings = load_settings(path, os.environ)
+    except ConfigError as err:
+        raise usage.UsageError(str(err)) from err
+    service = BatcherService(
+        settings,
+        path.parent if path else Path.cwd(),
+        reactor,
+        progress=lambda title, text: _log.info("model {title}: {text}", title=title, text=text),
+    )
+    service.ready.addCallbacks(
+        lambda _: _log.info("ready on {address}", address=service.address),
+        lambda failure: _log.error("not ready: {reason}", reason=failure.getErrorMessage()),
+    )
+    return service

@@ -1,0 +1,88 @@
+"""Klein: every route as twisted.web sees it. The fast connection sends here what it does not answer itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.web.server import Site
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from batcher.endpoints.call import Call, Reply
+from batcher.endpoints.failures import failure_reply
+from batcher.endpoints.routing import Route, Router, with_request_id
+from batcher.errors import BatcherError, MalformedHttp, UnknownRoute
+from batcher.errors import MethodNotAllowed as MethodUnknown
+
+
+def klein_app(router: Router) -> Klein:
+    """Return a Klein application with every route of `router`; mount its `resource()` wherever twisted.web runs."""
+    app = Klein()
+    for route in router.routes:
+        pattern = route.pattern.replace("{", "<").replace("}", ">")
+        app.route(pattern, methods=[route.method], endpoint=f"{route.method} {pattern}")(_handler(router, route))
+
+    def unrouted(request: Any, failure: Failure) -> bytes:
+        error = _routing_error(request, failure)
+        headers = _headers(request)
+        router.journal.answered("", "", error.http_status, router.journal.seconds())
+        return _write(with_request_id(failure_reply(error, headers), headers), request)
+
+    app.handle_errors(HTTPException)(unrouted)
+    return app
+
+
+def klein_site(router: Router) -> Site:
+    """Return a twisted.web site that answers every route."""
+    site = Site(klein_app(router).resource())
+    site.displayTracebacks = False
+    return site
+
+
+def _handler(router: Router, route: Route) -> Callable[..., Deferred[bytes]]:
+    def handle(request: Any, **arguments: str) -> Deferred[bytes]:
+        call = Call(
+            method=request.method.decode("latin-1"),
+            path=request.path.decode("latin-1"),
+            arguments=arguments,
+            query=request.uri.partition(b"?")[2].decode("latin-1"),
+            headers=_headers(request),
+            body=request.content.read(),
+            peer=_peer(request),
+            began=router.journal.seconds(),
+        )
+        return router.answer(route, call).addCallback(_write, request)
+
+    return handle
+
+
+def _write(reply: Reply, request: Any) -> bytes:
+    request.setResponseCode(reply.status)
+    request.setHeader(b"Content-Type", reply.content_type)
+    request.setHeader(b"Content-Length", b"%d" % len(reply.body))
+    for name, value in reply.headers:
+        request.setHeader(name, value)
+    return bytes(reply.body)
+
+
+def _headers(request: Any) -> dict[bytes, bytes]:
+    return {name.lower(): b", ".join(values) for name, values in request.requestHeaders.getAllRawHeaders()}
+
+
+def _peer(request: Any) -> str:
+    address = request.getClientAddress()
+    return f"{address.host}:{address.port}" if hasattr(address, "port") else "unix"
+
+
+def _routing_error(request: Any, failure: Failure) -> BatcherError:
+    method, path = request.method.decode("latin-1"), request.path.decode("latin-1")
+    error = failure.value
+    if isinstance(error, MethodNotAllowed):
+        allowed = tuple(sorted(error.valid_methods or ()))
+        return MethodUnknown(f"{path}: expected method {' or '.join(allowed)}; got {method}", allowed)
+    if isinstance(error, HTTPException) and error.code == 404:
+        return UnknownRoute(f"expected a route of this server, see /docs; got {path!r:.200}")
+    return MalformedHttp(f"expected a path that can be routed; got {path!r:.200}: {error}")

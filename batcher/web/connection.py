@@ -1,0 +1,296 @@
+"""One HTTP/1.1 connection: requests in, answers out in their order, however the requests end.
+
+It is written against five methods of a transport (`write`, `close`, `abort`, `pause_reading`, `resume_reading`), the names of
+asyncio's, so it runs as an asyncio protocol on a uvloop transport as it stands, and through `web/twisted_transport.py` as a
+Twisted protocol on any reactor.
+
+Inference routes go straight to their endpoint; every other request becomes a twisted.web request answered by Klein. Pipelined
+requests are worked on together, up to a bound; an answer whose turn has not come is held back. Reading stops while a
+client pipelines faster than it is served, or does not read its answers.
+
+A client that closes its connection and one that only ends its sending side look the same: end of file. The second still
+waits for its answer. So the first nine bytes, which every answer begins with, are sent at once: a client that is gone
+answers with a reset, its requests are cancelled before they cost anything, and a client that waits has lost nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from socket import SO_ERROR, SOL_SOCKET
+from typing import TYPE_CHECKING, Any
+
+from twisted.python.failure import Failure
+
+from batcher.endpoints.call import Call
+from batcher.endpoints.failures import failure_reply
+from batcher.endpoints.routing import with_request_id
+from batcher.errors import BatcherError, Draining, Unavailable
+from batcher.web.exchange import Exchange
+from batcher.web.klein_channel import KleinChannel
+from batcher.web.reader import Event, Phase, Refusal, Request, RequestReader
+from batcher.web.rendering import CONTINUE, PREFIX
+from batcher.web.transport import Transport
+
+if TYPE_CHECKING:
+    from batcher.web.front import Front
+
+LINGER = 2.0
+"""Seconds that a refused client may go on sending into the void, so that it reads the answer before a reset."""
+
+DRAIN_GRACE = 0.25
+"""Seconds that a kept connection without a request stays open when the server is stopped: a request may be on its way."""
+
+
+class Connection:
+    """See the module. All methods: reactor thread."""
+
+    def __init__(self, front: Front) -> None:
+        """Serve one client of `front`."""
+        self._front = front
+        self._reader = RequestReader(front.limits, front.seconds, front.is_stopping)
+        self._exchanges: deque[Exchange] = deque()
+        self._waiting: deque[Request] = deque()
+        self._transport: Transport
+        self._since = front.seconds()  # when the present wait (for a request, for the client to read or go) began
+        self._served = False
+        self._prefix_sent = False
+        self._continue_due = False
+        self._ended = False
+        self._paused = False
+        self._blocked = False
+        self._closing = False
+        self._lingering = False
+        self.peer = ""
+
+    # What the transport calls.
+
+    def connection_made(self, transport: Transport) -> None:
+        """Begin; refuse at once if there are too many."""
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) and len(peer) > 1 else str(peer or "unix")
+        if not self._front.opened(self):
+            error = Unavailable(f"expected at most {self._front.limits.connections} connections; this is one more")
+            self._take(Refusal(error, {}, self._since))
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came, and start on the requests that it completes."""
+        if self._lingering:
+            return
+        for event in self._reader.feed(data):
+            self._take(event)
+        self._balance()
+
+    def eof_received(self) -> bool:
+        """Return whether to keep the connection open, for answers that are still due."""
+        self._ended = True
+        if not self._exchanges or self._lingering or self._transport.get_extra_info("sslcontext") is not None:
+            return False
+        if not self._prefix_sent and not self._exchanges[0].held and self._started_nothing():
+            self._transport.write(PREFIX)
+            self._prefix_sent = True
+        self._front.watch(self)
+        return True
+
+    def connection_lost(self, reason: object) -> None:
+        """Cancel everything that was still worked on."""
+        self._closing = True
+        self._front.lost(self)
+        self._waiting.clear()
+        while self._exchanges:
+            self._exchanges.popleft().give_up()
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers: neither read nor produce more."""
+        self._blocked = True
+        self._since = self._front.seconds()
+        self._balance()
+        self._pace_producer()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._blocked = False
+        self._since = self._front.seconds()
+        self._balance()
+        self._pace_producer()
+
+    # What exchanges call.
+
+    @property
+    def turn(self) -> Exchange | None:
+        """The exchange whose answer is next."""
+        return self._exchanges[0] if self._exchanges else None
+
+    @property
+    def may_produce(self) -> bool:
+        """Whether the client reads what is written."""
+        return not self._blocked
+
+    def info(self, name: str) -> Any:
+        """Return what the transport knows about itself under `name`."""
+        return self._transport.get_extra_info(name)
+
+    def write(self, data: bytes) -> None:
+        """Send `data` of the exchange whose turn it is."""
+        if self._prefix_sent:
+            data, self._prefix_sent = data[len(PREFIX) :], False
+        if not self._closing:
+            self._transport.write(data)
+
+    def connection_header(self, request: Request | Refusal) -> bytes:
+        """Return the `Connection` header that the answer to `request` needs."""
+        if isinstance(request, Refusal) or not request.keep_alive or self._front.stopping:
+            return b"close"
+        return b"keep-alive" if request.old else b""
+
+    def advance(self) -> None:
+        """Send what is complete, start on what waits, close if nothing more can come."""
+        while self._exchanges and self._exchanges[0].done:
+            finished = self._exchanges.popleft()
+            if self._ends_with(finished.request):
+                self._finish(isinstance(finished.request, Refusal))
+                return
+            if self._exchanges:
+                self._flush(self._exchanges[0])
+        if not self._exchanges and self._continue_due:
+            self._continue_due = False
+            self._transport.write(CONTINUE)
+        while self._waiting and len(self._exchanges) < self._front.limits.pipelined:
+            self._dispatch(self._waiting.popleft())
+        if not self._exchanges:
+            self._since = self._front.seconds()
+            if self._ended:
+                self._finish(linger=False)
+        self._balance()
+
+    # What the front's sweep calls.
+
+    def check(self, now: float) -> None:
+        """Close, refuse or cut off a client that takes too long."""
+        limits = self._front.limits
+        waited = now - self._since
+        if self._lingering or self._closing:
+            if waited > LINGER:
+                self._transport.abort()
+        elif self._blocked:
+            if waited > limits.write_timeout:
+                self._transport.abort()
+        elif self._reader.phase in (Phase.HEAD, Phase.BODY):
+            refusal = self._reader.timed_out(now)
+            if refusal is not None:
+                self._take(refusal)
+        elif not self._exchanges and waited > self._patience(limits.idle_timeout, limits.header_timeout):
+            self._finish(linger=False)
+
+    def probe(self) -> None:
+        """See whether a client that ended its sending side is gone altogether."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and sock.getsockopt(SOL_SOCKET, SO_ERROR):
+            self._transport.abort()
+
+    def abort(self) -> None:
+        """Cut the client off."""
+        self._transport.abort()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is here or on its way in."""
+        return not self._exchanges and self._reader.phase in (Phase.IDLE, Phase.CLOSED)
+
+    def _patience(self, idle: float, first: float) -> float:
+        if self._front.stopping:
+            return DRAIN_GRACE
+        return idle if self._served else first
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Request):
+            self._served = True
+            if self._waiting or len(self._exchanges) >= self._front.limits.pipelined:
+                self._waiting.append(event)
+            else:
+                self._dispatch(event)
+        elif isinstance(event, Refusal):
+            self._refuse(event)
+        elif self._exchanges:
+            self._continue_due = True
+        else:
+            self._transport.write(CONTINUE)
+
+    def _dispatch(self, request: Request) -> None:
+        exchange = Exchange(self, request)
+        self._exchanges.append(exchange)
+        path, _, query = request.target.decode("latin-1").partition("?")
+        found = self._front.router.match(request.method, path)
+        if request.late:
+            self._answer_error(exchange, Draining("the server is being stopped and takes no more requests", retry_after=5))
+        elif found is None:
+            exchange.channel = KleinChannel(exchange, self, self._front.site)
+            exchange.channel.handle(request)
+        else:
+            route, arguments = found
+            call = Call(request.method, path, arguments, query, request.headers, request.body, self.peer, request.began)
+            answer = self._front.router.answer(route, call)
+            exchange.deferred = answer.addCallbacks(exchange.reply, _ignore_cancellation)
+            answer.addErrback(self._broken)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        exchange = Exchange(self, refusal)
+        self._exchanges.append(exchange)
+        self._answer_error(exchange, refusal.error)
+
+    def _answer_error(self, exchange: Exchange, error: BatcherError) -> None:
+        headers, began = exchange.request.headers, exchange.request.began
+        self._front.router.journal.answered("", "", error.http_status, began)
+        exchange.reply(with_request_id(failure_reply(error, headers), headers))
+
+    def _broken(self, failure: Failure) -> None:
+        self._front.log.failure("an answer could not be written", failure)
+        self._transport.abort()
+
+    def _flush(self, exchange: Exchange) -> None:
+        if exchange.held:
+            self.write(b"".join(exchange.held))
+            exchange.held = []
+        if exchange.channel is not None:
+            exchange.channel.pace(self.may_produce)
+
+    def _pace_producer(self) -> None:
+        if self._exchanges and self._exchanges[0].channel is not None:
+            self._exchanges[0].channel.pace(self.may_produce)
+
+    def _started_nothing(self) -> bool:
+        channel = self._exchanges[0].channel
+        return channel is None or not channel.started
+
+    def _ends_with(self, request: Request | Refusal) -> bool:
+        if isinstance(request, Refusal) or not request.keep_alive:
+            return True
+        return self._front.stopping and not self._exchanges and not self._waiting and self._reader.phase is Phase.IDLE
+
+    def _finish(self, linger: bool) -> None:
+        self._since = self._front.seconds()
+        while self._exchanges:
+            self._exchanges.popleft().give_up()
+        self._waiting.clear()
+        if linger and not self._ended and self._transport.can_write_eof():
+            self._lingering = True
+            self._transport.write_eof()
+            self._balance()
+        else:
+            self._closing = True
+            self._transport.close()
+
+    def _balance(self) -> None:
+        """Read while there is room for requests and the client reads its answers."""
+        full = self._blocked or len(self._waiting) > 0 or len(self._exchanges) >= self._front.limits.pipelined
+        pause = full and not self._lingering
+        if pause is not self._paused and not self._closing and not self._ended:
+            self._paused = pause
+            if pause:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+
+def _ignore_cancellation(failure: Failure) -> None:
+    """The router lets nothing but a cancellation through, and that came from here."""

@@ -1,0 +1,104 @@
+"""What all connections of a server share: routes, limits, the one sweep over them, and how they are brought to an end."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.web.server import Site
+
+from batcher.endpoints.routing import Router
+from batcher.metrics import ServerMetrics
+from batcher.web.connection import Connection
+from batcher.web.limits import Limits
+
+SWEEP = 0.5
+"""Seconds between two looks at all connections; every limit on time is coarse by as much."""
+
+PROBE = 0.01
+"""Seconds between two looks while some client has ended its sending side and may be gone."""
+
+
+class Front:
+    """Makes connections and looks after them. Reactor thread."""
+
+    def __init__(self, router: Router, site: Site, limits: Limits, clock: IReactorTime, metrics: ServerMetrics) -> None:
+        """Wire the parts; `start` begins to look after connections."""
+        self.router = router
+        self.site = site
+        self.limits = limits
+        self.stopping = False
+        self.seconds = clock.seconds
+        self.log = Logger()
+        self._clock = clock
+        self._metrics = metrics
+        self._connections: set[Connection] = set()
+        self._half_closed: set[Connection] = set()
+        self._timer: IDelayedCall | None = None
+        self._next_sweep = 0.0
+        self._emptied: Deferred[None] | None = None
+
+    def is_stopping(self) -> bool:
+        """Return whether the server is being stopped."""
+        return self.stopping
+
+    def connection(self) -> Connection:
+        """Return the protocol for a new client."""
+        return Connection(self)
+
+    def start(self) -> None:
+        """Begin to look after connections."""
+        self._next_sweep = self._clock.seconds() + SWEEP
+        self._timer = self._clock.callLater(SWEEP, self._look)
+
+    def opened(self, connection: Connection) -> bool:
+        """Note a new connection; return whether there is room for it."""
+        self._connections.add(connection)
+        self._metrics.connections = len(self._connections)
+        return len(self._connections) <= self.limits.connections
+
+    def lost(self, connection: Connection) -> None:
+        """Forget a connection that is closed."""
+        self._connections.discard(connection)
+        self._half_closed.discard(connection)
+        self._metrics.connections = len(self._connections)
+        if not self._connections and self._emptied is not None:
+            emptied, self._emptied = self._emptied, None
+            emptied.callback(None)
+
+    def watch(self, connection: Connection) -> None:
+        """Look often at a connection whose client may be gone."""
+        self._half_closed.add(connection)
+        if self._timer is not None and self._timer.active():
+            self._timer.reset(0)
+
+    def drain(self) -> Deferred[None]:
+        """Let every connection end with the answers that are due on it; fires when all are closed."""
+        self.stopping = True
+        emptied: Deferred[None] = Deferred()
+        if self._connections:
+            self._emptied = emptied
+            if self._timer is not None and self._timer.active():
+                self._timer.reset(PROBE)
+        else:
+            emptied.callback(None)
+        return emptied
+
+    def stop(self) -> None:
+        """Cut off whoever is left."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        for connection in list(self._connections):
+            connection.abort()
+
+    def _look(self) -> None:
+        now = self._clock.seconds()
+        for connection in list(self._half_closed):
+            connection.probe()
+        if now >= self._next_sweep or self.stopping:
+            self._next_sweep = now + SWEEP
+            for connection in list(self._connections):
+                connection.check(now)
+        quick = self._half_closed or self.stopping
+        self._timer = self._clock.callLater(PROBE if quick else max(self._next_sweep - now, PROBE), self._look)

@@ -1,0 +1,285 @@
+"""Bytes of a connection to whole requests, without I/O: httptools (llhttp) and everything that it leaves open.
+
+The parser is strict about framing, and refuses length together with chunked, duplicate lengths, folded lines, a bare CR or LF.
+Left to us, each of which has a test: an unfinished header grows inside the parser without a word, so bytes are counted
+before it calls; a missing Host and transfer codings other than chunked are let through; an offer to upgrade (h2c, as curl
+and some clients make it) swallows the body, so the head is fed again without the offer; whatever follows a request that
+closes the connection is an error to the parser, and ignored here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
+
+from batcher.codecs.content_coding import BodyDecoder, Identity, body_decoder, too_large
+from batcher.errors import (
+    BatcherError,
+    HeadersTooLarge,
+    MalformedHttp,
+    MethodNotAllowed,
+    RequestTimeout,
+    UnsupportedTransferCoding,
+    UriTooLong,
+)
+from batcher.web.limits import Limits
+
+
+class Request(NamedTuple):
+    """A whole request.
+
+    Attributes:
+        method: `GET`, `POST`, …
+        target: as it was sent.
+        headers: by lower-case name, repeated ones joined by commas.
+        body: content coding undone.
+        keep_alive: whether the connection may serve another one.
+        old: whether it is HTTP/1.0.
+        began: when its first byte came, in seconds.
+        late: whether it began when the server was already being stopped.
+    """
+
+    method: str
+    target: bytes
+    headers: dict[bytes, bytes]
+    body: bytes
+    keep_alive: bool
+    old: bool
+    began: float
+    late: bool
+
+
+class Continue(NamedTuple):
+    """The client waits for `100 Continue` before it sends the body."""
+
+
+class Refusal(NamedTuple):
+    """The rest of the connection cannot be read; answer `error` and close. `headers` are those that came."""
+
+    error: BatcherError
+    headers: dict[bytes, bytes]
+    began: float
+
+
+Event = Request | Continue | Refusal
+
+
+class Phase(Enum):
+    """Where the reader is."""
+
+    IDLE = 1
+    HEAD = 2
+    BODY = 3
+    CLOSED = 4
+
+
+class RequestReader:
+    """Reads the requests of one connection."""
+
+    def __init__(self, limits: Limits, seconds: Callable[[], float], stopping: Callable[[], bool] = lambda: False) -> None:
+        """Read within `limits`; `seconds` is the clock, `stopping` tells whether the server is being stopped."""
+        self._limits = limits
+        self._seconds = seconds
+        self._stopping = stopping
+        self._parser = HttpRequestParser(self)
+        self._events: list[Event] = []
+        self.phase = Phase.IDLE
+        self.began = 0.0
+        self.body_began = 0.0
+        self.body_bytes = 0
+        self._late = False
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._hosts = 0
+        self._head_bytes = 0
+        self._body: list[bytes] = []
+        self._decoder: BodyDecoder | None = None
+        self._upgrading = False
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Return the events that `data` completes, in order. Nothing follows a Refusal or a request that closes."""
+        self._events = []
+        if self.phase is Phase.HEAD:
+            self._head_bytes += len(data)
+        try:
+            self._feed_parser(data)
+        except HttpParserInvalidMethodError:
+            self._refuse(MalformedHttp("expected an HTTP request; got an unknown method or something else than HTTP"))
+        except HttpParserError as err:
+            self._refuse(MalformedHttp(f"expected a well-formed HTTP/1.1 request; got one that is not: {err}"))
+        if self.phase is Phase.HEAD and self._head_bytes > self._limits.header + self._limits.uri:
+            self._refuse(self._header_error())
+        events, self._events = self._events, []
+        return events
+
+    def timed_out(self, now: float) -> Refusal | None:
+        """Return the refusal of a request that comes too slowly, once; None otherwise."""
+        limits = self._limits
+        if self.phase is Phase.HEAD and now - self.began > limits.header_timeout:
+            error = RequestTimeout(f"expected the whole head within {limits.header_timeout:g} s; got a part of it")
+        elif self.phase is Phase.BODY and now - self.body_began > limits.body_timeout + self.body_bytes / limits.body_rate:
+            error = RequestTimeout(
+                f"expected a body within {limits.body_timeout:g} s or at {limits.body_rate} bytes/s; "
+                f"got {self.body_bytes} bytes in {now - self.body_began:.0f} s",
+            )
+        else:
+            return None
+        self._events = []
+        self._refuse(error)
+        refusal = self._events.pop()
+        assert isinstance(refusal, Refusal)
+        return refusal
+
+    # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        """Start a request."""
+        if self.phase is Phase.CLOSED:
+            return
+        self.phase = Phase.HEAD
+        self.began = self._seconds()
+        self._late = self._stopping()
+        self._target = b""
+        self._headers = {}
+        self._hosts = 0
+        self._head_bytes = 0
+        self._body = []
+        self.body_bytes = 0
+        self._decoder = None
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the target."""
+        self._target += url
+        if len(self._target) > self._limits.uri:
+            self._refuse(UriTooLong(f"expected a target of at most {self._limits.uri} bytes; got a longer one"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one field."""
+        if self.phase is not Phase.HEAD:
+            return  # a trailer, or behind a refusal
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self._limits.header:
+            self._refuse(self._header_error())
+            return
+        key = name.lower()
+        self._hosts += key == b"host"
+        previous = self._headers.get(key)
+        self._headers[key] = value if previous is None else b"%b, %b" % (previous, value)
+
+    def on_headers_complete(self) -> None:
+        """Check the head as a whole."""
+        if self.phase is not Phase.HEAD:
+            return
+        if self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT":
+            self._upgrading = True
+            return
+        self.phase = Phase.BODY
+        self.body_began = self._seconds()
+        error = self._head_error()
+        if error is not None:
+            self._refuse(error)
+
+    def on_body(self, piece: bytes) -> None:
+        """Take a piece of the body."""
+        if self.phase is not Phase.BODY:
+            return
+        self.body_bytes += len(piece)
+        if self._decoder is not None:
+            try:
+                piece = self._decoder.feed(piece)
+            except BatcherError as err:
+                self._refuse(err)
+                return
+        self._body.append(piece)
+
+    def on_message_complete(self) -> None:
+        """Finish the request."""
+        if self.phase is not Phase.BODY:
+            return
+        if self._decoder is not None:
+            try:
+                self._decoder.finish()
+            except BatcherError as err:
+                self._refuse(err)
+                return
+        keep_alive = self._parser.should_keep_alive()
+        self.phase = Phase.IDLE if keep_alive else Phase.CLOSED
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        self._events.append(
+            Request(
+                self._parser.get_method().decode("latin-1"),
+                self._target,
+                self._headers,
+                body,
+                keep_alive,
+                self._parser.get_http_version() == "1.0",
+                self.began,
+                self._late,
+            )
+        )
+
+    def _feed_parser(self, data: bytes) -> None:
+        while not self._is_closed():
+            try:
+                self._parser.feed_data(data)
+                return
+            except HttpParserUpgrade as offer:
+                if not self._upgrading:
+                    return
+                self._upgrading = False
+                data = self._head_without_upgrade() + data[offer.args[0] :]
+                self._parser = HttpRequestParser(self)
+            except HttpParserError:
+                if self._is_closed():
+                    return  # bytes behind a request that closes, or behind a refusal
+                raise
+
+    def _is_closed(self) -> bool:
+        return self.phase is Phase.CLOSED
+
+    def _head_without_upgrade(self) -> bytes:
+        tokens = [token.strip().lower() for token in self._headers.get(b"connection", b"").split(b",")]
+        kept = {name: value for name, value in self._headers.items() if name not in (b"upgrade", b"connection", b"host")}
+        kept[b"connection"] = b"close" if b"close" in tokens else b"keep-alive"
+        fields = [b"%b: %b\r\n" % field for field in kept.items()]
+        fields += [b"host: %b\r\n" % self._headers.get(b"host", b"")] * self._hosts
+        line = b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._target, self._parser.get_http_version().encode())
+        return line + b"".join(fields) + b"\r\n"
+
+    def _head_error(self) -> BatcherError | None:
+        headers, old = self._headers, self._parser.get_http_version() == "1.0"
+        if not old and self._hosts != 1:
+            return MalformedHttp(f"expected exactly one Host header; got {self._hosts}")
+        if self._parser.get_method() == b"CONNECT":
+            return MethodNotAllowed("expected a method that the route knows; got CONNECT", ("GET", "POST"))
+        transfer = headers.get(b"transfer-encoding")
+        if transfer is not None and transfer.strip().lower() != b"chunked":
+            return UnsupportedTransferCoding(f"Transfer-Encoding: expected chunked; got {transfer.decode('latin-1')!r:.80}")
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > self._limits.body:
+            return too_large(self._limits.body)
+        coding = headers.get(b"content-encoding")
+        try:
+            if coding is not None:
+                self._decoder = body_decoder(coding.decode("latin-1"), self._limits.body)
+            elif transfer is not None:
+                self._decoder = Identity(self._limits.body)
+        except BatcherError as err:
+            return err
+        if b"expect" in headers and not old and (transfer is not None or (length is not None and int(length) > 0)):
+            self._events.append(Continue())
+        return None
+
+    def _header_error(self) -> HeadersTooLarge:
+        return HeadersTooLarge(f"expected header fields of at most {self._limits.header} bytes together; got more")
+
+    def _refuse(self, error: BatcherError) -> None:
+        if self.phase is not Phase.CLOSED:
+            began = self.began if self.phase is not Phase.IDLE else self._seconds()
+            self.phase = Phase.CLOSED
+            self._body = []
+            self._events.append(Refusal(error, self._headers, began))

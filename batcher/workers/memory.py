@@ -1,0 +1,47 @@
+"""A worker without a thread: its batches run one by one when it is told to. For tests and simulations."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+
+from batcher.models.loading import CheckedModel
+from batcher.scheduling.batch import Batch
+from batcher.workers.protocol import Deliver
+from batcher.workers.running import run_batch
+
+
+class MemoryWorker:
+    """Holds batches until `perform` runs the next one, on the caller's stack."""
+
+    def __init__(self, model: CheckedModel, clock: IReactorTime) -> None:
+        """Run batches on `model`; `clock` says how long they waited."""
+        self.batches: deque[tuple[Batch, float]] = deque()
+        self.quitting = False
+        self._model = model
+        self._clock = clock
+        self._deliver: Deliver
+
+    def start(self, deliver: Deliver) -> Deferred[CheckedModel]:
+        """Be ready at once. Reactor thread."""
+        self._deliver = deliver
+        return succeed(self._model)
+
+    def do(self, batch: Batch) -> None:
+        """Hold `batch`. Reactor thread."""
+        if self.quitting:
+            raise RuntimeError("the worker takes no more batches")
+        self.batches.append((batch, self._clock.seconds()))
+
+    def quit(self) -> Deferred[None]:
+        """Take no more batches. Reactor thread."""
+        self.quitting = True
+        return succeed(None)
+
+    def perform(self) -> Batch:
+        """Run and deliver the oldest batch, and return it. Reactor thread."""
+        batch, handed_at = self.batches.popleft()
+        self._deliver(batch, run_batch(self._model, batch, handed_at, self._clock.seconds))
+        return batch

@@ -1,0 +1,122 @@
+"""Threads for the CPU work of single requests: pictures, `preprocess`, `postprocess`.
+
+Bounded in tasks and in bytes; more is refused at once. A task whose request is gone is dropped while it waits, and lets go
+of its body then and there, not when a thread comes to it. A task that outlives its request's deadline is answered for at the
+deadline, whatever its thread is doing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from batcher.errors import DeadlineExceeded, QueueFull
+from batcher.scheduling.deadlines import Deadlines
+from batcher.workers.protocol import CallFromThread
+
+Result = TypeVar("Result")
+
+
+class _Task(Generic[Result]):
+    def __init__(self, function: Callable[[], Result], nbytes: int) -> None:
+        self.function: Callable[[], Result] | None = function
+        self.nbytes = nbytes
+        self.finished = False
+        self.future: Future[Result]
+        self.deferred: Deferred[Result]
+
+    def run(self) -> Result:
+        function, self.function = self.function, None
+        assert function is not None, "a cancelled task is never run"
+        return function()
+
+
+class CpuPool:
+    """Runs functions on threads and gives their results back on the reactor thread."""
+
+    def __init__(
+        self, threads: int, max_tasks: int, max_bytes: int, call_from_thread: CallFromThread, clock: IReactorTime
+    ) -> None:
+        """Bound the pool; threads start with the first tasks."""
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="batcher-cpu")
+        self._max_tasks = max_tasks
+        self._max_bytes = max_bytes
+        self._call_from_thread = call_from_thread
+        self._clock = clock
+        self._deadlines: Deadlines[_Task[Any]] = Deadlines()
+        self._timer: IDelayedCall | None = None
+        self.tasks = 0
+        self.nbytes = 0
+
+    def run(self, nbytes: int, deadline: float, function: Callable[[], Result]) -> Deferred[Result]:
+        """Run `function`, which holds on to `nbytes` bytes, and answer by `deadline`, in seconds. Reactor thread.
+
+        Cancelling the Deferred drops the task if it still waits. It fails with what `function` raised, or with
+        DeadlineExceeded.
+
+        Raises:
+            QueueFull: too many tasks or bytes are here already.
+        """
+        full = self.tasks >= self._max_tasks or (self.tasks and self.nbytes + nbytes > self._max_bytes)
+        if full:
+            raise QueueFull(
+                f"the CPU pool is full: {self.tasks} of {self._max_tasks} tasks, {self.nbytes} of {self._max_bytes} bytes",
+            )
+        task = _Task(function, nbytes)
+        self.tasks += 1
+        self.nbytes += nbytes
+        task.deferred = Deferred(lambda _: self._give_up(task))
+        self._deadlines.add(deadline, task)
+        self._wake_by(deadline)
+        task.future = self._executor.submit(task.run)
+        task.future.add_done_callback(lambda done: self._call_from_thread(self._done, task))
+        return task.deferred
+
+    def stop(self) -> None:
+        """Drop what waits; what runs ends on its own. Reactor thread."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def _give_up(self, task: _Task[Result], known: bool = False) -> None:
+        self._finish(task, known)
+        if task.future.cancel():
+            task.function = None
+
+    def _done(self, task: _Task[Result]) -> None:
+        self.tasks -= 1
+        self.nbytes -= task.nbytes
+        if task.finished:
+            return
+        self._finish(task, known=False)
+        if task.future.cancelled():
+            task.deferred.errback(QueueFull("the CPU pool was stopped before the request's turn came"))
+        elif (error := task.future.exception()) is not None:
+            task.deferred.errback(error)
+        else:
+            task.deferred.callback(task.future.result())
+
+    def _finish(self, task: _Task[Result], known: bool) -> None:
+        task.finished = True
+        if not known:
+            self._deadlines.forget()
+
+    def _expire(self) -> None:
+        self._timer = None
+        while (task := self._deadlines.pop_expired(self._clock.seconds())) is not None:
+            self._give_up(task, known=True)
+            task.deferred.errback(DeadlineExceeded("the deadline passed while the request was being prepared"))
+        deadline = self._deadlines.next_deadline()
+        if deadline is not None:
+            self._wake_by(deadline)
+
+    def _wake_by(self, deadline: float) -> None:
+        delay = max(deadline - self._clock.seconds(), 0.0)
+        if self._timer is None or not self._timer.active():
+            self._timer = self._clock.callLater(delay, self._expire)
+        elif deadline < self._timer.getTime():
+            self._timer.reset(delay)

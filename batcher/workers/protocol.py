@@ -1,0 +1,50 @@
+"""What the scheduler asks of a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred
+
+from batcher.models.loading import CheckedModel
+from batcher.scheduling.batch import Batch
+from batcher.spec import Array
+
+CallFromThread = Callable[..., object]
+"""Calls a function with arguments on the reactor thread, soon; the one thing that may be called from another thread."""
+
+
+class Outcome(NamedTuple):
+    """What became of a batch.
+
+    Attributes:
+        results: each part's own rows, in the order of the parts; empty if it failed.
+        error: why it failed, None if it did not.
+        waited: seconds that the worker had the batch before it started it.
+        compute: seconds that it took, collation and splitting included.
+    """
+
+    results: list[Mapping[str, Array]]
+    error: BaseException | None
+    waited: float
+    compute: float
+
+
+Deliver = Callable[[Batch, Outcome], None]
+
+
+class Worker(Protocol):
+    """Runs one batch at a time, in the order they came. All methods: reactor thread."""
+
+    def start(self, deliver: Deliver) -> Deferred[CheckedModel]:
+        """Load the model; the Deferred fires when it is ready, or fails with ModelLoadError.
+
+        `deliver` is called on the reactor thread, once for every batch, in order.
+        """
+
+    def do(self, batch: Batch) -> None:
+        """Run `batch` after those before it."""
+
+    def quit(self) -> Deferred[None]:
+        """Take no more batches, finish those there are, end; fires when ended."""

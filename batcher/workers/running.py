@@ -1,0 +1,29 @@
+"""One batch on one model: the step that every kind of worker has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from batcher.models.loading import CheckedModel
+from batcher.scheduling.batch import Batch
+from batcher.spec import Array
+from batcher.workers.protocol import Outcome
+
+
+def run_batch(model: CheckedModel, batch: Batch, handed_at: float, seconds: Callable[[], float]) -> Outcome:
+    """Collate, predict and split; whatever the model raises becomes the outcome. Inference thread.
+
+    Args:
+        model: runs it.
+        batch: what to run.
+        handed_at: when the worker got it, by `seconds`.
+        seconds: a clock.
+    """
+    started = seconds()
+    results: list[Mapping[str, Array]] = []
+    error: BaseException | None = None
+    try:
+        results.extend(batch.split(model.predict(batch.collate, batch.rows)))
+    except BaseException as err:  # a model that calls sys.exit() must not end the thread either
+        error = err
+    return Outcome(results, error, started - handed_at, seconds() - started)

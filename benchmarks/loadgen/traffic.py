@@ -1,0 +1,166 @@
+"""Which request goes to which connection, and when: the open and the closed loop.
+
+Pure bookkeeping: no loop, no sockets, and time comes in as an argument or from the clock that is handed in, so both are
+tested step by step with connections that only remember what they were given.
+
+The open loop's connections are a fixed pool. A request goes to the connection that has been free longest, so that all
+are used and none grows stale; when none is free the request waits its turn, and its latency runs on. The alternative,
+opening more connections up to a cap, was refused: the number of connections would be a result instead of a setting, two
+servers would be compared under different loads, and a server that falls behind would be hit by a storm of connects on
+top. To offer more concurrency, ask for more connections.
+
+What is the generator's own fault and what is not: *lag* is the time from a request's due time until the generator
+turned to it, *connection wait* the time from then until a connection was free. Requests that are due are also looked
+for after each answer, not only when the alarm rings: a batching server answers many connections at once, and the sends
+must not wait until all those answers were read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from benchmarks.loadgen.tally import Tally
+
+
+class Sender(Protocol):
+    """A connection, as the traffic sees it."""
+
+    @property
+    def open(self) -> bool:
+        """Whether it can still send."""
+
+    def send(self, due: float, now: float) -> None:
+        """Send the request that was due at `due`; how it ends, the connection tells the tally."""
+
+
+class OpenLoop:
+    """Sends what the schedule says, however the server fares.
+
+    `start` begins; `send_due` is called when the next request is due (and may be called at any time); connections that
+    can take a request are handed to `ready`, one request at a time.
+    """
+
+    def __init__(self, schedule: Iterator[float], clock: Callable[[], float]) -> None:
+        """Take due times, in seconds after the start and in order, from `schedule`."""
+        self._schedule = schedule
+        self._clock = clock
+        self._free: deque[Sender] = deque()
+        self._waiting: deque[tuple[float, float]] = deque()
+        self._tally = Tally(math.inf, math.inf)
+        self._origin = 0.0
+        self.next_due = math.inf
+
+    def start(self, origin: float, tally: Tally) -> None:
+        """Schedule from `origin` until the end of the tally's window."""
+        self._origin = origin
+        self._tally = tally
+        self.next_due = self._following()
+
+    def send_due(self, now: float) -> float:
+        """Take up all that is due; returns when the next request is, infinity after the last."""
+        due = self.next_due
+        while due <= now:
+            self._tally.taken_up(due, now)
+            self._place(due, now)
+            due = self.next_due = self._following()
+            now = self._clock()
+        return due
+
+    def ready(self, connection: Sender, now: float) -> None:
+        """A connection is open and free: it takes the request that waits longest, if one does."""
+        if self._waiting:
+            due, since = self._waiting.popleft()
+            self._tally.sent(due, now - since)
+            connection.send(due, now)
+        else:
+            self._free.append(connection)
+        if self.next_due <= now:
+            self.send_due(now)
+
+    def unreachable(self, now: float, connected: int) -> None:
+        """A connect failed: if no connection is left, no request can hope for one."""
+        if not connected:
+            while self._waiting:
+                self._tally.failed(self._waiting.popleft()[0], "connect")
+
+    def expire(self, limit: float) -> None:
+        """Give up the requests that were due before `limit` and still wait for a connection."""
+        while self._waiting and self._waiting[0][0] < limit:
+            self._tally.failed(self._waiting.popleft()[0], "wait_timeout")
+
+    @property
+    def pending(self) -> bool:
+        """Whether requests are still to come or wait for a connection."""
+        return bool(self._waiting) or self.next_due < math.inf
+
+    def _following(self) -> float:
+        due = self._origin + next(self._schedule)
+        return due if due < self._tally.end else math.inf
+
+    def _place(self, due: float, now: float) -> None:
+        free = self._free
+        while free:
+            connection = free.popleft()
+            if connection.open:  # those that closed while they were free are dropped here
+                self._tally.sent(due, 0.0)
+                connection.send(due, now)
+                return
+        self._waiting.append((due, now))
+
+
+class ClosedLoop:
+    """Every connection sends its next request as soon as it can; due is when it is sent, so there is no lag.
+
+    The only time that is ever due is the start.
+    """
+
+    def __init__(self) -> None:
+        """Hold connections back until the start is due."""
+        self._parked: list[Sender] = []
+        self._tally = Tally(math.inf, math.inf)
+        self._running = False
+        self.next_due = math.inf
+
+    def start(self, origin: float, tally: Tally) -> None:
+        """Send from `origin` until the end of the tally's window."""
+        self._tally = tally
+        self.next_due = origin
+
+    def send_due(self, now: float) -> float:
+        """Set the held back connections off once the start is due; returns when something is due next."""
+        if self.next_due <= now:
+            self.next_due = math.inf
+            self._running = True
+            for connection in self._parked:
+                self.ready(connection, now)
+            self._parked.clear()
+        return self.next_due
+
+    def ready(self, connection: Sender, now: float) -> None:
+        """A connection is open and free: it sends."""
+        if not self._running:
+            self._parked.append(connection)
+        elif now < self._tally.end and connection.open:
+            self._tally.taken_up(now, now)
+            self._tally.sent(now, 0.0)
+            connection.send(now, now)
+
+    def unreachable(self, now: float, connected: int) -> None:
+        """A connect failed: the request it was for has failed."""
+        if self._running and now < self._tally.end:
+            self._tally.taken_up(now, now)
+            self._tally.failed(now, "connect")
+
+    def expire(self, limit: float) -> None:
+        """Nothing waits."""
+
+    @property
+    def pending(self) -> bool:
+        """Nothing waits."""
+        return False
+
+
+Traffic = OpenLoop | ClosedLoop
