@@ -15,6 +15,7 @@ TEST = [
     "pytest>=8",
     "hypothesis>=6.100",
     "httpx>=0.27",
+    "h11>=0.14",
     "msgpack-numpy>=0.4.8",
     *ONNX,
     *BUILD_ONNX,

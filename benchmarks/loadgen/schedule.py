@@ -4,22 +4,21 @@ A schedule is an endless iterator of due times in seconds after the start; it kn
 same schedule.
 
 The alarm is a `timerfd` watched by the loop, set for the next due time. What was measured before it was chosen: 10,000
-Poisson requests/s of 256 bytes on two shared cores, an echo server on the other, six to twelve runs each (own lag p50
-and p99, share of a core the generator used):
+Poisson requests/s of 256 bytes, 5 s, on two shared cores with an echo server on the other; own lag, and the share of a
+core that the generator took:
 
-| wake-up | lag p50 | lag p99 | core | |
+| wake-up (runs) | lag p50 | lag p99 | core | |
 |---|---|---|---|---|
-| loop timer of at least 1 ms | 0.4 to 0.6 ms | 1.1 to 3.3 ms | 0.16 | refused: half a millisecond in every latency |
-| loop timer as it rounds itself | 0.001 ms | 0.5 ms | 0.93 | refused: below 0.5 ms it rounds to 0 and spins |
-| `call_soon` until due | 0.001 ms | 0.03 ms | 1.00 | refused: takes a core from the server under test |
-| loop timer, the last 1 to 2 ms `call_soon` | 0.001 ms | 0.02 ms | 1.00 | refused: at this rate the same |
-| timerfd 60 us early, then spin | 0.000 ms | 0.03 ms | 0.58 | refused: 0.2 core for 0.03 ms |
-| **timerfd** | 0.03 ms | 0.08 to 0.13 ms | 0.34 | chosen |
+| loop timer of at least 1 ms (9) | 0.4 to 0.6 ms | 1.1 to 3.3 ms | 0.16 | refused: 0.5 ms in every latency |
+| loop timer as it rounds itself (2) | 0.001 ms | 0.5 ms | 0.93 | refused: below 0.5 ms it rounds to 0 and spins |
+| `call_soon` until due (2) | 0.001 ms | 0.03 ms | 1.00 | refused: takes a core from the server under test |
+| loop timer, then `call_soon` for 1 to 2 ms (2) | 0.001 ms | 0.02 ms | 1.00 | refused: at this rate the same |
+| timerfd 60 us early, then spin (2) | 0.000 ms | 0.03 ms | 0.58 | refused: 0.2 of a core for 0.03 ms |
+| **timerfd** (12) | 0.03 ms | 0.08 to 0.13 ms, once 1.3 | 0.35 | chosen |
 
-Beside two processes that never rest (a server that uses every core) what spins fares worst, because a process that
-never sleeps is not preferred when it wakes: lag p99 11.8 ms for `call_soon`, 7.5 ms for the timerfd, and 0.04 ms for
-the timerfd under SCHED_FIFO, which is what `--realtime` is for. Raising the priority instead (nice -20) left 1.5 to 2.6
-ms.
+Beside two processes that never rest (a server that uses every core) no wake-up keeps to 2 ms: lag p99 4.0 to 7.5 ms for
+the timerfd, and 11.4 to 11.8 ms for what spins, because a process that never sleeps is not preferred when it wants to
+run. A higher priority helps too little (1.5 to 2.6 ms at nice -20), SCHED_FIFO does (0.04 ms): hence `--realtime`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,37 @@
+"""A server in a process of its own, for as long as a benchmark needs it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MODELS = ROOT / "benchmarks" / "models"
+
+
+@contextmanager
+def running_server(models: Path = MODELS, *settings: str) -> Iterator[str]:
+    """Start a server on a free port of 127.0.0.1, give its address once it is ready, and stop it.
+
+    Args:
+        models: the model repository.
+        settings: `KEY=VALUE`, each as for `--set`.
+    """
+    pairs = [f"model_repository={models}", *settings]
+    arguments = [part for pair in pairs for part in ("--set", pair)]
+    command = [sys.executable, str(ROOT / "serve.py"), "--host", "127.0.0.1", "--port", "0", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    try:
+        assert process.stdout is not None
+        found = re.search(r"http://\S+", process.stdout.readline())
+        if found is None:
+            raise RuntimeError("the server did not become ready")
+        yield found[0]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)

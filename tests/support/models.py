@@ -1,0 +1,77 @@
+"""Specifications and models for tests, small enough to be read in the test that uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from batcher.models.loading import CheckedModel
+from batcher.models.protocol import Hook
+from batcher.spec import Array, ModelSpec, TensorSpec, datatype
+
+Predict = Callable[[Mapping[str, Array]], Mapping[str, Any]]
+
+
+def tensor(name: str = "x", dtype: str = "FP32", shape: tuple[int, ...] = (4,), **more: Any) -> TensorSpec:
+    """Return a tensor's specification; `shape` is that of one row."""
+    return TensorSpec(name, datatype(dtype), shape, **more)
+
+
+def model_spec(
+    inputs: tuple[TensorSpec, ...] = (tensor("x"),),
+    outputs: tuple[TensorSpec, ...] = (tensor("y"),),
+    name: str = "m",
+    version: str = "1",
+) -> ModelSpec:
+    """Return a model's specification; by default four floats in `x`, four floats out in `y`."""
+    return ModelSpec(name, version, inputs, outputs)
+
+
+def double(inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return `y` = 2 * `x`."""
+    return {"y": inputs["x"] * 2}
+
+
+class RecordingModel:
+    """A loaded model that remembers the inputs of every batch.
+
+    Attributes:
+        batches: the inputs of each batch, copied.
+    """
+
+    preprocess: Hook | None = None
+    postprocess: Hook | None = None
+
+    def __init__(self, spec: ModelSpec | None = None, predict: Predict = double) -> None:
+        """Answer with `predict`."""
+        self.spec = spec or model_spec()
+        self.batches: list[dict[str, Array]] = []
+        self._predict = predict
+
+    def load(self, device: str) -> None:
+        """Nothing is to be loaded."""
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return fresh memory."""
+        return np.empty(shape, dtype)
+
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Remember and answer."""
+        self.batches.append({name: array.copy() for name, array in inputs.items()})
+        return dict(self._predict(inputs))
+
+    def sizes(self) -> list[int]:
+        """Return the rows of each batch."""
+        return [len(next(iter(batch.values()))) for batch in self.batches]
+
+
+def checked(model: RecordingModel) -> CheckedModel:
+    """Return `model` as a worker gets it."""
+    return CheckedModel(model)
+
+
+def rows(*values: float, width: int = 4) -> Array:
+    """Return one float32 row of `width` equal elements for each of `values`."""
+    return np.repeat(np.array(values, dtype=np.float32)[:, np.newaxis], width, axis=1)
