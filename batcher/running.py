@@ -11,6 +11,7 @@ import gc
 import os
 import resource
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -99,7 +100,7 @@ def run_server(
     installReactor(reactor)
     _begin_logging()
     _set_process(settings)
-    from batcher.service import BatcherService  # imports Klein, which needs the reactor to be chosen
+    from batcher.service import BatcherService, State  # imports Klein, which needs the reactor to be chosen
 
     def call_from_thread(function: Callable[..., object], *arguments: object) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -124,7 +125,7 @@ def run_server(
 
     def not_started(failure: Failure) -> None:
         nonlocal status
-        if not service.running or service.state.value != "draining":
+        if service.state is State.STARTING:
             status = 1
             failed(failure.getErrorMessage())
         if reactor.running:
@@ -157,13 +158,14 @@ def _loop_listener(loop: asyncio.AbstractEventLoop) -> Callable[[Front, str, int
 
 
 def _begin_logging() -> None:
-    warnings = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
-    warnings.setLogLevelForNamespace("batcher", LogLevel.info)
-    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [warnings])
+    levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
+    levels.setLogLevelForNamespace("batcher", LogLevel.info)
+    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [levels])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
 
 def _set_process(settings: ServerSettings) -> None:
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # pictures' pixels are counted by the codec itself
     sys.setswitchinterval(settings.switch_interval_ms / 1e3)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):

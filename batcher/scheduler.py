@@ -249,9 +249,8 @@ class BatchScheduler:
         self._metrics.expired_rows["queued"] += queued
         self._metrics.expired_rows["in_flight"] += pending.request.rows - queued
         self._finish(pending, known)
-        allowed = (pending.deadline - pending.arrival) * 1e3
         where = "waited" if queued else "ran"
-        pending.deferred.errback(DeadlineExceeded(f"the deadline of {allowed:.0f} ms passed while the request {where}"))
+        pending.deferred.errback(DeadlineExceeded(f"the deadline passed while the request {where}"))
 
     def _cancelled(self, pending: Pending) -> None:
         queued = self._drop(pending)

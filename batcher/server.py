@@ -28,7 +28,7 @@ from batcher.served import ModelState, ServedModel, build_scheduler
 from batcher.spec import Array, check_inputs, check_outputs
 from batcher.workers.pool import CpuPool
 from batcher.workers.protocol import CallFromThread
-from batcher.workers.thread import InferenceThread
+from batcher.workers.thread import InferenceThread, Load
 
 Result = TypeVar("Result")
 _log = Logger()
@@ -76,8 +76,13 @@ class ModelServer:
         """Whether the server takes no more requests."""
         return self._draining
 
-    def add(self, definition: ModelDefinition, settings: ModelSettings) -> Deferred[None]:
+    def add(self, definition: ModelDefinition, settings: ModelSettings, load: Load | None = None) -> Deferred[None]:
         """Start to load a version of a model; fires when it is ready, fails with ModelLoadError if it cannot be.
+
+        Args:
+            definition: what it is.
+            settings: how it is run.
+            load: loads it on the inference thread; without, what `definition` says is loaded.
 
         Raises:
             ConfigError: that version is here already.
@@ -88,11 +93,11 @@ class ModelServer:
         served = ServedModel(definition, settings)
         versions[definition.spec.version] = served
 
-        def load(progress: Progress) -> CheckedModel:
+        def load_defined(progress: Progress) -> CheckedModel:
             return load_model(definition, settings, progress)
 
         served.worker = InferenceThread(
-            f"batcher-{served.title}", load, lambda text: self._report(served, text), self._call_from_thread
+            f"batcher-{served.title}", load or load_defined, lambda text: self._report(served, text), self._call_from_thread
         )
         metrics = self.metrics.model(served.spec.name, served.spec.version)
         served.scheduler = build_scheduler(served.settings, served.spec, served.worker, self._clock, metrics)

@@ -18,19 +18,22 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from batcher.config.model_file import load_model_definition
+from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.repository import ModelFolder, find_models
 from batcher.config.settings import ModelSettings, ServerSettings
 from batcher.endpoints.journal import Journal, WriteLine
 from batcher.endpoints.routing import Router
 from batcher.endpoints.table import routes
-from batcher.errors import BatcherError, Draining, ModelLoadError
+from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError
+from batcher.models.loading import CheckedModel, Progress
 from batcher.server import ModelServer
+from batcher.spec import ModelSpec
 from batcher.web.app import klein_site
 from batcher.web.front import Front
 from batcher.web.limits import Limits
 from batcher.web.twisted_transport import ConnectionFactory
 from batcher.workers.protocol import CallFromThread
+from batcher.workers.thread import Load
 
 
 class Listening(Protocol):
@@ -142,8 +145,11 @@ class BatcherService(MultiService):
         return DeferredList(loading, consumeErrors=True)
 
     def _load(self, folder: ModelFolder, models: int) -> Deferred[None]:
-        definition = load_model_definition(folder.name, folder.version, folder.folder)
-        return self.server.add(definition, share_threads(self._settings.for_model(folder.name), models))
+        settings = share_threads(self._settings.for_model(folder.name), models)
+        try:
+            return self.server.add(load_model_definition(folder.name, folder.version, folder.folder), settings)
+        except ConfigError as err:
+            return self.server.add(*_undefined(folder, settings, str(err)))
 
     def _loaded(self, results: list[tuple[bool, Any]]) -> None:
         failures = [result for succeeded, result in results if not succeeded]
@@ -223,6 +229,16 @@ def _twisted_listener(reactor: Any) -> Listen:
         return opened
 
     return listen
+
+
+def _undefined(folder: ModelFolder, settings: ModelSettings, reason: str) -> tuple[ModelDefinition, ModelSettings, Load]:
+    """Return what to add for a model whose definition is wrong: it fails to load with that `reason`, and keeps it visible."""
+
+    def load(progress: Progress) -> CheckedModel:
+        raise ModelLoadError(f"model {folder.name!r} version {folder.version}: {reason}")
+
+    spec = ModelSpec(folder.name, folder.version, (), ())
+    return ModelDefinition(spec, "python", folder.folder, folder.folder), settings, load
 
 
 async def _nothing() -> None:

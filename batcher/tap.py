@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 from twisted.application.service import IService
 from twisted.logger import Logger
 from twisted.python import usage
+from twisted.python.failure import Failure
 
 from batcher.config.settings import load_settings
 from batcher.errors import ConfigError
-from batcher.service import BatcherService
+from batcher.service import BatcherService, State
 
 _log = Logger()
 
@@ -38,8 +39,12 @@ def makeService(options: Options) -> IService:
         reactor,
         progress=lambda title, text: _log.info("model {title}: {text}", title=title, text=text),
     )
-    service.ready.addCallbacks(
-        lambda _: _log.info("ready on {address}", address=service.address),
-        lambda failure: _log.error("not ready: {reason}", reason=failure.getErrorMessage()),
-    )
+
+    def not_ready(failure: Failure) -> None:
+        _log.error("not ready: {reason}", reason=failure.getErrorMessage())
+        if service.state is State.STARTING:
+            running: Any = reactor
+            running.stop()
+
+    service.ready.addCallbacks(lambda _: _log.info("ready on {address}", address=service.address), not_ready)
     return service

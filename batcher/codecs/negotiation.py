@@ -37,7 +37,7 @@ def request_format(header: str, spec: ModelSpec) -> Format:
     expected = ", ".join(entry.media_type for entry in formats_for(spec.inputs))
     inputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
     why = f", which cannot carry {inputs}" if found is not None else ""
-    raise UnsupportedMediaType(f"Content-Type: expected one of {expected}; got {name or 'none'!r}{why}")
+    raise UnsupportedMediaType(f"Content-Type: expected one of {expected}; got {repr(name) if name else 'none'}{why}")
 
 
 def answer_format(accept: str, came_as: Format, spec: ModelSpec) -> Format:

@@ -60,6 +60,7 @@ class Connection:
         self._blocked = False
         self._closing = False
         self._lingering = False
+        self._unsent = 0
         self.peer = ""
 
     # What the transport calls.
@@ -137,9 +138,11 @@ class Connection:
         if not self._closing:
             self._transport.write(data)
 
-    def connection_header(self, request: Request | Refusal) -> bytes:
-        """Return the `Connection` header that the answer to `request` needs."""
-        if isinstance(request, Refusal) or not request.keep_alive or self._front.stopping:
+    def connection_header(self, exchange: Exchange) -> bytes:
+        """Return the `Connection` header for the answer of `exchange`, which closes the connection if it says so."""
+        request = exchange.request
+        if isinstance(request, Refusal) or not request.keep_alive or (self._front.stopping and self._is_last(exchange)):
+            exchange.closes = True
             return b"close"
         return b"keep-alive" if request.old else b""
 
@@ -147,7 +150,7 @@ class Connection:
         """Send what is complete, start on what waits, close if nothing more can come."""
         while self._exchanges and self._exchanges[0].done:
             finished = self._exchanges.popleft()
-            if self._ends_with(finished.request):
+            if finished.closes:
                 self._finish(isinstance(finished.request, Refusal))
                 return
             if self._exchanges:
@@ -167,19 +170,17 @@ class Connection:
 
     def check(self, now: float) -> None:
         """Close, refuse or cut off a client that takes too long."""
-        limits = self._front.limits
-        waited = now - self._since
-        if self._lingering or self._closing:
-            if waited > LINGER:
+        if self._closing or self._blocked:
+            if self._is_stalled(now):
                 self._transport.abort()
-        elif self._blocked:
-            if waited > limits.write_timeout:
+        elif self._lingering:
+            if now - self._since > LINGER:
                 self._transport.abort()
         elif self._reader.phase in (Phase.HEAD, Phase.BODY):
             refusal = self._reader.timed_out(now)
             if refusal is not None:
                 self._take(refusal)
-        elif not self._exchanges and waited > self._patience(limits.idle_timeout, limits.header_timeout):
+        elif not self._exchanges and self._is_idle_too_long(now):
             self._finish(linger=False)
 
     def probe(self) -> None:
@@ -192,15 +193,18 @@ class Connection:
         """Cut the client off."""
         self._transport.abort()
 
-    @property
-    def idle(self) -> bool:
-        """Whether no request is here or on its way in."""
-        return not self._exchanges and self._reader.phase in (Phase.IDLE, Phase.CLOSED)
-
-    def _patience(self, idle: float, first: float) -> float:
+    def _is_idle_too_long(self, now: float) -> bool:
+        limits = self._front.limits
         if self._front.stopping:
-            return DRAIN_GRACE
-        return idle if self._served else first
+            return now - max(self._since, self._front.stopping_since) > DRAIN_GRACE
+        return now - self._since > (limits.idle_timeout if self._served else limits.header_timeout)
+
+    def _is_stalled(self, now: float) -> bool:
+        """Whether nothing of what waits to be sent has gone for too long."""
+        unsent = self._transport.get_write_buffer_size()
+        if unsent != self._unsent:
+            self._unsent, self._since = unsent, now
+        return now - self._since > self._front.limits.write_timeout
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Request):
@@ -262,10 +266,8 @@ class Connection:
         channel = self._exchanges[0].channel
         return channel is None or not channel.started
 
-    def _ends_with(self, request: Request | Refusal) -> bool:
-        if isinstance(request, Refusal) or not request.keep_alive:
-            return True
-        return self._front.stopping and not self._exchanges and not self._waiting and self._reader.phase is Phase.IDLE
+    def _is_last(self, exchange: Exchange) -> bool:
+        return self._exchanges[-1] is exchange and not self._waiting and self._reader.phase is not Phase.BODY
 
     def _finish(self, linger: bool) -> None:
         self._since = self._front.seconds()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Exchange:
     """One request and its place in the order of answers. Reactor thread."""
 
-    __slots__ = ("_connection", "channel", "deferred", "done", "held", "request")
+    __slots__ = ("_connection", "channel", "closes", "deferred", "done", "held", "request")
 
     def __init__(self, connection: Connection, request: Request | Refusal) -> None:
         """Take the last place in `connection`."""
@@ -28,6 +28,7 @@ class Exchange:
         self.request = request
         self.held: list[bytes] = []
         self.done = False
+        self.closes = False  # whether the connection ends with this answer, which then says so
         self.deferred: Deferred[None] | None = None
         self.channel: KleinChannel | None = None
 
@@ -45,7 +46,7 @@ class Exchange:
 
     def reply(self, reply: Reply) -> None:
         """Send a whole answer."""
-        self.write(render(reply, self._connection.connection_header(self.request)))
+        self.write(render(reply, self._connection.connection_header(self)))
         self.finish()
 
     def give_up(self) -> None:

@@ -28,6 +28,7 @@ class Front:
         self.site = site
         self.limits = limits
         self.stopping = False
+        self.stopping_since = 0.0
         self.seconds = clock.seconds
         self.log = Logger()
         self._clock = clock
@@ -75,6 +76,7 @@ class Front:
     def drain(self) -> Deferred[None]:
         """Let every connection end with the answers that are due on it; fires when all are closed."""
         self.stopping = True
+        self.stopping_since = self._clock.seconds()
         emptied: Deferred[None] = Deferred()
         if self._connections:
             self._emptied = emptied

@@ -81,7 +81,7 @@ class KleinChannel:
             if name.lower() not in _HOP_BY_HOP
             for value in values
         ]
-        connection = self._connection.connection_header(self._exchange.request)
+        connection = self._connection.connection_header(self._exchange)
         if connection:
             lines.append(b"Connection: %b\r\n" % connection)
         self.write(b"%b%b %b\r\n%b\r\n" % (PREFIX, code, reason, b"".join(lines)))

@@ -95,6 +95,7 @@ class RequestReader:
         self._headers: dict[bytes, bytes] = {}
         self._hosts = 0
         self._head_bytes = 0
+        self._raw_head_bytes = 0
         self._body: list[bytes] = []
         self._decoder: BodyDecoder | None = None
         self._upgrading = False
@@ -103,14 +104,14 @@ class RequestReader:
         """Return the events that `data` completes, in order. Nothing follows a Refusal or a request that closes."""
         self._events = []
         if self.phase is Phase.HEAD:
-            self._head_bytes += len(data)
+            self._raw_head_bytes += len(data)
         try:
             self._feed_parser(data)
         except HttpParserInvalidMethodError:
             self._refuse(MalformedHttp("expected an HTTP request; got an unknown method or something else than HTTP"))
         except HttpParserError as err:
             self._refuse(MalformedHttp(f"expected a well-formed HTTP/1.1 request; got one that is not: {err}"))
-        if self.phase is Phase.HEAD and self._head_bytes > self._limits.header + self._limits.uri:
+        if self.phase is Phase.HEAD and self._raw_head_bytes > self._limits.header + self._limits.uri:
             self._refuse(self._header_error())
         events, self._events = self._events, []
         return events
@@ -146,6 +147,7 @@ class RequestReader:
         self._headers = {}
         self._hosts = 0
         self._head_bytes = 0
+        self._raw_head_bytes = 0  # counts from the next piece on: where in this one the head began is not known
         self._body = []
         self.body_bytes = 0
         self._decoder = None

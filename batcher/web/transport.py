@@ -29,5 +29,8 @@ class Transport(Protocol):
     def resume_reading(self) -> None:
         """Deliver data again."""
 
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait to be sent; only its change counts."""
+
     def get_extra_info(self, name: str) -> Any:
         """Return `peername`, `sockname`, `sslcontext` or `socket`, None if unknown."""

@@ -33,6 +33,15 @@ class TwistedTransport:
         """End the sending side once everything is sent."""
         self._transport.loseWriteConnection()
 
+    def get_write_buffer_size(self) -> int:
+        """Return a number that changes as bytes are sent."""
+        transport = self._transport
+        return (
+            int(getattr(transport, "_tempDataLen", 0))
+            + len(getattr(transport, "dataBuffer", b""))
+            - getattr(transport, "offset", 0)
+        )
+
     def get_extra_info(self, name: str) -> Any:
         """Return what asyncio's transports know under `name`."""
         if name == "socket":
