@@ -1,0 +1,162 @@
+"""Requests/s and latency over HTTP: this server over both of its stacks, Mosec, and FastAPI one request at a time.
+
+Same models, float32 bodies, one torch thread, same client (wrk, closed loop, one thread) on the same cores. Every answer is
+checked once before anything is timed. Servers alternate within a round; medians over the rounds are quoted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __package__ in (None, ""):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+    sys.path[0] = sys.path[0].rpartition("/")[0]
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+from urllib.request import Request, urlopen
+
+import numpy as np
+
+from benchmarks.bare import bare_rate, example_row, load
+from benchmarks.reporting import ROOT, write_results
+from benchmarks.serving import MODELS, running_server
+from benchmarks.wrk import Measured, require_wrk, run_wrk
+
+WIDTHS = {"echo": 64, "mlp": 784, "fixed_cost": 64}
+SERVERS = ("batcher", "klein", "mosec", "fastapi")
+
+
+def main() -> None:
+    """Measure, write the results, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="*", default=list(WIDTHS), choices=list(WIDTHS))
+    parser.add_argument("--connections", nargs="*", type=int, default=[1, 16, 64, 256])
+    parser.add_argument("--servers", nargs="*", default=list(SERVERS), choices=SERVERS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--name", default="http", help="of the result's files")
+    options = parser.parse_args()
+    require_wrk()
+    rows = [row for model in options.models for row in measure_model(model, options)]
+    print(write_results(options.name, "Requests/s over HTTP, and latency in ms", rows, REMARKS))
+
+
+REMARKS = (
+    "`batcher`: this server as `serve.py` runs it, default settings. `klein`: its own routes over Klein on twisted.web alone. "
+    "`mosec`: batches up to 64, 5 ms. `fastapi`: on uvicorn, one request at a time.",
+    "`ratio`: requests/s of `batcher` over those of the row, median over the rounds of the ratio within a round.",
+    "`of bare`: requests/s over the rows/s of the model called in a bare loop with 64 rows, in the same run.",
+)
+
+
+def measure_model(model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return a row for each server and number of connections."""
+    random = np.random.default_rng(0)
+    body = random.random(WIDTHS[model], dtype=np.float32).tobytes()
+    definition, checked = load(MODELS / model, 64)
+    bare = median(bare_rate(checked, example_row(definition), 64, options.seconds) for _ in range(options.rounds))
+    rows = []
+    with ExitStack() as stack:
+        urls = {server: stack.enter_context(running(server, model)) for server in options.servers}
+        check_answers(urls, body)
+        for connections in options.connections:
+            rounds: list[dict[str, Measured]] = [
+                {server: run_wrk(url, body, connections, options.seconds) for server, url in urls.items()}
+                for _ in range(options.rounds)
+            ]
+            rows += [summary(model, server, connections, rounds, bare) for server in urls]
+            print(*rows[-len(urls) :], sep="\n", flush=True)
+    return rows
+
+
+def summary(model: str, server: str, connections: int, rounds: list[dict[str, Measured]], bare: float) -> dict[str, Any]:
+    """Return the medians of one server at one number of connections."""
+    rate = median(found[server].rate for found in rounds)
+    first = next(iter(rounds[0]))
+    return {
+        "model": model,
+        "connections": connections,
+        "server": server,
+        "requests/s": round(rate),
+        "p50 ms": median(found[server].p50 for found in rounds),
+        "p99 ms": median(found[server].p99 for found in rounds),
+        "ratio": round(median(found[first].rate / found[server].rate for found in rounds), 2),
+        "of bare": round(rate / bare, 3),
+        "errors": sum(found[server].errors for found in rounds),
+    }
+
+
+@contextmanager
+def running(server: str, model: str) -> Iterator[str]:
+    """Run `server` in a process of its own, and give the URL that answers for `model`."""
+    if server == "batcher":
+        with running_server() as address:
+            yield f"{address}/models/{model}/predict"
+        return
+    port = free_port()
+    arguments = ["--address", "127.0.0.1", "--port", str(port), "--timeout", "20000"] if server == "mosec" else [str(port)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"benchmarks.peers.{server}_server", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PEER_MODEL": model},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(port)
+        path = f"/models/{model}/predict" if server == "klein" else "/inference"
+        yield f"http://127.0.0.1:{port}{path}"
+    finally:
+        process.send_signal(signal.SIGINT if server == "klein" else signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def check_answers(urls: dict[str, str], body: bytes) -> None:
+    """Check that every server gives the same answer."""
+    answers = {server: answer(url, body) for server, url in urls.items()}
+    first = next(iter(answers.values()))
+    for server, found in answers.items():
+        if not np.allclose(found, first, atol=1e-5):
+            raise SystemExit(f"{server} answers {found[:4]}…, not {first[:4]}…")
+
+
+def answer(url: str, body: bytes) -> np.ndarray:
+    """Return what `url` answers to `body`, trying until its model is loaded."""
+    for _ in range(100):
+        try:
+            with urlopen(Request(url, body, {"Content-Type": "application/octet-stream"}), timeout=20) as found:
+                return np.frombuffer(found.read(), np.float32)
+        except OSError:
+            time.sleep(0.2)
+    raise SystemExit(f"{url} does not answer")
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait_for(port: int) -> None:
+    """Wait until somebody listens on `port`."""
+    for _ in range(300):
+        with socket.socket() as sock:
+            if sock.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise SystemExit(f"nothing listens on port {port}")
+
+
+if __name__ == "__main__":
+    main()

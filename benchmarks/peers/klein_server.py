@@ -1,0 +1,36 @@
+"""This server's own routes over Klein on twisted.web alone, on the epoll reactor: what the fast connection is measured against."""
+
+from __future__ import annotations
+
+import sys
+
+from twisted.internet import epollreactor
+
+epollreactor.install()
+
+from twisted.internet import reactor
+
+from batcher.config.model_file import load_model_definition
+from batcher.config.settings import ModelSettings, ServerSettings
+from batcher.endpoints.journal import Journal
+from batcher.endpoints.routing import Router
+from batcher.endpoints.table import routes
+from batcher.server import ModelServer
+from batcher.web.app import klein_site
+from benchmarks.peers.models import CLASSES, MODELS
+
+
+def main() -> None:
+    """Serve every benchmark model on the port that is the first argument."""
+    settings = ServerSettings()
+    sys.setswitchinterval(0.0002)
+    server = ModelServer(reactor, reactor.callFromThread, settings)
+    for name in CLASSES:
+        server.add(load_model_definition(name, "1", MODELS / name / "1"), ModelSettings(torch_threads=1))
+    router = Router(routes(server, settings), Journal(reactor, server.metrics))
+    reactor.listenTCP(int(sys.argv[1]), klein_site(router), interface="127.0.0.1")
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Driving wrk, the closed-loop HTTP load generator, and reading what it measured."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+_SCRIPT = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/octet-stream"
+local file = io.open("{body}", "rb")
+wrk.body = file:read("*all")
+file:close()
+done = function(summary, latency, requests)
+  io.write(string.format('\\nJSON{{"requests": %d, "us": %d, "errors": %d, "p50": %d, "p99": %d}}\\n',
+    summary.requests, summary.duration, summary.errors.connect + summary.errors.read + summary.errors.write
+    + summary.errors.status + summary.errors.timeout, latency:percentile(50), latency:percentile(99)))
+end
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run of wrk.
+
+    Attributes:
+        rate: answers/s.
+        p50: median latency in ms.
+        p99: 99th percentile of latency in ms.
+        errors: connections and answers that failed.
+    """
+
+    rate: float
+    p50: float
+    p99: float
+    errors: int
+
+
+def require_wrk() -> None:
+    """Exit with a message if wrk is not installed."""
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is not installed; on Debian: apt-get install wrk")
+
+
+def run_wrk(url: str, body: bytes, connections: int, seconds: float) -> Measured:
+    """POST `body` to `url` over `connections` closed-loop connections from one thread."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "body").write_bytes(body)
+        script = Path(folder) / "post.lua"
+        script.write_text(_SCRIPT.format(body=Path(folder) / "body"))
+        arguments = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "20s", "-s", str(script), url]
+        output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    found = orjson.loads(output.partition("JSON")[2])
+    return Measured(
+        rate=found["requests"] / found["us"] * 1e6,
+        p50=found["p50"] / 1e3,
+        p99=found["p99"] / 1e3,
+        errors=found["errors"],
+    )
