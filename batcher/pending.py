@@ -2,84 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 from twisted.internet.defer import Deferred
 
-from batcher.errors import BatcherError, ModelError
-from batcher.request import InferenceRequest, InferenceResponse, Timing
-from batcher.scheduling.batch import Batch
+from batcher.errors import BatcherError, ModelContractError, ModelError
+from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduling.queue import Part
-from batcher.spec import Array
-from batcher.workers.protocol import Outcome
+from batcher.spec import Array, shape_text
 
 
-class Pending:
-    """A request that has not been answered. Reactor thread."""
+class Pending(Part):
+    """A request that has not been answered, and, unless it was cut, its own only part. Reactor thread.
 
-    __slots__ = (
-        "arrival",
-        "batch_size",
-        "compute",
-        "deadline",
-        "deferred",
-        "finished",
-        "left",
-        "parts",
-        "request",
-        "results",
-        "wait",
-    )
+    Attributes:
+        request: what was asked.
+        deferred: fires with the answer.
+        finished: whether it has been answered, or is being answered right now.
+        queue: seconds that it waited for its batch.
+        compute: seconds that its batches took.
+        batch_size: rows of the largest of them.
+    """
 
-    def __init__(self, request: InferenceRequest, arrival: float, deadline: float) -> None:
-        """Keep `request`, which arrived at `arrival` and is worthless after `deadline`, in seconds."""
-        self.request = request
+    finished = False
+    queue = 0.0
+    compute = 0.0
+    batch_size = 0
+    _pieces: Sequence[Part] = ()
+    _results: list[Mapping[str, Array] | None] | None = None
+
+    def __init__(
+        self,
+        request: InferenceRequest,
+        nbytes: int,
+        group: Hashable,
+        level: int,
+        arrival: float,
+        deadline: float,
+        cancelled: Callable[[Pending], None],
+    ) -> None:
+        """Keep `request`; `cancelled` is told when its Deferred is cancelled."""
+        self.inputs = request.inputs
+        self.rows = request.rows
+        self.nbytes = nbytes
+        self.group = group
+        self.level = level
         self.arrival = arrival
         self.deadline = deadline
-        self.finished = False
-        self.deferred: Deferred[InferenceResponse]
-        self.parts: list[Part]
-        self.results: list[Mapping[str, Array] | None]
-        self.left = 0
-        self.wait = 0.0
-        self.compute = 0.0
-        self.batch_size = 0
+        self.request = request
+        self._cancelled = cancelled
+        self.deferred: Deferred[InferenceResponse] = Deferred(self._cancel)
 
-    def cut(self, size: int, group: Hashable, level: int, nbytes: int) -> list[Part]:
-        """Cut the request, `nbytes` large, into parts of at most `size` rows, and return them."""
-        request = self.request
-        if request.rows <= size:
-            self.parts = [Part(request.inputs, request.rows, nbytes, group, level, self.arrival, self.deadline, self)]
-        else:
-            self.parts = [
-                self._piece(start, min(size, request.rows - start), group, level) for start in range(0, request.rows, size)
-            ]
-        self.results = [None] * len(self.parts)
-        self.left = len(self.parts)
-        return self.parts
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The parts that stand in the queue or run for it."""
+        return self._pieces or (self,)
 
-    def receive(self, part: Part, rows: Mapping[str, Array], wait: float, batch: Batch, outcome: Outcome) -> bool:
-        """Take the result of one part, which waited `wait` seconds for its batch; return whether it was the last."""
-        self.results[self.parts.index(part)] = rows
-        self.left -= 1
-        self.wait = max(self.wait, wait)
-        self.compute += outcome.compute
-        self.batch_size = max(self.batch_size, batch.rows)
-        return self.left == 0
+    def cut(self, size: int) -> None:
+        """Cut the request into parts of at most `size` rows."""
+        self._pieces = [self._piece(start, min(size, self.rows - start)) for start in range(0, self.rows, size)]
+        self._results = [None] * len(self._pieces)
+
+    def receive(self, part: Part, rows: Mapping[str, Array], queue: float, compute: float, batch_size: int) -> bool:
+        """Take the result of one part and where its time went; return whether it was the last."""
+        self.queue = max(self.queue, queue)
+        self.compute += compute
+        self.batch_size = max(self.batch_size, batch_size)
+        if self._results is None:
+            self._results = [rows]
+            return True
+        self._results[self._pieces.index(part)] = rows
+        return None not in self._results
+
+    def in_flight(self, part: Part) -> bool:
+        """Whether `part`, which has left the queue, has not come back."""
+        return self._results is None or self._results[self.parts.index(part)] is None
 
     def response(self, version: str) -> InferenceResponse:
         """Return the whole answer, put together again in the order of its rows."""
-        results = [rows for rows in self.results if rows is not None]
+        results = [rows for rows in self._results or () if rows is not None]
         outputs = results[0]
         if len(results) > 1:
-            outputs = {name: np.concatenate([rows[name] for rows in results]) for name in outputs}
-        timing = Timing(self.wait, self.compute, self.batch_size)
-        return InferenceResponse(self.request.model, version, outputs, timing)
+            outputs = {name: _joined(name, [rows[name] for rows in results]) for name in outputs}
+        return InferenceResponse(self.request.model, version, outputs, self)
 
-    def _piece(self, start: int, rows: int, group: Hashable, level: int) -> Part:
-        inputs = {name: array[start : start + rows] for name, array in self.request.inputs.items()}
-        return Part(inputs, rows, nbytes_of(inputs), group, level, self.arrival, self.deadline, self)
+    def _piece(self, start: int, rows: int) -> Part:
+        inputs = {name: array[start : start + rows] for name, array in self.inputs.items()}
+        return Part(inputs, rows, nbytes_of(inputs), self.group, self.level, self.arrival, self.deadline, self)
+
+    def _cancel(self, deferred: object) -> None:
+        self._cancelled(self)
+
+
+def _joined(name: str, pieces: list[Array]) -> Array:
+    try:
+        return np.concatenate(pieces)
+    except ValueError as err:
+        shapes = ", ".join(sorted({shape_text(piece.shape[1:]) for piece in pieces}))
+        raise ModelContractError(
+            f"output {name!r}: expected rows of one shape for one request; got {shapes} from the batches it was cut into",
+        ) from err
+
+
+def owner(part: Part) -> Pending:
+    """Return the request that `part` belongs to."""
+    found = part if type(part) is Pending else part.owner
+    assert isinstance(found, Pending)
+    return found
 
 
 def model_error(error: BaseException) -> BatcherError:
@@ -93,4 +123,9 @@ def model_error(error: BaseException) -> BatcherError:
 
 def nbytes_of(arrays: Mapping[str, Array]) -> int:
     """Return the bytes of all `arrays`; of object arrays those of their elements."""
-    return sum(array.nbytes if array.dtype != object else sum(map(len, array.flat)) for array in arrays.values())
+    total = 0
+    for array in arrays.values():
+        total += array.nbytes  # of an object array the references
+        if array.dtype == object:
+            total += sum(map(len, array.flat))
+    return total

@@ -6,10 +6,63 @@ one of each is made for every request.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Protocol
 
 from batcher.spec import Array
+
+
+class BatchOutputs:
+    """The outputs of a whole batch, which the answers cut out of it share.
+
+    Attributes:
+        arrays: name to array of shape (rows of the batch, *row shape).
+    """
+
+    __slots__ = ("_bytes", "arrays")
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        """Hold `arrays`; nothing changes them any more."""
+        self.arrays = arrays
+        self._bytes: dict[str, bytes] = {}
+
+    def tobytes(self, name: str) -> bytes:
+        """Return the bytes of a whole output, row-major; made once, however many answers are cut out of it."""
+        found = self._bytes.get(name)
+        if found is None:
+            found = self._bytes[name] = self.arrays[name].tobytes()
+        return found
+
+
+class OutputRows(Mapping[str, Array]):
+    """Some rows of a batch's outputs: name to array, each cut out when it is asked for."""
+
+    __slots__ = ("_batch", "_start", "_stop")
+
+    def __init__(self, batch: BatchOutputs, start: int, stop: int) -> None:
+        """Show the rows from `start` to before `stop`."""
+        self._batch = batch
+        self._start = start
+        self._stop = stop
+
+    def __getitem__(self, name: str) -> Array:
+        """Return the rows of the output `name`, a view."""
+        rows: Array = self._batch.arrays[name][self._start : self._stop]
+        return rows
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._batch.arrays)
+
+    def __len__(self) -> int:
+        """How many outputs there are."""
+        return len(self._batch.arrays)
+
+    def tobytes(self, name: str) -> bytes:
+        """Return the bytes of the rows of the output `name`, cut out of those of the whole batch."""
+        whole = self._batch.tobytes(name)
+        unit = len(whole) // len(self._batch.arrays[name])
+        return whole[self._start * unit : self._stop * unit]
 
 
 class Parameters(NamedTuple):
@@ -47,7 +100,7 @@ class InferenceRequest(NamedTuple):
     parameters: Parameters = NO_PARAMETERS
 
 
-class Timing(NamedTuple):
+class Timing(Protocol):
     """Where a request's time went.
 
     Attributes:

@@ -112,6 +112,7 @@ def run_server(
         base,
         reactor,
         call_from_thread=call_from_thread,
+        call_soon=loop.call_soon,
         listen=_loop_listener(loop),
         progress=progress,
         write_access_line=access_log.write,

@@ -11,7 +11,9 @@ later (its row from the worker, its deadline, its cancellation) is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from itertools import chain
+from math import inf
 from traceback import format_exception
 
 from twisted.internet.defer import Deferred
@@ -20,15 +22,19 @@ from twisted.logger import Logger
 
 from batcher.errors import BatcherError, DeadlineExceeded, Draining, QueueFull, TooLarge
 from batcher.metrics import ModelMetrics
-from batcher.pending import Pending, model_error, nbytes_of
+from batcher.pending import Pending, model_error, nbytes_of, owner
 from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduling.batch import Batch
-from batcher.scheduling.deadlines import Deadlines
 from batcher.scheduling.policy import Cost, Policy, Take, WaitUntil, WorkerState, no_cost
 from batcher.scheduling.queue import BatchQueue, Part
 from batcher.spec import Array
 from batcher.workers.protocol import Outcome, Worker
 
+DEADLINE_GRAIN = 5e-3
+"""Seconds between two looks for deadlines that have passed: looking costs a walk over all that waits and runs. What is about
+to run is looked at exactly, each time."""
+
+CallSoon = Callable[[Callable[[], None]], object]
 _log = Logger()
 
 
@@ -37,6 +43,11 @@ class BatchScheduler:
 
     Deferreds fire on the reactor thread, in the order of the rows of a batch. Cancelling one drops its rows: from the queue
     at once, from a running batch when it returns; neighbours are never touched.
+
+    Attributes:
+        group_key: what requests must share to share a batch.
+        pending: requests that are not answered.
+        in_flight_rows: rows that the worker holds.
     """
 
     def __init__(
@@ -53,6 +64,7 @@ class BatchScheduler:
         default_level: int = 1,
         group_key: Callable[[Mapping[str, Array]], Hashable] = lambda inputs: (),
         cost: Cost = no_cost,
+        call_soon: CallSoon | None = None,
     ) -> None:
         """Wire the parts; nothing starts.
 
@@ -68,6 +80,7 @@ class BatchScheduler:
             default_level: priority of a request that names none.
             group_key: what requests must share to share a batch.
             cost: estimates the seconds of a batch.
+            call_soon: calls a function in the next turn of the event loop; without, the timer does.
         """
         self._queue = queue
         self._policy = policy
@@ -78,11 +91,14 @@ class BatchScheduler:
         self._places = places
         self._timeout = timeout
         self._default_level = default_level
-        self._group_key = group_key
+        self.group_key = group_key
         self._cost = cost
         self._running: list[Batch] = []
-        self._deadlines: Deadlines[Pending] = Deadlines()
+        self._earliest = inf  # no request's deadline is before this
         self._timer: IDelayedCall | None = None
+        self._wake_at = inf
+        self._pump_due = False
+        self._call_soon = call_soon
         self._drained: list[Deferred[None]] = []
         self._draining = False
         self.pending = 0
@@ -107,19 +123,44 @@ class BatchScheduler:
             TooLarge: it could never fit into the queue.
             QueueFull: it does not fit now.
         """
+        if self._draining:
+            self._metrics.rejected_rows["draining"] += request.rows
+            raise Draining("the model is being stopped and takes no more requests")
         nbytes = nbytes_of(request.inputs)
-        self._admit(request.rows, nbytes)
+        try:
+            self._queue.check_room(request.rows, nbytes)
+        except (TooLarge, QueueFull) as err:
+            self._metrics.rejected_rows[err.code] += request.rows
+            raise
         now = self._clock.seconds()
-        deadline = request.parameters.deadline
-        pending = Pending(request, now, now + self._timeout if deadline is None else deadline)
-        pending.deferred = Deferred(lambda _: self._cancelled(pending))
-        level = request.parameters.priority or self._default_level
-        for part in pending.cut(self._policy.max_batch_size, self._group_key(request.inputs), level, nbytes):
-            self._queue.add(part)
-        self.pending += 1
-        self._deadlines.add(pending.deadline, pending)
-        self._wake_by(now if self._can_take() else pending.deadline)
+        deadline, level, _ = request.parameters
+        if deadline is None:
+            deadline = now + self._timeout
+        group = self.group_key(request.inputs)
+        pending = Pending(request, nbytes, group, level or self._default_level, now, deadline, self._cancelled)
+        self._queue_up(pending)
+        if deadline < self._earliest:
+            self._earliest = deadline
+            self._wake_by(deadline)
+        if not self._pump_due and self._can_take():
+            self._pump_soon(now)
         return pending.deferred
+
+    def _pump_soon(self, now: float) -> None:
+        if self._call_soon is None:
+            self._wake_by(now)
+        else:
+            self._pump_due = True
+            self._call_soon(self._pump_and_check)
+
+    def _queue_up(self, pending: Pending) -> None:
+        self.pending += 1
+        if pending.rows <= self._policy.max_batch_size:
+            self._queue.add(pending)
+            return
+        pending.cut(self._policy.max_batch_size)
+        for part in pending.parts:
+            self._queue.add(part)
 
     def deliver(self, batch: Batch, outcome: Outcome) -> None:
         """Take back `batch` from the worker; the next one leaves before its answers are written. Reactor thread."""
@@ -137,10 +178,9 @@ class BatchScheduler:
                 trace="".join(format_exception(outcome.error)),
             )
             for part in batch.parts:
-                self._fail(self._owner(part), error)
+                self._fail(owner(part), error)
         else:
-            for part, rows in zip(batch.parts, outcome.results, strict=True):
-                self._receive(part, rows, batch, outcome)
+            self._answer(batch, outcome)
         self._check_drained()
 
     def drain(self) -> Deferred[None]:
@@ -155,32 +195,22 @@ class BatchScheduler:
     def fail_all(self, error: BatcherError) -> None:
         """End every request that is still here with `error`. Reactor thread."""
         self._draining = True
-        waiting = [self._owner(part) for part in [*self._queue, *(part for batch in self._running for part in batch.parts)]]
-        for pending in waiting:
+        for pending in [owner(part) for part in self._parts()]:
             self._fail(pending, error)
         self._check_drained()
-        if self._timer is not None and self._timer.active():
+        if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def check_invariants(self) -> None:
         """Assert that counters equal what is there; for tests, after every step."""
         self._queue.check_invariants()
         assert self.in_flight_rows == sum(batch.rows for batch in self._running)
         assert len(self._running) <= self._places
-        owners = {self._owner(part) for part in self._queue}
-        owners |= {self._owner(part) for batch in self._running for part in batch.parts}
-        assert self.pending == len(self._deadlines) == sum(not owner.finished for owner in owners)
-        assert all(not self._owner(part).finished for part in self._queue), "finished requests leave the queue"
-
-    def _admit(self, rows: int, nbytes: int) -> None:
-        if self._draining:
-            self._metrics.rejected_rows["draining"] += rows
-            raise Draining("the model is being stopped and takes no more requests")
-        try:
-            self._queue.check_room(rows, nbytes)
-        except (TooLarge, QueueFull) as err:
-            self._metrics.rejected_rows[err.code] += rows
-            raise
+        alive = {pending for pending in map(owner, self._parts()) if not pending.finished}
+        assert self.pending == len(alive)
+        assert all(pending.deadline >= self._earliest - DEADLINE_GRAIN for pending in alive), "no deadline is overlooked"
+        assert all(not owner(part).finished for part in self._queue), "finished requests leave the queue"
 
     def _can_take(self) -> bool:
         held = len(self._running)
@@ -188,21 +218,31 @@ class BatchScheduler:
 
     def _pump(self) -> None:
         now = self._clock.seconds()
-        while (late := self._deadlines.pop_expired(now)) is not None:
-            self._expire(late, known=True)
+        if now >= self._earliest:
+            self._expire_due(now)
         while True:
             state = WorkerState(len(self._running), self._places, self._draining)
             decision = self._policy.decide(self._queue, state, now, self._cost)
             if isinstance(decision, Take):
                 self._bind(decision, now)  # before any callback runs, which might change the queue
             for part in decision.shed:
-                self._expire(self._owner(part))
+                self._expire(owner(part))
             if not isinstance(decision, Take) and not decision.shed:
                 break
-        deadline = self._deadlines.next_deadline()
-        wakes = [time for time in (deadline, decision.time if isinstance(decision, WaitUntil) else None) if time is not None]
-        if wakes:
-            self._wake_by(min(wakes))
+        time = decision.time if isinstance(decision, WaitUntil) else inf
+        self._wake_by(min(time, self._earliest))
+
+    def _expire_due(self, now: float) -> None:
+        """Answer every request whose deadline has passed, and look again when the next one may have."""
+        alive = {pending: pending.deadline for pending in map(owner, self._parts()) if not pending.finished}
+        rest = min((deadline for deadline in alive.values() if deadline > now), default=inf)
+        self._earliest = max(rest, now + DEADLINE_GRAIN) if rest < inf else inf  # before callbacks, which may submit
+        for pending in sorted((pending for pending in alive if alive[pending] <= now), key=alive.__getitem__):
+            self._expire(pending)
+
+    def _parts(self) -> Iterator[Part]:
+        """Everything that waits or runs."""
+        return chain(self._queue, *(batch.parts for batch in self._running))
 
     def _bind(self, take: Take, now: float) -> None:
         self._queue.take(take.parts)
@@ -214,68 +254,79 @@ class BatchScheduler:
         self._worker.do(batch)
 
     def _wake_by(self, time: float) -> None:
+        """See to it that a decision is made at `time` at the latest; the one timer is only ever moved forward."""
+        if time >= self._wake_at or time == inf:
+            return
+        self._wake_at = time
         delay = max(time - self._clock.seconds(), 0.0)
-        if self._timer is None or not self._timer.active():
-            self._timer = self._clock.callLater(delay, self._pump_and_check)
-        elif time < self._timer.getTime():
+        if self._timer is None:
+            self._timer = self._clock.callLater(delay, self._woken)
+        else:
             self._timer.reset(delay)
 
-    def _pump_and_check(self) -> None:
+    def _woken(self) -> None:
         self._timer = None
+        self._wake_at = inf
+        self._pump_and_check()
+
+    def _pump_and_check(self) -> None:
+        self._pump_due = False
         self._pump()
         self._check_drained()
 
-    def _receive(self, part: Part, rows: Mapping[str, Array], batch: Batch, outcome: Outcome) -> None:
-        pending = self._owner(part)
-        wait = batch.bound_at - pending.arrival + outcome.waited
-        self._metrics.queue_wait.observe(wait)
-        if pending.finished:
-            return
-        if pending.receive(part, rows, wait, batch, outcome):
-            self._finish(pending)
-            pending.deferred.callback(pending.response(self._version))
+    def _answer(self, batch: Batch, outcome: Outcome) -> None:
+        started = batch.bound_at + outcome.waited
+        compute, rows, version = outcome.compute, batch.rows, self._version
+        self._metrics.queue_wait.observe_all([started - part.arrival for part in batch.parts])
+        for part, result in zip(batch.parts, outcome.results, strict=True):
+            pending = owner(part)
+            if not pending.finished and pending.receive(part, result, started - part.arrival, compute, rows):
+                self._finish(pending)
+                try:
+                    answer = pending.response(version)
+                except BatcherError as err:
+                    pending.deferred.errback(err)
+                else:
+                    pending.deferred.callback(answer)
 
     def _fail(self, pending: Pending, error: BatcherError) -> None:
         if not pending.finished:
-            self._drop(pending)
+            for part in pending.parts:
+                self._queue.remove(part)
             self._finish(pending)
             pending.deferred.errback(error)
 
-    def _expire(self, pending: Pending, known: bool = False) -> None:
-        """Answer a request whose deadline passed; `known` if the deadlines have let go of it already."""
+    def _expire(self, pending: Pending) -> None:
         if pending.finished:
             return
-        queued = self._drop(pending)
-        self._metrics.expired_rows["queued"] += queued
-        self._metrics.expired_rows["in_flight"] += pending.request.rows - queued
-        self._finish(pending, known)
+        queued = self._drop(pending, self._metrics.expired_rows)
+        self._finish(pending)
         where = "waited" if queued else "ran"
         pending.deferred.errback(DeadlineExceeded(f"the deadline passed while the request {where}"))
 
     def _cancelled(self, pending: Pending) -> None:
-        queued = self._drop(pending)
-        self._metrics.cancelled_rows["queued"] += queued
-        self._metrics.cancelled_rows["in_flight"] += pending.request.rows - queued
+        self._drop(pending, self._metrics.cancelled_rows)
         self._finish(pending)
         self._check_drained()
 
-    def _drop(self, pending: Pending) -> int:
-        return sum(part.rows for part in pending.parts if self._queue.remove(part))
+    def _drop(self, pending: Pending, counts: dict[str, int]) -> bool:
+        """Take what is left of `pending` out of the queue, count its rows, and return whether any still waited."""
+        queued = in_flight = 0
+        for part in pending.parts:
+            if self._queue.remove(part):
+                queued += part.rows
+            elif pending.in_flight(part):
+                in_flight += part.rows
+        counts["queued"] += queued
+        counts["in_flight"] += in_flight
+        return queued > 0
 
-    def _finish(self, pending: Pending, known: bool = False) -> None:
+    def _finish(self, pending: Pending) -> None:
         pending.finished = True
-        pending.parts = []  # no cycle is left for the garbage collector
         self.pending -= 1
-        if not known:
-            self._deadlines.forget()
 
     def _check_drained(self) -> None:
         if self._draining and self.pending == 0 and not self._running:
             drained, self._drained = self._drained, []
             for waiting in drained:
                 waiting.callback(None)
-
-    @staticmethod
-    def _owner(part: Part) -> Pending:
-        assert isinstance(part.owner, Pending)
-        return part.owner

@@ -11,7 +11,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ModelSettings
 from batcher.metrics import ModelMetrics
 from batcher.models.protocol import Model
-from batcher.scheduler import BatchScheduler
+from batcher.scheduler import BatchScheduler, CallSoon
 from batcher.scheduling.policy import Delay, Eager, Policy
 from batcher.scheduling.queue import BatchQueue
 from batcher.spec import Array, ModelSpec
@@ -45,6 +45,7 @@ class ServedModel:
         state: where it is in its life.
         detail: what it is doing or why it failed, in words.
         max_level: the lowest priority that a request may name.
+        has_hooks: whether requests go through `preprocess` or `postprocess`.
     """
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
@@ -58,6 +59,7 @@ class ServedModel:
         self.worker: Worker
         self.scheduler: BatchScheduler
         self.model: Model | None = None
+        self.has_hooks = False
 
     def become(self, state: ModelState, detail: str = "") -> None:
         """Go to `state`, which the table must allow."""
@@ -66,6 +68,14 @@ class ServedModel:
         self.state = state
         self.detail = detail
 
+    def loaded(self, model: Model) -> None:
+        """Take the model that the worker has loaded, and serve it."""
+        self.model = model
+        self.has_hooks = model.preprocess is not None or model.postprocess is not None
+        if model.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
+            self.scheduler.group_key = one_shape
+        self.become(ModelState.READY)
+
     @property
     def title(self) -> str:
         """Name and version, for messages."""
@@ -73,7 +83,12 @@ class ServedModel:
 
 
 def build_scheduler(
-    settings: ModelSettings, spec: ModelSpec, worker: Worker, clock: IReactorTime, metrics: ModelMetrics
+    settings: ModelSettings,
+    spec: ModelSpec,
+    worker: Worker,
+    clock: IReactorTime,
+    metrics: ModelMetrics,
+    call_soon: CallSoon | None = None,
 ) -> BatchScheduler:
     """Return the scheduler that `settings` ask for, in front of `worker`."""
     weights = settings.level_weights
@@ -89,7 +104,13 @@ def build_scheduler(
         timeout=settings.timeout_ms / 1e3,
         default_level=settings.default_priority,
         group_key=shape_key,
+        call_soon=call_soon,
     )
+
+
+def one_shape(inputs: Mapping[str, Array]) -> Hashable:
+    """Return the key of a model whose requests all have one shape."""
+    return ()
 
 
 def shape_key(inputs: Mapping[str, Array]) -> Hashable:

@@ -24,6 +24,7 @@ from batcher.models.loading import CheckedModel, Progress, load_model
 from batcher.models.protocol import Model
 from batcher.pending import model_error, nbytes_of
 from batcher.request import NO_PARAMETERS, InferenceRequest, InferenceResponse, Parameters
+from batcher.scheduler import CallSoon
 from batcher.served import ModelState, ServedModel, build_scheduler
 from batcher.spec import Array, check_inputs, check_outputs
 from batcher.workers.pool import CpuPool
@@ -38,6 +39,11 @@ class ModelServer:
     """Holds any number of models; `infer` answers a request through the right one.
 
     `add` models, wait for its Deferreds, `infer`, and `stop` at the end. All methods: reactor thread.
+
+    Attributes:
+        metrics: where requests and batches are counted.
+        generation: grows whenever a model comes, goes or changes its state; what was looked up before is then to be looked
+            up again.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class ModelServer:
         settings: ServerSettings | None = None,
         metrics: ServerMetrics | None = None,
         progress: Callable[[str, str], None] = lambda title, text: None,
+        call_soon: CallSoon | None = None,
     ) -> None:
         """Wire a server without models; nothing starts.
 
@@ -56,20 +63,26 @@ class ModelServer:
             settings: bounds of the CPU pool; built-in defaults without.
             metrics: where to count; an object of its own without.
             progress: told a model's title and what is being done with it.
+            call_soon: under asyncio `loop.call_soon`, which is cheaper than a timer of no delay, the default.
         """
         settings = settings or ServerSettings()
         self.metrics = metrics or ServerMetrics()
         self._clock = clock
         self._call_from_thread = call_from_thread
         self._progress = progress
+        self._call_soon = call_soon
         self._models: dict[str, dict[str, ServedModel]] = {}
         self._draining = False
+        self.generation = 0
         threads = settings.cpu_pool_threads or os.cpu_count() or 1
         self._pool = CpuPool(threads, settings.cpu_pool_tasks, settings.cpu_pool_bytes, call_from_thread, clock)
 
     def __iter__(self) -> Iterator[ServedModel]:
         """Iterate over every version of every model."""
         return (served for versions in self._models.values() for served in versions.values())
+
+    def _changed(self) -> None:
+        self.generation += 1
 
     @property
     def draining(self) -> bool:
@@ -92,6 +105,7 @@ class ModelServer:
             raise ConfigError(f"model {definition.spec.name!r}: version {definition.spec.version} is there twice")
         served = ServedModel(definition, settings)
         versions[definition.spec.version] = served
+        self._changed()
 
         def load_defined(progress: Progress) -> CheckedModel:
             return load_model(definition, settings, progress)
@@ -100,7 +114,7 @@ class ModelServer:
             f"batcher-{served.title}", load or load_defined, lambda text: self._report(served, text), self._call_from_thread
         )
         metrics = self.metrics.model(served.spec.name, served.spec.version)
-        served.scheduler = build_scheduler(served.settings, served.spec, served.worker, self._clock, metrics)
+        served.scheduler = build_scheduler(served.settings, served.spec, served.worker, self._clock, metrics, self._call_soon)
         loaded = served.worker.start(served.scheduler.deliver)
         return loaded.addCallbacks(self._loaded, self._failed, callbackArgs=(served,), errbackArgs=(served,))
 
@@ -153,13 +167,23 @@ class ModelServer:
             Draining, DeadlineExceeded or ModelError. Cancelling it gives up the request.
         """
         try:
-            served = self.ready_model(model, version)
-            rows = check_inputs(served.spec, inputs)
-            if parameters.priority > served.max_level:
-                raise InvalidInput(f"priority: expected 1 to {served.max_level}; got {parameters.priority}")
-            return self._start(served, InferenceRequest(model, served.spec.version, inputs, rows, parameters))
+            return self.infer_on(self.ready_model(model, version), inputs, parameters)
         except BatcherError:
             return fail()
+
+    def infer_on(
+        self, served: ServedModel, inputs: Mapping[str, Array], parameters: Parameters = NO_PARAMETERS
+    ) -> Deferred[InferenceResponse]:
+        """Answer one request by `served`, which `ready_model` returned since `generation` last changed.
+
+        Raises:
+            InvalidInput, TooLarge, QueueFull, Draining: as `infer` fails with.
+        """
+        rows = check_inputs(served.spec, inputs)
+        if parameters.priority > served.max_level:
+            raise InvalidInput(f"priority: expected 1 to {served.max_level}; got {parameters.priority}")
+        request = InferenceRequest(served.spec.name, served.spec.version, inputs, rows, parameters)
+        return self._start(served, request) if served.has_hooks else served.scheduler.submit(request)
 
     def ready_model(self, name: str, version: str = "") -> ServedModel:
         """Return the version of a model that can answer now.
@@ -197,11 +221,13 @@ class ModelServer:
     def drain(self) -> Deferred[None]:
         """Take no more requests; fires when those that were taken are answered."""
         self._draining = True
+        self._changed()
         return DeferredList([served.scheduler.drain() for served in self]).addCallback(lambda _: None)
 
     def stop(self) -> Deferred[None]:
         """Fail what is still here, end the workers; fires when they have ended, which a hung model never does."""
         self._draining = True
+        self._changed()
         self._pool.stop()
         ended: list[Deferred[Any]] = []
         for served in self:
@@ -214,8 +240,6 @@ class ModelServer:
     def _start(self, served: ServedModel, request: InferenceRequest) -> Deferred[InferenceResponse]:
         model = served.model
         assert model is not None, "a ready model is loaded"
-        if model.preprocess is None and model.postprocess is None:
-            return served.scheduler.submit(request)
         deadline = request.parameters.deadline
         if deadline is None:
             deadline = self.deadline(served)
@@ -256,8 +280,8 @@ class ModelServer:
 
     def _loaded(self, checked: CheckedModel, served: ServedModel) -> None:
         if served.state is ModelState.LOADING:
-            served.model = checked.model
-            served.become(ModelState.READY)
+            served.loaded(checked.model)
+            self._changed()
             self._progress(served.title, "ready")
 
     def _failed(self, failure: Failure, served: ServedModel) -> Failure:

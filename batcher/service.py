@@ -26,6 +26,7 @@ from batcher.endpoints.routing import Router
 from batcher.endpoints.table import routes
 from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError
 from batcher.models.loading import CheckedModel, Progress
+from batcher.scheduler import CallSoon
 from batcher.server import ModelServer
 from batcher.spec import ModelSpec
 from batcher.web.app import klein_site
@@ -86,6 +87,7 @@ class BatcherService(MultiService):
         reactor: Any,
         *,
         call_from_thread: CallFromThread | None = None,
+        call_soon: CallSoon | None = None,
         listen: Listen | None = None,
         progress: Callable[[str, str], None] = lambda title, text: None,
         write_access_line: WriteLine | None = None,
@@ -97,6 +99,7 @@ class BatcherService(MultiService):
             base: the folder that relative paths in it start from.
             reactor: the program's reactor: time, threads and, without `listen`, TCP.
             call_from_thread: a cheaper way back from threads than the reactor's own, where there is one.
+            call_soon: a cheaper way to call in the next turn of the loop than a timer of no delay, where there is one.
             listen: a faster way to listen than the reactor's own, where there is one.
             progress: told a model's title and what is being done with it.
             write_access_line: gets the lines of the access log.
@@ -112,7 +115,9 @@ class BatcherService(MultiService):
         self.state = State.NEW
         self.ready: Deferred[None] = Deferred()
         self.address = ""
-        self.server = ModelServer(reactor, call_from_thread or reactor.callFromThread, settings, progress=progress)
+        self.server = ModelServer(
+            reactor, call_from_thread or reactor.callFromThread, settings, progress=progress, call_soon=call_soon
+        )
         journal = Journal(reactor, self.server.metrics, write_access_line if settings.access_log else None)
         router = Router(routes(self.server, settings), journal, settings.expose_model_errors)
         limits = Limits.from_settings(settings)

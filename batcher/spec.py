@@ -8,7 +8,7 @@ an object array of `bytes` without a fixed item size.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -117,6 +117,8 @@ class TensorSpec:
         image: how pictures become rows of it, if they do.
         labels: the classes of its last axis, if it holds scores.
         warmup_shape: sizes that stand for the free axes during warm-up.
+        batch_shape: the shape of many rows, the batch axis free.
+        row_bytes: bytes of a row over its fixed axes alone.
     """
 
     name: str
@@ -125,6 +127,13 @@ class TensorSpec:
     image: ImageSpec | None = None
     labels: Labels | None = None
     warmup_shape: tuple[int, ...] | None = None
+    batch_shape: tuple[int, ...] = field(init=False)
+    row_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out what every request asks for."""
+        object.__setattr__(self, "batch_shape", (-1, *self.shape))
+        object.__setattr__(self, "row_bytes", self.fixed_size * self.datatype.numpy.itemsize)
 
     @property
     def free_axes(self) -> int:
@@ -147,7 +156,7 @@ class TensorSpec:
 
     def describe(self) -> str:
         """Return datatype and shape with the free batch axis, as `FP32[-1,1,8,8]`."""
-        return f"{self.datatype.name}{shape_text((-1, *self.shape))}"
+        return f"{self.datatype.name}{shape_text(self.batch_shape)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from batcher.codecs.content import Buffer, Content
 from batcher.errors import DecodingError
-from batcher.request import InferenceResponse
+from batcher.request import InferenceResponse, OutputRows
 from batcher.spec import Array, ModelSpec, TensorSpec
+
+_SMALL_ROW = 4096
+"""Up to this many bytes a row is cut out of one copy of the whole batch's bytes; larger ones are written where they lie."""
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
     """Whether the format can hold these tensors: exactly one, of fixed item size, with at most one free axis."""
     return len(tensors) == 1 and tensors[0].datatype.name != "BYTES" and tensors[0].free_axes <= 1
+
+
+def bind(spec: ModelSpec) -> Callable[[Buffer], dict[str, Array]]:
+    """Return `decode` for bodies of the model `spec`, with everything worked out that does not depend on the body."""
+    tensor = spec.inputs[0]
+    name, dtype, shape, frombuffer = tensor.name, tensor.datatype.numpy, tensor.batch_shape, np.frombuffer
+    if tensor.free_axes:
+        return lambda body: _measured(body, tensor)
+
+    def decode_rows(body: Buffer) -> dict[str, Array]:
+        try:
+            return {name: frombuffer(body, dtype).reshape(shape)}
+        except ValueError:
+            return _measured(body, tensor)  # which tells what is wrong
+
+    return decode_rows
 
 
 def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
@@ -21,8 +42,21 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     Raises:
         DecodingError: the length is not a whole number of rows.
     """
-    tensor = spec.inputs[0]
-    dtype, length = tensor.datatype.numpy, len(content.body)
+    return bind(spec)(content.body)
+
+
+def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
+    """Return the bytes of the one output."""
+    name = spec.outputs[0].name
+    outputs = response.outputs
+    if isinstance(outputs, OutputRows) and spec.outputs[0].row_bytes <= _SMALL_ROW:
+        return outputs.tobytes(name)
+    array = outputs[name]
+    return array.data.cast("B") if array.flags.c_contiguous and array.size else array.tobytes()
+
+
+def _measured(body: Buffer, tensor: TensorSpec) -> dict[str, Array]:
+    dtype, length = tensor.datatype.numpy, len(body)
     unit = dtype.itemsize * tensor.fixed_size
     if not length or unit == 0 or length % unit:
         per = "element of the free axis" if tensor.free_axes else "row"
@@ -31,11 +65,5 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
         )
     count = length // unit
     shape = tuple(count if size < 0 else size for size in tensor.shape)
-    array = np.frombuffer(content.body, dtype)
+    array = np.frombuffer(body, dtype)
     return {tensor.name: array.reshape((1, *shape) if tensor.free_axes else (count, *shape))}
-
-
-def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
-    """Return the bytes of the one output."""
-    array = response.outputs[spec.outputs[0].name]
-    return array.data.cast("B") if array.flags.c_contiguous and array.size else array.tobytes()

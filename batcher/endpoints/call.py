@@ -13,8 +13,8 @@ Headers = Mapping[bytes, bytes]
 Body = bytes | memoryview
 
 
-class Call(NamedTuple):
-    """A whole request.
+class CallHead:
+    """Everything of a request but its body. Calls that are alike share one, made once for a connection's repetitions.
 
     Attributes:
         method: `GET`, `POST`, …
@@ -22,23 +22,39 @@ class Call(NamedTuple):
         arguments: what the route's pattern captured, percent-decoded.
         query: the target behind the question mark, as it was sent.
         headers: header fields.
-        body: the body, content coding undone.
         peer: the client's address, for the log.
-        began: when its first byte came, in seconds on the server's clock.
+        plan: what an endpoint worked out from all this, kept here for the next call.
     """
 
-    method: str
-    path: str
-    arguments: Mapping[str, str]
-    query: str
-    headers: Headers
-    body: Body
-    peer: str
-    began: float
+    __slots__ = ("arguments", "headers", "method", "path", "peer", "plan", "query")
+
+    def __init__(self, method: str, path: str, arguments: Mapping[str, str], query: str, headers: Headers, peer: str) -> None:
+        """Store the attributes; but for `plan` they do not change."""
+        self.method = method
+        self.path = path
+        self.arguments = arguments
+        self.query = query
+        self.headers = headers
+        self.peer = peer
+        self.plan: object = None
 
     def header(self, name: bytes) -> str:
         """Return a header's value as text, empty if it is absent."""
         return self.headers.get(name, b"").decode("latin-1")
+
+
+class Call(NamedTuple):
+    """A whole request.
+
+    Attributes:
+        head: everything but the body.
+        body: the body, content coding undone.
+        began: when its first byte came, in seconds on the server's clock.
+    """
+
+    head: CallHead
+    body: Body
+    began: float
 
 
 class Reply(NamedTuple):

@@ -33,7 +33,7 @@ class Health:
             error = ModelNotReady(f"not ready: {reasons}")
         else:
             return succeed(Reply(200, b"application/json", to_json({"ready": True})))
-        return succeed(failure_reply(error, call.headers, more={"ready": False, "waiting_for": waiting}))
+        return succeed(failure_reply(error, call.head.headers, more={"ready": False, "waiting_for": waiting}))
 
     def metrics(self, call: Call) -> Deferred[Reply]:
         """Answer all metrics as Prometheus text. Reactor thread."""

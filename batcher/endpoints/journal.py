@@ -40,7 +40,8 @@ def _line(route: str, model: str, status: int, seconds: float, call: Call | None
         "ms": round(seconds * 1e3, 3),
     }
     if call is not None:
-        line |= {"method": call.method, "path": call.path, "peer": call.peer, "bytes_in": len(call.body)}
-        if b"x-request-id" in call.headers:
-            line["request_id"] = call.header(b"x-request-id")
+        head = call.head
+        line |= {"method": head.method, "path": head.path, "peer": head.peer, "bytes_in": len(call.body)}
+        if b"x-request-id" in head.headers:
+            line["request_id"] = head.header(b"x-request-id")
     return line

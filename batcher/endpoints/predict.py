@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from math import isfinite
 
 from twisted.internet.defer import Deferred
@@ -10,15 +12,49 @@ from batcher.codecs.content import Content
 from batcher.codecs.formats import Format, decode_body
 from batcher.codecs.negotiation import answer_format, media_type, request_format
 from batcher.config.settings import ServerSettings
-from batcher.endpoints.call import Call, Reply
+from batcher.endpoints.call import Body, Call, CallHead, Reply
 from batcher.errors import InvalidInput
-from batcher.request import InferenceResponse, Parameters, Timing
-from batcher.served import ServedModel
+from batcher.request import NO_PARAMETERS, InferenceResponse, Parameters, Timing
 from batcher.server import ModelServer
-from batcher.spec import Array
+from batcher.spec import Array, ModelSpec
 
 MAX_TIMEOUT_MS = 86_400_000.0
 """A day; a longer deadline is taken for a mistake."""
+
+
+class Plan:
+    """What the head of a call says of how to answer it; true for all calls with that head, while no model changes.
+
+    Attributes:
+        generation: of the server, when this was worked out.
+        served: the version of the model that answers.
+        answer_as: the format of the answer.
+        content_type: its name.
+        decode: body to inputs.
+        pooled: whether `decode` is to run on the CPU pool.
+        timeout: seconds until the request is worthless; None takes the model's default.
+        priority: the request's level.
+        timing: whether the answer carries `Server-Timing`.
+    """
+
+    __slots__ = ("answer_as", "content_type", "decode", "generation", "pooled", "priority", "served", "timeout", "timing")
+
+    def __init__(self, head: CallHead, server: ModelServer, max_image_pixels: int, timing: bool) -> None:
+        """Work it out. Raises any ClientError or Unavailable that the head deserves."""
+        name = head.arguments.get("name") or server.only_model()
+        self.generation = server.generation
+        self.served = server.ready_model(name, head.arguments.get("version", ""))
+        spec = self.served.spec
+        content_type = head.header(b"content-type")
+        came_as = request_format(content_type, spec)
+        self.answer_as = answer_format(head.header(b"accept"), came_as, spec)
+        self.content_type = self.answer_as.media_type.encode()
+        self.decode = _decoder(came_as, spec, content_type, max_image_pixels)
+        self.pooled = came_as.pooled
+        timeout, priority = head.header(b"x-timeout-ms"), head.header(b"x-priority")
+        self.timeout = _timeout(timeout) if timeout else None
+        self.priority = _priority(priority, self.served.max_level) if priority else 0
+        self.timing = timing or head.headers.get(b"x-timing") == b"1"
 
 
 class Predict:
@@ -32,47 +68,42 @@ class Predict:
 
     def __call__(self, call: Call) -> Deferred[Reply]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
-        name = call.arguments.get("name") or self._server.only_model()
-        served = self._server.ready_model(name, call.arguments.get("version", ""))
-        content_type = call.header(b"content-type")
-        came_as = request_format(content_type, served.spec)
-        answer_as = answer_format(call.header(b"accept"), came_as, served.spec)
-        parameters = self._parameters(call, served)
-        content = Content(call.body, *media_type(content_type), self._max_image_pixels)
-        inferred = self._infer(served, came_as, content, parameters)
-        timing = self._always_timing or call.headers.get(b"x-timing") == b"1"
-        return inferred.addCallback(_encode, served, answer_as, timing)
+        plan = call.head.plan
+        if not isinstance(plan, Plan) or plan.generation != self._server.generation:
+            plan = call.head.plan = Plan(call.head, self._server, self._max_image_pixels, self._always_timing)
+        return self._infer(plan, call).addCallback(_encode, plan)
 
-    def _infer(
-        self, served: ServedModel, came_as: Format, content: Content, parameters: Parameters
-    ) -> Deferred[InferenceResponse]:
-        name, version = served.spec.name, served.spec.version
-        if not came_as.pooled:
-            inputs = decode_body(came_as, content, served.spec)
-            return self._server.infer(name, inputs, version, parameters)
+    def _infer(self, plan: Plan, call: Call) -> Deferred[InferenceResponse]:
+        server, served = self._server, plan.served
+        if not plan.pooled:
+            return server.infer_on(served, plan.decode(call.body), self._parameters(plan, call))
 
         def infer(inputs: dict[str, Array]) -> Deferred[InferenceResponse]:
-            return self._server.infer(name, inputs, version, parameters)
+            return server.infer_on(served, inputs, parameters)
 
-        deadline = parameters.deadline or self._server.deadline(served)
-        parameters = parameters._replace(deadline=deadline)
-        decoded = self._server.run_on_pool(len(content.body), deadline, lambda: decode_body(came_as, content, served.spec))
-        return decoded.addCallback(infer)
+        deadline = server.deadline(served, plan.timeout)
+        parameters = self._parameters(plan, call)._replace(deadline=deadline)
+        return server.run_on_pool(len(call.body), deadline, partial(plan.decode, call.body)).addCallback(infer)
 
-    def _parameters(self, call: Call, served: ServedModel) -> Parameters:
-        timeout, priority = call.header(b"x-timeout-ms"), call.header(b"x-priority")
-        return Parameters(
-            deadline=self._server.deadline(served, _timeout(timeout)) if timeout else None,
-            priority=_priority(priority, served.max_level) if priority else 0,
-            request_id=call.header(b"x-request-id"),
-        )
+    def _parameters(self, plan: Plan, call: Call) -> Parameters:
+        if plan.timeout is None and not plan.priority:
+            return NO_PARAMETERS
+        deadline = self._server.deadline(plan.served, plan.timeout) if plan.timeout is not None else None
+        return Parameters(deadline, plan.priority, call.head.header(b"x-request-id"))
 
 
-def _encode(response: InferenceResponse, served: ServedModel, answer_as: Format, timing: bool) -> Reply:
-    assert answer_as.encode is not None, "only formats that can be written are chosen for answers"
-    headers = ((b"Server-Timing", _server_timing(response.timing)),) if timing else ()
-    body = answer_as.encode(response, served.spec)
-    return Reply(200, answer_as.media_type.encode(), body, headers, served.spec.name)
+def _decoder(came_as: Format, spec: ModelSpec, content_type: str, max_image_pixels: int) -> Callable[[Body], dict[str, Array]]:
+    if came_as.bind is not None:
+        return came_as.bind(spec)
+    name, parameters = media_type(content_type)
+    return lambda body: decode_body(came_as, Content(body, name, parameters, max_image_pixels), spec)
+
+
+def _encode(response: InferenceResponse, plan: Plan) -> Reply:
+    encode, spec = plan.answer_as.encode, plan.served.spec
+    assert encode is not None, "only formats that can be written are chosen for answers"
+    headers = ((b"Server-Timing", _server_timing(response.timing)),) if plan.timing else ()
+    return Reply(200, plan.content_type, encode(response, spec), headers, spec.name)
 
 
 def _server_timing(timing: Timing) -> bytes:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 from urllib.parse import unquote
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
 from batcher.endpoints.call import Call, Endpoint, Headers, Reply
 from batcher.endpoints.failures import CLIENT_LEFT, failure_reply
 from batcher.endpoints.journal import Journal
+
+Sent = TypeVar("Sent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,17 @@ class Router:
         self._fast = [(route, route.pattern.split("/")) for route in routes if route.fast]
         self.match = lru_cache(maxsize=4096)(self._match)
 
-    def answer(self, route: Route, call: Call) -> Deferred[Reply]:
-        """Call the route's endpoint and see to its failures; fails with CancelledError alone, when it was cancelled."""
-        deferred = maybeDeferred(route.endpoint, call)
-        return deferred.addErrback(self._failed, call).addBoth(self._answered, route, call)
+    def answer(self, route: Route, call: Call, send: Callable[[Reply], Sent]) -> Deferred[Sent]:
+        """Call the route's endpoint, see to its failures, and give the reply to `send`.
+
+        Returns:
+            A Deferred of what `send` returned. It fails with CancelledError when it was cancelled, and `send` is not called.
+        """
+        try:
+            deferred = route.endpoint(call)
+        except Exception:  # whatever an endpoint raises is a failure like those that come later
+            deferred = fail()
+        return deferred.addCallbacks(self._answered, self._failed, (route, call, send), errbackArgs=(route, call, send))
 
     def _match(self, method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:
         """Return the fast route for `path`, as it was sent, and what its pattern captures; None if Klein is to answer."""
@@ -60,18 +70,16 @@ class Router:
                     return route, {want[1:-1]: unquote(have) for want, have in pairs if want.startswith("{")}
         return None
 
-    def _failed(self, failure: Failure, call: Call) -> Reply | Failure:
+    def _failed(self, failure: Failure, route: Route, call: Call, send: Callable[[Reply], Sent]) -> Sent | Failure:
         if failure.check(CancelledError):
+            self.journal.answered(route.pattern, "", CLIENT_LEFT, call.began, call)
             return failure
         assert failure.value is not None
-        return failure_reply(failure.value, call.headers, self._expose_model_errors)
+        return self._answered(failure_reply(failure.value, call.head.headers, self._expose_model_errors), route, call, send)
 
-    def _answered(self, result: Reply | Failure, route: Route, call: Call) -> Reply | Failure:
-        if isinstance(result, Failure):
-            self.journal.answered(route.pattern, "", CLIENT_LEFT, call.began, call)
-            return result
-        self.journal.answered(route.pattern, result.model, result.status, call.began, call)
-        return with_request_id(result, call.headers)
+    def _answered(self, reply: Reply, route: Route, call: Call, send: Callable[[Reply], Sent]) -> Sent:
+        self.journal.answered(route.pattern, reply.model, reply.status, call.began, call)
+        return send(with_request_id(reply, call.head.headers))
 
 
 def with_request_id(reply: Reply, headers: Headers) -> Reply:

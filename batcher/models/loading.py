@@ -47,6 +47,7 @@ class CheckedModel:
         outputs = self.model.predict(collate(self.model.allocate))
         if self.model.postprocess is None:
             check_outputs(self.spec, outputs, rows)
+            outputs = {tensor.name: outputs[tensor.name] for tensor in self.spec.outputs}
         else:
             _check_rows(self.spec.name, outputs, rows)
         return {name: array.copy() for name, array in outputs.items()} if self.copies_outputs else outputs

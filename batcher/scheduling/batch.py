@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from batcher.request import BatchOutputs, OutputRows
 from batcher.scheduling.queue import Part
 from batcher.spec import Array
 
@@ -45,12 +46,13 @@ class Batch:
             collated[name] = buffer
         return collated
 
-    def split(self, outputs: Mapping[str, Array]) -> list[dict[str, Array]]:
+    def split(self, outputs: Mapping[str, Array]) -> list[OutputRows]:
         """Return each part's own rows of `outputs`, as views, in the order of the parts. Any thread."""
+        shared = BatchOutputs(outputs)
         split = []
         start = 0
         for part in self.parts:
             stop = start + part.rows
-            split.append({name: array[start:stop] for name, array in outputs.items()})
+            split.append(OutputRows(shared, start, stop))
             start = stop
         return split

@@ -94,7 +94,8 @@ class Eager:
 class Delay:
     """Wait for a full or preferred batch, at most `max_delay` after the oldest arrival.
 
-    A full batch of another shape does not wait behind a head that does.
+    What has waited long enough goes first, whatever its shape. A full batch of another shape does not wait behind it before
+    that, and nobody's deadline passes beside a worker that has nothing to do.
     """
 
     def __init__(self, max_batch_size: int, max_delay: float, preferred: tuple[int, ...] = ()) -> None:
@@ -104,29 +105,28 @@ class Delay:
         self._preferred = tuple(sorted(preferred, reverse=True))
 
     def decide(self, queue: BatchQueue, worker: WorkerState, now: float, cost: Cost) -> Decision:
-        """Return Take for a batch that is full, preferred, old enough or endangered, else the time to look again."""
-        head = queue.head()
-        if head is None:
+        """Return Take for a batch that is old enough, full, preferred or endangered, else the time to look again."""
+        oldest = queue.oldest()
+        if oldest is None or worker.held >= worker.places:
             return NOTHING
-        full = queue.group_of_at_least(self.max_batch_size)
-        group = head.group if full is None else full
-        if not _has_place(queue, worker, group, self.max_batch_size):
-            return NOTHING
-        rows = queue.group_rows(group)
-        if rows >= self.max_batch_size:
-            return _take(queue, group, self.max_batch_size, now, cost, "full")
-        preferred = next((size for size in self._preferred if size <= rows), None)
-        if preferred is not None:
-            return _take(queue, group, preferred, now, cost, "full")
-        return self._wait(queue, group, worker, now, cost)
+        size, until = self.max_batch_size, oldest.arrival + self._max_delay
+        full = queue.group_of_at_least(size)
+        if worker.held or (full is not None and now < until):
+            return NOTHING if full is None else _take(queue, full, size, now, cost, "full")
+        if now >= until:
+            return _take(queue, oldest.group, size, now, cost, "waited")
+        return self._wait(queue, worker, until, now, cost)
 
-    def _wait(self, queue: BatchQueue, group: Hashable, worker: WorkerState, now: float, cost: Cost) -> Decision:
-        until = queue.oldest_arrival(group) + self._max_delay
-        batch = queue.pack(group, self.max_batch_size)
-        finish = until + cost(sum(part.rows for part in batch))
-        if now >= until or worker.draining or any(part.deadline <= finish for part in batch):
-            reason = "waited" if now >= until else "drain" if worker.draining else "deadline"
-            return _take(queue, group, self.max_batch_size, now, cost, reason)
+    def _wait(self, queue: BatchQueue, worker: WorkerState, until: float, now: float, cost: Cost) -> Decision:
+        for size in self._preferred:
+            group = queue.group_of_at_least(size)
+            if group is not None and sum(part.rows for part in queue.pack(group, size)) == size:
+                return _take(queue, group, size, now, cost, "full")
+        urgent = min(queue, key=lambda part: part.deadline)
+        if worker.draining:
+            return _take(queue, urgent.group, self.max_batch_size, now, cost, "drain")
+        if urgent.deadline <= until + cost(min(queue.group_rows(urgent.group), self.max_batch_size)):
+            return _take(queue, urgent.group, self.max_batch_size, now, cost, "deadline")
         return WaitUntil(until, "waited", [])
 
 
@@ -136,7 +136,7 @@ def _has_place(queue: BatchQueue, worker: WorkerState, group: Hashable, max_batc
 
 def _take(queue: BatchQueue, group: Hashable, max_rows: int, now: float, cost: Cost, reason: str) -> Decision:
     """Pack a batch, dropping every part in it that would miss its deadline by the batch that is about to run."""
-    shed: list[Part] = []
+    shed: dict[Part, None] = {}
     available = queue.group_rows(group)
     while True:
         parts = queue.pack(group, max_rows, shed)
@@ -144,12 +144,12 @@ def _take(queue: BatchQueue, group: Hashable, max_rows: int, now: float, cost: C
         late = [part for part in parts if part.deadline < finish]
         if not late:
             break
-        shed += late
+        shed.update(dict.fromkeys(late))
     if not parts:
-        return Idle(shed)
+        return Idle(list(shed))
     rows = sum(part.rows for part in parts)
     if rows + sum(part.rows for part in shed) < available or rows == max_rows:
         reason = "full"
     elif reason == "idle" and queue.rows > available:
         reason = "shape"
-    return Take(parts, reason, shed)
+    return Take(parts, reason, list(shed))

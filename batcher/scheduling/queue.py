@@ -13,7 +13,7 @@ refused for that reason.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from batcher.errors import QueueFull, TooLarge
@@ -84,6 +84,7 @@ class BatchQueue:
         self._levels: dict[int, Line] = {}
         self._groups: dict[Hashable, _Group] = {}
         self._clocks: dict[int, float] = {}
+        self._weights: dict[int, float] = {}
 
     def __len__(self) -> int:
         """How many parts wait."""
@@ -131,26 +132,26 @@ class BatchQueue:
         line = self._levels.get(part.level)
         if line is None or part not in line:
             return False
-        del line[part]
-        if not line:
-            del self._levels[part.level]
         group = self._groups[part.group]
-        inner = group.lines[part.level]
-        del inner[part]
-        if not inner:
-            del group.lines[part.level]
-            if not group.lines:
-                del self._groups[part.group]
+        del line[part], group.lines[part.level][part]
         group.rows -= part.rows
         self.rows -= part.rows
         self.nbytes -= part.nbytes
+        self._sweep(part.group, group)
         return True
 
-    def take(self, parts: Collection[Part]) -> None:
-        """Take out `parts` that were packed into a batch, and charge their levels for them."""
+    def take(self, parts: Sequence[Part]) -> None:
+        """Take out `parts`, which `pack` returned: of one group, and each the first of its line. Charge their levels."""
+        group = self._groups[parts[0].group]
         for part in parts:
-            self.remove(part)
-            self._clocks[part.level] += part.rows / self._weight(part.level)
+            line, inner = self._levels[part.level], group.lines[part.level]
+            del line[part], inner[part]
+            rows = part.rows
+            group.rows -= rows
+            self.rows -= rows
+            self.nbytes -= part.nbytes
+            self._clocks[part.level] += rows / self._weights[part.level]
+        self._sweep(parts[0].group, group)
 
     def head(self) -> Part | None:
         """Return the part whose turn it is, None if nothing waits."""
@@ -164,34 +165,50 @@ class BatchQueue:
         return found.rows if found else 0
 
     def group_of_at_least(self, rows: int) -> Hashable | None:
-        """Return the group that has waited longest of those with at least `rows` rows; None if there is none."""
-        full = (group for group, found in self._groups.items() if found.rows >= rows)
-        return min(full, key=self.oldest_arrival, default=None)
+        """Return the group whose turn it is among those with at least `rows` rows; None if there is none."""
+        full = (key for key, group in self._groups.items() if group.rows >= rows)
+        return min(full, key=self._turn, default=None)
 
-    def oldest_arrival(self, group: Hashable) -> float:
-        """Return when the oldest part of `group`, which must not be empty, was queued."""
-        return min(next(iter(line)).arrival for line in self._groups[group].lines.values())
+    def oldest(self) -> Part | None:
+        """Return the part that has waited longest, None if nothing waits."""
+        heads = (next(iter(line)) for line in self._levels.values())
+        return min(heads, key=lambda part: part.arrival, default=None)
+
+    def _turn(self, key: Hashable) -> tuple[float, int, float]:
+        lines = self._groups[key].lines
+        return min((self._clocks[level], level, next(iter(line)).arrival) for level, line in lines.items())
 
     def pack(self, group: Hashable, max_rows: int, skip: Collection[Part] = ()) -> list[Part]:
         """Return, without taking them, the next parts of `group` that fit into `max_rows`, leaving out `skip`.
 
         Order is kept: the first part that does not fit ends the batch, so a large request is never overtaken for ever.
         """
-        lines = {level: iter(line) for level, line in self._groups[group].lines.items()}
-        clocks = dict(self._clocks)
+        lines = self._groups[group].lines
+        order = self._interleaved(lines, skip) if len(lines) > 1 else next(iter(lines.values()))
         packed: list[Part] = []
-        while lines:
-            level = self._next_level(lines, clocks) if len(lines) > 1 else next(iter(lines))
-            part = next(lines[level], None)
-            if part is None:
-                del lines[level]
-            elif part not in skip:
-                if part.rows > max_rows:
-                    break
-                max_rows -= part.rows
-                packed.append(part)
-                clocks[level] += part.rows / self._weight(level)
+        for part in order:
+            if skip and part in skip:
+                continue
+            max_rows -= part.rows
+            if max_rows < 0:
+                break
+            packed.append(part)
+            if not max_rows:
+                break
         return packed
+
+    def _interleaved(self, lines: Mapping[int, Line], skip: Collection[Part]) -> Iterator[Part]:
+        """Yield the parts of several levels as their weights would have them served."""
+        rest = {level: iter(line) for level, line in lines.items()}
+        clocks = dict(self._clocks)
+        while rest:
+            level = self._next_level(rest, clocks)
+            part = next(rest[level], None)
+            if part is None:
+                del rest[level]
+            elif part not in skip:
+                clocks[level] += part.rows / self._weights[level]
+                yield part
 
     def check_invariants(self) -> None:
         """Assert that the counters equal what stands in the lines; for tests, after every step."""
@@ -206,9 +223,19 @@ class BatchQueue:
             assert all(part.group == key for line in group.lines.values() for part in line)
             assert all(group.lines.values()), "no empty line is kept"
 
+    def _sweep(self, key: Hashable, group: _Group) -> None:
+        """Drop lines and groups that have become empty, so that no shape is remembered for ever."""
+        for level in [level for level, line in group.lines.items() if not line]:
+            del group.lines[level]
+            if not self._levels[level]:
+                del self._levels[level]
+        if not group.lines:
+            del self._groups[key]
+
     def _open_level(self, level: int) -> Line:
         now = min((self._clocks[busy] for busy in self._levels), default=max(self._clocks.values(), default=0.0))
         self._clocks[level] = max(self._clocks.get(level, now), now)  # a level that was away has saved up nothing
+        self._weights[level] = self._weight(level)
         line = self._levels[level] = OrderedDict()
         return line
 

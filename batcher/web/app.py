@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from klein import Klein
@@ -11,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Site
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from batcher.endpoints.call import Call, Reply
+from batcher.endpoints.call import Call, CallHead, Reply
 from batcher.endpoints.failures import failure_reply
 from batcher.endpoints.routing import Route, Router, with_request_id
 from batcher.errors import BatcherError, MalformedHttp, UnknownRoute
@@ -44,17 +45,16 @@ def klein_site(router: Router) -> Site:
 
 def _handler(router: Router, route: Route) -> Callable[..., Deferred[bytes]]:
     def handle(request: Any, **arguments: str) -> Deferred[bytes]:
-        call = Call(
+        head = CallHead(
             method=request.method.decode("latin-1"),
             path=request.path.decode("latin-1"),
             arguments=arguments,
             query=request.uri.partition(b"?")[2].decode("latin-1"),
             headers=_headers(request),
-            body=request.content.read(),
             peer=_peer(request),
-            began=router.journal.seconds(),
         )
-        return router.answer(route, call).addCallback(_write, request)
+        call = Call(head, request.content.read(), router.journal.seconds())
+        return router.answer(route, call, partial(_write, request=request))
 
     return handle
 

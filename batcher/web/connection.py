@@ -17,17 +17,18 @@ from __future__ import annotations
 
 from collections import deque
 from socket import SO_ERROR, SOL_SOCKET
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
-from batcher.endpoints.call import Call
+from batcher.endpoints.call import Call, CallHead
 from batcher.endpoints.failures import failure_reply
-from batcher.endpoints.routing import with_request_id
+from batcher.endpoints.routing import Route, with_request_id
 from batcher.errors import BatcherError, Draining, Unavailable
 from batcher.web.exchange import Exchange
 from batcher.web.klein_channel import KleinChannel
-from batcher.web.reader import Event, Phase, Refusal, Request, RequestReader
+from batcher.web.reader import Event, Phase, Refusal, Request, RequestHead, RequestReader
 from batcher.web.rendering import CONTINUE, PREFIX
 from batcher.web.transport import Transport
 
@@ -39,6 +40,17 @@ LINGER = 2.0
 
 DRAIN_GRACE = 0.25
 """Seconds that a kept connection without a request stays open when the server is stopped: a request may be on its way."""
+
+
+KLEIN = object()
+"""What is found out about a head that Klein is to answer."""
+
+
+class Found(NamedTuple):
+    """What is found out about a head that an endpoint answers here."""
+
+    route: Route
+    head: CallHead
 
 
 class Connection:
@@ -141,10 +153,10 @@ class Connection:
     def connection_header(self, exchange: Exchange) -> bytes:
         """Return the `Connection` header for the answer of `exchange`, which closes the connection if it says so."""
         request = exchange.request
-        if isinstance(request, Refusal) or not request.keep_alive or (self._front.stopping and self._is_last(exchange)):
+        if isinstance(request, Refusal) or not request.head.keep_alive or (self._front.stopping and self._is_last(exchange)):
             exchange.closes = True
             return b"close"
-        return b"keep-alive" if request.old else b""
+        return b"keep-alive" if request.head.old else b""
 
     def advance(self) -> None:
         """Send what is complete, start on what waits, close if nothing more can come."""
@@ -223,19 +235,25 @@ class Connection:
     def _dispatch(self, request: Request) -> None:
         exchange = Exchange(self, request)
         self._exchanges.append(exchange)
-        path, _, query = request.target.decode("latin-1").partition("?")
-        found = self._front.router.match(request.method, path)
+        found = request.head.found or self._find(request.head)
         if request.late:
             self._answer_error(exchange, Draining("the server is being stopped and takes no more requests", retry_after=5))
-        elif found is None:
+        elif isinstance(found, Found):
+            call = Call(found.head, request.body, request.began)
+            exchange.deferred = self._front.router.answer(found.route, call, exchange.reply).addErrback(self._broken)
+        else:
             exchange.channel = KleinChannel(exchange, self, self._front.site)
             exchange.channel.handle(request)
+
+    def _find(self, head: RequestHead) -> object:
+        path, _, query = head.target.decode("latin-1").partition("?")
+        match = self._front.router.match(head.method, path)
+        if match is None:
+            head.found = KLEIN
         else:
-            route, arguments = found
-            call = Call(request.method, path, arguments, query, request.headers, request.body, self.peer, request.began)
-            answer = self._front.router.answer(route, call)
-            exchange.deferred = answer.addCallbacks(exchange.reply, _ignore_cancellation)
-            answer.addErrback(self._broken)
+            route, arguments = match
+            head.found = Found(route, CallHead(head.method, path, arguments, query, head.headers, self.peer))
+        return head.found
 
     def _refuse(self, refusal: Refusal) -> None:
         exchange = Exchange(self, refusal)
@@ -248,6 +266,8 @@ class Connection:
         exchange.reply(with_request_id(failure_reply(error, headers), headers))
 
     def _broken(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return  # that came from here
         self._front.log.failure("an answer could not be written", failure)
         self._transport.abort()
 
@@ -292,7 +312,3 @@ class Connection:
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
-
-
-def _ignore_cancellation(failure: Failure) -> None:
-    """The router lets nothing but a cancellation through, and that came from here."""

@@ -52,7 +52,7 @@ class KleinChannel:
         web.content = BytesIO(request.body)
         web.content.seek(0, 2)
         web.parseCookies()
-        web.requestReceived(request.method.encode(), request.target, b"HTTP/1.0" if request.old else b"HTTP/1.1")
+        web.requestReceived(request.head.method.encode(), request.head.target, b"HTTP/1.0" if request.head.old else b"HTTP/1.1")
 
     def connection_lost(self, reason: Failure) -> None:
         """Tell the request that its client is gone."""

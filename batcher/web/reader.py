@@ -5,6 +5,10 @@ Left to us, each of which has a test: an unfinished header grows inside the pars
 before it calls; a missing Host and transfer codings other than chunked are let through; an offer to upgrade (h2c, as curl
 and some clients make it) swallows the body, so the head is fed again without the offer; whatever follows a request that
 closes the connection is an error to the parser, and ignored here.
+
+Clients send the same head again and again. A piece that begins, byte for byte, with the head of the last whole request and is
+as long as that request was is the same request with another body, and is not parsed again: the parser is between two
+messages and would say the same.
 """
 
 from __future__ import annotations
@@ -28,28 +32,49 @@ from batcher.errors import (
 from batcher.web.limits import Limits
 
 
-class Request(NamedTuple):
-    """A whole request.
+class RequestHead:
+    """Everything of a request but its body; shared by the repetitions of a request on its connection.
 
     Attributes:
         method: `GET`, `POST`, …
         target: as it was sent.
         headers: by lower-case name, repeated ones joined by commas.
-        body: content coding undone.
         keep_alive: whether the connection may serve another one.
         old: whether it is HTTP/1.0.
+        found: what the connection found out about its route, kept here for the next repetition.
+    """
+
+    __slots__ = ("found", "headers", "keep_alive", "method", "old", "target")
+
+    def __init__(self, method: str, target: bytes, headers: dict[bytes, bytes], keep_alive: bool, old: bool) -> None:
+        """Store the attributes; but for `found` they do not change."""
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.old = old
+        self.found: object = None
+
+
+class Request(NamedTuple):
+    """A whole request.
+
+    Attributes:
+        head: everything but the body.
+        body: content coding undone.
         began: when its first byte came, in seconds.
         late: whether it began when the server was already being stopped.
     """
 
-    method: str
-    target: bytes
-    headers: dict[bytes, bytes]
+    head: RequestHead
     body: bytes
-    keep_alive: bool
-    old: bool
     began: float
     late: bool
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        """The head's header fields."""
+        return self.head.headers
 
 
 class Continue(NamedTuple):
@@ -65,6 +90,9 @@ class Refusal(NamedTuple):
 
 
 Event = Request | Continue | Refusal
+
+_LONG_WAY = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
+"""Headers of requests that are parsed each time: their bodies are not as long as their bytes, or they want more."""
 
 
 class Phase(Enum):
@@ -99,9 +127,22 @@ class RequestReader:
         self._body: list[bytes] = []
         self._decoder: BodyDecoder | None = None
         self._upgrading = False
+        self._repeated_bytes = b""
+        self._repeated_length = -1
+        self._repeated_head: RequestHead
 
     def feed(self, data: bytes) -> list[Event]:
         """Return the events that `data` completes, in order. Nothing follows a Refusal or a request that closes."""
+        if self.phase is Phase.IDLE:
+            if len(data) == self._repeated_length and data.startswith(self._repeated_bytes):
+                return [Request(self._repeated_head, data[len(self._repeated_bytes) :], self._seconds(), self._stopping())]
+            events = self._parse(data)
+            if len(events) == 1:
+                self._remember(data, events[0])
+            return events
+        return self._parse(data)
+
+    def _parse(self, data: bytes) -> list[Event]:
         self._events = []
         if self.phase is Phase.HEAD:
             self._raw_head_bytes += len(data)
@@ -211,18 +252,21 @@ class RequestReader:
         self.phase = Phase.IDLE if keep_alive else Phase.CLOSED
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []
-        self._events.append(
-            Request(
-                self._parser.get_method().decode("latin-1"),
-                self._target,
-                self._headers,
-                body,
-                keep_alive,
-                self._parser.get_http_version() == "1.0",
-                self.began,
-                self._late,
-            )
-        )
+        method, old = self._parser.get_method().decode("latin-1"), self._parser.get_http_version() == "1.0"
+        head = RequestHead(method, self._target, self._headers, keep_alive, old)
+        self._events.append(Request(head, body, self.began, self._late))
+
+    def _remember(self, data: bytes, event: Event) -> None:
+        """Keep the head of a request that came in one piece, if its bytes alone say where its body ends."""
+        if (
+            isinstance(event, Request)
+            and event.head.keep_alive
+            and self.phase is Phase.IDLE
+            and not _LONG_WAY.intersection(event.head.headers)
+        ):
+            self._repeated_bytes = data[: len(data) - len(event.body)]
+            self._repeated_length = len(data)
+            self._repeated_head = event.head
 
     def _feed_parser(self, data: bytes) -> None:
         while not self._is_closed():

@@ -15,17 +15,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from batcher.errors import DeadlineExceeded, QueueFull
-from batcher.scheduling.deadlines import Deadlines
 from batcher.workers.protocol import CallFromThread
 
 Result = TypeVar("Result")
 
 
 class _Task(Generic[Result]):
-    def __init__(self, function: Callable[[], Result], nbytes: int) -> None:
+    def __init__(self, function: Callable[[], Result], nbytes: int, deadline: float) -> None:
         self.function: Callable[[], Result] | None = function
         self.nbytes = nbytes
-        self.finished = False
+        self.deadline = deadline
         self.future: Future[Result]
         self.deferred: Deferred[Result]
 
@@ -47,7 +46,7 @@ class CpuPool:
         self._max_bytes = max_bytes
         self._call_from_thread = call_from_thread
         self._clock = clock
-        self._deadlines: Deadlines[_Task[Any]] = Deadlines()
+        self._unanswered: set[_Task[Any]] = set()
         self._timer: IDelayedCall | None = None
         self.tasks = 0
         self.nbytes = 0
@@ -66,11 +65,11 @@ class CpuPool:
             raise QueueFull(
                 f"the CPU pool is full: {self.tasks} of {self._max_tasks} tasks, {self.nbytes} of {self._max_bytes} bytes",
             )
-        task = _Task(function, nbytes)
+        task = _Task(function, nbytes, deadline)
         self.tasks += 1
         self.nbytes += nbytes
         task.deferred = Deferred(lambda _: self._give_up(task))
-        self._deadlines.add(deadline, task)
+        self._unanswered.add(task)
         self._wake_by(deadline)
         task.future = self._executor.submit(task.run)
         task.future.add_done_callback(lambda done: self._call_from_thread(self._done, task))
@@ -79,20 +78,21 @@ class CpuPool:
     def stop(self) -> None:
         """Drop what waits; what runs ends on its own. Reactor thread."""
         self._executor.shutdown(wait=False, cancel_futures=True)
-        if self._timer is not None and self._timer.active():
+        if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
-    def _give_up(self, task: _Task[Result], known: bool = False) -> None:
-        self._finish(task, known)
+    def _give_up(self, task: _Task[Result]) -> None:
+        self._unanswered.discard(task)
         if task.future.cancel():
             task.function = None
 
     def _done(self, task: _Task[Result]) -> None:
         self.tasks -= 1
         self.nbytes -= task.nbytes
-        if task.finished:
+        if task not in self._unanswered:
             return
-        self._finish(task, known=False)
+        self._unanswered.discard(task)
         if task.future.cancelled():
             task.deferred.errback(QueueFull("the CPU pool was stopped before the request's turn came"))
         elif (error := task.future.exception()) is not None:
@@ -100,23 +100,19 @@ class CpuPool:
         else:
             task.deferred.callback(task.future.result())
 
-    def _finish(self, task: _Task[Result], known: bool) -> None:
-        task.finished = True
-        if not known:
-            self._deadlines.forget()
-
     def _expire(self) -> None:
         self._timer = None
-        while (task := self._deadlines.pop_expired(self._clock.seconds())) is not None:
-            self._give_up(task, known=True)
-            task.deferred.errback(DeadlineExceeded("the deadline passed while the request was being prepared"))
-        deadline = self._deadlines.next_deadline()
-        if deadline is not None:
-            self._wake_by(deadline)
+        now = self._clock.seconds()
+        for task in [task for task in self._unanswered if task.deadline <= now]:
+            if task in self._unanswered:
+                self._give_up(task)
+                task.deferred.errback(DeadlineExceeded("the deadline passed while the request was being prepared"))
+        if self._unanswered:
+            self._wake_by(min(task.deadline for task in self._unanswered))
 
     def _wake_by(self, deadline: float) -> None:
         delay = max(deadline - self._clock.seconds(), 0.0)
-        if self._timer is None or not self._timer.active():
+        if self._timer is None:
             self._timer = self._clock.callLater(delay, self._expire)
         elif deadline < self._timer.getTime():
             self._timer.reset(delay)
