@@ -8,7 +8,7 @@ import numpy as np
 from twisted.internet.defer import Deferred
 
 from batcher.errors import BatcherError, ModelContractError, ModelError
-from batcher.request import InferenceRequest, InferenceResponse
+from batcher.request import InferenceRequest, InferenceResponse, Timing
 from batcher.scheduling.queue import Part
 from batcher.spec import Array, shape_text
 
@@ -85,7 +85,8 @@ class Pending(Part):
         outputs = results[0]
         if len(results) > 1:
             outputs = {name: _joined(name, [rows[name] for rows in results]) for name in outputs}
-        return InferenceResponse(self.request.model, version, outputs, self)
+        timing = Timing(self.queue, self.compute, self.batch_size)
+        return InferenceResponse(self.request.model, version, outputs, timing)
 
     def _piece(self, start: int, rows: int) -> Part:
         inputs = {name: array[start : start + rows] for name, array in self.inputs.items()}

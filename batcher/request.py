@@ -7,7 +7,7 @@ one of each is made for every request.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from batcher.spec import Array
 
@@ -100,7 +100,7 @@ class InferenceRequest(NamedTuple):
     parameters: Parameters = NO_PARAMETERS
 
 
-class Timing(Protocol):
+class Timing(NamedTuple):
     """Where a request's time went.
 
     Attributes:
