@@ -45,7 +45,6 @@ class ServedModel:
         state: where it is in its life.
         detail: what it is doing or why it failed, in words.
         max_level: the lowest priority that a request may name.
-        has_hooks: whether requests go through `preprocess` or `postprocess`.
     """
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
@@ -59,7 +58,6 @@ class ServedModel:
         self.worker: Worker
         self.scheduler: BatchScheduler
         self.model: Model | None = None
-        self.has_hooks = False
 
     def become(self, state: ModelState, detail: str = "") -> None:
         """Go to `state`, which the table must allow."""
@@ -71,7 +69,6 @@ class ServedModel:
     def loaded(self, model: Model) -> None:
         """Take the model that the worker has loaded, and serve it."""
         self.model = model
-        self.has_hooks = model.preprocess is not None or model.postprocess is not None
         if model.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
             self.scheduler.group_key = one_shape
         self.become(ModelState.READY)

@@ -73,6 +73,10 @@ class ModelServer:
         self._call_soon = call_soon
         self._models: dict[str, dict[str, ServedModel]] = {}
         self._draining = False
+        self._in_hooks = 0
+        self._hooks_done: list[Deferred[None]] = []
+        self._ended: list[Deferred[None]] = []
+        self._workers = 0
         self.generation = 0
         threads = settings.cpu_pool_threads or os.cpu_count() or 1
         self._pool = CpuPool(threads, settings.cpu_pool_tasks, settings.cpu_pool_bytes, call_from_thread, clock)
@@ -129,7 +133,7 @@ class ModelServer:
             known = ", ".join(map(repr, self._models)) or "none"
             raise UnknownModel(f"model: expected one of {known}; got {name!r:.200}")
         if version:
-            found = versions.get(version) or versions.get(version.lstrip("0"))
+            found = versions.get(version) or versions.get(version.lstrip("0") or "0")
             if found is None:
                 raise UnknownModel(f"model {name!r}: expected version {' or '.join(versions)}; got {version!r:.200}")
             return found
@@ -180,10 +184,14 @@ class ModelServer:
             InvalidInput, TooLarge, QueueFull, Draining: as `infer` fails with.
         """
         rows = check_inputs(served.spec, inputs)
-        if parameters.priority > served.max_level:
+        if not 0 <= parameters.priority <= served.max_level:
             raise InvalidInput(f"priority: expected 1 to {served.max_level}; got {parameters.priority}")
         request = InferenceRequest(served.spec.name, served.spec.version, inputs, rows, parameters)
-        return self._start(served, request) if served.has_hooks else served.scheduler.submit(request)
+        model = served.model
+        assert model is not None, "a ready model is loaded"
+        if model.preprocess is None and model.postprocess is None:
+            return served.scheduler.submit(request)
+        return self._with_hooks(served, model, request)
 
     def ready_model(self, name: str, version: str = "") -> ServedModel:
         """Return the version of a model that can answer now.
@@ -222,30 +230,56 @@ class ModelServer:
         """Take no more requests; fires when those that were taken are answered."""
         self._draining = True
         self._changed()
-        return DeferredList([served.scheduler.drain() for served in self]).addCallback(lambda _: None)
+        hooks_done: Deferred[None] = Deferred()
+        if self._in_hooks:  # they are on their way to a scheduler, or back from it
+            self._hooks_done.append(hooks_done)
+        else:
+            hooks_done.callback(None)
+        drained = hooks_done.addCallback(lambda _: DeferredList([served.scheduler.drain() for served in self]))
+        return drained.addCallback(lambda _: None)
 
     def stop(self) -> Deferred[None]:
         """Fail what is still here, end the workers; fires when they have ended, which a hung model never does."""
         self._draining = True
         self._changed()
         self._pool.stop()
-        ended: list[Deferred[Any]] = []
         for served in self:
             if served.state is not ModelState.STOPPED:
                 served.scheduler.fail_all(Draining("the server was stopped before the request was answered"))
-                ended.append(served.worker.quit())
                 served.become(ModelState.STOPPED, "the server was stopped")
-        return DeferredList(ended).addCallback(lambda _: None)
+                self._workers += 1
+                served.worker.quit().addCallback(self._worker_ended)
+        ended: Deferred[None] = Deferred()
+        self._ended.append(ended)
+        self._tell_ended()
+        return ended
 
-    def _start(self, served: ServedModel, request: InferenceRequest) -> Deferred[InferenceResponse]:
-        model = served.model
-        assert model is not None, "a ready model is loaded"
+    def _worker_ended(self, _: object) -> None:
+        self._workers -= 1
+        self._tell_ended()
+
+    def _tell_ended(self) -> None:
+        if self._workers == 0:
+            waiting, self._ended = self._ended, []
+            for ended in waiting:
+                ended.callback(None)
+
+    def _with_hooks(self, served: ServedModel, model: Model, request: InferenceRequest) -> Deferred[InferenceResponse]:
         deadline = request.parameters.deadline
         if deadline is None:
             deadline = self.deadline(served)
             request = request._replace(parameters=request.parameters._replace(deadline=deadline))
+        self._in_hooks += 1
         answer = self._preprocessed(model, request, deadline).addCallback(served.scheduler.submit)
-        return answer.addCallback(self._postprocessed, model, deadline)
+        return answer.addCallback(self._postprocessed, model, deadline).addBoth(self._out_of_hooks)
+
+    def _out_of_hooks(self, result: InferenceResponse | Failure) -> InferenceResponse | Failure:
+        self._in_hooks -= 1
+        if self._in_hooks == 0:
+            waiting, self._hooks_done = self._hooks_done, []
+            for done in waiting:
+                done.callback(None)
+        return result
 
     def _preprocessed(self, model: Model, request: InferenceRequest, deadline: float) -> Deferred[InferenceRequest]:
         hook = model.preprocess
@@ -299,5 +333,5 @@ class ModelServer:
 def _run_hook(hook: Callable[[Mapping[str, Array]], Mapping[str, Any]], values: Mapping[str, Array]) -> Mapping[str, Any]:
     try:
         return hook(values)
-    except Exception as err:  # a hook is the model's own code
+    except (Exception, SystemExit) as err:  # a hook is the model's own code
         raise model_error(err) from err

@@ -66,7 +66,7 @@ class Router:
         for route, pattern in self._fast:
             if len(pattern) == len(segments) and route.method == method:
                 pairs = list(zip(pattern, segments, strict=True))
-                if all(want == have or (want.startswith("{") and have) for want, have in pairs):
+                if all(want == have or (want.startswith("{") and _is_segment(have)) for want, have in pairs):
                     return route, {want[1:-1]: unquote(have) for want, have in pairs if want.startswith("{")}
         return None
 
@@ -80,6 +80,11 @@ class Router:
     def _answered(self, reply: Reply, route: Route, call: Call, send: Callable[[Reply], Sent]) -> Sent:
         self.journal.answered(route.pattern, reply.model, reply.status, call.began, call)
         return send(with_request_id(reply, call.head.headers))
+
+
+def _is_segment(text: str) -> bool:
+    """Whether `text` may stand for a captured segment: not empty, and one segment once it is decoded, as Klein has it."""
+    return bool(text) and "/" not in unquote(text)
 
 
 def with_request_id(reply: Reply, headers: Headers) -> Reply:

@@ -74,7 +74,7 @@ def load_model(definition: ModelDefinition, settings: ModelSettings, progress: P
         if settings.warmup:
             _warm_up(checked, settings.max_batch_size, progress)
         return checked
-    except Exception as err:  # whatever a model's own code raises is the reason that it cannot be served
+    except (Exception, SystemExit) as err:  # whatever a model's own code raises is the reason that it cannot be served
         reason = str(err) if isinstance(err, BatcherError) else f"{type(err).__name__}: {err}"
         raise ModelLoadError(f"{title}: {reason}") from err
 

@@ -110,12 +110,13 @@ class Delay:
         if oldest is None or worker.held >= worker.places:
             return NOTHING
         size, until = self.max_batch_size, oldest.arrival + self._max_delay
+        if now >= until:  # it is overtaken by none, not even in the second place
+            fits = _has_place(queue, worker, oldest.group, size)
+            return _take(queue, oldest.group, size, now, cost, "waited") if fits else NOTHING
         full = queue.group_of_at_least(size)
-        if worker.held or (full is not None and now < until):
-            return NOTHING if full is None else _take(queue, full, size, now, cost, "full")
-        if now >= until:
-            return _take(queue, oldest.group, size, now, cost, "waited")
-        return self._wait(queue, worker, until, now, cost)
+        if full is not None:
+            return _take(queue, full, size, now, cost, "full")
+        return NOTHING if worker.held else self._wait(queue, worker, until, now, cost)
 
     def _wait(self, queue: BatchQueue, worker: WorkerState, until: float, now: float, cost: Cost) -> Decision:
         for size in self._preferred:

@@ -28,9 +28,10 @@ def klein_app(router: Router) -> Klein:
 
     def unrouted(request: Any, failure: Failure) -> bytes:
         error = _routing_error(request, failure)
-        headers = _headers(request)
-        router.journal.answered("", "", error.http_status, router.journal.seconds())
-        return _write(with_request_id(failure_reply(error, headers), headers), request)
+        head = _call_head(request, {})
+        began = router.journal.seconds()
+        router.journal.answered("", "", error.http_status, began, Call(head, b"", began))
+        return _write(with_request_id(failure_reply(error, head.headers), head.headers), request)
 
     app.handle_errors(HTTPException)(unrouted)
     return app
@@ -45,18 +46,22 @@ def klein_site(router: Router) -> Site:
 
 def _handler(router: Router, route: Route) -> Callable[..., Deferred[bytes]]:
     def handle(request: Any, **arguments: str) -> Deferred[bytes]:
-        head = CallHead(
-            method=request.method.decode("latin-1"),
-            path=request.path.decode("latin-1"),
-            arguments=arguments,
-            query=request.uri.partition(b"?")[2].decode("latin-1"),
-            headers=_headers(request),
-            peer=_peer(request),
-        )
+        head = _call_head(request, arguments)
         call = Call(head, request.content.read(), router.journal.seconds())
         return router.answer(route, call, partial(_write, request=request))
 
     return handle
+
+
+def _call_head(request: Any, arguments: dict[str, str]) -> CallHead:
+    return CallHead(
+        method=request.method.decode("latin-1"),
+        path=request.path.decode("latin-1"),
+        arguments=arguments,
+        query=request.uri.partition(b"?")[2].decode("latin-1"),
+        headers=_headers(request),
+        peer=_peer(request),
+    )
 
 
 def _write(reply: Reply, request: Any) -> bytes:

@@ -25,11 +25,12 @@ from twisted.python.failure import Failure
 from batcher.endpoints.call import Call, CallHead
 from batcher.endpoints.failures import failure_reply
 from batcher.endpoints.routing import Route, with_request_id
-from batcher.errors import BatcherError, Draining, Unavailable
+from batcher.errors import BatcherError, Draining, MalformedHttp, Unavailable
 from batcher.web.exchange import Exchange
 from batcher.web.klein_channel import KleinChannel
-from batcher.web.reader import Event, Phase, Refusal, Request, RequestHead, RequestReader
+from batcher.web.reader import Continue, Event, Phase, Refusal, Request, RequestHead, RequestReader
 from batcher.web.rendering import CONTINUE, PREFIX
+from batcher.web.target import split_target
 from batcher.web.transport import Transport
 
 if TYPE_CHECKING:
@@ -61,14 +62,16 @@ class Connection:
         self._front = front
         self._reader = RequestReader(front.limits, front.seconds, front.is_stopping)
         self._exchanges: deque[Exchange] = deque()
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[Request | Refusal] = deque()
         self._transport: Transport
         self._since = front.seconds()  # when the present wait (for a request, for the client to read or go) began
         self._served = False
         self._prefix_sent = False
         self._continue_due = False
+        self._advancing = False
         self._ended = False
         self._paused = False
+        self._paused_at = 0.0
         self._blocked = False
         self._closing = False
         self._lingering = False
@@ -153,43 +156,63 @@ class Connection:
     def connection_header(self, exchange: Exchange) -> bytes:
         """Return the `Connection` header for the answer of `exchange`, which closes the connection if it says so."""
         request = exchange.request
-        if isinstance(request, Refusal) or not request.head.keep_alive or (self._front.stopping and self._is_last(exchange)):
+        if (
+            exchange.closes
+            or isinstance(request, Refusal)
+            or not request.head.keep_alive
+            or (self._front.stopping and self._is_last(exchange))
+        ):
             exchange.closes = True
             return b"close"
         return b"keep-alive" if request.head.old else b""
 
     def advance(self) -> None:
         """Send what is complete, start on what waits, close if nothing more can come."""
-        while self._exchanges and self._exchanges[0].done:
-            finished = self._exchanges.popleft()
-            if finished.closes:
-                self._finish(isinstance(finished.request, Refusal))
-                return
-            if self._exchanges:
-                self._flush(self._exchanges[0])
-        if not self._exchanges and self._continue_due:
-            self._continue_due = False
-            self._transport.write(CONTINUE)
-        while self._waiting and len(self._exchanges) < self._front.limits.pipelined:
-            self._dispatch(self._waiting.popleft())
-        if not self._exchanges:
+        if self._advancing:
+            return  # an answer that was ready at once: the loop below, further up on the stack, sees it
+        self._advancing = True
+        while self._step():
+            pass
+        self._advancing = False
+        if not self._exchanges and not self._closing:
             self._since = self._front.seconds()
             if self._ended:
                 self._finish(linger=False)
         self._balance()
 
+    def _step(self) -> bool:
+        """Take one step of `advance`; return whether there was one to take."""
+        if self._exchanges and self._exchanges[0].done:
+            finished = self._exchanges.popleft()
+            if finished.closes:
+                self._finish(isinstance(finished.request, Refusal))
+            elif self._exchanges:
+                self._flush(self._exchanges[0])
+            return True
+        if not self._exchanges and self._continue_due:
+            self._continue_due = False
+            self._transport.write(CONTINUE)
+        if self._waiting and len(self._exchanges) < self._front.limits.pipelined:
+            self._start(self._waiting.popleft())
+            return True
+        return False
+
     # What the front's sweep calls.
 
     def check(self, now: float) -> None:
         """Close, refuse or cut off a client that takes too long."""
-        if self._closing or self._blocked:
-            if self._is_stalled(now):
+        unsent = self._transport.get_write_buffer_size()
+        if unsent != self._unsent:
+            self._unsent, self._since = unsent, now  # it reads, however slowly
+        waited = now - self._since
+        if self._closing or self._blocked or (self._lingering and unsent):
+            if waited > self._front.limits.write_timeout:
                 self._transport.abort()
         elif self._lingering:
-            if now - self._since > LINGER:
+            if waited > LINGER:
                 self._transport.abort()
         elif self._reader.phase in (Phase.HEAD, Phase.BODY):
-            refusal = self._reader.timed_out(now)
+            refusal = None if self._paused else self._reader.timed_out(now)
             if refusal is not None:
                 self._take(refusal)
         elif not self._exchanges and self._is_idle_too_long(now):
@@ -211,26 +234,26 @@ class Connection:
             return now - max(self._since, self._front.stopping_since) > DRAIN_GRACE
         return now - self._since > (limits.idle_timeout if self._served else limits.header_timeout)
 
-    def _is_stalled(self, now: float) -> bool:
-        """Whether nothing of what waits to be sent has gone for too long."""
-        unsent = self._transport.get_write_buffer_size()
-        if unsent != self._unsent:
-            self._unsent, self._since = unsent, now
-        return now - self._since > self._front.limits.write_timeout
-
     def _take(self, event: Event) -> None:
-        if isinstance(event, Request):
-            self._served = True
-            if self._waiting or len(self._exchanges) >= self._front.limits.pipelined:
-                self._waiting.append(event)
-            else:
-                self._dispatch(event)
-        elif isinstance(event, Refusal):
-            self._refuse(event)
-        elif self._exchanges:
-            self._continue_due = True
+        if isinstance(event, Continue):
+            self._continue_due = True  # not before the answers that are due, nor once the body is here
+            if not self._exchanges:
+                self._step()
+            return
+        self._continue_due = False
+        self._served = True
+        if self._waiting or len(self._exchanges) >= self._front.limits.pipelined:
+            self._waiting.append(event)
         else:
-            self._transport.write(CONTINUE)
+            self._start(event)
+
+    def _start(self, event: Request | Refusal) -> None:
+        if isinstance(event, Request):
+            self._dispatch(event)
+        else:
+            exchange = Exchange(self, event)
+            self._exchanges.append(exchange)
+            self._answer_error(exchange, event.error)
 
     def _dispatch(self, request: Request) -> None:
         exchange = Exchange(self, request)
@@ -238,6 +261,8 @@ class Connection:
         found = request.head.found or self._find(request.head)
         if request.late:
             self._answer_error(exchange, Draining("the server is being stopped and takes no more requests", retry_after=5))
+        elif isinstance(found, MalformedHttp):
+            self._answer_error(exchange, found)
         elif isinstance(found, Found):
             call = Call(found.head, request.body, request.began)
             exchange.deferred = self._front.router.answer(found.route, call, exchange.reply).addErrback(self._broken)
@@ -246,7 +271,11 @@ class Connection:
             exchange.channel.handle(request)
 
     def _find(self, head: RequestHead) -> object:
-        path, _, query = head.target.decode("latin-1").partition("?")
+        try:
+            path, query = split_target(head.target)
+        except MalformedHttp as err:
+            head.found = err
+            return err
         match = self._front.router.match(head.method, path)
         if match is None:
             head.found = KLEIN
@@ -255,15 +284,12 @@ class Connection:
             head.found = Found(route, CallHead(head.method, path, arguments, query, head.headers, self.peer))
         return head.found
 
-    def _refuse(self, refusal: Refusal) -> None:
-        exchange = Exchange(self, refusal)
-        self._exchanges.append(exchange)
-        self._answer_error(exchange, refusal.error)
-
     def _answer_error(self, exchange: Exchange, error: BatcherError) -> None:
         headers, began = exchange.request.headers, exchange.request.began
         self._front.router.journal.answered("", "", error.http_status, began)
-        exchange.reply(with_request_id(failure_reply(error, headers), headers))
+        reply = with_request_id(failure_reply(error, headers), headers)
+        is_head = isinstance(exchange.request, Request) and exchange.request.head.method == "HEAD"
+        exchange.reply(reply._replace(body=b"") if is_head else reply)
 
     def _broken(self, failure: Failure) -> None:
         if failure.check(CancelledError):
@@ -309,6 +335,8 @@ class Connection:
         if pause is not self._paused and not self._closing and not self._ended:
             self._paused = pause
             if pause:
+                self._paused_at = self._front.seconds()
                 self._transport.pause_reading()
             else:
+                self._reader.since += self._front.seconds() - self._paused_at  # it could not have come in that time
                 self._transport.resume_reading()

@@ -15,6 +15,7 @@ from twisted.web.server import Site
 
 from batcher.web.reader import Request
 from batcher.web.rendering import PREFIX
+from batcher.web.target import origin_form
 
 if TYPE_CHECKING:
     from batcher.web.connection import Connection
@@ -52,10 +53,15 @@ class KleinChannel:
         web.content = BytesIO(request.body)
         web.content.seek(0, 2)
         web.parseCookies()
-        web.requestReceived(request.head.method.encode(), request.head.target, b"HTTP/1.0" if request.head.old else b"HTTP/1.1")
+        web.requestReceived(
+            request.head.method.encode(), origin_form(request.head.target), b"HTTP/1.0" if request.head.old else b"HTTP/1.1"
+        )
 
     def connection_lost(self, reason: Failure) -> None:
         """Tell the request that its client is gone."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.stopProducing()
         if self._request is not None:
             self._request.connectionLost(reason)
             self._request = None
@@ -81,6 +87,8 @@ class KleinChannel:
             if name.lower() not in _HOP_BY_HOP
             for value in values
         ]
+        if isinstance(self._exchange.request, Request) and self._exchange.request.head.old:
+            self._exchange.closes = not headers.hasHeader(b"Content-Length")  # nothing else would tell where it ends
         connection = self._connection.connection_header(self._exchange)
         if connection:
             lines.append(b"Connection: %b\r\n" % connection)

@@ -13,6 +13,7 @@ messages and would say the same.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
@@ -91,6 +92,8 @@ class Refusal(NamedTuple):
 
 Event = Request | Continue | Refusal
 
+_HOST = re.compile(rb"((\[[0-9A-Fa-f:.]+\]|[\w-]{1,63}(\.[\w-]{1,63})*\.?)(:\d{0,5})?)?", re.ASCII)
+
 _LONG_WAY = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
 """Headers of requests that are parsed each time: their bodies are not as long as their bytes, or they want more."""
 
@@ -116,15 +119,15 @@ class RequestReader:
         self._events: list[Event] = []
         self.phase = Phase.IDLE
         self.began = 0.0
-        self.body_began = 0.0
+        self.since = 0.0  # when the present phase began, less the time in which we did not read
         self.body_bytes = 0
         self._late = False
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
         self._hosts = 0
         self._head_bytes = 0
-        self._raw_head_bytes = 0
-        self._body: list[bytes] = []
+        self._silent_bytes = 0
+        self._body: bytes | bytearray = b""
         self._decoder: BodyDecoder | None = None
         self._upgrading = False
         self._repeated_bytes = b""
@@ -144,15 +147,15 @@ class RequestReader:
 
     def _parse(self, data: bytes) -> list[Event]:
         self._events = []
-        if self.phase is Phase.HEAD:
-            self._raw_head_bytes += len(data)
+        if self.phase is Phase.HEAD or self.phase is Phase.BODY:
+            self._silent_bytes += len(data)
         try:
             self._feed_parser(data)
         except HttpParserInvalidMethodError:
             self._refuse(MalformedHttp("expected an HTTP request; got an unknown method or something else than HTTP"))
         except HttpParserError as err:
             self._refuse(MalformedHttp(f"expected a well-formed HTTP/1.1 request; got one that is not: {err}"))
-        if self.phase is Phase.HEAD and self._raw_head_bytes > self._limits.header + self._limits.uri:
+        if self._silent_bytes > self._limits.header + self._limits.uri and self.phase in (Phase.HEAD, Phase.BODY):
             self._refuse(self._header_error())
         events, self._events = self._events, []
         return events
@@ -160,12 +163,12 @@ class RequestReader:
     def timed_out(self, now: float) -> Refusal | None:
         """Return the refusal of a request that comes too slowly, once; None otherwise."""
         limits = self._limits
-        if self.phase is Phase.HEAD and now - self.began > limits.header_timeout:
+        if self.phase is Phase.HEAD and now - self.since > limits.header_timeout:
             error = RequestTimeout(f"expected the whole head within {limits.header_timeout:g} s; got a part of it")
-        elif self.phase is Phase.BODY and now - self.body_began > limits.body_timeout + self.body_bytes / limits.body_rate:
+        elif self.phase is Phase.BODY and now - self.since > limits.body_timeout + self.body_bytes / limits.body_rate:
             error = RequestTimeout(
                 f"expected a body within {limits.body_timeout:g} s or at {limits.body_rate} bytes/s; "
-                f"got {self.body_bytes} bytes in {now - self.body_began:.0f} s",
+                f"got {self.body_bytes} bytes in {now - self.since:.0f} s",
             )
         else:
             return None
@@ -182,14 +185,14 @@ class RequestReader:
         if self.phase is Phase.CLOSED:
             return
         self.phase = Phase.HEAD
-        self.began = self._seconds()
+        self.began = self.since = self._seconds()
         self._late = self._stopping()
         self._target = b""
         self._headers = {}
         self._hosts = 0
         self._head_bytes = 0
-        self._raw_head_bytes = 0  # counts from the next piece on: where in this one the head began is not known
-        self._body = []
+        self._silent_bytes = 0  # counts from the next piece on: where in this one the head began is not known
+        self._body = b""
         self.body_bytes = 0
         self._decoder = None
 
@@ -207,7 +210,7 @@ class RequestReader:
         if self._head_bytes > self._limits.header:
             self._refuse(self._header_error())
             return
-        key = name.lower()
+        key, value = name.lower(), value.strip(b" \t")
         self._hosts += key == b"host"
         previous = self._headers.get(key)
         self._headers[key] = value if previous is None else b"%b, %b" % (previous, value)
@@ -220,7 +223,7 @@ class RequestReader:
             self._upgrading = True
             return
         self.phase = Phase.BODY
-        self.body_began = self._seconds()
+        self.since = self._seconds()
         error = self._head_error()
         if error is not None:
             self._refuse(error)
@@ -229,6 +232,7 @@ class RequestReader:
         """Take a piece of the body."""
         if self.phase is not Phase.BODY:
             return
+        self._silent_bytes = 0
         self.body_bytes += len(piece)
         if self._decoder is not None:
             try:
@@ -236,7 +240,11 @@ class RequestReader:
             except BatcherError as err:
                 self._refuse(err)
                 return
-        self._body.append(piece)
+        if self._body:
+            self._body = self._body if isinstance(self._body, bytearray) else bytearray(self._body)
+            self._body += piece
+        else:
+            self._body = piece
 
     def on_message_complete(self) -> None:
         """Finish the request."""
@@ -250,8 +258,7 @@ class RequestReader:
                 return
         keep_alive = self._parser.should_keep_alive()
         self.phase = Phase.IDLE if keep_alive else Phase.CLOSED
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body = []
+        body, self._body = bytes(self._body), b""
         method, old = self._parser.get_method().decode("latin-1"), self._parser.get_http_version() == "1.0"
         head = RequestHead(method, self._target, self._headers, keep_alive, old)
         self._events.append(Request(head, body, self.began, self._late))
@@ -297,7 +304,12 @@ class RequestReader:
         return line + b"".join(fields) + b"\r\n"
 
     def _head_error(self) -> BatcherError | None:
-        headers, old = self._headers, self._parser.get_http_version() == "1.0"
+        headers, version = self._headers, self._parser.get_http_version()
+        old = version == "1.0"
+        if version not in ("1.0", "1.1"):
+            return MalformedHttp(f"expected HTTP/1.1 or HTTP/1.0; got HTTP/{version}")
+        if not _HOST.fullmatch(headers.get(b"host", b"")):
+            return MalformedHttp(f"Host: expected a name or an address, with or without a port; got {headers[b'host']!r:.80}")
         if not old and self._hosts != 1:
             return MalformedHttp(f"expected exactly one Host header; got {self._hosts}")
         if self._parser.get_method() == b"CONNECT":
@@ -327,5 +339,5 @@ class RequestReader:
         if self.phase is not Phase.CLOSED:
             began = self.began if self.phase is not Phase.IDLE else self._seconds()
             self.phase = Phase.CLOSED
-            self._body = []
+            self._body = b""
             self._events.append(Refusal(error, self._headers, began))

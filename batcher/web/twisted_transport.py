@@ -20,10 +20,14 @@ class TwistedTransport:
         """Wrap `transport`."""
         self._transport = transport
         self.write = transport.write
-        self.close = transport.loseConnection
         self.abort = transport.abortConnection
         self.pause_reading = transport.pauseProducing
         self.resume_reading = transport.resumeProducing
+
+    def close(self) -> None:
+        """Close once everything is sent."""
+        self._transport.unregisterProducer()  # it has nothing more, and would hold up the closing
+        self._transport.loseConnection()
 
     def can_write_eof(self) -> bool:
         """Whether the transport can end its sending side alone."""

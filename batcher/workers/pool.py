@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from batcher.errors import DeadlineExceeded, QueueFull
+from batcher.errors import DeadlineExceeded, Draining, QueueFull
 from batcher.workers.protocol import CallFromThread
 
 Result = TypeVar("Result")
@@ -48,6 +48,7 @@ class CpuPool:
         self._clock = clock
         self._unanswered: set[_Task[Any]] = set()
         self._timer: IDelayedCall | None = None
+        self._stopped = False
         self.tasks = 0
         self.nbytes = 0
 
@@ -59,7 +60,10 @@ class CpuPool:
 
         Raises:
             QueueFull: too many tasks or bytes are here already.
+            Draining: the pool was stopped.
         """
+        if self._stopped:
+            raise Draining("the server is being stopped and takes no more requests")
         full = self.tasks >= self._max_tasks or (self.tasks and self.nbytes + nbytes > self._max_bytes)
         if full:
             raise QueueFull(
@@ -76,8 +80,13 @@ class CpuPool:
         return task.deferred
 
     def stop(self) -> None:
-        """Drop what waits; what runs ends on its own. Reactor thread."""
+        """Give up what is here; what runs ends on its own. Reactor thread."""
+        self._stopped = True
         self._executor.shutdown(wait=False, cancel_futures=True)
+        for task in list(self._unanswered):
+            if task in self._unanswered:
+                self._give_up(task)
+                task.deferred.errback(Draining("the server was stopped before the request was prepared"))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -93,9 +102,7 @@ class CpuPool:
         if task not in self._unanswered:
             return
         self._unanswered.discard(task)
-        if task.future.cancelled():
-            task.deferred.errback(QueueFull("the CPU pool was stopped before the request's turn came"))
-        elif (error := task.future.exception()) is not None:
+        if (error := task.future.exception()) is not None:
             task.deferred.errback(error)
         else:
             task.deferred.callback(task.future.result())

@@ -1,0 +1,35 @@
+"""The target of a request: a path and a query, in origin form or in absolute form."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_to_bytes
+
+from batcher.errors import MalformedHttp
+
+_ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+
+
+def split_target(target: bytes) -> tuple[str, str]:
+    """Return the path of `target` as it was sent, and its query.
+
+    Raises:
+        MalformedHttp: it is in another form, as `*` is, or its path is not UTF-8 once percent-decoded.
+    """
+    path, _, query = origin_form(target).partition(b"?")
+    try:
+        unquote_to_bytes(path).decode()
+    except UnicodeDecodeError as err:
+        raise MalformedHttp(f"expected a path in UTF-8, percent-encoded; got {path!r:.200}") from err
+    return path.decode(), query.decode("latin-1")
+
+
+def origin_form(target: bytes) -> bytes:
+    """Return `target` without scheme and authority. Raises MalformedHttp if there is no path in it."""
+    if target.startswith(b"/"):
+        return target
+    found = _ABSOLUTE.match(target)
+    if found is None:
+        raise MalformedHttp(f"expected a target that begins with /; got {target!r:.200}")
+    rest = target[found.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
