@@ -79,12 +79,18 @@ class Pending(Part):
         """Whether `part`, which has left the queue, has not come back."""
         return self._results is None or self._results[self.parts.index(part)] is None
 
+    def finish(self) -> None:
+        """Be answered: nothing of the request is held on to any more."""
+        self.finished = True
+        self._pieces = ()
+        self._results = []
+
     def response(self, version: str) -> InferenceResponse:
         """Return the whole answer, put together again in the order of its rows."""
         results = [rows for rows in self._results or () if rows is not None]
         outputs = results[0]
         if len(results) > 1:
-            outputs = {name: _joined(name, [rows[name] for rows in results]) for name in outputs}
+            outputs = _joined(results)
         timing = Timing(self.queue, self.compute, self.batch_size)
         return InferenceResponse(self.request.model, version, outputs, timing)
 
@@ -96,14 +102,18 @@ class Pending(Part):
         self._cancelled(self)
 
 
-def _joined(name: str, pieces: list[Array]) -> Array:
-    try:
-        return np.concatenate(pieces)
-    except ValueError as err:
-        shapes = ", ".join(sorted({shape_text(piece.shape[1:]) for piece in pieces}))
-        raise ModelContractError(
-            f"output {name!r}: expected rows of one shape for one request; got {shapes} from the batches it was cut into",
-        ) from err
+def _joined(results: list[Mapping[str, Array]]) -> dict[str, Array]:
+    names = list(results[0])
+    joined = {}
+    for name in names:
+        pieces = [rows[name] for rows in results if name in rows]
+        if len(pieces) < len(results) or len({piece.shape[1:] for piece in pieces}) > 1:
+            shapes = ", ".join(sorted({shape_text(piece.shape[1:]) for piece in pieces}))
+            raise ModelContractError(
+                f"output {name!r}: expected rows of one shape in each batch that the request was cut into; got {shapes}",
+            )
+        joined[name] = np.concatenate(pieces)
+    return joined
 
 
 def owner(part: Part) -> Pending:
@@ -120,6 +130,15 @@ def model_error(error: BaseException) -> BatcherError:
     told = ModelError(f"the model failed: {type(error).__name__}: {error}")
     told.__cause__ = error
     return told
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """Return `error` without the stacks it came through, which would keep a whole batch alive."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def nbytes_of(arrays: Mapping[str, Array]) -> int:

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 
 from batcher.errors import BatcherError, DeadlineExceeded, Draining, QueueFull, TooLarge
 from batcher.metrics import ModelMetrics
-from batcher.pending import Pending, model_error, nbytes_of, owner
+from batcher.pending import Pending, model_error, nbytes_of, owner, without_frames
 from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.policy import Cost, Policy, Take, WaitUntil, WorkerState, no_cost
@@ -170,13 +170,13 @@ class BatchScheduler:
         self._metrics.model_time.observe(outcome.compute)
         if outcome.error is not None:
             self._metrics.failed_batches += 1
-            error = model_error(outcome.error)
             _log.error(
                 "model {model}: a batch of {rows} rows failed\n{trace}",
                 model="/".join(self._metrics.labels),
                 rows=batch.rows,
                 trace="".join(format_exception(outcome.error)),
             )
+            error = model_error(without_frames(outcome.error))
             for part in batch.parts:
                 self._fail(owner(part), error)
         else:
@@ -281,12 +281,12 @@ class BatchScheduler:
         for part, result in zip(batch.parts, outcome.results, strict=True):
             pending = owner(part)
             if not pending.finished and pending.receive(part, result, started - part.arrival, compute, rows):
-                self._finish(pending)
                 try:
                     answer = pending.response(version)
                 except BatcherError as err:
-                    pending.deferred.errback(err)
+                    self._fail(pending, err)
                 else:
+                    self._finish(pending)
                     pending.deferred.callback(answer)
 
     def _fail(self, pending: Pending, error: BatcherError) -> None:
@@ -322,7 +322,7 @@ class BatchScheduler:
         return queued > 0
 
     def _finish(self, pending: Pending) -> None:
-        pending.finished = True
+        pending.finish()
         self.pending -= 1
 
     def _check_drained(self) -> None:

@@ -269,11 +269,14 @@ class ModelServer:
         if deadline is None:
             deadline = self.deadline(served)
             request = request._replace(parameters=request.parameters._replace(deadline=deadline))
+        prepared = self._preprocessed(model, request, deadline)
         self._in_hooks += 1
-        answer = self._preprocessed(model, request, deadline).addCallback(served.scheduler.submit)
-        return answer.addCallback(self._postprocessed, model, deadline).addBoth(self._out_of_hooks)
+        submitted = prepared.addCallback(served.scheduler.submit)
+        answer: Deferred[InferenceResponse] = submitted.addCallback(self._postprocessed, model, deadline)
+        answer.addBoth(self._out_of_hooks)
+        return answer
 
-    def _out_of_hooks(self, result: InferenceResponse | Failure) -> InferenceResponse | Failure:
+    def _out_of_hooks(self, result: Result) -> Result:
         self._in_hooks -= 1
         if self._in_hooks == 0:
             waiting, self._hooks_done = self._hooks_done, []

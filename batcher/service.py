@@ -121,7 +121,7 @@ class BatcherService(MultiService):
         journal = Journal(reactor, self.server.metrics, write_access_line if settings.access_log else None)
         router = Router(routes(self.server, settings), journal, settings.expose_model_errors)
         limits = Limits.from_settings(settings)
-        self.front = Front(router, klein_site(router), limits, reactor, self.server.metrics)
+        self.front = Front(router, klein_site(router, limits.body), limits, reactor, self.server.metrics)
 
     def startService(self) -> None:
         """Listen, then load every model; `ready` tells how that went."""

@@ -2,14 +2,15 @@
 
 Such an archive is mostly raw weights and JSON, but its reader falls back to unpickling some members, and evaluates the size
 expressions in the graph as Python. So unless a model is trusted, its archive is looked through first: pickled weights and
-constants, sample inputs that are more than tensors, and expressions beyond the arithmetic of sizes are refused.
+constants, sample inputs that are more than tensors, operators that are not torch's, and every string that is neither a name nor
+the arithmetic of sizes are refused.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,31 @@ from batcher.errors import ModelLoadError
 from batcher.models.torch_module import TorchModule
 
 _RAW_MEMBER = re.compile(r"data/(weights/weight_\d+|constants/tensor_\d+)|byteorder|archive_\w+|version|\.data/\w+")
-_JSON_MEMBER = re.compile(r"models/\w+\.json|data/(weights|constants)/\w+_config\.json")
+_CONFIG_MEMBER = re.compile(r"data/(weights|constants)/\w+_config\.json")
+_PROGRAM_MEMBER = re.compile(r"models/\w+\.json")
 _SAMPLE_MEMBER = re.compile(r"data/sample_inputs/\w+\.pt")
+
 _SIZES = (
     "Symbol Integer Rational Float Add Mul Pow Max Min Mod FloorDiv CleanDiv CeilDiv PythonMod ModularIndexing Eq Ne Lt Le "
     "Gt Ge And Or Not Where true false True False integer positive nonnegative real oo int_oo IntTrueDiv FloatTrueDiv "
     "PowByNatural ToFloat TruncToInt RoundToInt CeilToInt FloorToInt Identity"
 )
-_SIZE_EXPRESSION = re.compile(
-    rf"(\b({_SIZES.replace(' ', '|')}|[suz]\d+)\b|'[a-z]+\d+'|\b\d+(\.\d+)?\b|[-+*/%(),=<>!&|~\s])*",
-)
+_SIZE = rf"\b({_SIZES.replace(' ', '|')}|[suz]\d+)\b|'[a-z]+\d+'|\b\d{{1,18}}(\.\d{{1,18}})?\b|[-+/%(),=<>!&|~\s]|\*(?!\*)"
+_NAME = re.compile(r"[\w.:+-]*")
+_TEXT = {
+    "expr_str": re.compile(rf"({_SIZE})*"),
+    "as_expr": re.compile(rf"({_SIZE})*"),
+    "guards_code": re.compile(rf"({_SIZE}|L\['[\w.]+'\](\.size\(\)\[\d+\])?)*"),
+    "in_spec": re.compile(r'[][{}",:\s\w.]*'),
+    "out_spec": re.compile(r'[][{}",:\s\w.]*'),
+}
+"""What a string in the program may look like where it is more than a name: torch evaluates it, or resolves it to a type."""
+
+_NOTES = frozenset({"stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"})
+"""Strings that are kept for people alone."""
+
+_TREE_TYPES = frozenset({"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
+_OPERATORS = re.compile(r"torch\.ops(\.\w+)+|_operator\.\w+|math\.\w+|torch\.sym_\w+")
 
 
 class ExportModel(TorchModule):
@@ -56,19 +72,21 @@ def check_archive(path: Path) -> None:
     """
     try:
         with ZipFile(path) as archive:
-            for name in archive.namelist():
+            names = archive.namelist()
+            if len(set(names)) < len(names):
+                raise _refused(path.name, "two members of one name")
+            for name in names:
                 _check_member(name.partition("/")[2], archive, name)
     except BadZipFile as err:
         raise ModelLoadError(f"expected a .pt2 archive; got {path.name}, which is none: {err}") from err
 
 
 def _check_member(member: str, archive: ZipFile, name: str) -> None:
-    if _JSON_MEMBER.fullmatch(member):
-        for key, value in _items(json.loads(archive.read(name))):
-            if key == "use_pickle" and value:
-                raise _refused(member, "pickled weights")
-            if key in ("expr_str", "as_expr") and isinstance(value, str) and not _SIZE_EXPRESSION.fullmatch(value):
-                raise _refused(member, f"the expression {value!r:.60}")
+    if _PROGRAM_MEMBER.fullmatch(member):
+        _check_program(json.loads(archive.read(name)), "", member)
+    elif _CONFIG_MEMBER.fullmatch(member):
+        if any(payload.get("use_pickle") for payload in json.loads(archive.read(name)).get("config", {}).values()):
+            raise _refused(member, "pickled weights")
     elif _SAMPLE_MEMBER.fullmatch(member):
         try:
             torch.load(BytesIO(archive.read(name)), weights_only=True)
@@ -78,14 +96,44 @@ def _check_member(member: str, archive: ZipFile, name: str) -> None:
         raise _refused(member, "a member that may be a pickle")
 
 
-def _items(value: Any) -> Iterator[tuple[str, Any]]:
+def _check_program(value: Any, key: str, member: str) -> None:
+    """Walk through the program: every string is a name, unless its key says what else it may be."""
     if isinstance(value, dict):
-        for key, inner in value.items():
-            yield key, inner
-            yield from _items(inner)
+        for inner_key, inner in value.items():
+            if not (_NAME.fullmatch(inner_key) or _TEXT["expr_str"].fullmatch(inner_key)):  # ranges are given by expression
+                raise _refused(member, f"the name {inner_key!r:.60}")
+            if inner_key == "nodes":
+                _check_operators(inner, member)
+            if inner_key not in _NOTES:
+                _check_program(inner, inner_key, member)
     elif isinstance(value, list):
         for inner in value:
-            yield from _items(inner)
+            _check_program(inner, key, member)
+    elif isinstance(value, str):
+        if not _TEXT.get(key, _NAME).fullmatch(value):
+            raise _refused(member, f"{key} {value!r:.60}")
+        if key in ("in_spec", "out_spec"):
+            _check_tree(json.loads(value), member)
+
+
+def _check_operators(nodes: Any, member: str) -> None:
+    for node in nodes if isinstance(nodes, list) else []:
+        target = node.get("target", "")
+        if not _OPERATORS.fullmatch(target):
+            raise _refused(member, f"the operator {target!r:.60}")
+
+
+def _check_tree(value: Any, member: str) -> None:
+    """Check the layout of inputs or outputs: plain containers, whose types are resolved by name."""
+    if isinstance(value, list):
+        for inner in value:
+            _check_tree(inner, member)
+    elif isinstance(value, dict):
+        if not set(value) <= {"type", "context", "children_spec"} or value.get("type") not in (None, *_TREE_TYPES):
+            raise _refused(member, f"the container {value.get('type')!r:.60}")
+        _check_tree(value.get("children_spec", []), member)
+        if isinstance(value.get("context"), str) and not re.fullmatch(r'null|\[[\w", ]*\]', value["context"]):
+            raise _refused(member, f"the container {value['context']!r:.60}")
 
 
 def _refused(member: str, what: str) -> ModelLoadError:

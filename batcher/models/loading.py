@@ -101,18 +101,18 @@ def _warm_up(checked: CheckedModel, max_batch_size: int, progress: Progress) -> 
     if free:
         progress(f"warm-up skipped: no warmup_shape for the free axes of {', '.join(free)}")
         return
-    last: dict[str, Array] = {}
+    earlier: list[Array] = []
     shared = False
     sizes = warmup_sizes(max_batch_size)
-    for size in (*sizes, sizes[-1]):  # the largest twice, so that memory given twice is seen
+    for size in (*sizes, sizes[-1], sizes[-1]):  # the largest more than once, so that memory given again is seen
         progress(f"warming up, batch size {size}")
         try:
             outputs = checked.model.predict(_blank_inputs(checked.model, size))
             _check_warmup(checked, outputs, size)
-        except Exception as err:
+        except (Exception, SystemExit) as err:
             raise ModelLoadError(f"warm-up with batch size {size} failed: {type(err).__name__}: {err}") from err
-        shared = shared or any(np.may_share_memory(outputs[name], last[name]) for name in outputs if name in last)
-        last = outputs
+        shared = shared or any(np.may_share_memory(new, old) for new in outputs.values() for old in earlier)
+        earlier += outputs.values()
     checked.copies_outputs = shared
 
 

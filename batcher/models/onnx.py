@@ -9,6 +9,7 @@ import onnxruntime
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ModelSettings
+from batcher.errors import ModelLoadError
 from batcher.models.protocol import Arrays, Hook
 from batcher.spec import Array
 
@@ -23,6 +24,7 @@ class OnnxModel:
         """Remember what to load; nothing is read yet."""
         self.spec = definition.spec
         self._file = definition.file
+        self._must_run_on_cuda = settings.device.startswith("cuda")
         self._threads = settings.torch_threads
         self._outputs = [tensor.name for tensor in self.spec.outputs]
         self._session: Any = None
@@ -35,6 +37,8 @@ class OnnxModel:
         if device.startswith("cuda"):
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}))
         self._session = onnxruntime.InferenceSession(str(self._file), options, providers=providers)
+        if self._must_run_on_cuda and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise ModelLoadError(f"expected onnxruntime to run on {device}; this build of it offers the CPU alone")
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return fresh memory. Inference thread."""

@@ -104,7 +104,7 @@ def _module(definition: ModelDefinition, name: str) -> ModuleType:
     beside = definition.folder.joinpath(*name.split("."))
     if not (beside.with_suffix(".py").is_file() or beside.joinpath("__init__.py").is_file()):
         return import_module(name)
-    package = ModuleType(f"_batcher_model_{definition.spec.name}_{definition.spec.version}".replace(".", "_"))
+    package = ModuleType(f"_batcher_model_{definition.spec.name.encode().hex()}_{definition.spec.version}")
     package.__path__ = [str(definition.folder)]
     for stale in [key for key in list(sys.modules) if key == package.__name__ or key.startswith(f"{package.__name__}.")]:
         del sys.modules[stale]

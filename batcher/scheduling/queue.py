@@ -142,6 +142,8 @@ class BatchQueue:
 
     def take(self, parts: Sequence[Part]) -> None:
         """Take out `parts`, which `pack` returned: of one group, and each the first of its line. Charge their levels."""
+        if not parts:
+            return
         group = self._groups[parts[0].group]
         for part in parts:
             line, inner = self._levels[part.level], group.lines[part.level]

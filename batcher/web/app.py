@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any
 
 from klein import Klein
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from batcher.codecs.content_coding import body_decoder
 from batcher.endpoints.call import Call, CallHead, Reply
 from batcher.endpoints.failures import failure_reply
 from batcher.endpoints.routing import Route, Router, with_request_id
@@ -19,12 +20,12 @@ from batcher.errors import BatcherError, MalformedHttp, UnknownRoute
 from batcher.errors import MethodNotAllowed as MethodUnknown
 
 
-def klein_app(router: Router) -> Klein:
+def klein_app(router: Router, max_body: int) -> Klein:
     """Return a Klein application with every route of `router`; mount its `resource()` wherever twisted.web runs."""
     app = Klein()
     for route in router.routes:
         pattern = route.pattern.replace("{", "<").replace("}", ">")
-        app.route(pattern, methods=[route.method], endpoint=f"{route.method} {pattern}")(_handler(router, route))
+        app.route(pattern, methods=[route.method], endpoint=f"{route.method} {pattern}")(_handler(router, route, max_body))
 
     def unrouted(request: Any, failure: Failure) -> bytes:
         error = _routing_error(request, failure)
@@ -37,20 +38,34 @@ def klein_app(router: Router) -> Klein:
     return app
 
 
-def klein_site(router: Router) -> Site:
-    """Return a twisted.web site that answers every route."""
-    site = Site(klein_app(router).resource())
+def klein_site(router: Router, max_body: int) -> Site:
+    """Return a twisted.web site that answers every route, with bodies of at most `max_body` bytes."""
+    site = Site(klein_app(router, max_body).resource())
     site.displayTracebacks = False
     return site
 
 
-def _handler(router: Router, route: Route) -> Callable[..., Deferred[bytes]]:
+def _handler(router: Router, route: Route, max_body: int) -> Callable[..., Deferred[bytes]]:
     def handle(request: Any, **arguments: str) -> Deferred[bytes]:
         head = _call_head(request, arguments)
-        call = Call(head, request.content.read(), router.journal.seconds())
+        began = router.journal.seconds()
+        try:
+            call = Call(head, _body(request, head, max_body), began)
+        except BatcherError as err:
+            router.journal.answered(route.pattern, "", err.http_status, began, Call(head, b"", began))
+            return succeed(_write(with_request_id(failure_reply(err, head.headers), head.headers), request))
         return router.answer(route, call, partial(_write, request=request))
 
     return handle
+
+
+def _body(request: Any, head: CallHead, limit: int) -> bytes:
+    """Return the body without its coding, as the fast connection has it already when it hands a request over."""
+    decoder = body_decoder(head.header(b"content-encoding"), limit)
+    body = decoder.feed(request.content.read())
+    if head.headers.get(b"content-encoding"):
+        decoder.finish()
+    return body
 
 
 def _call_head(request: Any, arguments: dict[str, str]) -> CallHead:

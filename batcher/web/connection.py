@@ -25,12 +25,11 @@ from twisted.python.failure import Failure
 from batcher.endpoints.call import Call, CallHead
 from batcher.endpoints.failures import failure_reply
 from batcher.endpoints.routing import Route, with_request_id
-from batcher.errors import BatcherError, Draining, MalformedHttp, Unavailable
+from batcher.errors import BatcherError, Draining, Unavailable
 from batcher.web.exchange import Exchange
 from batcher.web.klein_channel import KleinChannel
 from batcher.web.reader import Continue, Event, Phase, Refusal, Request, RequestHead, RequestReader
 from batcher.web.rendering import CONTINUE, PREFIX
-from batcher.web.target import split_target
 from batcher.web.transport import Transport
 
 if TYPE_CHECKING:
@@ -156,12 +155,8 @@ class Connection:
     def connection_header(self, exchange: Exchange) -> bytes:
         """Return the `Connection` header for the answer of `exchange`, which closes the connection if it says so."""
         request = exchange.request
-        if (
-            exchange.closes
-            or isinstance(request, Refusal)
-            or not request.head.keep_alive
-            or (self._front.stopping and self._is_last(exchange))
-        ):
+        last = self._front.stopping and self._is_last(exchange)
+        if exchange.closes or last or isinstance(request, Refusal) or not request.head.keep_alive:
             exchange.closes = True
             return b"close"
         return b"keep-alive" if request.head.old else b""
@@ -228,6 +223,10 @@ class Connection:
         """Cut the client off."""
         self._transport.abort()
 
+    def close(self) -> None:
+        """End the connection with what is written already."""
+        self._finish(linger=False)
+
     def _is_idle_too_long(self, now: float) -> bool:
         limits = self._front.limits
         if self._front.stopping:
@@ -261,8 +260,6 @@ class Connection:
         found = request.head.found or self._find(request.head)
         if request.late:
             self._answer_error(exchange, Draining("the server is being stopped and takes no more requests", retry_after=5))
-        elif isinstance(found, MalformedHttp):
-            self._answer_error(exchange, found)
         elif isinstance(found, Found):
             call = Call(found.head, request.body, request.began)
             exchange.deferred = self._front.router.answer(found.route, call, exchange.reply).addErrback(self._broken)
@@ -271,17 +268,12 @@ class Connection:
             exchange.channel.handle(request)
 
     def _find(self, head: RequestHead) -> object:
-        try:
-            path, query = split_target(head.target)
-        except MalformedHttp as err:
-            head.found = err
-            return err
-        match = self._front.router.match(head.method, path)
+        match = self._front.router.match(head.method, head.path)
         if match is None:
             head.found = KLEIN
         else:
             route, arguments = match
-            head.found = Found(route, CallHead(head.method, path, arguments, query, head.headers, self.peer))
+            head.found = Found(route, CallHead(head.method, head.path, arguments, head.query, head.headers, self.peer))
         return head.found
 
     def _answer_error(self, exchange: Exchange, error: BatcherError) -> None:

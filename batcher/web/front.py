@@ -87,12 +87,12 @@ class Front:
         return emptied
 
     def stop(self) -> None:
-        """Cut off whoever is left."""
+        """Close every connection that is left, behind what is written already."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
         for connection in list(self._connections):
-            connection.abort()
+            connection.close()
 
     def _look(self) -> None:
         now = self._clock.seconds()

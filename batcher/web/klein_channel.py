@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from batcher.web.exchange import Exchange
 
 _HOP_BY_HOP = (b"connection",)
+_UNDONE = (b"content-encoding", b"content-length", b"transfer-encoding")
+"""Header fields that no longer say the truth about the body once it has been read."""
 
 
 class KleinChannel:
@@ -49,13 +51,13 @@ class KleinChannel:
         """Make a twisted.web request of `request` and let it be answered."""
         web = self._request = WebRequest(self, parsePOSTFormSubmission=False)
         for name, value in request.headers.items():
-            web.requestHeaders.addRawHeader(name, value)
+            if name not in _UNDONE:
+                web.requestHeaders.addRawHeader(name, value)
         web.content = BytesIO(request.body)
         web.content.seek(0, 2)
         web.parseCookies()
-        web.requestReceived(
-            request.head.method.encode(), origin_form(request.head.target), b"HTTP/1.0" if request.head.old else b"HTTP/1.1"
-        )
+        version = b"HTTP/1.0" if request.head.old else b"HTTP/1.1"
+        web.requestReceived(request.head.method.encode(), origin_form(request.head.target), version)
 
     def connection_lost(self, reason: Failure) -> None:
         """Tell the request that its client is gone."""

@@ -31,6 +31,7 @@ from batcher.errors import (
     UriTooLong,
 )
 from batcher.web.limits import Limits
+from batcher.web.target import split_target
 
 
 class RequestHead:
@@ -39,18 +40,24 @@ class RequestHead:
     Attributes:
         method: `GET`, `POST`, …
         target: as it was sent.
+        path: the path in it, as it was sent.
+        query: the query in it.
         headers: by lower-case name, repeated ones joined by commas.
         keep_alive: whether the connection may serve another one.
         old: whether it is HTTP/1.0.
         found: what the connection found out about its route, kept here for the next repetition.
     """
 
-    __slots__ = ("found", "headers", "keep_alive", "method", "old", "target")
+    __slots__ = ("found", "headers", "keep_alive", "method", "old", "path", "query", "target")
 
-    def __init__(self, method: str, target: bytes, headers: dict[bytes, bytes], keep_alive: bool, old: bool) -> None:
+    def __init__(
+        self, method: str, target: bytes, path: str, query: str, headers: dict[bytes, bytes], keep_alive: bool, old: bool
+    ) -> None:
         """Store the attributes; but for `found` they do not change."""
         self.method = method
         self.target = target
+        self.path = path
+        self.query = query
         self.headers = headers
         self.keep_alive = keep_alive
         self.old = old
@@ -123,6 +130,7 @@ class RequestReader:
         self.body_bytes = 0
         self._late = False
         self._target = b""
+        self._path = self._query = ""
         self._headers: dict[bytes, bytes] = {}
         self._hosts = 0
         self._head_bytes = 0
@@ -260,7 +268,7 @@ class RequestReader:
         self.phase = Phase.IDLE if keep_alive else Phase.CLOSED
         body, self._body = bytes(self._body), b""
         method, old = self._parser.get_method().decode("latin-1"), self._parser.get_http_version() == "1.0"
-        head = RequestHead(method, self._target, self._headers, keep_alive, old)
+        head = RequestHead(method, self._target, self._path, self._query, self._headers, keep_alive, old)
         self._events.append(Request(head, body, self.began, self._late))
 
     def _remember(self, data: bytes, event: Event) -> None:
@@ -306,14 +314,18 @@ class RequestReader:
     def _head_error(self) -> BatcherError | None:
         headers, version = self._headers, self._parser.get_http_version()
         old = version == "1.0"
-        if version not in ("1.0", "1.1"):
-            return MalformedHttp(f"expected HTTP/1.1 or HTTP/1.0; got HTTP/{version}")
-        if not _HOST.fullmatch(headers.get(b"host", b"")):
-            return MalformedHttp(f"Host: expected a name or an address, with or without a port; got {headers[b'host']!r:.80}")
-        if not old and self._hosts != 1:
-            return MalformedHttp(f"expected exactly one Host header; got {self._hosts}")
         if self._parser.get_method() == b"CONNECT":
             return MethodNotAllowed("expected a method that the route knows; got CONNECT", ("GET", "POST"))
+        if version not in ("1.0", "1.1"):
+            return MalformedHttp(f"expected HTTP/1.1 or HTTP/1.0; got HTTP/{version}")
+        if not old and self._hosts != 1:
+            return MalformedHttp(f"expected exactly one Host header; got {self._hosts}")
+        if not _HOST.fullmatch(headers.get(b"host", b"")):
+            return MalformedHttp(f"Host: expected a name or an address, with or without a port; got {headers[b'host']!r:.80}")
+        try:
+            self._path, self._query = split_target(self._target)
+        except MalformedHttp as err:
+            return err
         transfer = headers.get(b"transfer-encoding")
         if transfer is not None and transfer.strip().lower() != b"chunked":
             return UnsupportedTransferCoding(f"Transfer-Encoding: expected chunked; got {transfer.decode('latin-1')!r:.80}")

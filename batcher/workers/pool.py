@@ -80,14 +80,17 @@ class CpuPool:
         return task.deferred
 
     def stop(self) -> None:
-        """Give up what is here; what runs ends on its own. Reactor thread."""
+        """Give up what waits; what runs is finished, or answered by its deadline. Reactor thread."""
         self._stopped = True
         self._executor.shutdown(wait=False, cancel_futures=True)
         for task in list(self._unanswered):
-            if task in self._unanswered:
+            if task in self._unanswered and task.future.cancelled():
                 self._give_up(task)
                 task.deferred.errback(Draining("the server was stopped before the request was prepared"))
-        if self._timer is not None:
+        self._rest()
+
+    def _rest(self) -> None:
+        if not self._unanswered and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
@@ -102,6 +105,7 @@ class CpuPool:
         if task not in self._unanswered:
             return
         self._unanswered.discard(task)
+        self._rest()
         if (error := task.future.exception()) is not None:
             task.deferred.errback(error)
         else:

@@ -1,4 +1,4 @@
-"""This server's own routes over Klein on twisted.web alone, on the epoll reactor: what the fast connection is measured against."""
+"""The routes of this server over Klein on twisted.web alone, on the epoll reactor, to measure the fast connection by."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main() -> None:
     for name in CLASSES:
         server.add(load_model_definition(name, "1", MODELS / name / "1"), ModelSettings(torch_threads=1))
     router = Router(routes(server, settings), Journal(reactor, server.metrics))
-    reactor.listenTCP(int(sys.argv[1]), klein_site(router), interface="127.0.0.1")
+    reactor.listenTCP(int(sys.argv[1]), klein_site(router, settings.max_body_bytes), interface="127.0.0.1")
     reactor.run()
 
 

@@ -1,0 +1,256 @@
+"""`model.yaml`: what a model is, and how a wrong file is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from batcher.config.model_file import ModelDefinition, load_model_definition
+from batcher.errors import ConfigError
+from batcher.spec import ImageSpec, Labels
+
+ROOT = Path(__file__).parents[2]
+RIGHT = """\
+format: python
+class: net:Net
+inputs:
+  - name: x
+    dtype: FP32
+    shape: [4]
+outputs:
+  - name: y
+    dtype: FP32
+    shape: [2]
+"""
+Define = Callable[..., ModelDefinition]
+
+
+@pytest.fixture
+def define(tmp_path: Path) -> Define:
+    """Write `model.yaml` and empty files beside it, and read it."""
+
+    def write_and_read(text: str, *files: str) -> ModelDefinition:
+        folder = tmp_path / "m" / "3"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.yaml").write_text(text)
+        for file in files:
+            (folder / file).write_text("")
+        return load_model_definition("m", "3", folder)
+
+    return write_and_read
+
+
+def changed(old: str, new: str, text: str = RIGHT) -> str:
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+def with_image(image: str, shape: str = "[3, 8, 6]", dtype: str = "FP32") -> str:
+    return changed("FP32\n    shape: [4]", f"{dtype}\n    shape: {shape}\n    image: {image}")
+
+
+def test_the_digits_model_is_what_its_file_says() -> None:
+    definition = load_model_definition("digits", "1", ROOT / "models/digits/1")
+    (image,), (scores,) = definition.spec.inputs, definition.spec.outputs
+    assert (definition.format, definition.file.name, definition.spec.platform) == ("export", "model.pt2", "export")
+    assert image.describe() == "FP32[-1,1,8,8]"
+    assert image.image == ImageSpec("L", 8, 8)
+    assert scores.labels == Labels(tuple("0123456789"))
+
+
+def test_a_python_model_has_its_folder_class_and_weights(define: Define, tmp_path: Path) -> None:
+    definition = define(RIGHT + "weights: w.safetensors\n", "w.safetensors")
+    assert definition.entry == "net:Net"
+    assert definition.file == definition.folder == tmp_path / "m/3"
+    assert definition.weights == tmp_path / "m/3/w.safetensors"
+    assert (definition.spec.name, definition.spec.version) == ("m", "3")
+
+
+@pytest.mark.parametrize("fmt", ["torchscript", "export", "onnx"])
+def test_the_other_formats_have_a_file(define: Define, tmp_path: Path, fmt: str) -> None:
+    definition = define(changed("python\nclass: net:Net", f"{fmt}\nfile: net.bin"), "net.bin")
+    assert definition.file == tmp_path / "m/3/net.bin"
+    assert definition.format == fmt
+
+
+@pytest.mark.parametrize("dtype", ["FP32", "fp32", "float32", "Float32"])
+def test_a_dtype_is_named_either_way(define: Define, dtype: str) -> None:
+    assert define(changed("FP32", dtype)).spec.inputs[0].datatype.name == "FP32"
+
+
+def test_free_axes_scalars_and_warmup_sizes_are_kept(define: Define) -> None:
+    spec = define(changed("shape: [4]", "shape: [-1, 3]\n    warmup_shape: [7, 3]")).spec
+    assert (spec.inputs[0].shape, spec.inputs[0].warmup_shape) == ((-1, 3), (7, 3))
+    assert define(changed("shape: [4]", "shape: []")).spec.inputs[0].shape == ()
+
+
+@pytest.mark.parametrize(
+    ("shape", "mode", "height", "width", "first"),
+    [
+        ("[3, 8, 6]", "rgb", 8, 6, True),
+        ("[8, 6, 3]", "rgb", 8, 6, False),
+        ("[3, 8, 3]", "rgb", 8, 3, True),
+        ("[1, 8, 6]", "grey", 8, 6, True),
+        ("[8, 6, 1]", "grey", 8, 6, False),
+        ("[8, 6]", "grey", 8, 6, True),
+        ("[3, -1, -1]", "rgb", -1, -1, True),
+        ("[-1, -1]", "grey", -1, -1, True),
+    ],
+)
+def test_the_size_and_layout_of_a_picture_follow_from_the_shape(
+    define: Define, shape: str, mode: str, height: int, width: int, first: bool
+) -> None:
+    image = define(with_image(f"{{mode: {mode}}}", shape)).spec.inputs[0].image
+    assert image is not None
+    assert (image.height, image.width, image.channels_first) == (height, width, first)
+
+
+def test_pixels_of_an_integer_input_are_not_scaled_unless_it_is_said(define: Define) -> None:
+    plain = define(with_image("{mode: rgb}", dtype="UINT8")).spec.inputs[0].image
+    scaled = define(with_image("{mode: rgb, scale: 0.5}", dtype="UINT8")).spec.inputs[0].image
+    assert plain is not None
+    assert scaled is not None
+    assert (plain.scale, scaled.scale) == (1.0, 0.5)
+
+
+def test_scores_may_be_logits(define: Define) -> None:
+    spec = define(RIGHT + "    labels: [a, b]\n    scores: logit\n").spec
+    assert spec.outputs[0].labels == Labels(("a", "b"), logits=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "setting", "expected", "got"),
+    [
+        (changed("python", "pickle"), 1, "format", "'python', 'torchscript', 'export' or 'onnx'", "'pickle'"),
+        (changed("net:Net", "net.Net"), 2, "class", "module:Class|:", "'net.Net'"),
+        (changed("FP32", "floaty"), 5, "inputs.0.dtype", "one of BOOL, .*BYTES", "'floaty'"),
+        (changed("FP32", "32"), 5, "inputs.0.dtype", "one of BOOL, .*BYTES", "32"),
+        (changed("[4]", "[-2]"), 6, "inputs.0.shape.0", "-1", "-2"),
+        (changed("[4]", "[4.5]"), 6, "inputs.0.shape.0", "integer", "4.5"),
+        (changed("[4]", "[true]"), 6, "inputs.0.shape.0", "integer", "True"),
+        (changed("[4]", "4"), 6, "inputs.0.shape", "", "4"),
+        (changed("name: x", "name: ''"), 4, "inputs.0.name", "1 character", "''"),
+        (changed("name: x", "name: 5"), 4, "inputs.0.name", "string", "5"),
+        (RIGHT + "    labels: [1, b]\n", 11, "outputs.0.labels.0", "string", "1"),
+        (RIGHT + "    labels: [a, b]\n    scores: logits\n", 12, "outputs.0.scores", "'probability' or 'logit'", "'logits'"),
+        (with_image("{mode: rbg}"), 7, "inputs.0.image.mode", "'grey' or 'rgb'", "'rbg'"),
+        (with_image("{mode: rgb, std: [0]}"), 7, "inputs.0.image.std.0", "greater than 0", "0"),
+        (with_image("{mode: rgb, mean: x}"), 7, "inputs.0.image.mean", "", "'x'"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_file_line_setting_expected_and_got(
+    define: Define, text: str, line: int, setting: str, expected: str, got: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"(?m)^model\.yaml:{line}: {setting}: expected .*({expected}).*; got {got}$"):
+        define(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        (RIGHT + "    labels: [a, b, c]\n", 8, ["outputs.0", "labels", "[2]", "'a', 'b', 'c'"]),
+        (changed("shape: [2]", "shape: []\n    labels: [a]"), 8, ["outputs.0", "labels", "[]"]),
+        (with_image("{mode: rgb}", "[4]"), 4, ["inputs.0", "[3, height, width] or [height, width, 3]", "'shape': [4]"]),
+        (
+            with_image("{mode: grey}", "[3, 8, 8]"),
+            4,
+            ["inputs.0", "[1, height, width] or [height, width, 1]", "'shape': [3, 8, 8]"],
+        ),
+        (with_image("{mode: rgb}", "[8, 8]"), 4, ["inputs.0", "[3, height, width]", "'shape': [8, 8]"]),
+        (with_image("{mode: rgb, mean: [1, 2]}"), 4, ["inputs.0", "1 or 3 values of mean", "'mean': [1, 2]"]),
+        (with_image("{mode: rgb, std: [1, 2, 3, 4]}"), 4, ["inputs.0", "1 or 3 values", "of std"]),
+        (with_image("{mode: rgb}", dtype="INT64"), 4, ["inputs.0", "UINT8, FP16, FP32 or FP64", "INT64"]),
+        (changed("[4]", "[-1]\n    warmup_shape: [3, 3]"), 4, ["inputs.0", "warmup_shape", "[-1]", "[3, 3]"]),
+        (changed("[4]", "[-1, 5]\n    warmup_shape: [3, 4]"), 4, ["inputs.0", "warmup_shape", "[-1, 5]", "[3, 4]"]),
+    ],
+)
+def test_settings_of_a_tensor_that_do_not_fit_together_are_refused_with_its_line(
+    define: Define, text: str, line: int, words: list[str]
+) -> None:
+    with pytest.raises(ConfigError, match=rf"(?m)^model\.yaml:{line}: .*expected .*; got ") as refusal:
+        define(text)
+    assert all(word in str(refusal.value) for word in words), str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (changed("class: net:Net\n", ""), ["class: module:Class", "format python"]),
+        (changed("python\nclass: net:Net", "export"), ["`file`", "format export"]),
+        (changed("inputs:\n", "inputs:\n  - {name: x, dtype: FP32, shape: [1]}\n"), ["names that differ among inputs", "x"]),
+        (changed("outputs:\n", "outputs:\n  - {name: y, dtype: FP32, shape: [1]}\n"), ["names that differ", "outputs", "y"]),
+    ],
+)
+def test_a_file_whose_settings_do_not_fit_together_is_refused(define: Define, text: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"^model\.yaml.*expected .*; got ") as refusal:
+        define(text)
+    assert all(word in str(refusal.value) for word in words), str(refusal.value)
+
+
+@pytest.mark.parametrize("missing", ["format", "inputs", "outputs"])
+def test_a_setting_that_must_be_there_is_asked_for_by_name(define: Define, missing: str) -> None:
+    values: dict[str, Any] = yaml.safe_load(RIGHT)
+    del values[missing]
+    with pytest.raises(ConfigError, match=rf"(?m)^model\.yaml.*: {missing} is missing$"):
+        define(yaml.safe_dump(values))
+
+
+@pytest.mark.parametrize(
+    ("old", "line", "setting"),
+    [("name: x\n    ", 4, "inputs.0.name"), ("    dtype: FP32\n    shape: [2]\n", 8, "outputs.0.dtype")],
+)
+def test_a_setting_that_is_missing_in_a_tensor_has_the_tensors_line(define: Define, old: str, line: int, setting: str) -> None:
+    with pytest.raises(ConfigError, match=rf"(?m)^model\.yaml:{line}: {setting} is missing$"):
+        define(changed(old, ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (changed("class:", "clas:"), "model.yaml:2: unknown setting clas; did you mean class[?]"),
+        (changed("dtype:", "dtyp:"), "model.yaml:5: unknown setting inputs.0.dtyp; did you mean dtype[?]"),
+        (changed("shape: [2]", "shpe: [2]"), "model.yaml:10: unknown setting outputs.0.shpe; did you mean shape[?]"),
+        (with_image("{mod: rgb}"), "model.yaml:7: unknown setting inputs.0.image.mod; did you mean mode[?]"),
+        (
+            RIGHT + "zzzzzz: 1\n",
+            "model.yaml:11: unknown setting zzzzzz; known here: format, file, class, weights, inputs, outputs",
+        ),
+        (RIGHT + "format: onnx\n", "model.yaml:11: format is set twice"),
+        (changed("name: x\n", "name: x\n    name: z\n"), "model.yaml:5: inputs.0.name is set twice"),
+    ],
+)
+def test_an_unknown_or_repeated_setting_is_refused_and_the_nearest_one_suggested(
+    define: Define, text: str, complaint: str
+) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        define(text)
+
+
+@pytest.mark.parametrize(
+    "text", [changed("FP32", "floaty"), changed("[4]", "[-2]"), with_image("{mode: rbg}"), changed("dtype:", "dtyp:")]
+)
+def test_nothing_that_is_right_is_called_wrong(define: Define, text: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        define(text)
+    assert "at least 1 item" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "line"),
+    [
+        (changed("python\nclass: net:Net", "export\nfile: gone.pt2"), "gone.pt2", 2),
+        (RIGHT + "weights: gone.safetensors\n", "gone.safetensors", 11),
+    ],
+)
+def test_a_file_that_is_not_there_is_named_with_its_line(define: Define, text: str, file: str, line: int) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.yaml:{line}: .*expected a file '{file}' beside it; there is none"):
+        define(text)
+
+
+def test_a_missing_model_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.yaml: cannot be read"):
+        load_model_definition("m", "1", tmp_path)

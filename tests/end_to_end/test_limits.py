@@ -1,0 +1,182 @@
+"""Clients that send too much, too many at a time, or leave, over real sockets."""
+
+from __future__ import annotations
+
+import gzip
+import resource
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from tests.support.http_answers import Answer, parse_answers
+from tests.support.processes import Process, receive_all, started, until, write_model
+
+SLOW = """
+import time
+
+class Model:
+    def predict(self, inputs):
+        time.sleep(0.02)
+        return {"y": inputs["x"] * 2}
+"""
+ROW = np.ones(4, "<f4").tobytes()
+LIMIT = 1 << 20
+PATIENCE = 10.0
+CLIENTS = 1000
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the clients are all in this process
+    folder = tmp_path_factory.mktemp("limits")
+    write_model(folder / "models", "slow", SLOW)
+    settings = (f"model_repository={folder / 'models'}", f"max_body_bytes={LIMIT}", "max_connections=1500")
+    with started(folder, *(part for setting in settings for part in ("--set", setting))) as process:
+        yield process
+        assert "Traceback" not in process.errors
+
+
+def head(*fields: str) -> bytes:
+    lines = ["POST /predict HTTP/1.1", "Host: h", "Content-Type: application/octet-stream", *fields, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+REQUEST = head("Content-Length: 16") + ROW
+
+
+def endless() -> Iterator[bytes]:
+    yield head("Transfer-Encoding: chunked")
+    while True:
+        yield b"10000\r\n" + bytes(1 << 16) + b"\r\n"
+
+
+def declared() -> Iterator[bytes]:
+    yield head(f"Content-Length: {70 * MIB}")
+    for _ in range(70 * MIB >> 16):
+        yield bytes(1 << 16)
+
+
+def bomb() -> Iterator[bytes]:
+    body = gzip.compress(bytes(70 * MIB))
+    assert len(body) < LIMIT
+    yield head(f"Content-Length: {len(body)}", "Content-Encoding: gzip") + body
+
+
+def chunked_bomb() -> Iterator[bytes]:
+    body = gzip.compress(bytes(70 * MIB))
+    yield head("Transfer-Encoding: chunked", "Content-Encoding: gzip") + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+TOO_MUCH = [declared, endless, bomb, chunked_bomb]
+
+
+def send_and_listen(connection: socket.socket, pieces: Iterator[bytes]) -> bytes:
+    """Send `pieces` until an answer begins or they end, and return what came."""
+    connection.setblocking(False)
+    received = b""
+    for piece in pieces:
+        rest = piece
+        while rest and not received:
+            with suppress(BlockingIOError):
+                rest = rest[connection.send(rest) :]
+            with suppress(BlockingIOError):
+                received += connection.recv(1 << 16)
+        if received:
+            break
+    connection.settimeout(PATIENCE)
+    return received + receive_all(connection)
+
+
+def served(server: Process) -> Answer:
+    """Return the answer to a small request on a new connection."""
+    with server.connect() as connection:
+        connection.sendall(head("Content-Length: 16", "Connection: close") + ROW)
+        (answer,), rest = parse_answers(receive_all(connection), [], over=True)
+    assert rest == b""
+    return answer
+
+
+@pytest.mark.parametrize("pieces", TOO_MUCH)
+def test_a_body_over_the_limit_gets_413_while_it_is_sent_and_the_next_request_is_served(
+    server: Process, pieces: Callable[[], Iterator[bytes]]
+) -> None:
+    before = server.resident()
+    with server.connect() as connection:
+        (answer,), rest = parse_answers(send_and_listen(connection, pieces()), [], over=True)
+    assert (answer.status, answer.header("connection"), rest) == (413, "close", b"")
+    assert served(server).status == 200
+    assert server.resident() - before < 20 * MIB
+
+
+@pytest.mark.parametrize("pieces", [declared, endless])
+def test_who_sends_too_much_and_never_listens_is_cut_off(server: Process, pieces: Callable[[], Iterator[bytes]]) -> None:
+    before = server.resident()
+    began = time.monotonic()
+    with server.connect() as connection:
+        connection.settimeout(PATIENCE)
+        with suppress(ConnectionError):
+            for piece in pieces():
+                connection.sendall(piece)
+                assert time.monotonic() - began < PATIENCE, "it is never cut off"
+    assert served(server).status == 200
+    assert server.resident() - before < 20 * MIB
+
+
+def test_one_connection_too_many_gets_503_and_those_before_it_are_served(server: Process) -> None:
+    until(lambda: server.metric("batcher_connections") <= 1)
+    connections = [server.connect() for _ in range(1500)]
+    try:
+        with server.connect() as surplus:
+            (answer,), _ = parse_answers(receive_all(surplus), [], over=True)
+        assert (answer.status, answer.header("retry-after")) == (503, "1")
+        connections[0].sendall(REQUEST)
+        assert connections[0].recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+    finally:
+        for connection in connections:
+            connection.close()
+    until(lambda: _reachable(server) and server.metric("batcher_connections") <= 1)
+
+
+def _reachable(server: Process) -> bool:
+    try:
+        return bool(server.get("/livez"))
+    except OSError:
+        return False
+
+
+def hang_up(server: Process) -> None:
+    """Let a thousand clients send a request each and close at once, every second one with a reset."""
+    for number in range(CLIENTS):
+        connection = server.connect()
+        connection.sendall(REQUEST)
+        if number % 2:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+
+
+def is_quiet(server: Process) -> bool:
+    waiting = server.metric("batcher_queue_rows") + server.metric("batcher_in_flight_rows")
+    return waiting == 0 and server.metric("batcher_connections") <= 1
+
+
+def test_clients_that_hang_up_at_once_cost_neither_work_nor_memory(server: Process) -> None:
+    until(lambda: is_quiet(server))
+    cancelled = server.metric("batcher_cancelled_rows_total")
+    ran = server.metric("batcher_batch_size_sum")
+    memory = []
+    for _ in range(10):
+        hang_up(server)
+        until(lambda: is_quiet(server))
+        memory.append(server.resident())
+    assert memory[9] - memory[1] < 10 * MIB, [size // MIB for size in memory]
+    assert server.metric("batcher_cancelled_rows_total") - cancelled > 5 * CLIENTS
+    assert server.metric("batcher_batch_size_sum") - ran < 5 * CLIENTS, "most never reached the model"
+    assert served(server).status == 200
+    assert "Traceback" not in server.errors

@@ -1,0 +1,219 @@
+"""Warm-up, and what a model's answers must keep to."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batcher.errors import ModelContractError, ModelLoadError
+from batcher.models.loading import CheckedModel, warmup_sizes
+from batcher.spec import Array
+from tests.models.conftest import Folders, answers, floats
+from tests.support.models import RecordingModel, model_spec, tensor
+
+TWO_OUTPUTS = model_spec(outputs=(tensor("y"), tensor("z", "INT64", ())))
+FREE = "[{name: x, dtype: FP32, shape: [-1, 2]}]"
+FREE_OUT = "[{name: y, dtype: FP32, shape: [-1, 2]}]"
+RECORDS = """
+SHAPES = []
+
+class Model:
+    def predict(self, inputs):
+        SHAPES.append(inputs["x"].shape)
+        return {"y": inputs["x"] * 2}
+"""
+
+
+def predicting(body: str) -> str:
+    """Return the source of a model whose `predict` is `body`, with the input as `x`."""
+    return f'STATE = {{}}\n\nclass Model:\n    def predict(self, inputs):\n        x = inputs["x"]\n        {body}\n'
+
+
+def shapes(checked: CheckedModel) -> list[tuple[int, ...]]:
+    """Return what a RECORDS model was given."""
+    found: list[tuple[int, ...]] = checked.model._model.predict.__globals__["SHAPES"]  # type: ignore[attr-defined]  # its own
+    return found
+
+
+@given(st.integers(1, 5000))
+def test_warmup_sizes_ascend_from_one_to_the_largest_batch_by_powers_of_two(largest: int) -> None:
+    sizes = warmup_sizes(largest)
+    assert sizes == sorted(set(sizes))
+    assert (sizes[0], sizes[-1]) == (1, largest)
+    assert all(size & (size - 1) == 0 for size in sizes[:-1])
+    assert all(later <= 2 * earlier for earlier, later in pairwise(sizes))
+
+
+def test_a_model_is_run_at_every_warmup_size_before_it_is_ready(folders: Folders) -> None:
+    checked = folders.load(folders.python(RECORDS), max_batch_size=6)
+    assert {shape[0] for shape in shapes(checked)} == {1, 2, 4, 6}
+    assert folders.progress[0] == "loading"
+    assert [text for text in folders.progress if "batch size 6" in text]
+
+
+def test_a_model_is_not_run_where_warmup_is_switched_off(folders: Folders) -> None:
+    checked = folders.load(folders.python(RECORDS), warmup=False)
+    assert shapes(checked) == []
+    assert folders.progress == ["loading"]
+
+
+def test_free_axes_without_a_warmup_shape_are_passed_over_with_a_line_that_says_so(folders: Folders) -> None:
+    checked = folders.load(folders.python(RECORDS, inputs=FREE, outputs=FREE_OUT))
+    assert shapes(checked) == []
+    assert folders.progress[1:] == ["warm-up skipped: no warmup_shape for the free axes of x"]
+
+
+def test_free_axes_with_a_warmup_shape_are_warmed_up_in_that_size(folders: Folders) -> None:
+    inputs = "[{name: x, dtype: FP32, shape: [-1, 2], warmup_shape: [7, 2]}]"
+    checked = folders.load(folders.python(RECORDS, inputs=inputs, outputs=FREE_OUT), max_batch_size=2)
+    assert set(shapes(checked)) == {(1, 7, 2), (2, 7, 2)}
+
+
+@pytest.mark.parametrize(
+    ("body", "size", "complaint"),
+    [
+        ('return {"y": x} if len(x) < 2 else 1 / 0', 2, "ZeroDivisionError"),
+        ('assert len(x) < 3, "too many"; return {"y": x}', 4, "AssertionError: too many"),
+        ('return {"y": x[:1]}', 2, "2 rows in, 1 rows out in output 'y'"),
+        ('return {"z": x}', 1, "expected output 'y'; got 'z'"),
+        ('return {"y": x.astype("f8")}', 1, r"expected FP32\[-1,4\]; got float64\[1,4\]"),
+        ('return {"y": x[:, :3]}', 1, r"expected FP32\[-1,4\]; got float32\[1,3\]"),
+        ("return x, x", 1, "expected 1 outputs; got 2"),
+        ('return {"y": x.sum()}', 1, "1 rows in, a scalar"),
+        ("return None", 1, "output 'y'"),
+        ('return {"y": None}', 1, "output 'y'"),
+        ('return {"y": "text"}', 1, "output 'y'"),
+    ],
+)
+def test_a_warmup_that_fails_tells_the_model_the_batch_size_and_the_reason(
+    folders: Folders, body: str, size: int, complaint: str
+) -> None:
+    with pytest.raises(ModelLoadError, match=rf"^model 'm' version 1: warm-up with batch size {size} failed: .*{complaint}"):
+        folders.load(folders.python(predicting(body)))
+
+
+@pytest.mark.parametrize(
+    ("given_outputs", "complaint"),
+    [
+        ({"z": np.zeros(3, "<i8")}, "expected output 'y'; got 'z'"),
+        ({"y": floats(2), "z": np.zeros(3, "<i8")}, "3 rows in, 2 rows out in output 'y'"),
+        ({"y": floats(4), "z": np.zeros(3, "<i8")}, "3 rows in, 4 rows out in output 'y'"),
+        ({"y": floats(3), "z": np.array(0, "<i8")}, "3 rows in, a scalar.* in output 'z'"),
+        ({"y": floats(3), "z": np.zeros(3, "<i4")}, r"output 'z': expected INT64\[-1\]; got int32\[3\]"),
+        ({"y": floats(3, 5), "z": np.zeros(3, "<i8")}, r"output 'y': expected FP32\[-1,4\]; got float32\[3,5\]"),
+    ],
+)
+def test_an_answer_that_breaks_the_contract_fails_its_batch_with_both_numbers(
+    given_outputs: dict[str, Array], complaint: str
+) -> None:
+    checked = CheckedModel(RecordingModel(TWO_OUTPUTS, lambda inputs: given_outputs))
+    with pytest.raises(ModelContractError, match=complaint):
+        answers(checked, x=floats(3))
+
+
+@pytest.mark.parametrize("outputs", [{"raw": floats(2)}, {"raw": np.array(1.0)}])
+def test_with_a_postprocess_the_rows_are_checked_and_the_rest_is_left_to_it(outputs: dict[str, Array]) -> None:
+    model = RecordingModel(predict=lambda inputs: outputs)
+    model.postprocess = lambda raw: {"y": raw["raw"]}
+    with pytest.raises(ModelContractError, match=r"3 rows in, .* rows out in output 'raw'|a scalar"):
+        answers(CheckedModel(model), x=floats(3))
+
+
+def test_with_a_postprocess_other_names_and_dtypes_may_come_out(folders: Folders) -> None:
+    source = (
+        predicting('return {"raw": x.astype("f8")}')
+        + '\n    def postprocess(self, outputs):\n        return {"y": outputs["raw"].astype("f4")}\n'
+    )
+    found = answers(folders.load(folders.python(source)), x=floats())
+    assert list(found) == ["raw"]
+
+
+def test_hooks_are_warmed_up_with_the_model_and_checked(folders: Folders) -> None:
+    wrong = (
+        predicting('return {"y": x}')
+        + '\n    def postprocess(self, outputs):\n        return {"y": outputs["y"].astype("f8")}\n'
+    )
+    with pytest.raises(ModelLoadError, match=r"warm-up with batch size 1 failed: .*expected FP32\[-1,4\]; got float64\[1,4\]"):
+        folders.load(folders.python(wrong))
+    failing = predicting('return {"y": x}') + '\n    def preprocess(self, inputs):\n        raise KeyError("vocabulary")\n'
+    with pytest.raises(ModelLoadError, match="warm-up with batch size 1 failed: KeyError: 'vocabulary'"):
+        folders.load(folders.python(failing, name="n"))
+
+
+SHARES = [
+    pytest.param(
+        'out = STATE.setdefault("out", np.zeros((64, 4), "f4"))[: len(x)]; out[...] = x; return {"y": out}', id="one buffer"
+    ),
+    pytest.param(
+        'out = STATE.setdefault(len(x), np.zeros((len(x), 4), "f4")); out[...] = x; return {"y": out}', id="one a size"
+    ),
+    pytest.param(
+        'out = STATE.setdefault("out", torch.zeros(64, 4))[: len(x)]; out.copy_(torch.from_numpy(x)); return {"y": out}',
+        id="a tensor",
+    ),
+    pytest.param(
+        'STATE["n"] = 1 - STATE.get("n", 0); '
+        'out = STATE.setdefault(("out", STATE["n"]), np.zeros((64, 4), "f4"))[: len(x)]; out[...] = x; return {"y": out}',
+        id="two buffers in turn",
+    ),
+]
+
+
+@pytest.mark.parametrize("body", SHARES)
+@pytest.mark.parametrize("warmup", [True, False])
+def test_answers_in_memory_that_the_model_uses_again_are_copied(folders: Folders, body: str, warmup: bool) -> None:
+    checked = folders.load(folders.python(predicting(body)), warmup=warmup)
+    first = answers(checked, x=floats())["y"]
+    kept = first.copy()
+    for _ in range(2):
+        answers(checked, x=floats() + 100)
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize(
+    "body", ['return {"y": x * 2}', 'return {"y": x}', 'return {"y": torch.from_numpy(x) * 2}', 'return {"y": x.copy()}']
+)
+def test_answers_in_fresh_memory_are_not_copied(folders: Folders, body: str) -> None:
+    assert folders.load(folders.python(predicting(body))).copies_outputs is False
+
+
+def test_answers_are_copied_as_long_as_nothing_is_known_of_the_model(folders: Folders) -> None:
+    assert folders.load(folders.python(predicting('return {"y": x * 2}')), warmup=False).copies_outputs is True
+    free = folders.python(predicting('return {"y": x * 2}'), inputs=FREE, outputs=FREE_OUT)
+    assert folders.load(free).copies_outputs is True
+
+
+def test_a_model_that_writes_into_its_input_changes_no_answer_of_another_batch(folders: Folders) -> None:
+    checked = folders.load(folders.python(predicting('x *= 2; return {"y": x}')))
+    first = answers(checked, x=floats())["y"]
+    np.testing.assert_array_equal(answers(checked, x=floats())["y"], first)
+    np.testing.assert_array_equal(first, floats() * 2)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "blank"),
+    [
+        ("[{name: x, dtype: BYTES, shape: [2]}]", "b''"),
+        ("[{name: x, dtype: BOOL, shape: []}]", "np.False_"),
+        ("[{name: x, dtype: INT8, shape: [2, 2]}]", "0"),
+        ("[{name: x, dtype: FP64, shape: []}]", "0.0"),
+    ],
+)
+def test_warmup_gives_rows_of_every_datatype(folders: Folders, inputs: str, blank: str) -> None:
+    source = predicting(f'assert (x == {blank}).all(); return {{"y": np.zeros((len(x), 4), "f4")}}')
+    folders.load(folders.python(source, inputs=inputs))
+
+
+def test_a_failure_names_the_version_of_the_model(folders: Folders) -> None:
+    with pytest.raises(ModelLoadError, match=r"^model 'digits' version 12: warm-up"):
+        folders.load(folders.python(predicting("return None"), name="digits", version="12"))
+
+
+@pytest.mark.parametrize("setting", [{"device": "cpu"}, {"device": "auto"}])
+def test_a_model_that_needs_no_device_loads_wherever_it_is_asked_to(folders: Folders, setting: dict[str, Any]) -> None:
+    np.testing.assert_array_equal(answers(folders.load(folders.python(RECORDS), **setting), x=floats())["y"], floats() * 2)

@@ -1,0 +1,57 @@
+"""The loop's side of the thread line, for tests that start real threads: calls wait in a queue until the test makes them."""
+
+from __future__ import annotations
+
+from queue import Queue
+from threading import get_ident
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+Result = TypeVar("Result")
+
+PATIENCE = 60.0
+"""Seconds after which a call that a thread owes is taken for lost; no test waits that long unless it fails."""
+
+
+class Loop:
+    """Stands for the reactor: `call_from_thread` puts a call here, `step` makes it.
+
+    Attributes:
+        clock: the only time there is.
+        thread: the ident of the thread that makes the calls.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing to call."""
+        self.clock = Clock()
+        self.thread = get_ident()
+        self._calls: Queue[tuple[Any, tuple[Any, ...]]] = Queue()
+
+    def call_from_thread(self, function: Any, *arguments: Any) -> None:
+        """Have `function` called by the next `step`. Any thread."""
+        self._calls.put((function, arguments))
+
+    def step(self) -> None:
+        """Wait for one call, make it, and let the clock's turn pass."""
+        function, arguments = self._calls.get(timeout=PATIENCE)
+        function(*arguments)
+        self.clock.advance(0)
+
+    def wait_for(self, deferred: Deferred[Result]) -> Result | Failure:
+        """Make calls until `deferred` has fired; return its result or its failure."""
+        fired: list[Result | Failure] = []
+        deferred.addBoth(fired.append)
+        self.clock.advance(0)
+        while not fired:
+            self.step()
+        return fired[0]
+
+    def error_of(self, deferred: Deferred[Any]) -> BaseException:
+        """Make calls until `deferred` has failed; return its exception."""
+        result = self.wait_for(deferred)
+        assert isinstance(result, Failure), f"expected a failure; got {result!r}"
+        assert result.value is not None
+        return result.value

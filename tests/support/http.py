@@ -1,0 +1,238 @@
+"""A whole server in memory: models whose batches run when they are told to, the connection in front, twisted.web beside it.
+
+Nothing here has a thread or a socket. Time is a `Clock`; threads of the CPU pool run what they are given at once and their
+results come back on the next turn of that clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from batcher.config.model_file import ModelDefinition
+from batcher.config.settings import ServerSettings
+from batcher.endpoints.call import Call, Reply
+from batcher.endpoints.journal import Journal
+from batcher.endpoints.routing import Route, Router
+from batcher.endpoints.table import routes
+from batcher.models.loading import CheckedModel
+from batcher.server import ModelServer
+from batcher.web.app import klein_site
+from batcher.web.front import Front
+from batcher.web.limits import Limits
+from batcher.workers.memory import MemoryWorker
+from batcher.workers.protocol import Deliver
+from tests.support.http_answers import Answer, parse_answers
+from tests.support.models import RecordingModel, checked, rows
+from tests.support.transports import Client, connect
+
+ROW = rows(1.0).tobytes()
+"""One row of the default model, as `application/octet-stream`."""
+
+
+class ImmediatePool:
+    """In place of an executor with threads: runs each task where it is submitted."""
+
+    def __init__(self, threads: int, thread_name_prefix: str) -> None:
+        pass
+
+    def submit(self, function: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function())
+        except BaseException as err:
+            future.set_exception(err)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        pass
+
+
+class LoadingWorker(MemoryWorker):
+    """A worker whose model is loaded when `loaded` fires."""
+
+    def __init__(self, model: RecordingModel, clock: Clock) -> None:
+        super().__init__(checked(model), clock)
+        self.loaded: Deferred[CheckedModel] = Deferred()
+
+    def start(self, deliver: Deliver) -> Deferred[CheckedModel]:
+        super().start(deliver)
+        return self.loaded
+
+
+class MemoryServer:
+    """Everything between the bytes and the models, in memory.
+
+    Attributes:
+        clock: the only time there is.
+        server: the models.
+        front: the connections.
+        lines: of the access log.
+        calls: the Deferreds of every call that reached a route.
+    """
+
+    def __init__(self, *models: RecordingModel, **settings: Any) -> None:
+        """Serve `models`, by default one that doubles; `settings` are those of `config.yaml`."""
+        self.settings = ServerSettings(**settings)
+        self.clock = Clock()
+        self.clock.advance(1000)
+        with patch("batcher.workers.pool.ThreadPoolExecutor", ImmediatePool):
+            self.server = ModelServer(self.clock, self._call_from_thread, self.settings)
+        self.lines: list[bytes] = []
+        self.calls: list[Deferred[Reply]] = []
+        journal = Journal(self.clock, self.server.metrics, self.lines.append)
+        table = routes(self.server, self.settings)
+        self.router = RecordingRouter(table, journal, self.settings.expose_model_errors, self.calls)
+        self.front = Front(
+            self.router,
+            klein_site(self.router, self.settings.max_body_bytes),
+            Limits.from_settings(self.settings),
+            self.clock,
+            self.server.metrics,
+        )
+        self.workers: dict[str, LoadingWorker] = {}
+        self.models = models or (RecordingModel(),)
+        self.clients: list[Client] = []
+        for model in self.models:
+            self.add(model).loaded.callback(checked(model))
+        self.front.start()
+
+    def add(self, model: RecordingModel) -> LoadingWorker:
+        """Begin to load `model`; fire or fail the `loaded` of the returned worker."""
+        worker = LoadingWorker(model, self.clock)
+        definition = ModelDefinition(model.spec, "python", Path(), Path())
+        with patch("batcher.server.InferenceThread", lambda *_: worker):
+            added = self.server.add(definition, self.settings.for_model(model.spec.name))
+        added.addErrback(lambda _: None)
+        self.workers[f"{model.spec.name}/{model.spec.version}"] = worker
+        return worker
+
+    @property
+    def model(self) -> RecordingModel:
+        """The first model."""
+        return self.models[0]
+
+    def connect(self, kind: str, **options: Any) -> Client:
+        """Return a new client, over a transport of `kind`; `options` as `transports.connect` has them."""
+        client = connect(kind, self.front, self.clock, **options)
+        self.clients.append(client)
+        return client
+
+    def turn(self, turns: int = 5) -> None:
+        """Let the loop turn a few times; no time passes."""
+        for _ in range(turns):
+            self.clock.advance(0)
+
+    def hand_over(self) -> int:
+        """Let the loop turn, and return how many batches the workers hold."""
+        self.turn()
+        return sum(len(worker.batches) for worker in self.workers.values())
+
+    def work(self) -> None:
+        """Run every batch there is, and those that follow from them, until nothing is left to do."""
+        while self.hand_over():
+            for worker in self.workers.values():
+                while worker.batches:
+                    worker.perform()
+        self.turn()
+
+    def wait(self, seconds: float, step: float = 0.25) -> None:
+        """Let `seconds` pass, in small steps, as the sweep would see them."""
+        end = self.clock.seconds() + seconds
+        while (left := end - self.clock.seconds()) > 1e-9:
+            self.clock.advance(min(step, left))
+        self.turn()
+
+    def check_nothing_is_left(self) -> None:
+        """Assert that no connection, request, batch or call is left once all clients are gone."""
+        for client in self.clients:
+            if not client.closed:
+                client.reset()
+        self.work()
+        assert self.server.metrics.connections == 0
+        assert not self.front._connections
+        assert not self.front._half_closed
+        for served in self.server:
+            served.scheduler.check_invariants()
+            assert served.scheduler.pending == 0
+            assert served.scheduler.in_flight_rows == 0
+        assert all(call.called for call in self.calls)
+
+    def _call_from_thread(self, function: Any, *arguments: Any) -> None:
+        self.clock.callLater(0, function, *arguments)
+
+
+class RecordingRouter(Router):
+    """A router that remembers the Deferred of every call, and the method of every request on the fast connection."""
+
+    def __init__(self, table: tuple[Route, ...], journal: Journal, expose: bool, calls: list[Deferred[Reply]]) -> None:
+        super().__init__(table, journal, expose)
+        self._calls = calls
+        self.methods: list[str] = []
+        self.only_klein = False
+        find = self.match
+
+        def match(method: str, path: str) -> Any:
+            self.methods.append(method)
+            return None if self.only_klein else find(method, path)
+
+        self.match = match  # type: ignore[assignment]  # it was a function with a cache
+
+    def answer(self, route: Route, call: Call, send: Callable[[Reply], Any]) -> Deferred[Any]:
+        answer = super().answer(route, call, send)
+        self._calls.append(answer)
+        return answer
+
+
+def ask(
+    target: str = "/predict",
+    body: bytes = b"",
+    *headers: tuple[str, str],
+    method: str = "",
+    version: str = "1.1",
+    content_type: str = "application/octet-stream",
+) -> bytes:
+    """Return a request: a POST if it has a body, else a GET."""
+    fields = [("Host", "batcher.test"), *headers]
+    if body or method == "POST":
+        fields += [("Content-Type", content_type)] if content_type else []
+        fields += [("Content-Length", str(len(body)))]
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    return f"{method or ('POST' if body else 'GET')} {target} HTTP/{version}\r\n{head}\r\n".encode("latin-1") + body
+
+
+def over_connection(server: MemoryServer, request: bytes, kind: str = "loop") -> Answer:
+    """Return the one final answer to `request`, sent over the fast connection."""
+    client = server.connect(kind)
+    client.methods = [request.split(b" ")[0].decode()]
+    client.send(request)
+    server.work()
+    final = [answer for answer in client.answers if answer.status >= 200]
+    assert len(final) == 1, bytes(client.received)
+    assert client.unparsed == b""
+    return final[0]
+
+
+def over_twisted_web(server: MemoryServer, request: bytes) -> Answer:
+    """Return the one answer to `request`, sent to the same routes as Klein serves them in a twisted.web site."""
+    site = klein_site(server.router, server.settings.max_body_bytes)
+    site.reactor, site.timeOut = server.clock, None
+    protocol: Any = site.buildProtocol(None)
+    transport = StringTransport(lenient=True)
+    protocol.makeConnection(transport)
+    protocol.dataReceived(request)
+    server.work()
+    answers, rest = parse_answers(transport.value(), [request.split(b" ")[0].decode()], over=True)
+    assert len(answers) == 1, transport.value()
+    assert rest == b""
+    return answers[0]
+
+
+STACKS = {"connection": over_connection, "twisted.web": over_twisted_web}

@@ -1,0 +1,190 @@
+"""The server as a process of its own, for end-to-end tests: started, waited for by its ready line, always ended by its id."""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+from urllib.request import urlopen
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60.0
+"""A loaded machine imports torch in seconds; more is a failure."""
+
+
+class Process:
+    """A running server.
+
+    Attributes:
+        address: `http://host:port`, once it is ready.
+        lines: the lines that it wrote to its standard output so far.
+    """
+
+    def __init__(self, command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
+        self._errors: IO[bytes] = (folder / f"stderr-{time.monotonic_ns()}.txt").open("w+b")
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=clean | environment, stdout=subprocess.PIPE, stderr=self._errors, stdin=subprocess.DEVNULL
+        )
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+        self._output = b""
+        self.address = ""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def errors(self) -> str:
+        """Everything that it wrote to its standard error so far."""
+        self._errors.flush()
+        return Path(self._errors.name).read_text(errors="replace")
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines that it wrote to its standard output so far."""
+        assert self._process.stdout is not None
+        while chunk := self._process.stdout.read():
+            self._output += chunk
+        return self._output.decode().splitlines()
+
+    @property
+    def host_and_port(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, port = self.address.removeprefix("http://").rsplit(":", 1)
+        return host, int(port)
+
+    def wait_ready(self) -> None:
+        """Read its output until it tells its address."""
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + START_SECONDS
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while not (found := re.search(r"ready on (http://\S+)", "\n".join(self.lines))):
+                assert self._process.poll() is None, f"it ended with {self._process.returncode}:\n{self.errors}"
+                assert time.monotonic() < deadline, f"not ready:\n{self.errors}"
+                selector.select(0.2)
+        self.address = found[1]
+
+    def connect(self) -> socket.socket:
+        """Return a new TCP connection to it."""
+        connection = socket.create_connection(self.host_and_port, timeout=30)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def listens(self) -> bool:
+        """Return whether it takes new connections."""
+        try:
+            self.connect().close()
+        except ConnectionError:
+            return False
+        return True
+
+    def get(self, target: str) -> str:
+        """Return the body of a page."""
+        with urlopen(self.address + target, timeout=30) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric's values over its labels; 0 if it is absent."""
+        found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", self.get("/metrics"), re.MULTILINE)
+        return sum(map(float, found))
+
+    def resident(self) -> int:
+        """Return the bytes of memory that it holds."""
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        assert found
+        return int(found[1]) * 1024
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> int:
+        """Return its exit status, which must come within `seconds`."""
+        return self._process.wait(seconds)
+
+    def end(self) -> None:
+        """End it, whatever it is doing."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._errors.close()
+
+
+@contextmanager
+def started(
+    folder: Path,
+    *arguments: str,
+    command: Sequence[str] = ("serve.py", "--port", "0"),
+    environment: dict[str, str] | None = None,
+    ready: bool = True,
+) -> Iterator[Process]:
+    """Run a server while the context is open; what it says on standard error is kept in `folder`."""
+    process = Process([sys.executable, *command, *arguments], folder, environment or {})
+    try:
+        if ready:
+            process.wait_ready()
+        yield process
+    finally:
+        process.end()
+
+
+def run(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `batcher` with `arguments` to its end."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
+    return subprocess.run(
+        [sys.executable, "-m", "batcher.cli", *arguments],
+        cwd=ROOT,
+        env=clean | (environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+
+
+def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Look again and again until `true` is; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
+def write_model(repository: Path, name: str, source: str, version: str = "1") -> None:
+    """Write a model in Python: four floats in `x`, four floats out in `y`; `source` defines its class, `Model`."""
+    folder = repository / name / version
+    folder.mkdir(parents=True)
+    (folder / "code.py").write_text(source)
+    (folder / "model.yaml").write_text(
+        "format: python\n"
+        "class: code:Model\n"
+        "inputs: [{name: x, dtype: FP32, shape: [4]}]\n"
+        "outputs: [{name: y, dtype: FP32, shape: [4]}]\n"
+    )
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """Return everything that comes until the server ends its sending side."""
+    pieces = []
+    while piece := connection.recv(1 << 16):
+        pieces.append(piece)
+    return b"".join(pieces)

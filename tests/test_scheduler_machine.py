@@ -1,0 +1,166 @@
+"""Random lives: any sizes, shapes, order, cancellations, deadlines and failing batches; every request ends exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from twisted.internet.defer import CancelledError
+
+from batcher.errors import DeadlineExceeded, Draining, ModelError, QueueFull, TooLarge
+from batcher.request import InferenceResponse, Parameters
+from batcher.scheduling.policy import Delay, Eager
+from batcher.spec import Array
+from tests.support.scheduling import Answer, Harness, own_rows, request
+
+MAX_ROWS = 12
+MAX_BATCH = 4
+
+
+class Request:
+    """A request as the test sees it: its rows, and what it has been through."""
+
+    def __init__(self, values: Array, answer: Answer, deadline: float) -> None:
+        self.values = values
+        self.answer = answer
+        self.deadline = deadline
+        self.cancelled = False
+        self.ended_at: float | None = None
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    @initialize(
+        delay=st.sampled_from([None, 2.0]),
+        places=st.sampled_from([1, 2]),
+        cost=st.sampled_from([0.0, 0.25]),
+        soon=st.booleans(),
+    )
+    def begin(self, delay: float | None, places: int, cost: float, soon: bool) -> None:
+        policy = Eager(MAX_BATCH) if delay is None else Delay(MAX_BATCH, delay)
+        self.harness = Harness(
+            policy,
+            max_rows=MAX_ROWS,
+            predict=self.predict,
+            places=places,
+            timeout=16.0,
+            cost=lambda rows: cost * rows,
+            soon=soon,
+        )
+        self.requests: list[Request] = []
+        self.failing: set[int] = set()
+        self.fail_next = False
+        self.refused = 0
+        self.run_rows = 0
+        self.failed_batches = 0
+
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        self.run_rows += len(inputs["x"])
+        for row in inputs["x"]:
+            owner = self.requests[int(row[0])]
+            assert owner.values.shape[1] == inputs["x"].shape[1]
+        if self.fail_next:
+            self.fail_next = False
+            self.failed_batches += 1
+            self.failing |= {int(row[0]) for row in inputs["x"]}
+            raise ValueError("this batch fails")
+        return {"y": inputs["x"] * 2}
+
+    @rule(
+        count=st.integers(1, 9),
+        width=st.sampled_from([2, 3]),
+        priority=st.integers(0, 3),
+        lasts=st.sampled_from([None, 0.0, 0.5, 1.0, 4.0]),
+    )
+    def submit(self, count: int, width: int, priority: int, lasts: float | None) -> None:
+        values = own_rows(len(self.requests), count, width)
+        now = self.harness.clock.seconds()
+        parameters = Parameters(None if lasts is None else now + lasts, priority)
+        if self.harness.scheduler.queue_rows + count > MAX_ROWS:
+            with pytest.raises(QueueFull):
+                self.harness.scheduler.submit(request(values, parameters))
+            self.refused += count
+            return
+        answer = Answer(self.harness.scheduler.submit(request(values, parameters)))
+        submitted = Request(values, answer, now + (16.0 if lasts is None else lasts))
+        self.requests.append(submitted)
+
+        def ended(_: None) -> None:
+            submitted.ended_at = self.harness.clock.seconds()
+
+        answer.deferred.addCallback(ended)
+
+    @rule()
+    def submit_more_than_can_ever_wait(self) -> None:
+        with pytest.raises(TooLarge):
+            self.harness.scheduler.submit(request(own_rows(0, MAX_ROWS + 1, 2)))
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        chosen = data.draw(st.sampled_from(self.requests))
+        chosen.cancelled |= chosen.answer.waiting
+        chosen.answer.deferred.cancel()
+
+    @rule(passes=st.sampled_from([0.0, 0.0, 0.25, 0.5, 3.0]))
+    def turn(self, passes: float) -> None:
+        self.harness.turn(passes)
+
+    @precondition(lambda self: self.harness.worker.batches)
+    @rule(fails=st.sampled_from([False, False, False, True]))
+    def perform(self, fails: bool) -> None:
+        self.fail_next = fails
+        self.harness.worker.perform()
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        harness = self.harness
+        harness.check()
+        assert harness.scheduler.pending == sum(each.answer.waiting for each in self.requests)
+        assert harness.metrics.batch_size.total == self.run_rows + harness.scheduler.in_flight_rows
+        assert harness.metrics.failed_batches == self.failed_batches
+        assert harness.metrics.rejected_rows.get("queue_full", 0) == self.refused
+        assert not any(each.answer.waiting and each.deadline < harness.clock.seconds() for each in self.requests)
+
+    @invariant()
+    def each_has_what_is_its_own(self) -> None:
+        for number, each in enumerate(self.requests):
+            assert len(each.answer.fired) <= 1
+            if each.answer.waiting:
+                continue
+            result = each.answer.fired[0]
+            if isinstance(result, InferenceResponse):
+                assert not each.cancelled
+                np.testing.assert_array_equal(result.outputs["y"], each.values * 2)
+            elif each.cancelled:
+                assert isinstance(each.answer.error, CancelledError)
+            elif isinstance(each.answer.error, ModelError):
+                assert number in self.failing, "its own rows were in a batch that failed"
+            else:
+                assert isinstance(each.answer.error, DeadlineExceeded)
+                assert each.ended_at is not None
+                assert each.ended_at >= each.deadline - 0.25 * MAX_BATCH, "late, or bound to be"
+
+    def teardown(self) -> None:
+        if not hasattr(self, "harness"):
+            return
+        harness = self.harness
+        ended: list[None] = []
+        harness.scheduler.drain().addCallback(ended.append)
+        with pytest.raises(Draining):
+            harness.scheduler.submit(request(own_rows(0, 1, 2)))
+        harness.finish()
+        assert ended == [None]
+        assert harness.counts == (0, 0, 0)
+        assert all(len(each.answer.fired) == 1 for each in self.requests)
+        self.nothing_is_lost()
+        self.each_has_what_is_its_own()
+        runs = [(int(row[0]), int(row[-1])) for batch in harness.model.batches for row in batch["x"]]
+        assert len(runs) == len(set(runs)), "no row runs twice"
+
+
+SchedulerMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
+TestAnyLife = SchedulerMachine.TestCase

@@ -1,0 +1,91 @@
+"""What is left of a request when it has ended: nothing, and at once, without waiting for the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from batcher.spec import Array
+from tests.support.models import rows
+from tests.support.scheduling import Answer, Harness, request
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+class Sent:
+    """A request whose input is watched."""
+
+    def __init__(self, harness: Harness, count: int, **parameters: float) -> None:
+        values = rows(*range(count))
+        self.input: weakref.ref[Array] = weakref.ref(values)
+        sent = request(values)
+        self.answer = Answer(harness.scheduler.submit(sent._replace(parameters=sent.parameters._replace(**parameters))))
+
+
+COUNTS = pytest.mark.parametrize("count", [1, 5], ids=["whole", "cut"])
+
+
+@COUNTS
+def test_an_answered_request_lets_go_of_its_input(count: int) -> None:
+    harness = Harness(max_batch_size=2)
+    sent = Sent(harness, count)
+    harness.finish()
+    assert len(sent.answer.values) == count
+    assert sent.input() is None
+
+
+@COUNTS
+def test_a_request_cancelled_in_the_queue_lets_go_of_its_input(count: int) -> None:
+    harness = Harness(max_batch_size=2)
+    sent = Sent(harness, count)
+    harness.cancel(sent.answer)
+    assert sent.input() is None
+
+
+@COUNTS
+def test_a_request_that_expired_in_the_queue_lets_go_of_its_input(count: int) -> None:
+    harness = Harness(max_batch_size=2, places=1)
+    harness.submit(1)
+    harness.turn()
+    sent = Sent(harness, count, deadline=8.0)
+    harness.turn(9.0)
+    assert not sent.answer.waiting
+    assert sent.input() is None
+
+
+@COUNTS
+def test_a_request_that_ended_in_flight_lets_go_of_its_input_when_its_batch_comes_back(count: int) -> None:
+    harness = Harness(max_batch_size=2, places=1)
+    sent = Sent(harness, count, deadline=8.0)
+    harness.turn()
+    harness.turn(9.0)
+    assert not sent.answer.waiting
+    harness.finish()
+    assert sent.input() is None
+
+
+@COUNTS
+def test_a_request_whose_batch_failed_lets_go_of_its_input(count: int) -> None:
+    harness = Harness(max_batch_size=2, predict=lambda inputs: {})
+    sent = Sent(harness, count)
+    harness.finish()
+    assert "expected output 'y'" in str(sent.answer.error)
+    sent.answer.fired.clear()  # a traceback holds on to what was on the stack
+    assert sent.input() is None
+
+
+def test_a_lone_answer_does_not_hold_on_to_its_request() -> None:
+    harness = Harness()
+    sent = Sent(harness, 1)
+    harness.finish()
+    response = sent.answer.response
+    assert sent.input() is None
+    assert response.outputs["y"].shape == (1, 4)

@@ -1,0 +1,236 @@
+"""The inference thread, with real threads: where things run, how it ends, what cannot kill it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from queue import Queue
+from threading import Event, current_thread, get_ident
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from batcher.errors import ModelLoadError
+from batcher.models.loading import CheckedModel, Progress
+from batcher.scheduling.batch import Batch
+from batcher.spec import Array
+from batcher.workers.protocol import Outcome
+from batcher.workers.thread import InferenceThread
+from tests.support.crossing import PATIENCE, Loop
+from tests.support.models import Predict, RecordingModel, checked, double
+from tests.workers.test_memory import batch_of
+
+
+class Bench:
+    """An inference thread, the loop's side of it, and what it delivered there.
+
+    Attributes:
+        progress: what was reported while it loaded, and on which thread that was heard.
+        delivered: each batch with its outcome.
+        heard_on: threads on which batches were delivered.
+    """
+
+    def __init__(self, predict: Predict = double, load: Callable[[Progress], CheckedModel] | None = None) -> None:
+        self.loop = Loop()
+        self.model = RecordingModel(predict=predict)
+        self.progress: list[tuple[str, int]] = []
+        self.delivered: list[tuple[Batch, Outcome]] = []
+        self.heard_on: set[int] = set()
+        self.worker = InferenceThread(
+            "batcher-test",
+            load or (lambda progress: checked(self.model)),
+            lambda text: self.progress.append((text, get_ident())),
+            self.loop.call_from_thread,
+        )
+
+    def start(self) -> Deferred[CheckedModel]:
+        return self.worker.start(self._deliver)
+
+    def ready(self) -> None:
+        """Start, and wait until the model is loaded."""
+        loaded = self.loop.wait_for(self.start())
+        assert isinstance(loaded, CheckedModel), loaded
+
+    def run(self, *values: float) -> Outcome:
+        """Run one batch and return its outcome."""
+        self.worker.do(batch_of(*values))
+        return self.next_outcome()
+
+    def next_outcome(self) -> Outcome:
+        """Wait for the next batch to come back."""
+        count = len(self.delivered)
+        while len(self.delivered) == count:
+            self.loop.step()
+        return self.delivered[-1][1]
+
+    def end(self) -> None:
+        """Quit, and wait until the thread has said that it ends."""
+        assert self.loop.wait_for(self.worker.quit()) is None
+        self.worker._thread.join(PATIENCE)
+        assert not self.worker._thread.is_alive()
+
+    def _deliver(self, batch: Batch, outcome: Outcome) -> None:
+        self.heard_on.add(get_ident())
+        self.delivered.append((batch, outcome))
+
+
+def test_loading_and_predicting_happen_on_one_thread_that_is_not_the_loop_s() -> None:
+    threads: list[int] = []
+
+    def load(progress: Progress) -> CheckedModel:
+        threads.append(get_ident())
+        progress("loading")
+        return checked(bench.model)
+
+    def predict(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        threads.append(get_ident())
+        return double(inputs)
+
+    bench = Bench(predict, load)
+    bench.ready()
+    bench.run(1)
+    bench.run(2)
+    bench.end()
+    assert len(threads) == 3
+    assert len(set(threads)) == 1
+    assert threads[0] != bench.loop.thread
+    assert bench.heard_on == {bench.loop.thread}
+    assert bench.progress == [("loading", bench.loop.thread)]
+
+
+def test_no_thread_runs_before_start() -> None:
+    bench = Bench()
+    assert not bench.worker._thread.is_alive()
+
+
+def test_the_thread_has_its_name_and_does_not_hold_up_the_end_of_the_process() -> None:
+    seen = []
+    bench = Bench(lambda inputs: (seen.append(current_thread()), double(inputs))[1])
+    bench.ready()
+    bench.run(1)
+    bench.end()
+    assert seen[0].name == "batcher-test"
+    assert seen[0].daemon
+
+
+def test_batches_come_back_in_order_each_with_its_rows() -> None:
+    bench = Bench()
+    bench.ready()
+    batches = [batch_of(number, 10 + number) for number in range(20)]
+    for batch in batches:
+        bench.worker.do(batch)
+    while len(bench.delivered) < len(batches):
+        bench.loop.step()
+    bench.end()
+    assert [batch for batch, _ in bench.delivered] == batches
+    for number, (_, outcome) in enumerate(bench.delivered):
+        assert [result["y"][:, 0].tolist() for result in outcome.results] == [[2 * number], [20 + 2 * number]]
+        assert outcome.waited >= 0
+        assert outcome.compute > 0
+
+
+def test_quit_finishes_what_is_there_and_refuses_afterwards() -> None:
+    entered, leave = Event(), Event()
+
+    def predict(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        entered.set()
+        assert leave.wait(PATIENCE)
+        return double(inputs)
+
+    bench = Bench(predict)
+    bench.ready()
+    bench.worker.do(batch_of(1))
+    bench.worker.do(batch_of(2))
+    assert entered.wait(PATIENCE)
+    ended = bench.worker.quit()
+    with pytest.raises(RuntimeError, match="no more batches"):
+        bench.worker.do(batch_of(3))
+    leave.set()
+    assert bench.loop.wait_for(ended) is None
+    assert [outcome.results[0]["y"][0, 0] for _, outcome in bench.delivered] == [2, 4]
+
+
+def test_quitting_twice_ends_once() -> None:
+    bench = Bench()
+    bench.ready()
+    first, second = bench.worker.quit(), bench.worker.quit()
+    assert bench.loop.wait_for(first) is None
+    assert bench.loop.wait_for(second) is None
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3), KeyboardInterrupt()], ids=["error", "exit", "interrupt"])
+def test_a_model_that_raises_does_not_kill_the_thread(error: BaseException) -> None:
+    errors = [error]
+
+    def predict(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if errors:
+            raise errors.pop()
+        return double(inputs)
+
+    bench = Bench(predict)
+    bench.ready()
+    assert bench.run(1).error is error
+    outcome = bench.run(2)
+    bench.end()
+    assert outcome.error is None
+    assert outcome.results[0]["y"][0, 0] == 4
+
+
+@pytest.mark.parametrize(
+    "error", [ModelLoadError("no such file"), ValueError("odd"), SystemExit(3)], ids=["load error", "error", "exit"]
+)
+def test_a_failed_load_surfaces_and_the_thread_ends(error: BaseException) -> None:
+    def load(progress: Progress) -> CheckedModel:
+        raise error
+
+    bench = Bench(load=load)
+    assert bench.loop.error_of(bench.start()) is error
+    bench.end()
+
+
+def test_quitting_while_the_model_loads_ends_after_the_load() -> None:
+    entered, leave = Event(), Event()
+
+    def load(progress: Progress) -> CheckedModel:
+        entered.set()
+        assert leave.wait(PATIENCE)
+        return checked(bench.model)
+
+    bench = Bench(load=load)
+    loaded = bench.start()
+    assert entered.wait(PATIENCE)
+    ended = bench.worker.quit()
+    leave.set()
+    assert not isinstance(bench.loop.wait_for(loaded), Failure)
+    assert bench.loop.wait_for(ended) is None
+
+
+class Announcing(Queue[Any]):
+    """A queue that says when a thread has come to wait at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited_at = Event()
+
+    def get(self, *arguments: Any, **more: Any) -> Any:
+        self.waited_at.set()
+        return super().get(*arguments, **more)
+
+
+def test_an_idle_thread_keeps_nothing_of_the_last_batch() -> None:
+    bench = Bench()
+    batches = bench.worker._batches = Announcing()
+    bench.ready()
+    assert batches.waited_at.wait(PATIENCE)
+    batches.waited_at.clear()
+    batch = batch_of(1)
+    body = weakref.ref(batch.parts[0].inputs["x"])
+    bench.worker.do(batch)
+    del batch
+    bench.next_outcome()
+    assert batches.waited_at.wait(PATIENCE)
+    bench.delivered.clear()
+    assert body() is None
+    bench.end()
