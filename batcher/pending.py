@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from traceback import format_exception
 
 import numpy as np
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from batcher.errors import BatcherError, ModelContractError, ModelError
 from batcher.request import InferenceRequest, InferenceResponse, Timing
 from batcher.scheduling.queue import Part
 from batcher.spec import Array, shape_text
+
+_log = Logger()
 
 
 class Pending(Part):
@@ -132,13 +136,20 @@ def model_error(error: BaseException) -> BatcherError:
     return told
 
 
-def without_frames(error: BaseException) -> BaseException:
-    """Return `error` without the stacks it came through, which would keep a whole batch alive."""
+def batch_error(error: BaseException, model: str, rows: int) -> BatcherError:
+    """Log `error`, with which a batch of `rows` rows of `model` failed, and return what its clients are told.
+
+    The stacks it came through are let go of: they would keep the whole batch alive.
+    """
+    trace = "".join(format_exception(error))
+    _log.error("model {model}: a batch of {rows} rows failed\n{trace}", model=model, rows=rows, trace=trace)
     link: BaseException | None = error
-    while link is not None:
+    seen = set()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
         link.__traceback__ = None
         link = link.__cause__ or link.__context__
-    return error
+    return model_error(error)
 
 
 def nbytes_of(arrays: Mapping[str, Array]) -> int:

@@ -14,28 +14,25 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from itertools import chain
 from math import inf
-from traceback import format_exception
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.internet.interfaces import IReactorTime
 
 from batcher.errors import BatcherError, DeadlineExceeded, Draining, QueueFull, TooLarge
 from batcher.metrics import ModelMetrics
-from batcher.pending import Pending, model_error, nbytes_of, owner, without_frames
+from batcher.pending import Pending, batch_error, nbytes_of, owner
 from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.policy import Cost, Policy, Take, WaitUntil, WorkerState, no_cost
 from batcher.scheduling.queue import BatchQueue, Part
 from batcher.spec import Array
+from batcher.workers.alarm import Alarm
 from batcher.workers.protocol import Outcome, Worker
 
 DEADLINE_GRAIN = 5e-3
-"""Seconds between two looks for deadlines that have passed: looking costs a walk over all that waits and runs. What is about
-to run is looked at exactly, each time."""
+"""Seconds between two walks over all that waits and runs, for deadlines that have passed; a batch is looked at exactly."""
 
 CallSoon = Callable[[Callable[[], None]], object]
-_log = Logger()
 
 
 class BatchScheduler:
@@ -46,8 +43,7 @@ class BatchScheduler:
 
     Attributes:
         group_key: what requests must share to share a batch.
-        pending: requests that are not answered.
-        in_flight_rows: rows that the worker holds.
+        pending: requests that are not answered; `in_flight_rows`: rows that the worker holds.
     """
 
     def __init__(
@@ -95,8 +91,7 @@ class BatchScheduler:
         self._cost = cost
         self._running: list[Batch] = []
         self._earliest = inf  # no request's deadline is before this
-        self._timer: IDelayedCall | None = None
-        self._wake_at = inf
+        self._alarm = Alarm(clock, self._pump_and_check)
         self._pump_due = False
         self._call_soon = call_soon
         self._drained: list[Deferred[None]] = []
@@ -118,10 +113,7 @@ class BatchScheduler:
     def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
         """Queue `request`; the Deferred fires with its own rows, or fails with its own error. Reactor thread.
 
-        Raises:
-            Draining: no more requests are taken.
-            TooLarge: it could never fit into the queue.
-            QueueFull: it does not fit now.
+        Raises Draining, TooLarge if it could never fit into the queue, or QueueFull if it does not fit now.
         """
         if self._draining:
             self._metrics.rejected_rows["draining"] += request.rows
@@ -141,17 +133,14 @@ class BatchScheduler:
         self._queue_up(pending)
         if deadline < self._earliest:
             self._earliest = deadline
-            self._wake_by(deadline)
-        if not self._pump_due and self._can_take():
-            self._pump_soon(now)
+            self._alarm.set(deadline)
+        if self._can_take():
+            if self._call_soon is None:
+                self._alarm.set(now)
+            elif not self._pump_due:
+                self._pump_due = True
+                self._call_soon(self._pump_and_check)
         return pending.deferred
-
-    def _pump_soon(self, now: float) -> None:
-        if self._call_soon is None:
-            self._wake_by(now)
-        else:
-            self._pump_due = True
-            self._call_soon(self._pump_and_check)
 
     def _queue_up(self, pending: Pending) -> None:
         self.pending += 1
@@ -170,13 +159,7 @@ class BatchScheduler:
         self._metrics.model_time.observe(outcome.compute)
         if outcome.error is not None:
             self._metrics.failed_batches += 1
-            _log.error(
-                "model {model}: a batch of {rows} rows failed\n{trace}",
-                model="/".join(self._metrics.labels),
-                rows=batch.rows,
-                trace="".join(format_exception(outcome.error)),
-            )
-            error = model_error(without_frames(outcome.error))
+            error = batch_error(outcome.error, "/".join(self._metrics.labels), batch.rows)
             for part in batch.parts:
                 self._fail(owner(part), error)
         else:
@@ -197,10 +180,9 @@ class BatchScheduler:
         self._draining = True
         for pending in [owner(part) for part in self._parts()]:
             self._fail(pending, error)
+        self._earliest = inf
+        self._alarm.cancel()
         self._check_drained()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def check_invariants(self) -> None:
         """Assert that counters equal what is there; for tests, after every step."""
@@ -229,8 +211,10 @@ class BatchScheduler:
                 self._expire(owner(part))
             if not isinstance(decision, Take) and not decision.shed:
                 break
+        if not self.pending:
+            self._earliest = inf
         time = decision.time if isinstance(decision, WaitUntil) else inf
-        self._wake_by(min(time, self._earliest))
+        self._alarm.set(min(time, self._earliest))
 
     def _expire_due(self, now: float) -> None:
         """Answer every request whose deadline has passed, and look again when the next one may have."""
@@ -252,22 +236,6 @@ class BatchScheduler:
         self._metrics.flushes[take.reason] += 1
         self._metrics.batch_size.observe(batch.rows)
         self._worker.do(batch)
-
-    def _wake_by(self, time: float) -> None:
-        """See to it that a decision is made at `time` at the latest; the one timer is only ever moved forward."""
-        if time >= self._wake_at or time == inf:
-            return
-        self._wake_at = time
-        delay = max(time - self._clock.seconds(), 0.0)
-        if self._timer is None:
-            self._timer = self._clock.callLater(delay, self._woken)
-        else:
-            self._timer.reset(delay)
-
-    def _woken(self) -> None:
-        self._timer = None
-        self._wake_at = inf
-        self._pump_and_check()
 
     def _pump_and_check(self) -> None:
         self._pump_due = False

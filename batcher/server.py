@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,14 +18,13 @@ from twisted.python.failure import Failure
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ModelSettings, ServerSettings
 from batcher.errors import BatcherError, ConfigError, Draining, InvalidInput, ModelNotReady, UnknownModel
+from batcher.hooks import HookedRequests
 from batcher.metrics import ServerMetrics
 from batcher.models.loading import CheckedModel, Progress, load_model
-from batcher.models.protocol import Model
-from batcher.pending import model_error, nbytes_of
 from batcher.request import NO_PARAMETERS, InferenceRequest, InferenceResponse, Parameters
 from batcher.scheduler import CallSoon
 from batcher.served import ModelState, ServedModel, build_scheduler
-from batcher.spec import Array, check_inputs, check_outputs
+from batcher.spec import Array, check_inputs
 from batcher.workers.pool import CpuPool
 from batcher.workers.protocol import CallFromThread
 from batcher.workers.thread import InferenceThread, Load
@@ -73,13 +71,12 @@ class ModelServer:
         self._call_soon = call_soon
         self._models: dict[str, dict[str, ServedModel]] = {}
         self._draining = False
-        self._in_hooks = 0
-        self._hooks_done: list[Deferred[None]] = []
         self._ended: list[Deferred[None]] = []
         self._workers = 0
         self.generation = 0
         threads = settings.cpu_pool_threads or os.cpu_count() or 1
         self._pool = CpuPool(threads, settings.cpu_pool_tasks, settings.cpu_pool_bytes, call_from_thread, clock)
+        self._hooked = HookedRequests(self._pool)
 
     def __iter__(self) -> Iterator[ServedModel]:
         """Iterate over every version of every model."""
@@ -191,7 +188,8 @@ class ModelServer:
         assert model is not None, "a ready model is loaded"
         if model.preprocess is None and model.postprocess is None:
             return served.scheduler.submit(request)
-        return self._with_hooks(served, model, request)
+        deadline = parameters.deadline if parameters.deadline is not None else self.deadline(served)
+        return self._hooked.answer(served.scheduler, model, request, deadline)
 
     def ready_model(self, name: str, version: str = "") -> ServedModel:
         """Return the version of a model that can answer now.
@@ -230,12 +228,7 @@ class ModelServer:
         """Take no more requests; fires when those that were taken are answered."""
         self._draining = True
         self._changed()
-        hooks_done: Deferred[None] = Deferred()
-        if self._in_hooks:  # they are on their way to a scheduler, or back from it
-            self._hooks_done.append(hooks_done)
-        else:
-            hooks_done.callback(None)
-        drained = hooks_done.addCallback(lambda _: DeferredList([served.scheduler.drain() for served in self]))
+        drained = self._hooked.drain().addCallback(lambda _: DeferredList([served.scheduler.drain() for served in self]))
         return drained.addCallback(lambda _: None)
 
     def stop(self) -> Deferred[None]:
@@ -264,57 +257,6 @@ class ModelServer:
             for ended in waiting:
                 ended.callback(None)
 
-    def _with_hooks(self, served: ServedModel, model: Model, request: InferenceRequest) -> Deferred[InferenceResponse]:
-        deadline = request.parameters.deadline
-        if deadline is None:
-            deadline = self.deadline(served)
-            request = request._replace(parameters=request.parameters._replace(deadline=deadline))
-        prepared = self._preprocessed(model, request, deadline)
-        self._in_hooks += 1
-        submitted = prepared.addCallback(served.scheduler.submit)
-        answer: Deferred[InferenceResponse] = submitted.addCallback(self._postprocessed, model, deadline)
-        answer.addBoth(self._out_of_hooks)
-        return answer
-
-    def _out_of_hooks(self, result: Result) -> Result:
-        self._in_hooks -= 1
-        if self._in_hooks == 0:
-            waiting, self._hooks_done = self._hooks_done, []
-            for done in waiting:
-                done.callback(None)
-        return result
-
-    def _preprocessed(self, model: Model, request: InferenceRequest, deadline: float) -> Deferred[InferenceRequest]:
-        hook = model.preprocess
-        if hook is None:
-            return succeed(request)
-
-        def prepared() -> InferenceRequest:
-            inputs = {name: np.asarray(value) for name, value in _run_hook(hook, request.inputs).items()}
-            rows = {len(array) if array.ndim else 0 for array in inputs.values()}
-            if len(rows) != 1 or 0 in rows:
-                raise InvalidInput(
-                    f"model {request.model!r}: preprocess gave arrays of {sorted(rows)} rows; expected equal ones"
-                )
-            return request._replace(inputs=inputs, rows=rows.pop())
-
-        return self._pool.run(nbytes_of(request.inputs), deadline, prepared)
-
-    def _postprocessed(
-        self, response: InferenceResponse, model: Model, deadline: float
-    ) -> InferenceResponse | Deferred[InferenceResponse]:
-        hook = model.postprocess
-        if hook is None:
-            return response
-
-        def finished() -> InferenceResponse:
-            rows = len(next(iter(response.outputs.values())))
-            outputs = {name: np.asarray(value) for name, value in _run_hook(hook, response.outputs).items()}
-            check_outputs(model.spec, outputs, rows)
-            return response._replace(outputs=outputs)
-
-        return self._pool.run(nbytes_of(response.outputs), deadline, finished)
-
     def _loaded(self, checked: CheckedModel, served: ServedModel) -> None:
         if served.state is ModelState.LOADING:
             served.loaded(checked.model)
@@ -331,10 +273,3 @@ class ModelServer:
         if served.state is ModelState.LOADING:
             served.detail = text
             self._progress(served.title, text)
-
-
-def _run_hook(hook: Callable[[Mapping[str, Array]], Mapping[str, Any]], values: Mapping[str, Array]) -> Mapping[str, Any]:
-    try:
-        return hook(values)
-    except (Exception, SystemExit) as err:  # a hook is the model's own code
-        raise model_error(err) from err

@@ -190,10 +190,15 @@ class BatcherService(MultiService):
     def _end(self, _: object) -> None:
         if self.state is State.STOPPED:
             return
-        if self.state is State.DRAINING:
-            self.server.stop()
-            self.front.stop()
+        draining = self.state is State.DRAINING
         self._become(State.STOPPED)
+        if draining:
+            self.server.stop()
+            self.front.stop().addCallback(self._ended)
+        else:
+            self._ended(None)
+
+    def _ended(self, _: None) -> None:
         if not self.ready.called:
             self.ready.errback(Draining("the server was stopped"))
         stopped, self._stopped = self._stopped, []

@@ -32,7 +32,7 @@ def makeService(options: Options) -> IService:
     try:
         settings = load_settings(path, os.environ)
     except ConfigError as err:
-        raise usage.UsageError(str(err)) from err
+        raise SystemExit(f"batcher: {err}") from None  # twist shows other errors with their stacks
     service = BatcherService(
         settings,
         path.parent if path else Path.cwd(),

@@ -22,6 +22,7 @@ ROWS = {
     "pending": 6,
     "scheduler": 6,
     "served": 7,
+    "hooks": 7,
     "server": 7,
     "endpoints": 8,
     "web": 9,
@@ -31,7 +32,7 @@ ROWS = {
     "running": 11,
     "cli": 11,
 }
-SAME_ROW = {("scheduler", "pending"), ("server", "served"), ("cli", "running")}
+SAME_ROW = {("scheduler", "pending"), ("server", "served"), ("server", "hooks"), ("cli", "running")}
 """Modules of one row that are halves of one thing, in the direction that is allowed."""
 
 OWNERS = {

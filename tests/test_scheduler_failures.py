@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from batcher.errors import BatcherError, ModelContractError, ModelError
 from batcher.spec import Array
@@ -167,19 +168,51 @@ def test_pieces_whose_outputs_have_other_names_fail_their_request_and_no_neighbo
     assert harness.counts == (0, 0, 0)
 
 
-def test_each_failed_batch_is_logged_with_its_traceback(moody: Moody, monkeypatch: pytest.MonkeyPatch) -> None:
-    logged = []
-    monkeypatch.setattr(
-        "batcher.scheduler._log.error", lambda form, **values: logged.append(form.format(**values)), raising=False
-    )
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What is logged while the test runs."""
+    texts: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        texts.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield texts
+    globalLogPublisher.removeObserver(observe)
+
+
+def test_each_failed_batch_is_logged_once_with_its_traceback(moody: Moody, logged: list[str]) -> None:
     harness = Harness(predict=moody)
-    harness.submit(1, 2)
+    harness.submit(1)
+    harness.submit(2)
     moody.error = ValueError("bad row")
     harness.finish()
     (text,) = logged
     assert text.startswith("model m/1: a batch of 2 rows failed")
     assert "ValueError: bad row" in text
     assert "in __call__" in text
+
+
+class Circular(Exception):
+    """An error that is its own cause, as after `raise error from error`; it notices when it is followed for ever."""
+
+    followed = 0
+
+    @property
+    def __cause__(self) -> BaseException:
+        self.followed += 1
+        if self.followed > 1000:
+            pytest.fail("the loop would hang")
+        return self
+
+
+def test_an_error_that_is_its_own_cause_is_told_like_any_other(moody: Moody) -> None:
+    harness = Harness(predict=moody)
+    answer = harness.submit(1)
+    moody.error = Circular("round and round")
+    harness.finish()
+    assert isinstance(answer.error, ModelError)
+    assert "round and round" in str(answer.error)
 
 
 def test_the_model_s_memory_is_not_shared_with_answers_that_were_given(moody: Moody) -> None:

@@ -162,5 +162,5 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(runs) == len(set(runs)), "no row runs twice"
 
 
-SchedulerMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
+SchedulerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
 TestAnyLife = SchedulerMachine.TestCase

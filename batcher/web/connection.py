@@ -17,18 +17,12 @@ from __future__ import annotations
 
 from collections import deque
 from socket import SO_ERROR, SOL_SOCKET
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import CancelledError
-from twisted.python.failure import Failure
-
-from batcher.endpoints.call import Call, CallHead
-from batcher.endpoints.failures import failure_reply
-from batcher.endpoints.routing import Route, with_request_id
-from batcher.errors import BatcherError, Draining, Unavailable
+from batcher.errors import Unavailable
 from batcher.web.exchange import Exchange
-from batcher.web.klein_channel import KleinChannel
-from batcher.web.reader import Continue, Event, Phase, Refusal, Request, RequestHead, RequestReader
+from batcher.web.messages import Continue, Event, Refusal, Request
+from batcher.web.reader import Phase, RequestReader
 from batcher.web.rendering import CONTINUE, PREFIX
 from batcher.web.transport import Transport
 
@@ -40,17 +34,6 @@ LINGER = 2.0
 
 DRAIN_GRACE = 0.25
 """Seconds that a kept connection without a request stays open when the server is stopped: a request may be on its way."""
-
-
-KLEIN = object()
-"""What is found out about a head that Klein is to answer."""
-
-
-class Found(NamedTuple):
-    """What is found out about a head that an endpoint answers here."""
-
-    route: Route
-    head: CallHead
 
 
 class Connection:
@@ -247,47 +230,9 @@ class Connection:
             self._start(event)
 
     def _start(self, event: Request | Refusal) -> None:
-        if isinstance(event, Request):
-            self._dispatch(event)
-        else:
-            exchange = Exchange(self, event)
-            self._exchanges.append(exchange)
-            self._answer_error(exchange, event.error)
-
-    def _dispatch(self, request: Request) -> None:
-        exchange = Exchange(self, request)
+        exchange = Exchange(self, event)
         self._exchanges.append(exchange)
-        found = request.head.found or self._find(request.head)
-        if request.late:
-            self._answer_error(exchange, Draining("the server is being stopped and takes no more requests", retry_after=5))
-        elif isinstance(found, Found):
-            call = Call(found.head, request.body, request.began)
-            exchange.deferred = self._front.router.answer(found.route, call, exchange.reply).addErrback(self._broken)
-        else:
-            exchange.channel = KleinChannel(exchange, self, self._front.site)
-            exchange.channel.handle(request)
-
-    def _find(self, head: RequestHead) -> object:
-        match = self._front.router.match(head.method, head.path)
-        if match is None:
-            head.found = KLEIN
-        else:
-            route, arguments = match
-            head.found = Found(route, CallHead(head.method, head.path, arguments, head.query, head.headers, self.peer))
-        return head.found
-
-    def _answer_error(self, exchange: Exchange, error: BatcherError) -> None:
-        headers, began = exchange.request.headers, exchange.request.began
-        self._front.router.journal.answered("", "", error.http_status, began)
-        reply = with_request_id(failure_reply(error, headers), headers)
-        is_head = isinstance(exchange.request, Request) and exchange.request.head.method == "HEAD"
-        exchange.reply(reply._replace(body=b"") if is_head else reply)
-
-    def _broken(self, failure: Failure) -> None:
-        if failure.check(CancelledError):
-            return  # that came from here
-        self._front.log.failure("an answer could not be written", failure)
-        self._transport.abort()
+        exchange.begin(self._front)
 
     def _flush(self, exchange: Exchange) -> None:
         if exchange.held:

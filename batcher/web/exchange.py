@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
-from batcher.endpoints.call import Reply
-from batcher.web.reader import Refusal, Request
+from batcher.endpoints.call import Call, CallHead, Headers, Reply
+from batcher.endpoints.failures import failure_reply
+from batcher.endpoints.routing import Route, with_request_id
+from batcher.errors import BatcherError, Draining
+from batcher.web.klein_channel import KleinChannel
+from batcher.web.messages import Refusal, Request, RequestHead
 from batcher.web.rendering import render
 
 if TYPE_CHECKING:
     from batcher.web.connection import Connection
-    from batcher.web.klein_channel import KleinChannel
+    from batcher.web.front import Front
+
+
+KLEIN = object()
+"""What is found out about a head that Klein is to answer."""
+
+
+class Found(NamedTuple):
+    """What is found out about a head that an endpoint answers here."""
+
+    route: Route
+    head: CallHead
 
 
 class Exchange:
@@ -31,6 +46,48 @@ class Exchange:
         self.closes = False  # whether the connection ends with this answer, which then says so
         self.deferred: Deferred[None] | None = None
         self.channel: KleinChannel | None = None
+
+    def begin(self, front: Front) -> None:
+        """Have the request answered: by its endpoint, by Klein, or with the error that it deserves."""
+        request = self.request
+        if isinstance(request, Refusal):
+            self._answer_error(front, request.error, request.headers)
+        elif request.late:
+            error = Draining("the server is being stopped and takes no more requests", retry_after=5)
+            self._answer_error(front, error, request.headers)
+        else:
+            self._answer(front, request)
+
+    def _answer(self, front: Front, request: Request) -> None:
+        found = request.head.found or self._find(front, request.head)
+        if isinstance(found, Found):
+            call = Call(found.head, request.body, request.began)
+            self.deferred = front.router.answer(found.route, call, self.reply).addErrback(self._broken, front)
+        else:
+            self.channel = KleinChannel(self, self._connection, front.site)
+            self.channel.handle(request)
+
+    def _find(self, front: Front, head: RequestHead) -> object:
+        match = front.router.match(head.method, head.path)
+        if match is None:
+            head.found = KLEIN
+        else:
+            route, arguments = match
+            peer = self._connection.peer
+            head.found = Found(route, CallHead(head.method, head.path, arguments, head.query, head.headers, peer))
+        return head.found
+
+    def _answer_error(self, front: Front, error: BatcherError, headers: Headers) -> None:
+        front.router.journal.answered("", "", error.http_status, self.request.began)
+        reply = with_request_id(failure_reply(error, headers), headers)
+        is_head = isinstance(self.request, Request) and self.request.head.method == "HEAD"
+        self.reply(reply._replace(body=b"") if is_head else reply)
+
+    def _broken(self, failure: Failure, front: Front) -> None:
+        if failure.check(CancelledError):
+            return  # that came from here
+        front.log.failure("an answer could not be written", failure)
+        self._connection.abort()
 
     def write(self, data: bytes) -> None:
         """Send `data` if it is this exchange's turn, else hold it back."""

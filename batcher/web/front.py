@@ -19,6 +19,10 @@ PROBE = 0.01
 """Seconds between two looks while some client has ended its sending side and may be gone."""
 
 
+LAST_WORDS = 0.5
+"""Seconds for the last answers to go out when the server ends: an answer that waits longer waits for its client."""
+
+
 class Front:
     """Makes connections and looks after them. Reactor thread."""
 
@@ -37,7 +41,7 @@ class Front:
         self._half_closed: set[Connection] = set()
         self._timer: IDelayedCall | None = None
         self._next_sweep = 0.0
-        self._emptied: Deferred[None] | None = None
+        self._emptied: list[Deferred[None]] = []
 
     def is_stopping(self) -> bool:
         """Return whether the server is being stopped."""
@@ -63,9 +67,7 @@ class Front:
         self._connections.discard(connection)
         self._half_closed.discard(connection)
         self._metrics.connections = len(self._connections)
-        if not self._connections and self._emptied is not None:
-            emptied, self._emptied = self._emptied, None
-            emptied.callback(None)
+        self._tell_emptied()
 
     def watch(self, connection: Connection) -> None:
         """Look often at a connection whose client may be gone."""
@@ -75,24 +77,42 @@ class Front:
 
     def drain(self) -> Deferred[None]:
         """Let every connection end with the answers that are due on it; fires when all are closed."""
-        self.stopping = True
-        self.stopping_since = self._clock.seconds()
+        if not self.stopping:
+            self.stopping = True
+            self.stopping_since = self._clock.seconds()
         emptied: Deferred[None] = Deferred()
-        if self._connections:
-            self._emptied = emptied
-            if self._timer is not None and self._timer.active():
-                self._timer.reset(PROBE)
-        else:
-            emptied.callback(None)
+        self._emptied.append(emptied)
+        if self._timer is not None and self._timer.active():
+            self._timer.reset(PROBE)
+        self._tell_emptied()
         return emptied
 
-    def stop(self) -> None:
-        """Close every connection that is left, behind what is written already."""
+    def _tell_emptied(self) -> None:
+        if not self._connections:
+            waiting, self._emptied = self._emptied, []
+            for emptied in waiting:
+                emptied.callback(None)
+
+    def stop(self) -> Deferred[None]:
+        """Close every connection that is left, behind what is written already; fires when all are closed.
+
+        Whoever does not read what is written within `LAST_WORDS` is cut off.
+        """
+        for connection in list(self._connections):
+            connection.close()
+        cut = self._clock.callLater(LAST_WORDS, self._cut_off)
+        return self.drain().addCallback(self._stopped, cut)
+
+    def _cut_off(self) -> None:
+        for connection in list(self._connections):
+            connection.abort()
+
+    def _stopped(self, _: None, cut: IDelayedCall) -> None:
+        if cut.active():
+            cut.cancel()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
-        for connection in list(self._connections):
-            connection.close()
 
     def _look(self) -> None:
         now = self._clock.seconds()

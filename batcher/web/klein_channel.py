@@ -13,7 +13,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Request as WebRequest
 from twisted.web.server import Site
 
-from batcher.web.reader import Request
+from batcher.web.messages import Request
 from batcher.web.rendering import PREFIX
 from batcher.web.target import origin_form
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import Enum
-from typing import NamedTuple
 
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
@@ -31,73 +30,8 @@ from batcher.errors import (
     UriTooLong,
 )
 from batcher.web.limits import Limits
+from batcher.web.messages import Continue, Event, Refusal, Request, RequestHead
 from batcher.web.target import split_target
-
-
-class RequestHead:
-    """Everything of a request but its body; shared by the repetitions of a request on its connection.
-
-    Attributes:
-        method: `GET`, `POST`, …
-        target: as it was sent.
-        path: the path in it, as it was sent.
-        query: the query in it.
-        headers: by lower-case name, repeated ones joined by commas.
-        keep_alive: whether the connection may serve another one.
-        old: whether it is HTTP/1.0.
-        found: what the connection found out about its route, kept here for the next repetition.
-    """
-
-    __slots__ = ("found", "headers", "keep_alive", "method", "old", "path", "query", "target")
-
-    def __init__(
-        self, method: str, target: bytes, path: str, query: str, headers: dict[bytes, bytes], keep_alive: bool, old: bool
-    ) -> None:
-        """Store the attributes; but for `found` they do not change."""
-        self.method = method
-        self.target = target
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.keep_alive = keep_alive
-        self.old = old
-        self.found: object = None
-
-
-class Request(NamedTuple):
-    """A whole request.
-
-    Attributes:
-        head: everything but the body.
-        body: content coding undone.
-        began: when its first byte came, in seconds.
-        late: whether it began when the server was already being stopped.
-    """
-
-    head: RequestHead
-    body: bytes
-    began: float
-    late: bool
-
-    @property
-    def headers(self) -> dict[bytes, bytes]:
-        """The head's header fields."""
-        return self.head.headers
-
-
-class Continue(NamedTuple):
-    """The client waits for `100 Continue` before it sends the body."""
-
-
-class Refusal(NamedTuple):
-    """The rest of the connection cannot be read; answer `error` and close. `headers` are those that came."""
-
-    error: BatcherError
-    headers: dict[bytes, bytes]
-    began: float
-
-
-Event = Request | Continue | Refusal
 
 _HOST = re.compile(rb"((\[[0-9A-Fa-f:.]+\]|[\w-]{1,63}(\.[\w-]{1,63})*\.?)(:\d{0,5})?)?", re.ASCII)
 
@@ -272,12 +206,14 @@ class RequestReader:
         self._events.append(Request(head, body, self.began, self._late))
 
     def _remember(self, data: bytes, event: Event) -> None:
-        """Keep the head of a request that came in one piece, if its bytes alone say where its body ends."""
+        """Keep the head of a request that came alone and whole, nothing around it, with a body as long as it says."""
         if (
             isinstance(event, Request)
             and event.head.keep_alive
             and self.phase is Phase.IDLE
+            and data[0] not in b"\r\n"
             and not _LONG_WAY.intersection(event.head.headers)
+            and data.find(b"\r\n\r\n") + 4 + len(event.body) == len(data)
         ):
             self._repeated_bytes = data[: len(data) - len(event.body)]
             self._repeated_length = len(data)

@@ -12,9 +12,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from batcher.errors import DeadlineExceeded, Draining, QueueFull
+from batcher.workers.alarm import Alarm
 from batcher.workers.protocol import CallFromThread
 
 Result = TypeVar("Result")
@@ -47,7 +48,7 @@ class CpuPool:
         self._call_from_thread = call_from_thread
         self._clock = clock
         self._unanswered: set[_Task[Any]] = set()
-        self._timer: IDelayedCall | None = None
+        self._alarm = Alarm(clock, self._expire)
         self._stopped = False
         self.tasks = 0
         self.nbytes = 0
@@ -74,7 +75,7 @@ class CpuPool:
         self.nbytes += nbytes
         task.deferred = Deferred(lambda _: self._give_up(task))
         self._unanswered.add(task)
-        self._wake_by(deadline)
+        self._alarm.set(deadline)
         task.future = self._executor.submit(task.run)
         task.future.add_done_callback(lambda done: self._call_from_thread(self._done, task))
         return task.deferred
@@ -90,9 +91,8 @@ class CpuPool:
         self._rest()
 
     def _rest(self) -> None:
-        if not self._unanswered and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if not self._unanswered:
+            self._alarm.cancel()
 
     def _give_up(self, task: _Task[Result]) -> None:
         self._unanswered.discard(task)
@@ -112,18 +112,10 @@ class CpuPool:
             task.deferred.callback(task.future.result())
 
     def _expire(self) -> None:
-        self._timer = None
         now = self._clock.seconds()
         for task in [task for task in self._unanswered if task.deadline <= now]:
             if task in self._unanswered:
                 self._give_up(task)
                 task.deferred.errback(DeadlineExceeded("the deadline passed while the request was being prepared"))
         if self._unanswered:
-            self._wake_by(min(task.deadline for task in self._unanswered))
-
-    def _wake_by(self, deadline: float) -> None:
-        delay = max(deadline - self._clock.seconds(), 0.0)
-        if self._timer is None:
-            self._timer = self._clock.callLater(delay, self._expire)
-        elif deadline < self._timer.getTime():
-            self._timer.reset(delay)
+            self._alarm.set(min(task.deadline for task in self._unanswered))

@@ -173,11 +173,11 @@ def test_shares_are_counted_in_rows_not_in_requests() -> None:
 
 def test_a_level_that_was_away_has_saved_up_nothing() -> None:
     queue = queue_of(weight=WEIGHTS.__getitem__)
-    served(queue, turns=10, refill={1: 8, 3: 8})
+    served(queue, turns=10, refill={1: 16, 3: 16})
     for gone in [each for each in queue if each.level == 1]:
         queue.remove(gone)
     served(queue, turns=200, refill={3: 8})
-    rows = served(queue, turns=10, refill={1: 8, 3: 8})
+    rows = served(queue, turns=10, refill={1: 16, 3: 16})
     assert rows[1] / rows[3] == pytest.approx(4.0, rel=0.15), "not all of it for the one that came back"
 
 
@@ -186,7 +186,7 @@ def test_a_level_that_returns_to_an_empty_queue_has_saved_up_nothing() -> None:
     served(queue, turns=100, refill={3: 8})
     for waiting in [*queue]:
         queue.remove(waiting)
-    rows = served(queue, turns=10, refill={1: 8, 3: 8})
+    rows = served(queue, turns=10, refill={1: 16, 3: 16})
     assert abs(rows[1] - rows[3]) <= 8
 
 

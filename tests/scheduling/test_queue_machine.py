@@ -141,5 +141,5 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.oldest() is (self.waiting[0] if self.waiting else None)
 
 
-QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+QueueMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestQueueAgainstAList = QueueMachine.TestCase

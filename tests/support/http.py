@@ -25,8 +25,10 @@ from batcher.endpoints.table import routes
 from batcher.models.loading import CheckedModel
 from batcher.server import ModelServer
 from batcher.web.app import klein_site
+from batcher.web.connection import Connection
 from batcher.web.front import Front
 from batcher.web.limits import Limits
+from batcher.web.reader import Event, Request
 from batcher.workers.memory import MemoryWorker
 from batcher.workers.protocol import Deliver
 from tests.support.http_answers import Answer, parse_answers
@@ -90,7 +92,7 @@ class MemoryServer:
         journal = Journal(self.clock, self.server.metrics, self.lines.append)
         table = routes(self.server, self.settings)
         self.router = RecordingRouter(table, journal, self.settings.expose_model_errors, self.calls)
-        self.front = Front(
+        self.front = RecordingFront(
             self.router,
             klein_site(self.router, self.settings.max_body_bytes),
             Limits.from_settings(self.settings),
@@ -170,25 +172,43 @@ class MemoryServer:
 
 
 class RecordingRouter(Router):
-    """A router that remembers the Deferred of every call, and the method of every request on the fast connection."""
+    """A router that remembers the Deferred of every call; with `only_klein` the fast connection calls no endpoint itself."""
 
     def __init__(self, table: tuple[Route, ...], journal: Journal, expose: bool, calls: list[Deferred[Reply]]) -> None:
         super().__init__(table, journal, expose)
         self._calls = calls
-        self.methods: list[str] = []
         self.only_klein = False
         find = self.match
-
-        def match(method: str, path: str) -> Any:
-            self.methods.append(method)
-            return None if self.only_klein else find(method, path)
-
-        self.match = match  # type: ignore[assignment]  # it was a function with a cache
+        self.match = lambda *wanted: None if self.only_klein else find(*wanted)  # type: ignore[assignment]  # has no cache
 
     def answer(self, route: Route, call: Call, send: Callable[[Reply], Any]) -> Deferred[Any]:
         answer = super().answer(route, call, send)
         self._calls.append(answer)
         return answer
+
+
+class RecordingFront(Front):
+    """A front that remembers the method of every request on its connections."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.methods: list[str] = []
+
+    def connection(self) -> Connection:
+        return RecordingConnection(self)
+
+
+class RecordingConnection(Connection):
+    """A connection of such a front."""
+
+    def __init__(self, front: RecordingFront) -> None:
+        super().__init__(front)
+        self._methods = front.methods
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Request):
+            self._methods.append(event.head.method)
+        super()._take(event)
 
 
 def ask(

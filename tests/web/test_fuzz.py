@@ -120,10 +120,10 @@ def echoed(kind: str, pieces: list[bytes]) -> list[tuple[str, bytes, bytes]]:
     client = server.connect(kind)
     client.send(*pieces)
     server.turn()
-    answers, rest = parse_answers(bytes(client.received), server.router.methods, client.ended)
+    answers, rest = parse_answers(bytes(client.received), server.front.methods, client.ended)
     assert rest == b""
     final = [answer for answer in answers if answer.status >= 200]
-    taken = len(server.router.methods)
+    taken = len(server.front.methods)
     numbers = [answer.body for answer in final if answer.status == 200 and answer.body]
     assert numbers == sorted(numbers, key=int), "in their order"
     assert len(final) - taken <= 1, "one refusal at most, at the end"
@@ -184,6 +184,6 @@ def test_whatever_a_client_does_nothing_raises_and_nothing_is_left(kind: str, sc
         client.read()
     server.work()
     server.check_nothing_is_left()
-    answers, rest = parse_answers(bytes(client.received), server.router.methods, over=True)
-    assert len([answer for answer in answers if answer.status >= 200]) <= len(server.router.methods) + 1
+    answers, rest = parse_answers(bytes(client.received), server.front.methods, over=True)
+    assert len([answer for answer in answers if answer.status >= 200]) <= len(server.front.methods) + 1
     assert rest in (b"", b"HTTP/1.1 ") or client.aborted or client.gone, "whole answers, or nothing but the prefix"

@@ -15,7 +15,7 @@ from tests.support.reading import cut, events_of, head, new_reader, requests_of,
 
 TOKEN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~"
 VALUE = "".join(map(chr, (*range(0x21, 0x7F), *range(0x80, 0x100))))
-PATH = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@%/"
+PATH = [*"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@/", "%20", "%C3%A9", "%2F"]
 
 
 class Sent(NamedTuple):
@@ -43,7 +43,8 @@ def chunked(body: bytes, sizes: list[int], extension: str, trailers: list[tuple[
 names = st.text(TOKEN, min_size=1, max_size=8).map("X-{}".format)
 values = st.text(VALUE + " ", max_size=20).map(str.strip)
 fields = st.lists(st.tuples(names, values), max_size=4)
-targets = st.text(PATH, max_size=20).map("/{}".format) | st.text(PATH, max_size=20).map("/p?q={}".format)
+paths = st.lists(st.sampled_from(PATH), max_size=20).map("".join)
+targets = st.builds("/{}{}".format, paths, st.just("") | paths.map("?q={}".format))
 
 
 @st.composite

@@ -1,0 +1,97 @@
+"""Requests of models with `preprocess` or `postprocess`: over the CPU pool to the scheduler, and over it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from twisted.internet.defer import Deferred, succeed
+
+from batcher.errors import InvalidInput
+from batcher.models.protocol import Model
+from batcher.pending import model_error, nbytes_of
+from batcher.request import InferenceRequest, InferenceResponse
+from batcher.scheduler import BatchScheduler
+from batcher.spec import Array, check_outputs
+from batcher.workers.pool import CpuPool
+
+Result = TypeVar("Result")
+
+
+class HookedRequests:
+    """Sees to requests with hooks, and knows how many there are. Reactor thread."""
+
+    def __init__(self, pool: CpuPool) -> None:
+        """Run hooks on `pool`."""
+        self._pool = pool
+        self._count = 0
+        self._waiting: list[Deferred[None]] = []
+
+    def answer(
+        self, scheduler: BatchScheduler, model: Model, request: InferenceRequest, deadline: float
+    ) -> Deferred[InferenceResponse]:
+        """Answer `request` by `deadline`, in seconds. Raises QueueFull or Draining."""
+        request = request._replace(parameters=request.parameters._replace(deadline=deadline))
+        prepared = self._preprocessed(model, request, deadline)
+        self._count += 1
+        submitted = prepared.addCallback(scheduler.submit)
+        answer: Deferred[InferenceResponse] = submitted.addCallback(self._postprocessed, model, deadline)
+        answer.addBoth(self._ended)
+        return answer
+
+    def drain(self) -> Deferred[None]:
+        """Fire when none is here any more: none on its way to a scheduler, none on its way back from it."""
+        drained: Deferred[None] = Deferred()
+        self._waiting.append(drained)
+        self._tell()
+        return drained
+
+    def _ended(self, result: Result) -> Result:
+        self._count -= 1
+        self._tell()
+        return result
+
+    def _tell(self) -> None:
+        if self._count == 0:
+            waiting, self._waiting = self._waiting, []
+            for drained in waiting:
+                drained.callback(None)
+
+    def _preprocessed(self, model: Model, request: InferenceRequest, deadline: float) -> Deferred[InferenceRequest]:
+        hook = model.preprocess
+        if hook is None:
+            return succeed(request)
+
+        def prepared() -> InferenceRequest:
+            inputs = {name: np.asarray(value) for name, value in _run_hook(hook, request.inputs).items()}
+            rows = {len(array) if array.ndim else 0 for array in inputs.values()}
+            if len(rows) != 1 or 0 in rows:
+                raise InvalidInput(
+                    f"model {request.model!r}: preprocess gave arrays of {sorted(rows)} rows; expected equal ones"
+                )
+            return request._replace(inputs=inputs, rows=rows.pop())
+
+        return self._pool.run(nbytes_of(request.inputs), deadline, prepared)
+
+    def _postprocessed(
+        self, response: InferenceResponse, model: Model, deadline: float
+    ) -> InferenceResponse | Deferred[InferenceResponse]:
+        hook = model.postprocess
+        if hook is None:
+            return response
+
+        def finished() -> InferenceResponse:
+            rows = len(next(iter(response.outputs.values())))
+            outputs = {name: np.asarray(value) for name, value in _run_hook(hook, response.outputs).items()}
+            check_outputs(model.spec, outputs, rows)
+            return response._replace(outputs=outputs)
+
+        return self._pool.run(nbytes_of(response.outputs), deadline, finished)
+
+
+def _run_hook(hook: Callable[[Mapping[str, Array]], Mapping[str, Any]], values: Mapping[str, Array]) -> Mapping[str, Any]:
+    try:
+        return hook(values)
+    except (Exception, SystemExit) as err:  # a hook is the model's own code
+        raise model_error(err) from err

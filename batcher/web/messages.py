@@ -1,0 +1,73 @@
+"""What a reader makes of a connection's bytes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from batcher.errors import BatcherError
+
+
+class RequestHead:
+    """Everything of a request but its body; shared by the repetitions of a request on its connection.
+
+    Attributes:
+        method: `GET`, `POST`, …
+        target: as it was sent.
+        path: the path in it, as it was sent.
+        query: the query in it.
+        headers: by lower-case name, repeated ones joined by commas.
+        keep_alive: whether the connection may serve another one.
+        old: whether it is HTTP/1.0.
+        found: what the connection found out about its route, kept here for the next repetition.
+    """
+
+    __slots__ = ("found", "headers", "keep_alive", "method", "old", "path", "query", "target")
+
+    def __init__(
+        self, method: str, target: bytes, path: str, query: str, headers: dict[bytes, bytes], keep_alive: bool, old: bool
+    ) -> None:
+        """Store the attributes; but for `found` they do not change."""
+        self.method = method
+        self.target = target
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.old = old
+        self.found: object = None
+
+
+class Request(NamedTuple):
+    """A whole request.
+
+    Attributes:
+        head: everything but the body.
+        body: content coding undone.
+        began: when its first byte came, in seconds.
+        late: whether it began when the server was already being stopped.
+    """
+
+    head: RequestHead
+    body: bytes
+    began: float
+    late: bool
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        """The head's header fields."""
+        return self.head.headers
+
+
+class Continue(NamedTuple):
+    """The client waits for `100 Continue` before it sends the body."""
+
+
+class Refusal(NamedTuple):
+    """The rest of the connection cannot be read; answer `error` and close. `headers` are those that came."""
+
+    error: BatcherError
+    headers: dict[bytes, bytes]
+    began: float
+
+
+Event = Request | Continue | Refusal
