@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from batcher.config.reading import read_yaml, validate
+from batcher.config.reading import Integer, Number, read_yaml, validate
 from batcher.errors import ConfigError
 from batcher.spec import DATATYPES, Datatype, ImageSpec, Labels, ModelSpec, TensorSpec, datatype
 
 Format = Literal["python", "torchscript", "export", "onnx"]
-Axis = Annotated[int, Field(ge=-1)]
+Axis = Annotated[Integer, Field(ge=-1)]
 _CHANNELS = {"grey": 1, "rgb": 3}
 _PIL_MODES = {"grey": "L", "rgb": "RGB"}
 
@@ -37,9 +37,9 @@ class ImageFile(_Section):
     """
 
     mode: Literal["grey", "rgb"]
-    scale: float = 1 / 255
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    scale: Number = 1 / 255
+    mean: tuple[Number, ...] = (0.0,)
+    std: tuple[Annotated[Number, Field(gt=0)], ...] = (1.0,)
 
 
 class TensorFile(_Section):
@@ -67,7 +67,7 @@ class InputFile(TensorFile):
     """
 
     image: ImageFile | None = None
-    warmup_shape: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    warmup_shape: tuple[Annotated[Integer, Field(ge=0)], ...] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> InputFile:
@@ -157,11 +157,11 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
     Raises:
         ConfigError: it is missing or wrong; the message names place, setting, what was expected and what came.
     """
-    model = validate(ModelFile, read_yaml(folder / "model.yaml"))
-    files = [folder / file for file in (model.file, model.weights) if file]
-    for file in files:
-        if not file.is_file():
-            raise ConfigError(f"{folder.name}/model.yaml: expected a file {file.name!r} beside it; there is none")
+    source = read_yaml(folder / "model.yaml")
+    model = validate(ModelFile, source)
+    for key, file in (("file", model.file), ("weights", model.weights)):
+        if file and not (folder / file).is_file():
+            raise ConfigError(f"{source.origin((key,))}: {key}: expected a file {file!r} beside it; there is none")
     spec = ModelSpec(
         name=name,
         version=version,

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from batcher.errors import ConfigError
 
@@ -30,6 +30,12 @@ class Source:
         """Hold `values`, and `origins` from the path of each value to the place it was written at."""
         self.values = values
         self.origins = origins
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether `other` is a source too: settings are equal wherever their values were written."""
+        return isinstance(other, Source)
+
+    __hash__ = None  # type: ignore[assignment]  # as for any class that compares by its own rule
 
     def override(self, key: tuple[str, ...], value: Any, origin: str) -> None:
         """Lay `value` over whatever stands at `key`; `origin` is what a message about it will name."""
@@ -56,36 +62,60 @@ def read_yaml(path: Path) -> Source:
         ConfigError: the file cannot be read, is not YAML, repeats a key or is not a mapping at its top.
     """
     try:
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        node = loader.get_single_node()
-        origins = dict(_origins(node, (), path.name)) if node is not None else {}
-        values = loader.construct_document(node) if node is not None else {}
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"{path}: cannot be read: {err}") from err
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        origins = dict(_origins(node, (), path.name, ())) if node is not None else {}
+        values = loader.construct_document(node) if node is not None else None
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path.name}{line}: not YAML: {getattr(err, 'problem', None) or err}") from err
+    if values is None:
+        values = {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path.name}:1: expected a mapping of settings; got {type(values).__name__}")
     return Source(values, {(): path.name, **origins})
 
 
-def _origins(node: yaml.Node, key: Key, file: str) -> Iterator[tuple[Key, str]]:
+def _origins(node: yaml.Node, key: Key, file: str, around: tuple[yaml.Node, ...]) -> Iterator[tuple[Key, str]]:
+    place = f"{file}:{node.start_mark.line + 1}"
+    if node in around:
+        raise ConfigError(f"{place}: {_dotted(key)} contains itself")
     if key:
-        yield key, f"{file}:{node.start_mark.line + 1}"
+        yield key, place
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for name, value in node.value:
-            place = f"{file}:{name.start_mark.line + 1}"
-            if name.value in seen:
-                raise ConfigError(f"{place}: {_dotted((*key, name.value))} is set twice")
-            seen.add(name.value)
-            yield from _origins(value, (*key, name.value), file)
-            yield (*key, name.value), place
+        yield from _origins_in_mapping(node, key, file, (*around, node))
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            yield from _origins(value, (*key, index), file)
+            yield from _origins(value, (*key, index), file, (*around, node))
+    else:
+        _check_scalar(node, place)
+
+
+def _origins_in_mapping(
+    node: yaml.MappingNode, key: Key, file: str, around: tuple[yaml.Node, ...]
+) -> Iterator[tuple[Key, str]]:
+    seen: set[str] = set()
+    for name, value in node.value:
+        place = f"{file}:{name.start_mark.line + 1}"
+        if not isinstance(name, yaml.ScalarNode):
+            raise ConfigError(f"{place}: expected the name of a setting; got a {name.id}")
+        if name.value in seen:
+            raise ConfigError(f"{place}: {_dotted((*key, name.value))} is set twice")
+        seen.add(name.value)
+        yield from _origins(value, (*key, name.value), file, around)
+        yield (*key, name.value), place
+
+
+def _check_scalar(node: yaml.Node, place: str) -> None:
+    try:
+        yaml.SafeLoader("").construct_object(node)
+    except ValueError as err:  # a date that there is not, digits that are none: PyYAML lets Python's own error through
+        raise ConfigError(f"{place}: expected a value; got {node.value!r:.60}: {err}") from err
 
 
 def override_from_environment(source: Source, environment: Mapping[str, str]) -> None:
@@ -95,7 +125,8 @@ def override_from_environment(source: Source, environment: Mapping[str, str]) ->
     """
     for name in sorted(environment):
         if name.startswith(ENVIRONMENT_PREFIX):
-            key = tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
+            steps = name.removeprefix(ENVIRONMENT_PREFIX).split("__")
+            key = tuple(step.lower() if step.isupper() else step for step in steps)  # a model's name may have capitals
             source.override(key, scalar(environment[name]), f"environment variable {name}")
 
 
@@ -116,17 +147,32 @@ def validate(schema: type[Settings], source: Source) -> Settings:
     try:
         return schema.model_validate(source.values)
     except ValidationError as err:
-        raise ConfigError("\n".join(_explain(schema, source, problem) for problem in err.errors())) from err
+        problems = [problem for problem in err.errors() if not _is_echo(problem)]
+        raise ConfigError("\n".join(_explain(schema, source, problem) for problem in problems)) from err
+
+
+def _is_echo(problem: Any) -> bool:
+    """Whether the problem only follows from others: a list that is too short because its wrong items were left out."""
+    return problem["type"] == "too_short" and len(problem["input"]) > 0
 
 
 def _explain(schema: type[BaseModel], source: Source, problem: Any) -> str:
-    key = tuple(step for step in problem["loc"] if step not in ("function-after", "function-before"))
+    key = problem["loc"]
     if problem["type"] == "extra_forbidden":
         return f"{source.origin(key)}: unknown setting {_dotted(key)}{_suggestion(schema, key)}"
     if problem["type"] == "missing":
         return f"{source.origin(key)}: {_dotted(key)} is missing"
-    expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"{source.origin(key)}: {_dotted(key) or 'settings'}: expected {expected}; got {problem['input']!r}"
+    return f"{source.origin(key)}: {_dotted(key) or 'settings'}: expected {_expected(problem)}; got {problem['input']!r}"
+
+
+def _expected(problem: Any) -> str:
+    told = {
+        "byte_size": "a number of bytes, such as 64MiB",
+        "too_short": "at least 1 item",
+        "string_pattern_mismatch": f"text like {problem.get('ctx', {}).get('pattern')}",
+    }
+    message: str = told.get(problem["type"], problem["msg"])
+    return message.removeprefix("Value error, ").removeprefix("Input should be ")
 
 
 def _suggestion(schema: type[BaseModel], key: Key) -> str:
@@ -136,22 +182,34 @@ def _suggestion(schema: type[BaseModel], key: Key) -> str:
 
 
 def _fields_at(schema: Any, key: Key) -> list[str]:
+    """Return the names of the settings at `key`, through sections, lists of sections and mappings of sections."""
     for step in key:
-        if isinstance(schema, type) and issubclass(schema, BaseModel):
-            fields = {field.alias or name: field for name, field in schema.model_fields.items()}
-            schema = fields[str(step)].annotation if step in fields else None
-        schema = next((inner for inner in _inner_types(schema) if issubclass(inner, BaseModel)), schema)
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
-        return [field.alias or name for name, field in schema.model_fields.items()]
-    return []
+        section = _section_in(schema)
+        fields = {field.alias or name: field for name, field in section.model_fields.items()} if section else {}
+        schema = section if section is not schema else fields[str(step)].annotation if step in fields else None
+    section = _section_in(schema)
+    return [field.alias or name for name, field in section.model_fields.items()] if section else []
 
 
-def _inner_types(annotation: Any) -> Iterator[type]:
-    for inner in getattr(annotation, "__args__", ()):
-        if isinstance(inner, type):
-            yield inner
-        else:
-            yield from _inner_types(inner)
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in getattr(annotation, "__args__", ()) if (found := _section_in(inner))), None)
+
+
+def refuse_boolean(kind: str) -> BeforeValidator:
+    """Return a validator that takes no boolean for a number, which Python would; `kind` says what was expected."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError(kind)
+        return value
+
+    return BeforeValidator(check)
+
+
+Integer = Annotated[int, refuse_boolean("a valid integer")]
+Number = Annotated[float, Field(allow_inf_nan=False), refuse_boolean("a valid number")]
 
 
 def _dotted(key: Key) -> str:

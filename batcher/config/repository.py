@@ -39,20 +39,29 @@ def find_models(settings: ServerSettings, base: Path) -> list[ModelFolder]:
     if repository.is_dir():
         folders = {entry.name: entry for entry in sorted(repository.iterdir()) if _versions(entry)}
     elif "model_repository" in settings.model_fields_set:
-        raise ConfigError(f"model_repository: expected a folder; there is no {settings.model_repository!r}")
+        place = settings.origin("model_repository")
+        raise ConfigError(f"{place}: model_repository: expected a folder; there is no {settings.model_repository!r}")
     for name, own in settings.models.items():
         if own.path is not None:
             folders[name] = base / own.path
         elif name not in folders:
             known = ", ".join(folders) or "none"
-            raise ConfigError(f"models.{name}: no such model in the repository, which has: {known}")
-    return [found for name, folder in folders.items() for found in _model_folders(name, folder)]
+            place = settings.origin("models", name)
+            raise ConfigError(f"{place}: models.{name}: no such model in the repository, which has: {known}")
+    return [
+        found
+        for name, folder in folders.items()
+        for found in _model_folders(name, folder, f"{settings.origin('models', name)}: models.{name}")
+    ]
 
 
-def _model_folders(name: str, folder: Path) -> list[ModelFolder]:
+def _model_folders(name: str, folder: Path, place: str) -> list[ModelFolder]:
     versions = _versions(folder)
     if not versions:
-        raise ConfigError(f"models.{name}: expected version folders (1, 2, …) with a model.yaml in {folder.name!r}; got none")
+        raise ConfigError(f"{place}: expected version folders (1, 2, …) with a model.yaml in {folder.name!r}; got none")
+    numbers = [int(version.name) for version in versions]
+    if len(set(numbers)) < len(numbers):
+        raise ConfigError(f"{place}: expected one folder a version; got {', '.join(version.name for version in versions)}")
     return [ModelFolder(name, str(int(version.name)), version) for version in versions]
 
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, PrivateAttr
 
-from batcher.config.reading import Source, override_from_environment, read_yaml, validate
+from batcher.config.reading import Integer, Number, Source, override_from_environment, read_yaml, validate
 from batcher.errors import ConfigError
 
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Milliseconds = Annotated[float, Field(gt=0, le=86_400_000, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1 << 31)]
+Seconds = Annotated[Number, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Milliseconds = Annotated[Number, Field(gt=0, le=86_400_000, allow_inf_nan=False)]
+Count = Annotated[Integer, Field(ge=1, le=1 << 31)]
 Bytes = Annotated[ByteSize, Field(ge=1)]
 
 MIB = 1 << 20
@@ -49,11 +49,11 @@ class ModelSettings(_Section):
     policy: Literal["eager", "delay"] = "eager"
     max_delay_ms: Milliseconds = 5.0
     preferred_batch_sizes: tuple[Count, ...] = ()
-    pipeline_depth: Annotated[int, Field(ge=1, le=2)] = 2
+    pipeline_depth: Annotated[Integer, Field(ge=1, le=2)] = 2
     max_queue_rows: Count = 4096
     max_queue_bytes: Bytes = ByteSize(256 * MIB)
     timeout_ms: Milliseconds = 30_000.0
-    level_weights: Annotated[tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)] = (
+    level_weights: Annotated[tuple[Annotated[Number, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)] = (
         4.0,
         2.0,
         1.0,
@@ -105,7 +105,7 @@ class ServerSettings(_Section):
     """
 
     host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    port: Annotated[Integer, Field(ge=0, le=65_535)] = 8080
     model_repository: str = "models"
     strict_start: bool = True
     drain_timeout_s: Seconds = 30.0
@@ -129,6 +129,12 @@ class ServerSettings(_Section):
     expose_model_errors: bool = False
     defaults: ModelSettings = ModelSettings()
     models: dict[str, ModelOverrides] = {}
+    _source = PrivateAttr(default_factory=lambda: Source({}, {(): "built-in settings"}))
+
+    def origin(self, *key: str) -> str:
+        """Return the place where the setting at `key` was written, for messages about it."""
+        place: str = self._source.origin(key)
+        return place
 
     def for_model(self, name: str) -> ModelSettings:
         """Return the settings of the model called `name`: `defaults` with what `models` says of it laid over.
@@ -139,19 +145,20 @@ class ServerSettings(_Section):
         own = self.models.get(name)
         update = {field: getattr(own, field) for field in own.model_fields_set - {"path"}} if own else {}
         settings = self.defaults.model_copy(update=update)
-        _check_together(f"models.{name}" if own else "defaults", settings)
+        self._check_together(("models", name) if own else ("defaults",), settings)
         return settings
 
-
-def _check_together(where: str, settings: ModelSettings) -> None:
-    levels = len(settings.level_weights)
-    if settings.default_priority > levels:
-        raise ConfigError(f"{where}.default_priority: expected 1 to {levels}, a level; got {settings.default_priority}")
-    too_big = [size for size in settings.preferred_batch_sizes if size > settings.max_batch_size]
-    if too_big:
-        raise ConfigError(
-            f"{where}.preferred_batch_sizes: expected at most max_batch_size ({settings.max_batch_size}); got {too_big}",
-        )
+    def _check_together(self, where: tuple[str, ...], settings: ModelSettings) -> None:
+        levels = len(settings.level_weights)
+        if settings.default_priority > levels:
+            key = (*where, "default_priority")
+            expected = f"1 to {levels}, a level"
+            raise ConfigError(f"{self.origin(*key)}: {'.'.join(key)}: expected {expected}; got {settings.default_priority}")
+        too_big = [size for size in settings.preferred_batch_sizes if size > settings.max_batch_size]
+        if too_big:
+            key = (*where, "preferred_batch_sizes")
+            expected = f"at most max_batch_size ({settings.max_batch_size})"
+            raise ConfigError(f"{self.origin(*key)}: {'.'.join(key)}: expected {expected}; got {too_big}")
 
 
 def load_settings(
@@ -174,6 +181,7 @@ def load_settings(
     for key, (flag, value) in (flags or {}).items():
         source.override(key, value, flag)
     settings = validate(ServerSettings, source)
+    settings._source = source
     for name in ("", *settings.models):
         settings.for_model(name)
     return settings
