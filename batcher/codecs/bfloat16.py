@@ -14,6 +14,6 @@ def to_float32(bits: Array) -> Array:
 
 def from_float32(values: Array) -> Array:
     """Return the BF16 bits nearest to float32 `values` of any shape; NaN stays NaN."""
-    bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")
+    bits = np.asarray(values, dtype="<f4").copy().view("<u4")
     rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
     return np.where(np.isnan(values), 0x7FC0, rounded).astype("<u2")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import NamedTuple
+
+from batcher.errors import DecodingError
 
 Buffer = bytes | memoryview
 """Bytes that can be written to a socket as they are."""
@@ -25,13 +28,15 @@ class Content(NamedTuple):
     max_image_pixels: int = 1 << 24
 
     def text(self) -> Buffer:
-        """Return the body in UTF-8, recoded if its charset is another one.
+        """Return the body in UTF-8, without a byte order mark, recoded if its charset is another one.
 
         Raises:
-            LookupError: the charset is unknown.
-            UnicodeDecodeError: the body is not in that charset.
+            DecodingError: the charset is unknown or no encoding of text, or the body is not in it.
         """
-        charset = self.parameters.get("charset", "utf-8").lower()
-        if charset in ("utf-8", "utf8", "us-ascii"):
-            return self.body
-        return bytes(self.body).decode(charset).encode()
+        charset = self.parameters.get("charset", "utf-8")
+        if charset.lower() in ("utf-8", "utf8", "us-ascii"):
+            return bytes(self.body).removeprefix(BOM_UTF8)
+        try:
+            return bytes(self.body).decode(charset).encode().removeprefix(BOM_UTF8)
+        except (LookupError, ValueError) as err:
+            raise DecodingError(f"body: expected text in charset {charset!r:.80}: {err}") from err

@@ -10,7 +10,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from io import StringIO
-from typing import Any
+from math import isinf
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,12 +43,14 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     if len(spec.inputs) > 1:
         return _table(lines, spec)
     tensor = spec.inputs[0]
-    skipped = int(tensor.datatype.name != "BYTES" and not all(_is_number(cell) for cell in lines[0]))
-    if skipped and len(lines) == 1:
-        raise DecodingError(f"line 1: expected {tensor.datatype.name} values; got {lines[0][:4]}")
-    cells = [_values(line, tensor, index + 1 + skipped) for index, line in enumerate(lines[skipped:])]
-    array = array_from_lists(cells, tensor, may_hold_booleans=False)
-    return {tensor.name: array.reshape(len(cells), *_row_shape(tensor, len(cells[0])))}
+    first = lines[0].cells
+    if tensor.datatype.name != "BYTES" and not all(_is_number(cell) for cell in first):
+        del lines[0]
+        if not lines:
+            raise DecodingError(f"line 1: expected {tensor.datatype.name} values; got {first[:4]}")
+    rows = [_values(line, tensor) for line in lines]
+    array = array_from_lists(rows, tensor)
+    return {tensor.name: array.reshape(len(rows), *_row_shape(tensor, len(rows[0])))}
 
 
 def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
@@ -69,28 +72,32 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
     return out.getvalue().encode()
 
 
-def _lines(content: Content) -> list[list[str]]:
-    charset = content.parameters.get("charset", "utf-8")
+class _Line(NamedTuple):
+    number: int
+    cells: list[str]
+
+
+def _lines(content: Content) -> list[_Line]:
     try:
-        text = bytes(content.body).decode("utf-8-sig" if charset.lower() in ("utf-8", "utf8") else charset)
-        return [line for line in csv.reader(StringIO(text, newline=""), strict=True) if line]
-    except (LookupError, UnicodeDecodeError, csv.Error) as err:
-        raise DecodingError(f"body: expected CSV in charset {charset!r}: {err}") from err
+        reader = csv.reader(StringIO(bytes(content.text()).decode(), newline=""), strict=True)
+        return [_Line(reader.line_num, cells) for cells in reader if cells]
+    except (UnicodeDecodeError, csv.Error) as err:
+        raise DecodingError(f"body: expected CSV in charset {content.parameters.get('charset', 'utf-8')!r}: {err}") from err
 
 
-def _table(lines: list[list[str]], spec: ModelSpec) -> dict[str, Array]:
-    header, *rows = ([cell.strip() for cell in lines[0]], *lines[1:])
+def _table(lines: list[_Line], spec: ModelSpec) -> dict[str, Array]:
+    header, *rows = ([cell.strip() for cell in lines[0].cells], *lines[1:])
     names = [tensor.name for tensor in spec.inputs]
     if sorted(header) != sorted(names):
         raise InvalidInput(f"line 1: expected a header of {', '.join(names)} in any order; got {', '.join(header)}")
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise DecodingError(f"line {number}: expected {len(header)} cells; got {len(row)}")
+    for line in rows:
+        if len(line.cells) != len(header):
+            raise DecodingError(f"line {line.number}: expected {len(header)} cells; got {len(line.cells)}")
     inputs = {}
     for tensor in spec.inputs:
         column = header.index(tensor.name)
-        cells = [_value(row[column], tensor, number, column) for number, row in enumerate(rows, 2)]
-        inputs[tensor.name] = array_from_lists(cells, tensor, may_hold_booleans=False).reshape(-1, *tensor.shape)
+        cells = [_value(line, column, tensor) for line in rows]
+        inputs[tensor.name] = array_from_lists(cells, tensor).reshape(-1, *tensor.shape)
     return inputs
 
 
@@ -99,41 +106,53 @@ def _row_shape(tensor: TensorSpec, cells: int) -> tuple[int, ...]:
     return tuple(free if size < 0 else size for size in tensor.shape)
 
 
-def _values(line: list[str], tensor: TensorSpec, number: int) -> list[Any]:
-    unit = tensor.fixed_size
-    if (len(line) != unit) if not tensor.free_axes else (unit == 0 or len(line) % unit):
+def _values(line: _Line, tensor: TensorSpec) -> list[Any]:
+    unit, count = tensor.fixed_size, len(line.cells)
+    if (count != unit) if not tensor.free_axes else (unit == 0 or count % unit):
         per = f"a multiple of {unit}" if tensor.free_axes else str(unit)
-        raise DecodingError(f"line {number}: expected {per} cells for {tensor.describe()}; got {len(line)}")
-    return [_value(cell, tensor, number, column) for column, cell in enumerate(line)]
+        raise DecodingError(f"line {line.number}: expected {per} cells for {tensor.describe()}; got {count}")
+    return [_value(line, column, tensor) for column in range(count)]
 
 
-def _value(cell: str, tensor: TensorSpec, number: int, column: int) -> Any:
+def _value(line: _Line, column: int, tensor: TensorSpec) -> Any:
+    cell = line.cells[column]
     try:
         return _reader(tensor.datatype.name)(cell.strip())
     except (ValueError, KeyError) as err:
         raise DecodingError(
-            f"line {number}, cell {column + 1}: expected {tensor.datatype.name} for {tensor.name!r}; got {cell!r:.60}",
+            f"line {line.number}, cell {column + 1}: expected {tensor.datatype.name} for {tensor.name!r}; got {cell!r:.60}",
         ) from err
 
 
 def _reader(datatype: str) -> Callable[[str], Any]:
     if datatype == "BYTES":
         return str
-    return (lambda cell: _BOOLEANS[cell.lower()]) if datatype == "BOOL" else _number
+    if datatype == "BOOL":
+        return lambda cell: _BOOLEANS[cell.lower()]
+    return _float if datatype in ("FP16", "FP32", "FP64", "BF16") else _whole
 
 
-def _number(cell: str) -> int | float:
+def _float(cell: str) -> float:
     if "_" in cell:  # Python reads 1_000; a table does not mean it
+        raise ValueError(cell)
+    value = float(cell)
+    if isinf(value) and "inf" not in cell.lower():
+        raise ValueError(cell)  # too large even for a 64-bit float
+    return value
+
+
+def _whole(cell: str) -> int | float:
+    if "_" in cell:
         raise ValueError(cell)
     try:
         return int(cell)
     except ValueError:
-        return float(cell)
+        return _float(cell)
 
 
 def _is_number(cell: str) -> bool:
     try:
-        _number(cell.strip())
+        _float(cell.strip())
     except ValueError:
         return cell.strip().lower() in _BOOLEANS
     return True

@@ -52,9 +52,14 @@ OCTET_STREAM = Format(
 )
 NPY = Format("application/x-npy", npy.carries, npy.decode, npy.encode, ("application/npy",))
 CSV = Format("text/csv", csv_rows.carries, csv_rows.decode, csv_rows.encode)
-PICTURE_ALIASES = {"image/jpeg": ("image/jpg", "image/pjpeg"), "image/bmp": ("image/x-ms-bmp", "image/x-bmp")}
 PICTURES = tuple(
-    Format(media_type, images.carries, images.decode, aliases=PICTURE_ALIASES.get(media_type, ()), pooled=True)
+    Format(
+        media_type,
+        images.carries,
+        images.decode,
+        aliases=tuple(alias for alias, name in images.ALIASES.items() if name == media_type),
+        pooled=True,
+    )
     for media_type in images.FORMATS
 )
 MULTIPART = Format("multipart/form-data", multipart_files.carries, multipart_files.decode, pooled=True)

@@ -19,6 +19,10 @@ from batcher.errors import DecodingError, InvalidInput, TooLarge
 from batcher.spec import Array, ImageSpec, ModelSpec, TensorSpec
 
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "image/bmp": "BMP"}
+ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-ms-bmp": "image/bmp", "image/x-bmp": "image/bmp"}
+
+_SAME = {"MPO": "JPEG"}
+"""What Pillow calls a JPEG with further pictures behind the first, as phones make them."""
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
@@ -45,7 +49,13 @@ def rows_from_pictures(pictures: Sequence[tuple[Buffer, str]], tensor: TensorSpe
         TooLarge: one has, or all together have, too many pixels.
         InvalidInput: they differ in size and the model fixes none.
     """
-    rows = [row_from_picture(body, media_type, tensor, max_pixels) for body, media_type in pictures]
+    rows: list[Array] = []
+    pixels = 0
+    for body, media_type in pictures:
+        rows.append(row_from_picture(body, media_type, tensor, max_pixels))
+        pixels += rows[-1].size if tensor.free_axes else 0  # rows of a fixed size are as many as the queue bounds
+        if pixels > max_pixels * 3:
+            raise TooLarge(f"pictures: expected at most {max_pixels} pixels together; got more")
     if any(row.shape != rows[0].shape for row in rows):
         shapes = ", ".join(sorted({str(list(row.shape)) for row in rows}))
         raise InvalidInput(f"input {tensor.name!r}: expected pictures of one size in one request; got {shapes}")
@@ -73,9 +83,10 @@ def _opened(body: Buffer, media_type: str, max_pixels: int) -> Image.Image:
         raise TooLarge(f"picture: expected at most {max_pixels} pixels; got far more: {err}") from err
     except Exception as err:  # the decoders raise whatever damaged bytes make them raise
         raise DecodingError("body: expected a PNG, JPEG, WebP or BMP picture; got something else") from err
-    declared = FORMATS.get(media_type, image.format)
-    if image.format != declared:
-        raise DecodingError(f"picture: expected {declared}, as its Content-Type says; got {image.format}")
+    found = _SAME.get(str(image.format), image.format)
+    declared = FORMATS.get(ALIASES.get(media_type, media_type), found)
+    if found != declared:
+        raise DecodingError(f"picture: expected {declared}, as its Content-Type says; got {found}")
     if image.width * image.height > max_pixels:
         raise TooLarge(
             f"picture: expected at most {max_pixels} pixels; got {image.width} x {image.height} = {image.width * image.height}",
@@ -88,7 +99,10 @@ def _prepared(image: Image.Image, spec: ImageSpec, max_pixels: int) -> Image.Ima
         image.load()
     except Exception as err:  # as above
         raise DecodingError(f"picture: expected a whole {image.format}; got a damaged or truncated one: {err}") from err
-    upright = ImageOps.exif_transpose(image)
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except Exception:  # a picture whose notes are garbage is still a picture
+        upright = image
     if upright.mode.startswith("I"):  # 16-bit grey, which `convert` would clip to white
         upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).astype(np.uint8))
     coloured = upright.convert(spec.mode)

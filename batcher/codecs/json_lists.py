@@ -50,12 +50,7 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
         DecodingError: the body is not JSON in its charset.
         InvalidInput: it is laid out in another way, or a value does not fit its input.
     """
-    try:
-        body = content.text()
-    except (LookupError, UnicodeDecodeError) as err:
-        raise DecodingError(f"body: expected text in charset {content.parameters['charset']!r}: {err}") from err
-    holds_booleans = b"true" in (text := bytes(body)) or b"false" in text
-    return inputs_from_document(from_json(body), spec, holds_booleans)
+    return inputs_from_document(from_json(content.text()), spec)
 
 
 def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:

@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from batcher.codecs.booleans import checked_booleans
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.predictions import predictions
 from batcher.codecs.rows import inputs_from_document
@@ -41,7 +42,7 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
         raise
     except Exception as err:  # the unpacker raises ValueError, TypeError, its own errors and whatever a hook raises
         raise DecodingError(f"body: expected MessagePack; got something else: {err or type(err).__name__}") from err
-    return inputs_from_document(document, spec, may_hold_booleans=True)
+    return inputs_from_document(document, spec)
 
 
 def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
@@ -76,8 +77,11 @@ def _array(value: dict[Any, Any]) -> Any:
     if not isinstance(data, bytes) or prod(shape) * dtype.itemsize != len(data):
         got = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
         raise DecodingError(f"array: expected {prod(shape) * dtype.itemsize} bytes for {dtype}{shape}; got {got}")
-    array = np.frombuffer(data, dtype).reshape(shape)
-    return array.astype(dtype.newbyteorder("<"), copy=False)
+    try:
+        array = np.frombuffer(data, dtype).reshape(shape)
+    except (ValueError, OverflowError) as err:  # no elements, but axes beyond what numpy can count
+        raise DecodingError(f"array: expected a shape that numpy can hold; got {shape!r:.80}: {err}") from err
+    return checked_booleans(array.astype(dtype.newbyteorder("<"), copy=False), "array")
 
 
 def _dtype(name: Any) -> np.dtype[Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from multipart import MultipartError, MultipartSegment, PushMultipartParser
+from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
 from batcher.codecs.content import Content
 from batcher.codecs.images import rows_from_pictures
-from batcher.errors import DecodingError, InvalidInput
+from batcher.errors import DecodingError, InvalidInput, TooLarge
 from batcher.spec import Array, ModelSpec, TensorSpec
 
 MAX_FILES = 4096
@@ -52,5 +52,7 @@ def _segments(content: Content) -> list[tuple[MultipartSegment, bytes]]:
                 elif event:
                     found[-1][1].append(bytes(event))
     except (MultipartError, ValueError) as err:
+        if isinstance(err, ParserLimitReached) and len(found) >= MAX_FILES:
+            raise TooLarge(f"multipart: expected at most {MAX_FILES} files; got more") from err
         raise DecodingError(f"body: expected multipart/form-data with boundary {boundary!r:.80}: {err}") from err
     return [(segment, b"".join(pieces)) for segment, pieces in found]

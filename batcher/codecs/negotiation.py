@@ -5,23 +5,32 @@ Header values repeat from request to request, so what they mean is remembered by
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from email.message import Message
 from functools import lru_cache
 from types import MappingProxyType
+from urllib.parse import unquote
 
 from batcher.codecs.formats import JSON, Format, format_named, formats_for
 from batcher.errors import NotAcceptable, UnsupportedMediaType
 from batcher.spec import ModelSpec
 
+_PARAMETER = re.compile(r';\s*([\w!#$%&\'*+.^`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))')
+_ESCAPED = re.compile(r"\\(.)")
+_LIST_ITEM = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
+
 
 @lru_cache(maxsize=1024)
 def media_type(header: str) -> tuple[str, Mapping[str, str]]:
-    """Return the media type in a `Content-Type` value, in lower case, and its parameters."""
-    message = Message()
-    message["content-type"] = header
-    name, *parameters = message.get_params(failobj=[("", "")])
-    return name[0].strip().lower(), MappingProxyType({key.lower(): value for key, value in parameters})
+    """Return the media type in a `Content-Type` value, in lower case, and its parameters; what is no parameter is left out."""
+    name, _, rest = header.partition(";")
+    parameters: dict[str, str] = {}
+    for key, quoted, plain in _PARAMETER.findall(f";{rest}"):
+        value = _ESCAPED.sub(r"\1", quoted) if quoted else plain
+        if key.endswith("*"):  # RFC 2231: charset'language'percent-encoded
+            value = unquote(value.rpartition("'")[2])
+        parameters.setdefault(key.lower().rstrip("*"), value)
+    return name.strip().lower(), MappingProxyType(parameters)
 
 
 def request_format(header: str, spec: ModelSpec) -> Format:
@@ -71,19 +80,23 @@ def wants_msgpack(accept: str, content_type: str) -> bool:
 @lru_cache(maxsize=1024)
 def _ranges(accept: str) -> dict[str, float]:
     ranges: dict[str, float] = {}
-    for part in accept.split(","):
+    for part in _LIST_ITEM.findall(accept):
         name, parameters = media_type(part)
-        try:
-            quality = min(max(float(parameters.get("q", "1")), 0.0), 1.0)
-        except ValueError:
-            quality = 0.0
-        ranges[name] = max(quality, ranges.get(name, 0.0))
+        ranges[name] = max(_weight(parameters.get("q", "1")), ranges.get(name, 0.0))
     return ranges
 
 
+def _weight(text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        return 0.0
+    return min(max(weight, 0.0), 1.0) if weight == weight else 0.0
+
+
 def _quality(ranges: dict[str, float], entry: Format) -> float:
-    named = [name for name in entry.aliases if name in ranges] or [entry.media_type]
-    return max(_quality_of(ranges, name) for name in named)
+    named = [ranges[name] for name in (entry.media_type, *entry.aliases) if name in ranges]
+    return max(named) if named else _quality_of(ranges, entry.media_type)
 
 
 def _quality_of(ranges: dict[str, float], name: str) -> float:

@@ -2,13 +2,15 @@
 
 numpy turns strings, booleans and fractions into almost anything without a word. Here whole numbers are fine for float
 inputs, and nothing else is converted: a fraction, string or boolean for an integer input, a boolean or null for a float
-input, a value out of the datatype's range are errors that name the place. The common case costs one `np.array` and one
-cast; the slow walk that finds the place runs only once something is known to be wrong.
+input, a value out of the datatype's range are errors that name the place. The types of all values are gathered first, at the
+speed of C, before numpy sees any of them: one long string among many numbers would make it allocate the product of both. The
+slow walk that finds the place runs only once something is known to be wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,84 +20,118 @@ from batcher.errors import InvalidInput
 from batcher.spec import Array, TensorSpec
 
 _EXACT_FLOAT = 1 << 53
-"""Beyond this a float64 no longer tells neighbouring integers apart."""
+"""From here on a float64 no longer tells neighbouring integers apart."""
+
+MAX_DEPTH = 32
+"""Most levels of lists; numpy itself has an end at 64 axes."""
 
 Leaf = Callable[[Any], bool]
 
 
-def array_from_lists(value: Any, tensor: TensorSpec, may_hold_booleans: bool = True) -> Array:
+def array_from_lists(value: Any, tensor: TensorSpec) -> Array:
     """Return nested lists `value` as an array of `tensor`'s dtype; its shape is for the caller to check.
 
     Args:
         value: lists of lists of numbers, booleans or (for BYTES) strings; the first level is the row.
         tensor: says the datatype.
-        may_hold_booleans: False where the caller knows there is none among the numbers, which saves a walk over them.
 
     Raises:
-        InvalidInput: lists of unequal length, or a value that the datatype does not admit.
+        InvalidInput: lists of unequal length or nested too deeply, or a value that the datatype does not admit.
     """
-    name = tensor.datatype.name
-    if name == "BYTES":
-        return _strings(value, tensor)
-    raw = _raw_array(value, tensor)
-    if name == "BOOL":
-        return _booleans(raw, value, tensor)
-    if raw.dtype.kind not in "iuf":
-        raise _misfit(value, tensor, _is_no_number, "a number")
-    if may_hold_booleans and raw.size and any(isinstance(leaf, bool) for _, leaf in _leaves(value)):
-        raise _misfit(value, tensor, _is_no_number, "a number")
-    return _floats(raw, value, tensor) if name in ("FP16", "FP32", "FP64", "BF16") else _integers(raw, value, tensor)
-
-
-def _raw_array(value: Any, tensor: TensorSpec) -> Array:
     if not isinstance(value, list):
         raise InvalidInput(f"input {tensor.name!r}: expected {tensor.describe()} as nested lists; got {_kind(value)}")
+    types, shape = _types(value, tensor, 1), _shape(value)
+    name = tensor.datatype.name
+    if name == "BYTES":
+        return _strings(value, tensor, types, shape)
+    if name == "BOOL":
+        if not types <= {bool}:
+            raise _misfit(value, tensor, lambda leaf: not isinstance(leaf, bool), "true or false")
+        return _shaped(value, tensor, np.dtype("?"))
+    if not types <= {int, float}:
+        raise _misfit(value, tensor, _is_no_number, "a number")
+    return _floats(value, tensor) if name in ("FP16", "FP32", "FP64", "BF16") else _integers(value, tensor, types)
+
+
+def _types(value: list[Any], tensor: TensorSpec, depth: int) -> set[type]:
+    """Return the types of all values that are no lists; lists beside values are uneven."""
+    if depth > MAX_DEPTH:
+        raise InvalidInput(f"input {tensor.name!r}: expected at most {MAX_DEPTH} levels of lists; got more")
+    types = set(map(type, value))
+    if list not in types:
+        return types
+    if len(types) > 1 or len(set(map(len, value))) > 1:
+        raise _uneven(tensor)
+    return set().union(*(_types(inner, tensor, depth + 1) for inner in value))
+
+
+def _shaped(value: list[Any], tensor: TensorSpec, dtype: np.dtype[Any]) -> Array:
     try:
-        return np.array(value)
-    except (ValueError, OverflowError) as err:
-        raise InvalidInput(
-            f"input {tensor.name!r}: expected {tensor.describe()} as nested lists of equal lengths; got uneven ones",
-        ) from err
+        return np.array(value, dtype)
+    except ValueError as err:
+        raise _uneven(tensor) from err
 
 
-def _floats(raw: Array, value: Any, tensor: TensorSpec) -> Array:
+def _uneven(tensor: TensorSpec) -> InvalidInput:
+    return InvalidInput(
+        f"input {tensor.name!r}: expected {tensor.describe()} as nested lists of equal lengths; got uneven ones",
+    )
+
+
+def _floats(value: list[Any], tensor: TensorSpec) -> Array:
     bf16 = tensor.datatype.name == "BF16"
+    dtype = np.dtype("<f4") if bf16 else tensor.datatype.numpy
+    limit = 3.39e38 if bf16 else float(np.finfo(dtype).max)
+    try:
+        wide = _shaped(value, tensor, np.dtype("<f8"))
+    except OverflowError as err:  # a whole number of hundreds of digits
+        raise _misfit(value, tensor, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}") from err
     with np.errstate(over="ignore"):
-        array = raw.astype("<f4" if bf16 else tensor.datatype.numpy)
-    if bf16:
-        array = bfloat16.to_float32(bits := bfloat16.from_float32(array))
-    if raw.size and not np.isfinite(array).all() and (np.isinf(array) & np.isfinite(raw)).any():
-        limit = 3.39e38 if bf16 else float(np.finfo(tensor.datatype.numpy).max)
+        array = wide.astype(dtype)
+    bits = bfloat16.from_float32(array) if bf16 else array
+    seen = bfloat16.to_float32(bits) if bf16 else array
+    if seen.size and not np.isfinite(seen).all() and (np.isinf(seen) & np.isfinite(wide)).any():
         raise _misfit(value, tensor, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}")
-    return bits if bf16 else array
+    return bits
 
 
-def _integers(raw: Array, value: Any, tensor: TensorSpec) -> Array:
+def _integers(value: list[Any], tensor: TensorSpec, types: set[type]) -> Array:
     limits = np.iinfo(tensor.datatype.numpy)
-    if raw.dtype.kind == "f" and raw.size:
-        if not (np.isfinite(raw) & (raw == np.floor(raw))).all():
-            raise _misfit(value, tensor, _is_no_whole_number, "a whole number")
-        if np.abs(raw).max() > _EXACT_FLOAT:
-            raise _misfit(value, tensor, lambda leaf: abs(leaf) > _EXACT_FLOAT, "an exact integer")
-    if raw.size and (raw.min() < limits.min or raw.max() > limits.max):
-        raise _misfit(value, tensor, lambda leaf: not limits.min <= leaf <= limits.max, f"{limits.min} to {limits.max}")
-    return raw.astype(tensor.datatype.numpy)
+    out_of_range = f"{limits.min} to {limits.max}"
+    if float in types:
+        raw = _wide_floats(value, tensor)
+        if raw.size and np.abs(raw).max() >= _EXACT_FLOAT:
+            raise _misfit(value, tensor, lambda leaf: abs(leaf) >= _EXACT_FLOAT, "an exact integer")
+        if raw.size and (raw.min() < limits.min or raw.max() > limits.max):
+            raise _misfit(value, tensor, lambda leaf: not limits.min <= leaf <= limits.max, out_of_range)
+        return raw.astype(tensor.datatype.numpy)
+    try:
+        return _shaped(value, tensor, tensor.datatype.numpy)
+    except OverflowError as err:
+        raise _misfit(value, tensor, lambda leaf: not limits.min <= leaf <= limits.max, out_of_range) from err
 
 
-def _booleans(raw: Array, value: Any, tensor: TensorSpec) -> Array:
-    if raw.size and raw.dtype.kind != "b":
-        raise _misfit(value, tensor, lambda leaf: not isinstance(leaf, bool), "true or false")
-    return raw.astype("?")
+def _wide_floats(value: list[Any], tensor: TensorSpec) -> Array:
+    try:
+        raw = _shaped(value, tensor, np.dtype("<f8"))
+    except OverflowError as err:
+        raise _misfit(value, tensor, lambda leaf: abs(leaf) >= _EXACT_FLOAT, "an exact integer") from err
+    if not (np.isfinite(raw) & (raw == np.floor(raw))).all():
+        raise _misfit(value, tensor, _is_no_whole_number, "a whole number")
+    return raw
 
 
-def _strings(value: Any, tensor: TensorSpec) -> Array:
-    _raw_array(value if not isinstance(value, list) else [], tensor)
-    leaves = list(_leaves(value))
-    shape = _shape(value)
-    if any(not isinstance(leaf, str | bytes) for _, leaf in leaves) or len(leaves) != int(np.prod(shape)):
+def _strings(value: list[Any], tensor: TensorSpec, types: set[type], shape: tuple[int, ...]) -> Array:
+    if not types <= {str, bytes}:
         raise _misfit(value, tensor, lambda leaf: not isinstance(leaf, str | bytes), "a string")
+    leaves = [leaf for _, leaf in _leaves(value)]
+    if len(leaves) != prod(shape):
+        raise _uneven(tensor)
     flat = np.empty(len(leaves), dtype=object)
-    flat[:] = [leaf.encode() if isinstance(leaf, str) else leaf for _, leaf in leaves]
+    try:
+        flat[:] = [leaf.encode() if isinstance(leaf, str) else leaf for leaf in leaves]
+    except UnicodeEncodeError as err:
+        raise InvalidInput(f"input {tensor.name!r}: expected text; got half of a surrogate pair") from err
     return flat.reshape(shape)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from batcher.codecs.booleans import checked_booleans
 from batcher.codecs.content import Buffer, Content
 from batcher.errors import DecodingError
 from batcher.request import InferenceResponse, OutputRows
@@ -24,15 +25,19 @@ def bind(spec: ModelSpec) -> Callable[[Buffer], dict[str, Array]]:
     """Return `decode` for bodies of the model `spec`, with everything worked out that does not depend on the body."""
     tensor = spec.inputs[0]
     name, dtype, shape, frombuffer = tensor.name, tensor.datatype.numpy, tensor.batch_shape, np.frombuffer
-    if tensor.free_axes:
-        return lambda body: _measured(body, tensor)
 
     def decode_rows(body: Buffer) -> dict[str, Array]:
+        if not body:
+            raise DecodingError("body: expected application/octet-stream; got 0 bytes, an empty body")
+        if tensor.free_axes:
+            return _measured(body, tensor)
         try:
             return {name: frombuffer(body, dtype).reshape(shape)}
         except ValueError:
             return _measured(body, tensor)  # which tells what is wrong
 
+    if tensor.datatype.name == "BOOL":
+        return lambda body: {name: checked_booleans(array, name) for name, array in decode_rows(body).items()}
     return decode_rows
 
 

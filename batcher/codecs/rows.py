@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from batcher.codecs.nested_lists import array_from_lists
 from batcher.errors import InvalidInput
 from batcher.spec import Array, ModelSpec, TensorSpec
 
 
-def inputs_from_document(document: Any, spec: ModelSpec, may_hold_booleans: bool) -> dict[str, Array]:
+def inputs_from_document(document: Any, spec: ModelSpec) -> dict[str, Array]:
     """Return the inputs in a decoded document `{"inputs": {name: values}}` or `{"instances": [row, …]}`.
 
     Values are nested lists or arrays; a row is a bare value for a model of one input, else `{name: value}`. Other members
@@ -27,13 +29,21 @@ def inputs_from_document(document: Any, spec: ModelSpec, may_hold_booleans: bool
     if not isinstance(named, dict):
         raise InvalidInput(f'"inputs": expected an object of name to values; got {type(named).__name__}')
     tensors = {tensor.name: tensor for tensor in spec.inputs}
-    return {
-        name: _array(value, tensors[name], may_hold_booleans) if name in tensors else value for name, value in named.items()
-    }
+    return {name: _array(value, tensors[name]) if name in tensors else value for name, value in named.items()}
 
 
-def _array(value: Any, tensor: TensorSpec, may_hold_booleans: bool) -> Any:
-    return value if hasattr(value, "dtype") else array_from_lists(value, tensor, may_hold_booleans)
+def _array(value: Any, tensor: TensorSpec) -> Any:
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, list) and value and all(isinstance(row, np.ndarray) for row in value):
+        return _stacked(value, tensor)
+    return array_from_lists(value, tensor)
+
+
+def _stacked(rows: list[Array], tensor: TensorSpec) -> Array:
+    if len({(row.dtype, row.shape) for row in rows}) > 1:
+        raise InvalidInput(f"input {tensor.name!r}: expected rows of one dtype and shape; got several")
+    return np.stack(rows)
 
 
 def _columns(instances: Any, spec: ModelSpec) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class ServerSettings(_Section):
     write_timeout_s: Seconds = 60.0
     max_connections: Count = 16_384
     max_pipelined_requests: Count = 64
-    max_image_pixels: Count = 1 << 24
+    max_image_pixels: Annotated[Integer, Field(ge=1, le=178_956_970)] = 1 << 24  # Pillow itself refuses more
     cpu_pool_threads: Count | None = None
     cpu_pool_tasks: Count = 1024
     cpu_pool_bytes: Bytes = ByteSize(256 * MIB)

@@ -40,7 +40,7 @@ def klein_app(router: Router, max_body: int) -> Klein:
 
 def klein_site(router: Router, max_body: int) -> Site:
     """Return a twisted.web site that answers every route, with bodies of at most `max_body` bytes."""
-    site = Site(klein_app(router, max_body).resource())
+    site = Site(klein_app(router, max_body).resource(), parsePOSTFormSubmission=False)
     site.displayTracebacks = False
     return site
 

@@ -149,9 +149,11 @@ class Connection:
         if self._advancing:
             return  # an answer that was ready at once: the loop below, further up on the stack, sees it
         self._advancing = True
-        while self._step():
-            pass
-        self._advancing = False
+        try:
+            while self._step():
+                pass
+        finally:
+            self._advancing = False
         if not self._exchanges and not self._closing:
             self._since = self._front.seconds()
             if self._ended:

@@ -141,11 +141,6 @@ def test_a_picture_exactly_at_the_limit_is_taken() -> None:
     assert images.decode(Content(encoded(pixels()), "image/png", max_image_pixels=24), RGB)["x"].shape == (1, 3, 4, 6)
 
 
-def test_no_limit_but_the_configured_one_applies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # stands for Pillow's own 89 megapixels, without such a picture
-    assert images.decode(Content(encoded(pixels()), "image/png", max_image_pixels=24), RGB)["x"].shape == (1, 3, 4, 6)
-
-
 def free_rows(*pictures: bytes, max_pixels: int) -> tuple[int, ...]:
     spec: TensorSpec = FREE.inputs[0]
     return images.rows_from_pictures([(picture, "image/png") for picture in pictures], spec, max_pixels).shape
