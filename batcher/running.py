@@ -33,7 +33,7 @@ from twisted.python.failure import Failure
 from batcher.config.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from batcher.service import Listening
+    from batcher.service import BatcherService, Listening
     from batcher.web.front import Front
 
 BACKLOG = 4096
@@ -100,14 +100,28 @@ def run_server(
     installReactor(reactor)
     _begin_logging()
     _set_process(settings)
-    from batcher.service import BatcherService, State  # imports Klein, which needs the reactor to be chosen
+    access_log = AccessLog(loop)
+    service = _service(settings, base, loop, reactor, progress, access_log)
+    status = _run(reactor, service, ready, failed)
+    access_log.flush()
+    return status
+
+
+def _service(
+    settings: ServerSettings,
+    base: Path,
+    loop: asyncio.AbstractEventLoop,
+    reactor: AsyncioSelectorReactor,
+    progress: Callable[[str, str], None],
+    access_log: AccessLog,
+) -> BatcherService:
+    from batcher.service import BatcherService  # imports Klein, which needs the reactor to be chosen
 
     def call_from_thread(function: Callable[..., object], *arguments: object) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(function, *arguments)
 
-    access_log = AccessLog(loop)
-    service = BatcherService(
+    return BatcherService(
         settings,
         base,
         reactor,
@@ -117,6 +131,12 @@ def run_server(
         progress=progress,
         write_access_line=access_log.write,
     )
+
+
+def _run(
+    reactor: AsyncioSelectorReactor, service: BatcherService, ready: Callable[[str], None], failed: Callable[[str], None]
+) -> int:
+    """Run `service` until a signal ends it, and return the exit status: 1 if it could not start."""
     status = 0
 
     def started(_: None) -> None:
@@ -126,7 +146,7 @@ def run_server(
 
     def not_started(failure: Failure) -> None:
         nonlocal status
-        if service.state is State.STARTING:
+        if service.state.value == "starting":
             status = 1
             failed(failure.getErrorMessage())
         if reactor.running:
@@ -136,7 +156,6 @@ def run_server(
     reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
-    access_log.flush()
     return status
 
 

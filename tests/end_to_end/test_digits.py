@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.end_to_end.processes import ROOT, Process, receive_all, run, started, until
 from tests.support.http_answers import Answer, parse_answers
-from tests.support.processes import ROOT, Process, receive_all, run, started, until
 
 PICTURE = ROOT / "examples" / "digits" / "3.png"
 ROW = (np.asarray(Image.open(PICTURE).convert("L"), "<f4") / np.float32(255)).reshape(1, 1, 8, 8)

@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 
-from tests.support.processes import ROOT, Process, receive_all, run, started, until, write_model
+from tests.end_to_end.processes import ROOT, Process, receive_all, run, started, until, write_model
 
 GOOD = 'class Model:\n    def predict(self, inputs):\n        return {"y": inputs["x"] * 2}\n'
 BROKEN = 'raise OSError("the disk of the weights is gone")\n'

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.end_to_end.processes import Process, receive_all, started, until, write_model
 from tests.support.http_answers import Answer, parse_answers
-from tests.support.processes import Process, receive_all, started, until, write_model
 
 SLOW = """
 import time
