@@ -20,6 +20,7 @@ TEST = [
     *ONNX,
     *BUILD_ONNX,
 ]
+BENCH = ["mosec>=0.9.8", "fastapi>=0.115", "uvicorn>=0.32"]
 DEV = [
     *TEST,
     "ruff>=0.9",
@@ -56,6 +57,6 @@ setup(
         "safetensors>=0.5",
         "prometheus-client>=0.21",
     ],
-    extras_require={"onnx": ONNX, "test": TEST, "dev": DEV},
+    extras_require={"onnx": ONNX, "test": TEST, "dev": DEV, "bench": BENCH},
     entry_points={"console_scripts": ["batcher = batcher.cli:main"]},
 )

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections.abc import Mapping
+from encodings import normalize_encoding
+from encodings.aliases import aliases
 from typing import NamedTuple
 
 from batcher.errors import DecodingError
 
 Buffer = bytes | memoryview
 """Bytes that can be written to a socket as they are."""
+
+_CHARSETS = {name for name in aliases.values() if not name.endswith("_codec")} - {"mbcs", "rot_13", "utf_7"} | {"utf_8_sig"}
+"""Encodings of text that a client may name. Others are not even looked up: Python's own (idna, punycode) take quadratic time,
+and Python remembers every unknown name for ever."""
 
 
 class Content(NamedTuple):
@@ -31,12 +37,16 @@ class Content(NamedTuple):
         """Return the body in UTF-8, without a byte order mark, recoded if its charset is another one.
 
         Raises:
-            DecodingError: the charset is unknown or no encoding of text, or the body is not in it.
+            DecodingError: the charset is not one of `_CHARSETS`, or the body is not in it.
         """
         charset = self.parameters.get("charset", "utf-8")
         if charset.lower() in ("utf-8", "utf8", "us-ascii"):
             return bytes(self.body).removeprefix(BOM_UTF8)
+        name = normalize_encoding(charset).lower()
+        name = aliases.get(name, name)
+        if name not in _CHARSETS:
+            raise DecodingError(f"body: expected text in charset {charset!r:.80}, which is not known here")
         try:
-            return bytes(self.body).decode(charset).encode().removeprefix(BOM_UTF8)
-        except (LookupError, ValueError) as err:
+            return bytes(self.body).decode(name).encode().removeprefix(BOM_UTF8)
+        except UnicodeError as err:
             raise DecodingError(f"body: expected text in charset {charset!r:.80}: {err}") from err

@@ -152,7 +152,7 @@ def _whole(cell: str) -> int | float:
 
 def _is_number(cell: str) -> bool:
     try:
-        _float(cell.strip())
+        float(cell)  # also 1_000 and 1e999: a line with a wrong number is to be refused, not taken for a header
     except ValueError:
         return cell.strip().lower() in _BOOLEANS
     return True

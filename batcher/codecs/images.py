@@ -50,11 +50,11 @@ def rows_from_pictures(pictures: Sequence[tuple[Buffer, str]], tensor: TensorSpe
         InvalidInput: they differ in size and the model fixes none.
     """
     rows: list[Array] = []
-    pixels = 0
+    pixels, channels = 0, 3 if tensor.image is not None and tensor.image.mode == "RGB" else 1
     for body, media_type in pictures:
         rows.append(row_from_picture(body, media_type, tensor, max_pixels))
-        pixels += rows[-1].size if tensor.free_axes else 0  # rows of a fixed size are as many as the queue bounds
-        if pixels > max_pixels * 3:
+        pixels += rows[-1].size // channels if tensor.free_axes else 0  # rows of a fixed size are as many as the queue bounds
+        if pixels > max_pixels:
             raise TooLarge(f"pictures: expected at most {max_pixels} pixels together; got more")
     if any(row.shape != rows[0].shape for row in rows):
         shapes = ", ".join(sorted({str(list(row.shape)) for row in rows}))

@@ -11,13 +11,14 @@ from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import unquote
 
-from batcher.codecs.formats import JSON, Format, format_named, formats_for
+from batcher.codecs.formats import JSON, MSGPACK, Format, format_named, formats_for
 from batcher.errors import NotAcceptable, UnsupportedMediaType
 from batcher.spec import ModelSpec
 
 _PARAMETER = re.compile(r';\s*([\w!#$%&\'*+.^`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))')
 _ESCAPED = re.compile(r"\\(.)")
-_LIST_ITEM = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
+_LIST_ITEM = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
+"""The last quote may be missing: if it had to be there, each opening one would be tried up to the end of the header."""
 
 
 @lru_cache(maxsize=1024)
@@ -73,8 +74,8 @@ def wants_msgpack(accept: str, content_type: str) -> bool:
     """Whether an error is to be written as MessagePack: it was asked for, or the body was in it and nothing was asked for."""
     if accept and accept != "*/*":
         ranges = _ranges(accept)
-        return _quality_of(ranges, "application/msgpack") > _quality_of(ranges, "application/json")
-    return format_named(media_type(content_type)[0]) is format_named("application/msgpack")
+        return _quality(ranges, MSGPACK) > _quality(ranges, JSON)
+    return format_named(media_type(content_type)[0]) is MSGPACK
 
 
 @lru_cache(maxsize=1024)

@@ -10,6 +10,7 @@ slow walk that finds the place runs only once something is known to be wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -40,7 +41,7 @@ def array_from_lists(value: Any, tensor: TensorSpec) -> Array:
     """
     if not isinstance(value, list):
         raise InvalidInput(f"input {tensor.name!r}: expected {tensor.describe()} as nested lists; got {_kind(value)}")
-    types, shape = _types(value, tensor, 1), _shape(value)
+    types, shape = _types(value, tensor), _shape(value)
     name = tensor.datatype.name
     if name == "BYTES":
         return _strings(value, tensor, types, shape)
@@ -53,16 +54,17 @@ def array_from_lists(value: Any, tensor: TensorSpec) -> Array:
     return _floats(value, tensor) if name in ("FP16", "FP32", "FP64", "BF16") else _integers(value, tensor, types)
 
 
-def _types(value: list[Any], tensor: TensorSpec, depth: int) -> set[type]:
-    """Return the types of all values that are no lists; lists beside values are uneven."""
-    if depth > MAX_DEPTH:
-        raise InvalidInput(f"input {tensor.name!r}: expected at most {MAX_DEPTH} levels of lists; got more")
-    types = set(map(type, value))
-    if list not in types:
-        return types
-    if len(types) > 1 or len(set(map(len, value))) > 1:
-        raise _uneven(tensor)
-    return set().union(*(_types(inner, tensor, depth + 1) for inner in value))
+def _types(value: list[Any], tensor: TensorSpec) -> set[type]:
+    """Return the types of all values that are no lists; lists of other lengths, or beside values, are uneven."""
+    level = value
+    for _ in range(MAX_DEPTH):
+        types = set(map(type, level))
+        if list not in types:
+            return types
+        if len(types) > 1 or len(set(map(len, level))) > 1:
+            raise _uneven(tensor)
+        level = list(chain.from_iterable(level))
+    raise InvalidInput(f"input {tensor.name!r}: expected at most {MAX_DEPTH} levels of lists; got more")
 
 
 def _shaped(value: list[Any], tensor: TensorSpec, dtype: np.dtype[Any]) -> Array:
@@ -171,5 +173,5 @@ def _kind(leaf: Any) -> str:
         return {None: "null", True: "true", False: "false"}[leaf]
     if isinstance(leaf, dict | list):
         return "an object" if isinstance(leaf, dict) else "a list"
-    text = repr(leaf)
+    text = repr(leaf[:40] if isinstance(leaf, str | bytes) else leaf)
     return text if len(text) <= 40 else f"{text[:37]}…"

@@ -25,11 +25,12 @@ def bind(spec: ModelSpec) -> Callable[[Buffer], dict[str, Array]]:
     """Return `decode` for bodies of the model `spec`, with everything worked out that does not depend on the body."""
     tensor = spec.inputs[0]
     name, dtype, shape, frombuffer = tensor.name, tensor.datatype.numpy, tensor.batch_shape, np.frombuffer
+    free = tensor.free_axes
 
     def decode_rows(body: Buffer) -> dict[str, Array]:
         if not body:
             raise DecodingError("body: expected application/octet-stream; got 0 bytes, an empty body")
-        if tensor.free_axes:
+        if free:
             return _measured(body, tensor)
         try:
             return {name: frombuffer(body, dtype).reshape(shape)}

@@ -21,6 +21,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 Key = tuple[str | int, ...]
 
 ENVIRONMENT_PREFIX = "BATCHER_"
+_MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
 class Source:
@@ -70,6 +71,8 @@ def read_yaml(path: Path) -> Source:
         node = loader.get_single_node()
         origins = dict(_origins(node, (), path.name, ())) if node is not None else {}
         values = loader.construct_document(node) if node is not None else None
+    except RecursionError as err:
+        raise ConfigError(f"{path.name}: expected settings; got lists or mappings nested too deeply") from err
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -104,6 +107,8 @@ def _origins_in_mapping(
         place = f"{file}:{name.start_mark.line + 1}"
         if not isinstance(name, yaml.ScalarNode):
             raise ConfigError(f"{place}: expected the name of a setting; got a {name.id}")
+        if name.tag != _MERGE_TAG:
+            _check_scalar(name, place)
         if name.value in seen:
             raise ConfigError(f"{place}: {_dotted((*key, name.value))} is set twice")
         seen.add(name.value)
@@ -114,7 +119,9 @@ def _origins_in_mapping(
 def _check_scalar(node: yaml.Node, place: str) -> None:
     try:
         yaml.SafeLoader("").construct_object(node)
-    except ValueError as err:  # a date that there is not, digits that are none: PyYAML lets Python's own error through
+    except yaml.YAMLError:
+        raise
+    except Exception as err:  # a date that there is not, digits that are none: PyYAML lets Python's own errors through
         raise ConfigError(f"{place}: expected a value; got {node.value!r:.60}: {err}") from err
 
 
@@ -125,16 +132,26 @@ def override_from_environment(source: Source, environment: Mapping[str, str]) ->
     """
     for name in sorted(environment):
         if name.startswith(ENVIRONMENT_PREFIX):
-            steps = name.removeprefix(ENVIRONMENT_PREFIX).split("__")
-            key = tuple(step.lower() if step.isupper() else step for step in steps)  # a model's name may have capitals
+            key = _spelt(source.values, name.removeprefix(ENVIRONMENT_PREFIX).split("__"))
             source.override(key, scalar(environment[name]), f"environment variable {name}")
+
+
+def _spelt(values: Any, steps: list[str]) -> tuple[str, ...]:
+    """Return `steps` as they are spelt in `values`, where a model's name may have capitals; else in small letters."""
+    key = []
+    for step in steps:
+        known = values if isinstance(values, dict) else {}
+        spelt = {str(name).lower(): str(name) for name in known}
+        key.append(step if step in known else spelt.get(step.lower(), step.lower() if step.isupper() else step))
+        values = known.get(key[-1])
+    return tuple(key)
 
 
 def scalar(text: str) -> Any:
     """Read one value as YAML would: `true`, `3`, `[1, 2]`, or the text itself."""
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except Exception:  # not YAML, or one of Python's own errors that PyYAML lets through, as in `_check_scalar`
         return text
 
 

@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, PrivateAttr
 
-from batcher.config.reading import Integer, Number, Source, override_from_environment, read_yaml, validate
+from batcher.config.reading import Integer, Number, Source, override_from_environment, read_yaml, refuse_boolean, validate
 from batcher.errors import ConfigError
 
 Seconds = Annotated[Number, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Milliseconds = Annotated[Number, Field(gt=0, le=86_400_000, allow_inf_nan=False)]
 Count = Annotated[Integer, Field(ge=1, le=1 << 31)]
-Bytes = Annotated[ByteSize, Field(ge=1)]
+Bytes = Annotated[ByteSize, refuse_boolean("a number of bytes, such as 64MiB"), Field(ge=1)]
 
 MIB = 1 << 20
 
