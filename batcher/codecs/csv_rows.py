@@ -1,8 +1,9 @@
 """`text/csv`: a row of the model a line, an optional header; comma separated, quoted as spreadsheets do.
 
 For a model of one input a line holds that input's elements in row-major order. For a model of several inputs of one value
-each (a table) the header names the columns, in any order. A first line with a cell that is no number is a header, unless
-the model takes strings. `nan` and `inf` are numbers here; empty cells are not.
+each (a table) the header names the columns, in any order. A first line of names alone, with no number among them, is a header,
+unless the model takes strings; the media type's `header=present` or `header=absent` decides otherwise. `nan` and `inf` are
+numbers here; empty cells are not.
 """
 
 from __future__ import annotations
@@ -43,11 +44,10 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     if len(spec.inputs) > 1:
         return _table(lines, spec)
     tensor = spec.inputs[0]
-    first = lines[0].cells
-    if tensor.datatype.name != "BYTES" and not all(_is_number(cell) for cell in first):
-        del lines[0]
+    if _has_header(lines[0].cells, tensor, content.parameters.get("header", "")):
+        header = lines.pop(0).cells
         if not lines:
-            raise DecodingError(f"line 1: expected {tensor.datatype.name} values; got {first[:4]}")
+            raise DecodingError(f"line 1: expected {tensor.datatype.name} values; got {header[:4]}, and no line behind it")
     rows = [_values(line, tensor) for line in lines]
     array = array_from_lists(rows, tensor)
     return {tensor.name: array.reshape(len(rows), *_row_shape(tensor, len(rows[0])))}
@@ -99,6 +99,19 @@ def _table(lines: list[_Line], spec: ModelSpec) -> dict[str, Array]:
         cells = [_value(line, column, tensor) for line in rows]
         inputs[tensor.name] = array_from_lists(cells, tensor).reshape(-1, *tensor.shape)
     return inputs
+
+
+def _has_header(cells: list[str], tensor: TensorSpec, said: str) -> bool:
+    """Whether a first line of `cells` is a header: as the media type said (RFC 4180), else if it can be nothing but names.
+
+    A line in which any cell is a number, or empty, or of which there are more or fewer than values, is a wrong row, not a
+    header: it is refused with its place, rather than dropped.
+    """
+    if said in ("present", "absent"):
+        return said == "present"
+    if tensor.datatype.name == "BYTES" or (not tensor.free_axes and len(cells) != tensor.fixed_size):
+        return False
+    return all(cell.strip() and not _is_number(cell) for cell in cells)
 
 
 def _row_shape(tensor: TensorSpec, cells: int) -> tuple[int, ...]:

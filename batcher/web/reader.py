@@ -276,7 +276,11 @@ class RequestReader:
                 self._decoder = Identity(self._limits.body)
         except BatcherError as err:
             return err
-        if b"expect" in headers and not old and (transfer is not None or (length is not None and int(length) > 0)):
+        if (
+            headers.get(b"expect", b"").lower() == b"100-continue"
+            and not old
+            and (transfer is not None or (length is not None and int(length) > 0))
+        ):
             self._events.append(Continue())
         return None
 

@@ -261,3 +261,17 @@ def test_a_damaged_body_is_rows_or_refused(body: bytes, dtype: str) -> None:
 )
 def test_it_carries_one_tensor_or_a_table(tensors: list[Any], able: bool) -> None:
     assert csv_rows.carries(tuple(tensors)) is able
+
+
+@pytest.mark.parametrize("body", [b"1,,\n5,6\n", b"1.5,O.2\n5,6\n", b",\n5,6\n", b"a,b,c\n5,6\n"])
+def test_a_first_line_that_is_a_wrong_row_is_refused_and_not_dropped(body: bytes) -> None:
+    with pytest.raises(DecodingError, match="line 1"):
+        csv_rows.decode(Content(body, "text/csv"), model_spec((tensor("x", shape=(2,)),)))
+
+
+def test_the_media_type_decides_whether_there_is_a_header() -> None:
+    spec = model_spec((tensor("x", shape=(2,)),))
+    present = csv_rows.decode(Content(b"1,2\n3,4\n", "text/csv", {"header": "present"}), spec)
+    assert present["x"].tolist() == [[3, 4]]
+    with pytest.raises(DecodingError, match="line 1"):
+        csv_rows.decode(Content(b"a,b\n3,4\n", "text/csv", {"header": "absent"}), spec)
