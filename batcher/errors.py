@@ -25,8 +25,7 @@ place that turns a failure into a reply. The message is written for the reader o
      |   |   +- QueueFull             503
      |   |   +- Draining              503
      |   |   +- ModelNotReady         503
-     |   |   +- WorkerDied            503
-     |   +- DeadlineExceeded          504
+      |   +- DeadlineExceeded          504
      +- OperatorError                      seen at start, never by a client
          +- ConfigError                    carries path and line
          +- ModelLoadError
@@ -209,12 +208,6 @@ class ModelNotReady(Unavailable):
     """The model is still loading, or failed to load."""
 
     code = "model_not_ready"
-
-
-class WorkerDied(Unavailable):
-    """The worker that held the request ended before it answered."""
-
-    code = "worker_died"
 
 
 class DeadlineExceeded(ServerError):
