@@ -24,17 +24,12 @@ class Pending(Part):
         request: what was asked.
         deferred: fires with the answer.
         finished: whether it has been answered, or is being answered right now.
-        queue: seconds that it waited for its batch.
-        compute: seconds that its batches took.
-        batch_size: rows of the largest of them.
     """
 
     finished = False
-    queue = 0.0
-    compute = 0.0
-    batch_size = 0
     _pieces: Sequence[Part] = ()
     _results: list[Mapping[str, Array] | None] | None = None
+    _timings: list[Timing]
 
     def __init__(
         self,
@@ -67,17 +62,23 @@ class Pending(Part):
         """Cut the request into parts of at most `size` rows."""
         self._pieces = [self._piece(start, min(size, self.rows - start)) for start in range(0, self.rows, size)]
         self._results = [None] * len(self._pieces)
+        self._timings = []
 
-    def receive(self, part: Part, rows: Mapping[str, Array], queue: float, compute: float, batch_size: int) -> bool:
-        """Take the result of one part and where its time went; return whether it was the last."""
-        self.queue = max(self.queue, queue)
-        self.compute += compute
-        self.batch_size = max(self.batch_size, batch_size)
+    def receive(self, part: Part, rows: Mapping[str, Array], timing: Timing, version: str) -> InferenceResponse | None:
+        """Take the result of one part and where its time went; return the whole answer once it was the last.
+
+        Raises:
+            ModelContractError: the parts' results do not fit together.
+        """
         if self._results is None:
-            self._results = [rows]
-            return True
+            return InferenceResponse(self.request.model, version, rows, timing)
         self._results[self._pieces.index(part)] = rows
-        return None not in self._results
+        self._timings.append(timing)
+        if None in self._results:
+            return None
+        outputs = _joined([rows for rows in self._results if rows is not None])
+        queue, compute, sizes = zip(*self._timings, strict=True)
+        return InferenceResponse(self.request.model, version, outputs, Timing(max(queue), sum(compute), max(sizes)))
 
     def in_flight(self, part: Part) -> bool:
         """Whether `part`, which has left the queue, has not come back."""
@@ -88,15 +89,6 @@ class Pending(Part):
         self.finished = True
         self._pieces = ()
         self._results = []
-
-    def response(self, version: str) -> InferenceResponse:
-        """Return the whole answer, put together again in the order of its rows."""
-        results = [rows for rows in self._results or () if rows is not None]
-        outputs = results[0]
-        if len(results) > 1:
-            outputs = _joined(results)
-        timing = Timing(self.queue, self.compute, self.batch_size)
-        return InferenceResponse(self.request.model, version, outputs, timing)
 
     def _piece(self, start: int, rows: int) -> Part:
         inputs = {name: array[start : start + rows] for name, array in self.inputs.items()}
@@ -157,6 +149,6 @@ def nbytes_of(arrays: Mapping[str, Array]) -> int:
     total = 0
     for array in arrays.values():
         total += array.nbytes  # of an object array the references
-        if array.dtype == object:
+        if array.dtype.hasobject:
             total += sum(map(len, array.flat))
     return total

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from batcher.errors import BatcherError, DeadlineExceeded, Draining, QueueFull, TooLarge
 from batcher.metrics import ModelMetrics
 from batcher.pending import Pending, batch_error, nbytes_of, owner
-from batcher.request import InferenceRequest, InferenceResponse
+from batcher.request import InferenceRequest, InferenceResponse, Timing
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.policy import Cost, Policy, Take, WaitUntil, WorkerState, no_cost
 from batcher.scheduling.queue import BatchQueue, Part
@@ -32,6 +32,7 @@ from batcher.workers.protocol import Outcome, Worker
 DEADLINE_GRAIN = 5e-3
 """Seconds between two walks over all that waits and runs, for deadlines that have passed; a batch is looked at exactly."""
 
+GroupKey = Callable[[Mapping[str, Array]], Hashable]
 CallSoon = Callable[[Callable[[], None]], object]
 
 
@@ -42,7 +43,7 @@ class BatchScheduler:
     at once, from a running batch when it returns; neighbours are never touched.
 
     Attributes:
-        group_key: what requests must share to share a batch.
+        group_key: what requests must share to share a batch; None if all may.
         pending: requests that are not answered; `in_flight_rows`: rows that the worker holds.
     """
 
@@ -58,7 +59,7 @@ class BatchScheduler:
         places: int = 2,
         timeout: float = 30.0,
         default_level: int = 1,
-        group_key: Callable[[Mapping[str, Array]], Hashable] = lambda inputs: (),
+        group_key: GroupKey | None = None,
         cost: Cost = no_cost,
         call_soon: CallSoon | None = None,
     ) -> None:
@@ -74,7 +75,7 @@ class BatchScheduler:
             places: batches the worker may hold.
             timeout: seconds until a request is worthless that names no time of its own.
             default_level: priority of a request that names none.
-            group_key: what requests must share to share a batch.
+            group_key: what requests must share to share a batch; without, all may.
             cost: estimates the seconds of a batch.
             call_soon: calls a function in the next turn of the event loop; without, the timer does.
         """
@@ -128,7 +129,7 @@ class BatchScheduler:
         deadline, level, _ = request.parameters
         if deadline is None:
             deadline = now + self._timeout
-        group = self.group_key(request.inputs)
+        group = self.group_key(request.inputs) if self.group_key is not None else ()
         pending = Pending(request, nbytes, group, level or self._default_level, now, deadline, self._cancelled)
         self._queue_up(pending)
         if deadline < self._earliest:
@@ -248,14 +249,17 @@ class BatchScheduler:
         self._metrics.queue_wait.observe_all([started - part.arrival for part in batch.parts])
         for part, result in zip(batch.parts, outcome.results, strict=True):
             pending = owner(part)
-            if not pending.finished and pending.receive(part, result, started - part.arrival, compute, rows):
-                try:
-                    answer = pending.response(version)
-                except BatcherError as err:
-                    self._fail(pending, err)
-                else:
-                    self._finish(pending)
-                    pending.deferred.callback(answer)
+            if pending.finished:
+                continue
+            try:
+                answer = pending.receive(part, result, Timing(started - part.arrival, compute, rows), version)
+            except BatcherError as err:
+                self._fail(pending, err)
+                continue
+            if answer is not None:
+                pending.finish()
+                self.pending -= 1
+                pending.deferred.callback(answer)
 
     def _fail(self, pending: Pending, error: BatcherError) -> None:
         if not pending.finished:

@@ -70,7 +70,7 @@ class ServedModel:
         """Take the model that the worker has loaded, and serve it."""
         self.model = model
         if model.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
-            self.scheduler.group_key = one_shape
+            self.scheduler.group_key = None
         self.become(ModelState.READY)
 
     @property
@@ -103,11 +103,6 @@ def build_scheduler(
         group_key=shape_key,
         call_soon=call_soon,
     )
-
-
-def one_shape(inputs: Mapping[str, Array]) -> Hashable:
-    """Return the key of a model whose requests all have one shape."""
-    return ()
 
 
 def shape_key(inputs: Mapping[str, Array]) -> Hashable:

@@ -115,9 +115,12 @@ class BatcherService(MultiService):
         self.state = State.NEW
         self.ready: Deferred[None] = Deferred()
         self.address = ""
-        self.server = ModelServer(
-            reactor, call_from_thread or reactor.callFromThread, settings, progress=progress, call_soon=call_soon
-        )
+        cross = call_from_thread or reactor.callFromThread
+
+        def come_back(function: Callable[..., object], *arguments: object) -> None:
+            cross(self.front.burst, function, *arguments)
+
+        self.server = ModelServer(reactor, come_back, settings, progress=progress, call_soon=call_soon)
         journal = Journal(reactor, self.server.metrics, write_access_line if settings.access_log else None)
         router = Router(routes(self.server, settings), journal, settings.expose_model_errors)
         limits = Limits.from_settings(settings)

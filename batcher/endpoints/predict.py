@@ -28,16 +28,28 @@ class Plan:
     Attributes:
         generation: of the server, when this was worked out.
         served: the version of the model that answers.
-        answer_as: the format of the answer.
-        content_type: its name.
         decode: body to inputs.
+        exact: whether what `decode` returns is sure to fit the model's specification.
         pooled: whether `decode` is to run on the CPU pool.
+        plain: whether it names neither a time nor a level.
         timeout: seconds until the request is worthless; None takes the model's default.
         priority: the request's level.
         timing: whether the answer carries `Server-Timing`.
     """
 
-    __slots__ = ("answer_as", "content_type", "decode", "generation", "pooled", "priority", "served", "timeout", "timing")
+    __slots__ = (
+        "_content_type",
+        "_encode",
+        "decode",
+        "exact",
+        "generation",
+        "plain",
+        "pooled",
+        "priority",
+        "served",
+        "timeout",
+        "timing",
+    )
 
     def __init__(self, head: CallHead, server: ModelServer, max_image_pixels: int, timing: bool) -> None:
         """Work it out. Raises any ClientError or Unavailable that the head deserves."""
@@ -47,14 +59,24 @@ class Plan:
         spec = self.served.spec
         content_type = head.header(b"content-type")
         came_as = request_format(content_type, spec)
-        self.answer_as = answer_format(head.header(b"accept"), came_as, spec)
-        self.content_type = self.answer_as.media_type.encode()
+        answer_as = answer_format(head.header(b"accept"), came_as, spec)
+        assert answer_as.encode is not None, "only formats that can be written are chosen for answers"
+        self._encode = answer_as.encode
+        self._content_type = answer_as.media_type.encode()
         self.decode = _decoder(came_as, spec, content_type, max_image_pixels)
+        self.exact = came_as.bind is not None
         self.pooled = came_as.pooled
         timeout, priority = head.header(b"x-timeout-ms"), head.header(b"x-priority")
         self.timeout = _timeout(timeout) if timeout else None
         self.priority = _priority(priority, self.served.max_level) if priority else 0
+        self.plain = self.timeout is None and not self.priority
         self.timing = timing or head.headers.get(b"x-timing") == b"1"
+
+    def reply(self, response: InferenceResponse) -> Reply:
+        """Return the answer that carries `response`."""
+        spec = self.served.spec
+        headers = ((b"Server-Timing", _server_timing(response.timing)),) if self.timing else ()
+        return Reply(200, self._content_type, self._encode(response, spec), headers, spec.name)
 
 
 class Predict:
@@ -66,28 +88,27 @@ class Predict:
         self._max_image_pixels = settings.max_image_pixels
         self._always_timing = settings.server_timing
 
-    def __call__(self, call: Call) -> Deferred[Reply]:
+    def __call__(self, call: Call) -> Deferred[InferenceResponse]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
-        plan = call.head.plan
-        if not isinstance(plan, Plan) or plan.generation != self._server.generation:
-            plan = call.head.plan = Plan(call.head, self._server, self._max_image_pixels, self._always_timing)
-        return self._infer(plan, call).addCallback(_encode, plan)
-
-    def _infer(self, plan: Plan, call: Call) -> Deferred[InferenceResponse]:
-        server, served = self._server, plan.served
+        server = self._server
+        plan: Plan | None = call.head.plan
+        if plan is None or plan.generation != server.generation:
+            plan = call.head.plan = Plan(call.head, server, self._max_image_pixels, self._always_timing)
+        parameters = NO_PARAMETERS if plan.plain else self._parameters(plan, call)
         if not plan.pooled:
-            return server.infer_on(served, plan.decode(call.body), self._parameters(plan, call))
+            return server.infer_on(plan.served, plan.decode(call.body), parameters, plan.exact)
+        return self._infer_pooled(plan, call, parameters)
 
+    def _infer_pooled(self, plan: Plan, call: Call, parameters: Parameters) -> Deferred[InferenceResponse]:
         def infer(inputs: dict[str, Array]) -> Deferred[InferenceResponse]:
             return server.infer_on(served, inputs, parameters)
 
+        server, served = self._server, plan.served
         deadline = server.deadline(served, plan.timeout)
-        parameters = self._parameters(plan, call)._replace(deadline=deadline)
+        parameters = parameters._replace(deadline=deadline)
         return server.run_on_pool(len(call.body), deadline, partial(plan.decode, call.body)).addCallback(infer)
 
     def _parameters(self, plan: Plan, call: Call) -> Parameters:
-        if plan.timeout is None and not plan.priority:
-            return NO_PARAMETERS
         deadline = self._server.deadline(plan.served, plan.timeout) if plan.timeout is not None else None
         return Parameters(deadline, plan.priority, call.head.header(b"x-request-id"))
 
@@ -97,13 +118,6 @@ def _decoder(came_as: Format, spec: ModelSpec, content_type: str, max_image_pixe
         return came_as.bind(spec)
     name, parameters = media_type(content_type)
     return lambda body: decode_body(came_as, Content(body, name, parameters, max_image_pixels), spec)
-
-
-def _encode(response: InferenceResponse, plan: Plan) -> Reply:
-    encode, spec = plan.answer_as.encode, plan.served.spec
-    assert encode is not None, "only formats that can be written are chosen for answers"
-    headers = ((b"Server-Timing", _server_timing(response.timing)),) if plan.timing else ()
-    return Reply(200, plan.content_type, encode(response, spec), headers, spec.name)
 
 
 def _server_timing(timing: Timing) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -58,7 +58,8 @@ class Router:
             deferred = route.endpoint(call)
         except Exception:  # whatever an endpoint raises is a failure like those that come later
             deferred = fail()
-        return deferred.addCallbacks(self._answered, self._failed, (route, call, send), errbackArgs=(route, call, send))
+        arguments = (route, call, send)
+        return deferred.addCallbacks(self._answered, self._failed, arguments, errbackArgs=arguments)
 
     def _match(self, method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:
         """Return the fast route for `path`, as it was sent, and what its pattern captures; None if Klein is to answer."""
@@ -75,11 +76,18 @@ class Router:
             self.journal.answered(route.pattern, "", CLIENT_LEFT, call.began, call)
             return failure
         assert failure.value is not None
-        return self._answered(failure_reply(failure.value, call.head.headers, self._expose_model_errors), route, call, send)
+        return self._answered(self._failure_reply(failure.value, call), route, call, send)
 
-    def _answered(self, reply: Reply, route: Route, call: Call, send: Callable[[Reply], Sent]) -> Sent:
+    def _answered(self, result: Any, route: Route, call: Call, send: Callable[[Reply], Sent]) -> Sent:
+        try:
+            reply: Reply = result if type(result) is Reply else call.head.plan.reply(result)
+        except Exception as err:  # a result that cannot be written is one more way to fail
+            reply = self._failure_reply(err, call)
         self.journal.answered(route.pattern, reply.model, reply.status, call.began, call)
         return send(with_request_id(reply, call.head.headers))
+
+    def _failure_reply(self, error: BaseException, call: Call) -> Reply:
+        return failure_reply(error, call.head.headers, self._expose_model_errors)
 
 
 def _is_segment(text: str) -> bool:

@@ -58,6 +58,7 @@ class Connection:
         self._closing = False
         self._lingering = False
         self._unsent = 0
+        self._gathered = b""
         self.peer = ""
 
     # What the transport calls.
@@ -77,7 +78,8 @@ class Connection:
             return
         for event in self._reader.feed(data):
             self._take(event)
-        self._balance()
+        if self._paused or len(self._exchanges) >= self._front.limits.pipelined:
+            self._balance()
 
     def eof_received(self) -> bool:
         """Return whether to keep the connection open, for answers that are still due."""
@@ -93,6 +95,7 @@ class Connection:
     def connection_lost(self, reason: object) -> None:
         """Cancel everything that was still worked on."""
         self._closing = True
+        self._gathered = b""
         self._front.lost(self)
         self._waiting.clear()
         while self._exchanges:
@@ -129,10 +132,16 @@ class Connection:
         return self._transport.get_extra_info(name)
 
     def write(self, data: bytes) -> None:
-        """Send `data` of the exchange whose turn it is."""
+        """Send `data` of the exchange whose turn it is, with the rest of a burst if there is one."""
         if self._prefix_sent:
             data, self._prefix_sent = data[len(PREFIX) :], False
         if not self._closing:
+            self._send(data)
+
+    def flush(self) -> None:
+        """Send what was gathered for a burst."""
+        data, self._gathered = self._gathered, b""
+        if data:
             self._transport.write(data)
 
     def connection_header(self, exchange: Exchange) -> bytes:
@@ -146,6 +155,11 @@ class Connection:
 
     def advance(self) -> None:
         """Send what is complete, start on what waits, close if nothing more can come."""
+        exchanges = self._exchanges
+        if len(exchanges) == 1 and exchanges[0].done and self._is_simple(exchanges[0]):
+            exchanges.popleft()
+            self._since = self._front.seconds()
+            return
         if self._advancing:
             return  # an answer that was ready at once: the loop below, further up on the stack, sees it
         self._advancing = True
@@ -160,6 +174,20 @@ class Connection:
                 self._finish(linger=False)
         self._balance()
 
+    def _is_simple(self, exchange: Exchange) -> bool:
+        """Whether nothing is to be done once `exchange`, the only one, is answered."""
+        return not (exchange.closes or self._waiting or self._continue_due or self._ended or self._paused or self._advancing)
+
+    def _send(self, data: bytes) -> None:
+        outbox = self._front.outbox
+        if outbox is None:
+            self._transport.write(data)
+        elif self._gathered:
+            self._gathered += data
+        else:
+            self._gathered = data
+            outbox.append(self)
+
     def _step(self) -> bool:
         """Take one step of `advance`; return whether there was one to take."""
         if self._exchanges and self._exchanges[0].done:
@@ -171,7 +199,7 @@ class Connection:
             return True
         if not self._exchanges and self._continue_due:
             self._continue_due = False
-            self._transport.write(CONTINUE)
+            self._send(CONTINUE)
         if self._waiting and len(self._exchanges) < self._front.limits.pipelined:
             self._start(self._waiting.popleft())
             return True
@@ -206,6 +234,7 @@ class Connection:
 
     def abort(self) -> None:
         """Cut the client off."""
+        self._gathered = b""
         self._transport.abort()
 
     def close(self) -> None:
@@ -259,6 +288,7 @@ class Connection:
         while self._exchanges:
             self._exchanges.popleft().give_up()
         self._waiting.clear()
+        self.flush()
         if linger and not self._ended and self._transport.can_write_eof():
             self._lingering = True
             self._transport.write_eof()

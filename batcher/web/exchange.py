@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.endpoints.call import Call, CallHead, Headers, Reply
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from batcher.web.connection import Connection
     from batcher.web.front import Front
 
+_log = Logger()
 
 KLEIN = object()
 """What is found out about a head that Klein is to answer."""
@@ -32,8 +34,11 @@ class Found(NamedTuple):
     head: CallHead
 
 
-class Exchange:
-    """One request and its place in the order of answers. Reactor thread."""
+class Exchange(Call):
+    """One request and its place in the order of answers; the endpoint's call as well, to make one object less of each request.
+
+    Reactor thread.
+    """
 
     __slots__ = ("_connection", "channel", "closes", "deferred", "done", "held", "request")
 
@@ -41,6 +46,7 @@ class Exchange:
         """Take the last place in `connection`."""
         self._connection = connection
         self.request = request
+        self.began = request.began
         self.held: list[bytes] = []
         self.done = False
         self.closes = False  # whether the connection ends with this answer, which then says so
@@ -56,16 +62,14 @@ class Exchange:
             error = Draining("the server is being stopped and takes no more requests", retry_after=5)
             self._answer_error(front, error, request.headers)
         else:
-            self._answer(front, request)
-
-    def _answer(self, front: Front, request: Request) -> None:
-        found = request.head.found or self._find(front, request.head)
-        if isinstance(found, Found):
-            call = Call(found.head, request.body, request.began)
-            self.deferred = front.router.answer(found.route, call, self.reply).addErrback(self._broken, front)
-        else:
-            self.channel = KleinChannel(self, self._connection, front.site)
-            self.channel.handle(request)
+            found = request.head.found or self._find(front, request.head)
+            if type(found) is Found:
+                route, self.head = found
+                self.body = request.body
+                self.deferred = front.router.answer(route, self, self.reply)
+            else:
+                self.channel = KleinChannel(self, self._connection, front.site)
+                self.channel.handle(request)
 
     def _find(self, front: Front, head: RequestHead) -> object:
         match = front.router.match(head.method, head.path)
@@ -78,16 +82,10 @@ class Exchange:
         return head.found
 
     def _answer_error(self, front: Front, error: BatcherError, headers: Headers) -> None:
-        front.router.journal.answered("", "", error.http_status, self.request.began)
+        front.router.journal.answered("", "", error.http_status, self.began)
         reply = with_request_id(failure_reply(error, headers), headers)
         is_head = isinstance(self.request, Request) and self.request.head.method == "HEAD"
         self.reply(reply._replace(body=b"") if is_head else reply)
-
-    def _broken(self, failure: Failure, front: Front) -> None:
-        if failure.check(CancelledError):
-            return  # that came from here
-        front.log.failure("an answer could not be written", failure)
-        self._connection.abort()
 
     def write(self, data: bytes) -> None:
         """Send `data` if it is this exchange's turn, else hold it back."""
@@ -103,13 +101,19 @@ class Exchange:
 
     def reply(self, reply: Reply) -> None:
         """Send a whole answer."""
-        self.write(render(reply, self._connection.connection_header(self)))
-        self.finish()
+        try:
+            self.write(render(reply, self._connection.connection_header(self)))
+        except Exception:
+            _log.failure("an answer could not be written")
+            self._connection.abort()
+        else:
+            self.finish()
 
     def give_up(self) -> None:
         """The client is gone: whatever still works on the request is told."""
         self.done = True
         if self.deferred is not None:
+            self.deferred.addErrback(lambda failure: failure.trap(CancelledError))
             self.deferred.cancel()
         if self.channel is not None:
             self.channel.connection_lost(Failure(ConnectionDone("the client left")))

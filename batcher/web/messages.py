@@ -18,7 +18,7 @@ class RequestHead:
         headers: by lower-case name, repeated ones joined by commas.
         keep_alive: whether the connection may serve another one.
         old: whether it is HTTP/1.0.
-        found: what the connection found out about its route, kept here for the next repetition.
+        found: what an exchange found out about its route, kept here for the next repetition.
     """
 
     __slots__ = ("found", "headers", "keep_alive", "method", "old", "path", "query", "target")
@@ -37,7 +37,7 @@ class RequestHead:
         self.found: object = None
 
 
-class Request(NamedTuple):
+class Request:
     """A whole request.
 
     Attributes:
@@ -47,10 +47,14 @@ class Request(NamedTuple):
         late: whether it began when the server was already being stopped.
     """
 
-    head: RequestHead
-    body: bytes
-    began: float
-    late: bool
+    __slots__ = ("began", "body", "head", "late")
+
+    def __init__(self, head: RequestHead, body: bytes | memoryview, began: float, late: bool) -> None:
+        """Store the attributes; they do not change."""
+        self.head = head
+        self.body = body
+        self.began = began
+        self.late = late
 
     @property
     def headers(self) -> dict[bytes, bytes]:

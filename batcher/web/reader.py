@@ -38,6 +38,9 @@ _HOST = re.compile(rb"((\[[0-9A-Fa-f:.]+\]|[\w-]{1,63}(\.[\w-]{1,63})*\.?)(:\d{0
 _LONG_WAY = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
 """Headers of requests that are parsed each time: their bodies are not as long as their bytes, or they want more."""
 
+_SMALL = 8192
+"""Up to this many bytes a copy is cheaper than a view."""
+
 
 class Phase(Enum):
     """Where the reader is."""
@@ -78,14 +81,16 @@ class RequestReader:
 
     def feed(self, data: bytes) -> list[Event]:
         """Return the events that `data` completes, in order. Nothing follows a Refusal or a request that closes."""
-        if self.phase is Phase.IDLE:
-            if len(data) == self._repeated_length and data.startswith(self._repeated_bytes):
-                return [Request(self._repeated_head, data[len(self._repeated_bytes) :], self._seconds(), self._stopping())]
-            events = self._parse(data)
-            if len(events) == 1:
-                self._remember(data, events[0])
-            return events
-        return self._parse(data)
+        if self.phase is not Phase.IDLE:
+            return self._parse(data)
+        if len(data) == self._repeated_length and data.startswith(self._repeated_bytes):
+            head = len(self._repeated_bytes)
+            body = data[head:] if len(data) < _SMALL else memoryview(data)[head:]
+            return [Request(self._repeated_head, body, self._seconds(), self._stopping())]
+        events = self._parse(data)
+        if len(events) == 1:
+            self._remember(data, events[0])
+        return events
 
     def _parse(self, data: bytes) -> list[Event]:
         self._events = []
@@ -200,7 +205,8 @@ class RequestReader:
                 return
         keep_alive = self._parser.should_keep_alive()
         self.phase = Phase.IDLE if keep_alive else Phase.CLOSED
-        body, self._body = bytes(self._body), b""
+        body = memoryview(self._body) if isinstance(self._body, bytearray) else self._body
+        self._body = b""
         method, old = self._parser.get_method().decode("latin-1"), self._parser.get_http_version() == "1.0"
         head = RequestHead(method, self._target, self._path, self._query, self._headers, keep_alive, old)
         self._events.append(Request(head, body, self.began, self._late))

@@ -14,14 +14,17 @@ CONTINUE = PREFIX + b"100 Continue\r\n\r\n"
 
 
 @lru_cache(maxsize=1024)
-def _start(status: int, content_type: bytes) -> bytes:
+def _start(status: int, content_type: bytes, length: int) -> bytes:
     phrase = HTTPStatus(status).phrase.encode()
-    return b"%b%d %b\r\nContent-Type: %b\r\nContent-Length: " % (PREFIX, status, phrase, content_type)
+    return b"%b%d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n" % (PREFIX, status, phrase, content_type, length)
 
 
 def render(reply: Reply, connection: bytes = b"") -> bytes:
     """Return the answer's bytes; `connection` is the value of the `Connection` header, empty for none."""
-    extra = b"".join([b"\r\n%b: %b" % header for header in reply.headers]) if reply.headers else b""
+    status, content_type, body, headers, _ = reply
+    start = _start(status, content_type, len(body))
+    for header in headers:
+        start += b"%b: %b\r\n" % header
     if connection:
-        extra += b"\r\nConnection: " + connection
-    return b"".join((_start(reply.status, reply.content_type), b"%d" % len(reply.body), extra, b"\r\n\r\n", reply.body))
+        start += b"Connection: %b\r\n" % connection
+    return start + b"\r\n" + body

@@ -142,7 +142,7 @@ class MemoryServer:
         while self.hand_over():
             for worker in self.workers.values():
                 while worker.batches:
-                    worker.perform()
+                    self.front.burst(worker.perform)
         self.turn()
 
     def wait(self, seconds: float, step: float = 0.25) -> None:
@@ -168,7 +168,7 @@ class MemoryServer:
         assert all(call.called for call in self.calls)
 
     def _call_from_thread(self, function: Any, *arguments: Any) -> None:
-        self.clock.callLater(0, function, *arguments)
+        self.clock.callLater(0, self.front.burst, function, *arguments)
 
 
 class RecordingRouter(Router):
