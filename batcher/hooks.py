@@ -15,6 +15,7 @@ from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduler import BatchScheduler
 from batcher.spec import Array, check_outputs
 from batcher.workers.pool import CpuPool
+from batcher.workers.waiters import Waiters
 
 Result = TypeVar("Result")
 
@@ -26,7 +27,7 @@ class HookedRequests:
         """Run hooks on `pool`."""
         self._pool = pool
         self._count = 0
-        self._waiting: list[Deferred[None]] = []
+        self._waiting = Waiters()
 
     def answer(
         self, scheduler: BatchScheduler, model: Model, request: InferenceRequest, deadline: float
@@ -42,8 +43,7 @@ class HookedRequests:
 
     def drain(self) -> Deferred[None]:
         """Fire when none is here any more: none on its way to a scheduler, none on its way back from it."""
-        drained: Deferred[None] = Deferred()
-        self._waiting.append(drained)
+        drained = self._waiting.wait()
         self._tell()
         return drained
 
@@ -54,9 +54,7 @@ class HookedRequests:
 
     def _tell(self) -> None:
         if self._count == 0:
-            waiting, self._waiting = self._waiting, []
-            for drained in waiting:
-                drained.callback(None)
+            self._waiting.release()
 
     def _preprocessed(self, model: Model, request: InferenceRequest, deadline: float) -> Deferred[InferenceRequest]:
         hook = model.preprocess

@@ -77,6 +77,22 @@ class Load(Protocol):
         """Rows that a worker holds."""
 
 
+class AnswerMetrics:
+    """The numbers of the answers of one model on one route, latency in seconds. Reactor thread."""
+
+    __slots__ = ("latency", "statuses")
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.statuses: dict[int, int] = defaultdict(int)
+        self.latency = Histogram(SECONDS)
+
+    def observe(self, status: int, seconds: float) -> None:
+        """Count one answered request and its whole latency."""
+        self.statuses[status] += 1
+        self.latency.observe(seconds)
+
+
 class ModelMetrics:
     """The numbers of one version of a model. Reactor thread."""
 
@@ -95,13 +111,17 @@ class ModelMetrics:
 
 
 class ServerMetrics(Collector):
-    """All numbers of one server, exported as Prometheus text."""
+    """All numbers of one server, exported as Prometheus text.
+
+    Attributes:
+        answers: by model, which is empty where a route has none, and route.
+        connections: how many are open.
+    """
 
     def __init__(self) -> None:
         """Start at zero, with a registry of its own, so that two servers in one process do not clash."""
         self._models: dict[tuple[str, str], ModelMetrics] = {}
-        self.requests: dict[tuple[str, str, int], int] = defaultdict(int)
-        self.latency: dict[tuple[str, str], Histogram] = defaultdict(lambda: Histogram(SECONDS))
+        self.answers: dict[tuple[str, str], AnswerMetrics] = defaultdict(AnswerMetrics)
         self.connections = 0
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -111,11 +131,6 @@ class ServerMetrics(Collector):
     def model(self, name: str, version: str) -> ModelMetrics:
         """Return the numbers of a version of a model; the same object for the same version, so counts never restart."""
         return self._models.setdefault((name, version), ModelMetrics(name, version))
-
-    def observe_request(self, model: str, route: str, status: int, seconds: float) -> None:
-        """Count one answered request: `model` is empty where the route has none, `seconds` its whole latency."""
-        self.requests[model, route, status] += 1
-        self.latency[model, route].observe(seconds)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
@@ -132,14 +147,15 @@ class ServerMetrics(Collector):
         requests = CounterMetricFamily(
             "batcher_requests", "Requests answered, by HTTP status; 499: the client left.", labels=("model", "route", "code")
         )
-        for (model, route, status), count in self.requests.items():
-            requests.add_metric((model, route, str(status)), count)
+        for (model, route), answers in self.answers.items():
+            for status, count in answers.statuses.items():
+                requests.add_metric((model, route, str(status)), count)
         yield requests
         yield _histograms(
             "batcher_request_duration_seconds",
             "From a request's first byte to its answer.",
             ("model", "route"),
-            self.latency.items(),
+            ((labels, answers.latency) for labels, answers in self.answers.items()),
         )
         yield GaugeMetricFamily("batcher_connections", "Open connections.", value=self.connections)
 

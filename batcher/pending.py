@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from batcher.errors import BatcherError, ModelContractError, ModelError
-from batcher.request import InferenceRequest, InferenceResponse, Timing
+from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduling.queue import Part
 from batcher.spec import Array, shape_text
 
@@ -28,8 +28,7 @@ class Pending(Part):
 
     finished = False
     _pieces: Sequence[Part] = ()
-    _results: list[Mapping[str, Array] | None] | None = None
-    _timings: list[Timing]
+    _results: list[InferenceResponse | None] | None = None
 
     def __init__(
         self,
@@ -62,23 +61,28 @@ class Pending(Part):
         """Cut the request into parts of at most `size` rows."""
         self._pieces = [self._piece(start, min(size, self.rows - start)) for start in range(0, self.rows, size)]
         self._results = [None] * len(self._pieces)
-        self._timings = []
 
-    def receive(self, part: Part, rows: Mapping[str, Array], timing: Timing, version: str) -> InferenceResponse | None:
+    def receive(
+        self, part: Part, rows: Mapping[str, Array], version: str, queue: float, compute: float, batch_size: int
+    ) -> InferenceResponse | None:
         """Take the result of one part and where its time went; return the whole answer once it was the last.
 
         Raises:
             ModelContractError: the parts' results do not fit together.
         """
-        if self._results is None:
-            return InferenceResponse(self.request.model, version, rows, timing)
-        self._results[self._pieces.index(part)] = rows
-        self._timings.append(timing)
-        if None in self._results:
+        results = self._results
+        if results is None:
+            return InferenceResponse(self.request.model, version, rows, queue, compute, batch_size)
+        results[self._pieces.index(part)] = InferenceResponse(self.request.model, version, rows, queue, compute, batch_size)
+        done = [result for result in results if result is not None]
+        if len(done) < len(results):
             return None
-        outputs = _joined([rows for rows in self._results if rows is not None])
-        queue, compute, sizes = zip(*self._timings, strict=True)
-        return InferenceResponse(self.request.model, version, outputs, Timing(max(queue), sum(compute), max(sizes)))
+        return done[0]._replace(
+            outputs=_joined([result.outputs for result in done]),
+            queue=max(result.queue for result in done),
+            compute=sum(result.compute for result in done),
+            batch_size=max(result.batch_size for result in done),
+        )
 
     def in_flight(self, part: Part) -> bool:
         """Whether `part`, which has left the queue, has not come back."""

@@ -24,13 +24,14 @@ class BatchOutputs:
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         """Hold `arrays`; nothing changes them any more."""
         self.arrays = arrays
-        self._bytes: dict[str, bytes] = {}
+        self._bytes: dict[str, tuple[bytes, int]] = {}
 
-    def tobytes(self, name: str) -> bytes:
-        """Return the bytes of a whole output, row-major; made once, however many answers are cut out of it."""
+    def tobytes(self, name: str) -> tuple[bytes, int]:
+        """Return the bytes of a whole output, row-major, and how many are a row; made once, however many share them."""
         found = self._bytes.get(name)
         if found is None:
-            found = self._bytes[name] = self.arrays[name].tobytes()
+            array = self.arrays[name]
+            found = self._bytes[name] = (array.tobytes(), array.nbytes // len(array))
         return found
 
 
@@ -60,8 +61,7 @@ class OutputRows(Mapping[str, Array]):
 
     def tobytes(self, name: str) -> bytes:
         """Return the bytes of the rows of the output `name`, cut out of those of the whole batch."""
-        whole = self._batch.tobytes(name)
-        unit = len(whole) // len(self._batch.arrays[name])
+        whole, unit = self._batch.tobytes(name)
         return whole[self._start * unit : self._stop * unit]
 
 
@@ -100,20 +100,6 @@ class InferenceRequest(NamedTuple):
     parameters: Parameters = NO_PARAMETERS
 
 
-class Timing(NamedTuple):
-    """Where a request's time went.
-
-    Attributes:
-        queue: seconds between arrival and the start of its batch; of its last batch if it was cut.
-        compute: seconds that its batch took on the worker, collation included; the sum over batches if it was cut.
-        batch_size: rows of the batch it ran in; of the largest if it was cut.
-    """
-
-    queue: float
-    compute: float
-    batch_size: int
-
-
 class InferenceResponse(NamedTuple):
     """One request's own rows of the result.
 
@@ -121,10 +107,14 @@ class InferenceResponse(NamedTuple):
         model: the model's name.
         version: the version that answered.
         outputs: name to array of shape (rows, *row shape).
-        timing: where the time went.
+        queue: seconds between arrival and the start of its batch; of its last batch if it was cut.
+        compute: seconds that its batch took on the worker, collation included; the sum over batches if it was cut.
+        batch_size: rows of the batch it ran in; of the largest if it was cut.
     """
 
     model: str
     version: str
     outputs: Mapping[str, Array]
-    timing: Timing
+    queue: float
+    compute: float
+    batch_size: int

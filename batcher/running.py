@@ -141,6 +141,7 @@ def _run(
 
     def started(_: None) -> None:
         gc.collect()
+        gc.set_threshold(50_000, 20, 50)
         gc.freeze()  # what was made at start lives as long as the process: never look at it again
         ready(service.address)
 

@@ -21,13 +21,14 @@ from twisted.internet.interfaces import IReactorTime
 from batcher.errors import BatcherError, DeadlineExceeded, Draining, QueueFull, TooLarge
 from batcher.metrics import ModelMetrics
 from batcher.pending import Pending, batch_error, nbytes_of, owner
-from batcher.request import InferenceRequest, InferenceResponse, Timing
+from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.policy import Cost, Policy, Take, WaitUntil, WorkerState, no_cost
 from batcher.scheduling.queue import BatchQueue, Part
 from batcher.spec import Array
 from batcher.workers.alarm import Alarm
 from batcher.workers.protocol import Outcome, Worker
+from batcher.workers.waiters import Waiters
 
 DEADLINE_GRAIN = 5e-3
 """Seconds between two walks over all that waits and runs, for deadlines that have passed; a batch is looked at exactly."""
@@ -94,8 +95,8 @@ class BatchScheduler:
         self._earliest = inf  # no request's deadline is before this
         self._alarm = Alarm(clock, self._pump_and_check)
         self._pump_due = False
-        self._call_soon = call_soon
-        self._drained: list[Deferred[None]] = []
+        self._call_soon = call_soon or (lambda function: self._alarm.set(clock.seconds()))
+        self._drained = Waiters()
         self._draining = False
         self.pending = 0
         self.in_flight_rows = 0
@@ -131,26 +132,20 @@ class BatchScheduler:
             deadline = now + self._timeout
         group = self.group_key(request.inputs) if self.group_key is not None else ()
         pending = Pending(request, nbytes, group, level or self._default_level, now, deadline, self._cancelled)
-        self._queue_up(pending)
+        self.pending += 1
+        if request.rows <= self._policy.max_batch_size:
+            self._queue.add(pending)
+        else:
+            pending.cut(self._policy.max_batch_size)
+            for part in pending.parts:
+                self._queue.add(part)
         if deadline < self._earliest:
             self._earliest = deadline
             self._alarm.set(deadline)
-        if self._can_take():
-            if self._call_soon is None:
-                self._alarm.set(now)
-            elif not self._pump_due:
-                self._pump_due = True
-                self._call_soon(self._pump_and_check)
+        if not self._pump_due and self._can_take():
+            self._pump_due = True
+            self._call_soon(self._pump_and_check)
         return pending.deferred
-
-    def _queue_up(self, pending: Pending) -> None:
-        self.pending += 1
-        if pending.rows <= self._policy.max_batch_size:
-            self._queue.add(pending)
-            return
-        pending.cut(self._policy.max_batch_size)
-        for part in pending.parts:
-            self._queue.add(part)
 
     def deliver(self, batch: Batch, outcome: Outcome) -> None:
         """Take back `batch` from the worker; the next one leaves before its answers are written. Reactor thread."""
@@ -170,8 +165,7 @@ class BatchScheduler:
     def drain(self) -> Deferred[None]:
         """Take no more requests; fires when all that were taken are answered. Reactor thread."""
         self._draining = True
-        drained: Deferred[None] = Deferred()
-        self._drained.append(drained)
+        drained = self._drained.wait()
         self._pump()
         self._check_drained()
         return drained
@@ -241,6 +235,8 @@ class BatchScheduler:
     def _pump_and_check(self) -> None:
         self._pump_due = False
         self._pump()
+        if self._running and not self._queue.rows:
+            self._worker.linger()
         self._check_drained()
 
     def _answer(self, batch: Batch, outcome: Outcome) -> None:
@@ -252,7 +248,7 @@ class BatchScheduler:
             if pending.finished:
                 continue
             try:
-                answer = pending.receive(part, result, Timing(started - part.arrival, compute, rows), version)
+                answer = pending.receive(part, result, version, started - part.arrival, compute, rows)
             except BatcherError as err:
                 self._fail(pending, err)
                 continue
@@ -299,6 +295,4 @@ class BatchScheduler:
 
     def _check_drained(self) -> None:
         if self._draining and self.pending == 0 and not self._running:
-            drained, self._drained = self._drained, []
-            for waiting in drained:
-                waiting.callback(None)
+            self._drained.release()

@@ -45,6 +45,7 @@ class ServedModel:
         state: where it is in its life.
         detail: what it is doing or why it failed, in words.
         max_level: the lowest priority that a request may name.
+        hooked: the loaded model if it has `preprocess` or `postprocess`.
     """
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
@@ -57,7 +58,7 @@ class ServedModel:
         self.max_level = len(settings.level_weights)
         self.worker: Worker
         self.scheduler: BatchScheduler
-        self.model: Model | None = None
+        self.hooked: Model | None = None
 
     def become(self, state: ModelState, detail: str = "") -> None:
         """Go to `state`, which the table must allow."""
@@ -68,7 +69,8 @@ class ServedModel:
 
     def loaded(self, model: Model) -> None:
         """Take the model that the worker has loaded, and serve it."""
-        self.model = model
+        if model.preprocess is not None or model.postprocess is not None:
+            self.hooked = model
         if model.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
             self.scheduler.group_key = None
         self.become(ModelState.READY)

@@ -28,6 +28,7 @@ from batcher.spec import Array, check_inputs
 from batcher.workers.pool import CpuPool
 from batcher.workers.protocol import CallFromThread
 from batcher.workers.thread import InferenceThread, Load
+from batcher.workers.waiters import Waiters
 
 Result = TypeVar("Result")
 _log = Logger()
@@ -71,7 +72,7 @@ class ModelServer:
         self._call_soon = call_soon
         self._models: dict[str, dict[str, ServedModel]] = {}
         self._draining = False
-        self._ended: list[Deferred[None]] = []
+        self._ended = Waiters()
         self._workers = 0
         self.generation = 0
         threads = settings.cpu_pool_threads or os.cpu_count() or 1
@@ -186,16 +187,15 @@ class ModelServer:
         Raises:
             InvalidInput, TooLarge, QueueFull, Draining: as `infer` fails with.
         """
-        rows = len(next(iter(inputs.values()))) if exact else check_inputs(served.spec, inputs)
+        spec = served.spec
+        rows = len(inputs[spec.inputs[0].name]) if exact else check_inputs(spec, inputs)
         if not 0 <= parameters.priority <= served.max_level:
             raise InvalidInput(f"priority: expected 1 to {served.max_level}; got {parameters.priority}")
-        request = InferenceRequest(served.spec.name, served.spec.version, inputs, rows, parameters)
-        model = served.model
-        assert model is not None, "a ready model is loaded"
-        if model.preprocess is None and model.postprocess is None:
+        request = InferenceRequest(spec.name, spec.version, inputs, rows, parameters)
+        if served.hooked is None:
             return served.scheduler.submit(request)
         deadline = parameters.deadline if parameters.deadline is not None else self.deadline(served)
-        return self._hooked.answer(served.scheduler, model, request, deadline)
+        return self._hooked.answer(served.scheduler, served.hooked, request, deadline)
 
     def ready_model(self, name: str, version: str = "") -> ServedModel:
         """Return the version of a model that can answer now.
@@ -248,8 +248,7 @@ class ModelServer:
                 served.become(ModelState.STOPPED, "the server was stopped")
                 self._workers += 1
                 served.worker.quit().addCallback(self._worker_ended)
-        ended: Deferred[None] = Deferred()
-        self._ended.append(ended)
+        ended = self._ended.wait()
         self._tell_ended()
         return ended
 
@@ -259,9 +258,7 @@ class ModelServer:
 
     def _tell_ended(self) -> None:
         if self._workers == 0:
-            waiting, self._ended = self._ended, []
-            for ended in waiting:
-                ended.callback(None)
+            self._ended.release()
 
     def _loaded(self, checked: CheckedModel, served: ServedModel) -> None:
         if served.state is ModelState.LOADING:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +27,6 @@ from batcher.endpoints.routing import Router
 from batcher.endpoints.table import routes
 from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError
 from batcher.models.loading import CheckedModel, Progress
-from batcher.scheduler import CallSoon
 from batcher.server import ModelServer
 from batcher.spec import ModelSpec
 from batcher.web.app import klein_site
@@ -87,7 +87,7 @@ class BatcherService(MultiService):
         reactor: Any,
         *,
         call_from_thread: CallFromThread | None = None,
-        call_soon: CallSoon | None = None,
+        call_soon: Callable[..., object] | None = None,
         listen: Listen | None = None,
         progress: Callable[[str, str], None] = lambda title, text: None,
         write_access_line: WriteLine | None = None,
@@ -115,12 +115,15 @@ class BatcherService(MultiService):
         self.state = State.NEW
         self.ready: Deferred[None] = Deferred()
         self.address = ""
-        cross = call_from_thread or reactor.callFromThread
+        cross, soon = call_from_thread or reactor.callFromThread, call_soon or partial(reactor.callLater, 0)
 
-        def come_back(function: Callable[..., object], *arguments: object) -> None:
+        def burst_from_thread(function: Callable[..., object], *arguments: object) -> None:
             cross(self.front.burst, function, *arguments)
 
-        self.server = ModelServer(reactor, come_back, settings, progress=progress, call_soon=call_soon)
+        def burst_soon(function: Callable[[], None]) -> None:
+            soon(self.front.burst, function)
+
+        self.server = ModelServer(reactor, burst_from_thread, settings, progress=progress, call_soon=burst_soon)
         journal = Journal(reactor, self.server.metrics, write_access_line if settings.access_log else None)
         router = Router(routes(self.server, settings), journal, settings.expose_model_errors)
         limits = Limits.from_settings(settings)

@@ -68,10 +68,10 @@ def test_the_buckets_of_batch_sizes_are_exact_at_powers_of_two() -> None:
 
 def test_a_request_is_counted_by_model_route_and_status() -> None:
     metrics = ServerMetrics()
-    metrics.observe_request("m", "/predict", 200, 0.004)
-    metrics.observe_request("m", "/predict", 200, 0.3)
-    metrics.observe_request("", "/livez", 200, 0.001)
-    metrics.observe_request("m", "/predict", 499, 1.0)
+    metrics.answers["m", "/predict"].observe(200, 0.004)
+    metrics.answers["m", "/predict"].observe(200, 0.3)
+    metrics.answers["", "/livez"].observe(200, 0.001)
+    metrics.answers["m", "/predict"].observe(499, 1.0)
     assert value(metrics, "batcher_requests_total", model="m", route="/predict", code="200") == 2
     assert value(metrics, "batcher_requests_total", model="m", route="/predict", code="499") == 1
     assert value(metrics, "batcher_requests_total", model="", route="/livez", code="200") == 1
@@ -79,8 +79,8 @@ def test_a_request_is_counted_by_model_route_and_status() -> None:
 
 def test_a_requests_latency_falls_into_its_bucket() -> None:
     metrics = ServerMetrics()
-    metrics.observe_request("m", "/predict", 200, 0.004)
-    metrics.observe_request("m", "/predict", 503, 40.0)
+    metrics.answers["m", "/predict"].observe(200, 0.004)
+    metrics.answers["m", "/predict"].observe(503, 40.0)
     name, labels = "batcher_request_duration_seconds", {"model": "m", "route": "/predict"}
     assert value(metrics, f"{name}_bucket", **labels, le="0.002") == 0
     assert value(metrics, f"{name}_bucket", **labels, le="0.005") == 1
@@ -149,7 +149,7 @@ def test_a_version_that_is_loaded_again_goes_on_counting() -> None:
 
 def test_two_servers_in_one_process_count_apart() -> None:
     one, other = ServerMetrics(), ServerMetrics()
-    one.observe_request("m", "/predict", 200, 0.1)
+    one.answers["m", "/predict"].observe(200, 0.1)
     one.connections = 5
     assert value(one, "batcher_connections") == 5
     assert value(other, "batcher_connections") == 0
@@ -164,7 +164,7 @@ def test_the_process_itself_is_measured_too() -> None:
 @given(st.text(st.characters(codec="utf-8"), max_size=20))
 def test_any_name_of_a_model_survives_the_text_format(name: str) -> None:
     metrics = ServerMetrics()
-    metrics.observe_request(name, "/predict", 200, 0.1)
+    metrics.answers[name, "/predict"].observe(200, 0.1)
     assert value(metrics, "batcher_requests_total", model=name, route="/predict", code="200") == 1
 
 

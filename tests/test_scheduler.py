@@ -136,7 +136,7 @@ def test_a_request_larger_than_a_batch_is_cut_and_put_together_again() -> None:
     assert harness.model.sizes() == [4, 4, 2]
     assert answer.values == [2 * value for value in range(10)]
     assert answer.response.outputs["y"].shape == (10, 4)
-    assert answer.response.timing.batch_size == 4
+    assert answer.response.batch_size == 4
     assert harness.counts == (0, 0, 0)
     assert harness.metrics.batch_size.total == 10
 
@@ -190,8 +190,8 @@ def test_the_response_names_the_version_and_says_where_the_time_went() -> None:
     harness.perform()
     response = answer.response
     assert (response.model, response.version) == ("m", "1")
-    assert response.timing.batch_size == 2
-    assert response.timing.queue == pytest.approx(0.75)
+    assert response.batch_size == 2
+    assert response.queue == pytest.approx(0.75)
     assert harness.metrics.queue_wait.total == pytest.approx(0.75)
 
 
@@ -199,7 +199,7 @@ def test_compute_time_of_a_cut_request_is_the_sum_over_its_batches() -> None:
     harness = Harness(max_batch_size=2, predict=lambda inputs: (harness.clock.advance(0.5), {"y": inputs["x"]})[1])
     answer = harness.submit(1, 2, 3)
     harness.finish()
-    assert answer.response.timing.compute == pytest.approx(1.0)
+    assert answer.response.compute == pytest.approx(1.0)
     assert harness.metrics.model_time.total == pytest.approx(1.0)
 
 

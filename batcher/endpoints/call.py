@@ -23,10 +23,11 @@ class CallHead:
         query: the target behind the question mark, as it was sent.
         headers: header fields.
         peer: the client's address, for the log.
+        request_id: `X-Request-Id`, None if there is none.
         plan: what an endpoint worked out from all this, kept here for the next call; makes replies of its results.
     """
 
-    __slots__ = ("arguments", "headers", "method", "path", "peer", "plan", "query")
+    __slots__ = ("arguments", "headers", "method", "path", "peer", "plan", "query", "request_id")
 
     def __init__(self, method: str, path: str, arguments: Mapping[str, str], query: str, headers: Headers, peer: str) -> None:
         """Store the attributes; but for `plan` they do not change."""
@@ -36,6 +37,7 @@ class CallHead:
         self.query = query
         self.headers = headers
         self.peer = peer
+        self.request_id = headers.get(b"x-request-id")
         self.plan: Any = None
 
     def header(self, name: bytes) -> str:

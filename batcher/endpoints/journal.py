@@ -20,13 +20,13 @@ class Journal:
     def __init__(self, clock: IReactorTime, metrics: ServerMetrics, write_line: WriteLine | None = None) -> None:
         """Count into `metrics`; `write_line` gets the lines of the access log, None for none."""
         self.seconds = clock.seconds
-        self._metrics = metrics
+        self._answers = metrics.answers
         self._write_line = write_line
 
     def answered(self, route: str, model: str, status: int, began: float, call: Call | None = None) -> None:
         """Count a request of `route` that began at `began`; without `call` it was never a whole request."""
         seconds = self.seconds() - began
-        self._metrics.observe_request(model, route, status, seconds)
+        self._answers[model, route].observe(status, seconds)
         if self._write_line is not None:
             self._write_line(to_json(_line(route, model, status, seconds, call)))
 

@@ -14,7 +14,7 @@ from batcher.codecs.negotiation import answer_format, media_type, request_format
 from batcher.config.settings import ServerSettings
 from batcher.endpoints.call import Body, Call, CallHead, Reply
 from batcher.errors import InvalidInput
-from batcher.request import NO_PARAMETERS, InferenceResponse, Parameters, Timing
+from batcher.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.server import ModelServer
 from batcher.spec import Array, ModelSpec
 
@@ -75,7 +75,7 @@ class Plan:
     def reply(self, response: InferenceResponse) -> Reply:
         """Return the answer that carries `response`."""
         spec = self.served.spec
-        headers = ((b"Server-Timing", _server_timing(response.timing)),) if self.timing else ()
+        headers = ((b"Server-Timing", _server_timing(response)),) if self.timing else ()
         return Reply(200, self._content_type, self._encode(response, spec), headers, spec.name)
 
 
@@ -120,11 +120,11 @@ def _decoder(came_as: Format, spec: ModelSpec, content_type: str, max_image_pixe
     return lambda body: decode_body(came_as, Content(body, name, parameters, max_image_pixels), spec)
 
 
-def _server_timing(timing: Timing) -> bytes:
+def _server_timing(response: InferenceResponse) -> bytes:
     return b'queue;dur=%.3f, compute;dur=%.3f, batch;desc="%d"' % (
-        timing.queue * 1e3,
-        timing.compute * 1e3,
-        timing.batch_size,
+        response.queue * 1e3,
+        response.compute * 1e3,
+        response.batch_size,
     )
 
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
-from batcher.endpoints.call import Call, Endpoint, Headers, Reply
+from batcher.endpoints.call import Call, Endpoint, Reply
 from batcher.endpoints.failures import CLIENT_LEFT, failure_reply
 from batcher.endpoints.journal import Journal
 
@@ -84,7 +84,9 @@ class Router:
         except Exception as err:  # a result that cannot be written is one more way to fail
             reply = self._failure_reply(err, call)
         self.journal.answered(route.pattern, reply.model, reply.status, call.began, call)
-        return send(with_request_id(reply, call.head.headers))
+        if call.head.request_id is not None:
+            reply = with_request_id(reply, call.head.request_id)
+        return send(reply)
 
     def _failure_reply(self, error: BaseException, call: Call) -> Reply:
         return failure_reply(error, call.head.headers, self._expose_model_errors)
@@ -95,7 +97,6 @@ def _is_segment(text: str) -> bool:
     return bool(text) and "/" not in unquote(text)
 
 
-def with_request_id(reply: Reply, headers: Headers) -> Reply:
-    """Return `reply` with the `X-Request-Id` of the request's `headers`, if it had one."""
-    request_id = headers.get(b"x-request-id")
+def with_request_id(reply: Reply, request_id: bytes | None) -> Reply:
+    """Return `reply` with the `X-Request-Id` of its request, if that had one."""
     return reply if request_id is None else reply._replace(headers=(*reply.headers, (b"X-Request-Id", request_id)))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from batcher.request import BatchOutputs, OutputRows
 from batcher.scheduling.queue import Part
 from batcher.spec import Array
+
+_SMALL = 1 << 18
+"""Up to this many bytes are joined without letting go of the interpreter lock: taking it again costs more than they do."""
 
 Allocate = Callable[[str, tuple[int, ...], "np.dtype[np.generic]"], Array]
 """Gives a writable buffer for the input of that name, shape (rows, *row shape) and dtype."""
@@ -42,7 +46,7 @@ class Batch:
         collated = {}
         for name, first in self.parts[0].inputs.items():
             buffer = allocate(name, (self.rows, *first.shape[1:]), first.dtype)
-            np.concatenate([part.inputs[name] for part in self.parts], out=buffer)
+            _fill(buffer, [part.inputs[name] for part in self.parts])
             collated[name] = buffer
         return collated
 
@@ -56,3 +60,14 @@ class Batch:
             split.append(OutputRows(shared, start, stop))
             start = stop
         return split
+
+
+def _fill(buffer: Array, arrays: list[Any]) -> None:
+    """Write `arrays` into `buffer`, one behind the other."""
+    if 0 < buffer.nbytes <= _SMALL and not buffer.dtype.hasobject:
+        try:
+            memoryview(buffer.data).cast("B")[:] = b"".join(arrays)
+            return
+        except (TypeError, ValueError, BufferError):  # one of them is not contiguous
+            pass
+    np.concatenate(arrays, out=buffer)

@@ -145,14 +145,18 @@ class BatchQueue:
         if not parts:
             return
         group = self._groups[parts[0].group]
+        taken = nbytes = level = 0
         for part in parts:
-            line, inner = self._levels[part.level], group.lines[part.level]
+            if part.level != level:
+                level = part.level
+                line, inner, weight = self._levels[level], group.lines[level], self._weights[level]
             del line[part], inner[part]
-            rows = part.rows
-            group.rows -= rows
-            self.rows -= rows
-            self.nbytes -= part.nbytes
-            self._clocks[part.level] += rows / self._weights[part.level]
+            taken += part.rows
+            nbytes += part.nbytes
+            self._clocks[level] += part.rows / weight
+        group.rows -= taken
+        self.rows -= taken
+        self.nbytes -= nbytes
         self._sweep(parts[0].group, group)
 
     def head(self) -> Part | None:

@@ -32,7 +32,7 @@ def klein_app(router: Router, max_body: int) -> Klein:
         head = _call_head(request, {})
         began = router.journal.seconds()
         router.journal.answered("", "", error.http_status, began, Call(head, b"", began))
-        return _write(with_request_id(failure_reply(error, head.headers), head.headers), request)
+        return _write(with_request_id(failure_reply(error, head.headers), head.request_id), request)
 
     app.handle_errors(HTTPException)(unrouted)
     return app
@@ -53,7 +53,7 @@ def _handler(router: Router, route: Route, max_body: int) -> Callable[..., Defer
             call = Call(head, _body(request, head, max_body), began)
         except BatcherError as err:
             router.journal.answered(route.pattern, "", err.http_status, began, Call(head, b"", began))
-            return succeed(_write(with_request_id(failure_reply(err, head.headers), head.headers), request))
+            return succeed(_write(with_request_id(failure_reply(err, head.headers), head.request_id), request))
         return router.answer(route, call, partial(_write, request=request))
 
     return handle

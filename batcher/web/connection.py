@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 from batcher.errors import Unavailable
 from batcher.web.exchange import Exchange
 from batcher.web.messages import Continue, Event, Refusal, Request
+from batcher.web.outgoing import Outgoing
 from batcher.web.reader import Phase, RequestReader
-from batcher.web.rendering import CONTINUE, PREFIX
+from batcher.web.rendering import CONTINUE
 from batcher.web.transport import Transport
 
 if TYPE_CHECKING:
@@ -42,13 +43,14 @@ class Connection:
     def __init__(self, front: Front) -> None:
         """Serve one client of `front`."""
         self._front = front
+        self._most = front.limits.pipelined
         self._reader = RequestReader(front.limits, front.seconds, front.is_stopping)
         self._exchanges: deque[Exchange] = deque()
         self._waiting: deque[Request | Refusal] = deque()
         self._transport: Transport
+        self._out: Outgoing
         self._since = front.seconds()  # when the present wait (for a request, for the client to read or go) began
         self._served = False
-        self._prefix_sent = False
         self._continue_due = False
         self._advancing = False
         self._ended = False
@@ -58,7 +60,6 @@ class Connection:
         self._closing = False
         self._lingering = False
         self._unsent = 0
-        self._gathered = b""
         self.peer = ""
 
     # What the transport calls.
@@ -66,6 +67,7 @@ class Connection:
     def connection_made(self, transport: Transport) -> None:
         """Begin; refuse at once if there are too many."""
         self._transport = transport
+        self._out = Outgoing(self._front, transport)
         peer = transport.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) and len(peer) > 1 else str(peer or "unix")
         if not self._front.opened(self):
@@ -78,7 +80,7 @@ class Connection:
             return
         for event in self._reader.feed(data):
             self._take(event)
-        if self._paused or len(self._exchanges) >= self._front.limits.pipelined:
+        if self._paused or len(self._exchanges) >= self._most:
             self._balance()
 
     def eof_received(self) -> bool:
@@ -86,16 +88,15 @@ class Connection:
         self._ended = True
         if not self._exchanges or self._lingering or self._transport.get_extra_info("sslcontext") is not None:
             return False
-        if not self._prefix_sent and not self._exchanges[0].held and self._started_nothing():
-            self._transport.write(PREFIX)
-            self._prefix_sent = True
+        if not self._exchanges[0].held and self._started_nothing():
+            self._out.send_prefix()
         self._front.watch(self)
         return True
 
     def connection_lost(self, reason: object) -> None:
         """Cancel everything that was still worked on."""
         self._closing = True
-        self._gathered = b""
+        self._out.drop()
         self._front.lost(self)
         self._waiting.clear()
         while self._exchanges:
@@ -103,17 +104,11 @@ class Connection:
 
     def pause_writing(self) -> None:
         """The client does not read its answers: neither read nor produce more."""
-        self._blocked = True
-        self._since = self._front.seconds()
-        self._balance()
-        self._pace_producer()
+        self._block(True)
 
     def resume_writing(self) -> None:
         """The client reads again."""
-        self._blocked = False
-        self._since = self._front.seconds()
-        self._balance()
-        self._pace_producer()
+        self._block(False)
 
     # What exchanges call.
 
@@ -132,34 +127,39 @@ class Connection:
         return self._transport.get_extra_info(name)
 
     def write(self, data: bytes) -> None:
-        """Send `data` of the exchange whose turn it is, with the rest of a burst if there is one."""
-        if self._prefix_sent:
-            data, self._prefix_sent = data[len(PREFIX) :], False
+        """Send `data` of the exchange whose turn it is."""
         if not self._closing:
-            self._send(data)
-
-    def flush(self) -> None:
-        """Send what was gathered for a burst."""
-        data, self._gathered = self._gathered, b""
-        if data:
-            self._transport.write(data)
+            self._out.write(data)
 
     def connection_header(self, exchange: Exchange) -> bytes:
         """Return the `Connection` header for the answer of `exchange`, which closes the connection if it says so."""
         request = exchange.request
-        last = self._front.stopping and self._is_last(exchange)
-        if exchange.closes or last or isinstance(request, Refusal) or not request.head.keep_alive:
+        if (
+            exchange.closes
+            or type(request) is Refusal
+            or not request.head.keep_alive
+            or (self._front.stopping and self._is_last(exchange))
+        ):
             exchange.closes = True
             return b"close"
         return b"keep-alive" if request.head.old else b""
 
-    def advance(self) -> None:
-        """Send what is complete, start on what waits, close if nothing more can come."""
+    def answered(self, exchange: Exchange, data: bytes) -> None:
+        """Send `data`, the whole answer of `exchange`, in its turn."""
+        exchange.done = True
         exchanges = self._exchanges
-        if len(exchanges) == 1 and exchanges[0].done and self._is_simple(exchanges[0]):
+        if exchanges[0] is not exchange:
+            exchange.held.append(data)
+            return
+        self.write(data)
+        if len(exchanges) > 1 or exchange.closes or self._paused or self._ended or self._continue_due or self._advancing:
+            self.advance()
+        else:  # as nearly always: nothing else is to be done
             exchanges.popleft()
             self._since = self._front.seconds()
-            return
+
+    def advance(self) -> None:
+        """Send what is complete, start on what waits, close if nothing more can come."""
         if self._advancing:
             return  # an answer that was ready at once: the loop below, further up on the stack, sees it
         self._advancing = True
@@ -174,20 +174,6 @@ class Connection:
                 self._finish(linger=False)
         self._balance()
 
-    def _is_simple(self, exchange: Exchange) -> bool:
-        """Whether nothing is to be done once `exchange`, the only one, is answered."""
-        return not (exchange.closes or self._waiting or self._continue_due or self._ended or self._paused or self._advancing)
-
-    def _send(self, data: bytes) -> None:
-        outbox = self._front.outbox
-        if outbox is None:
-            self._transport.write(data)
-        elif self._gathered:
-            self._gathered += data
-        else:
-            self._gathered = data
-            outbox.append(self)
-
     def _step(self) -> bool:
         """Take one step of `advance`; return whether there was one to take."""
         if self._exchanges and self._exchanges[0].done:
@@ -199,8 +185,8 @@ class Connection:
             return True
         if not self._exchanges and self._continue_due:
             self._continue_due = False
-            self._send(CONTINUE)
-        if self._waiting and len(self._exchanges) < self._front.limits.pipelined:
+            self._out.write(CONTINUE)
+        if self._waiting and len(self._exchanges) < self._most:
             self._start(self._waiting.popleft())
             return True
         return False
@@ -234,7 +220,7 @@ class Connection:
 
     def abort(self) -> None:
         """Cut the client off."""
-        self._gathered = b""
+        self._out.drop()
         self._transport.abort()
 
     def close(self) -> None:
@@ -248,14 +234,14 @@ class Connection:
         return now - self._since > (limits.idle_timeout if self._served else limits.header_timeout)
 
     def _take(self, event: Event) -> None:
-        if isinstance(event, Continue):
+        if type(event) is Continue:
             self._continue_due = True  # not before the answers that are due, nor once the body is here
             if not self._exchanges:
                 self._step()
             return
         self._continue_due = False
         self._served = True
-        if self._waiting or len(self._exchanges) >= self._front.limits.pipelined:
+        if self._waiting or len(self._exchanges) >= self._most:
             self._waiting.append(event)
         else:
             self._start(event)
@@ -272,7 +258,10 @@ class Connection:
         if exchange.channel is not None:
             exchange.channel.pace(self.may_produce)
 
-    def _pace_producer(self) -> None:
+    def _block(self, blocked: bool) -> None:
+        self._blocked = blocked
+        self._since = self._front.seconds()
+        self._balance()
         if self._exchanges and self._exchanges[0].channel is not None:
             self._exchanges[0].channel.pace(self.may_produce)
 
@@ -288,7 +277,7 @@ class Connection:
         while self._exchanges:
             self._exchanges.popleft().give_up()
         self._waiting.clear()
-        self.flush()
+        self._out.flush()
         if linger and not self._ended and self._transport.can_write_eof():
             self._lingering = True
             self._transport.write_eof()
@@ -299,7 +288,7 @@ class Connection:
 
     def _balance(self) -> None:
         """Read while there is room for requests and the client reads its answers."""
-        full = self._blocked or len(self._waiting) > 0 or len(self._exchanges) >= self._front.limits.pipelined
+        full = self._blocked or len(self._waiting) > 0 or len(self._exchanges) >= self._most
         pause = full and not self._lingering
         if pause is not self._paused and not self._closing and not self._ended:
             self._paused = pause

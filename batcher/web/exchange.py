@@ -56,20 +56,21 @@ class Exchange(Call):
     def begin(self, front: Front) -> None:
         """Have the request answered: by its endpoint, by Klein, or with the error that it deserves."""
         request = self.request
-        if isinstance(request, Refusal):
+        if type(request) is Refusal:
             self._answer_error(front, request.error, request.headers)
-        elif request.late:
+            return
+        if request.late:
             error = Draining("the server is being stopped and takes no more requests", retry_after=5)
             self._answer_error(front, error, request.headers)
+            return
+        found = request.head.found or self._find(front, request.head)
+        if type(found) is Found:
+            route, self.head = found
+            self.body = request.body
+            self.deferred = front.router.answer(route, self, self.reply)
         else:
-            found = request.head.found or self._find(front, request.head)
-            if type(found) is Found:
-                route, self.head = found
-                self.body = request.body
-                self.deferred = front.router.answer(route, self, self.reply)
-            else:
-                self.channel = KleinChannel(self, self._connection, front.site)
-                self.channel.handle(request)
+            self.channel = KleinChannel(self, self._connection, front.site)
+            self.channel.handle(request)
 
     def _find(self, front: Front, head: RequestHead) -> object:
         match = front.router.match(head.method, head.path)
@@ -83,7 +84,7 @@ class Exchange(Call):
 
     def _answer_error(self, front: Front, error: BatcherError, headers: Headers) -> None:
         front.router.journal.answered("", "", error.http_status, self.began)
-        reply = with_request_id(failure_reply(error, headers), headers)
+        reply = with_request_id(failure_reply(error, headers), headers.get(b"x-request-id"))
         is_head = isinstance(self.request, Request) and self.request.head.method == "HEAD"
         self.reply(reply._replace(body=b"") if is_head else reply)
 
@@ -102,12 +103,10 @@ class Exchange(Call):
     def reply(self, reply: Reply) -> None:
         """Send a whole answer."""
         try:
-            self.write(render(reply, self._connection.connection_header(self)))
+            self._connection.answered(self, render(reply, self._connection.connection_header(self)))
         except Exception:
             _log.failure("an answer could not be written")
             self._connection.abort()
-        else:
-            self.finish()
 
     def give_up(self) -> None:
         """The client is gone: whatever still works on the request is told."""

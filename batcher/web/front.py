@@ -13,6 +13,8 @@ from batcher.endpoints.routing import Router
 from batcher.metrics import ServerMetrics
 from batcher.web.connection import Connection
 from batcher.web.limits import Limits
+from batcher.web.outgoing import Outgoing
+from batcher.workers.waiters import Waiters
 
 SWEEP = 0.5
 """Seconds between two looks at all connections; every limit on time is coarse by as much."""
@@ -43,8 +45,8 @@ class Front:
         self._half_closed: set[Connection] = set()
         self._timer: IDelayedCall | None = None
         self._next_sweep = 0.0
-        self._emptied: list[Deferred[None]] = []
-        self.outbox: list[Connection] | None = None  # connections that have something for the burst, None outside of one
+        self._emptied = Waiters()
+        self.outbox: list[Outgoing] | None = None  # those that have something for the burst, None outside of one
 
     def burst(self, function: Callable[..., object], *arguments: object) -> None:
         """Call `function`, and send what its call made connections write in one go afterwards.
@@ -57,8 +59,8 @@ class Front:
             function(*arguments)
         finally:
             self.outbox = None
-            for connection in outbox:
-                connection.flush()
+            for outgoing in outbox:
+                outgoing.flush()
 
     def is_stopping(self) -> bool:
         """Return whether the server is being stopped."""
@@ -97,8 +99,7 @@ class Front:
         if not self.stopping:
             self.stopping = True
             self.stopping_since = self._clock.seconds()
-        emptied: Deferred[None] = Deferred()
-        self._emptied.append(emptied)
+        emptied = self._emptied.wait()
         if self._timer is not None and self._timer.active():
             self._timer.reset(PROBE)
         self._tell_emptied()
@@ -106,9 +107,7 @@ class Front:
 
     def _tell_emptied(self) -> None:
         if not self._connections:
-            waiting, self._emptied = self._emptied, []
-            for emptied in waiting:
-                emptied.callback(None)
+            self._emptied.release()
 
     def stop(self) -> Deferred[None]:
         """Close every connection that is left, behind what is written already; fires when all are closed.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 from batcher.errors import BatcherError
 
@@ -37,6 +37,7 @@ class RequestHead:
         self.found: object = None
 
 
+@final
 class Request:
     """A whole request.
 
@@ -62,10 +63,12 @@ class Request:
         return self.head.headers
 
 
+@final
 class Continue(NamedTuple):
     """The client waits for `100 Continue` before it sends the body."""
 
 
+@final
 class Refusal(NamedTuple):
     """The rest of the connection cannot be read; answer `error` and close. `headers` are those that came."""
 

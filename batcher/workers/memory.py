@@ -35,6 +35,9 @@ class MemoryWorker:
             raise RuntimeError("the worker takes no more batches")
         self.batches.append((batch, self._clock.seconds()))
 
+    def linger(self) -> None:
+        """Wait for nothing: batches run when they are told to. Reactor thread."""
+
     def quit(self) -> Deferred[None]:
         """Take no more batches. Reactor thread."""
         self.quitting = True

@@ -46,5 +46,8 @@ class Worker(Protocol):
     def do(self, batch: Batch) -> None:
         """Run `batch` after those before it."""
 
+    def linger(self) -> None:
+        """Deliver the oldest batch here and now if it is worth waiting for."""
+
     def quit(self) -> Deferred[None]:
         """Take no more batches, finish those there are, end; fires when ended."""

@@ -7,7 +7,8 @@ is a daemon: a model that hangs cannot be interrupted, but it never delays the e
 from __future__ import annotations
 
 from collections.abc import Callable
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from threading import Thread
 from time import perf_counter
 
@@ -15,10 +16,19 @@ from twisted.internet.defer import Deferred
 
 from batcher.models.loading import CheckedModel, Progress
 from batcher.scheduling.batch import Batch
-from batcher.workers.protocol import CallFromThread, Deliver
+from batcher.workers.protocol import CallFromThread, Deliver, Outcome
 from batcher.workers.running import run_batch
 
 Load = Callable[[Progress], CheckedModel]
+
+SHORT = 150e-6
+PATIENCE = 200e-6
+FEW = 4
+"""A batch of more than `FEW` rows on a model that usually takes less than `SHORT` seconds is waited for, up to `PATIENCE`.
+
+Such a batch is Python from end to end, so loop and worker cannot run side by side: left to themselves they wake each other for
+the interpreter lock with every request that is read.
+"""
 
 
 class InferenceThread:
@@ -30,6 +40,10 @@ class InferenceThread:
         self._progress = progress
         self._call_from_thread = call_from_thread
         self._batches: SimpleQueue[tuple[Batch, float] | None] = SimpleQueue()
+        self._outcomes: SimpleQueue[tuple[Batch, Outcome]] = SimpleQueue()
+        self._awaited = False  # whether the reactor thread waits, so that it need not be called
+        self._usual = 1.0  # seconds of a batch, a moving average
+        self._rows = 0  # of the last batch
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._quitting = False
         self._loaded: Deferred[CheckedModel] = Deferred()
@@ -46,7 +60,25 @@ class InferenceThread:
         """Hand over `batch`. Reactor thread."""
         if self._quitting:
             raise RuntimeError("the worker takes no more batches")
+        self._rows = batch.rows
         self._batches.put((batch, perf_counter()))
+
+    def linger(self) -> None:
+        """Deliver the oldest batch here and now if it is likely to be done within microseconds. Reactor thread."""
+        if self._usual > SHORT or self._rows <= FEW:
+            return
+        done = []
+        self._awaited = True
+        with suppress(Empty):
+            done.append(self._outcomes.get(timeout=PATIENCE))
+        self._awaited = False
+        for batch, outcome in done:
+            self._deliver(batch, outcome)
+        self._collect()  # what was put there too late for `get` and too early for `_awaited`
+
+    def _collect(self) -> None:
+        while not self._outcomes.empty():
+            self._deliver(*self._outcomes.get())
 
     def quit(self) -> Deferred[None]:
         """Take no more batches, finish those there are, end. Reactor thread."""
@@ -71,5 +103,9 @@ class InferenceThread:
     def _serve(self, model: CheckedModel) -> None:
         while (task := self._batches.get()) is not None:
             batch, handed_at = task
-            self._call_from_thread(self._deliver, batch, run_batch(model, batch, handed_at, perf_counter))
-            del task, batch  # nothing of a finished batch is kept while the thread waits
+            outcome = run_batch(model, batch, handed_at, perf_counter)
+            self._usual += 0.1 * (outcome.compute - self._usual)
+            self._outcomes.put((batch, outcome))
+            if not self._awaited:
+                self._call_from_thread(self._collect)
+            del task, batch, outcome  # nothing of a finished batch is kept while the thread waits

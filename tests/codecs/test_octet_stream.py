@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from batcher.codecs import octet_stream
 from batcher.codecs.content import Content
 from batcher.errors import DecodingError
-from batcher.request import BatchOutputs, InferenceResponse, OutputRows, Timing
+from batcher.request import BatchOutputs, InferenceResponse, OutputRows
 from batcher.spec import Array, check_inputs, datatype
 from tests.support.codec_inputs import NUMBERS, ROW_SHAPES, arrays, decoded_or_refused, one_input, response, same
 from tests.support.models import tensor
@@ -88,7 +88,7 @@ def test_an_answer_that_was_cut_out_of_a_batch_holds_its_own_rows(
     start = data.draw(st.integers(0, rows - 1))
     stop = data.draw(st.integers(start + 1, rows))
     spec = one_input(dtype, tuple(-1 if free else size for size in shape[:1]) + shape[1:])
-    answer = InferenceResponse("m", "1", OutputRows(BatchOutputs({"x": whole}), start, stop), Timing(0.0, 0.0, rows))
+    answer = InferenceResponse("m", "1", OutputRows(BatchOutputs({"x": whole}), start, stop), 0.0, 0.0, rows)
     assert bytes(octet_stream.encode(answer, spec)) == whole[start:stop].tobytes()
 
 

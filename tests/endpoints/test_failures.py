@@ -202,13 +202,12 @@ def test_a_model_that_breaks_its_contract_gets_500_with_both_numbers(both: Both)
 
 
 def test_what_preprocess_refuses_is_the_clients_fault_and_what_it_fails_at_is_the_models(both: Both) -> None:
-    model = RecordingModel()
-    server = MemoryServer(model)
-
     def refuse(values: Mapping[str, Array]) -> Mapping[str, Array]:
         raise InvalidInput("too dark")
 
+    model = RecordingModel()
     model.preprocess = refuse
+    server = MemoryServer(model)
     assert error_of(both(server, ask("/predict", ROW)), 400, "invalid_input") == "too dark"
     model.preprocess = raises
     error_of(both(server, ask("/predict", ROW)), 500, "model_error")

@@ -21,7 +21,7 @@ from PIL import Image
 from batcher.codecs import bfloat16
 from batcher.codecs.content import Buffer, Content
 from batcher.errors import DecodingError, InvalidInput, TooLarge, UnsupportedMediaType
-from batcher.request import InferenceResponse, Timing
+from batcher.request import InferenceResponse
 from batcher.spec import DATATYPES, Array, ImageSpec, ModelSpec, TensorSpec, check_inputs, datatype
 from tests.support.models import model_spec, tensor
 
@@ -47,7 +47,7 @@ def one_input(dtype: str = "FP32", shape: tuple[int, ...] = (2,), **more: Any) -
 
 def response(**outputs: Array) -> InferenceResponse:
     """Return an answer with these outputs."""
-    return InferenceResponse("m", "1", outputs, Timing(0.0, 0.0, 1))
+    return InferenceResponse("m", "1", outputs, 0.0, 0.0, 1)
 
 
 def arrays(dtype: str, shape: tuple[int, ...], finite: bool = False) -> st.SearchStrategy[Array]:

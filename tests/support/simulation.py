@@ -54,6 +54,9 @@ class SimulatedDevice:
         self._waiting.append((batch, self._clock.seconds()))
         self._compute_next()
 
+    def linger(self) -> None:
+        pass
+
     def quit(self) -> Deferred[None]:
         """End at once."""
         return succeed(None)
