@@ -151,7 +151,8 @@ class BatchScheduler:
         """Take back `batch` from the worker; the next one leaves before its answers are written. Reactor thread."""
         self._running.remove(batch)
         self.in_flight_rows -= batch.rows
-        self._pump()
+        if self._queue.rows or self._clock.seconds() >= self._earliest:
+            self._pump()
         self._metrics.model_time.observe(outcome.compute)
         if outcome.error is not None:
             self._metrics.failed_batches += 1

@@ -78,10 +78,11 @@ class PythonModel:
         """Call the object's `predict`; tensors in its answer become arrays. Inference thread."""
         with torch.inference_mode():
             outputs = by_name(self._model.predict(inputs), self.spec)
-            on_host = {name: to_host(value) for name, value in outputs.items()}
-            if any(isinstance(value, torch.Tensor) and value.device.type == "cuda" for value in outputs.values()):
-                torch.cuda.synchronize()
-            return {name: to_array(value) for name, value in on_host.items()}
+            for name, value in outputs.items():
+                if isinstance(value, torch.Tensor) and value.device.type == "cuda":
+                    outputs[name] = to_host(value)
+                    torch.cuda.synchronize()
+            return {name: to_array(value) for name, value in outputs.items()}
 
 
 def make(definition: ModelDefinition, settings: ModelSettings) -> Model:

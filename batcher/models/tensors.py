@@ -34,6 +34,8 @@ def to_array(value: Any) -> Array:
     """Return a host tensor or array as a contiguous array; BF16 as 16-bit integers. Inference thread."""
     if isinstance(value, torch.Tensor):
         value = (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
+    if type(value) is np.ndarray and value.flags.c_contiguous:
+        return value
     return np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
 
 
