@@ -10,6 +10,8 @@ import asyncio
 import gc
 import os
 import resource
+import socket
+import ssl
 import sys
 import warnings
 from collections.abc import Callable
@@ -31,13 +33,11 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 from batcher.config.settings import ServerSettings
+from batcher.web.listening import BACKLOG, Listen, Listening, Tls, accepted, forget, tls_context
 
 if TYPE_CHECKING:
-    from batcher.service import BatcherService, Listening
+    from batcher.service import BatcherService
     from batcher.web.front import Front
-
-BACKLOG = 4096
-"""Connections that may wait to be accepted: a burst of clients must not be refused by the kernel."""
 
 FLUSH_SECONDS = 0.25
 """How long a line of the access log may wait in memory: one system call a line would cost more than the line."""
@@ -66,16 +66,39 @@ class AccessLog:
                 sys.stdout.buffer.flush()
 
 
-class _LoopPort:
-    """A port that the loop itself opened."""
+class _LoopPorts:
+    """Ports that the loop itself serves."""
 
-    def __init__(self, server: asyncio.Server) -> None:
-        self._server = server
-        host, port = server.sockets[0].getsockname()[:2]
-        self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        factory: Callable[[], Any],
+        listeners: list[socket.socket],
+        context: ssl.SSLContext | None,
+    ) -> None:
+        self._loop = loop
+        self._factory = factory
+        self._listeners = listeners
+        self._context = context
+        self._servers: list[asyncio.Server] = []
 
-    def close(self) -> None:
-        self._server.close()
+    async def open(self) -> _LoopPorts:
+        for listener in self._listeners:
+            create: Any = self._loop.create_unix_server if listener.family == socket.AF_UNIX else self._loop.create_server
+            self._servers.append(await create(self._factory, sock=listener.dup(), ssl=self._context, backlog=BACKLOG))
+        return self
+
+    def close(self) -> Deferred[Any]:
+        """Take no more connections; fires when those that the kernel had completed are taken."""
+        for server in self._servers:
+            server.close()
+        taken = [
+            self._loop.connect_accepted_socket(self._factory, connection, ssl=self._context)
+            for listener in self._listeners
+            for connection in accepted(listener.dup())
+        ]
+        forget(self._listeners)
+        return Deferred.fromFuture(asyncio.gather(*taken, return_exceptions=True))
 
 
 def run_server(
@@ -127,7 +150,7 @@ def _service(
         reactor,
         call_from_thread=call_from_thread,
         call_soon=loop.call_soon,
-        listen=_loop_listener(loop),
+        listen=_loop_listen(loop),
         progress=progress,
         write_access_line=access_log.write,
     )
@@ -141,7 +164,6 @@ def _run(
 
     def started(_: None) -> None:
         gc.collect()
-        gc.set_threshold(50_000, 20, 50)
         gc.freeze()  # what was made at start lives as long as the process: never look at it again
         ready(service.address)
 
@@ -167,13 +189,10 @@ def leave(status: int) -> None:
     os._exit(status)
 
 
-def _loop_listener(loop: asyncio.AbstractEventLoop) -> Callable[[Front, str, int], Deferred[Listening]]:
-    def listen(front: Front, host: str, port: int) -> Deferred[Listening]:
-        async def opened() -> Listening:
-            factory: Any = front.connection
-            return _LoopPort(await loop.create_server(factory, host, port, backlog=BACKLOG))
-
-        return Deferred.fromFuture(asyncio.ensure_future(opened(), loop=loop))
+def _loop_listen(loop: asyncio.AbstractEventLoop) -> Listen:
+    def listen(front: Front, listeners: list[socket.socket], tls: Tls | None) -> Deferred[Listening]:
+        ports = _LoopPorts(loop, front.connection, listeners, tls_context(tls) if tls is not None else None)
+        return Deferred.fromFuture(asyncio.ensure_future(ports.open(), loop=loop))
 
     return listen
 

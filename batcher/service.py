@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
@@ -32,22 +32,9 @@ from batcher.spec import ModelSpec
 from batcher.web.app import klein_site
 from batcher.web.front import Front
 from batcher.web.limits import Limits
-from batcher.web.twisted_transport import ConnectionFactory
+from batcher.web.listening import Listen, Listening, address_of, open_sockets, tls_files, twisted_listen
 from batcher.workers.protocol import CallFromThread
 from batcher.workers.thread import Load
-
-
-class Listening(Protocol):
-    """An open port."""
-
-    address: str
-
-    def close(self) -> Any:
-        """Take no more connections; returns a Deferred or None."""
-
-
-Listen = Callable[[Front, str, int], "Deferred[Listening]"]
-"""Opens a port for the connections of a front."""
 
 
 class State(Enum):
@@ -97,7 +84,7 @@ class BatcherService(MultiService):
         Args:
             settings: the whole configuration.
             base: the folder that relative paths in it start from.
-            reactor: the program's reactor: time, threads and, without `listen`, TCP.
+            reactor: the program's reactor: time, threads and, without `listen`, ports.
             call_from_thread: a cheaper way back from threads than the reactor's own, where there is one.
             call_soon: a cheaper way to call in the next turn of the loop than a timer of no delay, where there is one.
             listen: a faster way to listen than the reactor's own, where there is one.
@@ -108,7 +95,7 @@ class BatcherService(MultiService):
         self._settings = settings
         self._base = base
         self._reactor = reactor
-        self._listen = listen or _twisted_listener(reactor)
+        self._listen = listen or twisted_listen(reactor)
         self._log = Logger()
         self._listening: Listening | None = None
         self._stopped: list[Deferred[None]] = []
@@ -134,8 +121,7 @@ class BatcherService(MultiService):
         super().startService()  # type: ignore[no-untyped-call]  # as above
         self._become(State.STARTING)
         self.front.start()
-        opened = maybeDeferred(self._listen, self.front, self._settings.host, self._settings.port)
-        opened.addCallback(self._opened).addCallbacks(self._loaded, self._failed)
+        maybeDeferred(self._open).addCallback(self._opened).addCallbacks(self._loaded, self._failed)
 
     def stopService(self) -> Deferred[None]:
         """Stop as the module says; fires when nothing is left."""
@@ -148,9 +134,14 @@ class BatcherService(MultiService):
             self._drain()
         return stopped
 
+    def _open(self) -> Deferred[Listening]:
+        tls = tls_files(self._settings, self._base)
+        listeners = open_sockets(self._settings, self._base)
+        self.address = " and ".join(address_of(listener, tls is not None) for listener in listeners)
+        return self._listen(self.front, listeners, tls)
+
     def _opened(self, listening: Listening) -> Deferred[Any]:
         self._listening = listening
-        self.address = listening.address
         folders = find_models(self._settings, self._base)
         loading = [self._load(folder, len(folders)) for folder in folders]
         return DeferredList(loading, consumeErrors=True)
@@ -224,27 +215,6 @@ def share_threads(settings: ModelSettings, models: int) -> ModelSettings:
         return settings
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return settings.model_copy(update={"torch_threads": max(1, (cores - 1) // max(models, 1))})
-
-
-class _TwistedPort:
-    """A port that the reactor itself opened."""
-
-    def __init__(self, port: Any) -> None:
-        self._port = port
-        host = port.getHost()
-        self.address = f"http://{host.host}:{host.port}"
-
-    def close(self) -> Any:
-        return self._port.stopListening()
-
-
-def _twisted_listener(reactor: Any) -> Listen:
-    def listen(front: Front, host: str, port: int) -> Deferred[Listening]:
-        opened: Deferred[Listening] = Deferred()
-        opened.callback(_TwistedPort(reactor.listenTCP(port, ConnectionFactory(front), backlog=1024, interface=host)))
-        return opened
-
-    return listen
 
 
 def _undefined(folder: ModelFolder, settings: ModelSettings, reason: str) -> tuple[ModelDefinition, ModelSettings, Load]:

@@ -79,6 +79,10 @@ class ServerSettings(_Section):
     Attributes:
         host: address to listen on.
         port: TCP port to listen on; 0 lets the system choose.
+        unix_socket: path of a Unix socket to listen on instead of host and port; relative to the configuration file.
+        reuse_port: whether several servers may listen on the same port, and the kernel shares connections among them.
+        tls_certificate: PEM file with the server's certificate, and those it was signed by, for HTTPS; relative as above.
+        tls_key: PEM file with its key; None if it stands in the same file.
         model_repository: folder whose subfolders are models; relative to the configuration file.
         strict_start: whether a model that cannot be loaded ends the server.
         drain_timeout_s: seconds that accepted requests have to finish after a stop was asked for.
@@ -106,6 +110,10 @@ class ServerSettings(_Section):
 
     host: str = "127.0.0.1"
     port: Annotated[Integer, Field(ge=0, le=65_535)] = 8080
+    unix_socket: str | None = None
+    reuse_port: bool = False
+    tls_certificate: str | None = None
+    tls_key: str | None = None
     model_repository: str = "models"
     strict_start: bool = True
     drain_timeout_s: Seconds = 30.0
