@@ -20,8 +20,8 @@ from batcher.codecs.formats import FORMATS
 from batcher.config.model_file import load_model_definition
 from batcher.config.reading import scalar
 from batcher.config.repository import find_models
-from batcher.config.settings import ServerSettings, load_settings
-from batcher.errors import ConfigError
+from batcher.config.settings import ServerSettings, load_settings, share_threads
+from batcher.errors import BatcherError, ConfigError
 
 DEFAULT_CONFIG = Path("config.yaml")
 
@@ -47,7 +47,7 @@ class StartReport:
 
     def progress(self, title: str, text: str) -> None:
         """Show what is being done with the model `title`: a moving line on a terminal, else a line for each stage."""
-        stage = text.partition(",")[0]
+        stage = text.partition(", batch size")[0]
         if self._console.is_terminal:
             self._status = self._status or self._console.status("")
             self._status.start()
@@ -148,6 +148,30 @@ def check(config: Path | None, pairs: tuple[str, ...]) -> None:
     if problems:
         raise click.ClickException(f"{problems} of {len(folders)} models cannot be served")
     click.echo(f"the configuration is right; {len(folders)} models")
+
+
+@main.command(name="compile")
+@click.argument("names", metavar="MODEL...", nargs=-1, required=True)
+@_config_option
+@_set_option
+def compile_models(names: tuple[str, ...], config: Path | None, pairs: tuple[str, ...]) -> None:
+    """Compile each MODEL of the configuration ahead of time, as `compile: aoti` does at start."""
+    settings, base = _configuration(config, _assignments(pairs))
+    from batcher.models.loading import compile_ahead  # PyTorch takes seconds to import
+
+    try:
+        known = find_models(settings, base)
+        unknown = set(names) - {folder.name for folder in known}
+        if unknown:
+            expected = ", ".join(sorted({folder.name for folder in known}))
+            raise ConfigError(f"expected one of {expected}; got {', '.join(sorted(unknown))}")
+        for folder in known:
+            if folder.name in names:
+                definition = load_model_definition(folder.name, folder.version, folder.folder)
+                own = share_threads(settings.for_model(folder.name), len(known))  # threads are compiled in
+                click.echo(f"model {folder.name}/{folder.version}: {compile_ahead(definition, own)}")
+    except BatcherError as err:
+        raise click.ClickException(str(err)) from err
 
 
 @main.command()

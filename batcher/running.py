@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     from batcher.service import BatcherService
     from batcher.web.front import Front
 
+OPERATORS_INTERVAL_MS = 0.2
+CALLS_INTERVAL_MS = 5.0
+"""How long a thread may keep the interpreter lock that another wants: while a model of many operators is served, each of which
+takes the lock; and when every model is one native call (`benchmarks/gil.py`)."""
+
 FLUSH_SECONDS = 0.25
 """How long a line of the access log may wait in memory: one system call a line would cost more than the line."""
 
@@ -125,7 +130,7 @@ def run_server(
     _set_process(settings)
     access_log = AccessLog(loop)
     service = _service(settings, base, loop, reactor, progress, access_log)
-    status = _run(reactor, service, ready, failed)
+    status = _run(reactor, service, settings, ready, failed)
     access_log.flush()
     return status
 
@@ -157,12 +162,18 @@ def _service(
 
 
 def _run(
-    reactor: AsyncioSelectorReactor, service: BatcherService, ready: Callable[[str], None], failed: Callable[[str], None]
+    reactor: AsyncioSelectorReactor,
+    service: BatcherService,
+    settings: ServerSettings,
+    ready: Callable[[str], None],
+    failed: Callable[[str], None],
 ) -> int:
     """Run `service` until a signal ends it, and return the exit status: 1 if it could not start."""
     status = 0
 
     def started(_: None) -> None:
+        if settings.switch_interval_ms is None and all(served.one_call for served in service.server):
+            sys.setswitchinterval(CALLS_INTERVAL_MS / 1e3)
         gc.collect()
         gc.freeze()  # what was made at start lives as long as the process: never look at it again
         ready(service.address)
@@ -206,7 +217,7 @@ def _begin_logging() -> None:
 
 def _set_process(settings: ServerSettings) -> None:
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # pictures' pixels are counted by the codec itself
-    sys.setswitchinterval(settings.switch_interval_ms / 1e3)
+    sys.setswitchinterval((settings.switch_interval_ms or OPERATORS_INTERVAL_MS) / 1e3)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -45,6 +45,7 @@ class ServedModel:
         state: where it is in its life.
         detail: what it is doing or why it failed, in words.
         max_level: the lowest priority that a request may name.
+        one_call: whether the loaded model takes the interpreter lock but once a batch.
         hooked: the loaded model if it has `preprocess` or `postprocess`.
     """
 
@@ -58,6 +59,7 @@ class ServedModel:
         self.max_level = len(settings.level_weights)
         self.worker: Worker
         self.scheduler: BatchScheduler
+        self.one_call = False
         self.hooked: Model | None = None
 
     def become(self, state: ModelState, detail: str = "") -> None:
@@ -69,6 +71,7 @@ class ServedModel:
 
     def loaded(self, model: Model) -> None:
         """Take the model that the worker has loaded, and serve it."""
+        self.one_call = model.one_call
         if model.preprocess is not None or model.postprocess is not None:
             self.hooked = model
         if model.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):

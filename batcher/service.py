@@ -7,7 +7,6 @@ connection end with the answers that are due on it, within `drain_timeout`; a mo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
@@ -21,7 +20,7 @@ from twisted.python.failure import Failure
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.repository import ModelFolder, find_models
-from batcher.config.settings import ModelSettings, ServerSettings
+from batcher.config.settings import ModelSettings, ServerSettings, share_threads
 from batcher.endpoints.journal import Journal, WriteLine
 from batcher.endpoints.routing import Router
 from batcher.endpoints.table import routes
@@ -207,14 +206,6 @@ class BatcherService(MultiService):
         if state not in STATES[self.state]:
             raise RuntimeError(f"the service cannot go from {self.state.value} to {state.value}")
         self.state = state
-
-
-def share_threads(settings: ModelSettings, models: int) -> ModelSettings:
-    """Return `settings` with `torch_threads` filled in: the cores but one, for the event loop, shared among `models`."""
-    if settings.torch_threads is not None:
-        return settings
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return settings.model_copy(update={"torch_threads": max(1, (cores - 1) // max(models, 1))})
 
 
 def _undefined(folder: ModelFolder, settings: ModelSettings, reason: str) -> tuple[ModelDefinition, ModelSettings, Load]:

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--connections", nargs="*", type=int, default=[1, 16, 64, 256])
     parser.add_argument("--servers", nargs="*", default=list(SERVERS), choices=SERVERS)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
     parser.add_argument("--name", default="http", help="of the result's files")
     options = parser.parse_args()
     require_wrk()

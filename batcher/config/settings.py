@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -39,6 +40,7 @@ class ModelSettings(_Section):
         timeout_ms: deadline of a request that names none, in milliseconds after its arrival.
         level_weights: share of each priority level under contention, level 1 first.
         default_priority: level of a request that names none.
+        compile: `none` runs the model as it is, `aoti` compiles it ahead of time to one native call, or falls back to that.
         warmup: whether the model runs once for each warm-up size before it is ready.
         trusted: whether files that can run code when they are read (pickles) may be loaded.
     """
@@ -59,6 +61,7 @@ class ModelSettings(_Section):
         1.0,
     )
     default_priority: Count = 2
+    compile: Literal["none", "aoti"] = "none"
     warmup: bool = True
     trusted: bool = False
 
@@ -100,7 +103,8 @@ class ServerSettings(_Section):
         cpu_pool_threads: threads for pictures, preprocess and postprocess; None is one a core.
         cpu_pool_tasks: most tasks that may wait or run there.
         cpu_pool_bytes: most bytes of bodies that may wait or run there.
-        switch_interval_ms: how long a thread may keep the interpreter lock that another wants, in milliseconds.
+        switch_interval_ms: how long a thread may keep the interpreter lock that another wants, in milliseconds; None
+            chooses by the models.
         access_log: whether each request is logged, one JSON object a line.
         server_timing: whether every answer carries `Server-Timing`, asked for or not.
         expose_model_errors: whether class and message of a model's exception reach the client.
@@ -131,7 +135,7 @@ class ServerSettings(_Section):
     cpu_pool_threads: Count | None = None
     cpu_pool_tasks: Count = 1024
     cpu_pool_bytes: Bytes = ByteSize(256 * MIB)
-    switch_interval_ms: Milliseconds = 0.2
+    switch_interval_ms: Milliseconds | None = None
     access_log: bool = False
     server_timing: bool = False
     expose_model_errors: bool = False
@@ -193,3 +197,11 @@ def load_settings(
     for name in ("", *settings.models):
         settings.for_model(name)
     return settings
+
+
+def share_threads(settings: ModelSettings, models: int) -> ModelSettings:
+    """Return `settings` with `torch_threads` filled in: the cores but one, for the event loop, shared among `models`."""
+    if settings.torch_threads is not None:
+        return settings
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return settings.model_copy(update={"torch_threads": max(1, (cores - 1) // max(models, 1))})

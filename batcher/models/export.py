@@ -55,13 +55,15 @@ class ExportModel(TorchModule):
 
     def read(self, device: torch.device) -> Callable[..., Any]:
         """Read the archive and move its program to `device`. Inference thread."""
+        module: Callable[..., Any] = self.source(device).module()
+        return module
+
+    def source(self, device: torch.device) -> torch.export.ExportedProgram:
+        """Return the program. Any thread."""
         if not self._settings.trusted:
             check_archive(self._definition.file)
         program = torch.export.load(str(self._definition.file))
-        if device.type != "cpu":
-            program = move_to_device_pass(program, device)
-        module: Callable[..., Any] = program.module()
-        return module
+        return program if device.type == "cpu" else move_to_device_pass(program, device)
 
 
 def check_archive(path: Path) -> None:

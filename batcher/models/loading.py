@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from batcher.spec import Array, TensorSpec, check_outputs
 
 Progress = Callable[[str], None]
 """Told in words what is being done."""
+
+MANY_OPERATORS = 20
+"""More than so many operators a batch are told of at start: under load each may wait for the interpreter lock."""
 
 _MODULES = {
     "python": "batcher.models.python_class",
@@ -67,9 +71,10 @@ def load_model(definition: ModelDefinition, settings: ModelSettings, progress: P
     title = f"model {definition.spec.name!r} version {definition.spec.version}"
     try:
         progress("loading")
-        make = import_module(_MODULES[definition.format]).MODEL
-        model: Model = make(definition, settings)
+        model = make_model(definition, settings)
         model.load(_device(settings.device))
+        if settings.compile != "none":
+            _compile(model, progress)
         checked = CheckedModel(model)
         if settings.warmup:
             _warm_up(checked, settings.max_batch_size, progress)
@@ -77,6 +82,28 @@ def load_model(definition: ModelDefinition, settings: ModelSettings, progress: P
     except (Exception, SystemExit) as err:  # whatever a model's own code raises is the reason that it cannot be served
         reason = str(err) if isinstance(err, BatcherError) else f"{type(err).__name__}: {err}"
         raise ModelLoadError(f"{title}: {reason}") from err
+
+
+def make_model(definition: ModelDefinition, settings: ModelSettings) -> Any:
+    """Return the model of `definition`, not loaded yet. Any thread."""
+    return import_module(_MODULES[definition.format]).MODEL(definition, settings)
+
+
+def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:
+    """Return the compiled package of a model, made now if there is none. Any thread.
+
+    Raises:
+        ModelLoadError: it cannot be compiled; the message says why.
+    """
+    package: Path = import_module("batcher.models.aoti").find_or_compile(definition, settings, _device(settings.device))
+    return package
+
+
+def _compile(model: Model, progress: Progress) -> None:
+    try:
+        model.compile(progress)
+    except ModelLoadError as err:
+        progress(f"not compiled: {err}. It is served as it is")
 
 
 def warmup_sizes(max_batch_size: int) -> list[int]:
@@ -114,6 +141,9 @@ def _warm_up(checked: CheckedModel, max_batch_size: int, progress: Progress) -> 
         shared = shared or any(np.may_share_memory(new, old) for new in outputs.values() for old in earlier)
         earlier += outputs.values()
     checked.copies_outputs = shared
+    operators = checked.model.operators()
+    if operators > MANY_OPERATORS:
+        progress(f"hint: {operators} operators a batch, each waiting for the interpreter lock: try `compile: aoti`")
 
 
 def _check_warmup(checked: CheckedModel, outputs: Arrays, rows: int) -> None:

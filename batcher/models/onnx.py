@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from batcher.spec import Array
 class OnnxModel:
     """A session on the CPU or on CUDA."""
 
+    one_call = True
     preprocess: Hook | None = None
     postprocess: Hook | None = None
 
@@ -39,6 +41,14 @@ class OnnxModel:
         self._session = onnxruntime.InferenceSession(str(self._file), options, providers=providers)
         if self._must_run_on_cuda and "CUDAExecutionProvider" not in self._session.get_providers():
             raise ModelLoadError(f"expected onnxruntime to run on {device}; this build of it offers the CPU alone")
+
+    def compile(self, progress: Callable[[str], None]) -> None:
+        """Refuse: onnxruntime has compiled the graph in its own way. Inference thread."""
+        raise ModelLoadError("expected a model of format export or python to compile; got onnx")
+
+    def operators(self) -> int:
+        """Return 1: a run is one native call. Inference thread."""
+        return 1
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return fresh memory. Inference thread."""

@@ -19,15 +19,27 @@ class Model(Protocol):
     Attributes:
         spec: its name, version and tensors.
         preprocess: turns one request's inputs into what `predict` takes, on the CPU pool; None if there is none.
+        one_call: whether `predict` is one native call, and takes the interpreter lock but once.
         postprocess: turns one request's rows of outputs into what is answered, on the CPU pool; None if there is none.
     """
 
     spec: ModelSpec
+    one_call: bool
     preprocess: Hook | None
     postprocess: Hook | None
 
     def load(self, device: str) -> None:
         """Read the model onto `device` (`cpu`, `cuda:0`). Once, before anything else. Inference thread."""
+
+    def compile(self, progress: Callable[[str], None]) -> None:
+        """Compile the loaded model to one native call; tell `progress` what is done. Inference thread.
+
+        Raises:
+            ModelLoadError: it cannot be compiled, and runs as it did before.
+        """
+
+    def operators(self) -> int:
+        """Return how many operators a batch takes, each of which takes the interpreter lock; 0 if unknown. Inference thread."""
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return a writable buffer for the input `name` of the next `predict`. Inference thread."""

@@ -38,18 +38,24 @@ class PythonModule(TorchModule):
 
     def read(self, device: torch.device) -> Callable[..., Any]:
         """Make the module and give it its weights. Inference thread."""
+        module = self.source(device)
+        self.preprocess = getattr(module, "preprocess", None)
+        self.postprocess = getattr(module, "postprocess", None)
+        return module
+
+    def source(self, device: torch.device) -> torch.nn.Module:
+        """Return the module with its weights. Any thread."""
         module = self._factory()
         if self._definition.weights is not None:
             module.load_state_dict(_weights(self._definition.weights, self._settings.trusted))
-        self.preprocess = getattr(module, "preprocess", None)
-        self.postprocess = getattr(module, "postprocess", None)
-        ready: Callable[..., Any] = module.eval().to(device)
+        ready: torch.nn.Module = module.eval().to(device)
         return ready
 
 
 class PythonModel:
     """Any object with `predict`."""
 
+    one_call = False
     preprocess: Hook | None = None
     postprocess: Hook | None = None
 
@@ -69,6 +75,14 @@ class PythonModel:
             self._model.load(device)
         self.preprocess = getattr(self._model, "preprocess", None)
         self.postprocess = getattr(self._model, "postprocess", None)
+
+    def compile(self, progress: Callable[[str], None]) -> None:
+        """Refuse: what a class does in `predict` is not for a compiler to know. Inference thread."""
+        raise ModelLoadError("expected a torch.nn.Module to compile; got a class with predict")
+
+    def operators(self) -> int:
+        """Return 0: it is not known. Inference thread."""
+        return 0
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return fresh memory. Inference thread."""

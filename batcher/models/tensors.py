@@ -8,8 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from batcher.errors import ModelContractError
+from batcher.errors import ModelContractError, ModelLoadError
 from batcher.spec import Array, ModelSpec, TensorSpec
+
+
+def torch_dtype(tensor: TensorSpec) -> torch.dtype:
+    """Return the dtype of a tensor. Any thread.
+
+    Raises:
+        ModelLoadError: PyTorch has none (BYTES).
+    """
+    found = getattr(torch, tensor.datatype.alias, None)
+    if not isinstance(found, torch.dtype):
+        raise ModelLoadError(f"{tensor.name!r}: expected a dtype that PyTorch has; got {tensor.datatype.name}")
+    return found
 
 
 def to_tensor(array: Array, tensor: TensorSpec | None, device: torch.device) -> torch.Tensor:

@@ -13,18 +13,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ModelSettings
+from batcher.errors import ModelLoadError
+from batcher.models import aoti
 from batcher.models.protocol import Arrays, Hook
 from batcher.models.staging import HostStaging, PinnedStaging, Staging
-from batcher.models.tensors import by_name, to_array, to_host, to_tensor
+from batcher.models.tensors import by_name, to_array, to_host, to_tensor, torch_dtype
 from batcher.spec import Array
 
 
 class TorchModule(ABC):
     """A module on one device, run in inference mode, on CUDA in a stream of its own."""
 
+    one_call = False
     preprocess: Hook | None = None
     postprocess: Hook | None = None
 
@@ -42,6 +46,36 @@ class TorchModule(ABC):
     @abstractmethod
     def read(self, device: torch.device) -> Callable[..., Any]:
         """Return the module on `device`, ready to be called with the inputs in order. Inference thread."""
+
+    def source(self, device: torch.device) -> torch.nn.Module | torch.export.ExportedProgram:
+        """Return the module on `device` as a compiler takes it. Any thread.
+
+        Raises:
+            ModelLoadError: a module of this format cannot be compiled.
+        """
+        raise ModelLoadError(f"expected a model of format export or python to compile; got {self._definition.format}")
+
+    def compile(self, progress: Callable[[str], None]) -> None:
+        """Compile the module to one native call, or take what was compiled before. Inference thread."""
+        package = aoti.find_or_compile(self._definition, self._settings, self._device, progress)
+        self._module = aoti.load_package(package, self._device)
+        self.one_call = True
+
+    def operators(self) -> int:
+        """Count the operators of a batch of one blank row. Inference thread."""
+        if self.one_call:
+            return 1
+        counter = _Counter()  # type: ignore[no-untyped-call]  # the base class has no types
+        with torch.inference_mode(), counter:
+            self.call(
+                {
+                    tensor.name: torch.zeros(
+                        (1, *(tensor.warmup_shape or tensor.shape)), dtype=torch_dtype(tensor), device=self._device
+                    )
+                    for tensor in self.spec.inputs
+                }
+            )
+        return counter.count
 
     def load(self, device: str) -> None:
         """Read the module and prepare the device. Inference thread."""
@@ -73,6 +107,16 @@ class TorchModule(ABC):
 
     def _on_stream(self) -> AbstractContextManager[Any]:
         return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
+
+
+class _Counter(TorchDispatchMode):
+    """Counts the operators that are called."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
 
 
 def choose_device(wanted: str) -> str:

@@ -43,6 +43,7 @@ class RecordingModel:
 
     preprocess: Hook | None = None
     postprocess: Hook | None = None
+    one_call = False
 
     def __init__(self, spec: ModelSpec | None = None, predict: Predict = double) -> None:
         """Answer with `predict`."""
@@ -52,6 +53,13 @@ class RecordingModel:
 
     def load(self, device: str) -> None:
         """Nothing is to be loaded."""
+
+    def compile(self, progress: Callable[[str], None]) -> None:
+        """Nothing is to be compiled."""
+
+    def operators(self) -> int:
+        """Nobody knows."""
+        return 0
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return fresh memory."""
