@@ -62,7 +62,7 @@ class DigitCounter:
             return f"{error}\n"
         digit = int(response.outputs["scores"].argmax())
         self._seen[digit] = self._seen.get(digit, 0) + 1
-        return f"a {digit}, number {self._seen[digit]} of its kind; it ran in a batch of {response.timing.batch_size}\n"
+        return f"a {digit}, number {self._seen[digit]} of its kind; it ran in a batch of {response.batch_size}\n"
 
 
 def main() -> None:

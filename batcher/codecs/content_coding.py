@@ -7,9 +7,12 @@ and a body is refused at the first byte over it, whatever its declared length.
 from __future__ import annotations
 
 import zlib
-from typing import Protocol
+from typing import Any, Protocol
 
 from batcher.errors import DecodingError, TooLarge, UnsupportedMediaType
+
+MEMBERS = 4096
+"""Most streams that a gzip body may be made of; a flood of empty ones would cost time and give nothing."""
 
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
@@ -48,14 +51,15 @@ class Identity:
 
 
 class Inflate:
-    """A body in gzip, or in deflate (the zlib form of RFC 1950, or the raw form that some clients send)."""
+    """A body in gzip, of one stream or several (RFC 1952), or in deflate (RFC 1950, or the raw form that some clients send)."""
 
     def __init__(self, coding: str, limit: int) -> None:
         """Undo `coding` (`gzip` or `deflate`) up to `limit` bytes."""
         self._coding = coding
         self._limit = limit
         self._size = 0
-        self._inflate = zlib.decompressobj(_GZIP) if coding == "gzip" else None
+        self._inflate: Any = zlib.decompressobj(_GZIP) if coding == "gzip" else None
+        self._members = 1
 
     def feed(self, piece: bytes) -> bytes:
         """Return what `piece` stands for.
@@ -64,20 +68,31 @@ class Inflate:
             TooLarge: more than the limit would come out.
             DecodingError: the bytes are not in this coding.
         """
-        if not piece:
-            return b""
+        out = []
+        while piece:
+            inflate = self._stream(piece)
+            try:
+                part = inflate.decompress(piece, self._limit - self._size + 1)
+            except zlib.error as err:
+                raise DecodingError(f"body: expected {self._coding}; got bytes that are not: {err}") from err
+            self._size += len(part)
+            if self._size > self._limit:
+                raise too_large(self._limit, " after decompression")
+            out.append(part)
+            piece = inflate.unused_data
+        return b"".join(out)
+
+    def _stream(self, piece: bytes) -> Any:
+        """Return what takes `piece`: the stream that is not at its end, or the next one."""
         if self._inflate is None:
             self._inflate = zlib.decompressobj(_ZLIB if piece[0] & 0x0F == 8 else _RAW)
-        try:
-            out = self._inflate.decompress(piece, self._limit - self._size + 1)
-        except zlib.error as err:
-            raise DecodingError(f"body: expected {self._coding}; got bytes that are not: {err}") from err
-        self._size += len(out)
-        if self._size > self._limit:
-            raise too_large(self._limit, " after decompression")
-        if self._inflate.unused_data:
-            raise DecodingError(f"body: expected one {self._coding} stream; got bytes behind its end")
-        return out
+        elif self._inflate.eof:
+            self._members += 1
+            if self._coding != "gzip" or self._members > MEMBERS:
+                expected = f"at most {MEMBERS} gzip streams" if self._coding == "gzip" else "one deflate stream"
+                raise DecodingError(f"body: expected {expected}; got bytes behind the end")
+            self._inflate = zlib.decompressobj(_GZIP)
+        return self._inflate
 
     def finish(self) -> None:
         """Check that the stream reached its end.

@@ -129,8 +129,28 @@ def test_a_stream_that_is_cut_off_anywhere_is_refused_at_its_end(coding: str, en
 def test_bytes_behind_the_end_are_refused(coding: str, encode: Encode, apart: bool) -> None:
     decoder = body_decoder(coding, 1000)
     parts = [encode(b"abc"), b"rest"] if apart else [encode(b"abc") + b"rest"]
-    with pytest.raises(DecodingError, match=r"expected one (gzip|deflate) stream; got bytes behind its end"):
+    with pytest.raises(DecodingError, match=r"expected (gzip; got bytes that are not|one deflate stream; got bytes behind)"):
         undone(decoder, parts)
+
+
+@given(words=st.lists(st.binary(max_size=30), min_size=1, max_size=6), cuts=st.lists(st.integers(0, 200), max_size=4))
+def test_gzip_of_several_streams_is_their_bodies_one_behind_the_other(words: list[bytes], cuts: list[int]) -> None:
+    body = b"".join(map(gzip.compress, words))
+    assert undone(body_decoder("gzip", 1000), pieces(body, cuts)) == b"".join(words)
+    decoder = body_decoder("gzip", 1000)
+    decoder.feed(body[:-1])
+    with pytest.raises(DecodingError, match="cut off"):
+        decoder.finish()
+
+
+def test_the_streams_of_one_body_share_its_limit() -> None:
+    with pytest.raises(TooLarge):
+        undone(body_decoder("gzip", 100), [gzip.compress(b"a" * 60) * 2])
+
+
+def test_a_flood_of_empty_streams_is_refused() -> None:
+    with pytest.raises(DecodingError, match="at most 4096 gzip streams"):
+        undone(body_decoder("gzip", 100), [gzip.compress(b"") * 5000])
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
