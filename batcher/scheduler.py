@@ -83,7 +83,7 @@ class BatchScheduler:
         self._queue = queue
         self._policy = policy
         self._worker = worker
-        self._clock = clock
+        self._seconds = clock.seconds
         self._metrics = metrics
         self._version = version
         self._places = places
@@ -126,7 +126,7 @@ class BatchScheduler:
         except (TooLarge, QueueFull) as err:
             self._metrics.rejected_rows[err.code] += request.rows
             raise
-        now = self._clock.seconds()
+        now = self._seconds()
         deadline, level, _ = request.parameters
         if deadline is None:
             deadline = now + self._timeout
@@ -151,7 +151,7 @@ class BatchScheduler:
         """Take back `batch` from the worker; the next one leaves before its answers are written. Reactor thread."""
         self._running.remove(batch)
         self.in_flight_rows -= batch.rows
-        if self._queue.rows or self._clock.seconds() >= self._earliest:
+        if self._queue.rows or self._seconds() >= self._earliest:
             self._pump()
         self._metrics.model_time.observe(outcome.compute)
         if outcome.error is not None:
@@ -195,7 +195,7 @@ class BatchScheduler:
         return held == 0 or (held < self._places and self._queue.rows >= self._policy.max_batch_size)
 
     def _pump(self) -> None:
-        now = self._clock.seconds()
+        now = self._seconds()
         if now >= self._earliest:
             self._expire_due(now)
         while True:

@@ -44,7 +44,7 @@ def makeService(options: Options) -> IService:
         _log.error("not ready: {reason}", reason=failure.getErrorMessage())
         if service.state is State.STARTING:
             running: Any = reactor
-            running.stop()
+            running.callWhenRunning(running.stop)  # a port that is taken is found out before the reactor runs
 
     service.ready.addCallbacks(lambda _: _log.info("ready on {address}", address=service.address), not_ready)
     return service

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
@@ -63,7 +64,8 @@ class Call:
         self.began = began
 
 
-class Reply(NamedTuple):
+@dataclass(slots=True)
+class Reply:
     """A whole answer.
 
     Attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -99,4 +99,4 @@ def _is_segment(text: str) -> bool:
 
 def with_request_id(reply: Reply, request_id: bytes | None) -> Reply:
     """Return `reply` with the `X-Request-Id` of its request, if that had one."""
-    return reply if request_id is None else reply._replace(headers=(*reply.headers, (b"X-Request-Id", request_id)))
+    return reply if request_id is None else replace(reply, headers=(*reply.headers, (b"X-Request-Id", request_id)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -86,7 +87,7 @@ class Exchange(Call):
         front.router.journal.answered("", "", error.http_status, self.began)
         reply = with_request_id(failure_reply(error, headers), headers.get(b"x-request-id"))
         is_head = isinstance(self.request, Request) and self.request.head.method == "HEAD"
-        self.reply(reply._replace(body=b"") if is_head else reply)
+        self.reply(replace(reply, body=b"") if is_head else reply)
 
     def write(self, data: bytes) -> None:
         """Send `data` if it is this exchange's turn, else hold it back."""

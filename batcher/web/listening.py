@@ -163,13 +163,14 @@ class _TwistedPorts:
         self._ports = [reactor.adoptStreamPort(found.fileno(), found.family, factory) for found in listeners]
 
     def close(self) -> Deferred[Any]:
-        closed = DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
+        return DeferredList([maybeDeferred(port.stopListening) for port in self._ports]).addCallback(self._closed)
+
+    def _closed(self, _: object) -> None:
         for listener in self._listeners:
             for connection in accepted(listener.dup()):
                 with connection:
                     self._reactor.adoptStreamConnection(connection.fileno(), connection.family, self._factory)
         forget(self._listeners)
-        return closed
 
 
 def _passed_sockets() -> list[socket.socket]:

@@ -14,17 +14,16 @@ CONTINUE = PREFIX + b"100 Continue\r\n\r\n"
 
 
 @lru_cache(maxsize=1024)
-def _start(status: int, content_type: bytes, length: int) -> bytes:
+def _head(status: int, content_type: bytes, length: int) -> bytes:
     phrase = HTTPStatus(status).phrase.encode()
-    return b"%b%d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n" % (PREFIX, status, phrase, content_type, length)
+    return b"%b%d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (PREFIX, status, phrase, content_type, length)
 
 
 def render(reply: Reply, connection: bytes = b"") -> bytes:
     """Return the answer's bytes; `connection` is the value of the `Connection` header, empty for none."""
-    status, content_type, body, headers, _ = reply
-    start = _start(status, content_type, len(body))
-    for header in headers:
-        start += b"%b: %b\r\n" % header
-    if connection:
-        start += b"Connection: %b\r\n" % connection
-    return start + b"\r\n" + body
+    body = reply.body
+    head = _head(reply.status, reply.content_type, len(body))
+    if reply.headers or connection:
+        fields = (*reply.headers, (b"Connection", connection)) if connection else reply.headers
+        head = b"%b%b\r\n" % (head[:-2], b"".join([b"%b: %b\r\n" % field for field in fields]))
+    return head + body
