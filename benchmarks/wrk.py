@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
+
+SETTLE = 0.3
+"""Seconds for whatever was measured before to finish the requests that its clients have left."""
 
 _SCRIPT = """
 wrk.method = "POST"
@@ -47,13 +51,14 @@ def require_wrk() -> None:
         raise SystemExit("wrk is not installed; on Debian: apt-get install wrk")
 
 
-def run_wrk(url: str, body: bytes, connections: int, seconds: float) -> Measured:
-    """POST `body` to `url` over `connections` closed-loop connections from one thread."""
+def run_wrk(url: str, body: bytes, connections: int, seconds: int) -> Measured:
+    """POST `body` to `url` over `connections` closed-loop connections from one thread, once the server before has settled."""
+    time.sleep(SETTLE)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "body").write_bytes(body)
         script = Path(folder) / "post.lua"
         script.write_text(_SCRIPT.format(body=Path(folder) / "body"))
-        arguments = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "20s", "-s", str(script), url]
+        arguments = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(script), url]
         output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
     found = orjson.loads(output.partition("JSON")[2])
     return Measured(

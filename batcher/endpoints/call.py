@@ -15,7 +15,7 @@ Body = bytes | memoryview
 
 
 class CallHead:
-    """Everything of a request but its body. Calls that are alike share one, made once for a connection's repetitions.
+    """Everything of a request but its body. Calls that are alike share one, whatever connection they come from.
 
     Attributes:
         method: `GET`, `POST`, …
@@ -23,21 +23,19 @@ class CallHead:
         arguments: what the route's pattern captured, percent-decoded.
         query: the target behind the question mark, as it was sent.
         headers: header fields.
-        peer: the client's address, for the log.
         request_id: `X-Request-Id`, None if there is none.
         plan: what an endpoint worked out from all this, kept here for the next call; makes replies of its results.
     """
 
-    __slots__ = ("arguments", "headers", "method", "path", "peer", "plan", "query", "request_id")
+    __slots__ = ("arguments", "headers", "method", "path", "plan", "query", "request_id")
 
-    def __init__(self, method: str, path: str, arguments: Mapping[str, str], query: str, headers: Headers, peer: str) -> None:
+    def __init__(self, method: str, path: str, arguments: Mapping[str, str], query: str, headers: Headers) -> None:
         """Store the attributes; but for `plan` they do not change."""
         self.method = method
         self.path = path
         self.arguments = arguments
         self.query = query
         self.headers = headers
-        self.peer = peer
         self.request_id = headers.get(b"x-request-id")
         self.plan: Any = None
 
@@ -53,15 +51,17 @@ class Call:
         head: everything but the body.
         body: the body, content coding undone.
         began: when its first byte came, in seconds on the server's clock.
+        peer: the client's address, for the log.
     """
 
-    __slots__ = ("began", "body", "head")
+    __slots__ = ("began", "body", "head", "peer")
 
-    def __init__(self, head: CallHead, body: Body, began: float) -> None:
+    def __init__(self, head: CallHead, body: Body, began: float, peer: str) -> None:
         """Store the attributes."""
         self.head = head
         self.body = body
         self.began = began
+        self.peer = peer
 
 
 @dataclass(slots=True)

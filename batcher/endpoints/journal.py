@@ -41,7 +41,7 @@ def _line(route: str, model: str, status: int, seconds: float, call: Call | None
     }
     if call is not None:
         head = call.head
-        line |= {"method": head.method, "path": head.path, "peer": head.peer, "bytes_in": len(call.body)}
+        line |= {"method": head.method, "path": head.path, "peer": call.peer, "bytes_in": len(call.body)}
         if b"x-request-id" in head.headers:
             line["request_id"] = head.header(b"x-request-id")
     return line

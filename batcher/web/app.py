@@ -31,7 +31,7 @@ def klein_app(router: Router, max_body: int) -> Klein:
         error = _routing_error(request, failure)
         head = _call_head(request, {})
         began = router.journal.seconds()
-        router.journal.answered("", "", error.http_status, began, Call(head, b"", began))
+        router.journal.answered("", "", error.http_status, began, Call(head, b"", began, _peer(request)))
         return _write(with_request_id(failure_reply(error, head.headers), head.request_id), request)
 
     app.handle_errors(HTTPException)(unrouted)
@@ -50,9 +50,9 @@ def _handler(router: Router, route: Route, max_body: int) -> Callable[..., Defer
         head = _call_head(request, arguments)
         began = router.journal.seconds()
         try:
-            call = Call(head, _body(request, head, max_body), began)
+            call = Call(head, _body(request, head, max_body), began, _peer(request))
         except BatcherError as err:
-            router.journal.answered(route.pattern, "", err.http_status, began, Call(head, b"", began))
+            router.journal.answered(route.pattern, "", err.http_status, began, Call(head, b"", began, _peer(request)))
             return succeed(_write(with_request_id(failure_reply(err, head.headers), head.request_id), request))
         return router.answer(route, call, partial(_write, request=request))
 
@@ -75,7 +75,6 @@ def _call_head(request: Any, arguments: dict[str, str]) -> CallHead:
         arguments=arguments,
         query=request.uri.partition(b"?")[2].decode("latin-1"),
         headers=_headers(request),
-        peer=_peer(request),
     )
 
 

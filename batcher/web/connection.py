@@ -44,7 +44,7 @@ class Connection:
         """Serve one client of `front`."""
         self._front = front
         self._most = front.limits.pipelined
-        self._reader = RequestReader(front.limits, front.seconds, front.is_stopping)
+        self._reader = RequestReader(front.limits, front.seconds, front.is_stopping, front.heads)
         self._exchanges: deque[Exchange] = deque()
         self._waiting: deque[Request | Refusal] = deque()
         self._transport: Transport

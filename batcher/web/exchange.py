@@ -48,6 +48,7 @@ class Exchange(Call):
         self._connection = connection
         self.request = request
         self.began = request.began
+        self.peer = connection.peer
         self.held: list[bytes] = []
         self.done = False
         self.closes = False  # whether the connection ends with this answer, which then says so
@@ -79,8 +80,7 @@ class Exchange(Call):
             head.found = KLEIN
         else:
             route, arguments = match
-            peer = self._connection.peer
-            head.found = Found(route, CallHead(head.method, head.path, arguments, head.query, head.headers, peer))
+            head.found = Found(route, CallHead(head.method, head.path, arguments, head.query, head.headers))
         return head.found
 
     def _answer_error(self, front: Front, error: BatcherError, headers: Headers) -> None:

@@ -12,6 +12,7 @@ from twisted.web.server import Site
 from batcher.endpoints.routing import Router
 from batcher.metrics import ServerMetrics
 from batcher.web.connection import Connection
+from batcher.web.heads import SharedHeads
 from batcher.web.limits import Limits
 from batcher.web.outgoing import Outgoing
 from batcher.workers.waiters import Waiters
@@ -38,6 +39,7 @@ class Front:
         self.stopping = False
         self.stopping_since = 0.0
         self.seconds = clock.seconds
+        self.heads = SharedHeads()
         self.log = Logger()
         self._clock = clock
         self._metrics = metrics

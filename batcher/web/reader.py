@@ -27,6 +27,7 @@ from batcher.errors import (
     UriTooLong,
 )
 from batcher.web.head_check import head_error
+from batcher.web.heads import SharedHeads
 from batcher.web.limits import Limits
 from batcher.web.messages import Continue, Event, Refusal, Request, RequestHead
 from batcher.web.target import split_target
@@ -53,8 +54,9 @@ _IDLE, _HEAD, _BODY, _CLOSED = Phase  # members of an enumeration take ten times
 class RequestReader:
     """Reads the requests of one connection."""
 
-    def __init__(self, limits: Limits, seconds: Callable[[], float], stopping: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, limits: Limits, seconds: Callable[[], float], stopping: Callable[[], bool], heads: SharedHeads) -> None:
         """Read within `limits`; `seconds` is the clock, `stopping` tells whether the server is being stopped."""
+        self._heads = heads
         self._limits = limits
         self._seconds = seconds
         self._stopping = stopping
@@ -222,9 +224,8 @@ class RequestReader:
             and data.find(b"\r\n\r\n") + 4 + len(event.body) == len(data)
         ):
             self._repeated_start = len(data) - len(event.body)
-            self._repeated_bytes = data[: self._repeated_start]
+            self._repeated_bytes, self._repeated_head = self._heads.shared(data[: self._repeated_start], event.head)
             self._repeated_length = len(data)
-            self._repeated_head = event.head
 
     def _feed_parser(self, data: bytes) -> None:
         while not self._is_closed():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 from batcher.errors import BatcherError
+from batcher.web.heads import SharedHeads
 from batcher.web.limits import Limits
 from batcher.web.reader import Event, Refusal, Request, RequestReader
 
@@ -27,7 +28,7 @@ def new_reader(
     limits: Limits = LIMITS, seconds: Callable[[], float] = lambda: 0.0, stopping: Callable[[], bool] = lambda: False
 ) -> RequestReader:
     """Return a reader at the beginning of a connection."""
-    return RequestReader(limits, seconds, stopping)
+    return RequestReader(limits, seconds, stopping, SharedHeads())
 
 
 def events_of(pieces: Iterable[bytes], limits: Limits = LIMITS) -> list[Event]:
