@@ -27,10 +27,14 @@ import torch
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.settings import ModelSettings
 from batcher.errors import ModelLoadError
-from batcher.models.tensors import torch_dtype
-from batcher.spec import TensorSpec
+from batcher.models.aoti_run import CompiledModule
+from batcher.models.tensors import by_name, torch_dtype
+from batcher.spec import ModelSpec, TensorSpec
 
 Progress = Callable[[str], None]
+
+SCHEME = 2
+"""Counts the ways in which packages were made here."""
 
 SHOWN = 400
 """How much of a compiler's message is shown, its end."""
@@ -54,33 +58,41 @@ def find_or_compile(
     return path
 
 
-def load_package(path: Path, device: torch.device) -> Callable[..., Any]:
-    """Return the compiled module of a package, to be called with its inputs in order. Inference thread.
+def load_package(path: Path, device: torch.device) -> CompiledModule:
+    """Return the compiled module of a package. Inference thread.
 
     Raises:
-        ModelLoadError: the package cannot be read; it is thrown away.
+        ModelLoadError: the package cannot be used; it is thrown away.
     """
-    index = device.index if device.type == "cuda" and device.index is not None else -1
     try:
-        module: Callable[..., Any] = torch._inductor.aoti_load_package(str(path), device_index=index)
+        return CompiledModule(path, device)
     except Exception as err:  # whatever is wrong with it, it can be made again
         path.unlink(missing_ok=True)
-        raise ModelLoadError(f"{path.name} cannot be read and was thrown away: {type(err).__name__}: {err}") from err
-    return module
+        raise ModelLoadError(f"{path.name} cannot be used and was thrown away: {type(err).__name__}: {err}") from err
 
 
 def compile_module(
-    definition: ModelDefinition, module: torch.nn.Module | torch.export.ExportedProgram, device: torch.device, path: Path
+    spec: ModelSpec, source: torch.nn.Module | torch.export.ExportedProgram, device: torch.device, path: Path
 ) -> None:
-    """Compile `module` into a package at `path`, the batch axis and all free axes of its inputs left free."""
-    examples = tuple(_example(tensor, device) for tensor in definition.spec.inputs)
-    if isinstance(module, torch.export.ExportedProgram):
-        program = module
-        program.example_inputs = (examples, {})
-    else:
-        axes = tuple(dict.fromkeys(_free_axes(tensor), torch.export.Dim.DYNAMIC) for tensor in definition.spec.inputs)
-        program = torch.export.export(module, examples, dynamic_shapes=axes)
+    """Compile `source` into a package at `path`, the batch axis and all free axes of its inputs left free."""
+    module = source.module() if isinstance(source, torch.export.ExportedProgram) else source
+    examples = tuple(_example(tensor, device) for tensor in spec.inputs)
+    axes = tuple(dict.fromkeys(_free_axes(tensor), torch.export.Dim.DYNAMIC) for tensor in spec.inputs)
+    program = torch.export.export(_InOrder(module, spec), examples, dynamic_shapes=(axes,))
     torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+
+
+class _InOrder(torch.nn.Module):
+    """A module whose outputs, by whatever name or place, are given in the order of the specification."""
+
+    def __init__(self, module: Any, spec: ModelSpec) -> None:
+        super().__init__()
+        self._module = module
+        self._spec = spec
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = by_name(self._module(*inputs), self._spec)
+        return tuple(outputs[tensor.name] for tensor in self._spec.outputs)
 
 
 def _example(tensor: TensorSpec, device: torch.device) -> torch.Tensor:
@@ -139,7 +151,7 @@ def _cache_folder() -> Path:
 def _key(definition: ModelDefinition, settings: ModelSettings, device: torch.device) -> str:
     digest = hashlib.sha256()
     threads = settings.torch_threads or torch.get_num_threads()
-    digest.update(repr((torch.__version__, sys.version_info[:2], threads, *_machine(device))).encode())
+    digest.update(repr((SCHEME, torch.__version__, sys.version_info[:2], threads, *_machine(device))).encode())
     for name, file in sorted(_files(definition)):
         digest.update(f"\n{name}\n{file.stat().st_size}\n".encode())
         with file.open("rb") as stream:
@@ -189,7 +201,7 @@ def _main() -> None:
     if source is None:
         raise ModelLoadError("expected a torch.nn.Module or an exported program to compile")
     with torch.no_grad():
-        compile_module(definition, source(device), device, Path(task["path"]))
+        compile_module(definition.spec, source(device), device, Path(task["path"]))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,14 @@ class TorchModule(ABC):
         raise ModelLoadError(f"expected a model of format export or python to compile; got {self._definition.format}")
 
     def compile(self, progress: Callable[[str], None]) -> None:
-        """Compile the module to one native call, or take what was compiled before. Inference thread."""
+        """Compile the module to one native call, or take what was compiled before. Inference thread.
+
+        Raises:
+            ModelLoadError: it cannot be compiled. Native code does not check its inputs, so they must be what the
+                specification says, which `preprocess` may change.
+        """
+        if self.preprocess is not None:
+            raise ModelLoadError("a module with preprocess may be given other inputs than its specification says")
         package = aoti.find_or_compile(self._definition, self._settings, self._device, progress)
         self._module = aoti.load_package(package, self._device)
         self.one_call = True

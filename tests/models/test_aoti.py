@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,11 @@ INPUTS = "[{name: x, dtype: FP32, shape: [4]}, {name: mask, dtype: INT64, shape:
 OUTPUTS = "[{name: y, dtype: FP32, shape: [4]}, {name: z, dtype: FP32, shape: []}]"
 ROWS = np.random.default_rng(0).random((70, 4), dtype=np.float32)
 MASK = np.arange(70) % 3
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def network(folders: Folders, source: str = SOURCE) -> ModelDefinition:
@@ -96,6 +103,47 @@ class TestCompiled:
         for rows in (1, 2, 5):
             np.testing.assert_allclose(answers(compiled, x=ROWS[:rows])["y"], answers(eager, x=ROWS[:rows])["y"], atol=1e-5)
 
+    def test_the_interpreter_lock_is_free_while_it_runs(self, folders: Folders) -> None:
+        compiled = folders.load(network(folders), max_batch_size=70, compile="aoti", torch_threads=1).model
+        rows = 400_000  # long enough for another thread to wake up
+        inputs = {"x": np.ones((rows, 4), "<f4"), "mask": np.ones(rows, "<i8")}
+        go, ran = Lock(), []
+        go.acquire()
+        other = Thread(target=lambda: (go.acquire(), ran.append(True)))
+        interval = sys.getswitchinterval()
+        other.start()
+        sys.setswitchinterval(1000)  # nobody is made to let go of the lock
+        try:
+            tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+            go.release()
+            outputs = compiled.call(tensors)  # type: ignore[attr-defined]  # of the module, without what is around it
+            seen = list(ran)
+        finally:
+            sys.setswitchinterval(interval)
+            other.join()
+        assert seen == [True]
+        assert len(outputs[0]) == rows
+
+    def test_outputs_by_name_keep_their_names(self, folders: Folders) -> None:
+        source = SOURCE.replace(
+            "return self.layers(x) * mask.unsqueeze(-1), x.sum(1)", "return {'z': x.sum(1), 'y': x * 2 + mask[:, None]}"
+        )
+        compiled = folders.load(network(folders, source), compile="aoti", torch_threads=1)
+        assert compiled.model.one_call
+        found = answers(compiled, x=ROWS[:5], mask=MASK[:5])
+        np.testing.assert_allclose(found["y"], ROWS[:5] * 2 + MASK[:5, None], atol=1e-5)
+        np.testing.assert_allclose(found["z"], ROWS[:5].sum(1), atol=1e-5)
+
+    def test_nothing_is_left_behind_by_a_call(self, folders: Folders) -> None:
+        compiled = folders.load(network(folders), max_batch_size=70, compile="aoti", torch_threads=1)
+        inputs = {"x": np.ones((5000, 4), "<f4"), "mask": np.ones(5000, "<i8")}
+        for _ in range(20):
+            answers(compiled, **inputs)
+        before = resident()
+        for _ in range(200):
+            answers(compiled, **inputs)
+        assert resident() - before < 4 << 20, "200 calls of 100 KB"
+
     def test_packages_lie_where_nobody_else_may_write(self, folders: Folders, cache: Path) -> None:
         folders.load(network(folders), max_batch_size=70, compile="aoti", torch_threads=1)
         assert [file.suffix for file in (cache / "batcher" / "aoti").iterdir()] == [".pt2"] * len(
@@ -128,6 +176,14 @@ class TestNotCompiled:
         assert not checked.model.one_call
         assert [text for text in folders.progress if text.startswith("not compiled: the compiler failed: ")]
         assert answers(checked, x=ROWS[:3], mask=MASK[:3])["y"].shape == (3, 4)
+
+    @pytest.mark.usefixtures("no_compiler")
+    def test_a_module_with_preprocess_is_served_as_it_is_since_native_code_does_not_check_its_inputs(
+        self, folders: Folders
+    ) -> None:
+        source = SOURCE + "\n    def preprocess(self, inputs):\n        return inputs\n"
+        assert not folders.load(network(folders, source), compile="aoti").model.one_call
+        assert [text for text in folders.progress if "preprocess" in text]
 
     @pytest.mark.usefixtures("no_compiler")
     def test_a_class_with_predict_is_served_as_it_is(self, folders: Folders) -> None:
