@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from traceback import format_exception
+from traceback import format_exception, format_exception_only
 
 import numpy as np
 from twisted.internet.defer import Deferred
@@ -127,7 +127,7 @@ def model_error(error: BaseException) -> BatcherError:
     """Return what a client is told of `error`, raised while a batch ran; the cause keeps the original."""
     if isinstance(error, BatcherError):
         return error
-    told = ModelError(f"the model failed: {type(error).__name__}: {error}")
+    told = ModelError(f"the model failed: {''.join(format_exception_only(error)).strip()}")
     told.__cause__ = error
     return told
 

@@ -52,9 +52,10 @@ class Call:
         body: the body, content coding undone.
         began: when its first byte came, in seconds on the server's clock.
         peer: the client's address, for the log.
+        plan: what its endpoint answers it by, which the head may have exchanged for a newer one meanwhile.
     """
 
-    __slots__ = ("began", "body", "head", "peer")
+    __slots__ = ("began", "body", "head", "peer", "plan")
 
     def __init__(self, head: CallHead, body: Body, began: float, peer: str) -> None:
         """Store the attributes."""
@@ -62,6 +63,7 @@ class Call:
         self.body = body
         self.began = began
         self.peer = peer
+        self.plan: Any = None
 
 
 @dataclass(slots=True)

@@ -94,6 +94,7 @@ class Predict:
         plan: Plan | None = call.head.plan
         if plan is None or plan.generation != server.generation:
             plan = call.head.plan = Plan(call.head, server, self._max_image_pixels, self._always_timing)
+        call.plan = plan
         parameters = NO_PARAMETERS if plan.plain else self._parameters(plan, call)
         if not plan.pooled:
             return server.infer_on(plan.served, plan.decode(call.body), parameters, plan.exact)

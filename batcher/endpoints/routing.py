@@ -80,7 +80,7 @@ class Router:
 
     def _answered(self, result: Any, route: Route, call: Call, send: Callable[[Reply], Sent]) -> Sent:
         try:
-            reply: Reply = result if type(result) is Reply else call.head.plan.reply(result)
+            reply: Reply = result if type(result) is Reply else call.plan.reply(result)
         except Exception as err:  # a result that cannot be written is one more way to fail
             reply = self._failure_reply(err, call)
         self.journal.answered(route.pattern, reply.model, reply.status, call.began, call)

@@ -33,7 +33,10 @@ from batcher.spec import ModelSpec, TensorSpec
 
 Progress = Callable[[str], None]
 
-SCHEME = 2
+MANY_ROWS = 1 << 30
+"""A model that is compiled takes at least so many rows: what it does beyond what it was compiled for is not defined."""
+
+SCHEME = 3
 """Counts the ways in which packages were made here."""
 
 SHOWN = 400
@@ -74,11 +77,18 @@ def load_package(path: Path, device: torch.device) -> CompiledModule:
 def compile_module(
     spec: ModelSpec, source: torch.nn.Module | torch.export.ExportedProgram, device: torch.device, path: Path
 ) -> None:
-    """Compile `source` into a package at `path`, the batch axis and all free axes of its inputs left free."""
+    """Compile `source` into a package at `path`, the batch axis left free.
+
+    Raises:
+        ModelLoadError: it would be compiled for some batch sizes only.
+    """
     module = source.module() if isinstance(source, torch.export.ExportedProgram) else source
     examples = tuple(_example(tensor, device) for tensor in spec.inputs)
-    axes = tuple(dict.fromkeys(_free_axes(tensor), torch.export.Dim.DYNAMIC) for tensor in spec.inputs)
+    axes = tuple({0: torch.export.Dim.DYNAMIC} for _ in spec.inputs)
     program = torch.export.export(_InOrder(module, spec), examples, dynamic_shapes=(axes,))
+    bounds = [bound.upper for bound in program.range_constraints.values()]
+    if len(bounds) != 1 or bounds[0] < MANY_ROWS:
+        raise ModelLoadError("expected a model that takes batches of any size")
     torch._inductor.aoti_compile_and_package(program, package_path=str(path))
 
 
@@ -96,12 +106,7 @@ class _InOrder(torch.nn.Module):
 
 
 def _example(tensor: TensorSpec, device: torch.device) -> torch.Tensor:
-    shape = tensor.warmup_shape or tuple(2 if size < 0 else size for size in tensor.shape)
-    return torch.zeros((2, *shape), dtype=torch_dtype(tensor), device=device)  # one row would be compiled in
-
-
-def _free_axes(tensor: TensorSpec) -> list[int]:
-    return [0, *(axis + 1 for axis, size in enumerate(tensor.shape) if size < 0)]
+    return torch.zeros((2, *tensor.shape), dtype=torch_dtype(tensor), device=device)  # one row would be compiled in
 
 
 def _check_compiler() -> None:
@@ -126,7 +131,7 @@ def _run_compiler(definition: ModelDefinition, settings: ModelSettings, device: 
             "path": str(unfinished),
         }
         done = subprocess.run(
-            [sys.executable, "-m", __name__, json.dumps(task)],
+            [sys.executable, "-P", "-m", __name__, json.dumps(task)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stdin=subprocess.DEVNULL,
             capture_output=True,

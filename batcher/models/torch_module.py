@@ -59,14 +59,34 @@ class TorchModule(ABC):
         """Compile the module to one native call, or take what was compiled before. Inference thread.
 
         Raises:
-            ModelLoadError: it cannot be compiled. Native code does not check its inputs, so they must be what the
-                specification says, which `preprocess` may change.
+            ModelLoadError: it cannot be compiled. Native code does not check its inputs, so their shape must be known:
+                no free axes but the batch, and no `preprocess`, which may change it.
         """
         if self.preprocess is not None:
             raise ModelLoadError("a module with preprocess may be given other inputs than its specification says")
+        if any(tensor.free_axes for tensor in self.spec.inputs):
+            raise ModelLoadError("expected inputs without free axes: native code does not check their sizes")
         package = aoti.find_or_compile(self._definition, self._settings, self._device, progress)
-        self._module = aoti.load_package(package, self._device)
+        compiled = aoti.load_package(package, self._device)
+        for rows in (1, 2, self._settings.max_batch_size):
+            self._compare(compiled, rows)
+        self._module = compiled
         self.one_call = True
+
+    def _compare(self, compiled: Callable[..., Any], rows: int) -> None:
+        """Check that `compiled` gives what the module gives, on numbers that are the same each time."""
+        chance = torch.Generator().manual_seed(rows)
+        inputs = []
+        for tensor in self.spec.inputs:
+            dtype, shape = torch_dtype(tensor), (rows, *tensor.shape)
+            values = torch.randn(shape, generator=chance) if dtype.is_floating_point else torch.zeros(shape)
+            inputs.append(values.to(dtype).to(self._device))
+        with torch.inference_mode():
+            expected = by_name(self._module(*inputs), self.spec)
+            found = by_name(compiled(*inputs), self.spec)
+        for name, value in expected.items():
+            if not torch.allclose(found[name].double(), value.double(), rtol=1e-2, atol=1e-3, equal_nan=True):
+                raise ModelLoadError(f"output {name!r} of the compiled model differs from that of the model, {rows} rows")
 
     def operators(self) -> int:
         """Count the operators of a batch of one blank row. Inference thread."""

@@ -220,8 +220,7 @@ class Connection:
 
     def abort(self) -> None:
         """Cut the client off."""
-        self._out.drop()
-        self._transport.abort()
+        self._out.abort()
 
     def close(self) -> None:
         """End the connection with what is written already."""

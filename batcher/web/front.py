@@ -62,7 +62,11 @@ class Front:
         finally:
             self.outbox = None
             for outgoing in outbox:
-                outgoing.flush()
+                try:
+                    outgoing.flush()
+                except Exception:  # one client's transport must not silence the others
+                    self.log.failure("an answer could not be sent")
+                    outgoing.abort()
 
     def is_stopping(self) -> bool:
         """Return whether the server is being stopped."""

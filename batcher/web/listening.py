@@ -14,8 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
-from twisted.internet.interfaces import IOpenSSLContextFactory, IProtocolFactory
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IOpenSSLContextFactory, IProtocolFactory, IReadDescriptor
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from batcher.config.settings import ServerSettings
@@ -154,23 +156,46 @@ def _encrypted(factory: ConnectionFactory, tls: Tls) -> IProtocolFactory:
 
 
 class _TwistedPorts:
-    """Ports of a Twisted reactor."""
+    """Sockets that a Twisted reactor watches; its own ports would change and remove the file of a Unix socket."""
 
     def __init__(self, reactor: Any, factory: IProtocolFactory, listeners: list[socket.socket]) -> None:
         self._reactor = reactor
-        self._factory = factory
         self._listeners = listeners
-        self._ports = [reactor.adoptStreamPort(found.fileno(), found.family, factory) for found in listeners]
+        self._ports = [_TwistedPort(reactor, factory, listener) for listener in listeners]
+        for port in self._ports:
+            reactor.addReader(port)
 
-    def close(self) -> Deferred[Any]:
-        return DeferredList([maybeDeferred(port.stopListening) for port in self._ports]).addCallback(self._closed)
-
-    def _closed(self, _: object) -> None:
-        for listener in self._listeners:
-            for connection in accepted(listener.dup()):
-                with connection:
-                    self._reactor.adoptStreamConnection(connection.fileno(), connection.family, self._factory)
+    def close(self) -> Deferred[None]:
+        """Take no more connections; fires a turn later, when what clients have sent until now has been read."""
+        for port in self._ports:
+            self._reactor.removeReader(port)
+            port.doRead()
         forget(self._listeners)
+        return deferLater(self._reactor, 0, lambda: None)
+
+
+@implementer(IReadDescriptor)
+class _TwistedPort:
+    """One of them."""
+
+    def __init__(self, reactor: Any, factory: IProtocolFactory, listener: socket.socket) -> None:
+        self._reactor = reactor
+        self._factory = factory
+        self._listener = listener
+
+    def fileno(self) -> int:
+        return self._listener.fileno()
+
+    def logPrefix(self) -> str:
+        return "port"
+
+    def doRead(self) -> None:
+        for connection in accepted(self._listener.dup()):
+            with connection:
+                self._reactor.adoptStreamConnection(connection.fileno(), connection.family, self._factory)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has ended."""
 
 
 def _passed_sockets() -> list[socket.socket]:
@@ -211,9 +236,8 @@ def _tcp_sockets(settings: ServerSettings) -> list[socket.socket]:
     host, port = settings.host or None, settings.port
     found: list[socket.socket] = []
     try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
+        rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(rows):
             listener = socket.socket(family, kind, protocol)
             found.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -48,6 +48,11 @@ class Outgoing:
         if data:
             self._transport.write(data)
 
+    def abort(self) -> None:
+        """Cut the client off."""
+        self.drop()
+        self._transport.abort()
+
     def drop(self) -> None:
         """Forget what was gathered: the client is gone."""
         self._gathered = b""

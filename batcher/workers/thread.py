@@ -72,9 +72,11 @@ class InferenceThread:
         with suppress(Empty):
             done.append(self._outcomes.get(timeout=PATIENCE))
         self._awaited = False
-        for batch, outcome in done:
-            self._deliver(batch, outcome)
-        self._collect()  # what was put there too late for `get` and too early for `_awaited`
+        try:
+            for batch, outcome in done:
+                self._deliver(batch, outcome)
+        finally:
+            self._collect()  # what was put there too late for `get` and too early for `_awaited`
 
     def _collect(self) -> None:
         while not self._outcomes.empty():

@@ -214,6 +214,30 @@ class TestNotCompiled:
         assert [text for text in folders.progress if text.startswith("not compiled: ")]
         assert not path.exists()
 
+    @pytest.mark.usefixtures("no_compiler")
+    def test_a_free_axis_is_not_compiled_since_native_code_does_not_check_sizes(self, folders: Folders) -> None:
+        inputs = "[{name: x, dtype: FP32, shape: [-1], warmup_shape: [4]}, {name: mask, dtype: INT64, shape: []}]"
+        source = SOURCE.replace("self.layers(x) * mask.unsqueeze(-1)", "x.sum(1, keepdim=True).expand(-1, 4)")
+        checked = folders.load(folders.python(source, inputs=inputs, outputs=OUTPUTS), compile="aoti")
+        assert not checked.model.one_call
+        assert [text for text in folders.progress if "free axes" in text]
+
+    def test_a_program_for_some_batch_sizes_only_is_not_compiled(self, folders: Folders) -> None:
+        module = torch.nn.Linear(4, 4).eval()
+        program = torch.export.export(module, (torch.zeros(4, 4),), dynamic_shapes=({0: torch.export.Dim("batch", max=8)},))
+        folders.base.mkdir(parents=True)
+        torch.export.save(program, folders.base / "model.pt2")
+        data = (folders.base / "model.pt2").read_bytes()
+        definition = folders.define("format: export\nfile: model.pt2", {"model.pt2": data})
+        assert not folders.load(definition, compile="aoti").model.one_call
+        assert [text for text in folders.progress if text.startswith("not compiled: ")]
+
+    def test_a_package_that_answers_otherwise_is_not_used(self, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("batcher.models.aoti.find_or_compile", lambda *_: Path())
+        monkeypatch.setattr("batcher.models.aoti.load_package", lambda *_: lambda x, mask: (x * 0 + 1, x.sum(1)))
+        assert not folders.load(network(folders), compile="aoti").model.one_call
+        assert [text for text in folders.progress if "output 'y' of the compiled model differs" in text]
+
 
 class TestKey:
     def key(self, definition: ModelDefinition, folders: Folders, **settings: Any) -> str:
