@@ -225,3 +225,25 @@ def test_the_model_s_memory_is_not_shared_with_answers_that_were_given(moody: Mo
         harness.finish()
         answers.append(harness.submit(2))
     assert [answer.values for answer in answers[:2]] == [[1], [2]]
+
+
+class Wordless(Exception):
+    """Cannot say what it is."""
+
+    def __str__(self) -> str:
+        return None  # type: ignore[return-value]  # that is what is wrong with it
+
+
+def test_an_exception_that_cannot_be_written_fails_its_batch_like_any_other(moody: Moody) -> None:
+    harness = Harness(predict=moody)
+    failing = [harness.submit(1), harness.submit(2)]
+    harness.turn()
+    moody.error = Wordless()
+    harness.perform()
+    for answer in failing:
+        assert isinstance(answer.error, ModelError)
+        assert "Wordless" in str(answer.error)
+    after = harness.submit(3)
+    harness.turn()
+    harness.perform()
+    assert after.error is None

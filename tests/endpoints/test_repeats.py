@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from batcher.errors import ModelLoadError
 from tests.support.http import ROW, MemoryServer, ask
-from tests.support.models import RecordingModel, checked, model_spec
+from tests.support.models import RecordingModel, checked, model_spec, rows, tensor
 from tests.support.transports import Client
+
+TWO_WHOLE = np.array([[7, 8]], "<i8")
 
 
 def send(server: MemoryServer, client: Client, request: bytes) -> tuple[int, str]:
@@ -100,3 +104,32 @@ def test_repetitions_of_two_connections_do_not_mix() -> None:
     assert [len(answer.body) for answer in second.answers] == [32] * 3
     peers = [line.split(b'"peer":"')[1].split(b'"')[0] for line in server.lines]
     assert sorted(peers) == [b"192.0.2.7:50007"] * 3 + [b"192.0.2.8:1"] * 3
+
+
+def test_an_answer_is_written_as_its_own_version_has_it_though_a_newer_one_came_meanwhile() -> None:
+    server = MemoryServer(RecordingModel(model_spec(version="1")))
+    newer = RecordingModel(model_spec(version="2", outputs=(tensor("z", "INT64", (2,)),)), lambda inputs: {"z": TWO_WHOLE})
+    worker = server.add(newer)
+    early, late = server.connect("loop"), server.connect("loop")
+    for client in (early, late):
+        assert send(server, client, ask("/predict", ROW)) == (200, "")  # both have the same head
+    early.send(ask("/predict", ROW))
+    server.turn()
+    worker.loaded.callback(checked(newer))
+    late.send(ask("/predict", ROW))
+    server.work()
+    assert [answer.body for answer in early.answers] == [early.answers[0].body] * 2
+    assert (late.answers[-1].status, late.answers[-1].body) == (200, TWO_WHOLE.tobytes())
+    server.check_nothing_is_left()
+
+
+def test_connections_share_what_is_known_of_a_head_and_no_answer_with_it() -> None:
+    server = MemoryServer()
+    clients = [server.connect("loop") for _ in range(6)]
+    for turn in range(3):
+        for number, client in enumerate(clients):
+            client.send(ask("/predict", rows(10.0 * turn + number).tobytes()))
+        server.work()
+        expected = [(2 * rows(10.0 * turn + number)).tobytes() for number in range(6)]
+        assert [client.answers[-1].body for client in clients] == expected
+    server.check_nothing_is_left()
