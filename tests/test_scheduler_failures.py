@@ -246,4 +246,4 @@ def test_an_exception_that_cannot_be_written_fails_its_batch_like_any_other(mood
     after = harness.submit(3)
     harness.turn()
     harness.perform()
-    assert after.error is None
+    assert after.values == [6]
