@@ -102,18 +102,21 @@ class BatcherService(MultiService):
         self.ready: Deferred[None] = Deferred()
         self.address = ""
         cross, soon = call_from_thread or reactor.callFromThread, call_soon or partial(reactor.callLater, 0)
-
-        def burst_from_thread(function: Callable[..., object], *arguments: object) -> None:
-            cross(self.front.burst, function, *arguments)
-
-        def burst_soon(function: Callable[[], None]) -> None:
-            soon(self.front.burst, function)
-
-        self.server = ModelServer(reactor, burst_from_thread, settings, progress=progress, call_soon=burst_soon)
+        self.server = ModelServer(
+            reactor, self._in_a_burst(cross), settings, progress=progress, call_soon=self._in_a_burst(soon)
+        )
         journal = Journal(reactor, self.server.metrics, write_access_line if settings.access_log else None)
         router = Router(routes(self.server, settings), journal, settings.expose_model_errors)
         limits = Limits.from_settings(settings)
         self.front = Front(router, klein_site(router, limits.body), limits, reactor, self.server.metrics)
+
+    def _in_a_burst(self, call: Callable[..., object]) -> Callable[..., None]:
+        """Return `call`, a way to have a function called later, such that what that function answers leaves in one burst."""
+
+        def burst(function: Callable[..., object], *arguments: object) -> None:
+            call(self.front.burst, function, *arguments)
+
+        return burst
 
     def startService(self) -> None:
         """Listen, then load every model; `ready` tells how that went."""

@@ -51,6 +51,8 @@ def find_or_compile(
     Raises:
         ModelLoadError: it cannot be compiled; the message says why.
     """
+    if any(tensor.free_axes for tensor in definition.spec.inputs):
+        raise ModelLoadError("expected inputs without free axes: native code does not check their sizes")
     device = torch.device(wanted)
     path = _cache_folder() / f"{_key(definition, settings, device)}.pt2"
     if path.is_file():

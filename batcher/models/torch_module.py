@@ -64,8 +64,6 @@ class TorchModule(ABC):
         """
         if self.preprocess is not None:
             raise ModelLoadError("a module with preprocess may be given other inputs than its specification says")
-        if any(tensor.free_axes for tensor in self.spec.inputs):
-            raise ModelLoadError("expected inputs without free axes: native code does not check their sizes")
         package = aoti.find_or_compile(self._definition, self._settings, self._device, progress)
         compiled = aoti.load_package(package, self._device)
         for rows in (1, 2, self._settings.max_batch_size):

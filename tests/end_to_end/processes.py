@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO
 from urllib.request import urlopen
 
+from tests.support.http_answers import Answer, parse_answers
+
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0
 """A loaded machine imports torch in seconds; more is a failure."""
@@ -188,3 +190,15 @@ def receive_all(connection: socket.socket) -> bytes:
     while piece := connection.recv(1 << 16):
         pieces.append(piece)
     return b"".join(pieces)
+
+
+def one_answer(connection: socket.socket) -> Answer:
+    """Return the next answer on a connection."""
+    data = b""
+    while True:
+        answers, _ = parse_answers(data, [], over=False)
+        if answers:
+            return answers[0]
+        piece = connection.recv(1 << 16)
+        assert piece, f"it ended after {data!r}"
+        data += piece

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.end_to_end.processes import ROOT, Process, receive_all, run, started, until
-from tests.support.http_answers import Answer, parse_answers
+from tests.end_to_end.processes import ROOT, Process, one_answer, receive_all, run, started, until
+from tests.support.http_answers import parse_answers
 
 PICTURE = ROOT / "examples" / "digits" / "3.png"
 ROW = (np.asarray(Image.open(PICTURE).convert("L"), "<f4") / np.float32(255)).reshape(1, 1, 8, 8)
@@ -120,18 +120,6 @@ def direct(images: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
     with torch.inference_mode():
         scores: np.ndarray = program.module()(torch.from_numpy(images)).numpy()  # type: ignore[type-arg]
     return scores
-
-
-def one_answer(connection: socket.socket) -> Answer:
-    """Return the next answer on a connection."""
-    data = b""
-    while True:
-        answers, _ = parse_answers(data, [], over=False)
-        if answers:
-            return answers[0]
-        piece = connection.recv(1 << 16)
-        assert piece, f"it ended after {data!r}"
-        data += piece
 
 
 def test_concurrent_clients_each_get_their_own_digit_and_share_batches(server: Process) -> None:

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.end_to_end.processes import Process, receive_all, started, until, write_model
+from tests.end_to_end.processes import Process, one_answer, receive_all, started, until, write_model
 from tests.support.http_answers import Answer, parse_answers
 
 DOUBLES = 'class Model:\n    def predict(self, inputs):\n        return {"y": inputs["x"] * 2}\n'
@@ -47,17 +47,6 @@ def only_answer(connection: socket.socket) -> Answer:
     (answer,), rest = parse_answers(receive_all(connection), [], over=True)
     assert not rest
     return answer
-
-
-def next_answer(connection: socket.socket) -> Answer:
-    data = b""
-    while True:
-        answers, _ = parse_answers(data, [], over=False)
-        if answers:
-            return answers[0]
-        piece = connection.recv(1 << 16)
-        assert piece, data
-        data += piece
 
 
 def certify(folder: Path, name: str) -> None:
@@ -138,7 +127,7 @@ class TestTls:
         with context.wrap_socket(servers[f"{kind} tls"].connect(), server_hostname="localhost") as client:
             for _ in range(3):
                 client.sendall(predict(ROW))
-                assert np.frombuffer(next_answer(client).body, "<f4").tolist() == [2, 2, 2, 2]
+                assert np.frombuffer(one_answer(client).body, "<f4").tolist() == [2, 2, 2, 2]
 
     def test_a_body_of_megabytes_and_its_answer_pass(
         self, servers: dict[str, Process], context: ssl.SSLContext, kind: str
@@ -172,7 +161,7 @@ class TestTls:
             kept = [context.wrap_socket(server.connect(), server_hostname="localhost") for _ in range(4)]
             for client in kept:
                 client.sendall(predict(ROW))
-                assert next_answer(client).status == 200
+                assert one_answer(client).status == 200
                 client.sendall(predict(ROW, model="slow"))
             late = server.connect()  # accepted by the kernel; its handshake comes after the signal
             server.signal(signal.SIGTERM)
@@ -244,7 +233,7 @@ def test_two_servers_share_a_port_and_both_answer(folder: Path) -> None:
         clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 30)) for _ in range(64)]
         for client in clients:
             client.sendall(predict(ROW))
-            assert next_answer(client).status == 200
+            assert one_answer(client).status == 200
         now = [len(os.listdir(f"/proc/{server.pid}/fd")) for server in pair]
         assert all(count > earlier for count, earlier in zip(now, before, strict=True)), "both have some of them"
 
@@ -264,14 +253,17 @@ def test_a_socket_that_systemd_passed_is_served(folder: Path, kind: str) -> None
 
 
 def reconnect(port: int, enough: Event, outcomes: list[str]) -> None:
-    """Connect eight clients at a time, again and again, until that is refused; note how each ends."""
+    """Connect eight clients at a time, again and again, until that is refused; note how each ends.
+
+    A reset while it connects is a refusal as well: the port was closed between the two halves of the handshake.
+    """
     refused = False
     while not refused:
         clients = []
         for _ in range(8):
             try:
                 clients.append(socket.create_connection(("127.0.0.1", port), 20))
-            except ConnectionRefusedError:
+            except (ConnectionRefusedError, ConnectionResetError):
                 refused = True
         for client in clients:
             try:
@@ -295,4 +287,7 @@ def test_every_connection_that_the_kernel_accepted_is_answered_when_it_stops(fol
         for loader in loaders:
             loader.result(30)
         assert "Traceback" not in server.errors
-    assert set(outcomes) <= {"HTTP/1.1 200 OK", "HTTP/1.1 503 Service Unavailable"}, Counter(outcomes)
+    counts = Counter(outcomes)
+    unfinished = counts.pop("ConnectionResetError", 0)  # the last third of a handshake, at most one a loader, can be cut off
+    assert unfinished <= LOADERS, (unfinished, counts)
+    assert set(counts) <= {"HTTP/1.1 200 OK", "HTTP/1.1 503 Service Unavailable"}, counts
