@@ -2,15 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COMPILED := $(shell cat compiled_modules.txt)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test lint bench clean
+.PHONY: serve test test-python lint bench clean
 
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# The same, with the sources of the compiled modules in their place.
+test-python: $(VENV)/.test
+	BATCHER_PURE_PYTHON=1 $(BIN)/python -m pytest --ignore tests/end_to_end --ignore tests/benchmarks
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -27,17 +32,18 @@ $(VENV)/.torch: constraints.txt
 	$(PIP) torch
 	touch $@
 
-$(VENV)/.serve: $(VENV)/.torch setup.py
+$(VENV)/.serve: $(VENV)/.torch setup.py compiled_modules.txt $(COMPILED)
 	$(PIP) -e .
 	touch $@
 
-$(VENV)/.test: $(VENV)/.torch setup.py
+$(VENV)/.test: $(VENV)/.torch setup.py compiled_modules.txt $(COMPILED)
 	$(PIP) -e '.[test]'
 	touch $@ $(VENV)/.serve
 
-$(VENV)/.dev: $(VENV)/.torch setup.py
+$(VENV)/.dev: $(VENV)/.torch setup.py compiled_modules.txt $(COMPILED)
 	$(PIP) -e '.[dev]'
 	touch $@ $(VENV)/.test $(VENV)/.serve
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
+	find . -name '*.so' -delete

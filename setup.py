@@ -1,10 +1,17 @@
-"""Packaging: what is installed, and what for. The README's dependency table gives the reason for each library."""
+"""Packaging: what is installed, and what for. The README's dependency table gives the reason for each library.
 
+The modules of `compiled_modules.txt`, those that every request goes through, are compiled with mypyc if the machine has a C
+compiler. Without one, and with `BATCHER_PURE_PYTHON=1`, they are installed as Python, which does the same, slower.
+"""
+
+import os
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).parent
+COMPILED = (HERE / "compiled_modules.txt").read_text().split()
 VERSION = next(
     line.split('"')[1] for line in (HERE / "batcher/__init__.py").read_text().splitlines() if line.startswith("__version__")
 )
@@ -33,6 +40,41 @@ DEV = [
     "scikit-learn>=1.5",
 ]
 
+
+class BuildCompiled(build_ext):
+    """Compiles the modules, or says why they stay Python: the package works without."""
+
+    def run(self) -> None:
+        """Find out what to build only now: most commands of an installation do not need to know."""
+        try:
+            self._compile()
+        except (Exception, SystemExit) as err:  # mypyc ends the process where it finds no compiler
+            self.warn(f"the modules of compiled_modules.txt stay Python, which is slower: {err}")
+            self._build([])
+            for module in COMPILED if self.inplace else ():  # what an earlier run left beside the sources
+                for old in HERE.glob(f"{module[: -len('.py')]}.*.so"):
+                    old.unlink()
+
+    def _compile(self) -> None:
+        if os.environ.get("BATCHER_PURE_PYTHON"):
+            raise RuntimeError("BATCHER_PURE_PYTHON is set")
+        from mypyc.build import mypycify
+
+        options = ["--config-file=", "--no-site-packages", "--ignore-missing-imports", "--follow-imports=silent"]
+        extensions = mypycify([*options, *COMPILED], group_name="batcher")
+        for extension in extensions:
+            extension.extra_compile_args.append("-Wno-error")  # what another compiler warns of
+        self._build(extensions)
+
+    def _build(self, extensions: list[Extension]) -> None:
+        self.extensions = self.distribution.ext_modules = extensions
+        self.swig_opts = None  # or it cannot be finalized again, for these extensions
+        self.finalize_options()
+        super().run()
+        for path in self.get_outputs():
+            os.utime(path)  # sources that were touched but not changed are not compiled again
+
+
 setup(
     name="batcher",
     version=VERSION,
@@ -47,6 +89,7 @@ setup(
         "klein>=24.8",
         "torch>=2.6",
         "numpy>=2.0",
+        "mypy-extensions>=1.0",
         "msgpack>=1.1",
         "uvloop>=0.21; sys_platform != 'win32'",
         "httptools>=0.6.4",
@@ -60,6 +103,8 @@ setup(
         "safetensors>=0.5",
         "prometheus-client>=0.21",
     ],
+    ext_modules=[Extension("batcher", [])],  # says that there are some; the command knows which
+    cmdclass={"build_ext": BuildCompiled},
     extras_require={"onnx": ONNX, "test": TEST, "dev": DEV, "bench": BENCH},
     entry_points={"console_scripts": ["batcher = batcher.cli:main"]},
 )

@@ -33,7 +33,8 @@ class HookedRequests:
         self, scheduler: BatchScheduler, model: Model, request: InferenceRequest, deadline: float
     ) -> Deferred[InferenceResponse]:
         """Answer `request` by `deadline`, in seconds. Raises QueueFull or Draining."""
-        request = request._replace(parameters=request.parameters._replace(deadline=deadline))
+        parameters = request.parameters._replace(deadline=deadline)
+        request = InferenceRequest(request.model, request.version, request.inputs, request.rows, parameters)
         prepared = self._preprocessed(model, request, deadline)
         self._count += 1
         submitted = prepared.addCallback(scheduler.submit)
@@ -68,7 +69,7 @@ class HookedRequests:
                 raise InvalidInput(
                     f"model {request.model!r}: preprocess gave arrays of {sorted(rows)} rows; expected equal ones"
                 )
-            return request._replace(inputs=inputs, rows=rows.pop())
+            return InferenceRequest(request.model, request.version, inputs, rows.pop(), request.parameters)
 
         return self._pool.run(nbytes_of(request.inputs), deadline, prepared)
 
@@ -83,7 +84,8 @@ class HookedRequests:
             rows = len(next(iter(response.outputs.values())))
             outputs = {name: np.asarray(value) for name, value in _run_hook(hook, response.outputs).items()}
             check_outputs(model.spec, outputs, rows)
-            return response._replace(outputs=outputs)
+            queue, compute, batch_size = response.queue, response.compute, response.batch_size
+            return InferenceResponse(response.model, response.version, outputs, queue, compute, batch_size)
 
         return self._pool.run(nbytes_of(response.outputs), deadline, finished)
 

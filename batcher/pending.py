@@ -77,11 +77,13 @@ class Pending(Part):
         done = [result for result in results if result is not None]
         if len(done) < len(results):
             return None
-        return done[0]._replace(
-            outputs=_joined([result.outputs for result in done]),
-            queue=max(result.queue for result in done),
-            compute=sum(result.compute for result in done),
-            batch_size=max(result.batch_size for result in done),
+        return InferenceResponse(
+            self.request.model,
+            version,
+            _joined([result.outputs for result in done]),
+            max(result.queue for result in done),
+            sum(result.compute for result in done),
+            max(result.batch_size for result in done),
         )
 
     def in_flight(self, part: Part) -> bool:

@@ -25,6 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.main import installReactor
 from twisted.logger import (
     FilteringLogObserver,
+    Logger,
     LogLevel,
     LogLevelFilterPredicate,
     globalLogBeginner,
@@ -32,12 +33,15 @@ from twisted.logger import (
 )
 from twisted.python.failure import Failure
 
+from batcher import scheduler
 from batcher.config.settings import ServerSettings
 from batcher.web.listening import BACKLOG, Listen, Listening, Tls, accepted, forget, tls_context
 
 if TYPE_CHECKING:
     from batcher.service import BatcherService
     from batcher.web.front import Front
+
+_log = Logger()
 
 OPERATORS_INTERVAL_MS = 0.2
 CALLS_INTERVAL_MS = 5.0
@@ -131,6 +135,8 @@ def run_server(
     installReactor(reactor)
     _begin_logging()
     _set_process(settings)
+    if scheduler.__file__.endswith(".py"):
+        _log.warn("hint: the hot path is not compiled, so it is slower: install again where there is a C compiler")
     access_log = AccessLog(loop)
     service = _service(settings, base, loop, reactor, progress, access_log)
     status = _run(reactor, service, settings, ready, failed)

@@ -18,8 +18,8 @@ from math import inf
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from batcher.counters import ModelMetrics
 from batcher.errors import BatcherError, DeadlineExceeded, Draining, QueueFull, TooLarge
-from batcher.metrics import ModelMetrics
 from batcher.pending import Pending, batch_error, nbytes_of, owner
 from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduling.batch import Batch

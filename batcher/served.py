@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ModelSettings
-from batcher.metrics import ModelMetrics
+from batcher.counters import ModelMetrics
 from batcher.models.protocol import Model
 from batcher.scheduler import BatchScheduler, CallSoon
 from batcher.scheduling.policy import Delay, Eager, Policy

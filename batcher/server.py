@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
+from mypy_extensions import mypyc_attr
 from twisted.internet.defer import Deferred, DeferredList, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -34,6 +35,7 @@ Result = TypeVar("Result")
 _log = Logger()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ModelServer:
     """Holds any number of models; `infer` answers a request through the right one.
 

@@ -1,13 +1,45 @@
-"""What every test stands on: no unhandled error may be logged, property tests are the same on every machine."""
+"""What every test stands on: no unhandled error may be logged, property tests are the same on every machine.
+
+The modules of `compiled_modules.txt` are tested as they are installed, compiled; with `BATCHER_PURE_PYTHON=1` as Python.
+"""
 
 from __future__ import annotations
 
 import gc
+import os
+import sys
 from collections.abc import Iterator
+from importlib.machinery import FileFinder, SourceFileLoader
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from twisted.logger import LogEvent, globalLogPublisher
+
+ROOT = Path(__file__).parent.parent
+
+
+def sources_only(folder: str) -> FileFinder:
+    """Find modules of the package as Python source alone; a path hook."""
+    if not Path(folder).is_relative_to(ROOT / "batcher"):
+        raise ImportError(folder)
+    return FileFinder(folder, (SourceFileLoader, [".py"]))
+
+
+def check_compiled() -> None:
+    """Refuse to test what was compiled from other sources than those that are here."""
+    for name in (ROOT / "compiled_modules.txt").read_text().split():
+        source = ROOT / name
+        for compiled in source.parent.glob(f"{source.stem}.*.so"):
+            if compiled.stat().st_mtime < source.stat().st_mtime:
+                pytest.exit(f"{name} is newer than what was compiled from it: run make test, or pip install -e . again", 2)
+
+
+if os.environ.get("BATCHER_PURE_PYTHON"):
+    sys.path_hooks.insert(0, sources_only)
+    sys.path_importer_cache.clear()
+else:
+    check_compiled()
 
 settings.register_profile(
     "batcher",

@@ -15,6 +15,7 @@ ROWS = {
     "spec": 1,
     "request": 2,
     "config": 2,
+    "counters": 1,
     "metrics": 2,
     "codecs": 3,
     "scheduling": 3,

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from batcher.metrics import METRICS_CONTENT_TYPE, ROWS, SECONDS, Histogram, ServerMetrics
+from batcher.counters import ROWS, SECONDS, Histogram
+from batcher.metrics import METRICS_CONTENT_TYPE, ServerMetrics
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

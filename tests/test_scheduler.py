@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from batcher.request import Parameters
+from batcher.request import InferenceRequest, Parameters
 from batcher.scheduling.policy import Delay
 from batcher.spec import Array
 from tests.support.models import model_spec, rows, tensor
@@ -211,7 +211,7 @@ def test_every_input_and_every_output_keeps_its_rows() -> None:
     for number in range(3):
         text = np.array([[b"%d" % number]], dtype=object)
         inputs = {"a": np.array([number], dtype="<i8"), "b": text}
-        answers.append(Answer(harness.scheduler.submit(request(inputs["a"])._replace(inputs=inputs))))
+        answers.append(Answer(harness.scheduler.submit(InferenceRequest("m", "1", inputs, 1))))
     harness.finish()
     assert harness.model.sizes() == [2, 1]
     assert [answer.response.outputs["a"].tolist() for answer in answers] == [[1], [2], [3]]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from batcher.request import Parameters
 from batcher.spec import Array
 from tests.support.models import rows
 from tests.support.scheduling import Answer, Harness, request
@@ -26,8 +27,7 @@ class Sent:
     def __init__(self, harness: Harness, count: int, **parameters: float) -> None:
         values = rows(*range(count))
         self.input: weakref.ref[Array] = weakref.ref(values)
-        sent = request(values)
-        self.answer = Answer(harness.scheduler.submit(sent._replace(parameters=sent.parameters._replace(**parameters))))
+        self.answer = Answer(harness.scheduler.submit(request(values, Parameters(**parameters))))
 
 
 COUNTS = pytest.mark.parametrize("count", [1, 5], ids=["whole", "cut"])

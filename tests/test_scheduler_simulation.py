@@ -8,7 +8,7 @@ from statistics import mean
 import pytest
 from twisted.internet.task import Clock
 
-from batcher.metrics import ModelMetrics
+from batcher.counters import ModelMetrics
 from batcher.request import InferenceResponse
 from batcher.scheduler import BatchScheduler
 from batcher.scheduling.policy import Eager, Policy

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 from twisted.internet.defer import Deferred
 
@@ -66,7 +65,7 @@ class Call:
         self.plan: Any = None
 
 
-@dataclass(slots=True)
+@final
 class Reply:
     """A whole answer.
 
@@ -78,11 +77,17 @@ class Reply:
         model: the model that answered, for metrics; empty where none did.
     """
 
-    status: int
-    content_type: bytes
-    body: Body
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    model: str = ""
+    __slots__ = ("body", "content_type", "headers", "model", "status")
+
+    def __init__(
+        self, status: int, content_type: bytes, body: Body, headers: tuple[tuple[bytes, bytes], ...] = (), model: str = ""
+    ) -> None:
+        """Store the attributes; they do not change."""
+        self.status = status
+        self.content_type = content_type
+        self.body = body
+        self.headers = headers
+        self.model = model
 
 
 Endpoint = Callable[[Call], Deferred[Any]]

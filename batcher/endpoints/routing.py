@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
+from mypy_extensions import mypyc_attr
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
@@ -37,6 +38,7 @@ class Route:
     fast: bool = False
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Router:
     """Finds the route of a path, and answers a call through it."""
 
@@ -99,4 +101,7 @@ def _is_segment(text: str) -> bool:
 
 def with_request_id(reply: Reply, request_id: bytes | None) -> Reply:
     """Return `reply` with the `X-Request-Id` of its request, if that had one."""
-    return reply if request_id is None else replace(reply, headers=(*reply.headers, (b"X-Request-Id", request_id)))
+    if request_id is None:
+        return reply
+    headers = (*reply.headers, (b"X-Request-Id", request_id))
+    return Reply(reply.status, reply.content_type, reply.body, headers, reply.model)

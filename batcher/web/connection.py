@@ -19,6 +19,8 @@ from collections import deque
 from socket import SO_ERROR, SOL_SOCKET
 from typing import TYPE_CHECKING, Any
 
+from mypy_extensions import mypyc_attr
+
 from batcher.errors import Unavailable
 from batcher.web.exchange import Exchange
 from batcher.web.messages import Continue, Event, Refusal, Request
@@ -37,6 +39,7 @@ DRAIN_GRACE = 0.25
 """Seconds that a kept connection without a request stays open when the server is stopped: a request may be on its way."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Connection:
     """See the module. All methods: reactor thread."""
 
@@ -88,7 +91,7 @@ class Connection:
         self._ended = True
         if not self._exchanges or self._lingering or self._transport.get_extra_info("sslcontext") is not None:
             return False
-        if not self._exchanges[0].held and self._started_nothing():
+        if not self._exchanges[0].held and not self._exchanges[0].started:
             self._out.send_prefix()
         self._front.watch(self)
         return True
@@ -263,10 +266,6 @@ class Connection:
         self._balance()
         if self._exchanges and self._exchanges[0].channel is not None:
             self._exchanges[0].channel.pace(self.may_produce)
-
-    def _started_nothing(self) -> bool:
-        channel = self._exchanges[0].channel
-        return channel is None or not channel.started
 
     def _is_last(self, exchange: Exchange) -> bool:
         return self._exchanges[-1] is exchange and not self._waiting and self._reader.phase is not Phase.BODY

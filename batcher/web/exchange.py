@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -55,6 +54,11 @@ class Exchange(Call):
         self.deferred: Deferred[None] | None = None
         self.channel: KleinChannel | None = None
 
+    @property
+    def started(self) -> bool:
+        """Whether Klein has sent the beginning of its answer."""
+        return self.channel is not None and self.channel.started
+
     def begin(self, front: Front) -> None:
         """Have the request answered: by its endpoint, by Klein, or with the error that it deserves."""
         request = self.request
@@ -86,8 +90,9 @@ class Exchange(Call):
     def _answer_error(self, front: Front, error: BatcherError, headers: Headers) -> None:
         front.router.journal.answered("", "", error.http_status, self.began)
         reply = with_request_id(failure_reply(error, headers), headers.get(b"x-request-id"))
-        is_head = isinstance(self.request, Request) and self.request.head.method == "HEAD"
-        self.reply(replace(reply, body=b"") if is_head else reply)
+        if type(self.request) is Request and self.request.head.method == "HEAD":
+            reply = Reply(reply.status, reply.content_type, b"", reply.headers)
+        self.reply(reply)
 
     def write(self, data: bytes) -> None:
         """Send `data` if it is this exchange's turn, else hold it back."""

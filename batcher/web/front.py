@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mypy_extensions import mypyc_attr
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -28,6 +29,7 @@ LAST_WORDS = 0.5
 """Seconds for the last answers to go out when the server ends: an answer that waits longer waits for its client."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Front:
     """Makes connections and looks after them. Reactor thread."""
 

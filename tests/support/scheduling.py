@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from batcher.metrics import ModelMetrics
+from batcher.counters import ModelMetrics
 from batcher.request import InferenceRequest, InferenceResponse, Parameters
 from batcher.scheduler import BatchScheduler
 from batcher.scheduling.batch import Batch
