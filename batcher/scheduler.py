@@ -153,6 +153,8 @@ class BatchScheduler:
         self.in_flight_rows -= batch.rows
         if self._queue.rows or self._seconds() >= self._earliest:
             self._pump()
+            if len(self._running) == 1 and not self._queue.rows:
+                self._worker.let_begin()
         self._metrics.model_time.observe(outcome.compute)
         if outcome.error is not None:
             self._metrics.failed_batches += 1

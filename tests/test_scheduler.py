@@ -277,3 +277,19 @@ def test_a_shape_that_waits_under_delay_is_not_starved_by_one_that_is_always_ful
         if not rare.waiting:
             break
     assert rare.values == [-2], "not expired, for want of a turn in 32 batches"
+
+
+def test_the_worker_may_begin_before_answers_are_written_unless_more_waits() -> None:
+    harness = Harness()
+    harness.worker.let_begin = lambda: harness.events.append("let begin")  # type: ignore[method-assign]
+    first = harness.submit(0)
+    first.deferred.addCallback(lambda _: harness.events.append("answered 0"))
+    harness.turn()
+    harness.submit(1)
+    harness.turn()
+    harness.perform()
+    assert harness.events == ["handed 1", "handed 1", "let begin", "answered 0"]
+    for value in range(2, 8):
+        harness.submit(value)
+    harness.perform()
+    assert harness.events[4:] == ["handed 4"], "two wait: the loop has other work"

@@ -38,6 +38,9 @@ class MemoryWorker:
     def linger(self) -> None:
         """Wait for nothing: batches run when they are told to. Reactor thread."""
 
+    def let_begin(self) -> None:
+        """Wait for nothing. Reactor thread."""
+
     def quit(self) -> Deferred[None]:
         """Take no more batches. Reactor thread."""
         self.quitting = True

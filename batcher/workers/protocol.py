@@ -49,5 +49,8 @@ class Worker(Protocol):
     def linger(self) -> None:
         """Deliver the oldest batch here and now if it is worth waiting for."""
 
+    def let_begin(self) -> None:
+        """Let the worker, which had nothing to do, begin with the batch that it was handed last."""
+
     def quit(self) -> Deferred[None]:
         """Take no more batches, finish those there are, end; fires when ended."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from time import perf_counter
 
 from twisted.internet.defer import Deferred
@@ -31,6 +31,14 @@ the interpreter lock with every request that is read.
 """
 
 
+LONG = 1e-3
+HANDOVER = 300e-6
+"""Where a batch usually takes more than `LONG` seconds, the loop lets it begin, up to `HANDOVER` seconds, before it goes on.
+
+Otherwise the thread, woken, waits for the interpreter lock until the switch interval is over, while the loop writes answers.
+"""
+
+
 class InferenceThread:
     """A worker on a thread of its own."""
 
@@ -41,6 +49,7 @@ class InferenceThread:
         self._call_from_thread = call_from_thread
         self._batches: SimpleQueue[tuple[Batch, float] | None] = SimpleQueue()
         self._outcomes: SimpleQueue[tuple[Batch, Outcome]] = SimpleQueue()
+        self._began = Event()  # whether the batch handed over last has begun, where batches are long
         self._awaited = False  # whether the reactor thread waits, so that it need not be called
         self._usual = 1.0  # seconds of a batch, a moving average
         self._rows = 0  # of the last batch
@@ -61,7 +70,13 @@ class InferenceThread:
         if self._quitting:
             raise RuntimeError("the worker takes no more batches")
         self._rows = batch.rows
+        self._began.clear()
         self._batches.put((batch, perf_counter()))
+
+    def let_begin(self) -> None:
+        """Wait for the batch handed over last to begin, if it is a long one. Reactor thread."""
+        if self._usual > LONG:
+            self._began.wait(HANDOVER)
 
     def linger(self) -> None:
         """Deliver the oldest batch here and now if it is likely to be done within microseconds. Reactor thread."""
@@ -105,6 +120,8 @@ class InferenceThread:
     def _serve(self, model: CheckedModel) -> None:
         while (task := self._batches.get()) is not None:
             batch, handed_at = task
+            if self._usual > LONG:
+                self._began.set()
             outcome = run_batch(model, batch, handed_at, perf_counter)
             self._usual += 0.1 * (outcome.compute - self._usual)
             self._outcomes.put((batch, outcome))

@@ -143,3 +143,44 @@ def test_a_batch_that_failed_is_delivered_as_one() -> None:
     bench.worker.linger()
     assert [str(outcome.error) for _, outcome in bench.delivered] == ["no"]
     bench.end()
+
+
+def test_a_long_batch_has_begun_when_it_was_let_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread, "LONG", 0.0)
+    monkeypatch.setattr(thread, "HANDOVER", PATIENCE)
+    gate = Gate()
+    bench = Bench(gate)
+    bench.ready()
+    bench.worker.do(batch_of(*MANY))
+    bench.worker.let_begin()
+    assert bench.worker._batches.empty()
+    assert bench.delivered == []
+    gate.open.set()
+    assert bench.next_outcome().error is None
+    bench.end()
+
+
+def test_a_long_batch_behind_another_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread, "LONG", 0.0)
+    monkeypatch.setattr(thread, "HANDOVER", 0.0)
+    gate = Gate()
+    bench = Bench(gate)
+    bench.ready()
+    bench.worker.do(batch_of(*MANY))
+    assert gate.running.wait(PATIENCE)
+    bench.worker.do(batch_of(*MANY))
+    bench.worker.let_begin()
+    assert not bench.worker._batches.empty()
+    gate.open.set()
+    while len(bench.delivered) < 2:
+        bench.loop.step()
+    bench.end()
+
+
+def test_the_beginning_of_a_short_batch_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread, "LONG", 1e9)
+    monkeypatch.setattr(thread, "HANDOVER", None)  # for ever
+    bench = Bench()
+    bench.ready()
+    bench.worker.let_begin()
+    bench.end()
