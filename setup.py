@@ -71,8 +71,8 @@ class BuildCompiled(build_ext):
         self.swig_opts = None  # or it cannot be finalized again, for these extensions
         self.finalize_options()
         super().run()
-        for path in self.get_outputs():
-            os.utime(path)  # sources that were touched but not changed are not compiled again
+        for beside_source in self.get_output_mapping().values() if self.inplace else ():
+            os.utime(beside_source)  # sources that were touched but not changed are not compiled again
 
 
 setup(

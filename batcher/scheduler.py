@@ -256,8 +256,7 @@ class BatchScheduler:
                 self._fail(pending, err)
                 continue
             if answer is not None:
-                pending.finish()
-                self.pending -= 1
+                self._finish(pending)
                 pending.deferred.callback(answer)
 
     def _fail(self, pending: Pending, error: BatcherError) -> None:

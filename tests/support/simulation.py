@@ -57,6 +57,9 @@ class SimulatedDevice:
     def linger(self) -> None:
         pass
 
+    def let_begin(self) -> None:
+        """Wait for nothing."""
+
     def quit(self) -> Deferred[None]:
         """End at once."""
         return succeed(None)
