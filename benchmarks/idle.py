@@ -107,7 +107,7 @@ def measure_slow(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str
     rows, cpu = [], []
     with running_server() as address:
         url = address + TARGET
-        run_wrk(url, ROW, options.connections, 1.0)
+        run_wrk(url, ROW, options.connections, 1)
         for kind, clients in kinds.items():
             alone: list[Measured] = []
             beside: list[Measured] = []
