@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=64, help="of normal clients beside the slow ones")
     parser.add_argument("--requests", type=int, default=2000, help="of each kind, for the latency beside idle ones")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement beside slow ones")
+    parser.add_argument("--seconds", type=int, default=2, help="of each measurement beside slow ones")
     options = parser.parse_args()
     require_wrk()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
