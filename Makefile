@@ -15,7 +15,7 @@ test: $(VENV)/.test
 
 # The same, with the sources of the compiled modules in their place.
 test-python: $(VENV)/.test
-	BATCHER_PURE_PYTHON=1 $(BIN)/python -m pytest --ignore tests/end_to_end --ignore tests/benchmarks
+	WITHOUT_MYPYC=1 $(BIN)/python -m pytest --ignore tests/end_to_end --ignore tests/benchmarks
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

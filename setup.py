@@ -1,7 +1,7 @@
 """Packaging: what is installed, and what for. The README's dependency table gives the reason for each library.
 
 The modules of `compiled_modules.txt`, those that every request goes through, are compiled with mypyc if the machine has a C
-compiler. Without one, and with `BATCHER_PURE_PYTHON=1`, they are installed as Python, which does the same, slower.
+compiler. Without one, and with `WITHOUT_MYPYC=1`, they are installed as Python, which does the same, slower.
 """
 
 import os
@@ -56,8 +56,8 @@ class BuildCompiled(build_ext):
                     old.unlink()
 
     def _compile(self) -> None:
-        if os.environ.get("BATCHER_PURE_PYTHON"):
-            raise RuntimeError("BATCHER_PURE_PYTHON is set")
+        if os.environ.get("WITHOUT_MYPYC"):
+            raise RuntimeError("WITHOUT_MYPYC is set")
         from mypyc.build import mypycify
 
         options = ["--config-file=", "--no-site-packages", "--ignore-missing-imports", "--follow-imports=silent"]

@@ -1,6 +1,6 @@
 """What every test stands on: no unhandled error may be logged, property tests are the same on every machine.
 
-The modules of `compiled_modules.txt` are tested as they are installed, compiled; with `BATCHER_PURE_PYTHON=1` as Python.
+The modules of `compiled_modules.txt` are tested as they are installed, compiled; with `WITHOUT_MYPYC=1` as Python.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def check_compiled() -> None:
                 pytest.exit(f"{name} is newer than what was compiled from it: run make test, or pip install -e . again", 2)
 
 
-if os.environ.get("BATCHER_PURE_PYTHON"):
+if os.environ.get("WITHOUT_MYPYC"):
     sys.path_hooks.insert(0, sources_only)
     sys.path_importer_cache.clear()
 else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import selectors
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,11 @@ START_SECONDS = 60.0
 """A loaded machine imports torch in seconds; more is a failure."""
 
 
+def _hear_interrupts() -> None:
+    """Undo what a shell does to what it runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Process:
     """A running server.
 
@@ -34,7 +40,13 @@ class Process:
         self._errors: IO[bytes] = (folder / f"stderr-{time.monotonic_ns()}.txt").open("w+b")
         clean = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
         self._process = subprocess.Popen(
-            command, cwd=ROOT, env=clean | environment, stdout=subprocess.PIPE, stderr=self._errors, stdin=subprocess.DEVNULL
+            command,
+            cwd=ROOT,
+            env=clean | environment,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_hear_interrupts,
         )
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
