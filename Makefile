@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-COMPILED := $(shell cat compiled_modules.txt)
+SOURCES := setup.py pyproject.toml compiled_modules.txt $(shell find batcher -name '*.py')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: serve test test-python lint bench clean
@@ -32,15 +32,15 @@ $(VENV)/.torch: constraints.txt
 	$(PIP) torch
 	touch $@
 
-$(VENV)/.serve: $(VENV)/.torch setup.py compiled_modules.txt $(COMPILED)
+$(VENV)/.serve: $(VENV)/.torch $(SOURCES)
 	$(PIP) -e .
 	touch $@
 
-$(VENV)/.test: $(VENV)/.torch setup.py compiled_modules.txt $(COMPILED)
+$(VENV)/.test: $(VENV)/.torch $(SOURCES)
 	$(PIP) -e '.[test]'
 	touch $@ $(VENV)/.serve
 
-$(VENV)/.dev: $(VENV)/.torch setup.py compiled_modules.txt $(COMPILED)
+$(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	$(PIP) -e '.[dev]'
 	touch $@ $(VENV)/.test $(VENV)/.serve
 

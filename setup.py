@@ -46,33 +46,37 @@ class BuildCompiled(build_ext):
 
     def run(self) -> None:
         """Find out what to build only now: most commands of an installation do not need to know."""
+        self._remove_old()
         try:
-            self._compile()
+            self._build(self._extensions())
         except (Exception, SystemExit) as err:  # mypyc ends the process where it finds no compiler
-            self.warn(f"the modules of compiled_modules.txt stay Python, which is slower: {err}")
+            self.warn(f"the modules of compiled_modules.txt stay Python, which is slower: {str(err)[-200:]}")
+            self._remove_old()
             self._build([])
-            for module in COMPILED if self.inplace else ():  # what an earlier run left beside the sources
-                for old in HERE.glob(f"{module[: -len('.py')]}.*.so"):
-                    old.unlink()
 
-    def _compile(self) -> None:
+    def _remove_old(self) -> None:
+        """Remove what earlier runs left: modules may be Python again, or be gone."""
+        for folder in {HERE if self.inplace else Path(self.build_lib), Path(self.build_lib)}:
+            for old in (*folder.glob("batcher/**/*.so"), *folder.glob("batcher__mypyc.*.so")):
+                old.unlink()
+
+    def _extensions(self) -> list[Extension]:
         if os.environ.get("WITHOUT_MYPYC"):
             raise RuntimeError("WITHOUT_MYPYC is set")
         from mypyc.build import mypycify
 
         options = ["--config-file=", "--no-site-packages", "--ignore-missing-imports", "--follow-imports=silent"]
-        extensions = mypycify([*options, *COMPILED], group_name="batcher")
+        extensions: list[Extension] = mypycify([*options, *COMPILED], group_name="batcher")
         for extension in extensions:
-            extension.extra_compile_args.append("-Wno-error")  # what another compiler warns of
-        self._build(extensions)
+            if "-Wno-error" not in extension.extra_compile_args:  # they may share one list
+                extension.extra_compile_args.append("-Wno-error")  # what another compiler warns of
+        return extensions
 
     def _build(self, extensions: list[Extension]) -> None:
         self.extensions = self.distribution.ext_modules = extensions
         self.swig_opts = None  # or it cannot be finalized again, for these extensions
         self.finalize_options()
         super().run()
-        for beside_source in self.get_output_mapping().values() if self.inplace else ():
-            os.utime(beside_source)  # sources that were touched but not changed are not compiled again
 
 
 setup(

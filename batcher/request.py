@@ -7,8 +7,10 @@ or a frozen dataclass, and one of each is made for every request.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple, final
+from operator import index
+from typing import Any, Final, NamedTuple, final
 
+from batcher.errors import InvalidInput
 from batcher.spec import Array
 
 
@@ -82,6 +84,24 @@ class Parameters(NamedTuple):
 NO_PARAMETERS = Parameters()
 
 
+def checked_parameters(parameters: Any, levels: int) -> Parameters:
+    """Return `parameters`, whatever a program put into them, with numbers of Python's own types.
+
+    Raises:
+        InvalidInput: the deadline is no number, or the priority none of the model's `levels`.
+    """
+    deadline, priority, request_id = parameters
+    try:
+        deadline, priority = None if deadline is None else float(deadline), index(priority)
+    except (TypeError, ValueError) as err:
+        raise InvalidInput(f"parameters: expected a deadline in seconds and a whole priority; got {parameters!r:.200}") from err
+    if deadline != deadline:
+        raise InvalidInput("parameters: expected a deadline in seconds; got NaN")
+    if not 0 <= priority <= levels:
+        raise InvalidInput(f"priority: expected 1 to {levels}; got {priority}")
+    return Parameters(deadline, priority, str(request_id))
+
+
 @final
 class InferenceRequest:
     """Rows for one model, checked against its specification.
@@ -105,6 +125,10 @@ class InferenceRequest:
         self.inputs: Final = inputs
         self.rows: Final = rows
         self.parameters: Final = parameters
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it be copied and pickled."""
+        return InferenceRequest, (self.model, self.version, dict(self.inputs), self.rows, self.parameters)
 
 
 @final
@@ -132,3 +156,8 @@ class InferenceResponse:
         self.queue: Final = queue
         self.compute: Final = compute
         self.batch_size: Final = batch_size
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it be copied and pickled, with its own rows alone."""
+        outputs = {name: self.outputs[name] for name in self.outputs}
+        return InferenceResponse, (self.model, self.version, outputs, self.queue, self.compute, self.batch_size)

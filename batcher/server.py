@@ -18,11 +18,11 @@ from twisted.python.failure import Failure
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ModelSettings, ServerSettings
-from batcher.errors import BatcherError, ConfigError, Draining, InvalidInput, ModelNotReady, UnknownModel
+from batcher.errors import BatcherError, ConfigError, Draining, ModelNotReady, UnknownModel
 from batcher.hooks import HookedRequests
 from batcher.metrics import ServerMetrics
 from batcher.models.loading import CheckedModel, Progress, load_model
-from batcher.request import NO_PARAMETERS, InferenceRequest, InferenceResponse, Parameters
+from batcher.request import NO_PARAMETERS, InferenceRequest, InferenceResponse, Parameters, checked_parameters
 from batcher.scheduler import CallSoon
 from batcher.served import ModelState, ServedModel, build_scheduler
 from batcher.spec import Array, check_inputs
@@ -191,8 +191,8 @@ class ModelServer:
         """
         spec = served.spec
         rows = len(inputs[spec.inputs[0].name]) if exact else check_inputs(spec, inputs)
-        if not 0 <= parameters.priority <= served.max_level:
-            raise InvalidInput(f"priority: expected 1 to {served.max_level}; got {parameters.priority}")
+        if parameters is not NO_PARAMETERS:
+            parameters = checked_parameters(parameters, served.max_level)
         request = InferenceRequest(spec.name, spec.version, inputs, rows, parameters)
         if served.hooked is None:
             return served.scheduler.submit(request)

@@ -28,11 +28,12 @@ def sources_only(folder: str) -> FileFinder:
 
 def check_compiled() -> None:
     """Refuse to test what was compiled from other sources than those that are here."""
-    for name in (ROOT / "compiled_modules.txt").read_text().split():
-        source = ROOT / name
-        for compiled in source.parent.glob(f"{source.stem}.*.so"):
-            if compiled.stat().st_mtime < source.stat().st_mtime:
-                pytest.exit(f"{name} is newer than what was compiled from it: run make test, or pip install -e . again", 2)
+    listed = {ROOT / name for name in (ROOT / "compiled_modules.txt").read_text().split()}
+    compiled = {path.parent / f"{path.name.partition('.')[0]}.py": path for path in (ROOT / "batcher").rglob("*.so")}
+    stale = [source for source in listed & set(compiled) if compiled[source].stat().st_mtime < source.stat().st_mtime]
+    if compiled and (stale or listed != set(compiled)):
+        wrong = ", ".join(sorted(source.stem for source in stale or listed ^ set(compiled)))
+        pytest.exit(f"what is compiled is not what is here ({wrong}): run make test, or pip install -e . again", 2)
 
 
 if os.environ.get("WITHOUT_MYPYC"):

@@ -33,9 +33,11 @@ the interpreter lock with every request that is read.
 
 LONG = 1e-3
 HANDOVER = 300e-6
+STUBBORN = 1000
 """Where a batch usually takes more than `LONG` seconds, the loop lets it begin, up to `HANDOVER` seconds, before it goes on.
 
 Otherwise the thread, woken, waits for the interpreter lock until the switch interval is over, while the loop writes answers.
+Whoever waited much longer waited for the lock itself: the model keeps it, and the next `STUBBORN` batches are not let begin.
 """
 
 
@@ -51,7 +53,8 @@ class InferenceThread:
         self._outcomes: SimpleQueue[tuple[Batch, Outcome]] = SimpleQueue()
         self._began = Event()  # whether the batch handed over last has begun, where batches are long
         self._awaited = False  # whether the reactor thread waits, so that it need not be called
-        self._usual = 1.0  # seconds of a batch, a moving average
+        self._usual = 0.0  # seconds of a batch, a moving average
+        self._stubborn = 0  # batches that are not to be let begin
         self._rows = 0  # of the last batch
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._quitting = False
@@ -75,8 +78,15 @@ class InferenceThread:
 
     def let_begin(self) -> None:
         """Wait for the batch handed over last to begin, if it is a long one. Reactor thread."""
-        if self._usual > LONG:
-            self._began.wait(HANDOVER)
+        if self._usual <= LONG:
+            return
+        if self._stubborn:
+            self._stubborn -= 1
+            return
+        since = perf_counter()
+        self._began.wait(HANDOVER)
+        if perf_counter() - since > 2 * HANDOVER:
+            self._stubborn = STUBBORN
 
     def linger(self) -> None:
         """Deliver the oldest batch here and now if it is likely to be done within microseconds. Reactor thread."""

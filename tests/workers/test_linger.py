@@ -63,7 +63,7 @@ def test_a_batch_of_few_rows_is_not_waited_for() -> None:
 
 
 def test_a_model_that_usually_takes_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thread, "SHORT", 0.0)
+    monkeypatch.setattr(thread, "SHORT", -1.0)
     gate = Gate()
     bench = Bench(gate)
     bench.ready()
@@ -146,7 +146,7 @@ def test_a_batch_that_failed_is_delivered_as_one() -> None:
 
 
 def test_a_long_batch_has_begun_when_it_was_let_begin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thread, "LONG", 0.0)
+    monkeypatch.setattr(thread, "LONG", -1.0)
     monkeypatch.setattr(thread, "HANDOVER", PATIENCE)
     gate = Gate()
     bench = Bench(gate)
@@ -161,7 +161,7 @@ def test_a_long_batch_has_begun_when_it_was_let_begin(monkeypatch: pytest.Monkey
 
 
 def test_a_long_batch_behind_another_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thread, "LONG", 0.0)
+    monkeypatch.setattr(thread, "LONG", -1.0)
     monkeypatch.setattr(thread, "HANDOVER", 0.0)
     gate = Gate()
     bench = Bench(gate)
@@ -183,4 +183,22 @@ def test_the_beginning_of_a_short_batch_is_not_waited_for(monkeypatch: pytest.Mo
     bench = Bench()
     bench.ready()
     bench.worker.let_begin()
+    bench.end()
+
+
+def test_a_model_that_keeps_the_interpreter_lock_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread, "LONG", -1.0)
+    bench = Bench()
+    bench.ready()
+    waits: list[float] = []
+    now = iter((0.0, 1.0, 2.0, 2.0))
+    monkeypatch.setattr(thread, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(bench.worker._began, "wait", waits.append)
+    bench.worker.let_begin()
+    for _ in range(thread.STUBBORN):
+        bench.worker.let_begin()
+    assert len(waits) == 1, "a second went by before the lock came back"
+    bench.worker.let_begin()
+    assert len(waits) == 2
+    monkeypatch.undo()
     bench.end()
