@@ -88,6 +88,64 @@ class AnswerMetrics:
         latency.total += seconds
 
 
+class Spent:
+    """How often something was done, and the seconds of it all together. Reactor thread."""
+
+    __slots__ = ("count", "seconds")
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.count = 0
+        self.seconds = 0.0
+
+    def add(self, count: int, seconds: float) -> None:
+        """Count `count` times that took `seconds` in all."""
+        self.count += count
+        self.seconds += seconds
+
+
+class BatchSpent:
+    """Where the time of batches of one size went. Reactor thread."""
+
+    __slots__ = ("collating", "predicting", "splitting")
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.collating = Spent()
+        self.predicting = Spent()
+        self.splitting = Spent()
+
+    def add(self, times: int, collating: float, predicting: float, splitting: float) -> None:
+        """Count a batch's seconds `times` times."""
+        self.collating.add(times, times * collating)
+        self.predicting.add(times, times * predicting)
+        self.splitting.add(times, times * splitting)
+
+
+class Statistics:
+    """Cumulative numbers of one version of a model, as the Open Inference Protocol's statistics extension wants them.
+
+    Attributes:
+        success: requests that were answered, from arrival to answer.
+        fail: requests that ended in another way after they were queued.
+        queue: the waits of parts, a request or a piece of one larger than a batch.
+        requests: where the time of batches that did not fail went, once for each part in them.
+        sizes: the same once for each batch, by its rows.
+        rows: of those batches.
+        last: when the last batch came back, in seconds on the scheduler's clock; None if none has.
+    """
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.success = Spent()
+        self.fail = Spent()
+        self.queue = Spent()
+        self.requests = BatchSpent()
+        self.sizes: dict[int, BatchSpent] = defaultdict(BatchSpent)
+        self.rows = 0
+        self.last: float | None = None
+
+
 class ModelMetrics:
     """The numbers of one version of a model. Reactor thread."""
 
@@ -103,3 +161,17 @@ class ModelMetrics:
         self.expired_rows: dict[str, int] = {"queued": 0, "in_flight": 0}
         self.rejected_rows: dict[str, int] = defaultdict(int)
         self.failed_batches = 0
+        self.statistics = Statistics()
+
+    def count_batch(
+        self, now: float, rows: int, waits: list[float], compute: float, collating: float, splitting: float
+    ) -> None:
+        """Count a batch of `rows` rows that came back `now` and whose parts had waited `waits`, all in seconds."""
+        predicting = compute - collating - splitting
+        self.queue_wait.observe_all(waits)
+        statistics = self.statistics
+        statistics.last = now
+        statistics.rows += rows
+        statistics.queue.add(len(waits), sum(waits))
+        statistics.requests.add(len(waits), collating, predicting, splitting)
+        statistics.sizes[rows].add(1, collating, predicting, splitting)

@@ -18,7 +18,7 @@ from math import inf
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from batcher.counters import ModelMetrics
+from batcher.counters import ModelMetrics, Spent
 from batcher.errors import BatcherError, DeadlineExceeded, Draining, QueueFull, TooLarge
 from batcher.pending import Pending, batch_error, nbytes_of, owner
 from batcher.request import InferenceRequest, InferenceResponse
@@ -245,38 +245,37 @@ class BatchScheduler:
     def _answer(self, batch: Batch, outcome: Outcome) -> None:
         started = batch.bound_at + outcome.waited
         compute, rows, version = outcome.compute, batch.rows, self._version
-        self._metrics.queue_wait.observe_all([started - part.arrival for part in batch.parts])
-        for part, result in zip(batch.parts, outcome.results, strict=True):
+        waits = [started - part.arrival for part in batch.parts]
+        self._metrics.count_batch(self._seconds(), rows, waits, compute, outcome.collating, outcome.splitting)
+        for part, result, wait in zip(batch.parts, outcome.results, waits, strict=True):
             pending = owner(part)
-            if pending.finished:
-                continue
             try:
-                answer = pending.receive(part, result, version, started - part.arrival, compute, rows)
+                answer = None if pending.finished else pending.receive(part, result, version, wait, compute, rows)
             except BatcherError as err:
                 self._fail(pending, err)
                 continue
             if answer is not None:
-                self._finish(pending)
+                self._finish(pending, self._metrics.statistics.success)
                 pending.deferred.callback(answer)
 
     def _fail(self, pending: Pending, error: BatcherError) -> None:
         if not pending.finished:
             for part in pending.parts:
                 self._queue.remove(part)
-            self._finish(pending)
+            self._finish(pending, self._metrics.statistics.fail)
             pending.deferred.errback(error)
 
     def _expire(self, pending: Pending) -> None:
         if pending.finished:
             return
         queued = self._drop(pending, self._metrics.expired_rows)
-        self._finish(pending)
+        self._finish(pending, self._metrics.statistics.fail)
         where = "waited" if queued else "ran"
         pending.deferred.errback(DeadlineExceeded(f"the deadline passed while the request {where}"))
 
     def _cancelled(self, pending: Pending) -> None:
         self._drop(pending, self._metrics.cancelled_rows)
-        self._finish(pending)
+        self._finish(pending, self._metrics.statistics.fail)
         self._check_drained()
 
     def _drop(self, pending: Pending, counts: dict[str, int]) -> bool:
@@ -291,7 +290,8 @@ class BatchScheduler:
         counts["in_flight"] += in_flight
         return queued > 0
 
-    def _finish(self, pending: Pending) -> None:
+    def _finish(self, pending: Pending, count: Spent) -> None:
+        count.add(1, self._seconds() - pending.arrival)
         pending.finish()
         self.pending -= 1
 

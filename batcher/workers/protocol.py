@@ -23,12 +23,16 @@ class Outcome(NamedTuple):
         error: why it failed, None if it did not.
         waited: seconds that the worker had the batch before it started it.
         compute: seconds that it took, collation and splitting included.
+        collating: seconds of those until its inputs were put together.
+        splitting: seconds of those in which its result was cut up.
     """
 
     results: list[Mapping[str, Array]]
     error: BaseException | None
     waited: float
     compute: float
+    collating: float = 0.0
+    splitting: float = 0.0
 
 
 Deliver = Callable[[Batch, Outcome], None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from batcher.models.loading import CheckedModel
-from batcher.scheduling.batch import Batch
+from batcher.scheduling.batch import Allocate, Batch
 from batcher.spec import Array
 from batcher.workers.protocol import Outcome
 
@@ -19,11 +19,20 @@ def run_batch(model: CheckedModel, batch: Batch, handed_at: float, seconds: Call
         handed_at: when the worker got it, by `seconds`.
         seconds: a clock.
     """
-    started = seconds()
+    started = collated = seconds()
     results: list[Mapping[str, Array]] = []
-    error: BaseException | None = None
+
+    def collate(allocate: Allocate) -> dict[str, Array]:
+        nonlocal collated
+        inputs = batch.collate(allocate)
+        collated = seconds()
+        return inputs
+
     try:
-        results.extend(batch.split(model.predict(batch.collate, batch.rows)))
+        outputs = model.predict(collate, batch.rows)
+        predicted = seconds()
+        results.extend(batch.split(outputs))
     except BaseException as err:  # a model that calls sys.exit() must not end the thread either
-        error = err
-    return Outcome(results, error, started - handed_at, seconds() - started)
+        return Outcome([], err, started - handed_at, seconds() - started)
+    ended = seconds()
+    return Outcome(results, None, started - handed_at, ended - started, collated - started, ended - predicted)
