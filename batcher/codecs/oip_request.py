@@ -1,0 +1,299 @@
+"""Requests of the Open Inference Protocol: JSON tensors, binary tensors behind the JSON, or both in one request.
+
+The JSON part (`InferHead`) of a client that sends binary tensors repeats byte for byte, so it is read apart from the bytes
+behind it and may be kept. Members that are not known are ignored, as clients send some; parameters that would change what is
+asked for and are not served (shared memory, sequences) are refused.
+
+Source: Open Inference Protocol v2 and its binary tensor data, classification and parameters extensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from batcher.codecs.booleans import checked_booleans
+from batcher.codecs.content import Buffer
+from batcher.codecs.json_lists import from_json
+from batcher.codecs.nested_lists import array_from_lists
+from batcher.codecs.oip_bytes import from_elements
+from batcher.errors import DecodingError, InvalidInput, NotServed
+from batcher.spec import Array, ModelSpec, TensorSpec, shape_text
+
+MAX_TIMEOUT_US = 86_400_000_000
+"""A day; a longer timeout is taken for a mistake."""
+
+_UNSET = (0, "", None, False)
+
+
+class BinaryInput(NamedTuple):
+    """An input whose bytes stand behind the JSON, from `start` to before `stop`."""
+
+    tensor: TensorSpec
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+class WantedOutput(NamedTuple):
+    """An output that the client asks for.
+
+    Attributes:
+        tensor: which.
+        binary: whether its bytes are to stand behind the answer's JSON.
+        classes: how many of the best classes are wanted in place of it; 0 for the tensor itself.
+    """
+
+    tensor: TensorSpec
+    binary: bool
+    classes: int = 0
+
+
+class InferHead(NamedTuple):
+    """The JSON part of a request.
+
+    Attributes:
+        id: the client's name for the request, empty without.
+        priority: 1 the highest; 0 is the model's default level.
+        timeout: seconds until the request is worthless; None takes the model's default.
+        arrays: the inputs that stood in the JSON itself.
+        binaries: the others.
+        outputs: what is asked for, in the order of the model's outputs.
+    """
+
+    id: str
+    priority: int
+    timeout: float | None
+    arrays: Mapping[str, Array]
+    binaries: tuple[BinaryInput, ...]
+    outputs: tuple[WantedOutput, ...]
+
+    def inputs(self, data: Buffer) -> dict[str, Array]:
+        """Return all inputs, those in `data`, the bytes behind the JSON, as views of it.
+
+        Raises:
+            DecodingError: there are more or fewer bytes than the JSON says, or they are no values of their datatype.
+        """
+        expected = self.binaries[-1].stop if self.binaries else 0
+        if len(data) != expected:
+            raise DecodingError(f"body: expected {expected} bytes of tensors behind the JSON; got {len(data)}")
+        inputs = dict(self.arrays)
+        for tensor, shape, start, stop in self.binaries:
+            inputs[tensor.name] = array_from_bytes(tensor, shape, data[start:stop])
+        return inputs
+
+
+def array_from_bytes(tensor: TensorSpec, shape: tuple[int, ...], data: Buffer) -> Array:
+    """Return `data`, little-endian and row-major, as an array of `tensor`'s dtype and of `shape`; a view if it can be one.
+
+    Raises:
+        DecodingError: `data` is longer or shorter than `shape` says, or holds something else.
+    """
+    name = tensor.name
+    if tensor.datatype.name == "BYTES":
+        return from_elements(data, shape, name)
+    dtype = tensor.datatype.numpy
+    needed = prod(shape) * dtype.itemsize
+    if len(data) != needed:
+        raise DecodingError(
+            f"input {name!r}: expected {needed} bytes for {tensor.datatype.name}{shape_text(shape)}; got {len(data)}"
+        )
+    array: Array = np.ndarray(shape, dtype, data) if needed else np.empty(shape, dtype)
+    return checked_booleans(array, name) if tensor.datatype.name == "BOOL" else array
+
+
+def read_head(text: Buffer, spec: ModelSpec) -> InferHead:
+    """Return what the JSON part of a request for the model `spec` says.
+
+    Raises:
+        DecodingError: it is not JSON.
+        InvalidInput: a member is missing or has another type, name, dtype or shape than it should.
+        NotServed: it asks for shared memory or a sequence.
+    """
+    document = _object(from_json(text), "body")
+    name = document.get("id")
+    if name is not None and not isinstance(name, str):
+        raise InvalidInput(f"id: expected a string; got {_what(name)}")
+    parameters = _parameters(document, "the request")
+    arrays: dict[str, Array] = {}
+    binaries: list[BinaryInput] = []
+    seen: set[str] = set()
+    for entry in _list(document, "inputs"):
+        tensor = _tensor(entry, spec.inputs, "input", seen)
+        _read_input(entry, tensor, arrays, binaries)
+    if len(seen) < len(spec.inputs):
+        missing = ", ".join(repr(tensor.name) for tensor in spec.inputs if tensor.name not in seen)
+        raise InvalidInput(
+            f"model {spec.name!r}: expected inputs {', '.join(repr(t.name) for t in spec.inputs)}; {missing} is missing"
+        )
+    return InferHead(
+        name or "",
+        _priority(parameters),
+        _timeout(parameters),
+        arrays,
+        tuple(binaries),
+        _outputs(document, spec, _flag(parameters, "binary_data_output", "the request")),
+    )
+
+
+def raw_head(spec: ModelSpec, length: int) -> InferHead:
+    """Return what a request without JSON says: its whole body, of `length` bytes, is one row of the model's only input.
+
+    Raises:
+        InvalidInput: the model has several inputs, or the row's shape does not follow from its length.
+    """
+    tensor = spec.inputs[0]
+    text = tensor.datatype.name == "BYTES"
+    if len(spec.inputs) > 1 or tensor.free_axes > 1 or (text and tensor.fixed_size != 1):
+        raise InvalidInput(
+            f"model {spec.name!r}: expected JSON before the tensors; a body of tensor bytes alone needs one input "
+            "with at most one free axis"
+        )
+    unit = tensor.fixed_size * tensor.datatype.numpy.itemsize
+    if not text and tensor.free_axes and (not unit or length % unit):
+        raise InvalidInput(f"input {tensor.name!r}: expected {tensor.describe()}, a multiple of {unit} bytes; got {length}")
+    shape = tuple((1 if text else length // unit) if size < 0 else size for size in tensor.shape)
+    return InferHead("", 0, None, {}, (BinaryInput(tensor, (1, *shape), 0, length),), wanted(spec, binary=True))
+
+
+def wanted(spec: ModelSpec, binary: bool) -> tuple[WantedOutput, ...]:
+    """Return all outputs of the model, as they are wanted where none is named."""
+    return tuple(WantedOutput(tensor, binary) for tensor in spec.outputs)
+
+
+def _read_input(entry: dict[str, Any], tensor: TensorSpec, arrays: dict[str, Array], binaries: list[BinaryInput]) -> None:
+    where = f"input {tensor.name!r}"
+    kind = entry.get("datatype")
+    if kind != tensor.datatype.name:
+        raise InvalidInput(f"{where}: expected datatype {tensor.datatype.name}; got {_what(kind)}")
+    shape = _shape(entry, tensor, where)
+    parameters = _parameters(entry, where)
+    size = parameters.get("binary_data_size")
+    if size is None:
+        if "data" not in entry:
+            raise InvalidInput(f"{where}: expected data, or the parameter binary_data_size; got neither")
+        arrays[tensor.name] = _json_array(entry["data"], tensor, shape)
+        return
+    if "data" in entry:
+        raise InvalidInput(f"{where}: expected data or binary_data_size; got both")
+    if not _is_whole(size):
+        raise InvalidInput(f"{where}: binary_data_size: expected a number of bytes; got {_what(size)}")
+    start = binaries[-1].stop if binaries else 0
+    binaries.append(BinaryInput(tensor, shape, start, start + size))
+
+
+def _json_array(data: Any, tensor: TensorSpec, shape: tuple[int, ...]) -> Array:
+    array = array_from_lists(data, tensor)
+    if array.size != prod(shape) or (array.ndim > 1 and array.shape != shape):
+        got = f"{array.size} values" if array.ndim == 1 else f"values of shape {shape_text(array.shape)}"
+        raise InvalidInput(f"input {tensor.name!r}: expected {prod(shape)} values for shape {shape_text(shape)}; got {got}")
+    return array.reshape(shape)
+
+
+def _shape(entry: dict[str, Any], tensor: TensorSpec, where: str) -> tuple[int, ...]:
+    found = entry.get("shape")
+    if not isinstance(found, list) or not all(map(_is_whole, found)):
+        raise InvalidInput(
+            f"{where}: expected a shape of whole numbers such as {shape_text(tensor.batch_shape)}; got {_what(found)}"
+        )
+    fits = len(found) == len(tensor.batch_shape) and all(
+        want in (-1, have) for want, have in zip(tensor.batch_shape, found, strict=True)
+    )
+    if not fits:
+        raise InvalidInput(f"{where}: expected shape {shape_text(tensor.batch_shape)}; got {_what(found)}")
+    return tuple(found)
+
+
+def _outputs(document: dict[str, Any], spec: ModelSpec, binary: bool | None) -> tuple[WantedOutput, ...]:
+    entries = document.get("outputs")
+    if entries is None or entries == []:
+        return wanted(spec, bool(binary))
+    found: dict[str, WantedOutput] = {}
+    seen: set[str] = set()
+    for entry in _list(document, "outputs"):
+        tensor = _tensor(entry, spec.outputs, "output", seen)
+        where = f"output {tensor.name!r}"
+        parameters = _parameters(entry, where)
+        own = _flag(parameters, "binary_data", where)
+        classes = parameters.get("classification", 0)
+        if not _is_whole(classes) or (classes and tensor.datatype.name in ("BYTES", "BOOL")):
+            raise InvalidInput(
+                f"{where}: classification: expected how many classes of an output of numbers; got {_what(classes)}"
+            )
+        found[tensor.name] = WantedOutput(tensor, bool(binary if own is None else own), classes)
+    return tuple(found[tensor.name] for tensor in spec.outputs if tensor.name in found)
+
+
+def _tensor(entry: Any, tensors: tuple[TensorSpec, ...], kind: str, seen: set[str]) -> TensorSpec:
+    """Return the tensor that an entry of `inputs` or `outputs` names, each once."""
+    name = _object(entry, f"{kind}s")
+    name = entry.get("name")
+    for tensor in tensors:
+        if tensor.name == name:
+            if name in seen:
+                raise InvalidInput(f"{kind} {name!r}: expected once; got it twice")
+            seen.add(name)
+            return tensor
+    raise InvalidInput(f"{kind}: expected one of {', '.join(repr(tensor.name) for tensor in tensors)}; got {_what(name)}")
+
+
+def _parameters(holder: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return the parameters of a request, an input or an output; refuse what is not served rather than ignore it."""
+    parameters = holder.get("parameters")
+    if parameters is None:
+        return {}
+    for key, value in _object(parameters, f"{where}: parameters").items():
+        if value is None or isinstance(value, dict | list):
+            raise InvalidInput(f"{where}: parameter {key!r}: expected a string, a number or a boolean; got {_what(value)}")
+        if key.startswith("shared_memory_"):
+            raise NotServed(f"{where}: shared memory is not served: send the tensors in the body")
+        if key.startswith("sequence_") and value not in _UNSET:
+            raise NotServed(f"{where}: sequences are not served: every request is its own")
+        if key == "headers" or key.startswith("triton_"):
+            raise InvalidInput(f"{where}: expected another name for the parameter {key!r}, which is reserved")
+    return dict(parameters)
+
+
+def _priority(parameters: dict[str, Any]) -> int:
+    value = parameters.get("priority", 0)
+    if not _is_whole(value):
+        raise InvalidInput(f"priority: expected 1 (the highest) and up, or 0 for the default; got {_what(value)}")
+    return int(value)
+
+
+def _timeout(parameters: dict[str, Any]) -> float | None:
+    value = parameters.get("timeout", 0)
+    if not _is_whole(value) or value > MAX_TIMEOUT_US:
+        raise InvalidInput(f"timeout: expected microseconds up to {MAX_TIMEOUT_US}, or 0 for the default; got {_what(value)}")
+    return value / 1e6 if value else None
+
+
+def _flag(parameters: dict[str, Any], key: str, where: str) -> bool | None:
+    value = parameters.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise InvalidInput(f"{where}: {key}: expected true or false; got {_what(value)}")
+    return value
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{where}: expected an object; got {_what(value)}")
+    return value
+
+
+def _list(document: dict[str, Any], key: str) -> list[Any]:
+    value = document.get(key)
+    if not isinstance(value, list) or not value:
+        raise InvalidInput(f"{key}: expected a list of tensors; got {'none' if key not in document else _what(value)}")
+    return value
+
+
+def _is_whole(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _what(value: object) -> str:
+    return f"{value!r:.60}"

@@ -1,0 +1,100 @@
+"""Answers of the Open Inference Protocol: JSON tensors, binary tensors behind the JSON, and classes in place of scores.
+
+What is absent is left out, not null; data are flat; a JSON tensor carries no `parameters`, since clients in C++ take any for
+`binary_data_size`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from batcher.codecs.json_lists import to_json
+from batcher.codecs.oip_bytes import to_elements
+from batcher.codecs.oip_request import InferHead, WantedOutput
+from batcher.codecs.predictions import numbers
+from batcher.request import InferenceResponse, OutputRows
+from batcher.spec import Array
+
+_SMALL_ROW = 4096
+"""Up to this many bytes a row is cut out of one copy of the whole batch's bytes."""
+
+
+class InferAnswer(NamedTuple):
+    """The body of an answer.
+
+    Attributes:
+        body: JSON, and the binary tensors behind it.
+        json_length: bytes of the JSON where binary tensors follow it, else None.
+    """
+
+    body: bytes
+    json_length: int | None
+
+
+def encode(response: InferenceResponse, head: InferHead) -> InferAnswer:
+    """Return the answer that carries `response`, as `head` asks for it."""
+    document: dict[str, Any] = {"id": head.id} if head.id else {}
+    document |= {"model_name": response.model, "model_version": response.version}
+    pieces = [b""]
+    document["outputs"] = [_output(wanted, response, pieces) for wanted in head.outputs]
+    text = to_json(document)
+    if not any(wanted.binary for wanted in head.outputs):
+        return InferAnswer(text, None)
+    pieces[0] = text
+    return InferAnswer(b"".join(pieces), len(text))
+
+
+def _output(wanted: WantedOutput, response: InferenceResponse, pieces: list[bytes]) -> dict[str, Any]:
+    """Return the entry of one output; its bytes, if they are wanted, are put behind `pieces`."""
+    tensor = wanted.tensor
+    array = response.outputs[tensor.name]
+    datatype = tensor.datatype.name
+    if wanted.classes:
+        names = tensor.labels.names if tensor.labels is not None else ()
+        array, datatype = best_classes(numbers(array, datatype), wanted.classes, names), "BYTES"
+    entry: dict[str, Any] = {"name": tensor.name, "datatype": datatype, "shape": array.shape}
+    if not wanted.binary:
+        entry["data"] = _flat(array, datatype)
+        return entry
+    if datatype == "BYTES":
+        data = to_elements(array)
+    elif isinstance(response.outputs, OutputRows) and tensor.row_bytes <= _SMALL_ROW:
+        data = response.outputs.tobytes(tensor.name)
+    else:
+        data = array.tobytes()
+    entry["parameters"] = {"binary_data_size": len(data)}
+    pieces.append(data)
+    return entry
+
+
+def best_classes(scores: Array, count: int, names: tuple[str, ...]) -> Array:
+    """Return each row's `count` best classes, the best first, as `value:index` or `value:index:label`.
+
+    Args:
+        scores: shape (rows, *classes); the classes of a row are counted over all its axes.
+        count: how many; no more than there are.
+        names: labels by index; a class without one has none.
+
+    Returns:
+        An object array of `bytes` of shape (rows, min(count, classes)).
+    """
+    rows = scores.reshape(len(scores), -1)
+    order = np.argsort(-rows.astype("<f8"), axis=1, kind="stable")[:, :count]
+    best = np.empty(order.shape, object)
+    for row, indices in enumerate(order.tolist()):
+        for place, index in enumerate(indices):
+            value = rows[row, index]
+            text = f"{value:f}" if rows.dtype.kind == "f" else str(value)
+            label = f":{names[index]}" if index < len(names) else ""
+            best[row, place] = f"{text}:{index}{label}".encode()
+    return best
+
+
+def _flat(array: Array, datatype: str) -> Any:
+    if datatype == "BYTES":
+        return [
+            value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in array.ravel().tolist()
+        ]
+    return np.ascontiguousarray(numbers(array, datatype)).reshape(-1)
