@@ -30,9 +30,11 @@ TEST = [
     *ONNX,
     *BUILD_ONNX,
 ]
+TEST_CLIENTS = ["tritonclient[http]>=2.51"]
 BENCH = ["mosec>=0.9.8", "fastapi>=0.115", "uvicorn>=0.32"]
 DEV = [
     *TEST,
+    *TEST_CLIENTS,
     "ruff>=0.9",
     "mypy>=1.14",
     "mypy-zope>=1.0",
@@ -109,6 +111,6 @@ setup(
     ],
     ext_modules=[Extension("batcher", [])],  # says that there are some; the command knows which
     cmdclass={"build_ext": BuildCompiled},
-    extras_require={"onnx": ONNX, "test": TEST, "dev": DEV, "bench": BENCH},
+    extras_require={"onnx": ONNX, "test": TEST, "test-clients": TEST_CLIENTS, "dev": DEV, "bench": BENCH},
     entry_points={"console_scripts": ["batcher = batcher.cli:main"]},
 )

@@ -17,6 +17,7 @@ place that turns a failure into a reply. The message is written for the reader o
      |   +- UnsupportedMediaType      415  media type or content coding
      |   +- UriTooLong                414
      |   +- HeadersTooLarge           431
+     |   +- NotServed                 501  an extension of a protocol that is not served
      +- ServerError                   500  the request may be right
      |   +- ModelError                500  the model raised
      |   |   +- ModelContractError    500  the model's output is not what its specification says
@@ -149,6 +150,14 @@ class HeadersTooLarge(ClientError):
 
     http_status = 431
     code = "headers_too_large"
+
+
+class NotServed(ClientError):
+    """The request asks for a part of its protocol that this server does not have."""
+
+    http_status = 501
+    grpc_code = "UNIMPLEMENTED"
+    code = "not_served"
 
 
 class ServerError(BatcherError):

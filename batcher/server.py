@@ -43,6 +43,7 @@ class ModelServer:
 
     Attributes:
         metrics: where requests and batches are counted.
+        seconds: the server's clock.
         generation: grows whenever a model comes, goes or changes its state; what was looked up before is then to be looked
             up again.
     """
@@ -69,6 +70,7 @@ class ModelServer:
         settings = settings or ServerSettings()
         self.metrics = metrics or ServerMetrics()
         self._clock = clock
+        self.seconds = clock.seconds
         self._call_from_thread = call_from_thread
         self._progress = progress
         self._call_soon = call_soon
@@ -139,6 +141,11 @@ class ModelServer:
             return found
         newest = sorted(versions.values(), key=lambda served: int(served.spec.version), reverse=True)
         return next((served for served in newest if served.state is ModelState.READY), newest[0])
+
+    def versions(self, name: str) -> list[str]:
+        """Return the versions of a model that can answer, ascending."""
+        ready = [served.spec.version for served in self._models.get(name, {}).values() if served.state is ModelState.READY]
+        return sorted(ready, key=int)
 
     def only_model(self) -> str:
         """Return the name of the model that `/predict` means: the only one there is.

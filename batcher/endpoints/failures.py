@@ -11,7 +11,7 @@ from batcher.codecs.json_lists import to_json
 from batcher.codecs.msgpack_maps import to_msgpack
 from batcher.codecs.negotiation import wants_msgpack
 from batcher.endpoints.call import Headers, Reply
-from batcher.errors import BatcherError, MethodNotAllowed, ModelContractError, ModelError, Unavailable
+from batcher.errors import BatcherError, DeadlineExceeded, MethodNotAllowed, ModelContractError, ModelError, Unavailable
 
 CLIENT_LEFT = 499
 """Status of a request whose client left before the answer; seen in log and metrics only."""
@@ -30,9 +30,26 @@ def failure_reply(
         expose_model_errors: whether class and message of a model's own exception are told.
         more: members for the body besides `error` and `code`.
     """
+    status, code, text, extra = _told(error, expose_model_errors)
+    document = {"error": text, "code": code, **(more or {})}
+    accept = headers.get(b"accept", b"").decode("latin-1")
+    if wants_msgpack(accept, headers.get(b"content-type", b"").decode("latin-1")):
+        return Reply(status, b"application/msgpack", to_msgpack(document), extra)
+    return Reply(status, b"application/json", to_json(document), extra)
+
+
+def oip_failure_reply(error: BaseException, headers: Headers, expose_model_errors: bool = False) -> Reply:
+    """Return the same as the Open Inference Protocol has it: JSON of one member; a deadline that passed is a 503."""
+    status, _, text, extra = _told(error, expose_model_errors)
+    status = Unavailable.http_status if isinstance(error, DeadlineExceeded) else status
+    return Reply(status, b"application/json", to_json({"error": text}), extra)
+
+
+def _told(error: BaseException, expose_model_errors: bool) -> tuple[int, str, str, tuple[tuple[bytes, bytes], ...]]:
+    """Return the status, code, text and header fields for `error`; what is no failure of ours is logged."""
     if not isinstance(error, BatcherError):
         _log.failure("a request failed unexpectedly", Failure(error))
-        return _reply(500, "internal", "the server failed on this request", headers, (), more)
+        return 500, BatcherError.code, "the server failed on this request", ()
     text = str(error)
     if isinstance(error, ModelError) and not isinstance(error, ModelContractError) and not expose_model_errors:
         text = "the model failed on this request"
@@ -41,19 +58,4 @@ def failure_reply(
         extra = ((b"Retry-After", b"%d" % error.retry_after),)
     elif isinstance(error, MethodNotAllowed):
         extra = ((b"Allow", ", ".join(error.allowed).encode()),)
-    return _reply(error.http_status, error.code, text, headers, extra, more)
-
-
-def _reply(
-    status: int,
-    code: str,
-    text: str,
-    headers: Headers,
-    extra: tuple[tuple[bytes, bytes], ...],
-    more: Mapping[str, object] | None,
-) -> Reply:
-    document = {"error": text.encode("utf-8", "replace").decode(), "code": code, **(more or {})}
-    accept = headers.get(b"accept", b"").decode("latin-1")
-    if wants_msgpack(accept, headers.get(b"content-type", b"").decode("latin-1")):
-        return Reply(status, b"application/msgpack", to_msgpack(document), extra)
-    return Reply(status, b"application/json", to_json(document), extra)
+    return error.http_status, error.code, text.encode("utf-8", "replace").decode(), extra

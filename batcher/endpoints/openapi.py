@@ -57,6 +57,9 @@ def _operation(route: Route, server: ModelServer) -> dict[str, Any]:
         "summary": route.summary,
         "parameters": [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in captured],
     }
+    if route.described is not None:
+        own = route.described.get("parameters", [])
+        return {**operation, **route.described, "parameters": [*operation["parameters"], *own]}
     if route.method != "POST":
         operation["responses"] = {"200": {"description": "As said."}}
         if route.pattern == "/readyz":

@@ -12,7 +12,7 @@ from mypy_extensions import mypyc_attr
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
-from batcher.endpoints.call import Call, Endpoint, Reply
+from batcher.endpoints.call import Call, Endpoint, Headers, Reply
 from batcher.endpoints.failures import CLIENT_LEFT, failure_reply
 from batcher.endpoints.journal import Journal
 
@@ -29,6 +29,8 @@ class Route:
         endpoint: what it does.
         summary: one sentence for the documentation.
         fast: whether the fast connection calls the endpoint itself; the others are Klein's.
+        described: the route's operation in OpenAPI, without the parameters of its path; None where it follows from the rest.
+        failure: makes the reply of an error: of the error, the request's headers, and whether a model's own are told.
     """
 
     method: str
@@ -36,6 +38,8 @@ class Route:
     endpoint: Endpoint
     summary: str
     fast: bool = False
+    described: Mapping[str, Any] | None = None
+    failure: Callable[[BaseException, Headers, bool], Reply] = failure_reply
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -78,20 +82,20 @@ class Router:
             self.journal.answered(route.pattern, "", CLIENT_LEFT, call.began, call)
             return failure
         assert failure.value is not None
-        return self._answered(self._failure_reply(failure.value, call), route, call, send)
+        return self._answered(self._failure_reply(failure.value, route, call), route, call, send)
 
     def _answered(self, result: Any, route: Route, call: Call, send: Callable[[Reply], Sent]) -> Sent:
         try:
             reply: Reply = result if type(result) is Reply else call.plan.reply(result)
         except Exception as err:  # a result that cannot be written is one more way to fail
-            reply = self._failure_reply(err, call)
+            reply = self._failure_reply(err, route, call)
         self.journal.answered(route.pattern, reply.model, reply.status, call.began, call)
         if call.head.request_id is not None:
             reply = with_request_id(reply, call.head.request_id)
         return send(reply)
 
-    def _failure_reply(self, error: BaseException, call: Call) -> Reply:
-        return failure_reply(error, call.head.headers, self._expose_model_errors)
+    def _failure_reply(self, error: BaseException, route: Route, call: Call) -> Reply:
+        return route.failure(error, call.head.headers, self._expose_model_errors)
 
 
 def _is_segment(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from batcher.config.settings import ServerSettings
 from batcher.endpoints.health import Health
+from batcher.endpoints.oip.table import oip_routes
 from batcher.endpoints.pages import Pages
 from batcher.endpoints.predict import Predict
 from batcher.endpoints.routing import Route
@@ -14,7 +15,7 @@ def routes(server: ModelServer, settings: ServerSettings) -> tuple[Route, ...]:
     """Return the routing table over `server`."""
     predict, health = Predict(server, settings), Health(server)
     pages = Pages(server)
-    table = (
+    table: tuple[Route, ...] = (
         Route("POST", "/predict", predict, "Infer with the only model there is.", fast=True),
         Route("POST", "/models/{name}/predict", predict, "Infer with the newest version that is ready.", fast=True),
         Route("POST", "/models/{name}/versions/{version}/predict", predict, "Infer with one version.", fast=True),
@@ -25,5 +26,6 @@ def routes(server: ModelServer, settings: ServerSettings) -> tuple[Route, ...]:
         Route("GET", "/docs", pages.docs, "The routes and formats, for people."),
         Route("GET", "/openapi.json", pages.openapi, "The routes and formats, for programs."),
     )
+    table += oip_routes(server)
     pages.describe(table)
     return table

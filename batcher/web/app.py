@@ -53,7 +53,7 @@ def _handler(router: Router, route: Route, max_body: int) -> Callable[..., Defer
             call = Call(head, _body(request, head, max_body), began, _peer(request))
         except BatcherError as err:
             router.journal.answered(route.pattern, "", err.http_status, began, Call(head, b"", began, _peer(request)))
-            return succeed(_write(with_request_id(failure_reply(err, head.headers), head.request_id), request))
+            return succeed(_write(with_request_id(route.failure(err, head.headers, False), head.request_id), request))
         return router.answer(route, call, partial(_write, request=request))
 
     return handle

@@ -1,0 +1,131 @@
+"""`POST /v2/models/{name}/infer`: the Open Inference Protocol's inference route.
+
+Clients differ in `Content-Type` (none, JSON, octet-stream for the same body), so it is not looked at: the header
+`Inference-Header-Content-Length` alone says whether, and where, binary tensors follow the JSON.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from batcher.codecs.oip_request import InferHead, raw_head, read_head
+from batcher.codecs.oip_response import encode
+from batcher.codecs.response_coding import compress, response_coding
+from batcher.endpoints.call import Body, Call, CallHead, Reply
+from batcher.errors import InvalidInput
+from batcher.request import NO_PARAMETERS, InferenceResponse, Parameters
+from batcher.server import ModelServer
+
+MOST_HEADS = 256
+LONGEST_HEAD = 4096
+"""Heads without JSON tensors that are kept by their bytes, for each kind of call; clients send the same one again and again."""
+
+
+class InferPlan:
+    """What the head of a call says of how to answer it; true for all calls with that head, while no model changes.
+
+    Attributes:
+        generation: of the server, when this was worked out.
+        served: the version of the model that answers.
+        coding: the content coding of the answer, empty for none.
+    """
+
+    __slots__ = ("_heads", "_json_length", "coding", "generation", "served")
+
+    def __init__(self, head: CallHead, server: ModelServer) -> None:
+        """Work it out. Raises any ClientError or Unavailable that the head deserves."""
+        self.generation = server.generation
+        self.served = server.ready_model(head.arguments["name"], head.arguments.get("version", ""))
+        self.coding = response_coding(head.header(b"accept-encoding"))
+        length = head.headers.get(b"inference-header-content-length")
+        self._json_length = None if length is None else _length(length)
+        self._heads: dict[bytes, InferHead] = {}
+
+    def read(self, body: Body) -> tuple[InferHead, Body]:
+        """Return what the JSON in `body` says, and the bytes behind it. Raises ClientError."""
+        length = self._json_length
+        if length == 0:
+            return raw_head(self.served.spec, len(body)), body
+        if length is None:
+            return read_head(body, self.served.spec), b""
+        if length > len(body):
+            raise InvalidInput(
+                f"Inference-Header-Content-Length: expected at most {len(body)}, the length of the body; got {length}"
+            )
+        text = bytes(body[:length])
+        found = self._heads.get(text)
+        if found is None:
+            found = read_head(text, self.served.spec)
+            if length <= LONGEST_HEAD and not found.arrays:
+                if len(self._heads) >= MOST_HEADS:
+                    self._heads.clear()
+                self._heads[text] = found
+        return found, body[length:]
+
+
+class InferAnswer:
+    """Makes the reply of one call."""
+
+    __slots__ = ("_head", "_plan")
+
+    def __init__(self, plan: InferPlan, head: InferHead) -> None:
+        """Answer what `head` asks for."""
+        self._plan = plan
+        self._head = head
+
+    def reply(self, response: InferenceResponse) -> Reply:
+        """Return the answer that carries `response`."""
+        body, json_length = encode(response, self._head)
+        if json_length is None:
+            return Reply(200, b"application/json", body, (), response.model)
+        headers = ((b"Inference-Header-Content-Length", b"%d" % json_length),)
+        return Reply(200, b"application/octet-stream", body, headers, response.model)
+
+    def compressed(self, response: InferenceResponse) -> Reply:
+        """Return the same, in the content coding that the client asked for. Any thread."""
+        plain = self.reply(response)
+        coding = self._plan.coding
+        headers = (*plain.headers, (b"Content-Encoding", coding.encode()))
+        return Reply(200, plain.content_type, compress(bytes(plain.body), coding), headers, plain.model)
+
+
+class Infer:
+    """The route."""
+
+    def __init__(self, server: ModelServer) -> None:
+        """Answer from `server`."""
+        self._server = server
+
+    def __call__(self, call: Call) -> Deferred[Any]:
+        """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
+        server = self._server
+        plan: InferPlan | None = call.head.plan
+        if plan is None or plan.generation != server.generation:
+            plan = call.head.plan = InferPlan(call.head, server)
+        head, data = plan.read(call.body)
+        answer = call.plan = InferAnswer(plan, head)
+        parameters = self._parameters(plan, head)
+        deferred = server.infer_on(plan.served, head.inputs(data), parameters)
+        if not plan.coding:
+            return deferred
+        assert parameters.deadline is not None, "whoever waits for the pool has one"
+        return deferred.addCallback(self._compressed, answer, parameters.deadline)
+
+    def _parameters(self, plan: InferPlan, head: InferHead) -> Parameters:
+        if head.timeout is None and not head.priority and not plan.coding:
+            return NO_PARAMETERS
+        level = head.priority if head.priority <= plan.served.max_level else 0  # as other servers of the protocol have it
+        return Parameters(self._server.deadline(plan.served, head.timeout), level, head.id)
+
+    def _compressed(self, response: InferenceResponse, answer: InferAnswer, deadline: float) -> Deferred[Reply]:
+        size = sum(array.nbytes for array in response.outputs.values())
+        return self._server.run_on_pool(size, deadline, partial(answer.compressed, response))
+
+
+def _length(value: bytes) -> int:
+    if not value.isdigit() or len(value) > 18:
+        raise InvalidInput(f"Inference-Header-Content-Length: expected a number of bytes; got {value.decode('latin-1')!r:.60}")
+    return int(value)

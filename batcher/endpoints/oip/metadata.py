@@ -1,0 +1,99 @@
+"""Health, metadata and model configuration of the Open Inference Protocol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+
+from batcher import __version__
+from batcher.codecs.json_lists import to_json
+from batcher.endpoints.call import Call, Reply
+from batcher.errors import Draining, ModelNotReady
+from batcher.server import ModelServer
+from batcher.spec import TensorSpec
+
+EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "parameters", "schedule_policy", "statistics")
+"""What is served besides the core of the protocol, by the names of its extensions."""
+
+_DATA_TYPES = {"BYTES": "TYPE_STRING"}
+"""Datatypes whose name in a model configuration is not `TYPE_` and their own."""
+
+
+class Metadata:
+    """`GET /v2…`: everything that clients ask for before they infer."""
+
+    def __init__(self, server: ModelServer) -> None:
+        """Tell of `server`."""
+        self._server = server
+
+    def live(self, call: Call) -> Deferred[Reply]:
+        """Answer 200 as long as the loop turns. Reactor thread."""
+        return _json({"live": True})
+
+    def ready(self, call: Call) -> Deferred[Reply]:
+        """Answer 200 once every model is ready; else fail with what is not. Reactor thread."""
+        waiting = self._server.unready()
+        if self._server.draining:
+            raise Draining("not ready: the server is being stopped", retry_after=5)
+        if waiting:
+            raise ModelNotReady(f"not ready: {'; '.join(f'{title} is {reason}' for title, reason in waiting.items())}")
+        return _json({"ready": True})
+
+    def server(self, call: Call) -> Deferred[Reply]:
+        """Answer name, version and extensions of the server. Reactor thread."""
+        return _json({"name": "batcher", "version": __version__, "extensions": EXTENSIONS})
+
+    def model_ready(self, call: Call) -> Deferred[Reply]:
+        """Answer 200 if the model is ready; else fail as `ready_model` does. Reactor thread."""
+        served = self._server.ready_model(call.head.arguments["name"], call.head.arguments.get("version", ""))
+        return _json({"name": served.spec.name, "ready": True})
+
+    def model(self, call: Call) -> Deferred[Reply]:
+        """Answer versions and tensors of a model. Reactor thread."""
+        spec = self._server.ready_model(call.head.arguments["name"], call.head.arguments.get("version", "")).spec
+        return _json(
+            {
+                "name": spec.name,
+                "versions": self._server.versions(spec.name),
+                "platform": spec.platform,
+                "inputs": list(map(_tensor, spec.inputs)),
+                "outputs": list(map(_tensor, spec.outputs)),
+            }
+        )
+
+    def config(self, call: Call) -> Deferred[Reply]:
+        """Answer the configuration of a model, in the names of the model configuration extension. Reactor thread."""
+        served = self._server.ready_model(call.head.arguments["name"], call.head.arguments.get("version", ""))
+        spec, settings = served.spec, served.settings
+        batching: dict[str, Any] = {"max_queue_delay_microseconds": 0}
+        if settings.policy == "delay":
+            batching["max_queue_delay_microseconds"] = round(settings.max_delay_ms * 1000)
+            batching["preferred_batch_size"] = settings.preferred_batch_sizes
+        batching["priority_levels"] = served.max_level
+        batching["default_priority_level"] = settings.default_priority
+        return _json(
+            {
+                "name": spec.name,
+                "platform": spec.platform,
+                "backend": spec.platform,
+                "max_batch_size": settings.max_batch_size,
+                "input": list(map(_configured, spec.inputs)),
+                "output": list(map(_configured, spec.outputs)),
+                "dynamic_batching": batching,
+                "model_transaction_policy": {"decoupled": False},
+            }
+        )
+
+
+def _tensor(tensor: TensorSpec) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype.name, "shape": tensor.batch_shape}
+
+
+def _configured(tensor: TensorSpec) -> dict[str, Any]:
+    name = tensor.datatype.name
+    return {"name": tensor.name, "data_type": _DATA_TYPES.get(name, f"TYPE_{name}"), "dims": tensor.shape}
+
+
+def _json(document: dict[str, Any]) -> Deferred[Reply]:
+    return succeed(Reply(200, b"application/json", to_json(document)))

@@ -1,0 +1,74 @@
+"""The statistics extension of the Open Inference Protocol: cumulative counts and nanoseconds."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+
+from batcher.codecs.json_lists import to_json
+from batcher.counters import BatchSpent, Spent
+from batcher.endpoints.call import Call, Reply
+from batcher.served import ServedModel
+from batcher.server import ModelServer
+
+_NOTHING = {"count": 0, "ns": 0}
+
+
+class Statistics:
+    """`GET …/stats`."""
+
+    def __init__(self, server: ModelServer) -> None:
+        """Tell of the models of `server`."""
+        self._server = server
+
+    def all_models(self, call: Call) -> Deferred[Reply]:
+        """Answer the statistics of every version of every model. Reactor thread."""
+        return self._reply(list(self._server))
+
+    def model(self, call: Call) -> Deferred[Reply]:
+        """Answer those of one version, or of every version of a model. Reactor thread."""
+        name, version = call.head.arguments["name"], call.head.arguments.get("version", "")
+        found = self._server.find(name, version)
+        return self._reply([found] if version else [served for served in self._server if served.spec.name == name])
+
+    def _reply(self, models: list[ServedModel]) -> Deferred[Reply]:
+        now = self._server.seconds()
+        document = {"model_stats": [self._entry(served, now) for served in models]}
+        return succeed(Reply(200, b"application/json", to_json(document)))
+
+    def _entry(self, served: ServedModel, now: float) -> dict[str, Any]:
+        name, version = served.spec.name, served.spec.version
+        statistics = self._server.metrics.model(name, version).statistics
+        ago = None if statistics.last is None else now - statistics.last
+        return {
+            "name": name,
+            "version": version,
+            "last_inference": 0 if ago is None else round((time() - ago) * 1e3),
+            "inference_count": statistics.rows,
+            "execution_count": sum(size.predicting.count for size in statistics.sizes.values()),
+            "inference_stats": {
+                "success": _spent(statistics.success),
+                "fail": _spent(statistics.fail),
+                "queue": _spent(statistics.queue),
+                **_batch(statistics.requests),
+                "cache_hit": _NOTHING,
+                "cache_miss": _NOTHING,
+            },
+            "response_stats": {},
+            "batch_stats": [{"batch_size": rows, **_batch(spent)} for rows, spent in sorted(statistics.sizes.items())],
+            "memory_usage": [],
+        }
+
+
+def _batch(spent: BatchSpent) -> dict[str, dict[str, int]]:
+    return {
+        "compute_input": _spent(spent.collating),
+        "compute_infer": _spent(spent.predicting),
+        "compute_output": _spent(spent.splitting),
+    }
+
+
+def _spent(spent: Spent) -> dict[str, int]:
+    return {"count": spent.count, "ns": max(round(spent.seconds * 1e9), 0)}
