@@ -229,8 +229,7 @@ def _outputs(document: dict[str, Any], spec: ModelSpec, binary: bool | None) -> 
 
 def _tensor(entry: Any, tensors: tuple[TensorSpec, ...], kind: str, seen: set[str]) -> TensorSpec:
     """Return the tensor that an entry of `inputs` or `outputs` names, each once."""
-    name = _object(entry, f"{kind}s")
-    name = entry.get("name")
+    name = _object(entry, f"{kind}s").get("name")
     for tensor in tensors:
         if tensor.name == name:
             if name in seen:
