@@ -20,18 +20,21 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import numpy as np
+import orjson
 
+from batcher.config.model_file import ModelDefinition
 from benchmarks.bare import bare_rate, example_row, load
 from benchmarks.reporting import ROOT, write_results
 from benchmarks.serving import MODELS, running_server
-from benchmarks.wrk import Measured, require_wrk, run_wrk
+from benchmarks.wrk import OCTETS, Measured, require_wrk, run_wrk
 
+JSON_LENGTH = "Inference-Header-Content-Length"
 WIDTHS = {"echo": 64, "mlp": 784, "fixed_cost": 64}
-SERVERS = ("batcher", "klein", "mosec", "fastapi", "bare")
+SERVERS = ("batcher", "v2_binary", "v2_json", "klein", "mosec", "fastapi", "bare")
 
 
 def main() -> None:
@@ -50,7 +53,8 @@ def main() -> None:
 
 
 REMARKS = (
-    "`batcher`: this server as `serve.py` runs it, default settings. `klein`: its own routes over Klein on twisted.web alone. "
+    "`batcher`: this server as `serve.py` runs it, default settings, raw bytes. `v2_binary`, `v2_json`: it too, by the Open "
+    "Inference Protocol with binary and with JSON tensors. `klein`: its own routes over Klein on twisted.web alone. "
     "`mosec`: batches up to 64, 5 ms. `fastapi`: on uvicorn, one request at a time. `bare`: httptools on uvloop, which answers "
     "each body with itself and has neither batch nor model; the most that Python can do.",
     "`ratio`: requests/s of `batcher` over those of the row, median over the rounds of the ratio within a round.",
@@ -67,15 +71,18 @@ def measure_model(model: str, options: argparse.Namespace) -> list[dict[str, Any
     rows = []
     with ExitStack() as stack:
         servers = [server for server in options.servers if server != "bare" or model == "echo"]
-        urls = {server: stack.enter_context(running(server, model)) for server in servers}
-        check_answers(urls, body)
+        targets = {server: target(server, stack.enter_context(running(server, model)), definition, body) for server in servers}
+        check_answers(targets)
         for connections in options.connections:
             rounds: list[dict[str, Measured]] = [
-                {server: run_wrk(url, body, connections, options.seconds) for server, url in urls.items()}
+                {
+                    server: run_wrk(sent.url, sent.body, connections, options.seconds, sent.headers)
+                    for server, sent in targets.items()
+                }
                 for _ in range(options.rounds)
             ]
-            rows += [summary(model, server, connections, rounds, bare) for server in urls]
-            print(*rows[-len(urls) :], sep="\n", flush=True)
+            rows += [summary(model, server, connections, rounds, bare) for server in targets]
+            print(*rows[-len(targets) :], sep="\n", flush=True)
     return rows
 
 
@@ -99,9 +106,9 @@ def summary(model: str, server: str, connections: int, rounds: list[dict[str, Me
 @contextmanager
 def running(server: str, model: str) -> Iterator[str]:
     """Run `server` in a process of its own, and give the URL that answers for `model`."""
-    if server == "batcher":
+    if server in ("batcher", "v2_binary", "v2_json"):
         with running_server() as address:
-            yield f"{address}/models/{model}/predict"
+            yield f"{address}/models/{model}/predict" if server == "batcher" else f"{address}/v2/models/{model}/infer"
         return
     port = free_port()
     arguments = ["--address", "127.0.0.1", "--port", str(port), "--timeout", "20000"] if server == "mosec" else [str(port)]
@@ -121,24 +128,50 @@ def running(server: str, model: str) -> Iterator[str]:
         process.wait(timeout=30)
 
 
-def check_answers(urls: dict[str, str], body: bytes) -> None:
+class Target(NamedTuple):
+    """What is posted where."""
+
+    url: str
+    body: bytes
+    headers: dict[str, str]
+
+
+def target(server: str, url: str, definition: ModelDefinition, row: bytes) -> Target:
+    """Return how `server` wants the row `row`."""
+    if not server.startswith("v2"):
+        return Target(url, row, OCTETS)
+    tensor = definition.spec.inputs[0]
+    entry: dict[str, Any] = {"name": tensor.name, "datatype": "FP32", "shape": [1, *tensor.shape]}
+    if server == "v2_json":
+        data = np.frombuffer(row, np.float32).tolist()
+        return Target(url, orjson.dumps({"inputs": [{**entry, "data": data}]}), {"Content-Type": "application/json"})
+    parameters = {"binary_data_size": len(row)}
+    head = orjson.dumps({"inputs": [{**entry, "parameters": parameters}], "parameters": {"binary_data_output": True}})
+    return Target(url, head + row, {**OCTETS, JSON_LENGTH: str(len(head))})
+
+
+def check_answers(targets: dict[str, Target]) -> None:
     """Check that every server gives the same answer."""
-    answers = {server: answer(url, body) for server, url in urls.items()}
+    answers = {server: answer(sent) for server, sent in targets.items()}
     first = next(iter(answers.values()))
     for server, found in answers.items():
         if not np.allclose(found, first, atol=1e-5):
             raise SystemExit(f"{server} answers {found[:4]}…, not {first[:4]}…")
 
 
-def answer(url: str, body: bytes) -> np.ndarray:
-    """Return what `url` answers to `body`, trying until its model is loaded."""
+def answer(sent: Target) -> np.ndarray:
+    """Return what is answered to `sent`, trying until the model is loaded."""
     for _ in range(100):
         try:
-            with urlopen(Request(url, body, {"Content-Type": "application/octet-stream"}), timeout=20) as found:
-                return np.frombuffer(found.read(), np.float32)
+            with urlopen(Request(sent.url, sent.body, sent.headers), timeout=20) as found:
+                body, json_length = found.read(), int(found.headers.get(JSON_LENGTH, 0))
         except OSError:
             time.sleep(0.2)
-    raise SystemExit(f"{url} does not answer")
+            continue
+        if found.headers["Content-Type"] == "application/json":
+            return np.array(orjson.loads(body)["outputs"][0]["data"], np.float32)
+        return np.frombuffer(body[json_length:], np.float32)
+    raise SystemExit(f"{sent.url} does not answer")
 
 
 def free_port() -> int:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import orjson
 SETTLE = 0.3
 """Seconds for whatever was measured before to finish the requests that its clients have left."""
 
+OCTETS = {"Content-Type": "application/octet-stream"}
+
 _SCRIPT = """
 wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/octet-stream"
+{headers}
 local file = io.open("{body}", "rb")
 wrk.body = file:read("*all")
 file:close()
@@ -51,13 +54,14 @@ def require_wrk() -> None:
         raise SystemExit("wrk is not installed; on Debian: apt-get install wrk")
 
 
-def run_wrk(url: str, body: bytes, connections: int, seconds: int) -> Measured:
+def run_wrk(url: str, body: bytes, connections: int, seconds: int, headers: Mapping[str, str] = OCTETS) -> Measured:
     """POST `body` to `url` over `connections` closed-loop connections from one thread, once the server before has settled."""
     time.sleep(SETTLE)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "body").write_bytes(body)
         script = Path(folder) / "post.lua"
-        script.write_text(_SCRIPT.format(body=Path(folder) / "body"))
+        lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items())
+        script.write_text(_SCRIPT.format(body=Path(folder) / "body", headers=lines))
         arguments = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(script), url]
         output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
     found = orjson.loads(output.partition("JSON")[2])
