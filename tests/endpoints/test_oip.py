@@ -200,6 +200,27 @@ def test_what_is_not_served_says_so(both: Both, method: str, target: str) -> Non
     assert "GET /v2" in error(both(MemoryServer(), ask(target, method=method)), 501)
 
 
+class TestRepository:
+    def test_it_lists_every_version_with_its_state(self, both: Both) -> None:
+        server = MemoryServer(RecordingModel())
+        server.add(RecordingModel(model_spec(name="late")))
+        server.add(RecordingModel(model_spec(name="broken"))).loaded.errback(ModelLoadError("no weights"))
+        ready = {"name": "m", "version": "1", "state": "READY"}
+        listed = both(server, ask("/v2/repository/index", method="POST")).decoded()
+        assert listed[0] == ready
+        assert [(entry["name"], entry["state"]) for entry in listed[1:]] == [("late", "LOADING"), ("broken", "UNAVAILABLE")]
+        assert listed[2]["reason"] == "no weights"
+        assert both(server, ask("/v2/repository/index", b'{"ready":true}')).decoded() == [ready]
+
+    @pytest.mark.parametrize("body", [b"[]", b'{"ready": 1}', b"{", b"null"])
+    def test_a_body_that_is_none_is_refused(self, both: Both, body: bytes) -> None:
+        assert "expected" in error(both(MemoryServer(), ask("/v2/repository/index", body)), 400)
+
+    @pytest.mark.parametrize("verb", ["load", "unload"])
+    def test_it_cannot_be_changed(self, both: Both, verb: str) -> None:
+        assert "configuration" in error(both(MemoryServer(), ask(f"/v2/repository/models/m/{verb}", b"{}")), 503)
+
+
 class TestStatistics:
     def test_they_count_requests_rows_and_batches(self) -> None:
         server = MemoryServer(RecordingModel())

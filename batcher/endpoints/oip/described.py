@@ -85,6 +85,12 @@ CONFIG = _answered(
     **_UNKNOWN,
 )
 STATISTICS = _answered(_object(("model_stats",), model_stats=_list(_STATISTICS)), _404="No such model or version.")
+INDEX = _answered(
+    _list(_object(("name", "version", "state"), name=_TEXT, version=_TEXT, state=_TEXT, reason=_TEXT)),
+    _400="The body is no such object.",
+)
+INDEX["requestBody"] = {"content": {"application/json": {"schema": _object((), ready={"type": "boolean"})}}}
+REFUSED: dict[str, Any] = {"responses": {"503": {"description": "Refused.", "content": _FAILURE}}}
 NOT_SERVED: dict[str, Any] = {"responses": {"501": {"description": "Not served.", "content": _FAILURE}}}
 
 INFER = _answered(

@@ -11,6 +11,7 @@ from batcher.endpoints.failures import oip_failure_reply
 from batcher.endpoints.oip import described
 from batcher.endpoints.oip.infer import Infer
 from batcher.endpoints.oip.metadata import Metadata
+from batcher.endpoints.oip.repository import Repository
 from batcher.endpoints.oip.statistics import Statistics
 from batcher.endpoints.routing import Route
 from batcher.errors import NotServed
@@ -31,6 +32,11 @@ def oip_routes(server: ModelServer) -> tuple[Route, ...]:
         ("GET", "/v2", meta.server, "Name, version and extensions of the server.", described.SERVER),
         ("GET", "/v2/models/stats", stats.all_models, "Cumulative numbers of every model.", described.STATISTICS),
     ]
+    repository = Repository(server)
+    rows.append(("POST", "/v2/repository/index", repository.index, "The models and their states.", described.INDEX))
+    for verb in ("load", "unload"):
+        pattern = f"/v2/repository/models/{{name}}/{verb}"
+        rows.append(("POST", pattern, repository.refuse, "Refused: the configuration says what is loaded.", described.REFUSED))
     for model in MODEL:
         rows += [
             ("GET", f"{model}/ready", meta.model_ready, "Whether the model is ready.", described.MODEL_READY),
