@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -15,6 +15,9 @@ from batcher.errors import BatcherError, DeadlineExceeded, MethodNotAllowed, Mod
 
 CLIENT_LEFT = 499
 """Status of a request whose client left before the answer; seen in log and metrics only."""
+
+FailureReply = Callable[[BaseException, Headers, bool], Reply]
+"""Makes the reply of an error: of the error, the request's headers, and whether a model's own errors are told."""
 
 _log = Logger()
 
@@ -43,6 +46,11 @@ def oip_failure_reply(error: BaseException, headers: Headers, expose_model_error
     status, _, text, extra = _told(error, expose_model_errors)
     status = Unavailable.http_status if isinstance(error, DeadlineExceeded) else status
     return Reply(status, b"application/json", to_json({"error": text}), extra)
+
+
+def failure_reply_on(path: str) -> FailureReply:
+    """Return what makes the reply for an error on `path` where no route was found, or none was looked for."""
+    return oip_failure_reply if f"{path}/".startswith("/v2/") else failure_reply
 
 
 def _told(error: BaseException, expose_model_errors: bool) -> tuple[int, str, str, tuple[tuple[bytes, bytes], ...]]:

@@ -12,8 +12,8 @@ from mypy_extensions import mypyc_attr
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
-from batcher.endpoints.call import Call, Endpoint, Headers, Reply
-from batcher.endpoints.failures import CLIENT_LEFT, failure_reply
+from batcher.endpoints.call import Call, Endpoint, Reply
+from batcher.endpoints.failures import CLIENT_LEFT, FailureReply, failure_reply
 from batcher.endpoints.journal import Journal
 
 Sent = TypeVar("Sent")
@@ -39,7 +39,7 @@ class Route:
     summary: str
     fast: bool = False
     described: Mapping[str, Any] | None = None
-    failure: Callable[[BaseException, Headers, bool], Reply] = failure_reply
+    failure: FailureReply = failure_reply
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

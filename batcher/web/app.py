@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from batcher.codecs.content_coding import body_decoder
 from batcher.endpoints.call import Call, CallHead, Reply
-from batcher.endpoints.failures import failure_reply
+from batcher.endpoints.failures import failure_reply_on
 from batcher.endpoints.routing import Route, Router, with_request_id
 from batcher.errors import BatcherError, MalformedHttp, UnknownRoute
 from batcher.errors import MethodNotAllowed as MethodUnknown
@@ -32,7 +32,8 @@ def klein_app(router: Router, max_body: int) -> Klein:
         head = _call_head(request, {})
         began = router.journal.seconds()
         router.journal.answered("", "", error.http_status, began, Call(head, b"", began, _peer(request)))
-        return _write(with_request_id(failure_reply(error, head.headers), head.request_id), request)
+        reply = failure_reply_on(head.path)(error, head.headers, False)
+        return _write(with_request_id(reply, head.request_id), request)
 
     app.handle_errors(HTTPException)(unrouted)
     return app

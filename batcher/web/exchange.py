@@ -10,7 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.endpoints.call import Call, CallHead, Headers, Reply
-from batcher.endpoints.failures import failure_reply
+from batcher.endpoints.failures import failure_reply_on
 from batcher.endpoints.routing import Route, with_request_id
 from batcher.errors import BatcherError, Draining
 from batcher.web.klein_channel import KleinChannel
@@ -63,11 +63,11 @@ class Exchange(Call):
         """Have the request answered: by its endpoint, by Klein, or with the error that it deserves."""
         request = self.request
         if type(request) is Refusal:
-            self._answer_error(front, request.error, request.headers)
+            self._answer_error(front, request.error, request.headers, request.target)
             return
         if request.late:
             error = Draining("the server is being stopped and takes no more requests", retry_after=5)
-            self._answer_error(front, error, request.headers)
+            self._answer_error(front, error, request.headers, request.head.target)
             return
         found = request.head.found or self._find(front, request.head)
         if type(found) is Found:
@@ -87,9 +87,10 @@ class Exchange(Call):
             head.found = Found(route, CallHead(head.method, head.path, arguments, head.query, head.headers))
         return head.found
 
-    def _answer_error(self, front: Front, error: BatcherError, headers: Headers) -> None:
+    def _answer_error(self, front: Front, error: BatcherError, headers: Headers, target: bytes) -> None:
         front.router.journal.answered("", "", error.http_status, self.began)
-        reply = with_request_id(failure_reply(error, headers), headers.get(b"x-request-id"))
+        path = target.partition(b"?")[0].decode("latin-1")
+        reply = with_request_id(failure_reply_on(path)(error, headers, False), headers.get(b"x-request-id"))
         if type(self.request) is Request and self.request.head.method == "HEAD":
             reply = Reply(reply.status, reply.content_type, b"", reply.headers)
         self.reply(reply)

@@ -70,11 +70,12 @@ class Continue(NamedTuple):
 
 @final
 class Refusal(NamedTuple):
-    """The rest of the connection cannot be read; answer `error` and close. `headers` are those that came."""
+    """The rest of the connection cannot be read; answer `error` and close. `headers` and `target` are what came of them."""
 
     error: BatcherError
     headers: dict[bytes, bytes]
     began: float
+    target: bytes = b""
 
 
 Event = Request | Continue | Refusal

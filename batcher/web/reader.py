@@ -292,4 +292,4 @@ class RequestReader:
             began = self.began if self.phase is not _IDLE else self._seconds()
             self.phase = _CLOSED
             self._body = b""
-            self._events.append(Refusal(error, self._headers, began))
+            self._events.append(Refusal(error, self._headers, began, self._target))

@@ -200,6 +200,20 @@ def test_what_is_not_served_says_so(both: Both, method: str, target: str) -> Non
     assert "GET /v2" in error(both(MemoryServer(), ask(target, method=method)), 501)
 
 
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (ask("/v2/nothing"), 404),
+        (ask("/v2/models/m/infer"), 405),
+        (ask(INFER, b"x", ("Content-Encoding", "zstd")), 415),
+        (ask(INFER, b"x", ("Content-Encoding", "gzip"), ("Accept", "application/msgpack")), 400),
+        (ask(INFER, bytes(3000)), 413),
+    ],
+)
+def test_an_error_ahead_of_the_route_looks_like_one_of_it(both: Both, request_bytes: bytes, status: int) -> None:
+    assert error(both(MemoryServer(max_body_bytes=2000), request_bytes), status)
+
+
 class TestRepository:
     def test_it_lists_every_version_with_its_state(self, both: Both) -> None:
         server = MemoryServer(RecordingModel())
