@@ -42,7 +42,7 @@ def failure_reply(
 
 
 def oip_failure_reply(error: BaseException, headers: Headers, expose_model_errors: bool = False) -> Reply:
-    """Return the same as the Open Inference Protocol has it: JSON of one member; a deadline that passed is a 503."""
+    """Return the same as the Open Inference Protocol and TensorFlow Serving have it: JSON of one member; 503 for a deadline."""
     status, _, text, extra = _told(error, expose_model_errors)
     status = Unavailable.http_status if isinstance(error, DeadlineExceeded) else status
     return Reply(status, b"application/json", to_json({"error": text}), extra)
@@ -50,7 +50,7 @@ def oip_failure_reply(error: BaseException, headers: Headers, expose_model_error
 
 def failure_reply_on(path: str) -> FailureReply:
     """Return what makes the reply for an error on `path` where no route was found, or none was looked for."""
-    return oip_failure_reply if f"{path}/".startswith("/v2/") else failure_reply
+    return oip_failure_reply if f"{path}/".startswith(("/v1/", "/v2/")) else failure_reply
 
 
 def _told(error: BaseException, expose_model_errors: bool) -> tuple[int, str, str, tuple[tuple[bytes, bytes], ...]]:

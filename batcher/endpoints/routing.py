@@ -25,7 +25,7 @@ class Route:
 
     Attributes:
         method: the method it answers.
-        pattern: its path; `{name}` stands for one segment.
+        pattern: its path; `{name}` stands for one segment, or the part of one before what follows.
         endpoint: what it does.
         summary: one sentence for the documentation.
         fast: whether the fast connection calls the endpoint itself; the others are Klein's.
@@ -72,9 +72,9 @@ class Router:
         segments = path.split("/")
         for route, pattern in self._fast:
             if len(pattern) == len(segments) and route.method == method:
-                pairs = list(zip(pattern, segments, strict=True))
-                if all(want == have or (want.startswith("{") and _is_segment(have)) for want, have in pairs):
-                    return route, {want[1:-1]: unquote(have) for want, have in pairs if want.startswith("{")}
+                captured = _captured(pattern, segments)
+                if captured is not None:
+                    return route, captured
         return None
 
     def _failed(self, failure: Failure, route: Route, call: Call, send: Callable[[Reply], Sent]) -> Sent | Failure:
@@ -96,6 +96,21 @@ class Router:
 
     def _failure_reply(self, error: BaseException, route: Route, call: Call) -> Reply:
         return route.failure(error, call.head.headers, self._expose_model_errors)
+
+
+def _captured(pattern: list[str], segments: list[str]) -> dict[str, str] | None:
+    """Return what `pattern` captures of as many `segments`; None if they are of another path."""
+    captured = {}
+    for want, have in zip(pattern, segments, strict=True):
+        if want.startswith("{"):
+            name, _, ending = want[1:].partition("}")
+            value = have.removesuffix(ending)
+            if not _is_segment(value) or f"{value}{ending}" != have:
+                return None
+            captured[name] = unquote(value)
+        elif want != have:
+            return None
+    return captured
 
 
 def _is_segment(text: str) -> bool:

@@ -8,6 +8,7 @@ from batcher.endpoints.oip.table import oip_routes
 from batcher.endpoints.pages import Pages
 from batcher.endpoints.predict import Predict
 from batcher.endpoints.routing import Route
+from batcher.endpoints.tf_serving import tf_serving_routes
 from batcher.server import ModelServer
 
 
@@ -26,6 +27,6 @@ def routes(server: ModelServer, settings: ServerSettings) -> tuple[Route, ...]:
         Route("GET", "/docs", pages.docs, "The routes and formats, for people."),
         Route("GET", "/openapi.json", pages.openapi, "The routes and formats, for programs."),
     )
-    table += oip_routes(server)
+    table += oip_routes(server) + tf_serving_routes(server)
     pages.describe(table)
     return table

@@ -1,0 +1,87 @@
+"""TensorFlow Serving's JSON: `instances` a row each and `predictions` back, or `inputs` by column and `outputs` back.
+
+A model of one tensor has bare values in place of objects of names. Byte strings that are no text are `{"b64": "…"}`, both ways.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from binascii import Error
+from typing import Any
+
+from batcher.codecs.content import Buffer
+from batcher.codecs.json_lists import from_json, to_json
+from batcher.codecs.nested_lists import MAX_DEPTH
+from batcher.codecs.predictions import numbers
+from batcher.codecs.rows import inputs_from_document
+from batcher.errors import InvalidInput
+from batcher.request import InferenceResponse
+from batcher.spec import Array, ModelSpec, TensorSpec
+
+SIGNATURE = "serving_default"
+"""The one signature that a model has."""
+
+
+def decode(body: Buffer, spec: ModelSpec) -> tuple[dict[str, Array], bool]:
+    """Return the inputs in `body`, and whether they came by row.
+
+    Raises:
+        DecodingError: it is not JSON.
+        InvalidInput: it is laid out in another way, names another signature, or a value does not fit its input.
+    """
+    document = from_json(body)
+    if isinstance(document, dict):
+        signature = document.get("signature_name", SIGNATURE)
+        if signature not in (SIGNATURE, ""):
+            raise InvalidInput(f"signature_name: expected {SIGNATURE!r}, the only one; got {signature!r:.60}")
+        texts = any(tensor.datatype.name == "BYTES" for tensor in spec.inputs)
+        document = {key: _without_base64(value, 0) if texts else value for key, value in document.items()}
+        column = document.get("inputs")
+        if len(spec.inputs) == 1 and "inputs" in document and not isinstance(column, dict):
+            document["inputs"] = {spec.inputs[0].name: column}
+    return inputs_from_document(document, spec), "instances" in document
+
+
+def encode(response: InferenceResponse, spec: ModelSpec, by_row: bool) -> bytes:
+    """Return the answer, laid out as the request was."""
+    columns = {tensor.name: _listed(response.outputs[tensor.name], tensor) for tensor in spec.outputs}
+    only = columns[spec.outputs[0].name] if len(columns) == 1 else None
+    if not by_row:
+        return to_json({"outputs": columns if only is None else only})
+    if only is not None:
+        return to_json({"predictions": only})
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return to_json({"predictions": rows})
+
+
+def _listed(array: Array, tensor: TensorSpec) -> Any:
+    values = numbers(array, tensor.datatype.name).tolist()
+    return _with_base64(values) if tensor.datatype.name == "BYTES" else values
+
+
+def _with_base64(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_base64(inner) for inner in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return {"b64": b64encode(value).decode()}
+    return str(value)
+
+
+def _without_base64(value: Any, depth: int) -> Any:
+    """Return `value` with bytes where it has objects of one member `b64`."""
+    if depth > MAX_DEPTH:
+        return value  # refused later, as too deep
+    if isinstance(value, list):
+        return [_without_base64(inner, depth + 1) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    text = value.get("b64")
+    if len(value) != 1 or not isinstance(text, str):
+        return {name: _without_base64(inner, depth + 1) for name, inner in value.items()}
+    try:
+        return b64decode(text, validate=True)
+    except (Error, ValueError) as err:
+        raise InvalidInput(f"b64: expected base64; got {text!r:.60}") from err
