@@ -20,22 +20,26 @@ from batcher.codecs.content import Buffer
 from batcher.codecs.json_lists import from_json
 from batcher.codecs.nested_lists import array_from_lists
 from batcher.codecs.oip_bytes import from_elements
-from batcher.errors import DecodingError, InvalidInput, NotServed
+from batcher.codecs.oip_members import described, flag_of, is_whole, list_of, object_of, parameters_of, priority_of, timeout_of
+from batcher.errors import DecodingError, InvalidInput
 from batcher.spec import Array, ModelSpec, TensorSpec, shape_text
 
-MAX_TIMEOUT_US = 86_400_000_000
-"""A day; a longer timeout is taken for a mistake."""
+MAX_AXIS = (1 << 31) - 1
+MAX_BYTES = (1 << 63) - 1
+"""Largest axis, and most bytes over all axes that are not 0: what numpy can count."""
 
-_UNSET = (0, "", None, False)
+MAX_CLASSES = 1000
+"""Most classes in place of an output's row."""
 
 
 class BinaryInput(NamedTuple):
-    """An input whose bytes stand behind the JSON, from `start` to before `stop`."""
+    """An input whose bytes stand behind the JSON, from `start` to before `stop`; `raw`: they are one BYTES element."""
 
     tensor: TensorSpec
     shape: tuple[int, ...]
     start: int
     stop: int
+    raw: bool = False
 
 
 class WantedOutput(NamedTuple):
@@ -71,6 +75,11 @@ class InferHead(NamedTuple):
     binaries: tuple[BinaryInput, ...]
     outputs: tuple[WantedOutput, ...]
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether writing the answer takes Python a while for each element: classes, or BYTES."""
+        return any(wanted.classes > 0 or wanted.tensor.datatype.name == "BYTES" for wanted in self.outputs)
+
     def inputs(self, data: Buffer) -> dict[str, Array]:
         """Return all inputs, those in `data`, the bytes behind the JSON, as views of it.
 
@@ -81,8 +90,8 @@ class InferHead(NamedTuple):
         if len(data) != expected:
             raise DecodingError(f"body: expected {expected} bytes of tensors behind the JSON; got {len(data)}")
         inputs = dict(self.arrays)
-        for tensor, shape, start, stop in self.binaries:
-            inputs[tensor.name] = array_from_bytes(tensor, shape, data[start:stop])
+        for tensor, shape, start, stop, raw in self.binaries:
+            inputs[tensor.name] = _one_element(shape, data) if raw else array_from_bytes(tensor, shape, data[start:stop])
         return inputs
 
 
@@ -113,15 +122,15 @@ def read_head(text: Buffer, spec: ModelSpec) -> InferHead:
         InvalidInput: a member is missing or has another type, name, dtype or shape than it should.
         NotServed: it asks for shared memory or a sequence.
     """
-    document = _object(from_json(text), "body")
+    document = object_of(from_json(text), "body")
     name = document.get("id")
     if name is not None and not isinstance(name, str):
-        raise InvalidInput(f"id: expected a string; got {_what(name)}")
-    parameters = _parameters(document, "the request")
+        raise InvalidInput(f"id: expected a string; got {described(name)}")
+    parameters = parameters_of(document, "the request")
     arrays: dict[str, Array] = {}
     binaries: list[BinaryInput] = []
     seen: set[str] = set()
-    for entry in _list(document, "inputs"):
+    for entry in list_of(document, "inputs"):
         tensor = _tensor(entry, spec.inputs, "input", seen)
         _read_input(entry, tensor, arrays, binaries)
     if len(seen) < len(spec.inputs):
@@ -131,16 +140,18 @@ def read_head(text: Buffer, spec: ModelSpec) -> InferHead:
         )
     return InferHead(
         name or "",
-        _priority(parameters),
-        _timeout(parameters),
+        priority_of(parameters),
+        timeout_of(parameters),
         arrays,
         tuple(binaries),
-        _outputs(document, spec, _flag(parameters, "binary_data_output", "the request")),
+        _outputs(document, spec, flag_of(parameters, "binary_data_output", "the request")),
     )
 
 
 def raw_head(spec: ModelSpec, length: int) -> InferHead:
     """Return what a request without JSON says: its whole body, of `length` bytes, is one row of the model's only input.
+
+    A row of BYTES is one element, without its length.
 
     Raises:
         InvalidInput: the model has several inputs, or the row's shape does not follow from its length.
@@ -156,7 +167,7 @@ def raw_head(spec: ModelSpec, length: int) -> InferHead:
     if not text and tensor.free_axes and (not unit or length % unit):
         raise InvalidInput(f"input {tensor.name!r}: expected {tensor.describe()}, a multiple of {unit} bytes; got {length}")
     shape = tuple((1 if text else length // unit) if size < 0 else size for size in tensor.shape)
-    return InferHead("", 0, None, {}, (BinaryInput(tensor, (1, *shape), 0, length),), wanted(spec, binary=True))
+    return InferHead("", 0, None, {}, (BinaryInput(tensor, (1, *shape), 0, length, text),), wanted(spec, binary=True))
 
 
 def wanted(spec: ModelSpec, binary: bool) -> tuple[WantedOutput, ...]:
@@ -164,13 +175,19 @@ def wanted(spec: ModelSpec, binary: bool) -> tuple[WantedOutput, ...]:
     return tuple(WantedOutput(tensor, binary) for tensor in spec.outputs)
 
 
+def _one_element(shape: tuple[int, ...], data: Buffer) -> Array:
+    array = np.empty(shape, object)
+    array.flat[0] = bytes(data)
+    return array
+
+
 def _read_input(entry: dict[str, Any], tensor: TensorSpec, arrays: dict[str, Array], binaries: list[BinaryInput]) -> None:
     where = f"input {tensor.name!r}"
     kind = entry.get("datatype")
     if kind != tensor.datatype.name:
-        raise InvalidInput(f"{where}: expected datatype {tensor.datatype.name}; got {_what(kind)}")
+        raise InvalidInput(f"{where}: expected datatype {tensor.datatype.name}; got {described(kind)}")
     shape = _shape(entry, tensor, where)
-    parameters = _parameters(entry, where)
+    parameters = parameters_of(entry, where)
     size = parameters.get("binary_data_size")
     if size is None:
         if "data" not in entry:
@@ -179,15 +196,16 @@ def _read_input(entry: dict[str, Any], tensor: TensorSpec, arrays: dict[str, Arr
         return
     if "data" in entry:
         raise InvalidInput(f"{where}: expected data or binary_data_size; got both")
-    if not _is_whole(size):
-        raise InvalidInput(f"{where}: binary_data_size: expected a number of bytes; got {_what(size)}")
+    if not is_whole(size):
+        raise InvalidInput(f"{where}: binary_data_size: expected a number of bytes; got {described(size)}")
     start = binaries[-1].stop if binaries else 0
     binaries.append(BinaryInput(tensor, shape, start, start + size))
 
 
 def _json_array(data: Any, tensor: TensorSpec, shape: tuple[int, ...]) -> Array:
     array = array_from_lists(data, tensor)
-    if array.size != prod(shape) or (array.ndim > 1 and array.shape != shape):
+    fits = array.ndim == 1 or array.shape == (shape if array.size else shape[: array.ndim])  # lists end at an axis of 0
+    if array.size != prod(shape) or not fits:
         got = f"{array.size} values" if array.ndim == 1 else f"values of shape {shape_text(array.shape)}"
         raise InvalidInput(f"input {tensor.name!r}: expected {prod(shape)} values for shape {shape_text(shape)}; got {got}")
     return array.reshape(shape)
@@ -195,15 +213,17 @@ def _json_array(data: Any, tensor: TensorSpec, shape: tuple[int, ...]) -> Array:
 
 def _shape(entry: dict[str, Any], tensor: TensorSpec, where: str) -> tuple[int, ...]:
     found = entry.get("shape")
-    if not isinstance(found, list) or not all(map(_is_whole, found)):
+    if not isinstance(found, list) or not all(map(is_whole, found)):
         raise InvalidInput(
-            f"{where}: expected a shape of whole numbers such as {shape_text(tensor.batch_shape)}; got {_what(found)}"
+            f"{where}: expected a shape of whole numbers such as {shape_text(tensor.batch_shape)}; got {described(found)}"
         )
     fits = len(found) == len(tensor.batch_shape) and all(
         want in (-1, have) for want, have in zip(tensor.batch_shape, found, strict=True)
     )
     if not fits:
-        raise InvalidInput(f"{where}: expected shape {shape_text(tensor.batch_shape)}; got {_what(found)}")
+        raise InvalidInput(f"{where}: expected shape {shape_text(tensor.batch_shape)}; got {described(found)}")
+    if max(found, default=0) > MAX_AXIS or prod(max(size, 1) for size in found) * tensor.datatype.numpy.itemsize > MAX_BYTES:
+        raise InvalidInput(f"{where}: expected a shape of a tensor that fits into memory; got {described(found)}")
     return tuple(found)
 
 
@@ -213,86 +233,26 @@ def _outputs(document: dict[str, Any], spec: ModelSpec, binary: bool | None) -> 
         return wanted(spec, bool(binary))
     found: dict[str, WantedOutput] = {}
     seen: set[str] = set()
-    for entry in _list(document, "outputs"):
+    for entry in list_of(document, "outputs"):
         tensor = _tensor(entry, spec.outputs, "output", seen)
         where = f"output {tensor.name!r}"
-        parameters = _parameters(entry, where)
-        own = _flag(parameters, "binary_data", where)
+        parameters = parameters_of(entry, where)
+        own = flag_of(parameters, "binary_data", where)
         classes = parameters.get("classification", 0)
-        if not _is_whole(classes) or (classes and tensor.datatype.name in ("BYTES", "BOOL")):
-            raise InvalidInput(
-                f"{where}: classification: expected how many classes of an output of numbers; got {_what(classes)}"
-            )
+        if not is_whole(classes) or classes > MAX_CLASSES or (classes and tensor.datatype.name in ("BYTES", "BOOL")):
+            expected = f"how many classes, at most {MAX_CLASSES}, of an output of numbers"
+            raise InvalidInput(f"{where}: classification: expected {expected}; got {described(classes)}")
         found[tensor.name] = WantedOutput(tensor, bool(binary if own is None else own), classes)
     return tuple(found[tensor.name] for tensor in spec.outputs if tensor.name in found)
 
 
 def _tensor(entry: Any, tensors: tuple[TensorSpec, ...], kind: str, seen: set[str]) -> TensorSpec:
     """Return the tensor that an entry of `inputs` or `outputs` names, each once."""
-    name = _object(entry, f"{kind}s").get("name")
+    name = object_of(entry, f"{kind}s").get("name")
     for tensor in tensors:
         if tensor.name == name:
             if name in seen:
                 raise InvalidInput(f"{kind} {name!r}: expected once; got it twice")
             seen.add(name)
             return tensor
-    raise InvalidInput(f"{kind}: expected one of {', '.join(repr(tensor.name) for tensor in tensors)}; got {_what(name)}")
-
-
-def _parameters(holder: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the parameters of a request, an input or an output; refuse what is not served rather than ignore it."""
-    parameters = holder.get("parameters")
-    if parameters is None:
-        return {}
-    for key, value in _object(parameters, f"{where}: parameters").items():
-        if value is None or isinstance(value, dict | list):
-            raise InvalidInput(f"{where}: parameter {key!r}: expected a string, a number or a boolean; got {_what(value)}")
-        if key.startswith("shared_memory_"):
-            raise NotServed(f"{where}: shared memory is not served: send the tensors in the body")
-        if key.startswith("sequence_") and value not in _UNSET:
-            raise NotServed(f"{where}: sequences are not served: every request is its own")
-        if key == "headers" or key.startswith("triton_"):
-            raise InvalidInput(f"{where}: expected another name for the parameter {key!r}, which is reserved")
-    return dict(parameters)
-
-
-def _priority(parameters: dict[str, Any]) -> int:
-    value = parameters.get("priority", 0)
-    if not _is_whole(value):
-        raise InvalidInput(f"priority: expected 1 (the highest) and up, or 0 for the default; got {_what(value)}")
-    return int(value)
-
-
-def _timeout(parameters: dict[str, Any]) -> float | None:
-    value = parameters.get("timeout", 0)
-    if not _is_whole(value) or value > MAX_TIMEOUT_US:
-        raise InvalidInput(f"timeout: expected microseconds up to {MAX_TIMEOUT_US}, or 0 for the default; got {_what(value)}")
-    return value / 1e6 if value else None
-
-
-def _flag(parameters: dict[str, Any], key: str, where: str) -> bool | None:
-    value = parameters.get(key)
-    if value is not None and not isinstance(value, bool):
-        raise InvalidInput(f"{where}: {key}: expected true or false; got {_what(value)}")
-    return value
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{where}: expected an object; got {_what(value)}")
-    return value
-
-
-def _list(document: dict[str, Any], key: str) -> list[Any]:
-    value = document.get(key)
-    if not isinstance(value, list) or not value:
-        raise InvalidInput(f"{key}: expected a list of tensors; got {'none' if key not in document else _what(value)}")
-    return value
-
-
-def _is_whole(value: object) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _what(value: object) -> str:
-    return f"{value!r:.60}"
+    raise InvalidInput(f"{kind}: expected one of {', '.join(repr(tensor.name) for tensor in tensors)}; got {described(name)}")

@@ -20,6 +20,7 @@ from tests.support.codec_inputs import REFUSALS, arrays, batches, damaged, one_i
 from tests.support.models import model_spec, tensor
 
 ALL = list(DATATYPES)
+HUGE = 2**31 - 1
 SPEC = model_spec(
     inputs=(tensor("x"), tensor("n", "INT64", ())),
     outputs=(tensor("y"), tensor("z", "BYTES", ())),
@@ -144,7 +145,8 @@ def test_all_outputs_are_wanted_where_none_is_named(outputs: list[Any] | None) -
         (with_input(shape=[-1, 4]), "shape"),
         (with_input(shape=[1.0, 4]), "shape"),
         (with_input(shape=[True, 4]), "shape"),
-        (with_input(shape=[10**18, 4]), "4" + "0" * 18),
+        (with_input(shape=[10**18, 4]), "fits into memory"),
+        (with_input(shape=[10**9, 4]), "4000000000 values"),
         (with_input(shape=[2, 4]), "8 values.*4 values"),
         (with_input(data=None), "data"),
         (with_input(data=7), "nested lists"),
@@ -167,6 +169,7 @@ def test_all_outputs_are_wanted_where_none_is_named(outputs: list[Any] | None) -
         (document(outputs=[{"name": "y"}, {"name": "y"}]), "twice"),
         (document(outputs=[{"name": "y", "parameters": {"binary_data": 1}}]), "binary_data"),
         (document(outputs=[{"name": "y", "parameters": {"classification": -1}}]), "classification"),
+        (document(outputs=[{"name": "y", "parameters": {"classification": 1001}}]), "at most 1000"),
         (document(outputs=[{"name": "z", "parameters": {"classification": 1}}]), "classification"),
         (document(outputs="y"), "outputs"),
     ],
@@ -244,6 +247,10 @@ class TestRawBodies:
         assert head.inputs(data)["x"].tolist() == [[0, 1]]
         assert [wanted.binary for wanted in head.outputs] == [True]
 
+    @pytest.mark.parametrize("shape", [(), (1,), (-1,)])
+    def test_a_text_is_the_whole_body(self, shape: tuple[int, ...]) -> None:
+        assert raw_head(one_input("BYTES", shape), 5).inputs(b"hello")["x"].ravel().tolist() == [b"hello"]
+
     def test_a_free_axis_follows_from_the_length(self) -> None:
         assert raw_head(one_input("INT16", (2, -1)), 12).inputs(bytes(12))["x"].shape == (1, 2, 3)
 
@@ -257,10 +264,37 @@ class TestRawBodies:
             raw_head(one_input("FP32", (2, -1)), 12)
 
 
+@pytest.mark.parametrize("dtype", ["FP32", "FP64", "BYTES", "BOOL"])
+@pytest.mark.parametrize(
+    "shape", [[1, 2**62, 0], [2**62, 2**62, 0], [1, 0, 2**63 - 1], [1, 2**31 - 1, 0], [2**31 - 1, 2**31 - 1, 0]]
+)
+def test_a_huge_axis_beside_one_of_0_is_read_or_refused(dtype: str, shape: list[int]) -> None:
+    spec = one_input(dtype, (-1, -1))
+    for content in ({"data": []}, {"parameters": {"binary_data_size": 0}}):
+        entry = {"name": "x", "datatype": dtype, "shape": shape, **content}
+        with suppress(InvalidInput):
+            assert read_head(json.dumps({"inputs": [entry]}).encode(), spec).inputs(b"")["x"].size == 0
+
+
+@pytest.mark.parametrize("data", [[], [[], []]])
+def test_lists_end_at_an_axis_of_0(data: list[Any]) -> None:
+    entry = {"name": "x", "datatype": "FP32", "shape": [2, 0, 3], "data": data}
+    assert read_head(json.dumps({"inputs": [entry]}).encode(), one_input("FP32", (-1, 3))).inputs(b"")["x"].shape == (2, 0, 3)
+
+
 class TestClasses:
     def test_the_best_come_first_with_value_index_and_label(self) -> None:
-        best = best_classes(np.array([[0.25, 0.5, 0.125], [1.0, 0.0, 2.0]], "<f4"), 2, ("a", "b"))
-        assert best.tolist() == [[b"0.500000:1:b", b"0.250000:0:a"], [b"2.000000:2", b"1.000000:0:a"]]
+        best = best_classes(np.array([[0.25, 0.5, 0.125], [1.0, 0.0, 2.0]], "<f4"), 2, ("a", "b", "c"))
+        assert best.tolist() == [[b"0.500000:1:b", b"0.250000:0:a"], [b"2.000000:2:c", b"1.000000:0:a"]]
+
+    def test_whole_numbers_are_compared_exactly(self) -> None:
+        scores = np.array([[2**64 - 2, 2**64 - 1, 2**64 - 1]], "<u8")
+        assert [text.split(b":")[1] for text in best_classes(scores, 3, ())[0]] == [b"1", b"2", b"0"]
+
+    def test_labels_are_those_of_the_last_axis(self) -> None:
+        assert best_classes(np.array([[[1.0, 2.0], [4.0, 3.0]]], "<f4"), 2, ("a", "b")).tolist() == [
+            [b"4.000000:2:a", b"3.000000:3:b"]
+        ]
 
     def test_there_are_no_more_than_the_output_has(self) -> None:
         assert best_classes(np.array([[3, 5]], "<i8"), 10, ()).tolist() == [[b"5:1", b"3:0"]]

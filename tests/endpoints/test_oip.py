@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from batcher.endpoints.oip.infer import SLOW_BYTES
 from batcher.errors import ModelLoadError
 from tests.support.http import MemoryServer, ask, over_connection
 from tests.support.http_answers import Answer
-from tests.support.models import RecordingModel, model_spec, rows
+from tests.support.models import RecordingModel, model_spec, rows, tensor
 
 Both = Callable[[MemoryServer, bytes], Answer]
 INFER = "/v2/models/m/infer"
@@ -212,6 +213,18 @@ def test_what_is_not_served_says_so(both: Both, method: str, target: str) -> Non
 )
 def test_an_error_ahead_of_the_route_looks_like_one_of_it(both: Both, request_bytes: bytes, status: int) -> None:
     assert error(both(MemoryServer(max_body_bytes=2000), request_bytes), status)
+
+
+def test_many_texts_are_read_and_written_beside_the_loop(both: Both) -> None:
+    spec = model_spec(inputs=(tensor("x", "BYTES", ()),), outputs=(tensor("y", "BYTES", ()),))
+    count = SLOW_BYTES // 4
+    entry = {"name": "x", "shape": [count], "datatype": "BYTES", "parameters": {"binary_data_size": 4 * count}}
+    head = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
+    server = MemoryServer(RecordingModel(spec, lambda inputs: {"y": inputs["x"]}), defaults={"max_queue_rows": count})
+    answer = both(server, ask(INFER, head + bytes(4 * count), ("Inference-Header-Content-Length", str(len(head)))))
+    assert answer.body.endswith(bytes(4 * count))
+    wrong = both(server, ask(INFER, head + b"\xff" * 4 * count, ("Inference-Header-Content-Length", str(len(head)))))
+    assert "BYTES elements" in error(wrong, 400)
 
 
 class TestRepository:

@@ -84,10 +84,13 @@ CONFIG = _answered(
     ),
     **_UNKNOWN,
 )
+ALL_STATISTICS = _answered(_object(("model_stats",), model_stats=_list(_STATISTICS)))
 STATISTICS = _answered(_object(("model_stats",), model_stats=_list(_STATISTICS)), _404="No such model or version.")
 INDEX = _answered(
     _list(_object(("name", "version", "state"), name=_TEXT, version=_TEXT, state=_TEXT, reason=_TEXT)),
     _400="The body is no such object.",
+    _413="Body over the limit.",
+    _415="Content coding unknown.",
 )
 INDEX["requestBody"] = {"content": {"application/json": {"schema": _object((), ready={"type": "boolean"})}}}
 REFUSED: dict[str, Any] = {"responses": {"503": {"description": "Refused.", "content": _FAILURE}}}

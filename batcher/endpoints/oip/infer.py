@@ -6,8 +6,9 @@ Clients differ in `Content-Type` (none, JSON, octet-stream for the same body), s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -19,9 +20,15 @@ from batcher.errors import InvalidInput
 from batcher.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.server import ModelServer
 
-MOST_HEADS = 256
-LONGEST_HEAD = 4096
-"""Heads without JSON tensors that are kept by their bytes, for each kind of call; clients send the same one again and again."""
+Result = TypeVar("Result")
+
+MOST_HEADS = 16
+LONGEST_HEAD = 1024
+"""Heads without JSON tensors and without a name that are kept by their bytes, for each kind of call; clients send the same one
+again and again."""
+
+SLOW_BYTES = 1 << 18
+"""From this many bytes on, a body with BYTES elements, which are looked at one by one, is decoded on the CPU pool."""
 
 
 class InferPlan:
@@ -31,9 +38,10 @@ class InferPlan:
         generation: of the server, when this was worked out.
         served: the version of the model that answers.
         coding: the content coding of the answer, empty for none.
+        slow_inputs: whether some are BYTES.
     """
 
-    __slots__ = ("_heads", "_json_length", "coding", "generation", "served")
+    __slots__ = ("_heads", "_json_length", "coding", "generation", "served", "slow_inputs")
 
     def __init__(self, head: CallHead, server: ModelServer) -> None:
         """Work it out. Raises any ClientError or Unavailable that the head deserves."""
@@ -43,6 +51,7 @@ class InferPlan:
         length = head.headers.get(b"inference-header-content-length")
         self._json_length = None if length is None else _length(length)
         self._heads: dict[bytes, InferHead] = {}
+        self.slow_inputs = any(tensor.datatype.name == "BYTES" for tensor in self.served.spec.inputs)
 
     def read(self, body: Body) -> tuple[InferHead, Body]:
         """Return what the JSON in `body` says, and the bytes behind it. Raises ClientError."""
@@ -59,7 +68,7 @@ class InferPlan:
         found = self._heads.get(text)
         if found is None:
             found = read_head(text, self.served.spec)
-            if length <= LONGEST_HEAD and not found.arrays:
+            if length <= LONGEST_HEAD and not found.arrays and not found.id:
                 if len(self._heads) >= MOST_HEADS:
                     self._heads.clear()
                 self._heads[text] = found
@@ -84,10 +93,12 @@ class InferAnswer:
         headers = ((b"Inference-Header-Content-Length", b"%d" % json_length),)
         return Reply(200, b"application/octet-stream", body, headers, response.model)
 
-    def compressed(self, response: InferenceResponse) -> Reply:
-        """Return the same, in the content coding that the client asked for. Any thread."""
+    def coded_reply(self, response: InferenceResponse) -> Reply:
+        """Return the same, in the content coding that the client asked for, if any. Any thread."""
         plain = self.reply(response)
         coding = self._plan.coding
+        if not coding:
+            return plain
         headers = (*plain.headers, (b"Content-Encoding", coding.encode()))
         return Reply(200, plain.content_type, compress(bytes(plain.body), coding), headers, plain.model)
 
@@ -108,21 +119,30 @@ class Infer:
         head, data = plan.read(call.body)
         answer = call.plan = InferAnswer(plan, head)
         parameters = self._parameters(plan, head)
-        deferred = server.infer_on(plan.served, head.inputs(data), parameters)
-        if not plan.coding:
-            return deferred
-        assert parameters.deadline is not None, "whoever waits for the pool has one"
-        return deferred.addCallback(self._compressed, answer, parameters.deadline)
+        if plan.slow_inputs and len(data) >= SLOW_BYTES:
+            decoded = self._on_pool(parameters, plan, len(data), partial(head.inputs, data))
+            deferred = decoded.addCallback(lambda inputs: server.infer_on(plan.served, inputs, parameters))
+        else:
+            deferred = server.infer_on(plan.served, head.inputs(data), parameters)
+        if plan.coding or head.is_slow:
+            deferred.addCallback(self._encoded, answer, plan, parameters)
+        return deferred
+
+    def _on_pool(self, parameters: Parameters, plan: InferPlan, size: int, function: Callable[[], Result]) -> Deferred[Result]:
+        deadline = parameters.deadline if parameters.deadline is not None else self._server.deadline(plan.served)
+        return self._server.run_on_pool(size, deadline, function)
 
     def _parameters(self, plan: InferPlan, head: InferHead) -> Parameters:
-        if head.timeout is None and not head.priority and not plan.coding:
+        if head.timeout is None and not head.priority and not plan.coding and not head.is_slow:
             return NO_PARAMETERS
         level = head.priority if head.priority <= plan.served.max_level else 0  # as other servers of the protocol have it
         return Parameters(self._server.deadline(plan.served, head.timeout), level, head.id)
 
-    def _compressed(self, response: InferenceResponse, answer: InferAnswer, deadline: float) -> Deferred[Reply]:
+    def _encoded(
+        self, response: InferenceResponse, answer: InferAnswer, plan: InferPlan, parameters: Parameters
+    ) -> Deferred[Reply]:
         size = sum(array.nbytes for array in response.outputs.values())
-        return self._server.run_on_pool(size, deadline, partial(answer.compressed, response))
+        return self._on_pool(parameters, plan, size, partial(answer.coded_reply, response))
 
 
 def _length(value: bytes) -> int:

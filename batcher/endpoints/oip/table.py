@@ -30,7 +30,7 @@ def oip_routes(server: ModelServer) -> tuple[Route, ...]:
         ("GET", "/v2/health/live", meta.live, "Whether the process is up.", described.LIVE),
         ("GET", "/v2/health/ready", meta.ready, "Whether every model is loaded and warmed up.", described.READY),
         ("GET", "/v2", meta.server, "Name, version and extensions of the server.", described.SERVER),
-        ("GET", "/v2/models/stats", stats.all_models, "Cumulative numbers of every model.", described.STATISTICS),
+        ("GET", "/v2/models/stats", stats.all_models, "Cumulative numbers of every model.", described.ALL_STATISTICS),
     ]
     repository = Repository(server)
     rows.append(("POST", "/v2/repository/index", repository.index, "The models and their states.", described.INDEX))
