@@ -23,6 +23,7 @@ from batcher.errors import BatcherError, DeadlineExceeded, Draining, QueueFull, 
 from batcher.pending import Pending, batch_error, nbytes_of, owner
 from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduling.batch import Batch
+from batcher.scheduling.options import DEFAULTS, SchedulerOptions
 from batcher.scheduling.policy import Cost, Policy, Take, WaitUntil, WorkerState, no_cost
 from batcher.scheduling.queue import BatchQueue, Part
 from batcher.spec import Array
@@ -56,10 +57,7 @@ class BatchScheduler:
         clock: IReactorTime,
         metrics: ModelMetrics,
         *,
-        version: str = "1",
-        places: int = 2,
-        timeout: float = 30.0,
-        default_level: int = 1,
+        options: SchedulerOptions = DEFAULTS,
         group_key: GroupKey | None = None,
         cost: Cost = no_cost,
         call_soon: CallSoon | None = None,
@@ -72,10 +70,7 @@ class BatchScheduler:
             worker: runs batches; its owner starts it with `deliver`.
             clock: the only time there is.
             metrics: counted into.
-            version: named in answers.
-            places: batches the worker may hold.
-            timeout: seconds until a request is worthless that names no time of its own.
-            default_level: priority of a request that names none.
+            options: version, places, timeout and default level.
             group_key: what requests must share to share a batch; without, all may.
             cost: estimates the seconds of a batch.
             call_soon: calls a function in the next turn of the event loop; without, the timer does.
@@ -85,10 +80,7 @@ class BatchScheduler:
         self._worker = worker
         self._seconds = clock.seconds
         self._metrics = metrics
-        self._version = version
-        self._places = places
-        self._timeout = timeout
-        self._default_level = default_level
+        self._version, self._places, self._timeout, self._default_level = options
         self.group_key = group_key
         self._cost = cost
         self._running: list[Batch] = []

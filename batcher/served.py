@@ -12,6 +12,7 @@ from batcher.config.settings import ModelSettings
 from batcher.counters import ModelMetrics
 from batcher.models.protocol import Model
 from batcher.scheduler import BatchScheduler, CallSoon
+from batcher.scheduling.options import SchedulerOptions
 from batcher.scheduling.policy import Delay, Eager, Policy
 from batcher.scheduling.queue import BatchQueue
 from batcher.spec import Array, ModelSpec
@@ -95,16 +96,14 @@ def build_scheduler(
     """Return the scheduler that `settings` ask for, in front of `worker`."""
     weights = settings.level_weights
     queue = BatchQueue(settings.max_queue_rows, settings.max_queue_bytes, lambda level: weights[level - 1])
+    options = SchedulerOptions(spec.version, settings.pipeline_depth, settings.timeout_ms / 1e3, settings.default_priority)
     return BatchScheduler(
         queue,
         _policy(settings),
         worker,
         clock,
         metrics,
-        version=spec.version,
-        places=settings.pipeline_depth,
-        timeout=settings.timeout_ms / 1e3,
-        default_level=settings.default_priority,
+        options=options,
         group_key=shape_key,
         call_soon=call_soon,
     )

@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from batcher.counters import ModelMetrics
 from batcher.request import InferenceResponse
 from batcher.scheduler import BatchScheduler
+from batcher.scheduling.options import SchedulerOptions
 from batcher.scheduling.policy import Eager, Policy
 from batcher.scheduling.queue import BatchQueue
 from tests.support.models import RecordingModel, checked, rows
@@ -40,7 +41,8 @@ class ClosedLoop:
         self.device = SimulatedDevice(model, self.clock, seconds, crossing)
         self.metrics = ModelMetrics("m", "1")
         queue = BatchQueue(100_000, 1 << 30)
-        self.scheduler = BatchScheduler(queue, policy, self.device, self.clock, self.metrics, places=places)
+        options = SchedulerOptions(places=places)
+        self.scheduler = BatchScheduler(queue, policy, self.device, self.clock, self.metrics, options=options)
         self.device.start(self.scheduler.deliver)
         self.answered: list[float] = []
         random = Random(seed)

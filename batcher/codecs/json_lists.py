@@ -65,9 +65,10 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
 
 def _listable(array: Array, tensor: TensorSpec) -> Any:
     if tensor.datatype.name == "BYTES":
-        return np.vectorize(_text, otypes=[object])(array).tolist() if array.size else array.tolist()
+        return np.vectorize(text_of, otypes=[object])(array).tolist() if array.size else array.tolist()
     return np.ascontiguousarray(numbers(array, tensor.datatype.name))
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return a BYTES element as text; bytes that are none are replaced."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -50,11 +50,15 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
 
 def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
     """Return the bytes of the one output."""
-    name = spec.outputs[0].name
+    return output_bytes(response, spec.outputs[0])
+
+
+def output_bytes(response: InferenceResponse, tensor: TensorSpec) -> Buffer:
+    """Return the bytes of the output `tensor`, of fixed item size, little-endian and row-major; a view where rows are large."""
     outputs = response.outputs
-    if isinstance(outputs, OutputRows) and spec.outputs[0].row_bytes <= _SMALL_ROW:
-        return outputs.tobytes(name)
-    array = outputs[name]
+    if isinstance(outputs, OutputRows) and tensor.row_bytes <= _SMALL_ROW:
+        return outputs.tobytes(tensor.name)
+    array = outputs[tensor.name]
     return array.data.cast("B") if array.flags.c_contiguous and array.size else array.tobytes()
 
 

@@ -66,6 +66,7 @@ class InferHead(NamedTuple):
         arrays: the inputs that stood in the JSON itself.
         binaries: the others.
         outputs: what is asked for, in the order of the model's outputs.
+        slow: whether writing the answer takes Python a while for each element: classes, or BYTES.
     """
 
     id: str
@@ -74,11 +75,7 @@ class InferHead(NamedTuple):
     arrays: Mapping[str, Array]
     binaries: tuple[BinaryInput, ...]
     outputs: tuple[WantedOutput, ...]
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether writing the answer takes Python a while for each element: classes, or BYTES."""
-        return any(wanted.classes > 0 or wanted.tensor.datatype.name == "BYTES" for wanted in self.outputs)
+    slow: bool = False
 
     def inputs(self, data: Buffer) -> dict[str, Array]:
         """Return all inputs, those in `data`, the bytes behind the JSON, as views of it.
@@ -138,14 +135,9 @@ def read_head(text: Buffer, spec: ModelSpec) -> InferHead:
         raise InvalidInput(
             f"model {spec.name!r}: expected inputs {', '.join(repr(t.name) for t in spec.inputs)}; {missing} is missing"
         )
-    return InferHead(
-        name or "",
-        priority_of(parameters),
-        timeout_of(parameters),
-        arrays,
-        tuple(binaries),
-        _outputs(document, spec, flag_of(parameters, "binary_data_output", "the request")),
-    )
+    outputs = _outputs(document, spec, flag_of(parameters, "binary_data_output", "the request"))
+    priority, timeout = priority_of(parameters), timeout_of(parameters)
+    return InferHead(name or "", priority, timeout, arrays, tuple(binaries), outputs, _is_slow(outputs))
 
 
 def raw_head(spec: ModelSpec, length: int) -> InferHead:
@@ -167,12 +159,18 @@ def raw_head(spec: ModelSpec, length: int) -> InferHead:
     if not text and tensor.free_axes and (not unit or length % unit):
         raise InvalidInput(f"input {tensor.name!r}: expected {tensor.describe()}, a multiple of {unit} bytes; got {length}")
     shape = tuple((1 if text else length // unit) if size < 0 else size for size in tensor.shape)
-    return InferHead("", 0, None, {}, (BinaryInput(tensor, (1, *shape), 0, length, text),), wanted(spec, binary=True))
+    outputs = wanted(spec, binary=True)
+    binary = BinaryInput(tensor, (1, *shape), 0, length, text)
+    return InferHead("", 0, None, {}, (binary,), outputs, _is_slow(outputs))
 
 
 def wanted(spec: ModelSpec, binary: bool) -> tuple[WantedOutput, ...]:
     """Return all outputs of the model, as they are wanted where none is named."""
     return tuple(WantedOutput(tensor, binary) for tensor in spec.outputs)
+
+
+def _is_slow(outputs: tuple[WantedOutput, ...]) -> bool:
+    return any(wanted.classes > 0 or wanted.tensor.datatype.name == "BYTES" for wanted in outputs)
 
 
 def _one_element(shape: tuple[int, ...], data: Buffer) -> Array:

@@ -10,18 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from batcher.codecs.json_lists import to_json
+from batcher.codecs.content import Buffer
+from batcher.codecs.json_lists import text_of, to_json
+from batcher.codecs.octet_stream import output_bytes
 from batcher.codecs.oip_bytes import to_elements
 from batcher.codecs.oip_request import InferHead, WantedOutput
 from batcher.codecs.predictions import numbers
-from batcher.request import InferenceResponse, OutputRows
+from batcher.request import InferenceResponse
 from batcher.spec import Array
 
-_SMALL_ROW = 4096
-"""Up to this many bytes a row is cut out of one copy of the whole batch's bytes."""
 
-
-class InferAnswer(NamedTuple):
+class Encoded(NamedTuple):
     """The body of an answer.
 
     Attributes:
@@ -33,20 +32,20 @@ class InferAnswer(NamedTuple):
     json_length: int | None
 
 
-def encode(response: InferenceResponse, head: InferHead) -> InferAnswer:
+def encode(response: InferenceResponse, head: InferHead) -> Encoded:
     """Return the answer that carries `response`, as `head` asks for it."""
     document: dict[str, Any] = {"id": head.id} if head.id else {}
     document |= {"model_name": response.model, "model_version": response.version}
-    pieces = [b""]
+    pieces: list[Buffer] = [b""]
     document["outputs"] = [_output(wanted, response, pieces) for wanted in head.outputs]
     text = to_json(document)
     if not any(wanted.binary for wanted in head.outputs):
-        return InferAnswer(text, None)
+        return Encoded(text, None)
     pieces[0] = text
-    return InferAnswer(b"".join(pieces), len(text))
+    return Encoded(b"".join(pieces), len(text))
 
 
-def _output(wanted: WantedOutput, response: InferenceResponse, pieces: list[bytes]) -> dict[str, Any]:
+def _output(wanted: WantedOutput, response: InferenceResponse, pieces: list[Buffer]) -> dict[str, Any]:
     """Return the entry of one output; its bytes, if they are wanted, are put behind `pieces`."""
     tensor = wanted.tensor
     array = response.outputs[tensor.name]
@@ -58,12 +57,7 @@ def _output(wanted: WantedOutput, response: InferenceResponse, pieces: list[byte
     if not wanted.binary:
         entry["data"] = _flat(array, datatype)
         return entry
-    if datatype == "BYTES":
-        data = to_elements(array)
-    elif isinstance(response.outputs, OutputRows) and tensor.row_bytes <= _SMALL_ROW:
-        data = response.outputs.tobytes(tensor.name)
-    else:
-        data = array.tobytes()
+    data = to_elements(array) if datatype == "BYTES" else output_bytes(response, tensor)
     entry["parameters"] = {"binary_data_size": len(data)}
     pieces.append(data)
     return entry
@@ -97,7 +91,5 @@ def best_classes(scores: Array, count: int, names: tuple[str, ...]) -> Array:
 
 def _flat(array: Array, datatype: str) -> Any:
     if datatype == "BYTES":
-        return [
-            value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in array.ravel().tolist()
-        ]
+        return list(map(text_of, array.ravel().tolist()))
     return np.ascontiguousarray(numbers(array, datatype)).reshape(-1)

@@ -14,6 +14,7 @@ from batcher.counters import ModelMetrics
 from batcher.request import InferenceRequest, InferenceResponse, Parameters
 from batcher.scheduler import BatchScheduler
 from batcher.scheduling.batch import Batch
+from batcher.scheduling.options import SchedulerOptions
 from batcher.scheduling.policy import Cost, Eager, Policy, no_cost
 from batcher.scheduling.queue import BatchQueue, Part
 from batcher.served import shape_key
@@ -140,8 +141,7 @@ class Harness:
             self.worker,
             self.clock,
             self.metrics,
-            places=places,
-            timeout=timeout,
+            options=SchedulerOptions(places=places, timeout=timeout),
             group_key=shape_key,
             cost=cost,
             call_soon=self.soon.append if soon else None,

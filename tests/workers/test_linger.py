@@ -50,24 +50,13 @@ def test_a_batch_is_delivered_on_the_stack_of_whoever_waits_for_it() -> None:
     assert len(bench.delivered) == 1
 
 
-def test_a_batch_of_few_rows_is_not_waited_for() -> None:
+@pytest.mark.parametrize(("short", "values"), [(1e9, MANY[: thread.FEW]), (-1.0, MANY)], ids=["few rows", "a long model"])
+def test_a_batch_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, short: float, values: tuple[float, ...]) -> None:
+    monkeypatch.setattr(thread, "SHORT", short)
     gate = Gate()
     bench = Bench(gate)
     bench.ready()
-    bench.worker.do(batch_of(*MANY[: thread.FEW]))
-    bench.worker.linger()
-    assert bench.delivered == []
-    gate.open.set()
-    bench.next_outcome()
-    bench.end()
-
-
-def test_a_model_that_usually_takes_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thread, "SHORT", -1.0)
-    gate = Gate()
-    bench = Bench(gate)
-    bench.ready()
-    bench.worker.do(batch_of(*MANY))
+    bench.worker.do(batch_of(*values))
     bench.worker.linger()
     assert bench.delivered == []
     gate.open.set()

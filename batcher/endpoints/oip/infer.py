@@ -75,7 +75,7 @@ class InferPlan:
         return found, body[length:]
 
 
-class InferAnswer:
+class Answer:
     """Makes the reply of one call."""
 
     __slots__ = ("_head", "_plan")
@@ -117,14 +117,14 @@ class Infer:
         if plan is None or plan.generation != server.generation:
             plan = call.head.plan = InferPlan(call.head, server)
         head, data = plan.read(call.body)
-        answer = call.plan = InferAnswer(plan, head)
+        answer = call.plan = Answer(plan, head)
         parameters = self._parameters(plan, head)
         if plan.slow_inputs and len(data) >= SLOW_BYTES:
             decoded = self._on_pool(parameters, plan, len(data), partial(head.inputs, data))
             deferred = decoded.addCallback(lambda inputs: server.infer_on(plan.served, inputs, parameters))
         else:
             deferred = server.infer_on(plan.served, head.inputs(data), parameters)
-        if plan.coding or head.is_slow:
+        if plan.coding or head.slow:
             deferred.addCallback(self._encoded, answer, plan, parameters)
         return deferred
 
@@ -133,14 +133,12 @@ class Infer:
         return self._server.run_on_pool(size, deadline, function)
 
     def _parameters(self, plan: InferPlan, head: InferHead) -> Parameters:
-        if head.timeout is None and not head.priority and not plan.coding and not head.is_slow:
+        if head.timeout is None and not head.priority and not plan.coding and not head.slow:
             return NO_PARAMETERS
         level = head.priority if head.priority <= plan.served.max_level else 0  # as other servers of the protocol have it
         return Parameters(self._server.deadline(plan.served, head.timeout), level, head.id)
 
-    def _encoded(
-        self, response: InferenceResponse, answer: InferAnswer, plan: InferPlan, parameters: Parameters
-    ) -> Deferred[Reply]:
+    def _encoded(self, response: InferenceResponse, answer: Answer, plan: InferPlan, parameters: Parameters) -> Deferred[Reply]:
         size = sum(array.nbytes for array in response.outputs.values())
         return self._on_pool(parameters, plan, size, partial(answer.coded_reply, response))
 

@@ -1,0 +1,24 @@
+"""How one model's requests are scheduled, apart from queue and policy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class SchedulerOptions(NamedTuple):
+    """What a scheduler is told once, when it is made.
+
+    Attributes:
+        version: of the model, named in answers.
+        places: batches the worker may hold.
+        timeout: seconds until a request is worthless that names no time of its own.
+        default_level: priority of a request that names none.
+    """
+
+    version: str = "1"
+    places: int = 2
+    timeout: float = 30.0
+    default_level: int = 1
+
+
+DEFAULTS = SchedulerOptions()
