@@ -21,29 +21,29 @@ Result = TypeVar("Result")
 
 
 class HookedRequests:
-    """Sees to requests with hooks, and knows how many there are. Reactor thread."""
+    """Sees to the requests of a model with hooks, and knows how many there are. Reactor thread."""
 
-    def __init__(self, pool: CpuPool) -> None:
-        """Run hooks on `pool`."""
+    def __init__(self, pool: CpuPool, scheduler: BatchScheduler, model: Model) -> None:
+        """Run the hooks of `model` on `pool`, before and after `scheduler`."""
         self._pool = pool
+        self._scheduler = scheduler
+        self._model = model
         self._count = 0
         self._waiting = Waiters()
 
-    def answer(
-        self, scheduler: BatchScheduler, model: Model, request: InferenceRequest, deadline: float
-    ) -> Deferred[InferenceResponse]:
+    def answer(self, request: InferenceRequest, deadline: float) -> Deferred[InferenceResponse]:
         """Answer `request` by `deadline`, in seconds. Raises QueueFull or Draining."""
         parameters = request.parameters._replace(deadline=deadline)
         request = InferenceRequest(request.model, request.version, request.inputs, request.rows, parameters)
-        prepared = self._preprocessed(model, request, deadline)
+        prepared = self._preprocessed(request, deadline)
         self._count += 1
-        submitted = prepared.addCallback(scheduler.submit)
-        answer: Deferred[InferenceResponse] = submitted.addCallback(self._postprocessed, model, deadline)
+        submitted = prepared.addCallback(self._scheduler.submit)
+        answer: Deferred[InferenceResponse] = submitted.addCallback(self._postprocessed, deadline)
         answer.addBoth(self._ended)
         return answer
 
     def drain(self) -> Deferred[None]:
-        """Fire when none is here any more: none on its way to a scheduler, none on its way back from it."""
+        """Fire when none is here any more: none on its way to the scheduler, none on its way back from it."""
         drained = self._waiting.wait()
         self._tell()
         return drained
@@ -57,8 +57,8 @@ class HookedRequests:
         if self._count == 0:
             self._waiting.release()
 
-    def _preprocessed(self, model: Model, request: InferenceRequest, deadline: float) -> Deferred[InferenceRequest]:
-        hook = model.preprocess
+    def _preprocessed(self, request: InferenceRequest, deadline: float) -> Deferred[InferenceRequest]:
+        hook = self._model.preprocess
         if hook is None:
             return succeed(request)
 
@@ -73,17 +73,15 @@ class HookedRequests:
 
         return self._pool.run(nbytes_of(request.inputs), deadline, prepared)
 
-    def _postprocessed(
-        self, response: InferenceResponse, model: Model, deadline: float
-    ) -> InferenceResponse | Deferred[InferenceResponse]:
-        hook = model.postprocess
+    def _postprocessed(self, response: InferenceResponse, deadline: float) -> InferenceResponse | Deferred[InferenceResponse]:
+        hook = self._model.postprocess
         if hook is None:
             return response
 
         def finished() -> InferenceResponse:
             rows = len(next(iter(response.outputs.values())))
             outputs = {name: np.asarray(value) for name, value in _run_hook(hook, response.outputs).items()}
-            check_outputs(model.spec, outputs, rows)
+            check_outputs(self._model.spec, outputs, rows)
             queue, compute, batch_size = response.queue, response.compute, response.batch_size
             return InferenceResponse(response.model, response.version, outputs, queue, compute, batch_size)
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ModelSettings
 from batcher.counters import ModelMetrics
-from batcher.models.protocol import Model
+from batcher.errors import Draining
+from batcher.hooks import HookedRequests
+from batcher.models.loading import CheckedModel
 from batcher.scheduler import BatchScheduler, CallSoon
 from batcher.scheduling.options import SchedulerOptions
 from batcher.scheduling.policy import Delay, Eager, Policy
 from batcher.scheduling.queue import BatchQueue
 from batcher.spec import Array, ModelSpec
+from batcher.workers.pool import CpuPool
 from batcher.workers.protocol import Worker
+from batcher.workers.waiters import Waiters
+
+Changed = Callable[["ServedModel", str], None]
+"""Told that a model changed its state, or what it is doing while it loads, and what that is in words."""
 
 
 class ModelState(Enum):
@@ -25,16 +34,23 @@ class ModelState(Enum):
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
+    UNLOADING = "unloading"
+    UNLOADED = "unloaded"
     STOPPED = "stopped"
 
 
+_END = frozenset({ModelState.UNLOADED, ModelState.STOPPED})
 STATES: dict[ModelState, frozenset[ModelState]] = {
-    ModelState.LOADING: frozenset({ModelState.READY, ModelState.FAILED, ModelState.STOPPED}),
-    ModelState.READY: frozenset({ModelState.STOPPED}),
-    ModelState.FAILED: frozenset({ModelState.STOPPED}),
+    ModelState.LOADING: frozenset({ModelState.READY, ModelState.FAILED}) | _END,
+    ModelState.READY: frozenset({ModelState.UNLOADING, ModelState.STOPPED}),
+    ModelState.FAILED: _END,
+    ModelState.UNLOADING: _END,
+    ModelState.UNLOADED: frozenset(),
     ModelState.STOPPED: frozenset(),
 }
 """From each state, the states that may follow."""
+
+_PASSING = frozenset({ModelState.LOADING, ModelState.UNLOADING})
 
 
 class ServedModel:
@@ -43,25 +59,48 @@ class ServedModel:
     Attributes:
         definition: what it is.
         settings: how it is run.
+        required: whether the server is not ready without it.
         state: where it is in its life.
         detail: what it is doing or why it failed, in words.
         max_level: the lowest priority that a request may name.
         one_call: whether the loaded model takes the interpreter lock but once a batch.
-        hooked: the loaded model if it has `preprocess` or `postprocess`.
+        hooked: sees to its requests if it has `preprocess` or `postprocess`.
     """
 
-    def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
-        """Start in LOADING, with nothing wired yet."""
+    def __init__(
+        self,
+        definition: ModelDefinition,
+        settings: ModelSettings,
+        pool: CpuPool,
+        changed: Changed,
+        ended: Callable[[ServedModel], object],
+        required: bool = True,
+    ) -> None:
+        """Start in LOADING, with nothing wired yet.
+
+        Args:
+            definition: what it is.
+            settings: how it is run.
+            pool: runs its hooks.
+            changed: told of every change.
+            ended: told when its worker has ended.
+            required: whether the server is not ready without it.
+        """
         self.definition = definition
         self.spec = definition.spec
         self.settings = settings
+        self.required = required
         self.state = ModelState.LOADING
         self.detail = "waiting to be loaded"
         self.max_level = len(settings.level_weights)
         self.worker: Worker
         self.scheduler: BatchScheduler
         self.one_call = False
-        self.hooked: Model | None = None
+        self.hooked: HookedRequests | None = None
+        self._pool = pool
+        self._changed = changed
+        self._ended = ended
+        self._settled = Waiters()
 
     def become(self, state: ModelState, detail: str = "") -> None:
         """Go to `state`, which the table must allow."""
@@ -69,15 +108,81 @@ class ServedModel:
             raise RuntimeError(f"{self.title}: {self.state.value} cannot become {state.value}")
         self.state = state
         self.detail = detail
+        self._changed(self, self.told)
+        if state not in _PASSING:
+            self._settled.release()
 
-    def loaded(self, model: Model) -> None:
-        """Take the model that the worker has loaded, and serve it."""
+    def start(self) -> Deferred[None]:
+        """Load the model; fires when it is ready, fails with ModelLoadError if it cannot be."""
+        return self.worker.start(self.scheduler.deliver).addCallbacks(self._loaded, self._failed)
+
+    def settled(self) -> Deferred[None]:
+        """Fire once the model is neither being loaded nor being unloaded any more; may be cancelled."""
+        return self._settled.wait() if self.state in _PASSING else succeed(None)
+
+    def drain(self) -> Deferred[None]:
+        """Take no more requests; fires when those that were taken are answered."""
+        hooked = self.hooked.drain() if self.hooked is not None else succeed(None)
+        return hooked.addCallback(lambda _: self.scheduler.drain())
+
+    def unload(self) -> None:
+        """Answer what was taken, take no more; then end the worker and let go of the model."""
+        if self.state is ModelState.READY:
+            self.become(ModelState.UNLOADING, "it answers its last requests")
+            self.drain().addCallback(lambda _: self._end(ModelState.UNLOADED, "unloaded"))
+        elif self.state is not ModelState.UNLOADING:
+            self._end(ModelState.UNLOADED, "unloaded")
+
+    def cut_short(self) -> None:
+        """Unload it without waiting longer for its last answers; what is still here fails."""
+        self._fail_all("the model was unloaded before the request was answered")
+        self._end(ModelState.UNLOADED, "unloaded")
+
+    def stop(self) -> None:
+        """Fail what is still here and end the worker."""
+        self._fail_all("the server was stopped before the request was answered")
+        self._end(ModelState.STOPPED, "the server was stopped")
+
+    def report(self, text: str) -> None:
+        """Take what the worker says of loading."""
+        if self.state is ModelState.LOADING:
+            self.detail = text
+            self._changed(self, text)
+
+    def _fail_all(self, reason: str) -> None:
+        self.scheduler.fail_all(Draining(reason))
+
+    def _end(self, state: ModelState, detail: str) -> None:
+        if STATES[self.state]:
+            self.hooked = None
+            self.become(state, detail)
+            self.worker.quit().addCallback(lambda _: self._ended(self))
+
+    def _loaded(self, checked: CheckedModel) -> None:
+        if self.state is not ModelState.LOADING:
+            return
+        model = checked.model
         self.one_call = model.one_call
         if model.preprocess is not None or model.postprocess is not None:
-            self.hooked = model
+            self.hooked = HookedRequests(self._pool, self.scheduler, model)
         if model.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
             self.scheduler.group_key = None
         self.become(ModelState.READY)
+
+    def _failed(self, failure: Failure) -> Failure:
+        if self.state is ModelState.LOADING:
+            self.become(ModelState.FAILED, failure.getErrorMessage())
+        return failure
+
+    @property
+    def told(self) -> str:
+        """State and detail, for messages."""
+        return self.state.value if self.detail in ("", self.state.value) else f"{self.state.value}: {self.detail}"
+
+    @property
+    def missed(self) -> bool:
+        """Whether it should serve and does not."""
+        return self.required and self.state not in (ModelState.READY, ModelState.UNLOADING, ModelState.UNLOADED)
 
     @property
     def title(self) -> str:

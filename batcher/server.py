@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from mypy_extensions import mypyc_attr
-from twisted.internet.defer import Deferred, DeferredList, fail
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ModelSettings, ServerSettings
 from batcher.errors import BatcherError, ConfigError, Draining, ModelNotReady, UnknownModel
-from batcher.hooks import HookedRequests
 from batcher.metrics import ServerMetrics
-from batcher.models.loading import CheckedModel, Progress, load_model
+from batcher.models.loading import load_model
 from batcher.request import NO_PARAMETERS, InferenceRequest, InferenceResponse, Parameters, checked_parameters
 from batcher.scheduler import CallSoon
 from batcher.served import ModelState, ServedModel, build_scheduler
@@ -32,7 +30,6 @@ from batcher.workers.thread import InferenceThread, Load
 from batcher.workers.waiters import Waiters
 
 Result = TypeVar("Result")
-_log = Logger()
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -75,54 +72,99 @@ class ModelServer:
         self._progress = progress
         self._call_soon = call_soon
         self._models: dict[str, dict[str, ServedModel]] = {}
+        self._alive: set[ServedModel] = set()
+        self._watchers: list[Callable[[], None]] = []
         self._draining = False
+        self._drain_timeout = settings.drain_timeout_s
         self._ended = Waiters()
-        self._workers = 0
         self.generation = 0
         threads = settings.cpu_pool_threads or os.cpu_count() or 1
         self._pool = CpuPool(threads, settings.cpu_pool_tasks, settings.cpu_pool_bytes, call_from_thread, clock)
-        self._hooked = HookedRequests(self._pool)
 
     def __iter__(self) -> Iterator[ServedModel]:
         """Iterate over every version of every model."""
         return (served for versions in self._models.values() for served in versions.values())
 
-    def _changed(self) -> None:
+    def _changed(self, served: ServedModel | None = None, text: str = "") -> None:
         self.generation += 1
+        if served is not None and not self._draining:
+            self._progress(served.title, text)
+        for watcher in self._watchers:
+            watcher()
 
     @property
     def draining(self) -> bool:
         """Whether the server takes no more requests."""
         return self._draining
 
-    def add(self, definition: ModelDefinition, settings: ModelSettings, load: Load | None = None) -> Deferred[None]:
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called whenever `generation` has grown."""
+        self._watchers.append(changed)
+
+    def add(
+        self, definition: ModelDefinition, settings: ModelSettings, load: Load | None = None, required: bool = True
+    ) -> Deferred[None]:
         """Start to load a version of a model; fires when it is ready, fails with ModelLoadError if it cannot be.
 
         Args:
             definition: what it is.
             settings: how it is run.
             load: loads it on the inference thread; without, what `definition` says is loaded.
+            required: whether the server is not ready without it.
 
         Raises:
-            ConfigError: that version is here already.
+            ConfigError: that version is here already, and neither failed nor was unloaded.
         """
         versions = self._models.setdefault(definition.spec.name, {})
-        if definition.spec.version in versions:
-            raise ConfigError(f"model {definition.spec.name!r}: version {definition.spec.version} is there twice")
-        served = ServedModel(definition, settings)
-        versions[definition.spec.version] = served
+        earlier = versions.get(definition.spec.version)
+        if earlier is not None:
+            if earlier.state not in (ModelState.FAILED, ModelState.UNLOADED):
+                raise ConfigError(f"model {definition.spec.name!r}: version {definition.spec.version} is there twice")
+            earlier.unload()
+        served = versions[definition.spec.version] = self._make(definition, settings, load, required)
         self._changed()
+        return served.start()
 
-        def load_defined(progress: Progress) -> CheckedModel:
-            return load_model(definition, settings, progress)
+    def replace(self, definition: ModelDefinition, settings: ModelSettings, load: Load | None = None) -> Deferred[None]:
+        """Load a version anew, and serve it in place of the one that is ready now; fires and fails as `add` does.
 
-        served.worker = InferenceThread(
-            f"batcher-{served.title}", load or load_defined, lambda text: self._report(served, text), self._call_from_thread
-        )
+        No request is lost: until the new one is ready, and if it cannot be loaded, the one that is here serves. If that was
+        unloaded meanwhile, so is the new one.
+        """
+        served = self._make(definition, settings, load, required=False)
+        versions = self._models[served.spec.name]
+        earlier = versions[served.spec.version]
+
+        def swap(_: None) -> None:
+            if versions[served.spec.version] is not earlier or earlier.state is not ModelState.READY:
+                served.unload()
+                return
+            served.required = earlier.required
+            versions[served.spec.version] = served
+            self.unload(earlier)
+
+        return served.start().addCallback(swap)
+
+    def unload(self, served: ServedModel) -> Deferred[None]:
+        """Answer what `served` has taken, take no more, let go of the model; fires when that is done.
+
+        What is not answered within `drain_timeout_s` fails.
+        """
+        served.unload()
+        if served.state is ModelState.UNLOADING:
+            cut: Any = self._clock.callLater(self._drain_timeout, served.cut_short)
+            served.settled().addCallback(lambda _: cut.cancel() if cut.active() else None)
+        return served.settled()
+
+    def _make(self, definition: ModelDefinition, settings: ModelSettings, load: Load | None, required: bool) -> ServedModel:
+        """Return a version of a model with its worker and scheduler; nothing starts."""
+        served = ServedModel(definition, settings, self._pool, self._changed, self._worker_ended, required)
+        load = load or partial(load_model, definition, settings)
+        served.worker = InferenceThread(f"batcher-{served.title}", load, served.report, self._call_from_thread)
         metrics = self.metrics.model(served.spec.name, served.spec.version)
         served.scheduler = build_scheduler(served.settings, served.spec, served.worker, self._clock, metrics, self._call_soon)
-        loaded = served.worker.start(served.scheduler.deliver)
-        return loaded.addCallbacks(self._loaded, self._failed, callbackArgs=(served,), errbackArgs=(served,))
+        self._alive.add(served)
+        return served
 
     def find(self, name: str, version: str = "") -> ServedModel:
         """Return the version of a model that answers a request; without `version` the newest that is ready.
@@ -204,7 +246,7 @@ class ModelServer:
         if served.hooked is None:
             return served.scheduler.submit(request)
         deadline = parameters.deadline if parameters.deadline is not None else self.deadline(served)
-        return self._hooked.answer(served.scheduler, served.hooked, request, deadline)
+        return served.hooked.answer(request, deadline)
 
     def ready_model(self, name: str, version: str = "") -> ServedModel:
         """Return the version of a model that can answer now.
@@ -218,7 +260,7 @@ class ModelServer:
         if self._draining:
             raise Draining("the server is being stopped and takes no more requests", retry_after=5)
         if served.state is not ModelState.READY:
-            raise ModelNotReady(f"model {served.title} is not ready: {served.state.value}: {served.detail}", retry_after=5)
+            raise ModelNotReady(f"model {served.title} is not ready: {served.told}", retry_after=5)
         return served
 
     def deadline(self, served: ServedModel, timeout: float | None = None) -> float:
@@ -234,54 +276,25 @@ class ModelServer:
         return self._pool.run(nbytes, deadline, function)
 
     def unready(self) -> dict[str, str]:
-        """Return title and reason of every model that does not serve; empty when all do."""
-        return {
-            served.title: f"{served.state.value}: {served.detail}" for served in self if served.state is not ModelState.READY
-        }
+        """Return title and reason of every model that should serve and does not; empty when all do."""
+        return {served.title: served.told for served in self if served.missed}
 
     def drain(self) -> Deferred[None]:
         """Take no more requests; fires when those that were taken are answered."""
         self._draining = True
         self._changed()
-        drained = self._hooked.drain().addCallback(lambda _: DeferredList([served.scheduler.drain() for served in self]))
-        return drained.addCallback(lambda _: None)
+        return DeferredList([served.drain() for served in self._alive]).addCallback(lambda _: None)
 
     def stop(self) -> Deferred[None]:
         """Fail what is still here, end the workers; fires when they have ended, which a hung model never does."""
         self._draining = True
         self._changed()
         self._pool.stop()
-        for served in self:
-            if served.state is not ModelState.STOPPED:
-                served.scheduler.fail_all(Draining("the server was stopped before the request was answered"))
-                served.become(ModelState.STOPPED, "the server was stopped")
-                self._workers += 1
-                served.worker.quit().addCallback(self._worker_ended)
-        ended = self._ended.wait()
-        self._tell_ended()
-        return ended
+        for served in list(self._alive):
+            served.stop()
+        return self._ended.wait() if self._alive else succeed(None)
 
-    def _worker_ended(self, _: object) -> None:
-        self._workers -= 1
-        self._tell_ended()
-
-    def _tell_ended(self) -> None:
-        if self._workers == 0:
+    def _worker_ended(self, served: ServedModel) -> None:
+        self._alive.discard(served)
+        if not self._alive:
             self._ended.release()
-
-    def _loaded(self, checked: CheckedModel, served: ServedModel) -> None:
-        if served.state is ModelState.LOADING:
-            served.loaded(checked.model)
-            self._changed()
-            self._progress(served.title, "ready")
-
-    def _failed(self, failure: Failure, served: ServedModel) -> Failure:
-        if served.state is ModelState.LOADING:
-            served.become(ModelState.FAILED, failure.getErrorMessage())
-            self._progress(served.title, f"failed: {failure.getErrorMessage()}")
-        return failure
-
-    def _report(self, served: ServedModel, text: str) -> None:
-        if served.state is ModelState.LOADING:
-            served.detail = text
-            self._progress(served.title, text)

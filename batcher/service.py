@@ -18,22 +18,18 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from batcher.config.model_file import ModelDefinition, load_model_definition
-from batcher.config.repository import ModelFolder, find_models
-from batcher.config.settings import ModelSettings, ServerSettings, share_threads
+from batcher.config.settings import ServerSettings
 from batcher.endpoints.journal import Journal, WriteLine
 from batcher.endpoints.routing import Router
 from batcher.endpoints.table import routes
-from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError
-from batcher.models.loading import CheckedModel, Progress
+from batcher.errors import BatcherError, Draining, ModelLoadError
+from batcher.repository import ModelRepository
 from batcher.server import ModelServer
-from batcher.spec import ModelSpec
 from batcher.web.app import klein_site
 from batcher.web.front import Front
 from batcher.web.limits import Limits
 from batcher.web.listening import Listen, Listening, address_of, open_sockets, tls_files, twisted_listen
 from batcher.workers.protocol import CallFromThread
-from batcher.workers.thread import Load
 
 
 class State(Enum):
@@ -61,6 +57,7 @@ class BatcherService(MultiService):
 
     Attributes:
         server: the models.
+        repository: where they come from.
         front: the connections.
         ready: fires with None once every model has loaded; fails with the first reason if one could not.
         address: where it listens, once it does.
@@ -105,8 +102,9 @@ class BatcherService(MultiService):
         self.server = ModelServer(
             reactor, self._in_a_burst(cross), settings, progress=progress, call_soon=self._in_a_burst(soon)
         )
+        self.repository = ModelRepository(self.server, settings, base)
         journal = Journal(reactor, self.server.metrics, write_access_line if settings.access_log else None)
-        router = Router(routes(self.server, settings), journal, settings.expose_model_errors)
+        router = Router(routes(self.server, self.repository, settings), journal, settings.expose_model_errors)
         limits = Limits.from_settings(settings)
         self.front = Front(router, klein_site(router, limits.body), limits, reactor, self.server.metrics)
 
@@ -144,16 +142,7 @@ class BatcherService(MultiService):
 
     def _opened(self, listening: Listening) -> Deferred[Any]:
         self._listening = listening
-        folders = find_models(self._settings, self._base)
-        loading = [self._load(folder, len(folders)) for folder in folders]
-        return DeferredList(loading, consumeErrors=True)
-
-    def _load(self, folder: ModelFolder, models: int) -> Deferred[None]:
-        settings = share_threads(self._settings.for_model(folder.name), models)
-        try:
-            return self.server.add(load_model_definition(folder.name, folder.version, folder.folder), settings)
-        except ConfigError as err:
-            return self.server.add(*_undefined(folder, settings, str(err)))
+        return DeferredList(self.repository.start(), consumeErrors=True)
 
     def _loaded(self, results: list[tuple[bool, Any]]) -> None:
         failures = [result for succeeded, result in results if not succeeded]
@@ -209,16 +198,6 @@ class BatcherService(MultiService):
         if state not in STATES[self.state]:
             raise RuntimeError(f"the service cannot go from {self.state.value} to {state.value}")
         self.state = state
-
-
-def _undefined(folder: ModelFolder, settings: ModelSettings, reason: str) -> tuple[ModelDefinition, ModelSettings, Load]:
-    """Return what to add for a model whose definition is wrong: it fails to load with that `reason`, and keeps it visible."""
-
-    def load(progress: Progress) -> CheckedModel:
-        raise ModelLoadError(f"model {folder.name!r} version {folder.version}: {reason}")
-
-    spec = ModelSpec(folder.name, folder.version, (), ())
-    return ModelDefinition(spec, "python", folder.folder, folder.folder), settings, load
 
 
 async def _nothing() -> None:

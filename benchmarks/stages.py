@@ -15,6 +15,7 @@ import argparse
 import gc
 from time import perf_counter
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from twisted.internet.task import Clock
@@ -24,7 +25,7 @@ from batcher.config.settings import ModelSettings, ServerSettings
 from batcher.endpoints.journal import Journal
 from batcher.endpoints.routing import Router
 from batcher.endpoints.table import routes
-from batcher.served import ServedModel, build_scheduler
+from batcher.repository import ModelRepository
 from batcher.server import ModelServer
 from batcher.web.connection import Connection
 from batcher.web.front import Front
@@ -75,17 +76,13 @@ class Bench:
     def __init__(self, connections: int) -> None:
         """Wire them."""
         clock, settings = Clock(), ServerSettings()
-        server = ModelServer(clock, lambda function, *arguments: function(*arguments), settings)
-        definition, checked = load(MODELS / "echo", 64)
-        served = ServedModel(definition, ModelSettings())
-        self.checked = checked
-        served.worker = self.worker = MemoryWorker(checked, clock)
-        metrics = server.metrics.model("echo", "1")
-        served.scheduler = build_scheduler(served.settings, definition.spec, self.worker, clock, metrics, lambda pump: None)
-        served.loaded(checked.model)
-        server._models["echo"] = {"1": served}
-        self.scheduler = served.scheduler
-        router = Router(routes(server, settings), Journal(clock, server.metrics))
+        server = ModelServer(clock, lambda function, *arguments: function(*arguments), settings, call_soon=lambda pump: None)
+        definition, self.checked = load(MODELS / "echo", 64)
+        self.worker = MemoryWorker(self.checked, clock)
+        with patch("batcher.server.InferenceThread", lambda *_: self.worker):
+            server.add(definition, ModelSettings())
+        self.scheduler = server.find("echo").scheduler
+        router = Router(routes(server, ModelRepository(server, settings, MODELS), settings), Journal(clock, server.metrics))
         self.front = Front(router, Site(None), Limits.from_settings(settings), clock, server.metrics)
         self.connections = [self._connection() for _ in range(connections)]
         body = np.ones(64, np.float32).tobytes()

@@ -26,6 +26,7 @@ ROWS = {
     "served": 7,
     "hooks": 7,
     "server": 7,
+    "repository": 7,
     "endpoints": 8,
     "web": 9,
     "rpc": 9,
@@ -34,7 +35,14 @@ ROWS = {
     "running": 11,
     "cli": 11,
 }
-SAME_ROW = {("scheduler", "pending"), ("server", "served"), ("server", "hooks"), ("cli", "running")}
+SAME_ROW = {
+    ("scheduler", "pending"),
+    ("served", "hooks"),
+    ("server", "served"),
+    ("repository", "served"),
+    ("repository", "server"),
+    ("cli", "running"),
+}
 """Modules of one row that are halves of one thing, in the direction that is allowed."""
 
 OWNERS = {

@@ -171,12 +171,12 @@ def test_nothing_is_unready_when_every_model_serves(serving: Serving) -> None:
     assert [served.title for served in serving.server] == ["m/1", "m/2"]
 
 
-def test_a_model_that_was_stopped_says_so(serving: Serving) -> None:
+def test_a_model_that_was_unloaded_says_so(serving: Serving) -> None:
     serving.add_ready()
-    serving.server.find("m").become(ModelState.STOPPED, "unloaded")
+    serving.loop.wait_for(serving.server.unload(serving.server.find("m")))
     error = error_now(serving.infer(1))
     assert isinstance(error, ModelNotReady)
-    assert str(error) == "model m/1 is not ready: stopped: unloaded"
+    assert str(error) == "model m/1 is not ready: unloaded"
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit(3)", "raise ValueError('odd')"], ids=["exits", "raises"])

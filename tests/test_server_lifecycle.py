@@ -9,19 +9,29 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from batcher.config.model_file import ModelDefinition
 from batcher.errors import BatcherError, Draining, ModelLoadError
 from batcher.models.loading import Progress
 from batcher.served import STATES, ModelState, ServedModel
+from batcher.workers.pool import CpuPool
 from tests.support.crossing import PATIENCE
 from tests.support.models import RecordingModel, checked, double, model_spec
 from tests.support.serving import SETTINGS, Serving
 
 LOADING, READY, FAILED, STOPPED = ModelState.LOADING, ModelState.READY, ModelState.FAILED, ModelState.STOPPED
+UNLOADING, UNLOADED = ModelState.UNLOADING, ModelState.UNLOADED
 
 DEFINITION = ModelDefinition(model_spec(), "python", Path(), Path())
-LAWFUL = {(LOADING, READY), (LOADING, FAILED), (LOADING, STOPPED), (READY, STOPPED), (FAILED, STOPPED)}
+LAWFUL = {(LOADING, READY), (LOADING, FAILED), (READY, UNLOADING), (UNLOADING, UNLOADED)}
+LAWFUL |= {(LOADING, UNLOADED), (FAILED, UNLOADED), *product((LOADING, READY, FAILED, UNLOADING), (STOPPED,))}
+
+
+def loading_model(told: list[str]) -> ServedModel:
+    """Return a model in its first state; `told` gets what it tells of its changes."""
+    pool = CpuPool(1, 1, 1, lambda function, *arguments: function(*arguments), Clock())
+    return ServedModel(DEFINITION, SETTINGS, pool, lambda served, text: told.append(text), lambda served: None)
 
 
 class Stuck:
@@ -46,11 +56,12 @@ def listen(deferred: Deferred[Any]) -> list[Any]:
 
 @pytest.mark.parametrize(("old", "new"), [*product(ModelState, ModelState)], ids=lambda state: state.value)
 def test_a_model_goes_from_state_to_state_only_as_the_table_allows(old: ModelState, new: ModelState) -> None:
-    served = ServedModel(DEFINITION, SETTINGS)
+    told: list[str] = []
+    served = loading_model(told)
     served.state = old
     if (old, new) in LAWFUL:
         served.become(new, "why")
-        assert (served.state, served.detail) == (new, "why")
+        assert (served.state, served.detail, told) == (new, "why", [f"{new.value}: why"])
     else:
         with pytest.raises(RuntimeError, match=f"m/1: {old.value} cannot become {new.value}"):
             served.become(new)
@@ -63,7 +74,7 @@ def test_every_state_has_its_line_in_the_table() -> None:
 
 
 def test_a_model_begins_by_loading() -> None:
-    assert ServedModel(DEFINITION, SETTINGS).state is LOADING
+    assert loading_model([]).state is LOADING
 
 
 def test_a_draining_server_answers_what_it_took_and_refuses_more() -> None:

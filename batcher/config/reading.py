@@ -136,6 +136,28 @@ def override_from_environment(source: Source, environment: Mapping[str, str]) ->
             source.override(key, scalar(environment[name]), f"environment variable {name}")
 
 
+_PLATFORM: dict[str, tuple[tuple[str, Any], ...]] = {
+    "SAGEMAKER_BIND_TO_PORT": (("port", None), ("sagemaker", True)),
+    "AIP_HTTP_PORT": (("port", None),),
+    "AIP_HEALTH_ROUTE": (("vertex_health_route", None),),
+    "AIP_PREDICT_ROUTE": (("vertex_predict_route", None),),
+}
+"""Variables that a cloud's platform sets in its containers, and the settings that they mean; None is the variable's value.
+
+Sources: Amazon SageMaker's and Google Vertex AI's requirements of custom containers.
+"""
+
+
+def override_from_platform(source: Source, environment: Mapping[str, str]) -> None:
+    """Lay the variables of a cloud's platform over `source`; the platform is outside, so they have the server listen to it."""
+    for name in sorted(environment.keys() & _PLATFORM.keys()):
+        origin = f"environment variable {name}"
+        source.override(("host",), "0.0.0.0", origin)
+        for key, value in _PLATFORM[name]:
+            given = environment[name]
+            source.override((key,), (scalar(given) if key == "port" else given) if value is None else value, origin)
+
+
 def _spelt(values: Any, steps: list[str]) -> tuple[str, ...]:
     """Return `steps` as they are spelt in `values`, where a model's name may have capitals; else in small letters."""
     key = []

@@ -9,13 +9,23 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, PrivateAttr
 
-from batcher.config.reading import Integer, Number, Source, override_from_environment, read_yaml, refuse_boolean, validate
+from batcher.config.reading import (
+    Integer,
+    Number,
+    Source,
+    override_from_environment,
+    override_from_platform,
+    read_yaml,
+    refuse_boolean,
+    validate,
+)
 from batcher.errors import ConfigError
 
 Seconds = Annotated[Number, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Milliseconds = Annotated[Number, Field(gt=0, le=86_400_000, allow_inf_nan=False)]
 Count = Annotated[Integer, Field(ge=1, le=1 << 31)]
 Bytes = Annotated[ByteSize, refuse_boolean("a number of bytes, such as 64MiB"), Field(ge=1)]
+Route = Annotated[str, Field(pattern=r"^/[^{}?#\s]+$")]
 
 MIB = 1 << 20
 
@@ -87,6 +97,12 @@ class ServerSettings(_Section):
         tls_certificate: PEM file with the server's certificate, and those it was signed by, for HTTPS; relative as above.
         tls_key: PEM file with its key; None if it stands in the same file.
         model_repository: folder whose subfolders are models; relative to the configuration file.
+        model_control: `none` serves what the configuration names; `explicit` lets clients load and unload models.
+        load_at_start: the models that are served from the start; None is all of them.
+        grpc_port: TCP port for gRPC, which needs the extra `grpc`; 0 lets the system choose; None is none.
+        sagemaker: whether `GET /ping` and `POST /invocations` are there, for Amazon SageMaker.
+        vertex_health_route: path on which Google's Vertex AI asks whether the server is ready; None is none.
+        vertex_predict_route: path to which it sends what is to be predicted; None is none.
         strict_start: whether a model that cannot be loaded ends the server.
         drain_timeout_s: seconds that accepted requests have to finish after a stop was asked for.
         max_body_bytes: most bytes of a body, also after decompression.
@@ -119,6 +135,12 @@ class ServerSettings(_Section):
     tls_certificate: str | None = None
     tls_key: str | None = None
     model_repository: str = "models"
+    model_control: Literal["none", "explicit"] = "none"
+    load_at_start: tuple[str, ...] | None = None
+    grpc_port: Annotated[Integer, Field(ge=0, le=65_535)] | None = None
+    sagemaker: bool = False
+    vertex_health_route: Route | None = None
+    vertex_predict_route: Route | None = None
     strict_start: bool = True
     drain_timeout_s: Seconds = 30.0
     max_body_bytes: Bytes = ByteSize(64 * MIB)
@@ -178,17 +200,18 @@ def load_settings(
     environment: Mapping[str, str],
     flags: Mapping[tuple[str, ...], tuple[str, object]] | None = None,
 ) -> ServerSettings:
-    """Read the configuration: the file, then the environment's variables over it, then the flags.
+    """Read the configuration: the file, over it the variables of a cloud's platform, then ours, then the flags.
 
     Args:
         path: the configuration file; None takes the built-in defaults.
-        environment: where `BATCHER_…` variables are looked for.
+        environment: where `BATCHER_…` variables and those of a platform are looked for.
         flags: from a setting's path to the flag's name and the value it was given.
 
     Raises:
         ConfigError: a value is wrong; the message names its place.
     """
     source = read_yaml(path) if path else Source({}, {(): "built-in settings"})
+    override_from_platform(source, environment)
     override_from_environment(source, environment)
     for key, (flag, value) in (flags or {}).items():
         source.override(key, value, flag)

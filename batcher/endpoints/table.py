@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from batcher.config.settings import ServerSettings
+from batcher.endpoints.clouds import cloud_routes
 from batcher.endpoints.health import Health
 from batcher.endpoints.oip.table import oip_routes
 from batcher.endpoints.pages import Pages
 from batcher.endpoints.predict import Predict
 from batcher.endpoints.routing import Route
 from batcher.endpoints.tf_serving import tf_serving_routes
+from batcher.repository import ModelRepository
 from batcher.server import ModelServer
 
 
-def routes(server: ModelServer, settings: ServerSettings) -> tuple[Route, ...]:
-    """Return the routing table over `server`."""
+def routes(server: ModelServer, repository: ModelRepository, settings: ServerSettings) -> tuple[Route, ...]:
+    """Return the routing table over `server` and the `repository` that its models come from."""
     predict, health = Predict(server, settings), Health(server)
     pages = Pages(server)
     table: tuple[Route, ...] = (
@@ -27,6 +29,9 @@ def routes(server: ModelServer, settings: ServerSettings) -> tuple[Route, ...]:
         Route("GET", "/docs", pages.docs, "The routes and formats, for people."),
         Route("GET", "/openapi.json", pages.openapi, "The routes and formats, for programs."),
     )
-    table += oip_routes(server) + tf_serving_routes(server)
+    table += oip_routes(server, repository) + tf_serving_routes(server)
+    clouds = cloud_routes(server, settings, predict, health)
+    taken = {(route.method, route.pattern) for route in clouds}  # a cloud may choose a path that is one of ours
+    table = clouds + tuple(route for route in table if (route.method, route.pattern) not in taken)
     pages.describe(table)
     return table

@@ -15,8 +15,8 @@ from batcher.request import InferenceResponse
 from batcher.served import ModelState, ServedModel
 from batcher.server import ModelServer
 
-_STATES = {ModelState.LOADING: "LOADING", ModelState.READY: "AVAILABLE", ModelState.STOPPED: "END"}
-"""States of the interface; a model that failed to load has ended, with the reason."""
+_STATES = {ModelState.LOADING: "LOADING", ModelState.READY: "AVAILABLE", ModelState.UNLOADING: "UNLOADING"}
+"""States of the interface; whatever else is END, where a model that failed to load has the reason."""
 
 _ERROR_SCHEMA = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 _ERROR = {"application/json": {"schema": _ERROR_SCHEMA}}
@@ -35,23 +35,26 @@ _FAILURES = {
 }
 
 
-def _operation(**answer: dict[str, Any]) -> dict[str, Any]:
+def operation(**answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the OpenAPI operation of a route that answers an object of members `answer`."""
     right = {"description": "As said.", "content": {"application/json": {"schema": {"type": "object", "properties": answer}}}}
     return {"responses": {"200": right, **_FAILURES}}
 
 
-_PREDICT = _operation(predictions={"type": "array"}, outputs={}) | {
+PREDICT = operation(predictions={"type": "array"}, outputs={}) | {
     "requestBody": {"required": True, "content": {"application/json": {"schema": _REQUEST}}}
 }
-_STATUS = _operation(model_version_status={"type": "array", "items": {"type": "object"}})
+"""The OpenAPI operation of predicting."""
+
+_STATUS = operation(model_version_status={"type": "array", "items": {"type": "object"}})
 
 
 def tf_serving_routes(server: ModelServer) -> tuple[Route, ...]:
     """Return the routes of the interface over `server`."""
     predict, status = Predict(server), Status(server)
     rows = [
-        ("POST", "/v1/models/{name}:predict", predict, "TensorFlow Serving's way to infer.", True, _PREDICT),
-        ("POST", "/v1/models/{name}/versions/{version}:predict", predict, "The same with one version.", True, _PREDICT),
+        ("POST", "/v1/models/{name}:predict", predict, "TensorFlow Serving's way to infer.", True, PREDICT),
+        ("POST", "/v1/models/{name}/versions/{version}:predict", predict, "The same with one version.", True, PREDICT),
         ("GET", "/v1/models/{name}", status, "The states of a model's versions.", False, _STATUS),
         ("GET", "/v1/models/{name}/versions/{version}", status, "The state of one version.", False, _STATUS),
     ]
@@ -84,7 +87,7 @@ class Predict:
     def __call__(self, call: Call) -> Deferred[InferenceResponse]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
         arguments = call.head.arguments
-        served = self._server.ready_model(arguments["name"], arguments.get("version", ""))
+        served = self._server.ready_model(arguments.get("name") or self._server.only_model(), arguments.get("version", ""))
         inputs, by_row = decode(call.body, served.spec)
         call.plan = Answer(served, by_row)
         return self._server.infer_on(served, inputs)

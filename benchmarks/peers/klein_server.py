@@ -15,6 +15,7 @@ from batcher.config.settings import ModelSettings, ServerSettings
 from batcher.endpoints.journal import Journal
 from batcher.endpoints.routing import Router
 from batcher.endpoints.table import routes
+from batcher.repository import ModelRepository
 from batcher.server import ModelServer
 from batcher.web.app import klein_site
 from benchmarks.peers.models import CLASSES, MODELS
@@ -27,7 +28,7 @@ def main() -> None:
     server = ModelServer(reactor, reactor.callFromThread, settings)
     for name in CLASSES:
         server.add(load_model_definition(name, "1", MODELS / name / "1"), ModelSettings(torch_threads=1))
-    router = Router(routes(server, settings), Journal(reactor, server.metrics))
+    router = Router(routes(server, ModelRepository(server, settings, MODELS), settings), Journal(reactor, server.metrics))
     reactor.listenTCP(int(sys.argv[1]), klein_site(router, settings.max_body_bytes), interface="127.0.0.1")
     reactor.run()
 

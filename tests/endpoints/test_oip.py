@@ -245,7 +245,7 @@ class TestRepository:
 
     @pytest.mark.parametrize("verb", ["load", "unload"])
     def test_it_cannot_be_changed(self, both: Both, verb: str) -> None:
-        assert "configuration" in error(both(MemoryServer(), ask(f"/v2/repository/models/m/{verb}", b"{}")), 503)
+        assert "model_control: explicit" in error(both(MemoryServer(), ask(f"/v2/repository/models/m/{verb}", b"{}")), 503)
 
 
 class TestStatistics:

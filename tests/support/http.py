@@ -23,6 +23,7 @@ from batcher.endpoints.journal import Journal
 from batcher.endpoints.routing import Route, Router
 from batcher.endpoints.table import routes
 from batcher.models.loading import CheckedModel
+from batcher.repository import ModelRepository
 from batcher.server import ModelServer
 from batcher.web.app import klein_site
 from batcher.web.connection import Connection
@@ -80,8 +81,8 @@ class MemoryServer:
         calls: the Deferreds of every call that reached a route.
     """
 
-    def __init__(self, *models: RecordingModel, **settings: Any) -> None:
-        """Serve `models`, by default one that doubles; `settings` are those of `config.yaml`."""
+    def __init__(self, *models: RecordingModel, base: Path = Path("nowhere"), **settings: Any) -> None:
+        """Serve `models`, by default one that doubles; `settings` are those of `config.yaml`, relative to `base`."""
         self.settings = ServerSettings(**settings)
         self.clock = Clock()
         self.clock.advance(1000)
@@ -90,7 +91,8 @@ class MemoryServer:
         self.lines: list[bytes] = []
         self.calls: list[Deferred[Reply]] = []
         journal = Journal(self.clock, self.server.metrics, self.lines.append)
-        table = routes(self.server, self.settings)
+        self.repository = ModelRepository(self.server, self.settings, base)
+        table = routes(self.server, self.repository, self.settings)
         self.router = RecordingRouter(table, journal, self.settings.expose_model_errors, self.calls)
         self.front = RecordingFront(
             self.router,

@@ -93,7 +93,17 @@ INDEX = _answered(
     _415="Content coding unknown.",
 )
 INDEX["requestBody"] = {"content": {"application/json": {"schema": _object((), ready={"type": "boolean"})}}}
-REFUSED: dict[str, Any] = {"responses": {"503": {"description": "Refused.", "content": _FAILURE}}}
+LOAD: dict[str, Any] = {
+    "requestBody": {"content": {"application/json": {"schema": _object((), parameters=_PARAMETERS)}}},
+    "responses": {
+        "200": {"description": "Done."},
+        "400": {"description": "The body is no such object, or a parameter is not served.", "content": _FAILURE},
+        "404": {"description": "No such model.", "content": _FAILURE},
+        "413": {"description": "Body over the limit.", "content": _FAILURE},
+        "415": {"description": "Content coding unknown.", "content": _FAILURE},
+        "503": {"description": "Clients may not, or the model cannot be loaded.", "content": _FAILURE},
+    },
+}
 NOT_SERVED: dict[str, Any] = {"responses": {"501": {"description": "Not served.", "content": _FAILURE}}}
 
 INFER = _answered(

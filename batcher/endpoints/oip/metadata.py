@@ -20,12 +20,17 @@ _DATA_TYPES = {"BYTES": "TYPE_STRING"}
 """Datatypes whose name in a model configuration is not `TYPE_` and their own."""
 
 
-class Metadata:
-    """`GET /v2…`: everything that clients ask for before they infer."""
+REPOSITORY = ("model_repository", "model_repository(unload_dependents)")
+"""Served besides where clients may load and unload models."""
 
-    def __init__(self, server: ModelServer) -> None:
-        """Tell of `server`."""
+
+class Metadata:
+    """Everything that clients ask for before they infer; the documents are the same over HTTP and gRPC. Reactor thread."""
+
+    def __init__(self, server: ModelServer, controlled: bool) -> None:
+        """Tell of `server`, whose clients may load and unload models if it is `controlled` by them."""
         self._server = server
+        self._extensions = EXTENSIONS + REPOSITORY if controlled else EXTENSIONS
 
     def live(self, call: Call) -> Deferred[Reply]:
         """Answer 200 as long as the loop turns. Reactor thread."""
@@ -33,38 +38,52 @@ class Metadata:
 
     def ready(self, call: Call) -> Deferred[Reply]:
         """Answer 200 once every model is ready; else fail with what is not. Reactor thread."""
+        self.check_ready()
+        return _json({"ready": True})
+
+    def server(self, call: Call) -> Deferred[Reply]:
+        """Answer name, version and extensions of the server. Reactor thread."""
+        return _json(self.server_document())
+
+    def model_ready(self, call: Call) -> Deferred[Reply]:
+        """Answer 200 if the model is ready; else fail as `ready_model` does. Reactor thread."""
+        served = self._server.ready_model(*_model_of(call))
+        return _json({"name": served.spec.name, "ready": True})
+
+    def model(self, call: Call) -> Deferred[Reply]:
+        """Answer versions and tensors of a model. Reactor thread."""
+        return _json(self.model_document(*_model_of(call)))
+
+    def config(self, call: Call) -> Deferred[Reply]:
+        """Answer the configuration of a model, in the names of the model configuration extension. Reactor thread."""
+        return _json(self.config_document(*_model_of(call)))
+
+    def check_ready(self) -> None:
+        """Raise Draining or ModelNotReady, with what is not ready, unless every model is."""
         waiting = self._server.unready()
         if self._server.draining:
             raise Draining("not ready: the server is being stopped", retry_after=5)
         if waiting:
             raise ModelNotReady(f"not ready: {'; '.join(f'{title} is {reason}' for title, reason in waiting.items())}")
-        return _json({"ready": True})
 
-    def server(self, call: Call) -> Deferred[Reply]:
-        """Answer name, version and extensions of the server. Reactor thread."""
-        return _json({"name": "batcher", "version": __version__, "extensions": EXTENSIONS})
+    def server_document(self) -> dict[str, Any]:
+        """Return name, version and extensions of the server."""
+        return {"name": "batcher", "version": __version__, "extensions": self._extensions}
 
-    def model_ready(self, call: Call) -> Deferred[Reply]:
-        """Answer 200 if the model is ready; else fail as `ready_model` does. Reactor thread."""
-        served = self._server.ready_model(call.head.arguments["name"], call.head.arguments.get("version", ""))
-        return _json({"name": served.spec.name, "ready": True})
+    def model_document(self, name: str, version: str) -> dict[str, Any]:
+        """Return versions and tensors of a model; raise as `ready_model` does."""
+        spec = self._server.ready_model(name, version).spec
+        return {
+            "name": spec.name,
+            "versions": self._server.versions(spec.name),
+            "platform": spec.platform,
+            "inputs": list(map(_tensor, spec.inputs)),
+            "outputs": list(map(_tensor, spec.outputs)),
+        }
 
-    def model(self, call: Call) -> Deferred[Reply]:
-        """Answer versions and tensors of a model. Reactor thread."""
-        spec = self._server.ready_model(call.head.arguments["name"], call.head.arguments.get("version", "")).spec
-        return _json(
-            {
-                "name": spec.name,
-                "versions": self._server.versions(spec.name),
-                "platform": spec.platform,
-                "inputs": list(map(_tensor, spec.inputs)),
-                "outputs": list(map(_tensor, spec.outputs)),
-            }
-        )
-
-    def config(self, call: Call) -> Deferred[Reply]:
-        """Answer the configuration of a model, in the names of the model configuration extension. Reactor thread."""
-        served = self._server.ready_model(call.head.arguments["name"], call.head.arguments.get("version", ""))
+    def config_document(self, name: str, version: str) -> dict[str, Any]:
+        """Return the configuration of a model; raise as `ready_model` does."""
+        served = self._server.ready_model(name, version)
         spec, settings = served.spec, served.settings
         batching: dict[str, Any] = {"max_queue_delay_microseconds": 0}
         if settings.policy == "delay":
@@ -72,18 +91,20 @@ class Metadata:
             batching["preferred_batch_size"] = settings.preferred_batch_sizes
         batching["priority_levels"] = served.max_level
         batching["default_priority_level"] = settings.default_priority
-        return _json(
-            {
-                "name": spec.name,
-                "platform": spec.platform,
-                "backend": spec.platform,
-                "max_batch_size": settings.max_batch_size,
-                "input": list(map(_configured, spec.inputs)),
-                "output": list(map(_configured, spec.outputs)),
-                "dynamic_batching": batching,
-                "model_transaction_policy": {"decoupled": False},
-            }
-        )
+        return {
+            "name": spec.name,
+            "platform": spec.platform,
+            "backend": spec.platform,
+            "max_batch_size": settings.max_batch_size,
+            "input": list(map(_configured, spec.inputs)),
+            "output": list(map(_configured, spec.outputs)),
+            "dynamic_batching": batching,
+            "model_transaction_policy": {"decoupled": False},
+        }
+
+
+def _model_of(call: Call) -> tuple[str, str]:
+    return call.head.arguments["name"], call.head.arguments.get("version", "")
 
 
 def _tensor(tensor: TensorSpec) -> dict[str, Any]:

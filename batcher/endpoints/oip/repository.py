@@ -1,4 +1,4 @@
-"""The model repository extension of the Open Inference Protocol: what there is; nothing is loaded or unloaded by clients."""
+"""The model repository extension of the Open Inference Protocol: what there is; loading and unloading where clients may."""
 
 from __future__ import annotations
 
@@ -7,36 +7,54 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 
 from batcher.codecs.json_lists import from_json, to_json
-from batcher.endpoints.call import Call, Reply
-from batcher.errors import InvalidInput, Unavailable
-from batcher.served import ModelState, ServedModel
-from batcher.server import ModelServer
+from batcher.codecs.oip_members import object_of
+from batcher.endpoints.call import Body, Call, Reply
+from batcher.errors import InvalidInput
+from batcher.repository import ModelRepository, Version
+from batcher.served import ModelState
 
-_STATES = {ModelState.LOADING: "LOADING", ModelState.READY: "READY"}
+_STATES = {ModelState.LOADING: "LOADING", ModelState.READY: "READY", ModelState.UNLOADING: "UNLOADING"}
 """States of the protocol; whatever else is UNAVAILABLE."""
 
 
 class Repository:
     """`POST /v2/repository/…`."""
 
-    def __init__(self, server: ModelServer) -> None:
-        """Tell of the models of `server`."""
-        self._server = server
+    def __init__(self, repository: ModelRepository) -> None:
+        """Tell of `repository`, and change it if it lets itself be changed."""
+        self._repository = repository
 
     def index(self, call: Call) -> Deferred[Reply]:
         """Answer every version of every model with its state, or those that are ready. Raises ClientError. Reactor thread."""
-        document = from_json(call.body) if len(call.body) else {}
-        ready = document.get("ready", False) if isinstance(document, dict) else None
+        ready = _document(call.body).get("ready", False)
         if not isinstance(ready, bool):
-            raise InvalidInput(f'body: expected nothing, or an object such as {{"ready": true}}; got {document!r:.60}')
-        entries = [_entry(served) for served in self._server if not ready or served.state is ModelState.READY]
-        return succeed(Reply(200, b"application/json", to_json(entries)))
+            raise InvalidInput(f"ready: expected true or false; got {ready!r:.60}")
+        return succeed(Reply(200, b"application/json", to_json(self.entries(ready))))
 
-    def refuse(self, call: Call) -> Deferred[Reply]:
-        """Refuse to load or unload a model: the operator's configuration says which there are. Reactor thread."""
-        raise Unavailable(f"models are loaded and unloaded by the server's configuration alone; got {call.head.path!r:.200}")
+    def entries(self, ready: bool) -> list[dict[str, Any]]:
+        """Return an entry for each version, or for those that are `ready`. Reactor thread."""
+        return [_entry(one) for one in self._repository.versions() if not ready or one.state is ModelState.READY]
+
+    def load(self, call: Call) -> Deferred[Reply]:
+        """Load a model; fail as `ModelRepository.load` does. Reactor thread."""
+        parameters = object_of(_document(call.body).get("parameters") or {}, "parameters")
+        return self._repository.load(call.head.arguments["name"], parameters).addCallback(_done)
+
+    def unload(self, call: Call) -> Deferred[Reply]:
+        """Unload a model; fail as `ModelRepository.unload` does. Reactor thread."""
+        object_of(_document(call.body).get("parameters") or {}, "parameters")
+        return self._repository.unload(call.head.arguments["name"]).addCallback(_done)
 
 
-def _entry(served: ServedModel) -> dict[str, Any]:
-    entry = {"name": served.spec.name, "version": served.spec.version, "state": _STATES.get(served.state, "UNAVAILABLE")}
-    return entry if served.state is ModelState.READY else {**entry, "reason": served.detail}
+def _document(body: Body) -> dict[str, Any]:
+    return object_of(from_json(body), "body") if len(body) else {}
+
+
+def _done(_: None) -> Reply:
+    return Reply(200, b"application/json", b"")
+
+
+def _entry(one: Version) -> dict[str, Any]:
+    state = "UNAVAILABLE" if one.state is None else _STATES.get(one.state, "UNAVAILABLE")
+    entry = {"name": one.name, "version": one.version, "state": state}
+    return entry if one.state is ModelState.READY else {**entry, "reason": one.detail}

@@ -17,7 +17,7 @@ _NOTHING = {"count": 0, "ns": 0}
 
 
 class Statistics:
-    """`GET …/stats`."""
+    """`GET …/stats`; the document is the same over gRPC. Reactor thread."""
 
     def __init__(self, server: ModelServer) -> None:
         """Tell of the models of `server`."""
@@ -25,18 +25,24 @@ class Statistics:
 
     def all_models(self, call: Call) -> Deferred[Reply]:
         """Answer the statistics of every version of every model. Reactor thread."""
-        return self._reply(list(self._server))
+        return _json(self.document("", ""))
 
     def model(self, call: Call) -> Deferred[Reply]:
         """Answer those of one version, or of every version of a model. Reactor thread."""
-        name, version = call.head.arguments["name"], call.head.arguments.get("version", "")
-        found = self._server.find(name, version)
-        return self._reply([found] if version else [served for served in self._server if served.spec.name == name])
+        return _json(self.document(call.head.arguments["name"], call.head.arguments.get("version", "")))
 
-    def _reply(self, models: list[ServedModel]) -> Deferred[Reply]:
+    def document(self, name: str, version: str) -> dict[str, Any]:
+        """Return the statistics of one version, of every version of a model, or, without `name`, of all.
+
+        Raises:
+            UnknownModel: there is no such model or version.
+        """
+        models = list(self._server)
+        if name:
+            found = self._server.find(name, version)
+            models = [found] if version else [served for served in models if served.spec.name == name]
         now = self._server.seconds()
-        document = {"model_stats": [self._entry(served, now) for served in models]}
-        return succeed(Reply(200, b"application/json", to_json(document)))
+        return {"model_stats": [self._entry(served, now) for served in models]}
 
     def _entry(self, served: ServedModel, now: float) -> dict[str, Any]:
         name, version = served.spec.name, served.spec.version
@@ -72,3 +78,7 @@ def _batch(spent: BatchSpent) -> dict[str, dict[str, int]]:
 
 def _spent(spent: Spent) -> dict[str, int]:
     return {"count": spent.count, "ns": max(round(spent.seconds * 1e9), 0)}
+
+
+def _json(document: dict[str, Any]) -> Deferred[Reply]:
+    return succeed(Reply(200, b"application/json", to_json(document)))

@@ -15,6 +15,7 @@ from batcher.endpoints.oip.repository import Repository
 from batcher.endpoints.oip.statistics import Statistics
 from batcher.endpoints.routing import Route
 from batcher.errors import NotServed
+from batcher.repository import ModelRepository
 from batcher.server import ModelServer
 
 MODEL = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
@@ -23,20 +24,22 @@ MODEL = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
 SHARED_MEMORY = ("/v2/systemsharedmemory", "/v2/cudasharedmemory")
 
 
-def oip_routes(server: ModelServer) -> tuple[Route, ...]:
+def oip_routes(server: ModelServer, models: ModelRepository) -> tuple[Route, ...]:
     """Return every route of the protocol, those of parts that are not served included."""
-    meta, infer, stats = Metadata(server), Infer(server), Statistics(server)
+    meta, infer, stats = Metadata(server, models.controlled), Infer(server), Statistics(server)
     rows: list[tuple[str, str, Endpoint, str, dict[str, Any]]] = [
         ("GET", "/v2/health/live", meta.live, "Whether the process is up.", described.LIVE),
         ("GET", "/v2/health/ready", meta.ready, "Whether every model is loaded and warmed up.", described.READY),
         ("GET", "/v2", meta.server, "Name, version and extensions of the server.", described.SERVER),
         ("GET", "/v2/models/stats", stats.all_models, "Cumulative numbers of every model.", described.ALL_STATISTICS),
     ]
-    repository = Repository(server)
-    rows.append(("POST", "/v2/repository/index", repository.index, "The models and their states.", described.INDEX))
-    for verb in ("load", "unload"):
-        pattern = f"/v2/repository/models/{{name}}/{verb}"
-        rows.append(("POST", pattern, repository.refuse, "Refused: the configuration says what is loaded.", described.REFUSED))
+    repository = Repository(models)
+    path = "/v2/repository/models/{name}"
+    rows += [
+        ("POST", "/v2/repository/index", repository.index, "The models and their states.", described.INDEX),
+        ("POST", f"{path}/load", repository.load, "Load a model, where clients may.", described.LOAD),
+        ("POST", f"{path}/unload", repository.unload, "Unload a model, where clients may.", described.LOAD),
+    ]
     for model in MODEL:
         rows += [
             ("GET", f"{model}/ready", meta.model_ready, "Whether the model is ready.", described.MODEL_READY),
