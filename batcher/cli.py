@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import mimetypes
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -16,23 +16,14 @@ from rich.console import Console
 from rich.status import Status
 
 from batcher import __version__
-from batcher.codecs.formats import FORMATS
+from batcher.codecs.file_names import format_of_file
 from batcher.config.model_file import load_model_definition
 from batcher.config.reading import scalar
-from batcher.config.repository import find_models
+from batcher.config.repository import find_models, find_versions
 from batcher.config.settings import ServerSettings, load_settings, share_threads
-from batcher.errors import BatcherError, ConfigError
+from batcher.errors import BatcherError, ConfigError, UnsupportedMediaType
 
 DEFAULT_CONFIG = Path("config.yaml")
-
-_EXTENSIONS = {
-    ".npy": "application/x-npy",
-    ".msgpack": "application/msgpack",
-    ".mpk": "application/msgpack",
-    ".bin": "application/octet-stream",
-    ".webp": "image/webp",
-    ".bmp": "image/bmp",
-}
 
 
 class StartReport:
@@ -60,15 +51,16 @@ class StartReport:
 
     def ready(self, address: str) -> None:
         """Tell the address, in one line."""
-        self._stop()
+        self.stop()
         click.echo(f"batcher {__version__} is ready on {address} after {time.monotonic() - self._began:.1f} s")
 
     def failed(self, reason: str) -> None:
         """Tell why the server cannot start."""
-        self._stop()
+        self.stop()
         click.echo(f"batcher cannot start: {reason}", err=True)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Take the moving line away."""
         if self._status is not None:
             self._status.stop()
 
@@ -126,9 +118,45 @@ def serve(config: Path | None, host: str | None, port: int | None, access_log: b
 @main.command()
 @_config_option
 @_set_option
-def check(config: Path | None, pairs: tuple[str, ...]) -> None:
-    """Check the configuration and every model.yaml, without loading a model."""
-    settings, base = _configuration(config, _assignments(pairs))
+@click.option("--model", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of a model or a version.")
+@click.option("--device", help="Device to check the model on, as the setting `device`.")
+def check(config: Path | None, pairs: tuple[str, ...], model: Path | None, device: str | None) -> None:
+    """Check the configuration and every model.yaml, without loading a model.
+
+    With --model, load that model instead, every version or the one that is named, run its sample at several batch sizes, and
+    explain every breach of the contract between model and server.
+    """
+    if device is not None and model is None:
+        raise click.UsageError("--device is for --model")
+    flags = _assignments(pairs) | ({("defaults", "device"): ("--device", device)} if device else {})
+    settings, base = _configuration(config, flags)
+    if model is None:
+        _check_configuration(settings, base)
+    else:
+        _check_model(model, settings, base, {"device": device} if device else {})
+
+
+def _check_model(folder: Path, settings: ServerSettings, base: Path, update: dict[str, str]) -> None:
+    from batcher.models.checking.check import check_version
+    from batcher.report_text import report_text
+
+    try:
+        versions = find_versions(folder, settings, base)
+        own = [share_threads(settings.for_model(found.name).model_copy(update=update), 1) for found in versions]
+    except ConfigError as err:
+        raise click.ClickException(str(err)) from err
+    progress, breaches = StartReport(), 0
+    for found, mine in zip(versions, own, strict=True):
+        title = f"{found.name}/{found.version}"
+        report = check_version(found.name, found.version, found.folder, mine, partial(progress.progress, title))
+        progress.stop()
+        click.echo(report_text(report))
+        breaches += report.count("breach")
+    if breaches:
+        raise click.ClickException(f"{breaches} breaches of the contract" if breaches > 1 else "1 breach of the contract")
+
+
+def _check_configuration(settings: ServerSettings, base: Path) -> None:
     problems = 0
     try:
         folders = find_models(settings, base)
@@ -186,7 +214,10 @@ def predict(url: str, files: tuple[Path, ...], timeout: float) -> None:
 
 
 def _predict_one(url: str, file: Path, timeout: float) -> bool:
-    headers = {"Content-Type": _content_type(file), "Accept": "application/json"}
+    try:
+        headers = {"Content-Type": format_of_file(file).media_type, "Accept": "application/json"}
+    except UnsupportedMediaType as err:
+        raise click.ClickException(str(err)) from err
     try:
         with urlopen(Request(url, file.read_bytes(), headers), timeout=timeout) as answer:
             click.echo(answer.read().decode())
@@ -196,14 +227,6 @@ def _predict_one(url: str, file: Path, timeout: float) -> bool:
     except (URLError, OSError, ValueError) as err:
         click.echo(f"{file}: {err}", err=True)
     return False
-
-
-def _content_type(file: Path) -> str:
-    known = {entry.media_type for entry in FORMATS}
-    found = _EXTENSIONS.get(file.suffix.lower()) or mimetypes.guess_type(file.name)[0] or ""
-    if found not in known:
-        raise click.ClickException(f"{file}: expected a file named .json, .csv, .png, .npy or the like; got {file.suffix!r}")
-    return found
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ ROWS = {
     "codecs": 3,
     "scheduling": 3,
     "models": 4,
+    "report_text": 5,
     "workers": 5,
     "pending": 6,
     "scheduler": 6,

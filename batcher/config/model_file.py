@@ -109,6 +109,7 @@ class ModelFile(_Section):
         weights: for `python`: a file of weights for a `torch.nn.Module`.
         inputs: what it takes, in the order of its positional arguments.
         outputs: what it gives, in the order of its results.
+        sample: a request that it answers, as a file that could be posted to `/predict`; `batcher check --model` runs it.
     """
 
     format: Format
@@ -117,6 +118,7 @@ class ModelFile(_Section):
     weights: str | None = None
     inputs: Annotated[tuple[InputFile, ...], Field(min_length=1)]
     outputs: Annotated[tuple[OutputFile, ...], Field(min_length=1)]
+    sample: Annotated[str | None, Field(min_length=1)] = None
 
     @model_validator(mode="after")
     def _what_the_format_needs(self) -> ModelFile:
@@ -141,6 +143,7 @@ class ModelDefinition:
         file: the model's file, empty for `python`.
         entry: `module:Class` for `python`, else empty.
         weights: weights for `python`, or None.
+        sample: a request that it answers, or None.
     """
 
     spec: ModelSpec
@@ -149,6 +152,7 @@ class ModelDefinition:
     file: Path
     entry: str = ""
     weights: Path | None = None
+    sample: Path | None = None
 
 
 def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinition:
@@ -159,7 +163,7 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
     """
     source = read_yaml(folder / "model.yaml")
     model = validate(ModelFile, source)
-    for key, file in (("file", model.file), ("weights", model.weights)):
+    for key, file in (("file", model.file), ("weights", model.weights), ("sample", model.sample)):
         if file and not (folder / file).is_file():
             raise ConfigError(f"{source.origin((key,))}: {key}: expected a file {file!r} beside it; there is none")
     spec = ModelSpec(
@@ -176,6 +180,7 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
         file=folder / model.file if model.file else folder,
         entry=model.entry or "",
         weights=folder / model.weights if model.weights else None,
+        sample=folder / model.sample if model.sample else None,
     )
 
 

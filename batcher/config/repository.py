@@ -55,6 +55,28 @@ def find_models(settings: ServerSettings, base: Path) -> list[ModelFolder]:
     ]
 
 
+def find_versions(folder: Path, settings: ServerSettings, base: Path) -> list[ModelFolder]:
+    """List the versions of the model in `folder`, or the one version if `folder` holds a `model.yaml` itself.
+
+    The model is called what `settings` call the one of that path, else as its folder is called.
+
+    Args:
+        folder: of a model or of a version.
+        settings: may name the model's path.
+        base: the folder that relative paths in `settings` start from.
+
+    Raises:
+        ConfigError: there is neither a `model.yaml` nor a version folder in it.
+    """
+    folder = folder.resolve()
+    alone = (folder / "model.yaml").is_file()
+    model = folder.parent if alone and folder.name.isdecimal() else folder
+    name = next((key for key, own in settings.models.items() if own.path and (base / own.path).resolve() == model), model.name)
+    if not alone:
+        return _model_folders(name, folder, str(folder))
+    return [ModelFolder(name, str(int(folder.name)) if folder.name.isdecimal() else "1", folder)]
+
+
 def _model_folders(name: str, folder: Path, place: str) -> list[ModelFolder]:
     versions = _versions(folder)
     if not versions:

@@ -77,7 +77,7 @@ def load_model(definition: ModelDefinition, settings: ModelSettings, progress: P
             _compile(model, progress)
         checked = CheckedModel(model)
         if settings.warmup:
-            _warm_up(checked, settings.max_batch_size, progress)
+            warm_up(checked, settings.max_batch_size, progress)
         return checked
     except (Exception, SystemExit) as err:  # whatever a model's own code raises is the reason that it cannot be served
         reason = str(err) if isinstance(err, BatcherError) else f"{type(err).__name__}: {err}"
@@ -123,7 +123,12 @@ def _device(wanted: str) -> str:
     return device
 
 
-def _warm_up(checked: CheckedModel, max_batch_size: int, progress: Progress) -> None:
+def warm_up(checked: CheckedModel, max_batch_size: int, progress: Progress) -> None:
+    """Run a loaded model on blank rows at each warm-up size, and learn whether its outputs are fresh memory. Inference thread.
+
+    Raises:
+        ModelLoadError: it fails on them, or its outputs are not what its specification promises.
+    """
     free = [tensor.name for tensor in checked.spec.inputs if tensor.free_axes and tensor.warmup_shape is None]
     if free:
         progress(f"warm-up skipped: no warmup_shape for the free axes of {', '.join(free)}")

@@ -70,6 +70,13 @@ def test_a_python_model_has_its_folder_class_and_weights(define: Define, tmp_pat
     assert (definition.spec.name, definition.spec.version) == ("m", "3")
 
 
+def test_a_sample_is_a_file_beside_it(define: Define, tmp_path: Path) -> None:
+    assert define(RIGHT).sample is None
+    assert define(RIGHT + "sample: s.json\n", "s.json").sample == tmp_path / "m/3/s.json"
+    with pytest.raises(ConfigError, match=r"model.yaml:11: sample: expected a file 'other.json' beside it; there is none"):
+        define(RIGHT + "sample: other.json\n")
+
+
 @pytest.mark.parametrize("fmt", ["torchscript", "export", "onnx"])
 def test_the_other_formats_have_a_file(define: Define, tmp_path: Path, fmt: str) -> None:
     definition = define(changed("python\nclass: net:Net", f"{fmt}\nfile: net.bin"), "net.bin")

@@ -1,0 +1,32 @@
+"""Which format a file is in, by its name: for files that are posted by `batcher predict` and samples beside models."""
+
+from __future__ import annotations
+
+import mimetypes
+from pathlib import Path
+
+from batcher.codecs.formats import Format, format_named
+from batcher.errors import UnsupportedMediaType
+
+_EXTENSIONS = {
+    ".npy": "application/x-npy",
+    ".msgpack": "application/msgpack",
+    ".mpk": "application/msgpack",
+    ".bin": "application/octet-stream",
+    ".webp": "image/webp",
+    ".bmp": "image/bmp",
+}
+"""Those that the standard library does not know on every system."""
+
+
+def format_of_file(file: Path) -> Format:
+    """Return the format that the extension of `file` stands for.
+
+    Raises:
+        UnsupportedMediaType: there is none.
+    """
+    suffix = file.suffix.lower()
+    found = format_named(_EXTENSIONS.get(suffix) or mimetypes.guess_type(f"file{suffix}")[0] or "")
+    if found is None:
+        raise UnsupportedMediaType(f"{file}: expected a file named .json, .csv, .png, .npy or the like; got {file.suffix!r}")
+    return found

@@ -1,0 +1,1 @@
+"""The test kit: what `batcher check --model` does with a model before anybody else does."""
