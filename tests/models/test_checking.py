@@ -143,8 +143,17 @@ def test_all_breaches_are_told_and_breaches_first(folders: Folders) -> None:
     assert "'z'" in of(report, rules.MIXED).where
 
 
-def test_a_model_that_changes_its_answers_is_not_blamed_for_mixing_rows(folders: Folders) -> None:
-    report = check(folders.python(predicting('return {"y": x + np.random.rand(*x.shape).astype("f4")}')))
+@pytest.mark.parametrize(
+    "body",
+    [
+        'return {"y": x + np.random.rand(*x.shape).astype("f4")}',
+        'STATE["n"] = STATE.get("n", 0) + 1; return {"y": x + STATE["n"] // 2}',
+        'STATE["seen"] = STATE.get("seen", False) or len(x) > 3; return {"y": x + STATE["seen"]}',
+    ],
+    ids=["at random", "every other time", "once and for all"],
+)
+def test_a_model_that_changes_its_answers_is_not_blamed_for_mixing_rows(folders: Folders, body: str) -> None:
+    report = check(folders.python(predicting(body)))
     assert [finding.rule for finding in report.findings] == [rules.CHANGES]
 
 
