@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml compiled_modules.txt $(shell find batcher -name '*.py')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test test-python lint bench clean
+.PHONY: serve test test-python lint bench proto clean
 
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
@@ -25,6 +25,15 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.serve
 	$(BIN)/python benchmarks/ceiling.py
 	$(BIN)/python benchmarks/fixed_cost.py
+
+# The messages of gRPC, in a descriptor pool of their own.
+PROTO := batcher/rpc/_generated
+proto: $(VENV)/.serve
+	$(PIP) grpcio-tools==1.76.0
+	cd $(PROTO) && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. *.proto
+	sed -i -e 's/^from google.protobuf import descriptor_pool as .*/from batcher.rpc._generated.pool import POOL/' \
+		-e 's/_descriptor_pool.Default()/POOL/' -e 's/^import model_config_pb2/from batcher.rpc._generated import model_config_pb2/' \
+		$(PROTO)/*_pb2.py $(PROTO)/*_pb2.pyi
 
 # torch first and by itself: an index that offers CPU-only builds of it is then used for it alone.
 $(VENV)/.torch: constraints.txt

@@ -17,6 +17,7 @@ VERSION = next(
 )
 
 ONNX = ["onnxruntime>=1.20"]
+GRPC = ["grpcio>=1.66", "protobuf>=6.31,<8", "grpcio-health-checking>=1.66"]
 BUILD_ONNX = ["onnx>=1.17"]
 TEST = [
     "pytest>=8",
@@ -28,9 +29,10 @@ TEST = [
     "h11>=0.14",
     "msgpack-numpy>=0.4.8",
     *ONNX,
+    *GRPC,
     *BUILD_ONNX,
 ]
-TEST_CLIENTS = ["tritonclient[http]>=2.51"]
+TEST_CLIENTS = ["tritonclient[http,grpc]>=2.73"]
 BENCH = ["mosec>=0.9.8", "fastapi>=0.115", "uvicorn>=0.32"]
 DEV = [
     *TEST,
@@ -39,6 +41,7 @@ DEV = [
     "mypy>=1.14",
     "mypy-zope>=1.0",
     "types-PyYAML",
+    "types-protobuf",
     "scikit-learn>=1.5",
 ]
 
@@ -90,6 +93,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=[*find_packages(include=["batcher", "batcher.*"]), "twisted.plugins"],
+    package_data={"batcher.rpc._generated": ["*.proto", "*.pyi"]},
     install_requires=[
         "twisted[tls]>=24.10",
         "klein>=24.8",
@@ -111,6 +115,6 @@ setup(
     ],
     ext_modules=[Extension("batcher", [])],  # says that there are some; the command knows which
     cmdclass={"build_ext": BuildCompiled},
-    extras_require={"onnx": ONNX, "test": TEST, "test-clients": TEST_CLIENTS, "dev": DEV, "bench": BENCH},
+    extras_require={"onnx": ONNX, "grpc": GRPC, "test": TEST, "test-clients": TEST_CLIENTS, "dev": DEV, "bench": BENCH},
     entry_points={"console_scripts": ["batcher = batcher.cli:main"]},
 )

@@ -101,11 +101,11 @@ _set_option = click.option(
 @_config_option
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 lets the system choose.")
+@click.option("--grpc-port", type=int, help="Port for gRPC, which needs the extra `grpc`; 8081 is the usual one.")
 @click.option("--access-log/--no-access-log", default=None, help="Log each request as a line of JSON.")
 @_set_option
-def serve(config: Path | None, host: str | None, port: int | None, access_log: bool | None, pairs: tuple[str, ...]) -> None:
+def serve(config: Path | None, pairs: tuple[str, ...], **given: Any) -> None:
     """Serve the models of the configuration until a signal ends it."""
-    given: dict[str, Any] = {"host": host, "port": port, "access_log": access_log}
     flags = _assignments(pairs)
     flags.update({(key,): (f"--{key.replace('_', '-')}", value) for key, value in given.items() if value is not None})
     settings, base = _configuration(config, flags)

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -22,7 +22,7 @@ from batcher.config.settings import ServerSettings
 from batcher.endpoints.journal import Journal, WriteLine
 from batcher.endpoints.routing import Router
 from batcher.endpoints.table import routes
-from batcher.errors import BatcherError, Draining, ModelLoadError
+from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError
 from batcher.repository import ModelRepository
 from batcher.server import ModelServer
 from batcher.web.app import klein_site
@@ -30,6 +30,9 @@ from batcher.web.front import Front
 from batcher.web.limits import Limits
 from batcher.web.listening import Listen, Listening, address_of, open_sockets, tls_files, twisted_listen
 from batcher.workers.protocol import CallFromThread
+
+if TYPE_CHECKING:
+    from batcher.rpc.front import RpcFront
 
 
 class State(Enum):
@@ -94,6 +97,7 @@ class BatcherService(MultiService):
         self._listen = listen or twisted_listen(reactor)
         self._log = Logger()
         self._listening: Listening | None = None
+        self._rpc: RpcFront | None = None
         self._stopped: list[Deferred[None]] = []
         self.state = State.NEW
         self.ready: Deferred[None] = Deferred()
@@ -103,8 +107,8 @@ class BatcherService(MultiService):
             reactor, self._in_a_burst(cross), settings, progress=progress, call_soon=self._in_a_burst(soon)
         )
         self.repository = ModelRepository(self.server, settings, base)
-        journal = Journal(reactor, self.server.metrics, write_access_line if settings.access_log else None)
-        router = Router(routes(self.server, self.repository, settings), journal, settings.expose_model_errors)
+        self._journal = Journal(reactor, self.server.metrics, write_access_line if settings.access_log else None)
+        router = Router(routes(self.server, self.repository, settings), self._journal, settings.expose_model_errors)
         limits = Limits.from_settings(settings)
         self.front = Front(router, klein_site(router, limits.body), limits, reactor, self.server.metrics)
 
@@ -135,9 +139,25 @@ class BatcherService(MultiService):
         return stopped
 
     def _open(self) -> Deferred[Listening]:
+        return self._open_rpc().addCallback(lambda _: self._open_http())
+
+    def _open_rpc(self) -> Deferred[None]:
+        if self._settings.grpc_port is None:
+            return succeed(None)
+        try:
+            from batcher.rpc.front import RpcFront  # an extra, imported only where it is asked for
+        except ImportError as err:
+            place = self._settings.origin("grpc_port")
+            raise ConfigError(f"{place}: grpc_port: expected `pip install batcher[grpc]`; got none: {err}") from err
+        self._rpc = RpcFront(self.server, self.repository, self._settings, self._base, self._reactor, self._journal)
+        return self._rpc.open()
+
+    def _open_http(self) -> Deferred[Listening]:
         tls = tls_files(self._settings, self._base)
         listeners = open_sockets(self._settings, self._base)
         self.address = " and ".join(address_of(listener, tls is not None) for listener in listeners)
+        if self._rpc is not None:
+            self.address += f" and {self._rpc.address}"
         return self._listen(self.front, listeners, tls)
 
     def _opened(self, listening: Listening) -> Deferred[Any]:
@@ -169,11 +189,14 @@ class BatcherService(MultiService):
         self._become(State.DRAINING)
         timeout = self._reactor.callLater(self._settings.drain_timeout_s, self._end, None)
         closed = maybeDeferred(self._listening.close) if self._listening is not None else Deferred.fromCoroutine(_nothing())
-        closed.addCallback(lambda _: self.front.drain())
+        closed.addCallback(lambda _: DeferredList([self.front.drain(), self._drain_rpc(self._settings.drain_timeout_s)]))
         closed.addCallback(lambda _: self.server.drain())
         closed.addErrback(lambda failure: self._log.failure("stopping failed", failure))
         closed.addCallback(lambda _: timeout.active() and timeout.cancel())
         closed.addCallback(self._end)
+
+    def _drain_rpc(self, seconds: float) -> Deferred[None]:
+        return self._rpc.drain(seconds) if self._rpc is not None else succeed(None)
 
     def _end(self, _: object) -> None:
         if self.state is State.STOPPED:
@@ -182,11 +205,11 @@ class BatcherService(MultiService):
         self._become(State.STOPPED)
         if draining:
             self.server.stop()
-            self.front.stop().addCallback(self._ended)
+            DeferredList([self.front.stop(), self._drain_rpc(0)]).addCallback(self._ended)
         else:
             self._ended(None)
 
-    def _ended(self, _: None) -> None:
+    def _ended(self, _: object) -> None:
         if not self.ready.called:
             self.ready.errback(Draining("the server was stopped"))
         stopped, self._stopped = self._stopped, []

@@ -65,6 +65,8 @@ OWNERS = {
     "twisted.web": {"web"},
     "httptools": {"web"},
     "grpc": {"rpc"},
+    "grpc_health": {"rpc"},
+    "google": {"rpc"},
     "twisted.application": {"service", "tap"},
     "twisted.internet.reactor": {"cli", "running", "tap"},
     "asyncio": {"cli", "running", "rpc"},

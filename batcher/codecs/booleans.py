@@ -1,9 +1,11 @@
-"""Booleans in binary formats: a byte of 0 or 1, nothing else.
+"""Booleans in binary formats: a byte of 0 or 1.
 
 numpy takes any byte for a boolean without looking, and what it then computes with a byte of 2 is undefined.
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from batcher.errors import DecodingError
 from batcher.spec import Array
@@ -19,4 +21,12 @@ def checked_booleans(array: Array, name: str) -> Array:
         highest = int(array.view("u1").max())
         if highest > 1:
             raise DecodingError(f"input {name!r}: expected booleans as bytes of 0 or 1; got a byte of {highest}")
+    return array
+
+
+def lenient_booleans(array: Array) -> Array:
+    """Return `array`, booleans of which any byte but 0 is true, as they are sent by clients of the Open Inference Protocol."""
+    if array.size and int(array.view("u1").max()) > 1:
+        truth: Array = np.not_equal(array.view("u1"), 0)
+        return truth
     return array

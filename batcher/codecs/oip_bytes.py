@@ -1,4 +1,7 @@
-"""BYTES tensors in binary: each element a 4-byte little-endian length and as many bytes, one behind the other."""
+"""BYTES tensors in binary: each element a 4-byte little-endian length and as many bytes, one behind the other.
+
+Not compiled: a long loop in Python lets other threads in.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from struct import Struct
 import numpy as np
 
 from batcher.codecs.content import Buffer
-from batcher.errors import DecodingError
+from batcher.errors import DecodingError, NotAcceptable
 from batcher.spec import Array
 
 _LENGTH = Struct("<I")
@@ -44,3 +47,15 @@ def to_elements(array: Array) -> bytes:
         value = element if isinstance(element, bytes) else str(element).encode()
         pieces += (_LENGTH.pack(len(value)), value)
     return b"".join(pieces)
+
+
+def texts(array: Array) -> list[str]:
+    """Return the elements of `array` as text, row-major.
+
+    Raises:
+        NotAcceptable: one is no text, which JSON cannot hold.
+    """
+    try:
+        return [element.decode() if isinstance(element, bytes) else str(element) for element in array.ravel().tolist()]
+    except UnicodeDecodeError as err:
+        raise NotAcceptable(f"expected `binary_data` for BYTES that are not UTF-8; got JSON: {err.object[:40]!r}") from err

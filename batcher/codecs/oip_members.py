@@ -7,7 +7,7 @@ from typing import Any
 from batcher.errors import InvalidInput, NotServed
 
 MAX_TIMEOUT_US = 86_400_000_000
-"""A day; a longer timeout is taken for a mistake."""
+"""A day; a longer timeout is as good as that."""
 
 _UNSET = (0, "", None, False)
 
@@ -40,11 +40,9 @@ def priority_of(parameters: dict[str, Any]) -> int:
 def timeout_of(parameters: dict[str, Any]) -> float | None:
     """Return the timeout in seconds, None for the default."""
     value = parameters.get("timeout", 0)
-    if not is_whole(value) or value > MAX_TIMEOUT_US:
-        raise InvalidInput(
-            f"timeout: expected microseconds up to {MAX_TIMEOUT_US}, or 0 for the default; got {described(value)}"
-        )
-    return value / 1e6 if value else None
+    if not is_whole(value):
+        raise InvalidInput(f"timeout: expected microseconds, or 0 for the default; got {described(value)}")
+    return min(value, MAX_TIMEOUT_US) / 1e6 if value else None
 
 
 def flag_of(parameters: dict[str, Any], key: str, where: str) -> bool | None:

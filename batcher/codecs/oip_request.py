@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from batcher.codecs.booleans import checked_booleans
+from batcher.codecs.booleans import lenient_booleans
 from batcher.codecs.content import Buffer
 from batcher.codecs.json_lists import from_json
 from batcher.codecs.nested_lists import array_from_lists
@@ -108,18 +108,21 @@ def array_from_bytes(tensor: TensorSpec, shape: tuple[int, ...], data: Buffer) -
             f"input {name!r}: expected {needed} bytes for {tensor.datatype.name}{shape_text(shape)}; got {len(data)}"
         )
     array: Array = np.ndarray(shape, dtype, data) if needed else np.empty(shape, dtype)
-    return checked_booleans(array, name) if tensor.datatype.name == "BOOL" else array
+    return lenient_booleans(array) if tensor.datatype.name == "BOOL" else array
 
 
 def read_head(text: Buffer, spec: ModelSpec) -> InferHead:
-    """Return what the JSON part of a request for the model `spec` says.
+    """Return what the JSON part of a request for the model `spec` says. Raises DecodingError, or as `read_document` does."""
+    return read_document(object_of(from_json(text), "body"), spec)
+
+
+def read_document(document: dict[str, Any], spec: ModelSpec) -> InferHead:
+    """Return what a request for the model `spec` says.
 
     Raises:
-        DecodingError: it is not JSON.
         InvalidInput: a member is missing or has another type, name, dtype or shape than it should.
         NotServed: it asks for shared memory or a sequence.
     """
-    document = object_of(from_json(text), "body")
     name = document.get("id")
     if name is not None and not isinstance(name, str):
         raise InvalidInput(f"id: expected a string; got {described(name)}")
@@ -187,17 +190,18 @@ def _read_input(entry: dict[str, Any], tensor: TensorSpec, arrays: dict[str, Arr
     shape = _shape(entry, tensor, where)
     parameters = parameters_of(entry, where)
     size = parameters.get("binary_data_size")
+    row_shape = shape if tensor.shape else shape[:1]
     if size is None:
-        if "data" not in entry:
+        if entry.get("data") is None:
             raise InvalidInput(f"{where}: expected data, or the parameter binary_data_size; got neither")
-        arrays[tensor.name] = _json_array(entry["data"], tensor, shape)
+        arrays[tensor.name] = _json_array(entry["data"], tensor, shape).reshape(row_shape)
         return
-    if "data" in entry:
+    if entry.get("data") is not None:
         raise InvalidInput(f"{where}: expected data or binary_data_size; got both")
     if not is_whole(size):
         raise InvalidInput(f"{where}: binary_data_size: expected a number of bytes; got {described(size)}")
     start = binaries[-1].stop if binaries else 0
-    binaries.append(BinaryInput(tensor, shape, start, start + size))
+    binaries.append(BinaryInput(tensor, row_shape, start, start + size))
 
 
 def _json_array(data: Any, tensor: TensorSpec, shape: tuple[int, ...]) -> Array:
@@ -215,9 +219,10 @@ def _shape(entry: dict[str, Any], tensor: TensorSpec, where: str) -> tuple[int, 
         raise InvalidInput(
             f"{where}: expected a shape of whole numbers such as {shape_text(tensor.batch_shape)}; got {described(found)}"
         )
-    fits = len(found) == len(tensor.batch_shape) and all(
-        want in (-1, have) for want, have in zip(tensor.batch_shape, found, strict=True)
-    )
+    expected = tensor.batch_shape
+    if not tensor.shape and len(found) == 2:
+        expected = (-1, 1)  # a row without axes, as clients of C++ write it
+    fits = len(found) == len(expected) and all(want in (-1, have) for want, have in zip(expected, found, strict=True))
     if not fits:
         raise InvalidInput(f"{where}: expected shape {shape_text(tensor.batch_shape)}; got {described(found)}")
     if max(found, default=0) > MAX_AXIS or prod(max(size, 1) for size in found) * tensor.datatype.numpy.itemsize > MAX_BYTES:

@@ -33,7 +33,7 @@ def failure_reply(
         expose_model_errors: whether class and message of a model's own exception are told.
         more: members for the body besides `error` and `code`.
     """
-    status, code, text, extra = _told(error, expose_model_errors)
+    status, code, text, extra = told(error, expose_model_errors)
     document = {"error": text, "code": code, **(more or {})}
     accept = headers.get(b"accept", b"").decode("latin-1")
     if wants_msgpack(accept, headers.get(b"content-type", b"").decode("latin-1")):
@@ -43,7 +43,7 @@ def failure_reply(
 
 def oip_failure_reply(error: BaseException, headers: Headers, expose_model_errors: bool = False) -> Reply:
     """Return the same as the Open Inference Protocol and TensorFlow Serving have it: JSON of one member; 503 for a deadline."""
-    status, _, text, extra = _told(error, expose_model_errors)
+    status, _, text, extra = told(error, expose_model_errors)
     status = Unavailable.http_status if isinstance(error, DeadlineExceeded) else status
     return Reply(status, b"application/json", to_json({"error": text}), extra)
 
@@ -53,7 +53,7 @@ def failure_reply_on(path: str) -> FailureReply:
     return oip_failure_reply if f"{path}/".startswith(("/v1/", "/v2/")) else failure_reply
 
 
-def _told(error: BaseException, expose_model_errors: bool) -> tuple[int, str, str, tuple[tuple[bytes, bytes], ...]]:
+def told(error: BaseException, expose_model_errors: bool) -> tuple[int, str, str, tuple[tuple[bytes, bytes], ...]]:
     """Return the status, code, text and header fields for `error`; what is no failure of ours is logged."""
     if not isinstance(error, BatcherError):
         _log.failure("a request failed unexpectedly", Failure(error))

@@ -23,6 +23,7 @@ from batcher.errors import MethodNotAllowed as MethodUnknown
 def klein_app(router: Router, max_body: int) -> Klein:
     """Return a Klein application with every route of `router`; mount its `resource()` wherever twisted.web runs."""
     app = Klein()
+    app.url_map.merge_slashes = False  # or a path with an empty segment is redirected, where none of ours is meant
     for route in router.routes:
         pattern = route.pattern.replace("{", "<").replace("}", ">")
         app.route(pattern, methods=[route.method], endpoint=f"{route.method} {pattern}")(_handler(router, route, max_body))

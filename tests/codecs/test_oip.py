@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.codecs.oip_bytes import from_elements, to_elements
+from batcher.codecs.oip_classes import best_classes
 from batcher.codecs.oip_request import InferHead, raw_head, read_head
-from batcher.codecs.oip_response import best_classes, encode
+from batcher.codecs.oip_response import encode
 from batcher.errors import DecodingError, InvalidInput, NotServed
 from batcher.spec import DATATYPES, Array, Labels, ModelSpec, check_inputs
 from tests.support.codec_inputs import REFUSALS, arrays, batches, damaged, one_input, response
@@ -160,7 +161,7 @@ def test_all_outputs_are_wanted_where_none_is_named(outputs: list[Any] | None) -
         (document(parameters={"priority": -1}), "priority"),
         (document(parameters={"priority": "high"}), "priority"),
         (document(parameters={"timeout": 0.5}), "timeout"),
-        (document(parameters={"timeout": 10**12}), "timeout"),
+        (document(parameters={"timeout": -1}), "timeout"),
         (document(parameters={"binary_data_output": "yes"}), "binary_data_output"),
         (document(parameters={"mine": [1]}), "mine"),
         (document(parameters={"mine": None}), "mine"),
@@ -217,12 +218,6 @@ def test_a_binary_size_that_its_shape_denies_is_refused() -> None:
     entry = {"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
     with pytest.raises(DecodingError, match=r"expected 8 bytes for FP32\[1,2\]; got 16"):
         read_head(json.dumps({"inputs": [entry]}).encode(), one_input()).inputs(bytes(16))
-
-
-def test_a_boolean_is_a_byte_of_0_or_1() -> None:
-    entry = {"name": "x", "shape": [1, 2], "datatype": "BOOL", "parameters": {"binary_data_size": 2}}
-    with pytest.raises(DecodingError, match="0 or 1"):
-        read_head(json.dumps({"inputs": [entry]}).encode(), one_input("BOOL")).inputs(b"\x00\x02")
 
 
 class TestElements:

@@ -174,6 +174,11 @@ def test_what_is_not_there_is_a_404(both: Both, target: str) -> None:
     assert "expected" in error(both(MemoryServer(), ask(target)), 404)
 
 
+@pytest.mark.parametrize("target", ["/v2/models//ready", "/v2/models/m/versions//ready", "/v2//health/live"])
+def test_a_path_with_an_empty_segment_is_a_404(both: Both, target: str) -> None:
+    error(both(MemoryServer(), ask(target)), 404)
+
+
 def test_health_follows_the_models(both: Both) -> None:
     server = MemoryServer()
     assert both(server, ask("/v2/health/live")).decoded() == {"live": True}

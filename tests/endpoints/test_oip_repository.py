@@ -97,9 +97,7 @@ def test_what_is_wrong_is_refused_and_changes_nothing(
     assert both(server, json_request(INFER)).status == 200
 
 
-def test_the_extension_is_told_of_where_it_is_there(both: Both, server: MemoryServer) -> None:
-    def extensions(of: MemoryServer) -> list[str]:
-        return json.loads(both(of, ask("/v2", b"", method="GET")).body)["extensions"]
-
-    assert "model_repository" in extensions(server)
-    assert "model_repository" not in extensions(MemoryServer())
+def test_parameters_that_are_no_object_are_refused(both: Both, server: MemoryServer) -> None:
+    for value in ("[]", '""', "0", "false"):
+        assert "parameters" in error(both(server, ask(LOAD, f'{{"parameters":{value}}}'.encode())), 400)
+    assert both(server, ask(LOAD, b'{"parameters":null}')).status == 200

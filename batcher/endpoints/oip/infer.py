@@ -18,7 +18,9 @@ from batcher.codecs.response_coding import compress, response_coding
 from batcher.endpoints.call import Body, Call, CallHead, Reply
 from batcher.errors import InvalidInput
 from batcher.request import NO_PARAMETERS, InferenceResponse, Parameters
+from batcher.served import ServedModel
 from batcher.server import ModelServer
+from batcher.spec import Array, ModelSpec
 
 Result = TypeVar("Result")
 
@@ -29,6 +31,11 @@ again and again."""
 
 SLOW_BYTES = 1 << 18
 """From this many bytes on, a body with BYTES elements, which are looked at one by one, is decoded on the CPU pool."""
+
+
+def has_slow_inputs(spec: ModelSpec) -> bool:
+    """Whether inputs of the model `spec` are BYTES, which are looked at one by one."""
+    return any(tensor.datatype.name == "BYTES" for tensor in spec.inputs)
 
 
 class InferPlan:
@@ -51,7 +58,7 @@ class InferPlan:
         length = head.headers.get(b"inference-header-content-length")
         self._json_length = None if length is None else _length(length)
         self._heads: dict[bytes, InferHead] = {}
-        self.slow_inputs = any(tensor.datatype.name == "BYTES" for tensor in self.served.spec.inputs)
+        self.slow_inputs = has_slow_inputs(self.served.spec)
 
     def read(self, body: Body) -> tuple[InferHead, Body]:
         """Return what the JSON in `body` says, and the bytes behind it. Raises ClientError."""
@@ -118,29 +125,57 @@ class Infer:
             plan = call.head.plan = InferPlan(call.head, server)
         head, data = plan.read(call.body)
         answer = call.plan = Answer(plan, head)
-        parameters = self._parameters(plan, head)
+        parameters = parameters_of(server, plan.served, head, bool(plan.coding))
         if plan.slow_inputs and len(data) >= SLOW_BYTES:
-            decoded = self._on_pool(parameters, plan, len(data), partial(head.inputs, data))
-            deferred = decoded.addCallback(lambda inputs: server.infer_on(plan.served, inputs, parameters))
+            inputs = partial(head.inputs, data)
+            deferred = infer_slow(server, plan.served, len(data), inputs, parameters)
         else:
             deferred = server.infer_on(plan.served, head.inputs(data), parameters)
         if plan.coding or head.slow:
-            deferred.addCallback(self._encoded, answer, plan, parameters)
+            deferred.addCallback(write_slow, server, plan.served, answer.coded_reply, parameters)
         return deferred
 
-    def _on_pool(self, parameters: Parameters, plan: InferPlan, size: int, function: Callable[[], Result]) -> Deferred[Result]:
-        deadline = parameters.deadline if parameters.deadline is not None else self._server.deadline(plan.served)
-        return self._server.run_on_pool(size, deadline, function)
 
-    def _parameters(self, plan: InferPlan, head: InferHead) -> Parameters:
-        if head.timeout is None and not head.priority and not plan.coding and not head.slow:
-            return NO_PARAMETERS
-        level = head.priority if head.priority <= plan.served.max_level else 0  # as other servers of the protocol have it
-        return Parameters(self._server.deadline(plan.served, head.timeout), level, head.id)
+def parameters_of(server: ModelServer, served: ServedModel, head: InferHead, timed: bool = False) -> Parameters:
+    """Return the parameters of a request: those that `head` names, and the deadline where work on the pool needs one.
 
-    def _encoded(self, response: InferenceResponse, answer: Answer, plan: InferPlan, parameters: Parameters) -> Deferred[Reply]:
-        size = sum(array.nbytes for array in response.outputs.values())
-        return self._on_pool(parameters, plan, size, partial(answer.coded_reply, response))
+    Args:
+        server: has the clock.
+        served: the model that answers.
+        head: what the request says.
+        timed: whether the deadline is needed.
+    """
+    if head.timeout is None and not head.priority and not timed and not head.slow:
+        return NO_PARAMETERS
+    level = head.priority if head.priority <= served.max_level else 0  # as other servers of the protocol have it
+    return Parameters(server.deadline(served, head.timeout), level, head.id)
+
+
+def infer_slow(
+    server: ModelServer, served: ServedModel, size: int, inputs: Callable[[], dict[str, Array]], parameters: Parameters
+) -> Deferred[InferenceResponse]:
+    """Infer with `inputs`, which are made of `size` bytes on the CPU pool. Reactor thread."""
+    decoded = _on_pool(server, served, size, parameters, inputs)
+    return decoded.addCallback(lambda made: server.infer_on(served, made, parameters))
+
+
+def write_slow(
+    response: InferenceResponse,
+    server: ModelServer,
+    served: ServedModel,
+    write: Callable[[InferenceResponse], Result],
+    parameters: Parameters,
+) -> Deferred[Result]:
+    """Return what `write` makes of `response` on the CPU pool. Reactor thread."""
+    size = sum(array.nbytes for array in response.outputs.values())
+    return _on_pool(server, served, size, parameters, partial(write, response))
+
+
+def _on_pool(
+    server: ModelServer, served: ServedModel, size: int, parameters: Parameters, function: Callable[[], Result]
+) -> Deferred[Result]:
+    deadline = parameters.deadline if parameters.deadline is not None else server.deadline(served)
+    return server.run_on_pool(size, deadline, function)
 
 
 def _length(value: bytes) -> int:

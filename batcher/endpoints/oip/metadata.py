@@ -13,24 +13,28 @@ from batcher.errors import Draining, ModelNotReady
 from batcher.server import ModelServer
 from batcher.spec import TensorSpec
 
-EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "parameters", "schedule_policy", "statistics")
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
 """What is served besides the core of the protocol, by the names of its extensions."""
 
 _DATA_TYPES = {"BYTES": "TYPE_STRING"}
 """Datatypes whose name in a model configuration is not `TYPE_` and their own."""
 
 
-REPOSITORY = ("model_repository", "model_repository(unload_dependents)")
-"""Served besides where clients may load and unload models."""
-
-
 class Metadata:
     """Everything that clients ask for before they infer; the documents are the same over HTTP and gRPC. Reactor thread."""
 
-    def __init__(self, server: ModelServer, controlled: bool) -> None:
-        """Tell of `server`, whose clients may load and unload models if it is `controlled` by them."""
+    def __init__(self, server: ModelServer) -> None:
+        """Tell of `server`."""
         self._server = server
-        self._extensions = EXTENSIONS + REPOSITORY if controlled else EXTENSIONS
 
     def live(self, call: Call) -> Deferred[Reply]:
         """Answer 200 as long as the loop turns. Reactor thread."""
@@ -68,7 +72,7 @@ class Metadata:
 
     def server_document(self) -> dict[str, Any]:
         """Return name, version and extensions of the server."""
-        return {"name": "batcher", "version": __version__, "extensions": self._extensions}
+        return {"name": "batcher", "version": __version__, "extensions": EXTENSIONS}
 
     def model_document(self, name: str, version: str) -> dict[str, Any]:
         """Return versions and tensors of a model; raise as `ready_model` does."""
@@ -113,7 +117,8 @@ def _tensor(tensor: TensorSpec) -> dict[str, Any]:
 
 def _configured(tensor: TensorSpec) -> dict[str, Any]:
     name = tensor.datatype.name
-    return {"name": tensor.name, "data_type": _DATA_TYPES.get(name, f"TYPE_{name}"), "dims": tensor.shape}
+    document: dict[str, Any] = {"name": tensor.name, "data_type": _DATA_TYPES.get(name, f"TYPE_{name}"), "dims": tensor.shape}
+    return document if tensor.shape else document | {"dims": [1], "reshape": {"shape": []}}
 
 
 def _json(document: dict[str, Any]) -> Deferred[Reply]:

@@ -37,17 +37,21 @@ class Repository:
 
     def load(self, call: Call) -> Deferred[Reply]:
         """Load a model; fail as `ModelRepository.load` does. Reactor thread."""
-        parameters = object_of(_document(call.body).get("parameters") or {}, "parameters")
-        return self._repository.load(call.head.arguments["name"], parameters).addCallback(_done)
+        return self._repository.load(call.head.arguments["name"], _parameters(call.body)).addCallback(_done)
 
     def unload(self, call: Call) -> Deferred[Reply]:
         """Unload a model; fail as `ModelRepository.unload` does. Reactor thread."""
-        object_of(_document(call.body).get("parameters") or {}, "parameters")
+        _parameters(call.body)
         return self._repository.unload(call.head.arguments["name"]).addCallback(_done)
 
 
 def _document(body: Body) -> dict[str, Any]:
     return object_of(from_json(body), "body") if len(body) else {}
+
+
+def _parameters(body: Body) -> dict[str, Any]:
+    found = _document(body).get("parameters")
+    return {} if found is None else object_of(found, "parameters")
 
 
 def _done(_: None) -> Reply:

@@ -22,6 +22,7 @@ class Statistics:
     def __init__(self, server: ModelServer) -> None:
         """Tell of the models of `server`."""
         self._server = server
+        self._epoch = time() - server.seconds()
 
     def all_models(self, call: Call) -> Deferred[Reply]:
         """Answer the statistics of every version of every model. Reactor thread."""
@@ -41,17 +42,16 @@ class Statistics:
         if name:
             found = self._server.find(name, version)
             models = [found] if version else [served for served in models if served.spec.name == name]
-        now = self._server.seconds()
-        return {"model_stats": [self._entry(served, now) for served in models]}
+        return {"model_stats": list(map(self._entry, models))}
 
-    def _entry(self, served: ServedModel, now: float) -> dict[str, Any]:
+    def _entry(self, served: ServedModel) -> dict[str, Any]:
         name, version = served.spec.name, served.spec.version
         statistics = self._server.metrics.model(name, version).statistics
-        ago = None if statistics.last is None else now - statistics.last
+        last = statistics.last
         return {
             "name": name,
             "version": version,
-            "last_inference": 0 if ago is None else round((time() - ago) * 1e3),
+            "last_inference": 0 if last is None else round((self._epoch + last) * 1e3),
             "inference_count": statistics.rows,
             "execution_count": sum(size.predicting.count for size in statistics.sizes.values()),
             "inference_stats": {

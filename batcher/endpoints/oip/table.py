@@ -26,7 +26,7 @@ SHARED_MEMORY = ("/v2/systemsharedmemory", "/v2/cudasharedmemory")
 
 def oip_routes(server: ModelServer, models: ModelRepository) -> tuple[Route, ...]:
     """Return every route of the protocol, those of parts that are not served included."""
-    meta, infer, stats = Metadata(server, models.controlled), Infer(server), Statistics(server)
+    meta, infer, stats = Metadata(server), Infer(server), Statistics(server)
     rows: list[tuple[str, str, Endpoint, str, dict[str, Any]]] = [
         ("GET", "/v2/health/live", meta.live, "Whether the process is up.", described.LIVE),
         ("GET", "/v2/health/ready", meta.ready, "Whether every model is loaded and warmed up.", described.READY),

@@ -1,0 +1,116 @@
+"""What every call ends with: the answer, a status of the error tree, or the client's leaving; and waiting for a Deferred."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from batcher.endpoints.failures import CLIENT_LEFT, told
+from batcher.endpoints.journal import Journal
+from batcher.errors import BatcherError, DeadlineExceeded, DecodingError, Unavailable
+
+Result = TypeVar("Result")
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+Context = Any
+"""A `grpc.aio.ServicerContext`."""
+
+SERVICE = "inference.GRPCInferenceService"
+
+
+async def outcome(deferred: Deferred[Result]) -> Result:
+    """Wait for `deferred`, and cancel it if whoever waits is cancelled. Reactor thread."""
+    future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+    def succeeded(result: Result) -> None:
+        if not future.done():
+            future.set_result(result)
+
+    def failed(failure: Failure) -> None:
+        if not future.done() and failure.value is not None:
+            future.set_exception(failure.value)
+
+    deferred.addCallbacks(succeeded, failed)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        deferred.cancel()
+        raise
+
+
+def status_of(error: BaseException, expose_model_errors: bool, timed: bool = False) -> tuple[grpc.StatusCode, str]:
+    """Return the status and the text for `error`.
+
+    A deadline of the protocol's own that has passed is UNAVAILABLE, as clients of other servers expect; `timed` says that it
+    was the call's.
+    """
+    _, _, text, _ = told(error, expose_model_errors)
+    name = error.grpc_code if isinstance(error, BatcherError) else BatcherError.grpc_code
+    if isinstance(error, DeadlineExceeded) and not timed:
+        name = Unavailable.grpc_code
+    return grpc.StatusCode[name], text
+
+
+class Calls:
+    """Makes handlers of functions. Reactor thread.
+
+    Attributes:
+        expose_model_errors: whether class and message of a model's exception reach the client.
+    """
+
+    def __init__(self, journal: Journal, expose_model_errors: bool) -> None:
+        """Tell `journal` of every call."""
+        self.expose_model_errors = expose_model_errors
+        self._journal = journal
+
+    def unary(
+        self, name: str, answer: Callable[[Any, Context], Awaitable[Any]], request: Any
+    ) -> tuple[str, grpc.RpcMethodHandler[Any, Any]]:
+        """Return the handler of the call `name`, which `answer` answers from a message of the class `request`."""
+
+        async def handle(data: bytes, context: Context) -> Any:
+            began = self._journal.seconds()
+            try:
+                result = await answer(parsed(request, data), context)
+            except asyncio.CancelledError:
+                self.ended(name, CLIENT_LEFT, began)
+                raise
+            except Exception as err:  # whatever a call raises is a status
+                self.ended(name, getattr(err, "http_status", 500), began)
+                await context.abort(*status_of(err, self.expose_model_errors, is_timed(context)))
+            self.ended(name, 200, began, getattr(result, "model_name", ""))
+            return result
+
+        return name, grpc.unary_unary_rpc_method_handler(handle, None, to_bytes)
+
+    def ended(self, name: str, status: int, began: float, model: str = "") -> None:
+        """Tell the journal of a call that ended with the equal of HTTP's `status`."""
+        self._journal.answered(f"/{SERVICE}/{name}", model, status, began)
+
+
+def is_timed(context: Context) -> bool:
+    """Whether the call's own deadline has passed, or is about to."""
+    left = context.time_remaining()
+    return left is not None and left <= _SOON
+
+
+_SOON = 0.005
+"""Seconds; the scheduler looks at deadlines as coarsely."""
+
+
+def parsed(kind: type[AnyMessage], data: bytes) -> AnyMessage:
+    """Return the message of the class `kind` in `data`. Raises DecodingError."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as err:
+        raise DecodingError(f"expected a {kind.DESCRIPTOR.name} of {len(data)} bytes; got something else") from err
+
+
+def to_bytes(message: Message) -> bytes:
+    """Return the bytes of `message`."""
+    return message.SerializeToString()

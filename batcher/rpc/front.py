@@ -1,0 +1,131 @@
+"""The gRPC server: on the loop that the reactor turns, in front of the same models as the connections of HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+from grpc import aio
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from batcher.config.settings import ServerSettings
+from batcher.endpoints.journal import Journal
+from batcher.endpoints.oip.metadata import Metadata
+from batcher.errors import ConfigError
+from batcher.repository import ModelRepository
+from batcher.rpc._generated import grpc_service_pb2 as pb
+from batcher.rpc.calls import SERVICE, Calls, to_bytes
+from batcher.rpc.health import NAME, Health
+from batcher.rpc.inference import Inference
+from batcher.rpc.service import Service, is_ready
+from batcher.server import ModelServer
+
+Result = TypeVar("Result")
+
+
+class RpcFront:
+    """Opens one port, answers calls, and comes to an end. Reactor thread.
+
+    Attributes:
+        address: where it listens, once it does.
+    """
+
+    def __init__(
+        self,
+        server: ModelServer,
+        repository: ModelRepository,
+        settings: ServerSettings,
+        base: Path,
+        clock: IReactorTime,
+        journal: Journal,
+    ) -> None:
+        """Wire the parts; nothing starts."""
+        self.address = ""
+        self._models = server
+        self._repository = repository
+        self._settings = settings
+        self._base = base
+        self._clock = clock
+        self._journal = journal
+        self._stopping = asyncio.Event()
+        self._server: aio.Server | None = None
+
+    def open(self) -> Deferred[None]:
+        """Listen; fails with ConfigError where the reactor is not asyncio's, or the port cannot be had."""
+        return deferLater(self._clock, 0, lambda: None).addCallback(lambda _: self._in_loop())
+
+    def drain(self, seconds: float) -> Deferred[None]:
+        """Take no more calls; fires when those that were taken are answered, or after `seconds`."""
+        if self._server is None:
+            return succeed(None)
+        self._stopping.set()
+        self._health.changed()
+        return _deferred(self._server.stop(seconds))
+
+    def _in_loop(self) -> Deferred[None]:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError as err:
+            raise ConfigError(
+                f"{self._settings.origin('grpc_port')}: grpc_port: expected Twisted's asyncio reactor, which gRPC needs; "
+                f"got {type(self._clock).__name__}"
+            ) from err
+        return _deferred(self._open())
+
+    async def _open(self) -> None:
+        settings = self._settings
+        self._server = server = aio.server(options=_options(settings))
+        calls = Calls(self._journal, settings.expose_model_errors)
+        metadata = Metadata(self._models)
+        self._health = Health(lambda: is_ready(metadata.check_ready), self._stopping)
+        self._models.watch(self._health.changed)
+        inference = Inference(self._models, calls, settings.max_pipelined_requests, self._stopping)
+        handlers = Service(self._models, self._repository).handlers(calls)
+        handlers |= [calls.unary("ModelInfer", inference.infer, pb.ModelInferRequest)]
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(inference.stream, None, to_bytes)
+        server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(SERVICE, handlers),
+                grpc.method_handlers_generic_handler(NAME, self._health.handlers(calls)),
+            )
+        )
+        self._bind(server)
+        await server.start()
+
+    def _bind(self, server: aio.Server) -> None:
+        settings = self._settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        wanted = f"{host}:{settings.grpc_port}"
+        try:
+            if settings.tls_certificate is None:
+                port = server.add_insecure_port(wanted)
+            else:
+                port = server.add_secure_port(wanted, _credentials(settings, settings.tls_certificate, self._base))
+        except (RuntimeError, OSError) as err:
+            place = f"{settings.origin('grpc_port')}: grpc_port"
+            raise ConfigError(f"{place}: expected an address to listen on; got {wanted}: {err}") from err
+        self.address = f"{'grpc' if settings.tls_certificate is None else 'grpcs'}://{host}:{port}"
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_body_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", int(settings.reuse_port)),
+        ("grpc.keepalive_permit_without_calls", 1),  # clients that ping between calls are no attack
+        ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+    ]
+
+
+def _credentials(settings: ServerSettings, certificate: str, base: Path) -> grpc.ServerCredentials:
+    key = base / (settings.tls_key or certificate)
+    return grpc.ssl_server_credentials([(key.read_bytes(), (base / certificate).read_bytes())])
+
+
+def _deferred(coroutine: Coroutine[Any, Any, Result]) -> Deferred[Result]:
+    return Deferred.fromFuture(asyncio.ensure_future(coroutine))

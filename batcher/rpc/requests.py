@@ -1,0 +1,113 @@
+"""Messages to requests: what a `ModelInferRequest` says, checked by the rules of the protocol's JSON form.
+
+A message is laid out as that form has it, without its tensors' bytes, so that both are read by the same code and refused with
+the same words. Bytes in `raw_input_contents` become arrays as they stand; typed contents are lists of numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from batcher.codecs.oip_request import InferHead, array_from_bytes, read_document
+from batcher.errors import InvalidInput
+from batcher.rpc._generated import grpc_service_pb2 as pb
+from batcher.spec import Array, ModelSpec
+
+_FIELDS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+"""Where a datatype's typed contents stand; the others travel as bytes alone."""
+
+
+class Asked(NamedTuple):
+    """What a message asks for.
+
+    Attributes:
+        head: everything but the bytes; every output is wanted as bytes.
+        raw: the bytes of each input that is not in `head`, in the order of `head.binaries`.
+        size: bytes of all inputs.
+    """
+
+    head: InferHead
+    raw: tuple[bytes, ...]
+    size: int
+
+    def inputs(self) -> dict[str, Array]:
+        """Return all inputs; those that came as bytes are views of them. Raises DecodingError."""
+        inputs = dict(self.head.arrays)
+        for binary, raw in zip(self.head.binaries, self.raw, strict=True):
+            inputs[binary.tensor.name] = array_from_bytes(binary.tensor, binary.shape, raw)
+        return inputs
+
+
+def read_request(message: pb.ModelInferRequest, spec: ModelSpec) -> Asked:
+    """Return what `message` asks of the model `spec`.
+
+    Raises:
+        InvalidInput: a field is missing or has another name, dtype or shape than it should.
+        NotServed: it asks for shared memory or a sequence.
+    """
+    raw = tuple(message.raw_input_contents)
+    if raw and len(raw) != len(message.inputs):
+        raise InvalidInput(f"raw_input_contents: expected {len(message.inputs)}, one for each input, or none; got {len(raw)}")
+    document: dict[str, Any] = {
+        "id": message.id,
+        "parameters": _parameters(message.parameters),
+        "inputs": [_input(entry, raw[index] if raw else None) for index, entry in enumerate(message.inputs)],
+        "outputs": [{"name": entry.name, "parameters": _parameters(entry.parameters)} for entry in message.outputs],
+    }
+    head = read_document(document, spec)
+    head = head._replace(outputs=tuple(wanted._replace(binary=True) for wanted in head.outputs))
+    size = sum(map(len, raw)) + sum(array.nbytes for array in head.arrays.values())
+    return Asked(head, raw, size)
+
+
+def parameters_document(parameters: Mapping[str, pb.ModelRepositoryParameter]) -> dict[str, Any]:
+    """Return the parameters of a call that loads or unloads a model."""
+    return {name: _chosen(value) for name, value in parameters.items()}
+
+
+def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
+    return {name: _chosen(value) for name, value in parameters.items()} if parameters else {}
+
+
+def _chosen(parameter: pb.InferParameter | pb.ModelRepositoryParameter) -> Any:
+    kind = parameter.WhichOneof("parameter_choice")
+    return getattr(parameter, kind) if kind else None
+
+
+def _input(entry: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> dict[str, Any]:
+    document: dict[str, Any] = {"name": entry.name, "datatype": entry.datatype, "shape": list(entry.shape)}
+    parameters = _parameters(entry.parameters)
+    if raw is None:
+        document["data"] = _typed(entry)
+    elif entry.HasField("contents") and entry.contents.ByteSize():
+        raise InvalidInput(f"input {entry.name!r:.60}: expected contents or raw_input_contents; got both")
+    else:
+        parameters["binary_data_size"] = len(raw)
+    document["parameters"] = parameters
+    return document
+
+
+def _typed(entry: pb.ModelInferRequest.InferInputTensor) -> list[Any]:
+    field = _FIELDS.get(entry.datatype)
+    if field is None:
+        raise InvalidInput(
+            f"input {entry.name!r:.60}: expected raw_input_contents for {entry.datatype or 'no datatype'!r:.60}; got contents"
+        )
+    others = [found.name for found, _ in entry.contents.ListFields() if found.name != field]
+    if others:
+        raise InvalidInput(f"input {entry.name!r:.60}: expected {field} for {entry.datatype}; got {', '.join(others)}")
+    return list(getattr(entry.contents, field))

@@ -1,0 +1,293 @@
+"""gRPC as its clients speak it: Triton's own, blocking, asyncio and streaming, plain calls, and the end of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2
+
+from batcher.rpc._generated import grpc_service_pb2 as pb
+from tests.end_to_end.processes import ROOT, Process, run, started, until, write_model
+from tests.end_to_end.test_digits import direct
+from tests.end_to_end.test_listening import certify
+
+triton = pytest.importorskip("tritonclient.grpc", reason="extra test-clients")
+aio = pytest.importorskip("tritonclient.grpc.aio", reason="extra test-clients")
+utils = pytest.importorskip("tritonclient.utils", reason="extra test-clients")
+
+IMAGES = np.load(ROOT / "examples" / "digits" / "heldout.npz")["images"][:5].astype("<f4")
+SERVICE = "/inference.GRPCInferenceService"
+SLOW = """
+import time
+
+class Model:
+    def predict(self, inputs):
+        time.sleep(float(inputs["x"].max()))
+        return {"y": inputs["x"]}
+"""
+
+
+def address_of(process: Process) -> str:
+    """Return `host:port` of the gRPC port, which the ready line tells."""
+    found = re.search(r"grpc://(\S+)", "\n".join(process.lines))
+    assert found, process.lines
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    with started(tmp_path_factory.mktemp("grpc"), "--grpc-port", "0", "--set", "max_body_bytes=1MiB") as process:
+        yield process
+        assert "Traceback" not in process.errors
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[Process]:
+    """A server whose model sleeps as many seconds as the largest number that it is given."""
+    write_model(tmp_path / "models", "m", SLOW)
+    arguments = ("--grpc-port", "0", "--set", f"model_repository={tmp_path / 'models'}", "--set", "drain_timeout_s=20")
+    with started(tmp_path, *arguments) as process:
+        yield process
+
+
+@pytest.fixture
+def client(server: Process) -> Iterator[Any]:
+    with triton.InferenceServerClient(address_of(server)) as found:
+        yield found
+
+
+def image(kind: Any = triton, images: Any = IMAGES) -> Any:
+    tensor = kind.InferInput("image", list(images.shape), "FP32")
+    tensor.set_data_from_numpy(images)
+    return tensor
+
+
+def row(value: float) -> pb.ModelInferRequest:
+    """Return a request for the slow model."""
+    raw = np.full((1, 4), value, "<f4").tobytes()
+    return pb.ModelInferRequest(
+        model_name="m", id=str(value), inputs=[{"name": "x", "datatype": "FP32", "shape": (1, 4)}], raw_input_contents=[raw]
+    )
+
+
+def infer_on(channel: Any) -> Any:
+    return channel.unary_unary(
+        f"{SERVICE}/ModelInfer", pb.ModelInferRequest.SerializeToString, pb.ModelInferResponse.FromString
+    )
+
+
+def stream_on(channel: Any) -> Any:
+    return channel.stream_stream(
+        f"{SERVICE}/ModelStreamInfer", pb.ModelInferRequest.SerializeToString, pb.ModelStreamInferResponse.FromString
+    )
+
+
+@pytest.mark.parametrize("coding", [None, "gzip", "deflate"])
+def test_the_blocking_client_gets_the_models_own_scores(client: Any, coding: str | None) -> None:
+    result = client.infer(
+        "digits", [image()], request_id="a", priority=1, timeout=10**7, client_timeout=30, compression_algorithm=coding
+    )
+    assert np.allclose(result.as_numpy("scores"), direct(IMAGES), atol=1e-5)
+    assert result.get_response().id == "a"
+
+
+def test_the_best_classes_come_with_their_labels(client: Any) -> None:
+    result = client.infer("digits", [image()], outputs=[triton.InferRequestedOutput("scores", class_count=3)])
+    found = result.as_numpy("scores")
+    assert found.shape == (5, 3)
+    assert [int(text[0].split(b":")[1]) for text in found] == direct(IMAGES).argmax(axis=1).tolist()
+
+
+def test_what_is_asked_before_inferring_is_answered(client: Any) -> None:
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("digits")
+    assert not client.is_model_ready("other")
+    assert client.get_server_metadata().name == "batcher"
+    assert list(client.get_model_metadata("digits", "1").inputs[0].shape) == [-1, 1, 8, 8]
+    assert client.get_model_config("digits").config.max_batch_size == 64
+    assert client.get_model_repository_index().models[0].state == "READY"
+    before = client.get_inference_statistics("digits").model_stats[0].inference_count
+    client.infer("digits", [image()])
+    assert client.get_inference_statistics("digits").model_stats[0].inference_count == before + 5
+
+
+@pytest.mark.parametrize(
+    ("ask", "code"),
+    [
+        (lambda client: client.infer("other", [image()]), "NOT_FOUND"),
+        (lambda client: client.infer("digits", [image()], model_version="7"), "NOT_FOUND"),
+        (lambda client: client.infer("digits", []), "INVALID_ARGUMENT"),
+        (lambda client: client.infer("digits", [image(images=IMAGES[:, :, :3])]), "INVALID_ARGUMENT"),
+        (lambda client: client.infer("digits", [image(images=np.zeros((5000, 1, 8, 8), "<f4"))]), "RESOURCE_EXHAUSTED"),
+        (lambda client: client.infer("digits", [image()], sequence_id=3), "UNIMPLEMENTED"),
+        (lambda client: client.get_model_config("other"), "NOT_FOUND"),
+        (lambda client: client.load_model("digits"), "UNAVAILABLE"),
+        (lambda client: client.get_trace_settings(), "UNIMPLEMENTED"),
+        (lambda client: client.get_system_shared_memory_status(), "UNIMPLEMENTED"),
+    ],
+)
+def test_what_is_wrong_has_its_status_and_harms_nobody(client: Any, ask: Any, code: str) -> None:
+    with pytest.raises(utils.InferenceServerException) as caught:
+        ask(client)
+    assert caught.value.status() == f"StatusCode.{code}"
+    assert caught.value.message()
+    assert client.is_server_ready()
+
+
+def test_a_stream_answers_each_request_by_its_id_and_outlives_an_error(client: Any) -> None:
+    answers: Queue[Any] = Queue()
+    client.start_stream(callback=lambda result, error: answers.put((result, error)))
+    for index in range(5):
+        name = "other" if index == 2 else "digits"
+        client.async_stream_infer(name, [image(images=IMAGES[index : index + 1])], request_id=str(index))
+    found = [answers.get(timeout=30) for _ in range(5)]
+    client.stop_stream()
+    assert [index for index, (_, error) in enumerate(found) if error] == [2]
+    for index, (result, error) in enumerate(found):
+        if error:
+            assert "'other'" in str(error)
+        else:
+            assert result.get_response().id == str(index)
+            assert np.allclose(result.as_numpy("scores"), direct(IMAGES[index : index + 1]), atol=1e-5)
+
+
+def test_the_asyncio_client_gets_each_its_own(server: Process) -> None:
+    async def ask() -> None:
+        async with aio.InferenceServerClient(address_of(server)) as found:
+            asked = [found.infer("digits", [image(aio, IMAGES[index % 5 : index % 5 + 1])]) for index in range(40)]
+            for index, result in enumerate(await asyncio.gather(*asked)):
+                own = direct(IMAGES[index % 5 : index % 5 + 1])
+                assert np.allclose(result.as_numpy("scores"), own, atol=1e-5)
+
+    asyncio.run(ask())
+
+
+def test_the_standard_health_service_answers(server: Process) -> None:
+    with grpc.insecure_channel(address_of(server)) as channel:
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            health_pb2.HealthCheckRequest.SerializeToString,
+            health_pb2.HealthCheckResponse.FromString,
+        )
+        assert check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as caught:
+            check(health_pb2.HealthCheckRequest(service="other"))
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_deadlines_and_cancelled_calls_leave_the_queue(slow: Process) -> None:
+    with grpc.insecure_channel(address_of(slow)) as channel:
+        infer = infer_on(channel)
+        running = infer.future(row(1.0))
+        until(lambda: slow.metric("batcher_in_flight_rows") == 1)
+        with pytest.raises(grpc.RpcError) as caught:
+            infer(row(0.0), timeout=0.2)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        leaving = infer.future(row(0.0))
+        until(lambda: slow.metric("batcher_queue_rows") == 1)
+        leaving.cancel()
+        until(lambda: slow.metric("batcher_queue_rows") == 0)
+        assert np.frombuffer(running.result(30).raw_output_contents[0], "<f4")[0] == 1
+        message = row(0.0)
+        message.parameters["timeout"].int64_param = 100_000
+        held = infer.future(row(1.0))
+        until(lambda: slow.metric("batcher_in_flight_rows") == 1)
+        with pytest.raises(grpc.RpcError) as caught:
+            infer(message)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        held.result(30)
+
+
+def test_a_stop_answers_what_was_taken_and_ends_streams_and_watches(slow: Process) -> None:
+    with grpc.insecure_channel(address_of(slow)) as channel:
+        sent: Queue[Any] = Queue()
+        answers = stream_on(channel)(iter(sent.get, None))
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            health_pb2.HealthCheckRequest.SerializeToString,
+            health_pb2.HealthCheckResponse.FromString,
+        )(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        unary = infer_on(channel).future(row(0.5))
+        until(lambda: slow.metric("batcher_in_flight_rows") == 1)
+        sent.put(row(0.25))
+        until(lambda: slow.metric("batcher_queue_rows") + slow.metric("batcher_in_flight_rows") == 2)
+        slow.signal(signal.SIGTERM)
+        assert [answer.infer_response.id for answer in answers] == ["0.25"]
+        assert unary.result(30).id == "0.5"
+        assert [answer.status for answer in watch][-1] == health_pb2.HealthCheckResponse.NOT_SERVING
+        sent.put(None)
+        assert slow.wait(15) == 0
+        assert "Traceback" not in slow.errors
+
+
+def test_a_client_that_vanishes_leaves_nothing_behind(slow: Process) -> None:
+    channel = grpc.insecure_channel(address_of(slow))
+    sent: Queue[Any] = Queue()
+    stream_on(channel)(iter(sent.get, None))
+    for _ in range(3):
+        sent.put(row(0.2))
+    until(lambda: slow.metric("batcher_queue_rows") + slow.metric("batcher_in_flight_rows") >= 1)
+    channel.close()
+    sent.put(None)
+    until(lambda: slow.metric("batcher_queue_rows") + slow.metric("batcher_in_flight_rows") == 0)
+    with grpc.insecure_channel(address_of(slow)) as other:
+        assert infer_on(other)(row(0.0)).id == "0.0"
+    assert "Traceback" not in slow.errors
+
+
+def test_bytes_that_are_no_message_are_a_status(server: Process) -> None:
+    with grpc.insecure_channel(address_of(server)) as channel:
+        call = channel.unary_unary(f"{SERVICE}/ModelInfer", None, None)
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"\xff" * 20)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        (answer,) = channel.stream_stream(f"{SERVICE}/ModelStreamInfer", None, pb.ModelStreamInferResponse.FromString)(
+            iter([b"\xff" * 20])
+        )
+        assert "ModelInferRequest" in answer.error_message
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(f"{SERVICE}/Nothing", None, None)(b"")
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_port_that_is_taken_ends_the_start_with_the_reason(server: Process) -> None:
+    port = address_of(server).rpartition(":")[2]
+    ended = run("serve", "--port", "0", "--grpc-port", port)
+    assert ended.returncode == 1
+    assert "grpc_port" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_another_reactor_ends_the_start_with_the_reason(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"port: 0\ngrpc_port: 0\nmodel_repository: {ROOT / 'models'}\n")
+    command = ("-m", "twisted", "--reactor", "epoll", "batcher", "--config", str(config))
+    with started(tmp_path, command=command, ready=False) as process:
+        process.wait(60)
+        told = "\n".join(process.lines) + process.errors
+        assert "grpc_port: expected Twisted's asyncio reactor" in told
+
+
+def test_a_call_over_tls_is_answered(tmp_path: Path) -> None:
+    certify(tmp_path, "server")
+    certificate = tmp_path / "server.pem"
+    arguments = ("--grpc-port", "0", "--set", f"tls_certificate={certificate}")
+    with started(tmp_path, *arguments, ready=False) as process:
+        until(lambda: "grpcs://" in "\n".join(process.lines), 60)
+        found = re.search(r"grpcs://\S+:(\d+)", "\n".join(process.lines))
+        assert found
+        trusted = grpc.ssl_channel_credentials((tmp_path / "server.crt").read_bytes())
+        with grpc.secure_channel(f"localhost:{found[1]}", trusted) as channel:
+            live = channel.unary_unary(f"{SERVICE}/ServerLive", None, pb.ServerLiveResponse.FromString)
+            assert live(b"").live

@@ -1,0 +1,162 @@
+"""Messages to requests: every datatype as bytes and as typed contents, and what is refused with which words."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batcher.errors import ClientError, NotServed
+from batcher.rpc._generated import grpc_service_pb2 as pb
+from batcher.rpc.requests import read_request
+from batcher.spec import DATATYPES
+from tests.rpc.conftest import request
+from tests.support.models import model_spec, rows, tensor
+
+SPEC = model_spec(outputs=(tensor("y"), tensor("z")))
+TYPED = {
+    "BOOL": ("bool_contents", [True, False]),
+    "INT8": ("int_contents", [-128, 127]),
+    "INT16": ("int_contents", [-32768, 32767]),
+    "INT32": ("int_contents", [-(2**31), 2**31 - 1]),
+    "INT64": ("int64_contents", [-(2**63), 2**63 - 1]),
+    "UINT8": ("uint_contents", [0, 255]),
+    "UINT16": ("uint_contents", [0, 65535]),
+    "UINT32": ("uint_contents", [0, 2**32 - 1]),
+    "UINT64": ("uint64_contents", [0, 2**64 - 1]),
+    "FP32": ("fp32_contents", [0.5, -1.5]),
+    "FP64": ("fp64_contents", [0.1, -1e300]),
+    "BYTES": ("bytes_contents", [b"", b"\xff\x00"]),
+}
+
+
+def one_input(datatype: str, shape: tuple[int, ...] = (1, 2), **more: Any) -> pb.ModelInferRequest:
+    return pb.ModelInferRequest(inputs=[{"name": "x", "datatype": datatype, "shape": shape, **more}])
+
+
+def refused(message: pb.ModelInferRequest, spec: Any = SPEC) -> str:
+    with pytest.raises(ClientError) as caught:
+        read_request(message, spec).inputs()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("datatype", sorted(TYPED))
+def test_typed_contents_become_arrays_of_the_datatype(datatype: str) -> None:
+    field, values = TYPED[datatype]
+    array = read_request(one_input(datatype, contents={field: values}), model_spec((tensor("x", datatype, (2,)),))).inputs()[
+        "x"
+    ]
+    assert array.dtype == DATATYPES[datatype].numpy
+    assert array.tolist() == [values]
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "BF16"])
+def test_half_floats_have_no_typed_contents(datatype: str) -> None:
+    text = refused(one_input(datatype, contents={"fp32_contents": [1, 2]}), model_spec((tensor("x", datatype, (2,)),)))
+    assert "raw_input_contents" in text
+
+
+@given(st.data())
+def test_bytes_become_arrays_as_they_stand(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted(set(DATATYPES) - {"BYTES", "BOOL"})))
+    count = data.draw(st.integers(1, 5))
+    dtype = DATATYPES[name].numpy
+    raw = data.draw(st.binary(min_size=3 * count * dtype.itemsize, max_size=3 * count * dtype.itemsize))
+    message = one_input(name, (count, 3))
+    message.raw_input_contents.append(raw)
+    array = read_request(message, model_spec((tensor("x", name, (3,)),))).inputs()["x"]
+    assert (array.dtype, array.shape, array.tobytes()) == (dtype, (count, 3), raw)
+
+
+def test_bytes_are_not_copied() -> None:
+    asked = read_request(request(1.0), SPEC)
+    address = np.frombuffer(asked.raw[0], np.uint8).__array_interface__["data"][0]
+    assert asked.inputs()["x"].__array_interface__["data"][0] == address
+
+
+def test_several_inputs_take_their_own_bytes() -> None:
+    spec = model_spec((tensor("a"), tensor("b", "INT64", (1,))))
+    message = pb.ModelInferRequest(
+        inputs=[{"name": "b", "datatype": "INT64", "shape": (1, 1)}, {"name": "a", "datatype": "FP32", "shape": (1, 4)}],
+        raw_input_contents=[np.int64(7).tobytes(), rows(3.0).tobytes()],
+    )
+    inputs = read_request(message, spec).inputs()
+    assert (inputs["a"].tolist(), inputs["b"].tolist()) == ([[3, 3, 3, 3]], [[7]])
+
+
+def test_parameters_of_every_kind_are_read() -> None:
+    message = request(id="i")
+    message.parameters["priority"].uint64_param = 2
+    message.parameters["timeout"].int64_param = 1_500_000
+    message.parameters["other"].double_param = 0.5
+    head = read_request(message, SPEC).head
+    assert (head.id, head.priority, head.timeout) == ("i", 2, 1.5)
+    message.parameters["priority"].int64_param = 1
+    assert read_request(message, SPEC).head.priority == 1
+
+
+def test_outputs_are_those_that_are_asked_for_as_bytes() -> None:
+    assert [wanted.tensor.name for wanted in read_request(request(), SPEC).head.outputs] == ["y", "z"]
+    message = request(outputs=[{"name": "z"}])
+    message.outputs[0].parameters["classification"].int64_param = 3
+    (wanted,) = read_request(message, SPEC).head.outputs
+    assert (wanted.tensor.name, wanted.binary, wanted.classes) == ("z", True, 3)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (pb.ModelInferRequest(), "inputs"),
+        (one_input("FP32", (1, 4)), "4 values"),
+        (one_input("FP64", (1, 4)), "FP32; got 'FP64'"),
+        (one_input("", (1, 4)), "raw_input_contents"),
+        (one_input("FP32", (1, 3), contents={"fp32_contents": [1, 2, 3]}), "[-1,4]"),
+        (one_input("FP32", (-1, 4), contents={"fp32_contents": [1, 2, 3, 4]}), "shape"),
+        (one_input("FP32", (2**62, 4), contents={"fp32_contents": [1]}), "fits into memory"),
+        (one_input("FP32", (1, 4), contents={"fp64_contents": [1, 2, 3, 4]}), "fp32_contents for FP32; got fp64_contents"),
+        (one_input("FP32", (1, 4), contents={"fp32_contents": [1], "int_contents": [1]}), "got int_contents"),
+        (request(outputs=[{"name": "other"}]), "'other'"),
+        (request(outputs=[{"name": "y"}, {"name": "y"}]), "twice"),
+        (pb.ModelInferRequest(inputs=request().inputs, raw_input_contents=[b"1", b"2"]), "expected 1"),
+        (pb.ModelInferRequest(inputs=request().inputs, raw_input_contents=[b"123"]), "16 bytes"),
+        (pb.ModelInferRequest(inputs=[*request().inputs] * 2, raw_input_contents=[b"1" * 16] * 2), "twice"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_what_was_expected(message: pb.ModelInferRequest, said: str) -> None:
+    assert said in refused(message)
+
+
+def test_bytes_and_typed_contents_in_one_request_are_refused() -> None:
+    message = request()
+    message.inputs[0].contents.fp32_contents.append(1)
+    assert "got both" in refused(message)
+
+
+def test_an_empty_parameter_is_refused() -> None:
+    message = request()
+    message.parameters["priority"].SetInParent()
+    assert "parameter 'priority'" in refused(message)
+
+
+@pytest.mark.parametrize("key", ["shared_memory_region", "sequence_id"])
+def test_what_is_not_served_says_so(key: str) -> None:
+    message = request()
+    holder = message.inputs[0].parameters if key.startswith("shared") else message.parameters
+    holder[key].string_param = "s"
+    with pytest.raises(NotServed):
+        read_request(message, SPEC)
+
+
+@given(st.binary(max_size=200))
+def test_no_message_that_can_be_parsed_is_more_than_refused(data: bytes) -> None:
+    message = pb.ModelInferRequest()
+    try:
+        message.ParseFromString(data + request().SerializeToString())
+    except Exception:  # what cannot be parsed never comes here
+        return
+    with suppress(ClientError):
+        assert set(read_request(message, SPEC).inputs()) == {"x"}
