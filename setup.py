@@ -19,13 +19,13 @@ VERSION = next(
 ONNX = ["onnxruntime>=1.20"]
 GRPC = ["grpcio>=1.66", "protobuf>=6.31,<8", "grpcio-health-checking>=1.66"]
 BUILD_ONNX = ["onnx>=1.17"]
+CLIENT = ["httpx>=0.27", "treq>=24.9"]
 TEST = [
     "pytest>=8",
     "hypothesis>=6.100",
-    "httpx>=0.27",
     "aiohttp>=3.11",
     "requests>=2.32",
-    "treq>=24.9",
+    *CLIENT,
     "h11>=0.14",
     "msgpack-numpy>=0.4.8",
     *ONNX,
@@ -115,6 +115,14 @@ setup(
     ],
     ext_modules=[Extension("batcher", [])],  # says that there are some; the command knows which
     cmdclass={"build_ext": BuildCompiled},
-    extras_require={"onnx": ONNX, "grpc": GRPC, "test": TEST, "test-clients": TEST_CLIENTS, "dev": DEV, "bench": BENCH},
+    extras_require={
+        "onnx": ONNX,
+        "grpc": GRPC,
+        "client": CLIENT,
+        "test": TEST,
+        "test-clients": TEST_CLIENTS,
+        "dev": DEV,
+        "bench": BENCH,
+    },
     entry_points={"console_scripts": ["batcher = batcher.cli:main"]},
 )

@@ -18,7 +18,7 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from tests.end_to_end.clients import CLIENTS, Call, Client, running_reactor
+from tests.end_to_end.clients import CLIENTS, Call, Client
 from tests.end_to_end.processes import ROOT, Process, started
 from tests.end_to_end.test_digits import OCTETS, PICTURE, direct
 
@@ -48,8 +48,8 @@ def client(request: pytest.FixtureRequest) -> Client:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with started(tmp_path_factory.mktemp("clients"), "--set", "max_body_bytes=1MiB") as process, running_reactor():
+def server(tmp_path_factory: pytest.TempPathFactory, reactor_thread: None) -> Iterator[Process]:
+    with started(tmp_path_factory.mktemp("clients"), "--set", "max_body_bytes=1MiB") as process:
         yield process
         assert "Traceback" not in process.errors
 

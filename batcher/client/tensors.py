@@ -1,0 +1,111 @@
+"""Arrays to binary tensors and back: little-endian, row-major, by the one dtype table of `batcher.spec`.
+
+An array's own dtype says the datatype; nothing is converted behind the caller's back, so that a list of Python's floats is
+FP64 and the server says so if its model takes FP32. numpy has no BF16: `Bfloat16` says that 16-bit integers are its bits, and
+arrays of the dtype that the ml_dtypes package adds are known by its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from batcher.codecs.bfloat16 import from_float32
+from batcher.codecs.booleans import checked_booleans
+from batcher.codecs.content import Buffer
+from batcher.codecs.oip_bytes import from_elements, to_elements
+from batcher.spec import DATATYPES, Array
+
+_BY_DTYPE = {row.numpy.str: row.name for row in DATATYPES.values() if row.name not in ("BF16", "BYTES")}
+_BFLOAT16 = "bfloat16"
+"""What ml_dtypes calls its dtype."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bfloat16:
+    """An input of datatype BF16.
+
+    Attributes:
+        values: its bits, as an array of uint16, or floats, which are rounded to the nearest.
+    """
+
+    values: ArrayLike
+
+
+class BinaryTensor(NamedTuple):
+    """A tensor as it travels.
+
+    Attributes:
+        datatype: its name in the dtype table.
+        shape: its shape, rows first.
+        data: its bytes, or an array that is them.
+    """
+
+    datatype: str
+    shape: tuple[int, ...]
+    data: Any
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self.data.nbytes if isinstance(self.data, np.ndarray) else len(self.data)
+
+
+def to_tensor(name: str, value: ArrayLike | Bfloat16) -> BinaryTensor:
+    """Return the input `name` as it travels; a view of `value` where it is laid out like that already.
+
+    Raises:
+        TypeError: its dtype has no datatype.
+    """
+    array = np.asarray(value.values if isinstance(value, Bfloat16) else value)
+    if isinstance(value, Bfloat16) or array.dtype.name == _BFLOAT16:
+        return BinaryTensor("BF16", array.shape, _laid_out(_bits(name, array)))
+    if array.dtype.kind in "OSUT":
+        return BinaryTensor("BYTES", array.shape, _elements(name, array))
+    found = _BY_DTYPE.get(array.dtype.newbyteorder("<").str)
+    if found is None:
+        raise TypeError(f"input {name!r}: expected an array of one of {', '.join(DATATYPES)}; got {array.dtype}")
+    return BinaryTensor(found, array.shape, _laid_out(array))
+
+
+def from_tensor(name: str, datatype: str, shape: tuple[int, ...], data: Buffer) -> Array:
+    """Return the output `name`: a read-only view of `data`, or of BYTES an object array of `bytes`. BF16 are its bits.
+
+    Raises:
+        DecodingError: the elements of BYTES do not fill `data`, or a boolean is neither 0 nor 1.
+        KeyError: there is no such datatype.
+        ValueError: `data` is longer or shorter than `shape` says.
+    """
+    if datatype == "BYTES":
+        return from_elements(data, shape, name)
+    dtype = DATATYPES[datatype].numpy
+    if len(data) != prod(shape) * dtype.itemsize:
+        raise ValueError(f"output {name!r}: expected {prod(shape) * dtype.itemsize} bytes; got {len(data)}")
+    array: Array = np.ndarray(shape, dtype, data) if data else np.empty(shape, dtype)
+    return checked_booleans(array, name)
+
+
+def _bits(name: str, array: Array) -> Array:
+    if array.dtype.name == _BFLOAT16:
+        return array.view("u2")
+    if array.dtype.kind == "f":
+        return from_float32(array.astype("<f4"))
+    if array.dtype != np.uint16:
+        raise TypeError(f"input {name!r}: expected BF16 as bits of uint16, or floats; got {array.dtype}")
+    return array
+
+
+def _elements(name: str, array: Array) -> bytes:
+    elements = array.astype(object)
+    for element in elements.ravel():
+        if not isinstance(element, bytes | str):
+            raise TypeError(f"input {name!r}: expected bytes or text in an array of objects; got {type(element).__name__}")
+    return to_elements(elements)
+
+
+def _laid_out(array: Array) -> Array:
+    return np.asarray(array, array.dtype.newbyteorder("<"), order="C")

@@ -1,0 +1,165 @@
+"""What all three forms do, each with its own library and clock: the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from batcher.client import AnswerLost, DeadlineExceeded, InferenceFailed, InferResult, MalformedAnswer, NotConnected
+from batcher.client.answers import Answer
+from tests.support.client_forms import FORMS, Outcome
+from tests.support.oip_peer import Hang, Lose, Peer, Refuse, doubled, refused, take
+
+ROW = np.array([[1, 2, 3, 4]], "<f4")
+OK = Answer(200, {}, b'{"ready":true}')
+Form = Callable[..., Outcome]
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> Form:
+    return FORMS[request.param]
+
+
+def infer(**arguments: Any) -> Callable[[Any], Any]:
+    return lambda client: client.infer("m", {"x": ROW}, **arguments)
+
+
+def assert_doubled(result: InferResult) -> None:
+    assert isinstance(result, InferResult), repr(result)
+    np.testing.assert_array_equal(result.outputs["y"], ROW * 2)
+
+
+def test_arrays_go_in_and_come_out(form: Form) -> None:
+    peer = Peer(doubled)
+    result, took = form(peer, infer(version="1", outputs=["y"], timeout=2.5, priority=1, request_id="me"))
+    assert_doubled(result)
+    assert (result.model, result.version, result.id, took) == ("m", "1", "me", 0.0)
+    ((path, headers, body),) = peer.seen
+    assert path == "/base/v2/models/m/versions/1/infer"
+    assert headers["accept-encoding"] == "identity"
+    assert headers["content-type"] == "application/octet-stream"
+    head = take(headers, body).head
+    assert (head.id, head.priority, head.timeout) == ("me", 1, 2.5)
+
+
+def test_a_refusal_is_repeated_after_the_time_that_it_asks_for_and_no_earlier(form: Form) -> None:
+    peer = Peer(refused(503, "2"), refused(429, "3"), doubled)
+    result, took = form(peer, infer(timeout=20))
+    assert_doubled(result)
+    assert 5.0 <= took < 5.5
+    first, second, third = peer.timeouts()
+    assert first == 20.0
+    assert second is not None
+    assert 17.8 < second <= 18.0
+    assert third == pytest.approx(20 - took, abs=1e-5)
+
+
+def test_a_connection_that_is_refused_is_tried_again(form: Form) -> None:
+    peer = Peer(Refuse(), Refuse(), doubled)
+    result, took = form(peer, infer())
+    assert_doubled(result)
+    assert 0.3 <= took < 0.7
+
+
+def test_the_last_of_all_attempts_tells_its_failure(form: Form) -> None:
+    peer = Peer(Refuse())
+    error, _ = form(peer, infer(), retries=2)
+    assert isinstance(error, NotConnected)
+    assert len(peer.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (Lose(), AnswerLost),
+        (refused(503), InferenceFailed),
+        (refused(429), InferenceFailed),
+        (refused(500, "1"), InferenceFailed),
+        (refused(400), InferenceFailed),
+        (Answer(302, {"location": "/elsewhere"}, b""), MalformedAnswer),
+        (Answer(200, {}, b"{}"), MalformedAnswer),
+    ],
+    ids=str,
+)
+def test_what_may_have_run_is_asked_once(form: Form, step: Any, expected: type[Exception]) -> None:
+    peer = Peer(step, doubled)
+    error, took = form(peer, infer())
+    assert isinstance(error, expected)
+    assert (len(peer.seen), took) == (1, 0.0)
+
+
+def test_a_server_that_hangs_is_left_on_time_and_not_asked_again(form: Form) -> None:
+    peer = Peer(Hang(), doubled)
+    error, took = form(peer, infer(timeout=1.5))
+    assert isinstance(error, DeadlineExceeded)
+    assert str(error) == "expected an answer within 1.5 s; got none"
+    assert (len(peer.seen), took) == (1, 1.5)
+
+
+def test_the_clients_own_time_holds_for_all_attempts_together(form: Form) -> None:
+    peer = Peer(refused(503, "2"), Hang())
+    error, took = form(peer, infer(), timeout=5.0)
+    assert isinstance(error, DeadlineExceeded)
+    assert took == pytest.approx(5.0)
+    assert len(peer.seen) == 2
+
+
+def test_a_wait_that_is_too_long_is_not_begun(form: Form) -> None:
+    peer = Peer(refused(503, "30"))
+    error, took = form(peer, infer(timeout=10))
+    assert isinstance(error, InferenceFailed)
+    assert (error.status, error.retry_after, took, len(peer.seen)) == (503, 30.0, 0.0, 1)
+    assert "expected better" in error.message
+
+
+def test_a_call_without_a_limit_tells_none(form: Form) -> None:
+    peer = Peer(doubled)
+    result, _ = form(peer, infer(timeout=float("inf")))
+    assert_doubled(result)
+    assert peer.timeouts() == [None]
+
+
+@pytest.mark.parametrize(
+    ("step", "ready"), [(OK, True), (refused(503, "1"), False), (Refuse(), False), (Lose(), False)], ids=str
+)
+def test_readiness_is_looked_at_once(form: Form, step: Any, ready: bool) -> None:
+    peer = Peer(step)
+    found, took = form(peer, lambda client: client.is_ready())
+    assert found is ready
+    assert ([path for path, _, _ in peer.seen], took) == (["/base/v2/health/ready"], 0.0)
+
+
+def test_waiting_for_readiness_looks_again_after_whatever_happens(form: Form) -> None:
+    peer = Peer(Refuse(), Lose(), refused(400), *[refused(503, "1")] * 10, OK)
+    found, took = form(peer, lambda client: client.wait_ready(100), retries=0)
+    assert found is None
+    assert 10.7 <= took < 70
+    assert len(peer.seen) == 14
+
+
+def test_waiting_for_readiness_ends_with_what_was_seen_last(form: Form) -> None:
+    error, took = form(Peer(refused(503, "1")), lambda client: client.wait_ready(3.5))
+    assert isinstance(error, InferenceFailed)
+    assert 0 < took <= 3.5
+
+
+def test_metadata_are_a_document(form: Form) -> None:
+    peer = Peer(Answer(200, {}, b'{"name":"m"}'))
+    found, _ = form(peer, lambda client: client.metadata("m", "1"))
+    assert found == {"name": "m"}
+    assert peer.seen[0][0] == "/base/v2/models/m/versions/1"
+    error, _ = form(Peer(Answer(200, {}, b"[]")), lambda client: client.metadata("m"))
+    assert isinstance(error, MalformedAnswer)
+
+
+def test_an_array_that_cannot_be_sent_is_told_at_once(form: Form) -> None:
+    peer = Peer(doubled)
+    try:
+        error, _ = form(peer, lambda client: client.infer("m", {"x": np.zeros(1, "c8")}))
+    except TypeError as err:  # Twisted's form raises it where it is called
+        error = err
+    assert isinstance(error, TypeError)
+    assert not peer.seen

@@ -1,0 +1,88 @@
+"""The other side of a client, without a socket: the server's own codecs, and a script of what it does with each request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from batcher.client.answers import Answer
+from batcher.codecs.json_lists import to_json
+from batcher.codecs.oip_request import InferHead, read_head
+from batcher.codecs.oip_response import encode
+from batcher.spec import Array, ModelSpec
+from tests.support.codec_inputs import response
+from tests.support.models import double, model_spec
+
+SPEC = model_spec()
+LENGTH = "inference-header-content-length"
+
+
+class Taken(NamedTuple):
+    """A request as the server understood it."""
+
+    head: InferHead
+    inputs: dict[str, Array]
+
+
+def take(headers: Mapping[str, str], body: bytes, spec: ModelSpec = SPEC) -> Taken:
+    """Return what the server's decoder makes of a request."""
+    length = int(headers[LENGTH])
+    head = read_head(body[:length], spec)
+    return Taken(head, head.inputs(memoryview(body)[length:]))
+
+
+def give(head: InferHead, outputs: Mapping[str, Array]) -> Answer:
+    """Return what the server's encoder makes of `outputs`."""
+    body, length = encode(response(**outputs), head)
+    return Answer(200, {} if length is None else {LENGTH: str(length)}, body)
+
+
+def doubled(headers: Mapping[str, str], body: bytes) -> Answer:
+    """Answer as a server does whose model gives `y` = 2 * `x`, four floats."""
+    head, inputs = take(headers, body)
+    return give(head, double(inputs))
+
+
+def refused(status: int, retry_after: str | None = None) -> Answer:
+    """Return an error as the server writes it."""
+    headers = {} if retry_after is None else {"retry-after": retry_after}
+    return Answer(status, headers, to_json({"error": f"expected better; got {status}"}))
+
+
+class Refuse(Exception):
+    """A step: the connection is refused."""
+
+
+class Lose(Exception):
+    """A step: the connection ends without an answer."""
+
+
+class Hang(Exception):
+    """A step: nothing ever comes."""
+
+
+Step = Answer | Exception | Callable[[Mapping[str, str], bytes], Answer]
+
+
+class Peer:
+    """Does the next step of its script with each request, the last one again and again.
+
+    Attributes:
+        seen: path, headers and body of every request.
+    """
+
+    def __init__(self, *steps: Step) -> None:
+        self._steps = list(steps)
+        self.seen: list[tuple[str, dict[str, str], bytes]] = []
+
+    def ask(self, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Take a request. Raises what the script says."""
+        self.seen.append((path, dict(headers), body))
+        step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
+        if isinstance(step, Exception):
+            raise step
+        return step if isinstance(step, Answer) else step(headers, body)
+
+    def timeouts(self) -> list[float | None]:
+        """Return the seconds that each request told the server."""
+        return [take(headers, body).head.timeout for _, headers, body in self.seen]
