@@ -22,7 +22,7 @@ place that turns a failure into a reply. The message is written for the reader o
      |   +- ModelError                500  the model raised
      |   |   +- ModelContractError    500  the model's output is not what its specification says
      |   +- UnsupportedTransferCoding 501
-     |   +- Unavailable               503  try again later; carries Retry-After
+     |   +- Unavailable               503  try again later; carries Retry-After where the request did not run
      |   |   +- QueueFull             503
      |   |   +- Draining              503
      |   |   +- ModelNotReady         503
@@ -188,7 +188,8 @@ class Unavailable(ServerError):
     """The same request may succeed later.
 
     Attributes:
-        retry_after: whole seconds after which trying again makes sense, at least 1.
+        retry_after: whole seconds after which trying again makes sense, at least 1; 0 for none, if the request may have run: a
+            client that repeats what carries `Retry-After` shall not have it run twice.
     """
 
     http_status = 503

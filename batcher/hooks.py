@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from twisted.internet.defer import Deferred, succeed
 
-from batcher.errors import InvalidInput
+from batcher.errors import InvalidInput, Unavailable
 from batcher.models.protocol import Model
 from batcher.pending import model_error, nbytes_of
 from batcher.request import InferenceRequest, InferenceResponse
@@ -85,7 +85,11 @@ class HookedRequests:
             queue, compute, batch_size = response.queue, response.compute, response.batch_size
             return InferenceResponse(response.model, response.version, outputs, queue, compute, batch_size)
 
-        return self._pool.run(nbytes_of(response.outputs), deadline, finished)
+        try:
+            return self._pool.run(nbytes_of(response.outputs), deadline, finished)
+        except Unavailable as err:
+            err.retry_after = 0  # the model has run
+            raise
 
 
 def _run_hook(hook: Callable[[Mapping[str, Array]], Mapping[str, Any]], values: Mapping[str, Array]) -> Mapping[str, Any]:

@@ -150,7 +150,7 @@ class ServedModel:
             self._changed(self, text)
 
     def _fail_all(self, reason: str) -> None:
-        self.scheduler.fail_all(Draining(reason))
+        self.scheduler.fail_all(Draining(reason, retry_after=0))
 
     def _end(self, state: ModelState, detail: str) -> None:
         if STATES[self.state]:

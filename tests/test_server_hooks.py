@@ -158,7 +158,20 @@ def test_a_full_pool_refuses_as_a_failure(serving: Serving) -> None:
     gate = Gate()
     serving.add_ready(preprocess=gate)
     waiting = [serving.infer(value) for value in range(4)]
-    assert isinstance(serving.loop.error_of(serving.infer(9)), QueueFull)
+    error = serving.loop.error_of(serving.infer(9))
+    assert isinstance(error, QueueFull)
+    assert error.retry_after == 1
+    gate.leave.set()
+    assert [serving.values(answer) for answer in waiting] == [[0], [2], [4], [6]]
+
+
+def test_a_pool_that_is_full_after_the_model_ran_asks_for_no_repeat(serving: Serving) -> None:
+    gate = Gate()
+    serving.add_ready(postprocess=gate)
+    waiting = [serving.infer(value) for value in range(4)]
+    error = serving.loop.error_of(serving.infer(9))
+    assert isinstance(error, QueueFull)
+    assert error.retry_after == 0
     gate.leave.set()
     assert [serving.values(answer) for answer in waiting] == [[0], [2], [4], [6]]
 

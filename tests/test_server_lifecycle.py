@@ -117,6 +117,7 @@ def test_stopping_fails_what_is_still_here_and_ends_when_the_threads_have() -> N
     ended = listen(serving.server.stop())
     for answer in (running, waiting):
         assert isinstance(answer[0].value, Draining)
+        assert answer[0].value.retry_after == 0, "it may have run"
     assert serving.server.unready() == {"m/1": "stopped: the server was stopped"}
     assert ended == [], "its model still computes"
     stuck.leave.set()

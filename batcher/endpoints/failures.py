@@ -62,7 +62,7 @@ def told(error: BaseException, expose_model_errors: bool) -> tuple[int, str, str
     if isinstance(error, ModelError) and not isinstance(error, ModelContractError) and not expose_model_errors:
         text = "the model failed on this request"
     extra: tuple[tuple[bytes, bytes], ...] = ()
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable) and error.retry_after:
         extra = ((b"Retry-After", b"%d" % error.retry_after),)
     elif isinstance(error, MethodNotAllowed):
         extra = ((b"Allow", ", ".join(error.allowed).encode()),)

@@ -87,7 +87,7 @@ class CpuPool:
         for task in list(self._unanswered):
             if task in self._unanswered and task.future.cancelled():
                 self._give_up(task)
-                task.deferred.errback(Draining("the server was stopped before the request was prepared"))
+                task.deferred.errback(Draining("the server was stopped before the request was prepared", retry_after=0))
         self._rest()
 
     def _rest(self) -> None:

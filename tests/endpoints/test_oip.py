@@ -71,6 +71,15 @@ def test_a_binary_tensor_is_answered_with_one(both: Both) -> None:
     assert scores(answer) == [2, 2, 2, 2]
 
 
+def test_an_answer_that_finds_no_place_to_be_compressed_in_asks_for_no_repeat() -> None:
+    server = MemoryServer()
+    server.server._pool.tasks = 10**9
+    answer = over_connection(server, binary_request(("Accept-Encoding", "gzip")))
+    assert error(answer, 503).startswith("the CPU pool is full")
+    assert server.models[0].sizes() == [1]
+    assert "retry-after" not in dict(answer.fields)
+
+
 def test_a_body_without_json_is_one_row(both: Both) -> None:
     request = ask(INFER, rows(3.0).tobytes(), ("Inference-Header-Content-Length", "0"))
     assert scores(both(MemoryServer(), request)) == [6, 6, 6, 6]

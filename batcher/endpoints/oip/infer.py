@@ -16,7 +16,7 @@ from batcher.codecs.oip_request import InferHead, raw_head, read_head
 from batcher.codecs.oip_response import encode
 from batcher.codecs.response_coding import compress, response_coding
 from batcher.endpoints.call import Body, Call, CallHead, Reply
-from batcher.errors import InvalidInput
+from batcher.errors import InvalidInput, Unavailable
 from batcher.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.served import ServedModel
 from batcher.server import ModelServer
@@ -168,7 +168,11 @@ def write_slow(
 ) -> Deferred[Result]:
     """Return what `write` makes of `response` on the CPU pool. Reactor thread."""
     size = sum(array.nbytes for array in response.outputs.values())
-    return _on_pool(server, served, size, parameters, partial(write, response))
+    try:
+        return _on_pool(server, served, size, parameters, partial(write, response))
+    except Unavailable as err:
+        err.retry_after = 0  # the model has run
+        raise
 
 
 def _on_pool(
