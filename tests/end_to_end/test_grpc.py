@@ -234,12 +234,13 @@ def test_a_stop_answers_what_was_taken_and_ends_streams_and_watches(slow: Proces
 def test_a_client_that_vanishes_leaves_nothing_behind(slow: Process) -> None:
     channel = grpc.insecure_channel(address_of(slow))
     sent: Queue[Any] = Queue()
-    stream_on(channel)(iter(sent.get, None))
+    answers = stream_on(channel)(iter(sent.get, None))
     for _ in range(3):
         sent.put(row(0.2))
     until(lambda: slow.metric("batcher_queue_rows") + slow.metric("batcher_in_flight_rows") >= 1)
     channel.close()
     sent.put(None)
+    assert not answers.is_active()
     until(lambda: slow.metric("batcher_queue_rows") + slow.metric("batcher_in_flight_rows") == 0)
     with grpc.insecure_channel(address_of(slow)) as other:
         assert infer_on(other)(row(0.0)).id == "0.0"
