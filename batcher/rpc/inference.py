@@ -107,4 +107,5 @@ class Inference:
             asked = pb.ModelInferResponse(model_name=message.model_name, model_version=message.model_version, id=message.id)
             return pb.ModelStreamInferResponse(error_message=text, infer_response=asked)
         self._calls.ended("ModelStreamInfer", 200, began, response.model_name)
+        response.parameters["triton_final_response"].bool_param = True  # the only answer to its request
         return pb.ModelStreamInferResponse(infer_response=response)

@@ -30,6 +30,9 @@ _FIELDS = {
 }
 """Where a datatype's typed contents stand; the others travel as bytes alone."""
 
+FINAL = "triton_enable_empty_final_response"
+"""What clients always send to streams: only a stream with several answers to a request would have to look at it."""
+
 
 class Asked(NamedTuple):
     """What a message asks for.
@@ -62,9 +65,11 @@ def read_request(message: pb.ModelInferRequest, spec: ModelSpec) -> Asked:
     raw = tuple(message.raw_input_contents)
     if raw and len(raw) != len(message.inputs):
         raise InvalidInput(f"raw_input_contents: expected {len(message.inputs)}, one for each input, or none; got {len(raw)}")
+    parameters = _parameters(message.parameters)
+    parameters.pop(FINAL, None)
     document: dict[str, Any] = {
         "id": message.id,
-        "parameters": _parameters(message.parameters),
+        "parameters": parameters,
         "inputs": [_input(entry, raw[index] if raw else None) for index, entry in enumerate(message.inputs)],
         "outputs": [{"name": entry.name, "parameters": _parameters(entry.parameters)} for entry in message.outputs],
     }

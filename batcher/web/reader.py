@@ -101,6 +101,7 @@ class RequestReader:
         try:
             self._feed_parser(data)
         except HttpParserInvalidMethodError:
+            self._target = b"".join(data[: self._limits.uri].split(b" ", 2)[1:2])
             self._refuse(MalformedHttp("expected an HTTP request; got an unknown method or something else than HTTP"))
         except HttpParserError as err:
             self._refuse(MalformedHttp(f"expected a well-formed HTTP/1.1 request; got one that is not: {err}"))

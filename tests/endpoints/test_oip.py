@@ -183,6 +183,19 @@ def test_what_is_not_there_is_a_404(both: Both, target: str) -> None:
     assert "expected" in error(both(MemoryServer(), ask(target)), 404)
 
 
+def test_an_unknown_method_is_an_error_of_the_protocol() -> None:
+    request = b"BREW /v2/models/m/infer HTTP/1.1\r\nHost: h\r\n\r\n"
+    assert "method" in error(over_connection(MemoryServer(), request), 400)
+
+
+def test_an_input_without_axes_has_one_for_clients_that_need_it(both: Both) -> None:
+    server = MemoryServer(RecordingModel(model_spec((tensor("x", shape=()),), (tensor("y", shape=()),))))
+    document = both(server, ask("/v2/models/m")).decoded()
+    assert (document["inputs"][0]["shape"], document["outputs"][0]["shape"]) == ([-1, 1], [-1])
+    config = both(server, ask("/v2/models/m/config")).decoded()
+    assert (config["input"][0]["dims"], config["output"][0]["dims"]) == ([1], [])
+
+
 @pytest.mark.parametrize("target", ["/v2/models//ready", "/v2/models/m/versions//ready", "/v2//health/live"])
 def test_a_path_with_an_empty_segment_is_a_404(both: Both, target: str) -> None:
     error(both(MemoryServer(), ask(target)), 404)

@@ -155,6 +155,7 @@ def test_a_stream_is_answered_in_order_and_its_requests_share_batches(rpc: Rpc) 
         assert [answer.infer_response.id for answer in answers] == ["1", "2", "3"]
         assert [values(answer.infer_response) for answer in answers] == [[2], [4], [6]]
         assert [answer.error_message for answer in answers] == ["", "", ""]
+        assert all(answer.infer_response.parameters["triton_final_response"].bool_param for answer in answers)
 
     run(test)
 

@@ -97,6 +97,8 @@ def test_parameters_of_every_kind_are_read() -> None:
     assert (head.id, head.priority, head.timeout) == ("i", 2, 1.5)
     message.parameters["priority"].int64_param = 1
     assert read_request(message, SPEC).head.priority == 1
+    message.parameters["triton_enable_empty_final_response"].bool_param = True  # clients always send it
+    assert read_request(message, SPEC).head.priority == 1
 
 
 def test_outputs_are_those_that_are_asked_for_as_bytes() -> None:

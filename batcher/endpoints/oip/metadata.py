@@ -81,8 +81,8 @@ class Metadata:
             "name": spec.name,
             "versions": self._server.versions(spec.name),
             "platform": spec.platform,
-            "inputs": list(map(_tensor, spec.inputs)),
-            "outputs": list(map(_tensor, spec.outputs)),
+            "inputs": list(map(_input, spec.inputs)),
+            "outputs": list(map(_output, spec.outputs)),
         }
 
     def config_document(self, name: str, version: str) -> dict[str, Any]:
@@ -100,8 +100,8 @@ class Metadata:
             "platform": spec.platform,
             "backend": spec.platform,
             "max_batch_size": settings.max_batch_size,
-            "input": list(map(_configured, spec.inputs)),
-            "output": list(map(_configured, spec.outputs)),
+            "input": [_configured(_input(tensor)) for tensor in spec.inputs],
+            "output": [_configured(_output(tensor)) for tensor in spec.outputs],
             "dynamic_batching": batching,
             "model_transaction_policy": {"decoupled": False},
         }
@@ -111,14 +111,23 @@ def _model_of(call: Call) -> tuple[str, str]:
     return call.head.arguments["name"], call.head.arguments.get("version", "")
 
 
-def _tensor(tensor: TensorSpec) -> dict[str, Any]:
-    return {"name": tensor.name, "datatype": tensor.datatype.name, "shape": tensor.batch_shape}
+def _tensor(tensor: TensorSpec, shape: tuple[int, ...]) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype.name, "shape": shape}
 
 
-def _configured(tensor: TensorSpec) -> dict[str, Any]:
-    name = tensor.datatype.name
-    document: dict[str, Any] = {"name": tensor.name, "data_type": _DATA_TYPES.get(name, f"TYPE_{name}"), "dims": tensor.shape}
-    return document if tensor.shape else document | {"dims": [1], "reshape": {"shape": []}}
+def _input(tensor: TensorSpec) -> dict[str, Any]:
+    """Return an input; a row without axes is said to have one, since clients of C++ cannot send it else. Both are taken."""
+    return _tensor(tensor, tensor.batch_shape if tensor.shape else (-1, 1))
+
+
+def _output(tensor: TensorSpec) -> dict[str, Any]:
+    return _tensor(tensor, tensor.batch_shape)
+
+
+def _configured(tensor: dict[str, Any]) -> dict[str, Any]:
+    """Return the entry of `tensor`, as the metadata have it, in the configuration, which has no batch axis."""
+    name, kind = tensor["name"], tensor["datatype"]
+    return {"name": name, "data_type": _DATA_TYPES.get(kind, f"TYPE_{kind}"), "dims": tensor["shape"][1:]}
 
 
 def _json(document: dict[str, Any]) -> Deferred[Reply]:
