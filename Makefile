@@ -10,12 +10,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
 
+# Two at a time: most of the time goes into starting servers.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The same, with the sources of the compiled modules in their place.
 test-python: $(VENV)/.test
-	WITHOUT_MYPYC=1 $(BIN)/python -m pytest --ignore tests/end_to_end --ignore tests/benchmarks
+	WITHOUT_MYPYC=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end --ignore tests/benchmarks
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ BUILD_ONNX = ["onnx>=1.17"]
 CLIENT = ["httpx>=0.27", "treq>=24.9"]
 TEST = [
     "pytest>=8",
+    "pytest-xdist>=3.6",
     "hypothesis>=6.100",
     "aiohttp>=3.11",
     "requests>=2.32",

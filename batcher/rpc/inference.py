@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 
-from batcher.endpoints.oip.infer import SLOW_BYTES, has_slow_inputs, infer_slow, parameters_of, write_slow
+from batcher.endpoints.oip.infer import SLOW_BYTES, infer_slow, parameters_of, write_slow
 from batcher.request import Parameters
 from batcher.rpc._generated import grpc_service_pb2 as pb
 from batcher.rpc.calls import Calls, Context, is_timed, outcome, parsed, status_of
-from batcher.rpc.requests import Asked, read_request
+from batcher.rpc.requests import Asked, Requests
 from batcher.rpc.responses import message_of
 from batcher.served import ServedModel
 from batcher.server import ModelServer
@@ -39,15 +39,17 @@ class Inference:
         self._calls = calls
         self._most_streamed = most_streamed
         self._stopping = stopping
+        self._generation = -1  # of the server, when the models below were found
+        self._found: dict[tuple[str, str], tuple[ServedModel, Requests]] = {}
 
     async def infer(self, message: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Answer one request. Raises any ClientError or ServerError."""
         server = self._server
-        served = server.ready_model(message.model_name, message.model_version)
-        asked = read_request(message, served.spec)
+        served, requests = self._model(message.model_name, message.model_version)
+        asked = requests.read(message)
         head = asked.head
         parameters = self._parameters(served, asked, context.time_remaining())
-        if asked.raw and asked.size >= SLOW_BYTES and has_slow_inputs(served.spec):
+        if asked.raw and asked.size >= SLOW_BYTES and requests.slow:
             deferred = infer_slow(server, served, asked.size, asked.inputs, parameters)
         else:
             deferred = server.infer_on(served, asked.inputs(), parameters)
@@ -69,6 +71,17 @@ class Inference:
             while answer is not None:
                 answer.cancel()
                 answer = None if answers.empty() else answers.get_nowait()
+
+    def _model(self, name: str, version: str) -> tuple[ServedModel, Requests]:
+        """Return the version of a model that answers, looked up anew when a model has changed. Raises as `ready_model`."""
+        if self._generation != self._server.generation:
+            self._generation = self._server.generation
+            self._found.clear()
+        found = self._found.get((name, version))
+        if found is None:
+            served = self._server.ready_model(name, version)
+            found = self._found[name, version] = served, Requests(served.spec)
+        return found
 
     def _parameters(self, served: ServedModel, asked: Asked, left: float | None) -> Parameters:
         parameters = parameters_of(self._server, served, asked.head)

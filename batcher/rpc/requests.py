@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from batcher.codecs.oip_request import InferHead, array_from_bytes, read_document
+from batcher.endpoints.oip.infer import LONGEST_HEAD, MOST_HEADS, has_slow_inputs
 from batcher.errors import InvalidInput
 from batcher.rpc._generated import grpc_service_pb2 as pb
 from batcher.spec import Array, ModelSpec
@@ -55,28 +56,53 @@ class Asked(NamedTuple):
         return inputs
 
 
-def read_request(message: pb.ModelInferRequest, spec: ModelSpec) -> Asked:
-    """Return what `message` asks of the model `spec`.
+class Requests:
+    """Reads the requests of one model; what a message says besides its bytes and its name repeats, and is kept."""
 
-    Raises:
-        InvalidInput: a field is missing or has another name, dtype or shape than it should.
-        NotServed: it asks for shared memory or a sequence.
-    """
-    raw = tuple(message.raw_input_contents)
-    if raw and len(raw) != len(message.inputs):
-        raise InvalidInput(f"raw_input_contents: expected {len(message.inputs)}, one for each input, or none; got {len(raw)}")
-    parameters = _parameters(message.parameters)
-    parameters.pop(FINAL, None)
-    document: dict[str, Any] = {
-        "id": message.id,
-        "parameters": parameters,
-        "inputs": [_input(entry, raw[index] if raw else None) for index, entry in enumerate(message.inputs)],
-        "outputs": [{"name": entry.name, "parameters": _parameters(entry.parameters)} for entry in message.outputs],
-    }
-    head = read_document(document, spec)
-    head = head._replace(outputs=tuple(wanted._replace(binary=True) for wanted in head.outputs))
-    size = sum(map(len, raw)) + sum(array.nbytes for array in head.arrays.values())
-    return Asked(head, raw, size)
+    def __init__(self, spec: ModelSpec) -> None:
+        """Read what is asked of the model `spec`."""
+        self._spec = spec
+        self._heads: dict[bytes, InferHead] = {}
+        self.slow = has_slow_inputs(spec)
+
+    def read(self, message: pb.ModelInferRequest) -> Asked:
+        """Return what `message` asks for, and take the bytes of its inputs out of it.
+
+        Raises:
+            InvalidInput: a field is missing or has another name, dtype or shape than it should.
+            NotServed: it asks for shared memory or a sequence.
+        """
+        raw = tuple(message.raw_input_contents)
+        if not raw:
+            head = self._head(message)
+            return Asked(head, raw, sum(array.nbytes for array in head.arrays.values()))
+        if len(raw) != len(message.inputs):
+            expected = f"{len(message.inputs)}, one for each input, or none"
+            raise InvalidInput(f"raw_input_contents: expected {expected}; got {len(raw)}")
+        name, message.id = message.id, ""
+        del message.raw_input_contents[:]
+        key = message.SerializeToString()
+        message.id = name
+        found = self._heads.get(key)
+        if found is None:
+            found = self._head(message, raw=True)._replace(id="")
+            if len(key) <= LONGEST_HEAD:
+                if len(self._heads) >= MOST_HEADS:
+                    self._heads.clear()
+                self._heads[key] = found
+        return Asked(found._replace(id=name) if name else found, raw, sum(map(len, raw)))
+
+    def _head(self, message: pb.ModelInferRequest, raw: bool = False) -> InferHead:
+        parameters = _parameters(message.parameters)
+        parameters.pop(FINAL, None)
+        document: dict[str, Any] = {
+            "id": message.id,
+            "parameters": parameters,
+            "inputs": [_input(entry, raw) for entry in message.inputs],
+            "outputs": [{"name": entry.name, "parameters": _parameters(entry.parameters)} for entry in message.outputs],
+        }
+        head = read_document(document, self._spec)
+        return head._replace(outputs=tuple(wanted._replace(binary=True) for wanted in head.outputs))
 
 
 def parameters_document(parameters: Mapping[str, pb.ModelRepositoryParameter]) -> dict[str, Any]:
@@ -93,15 +119,15 @@ def _chosen(parameter: pb.InferParameter | pb.ModelRepositoryParameter) -> Any:
     return getattr(parameter, kind) if kind else None
 
 
-def _input(entry: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> dict[str, Any]:
+def _input(entry: pb.ModelInferRequest.InferInputTensor, raw: bool) -> dict[str, Any]:
     document: dict[str, Any] = {"name": entry.name, "datatype": entry.datatype, "shape": list(entry.shape)}
     parameters = _parameters(entry.parameters)
-    if raw is None:
+    if not raw:
         document["data"] = _typed(entry)
     elif entry.HasField("contents") and entry.contents.ByteSize():
         raise InvalidInput(f"input {entry.name!r:.60}: expected contents or raw_input_contents; got both")
     else:
-        parameters["binary_data_size"] = len(raw)
+        parameters["binary_data_size"] = 0  # what there is stands beside the document
     document["parameters"] = parameters
     return document
 

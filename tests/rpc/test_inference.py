@@ -124,13 +124,14 @@ def test_many_texts_are_read_and_written_beside_the_loop() -> None:
         inputs=[{"name": "x", "datatype": "BYTES", "shape": (1, 1)}],
         raw_input_contents=[len(text).to_bytes(4, "little") + text],
     )
+    (sent,) = message.raw_input_contents
 
     async def test() -> None:
         task = asyncio.ensure_future(rpc.inference.infer(message, Context()))
         await asyncio.sleep(0)
         assert rpc.server.server.find("m").scheduler.queue_rows == 0, "its bytes are read first"
         await rpc.settle()
-        assert task.result().raw_output_contents[0] == message.raw_input_contents[0]
+        assert task.result().raw_output_contents[0] == sent
 
     run(test)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batcher.errors import ClientError, NotServed
 from batcher.rpc._generated import grpc_service_pb2 as pb
-from batcher.rpc.requests import read_request
+from batcher.rpc.requests import Requests
 from batcher.spec import DATATYPES
 from tests.rpc.conftest import request
 from tests.support.models import model_spec, rows, tensor
@@ -40,16 +40,15 @@ def one_input(datatype: str, shape: tuple[int, ...] = (1, 2), **more: Any) -> pb
 
 def refused(message: pb.ModelInferRequest, spec: Any = SPEC) -> str:
     with pytest.raises(ClientError) as caught:
-        read_request(message, spec).inputs()
+        Requests(spec).read(message).inputs()
     return str(caught.value)
 
 
 @pytest.mark.parametrize("datatype", sorted(TYPED))
 def test_typed_contents_become_arrays_of_the_datatype(datatype: str) -> None:
     field, values = TYPED[datatype]
-    array = read_request(one_input(datatype, contents={field: values}), model_spec((tensor("x", datatype, (2,)),))).inputs()[
-        "x"
-    ]
+    requests = Requests(model_spec((tensor("x", datatype, (2,)),)))
+    array = requests.read(one_input(datatype, contents={field: values})).inputs()["x"]
     assert array.dtype == DATATYPES[datatype].numpy
     assert array.tolist() == [values]
 
@@ -68,12 +67,12 @@ def test_bytes_become_arrays_as_they_stand(data: st.DataObject) -> None:
     raw = data.draw(st.binary(min_size=3 * count * dtype.itemsize, max_size=3 * count * dtype.itemsize))
     message = one_input(name, (count, 3))
     message.raw_input_contents.append(raw)
-    array = read_request(message, model_spec((tensor("x", name, (3,)),))).inputs()["x"]
+    array = Requests(model_spec((tensor("x", name, (3,)),))).read(message).inputs()["x"]
     assert (array.dtype, array.shape, array.tobytes()) == (dtype, (count, 3), raw)
 
 
 def test_bytes_are_not_copied() -> None:
-    asked = read_request(request(1.0), SPEC)
+    asked = Requests(SPEC).read(request(1.0))
     address = np.frombuffer(asked.raw[0], np.uint8).__array_interface__["data"][0]
     assert asked.inputs()["x"].__array_interface__["data"][0] == address
 
@@ -84,7 +83,7 @@ def test_several_inputs_take_their_own_bytes() -> None:
         inputs=[{"name": "b", "datatype": "INT64", "shape": (1, 1)}, {"name": "a", "datatype": "FP32", "shape": (1, 4)}],
         raw_input_contents=[np.int64(7).tobytes(), rows(3.0).tobytes()],
     )
-    inputs = read_request(message, spec).inputs()
+    inputs = Requests(spec).read(message).inputs()
     assert (inputs["a"].tolist(), inputs["b"].tolist()) == ([[3, 3, 3, 3]], [[7]])
 
 
@@ -93,19 +92,16 @@ def test_parameters_of_every_kind_are_read() -> None:
     message.parameters["priority"].uint64_param = 2
     message.parameters["timeout"].int64_param = 1_500_000
     message.parameters["other"].double_param = 0.5
-    head = read_request(message, SPEC).head
-    assert (head.id, head.priority, head.timeout) == ("i", 2, 1.5)
-    message.parameters["priority"].int64_param = 1
-    assert read_request(message, SPEC).head.priority == 1
     message.parameters["triton_enable_empty_final_response"].bool_param = True  # clients always send it
-    assert read_request(message, SPEC).head.priority == 1
+    head = Requests(SPEC).read(message).head
+    assert (head.id, head.priority, head.timeout) == ("i", 2, 1.5)
 
 
 def test_outputs_are_those_that_are_asked_for_as_bytes() -> None:
-    assert [wanted.tensor.name for wanted in read_request(request(), SPEC).head.outputs] == ["y", "z"]
+    assert [wanted.tensor.name for wanted in Requests(SPEC).read(request()).head.outputs] == ["y", "z"]
     message = request(outputs=[{"name": "z"}])
     message.outputs[0].parameters["classification"].int64_param = 3
-    (wanted,) = read_request(message, SPEC).head.outputs
+    (wanted,) = Requests(SPEC).read(message).head.outputs
     assert (wanted.tensor.name, wanted.binary, wanted.classes) == ("z", True, 3)
 
 
@@ -138,6 +134,26 @@ def test_bytes_and_typed_contents_in_one_request_are_refused() -> None:
     assert "got both" in refused(message)
 
 
+def test_a_head_that_repeats_is_read_once_and_takes_other_bytes_and_another_name() -> None:
+    requests = Requests(SPEC)
+    first, second = requests.read(request(1.0, id="a")), requests.read(request(2.0, id="b"))
+    assert (first.head.id, second.head.id) == ("a", "b")
+    assert first.head.binaries is second.head.binaries
+    assert (first.inputs()["x"][0, 0], second.inputs()["x"][0, 0]) == (1, 2)
+    short = request(1.0)
+    short.raw_input_contents[0] = b"123"
+    with pytest.raises(ClientError, match="16 bytes"):
+        requests.read(short).inputs()
+    many = request(1.0)
+    many.raw_input_contents.append(b"")
+    with pytest.raises(ClientError, match="expected 1"):
+        requests.read(many)
+    levels = [request(1.0), request(1.0)]
+    for level, message in enumerate(levels):
+        message.parameters["priority"].int64_param = level + 1
+    assert [requests.read(message).head.priority for message in levels] == [1, 2]
+
+
 def test_an_empty_parameter_is_refused() -> None:
     message = request()
     message.parameters["priority"].SetInParent()
@@ -150,7 +166,7 @@ def test_what_is_not_served_says_so(key: str) -> None:
     holder = message.inputs[0].parameters if key.startswith("shared") else message.parameters
     holder[key].string_param = "s"
     with pytest.raises(NotServed):
-        read_request(message, SPEC)
+        Requests(SPEC).read(message)
 
 
 @given(st.binary(max_size=200))
@@ -161,4 +177,4 @@ def test_no_message_that_can_be_parsed_is_more_than_refused(data: bytes) -> None
     except Exception:  # what cannot be parsed never comes here
         return
     with suppress(ClientError):
-        assert set(read_request(message, SPEC).inputs()) == {"x"}
+        assert set(Requests(SPEC).read(message).inputs()) == {"x"}
