@@ -23,18 +23,28 @@ from statistics import median
 from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
+import grpc
 import numpy as np
 import orjson
 
 from batcher.config.model_file import ModelDefinition
+from batcher.rpc._generated import grpc_service_pb2 as pb
 from benchmarks.bare import bare_rate, example_row, load
+from benchmarks.h2load import require_h2load, run_h2load
 from benchmarks.reporting import ROOT, write_results
 from benchmarks.serving import MODELS, running_server
 from benchmarks.wrk import OCTETS, Measured, require_wrk, run_wrk
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 WIDTHS = {"echo": 64, "mlp": 784, "fixed_cost": 64}
-SERVERS = ("batcher", "v2_binary", "v2_json", "klein", "mosec", "fastapi", "bare")
+SERVERS = ("batcher", "v2_binary", "v2_json", "grpc", "klein", "mosec", "fastapi", "bare", "bare_grpc")
+OURS = {
+    "batcher": "/models/{}/predict",
+    "v2_binary": "/v2/models/{}/infer",
+    "v2_json": "/v2/models/{}/infer",
+    "grpc": "/inference.GRPCInferenceService/ModelInfer",
+}
+"""Paths of this server."""
 
 
 def main() -> None:
@@ -48,15 +58,18 @@ def main() -> None:
     parser.add_argument("--name", default="http", help="of the result's files")
     options = parser.parse_args()
     require_wrk()
+    if {"grpc", "bare_grpc"} & set(options.servers):
+        require_h2load()
     rows = [row for model in options.models for row in measure_model(model, options)]
     print(write_results(options.name, "Requests/s over HTTP, and latency in ms", rows, REMARKS))
 
 
 REMARKS = (
     "`batcher`: this server as `serve.py` runs it, default settings, raw bytes. `v2_binary`, `v2_json`: it too, by the Open "
-    "Inference Protocol with binary and with JSON tensors. `klein`: its own routes over Klein on twisted.web alone. "
+    "Inference Protocol with binary and with JSON tensors. `grpc`: it too, by gRPC, so many "
+    "calls at a time on one connection of h2load. `klein`: its own routes over Klein on twisted.web alone. "
     "`mosec`: batches up to 64, 5 ms. `fastapi`: on uvicorn, one request at a time. `bare`: httptools on uvloop, which answers "
-    "each body with itself and has neither batch nor model; the most that Python can do.",
+    "each body with itself and has neither batch nor model; the most that Python can do. `bare_grpc`: the same on grpc.aio.",
     "`ratio`: requests/s of `batcher` over those of the row, median over the rounds of the ratio within a round.",
     "`of model`: requests/s over the rows/s of the model called in a bare loop with 64 rows, in the same run.",
 )
@@ -70,20 +83,24 @@ def measure_model(model: str, options: argparse.Namespace) -> list[dict[str, Any
     bare = median(bare_rate(checked, example_row(definition), 64, options.seconds) for _ in range(options.rounds))
     rows = []
     with ExitStack() as stack:
-        servers = [server for server in options.servers if server != "bare" or model == "echo"]
+        servers = [server for server in options.servers if not server.startswith("bare") or model == "echo"]
         targets = {server: target(server, stack.enter_context(running(server, model)), definition, body) for server in servers}
         check_answers(targets)
         for connections in options.connections:
             rounds: list[dict[str, Measured]] = [
-                {
-                    server: run_wrk(sent.url, sent.body, connections, options.seconds, sent.headers)
-                    for server, sent in targets.items()
-                }
+                {server: loaded(sent, connections, options.seconds) for server, sent in targets.items()}
                 for _ in range(options.rounds)
             ]
             rows += [summary(model, server, connections, rounds, bare) for server in targets]
             print(*rows[-len(targets) :], sep="\n", flush=True)
     return rows
+
+
+def loaded(sent: Target, connections: int, seconds: int) -> Measured:
+    """Return what a run of the generator that speaks the target's protocol measured."""
+    if sent.is_grpc:
+        return run_h2load(sent.url, sent.body, connections, seconds)
+    return run_wrk(sent.url, sent.body, connections, seconds, sent.headers)
 
 
 def summary(model: str, server: str, connections: int, rounds: list[dict[str, Measured]], bare: float) -> dict[str, Any]:
@@ -106,9 +123,9 @@ def summary(model: str, server: str, connections: int, rounds: list[dict[str, Me
 @contextmanager
 def running(server: str, model: str) -> Iterator[str]:
     """Run `server` in a process of its own, and give the URL that answers for `model`."""
-    if server in ("batcher", "v2_binary", "v2_json"):
-        with running_server() as address:
-            yield f"{address}/models/{model}/predict" if server == "batcher" else f"{address}/v2/models/{model}/infer"
+    if server in OURS:
+        with running_server(MODELS, *(("grpc_port=0",) if server == "grpc" else ())) as address:
+            yield address + OURS[server].format(model)
         return
     port = free_port()
     arguments = ["--address", "127.0.0.1", "--port", str(port), "--timeout", "20000"] if server == "mosec" else [str(port)]
@@ -121,7 +138,7 @@ def running(server: str, model: str) -> Iterator[str]:
     )
     try:
         wait_for(port)
-        path = f"/models/{model}/predict" if server == "klein" else "/inference"
+        path = {"klein": OURS["batcher"].format(model), "bare_grpc": OURS["grpc"]}.get(server, "/inference")
         yield f"http://127.0.0.1:{port}{path}"
     finally:
         process.send_signal(signal.SIGINT if server == "klein" else signal.SIGTERM)
@@ -135,13 +152,21 @@ class Target(NamedTuple):
     body: bytes
     headers: dict[str, str]
 
+    @property
+    def is_grpc(self) -> bool:
+        """Whether it is called by gRPC."""
+        return self.url.endswith(OURS["grpc"])
+
 
 def target(server: str, url: str, definition: ModelDefinition, row: bytes) -> Target:
     """Return how `server` wants the row `row`."""
-    if not server.startswith("v2"):
+    if not server.startswith("v2") and "grpc" not in server:
         return Target(url, row, OCTETS)
     tensor = definition.spec.inputs[0]
     entry: dict[str, Any] = {"name": tensor.name, "datatype": "FP32", "shape": [1, *tensor.shape]}
+    if "grpc" in server:
+        message = pb.ModelInferRequest(model_name=definition.spec.name, inputs=[entry], raw_input_contents=[row])
+        return Target(url, message.SerializeToString(), {})
     if server == "v2_json":
         data = np.frombuffer(row, np.float32).tolist()
         return Target(url, orjson.dumps({"inputs": [{**entry, "data": data}]}), {"Content-Type": "application/json"})
@@ -152,7 +177,7 @@ def target(server: str, url: str, definition: ModelDefinition, row: bytes) -> Ta
 
 def check_answers(targets: dict[str, Target]) -> None:
     """Check that every server gives the same answer."""
-    answers = {server: answer(sent) for server, sent in targets.items()}
+    answers = {server: answer(sent) for server, sent in targets.items() if server != "bare_grpc"}
     first = next(iter(answers.values()))
     for server, found in answers.items():
         if not np.allclose(found, first, atol=1e-5):
@@ -161,6 +186,10 @@ def check_answers(targets: dict[str, Target]) -> None:
 
 def answer(sent: Target) -> np.ndarray:
     """Return what is answered to `sent`, trying until the model is loaded."""
+    if sent.is_grpc:
+        with grpc.insecure_channel(sent.url.split("/")[2]) as channel:
+            found = channel.unary_unary(OURS["grpc"], None, pb.ModelInferResponse.FromString)(sent.body)
+            return np.frombuffer(found.raw_output_contents[0], np.float32)
     for _ in range(100):
         try:
             with urlopen(Request(sent.url, sent.body, sent.headers), timeout=20) as found:

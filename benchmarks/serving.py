@@ -18,6 +18,8 @@ MODELS = ROOT / "benchmarks" / "models"
 def running_server(models: Path = MODELS, *settings: str) -> Iterator[str]:
     """Start a server on a free port of 127.0.0.1, give its address once it is ready, and stop it.
 
+    With a `grpc_port` it is the address for gRPC, which an HTTP/2 client can call.
+
     Args:
         models: the model repository.
         settings: `KEY=VALUE`, each as for `--set`.
@@ -28,10 +30,10 @@ def running_server(models: Path = MODELS, *settings: str) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
     try:
         assert process.stdout is not None
-        found = re.search(r"http://\S+", process.stdout.readline())
+        found = re.search(r"ready on (\S+)(?: and grpc://(\S+))?", process.stdout.readline())
         if found is None:
             raise RuntimeError("the server did not become ready")
-        yield found[0]
+        yield f"http://{found[2]}" if found[2] else found[1]
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)

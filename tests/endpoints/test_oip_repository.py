@@ -10,13 +10,14 @@ from unittest.mock import patch
 
 import pytest
 
+from batcher.errors import ModelLoadError
 from batcher.models.loading import CheckedModel
 from batcher.scheduling.batch import Batch
 from batcher.workers.memory import MemoryWorker
 from tests.endpoints.conftest import Both
 from tests.endpoints.test_oip import INFER, error, json_request
 from tests.support.http import MemoryServer, ask
-from tests.support.models import RecordingModel
+from tests.support.models import RecordingModel, model_spec
 from tests.test_repository import write
 
 INDEX = "/v2/repository/index"
@@ -101,3 +102,24 @@ def test_parameters_that_are_no_object_are_refused(both: Both, server: MemorySer
     for value in ("[]", '""', "0", "false"):
         assert "parameters" in error(both(server, ask(LOAD, f'{{"parameters":{value}}}'.encode())), 400)
     assert both(server, ask(LOAD, b'{"parameters":null}')).status == 200
+
+
+class TestRepository:
+    def test_it_lists_every_version_with_its_state(self, both: Both) -> None:
+        server = MemoryServer(RecordingModel())
+        server.add(RecordingModel(model_spec(name="late")))
+        server.add(RecordingModel(model_spec(name="broken"))).loaded.errback(ModelLoadError("no weights"))
+        ready = {"name": "m", "version": "1", "state": "READY"}
+        listed = both(server, ask("/v2/repository/index", method="POST")).decoded()
+        assert listed[0] == ready
+        assert [(entry["name"], entry["state"]) for entry in listed[1:]] == [("late", "LOADING"), ("broken", "UNAVAILABLE")]
+        assert listed[2]["reason"] == "no weights"
+        assert both(server, ask("/v2/repository/index", b'{"ready":true}')).decoded() == [ready]
+
+    @pytest.mark.parametrize("body", [b"[]", b'{"ready": 1}', b"{", b"null"])
+    def test_a_body_that_is_none_is_refused(self, both: Both, body: bytes) -> None:
+        assert "expected" in error(both(MemoryServer(), ask("/v2/repository/index", body)), 400)
+
+    @pytest.mark.parametrize("verb", ["load", "unload"])
+    def test_it_cannot_be_changed(self, both: Both, verb: str) -> None:
+        assert "model_control: explicit" in error(both(MemoryServer(), ask(f"/v2/repository/models/m/{verb}", b"{}")), 503)
