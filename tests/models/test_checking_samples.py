@@ -13,14 +13,13 @@ from PIL import Image
 from batcher.models.checking import rules
 from batcher.spec import Array
 from tests.models.conftest import Folders, floats
+from tests.models.test_checking import check, of, predicting, told
 
 TWO = "[{name: y, dtype: FP32, shape: [4]}, {name: z, dtype: INT64, shape: []}]"
 INTEGER = "[{name: x, dtype: INT64, shape: [2]}]"
 TEXT = "[{name: x, dtype: BYTES, shape: []}]"
 FREE = "[{name: x, dtype: FP32, shape: [-1]}]"
 BF16 = "[{{name: {}, dtype: BF16, shape: [4]}}]"
-
-from tests.models.test_checking import check, of, predicting, told
 
 
 def packed(array: Array) -> bytes:
