@@ -26,6 +26,7 @@ TEST = [
     "hypothesis>=6.100",
     "aiohttp>=3.11",
     "requests>=2.32",
+    "schemathesis>=4.32",
     *CLIENT,
     "h11>=0.14",
     "msgpack-numpy>=0.4.8",

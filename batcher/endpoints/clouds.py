@@ -7,6 +7,7 @@ answer of any other media type is that of `/predict`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,6 +18,8 @@ from batcher.endpoints import tf_serving
 from batcher.endpoints.call import Call, CallHead, Endpoint
 from batcher.endpoints.failures import oip_failure_reply
 from batcher.endpoints.health import Health
+from batcher.endpoints.openapi import inference
+from batcher.endpoints.operations import READY
 from batcher.endpoints.predict import Predict
 from batcher.endpoints.routing import Route
 from batcher.server import ModelServer
@@ -40,21 +43,31 @@ class Invocations:
 def cloud_routes(server: ModelServer, settings: ServerSettings, predict: Predict, health: Health) -> tuple[Route, ...]:
     """Return the routes that `settings` switch on."""
     invocations: Endpoint = Invocations(server, predict)
-    routes = []
+    health_routes, predict_routes = [settings.vertex_health_route], [settings.vertex_predict_route]
     if settings.sagemaker:
-        routes += [("GET", "/ping", health.ready), ("POST", "/invocations", invocations)]
-    if settings.vertex_health_route is not None:
-        routes.append(("GET", settings.vertex_health_route, health.ready))
-    if settings.vertex_predict_route is not None:
-        routes.append(("POST", settings.vertex_predict_route, invocations))
-    return tuple(
-        Route(method, path, endpoint, _SUMMARIES[method], method == "POST", _OPERATIONS[method], oip_failure_reply)
-        for method, path, endpoint in routes
+        health_routes.insert(0, "/ping")
+        predict_routes.insert(0, "/invocations")
+    asked = "Whether every model is loaded, for a cloud's platform."
+    posted = "Infer, as a cloud's platform asks."
+    described = partial(_described, server)
+    return (
+        *(Route("GET", path, health.ready, asked, READY) for path in health_routes if path is not None),
+        *(
+            Route("POST", path, invocations, posted, described, True, oip_failure_reply)
+            for path in predict_routes
+            if path is not None
+        ),
     )
 
 
-_SUMMARIES = {"GET": "Whether every model is loaded, for a cloud's platform.", "POST": "Infer, as a cloud's platform asks."}
-_OPERATIONS = {"GET": tf_serving.operation(ready={"type": "boolean"}), "POST": tf_serving.PREDICT}
+def _described(server: ModelServer) -> dict[str, Any]:
+    """Return the description of inference in any format, where JSON is TensorFlow Serving's and a deadline is a 503."""
+    operation = inference(server) | {"description": "The X- headers of /predict hold where body and answer are not both JSON."}
+    operation["requestBody"]["content"]["application/json"] = {"schema": tf_serving.REQUEST}
+    operation["responses"]["200"]["content"]["application/json"] = {"schema": tf_serving.ANSWER}
+    del operation["responses"]["504"]
+    operation["responses"]["503"] = tf_serving.FAILURES[503]
+    return operation
 
 
 def _is_json(head: CallHead) -> bool:

@@ -3,75 +3,113 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from batcher import __version__
-from batcher.codecs.formats import formats_for
+from batcher.codecs.formats import MULTIPART, formats_for
+from batcher.endpoints.failures import failure_reply, failure_reply_on, oip_failure_reply
+from batcher.endpoints.operations import (
+    ALWAYS,
+    BINARY,
+    HEADERS,
+    INFERENCE,
+    NATIVE,
+    TEXT,
+    header,
+    list_of,
+    object_of,
+)
 from batcher.endpoints.routing import Route
 from batcher.server import ModelServer
-from batcher.spec import DATATYPES, TensorSpec
+from batcher.spec import TensorSpec
 
-ERRORS = {
-    400: "The body cannot be decoded, or has a wrong name, dtype or shape.",
-    404: "No such model or version.",
-    406: "No acceptable answer format.",
-    408: "Headers or body came too slowly.",
-    413: "Body over the limit, or more rows than the queue can ever hold.",
-    415: "Media type or content coding unknown.",
-    500: "The model failed.",
-    503: "Queue full, stopping, or model not ready; see Retry-After.",
-    504: "The deadline passed.",
+REQUEST_ID = header("X-Request-Id", TEXT, "Echoed in the answer.")
+CONTENT_ENCODING = header("Content-Encoding", {"enum": ["gzip", "deflate"]}, "How the body is compressed.")
+
+_CAPTURED = {
+    "name": "The name of a model.",
+    "version": "A version of the model: a whole number.",
+    "region": "The name of a region of shared memory.",
 }
-
-HEADERS = (
-    ("X-Request-Id", "string", "Echoed in the answer."),
-    ("X-Timeout-Ms", "number", "Milliseconds after which the answer is worthless."),
-    ("X-Priority", "integer", "Priority level, 1 the highest."),
-    ("X-Timing", "string", "1 asks for a Server-Timing header."),
-)
-
-_ERROR_SCHEMA = {
-    "type": "object",
-    "required": ["error", "code"],
-    "properties": {"error": {"type": "string"}, "code": {"type": "string"}},
+_NATIVE = {
+    "application/json": {"schema": object_of(("error", "code"), error=TEXT, code=TEXT)},
+    "application/msgpack": {"schema": BINARY},
 }
-_BINARY = {"type": "string", "format": "binary"}
+_PROTOCOL = {"application/json": {"schema": object_of(("error",), error=TEXT)}}
+_FORMS = {"Error": _NATIVE, "ProtocolError": _PROTOCOL, "CloudError": {**_NATIVE, **_PROTOCOL}}
+"""Bodies of errors: in msgpack where that was asked for; with a code but in protocols of others."""
 
 
-def document(routes: tuple[Route, ...], server: ModelServer) -> dict[str, Any]:
+def document(routes: tuple[Route, ...]) -> dict[str, Any]:
     """Return the OpenAPI 3.1 description of `routes`."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.pattern, {})[route.method.lower()] = _operation(route, server)
+        paths.setdefault(route.pattern, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {"title": "batcher", "version": __version__, "description": "A batching inference server."},
         "paths": paths,
-        "components": {"schemas": {"Error": _ERROR_SCHEMA}},
+        "components": {
+            "responses": {f"{form}{status}": _failure(form, status, ALWAYS[status]) for form in _FORMS for status in ALWAYS},
+            "headers": {
+                "X-Request-Id": {"schema": TEXT, "description": "That of the request."},
+                "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."},
+            },
+        },
     }
 
 
-def _operation(route: Route, server: ModelServer) -> dict[str, Any]:
-    captured = re.findall(r"{(\w+)}", route.pattern)
-    operation: dict[str, Any] = {
-        "summary": route.summary,
-        "parameters": [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in captured],
+def inference(server: ModelServer) -> dict[str, Any]:
+    """Return the description of a route that infers in any format that the models of `server` have."""
+    timing = {"schema": TEXT, "description": "Milliseconds in the queue and on the model, and the batch size."}
+    failures = {str(status): text for status, text in {**INFERENCE, **NATIVE}.items()}
+    right = {
+        "description": "The model's outputs.",
+        "content": _content(server, answers=True),
+        "headers": {"Server-Timing": timing},
     }
-    if route.described is not None:
-        own = route.described.get("parameters", [])
-        return {**operation, **route.described, "parameters": [*operation["parameters"], *own]}
-    if route.method != "POST":
-        operation["responses"] = {"200": {"description": "As said."}}
-        if route.pattern == "/readyz":
-            operation["responses"]["503"] = _error(503)
-        return operation
-    operation["parameters"] += [
-        {"name": name, "in": "header", "schema": {"type": kind}, "description": text} for name, kind, text in HEADERS
+    return {
+        "parameters": [header(*row) for row in HEADERS],
+        "requestBody": {"required": True, "content": _content(server, answers=False)},
+        "responses": {"200": right, **failures},
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    described = route.described() if callable(route.described) else route.described
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": TEXT, "description": _CAPTURED[name]}
+        for name in re.findall(r"{(\w+)}", route.pattern)
     ]
-    operation["requestBody"] = {"required": True, "content": _content(server, answers=False)}
-    answer = {"description": "The model's outputs.", "content": _content(server, answers=True)}
-    operation["responses"] = {"200": answer, **{str(status): _error(status) for status in ERRORS}}
-    return operation
+    parameters += [REQUEST_ID, *([CONTENT_ENCODING] if "requestBody" in described else []), *described.get("parameters", ())]
+    responses = dict(sorted(dict(_responses(_form(route), described["responses"])).items()))
+    return {"summary": route.summary, **described, "parameters": parameters, "responses": responses}
+
+
+def _form(route: Route) -> str:
+    """Return the form of the errors on `route`: those of its own, and those of requests that do not come so far."""
+    forms = {route.failure, failure_reply_on(route.pattern)}
+    return "Error" if forms == {failure_reply} else "ProtocolError" if forms == {oip_failure_reply} else "CloudError"
+
+
+def _responses(form: str, described: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for status in ALWAYS:
+        yield str(status), {"$ref": f"#/components/responses/{form}{status}"}
+    for name, response in described.items():
+        if isinstance(response, str):
+            yield name, _failure(form, int(name), response)
+        else:
+            yield name, {**response, "headers": {**response.get("headers", {}), **_headers(200)}}
+
+
+def _failure(form: str, status: int, text: str) -> dict[str, Any]:
+    return {"description": text, "headers": _headers(status), "content": _FORMS[form]}
+
+
+def _headers(status: int) -> dict[str, Any]:
+    names = ["X-Request-Id", "Retry-After"] if status == 503 else ["X-Request-Id"]
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _content(server: ModelServer, answers: bool) -> dict[str, Any]:
@@ -79,48 +117,44 @@ def _content(server: ModelServer, answers: bool) -> dict[str, Any]:
     for served in server:
         tensors = served.spec.outputs if answers else served.spec.inputs
         for entry in formats_for(tensors, answers):
-            content.setdefault(entry.media_type, {"schema": _BINARY})
+            content.setdefault(entry.media_type, {"schema": TEXT if entry.media_type == "text/csv" else BINARY})
+    if MULTIPART.media_type in content:
+        content[MULTIPART.media_type] = {"schema": {"type": "object", "additionalProperties": list_of(BINARY)}}
     if "application/json" in content:
         content["application/json"] = {"schema": _json_schema(server, answers)}
     return content
 
 
 def _json_schema(server: ModelServer, answers: bool) -> dict[str, Any]:
-    member = "outputs" if answers else "inputs"
     alternatives = [
-        {
-            "title": f"{served.spec.name}/{served.spec.version}",
-            "type": "object",
-            "properties": {
-                member: {
-                    "type": "object",
-                    "properties": {tensor.name: _tensor(tensor) for tensor in tensors},
-                    "required": [tensor.name for tensor in tensors],
-                }
-            },
-        }
+        {"title": served.title, **(_answer(served.spec.outputs) if answers else _request(served.spec.inputs))}
         for served in server
-        for tensors in [served.spec.outputs if answers else served.spec.inputs]
     ]
     if not answers:
-        alternatives.append({"title": "by row", "type": "object", "properties": {"instances": {"type": "array"}}})
+        alternatives.append({"title": "by row", **object_of(("instances",), instances={"type": "array"})})
     return {"anyOf": alternatives} if alternatives else {"type": "object"}
 
 
-def _tensor(tensor: TensorSpec) -> dict[str, Any]:
+def _request(tensors: tuple[TensorSpec, ...]) -> dict[str, Any]:
+    return object_of(("inputs",), inputs=_named(tensors, answers=False))
+
+
+def _answer(tensors: tuple[TensorSpec, ...]) -> dict[str, Any]:
+    best = object_of(("label", "probability"), label=TEXT, probability={"type": ["number", "null"]})
+    more = {"predictions": list_of(best)} if any(tensor.labels is not None for tensor in tensors) else {}
+    return object_of(("outputs", *more), outputs=_named(tensors, answers=True), **more)
+
+
+def _named(tensors: tuple[TensorSpec, ...], answers: bool) -> dict[str, Any]:
+    return object_of(tuple(tensor.name for tensor in tensors), **{tensor.name: _tensor(tensor, answers) for tensor in tensors})
+
+
+def _tensor(tensor: TensorSpec, answers: bool) -> dict[str, Any]:
     name = tensor.datatype.name
     kind = {"BOOL": "boolean", "BYTES": "string"}.get(name, "number" if name in ("FP16", "FP32", "FP64", "BF16") else "integer")
-    assert name in DATATYPES
-    schema: dict[str, Any] = {"type": [kind, "null"] if kind == "number" else kind}
+    schema: dict[str, Any] = {"type": [kind, "null"] if kind == "number" and answers else kind}
     for size in reversed(tensor.shape):
         schema = {"type": "array", "items": schema}
         if size >= 0:
             schema |= {"minItems": size, "maxItems": size}
     return {"type": "array", "items": schema, "description": tensor.describe()}
-
-
-def _error(status: int) -> dict[str, Any]:
-    return {
-        "description": ERRORS[status],
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-    }

@@ -11,7 +11,8 @@ from batcher import __version__
 from batcher.codecs.formats import formats_for
 from batcher.codecs.json_lists import to_json
 from batcher.endpoints.call import Call, Reply
-from batcher.endpoints.openapi import ERRORS, HEADERS, document
+from batcher.endpoints.openapi import CONTENT_ENCODING, REQUEST_ID, document
+from batcher.endpoints.operations import ALWAYS, HEADERS, INFERENCE, NATIVE
 from batcher.endpoints.routing import Route
 from batcher.served import ServedModel
 from batcher.server import ModelServer
@@ -48,14 +49,20 @@ class Pages:
             ("route", "what"),
             ((f"<code>{route.method} {escape(route.pattern)}</code>", escape(route.summary)) for route in self._routes),
         )
-        headers = _table(("request header", "what"), ((f"<code>{name}</code>", escape(text)) for name, _, text in HEADERS))
-        errors = _table(("status", "when"), ((str(status), escape(text)) for status, text in ERRORS.items()))
-        note = '<p>Every error body is <code>{"error": "…", "code": "…"}</code>.</p>'
+        fields = [(header["name"], header["description"]) for header in (REQUEST_ID, CONTENT_ENCODING)]
+        fields += [(name, text) for name, _, text in HEADERS]
+        headers = _table(("request header", "what"), ((f"<code>{name}</code>", escape(text)) for name, text in fields))
+        statuses = sorted({**ALWAYS, 405: "Wrong method; see Allow.", **INFERENCE, **NATIVE}.items())
+        errors = _table(("status", "when"), ((str(status), escape(text)) for status, text in statuses))
+        note = (
+            '<p>Every error body is <code>{"error": "…", "code": "…"}</code>, in MessagePack if that was asked for; under '
+            '<code>/v1</code> and <code>/v2</code> it is <code>{"error": "…"}</code>, and a deadline that passed is a 503.</p>'
+        )
         return _page("Routes", f'{routes}{headers}{errors}{note}<p><a href="/">models</a></p>')
 
     def openapi(self, call: Call) -> Deferred[Reply]:
         """Answer the OpenAPI document. Reactor thread."""
-        return succeed(Reply(200, b"application/json", to_json(document(self._routes, self._server))))
+        return succeed(Reply(200, b"application/json", to_json(document(self._routes))))
 
 
 def _model_row(served: ServedModel) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 from batcher.endpoints.call import Call, Endpoint, Reply
 from batcher.endpoints.failures import CLIENT_LEFT, FailureReply, failure_reply
 from batcher.endpoints.journal import Journal
+from batcher.endpoints.operations import Described
 
 Sent = TypeVar("Sent")
 
@@ -28,8 +29,8 @@ class Route:
         pattern: its path; `{name}` stands for one segment, or the part of one before what follows.
         endpoint: what it does.
         summary: one sentence for the documentation.
+        described: what `/openapi.json` says of it, as `operations.py` has it.
         fast: whether the fast connection calls the endpoint itself; the others are Klein's.
-        described: the route's operation in OpenAPI, without the parameters of its path; None where it follows from the rest.
         failure: makes the reply of an error: of the error, the request's headers, and whether a model's own are told.
     """
 
@@ -37,8 +38,8 @@ class Route:
     pattern: str
     endpoint: Endpoint
     summary: str
+    described: Described
     fast: bool = False
-    described: Mapping[str, Any] | None = None
     failure: FailureReply = failure_reply
 
 

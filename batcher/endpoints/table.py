@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from batcher.config.settings import ServerSettings
 from batcher.endpoints.clouds import cloud_routes
 from batcher.endpoints.health import Health
 from batcher.endpoints.oip.table import oip_routes
+from batcher.endpoints.openapi import inference
+from batcher.endpoints.operations import DOCUMENT, LIVE, METRICS, PAGE, READY
 from batcher.endpoints.pages import Pages
 from batcher.endpoints.predict import Predict
 from batcher.endpoints.routing import Route
@@ -18,16 +22,18 @@ def routes(server: ModelServer, repository: ModelRepository, settings: ServerSet
     """Return the routing table over `server` and the `repository` that its models come from."""
     predict, health = Predict(server, settings), Health(server)
     pages = Pages(server)
+    native = partial(inference, server)
+    one = "/models/{name}/versions/{version}/predict"
     table: tuple[Route, ...] = (
-        Route("POST", "/predict", predict, "Infer with the only model there is.", fast=True),
-        Route("POST", "/models/{name}/predict", predict, "Infer with the newest version that is ready.", fast=True),
-        Route("POST", "/models/{name}/versions/{version}/predict", predict, "Infer with one version.", fast=True),
-        Route("GET", "/livez", health.live, "Whether the process is up."),
-        Route("GET", "/readyz", health.ready, "Whether every model is loaded and warmed up."),
-        Route("GET", "/metrics", health.metrics, "All metrics as Prometheus text."),
-        Route("GET", "/", pages.index, "The models and their state, for people."),
-        Route("GET", "/docs", pages.docs, "The routes and formats, for people."),
-        Route("GET", "/openapi.json", pages.openapi, "The routes and formats, for programs."),
+        Route("POST", "/predict", predict, "Infer with the only model there is.", native, fast=True),
+        Route("POST", "/models/{name}/predict", predict, "Infer with the newest version that is ready.", native, fast=True),
+        Route("POST", one, predict, "Infer with one version.", native, fast=True),
+        Route("GET", "/livez", health.live, "Whether the process is up.", LIVE),
+        Route("GET", "/readyz", health.ready, "Whether every model is loaded and warmed up.", READY),
+        Route("GET", "/metrics", health.metrics, "All metrics as Prometheus text.", METRICS),
+        Route("GET", "/", pages.index, "The models and their state, for people.", PAGE),
+        Route("GET", "/docs", pages.docs, "The routes and formats, for people.", PAGE),
+        Route("GET", "/openapi.json", pages.openapi, "The routes and formats, for programs.", DOCUMENT),
     )
     table += oip_routes(server, repository) + tf_serving_routes(server)
     clouds = cloud_routes(server, settings, predict, health)

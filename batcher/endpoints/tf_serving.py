@@ -10,6 +10,7 @@ from batcher.codecs.json_lists import to_json
 from batcher.codecs.tf_serving import decode, encode
 from batcher.endpoints.call import Call, Reply
 from batcher.endpoints.failures import oip_failure_reply
+from batcher.endpoints.operations import INFERENCE, TEXT, answered, list_of, object_of
 from batcher.endpoints.routing import Route
 from batcher.request import InferenceResponse
 from batcher.served import ModelState, ServedModel
@@ -18,45 +19,39 @@ from batcher.server import ModelServer
 _STATES = {ModelState.LOADING: "LOADING", ModelState.READY: "AVAILABLE", ModelState.UNLOADING: "UNLOADING"}
 """States of the interface; whatever else is END, where a model that failed to load has the reason."""
 
-_ERROR_SCHEMA = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-_ERROR = {"application/json": {"schema": _ERROR_SCHEMA}}
-_REQUEST = {"type": "object", "properties": {"instances": {"type": "array"}, "inputs": {}}}
-_FAILURES = {
-    str(status): {"description": text, "content": _ERROR}
-    for status, text in (
-        (400, "The body cannot be decoded, or has a wrong name, dtype or shape."),
-        (404, "No such model or version."),
-        (408, "Headers or body came too slowly."),
-        (413, "Body over the limit, or more rows than the queue can ever hold."),
-        (415, "Content coding unknown."),
-        (500, "The model failed."),
-        (503, "Queue full, stopping, deadline passed, or model not ready."),
-    )
+REQUEST = object_of((), signature_name=TEXT, instances={"type": "array"}, inputs={}) | {
+    "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}]
+}
+ANSWER = object_of((), predictions={"type": "array"}, outputs={}) | {
+    "anyOf": [{"required": ["predictions"]}, {"required": ["outputs"]}]
+}
+FAILURES = {
+    **INFERENCE,
+    503: "Queue full, stopping, deadline passed, or model not ready; with Retry-After where it did not run.",
 }
 
-
-def operation(**answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the OpenAPI operation of a route that answers an object of members `answer`."""
-    right = {"description": "As said.", "content": {"application/json": {"schema": {"type": "object", "properties": answer}}}}
-    return {"responses": {"200": right, **_FAILURES}}
-
-
-PREDICT = operation(predictions={"type": "array"}, outputs={}) | {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": _REQUEST}}}
+_PREDICT = answered(ANSWER, FAILURES) | {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": REQUEST}}}
 }
-"""The OpenAPI operation of predicting."""
-
-_STATUS = operation(model_version_status={"type": "array", "items": {"type": "object"}})
+_VERSION = object_of(
+    ("version", "state", "status"),
+    version=TEXT,
+    state={"enum": [*_STATES.values(), "END"]},
+    status=object_of(("error_code", "error_message"), error_code=TEXT, error_message=TEXT),
+)
+_STATUS = answered(
+    object_of(("model_version_status",), model_version_status=list_of(_VERSION)), {404: "No such model or version."}
+)
 
 
 def tf_serving_routes(server: ModelServer) -> tuple[Route, ...]:
     """Return the routes of the interface over `server`."""
     predict, status = Predict(server), Status(server)
     rows = [
-        ("POST", "/v1/models/{name}:predict", predict, "TensorFlow Serving's way to infer.", True, PREDICT),
-        ("POST", "/v1/models/{name}/versions/{version}:predict", predict, "The same with one version.", True, PREDICT),
-        ("GET", "/v1/models/{name}", status, "The states of a model's versions.", False, _STATUS),
-        ("GET", "/v1/models/{name}/versions/{version}", status, "The state of one version.", False, _STATUS),
+        ("POST", "/v1/models/{name}:predict", predict, "TensorFlow Serving's way to infer.", _PREDICT, True),
+        ("POST", "/v1/models/{name}/versions/{version}:predict", predict, "The same with one version.", _PREDICT, True),
+        ("GET", "/v1/models/{name}", status, "The states of a model's versions.", _STATUS, False),
+        ("GET", "/v1/models/{name}/versions/{version}", status, "The state of one version.", _STATUS, False),
     ]
     return tuple(Route(*row, oip_failure_reply) for row in rows)  # type: ignore[arg-type]  # of rows as they stand above
 

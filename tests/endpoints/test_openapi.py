@@ -13,7 +13,7 @@ from batcher.errors import ModelLoadError
 from tests.endpoints.test_formats import picture_model
 from tests.support.http import MemoryServer, ask
 from tests.support.http_answers import Answer
-from tests.support.models import RecordingModel, model_spec
+from tests.support.models import RecordingModel, model_spec, tensor
 
 Both = Callable[[MemoryServer, bytes], Answer]
 
@@ -61,8 +61,11 @@ def test_inference_routes_tell_their_formats_headers_and_every_status_of_an_erro
     assert "image/png" not in answered
     assert "application/json" in answered
     headers = {entry["name"] for entry in operation["parameters"] if entry["in"] == "header"}
-    assert headers == {"X-Request-Id", "X-Timeout-Ms", "X-Priority", "X-Timing"}
-    assert {"200", "400", "404", "406", "408", "413", "415", "500", "503", "504"} <= set(operation["responses"])
+    assert headers == {"X-Request-Id", "X-Timeout-Ms", "X-Priority", "X-Timing", "Content-Encoding"}
+    statuses = ["200", "400", "404", "406", "408", "413", "414", "415", "431", "500", "501", "503", "504"]
+    assert list(operation["responses"]) == statuses
+    assert set(operation["responses"]["400"]["content"]) == {"application/json", "application/msgpack"}
+    assert set(operation["responses"]["503"]["headers"]) == {"X-Request-Id", "Retry-After"}
 
 
 def test_tensors_are_described_with_their_sizes(both: Both) -> None:
@@ -74,6 +77,30 @@ def test_tensors_are_described_with_their_sizes(both: Both) -> None:
     assert "maxItems" not in image, "rows are free"
     assert (image["items"]["maxItems"], image["items"]["items"]["maxItems"]) == (1, 8)
     assert "instances" in by_row["properties"]
+
+
+def test_numbers_may_be_null_in_answers_alone(both: Both) -> None:
+    operation = described(both, MemoryServer())["paths"]["/predict"]["post"]
+    asked = operation["requestBody"]["content"]["application/json"]["schema"]["anyOf"][0]["properties"]["inputs"]["properties"]
+    told = operation["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"][0]["properties"]["outputs"][
+        "properties"
+    ]
+    assert asked["x"]["items"]["items"] == {"type": "number"}
+    assert told["y"]["items"]["items"] == {"type": ["number", "null"]}
+
+
+def test_routes_of_clouds_take_every_format_and_tell_their_errors(both: Both) -> None:
+    paths = described(both, MemoryServer(sagemaker=True))["paths"]
+    operation = paths["/invocations"]["post"]
+    assert set(operation["requestBody"]["content"]) == set(paths["/predict"]["post"]["requestBody"]["content"])
+    assert "406" in operation["responses"]
+    assert "504" not in operation["responses"], "it is a 503, as TensorFlow Serving has it"
+    assert paths["/ping"]["get"]["responses"] == paths["/readyz"]["get"]["responses"]
+
+
+def test_a_tensor_may_have_any_name(both: Both) -> None:
+    model = RecordingModel(model_spec(inputs=(tensor("required"),)))
+    assert "required" in str(described(both, MemoryServer(model))["paths"]["/predict"])
 
 
 def test_references_in_the_document_lead_somewhere(both: Both) -> None:

@@ -4,125 +4,110 @@ from __future__ import annotations
 
 from typing import Any
 
+from batcher.endpoints.operations import BINARY, COUNT, FLAG, INFERENCE, TEXT, answered, header, list_of, object_of
 from batcher.spec import DATATYPES
 
-_TEXT = {"type": "string"}
-_COUNT = {"type": "integer", "minimum": 0}
-_SHAPE = {"type": "array", "items": {"type": "integer", "minimum": -1}}
+_SHAPE = list_of({"type": "integer", "minimum": -1})
 _DATATYPE = {"type": "string", "enum": list(DATATYPES)}
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
 _PARAMETERS = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
 
-
-def _object(required: tuple[str, ...], **properties: Any) -> dict[str, Any]:
-    return {"type": "object", "required": list(required), "properties": properties}
-
-
-def _list(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
-
-
-_TENSOR = _object(("name", "datatype", "shape"), name=_TEXT, datatype=_DATATYPE, shape=_SHAPE)
-_INPUT = _object(
-    ("name", "datatype", "shape"), name=_TEXT, datatype=_DATATYPE, shape=_SHAPE, parameters=_PARAMETERS, data=_list({})
+_TENSOR = object_of(("name", "datatype", "shape"), name=TEXT, datatype=_DATATYPE, shape=_SHAPE)
+_INPUT = object_of(
+    ("name", "datatype", "shape"), name=TEXT, datatype=_DATATYPE, shape=_SHAPE, parameters=_PARAMETERS, data=list_of({})
 )
-_WANTED = _object(("name",), name=_TEXT, parameters=_PARAMETERS)
-_REQUEST = _object(
-    ("inputs",), id=_TEXT, parameters=_PARAMETERS, inputs=_list(_INPUT) | {"minItems": 1}, outputs=_list(_WANTED)
+_WANTED = object_of(("name",), name=TEXT, parameters=_PARAMETERS)
+_REQUEST = object_of(
+    ("inputs",), id=TEXT, parameters=_PARAMETERS, inputs=list_of(_INPUT) | {"minItems": 1}, outputs=list_of(_WANTED)
 )
-_OUTPUT = _object(("name", "datatype", "shape"), name=_TEXT, datatype=_DATATYPE, shape=_list(_COUNT), data=_list({}))
-_ANSWER = _object(
-    ("model_name", "model_version", "outputs"), id=_TEXT, model_name=_TEXT, model_version=_TEXT, outputs=_list(_OUTPUT)
+_OUTPUT = object_of(
+    ("name", "datatype", "shape"),
+    name=TEXT,
+    datatype=_DATATYPE,
+    shape=list_of(COUNT),
+    parameters=_PARAMETERS,
+    data=list_of({}),
 )
-_CONFIGURED = _object(("name", "data_type", "dims"), name=_TEXT, data_type=_TEXT, dims=_SHAPE)
-_SPENT = _object(("count", "ns"), count=_COUNT, ns=_COUNT)
-_STATISTICS = _object(
+_ANSWER = object_of(
+    ("model_name", "model_version", "outputs"), id=TEXT, model_name=TEXT, model_version=TEXT, outputs=list_of(_OUTPUT)
+)
+_CONFIGURED = object_of(("name", "data_type", "dims"), name=TEXT, data_type=TEXT, dims=_SHAPE)
+_SPENT = object_of(("count", "ns"), count=COUNT, ns=COUNT)
+_STATISTICS = object_of(
     ("name", "version", "last_inference", "inference_count", "execution_count", "inference_stats", "batch_stats"),
-    name=_TEXT,
-    version=_TEXT,
-    last_inference=_COUNT,
-    inference_count=_COUNT,
-    execution_count=_COUNT,
+    name=TEXT,
+    version=TEXT,
+    last_inference=COUNT,
+    inference_count=COUNT,
+    execution_count=COUNT,
     inference_stats={"type": "object", "additionalProperties": _SPENT},
-    batch_stats=_list(_object(("batch_size", "compute_input", "compute_infer", "compute_output"), batch_size=_COUNT)),
+    batch_stats=list_of(object_of(("batch_size", "compute_input", "compute_infer", "compute_output"), batch_size=COUNT)),
 )
-_FAILURE = {"application/json": {"schema": _object(("error",), error=_TEXT)}}
 _LENGTH = "Bytes of the JSON before the binary tensors; without it the body is JSON alone, 0: there is no JSON."
 
-
-def _answered(schema: dict[str, Any], **failures: str) -> dict[str, Any]:
-    """Return the operation of a route that answers 200 with JSON of `schema`; `failures` are named after their status."""
-    right = {"description": "As said.", "content": {"application/json": {"schema": schema}}}
-    wrong = {status.strip("_"): {"description": text, "content": _FAILURE} for status, text in failures.items()}
-    return {"responses": {"200": right, **wrong}}
-
-
-_UNKNOWN = {"_404": "No such model or version.", "_503": "The model or the server is not ready."}
-LIVE = _answered(_object(("live",), live={"type": "boolean"}))
-READY = _answered(_object(("ready",), ready={"type": "boolean"}), _503="Not every model is ready.")
-SERVER = _answered(_object(("name", "version", "extensions"), name=_TEXT, version=_TEXT, extensions=_list(_TEXT)))
-MODEL_READY = _answered(_object(("name", "ready"), name=_TEXT, ready={"type": "boolean"}), **_UNKNOWN)
-MODEL = _answered(
-    _object(
+_NO_MODEL = {404: "No such model or version."}
+_UNKNOWN = {**_NO_MODEL, 503: "The model or the server is not ready."}
+LIVE = answered(object_of(("live",), live=FLAG))
+READY = answered(object_of(("ready",), ready=FLAG), {503: "Not every model is ready."})
+SERVER = answered(object_of(("name", "version", "extensions"), name=TEXT, version=TEXT, extensions=list_of(TEXT)))
+MODEL_READY = answered(object_of(("name", "ready"), name=TEXT, ready=FLAG), _UNKNOWN)
+MODEL = answered(
+    object_of(
         ("name", "versions", "platform", "inputs", "outputs"),
-        name=_TEXT,
-        versions=_list(_TEXT),
-        platform=_TEXT,
-        inputs=_list(_TENSOR),
-        outputs=_list(_TENSOR),
+        name=TEXT,
+        versions=list_of(TEXT),
+        platform=TEXT,
+        inputs=list_of(_TENSOR),
+        outputs=list_of(_TENSOR),
     ),
-    **_UNKNOWN,
+    _UNKNOWN,
 )
-CONFIG = _answered(
-    _object(
+CONFIG = answered(
+    object_of(
         ("name", "platform", "max_batch_size", "input", "output"),
-        name=_TEXT,
-        platform=_TEXT,
-        max_batch_size=_COUNT,
-        input=_list(_CONFIGURED),
-        output=_list(_CONFIGURED),
+        name=TEXT,
+        platform=TEXT,
+        max_batch_size=COUNT,
+        input=list_of(_CONFIGURED),
+        output=list_of(_CONFIGURED),
     ),
-    **_UNKNOWN,
+    _UNKNOWN,
 )
-ALL_STATISTICS = _answered(_object(("model_stats",), model_stats=_list(_STATISTICS)))
-STATISTICS = _answered(_object(("model_stats",), model_stats=_list(_STATISTICS)), _404="No such model or version.")
-INDEX = _answered(
-    _list(_object(("name", "version", "state"), name=_TEXT, version=_TEXT, state=_TEXT, reason=_TEXT)),
-    _400="The body is no such object.",
-    _413="Body over the limit.",
-    _415="Content coding unknown.",
+ALL_STATISTICS = answered(object_of(("model_stats",), model_stats=list_of(_STATISTICS)))
+STATISTICS = answered(object_of(("model_stats",), model_stats=list_of(_STATISTICS)), _NO_MODEL)
+INDEX = answered(
+    list_of(object_of(("name", "version", "state"), name=TEXT, version=TEXT, state=TEXT, reason=TEXT)),
+    {400: "The body is no such object.", 503: "The repository cannot be read, or the server is being stopped."},
 )
-INDEX["requestBody"] = {"content": {"application/json": {"schema": _object((), ready={"type": "boolean"})}}}
+INDEX["requestBody"] = {"content": {"application/json": {"schema": object_of((), ready=FLAG)}}}
 LOAD: dict[str, Any] = {
-    "requestBody": {"content": {"application/json": {"schema": _object((), parameters=_PARAMETERS)}}},
+    "requestBody": {"content": {"application/json": {"schema": object_of((), parameters=_PARAMETERS)}}},
     "responses": {
-        "200": {"description": "Done."},
-        "400": {"description": "The body is no such object, or a parameter is not served.", "content": _FAILURE},
-        "404": {"description": "No such model.", "content": _FAILURE},
-        "413": {"description": "Body over the limit.", "content": _FAILURE},
-        "415": {"description": "Content coding unknown.", "content": _FAILURE},
-        "503": {"description": "Clients may not, or the model cannot be loaded.", "content": _FAILURE},
+        "200": {"description": "Done; the body is empty."},
+        "400": "The body is no such object, or a parameter is not served.",
+        "404": "No such model.",
+        "503": "Clients may not, or the model cannot be loaded.",
     },
 }
-NOT_SERVED: dict[str, Any] = {"responses": {"501": {"description": "Not served.", "content": _FAILURE}}}
+NOT_SERVED: dict[str, Any] = {"responses": {"501": "Not served."}}
 
-INFER = _answered(
+INFER = answered(
     _ANSWER,
-    **_UNKNOWN,
-    _400="The body cannot be decoded, or has a wrong name, dtype, shape or parameter.",
-    _408="Headers or body came too slowly.",
-    _413="Body over the limit, or more rows than the queue can ever hold.",
-    _415="Content coding unknown.",
-    _500="The model failed.",
-    _501="Shared memory or a sequence was asked for.",
+    {
+        **INFERENCE,
+        501: "Shared memory or a sequence was asked for, or a transfer coding other than chunked.",
+        503: "Queue full, stopping, deadline passed, or model not ready; with Retry-After where the request did not run.",
+    },
 )
-INFER["responses"]["200"]["content"]["application/octet-stream"] = _BINARY
-INFER["responses"]["200"]["headers"] = {"Inference-Header-Content-Length": {"schema": _COUNT, "description": _LENGTH}}
+INFER["responses"]["200"]["content"]["application/octet-stream"] = {"schema": BINARY}
+INFER["responses"]["200"]["headers"] = {
+    "Inference-Header-Content-Length": {"schema": COUNT, "description": _LENGTH},
+    "Content-Encoding": {"schema": {"enum": ["gzip", "deflate"]}, "description": "As Accept-Encoding asked for."},
+}
 INFER["requestBody"] = {
     "required": True,
-    "content": {"application/json": {"schema": _REQUEST}, "application/octet-stream": _BINARY},
+    "content": {"application/json": {"schema": _REQUEST}, "application/octet-stream": {"schema": BINARY}},
 }
 INFER["parameters"] = [
-    {"name": "Inference-Header-Content-Length", "in": "header", "schema": _COUNT, "description": _LENGTH},
-    {"name": "Accept-Encoding", "in": "header", "schema": _TEXT, "description": "gzip or deflate compresses the answer."},
+    header("Inference-Header-Content-Length", COUNT, _LENGTH),
+    header("Accept-Encoding", TEXT, "gzip or deflate compresses the answer."),
 ]

@@ -50,7 +50,7 @@ def oip_routes(server: ModelServer, models: ModelRepository) -> tuple[Route, ...
         ]
     rows += [(method, pattern, not_served, "Not served: 501.", described.NOT_SERVED) for method, pattern in _not_served()]
     return tuple(
-        Route(method, pattern, endpoint, summary, endpoint is infer, operation, oip_failure_reply)
+        Route(method, pattern, endpoint, summary, operation, endpoint is infer, oip_failure_reply)
         for method, pattern, endpoint, summary, operation in rows
     )
 

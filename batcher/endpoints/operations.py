@@ -1,0 +1,84 @@
+"""Pieces of which routes describe themselves for `/openapi.json`; what is true of every route is added there.
+
+A description is an OpenAPI operation without the parameters of its path, in which a response may be a text alone: that of an
+error, whose body follows from the route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Described = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+"""A route's description, or what makes it of the models that there are when it is asked for."""
+
+TEXT = {"type": "string"}
+COUNT = {"type": "integer", "minimum": 0}
+FLAG = {"type": "boolean"}
+BINARY = {"type": "string", "format": "binary"}
+
+ALWAYS = {
+    400: "The request is not well-formed.",
+    408: "Headers or body came too slowly.",
+    413: "Body over the limit.",
+    414: "The target is too long.",
+    415: "Content coding unknown.",
+    431: "The header fields are too long.",
+    500: "The server failed on this request.",
+    501: "A transfer coding other than chunked.",
+    503: "Too many connections, or the server is being stopped.",
+}
+"""What any request can be answered with, whatever its route."""
+
+INFERENCE = {
+    400: "The body cannot be decoded, or has a wrong name, dtype, shape or parameter.",
+    404: "No such model or version.",
+    413: "Body over the limit, or more rows than the queue can ever hold.",
+    500: "The model failed.",
+    503: "Queue full, stopping, or model not ready; with Retry-After where the request did not run.",
+}
+"""What a request to infer can be answered with besides, whatever its protocol."""
+
+NATIVE = {
+    406: "No acceptable answer format.",
+    415: "Media type or content coding unknown.",
+    504: "The deadline passed.",
+}
+"""What a request to infer in any format can be answered with besides these."""
+
+HEADERS: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("X-Timeout-Ms", {"type": "number", "exclusiveMinimum": 0}, "Milliseconds after which the answer is worthless."),
+    ("X-Priority", {"type": "integer", "minimum": 1}, "Priority level, 1 the highest."),
+    ("X-Timing", TEXT, "1 asks for a Server-Timing header."),
+)
+"""Name, schema and meaning of the request headers of inference in any format."""
+
+
+def object_of(required: tuple[str, ...], /, **properties: Any) -> dict[str, Any]:
+    """Return the schema of an object with these members."""
+    return {"type": "object", "required": list(required), "properties": properties}
+
+
+def list_of(items: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a list."""
+    return {"type": "array", "items": items}
+
+
+def header(name: str, schema: dict[str, Any], text: str) -> dict[str, Any]:
+    """Return the parameter for a request header."""
+    return {"name": name, "in": "header", "schema": schema, "description": text}
+
+
+def answered(
+    schema: dict[str, Any], failures: Mapping[int, str] | None = None, media_type: str = "application/json"
+) -> dict[str, Any]:
+    """Return the description of a route that answers 200 with `schema`, or one of `failures`."""
+    right = {"description": "As said.", "content": {media_type: {"schema": schema}}}
+    return {"responses": {"200": right, **{str(status): text for status, text in (failures or {}).items()}}}
+
+
+LIVE = answered(object_of(("live",), live=FLAG))
+READY = answered(object_of(("ready",), ready=FLAG), {503: "Not every model is ready: `waiting_for` names those."})
+METRICS = answered(TEXT, media_type="text/plain")
+PAGE = answered(TEXT, media_type="text/html")
+DOCUMENT = answered(object_of(("openapi", "info", "paths")))
