@@ -35,11 +35,12 @@ class StartReport:
         self._status: Status | None = None
         self._told: dict[str, str] = {}
         self._began = time.monotonic()
+        self._ready = False
 
     def progress(self, title: str, text: str) -> None:
         """Show what is being done with the model `title`: a moving line on a terminal, else a line for each stage."""
         stage = text.partition(", batch size")[0]
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._ready:
             self._status = self._status or self._console.status("")
             self._status.start()
             self._status.update(f"model {title}: {text}")
@@ -52,6 +53,7 @@ class StartReport:
     def ready(self, address: str) -> None:
         """Tell the address, in one line."""
         self.stop()
+        self._ready = True
         click.echo(f"batcher {__version__} is ready on {address} after {time.monotonic() - self._began:.1f} s")
 
     def failed(self, reason: str) -> None:

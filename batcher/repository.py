@@ -7,16 +7,19 @@ new one takes the old one's place without a pause. Files are looked at when some
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import AlreadyCalledError, Deferred, DeferredList, DeferredLock, succeed
+from twisted.python.failure import Failure
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.repository import ModelFolder, find_models
 from batcher.config.settings import ModelSettings, ServerSettings, share_threads
-from batcher.errors import ConfigError, InvalidInput, ModelLoadError, ModelNotReady, Unavailable, UnknownModel
+from batcher.errors import ConfigError, Draining, InvalidInput, ModelLoadError, ModelNotReady, Unavailable, UnknownModel
 from batcher.models.loading import CheckedModel, Progress
 from batcher.served import ModelState, ServedModel
 from batcher.server import ModelServer
@@ -24,6 +27,9 @@ from batcher.spec import ModelSpec
 from batcher.workers.thread import Load
 
 NOT_LOADED = "not loaded"
+
+PATIENCE = 600.0
+"""Seconds that a client is kept waiting for a model to load or unload, which goes on without it."""
 
 
 class Version(NamedTuple):
@@ -59,6 +65,7 @@ class ModelRepository:
         self._settings = settings
         self._base = base
         self._given: dict[tuple[str, str], _Given] = {}
+        self._locks: dict[str, DeferredLock] = {}
         self._models = 1  # that share the cores
 
     def start(self) -> list[Deferred[None]]:
@@ -95,15 +102,8 @@ class ModelRepository:
         """
         self._check_controlled()
         update = _overrides(parameters)
-        folders = [folder for folder in self._on_disk() if folder.name == name]
-        if not folders:
-            raise UnknownModel(f"model: expected one in the repository; got {name!r:.200}")
-        before = [served for served in self._server if served.spec.name == name]
-        for served in before:
-            if served.spec.version not in {folder.version for folder in folders}:
-                self._server.unload(served)
-        attempts = [self._load(folder, update) for folder in folders]
-        return DeferredList(attempts, consumeErrors=True).addCallback(_all_ready)
+        self._check_known(name)
+        return self._in_turn(name, partial(self._load_all, name, update))
 
     def unload(self, name: str) -> Deferred[None]:
         """Take every version of the model `name` out of service; fires when what they had taken is answered.
@@ -113,10 +113,9 @@ class ModelRepository:
             UnknownModel: there is none of that name.
         """
         self._check_controlled()
-        found = [served for served in self._server if served.spec.name == name]
-        if not found and not any(folder.name == name for folder in self._on_disk()):
-            raise UnknownModel(f"model: expected one in the repository; got {name!r:.200}")
-        return DeferredList([self._server.unload(served) for served in found]).addCallback(lambda _: None)
+        if not any(served.spec.name == name for served in self._server):
+            self._check_known(name)
+        return self._in_turn(name, partial(self._unload_all, name))
 
     def versions(self) -> Iterator[Version]:
         """Yield every version, those that are served and, where clients may load models, those that are only on disk."""
@@ -130,6 +129,30 @@ class ModelRepository:
     def _check_controlled(self) -> None:
         if not self.controlled:
             raise Unavailable("models are loaded and unloaded by clients under `model_control: explicit` alone")
+
+    def _check_known(self, name: str) -> None:
+        if not any(folder.name == name for folder in self._on_disk()):
+            raise UnknownModel(f"model: expected one in the repository; got {name!r:.200}")
+
+    def _in_turn(self, name: str, change: Callable[[], Deferred[None]]) -> Deferred[None]:
+        """Make a change to a model when those before it are made; it is also made when whoever waits for it leaves."""
+        told: Deferred[None] = Deferred()
+        lock = self._locks.setdefault(name, DeferredLock())
+        changed = lock.run(change)
+        changed.addCallbacks(lambda _: _tell(told.callback, None), lambda failure: _tell(told.errback, failure))
+        return told.addTimeout(PATIENCE, self._server.clock, _still_changing)
+
+    def _load_all(self, name: str, update: dict[str, Any]) -> Deferred[None]:
+        folders = [folder for folder in self._on_disk() if folder.name == name]
+        gone = [one for one in self._of(name) if one.spec.version not in {folder.version for folder in folders}]
+        attempts = [*map(self._server.unload, gone), *(self._load(folder, update) for folder in folders)]
+        return DeferredList(attempts, consumeErrors=True).addCallback(_all_ready)
+
+    def _unload_all(self, name: str) -> Deferred[None]:
+        return DeferredList(list(map(self._server.unload, self._of(name)))).addCallback(lambda _: None)
+
+    def _of(self, name: str) -> list[ServedModel]:
+        return [served for served in self._server if served.spec.name == name]
 
     def _on_disk(self) -> list[ModelFolder]:
         try:
@@ -145,10 +168,12 @@ class ModelRepository:
         if served is None or served.state in (ModelState.FAILED, ModelState.UNLOADED):
             self._add(folder, settings, required=False).addErrback(lambda _: None)  # its state tells
             return self._ready(*key)
+        if served.state is ModelState.STOPPED:
+            raise Draining("the server is being stopped and loads no more models")
         if served.state is not ModelState.READY:
             return served.settled().addCallback(lambda _: self._load(folder, update))
         if self._given.get(key) == _Given(_files(folder.folder), settings):
-            return self._ready(*key)
+            return succeed(None)
         return self._replace(folder, settings)
 
     def _ready(self, name: str, version: str) -> Deferred[None]:
@@ -166,10 +191,21 @@ class ModelRepository:
         def replaced(_: None) -> None:
             self._given[folder.name, folder.version] = given
 
-        told: Deferred[None] = Deferred()  # of its own: who waits may leave, and the model loads all the same
-        replacing = self._server.replace(*_defined(folder, share_threads(settings, self._models))).addCallback(replaced)
-        replacing.addCallbacks(told.callback, lambda failure: told.errback(ModelNotReady(failure.getErrorMessage())))
-        return told
+        def refused(failure: Failure) -> None:
+            raise ModelNotReady(failure.getErrorMessage())
+
+        replacing = self._server.replace(*_defined(folder, share_threads(settings, self._models)))
+        return replacing.addCallbacks(replaced, refused)
+
+
+def _tell(tell: Callable[[Any], None], result: Any) -> None:
+    """Tell whoever still waits."""
+    with suppress(AlreadyCalledError):
+        tell(result)
+
+
+def _still_changing(result: Any, seconds: float) -> Any:
+    raise ModelNotReady(f"the model is still being loaded or unloaded after {seconds:.0f} s", retry_after=60)
 
 
 def _defined(folder: ModelFolder, settings: ModelSettings) -> tuple[ModelDefinition, ModelSettings, Load | None]:
@@ -188,8 +224,13 @@ def _defined(folder: ModelFolder, settings: ModelSettings) -> tuple[ModelDefinit
 
 def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Return path, time of change and size of every file of a version."""
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
-    return tuple((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in found)
+    found = []
+    for path in sorted(folder.rglob("*")):
+        with suppress(FileNotFoundError):  # it has just been removed
+            if path.is_file() and "__pycache__" not in path.parts:
+                status = path.stat()
+                found.append((str(path), status.st_mtime_ns, status.st_size))
+    return tuple(found)
 
 
 def _overrides(parameters: dict[str, Any]) -> dict[str, Any]:

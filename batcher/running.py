@@ -185,7 +185,8 @@ def _run(
             sys.setswitchinterval(CALLS_INTERVAL_MS / 1e3)
         gc.collect()
         gc.set_threshold(YOUNG_OBJECTS, 20, 50)
-        gc.freeze()  # what was made at start lives as long as the process: never look at it again
+        if settings.model_control == "none":
+            gc.freeze()  # what was made at start lives as long as the process: never look at it again
         ready(service.address)
 
     def not_started(failure: Failure) -> None:

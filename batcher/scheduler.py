@@ -92,7 +92,8 @@ class BatchScheduler:
         self._draining = False
         self.pending = 0
         self.in_flight_rows = 0
-        metrics.load = self
+        if metrics.load is None:
+            self.show()
 
     @property
     def queue_rows(self) -> int:
@@ -173,6 +174,10 @@ class BatchScheduler:
         self._earliest = inf
         self._alarm.cancel()
         self._check_drained()
+
+    def show(self) -> None:
+        """Have the metrics tell what waits and runs here; while a model is replaced there are two of us. Reactor thread."""
+        self._metrics.load = self
 
     def check_invariants(self) -> None:
         """Assert that counters equal what is there; for tests, after every step."""

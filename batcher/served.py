@@ -41,7 +41,7 @@ class ModelState(Enum):
 
 _END = frozenset({ModelState.UNLOADED, ModelState.STOPPED})
 STATES: dict[ModelState, frozenset[ModelState]] = {
-    ModelState.LOADING: frozenset({ModelState.READY, ModelState.FAILED}) | _END,
+    ModelState.LOADING: frozenset({ModelState.READY, ModelState.FAILED, ModelState.UNLOADING, ModelState.STOPPED}),
     ModelState.READY: frozenset({ModelState.UNLOADING, ModelState.STOPPED}),
     ModelState.FAILED: _END,
     ModelState.UNLOADING: _END,
@@ -126,8 +126,14 @@ class ServedModel:
         return hooked.addCallback(lambda _: self.scheduler.drain())
 
     def unload(self) -> None:
-        """Answer what was taken, take no more; then end the worker and let go of the model."""
-        if self.state is ModelState.READY:
+        """Answer what was taken, take no more; then end the worker and let go of the model.
+
+        A model that still loads is unloaded when it has loaded: a thread cannot be interrupted.
+        """
+        if self.state is ModelState.LOADING:
+            self.become(ModelState.UNLOADING, "it still loads")
+            self.worker.quit().addCallback(lambda _: self._end(ModelState.UNLOADED, "unloaded"))
+        elif self.state is ModelState.READY:
             self.become(ModelState.UNLOADING, "it answers its last requests")
             self.drain().addCallback(lambda _: self._end(ModelState.UNLOADED, "unloaded"))
         elif self.state is not ModelState.UNLOADING:
@@ -167,6 +173,7 @@ class ServedModel:
             self.hooked = HookedRequests(self._pool, self.scheduler, model)
         if model.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
             self.scheduler.group_key = None
+        self.scheduler.show()
         self.become(ModelState.READY)
 
     def _failed(self, failure: Failure) -> Failure:

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 from mypy_extensions import mypyc_attr
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ModelSettings, ServerSettings
-from batcher.errors import BatcherError, ConfigError, Draining, ModelNotReady, UnknownModel
+from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, ModelNotReady, UnknownModel
 from batcher.metrics import ServerMetrics
 from batcher.models.loading import load_model
 from batcher.request import NO_PARAMETERS, InferenceRequest, InferenceResponse, Parameters, checked_parameters
@@ -40,7 +41,8 @@ class ModelServer:
 
     Attributes:
         metrics: where requests and batches are counted.
-        seconds: the server's clock.
+        clock: the only time there is.
+        seconds: what `clock` says.
         generation: grows whenever a model comes, goes or changes its state; what was looked up before is then to be looked
             up again.
     """
@@ -66,7 +68,7 @@ class ModelServer:
         """
         settings = settings or ServerSettings()
         self.metrics = metrics or ServerMetrics()
-        self._clock = clock
+        self.clock = clock
         self.seconds = clock.seconds
         self._call_from_thread = call_from_thread
         self._progress = progress
@@ -118,6 +120,7 @@ class ModelServer:
         versions = self._models.setdefault(definition.spec.name, {})
         earlier = versions.get(definition.spec.version)
         if earlier is not None:
+            required = required or earlier.required
             if earlier.state not in (ModelState.FAILED, ModelState.UNLOADED):
                 raise ConfigError(f"model {definition.spec.name!r}: version {definition.spec.version} is there twice")
             earlier.unload()
@@ -137,13 +140,16 @@ class ModelServer:
 
         def swap(_: None) -> None:
             if versions[served.spec.version] is not earlier or earlier.state is not ModelState.READY:
-                served.unload()
-                return
+                raise ModelLoadError(f"model {served.title}: it was unloaded or replaced while it was loaded anew")
             served.required = earlier.required
             versions[served.spec.version] = served
             self.unload(earlier)
 
-        return served.start().addCallback(swap)
+        def give_up(failure: Failure) -> Failure:
+            served.unload()
+            return failure
+
+        return served.start().addCallback(swap).addErrback(give_up)
 
     def unload(self, served: ServedModel) -> Deferred[None]:
         """Answer what `served` has taken, take no more, let go of the model; fires when that is done.
@@ -152,7 +158,7 @@ class ModelServer:
         """
         served.unload()
         if served.state is ModelState.UNLOADING:
-            cut: Any = self._clock.callLater(self._drain_timeout, served.cut_short)
+            cut: Any = self.clock.callLater(self._drain_timeout, served.cut_short)
             served.settled().addCallback(lambda _: cut.cancel() if cut.active() else None)
         return served.settled()
 
@@ -162,7 +168,7 @@ class ModelServer:
         load = load or partial(load_model, definition, settings)
         served.worker = InferenceThread(f"batcher-{served.title}", load, served.report, self._call_from_thread)
         metrics = self.metrics.model(served.spec.name, served.spec.version)
-        served.scheduler = build_scheduler(served.settings, served.spec, served.worker, self._clock, metrics, self._call_soon)
+        served.scheduler = build_scheduler(served.settings, served.spec, served.worker, self.clock, metrics, self._call_soon)
         self._alive.add(served)
         return served
 
@@ -227,16 +233,9 @@ class ModelServer:
     def infer_on(
         self, served: ServedModel, inputs: Mapping[str, Array], parameters: Parameters = NO_PARAMETERS, exact: bool = False
     ) -> Deferred[InferenceResponse]:
-        """Answer one request by `served`, which `ready_model` returned since `generation` last changed.
+        """Answer one request by `served`, which `ready_model` returned since `generation` last changed; `infer` says the rest.
 
-        Args:
-            served: the version of a model.
-            inputs: name to array of shape (rows, *row shape).
-            parameters: deadline, priority and id.
-            exact: whether whoever made `inputs` made them after the specification, so that they need no check.
-
-        Raises:
-            InvalidInput, TooLarge, QueueFull, Draining: as `infer` fails with.
+        With `exact`, `inputs` were made after the specification and need no check. Raises what `infer` fails with.
         """
         spec = served.spec
         rows = len(inputs[spec.inputs[0].name]) if exact else check_inputs(spec, inputs)
@@ -249,13 +248,7 @@ class ModelServer:
         return served.hooked.answer(request, deadline)
 
     def ready_model(self, name: str, version: str = "") -> ServedModel:
-        """Return the version of a model that can answer now.
-
-        Raises:
-            UnknownModel: there is no such model or version.
-            Draining: the server takes no more requests.
-            ModelNotReady: it is still loading, or failed to load, or was stopped.
-        """
+        """Return the version of a model that can answer now; raises UnknownModel, Draining or ModelNotReady."""
         served = self.find(name, version)
         if self._draining:
             raise Draining("the server is being stopped and takes no more requests", retry_after=5)
@@ -265,7 +258,7 @@ class ModelServer:
 
     def deadline(self, served: ServedModel, timeout: float | None = None) -> float:
         """Return when a request that arrives now is worthless, `timeout` seconds or the model's default from now."""
-        return self._clock.seconds() + (served.settings.timeout_ms / 1e3 if timeout is None else timeout)
+        return self.clock.seconds() + (served.settings.timeout_ms / 1e3 if timeout is None else timeout)
 
     def run_on_pool(self, nbytes: int, deadline: float, function: Callable[[], Result]) -> Deferred[Result]:
         """Run `function`, which holds on to `nbytes` bytes, on the CPU pool, at most until `deadline`.
@@ -274,6 +267,11 @@ class ModelServer:
             QueueFull: too many tasks or bytes are there already.
         """
         return self._pool.run(nbytes, deadline, function)
+
+    def successor(self, served: ServedModel) -> ServedModel:
+        """Return the version of a model that takes requests in place of `served`, which was found a while ago."""
+        found = self._models[served.spec.name][served.spec.version]
+        return found if found.state is ModelState.READY and found.spec == served.spec else served
 
     def unready(self) -> dict[str, str]:
         """Return title and reason of every model that should serve and does not; empty when all do."""

@@ -28,7 +28,7 @@ from batcher.server import ModelServer
 from batcher.web.app import klein_site
 from batcher.web.front import Front
 from batcher.web.limits import Limits
-from batcher.web.listening import Listen, Listening, address_of, open_sockets, tls_files, twisted_listen
+from batcher.web.listening import Listen, Listening, Tls, address_of, open_sockets, tls_files, twisted_listen
 from batcher.workers.protocol import CallFromThread
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ class BatcherService(MultiService):
         super().startService()  # type: ignore[no-untyped-call]  # as above
         self._become(State.STARTING)
         self.front.start()
-        maybeDeferred(self._open).addCallback(self._opened).addCallbacks(self._loaded, self._failed)
+        opening = maybeDeferred(self._open).addCallback(self._opened).addCallbacks(self._loaded, self._failed)
+        opening.addErrback(lambda failure: self._log.failure("starting failed", failure))
 
     def stopService(self) -> Deferred[None]:
         """Stop as the module says; fires when nothing is left."""
@@ -139,7 +140,8 @@ class BatcherService(MultiService):
         return stopped
 
     def _open(self) -> Deferred[Listening]:
-        return self._open_rpc().addCallback(lambda _: self._open_http())
+        tls = tls_files(self._settings, self._base)
+        return self._open_rpc().addCallback(lambda _: self._open_http(tls))
 
     def _open_rpc(self) -> Deferred[None]:
         if self._settings.grpc_port is None:
@@ -152,8 +154,8 @@ class BatcherService(MultiService):
         self._rpc = RpcFront(self.server, self.repository, self._settings, self._base, self._reactor, self._journal)
         return self._rpc.open()
 
-    def _open_http(self) -> Deferred[Listening]:
-        tls = tls_files(self._settings, self._base)
+    def _open_http(self, tls: Tls | None) -> Deferred[Listening]:
+        self._check_starting()
         listeners = open_sockets(self._settings, self._base)
         self.address = " and ".join(address_of(listener, tls is not None) for listener in listeners)
         if self._rpc is not None:
@@ -162,7 +164,14 @@ class BatcherService(MultiService):
 
     def _opened(self, listening: Listening) -> Deferred[Any]:
         self._listening = listening
+        if self.state is not State.STARTING:
+            listening.close()
+        self._check_starting()
         return DeferredList(self.repository.start(), consumeErrors=True)
+
+    def _check_starting(self) -> None:
+        if self.state is not State.STARTING:
+            raise Draining("the server was stopped before it had started")
 
     def _loaded(self, results: list[tuple[bool, Any]]) -> None:
         failures = [result for succeeded, result in results if not succeeded]
@@ -180,7 +189,8 @@ class BatcherService(MultiService):
     def _failed(self, failure: Failure) -> None:
         if not failure.check(BatcherError, OSError):
             self._log.failure("the server could not start", failure)
-        self.ready.errback(failure)
+        if not self.ready.called:
+            self.ready.errback(failure)
 
     def _drain(self) -> None:
         if self.state is State.NEW:
@@ -189,14 +199,11 @@ class BatcherService(MultiService):
         self._become(State.DRAINING)
         timeout = self._reactor.callLater(self._settings.drain_timeout_s, self._end, None)
         closed = maybeDeferred(self._listening.close) if self._listening is not None else Deferred.fromCoroutine(_nothing())
-        closed.addCallback(lambda _: DeferredList([self.front.drain(), self._drain_rpc(self._settings.drain_timeout_s)]))
+        closed.addCallback(lambda _: DeferredList([self.front.drain(), self._rpc.drain() if self._rpc else succeed(None)]))
         closed.addCallback(lambda _: self.server.drain())
         closed.addErrback(lambda failure: self._log.failure("stopping failed", failure))
         closed.addCallback(lambda _: timeout.active() and timeout.cancel())
         closed.addCallback(self._end)
-
-    def _drain_rpc(self, seconds: float) -> Deferred[None]:
-        return self._rpc.drain(seconds) if self._rpc is not None else succeed(None)
 
     def _end(self, _: object) -> None:
         if self.state is State.STOPPED:
@@ -205,7 +212,8 @@ class BatcherService(MultiService):
         self._become(State.STOPPED)
         if draining:
             self.server.stop()
-            DeferredList([self.front.stop(), self._drain_rpc(0)]).addCallback(self._ended)
+            rpc = self._rpc.stop() if self._rpc is not None else succeed(None)
+            DeferredList([self.front.stop(), rpc]).addCallback(self._ended)
         else:
             self._ended(None)
 

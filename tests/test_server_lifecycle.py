@@ -25,7 +25,7 @@ UNLOADING, UNLOADED = ModelState.UNLOADING, ModelState.UNLOADED
 
 DEFINITION = ModelDefinition(model_spec(), "python", Path(), Path())
 LAWFUL = {(LOADING, READY), (LOADING, FAILED), (READY, UNLOADING), (UNLOADING, UNLOADED)}
-LAWFUL |= {(LOADING, UNLOADED), (FAILED, UNLOADED), *product((LOADING, READY, FAILED, UNLOADING), (STOPPED,))}
+LAWFUL |= {(LOADING, UNLOADING), (FAILED, UNLOADED), *product((LOADING, READY, FAILED, UNLOADING), (STOPPED,))}
 
 
 def loading_model(told: list[str]) -> ServedModel:

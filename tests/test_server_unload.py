@@ -141,7 +141,7 @@ def test_an_unloaded_or_failed_version_may_be_added_again_and_a_ready_one_not(se
     assert serving.values(serving.infer(1)) == [3]
 
 
-def test_a_model_that_is_unloaded_while_it_loads_does_not_come_back(serving: Serving) -> None:
+def test_a_model_that_is_unloaded_while_it_loads_does_not_come_back_and_is_waited_for(serving: Serving) -> None:
     leave = Event()
 
     def load(progress: Progress) -> Any:
@@ -149,12 +149,15 @@ def test_a_model_that_is_unloaded_while_it_loads_does_not_come_back(serving: Ser
         return checked(RecordingModel())
 
     loaded = listen(serving.add(load=load))
-    unloaded = listen(serving.server.unload(serving.server.find("m")))
-    assert unloaded == [None]
+    served = serving.server.find("m")
+    unloaded = listen(serving.server.unload(served))
+    assert (unloaded, served.state) == ([], ModelState.UNLOADING)
+    with pytest.raises(ConfigError, match="there twice"):
+        serving.add()
     leave.set()
-    while not loaded:
+    while not loaded or not unloaded:
         serving.loop.step()
-    assert serving.server.find("m").state is ModelState.UNLOADED
+    assert served.state is ModelState.UNLOADED
 
 
 def test_a_version_is_replaced_without_a_pause(serving: Serving) -> None:
@@ -180,13 +183,35 @@ def test_a_version_that_cannot_be_replaced_goes_on(serving: Serving) -> None:
     assert isinstance(serving.loop.error_of(serving.server.replace(DEFINITION, SETTINGS, broken)), ModelLoadError)
     assert serving.values(serving.infer(1)) == [2]
     assert serving.server.unready() == {}
+    while len(serving.server._alive) > 1:
+        serving.loop.step()
+    assert serving.server.metrics.model("m", "1").load is serving.server.find("m").scheduler
+
+
+def test_a_required_model_that_is_loaded_again_is_still_required(serving: Serving) -> None:
+    def broken(progress: Progress) -> Any:
+        raise ModelLoadError("broken")
+
+    serving.loop.error_of(serving.add(load=broken))
+    again = serving.server.add(DEFINITION, SETTINGS, load_of(RecordingModel()), required=False)
+    assert serving.server.unready() == {"m/1": "loading: waiting to be loaded"}
+    assert serving.loop.wait_for(again) is None
+
+
+def test_what_is_decoded_while_its_model_is_replaced_goes_to_the_new_one(serving: Serving) -> None:
+    serving.add_ready()
+    old = serving.server.find("m")
+    serving.loop.wait_for(serving.server.replace(DEFINITION, SETTINGS, load_of(RecordingModel(predict=triple))))
+    assert serving.server.successor(old) is serving.server.find("m")
+    serving.loop.wait_for(serving.server.unload(serving.server.find("m")))
+    assert serving.server.successor(old) is old, "there is none"
 
 
 def test_a_replacement_of_a_version_that_was_unloaded_meanwhile_is_not_served(serving: Serving) -> None:
     serving.add_ready()
     replaced = serving.server.replace(DEFINITION, SETTINGS, load_of(RecordingModel(predict=triple)))
     listen(serving.server.unload(serving.server.find("m")))
-    assert serving.loop.wait_for(replaced) is None
+    assert isinstance(serving.loop.error_of(replaced), ModelLoadError)
     assert serving.server.find("m").state is ModelState.UNLOADED
     assert isinstance(listen(serving.infer(1))[0].value, ModelNotReady)
 

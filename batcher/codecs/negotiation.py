@@ -69,6 +69,11 @@ def answer_format(accept: str, came_as: Format, spec: ModelSpec) -> Format:
     return best
 
 
+def accepts_json(accept: str) -> bool:
+    """Whether an answer may be JSON."""
+    return not accept or _quality(_ranges(accept), JSON) > 0
+
+
 @lru_cache(maxsize=1024)
 def wants_msgpack(accept: str, content_type: str) -> bool:
     """Whether an error is to be written as MessagePack: it was asked for, or the body was in it and nothing was asked for."""

@@ -150,7 +150,7 @@ Sources: Amazon SageMaker's and Google Vertex AI's requirements of custom contai
 
 def override_from_platform(source: Source, environment: Mapping[str, str]) -> None:
     """Lay the variables of a cloud's platform over `source`; the platform is outside, so they have the server listen to it."""
-    for name in sorted(environment.keys() & _PLATFORM.keys()):
+    for name in sorted(name for name in environment.keys() & _PLATFORM.keys() if environment[name]):
         origin = f"environment variable {name}"
         source.override(("host",), "0.0.0.0", origin)
         for key, value in _PLATFORM[name]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, PrivateAttr
 
 from batcher.config.reading import (
     Integer,
@@ -25,7 +26,15 @@ Seconds = Annotated[Number, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Milliseconds = Annotated[Number, Field(gt=0, le=86_400_000, allow_inf_nan=False)]
 Count = Annotated[Integer, Field(ge=1, le=1 << 31)]
 Bytes = Annotated[ByteSize, refuse_boolean("a number of bytes, such as 64MiB"), Field(ge=1)]
-Route = Annotated[str, Field(pattern=r"^/[^{}?#\s]+$")]
+
+
+def _path(value: str) -> str:
+    if not re.fullmatch(r"/[^{}<>?#%\s]*", value):
+        raise ValueError("a path such as /health, without a query and without percent-encoding")
+    return value
+
+
+Route = Annotated[str, AfterValidator(_path)]
 
 MIB = 1 << 20
 

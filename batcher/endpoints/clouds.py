@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from batcher.codecs.negotiation import media_type
+from batcher.codecs.negotiation import accepts_json, media_type
 from batcher.config.settings import ServerSettings
 from batcher.endpoints import tf_serving
 from batcher.endpoints.call import Call, CallHead, Endpoint
@@ -23,8 +23,6 @@ from batcher.endpoints.operations import READY
 from batcher.endpoints.predict import Predict
 from batcher.endpoints.routing import Route
 from batcher.server import ModelServer
-
-_ANY = ("", "*/*", "application/json", "application/*")
 
 
 class Invocations:
@@ -72,4 +70,4 @@ def _described(server: ModelServer) -> dict[str, Any]:
 
 def _is_json(head: CallHead) -> bool:
     kind, _ = media_type(head.header(b"content-type"))
-    return kind in ("", "application/json") and head.header(b"accept").strip() in _ANY
+    return kind in ("", "application/json") and accepts_json(head.header(b"accept"))

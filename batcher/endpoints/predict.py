@@ -102,7 +102,7 @@ class Predict:
 
     def _infer_pooled(self, plan: Plan, call: Call, parameters: Parameters) -> Deferred[InferenceResponse]:
         def infer(inputs: dict[str, Array]) -> Deferred[InferenceResponse]:
-            return server.infer_on(served, inputs, parameters)
+            return server.infer_on(server.successor(served), inputs, parameters)
 
         server, served = self._server, plan.served
         deadline = server.deadline(served, plan.timeout)

@@ -9,8 +9,10 @@ may hold files of the same name; they import each other relatively (`from .netwo
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +28,10 @@ from batcher.models.protocol import Arrays, Hook, Model
 from batcher.models.tensors import by_name, to_array, to_host
 from batcher.models.torch_module import TorchModule
 from batcher.spec import Array
+
+_LOADS = count()
+_RECENT: dict[str, deque[str]] = {}
+"""Names of the packages that the last two loads of each version live in: two may be loaded at once, from other files."""
 
 
 class PythonModule(TorchModule):
@@ -119,10 +125,13 @@ def _module(definition: ModelDefinition, name: str) -> ModuleType:
     beside = definition.folder.joinpath(*name.split("."))
     if not (beside.with_suffix(".py").is_file() or beside.joinpath("__init__.py").is_file()):
         return import_module(name)
-    package = ModuleType(f"_batcher_model_{definition.spec.name.encode().hex()}_{definition.spec.version}")
+    title = f"{definition.spec.name.encode().hex()}_{definition.spec.version}"
+    package = ModuleType(f"_batcher_model_{title}_{next(_LOADS)}")
     package.__path__ = [str(definition.folder)]
-    for stale in [key for key in list(sys.modules) if key == package.__name__ or key.startswith(f"{package.__name__}.")]:
-        del sys.modules[stale]
+    recent = _RECENT.setdefault(title, deque(maxlen=2))  # one that serves may import until it is replaced
+    for stale in [key for key in list(sys.modules) if len(recent) == 2 and f"{key}.".startswith(f"{recent[0]}.")]:
+        sys.modules.pop(stale, None)
+    recent.append(package.__name__)
     sys.modules[package.__name__] = package
     return import_module(f"{package.__name__}.{name}")
 

@@ -22,6 +22,9 @@ Context = Any
 
 SERVICE = "inference.GRPCInferenceService"
 
+MOST_TEXT = 4000
+"""Bytes of a status's text: three times as many, if each is escaped, fit into the 16 KiB of trailers that clients take."""
+
 
 async def outcome(deferred: Deferred[Result]) -> Result:
     """Wait for `deferred`, and cancel it if whoever waits is cancelled. Reactor thread."""
@@ -49,7 +52,7 @@ def status_of(error: BaseException, expose_model_errors: bool, timed: bool = Fal
     A deadline of the protocol's own that has passed is UNAVAILABLE, as clients of other servers expect; `timed` says that it
     was the call's.
     """
-    _, _, text, _ = told(error, expose_model_errors)
+    text = told(error, expose_model_errors)[2].encode()[:MOST_TEXT].decode(errors="ignore")
     name = error.grpc_code if isinstance(error, BatcherError) else BatcherError.grpc_code
     if isinstance(error, DeadlineExceeded) and not timed:
         name = Unavailable.grpc_code
@@ -61,11 +64,14 @@ class Calls:
 
     Attributes:
         expose_model_errors: whether class and message of a model's exception reach the client.
+        seconds: the clock.
     """
 
-    def __init__(self, journal: Journal, expose_model_errors: bool) -> None:
-        """Tell `journal` of every call."""
+    def __init__(self, service: str, journal: Journal, expose_model_errors: bool) -> None:
+        """Tell `journal` of every call of `service`."""
+        self._service = service
         self.expose_model_errors = expose_model_errors
+        self.seconds = journal.seconds
         self._journal = journal
 
     def unary(
@@ -90,7 +96,7 @@ class Calls:
 
     def ended(self, name: str, status: int, began: float, model: str = "") -> None:
         """Tell the journal of a call that ended with the equal of HTTP's `status`."""
-        self._journal.answered(f"/{SERVICE}/{name}", model, status, began)
+        self._journal.answered(f"/{self._service}/{name}", model, status, began)
 
 
 def is_timed(context: Context) -> bool:

@@ -16,16 +16,26 @@ from twisted.internet.task import deferLater
 from batcher.config.settings import ServerSettings
 from batcher.endpoints.journal import Journal
 from batcher.endpoints.oip.metadata import Metadata
-from batcher.errors import ConfigError
+from batcher.errors import ConfigError, Draining
 from batcher.repository import ModelRepository
 from batcher.rpc._generated import grpc_service_pb2 as pb
 from batcher.rpc.calls import SERVICE, Calls, to_bytes
 from batcher.rpc.health import NAME, Health
 from batcher.rpc.inference import Inference
 from batcher.rpc.service import Service, is_ready
+from batcher.rpc.streams import Streams
 from batcher.server import ModelServer
 
 Result = TypeVar("Result")
+
+SPARE = 5.0
+"""Seconds that the library's own end of calls comes after the service's: two ends at one moment crash it (grpcio 1.85)."""
+
+MOST_PENDING = 1 << 20
+"""Calls that the library may hold before we have seen them; by itself it ends them as cancelled beyond about a thousand."""
+
+PING = 60_000
+"""Milliseconds of silence after which a client is asked whether it is there, and 20 s for its answer."""
 
 
 class RpcFront:
@@ -59,11 +69,18 @@ class RpcFront:
         """Listen; fails with ConfigError where the reactor is not asyncio's, or the port cannot be had."""
         return deferLater(self._clock, 0, lambda: None).addCallback(lambda _: self._in_loop())
 
-    def drain(self, seconds: float) -> Deferred[None]:
-        """Take no more calls; fires when those that were taken are answered, or after `seconds`."""
+    def drain(self) -> Deferred[None]:
+        """Take no more calls; fires when those that were taken are answered, or `stop` was called."""
+        return self._end(self._settings.drain_timeout_s + SPARE)
+
+    def stop(self) -> Deferred[None]:
+        """End every call that is still here; fires when that is done."""
+        return self._end(0)
+
+    def _end(self, seconds: float) -> Deferred[None]:
+        self._stopping.set()
         if self._server is None:
             return succeed(None)
-        self._stopping.set()
         self._health.changed()
         return _deferred(self._server.stop(seconds))
 
@@ -78,20 +95,24 @@ class RpcFront:
         return _deferred(self._open())
 
     async def _open(self) -> None:
+        if self._stopping.is_set():
+            raise Draining("the server was stopped before it had started")
         settings = self._settings
         self._server = server = aio.server(options=_options(settings))
-        calls = Calls(self._journal, settings.expose_model_errors)
+        calls = Calls(SERVICE, self._journal, settings.expose_model_errors)
+        checks = Calls(NAME, self._journal, settings.expose_model_errors)
         metadata = Metadata(self._models)
         self._health = Health(lambda: is_ready(metadata.check_ready), self._stopping)
         self._models.watch(self._health.changed)
-        inference = Inference(self._models, calls, settings.max_pipelined_requests, self._stopping)
+        inference = Inference(self._models)
+        streams = Streams(inference, calls, settings.max_pipelined_requests, settings.write_timeout_s, self._stopping)
         handlers = Service(self._models, self._repository).handlers(calls)
         handlers |= [calls.unary("ModelInfer", inference.infer, pb.ModelInferRequest)]
-        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(inference.stream, None, to_bytes)
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(streams.answer, None, to_bytes)
         server.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(SERVICE, handlers),
-                grpc.method_handlers_generic_handler(NAME, self._health.handlers(calls)),
+                grpc.method_handlers_generic_handler(NAME, self._health.handlers(checks)),
             )
         )
         self._bind(server)
@@ -116,6 +137,11 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", settings.max_body_bytes),
         ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", settings.max_connections),
+        ("grpc.server.max_pending_requests", MOST_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
+        ("grpc.keepalive_time_ms", PING),
+        ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.so_reuseport", int(settings.reuse_port)),
         ("grpc.keepalive_permit_without_calls", 1),  # clients that ping between calls are no attack
         ("grpc.http2.min_ping_interval_without_data_ms", 5000),

@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2
 
-from batcher.errors import UnknownRoute
-from batcher.rpc.calls import SERVICE, Calls, Context, to_bytes
+from batcher.errors import DecodingError, UnknownRoute
+from batcher.rpc.calls import SERVICE, Calls, Context, parsed, status_of, to_bytes
 
 NAME = "grpc.health.v1.Health"
 _Status = health_pb2.HealthCheckResponse
@@ -36,7 +36,7 @@ class Health:
 
     def handlers(self, calls: Calls) -> dict[str, Any]:
         """Return the handlers of both calls."""
-        watch = grpc.unary_stream_rpc_method_handler(self.watch, health_pb2.HealthCheckRequest.FromString, to_bytes)
+        watch = grpc.unary_stream_rpc_method_handler(self.watch, None, to_bytes)
         return {"Watch": watch, **dict([calls.unary("Check", self.check, health_pb2.HealthCheckRequest)])}
 
     async def check(self, message: Any, context: Context) -> Any:
@@ -45,12 +45,16 @@ class Health:
             raise _UnknownService(f"service: expected {SERVICE!r} or none; got {message.service!r:.200}")
         return _Status(status=self._status())
 
-    async def watch(self, message: Any, context: Context) -> AsyncIterator[Any]:
+    async def watch(self, data: bytes, context: Context) -> AsyncIterator[Any]:
         """Answer the status, and again whenever it changes."""
+        try:
+            service = parsed(health_pb2.HealthCheckRequest, data).service
+        except DecodingError as err:
+            await context.abort(*status_of(err, False))
         last = None
         while not self._stopping.is_set():
             changed = self._changed
-            status = self._status() if message.service in ("", SERVICE) else _Status.SERVICE_UNKNOWN
+            status = self._status() if service in ("", SERVICE) else _Status.SERVICE_UNKNOWN
             if status != last:
                 yield _Status(status=status)
             last = status

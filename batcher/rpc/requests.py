@@ -1,7 +1,7 @@
 """Messages to requests: what a `ModelInferRequest` says, checked by the rules of the protocol's JSON form.
 
 A message is laid out as that form has it, without its tensors' bytes, so that both are read by the same code and refused with
-the same words. Bytes in `raw_input_contents` become arrays as they stand; typed contents are lists of numbers.
+the same words. Bytes in `raw_input_contents` become arrays as they stand; typed contents are made such bytes first.
 """
 
 from __future__ import annotations
@@ -13,23 +13,11 @@ from batcher.codecs.oip_request import InferHead, array_from_bytes, read_documen
 from batcher.endpoints.oip.infer import LONGEST_HEAD, MOST_HEADS, has_slow_inputs
 from batcher.errors import InvalidInput
 from batcher.rpc._generated import grpc_service_pb2 as pb
+from batcher.rpc.typed import typed_bytes
 from batcher.spec import Array, ModelSpec
 
-_FIELDS = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
-"""Where a datatype's typed contents stand; the others travel as bytes alone."""
+MOST_PARAMETERS = 100
+"""Most parameters of a request or a tensor."""
 
 FINAL = "triton_enable_empty_final_response"
 """What clients always send to streams: only a stream with several answers to a request would have to look at it."""
@@ -40,7 +28,7 @@ class Asked(NamedTuple):
 
     Attributes:
         head: everything but the bytes; every output is wanted as bytes.
-        raw: the bytes of each input that is not in `head`, in the order of `head.binaries`.
+        raw: the bytes of each input, in the order of `head.binaries`.
         size: bytes of all inputs.
     """
 
@@ -50,10 +38,10 @@ class Asked(NamedTuple):
 
     def inputs(self) -> dict[str, Array]:
         """Return all inputs; those that came as bytes are views of them. Raises DecodingError."""
-        inputs = dict(self.head.arrays)
-        for binary, raw in zip(self.head.binaries, self.raw, strict=True):
-            inputs[binary.tensor.name] = array_from_bytes(binary.tensor, binary.shape, raw)
-        return inputs
+        return {
+            binary.tensor.name: array_from_bytes(binary.tensor, binary.shape, raw)
+            for binary, raw in zip(self.head.binaries, self.raw, strict=True)
+        }
 
 
 class Requests:
@@ -72,11 +60,13 @@ class Requests:
             InvalidInput: a field is missing or has another name, dtype or shape than it should.
             NotServed: it asks for shared memory or a sequence.
         """
+        self._check_counts(message)
         raw = tuple(message.raw_input_contents)
         if not raw:
-            head = self._head(message)
-            return Asked(head, raw, sum(array.nbytes for array in head.arrays.values()))
-        if len(raw) != len(message.inputs):
+            raw = tuple(map(typed_bytes, message.inputs))
+            for entry in message.inputs:
+                entry.ClearField("contents")
+        elif len(raw) != len(message.inputs):
             expected = f"{len(message.inputs)}, one for each input, or none"
             raise InvalidInput(f"raw_input_contents: expected {expected}; got {len(raw)}")
         name, message.id = message.id, ""
@@ -85,20 +75,27 @@ class Requests:
         message.id = name
         found = self._heads.get(key)
         if found is None:
-            found = self._head(message, raw=True)._replace(id="")
+            found = self._head(message)._replace(id="")
             if len(key) <= LONGEST_HEAD:
                 if len(self._heads) >= MOST_HEADS:
                     self._heads.clear()
                 self._heads[key] = found
         return Asked(found._replace(id=name) if name else found, raw, sum(map(len, raw)))
 
-    def _head(self, message: pb.ModelInferRequest, raw: bool = False) -> InferHead:
+    def _check_counts(self, message: pb.ModelInferRequest) -> None:
+        """Refuse what has more entries than can be right before they are looked at one by one."""
+        most = {"inputs": len(self._spec.inputs), "outputs": len(self._spec.outputs), "parameters": MOST_PARAMETERS}
+        for field, count in most.items():
+            if len(getattr(message, field)) > count:
+                raise InvalidInput(f"{field}: expected at most {count}; got {len(getattr(message, field))}")
+
+    def _head(self, message: pb.ModelInferRequest) -> InferHead:
         parameters = _parameters(message.parameters)
         parameters.pop(FINAL, None)
         document: dict[str, Any] = {
             "id": message.id,
             "parameters": parameters,
-            "inputs": [_input(entry, raw) for entry in message.inputs],
+            "inputs": list(map(_input, message.inputs)),
             "outputs": [{"name": entry.name, "parameters": _parameters(entry.parameters)} for entry in message.outputs],
         }
         head = read_document(document, self._spec)
@@ -111,6 +108,8 @@ def parameters_document(parameters: Mapping[str, pb.ModelRepositoryParameter]) -
 
 
 def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
+    if len(parameters) > MOST_PARAMETERS:
+        raise InvalidInput(f"parameters: expected at most {MOST_PARAMETERS}; got {len(parameters)}")
     return {name: _chosen(value) for name, value in parameters.items()} if parameters else {}
 
 
@@ -119,26 +118,8 @@ def _chosen(parameter: pb.InferParameter | pb.ModelRepositoryParameter) -> Any:
     return getattr(parameter, kind) if kind else None
 
 
-def _input(entry: pb.ModelInferRequest.InferInputTensor, raw: bool) -> dict[str, Any]:
-    document: dict[str, Any] = {"name": entry.name, "datatype": entry.datatype, "shape": list(entry.shape)}
-    parameters = _parameters(entry.parameters)
-    if not raw:
-        document["data"] = _typed(entry)
-    elif entry.HasField("contents") and entry.contents.ByteSize():
+def _input(entry: pb.ModelInferRequest.InferInputTensor) -> dict[str, Any]:
+    if entry.HasField("contents") and entry.contents.ByteSize():
         raise InvalidInput(f"input {entry.name!r:.60}: expected contents or raw_input_contents; got both")
-    else:
-        parameters["binary_data_size"] = 0  # what there is stands beside the document
-    document["parameters"] = parameters
-    return document
-
-
-def _typed(entry: pb.ModelInferRequest.InferInputTensor) -> list[Any]:
-    field = _FIELDS.get(entry.datatype)
-    if field is None:
-        raise InvalidInput(
-            f"input {entry.name!r:.60}: expected raw_input_contents for {entry.datatype or 'no datatype'!r:.60}; got contents"
-        )
-    others = [found.name for found, _ in entry.contents.ListFields() if found.name != field]
-    if others:
-        raise InvalidInput(f"input {entry.name!r:.60}: expected {field} for {entry.datatype}; got {', '.join(others)}")
-    return list(getattr(entry.contents, field))
+    parameters = _parameters(entry.parameters) | {"binary_data_size": 0}  # what there is stands beside the document
+    return {"name": entry.name, "datatype": entry.datatype, "shape": list(entry.shape), "parameters": parameters}

@@ -6,6 +6,7 @@ is a daemon: a model that hangs cannot be interrupted, but it never delays the e
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -122,6 +123,8 @@ class InferenceThread:
         else:
             self._call_from_thread(self._loaded.callback, model)
             self._serve(model)
+            del model
+            gc.collect()  # modules of PyTorch hold on to each other
         self._call_from_thread(self._ended.callback, None)
 
     def _report(self, text: str) -> None:

@@ -223,12 +223,40 @@ def test_a_stop_answers_what_was_taken_and_ends_streams_and_watches(slow: Proces
         sent.put(row(0.25))
         until(lambda: slow.metric("batcher_queue_rows") + slow.metric("batcher_in_flight_rows") == 2)
         slow.signal(signal.SIGTERM)
-        assert [answer.infer_response.id for answer in answers] == ["0.25"]
+        assert next(answers).infer_response.id == "0.25"
+        with pytest.raises(grpc.RpcError) as caught:
+            next(answers)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE, "so that a client knows of what was not read"
         assert unary.result(30).id == "0.5"
         assert [answer.status for answer in watch][-1] == health_pb2.HealthCheckResponse.NOT_SERVING
         sent.put(None)
         assert slow.wait(15) == 0
         assert "Traceback" not in slow.errors
+
+
+def test_calls_of_a_model_that_hangs_end_with_the_drain_timeout_and_the_server_exits_with_0(tmp_path: Path) -> None:
+    write_model(tmp_path / "models", "m", SLOW)
+    arguments = ("--grpc-port", "0", "--set", f"model_repository={tmp_path / 'models'}", "--set", "drain_timeout_s=1")
+    with started(tmp_path, *arguments) as process, grpc.insecure_channel(address_of(process)) as channel:
+        hung = [infer_on(channel).future(row(20.0)) for _ in range(3)]
+        until(lambda: process.metric("batcher_in_flight_rows") >= 1)
+        process.signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+        assert all(call.exception() is not None for call in hung)
+
+
+def test_more_calls_than_the_library_itself_would_hold_are_all_answered(server: Process) -> None:
+    async def ask() -> None:
+        async with grpc.aio.insecure_channel(address_of(server)) as channel:
+            message = pb.ModelInferRequest(
+                model_name="digits",
+                inputs=[{"name": "image", "datatype": "FP32", "shape": (1, 1, 8, 8)}],
+                raw_input_contents=[IMAGES[0].tobytes()],
+            )
+            answers = await asyncio.gather(*(infer_on(channel)(message) for _ in range(2000)), return_exceptions=True)
+            assert {type(answer) for answer in answers} == {pb.ModelInferResponse}
+
+    asyncio.run(ask())
 
 
 def test_a_client_that_vanishes_leaves_nothing_behind(slow: Process) -> None:

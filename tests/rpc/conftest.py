@@ -11,8 +11,9 @@ import pytest
 
 from batcher.endpoints.journal import Journal
 from batcher.rpc._generated import grpc_service_pb2 as pb
-from batcher.rpc.calls import Calls
+from batcher.rpc.calls import SERVICE, Calls
 from batcher.rpc.inference import Inference
+from batcher.rpc.streams import Streams
 from tests.support.http import MemoryServer
 from tests.support.models import rows
 
@@ -36,10 +37,15 @@ class Context:
 
     Attributes:
         left: seconds until the call's deadline, None without one.
+        written: the answers of a stream.
     """
 
     def __init__(self, left: float | None = None) -> None:
         self.left = left
+        self.written: list[Any] = []
+
+    async def write(self, answer: Any) -> None:
+        self.written.append(answer)
 
     def time_remaining(self) -> float | None:
         return self.left
@@ -54,7 +60,8 @@ class Rpc:
     Attributes:
         server: the server.
         stopping: set where streams are to end.
-        inference: the calls that infer.
+        inference: answers a request.
+        streams: answers streams.
         calls: what makes handlers.
     """
 
@@ -62,8 +69,9 @@ class Rpc:
         self.server = server
         self.stopping = asyncio.Event()
         journal = Journal(server.clock, server.server.metrics, server.lines.append)
-        self.calls = Calls(journal, server.settings.expose_model_errors)
-        self.inference = Inference(server.server, self.calls, most_streamed, self.stopping)
+        self.calls = Calls(SERVICE, journal, server.settings.expose_model_errors)
+        self.inference = Inference(server.server)
+        self.streams = Streams(self.inference, self.calls, most_streamed, 60, self.stopping)
 
     async def settle(self) -> None:
         """Let everything happen that can; batches run."""

@@ -18,7 +18,7 @@ from batcher.config.settings import ServerSettings
 from batcher.endpoints.journal import Journal
 from batcher.errors import BatcherError, ConfigError, DeadlineExceeded, ModelLoadError
 from batcher.rpc._generated import grpc_service_pb2 as pb
-from batcher.rpc.calls import outcome, status_of
+from batcher.rpc.calls import MOST_TEXT, outcome, status_of
 from batcher.rpc.front import RpcFront
 from batcher.rpc.health import Health
 from batcher.rpc.service import _FUNCTIONS, NOT_SERVED, Service
@@ -39,6 +39,10 @@ def test_every_error_has_a_status_and_its_text(kind: type[BatcherError]) -> None
 def test_a_deadline_is_the_calls_or_the_protocols() -> None:
     assert status_of(DeadlineExceeded("late"), False, timed=True)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
     assert status_of(DeadlineExceeded("late"), False, timed=False)[0] is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_long_text_is_cut_to_what_clients_take() -> None:
+    assert len(status_of(ConfigError("é" * 9000), True)[1].encode()) <= MOST_TEXT
 
 
 def test_an_error_of_ours_alone_is_told(logged_errors: list[Any]) -> None:
@@ -213,7 +217,7 @@ class TestHealth:
             nonlocal ready
 
             async def watch(service: str) -> None:
-                answers = health.watch(health_pb2.HealthCheckRequest(service=service), Context())
+                answers = health.watch(health_pb2.HealthCheckRequest(service=service).SerializeToString(), Context())
                 seen.extend([(service, answer.status) async for answer in answers])
 
             tasks = [asyncio.ensure_future(watch(service)) for service in ("", "other")]
@@ -252,8 +256,9 @@ def test_another_reactor_than_asyncios_is_refused() -> None:
 
 def test_what_never_opened_drains_at_once() -> None:
     done: list[Any] = []
-    front(Clock()).drain(5).addCallback(done.append)
-    assert done == [None]
+    front(Clock()).drain().addCallback(done.append)
+    front(Clock()).stop().addCallback(done.append)
+    assert done == [None, None]
 
 
 def test_the_messages_live_beside_another_clients_copy_of_them() -> None:

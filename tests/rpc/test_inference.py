@@ -1,17 +1,14 @@
-"""The calls that infer: answers, deadlines, cancellation, and streams."""
+"""A request over gRPC: its answer, its deadline, its cancellation."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from typing import Any
 
 import numpy as np
 import pytest
 
 from batcher.endpoints.oip.infer import SLOW_BYTES
-from batcher.errors import DeadlineExceeded, InvalidInput, ModelError, UnknownModel
+from batcher.errors import DeadlineExceeded, InvalidInput, UnknownModel
 from batcher.rpc._generated import grpc_service_pb2 as pb
 from tests.rpc.conftest import Context, Rpc, request, run
 from tests.support.http import MemoryServer
@@ -134,120 +131,3 @@ def test_many_texts_are_read_and_written_beside_the_loop() -> None:
         assert task.result().raw_output_contents[0] == sent
 
     run(test)
-
-
-async def sent(*messages: pb.ModelInferRequest, ends: bool = True) -> AsyncIterator[bytes]:
-    for message in messages:
-        yield message.SerializeToString()
-    if not ends:
-        await asyncio.Event().wait()
-
-
-async def collect(rpc: Rpc, messages: AsyncIterator[Any], context: Context | None = None) -> list[Any]:
-    return [answer async for answer in rpc.inference.stream(messages, context or Context())]
-
-
-def test_a_stream_is_answered_in_order_and_its_requests_share_batches(rpc: Rpc) -> None:
-    async def test() -> None:
-        messages = sent(*(request(value, id=str(value)) for value in range(1, 4)))
-        task = asyncio.ensure_future(collect(rpc, messages))
-        await rpc.settle()
-        answers = task.result()
-        assert [answer.infer_response.id for answer in answers] == ["1", "2", "3"]
-        assert [values(answer.infer_response) for answer in answers] == [[2], [4], [6]]
-        assert [answer.error_message for answer in answers] == ["", "", ""]
-        assert all(answer.infer_response.parameters["triton_final_response"].bool_param for answer in answers)
-
-    run(test)
-
-
-def test_an_error_in_a_stream_goes_into_its_answer_and_the_stream_goes_on() -> None:
-    def picky(inputs: Any) -> Any:
-        if (inputs["x"] < 0).any():
-            raise ValueError("negative")
-        return {"y": inputs["x"]}
-
-    rpc = Rpc(MemoryServer(RecordingModel(predict=picky), defaults={"max_batch_size": 1}))
-
-    async def test() -> None:
-        bad = pb.ModelInferRequest(model_name="m", id="bad")
-        messages = sent(request(1, id="a"), bad, request(name="other", id="b"), request(-1, id="c"), request(2, id="d"))
-        task = asyncio.ensure_future(collect(rpc, messages))
-        for _ in range(5):
-            await rpc.settle()
-        answers = task.result()
-        assert [answer.infer_response.id for answer in answers] == ["a", "bad", "b", "c", "d"]
-        said = [answer.error_message for answer in answers]
-        assert (said[0], said[4]) == ("", "")
-        assert "inputs" in said[1]
-        assert "'other'" in said[2]
-        assert said[3] == "the model failed on this request"
-
-    run(test)
-    statuses = [json.loads(line)["status"] for line in rpc.server.lines]
-    assert sorted(statuses) == [200, 200, 400, 404, 500]
-
-
-def test_a_stream_is_read_no_further_than_its_bound(rpc: Rpc) -> None:
-    taken: list[int] = []
-
-    async def endless() -> AsyncIterator[bytes]:
-        for count in range(100):
-            taken.append(count)
-            yield request(count).SerializeToString()
-
-    async def test() -> None:
-        answers = rpc.inference.stream(endless(), Context())
-        first = asyncio.ensure_future(anext(answers))
-        for _ in range(50):
-            await asyncio.sleep(0)
-        assert len(taken) <= 4 + 2, "four wait, one is waited for, one is at hand"
-        await rpc.settle()
-        assert values((await first).infer_response) == [0]
-        await answers.aclose()  # type: ignore[attr-defined]
-
-    run(test)
-
-
-def test_a_stream_whose_client_leaves_takes_its_requests_with_it(rpc: Rpc) -> None:
-    async def test() -> None:
-        task = asyncio.ensure_future(collect(rpc, sent(request(), request(), ends=False)))
-        for _ in range(10):
-            await asyncio.sleep(0)
-        scheduler = rpc.server.server.find("m").scheduler
-        assert scheduler.queue_rows == 2
-        task.cancel()
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert (task.cancelled(), scheduler.queue_rows) == (True, 0)
-
-    run(test)
-
-
-def test_a_stream_ends_with_the_answers_that_are_due_when_the_server_stops(rpc: Rpc) -> None:
-    async def test() -> None:
-        task = asyncio.ensure_future(collect(rpc, sent(request(1), request(2), ends=False)))
-        for _ in range(10):
-            await asyncio.sleep(0)
-        rpc.stopping.set()
-        await rpc.settle()
-        assert [values(answer.infer_response) for answer in task.result()] == [[2], [4]]
-
-    run(test)
-
-
-def test_a_models_own_error_is_told_only_where_that_is_wanted() -> None:
-    def broken(inputs: Any) -> Any:
-        raise ValueError("secret")
-
-    for exposed in (False, True):
-        rpc = Rpc(MemoryServer(RecordingModel(predict=broken), expose_model_errors=exposed))
-
-        async def test(rpc: Rpc = rpc, exposed: bool = exposed) -> None:
-            task = asyncio.ensure_future(collect(rpc, sent(request())))
-            await rpc.settle()
-            assert ("secret" in task.result()[0].error_message) is exposed
-            with pytest.raises(ModelError):
-                await rpc.infer(request())
-
-        run(test)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from batcher.errors import ClientError, NotServed
 from batcher.rpc._generated import grpc_service_pb2 as pb
 from batcher.rpc.requests import Requests
+from batcher.rpc.typed import MOST_VALUES
 from batcher.spec import DATATYPES
 from tests.rpc.conftest import request
 from tests.support.models import model_spec, rows, tensor
@@ -109,7 +110,13 @@ def test_outputs_are_those_that_are_asked_for_as_bytes() -> None:
     ("message", "said"),
     [
         (pb.ModelInferRequest(), "inputs"),
-        (one_input("FP32", (1, 4)), "4 values"),
+        (one_input("FP32", (1, 4)), "16 bytes"),
+        (one_input("INT8", (1, 4), contents={"int_contents": [1, 128]}), "-128 to 127 for INT8; got 128"),
+        (one_input("UINT8", (1, 4), contents={"uint_contents": [256]}), "0 to 255 for UINT8; got 256"),
+        (one_input("FP32", (1, 4), contents={"fp32_contents": [0.0] * (MOST_VALUES + 1)}), "raw_input_contents"),
+        (pb.ModelInferRequest(inputs=[{}] * 2), "at most 1"),
+        (request(outputs=[{"name": "y"}] * 3), "at most 2"),
+        (request(parameters={str(index): {"bool_param": True} for index in range(101)}), "at most 100"),
         (one_input("FP64", (1, 4)), "FP32; got 'FP64'"),
         (one_input("", (1, 4)), "raw_input_contents"),
         (one_input("FP32", (1, 3), contents={"fp32_contents": [1, 2, 3]}), "[-1,4]"),
@@ -121,7 +128,7 @@ def test_outputs_are_those_that_are_asked_for_as_bytes() -> None:
         (request(outputs=[{"name": "y"}, {"name": "y"}]), "twice"),
         (pb.ModelInferRequest(inputs=request().inputs, raw_input_contents=[b"1", b"2"]), "expected 1"),
         (pb.ModelInferRequest(inputs=request().inputs, raw_input_contents=[b"123"]), "16 bytes"),
-        (pb.ModelInferRequest(inputs=[*request().inputs] * 2, raw_input_contents=[b"1" * 16] * 2), "twice"),
+        (pb.ModelInferRequest(inputs=[*request().inputs] * 2, raw_input_contents=[b"1" * 16] * 2), "at most 1"),
     ],
 )
 def test_what_is_wrong_is_refused_with_what_was_expected(message: pb.ModelInferRequest, said: str) -> None:

@@ -156,7 +156,7 @@ def infer_slow(
 ) -> Deferred[InferenceResponse]:
     """Infer with `inputs`, which are made of `size` bytes on the CPU pool. Reactor thread."""
     decoded = _on_pool(server, served, size, parameters, inputs)
-    return decoded.addCallback(lambda made: server.infer_on(served, made, parameters))
+    return decoded.addCallback(lambda made: server.infer_on(server.successor(served), made, parameters))
 
 
 def write_slow(
