@@ -27,11 +27,13 @@ bench: $(VENV)/.serve
 	$(BIN)/python benchmarks/ceiling.py
 	$(BIN)/python benchmarks/fixed_cost.py
 
-# The messages of gRPC, in a descriptor pool of their own.
+# The messages of gRPC, in a descriptor pool of their own. Not by the compiler that kserve brings into .venv: what a newer one makes
+# does not run with the oldest protobuf that setup.py allows.
 PROTO := batcher/rpc/_generated
-proto: $(VENV)/.serve
-	$(PIP) grpcio-tools==1.76.0
-	cd $(PROTO) && $(CURDIR)/$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. *.proto
+proto:
+	$(PYTHON) -m venv build/proto
+	build/proto/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.76.0
+	cd $(PROTO) && $(CURDIR)/build/proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. *.proto
 	sed -i -e 's/^from google.protobuf import descriptor_pool as .*/from batcher.rpc._generated.pool import POOL/' \
 		-e 's/_descriptor_pool.Default()/POOL/' -e 's/^import model_config_pb2/from batcher.rpc._generated import model_config_pb2/' \
 		$(PROTO)/*_pb2.py $(PROTO)/*_pb2.pyi

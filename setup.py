@@ -34,7 +34,7 @@ TEST = [
     *GRPC,
     *BUILD_ONNX,
 ]
-TEST_CLIENTS = ["tritonclient[http,grpc]>=2.73"]
+TEST_CLIENTS = ["tritonclient[http,grpc]>=2.73", "kserve>=0.21"]
 BENCH = ["mosec>=0.9.8", "fastapi>=0.115", "uvicorn>=0.32"]
 DEV = [
     *TEST,

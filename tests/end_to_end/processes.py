@@ -78,6 +78,13 @@ class Process:
         host, port = self.address.removeprefix("http://").rsplit(":", 1)
         return host, int(port)
 
+    @property
+    def grpc_address(self) -> str:
+        """`host:port` of the gRPC port, which the ready line tells."""
+        found = re.search(r"grpc://(\S+)", "\n".join(self.lines))
+        assert found, self.lines
+        return found[1]
+
     def wait_ready(self) -> None:
         """Read its output until it tells its address."""
         assert self._process.stdout is not None

@@ -36,13 +36,6 @@ class Model:
 """
 
 
-def address_of(process: Process) -> str:
-    """Return `host:port` of the gRPC port, which the ready line tells."""
-    found = re.search(r"grpc://(\S+)", "\n".join(process.lines))
-    assert found, process.lines
-    return found[1]
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     with started(tmp_path_factory.mktemp("grpc"), "--grpc-port", "0", "--set", "max_body_bytes=1MiB") as process:
@@ -61,7 +54,7 @@ def slow(tmp_path: Path) -> Iterator[Process]:
 
 @pytest.fixture
 def client(server: Process) -> Iterator[Any]:
-    with triton.InferenceServerClient(address_of(server)) as found:
+    with triton.InferenceServerClient(server.grpc_address) as found:
         yield found
 
 
@@ -163,7 +156,7 @@ def test_a_stream_answers_each_request_by_its_id_and_outlives_an_error(client: A
 
 def test_the_asyncio_client_gets_each_its_own(server: Process) -> None:
     async def ask() -> None:
-        async with aio.InferenceServerClient(address_of(server)) as found:
+        async with aio.InferenceServerClient(server.grpc_address) as found:
             asked = [found.infer("digits", [image(aio, IMAGES[index % 5 : index % 5 + 1])]) for index in range(40)]
             for index, result in enumerate(await asyncio.gather(*asked)):
                 own = direct(IMAGES[index % 5 : index % 5 + 1])
@@ -173,7 +166,7 @@ def test_the_asyncio_client_gets_each_its_own(server: Process) -> None:
 
 
 def test_the_standard_health_service_answers(server: Process) -> None:
-    with grpc.insecure_channel(address_of(server)) as channel:
+    with grpc.insecure_channel(server.grpc_address) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             health_pb2.HealthCheckRequest.SerializeToString,
@@ -186,7 +179,7 @@ def test_the_standard_health_service_answers(server: Process) -> None:
 
 
 def test_deadlines_and_cancelled_calls_leave_the_queue(slow: Process) -> None:
-    with grpc.insecure_channel(address_of(slow)) as channel:
+    with grpc.insecure_channel(slow.grpc_address) as channel:
         infer = infer_on(channel)
         running = infer.future(row(1.0))
         until(lambda: slow.metric("batcher_in_flight_rows") == 1)
@@ -209,7 +202,7 @@ def test_deadlines_and_cancelled_calls_leave_the_queue(slow: Process) -> None:
 
 
 def test_a_stop_answers_what_was_taken_and_ends_streams_and_watches(slow: Process) -> None:
-    with grpc.insecure_channel(address_of(slow)) as channel:
+    with grpc.insecure_channel(slow.grpc_address) as channel:
         sent: Queue[Any] = Queue()
         answers = stream_on(channel)(iter(sent.get, None))
         watch = channel.unary_stream(
@@ -260,7 +253,7 @@ def test_more_calls_than_the_library_itself_would_hold_are_all_answered(server: 
 
 
 def test_a_client_that_vanishes_leaves_nothing_behind(slow: Process) -> None:
-    channel = grpc.insecure_channel(address_of(slow))
+    channel = grpc.insecure_channel(slow.grpc_address)
     sent: Queue[Any] = Queue()
     answers = stream_on(channel)(iter(sent.get, None))
     for _ in range(3):
@@ -270,13 +263,13 @@ def test_a_client_that_vanishes_leaves_nothing_behind(slow: Process) -> None:
     sent.put(None)
     assert not answers.is_active()
     until(lambda: slow.metric("batcher_queue_rows") + slow.metric("batcher_in_flight_rows") == 0)
-    with grpc.insecure_channel(address_of(slow)) as other:
+    with grpc.insecure_channel(slow.grpc_address) as other:
         assert infer_on(other)(row(0.0)).id == "0.0"
     assert "Traceback" not in slow.errors
 
 
 def test_bytes_that_are_no_message_are_a_status(server: Process) -> None:
-    with grpc.insecure_channel(address_of(server)) as channel:
+    with grpc.insecure_channel(server.grpc_address) as channel:
         call = channel.unary_unary(f"{SERVICE}/ModelInfer", None, None)
         with pytest.raises(grpc.RpcError) as caught:
             call(b"\xff" * 20)
@@ -291,7 +284,7 @@ def test_bytes_that_are_no_message_are_a_status(server: Process) -> None:
 
 
 def test_a_port_that_is_taken_ends_the_start_with_the_reason(server: Process) -> None:
-    port = address_of(server).rpartition(":")[2]
+    port = server.grpc_address.rpartition(":")[2]
     ended = run("serve", "--port", "0", "--grpc-port", port)
     assert ended.returncode == 1
     assert "grpc_port" in ended.stderr
