@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml compiled_modules.txt $(shell find batcher -name '*.py')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test test-python lint bench proto clean
+.PHONY: serve test test-python lint bench clients proto clean
 
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
@@ -26,6 +26,32 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.serve
 	$(BIN)/python benchmarks/ceiling.py
 	$(BIN)/python benchmarks/fixed_cost.py
+
+# Programs of others, for end-to-end tests that are skipped without them. They have no place in .venv: MLServer needs an older FastAPI,
+# and perf_analyzer is C++, of which 2.51 is the last that runs with glibc 2.36. It comes in wheels for Linux on x86-64.
+CLIENTS := .clients
+MLSERVER := $(CLIENTS)/mlserver
+PERF_ANALYZER := $(CLIENTS)/perf_analyzer
+clients: $(MLSERVER)/.done $(PERF_ANALYZER)/.done
+
+$(MLSERVER)/.done: tests/end_to_end/mlserver.txt
+	$(PYTHON) -m venv --clear $(MLSERVER)
+	$(MLSERVER)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+# By the pip of the other one. It is linked to CUDA's runtime, but needs no GPU.
+$(PERF_ANALYZER)/.done: | $(MLSERVER)/.done
+	rm -rf $(PERF_ANALYZER)
+	$(MLSERVER)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+		--platform manylinux1_x86_64 --platform manylinux2014_x86_64 --dest $(PERF_ANALYZER)/wheels \
+		tritonclient==2.51.0 nvidia-cuda-runtime-cu12==12.9.79
+	cd $(PERF_ANALYZER) && for wheel in wheels/*.whl; do $(CURDIR)/$(MLSERVER)/bin/python -m zipfile -e $$wheel wheels; done
+	mv $(PERF_ANALYZER)/wheels/*/data/bin/perf_analyzer $(PERF_ANALYZER)/wheels/nvidia/cuda_runtime/lib/libcudart.so.12 $(PERF_ANALYZER)
+	rm -r $(PERF_ANALYZER)/wheels
+	chmod +x $(PERF_ANALYZER)/perf_analyzer
+	LD_LIBRARY_PATH=$(PERF_ANALYZER) $(PERF_ANALYZER)/perf_analyzer --version || \
+		{ echo "perf_analyzer cannot run here; if it misses libb64.so.0d: apt-get install libb64-0d" >&2; exit 1; }
+	touch $@
 
 # The messages of gRPC, in a descriptor pool of their own. Not by the compiler that kserve brings into .venv: what a newer one makes
 # does not run with the oldest protobuf that setup.py allows.
@@ -57,5 +83,5 @@ $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	touch $@ $(VENV)/.test $(VENV)/.serve
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(CLIENTS) build dist *.egg-info
 	find . -name '*.so' -delete
