@@ -230,7 +230,7 @@ def test_a_stop_answers_what_was_taken_and_ends_streams_and_watches(slow: Proces
 def test_calls_of_a_model_that_hangs_end_with_the_drain_timeout_and_the_server_exits_with_0(tmp_path: Path) -> None:
     write_model(tmp_path / "models", "m", SLOW)
     arguments = ("--grpc-port", "0", "--set", f"model_repository={tmp_path / 'models'}", "--set", "drain_timeout_s=1")
-    with started(tmp_path, *arguments) as process, grpc.insecure_channel(address_of(process)) as channel:
+    with started(tmp_path, *arguments) as process, grpc.insecure_channel(process.grpc_address) as channel:
         hung = [infer_on(channel).future(row(20.0)) for _ in range(3)]
         until(lambda: process.metric("batcher_in_flight_rows") >= 1)
         process.signal(signal.SIGTERM)
@@ -240,7 +240,7 @@ def test_calls_of_a_model_that_hangs_end_with_the_drain_timeout_and_the_server_e
 
 def test_more_calls_than_the_library_itself_would_hold_are_all_answered(server: Process) -> None:
     async def ask() -> None:
-        async with grpc.aio.insecure_channel(address_of(server)) as channel:
+        async with grpc.aio.insecure_channel(server.grpc_address) as channel:
             message = pb.ModelInferRequest(
                 model_name="digits",
                 inputs=[{"name": "image", "datatype": "FP32", "shape": (1, 1, 8, 8)}],
