@@ -26,6 +26,7 @@ place that turns a failure into a reply. The message is written for the reader o
      |   |   +- QueueFull             503
      |   |   +- Draining              503
      |   |   +- ModelNotReady         503
+     |   |   +- PredictedLate         503  it would miss its deadline
       |   +- DeadlineExceeded          504
      +- OperatorError                      seen at start, never by a client
          +- ConfigError                    carries path and line
@@ -218,6 +219,12 @@ class ModelNotReady(Unavailable):
     """The model is still loading, or failed to load."""
 
     code = "model_not_ready"
+
+
+class PredictedLate(Unavailable):
+    """The request was not run, since it would have missed its deadline."""
+
+    code = "predicted_late"
 
 
 class DeadlineExceeded(ServerError):

@@ -19,9 +19,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from batcher.counters import ModelMetrics, Spent
-from batcher.errors import BatcherError, DeadlineExceeded, Draining, QueueFull, TooLarge
+from batcher.errors import BatcherError, DeadlineExceeded, Draining, PredictedLate, QueueFull, TooLarge
 from batcher.pending import Pending, batch_error, nbytes_of, owner
 from batcher.request import InferenceRequest, InferenceResponse
+from batcher.scheduling.admission import Admission
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.options import DEFAULTS, SchedulerOptions
 from batcher.scheduling.policy import Cost, Policy, Take, WaitUntil, WorkerState, no_cost
@@ -60,6 +61,7 @@ class BatchScheduler:
         options: SchedulerOptions = DEFAULTS,
         group_key: GroupKey | None = None,
         cost: Cost = no_cost,
+        admission: Admission | None = None,
         call_soon: CallSoon | None = None,
     ) -> None:
         """Wire the parts; nothing starts.
@@ -72,7 +74,8 @@ class BatchScheduler:
             metrics: counted into.
             options: version, places, timeout and default level.
             group_key: what requests must share to share a batch; without, all may.
-            cost: estimates the seconds of a batch.
+            cost: estimates the seconds of a batch, where no `admission` does.
+            admission: learns how long batches take, and refuses who would be answered too late.
             call_soon: calls a function in the next turn of the event loop; without, the timer does.
         """
         self._queue = queue
@@ -83,6 +86,7 @@ class BatchScheduler:
         self._version, self._places, self._timeout, self._default_level = options
         self.group_key = group_key
         self._cost = cost
+        self._admission = admission
         self._running: list[Batch] = []
         self._earliest = inf  # no request's deadline is before this
         self._alarm = Alarm(clock, self._pump_and_check)
@@ -108,23 +112,28 @@ class BatchScheduler:
     def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
         """Queue `request`; the Deferred fires with its own rows, or fails with its own error. Reactor thread.
 
-        Raises Draining, TooLarge if it could never fit into the queue, or QueueFull if it does not fit now.
+        Raises Draining, TooLarge if it could never fit into the queue, QueueFull if it does not fit now, or PredictedLate if it
+        would be answered behind its deadline.
         """
         if self._draining:
             self._metrics.rejected_rows["draining"] += request.rows
             raise Draining("the model is being stopped and takes no more requests")
-        nbytes = nbytes_of(request.inputs)
-        try:
-            self._queue.check_room(request.rows, nbytes)
-        except (TooLarge, QueueFull) as err:
-            self._metrics.rejected_rows[err.code] += request.rows
-            raise
-        now = self._seconds()
+        nbytes, now = nbytes_of(request.inputs), self._seconds()
         deadline, level, _ = request.parameters
         if deadline is None:
             deadline = now + self._timeout
+        level = level or self._default_level
         group = self.group_key(request.inputs) if self.group_key is not None else ()
-        pending = Pending(request, nbytes, group, level or self._default_level, now, deadline, self._cancelled)
+        try:
+            self._queue.check_room(request.rows, nbytes)
+            if self._admission is not None:
+                self._admission.check(self._queue, self._running, request.rows, level, group, now, deadline)
+        except (TooLarge, QueueFull, PredictedLate) as err:
+            self._metrics.rejected_rows[err.code] += request.rows
+            if isinstance(err, QueueFull) and self._admission is not None:
+                err.retry_after = self._admission.retry_after()
+            raise
+        pending = Pending(request, nbytes, group, level, now, deadline, self._cancelled)
         self.pending += 1
         if request.rows <= self._policy.max_batch_size:
             self._queue.add(pending)
@@ -142,6 +151,8 @@ class BatchScheduler:
 
     def deliver(self, batch: Batch, outcome: Outcome) -> None:
         """Take back `batch` from the worker; the next one leaves before its answers are written. Reactor thread."""
+        if self._admission is not None:
+            self._admission.came_back(batch, self._seconds(), outcome.error is not None)
         self._running.remove(batch)
         self.in_flight_rows -= batch.rows
         if self._queue.rows or self._seconds() >= self._earliest:
@@ -197,9 +208,10 @@ class BatchScheduler:
         now = self._seconds()
         if now >= self._earliest:
             self._expire_due(now)
+        cost = self._cost if self._admission is None else self._admission.cost(self._running, now)
         while True:
             state = WorkerState(len(self._running), self._places, self._draining)
-            decision = self._policy.decide(self._queue, state, now, self._cost)
+            decision = self._policy.decide(self._queue, state, now, cost)
             if isinstance(decision, Take):
                 self._bind(decision, now)  # before any callback runs, which might change the queue
             for part in decision.shed:
@@ -267,6 +279,9 @@ class BatchScheduler:
             return
         queued = self._drop(pending, self._metrics.expired_rows)
         self._finish(pending, self._metrics.statistics.fail)
+        if self._seconds() < pending.deadline:  # shed ahead of it
+            pending.deferred.errback(PredictedLate("the request could no longer be answered by its deadline"))
+            return
         where = "waited" if queued else "ran"
         pending.deferred.errback(DeadlineExceeded(f"the deadline passed while the request {where}"))
 

@@ -16,6 +16,8 @@ from batcher.errors import Draining
 from batcher.hooks import HookedRequests
 from batcher.models.loading import CheckedModel
 from batcher.scheduler import BatchScheduler, CallSoon
+from batcher.scheduling.admission import Admission
+from batcher.scheduling.cost import CostModel
 from batcher.scheduling.options import SchedulerOptions
 from batcher.scheduling.policy import Delay, Eager, Policy
 from batcher.scheduling.queue import BatchQueue
@@ -208,7 +210,7 @@ def build_scheduler(
     """Return the scheduler that `settings` ask for, in front of `worker`."""
     weights = settings.level_weights
     queue = BatchQueue(settings.max_queue_rows, settings.max_queue_bytes, lambda level: weights[level - 1])
-    options = SchedulerOptions(spec.version, settings.pipeline_depth, settings.timeout_ms / 1e3, settings.default_priority)
+    options = SchedulerOptions(spec.version, settings.pipeline_depth, settings.timeout, settings.default_priority)
     return BatchScheduler(
         queue,
         _policy(settings),
@@ -216,6 +218,7 @@ def build_scheduler(
         clock,
         metrics,
         options=options,
+        admission=Admission(CostModel(), settings.max_batch_size, settings.max_queue_rows),
         group_key=shape_key,
         call_soon=call_soon,
     )

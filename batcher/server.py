@@ -258,7 +258,7 @@ class ModelServer:
 
     def deadline(self, served: ServedModel, timeout: float | None = None) -> float:
         """Return when a request that arrives now is worthless, `timeout` seconds or the model's default from now."""
-        return self.clock.seconds() + (served.settings.timeout_ms / 1e3 if timeout is None else timeout)
+        return self.clock.seconds() + (served.settings.timeout if timeout is None else timeout)
 
     def run_on_pool(self, nbytes: int, deadline: float, function: Callable[[], Result]) -> Deferred[Result]:
         """Run `function`, which holds on to `nbytes` bytes, on the CPU pool, at most until `deadline`.

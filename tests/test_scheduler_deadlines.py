@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batcher.errors import DeadlineExceeded
+from batcher.errors import DeadlineExceeded, PredictedLate
 from batcher.scheduler import DEADLINE_GRAIN
 from batcher.scheduling.policy import Delay
 from tests.support.scheduling import Harness
@@ -162,20 +162,20 @@ def test_a_result_that_comes_with_the_deadline_ends_the_request_only_once() -> N
 
 
 def test_heads_that_the_estimate_gives_up_are_answered_and_the_rest_runs() -> None:
-    harness = Harness(cost=lambda rows: 2.0 * rows)
+    harness = Harness(cost=lambda rows, group: 2.0 * rows)
     hopeless, good = harness.submit(1, deadline=3.0), harness.submit(2, deadline=16.0)
     harness.turn()
-    assert isinstance(hopeless.error, DeadlineExceeded)
+    assert isinstance(hopeless.error, PredictedLate)
     assert harness.metrics.expired_rows == {"queued": 1, "in_flight": 0}
     assert harness.perform() == [2]
     assert good.values == [4]
 
 
 def test_all_heads_are_given_up_together_with_every_piece_they_have() -> None:
-    harness = Harness(max_batch_size=2, cost=lambda rows: 2.0 * rows)
+    harness = Harness(max_batch_size=2, cost=lambda rows, group: 2.0 * rows)
     hopeless = [harness.submit(1, 2, 3, deadline=3.0), harness.submit(4, deadline=3.0)]
     harness.turn()
-    assert all(isinstance(answer.error, DeadlineExceeded) for answer in hopeless)
+    assert all(isinstance(answer.error, PredictedLate) for answer in hopeless)
     assert harness.counts == (0, 0, 0)
     assert harness.metrics.expired_rows == {"queued": 4, "in_flight": 0}
     assert harness.events == []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from twisted.internet.defer import CancelledError
 
-from batcher.errors import DeadlineExceeded, Draining, ModelError, QueueFull, TooLarge
+from batcher.errors import DeadlineExceeded, Draining, ModelError, PredictedLate, QueueFull, TooLarge
 from batcher.request import InferenceResponse, Parameters
 from batcher.scheduling.policy import Delay, Eager
 from batcher.spec import Array
@@ -47,7 +47,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             predict=self.predict,
             places=places,
             timeout=16.0,
-            cost=lambda rows: cost * rows,
+            cost=lambda rows, group: cost * rows,
             soon=soon,
         )
         self.requests: list[Request] = []
@@ -140,7 +140,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             elif isinstance(each.answer.error, ModelError):
                 assert number in self.failing, "its own rows were in a batch that failed"
             else:
-                assert isinstance(each.answer.error, DeadlineExceeded)
+                assert isinstance(each.answer.error, DeadlineExceeded | PredictedLate)
                 assert each.ended_at is not None
                 assert each.ended_at >= each.deadline - 0.25 * MAX_BATCH, "late, or bound to be"
 

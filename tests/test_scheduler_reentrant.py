@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError
 
-from batcher.errors import DeadlineExceeded, Draining
+from batcher.errors import DeadlineExceeded, Draining, PredictedLate
 from tests.support.scheduling import Answer, Harness
 
 
@@ -127,12 +127,12 @@ def test_what_expires_may_submit_cancel_and_drain() -> None:
 
 
 def test_what_is_given_up_before_a_batch_may_drain_while_that_batch_is_being_sent() -> None:
-    harness = Harness(max_batch_size=2, cost=lambda rows: float(rows))
+    harness = Harness(max_batch_size=2, cost=lambda rows, group: float(rows))
     hopeless, good = harness.submit(1, deadline=1.0), [harness.submit(value) for value in (2, 3, 4)]
     then(hopeless, harness.scheduler.drain)
     harness.turn()
     harness.finish()
-    assert isinstance(hopeless.error, DeadlineExceeded)
+    assert isinstance(hopeless.error, PredictedLate)
     assert [answer.values for answer in good] == [[4], [6], [8]]
 
 

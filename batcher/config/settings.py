@@ -50,7 +50,8 @@ class ModelSettings(_Section):
         device: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:n`.
         torch_threads: threads inside one operator; None shares the cores among the models.
         max_batch_size: most rows of a batch.
-        policy: `eager` never waits; `delay` waits for a full batch up to `max_delay_ms`.
+        policy: `eager` never waits; `delay` waits for a full batch up to `max_delay_ms`; `slo` is `eager` with `slo_ms`.
+        slo_ms: deadline of a request that names none under `slo`, in milliseconds after its arrival.
         max_delay_ms: longest wait of the oldest request under `delay`, in milliseconds.
         preferred_batch_sizes: row counts that `delay` sends without waiting longer.
         pipeline_depth: batches a worker may hold; 2 keeps the next one ready under saturation.
@@ -67,7 +68,8 @@ class ModelSettings(_Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     torch_threads: Count | None = None
     max_batch_size: Count = 64
-    policy: Literal["eager", "delay"] = "eager"
+    policy: Literal["eager", "delay", "slo"] = "eager"
+    slo_ms: Milliseconds = 100.0
     max_delay_ms: Milliseconds = 5.0
     preferred_batch_sizes: tuple[Count, ...] = ()
     pipeline_depth: Annotated[Integer, Field(ge=1, le=2)] = 2
@@ -83,6 +85,11 @@ class ModelSettings(_Section):
     compile: Literal["none", "aoti"] = "none"
     warmup: bool = True
     trusted: bool = False
+
+    @property
+    def timeout(self) -> float:
+        """Seconds after its arrival at which a request is worthless that names no time of its own."""
+        return (self.slo_ms if self.policy == "slo" else self.timeout_ms) / 1e3
 
 
 class ModelOverrides(ModelSettings):

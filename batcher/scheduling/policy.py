@@ -18,11 +18,11 @@ from typing import NamedTuple, Protocol
 
 from batcher.scheduling.queue import BatchQueue, Part
 
-Cost = Callable[[int], float]
-"""Estimates the seconds that a batch of so many rows takes on the worker."""
+Cost = Callable[[int, Hashable], float]
+"""Estimates within how many seconds a batch of so many rows of a shape, begun now, is answered."""
 
 
-def no_cost(rows: int) -> float:
+def no_cost(rows: int, group: Hashable) -> float:
     """Estimate nothing: only what has expired already is dropped."""
     return 0.0
 
@@ -126,7 +126,7 @@ class Delay:
         urgent = min(queue, key=lambda part: part.deadline)
         if worker.draining:
             return _take(queue, urgent.group, self.max_batch_size, now, cost, "drain")
-        if urgent.deadline <= until + cost(min(queue.group_rows(urgent.group), self.max_batch_size)):
+        if urgent.deadline <= until + cost(min(queue.group_rows(urgent.group), self.max_batch_size), urgent.group):
             return _take(queue, urgent.group, self.max_batch_size, now, cost, "deadline")
         return WaitUntil(until, "waited", [])
 
@@ -141,7 +141,7 @@ def _take(queue: BatchQueue, group: Hashable, max_rows: int, now: float, cost: C
     available = queue.group_rows(group)
     while True:
         parts = queue.pack(group, max_rows, shed)
-        finish = now + cost(min(available, max_rows))
+        finish = now + cost(min(available, max_rows), group)
         late = [part for part in parts if part.deadline < finish]
         if not late:
             break

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from itertools import chain
+from math import ceil
 
 from batcher.errors import QueueFull, TooLarge
 from batcher.spec import Array
@@ -82,6 +83,7 @@ class BatchQueue:
         self.nbytes = 0
         self._weight = weight
         self._levels: dict[int, Line] = {}
+        self._level_rows: dict[int, int] = {}
         self._groups: dict[Hashable, _Group] = {}
         self._clocks: dict[int, float] = {}
         self._weights: dict[int, float] = {}
@@ -123,6 +125,7 @@ class BatchQueue:
         if inner is None:
             inner = group.lines[part.level] = OrderedDict()
         line[part] = inner[part] = None
+        self._level_rows[part.level] = self._level_rows.get(part.level, 0) + part.rows
         group.rows += part.rows
         self.rows += part.rows
         self.nbytes += part.nbytes
@@ -134,6 +137,7 @@ class BatchQueue:
             return False
         group = self._groups[part.group]
         del line[part], group.lines[part.level][part]
+        self._level_rows[part.level] -= part.rows
         group.rows -= part.rows
         self.rows -= part.rows
         self.nbytes -= part.nbytes
@@ -151,6 +155,7 @@ class BatchQueue:
                 level = part.level
                 line, inner, weight = self._levels[level], group.lines[level], self._weights[level]
             del line[part], inner[part]
+            self._level_rows[level] -= part.rows
             taken += part.rows
             nbytes += part.nbytes
             self._clocks[level] += part.rows / weight
@@ -164,6 +169,15 @@ class BatchQueue:
         if not self._levels:
             return None
         return next(iter(self._levels[self._next_level(self._levels, self._clocks)]))
+
+    def rows_before(self, level: int) -> int:
+        """Return about how many rows are served before one that is queued now at `level`: its level's, and others' shares."""
+        own = self._level_rows.get(level, 0)
+        if self.rows == own:
+            return own
+        weight = self._weight(level)
+        others = ((other, rows) for other, rows in self._level_rows.items() if other != level)
+        return own + sum(min(rows, ceil((own + 1) * self._weight(other) / weight)) for other, rows in others)
 
     def group_rows(self, group: Hashable) -> int:
         """Return how many rows of `group` wait."""
@@ -224,6 +238,8 @@ class BatchQueue:
         assert len(parts) == len(inner) == len(set(parts)), "each part stands once"
         assert self.rows == sum(part.rows for part in parts) <= self.max_rows
         assert self.nbytes == sum(part.nbytes for part in parts) <= self.max_bytes
+        for level, rows in self._level_rows.items():
+            assert rows == sum(part.rows for part in self._levels.get(level, ()))
         for key, group in self._groups.items():
             assert group.rows == sum(part.rows for line in group.lines.values() for part in line)
             assert all(part.group == key for line in group.lines.values() for part in line)

@@ -167,7 +167,11 @@ def test_any_text_of_a_variable_is_a_value(text: str) -> None:
         ({"BATCHER_PROT": "1"}, {}, "^environment variable BATCHER_PROT: unknown setting prot; did you mean port[?]$"),
         ({"BATCHER_PORT": "2"}, {("port",): ("--port", -1)}, "^--port: port: expected .* 0; got -1$"),
         ({"BATCHER_PORT": "abc"}, {("host",): ("--host", "a")}, "^environment variable BATCHER_PORT: port"),
-        ({}, {("defaults", "policy"): ("--set", "lazy")}, "^--set: defaults.policy: expected 'eager' or 'delay'; got 'lazy'$"),
+        (
+            {},
+            {("defaults", "policy"): ("--set", "lazy")},
+            "^--set: defaults.policy: expected 'eager', 'delay' or 'slo'; got 'lazy'$",
+        ),
         ({}, {}, "^config.yaml:2: port: expected a valid integer.*; got 'x'$"),
     ],
 )

@@ -21,7 +21,7 @@ DELAY = 8.0
 def decide(policy: Policy, parts: list[Part], worker: WorkerState = FREE, now: float = 0.0, cost: float = 0.0) -> Decision:
     """Return the decision over a queue of `parts`, where a batch costs `cost` seconds a row; nothing may be changed by it."""
     queue = queue_of(*parts)
-    decision = policy.decide(queue, worker, now, lambda rows: cost * rows)
+    decision = policy.decide(queue, worker, now, lambda rows, group: cost * rows)
     queue.check_invariants()
     assert set(queue) == set(parts), "deciding changes nothing"
     return decision

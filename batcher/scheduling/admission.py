@@ -1,0 +1,92 @@
+"""Whether a request can make its deadline, asked when it comes: a refusal at once is worth more than an answer too late.
+
+Predicted is the end of its own batch: what is left of the batches that run, whole batches of what is served before it, and its
+own. What is served before it follows from the shares of the levels. Above capacity the queue so holds only what can be answered
+in time, and what is refused can go elsewhere.
+
+What is not known is not refused, and after a second without a batch nothing is: an estimate that keeps everybody out would
+never be corrected.
+
+Source: admission by predicted finish as in Clockwork, here with whole batches and learnt times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from math import ceil, inf
+from random import random
+
+from batcher.errors import PredictedLate
+from batcher.scheduling.batch import Batch
+from batcher.scheduling.cost import CostModel
+from batcher.scheduling.policy import Cost, no_cost
+from batcher.scheduling.queue import BatchQueue
+
+LONGEST = 60
+"""Most seconds that a client is told to wait: by then everything may be different."""
+
+STALE = 1.0
+"""Seconds without a batch after which what was learnt is tried again."""
+
+
+class Admission:
+    """Learns how long batches take, and refuses what would be answered too late."""
+
+    def __init__(self, cost: CostModel, max_batch_size: int, max_rows: int, jitter: Callable[[], float] = random) -> None:
+        """Predict by `cost`.
+
+        Args:
+            cost: what is known of batches.
+            max_batch_size: most rows of one.
+            max_rows: most that may wait.
+            jitter: gives 0 to 1, so that clients who were refused together do not come back together.
+        """
+        self._cost = cost
+        self._most = max_batch_size
+        self._max_rows = max_rows
+        self._jitter = jitter
+        self._ended = -inf  # when the last batch came back
+        self._horizon = inf  # seconds within which a full queue is worked off: who has more needs no prediction
+
+    def seed(self, timings: Iterable[tuple[int, float]]) -> None:
+        """Learn from warm-up: rows and seconds of batches."""
+        self._cost.seed(timings)
+
+    def came_back(self, batch: Batch, now: float, failed: bool) -> None:
+        """Learn how long `batch` kept the worker: since it was bound, or since the one before it came back."""
+        since, self._ended = max(batch.bound_at, self._ended), now
+        if not failed:
+            self._cost.add(batch.rows, batch.parts[0].group, now - since)
+            self._horizon = (self._max_rows / self._most + 3) * self._cost.finish(self._most)
+
+    def cost(self, running: Sequence[Batch], now: float) -> Cost:
+        """Return what estimates within how many seconds a batch, begun now, is answered."""
+        return no_cost if self._is_stale(running, now) else self._cost.finish
+
+    def check(
+        self, queue: BatchQueue, running: Sequence[Batch], rows: int, level: int, group: Hashable, now: float, deadline: float
+    ) -> None:
+        """Raise PredictedLate if `rows` rows of `level` and of the shape `group` would be answered behind `deadline`."""
+        if deadline - now >= self._horizon or self._is_stale(running, now):
+            return
+        wait = self._wait(queue, running, rows, level, group, now)
+        if now + wait > deadline:
+            told = f"the request would be answered in about {wait:.3f} s; its deadline is in {deadline - now:.3f} s"
+            raise PredictedLate(told, retry_after=self.retry_after(now + wait - deadline))
+
+    def retry_after(self, seconds: float | None = None) -> int:
+        """Return the advice for a client that must wait `seconds`, or for a full queue: whole seconds, at least 1, jittered."""
+        backlog = min(self._horizon, LONGEST) if seconds is None else seconds
+        return min(max(ceil(backlog * (1 + self._jitter())), 1), LONGEST)
+
+    def _wait(self, queue: BatchQueue, running: Sequence[Batch], rows: int, level: int, group: Hashable, now: float) -> float:
+        seconds = self._cost.seconds
+        left = [seconds(batch.rows, batch.parts[0].group) for batch in running]
+        if left:
+            left[0] = max(left[0] - (now - max(running[0].bound_at, self._ended)), 0.0)
+        whole, rest = divmod(queue.rows_before(level) + rows, self._most)
+        own = seconds(rest, group) if rest else 0.0
+        return sum(left) + whole * seconds(self._most, group) + own + self._cost.margin
+
+    def _is_stale(self, running: Sequence[Batch], now: float) -> bool:
+        return not running and now - self._ended > STALE

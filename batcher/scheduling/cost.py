@@ -1,0 +1,133 @@
+"""How long a batch takes: learnt online from those that ran, for each shape, seeded by warm-up.
+
+The time of a batch of b rows is close to affine in b, but compiled sizes and caches make steps, so nothing is fitted: sizes are
+kept in classes (1, 2, 3..4, 5..8, ...), each with a moving mean of rows and seconds, and between two classes it is a straight
+line. Beyond the largest size seen it grows in proportion; below the smallest nothing is known, and what is unknown costs
+nothing: it has to be tried to be learnt. One batch that took ten times as long (another process, a page fault) must not shut
+the door: an observation counts as at most twice what was expected, so that a lasting change is learnt in a few batches and a
+single one hardly moves anything.
+
+Refused: one regression line over all sizes. Under steady load every batch has one size, and its slope is then noise.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable
+
+GAIN = 0.1
+"""Weight of a new observation: the last twenty batches or so count."""
+
+MOST = 2.0
+"""An observation counts as at most so many times what was expected, and as at least that fraction of it."""
+
+SHAPES = 64
+"""Shapes whose own times are kept; the one that was seen longest ago is forgotten first."""
+
+
+class SizeClass:
+    """Batches of about one size.
+
+    Attributes:
+        rows: mean rows.
+        seconds: mean seconds.
+    """
+
+    __slots__ = ("rows", "seconds")
+
+    def __init__(self, rows: float, seconds: float) -> None:
+        """Begin with one batch."""
+        self.rows = rows
+        self.seconds = seconds
+
+    def add(self, rows: int, seconds: float) -> None:
+        """Count one more."""
+        expected = self.seconds * rows / self.rows
+        within = min(max(seconds, expected / MOST), expected * MOST) if expected > 0 else seconds
+        self.rows += GAIN * (rows - self.rows)
+        self.seconds += GAIN * (within - self.seconds)
+
+
+class Curve:
+    """Seconds by rows, for one shape."""
+
+    def __init__(self) -> None:
+        """Start knowing nothing."""
+        self._classes: dict[int, SizeClass] = {}
+
+    def add(self, rows: int, seconds: float) -> None:
+        """Learn from one batch."""
+        key = (rows - 1).bit_length()
+        found = self._classes.get(key)
+        if found is None:
+            self._classes[key] = SizeClass(rows, seconds)
+            self._classes = dict(sorted(self._classes.items()))
+        else:
+            found.add(rows, seconds)
+
+    def points(self) -> list[tuple[float, float]]:
+        """Return rows and seconds of each class, ascending by rows."""
+        return [(found.rows, found.seconds) for found in self._classes.values()]
+
+    def seconds(self, rows: int) -> float:
+        """Return the estimate for a batch of `rows` rows; 0 while nothing is known."""
+        below: SizeClass | None = None
+        wanted = (rows - 1).bit_length()
+        for key, found in self._classes.items():
+            if found.rows >= rows:
+                return _between(below, found, rows) if below is not None else found.seconds if key == wanted else 0.0
+            below = found
+        return 0.0 if below is None else below.seconds * rows / below.rows
+
+
+def _between(low: SizeClass, high: SizeClass, rows: int) -> float:
+    span = high.rows - low.rows
+    return low.seconds + (high.seconds - low.seconds) * (rows - low.rows) / span if span > 0 else high.seconds
+
+
+class CostModel:
+    """What is known of one model's batches: seconds by rows and shape, and how much later than that answers leave."""
+
+    def __init__(self) -> None:
+        """Start knowing nothing: every estimate is 0, and nothing is refused for it."""
+        self.margin = 0.0
+        self._all = Curve()
+        self._shapes: OrderedDict[Hashable, Curve] = OrderedDict()
+
+    def seed(self, timings: Iterable[tuple[int, float]]) -> None:
+        """Learn from warm-up: rows and seconds of batches."""
+        for rows, seconds in timings:
+            self._all.add(rows, seconds)
+
+    def add(self, rows: int, group: Hashable, seconds: float) -> None:
+        """Learn from a batch of `rows` rows of the shape `group` that kept the worker for `seconds`."""
+        self._learn_margin(seconds - self.seconds(rows, group))
+        self._all.add(rows, seconds)
+        if group == ():
+            return
+        curve = self._shapes.get(group)
+        if curve is None:
+            curve = self._shapes[group] = Curve()
+            if len(self._shapes) > SHAPES:
+                self._shapes.popitem(last=False)
+        curve.add(rows, seconds)
+        self._shapes.move_to_end(group)
+
+    def seconds(self, rows: int, group: Hashable = ()) -> float:
+        """Return how long a batch of `rows` rows of the shape `group` is likely to keep the worker."""
+        curve = self._shapes.get(group, self._all) if self._shapes else self._all
+        return curve.seconds(rows)
+
+    def finish(self, rows: int, group: Hashable = ()) -> float:
+        """Return within how many seconds such a batch, begun now, is answered nine times of ten."""
+        seconds = self.seconds(rows, group)
+        return seconds + self.margin if seconds else 0.0
+
+    def points(self) -> list[tuple[float, float]]:
+        """Return what was learnt over all shapes: rows and seconds, ascending by rows."""
+        return self._all.points()
+
+    def _learn_margin(self, late: float) -> None:
+        """Move towards the ninth decile of how late batches are, by steps in proportion to it."""
+        step = 0.05 * max(abs(late), self.margin)
+        self.margin = max(self.margin + (0.9 if late > self.margin else -0.1) * step, 0.0)

@@ -1,0 +1,98 @@
+"""Who would be answered too late is told so at the door; goodput does not fall with what is offered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from batcher.errors import PredictedLate
+from batcher.scheduling.admission import STALE, Admission
+from batcher.scheduling.batch import Batch
+from batcher.scheduling.cost import CostModel
+from batcher.scheduling.queue import BatchQueue, Part
+
+ROWS = 4
+
+
+def part(rows: int = 1, level: int = 1) -> Part:
+    return Part({}, rows, 0, (), level, 0.0, 1e9)
+
+
+@pytest.fixture
+def admission() -> Admission:
+    """Return what has learnt that a batch takes 1 s and 0.25 s more a row, the last at the time 10."""
+    cost = CostModel()
+    for rows in (1, 2, 4):
+        cost.add(rows, (), 1 + 0.25 * rows)
+    found = Admission(cost, ROWS, 100, jitter=lambda: 0.5)
+    found.came_back(Batch([part(4)], bound_at=8.0), 10.0, failed=False)
+    return found
+
+
+def queue_of(*levels: int, weight: Callable[[int], float] = lambda level: 1.0) -> BatchQueue:
+    queue = BatchQueue(100, 1000, weight)
+    for level in levels:
+        queue.add(part(level=level))
+    return queue
+
+
+def asked(
+    admission: Admission, deadline: float, queue: BatchQueue, now: float = 10.0, running: Any = (), level: int = 1
+) -> bool:
+    """Return whether one more row is let in at `now`."""
+    try:
+        admission.check(queue, list(running), 1, level, (), now, deadline)
+    except PredictedLate:
+        return False
+    return True
+
+
+def test_a_request_is_let_in_as_long_as_its_own_batch_makes_it(admission: Admission) -> None:
+    assert asked(admission, 10 + 1.35, queue_of())
+    assert not asked(admission, 10 + 1.1, queue_of())
+
+
+def test_batches_ahead_and_what_is_left_of_the_running_one_count(admission: Admission) -> None:
+    waiting = queue_of(*[1] * 7)  # a whole batch, and a place in the next
+    assert not asked(admission, 13.9, waiting)
+    assert asked(admission, 14.3, waiting)
+    running = [Batch([part(4)], bound_at=10.0)]
+    assert not asked(admission, 14.3, waiting, now=10.5, running=running)
+    assert asked(admission, 16.3, waiting, now=10.5, running=running)
+
+
+def test_what_its_level_overtakes_is_not_ahead_of_it(admission: Admission) -> None:
+    waiting = queue_of(*[2] * 40, weight=lambda level: {1: 8.0, 2: 1.0}[level])
+    assert asked(admission, 11.9, waiting, level=1)
+    assert not asked(admission, 20.0, waiting, level=2)
+
+
+def test_nothing_is_refused_where_nothing_is_known() -> None:
+    assert asked(Admission(CostModel(), ROWS, 100), 10.0, queue_of(*[1] * 50))
+
+
+def test_what_was_learnt_long_ago_keeps_nobody_out(admission: Admission) -> None:
+    assert not asked(admission, 10.1, queue_of())
+    assert asked(admission, 10.1 + 2 * STALE, queue_of(), now=10 + 2 * STALE)
+    assert admission.cost([], 10 + 2 * STALE)(4, ()) == 0
+    assert admission.cost([], 10.0)(4, ()) > 1.9
+
+
+def test_the_advice_follows_from_the_backlog_and_is_jittered(admission: Admission) -> None:
+    with pytest.raises(PredictedLate, match=r"answered in about \d+\.\d+ s; its deadline is in 1.000 s") as caught:
+        admission.check(queue_of(*[1] * 40), [], 1, 1, (), 10.0, 11.0)
+    assert 25 <= caught.value.retry_after <= 40  # some 20 s too late, and half of that
+    assert admission.retry_after(0.01) == 1
+    assert admission.retry_after(1e9) == 60
+
+
+def test_failed_batches_teach_nothing(admission: Admission) -> None:
+    before = admission.cost([], 10.0)(4, ())
+    admission.came_back(Batch([part(4)], bound_at=10.0), 30.0, failed=True)
+    assert admission.cost([], 30.0)(4, ()) == before
+
+
+def test_a_full_queue_says_when_to_come_back(admission: Admission) -> None:
+    assert admission.retry_after() == 60, "28 batches of 2 s, and half of that"
