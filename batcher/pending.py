@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from batcher.errors import BatcherError, ModelContractError, ModelError
 from batcher.request import InferenceRequest, InferenceResponse
-from batcher.scheduling.queue import Part
+from batcher.scheduling.queue import BatchQueue, Part
 from batcher.spec import Array, shape_text
 
 _log = Logger()
@@ -89,6 +89,18 @@ class Pending(Part):
     def in_flight(self, part: Part) -> bool:
         """Whether `part`, which has left the queue, has not come back."""
         return self._results is None or self._results[self.parts.index(part)] is None
+
+    def drop(self, queue: BatchQueue, counts: dict[str, int]) -> bool:
+        """Take what is left of it out of `queue`, add its rows to `counts`, and return whether any still waited."""
+        queued = in_flight = 0
+        for part in self.parts:
+            if queue.remove(part):
+                queued += part.rows
+            elif self.in_flight(part):
+                in_flight += part.rows
+        counts["queued"] += queued
+        counts["in_flight"] += in_flight
+        return queued > 0
 
     def finish(self) -> None:
         """Be answered: nothing of the request is held on to any more."""

@@ -25,7 +25,7 @@ from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduling.admission import Admission
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.options import DEFAULTS, SchedulerOptions
-from batcher.scheduling.policy import Cost, Policy, Take, WaitUntil, WorkerState, no_cost
+from batcher.scheduling.policy import Policy, Take, WaitUntil, WorkerState, no_cost
 from batcher.scheduling.queue import BatchQueue, Part
 from batcher.spec import Array
 from batcher.workers.alarm import Alarm
@@ -60,7 +60,6 @@ class BatchScheduler:
         *,
         options: SchedulerOptions = DEFAULTS,
         group_key: GroupKey | None = None,
-        cost: Cost = no_cost,
         admission: Admission | None = None,
         call_soon: CallSoon | None = None,
     ) -> None:
@@ -74,8 +73,8 @@ class BatchScheduler:
             metrics: counted into.
             options: version, places, timeout and default level.
             group_key: what requests must share to share a batch; without, all may.
-            cost: estimates the seconds of a batch, where no `admission` does.
-            admission: learns how long batches take, and refuses who would be answered too late.
+            admission: learns how long batches take, and refuses who would be answered too late; without, only what has expired
+                is dropped.
             call_soon: calls a function in the next turn of the event loop; without, the timer does.
         """
         self._queue = queue
@@ -85,7 +84,6 @@ class BatchScheduler:
         self._metrics = metrics
         self._version, self._places, self._timeout, self._default_level = options
         self.group_key = group_key
-        self._cost = cost
         self._admission = admission
         self._running: list[Batch] = []
         self._earliest = inf  # no request's deadline is before this
@@ -96,8 +94,7 @@ class BatchScheduler:
         self._draining = False
         self.pending = 0
         self.in_flight_rows = 0
-        if metrics.load is None:
-            self.show()
+        metrics.load = metrics.load or self
 
     @property
     def queue_rows(self) -> int:
@@ -120,8 +117,7 @@ class BatchScheduler:
             raise Draining("the model is being stopped and takes no more requests")
         nbytes, now = nbytes_of(request.inputs), self._seconds()
         deadline, level, _ = request.parameters
-        if deadline is None:
-            deadline = now + self._timeout
+        deadline = now + self._timeout if deadline is None else deadline
         level = level or self._default_level
         group = self.group_key(request.inputs) if self.group_key is not None else ()
         try:
@@ -186,9 +182,11 @@ class BatchScheduler:
         self._alarm.cancel()
         self._check_drained()
 
-    def show(self) -> None:
-        """Have the metrics tell what waits and runs here; while a model is replaced there are two of us. Reactor thread."""
+    def loaded(self, timings: Mapping[int, float]) -> None:
+        """Learn from warm-up, seconds of a batch by its rows, and be the one that the metrics tell of. Reactor thread."""
         self._metrics.load = self
+        if self._admission is not None:
+            self._admission.seed(timings.items())
 
     def check_invariants(self) -> None:
         """Assert that counters equal what is there; for tests, after every step."""
@@ -208,7 +206,7 @@ class BatchScheduler:
         now = self._seconds()
         if now >= self._earliest:
             self._expire_due(now)
-        cost = self._cost if self._admission is None else self._admission.cost(self._running, now)
+        cost = no_cost if self._admission is None else self._admission.cost(self._running, now)
         while True:
             state = WorkerState(len(self._running), self._places, self._draining)
             decision = self._policy.decide(self._queue, state, now, cost)
@@ -277,30 +275,17 @@ class BatchScheduler:
     def _expire(self, pending: Pending) -> None:
         if pending.finished:
             return
-        queued = self._drop(pending, self._metrics.expired_rows)
+        queued = pending.drop(self._queue, self._metrics.expired_rows)
         self._finish(pending, self._metrics.statistics.fail)
-        if self._seconds() < pending.deadline:  # shed ahead of it
-            pending.deferred.errback(PredictedLate("the request could no longer be answered by its deadline"))
-            return
-        where = "waited" if queued else "ran"
-        pending.deferred.errback(DeadlineExceeded(f"the deadline passed while the request {where}"))
+        late: BatcherError = DeadlineExceeded(f"the deadline passed while the request {'waited' if queued else 'ran'}")
+        if self._seconds() < pending.deadline:
+            late = PredictedLate("the request could no longer be answered by its deadline")
+        pending.deferred.errback(late)
 
     def _cancelled(self, pending: Pending) -> None:
-        self._drop(pending, self._metrics.cancelled_rows)
+        pending.drop(self._queue, self._metrics.cancelled_rows)
         self._finish(pending, self._metrics.statistics.fail)
         self._check_drained()
-
-    def _drop(self, pending: Pending, counts: dict[str, int]) -> bool:
-        """Take what is left of `pending` out of the queue, count its rows, and return whether any still waited."""
-        queued = in_flight = 0
-        for part in pending.parts:
-            if self._queue.remove(part):
-                queued += part.rows
-            elif pending.in_flight(part):
-                in_flight += part.rows
-        counts["queued"] += queued
-        counts["in_flight"] += in_flight
-        return queued > 0
 
     def _finish(self, pending: Pending, count: Spent) -> None:
         count.add(1, self._seconds() - pending.arrival)

@@ -175,7 +175,7 @@ class ServedModel:
             self.hooked = HookedRequests(self._pool, self.scheduler, model)
         if model.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
             self.scheduler.group_key = None
-        self.scheduler.show()
+        self.scheduler.loaded(checked.timings)
         self.become(ModelState.READY)
 
     def _failed(self, failure: Failure) -> Failure:

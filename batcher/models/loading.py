@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from math import inf
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,9 @@ _MODULES = {
 class CheckedModel:
     """A model whose every answer is checked, and kept safe from what the model does next.
 
+    Attributes:
+        timings: seconds that warm-up took for a batch, by its rows.
+
     A model that gives the same memory for each batch (a preallocated output) would change answers that are still being
     written. Warm-up finds out; until it has shown that outputs are fresh, they are copied.
     """
@@ -41,6 +46,7 @@ class CheckedModel:
         self.model = model
         self.spec = model.spec
         self.copies_outputs = True
+        self.timings: dict[int, float] = {}
 
     def predict(self, collate: Callable[..., dict[str, Array]], rows: int) -> dict[str, Array]:
         """Run one batch of `rows` rows that `collate` puts together. Inference thread.
@@ -136,10 +142,14 @@ def warm_up(checked: CheckedModel, max_batch_size: int, progress: Progress) -> N
     earlier: list[Array] = []
     shared = False
     sizes = warmup_sizes(max_batch_size)
-    for size in (*sizes, sizes[-1], sizes[-1]):  # the largest more than once, so that memory given again is seen
+    twice = [size for size in sizes for _ in range(2)]  # the first time is that of whatever is made once
+    for size in (*twice, sizes[-1]):  # the largest more often, so that memory given again is seen
         progress(f"warming up, batch size {size}")
         try:
-            outputs = checked.model.predict(_blank_inputs(checked.model, size))
+            inputs = _blank_inputs(checked.model, size)
+            began = perf_counter()
+            outputs = checked.model.predict(inputs)
+            checked.timings[size] = min(perf_counter() - began, checked.timings.get(size, inf))
             _check_warmup(checked, outputs, size)
         except (Exception, SystemExit) as err:
             raise ModelLoadError(f"warm-up with batch size {size} failed: {type(err).__name__}: {err}") from err

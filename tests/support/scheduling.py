@@ -13,7 +13,9 @@ from twisted.python.failure import Failure
 from batcher.counters import ModelMetrics
 from batcher.request import InferenceRequest, InferenceResponse, Parameters
 from batcher.scheduler import BatchScheduler
+from batcher.scheduling.admission import Admission
 from batcher.scheduling.batch import Batch
+from batcher.scheduling.cost import CostModel
 from batcher.scheduling.options import SchedulerOptions
 from batcher.scheduling.policy import Cost, Eager, Policy, no_cost
 from batcher.scheduling.queue import BatchQueue, Part
@@ -103,6 +105,21 @@ class NotingWorker(MemoryWorker):
         self.events.append(f"handed {batch.rows}")
 
 
+class FixedCost(Admission):
+    """Lets everybody in, and estimates what it is told to."""
+
+    def __init__(self, cost: Cost) -> None:
+        super().__init__(CostModel(), 1, 1)
+        self._fixed = cost
+
+    def check(self, *arguments: Any) -> None:
+        """Let it in."""
+
+    def cost(self, running: object, now: float) -> Cost:
+        """Return the fixed one."""
+        return self._fixed
+
+
 class Harness:
     """One scheduler and everything around it.
 
@@ -143,7 +160,7 @@ class Harness:
             self.metrics,
             options=SchedulerOptions(places=places, timeout=timeout),
             group_key=shape_key,
-            cost=cost,
+            admission=FixedCost(cost) if cost is not no_cost else None,
             call_soon=self.soon.append if soon else None,
         )
         self.worker.start(self.scheduler.deliver)
