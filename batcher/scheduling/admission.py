@@ -1,8 +1,8 @@
 """Whether a request can make its deadline, asked when it comes: a refusal at once is worth more than an answer too late.
 
 Predicted is the end of its own batch: what is left of the batches that run, whole batches of what is served before it, and its
-own. What is served before it follows from the shares of the levels. Above capacity the queue so holds only what can be answered
-in time, and what is refused can go elsewhere.
+own as it will have grown by then at the rate at which requests come. What is served before it follows from the shares of the
+levels. Above capacity the queue so holds only what can be answered in time, and what is refused can go elsewhere.
 
 What is not known is not refused, and after a second without a batch nothing is: an estimate that keeps everybody out would
 never be corrected.
@@ -16,6 +16,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from math import ceil, inf
 from random import random
 
+from mypy_extensions import mypyc_attr
+
 from batcher.errors import PredictedLate
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.cost import CostModel
@@ -25,10 +27,14 @@ from batcher.scheduling.queue import BatchQueue
 LONGEST = 60
 """Most seconds that a client is told to wait: by then everything may be different."""
 
+RATE_GAIN = 0.1
+"""Weight of the time between two batches in the mean rate of arrivals."""
+
 STALE = 1.0
 """Seconds without a batch after which what was learnt is tried again."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Admission:
     """Learns how long batches take, and refuses what would be answered too late."""
 
@@ -46,6 +52,8 @@ class Admission:
         self._max_rows = max_rows
         self._jitter = jitter
         self._ended = -inf  # when the last batch came back
+        self._arrived = 0  # rows since then
+        self._rate = 0.0  # rows/s that come, a moving mean
         self._horizon = inf  # seconds within which a full queue is worked off: who has more needs no prediction
 
     def seed(self, timings: Iterable[tuple[int, float]]) -> None:
@@ -54,6 +62,9 @@ class Admission:
 
     def came_back(self, batch: Batch, now: float, failed: bool) -> None:
         """Learn how long `batch` kept the worker: since it was bound, or since the one before it came back."""
+        if now > self._ended > -inf:
+            self._rate += RATE_GAIN * (self._arrived / (now - self._ended) - self._rate)
+        self._arrived = 0
         since, self._ended = max(batch.bound_at, self._ended), now
         if not failed:
             self._cost.add(batch.rows, batch.parts[0].group, now - since)
@@ -67,6 +78,7 @@ class Admission:
         self, queue: BatchQueue, running: Sequence[Batch], rows: int, level: int, group: Hashable, now: float, deadline: float
     ) -> None:
         """Raise PredictedLate if `rows` rows of `level` and of the shape `group` would be answered behind `deadline`."""
+        self._arrived += rows
         if deadline - now >= self._horizon or self._is_stale(running, now):
             return
         wait = self._wait(queue, running, rows, level, group, now)
@@ -85,8 +97,9 @@ class Admission:
         if left:
             left[0] = max(left[0] - (now - max(running[0].bound_at, self._ended)), 0.0)
         whole, rest = divmod(queue.rows_before(level) + rows, self._most)
-        own = seconds(rest, group) if rest else 0.0
-        return sum(left) + whole * seconds(self._most, group) + own + self._cost.margin
+        start = sum(left) + whole * seconds(self._most, group)
+        grown = min(rest + int(self._rate * start), self._most) if rest else 0  # others will come and join its batch
+        return start + (seconds(grown, group) if grown else 0.0) + self._cost.margin
 
     def _is_stale(self, running: Sequence[Batch], now: float) -> bool:
         return not running and now - self._ended > STALE

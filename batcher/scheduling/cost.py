@@ -2,8 +2,8 @@
 
 The time of a batch of b rows is close to affine in b, but compiled sizes and caches make steps, so nothing is fitted: sizes are
 kept in classes (1, 2, 3..4, 5..8, ...), each with a moving mean of rows and seconds, and between two classes it is a straight
-line. Beyond the largest size seen it grows in proportion; below the smallest nothing is known, and what is unknown costs
-nothing: it has to be tried to be learnt. One batch that took ten times as long (another process, a page fault) must not shut
+line, which goes on beyond the largest; below the smallest nothing is known, and what is unknown costs nothing: it has to be
+tried to be learnt. One batch that took ten times as long (another process, a page fault) must not shut
 the door: an observation counts as at most twice what was expected, so that a lasting change is learnt in a few batches and a
 single one hardly moves anything.
 
@@ -71,18 +71,19 @@ class Curve:
 
     def seconds(self, rows: int) -> float:
         """Return the estimate for a batch of `rows` rows; 0 while nothing is known."""
-        below: SizeClass | None = None
-        wanted = (rows - 1).bit_length()
-        for key, found in self._classes.items():
-            if found.rows >= rows:
-                return _between(below, found, rows) if below is not None else found.seconds if key == wanted else 0.0
-            below = found
-        return 0.0 if below is None else below.seconds * rows / below.rows
+        classes = list(self._classes.values())
+        if not classes or ((rows - 1).bit_length() < next(iter(self._classes))):
+            return 0.0
+        high = next((index for index, found in enumerate(classes) if found.rows >= rows), len(classes) - 1)
+        if len(classes) == 1:
+            return classes[0].seconds * max(rows / classes[0].rows, 1.0)
+        return _on_line(classes[max(high - 1, 0)], classes[max(high, 1)], rows)
 
 
-def _between(low: SizeClass, high: SizeClass, rows: int) -> float:
-    span = high.rows - low.rows
-    return low.seconds + (high.seconds - low.seconds) * (rows - low.rows) / span if span > 0 else high.seconds
+def _on_line(low: SizeClass, high: SizeClass, rows: int) -> float:
+    """Return the seconds at `rows` on the line through two classes; larger batches take no less than smaller ones."""
+    slope = max(high.seconds - low.seconds, 0.0) / (high.rows - low.rows) if high.rows > low.rows else 0.0
+    return max(high.seconds + slope * (rows - high.rows), 0.0)
 
 
 class CostModel:
