@@ -115,7 +115,8 @@ def test_dropping_only_what_has_expired_falls_far_behind() -> None:
 
 def test_a_model_that_becomes_slower_is_learnt_anew() -> None:
     load = OpenLoop(1.3 * CAPACITY, predicts=True, slower=1.5)
-    assert load.run() >= 0.95 * (0.5 + 0.5 / 1.5) - 0.03
+    assert load.run() >= 0.65, "beyond the change a full batch takes 29 of the 40 ms, and only smaller ones make it"
+    assert load.late < 0.02 * load.sent
 
 
 def test_every_request_ends_exactly_once() -> None:
