@@ -122,7 +122,7 @@ class BatchScheduler:
         group = self.group_key(request.inputs) if self.group_key is not None else ()
         try:
             self._queue.check_room(request.rows, nbytes)
-            if self._admission is not None:
+            if self._admission is not None and deadline - now < self._admission.horizon:
                 self._admission.check(self._queue, self._running, request.rows, level, group, now, deadline)
         except (TooLarge, QueueFull, PredictedLate) as err:
             self._metrics.rejected_rows[err.code] += request.rows

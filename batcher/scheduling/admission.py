@@ -36,7 +36,11 @@ STALE = 1.0
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Admission:
-    """Learns how long batches take, and refuses what would be answered too late."""
+    """Learns how long batches take, and refuses what would be answered too late.
+
+    Attributes:
+        horizon: seconds within which a full queue is worked off: who has more need not be checked.
+    """
 
     def __init__(self, cost: CostModel, max_batch_size: int, max_rows: int, jitter: Callable[[], float] = random) -> None:
         """Predict by `cost`.
@@ -52,9 +56,8 @@ class Admission:
         self._max_rows = max_rows
         self._jitter = jitter
         self._ended = -inf  # when the last batch came back
-        self._arrived = 0  # rows since then
-        self._rate = 0.0  # rows/s that come, a moving mean
-        self._horizon = inf  # seconds within which a full queue is worked off: who has more needs no prediction
+        self._rate = 0.0  # rows/s that are let in, a moving mean
+        self.horizon = inf
 
     def seed(self, timings: Iterable[tuple[int, float]]) -> None:
         """Learn from warm-up: rows and seconds of batches."""
@@ -63,12 +66,11 @@ class Admission:
     def came_back(self, batch: Batch, now: float, failed: bool) -> None:
         """Learn how long `batch` kept the worker: since it was bound, or since the one before it came back."""
         if now > self._ended > -inf:
-            self._rate += RATE_GAIN * (self._arrived / (now - self._ended) - self._rate)
-        self._arrived = 0
+            self._rate += RATE_GAIN * (batch.rows / (now - self._ended) - self._rate)
         since, self._ended = max(batch.bound_at, self._ended), now
         if not failed:
             self._cost.add(batch.rows, batch.parts[0].group, now - since)
-            self._horizon = (self._max_rows / self._most + 3) * self._cost.finish(self._most)
+            self.horizon = (self._max_rows / self._most + 3) * self._cost.finish(self._most)
 
     def cost(self, running: Sequence[Batch], now: float) -> Cost:
         """Return what estimates within how many seconds a batch, begun now, is answered."""
@@ -78,8 +80,7 @@ class Admission:
         self, queue: BatchQueue, running: Sequence[Batch], rows: int, level: int, group: Hashable, now: float, deadline: float
     ) -> None:
         """Raise PredictedLate if `rows` rows of `level` and of the shape `group` would be answered behind `deadline`."""
-        self._arrived += rows
-        if deadline - now >= self._horizon or self._is_stale(running, now):
+        if self._is_stale(running, now):
             return
         wait = self._wait(queue, running, rows, level, group, now)
         if now + wait > deadline:
@@ -88,7 +89,7 @@ class Admission:
 
     def retry_after(self, seconds: float | None = None) -> int:
         """Return the advice for a client that must wait `seconds`, or for a full queue: whole seconds, at least 1, jittered."""
-        backlog = min(self._horizon, LONGEST) if seconds is None else seconds
+        backlog = min(self.horizon, LONGEST) if seconds is None else seconds
         return min(max(ceil(backlog * (1 + self._jitter())), 1), LONGEST)
 
     def _wait(self, queue: BatchQueue, running: Sequence[Batch], rows: int, level: int, group: Hashable, now: float) -> float:
