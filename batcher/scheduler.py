@@ -24,6 +24,7 @@ from batcher.pending import Pending, batch_error, nbytes_of, owner
 from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduling.admission import Admission
 from batcher.scheduling.batch import Batch
+from batcher.scheduling.isolation import ISOLATE, Suspects
 from batcher.scheduling.options import DEFAULTS, SchedulerOptions
 from batcher.scheduling.policy import Policy, Take, WaitUntil, WorkerState, no_cost
 from batcher.scheduling.queue import BatchQueue, Part
@@ -63,29 +64,23 @@ class BatchScheduler:
         admission: Admission | None = None,
         call_soon: CallSoon | None = None,
     ) -> None:
-        """Wire the parts; nothing starts.
+        """Wire `queue`, `policy`, `worker`, whose owner starts it with `deliver`, `clock` and `metrics`; nothing starts.
 
-        Args:
-            queue: where requests wait.
-            policy: decides when a batch is sent, and with what.
-            worker: runs batches; its owner starts it with `deliver`.
-            clock: the only time there is.
-            metrics: counted into.
-            options: version, places, timeout and default level.
-            group_key: what requests must share to share a batch; without, all may.
-            admission: learns how long batches take, and refuses who would be answered too late; without, only what has expired
-                is dropped.
-            call_soon: calls a function in the next turn of the event loop; without, the timer does.
+        `group_key` says what requests must share to share a batch; without, all may. `admission` learns how long batches take,
+        and refuses who would be answered too late; without, only what has expired is dropped. `call_soon` calls a function in
+        the next turn of the event loop; without, the timer does.
         """
         self._queue = queue
         self._policy = policy
         self._worker = worker
         self._seconds = clock.seconds
         self._metrics = metrics
-        self._version, self._places, self._timeout, self._default_level = options
+        self._version, self._places, self._timeout, self._default_level, _ = options
         self.group_key = group_key
         self._admission = admission
         self._running: list[Batch] = []
+        self._suspects = Suspects(policy.max_batch_size, options.isolate)
+        self._fresh = True  # whether the last batch that was sent was none of those
         self._earliest = inf  # no request's deadline is before this
         self._alarm = Alarm(clock, self._pump_and_check)
         self._pump_due = False
@@ -109,8 +104,7 @@ class BatchScheduler:
     def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
         """Queue `request`; the Deferred fires with its own rows, or fails with its own error. Reactor thread.
 
-        Raises Draining, TooLarge if it could never fit into the queue, QueueFull if it does not fit now, or PredictedLate if it
-        would be answered behind its deadline.
+        Raises Draining, TooLarge if it could never fit into the queue, QueueFull or, if it would be late, PredictedLate.
         """
         if self._draining:
             self._metrics.rejected_rows["draining"] += request.rows
@@ -151,17 +145,21 @@ class BatchScheduler:
             self._admission.came_back(batch, self._seconds(), outcome.error is not None)
         self._running.remove(batch)
         self.in_flight_rows -= batch.rows
-        if self._queue.rows or self._seconds() >= self._earliest:
+        if self._queue.rows or self._suspects or self._seconds() >= self._earliest:
             self._pump()
             if len(self._running) == 1 and not self._queue.rows:
                 self._worker.let_begin()
         self._metrics.model_time.observe(outcome.compute)
         if outcome.error is not None:
             self._metrics.failed_batches += 1
-            error = batch_error(outcome.error, "/".join(self._metrics.labels), batch.rows)
-            for part in batch.parts:
-                self._fail(owner(part), error)
+            if self._suspects.halve(batch, outcome.error):
+                self._pump()
+            else:
+                error = batch_error(outcome.error, "/".join(self._metrics.labels), batch.rows)
+                for part in batch.parts:
+                    self._fail(owner(part), error)
         else:
+            self._suspects.succeeded(batch)
             self._answer(batch, outcome)
         self._check_drained()
 
@@ -207,11 +205,16 @@ class BatchScheduler:
         if now >= self._earliest:
             self._expire_due(now)
         cost = no_cost if self._admission is None else self._admission.cost(self._running, now)
+        if self._suspects and len(self._running) < self._places and (self._fresh or not self._queue.rows):
+            half = self._suspects.take(lambda part: not owner(part).finished, now)
+            if half is not None:
+                self._send(half)
         while True:
             state = WorkerState(len(self._running), self._places, self._draining)
             decision = self._policy.decide(self._queue, state, now, cost)
             if isinstance(decision, Take):
-                self._bind(decision, now)  # before any callback runs, which might change the queue
+                self._queue.take(decision.parts)  # before any callback runs, which might change the queue
+                self._send(Batch(decision.parts, decision.reason, now))
             for part in decision.shed:
                 self._expire(owner(part))
             if not isinstance(decision, Take) and not decision.shed:
@@ -231,14 +234,13 @@ class BatchScheduler:
 
     def _parts(self) -> Iterator[Part]:
         """Everything that waits or runs."""
-        return chain(self._queue, *(batch.parts for batch in self._running))
+        return chain(self._queue, self._suspects, *(batch.parts for batch in self._running))
 
-    def _bind(self, take: Take, now: float) -> None:
-        self._queue.take(take.parts)
-        batch = Batch(take.parts, take.reason, now)
+    def _send(self, batch: Batch) -> None:
+        self._fresh = batch.reason != ISOLATE
         self._running.append(batch)
         self.in_flight_rows += batch.rows
-        self._metrics.flushes[take.reason] += 1
+        self._metrics.flushes[batch.reason] += 1
         self._metrics.batch_size.observe(batch.rows)
         self._worker.do(batch)
 

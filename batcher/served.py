@@ -210,7 +210,9 @@ def build_scheduler(
     """Return the scheduler that `settings` ask for, in front of `worker`."""
     weights = settings.level_weights
     queue = BatchQueue(settings.max_queue_rows, settings.max_queue_bytes, lambda level: weights[level - 1])
-    options = SchedulerOptions(spec.version, settings.pipeline_depth, settings.timeout, settings.default_priority)
+    options = SchedulerOptions(
+        spec.version, settings.pipeline_depth, settings.timeout, settings.default_priority, settings.isolate
+    )
     return BatchScheduler(
         queue,
         _policy(settings),

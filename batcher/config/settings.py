@@ -61,6 +61,7 @@ class ModelSettings(_Section):
         level_weights: share of each priority level under contention, level 1 first.
         default_priority: level of a request that names none.
         compile: `none` runs the model as it is, `aoti` compiles it ahead of time to one native call, or falls back to that.
+        isolate: whether a batch that raised is run again in halves, until the requests at fault stand alone.
         warmup: whether the model runs once for each warm-up size before it is ready.
         trusted: whether files that can run code when they are read (pickles) may be loaded.
     """
@@ -83,6 +84,7 @@ class ModelSettings(_Section):
     )
     default_priority: Count = 2
     compile: Literal["none", "aoti"] = "none"
+    isolate: bool = True
     warmup: bool = True
     trusted: bool = False
 

@@ -13,12 +13,14 @@ class SchedulerOptions(NamedTuple):
         places: batches the worker may hold.
         timeout: seconds until a request is worthless that names no time of its own.
         default_level: priority of a request that names none.
+        isolate: whether a batch that raised is halved until the requests at fault stand alone.
     """
 
     version: str = "1"
     places: int = 2
     timeout: float = 30.0
     default_level: int = 1
+    isolate: bool = False
 
 
 DEFAULTS = SchedulerOptions()

@@ -142,6 +142,7 @@ class Harness:
         timeout: float = 32.0,
         cost: Cost = no_cost,
         soon: bool = False,
+        isolate: bool = False,
     ) -> None:
         """Wire a scheduler; eager unless told. `soon`: the loop's own turns are used, not the clock's."""
         self.events: list[str] = []
@@ -158,7 +159,7 @@ class Harness:
             self.worker,
             self.clock,
             self.metrics,
-            options=SchedulerOptions(places=places, timeout=timeout),
+            options=SchedulerOptions(places=places, timeout=timeout, isolate=isolate),
             group_key=shape_key,
             admission=FixedCost(cost) if cost is not no_cost else None,
             call_soon=self.soon.append if soon else None,
