@@ -75,11 +75,11 @@ class BatchScheduler:
         self._worker = worker
         self._seconds = clock.seconds
         self._metrics = metrics
-        self._version, self._places, self._timeout, self._default_level, _ = options
+        self._version, self._places, self._timeout, self._default_level, isolate = options
         self.group_key = group_key
         self._admission = admission
         self._running: list[Batch] = []
-        self._suspects = Suspects(policy.max_batch_size, options.isolate)
+        self._suspects = Suspects(policy.max_batch_size, isolate)
         self._fresh = True  # whether the last batch that was sent was none of those
         self._earliest = inf  # no request's deadline is before this
         self._alarm = Alarm(clock, self._pump_and_check)
@@ -110,9 +110,8 @@ class BatchScheduler:
             self._metrics.rejected_rows["draining"] += request.rows
             raise Draining("the model is being stopped and takes no more requests")
         nbytes, now = nbytes_of(request.inputs), self._seconds()
-        deadline, level, _ = request.parameters
-        deadline = now + self._timeout if deadline is None else deadline
-        level = level or self._default_level
+        asked, level, _ = request.parameters
+        deadline, level = now + self._timeout if asked is None else asked, level or self._default_level
         group = self.group_key(request.inputs) if self.group_key is not None else ()
         try:
             self._queue.check_room(request.rows, nbytes)
@@ -142,7 +141,7 @@ class BatchScheduler:
     def deliver(self, batch: Batch, outcome: Outcome) -> None:
         """Take back `batch` from the worker; the next one leaves before its answers are written. Reactor thread."""
         if self._admission is not None:
-            self._admission.came_back(batch, self._seconds(), outcome.error is not None)
+            self._admission.came_back(batch, self._seconds(), outcome.compute, outcome.error is not None)
         self._running.remove(batch)
         self.in_flight_rows -= batch.rows
         if self._queue.rows or self._suspects or self._seconds() >= self._earliest:
@@ -253,11 +252,13 @@ class BatchScheduler:
 
     def _answer(self, batch: Batch, outcome: Outcome) -> None:
         started = batch.bound_at + outcome.waited
-        compute, rows, version = outcome.compute, batch.rows, self._version
+        compute, rows, version, now = outcome.compute, batch.rows, self._version, self._seconds()
         waits = [started - part.arrival for part in batch.parts]
-        self._metrics.count_batch(self._seconds(), rows, waits, compute, outcome.collating, outcome.splitting)
+        self._metrics.count_batch(now, rows, waits, compute, outcome.collating, outcome.splitting)
         for part, result, wait in zip(batch.parts, outcome.results, waits, strict=True):
             pending = owner(part)
+            if pending.deadline < now:
+                self._expire(pending)
             try:
                 answer = None if pending.finished else pending.receive(part, result, version, wait, compute, rows)
             except BatcherError as err:

@@ -27,7 +27,7 @@ def admission() -> Admission:
     for rows in (1, 2, 4):
         cost.add(rows, (), 1 + 0.25 * rows)
     found = Admission(cost, ROWS, 100, jitter=lambda: 0.5)
-    found.came_back(Batch([part(4)], bound_at=8.0), 10.0, failed=False)
+    found.came_back(Batch([part(4)], bound_at=8.0), 10.0, 2.0, failed=False)
     return found
 
 
@@ -90,7 +90,7 @@ def test_the_advice_follows_from_the_backlog_and_is_jittered(admission: Admissio
 
 def test_failed_batches_teach_nothing(admission: Admission) -> None:
     before = admission.cost([], 10.0)(4, ())
-    admission.came_back(Batch([part(4)], bound_at=10.0), 30.0, failed=True)
+    admission.came_back(Batch([part(4)], bound_at=10.0), 30.0, 20.0, failed=True)
     assert admission.cost([], 30.0)(4, ()) == before
 
 

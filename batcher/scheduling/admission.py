@@ -63,18 +63,21 @@ class Admission:
         """Learn from warm-up: rows and seconds of batches."""
         self._cost.seed(timings)
 
-    def came_back(self, batch: Batch, now: float, failed: bool) -> None:
-        """Learn how long `batch` kept the worker: since it was bound, or since the one before it came back."""
+    def came_back(self, batch: Batch, now: float, seconds: float, failed: bool) -> None:
+        """Learn from `batch`, which took the worker `seconds`; the rest of the time until `now` it was late."""
         if now > self._ended > -inf:
             self._rate += RATE_GAIN * (batch.rows / (now - self._ended) - self._rate)
         since, self._ended = max(batch.bound_at, self._ended), now
         if not failed:
-            self._cost.add(batch.rows, batch.parts[0].group, now - since)
+            self._cost.add(batch.rows, batch.parts[0].group, seconds, max(now - since - seconds, 0.0))
             self.horizon = (self._max_rows / self._most + 3) * self._cost.finish(self._most)
 
     def cost(self, running: Sequence[Batch], now: float) -> Cost:
-        """Return what estimates within how many seconds a batch, begun now, is answered."""
-        return no_cost if self._is_stale(running, now) else self._cost.finish
+        """Return what estimates within how many seconds a batch, handed over now, is answered."""
+        if self._is_stale(running, now):
+            return no_cost
+        finish, left = self._cost.finish, self._left(running, now)
+        return (lambda rows, group: left + finish(rows, group)) if left else finish
 
     def check(
         self, queue: BatchQueue, running: Sequence[Batch], rows: int, level: int, group: Hashable, now: float, deadline: float
@@ -94,13 +97,18 @@ class Admission:
 
     def _wait(self, queue: BatchQueue, running: Sequence[Batch], rows: int, level: int, group: Hashable, now: float) -> float:
         seconds = self._cost.seconds
-        left = [seconds(batch.rows, batch.parts[0].group) for batch in running]
-        if left:
-            left[0] = max(left[0] - (now - max(running[0].bound_at, self._ended)), 0.0)
         whole, rest = divmod(queue.rows_before(level) + rows, self._most)
-        start = sum(left) + whole * seconds(self._most, group)
+        start = self._left(running, now) + whole * seconds(self._most, group)
         grown = min(rest + int(self._rate * start), self._most) if rest else 0  # others will come and join its batch
         return start + (seconds(grown, group) if grown else 0.0) + self._cost.margin
+
+    def _left(self, running: Sequence[Batch], now: float) -> float:
+        """Return in how many seconds the batches that the worker holds will be done."""
+        if not running:
+            return 0.0
+        left = [self._cost.seconds(batch.rows, batch.parts[0].group) for batch in running]
+        left[0] = max(left[0] - (now - max(running[0].bound_at, self._ended)), 0.0)
+        return sum(left)
 
     def _is_stale(self, running: Sequence[Batch], now: float) -> bool:
         return not running and now - self._ended > STALE

@@ -21,6 +21,10 @@ GAIN = 0.1
 MOST = 2.0
 """An observation counts as at most so many times what was expected, and as at least that fraction of it."""
 
+STEP = 0.02
+WIDEST = 0.1
+"""Parts of a batch's time: by which the margin moves, and how wide it becomes."""
+
 SHAPES = 64
 """Shapes whose own times are kept; the one that was seen longest ago is forgotten first."""
 
@@ -100,9 +104,16 @@ class CostModel:
         for rows, seconds in timings:
             self._all.add(rows, seconds)
 
-    def add(self, rows: int, group: Hashable, seconds: float) -> None:
-        """Learn from a batch of `rows` rows of the shape `group` that kept the worker for `seconds`."""
-        self._learn_margin(seconds - self.seconds(rows, group))
+    def add(self, rows: int, group: Hashable, seconds: float, late: float = 0.0) -> None:
+        """Learn from a batch of `rows` rows of the shape `group`.
+
+        Args:
+            rows: of the batch.
+            group: its shape.
+            seconds: that the worker took for it.
+            late: seconds after those at which it was delivered.
+        """
+        self._learn_margin(late + seconds - self.seconds(rows, group), seconds)
         self._all.add(rows, seconds)
         if group == ():
             return
@@ -128,7 +139,11 @@ class CostModel:
         """Return what was learnt over all shapes: rows and seconds, ascending by rows."""
         return self._all.points()
 
-    def _learn_margin(self, late: float) -> None:
-        """Move towards the ninth decile of how late batches are, by steps in proportion to it."""
-        step = 0.05 * max(abs(late), self.margin)
-        self.margin = max(self.margin + (0.9 if late > self.margin else -0.1) * step, 0.0)
+    def _learn_margin(self, late: float, seconds: float) -> None:
+        """Move towards the ninth decile of how late batches are, by steps in proportion to what they take, up to a part of it.
+
+        A margin that follows single late batches far would keep out the very batches by which it could come down.
+        """
+        step = STEP * seconds
+        margin = self.margin + (0.9 if late > self.margin else -0.1) * step
+        self.margin = min(max(margin, 0.0), WIDEST * seconds) if margin > self.margin else max(margin, 0.0)

@@ -79,7 +79,7 @@ class SimulatedDevice:
     def _computed(self, batch: Batch, handed_at: float) -> None:
         self._computing = False
         self._ended_at = self._clock.seconds()
-        outcome = run_batch(self._model, batch, handed_at, self._clock.seconds)
+        outcome = run_batch(self._model, batch, handed_at, self._clock.seconds)._replace(compute=self._seconds(batch.rows))
         if self._crossing:
             self._compute_next()
             self._clock.callLater(self._crossing, self._deliver, batch, outcome)
