@@ -121,8 +121,8 @@ def summary(model: str, server: str, connections: int, rounds: list[dict[str, Me
 
 
 @contextmanager
-def running(server: str, model: str) -> Iterator[str]:
-    """Run `server` in a process of its own, and give the URL that answers for `model`."""
+def running(server: str, model: str, **environment: str) -> Iterator[str]:
+    """Run `server` in a process of its own, a peer with `environment` too, and give the URL that answers for `model`."""
     if server in OURS:
         with running_server(MODELS, *(("grpc_port=0",) if server == "grpc" else ())) as address:
             yield address + OURS[server].format(model)
@@ -132,7 +132,7 @@ def running(server: str, model: str) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", f"benchmarks.peers.{server}_server", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PEER_MODEL": model},
+        env={**os.environ, **environment, "PEER_MODEL": model},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -15,7 +15,7 @@ MODELS = ROOT / "benchmarks" / "models"
 
 
 @contextmanager
-def running_server(models: Path = MODELS, *settings: str) -> Iterator[str]:
+def running_server(models: Path = MODELS, *settings: str, script: Path = ROOT / "serve.py") -> Iterator[str]:
     """Start a server on a free port of 127.0.0.1, give its address once it is ready, and stop it.
 
     With a `grpc_port` it is the address for gRPC, which an HTTP/2 client can call.
@@ -23,10 +23,11 @@ def running_server(models: Path = MODELS, *settings: str) -> Iterator[str]:
     Args:
         models: the model repository.
         settings: `KEY=VALUE`, each as for `--set`.
+        script: what is run; takes the arguments of `serve.py`.
     """
     pairs = [f"model_repository={models}", *settings]
     arguments = [part for pair in pairs for part in ("--set", pair)]
-    command = [sys.executable, str(ROOT / "serve.py"), "--host", "127.0.0.1", "--port", "0", *arguments]
+    command = [sys.executable, str(script), "--host", "127.0.0.1", "--port", "0", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
     try:
         assert process.stdout is not None

@@ -43,6 +43,7 @@ class LoadOptions:
             together would send requests that have hardly any time left, and blame the server. 5 s is longer than any
             answer worth waiting for.
         seed: Seeds the schedule and the random body.
+        deadline_ms: Answers with status 200 later than this after the due time are not on time; `None`: all are.
         max_lag_ms: The run is invalid if the 99th percentile of the generator's own lag is above this many ms.
         realtime: Run under SCHED_FIFO (needs the privilege): the generator then takes a core whenever it has something
             to do, as a generator on another machine would. For servers that use every core of this one.
@@ -64,6 +65,7 @@ class LoadOptions:
     headers: tuple[tuple[str, str], ...] = ()
     timeout: float = 5.0
     seed: int = 0
+    deadline_ms: float | None = None
     max_lag_ms: float = 2.0
     realtime: bool = False
 
@@ -82,6 +84,8 @@ class LoadOptions:
         for name in ("warmup", "seed"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be 0 or above and finite, not {getattr(self, name)}")
+        if self.deadline_ms is not None and not 0 < self.deadline_ms < math.inf:
+            raise ValueError(f"deadline_ms must be above 0 and finite, not {self.deadline_ms}")
 
     def _check_combinations(self) -> None:
         if self.schedule not in get_args(ScheduleKind):
@@ -143,6 +147,8 @@ class LoadOptions:
         words = [self.url, f"--schedule={self.schedule}", f"--method={self.verb}"]
         words += [f"--{name.replace('_', '-')}={getattr(self, name)!r}" for name in numbers]
         words += [f"--{name}" for name in ("closed", "realtime") if getattr(self, name)]
+        if self.deadline_ms is not None:
+            words.append(f"--deadline-ms={self.deadline_ms!r}")
         words += [f"--header={name}: {value}" for name, value in self.headers]
         if self.random_body is not None:
             words.append(f"--random-body={self.random_body}")
@@ -153,7 +159,7 @@ class LoadOptions:
         described: dict[str, Any] = {"mode": "closed" if self.closed else "open"}
         if not self.closed:
             described |= {"schedule": self.schedule, "rate": self.rate, "max_lag_ms": self.max_lag_ms}
-        names = ("duration", "warmup", "connections", "timeout", "seed", "realtime")
+        names = ("duration", "warmup", "connections", "timeout", "seed", "deadline_ms", "realtime")
         described |= {name: getattr(self, name) for name in names}
         shown = {n: v if n.lower() in _SHOWN_HEADERS else "(set)" for n, v in self.headers}
         return described | {
@@ -205,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--header", dest="headers", action="append", default=[], metavar="'K: V'", help="repeatable")
     add("--timeout", type=float, default=default.timeout, help="s to wait for a connection, and again for the answer")
     add("--seed", type=int, default=default.seed, help="seeds schedule and random body")
+    add("--deadline-ms", type=float, help="answers 200 later than this after their due time are not on time")
     add("--max-lag-ms", type=float, default=default.max_lag_ms, help="invalid above this own lag, p99")
     add("--realtime", action="store_true", help="run under SCHED_FIFO (needs the privilege)")
     add("--json", metavar="FILE", help="write the result there; - is standard output")

@@ -21,6 +21,7 @@ import orjson
 from benchmarks.loadgen.tally import ERRORS, UNSENT, Tally
 
 _PERCENTILES = (("p50", 50.0), ("p90", 90.0), ("p95", 95.0), ("p99", 99.0), ("p99.9", 99.9))
+_REFUSALS = (429, 503, 504)  # statuses that say: not now
 _BUSY = 0.9  # share of a core above which a run measures its generator, too
 
 
@@ -42,8 +43,10 @@ class LoadResult:
         offered_rate: Requests due per second.
         achieved_rate: Answers per second that arrived in the window, with any status.
         achieved_rate_200: The same with status 200.
+        on_time_rate: Requests due in the window and answered 200 within `deadline_ms` of their due time, per second.
         latency_ms: From the due time to the last byte of the answer, all statuses.
         latency_200_ms: The same with status 200.
+        latency_refused_ms: The same with status 429, 503 or 504.
         lag_ms: From the due time until the generator turned to the request; empty for a closed loop.
         connection_wait_ms: From then until a connection was free, 0 included; empty for a closed loop.
         generator_cores: Share of a core the generator used.
@@ -62,8 +65,10 @@ class LoadResult:
     offered_rate: float
     achieved_rate: float
     achieved_rate_200: float
+    on_time_rate: float
     latency_ms: dict[str, float]
     latency_200_ms: dict[str, float]
+    latency_refused_ms: dict[str, float]
     lag_ms: dict[str, float]
     connection_wait_ms: dict[str, float]
     generator_cores: float
@@ -112,6 +117,9 @@ def conclude(tally: Tally, configuration: dict[str, Any], max_lag_ms: float, gen
     lag = percentiles(tally.lags) if is_open else {}
     reason = verdict(tally.scheduled, lag, max_lag_ms)
     every_answer = sum(tally.latencies.values(), array("d"))
+    good = tally.latencies.get(200, array("d"))
+    deadline = configuration["deadline_ms"]
+    on_time = len(good) if deadline is None else sum(time <= deadline / 1e3 for time in good)
     return LoadResult(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=_machine(),
@@ -125,8 +133,10 @@ def conclude(tally: Tally, configuration: dict[str, Any], max_lag_ms: float, gen
         offered_rate=round(tally.scheduled / seconds, 2),
         achieved_rate=round(sum(tally.in_window.values()) / seconds, 2),
         achieved_rate_200=round(tally.in_window.get(200, 0) / seconds, 2),
+        on_time_rate=round(on_time / seconds, 2),
         latency_ms=percentiles(every_answer),
-        latency_200_ms=percentiles(tally.latencies.get(200, array("d"))),
+        latency_200_ms=percentiles(good),
+        latency_refused_ms=percentiles(sum((tally.latencies[s] for s in _REFUSALS if s in tally.latencies), array("d"))),
         lag_ms=lag,
         connection_wait_ms=percentiles(tally.waits) if is_open else {},
         generator_cores=round(generator_cores, 3),

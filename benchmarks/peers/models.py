@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
-CLASSES = {"echo": "Echo", "fixed_cost": "FixedCost", "mlp": "Mlp"}
+CLASSES = {"echo": "Echo", "fixed_cost": "FixedCost", "mlp": "Mlp", "overload": "Overload"}
 
 Run = Callable[[np.ndarray], np.ndarray]
 

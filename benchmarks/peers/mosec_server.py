@@ -1,4 +1,4 @@
-"""Mosec (Rust front, one Python worker): raw bytes in and out, batches up to 64, at most 5 ms of waiting (its own knob)."""
+"""Mosec (Rust front, one Python worker): raw bytes in and out, batches up to 64, at most 5 ms of waiting (its own knobs)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from mosec import Server, Worker
 
 from benchmarks.peers.models import chosen_model
 
-BATCH, WAIT_MS = 64, int(os.environ.get("PEER_WAIT_MS", "5"))
+BATCH, WAIT_MS = int(os.environ.get("PEER_BATCH", "64")), int(os.environ.get("PEER_WAIT_MS", "5"))
 
 
 class Model(Worker):
     """Runs a batch."""
+
+    resp_mime_type = "application/octet-stream"  # it says JSON else
 
     def __init__(self) -> None:
         """Load the model in the worker process."""

@@ -114,6 +114,18 @@ def test_a_time_is_split_into_seconds_and_nanoseconds_and_never_disarms() -> Non
 # Percentiles and the verdict
 
 
+def test_on_time_are_the_answers_200_within_the_deadline_and_refusals_are_timed_apart() -> None:
+    tally = Tally(10.0, 12.0)
+    for status, seconds in ((200, 0.03), (200, 0.05), (503, 0.001), (504, 0.04), (500, 0.9)):
+        tally.taken_up(11.0, 11.0)
+        tally.sent(11.0, 0.0)
+        tally.answered(11.0, status, 11.0 + seconds)
+    result = result_of(tally, deadline_ms=40.0)
+    assert result.on_time_rate == 0.5
+    assert (result.latency_refused_ms["p50"], result.latency_refused_ms["max"]) == (1.0, 40.0)
+    assert result_of(tally).on_time_rate == 1.0, "without a deadline every answer is on time"
+
+
 def test_percentiles_are_observed_values_in_ms() -> None:
     times = percentiles(array("d", [number / 1000 for number in range(100, 0, -1)]))
     assert times == {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "p99.9": 100, "max": 100, "mean": 50.5}
