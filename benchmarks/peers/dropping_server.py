@@ -6,31 +6,29 @@ To clients that name no deadline it drops nothing at all: the server's own is 30
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 if __package__ in (None, ""):  # run as a script
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from batcher import served
+from batcher import running
 from batcher.cli import serve
-from batcher.scheduling.admission import Admission
-from batcher.scheduling.batch import Batch
-from batcher.scheduling.policy import Cost, no_cost
 
 
-class OnlyExpired(Admission):
-    """Lets everybody in and knows nothing of what batches take."""
+def without_admission(*arguments: Any) -> Any:
+    """Return the service, whose schedulers lose their admission whenever a model has changed."""
+    service = with_admission(*arguments)
 
-    def check(self, *request: Any) -> None:
-        """Refuse nobody."""
+    def take_out() -> None:
+        for served in service.server:
+            served.scheduler._admission = None
 
-    def cost(self, running: Sequence[Batch], now: float) -> Cost:
-        """Return what estimates nothing."""
-        return no_cost
+    service.server.watch(take_out)
+    return service
 
 
 if __name__ == "__main__":
-    served.Admission = OnlyExpired  # type: ignore[misc]  # the one switch of this benchmark
+    with_admission = running._service
+    running._service = without_admission  # the one switch of this benchmark
     serve()
