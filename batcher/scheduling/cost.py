@@ -69,10 +69,6 @@ class Curve:
         else:
             found.add(rows, seconds)
 
-    def points(self) -> list[tuple[float, float]]:
-        """Return rows and seconds of each class, ascending by rows."""
-        return [(found.rows, found.seconds) for found in self._classes.values()]
-
     def seconds(self, rows: int) -> float:
         """Return the estimate for a batch of `rows` rows; 0 while nothing is known."""
         classes = list(self._classes.values())
@@ -134,10 +130,6 @@ class CostModel:
         """Return within how many seconds such a batch, begun now, is answered nine times of ten."""
         seconds = self.seconds(rows, group)
         return seconds + self.margin if seconds else 0.0
-
-    def points(self) -> list[tuple[float, float]]:
-        """Return what was learnt over all shapes: rows and seconds, ascending by rows."""
-        return self._all.points()
 
     def _learn_margin(self, late: float, seconds: float) -> None:
         """Move towards the ninth decile of how late batches are, by steps in proportion to what they take, up to a part of it.

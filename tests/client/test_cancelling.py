@@ -106,9 +106,11 @@ def test_closing_cancels_the_calls_that_are_still_here() -> None:
 
 def test_a_cancelled_task_is_cancelled() -> None:
     seen: list[str] = []
+    asked = asyncio.Event()
 
     async def handle(request: httpx.Request) -> httpx.Response:
         seen.append("asked")
+        asked.set()
         try:
             await asyncio.get_running_loop().create_future()
         finally:
@@ -118,7 +120,7 @@ def test_a_cancelled_task_is_cancelled() -> None:
     async def main() -> None:
         async with AsyncClient(ADDRESS, transport=httpx.MockTransport(handle)) as client:
             task = asyncio.create_task(client.infer("m", {"x": ROW}))
-            await asyncio.sleep(1)
+            await asked.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import grpc
@@ -16,6 +16,17 @@ from batcher.rpc.inference import Inference
 from batcher.rpc.streams import Streams
 from tests.support.http import MemoryServer
 from tests.support.models import rows
+
+
+class _Turn:
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+async def turn(times: int = 1) -> None:
+    """Let the loop turn."""
+    for _ in range(times):
+        await _Turn()
 
 
 class Aborted(Exception):
@@ -76,7 +87,7 @@ class Rpc:
     async def settle(self) -> None:
         """Let everything happen that can; batches run."""
         for _ in range(30):
-            await asyncio.sleep(0)
+            await turn()
             self.server.work()
 
     async def infer(self, message: Any, context: Context | None = None) -> Any:

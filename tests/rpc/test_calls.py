@@ -22,7 +22,7 @@ from batcher.rpc.calls import MOST_TEXT, outcome, status_of
 from batcher.rpc.front import RpcFront
 from batcher.rpc.health import Health
 from batcher.rpc.service import _FUNCTIONS, NOT_SERVED, Service
-from tests.rpc.conftest import Aborted, Context, Rpc, request, run
+from tests.rpc.conftest import Aborted, Context, Rpc, request, run, turn
 from tests.support.http import MemoryServer
 from tests.support.models import RecordingModel, model_spec
 
@@ -181,7 +181,7 @@ def test_a_call_that_was_cancelled_cancels_what_it_waits_for() -> None:
 
     async def test() -> None:
         task = asyncio.ensure_future(outcome(waited_for))
-        await asyncio.sleep(0)
+        await turn()
         task.cancel()
         await asyncio.wait([task])
         assert task.cancelled()
@@ -221,13 +221,12 @@ class TestHealth:
                 seen.extend([(service, answer.status) async for answer in answers])
 
             tasks = [asyncio.ensure_future(watch(service)) for service in ("", "other")]
-            await asyncio.sleep(0)
+            await turn()
             health.changed()
-            await asyncio.sleep(0)
+            await turn()
             ready = False
             health.changed()
-            for _ in range(3):
-                await asyncio.sleep(0)
+            await turn(3)
             stopping.set()
             health.changed()
             await asyncio.gather(*tasks)

@@ -10,7 +10,7 @@ import pytest
 from batcher.endpoints.oip.infer import SLOW_BYTES
 from batcher.errors import DeadlineExceeded, InvalidInput, UnknownModel
 from batcher.rpc._generated import grpc_service_pb2 as pb
-from tests.rpc.conftest import Context, Rpc, request, run
+from tests.rpc.conftest import Context, Rpc, request, run, turn
 from tests.support.http import MemoryServer
 from tests.support.models import RecordingModel, model_spec, tensor
 
@@ -57,13 +57,13 @@ def test_what_is_wrong_fails_alone(rpc: Rpc, message: pb.ModelInferRequest, erro
 def test_the_calls_deadline_is_the_requests(rpc: Rpc) -> None:
     async def test() -> None:
         task = asyncio.ensure_future(rpc.inference.infer(request(), Context(left=2.0)))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await turn()
+        await turn()
         rpc.server.clock.advance(1.9)
-        await asyncio.sleep(0)
+        await turn()
         assert not task.done()
         rpc.server.clock.advance(0.2)
-        await asyncio.sleep(0)
+        await turn()
         with pytest.raises(DeadlineExceeded):
             await task
 
@@ -77,9 +77,9 @@ def test_the_earlier_of_two_deadlines_counts(rpc: Rpc, timeout: int, left: float
 
     async def test() -> None:
         task = asyncio.ensure_future(rpc.inference.infer(message, Context(left)))
-        await asyncio.sleep(0)
+        await turn()
         rpc.server.clock.advance(1.1)
-        await asyncio.sleep(0)
+        await turn()
         with pytest.raises(DeadlineExceeded):
             await task
 
@@ -90,11 +90,11 @@ def test_a_call_that_is_cancelled_leaves_the_queue(rpc: Rpc) -> None:
     async def test() -> None:
         task = asyncio.ensure_future(rpc.inference.infer(request(), Context()))
         other = asyncio.ensure_future(rpc.inference.infer(request(3), Context()))
-        await asyncio.sleep(0)
+        await turn()
         scheduler = rpc.server.server.find("m").scheduler
         assert scheduler.queue_rows == 2
         task.cancel()
-        await asyncio.sleep(0)
+        await turn()
         assert (task.cancelled(), scheduler.queue_rows) == (True, 1)
         await rpc.settle()
         assert values(other.result()) == [6]
@@ -125,7 +125,7 @@ def test_many_texts_are_read_and_written_beside_the_loop() -> None:
 
     async def test() -> None:
         task = asyncio.ensure_future(rpc.inference.infer(message, Context()))
-        await asyncio.sleep(0)
+        await turn()
         assert rpc.server.server.find("m").scheduler.queue_rows == 0, "its bytes are read first"
         await rpc.settle()
         assert task.result().raw_output_contents[0] == sent

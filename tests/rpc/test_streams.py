@@ -13,7 +13,7 @@ import pytest
 from batcher.errors import ModelError
 from batcher.rpc._generated import grpc_service_pb2 as pb
 from batcher.rpc.streams import Streams
-from tests.rpc.conftest import Aborted, Context, Rpc, request, run
+from tests.rpc.conftest import Aborted, Context, Rpc, request, run, turn
 from tests.rpc.test_inference import values
 from tests.support.http import MemoryServer
 from tests.support.models import RecordingModel
@@ -85,8 +85,7 @@ def test_a_stream_is_read_no_further_than_its_bound(rpc: Rpc) -> None:
     async def test() -> None:
         context = Context()
         task = asyncio.ensure_future(rpc.streams.answer(endless(), context))
-        for _ in range(50):
-            await asyncio.sleep(0)
+        await turn(50)
         assert len(taken) == 4
         await rpc.settle()
         assert values(context.written[0].infer_response) == [0]
@@ -100,13 +99,11 @@ def test_a_stream_is_read_no_further_than_its_bound(rpc: Rpc) -> None:
 def test_a_stream_whose_client_leaves_takes_its_requests_with_it(rpc: Rpc) -> None:
     async def test() -> None:
         task = asyncio.ensure_future(collect(rpc, sent(request(), request(), ends=False)))
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turn(10)
         scheduler = rpc.server.server.find("m").scheduler
         assert scheduler.queue_rows == 2
         task.cancel()
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turn(10)
         assert (task.cancelled(), scheduler.queue_rows) == (True, 0)
 
     run(test)
@@ -116,13 +113,11 @@ def test_a_stream_whose_client_leaves_while_it_is_full_leaves_nothing_in_the_que
     async def test() -> None:
         leaving = collect(rpc, sent(*(request() for _ in range(20)), ends=False))
         task = asyncio.ensure_future(leaving)
-        for _ in range(50):
-            await asyncio.sleep(0)
+        await turn(50)
         scheduler = rpc.server.server.find("m").scheduler
         assert scheduler.queue_rows == 4
         task.cancel()
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turn(10)
         assert (task.cancelled(), scheduler.queue_rows, len(asyncio.all_tasks())) == (True, 0, 1)
 
     run(test)
@@ -132,8 +127,7 @@ def test_a_stream_ends_with_the_answers_that_are_due_and_a_status_when_the_serve
     async def test() -> None:
         context = Context()
         task = asyncio.ensure_future(rpc.streams.answer(sent(request(1), request(2), ends=False), context))
-        for _ in range(10):
-            await asyncio.sleep(0)
+        await turn(10)
         rpc.stopping.set()
         await rpc.settle()
         assert [values(answer.infer_response) for answer in context.written] == [[2], [4]]
@@ -158,8 +152,7 @@ def test_a_client_that_reads_no_answer_is_left() -> None:
         with pytest.raises(Aborted) as caught:
             await task
         assert caught.value.code is grpc.StatusCode.ABORTED
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await turn(5)
         assert len(asyncio.all_tasks()) == 1
 
     run(test)

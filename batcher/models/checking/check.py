@@ -65,10 +65,13 @@ def check_version(
     timings = BatchCheck(checked.model, findings, tell, seconds).run(rows, settings.max_batch_size)
     if settings.warmup and not findings.has():
         _warm_up(checked, settings.max_batch_size, findings, tell)
-    for text in told:
-        if text.startswith(_HINTS):
-            findings.add(rules.TOLD, "start", text)
+    for text in filter(_is_hint, told):
+        findings.add(rules.TOLD, "start", text)
     return Report(title, rows.described, findings.all(), timings)
+
+
+def _is_hint(text: str) -> bool:
+    return text.startswith(_HINTS)
 
 
 def _rows(definition: ModelDefinition, findings: Findings) -> Rows:
