@@ -21,13 +21,16 @@ place that turns a failure into a reply. The message is written for the reader o
      +- ServerError                   500  the request may be right
      |   +- ModelError                500  the model raised
      |   |   +- ModelContractError    500  the model's output is not what its specification says
+     |   |   +- OutOfMemory           500  the device had not enough memory for it
+     |   |   +- DeviceLost            500  nothing runs on the device any more
      |   +- UnsupportedTransferCoding 501
      |   +- Unavailable               503  try again later; carries Retry-After where the request did not run
      |   |   +- QueueFull             503
      |   |   +- Draining              503
      |   |   +- ModelNotReady         503
+     |   |   +- WorkerLost            503  the worker ended, or hangs
      |   |   +- PredictedLate         503  it would miss its deadline
-      |   +- DeadlineExceeded          504
+     |   +- DeadlineExceeded          504
      +- OperatorError                      seen at start, never by a client
          +- ConfigError                    carries path and line
          +- ModelLoadError
@@ -177,6 +180,18 @@ class ModelContractError(ModelError):
     code = "model_contract"
 
 
+class OutOfMemory(ModelError):
+    """The device, or the machine, had not enough memory for the batch; a smaller one may run."""
+
+    code = "out_of_memory"
+
+
+class DeviceLost(ModelError):
+    """The device answers every call of this process with an error from now on; whatever holds it has to be started anew."""
+
+    code = "device_lost"
+
+
 class UnsupportedTransferCoding(ServerError):
     """A transfer coding other than chunked."""
 
@@ -219,6 +234,21 @@ class ModelNotReady(Unavailable):
     """The model is still loading, or failed to load."""
 
     code = "model_not_ready"
+
+
+class WorkerLost(Unavailable):
+    """The worker that held the batch ended, or hangs.
+
+    Attributes:
+        begun: whether the batch may have run.
+    """
+
+    code = "worker_lost"
+
+    def __init__(self, message: str, begun: bool) -> None:
+        """Give advice for the `Retry-After` header if it has not begun."""
+        super().__init__(message, retry_after=0 if begun else 1)
+        self.begun = begun
 
 
 class PredictedLate(Unavailable):

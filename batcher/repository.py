@@ -17,8 +17,9 @@ from twisted.internet.defer import AlreadyCalledError, Deferred, DeferredList, D
 from twisted.python.failure import Failure
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
+from batcher.config.model_settings import ModelSettings
 from batcher.config.repository import ModelFolder, find_models
-from batcher.config.settings import ModelSettings, ServerSettings, share_threads
+from batcher.config.settings import ServerSettings, share_threads
 from batcher.errors import ConfigError, Draining, InvalidInput, ModelLoadError, ModelNotReady, Unavailable, UnknownModel
 from batcher.models.loading import CheckedModel, Progress
 from batcher.served import ModelState, ServedModel

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from batcher.config.model_file import ModelDefinition
-from batcher.config.settings import ModelSettings
+from batcher.config.model_settings import ModelSettings
 from batcher.counters import ModelMetrics
 from batcher.errors import Draining
 from batcher.hooks import HookedRequests

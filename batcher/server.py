@@ -17,7 +17,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from batcher.config.model_file import ModelDefinition
-from batcher.config.settings import ModelSettings, ServerSettings
+from batcher.config.model_settings import ModelSettings
+from batcher.config.settings import ServerSettings
 from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, ModelNotReady, UnknownModel
 from batcher.metrics import ServerMetrics
 from batcher.models.loading import load_model

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
-from batcher.config.settings import ModelSettings
+from batcher.config.model_settings import ModelSettings
 from batcher.models.loading import CheckedModel, load_model
 
 

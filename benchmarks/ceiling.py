@@ -23,7 +23,8 @@ from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred
 from twisted.internet.main import installReactor
 
-from batcher.config.settings import ModelSettings, ServerSettings
+from batcher.config.model_settings import ModelSettings
+from batcher.config.settings import ServerSettings
 from batcher.server import ModelServer
 from benchmarks.bare import bare_rate, example_row, load
 from benchmarks.load import LoadOptions, run_load

@@ -21,7 +21,8 @@ import numpy as np
 from twisted.internet.task import Clock
 from twisted.web.server import Site
 
-from batcher.config.settings import ModelSettings, ServerSettings
+from batcher.config.model_settings import ModelSettings
+from batcher.config.settings import ServerSettings
 from batcher.endpoints.journal import Journal
 from batcher.endpoints.routing import Router
 from batcher.endpoints.table import routes

@@ -33,7 +33,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import Site
 
 from batcher.config.model_file import load_model_definition
-from batcher.config.settings import ModelSettings
+from batcher.config.model_settings import ModelSettings
 from batcher.errors import BatcherError
 from batcher.server import ModelServer
 

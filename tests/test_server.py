@@ -12,7 +12,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from batcher.config.model_file import ModelDefinition
-from batcher.config.settings import ModelSettings
+from batcher.config.model_settings import ModelSettings
 from batcher.errors import (
     ConfigError,
     DeadlineExceeded,

@@ -3,108 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, PrivateAttr
+from pydantic import ByteSize, Field, PrivateAttr
 
+from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.reading import (
     Integer,
-    Number,
     Source,
     override_from_environment,
     override_from_platform,
     read_yaml,
-    refuse_boolean,
     validate,
 )
+from batcher.config.values import MIB, Bytes, Count, Milliseconds, Route, Seconds, Section
 from batcher.errors import ConfigError
 
-Seconds = Annotated[Number, Field(gt=0, le=86_400, allow_inf_nan=False)]
-Milliseconds = Annotated[Number, Field(gt=0, le=86_400_000, allow_inf_nan=False)]
-Count = Annotated[Integer, Field(ge=1, le=1 << 31)]
-Bytes = Annotated[ByteSize, refuse_boolean("a number of bytes, such as 64MiB"), Field(ge=1)]
 
-
-def _path(value: str) -> str:
-    if not re.fullmatch(r"/[^{}<>?#%\s]*", value):
-        raise ValueError("a path such as /health, without a query and without percent-encoding")
-    return value
-
-
-Route = Annotated[str, AfterValidator(_path)]
-
-MIB = 1 << 20
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class ModelSettings(_Section):
-    """How one model is run and batched.
-
-    Attributes:
-        device: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:n`.
-        torch_threads: threads inside one operator; None shares the cores among the models.
-        max_batch_size: most rows of a batch.
-        policy: `eager` never waits; `delay` waits for a full batch up to `max_delay_ms`; `slo` is `eager` with `slo_ms`.
-        slo_ms: deadline of a request that names none under `slo`, in milliseconds after its arrival.
-        max_delay_ms: longest wait of the oldest request under `delay`, in milliseconds.
-        preferred_batch_sizes: row counts that `delay` sends without waiting longer.
-        pipeline_depth: batches a worker may hold; 2 keeps the next one ready under saturation.
-        max_queue_rows: most rows that may wait.
-        max_queue_bytes: most bytes of inputs that may wait.
-        timeout_ms: deadline of a request that names none, in milliseconds after its arrival.
-        level_weights: share of each priority level under contention, level 1 first.
-        default_priority: level of a request that names none.
-        compile: `none` runs the model as it is, `aoti` compiles it ahead of time to one native call, or falls back to that.
-        isolate: whether a batch that raised is run again in halves, until the requests at fault stand alone.
-        warmup: whether the model runs once for each warm-up size before it is ready.
-        trusted: whether files that can run code when they are read (pickles) may be loaded.
-    """
-
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
-    torch_threads: Count | None = None
-    max_batch_size: Count = 64
-    policy: Literal["eager", "delay", "slo"] = "eager"
-    slo_ms: Milliseconds = 100.0
-    max_delay_ms: Milliseconds = 5.0
-    preferred_batch_sizes: tuple[Count, ...] = ()
-    pipeline_depth: Annotated[Integer, Field(ge=1, le=2)] = 2
-    max_queue_rows: Count = 4096
-    max_queue_bytes: Bytes = ByteSize(256 * MIB)
-    timeout_ms: Milliseconds = 30_000.0
-    level_weights: Annotated[tuple[Annotated[Number, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)] = (
-        4.0,
-        2.0,
-        1.0,
-    )
-    default_priority: Count = 2
-    compile: Literal["none", "aoti"] = "none"
-    isolate: bool = True
-    warmup: bool = True
-    trusted: bool = False
-
-    @property
-    def timeout(self) -> float:
-        """Seconds after its arrival at which a request is worthless that names no time of its own."""
-        return (self.slo_ms if self.policy == "slo" else self.timeout_ms) / 1e3
-
-
-class ModelOverrides(ModelSettings):
-    """The settings of one model that differ from `defaults`.
-
-    Attributes:
-        path: the model's folder, if it does not stand in the repository; relative to the configuration file.
-    """
-
-    path: str | None = None
-
-
-class ServerSettings(_Section):
+class ServerSettings(Section):
     """All of `config.yaml`.
 
     Attributes:
@@ -180,7 +98,7 @@ class ServerSettings(_Section):
     server_timing: bool = False
     expose_model_errors: bool = False
     defaults: ModelSettings = ModelSettings()
-    models: dict[str, ModelOverrides] = {}
+    models: dict[str, ModelOverrides] = Field(default_factory=dict)
     _source = PrivateAttr(default_factory=lambda: Source({}, {(): "built-in settings"}))
 
     def origin(self, *key: str) -> str:

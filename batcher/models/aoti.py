@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
-from batcher.config.settings import ModelSettings
+from batcher.config.model_settings import ModelSettings
 from batcher.errors import ModelLoadError
 from batcher.models.aoti_run import CompiledModule
 from batcher.models.tensors import by_name, torch_dtype

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from batcher.config.model_file import ModelDefinition
-from batcher.config.settings import ModelSettings
+from batcher.config.model_settings import ModelSettings
 from batcher.errors import BatcherError, ModelContractError, ModelLoadError
 from batcher.models.protocol import Arrays, Model
 from batcher.spec import Array, TensorSpec, check_outputs
@@ -78,7 +78,7 @@ def load_model(definition: ModelDefinition, settings: ModelSettings, progress: P
     try:
         progress("loading")
         model = make_model(definition, settings)
-        model.load(_device(settings.device))
+        model.load(_device(settings.devices[0]))
         if settings.compile != "none":
             _compile(model, progress)
         checked = CheckedModel(model)
@@ -101,7 +101,7 @@ def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:
     Raises:
         ModelLoadError: it cannot be compiled; the message says why.
     """
-    package: Path = import_module("batcher.models.aoti").find_or_compile(definition, settings, _device(settings.device))
+    package: Path = import_module("batcher.models.aoti").find_or_compile(definition, settings, _device(settings.devices[0]))
     return package
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 
 from batcher.config.model_file import ModelDefinition
-from batcher.config.settings import ModelSettings
+from batcher.config.model_settings import ModelSettings
 from batcher.errors import ModelLoadError
 from batcher.models.protocol import Arrays, Hook
 from batcher.spec import Array
@@ -26,7 +26,7 @@ class OnnxModel:
         """Remember what to load; nothing is read yet."""
         self.spec = definition.spec
         self._file = definition.file
-        self._must_run_on_cuda = settings.device.startswith("cuda")
+        self._must_run_on_cuda = settings.devices[0].startswith("cuda")
         self._threads = settings.torch_threads
         self._outputs = [tensor.name for tensor in self.spec.outputs]
         self._session: Any = None

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from batcher.config.model_file import ModelDefinition
-from batcher.config.settings import ModelSettings
+from batcher.config.model_settings import ModelSettings
 from batcher.errors import ModelLoadError
 from batcher.models.protocol import Arrays, Hook, Model
 from batcher.models.tensors import by_name, to_array, to_host

@@ -11,7 +11,8 @@ epollreactor.install()
 from twisted.internet import reactor
 
 from batcher.config.model_file import load_model_definition
-from batcher.config.settings import ModelSettings, ServerSettings
+from batcher.config.model_settings import ModelSettings
+from batcher.config.settings import ServerSettings
 from batcher.endpoints.journal import Journal
 from batcher.endpoints.routing import Router
 from batcher.endpoints.table import routes

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from batcher.config.settings import ModelOverrides, ModelSettings, ServerSettings, load_settings
+from batcher.config.model_settings import ModelOverrides, ModelSettings
+from batcher.config.settings import ServerSettings, load_settings
 from batcher.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

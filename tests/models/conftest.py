@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
-from batcher.config.settings import ModelSettings
+from batcher.config.model_settings import ModelSettings
 from batcher.models.loading import CheckedModel, load_model
 from batcher.spec import Array
 

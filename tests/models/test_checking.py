@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from batcher.config.model_file import ModelDefinition
-from batcher.config.settings import ModelSettings
+from batcher.config.model_settings import ModelSettings
 from batcher.models.checking import rules
 from batcher.models.checking.check import check_version
 from batcher.models.checking.contract import Finding, Report, Rule

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
-from batcher.config.settings import ModelSettings
+from batcher.config.model_settings import ModelSettings
 from batcher.errors import ModelLoadError
 from batcher.models.loading import load_model
 from batcher.models.torch_module import choose_device

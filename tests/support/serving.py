@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from batcher.config.model_file import ModelDefinition
-from batcher.config.settings import ModelSettings, ServerSettings
+from batcher.config.model_settings import ModelSettings
+from batcher.config.settings import ServerSettings
 from batcher.models.loading import CheckedModel, Progress
 from batcher.models.protocol import Hook
 from batcher.request import InferenceResponse, Parameters

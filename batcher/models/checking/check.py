@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
-from batcher.config.settings import ModelSettings
+from batcher.config.model_settings import ModelSettings
 from batcher.errors import ClientError, ConfigError, ModelLoadError
 from batcher.models.checking import rules
 from batcher.models.checking.batches import BatchCheck
@@ -88,7 +88,7 @@ def _load(definition: ModelDefinition, settings: ModelSettings, findings: Findin
         return load_model(definition, settings.model_copy(update={"warmup": False}), tell)
     except ModelLoadError as err:
         reason = str(err).partition(": ")[2]
-        findings.add(rules.LOAD, "load", f"expected the model to load on device {settings.device}; got {reason}")
+        findings.add(rules.LOAD, "load", f"expected the model to load on device {settings.devices[0]}; got {reason}")
         return None
 
 
