@@ -161,6 +161,7 @@ class ModelMetrics:
         self.expired_rows: dict[str, int] = {"queued": 0, "in_flight": 0}
         self.rejected_rows: dict[str, int] = defaultdict(int)
         self.failed_batches = 0
+        self.failed_rows = 0
         self.statistics = Statistics()
 
     def count_batch(

@@ -245,7 +245,7 @@ class WorkerLost(Unavailable):
 
     code = "worker_lost"
 
-    def __init__(self, message: str, begun: bool) -> None:
+    def __init__(self, message: str, begun: bool = True) -> None:
         """Give advice for the `Retry-After` header if it has not begun."""
         super().__init__(message, retry_after=0 if begun else 1)
         self.begun = begun

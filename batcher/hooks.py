@@ -9,11 +9,11 @@ import numpy as np
 from twisted.internet.defer import Deferred, succeed
 
 from batcher.errors import InvalidInput, Unavailable
-from batcher.models.protocol import Model
+from batcher.models.loading import Loaded
 from batcher.pending import model_error, nbytes_of
 from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduler import BatchScheduler
-from batcher.spec import Array, check_outputs
+from batcher.spec import Array, ModelSpec, check_outputs
 from batcher.workers.pool import CpuPool
 from batcher.workers.waiters import Waiters
 
@@ -23,10 +23,11 @@ Result = TypeVar("Result")
 class HookedRequests:
     """Sees to the requests of a model with hooks, and knows how many there are. Reactor thread."""
 
-    def __init__(self, pool: CpuPool, scheduler: BatchScheduler, model: Model) -> None:
-        """Run the hooks of `model` on `pool`, before and after `scheduler`."""
+    def __init__(self, pool: CpuPool, scheduler: BatchScheduler, spec: ModelSpec, model: Loaded) -> None:
+        """Run the hooks of `model`, specified by `spec`, on `pool`, before and after `scheduler`."""
         self._pool = pool
         self._scheduler = scheduler
+        self._spec = spec
         self._model = model
         self._count = 0
         self._waiting = Waiters()
@@ -81,7 +82,7 @@ class HookedRequests:
         def finished() -> InferenceResponse:
             rows = len(next(iter(response.outputs.values())))
             outputs = {name: np.asarray(value) for name, value in _run_hook(hook, response.outputs).items()}
-            check_outputs(self._model.spec, outputs, rows)
+            check_outputs(self._spec, outputs, rows)
             queue, compute, batch_size = response.queue, response.compute, response.batch_size
             return InferenceResponse(response.model, response.version, outputs, queue, compute, batch_size)
 

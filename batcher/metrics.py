@@ -100,10 +100,15 @@ class ServerMetrics(Collector):
                 for value, count in getattr(metrics, attribute).items():
                     family.add_metric((*metrics.labels, value), count)
             yield family
-        failed = CounterMetricFamily("batcher_failed_batches", "Batches that raised.", labels=("model", "version"))
-        for metrics in self._models.values():
-            failed.add_metric(metrics.labels, metrics.failed_batches)
-        yield failed
+        numbers = (
+            ("batcher_failed_batches", "Batches that raised, or did not come back.", "failed_batches"),
+            ("batcher_failed_rows", "Rows that failed by themselves in batches that did not.", "failed_rows"),
+        )
+        for name, text, attribute in numbers:
+            family = CounterMetricFamily(name, text, labels=("model", "version"))
+            for metrics in self._models.values():
+                family.add_metric(metrics.labels, getattr(metrics, attribute))
+            yield family
 
 
 def _histograms(

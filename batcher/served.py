@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from enum import Enum
 
 from twisted.internet.defer import Deferred, succeed
@@ -14,7 +14,7 @@ from batcher.config.model_settings import ModelSettings
 from batcher.counters import ModelMetrics
 from batcher.errors import Draining
 from batcher.hooks import HookedRequests
-from batcher.models.loading import CheckedModel
+from batcher.models.loading import Loaded
 from batcher.scheduler import BatchScheduler, CallSoon
 from batcher.scheduling.admission import Admission
 from batcher.scheduling.cost import CostModel
@@ -22,8 +22,9 @@ from batcher.scheduling.options import SchedulerOptions
 from batcher.scheduling.policy import Delay, Eager, Policy
 from batcher.scheduling.queue import BatchQueue
 from batcher.spec import Array, ModelSpec
+from batcher.workers.instances import Instances
 from batcher.workers.pool import CpuPool
-from batcher.workers.protocol import Worker
+from batcher.workers.protocol import Condition, Worker
 from batcher.workers.waiters import Waiters
 
 Changed = Callable[["ServedModel", str], None]
@@ -35,6 +36,10 @@ class ModelState(Enum):
 
     LOADING = "loading"
     READY = "ready"
+    RESTARTING = "restarting"
+    """No worker takes batches, but one is being started again: requests wait."""
+    BROKEN = "broken"
+    """No worker takes batches, and none may ever again: requests are refused."""
     FAILED = "failed"
     UNLOADING = "unloading"
     UNLOADED = "unloaded"
@@ -44,7 +49,9 @@ class ModelState(Enum):
 _END = frozenset({ModelState.UNLOADED, ModelState.STOPPED})
 STATES: dict[ModelState, frozenset[ModelState]] = {
     ModelState.LOADING: frozenset({ModelState.READY, ModelState.FAILED, ModelState.UNLOADING, ModelState.STOPPED}),
-    ModelState.READY: frozenset({ModelState.UNLOADING, ModelState.STOPPED}),
+    ModelState.READY: frozenset({ModelState.RESTARTING, ModelState.BROKEN, ModelState.UNLOADING, ModelState.STOPPED}),
+    ModelState.RESTARTING: frozenset({ModelState.READY, ModelState.BROKEN, ModelState.UNLOADING, ModelState.STOPPED}),
+    ModelState.BROKEN: frozenset({ModelState.READY, ModelState.RESTARTING, ModelState.UNLOADING, ModelState.STOPPED}),
     ModelState.FAILED: _END,
     ModelState.UNLOADING: _END,
     ModelState.UNLOADED: frozenset(),
@@ -53,6 +60,12 @@ STATES: dict[ModelState, frozenset[ModelState]] = {
 """From each state, the states that may follow."""
 
 _PASSING = frozenset({ModelState.LOADING, ModelState.UNLOADING})
+_LOADED = {
+    Condition.ALIVE: ModelState.READY,
+    Condition.RESTARTING: ModelState.RESTARTING,
+    Condition.DEAD: ModelState.BROKEN,
+}
+"""The state of a model that has been loaded, by the condition of its workers."""
 
 
 class ServedModel:
@@ -67,6 +80,7 @@ class ServedModel:
         max_level: the lowest priority that a request may name.
         one_call: whether the loaded model takes the interpreter lock but once a batch.
         hooked: sees to its requests if it has `preprocess` or `postprocess`.
+        workers: run its batches.
     """
 
     def __init__(
@@ -95,7 +109,7 @@ class ServedModel:
         self.state = ModelState.LOADING
         self.detail = "waiting to be loaded"
         self.max_level = len(settings.level_weights)
-        self.worker: Worker
+        self.workers: Instances
         self.scheduler: BatchScheduler
         self.one_call = False
         self.hooked: HookedRequests | None = None
@@ -116,7 +130,8 @@ class ServedModel:
 
     def start(self) -> Deferred[None]:
         """Load the model; fires when it is ready, fails with ModelLoadError if it cannot be."""
-        return self.worker.start(self.scheduler.deliver).addCallbacks(self._loaded, self._failed)
+        loading = self.workers.start(self.scheduler.deliver, self.scheduler.set_alive, self._workers_changed)
+        return loading.addCallbacks(self._loaded, self._failed)
 
     def settled(self) -> Deferred[None]:
         """Fire once the model is neither being loaded nor being unloaded any more; may be cancelled."""
@@ -134,8 +149,8 @@ class ServedModel:
         """
         if self.state is ModelState.LOADING:
             self.become(ModelState.UNLOADING, "it still loads")
-            self.worker.quit().addCallback(lambda _: self._end(ModelState.UNLOADED, "unloaded"))
-        elif self.state is ModelState.READY:
+            self.workers.quit().addCallback(lambda _: self._end(ModelState.UNLOADED, "unloaded"))
+        elif self.is_loaded:
             self.become(ModelState.UNLOADING, "it answers its last requests")
             self.drain().addCallback(lambda _: self._end(ModelState.UNLOADED, "unloaded"))
         elif self.state is not ModelState.UNLOADING:
@@ -164,24 +179,40 @@ class ServedModel:
         if STATES[self.state]:
             self.hooked = None
             self.become(state, detail)
-            self.worker.quit().addCallback(lambda _: self._ended(self))
+            self.workers.quit().addCallback(lambda _: self._ended(self))
 
-    def _loaded(self, checked: CheckedModel) -> None:
+    def _loaded(self, loaded: Loaded) -> None:
         if self.state is not ModelState.LOADING:
             return
-        model = checked.model
-        self.one_call = model.one_call
-        if model.preprocess is not None or model.postprocess is not None:
-            self.hooked = HookedRequests(self._pool, self.scheduler, model)
-        if model.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
+        self.one_call = loaded.one_call
+        if loaded.preprocess is not None or loaded.postprocess is not None:
+            self.hooked = HookedRequests(self._pool, self.scheduler, self.spec, loaded)
+        if loaded.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
             self.scheduler.group_key = None
-        self.scheduler.loaded(checked.timings)
+        self.scheduler.loaded(loaded.timings)
         self.become(ModelState.READY)
+
+    def _workers_changed(self) -> None:
+        state = _LOADED[self.workers.condition]
+        if self.is_loaded and state is not self.state:
+            self.become(state, "" if state is ModelState.READY else self.workers.reason)
+            if state is ModelState.BROKEN:
+                self.scheduler.give_up(f"model {self.title} is not ready: {self.told}")
 
     def _failed(self, failure: Failure) -> Failure:
         if self.state is ModelState.LOADING:
             self.become(ModelState.FAILED, failure.getErrorMessage())
         return failure
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it was loaded, and is to serve as long as it has a worker."""
+        return self.state in (ModelState.READY, ModelState.RESTARTING, ModelState.BROKEN)
+
+    @property
+    def accepts(self) -> bool:
+        """Whether it takes requests."""
+        return self.state in (ModelState.READY, ModelState.RESTARTING)
 
     @property
     def told(self) -> str:
@@ -202,21 +233,26 @@ class ServedModel:
 def build_scheduler(
     settings: ModelSettings,
     spec: ModelSpec,
-    worker: Worker,
+    workers: Sequence[Worker],
     clock: IReactorTime,
     metrics: ModelMetrics,
     call_soon: CallSoon | None = None,
 ) -> BatchScheduler:
-    """Return the scheduler that `settings` ask for, in front of `worker`."""
+    """Return the scheduler that `settings` ask for, in front of `workers`."""
     weights = settings.level_weights
     queue = BatchQueue(settings.max_queue_rows, settings.max_queue_bytes, lambda level: weights[level - 1])
     options = SchedulerOptions(
-        spec.version, settings.pipeline_depth, settings.timeout, settings.default_priority, settings.isolate
+        spec.version,
+        settings.pipeline_depth,
+        settings.timeout,
+        settings.default_priority,
+        settings.isolate,
+        settings.retry_on_crash,
     )
     return BatchScheduler(
         queue,
         _policy(settings),
-        worker,
+        workers,
         clock,
         metrics,
         options=options,

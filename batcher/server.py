@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any, TypeVar
 
 from mypy_extensions import mypyc_attr
@@ -21,14 +20,15 @@ from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
 from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, ModelNotReady, UnknownModel
 from batcher.metrics import ServerMetrics
-from batcher.models.loading import load_model
 from batcher.request import NO_PARAMETERS, InferenceRequest, InferenceResponse, Parameters, checked_parameters
 from batcher.scheduler import CallSoon
 from batcher.served import ModelState, ServedModel, build_scheduler
 from batcher.spec import Array, check_inputs
+from batcher.workers.instances import Instances
+from batcher.workers.making import make_workers
 from batcher.workers.pool import CpuPool
 from batcher.workers.protocol import CallFromThread
-from batcher.workers.thread import InferenceThread, Load
+from batcher.workers.thread import Load
 from batcher.workers.waiters import Waiters
 
 Result = TypeVar("Result")
@@ -140,7 +140,7 @@ class ModelServer:
         earlier = versions[served.spec.version]
 
         def swap(_: None) -> None:
-            if versions[served.spec.version] is not earlier or earlier.state is not ModelState.READY:
+            if versions[served.spec.version] is not earlier or not earlier.is_loaded:
                 raise ModelLoadError(f"model {served.title}: it was unloaded or replaced while it was loaded anew")
             served.required = earlier.required
             versions[served.spec.version] = served
@@ -166,10 +166,10 @@ class ModelServer:
     def _make(self, definition: ModelDefinition, settings: ModelSettings, load: Load | None, required: bool) -> ServedModel:
         """Return a version of a model with its worker and scheduler; nothing starts."""
         served = ServedModel(definition, settings, self._pool, self._changed, self._worker_ended, required)
-        load = load or partial(load_model, definition, settings)
-        served.worker = InferenceThread(f"batcher-{served.title}", load, served.report, self._call_from_thread)
+        workers = make_workers(definition, settings, load, served.report, self._call_from_thread, self.clock)
+        served.workers = Instances(workers)
         metrics = self.metrics.model(served.spec.name, served.spec.version)
-        served.scheduler = build_scheduler(served.settings, served.spec, served.worker, self.clock, metrics, self._call_soon)
+        served.scheduler = build_scheduler(settings, served.spec, workers, self.clock, metrics, self._call_soon)
         self._alive.add(served)
         return served
 
@@ -189,7 +189,7 @@ class ModelServer:
                 raise UnknownModel(f"model {name!r}: expected version {' or '.join(versions)}; got {version!r:.200}")
             return found
         newest = sorted(versions.values(), key=lambda served: int(served.spec.version), reverse=True)
-        return next((served for served in newest if served.state is ModelState.READY), newest[0])
+        return next((served for served in newest if served.accepts), newest[0])
 
     def versions(self, name: str) -> list[str]:
         """Return the versions of a model that can answer, ascending."""
@@ -253,7 +253,7 @@ class ModelServer:
         served = self.find(name, version)
         if self._draining:
             raise Draining("the server is being stopped and takes no more requests", retry_after=5)
-        if served.state is not ModelState.READY:
+        if not served.accepts:
             raise ModelNotReady(f"model {served.title} is not ready: {served.told}", retry_after=5)
         return served
 
@@ -272,7 +272,7 @@ class ModelServer:
     def successor(self, served: ServedModel) -> ServedModel:
         """Return the version of a model that takes requests in place of `served`, which was found a while ago."""
         found = self._models[served.spec.name][served.spec.version]
-        return found if found.state is ModelState.READY and found.spec == served.spec else served
+        return found if found.accepts and found.spec == served.spec else served
 
     def unready(self) -> dict[str, str]:
         """Return title and reason of every model that should serve and does not; empty when all do."""

@@ -80,7 +80,7 @@ class Bench:
         server = ModelServer(clock, lambda function, *arguments: function(*arguments), settings, call_soon=lambda pump: None)
         definition, self.checked = load(MODELS / "echo", 64)
         self.worker = MemoryWorker(self.checked, clock)
-        with patch("batcher.server.InferenceThread", lambda *_: self.worker):
+        with patch("batcher.workers.making.InferenceThread", lambda *_: self.worker):
             server.add(definition, ModelSettings())
         self.scheduler = server.find("echo").scheduler
         router = Router(routes(server, ModelRepository(server, settings, MODELS), settings), Journal(clock, server.metrics))

@@ -24,6 +24,7 @@ ROWS = {
     "report_text": 5,
     "workers": 5,
     "pending": 6,
+    "endings": 6,
     "scheduler": 6,
     "served": 7,
     "hooks": 7,
@@ -38,6 +39,8 @@ ROWS = {
     "cli": 11,
 }
 SAME_ROW = {
+    ("endings", "pending"),
+    ("scheduler", "endings"),
     ("scheduler", "pending"),
     ("served", "hooks"),
     ("server", "served"),

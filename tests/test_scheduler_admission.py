@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from batcher.errors import PredictedLate
 from batcher.scheduling.admission import STALE, Admission
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.cost import CostModel
+from batcher.scheduling.places import Places
 from batcher.scheduling.queue import BatchQueue, Part
 
 ROWS = 4
@@ -27,8 +28,15 @@ def admission() -> Admission:
     for rows in (1, 2, 4):
         cost.add(rows, (), 1 + 0.25 * rows)
     found = Admission(cost, ROWS, 100, jitter=lambda: 0.5)
-    found.came_back(Batch([part(4)], bound_at=8.0), 10.0, 2.0, failed=False)
+    found.came_back(Batch([part(4)], bound_at=8.0), 8.0, 10.0, 2.0, failed=False)
     return found
+
+
+def holding(batches: Iterable[Batch]) -> Places:
+    places = Places()
+    for batch in batches:
+        places.put(batch, max(batch.bound_at, 10.0))
+    return places
 
 
 def queue_of(*levels: int, weight: Callable[[int], float] = lambda level: 1.0) -> BatchQueue:
@@ -43,7 +51,7 @@ def asked(
 ) -> bool:
     """Return whether one more row is let in at `now`."""
     try:
-        admission.check(queue, list(running), 1, level, (), now, deadline)
+        admission.check(queue, holding(running), 1, level, (), now, deadline)
     except PredictedLate:
         return False
     return True
@@ -76,22 +84,22 @@ def test_nothing_is_refused_where_nothing_is_known() -> None:
 def test_what_was_learnt_long_ago_keeps_nobody_out(admission: Admission) -> None:
     assert not asked(admission, 10.1, queue_of())
     assert asked(admission, 10.1 + 2 * STALE, queue_of(), now=10 + 2 * STALE)
-    assert admission.cost([], 10 + 2 * STALE)(4, ()) == 0
-    assert admission.cost([], 10.0)(4, ()) > 1.9
+    assert admission.cost(Places(), 10 + 2 * STALE)(4, ()) == 0
+    assert admission.cost(Places(), 10.0)(4, ()) > 1.9
 
 
 def test_the_advice_follows_from_the_backlog_and_is_jittered(admission: Admission) -> None:
     with pytest.raises(PredictedLate, match=r"answered in about \d+\.\d+ s; its deadline is in 1.000 s") as caught:
-        admission.check(queue_of(*[1] * 40), [], 1, 1, (), 10.0, 11.0)
+        admission.check(queue_of(*[1] * 40), Places(), 1, 1, (), 10.0, 11.0)
     assert 25 <= caught.value.retry_after <= 40  # some 20 s too late, and half of that
     assert admission.retry_after(0.01) == 1
     assert admission.retry_after(1e9) == 60
 
 
 def test_failed_batches_teach_nothing(admission: Admission) -> None:
-    before = admission.cost([], 10.0)(4, ())
-    admission.came_back(Batch([part(4)], bound_at=10.0), 30.0, 20.0, failed=True)
-    assert admission.cost([], 30.0)(4, ()) == before
+    before = admission.cost(Places(), 10.0)(4, ())
+    admission.came_back(Batch([part(4)], bound_at=10.0), 10.0, 30.0, 20.0, failed=True)
+    assert admission.cost(Places(), 30.0)(4, ()) == before
 
 
 def test_a_full_queue_says_when_to_come_back(admission: Admission) -> None:

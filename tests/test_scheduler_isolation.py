@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.python.failure import Failure
 
-from batcher.errors import DeadlineExceeded, Draining, ModelError
+from batcher.errors import DeadlineExceeded, DeviceLost, Draining, ModelError
 from batcher.spec import Array
 from tests.support.models import double
 from tests.support.scheduling import Harness
@@ -119,14 +119,15 @@ def test_drain_waits_for_the_search() -> None:
     assert outcomes(answers) == [ModelError, 2, 4, 6]
 
 
-def test_an_error_that_leaves_the_device_broken_is_not_searched_for() -> None:
+def test_an_error_that_leaves_the_device_broken_is_not_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
     def fatal(inputs: Any) -> Any:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
+    monkeypatch.setattr("batcher.models.device_errors._answers", lambda: False)
     h = Harness(predict=fatal, isolate=True)
     answers = [h.submit(1), h.submit(2)]
     h.finish()
-    assert outcomes(answers) == [ModelError] * 2
+    assert outcomes(answers) == [DeviceLost] * 2
     assert h.metrics.failed_batches == 1
 
 

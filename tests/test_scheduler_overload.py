@@ -18,7 +18,7 @@ from batcher.scheduling.policy import Eager
 from batcher.scheduling.queue import BatchQueue
 from tests.support.models import RecordingModel, checked, rows
 from tests.support.scheduling import request
-from tests.support.simulation import SimulatedDevice, advance_to_next
+from tests.support.simulation import SimulatedDevice, advance_to_next, ignore_changes
 
 ROW = rows(1)
 LARGEST = 32
@@ -54,13 +54,13 @@ class OpenLoop:
         self.scheduler = BatchScheduler(
             queue,
             Eager(LARGEST),
-            self.device,
+            [self.device],
             self.clock,
             ModelMetrics("m", "1"),
             options=SchedulerOptions(places=2),
             admission=Admission(CostModel(), LARGEST, queue.max_rows, jitter=lambda: 0.5) if predicts else None,
         )
-        self.device.start(self.scheduler.deliver)
+        self.device.start(self.scheduler.deliver, ignore_changes)
         self.good = self.late = self.sent = 0
         self.ended: dict[type, int] = {}
         self._random, self._rate = Random(seed), rate

@@ -16,7 +16,7 @@ from batcher.scheduling.policy import Eager, Policy
 from batcher.scheduling.queue import BatchQueue
 from tests.support.models import RecordingModel, checked, rows
 from tests.support.scheduling import request
-from tests.support.simulation import SimulatedDevice, advance_to_next
+from tests.support.simulation import SimulatedDevice, advance_to_next, ignore_changes
 
 ROW = rows(1)
 
@@ -42,8 +42,8 @@ class ClosedLoop:
         self.metrics = ModelMetrics("m", "1")
         queue = BatchQueue(100_000, 1 << 30)
         options = SchedulerOptions(places=places)
-        self.scheduler = BatchScheduler(queue, policy, self.device, self.clock, self.metrics, options=options)
-        self.device.start(self.scheduler.deliver)
+        self.scheduler = BatchScheduler(queue, policy, [self.device], self.clock, self.metrics, options=options)
+        self.device.start(self.scheduler.deliver, ignore_changes)
         self.answered: list[float] = []
         random = Random(seed)
         for _ in range(clients):

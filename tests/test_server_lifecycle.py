@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import permutations, product
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -22,10 +22,12 @@ from tests.support.serving import SETTINGS, Serving
 
 LOADING, READY, FAILED, STOPPED = ModelState.LOADING, ModelState.READY, ModelState.FAILED, ModelState.STOPPED
 UNLOADING, UNLOADED = ModelState.UNLOADING, ModelState.UNLOADED
+SERVED = (READY, ModelState.RESTARTING, ModelState.BROKEN)
 
 DEFINITION = ModelDefinition(model_spec(), "python", Path(), Path())
 LAWFUL = {(LOADING, READY), (LOADING, FAILED), (READY, UNLOADING), (UNLOADING, UNLOADED)}
-LAWFUL |= {(LOADING, UNLOADING), (FAILED, UNLOADED), *product((LOADING, READY, FAILED, UNLOADING), (STOPPED,))}
+LAWFUL |= {(LOADING, UNLOADING), (FAILED, UNLOADED), *product((LOADING, FAILED, UNLOADING), (STOPPED,))}
+LAWFUL |= {*product(SERVED, (UNLOADING, STOPPED)), *permutations(SERVED, 2)}
 
 
 def loading_model(told: list[str]) -> ServedModel:

@@ -123,7 +123,7 @@ def test_an_unloaded_model_is_let_go_of(serving: Serving) -> None:
     serving.loop.wait_for(serving.server.unload(served))
     while serving.server._alive:
         serving.loop.step()
-    served.worker._thread.join(PATIENCE)  # type: ignore[attr-defined]
+    next(iter(served.workers))._thread.join(PATIENCE)  # type: ignore[attr-defined]
     gc.collect()
     assert made[0]() is None
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from math import inf
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.errors import BatcherError, ModelContractError, ModelLoadError
-from batcher.models.protocol import Arrays, Model
+from batcher.models.protocol import Arrays, Hook, Model, PartialOutputs
+from batcher.models.row_errors import RowErrors, non_finite_rows
 from batcher.spec import Array, TensorSpec, check_outputs
 
 Progress = Callable[[str], None]
@@ -31,6 +32,22 @@ _MODULES = {
 }
 
 
+class Loaded(NamedTuple):
+    """What the loop needs to know of a model that a worker has loaded.
+
+    Attributes:
+        one_call: whether a batch takes the interpreter lock of this process but once, or never.
+        preprocess: the model's own, to run on the CPU pool; None if there is none.
+        postprocess: likewise.
+        timings: seconds that warm-up took for a batch, by its rows.
+    """
+
+    one_call: bool = False
+    preprocess: Hook | None = None
+    postprocess: Hook | None = None
+    timings: Mapping[int, float] = {}
+
+
 class CheckedModel:
     """A model whose every answer is checked, and kept safe from what the model does next.
 
@@ -41,26 +58,34 @@ class CheckedModel:
     written. Warm-up finds out; until it has shown that outputs are fresh, they are copied.
     """
 
-    def __init__(self, model: Model) -> None:
-        """Wrap `model`, which is loaded."""
+    def __init__(self, model: Model, finite_outputs: bool = False) -> None:
+        """Wrap `model`, which is loaded; with `finite_outputs`, rows with NaN or infinity in their outputs fail."""
         self.model = model
+        self._finite_outputs = finite_outputs
         self.spec = model.spec
         self.copies_outputs = True
         self.timings: dict[int, float] = {}
 
-    def predict(self, collate: Callable[..., dict[str, Array]], rows: int) -> dict[str, Array]:
-        """Run one batch of `rows` rows that `collate` puts together. Inference thread.
+    def loaded(self) -> Loaded:
+        """Return what the loop needs to know of it."""
+        return Loaded(self.model.one_call, self.model.preprocess, self.model.postprocess, self.timings)
+
+    def predict(self, collate: Callable[..., dict[str, Array]], rows: int) -> tuple[dict[str, Array], RowErrors]:
+        """Run one batch of `rows` rows that `collate` puts together; return outputs, and rows that failed. Inference thread.
 
         Raises:
             ModelContractError: the outputs are not what the specification promises.
         """
         outputs = self.model.predict(collate(self.model.allocate))
+        failed = outputs.failed if isinstance(outputs, PartialOutputs) else {}
         if self.model.postprocess is None:
             check_outputs(self.spec, outputs, rows)
             outputs = {tensor.name: outputs[tensor.name] for tensor in self.spec.outputs}
         else:
             _check_rows(self.spec.name, outputs, rows)
-        return {name: array.copy() for name, array in outputs.items()} if self.copies_outputs else outputs
+        if self._finite_outputs:
+            failed = non_finite_rows(outputs, self.spec) | failed
+        return ({name: array.copy() for name, array in outputs.items()} if self.copies_outputs else outputs), failed
 
 
 def load_model(definition: ModelDefinition, settings: ModelSettings, progress: Progress) -> CheckedModel:
@@ -81,7 +106,7 @@ def load_model(definition: ModelDefinition, settings: ModelSettings, progress: P
         model.load(_device(settings.devices[0]))
         if settings.compile != "none":
             _compile(model, progress)
-        checked = CheckedModel(model)
+        checked = CheckedModel(model, settings.finite_outputs)
         if settings.warmup:
             warm_up(checked, settings.max_batch_size, progress)
         return checked

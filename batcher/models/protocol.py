@@ -13,6 +13,19 @@ Arrays = Mapping[str, Array]
 Hook = Callable[[Arrays], Mapping[str, Any]]
 
 
+class PartialOutputs(dict[str, Array]):
+    """Outputs of a batch of which some rows failed by themselves.
+
+    Attributes:
+        failed: by the index of a row, why; what the outputs hold of it means nothing.
+    """
+
+    def __init__(self, outputs: Arrays, failed: dict[int, BaseException]) -> None:
+        """Hold both."""
+        super().__init__(outputs)
+        self.failed = failed
+
+
 class Model(Protocol):
     """A model as a worker runs it.
 
@@ -47,5 +60,6 @@ class Model(Protocol):
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run one batch: name to array, first axis the row, in and out. Inference thread.
 
-        The inputs are buffers from `allocate`. The outputs are not touched again by the model.
+        The inputs are buffers from `allocate`. The outputs are not touched again by the model; they are PartialOutputs if rows
+        failed by themselves.
         """

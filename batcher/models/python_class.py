@@ -2,7 +2,8 @@
 
 A class that is a `torch.nn.Module` is made without arguments and given its weights; its `forward` takes the inputs in order.
 Any other class has `predict(inputs) -> outputs`, both mappings of name to array, and may have `load(device)`, `preprocess`
-and `postprocess`. Modules of a version folder live in a package of their own, so that two models, or two versions of one,
+and `postprocess`. It may give an output as a list of rows, with an exception in the place of a row that failed: only that row's
+request fails. Modules of a version folder live in a package of their own, so that two models, or two versions of one,
 may hold files of the same name; they import each other relatively (`from .network import Net`).
 """
 
@@ -24,7 +25,8 @@ from safetensors.torch import load_file
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.errors import ModelLoadError
-from batcher.models.protocol import Arrays, Hook, Model
+from batcher.models.protocol import Arrays, Hook, Model, PartialOutputs
+from batcher.models.row_errors import take_errors
 from batcher.models.tensors import by_name, to_array, to_host
 from batcher.models.torch_module import TorchModule
 from batcher.spec import Array
@@ -95,14 +97,16 @@ class PythonModel:
         return np.empty(shape, dtype)
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
-        """Call the object's `predict`; tensors in its answer become arrays. Inference thread."""
+        """Call the object's `predict`; tensors become arrays, exceptions in a list failed rows. Inference thread."""
         with torch.inference_mode():
             outputs = by_name(self._model.predict(inputs), self.spec)
+            failed = take_errors(outputs, self.spec)
             for name, value in outputs.items():
                 if isinstance(value, torch.Tensor) and value.device.type == "cuda":
                     outputs[name] = to_host(value)
                     torch.cuda.synchronize()
-            return {name: to_array(value) for name, value in outputs.items()}
+            arrays = {name: to_array(value) for name, value in outputs.items()}
+        return PartialOutputs(arrays, failed) if failed else arrays
 
 
 def make(definition: ModelDefinition, settings: ModelSettings) -> Model:

@@ -12,7 +12,7 @@ Source: admission by predicted finish as in Clockwork, here with whole batches a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from math import ceil, inf
 from random import random
 
@@ -21,6 +21,7 @@ from mypy_extensions import mypyc_attr
 from batcher.errors import PredictedLate
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.cost import CostModel
+from batcher.scheduling.places import Places
 from batcher.scheduling.policy import Cost, no_cost
 from batcher.scheduling.queue import BatchQueue
 
@@ -63,29 +64,29 @@ class Admission:
         """Learn from warm-up: rows and seconds of batches."""
         self._cost.seed(timings)
 
-    def came_back(self, batch: Batch, now: float, seconds: float, failed: bool) -> None:
-        """Learn from `batch`, which took the worker `seconds`; the rest of the time until `now` it was late."""
+    def came_back(self, batch: Batch, began: float, now: float, seconds: float, failed: bool) -> None:
+        """Learn from `batch`, which began at `began` and took its worker `seconds`; the rest until `now` it was late."""
         if now > self._ended > -inf:
             self._rate += RATE_GAIN * (batch.rows / (now - self._ended) - self._rate)
-        since, self._ended = max(batch.bound_at, self._ended), now
+        self._ended = now
         if not failed:
-            self._cost.add(batch.rows, batch.parts[0].group, seconds, max(now - since - seconds, 0.0))
+            self._cost.add(batch.rows, batch.parts[0].group, seconds, max(now - began - seconds, 0.0))
             self.horizon = (self._max_rows / self._most + 3) * self._cost.finish(self._most)
 
-    def cost(self, running: Sequence[Batch], now: float) -> Cost:
+    def cost(self, places: Places, now: float) -> Cost:
         """Return what estimates within how many seconds a batch, handed over now, is answered."""
-        if self._is_stale(running, now):
+        if self._is_stale(places, now):
             return no_cost
-        finish, left = self._cost.finish, self._left(running, now)
+        finish, left = self._cost.finish, places.left(self._cost.seconds, now)
         return (lambda rows, group: left + finish(rows, group)) if left else finish
 
     def check(
-        self, queue: BatchQueue, running: Sequence[Batch], rows: int, level: int, group: Hashable, now: float, deadline: float
+        self, queue: BatchQueue, places: Places, rows: int, level: int, group: Hashable, now: float, deadline: float
     ) -> None:
         """Raise PredictedLate if `rows` rows of `level` and of the shape `group` would be answered behind `deadline`."""
-        if self._is_stale(running, now):
+        if self._is_stale(places, now):
             return
-        wait = self._wait(queue, running, rows, level, group, now)
+        wait = self._wait(queue, places, rows, level, group, now)
         if now + wait > deadline:
             told = f"the request would be answered in about {wait:.3f} s; its deadline is in {deadline - now:.3f} s"
             raise PredictedLate(told, retry_after=self.retry_after(now + wait - deadline))
@@ -95,20 +96,13 @@ class Admission:
         backlog = min(self.horizon, LONGEST) if seconds is None else seconds
         return min(max(ceil(backlog * (1 + self._jitter())), 1), LONGEST)
 
-    def _wait(self, queue: BatchQueue, running: Sequence[Batch], rows: int, level: int, group: Hashable, now: float) -> float:
+    def _wait(self, queue: BatchQueue, places: Places, rows: int, level: int, group: Hashable, now: float) -> float:
         seconds = self._cost.seconds
         whole, rest = divmod(queue.rows_before(level) + rows, self._most)
-        start = self._left(running, now) + whole * seconds(self._most, group)
+        start = places.left(seconds, now) + whole // places.alive * seconds(self._most, group)
         grown = min(rest + int(self._rate * start), self._most) if rest else 0  # others will come and join its batch
         return start + (seconds(grown, group) if grown else 0.0) + self._cost.margin
 
-    def _left(self, running: Sequence[Batch], now: float) -> float:
-        """Return in how many seconds the batches that the worker holds will be done."""
-        if not running:
-            return 0.0
-        left = [self._cost.seconds(batch.rows, batch.parts[0].group) for batch in running]
-        left[0] = max(left[0] - (now - max(running[0].bound_at, self._ended)), 0.0)
-        return sum(left)
-
-    def _is_stale(self, running: Sequence[Batch], now: float) -> bool:
-        return not running and now - self._ended > STALE
+    def _is_stale(self, places: Places, now: float) -> bool:
+        """Return whether nothing is known that could be relied upon."""
+        return not places.alive or (not len(places) and now - self._ended > STALE)

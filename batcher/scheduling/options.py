@@ -10,10 +10,11 @@ class SchedulerOptions(NamedTuple):
 
     Attributes:
         version: of the model, named in answers.
-        places: batches the worker may hold.
+        places: batches a worker may hold.
         timeout: seconds until a request is worthless that names no time of its own.
         default_level: priority of a request that names none.
         isolate: whether a batch that raised is halved until the requests at fault stand alone.
+        retry: whether a batch that was interrupted by its worker's end is run once more.
     """
 
     version: str = "1"
@@ -21,6 +22,7 @@ class SchedulerOptions(NamedTuple):
     timeout: float = 30.0
     default_level: int = 1
     isolate: bool = False
+    retry: bool = False
 
 
 DEFAULTS = SchedulerOptions()

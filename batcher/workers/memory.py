@@ -7,9 +7,10 @@ from collections import deque
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from batcher.models.loading import CheckedModel
+from batcher.errors import WorkerLost
+from batcher.models.loading import CheckedModel, Loaded
 from batcher.scheduling.batch import Batch
-from batcher.workers.protocol import Deliver
+from batcher.workers.protocol import Changed, Condition, Deliver, Outcome
 from batcher.workers.running import run_batch
 
 
@@ -23,11 +24,13 @@ class MemoryWorker:
         self._model = model
         self._clock = clock
         self._deliver: Deliver
+        self._changed: Changed
 
-    def start(self, deliver: Deliver) -> Deferred[CheckedModel]:
+    def start(self, deliver: Deliver, changed: Changed) -> Deferred[Loaded]:
         """Be ready at once. Reactor thread."""
         self._deliver = deliver
-        return succeed(self._model)
+        self._changed = changed
+        return succeed(self._model.loaded())
 
     def do(self, batch: Batch) -> None:
         """Hold `batch`. Reactor thread."""
@@ -51,3 +54,14 @@ class MemoryWorker:
         batch, handed_at = self.batches.popleft()
         self._deliver(batch, run_batch(self._model, batch, handed_at, self._clock.seconds))
         return batch
+
+    def lose(self, condition: Condition, reason: str) -> None:
+        """Take no batches until `revive`, and give back those it holds: the first has begun. Reactor thread."""
+        held, self.batches = self.batches, deque()
+        self._changed(condition, reason)
+        for number, (batch, _) in enumerate(held):
+            self._deliver(batch, Outcome([], WorkerLost(reason, begun=number == 0), 0.0, 0.0))
+
+    def revive(self) -> None:
+        """Take batches again. Reactor thread."""
+        self._changed(Condition.ALIVE, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from batcher.models.device_errors import device_error
 from batcher.models.loading import CheckedModel
 from batcher.scheduling.batch import Allocate, Batch
 from batcher.spec import Array
@@ -29,10 +30,10 @@ def run_batch(model: CheckedModel, batch: Batch, handed_at: float, seconds: Call
         return inputs
 
     try:
-        outputs = model.predict(collate, batch.rows)
+        outputs, failed = model.predict(collate, batch.rows)
         predicted = seconds()
         results.extend(batch.split(outputs))
     except BaseException as err:  # a model that calls sys.exit() must not end the thread either
-        return Outcome([], err, started - handed_at, seconds() - started)
+        return Outcome([], device_error(err), started - handed_at, seconds() - started)
     ended = seconds()
-    return Outcome(results, None, started - handed_at, ended - started, collated - started, ended - predicted)
+    return Outcome(results, None, started - handed_at, ended - started, collated - started, ended - predicted, failed)

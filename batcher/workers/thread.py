@@ -7,18 +7,23 @@ is a daemon: a model that hangs cannot be interrupted, but it never delays the e
 from __future__ import annotations
 
 import gc
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from time import perf_counter
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 
-from batcher.models.loading import CheckedModel, Progress
+from batcher.errors import DeviceLost, WorkerLost
+from batcher.models.loading import CheckedModel, Loaded, Progress
 from batcher.scheduling.batch import Batch
-from batcher.workers.protocol import CallFromThread, Deliver, Outcome
+from batcher.workers.protocol import CallFromThread, Changed, Condition, Deliver, Outcome
 from batcher.workers.running import run_batch
+from batcher.workers.watchdog import Watchdog
 
 Load = Callable[[Progress], CheckedModel]
 
@@ -43,15 +48,40 @@ Whoever waited much longer waited for the lock itself: the model keeps it, and t
 
 
 class InferenceThread:
-    """A worker on a thread of its own."""
+    """A worker on a thread of its own.
 
-    def __init__(self, name: str, load: Load, progress: Progress, call_from_thread: CallFromThread) -> None:
-        """Prepare a thread called `name`; `load` runs on it, `progress` is called on the reactor thread."""
+    A thread cannot be killed. When a batch runs for too long it is given up, and the worker is dead until the model comes back
+    from it; its result is dropped then. When the device is lost, the thread ends.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        load: Load,
+        progress: Progress,
+        call_from_thread: CallFromThread,
+        clock: IReactorTime,
+        watchdog: float = inf,
+    ) -> None:
+        """Prepare a thread.
+
+        Args:
+            name: what it is called.
+            load: loads the model, on it.
+            progress: told, on the reactor thread, what is being done.
+            call_from_thread: the way back.
+            clock: measures how long batches run.
+            watchdog: seconds after which one is given up.
+        """
         self._load = load
         self._progress = progress
         self._call_from_thread = call_from_thread
         self._batches: SimpleQueue[tuple[Batch, float] | None] = SimpleQueue()
         self._outcomes: SimpleQueue[tuple[Batch, Outcome]] = SimpleQueue()
+        self._held: deque[Batch] = deque()  # handed over and not delivered
+        self._hangs_in: Batch | None = None  # given up, and not come back
+        self._watchdog = Watchdog(clock, watchdog, self._hangs)
+        self._limit = watchdog
         self._began = Event()  # whether the batch handed over last has begun, where batches are long
         self._awaited = False  # whether the reactor thread waits, so that it need not be called
         self._usual = 0.0  # seconds of a batch, a moving average
@@ -59,13 +89,15 @@ class InferenceThread:
         self._rows = 0  # of the last batch
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._quitting = False
-        self._loaded: Deferred[CheckedModel] = Deferred()
+        self._loaded: Deferred[Loaded] = Deferred()
         self._ended: Deferred[None] = Deferred()
         self._deliver: Deliver
+        self._changed: Changed
 
-    def start(self, deliver: Deliver) -> Deferred[CheckedModel]:
+    def start(self, deliver: Deliver, changed: Changed) -> Deferred[Loaded]:
         """Start the thread and load the model on it. Reactor thread."""
         self._deliver = deliver
+        self._changed = changed
         self._thread.start()
         return self._loaded
 
@@ -74,6 +106,9 @@ class InferenceThread:
         if self._quitting:
             raise RuntimeError("the worker takes no more batches")
         self._rows = batch.rows
+        if not self._held:
+            self._watchdog.begin()
+        self._held.append(batch)
         self._began.clear()
         self._batches.put((batch, perf_counter()))
 
@@ -100,13 +135,9 @@ class InferenceThread:
         self._awaited = False
         try:
             for batch, outcome in done:
-                self._deliver(batch, outcome)
+                self._take_back(batch, outcome)
         finally:
             self._collect()  # what was put there too late for `get` and too early for `_awaited`
-
-    def _collect(self) -> None:
-        while not self._outcomes.empty():
-            self._deliver(*self._outcomes.get())
 
     def quit(self) -> Deferred[None]:
         """Take no more batches, finish those there are, end. Reactor thread."""
@@ -115,17 +146,71 @@ class InferenceThread:
             self._batches.put(None)
         return self._ended
 
+    def _collect(self) -> None:
+        while not self._outcomes.empty():
+            self._take_back(*self._outcomes.get())
+
+    def _take_back(self, batch: Batch, outcome: Outcome) -> None:
+        if batch is self._hangs_in:
+            self._hangs_in = None
+            if isinstance(outcome.error, DeviceLost):
+                return
+            self._changed(Condition.ALIVE, "it came back from the batch that it hung in")
+            return
+        if not self._held or self._held[0] is not batch:
+            return  # it was given up
+        self._held.popleft()
+        if self._held:
+            self._watchdog.begin()
+        else:
+            self._watchdog.rest()
+        if isinstance(outcome.error, DeviceLost):
+            self._changed(Condition.DEAD, f"its device is lost: {outcome.error}")
+            self._deliver(batch, outcome)
+            self._give_back(f"the device of the worker is lost: {outcome.error}")
+        else:
+            self._deliver(batch, outcome)
+
+    def _hangs(self) -> None:
+        """Give up what it holds, unless the batch that seemed to hang has just come back."""
+        oldest = self._held[0]
+        self._collect()
+        if not self._held or self._held[0] is not oldest:
+            return
+        told = f"a batch has run for more than {self._limit:g} s"
+        self._changed(Condition.DEAD, f"it hangs: {told}")
+        self._hangs_in = self._held.popleft()
+        lost = WorkerLost(f"the worker hangs: {told}", begun=True)
+        self._deliver(self._hangs_in, Outcome([], lost, 0.0, self._limit))
+        self._give_back(f"the worker hangs: {told}")
+
+    def _give_back(self, reason: str) -> None:
+        """Deliver what the thread has not begun; it shall not come upon it later."""
+        self._watchdog.rest()
+        waiting = set()
+        with suppress(Empty):
+            while (task := self._batches.get_nowait()) is not None:
+                waiting.add(task[0])
+            self._batches.put(None)
+        held, self._held = self._held, deque()
+        for batch in held:
+            self._deliver(batch, Outcome([], WorkerLost(reason, begun=batch not in waiting), 0.0, 0.0))
+
     def _run(self) -> None:
         try:
             model = self._load(self._report)
         except BaseException as err:  # a module that calls sys.exit() when it is imported is a failure like any other
             self._call_from_thread(self._loaded.errback, err)
         else:
-            self._call_from_thread(self._loaded.callback, model)
+            self._call_from_thread(self._loaded.callback, model.loaded())
             self._serve(model)
             del model
             gc.collect()  # modules of PyTorch hold on to each other
-        self._call_from_thread(self._ended.callback, None)
+        self._call_from_thread(self._end)
+
+    def _end(self) -> None:
+        self._watchdog.stop()
+        self._ended.callback(None)
 
     def _report(self, text: str) -> None:
         self._call_from_thread(self._progress, text)
@@ -138,6 +223,9 @@ class InferenceThread:
             outcome = run_batch(model, batch, handed_at, perf_counter)
             self._usual += 0.1 * (outcome.compute - self._usual)
             self._outcomes.put((batch, outcome))
+            lost = isinstance(outcome.error, DeviceLost)
             if not self._awaited:
                 self._call_from_thread(self._collect)
             del task, batch, outcome  # nothing of a finished batch is kept while the thread waits
+            if lost:
+                break

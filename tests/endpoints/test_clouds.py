@@ -28,7 +28,7 @@ def test_the_health_route_follows_the_models(both: Both, settings: dict[str, obj
     assert get(both, server, path) == 200
     worker = server.add(RecordingModel(model_spec(name="late")))
     assert get(both, server, path) == 503
-    worker.loaded.callback(worker._model)
+    worker.loaded.callback(worker._model.loaded())
     assert get(both, server, path) == 200
 
 

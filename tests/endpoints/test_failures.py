@@ -210,6 +210,7 @@ def test_what_preprocess_refuses_is_the_clients_fault_and_what_it_fails_at_is_th
     server = MemoryServer(model)
     assert error_of(both(server, ask("/predict", ROW)), 400, "invalid_input") == "too dark"
     model.preprocess = raises
+    server = MemoryServer(model)
     error_of(both(server, ask("/predict", ROW)), 500, "model_error")
 
 

@@ -18,7 +18,7 @@ def test_a_server_is_ready_when_every_model_is(both: Both) -> None:
     server = MemoryServer()
     worker = server.add(other := RecordingModel(model_spec(name="other")))
     assert both(server, ask("/readyz")).status == 503
-    worker.loaded.callback(checked(other))
+    worker.loaded.callback(checked(other).loaded())
     answer = both(server, ask("/readyz"))
     assert (answer.status, answer.decoded()) == (200, {"ready": True})
 

@@ -44,9 +44,9 @@ class PromptWorker(MemoryWorker):
 @pytest.fixture(autouse=True)
 def _prompt_workers() -> Iterator[None]:
     def worker(*arguments: Any) -> PromptWorker:
-        return PromptWorker(CheckedModel(RecordingModel()), arguments[-1].__self__.clock)
+        return PromptWorker(CheckedModel(RecordingModel()), arguments[4])
 
-    with patch("batcher.server.InferenceThread", worker):
+    with patch("batcher.workers.making.InferenceThread", worker):
         yield
 
 

@@ -28,7 +28,7 @@ def test_a_model_that_becomes_ready_answers_the_request_that_it_could_not_answer
     client = server.connect("loop")
     request = ask("/models/other/predict", ROW)
     assert [send(server, client, request) for _ in range(2)] == [(503, "model_not_ready")] * 2
-    worker.loaded.callback(checked(other))
+    worker.loaded.callback(checked(other).loaded())
     assert [send(server, client, request) for _ in range(2)] == [(200, "")] * 2
 
 
@@ -41,7 +41,7 @@ def test_a_newer_version_takes_over_as_soon_as_it_is_ready() -> None:
     worker = server.add(newer)
     assert send(server, client, unversioned) == (200, "")
     assert newer.batches == []
-    worker.loaded.callback(checked(newer))
+    worker.loaded.callback(checked(newer).loaded())
     assert send(server, client, unversioned) == (200, "")
     assert newer.sizes() == [1]
     assert send(server, client, old) == (200, "")
@@ -115,7 +115,7 @@ def test_an_answer_is_written_as_its_own_version_has_it_though_a_newer_one_came_
         assert send(server, client, ask("/predict", ROW)) == (200, "")  # both have the same head
     early.send(ask("/predict", ROW))
     server.turn()
-    worker.loaded.callback(checked(newer))
+    worker.loaded.callback(checked(newer).loaded())
     late.send(ask("/predict", ROW))
     server.work()
     assert [answer.body for answer in early.answers] == [early.answers[0].body] * 2

@@ -22,7 +22,7 @@ from batcher.endpoints.call import Call, Reply
 from batcher.endpoints.journal import Journal
 from batcher.endpoints.routing import Route, Router
 from batcher.endpoints.table import routes
-from batcher.models.loading import CheckedModel
+from batcher.models.loading import Loaded
 from batcher.repository import ModelRepository
 from batcher.server import ModelServer
 from batcher.web.app import klein_site
@@ -31,7 +31,7 @@ from batcher.web.front import Front
 from batcher.web.limits import Limits
 from batcher.web.reader import Event, Request
 from batcher.workers.memory import MemoryWorker
-from batcher.workers.protocol import Deliver
+from batcher.workers.protocol import Changed, Deliver
 from tests.support.http_answers import Answer, parse_answers
 from tests.support.models import RecordingModel, checked, rows
 from tests.support.transports import Client, connect
@@ -63,10 +63,10 @@ class LoadingWorker(MemoryWorker):
 
     def __init__(self, model: RecordingModel, clock: Clock) -> None:
         super().__init__(checked(model), clock)
-        self.loaded: Deferred[CheckedModel] = Deferred()
+        self.loaded: Deferred[Loaded] = Deferred()
 
-    def start(self, deliver: Deliver) -> Deferred[CheckedModel]:
-        super().start(deliver)
+    def start(self, deliver: Deliver, changed: Changed) -> Deferred[Loaded]:
+        super().start(deliver, changed)
         return self.loaded
 
 
@@ -105,14 +105,14 @@ class MemoryServer:
         self.models = models or (RecordingModel(),)
         self.clients: list[Client] = []
         for model in self.models:
-            self.add(model).loaded.callback(checked(model))
+            self.add(model).loaded.callback(checked(model).loaded())
         self.front.start()
 
     def add(self, model: RecordingModel) -> LoadingWorker:
         """Begin to load `model`; fire or fail the `loaded` of the returned worker."""
         worker = LoadingWorker(model, self.clock)
         definition = ModelDefinition(model.spec, "python", Path(), Path())
-        with patch("batcher.server.InferenceThread", lambda *_: worker):
+        with patch("batcher.workers.making.InferenceThread", lambda *_: worker):
             added = self.server.add(definition, self.settings.for_model(model.spec.name))
         added.addErrback(lambda _: None)
         self.workers[f"{model.spec.name}/{model.spec.version}"] = worker

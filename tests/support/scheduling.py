@@ -21,7 +21,9 @@ from batcher.scheduling.policy import Cost, Eager, Policy, no_cost
 from batcher.scheduling.queue import BatchQueue, Part
 from batcher.served import shape_key
 from batcher.spec import Array, ModelSpec
+from batcher.workers.instances import Instances
 from batcher.workers.memory import MemoryWorker
+from batcher.workers.protocol import Condition
 from tests.support.models import Predict, RecordingModel, checked, double, model_spec, rows, tensor
 
 NEVER = float("inf")
@@ -115,7 +117,7 @@ class FixedCost(Admission):
     def check(self, *arguments: Any) -> None:
         """Let it in."""
 
-    def cost(self, running: object, now: float) -> Cost:
+    def cost(self, places: object, now: float) -> Cost:
         """Return the fixed one."""
         return self._fixed
 
@@ -143,28 +145,40 @@ class Harness:
         cost: Cost = no_cost,
         soon: bool = False,
         isolate: bool = False,
+        retry: bool = False,
+        instances: int = 1,
     ) -> None:
         """Wire a scheduler; eager unless told. `soon`: the loop's own turns are used, not the clock's."""
         self.events: list[str] = []
         self.soon: list[Callable[[], None]] = []
         self.clock = Clock()
         self.model = RecordingModel(spec, predict)
-        self.worker = NotingWorker(checked(self.model), self.clock)
-        self.worker.events = self.events
+        self.workers = Instances([self._worker() for _ in range(instances)])
+        self.worker, *self.others = self.workers
         self.queue = BatchQueue(max_rows, max_bytes, weight)
         self.metrics = ModelMetrics("m", "1")
         self.scheduler = BatchScheduler(
             self.queue,
             policy or Eager(max_batch_size),
-            self.worker,
+            [*self.workers],
             self.clock,
             self.metrics,
-            options=SchedulerOptions(places=places, timeout=timeout, isolate=isolate),
+            options=SchedulerOptions(places=places, timeout=timeout, isolate=isolate, retry=retry),
             group_key=shape_key,
             admission=FixedCost(cost) if cost is not no_cost else None,
             call_soon=self.soon.append if soon else None,
         )
-        self.worker.start(self.scheduler.deliver)
+        self.workers.start(self.scheduler.deliver, self.scheduler.set_alive, self._changed)
+
+    def _worker(self) -> NotingWorker:
+        worker = NotingWorker(checked(self.model), self.clock)
+        worker.events = self.events
+        return worker
+
+    def _changed(self) -> None:
+        """Do as a served model does when its last worker is dead."""
+        if self.workers.condition is Condition.DEAD:
+            self.scheduler.give_up(f"the model is not ready: {self.workers.reason}")
 
     def submit(self, *values: float, width: int = 4, **parameters: Any) -> Answer:
         """Submit one row of `width` elements for each of `values`."""

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from batcher.models.loading import CheckedModel
+from batcher.models.loading import CheckedModel, Loaded
 from batcher.scheduling.batch import Batch
-from batcher.workers.protocol import Deliver
+from batcher.workers.protocol import Changed, Condition, Deliver
 from batcher.workers.running import run_batch
 
 
@@ -19,6 +19,10 @@ def advance_to_next(clock: Clock) -> float:
     clock.rightNow = max(clock.rightNow, clock.getDelayedCalls()[0].getTime())
     clock.advance(0)
     return clock.rightNow
+
+
+def ignore_changes(condition: Condition, reason: str) -> None:
+    """Do nothing: a simulated device is always alive."""
 
 
 class SimulatedDevice:
@@ -44,10 +48,10 @@ class SimulatedDevice:
         self._ended_at: float | None = None
         self._deliver: Deliver
 
-    def start(self, deliver: Deliver) -> Deferred[CheckedModel]:
+    def start(self, deliver: Deliver, changed: Changed) -> Deferred[Loaded]:
         """Be ready at once."""
         self._deliver = deliver
-        return succeed(self._model)
+        return succeed(self._model.loaded())
 
     def do(self, batch: Batch) -> None:
         """Run `batch` after those before it."""

@@ -7,6 +7,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from batcher.errors import ModelContractError
+from batcher.models.loading import Loaded
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.queue import Part
 from batcher.workers.memory import MemoryWorker
@@ -28,12 +29,16 @@ class Bench:
         self.worker = MemoryWorker(checked(self.model), self.clock)
         self.delivered: list[tuple[Batch, Outcome]] = []
         self.ready: list[object] = []
-        self.worker.start(lambda *delivery: self.delivered.append(delivery)).addCallback(self.ready.append)
+        self.changes: list[object] = []
+        started = self.worker.start(
+            lambda *delivery: self.delivered.append(delivery), lambda *change: self.changes.append(change)
+        )
+        started.addCallback(self.ready.append)
 
 
 def test_it_is_ready_at_once() -> None:
-    (model,) = Bench().ready
-    assert model.spec.name == "m"
+    (loaded,) = Bench().ready
+    assert loaded == Loaded()
 
 
 def test_nothing_runs_before_it_is_told_to() -> None:

@@ -13,14 +13,17 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from batcher.errors import ModelLoadError
-from batcher.models.loading import CheckedModel, Progress
+from batcher.models.loading import CheckedModel, Loaded, Progress
 from batcher.scheduling.batch import Batch
 from batcher.spec import Array
-from batcher.workers.protocol import Outcome
+from batcher.workers.protocol import Condition, Outcome
 from batcher.workers.thread import InferenceThread
 from tests.support.crossing import PATIENCE, Loop
 from tests.support.models import Predict, RecordingModel, checked, double
 from tests.workers.test_memory import batch_of
+
+WATCHDOG = 10.0
+"""Seconds, of the loop's clock."""
 
 
 class Bench:
@@ -30,6 +33,7 @@ class Bench:
         progress: what was reported while it loaded, and on which thread that was heard.
         delivered: each batch with its outcome.
         heard_on: threads on which batches were delivered.
+        changes: of its condition.
     """
 
     def __init__(self, predict: Predict = double, load: Callable[[Progress], CheckedModel] | None = None) -> None:
@@ -38,20 +42,23 @@ class Bench:
         self.progress: list[tuple[str, int]] = []
         self.delivered: list[tuple[Batch, Outcome]] = []
         self.heard_on: set[int] = set()
+        self.changes: list[tuple[Condition, str]] = []
         self.worker = InferenceThread(
             "batcher-test",
             load or (lambda progress: checked(self.model)),
             lambda text: self.progress.append((text, get_ident())),
             self.loop.call_from_thread,
+            self.loop.clock,
+            WATCHDOG,
         )
 
-    def start(self) -> Deferred[CheckedModel]:
-        return self.worker.start(self._deliver)
+    def start(self) -> Deferred[Loaded]:
+        return self.worker.start(self._deliver, lambda *change: self.changes.append(change))
 
     def ready(self) -> None:
         """Start, and wait until the model is loaded."""
         loaded = self.loop.wait_for(self.start())
-        assert isinstance(loaded, CheckedModel), loaded
+        assert isinstance(loaded, Loaded), loaded
 
     def run(self, *values: float) -> Outcome:
         """Run one batch and return its outcome."""

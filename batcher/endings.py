@@ -1,0 +1,108 @@
+"""Every way in which a request ends, and that it ends in exactly one of them.
+
+A request is `finished` from the moment its Deferred is about to fire, and whatever comes for it later (its row from the worker,
+its deadline, its cancellation) is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from twisted.logger import Logger
+
+from batcher.counters import ModelMetrics, Spent
+from batcher.errors import BatcherError, DeadlineExceeded, PredictedLate
+from batcher.pending import Pending, batch_error, model_error, owner
+from batcher.scheduling.batch import Batch
+from batcher.scheduling.queue import BatchQueue, Part
+from batcher.workers.protocol import Outcome
+
+_log = Logger()
+
+
+class Endings:
+    """Ends the requests of one scheduler. Reactor thread.
+
+    Attributes:
+        pending: requests that have not ended.
+    """
+
+    def __init__(self, queue: BatchQueue, metrics: ModelMetrics, seconds: Callable[[], float], version: str) -> None:
+        """Take what waits out of `queue`, count in `metrics`, answer in the name of the model's `version`."""
+        self._queue = queue
+        self._metrics = metrics
+        self._seconds = seconds
+        self._version = version
+        self.pending = 0
+
+    def answer(self, batch: Batch, outcome: Outcome) -> None:
+        """Give each request in `batch` its own rows, or the error of one of them."""
+        started = batch.bound_at + outcome.waited
+        compute, rows, version, now = outcome.compute, batch.rows, self._version, self._seconds()
+        waits = [started - part.arrival for part in batch.parts]
+        self._metrics.count_batch(now, rows, waits, compute, outcome.collating, outcome.splitting)
+        failed = self._failed_parts(batch, outcome.failed) if outcome.failed else {}
+        for part, result, wait in zip(batch.parts, outcome.results, waits, strict=True):
+            pending = owner(part)
+            if pending.deadline < now:
+                self.expire(pending)
+            elif part in failed:
+                self.fail(pending, failed[part])
+            try:
+                answer = None if pending.finished else pending.receive(part, result, version, wait, compute, rows)
+            except BatcherError as err:
+                self.fail(pending, err)
+                continue
+            if answer is not None:
+                self._finish(pending, self._metrics.statistics.success)
+                pending.deferred.callback(answer)
+
+    def fail_batch(self, batch: Batch, error: BaseException) -> None:
+        """End every request that has a part in `batch` with what its client is told of `error`."""
+        told = batch_error(error, "/".join(self._metrics.labels), batch.rows)
+        for part in batch.parts:
+            self.fail(owner(part), told)
+
+    def fail(self, pending: Pending, error: BatcherError) -> None:
+        """End a request with `error`, unless it has ended."""
+        if not pending.finished:
+            for part in pending.parts:
+                self._queue.remove(part)
+            self._finish(pending, self._metrics.statistics.fail)
+            pending.deferred.errback(error)
+
+    def expire(self, pending: Pending) -> None:
+        """End a request whose deadline has passed, or will before it could be answered, unless it has ended."""
+        if pending.finished:
+            return
+        queued = pending.drop(self._queue, self._metrics.expired_rows)
+        self._finish(pending, self._metrics.statistics.fail)
+        late: BatcherError = DeadlineExceeded(f"the deadline passed while the request {'waited' if queued else 'ran'}")
+        if self._seconds() < pending.deadline:
+            late = PredictedLate("the request could no longer be answered by its deadline")
+        pending.deferred.errback(late)
+
+    def cancel(self, pending: Pending) -> None:
+        """End a request whose Deferred is being cancelled, and fires for that reason."""
+        pending.drop(self._queue, self._metrics.cancelled_rows)
+        self._finish(pending, self._metrics.statistics.fail)
+
+    def _failed_parts(self, batch: Batch, errors: Mapping[int, BaseException]) -> dict[Part, BatcherError]:
+        """Return the parts with a row in `errors`, each with what its client is told."""
+        first = next(iter(errors.values()))
+        told = "model {model}: {count} of {rows} rows failed by themselves, the first with {error!r}"
+        _log.error(told, model="/".join(self._metrics.labels), count=len(errors), rows=batch.rows, error=first)
+        self._metrics.failed_rows += len(errors)
+        failed: dict[Part, BatcherError] = {}
+        start = 0
+        for part in batch.parts:
+            row = next((row for row in range(start, start + part.rows) if row in errors), None)
+            if row is not None:
+                failed[part] = model_error(errors[row])
+            start += part.rows
+        return failed
+
+    def _finish(self, pending: Pending, count: Spent) -> None:
+        count.add(1, self._seconds() - pending.arrival)
+        pending.finish()
+        self.pending -= 1

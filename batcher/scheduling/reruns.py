@@ -1,0 +1,119 @@
+"""Batches that did not end well are run again, as far as that helps: in halves if the model raised, else as they were.
+
+A batch that raised is halved until the parts at fault stand alone, so that a poisoned request fails by itself. One bad part
+among n costs two runs for each halving, 2*log2(n) in all; where more is wrong the budget ends it, and what is left fails with
+the batch's error. A batch that a worker gave back before it had begun runs again; one that had begun may have done something
+already, and runs again only where that is allowed, and once.
+
+All this alternates with fresh batches: what others sent does not wait behind it.
+
+Source: group testing by halves; errors that leave the device broken are not searched for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from batcher.errors import DeviceLost, WorkerLost
+from batcher.scheduling.batch import Batch
+from batcher.scheduling.queue import Part
+
+ISOLATE = "isolate"
+"""The flush reason of a half."""
+
+RETRY = "retry"
+"""The flush reason of a batch that came back without having ended."""
+
+RERUNS = (ISOLATE, RETRY)
+
+
+class Budget:
+    """What parts of one batch may still be run again for.
+
+    Attributes:
+        runs: runs in which to look for those at fault.
+        interruptions: of begun runs that are made up for.
+    """
+
+    __slots__ = ("interruptions", "runs")
+
+    def __init__(self, runs: int, interruptions: int) -> None:
+        """Begin with these."""
+        self.runs = runs
+        self.interruptions = interruptions
+
+
+class Rerun(NamedTuple):
+    """Parts that wait to be run again, why, and how often still."""
+
+    parts: Sequence[Part]
+    reason: str
+    budget: Budget
+
+
+class Reruns:
+    """What waits to be run again."""
+
+    def __init__(self, max_batch_size: int, isolate: bool, retry: bool = False) -> None:
+        """Look for those at fault among up to `max_batch_size` rows if `isolate`; run twice what had begun if `retry`."""
+        self._runs = 2 * (max_batch_size - 1).bit_length() + 2 if isolate else 0
+        self._interruptions = int(retry)
+        self._waiting: deque[Rerun] = deque()
+        self._running: dict[Batch, Budget] = {}
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Part]:
+        """Iterate over the parts that wait."""
+        return (part for rerun in self._waiting for part in rerun.parts)
+
+    def take_up(self, batch: Batch, error: BaseException) -> bool:
+        """Take the parts of `batch`, which failed with `error`, to be run again; return whether they are not to fail now."""
+        budget = self._running.pop(batch, None) or Budget(self._runs, self._interruptions)
+        if isinstance(error, WorkerLost):
+            return self._retry(batch, budget, error.begun)
+        return not isinstance(error, DeviceLost) and self._halve(batch, budget)
+
+    def succeeded(self, batch: Batch) -> None:
+        """Forget one that did not fail."""
+        self._running.pop(batch, None)
+
+    def alone(self, batch: Batch) -> bool:
+        """Return whether `batch` stands alone at the end of a search."""
+        return batch.reason == ISOLATE and len(batch.parts) == 1
+
+    def take(self, is_alive: Callable[[Part], bool], now: float) -> Batch | None:
+        """Return what waits longest as a batch bound `now`, without the parts that are not alive; None if none is left."""
+        while self._waiting:
+            rerun = self._waiting.popleft()
+            alive = [part for part in rerun.parts if is_alive(part)]
+            if alive:
+                batch = Batch(alive, rerun.reason, now)
+                self._running[batch] = rerun.budget
+                return batch
+        return None
+
+    def drop(self) -> None:
+        """Forget all that waits."""
+        self._waiting.clear()
+
+    def _retry(self, batch: Batch, budget: Budget, begun: bool) -> bool:
+        if begun:
+            if not budget.interruptions:
+                return False
+            budget.interruptions -= 1
+        self._waiting.append(Rerun(batch.parts, RETRY, budget))
+        return True
+
+    def _halve(self, batch: Batch, budget: Budget) -> bool:
+        if len(batch.parts) == 1 or budget.runs < 2:
+            return False
+        budget.runs -= 2
+        middle = len(batch.parts) // 2
+        for half in (batch.parts[:middle], batch.parts[middle:]):
+            self._waiting.append(Rerun(half, ISOLATE, budget))
+        return True

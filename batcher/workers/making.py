@@ -1,0 +1,40 @@
+"""Which kind of worker a model's settings ask for."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.internet.interfaces import IReactorTime
+
+from batcher.config.model_file import ModelDefinition
+from batcher.config.model_settings import ModelSettings
+from batcher.models.loading import Progress, load_model
+from batcher.workers.protocol import CallFromThread, Worker
+from batcher.workers.thread import InferenceThread, Load
+
+
+def make_workers(
+    definition: ModelDefinition,
+    settings: ModelSettings,
+    load: Load | None,
+    progress: Progress,
+    call_from_thread: CallFromThread,
+    clock: IReactorTime,
+) -> list[Worker]:
+    """Return the workers of a model, one an instance; nothing starts.
+
+    Args:
+        definition: what the model is.
+        settings: how it is run.
+        load: loads it, on the inference thread; without, what `definition` says is loaded.
+        progress: told, on the reactor thread, what is being done.
+        call_from_thread: the way back from threads.
+        clock: measures how long batches run.
+    """
+    workers: list[Worker] = []
+    for index in range(settings.instances):
+        own = settings.for_instance(index)
+        name = f"batcher-{definition.spec.name}/{definition.spec.version}"
+        loads = load or partial(load_model, definition, own)
+        workers.append(InferenceThread(name, loads, progress, call_from_thread, clock, own.watchdog_s))
+    return workers
