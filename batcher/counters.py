@@ -67,7 +67,11 @@ class Load(Protocol):
 
     @property
     def in_flight_rows(self) -> int:
-        """Rows that a worker holds."""
+        """Rows that workers hold."""
+
+    @property
+    def most_rows(self) -> int:
+        """Rows that a batch may have."""
 
 
 class AnswerMetrics:
@@ -162,6 +166,7 @@ class ModelMetrics:
         self.rejected_rows: dict[str, int] = defaultdict(int)
         self.failed_batches = 0
         self.failed_rows = 0
+        self.out_of_memory = 0
         self.statistics = Statistics()
 
     def count_batch(

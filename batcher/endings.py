@@ -6,7 +6,7 @@ its deadline, its cancellation) is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from twisted.logger import Logger
 
@@ -86,6 +86,11 @@ class Endings:
         """End a request whose Deferred is being cancelled, and fires for that reason."""
         pending.drop(self._queue, self._metrics.cancelled_rows)
         self._finish(pending, self._metrics.statistics.fail)
+
+    def check_invariants(self, parts: Iterable[Part]) -> None:
+        """Assert that requests are counted, and leave the queue, where `parts` are all that waits or runs; for tests."""
+        assert self.pending == len({pending for pending in map(owner, parts) if not pending.finished})
+        assert all(not owner(part).finished for part in self._queue), "finished requests leave the queue"
 
     def _failed_parts(self, batch: Batch, errors: Mapping[int, BaseException]) -> dict[Part, BatcherError]:
         """Return the parts with a row in `errors`, each with what its client is told."""

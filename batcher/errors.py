@@ -22,6 +22,7 @@ place that turns a failure into a reply. The message is written for the reader o
      |   +- ModelError                500  the model raised
      |   |   +- ModelContractError    500  the model's output is not what its specification says
      |   |   +- OutOfMemory           500  the device had not enough memory for it
+     |   |   +- KnownToFail           500  the same inputs have failed before
      |   |   +- DeviceLost            500  nothing runs on the device any more
      |   +- UnsupportedTransferCoding 501
      |   +- Unavailable               503  try again later; carries Retry-After where the request did not run
@@ -169,21 +170,34 @@ class ServerError(BatcherError):
 
 
 class ModelError(ServerError):
-    """The model raised while it ran these rows."""
+    """The model raised while it ran these rows.
+
+    Attributes:
+        private: whether the text is the model's own, which a client must not see unless the operator says so.
+    """
 
     code = "model_error"
+    private = True
 
 
 class ModelContractError(ModelError):
     """The model returned something other than its specification promises."""
 
     code = "model_contract"
+    private = False
 
 
 class OutOfMemory(ModelError):
     """The device, or the machine, had not enough memory for the batch; a smaller one may run."""
 
     code = "out_of_memory"
+
+
+class KnownToFail(ModelError):
+    """The request was not run: the same inputs have failed alone more than once."""
+
+    code = "known_to_fail"
+    private = False
 
 
 class DeviceLost(ModelError):

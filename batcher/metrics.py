@@ -68,7 +68,12 @@ class ServerMetrics(Collector):
         gauges = (
             ("batcher_queue_rows", "Rows that wait in the queue.", "queue_rows"),
             ("batcher_queue_bytes", "Bytes of inputs that wait in the queue.", "queue_bytes"),
-            ("batcher_in_flight_rows", "Rows that a worker holds.", "in_flight_rows"),
+            ("batcher_in_flight_rows", "Rows that workers hold.", "in_flight_rows"),
+            (
+                "batcher_batch_ceiling_rows",
+                "Rows that a batch may have; fewer once memory was short.",
+                "most_rows",
+            ),
         )
         for name, text, attribute in gauges:
             family = GaugeMetricFamily(name, text, labels=("model", "version"))
@@ -103,6 +108,7 @@ class ServerMetrics(Collector):
         numbers = (
             ("batcher_failed_batches", "Batches that raised, or did not come back.", "failed_batches"),
             ("batcher_failed_rows", "Rows that failed by themselves in batches that did not.", "failed_rows"),
+            ("batcher_out_of_memory", "Batches that did not fit into the device's memory.", "out_of_memory"),
         )
         for name, text, attribute in numbers:
             family = CounterMetricFamily(name, text, labels=("model", "version"))

@@ -27,7 +27,7 @@ class Pending(Part):
     """
 
     finished = False
-    _pieces: Sequence[Part] = ()
+    _pieces: list[Part] = []  # noqa: RUF012  # never changed: `cut` and `halve` begin with one of their own
     _results: list[InferenceResponse | None] | None = None
 
     def __init__(
@@ -59,8 +59,20 @@ class Pending(Part):
 
     def cut(self, size: int) -> None:
         """Cut the request into parts of at most `size` rows."""
-        self._pieces = [self._piece(start, min(size, self.rows - start)) for start in range(0, self.rows, size)]
+        self._pieces = [self._piece(self, start, min(size, self.rows - start)) for start in range(0, self.rows, size)]
         self._results = [None] * len(self._pieces)
+
+    def halve(self, part: Part) -> Sequence[Part]:
+        """Cut `part`, of two rows at least, in two, which take its place; return them."""
+        middle = part.rows // 2
+        halves = [self._piece(part, 0, middle), self._piece(part, middle, part.rows - middle)]
+        if self._results is None:
+            self._pieces, self._results = halves, [None, None]
+        else:
+            index = self._pieces.index(part)
+            self._pieces[index : index + 1] = halves
+            self._results[index : index + 1] = [None, None]
+        return halves
 
     def receive(
         self, part: Part, rows: Mapping[str, Array], version: str, queue: float, compute: float, batch_size: int
@@ -105,11 +117,11 @@ class Pending(Part):
     def finish(self) -> None:
         """Be answered: nothing of the request is held on to any more."""
         self.finished = True
-        self._pieces = ()
+        self._pieces = []
         self._results = []
 
-    def _piece(self, start: int, rows: int) -> Part:
-        inputs = {name: array[start : start + rows] for name, array in self.inputs.items()}
+    def _piece(self, part: Part, start: int, rows: int) -> Part:
+        inputs = {name: array[start : start + rows] for name, array in part.inputs.items()}
         return Part(inputs, rows, nbytes_of(inputs), self.group, self.level, self.arrival, self.deadline, self)
 
     def _cancel(self, deferred: object) -> None:
@@ -135,6 +147,12 @@ def owner(part: Part) -> Pending:
     found = part if type(part) is Pending else part.owner
     assert isinstance(found, Pending)
     return found
+
+
+def halve(part: Part) -> Sequence[Part]:
+    """Cut `part`, of two rows at least, in two; what is left of a request that has ended is nothing."""
+    pending = owner(part)
+    return () if pending.finished else pending.halve(part)
 
 
 def model_error(error: BaseException) -> BatcherError:

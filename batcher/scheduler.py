@@ -20,13 +20,15 @@ from twisted.internet.interfaces import IReactorTime
 
 from batcher.counters import ModelMetrics
 from batcher.endings import Endings
-from batcher.errors import BatcherError, Draining, ModelNotReady, PredictedLate, QueueFull, TooLarge
-from batcher.pending import Pending, nbytes_of, owner
+from batcher.errors import BatcherError, Draining, KnownToFail, ModelNotReady, OutOfMemory, PredictedLate, QueueFull, TooLarge
+from batcher.pending import Pending, halve, nbytes_of, owner
 from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduling.admission import Admission
 from batcher.scheduling.batch import Batch
+from batcher.scheduling.ceiling import Ceiling
 from batcher.scheduling.options import DEFAULTS, SchedulerOptions
 from batcher.scheduling.places import Places
+from batcher.scheduling.poison import Poison
 from batcher.scheduling.policy import Policy, Take, WaitUntil, WorkerState, no_cost
 from batcher.scheduling.queue import BatchQueue, Part
 from batcher.scheduling.reruns import RERUNS, Reruns
@@ -77,12 +79,14 @@ class BatchScheduler:
         self._handed = workers[0]  # the one that was given a batch last
         self._seconds = clock.seconds
         self._metrics = metrics
-        version, depth, self._timeout, self._default_level, isolate, retry = options
+        version, depth, self._timeout, self._default_level, isolate, retry, remembered = options
         self._places = Places(len(workers), depth)
         self._endings = Endings(queue, metrics, clock.seconds, version)
         self.group_key = group_key
         self._admission = admission
-        self._reruns = Reruns(policy.max_batch_size, isolate, retry)
+        self._ceiling = Ceiling(policy.max_batch_size)
+        self._poison = Poison(remembered)
+        self._reruns = Reruns(self._ceiling, self._poison, isolate, retry)
         self._fresh = True  # whether the last batch that was sent was none of those
         self._earliest = inf  # no request's deadline is before this
         self._alarm = Alarm(clock, self._pump_and_check)
@@ -102,6 +106,11 @@ class BatchScheduler:
     def in_flight_rows(self) -> int:
         """Rows that workers hold."""
         return self._places.rows
+
+    @property
+    def most_rows(self) -> int:
+        """Rows that a batch may have."""
+        return self._ceiling.rows
 
     @property
     def queue_rows(self) -> int:
@@ -130,19 +139,20 @@ class BatchScheduler:
         group = self.group_key(request.inputs) if self.group_key is not None else ()
         try:
             self._queue.check_room(request.rows, nbytes)
+            self._poison.check(request.inputs, nbytes, now)
             if self._admission is not None and deadline - now < self._admission.horizon:
                 self._admission.check(self._queue, self._places, request.rows, level, group, now, deadline)
-        except (TooLarge, QueueFull, PredictedLate) as err:
+        except (TooLarge, QueueFull, PredictedLate, KnownToFail) as err:
             self._metrics.rejected_rows[err.code] += request.rows
             if isinstance(err, QueueFull) and self._admission is not None:
                 err.retry_after = self._admission.retry_after()
             raise
         pending = Pending(request, nbytes, group, level, now, deadline, self._cancelled)
         self._endings.pending += 1
-        if request.rows <= self._policy.max_batch_size:
+        if request.rows <= self._ceiling.rows:
             self._queue.add(pending)
         else:
-            pending.cut(self._policy.max_batch_size)
+            pending.cut(self._ceiling.rows)
             for part in pending.parts:
                 self._queue.add(part)
         if deadline < self._earliest:
@@ -169,7 +179,8 @@ class BatchScheduler:
             self._endings.answer(batch, outcome)
         else:
             self._metrics.failed_batches += 1
-            if not self._broken and self._reruns.take_up(batch, error):
+            self._metrics.out_of_memory += isinstance(error, OutOfMemory)
+            if not self._broken and self._reruns.take_up(batch, error, halve, now):
                 self._pump()
             else:
                 self._endings.fail_batch(batch, error)
@@ -218,14 +229,12 @@ class BatchScheduler:
         """Assert that counters equal what is there; for tests, after every step."""
         self._queue.check_invariants()
         self._places.check_invariants()
-        alive = {pending for pending in map(owner, self._parts()) if not pending.finished}
-        assert self.pending == len(alive)
-        assert all(pending.deadline >= self._earliest - DEADLINE_GRAIN for pending in alive), "no deadline is overlooked"
-        assert all(not owner(part).finished for part in self._queue), "finished requests leave the queue"
+        self._endings.check_invariants(self._parts())
+        assert all(owner(part).deadline >= self._earliest - DEADLINE_GRAIN or owner(part).finished for part in self._parts())
 
     def _can_take(self) -> bool:
         held = self._places.held
-        return held == 0 or (held < self._places.depth and self._queue.rows >= self._policy.max_batch_size)
+        return held == 0 or (held < self._places.depth and self._queue.rows >= self._ceiling.rows)
 
     def _pump(self) -> None:
         now, places = self._seconds(), self._places
@@ -237,7 +246,7 @@ class BatchScheduler:
             if rerun is not None:
                 self._send(rerun)
         while True:
-            state = WorkerState(places.held, places.depth, self._draining)
+            state = WorkerState(places.held, places.depth, self._draining, self._ceiling.rows)
             decision = self._policy.decide(self._queue, state, now, cost)
             if isinstance(decision, Take):
                 self._queue.take(decision.parts)  # before any callback runs, which might change the queue

@@ -248,6 +248,7 @@ def build_scheduler(
         settings.default_priority,
         settings.isolate,
         settings.retry_on_crash,
+        settings.remember_failed_s,
     )
     return BatchScheduler(
         queue,

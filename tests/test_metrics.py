@@ -20,6 +20,7 @@ class Waiting:
     queue_rows: int = 3
     queue_bytes: int = 48
     in_flight_rows: int = 8
+    most_rows: int = 32
 
 
 def scraped(metrics: ServerMetrics) -> Samples:
@@ -99,6 +100,7 @@ def test_what_waits_and_runs_is_read_at_the_scrape() -> None:
     assert value(metrics, "batcher_queue_rows", model="m", version="1") == 5
     assert value(metrics, "batcher_queue_bytes", model="m", version="1") == 48
     assert value(metrics, "batcher_in_flight_rows", model="m", version="1") == 8
+    assert value(metrics, "batcher_batch_ceiling_rows", model="m", version="1") == 32
 
 
 def test_a_model_that_has_no_queue_yet_has_no_gauge() -> None:

@@ -11,7 +11,7 @@ from batcher.codecs.json_lists import to_json
 from batcher.codecs.msgpack_maps import to_msgpack
 from batcher.codecs.negotiation import wants_msgpack
 from batcher.endpoints.call import Headers, Reply
-from batcher.errors import BatcherError, DeadlineExceeded, MethodNotAllowed, ModelContractError, ModelError, Unavailable
+from batcher.errors import BatcherError, DeadlineExceeded, MethodNotAllowed, ModelError, Unavailable
 
 CLIENT_LEFT = 499
 """Status of a request whose client left before the answer; seen in log and metrics only."""
@@ -59,7 +59,7 @@ def told(error: BaseException, expose_model_errors: bool) -> tuple[int, str, str
         _log.failure("a request failed unexpectedly", Failure(error))
         return 500, BatcherError.code, "the server failed on this request", ()
     text = str(error)
-    if isinstance(error, ModelError) and not isinstance(error, ModelContractError) and not expose_model_errors:
+    if isinstance(error, ModelError) and error.private and not expose_model_errors:
         text = "the model failed on this request"
     extra: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, Unavailable) and error.retry_after:

@@ -14,6 +14,7 @@ class SchedulerOptions(NamedTuple):
         timeout: seconds until a request is worthless that names no time of its own.
         default_level: priority of a request that names none.
         isolate: whether a batch that raised is halved until the requests at fault stand alone.
+        remembered: seconds for which requests that fail alone are remembered.
         retry: whether a batch that was interrupted by its worker's end is run once more.
     """
 
@@ -23,6 +24,7 @@ class SchedulerOptions(NamedTuple):
     default_level: int = 1
     isolate: bool = False
     retry: bool = False
+    remembered: float = 0.0
 
 
 DEFAULTS = SchedulerOptions()

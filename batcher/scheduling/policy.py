@@ -34,11 +34,13 @@ class WorkerState(NamedTuple):
         held: batches that it holds, running or ready.
         places: how many it may hold.
         draining: whether no further requests will come.
+        most: rows of the largest batch that fits into its memory.
     """
 
     held: int
     places: int
     draining: bool = False
+    most: int = 1 << 31
 
 
 class Take(NamedTuple):
@@ -86,9 +88,10 @@ class Eager:
     def decide(self, queue: BatchQueue, worker: WorkerState, now: float, cost: Cost) -> Decision:
         """Return Take whenever the worker can start a batch, or hold one that cannot grow."""
         head = queue.head()
-        if head is None or not _has_place(queue, worker, head.group, self.max_batch_size):
+        size = min(self.max_batch_size, worker.most)
+        if head is None or not _has_place(queue, worker, head.group, size):
             return NOTHING
-        return _take(queue, head.group, self.max_batch_size, now, cost, "idle")
+        return _take(queue, head.group, size, now, cost, "idle")
 
 
 class Delay:
@@ -109,25 +112,25 @@ class Delay:
         oldest = queue.oldest()
         if oldest is None or worker.held >= worker.places:
             return NOTHING
-        size, until = self.max_batch_size, oldest.arrival + self._max_delay
+        size, until = min(self.max_batch_size, worker.most), oldest.arrival + self._max_delay
         if now >= until:  # it is overtaken by none, not even in the second place
             fits = _has_place(queue, worker, oldest.group, size)
             return _take(queue, oldest.group, size, now, cost, "waited") if fits else NOTHING
         full = queue.group_of_at_least(size)
         if full is not None:
             return _take(queue, full, size, now, cost, "full")
-        return NOTHING if worker.held else self._wait(queue, worker, until, now, cost)
+        return NOTHING if worker.held else self._wait(queue, worker, size, until, now, cost)
 
-    def _wait(self, queue: BatchQueue, worker: WorkerState, until: float, now: float, cost: Cost) -> Decision:
+    def _wait(self, queue: BatchQueue, worker: WorkerState, most: int, until: float, now: float, cost: Cost) -> Decision:
         for size in self._preferred:
-            group = queue.group_of_at_least(size)
+            group = queue.group_of_at_least(size) if size <= most else None
             if group is not None and sum(part.rows for part in queue.pack(group, size)) == size:
                 return _take(queue, group, size, now, cost, "full")
         urgent = min(queue, key=lambda part: part.deadline)
         if worker.draining:
-            return _take(queue, urgent.group, self.max_batch_size, now, cost, "drain")
-        if urgent.deadline <= until + cost(min(queue.group_rows(urgent.group), self.max_batch_size), urgent.group):
-            return _take(queue, urgent.group, self.max_batch_size, now, cost, "deadline")
+            return _take(queue, urgent.group, most, now, cost, "drain")
+        if urgent.deadline <= until + cost(min(queue.group_rows(urgent.group), most), urgent.group):
+            return _take(queue, urgent.group, most, now, cost, "deadline")
         return WaitUntil(until, "waited", [])
 
 

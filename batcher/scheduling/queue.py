@@ -201,7 +201,8 @@ class BatchQueue:
     def pack(self, group: Hashable, max_rows: int, skip: Collection[Part] = ()) -> list[Part]:
         """Return, without taking them, the next parts of `group` that fit into `max_rows`, leaving out `skip`.
 
-        Order is kept: the first part that does not fit ends the batch, so a large request is never overtaken for ever.
+        Order is kept: the first part that does not fit ends the batch, so a large request is never overtaken for ever. One that
+        has become too large for any batch, since memory was short, stands alone.
         """
         lines = self._groups[group].lines
         order = self._interleaved(lines, skip) if len(lines) > 1 else next(iter(lines.values()))
@@ -210,10 +211,10 @@ class BatchQueue:
             if skip and part in skip:
                 continue
             max_rows -= part.rows
-            if max_rows < 0:
+            if max_rows < 0 and packed:
                 break
             packed.append(part)
-            if not max_rows:
+            if max_rows <= 0:
                 break
         return packed
 

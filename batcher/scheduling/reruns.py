@@ -16,8 +16,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from batcher.errors import DeviceLost, WorkerLost
+from batcher.errors import DeviceLost, OutOfMemory, WorkerLost
 from batcher.scheduling.batch import Batch
+from batcher.scheduling.ceiling import Ceiling
+from batcher.scheduling.poison import Poison
 from batcher.scheduling.queue import Part
 
 ISOLATE = "isolate"
@@ -26,7 +28,10 @@ ISOLATE = "isolate"
 RETRY = "retry"
 """The flush reason of a batch that came back without having ended."""
 
-RERUNS = (ISOLATE, RETRY)
+MEMORY = "memory"
+"""The flush reason of a half of what did not fit into the device's memory."""
+
+RERUNS = (ISOLATE, RETRY, MEMORY)
 
 
 class Budget:
@@ -56,9 +61,11 @@ class Rerun(NamedTuple):
 class Reruns:
     """What waits to be run again."""
 
-    def __init__(self, max_batch_size: int, isolate: bool, retry: bool = False) -> None:
-        """Look for those at fault among up to `max_batch_size` rows if `isolate`; run twice what had begun if `retry`."""
-        self._runs = 2 * (max_batch_size - 1).bit_length() + 2 if isolate else 0
+    def __init__(self, ceiling: Ceiling, poison: Poison, isolate: bool, retry: bool = False) -> None:
+        """Look for those at fault if `isolate`; run twice what had begun if `retry`; teach `ceiling` and `poison`."""
+        self._ceiling = ceiling
+        self._poison = poison
+        self._runs = 2 * (ceiling.rows - 1).bit_length() + 2 if isolate else 0
         self._interruptions = int(retry)
         self._waiting: deque[Rerun] = deque()
         self._running: dict[Batch, Budget] = {}
@@ -71,20 +78,28 @@ class Reruns:
         """Iterate over the parts that wait."""
         return (part for rerun in self._waiting for part in rerun.parts)
 
-    def take_up(self, batch: Batch, error: BaseException) -> bool:
-        """Take the parts of `batch`, which failed with `error`, to be run again; return whether they are not to fail now."""
+    def take_up(self, batch: Batch, error: BaseException, halve: Callable[[Part], Sequence[Part]], now: float) -> bool:
+        """Take the parts of `batch`, which failed with `error`, to be run again; return whether they are not to fail now.
+
+        `halve` cuts a part of several rows in two: what is too large for the device has to be made smaller.
+        """
         budget = self._running.pop(batch, None) or Budget(self._runs, self._interruptions)
-        if isinstance(error, WorkerLost):
-            return self._retry(batch, budget, error.begun)
+        if isinstance(error, OutOfMemory):
+            self._ceiling.did_not_fit(batch.rows)
+            parts = batch.parts if len(batch.parts) > 1 or batch.rows == 1 else halve(batch.parts[0])
+            return len(parts) > 1 and self._add_halves(parts, MEMORY, budget)
+        lost = isinstance(error, WorkerLost)
+        begun = not isinstance(error, WorkerLost) or error.begun
+        if len(batch.parts) == 1 and begun:
+            self._poison.failed_alone(batch.parts[0], now)
+        if lost:
+            return self._retry(batch, budget, begun)
         return not isinstance(error, DeviceLost) and self._halve(batch, budget)
 
     def succeeded(self, batch: Batch) -> None:
         """Forget one that did not fail."""
+        self._ceiling.fitted(batch.rows)
         self._running.pop(batch, None)
-
-    def alone(self, batch: Batch) -> bool:
-        """Return whether `batch` stands alone at the end of a search."""
-        return batch.reason == ISOLATE and len(batch.parts) == 1
 
     def take(self, is_alive: Callable[[Part], bool], now: float) -> Batch | None:
         """Return what waits longest as a batch bound `now`, without the parts that are not alive; None if none is left."""
@@ -96,10 +111,6 @@ class Reruns:
                 self._running[batch] = rerun.budget
                 return batch
         return None
-
-    def drop(self) -> None:
-        """Forget all that waits."""
-        self._waiting.clear()
 
     def _retry(self, batch: Batch, budget: Budget, begun: bool) -> bool:
         if begun:
@@ -113,7 +124,10 @@ class Reruns:
         if len(batch.parts) == 1 or budget.runs < 2:
             return False
         budget.runs -= 2
-        middle = len(batch.parts) // 2
-        for half in (batch.parts[:middle], batch.parts[middle:]):
-            self._waiting.append(Rerun(half, ISOLATE, budget))
+        return self._add_halves(batch.parts, ISOLATE, budget)
+
+    def _add_halves(self, parts: Sequence[Part], reason: str, budget: Budget) -> bool:
+        middle = len(parts) // 2
+        for half in (parts[:middle], parts[middle:]):
+            self._waiting.append(Rerun(half, reason, budget))
         return True

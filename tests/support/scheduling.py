@@ -146,6 +146,7 @@ class Harness:
         soon: bool = False,
         isolate: bool = False,
         retry: bool = False,
+        remembered: float = 0.0,
         instances: int = 1,
     ) -> None:
         """Wire a scheduler; eager unless told. `soon`: the loop's own turns are used, not the clock's."""
@@ -163,7 +164,7 @@ class Harness:
             [*self.workers],
             self.clock,
             self.metrics,
-            options=SchedulerOptions(places=places, timeout=timeout, isolate=isolate, retry=retry),
+            options=SchedulerOptions(places=places, timeout=timeout, isolate=isolate, retry=retry, remembered=remembered),
             group_key=shape_key,
             admission=FixedCost(cost) if cost is not no_cost else None,
             call_soon=self.soon.append if soon else None,

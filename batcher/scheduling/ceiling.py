@@ -1,0 +1,51 @@
+"""How many rows a batch may have for the device's memory: learnt when one was too much, raised slowly again.
+
+After a batch that did not fit the ceiling is half of it, or the largest that has fitted since. Whoever fills the device's
+memory may go away, so after many full batches a little more is tried; each time that fails, the next try takes twice as many.
+"""
+
+from __future__ import annotations
+
+PATIENCE = 200
+"""Full batches until a little more is tried: at 20 ms each that is 4 s, and a failed try costs one batch in 200."""
+
+MOST_PATIENCE = 64 * PATIENCE
+
+STEPS = 16
+"""Tries from nothing to the largest batch."""
+
+
+class Ceiling:
+    """The largest batch that fits. Reactor thread.
+
+    Attributes:
+        rows: of the largest batch that may be sent.
+    """
+
+    def __init__(self, largest: int) -> None:
+        """Start with `largest` rows, which it never exceeds."""
+        self.rows = largest
+        self._largest = largest
+        self._fitted = 0  # rows of the largest batch that fitted since the last one that did not
+        self._full = 0  # batches as large as is allowed, since it last changed
+        self._patience = PATIENCE
+
+    def did_not_fit(self, rows: int) -> None:
+        """Learn that a batch of `rows` rows was too much."""
+        if rows > self.rows:
+            return  # it was sent before the last one was too much
+        if self._full == 0 and self._fitted:
+            self._patience = min(2 * self._patience, MOST_PATIENCE)
+        fits = self._fitted if self._fitted < rows else 0
+        self.rows = max(rows // 2, fits, 1)
+        self._fitted = self._full = 0
+
+    def fitted(self, rows: int) -> None:
+        """Learn that a batch of `rows` rows was not too much."""
+        if self.rows == self._largest:
+            return
+        self._fitted = max(self._fitted, rows)
+        self._full += rows >= self.rows
+        if self._full >= self._patience:
+            self._full = 0
+            self.rows = min(self.rows + max(self._largest // STEPS, 1), self._largest)

@@ -1,0 +1,68 @@
+"""The largest batch that fits: halved at once, raised slowly, and never so that it swings."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batcher.scheduling.ceiling import PATIENCE, Ceiling
+
+
+def run(ceiling: Ceiling, memory: int, batches: int) -> int:
+    """Send full batches to a device that has room for `memory` rows; return how many were too much."""
+    failed = 0
+    for _ in range(batches):
+        if ceiling.rows > memory:
+            ceiling.did_not_fit(ceiling.rows)
+            failed += 1
+        else:
+            ceiling.fitted(ceiling.rows)
+    return failed
+
+
+def test_what_was_too_much_is_halved() -> None:
+    ceiling = Ceiling(64)
+    ceiling.did_not_fit(64)
+    assert ceiling.rows == 32
+    ceiling.did_not_fit(32)
+    assert ceiling.rows == 16
+
+
+def test_one_row_is_the_least() -> None:
+    ceiling = Ceiling(64)
+    for _ in range(10):
+        ceiling.did_not_fit(ceiling.rows)
+    assert ceiling.rows == 1
+
+
+def test_a_batch_that_was_sent_before_the_ceiling_fell_teaches_nothing_more() -> None:
+    ceiling = Ceiling(64)
+    ceiling.did_not_fit(64)
+    ceiling.did_not_fit(64)
+    assert ceiling.rows == 32
+
+
+def test_it_rises_again_slowly_and_only_by_full_batches() -> None:
+    ceiling = Ceiling(64)
+    ceiling.did_not_fit(64)
+    for _ in range(10 * PATIENCE):
+        ceiling.fitted(31)
+    assert ceiling.rows == 32
+    run(ceiling, 64, PATIENCE)
+    assert ceiling.rows == 36
+    run(ceiling, 64, 7 * PATIENCE)
+    assert ceiling.rows == 64
+
+
+def test_a_failed_try_falls_back_to_what_fitted_and_waits_longer_for_the_next() -> None:
+    ceiling = Ceiling(64)
+    assert run(ceiling, 40, 100 * PATIENCE) <= 9, "1 at first, then fewer and fewer"
+    assert ceiling.rows == 40
+
+
+@given(st.integers(1, 300), st.lists(st.tuples(st.integers(1, 300), st.booleans()), max_size=50))
+def test_it_stays_between_one_row_and_the_largest_batch(largest: int, batches: list[tuple[int, bool]]) -> None:
+    ceiling = Ceiling(largest)
+    for rows, fits in batches:
+        (ceiling.fitted if fits else ceiling.did_not_fit)(min(rows, largest))
+        assert 1 <= ceiling.rows <= largest
