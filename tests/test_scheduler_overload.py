@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -43,13 +44,17 @@ class OpenLoop:
         ended: how many ended in each other way.
     """
 
-    def __init__(self, rate: float, predicts: bool, *, slower: float = 1.0, seed: int = 1) -> None:
-        """Send `rate` requests/s; from half of the time on, batches take `slower` times as long."""
+    def __init__(self, rate: float, predicts: bool, *, slower: float = 1.0, way: float = 0.0, seed: int = 1) -> None:
+        """Send `rate` requests/s, each `way` seconds on its way in the mean, as is its answer.
+
+        From half of the time on, batches take `slower` times as long.
+        """
         self.clock = Clock()
         model = checked(RecordingModel())
         model.model.predict = lambda inputs: {"y": inputs["x"]}  # nothing is recorded of a long run
         self._slower = slower
-        self.device = SimulatedDevice(model, self.clock, self._seconds)
+        self._way = way
+        self.device = SimulatedDevice(model, self.clock, self._seconds, crossing=way / 4)
         queue = BatchQueue(100_000, 1 << 30)
         self.scheduler = BatchScheduler(
             queue,
@@ -81,14 +86,23 @@ class OpenLoop:
     def _send(self) -> None:
         now = self.clock.seconds()
         self.sent += 1
+        self._travel(self._arrive, now)
+        if now < SECONDS:
+            self.clock.callLater(self._random.expovariate(self._rate), self._send)
+
+    def _travel(self, arrive: Callable[[float], None], sent: float) -> None:
+        if self._way:
+            self.clock.callLater(self._random.expovariate(1 / self._way), arrive, sent)
+        else:
+            arrive(sent)
+
+    def _arrive(self, sent: float) -> None:
         try:
-            answer = self.scheduler.submit(request(ROW, Parameters(deadline=now + DEADLINE)))
+            answer = self.scheduler.submit(request(ROW, Parameters(deadline=self.clock.seconds() + DEADLINE)))
         except BatcherError as err:
             self._count(type(err))
         else:
-            answer.addCallbacks(lambda _: self._answered(now), lambda failure: self._count(failure.type))
-        if now < SECONDS:
-            self.clock.callLater(self._random.expovariate(self._rate), self._send)
+            answer.addCallbacks(lambda _: self._travel(self._answered, sent), lambda failure: self._count(failure.type))
 
     def _answered(self, sent: float) -> None:
         if self.clock.seconds() <= sent + DEADLINE + 1e-9:
@@ -107,6 +121,13 @@ def test_goodput_does_not_fall_with_what_is_offered(offered: float, least: float
     assert load.late < 0.005 * load.sent
     assert set(load.ended) <= {PredictedLate, DeadlineExceeded}
     assert load.ended.get(DeadlineExceeded, 0) < 0.01 * load.sent, "who is refused is told so in time"
+
+
+@pytest.mark.parametrize(("offered", "least"), [(0.8, 0.78), (1.0, 0.9), (1.3, 0.97), (2.0, 0.97), (4.0, 0.97)])
+def test_what_no_prediction_sees_makes_few_late_where_others_have_more_time(offered: float, least: float) -> None:
+    load = OpenLoop(offered * CAPACITY, predicts=True, way=0.4e-3)
+    assert load.run() >= least
+    assert load.late < 0.015 * load.sent
 
 
 def test_dropping_only_what_has_expired_falls_far_behind() -> None:

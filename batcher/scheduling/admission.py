@@ -4,6 +4,10 @@ Predicted is the end of its own batch: what is left of the batches that run, who
 own as it will have grown by then at the rate at which requests come. What is served before it follows from the shares of the
 levels. Above capacity the queue so holds only what can be answered in time, and what is refused can go elsewhere.
 
+Where more is asked than can be done, whoever would only just make it is refused for somebody who comes a little later and has
+more time left: that costs nothing, and what a prediction cannot see (sockets, a busy loop, the way to the client) then makes
+nobody late. How much of their time can be asked for follows from the rate of requests: batches must still be full.
+
 What is not known is not refused, and after a second without a batch nothing is: an estimate that keeps everybody out would
 never be corrected.
 
@@ -13,7 +17,7 @@ Source: admission by predicted finish as in Clockwork, here with whole batches a
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from math import ceil, inf
+from math import ceil, inf, sqrt
 from random import random
 
 from mypy_extensions import mypyc_attr
@@ -31,6 +35,9 @@ LONGEST = 60
 RATE_GAIN = 0.1
 """Weight of the time between two batches in the mean rate of arrivals."""
 
+MOST_RESERVE = 0.15
+"""Part of a batch's time that a request may have to have left: 3 ms of 20, more than an answer is on its way."""
+
 STALE = 1.0
 """Seconds without a batch after which what was learnt is tried again."""
 
@@ -41,6 +48,7 @@ class Admission:
 
     Attributes:
         horizon: seconds within which a full queue is worked off: who has more need not be checked.
+        reserve: seconds that must be left of a request's time, since enough others have them.
     """
 
     def __init__(self, cost: CostModel, max_batch_size: int, max_rows: int, jitter: Callable[[], float] = random) -> None:
@@ -58,7 +66,11 @@ class Admission:
         self._jitter = jitter
         self._ended = -inf  # when the last batch came back
         self._rate = 0.0  # rows/s that are let in, a moving mean
+        self._asked = 0  # rows that wanted to be let in since the last batch
+        self._offered = 0.0  # those between two batches, a moving mean
+        self._done = 0.0  # rows of a batch, likewise
         self.horizon = inf
+        self.reserve = 0.0
 
     def seed(self, timings: Iterable[tuple[int, float]]) -> None:
         """Learn from warm-up: rows and seconds of batches."""
@@ -69,6 +81,10 @@ class Admission:
         if now > self._ended > -inf:
             self._rate += RATE_GAIN * (batch.rows / (now - self._ended) - self._rate)
         self._ended = now
+        self._offered += RATE_GAIN * (self._asked - self._offered)
+        self._done += RATE_GAIN * (batch.rows - self._done)
+        self._asked = 0
+        self.reserve = self._spare(seconds) if batch.rows == self._most else self.reserve / 2
         if not failed:
             self._cost.add(batch.rows, batch.parts[0].group, seconds, max(now - began - seconds, 0.0))
             self.horizon = (self._max_rows / self._most + 3) * self._cost.finish(self._most)
@@ -84,10 +100,11 @@ class Admission:
         self, queue: BatchQueue, places: Places, rows: int, level: int, group: Hashable, now: float, deadline: float
     ) -> None:
         """Raise PredictedLate if `rows` rows of `level` and of the shape `group` would be answered behind `deadline`."""
+        self._asked += rows
         if self._is_stale(places, now):
             return
         wait = self._wait(queue, places, rows, level, group, now)
-        if now + wait > deadline:
+        if now + wait + self.reserve > deadline:
             told = f"the request would be answered in about {wait:.3f} s; its deadline is in {deadline - now:.3f} s"
             raise PredictedLate(told, retry_after=self.retry_after(now + wait - deadline))
 
@@ -95,6 +112,11 @@ class Admission:
         """Return the advice for a client that must wait `seconds`, or for a full queue: whole seconds, at least 1, jittered."""
         backlog = min(self.horizon, LONGEST) if seconds is None else seconds
         return min(max(ceil(backlog * (1 + self._jitter())), 1), LONGEST)
+
+    def _spare(self, seconds: float) -> float:
+        """Return how long a full batch, which takes `seconds`, runs beyond the time in which enough come to fill the next one."""
+        enough = self._done * (1 + 1 / sqrt(self._most))  # as many as are done, and what chance may withhold
+        return min(max(1 - enough / self._offered, 0.0), MOST_RESERVE) * seconds if self._offered else 0.0
 
     def _wait(self, queue: BatchQueue, places: Places, rows: int, level: int, group: Hashable, now: float) -> float:
         seconds = self._cost.seconds
