@@ -8,7 +8,7 @@ possible, and only a scrape (`batcher/metrics.py`) pays for turning them into th
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from itertools import accumulate
 from typing import Protocol
@@ -18,6 +18,10 @@ SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.
 
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 """Bucket bounds for batch sizes: the powers of two that warm-up uses."""
+
+
+LAST = 20
+"""Batches whose size and reason are kept, for whoever asks why."""
 
 
 class Histogram:
@@ -161,6 +165,7 @@ class ModelMetrics:
         self.batch_size = Histogram(ROWS)
         self.model_time = Histogram(SECONDS)
         self.flushes: dict[str, int] = defaultdict(int)
+        self.last_batches: deque[tuple[int, str]] = deque(maxlen=LAST)
         self.cancelled_rows: dict[str, int] = {"queued": 0, "in_flight": 0}
         self.expired_rows: dict[str, int] = {"queued": 0, "in_flight": 0}
         self.rejected_rows: dict[str, int] = defaultdict(int)
@@ -168,6 +173,12 @@ class ModelMetrics:
         self.failed_rows = 0
         self.out_of_memory = 0
         self.statistics = Statistics()
+
+    def count_sent(self, rows: int, reason: str) -> None:
+        """Count a batch of `rows` rows that is sent for `reason`."""
+        self.flushes[reason] += 1
+        self.batch_size.observe(rows)
+        self.last_batches.append((rows, reason))
 
     def count_batch(
         self, now: float, rows: int, waits: list[float], compute: float, collating: float, splitting: float

@@ -52,6 +52,7 @@ class BatchScheduler:
 
     Attributes:
         group_key: what requests must share to share a batch; None if all may.
+        admission: what is known of how long batches take; None if nothing is to be learnt.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class BatchScheduler:
         self._places = Places(len(workers), depth)
         self._endings = Endings(queue, metrics, clock.seconds, version)
         self.group_key = group_key
-        self._admission = admission
+        self.admission = admission
         self._ceiling = Ceiling(policy.max_batch_size)
         self._poison = Poison(remembered)
         self._reruns = Reruns(self._ceiling, self._poison, isolate, retry)
@@ -140,12 +141,12 @@ class BatchScheduler:
         try:
             self._queue.check_room(request.rows, nbytes)
             self._poison.check(request.inputs, nbytes, now)
-            if self._admission is not None and deadline - now < self._admission.horizon:
-                self._admission.check(self._queue, self._places, request.rows, level, group, now, deadline)
+            if self.admission is not None and deadline - now < self.admission.horizon:
+                self.admission.check(self._queue, self._places, request.rows, level, group, now, deadline)
         except (TooLarge, QueueFull, PredictedLate, KnownToFail) as err:
             self._metrics.rejected_rows[err.code] += request.rows
-            if isinstance(err, QueueFull) and self._admission is not None:
-                err.retry_after = self._admission.retry_after()
+            if isinstance(err, QueueFull) and self.admission is not None:
+                err.retry_after = self.admission.retry_after()
             raise
         pending = Pending(request, nbytes, group, level, now, deadline, self._cancelled)
         self._endings.pending += 1
@@ -167,8 +168,8 @@ class BatchScheduler:
         """Take back `batch` from its worker; the next one leaves before its answers are written. Reactor thread."""
         now, error = self._seconds(), outcome.error
         began = self._places.remove(batch, now)
-        if self._admission is not None:
-            self._admission.came_back(batch, began, now, outcome.compute, error is not None)
+        if self.admission is not None:
+            self.admission.came_back(batch, began, now, outcome.compute, error is not None)
         if self._queue.rows or self._reruns or now >= self._earliest:
             self._pump()
             if len(self._places) == 1 and not self._queue.rows:
@@ -222,8 +223,8 @@ class BatchScheduler:
     def loaded(self, timings: Mapping[int, float]) -> None:
         """Learn from warm-up, seconds of a batch by its rows, and be the one that the metrics tell of. Reactor thread."""
         self._metrics.load = self
-        if self._admission is not None:
-            self._admission.seed(timings.items())
+        if self.admission is not None:
+            self.admission.seed(timings.items())
 
     def check_invariants(self) -> None:
         """Assert that counters equal what is there; for tests, after every step."""
@@ -240,7 +241,7 @@ class BatchScheduler:
         now, places = self._seconds(), self._places
         if now >= self._earliest:
             self._expire_due(now)
-        cost = no_cost if self._admission is None else self._admission.cost(places, now)
+        cost = no_cost if self.admission is None else self.admission.cost(places, now)
         if self._reruns and places.held < places.depth and (self._fresh or not self._queue.rows):
             rerun = self._reruns.take(lambda part: not owner(part).finished, now)
             if rerun is not None:
@@ -274,8 +275,7 @@ class BatchScheduler:
 
     def _send(self, batch: Batch) -> None:
         self._fresh = batch.reason not in RERUNS
-        self._metrics.flushes[batch.reason] += 1
-        self._metrics.batch_size.observe(batch.rows)
+        self._metrics.count_sent(batch.rows, batch.reason)
         self._handed = self._workers[self._places.put(batch, batch.bound_at)]
         self._handed.do(batch)
 

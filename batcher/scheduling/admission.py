@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from math import ceil, inf, sqrt
 from random import random
+from typing import NamedTuple
 
 from mypy_extensions import mypyc_attr
 
@@ -40,6 +41,20 @@ MOST_RESERVE = 0.15
 
 STALE = 1.0
 """Seconds without a batch after which what was learnt is tried again."""
+
+
+class Learnt(NamedTuple):
+    """What is known, for people.
+
+    Attributes:
+        batches: mean rows and mean seconds of batches, by classes of sizes.
+        margin: seconds by which answers leave later than that.
+        reserve: seconds that a request must have left besides.
+    """
+
+    batches: list[tuple[float, float]]
+    margin: float
+    reserve: float
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -75,6 +90,10 @@ class Admission:
     def seed(self, timings: Iterable[tuple[int, float]]) -> None:
         """Learn from warm-up: rows and seconds of batches."""
         self._cost.seed(timings)
+
+    def learnt(self) -> Learnt:
+        """Return what is known."""
+        return Learnt(self._cost.learnt(), self._cost.margin, self.reserve)
 
     def came_back(self, batch: Batch, began: float, now: float, seconds: float, failed: bool) -> None:
         """Learn from `batch`, which began at `began` and took its worker `seconds`; the rest until `now` it was late."""
@@ -114,7 +133,7 @@ class Admission:
         return min(max(ceil(backlog * (1 + self._jitter())), 1), LONGEST)
 
     def _spare(self, seconds: float) -> float:
-        """Return how long a full batch, which takes `seconds`, runs beyond the time in which enough come to fill the next one."""
+        """Return for how long of a full batch, which takes `seconds`, enough have come already to fill the next one."""
         enough = self._done * (1 + 1 / sqrt(self._most))  # as many as are done, and what chance may withhold
         return min(max(1 - enough / self._offered, 0.0), MOST_RESERVE) * seconds if self._offered else 0.0
 

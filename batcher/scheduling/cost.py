@@ -69,6 +69,10 @@ class Curve:
         else:
             found.add(rows, seconds)
 
+    def learnt(self) -> list[tuple[float, float]]:
+        """Return mean rows and mean seconds of each class of sizes, ascending."""
+        return [(found.rows, found.seconds) for found in self._classes.values()]
+
     def seconds(self, rows: int) -> float:
         """Return the estimate for a batch of `rows` rows; 0 while nothing is known."""
         classes = list(self._classes.values())
@@ -125,6 +129,10 @@ class CostModel:
         """Return how long a batch of `rows` rows of the shape `group` is likely to keep the worker."""
         curve = self._shapes.get(group, self._all) if self._shapes else self._all
         return curve.seconds(rows)
+
+    def learnt(self) -> list[tuple[float, float]]:
+        """Return mean rows and mean seconds of batches of all shapes, by classes of sizes, ascending."""
+        return self._all.learnt()
 
     def finish(self, rows: int, group: Hashable = ()) -> float:
         """Return within how many seconds such a batch, begun now, is answered nine times of ten."""

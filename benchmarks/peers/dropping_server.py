@@ -22,7 +22,7 @@ def without_admission(*arguments: Any) -> Any:
 
     def take_out() -> None:
         for served in service.server:
-            served.scheduler._admission = None
+            served.scheduler.admission = None
 
     service.server.watch(take_out)
     return service

@@ -42,6 +42,9 @@ _STATISTICS = object_of(
     inference_stats={"type": "object", "additionalProperties": _SPENT},
     batch_stats=list_of(object_of(("batch_size", "compute_input", "compute_infer", "compute_output"), batch_size=COUNT)),
 )
+_NUMBER = {"type": "number"}
+_BATCH = object_of(("rows", "ms"), rows=_NUMBER, ms=_NUMBER)
+_SENT = object_of(("rows", "reason"), rows=COUNT, reason=TEXT)
 _LENGTH = "Bytes of the JSON before the binary tensors; without it the body is JSON alone, 0: there is no JSON."
 
 _NO_MODEL = {404: "No such model or version."}
@@ -74,6 +77,22 @@ CONFIG = answered(
 )
 ALL_STATISTICS = answered(object_of(("model_stats",), model_stats=list_of(_STATISTICS)))
 STATISTICS = answered(object_of(("model_stats",), model_stats=list_of(_STATISTICS)), _NO_MODEL)
+BATCHING = answered(
+    object_of(
+        ("name", "version", "policy", "max_batch_size", "batch_ceiling_rows", "batch_ms", "flushes", "last_batches"),
+        name=TEXT,
+        version=TEXT,
+        policy=TEXT,
+        max_batch_size=COUNT,
+        batch_ceiling_rows=COUNT,
+        batch_ms=list_of(_BATCH),
+        margin_ms=_NUMBER,
+        reserve_ms=_NUMBER,
+        flushes={"type": "object", "additionalProperties": COUNT},
+        last_batches=list_of(_SENT),
+    ),
+    _NO_MODEL,
+)
 INDEX = answered(
     list_of(object_of(("name", "version", "state"), name=TEXT, version=TEXT, state=TEXT, reason=TEXT)),
     {400: "The body is no such object.", 503: "The repository cannot be read, or the server is being stopped."},

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from batcher.endpoints.call import Call, Endpoint, Reply
 from batcher.endpoints.failures import oip_failure_reply
 from batcher.endpoints.oip import described
+from batcher.endpoints.oip.batching import Batching
 from batcher.endpoints.oip.infer import Infer
 from batcher.endpoints.oip.metadata import Metadata
 from batcher.endpoints.oip.repository import Repository
@@ -26,7 +27,7 @@ SHARED_MEMORY = ("/v2/systemsharedmemory", "/v2/cudasharedmemory")
 
 def oip_routes(server: ModelServer, models: ModelRepository) -> tuple[Route, ...]:
     """Return every route of the protocol, those of parts that are not served included."""
-    meta, infer, stats = Metadata(server), Infer(server), Statistics(server)
+    meta, infer, stats, batching = Metadata(server), Infer(server), Statistics(server), Batching(server)
     rows: list[tuple[str, str, Endpoint, str, dict[str, Any]]] = [
         ("GET", "/v2/health/live", meta.live, "Whether the process is up.", described.LIVE),
         ("GET", "/v2/health/ready", meta.ready, "Whether every model is loaded and warmed up.", described.READY),
@@ -45,6 +46,7 @@ def oip_routes(server: ModelServer, models: ModelRepository) -> tuple[Route, ...
             ("GET", f"{model}/ready", meta.model_ready, "Whether the model is ready.", described.MODEL_READY),
             ("GET", f"{model}/config", meta.config, "The model's configuration.", described.CONFIG),
             ("GET", f"{model}/stats", stats.model, "Cumulative numbers of the model.", described.STATISTICS),
+            ("GET", f"{model}/batching", batching, "How requests are batched, and why.", described.BATCHING),
             ("GET", model, meta.model, "The model's versions, inputs and outputs.", described.MODEL),
             ("POST", f"{model}/infer", infer, "Infer with JSON or binary tensors.", described.INFER),
         ]
