@@ -18,7 +18,7 @@ from rich.status import Status
 from batcher import __version__
 from batcher.codecs.file_names import format_of_file
 from batcher.config.model_file import load_model_definition
-from batcher.config.reading import scalar
+from batcher.config.reading import dotted, scalar
 from batcher.config.repository import find_models, find_versions
 from batcher.config.settings import ServerSettings, load_settings, share_threads
 from batcher.errors import BatcherError, ConfigError, UnsupportedMediaType
@@ -87,7 +87,8 @@ def _assignments(pairs: tuple[str, ...]) -> dict[tuple[str, ...], tuple[str, obj
         key, equals, value = pair.partition("=")
         if not equals:
             raise click.BadParameter(f"expected KEY=VALUE; got {pair!r}", param_hint="--set")
-        flags[tuple(key.split("."))] = (f"--set {key}", scalar(value))
+        steps = tuple(key.split("."))
+        flags[steps] = (f"--set {dotted(steps)}", scalar(value))
     return flags
 
 

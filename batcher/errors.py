@@ -31,6 +31,7 @@ place that turns a failure into a reply. The message is written for the reader o
      |   |   +- ModelNotReady         503
      |   |   +- WorkerLost            503  the worker ended, or hangs
      |   |   +- PredictedLate         503  it would miss its deadline
+     |   |   +- QuotaExceeded         429  its key has asked for too many rows lately
      |   +- DeadlineExceeded          504
      +- OperatorError                      seen at start, never by a client
          +- ConfigError                    carries path and line
@@ -269,6 +270,14 @@ class PredictedLate(Unavailable):
     """The request was not run, since it would have missed its deadline."""
 
     code = "predicted_late"
+
+
+class QuotaExceeded(Unavailable):
+    """The quota of the request's key is used up for the moment; the request was not queued."""
+
+    http_status = 429
+    grpc_code = "RESOURCE_EXHAUSTED"
+    code = "quota_exceeded"
 
 
 class DeadlineExceeded(ServerError):

@@ -21,6 +21,7 @@ class ServerMetrics(Collector):
     Attributes:
         answers: by model, which is empty where a route has none, and route.
         connections: how many are open.
+        quota_rejected_rows: by the name of the quota that was used up.
     """
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class ServerMetrics(Collector):
         self._models: dict[tuple[str, str], ModelMetrics] = {}
         self.answers: dict[tuple[str, str], AnswerMetrics] = defaultdict(AnswerMetrics)
         self.connections = 0
+        self.quota_rejected_rows: dict[str, int] = defaultdict(int)
         self._registry = CollectorRegistry()
         self._registry.register(self)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -63,6 +65,10 @@ class ServerMetrics(Collector):
             ((labels, answers.latency) for labels, answers in self.answers.items()),
         )
         yield GaugeMetricFamily("batcher_connections", "Open connections.", value=self.connections)
+        rejected = CounterMetricFamily("batcher_quota_rejected_rows", "Rows beyond a key's quota.", labels=("quota",))
+        for name, count in self.quota_rejected_rows.items():
+            rejected.add_metric((name,), count)
+        yield rejected
 
     def _load_families(self) -> Iterator[Metric]:
         gauges = (

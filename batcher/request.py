@@ -74,11 +74,13 @@ class Parameters(NamedTuple):
         deadline: when the request is worthless, in seconds on the server's clock; None takes the model's default.
         priority: its level, 1 the highest; 0 is the model's default level.
         request_id: the client's name for it, only echoed and logged.
+        key: a secret that says whose quota its rows are charged to, empty for none; None for a request that no quota is for.
     """
 
     deadline: float | None = None
     priority: int = 0
     request_id: str = ""
+    key: str | None = ""
 
 
 NO_PARAMETERS = Parameters()
@@ -90,16 +92,17 @@ def checked_parameters(parameters: Any, levels: int) -> Parameters:
     Raises:
         InvalidInput: the deadline is no number, or the priority none of the model's `levels`.
     """
-    deadline, priority, request_id = parameters
+    deadline, priority, request_id, key = parameters
     try:
         deadline, priority = None if deadline is None else float(deadline), index(priority)
     except (TypeError, ValueError) as err:
-        raise InvalidInput(f"parameters: expected a deadline in seconds and a whole priority; got {parameters!r:.200}") from err
+        got = f"{deadline!r:.100} and {priority!r:.100}"
+        raise InvalidInput(f"parameters: expected a deadline in seconds and a whole priority; got {got}") from err
     if deadline != deadline:
         raise InvalidInput("parameters: expected a deadline in seconds; got NaN")
     if not 0 <= priority <= levels:
         raise InvalidInput(f"priority: expected 1 to {levels}; got {priority}")
-    return Parameters(deadline, priority, str(request_id))
+    return Parameters(deadline, priority, str(request_id), None if key is None else str(key))
 
 
 @final

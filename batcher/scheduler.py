@@ -135,7 +135,7 @@ class BatchScheduler:
             self._metrics.rejected_rows["model_not_ready"] += request.rows
             raise ModelNotReady(self._broken, retry_after=5)
         nbytes, now = nbytes_of(request.inputs), self._seconds()
-        asked, level, _ = request.parameters
+        asked, level, _, _ = request.parameters
         deadline, level = now + self._timeout if asked is None else asked, level or self._default_level
         group = self.group_key(request.inputs) if self.group_key is not None else ()
         try:

@@ -15,11 +15,14 @@ from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from batcher.charging import charged
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
-from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, ModelNotReady, UnknownModel
+from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, ModelNotReady
+from batcher.lookup import find_version, only_name
 from batcher.metrics import ServerMetrics
+from batcher.quotas import quotas_of
 from batcher.request import NO_PARAMETERS, InferenceRequest, InferenceResponse, Parameters, checked_parameters
 from batcher.scheduler import CallSoon
 from batcher.served import ModelState, ServedModel, build_scheduler
@@ -44,6 +47,7 @@ class ModelServer:
         metrics: where requests and batches are counted.
         clock: the only time there is.
         seconds: what `clock` says.
+        quotas: limits the rows of each key; None limits nobody. May be exchanged at any time, for one with full buckets.
         generation: grows whenever a model comes, goes or changes its state; what was looked up before is then to be looked
             up again.
     """
@@ -62,7 +66,7 @@ class ModelServer:
         Args:
             clock: the reactor, or a `Clock` in tests.
             call_from_thread: `reactor.callFromThread`, or under asyncio `loop.call_soon_threadsafe`, which is cheaper.
-            settings: bounds of the CPU pool; built-in defaults without.
+            settings: bounds of the CPU pool, and quotas; built-in defaults without.
             metrics: where to count; an object of its own without.
             progress: told a model's title and what is being done with it.
             call_soon: under asyncio `loop.call_soon`, which is cheaper than a timer of no delay, the default.
@@ -71,6 +75,7 @@ class ModelServer:
         self.metrics = metrics or ServerMetrics()
         self.clock = clock
         self.seconds = clock.seconds
+        self.quotas = quotas_of(settings.quotas)
         self._call_from_thread = call_from_thread
         self._progress = progress
         self._call_soon = call_soon
@@ -179,17 +184,7 @@ class ModelServer:
         Raises:
             UnknownModel: there is no such model or version.
         """
-        versions = self._models.get(name)
-        if not versions:
-            known = ", ".join(map(repr, self._models)) or "none"
-            raise UnknownModel(f"model: expected one of {known}; got {name!r:.200}")
-        if version:
-            found = versions.get(version) or versions.get(version.lstrip("0") or "0")
-            if found is None:
-                raise UnknownModel(f"model {name!r}: expected version {' or '.join(versions)}; got {version!r:.200}")
-            return found
-        newest = sorted(versions.values(), key=lambda served: int(served.spec.version), reverse=True)
-        return next((served for served in newest if served.accepts), newest[0])
+        return find_version(self._models, name, version)
 
     def versions(self, name: str) -> list[str]:
         """Return the versions of a model that can answer, ascending."""
@@ -202,10 +197,7 @@ class ModelServer:
         Raises:
             UnknownModel: there are none or several.
         """
-        if len(self._models) != 1:
-            known = ", ".join(map(repr, self._models)) or "none"
-            raise UnknownModel(f"/predict: expected a server with one model; this one has {known}: name one in the path")
-        return next(iter(self._models))
+        return only_name(self._models)
 
     def infer(
         self,
@@ -220,11 +212,11 @@ class ModelServer:
             model: the model's name.
             inputs: name to array of shape (rows, *row shape), in the dtypes of the model's specification.
             version: which version; empty takes the newest that is ready.
-            parameters: deadline, priority and id.
+            parameters: deadline, priority, id and key.
 
         Returns:
-            A Deferred of the response. It fails with UnknownModel, ModelNotReady, InvalidInput, TooLarge, QueueFull,
-            Draining, DeadlineExceeded or ModelError. Cancelling it gives up the request.
+            A Deferred of the response. It fails with UnknownModel, ModelNotReady, InvalidInput, QuotaExceeded, TooLarge,
+            QueueFull, Draining, DeadlineExceeded or ModelError. Cancelling it gives up the request.
         """
         try:
             return self.infer_on(self.ready_model(model, version), inputs, parameters)
@@ -243,10 +235,15 @@ class ModelServer:
         if parameters is not NO_PARAMETERS:
             parameters = checked_parameters(parameters, served.max_level)
         request = InferenceRequest(spec.name, spec.version, inputs, rows, parameters)
+        if self.quotas is None:
+            return self._answer(served, request)
+        return charged(request, self.quotas, self.metrics, self.seconds(), partial(self._answer, served))
+
+    def _answer(self, served: ServedModel, request: InferenceRequest) -> Deferred[InferenceResponse]:
         if served.hooked is None:
             return served.scheduler.submit(request)
-        deadline = parameters.deadline if parameters.deadline is not None else self.deadline(served)
-        return served.hooked.answer(request, deadline)
+        asked = request.parameters.deadline
+        return served.hooked.answer(request, self.deadline(served) if asked is None else asked)
 
     def ready_model(self, name: str, version: str = "") -> ServedModel:
         """Return the version of a model that can answer now; raises UnknownModel, Draining or ModelNotReady."""

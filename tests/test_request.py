@@ -31,7 +31,7 @@ class TestCopies:
 
 def test_numbers_of_any_library_are_taken() -> None:
     found = checked_parameters(Parameters(np.float32(2.5), np.int64(2), "a"), 3)  # type: ignore[arg-type]
-    assert found == (2.5, 2, "a")
+    assert found == (2.5, 2, "a", "")
     assert (type(found.deadline), type(found.priority)) == (float, int)
 
 

@@ -21,6 +21,9 @@ Settings = TypeVar("Settings", bound=BaseModel)
 Key = tuple[str | int, ...]
 
 ENVIRONMENT_PREFIX = "BATCHER_"
+SECRETS = "quotas"
+"""The setting whose own keys are secrets: no message shows one, its line must do."""
+
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
@@ -87,7 +90,7 @@ def read_yaml(path: Path) -> Source:
 def _origins(node: yaml.Node, key: Key, file: str, around: tuple[yaml.Node, ...]) -> Iterator[tuple[Key, str]]:
     place = f"{file}:{node.start_mark.line + 1}"
     if node in around:
-        raise ConfigError(f"{place}: {_dotted(key)} contains itself")
+        raise ConfigError(f"{place}: {dotted(key)} contains itself")
     if key:
         yield key, place
     if isinstance(node, yaml.MappingNode):
@@ -110,7 +113,7 @@ def _origins_in_mapping(
         if name.tag != _MERGE_TAG:
             _check_scalar(name, place)
         if name.value in seen:
-            raise ConfigError(f"{place}: {_dotted((*key, name.value))} is set twice")
+            raise ConfigError(f"{place}: {dotted((*key, name.value))} is set twice")
         seen.add(name.value)
         yield from _origins(value, (*key, name.value), file, around)
         yield (*key, name.value), place
@@ -133,7 +136,8 @@ def override_from_environment(source: Source, environment: Mapping[str, str]) ->
     for name in sorted(environment):
         if name.startswith(ENVIRONMENT_PREFIX):
             key = _spelt(source.values, name.removeprefix(ENVIRONMENT_PREFIX).split("__"))
-            source.override(key, scalar(environment[name]), f"environment variable {name}")
+            shown = name if key[0] != SECRETS else f"{ENVIRONMENT_PREFIX}{SECRETS.upper()}…"
+            source.override(key, scalar(environment[name]), f"environment variable {shown}")
 
 
 _PLATFORM: dict[str, tuple[tuple[str, Any], ...]] = {
@@ -198,10 +202,10 @@ def _is_echo(problem: Any) -> bool:
 def _explain(schema: type[BaseModel], source: Source, problem: Any) -> str:
     key = problem["loc"]
     if problem["type"] == "extra_forbidden":
-        return f"{source.origin(key)}: unknown setting {_dotted(key)}{_suggestion(schema, key)}"
+        return f"{source.origin(key)}: unknown setting {dotted(key)}{_suggestion(schema, key)}"
     if problem["type"] == "missing":
-        return f"{source.origin(key)}: {_dotted(key)} is missing"
-    return f"{source.origin(key)}: {_dotted(key) or 'settings'}: expected {_expected(problem)}; got {problem['input']!r}"
+        return f"{source.origin(key)}: {dotted(key)} is missing"
+    return f"{source.origin(key)}: {dotted(key) or 'settings'}: expected {_expected(problem)}; got {_got(problem)}"
 
 
 def _expected(problem: Any) -> str:
@@ -212,6 +216,13 @@ def _expected(problem: Any) -> str:
     }
     message: str = told.get(problem["type"], problem["msg"])
     return message.removeprefix("Value error, ").removeprefix("Input should be ")
+
+
+def _got(problem: Any) -> str:
+    """Return what came; of what may be a secret, or hold one, only its kind."""
+    key, value = problem["loc"], problem["input"]
+    shown = key[:1] != (SECRETS,) or (len(key) > 2 and key[-1] != "[key]")
+    return repr(value) if shown else type(value).__name__
 
 
 def _suggestion(schema: type[BaseModel], key: Key) -> str:
@@ -251,5 +262,8 @@ Integer = Annotated[int, refuse_boolean("a valid integer")]
 Number = Annotated[float, Field(allow_inf_nan=False), refuse_boolean("a valid number")]
 
 
-def _dotted(key: Key) -> str:
+def dotted(key: Key) -> str:
+    """Return `key` as messages have it: steps joined by dots, one that is a secret left out."""
+    if key[:1] == (SECRETS,) and len(key) > 1:
+        key = (SECRETS, "<key>", *(step for step in key[2:] if step != "[key]"))
     return ".".join(map(str, key))

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import ByteSize, Field, PrivateAttr
 
 from batcher.config.model_settings import ModelOverrides, ModelSettings
+from batcher.config.quota import Quota
 from batcher.config.reading import (
     Integer,
     Source,
@@ -18,7 +19,7 @@ from batcher.config.reading import (
     read_yaml,
     validate,
 )
-from batcher.config.values import MIB, Bytes, Count, Milliseconds, Route, Seconds, Section
+from batcher.config.values import MIB, Bytes, Count, Milliseconds, QuotaKey, Route, Seconds, Section
 from batcher.errors import ConfigError
 
 
@@ -60,6 +61,7 @@ class ServerSettings(Section):
         access_log: whether each request is logged, one JSON object a line.
         server_timing: whether every answer carries `Server-Timing`, asked for or not.
         expose_model_errors: whether class and message of a model's exception reach the client.
+        quotas: by key, a secret, how many rows it may ask for; `*` is for all requests without one of these keys together.
         defaults: settings of every model.
         models: settings of single models that differ from `defaults`.
     """
@@ -97,6 +99,7 @@ class ServerSettings(Section):
     access_log: bool = False
     server_timing: bool = False
     expose_model_errors: bool = False
+    quotas: dict[QuotaKey, Quota] = Field(default_factory=dict, repr=False)
     defaults: ModelSettings = ModelSettings()
     models: dict[str, ModelOverrides] = Field(default_factory=dict)
     _source = PrivateAttr(default_factory=lambda: Source({}, {(): "built-in settings"}))

@@ -23,7 +23,14 @@ def _path(value: str) -> str:
     return value
 
 
+def _key(value: str) -> str:
+    if not re.fullmatch(r"[!-~]+", value):
+        raise ValueError("a key of visible ASCII characters, which a header can carry")
+    return value
+
+
 Route = Annotated[str, AfterValidator(_path)]
+QuotaKey = Annotated[str, AfterValidator(_key)]
 
 MIB = 1 << 20
 

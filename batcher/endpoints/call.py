@@ -7,6 +7,8 @@ from typing import Any, final
 
 from twisted.internet.defer import Deferred
 
+from batcher.quotas import named_key
+
 Headers = Mapping[bytes, bytes]
 """Header fields by lower-case name; repeated fields are joined by commas."""
 
@@ -41,6 +43,10 @@ class CallHead:
     def header(self, name: bytes) -> str:
         """Return a header's value as text, empty if it is absent."""
         return self.headers.get(name, b"").decode("latin-1")
+
+    def key(self) -> str:
+        """Return the key whose quota the request is charged to, empty if it names none."""
+        return named_key(self.header(b"x-api-key"), self.header(b"authorization"))
 
 
 class Call:

@@ -60,7 +60,8 @@ def cloud_routes(server: ModelServer, settings: ServerSettings, predict: Predict
 
 def _described(server: ModelServer) -> dict[str, Any]:
     """Return the description of inference in any format, where JSON is TensorFlow Serving's and a deadline is a 503."""
-    operation = inference(server) | {"description": "The X- headers of /predict hold where body and answer are not both JSON."}
+    where = "Of the X- headers of /predict only X-Api-Key holds where body and answer are both JSON."
+    operation = inference(server) | {"description": where}
     operation["requestBody"]["content"]["application/json"] = {"schema": tf_serving.REQUEST}
     operation["responses"]["200"]["content"]["application/json"] = {"schema": tf_serving.ANSWER}
     del operation["responses"]["504"]

@@ -108,7 +108,7 @@ def _failure(form: str, status: int, text: str) -> dict[str, Any]:
 
 
 def _headers(status: int) -> dict[str, Any]:
-    names = ["X-Request-Id", "Retry-After"] if status == 503 else ["X-Request-Id"]
+    names = ["X-Request-Id", "Retry-After"] if status in (429, 503) else ["X-Request-Id"]
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 

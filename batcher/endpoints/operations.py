@@ -34,6 +34,7 @@ INFERENCE = {
     400: "The body cannot be decoded, or has a wrong name, dtype, shape or parameter.",
     404: "No such model or version.",
     413: "Body over the limit, or more rows than the queue can ever hold.",
+    429: "More rows than the quota of the request's key has; with Retry-After.",
     500: "The model failed.",
     503: "Queue full, stopping, or model not ready; with Retry-After where the request did not run.",
 }
@@ -46,10 +47,14 @@ NATIVE = {
 }
 """What a request to infer in any format can be answered with besides these."""
 
+KEY = ("X-Api-Key", TEXT, "Whose quota the rows are charged to, as Authorization: Bearer says it too.")
+"""The request header that all inference has."""
+
 HEADERS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("X-Timeout-Ms", {"type": "number", "exclusiveMinimum": 0}, "Milliseconds after which the answer is worthless."),
     ("X-Priority", {"type": "integer", "minimum": 1}, "Priority level, 1 the highest."),
     ("X-Timing", TEXT, "1 asks for a Server-Timing header."),
+    KEY,
 )
 """Name, schema and meaning of the request headers of inference in any format."""
 

@@ -29,6 +29,7 @@ class Plan:
         generation: of the server, when this was worked out.
         served: the version of the model that answers.
         decode: body to inputs.
+        key: whose quota it is charged to, if there are quotas; empty for none.
         exact: whether what `decode` returns is sure to fit the model's specification.
         pooled: whether `decode` is to run on the CPU pool.
         plain: whether it names neither a time nor a level.
@@ -43,6 +44,7 @@ class Plan:
         "decode",
         "exact",
         "generation",
+        "key",
         "plain",
         "pooled",
         "priority",
@@ -70,6 +72,7 @@ class Plan:
         self.timeout = _timeout(timeout) if timeout else None
         self.priority = _priority(priority, self.served.max_level) if priority else 0
         self.plain = self.timeout is None and not self.priority
+        self.key = head.key()
         self.timing = timing or head.headers.get(b"x-timing") == b"1"
 
     def reply(self, response: InferenceResponse) -> Reply:
@@ -95,7 +98,8 @@ class Predict:
         if plan is None or plan.generation != server.generation:
             plan = call.head.plan = Plan(call.head, server, self._max_image_pixels, self._always_timing)
         call.plan = plan
-        parameters = NO_PARAMETERS if plan.plain else self._parameters(plan, call)
+        plain = plan.plain and (not plan.key or server.quotas is None)
+        parameters = NO_PARAMETERS if plain else self._parameters(plan, call)
         if not plan.pooled:
             return server.infer_on(plan.served, plan.decode(call.body), parameters, plan.exact)
         return self._infer_pooled(plan, call, parameters)
@@ -111,7 +115,7 @@ class Predict:
 
     def _parameters(self, plan: Plan, call: Call) -> Parameters:
         deadline = self._server.deadline(plan.served, plan.timeout) if plan.timeout is not None else None
-        return Parameters(deadline, plan.priority, call.head.header(b"x-request-id"))
+        return Parameters(deadline, plan.priority, call.head.header(b"x-request-id"), plan.key)
 
 
 def _decoder(came_as: Format, spec: ModelSpec, content_type: str, max_image_pixels: int) -> Callable[[Body], dict[str, Array]]:

@@ -10,9 +10,9 @@ from batcher.codecs.json_lists import to_json
 from batcher.codecs.tf_serving import decode, encode
 from batcher.endpoints.call import Call, Reply
 from batcher.endpoints.failures import oip_failure_reply
-from batcher.endpoints.operations import INFERENCE, TEXT, answered, list_of, object_of
+from batcher.endpoints.operations import INFERENCE, KEY, TEXT, answered, header, list_of, object_of
 from batcher.endpoints.routing import Route
-from batcher.request import InferenceResponse
+from batcher.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.served import ModelState, ServedModel
 from batcher.server import ModelServer
 
@@ -31,7 +31,8 @@ FAILURES = {
 }
 
 _PREDICT = answered(ANSWER, FAILURES) | {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": REQUEST}}}
+    "requestBody": {"required": True, "content": {"application/json": {"schema": REQUEST}}},
+    "parameters": [header(*KEY)],
 }
 _VERSION = object_of(
     ("version", "state", "status"),
@@ -85,7 +86,8 @@ class Predict:
         served = self._server.ready_model(arguments.get("name") or self._server.only_model(), arguments.get("version", ""))
         inputs, by_row = decode(call.body, served.spec)
         call.plan = Answer(served, by_row)
-        return self._server.infer_on(served, inputs)
+        parameters = NO_PARAMETERS if self._server.quotas is None else Parameters(key=call.head.key())
+        return self._server.infer_on(served, inputs, parameters)
 
 
 class Status:

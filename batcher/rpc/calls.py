@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from batcher.endpoints.failures import CLIENT_LEFT, told
 from batcher.endpoints.journal import Journal
 from batcher.errors import BatcherError, DeadlineExceeded, DecodingError, Unavailable
+from batcher.quotas import named_key
 
 Result = TypeVar("Result")
 AnyMessage = TypeVar("AnyMessage", bound=Message)
@@ -107,6 +108,12 @@ def is_timed(context: Context) -> bool:
 
 _SOON = 0.005
 """Seconds; the scheduler looks at deadlines as coarsely."""
+
+
+def key_of(context: Context) -> str:
+    """Return the key whose quota a call is charged to, by its metadata; empty if it names none."""
+    metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+    return named_key(metadata.get("x-api-key", ""), metadata.get("authorization", ""))
 
 
 def parsed(kind: type[AnyMessage], data: bytes) -> AnyMessage:

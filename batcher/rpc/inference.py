@@ -10,7 +10,7 @@ from functools import partial
 from batcher.endpoints.oip.infer import SLOW_BYTES, infer_slow, parameters_of, write_slow
 from batcher.request import Parameters
 from batcher.rpc._generated import grpc_service_pb2 as pb
-from batcher.rpc.calls import Context, outcome
+from batcher.rpc.calls import Context, key_of, outcome
 from batcher.rpc.requests import Asked, Requests
 from batcher.rpc.responses import message_of
 from batcher.served import ServedModel
@@ -32,7 +32,8 @@ class Inference:
         served, requests = self._model(message.model_name, message.model_version)
         asked = requests.read(message)
         head = asked.head
-        parameters = self._parameters(served, asked, context.time_remaining())
+        key = key_of(context) if server.quotas is not None else ""
+        parameters = self._parameters(served, asked, key, context.time_remaining())
         if asked.raw and asked.size >= SLOW_BYTES and requests.slow:
             deferred = infer_slow(server, served, asked.size, asked.inputs, parameters)
         else:
@@ -53,8 +54,8 @@ class Inference:
             found = self._found[name, version] = served, Requests(served.spec)
         return found
 
-    def _parameters(self, served: ServedModel, asked: Asked, left: float | None) -> Parameters:
-        parameters = parameters_of(self._server, served, asked.head)
+    def _parameters(self, served: ServedModel, asked: Asked, key: str, left: float | None) -> Parameters:
+        parameters = parameters_of(self._server, served, asked.head, key)
         if left is None:
             return parameters
         deadline = self._server.deadline(served, max(left, 0.0))

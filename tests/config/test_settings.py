@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from batcher.config.model_settings import ModelOverrides, ModelSettings
+from batcher.config.quota import Quota
 from batcher.config.settings import ServerSettings, load_settings
 from batcher.errors import ConfigError
 
@@ -61,7 +62,7 @@ def test_every_default_has_a_sentence_of_reason_on_its_line(line: str) -> None:
 
 
 def test_every_setting_is_explained_in_the_docstring_of_its_section() -> None:
-    for section in (ServerSettings, ModelSettings, ModelOverrides):
+    for section in (ServerSettings, ModelSettings, ModelOverrides, Quota):
         documented = section.__doc__ or ""
         for name in section.__annotations__:
             assert f"        {name}: " in documented

@@ -61,8 +61,8 @@ def test_inference_routes_tell_their_formats_headers_and_every_status_of_an_erro
     assert "image/png" not in answered
     assert "application/json" in answered
     headers = {entry["name"] for entry in operation["parameters"] if entry["in"] == "header"}
-    assert headers == {"X-Request-Id", "X-Timeout-Ms", "X-Priority", "X-Timing", "Content-Encoding"}
-    statuses = ["200", "400", "404", "406", "408", "413", "414", "415", "431", "500", "501", "503", "504"]
+    assert headers == {"X-Request-Id", "X-Timeout-Ms", "X-Priority", "X-Timing", "X-Api-Key", "Content-Encoding"}
+    statuses = ["200", "400", "404", "406", "408", "413", "414", "415", "429", "431", "500", "501", "503", "504"]
     assert list(operation["responses"]) == statuses
     assert set(operation["responses"]["400"]["content"]) == {"application/json", "application/msgpack"}
     assert set(operation["responses"]["503"]["headers"]) == {"X-Request-Id", "Retry-After"}

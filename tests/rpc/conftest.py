@@ -51,8 +51,9 @@ class Context:
         written: the answers of a stream.
     """
 
-    def __init__(self, left: float | None = None) -> None:
+    def __init__(self, left: float | None = None, *metadata: tuple[str, str | bytes]) -> None:
         self.left = left
+        self._metadata = metadata
         self.written: list[Any] = []
 
     async def write(self, answer: Any) -> None:
@@ -60,6 +61,9 @@ class Context:
 
     def time_remaining(self) -> float | None:
         return self.left
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return self._metadata
 
     async def abort(self, code: grpc.StatusCode, text: str) -> None:
         raise Aborted(code, text)

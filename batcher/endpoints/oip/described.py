@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from batcher.endpoints.operations import BINARY, COUNT, FLAG, INFERENCE, TEXT, answered, header, list_of, object_of
+from batcher.endpoints.operations import BINARY, COUNT, FLAG, INFERENCE, KEY, TEXT, answered, header, list_of, object_of
 from batcher.spec import DATATYPES
 
 _SHAPE = list_of({"type": "integer", "minimum": -1})
@@ -129,4 +129,5 @@ INFER["requestBody"] = {
 INFER["parameters"] = [
     header("Inference-Header-Content-Length", COUNT, _LENGTH),
     header("Accept-Encoding", TEXT, "gzip or deflate compresses the answer."),
+    header(*KEY),
 ]

@@ -44,16 +44,18 @@ class InferPlan:
     Attributes:
         generation: of the server, when this was worked out.
         served: the version of the model that answers.
+        key: whose quota it is charged to, if there are quotas; empty for none.
         coding: the content coding of the answer, empty for none.
         slow_inputs: whether some are BYTES.
     """
 
-    __slots__ = ("_heads", "_json_length", "coding", "generation", "served", "slow_inputs")
+    __slots__ = ("_heads", "_json_length", "coding", "generation", "key", "served", "slow_inputs")
 
     def __init__(self, head: CallHead, server: ModelServer) -> None:
         """Work it out. Raises any ClientError or Unavailable that the head deserves."""
         self.generation = server.generation
         self.served = server.ready_model(head.arguments["name"], head.arguments.get("version", ""))
+        self.key = head.key()
         self.coding = response_coding(head.header(b"accept-encoding"))
         length = head.headers.get(b"inference-header-content-length")
         self._json_length = None if length is None else _length(length)
@@ -125,7 +127,8 @@ class Infer:
             plan = call.head.plan = InferPlan(call.head, server)
         head, data = plan.read(call.body)
         answer = call.plan = Answer(plan, head)
-        parameters = parameters_of(server, plan.served, head, bool(plan.coding))
+        key = plan.key if server.quotas is not None else ""
+        parameters = parameters_of(server, plan.served, head, key, bool(plan.coding))
         if plan.slow_inputs and len(data) >= SLOW_BYTES:
             inputs = partial(head.inputs, data)
             deferred = infer_slow(server, plan.served, len(data), inputs, parameters)
@@ -136,19 +139,20 @@ class Infer:
         return deferred
 
 
-def parameters_of(server: ModelServer, served: ServedModel, head: InferHead, timed: bool = False) -> Parameters:
+def parameters_of(server: ModelServer, served: ServedModel, head: InferHead, key: str = "", timed: bool = False) -> Parameters:
     """Return the parameters of a request: those that `head` names, and the deadline where work on the pool needs one.
 
     Args:
         server: has the clock.
         served: the model that answers.
         head: what the request says.
+        key: whose quota it is charged to.
         timed: whether the deadline is needed.
     """
-    if head.timeout is None and not head.priority and not timed and not head.slow:
+    if head.timeout is None and not head.priority and not timed and not head.slow and not key:
         return NO_PARAMETERS
     level = head.priority if head.priority <= served.max_level else 0  # as other servers of the protocol have it
-    return Parameters(server.deadline(served, head.timeout), level, head.id)
+    return Parameters(server.deadline(served, head.timeout), level, head.id, key)
 
 
 def infer_slow(
