@@ -83,7 +83,22 @@ def answered(
 
 
 LIVE = answered(object_of(("live",), live=FLAG))
-READY = answered(object_of(("ready",), ready=FLAG), {503: "Not every model is ready: `waiting_for` names those."})
+_BY_TITLE = {"type": "object", "additionalProperties": TEXT}
+_SECONDS = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
+READY = answered(
+    object_of(("ready",), ready=FLAG, seconds=_SECONDS, skipped=_BY_TITLE),
+    {503: "Not every model is ready: `waiting_for` names those, or `failed` those that did not answer."},
+) | {
+    "parameters": [
+        {
+            "name": "deep",
+            "in": "query",
+            "schema": {"enum": ["0", "1"]},
+            "description": "1 runs one blank row through each model, for at most 5 s: `seconds` says how long each took, "
+            "`skipped` which have no such row.",
+        }
+    ]
+}
 METRICS = answered(TEXT, media_type="text/plain")
 PAGE = answered(TEXT, media_type="text/html")
 DOCUMENT = answered(object_of(("openapi", "info", "paths")))

@@ -20,7 +20,7 @@ from batcher.server import ModelServer
 
 def routes(server: ModelServer, repository: ModelRepository, settings: ServerSettings) -> tuple[Route, ...]:
     """Return the routing table over `server` and the `repository` that its models come from."""
-    predict, health = Predict(server, settings), Health(server)
+    predict, health = Predict(server, settings), Health(server, settings.expose_model_errors)
     pages = Pages(server)
     native = partial(inference, server)
     one = "/models/{name}/versions/{version}/predict"

@@ -16,7 +16,7 @@ from batcher.config.model_settings import ModelSettings
 from batcher.errors import BatcherError, ModelContractError, ModelLoadError
 from batcher.models.protocol import Arrays, Hook, Model, PartialOutputs
 from batcher.models.row_errors import RowErrors, non_finite_rows
-from batcher.spec import Array, TensorSpec, check_outputs
+from batcher.spec import Array, ModelSpec, TensorSpec, check_outputs
 
 Progress = Callable[[str], None]
 """Told in words what is being done."""
@@ -160,9 +160,8 @@ def warm_up(checked: CheckedModel, max_batch_size: int, progress: Progress) -> N
     Raises:
         ModelLoadError: it fails on them, or its outputs are not what its specification promises.
     """
-    free = [tensor.name for tensor in checked.spec.inputs if tensor.free_axes and tensor.warmup_shape is None]
-    if free:
-        progress(f"warm-up skipped: no warmup_shape for the free axes of {', '.join(free)}")
+    if unsized := unsized_inputs(checked.spec):
+        progress(f"warm-up skipped: {unsized}")
         return
     earlier: list[Array] = []
     shared = False
@@ -193,8 +192,19 @@ def _check_warmup(checked: CheckedModel, outputs: Arrays, rows: int) -> None:
     check_outputs(checked.spec, outputs, rows)
 
 
+def unsized_inputs(spec: ModelSpec) -> str:
+    """Return why there are no blank rows for the model `spec`, empty if there are."""
+    free = [tensor.name for tensor in spec.inputs if tensor.free_axes and tensor.warmup_shape is None]
+    return f"no warmup_shape for the free axes of {', '.join(free)}" if free else ""
+
+
+def blank_rows(spec: ModelSpec, rows: int) -> dict[str, Array]:
+    """Return inputs of zeros and empty texts for the model `spec`, whose inputs are sized. Any thread."""
+    return {tensor.name: _blank(tensor, rows) for tensor in spec.inputs}
+
+
 def _blank_inputs(model: Model, rows: int) -> dict[str, Array]:
-    blank = {tensor.name: _blank(tensor, rows) for tensor in model.spec.inputs}
+    blank = blank_rows(model.spec, rows)
     prepared = model.preprocess(blank) if model.preprocess is not None else blank
     inputs = {}
     for name, value in prepared.items():
