@@ -37,10 +37,11 @@ class AsyncClient:
         timeout: float = 60.0,
         retries: int = 3,
         connections: int = 100,
+        api_key: str = "",
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Connect to nothing yet; the arguments, and what they may raise, are those of `Client`."""
-        self._terms = checked_terms(address, timeout, retries)
+        self._terms = checked_terms(address, timeout, retries, api_key)
         self._http = httpx.AsyncClient(transport=transport, limits=limits(connections))
 
     async def infer(

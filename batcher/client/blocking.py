@@ -41,6 +41,7 @@ class Client:
         timeout: float = 60.0,
         retries: int = 3,
         connections: int = 100,
+        api_key: str = "",
         transport: httpx.BaseTransport | None = None,
         seconds: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -52,6 +53,7 @@ class Client:
             timeout: seconds for a whole call, all its attempts included, where it names none; infinity for no limit.
             retries: most attempts of a call after its first.
             connections: most connections at once; a call beyond them waits for its turn.
+            api_key: whose quota the requests are charged to, where the server has quotas.
             transport: in place of httpx's own, for another TLS setup or a Unix socket.
             seconds: a clock that never goes back.
             sleep: waits.
@@ -59,7 +61,7 @@ class Client:
         Raises:
             ValueError: one of them is not what it should be.
         """
-        self._terms = checked_terms(address, timeout, retries)
+        self._terms = checked_terms(address, timeout, retries, api_key)
         self._http = httpx.Client(transport=transport, limits=limits(connections))
         self._seconds = seconds
         self._sleep = sleep

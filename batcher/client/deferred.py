@@ -53,6 +53,7 @@ class TwistedClient:
         timeout: float = 60.0,
         retries: int = 3,
         connections: int = 100,
+        api_key: str = "",
         agent: IAgent | None = None,
     ) -> None:
         """Connect to nothing yet.
@@ -63,12 +64,13 @@ class TwistedClient:
             timeout: seconds.
             retries: attempts.
             connections: most idle connections that are kept; there is no limit to those in use.
+            api_key: as for `Client`.
             agent: in place of one on a pool of our own, for another TLS setup or a Unix socket.
 
         Raises:
             ValueError: one of them is not what it should be.
         """
-        self._terms = checked_terms(address, timeout, retries)
+        self._terms = checked_terms(address, timeout, retries, api_key)
         self._reactor = reactor
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = connections

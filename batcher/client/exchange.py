@@ -14,7 +14,8 @@ wheel:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -31,11 +32,19 @@ PATIENT = RetryPolicy(float("inf"), patient=True)
 class Exchange(Generic[Result]):
     """One call. Its caller's clock is handed in; it starts nothing."""
 
-    __slots__ = ("_attempt", "_began", "_policy", "_question", "_timeout")
+    __slots__ = ("_attempt", "_began", "_headers", "_policy", "_question", "_timeout")
 
-    def __init__(self, question: Question[Result], policy: RetryPolicy, timeout: float, now: float) -> None:
-        """Ask `question` for at most `timeout` seconds from `now` on."""
+    def __init__(
+        self,
+        question: Question[Result],
+        policy: RetryPolicy,
+        timeout: float,
+        now: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Ask `question`, with `headers` besides its own, for at most `timeout` seconds from `now` on."""
         self._question = question
+        self._headers = headers or {}
         self._policy = policy
         self._timeout = timeout
         self._began = now
@@ -54,7 +63,8 @@ class Exchange(Generic[Result]):
         left = self.left(now)
         if left <= 0:
             raise self.expired()
-        return self._question.outgoing(left), left
+        outgoing = self._question.outgoing(left)
+        return replace(outgoing, headers={**outgoing.headers, **self._headers}), left
 
     def read(self, answer: Answer, wall: float) -> Result:
         """Return what `answer` says; `wall` is the time in seconds since 1970. Raises InferenceFailed or MalformedAnswer."""
@@ -80,21 +90,23 @@ class Terms:
         address: `http://host:port`, with a path behind it if the server has one, without a slash at its end.
         timeout: seconds for a call that names none.
         policy: when a call is repeated.
+        headers: header fields of every request; they hold the key, a secret.
     """
 
     address: str
     timeout: float
     policy: RetryPolicy
+    headers: Mapping[str, str] = field(repr=False)
 
     def exchange(
         self, question: Question[Result], timeout: float | None, now: float, policy: RetryPolicy | None = None
     ) -> Exchange[Result]:
         """Return a call that begins `now`. Raises ValueError if `timeout` is no time."""
         seconds = self.timeout if timeout is None else checked_timeout(timeout)
-        return Exchange(question, policy or self.policy, seconds, now)
+        return Exchange(question, policy or self.policy, seconds, now, self.headers)
 
 
-def checked_terms(address: str, timeout: float, retries: int) -> Terms:
+def checked_terms(address: str, timeout: float, retries: int, api_key: str = "") -> Terms:
     """Return the terms that a client's arguments are.
 
     Raises:
@@ -105,7 +117,10 @@ def checked_terms(address: str, timeout: float, retries: int) -> Terms:
         raise ValueError(f"address: expected one such as http://localhost:8080; got {address!r}")
     if retries < 0:
         raise ValueError(f"retries: expected 0 or more; got {retries}")
-    return Terms(address.rstrip("/"), checked_timeout(timeout), RetryPolicy(retries))
+    if not all("!" <= character <= "~" for character in api_key):
+        raise ValueError("api_key: expected visible ASCII characters; got others")
+    headers = {"x-api-key": api_key} if api_key else {}
+    return Terms(address.rstrip("/"), checked_timeout(timeout), RetryPolicy(retries), headers)
 
 
 def checked_timeout(timeout: float) -> float:

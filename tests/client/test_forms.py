@@ -163,3 +163,12 @@ def test_an_array_that_cannot_be_sent_is_told_at_once(form: Form) -> None:
         error = err
     assert isinstance(error, TypeError)
     assert not peer.seen
+
+
+def test_every_request_names_the_client_s_key(form: Form) -> None:
+    peer = Peer(refused(429, "1"), doubled)
+    result, _ = form(peer, infer(), api_key="SECRET")
+    assert_doubled(result)
+    assert [headers.get("x-api-key") for _, headers, _ in peer.seen] == ["SECRET", "SECRET"]
+    form(peer := Peer(doubled), infer())
+    assert "x-api-key" not in peer.seen[0][1]

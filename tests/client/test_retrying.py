@@ -206,3 +206,10 @@ def test_retries_must_be_a_number_of_them() -> None:
 
 def test_a_path_behind_the_address_is_kept() -> None:
     assert checked_terms("https://h:1/models/", 1.0, 0).address == "https://h:1/models"
+
+
+def test_a_key_is_one_that_a_header_can_carry_and_is_not_shown() -> None:
+    for key in ("two words", "ключ", "line\n"):
+        with pytest.raises(ValueError, match=r"^api_key: expected visible ASCII characters; got others$"):
+            checked_terms("http://h", 1.0, 0, key)
+    assert "SECRET" not in repr(checked_terms("http://h", 1.0, 0, "SECRET"))
