@@ -221,8 +221,7 @@ class BatchScheduler:
         self._check_drained()
 
     def loaded(self, timings: Mapping[int, float]) -> None:
-        """Learn from warm-up, seconds of a batch by its rows, and be the one that the metrics tell of. Reactor thread."""
-        self._metrics.load = self
+        """Learn from warm-up, seconds of a batch by its rows. Reactor thread."""
         if self.admission is not None:
             self.admission.seed(timings.items())
 

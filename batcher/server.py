@@ -16,12 +16,12 @@ from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from batcher.catalogue import Catalogue
 from batcher.charging import charged
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
 from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, ModelNotReady
-from batcher.lookup import find_version, only_name
 from batcher.metrics import ServerMetrics
 from batcher.quotas import quotas_of
 from batcher.request import NO_PARAMETERS, InferenceRequest, InferenceResponse, Parameters, checked_parameters
@@ -49,6 +49,7 @@ class ModelServer:
         clock: the only time there is.
         seconds: what `clock` says.
         quotas: limits the rows of each key; None limits nobody. May be exchanged at any time, for one with full buckets.
+        drain_timeout: seconds that a model that is unloaded has for its last answers.
         generation: grows whenever a model comes, goes or changes its state; what was looked up before is then to be looked
             up again.
     """
@@ -80,11 +81,11 @@ class ModelServer:
         self._call_from_thread = call_from_thread
         self._progress = progress
         self._call_soon = call_soon
-        self._models: dict[str, dict[str, ServedModel]] = {}
+        self._models = Catalogue()
         self._alive: set[ServedModel] = set()
         self._watchers: list[Callable[[], None]] = []
         self._draining = False
-        self._drain_timeout = settings.drain_timeout_s
+        self.drain_timeout = settings.drain_timeout_s
         self._ended = Waiters()
         self.generation = 0
         threads = settings.cpu_pool_threads or os.cpu_count() or 1
@@ -92,7 +93,7 @@ class ModelServer:
 
     def __iter__(self) -> Iterator[ServedModel]:
         """Iterate over every version of every model."""
-        return (served for versions in self._models.values() for served in versions.values())
+        return iter(self._models)
 
     def _changed(self, served: ServedModel | None = None, text: str = "") -> None:
         self.generation += 1
@@ -124,15 +125,14 @@ class ModelServer:
         Raises:
             ConfigError: that version is here already, and neither failed nor was unloaded.
         """
-        versions = self._models.setdefault(definition.spec.name, {})
-        earlier = versions.get(definition.spec.version)
+        earlier = self._models.get(definition.spec.name, definition.spec.version)
         if earlier is not None:
             required = required or earlier.required
             if earlier.state not in (ModelState.FAILED, ModelState.UNLOADED):
                 raise ConfigError(f"model {definition.spec.name!r}: version {definition.spec.version} is there twice")
             earlier.unload()
-        served = versions[definition.spec.version] = self._make(definition, settings, load, required)
-        self._changed()
+        served = self.make(definition, settings, load, required)
+        self._put(served)
         return served.start()
 
     def replace(self, definition: ModelDefinition, settings: ModelSettings, load: Load | None = None) -> Deferred[None]:
@@ -141,16 +141,13 @@ class ModelServer:
         No request is lost: until the new one is ready, and if it cannot be loaded, the one that is here serves. If that was
         unloaded meanwhile, so is the new one.
         """
-        served = self._make(definition, settings, load, required=False)
-        versions = self._models[served.spec.name]
-        earlier = versions[served.spec.version]
+        served = self.make(definition, settings, load)
+        earlier = self.find(served.spec.name, served.spec.version)
 
         def swap(_: None) -> None:
-            if versions[served.spec.version] is not earlier or not earlier.is_loaded:
+            if self._models.get(served.spec.name, served.spec.version) is not earlier or not earlier.is_loaded:
                 raise ModelLoadError(f"model {served.title}: it was unloaded or replaced while it was loaded anew")
-            served.required = earlier.required
-            versions[served.spec.version] = served
-            self.unload(earlier)
+            self.adopt(served)
 
         def give_up(failure: Failure) -> Failure:
             served.unload()
@@ -165,12 +162,34 @@ class ModelServer:
         """
         served.unload()
         if served.state is ModelState.UNLOADING:
-            cut: Any = self.clock.callLater(self._drain_timeout, served.cut_short)
+            cut: Any = self.clock.callLater(self.drain_timeout, served.cut_short)
             served.settled().addCallback(lambda _: cut.cancel() if cut.active() else None)
         return served.settled()
 
-    def _make(self, definition: ModelDefinition, settings: ModelSettings, load: Load | None, required: bool) -> ServedModel:
-        """Return a version of a model with its worker and scheduler; nothing starts."""
+    def adopt(self, served: ServedModel) -> None:
+        """Have `served`, which was made here and is ready, take requests; what it takes the place of is unloaded."""
+        earlier = self._models.get(served.spec.name, served.spec.version)
+        if earlier is not None:
+            served.required = earlier.required
+            self.unload(earlier)
+        self._put(served)
+
+    def _put(self, served: ServedModel) -> None:
+        self._models.put(served)
+        self.metrics.model(served.spec.name, served.spec.version).load = served.scheduler
+        self._changed()
+
+    def forget(self, served: ServedModel) -> Deferred[None]:
+        """Unload `served` as `unload` does; from now on nobody finds it."""
+        self._models.remove(served)
+        self.metrics.model(served.spec.name, served.spec.version).load = None
+        self._changed()
+        return self.unload(served)
+
+    def make(
+        self, definition: ModelDefinition, settings: ModelSettings, load: Load | None = None, required: bool = True
+    ) -> ServedModel:
+        """Return a version of a model beside those that serve; `start` it, then `adopt` or `unload` it; `add` says the rest."""
         served = ServedModel(definition, settings, self._pool, self._changed, self._worker_ended, required)
         workers = make_workers(definition, settings, load, served.report, self._call_from_thread, self.clock)
         served.workers = Instances(workers)
@@ -180,25 +199,16 @@ class ModelServer:
         return served
 
     def find(self, name: str, version: str = "") -> ServedModel:
-        """Return the version of a model that answers a request; without `version` the newest that is ready.
-
-        Raises:
-            UnknownModel: there is no such model or version.
-        """
-        return find_version(self._models, name, version)
+        """Return that version of a model; without `version` the newest that is ready. Raises UnknownModel."""
+        return self._models.find(name, version)
 
     def versions(self, name: str) -> list[str]:
         """Return the versions of a model that can answer, ascending."""
-        ready = [served.spec.version for served in self._models.get(name, {}).values() if served.state is ModelState.READY]
-        return sorted(ready, key=int)
+        return self._models.ready_versions(name)
 
     def only_model(self) -> str:
-        """Return the name of the model that `/predict` means: the only one there is.
-
-        Raises:
-            UnknownModel: there are none or several.
-        """
-        return only_name(self._models)
+        """Return the name of the model that `/predict` means: the only one there is. Raises UnknownModel."""
+        return self._models.only_name()
 
     def infer(
         self,
@@ -269,8 +279,8 @@ class ModelServer:
 
     def successor(self, served: ServedModel) -> ServedModel:
         """Return the version of a model that takes requests in place of `served`, which was found a while ago."""
-        found = self._models[served.spec.name][served.spec.version]
-        return found if found.accepts and found.spec == served.spec else served
+        found = self._models.get(served.spec.name, served.spec.version)
+        return found if found is not None and found.accepts and found.spec == served.spec else served
 
     def unready(self) -> dict[str, str]:
         """Return title and reason of every model that should serve and does not; empty when all do."""

@@ -25,7 +25,7 @@ def test_a_server_is_ready_when_every_model_is(both: Both) -> None:
 
 def test_a_server_without_models_is_ready(both: Both) -> None:
     server = MemoryServer()
-    server.server._models.clear()
+    server.server.forget(server.server.find("m"))
     assert both(server, ask("/readyz")).status == 200
 
 
