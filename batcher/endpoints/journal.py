@@ -15,20 +15,24 @@ WriteLine = Callable[[bytes], object]
 
 
 class Journal:
-    """Counts answered requests, and writes one JSON object a line where an access log is wanted. Reactor thread."""
+    """Counts answered requests, and writes one JSON object a line where an access log is wanted. Reactor thread.
+
+    Attributes:
+        write_line: gets the lines of the access log; None for none.
+    """
 
     def __init__(self, clock: IReactorTime, metrics: ServerMetrics, write_line: WriteLine | None = None) -> None:
-        """Count into `metrics`; `write_line` gets the lines of the access log, None for none."""
+        """Count into `metrics`."""
         self.seconds = clock.seconds
         self._answers = metrics.answers
-        self._write_line = write_line
+        self.write_line = write_line
 
     def answered(self, route: str, model: str, status: int, began: float, call: Call | None = None) -> None:
         """Count a request of `route` that began at `began`; without `call` it was never a whole request."""
         seconds = self.seconds() - began
         self._answers[model, route].observe(status, seconds)
-        if self._write_line is not None:
-            self._write_line(to_json(_line(route, model, status, seconds, call)))
+        if self.write_line is not None:
+            self.write_line(to_json(_line(route, model, status, seconds, call)))
 
 
 def _line(route: str, model: str, status: int, seconds: float, call: Call | None) -> dict[str, object]:

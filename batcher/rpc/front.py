@@ -69,6 +69,13 @@ class RpcFront:
         """Listen; fails with ConfigError where the reactor is not asyncio's, or the port cannot be had."""
         return deferLater(self._clock, 0, lambda: None).addCallback(lambda _: self._in_loop())
 
+    def renew(self, settings: ServerSettings) -> None:
+        """Go by `settings` from now on, as far as they can change while the port is open."""
+        self._settings = settings
+        for calls in self._calls:
+            calls.expose_model_errors = settings.expose_model_errors
+        self._streams.most, self._streams.patience = settings.max_pipelined_requests, settings.write_timeout_s
+
     def drain(self) -> Deferred[None]:
         """Take no more calls; fires when those that were taken are answered, or `stop` was called."""
         return self._end(self._settings.drain_timeout_s + SPARE)
@@ -105,7 +112,10 @@ class RpcFront:
         self._health = Health(lambda: is_ready(metadata.check_ready), self._stopping)
         self._models.watch(self._health.changed)
         inference = Inference(self._models)
-        streams = Streams(inference, calls, settings.max_pipelined_requests, settings.write_timeout_s, self._stopping)
+        self._calls = (calls, checks)
+        self._streams = streams = Streams(
+            inference, calls, settings.max_pipelined_requests, settings.write_timeout_s, self._stopping
+        )
         handlers = Service(self._models, self._repository).handlers(calls)
         handlers |= [calls.unary("ModelInfer", inference.infer, pb.ModelInferRequest)]
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(streams.answer, None, to_bytes)

@@ -21,7 +21,12 @@ Messages = AsyncIterator[bytes]
 
 
 class Streams:
-    """The call. Reactor thread."""
+    """The call. Reactor thread.
+
+    Attributes:
+        most: most requests of one stream that are worked on, or answered and not sent, at a time.
+        patience: seconds that a client may take to read an answer.
+    """
 
     def __init__(self, inference: Inference, calls: Calls, most: int, patience: float, stopping: asyncio.Event) -> None:
         """Answer by `inference`.
@@ -29,32 +34,32 @@ class Streams:
         Args:
             inference: answers a request.
             calls: told of each request.
-            most: most requests of one stream that are worked on, or answered and not sent, at a time.
-            patience: seconds that a client may take to read an answer.
+            most: as the attribute.
+            patience: as the attribute.
             stopping: set when streams are to end with the answers that are due on them.
         """
         self._inference = inference
         self._calls = calls
-        self._most = most
-        self._patience = patience
+        self.most = most
+        self.patience = patience
         self._stopping = stopping
 
     async def answer(self, messages: Messages, context: Context) -> None:
         """Answer the requests of one stream, in their order."""
-        room = asyncio.Semaphore(self._most)
+        room = asyncio.Semaphore(self.most)
         answers: asyncio.Queue[Answer | None] = asyncio.Queue()
         tasks: set[Answer] = set()
         reading = asyncio.ensure_future(self._read(messages, context, room, answers, tasks))
         try:
             while (answer := await answers.get()) is not None:
                 message = await answer
-                async with asyncio.timeout(self._patience):
+                async with asyncio.timeout(self.patience):
                     await context.write(message)
                 tasks.discard(answer)
                 room.release()
             whole = await reading
         except TimeoutError:
-            await context.abort(grpc.StatusCode.ABORTED, f"no answer was read for {self._patience:g} s")
+            await context.abort(grpc.StatusCode.ABORTED, f"no answer was read for {self.patience:g} s")
         finally:
             for task in (reading, *tasks):
                 task.cancel()

@@ -60,8 +60,7 @@ class Connection:
         self._paused = False
         self._paused_at = 0.0
         self._blocked = False
-        self._closing = False
-        self._lingering = False
+        self._closing = self._lingering = False
         self._unsent = 0
         self.peer = ""
 
@@ -209,11 +208,15 @@ class Connection:
             if waited > LINGER:
                 self._transport.abort()
         elif self._reader.phase in (Phase.HEAD, Phase.BODY):
-            refusal = None if self._paused else self._reader.timed_out(now)
-            if refusal is not None:
+            if not self._paused and (refusal := self._reader.timed_out(now)) is not None:
                 self._take(refusal)
         elif not self._exchanges and self._is_idle_too_long(now):
             self._finish(linger=False)
+
+    def renew(self) -> None:
+        """Hold the client to the limits that the front has now, and find routes anew."""
+        self._most = self._front.limits.pipelined
+        self._reader.renew(self._front.limits)
 
     def probe(self) -> None:
         """See whether a client that ended its sending side is gone altogether."""
@@ -230,10 +233,9 @@ class Connection:
         self._finish(linger=False)
 
     def _is_idle_too_long(self, now: float) -> bool:
-        limits = self._front.limits
         if self._front.stopping:
             return now - max(self._since, self._front.stopping_since) > DRAIN_GRACE
-        return now - self._since > (limits.idle_timeout if self._served else limits.header_timeout)
+        return now - self._since > (self._front.limits.idle_timeout if self._served else self._front.limits.header_timeout)
 
     def _take(self, event: Event) -> None:
         if type(event) is Continue:

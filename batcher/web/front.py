@@ -52,6 +52,13 @@ class Front:
         self._emptied = Waiters()
         self.outbox: list[Outgoing] | None = None  # those that have something for the burst, None outside of one
 
+    def renew(self, router: Router, site: Site, limits: Limits) -> None:
+        """Answer by other routes within other limits, also on connections that are open; what has begun ends as it began."""
+        self.router, self.site, self.limits = router, site, limits
+        self.heads.clear()
+        for connection in self._connections:
+            connection.renew()
+
     def burst(self, function: Callable[..., object], *arguments: object) -> None:
         """Call `function`, and send what its call made connections write in one go afterwards.
 

@@ -22,6 +22,10 @@ class SharedHeads:
         """Start with none."""
         self._heads: dict[bytes, tuple[bytes, RequestHead]] = {}
 
+    def clear(self) -> None:
+        """Have everything found out about anew, as the routes have changed."""
+        self._heads.clear()
+
     def shared(self, data: bytes, head: RequestHead) -> tuple[bytes, RequestHead]:
         """Return the bytes `data` and the head that they stand for as all connections share them, first `head` itself."""
         found = self._heads.get(data)

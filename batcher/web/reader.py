@@ -70,9 +70,7 @@ class RequestReader:
         self._target = b""
         self._path = self._query = ""
         self._headers: dict[bytes, bytes] = {}
-        self._hosts = 0
-        self._head_bytes = 0
-        self._silent_bytes = 0
+        self._hosts = self._head_bytes = self._silent_bytes = 0
         self._body: bytes | bytearray = b""
         self._decoder: BodyDecoder | None = None
         self._upgrading = False
@@ -80,6 +78,11 @@ class RequestReader:
         self._repeated_start = 0
         self._repeated_length = -1
         self._repeated_head: RequestHead
+
+    def renew(self, limits: Limits) -> None:
+        """Read within `limits` from now on, and forget the head that repeats."""
+        self._limits = limits
+        self._repeated_length = -1
 
     def feed(self, data: bytes) -> list[Event]:
         """Return the events that `data` completes, in order. Nothing follows a Refusal or a request that closes."""
