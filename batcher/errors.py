@@ -33,12 +33,15 @@ place that turns a failure into a reply. The message is written for the reader o
      |   |   +- PredictedLate         503  it would miss its deadline
      |   |   +- QuotaExceeded         429  its key has asked for too many rows lately
      |   +- DeadlineExceeded          504
-     +- OperatorError                      seen at start, never by a client
+     +- OperatorError                      seen at start and at a reload, never by a client
          +- ConfigError                    carries path and line
          +- ModelLoadError
+         +- ReloadRefused                  carries every reason
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class BatcherError(Exception):
@@ -298,3 +301,11 @@ class ConfigError(OperatorError):
 
 class ModelLoadError(OperatorError):
     """A model could not be loaded or warmed up."""
+
+
+class ReloadRefused(OperatorError):
+    """A reload of the settings cannot be, and nothing has changed; the message has a line for each reason."""
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        """Write a line for each of `reasons`."""
+        super().__init__("\n".join(reasons))

@@ -1,33 +1,34 @@
 """The models on disk, and which of them are served: all at start, and what clients load and unload where they may.
 
 A version is known by its files: one that is loaded again is left alone if nothing in its folder has changed since, else the
-new one takes the old one's place without a pause. Files are looked at when somebody asks; nothing polls them.
+new one takes the old one's place without a pause. Files are looked at when somebody asks; nothing polls them. Clients change
+one model at a time, a reload of the settings any number of them, all or none (`rollout`, within `alone`, then `commit`).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import AlreadyCalledError, Deferred, DeferredList, DeferredLock, succeed
 from twisted.python.failure import Failure
 
-from batcher.config.model_file import ModelDefinition, load_model_definition
-from batcher.config.model_settings import ModelSettings
 from batcher.config.repository import ModelFolder, find_models
-from batcher.config.settings import ServerSettings, share_threads
-from batcher.errors import ConfigError, Draining, InvalidInput, ModelLoadError, ModelNotReady, Unavailable, UnknownModel
-from batcher.models.loading import CheckedModel, Progress
+from batcher.config.settings import ServerSettings
+from batcher.errors import ConfigError, Draining, ModelNotReady, Unavailable, UnknownModel
+from batcher.given import Given, asked_for, given
+from batcher.rollout import Rollout
 from batcher.served import ModelState, ServedModel
 from batcher.server import ModelServer
-from batcher.spec import ModelSpec
-from batcher.workers.thread import Load
+
+Result = TypeVar("Result")
 
 NOT_LOADED = "not loaded"
+
+_GONE = frozenset({ModelState.UNLOADING, ModelState.UNLOADED})
 
 PATIENCE = 600.0
 """Seconds that a client is kept waiting for a model to load or unload, which goes on without it."""
@@ -49,13 +50,6 @@ class Version(NamedTuple):
     detail: str
 
 
-class _Given(NamedTuple):
-    """What a version was loaded from: its files, and its settings before threads were shared out."""
-
-    files: tuple[tuple[str, int, int], ...]
-    settings: ModelSettings
-
-
 class ModelRepository:
     """Loads models from disk into a server. Reactor thread."""
 
@@ -65,7 +59,7 @@ class ModelRepository:
         self._server = server
         self._settings = settings
         self._base = base
-        self._given: dict[tuple[str, str], _Given] = {}
+        self._given: dict[tuple[str, str], Given] = {}
         self._locks: dict[str, DeferredLock] = {}
         self._models = 1  # that share the cores
 
@@ -75,17 +69,49 @@ class ModelRepository:
         Raises:
             ConfigError: a folder or a model that the settings name is not there.
         """
-        folders = find_models(self._settings, self._base)
-        wanted = self._settings.load_at_start
-        if wanted is not None:
-            known = {folder.name for folder in folders}
-            for name in wanted:
-                if name not in known:
-                    place = self._settings.origin("load_at_start")
-                    raise ConfigError(f"{place}: load_at_start: expected of {', '.join(sorted(known)) or 'none'}; got {name!r}")
-            folders = [folder for folder in folders if folder.name in wanted]
+        folders = _at_start(self._settings, find_models(self._settings, self._base))
         self._models = len(folders)
-        return [self._add(folder, self._settings.for_model(folder.name), required=True) for folder in folders]
+        return [self._add(given(folder, self._settings, {}), required=True) for folder in folders]
+
+    def rollout(self, settings: ServerSettings) -> Rollout:
+        """Work out what other `settings`, and what has changed on disk, mean for the models; nothing happens yet."""
+        try:
+            folders = find_models(settings, self._base)
+            wanted = self._wanted(settings, folders)
+            rows = [given(folder, settings, self._asked(folder)) for folder in wanted]
+        except ConfigError as err:
+            refused = Rollout(self._server, [], [], 0)
+            refused.reasons.extend(str(err).splitlines())
+            return refused
+        coming = [row for row in rows if row != self._given.get(row.key) or not self._is_up(row.key)]
+        staying = {(folder.name, folder.version) for folder in (folders if settings.model_control == "explicit" else wanted)}
+        going = [one for one in self._server if _key(one) in self._given.keys() - staying]
+        return Rollout(self._server, coming, going, len(wanted))
+
+    def commit(self, rollout: Rollout, settings: ServerSettings) -> None:
+        """Make the change, all of which is loaded, and go by `settings` from now on."""
+        self.controlled = settings.model_control == "explicit"
+        self._settings = settings
+        self._models = rollout.models
+        self._given.update((one.key, one) for one in rollout.coming)
+        for served in rollout.going:
+            del self._given[_key(served)]
+        rollout.commit()
+
+    def alone(self, change: Callable[[], Deferred[Result]]) -> Deferred[Result]:
+        """Make a change to any models when all that clients have begun is done; what they ask for meanwhile waits for it."""
+        names = {one.spec.name for one in self._server}
+        with suppress(ModelNotReady):
+            names |= {folder.name for folder in self._on_disk()}
+        locks = [self._lock(name) for name in names]
+
+        def release(result: Any) -> Any:
+            for lock in locks:
+                lock.release()
+            return result
+
+        taken = DeferredList([lock.acquire() for lock in locks])
+        return taken.addCallback(lambda _: change()).addBoth(release)
 
     def load(self, name: str, parameters: dict[str, Any]) -> Deferred[None]:
         """Serve every version of the model `name` as it is on disk now; fires when all are ready.
@@ -102,7 +128,7 @@ class ModelRepository:
         The Deferred fails with ModelNotReady if a version cannot be loaded.
         """
         self._check_controlled()
-        update = _overrides(parameters)
+        update = asked_for(parameters)
         self._check_known(name)
         return self._in_turn(name, partial(self._load_all, name, update))
 
@@ -138,10 +164,12 @@ class ModelRepository:
     def _in_turn(self, name: str, change: Callable[[], Deferred[None]]) -> Deferred[None]:
         """Make a change to a model when those before it are made; it is also made when whoever waits for it leaves."""
         told: Deferred[None] = Deferred()
-        lock = self._locks.setdefault(name, DeferredLock())
-        changed = lock.run(change)
+        changed = self._lock(name).run(change)
         changed.addCallbacks(lambda _: _tell(told.callback, None), lambda failure: _tell(told.errback, failure))
         return told.addTimeout(PATIENCE, self._server.clock, _still_changing)
+
+    def _lock(self, name: str) -> DeferredLock:
+        return self._locks.setdefault(name, DeferredLock())
 
     def _load_all(self, name: str, update: dict[str, Any]) -> Deferred[None]:
         folders = [folder for folder in self._on_disk() if folder.name == name]
@@ -155,6 +183,23 @@ class ModelRepository:
     def _of(self, name: str) -> list[ServedModel]:
         return [served for served in self._server if served.spec.name == name]
 
+    def _wanted(self, settings: ServerSettings, folders: list[ModelFolder]) -> list[ModelFolder]:
+        """Return what is to be served; where clients load and unload, a model that they have had to do with is left to them."""
+        at_start = _at_start(settings, folders)
+        if settings.model_control == "none":
+            return at_start
+        seen = {one.spec.name for one in self._server}
+        up = {one.spec.name for one in self._server if one.state not in _GONE}
+        return [folder for folder in folders if folder.name in up or (folder.name not in seen and folder in at_start)]
+
+    def _is_up(self, key: tuple[str, str]) -> bool:
+        return any(_key(one) == key and one.state not in _GONE for one in self._server)
+
+    def _asked(self, folder: ModelFolder) -> dict[str, Any]:
+        """Return what a client asked for when it had that version loaded."""
+        known = self._given.get((folder.name, folder.version))
+        return known.asked if known is not None else {}
+
     def _on_disk(self) -> list[ModelFolder]:
         try:
             return find_models(self._settings, self._base)
@@ -163,40 +208,53 @@ class ModelRepository:
 
     def _load(self, folder: ModelFolder, update: dict[str, Any]) -> Deferred[None]:
         """Serve one version; fires when it is ready."""
-        key = (folder.name, folder.version)
-        served = next((one for one in self._server if (one.spec.name, one.spec.version) == key), None)
-        settings = self._settings.for_model(folder.name).model_copy(update=update)
+        wanted = given(folder, self._settings, update)
+        served = next((one for one in self._server if _key(one) == wanted.key), None)
         if served is None or served.state in (ModelState.FAILED, ModelState.UNLOADED):
-            self._add(folder, settings, required=False).addErrback(lambda _: None)  # its state tells
-            return self._ready(*key)
+            self._add(wanted, required=False).addErrback(lambda _: None)  # its state tells
+            return self._ready(*wanted.key)
         if served.state is ModelState.STOPPED:
             raise Draining("the server is being stopped and loads no more models")
         if served.state is not ModelState.READY:
             return served.settled().addCallback(lambda _: self._load(folder, update))
-        if self._given.get(key) == _Given(_files(folder.folder), settings):
+        if self._given.get(wanted.key) == wanted:
             return succeed(None)
-        return self._replace(folder, settings)
+        return self._replace(wanted)
 
     def _ready(self, name: str, version: str) -> Deferred[None]:
         """Fire when that version is ready; fail with ModelNotReady if it is not going to be. May be cancelled."""
         served = self._server.find(name, version)
         return served.settled().addCallback(_check_ready, served)
 
-    def _add(self, folder: ModelFolder, settings: ModelSettings, required: bool) -> Deferred[None]:
-        self._given[folder.name, folder.version] = _Given(_files(folder.folder), settings)
-        return self._server.add(*_defined(folder, share_threads(settings, self._models)), required)
+    def _add(self, wanted: Given, required: bool) -> Deferred[None]:
+        self._given[wanted.key] = wanted
+        return self._server.add(*wanted.offered(self._models), required)
 
-    def _replace(self, folder: ModelFolder, settings: ModelSettings) -> Deferred[None]:
-        given = _Given(_files(folder.folder), settings)
-
+    def _replace(self, wanted: Given) -> Deferred[None]:
         def replaced(_: None) -> None:
-            self._given[folder.name, folder.version] = given
+            self._given[wanted.key] = wanted
 
         def refused(failure: Failure) -> None:
             raise ModelNotReady(failure.getErrorMessage())
 
-        replacing = self._server.replace(*_defined(folder, share_threads(settings, self._models)))
-        return replacing.addCallbacks(replaced, refused)
+        return self._server.replace(*wanted.offered(self._models)).addCallbacks(replaced, refused)
+
+
+def _key(served: ServedModel) -> tuple[str, str]:
+    return served.spec.name, served.spec.version
+
+
+def _at_start(settings: ServerSettings, folders: list[ModelFolder]) -> list[ModelFolder]:
+    """Return those of `folders` that are served from the start. Raises ConfigError."""
+    wanted = settings.load_at_start
+    if wanted is None:
+        return folders
+    known = {folder.name for folder in folders}
+    for name in wanted:
+        if name not in known:
+            place = settings.origin("load_at_start")
+            raise ConfigError(f"{place}: load_at_start: expected of {', '.join(sorted(known)) or 'none'}; got {name!r}")
+    return [folder for folder in folders if folder.name in wanted]
 
 
 def _tell(tell: Callable[[Any], None], result: Any) -> None:
@@ -207,54 +265,6 @@ def _tell(tell: Callable[[Any], None], result: Any) -> None:
 
 def _still_changing(result: Any, seconds: float) -> Any:
     raise ModelNotReady(f"the model is still being loaded or unloaded after {seconds:.0f} s", retry_after=60)
-
-
-def _defined(folder: ModelFolder, settings: ModelSettings) -> tuple[ModelDefinition, ModelSettings, Load | None]:
-    """Return what to add for `folder`; a model whose definition is wrong fails to load, and keeps the reason visible."""
-    try:
-        return load_model_definition(folder.name, folder.version, folder.folder), settings, None
-    except ConfigError as err:
-        reason = str(err)
-
-    def load(progress: Progress) -> CheckedModel:
-        raise ModelLoadError(f"model {folder.name!r} version {folder.version}: {reason}")
-
-    spec = ModelSpec(folder.name, folder.version, (), ())
-    return ModelDefinition(spec, "python", folder.folder, folder.folder), settings, load
-
-
-def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return path, time of change and size of every file of a version."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        with suppress(FileNotFoundError):  # it has just been removed
-            if path.is_file() and "__pycache__" not in path.parts:
-                status = path.stat()
-                found.append((str(path), status.st_mtime_ns, status.st_size))
-    return tuple(found)
-
-
-def _overrides(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that the parameters of a load change."""
-    for key in parameters:
-        if key != "config":
-            raise InvalidInput(f"parameters: expected `config` alone; got {key!r:.80}: files are not taken from clients")
-    text = parameters.get("config", "{}")
-    try:
-        config = json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
-        raise InvalidInput(f"config: expected a model configuration as JSON; got {text!r:.80}")
-    size = config.get("max_batch_size", 1)
-    if (
-        config.keys() - {"name", "max_batch_size"}
-        or isinstance(size, bool)
-        or not isinstance(size, int)
-        or not 0 < size < 1 << 31
-    ):
-        raise InvalidInput(f"config: expected max_batch_size of 1 and more alone, the rest is the server's; got {text!r:.200}")
-    return {"max_batch_size": size} if "max_batch_size" in config else {}
 
 
 def _check_ready(_: None, served: ServedModel) -> None:
