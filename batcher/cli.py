@@ -22,8 +22,12 @@ from batcher.config.reading import dotted, scalar
 from batcher.config.repository import find_models, find_versions
 from batcher.config.settings import ServerSettings, load_settings, share_threads
 from batcher.errors import BatcherError, ConfigError, UnsupportedMediaType
+from batcher.reloading import Read
 
 DEFAULT_CONFIG = Path("config.yaml")
+
+Flags = dict[tuple[str, ...], tuple[str, object]]
+"""From a setting's path to the flag's name and the value it was given."""
 
 
 class StartReport:
@@ -73,16 +77,26 @@ def main() -> None:
     """An asynchronous batching inference server."""
 
 
-def _configuration(config: Path | None, flags: dict[tuple[str, ...], tuple[str, object]]) -> tuple[ServerSettings, Path]:
-    path = config if config is not None else DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+def _configuration(config: Path | None, flags: Flags) -> tuple[ServerSettings, Path]:
+    read, base = _sources(config, flags)
+    return _checked(read), base
+
+
+def _checked(read: Read) -> ServerSettings:
     try:
-        return load_settings(path, os.environ, flags), path.parent if path else Path()
+        return read()
     except ConfigError as err:
         raise click.ClickException(str(err)) from err
 
 
-def _assignments(pairs: tuple[str, ...]) -> dict[tuple[str, ...], tuple[str, object]]:
-    flags: dict[tuple[str, ...], tuple[str, object]] = {}
+def _sources(config: Path | None, flags: Flags) -> tuple[Read, Path]:
+    """Return what reads the settings, each time from the same sources, and the folder that paths in them start from."""
+    path = config if config is not None else DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+    return partial(load_settings, path, os.environ, flags), path.parent if path else Path()
+
+
+def _assignments(pairs: tuple[str, ...]) -> Flags:
+    flags: Flags = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
@@ -108,14 +122,15 @@ _set_option = click.option(
 @click.option("--access-log/--no-access-log", default=None, help="Log each request as a line of JSON.")
 @_set_option
 def serve(config: Path | None, pairs: tuple[str, ...], **given: Any) -> None:
-    """Serve the models of the configuration until a signal ends it."""
+    """Serve the models of the configuration until a signal ends it; SIGHUP has the configuration read again."""
     flags = _assignments(pairs)
     flags.update({(key,): (f"--{key.replace('_', '-')}", value) for key, value in given.items() if value is not None})
-    settings, base = _configuration(config, flags)
+    read, base = _sources(config, flags)
+    settings = _checked(read)
     from batcher.running import leave, run_server  # a command that does not serve needs no event loop
 
     report = StartReport()
-    leave(run_server(settings, base, report.progress, report.ready, report.failed))
+    leave(run_server(settings, base, report.progress, report.ready, report.failed, read))
 
 
 @main.command()

@@ -22,6 +22,8 @@ class ServerMetrics(Collector):
         answers: by model, which is empty where a route has none, and route.
         connections: how many are open.
         quota_rejected_rows: by the name of the quota that was used up.
+        reloads: of the settings, by outcome.
+        last_reload_successful: whether the last of them was applied; true before the first.
     """
 
     def __init__(self) -> None:
@@ -30,6 +32,8 @@ class ServerMetrics(Collector):
         self.answers: dict[tuple[str, str], AnswerMetrics] = defaultdict(AnswerMetrics)
         self.connections = 0
         self.quota_rejected_rows: dict[str, int] = defaultdict(int)
+        self.reloads = {"applied": 0, "refused": 0}
+        self.last_reload_successful = True
         self._registry = CollectorRegistry()
         self._registry.register(self)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -39,6 +43,11 @@ class ServerMetrics(Collector):
         """Return the numbers of a version of a model; the same object for the same version, so counts never restart."""
         return self._models.setdefault((name, version), ModelMetrics(name, version))
 
+    def reloaded(self, outcome: str) -> None:
+        """Count a reload of the settings that was `applied` or `refused`."""
+        self.reloads[outcome] += 1
+        self.last_reload_successful = outcome == "applied"
+
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
@@ -46,6 +55,7 @@ class ServerMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family; called by the registry."""
         yield from self._request_families()
+        yield from self._reload_families()
         yield from self._load_families()
         yield from self._model_histograms()
         yield from self._model_counters()
@@ -69,6 +79,14 @@ class ServerMetrics(Collector):
         for name, count in self.quota_rejected_rows.items():
             rejected.add_metric((name,), count)
         yield rejected
+
+    def _reload_families(self) -> Iterator[Metric]:
+        reloads = CounterMetricFamily("batcher_reloads", "Reloads of the settings, by outcome.", labels=("outcome",))
+        for outcome, count in self.reloads.items():
+            reloads.add_metric((outcome,), count)
+        yield reloads
+        text = "Whether the last reload of the settings was applied."
+        yield GaugeMetricFamily("batcher_config_last_reload_successful", text, value=self.last_reload_successful)
 
     def _load_families(self) -> Iterator[Metric]:
         gauges = (

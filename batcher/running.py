@@ -35,6 +35,7 @@ from twisted.python.failure import Failure
 
 from batcher import scheduler
 from batcher.config.settings import ServerSettings
+from batcher.reloading import Read, reload_on_hangup
 from batcher.web.listening import BACKLOG, Listen, Listening, Tls, accepted, forget, tls_context
 
 if TYPE_CHECKING:
@@ -119,8 +120,9 @@ def run_server(
     progress: Callable[[str, str], None],
     ready: Callable[[str], None],
     failed: Callable[[str], None],
+    read: Read,
 ) -> int:
-    """Serve until a signal says otherwise, and return the exit status.
+    """Serve until a signal says otherwise, and return the exit status; SIGHUP has the settings read and applied anew.
 
     Args:
         settings: the whole configuration.
@@ -128,6 +130,7 @@ def run_server(
         progress: told a model's title and what is being done with it.
         ready: told the address once every model is ready.
         failed: told the reason if the server cannot start.
+        read: reads the settings from the sources that `settings` came from.
     """
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -135,11 +138,12 @@ def run_server(
     installReactor(reactor)
     _begin_logging()
     _set_process(settings)
+    reload_on_hangup(reactor, lambda: _reload(service, read))
     if scheduler.__file__.endswith(".py"):
         _log.warn("hint: the hot path is not compiled, so it is slower: install again where there is a C compiler")
     access_log = AccessLog(loop)
     service = _service(settings, base, loop, reactor, progress, access_log)
-    status = _run(reactor, service, settings, ready, failed)
+    status = _run(reactor, service, ready, failed)
     access_log.flush()
     return status
 
@@ -173,7 +177,6 @@ def _service(
 def _run(
     reactor: AsyncioSelectorReactor,
     service: BatcherService,
-    settings: ServerSettings,
     ready: Callable[[str], None],
     failed: Callable[[str], None],
 ) -> int:
@@ -181,12 +184,11 @@ def _run(
     status = 0
 
     def started(_: None) -> None:
-        if settings.switch_interval_ms is None and all(served.one_call for served in service.server):
-            sys.setswitchinterval(CALLS_INTERVAL_MS / 1e3)
+        _set_switch_interval(service)
         gc.collect()
         gc.set_threshold(YOUNG_OBJECTS, 20, 50)
-        if settings.model_control == "none":
-            gc.freeze()  # what was made at start lives as long as the process: never look at it again
+        if service.settings.model_control == "none":
+            gc.freeze()  # what was made at start lives until a reload: do not look at it before
         ready(service.address)
 
     def not_started(failure: Failure) -> None:
@@ -202,6 +204,18 @@ def _run(
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
     return status
+
+
+def _reload(service: BatcherService, read: Read) -> None:
+    gc.unfreeze()  # or a model that was loaded at start could not be let go of
+    reloaded = service.reload(read)
+    reloaded.addCallbacks(lambda _: _set_switch_interval(service), lambda _: None)  # the log has the reasons
+
+
+def _set_switch_interval(service: BatcherService) -> None:
+    one_calls = all(served.one_call for served in service.server)
+    default = CALLS_INTERVAL_MS if one_calls else OPERATORS_INTERVAL_MS
+    sys.setswitchinterval((service.settings.switch_interval_ms or default) / 1e3)
 
 
 def leave(status: int) -> None:

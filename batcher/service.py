@@ -2,7 +2,8 @@
 
 It runs under `twist` and `twistd`, inside another Twisted program on that program's reactor, and under `serve.py`, which hands
 it a faster listener. Starting listens first, so that `/livez` and `/readyz` answer while models load. Stopping lets every
-connection end with the answers that are due on it, within `drain_timeout`; a model that hangs delays nothing.
+connection end with the answers that are due on it, within `drain_timeout`; a model that hangs delays nothing. While it serves,
+`reload` has it go by other settings: everything is made ready beside what serves, then all changes in one turn of the loop.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succee
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from batcher.config.changes import changed_settings, restart_reasons
 from batcher.config.settings import ServerSettings
 from batcher.endpoints.journal import Journal, WriteLine
 from batcher.endpoints.routing import Router
 from batcher.endpoints.table import routes
-from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError
+from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, ReloadRefused
+from batcher.reloading import Read, Reloads
 from batcher.repository import ModelRepository
 from batcher.server import ModelServer
 from batcher.web.app import klein_site
@@ -32,6 +35,8 @@ from batcher.web.listening import Listen, Listening, Tls, address_of, open_socke
 from batcher.workers.protocol import CallFromThread
 
 if TYPE_CHECKING:
+    from twisted.web.server import Site
+
     from batcher.rpc.front import RpcFront
 
 
@@ -59,6 +64,7 @@ class BatcherService(MultiService):
     """The whole server as a Twisted service. Reactor thread.
 
     Attributes:
+        settings: what it goes by.
         server: the models.
         repository: where they come from.
         front: the connections.
@@ -91,9 +97,10 @@ class BatcherService(MultiService):
             write_access_line: gets the lines of the access log.
         """
         super().__init__()  # type: ignore[no-untyped-call]  # mypy-zope sees no stub
-        self._settings = settings
+        self.settings = settings
         self._base = base
         self._reactor = reactor
+        self._write_access_line = write_access_line
         self._listen = listen or twisted_listen(reactor)
         self._log = Logger()
         self._listening: Listening | None = None
@@ -107,10 +114,15 @@ class BatcherService(MultiService):
             reactor, self._in_a_burst(cross), settings, progress=progress, call_soon=self._in_a_burst(soon)
         )
         self.repository = ModelRepository(self.server, settings, base)
+        self._reloads = Reloads(self._change, self.server.metrics)
         self._journal = Journal(reactor, self.server.metrics, write_access_line if settings.access_log else None)
+        self.front = Front(*self._answering(settings), reactor, self.server.metrics)
+
+    def _answering(self, settings: ServerSettings) -> tuple[Router, Site, Limits]:
+        """Return what connections are answered by under `settings`."""
         router = Router(routes(self.server, self.repository, settings), self._journal, settings.expose_model_errors)
         limits = Limits.from_settings(settings)
-        self.front = Front(router, klein_site(router, limits.body), limits, reactor, self.server.metrics)
+        return router, klein_site(router, limits.body), limits
 
     def _in_a_burst(self, call: Callable[..., object]) -> Callable[..., None]:
         """Return `call`, a way to have a function called later, such that what that function answers leaves in one burst."""
@@ -137,26 +149,74 @@ class BatcherService(MultiService):
         self._stopped.append(stopped)
         if self.state is not State.DRAINING:
             self._drain()
+            self._reloads.open()  # who waits for the start is refused
         return stopped
 
+    def reload(self, read: Read) -> Deferred[None]:
+        """Go by the settings that `read` returns, and by what has changed in the models' folders; fires when that is so.
+
+        What has not changed is not touched, and no request is lost. If anything cannot be (the settings are wrong, one needs a
+        restart, a model cannot be loaded) nothing changes, and the Deferred fails with ReloadRefused or ConfigError, which name
+        every reason. It waits for the start to end and for the reload before it; all that wait share the next one.
+        """
+        return self._reloads.ask(read)
+
+    def _change(self, read: Read) -> Deferred[list[str]]:
+        self._check_serving()
+        return self.repository.alone(lambda: self._change_alone(read()))
+
+    def _change_alone(self, settings: ServerSettings) -> Deferred[list[str]]:
+        rollout = self.repository.rollout(settings)
+        reasons = restart_reasons(self.settings, settings) + rollout.reasons
+        if reasons:
+            raise ReloadRefused(reasons)
+        changed = changed_settings(self.settings, settings)
+        answering = self._answering(settings) if changed else None
+
+        def commit(_: None) -> list[str]:
+            try:
+                self._check_serving()
+            except ReloadRefused:
+                rollout.give_up()
+                raise
+            if answering is not None:
+                self._renew(settings, *answering)
+            self.repository.commit(rollout, settings)
+            return changed + rollout.told()
+
+        return rollout.load().addCallback(commit)
+
+    def _check_serving(self) -> None:
+        if self.state is not State.SERVING:
+            raise ReloadRefused(["the server is being stopped"])
+
+    def _renew(self, settings: ServerSettings, router: Router, site: Site, limits: Limits) -> None:
+        """Have everything but the models go by `settings`."""
+        self.settings = settings
+        self.server.drain_timeout = settings.drain_timeout_s
+        self._journal.write_line = self._write_access_line if settings.access_log else None
+        self.front.renew(router, site, limits)
+        if self._rpc is not None:
+            self._rpc.renew(settings)
+
     def _open(self) -> Deferred[Listening]:
-        tls = tls_files(self._settings, self._base)
+        tls = tls_files(self.settings, self._base)
         return self._open_rpc().addCallback(lambda _: self._open_http(tls))
 
     def _open_rpc(self) -> Deferred[None]:
-        if self._settings.grpc_port is None:
+        if self.settings.grpc_port is None:
             return succeed(None)
         try:
             from batcher.rpc.front import RpcFront  # an extra, imported only where it is asked for
         except ImportError as err:
-            place = self._settings.origin("grpc_port")
+            place = self.settings.origin("grpc_port")
             raise ConfigError(f"{place}: grpc_port: expected `pip install batcher[grpc]`; got none: {err}") from err
-        self._rpc = RpcFront(self.server, self.repository, self._settings, self._base, self._reactor, self._journal)
+        self._rpc = RpcFront(self.server, self.repository, self.settings, self._base, self._reactor, self._journal)
         return self._rpc.open()
 
     def _open_http(self, tls: Tls | None) -> Deferred[Listening]:
         self._check_starting()
-        listeners = open_sockets(self._settings, self._base)
+        listeners = open_sockets(self.settings, self._base)
         self.address = " and ".join(address_of(listener, tls is not None) for listener in listeners)
         if self._rpc is not None:
             self.address += f" and {self._rpc.address}"
@@ -175,7 +235,7 @@ class BatcherService(MultiService):
 
     def _loaded(self, results: list[tuple[bool, Any]]) -> None:
         failures = [result for succeeded, result in results if not succeeded]
-        if failures and self._settings.strict_start:
+        if failures and self.settings.strict_start:
             self.ready.errback(failures[0])
             return
         for failure in failures:
@@ -183,6 +243,7 @@ class BatcherService(MultiService):
         if self.state is State.STARTING:
             self._become(State.SERVING)
             self.ready.callback(None)
+            self._reloads.open()
         else:
             self.ready.errback(ModelLoadError("the server was stopped before its models were loaded"))
 
@@ -197,7 +258,7 @@ class BatcherService(MultiService):
             self._end(None)
             return
         self._become(State.DRAINING)
-        timeout = self._reactor.callLater(self._settings.drain_timeout_s, self._end, None)
+        timeout = self._reactor.callLater(self.settings.drain_timeout_s, self._end, None)
         closed = maybeDeferred(self._listening.close) if self._listening is not None else Deferred.fromCoroutine(_nothing())
         closed.addCallback(lambda _: DeferredList([self.front.drain(), self._rpc.drain() if self._rpc else succeed(None)]))
         closed.addCallback(lambda _: self.server.drain())

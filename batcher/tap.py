@@ -1,8 +1,12 @@
-"""The `twist` and `twistd` plugin: `twist batcher --config config.yaml`, on whatever reactor those were told to use."""
+"""The `twist` and `twistd` plugin: `twist batcher --config config.yaml`, on whatever reactor those were told to use.
+
+SIGHUP has the settings read and applied anew, as under `serve.py`.
+"""
 
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +17,7 @@ from twisted.python.failure import Failure
 
 from batcher.config.settings import load_settings
 from batcher.errors import ConfigError
+from batcher.reloading import reload_on_hangup
 from batcher.service import BatcherService, State
 
 _log = Logger()
@@ -29,8 +34,9 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     path = Path(options["config"]) if options["config"] else None
+    read = partial(load_settings, path, os.environ)
     try:
-        settings = load_settings(path, os.environ)
+        settings = read()
     except ConfigError as err:
         raise SystemExit(f"batcher: {err}") from None  # twist shows other errors with their stacks
     service = BatcherService(
@@ -39,6 +45,8 @@ def makeService(options: Options) -> IService:
         reactor,
         progress=lambda title, text: _log.info("model {title}: {text}", title=title, text=text),
     )
+
+    reload_on_hangup(reactor, lambda: service.reload(read).addErrback(lambda _: None))  # the log has the reasons
 
     def not_ready(failure: Failure) -> None:
         _log.error("not ready: {reason}", reason=failure.getErrorMessage())

@@ -1,0 +1,36 @@
+"""A gate that a model on disk stops at while it loads, if its code says `from tests.support.gate import GATE; GATE.stop()`."""
+
+from __future__ import annotations
+
+from threading import Event
+
+from tests.support.crossing import PATIENCE
+
+
+class Gate:
+    """Closed or open."""
+
+    def __init__(self) -> None:
+        """Begin open."""
+        self.close()
+        self.open()
+
+    def close(self) -> None:
+        """Have the next one stop."""
+        self._reached, self._opened = Event(), Event()
+
+    def open(self) -> None:
+        """Let go whoever stands here."""
+        self._opened.set()
+
+    def stop(self) -> None:
+        """Wait until it is open. Any thread."""
+        self._reached.set()
+        assert self._opened.wait(PATIENCE)
+
+    def wait_reached(self) -> None:
+        """Wait until somebody has come."""
+        assert self._reached.wait(PATIENCE)
+
+
+GATE = Gate()
