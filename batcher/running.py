@@ -113,6 +113,16 @@ class _LoopPorts:
         forget(self._listeners)
         return Deferred.fromFuture(asyncio.gather(*taken, return_exceptions=True))
 
+    def renew(self, tls: Tls) -> None:
+        """Show another certificate."""
+        fresh = tls_context(tls)  # the other one would keep the old certificate beside a new one with another kind of key
+
+        def show(connection: ssl.SSLObject, *_: object) -> None:
+            connection.context = fresh
+
+        assert self._context is not None, "TLS is there from the start or not at all"
+        self._context.sni_callback = show
+
 
 def run_server(
     settings: ServerSettings,

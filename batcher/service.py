@@ -168,17 +168,21 @@ class BatcherService(MultiService):
     def _change_alone(self, settings: ServerSettings) -> Deferred[list[str]]:
         rollout = self.repository.rollout(settings)
         reasons = restart_reasons(self.settings, settings) + rollout.reasons
+        try:
+            tls = tls_files(self.settings, self._base)
+        except ConfigError as err:
+            reasons.append(str(err))
         if reasons:
             raise ReloadRefused(reasons)
         changed = changed_settings(self.settings, settings)
         answering = self._answering(settings) if changed else None
 
         def commit(_: None) -> list[str]:
-            try:
-                self._check_serving()
-            except ReloadRefused:
+            if self.state is not State.SERVING:
                 rollout.give_up()
-                raise
+            self._check_serving()
+            if tls is not None and self._listening is not None:
+                self._listening.renew(tls)
             if answering is not None:
                 self._renew(settings, *answering)
             self.repository.commit(rollout, settings)
@@ -259,7 +263,7 @@ class BatcherService(MultiService):
             return
         self._become(State.DRAINING)
         timeout = self._reactor.callLater(self.settings.drain_timeout_s, self._end, None)
-        closed = maybeDeferred(self._listening.close) if self._listening is not None else Deferred.fromCoroutine(_nothing())
+        closed = maybeDeferred(self._listening.close) if self._listening is not None else succeed(None)
         closed.addCallback(lambda _: DeferredList([self.front.drain(), self._rpc.drain() if self._rpc else succeed(None)]))
         closed.addCallback(lambda _: self.server.drain())
         closed.addErrback(lambda failure: self._log.failure("stopping failed", failure))
@@ -290,7 +294,3 @@ class BatcherService(MultiService):
         if state not in STATES[self.state]:
             raise RuntimeError(f"the service cannot go from {self.state.value} to {state.value}")
         self.state = state
-
-
-async def _nothing() -> None:
-    """There is no port to close."""

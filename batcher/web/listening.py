@@ -36,6 +36,9 @@ class Listening(Protocol):
     def close(self) -> Any:
         """Take no more connections than those that the kernel has completed already; returns a Deferred or None."""
 
+    def renew(self, tls: Tls) -> None:
+        """Show the certificate that is in the files of `tls` now to who connects from now on; there was one before."""
+
 
 class Tls(NamedTuple):
     """The server's certificate, with those that it was signed by, and its key, as files in PEM."""
@@ -131,36 +134,50 @@ def twisted_listen(reactor: Any) -> Listen:
 
     def listen(front: Front, listeners: list[socket.socket], tls: Tls | None) -> Deferred[Listening]:
         factory = ConnectionFactory(front)
-        return succeed(_TwistedPorts(reactor, factory if tls is None else _encrypted(factory, tls), listeners))
+        if tls is None:
+            return succeed(_TwistedPorts(reactor, factory, listeners))
+        certificate = _Certificate(tls)
+        return succeed(_TwistedPorts(reactor, _encrypted(factory, certificate), listeners, certificate))
 
     return listen
 
 
-def _encrypted(factory: ConnectionFactory, tls: Tls) -> IProtocolFactory:
-    from OpenSSL import SSL  # Twisted has its own TLS, over pyOpenSSL
+def _encrypted(factory: ConnectionFactory, certificate: _Certificate) -> IProtocolFactory:
     from twisted.protocols.tls import TLSMemoryBIOFactory
 
-    @implementer(IOpenSSLContextFactory)
-    class Context:
-        """What Twisted asks for the context of a connection."""
+    return TLSMemoryBIOFactory(certificate, False, factory)
 
-        def getContext(self) -> SSL.Context:
-            """Return the one context there is."""
-            return context
 
-    context = SSL.Context(SSL.TLS_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.use_certificate_chain_file(str(tls.certificate))
-    context.use_privatekey_file(str(tls.key))
-    return TLSMemoryBIOFactory(Context(), False, factory)
+@implementer(IOpenSSLContextFactory)
+class _Certificate:
+    """What Twisted asks for the context of each connection; its own TLS stands on pyOpenSSL."""
+
+    def __init__(self, tls: Tls) -> None:
+        self.show(tls)
+
+    def show(self, tls: Tls) -> None:
+        from OpenSSL import SSL
+
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)
+        context.use_certificate_chain_file(str(tls.certificate))
+        context.use_privatekey_file(str(tls.key))
+        self._context = context
+
+    def getContext(self) -> Any:
+        """Return the newest."""
+        return self._context
 
 
 class _TwistedPorts:
     """Sockets that a Twisted reactor watches; its own ports would change and remove the file of a Unix socket."""
 
-    def __init__(self, reactor: Any, factory: IProtocolFactory, listeners: list[socket.socket]) -> None:
+    def __init__(
+        self, reactor: Any, factory: IProtocolFactory, listeners: list[socket.socket], certificate: _Certificate | None = None
+    ) -> None:
         self._reactor = reactor
         self._listeners = listeners
+        self._certificate = certificate
         self._ports = [_TwistedPort(reactor, factory, listener) for listener in listeners]
         for port in self._ports:
             reactor.addReader(port)
@@ -172,6 +189,11 @@ class _TwistedPorts:
             port.doRead()
         forget(self._listeners)
         return deferLater(self._reactor, 0, lambda: None)
+
+    def renew(self, tls: Tls) -> None:
+        """Show another certificate."""
+        assert self._certificate is not None, "TLS is there from the start or not at all"
+        self._certificate.show(tls)
 
 
 @implementer(IReadDescriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.end_to_end.load import made_of, row_for, under_load
 from tests.end_to_end.processes import Process, one_answer, started, until, write_model
+from tests.end_to_end.test_listening import certify, launch, wait_ready
 from tests.end_to_end.test_stopping import answers_of
 
 DOUBLE = 'class Model:\n    def predict(self, inputs):\n        return {"y": inputs["x"] * 2}\n'
@@ -83,15 +85,14 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
 
 def test_settings_and_models_change_under_load_and_every_request_is_answered_right(server: Server) -> None:
     with under_load(server.process, "times", 6) as clients:
-        for _ in range(2):
-            server.reload(OTHER)
-            server.reload(EITHER)
+        server.reload(OTHER)
+        server.reload(EITHER)
         before = server.held()
-        for _ in range(10):
+        for _ in range(5):
             server.reload(OTHER)
             assert server.process.metric("batcher_config_last_reload_successful") == 1
             server.reload(EITHER)
-        for text in (OTHER, EITHER) * 10:
+        for text in (OTHER, EITHER) * 5:
             server.configure(text)
             server.process.signal(signal.SIGHUP)
         server.configure("port: [\n")
@@ -153,3 +154,26 @@ def test_whatever_was_accepted_at_full_load_is_answered_right_when_it_is_stopped
         assert all(made_of(answer) == 2 * value for value, answer in firsts.items())
         assert {answer.status for _, answer in clients.answers} <= {200, 503}
         assert "Traceback" not in process.errors
+
+
+def shown_certificate(host: str, port: int) -> str:
+    """Return the certificate that a server shows to a new client."""
+    return ssl.get_server_certificate((host, port), timeout=10)
+
+
+@pytest.mark.parametrize("kind", ["serve", "twist"])
+def test_a_new_certificate_is_shown_after_a_reload_and_a_wrong_one_refused(tmp_path: Path, kind: str) -> None:
+    write_model(tmp_path / "models", "times", DOUBLE)
+    certify(tmp_path, "server")
+    with launch(tmp_path, kind, tls_certificate=tmp_path / "server.pem") as process:
+        host, port = wait_ready(process).removeprefix("https://").split(":")
+        where = host, int(port)
+        assert shown_certificate(*where) == (tmp_path / "server.crt").read_text()
+        certify(tmp_path, "server")
+        process.signal(signal.SIGHUP)
+        until(lambda: shown_certificate(*where) == (tmp_path / "server.crt").read_text())
+        last = (tmp_path / "server.crt").read_text()
+        (tmp_path / "server.pem").write_text(last)
+        process.signal(signal.SIGHUP)
+        until(lambda: "tls_certificate: expected a certificate and its key" in process.errors + "\n".join(process.lines))
+        assert shown_certificate(*where) == last

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from batcher.config.settings import ServerSettings, load_settings
 from batcher.served import ServedModel
 from batcher.service import BatcherService
-from batcher.web.listening import Listening
+from batcher.web.listening import Listening, Tls
 from tests.support.crossing import Loop
 from tests.support.models import rows
 
@@ -23,6 +23,9 @@ class NoPorts:
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def renew(self, tls: Tls) -> None:
+        """Nobody can see it."""
 
 
 class MemoryService:
