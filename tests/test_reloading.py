@@ -422,6 +422,26 @@ class TestStopping:
         assert service.service.state is State.STOPPED
         assert service.found() == before
 
+    def test_what_has_loaded_while_the_last_requests_are_answered_is_given_up(self, service: MemoryService) -> None:
+        stuck, spec = Stuck(), model_spec(name="own")
+        definition = ModelDefinition(spec, "python", Path(), Path())
+        assert service.wait(service.server.add(definition, SETTINGS, lambda _: checked(RecordingModel(spec, stuck)))) is None
+        running, before = service.infer("own"), service.found()
+        closed_gate_in(service.folder / "m/1")
+        reloaded = listen(service.ask())
+        GATE.wait_reached()
+        stopped = listen(service.service.stopService())
+        GATE.open()
+        while not reloaded:
+            service.loop.step()
+        assert isinstance(reloaded[0].value, ReloadRefused)
+        assert (service.service.state, stopped) == (State.DRAINING, [])
+        assert service.found() == before
+        stuck.leave.set()
+        assert service.value(running) == 2
+        while not stopped or service.server._alive:
+            service.loop.step()
+
 
 class TestClients:
     """Under `model_control: explicit`, what clients have loaded and unloaded is theirs."""

@@ -50,9 +50,10 @@ def test_what_is_asked_again_and_again_finds_the_new_routes_and_settings(server:
     for _ in range(3):
         assert sent(server, client, request).header("server-timing") is None
     renew(server, server_timing=True)
-    assert "compute" in (sent(server, client, request).header("server-timing") or "")
+    for _ in range(3):
+        assert "compute" in (sent(server, client, request).header("server-timing") or "")
     renew(server)
-    assert sent(server, client, request).header("server-timing") is None
+    assert sent(server, server.connect("loop"), request).header("server-timing") is None
 
 
 def test_a_route_comes_and_goes_for_a_connection_that_asks_for_it(server: MemoryServer) -> None:
