@@ -52,6 +52,11 @@ class Catalogue:
         ready = [served.spec.version for served in self._models.get(name, {}).values() if served.accepts]
         return sorted(ready, key=int)
 
+    def successor(self, served: ServedModel) -> ServedModel:
+        """Return what takes requests in place of `served`, if it is such a model and takes any; else `served`."""
+        found = self.get(served.spec.name, served.spec.version)
+        return found if found is not None and found.accepts and found.spec == served.spec else served
+
     def only_name(self) -> str:
         """Return the name of the only model there is. Raises UnknownModel if there are none or several."""
         if len(self._models) != 1:

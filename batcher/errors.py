@@ -41,8 +41,6 @@ place that turns a failure into a reply. The message is written for the reader o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 
 class BatcherError(Exception):
     """Root of the tree.
@@ -101,11 +99,7 @@ class UnknownRoute(ClientError):
 
 
 class MethodNotAllowed(ClientError):
-    """The route exists, but not for this method.
-
-    Attributes:
-        allowed: the methods that the route knows, for the `Allow` header.
-    """
+    """The route exists, but not for this method; `allowed` are those that it knows, for the `Allow` header."""
 
     http_status = 405
     grpc_code = "UNIMPLEMENTED"
@@ -174,11 +168,7 @@ class ServerError(BatcherError):
 
 
 class ModelError(ServerError):
-    """The model raised while it ran these rows.
-
-    Attributes:
-        private: whether the text is the model's own, which a client must not see unless the operator says so.
-    """
+    """The model raised while it ran these rows; `private`: the text is its own, for clients only if the operator says so."""
 
     code = "model_error"
     private = True
@@ -255,11 +245,7 @@ class ModelNotReady(Unavailable):
 
 
 class WorkerLost(Unavailable):
-    """The worker that held the batch ended, or hangs.
-
-    Attributes:
-        begun: whether the batch may have run.
-    """
+    """The worker that held the batch ended, or hangs; `begun` says whether the batch may have run."""
 
     code = "worker_lost"
 
@@ -306,6 +292,6 @@ class ModelLoadError(OperatorError):
 class ReloadRefused(OperatorError):
     """A reload of the settings cannot be, and nothing has changed; the message has a line for each reason."""
 
-    def __init__(self, reasons: Sequence[str]) -> None:
+    def __init__(self, *reasons: str) -> None:
         """Write a line for each of `reasons`."""
         super().__init__("\n".join(reasons))

@@ -215,9 +215,9 @@ class ModelRepository:
             return self._ready(*wanted.key)
         if served.state is ModelState.STOPPED:
             raise Draining("the server is being stopped and loads no more models")
-        if served.state is not ModelState.READY:
+        if not served.is_loaded:
             return served.settled().addCallback(lambda _: self._load(folder, update))
-        if self._given.get(wanted.key) == wanted:
+        if self._given.get(wanted.key) == wanted and served.accepts:
             return succeed(None)
         return self._replace(wanted)
 

@@ -57,7 +57,7 @@ class Rollout:
         ]
         if reasons:
             self.give_up()
-            raise ReloadRefused(reasons)
+            raise ReloadRefused(*reasons)
 
     def commit(self) -> None:
         """Have what came take requests; what it took the place of, and what goes, answers what it had taken."""

@@ -50,6 +50,7 @@ class ModelServer:
         seconds: what `clock` says.
         quotas: limits the rows of each key; None limits nobody. May be exchanged at any time, for one with full buckets.
         drain_timeout: seconds that a model that is unloaded has for its last answers.
+        draining: whether the server takes no more requests.
         generation: grows whenever a model comes, goes or changes its state; what was looked up before is then to be looked
             up again.
     """
@@ -84,7 +85,7 @@ class ModelServer:
         self._models = Catalogue()
         self._alive: set[ServedModel] = set()
         self._watchers: list[Callable[[], None]] = []
-        self._draining = False
+        self.draining = False
         self.drain_timeout = settings.drain_timeout_s
         self._ended = Waiters()
         self.generation = 0
@@ -97,15 +98,10 @@ class ModelServer:
 
     def _changed(self, served: ServedModel | None = None, text: str = "") -> None:
         self.generation += 1
-        if served is not None and not self._draining:
+        if served is not None and not self.draining:
             self._progress(served.title, text)
         for watcher in self._watchers:
             watcher()
-
-    @property
-    def draining(self) -> bool:
-        """Whether the server takes no more requests."""
-        return self._draining
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called whenever `generation` has grown."""
@@ -156,10 +152,7 @@ class ModelServer:
         return served.start().addCallback(swap).addErrback(give_up)
 
     def unload(self, served: ServedModel) -> Deferred[None]:
-        """Answer what `served` has taken, take no more, let go of the model; fires when that is done.
-
-        What is not answered within `drain_timeout_s` fails.
-        """
+        """Answer what `served` has taken, in `drain_timeout` at most, and let go of the model; fires when that is done."""
         served.unload()
         if served.state is ModelState.UNLOADING:
             cut: Any = self.clock.callLater(self.drain_timeout, served.cut_short)
@@ -259,7 +252,7 @@ class ModelServer:
     def ready_model(self, name: str, version: str = "") -> ServedModel:
         """Return the version of a model that can answer now; raises UnknownModel, Draining or ModelNotReady."""
         served = self.find(name, version)
-        if self._draining:
+        if self.draining:
             raise Draining("the server is being stopped and takes no more requests", retry_after=5)
         if not served.accepts:
             raise ModelNotReady(f"model {served.title} is not ready: {served.told}", retry_after=5)
@@ -279,8 +272,7 @@ class ModelServer:
 
     def successor(self, served: ServedModel) -> ServedModel:
         """Return the version of a model that takes requests in place of `served`, which was found a while ago."""
-        found = self._models.get(served.spec.name, served.spec.version)
-        return found if found is not None and found.accepts and found.spec == served.spec else served
+        return self._models.successor(served)
 
     def unready(self) -> dict[str, str]:
         """Return title and reason of every model that should serve and does not; empty when all do."""
@@ -288,13 +280,13 @@ class ModelServer:
 
     def drain(self) -> Deferred[None]:
         """Take no more requests; fires when those that were taken are answered."""
-        self._draining = True
+        self.draining = True
         self._changed()
         return DeferredList([served.drain() for served in self._alive]).addCallback(lambda _: None)
 
     def stop(self) -> Deferred[None]:
         """Fail what is still here, end the workers; fires when they have ended, which a hung model never does."""
-        self._draining = True
+        self.draining = True
         self._changed()
         self._pool.stop()
         for served in list(self._alive):

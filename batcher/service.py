@@ -25,6 +25,7 @@ from batcher.endpoints.journal import Journal, WriteLine
 from batcher.endpoints.routing import Router
 from batcher.endpoints.table import routes
 from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, ReloadRefused
+from batcher.quotas import quotas_of
 from batcher.reloading import Read, Reloads
 from batcher.repository import ModelRepository
 from batcher.server import ModelServer
@@ -173,7 +174,7 @@ class BatcherService(MultiService):
         except ConfigError as err:
             reasons.append(str(err))
         if reasons:
-            raise ReloadRefused(reasons)
+            raise ReloadRefused(*reasons)
         changed = changed_settings(self.settings, settings)
         answering = self._answering(settings) if changed else None
 
@@ -192,10 +193,12 @@ class BatcherService(MultiService):
 
     def _check_serving(self) -> None:
         if self.state is not State.SERVING:
-            raise ReloadRefused(["the server is being stopped"])
+            raise ReloadRefused("the server is being stopped")
 
     def _renew(self, settings: ServerSettings, router: Router, site: Site, limits: Limits) -> None:
         """Have everything but the models go by `settings`."""
+        if settings.quotas != self.settings.quotas:
+            self.server.quotas = quotas_of(settings.quotas)  # with full buckets
         self.settings = settings
         self.server.drain_timeout = settings.drain_timeout_s
         self._journal.write_line = self._write_access_line if settings.access_log else None

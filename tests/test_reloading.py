@@ -535,7 +535,7 @@ def test_a_hundred_reloads_leave_nothing_behind(tmp_path: Path) -> None:
     while len(service.server._alive) > 1:
         service.loop.step()
     for thread in threads():
-        if thread.name == "batcher-m/1" and thread is not service.found()["m/1"].worker._thread:  # type: ignore[attr-defined]
+        if thread.name == "batcher-m/1" and thread is not next(iter(service.found()["m/1"].workers))._thread:  # type: ignore[attr-defined]
             thread.join(60)
     assert [thread.name for thread in threads()].count("batcher-m/1") == 1
     assert service.server._alive == set(service.server)

@@ -29,6 +29,7 @@ LIVE = frozenset(
         "access_log",
         "server_timing",
         "expose_model_errors",
+        "quotas",
         "defaults",
         "models",
     }

@@ -143,7 +143,7 @@ def test_a_model_that_the_server_need_not_have_is_not_asked(stack: Stack) -> Non
 
 def test_a_server_without_models_is_ready(stack: Stack) -> None:
     server = MemoryServer()
-    server.server._models.clear()
+    server.server.forget(server.server.find("m"))
     assert stack(server, DEEP).decoded() == {"ready": True, "seconds": {}, "skipped": {}}
 
 
