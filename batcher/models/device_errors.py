@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from traceback import format_exception_only
 
 from batcher.errors import DeviceLost, OutOfMemory
@@ -37,15 +38,16 @@ def device_error(error: BaseException, answers: Callable[[], bool] | None = None
 
 
 def _is_out_of_memory(error: BaseException, text: str) -> bool:
-    told = isinstance(error, RuntimeError) and any(words in text.lower() for words in _OUT_OF_MEMORY)
-    return told or isinstance(error, MemoryError)
+    speaks = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")
+    return isinstance(error, MemoryError) or (speaks and any(words in text.lower() for words in _OUT_OF_MEMORY))
 
 
 def _give_back() -> None:
     """Give what PyTorch keeps of the device's memory back, so that the next, smaller batch finds one piece."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):  # it raises where the device is lost, and the next batch will tell
+            torch.cuda.empty_cache()
 
 
 def _answers() -> bool:

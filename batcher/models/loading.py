@@ -103,7 +103,10 @@ def load_model(definition: ModelDefinition, settings: ModelSettings, progress: P
     try:
         progress("loading")
         model = make_model(definition, settings)
-        model.load(_device(settings.devices[0]))
+        device = _device(settings.devices[0])
+        if device != "cpu":
+            import_module("torch").cuda.set_device(device)  # of this thread, for whatever asks for no device by name
+        model.load(device)
         if settings.compile != "none":
             _compile(model, progress)
         checked = CheckedModel(model, settings.finite_outputs)

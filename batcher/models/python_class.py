@@ -102,6 +102,8 @@ class PythonModel:
             outputs = by_name(self._model.predict(inputs), self.spec)
             failed = take_errors(outputs, self.spec)
             for name, value in outputs.items():
+                if isinstance(value, list) and value and all(isinstance(row, torch.Tensor) for row in value):
+                    value = outputs[name] = torch.stack(value)
                 if isinstance(value, torch.Tensor) and value.device.type == "cuda":
                     outputs[name] = to_host(value)
                     torch.cuda.synchronize()

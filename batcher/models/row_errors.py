@@ -17,29 +17,26 @@ _BF16_EXPONENT = 0x7F80
 
 
 def take_errors(outputs: dict[str, Any], spec: ModelSpec) -> RowErrors:
-    """Take the exceptions that stand in rows' places out of `outputs`, lists a model returned; zeros take their places there.
+    """Take the exceptions that stand in rows' places out of `outputs`, lists a model returned; any row takes their places.
 
-    Every output of a row that failed in one of them counts as failed. Inference thread.
+    Every output of a row that failed in one of them counts as failed. Outputs that `spec` does not name are those of a model
+    with `postprocess`. Inference thread.
     """
     tensors = {tensor.name: tensor for tensor in spec.outputs}
     errors: RowErrors = {}
     for name, value in list(outputs.items()):
-        if isinstance(value, list) and name in tensors:
+        if isinstance(value, list):
             found = {row: item for row, item in enumerate(value) if isinstance(item, BaseException)}
             if found:
-                blank = _blank_row(value, found, tensors[name])
-                outputs[name] = [blank if row in found else item for row, item in enumerate(value)]
+                sound = (item for row, item in enumerate(value) if row not in found)
+                filler = next(sound, _blank_row(tensors.get(name)))
+                outputs[name] = [filler if row in found else item for row, item in enumerate(value)]
                 errors = found | errors
     return errors
 
 
-def _blank_row(value: list[Any], failed: RowErrors, tensor: TensorSpec) -> Array:
-    """Return a row of zeros such as those of `value` that did not fail, or as `tensor` says if all did."""
-    for row, item in enumerate(value):
-        if row not in failed:
-            blank: Array = np.zeros_like(np.asarray(item))
-            return blank
-    return np.zeros([max(size, 0) for size in tensor.shape], tensor.datatype.numpy)
+def _blank_row(tensor: TensorSpec | None) -> Array:
+    return np.zeros(()) if tensor is None else np.zeros([max(size, 0) for size in tensor.shape], tensor.datatype.numpy)
 
 
 def non_finite_rows(outputs: Mapping[str, Array], spec: ModelSpec) -> RowErrors:
