@@ -59,7 +59,10 @@ class Places:
 
     def __len__(self) -> int:
         """How many batches are held."""
-        return sum(len(place.batches) for place in self._places)
+        count = 0
+        for place in self._places:
+            count += len(place.batches)
+        return count
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches."""
@@ -68,7 +71,11 @@ class Places:
     @property
     def held(self) -> int:
         """Batches that the worker holds which would take the next one; `depth` if none takes any."""
-        return min((len(place.batches) for place in self._places if place.alive), default=self.depth)
+        held = self.depth
+        for place in self._places:
+            if place.alive and len(place.batches) < held:
+                held = len(place.batches)
+        return held
 
     def set_alive(self, index: int, alive: bool) -> None:
         """Have the worker at `index` take batches, or none."""
@@ -87,7 +94,9 @@ class Places:
 
     def remove(self, batch: Batch, now: float) -> float:
         """Take `batch` back; return when it had begun."""
-        place = next(place for place in self._places if batch in place.batches)
+        for place in self._places:
+            if batch in place.batches:
+                break
         began, place.began = place.began, now
         place.batches.remove(batch)
         self.rows -= batch.rows
@@ -104,5 +113,9 @@ class Places:
         assert all(len(place.batches) <= self.depth for place in self._places)
 
     def _freest(self) -> int:
-        alive = (index for index, place in enumerate(self._places) if place.alive)
-        return min(alive, key=lambda index: len(self._places[index].batches))
+        """Return the index of the living worker that holds least, the first of several."""
+        held = self.held
+        for index, place in enumerate(self._places):
+            if place.alive and len(place.batches) == held:
+                return index
+        raise RuntimeError("expected a worker that takes batches; none is alive")
