@@ -1,0 +1,124 @@
+"""Batches that did not end well: what is run again, in which pieces, and how often."""
+
+from __future__ import annotations
+
+import pytest
+
+from batcher.errors import DeviceLost, WorkerLost
+from batcher.scheduling.batch import Batch
+from batcher.scheduling.queue import Part
+from batcher.scheduling.reruns import ISOLATE, RETRY, Reruns
+from tests.support.scheduling import part
+
+RAISED = ValueError("raised")
+BEGUN, NOT_BEGUN = WorkerLost("gone", begun=True), WorkerLost("gone", begun=False)
+
+
+def batch(parts: int = 4) -> Batch:
+    return Batch([part() for _ in range(parts)])
+
+
+def anyone(_: Part) -> bool:
+    return True
+
+
+def take(reruns: Reruns) -> Batch:
+    """Return the next one, which there must be."""
+    taken = reruns.take(anyone, 7.0)
+    assert taken is not None
+    return taken
+
+
+def test_what_raised_comes_back_in_halves_in_the_order_of_its_rows() -> None:
+    reruns, whole = Reruns(4, isolate=True), batch(5)
+    assert reruns.take_up(whole, RAISED)
+    assert [*reruns] == whole.parts
+    halves = [take(reruns), take(reruns)]
+    assert [half.parts for half in halves] == [whole.parts[:2], whole.parts[2:]]
+    assert [(half.reason, half.bound_at) for half in halves] == [(ISOLATE, 7.0)] * 2
+    assert reruns.take(anyone, 7.0) is None
+
+
+@pytest.mark.parametrize(
+    ("isolate", "parts", "error"),
+    [(False, 4, RAISED), (True, 1, RAISED), (True, 4, DeviceLost("gone"))],
+    ids=["off", "alone", "lost"],
+)
+def test_what_nothing_can_be_found_out_about_is_not_run_again(isolate: bool, parts: int, error: Exception) -> None:
+    reruns = Reruns(4, isolate=isolate, retry=True)
+    assert not reruns.take_up(batch(parts), error)
+    assert not reruns
+
+
+def test_halves_of_halves_share_one_budget() -> None:
+    reruns = Reruns(4, isolate=True)
+    assert reruns.take_up(batch(16), RAISED)
+    runs = 0
+    while reruns:
+        runs += 1
+        reruns.take_up(take(reruns), RAISED)
+    assert runs == 2 * 2 + 2
+
+
+def test_a_new_batch_has_a_budget_of_its_own() -> None:
+    reruns = Reruns(4, isolate=True)
+    for _ in range(3):
+        reruns.take_up(batch(16), RAISED)
+        while reruns:
+            reruns.take_up(take(reruns), RAISED)
+    assert reruns.take_up(batch(2), RAISED)
+
+
+def test_what_had_not_begun_runs_again_as_it_was_as_often_as_that_happens() -> None:
+    reruns, whole = Reruns(4, isolate=False), batch()
+    lost = whole
+    for _ in range(20):
+        assert reruns.take_up(lost, NOT_BEGUN)
+        lost = take(reruns)
+        assert (lost.parts, lost.reason) == (whole.parts, RETRY)
+
+
+@pytest.mark.parametrize("retry", [False, True])
+def test_what_had_begun_runs_again_only_where_that_is_allowed_and_once(retry: bool) -> None:
+    reruns = Reruns(4, isolate=True, retry=retry)
+    assert reruns.take_up(batch(), BEGUN) is retry
+    if retry:
+        again = take(reruns)
+        assert reruns.take_up(again, NOT_BEGUN), "it did not run this time"
+        assert not reruns.take_up(take(reruns), BEGUN)
+    assert not reruns
+
+
+def test_halves_of_what_was_run_twice_are_not_run_twice() -> None:
+    reruns = Reruns(4, isolate=True, retry=True)
+    reruns.take_up(batch(), BEGUN)
+    reruns.take_up(take(reruns), RAISED)
+    assert not reruns.take_up(take(reruns), BEGUN)
+    assert len(reruns) == 1, "the other half still waits"
+
+
+def test_a_half_that_was_lost_is_still_searched_within_the_budget_of_the_whole() -> None:
+    reruns = Reruns(1, isolate=True)  # a budget of one halving
+    reruns.take_up(batch(), RAISED)
+    assert reruns.take_up(take(reruns), NOT_BEGUN)
+    take(reruns)
+    assert not reruns.take_up(take(reruns), RAISED)
+
+
+def test_who_is_not_alive_any_more_is_left_out() -> None:
+    reruns, whole = Reruns(4, isolate=True), batch()
+    reruns.take_up(whole, RAISED)
+    alive = whole.parts[3:]
+    taken = reruns.take(lambda part: part in alive, 7.0)
+    assert taken is not None
+    assert taken.parts == alive, "of the first half nobody is left"
+    assert not reruns
+
+
+def test_what_succeeded_is_forgotten() -> None:
+    reruns = Reruns(4, isolate=True)
+    reruns.take_up(batch(), RAISED)
+    half = take(reruns)
+    reruns.succeeded(half)
+    reruns.succeeded(take(reruns))
+    assert not reruns._running
