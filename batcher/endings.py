@@ -7,12 +7,14 @@ its deadline, its cancellation) is dropped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from traceback import format_exception
 
 from twisted.logger import Logger
 
 from batcher.counters import ModelMetrics, Spent
-from batcher.errors import BatcherError, DeadlineExceeded, PredictedLate
-from batcher.pending import Pending, batch_error, model_error, owner
+from batcher.errors import BatcherError, DeadlineExceeded, PredictedLate, Unavailable, WorkerLost
+from batcher.pending import Pending, batch_error, model_error, owner, without_stacks
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.queue import BatchQueue, Part
 from batcher.workers.protocol import Outcome
@@ -63,13 +65,19 @@ class Endings:
         for part in batch.parts:
             self.fail(owner(part), told)
 
+    def postpone(self, batch: Batch, error: BaseException) -> None:
+        """Remember of the requests in `batch`, which is to run again after `error`, that they have run if they may have."""
+        if not isinstance(error, WorkerLost) or error.begun:
+            for part in batch.parts:
+                owner(part).has_run = True
+
     def fail(self, pending: Pending, error: BatcherError) -> None:
         """End a request with `error`, unless it has ended."""
         if not pending.finished:
             for part in pending.parts:
                 self._queue.remove(part)
             self._finish(pending, self._metrics.statistics.fail)
-            pending.deferred.errback(error)
+            pending.deferred.errback(_told(pending, error))
 
     def expire(self, pending: Pending) -> None:
         """End a request whose deadline has passed, or will before it could be answered, unless it has ended."""
@@ -79,7 +87,8 @@ class Endings:
         self._finish(pending, self._metrics.statistics.fail)
         late: BatcherError = DeadlineExceeded(f"the deadline passed while the request {'waited' if queued else 'ran'}")
         if self._seconds() < pending.deadline:
-            late = PredictedLate("the request could no longer be answered by its deadline")
+            may_repeat = queued == pending.rows  # else a part of it runs, or has run
+            late = PredictedLate("the request could no longer be answered by its deadline", retry_after=int(may_repeat))
         pending.deferred.errback(late)
 
     def cancel(self, pending: Pending) -> None:
@@ -94,10 +103,12 @@ class Endings:
 
     def _failed_parts(self, batch: Batch, errors: Mapping[int, BaseException]) -> dict[Part, BatcherError]:
         """Return the parts with a row in `errors`, each with what its client is told."""
-        first = next(iter(errors.values()))
-        told = "model {model}: {count} of {rows} rows failed by themselves, the first with {error!r}"
-        _log.error(told, model="/".join(self._metrics.labels), count=len(errors), rows=batch.rows, error=first)
+        told = "model {model}: {count} of {rows} rows failed by themselves, the first with\n{trace}"
+        trace = "".join(format_exception(next(iter(errors.values()))))
+        _log.error(told, model="/".join(self._metrics.labels), count=len(errors), rows=batch.rows, trace=trace)
         self._metrics.failed_rows += len(errors)
+        for error in errors.values():
+            without_stacks(error)
         failed: dict[Part, BatcherError] = {}
         start = 0
         for part in batch.parts:
@@ -111,3 +122,11 @@ class Endings:
         count.add(1, self._seconds() - pending.arrival)
         pending.finish()
         self.pending -= 1
+
+
+def _told(pending: Pending, error: BatcherError) -> BatcherError:
+    """Return `error`, without advice to send again what has run, if only a part of it."""
+    if pending.has_run and isinstance(error, Unavailable):
+        error = copy(error)
+        error.retry_after = 0
+    return error

@@ -24,9 +24,11 @@ class Pending(Part):
         request: what was asked.
         deferred: fires with the answer.
         finished: whether it has been answered, or is being answered right now.
+        has_run: whether some of its rows have run, or may have, though it is not answered.
     """
 
     finished = False
+    has_run = False
     _pieces: list[Part] = []  # noqa: RUF012  # never changed: `cut` and `halve` begin with one of their own
     _results: list[InferenceResponse | None] | None = None
 
@@ -85,6 +87,7 @@ class Pending(Part):
         results = self._results
         if results is None:
             return InferenceResponse(self.request.model, version, rows, queue, compute, batch_size)
+        self.has_run = True
         results[self._pieces.index(part)] = InferenceResponse(self.request.model, version, rows, queue, compute, batch_size)
         done = [result for result in results if result is not None]
         if len(done) < len(results):
@@ -102,8 +105,8 @@ class Pending(Part):
         """Whether `part`, which has left the queue, has not come back."""
         return self._results is None or self._results[self.parts.index(part)] is None
 
-    def drop(self, queue: BatchQueue, counts: dict[str, int]) -> bool:
-        """Take what is left of it out of `queue`, add its rows to `counts`, and return whether any still waited."""
+    def drop(self, queue: BatchQueue, counts: dict[str, int]) -> int:
+        """Take what is left of it out of `queue`, add its rows to `counts`, and return how many still waited."""
         queued = in_flight = 0
         for part in self.parts:
             if queue.remove(part):
@@ -112,7 +115,7 @@ class Pending(Part):
                 in_flight += part.rows
         counts["queued"] += queued
         counts["in_flight"] += in_flight
-        return queued > 0
+        return queued
 
     def finish(self) -> None:
         """Be answered: nothing of the request is held on to any more."""
@@ -165,19 +168,21 @@ def model_error(error: BaseException) -> BatcherError:
 
 
 def batch_error(error: BaseException, model: str, rows: int) -> BatcherError:
-    """Log `error`, with which a batch of `rows` rows of `model` failed, and return what its clients are told.
-
-    The stacks it came through are let go of: they would keep the whole batch alive.
-    """
+    """Log `error`, with which a batch of `rows` rows of `model` failed, and return what its clients are told."""
     trace = "".join(format_exception(error))
     _log.error("model {model}: a batch of {rows} rows failed\n{trace}", model=model, rows=rows, trace=trace)
+    return model_error(without_stacks(error))
+
+
+def without_stacks(error: BaseException) -> BaseException:
+    """Return `error`, rid of the stacks that it came through: they would keep the whole batch alive."""
     link: BaseException | None = error
     seen = set()
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         link.__traceback__ = None
         link = link.__cause__ or link.__context__
-    return model_error(error)
+    return error
 
 
 def nbytes_of(arrays: Mapping[str, Array]) -> int:

@@ -182,6 +182,7 @@ class BatchScheduler:
             self._metrics.failed_batches += 1
             self._metrics.out_of_memory += isinstance(error, OutOfMemory)
             if not self._broken and self._reruns.take_up(batch, error, halve, now):
+                self._endings.postpone(batch, error)
                 self._pump()
             else:
                 self._endings.fail_batch(batch, error)
@@ -241,11 +242,10 @@ class BatchScheduler:
         if now >= self._earliest:
             self._expire_due(now)
         cost = no_cost if self.admission is None else self.admission.cost(places, now)
-        if self._reruns and places.held < places.depth and (self._fresh or not self._queue.rows):
-            rerun = self._reruns.take(lambda part: not owner(part).finished, now)
+        while True:
+            rerun = self._next_rerun(now) if self._reruns else None
             if rerun is not None:
                 self._send(rerun)
-        while True:
             state = WorkerState(places.held, places.depth, self._draining, self._ceiling.rows)
             decision = self._policy.decide(self._queue, state, now, cost)
             if isinstance(decision, Take):
@@ -253,12 +253,18 @@ class BatchScheduler:
                 self._send(Batch(decision.parts, decision.reason, now))
             for part in decision.shed:
                 self._endings.expire(owner(part))
-            if not isinstance(decision, Take) and not decision.shed:
+            if not isinstance(decision, Take) and not decision.shed and rerun is None:
                 break
         if not self.pending:
             self._earliest = inf
         time = decision.time if isinstance(decision, WaitUntil) else inf
         self._alarm.set(min(time, self._earliest))
+
+    def _next_rerun(self, now: float) -> Batch | None:
+        """Return what is to run again now: by turns with fresh batches, and where no other would run."""
+        held = self._places.held
+        due = held < self._places.depth if self._fresh else held == 0 and not self._queue.rows
+        return self._reruns.take(lambda part: not owner(part).finished, now) if due else None
 
     def _expire_due(self, now: float) -> None:
         """Answer every request whose deadline has passed, and look again when the next one may have."""
