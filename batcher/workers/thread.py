@@ -79,7 +79,7 @@ class InferenceThread:
         self._batches: SimpleQueue[tuple[Batch, float] | None] = SimpleQueue()
         self._outcomes: SimpleQueue[tuple[Batch, Outcome]] = SimpleQueue()
         self._held: deque[Batch] = deque()  # handed over and not delivered
-        self._hangs_in: Batch | None = None  # given up, and not come back
+        self._given_up: deque[Batch] = deque()  # begun, delivered for lost, and not come back
         self._watchdog = Watchdog(clock, watchdog, self._hangs)
         self._limit = watchdog
         self._began = Event()  # whether the batch handed over last has begun, where batches are long
@@ -151,14 +151,11 @@ class InferenceThread:
             self._take_back(*self._outcomes.get())
 
     def _take_back(self, batch: Batch, outcome: Outcome) -> None:
-        if batch is self._hangs_in:
-            self._hangs_in = None
-            if isinstance(outcome.error, DeviceLost):
-                return
-            self._changed(Condition.ALIVE, "it came back from the batch that it hung in")
+        if self._given_up:
+            self._given_up.popleft()
+            if not self._given_up and not isinstance(outcome.error, DeviceLost):
+                self._changed(Condition.ALIVE, "it came back from the batch that it hung in")
             return
-        if not self._held or self._held[0] is not batch:
-            return  # it was given up
         self._held.popleft()
         if self._held:
             self._watchdog.begin()
@@ -179,9 +176,8 @@ class InferenceThread:
             return
         told = f"a batch has run for more than {self._limit:g} s"
         self._changed(Condition.DEAD, f"it hangs: {told}")
-        self._hangs_in = self._held.popleft()
-        lost = WorkerLost(f"the worker hangs: {told}", begun=True)
-        self._deliver(self._hangs_in, Outcome([], lost, 0.0, self._limit))
+        self._given_up.append(self._held.popleft())
+        self._deliver(oldest, Outcome([], WorkerLost(f"the worker hangs: {told}", begun=True), 0.0, self._limit))
         self._give_back(f"the worker hangs: {told}")
 
     def _give_back(self, reason: str) -> None:
@@ -193,6 +189,7 @@ class InferenceThread:
                 waiting.add(task[0])
             self._batches.put(None)
         held, self._held = self._held, deque()
+        self._given_up += [batch for batch in held if batch not in waiting]
         for batch in held:
             self._deliver(batch, Outcome([], WorkerLost(reason, begun=batch not in waiting), 0.0, 0.0))
 
