@@ -191,13 +191,14 @@ class ServedModel:
             self.scheduler.group_key = None
         self.scheduler.loaded(loaded.timings)
         self.become(ModelState.READY)
+        self._workers_changed()  # one of them may have ended while another still loaded
 
     def _workers_changed(self) -> None:
-        state = _LOADED[self.workers.condition]
+        state, reason = _LOADED[self.workers.condition], self.workers.reason
         if self.is_loaded and state is not self.state:
-            self.become(state, "" if state is ModelState.READY else self.workers.reason)
-            if state is ModelState.BROKEN:
-                self.scheduler.give_up(f"model {self.title} is not ready: {self.told}")
+            self.become(state, "" if state is ModelState.READY else reason)
+        if state is ModelState.BROKEN:  # also of one that is being unloaded: nobody will answer what it has taken
+            self.scheduler.give_up(f"model {self.title} is not ready: {state.value}: {reason}")
 
     def _failed(self, failure: Failure) -> Failure:
         if self.state is ModelState.LOADING:
