@@ -103,6 +103,16 @@ def test_loading_what_is_loaded_and_has_not_changed_does_nothing(repository: Rep
     assert repository.serving.server.find("m") is before
 
 
+def test_a_broken_model_that_is_loaded_is_loaded_anew_also_where_nothing_has_changed(repository: Repository) -> None:
+    repository.load()
+    (broken,) = repository.serving.server
+    broken.become(ModelState.BROKEN, "it hangs")
+    repository.load()
+    (served,) = repository.serving.server
+    assert served is not broken
+    assert served.state is ModelState.READY
+
+
 def test_what_has_changed_on_disk_takes_the_place_of_what_is_loaded(repository: Repository) -> None:
     repository.load()
     write(repository.folder / "m/1", "5")
