@@ -1,4 +1,4 @@
-"""Random lives: any sizes, shapes, order, cancellations, deadlines and failing batches; every request ends exactly once."""
+"""Random lives: any sizes, shapes, order, cancellations, deadlines, failures, lost workers; every request ends exactly once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from twisted.internet.defer import CancelledError
 
-from batcher.errors import DeadlineExceeded, Draining, ModelError, PredictedLate, QueueFull, TooLarge
+from batcher.errors import (
+    DeadlineExceeded,
+    Draining,
+    ModelError,
+    ModelNotReady,
+    PredictedLate,
+    QueueFull,
+    TooLarge,
+    Unavailable,
+    WorkerLost,
+)
 from batcher.request import InferenceResponse, Parameters
 from batcher.scheduling.policy import Delay, Eager
 from batcher.spec import Array
+from batcher.workers.protocol import Condition
 from tests.support.scheduling import Answer, Harness, own_rows, request
 
 MAX_ROWS = 12
@@ -38,8 +49,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         places=st.sampled_from([1, 2]),
         cost=st.sampled_from([0.0, 0.25]),
         soon=st.booleans(),
+        instances=st.sampled_from([1, 1, 2, 3]),
+        retry=st.booleans(),
     )
-    def begin(self, delay: float | None, places: int, cost: float, soon: bool) -> None:
+    def begin(self, delay: float | None, places: int, cost: float, soon: bool, instances: int, retry: bool) -> None:
         policy = Eager(MAX_BATCH) if delay is None else Delay(MAX_BATCH, delay)
         self.harness = Harness(
             policy,
@@ -49,9 +62,18 @@ class SchedulerMachine(RuleBasedStateMachine):
             timeout=16.0,
             cost=lambda rows, group: cost * rows,
             soon=soon,
+            retry=retry,
+            instances=instances,
         )
+        self.workers = [self.harness.worker, *self.harness.others]
+        self.alive = [True] * instances
+        self.given_up = False
+        self.interrupted: dict[int, int] = {}
+        self.lost_rows = 0
+        self.not_ready = 0
         self.requests: list[Request] = []
         self.failing: set[int] = set()
+        self.ran: set[int] = set()
         self.fail_next = False
         self.refused = 0
         self.run_rows = 0
@@ -60,6 +82,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         self.run_rows += len(inputs["x"])
         for row in inputs["x"]:
+            self.ran.add(int(row[0]))
             owner = self.requests[int(row[0])]
             assert owner.values.shape[1] == inputs["x"].shape[1]
         if self.fail_next:
@@ -79,6 +102,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         values = own_rows(len(self.requests), count, width)
         now = self.harness.clock.seconds()
         parameters = Parameters(None if lasts is None else now + lasts, priority)
+        if self.given_up:
+            with pytest.raises(ModelNotReady):
+                self.harness.scheduler.submit(request(values, parameters))
+            self.not_ready += count
+            return
         if self.harness.scheduler.queue_rows + count > MAX_ROWS:
             with pytest.raises(QueueFull):
                 self.harness.scheduler.submit(request(values, parameters))
@@ -93,6 +121,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
         answer.deferred.addCallback(ended)
 
+    @precondition(lambda self: not self.given_up)
     @rule()
     def submit_more_than_can_ever_wait(self) -> None:
         with pytest.raises(TooLarge):
@@ -109,20 +138,45 @@ class SchedulerMachine(RuleBasedStateMachine):
     def turn(self, passes: float) -> None:
         self.harness.turn(passes)
 
-    @precondition(lambda self: self.harness.worker.batches)
-    @rule(fails=st.sampled_from([False, False, False, True]))
-    def perform(self, fails: bool) -> None:
+    @precondition(lambda self: any(worker.batches for worker in self.workers))
+    @rule(data=st.data(), fails=st.sampled_from([False, False, False, True]))
+    def perform(self, data: st.DataObject, fails: bool) -> None:
         self.fail_next = fails
-        self.harness.worker.perform()
+        data.draw(st.sampled_from([worker for worker in self.workers if worker.batches])).perform()
+
+    @precondition(lambda self: any(self.alive))
+    @rule(data=st.data(), condition=st.sampled_from([Condition.DEAD, Condition.RESTARTING]))
+    def lose(self, data: st.DataObject, condition: Condition) -> None:
+        index = data.draw(st.sampled_from([index for index, alive in enumerate(self.alive) if alive]))
+        worker = self.workers[index]
+        self.alive[index] = False
+        batches = [batch for batch, _ in worker.batches]
+        self.failed_batches += len(batches)
+        self.lost_rows += sum(batch.rows for batch in batches)
+        for part in batches[0].parts if batches else ():
+            number = int(part.inputs["x"][0, 0])
+            self.interrupted[number] = self.interrupted.get(number, 0) + 1
+        worker.lose(condition, "gone")
+        self.given_up = self.harness.workers.condition is Condition.DEAD
+
+    @precondition(lambda self: not all(self.alive))
+    @rule(data=st.data())
+    def revive(self, data: st.DataObject) -> None:
+        index = data.draw(st.sampled_from([index for index, alive in enumerate(self.alive) if not alive]))
+        self.alive[index] = True
+        self.given_up = False
+        self.workers[index].revive()
 
     @invariant()
     def nothing_is_lost(self) -> None:
         harness = self.harness
         harness.check()
         assert harness.scheduler.pending == sum(each.answer.waiting for each in self.requests)
-        assert harness.metrics.batch_size.total == self.run_rows + harness.scheduler.in_flight_rows
+        assert harness.metrics.batch_size.total == self.run_rows + self.lost_rows + harness.scheduler.in_flight_rows
         assert harness.metrics.failed_batches == self.failed_batches
         assert harness.metrics.rejected_rows.get("queue_full", 0) == self.refused
+        assert harness.metrics.rejected_rows.get("model_not_ready", 0) == self.not_ready
+        assert not (self.given_up and harness.scheduler.pending), "nobody waits for what will not come"
         assert not any(each.answer.waiting and each.deadline < harness.clock.seconds() for each in self.requests)
 
     @invariant()
@@ -139,6 +193,10 @@ class SchedulerMachine(RuleBasedStateMachine):
                 assert isinstance(each.answer.error, CancelledError)
             elif isinstance(each.answer.error, ModelError):
                 assert number in self.failing, "its own rows were in a batch that failed"
+            elif isinstance(each.answer.error, WorkerLost | ModelNotReady):
+                assert isinstance(each.answer.error, Unavailable)
+                has_run = number in self.interrupted or number in self.ran
+                assert (each.answer.error.retry_after == 0) == has_run, "only what surely has not run is to come again"
             else:
                 assert isinstance(each.answer.error, DeadlineExceeded | PredictedLate)
                 assert each.ended_at is not None
@@ -148,18 +206,27 @@ class SchedulerMachine(RuleBasedStateMachine):
         if not hasattr(self, "harness"):
             return
         harness = self.harness
+        for index, alive in enumerate(self.alive):
+            if not alive:
+                self.workers[index].revive()
         ended: list[None] = []
         harness.scheduler.drain().addCallback(ended.append)
         with pytest.raises(Draining):
             harness.scheduler.submit(request(own_rows(0, 1, 2)))
-        harness.finish()
+        harness.turn()
+        while any(worker.batches for worker in self.workers):
+            for worker in self.workers:
+                if worker.batches:
+                    worker.perform()
+            harness.turn()
         assert ended == [None]
         assert harness.counts == (0, 0, 0)
         assert all(len(each.answer.fired) == 1 for each in self.requests)
         self.nothing_is_lost()
         self.each_has_what_is_its_own()
         runs = [(int(row[0]), int(row[-1])) for batch in harness.model.batches for row in batch["x"]]
-        assert len(runs) == len(set(runs)), "no row runs twice"
+        assert len(runs) == len(set(runs)), "no row runs twice to its end"
+        assert self.lost_rows or "retry" not in harness.metrics.flushes, "nothing runs again that was not lost"
 
 
 SchedulerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
