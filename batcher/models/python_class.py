@@ -10,7 +10,6 @@ may hold files of the same name; they import each other relatively (`from .netwo
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Callable
 from importlib import import_module
 from itertools import count
@@ -32,8 +31,11 @@ from batcher.models.torch_module import TorchModule
 from batcher.spec import Array
 
 _LOADS = count()
-_RECENT: dict[str, deque[str]] = {}
-"""Names of the packages that the last two loads of each version live in: two may be loaded at once, from other files."""
+_RECENT: dict[str, dict[int, tuple[ModelDefinition, list[str]]]] = {}
+"""The last two definitions of each version by their identity, with the packages that their instances live in.
+
+Two may be loaded at once, from other files. The definition is kept so that no other is taken for it.
+"""
 
 
 class PythonModule(TorchModule):
@@ -134,12 +136,18 @@ def _module(definition: ModelDefinition, name: str) -> ModuleType:
     title = f"{definition.spec.name.encode().hex()}_{definition.spec.version}"
     package = ModuleType(f"_batcher_model_{title}_{next(_LOADS)}")
     package.__path__ = [str(definition.folder)]
-    recent = _RECENT.setdefault(title, deque(maxlen=2))  # one that serves may import until it is replaced
-    for stale in [key for key in list(sys.modules) if len(recent) == 2 and f"{key}.".startswith(f"{recent[0]}.")]:
-        sys.modules.pop(stale, None)
-    recent.append(package.__name__)
+    recent = _RECENT.setdefault(title, {})
+    recent.setdefault(id(definition), (definition, []))[1].append(package.__name__)
+    for key in list(recent)[:-2]:  # one that serves may import until it is replaced
+        _forget(recent.pop(key, (definition, []))[1])
     sys.modules[package.__name__] = package
     return import_module(f"{package.__name__}.{name}")
+
+
+def _forget(packages: list[str]) -> None:
+    for package in packages:
+        for name in [name for name in list(sys.modules) if f"{name}.".startswith(f"{package}.")]:
+            sys.modules.pop(name, None)
 
 
 def _weights(file: Path, trusted: bool) -> dict[str, Any]:

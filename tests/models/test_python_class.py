@@ -162,6 +162,16 @@ def test_models_with_modules_of_the_same_name_do_not_mix(folders: Folders, sourc
         np.testing.assert_array_equal(answers(checked, x=floats())["y"], floats() * factor)
 
 
+def test_every_instance_may_import_late_however_many_there_are_and_while_they_are_replaced(folders: Folders) -> None:
+    definitions = []
+    for factor in (2, 3):
+        folders.base = folders.base.with_name(f"repository{factor}")
+        definitions.append(folders.python(LATE_IMPORT, files={"constants.py": f"FACTOR = {factor}\n"}))
+    loaded = [folders.load(definition, warmup=False) for definition in definitions for _ in range(4)]
+    for number, checked in enumerate(loaded):
+        np.testing.assert_array_equal(answers(checked, x=floats())["y"], floats() * (2 if number < 4 else 3))
+
+
 def test_a_module_that_is_named_like_one_of_the_standard_library_hides_nothing(folders: Folders) -> None:
     definition = folders.python("", "json:Model", files={"json.py": DOUBLE})
     before = sys.modules["json"] if "json" in sys.modules else __import__("json")
