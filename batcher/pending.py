@@ -11,7 +11,8 @@ from twisted.logger import Logger
 
 from batcher.errors import BatcherError, ModelContractError, ModelError
 from batcher.request import InferenceRequest, InferenceResponse
-from batcher.scheduling.queue import BatchQueue, Part
+from batcher.scheduling.part import Part
+from batcher.scheduling.queue import BatchQueue
 from batcher.spec import Array, shape_text
 
 _log = Logger()

@@ -27,10 +27,11 @@ from batcher.scheduling.admission import Admission
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.ceiling import Ceiling
 from batcher.scheduling.options import DEFAULTS, SchedulerOptions
+from batcher.scheduling.part import Part
 from batcher.scheduling.places import Places
 from batcher.scheduling.poison import Poison
 from batcher.scheduling.policy import Policy, Take, WaitUntil, WorkerState, no_cost
-from batcher.scheduling.queue import BatchQueue, Part
+from batcher.scheduling.queue import BatchQueue
 from batcher.scheduling.reruns import RERUNS, Reruns
 from batcher.spec import Array
 from batcher.workers.alarm import Alarm
@@ -116,12 +117,12 @@ class BatchScheduler:
     @property
     def queue_rows(self) -> int:
         """Rows that wait."""
-        return self._queue.rows
+        return self._queue.rows + self._queue.bulk.rows
 
     @property
     def queue_bytes(self) -> int:
         """Bytes of inputs that wait."""
-        return self._queue.nbytes
+        return self._queue.nbytes + self._queue.bulk.nbytes
 
     def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
         """Queue `request`; the Deferred fires with its own rows, or fails with its own error. Reactor thread.
@@ -170,7 +171,7 @@ class BatchScheduler:
         began = self._places.remove(batch, now)
         if self.admission is not None:
             self.admission.came_back(batch, began, now, outcome.compute, error is not None)
-        if self._queue.rows or self._reruns or now >= self._earliest:
+        if self.queue_rows or self._reruns or now >= self._earliest:
             self._pump()
             if len(self._places) == 1 and not self._queue.rows:
                 self._handed.let_begin()
@@ -249,7 +250,7 @@ class BatchScheduler:
             state = WorkerState(places.held, places.depth, self._draining, self._ceiling.rows)
             decision = self._policy.decide(self._queue, state, now, cost)
             if isinstance(decision, Take):
-                self._queue.take(decision.parts)  # before any callback runs, which might change the queue
+                self._queue.take(decision.parts, now)  # before any callback runs, which might change the queue
                 self._send(Batch(decision.parts, decision.reason, now))
             for part in decision.shed:
                 self._endings.expire(owner(part))
@@ -257,8 +258,7 @@ class BatchScheduler:
                 break
         if not self.pending:
             self._earliest = inf
-        time = decision.time if isinstance(decision, WaitUntil) else inf
-        self._alarm.set(min(time, self._earliest))
+        self._alarm.set(min(self._earliest, decision.time if isinstance(decision, WaitUntil) else inf))
 
     def _next_rerun(self, now: float) -> Batch | None:
         """Return what is to run again now: by turns with fresh batches, and where no other would run."""

@@ -11,8 +11,9 @@ from batcher.errors import PredictedLate
 from batcher.scheduling.admission import STALE, Admission
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.cost import CostModel
+from batcher.scheduling.part import Part
 from batcher.scheduling.places import Places
-from batcher.scheduling.queue import BatchQueue, Part
+from batcher.scheduling.queue import BatchQueue
 
 ROWS = 4
 

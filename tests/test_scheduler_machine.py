@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from batcher.errors import (
     WorkerLost,
 )
 from batcher.request import InferenceResponse, Parameters
+from batcher.scheduling.bulk import BulkLast
 from batcher.scheduling.policy import Delay, Eager
 from batcher.spec import Array
 from batcher.workers.protocol import Condition
@@ -30,6 +32,7 @@ from tests.support.scheduling import Answer, Harness, own_rows, request
 
 MAX_ROWS = 12
 MAX_BATCH = 4
+BULK = 4
 
 
 class Request:
@@ -51,9 +54,21 @@ class SchedulerMachine(RuleBasedStateMachine):
         soon=st.booleans(),
         instances=st.sampled_from([1, 1, 2, 3]),
         retry=st.booleans(),
+        ageing=st.sampled_from([inf, 1.0]),
+        smaller_first=st.sampled_from([0.0, 1.0]),
     )
-    def begin(self, delay: float | None, places: int, cost: float, soon: bool, instances: int, retry: bool) -> None:
-        policy = Eager(MAX_BATCH) if delay is None else Delay(MAX_BATCH, delay)
+    def begin(
+        self,
+        delay: float | None,
+        places: int,
+        cost: float,
+        soon: bool,
+        instances: int,
+        retry: bool,
+        ageing: float,
+        smaller_first: float,
+    ) -> None:
+        policy = BulkLast(Eager(MAX_BATCH) if delay is None else Delay(MAX_BATCH, delay), 1.0)
         self.harness = Harness(
             policy,
             max_rows=MAX_ROWS,
@@ -64,6 +79,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             soon=soon,
             retry=retry,
             instances=instances,
+            ageing=ageing,
+            smaller_first=smaller_first,
+            bulk_level=BULK,
         )
         self.workers = [self.harness.worker, *self.harness.others]
         self.alive = [True] * instances
@@ -95,7 +113,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(
         count=st.integers(1, 9),
         width=st.sampled_from([2, 3]),
-        priority=st.integers(0, 3),
+        priority=st.integers(0, BULK),
         lasts=st.sampled_from([None, 0.0, 0.5, 1.0, 4.0]),
     )
     def submit(self, count: int, width: int, priority: int, lasts: float | None) -> None:
@@ -178,6 +196,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert harness.metrics.rejected_rows.get("model_not_ready", 0) == self.not_ready
         assert not (self.given_up and harness.scheduler.pending), "nobody waits for what will not come"
         assert not any(each.answer.waiting and each.deadline < harness.clock.seconds() for each in self.requests)
+
+    @invariant()
+    def bulk_alone_waits_for_something_that_will_happen(self) -> None:
+        harness = self.harness
+        if harness.queue.bulk.rows and not (harness.queue.rows or harness.worker.batches or harness.soon):
+            assert harness.clock.getDelayedCalls(), "or nobody would ever look again"
 
     @invariant()
     def each_has_what_is_its_own(self) -> None:

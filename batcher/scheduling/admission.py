@@ -25,6 +25,7 @@ from mypy_extensions import mypyc_attr
 
 from batcher.errors import PredictedLate
 from batcher.scheduling.batch import Batch
+from batcher.scheduling.bulk import BULK
 from batcher.scheduling.cost import CostModel
 from batcher.scheduling.places import Places
 from batcher.scheduling.policy import Cost, no_cost
@@ -98,7 +99,8 @@ class Admission:
     def came_back(self, batch: Batch, began: float, now: float, seconds: float, failed: bool) -> None:
         """Learn from `batch`, which began at `began` and took its worker `seconds`; the rest until `now` it was late."""
         if now > self._ended > -inf:
-            self._rate += RATE_GAIN * (batch.rows / (now - self._ended) - self._rate)
+            rows = 0 if batch.reason == BULK else batch.rows  # bulk joins no batch so that it takes longer
+            self._rate += RATE_GAIN * (rows / (now - self._ended) - self._rate)
         self._ended = now
         self._offered += RATE_GAIN * (self._asked - self._offered)
         self._done += RATE_GAIN * (batch.rows - self._done)
@@ -139,7 +141,7 @@ class Admission:
 
     def _wait(self, queue: BatchQueue, places: Places, rows: int, level: int, group: Hashable, now: float) -> float:
         seconds = self._cost.seconds
-        whole, rest = divmod(queue.rows_before(level) + rows, self._most)
+        whole, rest = divmod(queue.rows_before(level, rows, now) + rows, self._most)
         start = places.left(seconds, now) + whole // places.alive * seconds(self._most, group)
         grown = min(rest + int(self._rate * start), self._most) if rest else 0  # others will come and join its batch
         return start + (seconds(grown, group) if grown else 0.0) + self._cost.margin

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from batcher.request import BatchOutputs, OutputRows
-from batcher.scheduling.queue import Part
+from batcher.scheduling.part import Part
 from batcher.spec import Array
 
 _SMALL = 1 << 18

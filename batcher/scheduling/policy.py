@@ -8,7 +8,8 @@ Under every policy a worker's second place is filled only by a batch that cannot
 runs freezes it too early: simulated at 16 closed-loop clients of a fixed-cost model, 3,333 rows/s fall to 2,353.
 
 Flush reasons: `full` (it cannot grow), `idle` (the worker was free), `shape` (others wait, but in other shapes), `waited`
-(the delay is over), `deadline` (waiting longer would endanger one), `drain` (the server is being stopped).
+(the delay is over), `deadline` (waiting longer would endanger one), `drain` (the server is being stopped). `bulk` stands in
+`scheduling/bulk.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol
 
-from batcher.scheduling.queue import BatchQueue, Part
+from batcher.scheduling.levels import Levels
+from batcher.scheduling.part import Part
+from batcher.scheduling.queue import BatchQueue
 
 Cost = Callable[[int, Hashable], float]
 """Estimates within how many seconds a batch of so many rows of a shape, begun now, is answered."""
@@ -124,9 +127,9 @@ class Delay:
     def _wait(self, queue: BatchQueue, worker: WorkerState, most: int, until: float, now: float, cost: Cost) -> Decision:
         for size in self._preferred:
             group = queue.group_of_at_least(size) if size <= most else None
-            if group is not None and sum(part.rows for part in queue.pack(group, size)) == size:
+            if group is not None and sum(part.rows for part in queue.pack(group, size, now)) == size:
                 return _take(queue, group, size, now, cost, "full")
-        urgent = min(queue, key=lambda part: part.deadline)
+        urgent = min(queue.in_turn(), key=lambda part: part.deadline)
         if worker.draining:
             return _take(queue, urgent.group, most, now, cost, "drain")
         if urgent.deadline <= until + cost(min(queue.group_rows(urgent.group), most), urgent.group):
@@ -140,20 +143,26 @@ def _has_place(queue: BatchQueue, worker: WorkerState, group: Hashable, max_batc
 
 def _take(queue: BatchQueue, group: Hashable, max_rows: int, now: float, cost: Cost, reason: str) -> Decision:
     """Pack a batch, dropping every part in it that would miss its deadline by the batch that is about to run."""
-    shed: dict[Part, None] = {}
     available = queue.group_rows(group)
-    while True:
-        parts = queue.pack(group, max_rows, shed)
-        finish = now + cost(min(available, max_rows), group)
-        late = [part for part in parts if part.deadline < finish]
-        if not late:
-            break
-        shed.update(dict.fromkeys(late))
+    parts, shed = in_time(queue, group, max_rows, now, cost(min(available, max_rows), group), at_least_one=True)
     if not parts:
-        return Idle(list(shed))
+        return Idle(shed)
     rows = sum(part.rows for part in parts)
     if rows + sum(part.rows for part in shed) < available or rows == max_rows:
         reason = "full"
     elif reason == "idle" and queue.rows > available:
         reason = "shape"
-    return Take(parts, reason, list(shed))
+    return Take(parts, reason, shed)
+
+
+def in_time(
+    queue: Levels, group: Hashable, max_rows: int, now: float, seconds: float, at_least_one: bool = False
+) -> tuple[list[Part], list[Part]]:
+    """Return what `pack` does of the parts of `group`, and those in their way that cannot wait `seconds` more."""
+    shed: dict[Part, None] = {}
+    while True:
+        parts = queue.pack(group, max_rows, now, shed, at_least_one)
+        late = [part for part in parts if part.deadline < now + seconds]
+        if not late:
+            return parts, list(shed)
+        shed.update(dict.fromkeys(late))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.scheduling.batch import Batch
-from batcher.scheduling.queue import Part
+from batcher.scheduling.part import Part
 from batcher.spec import DATATYPES, Array
 
 DTYPES = sorted({row.numpy.str for row in DATATYPES.values()})

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from batcher.scheduling.part import Part
 from batcher.scheduling.policy import Decision, Delay, Eager, Idle, Policy, Take, WaitUntil, WorkerState, no_cost
-from batcher.scheduling.queue import Part
 from tests.support.scheduling import part, queue_of
 
 FREE = WorkerState(held=0, places=2)

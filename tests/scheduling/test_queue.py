@@ -7,10 +7,12 @@ from collections import Counter
 import pytest
 
 from batcher.errors import QueueFull, TooLarge
-from batcher.scheduling.queue import BatchQueue, Part
+from batcher.scheduling.part import Part
+from batcher.scheduling.queue import BatchQueue
 from tests.support.scheduling import part, queue_of
 
 WEIGHTS = {1: 4.0, 2: 2.0, 3: 1.0}
+NOW = 0.0
 
 
 def served(queue: BatchQueue, turns: int, max_rows: int = 8, refill: dict[int, int] | None = None) -> Counter[int]:
@@ -22,8 +24,8 @@ def served(queue: BatchQueue, turns: int, max_rows: int = 8, refill: dict[int, i
                 queue.add(part(level=level))
         head = queue.head()
         assert head is not None
-        taken = queue.pack(head.group, max_rows)
-        queue.take(taken)
+        taken = queue.pack(head.group, max_rows, NOW)
+        queue.take(taken, NOW)
         queue.check_invariants()
         rows.update({level: sum(each.rows for each in taken if each.level == level) for level in WEIGHTS})
     return rows
@@ -42,7 +44,7 @@ def test_counters_follow_each_part_in_and_out() -> None:
     assert queue.remove(first)
     queue.check_invariants()
     assert (len(queue), queue.rows, queue.nbytes, queue.head()) == (1, 3, 5, second)
-    queue.take([second])
+    queue.take([second], NOW)
     queue.check_invariants()
     assert (len(queue), queue.rows, queue.nbytes, queue.head()) == (0, 0, 0, None)
 
@@ -61,33 +63,33 @@ def test_a_part_may_leave_from_the_middle_of_its_line() -> None:
     parts = [part() for _ in range(3)]
     queue = queue_of(*parts)
     queue.remove(parts[1])
-    assert queue.pack("a", 8) == [parts[0], parts[2]]
+    assert queue.pack("a", 8, NOW) == [parts[0], parts[2]]
 
 
 def test_packing_takes_nothing_out() -> None:
     queue = queue_of(part(), part())
-    assert queue.pack("a", 8) == queue.pack("a", 8)
+    assert queue.pack("a", 8, NOW) == queue.pack("a", 8, NOW)
     assert queue.rows == 2
 
 
 def test_arrival_order_is_kept_within_a_level() -> None:
     parts = [part(arrival=float(index)) for index in range(6)]
-    assert queue_of(*parts).pack("a", 4) == parts[:4]
+    assert queue_of(*parts).pack("a", 4, NOW) == parts[:4]
 
 
 def test_a_batch_ends_at_the_first_part_that_does_not_fit() -> None:
     small, large, late = part(rows=3), part(rows=2), part(rows=1)
     queue = queue_of(small, large, late)
-    assert queue.pack("a", 4) == [small], "the last one would fit, but must not overtake"
+    assert queue.pack("a", 4, NOW) == [small], "the last one would fit, but must not overtake"
 
 
 def test_a_batch_is_of_one_group() -> None:
     odd, even = [part(group="odd") for _ in range(2)], [part(group="even") for _ in range(2)]
     queue = queue_of(odd[0], even[0], odd[1], even[1])
-    assert queue.pack("odd", 8) == odd
-    assert queue.pack("even", 8) == even
+    assert queue.pack("odd", 8, NOW) == odd
+    assert queue.pack("even", 8, NOW) == even
     assert queue.head() is odd[0]
-    queue.take(odd)
+    queue.take(odd, NOW)
     assert queue.head() is even[0]
     assert queue.group_rows("odd") == 0
 
@@ -95,7 +97,7 @@ def test_a_batch_is_of_one_group() -> None:
 def test_what_is_skipped_makes_room_for_the_next() -> None:
     parts = [part(rows=2) for _ in range(4)]
     queue = queue_of(*parts)
-    assert queue.pack("a", 4, skip=[parts[0], parts[1]]) == parts[2:]
+    assert queue.pack("a", 4, NOW, skip=[parts[0], parts[1]]) == parts[2:]
 
 
 def test_the_oldest_part_is_found_over_levels_and_groups() -> None:
@@ -114,7 +116,7 @@ def test_of_the_groups_of_one_level_with_enough_rows_the_one_that_waited_longest
 def test_of_the_groups_with_enough_rows_the_one_whose_level_is_due_is_found() -> None:
     queue = queue_of(part(rows=4, group="bulk", level=3), part(rows=4, group="urgent", level=1, arrival=1.0))
     assert queue.group_of_at_least(4) == "urgent"
-    queue.take(queue.pack("urgent", 4))
+    queue.take(queue.pack("urgent", 4, NOW), NOW)
     queue.add(part(rows=4, group="urgent", level=1, arrival=2.0))
     assert queue.group_of_at_least(4) == "bulk", "level 1 has had its share"
 
@@ -163,8 +165,8 @@ def test_shares_are_counted_in_rows_not_in_requests() -> None:
             while waiting[level] < 16:
                 queue.add(part(rows=size, level=level))
                 waiting[level] += size
-        taken = queue.pack("a", 8)
-        queue.take(taken)
+        taken = queue.pack("a", 8, NOW)
+        queue.take(taken, NOW)
         for each in taken:
             waiting[each.level] -= each.rows
             rows[each.level] += each.rows
@@ -210,7 +212,7 @@ def test_a_lone_shape_is_not_starved_by_a_busy_one_on_a_higher_level() -> None:
         head = queue.head()
         assert head is not None
         groups.append(head.group)
-        queue.take(queue.pack(head.group, 8))
+        queue.take(queue.pack(head.group, 8, NOW), NOW)
         queue.check_invariants()
     assert groups.count("rare") == 1
     assert groups.index("rare") < 5
@@ -223,8 +225,8 @@ def test_a_large_part_is_not_starved_by_small_ones() -> None:
     for _ in range(2):
         for _ in range(10):
             queue.add(part())
-        batch = queue.pack("a", 8)
-        queue.take(batch)
+        batch = queue.pack("a", 8, NOW)
+        queue.take(batch, NOW)
         taken += batch
     assert large in taken
 
@@ -233,7 +235,7 @@ def test_the_highest_of_levels_that_are_even_goes_first() -> None:
     low, high = part(level=3), part(level=1)
     queue = queue_of(low, high, weight=WEIGHTS.__getitem__)
     assert queue.head() is high
-    assert queue.pack("a", 1) == [high]
+    assert queue.pack("a", 1, NOW) == [high]
 
 
 def test_what_is_packed_first_is_the_part_whose_turn_it_is() -> None:
@@ -241,6 +243,6 @@ def test_what_is_packed_first_is_the_part_whose_turn_it_is() -> None:
     for index in range(40):
         queue.add(part(group="ab"[index % 2], level=1 + index % 3))
     while (head := queue.head()) is not None:
-        batch = queue.pack(head.group, 3)
+        batch = queue.pack(head.group, 3, NOW)
         assert batch[0] is head
-        queue.take(batch)
+        queue.take(batch, NOW)

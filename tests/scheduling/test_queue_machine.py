@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from math import ceil, inf, log2
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from batcher.errors import QueueFull, TooLarge
-from batcher.scheduling.queue import BatchQueue, Part
+from batcher.scheduling.part import Part
+from batcher.scheduling.queue import BatchQueue
 from tests.support.scheduling import part
 
 MAX_ROWS = 40
 MAX_BYTES = 300
 WEIGHTS = {1: 4.0, 2: 1.0, 3: 0.5}
+BULK = 4
 
 groups = st.sampled_from("abc")
 
 
 class QueueMachine(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
-        self.queue = BatchQueue(MAX_ROWS, MAX_BYTES, WEIGHTS.__getitem__)
+    @initialize(ageing=st.sampled_from([inf, 10.0, 0.1]), smaller_first=st.sampled_from([0.0, 0.75, 100.0]))
+    def begin(self, ageing: float, smaller_first: float) -> None:
+        self.queue = BatchQueue(
+            MAX_ROWS, MAX_BYTES, WEIGHTS.__getitem__, ageing=ageing, smaller_first=smaller_first, bulk_level=BULK
+        )
+        self.smaller_first = smaller_first
         self.waiting: list[Part] = []
         self.gone: list[Part] = []
         self.now = 0.0
 
-    @rule(group=groups, level=st.sampled_from([*WEIGHTS]), rows=st.integers(1, 12), nbytes=st.integers(0, 60))
+    @rule(group=groups, level=st.sampled_from([*WEIGHTS, BULK]), rows=st.integers(1, 12), nbytes=st.integers(0, 60))
     def add(self, group: str, level: int, rows: int, nbytes: int) -> None:
         self.now += 1.0
         if self.rows + rows > MAX_ROWS or self.nbytes + nbytes > MAX_BYTES:
@@ -56,46 +64,53 @@ class QueueMachine(RuleBasedStateMachine):
     def remove_what_is_gone(self, data: st.DataObject) -> None:
         assert not self.queue.remove(data.draw(st.sampled_from(self.gone)))
 
-    @precondition(lambda self: self.waiting)
+    @precondition(lambda self: self.in_turn)
     @rule(data=st.data(), max_rows=st.integers(0, 16))
     def pack_with_some_left_out(self, data: st.DataObject, max_rows: int) -> None:
-        group = data.draw(st.sampled_from(self.waiting)).group
+        group = data.draw(st.sampled_from(self.in_turn)).group
         skip = data.draw(st.lists(st.sampled_from(self.waiting), unique_by=id))
-        self.check_packed(self.queue.pack(group, max_rows, skip), group, max_rows, skip)
+        self.check_packed(self.queue.pack(group, max_rows, self.now, skip), group, max_rows, skip)
 
-    @precondition(lambda self: self.waiting)
+    @precondition(lambda self: self.in_turn)
     @rule(max_rows=st.integers(1, 16))
     def take_at_the_head(self, max_rows: int) -> None:
         head = self.queue.head()
         assert head is not None
-        taken = self.queue.pack(head.group, max_rows)
+        taken = self.queue.pack(head.group, max_rows, self.now)
         self.check_packed(taken, head.group, max_rows, [])
         if head.rows <= max_rows:
             assert taken[0] is head
-        if taken:
-            self.queue.take(taken)
+        self.queue.take(taken, self.now)
         self.let_go(taken)
 
     @precondition(lambda self: self.waiting)
-    @rule(data=st.data(), max_rows=st.integers(1, 16))
-    def take_of_any_group(self, data: st.DataObject, max_rows: int) -> None:
+    @rule(data=st.data(), max_rows=st.integers(1, 16), places=st.integers(1, 16))
+    def take_of_any_group_and_fill_it(self, data: st.DataObject, max_rows: int, places: int) -> None:
         group = data.draw(st.sampled_from(self.waiting)).group
-        taken = self.queue.pack(group, max_rows)
-        self.check_packed(taken, group, max_rows, [])
-        if taken:
-            self.queue.take(taken)
+        taken: list[Part] = []
+        if self.queue.group_rows(group):
+            taken = self.queue.pack(group, max_rows, self.now)
+            self.check_packed(taken, group, max_rows, [])
+        if self.queue.bulk.group_rows(group):
+            bulk = self.queue.bulk.pack(group, places, self.now)
+            self.check_packed(bulk, group, places, [], levels=[BULK])
+            taken = taken + bulk
+        self.queue.take(taken, self.now)
         self.let_go(taken)
 
-    def check_packed(self, packed: list[Part], group: object, max_rows: int, skip: list[Part]) -> None:
-        assert sum(each.rows for each in packed) <= max_rows or len(packed) == 1, "what is too large stands alone"
+    def check_packed(
+        self, packed: list[Part], group: object, max_rows: int, skip: list[Part], levels: Iterable[int] = WEIGHTS
+    ) -> None:
+        assert sum(each.rows for each in packed) <= max_rows
         assert all(each.group == group for each in packed), "one group"
         assert not set(packed) & set(self.gone), "nothing is handed out twice"
         assert len(set(packed)) == len(packed)
+        assert {each.level for each in packed} <= set(levels), "bulk takes no turns"
         left_out = []
-        for level in WEIGHTS:
-            line = [each for each in self.waiting if (each.group, each.level) == (group, level) and each not in skip]
+        for level in levels:
+            line = [each for each in self.line(level) if each.group == group and each not in skip]
             own = [each for each in packed if each.level == level]
-            assert own == line[: len(own)], "arrival order within a level"
+            assert own == line[: len(own)], "in order within a level"
             left_out += line[len(own) :][:1]
         room = max_rows - sum(each.rows for each in packed)
         assert not left_out or any(each.rows > room for each in left_out), "it ends only where a part does not fit"
@@ -104,6 +119,19 @@ class QueueMachine(RuleBasedStateMachine):
         for each in parts:
             self.waiting.remove(each)
             self.gone.append(each)
+
+    def line(self, level: int) -> list[Part]:
+        """What waits of a level, in the order in which it is served."""
+        own = [each for each in self.waiting if each.level == level]
+        return sorted(own, key=self.counts_as_come) if self.smaller_first else own
+
+    def counts_as_come(self, each: Part) -> tuple[float, int]:
+        doublings = ceil(log2(each.rows))
+        return each.arrival + self.smaller_first * doublings, doublings
+
+    @property
+    def in_turn(self) -> list[Part]:
+        return [each for each in self.waiting if each.level != BULK]
 
     @property
     def rows(self) -> int:
@@ -117,28 +145,41 @@ class QueueMachine(RuleBasedStateMachine):
     def it_holds_what_the_list_holds(self) -> None:
         self.queue.check_invariants()
         assert set(self.queue) == set(self.waiting)
-        assert (len(self.queue), self.queue.rows, self.queue.nbytes) == (len(self.waiting), self.rows, self.nbytes)
+        bulk = self.queue.bulk
+        assert (len(self.queue), self.queue.rows + bulk.rows) == (len(self.waiting), self.rows)
+        assert self.queue.nbytes + bulk.nbytes == self.nbytes
+        assert set(bulk) == {each for each in self.waiting if each.level == BULK}
+        assert set(self.queue.in_turn()) == set(self.in_turn)
 
     @invariant()
-    def the_head_is_the_oldest_of_its_level(self) -> None:
+    def the_head_is_the_first_of_its_level(self) -> None:
         head = self.queue.head()
-        assert (head is None) == (not self.waiting)
+        assert (head is None) == (not self.in_turn)
         if head is not None:
-            assert head is next(each for each in self.waiting if each.level == head.level)
+            assert head is self.line(head.level)[0]
+        assert self.queue.bulk.head() is next(iter(self.line(BULK)), None)
+
+    @invariant()
+    def what_is_before_a_request_is_at_most_all_that_waits(self) -> None:
+        for level in (*WEIGHTS, BULK):
+            before = [self.queue.rows_before(level, rows, self.now) for rows in (1, 4, 16)]
+            assert before == sorted(before)
+            assert 0 <= before[0] <= before[-1] <= self.rows
+        assert self.queue.rows_before(BULK, 1, self.now) == self.rows
 
     @invariant()
     def groups_are_counted_apart(self) -> None:
         sizes = {}
         for group in "abc":
-            own = [each for each in self.waiting if each.group == group]
+            own = [each for each in self.in_turn if each.group == group]
             assert self.queue.group_rows(group) == sum(each.rows for each in own)
             if own:
                 sizes[group] = self.queue.group_rows(group)
         for rows in (1, 8, 16):
-            enough = [each.group for each in self.waiting if sizes[each.group] >= rows]
+            enough = [each.group for each in self.in_turn if sizes[each.group] >= rows]
             found = self.queue.group_of_at_least(rows)
             assert found in enough if enough else found is None
-        assert self.queue.oldest() is (self.waiting[0] if self.waiting else None)
+        assert self.queue.oldest() is (self.in_turn[0] if self.in_turn else None)
 
 
 QueueMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40)

@@ -17,8 +17,9 @@ from batcher.scheduling.admission import Admission
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.cost import CostModel
 from batcher.scheduling.options import SchedulerOptions
+from batcher.scheduling.part import Part
 from batcher.scheduling.policy import Cost, Eager, Policy, no_cost
-from batcher.scheduling.queue import BatchQueue, Part
+from batcher.scheduling.queue import BatchQueue
 from batcher.served import shape_key
 from batcher.spec import Array, ModelSpec
 from batcher.workers.instances import Instances
@@ -43,9 +44,9 @@ def part(
     return Part({}, rows, 10 * rows if nbytes is None else nbytes, group, level, arrival, deadline)
 
 
-def queue_of(*parts: Part, weight: Callable[[int], float] = lambda level: 1.0) -> BatchQueue:
-    """Return a roomy queue with `parts` in it."""
-    queue = BatchQueue(10_000, 1_000_000, weight)
+def queue_of(*parts: Part, weight: Callable[[int], float] = lambda level: 1.0, **more: Any) -> BatchQueue:
+    """Return a roomy queue with `parts` in it; `more` as it is made with."""
+    queue = BatchQueue(10_000, 1_000_000, weight, **more)
     for each in parts:
         queue.add(each)
     return queue
@@ -138,6 +139,9 @@ class Harness:
         max_rows: int = 1000,
         max_bytes: int = 1_000_000,
         weight: Callable[[int], float] = lambda level: 1.0,
+        ageing: float = NEVER,
+        smaller_first: float = 0.0,
+        bulk_level: int = 0,
         predict: Predict = double,
         spec: ModelSpec = FREE_SPEC,
         places: int = 2,
@@ -156,7 +160,7 @@ class Harness:
         self.model = RecordingModel(spec, predict)
         self.workers = Instances([self._worker() for _ in range(instances)])
         self.worker, *self.others = self.workers
-        self.queue = BatchQueue(max_rows, max_bytes, weight)
+        self.queue = BatchQueue(max_rows, max_bytes, weight, ageing=ageing, smaller_first=smaller_first, bulk_level=bulk_level)
         self.metrics = ModelMetrics("m", "1")
         self.scheduler = BatchScheduler(
             self.queue,

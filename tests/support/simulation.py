@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
+from random import Random
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
+from batcher.counters import ModelMetrics
 from batcher.models.loading import CheckedModel, Loaded
+from batcher.request import Parameters
+from batcher.scheduler import BatchScheduler
+from batcher.scheduling.admission import Admission
 from batcher.scheduling.batch import Batch
+from batcher.scheduling.cost import CostModel
+from batcher.scheduling.policy import Policy
+from batcher.scheduling.queue import BatchQueue
 from batcher.workers.protocol import Changed, Condition, Deliver
 from batcher.workers.running import run_batch
+from tests.support.models import RecordingModel, checked, rows
+from tests.support.scheduling import request
+
+ROW = rows(1)
 
 
 def advance_to_next(clock: Clock) -> float:
@@ -90,3 +102,71 @@ class SimulatedDevice:
         else:
             self._deliver(batch, outcome)
             self._compute_next()
+
+
+class SimulatedLoad:
+    """Requests of one row, of several levels, to a simulated device whose batches take `seconds(rows)`; warmed up.
+
+    Attributes:
+        clock: the only time there is.
+        device: what runs the batches.
+        answers: for each level the times of its answers, and how long each took.
+    """
+
+    def __init__(self, seconds: Callable[[int], float], policy: Policy, queue: BatchQueue) -> None:
+        """Serve by `policy` what waits in `queue`."""
+        self.clock = Clock()
+        model = checked(RecordingModel())
+        model.model.predict = lambda inputs: {"y": inputs["x"]}  # nothing is recorded of a long run
+        self.device = SimulatedDevice(model, self.clock, seconds)
+        admission = Admission(CostModel(), policy.max_batch_size, queue.max_rows, jitter=lambda: 0.5)
+        self.scheduler = BatchScheduler(queue, policy, self.device, self.clock, ModelMetrics("m", "1"), admission=admission)
+        self.device.start(self.scheduler.deliver)
+        sizes = [1 << power for power in range(policy.max_batch_size.bit_length())]
+        self.scheduler.loaded({size: seconds(size) for size in sizes})
+        self.answers: dict[int, list[tuple[float, float]]] = defaultdict(list)
+
+    def by_chance(self, level: int, rate: float, until: float, seed: int = 1) -> None:
+        """Send `rate` requests/s of `level` at random, from now on, whatever becomes of those before."""
+        random = Random(seed)
+
+        def send() -> None:
+            self.send(level)
+            if self.clock.seconds() < until:
+                self.clock.callLater(random.expovariate(rate), send)
+
+        self.clock.callLater(random.expovariate(rate), send)
+
+    def flood(self, level: int, clients: int) -> None:
+        """Let `clients` send a request of `level` now, and their next whenever they have the answer to the last."""
+
+        def again(_: object) -> None:
+            self.send(level).addCallback(again)
+
+        for _ in range(clients):
+            again(None)
+
+    def send(self, level: int) -> Deferred[None]:
+        """Send a request of `level`; the Deferred fires when its answer has been noted."""
+        sent = self.clock.seconds()
+
+        def answered(_: object) -> None:
+            now = self.clock.seconds()
+            self.answers[level].append((now, now - sent))
+
+        return self.scheduler.submit(request(ROW, Parameters(priority=level))).addCallback(answered)
+
+    def run(self, until: float) -> None:
+        """Let the time pass `until`."""
+        while self.clock.getDelayedCalls() and advance_to_next(self.clock) < until:
+            pass
+        self.scheduler.check_invariants()
+
+    def rate(self, level: int, since: float, until: float) -> float:
+        """Return answers/s of `level` between two times."""
+        return sum(since <= time < until for time, _ in self.answers[level]) / (until - since)
+
+    def latency(self, level: int, share: float) -> float:
+        """Return within what time that share of the answers of `level` came."""
+        times = sorted(took for _, took in self.answers[level])
+        return times[int(share * (len(times) - 1))]

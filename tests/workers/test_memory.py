@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from batcher.errors import ModelContractError
 from batcher.models.loading import Loaded
 from batcher.scheduling.batch import Batch
-from batcher.scheduling.queue import Part
+from batcher.scheduling.part import Part
 from batcher.workers.memory import MemoryWorker
 from batcher.workers.protocol import Outcome
 from tests.support.models import Predict, RecordingModel, checked, double, rows

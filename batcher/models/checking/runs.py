@@ -20,7 +20,7 @@ from batcher.models.checking.contract import Findings, Rule
 from batcher.models.checking.samples import Row
 from batcher.models.protocol import Arrays, Model
 from batcher.scheduling.batch import Batch
-from batcher.scheduling.queue import Part
+from batcher.scheduling.part import Part
 from batcher.spec import Array, ModelSpec, TensorSpec, check_outputs, shape_text
 
 _SERVER = Path(__file__).parents[2]
