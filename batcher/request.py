@@ -72,7 +72,7 @@ class Parameters(NamedTuple):
 
     Attributes:
         deadline: when the request is worthless, in seconds on the server's clock; None takes the model's default.
-        priority: its level, 1 the highest; 0 is the model's default level.
+        priority: its level, 1 the highest; one more than there are levels is bulk; 0 is the model's default level.
         request_id: the client's name for it, only echoed and logged.
         key: a secret that says whose quota its rows are charged to, empty for none; None for a request that no quota is for.
     """
@@ -86,11 +86,11 @@ class Parameters(NamedTuple):
 NO_PARAMETERS = Parameters()
 
 
-def checked_parameters(parameters: Any, levels: int) -> Parameters:
+def checked_parameters(parameters: Any, bulk: int) -> Parameters:
     """Return `parameters`, whatever a program put into them, with numbers of Python's own types.
 
     Raises:
-        InvalidInput: the deadline is no number, or the priority none of the model's `levels`.
+        InvalidInput: the deadline is no number, or the priority none of the model's, the last of which is `bulk`.
     """
     deadline, priority, request_id, key = parameters
     try:
@@ -100,8 +100,8 @@ def checked_parameters(parameters: Any, levels: int) -> Parameters:
         raise InvalidInput(f"parameters: expected a deadline in seconds and a whole priority; got {got}") from err
     if deadline != deadline:
         raise InvalidInput("parameters: expected a deadline in seconds; got NaN")
-    if not 0 <= priority <= levels:
-        raise InvalidInput(f"priority: expected 1 to {levels}; got {priority}")
+    if not 0 <= priority <= bulk:
+        raise InvalidInput(f"priority: expected 1 (the highest) to {bulk - 1}, or {bulk}, bulk; got {priority}")
     return Parameters(deadline, priority, str(request_id), None if key is None else str(key))
 
 

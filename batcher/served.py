@@ -17,6 +17,7 @@ from batcher.hooks import HookedRequests
 from batcher.models.loading import Loaded
 from batcher.scheduler import BatchScheduler, CallSoon
 from batcher.scheduling.admission import Admission
+from batcher.scheduling.bulk import BulkLast
 from batcher.scheduling.cost import CostModel
 from batcher.scheduling.options import SchedulerOptions
 from batcher.scheduling.policy import Delay, Eager, Policy
@@ -77,7 +78,7 @@ class ServedModel:
         required: whether the server is not ready without it.
         state: where it is in its life.
         detail: what it is doing or why it failed, in words.
-        max_level: the lowest priority that a request may name.
+        max_level: the lowest priority that a request may name, which is that of bulk.
         one_call: whether the loaded model takes the interpreter lock but once a batch.
         hooked: sees to its requests if it has `preprocess` or `postprocess`.
         workers: run its batches.
@@ -108,7 +109,7 @@ class ServedModel:
         self.required = required
         self.state = ModelState.LOADING
         self.detail = "waiting to be loaded"
-        self.max_level = len(settings.level_weights)
+        self.max_level = settings.bulk_level
         self.workers: Instances
         self.scheduler: BatchScheduler
         self.one_call = False
@@ -241,7 +242,14 @@ def build_scheduler(
 ) -> BatchScheduler:
     """Return the scheduler that `settings` ask for, in front of `workers`."""
     weights = settings.level_weights
-    queue = BatchQueue(settings.max_queue_rows, settings.max_queue_bytes, lambda level: weights[level - 1])
+    queue = BatchQueue(
+        settings.max_queue_rows,
+        settings.max_queue_bytes,
+        lambda level: weights[level - 1],
+        ageing=settings.ageing_ms / 1e3,
+        smaller_first=settings.smaller_first_ms / 1e3,
+        bulk_level=settings.bulk_level,
+    )
     options = SchedulerOptions(
         spec.version,
         settings.pipeline_depth,
@@ -253,7 +261,7 @@ def build_scheduler(
     )
     return BatchScheduler(
         queue,
-        _policy(settings),
+        BulkLast(_policy(settings), settings.bulk_after_ms / 1e3),
         workers,
         clock,
         metrics,

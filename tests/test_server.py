@@ -216,18 +216,18 @@ def test_inputs_must_have_as_many_rows_as_each_other(serving: Serving) -> None:
     assert "input 'y': expected 2 rows, as in 'x'; got 1" in str(error)
 
 
-@pytest.mark.parametrize("priority", [0, 1, 3])
-def test_a_priority_that_is_a_level_is_taken(serving: Serving, priority: int) -> None:
+@pytest.mark.parametrize("priority", [0, 1, 3, 4])
+def test_a_priority_that_is_a_level_or_bulk_is_taken(serving: Serving, priority: int) -> None:
     serving.add_ready()
     assert serving.values(serving.infer(1, priority=priority)) == [2]
 
 
-@pytest.mark.parametrize("priority", [4, 1000, -1, -3, -4])
+@pytest.mark.parametrize("priority", [5, 1000, -1, -3, -4])
 def test_a_priority_that_is_no_level_is_refused(serving: Serving, priority: int) -> None:
     serving.add_ready()
     error = error_now(serving.server.infer("m", {"x": rows(1)}, "", Parameters(priority=priority)))
     assert isinstance(error, InvalidInput)
-    assert str(error) == f"priority: expected 1 to 3; got {priority}"
+    assert str(error) == f"priority: expected 1 (the highest) to 3, or 4, bulk; got {priority}"
 
 
 def test_what_the_queue_refuses_comes_as_a_failure_like_everything_else(serving: Serving) -> None:

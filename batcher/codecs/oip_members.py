@@ -9,6 +9,9 @@ from batcher.errors import InvalidInput, NotServed
 MAX_TIMEOUT_US = 86_400_000_000
 """A day; a longer timeout is as good as that."""
 
+BULK = -1
+"""The level of a request that names no number but the class `bulk`, which stands below the model's levels."""
+
 _UNSET = (0, "", None, False)
 
 
@@ -30,10 +33,12 @@ def parameters_of(holder: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def priority_of(parameters: dict[str, Any]) -> int:
-    """Return the level, 0 for the default."""
+    """Return the level, 0 for the default, or BULK."""
     value = parameters.get("priority", 0)
+    if value == "bulk":
+        return BULK
     if not is_whole(value):
-        raise InvalidInput(f"priority: expected 1 (the highest) and up, or 0 for the default; got {described(value)}")
+        raise InvalidInput(f"priority: expected 1 (the highest) and up, 'bulk', or 0 for the default; got {described(value)}")
     return int(value)
 
 

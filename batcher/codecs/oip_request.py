@@ -61,7 +61,7 @@ class InferHead(NamedTuple):
 
     Attributes:
         id: the client's name for the request, empty without.
-        priority: 1 the highest; 0 is the model's default level.
+        priority: 1 the highest; 0 is the model's default level, BULK the class below all.
         timeout: seconds until the request is worthless; None takes the model's default.
         arrays: the inputs that stood in the JSON itself.
         binaries: the others.

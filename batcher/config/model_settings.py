@@ -91,6 +91,11 @@ class ModelSettings(Section):
         return self.model_copy(update={"device": self.devices[index % len(self.devices)]})
 
     @property
+    def bulk_level(self) -> int:
+        """The priority of bulk requests, which stand below all levels."""
+        return len(self.level_weights) + 1
+
+    @property
     def timeout(self) -> float:
         """Seconds after its arrival at which a request is worthless that names no time of its own."""
         return (self.slo_ms if self.policy == "slo" else self.timeout_ms) / 1e3

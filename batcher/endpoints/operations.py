@@ -52,7 +52,11 @@ KEY = ("X-Api-Key", TEXT, "Whose quota the rows are charged to, as Authorization
 
 HEADERS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("X-Timeout-Ms", {"type": "number", "exclusiveMinimum": 0}, "Milliseconds after which the answer is worthless."),
-    ("X-Priority", {"type": "integer", "minimum": 1}, "Priority level, 1 the highest."),
+    (
+        "X-Priority",
+        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "enum": ["bulk"]}]},
+        "Priority level, 1 the highest; `bulk` takes what others leave.",
+    ),
     ("X-Timing", TEXT, "1 asks for a Server-Timing header."),
     KEY,
 )

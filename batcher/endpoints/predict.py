@@ -144,7 +144,9 @@ def _timeout(text: str) -> float:
     return milliseconds / 1e3
 
 
-def _priority(text: str, levels: int) -> int:
-    if not (text.isdecimal() and text.isascii() and len(text) < 10 and 1 <= int(text) <= levels):
-        raise InvalidInput(f"X-Priority: expected 1 (the highest) to {levels}; got {text!r:.80}")
+def _priority(text: str, bulk: int) -> int:
+    if text == "bulk":
+        return bulk
+    if not (text.isdecimal() and text.isascii() and len(text) < 10 and 1 <= int(text) <= bulk):
+        raise InvalidInput(f"X-Priority: expected 1 (the highest) to {bulk - 1}, or {bulk} or `bulk`; got {text!r:.80}")
     return int(text)

@@ -103,12 +103,13 @@ def test_a_picture_that_is_none_gets_400(both: Both, body: bytes) -> None:
     ("name", "value"),
     [
         *(("X-Timeout-Ms", value) for value in ("0", "-1", "soon", "nan", "inf", "1e99", "86400001")),
-        *(("X-Priority", value) for value in ("0", "4", "-1", "1.5", "high", "٣", "99999999999")),
+        *(("X-Priority", value) for value in ("0", "5", "-1", "1.5", "high", "BULK", "٣", "99999999999")),
     ],
 )
 def test_a_parameter_that_is_wrong_gets_400_that_names_it(both: Both, name: str, value: str) -> None:
     text = error_of(both(MemoryServer(), ask("/predict", ROW, (name, value.encode().decode("latin-1")))), 400, "invalid_input")
     assert name in text
+    assert name != "X-Priority" or "expected 1 (the highest) to 3, or 4 or `bulk`; got" in text
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_the_documents_are_those_of_the_rest_form() -> None:
     assert list(model.inputs[0].shape) == [-1, 4]
     config = call("ModelConfig", name="m").config
     assert (config.name, config.max_batch_size, list(config.input[0].dims)) == ("m", 64, [4])
-    assert config.dynamic_batching.priority_levels == 3
+    assert config.dynamic_batching.priority_levels == 4
 
 
 def test_statistics_count_what_ran() -> None:

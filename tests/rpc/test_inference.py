@@ -131,3 +131,20 @@ def test_many_texts_are_read_and_written_beside_the_loop() -> None:
         assert task.result().raw_output_contents[0] == sent
 
     run(test)
+
+
+@pytest.mark.parametrize(("kind", "bulk"), [("uint64_param", 4), ("string_param", "bulk")])
+def test_bulk_by_number_or_by_word_waits_for_others_to_fall_silent(rpc: Rpc, kind: str, bulk: object) -> None:
+    message = request()
+    setattr(message.parameters["priority"], kind, bulk)
+
+    async def test() -> None:
+        assert values(await rpc.infer(request())) == [2]
+        task = asyncio.ensure_future(rpc.inference.infer(message, Context()))
+        await turn()
+        assert rpc.server.hand_over() == 0
+        rpc.server.clock.advance(1.0)
+        await rpc.settle()
+        assert values(await task) == [2]
+
+    run(test)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from batcher.codecs.oip_members import BULK
 from batcher.codecs.oip_request import InferHead, raw_head, read_head
 from batcher.codecs.oip_response import encode
 from batcher.codecs.response_coding import compress, response_coding
@@ -151,7 +152,9 @@ def parameters_of(server: ModelServer, served: ServedModel, head: InferHead, key
     """
     if head.timeout is None and not head.priority and not timed and not head.slow and not key:
         return NO_PARAMETERS
-    level = head.priority if head.priority <= served.max_level else 0  # as other servers of the protocol have it
+    level = served.max_level if head.priority == BULK else head.priority
+    if level > served.max_level:
+        level = 0  # as other servers of the protocol have it
     return Parameters(server.deadline(served, head.timeout), level, head.id, key)
 
 
