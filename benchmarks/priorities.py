@@ -2,8 +2,9 @@
 
 A model that sleeps 10 ms a batch and 0.3 ms a row, in batches up to 32, can do 1,632 rows/s; one row a request, over HTTP.
 
-Shares: clients of levels 1 and 3, together more than the device can serve, send their next request whenever they have an answer.
-There are as many of each as it has weight, 4 to 1, so that they wait alike, and ageing changes nothing: the rows should be 4 to 1.
+Shares: clients of levels 1 and 3, together more than the device can serve, send their next request whenever they have an
+answer. There are as many of each as it has weight, 4 to 1, so that they wait alike and ageing changes nothing: the rows should
+be 4 to 1.
 Bulk: requests of level 1 come at random (Poisson) times at half of capacity, without and with a flood of bulk from clients that
 send whenever they have an answer; their p99 should hardly rise.
 

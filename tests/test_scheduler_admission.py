@@ -10,6 +10,7 @@ import pytest
 from batcher.errors import PredictedLate
 from batcher.scheduling.admission import STALE, Admission
 from batcher.scheduling.batch import Batch
+from batcher.scheduling.bulk import BULK
 from batcher.scheduling.cost import CostModel
 from batcher.scheduling.part import Part
 from batcher.scheduling.places import Places
@@ -41,7 +42,7 @@ def holding(batches: Iterable[Batch]) -> Places:
 
 
 def queue_of(*levels: int, weight: Callable[[int], float] = lambda level: 1.0) -> BatchQueue:
-    queue = BatchQueue(100, 1000, weight)
+    queue = BatchQueue(100, 1000, weight, bulk_level=9)
     for level in levels:
         queue.add(part(level=level))
     return queue
@@ -105,3 +106,17 @@ def test_failed_batches_teach_nothing(admission: Admission) -> None:
 
 def test_a_full_queue_says_when_to_come_back(admission: Admission) -> None:
     assert admission.retry_after() == 60, "28 batches of 2 s, and half of that"
+
+
+def test_bulk_is_behind_all_that_waits_and_nothing_is_behind_bulk(admission: Admission) -> None:
+    waiting = queue_of(*[1] * 3, *[9] * 4)  # with one more row two whole batches
+    assert not asked(admission, 13.9, waiting, level=9)
+    assert asked(admission, 14.3, waiting, level=9)
+    assert asked(admission, 12.3, waiting, level=1)
+
+
+def test_batches_of_bulk_do_not_pass_for_requests_that_will_join_another_batch(admission: Admission) -> None:
+    for end in range(12, 100, 2):
+        admission.came_back(Batch([part(4)], BULK, bound_at=end - 2.0), float(end), 2.0, failed=False)
+    running = [Batch([part(4)], BULK, bound_at=98.0)]
+    assert asked(admission, 98 + 2 + 1.5, queue_of(), now=98.0, running=running)
