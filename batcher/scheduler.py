@@ -140,7 +140,7 @@ class BatchScheduler:
         deadline, level = now + self._timeout if asked is None else asked, level or self._default_level
         group = self.group_key(request.inputs) if self.group_key is not None else ()
         try:
-            self._queue.check_room(request.rows, nbytes)
+            self._queue.check_room(request.rows, nbytes, level)
             self._poison.check(request.inputs, nbytes, now)
             if self.admission is not None and deadline - now < self.admission.horizon:
                 self.admission.check(self._queue, self._places, request.rows, level, group, now, deadline)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from batcher.errors import DeadlineExceeded
+from batcher.errors import DeadlineExceeded, QueueFull, TooLarge
 from batcher.scheduling.bulk import BulkLast
 from batcher.scheduling.policy import Eager
 from batcher.scheduling.queue import BatchQueue
@@ -74,13 +74,25 @@ def test_bulk_that_follows_upon_bulk_needs_nobody_to_wake_it() -> None:
 
 
 def test_bulk_counts_in_the_queues_bounds_and_in_what_is_shown() -> None:
-    harness = harness_of(max_rows=4)
+    harness = harness_of(max_rows=6)
     harness.submit(1)
     harness.turn()
     harness.submit(2, 3, 4, priority=BULK)
     assert (harness.scheduler.queue_rows, harness.scheduler.queue_bytes) == (3, 48)
-    with pytest.raises(Exception, match="the queue is full: 3 of 4 rows, 48 of"):
-        harness.submit(5, 6)
+    with pytest.raises(QueueFull, match="the queue is full: 3 of 6 rows, 48 of"):
+        harness.submit(5, 6, 7, 8)
+
+
+def test_a_flood_of_bulk_leaves_half_of_the_queue_to_others() -> None:
+    harness = harness_of(max_rows=8)
+    harness.submit(1)
+    harness.turn()
+    harness.submit(2, 3, 4, priority=BULK)
+    with pytest.raises(QueueFull, match="the queue is full for bulk: 3 of 4 rows"):
+        harness.submit(5, 6, priority=BULK)
+    with pytest.raises(TooLarge, match=r"at most 4 rows and .* what the queue can ever hold for bulk; got 5 rows"):
+        harness.submit(*range(5), priority=BULK)
+    harness.submit(*range(5))
 
 
 def test_bulk_expires_and_is_cancelled_like_others() -> None:

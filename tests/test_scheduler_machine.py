@@ -125,10 +125,11 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.harness.scheduler.submit(request(values, parameters))
             self.not_ready += count
             return
-        if self.harness.scheduler.queue_rows + count > MAX_ROWS:
-            with pytest.raises(QueueFull):
+        room = MAX_ROWS // 2 if priority == BULK else MAX_ROWS
+        if self.harness.scheduler.queue_rows + count > room:
+            with pytest.raises(QueueFull if count <= room else TooLarge):
                 self.harness.scheduler.submit(request(values, parameters))
-            self.refused += count
+            self.refused += count if count <= room else 0
             return
         answer = Answer(self.harness.scheduler.submit(request(values, parameters)))
         submitted = Request(values, answer, now + (16.0 if lasts is None else lasts))

@@ -52,22 +52,25 @@ class BatchQueue(Levels):
         """Iterate over all that waits, level by level."""
         return chain(self.in_turn(), self.bulk)
 
-    def check_room(self, rows: int, nbytes: int) -> None:
-        """Check that a request of `rows` and `nbytes` has room.
+    def check_room(self, rows: int, nbytes: int, level: int = 1) -> None:
+        """Check that a request of `rows` and `nbytes` has room; half of the queue is closed to bulk.
 
         Raises:
             TooLarge: it would not fit into the empty queue.
             QueueFull: it does not fit now.
         """
-        if rows > self.max_rows or nbytes > self.max_bytes:
+        max_rows, max_bytes, whose = self.max_rows, self.max_bytes, ""
+        if level == self._bulk_level:  # or a flood of it would have others refused
+            max_rows, max_bytes, whose = max_rows // 2, max_bytes // 2, " for bulk"
+        if rows > max_rows or nbytes > max_bytes:
             raise TooLarge(
-                f"expected at most {self.max_rows} rows and {self.max_bytes} bytes, what the queue can ever hold; "
+                f"expected at most {max_rows} rows and {max_bytes} bytes, what the queue can ever hold{whose}; "
                 f"got {rows} rows and {nbytes} bytes",
             )
         waiting, waiting_bytes = self.rows + self.bulk.rows, self.nbytes + self.bulk.nbytes
-        if waiting + rows > self.max_rows or waiting_bytes + nbytes > self.max_bytes:
+        if waiting + rows > max_rows or waiting_bytes + nbytes > max_bytes:
             raise QueueFull(
-                f"the queue is full: {waiting} of {self.max_rows} rows, {waiting_bytes} of {self.max_bytes} bytes",
+                f"the queue is full{whose}: {waiting} of {max_rows} rows, {waiting_bytes} of {max_bytes} bytes",
             )
 
     def add(self, part: Part) -> None:

@@ -37,11 +37,12 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(group=groups, level=st.sampled_from([*WEIGHTS, BULK]), rows=st.integers(1, 12), nbytes=st.integers(0, 60))
     def add(self, group: str, level: int, rows: int, nbytes: int) -> None:
         self.now += 1.0
-        if self.rows + rows > MAX_ROWS or self.nbytes + nbytes > MAX_BYTES:
+        share = 2 if level == BULK else 1
+        if self.rows + rows > MAX_ROWS // share or self.nbytes + nbytes > MAX_BYTES // share:
             with pytest.raises(QueueFull):
-                self.queue.check_room(rows, nbytes)
+                self.queue.check_room(rows, nbytes, level)
             return
-        self.queue.check_room(rows, nbytes)
+        self.queue.check_room(rows, nbytes, level)
         added = part(rows, group, level, self.now, nbytes=nbytes)
         self.queue.add(added)
         self.waiting.append(added)
