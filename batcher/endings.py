@@ -16,7 +16,8 @@ from batcher.counters import ModelMetrics, Spent
 from batcher.errors import BatcherError, DeadlineExceeded, PredictedLate, Unavailable, WorkerLost
 from batcher.pending import Pending, batch_error, model_error, owner, without_stacks
 from batcher.scheduling.batch import Batch
-from batcher.scheduling.queue import BatchQueue, Part
+from batcher.scheduling.part import Part
+from batcher.scheduling.queue import BatchQueue
 from batcher.workers.protocol import Outcome
 
 _log = Logger()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 
 from batcher.errors import KnownToFail
-from batcher.scheduling.queue import Part
+from batcher.scheduling.part import Part
 from batcher.spec import Array
 
 TWICE = 2

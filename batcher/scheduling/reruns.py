@@ -19,8 +19,8 @@ from typing import NamedTuple
 from batcher.errors import DeviceLost, OutOfMemory, WorkerLost
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.ceiling import Ceiling
+from batcher.scheduling.part import Part
 from batcher.scheduling.poison import Poison
-from batcher.scheduling.queue import Part
 
 ISOLATE = "isolate"
 """The flush reason of a half."""

@@ -189,7 +189,7 @@ def check_filled(own: list[Part], filling: list[Part], cost: Cost, now: float) -
     group: Hashable = own[0].group
     rows = sum(each.rows for each in own)
     filled = rows + sum(each.rows for each in filling)
-    assert filled <= SIZE
+    assert filled <= SIZE or (len(own) == 1 and not filling), "what is too large for a batch stands alone"
     assert {each.group for each in filling} <= {group}
     assert cost(filled, group) <= LONGER * cost(rows, group)
     assert not filling or all(each.deadline >= now + cost(filled, group) for each in own)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from batcher.errors import KnownToFail
+from batcher.scheduling.part import Part
 from batcher.scheduling.poison import LARGEST, MOST, Poison
-from batcher.scheduling.queue import Part
 from batcher.spec import Array
 
 SECONDS = 60.0

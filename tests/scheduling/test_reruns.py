@@ -6,7 +6,7 @@ import pytest
 
 from batcher.errors import DeviceLost, WorkerLost
 from batcher.scheduling.batch import Batch
-from batcher.scheduling.queue import Part
+from batcher.scheduling.part import Part
 from batcher.scheduling.reruns import ISOLATE, RETRY, Reruns
 from tests.support.scheduling import part
 
