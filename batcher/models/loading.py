@@ -7,6 +7,7 @@ from importlib import import_module
 from math import inf
 from pathlib import Path
 from time import perf_counter
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,7 +100,6 @@ def load_model(definition: ModelDefinition, settings: ModelSettings, progress: P
     Raises:
         ModelLoadError: it cannot be loaded, or fails on its warm-up; the message names the model and the reason.
     """
-    title = f"model {definition.spec.name!r} version {definition.spec.version}"
     try:
         progress("loading")
         model = make_model(definition, settings)
@@ -114,13 +114,37 @@ def load_model(definition: ModelDefinition, settings: ModelSettings, progress: P
             warm_up(checked, settings.max_batch_size, progress)
         return checked
     except (Exception, SystemExit) as err:  # whatever a model's own code raises is the reason that it cannot be served
-        reason = str(err) if isinstance(err, BatcherError) else f"{type(err).__name__}: {err}"
-        raise ModelLoadError(f"{title}: {reason}") from err
+        raise _load_error(definition, err) from err
 
 
 def make_model(definition: ModelDefinition, settings: ModelSettings) -> Any:
     """Return the model of `definition`, not loaded yet. Any thread."""
-    return import_module(_MODULES[definition.format]).MODEL(definition, settings)
+    return import_format(definition).MODEL(definition, settings)
+
+
+def import_format(definition: ModelDefinition) -> ModuleType:
+    """Import what loads models of the format of `definition`, and with it PyTorch or onnxruntime. Any thread."""
+    return import_module(_MODULES[definition.format])
+
+
+def make_hooks(definition: ModelDefinition, settings: ModelSettings) -> tuple[Hook | None, Hook | None]:
+    """Return `preprocess` and `postprocess` of a model that is loaded in another process. Any thread.
+
+    Its class is imported and made here for them, and neither loaded nor given weights.
+
+    Raises:
+        ModelLoadError: that fails; the message names the model and the reason.
+    """
+    try:
+        made = make_model(definition, settings).make()
+        return getattr(made, "preprocess", None), getattr(made, "postprocess", None)
+    except (Exception, SystemExit) as err:
+        raise _load_error(definition, err) from err
+
+
+def _load_error(definition: ModelDefinition, error: BaseException) -> ModelLoadError:
+    reason = str(error) if isinstance(error, BatcherError) else f"{type(error).__name__}: {error}"
+    return ModelLoadError(f"model {definition.spec.name!r} version {definition.spec.version}: {reason}")
 
 
 def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:

@@ -19,6 +19,7 @@ class OnnxModel:
     """A session on the CPU or on CUDA."""
 
     one_call = True
+    pinned = False
     preprocess: Hook | None = None
     postprocess: Hook | None = None
 

@@ -33,11 +33,13 @@ class Model(Protocol):
         spec: its name, version and tensors.
         preprocess: turns one request's inputs into what `predict` takes, on the CPU pool; None if there is none.
         one_call: whether `predict` is one native call, and takes the interpreter lock but once.
+        pinned: whether `allocate` gives memory of its own, from which the device reads faster than from any other.
         postprocess: turns one request's rows of outputs into what is answered, on the CPU pool; None if there is none.
     """
 
     spec: ModelSpec
     one_call: bool
+    pinned: bool
     preprocess: Hook | None
     postprocess: Hook | None
 

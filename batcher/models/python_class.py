@@ -39,12 +39,12 @@ Two may be loaded at once, from other files. The definition is kept so that no o
 
 
 class PythonModule(TorchModule):
-    """A `torch.nn.Module` from Python source."""
+    """A `torch.nn.Module` from Python source; `make` makes it, without its weights."""
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings, factory: Callable[[], Any]) -> None:
         """Remember the class, `factory`, besides definition and settings."""
         super().__init__(definition, settings)
-        self._factory = factory
+        self.make = factory
 
     def read(self, device: torch.device) -> Callable[..., Any]:
         """Make the module and give it its weights. Inference thread."""
@@ -55,7 +55,7 @@ class PythonModule(TorchModule):
 
     def source(self, device: torch.device) -> torch.nn.Module:
         """Return the module with its weights. Any thread."""
-        module = self._factory()
+        module = self.make()
         if self._definition.weights is not None:
             module.load_state_dict(_weights(self._definition.weights, self._settings.trusted))
         ready: torch.nn.Module = module.eval().to(device)
@@ -63,9 +63,10 @@ class PythonModule(TorchModule):
 
 
 class PythonModel:
-    """Any object with `predict`."""
+    """Any object with `predict`; `make` makes it."""
 
     one_call = False
+    pinned = False
     preprocess: Hook | None = None
     postprocess: Hook | None = None
 
@@ -73,14 +74,14 @@ class PythonModel:
         """Remember the class, `factory`; it is made when it is loaded."""
         self.spec = definition.spec
         self._settings = settings
-        self._factory = factory
+        self.make = factory
         self._model: Any = None
 
     def load(self, device: str) -> None:
         """Make the object, and let it load if it wants to. Inference thread."""
         if self._settings.torch_threads is not None:
             torch.set_num_threads(self._settings.torch_threads)
-        self._model = self._factory()
+        self._model = self.make()
         if hasattr(self._model, "load"):
             self._model.load(device)
         self.preprocess = getattr(self._model, "preprocess", None)

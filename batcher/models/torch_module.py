@@ -29,6 +29,7 @@ class TorchModule(ABC):
     """A module on one device, run in inference mode, on CUDA in a stream of its own."""
 
     one_call = False
+    pinned = False
     preprocess: Hook | None = None
     postprocess: Hook | None = None
 
@@ -109,6 +110,7 @@ class TorchModule(ABC):
         self._device = torch.device(device)
         if self._device.type == "cuda":
             self._staging = PinnedStaging()
+            self.pinned = True
             self._stream = torch.cuda.Stream(self._device)
         self._module = self.read(self._device)
 
