@@ -1,0 +1,101 @@
+"""The child: loads a model, runs the batches that lie in its slots, one after the other, and ends when its parent does.
+
+It is a fresh interpreter that imports nothing of the parent's program. Signals that are sent to the whole group, as by Ctrl-C,
+are the parent's to answer; the child ends when the connection is closed, or is killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from batcher.errors import DeviceLost, ModelLoadError
+from batcher.models.device_errors import device_error
+from batcher.models.loading import CheckedModel, import_format, load_model
+from batcher.scheduling.batch import Allocate
+from batcher.spec import Array
+from batcher.workers.child_process import group_signals
+from batcher.workers.messages import Doing, Done, Failed, Prepare, Ready, Refused, Run, send
+from batcher.workers.packing import Packer, unpack
+from batcher.workers.slots import Slot
+from batcher.workers.told_error import tell
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(fd: int, slots: Sequence[int], parent: int) -> None:
+    """Be the child of the process `parent`, which is at the other end of the socket `fd` and shares the files `slots`."""
+    _end_with(parent)
+    for number in group_signals():
+        signal.signal(number, lambda *_: None)  # and not SIG_IGN, which the programs that a model starts would inherit
+        signal.siginterrupt(number, False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, group_signals())  # blocked since its birth
+    for inherited in (fd, *slots):
+        os.set_inheritable(inherited, False)
+    with Connection(fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        model = _load(connection)
+        if model is not None:
+            _serve(connection, model, [Slot(slot) for slot in slots])
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends, even if a model keeps the interpreter lock."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit
+
+
+def _load(connection: Connection) -> CheckedModel | None:
+    """Import what the model needs, load it when told to, and tell how that went."""
+    prepare: Prepare = connection.recv()
+    with suppress(Exception):  # loading will say so
+        import_format(prepare.definition)
+    if connection.recv() is None:
+        return None
+    try:
+        model = load_model(prepare.definition, prepare.settings, lambda text: send(connection, Doing(text)))
+    except ModelLoadError as err:
+        send(connection, Refused(str(err)))
+        return None
+    model.copies_outputs = False  # they are copied into the slot before the model runs again
+    has_hooks = model.model.preprocess is not None or model.model.postprocess is not None
+    send(connection, Ready(model.timings, has_hooks))
+    return model
+
+
+def _serve(connection: Connection, model: CheckedModel, slots: Sequence[Slot]) -> None:
+    while (task := connection.recv()) is not None:
+        answer, lost = _run(model, task, slots[task.slot])
+        send(connection, answer)
+        if lost:
+            return
+        del task, answer
+
+
+def _run(model: CheckedModel, task: Run, slot: Slot) -> tuple[Done | Failed, bool]:
+    """Run one batch and return what is told of it, and whether nothing can be run any more."""
+    try:
+        slot.reserve(task.end)
+        inputs = unpack(task.table, slot.memory)
+        outputs, failed = model.predict(lambda allocate: _given(inputs, allocate if model.model.pinned else None), task.rows)
+        packer = Packer(slot, task.end)
+        table = packer.table(outputs)
+        return Done(table, packer.end, {row: tell(error) for row, error in failed.items()}), False
+    except BaseException as err:  # a model that calls sys.exit() must not end the child either
+        error = device_error(err)
+        return Failed(tell(error)), isinstance(error, DeviceLost)
+
+
+def _given(inputs: dict[str, Array], allocate: Allocate | None) -> dict[str, Array]:
+    """Return what the model is given: the slot's own memory, or buffers of its own, from which its device reads faster."""
+    if allocate is None:
+        return inputs
+    buffers = {}
+    for name, array in inputs.items():
+        buffers[name] = allocate(name, array.shape, array.dtype)
+        buffers[name][...] = array
+    return buffers

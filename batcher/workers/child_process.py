@@ -1,0 +1,80 @@
+"""A child as its parent has it: the process, the connection, the memory, and how it ends. Linux."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from multiprocessing import Pipe
+
+from batcher.workers.slots import Slot
+
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from batcher.workers.child import main; main({fd}, {slots}, {parent})"
+"""Not `-m`: the package may be found by this process's own path alone."""
+
+
+class ChildProcess:
+    """A fresh interpreter that runs `child.main`. It is killed when the thread that made it ends; all methods: that thread.
+
+    Attributes:
+        connection: to it.
+        slots: the memory that is shared with it.
+        ended_fd: a descriptor that can be read from when it has ended.
+    """
+
+    def __init__(self, slots: int) -> None:
+        """Start a child that shares `slots` slots.
+
+        Raises:
+            OSError, MemoryError: something cannot be had.
+        """
+        with ExitStack() as opened:
+            ours, its = Pipe()
+            opened.callback(ours.close)
+            with its:
+                fds: list[int] = []
+                for _ in range(slots):
+                    fds.append(os.memfd_create("batcher-slot"))
+                    opened.callback(os.close, fds[-1])
+                self.slots = [Slot(fd) for fd in fds]
+                self._process = _spawn(its.fileno(), fds)
+            opened.callback(self._end)
+            self.ended_fd = os.pidfd_open(self._process.pid)
+            opened.callback(os.close, self.ended_fd)
+            self.connection = ours
+            self._opened = opened.pop_all()
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    def close(self) -> str:
+        """Kill it unless it has ended, let go of all that it took, and return in words how it ended."""
+        self._opened.close()
+        return how_ended(self._process.returncode)
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def _spawn(fd: int, slots: Sequence[int]) -> subprocess.Popen[bytes]:
+    program = _PROGRAM.format(path=[str(entry) for entry in sys.path], fd=fd, slots=list(slots), parent=os.getpid())
+    return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.DEVNULL, pass_fds=(fd, *slots))
+
+
+def group_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that are sent to the whole group, as by Ctrl-C, which the parent answers and the child does not."""
+    return signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+
+
+def how_ended(status: int) -> str:
+    """Return in words how a process with this `returncode` ended."""
+    if status >= 0:
+        return f"the child exited with status {status}"
+    known = {number.value: number.name for number in signal.Signals}
+    return f"the child was killed by signal {-status} ({known.get(-status, 'of real time')})"

@@ -1,0 +1,110 @@
+"""What the child does with one batch, in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from batcher.errors import ModelContractError, OutOfMemory
+from batcher.models.loading import CheckedModel
+from batcher.spec import Array
+from batcher.workers.child import _run
+from batcher.workers.child_process import how_ended
+from batcher.workers.messages import Done, Failed, Run
+from batcher.workers.packing import Packer, unpack
+from batcher.workers.slots import Slot
+from tests.support.models import Predict, RecordingModel, double, rows
+
+
+class StagingModel(RecordingModel):
+    """A model whose device reads from memory of its own faster; it remembers what it gave."""
+
+    pinned = True
+
+    def __init__(self, predict: Predict = double) -> None:
+        super().__init__(predict=predict)
+        self.given: list[Array] = []
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+        self.given.append(super().allocate(name, shape, dtype))
+        return self.given[-1]
+
+
+class Bench:
+    """A slot with two rows of input in it."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("test")
+        self.slot = Slot(self.fd)
+        packer = Packer(self.slot)
+        self.task = Run(0, packer.table({"x": rows(1, 2)}), packer.end, 2)
+
+    def run(self, model: StagingModel) -> Done | Failed:
+        """Run the two rows."""
+        checked = CheckedModel(model)
+        checked.copies_outputs = False
+        answer, _ = _run(checked, self.task, self.slot)
+        return answer
+
+    def outputs(self, answer: Done | Failed) -> list[list[float]]:
+        """Return the output, read out of the slot."""
+        assert isinstance(answer, Done), answer
+        self.slot.reserve(answer.end)
+        outputs: list[list[float]] = unpack(answer.table, self.slot.memory)["y"].tolist()
+        return outputs
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    os.close(bench.fd)
+
+
+def test_a_model_with_memory_of_its_own_is_given_that(bench: Bench) -> None:
+    seen: list[Array] = []
+    model = StagingModel(lambda inputs: (seen.append(inputs["x"]), double(inputs))[1])
+    assert bench.outputs(bench.run(model)) == [[2] * 4, [4] * 4]
+    assert seen[0] is model.given[0]
+
+
+def test_any_other_is_given_the_slot_itself_and_may_give_it_back(bench: Bench) -> None:
+    seen: list[Array] = []
+    model = StagingModel(lambda inputs: (seen.append(inputs["x"]), {"y": inputs["x"]})[1])
+    model.pinned = False
+    answer = bench.run(model)
+    assert np.may_share_memory(seen[0], bench.slot.memory)
+    bench.slot.memory[: bench.task.end] = 0  # what it gave back lies elsewhere
+    assert bench.outputs(answer) == [[1] * 4, [2] * 4]
+
+
+def test_outputs_that_break_the_contract_fail_the_batch(bench: Bench) -> None:
+    answer = bench.run(StagingModel(lambda inputs: {"y": inputs["x"][:1]}))
+    assert isinstance(answer, Failed)
+    assert answer.error.known is ModelContractError
+
+
+def test_memory_that_runs_out_is_told_as_that(bench: Bench) -> None:
+    def predict(inputs: object) -> dict[str, Array]:
+        raise MemoryError
+
+    answer = bench.run(StagingModel(predict))
+    assert isinstance(answer, Failed)
+    assert answer.error.known is OutOfMemory
+
+
+@pytest.mark.parametrize(
+    ("status", "how"),
+    [
+        (0, "the child exited with status 0"),
+        (3, "the child exited with status 3"),
+        (-9, "the child was killed by signal 9 (SIGKILL)"),
+        (-11, "the child was killed by signal 11 (SIGSEGV)"),
+        (-40, "the child was killed by signal 40 (of real time)"),
+    ],
+)
+def test_how_a_child_ended_is_said_in_words(status: int, how: str) -> None:
+    assert how_ended(status) == how

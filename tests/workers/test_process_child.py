@@ -1,0 +1,332 @@
+"""A real child: what crosses, how it ends, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import numpy as np
+import pytest
+
+from batcher.config.model_file import ModelDefinition
+from batcher.config.model_settings import ModelSettings
+from batcher.errors import DeviceLost, InvalidInput, ModelLoadError, WorkerLost
+from batcher.models.loading import Loaded
+from batcher.pending import model_error
+from batcher.scheduling.batch import Batch
+from batcher.scheduling.queue import Part
+from batcher.spec import Array, ModelSpec
+from batcher.workers.process import ProcessWorker
+from batcher.workers.protocol import Condition, Outcome
+from tests.support.crossing import PATIENCE, Loop
+from tests.support.models import model_spec, tensor
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a child needs Linux")
+
+MODEL = '''
+    """A model that does what its rows say."""
+
+    import ctypes
+    import os
+    import signal
+
+    import numpy as np
+
+    from batcher.errors import DeviceLost, InvalidInput
+
+
+    class Obedient:
+        """Gives its inputs back; `text` may say otherwise."""
+
+        loaded_in = 0
+
+        def load(self, device):
+            self.loaded_in = os.getpid()
+
+        def preprocess(self, inputs):
+            return {**inputs, "x": inputs["x"] + self.loaded_in}
+
+        def predict(self, inputs):
+            word = inputs["text"][0]
+            if word == b"raise":
+                raise ValueError("as told")
+            if word == b"refuse":
+                raise InvalidInput("not this")
+            if word == b"one row":
+                return {"y": [ValueError("this row"), *inputs["x"][1:]], "said": inputs["text"], "pid": self.pids(inputs)}
+            if word == b"lose device":
+                raise DeviceLost("gone")
+            if word == b"leave":
+                os._exit(3)
+            if word == b"die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if word == b"hang":
+                ctypes.PyDLL(None).pause()  # and keeps the interpreter lock
+            inputs["x"][0, 0] += 1  # a model may write into what it is given
+            return {"y": inputs["x"][::-1], "said": inputs["text"], "pid": self.pids(inputs)}
+
+        def pids(self, inputs):
+            return np.full((len(inputs["x"]), 1), os.getpid())
+'''
+SPEC = model_spec(
+    inputs=(tensor("x", shape=(-1,)), tensor("text", "BYTES", ())),
+    outputs=(tensor("y", shape=(-1,)), tensor("said", "BYTES", ()), tensor("pid", "INT64", (1,))),
+)
+
+
+def batch_of(*words: bytes, width: int = 3) -> Batch:
+    """Return a batch of one row for each of `words`; the row numbers fill `x`."""
+    parts = []
+    for number, word in enumerate(words):
+        inputs = {"x": np.full((1, width), number, np.float32), "text": np.array([word], object)}
+        parts.append(Part(inputs, 1, 16, (), 1, 0.0, 0.0))
+    return Batch(parts)
+
+
+class Bench:
+    """A worker with a real child, the loop's side of it, and what happened there."""
+
+    loaded: Loaded
+
+    def __init__(self, folder: Path, source: str = MODEL, spec: ModelSpec = SPEC) -> None:
+        (folder / "obedient.py").write_text(dedent(source))
+        self.loop = Loop()
+        self.outcomes: list[Outcome] = []
+        self.changes: list[tuple[Condition, str]] = []
+        definition = ModelDefinition(spec, "python", folder, folder, "obedient:Obedient")
+        settings = ModelSettings(device="cpu", max_batch_size=2, warmup=False)
+        call, clock = self.loop.call_from_thread, self.loop.clock
+        self.worker = ProcessWorker("batcher-test", definition, settings, lambda text: None, call, clock)
+
+    def start(self) -> None:
+        """Start, and wait until the model is loaded."""
+        loaded = self.loop.wait_for(self.worker.start(self._deliver, lambda *change: self.changes.append(change)))
+        assert isinstance(loaded, Loaded), loaded
+        self.loaded = loaded
+
+    def run(self, *words: bytes, width: int = 3) -> Outcome:
+        """Run one batch and return its outcome."""
+        self.worker.do(batch_of(*words, width=width))
+        return self.outcome()
+
+    def outcome(self) -> Outcome:
+        """Wait for the next outcome, and forget it."""
+        self.until(lambda: self.outcomes)
+        return self.outcomes.pop(0)
+
+    def until(self, happened: Callable[[], object]) -> None:
+        """Make calls until it has happened."""
+        while not happened():
+            self.loop.step()
+
+    def restarted(self) -> str:
+        """Wait until the worker has been lost and is back, and return why it was lost."""
+        self.until(lambda: (Condition.ALIVE, "") in self.changes)
+        changes, self.changes = self.changes, []
+        assert [condition for condition, _ in changes] == [Condition.RESTARTING, Condition.ALIVE]
+        return changes[0][1]
+
+    def _deliver(self, batch: Batch, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+def pid_of(outcome: Outcome) -> int:
+    """Return the number of the process that ran a batch."""
+    return int(outcome.results[0]["pid"][0, 0])
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    files, threads = open_files(), threading.active_count()
+    bench = Bench(tmp_path_factory.mktemp("model"))
+    bench.start()
+    yield bench
+    pid = pid_of(bench.run(b"where"))
+    children = children_of(os.getpid())
+    assert pid in children
+    assert bench.loop.wait_for(bench.worker.quit()) is None
+    assert not any(Path(f"/proc/{child}").exists() for child in children), "no zombies either"
+    assert open_files() == files
+    wait_for_threads(threads)
+
+
+def open_files() -> set[str]:
+    """Return what this process has open, by number."""
+    return {
+        f"{fd}: {os.readlink(f'/proc/self/fd/{fd}')}"
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.exists(f"/proc/self/fd/{fd}")
+    }
+
+
+def wait_for_threads(count: int) -> None:
+    """Wait until the threads of workers have ended: the last thing that one does is to say so."""
+    for thread in threading.enumerate():
+        if thread.name == "batcher-test":
+            thread.join()
+    assert threading.active_count() <= count
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process, whichever of its threads started them."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def test_a_batch_runs_in_another_process_and_its_rows_come_back(bench: Bench) -> None:
+    outcome = bench.run(b"a", b"", width=2)
+    assert outcome.error is None
+    assert [result["y"].tolist() for result in outcome.results] == [[[1, 1]], [[1, 0]]]
+    assert [result["said"].tolist() for result in outcome.results] == [[b"a"], [b""]]
+    assert pid_of(outcome) != os.getpid()
+    assert outcome.waited >= 0
+    assert outcome.compute >= outcome.collating + outcome.splitting > 0
+
+
+@pytest.mark.parametrize("width", [0, 1, 100_000, 10, 1_000_000])
+def test_batches_of_any_size_cross(bench: Bench, width: int) -> None:
+    outcome = bench.run(b"a", b"b", width=width or 1)
+    assert outcome.error is None
+    assert outcome.results[1]["y"].shape == (1, width or 1)
+
+
+def test_results_stay_what_they_are_while_more_of_them_are_kept_than_there_are_slots(bench: Bench) -> None:
+    kept: list[Array] = []
+    for number in range(12):
+        outcome = bench.run(*[b"a"] * (1 + number % 2), width=20_000 + number)
+        kept.append(outcome.results[0]["y"])
+    for number, array in enumerate(kept):
+        assert array.shape == (1, 20_000 + number)
+        assert array[0, 1] == number % 2
+
+
+def test_batches_come_back_in_order_also_when_one_cannot_cross(bench: Bench) -> None:
+    bench.worker.do(batch_of(b"a"))
+    bench.worker.do(batch_of("text"))  # type: ignore[arg-type]  # as a hook might return
+    bench.worker.do(batch_of(b"c"))
+    first, second, third = bench.outcome(), bench.outcome(), bench.outcome()
+    assert first.results[0]["said"] == b"a"
+    assert str(second.error) == "'text': expected objects that are bytes; got str"
+    assert third.results[0]["said"] == b"c"
+
+
+def test_what_the_model_raises_arrives_as_if_it_had_been_raised_here(bench: Bench) -> None:
+    outcome = bench.run(b"raise", b"b")
+    assert outcome.results == []
+    assert outcome.error is not None
+    assert str(model_error(outcome.error)) == "the model failed: ValueError: as told"
+    assert "in predict" in str(outcome.error.__cause__)
+    assert isinstance(bench.run(b"refuse").error, InvalidInput)
+
+
+def test_a_row_that_fails_alone_is_told_alone(bench: Bench) -> None:
+    outcome = bench.run(b"one row", b"b")
+    assert outcome.error is None
+    assert {row: repr(error) for row, error in outcome.failed.items()} == {0: "ValueError('this row')"}
+    assert outcome.results[1]["said"] == b"b"
+
+
+def test_signals_to_the_whole_group_do_not_end_the_child(bench: Bench) -> None:
+    pid = pid_of(bench.run(b"a"))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(pid, number)
+    assert pid_of(bench.run(b"a")) == pid
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [(b"leave", "the child exited with status 3"), (b"die", "the child was killed by signal 9 (SIGKILL)")],
+    ids=["exit", "signal"],
+)
+def test_a_child_that_ends_is_replaced_and_what_it_held_comes_back(bench: Bench, word: bytes, why: str) -> None:
+    before = pid_of(bench.run(b"a"))
+    bench.worker.do(batch_of(word))
+    bench.worker.do(batch_of(b"b"))
+    bench.worker.do(batch_of(b"c"))
+    errors = [bench.outcome().error for _ in range(3)]
+    assert all(isinstance(error, WorkerLost) for error in errors)
+    assert str(errors[0]) == f"the worker was lost: {why}"
+    assert errors[0].begun  # type: ignore[union-attr]
+    assert not errors[2].begun  # type: ignore[union-attr]  # two at a time are sent
+    assert bench.restarted() == why
+    assert pid_of(bench.run(b"a")) != before
+
+
+def test_a_child_that_hangs_is_killed_and_replaced(bench: Bench) -> None:
+    bench.worker.do(batch_of(b"hang"))
+    bench.loop.clock.advance(60)
+    assert isinstance(bench.outcome().error, WorkerLost)
+    assert bench.restarted() == "a batch has run for more than 60 s"
+    assert bench.run(b"a").error is None
+
+
+def test_a_child_whose_device_is_lost_is_replaced(bench: Bench) -> None:
+    assert isinstance(bench.run(b"lose device").error, DeviceLost)
+    assert bench.restarted() == "its device is lost: gone"
+    assert bench.run(b"a").error is None
+
+
+def test_hooks_run_here_on_an_object_that_was_not_loaded(bench: Bench) -> None:
+    assert bench.loaded.preprocess is not None
+    assert bench.loaded.preprocess({"x": np.zeros(1)})["x"] == 0  # `load` would have set the number of the process
+    assert bench.loaded.postprocess is None
+    assert bench.loaded.one_call
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("raise RuntimeError('no weights')", "model 'm' version 1: RuntimeError: no weights"),
+        ("import os; os._exit(4)", "model 'm' version 1: the child exited with status 4, while it loaded"),
+    ],
+    ids=["error", "exit"],
+)
+def test_a_model_that_cannot_be_loaded_fails_the_start_and_leaves_nothing(tmp_path: Path, source: str, why: str) -> None:
+    files = open_files()
+    bench = Bench(tmp_path, source)
+    error = bench.loop.error_of(bench.worker.start(bench._deliver, lambda *change: None))
+    assert isinstance(error, ModelLoadError)
+    assert str(error) == why
+    assert bench.loop.wait_for(bench.worker.quit()) is None
+    assert open_files() == files
+
+
+def test_quitting_while_the_child_starts_ends_it(tmp_path: Path) -> None:
+    files = open_files()
+    bench = Bench(tmp_path)
+    loaded = bench.worker.start(bench._deliver, lambda *change: None)
+    ended = bench.worker.quit()
+    assert isinstance(bench.loop.error_of(loaded), ModelLoadError)
+    assert bench.loop.wait_for(ended) is None
+    assert open_files() == files
+
+
+PARENT = """
+    import sys
+    from pathlib import Path
+    from tests.workers.test_process_child import Bench, pid_of, batch_of
+    bench = Bench(Path(sys.argv[1]))
+    bench.start()
+    print(pid_of(bench.run(b"a")), flush=True)
+    bench.worker.do(batch_of(b"hang"))
+    input()
+"""
+
+
+def test_the_child_ends_when_its_parent_is_killed_whatever_the_model_does(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
+    command = [sys.executable, "-c", dedent(PARENT), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as parent:
+        assert parent.stdout is not None
+        child = os.pidfd_open(int(parent.stdout.readline()))
+        parent.kill()
+    ended, _, _ = select.select([child], [], [], PATIENCE)
+    os.close(child)
+    assert ended
