@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ from torch.export.passes import move_to_device_pass
 
 from batcher.errors import ModelLoadError
 from batcher.models.torch_module import TorchModule
+
+with suppress(ImportError):  # PyTorch imports it late, in a second: a process that waits to load a model has it already
+    import_module("torch._export.serde.serialize")
 
 _RAW_MEMBER = re.compile(r"data/(weights/weight_\d+|constants/tensor_\d+)|byteorder|archive_\w+|version|\.data/\w+")
 _CONFIG_MEMBER = re.compile(r"data/(weights|constants)/\w+_config\.json")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from multiprocessing import Pipe
 
 import numpy as np
 import pytest
 
-from batcher.errors import ModelContractError, OutOfMemory
+from batcher.errors import DeviceLost, ModelContractError, OutOfMemory
 from batcher.models.loading import CheckedModel
 from batcher.spec import Array
-from batcher.workers.child import _run
+from batcher.workers.child import _run, _serve
 from batcher.workers.child_process import how_ended
-from batcher.workers.messages import Done, Failed, Run
+from batcher.workers.messages import Done, Failed, Run, send
 from batcher.workers.packing import Packer, unpack
 from batcher.workers.slots import Slot
 from tests.support.models import Predict, RecordingModel, double, rows
@@ -85,6 +86,21 @@ def test_outputs_that_break_the_contract_fail_the_batch(bench: Bench) -> None:
     answer = bench.run(StagingModel(lambda inputs: {"y": inputs["x"][:1]}))
     assert isinstance(answer, Failed)
     assert answer.error.known is ModelContractError
+
+
+def test_after_a_lost_device_no_batch_is_begun(bench: Bench) -> None:
+    def predict(inputs: object) -> dict[str, Array]:
+        raise DeviceLost("gone")
+
+    model = StagingModel(predict)
+    ours, its = Pipe()
+    with ours, its:
+        for message in (bench.task, bench.task, None):
+            send(ours, message)
+        _serve(its, CheckedModel(model), [bench.slot])
+        assert ours.recv().error.known is DeviceLost
+        assert not ours.poll()
+    assert len(model.batches) == 1
 
 
 def test_memory_that_runs_out_is_told_as_that(bench: Bench) -> None:

@@ -171,6 +171,8 @@ def test_when_the_child_ends_it_is_told_then_what_it_held_comes_back_then_the_sp
     assert bench.happened() == ["child 1 loads"]
     bench.children[1].ready()
     assert bench.happened() == ["child 2 starts", "alive: "]
+    bench.clock.advance(1000)
+    assert bench.happened() == []  # what the first child held is watched no more
     bench.do(1)
     assert bench.children[1].batches
 
