@@ -94,8 +94,7 @@ class BatchScheduler:
         self._alarm = Alarm(clock, self._pump_and_check)
         self._pump_due = False
         self._call_soon = call_soon or (lambda function: self._alarm.set(clock.seconds()))
-        self._drained = Waiters()
-        self._draining = False
+        self._drained, self._draining = Waiters(), False
         self._broken = ""  # why no worker will take batches for the time being
         metrics.load = metrics.load or self
 
@@ -183,6 +182,7 @@ class BatchScheduler:
             self._metrics.failed_batches += 1
             self._metrics.out_of_memory += isinstance(error, OutOfMemory)
             if not self._broken and self._reruns.take_up(batch, error, halve, now):
+                self._earliest = min(self._earliest, *(part.deadline for part in batch.parts))
                 self._endings.postpone(batch, error)
                 self._pump()
             else:

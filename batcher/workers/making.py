@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.models.loading import Progress, load_model
+from batcher.workers.process import ProcessWorker
 from batcher.workers.protocol import CallFromThread, Worker
 from batcher.workers.thread import InferenceThread, Load
 
@@ -26,15 +27,18 @@ def make_workers(
     Args:
         definition: what the model is.
         settings: how it is run.
-        load: loads it, on the inference thread; without, what `definition` says is loaded.
+        load: loads it, on a thread of this process whatever `settings` say; without, what `definition` says is loaded.
         progress: told, on the reactor thread, what is being done.
         call_from_thread: the way back from threads.
         clock: measures how long batches run.
     """
+    name = f"batcher-{definition.spec.name}/{definition.spec.version}"
     workers: list[Worker] = []
     for index in range(settings.instances):
         own = settings.for_instance(index)
-        name = f"batcher-{definition.spec.name}/{definition.spec.version}"
-        loads = load or partial(load_model, definition, own)
-        workers.append(InferenceThread(name, loads, progress, call_from_thread, clock, own.watchdog_s))
+        if own.worker == "process" and load is None:
+            workers.append(ProcessWorker(name, definition, own, progress, call_from_thread, clock))
+        else:
+            loads = load or partial(load_model, definition, own)
+            workers.append(InferenceThread(name, loads, progress, call_from_thread, clock, own.watchdog_s))
     return workers

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from batcher.errors import DeviceLost, WorkerLost
 from batcher.scheduling.batch import Batch
+from batcher.scheduling.ceiling import Ceiling
 from batcher.scheduling.part import Part
+from batcher.scheduling.poison import Poison
 from batcher.scheduling.reruns import ISOLATE, RETRY, Reruns
 from tests.support.scheduling import part
 
@@ -29,9 +33,17 @@ def take(reruns: Reruns) -> Batch:
     return taken
 
 
+def reruns_of(max_batch_size: int, isolate: bool, retry: bool = False) -> Reruns:
+    return Reruns(Ceiling(max_batch_size), Poison(0.0), isolate, retry)
+
+
+def uncut(part: Part) -> Sequence[Part]:
+    return (part,)
+
+
 def test_what_raised_comes_back_in_halves_in_the_order_of_its_rows() -> None:
-    reruns, whole = Reruns(4, isolate=True), batch(5)
-    assert reruns.take_up(whole, RAISED)
+    reruns, whole = reruns_of(4, isolate=True), batch(5)
+    assert reruns.take_up(whole, RAISED, uncut, 7.0)
     assert [*reruns] == whole.parts
     halves = [take(reruns), take(reruns)]
     assert [half.parts for half in halves] == [whole.parts[:2], whole.parts[2:]]
@@ -45,69 +57,69 @@ def test_what_raised_comes_back_in_halves_in_the_order_of_its_rows() -> None:
     ids=["off", "alone", "lost"],
 )
 def test_what_nothing_can_be_found_out_about_is_not_run_again(isolate: bool, parts: int, error: Exception) -> None:
-    reruns = Reruns(4, isolate=isolate, retry=True)
-    assert not reruns.take_up(batch(parts), error)
+    reruns = reruns_of(4, isolate=isolate, retry=True)
+    assert not reruns.take_up(batch(parts), error, uncut, 7.0)
     assert not reruns
 
 
 def test_halves_of_halves_share_one_budget() -> None:
-    reruns = Reruns(4, isolate=True)
-    assert reruns.take_up(batch(16), RAISED)
+    reruns = reruns_of(4, isolate=True)
+    assert reruns.take_up(batch(16), RAISED, uncut, 7.0)
     runs = 0
     while reruns:
         runs += 1
-        reruns.take_up(take(reruns), RAISED)
+        reruns.take_up(take(reruns), RAISED, uncut, 7.0)
     assert runs == 2 * 2 + 2
 
 
 def test_a_new_batch_has_a_budget_of_its_own() -> None:
-    reruns = Reruns(4, isolate=True)
+    reruns = reruns_of(4, isolate=True)
     for _ in range(3):
-        reruns.take_up(batch(16), RAISED)
+        reruns.take_up(batch(16), RAISED, uncut, 7.0)
         while reruns:
-            reruns.take_up(take(reruns), RAISED)
-    assert reruns.take_up(batch(2), RAISED)
+            reruns.take_up(take(reruns), RAISED, uncut, 7.0)
+    assert reruns.take_up(batch(2), RAISED, uncut, 7.0)
 
 
 def test_what_had_not_begun_runs_again_as_it_was_as_often_as_that_happens() -> None:
-    reruns, whole = Reruns(4, isolate=False), batch()
+    reruns, whole = reruns_of(4, isolate=False), batch()
     lost = whole
     for _ in range(20):
-        assert reruns.take_up(lost, NOT_BEGUN)
+        assert reruns.take_up(lost, NOT_BEGUN, uncut, 7.0)
         lost = take(reruns)
         assert (lost.parts, lost.reason) == (whole.parts, RETRY)
 
 
 @pytest.mark.parametrize("retry", [False, True])
 def test_what_had_begun_runs_again_only_where_that_is_allowed_and_once(retry: bool) -> None:
-    reruns = Reruns(4, isolate=True, retry=retry)
-    assert reruns.take_up(batch(), BEGUN) is retry
+    reruns = reruns_of(4, isolate=True, retry=retry)
+    assert reruns.take_up(batch(), BEGUN, uncut, 7.0) is retry
     if retry:
         again = take(reruns)
-        assert reruns.take_up(again, NOT_BEGUN), "it did not run this time"
-        assert not reruns.take_up(take(reruns), BEGUN)
+        assert reruns.take_up(again, NOT_BEGUN, uncut, 7.0), "it did not run this time"
+        assert not reruns.take_up(take(reruns), BEGUN, uncut, 7.0)
     assert not reruns
 
 
 def test_halves_of_what_was_run_twice_are_not_run_twice() -> None:
-    reruns = Reruns(4, isolate=True, retry=True)
-    reruns.take_up(batch(), BEGUN)
-    reruns.take_up(take(reruns), RAISED)
-    assert not reruns.take_up(take(reruns), BEGUN)
+    reruns = reruns_of(4, isolate=True, retry=True)
+    reruns.take_up(batch(), BEGUN, uncut, 7.0)
+    reruns.take_up(take(reruns), RAISED, uncut, 7.0)
+    assert not reruns.take_up(take(reruns), BEGUN, uncut, 7.0)
     assert len(reruns) == 1, "the other half still waits"
 
 
 def test_a_half_that_was_lost_is_still_searched_within_the_budget_of_the_whole() -> None:
-    reruns = Reruns(1, isolate=True)  # a budget of one halving
-    reruns.take_up(batch(), RAISED)
-    assert reruns.take_up(take(reruns), NOT_BEGUN)
+    reruns = reruns_of(1, isolate=True)  # a budget of one halving
+    reruns.take_up(batch(), RAISED, uncut, 7.0)
+    assert reruns.take_up(take(reruns), NOT_BEGUN, uncut, 7.0)
     take(reruns)
-    assert not reruns.take_up(take(reruns), RAISED)
+    assert not reruns.take_up(take(reruns), RAISED, uncut, 7.0)
 
 
 def test_who_is_not_alive_any_more_is_left_out() -> None:
-    reruns, whole = Reruns(4, isolate=True), batch()
-    reruns.take_up(whole, RAISED)
+    reruns, whole = reruns_of(4, isolate=True), batch()
+    reruns.take_up(whole, RAISED, uncut, 7.0)
     alive = whole.parts[3:]
     taken = reruns.take(lambda part: part in alive, 7.0)
     assert taken is not None
@@ -116,8 +128,8 @@ def test_who_is_not_alive_any_more_is_left_out() -> None:
 
 
 def test_what_succeeded_is_forgotten() -> None:
-    reruns = Reruns(4, isolate=True)
-    reruns.take_up(batch(), RAISED)
+    reruns = reruns_of(4, isolate=True)
+    reruns.take_up(batch(), RAISED, uncut, 7.0)
     half = take(reruns)
     reruns.succeeded(half)
     reruns.succeeded(take(reruns))

@@ -120,8 +120,8 @@ class SimulatedLoad:
         model.model.predict = lambda inputs: {"y": inputs["x"]}  # nothing is recorded of a long run
         self.device = SimulatedDevice(model, self.clock, seconds)
         admission = Admission(CostModel(), policy.max_batch_size, queue.max_rows, jitter=lambda: 0.5)
-        self.scheduler = BatchScheduler(queue, policy, self.device, self.clock, ModelMetrics("m", "1"), admission=admission)
-        self.device.start(self.scheduler.deliver)
+        self.scheduler = BatchScheduler(queue, policy, [self.device], self.clock, ModelMetrics("m", "1"), admission=admission)
+        self.device.start(self.scheduler.deliver, ignore_changes)
         sizes = [1 << power for power in range(policy.max_batch_size.bit_length())]
         self.scheduler.loaded({size: seconds(size) for size in sizes})
         self.answers: dict[int, list[tuple[float, float]]] = defaultdict(list)
