@@ -5,8 +5,8 @@ asyncio's, so it runs as an asyncio protocol on a uvloop transport as it stands,
 Twisted protocol on any reactor.
 
 Inference routes go straight to their endpoint; every other request becomes a twisted.web request answered by Klein. Pipelined
-requests are worked on together, up to a bound; an answer whose turn has not come is held back. Reading stops while a
-client pipelines faster than it is served, or does not read its answers.
+requests are worked on together, up to a bound; an answer whose turn has not come is held back. While a client pipelines
+faster than it is served, or does not read its answers, nothing more is read from it, and nothing that was read is begun.
 
 A client that closes its connection and one that only ends its sending side look the same: end of file. The second still
 waits for its answer. So the first nine bytes, which every answer begins with, are sent at once: a client that is gone
@@ -88,9 +88,9 @@ class Connection:
     def eof_received(self) -> bool:
         """Return whether to keep the connection open, for answers that are still due."""
         self._ended = True
-        if not self._exchanges or self._lingering or self._transport.get_extra_info("sslcontext") is not None:
+        if not (self._exchanges or self._waiting) or self._lingering or self.info("sslcontext") is not None:
             return False
-        if not self._exchanges[0].held and not self._exchanges[0].started:
+        if self._exchanges and not self._exchanges[0].held and not self._exchanges[0].started:
             self._out.send_prefix()
         self._front.watch(self)
         return True
@@ -170,7 +170,7 @@ class Connection:
                 pass
         finally:
             self._advancing = False
-        if not self._exchanges and not self._closing:
+        if not self._exchanges and not self._waiting and not self._closing:
             self._since = self._front.seconds()
             if self._ended:
                 self._finish(linger=False)
@@ -185,10 +185,10 @@ class Connection:
             elif self._exchanges:
                 self._flush(self._exchanges[0])
             return True
-        if not self._exchanges and self._continue_due:
+        if not self._exchanges and not self._waiting and self._continue_due:
             self._continue_due = False
             self._out.write(CONTINUE)
-        if self._waiting and len(self._exchanges) < self._most:
+        if self._waiting and not self._blocked and len(self._exchanges) < self._most:
             self._start(self._waiting.popleft())
             return True
         return False
@@ -245,7 +245,7 @@ class Connection:
             return
         self._continue_due = False
         self._served = True
-        if self._waiting or len(self._exchanges) >= self._most:
+        if self._blocked or self._waiting or len(self._exchanges) >= self._most:
             self._waiting.append(event)
         else:
             self._start(event)
@@ -265,9 +265,12 @@ class Connection:
     def _block(self, blocked: bool) -> None:
         self._blocked = blocked
         self._since = self._front.seconds()
-        self._balance()
         if self._exchanges and self._exchanges[0].channel is not None:
             self._exchanges[0].channel.pace(self.may_produce)
+        if blocked:
+            self._balance()  # and no more: this may come out of a write, whose answer has not left its place yet
+        else:
+            self.advance()
 
     def _is_last(self, exchange: Exchange) -> bool:
         return self._exchanges[-1] is exchange and not self._waiting and self._reader.phase is not Phase.BODY

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from batcher.web.front import Front
 
 
+MUCH = 1 << 16
+"""Bytes that are not gathered any longer: the transport must learn of them, to say when the client does not read."""
+
+
 class Outgoing:
     """Bytes on their way to one client. Reactor thread."""
 
@@ -35,6 +39,8 @@ class Outgoing:
         else:
             self._gathered = data
             outbox.append(self)
+        if len(self._gathered) > MUCH:
+            self.flush()
 
     def send_prefix(self) -> None:
         """Send what the next answer begins with ahead of it."""

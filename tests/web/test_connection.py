@@ -149,6 +149,45 @@ def test_a_client_that_does_not_read_its_answers_is_not_read_from(serve: Serve, 
     assert doubled(client.answers[1].body) == 14
 
 
+@pytest.mark.parametrize("target", ["/openapi.json", "/readyz"])
+def test_nothing_more_is_begun_for_a_client_that_does_not_read(serve: Serve, kind: str, target: str) -> None:
+    server = serve(max_pipelined_requests=4)
+    client = server.connect(kind)
+    client.send(ask(target, method="GET"))
+    server.work()
+    length = len(client.received)
+    many = 4 * HIGH // length + 50
+    client.stall()
+    client.send(ask("/predict", row(1)) * 8 + ask(target, method="GET") * many + ask("/predict", row(2)))
+    for _ in range(4):
+        server.work()
+    assert 8 < len(server.lines) <= 1 + 8 + HIGH // length + 1 + 4, "of hundreds"
+    client.end()
+    for _ in range(2 * many):
+        client.read(length)
+        server.work()
+    client.read()
+    server.work()
+    assert [answer.status for answer in client.answers] == [200] * (many + 10)
+    assert doubled(client.answers[-1].body) == 4
+    assert client.closed
+
+
+def test_a_client_that_does_not_read_is_not_told_to_continue_before_the_answers_that_are_due(serve: Serve, kind: str) -> None:
+    server = serve()
+    client = server.connect(kind)
+    client.stall()
+    pages = ask("/openapi.json", method="GET") * 8
+    expecting = ask("/predict", row(3), ("Expect", "100-continue")).removesuffix(row(3))
+    client.send(pages + expecting)
+    server.work()
+    client.read()
+    server.work()
+    client.send(row(3))
+    server.work()
+    assert [answer.status for answer in client.answers] == [200] * 8 + [100, 200]
+
+
 def test_a_client_that_reads_slowly_gets_every_byte_once(serve: Serve, kind: str) -> None:
     server = serve(defaults={"max_batch_size": 100_000, "max_queue_rows": 100_000})
     client = server.connect(kind)
