@@ -1,0 +1,1 @@
+"""Faults under load: a real server, and an account of every request."""
