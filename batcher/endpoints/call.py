@@ -54,18 +54,20 @@ class Call:
 
     Attributes:
         head: everything but the body.
-        body: the body, content coding undone.
+        body: the body, content coding undone; empty once its endpoint has returned, which has taken what it needs of it.
+        size: bytes of the body.
         began: when its first byte came, in seconds on the server's clock.
         peer: the client's address, for the log.
         plan: what its endpoint answers it by, which the head may have exchanged for a newer one meanwhile.
     """
 
-    __slots__ = ("began", "body", "head", "peer", "plan")
+    __slots__ = ("began", "body", "head", "peer", "plan", "size")
 
     def __init__(self, head: CallHead, body: Body, began: float, peer: str) -> None:
         """Store the attributes."""
         self.head = head
         self.body = body
+        self.size = len(body)
         self.began = began
         self.peer = peer
         self.plan: Any = None

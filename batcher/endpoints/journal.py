@@ -45,7 +45,7 @@ def _line(route: str, model: str, status: int, seconds: float, call: Call | None
     }
     if call is not None:
         head = call.head
-        line |= {"method": head.method, "path": head.path, "peer": call.peer, "bytes_in": len(call.body)}
+        line |= {"method": head.method, "path": head.path, "peer": call.peer, "bytes_in": call.size}
         if b"x-request-id" in head.headers:
             line["request_id"] = head.header(b"x-request-id")
     return line

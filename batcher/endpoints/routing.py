@@ -65,6 +65,7 @@ class Router:
             deferred = route.endpoint(call)
         except Exception:  # whatever an endpoint raises is a failure like those that come later
             deferred = fail()
+        call.body = b""  # of text that became arrays nothing waits with them: the queue's bound would not know of it
         arguments = (route, call, send)
         return deferred.addCallbacks(self._answered, self._failed, arguments, errbackArgs=arguments)
 

@@ -72,7 +72,8 @@ class Exchange(Call):
         found = request.head.found or self._find(front, request.head)
         if type(found) is Found:
             route, self.head = found
-            self.body = request.body
+            self.body, request.body = request.body, b""
+            self.size = len(self.body)
             self.deferred = front.router.answer(route, self, self.reply)
         else:
             self.channel = KleinChannel(self, self._connection, front.site)

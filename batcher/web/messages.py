@@ -43,7 +43,7 @@ class Request:
 
     Attributes:
         head: everything but the body.
-        body: content coding undone.
+        body: content coding undone; empty once an exchange has taken it.
         began: when its first byte came, in seconds.
         late: whether it began when the server was already being stopped.
     """
@@ -51,7 +51,7 @@ class Request:
     __slots__ = ("began", "body", "head", "late")
 
     def __init__(self, head: RequestHead, body: bytes | memoryview, began: float, late: bool) -> None:
-        """Store the attributes; they do not change."""
+        """Store the attributes; but for `body` they do not change."""
         self.head = head
         self.body = body
         self.began = began

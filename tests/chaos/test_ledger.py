@@ -41,35 +41,35 @@ def test_right_answers_to_all_requests_are_no_fault(client: Client) -> None:
 def test_an_answer_of_another_request_is_found(client: Client) -> None:
     first, second = client.pending
     client.data_received(answer(first, of=second) + answer(second))
-    with pytest.raises(AssertionError, match="1 faults.*not its own"):
+    with pytest.raises(AssertionError, match=r"1 faults.*not its own"):
         client.ledger.check()
 
 
 def test_an_answer_of_another_model_is_found(client: Client) -> None:
     first, second = client.pending
     client.data_received(answer(first, of=Sent(Load("slow"), first.number)) + answer(second))
-    with pytest.raises(AssertionError, match="1 faults.*not its own"):
+    with pytest.raises(AssertionError, match=r"1 faults.*not its own"):
         client.ledger.check()
 
 
 def test_an_answer_with_the_name_of_another_request_is_found(client: Client) -> None:
     first, second = client.pending
     client.data_received(answer(first, request_id=second.number) + answer(second))
-    with pytest.raises(AssertionError, match="1 faults.*got the answer of"):
+    with pytest.raises(AssertionError, match=r"1 faults.*got the answer of"):
         client.ledger.check()
 
 
 def test_a_second_answer_is_found(client: Client) -> None:
     first, second = client.pending
     client.data_received(answer(first) + answer(second) + answer(second))
-    with pytest.raises(AssertionError, match="1 faults.*to no request"):
+    with pytest.raises(AssertionError, match=r"1 faults.*to no request"):
         client.ledger.check()
 
 
 def test_a_missing_answer_is_found(client: Client) -> None:
     client.data_received(answer(client.pending[0]))
     client.connection_lost(None)
-    with pytest.raises(AssertionError, match="1 faults.*never answered"):
+    with pytest.raises(AssertionError, match=r"1 faults.*never answered"):
         client.ledger.check()
 
 

@@ -82,7 +82,8 @@ class InferPlan:
                 if len(self._heads) >= MOST_HEADS:
                     self._heads.clear()
                 self._heads[text] = found
-        return found, body[length:]
+        data = body[length:]
+        return found, bytes(data) if length > len(data) else data  # a view would keep a long head, which no queue counts
 
 
 class Answer:

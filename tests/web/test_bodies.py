@@ -1,0 +1,42 @@
+"""What is kept of bodies while their requests wait: no more than the inputs that the queue counts."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.http import ROW, MemoryServer, ask
+
+Serve = Callable[..., MemoryServer]
+
+PADDING = b" " * (1 << 20)
+TENSOR = {"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
+HEAD = json.dumps({"inputs": [TENSOR]}).encode() + PADDING
+
+REQUESTS = {
+    "json": ask("/predict", b'{"instances": [[1, 2, 3, 4]]}' + PADDING, content_type="application/json"),
+    "oip": ask("/v2/models/m/infer", HEAD + ROW, ("Inference-Header-Content-Length", str(len(HEAD)))),
+}
+
+
+@pytest.mark.parametrize("form", REQUESTS)
+def test_of_a_body_that_was_decoded_nothing_waits_but_its_inputs(serve: Serve, kind: str, form: str) -> None:
+    server = serve()
+    clients = [server.connect(kind) for _ in range(4)]
+    request = REQUESTS[form]
+    tracemalloc.start()
+    try:
+        for client in clients:
+            client.send(request[:1000], request[1000:])
+        server.turn()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    scheduler = next(iter(server.server)).scheduler
+    assert scheduler.queue_rows + scheduler.in_flight_rows == 4
+    assert kept < len(PADDING)
+    server.work()
+    assert [answer.status for client in clients for answer in client.answers] == [200] * 4
