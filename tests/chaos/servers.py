@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.end_to_end.processes import ROOT, Process, started
@@ -29,17 +28,33 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def shared_memory(pid: int) -> list[str]:
+    """Return what the process `pid` holds open that lives in memory and may be shared."""
+    found = []
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            found.append(os.readlink(file))
+    return sorted(target for target in found if target.startswith(("/memfd:", "/dev/shm/")))
+
+
+def _state_and_parent(pid: int) -> tuple[str, int]:
+    """Return a process's state, `Z` if it has ended, and who started it."""
+    try:
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:2]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z", 0
+    return state, int(parent)
+
+
+def is_running(pid: int) -> bool:
+    """Return whether the process `pid` has not ended."""
+    return _state_and_parent(pid)[0] != "Z"
+
+
 def children(pid: int) -> set[int]:
     """Return the processes that the process `pid` started and that have not ended."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent = re.sub(r"^.*\) ", "", stat.read_text(), flags=re.DOTALL).split()[:2]
-        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
-            continue
-        if int(parent) == pid and state != "Z":
-            found.add(int(stat.parent.name))
-    return found
+    known = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    return {child for child in known if _state_and_parent(child)[1] == pid and is_running(child)}
 
 
 def is_quiet(server: Process) -> bool:
