@@ -99,6 +99,7 @@ class Connection:
         """Cancel everything that was still worked on."""
         self._closing = True
         self._out.drop()
+        self._reader.close()
         self._front.lost(self)
         self._waiting.clear()
         while self._exchanges:
@@ -291,8 +292,7 @@ class Connection:
 
     def _balance(self) -> None:
         """Read while there is room for requests and the client reads its answers."""
-        full = self._blocked or len(self._waiting) > 0 or len(self._exchanges) >= self._most
-        pause = full and not self._lingering
+        pause = not self._lingering and (self._blocked or len(self._waiting) > 0 or len(self._exchanges) >= self._most)
         if pause is not self._paused and not self._closing and not self._ended:
             self._paused = pause
             if pause:

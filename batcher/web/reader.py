@@ -19,13 +19,7 @@ from enum import Enum
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
 from batcher.codecs.content_coding import BodyDecoder, Identity, body_decoder, too_large
-from batcher.errors import (
-    BatcherError,
-    HeadersTooLarge,
-    MalformedHttp,
-    RequestTimeout,
-    UriTooLong,
-)
+from batcher.errors import BatcherError, HeadersTooLarge, MalformedHttp, RequestTimeout, UriTooLong
 from batcher.web.head_check import head_error
 from batcher.web.heads import SharedHeads
 from batcher.web.limits import Limits
@@ -130,6 +124,11 @@ class RequestReader:
         refusal = self._events.pop()
         assert isinstance(refusal, Refusal)
         return refusal
+
+    def close(self) -> None:
+        """Let go of a body that did not come to its end: reader and parser hold each other until somebody looks for cycles."""
+        self._body = b""
+        self._decoder = None
 
     # What httptools calls.
 

@@ -1,8 +1,10 @@
-"""What is kept of bodies while their requests wait: no more than the inputs that the queue counts."""
+"""What is kept of bodies: while their requests wait the inputs that the queue counts, and nothing once the client is gone."""
 
 from __future__ import annotations
 
+import gc
 import json
+import re
 import tracemalloc
 from collections.abc import Callable
 
@@ -40,3 +42,28 @@ def test_of_a_body_that_was_decoded_nothing_waits_but_its_inputs(serve: Serve, k
     assert kept < len(PADDING)
     server.work()
     assert [answer.status for client in clients for answer in client.answers] == [200] * 4
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("leave", ["leave", "reset"])
+def test_of_a_body_whose_client_left_in_the_middle_nothing_is_kept(serve: Serve, kind: str, leave: str, chunked: bool) -> None:
+    server = serve()
+    whole = ask("/predict", PADDING, ("Transfer-Encoding", "chunked")) if chunked else ask("/predict", PADDING)
+    head, _, body = whole.partition(b"\r\n\r\n")
+    pieces = b"%x\r\n%b\r\n" % (len(body), body) if chunked else body[:-1]
+    head = re.sub(rb"\r\nContent-Length: \d+", b"", head) if chunked else head
+    clients = [server.connect(kind) for _ in range(4)]
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for client in clients:
+            client.send(head + b"\r\n\r\n", pieces[:1000], pieces[1000:])
+            getattr(client, leave)()
+            server.turn()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert all(client.closed for client in clients)
+    assert kept < len(PADDING)
