@@ -1,0 +1,80 @@
+"""Memory stays under the bound that the README states, whatever clients send slowly or do not read."""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from tests.chaos.clients import under_load
+from tests.chaos.ledger import Load, Sent
+from tests.chaos.servers import SECONDS, is_quiet, serving
+from tests.end_to_end.processes import Process, until
+
+MIB = 1 << 20
+BODY = 4 * MIB
+ANSWER = MIB
+PIPELINED = 4
+BATCH = 8
+ROUNDS = 4
+SENDERS = 16
+"""Clients that send all of a body but its last byte."""
+SILENT = 16
+"""Clients that ask for hundreds of answers and read none."""
+
+BOUND = (
+    (SENDERS + SILENT) * (MIB // 4)  # requests that were read with another and have not begun, small ones here
+    + SENDERS * BODY * 9 // 8
+    + SILENT * PIPELINED * ANSWER
+    + 2 * BATCH * ANSWER  # what the model returned and is being written
+)
+ROOM = 24 * MIB
+"""What the allocator keeps, and the well-behaved clients need."""
+
+
+def send_nearly_all(server: Process) -> socket.socket:
+    connection = server.connect()
+    fields = f"Host: h\r\nContent-Type: application/json\r\nContent-Length: {BODY}\r\n\r\n"
+    connection.sendall(f"POST /models/ok/predict HTTP/1.1\r\n{fields}".encode() + b" " * (BODY - 1))
+    return connection
+
+
+def ask_and_read_nothing(server: Process) -> socket.socket:
+    connection = server.connect()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(0.1)
+    with suppress(TimeoutError):
+        connection.sendall(Sent(Load("large")).data * 1000)
+    return connection
+
+
+def trouble(server: Process) -> int:
+    """Let all clients do it for a while, and leave; return the most memory that the server held."""
+    most = 0
+    with ExitStack() as connections:
+        for _ in range(SENDERS):
+            connections.enter_context(send_nearly_all(server))
+        for _ in range(SILENT):
+            connections.enter_context(ask_and_read_nothing(server))
+        end = time.monotonic() + SECONDS / 2 / ROUNDS
+        while time.monotonic() < end:
+            most = max(most, server.resident())
+            time.sleep(0.02)
+    return most
+
+
+def test_memory_stays_under_its_bound_and_does_not_grow_from_time_to_time(tmp_path: Path) -> None:
+    settings = (f"max_body_bytes={BODY}", f"max_pipelined_requests={PIPELINED}", f"models.large.max_batch_size={BATCH}")
+    with serving(tmp_path, "ok", "large", settings=settings) as server:
+        with under_load(server, Load("ok", 8, identified=True)):
+            until(lambda: server.metric("batcher_batch_size_sum") > 1000)
+        before, most, afterwards = server.resident(), [], []
+        for _ in range(ROUNDS):
+            with under_load(server, Load("ok", 8, identified=True)) as ledger:
+                most.append(trouble(server) - before)
+            assert set(ledger.outcomes("ok")) == {"200"}
+            until(lambda: is_quiet(server))
+            afterwards.append(server.resident() - before)
+        assert SENDERS * BODY < max(most) < BOUND + ROOM, (most, BOUND)
+        assert afterwards[-1] - afterwards[0] < ROOM, afterwards
