@@ -53,7 +53,7 @@ class KleinChannel:
         for name, value in request.headers.items():
             if name not in _UNDONE:
                 web.requestHeaders.addRawHeader(name, value)
-        web.content = BytesIO(request.body)
+        web.content, request.body = BytesIO(request.body), b""  # twisted.web closes it, whatever becomes of the exchange
         web.content.seek(0, 2)
         web.parseCookies()
         version = b"HTTP/1.0" if request.head.old else b"HTTP/1.1"

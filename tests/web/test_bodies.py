@@ -67,3 +67,23 @@ def test_of_a_body_whose_client_left_in_the_middle_nothing_is_kept(serve: Serve,
         gc.enable()
     assert all(client.closed for client in clients)
     assert kept < len(PADDING)
+
+
+@pytest.mark.parametrize("target", ["/unknown", "/predict"])
+def test_of_a_body_that_was_answered_nothing_is_kept(serve: Serve, kind: str, target: str) -> None:
+    server = serve()
+    request = ask(target, PADDING, content_type="application/json")
+    clients = [server.connect(kind) for _ in range(4)]
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for client in clients:
+            client.send(request[:1000], request[1000:])
+            server.work()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert [answer.status for client in clients for answer in client.answers] == [404 if target == "/unknown" else 400] * 4
+    assert kept < len(PADDING)
