@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml compiled_modules.txt $(shell find batcher -name '*.py')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test test-python lint bench clients proto clean
+.PHONY: serve test test-python chaos soak lint bench clients proto clean
 
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
@@ -17,6 +17,15 @@ test: $(VENV)/.test
 # The same, with the sources of the compiled modules in their place.
 test-python: $(VENV)/.test
 	WITHOUT_MYPYC=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end --ignore tests/benchmarks
+
+# Faults under load, each for a minute; `make test` has them for seconds.
+chaos: $(VENV)/.test
+	CHAOS_SECONDS=60 $(BIN)/python -m pytest tests/chaos
+
+# All faults at once, and whether memory comes back.
+MINUTES ?= 30
+soak: $(VENV)/.test
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
