@@ -56,6 +56,7 @@ LOADS = (
     Load("ok", 16),
     Load("ok", 4, identified=True),
     Load("ok", 2, pipelined=8),
+    Load("large", 2, identified=True),
     Load("slow", 64, rate=2000, timeout_ms=300, identified=True),  # twice what it can do
     Load("poisoned", 31, identified=True),
     Load("poisoned", 1, marked=True, rate=20),  # each leaves a traceback in the log

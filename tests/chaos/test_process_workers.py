@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,17 @@ pytestmark = pytest.mark.usefixtures("process_workers")
 EVERY = 2.0
 """Seconds between two kills."""
 
+CHILDREN = 2
+"""Most processes of one worker: that which runs the model, and a spare that will."""
+
 FATAL = ("crashing", "exiting", "hanging")
 IN_PROCESSES = tuple(f"models.{model}.worker=process" for model in FATAL)
 
 
-def only_child(server: Process) -> int:
-    """Return the one process that the server has started, once it is there."""
-    until(lambda: len(children(server.pid)) == 1, seconds=60)
-    (child,) = children(server.pid)
-    return child
+def kill(processes: Iterable[int]) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(process, signal.SIGKILL)
 
 
 def test_a_killed_worker_costs_what_it_ran_and_comes_back(tmp_path: Path) -> None:
@@ -41,17 +44,18 @@ def test_a_killed_worker_costs_what_it_ran_and_comes_back(tmp_path: Path) -> Non
                 served = ledger.outcomes("slow")["200"]
                 until(lambda served=served: ledger.outcomes("slow")["200"] > served, seconds=60)
                 time.sleep(EVERY)
-                os.kill(only_child(server), signal.SIGKILL)
+                kill(children(server.pid))
             served = ledger.outcomes("slow")["200"]
             until(lambda: ledger.outcomes("slow")["200"] > served, seconds=60)
         assert set(ledger.outcomes("slow")) == {"200", "503 worker_lost"}
         assert set(ledger.outcomes("ok")) == {"200"}
         until(lambda: is_quiet(server))
-        child = only_child(server)
+        left = children(server.pid)
+        assert 1 <= len(left) <= CHILDREN
         assert len(shared_memory(server.pid)) == len(held), (held, shared_memory(server.pid))
         server.signal(signal.SIGTERM)
         assert server.wait(20) == 0
-        until(lambda: not is_running(child))
+        until(lambda: not any(map(is_running, left)))
     assert set(os.listdir("/dev/shm")) <= before
 
 
@@ -74,13 +78,14 @@ def test_a_model_that_ends_its_process_or_hangs_fails_one_batch_and_serves_again
         until(lambda: ledger.outcomes(model)["200"] > served + 20, seconds=60)
     assert set(ledger.outcomes(model)) <= {"200", "503 worker_lost"}
     assert set(ledger.outcomes("ok")) == {"200"}
-    until(lambda: is_quiet(server) and len(children(server.pid)) == len(FATAL))
+    until(lambda: is_quiet(server) and len(children(server.pid)) <= len(FATAL) * CHILDREN)
     assert '"ready":true' in server.get("/readyz")
 
 
 def test_a_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     with serving(tmp_path, "ok", settings=("models.ok.worker=process",)) as server:
-        child = only_child(server)
+        until(lambda: len(children(server.pid)) >= 1)
+        left = children(server.pid)
         server.signal(signal.SIGKILL)
         server.wait(10)
-        until(lambda: not is_running(child))
+        until(lambda: not any(map(is_running, left)))

@@ -62,9 +62,11 @@ def leave_while_being_answered(server: Process) -> None:
 
 
 def open_and_close(server: Process) -> None:
+    """Open fifty connections at once and close them; no more, since uvloop accepts one a turn, and others wait behind them."""
     connections = [server.connect() for _ in range(50)]
     for connection in connections:
         next(LEAVING)(connection)
+    time.sleep(0.5)
 
 
 def send_garbage(server: Process) -> None:
