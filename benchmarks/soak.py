@@ -20,13 +20,12 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script: the root of the imports is the parent of this directory
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.reporting import write_results
+from benchmarks.reporting import ROOT, write_results
 from tests.chaos.clients import under_load
 from tests.chaos.ledger import Ledger, Load
 from tests.chaos.servers import children, descriptors, is_quiet, serving
@@ -45,8 +44,8 @@ SPARE = 0
 KILL_EVERY = 2.0
 """Seconds between two kills of a worker."""
 
-PROCESSES = ("crashing", "exiting", "hanging") if find_spec("batcher.workers.process") else ()
-RELOADS = find_spec("batcher.reloading") is not None
+PROCESSES = ("crashing", "exiting", "hanging") if (ROOT / "batcher/workers/process.py").is_file() else ()
+RELOADS = (ROOT / "batcher/reloading.py").is_file()
 
 MODELS = ("ok", "slow", "large", "poisoned", "broken", "short", "nan", "unloadable", *PROCESSES)
 IN_PROCESSES = tuple(f"models.{name}.worker=process" for name in PROCESSES)
