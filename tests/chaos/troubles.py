@@ -20,8 +20,14 @@ SLOW = Sent(Load("slow")).data
 LARGE = Sent(Load("large")).data
 HEAD_BYTES = SLOW.index(b"\r\n\r\n")
 
-IMPATIENT = ("write_timeout_s=1", "header_timeout_s=1", "body_timeout_s=1", "max_body_bytes=1MiB")
-"""Settings of a server that is to be done with such clients within seconds."""
+IMPATIENT = (
+    "write_timeout_s=1",
+    "header_timeout_s=1",
+    "body_timeout_s=1",
+    "max_body_bytes=1MiB",
+    "models.large.max_batch_size=8",
+)
+"""Settings of a server that is to be done with such clients within seconds; 64 rows of `large` would hide what it keeps."""
 
 Trouble = Callable[[Process], None]
 
