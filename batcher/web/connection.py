@@ -57,14 +57,11 @@ class Connection:
         self._continue_due = False
         self._advancing = False
         self._ended = False
-        self._paused = False
+        self._paused = self._blocked = False
         self._paused_at = 0.0
-        self._blocked = False
         self._closing = self._lingering = False
         self._unsent = 0
         self.peer = ""
-
-    # What the transport calls.
 
     def connection_made(self, transport: Transport) -> None:
         """Begin; refuse at once if there are too many."""
