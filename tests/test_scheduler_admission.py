@@ -117,6 +117,6 @@ def test_bulk_is_behind_all_that_waits_and_nothing_is_behind_bulk(admission: Adm
 
 def test_batches_of_bulk_do_not_pass_for_requests_that_will_join_another_batch(admission: Admission) -> None:
     for end in range(12, 100, 2):
-        admission.came_back(Batch([part(4)], BULK, bound_at=end - 2.0), float(end), 2.0, failed=False)
+        admission.came_back(Batch([part(4)], BULK, bound_at=end - 2.0), end - 2.0, float(end), 2.0, failed=False)
     running = [Batch([part(4)], BULK, bound_at=98.0)]
     assert asked(admission, 98 + 2 + 1.5, queue_of(), now=98.0, running=running)
