@@ -136,14 +136,14 @@ class Admission:
 
     def _spare(self, seconds: float) -> float:
         """Return for how long of a full batch, which takes `seconds`, enough have come already to fill the next one."""
-        enough = self._done * (1 + 1 / sqrt(self._most))  # as many as are done, and what chance may withhold
-        return min(max(1 - enough / self._offered, 0.0), MOST_RESERVE) * seconds if self._offered else 0.0
+        return min(max(1 - self._done / self._offered, 0.0), MOST_RESERVE) * seconds if self._offered else 0.0
 
     def _wait(self, queue: BatchQueue, places: Places, rows: int, level: int, group: Hashable, now: float) -> float:
         seconds = self._cost.seconds
         whole, rest = divmod(queue.rows_before(level, rows, now) + rows, self._most)
         start = places.left(seconds, now) + whole // places.alive * seconds(self._most, group)
-        grown = min(rest + int(self._rate * start), self._most) if rest else 0  # others will come and join its batch
+        more = self._rate * start  # that will come and join its batch, and as many more as chance may bring
+        grown = min(rest + int(more + sqrt(more)), self._most) if rest else 0
         return start + (seconds(grown, group) if grown else 0.0) + self._cost.margin
 
     def _is_stale(self, places: Places, now: float) -> bool:
