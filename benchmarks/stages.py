@@ -13,6 +13,7 @@ if __package__ in (None, ""):  # run as a script: this folder, where http.py wou
 
 import argparse
 import gc
+import gc
 from time import perf_counter
 from typing import Any
 from unittest.mock import patch
@@ -27,6 +28,7 @@ from batcher.endpoints.journal import Journal
 from batcher.endpoints.routing import Router
 from batcher.endpoints.table import routes
 from batcher.repository import ModelRepository
+from batcher.running import YOUNG_OBJECTS
 from batcher.server import ModelServer
 from batcher.web.connection import Connection
 from batcher.web.front import Front
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--batches", type=int, default=20, help="of each round")
     options = parser.parse_args()
+    gc.set_threshold(YOUNG_OBJECTS, 20, 50)  # as the server has it: with Python's own, 64 requests are one look for cycles
     bench = Bench(options.connections)
     bench.round(options.batches)
     gc.collect()
