@@ -13,7 +13,6 @@ if __package__ in (None, ""):  # run as a script: this folder, where http.py wou
 
 import argparse
 import gc
-import gc
 from time import perf_counter
 from typing import Any
 from unittest.mock import patch
