@@ -1,0 +1,305 @@
+"""What faults of one model cost itself and another one of the same server.
+
+Both take 10 ms a batch and 0.3 ms a row, asleep, in batches up to 64, so that cores do not matter: 2,192 rows/s each. The
+`other` is asked for half of that, one row a request, open loop at random (Poisson) times. Beside it stands a victim whose
+rows say how it is to fail (`models/faulty`).
+
+What fails in the thread is met by a closed loop of 256 clients, so that batches are full, as many of which send rows at fault
+as the case says; those that send healthy rows are innocent. What ends or holds up its process is met by an open loop at half of
+capacity, with a row at fault every 1.25 s, since clients of a closed one would ask for less while it is away. The other's
+throughput and p99 are ratios to those beside a healthy victim under the same load.
+
+Cases alternate within a round; medians over the valid rounds are quoted. A run whose generator lagged its own schedule says
+nothing: it is left out, counted, and makes the exit status 3.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if __package__ in (None, ""):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+    sys.path[0] = sys.path[0].rpartition("/")[0]
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from typing import Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.load import EXIT_INVALID, LoadOptions, LoadResult, run_load
+from benchmarks.reporting import write_results
+from benchmarks.serving import MODELS, running_server
+
+BATCH = 64
+CAPACITY = BATCH / (10e-3 + 0.3e-3 * BATCH)
+"""Rows/s that each of the models can do in full batches."""
+
+HEALTHY, RAISES, HANGS, CRASHES, LOSES_ROW, GIVES_NAN = range(6)
+"""The first value of a row, for `models/faulty`."""
+
+CLIENTS = 4 * BATCH
+"""Of the closed loop: while a batch is searched for the row at fault, others are full."""
+
+POISONED = 24
+"""Of them, when every batch is to have one row at fault: they wait longer than others, so more than one in 64 is needed."""
+
+RARELY = 0.8
+"""Rows at fault a second in the open loop: the victim hangs for 1 s, is loaded again, and serves for a while."""
+
+CONNECTIONS = 2048
+"""Of an open loop: more than come while the victim hangs and is loaded again."""
+
+WARMUP = 0.5
+"""Seconds before the other is measured, in which the victim has its load already."""
+
+MARGIN = 0.25
+"""Seconds by which the victim's load is longer than what is measured beside it."""
+
+SPARE = 2.5
+"""Seconds in which a spare process imports PyTorch, after the start and after each end of a process: not beside other cases."""
+
+RERUNS = ("isolate", "retry", "memory")
+"""Flush reasons of batches that are not fresh."""
+
+FAILED = "failed"
+"""Counts batches beside flush reasons: those that failed."""
+
+
+class Case(NamedTuple):
+    """What the victim has to bear.
+
+    Attributes:
+        name: of the case.
+        victim: the model of the server that is asked; none is, if empty.
+        fault: the first value of the rows at fault.
+        faulty: clients of the closed loop that send those; 0 stands for the open loop.
+        beside: the case whose load is the same and whose victim is healthy.
+    """
+
+    name: str
+    victim: str
+    fault: int
+    faulty: int
+    beside: str = "healthy"
+
+
+CASES = (
+    Case("healthy", "victim", HEALTHY, POISONED),
+    Case("absent", "", HEALTHY, 0),
+    Case("one poisoned client", "victim", RAISES, 1),
+    Case("poisoned", "victim", RAISES, POISONED),
+    Case("poisoned, `isolate: false`", "unisolated", RAISES, CLIENTS // BATCH),
+    Case("broken", "victim", RAISES, CLIENTS),
+    Case("broken, `isolate: false`", "unisolated", RAISES, CLIENTS),
+    Case("63 rows for 64", "victim", LOSES_ROW, POISONED),
+    Case("NaN, `finite_outputs`", "finite", GIVES_NAN, CLIENTS // BATCH),
+    Case("healthy, process", "process", HEALTHY, 0, "healthy, process"),
+    Case("hanging, process", "process", HANGS, 0, "healthy, process"),
+    Case("crashing, process", "process", CRASHES, 0, "healthy, process"),
+)
+
+VICTIMS = ("victim", "unisolated", "finite", "process")
+SETTINGS = (
+    f"load_at_start=[other, {', '.join(VICTIMS)}]",
+    f"models.other.path={MODELS / 'faulty'}",
+    *(f"models.{victim}.path={MODELS / 'faulty'}" for victim in VICTIMS),
+    f"defaults.max_batch_size={BATCH}",
+    "models.unisolated.isolate=false",
+    "models.finite.finite_outputs=true",
+    "models.process.worker=process",
+    "models.process.watchdog_s=1",
+)
+
+REMARKS = (
+    f"Capacity is {CAPACITY:,.0f} rows/s for each model. The other: open loop at half of it; ratios are to what it has beside "
+    "the healthy victim under the same load (`healthy, process` for processes).",
+    f"The victim: {CLIENTS} clients in a closed loop. `poisoned`, `63 rows for 64`: {POISONED} of them send rows at fault, "
+    f"about one in each fresh batch. Where nothing is run again {CLIENTS // BATCH} do, one in {BATCH}; of a `broken` one all.",
+    f"A process: an open loop at half of capacity, and a row at fault every {1 / RARELY:g} s, with `watchdog_s: 1`.",
+    "The victim's counts are sums over the rounds, and include the other's warm-up. `timeout`: no answer within 5 s. Where "
+    "several rows at fault share a batch, isolation may end before all are found, and what is left fails with them.",
+    "`innocent failed`: requests without a row at fault that were not answered with 200. `guilty`: those with one.",
+    "`runs again`: batches that were not fresh, for each fresh one with a row at fault (the lesser of such rows and of fresh "
+    "batches); isolation allows 14. `failed runs` are `batcher_failed_batches_total`.",
+    "`left out`: rounds in which the generator lagged its own schedule (p99 above 2 ms).",
+)
+
+
+class Round(NamedTuple):
+    """What one round of a case found.
+
+    Attributes:
+        other: of the model beside the victim.
+        innocent: of the victim's requests without a row at fault; None if there are none.
+        guilty: of those with one; None if there are none.
+        batches: that the victim ran, by flush reason, and how many of them `FAILED`.
+    """
+
+    other: LoadResult
+    innocent: LoadResult | None
+    guilty: LoadResult | None
+    batches: Counter[str]
+
+
+def main() -> int:
+    """Measure, write the results, print the table; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=1.25, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--realtime", action="store_true", help="run open loops under SCHED_FIFO (needs the privilege)")
+    options = parser.parse_args()
+    found: dict[str, list[Round]] = {case.name: [] for case in CASES}
+    with running_server(MODELS, *SETTINGS) as address:
+        time.sleep(SPARE)
+        for seed in range(options.rounds):
+            for case in CASES:
+                found[case.name].append(measure(address, case, options, seed))
+                print(summary(case, found[case.name][-1:], found[case.beside][-1:]), flush=True)
+                if case.fault in (HANGS, CRASHES):
+                    await_ready(address)
+                    time.sleep(SPARE)
+    rows = [summary(case, found[case.name], found[case.beside]) for case in CASES]
+    print(write_results("faults", "What faults of one model cost itself and another", rows, REMARKS))
+    return report_invalid([result.other for rounds in found.values() for result in rounds])
+
+
+def await_ready(address: str) -> None:
+    """Wait until every model serves again."""
+    while True:
+        try:
+            urlopen(f"{address}/readyz", timeout=20).close()
+            return
+        except HTTPError as err:
+            err.close()
+        time.sleep(0.1)
+
+
+def measure(address: str, case: Case, options: argparse.Namespace, seed: int) -> Round:
+    """Run one round of `case`: the other's load and the victim's at the same time."""
+    loads = loads_of(address, case, options, seed)
+    before = batches_run(read_metrics(address), case.victim)
+    with ThreadPoolExecutor(len(loads)) as pool:
+        results = dict(zip(loads, pool.map(run_load, loads.values()), strict=True))
+    batches = batches_run(read_metrics(address), case.victim)
+    batches.subtract(before)
+    return Round(results["other"], results.get("innocent"), results.get("guilty"), batches)
+
+
+def loads_of(address: str, case: Case, options: argparse.Namespace, seed: int) -> dict[str, LoadOptions]:
+    """Return the load of the other, and those of the victim without and with rows at fault, as far as there are such."""
+
+    def load(model: str, value: int, warmup: float, seconds: float, **how: Any) -> LoadOptions:
+        url = f"{address}/models/{model}/predict"
+        return LoadOptions(url, body=row(value), warmup=warmup, duration=seconds, **how)
+
+    at_half = {"rate": CAPACITY / 2, "connections": CONNECTIONS, "seed": seed, "realtime": options.realtime}
+    loads = {"other": load("other", HEALTHY, WARMUP, options.seconds, **at_half)}
+    seconds = WARMUP + options.seconds + MARGIN
+    if case.faulty:
+        loads["guilty"] = load(case.victim, case.fault, 0, seconds, closed=True, connections=case.faulty)
+        if case.faulty < CLIENTS:
+            loads["innocent"] = load(case.victim, HEALTHY, 0, seconds, closed=True, connections=CLIENTS - case.faulty)
+    elif case.victim:
+        loads["guilty"] = load(case.victim, case.fault, 0, seconds, schedule="constant", rate=RARELY, connections=16)
+        loads["innocent"] = load(case.victim, HEALTHY, 0, seconds, **at_half)
+    return loads
+
+
+def row(value: int) -> bytes:
+    """Return one row, which begins with `value`."""
+    return np.array([value, *[0.5] * 63], np.float32).tobytes()
+
+
+def read_metrics(address: str) -> str:
+    """Return the server's metrics as text."""
+    with urlopen(f"{address}/metrics", timeout=20) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def batches_run(metrics: str, model: str) -> Counter[str]:
+    """Return how many batches of `model` were started by flush reason, and how many `failed`."""
+    counts: Counter[str] = Counter()
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples:
+            if sample.labels.get("model") != model:
+                continue
+            if sample.name == "batcher_batch_flush_total":
+                counts[sample.labels["reason"]] += int(sample.value)
+            elif sample.name == "batcher_failed_batches_total":
+                counts[FAILED] += int(sample.value)
+    return counts
+
+
+def summary(case: Case, rounds: Sequence[Round], healthy: Sequence[Round]) -> dict[str, Any]:
+    """Return medians over the valid ones of `rounds` for the other, beside those of `healthy`, and sums for the victim."""
+    rate, p99 = of_other(rounds)
+    healthy_rate, healthy_p99 = of_other(healthy)
+    innocent, guilty = (answers(result) for result in zip(*((found.innocent, found.guilty) for found in rounds), strict=True))
+    batches = sum((found.batches for found in rounds), Counter[str]())
+    return {
+        "victim": case.name,
+        "other 200/s": rate,
+        "ratio": round(rate / healthy_rate, 3),
+        "other p99 ms": p99,
+        "p99 ratio": round(p99 / healthy_p99, 2),
+        "innocent failed": f"{innocent.total() - innocent['200']:,} of {innocent.total():,}",
+        "innocent": shown(innocent),
+        "guilty": shown(guilty),
+        "fresh batches": fresh(batches),
+        "runs again": reruns(case, batches, guilty.total()),
+        "failed runs": batches[FAILED],
+        "left out": f"{sum(not found.other.valid for found in rounds)} of {len(rounds)}",
+    }
+
+
+def of_other(rounds: Sequence[Round]) -> tuple[float, float]:
+    """Return the medians of the other's answers 200 a second and of their p99 in ms: of valid rounds, or all if none is."""
+    results = [found.other for found in rounds if found.other.valid] or [found.other for found in rounds]
+    return median(result.achieved_rate_200 for result in results), median(result.latency_200_ms["p99"] for result in results)
+
+
+def answers(results: Sequence[LoadResult | None]) -> Counter[str]:
+    """Return how many requests of all `results` ended how: by status, or by kind of error."""
+    ends: Counter[str] = Counter()
+    for result in results:
+        if result is not None:
+            ends.update({**result.statuses, **result.errors})
+    return +ends
+
+
+def fresh(batches: Counter[str]) -> int:
+    """Return how many batches were not run again."""
+    return sum(count for reason, count in batches.items() if reason not in (*RERUNS, FAILED))
+
+
+def reruns(case: Case, batches: Counter[str], guilty: int) -> float | str:
+    """Return the batches that were run again for each fresh one with one of the `guilty` requests, or a dash without such."""
+    if not case.fault:
+        return "-"
+    return round(sum(batches[reason] for reason in RERUNS) / max(min(guilty, fresh(batches)), 1), 1)
+
+
+def shown(ends: Mapping[str, int]) -> str:
+    """Return `ends` in words."""
+    return ", ".join(f"{count:,} {how}" for how, count in sorted(ends.items())) or "-"
+
+
+def report_invalid(results: Sequence[LoadResult]) -> int:
+    """Say how many runs are not to be used, and return the exit status."""
+    invalid = [result for result in results if not result.valid]
+    if not invalid:
+        return 0
+    print(f"{len(invalid)} of {len(results)} runs are invalid: {invalid[0].invalid_reason}", file=sys.stderr)
+    return EXIT_INVALID
+
+
+if __name__ == "__main__":
+    sys.exit(main())
