@@ -1,9 +1,10 @@
 """Batches that did not end well are run again, as far as that helps: in halves if the model raised, else as they were.
 
 A batch that raised is halved until the parts at fault stand alone, so that a poisoned request fails by itself. One bad part
-among n costs two runs for each halving, 2*log2(n) in all; where more is wrong the budget ends it, and what is left fails with
-the batch's error. A batch that a worker gave back before it had begun runs again; one that had begun may have done something
-already, and runs again only where that is allowed, and once.
+among n costs two runs for each halving, 2*log2(n) in all; where more is wrong the budget of two more ends it, and what is left
+fails with the batch's error. When a whole search has found nothing that runs, the model itself is at fault: until something
+runs again, no more than the halves of a batch are tried. A batch that a worker gave back before it had begun runs again; one
+that had begun may have done something already, and runs again only where that is allowed, and once.
 
 All this alternates with fresh batches: what others sent does not wait behind it.
 
@@ -65,7 +66,8 @@ class Reruns:
         """Look for those at fault if `isolate`; run twice what had begun if `retry`; teach `ceiling` and `poison`."""
         self._ceiling = ceiling
         self._poison = poison
-        self._runs = 2 * (ceiling.rows - 1).bit_length() + 2 if isolate else 0
+        self._isolate = isolate
+        self._fruitless = 0  # batches in a row that raised
         self._interruptions = int(retry)
         self._waiting: deque[Rerun] = deque()
         self._running: dict[Batch, Budget] = {}
@@ -83,7 +85,7 @@ class Reruns:
 
         `halve` cuts a part of several rows in two: what is too large for the device has to be made smaller.
         """
-        budget = self._running.pop(batch, None) or Budget(self._runs, self._interruptions)
+        budget = self._running.pop(batch, None) or Budget(self._runs(len(batch.parts)), self._interruptions)
         if isinstance(error, OutOfMemory):
             self._ceiling.did_not_fit(batch.rows)
             parts = batch.parts if len(batch.parts) > 1 or batch.rows == 1 else halve(batch.parts[0])
@@ -98,6 +100,7 @@ class Reruns:
 
     def succeeded(self, batch: Batch) -> None:
         """Forget one that did not fail."""
+        self._fruitless = 0
         self._ceiling.fitted(batch.rows)
         self._running.pop(batch, None)
 
@@ -112,6 +115,11 @@ class Reruns:
                 return batch
         return None
 
+    def _runs(self, parts: int) -> int:
+        """Return in how many runs those at fault among `parts` are to be found."""
+        runs = 2 * (parts - 1).bit_length() + 2
+        return 0 if not self._isolate else runs if self._fruitless <= runs else 2
+
     def _retry(self, batch: Batch, budget: Budget, begun: bool) -> bool:
         if begun:
             if not budget.interruptions:
@@ -121,6 +129,7 @@ class Reruns:
         return True
 
     def _halve(self, batch: Batch, budget: Budget) -> bool:
+        self._fruitless += 1
         if len(batch.parts) == 1 or budget.runs < 2:
             return False
         budget.runs -= 2

@@ -37,6 +37,19 @@ def reruns_of(max_batch_size: int, isolate: bool, retry: bool = False) -> Reruns
     return Reruns(Ceiling(max_batch_size), Poison(0.0), isolate, retry)
 
 
+def searched(reruns: Reruns, whole: Batch) -> int:
+    """Return how often parts of `whole` are run again if nothing ever runs."""
+    return rest_of_search(reruns) if reruns.take_up(whole, RAISED, uncut, 7.0) else 0
+
+
+def rest_of_search(reruns: Reruns) -> int:
+    runs = 0
+    while reruns:
+        runs += 1
+        reruns.take_up(take(reruns), RAISED, uncut, 7.0)
+    return runs
+
+
 def uncut(part: Part) -> Sequence[Part]:
     return (part,)
 
@@ -64,12 +77,31 @@ def test_what_nothing_can_be_found_out_about_is_not_run_again(isolate: bool, par
 
 def test_halves_of_halves_share_one_budget() -> None:
     reruns = reruns_of(4, isolate=True)
-    assert reruns.take_up(batch(16), RAISED, uncut, 7.0)
-    runs = 0
-    while reruns:
-        runs += 1
-        reruns.take_up(take(reruns), RAISED, uncut, 7.0)
-    assert runs == 2 * 2 + 2
+    runs = searched(reruns, batch(16))
+    assert runs == 2 * 4 + 2
+
+
+def test_of_a_model_that_is_broken_as_a_whole_only_halves_are_tried_until_something_runs() -> None:
+    reruns = reruns_of(16, isolate=True)
+    runs = [searched(reruns, batch(16)) for _ in range(5)]
+    assert runs == [10, 2, 2, 2, 2]
+    reruns.succeeded(batch())
+    assert searched(reruns, batch(16)) == 10
+
+
+def test_one_at_fault_in_each_batch_never_passes_for_a_broken_model() -> None:
+    reruns = reruns_of(64, isolate=True)
+    for _ in range(20):
+        whole = batch(64)
+        assert reruns.take_up(whole, RAISED, uncut, 7.0)
+        failed = []
+        while reruns:
+            half = take(reruns)
+            if whole.parts[-1] not in half.parts:
+                reruns.succeeded(half)
+            elif not reruns.take_up(half, RAISED, uncut, 7.0):
+                failed += half.parts
+        assert failed == [whole.parts[-1]]
 
 
 def test_a_new_batch_has_a_budget_of_its_own() -> None:
@@ -110,11 +142,10 @@ def test_halves_of_what_was_run_twice_are_not_run_twice() -> None:
 
 
 def test_a_half_that_was_lost_is_still_searched_within_the_budget_of_the_whole() -> None:
-    reruns = reruns_of(1, isolate=True)  # a budget of one halving
-    reruns.take_up(batch(), RAISED, uncut, 7.0)
+    reruns = reruns_of(16, isolate=True)
+    reruns.take_up(batch(16), RAISED, uncut, 7.0)
     assert reruns.take_up(take(reruns), NOT_BEGUN, uncut, 7.0)
-    take(reruns)
-    assert not reruns.take_up(take(reruns), RAISED, uncut, 7.0)
+    assert rest_of_search(reruns) == 10
 
 
 def test_who_is_not_alive_any_more_is_left_out() -> None:
