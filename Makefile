@@ -18,9 +18,9 @@ test: $(VENV)/.test
 test-python: $(VENV)/.test
 	WITHOUT_MYPYC=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end --ignore tests/benchmarks
 
-# Faults under load, each for a minute; `make test` has them for seconds.
+# Faults under load, each for a minute; `make test` has them for seconds. What was measured is shown at the end.
 chaos: $(VENV)/.test
-	CHAOS_SECONDS=60 $(BIN)/python -m pytest tests/chaos
+	CHAOS_SECONDS=60 $(BIN)/python -m pytest tests/chaos -rP
 
 # All faults at once, and whether memory comes back.
 MINUTES ?= 30

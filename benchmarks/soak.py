@@ -25,7 +25,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: the root of the imports is the parent of this directory
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks.reporting import ROOT, write_results
+from benchmarks.reporting import write_results
 from tests.chaos.clients import under_load
 from tests.chaos.ledger import Ledger, Load
 from tests.chaos.servers import children, descriptors, is_quiet, serving
@@ -44,8 +44,7 @@ SPARE = 0
 KILL_EVERY = 2.0
 """Seconds between two kills of a worker."""
 
-PROCESSES = ("crashing", "exiting", "hanging") if (ROOT / "batcher/workers/process.py").is_file() else ()
-RELOADS = (ROOT / "batcher/reloading.py").is_file()
+PROCESSES = ("crashing", "exiting", "hanging")
 
 MODELS = ("ok", "slow", "large", "poisoned", "broken", "short", "nan", "unloadable", *PROCESSES)
 IN_PROCESSES = tuple(f"models.{name}.worker=process" for name in PROCESSES)
@@ -84,7 +83,7 @@ def main() -> int:
         f"Every request was answered once, with its own answer or its own error: {sum(row['sent'] for row in rows):,}.",
         f"From minute {begin['minute']}, after the warm-up, to the end memory grew by {grown} MiB (allowed: {ROOM // MIB}) "
         f"and open descriptors by {opened} (allowed: {SPARE}).",
-        f"Kills of workers in processes: {'every 2 s' if PROCESSES else 'none'}; SIGHUP: {'each time' if RELOADS else 'none'}.",
+        f"A worker in a process was killed every {KILL_EVERY:g} s, and there was a SIGHUP in each spell.",
     )
     print(write_results("soak", "All faults at once, again and again", rows, remarks))
     return 0 if held else 1
@@ -128,13 +127,12 @@ def _spell(server: Process) -> Ledger:
 
 
 def _disturb(server: Process, seconds: float) -> None:
-    """Ask for a reload and kill one worker after the other, where there are such, for a while."""
+    """Ask for a reload and kill one worker after the other for a while."""
     end = time.monotonic() + seconds
-    if RELOADS:
-        server.signal(signal.SIGHUP)
+    server.signal(signal.SIGHUP)
     while time.monotonic() < end:
         if workers := children(server.pid):
-            os.kill(random.choice(sorted(workers)), signal.SIGKILL)
+            os.kill(random.choice(workers), signal.SIGKILL)
         time.sleep(KILL_EVERY)
 
 

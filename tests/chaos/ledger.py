@@ -122,6 +122,12 @@ class Ledger:
         """Note what must never be."""
         self.faults.append(text)
 
+    @property
+    def pending(self) -> int:
+        """Requests of all models that were sent and have no outcome yet."""
+        with self._lock:
+            return self.sent - sum(outcomes.total() for outcomes in self._outcomes.values())
+
     def outcomes(self, model: str, marked: bool | None = None) -> Counter[str]:
         """Return how often requests of `model`, marked ones or not, got each answer: `200`, `503 queue_full`."""
         with self._lock:
@@ -133,7 +139,7 @@ class Ledger:
     def check(self) -> None:
         """Assert that every request was answered exactly once."""
         assert not self.faults, f"{len(self.faults)} faults: {self.faults[:5]}"
-        assert self.sent == sum(outcomes.total() for outcomes in self._outcomes.values())
+        assert self.pending == 0
 
     def _count(self, load: Load, outcome: str) -> None:
         with self._lock:

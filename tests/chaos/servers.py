@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.end_to_end.processes import ROOT, Process, started
 
@@ -37,24 +38,32 @@ def shared_memory(pid: int) -> list[str]:
     return sorted(target for target in found if target.startswith(("/memfd:", "/dev/shm/")))
 
 
-def _state_and_parent(pid: int) -> tuple[str, int]:
-    """Return a process's state, `Z` if it has ended, and who started it."""
+class _Status(NamedTuple):
+    """A process's state, `Z` if it has ended, who started it, and when in the kernel's ticks."""
+
+    state: str
+    parent: int
+    began: int
+
+
+def _status(pid: int) -> _Status:
     try:
-        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[:2]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return "Z", 0
-    return state, int(parent)
+        return _Status("Z", 0, 0)
+    return _Status(fields[0], int(fields[1]), int(fields[19]))
 
 
 def is_running(pid: int) -> bool:
     """Return whether the process `pid` has not ended."""
-    return _state_and_parent(pid)[0] != "Z"
+    return _status(pid).state != "Z"
 
 
-def children(pid: int) -> set[int]:
-    """Return the processes that the process `pid` started and that have not ended."""
-    known = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-    return {child for child in known if _state_and_parent(child)[1] == pid and is_running(child)}
+def children(pid: int) -> list[int]:
+    """Return the processes that the process `pid` started and that have not ended, the oldest first."""
+    known = {int(name): _status(int(name)) for name in os.listdir("/proc") if name.isdecimal()}
+    found = [child for child, status in known.items() if status.parent == pid and status.state != "Z"]
+    return sorted(found, key=lambda child: known[child].began)
 
 
 def is_quiet(server: Process) -> bool:

@@ -14,8 +14,6 @@ from tests.chaos.ledger import Load, Sent
 from tests.chaos.servers import serving
 from tests.end_to_end.processes import one_answer, until
 
-pytestmark = pytest.mark.usefixtures("process_workers")
-
 SOON = 15.0
 """Seconds; half of what a stop that waited for the model would take."""
 
