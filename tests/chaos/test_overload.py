@@ -1,4 +1,4 @@
-"""Four times as many requests as the model can answer, each with a deadline."""
+"""Twice as many requests as the model can answer, each with a deadline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFUSED = {"503 predicted_late", "503 queue_full", "504 deadline_exceeded"}
 
 
 def test_overload_is_answered_in_time_or_refused_and_other_models_do_not_notice(tmp_path: Path) -> None:
-    flood = Load("slow", 64, rate=3600, timeout_ms=TIMEOUT_MS, identified=True)  # 930 rows/s is what it can do
+    flood = Load("slow", 64, rate=1860, timeout_ms=TIMEOUT_MS, identified=True)  # 930 rows/s is what it can do
     with serving(tmp_path, "ok", "slow") as server:
         with under_load(server, flood, Load("ok", 8, identified=True)) as ledger:
             time.sleep(SECONDS)
@@ -30,7 +30,7 @@ def test_overload_is_answered_in_time_or_refused_and_other_models_do_not_notice(
 
 
 def test_a_flood_without_deadlines_is_refused_when_the_queue_is_full(tmp_path: Path) -> None:
-    flood = Load("slow", 64, rate=3600)
+    flood = Load("slow", 64, rate=1860)
     with serving(tmp_path, "ok", "slow", settings=("models.slow.max_queue_rows=64",)) as server:
         with under_load(server, flood, Load("ok", 8)) as ledger:
             time.sleep(SECONDS / 5)
