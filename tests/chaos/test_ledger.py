@@ -75,6 +75,7 @@ def test_a_missing_answer_is_found(client: Client) -> None:
 
 def test_a_request_that_is_still_due_is_found(client: Client) -> None:
     client.data_received(answer(client.pending[0]))
+    assert client.ledger.pending == 1
     with pytest.raises(AssertionError):
         client.ledger.check()
 
