@@ -181,7 +181,7 @@ class BatchScheduler:
         else:
             self._metrics.failed_batches += 1
             self._metrics.out_of_memory += isinstance(error, OutOfMemory)
-            if not self._broken and self._reruns.take_up(batch, error, halve, now):
+            if self._reruns.take_up(batch, error, halve, now, in_vain=bool(self._broken)):
                 self._earliest = min(self._earliest, *(part.deadline for part in batch.parts))
                 self._endings.postpone(batch, error)
                 self._pump()

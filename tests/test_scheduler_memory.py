@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
+from batcher.errors import WorkerLost
 from batcher.request import Parameters
 from batcher.spec import Array
+from batcher.workers.protocol import Condition
 from tests.support.models import rows
 from tests.support.scheduling import Answer, Harness, request
 
@@ -78,6 +81,21 @@ def test_a_request_whose_batch_failed_lets_go_of_its_input(count: int) -> None:
     sent = Sent(harness, count)
     harness.finish()
     assert "expected output 'y'" in str(sent.answer.error)
+    sent.answer.fired.clear()  # a traceback holds on to what was on the stack
+    assert sent.input() is None
+
+
+def test_a_request_that_ran_again_when_the_last_worker_died_lets_go_of_its_input() -> None:
+    def fail(inputs: Mapping[str, Array]) -> dict[str, Any]:
+        raise ValueError("a bad row")
+
+    harness = Harness(predict=fail, isolate=True, places=1)
+    sent, _ = Sent(harness, 1), harness.submit(7)
+    harness.turn()
+    harness.perform()
+    assert harness.metrics.flushes["isolate"] == 1, "the one that is watched runs alone"
+    harness.worker.lose(Condition.DEAD, "gone")
+    assert isinstance(sent.answer.error, WorkerLost)
     sent.answer.fired.clear()  # a traceback holds on to what was on the stack
     assert sent.input() is None
 

@@ -80,12 +80,17 @@ class Reruns:
         """Iterate over the parts that wait."""
         return (part for rerun in self._waiting for part in rerun.parts)
 
-    def take_up(self, batch: Batch, error: BaseException, halve: Callable[[Part], Sequence[Part]], now: float) -> bool:
+    def take_up(
+        self, batch: Batch, error: BaseException, halve: Callable[[Part], Sequence[Part]], now: float, in_vain: bool = False
+    ) -> bool:
         """Take the parts of `batch`, which failed with `error`, to be run again; return whether they are not to fail now.
 
-        `halve` cuts a part of several rows in two: what is too large for the device has to be made smaller.
+        `halve` cuts a part of several rows in two: what is too large for the device has to be made smaller. `in_vain`: nothing
+        will be run.
         """
         budget = self._running.pop(batch, None) or Budget(self._runs(len(batch.parts)), self._interruptions)
+        if in_vain:
+            return False
         if isinstance(error, OutOfMemory):
             self._ceiling.did_not_fit(batch.rows)
             parts = batch.parts if len(batch.parts) > 1 or batch.rows == 1 else halve(batch.parts[0])
