@@ -53,8 +53,8 @@ class Endings:
                 self.fail(pending, failed[part])
             try:
                 answer = None if pending.finished else pending.receive(part, result, version, wait, compute, rows)
-            except BatcherError as err:
-                self.fail(pending, err)
+            except Exception as err:  # also of NumPy's: no memory, dtypes that do not go together
+                self.fail(pending, model_error(err))
                 continue
             if answer is not None:
                 self._finish(pending, self._metrics.statistics.success)

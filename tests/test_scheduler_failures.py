@@ -168,6 +168,22 @@ def test_pieces_whose_outputs_have_other_names_fail_their_request_and_no_neighbo
     assert harness.counts == (0, 0, 0)
 
 
+def test_pieces_whose_outputs_have_other_dtypes_fail_their_request_and_no_neighbour(moody: Moody) -> None:
+    harness = Harness(predict=moody, max_batch_size=2)
+    harness.model.postprocess = dict  # what goes to a hook is not held against the specification
+    large, small = harness.submit(1, 2, 3), harness.submit(4)
+    harness.turn()
+    moody.outputs = {"y": np.zeros((2, 4), "<M8[s]")}
+    harness.perform()
+    try:
+        harness.perform()
+    except TypeError as err:
+        pytest.fail(f"delivering a batch must never raise: {err}")
+    assert isinstance(large.error, ModelError)
+    assert small.values == [8]
+    assert harness.counts == (0, 0, 0)
+
+
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
     """What is logged while the test runs."""
