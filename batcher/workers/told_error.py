@@ -48,12 +48,11 @@ def tell(error: BaseException) -> ToldError:
     kind = type(error)
     known = next((base for base in kind.__mro__ if base.__module__ == errors.__name__), None)
     try:
-        message = str(error)
+        message, notes = str(error), list(map(str, getattr(error, "__notes__", ())))
     except Exception:  # a model's own class, which may do anything
-        message = "<exception str() failed>"
+        message, notes = "<exception str() failed>", []
     kept = vars(error) if known is not None else {}
     attributes = {name: value for name, value in kept.items() if isinstance(value, int | str | tuple)}
-    notes = list(map(str, getattr(error, "__notes__", ())))
     return ToldError(known, kind.__module__, kind.__qualname__, message, attributes, notes, "".join(format_exception(error)))
 
 

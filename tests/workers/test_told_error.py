@@ -60,6 +60,12 @@ def test_notes_cross() -> None:
     assert format_exception_only(crossed(error)) == ["ValueError: text\n", "and more\n"]
 
 
+def test_notes_that_are_none_do_not_cost_the_process_that_tells_them_its_life() -> None:
+    error = ValueError("text")
+    error.__notes__ = 5  # type: ignore[assignment]  # as a model's own class may have it
+    assert type(crossed(error)).__name__ == "ValueError"
+
+
 def test_the_stack_of_the_other_process_is_shown() -> None:
     shown = "".join(format_exception(crossed(ValueError("text"))))
     assert "in crossed" in shown
