@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.errors import KnownToFail, ModelError, OutOfMemory
+from batcher.scheduling.ceiling import PATIENCE
 from batcher.spec import Array
 from tests.support.models import double
 from tests.support.scheduling import Harness
@@ -60,6 +61,18 @@ def test_what_was_learnt_holds_for_the_batches_after() -> None:
     h.finish()
     assert all(answer.values for answer in answers)
     assert max(h.model.sizes()) == 4
+
+
+def test_larger_batches_are_tried_again_also_where_no_number_of_requests_makes_the_largest() -> None:
+    h = Harness(predict=room_for(8), max_batch_size=16)
+    h.submit(*range(16))
+    h.finish()
+    assert h.scheduler.most_rows == 8
+    for _ in range(PATIENCE):
+        for _ in range(3):
+            h.submit(1, 2, 3)
+        h.finish()
+    assert max(h.model.sizes()[3:]) == 9, "though no batch had 8 rows"
 
 
 def test_a_request_that_waited_and_has_become_too_large_is_made_smaller_not_forgotten() -> None:

@@ -27,7 +27,7 @@ class Ceiling:
         self.rows = largest
         self._largest = largest
         self._fitted = 0  # rows of the largest batch that fitted since the last one that did not
-        self._full = 0  # batches as large as is allowed, since it last changed
+        self._full = 0  # batches that could not be larger, since it last changed
         self._patience = PATIENCE
 
     def did_not_fit(self, rows: int) -> None:
@@ -40,12 +40,12 @@ class Ceiling:
         self.rows = max(rows // 2, fits, 1)
         self._fitted = self._full = 0
 
-    def fitted(self, rows: int) -> None:
-        """Learn that a batch of `rows` rows was not too much."""
+    def fitted(self, rows: int, full: bool = False) -> None:
+        """Learn that a batch of `rows` rows was not too much; it may be `full` below the ceiling, where requests are large."""
         if self.rows == self._largest:
             return
         self._fitted = max(self._fitted, rows)
-        self._full += rows >= self.rows
+        self._full += full or rows >= self.rows
         if self._full >= self._patience:
             self._full = 0
             self.rows = min(self.rows + max(self._largest // STEPS, 1), self._largest)

@@ -21,6 +21,9 @@ from batcher.scheduling.levels import Levels
 from batcher.scheduling.part import Part
 from batcher.scheduling.queue import BatchQueue
 
+FULL = "full"
+"""The flush reason of a batch that could not grow."""
+
 Cost = Callable[[int, Hashable], float]
 """Estimates within how many seconds a batch of so many rows of a shape, begun now, is answered."""
 
@@ -121,14 +124,14 @@ class Delay:
             return _take(queue, oldest.group, size, now, cost, "waited") if fits else NOTHING
         full = queue.group_of_at_least(size)
         if full is not None:
-            return _take(queue, full, size, now, cost, "full")
+            return _take(queue, full, size, now, cost, FULL)
         return NOTHING if worker.held else self._wait(queue, worker, size, until, now, cost)
 
     def _wait(self, queue: BatchQueue, worker: WorkerState, most: int, until: float, now: float, cost: Cost) -> Decision:
         for size in self._preferred:
             group = queue.group_of_at_least(size) if size <= most else None
             if group is not None and sum(part.rows for part in queue.pack(group, size, now)) == size:
-                return _take(queue, group, size, now, cost, "full")
+                return _take(queue, group, size, now, cost, FULL)
         urgent = min(queue.in_turn(), key=lambda part: part.deadline)
         if worker.draining:
             return _take(queue, urgent.group, most, now, cost, "drain")
@@ -149,7 +152,7 @@ def _take(queue: BatchQueue, group: Hashable, max_rows: int, now: float, cost: C
         return Idle(shed)
     rows = sum(part.rows for part in parts)
     if rows + sum(part.rows for part in shed) < available or rows == max_rows:
-        reason = "full"
+        reason = FULL
     elif reason == "idle" and queue.rows > available:
         reason = "shape"
     return Take(parts, reason, shed)

@@ -22,6 +22,7 @@ from batcher.scheduling.batch import Batch
 from batcher.scheduling.ceiling import Ceiling
 from batcher.scheduling.part import Part
 from batcher.scheduling.poison import Poison
+from batcher.scheduling.policy import FULL
 
 ISOLATE = "isolate"
 """The flush reason of a half."""
@@ -106,7 +107,7 @@ class Reruns:
     def succeeded(self, batch: Batch) -> None:
         """Forget one that did not fail."""
         self._fruitless = 0
-        self._ceiling.fitted(batch.rows)
+        self._ceiling.fitted(batch.rows, batch.reason == FULL)
         self._running.pop(batch, None)
 
     def take(self, is_alive: Callable[[Part], bool], now: float) -> Batch | None:
