@@ -93,6 +93,7 @@ def test_a_row_that_does_not_fit_alone_fails_with_that_and_nobody_else() -> None
     h.finish()
     assert isinstance(answers[1].error, OutOfMemory)
     assert [answer.values for answer in answers[:1] + answers[2:]] == [[2], [4], [6]]
+    assert h.scheduler.most_rows == 4, "nor are the batches of others smaller for it"
 
 
 def test_it_is_made_smaller_even_where_nothing_is_isolated() -> None:

@@ -2,6 +2,7 @@
 
 After a batch that did not fit the ceiling is half of it, or the largest that has fitted since. Whoever fills the device's
 memory may go away, so after many full batches a little more is tried; each time that fails, the next try takes twice as many.
+A row that does not fit alone says nothing of how many others do, and must not make their batches small.
 """
 
 from __future__ import annotations
@@ -39,6 +40,12 @@ class Ceiling:
         fits = self._fitted if self._fitted < rows else 0
         self.rows = max(rows // 2, fits, 1)
         self._fitted = self._full = 0
+
+    def was_not_at_fault(self, rows: int) -> None:
+        """Learn that one row alone is too much: `rows`, what might be sent before that was looked for, may be sent again."""
+        if rows > self.rows:
+            self.rows = rows
+            self._fitted = self._full = 0
 
     def fitted(self, rows: int, full: bool = False) -> None:
         """Learn that a batch of `rows` rows was not too much; it may be `full` below the ceiling, where requests are large."""

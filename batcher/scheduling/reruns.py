@@ -42,14 +42,16 @@ class Budget:
     Attributes:
         runs: runs in which to look for those at fault.
         interruptions: of begun runs that are made up for.
+        ceiling: rows that a batch might have when that one failed first.
     """
 
-    __slots__ = ("interruptions", "runs")
+    __slots__ = ("ceiling", "interruptions", "runs")
 
-    def __init__(self, runs: int, interruptions: int) -> None:
+    def __init__(self, runs: int, interruptions: int, ceiling: int) -> None:
         """Begin with these."""
         self.runs = runs
         self.interruptions = interruptions
+        self.ceiling = ceiling
 
 
 class Rerun(NamedTuple):
@@ -89,12 +91,17 @@ class Reruns:
         `halve` cuts a part of several rows in two: what is too large for the device has to be made smaller. `in_vain`: nothing
         will be run.
         """
-        budget = self._running.pop(batch, None) or Budget(self._runs(len(batch.parts)), self._interruptions)
+        budget = self._running.pop(batch, None)
+        if budget is None:
+            budget = Budget(self._runs(len(batch.parts)), self._interruptions, self._ceiling.rows)
         if in_vain:
             return False
         if isinstance(error, OutOfMemory):
+            if batch.rows == 1:
+                self._ceiling.was_not_at_fault(budget.ceiling)
+                return False
             self._ceiling.did_not_fit(batch.rows)
-            parts = batch.parts if len(batch.parts) > 1 or batch.rows == 1 else halve(batch.parts[0])
+            parts = batch.parts if len(batch.parts) > 1 else halve(batch.parts[0])
             return len(parts) > 1 and self._add_halves(parts, MEMORY, budget)
         lost = isinstance(error, WorkerLost)
         begun = not isinstance(error, WorkerLost) or error.begun

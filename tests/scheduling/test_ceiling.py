@@ -35,6 +35,15 @@ def test_one_row_is_the_least() -> None:
     assert ceiling.rows == 1
 
 
+def test_a_row_that_does_not_fit_alone_leaves_it_where_it_was() -> None:
+    ceiling = Ceiling(64)
+    ceiling.did_not_fit(64)
+    ceiling.was_not_at_fault(64)
+    assert ceiling.rows == 64
+    ceiling.was_not_at_fault(32)
+    assert ceiling.rows == 64, "what was learnt meanwhile stays"
+
+
 def test_a_batch_that_was_sent_before_the_ceiling_fell_teaches_nothing_more() -> None:
     ceiling = Ceiling(64)
     ceiling.did_not_fit(64)
