@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -145,6 +146,7 @@ def run_server(
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     reactor = AsyncioSelectorReactor(loop)
+    reactor.seconds = monotonic  # not the system's clock: set back, timers would not ring, set forward, all at once
     installReactor(reactor)
     _begin_logging()
     _set_process(settings)
