@@ -1,10 +1,10 @@
 """Batches that did not end well are run again, as far as that helps: in halves if the model raised, else as they were.
 
 A batch that raised is halved until the parts at fault stand alone, so that a poisoned request fails by itself. One bad part
-among n costs two runs for each halving, 2*log2(n) in all; where more is wrong the budget of two more ends it, and what is left
-fails with the batch's error. When a whole search has found nothing that runs, the model itself is at fault: until something
-runs again, no more than the halves of a batch are tried. A batch that a worker gave back before it had begun runs again; one
-that had begun may have done something already, and runs again only where that is allowed, and once.
+among n costs two runs for each halving, 2*log2(n) in all; where more is wrong the budget, 2*log2(n)+2 runs with the first, ends
+it, and what is left fails with the batch's error. When a whole search has found nothing that runs, the model itself is at fault:
+until something runs again, no more than the halves of a batch are tried. A batch that a worker gave back before it had begun
+runs again; one that had begun may have done something already, and runs again only where that is allowed, and once.
 
 All this alternates with fresh batches: what others sent does not wait behind it.
 
@@ -130,8 +130,8 @@ class Reruns:
 
     def _runs(self, parts: int) -> int:
         """Return in how many runs those at fault among `parts` are to be found."""
-        runs = 2 * (parts - 1).bit_length() + 2
-        return 0 if not self._isolate else runs if self._fruitless <= runs else 2
+        runs = 2 * (parts - 1).bit_length() + 1  # and it has run once
+        return 0 if not self._isolate else runs if self._fruitless < runs else 2
 
     def _retry(self, batch: Batch, budget: Budget, begun: bool) -> bool:
         if begun:
