@@ -194,7 +194,7 @@ class BatchScheduler:
         self._places.set_alive(index, alive)
         if alive:
             self._broken = ""
-            self._pump()
+            self._pump_and_check()
 
     def give_up(self, reason: str) -> None:
         """End every request of which nothing runs, and take none, until a worker is alive. Reactor thread."""

@@ -311,6 +311,16 @@ def test_a_drain_does_not_wait_for_what_will_never_run(condition: Condition) -> 
     assert harness.clock.getDelayedCalls() == []
 
 
+def test_a_drain_is_over_when_the_last_request_has_waited_too_long_for_its_worker() -> None:
+    harness = Harness(cost=lambda rows, group: 8.0)
+    lose(harness, 0, RESTARTING)
+    answer, drained = harness.submit(1, deadline=4.0), harness.scheduler.drain()
+    assert not drained.called
+    revive(harness, 0)
+    assert isinstance(answer.error, PredictedLate)
+    assert drained.called
+
+
 def test_the_search_for_the_rows_at_fault_uses_all_idle_workers() -> None:
     def picky(inputs: Mapping[str, Array]) -> dict[str, Any]:
         if (inputs["x"] < 0).any():
