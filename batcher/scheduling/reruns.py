@@ -2,9 +2,9 @@
 
 A batch that raised is halved until the parts at fault stand alone, so that a poisoned request fails by itself. One bad part
 among n costs two runs for each halving, 2*log2(n) in all; where more is wrong the budget, 2*log2(n)+2 runs with the first, ends
-it, and what is left fails with the batch's error. When a whole search has found nothing that runs, the model itself is at fault:
-until something runs again, no more than the halves of a batch are tried. A batch that a worker gave back before it had begun
-runs again; one that had begun may have done something already, and runs again only where that is allowed, and once.
+it, and what is left fails with the batch's error. When a whole search has found nothing that runs, the model itself is at
+fault: until something runs again, no more than the halves of a batch are tried. A batch that a worker gave back before it had
+begun runs again; one that had begun may have done something already, and runs again only where that is allowed, and once.
 
 All this alternates with fresh batches: what others sent does not wait behind it.
 
