@@ -27,6 +27,7 @@ place that turns a failure into a reply. The message is written for the reader o
      |   +- UnsupportedTransferCoding 501
      |   +- Unavailable               503  try again later; carries Retry-After where the request did not run
      |   |   +- QueueFull             503
+     |   |   +- BuffersFull           503  clients make the server hold too much
      |   |   +- Draining              503
      |   |   +- ModelNotReady         503
      |   |   +- WorkerLost            503  the worker ended, or hangs
@@ -43,13 +44,7 @@ from __future__ import annotations
 
 
 class BatcherError(Exception):
-    """Root of the tree.
-
-    Attributes:
-        http_status: the HTTP status that answers it.
-        grpc_code: the name of the gRPC status code that answers it.
-        code: a stable word for programs, in the answer's `code` member.
-    """
+    """Root of the tree; its attributes are the hints, `code` for programs that read the answer's member of that name."""
 
     http_status = 500
     grpc_code = "INTERNAL"
@@ -230,6 +225,12 @@ class QueueFull(Unavailable):
     """The queue, of requests or of work for the CPU pool, has no place at the moment."""
 
     code = "queue_full"
+
+
+class BuffersFull(Unavailable):
+    """There is no room for the body: bodies and unread answers of all clients together are as much as may be held."""
+
+    code = "buffers_full"
 
 
 class Draining(Unavailable):

@@ -21,6 +21,7 @@ class ServerMetrics(Collector):
     Attributes:
         answers: by model, which is empty where a route has none, and route.
         connections: how many are open.
+        buffer_bytes: that they hold of bodies and answers.
         quota_rejected_rows: by the name of the quota that was used up.
         reloads: of the settings, by outcome.
         last_reload_successful: whether the last of them was applied; true before the first.
@@ -31,6 +32,7 @@ class ServerMetrics(Collector):
         self._models: dict[tuple[str, str], ModelMetrics] = {}
         self.answers: dict[tuple[str, str], AnswerMetrics] = defaultdict(AnswerMetrics)
         self.connections = 0
+        self.buffer_bytes = 0
         self.quota_rejected_rows: dict[str, int] = defaultdict(int)
         self.reloads = {"applied": 0, "refused": 0}
         self.last_reload_successful = True
@@ -75,6 +77,8 @@ class ServerMetrics(Collector):
             ((labels, answers.latency) for labels, answers in self.answers.items()),
         )
         yield GaugeMetricFamily("batcher_connections", "Open connections.", value=self.connections)
+        text = "Bytes that connections hold, of bodies that come and of answers that are not read."
+        yield GaugeMetricFamily("batcher_buffer_bytes", text, value=self.buffer_bytes)
         rejected = CounterMetricFamily("batcher_quota_rejected_rows", "Rows beyond a key's quota.", labels=("quota",))
         for name, count in self.quota_rejected_rows.items():
             rejected.add_metric((name,), count)

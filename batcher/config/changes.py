@@ -22,6 +22,7 @@ LIVE = frozenset(
         "min_body_rate",
         "idle_timeout_s",
         "write_timeout_s",
+        "max_buffer_bytes",
         "max_connections",
         "max_pipelined_requests",
         "max_image_pixels",

@@ -50,6 +50,7 @@ class ServerSettings(Section):
         min_body_rate: bytes/s that a body must arrive with at least.
         idle_timeout_s: seconds after which a connection without a request is closed.
         write_timeout_s: seconds after which a client that does not read its answers is cut off.
+        max_buffer_bytes: most bytes of bodies that are being read and of answers that are not, on all connections together.
         max_connections: most connections at a time.
         max_pipelined_requests: most requests of one connection that are worked on at a time.
         max_image_pixels: most pixels of a picture, decoded.
@@ -89,6 +90,7 @@ class ServerSettings(Section):
     min_body_rate: Bytes = ByteSize(16 << 10)
     idle_timeout_s: Seconds = 75.0
     write_timeout_s: Seconds = 60.0
+    max_buffer_bytes: Bytes = ByteSize(1 << 30)
     max_connections: Count = 16_384
     max_pipelined_requests: Count = 64
     max_image_pixels: Annotated[Integer, Field(ge=1, le=178_956_970)] = 1 << 24  # Pillow itself refuses more

@@ -16,27 +16,20 @@ answers with a reset, its requests are cancelled before they cost anything, and 
 from __future__ import annotations
 
 from collections import deque
-from socket import SO_ERROR, SOL_SOCKET
 from typing import TYPE_CHECKING, Any
 
 from mypy_extensions import mypyc_attr
 
-from batcher.errors import Unavailable
+from batcher.errors import BatcherError, Unavailable
 from batcher.web.exchange import Exchange
-from batcher.web.messages import Continue, Event, Refusal, Request
+from batcher.web.messages import Continue, Event, Refusal, Request, size_of
 from batcher.web.outgoing import Outgoing
 from batcher.web.reader import Phase, RequestReader
 from batcher.web.rendering import CONTINUE
-from batcher.web.transport import Transport
+from batcher.web.transport import Transport, has_failed, peer_of
 
 if TYPE_CHECKING:
     from batcher.web.front import Front
-
-LINGER = 2.0
-"""Seconds that a refused client may go on sending into the void, so that it reads the answer before a reset."""
-
-DRAIN_GRACE = 0.25
-"""Seconds that a kept connection without a request stays open when the server is stopped: a request may be on its way."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -52,40 +45,39 @@ class Connection:
         self._waiting: deque[Request | Refusal] = deque()
         self._transport: Transport
         self._out: Outgoing
-        self._since = front.seconds()  # when the present wait (for a request, for the client to read or go) began
-        self._served = False
-        self._continue_due = False
-        self._advancing = False
-        self._ended = False
-        self._paused = self._blocked = False
+        self._since = front.seconds()  # when the present wait for a request began
+        self._served = self._continue_due = self._advancing = False
+        self._ended = self._paused = False
         self._paused_at = 0.0
-        self._closing = self._lingering = False
-        self._unsent = 0
+        self._unbegun = self._held = 0  # bytes of requests that wait, and of everything that is counted
         self.peer = ""
 
     def connection_made(self, transport: Transport) -> None:
         """Begin; refuse at once if there are too many."""
         self._transport = transport
         self._out = Outgoing(self._front, transport)
-        peer = transport.get_extra_info("peername")
-        self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) and len(peer) > 1 else str(peer or "unix")
+        self.peer = peer_of(transport)
         if not self._front.opened(self):
             error = Unavailable(f"expected at most {self._front.limits.connections} connections; this is one more")
             self._take(Refusal(error, {}, self._since))
 
     def data_received(self, data: bytes) -> None:
         """Read what came, and start on the requests that it completes."""
-        if self._lingering:
+        if self._out.lingering:
             return
         for event in self._reader.feed(data):
             self._take(event)
+        if self._reader.held or self._held:
+            self._count()
+            if self._reader.held and self._front.buffers.is_over:
+                self._refuse(self._front.buffers.error())
         if self._paused or len(self._exchanges) >= self._most:
             self._balance()
 
     def eof_received(self) -> bool:
         """Return whether to keep the connection open, for answers that are still due."""
         self._ended = True
-        if not (self._exchanges or self._waiting) or self._lingering or self.info("sslcontext") is not None:
+        if not (self._exchanges or self._waiting) or self._out.lingering or self.info("sslcontext") is not None:
             return False
         if self._exchanges and not self._exchanges[0].held and not self._exchanges[0].started:
             self._out.send_prefix()
@@ -94,7 +86,6 @@ class Connection:
 
     def connection_lost(self, reason: object) -> None:
         """Cancel everything that was still worked on."""
-        self._closing = True
         self._out.drop()
         self._reader.close()
         self._front.lost(self)
@@ -104,11 +95,15 @@ class Connection:
 
     def pause_writing(self) -> None:
         """The client does not read its answers: neither read nor produce more."""
-        self._block(True)
+        self._out.block(True)
+        self._pace()
+        self._balance()  # and no more: this may come out of a write, whose answer has not left its place yet
 
     def resume_writing(self) -> None:
         """The client reads again."""
-        self._block(False)
+        self._out.block(False)
+        self._pace()
+        self.advance()
 
     # What exchanges call.
 
@@ -120,7 +115,7 @@ class Connection:
     @property
     def may_produce(self) -> bool:
         """Whether the client reads what is written."""
-        return not self._blocked
+        return not self._out.blocked
 
     def info(self, name: str) -> Any:
         """Return what the transport knows about itself under `name`."""
@@ -128,28 +123,28 @@ class Connection:
 
     def write(self, data: bytes) -> None:
         """Send `data` of the exchange whose turn it is."""
-        if not self._closing:
-            self._out.write(data)
+        self._out.write(data)
+        if self._out.blocked:
+            self._count()
 
-    def connection_header(self, exchange: Exchange) -> bytes:
-        """Return the `Connection` header for the answer of `exchange`, which closes the connection if it says so."""
-        request = exchange.request
-        if (
-            exchange.closes
-            or type(request) is Refusal
-            or not request.head.keep_alive
-            or (self._front.stopping and self._is_last(exchange))
-        ):
-            exchange.closes = True
-            return b"close"
-        return b"keep-alive" if request.head.old else b""
+    def hold(self, exchange: Exchange, data: bytes) -> None:
+        """Keep `data` until it is the turn of `exchange`."""
+        exchange.held.append(data)
+        self._out.early += len(data)
+        self._count()
+
+    def ends_with(self, exchange: Exchange) -> bool:
+        """Return whether the server is being stopped and nothing comes behind `exchange`."""
+        if not self._front.stopping:
+            return False
+        return self._exchanges[-1] is exchange and not self._waiting and self._reader.phase is not Phase.BODY
 
     def answered(self, exchange: Exchange, data: bytes) -> None:
         """Send `data`, the whole answer of `exchange`, in its turn."""
         exchange.done = True
         exchanges = self._exchanges
         if exchanges[0] is not exchange:
-            exchange.held.append(data)
+            self.hold(exchange, data)
             return
         self.write(data)
         if len(exchanges) > 1 or exchange.closes or self._paused or self._ended or self._continue_due or self._advancing:
@@ -168,7 +163,7 @@ class Connection:
                 pass
         finally:
             self._advancing = False
-        if not self._exchanges and not self._waiting and not self._closing:
+        if not self._exchanges and not self._waiting and not self._out.closing:
             self._since = self._front.seconds()
             if self._ended:
                 self._finish(linger=False)
@@ -186,8 +181,10 @@ class Connection:
         if not self._exchanges and not self._waiting and self._continue_due:
             self._continue_due = False
             self._out.write(CONTINUE)
-        if self._waiting and not self._blocked and len(self._exchanges) < self._most:
-            self._start(self._waiting.popleft())
+        if self._waiting and not self._out.blocked and len(self._exchanges) < self._most:
+            event = self._waiting.popleft()
+            self._unbegun -= size_of(event)
+            self._start(event)
             return True
         return False
 
@@ -195,20 +192,14 @@ class Connection:
 
     def check(self, now: float) -> None:
         """Close, refuse or cut off a client that takes too long."""
-        unsent = self._transport.get_write_buffer_size()
-        if unsent != self._unsent:
-            self._unsent, self._since = unsent, now  # it reads, however slowly
-        waited = now - self._since
-        if self._closing or self._blocked or (self._lingering and unsent):
-            if waited > self._front.limits.write_timeout:
-                self._transport.abort()
-        elif self._lingering:
-            if waited > LINGER:
-                self._transport.abort()
+        self.recount(now)
+        if self._out.is_waiting:
+            if self._out.is_overdue(now):
+                self.abort()
         elif self._reader.phase in (Phase.HEAD, Phase.BODY):
-            if not self._paused and (refusal := self._reader.timed_out(now)) is not None:
-                self._take(refusal)
-        elif not self._exchanges and self._is_idle_too_long(now):
+            if not self._paused and (error := self._reader.timed_out(now)) is not None:
+                self._refuse(error)
+        elif not self._exchanges and self._front.is_idle_too_long(max(self._since, self._out.since), self._served, now):
             self._finish(linger=False)
 
     def renew(self) -> None:
@@ -218,9 +209,24 @@ class Connection:
 
     def probe(self) -> None:
         """See whether a client that ended its sending side is gone altogether."""
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None and sock.getsockopt(SOL_SOCKET, SO_ERROR):
-            self._transport.abort()
+        if has_failed(self._transport):
+            self.abort()
+
+    def recount(self, now: float) -> None:
+        """Count anew what the client has not read."""
+        self._out.look(now)
+        self._count()
+
+    def give_way(self) -> None:
+        """Refuse the body that is coming, or cut off a client that does not read: others need the memory."""
+        if self._held == self._reader.held:
+            self._refuse(self._front.buffers.error())
+        else:
+            self._waiting.clear()
+            self._unbegun = 0
+            self._reader.close()
+            self.abort()
+            self._count()
 
     def abort(self) -> None:
         """Cut the client off."""
@@ -230,11 +236,6 @@ class Connection:
         """End the connection with what is written already."""
         self._finish(linger=False)
 
-    def _is_idle_too_long(self, now: float) -> bool:
-        if self._front.stopping:
-            return now - max(self._since, self._front.stopping_since) > DRAIN_GRACE
-        return now - self._since > (self._front.limits.idle_timeout if self._served else self._front.limits.header_timeout)
-
     def _take(self, event: Event) -> None:
         if type(event) is Continue:
             self._continue_due = True  # not before the answers that are due, nor once the body is here
@@ -243,8 +244,9 @@ class Connection:
             return
         self._continue_due = False
         self._served = True
-        if self._blocked or self._waiting or len(self._exchanges) >= self._most:
+        if self._out.blocked or self._waiting or len(self._exchanges) >= self._most:
             self._waiting.append(event)
+            self._unbegun += size_of(event)
         else:
             self._start(event)
 
@@ -255,42 +257,39 @@ class Connection:
 
     def _flush(self, exchange: Exchange) -> None:
         if exchange.held:
-            self.write(b"".join(exchange.held))
+            data = b"".join(exchange.held)
             exchange.held = []
-        if exchange.channel is not None:
-            exchange.channel.pace(self.may_produce)
+            self._out.early -= len(data)
+            self.write(data)
+        self._pace()
 
-    def _block(self, blocked: bool) -> None:
-        self._blocked = blocked
-        self._since = self._front.seconds()
+    def _pace(self) -> None:
         if self._exchanges and self._exchanges[0].channel is not None:
             self._exchanges[0].channel.pace(self.may_produce)
-        if blocked:
-            self._balance()  # and no more: this may come out of a write, whose answer has not left its place yet
-        else:
-            self.advance()
-
-    def _is_last(self, exchange: Exchange) -> bool:
-        return self._exchanges[-1] is exchange and not self._waiting and self._reader.phase is not Phase.BODY
 
     def _finish(self, linger: bool) -> None:
-        self._since = self._front.seconds()
         while self._exchanges:
             self._exchanges.popleft().give_up()
         self._waiting.clear()
-        self._out.flush()
-        if linger and not self._ended and self._transport.can_write_eof():
-            self._lingering = True
-            self._transport.write_eof()
-            self._balance()
-        else:
-            self._closing = True
-            self._transport.close()
+        self._out.early = self._unbegun = 0
+        self._out.end(linger and not self._ended)
+        self._balance()
+
+    def _refuse(self, error: BatcherError) -> None:
+        self._take(self._reader.refuse(error))
+        self._count()
+
+    def _count(self) -> None:
+        held = self._reader.held + self._unbegun + self._out.early + self._out.unsent
+        if held != self._held:
+            self._held = held
+            self._front.buffers.hold(self, held)
 
     def _balance(self) -> None:
         """Read while there is room for requests and the client reads its answers."""
-        pause = not self._lingering and (self._blocked or len(self._waiting) > 0 or len(self._exchanges) >= self._most)
-        if pause is not self._paused and not self._closing and not self._ended:
+        self._count()
+        pause = not self._out.lingering and (self._out.blocked or len(self._waiting) > 0 or len(self._exchanges) >= self._most)
+        if pause is not self._paused and not self._out.closing and not self._ended:
             self._paused = pause
             if pause:
                 self._paused_at = self._front.seconds()

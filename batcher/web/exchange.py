@@ -96,12 +96,20 @@ class Exchange(Call):
             reply = Reply(reply.status, reply.content_type, b"", reply.headers)
         self.reply(reply)
 
+    def connection_header(self) -> bytes:
+        """Return the answer's `Connection` header; the connection is closed behind the answer if it says so."""
+        request = self.request
+        if self.closes or type(request) is Refusal or not request.head.keep_alive or self._connection.ends_with(self):
+            self.closes = True
+            return b"close"
+        return b"keep-alive" if request.head.old else b""
+
     def write(self, data: bytes) -> None:
         """Send `data` if it is this exchange's turn, else hold it back."""
         if self._connection.turn is self:
             self._connection.write(data)
         else:
-            self.held.append(data)
+            self._connection.hold(self, data)
 
     def finish(self) -> None:
         """The answer is complete."""
@@ -111,7 +119,7 @@ class Exchange(Call):
     def reply(self, reply: Reply) -> None:
         """Send a whole answer."""
         try:
-            self._connection.answered(self, render(reply, self._connection.connection_header(self)))
+            self._connection.answered(self, render(reply, self.connection_header()))
         except Exception:
             _log.failure("an answer could not be written")
             self._connection.abort()

@@ -12,6 +12,7 @@ from twisted.web.server import Site
 
 from batcher.endpoints.routing import Router
 from batcher.metrics import ServerMetrics
+from batcher.web.buffers import Buffers
 from batcher.web.connection import Connection
 from batcher.web.heads import SharedHeads
 from batcher.web.limits import Limits
@@ -20,6 +21,9 @@ from batcher.workers.waiters import Waiters
 
 SWEEP = 0.5
 """Seconds between two looks at all connections; every limit on time is coarse by as much."""
+
+DRAIN_GRACE = 0.25
+"""Seconds that a kept connection without a request stays open when the server is stopped: a request may be on its way."""
 
 PROBE = 0.01
 """Seconds between two looks while some client has ended its sending side and may be gone."""
@@ -42,6 +46,7 @@ class Front:
         self.stopping_since = 0.0
         self.seconds = clock.seconds
         self.heads = SharedHeads()
+        self.buffers = Buffers(limits.buffers, clock, metrics)
         self.log = Logger()
         self._clock = clock
         self._metrics = metrics
@@ -55,6 +60,7 @@ class Front:
     def renew(self, router: Router, site: Site, limits: Limits) -> None:
         """Answer by other routes within other limits, also on connections that are open; what has begun ends as it began."""
         self.router, self.site, self.limits = router, site, limits
+        self.buffers.most = limits.buffers
         self.heads.clear()
         for connection in self._connections:
             connection.renew()
@@ -81,6 +87,12 @@ class Front:
         """Return whether the server is being stopped."""
         return self.stopping
 
+    def is_idle_too_long(self, since: float, served: bool, now: float) -> bool:
+        """Return whether a client has had its time for its next request, or its first unless it was `served`."""
+        if self.stopping:
+            return now - max(since, self.stopping_since) > DRAIN_GRACE
+        return now - since > (self.limits.idle_timeout if served else self.limits.header_timeout)
+
     def connection(self) -> Connection:
         """Return the protocol for a new client."""
         return Connection(self)
@@ -100,6 +112,7 @@ class Front:
         """Forget a connection that is closed."""
         self._connections.discard(connection)
         self._half_closed.discard(connection)
+        self.buffers.hold(connection, 0)
         self._metrics.connections = len(self._connections)
         self._tell_emptied()
 

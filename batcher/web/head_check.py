@@ -31,3 +31,13 @@ def head_error(method: bytes, version: str, headers: Mapping[bytes, bytes], host
     if transfer is not None and transfer.strip().lower() != b"chunked":
         return UnsupportedTransferCoding(f"Transfer-Encoding: expected chunked; got {transfer.decode('latin-1')!r:.80}")
     return None
+
+
+def head_without_upgrade(method: bytes, target: bytes, version: str, headers: dict[bytes, bytes], hosts: int) -> bytes:
+    """Return the head of such a request as it would be without its offer to upgrade."""
+    tokens = [token.strip().lower() for token in headers.get(b"connection", b"").split(b",")]
+    kept = {name: value for name, value in headers.items() if name not in (b"upgrade", b"connection", b"host")}
+    kept[b"connection"] = b"close" if b"close" in tokens else b"keep-alive"
+    fields = [b"%b: %b\r\n" % field for field in kept.items()]
+    fields += [b"host: %b\r\n" % headers.get(b"host", b"")] * hosts
+    return b"%b %b HTTP/%b\r\n" % (method, target, version.encode()) + b"".join(fields) + b"\r\n"

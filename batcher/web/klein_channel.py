@@ -91,7 +91,7 @@ class KleinChannel:
         ]
         if isinstance(self._exchange.request, Request) and self._exchange.request.head.old:
             self._exchange.closes = not headers.hasHeader(b"Content-Length")  # nothing else would tell where it ends
-        connection = self._connection.connection_header(self._exchange)
+        connection = self._exchange.connection_header()
         if connection:
             lines.append(b"Connection: %b\r\n" % connection)
         self.write(b"%b%b %b\r\n%b\r\n" % (PREFIX, code, reason, b"".join(lines)))

@@ -9,7 +9,7 @@ from batcher.config.settings import ServerSettings
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one connection. Sizes in bytes, times in seconds.
+    """Bounds of one connection, and of all together. Sizes in bytes, times in seconds.
 
     Attributes:
         body: most bytes of a body, also after decompression.
@@ -20,6 +20,7 @@ class Limits:
         body_rate: bytes/s that a body must arrive with at least.
         idle_timeout: after which a connection without a request is closed.
         write_timeout: after which a client that does not read is cut off.
+        buffers: most bytes of bodies and answers that all connections together hold.
         connections: most connections at a time.
         pipelined: most requests of one connection that are worked on at a time.
     """
@@ -32,6 +33,7 @@ class Limits:
     body_rate: int
     idle_timeout: float
     write_timeout: float
+    buffers: int
     connections: int
     pipelined: int
 
@@ -47,6 +49,7 @@ class Limits:
             body_rate=settings.min_body_rate,
             idle_timeout=settings.idle_timeout_s,
             write_timeout=settings.write_timeout_s,
+            buffers=settings.max_buffer_bytes,
             connections=settings.max_connections,
             pipelined=settings.max_pipelined_requests,
         )

@@ -79,3 +79,8 @@ class Refusal(NamedTuple):
 
 
 Event = Request | Continue | Refusal
+
+
+def size_of(event: Request | Refusal) -> int:
+    """Return the bytes of the body that `event` carries."""
+    return len(event.body) if type(event) is Request else 0

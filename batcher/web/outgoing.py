@@ -1,4 +1,4 @@
-"""The sending side of a connection: what is written goes out at once, or in a burst with what others write."""
+"""The sending side of a connection: what is written goes out at once, or in a burst with what others write; and how it ends."""
 
 from __future__ import annotations
 
@@ -14,23 +14,53 @@ if TYPE_CHECKING:
 MUCH = 1 << 16
 """Bytes that are not gathered any longer: the transport must learn of them, to say when the client does not read."""
 
+LINGER = 2.0
+"""Seconds that a refused client may go on sending into the void, so that it reads the answer before a reset."""
+
 
 class Outgoing:
-    """Bytes on their way to one client. Reactor thread."""
+    """Bytes on their way to one client. Reactor thread.
 
-    __slots__ = ("_front", "_gathered", "_transport", "prefix_sent")
+    Attributes:
+        blocked: whether the client reads too slowly for more to be produced.
+        closing: whether nothing can be written any more.
+        lingering: whether everything is written, and the client may still send.
+        early: bytes of answers whose turn has not come.
+        unsent: bytes that waited for the client to read when that was last looked at.
+        since: when the present wait for the client to read, or to go, began.
+        prefix_sent: whether the beginning of the next answer is out already.
+    """
+
+    __slots__ = (
+        "_front",
+        "_gathered",
+        "_transport",
+        "blocked",
+        "closing",
+        "early",
+        "lingering",
+        "prefix_sent",
+        "since",
+        "unsent",
+    )
 
     def __init__(self, front: Front, transport: Transport) -> None:
         """Send through `transport`, in the bursts of `front`."""
         self._front = front
         self._transport = transport
         self._gathered = b""
-        self.prefix_sent = False
+        self.blocked = self.closing = self.lingering = self.prefix_sent = False
+        self.early = self.unsent = 0
+        self.since = 0.0
 
     def write(self, data: bytes) -> None:
         """Send `data`, less the prefix of answers if that is out already."""
+        if self.closing:
+            return
         if self.prefix_sent:
             data, self.prefix_sent = data[len(PREFIX) :], False
+        if self.blocked:
+            self.unsent += len(data)
         outbox = self._front.outbox
         if outbox is None:
             self._transport.write(data)
@@ -54,11 +84,45 @@ class Outgoing:
         if data:
             self._transport.write(data)
 
+    def block(self, blocked: bool) -> None:
+        """Note whether the client reads too slowly for more to be produced."""
+        self.blocked = blocked
+        self.unsent, self.since = self._transport.get_write_buffer_size(), self._front.seconds()
+
+    def look(self, now: float) -> None:
+        """See what the client has read since the last look."""
+        unsent = self._transport.get_write_buffer_size()
+        if unsent != self.unsent:
+            self.unsent, self.since = unsent, now  # it reads, however slowly
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is the client's turn to read, or to go."""
+        return self.closing or self.blocked or self.lingering
+
+    def is_overdue(self, now: float) -> bool:
+        """Return whether a client whose turn it is has had its time."""
+        linger = self.lingering and not (self.closing or self.blocked or self.unsent)
+        return now - self.since > (LINGER if linger else self._front.limits.write_timeout)
+
+    def end(self, linger: bool) -> None:
+        """Close behind what is written; with `linger`, and where that can be, the client may go on sending for a while."""
+        self.since = self._front.seconds()
+        self.flush()
+        if linger and self._transport.can_write_eof():
+            self.lingering = True
+            self._transport.write_eof()
+        else:
+            self.closing = True
+            self._transport.close()
+
     def abort(self) -> None:
         """Cut the client off."""
         self.drop()
         self._transport.abort()
 
     def drop(self) -> None:
-        """Forget what was gathered: the client is gone."""
+        """Forget everything: the client is gone."""
+        self.closing = True
         self._gathered = b""
+        self.early = self.unsent = 0

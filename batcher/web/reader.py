@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from sys import getsizeof
 
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
 from batcher.codecs.content_coding import BodyDecoder, Identity, body_decoder, too_large
 from batcher.errors import BatcherError, HeadersTooLarge, MalformedHttp, RequestTimeout, UriTooLong
-from batcher.web.head_check import head_error
+from batcher.web.head_check import head_error, head_without_upgrade
 from batcher.web.heads import SharedHeads
 from batcher.web.limits import Limits
 from batcher.web.messages import Continue, Event, Refusal, Request, RequestHead
@@ -107,18 +108,25 @@ class RequestReader:
         events, self._events = self._events, []
         return events
 
-    def timed_out(self, now: float) -> Refusal | None:
-        """Return the refusal of a request that comes too slowly, once; None otherwise."""
+    @property
+    def held(self) -> int:
+        """Bytes of memory that the part of a body that has come takes."""
+        return getsizeof(self._body) if self._body else 0
+
+    def timed_out(self, now: float) -> RequestTimeout | None:
+        """Return why to refuse a request that comes too slowly; None otherwise."""
         limits = self._limits
         if self.phase is _HEAD and now - self.since > limits.header_timeout:
-            error = RequestTimeout(f"expected the whole head within {limits.header_timeout:g} s; got a part of it")
-        elif self.phase is _BODY and now - self.since > limits.body_timeout + self.body_bytes / limits.body_rate:
-            error = RequestTimeout(
+            return RequestTimeout(f"expected the whole head within {limits.header_timeout:g} s; got a part of it")
+        if self.phase is _BODY and now - self.since > limits.body_timeout + self.body_bytes / limits.body_rate:
+            return RequestTimeout(
                 f"expected a body within {limits.body_timeout:g} s or at {limits.body_rate} bytes/s; "
                 f"got {self.body_bytes} bytes in {now - self.since:.0f} s",
             )
-        else:
-            return None
+        return None
+
+    def refuse(self, error: BatcherError) -> Refusal:
+        """Read no further, for `error`, in the middle of a request; return its refusal."""
         self._events = []
         self._refuse(error)
         refusal = self._events.pop()
@@ -239,7 +247,9 @@ class RequestReader:
                 if not self._upgrading:
                     return
                 self._upgrading = False
-                data = self._head_without_upgrade() + data[offer.args[0] :]
+                version = self._parser.get_http_version()
+                head = head_without_upgrade(self._parser.get_method(), self._target, version, self._headers, self._hosts)
+                data = head + data[offer.args[0] :]
                 self._parser = HttpRequestParser(self)
             except HttpParserError:
                 if self._is_closed():
@@ -248,15 +258,6 @@ class RequestReader:
 
     def _is_closed(self) -> bool:
         return self.phase is _CLOSED
-
-    def _head_without_upgrade(self) -> bytes:
-        tokens = [token.strip().lower() for token in self._headers.get(b"connection", b"").split(b",")]
-        kept = {name: value for name, value in self._headers.items() if name not in (b"upgrade", b"connection", b"host")}
-        kept[b"connection"] = b"close" if b"close" in tokens else b"keep-alive"
-        fields = [b"%b: %b\r\n" % field for field in kept.items()]
-        fields += [b"host: %b\r\n" % self._headers.get(b"host", b"")] * self._hosts
-        line = b"%b %b HTTP/%b\r\n" % (self._parser.get_method(), self._target, self._parser.get_http_version().encode())
-        return line + b"".join(fields) + b"\r\n"
 
     def _head_error(self) -> BatcherError | None:
         headers, version = self._headers, self._parser.get_http_version()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from socket import SO_ERROR, SOL_SOCKET
 from typing import Any, Protocol
 
 
@@ -30,7 +31,19 @@ class Transport(Protocol):
         """Deliver data again."""
 
     def get_write_buffer_size(self) -> int:
-        """Return how many bytes wait to be sent; only its change counts."""
+        """Return how many bytes wait to be sent."""
 
     def get_extra_info(self, name: str) -> Any:
         """Return `peername`, `sockname`, `sslcontext` or `socket`, None if unknown."""
+
+
+def peer_of(transport: Transport) -> str:
+    """Return the client's address, for the log."""
+    peer = transport.get_extra_info("peername")
+    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) and len(peer) > 1 else str(peer or "unix")
+
+
+def has_failed(transport: Transport) -> bool:
+    """Return whether the socket has an error: what was written was answered with a reset."""
+    sock = transport.get_extra_info("socket")
+    return sock is not None and bool(sock.getsockopt(SOL_SOCKET, SO_ERROR))

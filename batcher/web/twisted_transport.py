@@ -38,8 +38,8 @@ class TwistedTransport:
         self._transport.loseWriteConnection()
 
     def get_write_buffer_size(self) -> int:
-        """Return a number that changes as bytes are sent."""
-        transport = self._transport
+        """Return how many bytes wait to be sent."""
+        transport = getattr(self._transport, "transport", self._transport)  # under TLS they are all in the one below
         return (
             int(getattr(transport, "_tempDataLen", 0))
             + len(getattr(transport, "dataBuffer", b""))

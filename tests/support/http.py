@@ -163,6 +163,8 @@ class MemoryServer:
         assert self.server.metrics.connections == 0
         assert not self.front._connections
         assert not self.front._half_closed
+        self.front.buffers.check_invariants()
+        assert self.front.buffers.nbytes == 0
         for served in self.server:
             served.scheduler.check_invariants()
             assert served.scheduler.pending == 0

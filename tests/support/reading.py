@@ -19,6 +19,7 @@ LIMITS = Limits(
     body_rate=1000,
     idle_timeout=75.0,
     write_timeout=60.0,
+    buffers=1 << 20,
     connections=4,
     pipelined=4,
 )

@@ -171,10 +171,10 @@ class TestSlowClients:
             clock.advance(1)
         assert reader.timed_out(clock.seconds()) is None
         clock.advance(0.1)
-        refusal = reader.timed_out(clock.seconds())
-        assert refusal is not None
-        assert isinstance(refusal.error, RequestTimeout)
-        assert refusal.error.http_status == 408
+        error = reader.timed_out(clock.seconds())
+        assert isinstance(error, RequestTimeout)
+        refusal = reader.refuse(error)
+        assert (refusal.error, refusal.error.http_status) == (error, 408)
         assert reader.timed_out(clock.seconds() + 100) is None, "once"
         assert reader.feed(head()) == []
 
@@ -202,9 +202,10 @@ class TestSlowClients:
         clock.advance(31.9)
         assert reader.timed_out(clock.seconds()) is None, "30 s, and 2 for the bytes that came"
         clock.advance(0.2)
-        refusal = reader.timed_out(clock.seconds())
-        assert refusal is not None
-        assert refusal.error.http_status == 408
+        error = reader.timed_out(clock.seconds())
+        assert error is not None
+        assert error.http_status == 408
+        refusal = reader.refuse(error)
         assert refusal.headers[b"x-request-id"] == b"7"
 
     def test_the_time_of_a_second_request_begins_with_its_own_first_byte(self) -> None:
