@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from traceback import format_exception
-
-from twisted.logger import Logger
 
 from batcher.counters import ModelMetrics, Spent
 from batcher.errors import BatcherError, DeadlineExceeded, PredictedLate, Unavailable, WorkerLost
-from batcher.pending import Pending, batch_error, model_error, owner, without_stacks
+from batcher.failure_log import FailureLog
+from batcher.pending import Pending, model_error, owner, without_stacks
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.part import Part
 from batcher.scheduling.queue import BatchQueue
 from batcher.workers.protocol import Outcome
-
-_log = Logger()
 
 
 class Endings:
@@ -36,6 +32,7 @@ class Endings:
         self._metrics = metrics
         self._seconds = seconds
         self._version = version
+        self._log = FailureLog("/".join(metrics.labels))
         self.pending = 0
 
     def answer(self, batch: Batch, outcome: Outcome) -> None:
@@ -62,7 +59,8 @@ class Endings:
 
     def fail_batch(self, batch: Batch, error: BaseException) -> None:
         """End every request that has a part in `batch` with what its client is told of `error`."""
-        told = batch_error(error, "/".join(self._metrics.labels), batch.rows)
+        self._log.write(f"a batch of {batch.rows} rows failed", error, self._seconds())
+        told = model_error(without_stacks(error))
         for part in batch.parts:
             self.fail(owner(part), told)
 
@@ -104,9 +102,8 @@ class Endings:
 
     def _failed_parts(self, batch: Batch, errors: Mapping[int, BaseException]) -> dict[Part, BatcherError]:
         """Return the parts with a row in `errors`, each with what its client is told."""
-        told = "model {model}: {count} of {rows} rows failed by themselves, the first with\n{trace}"
-        trace = "".join(format_exception(next(iter(errors.values()))))
-        _log.error(told, model="/".join(self._metrics.labels), count=len(errors), rows=batch.rows, trace=trace)
+        told = f"{len(errors)} of {batch.rows} rows failed by themselves, the first of them so"
+        self._log.write(told, next(iter(errors.values())), self._seconds())
         self._metrics.failed_rows += len(errors)
         for error in errors.values():
             without_stacks(error)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from traceback import format_exception, format_exception_only
+from traceback import format_exception_only
 
 import numpy as np
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
 from batcher.errors import BatcherError, ModelContractError, ModelError
 from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduling.part import Part
 from batcher.scheduling.queue import BatchQueue
 from batcher.spec import Array, shape_text
-
-_log = Logger()
 
 
 class Pending(Part):
@@ -166,13 +163,6 @@ def model_error(error: BaseException) -> BatcherError:
     told = ModelError(f"the model failed: {''.join(format_exception_only(error)).strip()}")
     told.__cause__ = error
     return told
-
-
-def batch_error(error: BaseException, model: str, rows: int) -> BatcherError:
-    """Log `error`, with which a batch of `rows` rows of `model` failed, and return what its clients are told."""
-    trace = "".join(format_exception(error))
-    _log.error("model {model}: a batch of {rows} rows failed\n{trace}", model=model, rows=rows, trace=trace)
-    return model_error(without_stacks(error))
 
 
 def without_stacks(error: BaseException) -> BaseException:

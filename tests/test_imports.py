@@ -24,6 +24,7 @@ ROWS = {
     "models": 4,
     "report_text": 5,
     "workers": 5,
+    "failure_log": 6,
     "pending": 6,
     "endings": 6,
     "scheduler": 6,
@@ -45,6 +46,7 @@ ROWS = {
     "cli": 11,
 }
 SAME_ROW = {
+    ("endings", "failure_log"),
     ("endings", "pending"),
     ("scheduler", "endings"),
     ("scheduler", "pending"),

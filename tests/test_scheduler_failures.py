@@ -209,6 +209,18 @@ def test_each_failed_batch_is_logged_once_with_its_traceback(moody: Moody, logge
     assert "in __call__" in text
 
 
+def test_a_model_that_fails_every_batch_leaves_a_bounded_number_of_tracebacks(moody: Moody, logged: list[str]) -> None:
+    harness = Harness(predict=moody)
+    for _ in range(30):
+        harness.submit(1)
+        moody.error = ValueError("bad row")
+        harness.finish()
+        harness.clock.advance(1)
+    assert len(logged) == 3
+    assert "9 more like it" in logged[-1]
+    assert harness.metrics.failed_batches == 30
+
+
 class Circular(Exception):
     """An error that is its own cause, as after `raise error from error`; it notices when it is followed for ever."""
 
