@@ -105,7 +105,7 @@ class RpcFront:
         if self._stopping.is_set():
             raise Draining("the server was stopped before it had started")
         settings = self._settings
-        self._server = server = aio.server(options=_options(settings))
+        self._server = server = aio.server(options=_options(settings), maximum_concurrent_rpcs=settings.max_connections)
         calls = Calls(SERVICE, self._journal, settings.expose_model_errors)
         checks = Calls(NAME, self._journal, settings.expose_model_errors)
         metadata = Metadata(self._models)

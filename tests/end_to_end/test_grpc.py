@@ -6,6 +6,7 @@ import asyncio
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -82,6 +83,31 @@ def stream_on(channel: Any) -> Any:
     return channel.stream_stream(
         f"{SERVICE}/ModelStreamInfer", pb.ModelInferRequest.SerializeToString, pb.ModelStreamInferResponse.FromString
     )
+
+
+def code_of(call: Any) -> grpc.StatusCode:
+    """Return the status with which `call` ends."""
+    code: grpc.StatusCode = call.code()
+    return code
+
+
+def test_calls_beyond_the_most_of_all_connections_together_are_refused_until_there_is_room(tmp_path: Path) -> None:
+    write_model(tmp_path / "models", "m", SLOW)
+    arguments = ("--set", f"model_repository={tmp_path / 'models'}", "--set", "max_connections=2", "--grpc-port", "0")
+    with started(tmp_path, *arguments) as server, ExitStack() as stack:
+        channels = [
+            stack.enter_context(grpc.insecure_channel(server.grpc_address, [("grpc.use_local_subchannel_pool", 1)]))
+            for _ in range(3)  # each a connection of its own
+        ]
+        sending: list[Queue[Any]] = [Queue(), Queue()]
+        streams = [stream_on(channel)(iter(messages.get, None)) for channel, messages in zip(channels, sending, strict=False)]
+        for stream, messages in zip(streams, sending, strict=True):
+            messages.put(row(0.0))
+            assert next(stream).infer_response.id == "0.0", "it is under way, and stays"
+        assert code_of(infer_on(channels[2]).future(row(0.0))) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        sending[0].put(None)
+        until(lambda: code_of(infer_on(channels[2]).future(row(0.0))) is grpc.StatusCode.OK)
+        sending[1].put(None)
 
 
 @pytest.mark.parametrize("coding", [None, "gzip", "deflate"])
