@@ -11,18 +11,17 @@ import gc
 import os
 import resource
 import socket
-import ssl
 import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import uvloop
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.main import installReactor
 from twisted.logger import (
     FilteringLogObserver,
@@ -36,8 +35,9 @@ from twisted.python.failure import Failure
 
 from batcher import scheduler
 from batcher.config.settings import ServerSettings
+from batcher.loop_ports import LoopPorts
 from batcher.reloading import Read, reload_on_hangup
-from batcher.web.listening import BACKLOG, Listen, Listening, Tls, accepted, forget, tls_context
+from batcher.web.listening import Listen, Listening, Tls, tls_context
 
 if TYPE_CHECKING:
     from batcher.service import BatcherService
@@ -78,51 +78,6 @@ class AccessLog:
             with suppress(BrokenPipeError):
                 sys.stdout.buffer.write(b"".join(lines))
                 sys.stdout.buffer.flush()
-
-
-class _LoopPorts:
-    """Ports that the loop itself serves."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        factory: Callable[[], Any],
-        listeners: list[socket.socket],
-        context: ssl.SSLContext | None,
-    ) -> None:
-        self._loop = loop
-        self._factory = factory
-        self._listeners = listeners
-        self._context = context
-        self._servers: list[asyncio.Server] = []
-
-    async def open(self) -> _LoopPorts:
-        for listener in self._listeners:
-            create: Any = self._loop.create_unix_server if listener.family == socket.AF_UNIX else self._loop.create_server
-            self._servers.append(await create(self._factory, sock=listener.dup(), ssl=self._context, backlog=BACKLOG))
-        return self
-
-    def close(self) -> Deferred[Any]:
-        """Take no more connections; fires when those that the kernel had completed are taken."""
-        for server in self._servers:
-            server.close()
-        taken = [
-            self._loop.connect_accepted_socket(self._factory, connection, ssl=self._context)
-            for listener in self._listeners
-            for connection in accepted(listener.dup())
-        ]
-        forget(self._listeners)
-        return Deferred.fromFuture(asyncio.gather(*taken, return_exceptions=True))
-
-    def renew(self, tls: Tls) -> None:
-        """Show another certificate."""
-        fresh = tls_context(tls)  # the other one would keep the old certificate beside a new one with another kind of key
-
-        def show(connection: ssl.SSLObject, *_: object) -> None:
-            connection.context = fresh
-
-        assert self._context is not None, "TLS is there from the start or not at all"
-        self._context.sni_callback = show
 
 
 def run_server(
@@ -239,8 +194,9 @@ def leave(status: int) -> None:
 
 def _loop_listen(loop: asyncio.AbstractEventLoop) -> Listen:
     def listen(front: Front, listeners: list[socket.socket], tls: Tls | None) -> Deferred[Listening]:
-        ports = _LoopPorts(loop, front.connection, listeners, tls_context(tls) if tls is not None else None)
-        return Deferred.fromFuture(asyncio.ensure_future(ports.open(), loop=loop))
+        ports = LoopPorts(loop, front.connection, listeners, tls_context(tls) if tls is not None else None)
+        ports.open()
+        return succeed(ports)
 
     return listen
 

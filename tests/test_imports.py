@@ -42,6 +42,7 @@ ROWS = {
     "rpc": 9,
     "service": 10,
     "tap": 11,
+    "loop_ports": 11,
     "running": 11,
     "cli": 11,
 }
@@ -61,6 +62,7 @@ SAME_ROW = {
     ("repository", "server"),
     ("repository", "given"),
     ("repository", "rollout"),
+    ("running", "loop_ports"),
     ("cli", "running"),
 }
 """Modules of one row that are halves of one thing, in the direction that is allowed."""
@@ -90,7 +92,7 @@ OWNERS = {
     "google": {"rpc"},
     "twisted.application": {"service", "tap"},
     "twisted.internet.reactor": {"cli", "running", "tap"},
-    "asyncio": {"cli", "running", "rpc", "client"},
+    "asyncio": {"cli", "running", "loop_ports", "rpc", "client"},
     "uvloop": {"cli", "running"},
     "click": {"cli"},
     "rich": {"cli"},

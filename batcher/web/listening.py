@@ -5,6 +5,7 @@ Sockets are opened here, with the operating system's own means, so that every ev
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -103,6 +104,24 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     context.load_cert_chain(tls.certificate, tls.key)
     return context
+
+
+def waiting(listener: socket.socket, most: int) -> Iterator[socket.socket]:
+    """Yield the connections that the kernel has completed and nobody has taken, at most `most` of them.
+
+    Raises:
+        OSError: the system has no descriptor, or no memory, for another one.
+    """
+    for _ in range(most):
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as err:
+            if err.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            continue  # it is gone again
+        yield connection
 
 
 def accepted(listener: socket.socket) -> Iterator[socket.socket]:

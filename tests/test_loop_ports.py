@@ -1,0 +1,126 @@
+"""How connections are taken, by a loop and sockets that the test moves."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from batcher.loop_ports import AT_ONCE, REST, LoopPorts
+
+
+class Listener:
+    """A listening socket.
+
+    Attributes:
+        waiting: connections that were completed, and errors that taking the next one ends with.
+    """
+
+    def __init__(self, *waiting: object) -> None:
+        self.waiting = list(waiting)
+
+    def fileno(self) -> int:
+        return 7
+
+    def dup(self) -> Listener:
+        return self
+
+    def accept(self) -> tuple[Any, None]:
+        if not self.waiting:
+            raise BlockingIOError
+        found = self.waiting.pop(0)
+        if isinstance(found, OSError):
+            raise found
+        return found, None
+
+
+class Loop:
+    """What the ports need of a loop.
+
+    Attributes:
+        readers: by descriptor, what is called where there is something to read.
+        later: what is to be called, after how many seconds.
+        taken: connections that were given a protocol.
+    """
+
+    def __init__(self) -> None:
+        self.readers: dict[int, Any] = {}
+        self.later: list[tuple[float, Any]] = []
+        self.taken: list[object] = []
+
+    def add_reader(self, fileno: int, function: Any, *arguments: object) -> None:
+        self.readers[fileno] = lambda: function(*arguments)
+
+    def remove_reader(self, fileno: int) -> None:
+        self.readers.pop(fileno, None)
+
+    def call_later(self, seconds: float, function: Any, *arguments: object) -> None:
+        self.later.append((seconds, lambda: function(*arguments)))
+
+    def connect_accepted_socket(self, factory: object, connection: object, ssl: object) -> object:
+        return connection
+
+    def create_task(self, connection: object) -> Any:
+        self.taken.append(connection)
+        return Task()
+
+
+class Task:
+    """The taking of one connection."""
+
+    def add_done_callback(self, function: object) -> None:
+        pass
+
+
+def opened(listener: Listener) -> tuple[Loop, LoopPorts]:
+    loop = Loop()
+    ports = LoopPorts(loop, object, [listener], None)  # type: ignore[arg-type, list-item]  # as much as is called
+    ports.open()
+    return loop, ports
+
+
+def test_all_that_wait_are_taken_in_one_turn() -> None:
+    loop, _ = opened(Listener(*range(10)))
+    loop.readers[7]()
+    assert loop.taken == list(range(10))
+
+
+def test_of_a_flood_only_so_many_are_taken_in_one_turn_and_the_others_in_the_next() -> None:
+    loop, _ = opened(Listener(*range(AT_ONCE + 3)))
+    loop.readers[7]()
+    assert len(loop.taken) == AT_ONCE
+    loop.readers[7]()
+    assert loop.taken == list(range(AT_ONCE + 3))
+
+
+@pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO, errno.EINTR])
+def test_one_that_is_gone_again_does_not_hold_up_the_next(number: int) -> None:
+    loop, _ = opened(Listener(1, OSError(number, "gone"), 2))
+    loop.readers[7]()
+    assert loop.taken == [1, 2]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_without_descriptors_or_memory_it_rests_before_it_tries_again(number: int) -> None:
+    listener = Listener(1, OSError(number, "none is left"), 2)
+    loop, _ = opened(listener)
+    loop.readers[7]()
+    assert loop.taken == [1]
+    assert loop.readers == {}, "it would be called in every turn"
+    ((seconds, again),) = loop.later
+    assert seconds == REST
+    again()
+    loop.readers[7]()
+    assert loop.taken == [1, 2]
+
+
+def test_a_port_that_was_closed_while_it_rested_stays_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batcher.loop_ports.accepted", lambda listener: iter(()))
+    monkeypatch.setattr("batcher.loop_ports.forget", lambda listeners: None)
+    listener = Listener(OSError(errno.EMFILE, "none is left"))
+    loop, ports = opened(listener)
+    loop.readers[7]()
+    ports.close()
+    loop.later[0][1]()
+    assert loop.readers == {}
