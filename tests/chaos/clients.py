@@ -67,9 +67,8 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's do not say so
         self.open = True
-        if self.load.rate is None:
-            for _ in range(self.load.pipelined):
-                self.send()
+        for _ in range(self.load.pipelined if self.load.rate is None else 1):  # one that asks nothing at first is cut off
+            self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.close(f"the connection ended: {exc}")

@@ -29,6 +29,10 @@ BOUND = (
     + SILENT * PIPELINED * ANSWER
     + 2 * BATCH * ANSWER  # what the model returned and is being written
 )
+TOGETHER = 48 * MIB
+"""Of bodies and answers, where that is bounded."""
+REST = 3 * (SENDERS + SILENT) * (MIB // 4) + 3 * BATCH * ANSWER
+"""What each connection may have besides, as above, and the batches that run."""
 ROOM = 24 * MIB
 """What the allocator keeps, and the well-behaved clients need."""
 
@@ -36,27 +40,30 @@ ROOM = 24 * MIB
 def send_nearly_all(server: Process) -> socket.socket:
     connection = server.connect()
     fields = f"Host: h\r\nContent-Type: application/json\r\nContent-Length: {BODY}\r\n\r\n"
-    connection.sendall(f"POST /models/ok/predict HTTP/1.1\r\n{fields}".encode() + b" " * (BODY - 1))
+    with suppress(ConnectionError):  # it may be refused
+        connection.sendall(f"POST /models/ok/predict HTTP/1.1\r\n{fields}".encode() + b" " * (BODY - 1))
     return connection
 
 
-def ask_and_read_nothing(server: Process) -> socket.socket:
+def ask_and_read_nothing(server: Process, asks: int) -> socket.socket:
     connection = server.connect()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(0.1)
-    with suppress(TimeoutError):
-        connection.sendall(Sent(Load("large")).data * 1000)
+    with suppress(TimeoutError, ConnectionError):  # it may be cut off
+        connection.sendall(Sent(Load("large")).data * asks)
     return connection
 
 
-def trouble(server: Process) -> int:
-    """Let all clients do it for a while, and leave; return the most memory that the server held."""
+def trouble(server: Process, times: int = 1, asks: int = 1000) -> int:
+    """Let `times` as many clients do it for a while, and leave; return the most memory that the server held."""
     most = 0
     with ExitStack() as connections:
-        for _ in range(SENDERS):
+        for _ in range(SENDERS * times):
             connections.enter_context(send_nearly_all(server))
-        for _ in range(SILENT):
-            connections.enter_context(ask_and_read_nothing(server))
+            most = max(most, server.resident())
+        for _ in range(SILENT * times):
+            connections.enter_context(ask_and_read_nothing(server, asks))
+            most = max(most, server.resident())
         end = time.monotonic() + SECONDS / 2 / ROUNDS
         while time.monotonic() < end:
             most = max(most, server.resident())
@@ -78,3 +85,22 @@ def test_memory_stays_under_its_bound_and_does_not_grow_from_time_to_time(tmp_pa
             afterwards.append(server.resident() - before)
         assert SENDERS * BODY < max(most) < BOUND + ROOM, (most, BOUND)
         assert afterwards[-1] - afterwards[0] < ROOM, afterwards
+
+
+def test_what_all_clients_together_send_slowly_and_do_not_read_stays_under_one_bound(tmp_path: Path) -> None:
+    settings = (
+        f"max_body_bytes={BODY}",
+        f"max_pipelined_requests={PIPELINED}",
+        f"models.large.max_batch_size={BATCH}",
+        f"max_buffer_bytes={TOGETHER}",
+    )
+    with serving(tmp_path, "ok", "large", settings=settings) as server:
+        with under_load(server, Load("ok", 8, identified=True)):
+            until(lambda: server.metric("batcher_batch_size_sum") > 1000)
+        before = server.resident()
+        with under_load(server, Load("ok", 8, identified=True)) as ledger:
+            most = trouble(server, times=3, asks=4 * PIPELINED) - before
+        assert set(ledger.outcomes("ok")) == {"200"}, "small requests that come whole are served all the while"
+        assert most < TOGETHER + REST + ROOM, most
+        assert TOGETHER + REST + ROOM < 3 * SENDERS * BODY, "or it would have been no test"
+        until(lambda: is_quiet(server) and server.metric("batcher_buffer_bytes") == 0)
