@@ -33,7 +33,7 @@ from urllib.request import urlopen
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.load import EXIT_INVALID, LoadOptions, LoadResult, run_load
+from benchmarks.load import LoadOptions, LoadResult, report_invalid, run_load
 from benchmarks.reporting import write_results
 from benchmarks.serving import MODELS, running_server
 
@@ -290,15 +290,6 @@ def reruns(case: Case, batches: Counter[str], guilty: int) -> float | str:
 def shown(ends: Mapping[str, int]) -> str:
     """Return `ends` in words."""
     return ", ".join(f"{count:,} {how}" for how, count in sorted(ends.items())) or "-"
-
-
-def report_invalid(results: Sequence[LoadResult]) -> int:
-    """Say how many runs are not to be used, and return the exit status."""
-    invalid = [result for result in results if not result.valid]
-    if not invalid:
-        return 0
-    print(f"{len(invalid)} of {len(results)} runs are invalid: {invalid[0].invalid_reason}", file=sys.stderr)
-    return EXIT_INVALID
 
 
 if __name__ == "__main__":

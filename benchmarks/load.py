@@ -41,7 +41,7 @@ from benchmarks.loadgen.report import LoadResult, conclude, render
 from benchmarks.loadgen.schedule import constant, poisson
 from benchmarks.loadgen.traffic import ClosedLoop, OpenLoop, Traffic
 
-__all__ = ["LoadError", "LoadOptions", "LoadResult", "main", "run_load"]
+__all__ = ["LoadError", "LoadOptions", "LoadResult", "main", "report_invalid", "run_load"]
 
 EXIT_INVALID = 3
 _SPARE_SECONDS = 60.0  # for starting, connecting and settling, beyond what the options ask for
@@ -64,6 +64,15 @@ def run_load(options: LoadOptions) -> LoadResult:
     if done.returncode not in (0, EXIT_INVALID):
         raise LoadError(done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}")
     return LoadResult.from_json(done.stdout)
+
+
+def report_invalid(results: Sequence[LoadResult]) -> int:
+    """Say how many runs are not to be used, and return the exit status."""
+    invalid = [result for result in results if not result.valid]
+    if not invalid:
+        return 0
+    print(f"{len(invalid)} of {len(results)} runs are invalid: {invalid[0].invalid_reason}", file=sys.stderr)
+    return EXIT_INVALID
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

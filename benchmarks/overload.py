@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.http import Target, check_answers, running
-from benchmarks.load import EXIT_INVALID, LoadOptions, LoadResult, run_load
+from benchmarks.load import LoadOptions, LoadResult, report_invalid, run_load
 from benchmarks.plotting import line_chart
 from benchmarks.reporting import RESULTS, ROOT, write_results
 from benchmarks.serving import MODELS, running_server
@@ -150,15 +150,6 @@ def plot(rows: Sequence[dict[str, Any]], servers: Sequence[str]) -> str:
     lines = {server: [(row["offered"], row["goodput"]) for row in rows if row["server"] == server] for server in servers}
     title = f"Answers within {DEADLINE_MS:g} ms"
     return line_chart(title, "offered load, as a share of capacity", "goodput, as a share of capacity", lines, top=1.0)
-
-
-def report_invalid(results: Sequence[LoadResult]) -> int:
-    """Say how many runs are not to be used, and return the exit status."""
-    invalid = [result for result in results if not result.valid]
-    if not invalid:
-        return 0
-    print(f"{len(invalid)} of {len(results)} runs are invalid: {invalid[0].invalid_reason}", file=sys.stderr)
-    return EXIT_INVALID
 
 
 if __name__ == "__main__":

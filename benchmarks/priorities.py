@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.load import EXIT_INVALID, LoadOptions, LoadResult, run_load
+from benchmarks.load import LoadOptions, LoadResult, report_invalid, run_load
 from benchmarks.reporting import write_results
 from benchmarks.serving import MODELS, running_server
 
@@ -135,15 +135,6 @@ def summary(who: tuple[str, str], results: Sequence[LoadResult]) -> dict[str, An
         "errors": sum(result.scheduled - result.statuses.get("200", 0) for result in rounds),
         "left out": f"{len(results) - len(valid)} of {len(results)}",
     }
-
-
-def report_invalid(results: Sequence[LoadResult]) -> int:
-    """Say how many runs are not to be used, and return the exit status."""
-    invalid = [result for result in results if not result.valid]
-    if not invalid:
-        return 0
-    print(f"{len(invalid)} of {len(results)} runs are invalid: {invalid[0].invalid_reason}", file=sys.stderr)
-    return EXIT_INVALID
 
 
 if __name__ == "__main__":
