@@ -14,15 +14,9 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from batcher.web.listening import Tls, accepted, forget, tls_context, waiting
+from batcher.web.listening import AT_ONCE, REST, Tls, accepted, forget, tls_context, waiting
 
 _log = Logger()
-
-AT_ONCE = 64
-"""Connections that are taken in one turn: some milliseconds, so that a flood does not hold up those that are there."""
-
-REST = 1.0
-"""Seconds in which none is taken once the system had no descriptor or memory for one: it would say so in every turn."""
 
 HANDSHAKE = 2.0
 """Seconds that connections have to be taken when the port closes: who is silent so long asks for nothing."""

@@ -32,7 +32,8 @@ from batcher.server import ModelServer
 from batcher.web.app import klein_site
 from batcher.web.front import Front
 from batcher.web.limits import Limits
-from batcher.web.listening import Listen, Listening, Tls, address_of, open_sockets, tls_files, twisted_listen
+from batcher.web.listening import Listen, Listening, Tls, address_of, open_sockets, tls_files
+from batcher.web.twisted_ports import twisted_listen
 from batcher.workers.protocol import CallFromThread
 
 if TYPE_CHECKING:

@@ -15,17 +15,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IOpenSSLContextFactory, IProtocolFactory, IReadDescriptor
-from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
-from zope.interface import implementer
+from twisted.internet.defer import Deferred
 
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError
 from batcher.inherited import PASSED
 from batcher.web.front import Front
-from batcher.web.twisted_transport import ConnectionFactory
+
+AT_ONCE = 64
+"""Connections that are taken in one turn: some milliseconds, so that a flood does not hold up those that are there."""
+
+REST = 1.0
+"""Seconds in which none is taken once the system had no descriptor or memory for one: it would say so in every turn."""
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: a burst of clients must not be refused by the kernel."""
@@ -146,97 +147,6 @@ def forget(listeners: list[socket.socket]) -> None:
             with suppress(OSError):
                 os.unlink(listener.getsockname())
         listener.close()
-
-
-def twisted_listen(reactor: Any) -> Listen:
-    """Return what listens through `reactor`."""
-
-    def listen(front: Front, listeners: list[socket.socket], tls: Tls | None) -> Deferred[Listening]:
-        factory = ConnectionFactory(front)
-        if tls is None:
-            return succeed(_TwistedPorts(reactor, factory, listeners))
-        certificate = _Certificate(tls)
-        return succeed(_TwistedPorts(reactor, _encrypted(factory, certificate), listeners, certificate))
-
-    return listen
-
-
-def _encrypted(factory: ConnectionFactory, certificate: _Certificate) -> IProtocolFactory:
-    from twisted.protocols.tls import TLSMemoryBIOFactory
-
-    return TLSMemoryBIOFactory(certificate, False, factory)
-
-
-@implementer(IOpenSSLContextFactory)
-class _Certificate:
-    """What Twisted asks for the context of each connection; its own TLS stands on pyOpenSSL."""
-
-    def __init__(self, tls: Tls) -> None:
-        self.show(tls)
-
-    def show(self, tls: Tls) -> None:
-        from OpenSSL import SSL
-
-        context = SSL.Context(SSL.TLS_METHOD)
-        context.set_min_proto_version(SSL.TLS1_2_VERSION)
-        context.use_certificate_chain_file(str(tls.certificate))
-        context.use_privatekey_file(str(tls.key))
-        self._context = context
-
-    def getContext(self) -> Any:
-        """Return the newest."""
-        return self._context
-
-
-class _TwistedPorts:
-    """Sockets that a Twisted reactor watches; its own ports would change and remove the file of a Unix socket."""
-
-    def __init__(
-        self, reactor: Any, factory: IProtocolFactory, listeners: list[socket.socket], certificate: _Certificate | None = None
-    ) -> None:
-        self._reactor = reactor
-        self._listeners = listeners
-        self._certificate = certificate
-        self._ports = [_TwistedPort(reactor, factory, listener) for listener in listeners]
-        for port in self._ports:
-            reactor.addReader(port)
-
-    def close(self) -> Deferred[None]:
-        """Take no more connections; fires a turn later, when what clients have sent until now has been read."""
-        for port in self._ports:
-            self._reactor.removeReader(port)
-            port.doRead()
-        forget(self._listeners)
-        return deferLater(self._reactor, 0, lambda: None)
-
-    def renew(self, tls: Tls) -> None:
-        """Show another certificate."""
-        assert self._certificate is not None, "TLS is there from the start or not at all"
-        self._certificate.show(tls)
-
-
-@implementer(IReadDescriptor)
-class _TwistedPort:
-    """One of them."""
-
-    def __init__(self, reactor: Any, factory: IProtocolFactory, listener: socket.socket) -> None:
-        self._reactor = reactor
-        self._factory = factory
-        self._listener = listener
-
-    def fileno(self) -> int:
-        return self._listener.fileno()
-
-    def logPrefix(self) -> str:
-        return "port"
-
-    def doRead(self) -> None:
-        for connection in accepted(self._listener.dup()):
-            with connection:
-                self._reactor.adoptStreamConnection(connection.fileno(), connection.family, self._factory)
-
-    def connectionLost(self, reason: Failure) -> None:
-        """The reactor has ended."""
 
 
 def _passed_sockets() -> list[socket.socket]:

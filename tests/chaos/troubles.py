@@ -159,7 +159,8 @@ def make_trouble(server: Process, kinds: dict[Trouble, int], seconds: float) -> 
 
     def repeat(trouble: Trouble) -> None:
         while True:
-            trouble(server)
+            with suppress(ConnectionError, TimeoutError):  # whoever misbehaves may be cut off at any moment, or stand in line
+                trouble(server)
             if time.monotonic() > end:
                 return
 
