@@ -2,7 +2,7 @@
 
 A batch that raised is halved until the parts at fault stand alone, so that a poisoned request fails by itself. One bad part
 among n costs two runs for each halving, 2*log2(n) in all; where more is wrong the budget, 2*log2(n)+2 runs with the first, ends
-it, and what is left fails with the batch's error. When a whole search has found nothing that runs, the model itself is at
+it, and what is left fails with the batch's error. When some searches have found nothing that runs, the model itself is at
 fault: until something runs again, no more than the halves of a batch are tried. A batch that a worker gave back before it had
 begun runs again; one that had begun may have done something already, and runs again only where that is allowed, and once.
 
@@ -32,6 +32,9 @@ RETRY = "retry"
 
 MEMORY = "memory"
 """The flush reason of a half of what did not fit into the device's memory."""
+
+HOPELESS = 20
+"""Batches of several parts that raise in a row, three searches among 64: with one at fault in each, every other half runs."""
 
 RERUNS = (ISOLATE, RETRY, MEMORY)
 
@@ -70,7 +73,7 @@ class Reruns:
         self._ceiling = ceiling
         self._poison = poison
         self._isolate = isolate
-        self._fruitless = 0  # batches in a row that raised
+        self._fruitless = 0  # batches of several parts that raised one after the other
         self._interruptions = int(retry)
         self._waiting: deque[Rerun] = deque()
         self._running: dict[Batch, Budget] = {}
@@ -131,7 +134,7 @@ class Reruns:
     def _runs(self, parts: int) -> int:
         """Return in how many runs those at fault among `parts` are to be found."""
         runs = 2 * (parts - 1).bit_length() + 1  # and it has run once
-        return 0 if not self._isolate else runs if self._fruitless < runs else 2
+        return 0 if not self._isolate else runs if self._fruitless < HOPELESS else 2
 
     def _retry(self, batch: Batch, budget: Budget, begun: bool) -> bool:
         if begun:
@@ -142,7 +145,7 @@ class Reruns:
         return True
 
     def _halve(self, batch: Batch, budget: Budget) -> bool:
-        self._fruitless += 1
+        self._fruitless += len(batch.parts) > 1
         if len(batch.parts) == 1 or budget.runs < 2:
             return False
         budget.runs -= 2

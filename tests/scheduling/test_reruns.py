@@ -81,9 +81,17 @@ def test_halves_of_halves_share_one_budget() -> None:
 
 def test_of_a_model_that_is_broken_as_a_whole_only_halves_are_tried_until_something_runs() -> None:
     reruns = reruns_of(16, isolate=True)
-    runs = [searched(reruns, batch(16)) for _ in range(5)]
-    assert runs == [8, 2, 2, 2, 2]
+    runs = [searched(reruns, batch(16)) for _ in range(6)]
+    assert (runs[0], runs[-1]) == (8, 2)
+    assert sorted(runs, reverse=True) == runs
     reruns.succeeded(batch())
+    assert searched(reruns, batch(16)) == 8
+
+
+def test_one_at_fault_that_comes_again_and_again_alone_does_not_pass_for_a_broken_model() -> None:
+    reruns = reruns_of(64, isolate=True)
+    for _ in range(100):
+        assert not reruns.take_up(batch(1), RAISED, uncut, 7.0)
     assert searched(reruns, batch(16)) == 8
 
 
