@@ -55,7 +55,8 @@ class LoopPorts:
         forget(self._listeners)
         if not self._taking:
             return succeed(None)
-        return Deferred.fromFuture(asyncio.ensure_future(asyncio.wait(self._taking, timeout=HANDSHAKE), loop=self._loop))
+        taken = asyncio.wait({*self._taking}, timeout=HANDSHAKE)  # a copy: some are done before it begins
+        return Deferred.fromFuture(asyncio.ensure_future(taken, loop=self._loop))
 
     def renew(self, tls: Tls) -> None:
         """Show another certificate."""

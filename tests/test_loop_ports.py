@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from typing import Any
 
 import pytest
 
-from batcher.loop_ports import AT_ONCE, REST, LoopPorts
+from batcher.loop_ports import LoopPorts
+from batcher.web.listening import AT_ONCE, REST
+from tests.support.crossing import PATIENCE
 
 
 class Listener:
@@ -124,3 +127,25 @@ def test_a_port_that_was_closed_while_it_rested_stays_closed(monkeypatch: pytest
     ports.close()
     loop.later[0][1]()
     assert loop.readers == {}
+
+
+def test_a_connection_that_has_just_been_taken_is_no_hindrance_to_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def taken(*_: object, **__: object) -> None:
+        """Be taken at once."""
+
+    async def close() -> None:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "add_reader", lambda *_: None)
+        monkeypatch.setattr(loop, "connect_accepted_socket", taken)
+        ports = LoopPorts(loop, object, [Listener(1)], None)  # type: ignore[list-item]
+        ports.open()
+        ports._accept(Listener(1))  # type: ignore[arg-type]
+        closed: asyncio.Future[Any] = loop.create_future()
+        loop.call_soon(
+            lambda: ports.close().addCallbacks(closed.set_result, lambda failure: closed.set_exception(failure.value))
+        )
+        await asyncio.wait_for(closed, PATIENCE)
+
+    monkeypatch.setattr("batcher.loop_ports.accepted", lambda listener: iter(()))
+    monkeypatch.setattr("batcher.loop_ports.forget", lambda listeners: None)
+    asyncio.run(close())
