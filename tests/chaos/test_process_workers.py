@@ -36,6 +36,7 @@ SETTINGS = (
 def test_a_killed_worker_costs_what_it_ran_and_comes_back(tmp_path: Path) -> None:
     before = set(os.listdir("/dev/shm"))
     with serving(tmp_path, "ok", "slow", settings=("models.slow.worker=process",)) as server:
+        until(lambda: len(children(server.pid)) == CHILDREN)  # the spare has its memory then too
         held = shared_memory(server.pid)
         busy = Load("slow", 4, rate=100)  # so that there is always something to lose
         without = []

@@ -67,6 +67,7 @@ def test_no_request_is_lost_in_a_hundred_hangups_while_models_fail_and_workers_a
 def test_a_worker_in_a_process_is_replaced_under_load_and_no_request_notices(tmp_path: Path) -> None:
     loads = (Load("slow", 24, identified=True), Load("slow", 4, pipelined=8), Load("ok", 8, rate=400, identified=True))
     with changing(tmp_path, "ok", "slow", settings=("models.slow.worker=process",)) as (server, repository):
+        until(lambda: len(children(server.pid)) == CHILDREN)  # the spare has its memory then too
         held = shared_memory(server.pid)
         with under_load(server, *loads) as ledger:
             for _ in range(max(1, int(SECONDS / 5))):
