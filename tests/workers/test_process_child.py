@@ -153,7 +153,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     assert pid in children
     assert bench.loop.wait_for(bench.worker.quit()) is None
     assert not any(Path(f"/proc/{child}").exists() for child in children), "no zombies either"
-    assert open_files() == files
+    assert open_files() <= files, "nothing is left; what earlier tests let go of meanwhile may be gone"
     wait_for_threads(threads)
 
 
@@ -295,7 +295,7 @@ def test_a_model_that_cannot_be_loaded_fails_the_start_and_leaves_nothing(tmp_pa
     assert isinstance(error, ModelLoadError)
     assert str(error) == why
     assert bench.loop.wait_for(bench.worker.quit()) is None
-    assert open_files() == files
+    assert open_files() <= files, "nothing is left; what earlier tests let go of meanwhile may be gone"
 
 
 def test_quitting_while_the_child_starts_ends_it(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_quitting_while_the_child_starts_ends_it(tmp_path: Path) -> None:
     ended = bench.worker.quit()
     assert isinstance(bench.loop.error_of(loaded), ModelLoadError)
     assert bench.loop.wait_for(ended) is None
-    assert open_files() == files
+    assert open_files() <= files, "nothing is left; what earlier tests let go of meanwhile may be gone"
 
 
 PARENT = """
