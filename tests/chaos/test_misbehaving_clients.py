@@ -38,12 +38,12 @@ def test_clients_that_behave_do_not_notice_those_that(server: Process, trouble: 
 
 def test_memory_and_descriptors_come_back(server: Process) -> None:
     before: list[tuple[int, int]] = []
-    for _ in range(3):
+    for _ in range(5):
         with under_load(server, *BEHAVED) as ledger:
             make_trouble(server, KINDS, SECONDS / 5)
         until(lambda: is_quiet(server))
         assert set(ledger.outcomes("ok") + ledger.outcomes("slow")) == {"200"}
         before.append((server.resident(), descriptors(server.pid)))
-    first, opened = before[0]
-    until(lambda: server.resident() - first < 5 * ROOM)  # what the allocator keeps differs from run to run
+    first, opened = max(resident for resident, _ in before[:2]), before[0][1]  # in two rounds the allocator has filled
+    until(lambda: server.resident() - first < 2 * ROOM)
     until(lambda: descriptors(server.pid) <= opened)
