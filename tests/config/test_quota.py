@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from batcher.cli import main
-from batcher.config.settings import ServerSettings, load_settings
+from batcher.config.settings import load_settings
 from batcher.errors import ConfigError
-
-Load = Callable[[str], ServerSettings]
-
-
-@pytest.fixture
-def load(tmp_path: Path) -> Load:
-    """Write `config.yaml` and read it."""
-
-    def write_and_load(text: str) -> ServerSettings:
-        path = tmp_path / "config.yaml"
-        path.write_text(text)
-        return load_settings(path, {})
-
-    return write_and_load
+from tests.config.conftest import Load
 
 
 def test_a_burst_is_a_second_s_worth_unless_it_is_named(load: Load) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,9 @@ from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.quota import Quota
 from batcher.config.settings import ServerSettings, load_settings
 from batcher.errors import ConfigError
+from tests.config.conftest import Load
 
 ROOT = Path(__file__).parents[2]
-Load = Callable[[str], ServerSettings]
-
-
-@pytest.fixture
-def load(tmp_path: Path) -> Load:
-    """Write `config.yaml` and read it."""
-
-    def write_and_load(text: str) -> ServerSettings:
-        path = tmp_path / "config.yaml"
-        path.write_text(text)
-        return load_settings(path, {})
-
-    return write_and_load
 
 
 def lines_of_defaults() -> list[str]:
