@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ from twisted.python.failure import Failure
 
 from batcher import scheduler
 from batcher.config.settings import ServerSettings
+from batcher.heap_trim import HeapTrim, heap_trimmer
 from batcher.loop_ports import LoopPorts
 from batcher.reloading import Read, reload_on_hangup
 from batcher.web.listening import Listen, Listening, Tls, tls_context
@@ -110,6 +112,7 @@ def run_server(
         _log.warn("hint: the hot path is not compiled, so it is slower: install again where there is a C compiler")
     access_log = AccessLog(loop)
     service = _service(settings, base, loop, reactor, progress, access_log)
+    _give_memory_back(reactor, service)
     status = _run(reactor, service, ready, failed)
     access_log.flush()
     return status
@@ -177,6 +180,12 @@ def _reload(service: BatcherService, read: Read) -> None:
     gc.unfreeze()  # or a model that was loaded at start could not be let go of
     reloaded = service.reload(read)
     reloaded.addCallbacks(lambda _: _set_switch_interval(service), lambda _: None)  # the log has the reasons
+
+
+def _give_memory_back(reactor: AsyncioSelectorReactor, service: BatcherService) -> None:
+    if trim := heap_trimmer():
+        trimming = HeapTrim(service.front.buffers, reactor, partial(reactor.callInThread, trim)).start()
+        trimming.addErrback(lambda failure: _log.failure("memory is not given back any more", failure))
 
 
 def _set_switch_interval(service: BatcherService) -> None:

@@ -40,6 +40,7 @@ ROWS = {
     "endpoints": 8,
     "web": 9,
     "rpc": 9,
+    "heap_trim": 10,
     "service": 10,
     "tap": 11,
     "loop_ports": 11,

@@ -39,12 +39,14 @@ class Buffers:
     Attributes:
         most: bytes that all may hold together.
         nbytes: that they hold.
+        peak: the most that they held since it was last set.
     """
 
     def __init__(self, most: int, clock: IReactorTime, metrics: ServerMetrics) -> None:
         """Let connections hold `most` bytes; time is that of `clock`."""
         self.most = most
         self.nbytes = 0
+        self.peak = 0
         self._clock = clock
         self._metrics = metrics
         self._holders: dict[Holder, int] = {}
@@ -58,6 +60,7 @@ class Buffers:
     def hold(self, holder: Holder, nbytes: int) -> None:
         """Note that `holder` holds `nbytes` bytes now; if all hold too much, room is made soon."""
         self.nbytes += nbytes - self._holders.pop(holder, 0)
+        self.peak = max(self.peak, self.nbytes)
         if nbytes:
             self._holders[holder] = nbytes
         self._metrics.buffer_bytes = self.nbytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,10 @@ from tests.chaos.troubles import IMPATIENT, KINDS, MIB, Trouble, make_trouble
 from tests.end_to_end.processes import Process, until
 
 BEHAVED = (Load("ok", 8), Load("ok", 4, identified=True), Load("ok", 2, pipelined=8), Load("slow", 8, identified=True))
-ROOM = 24 * MIB
-"""What memory may have grown by: each kind of trouble costs a warm allocator some, and none of it twice."""
+ROOM = 64 * MIB
+"""What memory may have grown by: 20 to 46 MiB were seen, heads that are known among them, and 140 without trims of the heap."""
+ONCE = 2
+"""Files that are opened once, when they are first needed."""
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +39,16 @@ def test_clients_that_behave_do_not_notice_those_that(server: Process, trouble: 
     until(lambda: is_quiet(server))
 
 
-def test_memory_and_descriptors_come_back(server: Process) -> None:
-    before: list[tuple[int, int]] = []
-    for _ in range(5):
-        with under_load(server, *BEHAVED) as ledger:
-            make_trouble(server, KINDS, SECONDS / 5)
+def test_memory_and_descriptors_come_back(tmp_path: Path) -> None:
+    with serving(tmp_path, "ok", "slow", "large", settings=IMPATIENT) as server:
+        with under_load(server, *BEHAVED, Load("large", 4)) as ledger:
+            until(lambda: ledger.outcomes("large")["200"] > 100)
         until(lambda: is_quiet(server))
-        assert set(ledger.outcomes("ok") + ledger.outcomes("slow")) == {"200"}
-        before.append((server.resident(), descriptors(server.pid)))
-    first, opened = max(resident for resident, _ in before[:2]), before[0][1]  # in two rounds the allocator has filled
-    until(lambda: server.resident() - first < 2 * ROOM)
-    until(lambda: descriptors(server.pid) <= opened)
+        resident, opened = server.resident(), descriptors(server.pid)
+        for _ in range(3):
+            with under_load(server, *BEHAVED) as ledger:
+                make_trouble(server, KINDS, SECONDS / 3)
+            until(lambda: is_quiet(server))
+            assert set(ledger.outcomes("ok") + ledger.outcomes("slow")) == {"200"}
+            until(lambda: server.resident() - resident < ROOM)
+            until(lambda: descriptors(server.pid) <= opened + ONCE)
