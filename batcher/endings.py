@@ -6,7 +6,7 @@ its deadline, its cancellation) is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 
 from batcher.counters import ModelMetrics, Spent
@@ -57,11 +57,11 @@ class Endings:
                 self._finish(pending, self._metrics.statistics.success)
                 pending.deferred.callback(answer)
 
-    def fail_batch(self, batch: Batch, error: BaseException) -> None:
-        """End every request that has a part in `batch` with what its client is told of `error`."""
-        self._log.write(f"a batch of {batch.rows} rows failed", error, self._seconds())
+    def fail_parts(self, parts: Sequence[Part], error: BaseException) -> None:
+        """End every request that has one of `parts` with what its client is told of `error`, with which a batch failed."""
+        self._log.write(f"{sum(part.rows for part in parts)} rows of a batch failed", error, self._seconds())
         told = model_error(without_stacks(error))
-        for part in batch.parts:
+        for part in parts:
             self.fail(owner(part), told)
 
     def postpone(self, batch: Batch, error: BaseException) -> None:

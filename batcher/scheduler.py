@@ -142,7 +142,7 @@ class BatchScheduler:
             self._queue.check_room(request.rows, nbytes, level)
             self._poison.check(request.inputs, nbytes, now)
             if self.admission is not None and deadline - now < self.admission.horizon:
-                self.admission.check(self._queue, self._places, request.rows, level, group, now, deadline)
+                self.admission.check(self._queue, self._places, len(self._reruns), request.rows, level, group, now, deadline)
         except (TooLarge, QueueFull, PredictedLate, KnownToFail) as err:
             self._metrics.rejected_rows[err.code] += request.rows
             if isinstance(err, QueueFull) and self.admission is not None:
@@ -181,12 +181,13 @@ class BatchScheduler:
         else:
             self._metrics.failed_batches += 1
             self._metrics.out_of_memory += isinstance(error, OutOfMemory)
-            if self._reruns.take_up(batch, error, halve, now, in_vain=bool(self._broken)):
+            if failed := self._reruns.take_up(batch, error, halve, now, in_vain=bool(self._broken)):
+                self._endings.fail_parts(failed, error)
+            else:
                 self._earliest = min(self._earliest, *(part.deadline for part in batch.parts))
                 self._endings.postpone(batch, error)
-                self._pump()
-            else:
-                self._endings.fail_batch(batch, error)
+        if self._reruns:
+            self._pump()
         self._check_drained()
 
     def set_alive(self, index: int, alive: bool) -> None:
@@ -261,9 +262,9 @@ class BatchScheduler:
         self._alarm.set(min(self._earliest, decision.time if isinstance(decision, WaitUntil) else inf))
 
     def _next_rerun(self, now: float) -> Batch | None:
-        """Return what is to run again now: by turns with fresh batches, and where no other would run."""
-        held = self._places.held
-        due = held < self._places.depth if self._fresh else held == 0 and not self._queue.rows
+        """Return what is to run again now: by turns with fresh batches, where no other would run, and where too much waits."""
+        held, turn = self._places.held, self._fresh or self._reruns.come_first
+        due = held < self._places.depth if turn else held == 0 and not self._queue.rows
         return self._reruns.take(lambda part: not owner(part).finished, now) if due else None
 
     def _expire_due(self, now: float) -> None:

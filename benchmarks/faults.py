@@ -124,10 +124,10 @@ REMARKS = (
     f"about one in each fresh batch. Where nothing is run again {CLIENTS // BATCH} do, one in {BATCH}; of a `broken` one all.",
     f"A process: an open loop at half of capacity, and a row at fault every {1 / RARELY:g} s, with `watchdog_s: 1`.",
     "The victim's counts are sums over the rounds, and include the other's warm-up. `timeout`: no answer within 5 s. Where "
-    "several rows at fault share a batch, isolation may end before all are found, and what is left fails with them.",
+    "nothing of a batch has run within 14 runs, what is left of it fails together.",
     "`innocent failed`: requests without a row at fault that were not answered with 200. `guilty`: those with one.",
     "`runs again`: batches that were not fresh, for each fresh one with a row at fault (the lesser of such rows and of fresh "
-    "batches); isolation allows 14. `failed runs` are `batcher_failed_batches_total`.",
+    "batches); one at fault needs 12. `failed runs` are `batcher_failed_batches_total`.",
     "`left out`: rounds in which the generator lagged its own schedule (p99 above 2 ms).",
 )
 

@@ -41,9 +41,9 @@ def raised(error: BaseException) -> BaseException:
 
 
 def test_the_first_failure_is_told_with_its_traceback(logged: list[str]) -> None:
-    FailureLog("m/1").write("a batch of 2 rows failed", raised(ValueError("bad row")), 5.0)
+    FailureLog("m/1").write("2 rows of a batch failed", raised(ValueError("bad row")), 5.0)
     (text,) = logged
-    assert text.startswith("model m/1: a batch of 2 rows failed\nTraceback")
+    assert text.startswith("model m/1: 2 rows of a batch failed\nTraceback")
     assert "in raised" in text
     assert text.endswith("ValueError: bad row\n")
 

@@ -49,11 +49,17 @@ def queue_of(*levels: int, weight: Callable[[int], float] = lambda level: 1.0) -
 
 
 def asked(
-    admission: Admission, deadline: float, queue: BatchQueue, now: float = 10.0, running: Any = (), level: int = 1
+    admission: Admission,
+    deadline: float,
+    queue: BatchQueue,
+    now: float = 10.0,
+    running: Any = (),
+    level: int = 1,
+    reruns: int = 0,
 ) -> bool:
     """Return whether one more row is let in at `now`."""
     try:
-        admission.check(queue, holding(running), 1, level, (), now, deadline)
+        admission.check(queue, holding(running), reruns, 1, level, (), now, deadline)
     except PredictedLate:
         return False
     return True
@@ -71,6 +77,15 @@ def test_batches_ahead_and_what_is_left_of_the_running_one_count(admission: Admi
     running = [Batch([part(4)], bound_at=10.0)]
     assert not asked(admission, 14.3, waiting, now=10.5, running=running)
     assert asked(admission, 16.3, waiting, now=10.5, running=running)
+
+
+def test_what_is_run_again_by_turns_with_what_is_before_it_counts(admission: Admission) -> None:
+    waiting = queue_of(*[1] * 7)  # with its own row two whole batches
+    one_row = 1.25
+    assert not asked(admission, 13.9 + one_row, waiting, reruns=1)
+    assert asked(admission, 14.3 + one_row, waiting, reruns=1)
+    assert not asked(admission, 13.9 + 2 * one_row, waiting, reruns=100)
+    assert asked(admission, 14.3 + 2 * one_row, waiting, reruns=100)
 
 
 def test_what_its_level_overtakes_is_not_ahead_of_it(admission: Admission) -> None:
@@ -92,7 +107,7 @@ def test_what_was_learnt_long_ago_keeps_nobody_out(admission: Admission) -> None
 
 def test_the_advice_follows_from_the_backlog_and_is_jittered(admission: Admission) -> None:
     with pytest.raises(PredictedLate, match=r"answered in about \d+\.\d+ s; its deadline is in 1.000 s") as caught:
-        admission.check(queue_of(*[1] * 40), Places(), 1, 1, (), 10.0, 11.0)
+        admission.check(queue_of(*[1] * 40), Places(), 0, 1, 1, (), 10.0, 11.0)
     assert 25 <= caught.value.retry_after <= 40  # some 20 s too late, and half of that
     assert admission.retry_after(0.01) == 1
     assert admission.retry_after(1e9) == 60

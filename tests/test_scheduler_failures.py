@@ -204,7 +204,7 @@ def test_each_failed_batch_is_logged_once_with_its_traceback(moody: Moody, logge
     moody.error = ValueError("bad row")
     harness.finish()
     (text,) = logged
-    assert text.startswith("model m/1: a batch of 2 rows failed")
+    assert text.startswith("model m/1: 2 rows of a batch failed")
     assert "ValueError: bad row" in text
     assert "in __call__" in text
 

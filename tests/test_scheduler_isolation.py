@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from math import log2
 from typing import Any
 
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.python.failure import Failure
 
-from batcher.errors import DeadlineExceeded, DeviceLost, Draining, ModelError
+from batcher.errors import DeadlineExceeded, DeviceLost, Draining, ModelError, QueueFull
+from batcher.scheduling.reruns import AT_ONCE
 from batcher.spec import Array
 from tests.support.models import double
 from tests.support.scheduling import Harness
@@ -42,6 +44,50 @@ def test_one_poisoned_request_of_64_fails_alone_within_the_budget(bad: int) -> N
     assert outcomes(answers) == [ModelError if index == bad else 2 * (index + 1) for index in range(64)]
     assert 1 + h.metrics.flushes["isolate"] == 1 + 2 * log2(64) <= BUDGET
     assert h.metrics.failed_batches == 1 + log2(64)
+
+
+def test_where_a_half_has_run_everybody_at_fault_is_found_however_many() -> None:
+    h = harness()
+    answers = [h.submit(-1 if 32 <= index < 64 and index % 2 else index + 1) for index in range(64)]
+    h.finish()
+    assert outcomes(answers) == [ModelError if 32 <= index < 64 and index % 2 else 2 * (index + 1) for index in range(64)]
+    assert BUDGET < 1 + h.metrics.flushes["isolate"] <= 2 * 64 - 1
+
+
+def test_where_nothing_runs_within_the_budget_the_rest_fails() -> None:
+    h = harness()
+    answers = [h.submit(-1 if index % 2 else index + 1) for index in range(64)]
+    h.finish()
+    assert outcomes(answers) == [ModelError] * 64
+    assert 1 + h.metrics.flushes["isolate"] <= BUDGET
+
+
+@pytest.mark.parametrize("places", [1, 2])
+def test_where_the_last_run_of_the_budget_ends_well_everybody_is_found(places: int) -> None:
+    h = harness(places=places)
+    good = {4, 5, 15}  # of sixteen: the third eighth runs last, before the sixteenths
+    answers = [h.submit(index + 1 if index in good else -1) for index in range(16)]
+    h.finish()
+    assert outcomes(answers) == [2 * (index + 1) if index in good else ModelError for index in range(16)]
+    assert h.counts == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("places", "instances"), [(1, 1), (2, 1), (2, 2)])
+def test_what_waits_stays_bounded_where_every_batch_fails(places: int, instances: int) -> None:
+    h = harness(places=places, instances=instances, max_rows=128)
+    answers: list[Any] = []
+    for _ in range(200):
+        with suppress(QueueFull):
+            while True:
+                answers.append(h.submit(-1 if len(answers) % 64 == 7 else len(answers) + 1))
+        h.turn()
+        for worker in h.workers:
+            worker.perform()
+        assert h.scheduler.pending <= 128 + 64 * (AT_ONCE + 2 * places * instances)
+    for worker in h.workers:
+        while worker.batches:
+            worker.perform()
+            h.turn()
 
 
 def test_a_wholly_broken_model_costs_no_more_than_the_budget() -> None:
@@ -132,12 +178,12 @@ def test_an_error_that_leaves_the_device_broken_is_not_searched_for(monkeypatch:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=64), st.sampled_from([1, 2]), st.sampled_from([1, 3, 8, 64]))
-def test_nobody_innocent_fails_unless_the_budget_is_over(bad: list[bool], places: int, largest: int) -> None:
+def test_nobody_innocent_fails_unless_nothing_runs_within_the_budget(bad: list[bool], places: int, largest: int) -> None:
     h = harness(places=places, max_batch_size=largest)
     answers = [h.submit(-1 if wrong else index + 1) for index, wrong in enumerate(bad)]
     h.finish()
     for index, (wrong, outcome) in enumerate(zip(bad, outcomes(answers), strict=True)):
         assert outcome == ModelError if wrong else outcome in (2 * (index + 1), ModelError)
-    if sum(bad) <= 1:
+    if sum(bad) <= 2:  # of four quarters one runs
         assert outcomes(answers).count(ModelError) == sum(bad)
     assert h.counts == (0, 0, 0)

@@ -1,8 +1,9 @@
 """Whether a request can make its deadline, asked when it comes: a refusal at once is worth more than an answer too late.
 
-Predicted is the end of its own batch: what is left of the batches that run, whole batches of what is served before it, and its
-own as it will have grown by then at the rate at which requests come. What is served before it follows from the shares of the
-levels. Above capacity the queue so holds only what can be answered in time, and what is refused can go elsewhere.
+Predicted is the end of its own batch: what is left of the batches that run, whole batches of what is served before it, what is
+run again by turns with these, and its own as it will have grown by then at the rate at which requests come. What is served
+before it follows from the shares of the levels. Above capacity the queue so holds only what can be answered in time, and what
+is refused can go elsewhere.
 
 Where more is asked than can be done, whoever would only just make it is refused for somebody who comes a little later and has
 more time left: that costs nothing, and what a prediction cannot see (sockets, a busy loop, the way to the client) then makes
@@ -118,13 +119,24 @@ class Admission:
         return (lambda rows, group: left + finish(rows, group)) if left else finish
 
     def check(
-        self, queue: BatchQueue, places: Places, rows: int, level: int, group: Hashable, now: float, deadline: float
+        self,
+        queue: BatchQueue,
+        places: Places,
+        reruns: int,
+        rows: int,
+        level: int,
+        group: Hashable,
+        now: float,
+        deadline: float,
     ) -> None:
-        """Raise PredictedLate if `rows` rows of `level` and of the shape `group` would be answered behind `deadline`."""
+        """Raise PredictedLate if `rows` rows of `level` and of the shape `group` would be answered behind `deadline`.
+
+        `reruns` batches wait to be run again.
+        """
         self._asked += rows
         if self._is_stale(places, now):
             return
-        wait = self._wait(queue, places, rows, level, group, now)
+        wait = self._wait(queue, places, reruns, rows, level, group, now)
         if now + wait + self.reserve > deadline:
             told = f"the request would be answered in about {wait:.3f} s; its deadline is in {deadline - now:.3f} s"
             raise PredictedLate(told, retry_after=self.retry_after(now + wait - deadline))
@@ -138,10 +150,13 @@ class Admission:
         """Return for how long of a full batch, which takes `seconds`, enough have come already to fill the next one."""
         return min(max(1 - self._done / self._offered, 0.0), MOST_RESERVE) * seconds if self._offered else 0.0
 
-    def _wait(self, queue: BatchQueue, places: Places, rows: int, level: int, group: Hashable, now: float) -> float:
+    def _wait(
+        self, queue: BatchQueue, places: Places, reruns: int, rows: int, level: int, group: Hashable, now: float
+    ) -> float:
         seconds = self._cost.seconds
         whole, rest = divmod(queue.rows_before(level, rows, now) + rows, self._most)
         start = places.left(seconds, now) + whole // places.alive * seconds(self._most, group)
+        start += min(reruns, whole + bool(rest)) // places.alive * seconds(1, group)  # at least: what they are is not known
         more = self._rate * start  # that will come and join its batch, and as many more as chance may bring
         grown = min(rest + int(more + sqrt(more)), self._most) if rest else 0
         return start + (seconds(grown, group) if grown else 0.0) + self._cost.margin

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from batcher.errors import DeviceLost, WorkerLost
+from batcher.errors import DeviceLost, OutOfMemory, WorkerLost
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.ceiling import Ceiling
 from batcher.scheduling.part import Part
 from batcher.scheduling.poison import Poison
-from batcher.scheduling.reruns import ISOLATE, RETRY, Reruns
+from batcher.scheduling.reruns import AT_ONCE, ISOLATE, RETRY, Reruns
 from tests.support.scheduling import part
 
 RAISED = ValueError("raised")
+SIXTEEN = 2 * 4 + 1
+"""Runs in which something of sixteen parts has to run well, besides the first."""
 BEGUN, NOT_BEGUN = WorkerLost("gone", begun=True), WorkerLost("gone", begun=False)
 
 
@@ -33,20 +35,27 @@ def take(reruns: Reruns) -> Batch:
     return taken
 
 
+def goes_on(reruns: Reruns, batch: Batch, error: Exception) -> bool:
+    """Return whether `batch`, which failed with `error`, is to be run again in some way."""
+    failed = {*reruns.take_up(batch, error, uncut, 7.0)}
+    assert not failed or failed >= {*batch.parts}
+    return not failed
+
+
 def reruns_of(max_batch_size: int, isolate: bool, retry: bool = False) -> Reruns:
     return Reruns(Ceiling(max_batch_size), Poison(0.0), isolate, retry)
 
 
 def searched(reruns: Reruns, whole: Batch) -> int:
     """Return how often parts of `whole` are run again if nothing ever runs."""
-    return rest_of_search(reruns) if reruns.take_up(whole, RAISED, uncut, 7.0) else 0
+    return rest_of_search(reruns) if goes_on(reruns, whole, RAISED) else 0
 
 
 def rest_of_search(reruns: Reruns) -> int:
     runs = 0
     while reruns:
         runs += 1
-        reruns.take_up(take(reruns), RAISED, uncut, 7.0)
+        goes_on(reruns, take(reruns), RAISED)
     return runs
 
 
@@ -56,7 +65,7 @@ def uncut(part: Part) -> Sequence[Part]:
 
 def test_what_raised_comes_back_in_halves_in_the_order_of_its_rows() -> None:
     reruns, whole = reruns_of(4, isolate=True), batch(5)
-    assert reruns.take_up(whole, RAISED, uncut, 7.0)
+    assert goes_on(reruns, whole, RAISED)
     assert [*reruns] == whole.parts
     halves = [take(reruns), take(reruns)]
     assert [half.parts for half in halves] == [whole.parts[:2], whole.parts[2:]]
@@ -71,59 +80,118 @@ def test_what_raised_comes_back_in_halves_in_the_order_of_its_rows() -> None:
 )
 def test_what_nothing_can_be_found_out_about_is_not_run_again(isolate: bool, parts: int, error: Exception) -> None:
     reruns = reruns_of(4, isolate=isolate, retry=True)
-    assert not reruns.take_up(batch(parts), error, uncut, 7.0)
+    assert not goes_on(reruns, batch(parts), error)
     assert not reruns
 
 
 def test_halves_of_halves_share_one_budget() -> None:
-    assert searched(reruns_of(4, isolate=True), batch(16)) == 2 * 4, "which is enough for one at fault"
+    assert searched(reruns_of(4, isolate=True), batch(16)) == SIXTEEN
 
 
 def test_of_a_model_that_is_broken_as_a_whole_only_halves_are_tried_until_something_runs() -> None:
     reruns = reruns_of(16, isolate=True)
     runs = [searched(reruns, batch(16)) for _ in range(6)]
-    assert (runs[0], runs[-1]) == (8, 2)
+    assert (runs[0], runs[-1]) == (SIXTEEN, 2)
     assert sorted(runs, reverse=True) == runs
     reruns.succeeded(batch())
-    assert searched(reruns, batch(16)) == 8
+    assert searched(reruns, batch(16)) == SIXTEEN
 
 
 def test_one_at_fault_that_comes_again_and_again_alone_does_not_pass_for_a_broken_model() -> None:
     reruns = reruns_of(64, isolate=True)
     for _ in range(100):
-        assert not reruns.take_up(batch(1), RAISED, uncut, 7.0)
-    assert searched(reruns, batch(16)) == 8
+        assert not goes_on(reruns, batch(1), RAISED)
+    assert searched(reruns, batch(16)) == SIXTEEN
 
 
 def test_one_at_fault_in_each_batch_never_passes_for_a_broken_model() -> None:
     reruns = reruns_of(64, isolate=True)
     for _ in range(20):
         whole = batch(64)
-        assert reruns.take_up(whole, RAISED, uncut, 7.0)
+        assert goes_on(reruns, whole, RAISED)
         failed = []
         while reruns:
             half = take(reruns)
             if whole.parts[-1] not in half.parts:
                 reruns.succeeded(half)
-            elif not reruns.take_up(half, RAISED, uncut, 7.0):
+            elif not goes_on(reruns, half, RAISED):
                 failed += half.parts
         assert failed == [whole.parts[-1]]
+
+
+def exhausted() -> tuple[Reruns, list[Batch]]:
+    """Return reruns whose only search has no runs left while two of its batches still run."""
+    reruns = reruns_of(64, isolate=True)
+    goes_on(reruns, batch(16), RAISED)
+    for _ in range(SIXTEEN - 2):
+        assert goes_on(reruns, take(reruns), RAISED)
+    return reruns, [take(reruns), take(reruns)]
+
+
+def test_what_is_left_waits_for_what_still_runs_and_fails_with_it() -> None:
+    reruns, (first, second) = exhausted()
+    assert reruns.take(anyone, 7.0) is None
+    assert reruns.take_up(first, RAISED, uncut, 7.0) == []
+    assert reruns.take(anyone, 7.0) is None
+    left = [*reruns]
+    assert {*reruns.take_up(second, RAISED, uncut, 7.0)} == {*left, *second.parts}
+    assert not reruns
+
+
+def test_the_search_goes_on_where_what_still_runs_ends_well() -> None:
+    reruns, (first, second) = exhausted()
+    goes_on(reruns, first, RAISED)
+    reruns.succeeded(second)
+    left, failed = {*reruns}, set()
+    while reruns:
+        failed |= {*reruns.take_up(take(reruns), RAISED, uncut, 7.0)}
+    assert failed == left, "each alone"
+
+
+def test_where_halves_are_not_run_a_good_half_for_want_of_memory_changes_nothing() -> None:
+    reruns = reruns_of(4, isolate=False)
+    goes_on(reruns, batch(4), OutOfMemory("none"))
+    reruns.succeeded(take(reruns))
+    assert not goes_on(reruns, take(reruns), RAISED)
+
+
+def test_the_oldest_search_comes_to_its_end_before_the_next() -> None:
+    reruns, old, new = reruns_of(4, isolate=True), batch(4), batch(4)
+    goes_on(reruns, old, RAISED)
+    goes_on(reruns, new, RAISED)
+    taken = []
+    while reruns:
+        taken.append(take(reruns))
+        goes_on(reruns, taken[-1], RAISED)
+    assert [{*half.parts} <= {*old.parts} for half in taken] == [True] * 5 + [False] * 5
+
+
+def test_searches_come_first_when_they_are_more_than_fresh_batches_may_run_beside() -> None:
+    reruns = reruns_of(4, isolate=True)
+    for searches in range(1, AT_ONCE + 2):
+        goes_on(reruns, batch(2), RAISED)
+        assert reruns.come_first is (searches > AT_ONCE)
+    half = take(reruns)
+    reruns.succeeded(half)
+    assert reruns.come_first
+    reruns.succeeded(take(reruns))
+    assert not reruns.come_first, "the oldest is over"
 
 
 def test_a_new_batch_has_a_budget_of_its_own() -> None:
     reruns = reruns_of(4, isolate=True)
     for _ in range(3):
-        reruns.take_up(batch(16), RAISED, uncut, 7.0)
+        goes_on(reruns, batch(16), RAISED)
         while reruns:
-            reruns.take_up(take(reruns), RAISED, uncut, 7.0)
-    assert reruns.take_up(batch(2), RAISED, uncut, 7.0)
+            goes_on(reruns, take(reruns), RAISED)
+    assert goes_on(reruns, batch(2), RAISED)
 
 
 def test_what_had_not_begun_runs_again_as_it_was_as_often_as_that_happens() -> None:
     reruns, whole = reruns_of(4, isolate=False), batch()
     lost = whole
     for _ in range(20):
-        assert reruns.take_up(lost, NOT_BEGUN, uncut, 7.0)
+        assert goes_on(reruns, lost, NOT_BEGUN)
         lost = take(reruns)
         assert (lost.parts, lost.reason) == (whole.parts, RETRY)
 
@@ -131,32 +199,32 @@ def test_what_had_not_begun_runs_again_as_it_was_as_often_as_that_happens() -> N
 @pytest.mark.parametrize("retry", [False, True])
 def test_what_had_begun_runs_again_only_where_that_is_allowed_and_once(retry: bool) -> None:
     reruns = reruns_of(4, isolate=True, retry=retry)
-    assert reruns.take_up(batch(), BEGUN, uncut, 7.0) is retry
+    assert goes_on(reruns, batch(), BEGUN) is retry
     if retry:
         again = take(reruns)
-        assert reruns.take_up(again, NOT_BEGUN, uncut, 7.0), "it did not run this time"
-        assert not reruns.take_up(take(reruns), BEGUN, uncut, 7.0)
+        assert goes_on(reruns, again, NOT_BEGUN), "it did not run this time"
+        assert not goes_on(reruns, take(reruns), BEGUN)
     assert not reruns
 
 
 def test_halves_of_what_was_run_twice_are_not_run_twice() -> None:
     reruns = reruns_of(4, isolate=True, retry=True)
-    reruns.take_up(batch(), BEGUN, uncut, 7.0)
-    reruns.take_up(take(reruns), RAISED, uncut, 7.0)
-    assert not reruns.take_up(take(reruns), BEGUN, uncut, 7.0)
+    goes_on(reruns, batch(), BEGUN)
+    goes_on(reruns, take(reruns), RAISED)
+    assert not goes_on(reruns, take(reruns), BEGUN)
     assert len(reruns) == 1, "the other half still waits"
 
 
 def test_a_half_that_was_lost_is_still_searched_within_the_budget_of_the_whole() -> None:
     reruns = reruns_of(16, isolate=True)
-    reruns.take_up(batch(16), RAISED, uncut, 7.0)
-    assert reruns.take_up(take(reruns), NOT_BEGUN, uncut, 7.0)
-    assert rest_of_search(reruns) == 8
+    goes_on(reruns, batch(16), RAISED)
+    assert goes_on(reruns, take(reruns), NOT_BEGUN)
+    assert rest_of_search(reruns) == 1 + SIXTEEN - 1, "it runs again for nothing"
 
 
 def test_who_is_not_alive_any_more_is_left_out() -> None:
     reruns, whole = reruns_of(4, isolate=True), batch()
-    reruns.take_up(whole, RAISED, uncut, 7.0)
+    goes_on(reruns, whole, RAISED)
     alive = whole.parts[3:]
     taken = reruns.take(lambda part: part in alive, 7.0)
     assert taken is not None
@@ -166,7 +234,7 @@ def test_who_is_not_alive_any_more_is_left_out() -> None:
 
 def test_what_succeeded_is_forgotten() -> None:
     reruns = reruns_of(4, isolate=True)
-    reruns.take_up(batch(), RAISED, uncut, 7.0)
+    goes_on(reruns, batch(), RAISED)
     half = take(reruns)
     reruns.succeeded(half)
     reruns.succeeded(take(reruns))
