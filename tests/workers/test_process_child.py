@@ -170,7 +170,7 @@ def wait_for_threads(count: int) -> None:
     """Wait until the threads of workers have ended: the last thing that one does is to say so."""
     for thread in threading.enumerate():
         if thread.name == "batcher-test":
-            thread.join()
+            thread.join(20)
     assert threading.active_count() <= count
 
 
