@@ -86,15 +86,14 @@ class BatchScheduler:
         self._endings = Endings(queue, metrics, clock.seconds, version)
         self.group_key = group_key
         self.admission = admission
-        self._ceiling = Ceiling(policy.max_batch_size)
+        self._ceiling = admission.ceiling if admission is not None else Ceiling(policy.max_batch_size)
         self._poison = Poison(remembered)
         self._reruns = Reruns(self._ceiling, self._poison, isolate, retry)
         self._fresh = True  # whether the last batch that was sent was none of those
         self._earliest = inf  # no request's deadline is before this
         self._alarm = Alarm(clock, self._pump_and_check)
-        self._pump_due = False
         self._call_soon = call_soon or (lambda function: self._alarm.set(clock.seconds()))
-        self._drained, self._draining = Waiters(), False
+        self._drained, self._draining, self._pump_due = Waiters(), False, False
         self._broken = ""  # why no worker will take batches for the time being
         metrics.load = metrics.load or self
 

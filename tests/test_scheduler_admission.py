@@ -88,6 +88,14 @@ def test_what_is_run_again_by_turns_with_what_is_before_it_counts(admission: Adm
     assert asked(admission, 14.3 + 2 * one_row, waiting, reruns=100)
 
 
+def test_batches_are_as_small_as_the_devices_memory_has_them(admission: Admission) -> None:
+    waiting = queue_of(*[1] * 7)
+    assert asked(admission, 14.3, waiting)
+    admission.ceiling.did_not_fit(4)
+    assert not asked(admission, 15.8, waiting), "four batches of two rows, 1.5 s each"
+    assert asked(admission, 16.3, waiting)
+
+
 def test_what_its_level_overtakes_is_not_ahead_of_it(admission: Admission) -> None:
     waiting = queue_of(*[2] * 40, weight=lambda level: {1: 8.0, 2: 1.0}[level])
     assert asked(admission, 11.9, waiting, level=1)

@@ -27,6 +27,7 @@ from mypy_extensions import mypyc_attr
 from batcher.errors import PredictedLate
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.bulk import BULK
+from batcher.scheduling.ceiling import Ceiling
 from batcher.scheduling.cost import CostModel
 from batcher.scheduling.places import Places
 from batcher.scheduling.policy import Cost, no_cost
@@ -64,6 +65,7 @@ class Admission:
     """Learns how long batches take, and refuses what would be answered too late.
 
     Attributes:
+        ceiling: how large a batch may be, which its scheduler learns.
         horizon: seconds within which a full queue is worked off: who has more need not be checked.
         reserve: seconds that must be left of a request's time, since enough others have them.
     """
@@ -78,7 +80,7 @@ class Admission:
             jitter: gives 0 to 1, so that clients who were refused together do not come back together.
         """
         self._cost = cost
-        self._most = max_batch_size
+        self.ceiling = Ceiling(max_batch_size)
         self._max_rows = max_rows
         self._jitter = jitter
         self._ended = -inf  # when the last batch came back
@@ -106,10 +108,11 @@ class Admission:
         self._offered += RATE_GAIN * (self._asked - self._offered)
         self._done += RATE_GAIN * (batch.rows - self._done)
         self._asked = 0
-        self.reserve = self._spare(seconds) if batch.rows == self._most else self.reserve / 2
+        self.reserve = self._spare(seconds) if batch.rows >= self.ceiling.rows else self.reserve / 2
         if not failed:
             self._cost.add(batch.rows, batch.parts[0].group, seconds, max(now - began - seconds, 0.0))
-            self.horizon = (self._max_rows / self._most + 3) * self._cost.finish(self._most)
+            most = self.ceiling.rows
+            self.horizon = (self._max_rows / most + 3) * self._cost.finish(most)
 
     def cost(self, places: Places, now: float) -> Cost:
         """Return what estimates within how many seconds a batch, handed over now, is answered."""
@@ -153,12 +156,12 @@ class Admission:
     def _wait(
         self, queue: BatchQueue, places: Places, reruns: int, rows: int, level: int, group: Hashable, now: float
     ) -> float:
-        seconds = self._cost.seconds
-        whole, rest = divmod(queue.rows_before(level, rows, now) + rows, self._most)
-        start = places.left(seconds, now) + whole // places.alive * seconds(self._most, group)
+        seconds, most = self._cost.seconds, self.ceiling.rows
+        whole, rest = divmod(queue.rows_before(level, rows, now) + rows, most)
+        start = places.left(seconds, now) + whole // places.alive * seconds(most, group)
         start += min(reruns, whole + bool(rest)) // places.alive * seconds(1, group)  # at least: what they are is not known
         more = self._rate * start  # that will come and join its batch, and as many more as chance may bring
-        grown = min(rest + int(more + sqrt(more)), self._most) if rest else 0
+        grown = min(rest + int(more + sqrt(more)), most) if rest else 0
         return start + (seconds(grown, group) if grown else 0.0) + self._cost.margin
 
     def _is_stale(self, places: Places, now: float) -> bool:

@@ -111,8 +111,8 @@ class NotingWorker(MemoryWorker):
 class FixedCost(Admission):
     """Lets everybody in, and estimates what it is told to."""
 
-    def __init__(self, cost: Cost) -> None:
-        super().__init__(CostModel(), 1, 1)
+    def __init__(self, cost: Cost, max_batch_size: int) -> None:
+        super().__init__(CostModel(), max_batch_size, 1)
         self._fixed = cost
 
     def check(self, *arguments: Any) -> None:
@@ -170,7 +170,7 @@ class Harness:
             self.metrics,
             options=SchedulerOptions(places=places, timeout=timeout, isolate=isolate, retry=retry, remembered=remembered),
             group_key=shape_key,
-            admission=FixedCost(cost) if cost is not no_cost else None,
+            admission=FixedCost(cost, max_batch_size) if cost is not no_cost else None,
             call_soon=self.soon.append if soon else None,
         )
         self.workers.start(self.scheduler.deliver, self.scheduler.set_alive, self._changed)
