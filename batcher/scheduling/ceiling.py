@@ -1,7 +1,8 @@
 """How many rows a batch may have for the device's memory: learnt when one was too much, raised slowly again.
 
 After a batch that did not fit the ceiling is half of it, or the largest that has fitted since. Whoever fills the device's
-memory may go away, so after many full batches a little more is tried; each time that fails, the next try takes twice as many.
+memory may go away, so after many full batches a little more is tried, half of the way to what was too much at most; each time
+that fails, the next try takes twice as many.
 A row that does not fit alone says nothing of how many others do, and must not make their batches small.
 """
 
@@ -28,6 +29,7 @@ class Ceiling:
         self.rows = largest
         self._largest = largest
         self._fitted = 0  # rows of the largest batch that fitted since the last one that did not
+        self._too_much = 2 * largest  # rows of that one; so many never run
         self._full = 0  # batches that could not be larger, since it last changed
         self._patience = PATIENCE
 
@@ -38,7 +40,8 @@ class Ceiling:
         if self._full == 0 and self._fitted:
             self._patience = min(2 * self._patience, MOST_PATIENCE)
         fits = self._fitted if self._fitted < rows else 0
-        self.rows = max(rows // 2, fits, 1)
+        self.rows = max((rows + 1) // 2, fits)  # the larger half, which is run next
+        self._too_much = rows
         self._fitted = self._full = 0
 
     def was_not_at_fault(self, rows: int) -> None:
@@ -52,7 +55,10 @@ class Ceiling:
         if self.rows == self._largest:
             return
         self._fitted = max(self._fitted, rows)
+        if rows >= self._too_much:
+            self._too_much = 2 * self._largest
         self._full += full or rows >= self.rows
         if self._full >= self._patience:
             self._full = 0
-            self.rows = min(self.rows + max(self._largest // STEPS, 1), self._largest)
+            step = min(self._largest // STEPS, (self._too_much - self.rows) // 2)
+            self.rows = min(self.rows + max(step, 1), self._largest)

@@ -59,7 +59,7 @@ def test_it_rises_again_slowly_and_only_by_full_batches() -> None:
     assert ceiling.rows == 32
     run(ceiling, 64, PATIENCE)
     assert ceiling.rows == 36
-    run(ceiling, 64, 7 * PATIENCE)
+    run(ceiling, 64, 12 * PATIENCE)
     assert ceiling.rows == 64
 
 
@@ -67,6 +67,13 @@ def test_a_failed_try_falls_back_to_what_fitted_and_waits_longer_for_the_next() 
     ceiling = Ceiling(64)
     assert run(ceiling, 40, 100 * PATIENCE) <= 9, "1 at first, then fewer and fewer"
     assert ceiling.rows == 40
+
+
+@given(st.integers(1, 64))
+def test_in_the_end_it_is_what_fits(memory: int) -> None:
+    ceiling = Ceiling(64)
+    run(ceiling, memory, 200 * PATIENCE)
+    assert ceiling.rows == memory
 
 
 @given(st.integers(1, 300), st.lists(st.tuples(st.integers(1, 300), st.booleans()), max_size=50))
