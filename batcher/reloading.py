@@ -38,6 +38,8 @@ class Reloads:
     def ask(self, read: Read) -> Deferred[None]:
         """Have what `read` returns applied; fires when it is, fails with ReloadRefused or ConfigError if it cannot be."""
         self._read = read
+        if self._busy:
+            self._log.info("a reload was asked for: it waits for the one before it, which has not ended")
         asked: Deferred[None] = Deferred()
         self._asked.append(asked)
         self._next()

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from shutil import rmtree
 from threading import enumerate as threads
+from typing import Any
 
 import pytest
 from twisted.logger import LogEvent, globalLogPublisher
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
-from batcher.errors import ConfigError, Draining, ReloadRefused, UnknownModel
+from batcher.errors import ConfigError, Draining, ModelLoadError, ReloadRefused, UnknownModel
 from batcher.served import ModelState
 from batcher.service import State
 from tests.support.gate import GATE
@@ -22,6 +23,8 @@ from tests.support.service import MemoryService
 from tests.support.serving import SETTINGS
 from tests.test_repository import write
 from tests.test_server_lifecycle import Stuck, listen
+
+HASTY = "load_timeout_s: 5"
 
 GATED = "2}\n\nfrom tests.support.gate import GATE\n\nGATE.stop()\n#"
 """A factor behind which the module stops at the gate while it is imported."""
@@ -45,7 +48,7 @@ def told() -> Iterator[list[str]]:
     lines: list[str] = []
 
     def observe(event: LogEvent) -> None:
-        if "reloaded" in (event.get("log_format") or ""):
+        if event.get("log_namespace") == "batcher.reloading":
             lines.append(str(event["log_format"]).format(**event))
 
     globalLogPublisher.addObserver(observe)
@@ -387,6 +390,68 @@ class TestOneAtATime:
         while not later:
             service.loop.step()
         assert (service.reads, early, later) == (1, [None], [None])
+        service.end()
+
+    def test_whoever_asks_while_one_runs_is_told_in_the_log_that_it_waits(
+        self, service: MemoryService, told: list[str]
+    ) -> None:
+        closed_gate_in(service.folder / "m/1")
+        reloaded = listen(service.ask())
+        GATE.wait_reached()
+        assert told == []
+        waiting = listen(service.ask())
+        assert told == ["a reload was asked for: it waits for the one before it, which has not ended"]
+        GATE.open()
+        while not waiting:
+            service.loop.step()
+        assert (reloaded, len(told)) == ([None], 3)
+
+
+class TestHangingLoads:
+    """A model whose load never ends, and limits of 5 seconds."""
+
+    @pytest.fixture
+    def hung(self, service: MemoryService) -> list[Any]:
+        """Return the result of a reload that hung and was given up."""
+        service.configure("model_control: explicit\n", HASTY)
+        service.reload()
+        closed_gate_in(service.folder / "m/1")
+        reloaded = listen(service.ask())
+        GATE.wait_reached()
+        assert reloaded == []
+        service.loop.clock.advance(5)
+        return reloaded
+
+    def test_the_reload_is_refused_and_nothing_changes(self, service: MemoryService, told: list[str], hung: list[Any]) -> None:
+        reason = "model 'm' version 1: expected the model to be loaded within 5 s (`load_timeout_s`); it is not"
+        assert [str(failure.value) for failure in hung] == [reason]
+        assert told[-1] == f"not reloaded, nothing has changed: {reason}"
+        assert service.value(service.infer("m")) == 2
+
+    def test_the_next_reload_goes_on(self, service: MemoryService, hung: list[Any], told: list[str]) -> None:
+        write(service.folder / "m/1", "5")
+        service.reload()
+        assert told == ["reloaded: model m/1 replaced"]
+        assert service.value(service.infer("m")) == 5
+
+    def test_clients_load_and_unload_on(self, service: MemoryService, hung: list[Any]) -> None:
+        assert service.wait(service.service.repository.unload("n")) is None
+        assert service.wait(service.service.repository.load("n", {})) is None
+        assert service.value(service.infer("n")) == 3
+
+    @pytest.mark.parametrize("strict", [True, False])
+    def test_at_the_start_the_model_has_failed(self, tmp_path: Path, strict: bool) -> None:
+        write(tmp_path / "models/m/1", GATED)
+        GATE.close()
+        service = MemoryService(tmp_path, f"strict_start: {str(strict).lower()}\n", HASTY)
+        ready = listen(service.service.ready)
+        service.begin()
+        GATE.wait_reached()
+        service.loop.clock.advance(5)
+        assert isinstance(ready[0].value, ModelLoadError) if strict else ready == [None]
+        assert service.found()["m/1"].state is ModelState.FAILED
+        assert "`load_timeout_s`" in service.found()["m/1"].detail
+        GATE.open()
         service.end()
 
 

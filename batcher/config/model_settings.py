@@ -25,6 +25,7 @@ class ModelSettings(Section):
         device: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:n`; of a list, each instance takes the next in turn.
         worker: `thread` runs the model in this process, `process` in a process of its own, which is started again when it ends.
         instances: how often the model is loaded; all take their batches from one queue.
+        load_timeout_s: seconds after which a load (construction, `load`, compilation, warm-up) fails; 0 waits for ever.
         watchdog_s: seconds after which a batch is given up for hung.
         retry_on_crash: whether a batch that a worker's end interrupted is run once more, which may run a request twice.
         torch_threads: threads inside one operator; None shares the cores among the models.
@@ -53,6 +54,7 @@ class ModelSettings(Section):
     device: Devices = "auto"
     worker: Literal["thread", "process"] = "thread"
     instances: Annotated[Integer, Field(ge=1, le=256)] = 1
+    load_timeout_s: SecondsOrNone = 600.0
     watchdog_s: Seconds = 60.0
     retry_on_crash: bool = False
     torch_threads: Count | None = None

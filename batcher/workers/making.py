@@ -30,9 +30,10 @@ def make_workers(
         load: loads it, on a thread of this process whatever `settings` say; without, what `definition` says is loaded.
         progress: told, on the reactor thread, what is being done.
         call_from_thread: the way back from threads.
-        clock: measures how long batches run.
+        clock: measures how long loads and batches take.
     """
     name = f"batcher-{definition.spec.name}/{definition.spec.version}"
+    title = f"model {definition.spec.name!r} version {definition.spec.version}"
     workers: list[Worker] = []
     for index in range(settings.instances):
         own = settings.for_instance(index)
@@ -40,5 +41,6 @@ def make_workers(
             workers.append(ProcessWorker(name, definition, own, progress, call_from_thread, clock))
         else:
             loads = load or partial(load_model, definition, own)
-            workers.append(InferenceThread(name, loads, progress, call_from_thread, clock, own.watchdog_s))
+            limits = own.watchdog_s, title, own.load_timeout_s
+            workers.append(InferenceThread(name, loads, progress, call_from_thread, clock, *limits))
     return workers

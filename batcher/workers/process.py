@@ -23,6 +23,7 @@ from batcher.scheduling.batch import Batch
 from batcher.workers.alarm import Alarm
 from batcher.workers.child_protocol import Child, Parent
 from batcher.workers.life import Life
+from batcher.workers.load_limit import LoadLimit
 from batcher.workers.protocol import CallFromThread, Changed, Condition, Deliver, Outcome
 from batcher.workers.restarts import Restarts
 from batcher.workers.thread import HANDOVER, LONG
@@ -54,10 +55,10 @@ class ProcessWorker:
         Args:
             name: what its threads are called.
             definition: what the model is.
-            settings: how it is run; `watchdog_s` says after how many seconds a batch is given up.
+            settings: how it is run; `watchdog_s` and `load_timeout_s` say after how many seconds a batch or a load is given up.
             progress: told, on the reactor thread, what is being done.
             call_from_thread: the way back.
-            clock: measures how long batches run and restarts wait.
+            clock: measures how long loading takes, batches run and restarts wait.
             give_birth: makes a child; by default a real one.
             jitter: changes delays between restarts, in seconds.
         """
@@ -68,6 +69,7 @@ class ProcessWorker:
         self._held: deque[Batch] = deque()  # handed over and not delivered
         self._limit = settings.watchdog_s
         self._watchdog = Watchdog(clock, settings.watchdog_s, self._hangs)
+        self._load_limit = LoadLimit(clock, self._title, settings.load_timeout_s, self._loads_too_long)
         self._restarts = Restarts(jitter)
         self._next_birth = Alarm(clock, self._begin_life)
         self._end_of_patience = Alarm(clock, self._kill)
@@ -133,6 +135,7 @@ class ProcessWorker:
 
     def loaded(self, loaded: Loaded) -> None:
         """Take batches. Reactor thread."""
+        self._load_limit.end()
         if self._quitting:
             return
         self._takes_batches = True
@@ -175,15 +178,14 @@ class ProcessWorker:
             self._spare = None
         else:
             self._life = None
+            self._load_limit.end()
             reason, self._cause = self._cause or how, ""
             self._life_ended(reason, begun)
         self._check_ended()
 
     def _life_ended(self, reason: str, begun: int) -> None:
         if not self._loaded.called:
-            self._quitting = True
-            told = reason if reason.startswith(self._title) else f"{self._title}: {reason}, while it loaded"
-            self._loaded.errback(ModelLoadError(told))
+            self._refuse(reason if reason.startswith(self._title) else f"{self._title}: {reason}, while it loaded")
             return
         if not self._stopped and (self._held or not self._quitting):
             self._stop(reason)
@@ -191,9 +193,15 @@ class ProcessWorker:
         if not self._quitting:
             self._next_birth.set(self._clock.seconds() + self._restarts.delay())
 
+    def _refuse(self, reason: str) -> None:
+        """Tell why the model cannot be loaded the first time; there is no second."""
+        self._quitting = True
+        self._loaded.errback(ModelLoadError(reason))
+
     def _begin_life(self) -> None:
         self._stopped = False
         self._life, self._spare = self._spare or self._born(), None
+        self._load_limit.begin()
         self._life.load(with_hooks=not self._loaded.called)
 
     def _born(self) -> Child:
@@ -204,6 +212,12 @@ class ProcessWorker:
     def _hangs(self) -> None:
         self._cause = f"a batch has run for more than {self._limit:g} s"
         self._kill()
+
+    def _loads_too_long(self, reason: str) -> None:
+        self._cause = reason
+        self._kill()
+        if not self._loaded.called:
+            self._refuse(reason)  # now: where the hooks hang, in this process, the life does not end
 
     def _kill(self) -> None:
         if self._life is not None:

@@ -18,9 +18,10 @@ from time import perf_counter
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from batcher.errors import DeviceLost, WorkerLost
+from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
 from batcher.models.loading import CheckedModel, Loaded, Progress
 from batcher.scheduling.batch import Batch
+from batcher.workers.load_limit import LoadLimit
 from batcher.workers.protocol import CallFromThread, Changed, Condition, Deliver, Outcome
 from batcher.workers.running import run_batch
 from batcher.workers.watchdog import Watchdog
@@ -51,7 +52,8 @@ class InferenceThread:
     """A worker on a thread of its own.
 
     A thread cannot be killed. When a batch runs for too long it is given up, and the worker is dead until the model comes back
-    from it; its result is dropped then. When the device is lost, the thread ends.
+    from it; its result is dropped then. When the device is lost, the thread ends. A load that takes too
+    long is given up likewise: the thread is left behind, with what the model has taken, and ends when the model comes back.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class InferenceThread:
         call_from_thread: CallFromThread,
         clock: IReactorTime,
         watchdog: float = inf,
+        title: str = "the model",
+        load_timeout: float = 0.0,
     ) -> None:
         """Prepare a thread.
 
@@ -70,8 +74,10 @@ class InferenceThread:
             load: loads the model, on it.
             progress: told, on the reactor thread, what is being done.
             call_from_thread: the way back.
-            clock: measures how long batches run.
-            watchdog: seconds after which one is given up.
+            clock: measures how long loading takes and batches run.
+            watchdog: seconds after which a batch is given up.
+            title: what the model is called when it is not loaded in time.
+            load_timeout: seconds after which loading is given up; 0 never gives it up.
         """
         self._load = load
         self._progress = progress
@@ -82,6 +88,7 @@ class InferenceThread:
         self._given_up: deque[Batch] = deque()  # begun, delivered for lost, and not come back
         self._watchdog = Watchdog(clock, watchdog, self._hangs)
         self._limit = watchdog
+        self._load_limit = LoadLimit(clock, title, load_timeout, lambda reason: self._load_ended(ModelLoadError(reason)))
         self._began = Event()  # whether the batch handed over last has begun, where batches are long
         self._awaited = False  # whether the reactor thread waits, so that it need not be called
         self._usual = 0.0  # seconds of a batch, a moving average
@@ -99,6 +106,7 @@ class InferenceThread:
         self._deliver = deliver
         self._changed = changed
         self._thread.start()
+        self._load_limit.begin()
         return self._loaded
 
     def do(self, batch: Batch) -> None:
@@ -197,13 +205,22 @@ class InferenceThread:
         try:
             model = self._load(self._report)
         except BaseException as err:  # a module that calls sys.exit() when it is imported is a failure like any other
-            self._call_from_thread(self._loaded.errback, err)
+            self._call_from_thread(self._load_ended, err)
         else:
-            self._call_from_thread(self._loaded.callback, model.loaded())
+            self._call_from_thread(self._load_ended, model.loaded())
             self._serve(model)
             del model
             gc.collect()  # modules of PyTorch hold on to each other
         self._call_from_thread(self._end)
+
+    def _load_ended(self, result: Loaded | BaseException) -> None:
+        self._load_limit.end()
+        if self._loaded.called:
+            return  # it was given up
+        if isinstance(result, Loaded):
+            self._loaded.callback(result)
+        else:
+            self._loaded.errback(result)
 
     def _end(self) -> None:
         self._watchdog.stop()

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from batcher.errors import DeviceLost, WorkerLost
+from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
+from batcher.models.loading import CheckedModel, Progress
 from batcher.scheduling.batch import Batch
 from batcher.spec import Array
 from batcher.workers.protocol import Condition, Outcome
 from tests.support.crossing import PATIENCE
-from tests.support.models import double
+from tests.support.models import checked, double
 from tests.workers.test_memory import batch_of
-from tests.workers.test_thread import WATCHDOG, Bench
+from tests.workers.test_thread import LOAD_TIMEOUT, WATCHDOG, Bench
 
 HANGS, BACK = "it hangs: a batch has run for more than 10 s", "it came back from the batch that it hung in"
 
@@ -221,3 +222,32 @@ def test_a_hang_that_ends_in_the_loss_of_the_device_brings_nothing_back(gates: G
     bench.end()
     assert [condition for condition, _ in bench.changes] == [Condition.DEAD]
     assert len(bench.delivered) == 1
+
+
+def test_a_load_that_takes_too_long_fails_and_what_comes_of_it_later_is_let_go_of() -> None:
+    entered, leave = Event(), Event()
+
+    def load(progress: Progress) -> CheckedModel:
+        entered.set()
+        assert leave.wait(PATIENCE)
+        return checked(bench.model)
+
+    bench = Bench(load=load)
+    loaded = bench.start()
+    assert entered.wait(PATIENCE)
+    bench.loop.clock.advance(LOAD_TIMEOUT)
+    error = bench.loop.error_of(loaded)
+    assert isinstance(error, ModelLoadError)
+    assert str(error) == "model 'm' version 1: expected the model to be loaded within 20 s (`load_timeout_s`); it is not"
+    ended = bench.worker.quit()
+    assert not ended.called
+    leave.set()
+    bench.end()
+    assert bench.changes == []
+
+
+def test_a_load_that_ended_in_time_leaves_no_timer_behind() -> None:
+    bench = Bench()
+    bench.ready()
+    assert bench.loop.clock.getDelayedCalls() == []
+    bench.end()

@@ -15,11 +15,13 @@ from batcher.scheduling.batch import Batch
 from batcher.workers.child_protocol import Child, Parent
 from batcher.workers.process import LAST_SECONDS, ProcessWorker
 from batcher.workers.protocol import Condition, Outcome
-from batcher.workers.restarts import LONG_LIFE
+from batcher.workers.restarts import HOPELESS, LONG_LIFE
 from tests.support.models import model_spec
 from tests.workers.test_memory import batch_of
 
 KILLED = "the child was killed by signal 9 (SIGKILL)"
+TITLE = "model 'm' version 1"
+LATE = "expected the model to be loaded within 60 s (`load_timeout_s`); it is not"
 
 
 class FakeChild:
@@ -414,3 +416,38 @@ def test_elsewhere_than_on_linux_the_model_cannot_be_loaded(monkeypatch: pytest.
     (error,) = bench.failures
     assert str(error) == "model 'm' version 1: expected Linux for `worker: process`; this is darwin"
     assert bench.worker.quit().called
+
+
+def test_a_child_that_loads_for_too_long_is_killed_and_the_model_cannot_be_loaded() -> None:
+    bench = Bench(load_timeout_s=60)
+    bench.happened()
+    bench.clock.advance(59)
+    assert bench.happened() == []
+    bench.clock.advance(1)
+    assert bench.happened() == ["child 0 killed"]
+    assert [str(failure) for failure in bench.failures] == [f"{TITLE}: {LATE}"]
+    ended = bench.worker.quit()
+    assert not ended.called
+    bench.children[0].end()
+    assert ended.called
+    assert (bench.happened(), bench.clock.getDelayedCalls()) == ([], [])
+
+
+def test_a_child_that_loads_for_too_long_after_a_restart_has_come_to_nothing_like_one_that_ends() -> None:
+    bench = Bench(load_timeout_s=60)
+    bench.ready()
+    bench.children[0].end()
+    conditions = []
+    for _ in range(HOPELESS - 1):
+        bench.clock.advance(1)  # after which it is started again
+        bench.happened()
+        bench.clock.advance(60)
+        killed = bench.happened()
+        assert killed == [f"child {len(bench.children) - 1} killed"]
+        bench.children[-1].end()
+        conditions += bench.happened()
+    assert conditions == [f"restarting: {TITLE}: {LATE}", f"dead: {TITLE}: {LATE}"]
+    bench.clock.advance(1)
+    bench.children[-1].ready()
+    assert bench.happened()[-1] == "alive: "
+    assert not bench.failures

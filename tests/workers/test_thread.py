@@ -23,6 +23,7 @@ from tests.support.models import Predict, RecordingModel, checked, double
 from tests.workers.test_memory import batch_of
 
 WATCHDOG = 10.0
+LOAD_TIMEOUT = 20.0
 """Seconds, of the loop's clock."""
 
 
@@ -50,6 +51,8 @@ class Bench:
             self.loop.call_from_thread,
             self.loop.clock,
             WATCHDOG,
+            "model 'm' version 1",
+            LOAD_TIMEOUT,
         )
 
     def start(self) -> Deferred[Loaded]:
