@@ -66,7 +66,7 @@ class Reloads:
         self._metrics.reloaded("refused")
         if not failure.check(ReloadRefused, ConfigError):
             self._log.failure("not reloaded", failure)
-        for reason in failure.getErrorMessage().splitlines():
+        for reason in reason_of(failure).splitlines():
             self._log.error("not reloaded, nothing has changed: {reason}", reason=reason)
         return failure
 
@@ -78,6 +78,11 @@ class Reloads:
             else:
                 waiting.errback(result)
         self._next()
+
+
+def reason_of(failure: Failure) -> str:
+    """Return why something failed, in words of which there is always one."""
+    return failure.getErrorMessage() or type(failure.value).__name__
 
 
 def reload_on_hangup(reactor: Any, reload: Callable[[], object]) -> None:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from batcher.config.settings import load_settings
 from batcher.errors import ConfigError
-from batcher.reloading import reload_on_hangup
+from batcher.reloading import reason_of, reload_on_hangup
 from batcher.service import BatcherService, State
 
 _log = Logger()
@@ -49,7 +49,7 @@ def makeService(options: Options) -> IService:
     reload_on_hangup(reactor, lambda: service.reload(read).addErrback(lambda _: None))  # the log has the reasons
 
     def not_ready(failure: Failure) -> None:
-        _log.error("not ready: {reason}", reason=failure.getErrorMessage())
+        _log.error("not ready: {reason}", reason=reason_of(failure))
         if service.state is State.STARTING:
             running: Any = reactor
             running.callWhenRunning(running.stop)  # a port that is taken is found out before the reactor runs

@@ -226,6 +226,34 @@ class TestRefusals:
         for served in before.values():
             assert service.server.metrics.model(*served.title.split("/")).load is served.scheduler
 
+    @pytest.mark.parametrize(
+        ("source", "reason"),
+        [
+            ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+            ("raise GeneratorExit('away')", "GeneratorExit: away"),
+            ("from asyncio import CancelledError as Net; raise Net", "CancelledError"),
+            ("from batcher.errors import ModelLoadError as Net; raise Net", "ModelLoadError"),
+        ],
+    )
+    def test_whatever_the_model_s_code_raises_is_told_by_its_name(
+        self, service: MemoryService, told: list[str], logged_errors: list[LogEvent], source: str, reason: str
+    ) -> None:
+        write(service.folder / "n/1")
+        (service.folder / "n/1/net.py").write_text(source)
+        service.refused()
+        assert told == [f"not reloaded, nothing has changed: model 'n' version 1: {reason}"]
+        assert logged_errors == []
+
+    def test_a_fault_without_a_text_is_told_by_its_name(
+        self, service: MemoryService, logged_errors: list[LogEvent], told: list[str]
+    ) -> None:
+        def read() -> ServerSettings:
+            raise MemoryError
+
+        service.loop.error_of(service.service.reload(read))
+        assert told == ["not reloaded", "not reloaded, nothing has changed: MemoryError"]
+        logged_errors.clear()
+
     def test_what_was_loaded_for_a_refused_reload_is_let_go_of(self, service: MemoryService) -> None:
         write(service.folder / "m/1", "5")
         write(service.folder / "n/1", "(")

@@ -113,7 +113,7 @@ def load_model(definition: ModelDefinition, settings: ModelSettings, progress: P
         if settings.warmup:
             warm_up(checked, settings.max_batch_size, progress)
         return checked
-    except (Exception, SystemExit) as err:  # whatever a model's own code raises is the reason that it cannot be served
+    except BaseException as err:  # whatever a model's own code raises is the reason that it cannot be served
         raise _load_error(definition, err) from err
 
 
@@ -138,12 +138,13 @@ def make_hooks(definition: ModelDefinition, settings: ModelSettings) -> tuple[Ho
     try:
         made = make_model(definition, settings).make()
         return getattr(made, "preprocess", None), getattr(made, "postprocess", None)
-    except (Exception, SystemExit) as err:
+    except BaseException as err:
         raise _load_error(definition, err) from err
 
 
 def _load_error(definition: ModelDefinition, error: BaseException) -> ModelLoadError:
-    reason = str(error) if isinstance(error, BatcherError) else f"{type(error).__name__}: {error}"
+    text, kind = str(error), type(error).__name__
+    reason = text if text and isinstance(error, BatcherError) else f"{kind}: {text}" if text else kind
     return ModelLoadError(f"model {definition.spec.name!r} version {definition.spec.version}: {reason}")
 
 

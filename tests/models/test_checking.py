@@ -181,6 +181,11 @@ def test_a_model_that_does_not_load_is_a_breach_with_the_reason(folders: Folders
     assert (len(report.findings), report.timings) == (1, ())
 
 
+def test_whoever_interrupts_a_check_is_not_told_of_a_breach(folders: Folders) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        check(folders.python("raise KeyboardInterrupt"))
+
+
 def test_a_folder_that_is_no_version_is_a_warning(folders: Folders) -> None:
     report = check(folders.python(predicting("return x"), version="draft"))
     assert "expected a version folder that is named by a number; got 'draft'" in of(report, rules.FOLDER).message

@@ -284,9 +284,10 @@ def test_hooks_run_here_on_an_object_that_was_not_loaded(bench: Bench) -> None:
     ("source", "why"),
     [
         ("raise RuntimeError('no weights')", "model 'm' version 1: RuntimeError: no weights"),
+        ("raise KeyboardInterrupt", "model 'm' version 1: KeyboardInterrupt"),
         ("import os; os._exit(4)", "model 'm' version 1: the child exited with status 4, while it loaded"),
     ],
-    ids=["error", "exit"],
+    ids=["error", "interrupt", "exit"],
 )
 def test_a_model_that_cannot_be_loaded_fails_the_start_and_leaves_nothing(tmp_path: Path, source: str, why: str) -> None:
     files = open_files()

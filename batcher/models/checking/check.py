@@ -87,6 +87,8 @@ def _load(definition: ModelDefinition, settings: ModelSettings, findings: Findin
     try:
         return load_model(definition, settings.model_copy(update={"warmup": False}), tell)
     except ModelLoadError as err:
+        if isinstance(err.__cause__, KeyboardInterrupt):
+            raise err.__cause__ from None  # whoever waits has had enough
         reason = str(err).partition(": ")[2]
         findings.add(rules.LOAD, "load", f"expected the model to load on device {settings.devices[0]}; got {reason}")
         return None
