@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import uvloop
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.main import installReactor
 from twisted.logger import (
     FilteringLogObserver,
@@ -38,7 +39,7 @@ from batcher import scheduler
 from batcher.config.settings import ServerSettings
 from batcher.heap_trim import HeapTrim, heap_trimmer
 from batcher.loop_ports import LoopPorts
-from batcher.reloading import Read, reload_on_hangup
+from batcher.reloading import Read, reason_of, reload_on_hangup
 from batcher.web.listening import Listen, Listening, Tls, tls_context
 
 if TYPE_CHECKING:
@@ -82,6 +83,15 @@ class AccessLog:
                 sys.stdout.buffer.flush()
 
 
+class ServerReactor(AsyncioSelectorReactor):
+    """Twisted's reactor, but a second SIGTERM or SIGINT, or one more of either, changes nothing."""
+
+    def stop(self) -> None:
+        """Begin to stop, unless it has begun."""
+        with suppress(ReactorNotRunning):
+            super().stop()  # type: ignore[no-untyped-call]  # Twisted's has no annotations
+
+
 def run_server(
     settings: ServerSettings,
     base: Path,
@@ -102,7 +112,7 @@ def run_server(
     """
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
-    reactor = AsyncioSelectorReactor(loop)
+    reactor = ServerReactor(loop)
     reactor.seconds = monotonic  # not the system's clock: set back, timers would not ring, set forward, all at once
     installReactor(reactor)
     _begin_logging()
@@ -165,7 +175,7 @@ def _run(
         nonlocal status
         if service.state.value == "starting":
             status = 1
-            failed(failure.getErrorMessage())
+            failed(reason_of(failure))
         if reactor.running:
             reactor.stop()
 

@@ -60,6 +60,17 @@ def server(tmp_path: Path) -> Iterator[Process]:
         yield process
 
 
+def test_signals_while_it_stops_change_nothing_and_are_not_logged_as_faults(server: Process) -> None:
+    with server.connect() as connection:
+        connection.sendall(request(1) * 3)
+        until(lambda: server.metric("batcher_in_flight_rows") > 0)
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            server.signal(number)
+        assert [answer.status for answer in answers_of(connection)] == [200] * 3
+    assert server.wait(30) == 0
+    assert "Traceback" not in server.errors
+
+
 def test_everything_that_was_accepted_is_answered_and_the_exit_status_is_0(server: Process) -> None:
     connections = [server.connect() for _ in range(20)]
     pipelined, half_closed, idle = connections[0], connections[1], connections[2]
