@@ -206,10 +206,12 @@ class TestRefusals:
     def test_all_reasons_are_told_at_once(self, service: MemoryService) -> None:
         write(service.folder / "o/1", model="format: nothing\n")
         write(service.folder / "p/1", model="forma: python\n")
+        write(service.folder / "q/1", "(")
         service.configure("port: 1\nhost: 0.0.0.0\n")
         told = service.refused()
         for reason in ("config.yaml:1: port", "config.yaml:2: host", "model o/1: model.yaml:1", "model p/1: model.yaml:1"):
             assert reason in told
+        assert "'q'" not in told, "models are loaded only where nothing stands against it"
 
     def test_a_model_that_cannot_be_loaded_leaves_every_other_untouched(self, service: MemoryService, told: list[str]) -> None:
         before = service.found()

@@ -158,9 +158,20 @@ def load_settings(
         source.override(key, value, flag)
     settings = validate(ServerSettings, source)
     settings._source = source
-    for name in ("", *settings.models):
-        settings.for_model(name)
+    settings.for_model("")
+    _check_models(settings)
     return settings
+
+
+def _check_models(settings: ServerSettings) -> None:
+    reasons = []
+    for name in settings.models:
+        try:
+            settings.for_model(name)
+        except ConfigError as err:
+            reasons.append(str(err))
+    if reasons:
+        raise ConfigError("\n".join(reasons))
 
 
 def share_threads(settings: ModelSettings, models: int) -> ModelSettings:

@@ -132,6 +132,15 @@ def test_a_wrong_value_is_refused_with_file_line_setting_expected_and_got(
         load(text + "\n")
 
 
+def test_every_model_whose_settings_contradict_each_other_is_named(load: Load) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        load("models:\n  m: {default_priority: 9}\n  n: {preferred_batch_sizes: [99]}\n  o: {}\n")
+    reasons = str(refusal.value).splitlines()
+    assert len(reasons) == 2
+    assert reasons[0].startswith("config.yaml:2: models.m.default_priority: ")
+    assert reasons[1].startswith("config.yaml:3: models.n.preferred_batch_sizes: ")
+
+
 @pytest.mark.parametrize(
     "text",
     [
