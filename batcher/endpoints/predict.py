@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
-from math import isfinite
 
 from twisted.internet.defer import Deferred
 
@@ -20,6 +20,9 @@ from batcher.spec import Array, ModelSpec
 
 MAX_TIMEOUT_MS = 86_400_000.0
 """A day; a longer deadline is taken for a mistake."""
+
+_DECIMAL = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+"""A number as every language writes it; Python's own takes `1_000` and `nan`, too."""
 
 
 class Plan:
@@ -135,11 +138,8 @@ def _server_timing(response: InferenceResponse) -> bytes:
 
 def _timeout(text: str) -> float:
     """Return `X-Timeout-Ms` in seconds."""
-    try:
-        milliseconds = float(text)
-    except ValueError:
-        milliseconds = -1.0
-    if not (isfinite(milliseconds) and 0 < milliseconds <= MAX_TIMEOUT_MS):
+    milliseconds = float(text) if _DECIMAL.fullmatch(text) else -1.0
+    if not 0 < milliseconds <= MAX_TIMEOUT_MS:
         raise InvalidInput(f"X-Timeout-Ms: expected milliseconds above 0 and up to {MAX_TIMEOUT_MS:.0f}; got {text!r:.80}")
     return milliseconds / 1e3
 
