@@ -27,6 +27,7 @@ def charged(
 
     Raises:
         QuotaExceeded: it has not.
+        InvalidInput: it names several keys.
     """
     key = request.parameters.key
     bucket = quotas.of(key) if key is not None else None

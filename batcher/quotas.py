@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from math import ceil
 
 from batcher.config.quota import Quota
-from batcher.errors import QuotaExceeded
+from batcher.errors import InvalidInput, QuotaExceeded
 
 GRAIN = 1e-6
 """Seconds too early that a request may come: clocks that count from 1970 are no finer, and who waits as long as it was told to
@@ -66,8 +66,13 @@ class Quotas:
         self._others = self._buckets.pop("*", None)
 
     def of(self, key: str) -> Bucket | None:
-        """Return what `key` is charged to, None where it is not limited."""
-        return self._buckets.get(key, self._others)
+        """Return what `key` is charged to, None where it is not limited. Raises InvalidInput: it is several."""
+        bucket = self._buckets.get(key)
+        if bucket is not None:
+            return bucket
+        if " " in key:  # which no key of a configuration holds, and fields that came twice do
+            raise InvalidInput("X-Api-Key, or Authorization: Bearer: expected one key; got several, or one with a space in it")
+        return self._others
 
 
 def quotas_of(quotas: Mapping[str, Quota]) -> Quotas | None:

@@ -112,8 +112,11 @@ _SOON = 0.005
 
 def key_of(context: Context) -> str:
     """Return the key whose quota a call is charged to, by its metadata; empty if it names none."""
-    metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
-    return named_key(metadata.get("x-api-key", ""), metadata.get("authorization", ""))
+    values: dict[str, list[str]] = {}
+    for name, value in context.invocation_metadata() or ():
+        if isinstance(value, str):
+            values.setdefault(name, []).append(value)
+    return named_key(*(", ".join(values.get(name, ())) for name in ("x-api-key", "authorization")))  # as over HTTP
 
 
 def parsed(kind: type[AnyMessage], data: bytes) -> AnyMessage:

@@ -54,6 +54,25 @@ def test_who_is_over_its_quota_is_told_when_to_come_back_and_nobody_else(
     assert stack(memory, request).status == 200
 
 
+@pytest.mark.parametrize("name", ["X-Api-Key", "Authorization"])
+@pytest.mark.parametrize("route", ROUTES)
+def test_two_keys_are_refused_and_charged_to_nobody(stack: Stack, route: str, name: str) -> None:
+    memory = server()
+    body, content_type = ROUTES[route]
+    scheme = "Bearer " * (name == "Authorization")
+    request = ask(route, body, (name, f"{scheme}SECRET"), (name, f"{scheme}other"), content_type=content_type)
+    answer = stack(memory, request)
+    assert answer.status == 400
+    assert "X-Api-Key" in answer.decoded()["error"]
+    assert b"SECRET" not in answer.body
+    assert stack(memory, ask(route, body, content_type=content_type)).status == 200
+
+
+def test_two_keys_are_nothing_to_a_server_without_quotas(stack: Stack) -> None:
+    request = ask("/predict", ROW, ("X-Api-Key", "a"), ("X-Api-Key", "b"))
+    assert stack(server(quotas={}), request).status == 200
+
+
 def test_routes_share_the_quota_of_a_key() -> None:
     memory, client = server(), None
     client = memory.connect("loop")

@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from batcher.config.quota import Quota
-from batcher.errors import QuotaExceeded
+from batcher.errors import InvalidInput, QuotaExceeded
 from batcher.rpc.calls import status_of
 from tests.rpc.conftest import Context, Rpc, request, run
 from tests.rpc.test_streams import collect, sent
@@ -29,6 +29,14 @@ def test_the_metadata_name_the_key(rpc: Rpc, metadata: tuple[str, str]) -> None:
         assert refusal.value.retry_after == 4
         assert status_of(refusal.value, expose_model_errors=False)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
         await rpc.infer(request(1, 2, 3), Context())
+
+    run(test)
+
+
+def test_two_keys_are_refused(rpc: Rpc) -> None:
+    async def test() -> None:
+        with pytest.raises(InvalidInput, match="expected one key"):
+            await rpc.infer(request(1), Context(None, ("x-api-key", "SECRET"), ("x-api-key", "other")))
 
     run(test)
 
