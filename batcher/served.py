@@ -196,8 +196,12 @@ class ServedModel:
 
     def _workers_changed(self) -> None:
         state, reason = _LOADED[self.workers.condition], self.workers.reason
+        detail = "" if state is ModelState.READY else reason
         if self.is_loaded and state is not self.state:
-            self.become(state, "" if state is ModelState.READY else reason)
+            self.become(state, detail)
+        elif self.is_loaded and detail != self.detail:  # it was started again, and that failed for another reason
+            self.detail = detail
+            self._changed(self, self.told)
         if state is ModelState.BROKEN:  # also of one that is being unloaded: nobody will answer what it has taken
             self.scheduler.give_up(f"model {self.title} is not ready: {state.value}: {reason}")
 

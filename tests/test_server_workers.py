@@ -99,6 +99,15 @@ def test_a_model_that_is_started_again_is_not_ready_and_takes_requests() -> None
     assert answer[0].outputs["y"][0, 0] == 2
 
 
+def test_why_it_still_is_not_ready_follows_what_the_last_start_ended_with() -> None:
+    bench = Workers()
+    bench.workers[0].lose(RESTARTING, "it crashed")
+    bench.workers[0].lose(RESTARTING, "it was not loaded in time")
+    assert bench.server.unready() == {"m/1": "restarting: it was not loaded in time"}
+    bench.workers[0].revive()
+    assert (bench.server.unready(), bench.served.detail) == ({}, "")
+
+
 def test_a_broken_model_refuses_and_fails_what_it_had_and_serves_again_when_it_is_back() -> None:
     bench = Workers()
     begun, waiting, late = (bench.infer(value) for value in range(3))
