@@ -244,7 +244,7 @@ class BatcherService(MultiService):
     def _loaded(self, results: list[tuple[bool, Any]]) -> None:
         failures = [result for succeeded, result in results if not succeeded]
         if failures and self.settings.strict_start:
-            self.ready.errback(failures[0])
+            self._failed(failures[0])
             return
         for failure in failures:
             self._log.error("{reason}", reason=failure.getErrorMessage())
@@ -253,7 +253,7 @@ class BatcherService(MultiService):
             self.ready.callback(None)
             self._reloads.open()
         else:
-            self.ready.errback(ModelLoadError("the server was stopped before its models were loaded"))
+            self._failed(Failure(ModelLoadError("the server was stopped before its models were loaded")))
 
     def _failed(self, failure: Failure) -> None:
         if not failure.check(BatcherError, OSError):

@@ -484,6 +484,22 @@ class TestHangingLoads:
         GATE.open()
         service.end()
 
+    @pytest.mark.parametrize("strict", [True, False])
+    def test_a_server_that_was_stopped_meanwhile_says_nothing_more(
+        self, tmp_path: Path, strict: bool, logged_errors: list[LogEvent]
+    ) -> None:
+        write(tmp_path / "models/m/1", GATED)
+        GATE.close()
+        service = MemoryService(tmp_path, f"strict_start: {str(strict).lower()}\n", HASTY)
+        listen(service.service.ready)
+        service.begin()
+        GATE.wait_reached()
+        assert service.wait(service.service.stopService()) is None
+        service.loop.clock.advance(5)
+        assert logged_errors == []
+        GATE.open()
+        service.end()
+
 
 class TestStopping:
     def test_a_reload_while_the_server_is_stopped_is_refused(self, tmp_path: Path, told: list[str]) -> None:
