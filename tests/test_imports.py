@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = {
     "errors": 0,
+    "error_text": 0,
     "inherited": 0,
     "spec": 1,
     "request": 2,

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from enum import StrEnum
 from traceback import format_exception, format_exception_only
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from batcher.error_text import MOST_MESSAGE
 from batcher.errors import (
     BatcherError,
     DeviceLost,
@@ -24,6 +30,22 @@ from batcher.workers.told_error import remake, tell
 class Unprintable(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no")
+
+
+class Code(StrEnum):
+    """A model's own class, which only its process knows: here it cannot be pickled."""
+
+    BAD = "bad"
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise pickle.PicklingError("only known here")
+
+
+class Number(int):
+    """The same as a number."""
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        raise pickle.PicklingError("only known here")
 
 
 class Refined(QueueFull):
@@ -97,3 +119,56 @@ def test_a_model_s_own_refinement_of_one_is_its_nearest_base_and_whole() -> None
     error = crossed(Refined("full", 7))
     assert type(error) is QueueFull
     assert error.retry_after == 7
+
+
+def give_up(*_: object) -> Any:
+    raise SystemExit(3)
+
+
+PLAIN = st.recursive(st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.floats(), st.lists)
+FOREIGN = st.sampled_from([Code.BAD, Number(3), lambda: 1, object(), Code, (1, Code.BAD), [[Number(1)]], {"a": (give_up,)}])
+KEPT = st.dictionaries(st.text(max_size=5) | st.just("__notes__"), PLAIN | FOREIGN, max_size=4)
+NAMES = st.sampled_from(["Plain", "a\0b", "\udc80", "", "x" * 10_000, Code.BAD])
+SAYS: st.SearchStrategy[Callable[[object], Any]] = st.sampled_from(
+    [lambda _: "text", lambda _: Code.BAD, lambda _: 5, give_up, lambda _: "long" * 10_000]
+)
+
+
+@given(base=st.sampled_from([Exception, SystemExit, InvalidInput, ModelContractError]), says=SAYS, name=NAMES, kept=KEPT)
+def test_whatever_a_class_does_it_crosses(
+    base: type[BaseException], says: Callable[[object], Any], name: str, kept: dict[str, Any]
+) -> None:
+    kind = type("Own", (base,), {"__str__": says, "__qualname__": name, "__module__": name})
+    error = kind("text")
+    vars(error).update(kept)
+    found = crossed(error)
+    assert type(found) is base or base in (Exception, SystemExit)
+    assert type(str(found)) is str
+    assert len(str(found)) <= MOST_MESSAGE
+    "".join(format_exception(found))
+
+
+@pytest.mark.parametrize("asked", ["__dict__", "__notes__", "__class__"])
+def test_a_class_that_gives_up_whatever_it_is_asked_for_crosses(asked: str) -> None:
+    kind = type("Own", (InvalidInput,), {asked: property(give_up)})
+    assert str(remake(pickle.loads(pickle.dumps(tell(kind("text")))))) == "text"
+
+
+def test_a_class_that_claims_to_be_the_server_s_is_not_looked_for_there() -> None:
+    kind = type("Own", (InvalidInput,), {"__module__": InvalidInput.__module__})
+    assert type(crossed(kind("text"))) is InvalidInput
+
+
+def test_of_what_a_model_s_own_error_keeps_what_every_process_knows_crosses() -> None:
+    error = InvalidInput("text")
+    kept = {"reason": "dark", "limits": (1, [2.0, None]), "code": Code.BAD, "more": (lambda: 1,), "count": Number(3)}
+    vars(error).update(kept)
+    found = vars(crossed(error))
+    assert {name: found[name] for name in kept if name in found} == {"reason": "dark", "limits": (1, [2.0, None])}
+
+
+def test_how_much_crosses_is_bounded() -> None:
+    error = InvalidInput("long" * 1_000_000)
+    vars(error).update({f"a{number}": "long" * 100 for number in range(1000)}, long="long" * 1_000_000)
+    error.add_note("long" * 1_000_000)
+    assert len(pickle.dumps(tell(error))) < 60_000
