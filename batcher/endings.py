@@ -12,7 +12,8 @@ from copy import copy
 from batcher.counters import ModelMetrics, Spent
 from batcher.errors import BatcherError, DeadlineExceeded, PredictedLate, Unavailable, WorkerLost
 from batcher.failure_log import FailureLog
-from batcher.pending import Pending, model_error, owner, without_stacks
+from batcher.models.raised import model_error
+from batcher.pending import Pending, owner, without_stacks
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.part import Part
 from batcher.scheduling.queue import BatchQueue

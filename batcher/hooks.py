@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from batcher.errors import InvalidInput, Unavailable
 from batcher.models.loading import Loaded
-from batcher.pending import model_error, nbytes_of
+from batcher.models.raised import as_a_model_may, model_error
+from batcher.pending import nbytes_of
 from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduler import BatchScheduler
 from batcher.spec import Array, ModelSpec, check_outputs
@@ -97,4 +98,4 @@ def _run_hook(hook: Callable[[Mapping[str, Array]], Mapping[str, Any]], values: 
     try:
         return hook(values)
     except (Exception, SystemExit) as err:  # a hook is the model's own code
-        raise model_error(err) from err
+        raise model_error(as_a_model_may(err)) from err

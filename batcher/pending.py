@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from traceback import format_exception_only
 
 import numpy as np
 from twisted.internet.defer import Deferred
 
-from batcher.errors import BatcherError, ModelContractError, ModelError
+from batcher.errors import ModelContractError
 from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduling.part import Part
 from batcher.scheduling.queue import BatchQueue
@@ -154,15 +153,6 @@ def halve(part: Part) -> Sequence[Part]:
     """Cut `part`, of two rows at least, in two; what is left of a request that has ended is nothing."""
     pending = owner(part)
     return () if pending.finished else pending.halve(part)
-
-
-def model_error(error: BaseException) -> BatcherError:
-    """Return what a client is told of `error`, raised while a batch ran; the cause keeps the original."""
-    if isinstance(error, BatcherError):
-        return error
-    told = ModelError(f"the model failed: {''.join(format_exception_only(error)).strip()}")
-    told.__cause__ = error
-    return told
 
 
 def without_stacks(error: BaseException) -> BaseException:

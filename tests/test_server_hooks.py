@@ -146,6 +146,13 @@ def test_a_preprocess_that_refuses_its_input_is_told_as_it_says(serving: Serving
     assert str(error) == "text: expected UTF-8"
 
 
+@pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
+def test_a_hook_cannot_raise_what_is_the_server_s_to_say(serving: Serving, hook: str) -> None:
+    serving.add_ready(**{hook: raising(QueueFull("full"))})
+    error = serving.loop.error_of(serving.infer(1))
+    assert type(error) is ModelError
+
+
 @pytest.mark.parametrize(
     "outputs", [{}, {"y": rows(1)}, {"y": rows(1, 2).astype("<f8")}], ids=["nothing", "a row less", "another dtype"]
 )

@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from traceback import format_exception_only
 
+from batcher.error_text import summary
 from batcher.errors import DeviceLost, OutOfMemory
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate memory", "alloc_failed")
@@ -24,7 +24,7 @@ def device_error(error: BaseException, answers: Callable[[], bool] | None = None
         error: what was raised; of one that means OutOfMemory the stack is let go of, with what its frames hold.
         answers: whether the device still works; without, PyTorch is asked.
     """
-    text = "".join(format_exception_only(error)).strip()
+    text = summary(error)
     if _is_out_of_memory(error, text):
         error.__traceback__ = error.__cause__ = error.__context__ = None
         _give_back()

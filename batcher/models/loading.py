@@ -16,6 +16,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.errors import BatcherError, ModelContractError, ModelLoadError
 from batcher.models.protocol import Arrays, Hook, Model, PartialOutputs
+from batcher.models.raised import as_a_model_may
 from batcher.models.row_errors import RowErrors, non_finite_rows
 from batcher.spec import Array, ModelSpec, TensorSpec, check_outputs
 
@@ -77,8 +78,15 @@ class CheckedModel:
         Raises:
             ModelContractError: the outputs are not what the specification promises.
         """
-        outputs = self.model.predict(collate(self.model.allocate))
-        failed = outputs.failed if isinstance(outputs, PartialOutputs) else {}
+        try:
+            outputs = self.model.predict(collate(self.model.allocate))
+        except BatcherError as err:
+            if (raised := as_a_model_may(err)) is err:
+                raise
+            raise raised from err
+        failed: RowErrors = {}
+        if isinstance(outputs, PartialOutputs):
+            failed = {row: as_a_model_may(error) for row, error in outputs.failed.items()}
         if self.model.postprocess is None:
             check_outputs(self.spec, outputs, rows)
             outputs = {tensor.name: outputs[tensor.name] for tensor in self.spec.outputs}

@@ -19,7 +19,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.errors import DeviceLost, InvalidInput, ModelLoadError, WorkerLost
 from batcher.models.loading import Loaded
-from batcher.pending import model_error
+from batcher.models.raised import model_error
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.queue import Part
 from batcher.spec import Array, ModelSpec

@@ -23,7 +23,7 @@ from batcher.errors import (
     QueueFull,
     WorkerLost,
 )
-from batcher.pending import model_error
+from batcher.models.raised import model_error
 from batcher.workers.told_error import remake, tell
 
 

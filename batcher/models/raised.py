@@ -1,0 +1,31 @@
+"""What models raise, and what clients are told of it.
+
+A model's code may raise anything, also the server's own errors: a `WorkerLost` that never was would have its batch run again
+without end, a `QueueFull` would ask a client to repeat what has run. So what a model raises is taken for what it says only if
+that is something of the request (`InvalidInput`) or of the model (`ModelError` and those below it, as `OutOfMemory`).
+"""
+
+from __future__ import annotations
+
+from batcher.error_text import MOST_MESSAGE, summary
+from batcher.errors import BatcherError, InvalidInput, KnownToFail, ModelError
+
+_BEGINNING = "the model failed: "
+
+
+def as_a_model_may(error: BaseException) -> BaseException:
+    """Return `error`, raised by a model or put in a row's place, or a ModelError if a model may not raise it. Any thread."""
+    if isinstance(error, BatcherError) and (not isinstance(error, InvalidInput | ModelError) or isinstance(error, KnownToFail)):
+        return _model_error(error)
+    return error
+
+
+def model_error(error: BaseException) -> BatcherError:
+    """Return what a client is told of `error`, raised while a batch ran; the cause keeps the original. Any thread."""
+    return error if isinstance(error, BatcherError) else _model_error(error)
+
+
+def _model_error(error: BaseException) -> ModelError:
+    told = ModelError(f"{_BEGINNING}{summary(error, MOST_MESSAGE - len(_BEGINNING))}")
+    told.__cause__ = error
+    return told
