@@ -228,7 +228,7 @@ def check_outputs(spec: ModelSpec, outputs: Mapping[str, Array], rows: int) -> N
         rows: how many rows the model was given.
 
     Raises:
-        ModelContractError: an output is missing, has another number of rows, or another dtype or shape.
+        ModelContractError: an output is missing, has another number of rows, another dtype or shape, or BYTES that are none.
     """
     for tensor in spec.outputs:
         array = outputs.get(tensor.name)
@@ -243,6 +243,21 @@ def check_outputs(spec: ModelSpec, outputs: Mapping[str, Array], rows: int) -> N
             raise ModelContractError(
                 f"model {spec.name!r}: output {tensor.name!r}: expected {tensor.describe()}; got {describe_array(array)}",
             )
+        if array.dtype.hasobject:
+            check_objects(array, f"model {spec.name!r}: output {tensor.name!r}")
+
+
+def check_objects(array: Array, place: str) -> None:
+    """Check that the elements of `array`, an array of objects, are what BYTES are: `bytes`.
+
+    Text is not taken for its UTF-8: what a model means by text it says itself, with `.encode()`, as it is given text as bytes.
+
+    Raises:
+        ModelContractError: one is something else; the message begins with `place`.
+    """
+    wrong = sorted({kind.__name__ for kind in set(map(type, array.flat)) if not issubclass(kind, bytes)})
+    if wrong:
+        raise ModelContractError(f"{place}: expected elements that are bytes; got {', '.join(wrong[:3])}")
 
 
 def _wrong_names(spec: ModelSpec, inputs: Mapping[str, Array]) -> str:

@@ -126,6 +126,19 @@ def test_inputs_that_do_not_fit_are_refused_with_what_was_expected_and_what_came
         check_inputs(TWO, given_inputs)
 
 
+def test_bytes_and_what_is_below_them_are_what_an_output_of_bytes_holds() -> None:
+    array = np.array([[b"", b"a"], [np.bytes_(b"b"), b"c"]], object)
+    check_outputs(model_spec(outputs=(tensor("y", "BYTES", (2,)),)), {"y": array}, 2)
+
+
+@pytest.mark.parametrize("wrong", ["text", None, 5, bytearray(b"a"), ValueError("no")], ids=repr)
+def test_anything_else_is_refused_and_named(wrong: object) -> None:
+    array = np.array([b"fine", wrong], object)
+    expected = f"model 'm': output 'y': expected elements that are bytes; got {type(wrong).__name__}"
+    with pytest.raises(ModelContractError, match=expected):
+        check_outputs(model_spec(outputs=(tensor("y", "BYTES", ()),)), {"y": array}, 2)
+
+
 def test_outputs_that_fit_are_taken_and_further_ones_ignored() -> None:
     check_outputs(TWO, outputs(more=zeros("FP32", 7)), 2)
 

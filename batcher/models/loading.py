@@ -18,7 +18,7 @@ from batcher.errors import BatcherError, ModelContractError, ModelLoadError
 from batcher.models.protocol import Arrays, Hook, Model, PartialOutputs
 from batcher.models.raised import as_a_model_may
 from batcher.models.row_errors import RowErrors, non_finite_rows
-from batcher.spec import Array, ModelSpec, TensorSpec, check_outputs
+from batcher.spec import Array, ModelSpec, TensorSpec, check_objects, check_outputs
 
 Progress = Callable[[str], None]
 """Told in words what is being done."""
@@ -258,7 +258,11 @@ def _blank(tensor: TensorSpec, rows: int) -> Array:
 
 
 def _check_rows(name: str, outputs: dict[str, Any] | Arrays, rows: int) -> None:
+    if not outputs:
+        raise ModelContractError(f"model {name!r}: expected outputs; got none")
     for output, array in outputs.items():
         if array.ndim == 0 or len(array) != rows:
             got = len(array) if array.ndim else "a scalar"
             raise ModelContractError(f"model {name!r}: {rows} rows in, {got} rows out in output {output!r}")
+        if array.dtype.hasobject:
+            check_objects(array, f"model {name!r}: output {output!r}")

@@ -74,6 +74,7 @@ class PythonModel:
         """Remember the class, `factory`; it is made when it is loaded."""
         self.spec = definition.spec
         self._settings = settings
+        self._texts = {tensor.name for tensor in definition.spec.outputs if tensor.datatype.name == "BYTES"}
         self.make = factory
         self._model: Any = None
 
@@ -105,7 +106,9 @@ class PythonModel:
             outputs = by_name(self._model.predict(inputs), self.spec)
             failed = take_errors(outputs, self.spec)
             for name, value in outputs.items():
-                if isinstance(value, list) and value and all(isinstance(row, torch.Tensor) for row in value):
+                if isinstance(value, list) and name in self._texts:
+                    value = outputs[name] = np.array(value, object)  # NumPy's own texts end at their last byte that is not 0
+                elif isinstance(value, list) and value and all(isinstance(row, torch.Tensor) for row in value):
                     value = outputs[name] = torch.stack(value)
                 if isinstance(value, torch.Tensor) and value.device.type == "cuda":
                     outputs[name] = to_host(value)

@@ -35,8 +35,12 @@ def take_errors(outputs: dict[str, Any], spec: ModelSpec) -> RowErrors:
     return errors
 
 
-def _blank_row(tensor: TensorSpec | None) -> Array:
-    return np.zeros(()) if tensor is None else np.zeros([max(size, 0) for size in tensor.shape], tensor.datatype.numpy)
+def _blank_row(tensor: TensorSpec | None) -> Any:
+    if tensor is None:
+        return 0.0
+    dtype = tensor.datatype.numpy
+    row = np.full([max(size, 0) for size in tensor.shape], b"" if dtype.hasobject else 0, dtype)
+    return row[()]  # the element itself if a row is one
 
 
 def non_finite_rows(outputs: Mapping[str, Array], spec: ModelSpec) -> RowErrors:

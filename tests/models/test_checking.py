@@ -277,3 +277,9 @@ class TestHooks:
             folders.python(predicting('return {"raw": x[::-1]}', hook("postprocess", 'return {"y": values["raw"]}')))
         )
         assert of(report, rules.MIXED).where == "output 'y', batch sizes 2, 3, 7, 8"
+
+
+def test_an_output_of_bytes_that_holds_text_has_another_dtype(folders: Folders) -> None:
+    definition = folders.python(predicting('return {"y": np.array(["text"] * len(x), object)}'), outputs=TEXT.replace("x", "y"))
+    report = check(definition, warmup=False)
+    assert of(report, rules.DTYPE).message.endswith("expected elements that are bytes; got str")

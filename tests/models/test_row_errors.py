@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from batcher.errors import ModelContractError
 from batcher.models.loading import CheckedModel
 from batcher.models.row_errors import non_finite_rows, take_errors
-from batcher.spec import Array
+from batcher.spec import Array, check_outputs
 from tests.models.conftest import Folders, floats
 from tests.support.models import RecordingModel, model_spec, tensor
 
@@ -55,11 +55,12 @@ def test_a_row_that_fails_in_one_output_has_failed_and_its_first_error_is_told()
 
 
 @pytest.mark.parametrize("dtype", ["FP32", "INT64", "BOOL", "BYTES", "BF16"])
-def test_if_every_row_fails_the_specification_says_what_a_row_is(dtype: str) -> None:
-    spec = model_spec(outputs=(tensor("y", dtype, (2, -1)),))
+@pytest.mark.parametrize("shape", [(2, -1), (2,), ()], ids=str)
+def test_if_every_row_fails_the_specification_says_what_a_row_is(dtype: str, shape: tuple[int, ...]) -> None:
+    spec = model_spec(outputs=(tensor("y", dtype, shape),))
     outputs: dict[str, Any] = {"y": [ERROR, ERROR]}
     assert take_errors(outputs, spec).keys() == {0, 1}
-    assert spec.outputs[0].admits(np.asarray(outputs["y"]))
+    check_outputs(spec, {"y": np.array(outputs["y"], spec.outputs[0].datatype.numpy)}, 2)
 
 
 def test_arrays_are_not_looked_through() -> None:
@@ -74,6 +75,20 @@ def test_a_python_class_fails_single_rows(folders: Folders, row: str) -> None:
     assert {row: str(error) for row, error in failed.items()} == {1: "negative"}
     assert outputs["y"][[0, 2], 0].tolist() == [2, 6]
     assert run(checked, floats())[1] == {}, "the next batch has nothing to do with it"
+
+
+@pytest.mark.parametrize("rows", [[b"a\0", b"bc"], [b"a\0", ERROR], [ERROR, ERROR]], ids=["none", "one", "all"])
+def test_rows_that_are_texts_may_fail(folders: Folders, rows: list[Any]) -> None:
+    listed = ", ".join("error" if row is ERROR else repr(row) for row in rows)
+    source = (
+        f"class Model:\n    def predict(self, inputs):\n        error = ValueError('no')\n        return {{'y': [{listed}]}}\n"
+    )
+    checked = folders.load(folders.python(source, outputs="[{name: y, dtype: BYTES, shape: []}]"), warmup=False)
+    outputs, failed = run(checked, floats(2))
+    assert failed.keys() == {number for number, row in enumerate(rows) if row is ERROR}
+    assert [text for text, row in zip(outputs["y"], rows, strict=True) if row is not ERROR] == [
+        b for b in rows if b is not ERROR
+    ]
 
 
 def test_rows_that_are_tensors_of_bf16_may_fail(folders: Folders) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing import Pipe
+from typing import Any
 
 import numpy as np
 import pytest
 
 from batcher.errors import DeviceLost, ModelContractError, OutOfMemory
 from batcher.models.loading import CheckedModel
+from batcher.models.protocol import PartialOutputs
+from batcher.models.row_errors import take_errors
 from batcher.spec import Array
 from batcher.workers.child import _run, _serve
 from batcher.workers.child_process import how_ended
 from batcher.workers.messages import Done, Failed, Run, send
 from batcher.workers.packing import Packer, unpack
 from batcher.workers.slots import Slot
-from tests.support.models import Predict, RecordingModel, double, rows
+from tests.support.models import Predict, RecordingModel, double, model_spec, rows, tensor
 
 
 class StagingModel(RecordingModel):
@@ -86,6 +89,34 @@ def test_outputs_that_break_the_contract_fail_the_batch(bench: Bench) -> None:
     answer = bench.run(StagingModel(lambda inputs: {"y": inputs["x"][:1]}))
     assert isinstance(answer, Failed)
     assert answer.error.known is ModelContractError
+
+
+def test_if_every_row_of_texts_fails_each_is_told_why(bench: Bench) -> None:
+    spec = model_spec(outputs=(tensor("y", "BYTES", ()),))
+
+    class Texts(StagingModel):
+        def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            outputs: dict[str, Any] = {"y": [ValueError("first"), ValueError("second")]}
+            failed = take_errors(outputs, spec)
+            return PartialOutputs({"y": np.array(outputs["y"], object)}, failed)
+
+    model = Texts()
+    model.spec = spec
+    answer = bench.run(model)
+    assert isinstance(answer, Done), answer
+    assert {row: error.message for row, error in answer.failed.items()} == {0: "first", 1: "second"}
+
+
+@pytest.mark.parametrize("postprocess", [None, dict], ids=["answered", "for a hook"])
+@pytest.mark.parametrize("wrong", ["text", None, 5])
+def test_texts_that_are_no_bytes_break_the_contract(bench: Bench, wrong: object, postprocess: Any) -> None:
+    model = StagingModel(lambda inputs: {"y": np.array([b"a", wrong], object)})
+    model.spec = model_spec(outputs=(tensor("y", "BYTES", ()),))
+    model.postprocess = postprocess
+    answer = bench.run(model)
+    assert isinstance(answer, Failed)
+    assert answer.error.known is ModelContractError
+    assert f"expected elements that are bytes; got {type(wrong).__name__}" in answer.error.message
 
 
 def test_after_a_lost_device_no_batch_is_begun(bench: Bench) -> None:

@@ -146,7 +146,8 @@ def _broken(tensor: TensorSpec, array: Array | None, rows: int) -> Rule:
         return rules.MISSING
     if array.shape[:1] != (rows,):
         return rules.ROWS
-    return rules.DTYPE if array.dtype != tensor.datatype.numpy else rules.SHAPE
+    is_dtype = array.dtype != tensor.datatype.numpy or tensor.admits(array)  # of BYTES each element has to be right, too
+    return rules.DTYPE if is_dtype else rules.SHAPE
 
 
 def _explained(error: ModelContractError, array: Array | None) -> str:
