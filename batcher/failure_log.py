@@ -1,10 +1,10 @@
-"""What a model's failures leave in the log: a bounded number of tracebacks, however many batches fail."""
+"""What a model's failures leave in the log: a bounded number of tracebacks, each of bounded length, however many fail."""
 
 from __future__ import annotations
 
-from traceback import format_exception
-
 from twisted.logger import Logger
+
+from batcher.error_text import stack
 
 _log = Logger()
 
@@ -39,5 +39,4 @@ class FailureLog:
         self._told[kind] = now
         left_out = self._left_out.pop(kind, 0)
         more = f" ({left_out} more like it were not logged since the last)" if left_out else ""
-        trace = "".join(format_exception(error))
-        _log.error("model {model}: {what}{more}\n{trace}", model=self._model, what=what, more=more, trace=trace)
+        _log.error("model {model}: {what}{more}\n{trace}", model=self._model, what=what, more=more, trace=stack(error))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
+from batcher.error_text import MOST_STACK
 from batcher.failure_log import INTERVAL, MOST_KINDS, FailureLog
 
 
@@ -46,6 +47,34 @@ def test_the_first_failure_is_told_with_its_traceback(logged: list[str]) -> None
     assert text.startswith("model m/1: 2 rows of a batch failed\nTraceback")
     assert "in raised" in text
     assert text.endswith("ValueError: bad row\n")
+
+
+class Long(Exception):
+    """Says more than anybody reads."""
+
+    def __str__(self) -> str:
+        return "long" * 1_000_000
+
+
+class Unprintable(Exception):
+    """Gives up."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+def test_a_long_message_fills_no_log_with_its_cause_or_without(logged: list[str]) -> None:
+    error = raised(Long())
+    error.__cause__ = raised(Long())
+    FailureLog("m/1").write("a batch failed", error, 0.0)
+    (text,) = logged
+    assert len(text) < MOST_STACK + 100
+    assert "characters left out" in text
+
+
+def test_an_exception_that_cannot_be_written_is_logged_as_that(logged: list[str]) -> None:
+    FailureLog("m/1").write("a batch failed", raised(Unprintable()), 0.0)
+    assert "in raised" in logged[0]
 
 
 def test_those_that_follow_are_left_out_and_counted_when_the_next_is_told(logged: list[str]) -> None:

@@ -11,6 +11,7 @@ from batcher.codecs.json_lists import to_json
 from batcher.codecs.msgpack_maps import to_msgpack
 from batcher.codecs.negotiation import wants_msgpack
 from batcher.endpoints.call import Headers, Reply
+from batcher.error_text import message
 from batcher.errors import BatcherError, DeadlineExceeded, MethodNotAllowed, ModelError, Unavailable
 
 CLIENT_LEFT = 499
@@ -58,7 +59,7 @@ def told(error: BaseException, expose_model_errors: bool) -> tuple[int, str, str
     if not isinstance(error, BatcherError):
         _log.failure("a request failed unexpectedly", Failure(error))
         return 500, BatcherError.code, "the server failed on this request", ()
-    text = str(error)
+    text = message(error)
     if isinstance(error, ModelError) and error.private and not expose_model_errors:
         text = "the model failed on this request"
     extra: tuple[tuple[bytes, bytes], ...] = ()

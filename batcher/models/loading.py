@@ -14,6 +14,7 @@ import numpy as np
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
+from batcher.error_text import message
 from batcher.errors import BatcherError, ModelContractError, ModelLoadError
 from batcher.models.protocol import Arrays, Hook, Model, PartialOutputs
 from batcher.models.raised import as_a_model_may
@@ -151,7 +152,7 @@ def make_hooks(definition: ModelDefinition, settings: ModelSettings) -> tuple[Ho
 
 
 def _load_error(definition: ModelDefinition, error: BaseException) -> ModelLoadError:
-    text, kind = str(error), type(error).__name__
+    text, kind = message(error), type(error).__name__
     reason = text if text and isinstance(error, BatcherError) else f"{kind}: {text}" if text else kind
     return ModelLoadError(f"model {definition.spec.name!r} version {definition.spec.version}: {reason}")
 
@@ -212,7 +213,7 @@ def warm_up(checked: CheckedModel, max_batch_size: int, progress: Progress) -> N
             checked.timings[size] = min(perf_counter() - began, checked.timings.get(size, inf))
             _check_warmup(checked, outputs, size)
         except (Exception, SystemExit) as err:
-            raise ModelLoadError(f"warm-up with batch size {size} failed: {type(err).__name__}: {err}") from err
+            raise ModelLoadError(f"warm-up with batch size {size} failed: {type(err).__name__}: {message(err)}") from err
         shared = shared or any(np.may_share_memory(new, old) for new in outputs.values() for old in earlier)
         earlier += outputs.values()
     checked.copies_outputs = shared

@@ -18,6 +18,7 @@ from time import perf_counter
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from batcher.error_text import message
 from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
 from batcher.models.loading import CheckedModel, Loaded, Progress
 from batcher.scheduling.batch import Batch
@@ -170,9 +171,9 @@ class InferenceThread:
         else:
             self._watchdog.rest()
         if isinstance(outcome.error, DeviceLost):
-            self._changed(Condition.DEAD, f"its device is lost: {outcome.error}")
+            self._changed(Condition.DEAD, f"its device is lost: {message(outcome.error)}")
             self._deliver(batch, outcome)
-            self._give_back(f"the device of the worker is lost: {outcome.error}")
+            self._give_back(f"the device of the worker is lost: {message(outcome.error)}")
         else:
             self._deliver(batch, outcome)
 

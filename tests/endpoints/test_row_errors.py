@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 
+from batcher.error_text import MOST_MESSAGE
 from batcher.errors import InvalidInput
 from batcher.models.protocol import PartialOutputs
 from batcher.rpc.calls import status_of
@@ -26,6 +27,7 @@ from tests.support.models import RecordingModel, rows
 
 WRONG = -1.0
 REFUSED = -2.0
+CODES = {400: "invalid_input", 500: "model_error"}
 
 
 class Picky(RecordingModel):
@@ -202,3 +204,34 @@ def test_the_stack_of_a_row_s_error_does_not_keep_its_batch_alive() -> None:
     (answer,) = ask_all(server_of(model), (1,))
     assert answer.status == 500
     assert raised[0].__traceback__ is None
+
+
+def raising(kind: type[BaseException], said: Callable[[object], str]) -> RecordingModel:
+    """Return a model that raises an exception below `kind`, which says of itself what `said` returns."""
+    error = type("Own", (kind,), {"__str__": said})()
+
+    def predict(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        raise error
+
+    return RecordingModel(predict=predict)
+
+
+@pytest.mark.parametrize(("kind", "status"), [(ValueError, 500), (InvalidInput, 400)])
+def test_of_a_long_message_a_client_is_told_beginning_and_end(both: Both, kind: type[BaseException], status: int) -> None:
+    server = server_of(raising(kind, lambda _: f"first {'long' * 1_000_000} last"), expose_model_errors=True)
+    text = error_of(both(server, ask("/predict", rows(1).tobytes())), status, CODES[status])
+    assert len(text) <= MOST_MESSAGE
+    assert "first long" in text
+    assert text.endswith("long last")
+
+
+@pytest.mark.parametrize(("kind", "status"), [(ValueError, 500), (InvalidInput, 400)])
+def test_an_exception_that_gives_up_when_it_is_asked_is_told_all_the_same(
+    both: Both, kind: type[BaseException], status: int
+) -> None:
+    def give_up(_: object) -> str:
+        raise SystemExit(3)
+
+    answer = both(server_of(raising(kind, give_up), expose_model_errors=True), ask("/predict", rows(1).tobytes()))
+    assert answer.status == status
+    assert answer.decoded()["error"].endswith("<exception str() failed>")
