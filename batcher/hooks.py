@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 from twisted.internet.defer import Deferred, succeed
 
-from batcher.errors import InvalidInput, Unavailable
+from batcher.errors import ModelContractError, Unavailable
 from batcher.models.loading import Loaded
+from batcher.models.protocol import Hook
 from batcher.models.raised import as_a_model_may, model_error
 from batcher.pending import nbytes_of
 from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduler import BatchScheduler
-from batcher.spec import Array, ModelSpec, check_outputs
+from batcher.spec import Array, ModelSpec, check_objects, check_outputs
 from batcher.workers.pool import CpuPool
 from batcher.workers.waiters import Waiters
 
@@ -65,12 +66,16 @@ class HookedRequests:
             return succeed(request)
 
         def prepared() -> InferenceRequest:
-            inputs = {name: np.asarray(value) for name, value in _run_hook(hook, request.inputs).items()}
+            inputs = _run_hook(hook, request.inputs, f"model {request.model!r}: preprocess")
             rows = {len(array) if array.ndim else 0 for array in inputs.values()}
             if len(rows) != 1 or 0 in rows:
-                raise InvalidInput(
-                    f"model {request.model!r}: preprocess gave arrays of {sorted(rows)} rows; expected equal ones"
+                got = f"arrays of {', '.join(map(str, sorted(rows)))} rows" if rows else "none"
+                raise ModelContractError(
+                    f"model {request.model!r}: preprocess: expected arrays of the same number of rows, at least 1; got {got}"
                 )
+            for name, array in inputs.items():
+                if array.dtype.hasobject:
+                    check_objects(array, f"model {request.model!r}: {name!r} from preprocess")
             return InferenceRequest(request.model, request.version, inputs, rows.pop(), request.parameters)
 
         return self._pool.run(nbytes_of(request.inputs), deadline, prepared)
@@ -82,7 +87,7 @@ class HookedRequests:
 
         def finished() -> InferenceResponse:
             rows = len(next(iter(response.outputs.values())))
-            outputs = {name: np.asarray(value) for name, value in _run_hook(hook, response.outputs).items()}
+            outputs = _run_hook(hook, response.outputs, f"model {response.model!r}: postprocess")
             check_outputs(self._spec, outputs, rows)
             queue, compute, batch_size = response.queue, response.compute, response.batch_size
             return InferenceResponse(response.model, response.version, outputs, queue, compute, batch_size)
@@ -94,8 +99,15 @@ class HookedRequests:
             raise
 
 
-def _run_hook(hook: Callable[[Mapping[str, Array]], Mapping[str, Any]], values: Mapping[str, Array]) -> Mapping[str, Any]:
+def _run_hook(hook: Hook, values: Mapping[str, Array], place: str) -> dict[str, Array]:
+    """Return the arrays that `hook` makes of `values`; a breach of its contract is told of with `place`."""
     try:
-        return hook(values)
-    except (Exception, SystemExit) as err:  # a hook is the model's own code
-        raise model_error(as_a_model_may(err)) from err
+        given = hook(values)
+        if not isinstance(given, Mapping):
+            raise ModelContractError(f"{place}: expected a mapping of name to array; got {type(given).__name__}")
+        return {name: np.asarray(value) for name, value in given.items()}
+    except BaseException as err:  # a hook is the model's own code, and nothing but its request ends with it
+        told = model_error(as_a_model_may(err))
+        if told is err:
+            raise
+        raise told from err

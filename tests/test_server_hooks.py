@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from threading import Event, get_ident
 from typing import Any
@@ -134,9 +135,57 @@ def test_a_hook_that_raises_fails_its_own_request_only(serving: Serving, hook: s
 
 
 @pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
-def test_a_hook_that_calls_exit_is_a_failing_model_like_any_other(serving: Serving, hook: str) -> None:
-    serving.add_ready(**{hook: raising(SystemExit(3))})
-    assert isinstance(serving.loop.error_of(serving.infer(1)), ModelError)
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), CancelledError(), StopIteration()],
+    ids=["exit", "interrupt", "generator", "asyncio", "twisted", "iteration"],
+)
+def test_a_hook_that_raises_what_ends_others_is_a_failing_model_like_any_other(
+    serving: Serving, hook: str, error: BaseException
+) -> None:
+    serving.add_ready(**{hook: raising(error)})
+    told = serving.loop.error_of(serving.infer(1))
+    assert type(told) is ModelError
+    assert told.__cause__ is error
+
+
+@pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
+@pytest.mark.parametrize("given", [None, 1, [], "text"], ids=repr)
+def test_a_hook_that_gives_no_mapping_is_told_so(serving: Serving, hook: str, given: Any) -> None:
+    serving.add_ready(**{hook: lambda _: given})
+    error = serving.loop.error_of(serving.infer(1))
+    assert isinstance(error, ModelContractError)
+    assert str(error) == f"model 'm': {hook}: expected a mapping of name to array; got {type(given).__name__}"
+
+
+@pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
+def test_a_hook_that_gives_what_is_no_array_fails_its_request(serving: Serving, hook: str) -> None:
+    serving.add_ready(**{hook: lambda _: {"x": [[1], [2, 3]]}})
+    assert type(serving.loop.error_of(serving.infer(1))) is ModelError
+
+
+@pytest.mark.parametrize(
+    ("inputs", "got"),
+    [
+        ({}, "got none"),
+        ({"x": 1.0}, "got arrays of 0 rows"),
+        ({"x": rows(1), "z": rows(1, 2)}, "got arrays of 1, 2 rows"),
+        ({"x": np.array(["text"], object)}, "'x' from preprocess: expected elements that are bytes; got str"),
+    ],
+    ids=["nothing", "a scalar", "uneven", "text"],
+)
+def test_a_preprocess_whose_inputs_cannot_be_run_is_at_fault_and_not_the_client(
+    serving: Serving, inputs: dict[str, Any], got: str
+) -> None:
+    serving.add_ready(preprocess=lambda _: inputs)
+    error = serving.loop.error_of(serving.infer(1))
+    assert isinstance(error, ModelContractError)
+    assert str(error).endswith(got)
+
+
+def test_a_model_with_postprocess_that_gives_nothing_breaks_its_contract(serving: Serving) -> None:
+    serving.add_ready(predict=lambda inputs: {}, postprocess=dict)
+    assert isinstance(serving.loop.error_of(serving.infer(1)), ModelContractError)
 
 
 def test_a_preprocess_that_refuses_its_input_is_told_as_it_says(serving: Serving) -> None:
