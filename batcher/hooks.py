@@ -12,6 +12,7 @@ from batcher.errors import ModelContractError, Unavailable
 from batcher.models.loading import Loaded
 from batcher.models.protocol import Hook
 from batcher.models.raised import as_a_model_may, model_error
+from batcher.models.row_errors import non_finite_rows
 from batcher.pending import nbytes_of
 from batcher.request import InferenceRequest, InferenceResponse
 from batcher.scheduler import BatchScheduler
@@ -25,12 +26,18 @@ Result = TypeVar("Result")
 class HookedRequests:
     """Sees to the requests of a model with hooks, and knows how many there are. Reactor thread."""
 
-    def __init__(self, pool: CpuPool, scheduler: BatchScheduler, spec: ModelSpec, model: Loaded) -> None:
-        """Run the hooks of `model`, specified by `spec`, on `pool`, before and after `scheduler`."""
+    def __init__(
+        self, pool: CpuPool, scheduler: BatchScheduler, spec: ModelSpec, model: Loaded, finite_outputs: bool = False
+    ) -> None:
+        """Run the hooks of `model`, specified by `spec`, on `pool`, before and after `scheduler`.
+
+        With `finite_outputs`, a request fails if `postprocess` gives NaN or infinity for it.
+        """
         self._pool = pool
         self._scheduler = scheduler
         self._spec = spec
         self._model = model
+        self._finite_outputs = finite_outputs
         self._count = 0
         self._waiting = Waiters()
 
@@ -89,6 +96,9 @@ class HookedRequests:
             rows = len(next(iter(response.outputs.values())))
             outputs = _run_hook(hook, response.outputs, f"model {response.model!r}: postprocess")
             check_outputs(self._spec, outputs, rows)
+            outputs = {tensor.name: outputs[tensor.name] for tensor in self._spec.outputs}
+            if self._finite_outputs:
+                _check_finite(outputs, self._spec)
             queue, compute, batch_size = response.queue, response.compute, response.batch_size
             return InferenceResponse(response.model, response.version, outputs, queue, compute, batch_size)
 
@@ -97,6 +107,12 @@ class HookedRequests:
         except Unavailable as err:
             err.retry_after = 0  # the model has run
             raise
+
+
+def _check_finite(outputs: Mapping[str, Array], spec: ModelSpec) -> None:
+    errors = non_finite_rows(outputs, spec)
+    if errors:
+        raise errors[min(errors)]
 
 
 def _run_hook(hook: Hook, values: Mapping[str, Array], place: str) -> dict[str, Array]:

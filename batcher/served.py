@@ -187,7 +187,7 @@ class ServedModel:
             return
         self.one_call = loaded.one_call
         if loaded.preprocess is not None or loaded.postprocess is not None:
-            self.hooked = HookedRequests(self._pool, self.scheduler, self.spec, loaded)
+            self.hooked = HookedRequests(self._pool, self.scheduler, self.spec, loaded, self.settings.finite_outputs)
         if loaded.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
             self.scheduler.group_key = None
         self.scheduler.loaded(loaded.timings)

@@ -15,7 +15,7 @@ from batcher.errors import DeadlineExceeded, InvalidInput, ModelContractError, M
 from batcher.spec import Array
 from tests.support.crossing import PATIENCE
 from tests.support.models import double, model_spec, rows, tensor
-from tests.support.serving import Serving
+from tests.support.serving import SETTINGS, Serving
 
 
 @pytest.fixture
@@ -193,6 +193,23 @@ def test_a_preprocess_that_refuses_its_input_is_told_as_it_says(serving: Serving
     error = serving.loop.error_of(serving.infer(1))
     assert isinstance(error, InvalidInput)
     assert str(error) == "text: expected UTF-8"
+
+
+def test_what_postprocess_gives_is_what_has_to_be_finite(serving: Serving) -> None:
+    def clean(outputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {"y": np.where(outputs["y"] < 0, np.nan, np.nan_to_num(outputs["y"], nan=5.0))}
+
+    finite = SETTINGS.model_copy(update={"finite_outputs": True})
+    serving.add_ready(postprocess=clean, settings=finite)
+    serving.add_ready("any", postprocess=clean)
+    answers = [listen(serving.infer(*values)) for values in ((1, np.nan), (2, -3), (4,))]
+    while not all(answers):
+        serving.loop.step()
+    error = answers[1][0].value
+    assert isinstance(error, ModelContractError)
+    assert "expected finite numbers in output 'y'" in str(error)
+    assert [answers[number][0].outputs["y"][:, 0].tolist() for number in (0, 2)] == [[2, 5], [8]]
+    assert np.isnan(serving.values(serving.infer(-3, model="any"))).all()
 
 
 @pytest.mark.parametrize("hook", ["preprocess", "postprocess"])

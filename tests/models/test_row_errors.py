@@ -147,6 +147,12 @@ def test_only_where_it_is_asked_for_are_outputs_looked_at() -> None:
     assert run(CheckedModel(RecordingModel(), finite_outputs=True), inputs)[1].keys() == {1}
 
 
+def test_what_postprocess_has_yet_to_clean_is_not_looked_at() -> None:
+    model = RecordingModel()
+    model.postprocess = dict
+    assert run(CheckedModel(model, finite_outputs=True), np.array([[np.nan] * 4], "<f4"))[1] == {}
+
+
 def test_a_row_s_own_error_is_told_rather_than_the_number_it_left(folders: Folders) -> None:
     checked = python(folders, '{"y": [error, x[1], x[2]]}', finite_outputs=True)
     _, failed = run(checked, np.array([[1] * 4, [np.nan] * 4, [3] * 4], "<f4"))
