@@ -46,7 +46,7 @@ class ModelSettings(Section):
         compile: `none` runs the model as it is, `aoti` compiles it ahead of time to one native call, or falls back to that.
         isolate: whether a batch that raised is run again in halves, until the requests at fault stand alone.
         finite_outputs: whether rows with NaN or infinity in their outputs fail.
-        remember_failed_s: seconds for which a request that failed alone is refused when it comes again; 0 forgets it.
+        remember_failed_s: seconds for which a request that raised alone, twice, is refused when it comes again; 0 forgets it.
         warmup: whether the model runs once for each warm-up size before it is ready.
         trusted: whether files that can run code when they are read (pickles) may be loaded.
     """

@@ -17,7 +17,7 @@ import pytest
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.errors import DeviceLost, InvalidInput, ModelLoadError, WorkerLost
+from batcher.errors import DeviceLost, InvalidInput, ModelError, ModelLoadError, WorkerLost
 from batcher.models.loading import Loaded
 from batcher.models.raised import model_error
 from batcher.scheduling.batch import Batch
@@ -36,10 +36,21 @@ MODEL = '''
     import ctypes
     import os
     import signal
+    from enum import Enum
 
     import numpy as np
 
-    from batcher.errors import DeviceLost, InvalidInput
+    from batcher.errors import DeviceLost, InvalidInput, WorkerLost
+
+
+    class Code(str, Enum):
+        BAD = "bad"
+
+
+    class Rejected(InvalidInput):
+        def __init__(self, message):
+            super().__init__(message)
+            self.reason = Code.BAD
 
 
     class Obedient:
@@ -61,6 +72,10 @@ MODEL = '''
                 raise InvalidInput("not this")
             if word == b"one row":
                 return {"y": [ValueError("this row"), *inputs["x"][1:]], "said": inputs["text"], "pid": self.pids(inputs)}
+            if word == b"reject":
+                return {"y": [Rejected("row is bad"), *inputs["x"][1:]], "said": inputs["text"], "pid": self.pids(inputs)}
+            if word == b"pretend":
+                raise WorkerLost("gone", begun=False)
             if word == b"lose device":
                 raise DeviceLost("gone")
             if word == b"leave":
@@ -231,6 +246,18 @@ def test_a_row_that_fails_alone_is_told_alone(bench: Bench) -> None:
     assert outcome.error is None
     assert {row: repr(error) for row, error in outcome.failed.items()} == {0: "ValueError('this row')"}
     assert outcome.results[1]["said"] == b"b"
+
+
+def test_a_row_s_error_of_classes_that_only_the_model_knows_harms_no_other_row(bench: Bench) -> None:
+    pid = pid_of(bench.run(b"a"))
+    outcome = bench.run(b"reject", b"b")
+    assert {row: repr(error) for row, error in outcome.failed.items()} == {0: "InvalidInput('row is bad')"}
+    assert outcome.results[1]["said"] == b"b"
+    assert pid_of(bench.run(b"a")) == pid
+
+
+def test_a_model_cannot_say_that_it_has_not_begun(bench: Bench) -> None:
+    assert type(bench.run(b"pretend").error) is ModelError
 
 
 def test_signals_to_the_whole_group_do_not_end_the_child(bench: Bench) -> None:
