@@ -280,3 +280,17 @@ def test_pickled_weights_of_a_trusted_model_are_read(folders: Folders) -> None:
     torch.save({"weight": torch.eye(4) * 3, "bias": torch.ones(4)}, file)
     definition = folders.python(LINEAR, head="\nweights: w.pt", files={"w.pt": file.getvalue()})
     np.testing.assert_allclose(answers(folders.load(definition, trusted=True), x=floats())["y"], floats() * 3 + 1)
+
+
+def test_of_a_load_that_fails_with_much_to_say_the_beginning_and_the_end_are_told(folders: Folders) -> None:
+    source = """
+class Model:
+    def predict(self, inputs):
+        pass
+
+    def load(self, device):
+        raise ValueError("long" * 1_000_000)
+"""
+    with pytest.raises(ModelLoadError, match="ValueError: long") as raised:
+        folders.load(folders.python(source))
+    assert len(str(raised.value)) < 5000

@@ -215,6 +215,22 @@ def test_when_the_device_is_lost_the_thread_ends_and_what_waits_has_not_begun(ga
     assert bench.loop.clock.getDelayedCalls() == []
 
 
+def test_a_loss_that_cannot_be_written_is_a_loss_all_the_same() -> None:
+    class Silent(DeviceLost):
+        def __str__(self) -> str:
+            raise SystemExit(3)
+
+    def predict(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        raise Silent
+
+    bench = Bench(predict)
+    bench.ready()
+    bench.worker.do(batch_of(1))
+    step_until_changes(bench, 1)
+    bench.end()
+    assert bench.changes == [(Condition.DEAD, "its device is lost: <exception str() failed>")]
+
+
 def test_a_hang_that_ends_in_the_loss_of_the_device_brings_nothing_back(gates: Gates) -> None:
     gates.lost_at = 1.0
     bench, _ = hung(gates)
