@@ -2,6 +2,9 @@
 
 It is a fresh interpreter that imports nothing of the parent's program. Signals that are sent to the whole group, as by Ctrl-C,
 are the parent's to answer; the child ends when the connection is closed, or is killed.
+
+A model may fork, and a copy of the child that comes back from it must not go on as the child: it would answer on the same
+connection, out of turn. Copies end before they speak, listen or write into a slot.
 """
 
 from __future__ import annotations
@@ -9,9 +12,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from typing import NoReturn
 
 from batcher.errors import DeviceLost, ModelLoadError
 from batcher.models.device_errors import device_error
@@ -37,9 +43,50 @@ def main(fd: int, slots: Sequence[int], parent: int) -> None:
     for inherited in (fd, *slots):
         os.set_inheritable(inherited, False)
     with Connection(fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        model = _load(connection)
+        line = Line(connection)
+        model = _load(line)
         if model is not None:
-            _serve(connection, model, [Slot(slot) for slot in slots])
+            serve(line, model, [Slot(slot) for slot in slots])
+
+
+class Line:
+    """The connection, for the process that makes this; a copy of that process ends when it would use it."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Speak and listen on `connection`."""
+        self._connection = connection
+        self._pid = os.getpid()
+
+    def recv(self) -> object:
+        """Return the next message."""
+        self.end_copies()
+        return self._connection.recv()
+
+    def send(self, message: object) -> None:
+        """Send `message`."""
+        self.end_copies()
+        send(self._connection, message)
+
+    def end_copies(self) -> None:
+        """End this process if it is a copy, as what it raises would have ended it."""
+        if os.getpid() != self._pid:
+            _leave(sys.exc_info()[1])
+
+
+def _leave(error: BaseException | None) -> NoReturn:
+    """End this process at once, as `error` would have ended it."""
+    with suppress(Exception):  # a model may have closed these
+        if error is not None and not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status_of(error))
+
+
+def status_of(error: BaseException | None) -> int:
+    """Return the status with which a process exits that `error` ends."""
+    code = error.code if isinstance(error, SystemExit) else error
+    return code if isinstance(code, int) else int(code is not None)
 
 
 def _end_with(parent: int) -> None:
@@ -49,45 +96,52 @@ def _end_with(parent: int) -> None:
         raise SystemExit
 
 
-def _load(connection: Connection) -> CheckedModel | None:
+def _load(line: Line) -> CheckedModel | None:
     """Import what the model needs, load it when told to, and tell how that went."""
-    prepare: Prepare = connection.recv()
+    prepare = line.recv()
+    assert isinstance(prepare, Prepare)
     with suppress(Exception):  # loading will say so
         import_format(prepare.definition)
-    if connection.recv() is None:
+    if line.recv() is None:
         return None
     try:
-        model = load_model(prepare.definition, prepare.settings, lambda text: send(connection, Doing(text)))
+        model = load_model(prepare.definition, prepare.settings, lambda text: line.send(Doing(text)))
     except ModelLoadError as err:
-        send(connection, Refused(str(err)))
+        line.send(Refused(str(err)))
         return None
     model.copies_outputs = False  # they are copied into the slot before the model runs again
     has_hooks = model.model.preprocess is not None or model.model.postprocess is not None
-    send(connection, Ready(model.timings, has_hooks))
+    line.send(Ready(model.timings, has_hooks))
     return model
 
 
-def _serve(connection: Connection, model: CheckedModel, slots: Sequence[Slot]) -> None:
-    while (task := connection.recv()) is not None:
-        answer, lost = _run(model, task, slots[task.slot])
-        send(connection, answer)
+def serve(line: Line, model: CheckedModel, slots: Sequence[Slot]) -> None:
+    """Run what comes, one batch after the other, until there shall be no more or nothing can be run any more."""
+    while isinstance(task := line.recv(), Run):
+        answer, lost = run(line, model, task, slots[task.slot])
+        line.send(answer)
         if lost:
             return
         del task, answer
 
 
-def _run(model: CheckedModel, task: Run, slot: Slot) -> tuple[Done | Failed, bool]:
+def run(line: Line, model: CheckedModel, task: Run, slot: Slot) -> tuple[Done | Failed, bool]:
     """Run one batch and return what is told of it, and whether nothing can be run any more."""
     try:
         slot.reserve(task.end)
         inputs = unpack(task.table, slot.memory)
-        outputs, failed = model.predict(lambda allocate: _given(inputs, allocate if model.model.pinned else None), task.rows)
+        try:
+            outputs, failed = model.predict(
+                lambda allocate: _given(inputs, allocate if model.model.pinned else None), task.rows
+            )
+        finally:
+            line.end_copies()  # the slot is not theirs
         packer = Packer(slot, task.end)
         table = packer.table(outputs)
-        return Done(table, packer.end, {row: tell(error) for row, error in failed.items()}), False
+        return Done(task.number, table, packer.end, {row: tell(error) for row, error in failed.items()}), False
     except BaseException as err:  # a model that calls sys.exit() must not end the child either
         error = device_error(err)
-        return Failed(tell(error)), isinstance(error, DeviceLost)
+        return Failed(task.number, tell(error)), isinstance(error, DeviceLost)
 
 
 def _given(inputs: dict[str, Array], allocate: Allocate | None) -> dict[str, Array]:

@@ -12,6 +12,7 @@ import signal
 from collections import deque
 from collections.abc import Mapping
 from enum import Enum
+from itertools import count
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -48,6 +49,7 @@ class _Task:
     """A batch on its way; times are those of `perf_counter`."""
 
     slot: Slot
+    number = 0  # by which the child's answer is known
     started = 0.0
     collated = 0.0
     outcome: Outcome | None = None
@@ -80,6 +82,8 @@ class Life:
         self._returned = 0.0  # when the last batch came back
         self._with_hooks = False
         self._last: _Order | None = None  # QUIT or KILL
+        self._numbers = count(1)
+        self._fault = ""  # what the child did that it must not do, and is killed for
 
     def start(self) -> None:
         """Start thread and process. Reactor thread."""
@@ -126,6 +130,7 @@ class Life:
                 how = self._child.close()
         except Exception as err:  # of the system, which has no more processes, files, memory
             how = f"the child could not be had: {type(err).__name__}: {err}"
+        how = self._fault or how
         begun = sum(task.outcome is None for task in self._sent)
         self._call_from_thread(self._ended, how, begun)
 
@@ -140,22 +145,18 @@ class Life:
         for fd in (self._wake, connection.fileno(), self._child.ended_fd):
             poller.register(fd, select.POLLIN)
         _send(connection, self._prepare)
-        while self._last is not _Order.KILL:
+        while self._last is not _Order.KILL and not self._fault:
             ready = {fd for fd, _ in poller.poll()}
             if connection.fileno() in ready:
-                try:
-                    message = connection.recv()
-                except (EOFError, OSError):
+                if not self._listen(connection):
                     break
-                self._hear(message)
-                del message
             elif self._child.ended_fd in ready:
                 return
             if self._wake in ready:
                 os.eventfd_read(self._wake)
                 self._take_orders(connection)
             self._feed(connection)
-        if self._last is not _Order.KILL:
+        if self._last is not _Order.KILL and not self._fault:
             poller.unregister(connection)
             poller.unregister(self._wake)
             poller.poll(EXIT_MS)
@@ -188,7 +189,7 @@ class Life:
     def _collated(self, task: _Task) -> Run | None:
         """Put the inputs of a batch into a slot; None if that fails, and its outcome says why."""
         task.started = perf_counter()
-        number, task.slot = self._ring.take()
+        slot, task.slot = self._ring.take()
         packer = Packer(task.slot)
         try:
             table = packer.table(task.batch.collate(packer.allocate))
@@ -197,19 +198,39 @@ class Life:
             task.outcome = Outcome([], device_error(err), task.started - task.handed_at, perf_counter() - task.started)
             return None
         task.collated = perf_counter()
-        return Run(number, table, packer.end, task.batch.rows)
+        task.number = next(self._numbers)
+        return Run(task.number, slot, table, packer.end, task.batch.rows)
+
+    def _listen(self, connection: Connection) -> bool:
+        """Hear one message; return whether more may come."""
+        try:
+            message = connection.recv()
+        except (EOFError, OSError):
+            return False
+        except Exception as err:  # of unpickling: something else wrote into the connection
+            self._fault = f"it sent what cannot be read: {type(err).__name__}: {err}"
+            return False
+        self._hear(message)
+        return not self._fault
 
     def _hear(self, message: object) -> None:
         if isinstance(message, Done | Failed):
-            task = next(task for task in self._sent if task.outcome is None)
-            task.outcome = self._outcome(task, message)
-            self._deliver()
+            self._answered(message)
         elif isinstance(message, Doing):
             self._call_from_thread(self._parent.reported, message.text)
         elif isinstance(message, Refused):
             self._call_from_thread(self._parent.refused, message.reason)
         elif isinstance(message, Ready):
             self._loaded(message)
+
+    def _answered(self, answer: Done | Failed) -> None:
+        """Take the answer to the oldest batch; another's must not go to its clients."""
+        task = next((task for task in self._sent if task.outcome is None), None)
+        if task is None or task.number != answer.number:
+            self._fault = f"it answered out of turn: batch {answer.number}, not {task.number if task else 'one it was given'}"
+            return
+        task.outcome = self._outcome(task, answer)
+        self._deliver()
 
     def _loaded(self, ready: Ready) -> None:
         loaded = Loaded(one_call=True, timings=ready.timings)  # no batch takes the interpreter lock of this process

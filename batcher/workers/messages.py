@@ -24,8 +24,9 @@ class Load(NamedTuple):
 
 
 class Run(NamedTuple):
-    """To the child: run the batch of `rows` rows whose inputs lie in the slot `slot`, which is taken up to `end`."""
+    """To the child: run the batch `number` of `rows` rows whose inputs lie in the slot `slot`, which is taken up to `end`."""
 
+    number: int
     slot: int
     table: list[Place]
     end: int
@@ -52,16 +53,18 @@ class Refused(NamedTuple):
 
 
 class Done(NamedTuple):
-    """From the child: where the outputs of the oldest batch lie, up to where its slot is taken, and which rows failed."""
+    """From the child: where the outputs of the batch `number` lie, up to where its slot is taken, and which rows failed."""
 
+    number: int
     table: list[Place]
     end: int
     failed: dict[int, ToldError]
 
 
 class Failed(NamedTuple):
-    """From the child: the oldest batch failed."""
+    """From the child: the batch `number` failed."""
 
+    number: int
     error: ToldError
 
 

@@ -15,7 +15,7 @@ from batcher.models.loading import CheckedModel
 from batcher.models.protocol import PartialOutputs
 from batcher.models.row_errors import take_errors
 from batcher.spec import Array
-from batcher.workers.child import _run, _serve
+from batcher.workers.child import Line, run, serve, status_of
 from batcher.workers.child_process import how_ended
 from batcher.workers.messages import Done, Failed, Run, send
 from batcher.workers.packing import Packer, unpack
@@ -44,13 +44,16 @@ class Bench:
         self.fd = os.memfd_create("test")
         self.slot = Slot(self.fd)
         packer = Packer(self.slot)
-        self.task = Run(0, packer.table({"x": rows(1, 2)}), packer.end, 2)
+        self.task = Run(7, 0, packer.table({"x": rows(1, 2)}), packer.end, 2)
 
     def run(self, model: StagingModel) -> Done | Failed:
         """Run the two rows."""
         checked = CheckedModel(model)
         checked.copies_outputs = False
-        answer, _ = _run(checked, self.task, self.slot)
+        ours, its = Pipe()
+        with ours, its:
+            answer, _ = run(Line(its), checked, self.task, self.slot)
+        assert answer.number == self.task.number
         return answer
 
     def outputs(self, answer: Done | Failed) -> list[list[float]]:
@@ -128,7 +131,7 @@ def test_after_a_lost_device_no_batch_is_begun(bench: Bench) -> None:
     with ours, its:
         for message in (bench.task, bench.task, None):
             send(ours, message)
-        _serve(its, CheckedModel(model), [bench.slot])
+        serve(Line(its), CheckedModel(model), [bench.slot])
         assert ours.recv().error.known is DeviceLost
         assert not ours.poll()
     assert len(model.batches) == 1
@@ -141,6 +144,14 @@ def test_memory_that_runs_out_is_told_as_that(bench: Bench) -> None:
     answer = bench.run(StagingModel(predict))
     assert isinstance(answer, Failed)
     assert answer.error.known is OutOfMemory
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, 0), (SystemExit(), 0), (SystemExit(3), 3), (SystemExit("words"), 1), (KeyboardInterrupt(), 1)],
+)
+def test_a_process_exits_with_the_status_of_what_ended_it(error: BaseException | None, status: int) -> None:
+    assert status_of(error) == status
 
 
 @pytest.mark.parametrize(

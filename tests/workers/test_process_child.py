@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -34,13 +35,18 @@ MODEL = '''
     """A model that does what its rows say."""
 
     import ctypes
+    import gc
     import os
     import signal
+    import sys
     from enum import Enum
 
     import numpy as np
 
     from batcher.errors import DeviceLost, InvalidInput, WorkerLost
+    from batcher.workers.child import Line
+    from batcher.workers.messages import Failed
+    from batcher.workers.told_error import tell
 
 
     class Code(str, Enum):
@@ -84,11 +90,29 @@ MODEL = '''
                 os.kill(os.getpid(), signal.SIGKILL)
             if word == b"hang":
                 ctypes.PyDLL(None).pause()  # and keeps the interpreter lock
+            if word == b"fork":
+                self.fork()
+            if word == b"fork and exit" and self.fork() == 0:
+                sys.exit(0)
+            if word == b"answer twice" and line()._connection.poll(60):  # when the next batch waits
+                line().send(Failed(0, tell(ValueError("of somebody else"))))
+            if word == b"babble" and line()._connection.poll(60):
+                line()._connection.send_bytes(b"babble")
             inputs["x"][0, 0] += 1  # a model may write into what it is given
             return {"y": inputs["x"][::-1], "said": inputs["text"], "pid": self.pids(inputs)}
 
+        def fork(self):
+            copy = os.fork()
+            if copy:
+                os.waitpid(copy, 0)
+            return copy
+
         def pids(self, inputs):
             return np.full((len(inputs["x"]), 1), os.getpid())
+
+
+    def line():
+        return next(found for found in gc.get_objects() if isinstance(found, Line))
 '''
 SPEC = model_spec(
     inputs=(tensor("x", shape=(-1,)), tensor("text", "BYTES", ())),
@@ -291,6 +315,31 @@ def test_a_child_that_hangs_is_killed_and_replaced(bench: Bench) -> None:
     bench.loop.clock.advance(60)
     assert isinstance(bench.outcome().error, WorkerLost)
     assert bench.restarted() == "a batch has run for more than 60 s"
+    assert bench.run(b"a").error is None
+
+
+@pytest.mark.parametrize("word", [b"fork", b"fork and exit"])
+def test_a_copy_that_the_model_forks_answers_nothing(bench: Bench, word: bytes) -> None:
+    pid = pid_of(bench.run(b"a"))
+    assert pid_of(bench.run(word)) == pid
+    assert pid_of(bench.run(b"a")) == pid
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        (b"answer twice", r"it answered out of turn: batch 0, not \d+"),
+        (b"babble", "it sent what cannot be read: UnpicklingError: .*"),
+    ],
+    ids=["out of turn", "unreadable"],
+)
+def test_a_child_whose_answers_cannot_be_trusted_is_replaced(bench: Bench, word: bytes, why: str) -> None:
+    bench.worker.do(batch_of(word))
+    bench.worker.do(batch_of(b"a"))
+    errors = [bench.outcome().error for _ in range(2)]
+    assert all(isinstance(error, WorkerLost) and re.fullmatch(f"the worker was lost: {why}", str(error)) for error in errors)
+    assert [error.begun for error in errors] == [True, True]  # type: ignore[union-attr]  # nobody knows what else it did
+    bench.restarted()
     assert bench.run(b"a").error is None
 
 
