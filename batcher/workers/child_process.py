@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ class ChildProcess:
                     opened.callback(os.close, fds[-1])
                 self.slots = [Slot(fd) for fd in fds]
                 self._process = _spawn(its.fileno(), fds)
-            opened.callback(self._end)
+            opened.callback(self._reap)
             self.ended_fd = os.pidfd_open(self._process.pid)
             opened.callback(os.close, self.ended_fd)
             self.connection = ours
@@ -52,12 +53,18 @@ class ChildProcess:
         """Its number."""
         return self._process.pid
 
-    def close(self) -> str:
-        """Kill it unless it has ended, let go of all that it took, and return in words how it ended."""
-        self._opened.close()
+    def end(self) -> str:
+        """Kill it unless it has ended, and return in words how it ended. What it said last can still be read, up to its end."""
+        self._reap()
+        with socket.socket(fileno=os.dup(self.connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RD)  # somebody else may still hold the other end
         return how_ended(self._process.returncode)
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """Kill it unless it has ended, and let go of all that it took."""
+        self._opened.close()
+
+    def _reap(self) -> None:
         self._process.kill()
         self._process.wait()
 

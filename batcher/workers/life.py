@@ -126,13 +126,24 @@ class Life:
             try:
                 self._ring = Ring(self._child.slots)
                 self._live(self._child.connection)
+                how = self._end(self._child.connection)
             finally:
-                how = self._child.close()
+                self._child.close()
         except Exception as err:  # of the system, which has no more processes, files, memory
             how = f"the child could not be had: {type(err).__name__}: {err}"
-        how = self._fault or how
-        begun = sum(task.outcome is None for task in self._sent)
-        self._call_from_thread(self._ended, how, begun)
+        self._call_from_thread(self._ended, self._fault or how, self._begun())
+
+    def _end(self, connection: Connection) -> str:
+        """End the child, hear what it did before, and return how it ended."""
+        how = self._child.end()
+        while not self._fault and self._listen(connection):
+            pass
+        return how
+
+    def _begun(self) -> int:
+        """Return how many batches it may have begun: the oldest, whose answer it sends before it begins the next."""
+        left = sum(task.outcome is None for task in self._sent)
+        return left if self._fault else min(left, 1)
 
     def _ended(self, how: str, begun: int) -> None:
         if self._wake >= 0:

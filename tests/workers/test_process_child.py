@@ -24,6 +24,7 @@ from batcher.models.raised import model_error
 from batcher.scheduling.batch import Batch
 from batcher.scheduling.queue import Part
 from batcher.spec import Array, ModelSpec
+from batcher.workers.life import Life
 from batcher.workers.process import ProcessWorker
 from batcher.workers.protocol import Condition, Outcome
 from tests.support.crossing import PATIENCE, Loop
@@ -88,6 +89,12 @@ MODEL = '''
                 os._exit(3)
             if word == b"die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if word == b"die before the next" and line()._connection.poll(60):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if word.startswith(b"hang and tell "):
+                with open(word[14:], "wb") as told:
+                    told.write(b"!")
+                signal.pause()
             if word == b"hang":
                 ctypes.PyDLL(None).pause()  # and keeps the interpreter lock
             if word == b"fork":
@@ -134,13 +141,15 @@ class Bench:
 
     loaded: Loaded
 
-    def __init__(self, folder: Path, source: str = MODEL, spec: ModelSpec = SPEC) -> None:
+    def __init__(self, folder: Path, source: str = MODEL, spec: ModelSpec = SPEC, pipeline_depth: int = 2) -> None:
         (folder / "obedient.py").write_text(dedent(source))
         self.loop = Loop()
         self.outcomes: list[Outcome] = []
         self.changes: list[tuple[Condition, str]] = []
         definition = ModelDefinition(spec, "python", folder, folder, "obedient:Obedient")
-        settings = ModelSettings(device="cpu", max_batch_size=2, warmup=False)
+        settings = ModelSettings(device="cpu", max_batch_size=2, warmup=False).model_copy(
+            update={"pipeline_depth": pipeline_depth}
+        )
         call, clock = self.loop.call_from_thread, self.loop.clock
         self.worker = ProcessWorker("batcher-test", definition, settings, lambda text: None, call, clock)
 
@@ -308,6 +317,38 @@ def test_a_child_that_ends_is_replaced_and_what_it_held_comes_back(bench: Bench,
     assert not errors[2].begun  # type: ignore[union-attr]  # two at a time are sent
     assert bench.restarted() == why
     assert pid_of(bench.run(b"a")) != before
+
+
+def test_a_batch_that_waits_in_its_slot_when_the_child_dies_has_not_begun(bench: Bench) -> None:
+    bench.worker.do(batch_of(b"die before the next"))
+    bench.worker.do(batch_of(b"a"))
+    errors = [bench.outcome().error for _ in range(2)]
+    assert [error.begun for error in errors] == [True, False]  # type: ignore[union-attr]
+    bench.restarted()
+    assert bench.run(b"a").error is None
+
+
+def test_what_the_child_answered_before_it_was_killed_is_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path, pipeline_depth=4)
+    bench.start()
+    life = bench.worker._life
+    assert isinstance(life, Life)
+    go, read = threading.Event(), life._ring.read
+    monkeypatch.setattr(life._ring, "read", lambda slot, table: go.wait(PATIENCE) and read(slot, table))
+    os.mkfifo(tmp_path / "begun")
+    fifo = os.open(tmp_path / "begun", os.O_RDONLY | os.O_NONBLOCK)
+    for word in (b"a", b"b", b"c", b"hang and tell " + bytes(tmp_path / "begun")):
+        bench.worker.do(batch_of(word))
+    begun, _, _ = select.select([fifo], [], [], PATIENCE)
+    os.close(fifo)
+    assert begun
+    bench.loop.clock.advance(60)  # while the thread is at the first answer
+    go.set()
+    outcomes = [bench.outcome() for _ in range(4)]
+    assert [outcome.results[0]["said"] for outcome in outcomes[:3]] == [b"a", b"b", b"c"]
+    assert outcomes[3].error.begun  # type: ignore[union-attr]
+    assert bench.restarted() == "a batch has run for more than 60 s"
+    assert bench.loop.wait_for(bench.worker.quit()) is None
 
 
 def test_a_child_that_hangs_is_killed_and_replaced(bench: Bench) -> None:
