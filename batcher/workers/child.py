@@ -9,6 +9,7 @@ connection, out of turn. Copies end before they speak, listen or write into a sl
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -35,6 +36,17 @@ _PR_SET_PDEATHSIG = 1
 
 def main(fd: int, slots: Sequence[int], parent: int) -> None:
     """Be the child of the process `parent`, which is at the other end of the socket `fd` and shares the files `slots`."""
+    pid, error = os.getpid(), None
+    try:
+        _be_child(fd, slots, parent)
+    except BaseException as err:  # of a model too: KeyboardInterrupt while it loads, descriptors that it closed
+        error = err
+    if os.getpid() == pid:
+        atexit._run_exitfuncs()  # those of the model, which may have files to remove
+    _leave(error)
+
+
+def _be_child(fd: int, slots: Sequence[int], parent: int) -> None:
     _end_with(parent)
     for number in group_signals():
         signal.signal(number, lambda *_: None)  # and not SIG_IGN, which the programs that a model starts would inherit
@@ -74,7 +86,7 @@ class Line:
 
 
 def _leave(error: BaseException | None) -> NoReturn:
-    """End this process at once, as `error` would have ended it."""
+    """End this process as `error` would have ended it, but at once: to take a framework apart takes a second."""
     with suppress(Exception):  # a model may have closed these
         if error is not None and not isinstance(error, SystemExit):
             traceback.print_exception(error)

@@ -35,7 +35,7 @@ from batcher.workers.slots import Slot
 from batcher.workers.told_error import remake
 
 EXIT_MS = 1000
-"""Milliseconds for a child to be gone after it closed the connection; the kernel takes microseconds."""
+"""Milliseconds for a child to end after it closed the connection: for what its model does at exit. The rest takes a few."""
 
 
 class _Order(Enum):
@@ -170,7 +170,8 @@ class Life:
         if self._last is not _Order.KILL and not self._fault:
             poller.unregister(connection)
             poller.unregister(self._wake)
-            poller.poll(EXIT_MS)
+            if not poller.poll(EXIT_MS):
+                self._fault = "it closed its connection and did not end"
 
     def _take_orders(self, connection: Connection) -> None:
         while not self._orders.empty():

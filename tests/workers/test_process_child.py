@@ -6,7 +6,6 @@ import os
 import re
 import select
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import pytest
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.errors import DeviceLost, InvalidInput, ModelError, ModelLoadError, WorkerLost
+from batcher.errors import DeviceLost, InvalidInput, ModelError, WorkerLost
 from batcher.models.loading import Loaded
 from batcher.models.raised import model_error
 from batcher.scheduling.batch import Batch
@@ -91,6 +90,8 @@ MODEL = '''
                 os.kill(os.getpid(), signal.SIGKILL)
             if word == b"die before the next" and line()._connection.poll(60):
                 os.kill(os.getpid(), signal.SIGKILL)
+            if word.startswith(b"await "):
+                open(word[6:], "rb").close()
             if word.startswith(b"hang and tell "):
                 with open(word[14:], "wb") as told:
                     told.write(b"!")
@@ -335,20 +336,24 @@ def test_what_the_child_answered_before_it_was_killed_is_delivered(tmp_path: Pat
     assert isinstance(life, Life)
     go, read = threading.Event(), life._ring.read
     monkeypatch.setattr(life._ring, "read", lambda slot, table: go.wait(PATIENCE) and read(slot, table))
-    os.mkfifo(tmp_path / "begun")
-    fifo = os.open(tmp_path / "begun", os.O_RDONLY | os.O_NONBLOCK)
-    for word in (b"a", b"b", b"c", b"hang and tell " + bytes(tmp_path / "begun")):
+    fifos = [tmp_path / "sent", tmp_path / "begun"]
+    for fifo in fifos:
+        os.mkfifo(fifo)
+    words = [b"await " + bytes(fifos[0]), b"b", b"c", b"hang and tell " + bytes(fifos[1])]
+    for word in words:
         bench.worker.do(batch_of(word))
-    begun, _, _ = select.select([fifo], [], [], PATIENCE)
-    os.close(fifo)
-    assert begun
+        life.let_begin(PATIENCE)
+    opened = [os.open(fifo, os.O_RDWR) for fifo in fifos]
+    assert select.select(opened[1:], [], [], PATIENCE)[0]
     bench.loop.clock.advance(60)  # while the thread is at the first answer
     go.set()
-    outcomes = [bench.outcome() for _ in range(4)]
-    assert [outcome.results[0]["said"] for outcome in outcomes[:3]] == [b"a", b"b", b"c"]
+    outcomes = [bench.outcome() for _ in words]
+    assert [outcome.results[0]["said"] for outcome in outcomes[:3]] == words[:3]
     assert outcomes[3].error.begun  # type: ignore[union-attr]
     assert bench.restarted() == "a batch has run for more than 60 s"
     assert bench.loop.wait_for(bench.worker.quit()) is None
+    for fd in opened:
+        os.close(fd)
 
 
 def test_a_child_that_hangs_is_killed_and_replaced(bench: Bench) -> None:
@@ -395,56 +400,3 @@ def test_hooks_run_here_on_an_object_that_was_not_loaded(bench: Bench) -> None:
     assert bench.loaded.preprocess({"x": np.zeros(1)})["x"] == 0  # `load` would have set the number of the process
     assert bench.loaded.postprocess is None
     assert bench.loaded.one_call
-
-
-@pytest.mark.parametrize(
-    ("source", "why"),
-    [
-        ("raise RuntimeError('no weights')", "model 'm' version 1: RuntimeError: no weights"),
-        ("raise KeyboardInterrupt", "model 'm' version 1: KeyboardInterrupt"),
-        ("import os; os._exit(4)", "model 'm' version 1: the child exited with status 4, while it loaded"),
-    ],
-    ids=["error", "interrupt", "exit"],
-)
-def test_a_model_that_cannot_be_loaded_fails_the_start_and_leaves_nothing(tmp_path: Path, source: str, why: str) -> None:
-    files = open_files()
-    bench = Bench(tmp_path, source)
-    error = bench.loop.error_of(bench.worker.start(bench._deliver, lambda *change: None))
-    assert isinstance(error, ModelLoadError)
-    assert str(error) == why
-    assert bench.loop.wait_for(bench.worker.quit()) is None
-    assert open_files() <= files, "nothing is left; what earlier tests let go of meanwhile may be gone"
-
-
-def test_quitting_while_the_child_starts_ends_it(tmp_path: Path) -> None:
-    files = open_files()
-    bench = Bench(tmp_path)
-    loaded = bench.worker.start(bench._deliver, lambda *change: None)
-    ended = bench.worker.quit()
-    assert isinstance(bench.loop.error_of(loaded), ModelLoadError)
-    assert bench.loop.wait_for(ended) is None
-    assert open_files() <= files, "nothing is left; what earlier tests let go of meanwhile may be gone"
-
-
-PARENT = """
-    import sys
-    from pathlib import Path
-    from tests.workers.test_process_child import Bench, pid_of, batch_of
-    bench = Bench(Path(sys.argv[1]))
-    bench.start()
-    print(pid_of(bench.run(b"a")), flush=True)
-    bench.worker.do(batch_of(b"hang"))
-    input()
-"""
-
-
-def test_the_child_ends_when_its_parent_is_killed_whatever_the_model_does(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
-    command = [sys.executable, "-c", dedent(PARENT), str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as parent:
-        assert parent.stdout is not None
-        child = os.pidfd_open(int(parent.stdout.readline()))
-        parent.kill()
-    ended, _, _ = select.select([child], [], [], PATIENCE)
-    os.close(child)
-    assert ended
