@@ -1,7 +1,7 @@
 """The child: loads a model, runs the batches that lie in its slots, one after the other, and ends when its parent does.
 
-It is a fresh interpreter that imports nothing of the parent's program. Signals that are sent to the whole group, as by Ctrl-C,
-are the parent's to answer; the child ends when the connection is closed, or is killed.
+It is a fresh interpreter that imports nothing of the parent's program. Signals that are sent to all of a service, as by
+systemd, are the parent's to answer; the child ends when the connection is closed, or is killed.
 
 A model may fork, and a copy of the child that comes back from it must not go on as the child: it would answer on the same
 connection, out of turn. Copies end before they speak, listen or write into a slot.
@@ -17,6 +17,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from fcntl import F_GETFL, F_SETFL, F_SETOWN, F_SETSIG, fcntl
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
@@ -34,11 +35,15 @@ from batcher.workers.told_error import tell
 _PR_SET_PDEATHSIG = 1
 
 
-def main(fd: int, slots: Sequence[int], parent: int) -> None:
-    """Be the child of the process `parent`, which is at the other end of the socket `fd` and shares the files `slots`."""
+def main(fd: int, slots: Sequence[int], parent: int, rope: int) -> None:
+    """Be the child of the process `parent`, which is at the other end of the socket `fd` and shares the files `slots`.
+
+    `rope` is a pipe that the parent never writes to: it holds the other end until it ends, however that is.
+    """
     pid, error = os.getpid(), None
     try:
-        _be_child(fd, slots, parent)
+        _end_with(parent, rope)
+        _be_child(fd, slots)
     except BaseException as err:  # of a model too: KeyboardInterrupt while it loads, descriptors that it closed
         error = err
     if os.getpid() == pid:
@@ -46,12 +51,7 @@ def main(fd: int, slots: Sequence[int], parent: int) -> None:
     _leave(error)
 
 
-def _be_child(fd: int, slots: Sequence[int], parent: int) -> None:
-    _end_with(parent)
-    for number in group_signals():
-        signal.signal(number, lambda *_: None)  # and not SIG_IGN, which the programs that a model starts would inherit
-        signal.siginterrupt(number, False)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, group_signals())  # blocked since its birth
+def _be_child(fd: int, slots: Sequence[int]) -> None:
     for inherited in (fd, *slots):
         os.set_inheritable(inherited, False)
     with Connection(fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -101,9 +101,28 @@ def status_of(error: BaseException | None) -> int:
     return code if isinstance(code, int) else int(code is not None)
 
 
-def _end_with(parent: int) -> None:
-    """Have the kernel kill this process when the thread that started it ends, even if a model keeps the interpreter lock."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _end_with(parent: int, rope: int) -> None:
+    """See to it that this process and those that its model starts end when the parent does.
+
+    The kernel kills the whole group when the other end of the rope is closed, even if a model keeps the interpreter lock. For
+    the case that a fork of the parent still holds that end, this process is told of the parent's end as well.
+    """
+
+    def told(*_: object) -> None:
+        if os.getpid() == leader and os.getppid() != parent:
+            os.killpg(leader, signal.SIGKILL)
+
+    leader = os.getpid()
+    for number in group_signals():
+        signal.signal(number, lambda *_: None)  # and not SIG_IGN, which the programs that a model starts would inherit
+        signal.siginterrupt(number, False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, group_signals())  # blocked since its birth
+    os.set_inheritable(rope, False)
+    fcntl(rope, F_SETOWN, -leader)
+    fcntl(rope, F_SETSIG, signal.SIGKILL)
+    fcntl(rope, F_SETFL, fcntl(rope, F_GETFL) | os.O_ASYNC)
+    signal.signal(signal.SIGRTMAX, told)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGRTMAX)
     if os.getppid() != parent:
         raise SystemExit
 

@@ -8,17 +8,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from multiprocessing import Pipe
+from threading import Lock
 
 from batcher.workers.slots import Slot
 
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from batcher.workers.child import main; main({fd}, {slots}, {parent})"
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from batcher.workers.child import main; main({fd}, {slots}, {parent}, {rope})"
 """Not `-m`: the package may be found by this process's own path alone."""
 
 
 class ChildProcess:
-    """A fresh interpreter that runs `child.main`. It is killed when the thread that made it ends; all methods: that thread.
+    """A fresh interpreter that runs `child.main`. All methods but `kill`: the thread that made it.
+
+    It leads a group of processes, those that its model starts, which end with it; a terminal's signals do not reach them.
 
     Attributes:
         connection: to it.
@@ -32,16 +35,20 @@ class ChildProcess:
         Raises:
             OSError, MemoryError: something cannot be had.
         """
+        self._over = False  # whether its number may be another's
+        self._ending = Lock()
         with ExitStack() as opened:
             ours, its = Pipe()
             opened.callback(ours.close)
-            with its:
+            rope, end = os.pipe()
+            opened.callback(os.close, end)
+            with its, open(rope, "rb", buffering=0):
                 fds: list[int] = []
                 for _ in range(slots):
                     fds.append(os.memfd_create("batcher-slot"))
                     opened.callback(os.close, fds[-1])
                 self.slots = [Slot(fd) for fd in fds]
-                self._process = _spawn(its.fileno(), fds)
+                self._process = _spawn(its.fileno(), fds, rope)
             opened.callback(self._reap)
             self.ended_fd = os.pidfd_open(self._process.pid)
             opened.callback(os.close, self.ended_fd)
@@ -53,8 +60,15 @@ class ChildProcess:
         """Its number."""
         return self._process.pid
 
+    def kill(self) -> None:
+        """Kill it and what it started, unless it has ended. Any thread."""
+        with self._ending:
+            if not self._over:
+                with suppress(ProcessLookupError, PermissionError):  # some may have become somebody else's
+                    os.killpg(self._process.pid, signal.SIGKILL)
+
     def end(self) -> str:
-        """Kill it unless it has ended, and return in words how it ended. What it said last can still be read, up to its end."""
+        """Kill it unless it has ended, and what it started, and return in words how it ended. What it said last can be read."""
         self._reap()
         with socket.socket(fileno=os.dup(self.connection.fileno())) as line:
             line.shutdown(socket.SHUT_RD)  # somebody else may still hold the other end
@@ -65,17 +79,21 @@ class ChildProcess:
         self._opened.close()
 
     def _reap(self) -> None:
-        self._process.kill()
+        self.kill()
+        with self._ending:
+            self._over = True
         self._process.wait()
 
 
-def _spawn(fd: int, slots: Sequence[int]) -> subprocess.Popen[bytes]:
-    program = _PROGRAM.format(path=[str(entry) for entry in sys.path], fd=fd, slots=list(slots), parent=os.getpid())
-    return subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.DEVNULL, pass_fds=(fd, *slots))
+def _spawn(fd: int, slots: Sequence[int], rope: int) -> subprocess.Popen[bytes]:
+    path = [str(entry) for entry in sys.path]
+    program = _PROGRAM.format(path=path, fd=fd, slots=list(slots), parent=os.getpid(), rope=rope)
+    command, files = [sys.executable, "-c", program], (fd, *slots, rope)
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=files, start_new_session=True)
 
 
 def group_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that are sent to the whole group, as by Ctrl-C, which the parent answers and the child does not."""
+    """Return the signals that are sent to all of a service, as by systemd, which the parent answers and the child does not."""
     return signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 

@@ -1,7 +1,8 @@
 """One life of a child, on a thread of its own: it is started, loads the model, runs batches, ends and is waited for.
 
 The thread waits for the loop and for the child at once. It puts the next batch together while the child computes the one
-before, so the child finds it when it is done. The child is killed by the kernel when its thread ends: the thread lives as long.
+before, so the child finds it when it is done. Whoever has the child killed does not wait for the thread, which may be
+waiting for the rest of a message.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Life:
         self._on_its_way = Event()
         self._thread = Thread(target=self._run, name=name, daemon=True)
         # what follows belongs to the thread
-        self._child: ChildProcess
+        self._child: ChildProcess | None = None
         self._ring: Ring
         self._waiting: deque[_Task] = deque()
         self._sent: deque[_Task] = deque()
@@ -113,6 +114,8 @@ class Life:
     def kill(self) -> None:
         """End it now. Reactor thread."""
         self._order(_Order.KILL)
+        if self._child is not None:
+            self._child.kill()
 
     def _order(self, order: _Task | _Order) -> None:
         self._orders.put(order)
@@ -122,21 +125,21 @@ class Life:
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, group_signals())  # the child shall be born with them blocked
         try:
-            self._child = ChildProcess(self._places + HELD)
+            self._child = child = ChildProcess(self._places + HELD)
             try:
-                self._ring = Ring(self._child.slots)
-                self._live(self._child.connection)
-                how = self._end(self._child.connection)
+                self._ring = Ring(child.slots)
+                self._live(child.connection, child.ended_fd)
+                how = self._end(child)
             finally:
-                self._child.close()
+                child.close()
         except Exception as err:  # of the system, which has no more processes, files, memory
             how = f"the child could not be had: {type(err).__name__}: {err}"
         self._call_from_thread(self._ended, self._fault or how, self._begun())
 
-    def _end(self, connection: Connection) -> str:
+    def _end(self, child: ChildProcess) -> str:
         """End the child, hear what it did before, and return how it ended."""
-        how = self._child.end()
-        while not self._fault and self._listen(connection):
+        how = child.end()
+        while not self._fault and self._listen(child.connection):
             pass
         return how
 
@@ -150,10 +153,10 @@ class Life:
             os.close(self._wake)
         self._parent.ended(self, how, begun)
 
-    def _live(self, connection: Connection) -> None:
+    def _live(self, connection: Connection, ended_fd: int) -> None:
         """Serve the loop and the child until the child has ended, or shall be killed."""
         poller = select.poll()
-        for fd in (self._wake, connection.fileno(), self._child.ended_fd):
+        for fd in (self._wake, connection.fileno(), ended_fd):
             poller.register(fd, select.POLLIN)
         _send(connection, self._prepare)
         while self._last is not _Order.KILL and not self._fault:
@@ -161,7 +164,7 @@ class Life:
             if connection.fileno() in ready:
                 if not self._listen(connection):
                     break
-            elif self._child.ended_fd in ready:
+            elif ended_fd in ready:
                 return
             if self._wake in ready:
                 os.eventfd_read(self._wake)

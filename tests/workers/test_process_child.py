@@ -38,6 +38,7 @@ MODEL = '''
     import gc
     import os
     import signal
+    import struct
     import sys
     from enum import Enum
 
@@ -93,9 +94,12 @@ MODEL = '''
             if word.startswith(b"await "):
                 open(word[6:], "rb").close()
             if word.startswith(b"hang and tell "):
-                with open(word[14:], "wb") as told:
-                    told.write(b"!")
+                self.tell(word[14:])
                 signal.pause()
+            if word.startswith(b"stop and tell "):
+                os.write(line()._connection.fileno(), struct.pack("!i", 1000) + b"the beginning of a message")
+                self.tell(word[14:])
+                os.kill(os.getpid(), signal.SIGSTOP)
             if word == b"hang":
                 ctypes.PyDLL(None).pause()  # and keeps the interpreter lock
             if word == b"fork":
@@ -114,6 +118,10 @@ MODEL = '''
             if copy:
                 os.waitpid(copy, 0)
             return copy
+
+        def tell(self, path):
+            with open(path, "wb") as told:
+                told.write(b"!")
 
         def pids(self, inputs):
             return np.full((len(inputs["x"]), 1), os.getpid())
@@ -386,6 +394,17 @@ def test_a_child_whose_answers_cannot_be_trusted_is_replaced(bench: Bench, word:
     assert all(isinstance(error, WorkerLost) and re.fullmatch(f"the worker was lost: {why}", str(error)) for error in errors)
     assert [error.begun for error in errors] == [True, True]  # type: ignore[union-attr]  # nobody knows what else it did
     bench.restarted()
+    assert bench.run(b"a").error is None
+
+
+def test_a_child_that_stops_in_the_middle_of_a_message_is_killed_and_replaced(bench: Bench, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "stops")
+    with open(os.open(tmp_path / "stops", os.O_RDWR), "rb") as fifo:
+        bench.worker.do(batch_of(b"stop and tell " + bytes(tmp_path / "stops")))
+        assert select.select([fifo], [], [], PATIENCE)[0]
+    bench.loop.clock.advance(60)
+    assert isinstance(bench.outcome().error, WorkerLost)
+    assert bench.restarted() == "a batch has run for more than 60 s"
     assert bench.run(b"a").error is None
 
 

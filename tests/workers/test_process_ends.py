@@ -11,7 +11,7 @@ from textwrap import dedent
 
 import pytest
 
-from batcher.errors import ModelLoadError
+from batcher.errors import ModelLoadError, WorkerLost
 from tests.support.crossing import PATIENCE
 from tests.workers.test_process_child import MODEL, Bench, open_files
 
@@ -68,25 +68,68 @@ def test_what_a_model_registered_for_the_exit_is_done(tmp_path: Path) -> None:
     assert (tmp_path / "done").exists()
 
 
+HELPED = (
+    dedent(WITHOUT_HOOKS)
+    + """
+import pathlib
+import subprocess
+
+pathlib.Path(__file__).with_name("helper").write_text(str(subprocess.Popen(["sleep", "4242"]).pid))
+"""
+)
+
+
+def helper_of(folder: Path) -> int:
+    """Return a descriptor of the process that a model in `folder` started last."""
+    return os.pidfd_open(int((folder / "helper").read_text()))
+
+
+def have_ended(*processes: int) -> bool:
+    """Wait for processes to end, and close their descriptors; return whether all have."""
+    ended = [bool(select.select([process], [], [], PATIENCE)[0]) for process in processes]
+    for process in processes:
+        os.close(process)
+    return all(ended)
+
+
+@pytest.mark.parametrize("word", [b"die", b"leave", b"quit"])
+def test_processes_that_a_model_started_end_with_the_child(tmp_path: Path, word: bytes) -> None:
+    bench = Bench(tmp_path, HELPED)
+    bench.start()
+    helper = helper_of(tmp_path)
+    if word != b"quit":
+        assert isinstance(bench.run(word).error, WorkerLost)
+        bench.restarted()
+        assert have_ended(helper)
+        helper = helper_of(tmp_path)
+    assert bench.loop.wait_for(bench.worker.quit()) is None
+    assert have_ended(helper)
+
+
 PARENT = """
+    import os
     import sys
     from pathlib import Path
     from tests.workers.test_process_child import Bench, pid_of, batch_of
-    bench = Bench(Path(sys.argv[1]))
+    from tests.workers.test_process_ends import HELPED
+    bench = Bench(Path(sys.argv[1]), HELPED)
     bench.start()
-    print(pid_of(bench.run(b"a")), flush=True)
-    bench.worker.do(batch_of(b"hang"))
-    input()
+    child = pid_of(bench.run(b"a"))
+    if sys.argv[2] == "hang":
+        bench.worker.do(batch_of(b"hang"))
+    if sys.argv[2] != "fork" or os.fork():
+        print(child, flush=True)
+    sys.stdin.read(1)
 """
 
 
-def test_the_child_ends_when_its_parent_is_killed_whatever_the_model_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", ["hang", "fork"])
+def test_the_child_and_what_it_started_end_when_the_parent_is_killed(tmp_path: Path, case: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
-    command = [sys.executable, "-c", dedent(PARENT), str(tmp_path)]
+    command = [sys.executable, "-c", dedent(PARENT), str(tmp_path), case]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as parent:
         assert parent.stdout is not None
-        child = os.pidfd_open(int(parent.stdout.readline()))
+        processes = os.pidfd_open(int(parent.stdout.readline())), helper_of(tmp_path)
         parent.kill()
-    ended, _, _ = select.select([child], [], [], PATIENCE)
-    os.close(child)
-    assert ended
+        parent.wait()
+        assert have_ended(*processes), "also when a copy of the parent holds all that it held"
