@@ -2,7 +2,8 @@
 
 This is the supervision, all of it on the reactor thread; a life of the child, with its thread, is in `life.py`. However a life
 ends, what it held comes back and the next begins: at once, then after growing delays. A spare, a child that has imported what
-the model needs and waits, takes over, so that a restart takes as long as the model takes to load.
+the model needs and waits, takes over, so that a restart takes as long as the model takes to load. A spare that
+ends is replaced in the same way.
 """
 
 from __future__ import annotations
@@ -71,7 +72,9 @@ class ProcessWorker:
         self._watchdog = Watchdog(clock, settings.watchdog_s, self._hangs)
         self._load_limit = LoadLimit(clock, self._title, settings.load_timeout_s, self._loads_too_long)
         self._restarts = Restarts(jitter)
+        self._spare_restarts = Restarts(jitter)
         self._next_birth = Alarm(clock, self._begin_life)
+        self._next_spare = Alarm(clock, self._have_spare)
         self._end_of_patience = Alarm(clock, self._kill)
         self._life: Child | None = None
         self._spare: Child | None = None
@@ -118,6 +121,7 @@ class ProcessWorker:
         if not self._quitting:
             self._quitting = True
             self._next_birth.cancel()
+            self._next_spare.cancel()
             if self._spare is not None:
                 self._spare.kill()
             if self._life is not None and self._takes_batches:
@@ -140,8 +144,7 @@ class ProcessWorker:
             return
         self._takes_batches = True
         self._restarts.ready(self._clock.seconds())
-        if self._spare is None:
-            self._spare = self._born()
+        self._have_spare()
         if not self._loaded.called:
             self._loaded.callback(loaded)
         else:
@@ -176,12 +179,18 @@ class ProcessWorker:
         """Give back what the child held, and start it again. Reactor thread."""
         if life is self._spare:
             self._spare = None
+            self._spare_ended()
         else:
             self._life = None
             self._load_limit.end()
             reason, self._cause = self._cause or how, ""
             self._life_ended(reason, begun)
         self._check_ended()
+
+    def _spare_ended(self) -> None:
+        if not self._quitting:
+            self._spare_restarts.ended(self._clock.seconds())
+            self._next_spare.set(self._clock.seconds() + self._spare_restarts.delay())
 
     def _life_ended(self, reason: str, begun: int) -> None:
         if not self._loaded.called:
@@ -203,6 +212,11 @@ class ProcessWorker:
         self._life, self._spare = self._spare or self._born(), None
         self._load_limit.begin()
         self._life.load(with_hooks=not self._loaded.called)
+
+    def _have_spare(self) -> None:
+        if self._spare is None and self._takes_batches:  # a life that loads has one when it is loaded
+            self._spare = self._born()
+            self._spare_restarts.ready(self._clock.seconds())
 
     def _born(self) -> Child:
         child = self._give_birth(self)

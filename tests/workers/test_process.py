@@ -288,16 +288,46 @@ def test_a_first_start_that_fails_is_the_load_error_and_nothing_is_tried_again(r
     assert len(bench.children) == 1
 
 
-def test_a_spare_that_ends_is_done_without() -> None:
+def test_a_spare_that_ends_is_replaced_and_done_without_until_then() -> None:
     bench = Bench()
     bench.ready()
     bench.children[1].end()
     bench.do(1)
     bench.children[0].deliver()
-    assert bench.happened() == ["batch 1: NoneType"]
     bench.children[0].end()
+    assert bench.happened() == ["batch 1: NoneType", f"restarting: {KILLED}"]
     bench.clock.advance(0)
-    assert bench.happened() == [f"restarting: {KILLED}", "child 2 starts", "child 2 loads"]
+    assert bench.happened() == ["child 2 starts", "child 2 loads"]
+    bench.children[2].ready()
+    assert bench.happened() == ["child 3 starts", "alive: "]
+    bench.children[3].end()
+    bench.clock.advance(0.1)
+    assert bench.happened() == ["child 4 starts"]
+    bench.children[2].end()
+    bench.clock.advance(0.1)
+    assert bench.happened() == [f"restarting: {KILLED}", "child 4 loads"]
+
+
+def test_spares_that_end_one_after_the_other_are_replaced_more_and_more_slowly() -> None:
+    bench = Bench()
+    bench.ready()
+    for number, delay in ((1, 0.0), (2, 0.1), (3, 0.2), (4, 0.4)):
+        bench.children[number].end()
+        bench.clock.advance(delay * 0.99)
+        assert bench.happened() == ([] if delay else [f"child {number + 1} starts"])
+        bench.clock.advance(delay * 0.02)
+        assert bench.happened() == ([f"child {number + 1} starts"] if delay else [])
+    bench.clock.advance(LONG_LIFE)
+    bench.children[5].end()
+    bench.clock.advance(0)
+    assert bench.happened() == ["child 6 starts"]
+    bench.children[6].end()
+    bench.worker.quit()
+    assert bench.happened() == ["child 0 quits"]
+    bench.children[0].end("the child exited with status 0")
+    bench.clock.advance(1000)
+    assert len(bench.children) == 7
+    assert not bench.clock.getDelayedCalls()
 
 
 def test_quitting_finishes_what_there_is_and_fires_when_child_and_spare_have_ended() -> None:
