@@ -22,6 +22,9 @@ from batcher.metrics import ServerMetrics
 PATIENCE = 0.01
 """Seconds that clients have to read before any gives way: what is written leaves in the next turns of the loop."""
 
+URGENT = 1.25
+"""Times what all may hold: whoever held something before those seconds gives way at once, or they would be worth 100 MiB."""
+
 
 class Holder(Protocol):
     """What holds bytes for a client."""
@@ -50,7 +53,9 @@ class Buffers:
         self._clock = clock
         self._metrics = metrics
         self._holders: dict[Holder, int] = {}
+        self._since: dict[Holder, float] = {}  # when each began to hold something
         self._look_due = False
+        self._urgent_look_due = False
 
     @property
     def is_over(self) -> bool:
@@ -59,14 +64,22 @@ class Buffers:
 
     def hold(self, holder: Holder, nbytes: int) -> None:
         """Note that `holder` holds `nbytes` bytes now; if all hold too much, room is made soon."""
-        self.nbytes += nbytes - self._holders.pop(holder, 0)
+        held = self._holders.get(holder, 0)
+        self.nbytes += nbytes - held
         self.peak = max(self.peak, self.nbytes)
         if nbytes:
             self._holders[holder] = nbytes
+            if not held:
+                self._since[holder] = self._clock.seconds()
+        elif held:
+            del self._holders[holder], self._since[holder]
         self._metrics.buffer_bytes = self.nbytes
         if self.is_over and not self._look_due:
             self._look_due = True
             self._clock.callLater(PATIENCE, self._make_room)
+        if self.nbytes > URGENT * self.most and self.is_over and not self._urgent_look_due:
+            self._urgent_look_due = True
+            self._clock.callLater(0, self._make_room_at_once)
 
     def error(self) -> BuffersFull:
         """Return why a body is refused."""
@@ -76,13 +89,28 @@ class Buffers:
         """Assert that the total is that of the holders; for tests."""
         assert self.nbytes == sum(self._holders.values())
         assert all(nbytes > 0 for nbytes in self._holders.values())
+        assert self._holders.keys() == self._since.keys()
 
     def _make_room(self) -> None:
         try:
-            now = self._clock.seconds()
-            for holder in list(self._holders):
-                holder.recount(now)
-            while self.is_over:
-                max(self._holders, key=self._holders.__getitem__).give_way()
+            self._let_give_way(list(self._holders), self.most)
         finally:
             self._look_due = False
+
+    def _make_room_at_once(self) -> None:
+        try:
+            before = self._clock.seconds() - PATIENCE
+            self._let_give_way([holder for holder, since in self._since.items() if since <= before], URGENT * self.most)
+        finally:
+            self._urgent_look_due = False
+
+    def _let_give_way(self, holders: list[Holder], most: float) -> None:
+        """Have those of `holders` that hold most give way until all together hold at most `most` bytes."""
+        now = self._clock.seconds()
+        for holder in holders:
+            holder.recount(now)
+        for holder in sorted(holders, key=lambda holder: self._holders.get(holder, 0), reverse=True):
+            if self.nbytes <= most or not self.is_over:
+                break
+            if holder in self._holders:
+                holder.give_way()

@@ -146,7 +146,7 @@ class InferenceThread:
             for batch, outcome in done:
                 self._take_back(batch, outcome)
         finally:
-            self._collect()  # what was put there too late for `get` and too early for `_awaited`
+            self._collect_all()  # what was put there too late for `get` and too early for `_awaited`
 
     def quit(self) -> Deferred[None]:
         """Take no more batches, finish those there are, end. Reactor thread."""
@@ -156,7 +156,12 @@ class InferenceThread:
         return self._ended
 
     def _collect(self) -> None:
-        while not self._outcomes.empty():
+        """Take one batch back: each has a call of its own, or the loop would do nothing else while batches come quickly."""
+        if not self._outcomes.empty():
+            self._take_back(*self._outcomes.get())
+
+    def _collect_all(self) -> None:
+        for _ in range(self._outcomes.qsize()):
             self._take_back(*self._outcomes.get())
 
     def _take_back(self, batch: Batch, outcome: Outcome) -> None:
@@ -180,7 +185,7 @@ class InferenceThread:
     def _hangs(self) -> None:
         """Give up what it holds, unless the batch that seemed to hang has just come back."""
         oldest = self._held[0]
-        self._collect()
+        self._collect_all()
         if not self._held or self._held[0] is not oldest:
             return
         told = f"a batch has run for more than {self._limit:g} s"

@@ -97,6 +97,28 @@ class TestAccounting:
         clock.advance(PATIENCE)
         assert (one.gave_way, other.gave_way) == (1, 0)
 
+    def test_far_too_much_leaves_those_no_time_who_had_it(self) -> None:
+        buffers, clock, _ = self.buffers()
+        old, larger, new = Paper(buffers), Paper(buffers), Paper(buffers)
+        old.hold(30)
+        larger.hold(31)
+        clock.advance(PATIENCE)
+        new.hold(65)
+        clock.advance(0)
+        assert (old.gave_way, larger.gave_way, new.gave_way) == (0, 1, 0)
+        clock.advance(PATIENCE)
+        assert (old.gave_way, new.gave_way) == (0, 0), "there is room"
+
+    def test_far_too_much_in_new_hands_waits_until_they_had_time_to_read(self) -> None:
+        buffers, clock, _ = self.buffers()
+        one, other = Paper(buffers), Paper(buffers)
+        one.hold(70)
+        other.hold(71)
+        clock.advance(0)
+        assert (one.gave_way, other.gave_way) == (0, 0)
+        clock.advance(PATIENCE)
+        assert (one.gave_way, other.gave_way) == (0, 1)
+
     @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 60), st.booleans())))
     def test_whatever_is_held_there_is_room_soon(self, steps: list[tuple[int, int, bool]]) -> None:
         buffers, clock, metrics = self.buffers()

@@ -110,6 +110,27 @@ def test_loading_and_predicting_happen_on_one_thread_that_is_not_the_loop_s() ->
     assert bench.progress == [("loading", bench.loop.thread)]
 
 
+def test_what_comes_back_while_answers_are_written_waits_for_the_loop_s_next_turn() -> None:
+    bench = Bench()
+    bench.ready()
+    turns = 0
+
+    def deliver(batch: Batch, outcome: Outcome) -> None:
+        bench._deliver(batch, outcome)
+        if len(bench.delivered) < 5:
+            bench.worker.do(batch_of(len(bench.delivered)))
+            bench.worker._outcomes.put(bench.worker._outcomes.get(timeout=PATIENCE))  # the thread has done it
+
+    bench.worker._deliver = deliver
+    bench.worker.do(batch_of(0))
+    while len(bench.delivered) < 5:
+        count = len(bench.delivered)
+        bench.loop.step()
+        turns += 1
+        assert len(bench.delivered) <= count + 1
+    bench.end()
+
+
 def test_no_thread_runs_before_start() -> None:
     bench = Bench()
     assert not bench.worker._thread.is_alive()
