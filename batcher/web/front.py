@@ -23,7 +23,8 @@ SWEEP = 0.5
 """Seconds between two looks at all connections; every limit on time is coarse by as much."""
 
 DRAIN_GRACE = 0.25
-"""Seconds that a kept connection without a request stays open when the server is stopped: a request may be on its way."""
+"""Seconds that a kept connection without a request stays open when the server is stopped: a request may be on its way. Those
+in which the loop stood still do not count: what came meanwhile has not been read."""
 
 PROBE = 0.01
 """Seconds between two looks while some client has ended its sending side and may be gone."""
@@ -53,7 +54,7 @@ class Front:
         self._connections: set[Connection] = set()
         self._half_closed: set[Connection] = set()
         self._timer: IDelayedCall | None = None
-        self._next_sweep = 0.0
+        self._next_sweep = self._look_at = 0.0
         self._emptied = Waiters()
         self.outbox: list[Outgoing] | None = None  # those that have something for the burst, None outside of one
 
@@ -100,6 +101,7 @@ class Front:
     def start(self) -> None:
         """Begin to look after connections."""
         self._next_sweep = self._clock.seconds() + SWEEP
+        self._look_at = self._next_sweep
         self._timer = self._clock.callLater(SWEEP, self._look)
 
     def opened(self, connection: Connection) -> bool:
@@ -129,6 +131,7 @@ class Front:
             self.stopping_since = self._clock.seconds()
         emptied = self._emptied.wait()
         if self._timer is not None and self._timer.active():
+            self._look_at = self._clock.seconds() + PROBE
             self._timer.reset(PROBE)
         self._tell_emptied()
         return emptied
@@ -160,6 +163,9 @@ class Front:
 
     def _look(self) -> None:
         now = self._clock.seconds()
+        late = now - self._look_at
+        if self.stopping and late > PROBE:
+            self.stopping_since += late
         for connection in list(self._half_closed):
             connection.probe()
         if now >= self._next_sweep or self.stopping:
@@ -167,4 +173,6 @@ class Front:
             for connection in list(self._connections):
                 connection.check(now)
         quick = self._half_closed or self.stopping
-        self._timer = self._clock.callLater(PROBE if quick else max(self._next_sweep - now, PROBE), self._look)
+        wait = PROBE if quick else max(self._next_sweep - now, PROBE)
+        self._look_at = now + wait
+        self._timer = self._clock.callLater(wait, self._look)

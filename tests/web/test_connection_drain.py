@@ -81,6 +81,19 @@ def test_a_kept_connection_is_closed_after_the_grace_and_not_before(serve: Serve
     assert len(client.answers) == 1
 
 
+def test_the_grace_does_not_pass_while_the_loop_stands_still(serve: Serve, kind: str) -> None:
+    server = serve()
+    client = server.connect(kind)
+    client.send(ask("/livez"))
+    drain(server)
+    server.wait(1, step=1)
+    client.send(ask("/predict", ROW))  # was there long ago, but nobody has looked
+    server.turn()
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [(200, None), (503, "close")]
+    server.wait(0.3, step=0.01)
+    assert client.closed
+
+
 def test_a_connection_made_while_stopping_has_the_grace_for_its_request(serve: Serve, kind: str) -> None:
     server = serve()
     server.connect(kind).send(b"POST /pre")
