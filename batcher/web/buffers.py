@@ -23,7 +23,7 @@ PATIENCE = 0.01
 """Seconds that clients have to read before any gives way: what is written leaves in the next turns of the loop."""
 
 URGENT = 1.25
-"""Times what all may hold: whoever held something before those seconds gives way at once, or they would be worth 100 MiB."""
+"""Times what all may hold; beyond, whoever has had those seconds gives way at once, not only when others have had them too."""
 
 
 class Holder(Protocol):

@@ -71,18 +71,16 @@ class ProcessWorker:
         self._limit = settings.watchdog_s
         self._watchdog = Watchdog(clock, settings.watchdog_s, self._hangs)
         self._load_limit = LoadLimit(clock, self._title, settings.load_timeout_s, self._loads_too_long)
-        self._restarts = Restarts(jitter)
-        self._spare_restarts = Restarts(jitter)
+        self._restarts, self._spare_restarts = Restarts(jitter), Restarts(jitter)
         self._next_birth = Alarm(clock, self._begin_life)
         self._next_spare = Alarm(clock, self._have_spare)
         self._end_of_patience = Alarm(clock, self._kill)
         self._life: Child | None = None
         self._spare: Child | None = None
-        self._takes_batches = False
+        self._takes_batches = self._quitting = False
         self._stopped = True  # whether it was told that this life takes no batches any more
         self._cause = ""  # why the life ends, if that is known before it has ended
         self._usual = 0.0  # seconds of a batch, a moving average
-        self._quitting = False
         self._loaded: Deferred[Loaded] = Deferred()
         self._ended: Deferred[None] = Deferred()
         self._deliver: Deliver

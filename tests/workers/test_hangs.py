@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
-from batcher.models.loading import CheckedModel, Progress
 from batcher.scheduling.batch import Batch
 from batcher.spec import Array
 from batcher.workers.protocol import Condition, Outcome
 from tests.support.crossing import PATIENCE
-from tests.support.models import checked, double
+from tests.support.models import double
 from tests.workers.test_memory import batch_of
-from tests.workers.test_thread import LOAD_TIMEOUT, WATCHDOG, Bench
+from tests.workers.test_thread import LOAD_TIMEOUT, WATCHDOG, Bench, loading
 
 HANGS, BACK = "it hangs: a batch has run for more than 10 s", "it came back from the batch that it hung in"
 
@@ -241,16 +240,7 @@ def test_a_hang_that_ends_in_the_loss_of_the_device_brings_nothing_back(gates: G
 
 
 def test_a_load_that_takes_too_long_fails_and_what_comes_of_it_later_is_let_go_of() -> None:
-    entered, leave = Event(), Event()
-
-    def load(progress: Progress) -> CheckedModel:
-        entered.set()
-        assert leave.wait(PATIENCE)
-        return checked(bench.model)
-
-    bench = Bench(load=load)
-    loaded = bench.start()
-    assert entered.wait(PATIENCE)
+    bench, loaded, leave = loading()
     bench.loop.clock.advance(LOAD_TIMEOUT)
     error = bench.loop.error_of(loaded)
     assert isinstance(error, ModelLoadError)

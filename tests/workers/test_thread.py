@@ -86,6 +86,21 @@ class Bench:
         self.delivered.append((batch, outcome))
 
 
+def loading() -> tuple[Bench, Deferred[Loaded], Event]:
+    """Return a bench whose model is being loaded, until the event is set, and what fires then."""
+    entered, leave = Event(), Event()
+
+    def load(progress: Progress) -> CheckedModel:
+        entered.set()
+        assert leave.wait(PATIENCE)
+        return checked(bench.model)
+
+    bench = Bench(load=load)
+    loaded = bench.start()
+    assert entered.wait(PATIENCE)
+    return bench, loaded, leave
+
+
 def test_loading_and_predicting_happen_on_one_thread_that_is_not_the_loop_s() -> None:
     threads: list[int] = []
 
@@ -222,16 +237,7 @@ def test_a_failed_load_surfaces_and_the_thread_ends(error: BaseException) -> Non
 
 
 def test_quitting_while_the_model_loads_ends_after_the_load() -> None:
-    entered, leave = Event(), Event()
-
-    def load(progress: Progress) -> CheckedModel:
-        entered.set()
-        assert leave.wait(PATIENCE)
-        return checked(bench.model)
-
-    bench = Bench(load=load)
-    loaded = bench.start()
-    assert entered.wait(PATIENCE)
+    bench, loaded, leave = loading()
     ended = bench.worker.quit()
     leave.set()
     assert not isinstance(bench.loop.wait_for(loaded), Failure)
