@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import select
 import signal
 import sys
 import traceback
@@ -42,8 +43,7 @@ def main(fd: int, slots: Sequence[int], parent: int, rope: int) -> None:
     """
     pid, error = os.getpid(), None
     try:
-        _end_with(parent, rope)
-        _be_child(fd, slots)
+        _be_child(fd, slots, _end_with(parent, rope))
     except BaseException as err:  # of a model too: KeyboardInterrupt while it loads, descriptors that it closed
         error = err
     if os.getpid() == pid:
@@ -51,11 +51,11 @@ def main(fd: int, slots: Sequence[int], parent: int, rope: int) -> None:
     _leave(error)
 
 
-def _be_child(fd: int, slots: Sequence[int]) -> None:
+def _be_child(fd: int, slots: Sequence[int], parent: int) -> None:
     for inherited in (fd, *slots):
         os.set_inheritable(inherited, False)
     with Connection(fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        line = Line(connection)
+        line = Line(connection, parent)
         model = _load(line)
         if model is not None:
             serve(line, model, [Slot(slot) for slot in slots])
@@ -64,14 +64,20 @@ def _be_child(fd: int, slots: Sequence[int]) -> None:
 class Line:
     """The connection, for the process that makes this; a copy of that process ends when it would use it."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Speak and listen on `connection`."""
+    def __init__(self, connection: Connection, parent: int) -> None:
+        """Speak and listen on `connection`; `parent` is a descriptor that can be read from when the parent has ended."""
         self._connection = connection
+        self._poller = select.poll()
+        self._poller.register(connection, select.POLLIN)
+        self._poller.register(parent, select.POLLIN)
+        self._parent = parent
         self._pid = os.getpid()
 
     def recv(self) -> object:
-        """Return the next message."""
+        """Return the next message; end this process and its group if the parent has ended."""
         self.end_copies()
+        if any(fd == self._parent for fd, _ in self._poller.poll()):
+            _end_group()
         return self._connection.recv()
 
     def send(self, message: object) -> None:
@@ -101,18 +107,25 @@ def status_of(error: BaseException | None) -> int:
     return code if isinstance(code, int) else int(code is not None)
 
 
-def _end_with(parent: int, rope: int) -> None:
-    """See to it that this process and those that its model starts end when the parent does.
+def _end_group() -> None:
+    """End this process and those that its model started."""
+    os.killpg(os.getpid(), signal.SIGKILL)
+
+
+def _end_with(parent: int, rope: int) -> int:
+    """See to it that this process and those that its model starts end when the parent does, whose descriptor is returned.
 
     The kernel kills the whole group when the other end of the rope is closed, even if a model keeps the interpreter lock. For
-    the case that a fork of the parent still holds that end, this process is told of the parent's end as well.
+    the case that a fork of the parent still holds that end, this process looks at the parent whenever it listens, and in the
+    middle of a batch is told that the thread that started it has ended, which outlives it unless the parent ends.
     """
 
     def told(*_: object) -> None:
-        if os.getpid() == leader and os.getppid() != parent:
-            os.killpg(leader, signal.SIGKILL)
+        if os.getpid() == leader:
+            _end_group()
 
     leader = os.getpid()
+    ended_fd = os.pidfd_open(parent)
     for number in group_signals():
         signal.signal(number, lambda *_: None)  # and not SIG_IGN, which the programs that a model starts would inherit
         signal.siginterrupt(number, False)
@@ -122,9 +135,11 @@ def _end_with(parent: int, rope: int) -> None:
     fcntl(rope, F_SETSIG, signal.SIGKILL)
     fcntl(rope, F_SETFL, fcntl(rope, F_GETFL) | os.O_ASYNC)
     signal.signal(signal.SIGRTMAX, told)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGRTMAX])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGRTMAX)
     if os.getppid() != parent:
         raise SystemExit
+    return ended_fd
 
 
 def _load(line: Line) -> CheckedModel | None:

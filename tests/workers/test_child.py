@@ -42,6 +42,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.fd = os.memfd_create("test")
+        self.parent = os.pidfd_open(os.getpid())
         self.slot = Slot(self.fd)
         packer = Packer(self.slot)
         self.task = Run(7, 0, packer.table({"x": rows(1, 2)}), packer.end, 2)
@@ -52,7 +53,7 @@ class Bench:
         checked.copies_outputs = False
         ours, its = Pipe()
         with ours, its:
-            answer, _ = run(Line(its), checked, self.task, self.slot)
+            answer, _ = run(Line(its, self.parent), checked, self.task, self.slot)
         assert answer.number == self.task.number
         return answer
 
@@ -68,6 +69,7 @@ class Bench:
 def bench() -> Iterator[Bench]:
     bench = Bench()
     yield bench
+    os.close(bench.parent)
     os.close(bench.fd)
 
 
@@ -131,7 +133,7 @@ def test_after_a_lost_device_no_batch_is_begun(bench: Bench) -> None:
     with ours, its:
         for message in (bench.task, bench.task, None):
             send(ours, message)
-        serve(Line(its), CheckedModel(model), [bench.slot])
+        serve(Line(its, bench.parent), CheckedModel(model), [bench.slot])
         assert ours.recv().error.known is DeviceLost
         assert not ours.poll()
     assert len(model.batches) == 1

@@ -112,18 +112,19 @@ PARENT = """
     from pathlib import Path
     from tests.workers.test_process_child import Bench, pid_of, batch_of
     from tests.workers.test_process_ends import HELPED
-    bench = Bench(Path(sys.argv[1]), HELPED)
+    deaf = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"
+    bench = Bench(Path(sys.argv[1]), HELPED + deaf * (sys.argv[2] == "deaf"))
     bench.start()
     child = pid_of(bench.run(b"a"))
-    if sys.argv[2] == "hang":
+    if "hang" in sys.argv[2]:
         bench.worker.do(batch_of(b"hang"))
-    if sys.argv[2] != "fork" or os.fork():
+    if sys.argv[2] == "hang" or os.fork():
         print(child, flush=True)
     sys.stdin.read(1)
 """
 
 
-@pytest.mark.parametrize("case", ["hang", "fork"])
+@pytest.mark.parametrize("case", ["hang", "fork", "hang and fork", "deaf"])
 def test_the_child_and_what_it_started_end_when_the_parent_is_killed(tmp_path: Path, case: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
     command = [sys.executable, "-c", dedent(PARENT), str(tmp_path), case]
