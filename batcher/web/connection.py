@@ -63,7 +63,7 @@ class Connection:
 
     def data_received(self, data: bytes) -> None:
         """Read what came, and start on the requests that it completes."""
-        if self._out.lingering:
+        if self._out.lingering or self._out.closing:  # under TLS it is still read then
             return
         for event in self._reader.feed(data):
             self._take(event)

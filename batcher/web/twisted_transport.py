@@ -27,6 +27,7 @@ class TwistedTransport:
     def close(self) -> None:
         """Close once everything is sent."""
         self._transport.unregisterProducer()  # it has nothing more, and would hold up the closing
+        self._transport.resumeProducing()  # TLS waits for the client's last word, and a pause would keep that out
         self._transport.loseConnection()
 
     def can_write_eof(self) -> bool:

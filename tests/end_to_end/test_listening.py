@@ -29,7 +29,7 @@ from tests.end_to_end.processes import Process, one_answer, receive_all, started
 from tests.support.http_answers import Answer, parse_answers
 
 DOUBLES = 'class Model:\n    def predict(self, inputs):\n        return {"y": inputs["x"] * 2}\n'
-SLOW = "import time\n" + DOUBLES.replace("        return", "        time.sleep(0.3)\n        return")
+SLOW = "import time\n" + DOUBLES.replace("        return", "        time.sleep(0.3 * inputs['x'].any())\n        return")
 ROW = np.ones(4, "<f4").tobytes()
 TWIST = ("-m", "twisted", "--reactor=epoll", "--log-format=text", "batcher")
 KINDS = ("serve", "twist")
@@ -120,12 +120,12 @@ def connect_unix(path: Path) -> socket.socket:
     return client
 
 
-def accepted_rows(server: Process, context: ssl.SSLContext) -> int:
-    """Return how many rows wait or run, by the metrics of a server that speaks TLS."""
+def metric(server: Process, context: ssl.SSLContext, name: str) -> int:
+    """Return the sum of the metrics called `name`, a regular expression, of a server that speaks TLS."""
     with context.wrap_socket(server.connect(), server_hostname="localhost") as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         metrics = only_answer(client).body.decode()
-    return sum(int(float(rows)) for rows in re.findall(r"^batcher_(?:queue|in_flight)_rows{.*} (\S+)$", metrics, re.MULTILINE))
+    return sum(int(float(value)) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", metrics, re.MULTILINE))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -149,6 +149,7 @@ class TestTls:
             answer = only_answer(client)
         assert answer.status == 200, answer.body
         assert answer.body == (rows * 2).tobytes()
+        until(lambda: metric(servers[f"{kind} tls"], context, "batcher_connections") == 1, 10)
 
     def test_nothing_older_than_1_2_is_spoken(self, servers: dict[str, Process], kind: str) -> None:
         def speaks(version: ssl.TLSVersion) -> str | None:
@@ -172,7 +173,7 @@ class TestTls:
                 client.sendall(predict(ROW))
                 assert one_answer(client).status == 200
                 client.sendall(predict(ROW, model="slow"))
-            until(lambda: accepted_rows(server, context) == 4)
+            until(lambda: metric(server, context, "batcher_(?:queue|in_flight)_rows") == 4)
             late = server.connect()  # accepted by the kernel; its handshake comes after the signal
             server.signal(signal.SIGTERM)
             with context.wrap_socket(late, server_hostname="localhost") as client:

@@ -57,6 +57,23 @@ class TestTls:
         server.work()
         assert server.model.sizes() == [1]
 
+    def test_nothing_that_is_still_delivered_while_it_closes_is_begun(self, serve: Serve, kind: str) -> None:
+        server = serve(idle_timeout_s=5)
+        client = server.connect(kind, secure=True)
+        client.stall()
+        client.send(ask("/predict", ROW))
+        server.work()
+        server.wait(6)
+        protocol: Any = client.protocol  # type: ignore[attr-defined]
+        deliver = protocol.data_received if kind == "loop" else protocol.dataReceived
+        deliver(ask("/predict", ROW))  # as TLS does until the client has said its last word
+        server.work()
+        client.read()
+        server.work()
+        assert server.model.sizes() == [1]
+        assert [answer.status for answer in client.answers] == [200]
+        assert client.closed
+
     def test_a_refused_client_gets_its_answer_and_is_closed(self, serve: Serve, kind: str) -> None:
         server = serve()
         client = server.connect(kind, secure=True)
