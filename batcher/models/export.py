@@ -43,8 +43,8 @@ _TEXT = {
     "expr_str": re.compile(rf"({_SIZE})*"),
     "as_expr": re.compile(rf"({_SIZE})*"),
     "guards_code": re.compile(rf"({_SIZE}|L\['[\w.]+'\](\.size\(\)\[\d+\])?)*"),
-    "in_spec": re.compile(r'[][{}",:\s\w.]*'),
-    "out_spec": re.compile(r'[][{}",:\s\w.]*'),
+    "in_spec": re.compile(r'[][{}",:\s\w.\\]*'),  # JSON within JSON: the names of a dict's values
+    "out_spec": re.compile(r'[][{}",:\s\w.\\]*'),
 }
 """What a string in the program may look like where it is more than a name: torch evaluates it, or resolves it to a type."""
 
@@ -139,8 +139,9 @@ def _check_tree(value: Any, member: str) -> None:
         if not set(value) <= {"type", "context", "children_spec"} or value.get("type") not in (None, *_TREE_TYPES):
             raise _refused(member, f"the container {value.get('type')!r:.60}")
         _check_tree(value.get("children_spec", []), member)
-        if isinstance(value.get("context"), str) and not re.fullmatch(r'null|\[[\w", ]*\]', value["context"]):
-            raise _refused(member, f"the container {value['context']!r:.60}")
+        context = value.get("context")
+        if context is not None and not re.fullmatch(r'null|\[[\w", ]*\]', str(context)):
+            raise _refused(member, f"the container {context!r:.60}")
 
 
 def _refused(member: str, what: str) -> ModelLoadError:

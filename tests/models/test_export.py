@@ -115,16 +115,24 @@ def evil_argument(found: Members, ran: Path) -> Members:
     return respelt(found, '"image"', f'"image={expression(ran)}"')
 
 
-def evil_tree(found: Members, ran: Path) -> Members:
+def evil_tree(found: Members, ran: Path, which: str = "in_spec") -> Members:
     planted = f"planted_by_{ran.parent.name}"  # a module that is not imported yet
     (ran.parent / f"{planted}.py").write_text(expression(ran))
-    enum = json.dumps(json.dumps({"__enum__": True, "fqn": f"{planted}:X", "name": "y"}))
+    enum = json.dumps({"__enum__": True, "fqn": f"{planted}:X", "name": "y"})
 
     def change(document: dict[str, Any]) -> None:
         signature = document["graph_module"]["module_call_graph"][0]["signature"]
-        signature["in_spec"] = signature["in_spec"].replace('"context": "null"', f'"context": {enum}', 1)
+        layout = json.loads(signature[which])
+        layout[1]["context"] = enum
+        if layout[1]["type"] is None:  # a lone tensor
+            layout[1].update(type="builtins.tuple", children_spec=[{"type": None, "context": None, "children_spec": []}])
+        signature[which] = json.dumps(layout)
 
     return edited(found, PROGRAM, change)
+
+
+def evil_outputs(found: Members, ran: Path) -> Members:
+    return evil_tree(found, ran, "out_spec")
 
 
 def hidden_behind_a_duplicate(found: Members, ran: Path) -> Members:
@@ -141,6 +149,7 @@ ATTACKS = [
     evil_guard,
     evil_argument,
     evil_tree,
+    evil_outputs,
     hidden_behind_a_duplicate,
 ]
 
@@ -215,6 +224,21 @@ def test_an_honest_archive_with_computed_sizes_passes_the_check(tmp_path: Path) 
     program = torch.export.export(Sizes(), (torch.ones(3, 8),), dynamic_shapes=({0: rows, 1: 2 * half},))
     torch.export.save(program, tmp_path / "net.pt2")
     check_archive(tmp_path / "net.pt2")
+
+
+class Named(torch.nn.Module):
+    """Its inputs and outputs are told apart by names."""
+
+    def forward(self, x: torch.Tensor, *, scale: torch.Tensor) -> dict[str, Any]:
+        return {"twice": x * 2, "more": {"scaled": x * scale, "list": [x, x + 1]}}
+
+
+def test_an_honest_archive_whose_inputs_and_outputs_have_names_passes_the_check(tmp_path: Path) -> None:
+    program = torch.export.export(Named(), (torch.ones(3, 8),), {"scale": torch.ones(3, 8)})
+    torch.export.save(program, tmp_path / "net.pt2")
+    check_archive(tmp_path / "net.pt2")
+    again = torch.export.load(tmp_path / "net.pt2").module()(torch.ones(3, 8), scale=torch.ones(3, 8))
+    assert again["more"]["list"][1].eq(2).all()
 
 
 @pytest.mark.parametrize(
