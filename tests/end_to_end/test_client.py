@@ -29,7 +29,7 @@ import time
 
 class Model:
     def predict(self, inputs):
-        time.sleep(0.5)
+        time.sleep(0.5 * inputs["x"].any())
         return {"y": inputs["x"] * 2}
 """
 REFUSAL = b'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 17\r\n\r\n{"error": "full"}'

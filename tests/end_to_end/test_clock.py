@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from tests.end_to_end.processes import Process, one_answer, started, until, write_model
 
-from tests.end_to_end.processes import one_answer, started, until, write_model
-
-SLEEPER = """
-import time
+WAITER = """
+from pathlib import Path
 class Model:
     def predict(self, inputs):
-        time.sleep(5)
+        (Path(__file__).parent / "go").read_text()
         return {"y": inputs["x"]}
 """
+"""Runs until something is written to a FIFO."""
 PROGRAM = """
 import sys, time
 from pathlib import Path
@@ -32,21 +35,32 @@ REQUEST = (
 )
 
 
-@pytest.mark.parametrize(
-    ("hours", "timeout", "status"), [(-1, 2000, 504), (1, 30_000, 200)], ids=["it passes", "it does not pass"]
-)
-def test_a_deadline_in_flight_passes_as_if_the_clock_had_not_been_set(
-    tmp_path: Path, hours: int, timeout: int, status: int
-) -> None:
-    write_model(tmp_path / "models", "sleeper", SLEEPER)
-    flag = tmp_path / "flag"
-    settings = (f"model_repository={tmp_path / 'models'}", "defaults.warmup=false", "access_log=false")
+@contextmanager
+def clock_set(folder: Path, hours: int, timeout: int) -> Iterator[tuple[Process, socket.socket, Path]]:
+    """Give a server whose clock is set while a request with a `timeout` of so many ms runs, its connection, and the FIFO."""
+    write_model(folder / "models", "waiter", WAITER)
+    go, flag = folder / "models" / "waiter" / "1" / "go", folder / "flag"
+    os.mkfifo(go)
+    settings = (f"model_repository={folder / 'models'}", "defaults.warmup=false", "access_log=false")
     arguments = [part for pair in settings for part in ("--set", pair)]
     command = ("-c", PROGRAM, str(flag), "serve", "--port", "0")
-    with started(tmp_path, *arguments, command=command) as server, server.connect() as connection:
+    with started(folder, *arguments, command=command) as server, server.connect() as connection:
         connection.sendall(REQUEST % timeout)
         until(lambda: server.metric("batcher_in_flight_rows") == 1)
-        (tmp_path / "written").write_text(str(3600 * hours))
-        (tmp_path / "written").rename(flag)
-        assert one_answer(connection).status == status
-        assert server.metric("batcher_in_flight_rows") == (status == 504), "what is late is answered while it runs"
+        (folder / "written").write_text(str(3600 * hours))
+        (folder / "written").rename(flag)
+        yield server, connection, go
+
+
+def test_a_deadline_passes_though_the_clock_was_set_back(tmp_path: Path) -> None:
+    with clock_set(tmp_path, -1, timeout=1000) as (server, connection, go):
+        assert one_answer(connection).status == 504
+        assert server.metric("batcher_in_flight_rows") == 1, "what is late is answered while it runs"
+        go.write_text("go")
+
+
+def test_a_deadline_does_not_pass_because_the_clock_was_set_forward(tmp_path: Path) -> None:
+    with clock_set(tmp_path, 1, timeout=30_000) as (server, connection, go):
+        assert server.metric("batcher_in_flight_rows") == 1, "the loop has had the new time, and goes on waiting"
+        go.write_text("go")
+        assert one_answer(connection).status == 200

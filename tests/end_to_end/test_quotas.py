@@ -79,7 +79,7 @@ def test_a_model_that_hangs_is_ready_only_for_who_looks_no_deeper(server: Proces
         assert b'"seconds":{"m/1":' in answer.read()
     write_model(tmp_path / "models", "m", HANGS)
     arguments = ("--set", f"model_repository={tmp_path / 'models'}", "--set", "defaults.timeout_ms=500")
-    with started(tmp_path, *arguments, "--set", "defaults.max_batch_size=2") as process:
+    with started(tmp_path, *arguments, "--set", "defaults.max_batch_size=2", "--set", "drain_timeout_s=0.5") as process:
         with urlopen(f"{process.address}/readyz") as answer:
             assert answer.status == 200
         with pytest.raises(HTTPError) as refusal:

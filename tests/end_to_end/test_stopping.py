@@ -19,7 +19,7 @@ import time
 
 class Model:
     def predict(self, inputs):
-        time.sleep(0.3)
+        time.sleep(0.3 * inputs["x"].any())
         return {"y": inputs["x"] * 2}
 """
 HANGS = """
@@ -74,7 +74,7 @@ def test_signals_while_it_stops_change_nothing_and_are_not_logged_as_faults(serv
 def test_everything_that_was_accepted_is_answered_and_the_exit_status_is_0(server: Process) -> None:
     connections = [server.connect() for _ in range(20)]
     pipelined, half_closed, idle = connections[0], connections[1], connections[2]
-    for number, connection in enumerate(connections):
+    for number, connection in enumerate(connections, 1):
         if connection is not idle:
             connection.sendall(request(number) * (3 if connection is pipelined else 1))
     half_closed.shutdown(socket.SHUT_WR)
@@ -82,7 +82,7 @@ def test_everything_that_was_accepted_is_answered_and_the_exit_status_is_0(serve
     until(lambda: server.metric("batcher_in_flight_rows") + server.metric("batcher_queue_rows") >= 10)
     server.signal(signal.SIGTERM)
     began = time.monotonic()
-    for number, connection in enumerate(connections):
+    for number, connection in enumerate(connections, 1):
         with connection:
             answers = answers_of(connection)
         expected = 0 if connection is idle else 3 if connection is pipelined else 1
