@@ -53,7 +53,7 @@ settings.load_profile("batcher")
 
 
 def pytest_collection_finish() -> None:
-    """Look no more at what was imported: every worker that ends collects garbage, of all that PyTorch made a third of a second."""
+    """Look no more at what was imported: every worker that ends collects garbage, a third of a second of what PyTorch made."""
     gc.collect()
     gc.freeze()
 
