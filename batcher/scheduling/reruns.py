@@ -134,7 +134,7 @@ class Reruns:
     def take(self, is_alive: Callable[[Part], bool], now: float) -> Batch | None:
         """Return what waits in the oldest search as a batch bound `now`, without parts that are not alive, or None."""
         for search in list(self._searches):
-            while search.can_go_on:
+            while search.can_go_on or (search.waiting and not search.running):  # who was to decide about the rest has left
                 parts, reason = search.waiting.popleft()
                 self._waiting -= 1
                 alive = [part for part in parts if is_alive(part)]

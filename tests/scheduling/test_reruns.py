@@ -239,3 +239,18 @@ def test_what_succeeded_is_forgotten() -> None:
     reruns.succeeded(half)
     reruns.succeeded(take(reruns))
     assert not reruns._running
+
+
+@pytest.mark.parametrize("error", [NOT_BEGUN, OutOfMemory("none")], ids=["lost", "memory"])
+def test_what_is_left_does_not_wait_for_what_was_to_decide_about_it_and_is_not_alive_any_more(error: Exception) -> None:
+    reruns = reruns_of(64, isolate=True)
+    goes_on(reruns, batch(16), RAISED)
+    for _ in range(SIXTEEN - 1):
+        assert goes_on(reruns, take(reruns), RAISED)
+    last = take(reruns)
+    assert goes_on(reruns, last, error)
+    left = {*reruns} - {*last.parts}
+    following = reruns.take(lambda part: part not in last.parts, 7.0)
+    assert following is not None
+    assert {*reruns.take_up(following, RAISED, uncut, 7.0)} == left
+    assert not reruns
