@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from batcher.scheduling.policy import Cost, Decision, Idle, Policy, Take, WaitUntil, WorkerState, in_time
+from batcher.scheduling.policy import Cost, Decision, Idle, Policy, Take, WaitUntil, WorkerState
 from batcher.scheduling.queue import BatchQueue
 
 BULK = "bulk"
@@ -56,12 +56,12 @@ class BulkLast:
         places = bisect_right(range(rows + 1, most + 1), longest, key=lambda filled: cost(filled, group))
         if not places:
             return take
-        parts, shed = in_time(queue.bulk, group, places, now, cost(rows + places, group))
+        parts, shed = queue.bulk.pack_in_time(group, places, now, now + cost(rows + places, group))
         return Take(take.parts + parts, take.reason, take.shed + shed)
 
     def _alone(self, queue: BatchQueue, size: int, now: float, cost: Cost) -> Decision:
         head = queue.bulk.head()
         assert head is not None, "bulk waits"
         rows = min(queue.bulk.group_rows(head.group), size)
-        parts, shed = in_time(queue.bulk, head.group, size, now, cost(rows, head.group), at_least_one=True)
+        parts, shed = queue.bulk.pack_in_time(head.group, size, now, now + cost(rows, head.group), at_least_one=True)
         return Take(parts, BULK, shed) if parts else Idle(shed)

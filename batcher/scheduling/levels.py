@@ -18,7 +18,7 @@ those of waiting.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import chain
 from math import ceil, inf
 
@@ -165,30 +165,39 @@ class Levels:
         lines = self._groups[key].lines
         return min((self._clocks[level], level, next(iter(line)).arrival) for level, line in lines.items())
 
-    def pack(
-        self, group: Hashable, max_rows: int, now: float, skip: Collection[Part] = (), at_least_one: bool = False
-    ) -> list[Part]:
-        """Return, without taking them, the next parts of `group` that fit into `max_rows`, leaving out `skip`.
+    def pack(self, group: Hashable, max_rows: int, now: float) -> list[Part]:
+        """Return, without taking them, the next parts of `group` that fit into `max_rows`."""
+        return self.pack_in_time(group, max_rows, now, -inf)[0]
+
+    def pack_in_time(
+        self, group: Hashable, max_rows: int, now: float, until: float, at_least_one: bool = False
+    ) -> tuple[list[Part], list[Part]]:
+        """Return, taking none, what `pack` does of parts that can wait `until` then, and those in their way that cannot.
 
         Order is kept: the first part that does not fit ends the batch, so a large request is never overtaken for ever. With
         `at_least_one` it stands alone: it has become too large for any batch, since memory was short.
         """
         lines = self._groups[group].lines
-        order = self._interleaved(lines, now, skip) if len(lines) > 1 else next(iter(lines.values()))
+        order = self._interleaved(lines, now, until) if len(lines) > 1 else next(iter(lines.values()))
         packed: list[Part] = []
+        late: list[Part] = []
         for part in order:
-            if skip and part in skip:
-                continue
-            max_rows -= part.rows
-            if max_rows < 0 and (packed or not at_least_one):
+            if part.rows > max_rows and (packed or not at_least_one):
                 break
+            if part.deadline < until:
+                late.append(part)
+                continue
             packed.append(part)
+            max_rows -= part.rows
             if max_rows <= 0:
                 break
-        return packed
+        return packed, late
 
-    def _interleaved(self, lines: Mapping[int, Line], now: float, skip: Collection[Part]) -> Iterator[Part]:
-        """Yield the parts of several levels as their weights, and how long they waited, would have them served."""
+    def _interleaved(self, lines: Mapping[int, Line], now: float, until: float) -> Iterator[Part]:
+        """Yield the parts of several levels as their weights, and how long they waited, would have them served.
+
+        Those that cannot wait `until` then are not served: their levels are not charged for them.
+        """
         rest = {level: iter(line) for level, line in lines.items()}
         clocks = dict(self._clocks)
         while rest:
@@ -196,8 +205,9 @@ class Levels:
             part = next(rest[level], None)
             if part is None:
                 del rest[level]
-            elif part not in skip:
-                clocks[level] += self._charge(part, now)
+            else:
+                if part.deadline >= until:
+                    clocks[level] += self._charge(part, now)
                 yield part
 
     def check_invariants(self) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol
 
-from batcher.scheduling.levels import Levels
 from batcher.scheduling.part import Part
 from batcher.scheduling.queue import BatchQueue
 
@@ -147,7 +146,8 @@ def _has_place(queue: BatchQueue, worker: WorkerState, group: Hashable, max_batc
 def _take(queue: BatchQueue, group: Hashable, max_rows: int, now: float, cost: Cost, reason: str) -> Decision:
     """Pack a batch, dropping every part in it that would miss its deadline by the batch that is about to run."""
     available = queue.group_rows(group)
-    parts, shed = in_time(queue, group, max_rows, now, cost(min(available, max_rows), group), at_least_one=True)
+    seconds = cost(min(available, max_rows), group)
+    parts, shed = queue.pack_in_time(group, max_rows, now, now + seconds, at_least_one=True)
     if not parts:
         return Idle(shed)
     rows = sum(part.rows for part in parts)
@@ -156,16 +156,3 @@ def _take(queue: BatchQueue, group: Hashable, max_rows: int, now: float, cost: C
     elif reason == "idle" and queue.rows > available:
         reason = "shape"
     return Take(parts, reason, shed)
-
-
-def in_time(
-    queue: Levels, group: Hashable, max_rows: int, now: float, seconds: float, at_least_one: bool = False
-) -> tuple[list[Part], list[Part]]:
-    """Return what `pack` does of the parts of `group`, and those in their way that cannot wait `seconds` more."""
-    shed: dict[Part, None] = {}
-    while True:
-        parts = queue.pack(group, max_rows, now, shed, at_least_one)
-        late = [part for part in parts if part.deadline < now + seconds]
-        if not late:
-            return parts, list(shed)
-        shed.update(dict.fromkeys(late))

@@ -240,6 +240,27 @@ def test_when_none_can_make_it_all_are_dropped_and_nothing_is_sent(policy: Polic
     assert decide(policy, late, cost=1.0) == Idle(late)
 
 
+class LookedUp:
+    """A shape that counts how often its parts are looked for."""
+
+    count = 0
+
+    def __hash__(self) -> int:
+        """Count."""
+        self.count += 1
+        return 1
+
+
+@pytest.mark.parametrize("policy", [Eager(1), Delay(1, DELAY)], ids=["eager", "delay"])
+def test_however_many_are_too_late_one_walk_finds_them(policy: Policy) -> None:
+    shape = LookedUp()
+    late = singles(100, group=shape, deadline=1.5)
+    queue = queue_of(*late)
+    shape.count = 0
+    assert policy.decide(queue, FREE, 1.0, lambda rows, group: 1.0) == Idle(late)
+    assert shape.count < 10
+
+
 def test_the_batch_that_judges_is_no_larger_than_what_waits() -> None:
     parts = singles(2, deadline=2.5)
     assert taken(decide(Eager(64), parts, cost=1.0)) == (2, "idle")

@@ -94,10 +94,10 @@ def test_a_batch_is_of_one_group() -> None:
     assert queue.group_rows("odd") == 0
 
 
-def test_what_is_skipped_makes_room_for_the_next() -> None:
-    parts = [part(rows=2) for _ in range(4)]
+def test_what_cannot_wait_makes_room_for_the_next() -> None:
+    parts = [part(rows=2, deadline=deadline) for deadline in (1.0, 1.0, 2.0, 2.0, 1.0)]
     queue = queue_of(*parts)
-    assert queue.pack("a", 4, NOW, skip=[parts[0], parts[1]]) == parts[2:]
+    assert queue.pack_in_time("a", 4, NOW, 2.0) == (parts[2:4], parts[:2])
 
 
 def test_the_oldest_part_is_found_over_levels_and_groups() -> None:

@@ -34,8 +34,14 @@ class QueueMachine(RuleBasedStateMachine):
         self.gone: list[Part] = []
         self.now = 0.0
 
-    @rule(group=groups, level=st.sampled_from([*WEIGHTS, BULK]), rows=st.integers(1, 12), nbytes=st.integers(0, 60))
-    def add(self, group: str, level: int, rows: int, nbytes: int) -> None:
+    @rule(
+        group=groups,
+        level=st.sampled_from([*WEIGHTS, BULK]),
+        rows=st.integers(1, 12),
+        nbytes=st.integers(0, 60),
+        lasts=st.integers(0, 20),
+    )
+    def add(self, group: str, level: int, rows: int, nbytes: int, lasts: int) -> None:
         self.now += 1.0
         share = 2 if level == BULK else 1
         if self.rows + rows > MAX_ROWS // share or self.nbytes + nbytes > MAX_BYTES // share:
@@ -43,7 +49,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.queue.check_room(rows, nbytes, level)
             return
         self.queue.check_room(rows, nbytes, level)
-        added = part(rows, group, level, self.now, nbytes=nbytes)
+        added = part(rows, group, level, self.now, self.now + lasts, nbytes)
         self.queue.add(added)
         self.waiting.append(added)
 
@@ -66,11 +72,13 @@ class QueueMachine(RuleBasedStateMachine):
         assert not self.queue.remove(data.draw(st.sampled_from(self.gone)))
 
     @precondition(lambda self: self.in_turn)
-    @rule(data=st.data(), max_rows=st.integers(0, 16))
-    def pack_with_some_left_out(self, data: st.DataObject, max_rows: int) -> None:
+    @rule(data=st.data(), max_rows=st.integers(0, 16), until=st.integers(0, 40))
+    def pack_those_that_can_wait(self, data: st.DataObject, max_rows: int, until: int) -> None:
         group = data.draw(st.sampled_from(self.in_turn)).group
-        skip = data.draw(st.lists(st.sampled_from(self.waiting), unique_by=id))
-        self.check_packed(self.queue.pack(group, max_rows, self.now, skip), group, max_rows, skip)
+        packed, late = self.queue.pack_in_time(group, max_rows, self.now, until)
+        self.check_packed(packed, group, max_rows, late)
+        assert all(each.deadline >= until for each in packed)
+        assert all(each.deadline < until and each.rows <= max_rows for each in late)
 
     @precondition(lambda self: self.in_turn)
     @rule(max_rows=st.integers(1, 16))
