@@ -200,9 +200,8 @@ class BatchScheduler:
         """End every request of which nothing runs, and take none, until a worker is alive. Reactor thread."""
         self._broken = reason
         running = {owner(part) for batch in self._places for part in batch.parts}
-        for pending in [owner(part) for part in chain(self._queue, self._reruns)]:
-            if pending not in running:
-                self._endings.fail(pending, ModelNotReady(reason, retry_after=5))
+        for pending in [each for part in chain(self._queue, self._reruns) if (each := owner(part)) not in running]:
+            self._endings.fail(pending, ModelNotReady(reason, retry_after=5))
         self._check_drained()
 
     def drain(self) -> Deferred[None]:
@@ -235,8 +234,7 @@ class BatchScheduler:
         assert all(owner(part).deadline >= self._earliest - DEADLINE_GRAIN or owner(part).finished for part in self._parts())
 
     def _can_take(self) -> bool:
-        held = self._places.held
-        return held == 0 or (held < self._places.depth and self._queue.rows >= self._ceiling.rows)
+        return (held := self._places.held) == 0 or (held < self._places.depth and self._queue.rows >= self._ceiling.rows)
 
     def _pump(self) -> None:
         now, places = self._seconds(), self._places
@@ -255,7 +253,9 @@ class BatchScheduler:
             for part in decision.shed:
                 self._endings.expire(owner(part))
             if not isinstance(decision, Take) and not decision.shed and rerun is None:
-                break
+                if self._fresh or state.held or not self._reruns:
+                    break
+                self._fresh = True  # what waits, waits for more, while nothing runs: it is the turn of reruns
         if not self.pending:
             self._earliest = inf
         self._alarm.set(min(self._earliest, decision.time if isinstance(decision, WaitUntil) else inf))

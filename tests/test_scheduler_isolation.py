@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from twisted.python.failure import Failure
 
 from batcher.errors import DeadlineExceeded, DeviceLost, Draining, ModelError, QueueFull
+from batcher.scheduling.policy import Delay
 from batcher.scheduling.reruns import AT_ONCE
 from batcher.spec import Array
 from tests.support.models import double
@@ -110,6 +111,21 @@ def test_fresh_batches_alternate_with_the_search() -> None:
     assert h.metrics.flushes["isolate"] == 4
     sizes = h.model.sizes()
     assert 4 in sizes[2:4], f"a fresh batch does not wait for the whole search: {sizes}"
+
+
+def test_the_search_goes_on_while_what_is_fresh_waits_for_more() -> None:
+    h = Harness(Delay(4, 2.0), predict=picky, isolate=True)
+    first = [h.submit(value) for value in (-1, 1, 2, 3)]
+    h.turn()
+    h.perform()
+    later = h.submit(9)
+    while h.worker.batches:
+        h.perform()
+    assert outcomes(first) == [ModelError, 2, 4, 6]
+    assert later.waiting
+    h.turn(2.0)
+    h.finish()
+    assert later.values == [18]
 
 
 def test_a_request_of_several_rows_is_one_unit() -> None:
