@@ -2,7 +2,7 @@
 
 After a batch that did not fit the ceiling is half of it, or the largest that has fitted since. Whoever fills the device's
 memory may go away, so after many full batches a little more is tried, half of the way to what was too much at most; each time
-that fails, the next try takes twice as many.
+that fails, the next try takes twice as many, until what was too much fits again: then somebody has gone away.
 A row that does not fit alone says nothing of how many others do, and must not make their batches small.
 """
 
@@ -32,33 +32,40 @@ class Ceiling:
         self._too_much = 2 * largest  # rows of that one; so many never run
         self._full = 0  # batches that could not be larger, since it last changed
         self._patience = PATIENCE
+        self._trying = False  # whether it has risen, and nothing of that size has fitted yet
 
     def did_not_fit(self, rows: int) -> None:
         """Learn that a batch of `rows` rows was too much."""
         if rows > self.rows:
             return  # it was sent before the last one was too much
-        if self._full == 0 and self._fitted:
+        if self._trying:
             self._patience = min(2 * self._patience, MOST_PATIENCE)
         fits = self._fitted if self._fitted < rows else 0
         self.rows = max((rows + 1) // 2, fits)  # the larger half, which is run next
         self._too_much = rows
         self._fitted = self._full = 0
+        self._trying = False
 
     def was_not_at_fault(self, rows: int) -> None:
         """Learn that one row alone is too much: `rows`, what might be sent before that was looked for, may be sent again."""
         if rows > self.rows:
             self.rows = rows
+            self._too_much = 2 * self._largest
             self._fitted = self._full = 0
 
     def fitted(self, rows: int, full: bool = False) -> None:
         """Learn that a batch of `rows` rows was not too much; it may be `full` below the ceiling, where requests are large."""
+        if rows >= self.rows:
+            self._trying = False
         if self.rows == self._largest:
             return
         self._fitted = max(self._fitted, rows)
         if rows >= self._too_much:
             self._too_much = 2 * self._largest
+            self._patience = PATIENCE
         self._full += full or rows >= self.rows
         if self._full >= self._patience:
             self._full = 0
             step = min(self._largest // STEPS, (self._too_much - self.rows) // 2)
             self.rows = min(self.rows + max(step, 1), self._largest)
+            self._trying = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcher.scheduling.ceiling import PATIENCE, Ceiling
+from batcher.scheduling.ceiling import MOST_PATIENCE, PATIENCE, Ceiling
 
 
 def run(ceiling: Ceiling, memory: int, batches: int) -> int:
@@ -67,6 +67,34 @@ def test_a_failed_try_falls_back_to_what_fitted_and_waits_longer_for_the_next() 
     ceiling = Ceiling(64)
     assert run(ceiling, 40, 100 * PATIENCE) <= 9, "1 at first, then fewer and fewer"
     assert ceiling.rows == 40
+
+
+def test_only_a_failed_try_makes_the_next_one_wait_longer() -> None:
+    ceiling = Ceiling(64)
+    while ceiling.rows > 4:  # on the way down smaller batches run, too
+        ceiling.did_not_fit(ceiling.rows)
+        ceiling.fitted(1)
+    run(ceiling, 64, PATIENCE)
+    assert ceiling.rows > 4
+
+
+def test_what_fits_for_long_is_no_try_when_it_does_not_fit_any_more() -> None:
+    ceiling = Ceiling(16)
+    ceiling.did_not_fit(16)
+    run(ceiling, 16, 20 * PATIENCE)
+    assert ceiling.rows == 16
+    ceiling.did_not_fit(16)
+    assert ceiling.rows == 15
+    run(ceiling, 16, PATIENCE)
+    assert ceiling.rows == 16
+
+
+def test_when_memory_is_free_again_the_failed_tries_of_before_are_forgotten() -> None:
+    ceiling = Ceiling(64)
+    run(ceiling, 40, 100 * PATIENCE)
+    assert run(ceiling, 64, MOST_PATIENCE) == 0, "the first try"
+    run(ceiling, 64, 6 * PATIENCE)
+    assert ceiling.rows == 64
 
 
 @given(st.integers(1, 64))
