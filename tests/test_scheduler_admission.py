@@ -15,6 +15,7 @@ from batcher.scheduling.cost import CostModel
 from batcher.scheduling.part import Part
 from batcher.scheduling.places import Places
 from batcher.scheduling.queue import BatchQueue
+from batcher.scheduling.reruns import RERUNS
 
 ROWS = 4
 
@@ -138,8 +139,9 @@ def test_bulk_is_behind_all_that_waits_and_nothing_is_behind_bulk(admission: Adm
     assert asked(admission, 12.3, waiting, level=1)
 
 
-def test_batches_of_bulk_do_not_pass_for_requests_that_will_join_another_batch(admission: Admission) -> None:
+@pytest.mark.parametrize("reason", [BULK, *RERUNS])
+def test_bulk_and_reruns_do_not_pass_for_requests_that_will_join_another_batch(admission: Admission, reason: str) -> None:
     for end in range(12, 100, 2):
-        admission.came_back(Batch([part(4)], BULK, bound_at=end - 2.0), end - 2.0, float(end), 2.0, failed=False)
-    running = [Batch([part(4)], BULK, bound_at=98.0)]
+        admission.came_back(Batch([part(4)], reason, bound_at=end - 2.0), end - 2.0, float(end), 2.0, failed=False)
+    running = [Batch([part(4)], reason, bound_at=98.0)]
     assert asked(admission, 98 + 2 + 1.5, queue_of(), now=98.0, running=running)

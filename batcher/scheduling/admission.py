@@ -32,6 +32,7 @@ from batcher.scheduling.cost import CostModel
 from batcher.scheduling.places import Places
 from batcher.scheduling.policy import Cost, no_cost
 from batcher.scheduling.queue import BatchQueue
+from batcher.scheduling.reruns import RERUNS
 
 LONGEST = 60
 """Most seconds that a client is told to wait: by then everything may be different."""
@@ -44,6 +45,10 @@ MOST_RESERVE = 0.15
 
 STALE = 1.0
 """Seconds without a batch after which what was learnt is tried again."""
+
+
+JOIN_NONE = (BULK, *RERUNS)
+"""Reasons of batches whose rows join none that then takes longer: of bulk, and of what was let in before and runs again."""
 
 
 class Learnt(NamedTuple):
@@ -102,7 +107,7 @@ class Admission:
     def came_back(self, batch: Batch, began: float, now: float, seconds: float, failed: bool) -> None:
         """Learn from `batch`, which began at `began` and took its worker `seconds`; the rest until `now` it was late."""
         if now > self._ended > -inf:
-            rows = 0 if batch.reason == BULK else batch.rows  # bulk joins no batch so that it takes longer
+            rows = 0 if batch.reason in JOIN_NONE else batch.rows
             self._rate += RATE_GAIN * (rows / (now - self._ended) - self._rate)
         self._ended = now
         self._offered += RATE_GAIN * (self._asked - self._offered)
