@@ -213,7 +213,7 @@ def leave(status: int) -> None:
 
 def _loop_listen(loop: asyncio.AbstractEventLoop) -> Listen:
     def listen(front: Front, listeners: list[socket.socket], tls: Tls | None) -> Deferred[Listening]:
-        ports = LoopPorts(loop, front.connection, listeners, tls_context(tls) if tls is not None else None)
+        ports = LoopPorts(loop, front, listeners, tls_context(tls) if tls is not None else None)
         ports.open()
         return succeed(ports)
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ssl
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from batcher.loop_ports import LoopPorts
+from batcher.loop_ports import PIECE, LoopPorts, TlsTransport
 from batcher.web.listening import AT_ONCE, REST
 from tests.support.crossing import PATIENCE
+
+FRONT: Any = SimpleNamespace(connection=None, limits=SimpleNamespace(connections=2, header_timeout=15.0))
+"""As much of a front as ports look at."""
 
 
 class Listener:
@@ -45,12 +51,14 @@ class Loop:
         readers: by descriptor, what is called where there is something to read.
         later: what is to be called, after how many seconds.
         taken: connections that were given a protocol.
+        how: what was said about the last of them.
     """
 
     def __init__(self) -> None:
         self.readers: dict[int, Any] = {}
         self.later: list[tuple[float, Any]] = []
         self.taken: list[object] = []
+        self.how: dict[str, Any] = {}
 
     def add_reader(self, fileno: int, function: Any, *arguments: object) -> None:
         self.readers[fileno] = lambda: function(*arguments)
@@ -61,7 +69,8 @@ class Loop:
     def call_later(self, seconds: float, function: Any, *arguments: object) -> None:
         self.later.append((seconds, lambda: function(*arguments)))
 
-    def connect_accepted_socket(self, factory: object, connection: object, ssl: object) -> object:
+    def connect_accepted_socket(self, factory: object, connection: object, **how: object) -> object:
+        self.how = how
         return connection
 
     def create_task(self, connection: object) -> Any:
@@ -76,11 +85,58 @@ class Task:
         pass
 
 
-def opened(listener: Listener) -> tuple[Loop, LoopPorts]:
+def opened(listener: Listener, context: ssl.SSLContext | None = None) -> tuple[Loop, LoopPorts]:
     loop = Loop()
-    ports = LoopPorts(loop, object, [listener], None)  # type: ignore[arg-type, list-item]  # as much as is called
+    ports = LoopPorts(loop, FRONT, [listener], context)  # type: ignore[arg-type, list-item]  # as much as is called
     ports.open()
     return loop, ports
+
+
+class Encrypting:
+    """A TLS transport of uvloop: what it has passed on it does not count.
+
+    Attributes:
+        written: the pieces that came.
+        passed_on: whether nothing waits in it.
+    """
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.passed_on = False
+
+    def write(self, data: bytes) -> None:
+        self.written.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return 0 if self.passed_on else len(b"".join(self.written))
+
+    def close(self) -> None:
+        pass
+
+    def get_extra_info(self, name: str) -> Any:
+        return SimpleNamespace(fileno=lambda: 7) if name == "socket" else None
+
+    write_eof = can_write_eof = abort = pause_reading = resume_reading = close
+
+
+def test_a_big_answer_is_encrypted_piece_by_piece() -> None:
+    transport = Encrypting()
+    data = bytes(range(256)) * (PIECE // 256 * 2 + 1)
+    TlsTransport(transport).write(data)
+    assert [len(piece) for piece in transport.written] == [PIECE, PIECE, 256]
+    assert b"".join(transport.written) == data
+
+
+def test_at_the_end_what_the_system_has_counts_as_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcntl.ioctl", lambda fileno, request, empty: (300).to_bytes(4, sys.byteorder))
+    transport = Encrypting()
+    tls = TlsTransport(transport)
+    tls.write(b"answer")
+    assert tls.get_write_buffer_size() == 6
+    transport.passed_on = True
+    assert tls.get_write_buffer_size() == 0
+    tls.close()
+    assert tls.get_write_buffer_size() == 300
 
 
 def test_all_that_wait_are_taken_in_one_turn() -> None:
@@ -137,7 +193,7 @@ def test_a_connection_that_has_just_been_taken_is_no_hindrance_to_closing(monkey
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(loop, "add_reader", lambda *_: None)
         monkeypatch.setattr(loop, "connect_accepted_socket", taken)
-        ports = LoopPorts(loop, object, [Listener(1)], None)  # type: ignore[list-item]
+        ports = LoopPorts(loop, FRONT, [Listener(1)], None)  # type: ignore[list-item]
         ports.open()
         ports._accept(Listener(1))  # type: ignore[arg-type]
         closed: asyncio.Future[Any] = loop.create_future()

@@ -15,7 +15,8 @@ MUCH = 1 << 16
 """Bytes that are not gathered any longer: the transport must learn of them, to say when the client does not read."""
 
 LINGER = 2.0
-"""Seconds that a refused client may go on sending into the void, so that it reads the answer before a reset."""
+"""Seconds that a refused client may go on sending into the void, so that it reads the answer before a reset; and that a TLS
+client has to say its last word. Many never do: those whose kept connections lie in a pool."""
 
 
 class Outgoing:
@@ -102,7 +103,7 @@ class Outgoing:
 
     def is_overdue(self, now: float) -> bool:
         """Return whether a client whose turn it is has had its time."""
-        linger = self.lingering and not (self.closing or self.blocked or self.unsent)
+        linger = (self.lingering or self.closing) and not self.unsent
         return now - self.since > (LINGER if linger else self._front.limits.write_timeout)
 
     def end(self, linger: bool) -> None:

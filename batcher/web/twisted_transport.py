@@ -20,7 +20,6 @@ class TwistedTransport:
         """Wrap `transport`."""
         self._transport = transport
         self.write = transport.write
-        self.abort = transport.abortConnection
         self.pause_reading = transport.pauseProducing
         self.resume_reading = transport.resumeProducing
 
@@ -29,6 +28,15 @@ class TwistedTransport:
         self._transport.unregisterProducer()  # it has nothing more, and would hold up the closing
         self._transport.resumeProducing()  # TLS waits for the client's last word, and a pause would keep that out
         self._transport.loseConnection()
+
+    def abort(self) -> None:
+        """Close now; what the system has taken to send, it sends."""
+        below = getattr(self._transport, "transport", None)
+        if below is None or self.get_write_buffer_size():
+            self._transport.abortConnection()
+        else:  # TLS waits for the client's last word, and to abort would take from it what it has not read yet
+            self._transport.unregisterProducer()
+            below.loseConnection()
 
     def can_write_eof(self) -> bool:
         """Whether the transport can end its sending side alone."""

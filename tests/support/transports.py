@@ -52,6 +52,7 @@ class Client:
         gone: whether the client has closed its side altogether.
         peer: its address as asyncio tells it, None for one without.
         secure: whether it speaks TLS, which cannot be half closed.
+        mute: whether it never says the last word of TLS, without which the server's transport does not close.
     """
 
     def __init__(self, clock: Clock, peer: Any, secure: bool) -> None:
@@ -64,6 +65,7 @@ class Client:
         self.inbox: deque[bytes | None] = deque()
         self.methods: list[str] = []
         self.reads = True
+        self.mute = False
 
     def send(self, *pieces: bytes) -> None:
         """Send each of `pieces` as a segment of its own."""
@@ -144,7 +146,7 @@ class LoopClient(Client):
             self.protocol.resume_writing()
         if not self.buffer:
             self.ended = self.ended or self.eof_due
-            if self.closing:
+            if self.closing and not self.mute:
                 self.lose(None)
 
     def lose(self, reason: Exception | None) -> None:
@@ -178,7 +180,7 @@ class LoopClient(Client):
     def close(self) -> None:
         if not self.closing:
             self.closing = True
-            if not self.buffer:
+            if not self.buffer and not self.mute:
                 self.lose(None)
 
     def abort(self) -> None:
@@ -273,6 +275,10 @@ class TwistedClient(Client, FileDescriptor):
             self.closed = True
             FileDescriptor.connectionLost(self, reason)
             self.protocol.connectionLost(reason)
+
+    def loseConnection(self) -> None:
+        if not self.mute:
+            FileDescriptor.loseConnection(self)
 
     def abortConnection(self) -> None:
         if not self.aborted and not self.closed:

@@ -187,6 +187,32 @@ def test_a_client_that_never_reads_its_last_answer_is_cut_off(serve: Serve, kind
     assert client.aborted
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "closing"])
+def test_a_tls_client_that_never_says_its_last_word_is_not_waited_for(serve: Serve, kind: str, kept: bool) -> None:
+    server = serve(write_timeout_s=60, idle_timeout_s=5)
+    client = server.connect(kind, secure=True)
+    client.mute = True
+    client.send(ask("/predict", ROW, ("Connection", "keep-alive" if kept else "close")))
+    server.work()
+    server.wait(6 if kept else 0.1)
+    assert len(client.answers) == 1
+    assert not client.closed, "it may still read, and say its last word"
+    server.wait(3)
+    assert client.closed
+
+
+def test_a_tls_client_that_reads_its_last_answer_slowly_gets_it_whole(serve: Serve, kind: str) -> None:
+    server = serve(write_timeout_s=10, **BIG)
+    client = server.connect(kind, secure=True)
+    client.stall()
+    client.send(ask("/predict", MANY, ("Connection", "close")))
+    server.work()
+    for _ in range(len(MANY) // 10_000 + 2):
+        client.read(10_000)
+        server.wait(8)
+    assert [len(answer.body) for answer in client.answers] == [len(MANY)]
+
+
 def test_a_refused_client_may_go_on_sending_for_a_while(serve: Serve, kind: str) -> None:
     server = serve(max_body_bytes=1000)
     client = server.connect(kind)
