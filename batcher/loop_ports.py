@@ -139,6 +139,9 @@ class LoopPorts:
             self._loop.call_later(REST, self._watch, listener)
 
     def _take(self, connection: socket.socket) -> None:
+        if self._context is not None and len(self._taking) >= self._front.limits.connections:
+            connection.close()  # those that shake hands are not counted as connections: nothing could be answered yet
+            return
         task = self._loop.create_task(self._taken_over(connection))
         self._taking.add(task)
         task.add_done_callback(self._taken)
@@ -150,6 +153,7 @@ class LoopPorts:
             lambda: TlsConnection(self._front),
             connection,
             ssl=self._context,
+            ssl_handshake_timeout=self._front.limits.header_timeout,
             ssl_shutdown_timeout=NEVER,
         )
 

@@ -139,6 +139,17 @@ def test_at_the_end_what_the_system_has_counts_as_not_sent(monkeypatch: pytest.M
     assert tls.get_write_buffer_size() == 300
 
 
+def test_no_more_shake_hands_than_there_may_be_connections() -> None:
+    waiting = [SimpleNamespace(closed=[]) for _ in range(4)]
+    for connection in waiting:
+        connection.close = lambda closed=connection.closed: closed.append(True)
+    loop, _ = opened(Listener(*waiting), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    loop.readers[7]()
+    assert loop.taken == waiting[:2]
+    assert [bool(connection.closed) for connection in waiting] == [False, False, True, True]
+    assert loop.how["ssl_handshake_timeout"] == FRONT.limits.header_timeout
+
+
 def test_all_that_wait_are_taken_in_one_turn() -> None:
     loop, _ = opened(Listener(*range(10)))
     loop.readers[7]()
