@@ -31,12 +31,11 @@ class TwistedTransport:
 
     def abort(self) -> None:
         """Close now; what the system has taken to send, it sends."""
-        below = getattr(self._transport, "transport", None)
-        if below is None or self.get_write_buffer_size():
+        if self.get_write_buffer_size():
             self._transport.abortConnection()
-        else:  # TLS waits for the client's last word, and to abort would take from it what it has not read yet
+        else:  # to abort would take from the client what it has not read yet; and TLS would wait for its last word
             self._transport.unregisterProducer()
-            below.loseConnection()
+            getattr(self._transport, "transport", self._transport).loseConnection()
 
     def can_write_eof(self) -> bool:
         """Whether the transport can end its sending side alone."""
@@ -44,6 +43,7 @@ class TwistedTransport:
 
     def write_eof(self) -> None:
         """End the sending side once everything is sent."""
+        self._transport.unregisterProducer()  # one that is paused would be told to go on instead
         self._transport.loseWriteConnection()
 
     def get_write_buffer_size(self) -> int:

@@ -279,6 +279,7 @@ class TwistedClient(Client, FileDescriptor):
     def loseConnection(self) -> None:
         if not self.mute:
             FileDescriptor.loseConnection(self)
+        self.mute = False  # the second time it is the transport below TLS that is asked
 
     def abortConnection(self) -> None:
         if not self.aborted and not self.closed:

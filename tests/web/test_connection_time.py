@@ -241,6 +241,21 @@ def test_a_refused_client_that_closes_is_let_go_at_once(serve: Serve, kind: str)
     assert not client.aborted
 
 
+def test_a_refused_client_that_has_read_a_big_answer_before_is_told_that_it_was_the_last(serve: Serve, kind: str) -> None:
+    server = serve(**BIG)
+    client = server.connect(kind)
+    client.stall()
+    client.send(ask("/predict", MANY) + b"nonsense\r\n\r\n")
+    server.work()
+    client.read()
+    server.turn()
+    assert [answer.status for answer in client.answers] == [200, 400]
+    assert client.ended
+    assert not client.closed
+    server.wait(3)
+    assert client.closed
+
+
 def test_a_refusal_behind_a_big_answer_does_not_cut_the_answer_off(serve: Serve, kind: str) -> None:
     server = serve(write_timeout_s=10, **BIG)
     client = server.connect(kind)
