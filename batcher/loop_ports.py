@@ -67,7 +67,7 @@ class TlsTransport:
         socket = self._transport.get_extra_info("socket")
         try:
             return int.from_bytes(fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-        except (AttributeError, OSError):  # it is gone, or this system does not tell
+        except (AttributeError, OSError, ValueError):  # it is gone, or this system does not tell
             return 0
 
 
