@@ -40,6 +40,7 @@ class ChildProcess:
         with ExitStack() as opened:
             ours, its = Pipe()
             opened.callback(ours.close)
+            self.connection = ours
             rope, end = os.pipe()
             opened.callback(os.close, end)
             with its, open(rope, "rb", buffering=0):
@@ -52,7 +53,6 @@ class ChildProcess:
             opened.callback(self._reap)
             self.ended_fd = os.pidfd_open(self._process.pid)
             opened.callback(os.close, self.ended_fd)
-            self.connection = ours
             self._opened = opened.pop_all()
 
     @property
@@ -61,17 +61,16 @@ class ChildProcess:
         return self._process.pid
 
     def kill(self) -> None:
-        """Kill it and what it started, unless it has ended. Any thread."""
+        """Kill it and what it started, unless it has ended; what it said can be read, and nothing follows. Any thread."""
         with self._ending:
             if not self._over:
                 with suppress(ProcessLookupError, PermissionError):  # some may have become somebody else's
                     os.killpg(self._process.pid, signal.SIGKILL)
+                _shut(self.connection.fileno())  # a process that left the group may hold the other end
 
     def end(self) -> str:
         """Kill it unless it has ended, and what it started, and return in words how it ended. What it said last can be read."""
         self._reap()
-        with socket.socket(fileno=os.dup(self.connection.fileno())) as line:
-            line.shutdown(socket.SHUT_RD)  # somebody else may still hold the other end
         return how_ended(self._process.returncode)
 
     def close(self) -> None:
@@ -90,6 +89,15 @@ def _spawn(fd: int, slots: Sequence[int], rope: int) -> subprocess.Popen[bytes]:
     program = _PROGRAM.format(path=path, fd=fd, slots=list(slots), parent=os.getpid(), rope=rope)
     command, files = [sys.executable, "-c", program], (fd, *slots, rope)
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=files, start_new_session=True)
+
+
+def _shut(fd: int) -> None:
+    """Have whoever waits at the socket `fd` go on; that takes no descriptor, of which there may be no more."""
+    line = socket.socket(fileno=fd)
+    try:
+        line.shutdown(socket.SHUT_RDWR)
+    finally:
+        line.detach()
 
 
 def group_signals() -> tuple[signal.Signals, ...]:

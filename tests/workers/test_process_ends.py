@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from batcher.errors import ModelLoadError, WorkerLost
 from tests.support.crossing import PATIENCE
-from tests.workers.test_process_child import MODEL, Bench, open_files
+from tests.workers.test_process_child import MODEL, Bench, batch_of, open_files
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a child needs Linux")
 
@@ -104,6 +106,48 @@ def test_processes_that_a_model_started_end_with_the_child(tmp_path: Path, word:
         helper = helper_of(tmp_path)
     assert bench.loop.wait_for(bench.worker.quit()) is None
     assert have_ended(helper)
+
+
+APART = (
+    dedent(WITHOUT_HOOKS)
+    + """
+class Obedient(Obedient):
+    def tell(self, path):
+        if os.fork() == 0:  # a daemon: it leaves the group, and has what the child had open
+            os.setsid()
+            with open(path, "w") as told:
+                told.write(str(os.getpid()))
+            signal.pause()
+"""
+)
+
+
+def test_a_child_that_is_killed_is_replaced_while_a_daemon_of_its_model_s_holds_its_end_of_a_message(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, APART)
+    bench.start()
+    os.mkfifo(tmp_path / "daemon")
+    bench.worker.do(batch_of(b"stop and tell " + bytes(tmp_path / "daemon")))
+    daemon = int((tmp_path / "daemon").read_text())
+    try:
+        bench.loop.clock.advance(60)
+        assert isinstance(bench.outcome().error, WorkerLost)
+        assert bench.restarted() == "a batch has run for more than 60 s"
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+    assert bench.loop.wait_for(bench.worker.quit()) is None
+
+
+def test_how_a_child_ended_is_told_also_where_no_more_files_can_be_opened(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, WITHOUT_HOOKS)
+    bench.start()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        outcome = bench.run(b"leave")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert str(outcome.error) == "the worker was lost: the child exited with status 3"
+    assert bench.loop.wait_for(bench.worker.quit()) is None
 
 
 PARENT = """
