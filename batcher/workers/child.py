@@ -125,7 +125,10 @@ def _end_with(parent: int, rope: int) -> int:
             _end_group()
 
     leader = os.getpid()
-    ended_fd = os.pidfd_open(parent)
+    try:
+        ended_fd = os.pidfd_open(parent)
+    except ProcessLookupError:
+        raise SystemExit from None
     for number in group_signals():
         signal.signal(number, lambda *_: None)  # and not SIG_IGN, which the programs that a model starts would inherit
         signal.siginterrupt(number, False)

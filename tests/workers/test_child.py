@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator, Mapping
 from multiprocessing import Pipe
 from typing import Any
@@ -15,7 +16,7 @@ from batcher.models.loading import CheckedModel
 from batcher.models.protocol import PartialOutputs
 from batcher.models.row_errors import take_errors
 from batcher.spec import Array
-from batcher.workers.child import Line, run, serve, status_of
+from batcher.workers.child import Line, _end_with, run, serve, status_of
 from batcher.workers.child_process import how_ended
 from batcher.workers.messages import Done, Failed, Run, send
 from batcher.workers.packing import Packer, unpack
@@ -146,6 +147,13 @@ def test_memory_that_runs_out_is_told_as_that(bench: Bench) -> None:
     answer = bench.run(StagingModel(predict))
     assert isinstance(answer, Failed)
     assert answer.error.known is OutOfMemory
+
+
+def test_a_child_whose_parent_has_ended_before_it_looks_ends_without_a_word() -> None:
+    parent = subprocess.Popen(["true"])
+    parent.wait()
+    with pytest.raises(SystemExit):
+        _end_with(parent.pid, -1)
 
 
 @pytest.mark.parametrize(
