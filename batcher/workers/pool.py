@@ -60,7 +60,7 @@ class CpuPool:
         DeadlineExceeded.
 
         Raises:
-            QueueFull: too many tasks or bytes are here already.
+            QueueFull: too many tasks or bytes are here already, or the system has no thread for the first ones.
             Draining: the pool was stopped.
         """
         if self._stopped:
@@ -71,12 +71,16 @@ class CpuPool:
                 f"the CPU pool is full: {self.tasks} of {self._max_tasks} tasks, {self.nbytes} of {self._max_bytes} bytes",
             )
         task = _Task(function, nbytes, deadline)
+        try:
+            task.future = self._executor.submit(task.run)
+        except RuntimeError as err:  # no more threads; it keeps the task nevertheless
+            task.function = None
+            raise QueueFull(f"the CPU pool is full: {err}") from err
         self.tasks += 1
         self.nbytes += nbytes
         task.deferred = Deferred(lambda _: self._give_up(task))
         self._unanswered.add(task)
         self._alarm.set(deadline)
-        task.future = self._executor.submit(task.run)
         task.future.add_done_callback(lambda done: self._call_from_thread(self._done, task))
         return task.deferred
 

@@ -16,6 +16,11 @@ PATIENCE = 60.0
 """Seconds after which a call that a thread owes is taken for lost; no test waits that long unless it fails."""
 
 
+def no_more_threads(*arguments: Any) -> None:
+    """Stand for `threading._start_new_thread` where the system has no more."""
+    raise RuntimeError("can't start new thread")
+
+
 class Loop:
     """Stands for the reactor: `call_from_thread` puts a call here, `step` makes it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from threading import Event, get_ident
@@ -13,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from batcher.errors import DeadlineExceeded, QueueFull, Unavailable
 from batcher.workers.pool import CpuPool
-from tests.support.crossing import PATIENCE, Loop
+from tests.support.crossing import PATIENCE, Loop, no_more_threads
 
 FAR = 1000.0
 
@@ -236,3 +237,18 @@ def test_stopping_may_be_asked_for_by_a_request_that_it_ends(bench: Bench) -> No
     bench.pool.stop()
     for answer in answers:
         assert isinstance(error_of(answer), Unavailable)
+
+
+def test_where_there_are_no_more_threads_a_task_is_refused_and_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(max_tasks=1)
+    ran: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(threading, "_start_new_thread", no_more_threads)
+        with pytest.raises(QueueFull, match="the CPU pool is full: can't start new thread"):
+            bench.run(lambda: ran.append("refused"))
+    answer = bench.run(lambda: ran.append("taken"))
+    assert bench.loop.wait_for(answer) is None
+    assert ran == ["taken"]
+    bench.loop.clock.advance(FAR)
+    bench.pool.stop()
+    assert bench.loop.clock.getDelayedCalls() == []
