@@ -77,10 +77,11 @@ class InferenceThread:
             call_from_thread: the way back.
             clock: measures how long loading takes and batches run.
             watchdog: seconds after which a batch is given up.
-            title: what the model is called when it is not loaded in time.
+            title: what the model is called when it cannot be loaded in time, or at all.
             load_timeout: seconds after which loading is given up; 0 never gives it up.
         """
         self._load = load
+        self._title = title
         self._progress = progress
         self._call_from_thread = call_from_thread
         self._batches: SimpleQueue[tuple[Batch, float] | None] = SimpleQueue()
@@ -106,8 +107,12 @@ class InferenceThread:
         """Start the thread and load the model on it. Reactor thread."""
         self._deliver = deliver
         self._changed = changed
-        self._thread.start()
         self._load_limit.begin()
+        try:
+            self._thread.start()
+        except RuntimeError as err:  # no more threads
+            self._call_from_thread(self._load_ended, ModelLoadError(f"{self._title}: {err}"))
+            self._call_from_thread(self._end)
         return self._loaded
 
     def do(self, batch: Batch) -> None:

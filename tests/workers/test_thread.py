@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from queue import Queue
@@ -18,7 +19,7 @@ from batcher.scheduling.batch import Batch
 from batcher.spec import Array
 from batcher.workers.protocol import Condition, Outcome
 from batcher.workers.thread import InferenceThread
-from tests.support.crossing import PATIENCE, Loop
+from tests.support.crossing import PATIENCE, Loop, no_more_threads
 from tests.support.models import Predict, RecordingModel, checked, double
 from tests.workers.test_memory import batch_of
 
@@ -271,3 +272,11 @@ def test_an_idle_thread_keeps_nothing_of_the_last_batch() -> None:
     bench.delivered.clear()
     assert body() is None
     bench.end()
+
+
+def test_where_there_are_no_more_threads_the_load_fails_and_the_worker_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "_start_new_thread", no_more_threads)
+    bench = Bench()
+    assert str(bench.loop.error_of(bench.start())) == "model 'm' version 1: can't start new thread"
+    assert bench.loop.wait_for(bench.worker.quit()) is None
+    assert bench.loop.clock.getDelayedCalls() == []
