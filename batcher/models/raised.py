@@ -7,6 +7,8 @@ that is something of the request (`InvalidInput`) or of the model (`ModelError` 
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from batcher.error_text import MOST_MESSAGE, summary
 from batcher.errors import BatcherError, InvalidInput, KnownToFail, ModelError
 
@@ -15,9 +17,18 @@ _BEGINNING = "the model failed: "
 
 def as_a_model_may(error: BaseException) -> BaseException:
     """Return `error`, raised by a model or put in a row's place, or a ModelError if a model may not raise it. Any thread."""
-    if isinstance(error, BatcherError) and (not isinstance(error, InvalidInput | ModelError) or isinstance(error, KnownToFail)):
-        return _model_error(error)
-    return error
+    if not isinstance(error, BatcherError):
+        return error
+    allowed = isinstance(error, InvalidInput | ModelError) and not isinstance(error, KnownToFail)
+    return error if allowed and _can_be_told(error) else _model_error(error)
+
+
+def _can_be_told(error: BatcherError) -> bool:
+    """Return whether its hints, which a model's own class may have changed, can be written into an answer."""
+    with suppress(BaseException):  # they may be properties
+        status = error.http_status
+        return type(status) is int and 400 <= status < 600 and type(error.code) is str and type(error.grpc_code) is str
+    return False
 
 
 def model_error(error: BaseException) -> BatcherError:
