@@ -26,8 +26,8 @@ def as_a_model_may(error: BaseException) -> BaseException:
 def _can_be_told(error: BatcherError) -> bool:
     """Return whether its hints, which a model's own class may have changed, can be written into an answer."""
     with suppress(BaseException):  # they may be properties
-        status = error.http_status
-        return type(status) is int and 400 <= status < 600 and type(error.code) is str and type(error.grpc_code) is str
+        status, code, name = error.http_status, error.code, error.grpc_code
+        return type(status) is int and 400 <= status < 600 and type(code) is type(name) is str and code.isascii()
     return False
 
 

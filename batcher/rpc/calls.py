@@ -57,7 +57,7 @@ def status_of(error: BaseException, expose_model_errors: bool, timed: bool = Fal
     name = error.grpc_code if isinstance(error, BatcherError) else BatcherError.grpc_code
     if isinstance(error, DeadlineExceeded) and not timed:
         name = Unavailable.grpc_code
-    return grpc.StatusCode[name], text
+    return grpc.StatusCode.__members__.get(name, grpc.StatusCode.INTERNAL), text  # a model's own error may name any
 
 
 class Calls:

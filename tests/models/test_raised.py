@@ -64,7 +64,9 @@ def test_a_long_message_is_told_in_part() -> None:
     assert len(told) <= 4000
 
 
-@pytest.mark.parametrize(("hint", "value"), [("code", b"bad"), ("code", 7), ("http_status", "422"), ("http_status", 7)])
+@pytest.mark.parametrize(
+    ("hint", "value"), [("code", b"bad"), ("code", 7), ("code", "\ud800"), ("http_status", "422"), ("http_status", 7)]
+)
 def test_an_error_whose_hints_no_answer_can_carry_is_an_error_of_the_model(hint: str, value: object) -> None:
     error = InvalidInput("dark")
     setattr(error, hint, value)

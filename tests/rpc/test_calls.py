@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 import batcher.errors
 from batcher.config.settings import ServerSettings
 from batcher.endpoints.journal import Journal
-from batcher.errors import BatcherError, ConfigError, DeadlineExceeded, ModelLoadError
+from batcher.errors import BatcherError, ConfigError, DeadlineExceeded, InvalidInput, ModelLoadError
 from batcher.rpc._generated import grpc_service_pb2 as pb
 from batcher.rpc.calls import MOST_TEXT, outcome, status_of
 from batcher.rpc.front import RpcFront
@@ -52,6 +52,12 @@ def test_an_error_of_ours_alone_is_told(logged_errors: list[Any]) -> None:
     )
     assert len(logged_errors) == 1
     logged_errors.clear()
+
+
+def test_a_models_own_error_may_name_a_status_that_there_is_not() -> None:
+    error = InvalidInput("dark")
+    error.grpc_code = "TOO_DARK"
+    assert status_of(error, True) == (grpc.StatusCode.INTERNAL, "dark")
 
 
 class Calls:
