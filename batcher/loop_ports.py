@@ -64,9 +64,9 @@ class TlsTransport:
         return self._transport.get_write_buffer_size() or (self._in_the_system() if self._closing else 0)
 
     def _in_the_system(self) -> int:
-        socket = self._transport.get_extra_info("socket")
+        sock = self._transport.get_extra_info("socket")
         try:
-            return int.from_bytes(fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+            return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
         except (AttributeError, OSError, ValueError):  # it is gone, or this system does not tell
             return 0
 
