@@ -64,13 +64,13 @@ $(PERF_ANALYZER)/.done: | $(MLSERVER)/.done
 
 # The messages of gRPC, in a descriptor pool of their own. Not by the compiler that kserve brings into .venv: what a newer one makes
 # does not run with the oldest protobuf that setup.py allows.
-PROTO := batcher/rpc/_generated
+PROTO := batcher/frontends/grpc/_generated
 proto:
 	$(PYTHON) -m venv build/proto
 	build/proto/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.76.0
 	cd $(PROTO) && $(CURDIR)/build/proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. *.proto
-	sed -i -e 's/^from google.protobuf import descriptor_pool as .*/from batcher.rpc._generated.pool import POOL/' \
-		-e 's/_descriptor_pool.Default()/POOL/' -e 's/^import model_config_pb2/from batcher.rpc._generated import model_config_pb2/' \
+	sed -i -e 's/^from google.protobuf import descriptor_pool as .*/from batcher.frontends.grpc._generated.pool import POOL/' \
+		-e 's/_descriptor_pool.Default()/POOL/' -e 's/^import model_config_pb2/from batcher.frontends.grpc._generated import model_config_pb2/' \
 		$(PROTO)/*_pb2.py $(PROTO)/*_pb2.pyi
 
 # torch first and by itself: an index that offers CPU-only builds of it is then used for it alone.

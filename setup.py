@@ -95,7 +95,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=[*find_packages(include=["batcher", "batcher.*"]), "twisted.plugins"],
-    package_data={"batcher.rpc._generated": ["*.proto", "*.pyi"]},
+    package_data={"batcher.frontends.grpc._generated": ["*.proto", "*.pyi"]},
     install_requires=[
         "twisted[tls]>=24.10",
         "klein>=24.8",
@@ -126,5 +126,5 @@ setup(
         "dev": DEV,
         "bench": BENCH,
     },
-    entry_points={"console_scripts": ["batcher = batcher.cli:main"]},
+    entry_points={"console_scripts": ["batcher = batcher.app.cli:main"]},
 )

@@ -25,7 +25,7 @@ from twisted.internet.main import installReactor
 
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
-from batcher.server import ModelServer
+from batcher.serving.server import ModelServer
 from benchmarks.bare import bare_rate, example_row, load
 from benchmarks.load import LoadOptions, run_load
 from benchmarks.reporting import write_results

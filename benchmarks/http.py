@@ -28,7 +28,7 @@ import numpy as np
 import orjson
 
 from batcher.config.model_file import ModelDefinition
-from batcher.rpc._generated import grpc_service_pb2 as pb
+from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from benchmarks.bare import bare_rate, example_row, load
 from benchmarks.h2load import require_h2load, run_h2load
 from benchmarks.reporting import ROOT, write_results

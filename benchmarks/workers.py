@@ -22,14 +22,14 @@ import numpy as np
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from batcher.batching.batch import Batch
+from batcher.batching.queue import Part
+from batcher.batching.worker import Worker
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.spec import ModelSpec, TensorSpec, datatype
 from batcher.models.loading import load_model
-from batcher.scheduling.batch import Batch
-from batcher.scheduling.queue import Part
-from batcher.spec import ModelSpec, TensorSpec, datatype
-from batcher.workers.process import ProcessWorker
-from batcher.workers.protocol import Worker
+from batcher.workers.process.worker import ProcessWorker
 from batcher.workers.thread import InferenceThread
 from benchmarks.reporting import write_results
 

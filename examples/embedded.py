@@ -35,7 +35,7 @@ from twisted.web.server import Site
 from batcher.config.model_file import load_model_definition
 from batcher.config.model_settings import ModelSettings
 from batcher.errors import BatcherError
-from batcher.server import ModelServer
+from batcher.serving.server import ModelServer
 
 ROOT = Path(__file__).resolve().parent.parent
 

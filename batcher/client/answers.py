@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from batcher.client.errors import InferenceFailed, MalformedAnswer
 from batcher.client.tensors import from_tensor
-from batcher.codecs.json_lists import from_json
-from batcher.codecs.oip_members import object_of
+from batcher.codecs.formats.json_lists import from_json
+from batcher.codecs.oip.members import object_of
+from batcher.core.spec import Array
 from batcher.errors import BatcherError
-from batcher.spec import Array
 
 _NOT_AS_EXPECTED = (BatcherError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What reading bytes that another program wrote may raise, all of it the same to the caller."""

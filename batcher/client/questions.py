@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike
 
 from batcher.client.answers import Answer, InferResult, read_document, read_result, read_success
 from batcher.client.tensors import Bfloat16, BinaryTensor, to_tensor
-from batcher.codecs.json_lists import to_json
-from batcher.codecs.oip_members import MAX_TIMEOUT_US
+from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.oip.members import MAX_TIMEOUT_US
 
 Result = TypeVar("Result", covariant=True)
 Inputs = Mapping[str, ArrayLike | Bfloat16]

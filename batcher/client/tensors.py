@@ -1,4 +1,4 @@
-"""Arrays to binary tensors and back: little-endian, row-major, by the one dtype table of `batcher.spec`.
+"""Arrays to binary tensors and back: little-endian, row-major, by the one dtype table of `batcher.core.spec`.
 
 An array's own dtype says the datatype; nothing is converted behind the caller's back, so that a list of Python's floats is
 FP64 and the server says so if its model takes FP32. numpy has no BF16: `Bfloat16` says that 16-bit integers are its bits, and
@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from batcher.codecs.bfloat16 import from_float32
-from batcher.codecs.booleans import checked_booleans
 from batcher.codecs.content import Buffer
-from batcher.codecs.oip_bytes import from_elements, to_elements
-from batcher.spec import DATATYPES, Array
+from batcher.codecs.formats.bfloat16 import from_float32
+from batcher.codecs.formats.booleans import checked_booleans
+from batcher.codecs.oip.elements import from_elements, to_elements
+from batcher.core.spec import DATATYPES, Array
 
 _BY_DTYPE = {row.numpy.str: row.name for row in DATATYPES.values() if row.name not in ("BF16", "BYTES")}
 _BFLOAT16 = "bfloat16"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 from pathlib import Path
 
-from batcher.codecs.formats import Format, format_named
+from batcher.codecs.format_table import Format, format_named
 from batcher.errors import UnsupportedMediaType
 
 _EXTENSIONS = {

@@ -11,9 +11,9 @@ from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import unquote
 
-from batcher.codecs.formats import JSON, MSGPACK, Format, format_named, formats_for
+from batcher.codecs.format_table import JSON, MSGPACK, Format, format_named, formats_for
+from batcher.core.spec import ModelSpec
 from batcher.errors import NotAcceptable, UnsupportedMediaType
-from batcher.spec import ModelSpec
 
 _PARAMETER = re.compile(r';\s*([\w!#$%&\'*+.^`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))')
 _ESCAPED = re.compile(r"\\(.)")

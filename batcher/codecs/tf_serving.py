@@ -10,13 +10,13 @@ from binascii import Error
 from typing import Any
 
 from batcher.codecs.content import Buffer
-from batcher.codecs.json_lists import from_json, to_json
-from batcher.codecs.nested_lists import MAX_DEPTH
-from batcher.codecs.predictions import numbers
-from batcher.codecs.rows import inputs_from_document
+from batcher.codecs.formats.json_lists import from_json, to_json
+from batcher.codecs.formats.nested_lists import MAX_DEPTH
+from batcher.codecs.formats.predictions import numbers
+from batcher.codecs.formats.rows import inputs_from_document
+from batcher.core.request import InferenceResponse
+from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import InvalidInput
-from batcher.request import InferenceResponse
-from batcher.spec import Array, ModelSpec, TensorSpec
 
 SIGNATURE = "serving_default"
 """The one signature that a model has."""

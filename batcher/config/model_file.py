@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from batcher.config.reading import Integer, Number, read_yaml, validate
+from batcher.core.spec import DATATYPES, Datatype, ImageSpec, Labels, ModelSpec, TensorSpec, datatype
 from batcher.errors import ConfigError
-from batcher.spec import DATATYPES, Datatype, ImageSpec, Labels, ModelSpec, TensorSpec, datatype
 
 Format = Literal["python", "torchscript", "export", "onnx"]
 Axis = Annotated[Integer, Field(ge=-1)]

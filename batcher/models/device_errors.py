@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from batcher.error_text import summary
+from batcher.core.error_text import summary
 from batcher.errors import DeviceLost, OutOfMemory
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate memory", "alloc_failed")

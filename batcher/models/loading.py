@@ -14,12 +14,12 @@ import numpy as np
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.error_text import message
+from batcher.core.error_text import message
+from batcher.core.spec import Array, ModelSpec, TensorSpec, check_objects, check_outputs
 from batcher.errors import BatcherError, ModelContractError, ModelLoadError
 from batcher.models.protocol import Arrays, Hook, Model, PartialOutputs
 from batcher.models.raised import as_a_model_may
 from batcher.models.row_errors import RowErrors, non_finite_rows
-from batcher.spec import Array, ModelSpec, TensorSpec, check_objects, check_outputs
 
 Progress = Callable[[str], None]
 """Told in words what is being done."""
@@ -28,9 +28,9 @@ MANY_OPERATORS = 20
 """More than so many operators a batch are told of at start: under load each may wait for the interpreter lock."""
 
 _MODULES = {
-    "python": "batcher.models.python_class",
-    "torchscript": "batcher.models.torchscript",
-    "export": "batcher.models.export",
+    "python": "batcher.models.pytorch.python_class",
+    "torchscript": "batcher.models.pytorch.torchscript",
+    "export": "batcher.models.pytorch.export",
     "onnx": "batcher.models.onnx",
 }
 
@@ -166,7 +166,9 @@ def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:
     Raises:
         ModelLoadError: it cannot be compiled; the message says why.
     """
-    package: Path = import_module("batcher.models.aoti").find_or_compile(definition, settings, _device(settings.devices[0]))
+    package: Path = import_module("batcher.models.pytorch.aoti").find_or_compile(
+        definition, settings, _device(settings.devices[0])
+    )
     return package
 
 
@@ -190,7 +192,7 @@ def warmup_sizes(max_batch_size: int) -> list[int]:
 def _device(wanted: str) -> str:
     if wanted == "cpu":
         return wanted
-    device: str = import_module("batcher.models.torch_module").choose_device(wanted)
+    device: str = import_module("batcher.models.pytorch.module").choose_device(wanted)
     return device
 
 

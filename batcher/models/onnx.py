@@ -10,9 +10,9 @@ import onnxruntime
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.protocol import Arrays, Hook
-from batcher.spec import Array
 
 
 class OnnxModel:

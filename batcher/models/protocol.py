@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from batcher.spec import Array, ModelSpec
+from batcher.core.spec import Array, ModelSpec
 
 Arrays = Mapping[str, Array]
 Hook = Callable[[Arrays], Mapping[str, Any]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from batcher.error_text import MOST_MESSAGE, summary
+from batcher.core.error_text import MOST_MESSAGE, summary
 from batcher.errors import BatcherError, InvalidInput, KnownToFail, ModelError
 
 _BEGINNING = "the model failed: "

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import ModelContractError
-from batcher.spec import Array, ModelSpec, TensorSpec
 
 RowErrors = dict[int, BaseException]
 """By the index of a row in its batch, why it failed."""

@@ -8,8 +8,8 @@ from functools import partial
 from twisted.internet.defer import Deferred, DeferredList, FirstError, gatherResults
 from twisted.python.failure import Failure
 
+from batcher.batching.worker import Condition, Deliver, Worker
 from batcher.models.loading import Loaded
-from batcher.workers.protocol import Condition, Deliver, Worker
 
 Told = Callable[[int, bool], None]
 """Told the index of a worker that starts or stops to take batches, and which of the two."""

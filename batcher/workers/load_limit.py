@@ -7,7 +7,7 @@ from math import inf
 
 from twisted.internet.interfaces import IReactorTime
 
-from batcher.workers.alarm import Alarm
+from batcher.core.alarm import Alarm
 
 
 class LoadLimit:

@@ -6,11 +6,11 @@ from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 
+from batcher.batching.worker import CallFromThread, Worker
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.models.loading import Progress, load_model
-from batcher.workers.process import ProcessWorker
-from batcher.workers.protocol import CallFromThread, Worker
+from batcher.workers.process.worker import ProcessWorker
 from batcher.workers.thread import InferenceThread, Load
 
 

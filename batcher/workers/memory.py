@@ -7,11 +7,11 @@ from collections import deque
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
+from batcher.batching.batch import Batch
+from batcher.batching.worker import Changed, Condition, Deliver, Outcome
 from batcher.errors import WorkerLost
 from batcher.models.loading import CheckedModel, Loaded
-from batcher.scheduling.batch import Batch
-from batcher.workers.protocol import Changed, Condition, Deliver, Outcome
-from batcher.workers.running import run_batch
+from batcher.workers.run_batch import run_batch
 
 
 class MemoryWorker:

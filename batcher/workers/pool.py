@@ -14,9 +14,9 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from batcher.batching.worker import CallFromThread
+from batcher.core.alarm import Alarm
 from batcher.errors import DeadlineExceeded, Draining, QueueFull
-from batcher.workers.alarm import Alarm
-from batcher.workers.protocol import CallFromThread
 
 Result = TypeVar("Result")
 

@@ -18,13 +18,13 @@ from time import perf_counter
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from batcher.error_text import message
+from batcher.batching.batch import Batch
+from batcher.batching.worker import CallFromThread, Changed, Condition, Deliver, Outcome
+from batcher.core.error_text import message
 from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
 from batcher.models.loading import CheckedModel, Loaded, Progress
-from batcher.scheduling.batch import Batch
 from batcher.workers.load_limit import LoadLimit
-from batcher.workers.protocol import CallFromThread, Changed, Condition, Deliver, Outcome
-from batcher.workers.running import run_batch
+from batcher.workers.run_batch import run_batch
 from batcher.workers.watchdog import Watchdog
 
 Load = Callable[[Progress], CheckedModel]

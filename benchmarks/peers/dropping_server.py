@@ -12,8 +12,8 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from batcher import running
-from batcher.cli import serve
+from batcher.app import run as running
+from batcher.app.cli import serve
 
 
 def without_admission(*arguments: Any) -> Any:

@@ -13,12 +13,12 @@ from twisted.internet import reactor
 from batcher.config.model_file import load_model_definition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
-from batcher.endpoints.journal import Journal
-from batcher.endpoints.routing import Router
-from batcher.endpoints.table import routes
-from batcher.repository import ModelRepository
-from batcher.server import ModelServer
-from batcher.web.app import klein_site
+from batcher.frontends.endpoints.answer_log import Journal
+from batcher.frontends.endpoints.routing import Router
+from batcher.frontends.endpoints.table import routes
+from batcher.frontends.web.klein_app import klein_site
+from batcher.serving.repository.repository import ModelRepository
+from batcher.serving.server import ModelServer
 from benchmarks.peers.models import CLASSES, MODELS
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batcher.metrics import ServerMetrics
+from batcher.serving.metrics import ServerMetrics
 from benchmarks import faults
 from benchmarks.faults import BATCH, CASES, CLIENTS, Case, Round, batches_run, loads_of, row, summary
 from benchmarks.load import LoadOptions, LoadResult

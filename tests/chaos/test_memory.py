@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Event
 
-from batcher.web.buffers import URGENT
+from batcher.frontends.web.buffers import URGENT
 from tests.chaos.clients import under_load
 from tests.chaos.ledger import Load, Sent
 from tests.chaos.servers import SECONDS, is_quiet, serving

@@ -15,8 +15,8 @@ from batcher.client import Bfloat16, MalformedAnswer
 from batcher.client.answers import Answer, read_result
 from batcher.client.questions import infer, model_path
 from batcher.client.tensors import to_tensor
-from batcher.codecs.bfloat16 import to_float32
-from batcher.spec import DATATYPES, Array, ModelSpec, check_inputs
+from batcher.codecs.formats.bfloat16 import to_float32
+from batcher.core.spec import DATATYPES, Array, ModelSpec, check_inputs
 from tests.support.codec_inputs import arrays, batches, damaged, one_input, same
 from tests.support.models import tensor
 from tests.support.oip_peer import give, take

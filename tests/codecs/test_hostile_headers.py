@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from batcher.codecs import json_lists
 from batcher.codecs.content import Content
+from batcher.codecs.formats import json_lists
 from batcher.codecs.negotiation import media_type, wants_msgpack
 from batcher.errors import DecodingError
 from tests.support.models import model_spec

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.codecs.content import Content
-from batcher.codecs.formats import CSV, FORMATS, JSON, MSGPACK, MULTIPART, NPY, OCTET_STREAM, PICTURES, Format, decode_body
+from batcher.codecs.format_table import CSV, FORMATS, JSON, MSGPACK, MULTIPART, NPY, OCTET_STREAM, PICTURES, Format, decode_body
 from batcher.codecs.negotiation import answer_format, media_type, request_format, wants_msgpack
+from batcher.core.spec import ModelSpec
 from batcher.errors import DecodingError, NotAcceptable, UnsupportedMediaType
-from batcher.spec import ModelSpec
 from tests.support.codec_inputs import one_input, picture_spec
 from tests.support.models import model_spec, tensor
 

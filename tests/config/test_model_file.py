@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
+from batcher.core.spec import ImageSpec, Labels
 from batcher.errors import ConfigError
-from batcher.spec import ImageSpec, Labels
 
 ROOT = Path(__file__).parents[2]
 RIGHT = """\

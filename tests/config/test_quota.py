@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from batcher.cli import main
+from batcher.app.cli import main
 from batcher.config.settings import load_settings
 from batcher.errors import ConfigError
 from tests.config.conftest import Load

@@ -172,7 +172,7 @@ def run(*arguments: str, environment: dict[str, str] | None = None) -> subproces
     """Run `batcher` with `arguments` to its end."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
     return subprocess.run(
-        [sys.executable, "-m", "batcher.cli", *arguments],
+        [sys.executable, "-m", "batcher.app.cli", *arguments],
         cwd=ROOT,
         env=clean | (environment or {}),
         capture_output=True,

@@ -24,7 +24,7 @@ from pathlib import Path
 seconds = time.time
 time.time = lambda: seconds() + (float(flag.read_text()) if flag.exists() else 0.0)
 flag = Path(sys.argv.pop(1))
-from batcher.cli import main
+from batcher.app.cli import main
 main()
 """
 """A server whose clock a file sets, by so many seconds as stand in it."""

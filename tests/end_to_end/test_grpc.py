@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2
 
-from batcher.rpc._generated import grpc_service_pb2 as pb
+from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from tests.end_to_end.processes import ROOT, Process, run, started, until, write_model
 from tests.end_to_end.test_digits import direct
 from tests.end_to_end.test_listening import certify

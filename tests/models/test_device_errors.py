@@ -11,7 +11,7 @@ import pytest
 
 from batcher.errors import DeviceLost, ModelContractError, OutOfMemory
 from batcher.models.device_errors import device_error
-from tests.models.conftest import Folders, answers, floats
+from tests.support.model_folders import Folders, answers, floats
 
 LOST = RuntimeError("CUDA error: an illegal memory access was encountered")
 

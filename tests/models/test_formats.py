@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.loading import load_model
-from batcher.models.torch_module import choose_device
-from batcher.spec import Array
-from tests.models.conftest import Folders, answers, floats
+from batcher.models.pytorch.module import choose_device
+from tests.support.model_folders import Folders, answers, floats
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 

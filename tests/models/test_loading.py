@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batcher.core.spec import Array
 from batcher.errors import ModelContractError, ModelLoadError
 from batcher.models.loading import CheckedModel, warmup_sizes
-from batcher.spec import Array
-from tests.models.conftest import Folders, answers, floats
+from tests.support.model_folders import Folders, answers, floats
 from tests.support.models import RecordingModel, model_spec, tensor
 
 TWO_OUTPUTS = model_spec(outputs=(tensor("y"), tensor("z", "INT64", ())))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from batcher import errors
+from batcher.core.spec import Array
 from batcher.errors import (
     BatcherError,
     DeviceLost,
@@ -20,7 +21,6 @@ from batcher.errors import (
 )
 from batcher.models.protocol import PartialOutputs
 from batcher.models.raised import as_a_model_may, model_error
-from batcher.spec import Array
 from tests.support.models import RecordingModel, checked, double, rows
 
 ALLOWED = {InvalidInput, ModelError, ModelContractError, OutOfMemory, DeviceLost}

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from batcher.codecs import bfloat16
 from batcher.codecs.content import Buffer, Content
+from batcher.codecs.formats import bfloat16
+from batcher.core.request import InferenceResponse
+from batcher.core.spec import DATATYPES, Array, ImageSpec, ModelSpec, TensorSpec, check_inputs, datatype
 from batcher.errors import DecodingError, InvalidInput, TooLarge, UnsupportedMediaType
-from batcher.request import InferenceResponse
-from batcher.spec import DATATYPES, Array, ImageSpec, ModelSpec, TensorSpec, check_inputs, datatype
 from tests.support.models import model_spec, tensor
 
 REFUSALS = (DecodingError, InvalidInput, TooLarge, UnsupportedMediaType)

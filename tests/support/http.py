@@ -16,22 +16,22 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
+from batcher.batching.worker import Changed, Deliver
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
-from batcher.endpoints.call import Call, Reply
-from batcher.endpoints.journal import Journal
-from batcher.endpoints.routing import Route, Router
-from batcher.endpoints.table import routes
+from batcher.frontends.endpoints.answer_log import Journal
+from batcher.frontends.endpoints.call import Call, Reply
+from batcher.frontends.endpoints.routing import Route, Router
+from batcher.frontends.endpoints.table import routes
+from batcher.frontends.web.connection import Connection
+from batcher.frontends.web.front import Front
+from batcher.frontends.web.http11.reader import Event, Request
+from batcher.frontends.web.klein_app import klein_site
+from batcher.frontends.web.limits import Limits
 from batcher.models.loading import Loaded
-from batcher.repository import ModelRepository
-from batcher.server import ModelServer
-from batcher.web.app import klein_site
-from batcher.web.connection import Connection
-from batcher.web.front import Front
-from batcher.web.limits import Limits
-from batcher.web.reader import Event, Request
+from batcher.serving.repository.repository import ModelRepository
+from batcher.serving.server import ModelServer
 from batcher.workers.memory import MemoryWorker
-from batcher.workers.protocol import Changed, Deliver
 from tests.support.http_answers import Answer, parse_answers
 from tests.support.models import RecordingModel, checked, rows
 from tests.support.transports import Client, connect

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from batcher.core.spec import Array, ModelSpec, TensorSpec, datatype
 from batcher.models.loading import CheckedModel
 from batcher.models.protocol import Hook
-from batcher.spec import Array, ModelSpec, TensorSpec, datatype
 
 Predict = Callable[[Mapping[str, Array]], Mapping[str, Any]]
 

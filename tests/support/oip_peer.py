@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from batcher.client.answers import Answer
-from batcher.codecs.json_lists import to_json
-from batcher.codecs.oip_request import InferHead, read_head
-from batcher.codecs.oip_response import encode
-from batcher.spec import Array, ModelSpec
+from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.oip.request import InferHead, read_head
+from batcher.codecs.oip.response import encode
+from batcher.core.spec import Array, ModelSpec
 from tests.support.codec_inputs import response
 from tests.support.models import double, model_spec
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 from batcher.errors import BatcherError
-from batcher.web.heads import SharedHeads
-from batcher.web.limits import Limits
-from batcher.web.reader import Event, Refusal, Request, RequestReader
+from batcher.frontends.web.http11.heads import SharedHeads
+from batcher.frontends.web.http11.reader import Event, Refusal, Request, RequestReader
+from batcher.frontends.web.limits import Limits
 
 LIMITS = Limits(
     body=4096,

@@ -10,21 +10,21 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from batcher.counters import ModelMetrics
-from batcher.request import InferenceRequest, InferenceResponse, Parameters
-from batcher.scheduler import BatchScheduler
-from batcher.scheduling.admission import Admission
-from batcher.scheduling.batch import Batch
-from batcher.scheduling.cost import CostModel
-from batcher.scheduling.options import SchedulerOptions
-from batcher.scheduling.part import Part
-from batcher.scheduling.policy import Cost, Eager, Policy, no_cost
-from batcher.scheduling.queue import BatchQueue
-from batcher.served import shape_key
-from batcher.spec import Array, ModelSpec
+from batcher.batching.admission import Admission
+from batcher.batching.batch import Batch
+from batcher.batching.cost import CostModel
+from batcher.batching.options import SchedulerOptions
+from batcher.batching.part import Part
+from batcher.batching.policies.policy import Cost, Eager, Policy, no_cost
+from batcher.batching.queue import BatchQueue
+from batcher.batching.scheduler import BatchScheduler
+from batcher.batching.worker import Condition
+from batcher.core.counters import ModelMetrics
+from batcher.core.request import InferenceRequest, InferenceResponse, Parameters
+from batcher.core.spec import Array, ModelSpec
+from batcher.serving.model_version import shape_key
 from batcher.workers.instances import Instances
 from batcher.workers.memory import MemoryWorker
-from batcher.workers.protocol import Condition
 from tests.support.models import Predict, RecordingModel, checked, double, model_spec, rows, tensor
 
 NEVER = float("inf")

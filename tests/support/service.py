@@ -8,10 +8,10 @@ from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, succeed
 
+from batcher.app.service import BatcherService
 from batcher.config.settings import ServerSettings, load_settings
-from batcher.served import ServedModel
-from batcher.service import BatcherService
-from batcher.web.listening import Listening, Tls
+from batcher.frontends.web.listening.sockets import Listening, Tls
+from batcher.serving.model_version import ServedModel
 from tests.support.crossing import Loop
 from tests.support.models import rows
 
@@ -63,7 +63,7 @@ class MemoryService:
 
     def begin(self) -> None:
         """Start it, and do not wait."""
-        with patch("batcher.service.open_sockets", lambda settings, base: []):
+        with patch("batcher.app.service.open_sockets", lambda settings, base: []):
             self.service.startService()
 
     def start(self) -> None:

@@ -9,17 +9,17 @@ from random import Random
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from batcher.counters import ModelMetrics
+from batcher.batching.admission import Admission
+from batcher.batching.batch import Batch
+from batcher.batching.cost import CostModel
+from batcher.batching.policies.policy import Policy
+from batcher.batching.queue import BatchQueue
+from batcher.batching.scheduler import BatchScheduler
+from batcher.batching.worker import Changed, Condition, Deliver
+from batcher.core.counters import ModelMetrics
+from batcher.core.request import Parameters
 from batcher.models.loading import CheckedModel, Loaded
-from batcher.request import Parameters
-from batcher.scheduler import BatchScheduler
-from batcher.scheduling.admission import Admission
-from batcher.scheduling.batch import Batch
-from batcher.scheduling.cost import CostModel
-from batcher.scheduling.policy import Policy
-from batcher.scheduling.queue import BatchQueue
-from batcher.workers.protocol import Changed, Condition, Deliver
-from batcher.workers.running import run_batch
+from batcher.workers.run_batch import run_batch
 from tests.support.models import RecordingModel, checked, rows
 from tests.support.scheduling import request
 

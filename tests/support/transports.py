@@ -20,8 +20,8 @@ from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from batcher.web.front import Front
-from batcher.web.twisted_transport import ConnectionFactory
+from batcher.frontends.web.front import Front
+from batcher.frontends.web.listening.twisted_transport import ConnectionFactory
 from tests.support.http_answers import Answer, parse_answers
 
 KINDS = ("loop", "twisted")

@@ -9,12 +9,12 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
+from batcher.batching.worker import Changed, Condition, Deliver
 from batcher.config.model_file import ModelDefinition
 from batcher.errors import ModelLoadError
 from batcher.models.loading import Loaded
 from batcher.workers.instances import Instances
 from batcher.workers.making import make_workers
-from batcher.workers.protocol import Changed, Condition, Deliver
 from tests.support.crossing import Loop
 from tests.support.models import RecordingModel, checked, model_spec
 from tests.support.serving import SETTINGS

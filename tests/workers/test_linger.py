@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from batcher.spec import Array
+from batcher.core.spec import Array
 from batcher.workers import thread
 from tests.support.crossing import PATIENCE
 from tests.support.models import double

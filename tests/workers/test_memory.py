@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from twisted.internet.task import Clock
 
+from batcher.batching.batch import Batch
+from batcher.batching.part import Part
+from batcher.batching.worker import Outcome
 from batcher.errors import ModelContractError
 from batcher.models.loading import Loaded
-from batcher.scheduling.batch import Batch
-from batcher.scheduling.part import Part
 from batcher.workers.memory import MemoryWorker
-from batcher.workers.protocol import Outcome
 from tests.support.models import Predict, RecordingModel, checked, double, rows
 
 

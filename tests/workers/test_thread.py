@@ -13,11 +13,11 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from batcher.batching.batch import Batch
+from batcher.batching.worker import Condition, Outcome
+from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.loading import CheckedModel, Loaded, Progress
-from batcher.scheduling.batch import Batch
-from batcher.spec import Array
-from batcher.workers.protocol import Condition, Outcome
 from batcher.workers.thread import InferenceThread
 from tests.support.crossing import PATIENCE, Loop, no_more_threads
 from tests.support.models import Predict, RecordingModel, checked, double

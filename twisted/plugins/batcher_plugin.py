@@ -2,4 +2,4 @@
 
 from twisted.application.service import ServiceMaker
 
-batcher = ServiceMaker("batcher", "batcher.tap", "An asynchronous batching inference server.", "batcher")
+batcher = ServiceMaker("batcher", "batcher.app.twist_plugin", "An asynchronous batching inference server.", "batcher")

@@ -1,0 +1,131 @@
+"""Every way in which a request ends, and that it ends in exactly one of them.
+
+A request is `finished` from the moment its Deferred is about to fire, and whatever comes for it later (its row from the worker,
+its deadline, its cancellation) is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+
+from batcher.batching.batch import Batch
+from batcher.batching.failure_log import FailureLog
+from batcher.batching.part import Part
+from batcher.batching.pending_request import Pending, owner, without_stacks
+from batcher.batching.queue import BatchQueue
+from batcher.batching.worker import Outcome
+from batcher.core.counters import ModelMetrics, Spent
+from batcher.errors import BatcherError, DeadlineExceeded, PredictedLate, Unavailable, WorkerLost
+from batcher.models.raised import model_error
+
+
+class Endings:
+    """Ends the requests of one scheduler. Reactor thread.
+
+    Attributes:
+        pending: requests that have not ended.
+    """
+
+    def __init__(self, queue: BatchQueue, metrics: ModelMetrics, seconds: Callable[[], float], version: str) -> None:
+        """Take what waits out of `queue`, count in `metrics`, answer in the name of the model's `version`."""
+        self._queue = queue
+        self._metrics = metrics
+        self._seconds = seconds
+        self._version = version
+        self._log = FailureLog("/".join(metrics.labels))
+        self.pending = 0
+
+    def answer(self, batch: Batch, outcome: Outcome) -> None:
+        """Give each request in `batch` its own rows, or the error of one of them."""
+        started = batch.bound_at + outcome.waited
+        compute, rows, version, now = outcome.compute, batch.rows, self._version, self._seconds()
+        waits = [started - part.arrival for part in batch.parts]
+        self._metrics.count_batch(now, rows, waits, compute, outcome.collating, outcome.splitting)
+        failed = self._failed_parts(batch, outcome.failed) if outcome.failed else {}
+        for part, result, wait in zip(batch.parts, outcome.results, waits, strict=True):
+            pending = owner(part)
+            if pending.deadline < now:
+                self.expire(pending)
+            elif part in failed:
+                self.fail(pending, failed[part])
+            try:
+                answer = None if pending.finished else pending.receive(part, result, version, wait, compute, rows)
+            except Exception as err:  # also of NumPy's: no memory, dtypes that do not go together
+                self.fail(pending, model_error(err))
+                continue
+            if answer is not None:
+                self._finish(pending, self._metrics.statistics.success)
+                pending.deferred.callback(answer)
+
+    def fail_parts(self, parts: Sequence[Part], error: BaseException) -> None:
+        """End every request that has one of `parts` with what its client is told of `error`, with which a batch failed."""
+        self._log.write(f"{sum(part.rows for part in parts)} rows of a batch failed", error, self._seconds())
+        told = model_error(without_stacks(error))
+        for part in parts:
+            self.fail(owner(part), told)
+
+    def postpone(self, batch: Batch, error: BaseException) -> None:
+        """Remember of the requests in `batch`, which is to run again after `error`, that they have run if they may have."""
+        if not isinstance(error, WorkerLost) or error.begun:
+            for part in batch.parts:
+                owner(part).has_run = True
+
+    def fail(self, pending: Pending, error: BatcherError) -> None:
+        """End a request with `error`, unless it has ended."""
+        if not pending.finished:
+            for part in pending.parts:
+                self._queue.remove(part)
+            self._finish(pending, self._metrics.statistics.fail)
+            pending.deferred.errback(_told(pending, error))
+
+    def expire(self, pending: Pending) -> None:
+        """End a request whose deadline has passed, or will before it could be answered, unless it has ended."""
+        if pending.finished:
+            return
+        queued = pending.drop(self._queue, self._metrics.expired_rows)
+        self._finish(pending, self._metrics.statistics.fail)
+        late: BatcherError = DeadlineExceeded(f"the deadline passed while the request {'waited' if queued else 'ran'}")
+        if self._seconds() < pending.deadline:
+            may_repeat = queued == pending.rows  # else a part of it runs, or has run
+            late = PredictedLate("the request could no longer be answered by its deadline", retry_after=int(may_repeat))
+        pending.deferred.errback(late)
+
+    def cancel(self, pending: Pending) -> None:
+        """End a request whose Deferred is being cancelled, and fires for that reason."""
+        pending.drop(self._queue, self._metrics.cancelled_rows)
+        self._finish(pending, self._metrics.statistics.fail)
+
+    def check_invariants(self, parts: Iterable[Part]) -> None:
+        """Assert that requests are counted, and leave the queue, where `parts` are all that waits or runs; for tests."""
+        assert self.pending == len({pending for pending in map(owner, parts) if not pending.finished})
+        assert all(not owner(part).finished for part in self._queue), "finished requests leave the queue"
+
+    def _failed_parts(self, batch: Batch, errors: Mapping[int, BaseException]) -> dict[Part, BatcherError]:
+        """Return the parts with a row in `errors`, each with what its client is told."""
+        told = f"{len(errors)} of {batch.rows} rows failed by themselves, the first of them so"
+        self._log.write(told, next(iter(errors.values())), self._seconds())
+        self._metrics.failed_rows += len(errors)
+        for error in errors.values():
+            without_stacks(error)
+        failed: dict[Part, BatcherError] = {}
+        start = 0
+        for part in batch.parts:
+            row = next((row for row in range(start, start + part.rows) if row in errors), None)
+            if row is not None:
+                failed[part] = model_error(errors[row])
+            start += part.rows
+        return failed
+
+    def _finish(self, pending: Pending, count: Spent) -> None:
+        count.add(1, self._seconds() - pending.arrival)
+        pending.finish()
+        self.pending -= 1
+
+
+def _told(pending: Pending, error: BatcherError) -> BatcherError:
+    """Return `error`, without advice to send again what has run, if only a part of it."""
+    if pending.has_run and isinstance(error, Unavailable):
+        error = copy(error)
+        error.retry_after = 0
+    return error

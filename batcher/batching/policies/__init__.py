@@ -1,0 +1,1 @@
+"""When a batch is sent, and with what: one policy a file, each a pure function of the queue and the time."""

@@ -1,0 +1,108 @@
+"""The bounded queue in which requests wait, one by one, until a batch is built at the moment a worker can start it.
+
+Beside the levels, which take turns, stands the class `bulk`: it has no turn, and nothing that is asked of the queue about turns
+tells of it. Who decides looks at `bulk` where there are free places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from math import inf
+
+from batcher.batching.levels import Levels
+from batcher.batching.part import Part
+from batcher.errors import QueueFull, TooLarge
+
+
+class BatchQueue(Levels):
+    """Parts that wait, bounded in rows and bytes.
+
+    A part is in the queue from `add` until `remove` or `take`; it is never handed out twice.
+
+    Attributes:
+        rows: of the parts that take turns; `nbytes` likewise.
+        bulk: the parts that do not.
+        last_arrival: when the last part was added that takes a turn, in seconds; minus infinity before the first.
+    """
+
+    def __init__(
+        self,
+        max_rows: int,
+        max_bytes: int,
+        weight: Callable[[int], float] = lambda level: 1.0,
+        *,
+        ageing: float = inf,
+        smaller_first: float = 0.0,
+        bulk_level: int = 0,
+    ) -> None:
+        """Bound the queue by `max_rows` and `max_bytes`; parts of `bulk_level` take no turns; `Levels` tells the rest."""
+        super().__init__(weight, ageing, smaller_first)
+        self.max_rows = max_rows
+        self.max_bytes = max_bytes
+        self.bulk = Levels(smaller_first=smaller_first)
+        self.last_arrival = -inf
+        self._bulk_level = bulk_level
+
+    def __len__(self) -> int:
+        """How many parts wait."""
+        return super().__len__() + len(self.bulk)
+
+    def __iter__(self) -> Iterator[Part]:
+        """Iterate over all that waits, level by level."""
+        return chain(self.in_turn(), self.bulk)
+
+    def check_room(self, rows: int, nbytes: int, level: int = 1) -> None:
+        """Check that a request of `rows` and `nbytes` has room; half of the queue is closed to bulk.
+
+        Raises:
+            TooLarge: it would not fit into the empty queue.
+            QueueFull: it does not fit now.
+        """
+        max_rows, max_bytes, whose = self.max_rows, self.max_bytes, ""
+        if level == self._bulk_level:  # or a flood of it would have others refused
+            max_rows, max_bytes, whose = max_rows // 2, max_bytes // 2, " for bulk"
+        if rows > max_rows or nbytes > max_bytes:
+            raise TooLarge(
+                f"expected at most {max_rows} rows and {max_bytes} bytes, what the queue can ever hold{whose}; "
+                f"got {rows} rows and {nbytes} bytes",
+            )
+        waiting, waiting_bytes = self.rows + self.bulk.rows, self.nbytes + self.bulk.nbytes
+        if waiting + rows > max_rows or waiting_bytes + nbytes > max_bytes:
+            raise QueueFull(
+                f"the queue is full{whose}: {waiting} of {max_rows} rows, {waiting_bytes} of {max_bytes} bytes",
+            )
+
+    def add(self, part: Part) -> None:
+        """Queue `part`; the caller has checked that there is room."""
+        if part.level == self._bulk_level:
+            self.bulk.add(part)
+        else:
+            self.last_arrival = part.arrival
+            super().add(part)
+
+    def remove(self, part: Part) -> bool:
+        """Take `part` out, wherever it stands; return whether it was there."""
+        return self.bulk.remove(part) if part.level == self._bulk_level else super().remove(part)
+
+    def take(self, parts: Sequence[Part], now: float) -> None:
+        """Take out `parts`, which `pack` and, behind those, `bulk.pack` returned for `now`. Charge their levels."""
+        if self.bulk.rows and parts and parts[-1].level == self._bulk_level:
+            self.bulk.take([part for part in parts if part.level == self._bulk_level], now)
+            parts = [part for part in parts if part.level != self._bulk_level]
+        super().take(parts, now)
+
+    def rows_before(self, level: int, rows: int, now: float) -> int:
+        """Return about how many rows are served before `rows` more of `level` that come `now`; for bulk, all that wait."""
+        if level == self._bulk_level:
+            return self.rows + self.bulk.rows
+        return super().rows_before(level, rows, now)
+
+    def check_invariants(self) -> None:
+        """Assert that the counters equal what stands in the lines; for tests, after every step."""
+        super().check_invariants()
+        self.bulk.check_invariants()
+        assert self.rows + self.bulk.rows <= self.max_rows
+        assert self.nbytes + self.bulk.nbytes <= self.max_bytes
+        assert all(part.level == self._bulk_level for part in self.bulk)
+        assert all(part.level != self._bulk_level for part in self.in_turn())

@@ -1,0 +1,91 @@
+"""The formats of the native route, in the server's order of preference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from batcher.codecs.content import Buffer, Content
+from batcher.codecs.formats import csv_rows, images, json_lists, msgpack_maps, multipart_files, npy, octet_stream
+from batcher.core.request import InferenceResponse
+from batcher.core.spec import Array, ModelSpec, TensorSpec
+from batcher.errors import DecodingError
+
+Decode = Callable[[Content, ModelSpec], dict[str, Array]]
+Encode = Callable[[InferenceResponse, ModelSpec], Buffer]
+Carries = Callable[[tuple[TensorSpec, ...]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A media type and how it is read and written.
+
+    Attributes:
+        media_type: its name; also the `Content-Type` of answers in it.
+        aliases: other names that clients use for it.
+        carries: whether it can hold given tensors.
+        decode: body to inputs.
+        encode: response to body; None for formats that only come in.
+        pooled: whether decoding is heavy enough to run on the CPU pool.
+        bind: gives a `decode` of bodies alone for one model, for the format whose decoding costs less than its arguments.
+    """
+
+    media_type: str
+    carries: Carries
+    decode: Decode
+    encode: Encode | None = None
+    aliases: tuple[str, ...] = ()
+    pooled: bool = False
+    bind: Callable[[ModelSpec], Callable[[Buffer], dict[str, Array]]] | None = None
+
+
+JSON = Format("application/json", json_lists.carries, json_lists.decode, json_lists.encode, ("text/json",))
+MSGPACK = Format(
+    "application/msgpack",
+    msgpack_maps.carries,
+    msgpack_maps.decode,
+    msgpack_maps.encode,
+    ("application/x-msgpack", "application/vnd.msgpack"),
+)
+OCTET_STREAM = Format(
+    "application/octet-stream", octet_stream.carries, octet_stream.decode, octet_stream.encode, bind=octet_stream.bind
+)
+NPY = Format("application/x-npy", npy.carries, npy.decode, npy.encode, ("application/npy",))
+CSV = Format("text/csv", csv_rows.carries, csv_rows.decode, csv_rows.encode)
+PICTURES = tuple(
+    Format(
+        media_type,
+        images.carries,
+        images.decode,
+        aliases=tuple(alias for alias, name in images.ALIASES.items() if name == media_type),
+        pooled=True,
+    )
+    for media_type in images.FORMATS
+)
+MULTIPART = Format("multipart/form-data", multipart_files.carries, multipart_files.decode, pooled=True)
+
+FORMATS: tuple[Format, ...] = (JSON, MSGPACK, OCTET_STREAM, NPY, CSV, *PICTURES, MULTIPART)
+
+_BY_NAME = {name: entry for entry in FORMATS for name in (entry.media_type, *entry.aliases)}
+
+
+def format_named(media_type: str) -> Format | None:
+    """Return the format that `media_type`, in lower case, names; None if there is none."""
+    return _BY_NAME.get(media_type)
+
+
+def formats_for(tensors: tuple[TensorSpec, ...], answers: bool = False) -> list[Format]:
+    """Return the formats that can hold `tensors`, in order of preference; with `answers`, those that can be written."""
+    return [entry for entry in FORMATS if entry.carries(tensors) and (entry.encode is not None or not answers)]
+
+
+def decode_body(entry: Format, content: Content, spec: ModelSpec) -> dict[str, Array]:
+    """Return the inputs in `content`, read as `entry`.
+
+    Raises:
+        DecodingError: the body is empty or not what its media type says.
+        InvalidInput: a value does not fit its input.
+    """
+    if not content.body:
+        raise DecodingError(f"body: expected {entry.media_type}; got an empty body")
+    return entry.decode(content, spec)

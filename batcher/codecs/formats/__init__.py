@@ -1,0 +1,1 @@
+"""The formats of the native route, one a file: bytes to arrays by name, and arrays by name to bytes."""

@@ -1,0 +1,59 @@
+"""The two ways in which formats of named values lay a request out: by input, or by row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from batcher.codecs.formats.nested_lists import array_from_lists
+from batcher.core.spec import Array, ModelSpec, TensorSpec
+from batcher.errors import InvalidInput
+
+
+def inputs_from_document(document: Any, spec: ModelSpec) -> dict[str, Array]:
+    """Return the inputs in a decoded document `{"inputs": {name: values}}` or `{"instances": [row, …]}`.
+
+    Values are nested lists or arrays; a row is a bare value for a model of one input, else `{name: value}`. Other members
+    are ignored, as clients of other servers send some.
+
+    Raises:
+        InvalidInput: neither or both members are there, or a value does not fit its input.
+    """
+    if not isinstance(document, dict):
+        raise InvalidInput(f'body: expected an object with "inputs" or "instances"; got {type(document).__name__}')
+    if ("inputs" in document) == ("instances" in document):
+        got = ", ".join(map(repr, list(document)[:8])) or "an empty object"
+        raise InvalidInput(f'body: expected either "inputs" or "instances"; got {got}')
+    named = document["inputs"] if "inputs" in document else _columns(document["instances"], spec)
+    if not isinstance(named, dict):
+        raise InvalidInput(f'"inputs": expected an object of name to values; got {type(named).__name__}')
+    tensors = {tensor.name: tensor for tensor in spec.inputs}
+    return {name: _array(value, tensors[name]) if name in tensors else value for name, value in named.items()}
+
+
+def _array(value: Any, tensor: TensorSpec) -> Any:
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, list) and value and all(isinstance(row, np.ndarray) for row in value):
+        return _stacked(value, tensor)
+    return array_from_lists(value, tensor)
+
+
+def _stacked(rows: list[Array], tensor: TensorSpec) -> Array:
+    if len({(row.dtype, row.shape) for row in rows}) > 1:
+        raise InvalidInput(f"input {tensor.name!r}: expected rows of one dtype and shape; got several")
+    return np.stack(rows)
+
+
+def _columns(instances: Any, spec: ModelSpec) -> dict[str, Any]:
+    if not isinstance(instances, list):
+        raise InvalidInput(f'"instances": expected a list of rows; got {type(instances).__name__}')
+    names = [tensor.name for tensor in spec.inputs]
+    if len(names) == 1 and not any(isinstance(row, dict) for row in instances):
+        return {names[0]: instances}
+    for index, row in enumerate(instances):
+        if not isinstance(row, dict) or set(row) != set(names):
+            got = ", ".join(map(repr, row)) if isinstance(row, dict) else type(row).__name__
+            raise InvalidInput(f'"instances"[{index}]: expected an object of {", ".join(map(repr, names))}; got {got}')
+    return {name: [row[name] for row in instances] for name in names}

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol version 2 as bytes: JSON and binary tensors, both ways."""

@@ -1,0 +1,1 @@
+"""What every room speaks of: specifications, requests, counters, error texts, timers and waiters."""

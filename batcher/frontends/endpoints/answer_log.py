@@ -1,0 +1,51 @@
+"""What is kept of an answered request: two numbers for the metrics and, if wanted, a line for the access log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from twisted.internet.interfaces import IReactorTime
+
+from batcher.codecs.formats.json_lists import to_json
+from batcher.frontends.endpoints.call import Call
+from batcher.serving.metrics import ServerMetrics
+
+WriteLine = Callable[[bytes], object]
+
+
+class Journal:
+    """Counts answered requests, and writes one JSON object a line where an access log is wanted. Reactor thread.
+
+    Attributes:
+        write_line: gets the lines of the access log; None for none.
+    """
+
+    def __init__(self, clock: IReactorTime, metrics: ServerMetrics, write_line: WriteLine | None = None) -> None:
+        """Count into `metrics`."""
+        self.seconds = clock.seconds
+        self._answers = metrics.answers
+        self.write_line = write_line
+
+    def answered(self, route: str, model: str, status: int, began: float, call: Call | None = None) -> None:
+        """Count a request of `route` that began at `began`; without `call` it was never a whole request."""
+        seconds = self.seconds() - began
+        self._answers[model, route].observe(status, seconds)
+        if self.write_line is not None:
+            self.write_line(to_json(_line(route, model, status, seconds, call)))
+
+
+def _line(route: str, model: str, status: int, seconds: float, call: Call | None) -> dict[str, object]:
+    line: dict[str, object] = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "status": status,
+        "route": route,
+        "model": model,
+        "ms": round(seconds * 1e3, 3),
+    }
+    if call is not None:
+        head = call.head
+        line |= {"method": head.method, "path": head.path, "peer": call.peer, "bytes_in": call.size}
+        if b"x-request-id" in head.headers:
+            line["request_id"] = head.header(b"x-request-id")
+    return line

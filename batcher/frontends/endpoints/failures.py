@@ -1,0 +1,70 @@
+"""The one place that turns a failure into a reply: ours, the client's leaving, or anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.formats.msgpack_maps import to_msgpack
+from batcher.codecs.negotiation import wants_msgpack
+from batcher.core.error_text import message
+from batcher.errors import BatcherError, DeadlineExceeded, MethodNotAllowed, ModelError, Unavailable
+from batcher.frontends.endpoints.call import Headers, Reply
+
+CLIENT_LEFT = 499
+"""Status of a request whose client left before the answer; seen in log and metrics only."""
+
+FailureReply = Callable[[BaseException, Headers, bool], Reply]
+"""Makes the reply of an error: of the error, the request's headers, and whether a model's own errors are told."""
+
+_log = Logger()
+
+
+def failure_reply(
+    error: BaseException, headers: Headers, expose_model_errors: bool = False, more: Mapping[str, object] | None = None
+) -> Reply:
+    """Return the reply for `error` to a request with `headers`.
+
+    Args:
+        error: what went wrong.
+        headers: say whether the client wants MessagePack.
+        expose_model_errors: whether class and message of a model's own exception are told.
+        more: members for the body besides `error` and `code`.
+    """
+    status, code, text, extra = told(error, expose_model_errors)
+    document = {"error": text, "code": code, **(more or {})}
+    accept = headers.get(b"accept", b"").decode("latin-1")
+    if wants_msgpack(accept, headers.get(b"content-type", b"").decode("latin-1")):
+        return Reply(status, b"application/msgpack", to_msgpack(document), extra)
+    return Reply(status, b"application/json", to_json(document), extra)
+
+
+def oip_failure_reply(error: BaseException, headers: Headers, expose_model_errors: bool = False) -> Reply:
+    """Return the same as the Open Inference Protocol and TensorFlow Serving have it: JSON of one member; 503 for a deadline."""
+    status, _, text, extra = told(error, expose_model_errors)
+    status = Unavailable.http_status if isinstance(error, DeadlineExceeded) else status
+    return Reply(status, b"application/json", to_json({"error": text}), extra)
+
+
+def failure_reply_on(path: str) -> FailureReply:
+    """Return what makes the reply for an error on `path` where no route was found, or none was looked for."""
+    return oip_failure_reply if f"{path}/".startswith(("/v1/", "/v2/")) else failure_reply
+
+
+def told(error: BaseException, expose_model_errors: bool) -> tuple[int, str, str, tuple[tuple[bytes, bytes], ...]]:
+    """Return the status, code, text and header fields for `error`; what is no failure of ours is logged."""
+    if not isinstance(error, BatcherError):
+        _log.failure("a request failed unexpectedly", Failure(error))
+        return 500, BatcherError.code, "the server failed on this request", ()
+    text = message(error)
+    if isinstance(error, ModelError) and error.private and not expose_model_errors:
+        text = "the model failed on this request"
+    extra: tuple[tuple[bytes, bytes], ...] = ()
+    if isinstance(error, Unavailable) and error.retry_after:
+        extra = ((b"Retry-After", b"%d" % error.retry_after),)
+    elif isinstance(error, MethodNotAllowed):
+        extra = ((b"Allow", ", ".join(error.allowed).encode()),)
+    return error.http_status, error.code, text.encode("utf-8", "replace").decode(), extra

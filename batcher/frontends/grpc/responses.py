@@ -1,0 +1,40 @@
+"""Responses and documents to messages. Tensors always go out as bytes: clients read nothing else."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from google.protobuf.json_format import Parse
+from google.protobuf.message import Message
+
+from batcher.codecs.content import Buffer
+from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.oip.request import InferHead
+from batcher.codecs.oip.response import output_entry
+from batcher.core.request import InferenceResponse
+from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+
+def message_of(response: InferenceResponse, head: InferHead) -> pb.ModelInferResponse:
+    """Return the message that carries `response`, as `head` asks for it. Any thread."""
+    pieces: list[Buffer] = []
+    outputs = []
+    for wanted in head.outputs:
+        entry = output_entry(wanted, response, pieces)
+        outputs.append(
+            pb.ModelInferResponse.InferOutputTensor(name=entry["name"], datatype=entry["datatype"], shape=entry["shape"])
+        )
+    return pb.ModelInferResponse(
+        model_name=response.model,
+        model_version=response.version,
+        id=head.id,
+        outputs=outputs,
+        raw_output_contents=[bytes(piece) for piece in pieces],
+    )
+
+
+def filled(message: AnyMessage, document: dict[str, Any]) -> AnyMessage:
+    """Return `message` with the fields of `document`, which has the names of the protocol's JSON form."""
+    return Parse(to_json(document), message)

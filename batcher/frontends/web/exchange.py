@@ -1,0 +1,134 @@
+"""One request on its connection, from its place in the order of answers to its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from batcher.errors import BatcherError, Draining
+from batcher.frontends.endpoints.call import Call, CallHead, Headers, Reply
+from batcher.frontends.endpoints.failures import failure_reply_on
+from batcher.frontends.endpoints.routing import Route, with_request_id
+from batcher.frontends.web.http11.messages import Refusal, Request, RequestHead
+from batcher.frontends.web.http11.rendering import render
+from batcher.frontends.web.klein_channel import KleinChannel
+
+if TYPE_CHECKING:
+    from batcher.frontends.web.connection import Connection
+    from batcher.frontends.web.front import Front
+
+_log = Logger()
+
+KLEIN = object()
+"""What is found out about a head that Klein is to answer."""
+
+
+class Found(NamedTuple):
+    """What is found out about a head that an endpoint answers here."""
+
+    route: Route
+    head: CallHead
+
+
+class Exchange(Call):
+    """One request and its place in the order of answers; the endpoint's call as well, to make one object less of each request.
+
+    Reactor thread.
+    """
+
+    __slots__ = ("_connection", "channel", "closes", "deferred", "done", "held", "request")
+
+    def __init__(self, connection: Connection, request: Request | Refusal) -> None:
+        """Take the last place in `connection`."""
+        self._connection = connection
+        self.request = request
+        self.began = request.began
+        self.peer = connection.peer
+        self.held: list[bytes] = []
+        self.done = False
+        self.closes = False  # whether the connection ends with this answer, which then says so
+        self.deferred: Deferred[None] | None = None
+        self.channel: KleinChannel | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether Klein has sent the beginning of its answer."""
+        return self.channel is not None and self.channel.started
+
+    def begin(self, front: Front) -> None:
+        """Have the request answered: by its endpoint, by Klein, or with the error that it deserves."""
+        request = self.request
+        if type(request) is Refusal:
+            self._answer_error(front, request.error, request.headers, request.target)
+            return
+        if request.late:
+            error = Draining("the server is being stopped and takes no more requests", retry_after=5)
+            self._answer_error(front, error, request.headers, request.head.target)
+            return
+        found = request.head.found or self._find(front, request.head)
+        if type(found) is Found:
+            route, self.head = found
+            self.body, request.body = request.body, b""
+            self.size = len(self.body)
+            self.deferred = front.router.answer(route, self, self.reply)
+        else:
+            self.channel = KleinChannel(self, self._connection, front.site)
+            self.channel.handle(request)
+
+    def _find(self, front: Front, head: RequestHead) -> object:
+        match = front.router.match(head.method, head.path)
+        if match is None:
+            head.found = KLEIN
+        else:
+            route, arguments = match
+            head.found = Found(route, CallHead(head.method, head.path, arguments, head.query, head.headers))
+        return head.found
+
+    def _answer_error(self, front: Front, error: BatcherError, headers: Headers, target: bytes) -> None:
+        front.router.journal.answered("", "", error.http_status, self.began)
+        path = target.partition(b"?")[0].decode("latin-1")
+        reply = with_request_id(failure_reply_on(path)(error, headers, False), headers.get(b"x-request-id"))
+        if type(self.request) is Request and self.request.head.method == "HEAD":
+            reply = Reply(reply.status, reply.content_type, b"", reply.headers)
+        self.reply(reply)
+
+    def connection_header(self) -> bytes:
+        """Return the answer's `Connection` header; the connection is closed behind the answer if it says so."""
+        request = self.request
+        if self.closes or type(request) is Refusal or not request.head.keep_alive or self._connection.ends_with(self):
+            self.closes = True
+            return b"close"
+        return b"keep-alive" if request.head.old else b""
+
+    def write(self, data: bytes) -> None:
+        """Send `data` if it is this exchange's turn, else hold it back."""
+        if self._connection.turn is self:
+            self._connection.write(data)
+        else:
+            self._connection.hold(self, data)
+
+    def finish(self) -> None:
+        """The answer is complete."""
+        self.done = True
+        self._connection.advance()
+
+    def reply(self, reply: Reply) -> None:
+        """Send a whole answer."""
+        try:
+            self._connection.answered(self, render(reply, self.connection_header()))
+        except Exception:
+            _log.failure("an answer could not be written")
+            self._connection.abort()
+
+    def give_up(self) -> None:
+        """The client is gone: whatever still works on the request is told."""
+        self.done = True
+        if self.deferred is not None:
+            self.deferred.addErrback(lambda failure: failure.trap(CancelledError))
+            self.deferred.cancel()
+        if self.channel is not None:
+            self.channel.connection_lost(Failure(ConnectionDone("the client left")))

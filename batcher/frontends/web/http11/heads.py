@@ -1,0 +1,39 @@
+"""Heads that clients send again and again, known to all connections of a server.
+
+Clients of one kind send the same head, byte for byte. What was found out about it once (route, model, formats) is then true for
+all, and one copy of it stays in the processor's cache where one for each connection would not.
+"""
+
+from __future__ import annotations
+
+from batcher.frontends.web.http11.messages import RequestHead
+
+MOST = 1024
+"""Heads that are kept; clients that send a new one each time only make the others be read anew."""
+
+LONGEST = 2048
+"""Bytes of a head that is kept."""
+
+
+class SharedHeads:
+    """Heads by their bytes. Reactor thread."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._heads: dict[bytes, tuple[bytes, RequestHead]] = {}
+
+    def clear(self) -> None:
+        """Have everything found out about anew, as the routes have changed."""
+        self._heads.clear()
+
+    def shared(self, data: bytes, head: RequestHead) -> tuple[bytes, RequestHead]:
+        """Return the bytes `data` and the head that they stand for as all connections share them, first `head` itself."""
+        found = self._heads.get(data)
+        if found is not None:
+            return found
+        if len(data) > LONGEST:
+            return data, head
+        if len(self._heads) >= MOST:
+            self._heads.clear()
+        self._heads[data] = data, head
+        return data, head

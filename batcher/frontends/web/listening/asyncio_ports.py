@@ -1,0 +1,163 @@
+"""Ports that an asyncio loop watches, many of whose connections are taken in one turn of it.
+
+uvloop's own server takes one in each turn: behind a flood of two hundred, under full load, the last waited for as many turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import socket
+import ssl
+import sys
+import termios
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from batcher.frontends.web.connection import Connection
+from batcher.frontends.web.front import Front
+from batcher.frontends.web.listening.sockets import AT_ONCE, REST, Tls, accepted, forget, tls_context, waiting
+
+_log = Logger()
+
+HANDSHAKE = 2.0
+"""Seconds that connections have to be taken when the port closes: who is silent so long asks for nothing."""
+
+NEVER = 1e6
+"""Seconds after which uvloop itself would cut off a TLS client that has not said its last word, however much of its answer is
+still on the way; connections know better when."""
+
+PIECE = 1 << 16
+"""Bytes that are encrypted at a time: what is encrypted and passed on is counted by nobody, and cannot pause anybody."""
+
+
+class TlsTransport:
+    """A TLS transport of uvloop that keeps the rules of its plain ones. Reactor thread."""
+
+    def __init__(self, transport: Any) -> None:
+        """Wrap `transport`."""
+        self._transport = transport
+        self._closing = False
+        self.write_eof, self.can_write_eof, self.abort = transport.write_eof, transport.can_write_eof, transport.abort
+        self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
+        self.get_extra_info = transport.get_extra_info
+
+    def write(self, data: bytes) -> None:
+        """Send `data` piece by piece, so that the transport notices when the client does not read."""
+        if len(data) <= PIECE:
+            self._transport.write(data)
+            return
+        pieces = memoryview(data)
+        for start in range(0, len(data), PIECE):
+            self._transport.write(pieces[start : start + PIECE])
+
+    def close(self) -> None:
+        """Close once everything is sent."""
+        self._closing = True
+        self._transport.close()
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait to be sent; at the end also those that the system has and the client has not."""
+        return self._transport.get_write_buffer_size() or (self._in_the_system() if self._closing else 0)
+
+    def _in_the_system(self) -> int:
+        sock = self._transport.get_extra_info("socket")
+        try:
+            return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except (AttributeError, OSError, ValueError):  # it is gone, or this system does not tell
+            return 0
+
+
+class TlsConnection(Connection):
+    """A connection over TLS. Reactor thread."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin."""
+        super().connection_made(TlsTransport(transport))
+
+
+class LoopPorts:
+    """Sockets that listen, and the connections that are being taken from them. Reactor thread."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        front: Front,
+        listeners: list[socket.socket],
+        context: ssl.SSLContext | None,
+    ) -> None:
+        """Let `front` serve each connection, over TLS if there is a `context`; `open` begins."""
+        self._loop = loop
+        self._front = front
+        self._listeners = listeners
+        self._context = context
+        self._taking: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    def open(self) -> None:
+        """Begin to take connections."""
+        for listener in self._listeners:
+            self._watch(listener)
+
+    def close(self) -> Deferred[Any]:
+        """Take no more connections; fires when those that the kernel had completed are taken."""
+        self._closed = True
+        for listener in self._listeners:
+            self._loop.remove_reader(listener.fileno())
+            for connection in accepted(listener.dup()):
+                self._take(connection)
+        forget(self._listeners)
+        if not self._taking:
+            return succeed(None)
+        taken = asyncio.wait({*self._taking}, timeout=HANDSHAKE)  # a copy: some are done before it begins
+        return Deferred.fromFuture(asyncio.ensure_future(taken, loop=self._loop))
+
+    def renew(self, tls: Tls) -> None:
+        """Show another certificate."""
+        fresh = tls_context(tls)  # the other one would keep the old certificate beside a new one with another kind of key
+
+        def show(connection: ssl.SSLObject, *_: object) -> None:
+            connection.context = fresh
+
+        assert self._context is not None, "TLS is there from the start or not at all"
+        self._context.sni_callback = show
+
+    def _watch(self, listener: socket.socket) -> None:
+        if not self._closed:
+            self._loop.add_reader(listener.fileno(), self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            for connection in waiting(listener, AT_ONCE):
+                self._take(connection)
+        except OSError as err:
+            _log.warn("no connection is taken for {seconds} s: {reason}", seconds=REST, reason=err)
+            self._loop.remove_reader(listener.fileno())
+            self._loop.call_later(REST, self._watch, listener)
+
+    def _take(self, connection: socket.socket) -> None:
+        if self._context is not None and len(self._taking) >= self._front.limits.connections:
+            connection.close()  # those that shake hands are not counted as connections: nothing could be answered yet
+            return
+        task = self._loop.create_task(self._taken_over(connection))
+        self._taking.add(task)
+        task.add_done_callback(self._taken)
+
+    def _taken_over(self, connection: socket.socket) -> Coroutine[Any, Any, Any]:
+        if self._context is None:
+            return self._loop.connect_accepted_socket(self._front.connection, connection)
+        return self._loop.connect_accepted_socket(
+            lambda: TlsConnection(self._front),
+            connection,
+            ssl=self._context,
+            ssl_handshake_timeout=self._front.limits.header_timeout,
+            ssl_shutdown_timeout=NEVER,
+        )
+
+    def _taken(self, task: asyncio.Task[Any]) -> None:
+        self._taking.discard(task)
+        if not task.cancelled():
+            task.exception()  # a client that left, or does not speak TLS: nobody need know

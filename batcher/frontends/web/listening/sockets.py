@@ -1,0 +1,205 @@
+"""Where the server listens: TCP, a Unix socket, or sockets that the service manager opened; with TLS or without.
+
+Sockets are opened here, with the operating system's own means, so that every event loop listens in the same way.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from twisted.internet.defer import Deferred
+
+from batcher.config.settings import ServerSettings
+from batcher.core.systemd_sockets import PASSED
+from batcher.errors import ConfigError
+from batcher.frontends.web.front import Front
+
+AT_ONCE = 64
+"""Connections that are taken in one turn: some milliseconds, so that a flood does not hold up those that are there."""
+
+REST = 1.0
+"""Seconds in which none is taken once the system had no descriptor or memory for one: it would say so in every turn."""
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted: a burst of clients must not be refused by the kernel."""
+
+
+class Listening(Protocol):
+    """Open ports."""
+
+    def close(self) -> Any:
+        """Take no more connections than those that the kernel has completed already; returns a Deferred or None."""
+
+    def renew(self, tls: Tls) -> None:
+        """Show the certificate that is in the files of `tls` now to who connects from now on; there was one before."""
+
+
+class Tls(NamedTuple):
+    """The server's certificate, with those that it was signed by, and its key, as files in PEM."""
+
+    certificate: Path
+    key: Path
+
+
+Listen = Callable[[Front, list[socket.socket], Tls | None], "Deferred[Listening]"]
+"""Lets a front take connections from sockets that listen."""
+
+
+def open_sockets(settings: ServerSettings, base: Path) -> list[socket.socket]:
+    """Return sockets that listen: those that the service manager passed, else a Unix socket, else TCP.
+
+    Args:
+        settings: say where.
+        base: the folder that relative paths start from.
+
+    Raises:
+        ConfigError: the setting cannot be used.
+        OSError: the address is taken, or not ours.
+    """
+    passed = _passed_sockets()
+    if passed:
+        return passed
+    if settings.unix_socket is not None:
+        return [_unix_socket(base / settings.unix_socket)]
+    return _tcp_sockets(settings)
+
+
+def address_of(listener: socket.socket, tls: bool) -> str:
+    """Return where clients find `listener`, as a URL or `unix:` and a path."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{os.fsdecode(name)}"
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"{'https' if tls else 'http'}://{host}:{name[1]}"
+
+
+def tls_files(settings: ServerSettings, base: Path) -> Tls | None:
+    """Return certificate and key in the settings, None without them.
+
+    Raises:
+        ConfigError: they cannot be read, or do not belong together.
+    """
+    if settings.tls_certificate is None:
+        return None
+    tls = Tls(base / settings.tls_certificate, base / (settings.tls_key or settings.tls_certificate))
+    try:
+        tls_context(tls)
+    except (OSError, ValueError) as err:  # ssl.SSLError is an OSError
+        expected = f"a certificate and its key in PEM; got {tls.certificate} and {tls.key}"
+        raise ConfigError(f"{settings.origin('tls_certificate')}: tls_certificate: expected {expected}: {err}") from err
+    return tls
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """Return a context of the standard library."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(tls.certificate, tls.key)
+    return context
+
+
+def waiting(listener: socket.socket, most: int) -> Iterator[socket.socket]:
+    """Yield the connections that the kernel has completed and nobody has taken, at most `most` of them.
+
+    Raises:
+        OSError: the system has no descriptor, or no memory, for another one.
+    """
+    for _ in range(most):
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as err:
+            if err.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            continue  # it is gone again
+        yield connection
+
+
+def accepted(listener: socket.socket) -> Iterator[socket.socket]:
+    """Yield the connections that the kernel has completed and nobody has taken, and close `listener`.
+
+    A listener that is closed resets them.
+    """
+    with listener:
+        listener.setblocking(False)
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # none is left, or it is gone again
+                return
+            yield connection
+
+
+def forget(listeners: list[socket.socket]) -> None:
+    """Close `listeners`; a Unix socket's file goes with it if it was made here."""
+    for listener in listeners:
+        if listener.family == socket.AF_UNIX and not PASSED:
+            with suppress(OSError):
+                os.unlink(listener.getsockname())
+        listener.close()
+
+
+def _passed_sockets() -> list[socket.socket]:
+    found = [socket.socket(fileno=descriptor) for descriptor in PASSED]
+    for listener in found:
+        if listener.type != socket.SOCK_STREAM or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise ConfigError(f"expected listening stream sockets from the service manager; got {listener}")
+        listener.set_inheritable(False)
+        listener.setblocking(False)
+    return found
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _is_served(path):
+            path.unlink()  # left behind by a server that was killed
+        listener.bind(str(path))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as err:
+        listener.close()
+        raise OSError(err.errno, f"cannot listen on {path}: {err.strerror}") from err
+    return listener
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
+def _tcp_sockets(settings: ServerSettings) -> list[socket.socket]:
+    """Return a socket for each address of the host; with port 0 all get the port that the system chose for the first."""
+    host, port = settings.host or None, settings.port
+    found: list[socket.socket] = []
+    try:
+        rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(rows):
+            listener = socket.socket(family, kind, protocol)
+            found.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if settings.reuse_port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind((address[0], found[0].getsockname()[1] if len(found) > 1 else port, *address[2:]))
+            listener.listen(BACKLOG)
+            listener.setblocking(False)
+    except OSError as err:
+        forget(found)
+        raise OSError(err.errno, f"cannot listen on {settings.host}:{port}: {err.strerror}") from err
+    return found

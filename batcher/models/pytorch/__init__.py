@@ -1,0 +1,1 @@
+"""The formats that PyTorch runs: Python classes, TorchScript, exported and compiled programs."""

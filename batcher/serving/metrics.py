@@ -1,0 +1,154 @@
+"""Every metric, declared once, and exported when it is asked for; the numbers stand in `batcher/core/counters.py`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from batcher.core.counters import AnswerMetrics, Histogram, ModelMetrics
+
+METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class ServerMetrics(Collector):
+    """All numbers of one server, exported as Prometheus text.
+
+    Attributes:
+        answers: by model, which is empty where a route has none, and route.
+        connections: how many are open.
+        buffer_bytes: that they hold of bodies and answers.
+        quota_rejected_rows: by the name of the quota that was used up.
+        reloads: of the settings, by outcome.
+        last_reload_successful: whether the last of them was applied; true before the first.
+    """
+
+    def __init__(self) -> None:
+        """Start at zero, with a registry of its own, so that two servers in one process do not clash."""
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self.answers: dict[tuple[str, str], AnswerMetrics] = defaultdict(AnswerMetrics)
+        self.connections = 0
+        self.buffer_bytes = 0
+        self.quota_rejected_rows: dict[str, int] = defaultdict(int)
+        self.reloads = {"applied": 0, "refused": 0}
+        self.last_reload_successful = True
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self._registry)
+
+    def model(self, name: str, version: str) -> ModelMetrics:
+        """Return the numbers of a version of a model; the same object for the same version, so counts never restart."""
+        return self._models.setdefault((name, version), ModelMetrics(name, version))
+
+    def reloaded(self, outcome: str) -> None:
+        """Count a reload of the settings that was `applied` or `refused`."""
+        self.reloads[outcome] += 1
+        self.last_reload_successful = outcome == "applied"
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric family; called by the registry."""
+        yield from self._request_families()
+        yield from self._reload_families()
+        yield from self._load_families()
+        yield from self._model_histograms()
+        yield from self._model_counters()
+
+    def _request_families(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "batcher_requests", "Requests answered, by HTTP status; 499: the client left.", labels=("model", "route", "code")
+        )
+        for (model, route), answers in self.answers.items():
+            for status, count in answers.statuses.items():
+                requests.add_metric((model, route, str(status)), count)
+        yield requests
+        yield _histograms(
+            "batcher_request_duration_seconds",
+            "From a request's first byte to its answer.",
+            ("model", "route"),
+            ((labels, answers.latency) for labels, answers in self.answers.items()),
+        )
+        yield GaugeMetricFamily("batcher_connections", "Open connections.", value=self.connections)
+        text = "Bytes that connections hold, of bodies that come and of answers that are not read."
+        yield GaugeMetricFamily("batcher_buffer_bytes", text, value=self.buffer_bytes)
+        rejected = CounterMetricFamily("batcher_quota_rejected_rows", "Rows beyond a key's quota.", labels=("quota",))
+        for name, count in self.quota_rejected_rows.items():
+            rejected.add_metric((name,), count)
+        yield rejected
+
+    def _reload_families(self) -> Iterator[Metric]:
+        reloads = CounterMetricFamily("batcher_reloads", "Reloads of the settings, by outcome.", labels=("outcome",))
+        for outcome, count in self.reloads.items():
+            reloads.add_metric((outcome,), count)
+        yield reloads
+        text = "Whether the last reload of the settings was applied."
+        yield GaugeMetricFamily("batcher_config_last_reload_successful", text, value=self.last_reload_successful)
+
+    def _load_families(self) -> Iterator[Metric]:
+        gauges = (
+            ("batcher_queue_rows", "Rows that wait in the queue.", "queue_rows"),
+            ("batcher_queue_bytes", "Bytes of inputs that wait in the queue.", "queue_bytes"),
+            ("batcher_in_flight_rows", "Rows that workers hold.", "in_flight_rows"),
+            (
+                "batcher_batch_ceiling_rows",
+                "Rows that a batch may have; fewer once memory was short.",
+                "most_rows",
+            ),
+        )
+        for name, text, attribute in gauges:
+            family = GaugeMetricFamily(name, text, labels=("model", "version"))
+            for metrics in self._models.values():
+                if metrics.load is not None:
+                    family.add_metric(metrics.labels, getattr(metrics.load, attribute))
+            yield family
+
+    def _model_histograms(self) -> Iterator[Metric]:
+        histograms = (
+            ("batcher_queue_wait_seconds", "From arrival to the start of the batch.", "queue_wait"),
+            ("batcher_batch_size", "Rows of a batch.", "batch_size"),
+            ("batcher_model_seconds", "Time of a batch on its worker, collation included.", "model_time"),
+        )
+        for name, text, attribute in histograms:
+            values = ((metrics.labels, getattr(metrics, attribute)) for metrics in self._models.values())
+            yield _histograms(name, text, ("model", "version"), values)
+
+    def _model_counters(self) -> Iterator[Metric]:
+        counters = (
+            ("batcher_batch_flush", "Batches started, by reason.", "reason", "flushes"),
+            ("batcher_cancelled_rows", "Rows whose client left, by where they were.", "stage", "cancelled_rows"),
+            ("batcher_expired_rows", "Rows whose deadline passed, by where they were.", "stage", "expired_rows"),
+            ("batcher_rejected_rows", "Rows refused on arrival, by reason.", "reason", "rejected_rows"),
+        )
+        for name, text, label, attribute in counters:
+            family = CounterMetricFamily(name, text, labels=("model", "version", label))
+            for metrics in self._models.values():
+                for value, count in getattr(metrics, attribute).items():
+                    family.add_metric((*metrics.labels, value), count)
+            yield family
+        numbers = (
+            ("batcher_failed_batches", "Batches that raised, or did not come back.", "failed_batches"),
+            ("batcher_failed_rows", "Rows that failed by themselves in batches that did not.", "failed_rows"),
+            ("batcher_out_of_memory", "Batches that did not fit into the device's memory.", "out_of_memory"),
+        )
+        for name, text, attribute in numbers:
+            family = CounterMetricFamily(name, text, labels=("model", "version"))
+            for metrics in self._models.values():
+                family.add_metric(metrics.labels, getattr(metrics, attribute))
+            yield family
+
+
+def _histograms(
+    name: str, text: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], Histogram]]
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for label_values, histogram in values:
+        family.add_metric(label_values, histogram.buckets(), histogram.total)
+    return family

@@ -1,0 +1,1 @@
+"""Batches in memory that a parent and its child share."""

@@ -1,0 +1,92 @@
+"""When memory that clients have let go of is given back."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+import pytest
+from twisted.internet.task import Clock
+
+from batcher.app.heap_trim import PERIOD, WORTHWHILE, HeapTrim, heap_trimmer
+from batcher.frontends.web.buffers import Buffers
+from batcher.serving.metrics import ServerMetrics
+
+MOST = 10 * WORTHWHILE
+
+
+class Paper:
+    """A holder."""
+
+    def recount(self, now: float) -> None:
+        """It holds what it said."""
+
+    def give_way(self) -> None:
+        raise AssertionError("there is room")
+
+
+class Watched:
+    """Buffers that are watched, and when the heap was trimmed."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.buffers = Buffers(MOST, self.clock, ServerMetrics())
+        self.trims: list[float] = []
+        HeapTrim(self.buffers, self.clock, lambda: self.trims.append(self.clock.seconds())).start()
+
+    def pass_seconds(self, seconds: int) -> None:
+        self.clock.pump([PERIOD] * int(seconds / PERIOD))
+
+
+@pytest.fixture
+def watched() -> Watched:
+    return Watched()
+
+
+def test_it_is_trimmed_once_soon_after_clients_let_go_of_much(watched: Watched) -> None:
+    client = Paper()
+    watched.buffers.hold(client, WORTHWHILE)
+    watched.pass_seconds(5)
+    assert watched.trims == [], "what is held cannot be given back"
+    watched.buffers.hold(client, 0)
+    watched.pass_seconds(5)
+    assert watched.trims == [6 * PERIOD]
+
+
+def test_what_comes_and_goes_between_two_looks_is_seen(watched: Watched) -> None:
+    client = Paper()
+    watched.buffers.hold(client, WORTHWHILE)
+    watched.buffers.hold(client, 0)
+    watched.pass_seconds(1)
+    assert len(watched.trims) == 1
+
+
+def test_it_is_trimmed_again_when_more_is_let_go_of(watched: Watched) -> None:
+    clients = [Paper(), Paper()]
+    for client in clients:
+        watched.buffers.hold(client, WORTHWHILE)
+    for trims, client in enumerate(clients, 1):
+        watched.buffers.hold(client, 0)
+        watched.pass_seconds(3)
+        assert len(watched.trims) == trims
+
+
+def test_little_is_kept_for_the_next(watched: Watched) -> None:
+    client = Paper()
+    for _ in range(5):
+        watched.buffers.hold(client, WORTHWHILE - 1)
+        watched.buffers.hold(client, 0)
+        watched.pass_seconds(1)
+    assert watched.trims == []
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")
+def test_glibc_trims() -> None:
+    trim = heap_trimmer()
+    assert trim is not None
+    assert trim() in (0, 1)
+
+
+def test_nothing_is_trimmed_where_the_c_library_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: sys)
+    assert heap_trimmer() is None

@@ -1,0 +1,63 @@
+"""What exceptions say, whatever their classes do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batcher.core.error_text import MOST_MESSAGE, MOST_STACK, cut, message, stack, summary
+
+
+class Text(str):
+    """A text of a model's own class."""
+
+
+class Unprintable(Exception):
+    """Nothing can be had from it."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    @property
+    def __notes__(self) -> list[str]:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize("write", [message, summary, stack])
+def test_an_exception_that_gives_up_when_it_is_asked_is_written_all_the_same(write: Callable[[BaseException], str]) -> None:
+    assert write(Unprintable())
+
+
+@pytest.mark.parametrize(("write", "most"), [(message, MOST_MESSAGE), (summary, MOST_MESSAGE), (stack, MOST_STACK)])
+def test_what_is_written_is_a_plain_text_that_is_not_too_long(write: Callable[[BaseException], str], most: int) -> None:
+    class Saying(Exception):
+        def __str__(self) -> str:
+            return Text("long" * 1_000_000)
+
+    text = write(Saying())
+    assert type(text) is str
+    assert len(text) <= most
+    assert "characters left out" in text
+
+
+@given(st.integers(100, 200), st.integers(0, 400))
+def test_what_is_cut_fits_and_says_how_much_is_gone(most: int, length: int) -> None:
+    text = "".join(chr(0x4E00 + number) for number in range(length))
+    found = cut(text, most)
+    assert len(found) <= most
+    if length <= most:
+        assert found == text
+    else:
+        start, _, rest = found.partition(" … (")
+        left_out, _, end = rest.partition(" characters left out) … ")
+        assert text.startswith(start)
+        assert text.endswith(end)
+        assert len(start) + int(left_out) + len(end) == length
+
+
+def test_what_was_cut_is_not_cut_again() -> None:
+    text = cut("long" * 1_000_000, MOST_MESSAGE)
+    assert cut(text, MOST_MESSAGE) == text

@@ -1,0 +1,273 @@
+"""How calls end, and what every other call of the service answers."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+import batcher.errors
+from batcher.config.settings import ServerSettings
+from batcher.errors import BatcherError, ConfigError, DeadlineExceeded, InvalidInput, ModelLoadError
+from batcher.frontends.endpoints.answer_log import Journal
+from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
+from batcher.frontends.grpc.calls import MOST_TEXT, outcome, status_of
+from batcher.frontends.grpc.front import RpcFront
+from batcher.frontends.grpc.health import Health
+from batcher.frontends.grpc.service import _FUNCTIONS, NOT_SERVED, Service
+from tests.frontends.grpc.conftest import Aborted, Context, Rpc, request, run, turn
+from tests.support.http import MemoryServer
+from tests.support.models import RecordingModel, model_spec
+
+ERRORS = [kind for _, kind in inspect.getmembers(batcher.errors, inspect.isclass) if issubclass(kind, BatcherError)]
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+def test_every_error_has_a_status_and_its_text(kind: type[BatcherError]) -> None:
+    code, text = status_of(kind("why"), expose_model_errors=True)
+    assert code is not grpc.StatusCode.OK
+    assert text == "why"
+
+
+def test_a_deadline_is_the_calls_or_the_protocols() -> None:
+    assert status_of(DeadlineExceeded("late"), False, timed=True)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert status_of(DeadlineExceeded("late"), False, timed=False)[0] is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_long_text_is_cut_to_what_clients_take() -> None:
+    assert len(status_of(ConfigError("é" * 9000), True)[1].encode()) <= MOST_TEXT
+
+
+def test_an_error_of_ours_alone_is_told(logged_errors: list[Any]) -> None:
+    assert status_of(ZeroDivisionError("secret"), True) == (
+        grpc.StatusCode.INTERNAL,
+        "the server failed on this request",
+    )
+    assert len(logged_errors) == 1
+    logged_errors.clear()
+
+
+def test_a_models_own_error_may_name_a_status_that_there_is_not() -> None:
+    error = InvalidInput("dark")
+    error.grpc_code = "TOO_DARK"
+    assert status_of(error, True) == (grpc.StatusCode.INTERNAL, "dark")
+
+
+class Calls:
+    """Calls of the service by their names."""
+
+    def __init__(self, server: MemoryServer | None = None) -> None:
+        self.server = server or MemoryServer()
+        self.rpc = Rpc(self.server)
+        self.handlers = Service(self.server.server, self.server.repository).handlers(self.rpc.calls)
+        self.handlers |= [self.rpc.calls.unary("ModelInfer", self.rpc.inference.infer, pb.ModelInferRequest)]
+
+    def __call__(self, name: str, /, **fields: Any) -> Any:
+        """Return the answer of the call `name`; raises Aborted."""
+        message = getattr(pb, f"{name}Request")(**fields)
+        found: list[Any] = []
+
+        async def test() -> None:
+            task = asyncio.ensure_future(self.handlers[name].unary_unary(message.SerializeToString(), Context()))
+            await self.rpc.settle()
+            found.append(await task)
+
+        run(test)
+        return found[0]
+
+    def refused(self, name: str, /, **fields: Any) -> tuple[grpc.StatusCode, str]:
+        """Return the status of the call `name`, which must fail."""
+        with pytest.raises(Aborted) as caught:
+            self(name, **fields)
+        return caught.value.code, caught.value.text
+
+
+def test_every_call_of_the_definition_is_there() -> None:
+    service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    assert {method.name for method in service.methods} == {*_FUNCTIONS, *NOT_SERVED, "ModelInfer", "ModelStreamInfer"}
+
+
+def test_readiness_follows_the_models() -> None:
+    call = Calls()
+    assert call("ServerLive").live
+    assert call("ServerReady").ready
+    assert call("ModelReady", name="m").ready
+    assert call("ModelReady", name="m", version="1").ready
+    assert not call("ModelReady", name="m", version="2").ready
+    assert not call("ModelReady", name="other").ready
+    worker = call.server.add(RecordingModel(model_spec(name="late")))
+    assert not call("ServerReady").ready
+    assert not call("ModelReady", name="late").ready
+    worker.loaded.errback(ModelLoadError("broken"))
+    assert not call("ServerReady").ready
+
+
+def test_the_documents_are_those_of_the_rest_form() -> None:
+    call = Calls()
+    assert call("ServerMetadata").name == "batcher"
+    assert "statistics" in call("ServerMetadata").extensions
+    model = call("ModelMetadata", name="m")
+    assert (model.name, list(model.versions), model.inputs[0].datatype) == ("m", ["1"], "FP32")
+    assert list(model.inputs[0].shape) == [-1, 4]
+    config = call("ModelConfig", name="m").config
+    assert (config.name, config.max_batch_size, list(config.input[0].dims)) == ("m", 64, [4])
+    assert config.dynamic_batching.priority_levels == 4
+
+
+def test_statistics_count_what_ran() -> None:
+    call = Calls()
+    call("ModelInfer", **{field.name: value for field, value in request(1, 2).ListFields()})
+    (found,) = call("ModelStatistics", name="m").model_stats
+    assert (found.name, found.version, found.inference_count, found.execution_count) == ("m", "1", 2, 1)
+    assert found.inference_stats.success.count == 1
+    assert [size.batch_size for size in found.batch_stats] == [2]
+    assert len(call("ModelStatistics").model_stats) == 1
+
+
+def test_the_repository_is_listed_and_not_changed_unless_clients_may() -> None:
+    call = Calls()
+    (entry,) = call("RepositoryIndex").models
+    assert (entry.name, entry.version, entry.state) == ("m", "1", "READY")
+    for name in ("RepositoryModelLoad", "RepositoryModelUnload"):
+        code, text = call.refused(name, model_name="m")
+        assert code is grpc.StatusCode.UNAVAILABLE
+        assert "model_control" in text
+
+
+def test_a_model_is_unloaded_where_clients_may(tmp_path: Any) -> None:
+    (tmp_path / "models").mkdir()
+    call = Calls(MemoryServer(base=tmp_path, model_control="explicit"))
+    call("RepositoryModelUnload", model_name="m")
+    (entry,) = call("RepositoryIndex").models
+    assert (entry.state, entry.reason) == ("UNAVAILABLE", "unloaded")
+    assert list(call("RepositoryIndex", ready=True).models) == []
+    assert call.refused("ModelMetadata", name="m")[0] is grpc.StatusCode.UNAVAILABLE
+    assert call.refused("RepositoryModelLoad", model_name="other")[0] is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("name", NOT_SERVED)
+def test_what_is_not_served_is_unimplemented(name: str) -> None:
+    assert Calls().refused(name) == (
+        grpc.StatusCode.UNIMPLEMENTED,
+        f"expected a part of the protocol that is served; got {name}",
+    )
+
+
+@pytest.mark.parametrize("name", ["ModelMetadata", "ModelConfig", "ModelStatistics"])
+def test_what_is_not_there_is_not_found(name: str) -> None:
+    assert Calls().refused(name, name="other")[0] is grpc.StatusCode.NOT_FOUND
+    assert Calls().refused(name, name="m", version="9")[0] is grpc.StatusCode.NOT_FOUND
+
+
+def test_calls_are_counted_and_logged() -> None:
+    call = Calls()
+    call("ServerLive")
+    call.refused("ModelMetadata", name="other")
+    lines = [json.loads(line) for line in call.server.lines]
+    assert [(line["route"], line["status"]) for line in lines] == [
+        ("/inference.GRPCInferenceService/ServerLive", 200),
+        ("/inference.GRPCInferenceService/ModelMetadata", 404),
+    ]
+    answered = [
+        line for line in call.server.server.metrics.render().splitlines() if b"ModelMetadata" in line and b"404" in line
+    ]
+    assert answered[0].endswith(b" 1.0")
+
+
+def test_a_call_that_was_cancelled_cancels_what_it_waits_for() -> None:
+    cancelled: list[Deferred[None]] = []
+    waited_for: Deferred[None] = Deferred(cancelled.append)
+
+    async def test() -> None:
+        task = asyncio.ensure_future(outcome(waited_for))
+        await turn()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    run(test)
+    assert cancelled == [waited_for]
+
+
+class TestHealth:
+    def asked(self, health: Health, service: str = "") -> Any:
+        return asyncio.run(health.check(health_pb2.HealthCheckRequest(service=service), Context()))
+
+    def test_it_is_that_of_the_server(self) -> None:
+        ready = False
+        health = Health(lambda: ready, asyncio.Event())
+        assert self.asked(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        ready = True
+        assert self.asked(health).status == health_pb2.HealthCheckResponse.SERVING
+        assert self.asked(health, "inference.GRPCInferenceService").status == health_pb2.HealthCheckResponse.SERVING
+
+    def test_another_service_is_not_found(self) -> None:
+        health = Health(lambda: True, asyncio.Event())
+        with pytest.raises(BatcherError) as caught:
+            self.asked(health, "other")
+        assert status_of(caught.value, False)[0] is grpc.StatusCode.NOT_FOUND
+
+    def test_whoever_watches_hears_of_changes_until_the_end(self) -> None:
+        ready, seen = True, []
+        stopping = asyncio.Event()
+        health = Health(lambda: ready, stopping)
+
+        async def test() -> None:
+            nonlocal ready
+
+            async def watch(service: str) -> None:
+                answers = health.watch(health_pb2.HealthCheckRequest(service=service).SerializeToString(), Context())
+                seen.extend([(service, answer.status) async for answer in answers])
+
+            tasks = [asyncio.ensure_future(watch(service)) for service in ("", "other")]
+            await turn()
+            health.changed()
+            await turn()
+            ready = False
+            health.changed()
+            await turn(3)
+            stopping.set()
+            health.changed()
+            await asyncio.gather(*tasks)
+
+        run(test)
+        status = health_pb2.HealthCheckResponse
+        assert [found for service, found in seen if not service] == [status.SERVING, status.NOT_SERVING, status.NOT_SERVING]
+        assert [found for service, found in seen if service] == [status.SERVICE_UNKNOWN, status.NOT_SERVING]
+
+
+def front(clock: Clock, **settings: Any) -> RpcFront:
+    server = MemoryServer()
+    journal = Journal(clock, server.server.metrics)
+    return RpcFront(
+        server.server, server.repository, ServerSettings(grpc_port=0, **settings), server.repository._base, clock, journal
+    )
+
+
+def test_another_reactor_than_asyncios_is_refused() -> None:
+    clock, failed = Clock(), []
+    front(clock).open().addErrback(failed.append)
+    clock.advance(0)
+    assert failed[0].check(ConfigError)
+    assert "grpc_port: expected Twisted's asyncio reactor" in failed[0].getErrorMessage()
+
+
+def test_what_never_opened_drains_at_once() -> None:
+    done: list[Any] = []
+    front(Clock()).drain().addCallback(done.append)
+    front(Clock()).stop().addCallback(done.append)
+    assert done == [None, None]
+
+
+def test_the_messages_live_beside_another_clients_copy_of_them() -> None:
+    other = pytest.importorskip("tritonclient.grpc.service_pb2", reason="extra test-clients")
+    assert other.ModelInferRequest.DESCRIPTOR is not pb.ModelInferRequest.DESCRIPTOR
+    message = request(1, id="i")
+    assert other.ModelInferRequest.FromString(message.SerializeToString()).SerializeToString() == message.SerializeToString()

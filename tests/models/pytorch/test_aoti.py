@@ -1,0 +1,312 @@
+"""Models compiled ahead of time: the same answers, kept and found again, and what happens where it cannot be done."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from batcher.app.cli import main
+from batcher.config.model_file import ModelDefinition
+from batcher.errors import ModelLoadError
+from batcher.models.pytorch import aoti
+from tests.support.model_folders import Folders, answers
+
+SOURCE = """
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.layers = torch.nn.Sequential(*[torch.nn.Linear(4, 4) for _ in range(24)])
+
+    def forward(self, x, mask):
+        return self.layers(x) * mask.unsqueeze(-1), x.sum(1)
+"""
+INPUTS = "[{name: x, dtype: FP32, shape: [4]}, {name: mask, dtype: INT64, shape: []}]"
+OUTPUTS = "[{name: y, dtype: FP32, shape: [4]}, {name: z, dtype: FP32, shape: []}]"
+ROWS = np.random.default_rng(0).random((70, 4), dtype=np.float32)
+MASK = np.arange(70) % 3
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def network(folders: Folders, source: str = SOURCE) -> ModelDefinition:
+    return folders.python(source, inputs=INPUTS, outputs=OUTPUTS)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Packages are kept between the tests of this module: compiling takes seconds."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts the compiler fails."""
+
+    def started(*arguments: object, **more: object) -> None:
+        raise AssertionError("the compiler was started")
+
+    monkeypatch.setattr("batcher.models.pytorch.aoti.subprocess.run", started)
+
+
+class ByName(torch.nn.Module):
+    """Names its outputs, and not in the order of the specification."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"z": x.sum(1), "y": self.layers(x)}
+
+
+def exported(folders: Folders) -> ModelDefinition:
+    axes = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(ByName().eval(), (torch.zeros(3, 4),), dynamic_shapes=axes)
+    folders.base.mkdir(parents=True)
+    torch.export.save(program, folders.base / "model.pt2")
+    files: dict[str, str | bytes] = {"model.pt2": (folders.base / "model.pt2").read_bytes()}
+    return folders.define("format: export\nfile: model.pt2", files, outputs=OUTPUTS)
+
+
+class TestCompiled:
+    def test_a_python_module_gives_the_same_answers_at_every_batch_size_and_is_found_again(
+        self, folders: Folders, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        eager = folders.load(network(folders), max_batch_size=70)
+        compiled = folders.load(network(folders), max_batch_size=70, compile="aoti", torch_threads=1)
+        assert (eager.model.one_call, compiled.model.one_call) == (False, True)
+        assert "compiling" in folders.progress
+        for rows in (1, 2, 3, 16, 70):
+            inputs = {"x": ROWS[:rows], "mask": MASK[:rows]}
+            expected, found = answers(eager, **inputs), answers(compiled, **inputs)
+            for name in ("y", "z"):
+                assert found[name].shape == expected[name].shape
+                np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
+        folders.progress.clear()
+        monkeypatch.setattr("batcher.models.pytorch.aoti.subprocess.run", None)
+        assert folders.load(network(folders), max_batch_size=70, compile="aoti", torch_threads=1).model.one_call
+        assert "compiling" not in folders.progress
+
+    def test_an_exported_program_gives_the_same_answers_by_their_names(self, folders: Folders) -> None:
+        definition = exported(folders)
+        eager, compiled = folders.load(definition), folders.load(definition, compile="aoti", torch_threads=1)
+        assert compiled.model.one_call
+        for rows in (1, 2, 5):
+            expected, found = answers(eager, x=ROWS[:rows]), answers(compiled, x=ROWS[:rows])
+            np.testing.assert_allclose(found["y"], expected["y"], atol=1e-5)
+            np.testing.assert_allclose(found["z"], ROWS[:rows].sum(1), atol=1e-5)
+
+    def test_the_interpreter_lock_is_free_while_it_runs(self, folders: Folders) -> None:
+        compiled = folders.load(network(folders), max_batch_size=70, compile="aoti", torch_threads=1).model
+        rows = 400_000  # long enough for another thread to wake up
+        inputs = {"x": np.ones((rows, 4), "<f4"), "mask": np.ones(rows, "<i8")}
+        go, ran = Lock(), []
+        go.acquire()
+        other = Thread(target=lambda: (go.acquire(), ran.append(True)))
+        interval = sys.getswitchinterval()
+        other.start()
+        sys.setswitchinterval(1000)  # nobody is made to let go of the lock
+        try:
+            tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+            go.release()
+            outputs = compiled.call(tensors)  # type: ignore[attr-defined]  # of the module, without what is around it
+            seen = list(ran)
+        finally:
+            sys.setswitchinterval(interval)
+            other.join()
+        assert seen == [True]
+        assert len(outputs[0]) == rows
+
+    def test_nothing_is_left_behind_by_a_call(self, folders: Folders) -> None:
+        compiled = folders.load(network(folders), max_batch_size=70, compile="aoti", torch_threads=1)
+        inputs = {"x": np.ones((5000, 4), "<f4"), "mask": np.ones(5000, "<i8")}
+        for _ in range(20):
+            answers(compiled, **inputs)
+        before = resident()
+        for _ in range(200):
+            answers(compiled, **inputs)
+        assert resident() - before < 4 << 20, "200 calls of 100 KB"
+
+    def test_packages_lie_where_nobody_else_may_write(self, folders: Folders, cache: Path) -> None:
+        folders.load(network(folders), max_batch_size=70, compile="aoti", torch_threads=1)
+        assert [file.suffix for file in (cache / "batcher" / "aoti").iterdir()] == [".pt2"] * len(
+            list((cache / "batcher" / "aoti").iterdir())
+        ), "nothing unfinished is left"
+        assert (cache / "batcher" / "aoti").stat().st_mode & 0o077 == 0
+
+
+class TestNotCompiled:
+    def test_without_a_compiler_the_model_is_served_as_it_is_and_the_reason_told(
+        self, folders: Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        def none() -> str:
+            raise InvalidCxxCompiler
+
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", none)
+        checked = folders.load(network(folders), compile="aoti")
+        assert not checked.model.one_call
+        (told,) = [text for text in folders.progress if text.startswith("not compiled")]
+        assert "C++ compiler" in told
+        assert "g++" in told
+        assert answers(checked, x=ROWS[:3], mask=MASK[:3])["y"].shape == (3, 4)
+
+    def test_what_the_compiler_cannot_take_is_served_as_it_is(self, folders: Folders) -> None:
+        source = SOURCE.replace("return self.layers", "x = x if float(x.sum()) > 0 else -x\n        return self.layers")
+        checked = folders.load(network(folders, source), compile="aoti")
+        assert not checked.model.one_call
+        assert [text for text in folders.progress if text.startswith("not compiled: the compiler failed: ")]
+        assert answers(checked, x=ROWS[:3], mask=MASK[:3])["y"].shape == (3, 4)
+
+    @pytest.mark.usefixtures("no_compiler")
+    def test_a_module_with_preprocess_is_served_as_it_is_since_native_code_does_not_check_its_inputs(
+        self, folders: Folders
+    ) -> None:
+        source = SOURCE + "\n    def preprocess(self, inputs):\n        return inputs\n"
+        assert not folders.load(network(folders, source), compile="aoti").model.one_call
+        assert [text for text in folders.progress if "preprocess" in text]
+
+    @pytest.mark.usefixtures("no_compiler")
+    def test_a_class_with_predict_is_served_as_it_is(self, folders: Folders) -> None:
+        source = "class Model:\n    def predict(self, inputs):\n        return {'y': inputs['x']}\n"
+        checked = folders.load(folders.python(source), compile="aoti")
+        assert not checked.model.one_call
+        assert [text for text in folders.progress if "torch.nn.Module" in text]
+
+    @pytest.mark.usefixtures("no_compiler")
+    def test_a_folder_that_others_may_write_to_is_not_trusted(
+        self, folders: Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        shared = tmp_path / "batcher" / "aoti"
+        shared.mkdir(parents=True)
+        shared.chmod(0o777)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        assert not folders.load(network(folders), compile="aoti").model.one_call
+        assert [text for text in folders.progress if "nobody else may write" in text]
+
+    @pytest.mark.usefixtures("no_compiler")
+    def test_a_damaged_package_is_thrown_away(self, folders: Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        definition = network(folders)
+        path = tmp_path / "package.pt2"
+        path.write_bytes(b"no package")
+        monkeypatch.setattr("batcher.models.pytorch.aoti.find_or_compile", lambda *_: path)
+        assert not folders.load(definition, compile="aoti").model.one_call
+        assert [text for text in folders.progress if text.startswith("not compiled: ")]
+        assert not path.exists()
+
+    @pytest.mark.usefixtures("no_compiler")
+    def test_a_free_axis_is_not_compiled_since_native_code_does_not_check_sizes(self, folders: Folders) -> None:
+        inputs = "[{name: x, dtype: FP32, shape: [-1], warmup_shape: [4]}, {name: mask, dtype: INT64, shape: []}]"
+        source = SOURCE.replace("self.layers(x) * mask.unsqueeze(-1)", "x.sum(1, keepdim=True).expand(-1, 4)")
+        checked = folders.load(folders.python(source, inputs=inputs, outputs=OUTPUTS), compile="aoti")
+        assert not checked.model.one_call
+        assert [text for text in folders.progress if "free axes" in text]
+
+    def test_a_program_for_some_batch_sizes_only_is_not_compiled(self, folders: Folders) -> None:
+        module = torch.nn.Linear(4, 4).eval()
+        program = torch.export.export(module, (torch.zeros(4, 4),), dynamic_shapes=({0: torch.export.Dim("batch", max=8)},))
+        folders.base.mkdir(parents=True)
+        torch.export.save(program, folders.base / "model.pt2")
+        data = (folders.base / "model.pt2").read_bytes()
+        definition = folders.define("format: export\nfile: model.pt2", {"model.pt2": data})
+        assert not folders.load(definition, compile="aoti").model.one_call
+        assert [text for text in folders.progress if text.startswith("not compiled: ")]
+
+    def test_a_package_that_answers_otherwise_is_not_used(self, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("batcher.models.pytorch.aoti.find_or_compile", lambda *_: Path())
+        monkeypatch.setattr("batcher.models.pytorch.aoti.load_package", lambda *_: lambda x, mask: (x * 0 + 1, x.sum(1)))
+        assert not folders.load(network(folders), compile="aoti").model.one_call
+        assert [text for text in folders.progress if "output 'y' of the compiled model differs" in text]
+
+
+class TestKey:
+    def key(self, definition: ModelDefinition, folders: Folders, **settings: Any) -> str:
+        from batcher.config.settings import ModelSettings
+
+        return aoti._key(definition, ModelSettings(**settings), torch.device("cpu"))
+
+    def test_a_change_of_any_file_or_of_the_threads_makes_another_package(self, folders: Folders) -> None:
+        definition = network(folders)
+        keys = {self.key(definition, folders, torch_threads=1), self.key(definition, folders, torch_threads=2)}
+        assert self.key(definition, folders, torch_threads=1, max_batch_size=7) in keys
+        (definition.folder / "helper.py").write_text("WIDTH = 4")
+        keys.add(self.key(definition, folders, torch_threads=1))
+        (definition.folder / "helper.py").write_text("WIDTH = 5")
+        keys.add(self.key(definition, folders, torch_threads=1))
+        assert len(keys) == 4
+
+    def test_nothing_but_the_files_counts(self, folders: Folders) -> None:
+        definition = network(folders)
+        before = self.key(definition, folders, torch_threads=1)
+        os.utime(definition.folder / "code.py", (1, 1))
+        (definition.folder / "__pycache__").mkdir()
+        (definition.folder / "__pycache__" / "code.pyc").write_bytes(b"1")
+        assert self.key(definition, folders, torch_threads=1) == before
+
+
+def test_a_model_of_many_operators_is_given_a_hint_and_one_of_few_is_not(folders: Folders) -> None:
+    folders.load(network(folders))
+    (hint,) = [text for text in folders.progress if text.startswith("hint: ")]
+    assert int(hint.split()[1]) > 24
+    assert "compile: aoti" in hint
+    folders.progress.clear()
+    folders.load(folders.python(SOURCE.replace("range(24)", "range(2)"), inputs=INPUTS, outputs=OUTPUTS, version="2"))
+    assert not [text for text in folders.progress if text.startswith("hint: ")]
+
+
+class TestCommand:
+    def test_it_names_the_models_it_knows(self, folders: Folders) -> None:
+        network(folders)
+        done = CliRunner().invoke(main, ["compile", "other", "--set", f"model_repository={folders.base}"])
+        assert done.exit_code == 1
+        assert "expected one of m; got other" in done.output
+
+    def test_it_says_why_a_model_cannot_be_compiled(self, folders: Folders) -> None:
+        folders.python("class Model:\n    def predict(self, inputs):\n        return {'y': inputs['x']}\n")
+        done = CliRunner().invoke(main, ["compile", "m", "--set", f"model_repository={folders.base}"])
+        assert done.exit_code == 1
+        assert "torch.nn.Module" in done.output
+
+    @pytest.mark.usefixtures("no_compiler")
+    def test_it_finds_what_a_server_compiled(self, folders: Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        definition = network(folders)
+        from batcher.config.settings import ModelSettings
+
+        folder = tmp_path / "batcher" / "aoti"
+        folder.mkdir(parents=True, mode=0o700)
+        name = aoti._key(definition, ModelSettings(torch_threads=1), torch.device("cpu"))
+        (folder / f"{name}.pt2").write_bytes(b"")
+        options = ["--set", f"model_repository={folders.base}", "--set", "defaults.torch_threads=1"]
+        done = CliRunner().invoke(main, ["compile", "m", *options, "--set", "defaults.device=cpu"])
+        assert done.output == f"model m/1: {folder / name}.pt2\n"
+
+
+def test_a_tensor_of_bytes_has_no_dtype_to_compile(folders: Folders) -> None:
+    definition = folders.python(SOURCE, inputs="[{name: x, dtype: BYTES, shape: []}]", outputs=OUTPUTS)
+    with pytest.raises(ModelLoadError, match="BYTES"):
+        aoti._example(definition.spec.inputs[0], torch.device("cpu"))

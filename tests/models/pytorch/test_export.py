@@ -1,0 +1,264 @@
+"""A `.pt2` archive from somebody else must not run code: every way that is known is refused, and its payload did not run.
+
+Each attack writes a file when it succeeds. That it really does, without the check, is shown by loading the same archive as a
+trusted model.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+import torch
+
+from batcher.config.model_file import ModelDefinition
+from batcher.errors import ModelLoadError
+from batcher.models.pytorch.export import check_archive
+from tests.support.model_folders import Folders, answers
+
+DIGITS = Path(__file__).parents[3] / "models/digits/1/model.pt2"
+PROGRAM, SAMPLES = "model/models/model.json", "model/data/sample_inputs/model.pt"
+WEIGHTS = "model/data/weights/model_weights_config.json"
+Members = list[tuple[str, bytes]]
+Attack = Callable[[Members, Path], Members]
+
+pytestmark = pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+
+
+def members() -> Members:
+    with ZipFile(DIGITS) as archive:
+        return [(name, archive.read(name)) for name in archive.namelist()]
+
+
+def replaced(found: Members, name: str, content: bytes) -> Members:
+    assert name in dict(found)
+    return [(each, content if each == name else old) for each, old in found]
+
+
+def edited(found: Members, name: str, change: Callable[[dict[str, Any]], None]) -> Members:
+    document = json.loads(dict(found)[name])
+    change(document)
+    return replaced(found, name, json.dumps(document).encode())
+
+
+def respelt(found: Members, old: str, new: str) -> Members:
+    text = dict(found)[PROGRAM].decode()
+    assert old in text
+    return replaced(found, PROGRAM, text.replace(old, new).encode())
+
+
+def expression(ran: Path) -> str:
+    """Return Python that writes the file and is true."""
+    return f"__import__('pathlib').Path('{ran}').write_text('x')"
+
+
+class Opens:
+    """A pickle of this opens a file for writing when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+def pickled(ran: Path) -> bytes:
+    file = BytesIO()
+    torch.save((Opens(ran),), file)
+    return file.getvalue()
+
+
+def pickled_samples(found: Members, ran: Path) -> Members:
+    return replaced(found, SAMPLES, pickled(ran))
+
+
+def pickled_weights(found: Members, ran: Path) -> Members:
+    def change(document: dict[str, Any]) -> None:
+        document["config"]["edges.bias"]["use_pickle"] = True
+
+    return replaced(edited(found, WEIGHTS, change), "model/data/weights/weight_1", pickled(ran))
+
+
+def pickled_constant(found: Members, ran: Path) -> Members:
+    meta = json.loads(dict(found)[WEIGHTS])["config"]["edges.bias"]["tensor_meta"]
+    meta |= {"dtype": 1, "requires_grad": False}  # bytes
+
+    def change(document: dict[str, Any]) -> None:
+        document["config"]["c"] = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": False, "tensor_meta": meta}
+
+    changed = edited(found, "model/data/constants/model_constants_config.json", change)
+    return [*changed, ("model/data/constants/opaque_obj_0", pickle.dumps(Opens(ran)))]
+
+
+def legacy_weights(found: Members, ran: Path) -> Members:
+    return [*found, ("model/data/weights/model.pt", pickled(ran))]
+
+
+def evil_size(found: Members, ran: Path) -> Members:
+    text = dict(found)[PROGRAM].decode()
+    return replaced(found, PROGRAM, text.replace('"expr_str": "', f'"expr_str": "{expression(ran)} or ').encode())
+
+
+def evil_guard(found: Members, ran: Path) -> Members:
+    return edited(found, PROGRAM, lambda document: document.update(guards_code=[expression(ran)]))
+
+
+def evil_argument(found: Members, ran: Path) -> Members:
+    return respelt(found, '"image"', f'"image={expression(ran)}"')
+
+
+def evil_tree(found: Members, ran: Path, which: str = "in_spec") -> Members:
+    planted = f"planted_by_{ran.parent.name}"  # a module that is not imported yet
+    (ran.parent / f"{planted}.py").write_text(expression(ran))
+    enum = json.dumps({"__enum__": True, "fqn": f"{planted}:X", "name": "y"})
+
+    def change(document: dict[str, Any]) -> None:
+        signature = document["graph_module"]["module_call_graph"][0]["signature"]
+        layout = json.loads(signature[which])
+        layout[1]["context"] = enum
+        if layout[1]["type"] is None:  # a lone tensor
+            layout[1].update(type="builtins.tuple", children_spec=[{"type": None, "context": None, "children_spec": []}])
+        signature[which] = json.dumps(layout)
+
+    return edited(found, PROGRAM, change)
+
+
+def evil_outputs(found: Members, ran: Path) -> Members:
+    return evil_tree(found, ran, "out_spec")
+
+
+def hidden_behind_a_duplicate(found: Members, ran: Path) -> Members:
+    evil = dict(evil_size(found, ran))[PROGRAM]
+    return [*[(PROGRAM, evil)] * 4, *found]  # Python's zipfile reads the last of them, PyTorch's reader another
+
+
+ATTACKS = [
+    pickled_samples,
+    pickled_weights,
+    pickled_constant,
+    legacy_weights,
+    evil_size,
+    evil_guard,
+    evil_argument,
+    evil_tree,
+    evil_outputs,
+    hidden_behind_a_duplicate,
+]
+
+
+def archived(found: Members) -> bytes:
+    file = BytesIO()
+    with ZipFile(file, "w") as archive:
+        for name, content in found:
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def define(folders: Folders, content: bytes) -> ModelDefinition:
+    inputs, outputs = "[{name: image, dtype: FP32, shape: [1, 8, 8]}]", "[{name: scores, dtype: FP32, shape: [10]}]"
+    return folders.define("format: export\nfile: net.pt2", {"net.pt2": content}, inputs, outputs)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_archive_that_would_run_code_is_refused_and_the_code_did_not_run(
+    folders: Folders, tmp_path: Path, attack: Attack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    ran = tmp_path / "ran"
+    definition = define(folders, archived(attack(members(), ran)))
+    with pytest.raises(ModelLoadError, match=r"^model 'm' version 1: .*trusted: true"):
+        folders.load(definition)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_the_check_alone_refuses_it_before_anything_is_loaded(folders: Folders, tmp_path: Path, attack: Attack) -> None:
+    definition = define(folders, archived(attack(members(), tmp_path / "ran")))
+    with pytest.raises(ModelLoadError):
+        check_archive(definition.file)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_the_same_archive_would_have_run_its_code_had_it_been_trusted(
+    folders: Folders, tmp_path: Path, attack: Attack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    ran = tmp_path / "ran"
+    definition = define(folders, archived(attack(members(), ran)))
+    with suppress(ModelLoadError):  # most archives are of no use once their code has run
+        folders.load(definition, trusted=True)
+    assert ran.exists()
+
+
+def test_the_repositorys_own_archive_passes_the_check() -> None:
+    check_archive(DIGITS)
+
+
+def test_an_archive_that_was_only_packed_anew_gives_the_same_answers(folders: Folders) -> None:
+    image = np.random.default_rng(0).random((3, 1, 8, 8), "f4")
+    found = answers(folders.load(define(folders, archived(members()))), image=image)["scores"]
+    expected = torch.export.load(DIGITS).module()(torch.from_numpy(image)).detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+class Sizes(torch.nn.Module):
+    """Needs sizes that are computed: a product, a quotient, a remainder, and a guard."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows, width = x.shape
+        halves = x.reshape(rows * 2, width // 2)
+        return torch.cat([halves[:, : width // 2], halves], dim=1).reshape(rows, -1) * (width % 7)
+
+
+def test_an_honest_archive_with_computed_sizes_passes_the_check(tmp_path: Path) -> None:
+    rows, half = torch.export.Dim("rows", min=1, max=64), torch.export.Dim("half", min=2, max=32)
+    program = torch.export.export(Sizes(), (torch.ones(3, 8),), dynamic_shapes=({0: rows, 1: 2 * half},))
+    torch.export.save(program, tmp_path / "net.pt2")
+    check_archive(tmp_path / "net.pt2")
+
+
+class Named(torch.nn.Module):
+    """Its inputs and outputs are told apart by names."""
+
+    def forward(self, x: torch.Tensor, *, scale: torch.Tensor) -> dict[str, Any]:
+        return {"twice": x * 2, "more": {"scaled": x * scale, "list": [x, x + 1]}}
+
+
+def test_an_honest_archive_whose_inputs_and_outputs_have_names_passes_the_check(tmp_path: Path) -> None:
+    program = torch.export.export(Named(), (torch.ones(3, 8),), {"scale": torch.ones(3, 8)})
+    torch.export.save(program, tmp_path / "net.pt2")
+    check_archive(tmp_path / "net.pt2")
+    again = torch.export.load(tmp_path / "net.pt2").module()(torch.ones(3, 8), scale=torch.ones(3, 8))
+    assert again["more"]["list"][1].eq(2).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("model/extra/code.py", "extra/code.py"),
+        ("model/data/aotinductor/model/net.so", "data/aotinductor/model/net.so"),
+        ("model/data/constants/custom_obj_0", "data/constants/custom_obj_0"),
+        ("model/models/model.pkl", "models/model.pkl"),
+        ("serialized_exported_program.json", ""),
+        ("model/../model/data.pkl", "data.pkl"),
+    ],
+)
+def test_a_member_that_is_not_known_to_be_harmless_is_refused_by_its_name(folders: Folders, name: str, what: str) -> None:
+    definition = define(folders, archived([*members(), (name, b"x")]))
+    with pytest.raises(ModelLoadError, match=f"{what}.*a member that may be a pickle"):
+        folders.load(definition)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"null"])
+def test_a_program_that_is_no_json_is_refused(folders: Folders, content: bytes) -> None:
+    with pytest.raises(ModelLoadError, match=r"^model 'm' version 1: "):
+        folders.load(define(folders, archived(replaced(members(), PROGRAM, content))))

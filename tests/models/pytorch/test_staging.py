@@ -1,0 +1,159 @@
+"""Where batches are put together, and the way to CUDA and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from batcher.core.spec import Array
+from batcher.models.pytorch.staging import HostStaging, PinnedStaging
+from batcher.models.pytorch.tensors import by_name, to_array, to_host, to_tensor
+from tests.support.model_folders import Folders, answers, floats
+from tests.support.models import model_spec, tensor
+
+FLOAT = np.dtype("<f4")
+CPU = torch.device("cpu")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+NETWORK = """
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.net = torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))
+
+    def forward(self, x):
+        return self.net(x)
+"""
+ECHO = "class Model(torch.nn.Module):\n    def forward(self, x):\n        return x\n"
+
+
+def test_on_the_cpu_every_batch_gets_memory_of_its_own() -> None:
+    staging = HostStaging()
+    first, second = (staging.allocate("x", (2, 3), FLOAT) for _ in range(2))
+    assert not np.shares_memory(first, second)
+    assert (first.shape, first.dtype, first.flags.writeable, first.flags.c_contiguous) == ((2, 3), FLOAT, True, True)
+
+
+def test_on_the_cpu_a_tensor_is_the_array_itself() -> None:
+    array = floats()
+    assert np.shares_memory(to_tensor(array, tensor(), CPU).numpy(), array)
+    assert np.shares_memory(to_array(to_host(torch.from_numpy(array))), array)
+
+
+def test_bf16_is_viewed_anew_and_not_converted() -> None:
+    bits = np.array([[0x3F80, 0xC040]], "<u2")
+    found = to_tensor(bits.copy(), tensor("x", "BF16", (2,)), CPU)
+    assert found.dtype == torch.bfloat16
+    assert found.tolist() == [[1.0, -3.0]]
+    back = to_array(to_host(found))
+    assert back.dtype == np.dtype("<u2")
+    np.testing.assert_array_equal(back, bits)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.arange(12.0).reshape(3, 4).T,
+        torch.arange(12.0).reshape(4, 3)[:, ::2],
+        np.asfortranarray(np.ones((2, 3))),
+        torch.ones(3, requires_grad=True),
+        torch.arange(6).to(torch.bfloat16).reshape(2, 3).T,
+        torch.tensor(1.5),
+        [[1.0, 2.0], [3.0, 4.0]],
+    ],
+    ids=["transposed", "strided", "fortran", "with gradients", "bf16 transposed", "scalar", "lists"],
+)
+def test_whatever_a_model_answers_becomes_a_contiguous_array_of_the_same_values(value: object) -> None:
+    found = to_array(to_host(value))
+    assert found.flags.c_contiguous
+    expected = value.detach().float().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:
+        found = torch.from_numpy(found.view("<i2")).view(torch.bfloat16).float().numpy()
+    np.testing.assert_array_equal(found, expected)
+    assert found.shape == expected.shape
+
+
+@pytest.mark.parametrize("result", [{"y": 1, "z": 2}, [1, 2], (1, 2)], ids=["a mapping", "a list", "a tuple"])
+def test_several_results_are_named_in_the_order_of_the_specification(result: object) -> None:
+    assert by_name(result, model_spec(outputs=(tensor("y"), tensor("z")))) == {"y": 1, "z": 2}
+
+
+@needs_cuda
+def test_pinned_buffers_are_pinned_and_used_again() -> None:
+    staging = PinnedStaging()
+    large = staging.allocate("x", (8, 3), FLOAT)
+    small = staging.allocate("x", (2, 3), FLOAT)
+    assert torch.from_numpy(large).is_pinned()
+    assert small.ctypes.data == large.ctypes.data
+    assert (small.shape, small.dtype, small.flags.c_contiguous, small.flags.writeable) == ((2, 3), FLOAT, True, True)
+
+
+@needs_cuda
+def test_a_pinned_buffer_grows_to_the_largest_batch_and_stays() -> None:
+    staging = PinnedStaging()
+    staging.allocate("x", (2, 3), FLOAT)
+    large = staging.allocate("x", (8, 3), FLOAT)
+    assert staging.allocate("x", (8, 3), FLOAT).ctypes.data == large.ctypes.data
+
+
+@needs_cuda
+def test_every_input_has_a_pinned_buffer_of_its_own() -> None:
+    staging = PinnedStaging()
+    assert not np.shares_memory(staging.allocate("x", (8, 3), FLOAT), staging.allocate("y", (8, 3), FLOAT))
+
+
+@needs_cuda
+@pytest.mark.parametrize("dtype", ["<f4", "<f8", "<i8", "<u2", "?"])
+def test_a_pinned_buffer_holds_any_dtype(dtype: str) -> None:
+    staging = PinnedStaging()
+    staging.allocate("x", (3, 5), np.dtype("<u1"))
+    array = staging.allocate("x", (3, 5), np.dtype(dtype))
+    array[...] = 1
+    assert (array == 1).all()
+
+
+def on(device: str, folders: Folders, source: str, rows: Array, name: str) -> Array:
+    return answers(folders.load(folders.python(source, name=name), device=device, max_batch_size=64), x=rows)["y"]
+
+
+@needs_cuda
+def test_a_module_gives_the_same_answers_on_cuda_as_on_the_cpu(folders: Folders) -> None:
+    rows = np.random.default_rng(0).standard_normal((64, 4)).astype("f4")
+    found = on("cuda:0", folders, NETWORK, rows, "cuda")
+    np.testing.assert_allclose(found, on("cpu", folders, NETWORK, rows, "cpu"), atol=1e-4)
+
+
+@needs_cuda
+def test_batches_that_follow_each_other_through_one_pinned_buffer_do_not_mix(folders: Folders) -> None:
+    checked = folders.load(folders.python(ECHO), device="cuda:0", max_batch_size=1024)
+    sent = [np.full((1024, 4), value, "<f4") for value in range(20)]
+    found = [answers(checked, x=rows)["y"] for rows in sent]
+    for rows, answer in zip(sent, found, strict=True):
+        np.testing.assert_array_equal(answer, rows)
+
+
+@needs_cuda
+def test_a_module_on_cuda_runs_on_a_stream_of_its_own(folders: Folders) -> None:
+    source = "STREAMS = []\n\n" + ECHO.replace("return x", "STREAMS.append(torch.cuda.current_stream())\n        return x")
+    checked = folders.load(folders.python(source), device="cuda:0")
+    answers(checked, x=floats())
+    streams = checked.model._factory.forward.__globals__["STREAMS"]  # type: ignore[attr-defined]  # the module's own list
+    assert torch.cuda.default_stream() not in streams
+    assert len(set(streams)) == 1
+
+
+@needs_cuda
+def test_bf16_goes_to_cuda_and_back_as_16_bit_integers(folders: Folders) -> None:
+    tensors = "[{{name: {}, dtype: BF16, shape: [2]}}]"
+    definition = folders.python(ECHO, inputs=tensors.format("x"), outputs=tensors.format("y"))
+    bits = np.array([[0x3F80, 0xC040]], "<u2")
+    np.testing.assert_array_equal(answers(folders.load(definition, device="cuda:0"), x=bits)["y"], bits)
+
+
+@needs_cuda
+def test_an_object_that_answers_with_tensors_on_cuda_is_waited_for(folders: Folders) -> None:
+    source = 'class Model:\n    def predict(self, inputs):\n        return {"y": torch.from_numpy(inputs["x"]).cuda() * 2}\n'
+    checked = folders.load(folders.python(source), device="cuda:0")
+    np.testing.assert_array_equal(answers(checked, x=floats())["y"], floats() * 2)

@@ -1,0 +1,239 @@
+"""Models on disk that come and go: what is loaded at start, and what clients load and unload."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from batcher.config.settings import ServerSettings
+from batcher.errors import ConfigError, InvalidInput, ModelNotReady, Unavailable, UnknownModel
+from batcher.serving.model_version import ModelState
+from batcher.serving.repository.repository import ModelRepository
+from tests.serving.test_server_lifecycle import listen
+from tests.support.serving import Serving
+
+MODEL = """
+format: python
+class: net:Net
+inputs: [{name: x, dtype: FP32, shape: [4]}]
+outputs: [{name: y, dtype: FP32, shape: [4]}]
+"""
+CODE = "class Net:\n    def predict(self, inputs):\n        return {'y': inputs['x'] * %s}\n"
+
+
+def write(folder: Path, factor: str = "2", model: str = MODEL) -> None:
+    """Write a version of a model that multiplies by `factor`, newer than whatever was there."""
+    before = folder.joinpath("net.py").stat().st_mtime_ns if folder.exists() else 0
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.joinpath("model.yaml").write_text(model)
+    code = folder / "net.py"
+    code.write_text(CODE % factor)
+    later = max(before, code.stat().st_mtime_ns) + 2_000_000_000
+    os.utime(code, ns=(later, later))
+
+
+class Repository:
+    """A folder of models, the server that serves them, and `loop` that turns it."""
+
+    def __init__(self, base: Path, **settings: Any) -> None:
+        """Serve `base/models`, loaded by clients unless `settings` say otherwise."""
+        self.folder = base / "models"
+        self.serving = Serving()
+        common = {"model_control": "explicit", "model_repository": "models", "defaults": {"device": "cpu"}}
+        self.repository = ModelRepository(self.serving.server, ServerSettings(**{**common, **settings}), base)
+
+    def wait(self, deferred: Deferred[None]) -> Any:
+        """Turn the loop until `deferred` has fired; return its result or failure."""
+        return self.serving.loop.wait_for(deferred)
+
+    def start(self) -> None:
+        """Load what is to be there from the start."""
+        for started in self.repository.start():
+            assert self.wait(started) is None
+
+    def load(self, name: str = "m", **parameters: Any) -> None:
+        """Load a model, and expect that to succeed."""
+        assert self.wait(self.repository.load(name, parameters)) is None
+
+    def answer(self, version: str = "") -> list[float]:
+        """Return what the model `m` makes of 1."""
+        return self.serving.values(self.serving.infer(1, version=version))
+
+    def index(self) -> dict[str, tuple[ModelState | None, str]]:
+        """Return state and detail of each version by its title."""
+        return {f"{one.name}/{one.version}": (one.state, one.detail) for one in self.repository.versions()}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    """Return a repository with version 1 of the model `m`, nothing loaded."""
+    write(tmp_path / "models/m/1")
+    repository = Repository(tmp_path, load_at_start=())
+    repository.start()
+    yield repository
+    repository.serving.end()
+
+
+def test_nothing_is_loaded_that_is_not_wanted_at_start(repository: Repository) -> None:
+    assert repository.index() == {"m/1": (None, "not loaded")}
+    assert repository.serving.server.unready() == {}
+    assert isinstance(listen(repository.serving.infer(1))[0].value, UnknownModel)
+
+
+def test_a_model_is_loaded_unloaded_and_loaded_again(repository: Repository) -> None:
+    repository.load()
+    assert repository.answer() == [2]
+    assert repository.index() == {"m/1": (ModelState.READY, "")}
+    assert repository.wait(repository.repository.unload("m")) is None
+    assert repository.index() == {"m/1": (ModelState.UNLOADED, "unloaded")}
+    assert isinstance(listen(repository.serving.infer(1))[0].value, ModelNotReady)
+    repository.load()
+    assert repository.answer() == [2]
+
+
+def test_loading_what_is_loaded_and_has_not_changed_does_nothing(repository: Repository) -> None:
+    repository.load()
+    before = repository.serving.server.find("m")
+    repository.load()
+    assert repository.serving.server.find("m") is before
+
+
+def test_a_broken_model_that_is_loaded_is_loaded_anew_also_where_nothing_has_changed(repository: Repository) -> None:
+    repository.load()
+    (broken,) = repository.serving.server
+    broken.become(ModelState.BROKEN, "it hangs")
+    repository.load()
+    (served,) = repository.serving.server
+    assert served is not broken
+    assert served.state is ModelState.READY
+
+
+def test_what_has_changed_on_disk_takes_the_place_of_what_is_loaded(repository: Repository) -> None:
+    repository.load()
+    write(repository.folder / "m/1", "5")
+    repository.load()
+    assert repository.answer() == [5]
+    before = repository.serving.server.find("m")
+    repository.load()
+    assert repository.serving.server.find("m") is before
+
+
+def test_a_change_that_cannot_be_loaded_is_told_and_the_old_one_serves_on(repository: Repository) -> None:
+    repository.load()
+    write(repository.folder / "m/1", "(")
+    error = repository.wait(repository.repository.load("m", {})).value
+    assert isinstance(error, ModelNotReady)
+    assert "SyntaxError" in str(error)
+    assert repository.answer() == [2]
+
+
+def test_new_versions_are_found_and_those_that_are_gone_are_unloaded(repository: Repository) -> None:
+    repository.load()
+    write(repository.folder / "m/3", "3")
+    repository.load()
+    assert (repository.answer(), repository.answer("1")) == ([3], [2])
+    for file in repository.folder.joinpath("m/1").rglob("*.*"):
+        file.unlink()
+    repository.load()
+    assert repository.index()["m/1"] == (ModelState.UNLOADED, "unloaded")
+    assert repository.answer() == [3]
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"), [("format: nothing\n", "format"), (MODEL.replace("net:Net", "net:Other"), "net:Other")]
+)
+def test_a_model_that_cannot_be_loaded_tells_why_and_may_be_mended(repository: Repository, model: str, reason: str) -> None:
+    write(repository.folder / "m/1", model=model)
+    error = repository.wait(repository.repository.load("m", {})).value
+    assert isinstance(error, ModelNotReady)
+    assert reason in str(error)
+    assert repository.index()["m/1"][0] is ModelState.FAILED
+    assert repository.serving.server.unready() == {}, "a client's request makes no server unready"
+    write(repository.folder / "m/1")
+    repository.load()
+    assert repository.answer() == [2]
+
+
+def test_two_who_load_one_model_at_once_both_get_it(repository: Repository) -> None:
+    first, second = repository.repository.load("m", {}), repository.repository.load("m", {})
+    assert (repository.wait(first), repository.wait(second)) == (None, None)
+    assert repository.answer() == [2]
+
+
+def test_a_model_loads_on_when_whoever_asked_for_it_leaves(repository: Repository) -> None:
+    leaving = repository.repository.load("m", {})
+    failed = listen(leaving)
+    leaving.cancel()
+    assert len(failed) == 1
+    assert repository.wait(repository.serving.server.find("m").settled()) is None
+    assert repository.answer() == [2]
+
+
+def test_whoever_waits_for_a_replacement_may_leave(repository: Repository) -> None:
+    repository.load()
+    write(repository.folder / "m/1", "5")
+    leaving = repository.repository.load("m", {})
+    listen(leaving)
+    leaving.cancel()
+    repository.load()
+    while repository.answer() != [5]:
+        repository.serving.loop.step()
+
+
+def test_the_largest_batch_may_be_given_with_the_load(repository: Repository) -> None:
+    repository.load(config='{"max_batch_size": 7}')
+    assert repository.serving.server.find("m").settings.max_batch_size == 7
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"file:1/net.py": "cHJpbnQoKQ=="},
+        {"config": "{"},
+        {"config": "[]"},
+        {"config": 3},
+        {"config": '{"backend": "onnx"}'},
+        {"config": '{"max_batch_size": 0}'},
+        {"config": '{"max_batch_size": true}'},
+        {"config": '{"max_batch_size": 1e99}'},
+        {"config": "[" * 100_000},
+    ],
+    ids=str,
+)
+def test_what_a_client_may_not_change_is_refused(repository: Repository, parameters: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        repository.repository.load("m", parameters)
+    assert repository.index() == {"m/1": (None, "not loaded")}
+
+
+def test_what_is_nowhere_is_unknown(repository: Repository) -> None:
+    with pytest.raises(UnknownModel, match="'other'"):
+        repository.repository.load("other", {})
+    with pytest.raises(UnknownModel, match="'other'"):
+        repository.repository.unload("other")
+    assert repository.wait(repository.repository.unload("m")) is None, "it is there, and is not loaded"
+
+
+def test_nobody_changes_a_server_that_is_not_controlled_by_clients(tmp_path: Path) -> None:
+    write(tmp_path / "models/m/1")
+    repository = Repository(tmp_path, model_control="none")
+    repository.start()
+    for call in (lambda: repository.repository.load("m", {}), lambda: repository.repository.unload("m")):
+        with pytest.raises(Unavailable, match="explicit"):
+            call()
+    write(tmp_path / "models/n/1")
+    assert list(repository.index()) == ["m/1"], "what is not served is not told"
+    repository.serving.end()
+
+
+def test_a_name_that_is_to_be_loaded_at_start_must_be_there(tmp_path: Path) -> None:
+    write(tmp_path / "models/m/1")
+    repository = Repository(tmp_path, load_at_start=("m", "other"))
+    with pytest.raises(ConfigError, match=r"load_at_start: expected of m; got 'other'"):
+        repository.repository.start()
+    repository.serving.end()

@@ -1,0 +1,373 @@
+"""`preprocess` and `postprocess`: on which thread they run, what ends them, and that nothing else changes for a request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from threading import Event, get_ident
+from typing import Any
+
+import numpy as np
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+
+from batcher.core.spec import Array
+from batcher.errors import DeadlineExceeded, InvalidInput, ModelContractError, ModelError, QueueFull, Unavailable
+from tests.support.crossing import PATIENCE
+from tests.support.models import double, model_spec, rows, tensor
+from tests.support.serving import SETTINGS, Serving
+
+
+@pytest.fixture
+def serving() -> Iterator[Serving]:
+    serving = Serving(cpu_pool_tasks=4)
+    yield serving
+    serving.end()
+
+
+class Gate:
+    """A hook that waits to be let through, and then does what `act` does."""
+
+    def __init__(self, act: Callable[[Mapping[str, Array]], Mapping[str, Any]] = dict) -> None:
+        self.entered = Event()
+        self.leave = Event()
+        self._act = act
+
+    def __call__(self, values: Mapping[str, Array]) -> Mapping[str, Any]:
+        self.entered.set()
+        assert self.leave.wait(PATIENCE)
+        return self._act(values)
+
+
+def raising(error: BaseException) -> Callable[[Mapping[str, Array]], Mapping[str, Any]]:
+    def hook(values: Mapping[str, Array]) -> Mapping[str, Any]:
+        raise error
+
+    return hook
+
+
+def listen(deferred: Deferred[Any]) -> list[Any]:
+    """Return a list that will hold the result of `deferred`."""
+    fired: list[Any] = []
+    deferred.addBoth(fired.append)
+    return fired
+
+
+def test_hooks_run_on_the_pool_not_on_the_loop_and_not_on_the_inference_thread(serving: Serving) -> None:
+    threads: dict[str, int] = {}
+
+    def noting(name: str, act: Callable[[Mapping[str, Array]], Mapping[str, Any]]) -> Any:
+        def run(values: Mapping[str, Array]) -> Mapping[str, Any]:
+            threads[name] = get_ident()
+            return act(values)
+
+        return run
+
+    serving.add_ready(
+        preprocess=noting("preprocess", lambda inputs: {"x": inputs["x"] + 1}),
+        predict=noting("predict", double),
+        postprocess=noting("postprocess", lambda outputs: {"y": outputs["y"] - 1}),
+    )
+    answer = serving.infer(1, 2)
+    answer.addCallback(lambda response: threads.setdefault("answer", get_ident()) and response)
+    assert serving.values(answer) == [3, 5]
+    assert threads["preprocess"] == threads["postprocess"]
+    assert threads["answer"] == serving.loop.thread
+    assert len(set(threads.values())) == 3
+
+
+def test_hooks_see_one_request_at_a_time_and_the_model_a_batch_of_them(serving: Serving) -> None:
+    seen: list[int] = []
+    gate = Gate()
+
+    def count(values: Mapping[str, Array]) -> Mapping[str, Any]:
+        seen.append(len(next(iter(values.values()))))
+        return values
+
+    serving.add_ready("held", preprocess=gate)
+    serving.add_ready(
+        preprocess=count, postprocess=count, predict=lambda inputs: (seen.append(-len(inputs["x"])), double(inputs))[1]
+    )
+    held = listen(serving.infer(0, model="held"))
+    answers = [serving.server.infer("m", {"x": rows(*values)}) for values in ((1,), (2, 3))]
+    gate.leave.set()
+    results = [listen(answer) for answer in answers]
+    while not (held and all(results)):
+        serving.loop.step()
+    assert sorted(seen) in ([-3, 1, 1, 2, 2], [-2, -1, 1, 1, 2, 2])
+
+
+def test_preprocess_may_change_names_dtypes_and_shapes(serving: Serving) -> None:
+    spec = model_spec(inputs=(tensor("text", "BYTES", (1,)),))
+    serving.add_ready(
+        spec=spec,
+        preprocess=lambda inputs: {"x": np.array([[len(text[0])] * 4 for text in inputs["text"]], "<f4")},
+    )
+    text = np.array([[b"four"], [b"fifth"]], dtype=object)
+    assert serving.values(serving.infer(inputs={"text": text})) == [8, 10]
+
+
+def test_postprocess_gives_what_the_specification_promises(serving: Serving) -> None:
+    serving.add_ready(
+        spec=model_spec(outputs=(tensor("label", "INT64", ()),)),
+        postprocess=lambda outputs: {"label": outputs["y"].argmax(axis=1)},
+        predict=lambda inputs: {"y": inputs["x"][:, ::-1] * [1, 2, 3, 4]},
+    )
+    assert serving.response(serving.infer(1, 2)).outputs["label"].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
+def test_a_hook_that_raises_fails_its_own_request_only(serving: Serving, hook: str) -> None:
+    def fail_on_two(values: Mapping[str, Array]) -> Mapping[str, Any]:
+        if 2 in next(iter(values.values()))[:, 0] % 10:
+            raise ValueError("a two")
+        return values
+
+    serving.add_ready(predict=lambda inputs: {"y": inputs["x"]}, **{hook: fail_on_two})
+    answers = [serving.infer(value) for value in (1, 2, 3)]
+    results = [listen(answer) for answer in answers]
+    while not all(results):
+        serving.loop.step()
+    error = results[1][0].value
+    assert isinstance(error, ModelError)
+    assert isinstance(error.__cause__, ValueError)
+    assert [float(result[0].outputs["y"][0, 0]) for result in (results[0], results[2])] == [1, 3]
+
+
+@pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), CancelledError(), StopIteration()],
+    ids=["exit", "interrupt", "generator", "asyncio", "twisted", "iteration"],
+)
+def test_a_hook_that_raises_what_ends_others_is_a_failing_model_like_any_other(
+    serving: Serving, hook: str, error: BaseException
+) -> None:
+    serving.add_ready(**{hook: raising(error)})
+    told = serving.loop.error_of(serving.infer(1))
+    assert type(told) is ModelError
+    assert told.__cause__ is error
+
+
+@pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
+@pytest.mark.parametrize("given", [None, 1, [], "text"], ids=repr)
+def test_a_hook_that_gives_no_mapping_is_told_so(serving: Serving, hook: str, given: Any) -> None:
+    serving.add_ready(**{hook: lambda _: given})
+    error = serving.loop.error_of(serving.infer(1))
+    assert isinstance(error, ModelContractError)
+    assert str(error) == f"model 'm': {hook}: expected a mapping of name to array; got {type(given).__name__}"
+
+
+@pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
+def test_a_hook_that_gives_what_is_no_array_fails_its_request(serving: Serving, hook: str) -> None:
+    serving.add_ready(**{hook: lambda _: {"x": [[1], [2, 3]]}})
+    assert type(serving.loop.error_of(serving.infer(1))) is ModelError
+
+
+@pytest.mark.parametrize(
+    ("inputs", "got"),
+    [
+        ({}, "got none"),
+        ({"x": 1.0}, "got arrays of 0 rows"),
+        ({"x": rows(1), "z": rows(1, 2)}, "got arrays of 1, 2 rows"),
+        ({"x": np.array(["text"], object)}, "'x' from preprocess: expected elements that are bytes; got str"),
+    ],
+    ids=["nothing", "a scalar", "uneven", "text"],
+)
+def test_a_preprocess_whose_inputs_cannot_be_run_is_at_fault_and_not_the_client(
+    serving: Serving, inputs: dict[str, Any], got: str
+) -> None:
+    serving.add_ready(preprocess=lambda _: inputs)
+    error = serving.loop.error_of(serving.infer(1))
+    assert isinstance(error, ModelContractError)
+    assert str(error).endswith(got)
+
+
+def test_a_model_with_postprocess_that_gives_nothing_breaks_its_contract(serving: Serving) -> None:
+    serving.add_ready(predict=lambda inputs: {}, postprocess=dict)
+    assert isinstance(serving.loop.error_of(serving.infer(1)), ModelContractError)
+
+
+def test_a_preprocess_that_refuses_its_input_is_told_as_it_says(serving: Serving) -> None:
+    serving.add_ready(preprocess=raising(InvalidInput("text: expected UTF-8")))
+    error = serving.loop.error_of(serving.infer(1))
+    assert isinstance(error, InvalidInput)
+    assert str(error) == "text: expected UTF-8"
+
+
+def test_what_postprocess_gives_is_what_has_to_be_finite(serving: Serving) -> None:
+    def clean(outputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {"y": np.where(outputs["y"] < 0, np.nan, np.nan_to_num(outputs["y"], nan=5.0))}
+
+    finite = SETTINGS.model_copy(update={"finite_outputs": True})
+    serving.add_ready(postprocess=clean, settings=finite)
+    serving.add_ready("any", postprocess=clean)
+    answers = [listen(serving.infer(*values)) for values in ((1, np.nan), (2, -3), (4,))]
+    while not all(answers):
+        serving.loop.step()
+    error = answers[1][0].value
+    assert isinstance(error, ModelContractError)
+    assert "expected finite numbers in output 'y'" in str(error)
+    assert [answers[number][0].outputs["y"][:, 0].tolist() for number in (0, 2)] == [[2, 5], [8]]
+    assert np.isnan(serving.values(serving.infer(-3, model="any"))).all()
+
+
+@pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
+def test_a_hook_cannot_raise_what_is_the_server_s_to_say(serving: Serving, hook: str) -> None:
+    serving.add_ready(**{hook: raising(QueueFull("full"))})
+    error = serving.loop.error_of(serving.infer(1))
+    assert type(error) is ModelError
+
+
+@pytest.mark.parametrize(
+    "outputs", [{}, {"y": rows(1)}, {"y": rows(1, 2).astype("<f8")}], ids=["nothing", "a row less", "another dtype"]
+)
+def test_a_postprocess_that_breaks_the_promise_is_told_so(serving: Serving, outputs: dict[str, Array]) -> None:
+    serving.add_ready(postprocess=lambda _: outputs)
+    assert isinstance(serving.loop.error_of(serving.infer(1, 2)), ModelContractError)
+
+
+def test_a_full_pool_refuses_as_a_failure(serving: Serving) -> None:
+    gate = Gate()
+    serving.add_ready(preprocess=gate)
+    waiting = [serving.infer(value) for value in range(4)]
+    error = serving.loop.error_of(serving.infer(9))
+    assert isinstance(error, QueueFull)
+    assert error.retry_after == 1
+    gate.leave.set()
+    assert [serving.values(answer) for answer in waiting] == [[0], [2], [4], [6]]
+
+
+def test_a_pool_that_is_full_after_the_model_ran_asks_for_no_repeat(serving: Serving) -> None:
+    gate = Gate()
+    serving.add_ready(postprocess=gate)
+    waiting = [serving.infer(value) for value in range(4)]
+    error = serving.loop.error_of(serving.infer(9))
+    assert isinstance(error, QueueFull)
+    assert error.retry_after == 0
+    gate.leave.set()
+    assert [serving.values(answer) for answer in waiting] == [[0], [2], [4], [6]]
+
+
+def test_a_request_cancelled_before_its_preprocess_never_reaches_the_model(serving: Serving) -> None:
+    gate, seen = Gate(), []
+    serving.add_ready(preprocess=gate, predict=lambda inputs: (seen.extend(inputs["x"][:, 0]), double(inputs))[1])
+    running, waiting = serving.infer(1), serving.infer(2)
+    assert gate.entered.wait(PATIENCE)
+    gone = listen(waiting)
+    waiting.cancel()
+    assert isinstance(gone[0].value, CancelledError)
+    gate.leave.set()
+    assert serving.values(running) == [2]
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
+def test_a_request_cancelled_during_a_hook_ends_at_once(serving: Serving, hook: str) -> None:
+    gate = Gate()
+    serving.add_ready(**{hook: gate})
+    answer = serving.infer(1)
+    if hook == "postprocess":
+        serving.loop.step()
+    assert gate.entered.wait(PATIENCE)
+    gone = listen(answer)
+    answer.cancel()
+    assert isinstance(gone[0].value, CancelledError)
+    gate.leave.set()
+
+
+def test_a_request_cancelled_while_its_rows_wait_leaves_the_queue(serving: Serving) -> None:
+    serving.add_ready(preprocess=dict)
+    answer = serving.server.infer("m", {"x": rows(1)})
+    gone = listen(answer)
+    scheduler = serving.server.find("m").scheduler
+    function, arguments = serving.loop._calls.get(timeout=PATIENCE)  # the call without the turn of the clock after it
+    function(*arguments)
+    assert scheduler.queue_rows == 1
+    answer.cancel()
+    assert scheduler.queue_rows == 0
+    assert isinstance(gone[0].value, CancelledError)
+
+
+@pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
+def test_a_deadline_is_kept_while_a_hook_is_stuck(serving: Serving, hook: str) -> None:
+    gate = Gate()
+    serving.add_ready(**{hook: gate})
+    answer = serving.infer(1, deadline=8.0)
+    if hook == "postprocess":
+        serving.loop.step()
+    assert gate.entered.wait(PATIENCE)
+    late = listen(answer)
+    serving.loop.clock.advance(7.0)
+    assert late == []
+    serving.loop.clock.advance(1.0)
+    assert isinstance(late[0].value, DeadlineExceeded)
+    gate.leave.set()
+
+
+def test_one_deadline_covers_preprocess_and_model(serving: Serving) -> None:
+    gate = Gate()
+    serving.add_ready(preprocess=gate)
+    answer = listen(serving.infer(1, deadline=8.0))
+    assert gate.entered.wait(PATIENCE)
+    serving.loop.clock.advance(7.0)
+    gate.leave.set()
+    serving.loop.step()  # preprocess is done: its rows are with the model
+    serving.loop.clock.advance(1.0)
+    assert isinstance(answer[0].value, DeadlineExceeded)
+
+
+@pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
+def test_a_drain_waits_for_requests_that_are_in_a_hook_and_answers_them(serving: Serving, hook: str) -> None:
+    gate = Gate()
+    serving.add_ready(**{hook: gate})
+    answer = listen(serving.infer(1))
+    if hook == "postprocess":
+        serving.loop.step()
+    assert gate.entered.wait(PATIENCE)
+    ended = listen(serving.server.drain())
+    assert not ended, "a request that was taken has no answer yet"
+    gate.leave.set()
+    while not answer:
+        serving.loop.step()
+    assert not hasattr(answer[0], "value"), f"a request that was taken is answered; this one got: {answer[0]}"
+    assert ended
+
+
+def test_a_request_that_the_pool_refused_does_not_hold_up_a_drain(serving: Serving) -> None:
+    gate = Gate()
+    serving.add_ready(preprocess=gate)
+    answers = [listen(serving.infer(value)) for value in range(4)]
+    assert isinstance(listen(serving.infer(9))[0].value, QueueFull)
+    ended = listen(serving.server.drain())
+    gate.leave.set()
+    while not all(answers):
+        serving.loop.step()
+    assert [float(answer[0].outputs["y"][0, 0]) for answer in answers] == [0, 2, 4, 6]
+    assert ended == [None]
+
+
+def test_a_request_cancelled_in_a_hook_does_not_hold_up_a_drain(serving: Serving) -> None:
+    gate = Gate()
+    serving.add_ready(preprocess=gate)
+    answer = serving.infer(1)
+    assert gate.entered.wait(PATIENCE)
+    ended = listen(serving.server.drain())
+    gone = listen(answer)
+    answer.cancel()
+    assert gone
+    assert ended == [None]
+    gate.leave.set()
+
+
+def test_a_stop_ends_requests_that_wait_for_a_hook_and_those_in_one_when_it_returns(serving: Serving) -> None:
+    gate = Gate()
+    serving.add_ready(preprocess=gate)
+    running, waiting = listen(serving.infer(1)), listen(serving.infer(2))
+    assert gate.entered.wait(PATIENCE)
+    serving.server.stop()
+    gate.leave.set()
+    while not (running and waiting):
+        serving.loop.step()
+    assert isinstance(running[0].value, Unavailable)
+    assert isinstance(waiting[0].value, Unavailable)

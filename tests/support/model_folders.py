@@ -1,0 +1,85 @@
+"""Models on disk for these tests: written, read as a server reads them, and run on one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from batcher.config.model_file import ModelDefinition, load_model_definition
+from batcher.config.model_settings import ModelSettings
+from batcher.core.spec import Array
+from batcher.models.loading import CheckedModel, load_model
+
+FLOATS = "[{{name: {}, dtype: FP32, shape: [4]}}]"
+
+
+class Folders:
+    """Version folders under one temporary folder.
+
+    Attributes:
+        base: the repository.
+        progress: what was told while models were loaded.
+    """
+
+    def __init__(self, base: Path) -> None:
+        """Write below `base`."""
+        self.base = base
+        self.progress: list[str] = []
+
+    def define(
+        self,
+        head: str,
+        files: dict[str, str | bytes] | None = None,
+        inputs: str = FLOATS.format("x"),
+        outputs: str = FLOATS.format("y"),
+        name: str = "m",
+        version: str = "1",
+    ) -> ModelDefinition:
+        """Write a version folder with `files` and a `model.yaml` of `head`, the format's own lines, and read it."""
+        folder = self.base / name / version
+        for file, content in (files or {}).items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_bytes(content.encode() if isinstance(content, str) else content)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.yaml").write_text(f"{head}\ninputs: {inputs}\noutputs: {outputs}\n")
+        return load_model_definition(name, version, folder)
+
+    def python(self, source: str, entry: str = "code:Model", **more: Any) -> ModelDefinition:
+        """Write a model of one Python file, `code.py`."""
+        files = {"code.py": f"import numpy as np\nimport torch\n\n{source}", **more.pop("files", {})}
+        return self.define(f"format: python\nclass: {entry}{more.pop('head', '')}", files, **more)
+
+    def load(self, definition: ModelDefinition, **settings: Any) -> CheckedModel:
+        """Load a model on the CPU, with batches of at most 4 rows unless `settings` say something else."""
+        wanted = ModelSettings(**{"device": "cpu", "max_batch_size": 4, **settings})
+        return load_model(definition, wanted, self.progress.append)
+
+
+def answers(checked: CheckedModel, **inputs: Array) -> dict[str, Array]:
+    """Run one batch as a worker does; no row of it fails."""
+
+    def collate(allocate: Callable[..., Array]) -> dict[str, Array]:
+        collated = {}
+        for name, array in inputs.items():
+            collated[name] = allocate(name, array.shape, array.dtype)
+            collated[name][...] = array
+        return collated
+
+    outputs, failed = checked.predict(collate, len(next(iter(inputs.values()))))
+    assert not failed
+    return outputs
+
+
+def floats(rows: int = 3, width: int = 4) -> Array:
+    """Return float32 rows that are all different."""
+    return np.arange(rows * width, dtype="<f4").reshape(rows, width)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    """A repository of models."""
+    return Folders(tmp_path / "repository")

@@ -1,0 +1,178 @@
+"""What the child does with one batch, in this process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from multiprocessing import Pipe
+from typing import Any
+
+import numpy as np
+import pytest
+
+from batcher.core.spec import Array
+from batcher.errors import DeviceLost, ModelContractError, OutOfMemory
+from batcher.models.loading import CheckedModel
+from batcher.models.protocol import PartialOutputs
+from batcher.models.row_errors import take_errors
+from batcher.workers.process.child import Line, _end_with, run, serve, status_of
+from batcher.workers.process.child_process import how_ended
+from batcher.workers.process.messages import Done, Failed, Run, send
+from batcher.workers.shared_memory.packing import Packer, unpack
+from batcher.workers.shared_memory.slots import Slot
+from tests.support.models import Predict, RecordingModel, double, model_spec, rows, tensor
+
+
+class StagingModel(RecordingModel):
+    """A model whose device reads from memory of its own faster; it remembers what it gave."""
+
+    pinned = True
+
+    def __init__(self, predict: Predict = double) -> None:
+        super().__init__(predict=predict)
+        self.given: list[Array] = []
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+        self.given.append(super().allocate(name, shape, dtype))
+        return self.given[-1]
+
+
+class Bench:
+    """A slot with two rows of input in it."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("test")
+        self.parent = os.pidfd_open(os.getpid())
+        self.slot = Slot(self.fd)
+        packer = Packer(self.slot)
+        self.task = Run(7, 0, packer.table({"x": rows(1, 2)}), packer.end, 2)
+
+    def run(self, model: StagingModel) -> Done | Failed:
+        """Run the two rows."""
+        checked = CheckedModel(model)
+        checked.copies_outputs = False
+        ours, its = Pipe()
+        with ours, its:
+            answer, _ = run(Line(its, self.parent), checked, self.task, self.slot)
+        assert answer.number == self.task.number
+        return answer
+
+    def outputs(self, answer: Done | Failed) -> list[list[float]]:
+        """Return the output, read out of the slot."""
+        assert isinstance(answer, Done), answer
+        self.slot.reserve(answer.end)
+        outputs: list[list[float]] = unpack(answer.table, self.slot.memory)["y"].tolist()
+        return outputs
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench()
+    yield bench
+    os.close(bench.parent)
+    os.close(bench.fd)
+
+
+def test_a_model_with_memory_of_its_own_is_given_that(bench: Bench) -> None:
+    seen: list[Array] = []
+    model = StagingModel(lambda inputs: (seen.append(inputs["x"]), double(inputs))[1])
+    assert bench.outputs(bench.run(model)) == [[2] * 4, [4] * 4]
+    assert seen[0] is model.given[0]
+
+
+def test_any_other_is_given_the_slot_itself_and_may_give_it_back(bench: Bench) -> None:
+    seen: list[Array] = []
+    model = StagingModel(lambda inputs: (seen.append(inputs["x"]), {"y": inputs["x"]})[1])
+    model.pinned = False
+    answer = bench.run(model)
+    assert np.may_share_memory(seen[0], bench.slot.memory)
+    bench.slot.memory[: bench.task.end] = 0  # what it gave back lies elsewhere
+    assert bench.outputs(answer) == [[1] * 4, [2] * 4]
+
+
+def test_outputs_that_break_the_contract_fail_the_batch(bench: Bench) -> None:
+    answer = bench.run(StagingModel(lambda inputs: {"y": inputs["x"][:1]}))
+    assert isinstance(answer, Failed)
+    assert answer.error.known is ModelContractError
+
+
+def test_if_every_row_of_texts_fails_each_is_told_why(bench: Bench) -> None:
+    spec = model_spec(outputs=(tensor("y", "BYTES", ()),))
+
+    class Texts(StagingModel):
+        def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            outputs: dict[str, Any] = {"y": [ValueError("first"), ValueError("second")]}
+            failed = take_errors(outputs, spec)
+            return PartialOutputs({"y": np.array(outputs["y"], object)}, failed)
+
+    model = Texts()
+    model.spec = spec
+    answer = bench.run(model)
+    assert isinstance(answer, Done), answer
+    assert {row: error.message for row, error in answer.failed.items()} == {0: "first", 1: "second"}
+
+
+@pytest.mark.parametrize("postprocess", [None, dict], ids=["answered", "for a hook"])
+@pytest.mark.parametrize("wrong", ["text", None, 5])
+def test_texts_that_are_no_bytes_break_the_contract(bench: Bench, wrong: object, postprocess: Any) -> None:
+    model = StagingModel(lambda inputs: {"y": np.array([b"a", wrong], object)})
+    model.spec = model_spec(outputs=(tensor("y", "BYTES", ()),))
+    model.postprocess = postprocess
+    answer = bench.run(model)
+    assert isinstance(answer, Failed)
+    assert answer.error.known is ModelContractError
+    assert f"expected elements that are bytes; got {type(wrong).__name__}" in answer.error.message
+
+
+def test_after_a_lost_device_no_batch_is_begun(bench: Bench) -> None:
+    def predict(inputs: object) -> dict[str, Array]:
+        raise DeviceLost("gone")
+
+    model = StagingModel(predict)
+    ours, its = Pipe()
+    with ours, its:
+        for message in (bench.task, bench.task, None):
+            send(ours, message)
+        serve(Line(its, bench.parent), CheckedModel(model), [bench.slot])
+        assert ours.recv().error.known is DeviceLost
+        assert not ours.poll()
+    assert len(model.batches) == 1
+
+
+def test_memory_that_runs_out_is_told_as_that(bench: Bench) -> None:
+    def predict(inputs: object) -> dict[str, Array]:
+        raise MemoryError
+
+    answer = bench.run(StagingModel(predict))
+    assert isinstance(answer, Failed)
+    assert answer.error.known is OutOfMemory
+
+
+def test_a_child_whose_parent_has_ended_before_it_looks_ends_without_a_word() -> None:
+    parent = subprocess.Popen(["true"])
+    parent.wait()
+    with pytest.raises(SystemExit):
+        _end_with(parent.pid, -1)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, 0), (SystemExit(), 0), (SystemExit(3), 3), (SystemExit("words"), 1), (KeyboardInterrupt(), 1)],
+)
+def test_a_process_exits_with_the_status_of_what_ended_it(error: BaseException | None, status: int) -> None:
+    assert status_of(error) == status
+
+
+@pytest.mark.parametrize(
+    ("status", "how"),
+    [
+        (0, "the child exited with status 0"),
+        (3, "the child exited with status 3"),
+        (-9, "the child was killed by signal 9 (SIGKILL)"),
+        (-11, "the child was killed by signal 11 (SIGSEGV)"),
+        (-40, "the child was killed by signal 40 (of real time)"),
+    ],
+)
+def test_how_a_child_ended_is_said_in_words(status: int, how: str) -> None:
+    assert how_ended(status) == how
