@@ -1,7 +1,10 @@
-"""Packaging: what is installed, and what for. The README's dependency table gives the reason for each library.
+"""Packaging: what is installed, and what for.
 
-The modules of `compiled_modules.txt`, those that every request goes through, are compiled with mypyc if the machine has a C
-compiler. Without one, and with `WITHOUT_MYPYC=1`, they are installed as Python, which does the same, slower.
+The README's dependency table gives the reason for each library.
+
+The modules of `compiled_modules.txt`, those that every request goes through, are compiled with
+mypyc if the machine has a C compiler. Without one, and with `WITHOUT_MYPYC=1`, they are installed
+as Python, which does the same, slower.
 """
 
 import os
@@ -13,7 +16,9 @@ from setuptools.command.build_ext import build_ext
 HERE = Path(__file__).parent
 COMPILED = (HERE / "compiled_modules.txt").read_text().split()
 VERSION = next(
-    line.split('"')[1] for line in (HERE / "batcher/__init__.py").read_text().splitlines() if line.startswith("__version__")
+    line.split('"')[1]
+    for line in (HERE / "batcher/__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
 )
 
 ONNX = ["onnxruntime>=1.20"]
@@ -57,7 +62,10 @@ class BuildCompiled(build_ext):
         try:
             self._build(self._extensions())
         except (Exception, SystemExit) as err:  # mypyc ends the process where it finds no compiler
-            self.warn(f"the modules of compiled_modules.txt stay Python, which is slower: {str(err)[-200:]}")
+            self.warn(
+                "the modules of compiled_modules.txt stay Python, which is slower: "
+                f"{str(err)[-200:]}"
+            )
             self._remove_old()
             self._build([])
 
@@ -72,7 +80,12 @@ class BuildCompiled(build_ext):
             raise RuntimeError("WITHOUT_MYPYC is set")
         from mypyc.build import mypycify
 
-        options = ["--config-file=", "--no-site-packages", "--ignore-missing-imports", "--follow-imports=silent"]
+        options = [
+            "--config-file=",
+            "--no-site-packages",
+            "--ignore-missing-imports",
+            "--follow-imports=silent",
+        ]
         extensions: list[Extension] = mypycify([*options, *COMPILED], group_name="batcher")
         for extension in extensions:
             if "-Wno-error" not in extension.extra_compile_args:  # they may share one list

@@ -1,7 +1,8 @@
 """Every failure that a client or an operator can see, as one tree.
 
-Each class carries its HTTP status, its gRPC code and a stable word (`code`) as hints; `endpoints/failures.py` is the one
-place that turns a failure into a reply. The message is written for the reader of the answer: what was expected, what came.
+Each class carries its HTTP status, its gRPC code and a stable word (`code`) as hints;
+`endpoints/failures.py` is the one place that turns a failure into a reply. The message is written
+for the reader of the answer: what was expected, what came.
 
     BatcherError                      500
      +- ClientError                   400  the request is at fault
@@ -94,7 +95,10 @@ class UnknownRoute(ClientError):
 
 
 class MethodNotAllowed(ClientError):
-    """The route exists, but not for this method; `allowed` are those that it knows, for the `Allow` header."""
+    """The route exists, but not for this method.
+
+    `allowed` are those that it knows, for the `Allow` header.
+    """
 
     http_status = 405
     grpc_code = "UNIMPLEMENTED"
@@ -163,7 +167,10 @@ class ServerError(BatcherError):
 
 
 class ModelError(ServerError):
-    """The model raised while it ran these rows; `private`: the text is its own, for clients only if the operator says so."""
+    """The model raised while it ran these rows.
+
+    `private`: the text is its own, for clients only if the operator says so.
+    """
 
     code = "model_error"
     private = True
@@ -190,7 +197,10 @@ class KnownToFail(ModelError):
 
 
 class DeviceLost(ModelError):
-    """The device answers every call of this process with an error from now on; whatever holds it has to be started anew."""
+    """The device answers every call of this process with an error from now on.
+
+    Whatever holds it has to be started anew.
+    """
 
     code = "device_lost"
 
@@ -207,8 +217,9 @@ class Unavailable(ServerError):
     """The same request may succeed later.
 
     Attributes:
-        retry_after: whole seconds after which trying again makes sense, at least 1; 0 for none, if the request may have run: a
-            client that repeats what carries `Retry-After` shall not have it run twice.
+        retry_after: whole seconds after which trying again makes sense, at least 1; 0 for none, if
+            the request may have run: a client that repeats what carries `Retry-After` shall not
+            have it run twice.
     """
 
     http_status = 503
@@ -228,7 +239,10 @@ class QueueFull(Unavailable):
 
 
 class BuffersFull(Unavailable):
-    """There is no room for the body: bodies and unread answers of all clients together are as much as may be held."""
+    """There is no room for the body.
+
+    Bodies and unread answers of all clients together are as much as may be held.
+    """
 
     code = "buffers_full"
 
@@ -246,7 +260,10 @@ class ModelNotReady(Unavailable):
 
 
 class WorkerLost(Unavailable):
-    """The worker that held the batch ended, or hangs; `begun` says whether the batch may have run."""
+    """The worker that held the batch ended, or hangs.
+
+    `begun` says whether the batch may have run.
+    """
 
     code = "worker_lost"
 
@@ -291,7 +308,10 @@ class ModelLoadError(OperatorError):
 
 
 class ReloadRefused(OperatorError):
-    """A reload of the settings cannot be, and nothing has changed; the message has a line for each reason."""
+    """A reload of the settings cannot be, and nothing has changed.
+
+    The message has a line for each reason.
+    """
 
     def __init__(self, *reasons: str) -> None:
         """Write a line for each of `reasons`."""

@@ -12,7 +12,9 @@ from batcher.config.model_settings import ModelSettings
 from batcher.models.loading import CheckedModel, load_model
 
 
-def load(folder: Path, max_batch_size: int, torch_threads: int = 1) -> tuple[ModelDefinition, CheckedModel]:
+def load(
+    folder: Path, max_batch_size: int, torch_threads: int = 1
+) -> tuple[ModelDefinition, CheckedModel]:
     """Load and warm up version 1 of the model in `folder`."""
     definition = load_model_definition(folder.name, "1", folder / "1")
     settings = ModelSettings(max_batch_size=max_batch_size, torch_threads=torch_threads)
@@ -22,10 +24,15 @@ def load(folder: Path, max_batch_size: int, torch_threads: int = 1) -> tuple[Mod
 def example_row(definition: ModelDefinition, seed: int = 0) -> dict[str, np.ndarray]:
     """Return one row of random inputs, name to array of shape (1, *row shape)."""
     random = np.random.default_rng(seed)
-    return {tensor.name: random.random((1, *tensor.shape)).astype(tensor.datatype.numpy) for tensor in definition.spec.inputs}
+    return {
+        tensor.name: random.random((1, *tensor.shape)).astype(tensor.datatype.numpy)
+        for tensor in definition.spec.inputs
+    }
 
 
-def bare_rate(checked: CheckedModel, row: dict[str, np.ndarray], batch_size: int, seconds: float) -> float:
+def bare_rate(
+    checked: CheckedModel, row: dict[str, np.ndarray], batch_size: int, seconds: float
+) -> float:
     """Return the rows/s of `predict` alone, called again and again with batches of `batch_size`."""
     batch = {name: np.repeat(array, batch_size, axis=0) for name, array in row.items()}
     checked.model.predict(batch)

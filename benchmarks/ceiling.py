@@ -1,8 +1,11 @@
-"""How much of the ceiling is served: rows/s through the server against the same model in a bare loop at full batches.
+"""How much of the ceiling is served.
 
-Each round measures the bare loop, then in-process submissions that keep the queue full, then HTTP from a process of its own;
-rounds alternate, medians and ratios are quoted. In process the server must lose next to nothing: the worker may not stand
-idle while a finished batch travels home and the next one is decided.
+Rows/s through the server against the same model in a bare loop at full batches.
+
+Each round measures the bare loop, then in-process submissions that keep the queue full, then HTTP
+from a process of its own; rounds alternate, medians and ratios are quoted. In process the server
+must lose next to nothing: the worker may not stand idle while a finished batch travels home and the
+next one is decided.
 """
 
 from __future__ import annotations
@@ -76,7 +79,12 @@ class Saturation:
 def main() -> None:
     """Measure, write the results, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="*", default=["fixed_cost", "mlp", "echo"], help="folders of benchmarks/models")
+    parser.add_argument(
+        "--models",
+        nargs="*",
+        default=["fixed_cost", "mlp", "echo"],
+        help="folders of benchmarks/models",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     options = parser.parse_args()
@@ -95,22 +103,35 @@ def main() -> None:
     measured.addErrback(lambda failure: failure.printTraceback())
     measured.addBoth(lambda _: reactor.stop())
     reactor.run()
-    print(write_results("ceiling", "Served rows/s against the model in a bare loop, batches of 64", rows, REMARKS))
+    print(
+        write_results(
+            "ceiling",
+            "Served rows/s against the model in a bare loop, batches of 64",
+            rows,
+            REMARKS,
+        )
+    )
 
 
 REMARKS = (
-    "`bare`: `predict` alone with 64 rows, on a thread of its own. `in process`: single rows by `ModelServer.infer`, "
-    f"{OUTSTANDING} on their way. `http`: single rows from 256 closed-loop connections, client and server on the same cores.",
+    "`bare`: `predict` alone with 64 rows, on a thread of its own. `in process`: single rows by "
+    "`ModelServer.infer`, "
+    f"{OUTSTANDING} on their way. `http`: single rows from 256 closed-loop connections, client "
+    "and server on the same cores.",
     "Ratios are medians over the rounds of the ratio within a round.",
 )
 
 
-async def measure(name: str, rounds: int, seconds: float, reactor: Any, loop: Any) -> dict[str, Any]:
+async def measure(
+    name: str, rounds: int, seconds: float, reactor: Any, loop: Any
+) -> dict[str, Any]:
     """Return the row of the model `name`."""
     definition, checked = load(MODELS / name, BATCH)
     row = example_row(definition)
     server = ModelServer(reactor, loop.call_soon_threadsafe)
-    await server.add(definition, ModelSettings(max_batch_size=BATCH, torch_threads=1)).asFuture(loop)
+    await server.add(definition, ModelSettings(max_batch_size=BATCH, torch_threads=1)).asFuture(
+        loop
+    )
     body = b"".join(array.tobytes() for array in row.values())
     samples: dict[str, list[float]] = {"bare": [], "in process": [], "http": []}
     with running_server(MODELS) as address:
@@ -124,14 +145,21 @@ async def measure(name: str, rounds: int, seconds: float, reactor: Any, loop: An
             warmup=seconds / 4,
         )
         for _ in range(rounds):
-            samples["bare"].append(await loop.run_in_executor(None, bare_rate, checked, row, BATCH, seconds))
+            samples["bare"].append(
+                await loop.run_in_executor(None, bare_rate, checked, row, BATCH, seconds)
+            )
             samples["in process"].append(await Saturation(server, name, row).rate(seconds))
             result = await loop.run_in_executor(None, run_load, target)
             samples["http"].append(result.achieved_rate_200)
     await server.stop().asFuture(loop)
     medians = {f"{what} rows/s": median(values) for what, values in samples.items()}
     ratios = {
-        f"{what} ratio": round(median(value / bare for value, bare in zip(samples[what], samples["bare"], strict=True)), 3)
+        f"{what} ratio": round(
+            median(
+                value / bare for value, bare in zip(samples[what], samples["bare"], strict=True)
+            ),
+            3,
+        )
         for what in ("in process", "http")
     }
     return {"model": name, **medians, **ratios}

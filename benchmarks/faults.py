@@ -1,23 +1,27 @@
 """What faults of one model cost itself and another one of the same server.
 
-Both take 10 ms a batch and 0.3 ms a row, asleep, in batches up to 64, so that cores do not matter: 2,192 rows/s each. The
-`other` is asked for half of that, one row a request, open loop at random (Poisson) times. Beside it stands a victim whose
-rows say how it is to fail (`models/faulty`).
+Both take 10 ms a batch and 0.3 ms a row, asleep, in batches up to 64, so that cores do not matter:
+2,192 rows/s each. The `other` is asked for half of that, one row a request, open loop at random
+(Poisson) times. Beside it stands a victim whose rows say how it is to fail (`models/faulty`).
 
-What fails in the thread is met by a closed loop of 256 clients, so that batches are full, as many of which send rows at fault
-as the case says; those that send healthy rows are innocent. What ends or holds up its process is met by an open loop at half of
-capacity, with a row at fault every 1.25 s, since clients of a closed one would ask for less while it is away. The other's
-throughput and p99 are ratios to those beside a healthy victim under the same load.
+What fails in the thread is met by a closed loop of 256 clients, so that batches are full, as many
+of which send rows at fault as the case says; those that send healthy rows are innocent. What ends
+or holds up its process is met by an open loop at half of capacity, with a row at fault every 1.25
+s, since clients of a closed one would ask for less while it is away. The other's throughput and p99
+are ratios to those beside a healthy victim under the same load.
 
-Cases alternate within a round; medians over the valid rounds are quoted. A run whose generator lagged its own schedule says
-nothing: it is left out, counted, and makes the exit status 3.
+Cases alternate within a round; medians over the valid rounds are quoted. A run whose generator
+lagged its own schedule says nothing: it is left out, counted, and makes the exit status 3.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (None, ""):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+if __package__ in (
+    None,
+    "",
+):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -48,10 +52,14 @@ CLIENTS = 4 * BATCH
 """Of the closed loop: while a batch is searched for the row at fault, others are full."""
 
 POISONED = 24
-"""Of them, when every batch is to have one row at fault: they wait longer than others, so more than one in 64 is needed."""
+"""Of them, when every batch is to have one row at fault: they wait longer than others, so more than
+one in 64 is needed.
+"""
 
 RARELY = 0.8
-"""Rows at fault a second in the open loop: the victim hangs for 1 s, is loaded again, and serves for a while."""
+"""Rows at fault a second in the open loop: the victim hangs for 1 s, is loaded again, and serves
+for a while.
+"""
 
 CONNECTIONS = 2048
 """Of an open loop: more than come while the victim hangs and is loaded again."""
@@ -63,7 +71,9 @@ MARGIN = 0.25
 """Seconds by which the victim's load is longer than what is measured beside it."""
 
 SPARE = 2.5
-"""Seconds in which a spare process imports PyTorch, after the start and after each end of a process: not beside other cases."""
+"""Seconds in which a spare process imports PyTorch, after the start and after each end of a
+process: not beside other cases.
+"""
 
 RERUNS = ("isolate", "retry", "memory")
 """Flush reasons of batches that are not fresh."""
@@ -118,15 +128,22 @@ SETTINGS = (
 )
 
 REMARKS = (
-    f"Capacity is {CAPACITY:,.0f} rows/s for each model. The other: open loop at half of it; ratios are to what it has beside "
+    f"Capacity is {CAPACITY:,.0f} rows/s for each model. The other: open loop at half of it; "
+    "ratios are to what it has beside "
     "the healthy victim under the same load (`healthy, process` for processes).",
-    f"The victim: {CLIENTS} clients in a closed loop. `poisoned`, `63 rows for 64`: {POISONED} of them send rows at fault, "
-    f"about one in each fresh batch. Where nothing is run again {CLIENTS // BATCH} do, one in {BATCH}; of a `broken` one all.",
-    f"A process: an open loop at half of capacity, and a row at fault every {1 / RARELY:g} s, with `watchdog_s: 1`.",
-    "The victim's counts are sums over the rounds, and include the other's warm-up. `timeout`: no answer within 5 s. Where "
+    f"The victim: {CLIENTS} clients in a closed loop. `poisoned`, `63 rows for 64`: {POISONED} of "
+    "them send rows at fault, "
+    f"about one in each fresh batch. Where nothing is run again {CLIENTS // BATCH} do, one in "
+    f"{BATCH}; of a `broken` one all.",
+    f"A process: an open loop at half of capacity, and a row at fault every {1 / RARELY:g} s, "
+    "with `watchdog_s: 1`.",
+    "The victim's counts are sums over the rounds, and include the other's warm-up. `timeout`: no "
+    "answer within 5 s. Where "
     "nothing of a batch has run within 14 runs, what is left of it fails together.",
-    "`innocent failed`: requests without a row at fault that were not answered with 200. `guilty`: those with one.",
-    "`runs again`: batches that were not fresh, for each fresh one with a row at fault (the lesser of such rows and of fresh "
+    "`innocent failed`: requests without a row at fault that were not answered with 200. "
+    "`guilty`: those with one.",
+    "`runs again`: batches that were not fresh, for each fresh one with a row at fault (the lesser "
+    "of such rows and of fresh "
     "batches); one at fault needs 12. `failed runs` are `batcher_failed_batches_total`.",
     "`left out`: rounds in which the generator lagged its own schedule (p99 above 2 ms).",
 )
@@ -153,7 +170,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=1.25, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--realtime", action="store_true", help="run open loops under SCHED_FIFO (needs the privilege)")
+    parser.add_argument(
+        "--realtime",
+        action="store_true",
+        help="run open loops under SCHED_FIFO (needs the privilege)",
+    )
     options = parser.parse_args()
     found: dict[str, list[Round]] = {case.name: [] for case in CASES}
     with running_server(MODELS, *SETTINGS) as address:
@@ -166,7 +187,9 @@ def main() -> int:
                     await_ready(address)
                     time.sleep(SPARE)
     rows = [summary(case, found[case.name], found[case.beside]) for case in CASES]
-    print(write_results("faults", "What faults of one model cost itself and another", rows, REMARKS))
+    print(
+        write_results("faults", "What faults of one model cost itself and another", rows, REMARKS)
+    )
     return report_invalid([result.other for rounds in found.values() for result in rounds])
 
 
@@ -192,22 +215,35 @@ def measure(address: str, case: Case, options: argparse.Namespace, seed: int) ->
     return Round(results["other"], results.get("innocent"), results.get("guilty"), batches)
 
 
-def loads_of(address: str, case: Case, options: argparse.Namespace, seed: int) -> dict[str, LoadOptions]:
+def loads_of(
+    address: str, case: Case, options: argparse.Namespace, seed: int
+) -> dict[str, LoadOptions]:
     """Return the load of the other, and those of the victim without and with rows at fault, as far as there are such."""
 
     def load(model: str, value: int, warmup: float, seconds: float, **how: Any) -> LoadOptions:
         url = f"{address}/models/{model}/predict"
         return LoadOptions(url, body=row(value), warmup=warmup, duration=seconds, **how)
 
-    at_half = {"rate": CAPACITY / 2, "connections": CONNECTIONS, "seed": seed, "realtime": options.realtime}
+    at_half = {
+        "rate": CAPACITY / 2,
+        "connections": CONNECTIONS,
+        "seed": seed,
+        "realtime": options.realtime,
+    }
     loads = {"other": load("other", HEALTHY, WARMUP, options.seconds, **at_half)}
     seconds = WARMUP + options.seconds + MARGIN
     if case.faulty:
-        loads["guilty"] = load(case.victim, case.fault, 0, seconds, closed=True, connections=case.faulty)
+        loads["guilty"] = load(
+            case.victim, case.fault, 0, seconds, closed=True, connections=case.faulty
+        )
         if case.faulty < CLIENTS:
-            loads["innocent"] = load(case.victim, HEALTHY, 0, seconds, closed=True, connections=CLIENTS - case.faulty)
+            loads["innocent"] = load(
+                case.victim, HEALTHY, 0, seconds, closed=True, connections=CLIENTS - case.faulty
+            )
     elif case.victim:
-        loads["guilty"] = load(case.victim, case.fault, 0, seconds, schedule="constant", rate=RARELY, connections=16)
+        loads["guilty"] = load(
+            case.victim, case.fault, 0, seconds, schedule="constant", rate=RARELY, connections=16
+        )
         loads["innocent"] = load(case.victim, HEALTHY, 0, seconds, **at_half)
     return loads
 
@@ -242,7 +278,10 @@ def summary(case: Case, rounds: Sequence[Round], healthy: Sequence[Round]) -> di
     """Return medians over the valid ones of `rounds` for the other, beside those of `healthy`, and sums for the victim."""
     rate, p99 = of_other(rounds)
     healthy_rate, healthy_p99 = of_other(healthy)
-    innocent, guilty = (answers(result) for result in zip(*((found.innocent, found.guilty) for found in rounds), strict=True))
+    innocent, guilty = (
+        answers(result)
+        for result in zip(*((found.innocent, found.guilty) for found in rounds), strict=True)
+    )
     batches = sum((found.batches for found in rounds), Counter[str]())
     return {
         "victim": case.name,
@@ -261,9 +300,16 @@ def summary(case: Case, rounds: Sequence[Round], healthy: Sequence[Round]) -> di
 
 
 def of_other(rounds: Sequence[Round]) -> tuple[float, float]:
-    """Return the medians of the other's answers 200 a second and of their p99 in ms: of valid rounds, or all if none is."""
-    results = [found.other for found in rounds if found.other.valid] or [found.other for found in rounds]
-    return median(result.achieved_rate_200 for result in results), median(result.latency_200_ms["p99"] for result in results)
+    """Return the medians of the other's answers 200 a second and of their p99 in ms.
+
+    Of valid rounds, or all if none is.
+    """
+    results = [found.other for found in rounds if found.other.valid] or [
+        found.other for found in rounds
+    ]
+    return median(result.achieved_rate_200 for result in results), median(
+        result.latency_200_ms["p99"] for result in results
+    )
 
 
 def answers(results: Sequence[LoadResult | None]) -> Counter[str]:

@@ -1,7 +1,8 @@
 """What the server adds at low load: no artificial wait.
 
-Over HTTP at a few requests a second, constant schedule: mean latency of the fixed-cost model (which sleeps 2.05 ms for a row)
-minus that of the echo model minus the bare call, all in one run. What is left is waiting that nobody asked for.
+Over HTTP at a few requests a second, constant schedule: mean latency of the fixed-cost model (which
+sleeps 2.05 ms for a row) minus that of the echo model minus the bare call, all in one run. What is
+left is waiting that nobody asked for.
 """
 
 from __future__ import annotations
@@ -40,17 +41,38 @@ def main() -> None:
             )
             bare = bare_latency(checked, row, int(options.rate * options.seconds)) * 1e3
             rounds.append(
-                {"round": number + 1, "fixed cost ms": fixed, "echo ms": echo, "bare ms": bare, "left ms": fixed - echo - bare}
+                {
+                    "round": number + 1,
+                    "fixed cost ms": fixed,
+                    "echo ms": echo,
+                    "bare ms": bare,
+                    "left ms": fixed - echo - bare,
+                }
             )
     left = median(round_["left ms"] for round_ in rounds)
     remarks = (f"Median of what is left: {left:.3f} ms.",)
-    print(write_results("fixed_cost", f"Mean latency at {options.rate:g} requests/s, one row each", rounds, remarks))
+    print(
+        write_results(
+            "fixed_cost",
+            f"Mean latency at {options.rate:g} requests/s, one row each",
+            rounds,
+            remarks,
+        )
+    )
 
 
 def latency(url: str, body: bytes, rate: float, seconds: float) -> float:
     """Return the mean latency in ms at `rate` requests/s, counted from the scheduled time."""
     headers = (("Content-Type", "application/octet-stream"),)
-    target = LoadOptions(url=url, body=body, headers=headers, schedule="constant", rate=rate, duration=seconds, warmup=0.5)
+    target = LoadOptions(
+        url=url,
+        body=body,
+        headers=headers,
+        schedule="constant",
+        rate=rate,
+        duration=seconds,
+        warmup=0.5,
+    )
     result = run_load(target)
     if not result.valid or result.statuses != {"200": result.sent}:
         raise RuntimeError(f"the run is not to be used: {result.invalid_reason or result.statuses}")

@@ -1,15 +1,21 @@
-"""The interpreter lock and the form of the model: throughput and tail over HTTP of one deep network in every form.
+"""The interpreter lock and the form of the model.
 
-A forward of many operators takes the interpreter lock for each, beside an event loop that holds it nearly always. Each form
-runs at several switch intervals (how long a thread may keep the lock that another wants), all servers alternate within a
-round, and medians over the rounds are quoted. `echo` takes and gives bodies of the same size and computes nothing.
+Throughput and tail over HTTP of one deep network in every form.
+
+A forward of many operators takes the interpreter lock for each, beside an event loop that holds it
+nearly always. Each form runs at several switch intervals (how long a thread may keep the lock that
+another wants), all servers alternate within a round, and medians over the rounds are quoted. `echo`
+takes and gives bodies of the same size and computes nothing.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (None, ""):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+if __package__ in (
+    None,
+    "",
+):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -30,7 +36,10 @@ from benchmarks.serving import running_server
 from benchmarks.wrk import Measured, require_wrk, run_wrk
 
 FORMS = ("eager", "export", "torchscript", "aoti")
-TENSORS = "inputs: [{name: input, dtype: FP32, shape: [784]}]\noutputs: [{name: output, dtype: FP32, shape: [64]}]\n"
+TENSORS = (
+    "inputs: [{name: input, dtype: FP32, shape: [784]}]\noutputs: [{name: output, dtype: FP32, "
+    "shape: [64]}]\n"
+)
 
 
 def main() -> None:
@@ -47,15 +56,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         print(
             write_results(
-                options.name, "The interpreter lock: one deep network in every form", run(options, Path(folder), stack), REMARKS
+                options.name,
+                "The interpreter lock: one deep network in every form",
+                run(options, Path(folder), stack),
+                REMARKS,
             )
         )
 
 
 REMARKS = (
-    "Linear(784, 64), then 50 times Linear(64, 64) and ReLU; one torch thread; client (wrk, closed loop), event loop and model "
+    "Linear(784, 64), then 50 times Linear(64, 64) and ReLU; one torch thread; client (wrk, closed "
+    "loop), event loop and model "
     "share the cores.",
-    "`of echo`: requests/s over those of `echo` at the same interval, median over the rounds of the ratio within a round. "
+    "`of echo`: requests/s over those of `echo` at the same interval, median over the rounds of "
+    "the ratio within a round. "
     "`off eager`: largest difference of an answer from that of the eager form.",
 )
 
@@ -77,7 +91,10 @@ def run(options: argparse.Namespace, folder: Path, stack: ExitStack) -> list[dic
     table = []
     for connections in options.connections:
         rounds: list[dict[tuple[str, float], Measured]] = [
-            {key: run_wrk(url, rows[0].tobytes(), connections, options.seconds) for key, url in servers.items()}
+            {
+                key: run_wrk(url, rows[0].tobytes(), connections, options.seconds)
+                for key, url in servers.items()
+            }
             for _ in range(options.rounds)
         ]
         table += [summary(key, connections, rounds, off[key]) for key in servers]
@@ -86,7 +103,10 @@ def run(options: argparse.Namespace, folder: Path, stack: ExitStack) -> list[dic
 
 
 def summary(
-    key: tuple[str, float], connections: int, rounds: list[dict[tuple[str, float], Measured]], off: float
+    key: tuple[str, float],
+    connections: int,
+    rounds: list[dict[tuple[str, float], Measured]],
+    off: float,
 ) -> dict[str, Any]:
     """Return the medians of one form at one interval."""
     form, interval = key
@@ -99,7 +119,9 @@ def summary(
         "p50 ms": p50,
         "p99 ms": p99,
         "p99/p50": round(p99 / p50, 2),
-        "of echo": round(median(found[key].rate / found["echo", interval].rate for found in rounds), 3),
+        "of echo": round(
+            median(found[key].rate / found["echo", interval].rate for found in rounds), 3
+        ),
         "off eager": "" if form == "echo" else f"{off:.1e}",
         "errors": sum(found[key].errors for found in rounds),
     }
@@ -111,7 +133,9 @@ def make_repository(folder: Path, form: str) -> Path:
     version.mkdir(parents=True)
     module, batch = Deep().eval(), torch.zeros(2, 784)
     if form == "export":
-        program = torch.export.export(module, (batch,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+        program = torch.export.export(
+            module, (batch,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
+        )
         torch.export.save(program, version / "model.pt2")
         text = "format: export\nfile: model.pt2\n"
     elif form == "torchscript":

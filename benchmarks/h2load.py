@@ -36,7 +36,20 @@ def run_h2load(url: str, message: bytes, calls: int, seconds: int) -> Measured:
         body, log = Path(folder) / "body", Path(folder) / "log"
         body.write_bytes(framed(message))
         headers = [part for header in HEADERS for part in ("-H", header)]
-        shape = ["-c", "1", "-m", str(calls), "-t", "1", "-D", str(seconds), "-d", str(body), "--log-file", str(log)]
+        shape = [
+            "-c",
+            "1",
+            "-m",
+            str(calls),
+            "-t",
+            "1",
+            "-D",
+            str(seconds),
+            "-d",
+            str(body),
+            "--log-file",
+            str(log),
+        ]
         subprocess.run(["h2load", *shape, *headers, url], capture_output=True, check=True)
         lines = np.loadtxt(log, dtype=np.int64, ndmin=2)  # begin in us, status, us that it took
     return Measured(

@@ -1,14 +1,20 @@
-"""Requests/s and latency over HTTP: this server over both of its stacks, Mosec, and FastAPI one request at a time.
+"""Requests/s and latency over HTTP.
 
-Same models, float32 bodies, one torch thread, same client (wrk, closed loop, one thread) on the same cores. Every answer is
-checked once before anything is timed. Servers alternate within a round; medians over the rounds are quoted.
+This server over both of its stacks, Mosec, and FastAPI one request at a time.
+
+Same models, float32 bodies, one torch thread, same client (wrk, closed loop, one thread) on the
+same cores. Every answer is checked once before anything is timed. Servers alternate within a round;
+medians over the rounds are quoted.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (None, ""):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+if __package__ in (
+    None,
+    "",
+):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -37,7 +43,17 @@ from benchmarks.wrk import OCTETS, Measured, require_wrk, run_wrk
 
 JSON_LENGTH = "Inference-Header-Content-Length"
 WIDTHS = {"echo": 64, "mlp": 784, "fixed_cost": 64}
-SERVERS = ("batcher", "v2_binary", "v2_json", "grpc", "klein", "mosec", "fastapi", "bare", "bare_grpc")
+SERVERS = (
+    "batcher",
+    "v2_binary",
+    "v2_json",
+    "grpc",
+    "klein",
+    "mosec",
+    "fastapi",
+    "bare",
+    "bare_grpc",
+)
 OURS = {
     "batcher": "/models/{}/predict",
     "v2_binary": "/v2/models/{}/infer",
@@ -65,13 +81,19 @@ def main() -> None:
 
 
 REMARKS = (
-    "`batcher`: this server as `serve.py` runs it, default settings, raw bytes. `v2_binary`, `v2_json`: it too, by the Open "
+    "`batcher`: this server as `serve.py` runs it, default settings, raw bytes. `v2_binary`, "
+    "`v2_json`: it too, by the Open "
     "Inference Protocol with binary and with JSON tensors. `grpc`: it too, by gRPC, so many "
-    "calls at a time on one connection of h2load. `klein`: its own routes over Klein on twisted.web alone. "
-    "`mosec`: batches up to 64, 5 ms. `fastapi`: on uvicorn, one request at a time. `bare`: httptools on uvloop, which answers "
-    "each body with itself and has neither batch nor model; the most that Python can do. `bare_grpc`: the same on grpc.aio.",
-    "`ratio`: requests/s of `batcher` over those of the row, median over the rounds of the ratio within a round.",
-    "`of model`: requests/s over the rows/s of the model called in a bare loop with 64 rows, in the same run.",
+    "calls at a time on one connection of h2load. `klein`: its own routes over Klein on "
+    "twisted.web alone. "
+    "`mosec`: batches up to 64, 5 ms. `fastapi`: on uvicorn, one request at a time. `bare`: "
+    "httptools on uvloop, which answers "
+    "each body with itself and has neither batch nor model; the most that Python can do. "
+    "`bare_grpc`: the same on grpc.aio.",
+    "`ratio`: requests/s of `batcher` over those of the row, median over the rounds of the ratio "
+    "within a round.",
+    "`of model`: requests/s over the rows/s of the model called in a bare loop with 64 rows, in "
+    "the same run.",
 )
 
 
@@ -80,15 +102,26 @@ def measure_model(model: str, options: argparse.Namespace) -> list[dict[str, Any
     random = np.random.default_rng(0)
     body = random.random(WIDTHS[model], dtype=np.float32).tobytes()
     definition, checked = load(MODELS / model, 64)
-    bare = median(bare_rate(checked, example_row(definition), 64, options.seconds) for _ in range(options.rounds))
+    bare = median(
+        bare_rate(checked, example_row(definition), 64, options.seconds)
+        for _ in range(options.rounds)
+    )
     rows = []
     with ExitStack() as stack:
-        servers = [server for server in options.servers if not server.startswith("bare") or model == "echo"]
-        targets = {server: target(server, stack.enter_context(running(server, model)), definition, body) for server in servers}
+        servers = [
+            server for server in options.servers if not server.startswith("bare") or model == "echo"
+        ]
+        targets = {
+            server: target(server, stack.enter_context(running(server, model)), definition, body)
+            for server in servers
+        }
         check_answers(targets)
         for connections in options.connections:
             rounds: list[dict[str, Measured]] = [
-                {server: loaded(sent, connections, options.seconds) for server, sent in targets.items()}
+                {
+                    server: loaded(sent, connections, options.seconds)
+                    for server, sent in targets.items()
+                }
                 for _ in range(options.rounds)
             ]
             rows += [summary(model, server, connections, rounds, bare) for server in targets]
@@ -103,7 +136,9 @@ def loaded(sent: Target, connections: int, seconds: int) -> Measured:
     return run_wrk(sent.url, sent.body, connections, seconds, sent.headers)
 
 
-def summary(model: str, server: str, connections: int, rounds: list[dict[str, Measured]], bare: float) -> dict[str, Any]:
+def summary(
+    model: str, server: str, connections: int, rounds: list[dict[str, Measured]], bare: float
+) -> dict[str, Any]:
     """Return the medians of one server at one number of connections."""
     rate = median(found[server].rate for found in rounds)
     first = next(iter(rounds[0]))
@@ -128,7 +163,11 @@ def running(server: str, model: str, **environment: str) -> Iterator[str]:
             yield address + OURS[server].format(model)
         return
     port = free_port()
-    arguments = ["--address", "127.0.0.1", "--port", str(port), "--timeout", "20000"] if server == "mosec" else [str(port)]
+    arguments = (
+        ["--address", "127.0.0.1", "--port", str(port), "--timeout", "20000"]
+        if server == "mosec"
+        else [str(port)]
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", f"benchmarks.peers.{server}_server", *arguments],
         cwd=ROOT,
@@ -138,7 +177,9 @@ def running(server: str, model: str, **environment: str) -> Iterator[str]:
     )
     try:
         wait_for(port)
-        path = {"klein": OURS["batcher"].format(model), "bare_grpc": OURS["grpc"]}.get(server, "/inference")
+        path = {"klein": OURS["batcher"].format(model), "bare_grpc": OURS["grpc"]}.get(
+            server, "/inference"
+        )
         yield f"http://127.0.0.1:{port}{path}"
     finally:
         process.send_signal(signal.SIGINT if server == "klein" else signal.SIGTERM)
@@ -165,13 +206,24 @@ def target(server: str, url: str, definition: ModelDefinition, row: bytes) -> Ta
     tensor = definition.spec.inputs[0]
     entry: dict[str, Any] = {"name": tensor.name, "datatype": "FP32", "shape": [1, *tensor.shape]}
     if "grpc" in server:
-        message = pb.ModelInferRequest(model_name=definition.spec.name, inputs=[entry], raw_input_contents=[row])
+        message = pb.ModelInferRequest(
+            model_name=definition.spec.name, inputs=[entry], raw_input_contents=[row]
+        )
         return Target(url, message.SerializeToString(), {})
     if server == "v2_json":
         data = np.frombuffer(row, np.float32).tolist()
-        return Target(url, orjson.dumps({"inputs": [{**entry, "data": data}]}), {"Content-Type": "application/json"})
+        return Target(
+            url,
+            orjson.dumps({"inputs": [{**entry, "data": data}]}),
+            {"Content-Type": "application/json"},
+        )
     parameters = {"binary_data_size": len(row)}
-    head = orjson.dumps({"inputs": [{**entry, "parameters": parameters}], "parameters": {"binary_data_output": True}})
+    head = orjson.dumps(
+        {
+            "inputs": [{**entry, "parameters": parameters}],
+            "parameters": {"binary_data_output": True},
+        }
+    )
     return Target(url, head + row, {**OCTETS, JSON_LENGTH: str(len(head))})
 
 
@@ -188,7 +240,9 @@ def answer(sent: Target) -> np.ndarray:
     """Return what is answered to `sent`, trying until the model is loaded."""
     if sent.is_grpc:
         with grpc.insecure_channel(sent.url.split("/")[2]) as channel:
-            found = channel.unary_unary(OURS["grpc"], None, pb.ModelInferResponse.FromString)(sent.body)
+            found = channel.unary_unary(OURS["grpc"], None, pb.ModelInferResponse.FromString)(
+                sent.body
+            )
             return np.frombuffer(found.raw_output_contents[0], np.float32)
     for _ in range(100):
         try:

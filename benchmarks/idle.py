@@ -1,16 +1,20 @@
 """What clients that do nothing, or next to nothing, cost those that work: memory and latency.
 
-Idle: many keep-alive connections that have each made one request; the server's resident memory before and after, and how
-long `/readyz` and one inference take, one at a time, with them open and without. Slow: connections that send a head, or a body,
-a byte at a time, while wrk measures normal clients; with and without them in turn, medians over the rounds. The slow clients
-run in a thread of this process.
+Idle: many keep-alive connections that have each made one request; the server's resident memory
+before and after, and how long `/readyz` and one inference take, one at a time, with them open and
+without. Slow: connections that send a head, or a body, a byte at a time, while wrk measures normal
+clients; with and without them in turn, medians over the rounds. The slow clients run in a thread of
+this process.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (None, ""):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+if __package__ in (
+    None,
+    "",
+):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -35,10 +39,13 @@ ROW = bytes(256)
 TARGET = "/models/echo/predict"
 READY = b"GET /readyz HTTP/1.1\r\nHost: h\r\n\r\n"
 PREDICT = (
-    f"POST {TARGET} HTTP/1.1\r\nHost: h\r\nContent-Type: application/octet-stream\r\nContent-Length: {len(ROW)}\r\n\r\n"
+    f"POST {TARGET} HTTP/1.1\r\nHost: h\r\nContent-Type: application/octet-stream\r\n"
+    f"Content-Length: {len(ROW)}\r\n\r\n"
 ).encode() + ROW
 PER_SOURCE = 1_000
-"""Connections from one address of this machine: few of its ports, so that the kernel finds a free one at once."""
+"""Connections from one address of this machine: few of its ports, so that the kernel finds a free
+one at once.
+"""
 
 SLOW_HEAD = b"GET /readyz HTTP/1.1\r\nHost: h\r\nX-Slow: " + b"a" * 4096
 SLOW_BODY = PREDICT[: -len(ROW)].replace(b": 256", b": 4096") + bytes(4095)
@@ -51,11 +58,22 @@ def main() -> None:
     """Measure, write the results, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--idle", type=int, default=10_000, help="connections that do nothing")
-    parser.add_argument("--slow", type=int, default=500, help="connections that send a head slowly, and as many a body")
-    parser.add_argument("--connections", type=int, default=64, help="of normal clients beside the slow ones")
-    parser.add_argument("--requests", type=int, default=2000, help="of each kind, for the latency beside idle ones")
+    parser.add_argument(
+        "--slow",
+        type=int,
+        default=500,
+        help="connections that send a head slowly, and as many a body",
+    )
+    parser.add_argument(
+        "--connections", type=int, default=64, help="of normal clients beside the slow ones"
+    )
+    parser.add_argument(
+        "--requests", type=int, default=2000, help="of each kind, for the latency beside idle ones"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=2, help="of each measurement beside slow ones")
+    parser.add_argument(
+        "--seconds", type=int, default=2, help="of each measurement beside slow ones"
+    )
     options = parser.parse_args()
     require_wrk()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -63,19 +81,25 @@ def main() -> None:
     idle, memory = measure_idle(options)
     print(*idle, memory, sep="\n", flush=True)
     slow, cpu = measure_slow(options)
-    print(write_results("idle", "What idle and slow connections cost", [*idle, *slow], [memory, cpu]))
+    print(
+        write_results("idle", "What idle and slow connections cost", [*idle, *slow], [memory, cpu])
+    )
 
 
 def measure_idle(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """Return a row for each kind of request, and a sentence about memory."""
     requests = {"/readyz": READY, "inference": PREDICT}
-    found: dict[tuple[str, bool], list[list[float]]] = {(name, beside): [] for name in requests for beside in (False, True)}
+    found: dict[tuple[str, bool], list[list[float]]] = {
+        (name, beside): [] for name in requests for beside in (False, True)
+    }
     memory = []
     with running_server() as address:
         place = host_and_port(address)
         pid = process_that_listens(place[1])
         for request in requests.values():
-            latencies(place, request, options.requests)  # what is made at the first requests is made now
+            latencies(
+                place, request, options.requests
+            )  # what is made at the first requests is made now
         for _ in range(options.rounds):
             for name, request in requests.items():
                 found[name, False].append(latencies(place, request, options.requests))
@@ -88,8 +112,16 @@ def measure_idle(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str
         {
             "normal clients": f"1, {name}",
             "beside": f"{options.idle:,} idle",
-            **compared("p50 ms", [times[49] for times in found[name, True]], [times[49] for times in found[name, False]]),
-            **compared("p99 ms", [times[98] for times in found[name, True]], [times[98] for times in found[name, False]]),
+            **compared(
+                "p50 ms",
+                [times[49] for times in found[name, True]],
+                [times[49] for times in found[name, False]],
+            ),
+            **compared(
+                "p99 ms",
+                [times[98] for times in found[name, True]],
+                [times[98] for times in found[name, False]],
+            ),
             **dict.fromkeys(("requests/s", "requests/s without", "requests/s ratio"), ""),
             "errors": 0,
         }
@@ -97,12 +129,19 @@ def measure_idle(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str
     ]
     later = ", ".join(f"{grown:.2f}" for grown in memory[1:])
     remark = f"the server's resident memory grew by {memory[0]:.2f} KiB for each"
-    return rows, f"When {options.idle:,} idle connections were first opened, {remark}; in later rounds by {later} KiB."
+    return (
+        rows,
+        f"When {options.idle:,} idle connections were first opened, {remark}; in later rounds by "
+        f"{later} KiB.",
+    )
 
 
 def measure_slow(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """Return a row for each kind of slow clients, and a sentence about how much they did themselves."""
-    kinds = {"head": [(SLOW_HEAD, 1)] * options.slow, "body": [(SLOW_BODY, SLOW_BODY_SENT)] * options.slow}
+    kinds = {
+        "head": [(SLOW_HEAD, 1)] * options.slow,
+        "body": [(SLOW_BODY, SLOW_BODY_SENT)] * options.slow,
+    }
     kinds["head and body"] = kinds["head"] + kinds["body"]
     rows, cpu = [], []
     with running_server() as address:
@@ -123,23 +162,36 @@ def measure_slow(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str
                 {
                     "normal clients": f"{options.connections}, inference",
                     "beside": f"{len(clients):,} slow ({kind})",
-                    **compared("p50 ms", [found.p50 for found in beside], [found.p50 for found in alone]),
-                    **compared("p99 ms", [found.p99 for found in beside], [found.p99 for found in alone]),
-                    **compared("requests/s", [found.rate for found in beside], [found.rate for found in alone]),
+                    **compared(
+                        "p50 ms", [found.p50 for found in beside], [found.p50 for found in alone]
+                    ),
+                    **compared(
+                        "p99 ms", [found.p99 for found in beside], [found.p99 for found in alone]
+                    ),
+                    **compared(
+                        "requests/s",
+                        [found.rate for found in beside],
+                        [found.rate for found in alone],
+                    ),
                     "errors": sum(found.errors for found in (*alone, *beside)),
                 }
             )
             print(rows[-1], flush=True)
     return (
         rows,
-        f"The slow clients' own thread took {median(cpu):.0%} of a core (median), of the same cores; no ratio leaves it out.",
+        f"The slow clients' own thread took {median(cpu):.0%} of a core (median), of the same "
+        "cores; no ratio leaves it out.",
     )
 
 
 def compared(name: str, beside: list[float], alone: list[float]) -> dict[str, float]:
     """Return the medians with and without the other connections, and the median of the ratio within a round."""
     ratio = median(one / other for one, other in zip(beside, alone, strict=True))
-    return {name: median(beside), f"{name} without": median(alone), f"{name} ratio": round(ratio, 2)}
+    return {
+        name: median(beside),
+        f"{name} without": median(alone),
+        f"{name} ratio": round(ratio, 2),
+    }
 
 
 def latencies(place: tuple[str, int], request: bytes, count: int) -> list[float]:
@@ -180,7 +232,9 @@ def idle_connections(place: tuple[str, int], count: int) -> Iterator[None]:
         for number in range(count):
             source = (f"127.0.1.{2 + number // PER_SOURCE}", 0)
             clients.append(socket.create_connection(place, 20, source))
-            clients[-1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leaves no port in TIME_WAIT
+            clients[-1].setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )  # leaves no port in TIME_WAIT
             ask(clients[-1], PREDICT)
         yield
         ask(clients[0], READY)  # it is still open, and so are the others, which were used later
@@ -192,7 +246,10 @@ def idle_connections(place: tuple[str, int], count: int) -> Iterator[None]:
 
 @contextmanager
 def slow_clients(place: tuple[str, int], clients: list[tuple[bytes, int]]) -> Iterator[list[float]]:
-    """Run clients that send what they have byte by byte, from a first number of bytes on; gives the share of a core it took."""
+    """Run clients that send what they have byte by byte, from a first number of bytes on.
+
+    Gives the share of a core it took.
+    """
     over, used = Event(), [0.0]
     connected = [(socket.create_connection(place, 20), *client) for client in clients]
     for client, data, first in connected:
@@ -204,7 +261,12 @@ def slow_clients(place: tuple[str, int], clients: list[tuple[bytes, int]]) -> It
             for number, (client, data, first) in enumerate(connected):
                 client.sendall(data[first + step : first + step + 1])
                 if number % 20 == 19:  # spread over the interval
-                    over.wait(max(0.0, began + INTERVAL * (step + number / len(connected)) - time.monotonic()))
+                    over.wait(
+                        max(
+                            0.0,
+                            began + INTERVAL * (step + number / len(connected)) - time.monotonic(),
+                        )
+                    )
             step += 1
         used[0] = time.thread_time() / (time.monotonic() - began)
 
@@ -228,7 +290,9 @@ def host_and_port(address: str) -> tuple[str, int]:
 def process_that_listens(port: int) -> int:
     """Return the id of the child of this process that listens on `port`."""
     inodes = {
-        line.split()[9] for line in Path("/proc/net/tcp").read_text().splitlines() if f":{port:04X} 00000000:0000 0A" in line
+        line.split()[9]
+        for line in Path("/proc/net/tcp").read_text().splitlines()
+        if f":{port:04X} 00000000:0000 0A" in line
     }
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
     return next(int(child) for child in children if inodes & sockets_of(int(child)))

@@ -1,23 +1,28 @@
 """An HTTP/1.1 load generator that knows its own faults.
 
-It must put 10,000 scheduled requests per second on a server that shares two cores with it, and must be believed: so it
-runs in a process of its own, counts latency from the time a request was due (a slow server cannot slow down its own
-examination), reports how late it was itself, and calls its run invalid when that was too late (p99 above 2 ms).
+It must put 10,000 scheduled requests per second on a server that shares two cores with it, and must
+be believed: so it runs in a process of its own, counts latency from the time a request was due (a
+slow server cannot slow down its own examination), reports how late it was itself, and calls its run
+invalid when that was too late (p99 above 2 ms).
 
 Open loop, the default, sends on a schedule:
 
-    python benchmarks/load.py http://127.0.0.1:8080/predict --rate 10000 --random-body 256 --json result.json
+    python benchmarks/load.py http://127.0.0.1:8080/predict --rate 10000 --random-body 256 --json
+    result.json
 
-Closed loop (`--closed`) sends on each connection whenever its answer came; it finds a server's limit, and says when it
-found its own instead. Benchmarks call `run_load`, which starts such a process and reads its JSON.
+Closed loop (`--closed`) sends on each connection whenever its answer came; it finds a server's
+limit, and says when it found its own instead. Benchmarks call `run_load`, which starts such a
+process and reads its JSON.
 
-How it wakes up, and what was refused: `loadgen/schedule.py`. Why connections are a fixed pool: `loadgen/traffic.py`.
-Why it writes to sockets itself: `loadgen/client.py`. Measured with all of that on two shared cores, an echo server in
-uvloop on the other, 10,000 requests/s of 256 bytes, five runs of 10 s each: own lag p99 0.10 to 0.11 ms Poisson, with
-0.35 of a core; 0.06 to 0.08 ms constant, with 0.55. Closed loop, 64 connections: 115,000 to 129,000 requests/s, 0.9 of
-what wrk with one thread asks of the same server.
+How it wakes up, and what was refused: `loadgen/schedule.py`. Why connections are a fixed pool:
+`loadgen/traffic.py`. Why it writes to sockets itself: `loadgen/client.py`. Measured with all of
+that on two shared cores, an echo server in uvloop on the other, 10,000 requests/s of 256 bytes,
+five runs of 10 s each: own lag p99 0.10 to 0.11 ms Poisson, with 0.35 of a core; 0.06 to 0.08 ms
+constant, with 0.55. Closed loop, 64 connections: 115,000 to 129,000 requests/s, 0.9 of what wrk
+with one thread asks of the same server.
 
-Exit status: 0, 1 if there was nobody to load, 2 for a mistake in the arguments, 3 if the run is invalid.
+Exit status: 0, 1 if there was nobody to load, 2 for a mistake in the arguments, 3 if the run is
+invalid.
 """
 
 from __future__ import annotations
@@ -30,7 +35,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a script: the root of the imports is the parent of this directory
+if __package__ in (
+    None,
+    "",
+):  # run as a script: the root of the imports is the parent of this directory
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import uvloop
@@ -58,11 +66,15 @@ def run_load(options: LoadOptions) -> LoadResult:
     command = [sys.executable, str(Path(__file__).resolve()), *options.argv(), "--json=-"]
     limit = options.warmup + options.duration + 2 * options.timeout + _SPARE_SECONDS
     try:
-        done = subprocess.run(command, input=options.body, capture_output=True, timeout=limit, check=False)
+        done = subprocess.run(
+            command, input=options.body, capture_output=True, timeout=limit, check=False
+        )
     except subprocess.TimeoutExpired as err:
         raise LoadError(f"the generator did not end within {limit:g} s") from err
     if done.returncode not in (0, EXIT_INVALID):
-        raise LoadError(done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}")
+        raise LoadError(
+            done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
+        )
     return LoadResult.from_json(done.stdout)
 
 
@@ -71,7 +83,10 @@ def report_invalid(results: Sequence[LoadResult]) -> int:
     invalid = [result for result in results if not result.valid]
     if not invalid:
         return 0
-    print(f"{len(invalid)} of {len(results)} runs are invalid: {invalid[0].invalid_reason}", file=sys.stderr)
+    print(
+        f"{len(invalid)} of {len(results)} runs are invalid: {invalid[0].invalid_reason}",
+        file=sys.stderr,
+    )
     return EXIT_INVALID
 
 

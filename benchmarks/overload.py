@@ -1,19 +1,27 @@
-"""What is still answered in time when more is asked than can be done: goodput over offered load, with a deadline of 40 ms.
+"""What is still answered in time when more is asked than can be done.
 
-A model that sleeps 10 ms a batch and 0.3 ms a row, in batches up to 32, can do 1,632 rows/s. It is offered 0.5 to 4 times that,
-one row a request, open loop over HTTP, at random (Poisson) times. Goodput counts answers 200 within 40 ms of the time their
-request was scheduled for, as a share of capacity. Beside this server, on the same model and in the same run: itself without
-admission and foresight (it drops what has expired), itself without deadlines (it drops nothing), and Mosec, which has none.
+Goodput over offered load, with a deadline of 40 ms.
 
-Servers alternate within a factor, and factors within a round; medians over the valid rounds are quoted. A run whose generator
-lagged its own schedule says nothing: it is left out, counted, and makes the exit status 3.
+A model that sleeps 10 ms a batch and 0.3 ms a row, in batches up to 32, can do 1,632 rows/s. It is
+offered 0.5 to 4 times that, one row a request, open loop over HTTP, at random (Poisson) times.
+Goodput counts answers 200 within 40 ms of the time their request was scheduled for, as a share of
+capacity. Beside this server, on the same model and in the same run: itself without admission and
+foresight (it drops what has expired), itself without deadlines (it drops nothing), and Mosec, which
+has none.
+
+Servers alternate within a factor, and factors within a round; medians over the valid rounds are
+quoted. A run whose generator lagged its own schedule says nothing: it is left out, counted, and
+makes the exit status 3.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (None, ""):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+if __package__ in (
+    None,
+    "",
+):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -40,7 +48,9 @@ DEADLINE_MS = 40.0
 """Two full batches: one that runs when the request comes, and its own."""
 
 CONNECTIONS = 4608
-"""More than the 4,096 rows that may wait at the server that drops nothing, so that what is offered does reach it."""
+"""More than the 4,096 rows that may wait at the server that drops nothing, so that what is offered
+does reach it.
+"""
 
 WARMUP = 1.0
 """Seconds: 25 deadlines, after which a queue that does settle has settled."""
@@ -50,12 +60,16 @@ WITH_DEADLINE = ("batcher", "expired_only")
 """Servers that are told of it; at the others it is only counted."""
 
 REMARKS = (
-    f"Capacity is {CAPACITY:,.0f} rows/s. `goodput`: answers 200 within {DEADLINE_MS:g} ms of the time that their request was "
+    f"Capacity is {CAPACITY:,.0f} rows/s. `goodput`: answers 200 within {DEADLINE_MS:g} ms of the "
+    "time that their request was "
     "scheduled for, as a share of it. `200/s` counts all answers 200, however late.",
-    "`batcher`: this server as `serve.py` runs it, `X-Timeout-Ms: 40`. `expired_only`: it too, but nothing is refused at the "
-    "door and nothing estimated. `no_drop`: that, without deadlines; its queue is full at 4,096 rows. `mosec`: batches up to "
+    "`batcher`: this server as `serve.py` runs it, `X-Timeout-Ms: 40`. `expired_only`: it too, but "
+    "nothing is refused at the "
+    "door and nothing estimated. `no_drop`: that, without deadlines; its queue is full at 4,096 "
+    "rows. `mosec`: batches up to "
     "32, 5 ms, no deadlines; its queue is full at 1,024 requests (its default).",
-    "`refused/s`: 429, 503 and 504. `errors`: requests without an answer, and other statuses. Times count from the schedule.",
+    "`refused/s`: 429, 503 and 504. `errors`: requests without an answer, and other statuses. "
+    "Times count from the schedule.",
     "`left out`: rounds in which the generator lagged its own schedule (p99 above 2 ms).",
 )
 
@@ -63,11 +77,21 @@ REMARKS = (
 def main() -> int:
     """Measure, write the results and the plot, print the table; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--factors", nargs="*", type=float, default=[0.5, 0.8, 1.0, 1.3, 2.0, 4.0], help="of capacity")
+    parser.add_argument(
+        "--factors",
+        nargs="*",
+        type=float,
+        default=[0.5, 0.8, 1.0, 1.3, 2.0, 4.0],
+        help="of capacity",
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--servers", nargs="*", default=list(SERVERS), choices=SERVERS)
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--realtime", action="store_true", help="run the generator under SCHED_FIFO (needs the privilege)")
+    parser.add_argument(
+        "--realtime",
+        action="store_true",
+        help="run the generator under SCHED_FIFO (needs the privilege)",
+    )
     options = parser.parse_args()
     body = np.random.default_rng(0).random(64, dtype=np.float32).tobytes()
     found: dict[tuple[float, str], list[LoadResult]] = {}
@@ -79,9 +103,18 @@ def main() -> int:
                 for server, url in urls.items():
                     result = run_load(load_options(server, url, body, factor, options, seed=number))
                     found.setdefault((factor, server), []).append(result)
-                    print(summary(factor, server, [result]), result.invalid_reason or "", flush=True)
+                    print(
+                        summary(factor, server, [result]), result.invalid_reason or "", flush=True
+                    )
     rows = [summary(factor, server, results) for (factor, server), results in found.items()]
-    print(write_results("overload", f"In-deadline goodput over offered load, deadline {DEADLINE_MS:g} ms", rows, REMARKS))
+    print(
+        write_results(
+            "overload",
+            f"In-deadline goodput over offered load, deadline {DEADLINE_MS:g} ms",
+            rows,
+            REMARKS,
+        )
+    )
     (RESULTS / "overload.svg").write_text(plot(rows, options.servers), encoding="utf-8")
     return report_invalid([result for results in found.values() for result in results])
 
@@ -98,7 +131,9 @@ def serving(server: str) -> Iterator[str]:
         yield f"{address}/models/{MODEL}/predict"
 
 
-def load_options(server: str, url: str, body: bytes, factor: float, options: argparse.Namespace, seed: int) -> LoadOptions:
+def load_options(
+    server: str, url: str, body: bytes, factor: float, options: argparse.Namespace, seed: int
+) -> LoadOptions:
     """Return the load of one measurement; every server gets the same schedule."""
     return LoadOptions(
         url=url,
@@ -115,7 +150,10 @@ def load_options(server: str, url: str, body: bytes, factor: float, options: arg
 
 
 def summary(factor: float, server: str, results: Sequence[LoadResult]) -> dict[str, Any]:
-    """Return the medians over the valid ones of `results`; over all of them if none is, which `left out` then tells."""
+    """Return the medians over the valid ones of `results`.
+
+    Over all of them if none is, which `left out` then tells.
+    """
     valid = [result for result in results if result.valid]
     rounds = valid or results
     return {
@@ -126,9 +164,13 @@ def summary(factor: float, server: str, results: Sequence[LoadResult]) -> dict[s
         "goodput": round(median(result.on_time_rate for result in rounds) / CAPACITY, 3),
         "p50 ms": middle([result.latency_200_ms.get("p50") for result in rounds]),
         "p99 ms": middle([result.latency_200_ms.get("p99") for result in rounds]),
-        "refused/s": round(median(refused(result) for result in rounds) / rounds[0].configuration["duration"], 1),
+        "refused/s": round(
+            median(refused(result) for result in rounds) / rounds[0].configuration["duration"], 1
+        ),
         "p50 of refusals ms": middle([result.latency_refused_ms.get("p50") for result in rounds]),
-        "errors": sum(result.scheduled - result.statuses.get("200", 0) - refused(result) for result in rounds),
+        "errors": sum(
+            result.scheduled - result.statuses.get("200", 0) - refused(result) for result in rounds
+        ),
         "own lag p99 ms": median(result.lag_ms.get("p99", 0.0) for result in rounds),
         "left out": f"{len(results) - len(valid)} of {len(results)}",
     }
@@ -147,9 +189,18 @@ def middle(times: Sequence[float | None]) -> float | str:
 
 def plot(rows: Sequence[dict[str, Any]], servers: Sequence[str]) -> str:
     """Return the plot of goodput over offered load, a line for each server."""
-    lines = {server: [(row["offered"], row["goodput"]) for row in rows if row["server"] == server] for server in servers}
+    lines = {
+        server: [(row["offered"], row["goodput"]) for row in rows if row["server"] == server]
+        for server in servers
+    }
     title = f"Answers within {DEADLINE_MS:g} ms"
-    return line_chart(title, "offered load, as a share of capacity", "goodput, as a share of capacity", lines, top=1.0)
+    return line_chart(
+        title,
+        "offered load, as a share of capacity",
+        "goodput, as a share of capacity",
+        lines,
+        top=1.0,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""A line chart as SVG, written by hand: results are to be looked at in the repository, and no library is worth that."""
+"""A line chart as SVG, written by hand.
+
+Results are to be looked at in the repository, and no library is worth that.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,22 @@ from html import escape
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 150, 40, 50  # margins; the legend stands in the right one
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind too
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+)  # told apart by the colour-blind too
 TICKS = 5  # of the ordinate
 
 Points = Sequence[tuple[float, float]]
 
 
-def line_chart(title: str, across: str, upward: str, lines: Mapping[str, Points], top: float | None = None) -> str:
+def line_chart(
+    title: str, across: str, upward: str, lines: Mapping[str, Points], top: float | None = None
+) -> str:
     """Return an SVG with one line for each of `lines`, both axes from 0.
 
     Args:
@@ -33,13 +45,24 @@ def line_chart(title: str, across: str, upward: str, lines: Mapping[str, Points]
         f'<g transform="rotate(-90 16 {HEIGHT / 2})">{_text(16, HEIGHT / 2, upward, "middle")}</g>',
     ]
     for x in abscissae:
-        parts += [_rule(scale.x(x), end, scale.x(x), end + 5), _text(scale.x(x), end + 18, f"{x:g}", "middle")]
+        parts += [
+            _rule(scale.x(x), end, scale.x(x), end + 5),
+            _text(scale.x(x), end + 18, f"{x:g}", "middle"),
+        ]
     for y in (highest * tick / TICKS for tick in range(TICKS + 1)):
-        parts += [_rule(LEFT, scale.y(y), WIDTH - RIGHT, scale.y(y)), _text(LEFT - 8, scale.y(y) + 4, f"{y:.3g}", "end")]
+        parts += [
+            _rule(LEFT, scale.y(y), WIDTH - RIGHT, scale.y(y)),
+            _text(LEFT - 8, scale.y(y) + 4, f"{y:.3g}", "end"),
+        ]
     for number, (name, points) in enumerate(lines.items()):
         parts += _line(scale, number, name, points)
-    opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">'
-    return "\n".join([opening, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>', *parts, "</svg>", ""])
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="sans-serif">'
+    )
+    return "\n".join(
+        [opening, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>', *parts, "</svg>", ""]
+    )
 
 
 class _Scale:
@@ -69,8 +92,13 @@ def _line(scale: _Scale, number: int, name: str, points: Points) -> list[str]:
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float, colour: str = "#ccc", width: int = 1) -> str:
-    return f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{colour}" stroke-width="{width}"/>'
+    return (
+        f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{colour}" stroke-width="{width}"/>'
+    )
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 12) -> str:
-    return f'<text x="{x}" y="{y}" font-size="{size}" text-anchor="{anchor}" fill="#333">{escape(text)}</text>'
+    return (
+        f'<text x="{x}" y="{y}" font-size="{size}" text-anchor="{anchor}" '
+        f'fill="#333">{escape(text)}</text>'
+    )

@@ -1,22 +1,27 @@
 """What a low level gets beside a flood of the highest, and what a flood of bulk costs the others.
 
-A model that sleeps 10 ms a batch and 0.3 ms a row, in batches up to 32, can do 1,632 rows/s; one row a request, over HTTP.
+A model that sleeps 10 ms a batch and 0.3 ms a row, in batches up to 32, can do 1,632 rows/s; one
+row a request, over HTTP.
 
-Shares: clients of levels 1 and 3, together more than the device can serve, send their next request whenever they have an
-answer. There are as many of each as it has weight, 4 to 1, so that they wait alike and ageing changes nothing: the rows should
-be 4 to 1.
-Bulk: requests of level 1 come at random (Poisson) times at half of capacity, without and with a flood of bulk from clients that
-send whenever they have an answer; their p99 should hardly rise.
+Shares: clients of levels 1 and 3, together more than the device can serve, send their next request
+whenever they have an answer. There are as many of each as it has weight, 4 to 1, so that they wait
+alike and ageing changes nothing: the rows should be 4 to 1. Bulk: requests of level 1 come at
+random (Poisson) times at half of capacity, without and with a flood of bulk from clients that send
+whenever they have an answer; their p99 should hardly rise.
 
-Floods come from generators of their own. Runs without and with bulk alternate; medians over the valid rounds are quoted. A run
-whose generator lagged its own schedule says nothing: it is left out, counted, and makes the exit status 3.
+Floods come from generators of their own. Runs without and with bulk alternate; medians over the
+valid rounds are quoted. A run whose generator lagged its own schedule says nothing: it is left out,
+counted, and makes the exit status 3.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (None, ""):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+if __package__ in (
+    None,
+    "",
+):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -37,18 +42,26 @@ CAPACITY = BATCH / (10e-3 + 0.3e-3 * BATCH)
 """Rows/s that the model can do in full batches."""
 
 CLIENTS = {"1": 8 * BATCH, "3": 2 * BATCH, "bulk": 8 * BATCH}
-"""Of a flood, by its priority: several batches of it always wait; those of the levels are as their weights."""
+"""Of a flood, by its priority: several batches of it always wait.
+
+Those of the levels are as their weights.
+"""
 
 WARMUP = 2.0
-"""Seconds: longer than `bulk_after_ms`, after which a flood of bulk that is alone at first no longer is."""
+"""Seconds: longer than `bulk_after_ms`, after which a flood of bulk that is alone at first no
+longer is.
+"""
 
 MARGIN = 0.5
 """Seconds by which a flood begins earlier and ends later than what is measured beside it."""
 
 REMARKS = (
-    f"Capacity is {CAPACITY:,.0f} rows/s. Times count from the schedule in `half load`, from sending in `shares`.",
-    f"`shares`: closed loop, {CLIENTS['1']} clients of level 1 (weight 4) and {CLIENTS['3']} of level 3 (weight 1).",
-    f"`half load`: level 1 at half of capacity, alone, or beside {CLIENTS['bulk']} clients of bulk.",
+    f"Capacity is {CAPACITY:,.0f} rows/s. Times count from the schedule in `half load`, from "
+    "sending in `shares`.",
+    f"`shares`: closed loop, {CLIENTS['1']} clients of level 1 (weight 4) and {CLIENTS['3']} of "
+    "level 3 (weight 1).",
+    f"`half load`: level 1 at half of capacity, alone, or beside {CLIENTS['bulk']} clients of "
+    "bulk.",
     "`left out`: rounds in which the generator lagged its own schedule (p99 above 2 ms).",
 )
 
@@ -58,13 +71,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--realtime", action="store_true", help="run open loops under SCHED_FIFO (needs the privilege)")
+    parser.add_argument(
+        "--realtime",
+        action="store_true",
+        help="run open loops under SCHED_FIFO (needs the privilege)",
+    )
     options = parser.parse_args()
     found: dict[tuple[str, str], list[LoadResult]] = {}
     with running_server(MODELS, f"models.{MODEL}.max_batch_size={BATCH}") as address:
         url = f"{address}/models/{MODEL}/predict"
         for seed in range(options.rounds):
-            for run in (shares(url, options), half_load(url, options, seed, False), half_load(url, options, seed, True)):
+            for run in (
+                shares(url, options),
+                half_load(url, options, seed, False),
+                half_load(url, options, seed, True),
+            ):
                 for who, result in run.items():
                     found.setdefault(who, []).append(result)
                     print(summary(who, [result]), result.invalid_reason or "", flush=True)
@@ -79,7 +100,9 @@ def shares(url: str, options: argparse.Namespace) -> dict[tuple[str, str], LoadR
     return together(loads)
 
 
-def half_load(url: str, options: argparse.Namespace, seed: int, with_bulk: bool) -> dict[tuple[str, str], LoadResult]:
+def half_load(
+    url: str, options: argparse.Namespace, seed: int, with_bulk: bool
+) -> dict[tuple[str, str], LoadResult]:
     """Return what becomes of level 1 at half of capacity, alone or beside a flood of bulk, and of that."""
     own = LoadOptions(
         url=url,
@@ -93,7 +116,12 @@ def half_load(url: str, options: argparse.Namespace, seed: int, with_bulk: bool)
     )
     if not with_bulk:
         return together({("half load", "1, alone"): own})
-    return together({("half load", "1, with bulk"): own, ("half load", "bulk"): flood(url, "bulk", options.seconds + MARGIN)})
+    return together(
+        {
+            ("half load", "1, with bulk"): own,
+            ("half load", "bulk"): flood(url, "bulk", options.seconds + MARGIN),
+        }
+    )
 
 
 def flood(url: str, priority: str, seconds: float) -> LoadOptions:
@@ -122,14 +150,19 @@ def together(loads: dict[tuple[str, str], LoadOptions]) -> dict[tuple[str, str],
 
 
 def summary(who: tuple[str, str], results: Sequence[LoadResult]) -> dict[str, Any]:
-    """Return the medians over the valid ones of `results`; over all of them if none is, which `left out` then tells."""
+    """Return the medians over the valid ones of `results`.
+
+    Over all of them if none is, which `left out` then tells.
+    """
     valid = [result for result in results if result.valid]
     rounds = valid or results
     return {
         "load": who[0],
         "priority": who[1],
         "200/s": median(result.achieved_rate_200 for result in rounds),
-        "share of capacity": round(median(result.achieved_rate_200 for result in rounds) / CAPACITY, 3),
+        "share of capacity": round(
+            median(result.achieved_rate_200 for result in rounds) / CAPACITY, 3
+        ),
         "p50 ms": median(result.latency_200_ms["p50"] for result in rounds),
         "p99 ms": median(result.latency_200_ms["p99"] for result in rounds),
         "errors": sum(result.scheduled - result.statuses.get("200", 0) for result in rounds),

@@ -1,4 +1,7 @@
-"""Results of benchmarks: a table for people and JSON for programs, with date, machine and command beside every figure."""
+"""Results of benchmarks.
+
+A table for people and JSON for programs, with date, machine and command beside every figure.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ Row = Mapping[str, Any]
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures depend on: processor, cores, interpreter and libraries; no names of hosts, no paths."""
+    """Return what the figures depend on: processor, cores, interpreter and libraries.
+
+    No names of hosts, no paths.
+    """
     import torch
 
     return {
@@ -43,10 +49,18 @@ def write_results(name: str, title: str, rows: Sequence[Row], remarks: Sequence[
         remarks: sentences below the table.
     """
     RESULTS.mkdir(exist_ok=True)
-    about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "command": command(), "machine": machine()}
+    about = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command(),
+        "machine": machine(),
+    }
     document = {"title": title, **about, "rows": list(rows), "remarks": list(remarks)}
-    (RESULTS / f"{name}.json").write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
-    facts = ", ".join(f"{key} {value}" for key, value in about["machine"].items() if value is not None)
+    (RESULTS / f"{name}.json").write_bytes(
+        orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"
+    )
+    facts = ", ".join(
+        f"{key} {value}" for key, value in about["machine"].items() if value is not None
+    )
     text = f"# {title}\n\n{about['date']}, `{about['command']}`, {facts}.\n\n{table(rows)}\n"
     if remarks:
         text += "\n" + "\n".join(f"- {remark}" for remark in remarks) + "\n"
@@ -64,7 +78,11 @@ def command() -> str:
 def table(rows: Sequence[Row]) -> str:
     """Return `rows` as a Markdown table."""
     columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns), *([_cell(row[column]) for column in columns] for row in rows)]
+    lines = [
+        columns,
+        ["---"] * len(columns),
+        *([_cell(row[column]) for column in columns] for row in rows),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -82,5 +100,11 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    found = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return found.stdout.strip() or "unknown"

@@ -15,7 +15,9 @@ MODELS = ROOT / "benchmarks" / "models"
 
 
 @contextmanager
-def running_server(models: Path = MODELS, *settings: str, script: Path = ROOT / "serve.py") -> Iterator[str]:
+def running_server(
+    models: Path = MODELS, *settings: str, script: Path = ROOT / "serve.py"
+) -> Iterator[str]:
     """Start a server on a free port of 127.0.0.1, give its address once it is ready, and stop it.
 
     With a `grpc_port` it is the address for gRPC, which an HTTP/2 client can call.
@@ -28,7 +30,9 @@ def running_server(models: Path = MODELS, *settings: str, script: Path = ROOT / 
     pairs = [f"model_repository={models}", *settings]
     arguments = [part for pair in pairs for part in ("--set", pair)]
     command = [sys.executable, str(script), "--host", "127.0.0.1", "--port", "0", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+    )
     try:
         assert process.stdout is not None
         found = re.search(r"ready on (\S+)(?: and grpc://(\S+))?", process.stdout.readline())

@@ -1,11 +1,15 @@
-"""All faults of `tests/chaos` at once, for half an hour: every request is accounted for, memory and descriptors come back.
+"""All faults of `tests/chaos` at once, for half an hour.
+
+Every request is accounted for, memory and descriptors come back.
 
     python benchmarks/soak.py --minutes 30
 
-Trouble comes in spells. After each the server is left alone until nothing waits, and is measured; what it holds at the end is
-compared with what it held after the warm-up, the spells of the first fifth of the time, in which allocators and caches fill.
+Trouble comes in spells. After each the server is left alone until nothing waits, and is measured;
+what it holds at the end is compared with what it held after the warm-up, the spells of the first
+fifth of the time, in which allocators and caches fill.
 
-Exit status: 0, or 1 if a request was not answered rightly, or more was held at the end than `ROOM` and `SPARE` allow.
+Exit status: 0, or 1 if a request was not answered rightly, or more was held at the end than `ROOM`
+and `SPARE` allow.
 """
 
 from __future__ import annotations
@@ -22,7 +26,10 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a script: the root of the imports is the parent of this directory
+if __package__ in (
+    None,
+    "",
+):  # run as a script: the root of the imports is the parent of this directory
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.reporting import write_results
@@ -36,7 +43,10 @@ SPELL = 20.0
 """Seconds of trouble between two measurements."""
 
 ROOM = 32 * MIB
-"""By how much memory may be more at the end; about an eighth of what a server with PyTorch in it begins with."""
+"""By how much memory may be more at the end.
+
+About an eighth of what a server with PyTorch in it begins with.
+"""
 
 SPARE = 0
 """By how many descriptors."""
@@ -74,16 +84,22 @@ def main() -> int:
     minutes = parser.parse_args().minutes
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the clients are all in this process
-    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), *MODELS, settings=SETTINGS) as server:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder), *MODELS, settings=SETTINGS) as server,
+    ):
         rows = _soak(server, minutes * 60)
     begin, end = rows[len(rows) // 5], rows[-1]
     grown, opened = end["RSS MiB"] - begin["RSS MiB"], end["descriptors"] - begin["descriptors"]
     held = grown * MIB <= ROOM and opened <= SPARE
     remarks = (
-        f"Every request was answered once, with its own answer or its own error: {sum(row['sent'] for row in rows):,}.",
-        f"From minute {begin['minute']}, after the warm-up, to the end memory grew by {grown} MiB (allowed: {ROOM // MIB}) "
+        "Every request was answered once, with its own answer or its own error: "
+        f"{sum(row['sent'] for row in rows):,}.",
+        f"From minute {begin['minute']}, after the warm-up, to the end memory grew by {grown} MiB "
+        f"(allowed: {ROOM // MIB}) "
         f"and open descriptors by {opened} (allowed: {SPARE}).",
-        f"A worker in a process was killed every {KILL_EVERY:g} s, and there was a SIGHUP in each spell.",
+        f"A worker in a process was killed every {KILL_EVERY:g} s, and there was a SIGHUP in each "
+        "spell.",
     )
     print(write_results("soak", "All faults at once, again and again", rows, remarks))
     return 0 if held else 1

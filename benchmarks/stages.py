@@ -1,14 +1,20 @@
-"""Where a request's microseconds go in this process: 64 connections in memory, one batch of 64 at a time, no thread, no socket.
+"""Where a request's microseconds go in this process.
 
-Four stages: `receive` (bytes to a queued request), `decide` (the batch is bound), `run` (collated, predicted, split: the echo
-model does nothing), `deliver` (answers encoded and written). The best of many rounds, since anything else a machine does adds.
+64 connections in memory, one batch of 64 at a time, no thread, no socket.
+
+Four stages: `receive` (bytes to a queued request), `decide` (the batch is bound), `run` (collated,
+predicted, split: the echo model does nothing), `deliver` (answers encoded and written). The best of
+many rounds, since anything else a machine does adds.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (None, ""):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+if __package__ in (
+    None,
+    "",
+):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -48,7 +54,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--batches", type=int, default=20, help="of each round")
     options = parser.parse_args()
-    gc.set_threshold(YOUNG_OBJECTS, 20, 50)  # as the server has it: with Python's own, 64 requests are one look for cycles
+    gc.set_threshold(
+        YOUNG_OBJECTS, 20, 50
+    )  # as the server has it: with Python's own, 64 requests are one look for cycles
     bench = Bench(options.connections)
     bench.round(options.batches)
     gc.collect()
@@ -57,9 +65,19 @@ def main() -> None:
     best = [min(found[stage] for found in rounds) for stage in STAGES]
     total = min(sum(found.values()) for found in rounds)
     requests = options.connections * options.batches
-    row = {stage: f"{seconds / requests * 1e6:.2f}" for stage, seconds in zip(STAGES, best, strict=True)}
+    row = {
+        stage: f"{seconds / requests * 1e6:.2f}"
+        for stage, seconds in zip(STAGES, best, strict=True)
+    }
     row["all"] = f"{total / requests * 1e6:.2f}"
-    print(write_results("stages", "Microseconds of a request by stage, in process", [row], (__doc__.split("\n\n")[1],)))
+    print(
+        write_results(
+            "stages",
+            "Microseconds of a request by stage, in process",
+            [row],
+            (__doc__.split("\n\n")[1],),
+        )
+    )
 
 
 class Discard:
@@ -79,17 +97,30 @@ class Bench:
     def __init__(self, connections: int) -> None:
         """Wire them."""
         clock, settings = Clock(), ServerSettings()
-        server = ModelServer(clock, lambda function, *arguments: function(*arguments), settings, call_soon=lambda pump: None)
+        server = ModelServer(
+            clock,
+            lambda function, *arguments: function(*arguments),
+            settings,
+            call_soon=lambda pump: None,
+        )
         definition, self.checked = load(MODELS / "echo", 64)
         self.worker = MemoryWorker(self.checked, clock)
         with patch("batcher.workers.making.InferenceThread", lambda *_: self.worker):
             server.add(definition, ModelSettings())
         self.scheduler = server.find("echo").scheduler
-        router = Router(routes(server, ModelRepository(server, settings, MODELS), settings), Journal(clock, server.metrics))
-        self.front = Front(router, Site(None), Limits.from_settings(settings), clock, server.metrics)
+        router = Router(
+            routes(server, ModelRepository(server, settings, MODELS), settings),
+            Journal(clock, server.metrics),
+        )
+        self.front = Front(
+            router, Site(None), Limits.from_settings(settings), clock, server.metrics
+        )
         self.connections = [self._connection() for _ in range(connections)]
         body = np.ones(64, np.float32).tobytes()
-        head = "POST /models/echo/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+        head = (
+            "POST /models/echo/predict HTTP/1.1\r\nHost: x\r\nContent-Type: "
+            "application/octet-stream\r\n"
+        )
         self.request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def round(self, batches: int) -> dict[str, float]:
@@ -114,7 +145,8 @@ class Bench:
 
     def _connection(self) -> Connection:
         connection = self.front.connection()
-        connection.connection_made(Discard())  # type: ignore[arg-type]  # the rest is not called here
+        # the rest is not called here
+        connection.connection_made(Discard())  # type: ignore[arg-type]
         return connection
 
 

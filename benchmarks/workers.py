@@ -1,14 +1,20 @@
-"""A model in a thread and in a process of its own: what a batch takes from hand-over to result, with no server around.
+"""A model in a thread and in a process of its own.
 
-Batches of 64 rows of 784 floats, to a model that gives them back at once and to one that takes 5 ms; one batch after the other,
-and with the next one always handed over. The two workers take turns, and the ratio is that of their best rounds.
+What a batch takes from hand-over to result, with no server around.
+
+Batches of 64 rows of 784 floats, to a model that gives them back at once and to one that takes 5
+ms; one batch after the other, and with the next one always handed over. The two workers take turns,
+and the ratio is that of their best rounds.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (None, ""):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+if __package__ in (
+    None,
+    "",
+):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -61,7 +67,10 @@ class Bench:
         self._calls: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]]] = SimpleQueue()
         self._worker = make(lambda function, *arguments: self._calls.put((function, arguments)))
         self._delivered = 0
-        parts = [Part({"x": np.random.rand(1, WIDTH).astype(np.float32)}, 1, 4 * WIDTH, "", 1, 0.0, 0.0) for _ in range(ROWS)]
+        parts = [
+            Part({"x": np.random.rand(1, WIDTH).astype(np.float32)}, 1, 4 * WIDTH, "", 1, 0.0, 0.0)
+            for _ in range(ROWS)
+        ]
         self._batch = Batch(parts)
         self._wait_for(self._worker.start(self._deliver, lambda condition, reason: None))
         time.sleep(3)  # a process makes its spare ready
@@ -102,14 +111,20 @@ def benches(model: type[Echo]) -> tuple[Bench, Bench]:
     inputs, outputs = (TensorSpec(name, datatype("FP32"), (WIDTH,)) for name in "xy")
     folder = Path(__file__).parent
     spec = ModelSpec(model.__name__, "1", (inputs,), (outputs,))
-    definition = ModelDefinition(spec, "python", folder, folder, f"benchmarks.workers:{model.__name__}")
+    definition = ModelDefinition(
+        spec, "python", folder, folder, f"benchmarks.workers:{model.__name__}"
+    )
     settings, clock = ModelSettings(max_batch_size=ROWS), Clock()
 
     def tell(text: str) -> None:
         """Tell nobody."""
 
     return (
-        Bench(lambda call: InferenceThread("t", lambda told: load_model(definition, settings, told), tell, call, clock)),
+        Bench(
+            lambda call: InferenceThread(
+                "t", lambda told: load_model(definition, settings, told), tell, call, clock
+            )
+        ),
         Bench(lambda call: ProcessWorker("p", definition, settings, tell, call, clock)),
     )
 
@@ -124,7 +139,10 @@ def main() -> None:
     for model in (Echo, FiveMilliseconds):
         both = benches(model)
         for depth in (1, 2):
-            rounds = [[bench.round(options.batches, depth) for bench in both] for _ in range(options.rounds)]
+            rounds = [
+                [bench.round(options.batches, depth) for bench in both]
+                for _ in range(options.rounds)
+            ]
             thread, process = (min(times) * 1e6 for times in zip(*rounds, strict=True))
             figures = {
                 "thread µs": f"{thread:.0f}",
@@ -135,7 +153,12 @@ def main() -> None:
         for bench in both:
             bench.end()
     print(
-        write_results("workers", "A batch of 64 x 784 floats in a thread and in a process", rows, (__doc__.split("\n\n")[1],))
+        write_results(
+            "workers",
+            "A batch of 64 x 784 floats in a thread and in a process",
+            rows,
+            (__doc__.split("\n\n")[1],),
+        )
     )
 
 

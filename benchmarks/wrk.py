@@ -54,7 +54,9 @@ def require_wrk() -> None:
         raise SystemExit("wrk is not installed; on Debian: apt-get install wrk")
 
 
-def run_wrk(url: str, body: bytes, connections: int, seconds: int, headers: Mapping[str, str] = OCTETS) -> Measured:
+def run_wrk(
+    url: str, body: bytes, connections: int, seconds: int, headers: Mapping[str, str] = OCTETS
+) -> Measured:
     """POST `body` to `url` over `connections` closed-loop connections from one thread, once the server before has settled."""
     time.sleep(SETTLE)
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +64,17 @@ def run_wrk(url: str, body: bytes, connections: int, seconds: int, headers: Mapp
         script = Path(folder) / "post.lua"
         lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items())
         script.write_text(_SCRIPT.format(body=Path(folder) / "body", headers=lines))
-        arguments = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(script), url]
+        arguments = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{seconds}s",
+            "--timeout",
+            "20s",
+            "-s",
+            str(script),
+            url,
+        ]
         output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
     found = orjson.loads(output.partition("JSON")[2])
     return Measured(

@@ -4,11 +4,12 @@
     python examples/embedded.py
     curl localhost:8090/count -F picture=@examples/digits/7.png
 
-The program chooses its reactor (epoll here), so the model server only borrows it: for the time, and for the way back from
-the inference thread. What the whole process shares is the program's own affair; two settings matter beside a model:
+The program chooses its reactor (epoll here), so the model server only borrows it: for the time, and
+for the way back from the inference thread. What the whole process shares is the program's own
+affair; two settings matter beside a model:
 
-- `sys.setswitchinterval(0.0002)`: an eager model takes the interpreter lock once an operator, and each time it may have to
-  wait for a busy event loop for as long as this (5 ms by default).
+- `sys.setswitchinterval(0.0002)`: an eager model takes the interpreter lock once an operator, and
+  each time it may have to wait for a busy event loop for as long as this (5 ms by default).
 - `torch_threads` of the models together at most the cores, less one for the loop.
 """
 
@@ -57,12 +58,17 @@ class DigitCounter:
         image = (np.asarray(picture, dtype=np.float32) / 255)[np.newaxis, np.newaxis]
         try:
             response = await self._server.infer("digits", {"image": image})
-        except BatcherError as error:  # the queue is full, the deadline passed, …: each class says which
+        except (
+            BatcherError
+        ) as error:  # the queue is full, the deadline passed, …: each class says which
             request.setResponseCode(error.http_status)
             return f"{error}\n"
         digit = int(response.outputs["scores"].argmax())
         self._seen[digit] = self._seen.get(digit, 0) + 1
-        return f"a {digit}, number {self._seen[digit]} of its kind; it ran in a batch of {response.batch_size}\n"
+        return (
+            f"a {digit}, number {self._seen[digit]} of its kind; it ran in a batch of "
+            f"{response.batch_size}\n"
+        )
 
 
 def main() -> None:
@@ -80,8 +86,12 @@ def main() -> None:
         print(failure, file=sys.stderr)
         reactor.stop()
 
-    loaded.addCallback(listen).addCallbacks(lambda _: print("ready on http://127.0.0.1:8090", flush=True), failed)
-    reactor.addSystemEventTrigger("before", "shutdown", lambda: server.drain().addCallback(lambda _: server.stop()))
+    loaded.addCallback(listen).addCallbacks(
+        lambda _: print("ready on http://127.0.0.1:8090", flush=True), failed
+    )
+    reactor.addSystemEventTrigger(
+        "before", "shutdown", lambda: server.drain().addCallback(lambda _: server.stop())
+    )
     reactor.run()
 
 

@@ -1,6 +1,9 @@
-"""What every test stands on: no unhandled error may be logged, property tests are the same on every machine.
+"""What every test stands on.
 
-The modules of `compiled_modules.txt` are tested as they are installed, compiled; with `WITHOUT_MYPYC=1` as Python.
+No unhandled error may be logged, property tests are the same on every machine.
+
+The modules of `compiled_modules.txt` are tested as they are installed, compiled; with
+`WITHOUT_MYPYC=1` as Python.
 """
 
 from __future__ import annotations
@@ -29,11 +32,22 @@ def sources_only(folder: str) -> FileFinder:
 def check_compiled() -> None:
     """Refuse to test what was compiled from other sources than those that are here."""
     listed = {ROOT / name for name in (ROOT / "compiled_modules.txt").read_text().split()}
-    compiled = {path.parent / f"{path.name.partition('.')[0]}.py": path for path in (ROOT / "batcher").rglob("*.so")}
-    stale = [source for source in listed & set(compiled) if compiled[source].stat().st_mtime < source.stat().st_mtime]
+    compiled = {
+        path.parent / f"{path.name.partition('.')[0]}.py": path
+        for path in (ROOT / "batcher").rglob("*.so")
+    }
+    stale = [
+        source
+        for source in listed & set(compiled)
+        if compiled[source].stat().st_mtime < source.stat().st_mtime
+    ]
     if compiled and (stale or listed != set(compiled)):
         wrong = ", ".join(sorted(source.stem for source in stale or listed ^ set(compiled)))
-        pytest.exit(f"what is compiled is not what is here ({wrong}): run make test, or pip install -e . again", 2)
+        pytest.exit(
+            f"what is compiled is not what is here ({wrong}): run make test, or pip install -e . "
+            "again",
+            2,
+        )
 
 
 if os.environ.get("WITHOUT_MYPYC"):
@@ -53,14 +67,20 @@ settings.load_profile("batcher")
 
 
 def pytest_collection_finish() -> None:
-    """Look no more at what was imported: every worker that ends collects garbage, a third of a second of what PyTorch made."""
+    """Look no more at what was imported.
+
+    Every worker that ends collects garbage, a third of a second of what PyTorch made.
+    """
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def logged_errors() -> Iterator[list[LogEvent]]:
-    """Fail the test if Twisted logs an unhandled error while it runs; a test that expects one empties the list."""
+    """Fail the test if Twisted logs an unhandled error while it runs.
+
+    A test that expects one empties the list.
+    """
     events: list[LogEvent] = []
 
     def observe(event: LogEvent) -> None:

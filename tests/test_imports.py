@@ -1,4 +1,7 @@
-"""The import rule: data flows one way, so a module imports only from rows above its own; owned libraries have one home."""
+"""The import rule: data flows one way, so a module imports only from rows above its own.
+
+Owned libraries have one home.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +114,11 @@ def imported(path: Path) -> Iterator[str]:
     """Yield the dotted name of everything that `path` imports, imports for type checking alone left out."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        if (
+            isinstance(node, ast.If)
+            and isinstance(node.test, ast.Name)
+            and node.test.id == "TYPE_CHECKING"
+        ):
             node.body = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -125,7 +132,11 @@ def imported(path: Path) -> Iterator[str]:
 def test_a_module_imports_only_from_rows_above_its_own(path: Path) -> None:
     own = part(path)
     for name in imported(path):
-        if own == "__init__" or not name.startswith("batcher.") or name.startswith("batcher.__version__"):
+        if (
+            own == "__init__"
+            or not name.startswith("batcher.")
+            or name.startswith("batcher.__version__")
+        ):
             continue
         other = name.split(".")[1]
         allowed = other == own or (own, other) in SAME_ROW or ROWS[other] < ROWS[own]
@@ -137,14 +148,18 @@ def test_a_library_is_imported_only_by_its_owner(path: Path) -> None:
     for name in imported(path):
         for library, owners in OWNERS.items():
             if name == library or name.startswith(f"{library}."):
-                assert part(path) in owners, f"{path.name} imports {name}, which belongs to {', '.join(owners)}"
+                assert part(path) in owners, (
+                    f"{path.name} imports {name}, which belongs to {', '.join(owners)}"
+                )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_twisted_is_used_from_the_workers_on_down_only(path: Path) -> None:
     own = part(path)
     uses_twisted = any(name.startswith("twisted.") for name in imported(path))
-    knows = own == "client" or not uses_twisted  # one of the client's forms is Twisted's; it is no part of the server
+    knows = (
+        own == "client" or not uses_twisted
+    )  # one of the client's forms is Twisted's; it is no part of the server
     assert knows or ROWS[own] >= ROWS["workers"], f"{own} must not know Twisted"
 
 

@@ -42,7 +42,10 @@ class StartReport:
         self._ready = False
 
     def progress(self, title: str, text: str) -> None:
-        """Show what is being done with the model `title`: a moving line on a terminal, else a line for each stage."""
+        """Show what is being done with the model `title`.
+
+        A moving line on a terminal, else a line for each stage.
+        """
         stage = text.partition(", batch size")[0]
         if self._console.is_terminal and not self._ready:
             self._status = self._status or self._console.status("")
@@ -51,14 +54,19 @@ class StartReport:
         if self._told.get(title) != stage:
             self._told[title] = stage
             self._console.print(
-                f"model {title}: {stage} ({time.monotonic() - self._began:.1f} s)", markup=False, soft_wrap=True
+                f"model {title}: {stage} ({time.monotonic() - self._began:.1f} s)",
+                markup=False,
+                soft_wrap=True,
             )
 
     def ready(self, address: str) -> None:
         """Tell the address, in one line."""
         self.stop()
         self._ready = True
-        click.echo(f"batcher {__version__} is ready on {address} after {time.monotonic() - self._began:.1f} s")
+        click.echo(
+            f"batcher {__version__} is ready on {address} after "
+            f"{time.monotonic() - self._began:.1f} s"
+        )
 
     def failed(self, reason: str) -> None:
         """Tell why the server cannot start."""
@@ -107,10 +115,17 @@ def _assignments(pairs: tuple[str, ...]) -> Flags:
 
 
 _config_option = click.option(
-    "-c", "--config", type=click.Path(path_type=Path), help=f"Configuration file; {DEFAULT_CONFIG} if it is there."
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    help=f"Configuration file; {DEFAULT_CONFIG} if it is there.",
 )
 _set_option = click.option(
-    "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Override a setting, as in defaults.max_batch_size=32."
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a setting, as in defaults.max_batch_size=32.",
 )
 
 
@@ -118,16 +133,34 @@ _set_option = click.option(
 @_config_option
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 lets the system choose.")
-@click.option("--grpc-port", type=int, help="Port for gRPC, which needs the extra `grpc`; 8081 is the usual one.")
-@click.option("--access-log/--no-access-log", default=None, help="Log each request as a line of JSON.")
+@click.option(
+    "--grpc-port",
+    type=int,
+    help="Port for gRPC, which needs the extra `grpc`; 8081 is the usual one.",
+)
+@click.option(
+    "--access-log/--no-access-log", default=None, help="Log each request as a line of JSON."
+)
 @_set_option
 def serve(config: Path | None, pairs: tuple[str, ...], **given: Any) -> None:
-    """Serve the models of the configuration until a signal ends it; SIGHUP has the configuration read again."""
+    """Serve the models of the configuration until a signal ends it.
+
+    SIGHUP has the configuration read again.
+    """
     flags = _assignments(pairs)
-    flags.update({(key,): (f"--{key.replace('_', '-')}", value) for key, value in given.items() if value is not None})
+    flags.update(
+        {
+            (key,): (f"--{key.replace('_', '-')}", value)
+            for key, value in given.items()
+            if value is not None
+        }
+    )
     read, base = _sources(config, flags)
     settings = _checked(read)
-    from batcher.app.run import leave, run_server  # a command that does not serve needs no event loop
+    from batcher.app.run import (
+        leave,
+        run_server,
+    )  # a command that does not serve needs no event loop
 
     report = StartReport()
     leave(run_server(settings, base, report.progress, report.ready, report.failed, read))
@@ -136,13 +169,19 @@ def serve(config: Path | None, pairs: tuple[str, ...], **given: Any) -> None:
 @main.command()
 @_config_option
 @_set_option
-@click.option("--model", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of a model or a version.")
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of a model or a version.",
+)
 @click.option("--device", help="Device to check the model on, as the setting `device`.")
-def check(config: Path | None, pairs: tuple[str, ...], model: Path | None, device: str | None) -> None:
+def check(
+    config: Path | None, pairs: tuple[str, ...], model: Path | None, device: str | None
+) -> None:
     """Check the configuration and every model.yaml, without loading a model.
 
-    With --model, load that model instead, every version or the one that is named, run its sample at several batch sizes, and
-    explain every breach of the contract between model and server.
+    With --model, load that model instead, every version or the one that is named, run its sample at
+    several batch sizes, and explain every breach of the contract between model and server.
     """
     if device is not None and model is None:
         raise click.UsageError("--device is for --model")
@@ -154,24 +193,33 @@ def check(config: Path | None, pairs: tuple[str, ...], model: Path | None, devic
         _check_model(model, settings, base, {"device": device} if device else {})
 
 
-def _check_model(folder: Path, settings: ServerSettings, base: Path, update: dict[str, str]) -> None:
+def _check_model(
+    folder: Path, settings: ServerSettings, base: Path, update: dict[str, str]
+) -> None:
     from batcher.app.checking.check import check_version
     from batcher.app.checking.report_text import report_text
 
     try:
         versions = find_versions(folder, settings, base)
-        own = [share_threads(settings.for_model(found.name).model_copy(update=update), 1) for found in versions]
+        own = [
+            share_threads(settings.for_model(found.name).model_copy(update=update), 1)
+            for found in versions
+        ]
     except ConfigError as err:
         raise click.ClickException(str(err)) from err
     progress, breaches = StartReport(), 0
     for found, mine in zip(versions, own, strict=True):
         title = f"{found.name}/{found.version}"
-        report = check_version(found.name, found.version, found.folder, mine, partial(progress.progress, title))
+        report = check_version(
+            found.name, found.version, found.folder, mine, partial(progress.progress, title)
+        )
         progress.stop()
         click.echo(report_text(report))
         breaches += report.count("breach")
     if breaches:
-        raise click.ClickException(f"{breaches} breaches of the contract" if breaches > 1 else "1 breach of the contract")
+        raise click.ClickException(
+            f"{breaches} breaches of the contract" if breaches > 1 else "1 breach of the contract"
+        )
 
 
 def _check_configuration(settings: ServerSettings, base: Path) -> None:
@@ -190,7 +238,10 @@ def _check_configuration(settings: ServerSettings, base: Path) -> None:
         else:
             takes = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
             gives = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.outputs)
-            click.echo(f"model {folder.name}/{folder.version}: {spec.platform}, takes {takes}, gives {gives}")
+            click.echo(
+                f"model {folder.name}/{folder.version}: {spec.platform}, takes {takes}, gives "
+                f"{gives}"
+            )
     if problems:
         raise click.ClickException(f"{problems} of {len(folders)} models cannot be served")
     click.echo(f"the configuration is right; {len(folders)} models")
@@ -214,15 +265,21 @@ def compile_models(names: tuple[str, ...], config: Path | None, pairs: tuple[str
         for folder in known:
             if folder.name in names:
                 definition = load_model_definition(folder.name, folder.version, folder.folder)
-                own = share_threads(settings.for_model(folder.name), len(known))  # threads are compiled in
-                click.echo(f"model {folder.name}/{folder.version}: {compile_ahead(definition, own)}")
+                own = share_threads(
+                    settings.for_model(folder.name), len(known)
+                )  # threads are compiled in
+                click.echo(
+                    f"model {folder.name}/{folder.version}: {compile_ahead(definition, own)}"
+                )
     except BatcherError as err:
         raise click.ClickException(str(err)) from err
 
 
 @main.command()
 @click.argument("url")
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for each answer.")
 def predict(url: str, files: tuple[Path, ...], timeout: float) -> None:
     """Post each of FILES to URL, a …/predict route, and print the answers as lines of JSON."""

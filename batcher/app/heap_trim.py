@@ -1,8 +1,8 @@
 """Memory that clients made the server hold goes back to the system when they have let go of it.
 
-glibc keeps pages that are free between others that are not: after clients that did not read, most of what they had held, which
-`malloc_trim` gives back. A low M_MMAP_THRESHOLD would do it at once, but have the activations of every model on the CPU mapped
-anew for each batch.
+glibc keeps pages that are free between others that are not: after clients that did not read, most
+of what they had held, which `malloc_trim` gives back. A low M_MMAP_THRESHOLD would do it at once,
+but have the activations of every model on the CPU mapped anew for each batch.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ class HeapTrim:
 
 
 def heap_trimmer() -> Callable[[], object] | None:
-    """Return what has the C library give back all free pages while other threads run; None where it is not glibc."""
+    """Return what has the C library give back all free pages while other threads run.
+
+    None where it is not glibc.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is None:
         return None

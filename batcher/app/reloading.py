@@ -21,12 +21,17 @@ Read = Callable[[], ServerSettings]
 class Reloads:
     """Makes one reload at a time. Reactor thread.
 
-    Who asks while one runs, or before `open`, waits for the next one and shares it with all others who do; it reads what is
-    there when its turn has come.
+    Who asks while one runs, or before `open`, waits for the next one and shares it with all others
+    who do; it reads what is there when its turn has come.
     """
 
-    def __init__(self, change: Callable[[Read], Deferred[list[str]]], metrics: ServerMetrics) -> None:
-        """Have `change` make each reload; it returns what it changed, in words, or fails and has changed nothing."""
+    def __init__(
+        self, change: Callable[[Read], Deferred[list[str]]], metrics: ServerMetrics
+    ) -> None:
+        """Have `change` make each reload.
+
+        It returns what it changed, in words, or fails and has changed nothing.
+        """
         self._change = change
         self._metrics = metrics
         self._log = Logger()
@@ -36,10 +41,15 @@ class Reloads:
         self._busy = False
 
     def ask(self, read: Read) -> Deferred[None]:
-        """Have what `read` returns applied; fires when it is, fails with ReloadRefused or ConfigError if it cannot be."""
+        """Have what `read` returns applied.
+
+        Fires when it is, fails with ReloadRefused or ConfigError if it cannot be.
+        """
         self._read = read
         if self._busy:
-            self._log.info("a reload was asked for: it waits for the one before it, which has not ended")
+            self._log.info(
+                "a reload was asked for: it waits for the one before it, which has not ended"
+            )
         asked: Deferred[None] = Deferred()
         self._asked.append(asked)
         self._next()

@@ -1,7 +1,10 @@
-"""Running the whole server in this process, as fast as it can be: reactor, process-wide settings, listening, exit.
+"""Running the whole server in this process, as fast as it can be.
 
-The reactor is Twisted's asyncio reactor on a uvloop loop; connections are served by uvloop's own transports, which are only
-used when the loop itself listens. Only this module and `cli.py` set anything that is process-wide.
+Reactor, process-wide settings, listening, exit.
+
+The reactor is Twisted's asyncio reactor on a uvloop loop; connections are served by uvloop's own
+transports, which are only used when the loop itself listens. Only this module and `cli.py` set
+anything that is process-wide.
 """
 
 from __future__ import annotations
@@ -50,14 +53,20 @@ _log = Logger()
 
 OPERATORS_INTERVAL_MS = 0.2
 CALLS_INTERVAL_MS = 5.0
-"""How long a thread may keep the interpreter lock that another wants: while a model of many operators is served, each of which
-takes the lock; and when every model is one native call (`benchmarks/gil.py`)."""
+"""How long a thread may keep the interpreter lock that another wants: while a model of many
+operators is served, each of which takes the lock; and when every model is one native call
+(`benchmarks/gil.py`).
+"""
 
 YOUNG_OBJECTS = 5000
-"""Objects between two looks for cycles: with Python's 700 a request costs half a microsecond more, with more no less."""
+"""Objects between two looks for cycles: with Python's 700 a request costs half a microsecond more,
+with more no less.
+"""
 
 FLUSH_SECONDS = 0.25
-"""How long a line of the access log may wait in memory: one system call a line would cost more than the line."""
+"""How long a line of the access log may wait in memory: one system call a line would cost more than
+the line.
+"""
 
 
 class AccessLog:
@@ -100,7 +109,9 @@ def run_server(
     failed: Callable[[str], None],
     read: Read,
 ) -> int:
-    """Serve until a signal says otherwise, and return the exit status; SIGHUP has the settings read and applied anew.
+    """Serve until a signal says otherwise, and return the exit status.
+
+    SIGHUP has the settings read and applied anew.
 
     Args:
         settings: the whole configuration.
@@ -113,13 +124,17 @@ def run_server(
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     reactor = ServerReactor(loop)
-    reactor.seconds = monotonic  # not the system's clock: set back, timers would not ring, set forward, all at once
+    # not the system's clock: set back, timers would not ring, set forward, all at once
+    reactor.seconds = monotonic
     installReactor(reactor)
     _begin_logging()
     _set_process(settings)
     reload_on_hangup(reactor, lambda: _reload(service, read))
     if scheduler.__file__.endswith(".py"):
-        _log.warn("hint: the hot path is not compiled, so it is slower: install again where there is a C compiler")
+        _log.warn(
+            "hint: the hot path is not compiled, so it is slower: install again where there is a C "
+            "compiler"
+        )
     access_log = AccessLog(loop)
     service = _service(settings, base, loop, reactor, progress, access_log)
     _give_memory_back(reactor, service)
@@ -136,7 +151,9 @@ def _service(
     progress: Callable[[str, str], None],
     access_log: AccessLog,
 ) -> BatcherService:
-    from batcher.app.service import BatcherService  # imports Klein, which needs the reactor to be chosen
+    from batcher.app.service import (
+        BatcherService,
+    )  # imports Klein, which needs the reactor to be chosen
 
     def call_from_thread(function: Callable[..., object], *arguments: object) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -189,13 +206,19 @@ def _run(
 def _reload(service: BatcherService, read: Read) -> None:
     gc.unfreeze()  # or a model that was loaded at start could not be let go of
     reloaded = service.reload(read)
-    reloaded.addCallbacks(lambda _: _set_switch_interval(service), lambda _: None)  # the log has the reasons
+    reloaded.addCallbacks(
+        lambda _: _set_switch_interval(service), lambda _: None
+    )  # the log has the reasons
 
 
 def _give_memory_back(reactor: AsyncioSelectorReactor, service: BatcherService) -> None:
     if trim := heap_trimmer():
-        trimming = HeapTrim(service.front.buffers, reactor, partial(reactor.callInThread, trim)).start()
-        trimming.addErrback(lambda failure: _log.failure("memory is not given back any more", failure))
+        trimming = HeapTrim(
+            service.front.buffers, reactor, partial(reactor.callInThread, trim)
+        ).start()
+        trimming.addErrback(
+            lambda failure: _log.failure("memory is not given back any more", failure)
+        )
 
 
 def _set_switch_interval(service: BatcherService) -> None:
@@ -205,14 +228,19 @@ def _set_switch_interval(service: BatcherService) -> None:
 
 
 def leave(status: int) -> None:
-    """End the process at once with `status`: a model that hangs in its thread must not delay that."""
+    """End the process at once with `status`.
+
+    A model that hangs in its thread must not delay that.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
 def _loop_listen(loop: asyncio.AbstractEventLoop) -> Listen:
-    def listen(front: Front, listeners: list[socket.socket], tls: Tls | None) -> Deferred[Listening]:
+    def listen(
+        front: Front, listeners: list[socket.socket], tls: Tls | None
+    ) -> Deferred[Listening]:
         ports = LoopPorts(loop, front, listeners, tls_context(tls) if tls is not None else None)
         ports.open()
         return succeed(ports)
@@ -228,7 +256,9 @@ def _begin_logging() -> None:
 
 
 def _set_process(settings: ServerSettings) -> None:
-    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # pictures' pixels are counted by the codec itself
+    warnings.filterwarnings(
+        "ignore", "Image size .* exceeds limit"
+    )  # pictures' pixels are counted by the codec itself
     sys.setswitchinterval((settings.switch_interval_ms or OPERATORS_INTERVAL_MS) / 1e3)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):

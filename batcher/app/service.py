@@ -1,9 +1,11 @@
 """`BatcherService`: everything wired together, with the states of its life as a table.
 
-It runs under `twist` and `twistd`, inside another Twisted program on that program's reactor, and under `serve.py`, which hands
-it a faster listener. Starting listens first, so that `/livez` and `/readyz` answer while models load. Stopping lets every
-connection end with the answers that are due on it, within `drain_timeout`; a model that hangs delays nothing. While it serves,
-`reload` has it go by other settings: everything is made ready beside what serves, then all changes in one turn of the loop.
+It runs under `twist` and `twistd`, inside another Twisted program on that program's reactor, and
+under `serve.py`, which hands it a faster listener. Starting listens first, so that `/livez` and
+`/readyz` answer while models load. Stopping lets every connection end with the answers that are due
+on it, within `drain_timeout`; a model that hangs delays nothing. While it serves, `reload` has it
+go by other settings: everything is made ready beside what serves, then all changes in one turn of
+the loop.
 """
 
 from __future__ import annotations
@@ -30,7 +32,14 @@ from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.front import Front
 from batcher.frontends.web.klein_app import klein_site
 from batcher.frontends.web.limits import Limits
-from batcher.frontends.web.listening.sockets import Listen, Listening, Tls, address_of, open_sockets, tls_files
+from batcher.frontends.web.listening.sockets import (
+    Listen,
+    Listening,
+    Tls,
+    address_of,
+    open_sockets,
+    tls_files,
+)
 from batcher.frontends.web.listening.twisted_ports import twisted_listen
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.server import ModelServer
@@ -70,7 +79,8 @@ class BatcherService(MultiService):
         server: the models.
         repository: where they come from.
         front: the connections.
-        ready: fires with None once every model has loaded; fails with the first reason if one could not.
+        ready: fires with None once every model has loaded; fails with the first reason if one could
+            not.
         address: where it listens, once it does.
     """
 
@@ -92,8 +102,10 @@ class BatcherService(MultiService):
             settings: the whole configuration.
             base: the folder that relative paths in it start from.
             reactor: the program's reactor: time, threads and, without `listen`, ports.
-            call_from_thread: a cheaper way back from threads than the reactor's own, where there is one.
-            call_soon: a cheaper way to call in the next turn of the loop than a timer of no delay, where there is one.
+            call_from_thread: a cheaper way back from threads than the reactor's own, where there is
+                one.
+            call_soon: a cheaper way to call in the next turn of the loop than a timer of no delay,
+                where there is one.
             listen: a faster way to listen than the reactor's own, where there is one.
             progress: told a model's title and what is being done with it.
             write_access_line: gets the lines of the access log.
@@ -111,18 +123,31 @@ class BatcherService(MultiService):
         self.state = State.NEW
         self.ready: Deferred[None] = Deferred()
         self.address = ""
-        cross, soon = call_from_thread or reactor.callFromThread, call_soon or partial(reactor.callLater, 0)
+        cross, soon = (
+            call_from_thread or reactor.callFromThread,
+            call_soon or partial(reactor.callLater, 0),
+        )
         self.server = ModelServer(
-            reactor, self._in_a_burst(cross), settings, progress=progress, call_soon=self._in_a_burst(soon)
+            reactor,
+            self._in_a_burst(cross),
+            settings,
+            progress=progress,
+            call_soon=self._in_a_burst(soon),
         )
         self.repository = ModelRepository(self.server, settings, base)
         self._reloads = Reloads(self._change, self.server.metrics)
-        self._journal = Journal(reactor, self.server.metrics, write_access_line if settings.access_log else None)
+        self._journal = Journal(
+            reactor, self.server.metrics, write_access_line if settings.access_log else None
+        )
         self.front = Front(*self._answering(settings), reactor, self.server.metrics)
 
     def _answering(self, settings: ServerSettings) -> tuple[Router, Site, Limits]:
         """Return what connections are answered by under `settings`."""
-        router = Router(routes(self.server, self.repository, settings), self._journal, settings.expose_model_errors)
+        router = Router(
+            routes(self.server, self.repository, settings),
+            self._journal,
+            settings.expose_model_errors,
+        )
         limits = Limits.from_settings(settings)
         return router, klein_site(router, limits.body), limits
 
@@ -139,7 +164,11 @@ class BatcherService(MultiService):
         super().startService()  # type: ignore[no-untyped-call]  # as above
         self._become(State.STARTING)
         self.front.start()
-        opening = maybeDeferred(self._open).addCallback(self._opened).addCallbacks(self._loaded, self._failed)
+        opening = (
+            maybeDeferred(self._open)
+            .addCallback(self._opened)
+            .addCallbacks(self._loaded, self._failed)
+        )
         opening.addErrback(lambda failure: self._log.failure("starting failed", failure))
 
     def stopService(self) -> Deferred[None]:
@@ -157,9 +186,10 @@ class BatcherService(MultiService):
     def reload(self, read: Read) -> Deferred[None]:
         """Go by the settings that `read` returns, and by what has changed in the models' folders; fires when that is so.
 
-        What has not changed is not touched, and no request is lost. If anything cannot be (the settings are wrong, one needs a
-        restart, a model cannot be loaded) nothing changes, and the Deferred fails with ReloadRefused or ConfigError, which name
-        every reason. It waits for the start to end and for the reload before it; all that wait share the next one.
+        What has not changed is not touched, and no request is lost. If anything cannot be (the
+        settings are wrong, one needs a restart, a model cannot be loaded) nothing changes, and the
+        Deferred fails with ReloadRefused or ConfigError, which name every reason. It waits for the
+        start to end and for the reload before it; all that wait share the next one.
         """
         return self._reloads.ask(read)
 
@@ -215,11 +245,17 @@ class BatcherService(MultiService):
         if self.settings.grpc_port is None:
             return succeed(None)
         try:
-            from batcher.frontends.grpc.front import RpcFront  # an extra, imported only where it is asked for
+            from batcher.frontends.grpc.front import (
+                RpcFront,
+            )  # an extra, imported only where it is asked for
         except ImportError as err:
             place = self.settings.origin("grpc_port")
-            raise ConfigError(f"{place}: grpc_port: expected `pip install batcher[grpc]`; got none: {err}") from err
-        self._rpc = RpcFront(self.server, self.repository, self.settings, self._base, self._reactor, self._journal)
+            raise ConfigError(
+                f"{place}: grpc_port: expected `pip install batcher[grpc]`; got none: {err}"
+            ) from err
+        self._rpc = RpcFront(
+            self.server, self.repository, self.settings, self._base, self._reactor, self._journal
+        )
         return self._rpc.open()
 
     def _open_http(self, tls: Tls | None) -> Deferred[Listening]:
@@ -253,7 +289,9 @@ class BatcherService(MultiService):
             self.ready.callback(None)
             self._reloads.open()
         else:
-            self._failed(Failure(ModelLoadError("the server was stopped before its models were loaded")))
+            self._failed(
+                Failure(ModelLoadError("the server was stopped before its models were loaded"))
+            )
 
     def _failed(self, failure: Failure) -> None:
         if not failure.check(BatcherError, OSError):
@@ -267,8 +305,14 @@ class BatcherService(MultiService):
             return
         self._become(State.DRAINING)
         timeout = self._reactor.callLater(self.settings.drain_timeout_s, self._end, None)
-        closed = maybeDeferred(self._listening.close) if self._listening is not None else succeed(None)
-        closed.addCallback(lambda _: DeferredList([self.front.drain(), self._rpc.drain() if self._rpc else succeed(None)]))
+        closed = (
+            maybeDeferred(self._listening.close) if self._listening is not None else succeed(None)
+        )
+        closed.addCallback(
+            lambda _: DeferredList(
+                [self.front.drain(), self._rpc.drain() if self._rpc else succeed(None)]
+            )
+        )
         closed.addCallback(lambda _: self.server.drain())
         closed.addErrback(lambda failure: self._log.failure("stopping failed", failure))
         closed.addCallback(lambda _: timeout.active() and timeout.cancel())

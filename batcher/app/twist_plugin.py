@@ -1,4 +1,6 @@
-"""The `twist` and `twistd` plugin: `twist batcher --config config.yaml`, on whatever reactor those were told to use.
+"""The `twist` and `twistd` plugin.
+
+`twist batcher --config config.yaml`, on whatever reactor those were told to use.
 
 SIGHUP has the settings read and applied anew, as under `serve.py`.
 """
@@ -26,7 +28,9 @@ _log = Logger()
 class Options(usage.Options):
     """Options of `twist batcher`."""
 
-    optParameters: ClassVar[list[Any]] = [["config", "c", None, "Configuration file; built-in defaults without."]]
+    optParameters: ClassVar[list[Any]] = [
+        ["config", "c", None, "Configuration file; built-in defaults without."]
+    ]
 
 
 def makeService(options: Options) -> IService:
@@ -46,13 +50,19 @@ def makeService(options: Options) -> IService:
         progress=lambda title, text: _log.info("model {title}: {text}", title=title, text=text),
     )
 
-    reload_on_hangup(reactor, lambda: service.reload(read).addErrback(lambda _: None))  # the log has the reasons
+    reload_on_hangup(
+        reactor, lambda: service.reload(read).addErrback(lambda _: None)
+    )  # the log has the reasons
 
     def not_ready(failure: Failure) -> None:
         _log.error("not ready: {reason}", reason=reason_of(failure))
         if service.state is State.STARTING:
             running: Any = reactor
-            running.callWhenRunning(running.stop)  # a port that is taken is found out before the reactor runs
+            running.callWhenRunning(
+                running.stop
+            )  # a port that is taken is found out before the reactor runs
 
-    service.ready.addCallbacks(lambda _: _log.info("ready on {address}", address=service.address), not_ready)
+    service.ready.addCallbacks(
+        lambda _: _log.info("ready on {address}", address=service.address), not_ready
+    )
     return service

@@ -1,16 +1,20 @@
-"""Whether a request can make its deadline, asked when it comes: a refusal at once is worth more than an answer too late.
+"""Whether a request can make its deadline, asked when it comes.
 
-Predicted is the end of its own batch: what is left of the batches that run, whole batches of what is served before it, what is
-run again by turns with these, and its own as it will have grown by then at the rate at which requests come. What is served
-before it follows from the shares of the levels. Above capacity the queue so holds only what can be answered in time, and what
-is refused can go elsewhere.
+A refusal at once is worth more than an answer too late.
 
-Where more is asked than can be done, whoever would only just make it is refused for somebody who comes a little later and has
-more time left: that costs nothing, and what a prediction cannot see (sockets, a busy loop, the way to the client) then makes
-nobody late. How much of their time can be asked for follows from the rate of requests: batches must still be full.
+Predicted is the end of its own batch: what is left of the batches that run, whole batches of what
+is served before it, what is run again by turns with these, and its own as it will have grown by
+then at the rate at which requests come. What is served before it follows from the shares of the
+levels. Above capacity the queue so holds only what can be answered in time, and what is refused can
+go elsewhere.
 
-What is not known is not refused, and after a second without a batch nothing is: an estimate that keeps everybody out would
-never be corrected.
+Where more is asked than can be done, whoever would only just make it is refused for somebody who
+comes a little later and has more time left: that costs nothing, and what a prediction cannot see
+(sockets, a busy loop, the way to the client) then makes nobody late. How much of their time can be
+asked for follows from the rate of requests: batches must still be full.
+
+What is not known is not refused, and after a second without a batch nothing is: an estimate that
+keeps everybody out would never be corrected.
 
 Source: admission by predicted finish as in Clockwork, here with whole batches and learnt times.
 """
@@ -41,14 +45,18 @@ RATE_GAIN = 0.1
 """Weight of the time between two batches in the mean rate of arrivals."""
 
 MOST_RESERVE = 0.15
-"""Part of a batch's time that a request may have to have left: 3 ms of 20, more than an answer is on its way."""
+"""Part of a batch's time that a request may have to have left: 3 ms of 20, more than an answer is
+on its way.
+"""
 
 STALE = 1.0
 """Seconds without a batch after which what was learnt is tried again."""
 
 
 JOIN_NONE = (BULK, *RERUNS)
-"""Reasons of batches whose rows join none that then takes longer: of bulk, and of what was let in before and runs again."""
+"""Reasons of batches whose rows join none that then takes longer: of bulk, and of what was let in
+before and runs again.
+"""
 
 
 class Learnt(NamedTuple):
@@ -75,14 +83,21 @@ class Admission:
         reserve: seconds that must be left of a request's time, since enough others have them.
     """
 
-    def __init__(self, cost: CostModel, max_batch_size: int, max_rows: int, jitter: Callable[[], float] = random) -> None:
+    def __init__(
+        self,
+        cost: CostModel,
+        max_batch_size: int,
+        max_rows: int,
+        jitter: Callable[[], float] = random,
+    ) -> None:
         """Predict by `cost`.
 
         Args:
             cost: what is known of batches.
             max_batch_size: most rows of one.
             max_rows: most that may wait.
-            jitter: gives 0 to 1, so that clients who were refused together do not come back together.
+            jitter: gives 0 to 1, so that clients who were refused together do not come back
+                together.
         """
         self._cost = cost
         self.ceiling = Ceiling(max_batch_size)
@@ -104,8 +119,13 @@ class Admission:
         """Return what is known."""
         return Learnt(self._cost.learnt(), self._cost.margin, self.reserve)
 
-    def came_back(self, batch: Batch, began: float, now: float, seconds: float, failed: bool) -> None:
-        """Learn from `batch`, which began at `began` and took its worker `seconds`; the rest until `now` it was late."""
+    def came_back(
+        self, batch: Batch, began: float, now: float, seconds: float, failed: bool
+    ) -> None:
+        """Learn from `batch`, which began at `began` and took its worker `seconds`.
+
+        The rest until `now` it was late.
+        """
         if now > self._ended > -inf:
             rows = 0 if batch.reason in JOIN_NONE else batch.rows
             self._rate += RATE_GAIN * (rows / (now - self._ended) - self._rate)
@@ -115,7 +135,9 @@ class Admission:
         self._asked = 0
         self.reserve = self._spare(seconds) if batch.rows >= self.ceiling.rows else self.reserve / 2
         if not failed:
-            self._cost.add(batch.rows, batch.parts[0].group, seconds, max(now - began - seconds, 0.0))
+            self._cost.add(
+                batch.rows, batch.parts[0].group, seconds, max(now - began - seconds, 0.0)
+            )
             most = self.ceiling.rows
             self.horizon = (self._max_rows / most + 3) * self._cost.finish(most)
 
@@ -146,26 +168,47 @@ class Admission:
             return
         wait = self._wait(queue, places, reruns, rows, level, group, now)
         if now + wait + self.reserve > deadline:
-            told = f"the request would be answered in about {wait:.3f} s; its deadline is in {deadline - now:.3f} s"
+            told = (
+                f"the request would be answered in about {wait:.3f} s; its deadline is in "
+                f"{deadline - now:.3f} s"
+            )
             raise PredictedLate(told, retry_after=self.retry_after(now + wait - deadline))
 
     def retry_after(self, seconds: float | None = None) -> int:
-        """Return the advice for a client that must wait `seconds`, or for a full queue: whole seconds, at least 1, jittered."""
+        """Return the advice for a client that must wait `seconds`, or for a full queue.
+
+        Whole seconds, at least 1, jittered.
+        """
         backlog = min(self.horizon, LONGEST) if seconds is None else seconds
         return min(max(ceil(backlog * (1 + self._jitter())), 1), LONGEST)
 
     def _spare(self, seconds: float) -> float:
         """Return for how long of a full batch, which takes `seconds`, enough have come already to fill the next one."""
-        return min(max(1 - self._done / self._offered, 0.0), MOST_RESERVE) * seconds if self._offered else 0.0
+        return (
+            min(max(1 - self._done / self._offered, 0.0), MOST_RESERVE) * seconds
+            if self._offered
+            else 0.0
+        )
 
     def _wait(
-        self, queue: BatchQueue, places: Places, reruns: int, rows: int, level: int, group: Hashable, now: float
+        self,
+        queue: BatchQueue,
+        places: Places,
+        reruns: int,
+        rows: int,
+        level: int,
+        group: Hashable,
+        now: float,
     ) -> float:
         seconds, most = self._cost.seconds, self.ceiling.rows
         whole, rest = divmod(queue.rows_before(level, rows, now) + rows, most)
         start = places.left(seconds, now) + whole // places.alive * seconds(most, group)
-        start += min(reruns, whole + bool(rest)) // places.alive * seconds(1, group)  # at least: what they are is not known
-        more = self._rate * start  # that will come and join its batch, and as many more as chance may bring
+        start += (
+            min(reruns, whole + bool(rest)) // places.alive * seconds(1, group)
+        )  # at least: what they are is not known
+        more = (
+            self._rate * start
+        )  # that will come and join its batch, and as many more as chance may bring
         grown = min(rest + int(more + sqrt(more)), most) if rest else 0
         return start + (seconds(grown, group) if grown else 0.0) + self._cost.margin
 

@@ -12,7 +12,9 @@ from batcher.core.request import BatchOutputs, OutputRows
 from batcher.core.spec import Array
 
 _SMALL = 1 << 18
-"""Up to this many bytes are joined without letting go of the interpreter lock: taking it again costs more than they do."""
+"""Up to this many bytes are joined without letting go of the interpreter lock: taking it again
+costs more than they do.
+"""
 
 Allocate = Callable[[str, tuple[int, ...], "np.dtype[np.generic]"], Array]
 """Gives a writable buffer for the input of that name, shape (rows, *row shape) and dtype."""
@@ -40,8 +42,8 @@ class Batch:
     def collate(self, allocate: Allocate) -> dict[str, Array]:
         """Return each input's rows in one writable buffer of shape (rows, *row shape). Any thread.
 
-        A batch of one part is copied as well: the model may write into what it gets, the request's own arrays may be views
-        of a body.
+        A batch of one part is copied as well: the model may write into what it gets, the request's
+        own arrays may be views of a body.
         """
         collated = {}
         for name, first in self.parts[0].inputs.items():
@@ -51,7 +53,10 @@ class Batch:
         return collated
 
     def split(self, outputs: Mapping[str, Array]) -> list[OutputRows]:
-        """Return each part's own rows of `outputs`, as views, in the order of the parts. Any thread."""
+        """Return each part's own rows of `outputs`, as views, in the order of the parts.
+
+        Any thread.
+        """
         shared = BatchOutputs(outputs)
         split = []
         start = 0

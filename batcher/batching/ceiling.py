@@ -1,15 +1,20 @@
-"""How many rows a batch may have for the device's memory: learnt when one was too much, raised slowly again.
+"""How many rows a batch may have for the device's memory.
 
-After a batch that did not fit the ceiling is half of it, or the largest that has fitted since. Whoever fills the device's
-memory may go away, so after many full batches a little more is tried, half of the way to what was too much at most; each time
-that fails, the next try takes twice as many, until what was too much fits again: then somebody has gone away.
-A row that does not fit alone says nothing of how many others do, and must not make their batches small.
+Learnt when one was too much, raised slowly again.
+
+After a batch that did not fit the ceiling is half of it, or the largest that has fitted since.
+Whoever fills the device's memory may go away, so after many full batches a little more is tried,
+half of the way to what was too much at most; each time that fails, the next try takes twice as
+many, until what was too much fits again: then somebody has gone away. A row that does not fit alone
+says nothing of how many others do, and must not make their batches small.
 """
 
 from __future__ import annotations
 
 PATIENCE = 200
-"""Full batches until a little more is tried: at 20 ms each that is 4 s, and a failed try costs one batch in 200."""
+"""Full batches until a little more is tried: at 20 ms each that is 4 s, and a failed try costs one
+batch in 200.
+"""
 
 MOST_PATIENCE = 64 * PATIENCE
 
@@ -47,14 +52,20 @@ class Ceiling:
         self._trying = False
 
     def was_not_at_fault(self, rows: int) -> None:
-        """Learn that one row alone is too much: `rows`, what might be sent before that was looked for, may be sent again."""
+        """Learn that one row alone is too much.
+
+        `rows`, what might be sent before that was looked for, may be sent again.
+        """
         if rows > self.rows:
             self.rows = rows
             self._too_much = 2 * self._largest
             self._fitted = self._full = 0
 
     def fitted(self, rows: int, full: bool = False) -> None:
-        """Learn that a batch of `rows` rows was not too much; it may be `full` below the ceiling, where requests are large."""
+        """Learn that a batch of `rows` rows was not too much.
+
+        It may be `full` below the ceiling, where requests are large.
+        """
         if rows >= self.rows:
             self._trying = False
         if self.rows == self._largest:

@@ -1,7 +1,7 @@
 """Every way in which a request ends, and that it ends in exactly one of them.
 
-A request is `finished` from the moment its Deferred is about to fire, and whatever comes for it later (its row from the worker,
-its deadline, its cancellation) is dropped.
+A request is `finished` from the moment its Deferred is about to fire, and whatever comes for it
+later (its row from the worker, its deadline, its cancellation) is dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Endings:
         pending: requests that have not ended.
     """
 
-    def __init__(self, queue: BatchQueue, metrics: ModelMetrics, seconds: Callable[[], float], version: str) -> None:
+    def __init__(
+        self, queue: BatchQueue, metrics: ModelMetrics, seconds: Callable[[], float], version: str
+    ) -> None:
         """Take what waits out of `queue`, count in `metrics`, answer in the name of the model's `version`."""
         self._queue = queue
         self._metrics = metrics
@@ -50,7 +52,11 @@ class Endings:
             elif part in failed:
                 self.fail(pending, failed[part])
             try:
-                answer = None if pending.finished else pending.receive(part, result, version, wait, compute, rows)
+                answer = (
+                    None
+                    if pending.finished
+                    else pending.receive(part, result, version, wait, compute, rows)
+                )
             except Exception as err:  # also of NumPy's: no memory, dtypes that do not go together
                 self.fail(pending, model_error(err))
                 continue
@@ -60,7 +66,9 @@ class Endings:
 
     def fail_parts(self, parts: Sequence[Part], error: BaseException) -> None:
         """End every request that has one of `parts` with what its client is told of `error`, with which a batch failed."""
-        self._log.write(f"{sum(part.rows for part in parts)} rows of a batch failed", error, self._seconds())
+        self._log.write(
+            f"{sum(part.rows for part in parts)} rows of a batch failed", error, self._seconds()
+        )
         told = model_error(without_stacks(error))
         for part in parts:
             self.fail(owner(part), told)
@@ -85,10 +93,15 @@ class Endings:
             return
         queued = pending.drop(self._queue, self._metrics.expired_rows)
         self._finish(pending, self._metrics.statistics.fail)
-        late: BatcherError = DeadlineExceeded(f"the deadline passed while the request {'waited' if queued else 'ran'}")
+        late: BatcherError = DeadlineExceeded(
+            f"the deadline passed while the request {'waited' if queued else 'ran'}"
+        )
         if self._seconds() < pending.deadline:
             may_repeat = queued == pending.rows  # else a part of it runs, or has run
-            late = PredictedLate("the request could no longer be answered by its deadline", retry_after=int(may_repeat))
+            late = PredictedLate(
+                "the request could no longer be answered by its deadline",
+                retry_after=int(may_repeat),
+            )
         pending.deferred.errback(late)
 
     def cancel(self, pending: Pending) -> None:
@@ -98,10 +111,16 @@ class Endings:
 
     def check_invariants(self, parts: Iterable[Part]) -> None:
         """Assert that requests are counted, and leave the queue, where `parts` are all that waits or runs; for tests."""
-        assert self.pending == len({pending for pending in map(owner, parts) if not pending.finished})
-        assert all(not owner(part).finished for part in self._queue), "finished requests leave the queue"
+        assert self.pending == len(
+            {pending for pending in map(owner, parts) if not pending.finished}
+        )
+        assert all(not owner(part).finished for part in self._queue), (
+            "finished requests leave the queue"
+        )
 
-    def _failed_parts(self, batch: Batch, errors: Mapping[int, BaseException]) -> dict[Part, BatcherError]:
+    def _failed_parts(
+        self, batch: Batch, errors: Mapping[int, BaseException]
+    ) -> dict[Part, BatcherError]:
         """Return the parts with a row in `errors`, each with what its client is told."""
         told = f"{len(errors)} of {batch.rows} rows failed by themselves, the first of them so"
         self._log.write(told, next(iter(errors.values())), self._seconds())

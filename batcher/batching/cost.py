@@ -1,13 +1,15 @@
 """How long a batch takes: learnt online from those that ran, for each shape, seeded by warm-up.
 
-The time of a batch of b rows is close to affine in b, but compiled sizes and caches make steps, so nothing is fitted: sizes are
-kept in classes (1, 2, 3..4, 5..8, ...), each with a moving mean of rows and seconds, and between two classes it is a straight
-line, which goes on beyond the largest; below the smallest nothing is known, and what is unknown costs nothing: it has to be
-tried to be learnt. One batch that took ten times as long (another process, a page fault) must not shut
-the door: an observation counts as at most twice what was expected, so that a lasting change is learnt in a few batches and a
-single one hardly moves anything.
+The time of a batch of b rows is close to affine in b, but compiled sizes and caches make steps, so
+nothing is fitted: sizes are kept in classes (1, 2, 3..4, 5..8, ...), each with a moving mean of
+rows and seconds, and between two classes it is a straight line, which goes on beyond the largest;
+below the smallest nothing is known, and what is unknown costs nothing: it has to be tried to be
+learnt. One batch that took ten times as long (another process, a page fault) must not shut the
+door: an observation counts as at most twice what was expected, so that a lasting change is learnt
+in a few batches and a single one hardly moves anything.
 
-Refused: one regression line over all sizes. Under steady load every batch has one size, and its slope is then noise.
+Refused: one regression line over all sizes. Under steady load every batch has one size, and its
+slope is then noise.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ GAIN = 0.1
 """Weight of a new observation: the last twenty batches or so count."""
 
 MOST = 2.0
-"""An observation counts as at most so many times what was expected, and as at least that fraction of it."""
+"""An observation counts as at most so many times what was expected, and as at least that fraction
+of it.
+"""
 
 STEP = 0.02
 WIDEST = 0.1
@@ -78,20 +82,32 @@ class Curve:
         classes = list(self._classes.values())
         if not classes or ((rows - 1).bit_length() < next(iter(self._classes))):
             return 0.0
-        high = next((index for index, found in enumerate(classes) if found.rows >= rows), len(classes) - 1)
+        high = next(
+            (index for index, found in enumerate(classes) if found.rows >= rows), len(classes) - 1
+        )
         if len(classes) == 1:
             return classes[0].seconds * max(rows / classes[0].rows, 1.0)
         return _on_line(classes[max(high - 1, 0)], classes[max(high, 1)], rows)
 
 
 def _on_line(low: SizeClass, high: SizeClass, rows: int) -> float:
-    """Return the seconds at `rows` on the line through two classes; larger batches take no less than smaller ones."""
-    slope = max(high.seconds - low.seconds, 0.0) / (high.rows - low.rows) if high.rows > low.rows else 0.0
+    """Return the seconds at `rows` on the line through two classes.
+
+    Larger batches take no less than smaller ones.
+    """
+    slope = (
+        max(high.seconds - low.seconds, 0.0) / (high.rows - low.rows)
+        if high.rows > low.rows
+        else 0.0
+    )
     return max(high.seconds + slope * (rows - high.rows), 0.0)
 
 
 class CostModel:
-    """What is known of one model's batches: seconds by rows and shape, and how much later than that answers leave."""
+    """What is known of one model's batches.
+
+    Seconds by rows and shape, and how much later than that answers leave.
+    """
 
     def __init__(self) -> None:
         """Start knowing nothing: every estimate is 0, and nothing is refused for it."""
@@ -142,8 +158,11 @@ class CostModel:
     def _learn_margin(self, late: float, seconds: float) -> None:
         """Move towards the ninth decile of how late batches are, by steps in proportion to what they take, up to a part of it.
 
-        A margin that follows single late batches far would keep out the very batches by which it could come down.
+        A margin that follows single late batches far would keep out the very batches by which it
+        could come down.
         """
         step = STEP * seconds
         margin = self.margin + (0.9 if late > self.margin else -0.1) * step
-        self.margin = min(max(margin, 0.0), WIDEST * seconds) if margin > self.margin else max(margin, 0.0)
+        self.margin = (
+            min(max(margin, 0.0), WIDEST * seconds) if margin > self.margin else max(margin, 0.0)
+        )

@@ -1,4 +1,7 @@
-"""What a model's failures leave in the log: a bounded number of tracebacks, each of bounded length, however many fail."""
+"""What a model's failures leave in the log.
+
+A bounded number of tracebacks, each of bounded length, however many fail.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,15 @@ from batcher.core.error_text import stack
 _log = Logger()
 
 INTERVAL = 10.0
-"""Seconds between two tracebacks of one kind: whoever looks sees it at once, and a model that fails always fills no disk."""
+"""Seconds between two tracebacks of one kind: whoever looks sees it at once, and a model that fails
+always fills no disk.
+"""
 
 MOST_KINDS = 16
-"""Kinds of errors that are told apart; what comes beyond them is one kind, or a model could make up classes for ever."""
+"""Kinds of errors that are told apart.
+
+What comes beyond them is one kind, or a model could make up classes for ever.
+"""
 
 
 class FailureLog:
@@ -39,4 +47,10 @@ class FailureLog:
         self._told[kind] = now
         left_out = self._left_out.pop(kind, 0)
         more = f" ({left_out} more like it were not logged since the last)" if left_out else ""
-        _log.error("model {model}: {what}{more}\n{trace}", model=self._model, what=what, more=more, trace=stack(error))
+        _log.error(
+            "model {model}: {what}{more}\n{trace}",
+            model=self._model,
+            what=what,
+            more=more,
+            trace=stack(error),
+        )

@@ -1,18 +1,19 @@
 """Parts in the order in which they are served: levels in their shares, within a level by its line.
 
-It must find the next batch in time proportional to that batch, drop any request at once wherever it stands, keep requests
-of different shapes apart and levels of priority in their shares. So each part stands in two lines: in that of its level over
-all shapes, which says whose turn it is, and in that of its level within its shape, from which a batch is filled. Both allow
-removal anywhere at constant cost.
+It must find the next batch in time proportional to that batch, drop any request at once wherever it
+stands, keep requests of different shapes apart and levels of priority in their shares. So each part
+stands in two lines: in that of its level over all shapes, which says whose turn it is, and in that
+of its level within its shape, from which a batch is filled. Both allow removal anywhere at constant
+cost.
 
-Levels interleave by stride scheduling: each level has a clock that advances by rows / weight when it is served, and the
-level whose clock is furthest behind is next. Any positive weight gets its share, so nothing starves. Strict levels were
-refused for that reason.
+Levels interleave by stride scheduling: each level has a clock that advances by rows / weight when
+it is served, and the level whose clock is furthest behind is next. Any positive weight gets its
+share, so nothing starves. Strict levels were refused for that reason.
 
-Shares age: a part that waited w when it is served advances the clock by 1 + w / ageing times less. Who waits as long as the
-others gets the share of its weight; who waits longer gets more, so that of weights as uneven as 1000 to 1 none lets a request
-wait out of all proportion. Refused: letting an old part pass as one of the level above, which takes the steps of the levels for
-those of waiting.
+Shares age: a part that waited w when it is served advances the clock by 1 + w / ageing times less.
+Who waits as long as the others gets the share of its weight; who waits longer gets more, so that of
+weights as uneven as 1000 to 1 none lets a request wait out of all proportion. Refused: letting an
+old part pass as one of the level above, which takes the steps of the levels for those of waiting.
 """
 
 from __future__ import annotations
@@ -43,14 +44,18 @@ class Levels:
     """
 
     def __init__(
-        self, weight: Callable[[int], float] = lambda level: 1.0, ageing: float = inf, smaller_first: float = 0.0
+        self,
+        weight: Callable[[int], float] = lambda level: 1.0,
+        ageing: float = inf,
+        smaller_first: float = 0.0,
     ) -> None:
         """Hold nothing yet.
 
         Args:
             weight: gives the share of a level.
             ageing: seconds of waiting after which a level's share counts twice.
-            smaller_first: seconds by which a part counts as come later for each doubling of its rows.
+            smaller_first: seconds by which a part counts as come later for each doubling of its
+                rows.
         """
         self.rows = 0
         self.nbytes = 0
@@ -137,14 +142,24 @@ class Levels:
         return next(iter(self._levels[self._next_level(self._levels, self._clocks)]))
 
     def rows_before(self, level: int, rows: int, now: float) -> int:
-        """Return about how many rows are served before `rows` more of `level` that come `now`: its level's, others' shares."""
+        """Return about how many rows are served before `rows` more of `level` that come `now`.
+
+        Its level's, others' shares.
+        """
         line = self._levels.get(level)
-        own = line.rows_before(rows, now) if isinstance(line, SizedLine) else self._level_rows.get(level, 0)
+        own = (
+            line.rows_before(rows, now)
+            if isinstance(line, SizedLine)
+            else self._level_rows.get(level, 0)
+        )
         if self.rows == self._level_rows.get(level, 0):
             return own
         weight = self._weight(level)
         others = ((other, waiting) for other, waiting in self._level_rows.items() if other != level)
-        return own + sum(min(waiting, ceil((own + 1) * self._weight(other) / weight)) for other, waiting in others)
+        return own + sum(
+            min(waiting, ceil((own + 1) * self._weight(other) / weight))
+            for other, waiting in others
+        )
 
     def group_rows(self, group: Hashable) -> int:
         """Return how many rows of `group` wait."""
@@ -152,7 +167,10 @@ class Levels:
         return found.rows if found else 0
 
     def group_of_at_least(self, rows: int) -> Hashable | None:
-        """Return the group whose turn it is among those with at least `rows` rows; None if there is none."""
+        """Return the group whose turn it is among those with at least `rows` rows.
+
+        None if there is none.
+        """
         full = (key for key, group in self._groups.items() if group.rows >= rows)
         return min(full, key=self._turn, default=None)
 
@@ -163,7 +181,9 @@ class Levels:
 
     def _turn(self, key: Hashable) -> tuple[float, int, float]:
         lines = self._groups[key].lines
-        return min((self._clocks[level], level, next(iter(line)).arrival) for level, line in lines.items())
+        return min(
+            (self._clocks[level], level, next(iter(line)).arrival) for level, line in lines.items()
+        )
 
     def pack(self, group: Hashable, max_rows: int, now: float) -> list[Part]:
         """Return, without taking them, the next parts of `group` that fit into `max_rows`."""
@@ -174,11 +194,14 @@ class Levels:
     ) -> tuple[list[Part], list[Part]]:
         """Return, taking none, what `pack` does of parts that can wait `until` then, and those in their way that cannot.
 
-        Order is kept: the first part that does not fit ends the batch, so a large request is never overtaken for ever. With
-        `at_least_one` it stands alone: it has become too large for any batch, since memory was short.
+        Order is kept: the first part that does not fit ends the batch, so a large request is never
+        overtaken for ever. With `at_least_one` it stands alone: it has become too large for any
+        batch, since memory was short.
         """
         lines = self._groups[group].lines
-        order = self._interleaved(lines, now, until) if len(lines) > 1 else next(iter(lines.values()))
+        order = (
+            self._interleaved(lines, now, until) if len(lines) > 1 else next(iter(lines.values()))
+        )
         packed: list[Part] = []
         late: list[Part] = []
         for part in order:
@@ -213,7 +236,12 @@ class Levels:
     def check_invariants(self) -> None:
         """Assert that the counters equal what stands in the lines; for tests, after every step."""
         parts = [part for line in self._levels.values() for part in line]
-        inner = [part for group in self._groups.values() for line in group.lines.values() for part in line]
+        inner = [
+            part
+            for group in self._groups.values()
+            for line in group.lines.values()
+            for part in line
+        ]
         assert set(parts) == set(inner), "both lines hold the same parts"
         assert len(parts) == len(inner) == len(set(parts)), "each part stands once"
         assert self.rows == sum(part.rows for part in parts)
@@ -240,8 +268,13 @@ class Levels:
             del self._groups[key]
 
     def _open_level(self, level: int) -> Line:
-        now = min((self._clocks[busy] for busy in self._levels), default=max(self._clocks.values(), default=0.0))
-        self._clocks[level] = max(self._clocks.get(level, now), now)  # a level that was away has saved up nothing
+        now = min(
+            (self._clocks[busy] for busy in self._levels),
+            default=max(self._clocks.values(), default=0.0),
+        )
+        self._clocks[level] = max(
+            self._clocks.get(level, now), now
+        )  # a level that was away has saved up nothing
         self._weights[level] = self._weight(level)
         line = self._levels[level] = self._new_line()
         return line

@@ -1,10 +1,12 @@
 """The order within a level: that of arrival, or smaller requests first.
 
-Both kinds of line are maps from a part to None that iterate in the order in which parts are served, and lose any of them at
-constant cost. Arrival order is an `OrderedDict` itself, so that nothing is paid for what is not asked for.
+Both kinds of line are maps from a part to None that iterate in the order in which parts are served,
+and lose any of them at constant cost. Arrival order is an `OrderedDict` itself, so that nothing is
+paid for what is not asked for.
 
-Smaller first, a part counts as if it had come later by a step for each doubling of its rows. So it is overtaken by smaller ones
-only if they came within a bounded time after it. Refused: shortest first, under which a large request may wait for ever.
+Smaller first, a part counts as if it had come later by a step for each doubling of its rows. So it
+is overtaken by smaller ones only if they came within a bounded time after it. Refused: shortest
+first, under which a large request may wait for ever.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from batcher.batching.part import Part
 
 
 class SizedLine(MutableMapping[Part, None]):
-    """Parts of one level, smaller ones first: a line in order of arrival for each size class (1, 2, 3..4, 5..8, ... rows)."""
+    """Parts of one level, smaller ones first.
+
+    A line in order of arrival for each size class (1, 2, 3..4, 5..8, ... rows).
+    """
 
     __slots__ = ("_classes", "_rows", "_step")
 
@@ -36,7 +41,10 @@ class SizedLine(MutableMapping[Part, None]):
         return self._classes[_size_class(part.rows)][part]
 
     def __iter__(self) -> Iterator[Part]:
-        """Iterate in the order in which they are served; of two that are even, the smaller is first."""
+        """Iterate in the order in which they are served.
+
+        Of two that are even, the smaller is first.
+        """
         return merge(*(self._classes[size] for size in sorted(self._classes)), key=self._turn)
 
     def __setitem__(self, part: Part, nothing: None) -> None:

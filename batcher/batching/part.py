@@ -8,7 +8,9 @@ from batcher.core.spec import Array
 
 
 class Part:
-    """Rows of one request that stay together: a whole request, or a piece of one larger than a batch.
+    """Rows of one request that stay together.
+
+    A whole request, or a piece of one larger than a batch.
 
     Attributes:
         inputs: name to array of shape (rows, *row shape).

@@ -15,7 +15,9 @@ from batcher.errors import ModelContractError
 
 
 class Pending(Part):
-    """A request that has not been answered, and, unless it was cut, its own only part. Reactor thread.
+    """A request that has not been answered, and, unless it was cut, its own only part.
+
+    Reactor thread.
 
     Attributes:
         request: what was asked.
@@ -26,7 +28,8 @@ class Pending(Part):
 
     finished = False
     has_run = False
-    _pieces: list[Part] = []  # noqa: RUF012  # never changed: `cut` and `halve` begin with one of their own
+    # never changed: `cut` and `halve` begin with one of their own
+    _pieces: list[Part] = []  # noqa: RUF012
     _results: list[InferenceResponse | None] | None = None
 
     def __init__(
@@ -58,7 +61,10 @@ class Pending(Part):
 
     def cut(self, size: int) -> None:
         """Cut the request into parts of at most `size` rows."""
-        self._pieces = [self._piece(self, start, min(size, self.rows - start)) for start in range(0, self.rows, size)]
+        self._pieces = [
+            self._piece(self, start, min(size, self.rows - start))
+            for start in range(0, self.rows, size)
+        ]
         self._results = [None] * len(self._pieces)
 
     def halve(self, part: Part) -> Sequence[Part]:
@@ -74,9 +80,17 @@ class Pending(Part):
         return halves
 
     def receive(
-        self, part: Part, rows: Mapping[str, Array], version: str, queue: float, compute: float, batch_size: int
+        self,
+        part: Part,
+        rows: Mapping[str, Array],
+        version: str,
+        queue: float,
+        compute: float,
+        batch_size: int,
     ) -> InferenceResponse | None:
-        """Take the result of one part and where its time went; return the whole answer once it was the last.
+        """Take the result of one part and where its time went.
+
+        Return the whole answer once it was the last.
 
         Raises:
             ModelContractError: the parts' results do not fit together.
@@ -85,7 +99,9 @@ class Pending(Part):
         if results is None:
             return InferenceResponse(self.request.model, version, rows, queue, compute, batch_size)
         self.has_run = True
-        results[self._pieces.index(part)] = InferenceResponse(self.request.model, version, rows, queue, compute, batch_size)
+        results[self._pieces.index(part)] = InferenceResponse(
+            self.request.model, version, rows, queue, compute, batch_size
+        )
         done = [result for result in results if result is not None]
         if len(done) < len(results):
             return None
@@ -122,7 +138,16 @@ class Pending(Part):
 
     def _piece(self, part: Part, start: int, rows: int) -> Part:
         inputs = {name: array[start : start + rows] for name, array in part.inputs.items()}
-        return Part(inputs, rows, nbytes_of(inputs), self.group, self.level, self.arrival, self.deadline, self)
+        return Part(
+            inputs,
+            rows,
+            nbytes_of(inputs),
+            self.group,
+            self.level,
+            self.arrival,
+            self.deadline,
+            self,
+        )
 
     def _cancel(self, deferred: object) -> None:
         self._cancelled(self)
@@ -136,7 +161,8 @@ def _joined(results: list[Mapping[str, Array]]) -> dict[str, Array]:
         if len(pieces) < len(results) or len({piece.shape[1:] for piece in pieces}) > 1:
             shapes = ", ".join(sorted({shape_text(piece.shape[1:]) for piece in pieces}))
             raise ModelContractError(
-                f"output {name!r}: expected rows of one shape in each batch that the request was cut into; got {shapes}",
+                f"output {name!r}: expected rows of one shape in each batch that the request was "
+                f"cut into; got {shapes}",
             )
         joined[name] = np.concatenate(pieces)
     return joined
@@ -150,13 +176,19 @@ def owner(part: Part) -> Pending:
 
 
 def halve(part: Part) -> Sequence[Part]:
-    """Cut `part`, of two rows at least, in two; what is left of a request that has ended is nothing."""
+    """Cut `part`, of two rows at least, in two.
+
+    What is left of a request that has ended is nothing.
+    """
     pending = owner(part)
     return () if pending.finished else pending.halve(part)
 
 
 def without_stacks(error: BaseException) -> BaseException:
-    """Return `error`, rid of the stacks that it came through: they would keep the whole batch alive."""
+    """Return `error`, rid of the stacks that it came through.
+
+    They would keep the whole batch alive.
+    """
     link: BaseException | None = error
     seen = set()
     while link is not None and id(link) not in seen:

@@ -1,7 +1,9 @@
-"""What each worker of a model holds: one batch that runs, and up to `depth` in all. Which of them takes the next one.
+"""What each worker of a model holds: one batch that runs, and up to `depth` in all.
 
-The worker that holds least takes it, so that every instance pulls from one queue when it is free. One that does not live takes
-none.
+Which of them takes the next one.
+
+The worker that holds least takes it, so that every instance pulls from one queue when it is free.
+One that does not live takes none.
 """
 
 from __future__ import annotations
@@ -70,7 +72,10 @@ class Places:
 
     @property
     def held(self) -> int:
-        """Batches that the worker holds which would take the next one; `depth` if none takes any."""
+        """Batches that the worker holds which would take the next one.
+
+        `depth` if none takes any.
+        """
         held = self.depth
         for place in self._places:
             if place.alive and len(place.batches) < held:

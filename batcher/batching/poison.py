@@ -1,7 +1,7 @@
 """Requests that keep failing alone, remembered for a while by what they contain, and refused before they cost anything again.
 
-A request that makes its batch raise costs up to 2*log2(B)+2 runs each time it is sent, and clients repeat what failed. It is
-refused once it has failed alone twice: once may have been chance.
+A request that makes its batch raise costs up to 2*log2(B)+2 runs each time it is sent, and clients
+repeat what failed. It is refused once it has failed alone twice: once may have been chance.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ MOST = 4096
 """Requests that are remembered; the one that failed longest ago is forgotten first."""
 
 LARGEST = 1 << 20
-"""Bytes of inputs above which nothing is remembered: reading them would hold up the loop for milliseconds."""
+"""Bytes of inputs above which nothing is remembered: reading them would hold up the loop for
+milliseconds.
+"""
 
 
 class Poison:
@@ -51,7 +53,8 @@ class Poison:
         failures, until = self._failures.get(_digest(inputs), (0, 0.0))
         if failures >= TWICE:
             raise KnownToFail(
-                f"the same inputs have failed alone {failures} times; they are refused for {until - now:.0f} s more"
+                f"the same inputs have failed alone {failures} times; they are refused for "
+                f"{until - now:.0f} s more"
             )
 
     def _forget(self, now: float) -> None:

@@ -1,7 +1,7 @@
 """The bounded queue in which requests wait, one by one, until a batch is built at the moment a worker can start it.
 
-Beside the levels, which take turns, stands the class `bulk`: it has no turn, and nothing that is asked of the queue about turns
-tells of it. Who decides looks at `bulk` where there are free places.
+Beside the levels, which take turns, stands the class `bulk`: it has no turn, and nothing that is
+asked of the queue about turns tells of it. Who decides looks at `bulk` where there are free places.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class BatchQueue(Levels):
     Attributes:
         rows: of the parts that take turns; `nbytes` likewise.
         bulk: the parts that do not.
-        last_arrival: when the last part was added that takes a turn, in seconds; minus infinity before the first.
+        last_arrival: when the last part was added that takes a turn, in seconds; minus infinity
+            before the first.
     """
 
     def __init__(
@@ -36,7 +37,10 @@ class BatchQueue(Levels):
         smaller_first: float = 0.0,
         bulk_level: int = 0,
     ) -> None:
-        """Bound the queue by `max_rows` and `max_bytes`; parts of `bulk_level` take no turns; `Levels` tells the rest."""
+        """Bound the queue by `max_rows` and `max_bytes`; parts of `bulk_level` take no turns.
+
+        `Levels` tells the rest.
+        """
         super().__init__(weight, ageing, smaller_first)
         self.max_rows = max_rows
         self.max_bytes = max_bytes
@@ -53,7 +57,9 @@ class BatchQueue(Levels):
         return chain(self.in_turn(), self.bulk)
 
     def check_room(self, rows: int, nbytes: int, level: int = 1) -> None:
-        """Check that a request of `rows` and `nbytes` has room; half of the queue is closed to bulk.
+        """Check that a request of `rows` and `nbytes` has room.
+
+        Half of the queue is closed to bulk.
 
         Raises:
             TooLarge: it would not fit into the empty queue.
@@ -64,13 +70,15 @@ class BatchQueue(Levels):
             max_rows, max_bytes, whose = max_rows // 2, max_bytes // 2, " for bulk"
         if rows > max_rows or nbytes > max_bytes:
             raise TooLarge(
-                f"expected at most {max_rows} rows and {max_bytes} bytes, what the queue can ever hold{whose}; "
+                f"expected at most {max_rows} rows and {max_bytes} bytes, what the queue can ever "
+                f"hold{whose}; "
                 f"got {rows} rows and {nbytes} bytes",
             )
         waiting, waiting_bytes = self.rows + self.bulk.rows, self.nbytes + self.bulk.nbytes
         if waiting + rows > max_rows or waiting_bytes + nbytes > max_bytes:
             raise QueueFull(
-                f"the queue is full{whose}: {waiting} of {max_rows} rows, {waiting_bytes} of {max_bytes} bytes",
+                f"the queue is full{whose}: {waiting} of {max_rows} rows, {waiting_bytes} of "
+                f"{max_bytes} bytes",
             )
 
     def add(self, part: Part) -> None:
@@ -86,14 +94,20 @@ class BatchQueue(Levels):
         return self.bulk.remove(part) if part.level == self._bulk_level else super().remove(part)
 
     def take(self, parts: Sequence[Part], now: float) -> None:
-        """Take out `parts`, which `pack` and, behind those, `bulk.pack` returned for `now`. Charge their levels."""
+        """Take out `parts`, which `pack` and, behind those, `bulk.pack` returned for `now`.
+
+        Charge their levels.
+        """
         if self.bulk.rows and parts and parts[-1].level == self._bulk_level:
             self.bulk.take([part for part in parts if part.level == self._bulk_level], now)
             parts = [part for part in parts if part.level != self._bulk_level]
         super().take(parts, now)
 
     def rows_before(self, level: int, rows: int, now: float) -> int:
-        """Return about how many rows are served before `rows` more of `level` that come `now`; for bulk, all that wait."""
+        """Return about how many rows are served before `rows` more of `level` that come `now`.
+
+        For bulk, all that wait.
+        """
         if level == self._bulk_level:
             return self.rows + self.bulk.rows
         return super().rows_before(level, rows, now)

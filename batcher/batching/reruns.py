@@ -1,15 +1,19 @@
-"""Batches that did not end well are run again, as far as that helps: in halves if the model raised, else as they were.
+"""Batches that did not end well are run again, as far as that helps.
 
-A batch that raised is halved until the parts at fault stand alone, so that a poisoned request fails by itself. One bad part
-among n costs two runs for each halving, 2*log2(n) in all. If nothing runs within a budget of 2*log2(n)+2 runs, with the first,
-what is left fails with the batch's error. Once something has run, the model is known to work: then nobody fails who did not
-fail alone, and if many are at fault that takes up to 2*n-1 runs. When some searches have found nothing that runs, the model
-itself is at fault: until something runs again, no more than the halves of a batch are tried. A batch that a worker gave back
-before it had begun runs again; one that had begun may have done something already, and runs again only where that is allowed,
-and once.
+In halves if the model raised, else as they were.
 
-All this alternates with fresh batches: what others sent does not wait behind it. Only where fresh batches fail faster than
-searches end do searches come first, the oldest before all: beside the queue and its bound must not wait more and more.
+A batch that raised is halved until the parts at fault stand alone, so that a poisoned request fails
+by itself. One bad part among n costs two runs for each halving, 2*log2(n) in all. If nothing runs
+within a budget of 2*log2(n)+2 runs, with the first, what is left fails with the batch's error. Once
+something has run, the model is known to work: then nobody fails who did not fail alone, and if many
+are at fault that takes up to 2*n-1 runs. When some searches have found nothing that runs, the model
+itself is at fault: until something runs again, no more than the halves of a batch are tried. A
+batch that a worker gave back before it had begun runs again; one that had begun may have done
+something already, and runs again only where that is allowed, and once.
+
+All this alternates with fresh batches: what others sent does not wait behind it. Only where fresh
+batches fail faster than searches end do searches come first, the oldest before all: beside the
+queue and its bound must not wait more and more.
 
 Source: group testing by halves; errors that leave the device broken are not searched for.
 """
@@ -36,7 +40,9 @@ MEMORY = "memory"
 """The flush reason of a half of what did not fit into the device's memory."""
 
 HOPELESS = 20
-"""Batches of several parts that raise in a row, three searches among 64: with one at fault in each, every other half runs."""
+"""Batches of several parts that raise in a row, three searches among 64: with one at fault in each,
+every other half runs.
+"""
 
 RERUNS = (ISOLATE, RETRY, MEMORY)
 
@@ -71,14 +77,21 @@ class Search:
     @property
     def can_go_on(self) -> bool:
         """Whether what waits first may run."""
-        return bool(self.waiting) and (self.runs > 0 or self.found_good or self.waiting[0][1] != ISOLATE)
+        return bool(self.waiting) and (
+            self.runs > 0 or self.found_good or self.waiting[0][1] != ISOLATE
+        )
 
 
 class Reruns:
     """What waits to be run again."""
 
-    def __init__(self, ceiling: Ceiling, poison: Poison, isolate: bool, retry: bool = False) -> None:
-        """Look for those at fault if `isolate`; run twice what had begun if `retry`; teach `ceiling` and `poison`."""
+    def __init__(
+        self, ceiling: Ceiling, poison: Poison, isolate: bool, retry: bool = False
+    ) -> None:
+        """Look for those at fault if `isolate`; run twice what had begun if `retry`.
+
+        Teach `ceiling` and `poison`.
+        """
         self._ceiling = ceiling
         self._poison = poison
         self._isolate = isolate
@@ -102,12 +115,20 @@ class Reruns:
         return len(self._searches) > AT_ONCE
 
     def take_up(
-        self, batch: Batch, error: BaseException, halve: Callable[[Part], Sequence[Part]], now: float, in_vain: bool = False
+        self,
+        batch: Batch,
+        error: BaseException,
+        halve: Callable[[Part], Sequence[Part]],
+        now: float,
+        in_vain: bool = False,
     ) -> Sequence[Part]:
-        """Take the parts of `batch`, which failed with `error`, to be run again; return those that fail with it now.
+        """Take the parts of `batch`, which failed with `error`, to be run again.
 
-        Those are none, all of the batch, or with these what is left of the batch that it is a half of. `halve` cuts a part of
-        several rows in two: what is too large for the device has to be made smaller. `in_vain`: nothing will be run.
+        Return those that fail with it now.
+
+        Those are none, all of the batch, or with these what is left of the batch that it is a half
+        of. `halve` cuts a part of several rows in two: what is too large for the device has to be
+        made smaller. `in_vain`: nothing will be run.
         """
         search = self._running.pop(batch, None)
         if search is None:
@@ -134,7 +155,9 @@ class Reruns:
     def take(self, is_alive: Callable[[Part], bool], now: float) -> Batch | None:
         """Return what waits in the oldest search as a batch bound `now`, without parts that are not alive, or None."""
         for search in list(self._searches):
-            while search.can_go_on or (search.waiting and not search.running):  # who was to decide about the rest has left
+            while search.can_go_on or (
+                search.waiting and not search.running
+            ):  # who was to decide about the rest has left
                 parts, reason = search.waiting.popleft()
                 self._waiting -= 1
                 alive = [part for part in parts if is_alive(part)]
@@ -160,7 +183,12 @@ class Reruns:
             self._searches.pop(search, None)
 
     def _look_into(
-        self, search: Search, batch: Batch, error: BaseException, halve: Callable[[Part], Sequence[Part]], now: float
+        self,
+        search: Search,
+        batch: Batch,
+        error: BaseException,
+        halve: Callable[[Part], Sequence[Part]],
+        now: float,
     ) -> bool:
         if isinstance(error, OutOfMemory):
             if batch.rows == 1:
@@ -181,7 +209,9 @@ class Reruns:
 
     def _runs(self, parts: int) -> int:
         """Return in how many runs something among `parts` has to run well."""
-        return 2 * (parts - 1).bit_length() + 1 if self._fruitless < HOPELESS else 2  # and it has run once
+        return (
+            2 * (parts - 1).bit_length() + 1 if self._fruitless < HOPELESS else 2
+        )  # and it has run once
 
     def _retry(self, batch: Batch, search: Search, begun: bool) -> bool:
         if begun:

@@ -1,12 +1,15 @@
-"""The scheduler of one model: a Deferred for each request, one timer, cancellation, hand-over and delivery.
+"""The scheduler of one model.
 
-Requests wait singly and a batch is bound at the moment a worker can start it. Decisions are made once a turn of the event
-loop, not once a request: everything that arrived in one turn is seen together, so that the first of sixty requests that came
-at once does not run alone. When a batch comes home the next one is handed over before a single answer is written: the device
-must not wait for encoders.
+A Deferred for each request, one timer, cancellation, hand-over and delivery.
 
-One queue feeds all workers of the model, each of which takes the next batch when it is free. What a worker gives back because
-it ended goes to another one, or waits until it is back.
+Requests wait singly and a batch is bound at the moment a worker can start it. Decisions are made
+once a turn of the event loop, not once a request: everything that arrived in one turn is seen
+together, so that the first of sixty requests that came at once does not run alone. When a batch
+comes home the next one is handed over before a single answer is written: the device must not wait
+for encoders.
+
+One queue feeds all workers of the model, each of which takes the next batch when it is free. What a
+worker gives back because it ended goes to another one, or waits until it is back.
 """
 
 from __future__ import annotations
@@ -36,10 +39,22 @@ from batcher.core.counters import ModelMetrics
 from batcher.core.request import InferenceRequest, InferenceResponse
 from batcher.core.spec import Array
 from batcher.core.waiters import Waiters
-from batcher.errors import BatcherError, Draining, KnownToFail, ModelNotReady, OutOfMemory, PredictedLate, QueueFull, TooLarge
+from batcher.errors import (
+    BatcherError,
+    Draining,
+    KnownToFail,
+    ModelNotReady,
+    OutOfMemory,
+    PredictedLate,
+    QueueFull,
+    TooLarge,
+)
 
 DEADLINE_GRAIN = 5e-3
-"""Seconds between two walks over all that waits and runs, for deadlines that have passed; a batch is looked at exactly."""
+"""Seconds between two walks over all that waits and runs, for deadlines that have passed.
+
+A batch is looked at exactly.
+"""
 
 GroupKey = Callable[[Mapping[str, Array]], Hashable]
 CallSoon = Callable[[Callable[[], None]], object]
@@ -48,8 +63,9 @@ CallSoon = Callable[[Callable[[], None]], object]
 class BatchScheduler:
     """Queues requests for one version of a model and answers each through its own Deferred.
 
-    Deferreds fire on the reactor thread, in the order of the rows of a batch. Cancelling one drops its rows: from the queue
-    at once, from a running batch when it returns; neighbours are never touched.
+    Deferreds fire on the reactor thread, in the order of the rows of a batch. Cancelling one drops
+    its rows: from the queue at once, from a running batch when it returns; neighbours are never
+    touched.
 
     Attributes:
         group_key: what requests must share to share a batch; None if all may.
@@ -71,9 +87,10 @@ class BatchScheduler:
     ) -> None:
         """Wire `queue`, `policy`, `workers`, whose owner starts each with `deliver`, `clock` and `metrics`; nothing starts.
 
-        `group_key` says what requests must share to share a batch; without, all may. `admission` learns how long batches take,
-        and refuses who would be answered too late; without, only what has expired is dropped. `call_soon` calls a function in
-        the next turn of the event loop; without, the timer does.
+        `group_key` says what requests must share to share a batch; without, all may. `admission`
+        learns how long batches take, and refuses who would be answered too late; without, only what
+        has expired is dropped. `call_soon` calls a function in the next turn of the event loop;
+        without, the timer does.
         """
         self._queue = queue
         self._policy = policy
@@ -86,7 +103,9 @@ class BatchScheduler:
         self._endings = Endings(queue, metrics, clock.seconds, version)
         self.group_key = group_key
         self.admission = admission
-        self._ceiling = admission.ceiling if admission is not None else Ceiling(policy.max_batch_size)
+        self._ceiling = (
+            admission.ceiling if admission is not None else Ceiling(policy.max_batch_size)
+        )
         self._poison = Poison(remembered)
         self._reruns = Reruns(self._ceiling, self._poison, isolate, retry)
         self._fresh = True  # whether the last batch that was sent was none of those
@@ -123,9 +142,12 @@ class BatchScheduler:
         return self._queue.nbytes + self._queue.bulk.nbytes
 
     def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
-        """Queue `request`; the Deferred fires with its own rows, or fails with its own error. Reactor thread.
+        """Queue `request`; the Deferred fires with its own rows, or fails with its own error.
 
-        Raises Draining, ModelNotReady, TooLarge if it could never fit into the queue, QueueFull or PredictedLate.
+        Reactor thread.
+
+        Raises Draining, ModelNotReady, TooLarge if it could never fit into the queue, QueueFull or
+        PredictedLate.
         """
         if self._draining:
             self._metrics.rejected_rows["draining"] += request.rows
@@ -135,13 +157,25 @@ class BatchScheduler:
             raise ModelNotReady(self._broken, retry_after=5)
         nbytes, now = nbytes_of(request.inputs), self._seconds()
         asked, level, _, _ = request.parameters
-        deadline, level = now + self._timeout if asked is None else asked, level or self._default_level
+        deadline, level = (
+            now + self._timeout if asked is None else asked,
+            level or self._default_level,
+        )
         group = self.group_key(request.inputs) if self.group_key is not None else ()
         try:
             self._queue.check_room(request.rows, nbytes, level)
             self._poison.check(request.inputs, nbytes, now)
             if self.admission is not None and deadline - now < self.admission.horizon:
-                self.admission.check(self._queue, self._places, len(self._reruns), request.rows, level, group, now, deadline)
+                self.admission.check(
+                    self._queue,
+                    self._places,
+                    len(self._reruns),
+                    request.rows,
+                    level,
+                    group,
+                    now,
+                    deadline,
+                )
         except (TooLarge, QueueFull, PredictedLate, KnownToFail) as err:
             self._metrics.rejected_rows[err.code] += request.rows
             if isinstance(err, QueueFull) and self.admission is not None:
@@ -164,7 +198,10 @@ class BatchScheduler:
         return pending.deferred
 
     def deliver(self, batch: Batch, outcome: Outcome) -> None:
-        """Take back `batch` from its worker; the next one leaves before its answers are written. Reactor thread."""
+        """Take back `batch` from its worker.
+
+        The next one leaves before its answers are written. Reactor thread.
+        """
         now, error = self._seconds(), outcome.error
         began = self._places.remove(batch, now)
         if self.admission is not None:
@@ -197,10 +234,17 @@ class BatchScheduler:
             self._pump_and_check()
 
     def give_up(self, reason: str) -> None:
-        """End every request of which nothing runs, and take none, until a worker is alive. Reactor thread."""
+        """End every request of which nothing runs, and take none, until a worker is alive.
+
+        Reactor thread.
+        """
         self._broken = reason
         running = {owner(part) for batch in self._places for part in batch.parts}
-        for pending in [each for part in chain(self._queue, self._reruns) if (each := owner(part)) not in running]:
+        for pending in [
+            each
+            for part in chain(self._queue, self._reruns)
+            if (each := owner(part)) not in running
+        ]:
             self._endings.fail(pending, ModelNotReady(reason, retry_after=5))
         self._check_drained()
 
@@ -231,10 +275,15 @@ class BatchScheduler:
         self._queue.check_invariants()
         self._places.check_invariants()
         self._endings.check_invariants(self._parts())
-        assert all(owner(part).deadline >= self._earliest - DEADLINE_GRAIN or owner(part).finished for part in self._parts())
+        assert all(
+            owner(part).deadline >= self._earliest - DEADLINE_GRAIN or owner(part).finished
+            for part in self._parts()
+        )
 
     def _can_take(self) -> bool:
-        return (held := self._places.held) == 0 or (held < self._places.depth and self._queue.rows >= self._ceiling.rows)
+        return (held := self._places.held) == 0 or (
+            held < self._places.depth and self._queue.rows >= self._ceiling.rows
+        )
 
     def _pump(self) -> None:
         now, places = self._seconds(), self._places
@@ -248,30 +297,47 @@ class BatchScheduler:
             state = WorkerState(places.held, places.depth, self._draining, self._ceiling.rows)
             decision = self._policy.decide(self._queue, state, now, cost)
             if isinstance(decision, Take):
-                self._queue.take(decision.parts, now)  # before any callback runs, which might change the queue
+                self._queue.take(
+                    decision.parts, now
+                )  # before any callback runs, which might change the queue
                 self._send(Batch(decision.parts, decision.reason, now))
             for part in decision.shed:
                 self._endings.expire(owner(part))
             if not isinstance(decision, Take) and not decision.shed and rerun is None:
                 if self._fresh or state.held or not self._reruns:
                     break
-                self._fresh = True  # what waits, waits for more, while nothing runs: it is the turn of reruns
+                self._fresh = (
+                    True  # what waits, waits for more, while nothing runs: it is the turn of reruns
+                )
         if not self.pending:
             self._earliest = inf
-        self._alarm.set(min(self._earliest, decision.time if isinstance(decision, WaitUntil) else inf))
+        self._alarm.set(
+            min(self._earliest, decision.time if isinstance(decision, WaitUntil) else inf)
+        )
 
     def _next_rerun(self, now: float) -> Batch | None:
-        """Return what is to run again now: by turns with fresh batches, where no other would run, and where too much waits."""
+        """Return what is to run again now.
+
+        By turns with fresh batches, where no other would run, and where too much waits.
+        """
         held, turn = self._places.held, self._fresh or self._reruns.come_first
         due = held < self._places.depth if turn else held == 0 and not self._queue.rows
         return self._reruns.take(lambda part: not owner(part).finished, now) if due else None
 
     def _expire_due(self, now: float) -> None:
         """Answer every request whose deadline has passed, and look again when the next one may have."""
-        alive = {pending: pending.deadline for pending in map(owner, self._parts()) if not pending.finished}
+        alive = {
+            pending: pending.deadline
+            for pending in map(owner, self._parts())
+            if not pending.finished
+        }
         rest = min((deadline for deadline in alive.values() if deadline > now), default=inf)
-        self._earliest = max(rest, now + DEADLINE_GRAIN) if rest < inf else inf  # before callbacks, which may submit
-        for pending in sorted((pending for pending in alive if alive[pending] <= now), key=alive.__getitem__):
+        self._earliest = (
+            max(rest, now + DEADLINE_GRAIN) if rest < inf else inf
+        )  # before callbacks, which may submit
+        for pending in sorted(
+            (pending for pending in alive if alive[pending] <= now), key=alive.__getitem__
+        ):
             self._endings.expire(pending)
 
     def _parts(self) -> Iterator[Part]:

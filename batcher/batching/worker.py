@@ -13,7 +13,10 @@ from batcher.core.spec import Array
 from batcher.models.loading import Loaded
 
 CallFromThread = Callable[..., object]
-"""Calls a function with arguments on the reactor thread, soon; the one thing that may be called from another thread."""
+"""Calls a function with arguments on the reactor thread, soon.
+
+The one thing that may be called from another thread.
+"""
 
 
 class Outcome(NamedTuple):
@@ -26,7 +29,8 @@ class Outcome(NamedTuple):
         compute: seconds that it took, collation and splitting included.
         collating: seconds of those until its inputs were put together.
         splitting: seconds of those in which its result was cut up.
-        failed: by the index of a row in the batch, why that row alone failed; what `results` holds of it means nothing.
+        failed: by the index of a row in the batch, why that row alone failed; what `results` holds
+            of it means nothing.
     """
 
     results: list[Mapping[str, Array]]
@@ -59,9 +63,10 @@ class Worker(Protocol):
     def start(self, deliver: Deliver, changed: Changed) -> Deferred[Loaded]:
         """Load the model; the Deferred fires when it is ready, or fails with ModelLoadError.
 
-        `deliver` is called on the reactor thread, once for every batch, in order. Once the model is loaded, `changed` is called
-        whenever the worker stops or starts to take batches. When it stops, it is first told, then every batch that it holds
-        comes back with WorkerLost, which says whether it had begun.
+        `deliver` is called on the reactor thread, once for every batch, in order. Once the model is
+        loaded, `changed` is called whenever the worker stops or starts to take batches. When it
+        stops, it is first told, then every batch that it holds comes back with WorkerLost, which
+        says whether it had begun.
         """
 
     def do(self, batch: Batch) -> None:
@@ -74,4 +79,7 @@ class Worker(Protocol):
         """Let the worker, which had nothing to do, begin with the batch that it was handed last."""
 
     def quit(self) -> Deferred[None]:
-        """Take no more batches, finish those there are, end; fires when ended, which a thread that hangs never does."""
+        """Take no more batches, finish those there are, end.
+
+        Fires when ended, which a thread that hangs never does.
+        """

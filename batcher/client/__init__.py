@@ -1,8 +1,11 @@
-"""A client for this server, and for others of the Open Inference Protocol v2: arrays in, arrays out.
+"""A client for this server, and for others of the Open Inference Protocol v2.
 
-Three forms of the same: `Client` blocks (httpx), `AsyncClient` is for asyncio (httpx), `TwistedClient` for Twisted (treq). What
-they share does no I/O (`exchange`), so a form only sends, waits and tells the time. A form is imported when it is asked for:
-none needs the library of another, and none installs a reactor.
+Arrays in, arrays out.
+
+Three forms of the same: `Client` blocks (httpx), `AsyncClient` is for asyncio (httpx),
+`TwistedClient` for Twisted (treq). What they share does no I/O (`exchange`), so a form only sends,
+waits and tells the time. A form is imported when it is asked for: none needs the library of
+another, and none installs a reactor.
 """
 
 from __future__ import annotations
@@ -11,7 +14,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from batcher.client.answers import InferResult
-from batcher.client.errors import AnswerLost, ClientFailure, DeadlineExceeded, InferenceFailed, MalformedAnswer, NotConnected
+from batcher.client.errors import (
+    AnswerLost,
+    ClientFailure,
+    DeadlineExceeded,
+    InferenceFailed,
+    MalformedAnswer,
+    NotConnected,
+)
 from batcher.client.tensors import Bfloat16
 
 if TYPE_CHECKING:

@@ -15,7 +15,14 @@ from batcher.codecs.oip.members import object_of
 from batcher.core.spec import Array
 from batcher.errors import BatcherError
 
-_NOT_AS_EXPECTED = (BatcherError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+_NOT_AS_EXPECTED = (
+    BatcherError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 """What reading bytes that another program wrote may raise, all of it the same to the caller."""
 
 
@@ -41,8 +48,9 @@ class InferResult:
         model: its name.
         version: the version that answered.
         id: the caller's name for the request, empty without.
-        outputs: name to array, first axis the row. The arrays are read-only views of the answer's body: copy one to write into
-            it. BYTES are object arrays of `bytes`, BF16 are uint16, its bits.
+        outputs: name to array, first axis the row. The arrays are read-only views of the answer's
+            body: copy one to write into it. BYTES are object arrays of `bytes`, BF16 are uint16,
+            its bits.
     """
 
     model: str
@@ -76,7 +84,9 @@ def read_result(answer: Answer) -> InferResult:
     try:
         return _result(answer)
     except _NOT_AS_EXPECTED as err:
-        raise MalformedAnswer(f"expected an answer with binary tensors as the protocol has it; got another: {err}") from err
+        raise MalformedAnswer(
+            f"expected an answer with binary tensors as the protocol has it; got another: {err}"
+        ) from err
 
 
 def failure_of(answer: Answer, wall: float) -> InferenceFailed | None:
@@ -88,11 +98,16 @@ def failure_of(answer: Answer, wall: float) -> InferenceFailed | None:
     """
     if answer.status < 400:
         return None
-    return InferenceFailed(answer.status, _message(answer.body), seconds_of(answer.headers.get("retry-after"), wall))
+    return InferenceFailed(
+        answer.status, _message(answer.body), seconds_of(answer.headers.get("retry-after"), wall)
+    )
 
 
 def seconds_of(retry_after: str | None, wall: float) -> float | None:
-    """Return how many seconds a `Retry-After` asks for; None where it is absent, or neither a number nor a date."""
+    """Return how many seconds a `Retry-After` asks for.
+
+    None where it is absent, or neither a number nor a date.
+    """
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit() and len(text) <= 9:
         return float(text)
@@ -114,17 +129,25 @@ def _result(answer: Answer) -> InferResult:
     body = memoryview(answer.body)
     length = int(answer.headers.get("inference-header-content-length") or len(body))
     if not 0 <= length <= len(body):
-        raise ValueError(f"expected JSON of at most {len(body)} bytes, the whole body; got {length}")
+        raise ValueError(
+            f"expected JSON of at most {len(body)} bytes, the whole body; got {length}"
+        )
     document = from_json(body[:length])
     outputs: dict[str, Array] = {}
     start = length
     for entry in document["outputs"]:
         stop = start + entry["parameters"]["binary_data_size"]
         if not start <= stop <= len(body):
-            raise ValueError(f"expected tensors within {len(body)} bytes; got one from {start} to {stop}")
+            raise ValueError(
+                f"expected tensors within {len(body)} bytes; got one from {start} to {stop}"
+            )
         name = entry["name"]
-        outputs[name] = from_tensor(name, entry["datatype"], tuple(entry["shape"]), body[start:stop])
+        outputs[name] = from_tensor(
+            name, entry["datatype"], tuple(entry["shape"]), body[start:stop]
+        )
         start = stop
     if start < len(body):
         raise ValueError(f"expected {start} bytes; got {len(body)}")
-    return InferResult(document["model_name"], document.get("model_version", ""), document.get("id", ""), outputs)
+    return InferResult(
+        document["model_name"], document.get("model_version", ""), document.get("id", ""), outputs
+    )

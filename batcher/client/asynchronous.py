@@ -1,4 +1,7 @@
-"""The asyncio form, on httpx. Cancelling a call closes its connection, which drops the request on the server too."""
+"""The asyncio form, on httpx.
+
+Cancelling a call closes its connection, which drops the request on the server too.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +29,9 @@ Result = TypeVar("Result")
 class AsyncClient:
     """A server to be asked, from the tasks of one loop, whose clock it uses.
 
-    A call ends with its result, or raises a `ClientFailure`; it is repeated only if it surely did not run. Connections are
-    kept and used again until `close`, or the end of the `async with` block.
+    A call ends with its result, or raises a `ClientFailure`; it is repeated only if it surely did
+    not run. Connections are kept and used again until `close`, or the end of the `async with`
+    block.
     """
 
     def __init__(
@@ -55,11 +59,21 @@ class AsyncClient:
         priority: int = 0,
         request_id: str = "",
     ) -> InferResult:
-        """Run a model on `inputs`; the arguments, and what they may raise, are those of `Client.infer`."""
-        return await self._ask(questions.infer(model, inputs, version, outputs, priority, request_id), timeout)
+        """Run a model on `inputs`.
 
-    async def metadata(self, model: str, version: str = "", *, timeout: float | None = None) -> dict[str, Any]:
-        """Return a model's description: `name`, `versions`, `platform`, `inputs`, `outputs`. Raises ClientFailure."""
+        The arguments, and what they may raise, are those of `Client.infer`.
+        """
+        return await self._ask(
+            questions.infer(model, inputs, version, outputs, priority, request_id), timeout
+        )
+
+    async def metadata(
+        self, model: str, version: str = "", *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Return a model's description: `name`, `versions`, `platform`, `inputs`, `outputs`.
+
+        Raises ClientFailure.
+        """
         return await self._ask(questions.Metadata(questions.model_path(model, version)), timeout)
 
     async def is_ready(self, *, timeout: float | None = None) -> bool:
@@ -71,7 +85,10 @@ class AsyncClient:
         return True
 
     async def wait_ready(self, timeout: float | None = None) -> None:
-        """Return once every model of the server is ready. Raises the ClientFailure of the last look if that takes too long."""
+        """Return once every model of the server is ready.
+
+        Raises the ClientFailure of the last look if that takes too long.
+        """
         await self._ask(questions.Ready(), timeout, PATIENT)
 
     async def close(self) -> None:
@@ -83,12 +100,17 @@ class AsyncClient:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         """Close all connections."""
         await self.close()
 
-    async def _ask(self, question: Question[Result], timeout: float | None, policy: RetryPolicy | None = None) -> Result:
+    async def _ask(
+        self, question: Question[Result], timeout: float | None, policy: RetryPolicy | None = None
+    ) -> Result:
         seconds = asyncio.get_running_loop().time
         exchange = self._terms.exchange(question, timeout, seconds(), policy)
         while True:
@@ -102,7 +124,9 @@ class AsyncClient:
         try:
             async with asyncio.timeout(left if left < inf else None):
                 with translated(exchange):
-                    response = await self._http.request(**arguments(self._terms.address, outgoing, left))
+                    response = await self._http.request(
+                        **arguments(self._terms.address, outgoing, left)
+                    )
         except TimeoutError as err:
             raise exchange.expired() from err
         return Answer(response.status_code, response.headers, response.content)

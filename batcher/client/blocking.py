@@ -1,9 +1,12 @@
-"""The blocking form, on httpx. One client may be shared by threads: its pool gives each call a connection of its own.
+"""The blocking form, on httpx.
 
-httpx bounds each wait on the socket, not the call, so a wait gets what is left of the call's time when its part of the call
-begins (the connection, the request, the head, the body), and the time is looked at again with each piece of the body. A server
-that hangs is left on time; one that trickles its answer may hold a call for up to as long again, or, if it trickles the head
-itself, longer. The other forms have a clock to cancel by, and do not.
+One client may be shared by threads: its pool gives each call a connection of its own.
+
+httpx bounds each wait on the socket, not the call, so a wait gets what is left of the call's time
+when its part of the call begins (the connection, the request, the head, the body), and the time is
+looked at again with each piece of the body. A server that hangs is left on time; one that trickles
+its answer may hold a call for up to as long again, or, if it trickles the head itself, longer. The
+other forms have a clock to cancel by, and do not.
 """
 
 from __future__ import annotations
@@ -30,8 +33,8 @@ Result = TypeVar("Result")
 class Client:
     """A server to be asked, from any thread.
 
-    A call ends with its result, or raises a `ClientFailure`; it is repeated only if it surely did not run. Connections are
-    kept and used again until `close`, or the end of the `with` block.
+    A call ends with its result, or raises a `ClientFailure`; it is repeated only if it surely did
+    not run. Connections are kept and used again until `close`, or the end of the `with` block.
     """
 
     def __init__(
@@ -50,7 +53,8 @@ class Client:
 
         Args:
             address: of the server, as `http://localhost:8080`.
-            timeout: seconds for a whole call, all its attempts included, where it names none; infinity for no limit.
+            timeout: seconds for a whole call, all its attempts included, where it names none;
+                infinity for no limit.
             retries: most attempts of a call after its first.
             connections: most connections at once; a call beyond them waits for its turn.
             api_key: whose quota the requests are charged to, where the server has quotas.
@@ -81,10 +85,12 @@ class Client:
 
         Args:
             model: its name.
-            inputs: name to array of shape (rows, *row shape), of the model's own dtype; read until the call ends.
+            inputs: name to array of shape (rows, *row shape), of the model's own dtype; read until
+                the call ends.
             version: which; the newest that is ready if empty.
             outputs: names of those wanted; all if None.
-            timeout: seconds for the whole call; the client's if None. The server drops the request when they are over.
+            timeout: seconds for the whole call; the client's if None. The server drops the request
+                when they are over.
             priority: 1 the highest, 0 for the model's default.
             request_id: the caller's name for the request.
 
@@ -93,10 +99,17 @@ class Client:
             TypeError: an input's dtype has no datatype.
             ValueError: an argument is not what it should be.
         """
-        return self._ask(questions.infer(model, inputs, version, outputs, priority, request_id), timeout)
+        return self._ask(
+            questions.infer(model, inputs, version, outputs, priority, request_id), timeout
+        )
 
-    def metadata(self, model: str, version: str = "", *, timeout: float | None = None) -> dict[str, Any]:
-        """Return a model's description: `name`, `versions`, `platform`, `inputs`, `outputs`. Raises ClientFailure."""
+    def metadata(
+        self, model: str, version: str = "", *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Return a model's description: `name`, `versions`, `platform`, `inputs`, `outputs`.
+
+        Raises ClientFailure.
+        """
         return self._ask(questions.Metadata(questions.model_path(model, version)), timeout)
 
     def is_ready(self, *, timeout: float | None = None) -> bool:
@@ -108,7 +121,10 @@ class Client:
         return True
 
     def wait_ready(self, timeout: float | None = None) -> None:
-        """Return once every model of the server is ready. Raises the ClientFailure of the last look if that takes too long."""
+        """Return once every model of the server is ready.
+
+        Raises the ClientFailure of the last look if that takes too long.
+        """
         self._ask(questions.Ready(), timeout, PATIENT)
 
     def close(self) -> None:
@@ -119,11 +135,18 @@ class Client:
         """Use it in the block."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         """Close all connections."""
         self.close()
 
-    def _ask(self, question: Question[Result], timeout: float | None, policy: RetryPolicy | None = None) -> Result:
+    def _ask(
+        self, question: Question[Result], timeout: float | None, policy: RetryPolicy | None = None
+    ) -> Result:
         exchange = self._terms.exchange(question, timeout, self._seconds(), policy)
         while True:
             outgoing, left = exchange.attempt(self._seconds())

@@ -1,8 +1,9 @@
 """The Twisted form: treq on an Agent with a pool of kept connections, on the reactor that is handed in.
 
-Cancelling a call's Deferred closes its connection, at any moment, which drops the request on the server too. The pool repeats
-nothing by itself (`retryAutomatically`). The body is written in one piece, since treq's own producer needs the global reactor's
-cooperator, and is read by a protocol whose Deferred can be cancelled, which treq's cannot.
+Cancelling a call's Deferred closes its connection, at any moment, which drops the request on the
+server too. The pool repeats nothing by itself (`retryAutomatically`). The body is written in one
+piece, since treq's own producer needs the global reactor's cooperator, and is read by a protocol
+whose Deferred can be cancelled, which treq's cannot.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.web.client import (  # type: ignore[attr-defined]  # RequestNotSent is there, but not in its __all__
+
+# RequestNotSent is there, but not in its __all__
+from twisted.web.client import (  # type: ignore[attr-defined]
     Agent,
     HTTPConnectionPool,
     RequestNotSent,
@@ -41,8 +44,9 @@ _NOT_CONNECTED = (ConnectError, DNSLookupError, RequestNotSent)
 class TwistedClient:
     """A server to be asked, from the thread of its reactor.
 
-    A call's Deferred fires with its result, or fails with a `ClientFailure`; the call is repeated only if it surely did not
-    run. Cancelling it gives the call up. Connections are kept and used again until `close`.
+    A call's Deferred fires with its result, or fails with a `ClientFailure`; the call is repeated
+    only if it surely did not run. Cancelling it gives the call up. Connections are kept and used
+    again until `close`.
     """
 
     def __init__(
@@ -91,24 +95,39 @@ class TwistedClient:
         priority: int = 0,
         request_id: str = "",
     ) -> Deferred[InferResult]:
-        """Run a model on `inputs`; the arguments, and what they may raise at once, are those of `Client.infer`."""
-        return self._ask(questions.infer(model, inputs, version, outputs, priority, request_id), timeout)
+        """Run a model on `inputs`.
 
-    def metadata(self, model: str, version: str = "", *, timeout: float | None = None) -> Deferred[dict[str, Any]]:
+        The arguments, and what they may raise at once, are those of `Client.infer`.
+        """
+        return self._ask(
+            questions.infer(model, inputs, version, outputs, priority, request_id), timeout
+        )
+
+    def metadata(
+        self, model: str, version: str = "", *, timeout: float | None = None
+    ) -> Deferred[dict[str, Any]]:
         """Fire with a model's description: `name`, `versions`, `platform`, `inputs`, `outputs`."""
         return self._ask(questions.Metadata(questions.model_path(model, version)), timeout)
 
     def is_ready(self, *, timeout: float | None = None) -> Deferred[bool]:
-        """Fire with whether every model of the server is ready; False also if there is no answer."""
+        """Fire with whether every model of the server is ready.
+
+        False also if there is no answer.
+        """
 
         def unready(failure: Failure) -> bool:
             failure.trap(ClientFailure)
             return False
 
-        return self._ask(questions.Ready(), timeout, RetryPolicy(0)).addCallbacks(lambda _: True, unready)
+        return self._ask(questions.Ready(), timeout, RetryPolicy(0)).addCallbacks(
+            lambda _: True, unready
+        )
 
     def wait_ready(self, timeout: float | None = None) -> Deferred[None]:
-        """Fire once every model of the server is ready; fails with the ClientFailure of the last look if time is over."""
+        """Fire once every model of the server is ready.
+
+        Fails with the ClientFailure of the last look if time is over.
+        """
         return self._ask(questions.Ready(), timeout, PATIENT)
 
     def close(self) -> Deferred[None]:
@@ -118,7 +137,9 @@ class TwistedClient:
         closed: Deferred[None] = self._pool.closeCachedConnections()
         return closed
 
-    def _ask(self, question: Question[Result], timeout: float | None, policy: RetryPolicy | None = None) -> Deferred[Result]:
+    def _ask(
+        self, question: Question[Result], timeout: float | None, policy: RetryPolicy | None = None
+    ) -> Deferred[Result]:
         exchange = self._terms.exchange(question, timeout, self._reactor.seconds(), policy)
         call = Deferred.fromCoroutine(self._attempts(exchange))
         self._calls.add(call)
@@ -133,11 +154,17 @@ class TwistedClient:
         while True:
             outgoing, left = exchange.attempt(self._reactor.seconds())
             try:
-                return exchange.read(await self._within(left, exchange, self._send(outgoing)), time.time())
+                return exchange.read(
+                    await self._within(left, exchange, self._send(outgoing)), time.time()
+                )
             except ClientFailure as err:
-                await deferLater(self._reactor, exchange.wait(err, self._reactor.seconds(), random()))
+                await deferLater(
+                    self._reactor, exchange.wait(err, self._reactor.seconds(), random())
+                )
 
-    def _within(self, left: float, exchange: Exchange[Any], sending: Coroutine[Any, Any, Answer]) -> Deferred[Answer]:
+    def _within(
+        self, left: float, exchange: Exchange[Any], sending: Coroutine[Any, Any, Answer]
+    ) -> Deferred[Answer]:
         def over(_: object, __: float) -> NoReturn:
             raise exchange.expired()
 
@@ -163,6 +190,12 @@ class TwistedClient:
         except Exception as err:
             if was_cancelled(err):
                 raise CancelledError from err
-            raise AnswerLost(f"expected an answer; the connection broke: {err or type(err).__name__}") from err
+            raise AnswerLost(
+                f"expected an answer; the connection broke: {err or type(err).__name__}"
+            ) from err
         raw = response.headers.getAllRawHeaders()
-        return Answer(response.code, {name.lower().decode(): values[-1].decode("latin-1") for name, values in raw}, body)
+        return Answer(
+            response.code,
+            {name.lower().decode(): values[-1].decode("latin-1") for name, values in raw},
+            body,
+        )

@@ -7,8 +7,9 @@
      +- InferenceFailed   the server answered with an error; carries its status
      +- MalformedAnswer   the answer is not one of the Open Inference Protocol
 
-A tree apart from `batcher.errors`: that one tells what happened inside the server, this one what the caller can know of it.
-Arguments that cannot be sent are a plain `TypeError` or `ValueError`, raised before anything is.
+A tree apart from `batcher.errors`: that one tells what happened inside the server, this one what
+the caller can know of it. Arguments that cannot be sent are a plain `TypeError` or `ValueError`,
+raised before anything is.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class InferenceFailed(ClientFailure):
     Attributes:
         status: its HTTP status.
         message: what the server says of it.
-        retry_after: seconds after which the server asks to be tried again, None if it does not. It asks only where the request
-            did not run.
+        retry_after: seconds after which the server asks to be tried again, None if it does not. It
+            asks only where the request did not run.
     """
 
     def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:

@@ -1,7 +1,9 @@
-"""One call from its first attempt to its last, without any I/O: what to send, how to read it, how long to wait.
+"""One call from its first attempt to its last, without any I/O.
 
-The three forms of the client differ in how they send, wait and tell the time, and in nothing else. Each of them turns the same
-wheel:
+What to send, how to read it, how long to wait.
+
+The three forms of the client differ in how they send, wait and tell the time, and in nothing else.
+Each of them turns the same wheel:
 
     exchange = terms.exchange(question, timeout, now)
     while True:
@@ -59,7 +61,10 @@ class Exchange(Generic[Result]):
         return DeadlineExceeded(f"expected an answer within {self._timeout:g} s; got none")
 
     def attempt(self, now: float) -> tuple[Outgoing, float]:
-        """Return what to send, and the seconds within which it must be answered. Raises DeadlineExceeded."""
+        """Return what to send, and the seconds within which it must be answered.
+
+        Raises DeadlineExceeded.
+        """
         left = self.left(now)
         if left <= 0:
             raise self.expired()
@@ -67,15 +72,23 @@ class Exchange(Generic[Result]):
         return replace(outgoing, headers={**outgoing.headers, **self._headers}), left
 
     def read(self, answer: Answer, wall: float) -> Result:
-        """Return what `answer` says; `wall` is the time in seconds since 1970. Raises InferenceFailed or MalformedAnswer."""
+        """Return what `answer` says; `wall` is the time in seconds since 1970.
+
+        Raises InferenceFailed or MalformedAnswer.
+        """
         failure = failure_of(answer, wall)
         if failure is not None:
             raise failure
         return self._question.read(answer)
 
     def wait(self, failure: ClientFailure, now: float, jitter: float) -> float:
-        """Return for how long to wait before the next attempt; raises `failure` where there shall be none."""
-        wait = next_wait(self._policy, self._attempt, now, self._began + self._timeout, failure, jitter)
+        """Return for how long to wait before the next attempt.
+
+        Raises `failure` where there shall be none.
+        """
+        wait = next_wait(
+            self._policy, self._attempt, now, self._began + self._timeout, failure, jitter
+        )
         if wait is None:
             raise failure
         self._attempt += 1
@@ -87,7 +100,8 @@ class Terms:
     """What holds for all calls of a client.
 
     Attributes:
-        address: `http://host:port`, with a path behind it if the server has one, without a slash at its end.
+        address: `http://host:port`, with a path behind it if the server has one, without a slash at
+            its end.
         timeout: seconds for a call that names none.
         policy: when a call is repeated.
         headers: header fields of every request; they hold the key, a secret.
@@ -99,7 +113,11 @@ class Terms:
     headers: Mapping[str, str] = field(repr=False)
 
     def exchange(
-        self, question: Question[Result], timeout: float | None, now: float, policy: RetryPolicy | None = None
+        self,
+        question: Question[Result],
+        timeout: float | None,
+        now: float,
+        policy: RetryPolicy | None = None,
     ) -> Exchange[Result]:
         """Return a call that begins `now`. Raises ValueError if `timeout` is no time."""
         seconds = self.timeout if timeout is None else checked_timeout(timeout)

@@ -1,4 +1,7 @@
-"""What the blocking and the asyncio form share: how a request is handed to httpx, and what its errors mean."""
+"""What the blocking and the asyncio form share.
+
+How a request is handed to httpx, and what its errors mean.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ from batcher.client.retrying import CONNECT_SECONDS, KEEP_SECONDS
 
 def limits(connections: int) -> httpx.Limits:
     """Return a pool that keeps as many connections as it may open."""
-    return httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEP_SECONDS)
+    return httpx.Limits(
+        max_connections=connections,
+        max_keepalive_connections=connections,
+        keepalive_expiry=KEEP_SECONDS,
+    )
 
 
 def arguments(address: str, outgoing: Outgoing, left: float) -> dict[str, Any]:
@@ -42,4 +49,6 @@ def translated(exchange: Exchange[Any]) -> Iterator[None]:
     except httpx.TimeoutException as err:  # also that of waiting for a place among the connections
         raise exchange.expired() from err
     except httpx.RequestError as err:
-        raise AnswerLost(f"expected an answer; the connection broke: {err or type(err).__name__}") from err
+        raise AnswerLost(
+            f"expected an answer; the connection broke: {err or type(err).__name__}"
+        ) from err

@@ -1,4 +1,7 @@
-"""What the Twisted form puts between treq and Twisted's Agent: bodies in one piece both ways, and no compression."""
+"""What the Twisted form puts between treq and Twisted's Agent.
+
+Bodies in one piece both ways, and no compression.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,11 @@ class PlainAgent:
         self._agent = agent
 
     def request(
-        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
         """Send a request. Reactor thread."""
         headers = headers.copy() if headers is not None else Headers()

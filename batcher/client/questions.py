@@ -1,11 +1,12 @@
 """What is asked, as values: a call's method, path, headers and body, without sending anything.
 
-A question can be put several times: each attempt has its own, shorter, time, which an inference tells the server, so that the
-server drops what nobody waits for any more. At the first attempt it is the caller's own number to the digit: servers keep
-what they worked out for a head that comes again byte for byte.
+A question can be put several times: each attempt has its own, shorter, time, which an inference
+tells the server, so that the server drops what nobody waits for any more. At the first attempt it
+is the caller's own number to the digit: servers keep what they worked out for a head that comes
+again byte for byte.
 
-Answers are asked for as they are (`Accept-Encoding: identity`): numbers hardly get smaller, and compressing costs the server
-more than the network gains.
+Answers are asked for as they are (`Accept-Encoding: identity`): numbers hardly get smaller, and
+compressing costs the server more than the network gains.
 
 Source: Open Inference Protocol v2 and its binary tensor data and parameters extensions.
 """
@@ -85,7 +86,12 @@ class Infer:
         if self.priority:
             parameters["priority"] = self.priority
         inputs = [
-            {"name": name, "shape": shape, "datatype": datatype, "parameters": {"binary_data_size": tensor.size}}
+            {
+                "name": name,
+                "shape": shape,
+                "datatype": datatype,
+                "parameters": {"binary_data_size": tensor.size},
+            }
             for name, tensor in self.tensors.items()
             for datatype, shape, _ in (tensor,)
         ]
@@ -95,7 +101,12 @@ class Infer:
             "content-type": "application/octet-stream",
             "inference-header-content-length": str(len(text)),
         }
-        return Outgoing("POST", self.path, headers, b"".join((text, *(tensor.data for tensor in self.tensors.values()))))
+        return Outgoing(
+            "POST",
+            self.path,
+            headers,
+            b"".join((text, *(tensor.data for tensor in self.tensors.values()))),
+        )
 
     def read(self, answer: Answer) -> InferResult:
         """Return the outputs."""
@@ -132,7 +143,14 @@ class Ready:
         read_success(answer)
 
 
-def infer(model: str, inputs: Inputs, version: str, outputs: Iterable[str] | None, priority: int, request_id: str) -> Infer:
+def infer(
+    model: str,
+    inputs: Inputs,
+    version: str,
+    outputs: Iterable[str] | None,
+    priority: int,
+    request_id: str,
+) -> Infer:
     """Return the question that an inference is; the arguments are those of `Client.infer`.
 
     Raises:
@@ -142,7 +160,9 @@ def infer(model: str, inputs: Inputs, version: str, outputs: Iterable[str] | Non
     if not inputs:
         raise ValueError(f"model {model!r}: expected at least one input; got none")
     if not isinstance(priority, int) or priority < 0:
-        raise ValueError(f"priority: expected 1 (the highest) and up, or 0 for the default; got {priority!r}")
+        raise ValueError(
+            f"priority: expected 1 (the highest) and up, or 0 for the default; got {priority!r}"
+        )
     members: dict[str, Any] = {"id": request_id} if request_id else {}
     if outputs is not None:
         members["outputs"] = [{"name": name} for name in outputs]
@@ -151,12 +171,16 @@ def infer(model: str, inputs: Inputs, version: str, outputs: Iterable[str] | Non
 
 
 def model_path(model: str, version: str = "") -> str:
-    """Return the path of a model, or of one version of it; each name is one segment, whatever is in it.
+    """Return the path of a model, or of one version of it.
+
+    Each name is one segment, whatever is in it.
 
     Raises:
         ValueError: a name is empty, or one that paths use for themselves.
     """
     if model in ("", ".", "..") or version in (".", ".."):
-        raise ValueError(f"expected the name of a model, and a version or none; got {model!r} and {version!r}")
+        raise ValueError(
+            f"expected the name of a model, and a version or none; got {model!r} and {version!r}"
+        )
     path = f"/v2/models/{quote(model, safe='')}"
     return f"{path}/versions/{quote(version, safe='')}" if version else path

@@ -1,8 +1,11 @@
-"""Arrays to binary tensors and back: little-endian, row-major, by the one dtype table of `batcher.core.spec`.
+"""Arrays to binary tensors and back.
 
-An array's own dtype says the datatype; nothing is converted behind the caller's back, so that a list of Python's floats is
-FP64 and the server says so if its model takes FP32. numpy has no BF16: `Bfloat16` says that 16-bit integers are its bits, and
-arrays of the dtype that the ml_dtypes package adds are known by its name.
+Little-endian, row-major, by the one dtype table of `batcher.core.spec`.
+
+An array's own dtype says the datatype; nothing is converted behind the caller's back, so that a
+list of Python's floats is FP64 and the server says so if its model takes FP32. numpy has no BF16:
+`Bfloat16` says that 16-bit integers are its bits, and arrays of the dtype that the ml_dtypes
+package adds are known by its name.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ from batcher.codecs.formats.booleans import checked_booleans
 from batcher.codecs.oip.elements import from_elements, to_elements
 from batcher.core.spec import DATATYPES, Array
 
-_BY_DTYPE = {row.numpy.str: row.name for row in DATATYPES.values() if row.name not in ("BF16", "BYTES")}
+_BY_DTYPE = {
+    row.numpy.str: row.name for row in DATATYPES.values() if row.name not in ("BF16", "BYTES")
+}
 _BFLOAT16 = "bfloat16"
 """What ml_dtypes calls its dtype."""
 
@@ -56,7 +61,9 @@ class BinaryTensor(NamedTuple):
 
 
 def to_tensor(name: str, value: ArrayLike | Bfloat16) -> BinaryTensor:
-    """Return the input `name` as it travels; a view of `value` where it is laid out like that already.
+    """Return the input `name` as it travels.
+
+    A view of `value` where it is laid out like that already.
 
     Raises:
         TypeError: its dtype has no datatype.
@@ -68,12 +75,16 @@ def to_tensor(name: str, value: ArrayLike | Bfloat16) -> BinaryTensor:
         return BinaryTensor("BYTES", array.shape, _elements(name, array))
     found = _BY_DTYPE.get(array.dtype.newbyteorder("<").str)
     if found is None:
-        raise TypeError(f"input {name!r}: expected an array of one of {', '.join(DATATYPES)}; got {array.dtype}")
+        raise TypeError(
+            f"input {name!r}: expected an array of one of {', '.join(DATATYPES)}; got {array.dtype}"
+        )
     return BinaryTensor(found, array.shape, _laid_out(array))
 
 
 def from_tensor(name: str, datatype: str, shape: tuple[int, ...], data: Buffer) -> Array:
-    """Return the output `name`: a read-only view of `data`, or of BYTES an object array of `bytes`. BF16 are its bits.
+    """Return the output `name`.
+
+    A read-only view of `data`, or of BYTES an object array of `bytes`. BF16 are its bits.
 
     Raises:
         DecodingError: the elements of BYTES do not fill `data`, or a boolean is neither 0 nor 1.
@@ -84,7 +95,9 @@ def from_tensor(name: str, datatype: str, shape: tuple[int, ...], data: Buffer) 
         return from_elements(data, shape, name)
     dtype = DATATYPES[datatype].numpy
     if len(data) != prod(shape) * dtype.itemsize:
-        raise ValueError(f"output {name!r}: expected {prod(shape) * dtype.itemsize} bytes; got {len(data)}")
+        raise ValueError(
+            f"output {name!r}: expected {prod(shape) * dtype.itemsize} bytes; got {len(data)}"
+        )
     array: Array = np.ndarray(shape, dtype, data) if data else np.empty(shape, dtype)
     return checked_booleans(array, name)
 
@@ -95,7 +108,9 @@ def _bits(name: str, array: Array) -> Array:
     if array.dtype.kind == "f":
         return from_float32(array.astype("<f4"))
     if array.dtype != np.uint16:
-        raise TypeError(f"input {name!r}: expected BF16 as bits of uint16, or floats; got {array.dtype}")
+        raise TypeError(
+            f"input {name!r}: expected BF16 as bits of uint16, or floats; got {array.dtype}"
+        )
     return array
 
 
@@ -103,7 +118,10 @@ def _elements(name: str, array: Array) -> bytes:
     elements = array.astype(object)
     for element in elements.ravel():
         if not isinstance(element, bytes | str):
-            raise TypeError(f"input {name!r}: expected bytes or text in an array of objects; got {type(element).__name__}")
+            raise TypeError(
+                f"input {name!r}: expected bytes or text in an array of objects; got "
+                f"{type(element).__name__}"
+            )
     return to_elements(elements)
 
 

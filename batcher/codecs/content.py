@@ -13,9 +13,14 @@ from batcher.errors import DecodingError
 Buffer = bytes | memoryview
 """Bytes that can be written to a socket as they are."""
 
-_CHARSETS = {name for name in aliases.values() if not name.endswith("_codec")} - {"mbcs", "rot_13", "utf_7"} | {"utf_8_sig"}
-"""Encodings of text that a client may name. Others are not even looked up: Python's own (idna, punycode) take quadratic time,
-and Python remembers every unknown name for ever."""
+_CHARSETS = {name for name in aliases.values() if not name.endswith("_codec")} - {
+    "mbcs",
+    "rot_13",
+    "utf_7",
+} | {"utf_8_sig"}
+"""Encodings of text that a client may name. Others are not even looked up: Python's own (idna,
+punycode) take quadratic time, and Python remembers every unknown name for ever.
+"""
 
 
 class Content(NamedTuple):
@@ -45,7 +50,9 @@ class Content(NamedTuple):
         name = normalize_encoding(charset).lower()
         name = aliases.get(name, name)
         if name not in _CHARSETS:
-            raise DecodingError(f"body: expected text in charset {charset!r:.80}, which is not known here")
+            raise DecodingError(
+                f"body: expected text in charset {charset!r:.80}, which is not known here"
+            )
         try:
             return bytes(self.body).decode(name).encode().removeprefix(BOM_UTF8)
         except UnicodeError as err:

@@ -1,7 +1,8 @@
 """Undoing gzip and deflate while a body arrives, never beyond its limit.
 
-A few kilobytes of gzip can stand for gigabytes. The decompressor therefore produces at most what the limit still allows,
-and a body is refused at the first byte over it, whatever its declared length.
+A few kilobytes of gzip can stand for gigabytes. The decompressor therefore produces at most what
+the limit still allows, and a body is refused at the first byte over it, whatever its declared
+length.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from typing import Any, Protocol
 from batcher.errors import DecodingError, TooLarge, UnsupportedMediaType
 
 MEMBERS = 4096
-"""Most streams that a gzip body may be made of; a flood of empty ones would cost time and give nothing."""
+"""Most streams that a gzip body may be made of.
+
+A flood of empty ones would cost time and give nothing.
+"""
 
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
@@ -74,7 +78,9 @@ class Inflate:
             try:
                 part = inflate.decompress(piece, self._limit - self._size + 1)
             except zlib.error as err:
-                raise DecodingError(f"body: expected {self._coding}; got bytes that are not: {err}") from err
+                raise DecodingError(
+                    f"body: expected {self._coding}; got bytes that are not: {err}"
+                ) from err
             self._size += len(part)
             if self._size > self._limit:
                 raise too_large(self._limit, " after decompression")
@@ -89,7 +95,11 @@ class Inflate:
         elif self._inflate.eof:
             self._members += 1
             if self._coding != "gzip" or self._members > MEMBERS:
-                expected = f"at most {MEMBERS} gzip streams" if self._coding == "gzip" else "one deflate stream"
+                expected = (
+                    f"at most {MEMBERS} gzip streams"
+                    if self._coding == "gzip"
+                    else "one deflate stream"
+                )
                 raise DecodingError(f"body: expected {expected}; got bytes behind the end")
             self._inflate = zlib.decompressobj(_GZIP)
         return self._inflate
@@ -101,7 +111,9 @@ class Inflate:
             DecodingError: it was cut off.
         """
         if self._inflate is None or not self._inflate.eof:
-            raise DecodingError(f"body: expected a whole {self._coding} stream; got one that is cut off")
+            raise DecodingError(
+                f"body: expected a whole {self._coding} stream; got one that is cut off"
+            )
 
 
 def too_large(limit: int, when: str = "") -> TooLarge:
@@ -120,4 +132,6 @@ def body_decoder(content_encoding: str, limit: int) -> BodyDecoder:
         return Identity(limit)
     if coding in ("gzip", "x-gzip", "deflate"):
         return Inflate("deflate" if coding == "deflate" else "gzip", limit)
-    raise UnsupportedMediaType(f"Content-Encoding: expected gzip, deflate or identity; got {content_encoding!r}")
+    raise UnsupportedMediaType(
+        f"Content-Encoding: expected gzip, deflate or identity; got {content_encoding!r}"
+    )

@@ -1,4 +1,7 @@
-"""Which format a file is in, by its name: for files that are posted by `batcher predict` and samples beside models."""
+"""Which format a file is in, by its name.
+
+For files that are posted by `batcher predict` and samples beside models.
+"""
 
 from __future__ import annotations
 
@@ -28,5 +31,8 @@ def format_of_file(file: Path) -> Format:
     suffix = file.suffix.lower()
     found = format_named(_EXTENSIONS.get(suffix) or mimetypes.guess_type(f"file{suffix}")[0] or "")
     if found is None:
-        raise UnsupportedMediaType(f"{file}: expected a file named .json, .csv, .png, .npy or the like; got {file.suffix!r}")
+        raise UnsupportedMediaType(
+            f"{file}: expected a file named .json, .csv, .png, .npy or the like; got "
+            f"{file.suffix!r}"
+        )
     return found

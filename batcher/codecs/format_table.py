@@ -6,7 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from batcher.codecs.content import Buffer, Content
-from batcher.codecs.formats import csv_rows, images, json_lists, msgpack_maps, multipart_files, npy, octet_stream
+from batcher.codecs.formats import (
+    csv_rows,
+    images,
+    json_lists,
+    msgpack_maps,
+    multipart_files,
+    npy,
+    octet_stream,
+)
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError
@@ -27,7 +35,8 @@ class Format:
         decode: body to inputs.
         encode: response to body; None for formats that only come in.
         pooled: whether decoding is heavy enough to run on the CPU pool.
-        bind: gives a `decode` of bodies alone for one model, for the format whose decoding costs less than its arguments.
+        bind: gives a `decode` of bodies alone for one model, for the format whose decoding costs
+            less than its arguments.
     """
 
     media_type: str
@@ -39,7 +48,9 @@ class Format:
     bind: Callable[[ModelSpec], Callable[[Buffer], dict[str, Array]]] | None = None
 
 
-JSON = Format("application/json", json_lists.carries, json_lists.decode, json_lists.encode, ("text/json",))
+JSON = Format(
+    "application/json", json_lists.carries, json_lists.decode, json_lists.encode, ("text/json",)
+)
 MSGPACK = Format(
     "application/msgpack",
     msgpack_maps.carries,
@@ -48,7 +59,11 @@ MSGPACK = Format(
     ("application/x-msgpack", "application/vnd.msgpack"),
 )
 OCTET_STREAM = Format(
-    "application/octet-stream", octet_stream.carries, octet_stream.decode, octet_stream.encode, bind=octet_stream.bind
+    "application/octet-stream",
+    octet_stream.carries,
+    octet_stream.decode,
+    octet_stream.encode,
+    bind=octet_stream.bind,
 )
 NPY = Format("application/x-npy", npy.carries, npy.decode, npy.encode, ("application/npy",))
 CSV = Format("text/csv", csv_rows.carries, csv_rows.decode, csv_rows.encode)
@@ -62,7 +77,9 @@ PICTURES = tuple(
     )
     for media_type in images.FORMATS
 )
-MULTIPART = Format("multipart/form-data", multipart_files.carries, multipart_files.decode, pooled=True)
+MULTIPART = Format(
+    "multipart/form-data", multipart_files.carries, multipart_files.decode, pooled=True
+)
 
 FORMATS: tuple[Format, ...] = (JSON, MSGPACK, OCTET_STREAM, NPY, CSV, *PICTURES, MULTIPART)
 
@@ -75,8 +92,15 @@ def format_named(media_type: str) -> Format | None:
 
 
 def formats_for(tensors: tuple[TensorSpec, ...], answers: bool = False) -> list[Format]:
-    """Return the formats that can hold `tensors`, in order of preference; with `answers`, those that can be written."""
-    return [entry for entry in FORMATS if entry.carries(tensors) and (entry.encode is not None or not answers)]
+    """Return the formats that can hold `tensors`, in order of preference.
+
+    With `answers`, those that can be written.
+    """
+    return [
+        entry
+        for entry in FORMATS
+        if entry.carries(tensors) and (entry.encode is not None or not answers)
+    ]
 
 
 def decode_body(entry: Format, content: Content, spec: ModelSpec) -> dict[str, Array]:

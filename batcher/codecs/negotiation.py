@@ -1,6 +1,7 @@
 """Choosing a format by `Content-Type` for the body and by `Accept` for the answer.
 
-Header values repeat from request to request, so what they mean is remembered by their text, in bounded caches.
+Header values repeat from request to request, so what they mean is remembered by their text, in
+bounded caches.
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ from batcher.errors import NotAcceptable, UnsupportedMediaType
 _PARAMETER = re.compile(r';\s*([\w!#$%&\'*+.^`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))')
 _ESCAPED = re.compile(r"\\(.)")
 _LIST_ITEM = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
-"""The last quote may be missing: if it had to be there, each opening one would be tried up to the end of the header."""
+"""The last quote may be missing: if it had to be there, each opening one would be tried up to the
+end of the header.
+"""
 
 
 @lru_cache(maxsize=1024)
 def media_type(header: str) -> tuple[str, Mapping[str, str]]:
-    """Return the media type in a `Content-Type` value, in lower case, and its parameters; what is no parameter is left out."""
+    """Return the media type in a `Content-Type` value, in lower case, and its parameters.
+
+    What is no parameter is left out.
+    """
     name, _, rest = header.partition(";")
     parameters: dict[str, str] = {}
     for key, quoted, plain in _PARAMETER.findall(f";{rest}"):
@@ -38,7 +44,8 @@ def request_format(header: str, spec: ModelSpec) -> Format:
     """Return the format that a body of the model `spec` is in.
 
     Raises:
-        UnsupportedMediaType: the media type is missing, unknown, or cannot hold this model's inputs.
+        UnsupportedMediaType: the media type is missing, unknown, or cannot hold this model's
+            inputs.
     """
     name, _ = media_type(header)
     found = format_named(name)
@@ -47,11 +54,15 @@ def request_format(header: str, spec: ModelSpec) -> Format:
     expected = ", ".join(entry.media_type for entry in formats_for(spec.inputs))
     inputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
     why = f", which cannot carry {inputs}" if found is not None else ""
-    raise UnsupportedMediaType(f"Content-Type: expected one of {expected}; got {repr(name) if name else 'none'}{why}")
+    raise UnsupportedMediaType(
+        f"Content-Type: expected one of {expected}; got {repr(name) if name else 'none'}{why}"
+    )
 
 
 def answer_format(accept: str, came_as: Format, spec: ModelSpec) -> Format:
-    """Return the format to answer in: the most wanted one of `accept`, by default the one that the body came in.
+    """Return the format to answer in.
+
+    The most wanted one of `accept`, by default the one that the body came in.
 
     Raises:
         NotAcceptable: none that the client accepts can carry this model's outputs.
@@ -76,7 +87,10 @@ def accepts_json(accept: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def wants_msgpack(accept: str, content_type: str) -> bool:
-    """Whether an error is to be written as MessagePack: it was asked for, or the body was in it and nothing was asked for."""
+    """Whether an error is to be written as MessagePack.
+
+    It was asked for, or the body was in it and nothing was asked for.
+    """
     if accept and accept != "*/*":
         ranges = _ranges(accept)
         return _quality(ranges, MSGPACK) > _quality(ranges, JSON)

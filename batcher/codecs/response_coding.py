@@ -1,4 +1,7 @@
-"""Content codings of answers: gzip and deflate (a zlib stream, RFC 1950), as `Accept-Encoding` asks for them."""
+"""Content codings of answers.
+
+Gzip and deflate (a zlib stream, RFC 1950), as `Accept-Encoding` asks for them.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
-"""TensorFlow Serving's JSON: `instances` a row each and `predictions` back, or `inputs` by column and `outputs` back.
+"""TensorFlow Serving's JSON.
 
-A model of one tensor has bare values in place of objects of names. Byte strings that are no text are `{"b64": "…"}`, both ways.
+`instances` a row each and `predictions` back, or `inputs` by column and `outputs` back.
+
+A model of one tensor has bare values in place of objects of names. Byte strings that are no text
+are `{"b64": "…"}`, both ways.
 """
 
 from __future__ import annotations
@@ -27,15 +30,20 @@ def decode(body: Buffer, spec: ModelSpec) -> tuple[dict[str, Array], bool]:
 
     Raises:
         DecodingError: it is not JSON.
-        InvalidInput: it is laid out in another way, names another signature, or a value does not fit its input.
+        InvalidInput: it is laid out in another way, names another signature, or a value does not
+            fit its input.
     """
     document = from_json(body)
     if isinstance(document, dict):
         signature = document.get("signature_name", SIGNATURE)
         if signature not in (SIGNATURE, ""):
-            raise InvalidInput(f"signature_name: expected {SIGNATURE!r}, the only one; got {signature!r:.60}")
+            raise InvalidInput(
+                f"signature_name: expected {SIGNATURE!r}, the only one; got {signature!r:.60}"
+            )
         texts = any(tensor.datatype.name == "BYTES" for tensor in spec.inputs)
-        document = {key: _without_base64(value, 0) if texts else value for key, value in document.items()}
+        document = {
+            key: _without_base64(value, 0) if texts else value for key, value in document.items()
+        }
         column = document.get("inputs")
         if len(spec.inputs) == 1 and "inputs" in document and not isinstance(column, dict):
             document["inputs"] = {spec.inputs[0].name: column}
@@ -44,13 +52,17 @@ def decode(body: Buffer, spec: ModelSpec) -> tuple[dict[str, Array], bool]:
 
 def encode(response: InferenceResponse, spec: ModelSpec, by_row: bool) -> bytes:
     """Return the answer, laid out as the request was."""
-    columns = {tensor.name: _listed(response.outputs[tensor.name], tensor) for tensor in spec.outputs}
+    columns = {
+        tensor.name: _listed(response.outputs[tensor.name], tensor) for tensor in spec.outputs
+    }
     only = columns[spec.outputs[0].name] if len(columns) == 1 else None
     if not by_row:
         return to_json({"outputs": columns if only is None else only})
     if only is not None:
         return to_json({"predictions": only})
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    rows = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
     return to_json({"predictions": rows})
 
 

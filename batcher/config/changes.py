@@ -35,7 +35,10 @@ LIVE = frozenset(
         "models",
     }
 )
-"""Settings that a running server takes over. Every other one needs a restart, and so does one that is not listed anywhere."""
+"""Settings that a running server takes over.
+
+Every other one needs a restart, and so does one that is not listed anywhere.
+"""
 
 AT_START = frozenset(
     {
@@ -59,14 +62,17 @@ OF_THE_GRPC_PORT = frozenset({"max_body_bytes", "max_connections"})
 
 def changed_settings(old: ServerSettings, new: ServerSettings) -> list[str]:
     """Return the names of the settings that differ, in the order of the file."""
-    return [name for name in ServerSettings.model_fields if getattr(old, name) != getattr(new, name)]
+    return [
+        name for name in ServerSettings.model_fields if getattr(old, name) != getattr(new, name)
+    ]
 
 
 def restart_reasons(old: ServerSettings, new: ServerSettings) -> list[str]:
     """Return, for each setting that differs and cannot change while the server runs, its place, what it is and what came."""
     live = LIVE - OF_THE_GRPC_PORT if old.grpc_port is not None else LIVE
     return [
-        f"{new.origin(name)}: {name}: expected {getattr(old, name)!r} until the server is restarted; got {getattr(new, name)!r}"
+        f"{new.origin(name)}: {name}: expected {getattr(old, name)!r} until the server is "
+        f"restarted; got {getattr(new, name)!r}"
         for name in changed_settings(old, new)
         if name not in live
     ]

@@ -1,7 +1,7 @@
 """What `model.yaml` may hold: what a model is, not how it is run.
 
-It stands in a version folder (`models/digits/1/model.yaml`) beside the model's files; paths in it are relative to that
-folder.
+It stands in a version folder (`models/digits/1/model.yaml`) beside the model's files; paths in it
+are relative to that folder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from batcher.config.reading import Integer, Number, read_yaml, validate
-from batcher.core.spec import DATATYPES, Datatype, ImageSpec, Labels, ModelSpec, TensorSpec, datatype
+from batcher.core.spec import (
+    DATATYPES,
+    Datatype,
+    ImageSpec,
+    Labels,
+    ModelSpec,
+    TensorSpec,
+    datatype,
+)
 from batcher.errors import ConfigError
 
 Format = Literal["python", "torchscript", "export", "onnx"]
@@ -23,7 +31,9 @@ _PIL_MODES = {"grey": "L", "rgb": "RGB"}
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True
+    )
 
 
 class ImageFile(_Section):
@@ -75,7 +85,10 @@ class InputFile(TensorFile):
             _image_spec(self.image, self)
         if self.warmup_shape is not None and (
             len(self.warmup_shape) != len(self.shape)
-            or any(want not in (-1, have) for want, have in zip(self.shape, self.warmup_shape, strict=True))
+            or any(
+                want not in (-1, have)
+                for want, have in zip(self.shape, self.warmup_shape, strict=True)
+            )
         ):
             raise ValueError(f"warmup_shape to fit shape {list(self.shape)}")
         return self
@@ -109,7 +122,8 @@ class ModelFile(_Section):
         weights: for `python`: a file of weights for a `torch.nn.Module`.
         inputs: what it takes, in the order of its positional arguments.
         outputs: what it gives, in the order of its results.
-        sample: a request that it answers, as a file that could be posted to `/predict`; `batcher check --model` runs it.
+        sample: a request that it answers, as a file that could be posted to `/predict`; `batcher
+            check --model` runs it.
     """
 
     format: Format
@@ -159,13 +173,16 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
     """Read `folder/model.yaml`.
 
     Raises:
-        ConfigError: it is missing or wrong; the message names place, setting, what was expected and what came.
+        ConfigError: it is missing or wrong; the message names place, setting, what was expected and
+            what came.
     """
     source = read_yaml(folder / "model.yaml")
     model = validate(ModelFile, source)
     for key, file in (("file", model.file), ("weights", model.weights), ("sample", model.sample)):
         if file and not (folder / file).is_file():
-            raise ConfigError(f"{source.origin((key,))}: {key}: expected a file {file!r} beside it; there is none")
+            raise ConfigError(
+                f"{source.origin((key,))}: {key}: expected a file {file!r} beside it; there is none"
+            )
     spec = ModelSpec(
         name=name,
         version=version,
@@ -186,7 +203,9 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
 
 def _input_spec(tensor: InputFile) -> TensorSpec:
     image = _image_spec(tensor.image, tensor) if tensor.image else None
-    return TensorSpec(tensor.name, tensor.dtype, tensor.shape, image=image, warmup_shape=tensor.warmup_shape)
+    return TensorSpec(
+        tensor.name, tensor.dtype, tensor.shape, image=image, warmup_shape=tensor.warmup_shape
+    )
 
 
 def _output_spec(tensor: OutputFile) -> TensorSpec:
@@ -200,7 +219,10 @@ def _image_spec(image: ImageFile, tensor: InputFile) -> ImageSpec:
     last = len(tensor.shape) == 3 and tensor.shape[2] == channels and not first
     flat = len(tensor.shape) == 2 and channels == 1
     if not (first or last or flat):
-        raise ValueError(f"a shape of [{channels}, height, width] or [height, width, {channels}] for a {image.mode} image")
+        raise ValueError(
+            f"a shape of [{channels}, height, width] or [height, width, {channels}] for a "
+            f"{image.mode} image"
+        )
     if any(len(values) not in (1, channels) for values in (image.mean, image.std)):
         raise ValueError(f"1 or {channels} values of mean and of std for a {image.mode} image")
     if tensor.dtype.name not in ("UINT8", "FP16", "FP32", "FP64"):
@@ -208,4 +230,6 @@ def _image_spec(image: ImageFile, tensor: InputFile) -> ImageSpec:
     if tensor.dtype.name == "UINT8" and "scale" not in image.model_fields_set:
         image = image.model_copy(update={"scale": 1.0})
     height, width = tensor.shape[1:] if first else tensor.shape[:2]
-    return ImageSpec(_PIL_MODES[image.mode], height, width, not last, image.scale, image.mean, image.std)
+    return ImageSpec(
+        _PIL_MODES[image.mode], height, width, not last, image.scale, image.mean, image.std
+    )

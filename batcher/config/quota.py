@@ -15,8 +15,10 @@ class Quota(Section):
 
     Attributes:
         rows_per_s: rows that it may ask for in a second, in the long run.
-        burst_rows: rows that it may ask for at once after a pause; None is one second's worth, at least 1.
-        name: what the metrics call it, who must not tell the key; None is `quota-1` for the first, and so on.
+        burst_rows: rows that it may ask for at once after a pause; None is one second's worth, at
+            least 1.
+        name: what the metrics call it, who must not tell the key; None is `quota-1` for the first,
+            and so on.
     """
 
     rows_per_s: Annotated[Number, Field(gt=0, le=1 << 31)]

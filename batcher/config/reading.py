@@ -1,8 +1,9 @@
 """From text to validated settings, never losing the place where a value was written.
 
-A YAML file is composed into nodes first, which know their lines; duplicate keys, which YAML readers usually swallow, are
-errors here. Environment variables and command-line flags are laid over the file's values, each with its own origin. When
-validation fails, the origin of the nearest enclosing value begins the message.
+A YAML file is composed into nodes first, which know their lines; duplicate keys, which YAML readers
+usually swallow, are errors here. Environment variables and command-line flags are laid over the
+file's values, each with its own origin. When validation fails, the origin of the nearest enclosing
+value begins the message.
 """
 
 from __future__ import annotations
@@ -36,13 +37,19 @@ class Source:
         self.origins = origins
 
     def __eq__(self, other: object) -> bool:
-        """Return whether `other` is a source too: settings are equal wherever their values were written."""
+        """Return whether `other` is a source too.
+
+        Settings are equal wherever their values were written.
+        """
         return isinstance(other, Source)
 
     __hash__ = None  # type: ignore[assignment]  # as for any class that compares by its own rule
 
     def override(self, key: tuple[str, ...], value: Any, origin: str) -> None:
-        """Lay `value` over whatever stands at `key`; `origin` is what a message about it will name."""
+        """Lay `value` over whatever stands at `key`.
+
+        `origin` is what a message about it will name.
+        """
         place = self.values
         for step in key[:-1]:
             inner = place.get(step)
@@ -63,7 +70,8 @@ def read_yaml(path: Path) -> Source:
     """Read a YAML file whose top is a mapping.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML, repeats a key or is not a mapping at its top.
+        ConfigError: the file cannot be read, is not YAML, repeats a key or is not a mapping at its
+            top.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -75,19 +83,27 @@ def read_yaml(path: Path) -> Source:
         origins = dict(_origins(node, (), path.name, ())) if node is not None else {}
         values = loader.construct_document(node) if node is not None else None
     except RecursionError as err:
-        raise ConfigError(f"{path.name}: expected settings; got lists or mappings nested too deeply") from err
+        raise ConfigError(
+            f"{path.name}: expected settings; got lists or mappings nested too deeply"
+        ) from err
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path.name}{line}: not YAML: {getattr(err, 'problem', None) or err}") from err
+        raise ConfigError(
+            f"{path.name}{line}: not YAML: {getattr(err, 'problem', None) or err}"
+        ) from err
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path.name}:1: expected a mapping of settings; got {type(values).__name__}")
+        raise ConfigError(
+            f"{path.name}:1: expected a mapping of settings; got {type(values).__name__}"
+        )
     return Source(values, {(): path.name, **origins})
 
 
-def _origins(node: yaml.Node, key: Key, file: str, around: tuple[yaml.Node, ...]) -> Iterator[tuple[Key, str]]:
+def _origins(
+    node: yaml.Node, key: Key, file: str, around: tuple[yaml.Node, ...]
+) -> Iterator[tuple[Key, str]]:
     place = f"{file}:{node.start_mark.line + 1}"
     if node in around:
         raise ConfigError(f"{place}: {dotted(key)} contains itself")
@@ -124,12 +140,15 @@ def _check_scalar(node: yaml.Node, place: str) -> None:
         yaml.SafeLoader("").construct_object(node)
     except yaml.YAMLError:
         raise
-    except Exception as err:  # a date that there is not, digits that are none: PyYAML lets Python's own errors through
+    # a date that there is not, digits that are none: PyYAML lets Python's own errors through
+    except Exception as err:
         raise ConfigError(f"{place}: expected a value; got {node.value!r:.60}: {err}") from err
 
 
 def override_from_environment(source: Source, environment: Mapping[str, str]) -> None:
-    """Lay every `BATCHER_…` variable over `source`; two underscores stand for a step inwards, values are YAML scalars.
+    """Lay every `BATCHER_…` variable over `source`.
+
+    Two underscores stand for a step inwards, values are YAML scalars.
 
     `BATCHER_DEFAULTS__MAX_BATCH_SIZE=32` sets `defaults.max_batch_size`.
     """
@@ -146,29 +165,45 @@ _PLATFORM: dict[str, tuple[tuple[str, Any], ...]] = {
     "AIP_HEALTH_ROUTE": (("vertex_health_route", None),),
     "AIP_PREDICT_ROUTE": (("vertex_predict_route", None),),
 }
-"""Variables that a cloud's platform sets in its containers, and the settings that they mean; None is the variable's value.
+"""Variables that a cloud's platform sets in its containers, and the settings that they mean.
+
+None is the variable's value.
 
 Sources: Amazon SageMaker's and Google Vertex AI's requirements of custom containers.
 """
 
 
 def override_from_platform(source: Source, environment: Mapping[str, str]) -> None:
-    """Lay the variables of a cloud's platform over `source`; the platform is outside, so they have the server listen to it."""
+    """Lay the variables of a cloud's platform over `source`.
+
+    The platform is outside, so they have the server listen to it.
+    """
     for name in sorted(name for name in environment.keys() & _PLATFORM.keys() if environment[name]):
         origin = f"environment variable {name}"
         source.override(("host",), "0.0.0.0", origin)
         for key, value in _PLATFORM[name]:
             given = environment[name]
-            source.override((key,), (scalar(given) if key == "port" else given) if value is None else value, origin)
+            source.override(
+                (key,),
+                (scalar(given) if key == "port" else given) if value is None else value,
+                origin,
+            )
 
 
 def _spelt(values: Any, steps: list[str]) -> tuple[str, ...]:
-    """Return `steps` as they are spelt in `values`, where a model's name may have capitals; else in small letters."""
+    """Return `steps` as they are spelt in `values`, where a model's name may have capitals.
+
+    Else in small letters.
+    """
     key = []
     for step in steps:
         known = values if isinstance(values, dict) else {}
         spelt = {str(name).lower(): str(name) for name in known}
-        key.append(step if step in known else spelt.get(step.lower(), step.lower() if step.isupper() else step))
+        key.append(
+            step
+            if step in known
+            else spelt.get(step.lower(), step.lower() if step.isupper() else step)
+        )
         values = known.get(key[-1])
     return tuple(key)
 
@@ -177,7 +212,9 @@ def scalar(text: str) -> Any:
     """Read one value as YAML would: `true`, `3`, `[1, 2]`, or the text itself."""
     try:
         return yaml.safe_load(text)
-    except Exception:  # not YAML, or one of Python's own errors that PyYAML lets through, as in `_check_scalar`
+    except (
+        Exception
+    ):  # not YAML, or one of Python's own errors that PyYAML lets through, as in `_check_scalar`
         return text
 
 
@@ -185,17 +222,23 @@ def validate(schema: type[Settings], source: Source) -> Settings:
     """Return `source` as a `schema`.
 
     Raises:
-        ConfigError: one line for each value that is wrong: where it stands, its name, what was expected, what came.
+        ConfigError: one line for each value that is wrong: where it stands, its name, what was
+            expected, what came.
     """
     try:
         return schema.model_validate(source.values)
     except ValidationError as err:
         problems = [problem for problem in err.errors() if not _is_echo(problem)]
-        raise ConfigError("\n".join(_explain(schema, source, problem) for problem in problems)) from err
+        raise ConfigError(
+            "\n".join(_explain(schema, source, problem) for problem in problems)
+        ) from err
 
 
 def _is_echo(problem: Any) -> bool:
-    """Whether the problem only follows from others: a list that is too short because its wrong items were left out."""
+    """Whether the problem only follows from others.
+
+    A list that is too short because its wrong items were left out.
+    """
     return problem["type"] == "too_short" and len(problem["input"]) > 0
 
 
@@ -205,7 +248,10 @@ def _explain(schema: type[BaseModel], source: Source, problem: Any) -> str:
         return f"{source.origin(key)}: unknown setting {dotted(key)}{_suggestion(schema, key)}"
     if problem["type"] == "missing":
         return f"{source.origin(key)}: {dotted(key)} is missing"
-    return f"{source.origin(key)}: {dotted(key) or 'settings'}: expected {_expected(problem)}; got {_got(problem)}"
+    return (
+        f"{source.origin(key)}: {dotted(key) or 'settings'}: expected {_expected(problem)}; got "
+        f"{_got(problem)}"
+    )
 
 
 def _expected(problem: Any) -> str:
@@ -235,8 +281,18 @@ def _fields_at(schema: Any, key: Key) -> list[str]:
     """Return the names of the settings at `key`, through sections, lists of sections and mappings of sections."""
     for step in key:
         section = _section_in(schema)
-        fields = {field.alias or name: field for name, field in section.model_fields.items()} if section else {}
-        schema = section if section is not schema else fields[str(step)].annotation if step in fields else None
+        fields = (
+            {field.alias or name: field for name, field in section.model_fields.items()}
+            if section
+            else {}
+        )
+        schema = (
+            section
+            if section is not schema
+            else fields[str(step)].annotation
+            if step in fields
+            else None
+        )
     section = _section_in(schema)
     return [field.alias or name for name, field in section.model_fields.items()] if section else []
 
@@ -244,11 +300,17 @@ def _fields_at(schema: Any, key: Key) -> list[str]:
 def _section_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for inner in getattr(annotation, "__args__", ()) if (found := _section_in(inner))), None)
+    return next(
+        (found for inner in getattr(annotation, "__args__", ()) if (found := _section_in(inner))),
+        None,
+    )
 
 
 def refuse_boolean(kind: str) -> BeforeValidator:
-    """Return a validator that takes no boolean for a number, which Python would; `kind` says what was expected."""
+    """Return a validator that takes no boolean for a number, which Python would.
+
+    `kind` says what was expected.
+    """
 
     def check(value: Any) -> Any:
         if isinstance(value, bool):

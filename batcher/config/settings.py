@@ -1,4 +1,7 @@
-"""What `config.yaml` may hold. The reason for each default stands beside it there; a test keeps the two equal."""
+"""What `config.yaml` may hold.
+
+The reason for each default stands beside it there; a test keeps the two equal.
+"""
 
 from __future__ import annotations
 
@@ -29,16 +32,22 @@ class ServerSettings(Section):
     Attributes:
         host: address to listen on.
         port: TCP port to listen on; 0 lets the system choose.
-        unix_socket: path of a Unix socket to listen on instead of host and port; relative to the configuration file.
-        reuse_port: whether several servers may listen on the same port, and the kernel shares connections among them.
-        tls_certificate: PEM file with the server's certificate, and those it was signed by, for HTTPS; relative as above.
+        unix_socket: path of a Unix socket to listen on instead of host and port; relative to the
+            configuration file.
+        reuse_port: whether several servers may listen on the same port, and the kernel shares
+            connections among them.
+        tls_certificate: PEM file with the server's certificate, and those it was signed by, for
+            HTTPS; relative as above.
         tls_key: PEM file with its key; None if it stands in the same file.
         model_repository: folder whose subfolders are models; relative to the configuration file.
-        model_control: `none` serves what the configuration names; `explicit` lets clients load and unload models.
+        model_control: `none` serves what the configuration names; `explicit` lets clients load and
+            unload models.
         load_at_start: the models that are served from the start; None is all of them.
-        grpc_port: TCP port for gRPC, which needs the extra `grpc`; 0 lets the system choose; None is none.
+        grpc_port: TCP port for gRPC, which needs the extra `grpc`; 0 lets the system choose; None
+            is none.
         sagemaker: whether `GET /ping` and `POST /invocations` are there, for Amazon SageMaker.
-        vertex_health_route: path on which Google's Vertex AI asks whether the server is ready; None is none.
+        vertex_health_route: path on which Google's Vertex AI asks whether the server is ready; None
+            is none.
         vertex_predict_route: path to which it sends what is to be predicted; None is none.
         strict_start: whether a model that cannot be loaded ends the server.
         drain_timeout_s: seconds that accepted requests have to finish after a stop was asked for.
@@ -50,19 +59,21 @@ class ServerSettings(Section):
         min_body_rate: bytes/s that a body must arrive with at least.
         idle_timeout_s: seconds after which a connection without a request is closed.
         write_timeout_s: seconds after which a client that does not read its answers is cut off.
-        max_buffer_bytes: most bytes of bodies that are being read and of answers that are not, on all connections together.
+        max_buffer_bytes: most bytes of bodies that are being read and of answers that are not, on
+            all connections together.
         max_connections: most connections at a time.
         max_pipelined_requests: most requests of one connection that are worked on at a time.
         max_image_pixels: most pixels of a picture, decoded.
         cpu_pool_threads: threads for pictures, preprocess and postprocess; None is one a core.
         cpu_pool_tasks: most tasks that may wait or run there.
         cpu_pool_bytes: most bytes of bodies that may wait or run there.
-        switch_interval_ms: how long a thread may keep the interpreter lock that another wants, in milliseconds; None
-            chooses by the models.
+        switch_interval_ms: how long a thread may keep the interpreter lock that another wants, in
+            milliseconds; None chooses by the models.
         access_log: whether each request is logged, one JSON object a line.
         server_timing: whether every answer carries `Server-Timing`, asked for or not.
         expose_model_errors: whether class and message of a model's exception reach the client.
-        quotas: by key, a secret, how many rows it may ask for; `*` is for all requests without one of these keys together.
+        quotas: by key, a secret, how many rows it may ask for; `*` is for all requests without one
+            of these keys together.
         defaults: settings of every model.
         models: settings of single models that differ from `defaults`.
     """
@@ -93,7 +104,9 @@ class ServerSettings(Section):
     max_buffer_bytes: Bytes = ByteSize(1 << 30)
     max_connections: Count = 16_384
     max_pipelined_requests: Count = 64
-    max_image_pixels: Annotated[Integer, Field(ge=1, le=178_956_970)] = 1 << 24  # Pillow itself refuses more
+    max_image_pixels: Annotated[Integer, Field(ge=1, le=178_956_970)] = (
+        1 << 24
+    )  # Pillow itself refuses more
     cpu_pool_threads: Count | None = None
     cpu_pool_tasks: Count = 1024
     cpu_pool_bytes: Bytes = ByteSize(256 * MIB)
@@ -112,13 +125,17 @@ class ServerSettings(Section):
         return place
 
     def for_model(self, name: str) -> ModelSettings:
-        """Return the settings of the model called `name`: `defaults` with what `models` says of it laid over.
+        """Return the settings of the model called `name`.
+
+        `defaults` with what `models` says of it laid over.
 
         Raises:
             ConfigError: two of its settings contradict each other.
         """
         own = self.models.get(name)
-        update = {field: getattr(own, field) for field in own.model_fields_set - {"path"}} if own else {}
+        update = (
+            {field: getattr(own, field) for field in own.model_fields_set - {"path"}} if own else {}
+        )
         settings = self.defaults.model_copy(update=update)
         self._check_together(("models", name) if own else ("defaults",), settings)
         return settings
@@ -128,12 +145,19 @@ class ServerSettings(Section):
         if settings.default_priority > levels:
             key = (*where, "default_priority")
             expected = f"1 to {levels}, a level"
-            raise ConfigError(f"{self.origin(*key)}: {'.'.join(key)}: expected {expected}; got {settings.default_priority}")
-        too_big = [size for size in settings.preferred_batch_sizes if size > settings.max_batch_size]
+            raise ConfigError(
+                f"{self.origin(*key)}: {'.'.join(key)}: expected {expected}; got "
+                f"{settings.default_priority}"
+            )
+        too_big = [
+            size for size in settings.preferred_batch_sizes if size > settings.max_batch_size
+        ]
         if too_big:
             key = (*where, "preferred_batch_sizes")
             expected = f"at most max_batch_size ({settings.max_batch_size})"
-            raise ConfigError(f"{self.origin(*key)}: {'.'.join(key)}: expected {expected}; got {too_big}")
+            raise ConfigError(
+                f"{self.origin(*key)}: {'.'.join(key)}: expected {expected}; got {too_big}"
+            )
 
 
 def load_settings(
@@ -141,7 +165,9 @@ def load_settings(
     environment: Mapping[str, str],
     flags: Mapping[tuple[str, ...], tuple[str, object]] | None = None,
 ) -> ServerSettings:
-    """Read the configuration: the file, over it the variables of a cloud's platform, then ours, then the flags.
+    """Read the configuration.
+
+    The file, over it the variables of a cloud's platform, then ours, then the flags.
 
     Args:
         path: the configuration file; None takes the built-in defaults.
@@ -175,8 +201,13 @@ def _check_models(settings: ServerSettings) -> None:
 
 
 def share_threads(settings: ModelSettings, models: int) -> ModelSettings:
-    """Return `settings` with `torch_threads` filled in: the cores but one, for the event loop, shared among `models`."""
+    """Return `settings` with `torch_threads` filled in.
+
+    The cores but one, for the event loop, shared among `models`.
+    """
     if settings.torch_threads is not None:
         return settings
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return settings.model_copy(update={"torch_threads": max(1, (cores - 1) // max(models, 1))})

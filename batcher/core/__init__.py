@@ -1,1 +1,4 @@
-"""What every room speaks of: specifications, requests, counters, error texts, timers and waiters."""
+"""What every room speaks of.
+
+Specifications, requests, counters, error texts, timers and waiters.
+"""

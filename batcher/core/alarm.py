@@ -1,4 +1,7 @@
-"""One timer that is only ever moved forward: it rings at the earliest of the times that it was set to."""
+"""One timer that is only ever moved forward.
+
+It rings at the earliest of the times that it was set to.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
 class Alarm:
-    """Calls `ring` at the earliest time it was set to, once; then it waits to be set again. Reactor thread."""
+    """Calls `ring` at the earliest time it was set to, once; then it waits to be set again.
+
+    Reactor thread.
+    """
 
     def __init__(self, clock: IReactorTime, ring: Callable[[], object]) -> None:
         """Keep time by `clock`; nothing is set."""

@@ -1,8 +1,9 @@
 """The numbers behind every metric: plain attributes of plain objects.
 
-A client library's counter costs a lock and a dictionary look-up an increment; at tens of thousands of requests a second
-that is a visible share of the loop. Here the reactor thread adds to plain attributes, once a batch wherever that is
-possible, and only a scrape (`batcher/serving/metrics.py`) pays for turning them into the exposition format.
+A client library's counter costs a lock and a dictionary look-up an increment; at tens of thousands
+of requests a second that is a visible share of the loop. Here the reactor thread adds to plain
+attributes, once a batch wherever that is possible, and only a scrape (`batcher/serving/metrics.py`)
+pays for turning them into the exposition format.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from itertools import accumulate
 from typing import Protocol
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Bucket bounds for durations: half a millisecond, a small model on a GPU, up to the default deadline."""
+"""Bucket bounds for durations: half a millisecond, a small model on a GPU, up to the default
+deadline.
+"""
 
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 """Bucket bounds for batch sizes: the powers of two that warm-up uses."""
@@ -55,7 +58,9 @@ class Histogram:
     def buckets(self) -> list[tuple[str, float]]:
         """Return the cumulative counts by bound, as the exposition format wants them."""
         names = [*(repr(bound) for bound in self.bounds), "+Inf"]
-        return [(name, float(count)) for name, count in zip(names, accumulate(self.counts), strict=True)]
+        return [
+            (name, float(count)) for name, count in zip(names, accumulate(self.counts), strict=True)
+        ]
 
 
 class Load(Protocol):
@@ -181,7 +186,13 @@ class ModelMetrics:
         self.last_batches.append((rows, reason))
 
     def count_batch(
-        self, now: float, rows: int, waits: list[float], compute: float, collating: float, splitting: float
+        self,
+        now: float,
+        rows: int,
+        waits: list[float],
+        compute: float,
+        collating: float,
+        splitting: float,
     ) -> None:
         """Count a batch of `rows` rows that came back `now` and whose parts had waited `waits`, all in seconds."""
         predicting = compute - collating - splitting

@@ -1,7 +1,10 @@
-"""What an exception says: its class is a model's own, may do anything when it is asked, and may say any amount.
+"""What an exception says.
 
-Whatever is written here comes back as a plain `str`, whatever the class raises or returns, and no longer than it may be: the
-beginning and the end are kept, and how much is left out stands between them. Any thread.
+Its class is a model's own, may do anything when it is asked, and may say any amount.
+
+Whatever is written here comes back as a plain `str`, whatever the class raises or returns, and no
+longer than it may be: the beginning and the end are kept, and how much is left out stands between
+them. Any thread.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from collections.abc import Callable
 from traceback import format_exception, format_exception_only
 
 MOST_MESSAGE = 4000
-"""Characters of a message: what a status of gRPC has room for (see `rpc/calls.py`), and more than anybody reads."""
+"""Characters of a message: what a status of gRPC has room for (see `rpc/calls.py`), and more than
+anybody reads.
+"""
 
 MOST_STACK = 16 << 10
 """Characters of a stack: some hundred frames."""

@@ -1,7 +1,7 @@
 """A request and its answer as values: what crosses from a protocol to the scheduler and back.
 
-They are plain classes with slots, whose attributes are final: compiled, such an object is made in less time than a named tuple
-or a frozen dataclass, and one of each is made for every request.
+They are plain classes with slots, whose attributes are final: compiled, such an object is made in
+less time than a named tuple or a frozen dataclass, and one of each is made for every request.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ class BatchOutputs:
         self._bytes: dict[str, tuple[bytes, int]] = {}
 
     def tobytes(self, name: str) -> tuple[bytes, int]:
-        """Return the bytes of a whole output, row-major, and how many are a row; made once, however many share them."""
+        """Return the bytes of a whole output, row-major, and how many are a row.
+
+        Made once, however many share them.
+        """
         found = self._bytes.get(name)
         if found is None:
             array = self.arrays[name]
@@ -71,10 +74,13 @@ class Parameters(NamedTuple):
     """What a request asks for besides its result.
 
     Attributes:
-        deadline: when the request is worthless, in seconds on the server's clock; None takes the model's default.
-        priority: its level, 1 the highest; one more than there are levels is bulk; 0 is the model's default level.
+        deadline: when the request is worthless, in seconds on the server's clock; None takes the
+            model's default.
+        priority: its level, 1 the highest; one more than there are levels is bulk; 0 is the model's
+            default level.
         request_id: the client's name for it, only echoed and logged.
-        key: a secret that says whose quota its rows are charged to, empty for none; None for a request that no quota is for.
+        key: a secret that says whose quota its rows are charged to, empty for none; None for a
+            request that no quota is for.
     """
 
     deadline: float | None = None
@@ -90,18 +96,23 @@ def checked_parameters(parameters: Any, bulk: int) -> Parameters:
     """Return `parameters`, whatever a program put into them, with numbers of Python's own types.
 
     Raises:
-        InvalidInput: the deadline is no number, or the priority none of the model's, the last of which is `bulk`.
+        InvalidInput: the deadline is no number, or the priority none of the model's, the last of
+            which is `bulk`.
     """
     deadline, priority, request_id, key = parameters
     try:
         deadline, priority = None if deadline is None else float(deadline), index(priority)
     except (TypeError, ValueError) as err:
         got = f"{deadline!r:.100} and {priority!r:.100}"
-        raise InvalidInput(f"parameters: expected a deadline in seconds and a whole priority; got {got}") from err
+        raise InvalidInput(
+            f"parameters: expected a deadline in seconds and a whole priority; got {got}"
+        ) from err
     if deadline != deadline:
         raise InvalidInput("parameters: expected a deadline in seconds; got NaN")
     if not 0 <= priority <= bulk:
-        raise InvalidInput(f"priority: expected 1 (the highest) to {bulk - 1}, or {bulk}, bulk; got {priority}")
+        raise InvalidInput(
+            f"priority: expected 1 (the highest) to {bulk - 1}, or {bulk}, bulk; got {priority}"
+        )
     return Parameters(deadline, priority, str(request_id), None if key is None else str(key))
 
 
@@ -120,7 +131,12 @@ class InferenceRequest:
     __slots__ = ("inputs", "model", "parameters", "rows", "version")
 
     def __init__(
-        self, model: str, version: str, inputs: Mapping[str, Array], rows: int, parameters: Parameters = NO_PARAMETERS
+        self,
+        model: str,
+        version: str,
+        inputs: Mapping[str, Array],
+        rows: int,
+        parameters: Parameters = NO_PARAMETERS,
     ) -> None:
         """Store the attributes."""
         self.model: Final = model
@@ -131,7 +147,13 @@ class InferenceRequest:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let it be copied and pickled."""
-        return InferenceRequest, (self.model, self.version, dict(self.inputs), self.rows, self.parameters)
+        return InferenceRequest, (
+            self.model,
+            self.version,
+            dict(self.inputs),
+            self.rows,
+            self.parameters,
+        )
 
 
 @final
@@ -143,14 +165,21 @@ class InferenceResponse:
         version: the version that answered.
         outputs: name to array of shape (rows, *row shape).
         queue: seconds between arrival and the start of its batch; of its last batch if it was cut.
-        compute: seconds that its batch took on the worker, collation included; the sum over batches if it was cut.
+        compute: seconds that its batch took on the worker, collation included; the sum over batches
+            if it was cut.
         batch_size: rows of the batch it ran in; of the largest if it was cut.
     """
 
     __slots__ = ("batch_size", "compute", "model", "outputs", "queue", "version")
 
     def __init__(
-        self, model: str, version: str, outputs: Mapping[str, Array], queue: float, compute: float, batch_size: int
+        self,
+        model: str,
+        version: str,
+        outputs: Mapping[str, Array],
+        queue: float,
+        compute: float,
+        batch_size: int,
     ) -> None:
         """Store the attributes."""
         self.model: Final = model
@@ -163,4 +192,11 @@ class InferenceResponse:
     def __reduce__(self) -> tuple[Any, ...]:
         """Let it be copied and pickled, with its own rows alone."""
         outputs = {name: self.outputs[name] for name in self.outputs}
-        return InferenceResponse, (self.model, self.version, outputs, self.queue, self.compute, self.batch_size)
+        return InferenceResponse, (
+            self.model,
+            self.version,
+            outputs,
+            self.queue,
+            self.compute,
+            self.batch_size,
+        )

@@ -1,8 +1,10 @@
-"""What a model takes and gives: tensor specifications, the one dtype table, and the checks against them.
+"""What a model takes and gives.
 
-Datatypes carry the names of the Open Inference Protocol (`FP32`); the usual names (`float32`) are accepted wherever an
-operator writes one. BF16 travels as 16-bit integers, since numpy has no such type, and is re-viewed in `models/`. BYTES is
-an object array of `bytes` without a fixed item size.
+Tensor specifications, the one dtype table, and the checks against them.
+
+Datatypes carry the names of the Open Inference Protocol (`FP32`); the usual names (`float32`) are
+accepted wherever an operator writes one. BF16 travels as 16-bit integers, since numpy has no such
+type, and is re-viewed in `models/`. BYTES is an object array of `bytes` without a fixed item size.
 """
 
 from __future__ import annotations
@@ -72,13 +74,16 @@ def datatype(name: str) -> Datatype:
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
-    """How a picture becomes one row of an input: resize, colour mode, then (pixel * scale - mean) / std.
+    """How a picture becomes one row of an input.
+
+    Resize, colour mode, then (pixel * scale - mean) / std.
 
     Attributes:
         mode: `L` (grey) or `RGB`.
         height: rows of pixels after resizing.
         width: columns of pixels after resizing.
-        channels_first: whether the row is (channel, height, width) rather than (height, width, channel).
+        channels_first: whether the row is (channel, height, width) rather than (height, width,
+            channel).
         scale: factor for a pixel of 0..255.
         mean: subtracted, one value a channel.
         std: divided by, one value a channel.
@@ -151,7 +156,10 @@ class TensorSpec:
         return (
             array.dtype == self.datatype.numpy
             and len(shape) == len(self.shape) + 1
-            and (shape[1:] == self.shape or all(want in (-1, have) for want, have in zip(self.shape, shape[1:], strict=True)))
+            and (
+                shape[1:] == self.shape
+                or all(want in (-1, have) for want, have in zip(self.shape, shape[1:], strict=True))
+            )
         )
 
     def describe(self) -> str:
@@ -196,7 +204,8 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> int:
         inputs: name to array of shape (rows, *row shape).
 
     Raises:
-        InvalidInput: a name, dtype, shape or row count is wrong; the message says what was expected and what came.
+        InvalidInput: a name, dtype, shape or row count is wrong; the message says what was expected
+            and what came.
     """
     rows = -1
     if len(inputs) != len(spec.inputs):
@@ -211,7 +220,8 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> int:
             )
         if rows not in (-1, len(array)):
             raise InvalidInput(
-                f"input {tensor.name!r}: expected {rows} rows, as in {spec.inputs[0].name!r}; got {len(array)}",
+                f"input {tensor.name!r}: expected {rows} rows, as in {spec.inputs[0].name!r}; got "
+                f"{len(array)}",
             )
         rows = len(array)
     if rows < 1:
@@ -228,20 +238,25 @@ def check_outputs(spec: ModelSpec, outputs: Mapping[str, Array], rows: int) -> N
         rows: how many rows the model was given.
 
     Raises:
-        ModelContractError: an output is missing, has another number of rows, another dtype or shape, or BYTES that are none.
+        ModelContractError: an output is missing, has another number of rows, another dtype or
+            shape, or BYTES that are none.
     """
     for tensor in spec.outputs:
         array = outputs.get(tensor.name)
         if array is None:
             raise ModelContractError(
-                f"model {spec.name!r}: expected output {tensor.name!r}; got {', '.join(map(repr, outputs)) or 'none'}",
+                f"model {spec.name!r}: expected output {tensor.name!r}; got "
+                f"{', '.join(map(repr, outputs)) or 'none'}",
             )
         if array.ndim == 0 or len(array) != rows:
             got = len(array) if array.ndim else "a scalar"
-            raise ModelContractError(f"model {spec.name!r}: {rows} rows in, {got} rows out in output {tensor.name!r}")
+            raise ModelContractError(
+                f"model {spec.name!r}: {rows} rows in, {got} rows out in output {tensor.name!r}"
+            )
         if not tensor.admits(array):
             raise ModelContractError(
-                f"model {spec.name!r}: output {tensor.name!r}: expected {tensor.describe()}; got {describe_array(array)}",
+                f"model {spec.name!r}: output {tensor.name!r}: expected {tensor.describe()}; got "
+                f"{describe_array(array)}",
             )
         if array.dtype.hasobject:
             check_objects(array, f"model {spec.name!r}: output {tensor.name!r}")
@@ -250,14 +265,19 @@ def check_outputs(spec: ModelSpec, outputs: Mapping[str, Array], rows: int) -> N
 def check_objects(array: Array, place: str) -> None:
     """Check that the elements of `array`, an array of objects, are what BYTES are: `bytes`.
 
-    Text is not taken for its UTF-8: what a model means by text it says itself, with `.encode()`, as it is given text as bytes.
+    Text is not taken for its UTF-8: what a model means by text it says itself, with `.encode()`, as
+    it is given text as bytes.
 
     Raises:
         ModelContractError: one is something else; the message begins with `place`.
     """
-    wrong = sorted({kind.__name__ for kind in set(map(type, array.flat)) if not issubclass(kind, bytes)})
+    wrong = sorted(
+        {kind.__name__ for kind in set(map(type, array.flat)) if not issubclass(kind, bytes)}
+    )
     if wrong:
-        raise ModelContractError(f"{place}: expected elements that are bytes; got {', '.join(wrong[:3])}")
+        raise ModelContractError(
+            f"{place}: expected elements that are bytes; got {', '.join(wrong[:3])}"
+        )
 
 
 def _wrong_names(spec: ModelSpec, inputs: Mapping[str, Array]) -> str:

@@ -1,6 +1,7 @@
 """Which listening sockets systemd passed to this process (sd_listen_fds).
 
-Read when this package is imported: Twisted's endpoints take the variables out of the environment when they are imported.
+Read when this package is imported: Twisted's endpoints take the variables out of the environment
+when they are imported.
 """
 
 from __future__ import annotations

@@ -1,1 +1,4 @@
-"""Models behind one protocol, a file for each format; formats are imported when a model of theirs is loaded."""
+"""Models behind one protocol, a file for each format.
+
+Formats are imported when a model of theirs is loaded.
+"""

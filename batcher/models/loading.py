@@ -25,7 +25,9 @@ Progress = Callable[[str], None]
 """Told in words what is being done."""
 
 MANY_OPERATORS = 20
-"""More than so many operators a batch are told of at start: under load each may wait for the interpreter lock."""
+"""More than so many operators a batch are told of at start: under load each may wait for the
+interpreter lock.
+"""
 
 _MODULES = {
     "python": "batcher.models.pytorch.python_class",
@@ -57,14 +59,18 @@ class CheckedModel:
     Attributes:
         timings: seconds that warm-up took for a batch, by its rows.
 
-    A model that gives the same memory for each batch (a preallocated output) would change answers that are still being
-    written. Warm-up finds out; until it has shown that outputs are fresh, they are copied.
+    A model that gives the same memory for each batch (a preallocated output) would change answers
+    that are still being written. Warm-up finds out; until it has shown that outputs are fresh, they
+    are copied.
     """
 
     def __init__(self, model: Model, finite_outputs: bool = False) -> None:
-        """Wrap `model`, which is loaded; with `finite_outputs`, rows with NaN or infinity in their outputs fail.
+        """Wrap `model`, which is loaded.
 
-        Of a model with `postprocess` clients get what that makes of the outputs, so that is looked at instead, by `hooks.py`.
+        With `finite_outputs`, rows with NaN or infinity in their outputs fail.
+
+        Of a model with `postprocess` clients get what that makes of the outputs, so that is looked
+        at instead, by `hooks.py`.
         """
         self.model = model
         self._finite_outputs = finite_outputs
@@ -74,10 +80,16 @@ class CheckedModel:
 
     def loaded(self) -> Loaded:
         """Return what the loop needs to know of it."""
-        return Loaded(self.model.one_call, self.model.preprocess, self.model.postprocess, self.timings)
+        return Loaded(
+            self.model.one_call, self.model.preprocess, self.model.postprocess, self.timings
+        )
 
-    def predict(self, collate: Callable[..., dict[str, Array]], rows: int) -> tuple[dict[str, Array], RowErrors]:
-        """Run one batch of `rows` rows that `collate` puts together; return outputs, and rows that failed. Inference thread.
+    def predict(
+        self, collate: Callable[..., dict[str, Array]], rows: int
+    ) -> tuple[dict[str, Array], RowErrors]:
+        """Run one batch of `rows` rows that `collate` puts together.
+
+        Return outputs, and rows that failed. Inference thread.
 
         Raises:
             ModelContractError: the outputs are not what the specification promises.
@@ -98,10 +110,16 @@ class CheckedModel:
                 failed = non_finite_rows(outputs, self.spec) | failed
         else:
             _check_rows(self.spec.name, outputs, rows)
-        return ({name: array.copy() for name, array in outputs.items()} if self.copies_outputs else outputs), failed
+        return (
+            {name: array.copy() for name, array in outputs.items()}
+            if self.copies_outputs
+            else outputs
+        ), failed
 
 
-def load_model(definition: ModelDefinition, settings: ModelSettings, progress: Progress) -> CheckedModel:
+def load_model(
+    definition: ModelDefinition, settings: ModelSettings, progress: Progress
+) -> CheckedModel:
     """Load and warm up a model. Inference thread.
 
     Args:
@@ -110,14 +128,17 @@ def load_model(definition: ModelDefinition, settings: ModelSettings, progress: P
         progress: told what is being done.
 
     Raises:
-        ModelLoadError: it cannot be loaded, or fails on its warm-up; the message names the model and the reason.
+        ModelLoadError: it cannot be loaded, or fails on its warm-up; the message names the model
+            and the reason.
     """
     try:
         progress("loading")
         model = make_model(definition, settings)
         device = _device(settings.devices[0])
         if device != "cpu":
-            import_module("torch").cuda.set_device(device)  # of this thread, for whatever asks for no device by name
+            import_module("torch").cuda.set_device(
+                device
+            )  # of this thread, for whatever asks for no device by name
         model.load(device)
         if settings.compile != "none":
             _compile(model, progress)
@@ -125,7 +146,9 @@ def load_model(definition: ModelDefinition, settings: ModelSettings, progress: P
         if settings.warmup:
             warm_up(checked, settings.max_batch_size, progress)
         return checked
-    except BaseException as err:  # whatever a model's own code raises is the reason that it cannot be served
+    except (
+        BaseException
+    ) as err:  # whatever a model's own code raises is the reason that it cannot be served
         raise _load_error(definition, err) from err
 
 
@@ -139,8 +162,12 @@ def import_format(definition: ModelDefinition) -> ModuleType:
     return import_module(_MODULES[definition.format])
 
 
-def make_hooks(definition: ModelDefinition, settings: ModelSettings) -> tuple[Hook | None, Hook | None]:
-    """Return `preprocess` and `postprocess` of a model that is loaded in another process. Any thread.
+def make_hooks(
+    definition: ModelDefinition, settings: ModelSettings
+) -> tuple[Hook | None, Hook | None]:
+    """Return `preprocess` and `postprocess` of a model that is loaded in another process.
+
+    Any thread.
 
     Its class is imported and made here for them, and neither loaded nor given weights.
 
@@ -156,8 +183,12 @@ def make_hooks(definition: ModelDefinition, settings: ModelSettings) -> tuple[Ho
 
 def _load_error(definition: ModelDefinition, error: BaseException) -> ModelLoadError:
     text, kind = message(error), type(error).__name__
-    reason = text if text and isinstance(error, BatcherError) else f"{kind}: {text}" if text else kind
-    return ModelLoadError(f"model {definition.spec.name!r} version {definition.spec.version}: {reason}")
+    reason = (
+        text if text and isinstance(error, BatcherError) else f"{kind}: {text}" if text else kind
+    )
+    return ModelLoadError(
+        f"model {definition.spec.name!r} version {definition.spec.version}: {reason}"
+    )
 
 
 def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:
@@ -208,7 +239,9 @@ def warm_up(checked: CheckedModel, max_batch_size: int, progress: Progress) -> N
     earlier: list[Array] = []
     shared = False
     sizes = warmup_sizes(max_batch_size)
-    twice = [size for size in sizes for _ in range(2)]  # the first time is that of whatever is made once
+    twice = [
+        size for size in sizes for _ in range(2)
+    ]  # the first time is that of whatever is made once
     for size in (*twice, sizes[-1]):  # the largest more often, so that memory given again is seen
         progress(f"warming up, batch size {size}")
         try:
@@ -218,30 +251,44 @@ def warm_up(checked: CheckedModel, max_batch_size: int, progress: Progress) -> N
             checked.timings[size] = min(perf_counter() - began, checked.timings.get(size, inf))
             _check_warmup(checked, outputs, size)
         except (Exception, SystemExit) as err:
-            raise ModelLoadError(f"warm-up with batch size {size} failed: {type(err).__name__}: {message(err)}") from err
-        shared = shared or any(np.may_share_memory(new, old) for new in outputs.values() for old in earlier)
+            raise ModelLoadError(
+                f"warm-up with batch size {size} failed: {type(err).__name__}: {message(err)}"
+            ) from err
+        shared = shared or any(
+            np.may_share_memory(new, old) for new in outputs.values() for old in earlier
+        )
         earlier += outputs.values()
     checked.copies_outputs = shared
     operators = checked.model.operators()
     if operators > MANY_OPERATORS:
-        progress(f"hint: {operators} operators a batch, each waiting for the interpreter lock: try `compile: aoti`")
+        progress(
+            f"hint: {operators} operators a batch, each waiting for the interpreter lock: try "
+            "`compile: aoti`"
+        )
 
 
 def _check_warmup(checked: CheckedModel, outputs: Arrays, rows: int) -> None:
     if checked.model.postprocess is not None:
         _check_rows(checked.spec.name, outputs, rows)
-        outputs = {name: np.asarray(value) for name, value in checked.model.postprocess(outputs).items()}
+        outputs = {
+            name: np.asarray(value) for name, value in checked.model.postprocess(outputs).items()
+        }
     check_outputs(checked.spec, outputs, rows)
 
 
 def unsized_inputs(spec: ModelSpec) -> str:
     """Return why there are no blank rows for the model `spec`, empty if there are."""
-    free = [tensor.name for tensor in spec.inputs if tensor.free_axes and tensor.warmup_shape is None]
+    free = [
+        tensor.name for tensor in spec.inputs if tensor.free_axes and tensor.warmup_shape is None
+    ]
     return f"no warmup_shape for the free axes of {', '.join(free)}" if free else ""
 
 
 def blank_rows(spec: ModelSpec, rows: int) -> dict[str, Array]:
-    """Return inputs of zeros and empty texts for the model `spec`, whose inputs are sized. Any thread."""
+    """Return inputs of zeros and empty texts for the model `spec`, whose inputs are sized.
+
+    Any thread.
+    """
     return {tensor.name: _blank(tensor, rows) for tensor in spec.inputs}
 
 
@@ -269,6 +316,8 @@ def _check_rows(name: str, outputs: dict[str, Any] | Arrays, rows: int) -> None:
     for output, array in outputs.items():
         if array.ndim == 0 or len(array) != rows:
             got = len(array) if array.ndim else "a scalar"
-            raise ModelContractError(f"model {name!r}: {rows} rows in, {got} rows out in output {output!r}")
+            raise ModelContractError(
+                f"model {name!r}: {rows} rows in, {got} rows out in output {output!r}"
+            )
         if array.dtype.hasobject:
             check_objects(array, f"model {name!r}: output {output!r}")

@@ -38,10 +38,14 @@ class OnnxModel:
         options.intra_op_num_threads = self._threads or 0
         providers: list[Any] = ["CPUExecutionProvider"]
         if device.startswith("cuda"):
-            providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}))
+            providers.insert(
+                0, ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)})
+            )
         self._session = onnxruntime.InferenceSession(str(self._file), options, providers=providers)
         if self._must_run_on_cuda and "CUDAExecutionProvider" not in self._session.get_providers():
-            raise ModelLoadError(f"expected onnxruntime to run on {device}; this build of it offers the CPU alone")
+            raise ModelLoadError(
+                f"expected onnxruntime to run on {device}; this build of it offers the CPU alone"
+            )
 
     def compile(self, progress: Callable[[str], None]) -> None:
         """Refuse: onnxruntime has compiled the graph in its own way. Inference thread."""

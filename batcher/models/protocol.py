@@ -31,10 +31,13 @@ class Model(Protocol):
 
     Attributes:
         spec: its name, version and tensors.
-        preprocess: turns one request's inputs into what `predict` takes, on the CPU pool; None if there is none.
+        preprocess: turns one request's inputs into what `predict` takes, on the CPU pool; None if
+            there is none.
         one_call: whether `predict` is one native call, and takes the interpreter lock but once.
-        pinned: whether `allocate` gives memory of its own, from which the device reads faster than from any other.
-        postprocess: turns one request's rows of outputs into what is answered, on the CPU pool; None if there is none.
+        pinned: whether `allocate` gives memory of its own, from which the device reads faster than
+            from any other.
+        postprocess: turns one request's rows of outputs into what is answered, on the CPU pool;
+            None if there is none.
     """
 
     spec: ModelSpec
@@ -44,17 +47,25 @@ class Model(Protocol):
     postprocess: Hook | None
 
     def load(self, device: str) -> None:
-        """Read the model onto `device` (`cpu`, `cuda:0`). Once, before anything else. Inference thread."""
+        """Read the model onto `device` (`cpu`, `cuda:0`). Once, before anything else.
+
+        Inference thread.
+        """
 
     def compile(self, progress: Callable[[str], None]) -> None:
-        """Compile the loaded model to one native call; tell `progress` what is done. Inference thread.
+        """Compile the loaded model to one native call; tell `progress` what is done.
+
+        Inference thread.
 
         Raises:
             ModelLoadError: it cannot be compiled, and runs as it did before.
         """
 
     def operators(self) -> int:
-        """Return how many operators a batch takes, each of which takes the interpreter lock; 0 if unknown. Inference thread."""
+        """Return how many operators a batch takes, each of which takes the interpreter lock.
+
+        0 if unknown. Inference thread.
+        """
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return a writable buffer for the input `name` of the next `predict`. Inference thread."""
@@ -62,6 +73,6 @@ class Model(Protocol):
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run one batch: name to array, first axis the row, in and out. Inference thread.
 
-        The inputs are buffers from `allocate`. The outputs are not touched again by the model; they are PartialOutputs if rows
-        failed by themselves.
+        The inputs are buffers from `allocate`. The outputs are not touched again by the model; they
+        are PartialOutputs if rows failed by themselves.
         """

@@ -1,8 +1,9 @@
 """What models raise, and what clients are told of it.
 
-A model's code may raise anything, also the server's own errors: a `WorkerLost` that never was would have its batch run again
-without end, a `QueueFull` would ask a client to repeat what has run. So what a model raises is taken for what it says only if
-that is something of the request (`InvalidInput`) or of the model (`ModelError` and those below it, as `OutOfMemory`).
+A model's code may raise anything, also the server's own errors: a `WorkerLost` that never was would
+have its batch run again without end, a `QueueFull` would ask a client to repeat what has run. So
+what a model raises is taken for what it says only if that is something of the request
+(`InvalidInput`) or of the model (`ModelError` and those below it, as `OutOfMemory`).
 """
 
 from __future__ import annotations
@@ -27,12 +28,20 @@ def _can_be_told(error: BatcherError) -> bool:
     """Return whether its hints, which a model's own class may have changed, can be written into an answer."""
     with suppress(BaseException):  # they may be properties
         status, code, name = error.http_status, error.code, error.grpc_code
-        return type(status) is int and 400 <= status < 600 and type(code) is type(name) is str and code.isascii()
+        return (
+            type(status) is int
+            and 400 <= status < 600
+            and type(code) is type(name) is str
+            and code.isascii()
+        )
     return False
 
 
 def model_error(error: BaseException) -> BatcherError:
-    """Return what a client is told of `error`, raised while a batch ran; the cause keeps the original. Any thread."""
+    """Return what a client is told of `error`, raised while a batch ran.
+
+    The cause keeps the original. Any thread.
+    """
     return error if isinstance(error, BatcherError) else _model_error(error)
 
 

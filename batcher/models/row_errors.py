@@ -1,4 +1,7 @@
-"""Rows that fail by themselves in a batch that does not: errors in rows' places, and numbers that are none."""
+"""Rows that fail by themselves in a batch that does not.
+
+Errors in rows' places, and numbers that are none.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,12 @@ _BF16_EXPONENT = 0x7F80
 
 
 def take_errors(outputs: dict[str, Any], spec: ModelSpec) -> RowErrors:
-    """Take the exceptions that stand in rows' places out of `outputs`, lists a model returned; any row takes their places.
+    """Take the exceptions that stand in rows' places out of `outputs`, lists a model returned.
 
-    Every output of a row that failed in one of them counts as failed. Outputs that `spec` does not name are those of a model
-    with `postprocess`. Inference thread.
+    Any row takes their places.
+
+    Every output of a row that failed in one of them counts as failed. Outputs that `spec` does not
+    name are those of a model with `postprocess`. Inference thread.
     """
     tensors = {tensor.name: tensor for tensor in spec.outputs}
     errors: RowErrors = {}
@@ -44,14 +49,20 @@ def _blank_row(tensor: TensorSpec | None) -> Any:
 
 
 def non_finite_rows(outputs: Mapping[str, Array], spec: ModelSpec) -> RowErrors:
-    """Return an error for each row with NaN or infinity in one of its `outputs`. Inference thread."""
+    """Return an error for each row with NaN or infinity in one of its `outputs`.
+
+    Inference thread.
+    """
     halves = {tensor.name for tensor in spec.outputs if tensor.datatype.name == "BF16"}
     errors: RowErrors = {}
     for name, array in outputs.items():
         finite = _finite(array, name in halves)
         if finite is not None and not finite.all():
             wrong = np.flatnonzero(~finite.reshape(len(array), -1).all(axis=1)).tolist()
-            told = f"model {spec.name!r}: expected finite numbers in output {name!r}; got NaN or infinity"
+            told = (
+                f"model {spec.name!r}: expected finite numbers in output {name!r}; got NaN or "
+                "infinity"
+            )
             errors = {row: ModelContractError(told) for row in wrong} | errors
     return errors
 

@@ -1,4 +1,7 @@
-"""Every metric, declared once, and exported when it is asked for; the numbers stand in `batcher/core/counters.py`."""
+"""Every metric, declared once, and exported when it is asked for.
+
+The numbers stand in `batcher/core/counters.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,12 @@ from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from batcher.core.counters import AnswerMetrics, Histogram, ModelMetrics
@@ -42,7 +50,10 @@ class ServerMetrics(Collector):
             collector(registry=self._registry)
 
     def model(self, name: str, version: str) -> ModelMetrics:
-        """Return the numbers of a version of a model; the same object for the same version, so counts never restart."""
+        """Return the numbers of a version of a model.
+
+        The same object for the same version, so counts never restart.
+        """
         return self._models.setdefault((name, version), ModelMetrics(name, version))
 
     def reloaded(self, outcome: str) -> None:
@@ -64,7 +75,9 @@ class ServerMetrics(Collector):
 
     def _request_families(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
-            "batcher_requests", "Requests answered, by HTTP status; 499: the client left.", labels=("model", "route", "code")
+            "batcher_requests",
+            "Requests answered, by HTTP status; 499: the client left.",
+            labels=("model", "route", "code"),
         )
         for (model, route), answers in self.answers.items():
             for status, count in answers.statuses.items():
@@ -79,18 +92,24 @@ class ServerMetrics(Collector):
         yield GaugeMetricFamily("batcher_connections", "Open connections.", value=self.connections)
         text = "Bytes that connections hold, of bodies that come and of answers that are not read."
         yield GaugeMetricFamily("batcher_buffer_bytes", text, value=self.buffer_bytes)
-        rejected = CounterMetricFamily("batcher_quota_rejected_rows", "Rows beyond a key's quota.", labels=("quota",))
+        rejected = CounterMetricFamily(
+            "batcher_quota_rejected_rows", "Rows beyond a key's quota.", labels=("quota",)
+        )
         for name, count in self.quota_rejected_rows.items():
             rejected.add_metric((name,), count)
         yield rejected
 
     def _reload_families(self) -> Iterator[Metric]:
-        reloads = CounterMetricFamily("batcher_reloads", "Reloads of the settings, by outcome.", labels=("outcome",))
+        reloads = CounterMetricFamily(
+            "batcher_reloads", "Reloads of the settings, by outcome.", labels=("outcome",)
+        )
         for outcome, count in self.reloads.items():
             reloads.add_metric((outcome,), count)
         yield reloads
         text = "Whether the last reload of the settings was applied."
-        yield GaugeMetricFamily("batcher_config_last_reload_successful", text, value=self.last_reload_successful)
+        yield GaugeMetricFamily(
+            "batcher_config_last_reload_successful", text, value=self.last_reload_successful
+        )
 
     def _load_families(self) -> Iterator[Metric]:
         gauges = (
@@ -114,18 +133,39 @@ class ServerMetrics(Collector):
         histograms = (
             ("batcher_queue_wait_seconds", "From arrival to the start of the batch.", "queue_wait"),
             ("batcher_batch_size", "Rows of a batch.", "batch_size"),
-            ("batcher_model_seconds", "Time of a batch on its worker, collation included.", "model_time"),
+            (
+                "batcher_model_seconds",
+                "Time of a batch on its worker, collation included.",
+                "model_time",
+            ),
         )
         for name, text, attribute in histograms:
-            values = ((metrics.labels, getattr(metrics, attribute)) for metrics in self._models.values())
+            values = (
+                (metrics.labels, getattr(metrics, attribute)) for metrics in self._models.values()
+            )
             yield _histograms(name, text, ("model", "version"), values)
 
     def _model_counters(self) -> Iterator[Metric]:
         counters = (
             ("batcher_batch_flush", "Batches started, by reason.", "reason", "flushes"),
-            ("batcher_cancelled_rows", "Rows whose client left, by where they were.", "stage", "cancelled_rows"),
-            ("batcher_expired_rows", "Rows whose deadline passed, by where they were.", "stage", "expired_rows"),
-            ("batcher_rejected_rows", "Rows refused on arrival, by reason.", "reason", "rejected_rows"),
+            (
+                "batcher_cancelled_rows",
+                "Rows whose client left, by where they were.",
+                "stage",
+                "cancelled_rows",
+            ),
+            (
+                "batcher_expired_rows",
+                "Rows whose deadline passed, by where they were.",
+                "stage",
+                "expired_rows",
+            ),
+            (
+                "batcher_rejected_rows",
+                "Rows refused on arrival, by reason.",
+                "reason",
+                "rejected_rows",
+            ),
         )
         for name, text, label, attribute in counters:
             family = CounterMetricFamily(name, text, labels=("model", "version", label))
@@ -134,9 +174,21 @@ class ServerMetrics(Collector):
                     family.add_metric((*metrics.labels, value), count)
             yield family
         numbers = (
-            ("batcher_failed_batches", "Batches that raised, or did not come back.", "failed_batches"),
-            ("batcher_failed_rows", "Rows that failed by themselves in batches that did not.", "failed_rows"),
-            ("batcher_out_of_memory", "Batches that did not fit into the device's memory.", "out_of_memory"),
+            (
+                "batcher_failed_batches",
+                "Batches that raised, or did not come back.",
+                "failed_batches",
+            ),
+            (
+                "batcher_failed_rows",
+                "Rows that failed by themselves in batches that did not.",
+                "failed_rows",
+            ),
+            (
+                "batcher_out_of_memory",
+                "Batches that did not fit into the device's memory.",
+                "out_of_memory",
+            ),
         )
         for name, text, attribute in numbers:
             family = CounterMetricFamily(name, text, labels=("model", "version"))
@@ -146,7 +198,10 @@ class ServerMetrics(Collector):
 
 
 def _histograms(
-    name: str, text: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], Histogram]]
+    name: str,
+    text: str,
+    labels: tuple[str, ...],
+    values: Iterable[tuple[tuple[str, ...], Histogram]],
 ) -> HistogramMetricFamily:
     family = HistogramMetricFamily(name, text, labels=labels)
     for label_values, histogram in values:

@@ -1,4 +1,7 @@
-"""One version of a model while it is served: its life as a table, and how its scheduler is put together."""
+"""One version of a model while it is served.
+
+Its life as a table, and how its scheduler is put together.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ from batcher.workers.instances import Instances
 from batcher.workers.pool import CpuPool
 
 Changed = Callable[["ServedModel", str], None]
-"""Told that a model changed its state, or what it is doing while it loads, and what that is in words."""
+"""Told that a model changed its state, or what it is doing while it loads, and what that is in
+words.
+"""
 
 
 class ModelState(Enum):
@@ -49,10 +54,18 @@ class ModelState(Enum):
 
 _END = frozenset({ModelState.UNLOADED, ModelState.STOPPED})
 STATES: dict[ModelState, frozenset[ModelState]] = {
-    ModelState.LOADING: frozenset({ModelState.READY, ModelState.FAILED, ModelState.UNLOADING, ModelState.STOPPED}),
-    ModelState.READY: frozenset({ModelState.RESTARTING, ModelState.BROKEN, ModelState.UNLOADING, ModelState.STOPPED}),
-    ModelState.RESTARTING: frozenset({ModelState.READY, ModelState.BROKEN, ModelState.UNLOADING, ModelState.STOPPED}),
-    ModelState.BROKEN: frozenset({ModelState.READY, ModelState.RESTARTING, ModelState.UNLOADING, ModelState.STOPPED}),
+    ModelState.LOADING: frozenset(
+        {ModelState.READY, ModelState.FAILED, ModelState.UNLOADING, ModelState.STOPPED}
+    ),
+    ModelState.READY: frozenset(
+        {ModelState.RESTARTING, ModelState.BROKEN, ModelState.UNLOADING, ModelState.STOPPED}
+    ),
+    ModelState.RESTARTING: frozenset(
+        {ModelState.READY, ModelState.BROKEN, ModelState.UNLOADING, ModelState.STOPPED}
+    ),
+    ModelState.BROKEN: frozenset(
+        {ModelState.READY, ModelState.RESTARTING, ModelState.UNLOADING, ModelState.STOPPED}
+    ),
     ModelState.FAILED: _END,
     ModelState.UNLOADING: _END,
     ModelState.UNLOADED: frozenset(),
@@ -131,11 +144,16 @@ class ServedModel:
 
     def start(self) -> Deferred[None]:
         """Load the model; fires when it is ready, fails with ModelLoadError if it cannot be."""
-        loading = self.workers.start(self.scheduler.deliver, self.scheduler.set_alive, self._workers_changed)
+        loading = self.workers.start(
+            self.scheduler.deliver, self.scheduler.set_alive, self._workers_changed
+        )
         return loading.addCallbacks(self._loaded, self._failed)
 
     def settled(self) -> Deferred[None]:
-        """Fire once the model is neither being loaded nor being unloaded any more; may be cancelled."""
+        """Fire once the model is neither being loaded nor being unloaded any more.
+
+        May be cancelled.
+        """
         return self._settled.wait() if self.state in _PASSING else succeed(None)
 
     def drain(self) -> Deferred[None]:
@@ -187,7 +205,9 @@ class ServedModel:
             return
         self.one_call = loaded.one_call
         if loaded.preprocess is not None or loaded.postprocess is not None:
-            self.hooked = HookedRequests(self._pool, self.scheduler, self.spec, loaded, self.settings.finite_outputs)
+            self.hooked = HookedRequests(
+                self._pool, self.scheduler, self.spec, loaded, self.settings.finite_outputs
+            )
         if loaded.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
             self.scheduler.group_key = None
         self.scheduler.loaded(loaded.timings)
@@ -199,10 +219,14 @@ class ServedModel:
         detail = "" if state is ModelState.READY else reason
         if self.is_loaded and state is not self.state:
             self.become(state, detail)
-        elif self.is_loaded and detail != self.detail:  # it was started again, and that failed for another reason
+        elif (
+            self.is_loaded and detail != self.detail
+        ):  # it was started again, and that failed for another reason
             self.detail = detail
             self._changed(self, self.told)
-        if state is ModelState.BROKEN:  # also of one that is being unloaded: nobody will answer what it has taken
+        if (
+            state is ModelState.BROKEN
+        ):  # also of one that is being unloaded: nobody will answer what it has taken
             self.scheduler.give_up(f"model {self.title} is not ready: {state.value}: {reason}")
 
     def _failed(self, failure: Failure) -> Failure:
@@ -223,12 +247,20 @@ class ServedModel:
     @property
     def told(self) -> str:
         """State and detail, for messages."""
-        return self.state.value if self.detail in ("", self.state.value) else f"{self.state.value}: {self.detail}"
+        return (
+            self.state.value
+            if self.detail in ("", self.state.value)
+            else f"{self.state.value}: {self.detail}"
+        )
 
     @property
     def missed(self) -> bool:
         """Whether it should serve and does not."""
-        return self.required and self.state not in (ModelState.READY, ModelState.UNLOADING, ModelState.UNLOADED)
+        return self.required and self.state not in (
+            ModelState.READY,
+            ModelState.UNLOADING,
+            ModelState.UNLOADED,
+        )
 
     @property
     def title(self) -> str:
@@ -283,5 +315,7 @@ def shape_key(inputs: Mapping[str, Array]) -> Hashable:
 
 def _policy(settings: ModelSettings) -> Policy:
     if settings.policy == "delay":
-        return Delay(settings.max_batch_size, settings.max_delay_ms / 1e3, settings.preferred_batch_sizes)
+        return Delay(
+            settings.max_batch_size, settings.max_delay_ms / 1e3, settings.preferred_batch_sizes
+        )
     return Eager(settings.max_batch_size)

@@ -1,7 +1,9 @@
-"""`ModelServer`: names and versions to schedulers, and the lives of models. What an embedding program holds.
+"""`ModelServer`: names and versions to schedulers, and the lives of models.
 
-It needs a clock and a way back from threads, nothing else of a reactor, so it runs on any. It opens no port, sets nothing
-that is process-wide and starts threads only for the models that it is given.
+What an embedding program holds.
+
+It needs a clock and a way back from threads, nothing else of a reactor, so it runs on any. It opens
+no port, sets nothing that is process-wide and starts threads only for the models that it is given.
 """
 
 from __future__ import annotations
@@ -21,7 +23,13 @@ from batcher.batching.worker import CallFromThread
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
-from batcher.core.request import NO_PARAMETERS, InferenceRequest, InferenceResponse, Parameters, checked_parameters
+from batcher.core.request import (
+    NO_PARAMETERS,
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    checked_parameters,
+)
 from batcher.core.spec import Array, check_inputs
 from batcher.core.waiters import Waiters
 from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, ModelNotReady
@@ -42,17 +50,19 @@ Result = TypeVar("Result")
 class ModelServer:
     """Holds any number of models; `infer` answers a request through the right one.
 
-    `add` models, wait for its Deferreds, `infer`, and `stop` at the end. All methods: reactor thread.
+    `add` models, wait for its Deferreds, `infer`, and `stop` at the end. All methods: reactor
+    thread.
 
     Attributes:
         metrics: where requests and batches are counted.
         clock: the only time there is.
         seconds: what `clock` says.
-        quotas: limits the rows of each key; None limits nobody. May be exchanged at any time, for one with full buckets.
+        quotas: limits the rows of each key; None limits nobody. May be exchanged at any time, for
+            one with full buckets.
         drain_timeout: seconds that a model that is unloaded has for its last answers.
         draining: whether the server takes no more requests.
-        generation: grows whenever a model comes, goes or changes its state; what was looked up before is then to be looked
-            up again.
+        generation: grows whenever a model comes, goes or changes its state; what was looked up
+            before is then to be looked up again.
     """
 
     def __init__(
@@ -68,11 +78,13 @@ class ModelServer:
 
         Args:
             clock: the reactor, or a `Clock` in tests.
-            call_from_thread: `reactor.callFromThread`, or under asyncio `loop.call_soon_threadsafe`, which is cheaper.
+            call_from_thread: `reactor.callFromThread`, or under asyncio
+                `loop.call_soon_threadsafe`, which is cheaper.
             settings: bounds of the CPU pool, and quotas; built-in defaults without.
             metrics: where to count; an object of its own without.
             progress: told a model's title and what is being done with it.
-            call_soon: under asyncio `loop.call_soon`, which is cheaper than a timer of no delay, the default.
+            call_soon: under asyncio `loop.call_soon`, which is cheaper than a timer of no delay,
+                the default.
         """
         settings = settings or ServerSettings()
         self.metrics = metrics or ServerMetrics()
@@ -90,7 +102,9 @@ class ModelServer:
         self._ended = Waiters()
         self.generation = 0
         threads = settings.cpu_pool_threads or os.cpu_count() or 1
-        self._pool = CpuPool(threads, settings.cpu_pool_tasks, settings.cpu_pool_bytes, call_from_thread, clock)
+        self._pool = CpuPool(
+            threads, settings.cpu_pool_tasks, settings.cpu_pool_bytes, call_from_thread, clock
+        )
 
     def __iter__(self) -> Iterator[ServedModel]:
         """Iterate over every version of every model."""
@@ -108,9 +122,15 @@ class ModelServer:
         self._watchers.append(changed)
 
     def add(
-        self, definition: ModelDefinition, settings: ModelSettings, load: Load | None = None, required: bool = True
+        self,
+        definition: ModelDefinition,
+        settings: ModelSettings,
+        load: Load | None = None,
+        required: bool = True,
     ) -> Deferred[None]:
-        """Start to load a version of a model; fires when it is ready, fails with ModelLoadError if it cannot be.
+        """Start to load a version of a model.
+
+        Fires when it is ready, fails with ModelLoadError if it cannot be.
 
         Args:
             definition: what it is.
@@ -125,24 +145,36 @@ class ModelServer:
         if earlier is not None:
             required = required or earlier.required
             if earlier.state not in (ModelState.FAILED, ModelState.UNLOADED):
-                raise ConfigError(f"model {definition.spec.name!r}: version {definition.spec.version} is there twice")
+                raise ConfigError(
+                    f"model {definition.spec.name!r}: version {definition.spec.version} is there "
+                    "twice"
+                )
             earlier.unload()
         served = self.make(definition, settings, load, required)
         self._put(served)
         return served.start()
 
-    def replace(self, definition: ModelDefinition, settings: ModelSettings, load: Load | None = None) -> Deferred[None]:
-        """Load a version anew, and serve it in place of the one that is ready now; fires and fails as `add` does.
+    def replace(
+        self, definition: ModelDefinition, settings: ModelSettings, load: Load | None = None
+    ) -> Deferred[None]:
+        """Load a version anew, and serve it in place of the one that is ready now.
 
-        No request is lost: until the new one is ready, and if it cannot be loaded, the one that is here serves. If that was
-        unloaded meanwhile, so is the new one.
+        Fires and fails as `add` does.
+
+        No request is lost: until the new one is ready, and if it cannot be loaded, the one that is
+        here serves. If that was unloaded meanwhile, so is the new one.
         """
         served = self.make(definition, settings, load)
         earlier = self.find(served.spec.name, served.spec.version)
 
         def swap(_: None) -> None:
-            if self._models.get(served.spec.name, served.spec.version) is not earlier or not earlier.is_loaded:
-                raise ModelLoadError(f"model {served.title}: it was unloaded or replaced while it was loaded anew")
+            if (
+                self._models.get(served.spec.name, served.spec.version) is not earlier
+                or not earlier.is_loaded
+            ):
+                raise ModelLoadError(
+                    f"model {served.title}: it was unloaded or replaced while it was loaded anew"
+                )
             self.adopt(served)
 
         def give_up(failure: Failure) -> Failure:
@@ -152,7 +184,10 @@ class ModelServer:
         return served.start().addCallback(swap).addErrback(give_up)
 
     def unload(self, served: ServedModel) -> Deferred[None]:
-        """Answer what `served` has taken, in `drain_timeout` at most, and let go of the model; fires when that is done."""
+        """Answer what `served` has taken, in `drain_timeout` at most, and let go of the model.
+
+        Fires when that is done.
+        """
         served.unload()
         if served.state is ModelState.UNLOADING:
             cut: Any = self.clock.callLater(self.drain_timeout, served.cut_short)
@@ -160,7 +195,10 @@ class ModelServer:
         return served.settled()
 
     def adopt(self, served: ServedModel) -> None:
-        """Have `served`, which was made here and is ready, take requests; what it takes the place of is unloaded."""
+        """Have `served`, which was made here and is ready, take requests.
+
+        What it takes the place of is unloaded.
+        """
         earlier = self._models.get(served.spec.name, served.spec.version)
         if earlier is not None:
             served.required = earlier.required
@@ -180,19 +218,35 @@ class ModelServer:
         return self.unload(served)
 
     def make(
-        self, definition: ModelDefinition, settings: ModelSettings, load: Load | None = None, required: bool = True
+        self,
+        definition: ModelDefinition,
+        settings: ModelSettings,
+        load: Load | None = None,
+        required: bool = True,
     ) -> ServedModel:
-        """Return a version of a model beside those that serve; `start` it, then `adopt` or `unload` it; `add` says the rest."""
-        served = ServedModel(definition, settings, self._pool, self._changed, self._worker_ended, required)
-        workers = make_workers(definition, settings, load, served.report, self._call_from_thread, self.clock)
+        """Return a version of a model beside those that serve.
+
+        `start` it, then `adopt` or `unload` it; `add` says the rest.
+        """
+        served = ServedModel(
+            definition, settings, self._pool, self._changed, self._worker_ended, required
+        )
+        workers = make_workers(
+            definition, settings, load, served.report, self._call_from_thread, self.clock
+        )
         served.workers = Instances(workers)
         metrics = self.metrics.model(served.spec.name, served.spec.version)
-        served.scheduler = build_scheduler(settings, served.spec, workers, self.clock, metrics, self._call_soon)
+        served.scheduler = build_scheduler(
+            settings, served.spec, workers, self.clock, metrics, self._call_soon
+        )
         self._alive.add(served)
         return served
 
     def find(self, name: str, version: str = "") -> ServedModel:
-        """Return that version of a model; without `version` the newest that is ready. Raises UnknownModel."""
+        """Return that version of a model; without `version` the newest that is ready.
+
+        Raises UnknownModel.
+        """
         return self._models.find(name, version)
 
     def versions(self, name: str) -> list[str]:
@@ -200,7 +254,10 @@ class ModelServer:
         return self._models.ready_versions(name)
 
     def only_model(self) -> str:
-        """Return the name of the model that `/predict` means: the only one there is. Raises UnknownModel."""
+        """Return the name of the model that `/predict` means: the only one there is.
+
+        Raises UnknownModel.
+        """
         return self._models.only_name()
 
     def infer(
@@ -214,13 +271,15 @@ class ModelServer:
 
         Args:
             model: the model's name.
-            inputs: name to array of shape (rows, *row shape), in the dtypes of the model's specification.
+            inputs: name to array of shape (rows, *row shape), in the dtypes of the model's
+                specification.
             version: which version; empty takes the newest that is ready.
             parameters: deadline, priority, id and key.
 
         Returns:
-            A Deferred of the response. It fails with UnknownModel, ModelNotReady, InvalidInput, QuotaExceeded, TooLarge,
-            QueueFull, Draining, DeadlineExceeded or ModelError. Cancelling it gives up the request.
+            A Deferred of the response. It fails with UnknownModel, ModelNotReady, InvalidInput,
+            QuotaExceeded, TooLarge, QueueFull, Draining, DeadlineExceeded or ModelError. Cancelling
+            it gives up the request.
         """
         try:
             return self.infer_on(self.ready_model(model, version), inputs, parameters)
@@ -228,11 +287,16 @@ class ModelServer:
             return fail()
 
     def infer_on(
-        self, served: ServedModel, inputs: Mapping[str, Array], parameters: Parameters = NO_PARAMETERS, exact: bool = False
+        self,
+        served: ServedModel,
+        inputs: Mapping[str, Array],
+        parameters: Parameters = NO_PARAMETERS,
+        exact: bool = False,
     ) -> Deferred[InferenceResponse]:
         """Answer one request by `served`, which `ready_model` returned since `generation` last changed; `infer` says the rest.
 
-        With `exact`, `inputs` were made after the specification and need no check. Raises what `infer` fails with.
+        With `exact`, `inputs` were made after the specification and need no check. Raises what
+        `infer` fails with.
         """
         spec = served.spec
         rows = len(inputs[spec.inputs[0].name]) if exact else check_inputs(spec, inputs)
@@ -241,16 +305,23 @@ class ModelServer:
         request = InferenceRequest(spec.name, spec.version, inputs, rows, parameters)
         if self.quotas is None:
             return self._answer(served, request)
-        return charged(request, self.quotas, self.metrics, self.seconds(), partial(self._answer, served))
+        return charged(
+            request, self.quotas, self.metrics, self.seconds(), partial(self._answer, served)
+        )
 
-    def _answer(self, served: ServedModel, request: InferenceRequest) -> Deferred[InferenceResponse]:
+    def _answer(
+        self, served: ServedModel, request: InferenceRequest
+    ) -> Deferred[InferenceResponse]:
         if served.hooked is None:
             return served.scheduler.submit(request)
         asked = request.parameters.deadline
         return served.hooked.answer(request, self.deadline(served) if asked is None else asked)
 
     def ready_model(self, name: str, version: str = "") -> ServedModel:
-        """Return the version of a model that can answer now; raises UnknownModel, Draining or ModelNotReady."""
+        """Return the version of a model that can answer now.
+
+        Raises UnknownModel, Draining or ModelNotReady.
+        """
         served = self.find(name, version)
         if self.draining:
             raise Draining("the server is being stopped and takes no more requests", retry_after=5)
@@ -262,7 +333,9 @@ class ModelServer:
         """Return when a request that arrives now is worthless, `timeout` seconds or the model's default from now."""
         return self.clock.seconds() + (served.settings.timeout if timeout is None else timeout)
 
-    def run_on_pool(self, nbytes: int, deadline: float, function: Callable[[], Result]) -> Deferred[Result]:
+    def run_on_pool(
+        self, nbytes: int, deadline: float, function: Callable[[], Result]
+    ) -> Deferred[Result]:
         """Run `function`, which holds on to `nbytes` bytes, on the CPU pool, at most until `deadline`.
 
         Raises:
@@ -275,7 +348,10 @@ class ModelServer:
         return self._models.successor(served)
 
     def unready(self) -> dict[str, str]:
-        """Return title and reason of every model that should serve and does not; empty when all do."""
+        """Return title and reason of every model that should serve and does not.
+
+        Empty when all do.
+        """
         return {served.title: served.told for served in self if served.missed}
 
     def drain(self) -> Deferred[None]:
@@ -285,7 +361,10 @@ class ModelServer:
         return DeferredList([served.drain() for served in self._alive]).addCallback(lambda _: None)
 
     def stop(self) -> Deferred[None]:
-        """Fail what is still here, end the workers; fires when they have ended, which a hung model never does."""
+        """Fail what is still here, end the workers.
+
+        Fires when they have ended, which a hung model never does.
+        """
         self.draining = True
         self._changed()
         self._pool.stop()

@@ -35,33 +35,53 @@ class Catalogue:
             del self._models[served.spec.name]
 
     def find(self, name: str, version: str = "") -> ServedModel:
-        """Return that version of a model; without `version` the newest that is ready. Raises UnknownModel."""
+        """Return that version of a model; without `version` the newest that is ready.
+
+        Raises UnknownModel.
+        """
         versions = self._models.get(name)
         if not versions:
             raise UnknownModel(f"model: expected one of {self._names()}; got {name!r:.200}")
         if version:
             found = versions.get(version) or versions.get(version.lstrip("0") or "0")
             if found is None:
-                raise UnknownModel(f"model {name!r}: expected version {' or '.join(versions)}; got {version!r:.200}")
+                raise UnknownModel(
+                    f"model {name!r}: expected version {' or '.join(versions)}; got "
+                    f"{version!r:.200}"
+                )
             return found
-        newest = sorted(versions.values(), key=lambda served: int(served.spec.version), reverse=True)
+        newest = sorted(
+            versions.values(), key=lambda served: int(served.spec.version), reverse=True
+        )
         return next((served for served in newest if served.accepts), newest[0])
 
     def ready_versions(self, name: str) -> list[str]:
         """Return the versions of a model that can answer, ascending."""
-        ready = [served.spec.version for served in self._models.get(name, {}).values() if served.accepts]
+        ready = [
+            served.spec.version for served in self._models.get(name, {}).values() if served.accepts
+        ]
         return sorted(ready, key=int)
 
     def successor(self, served: ServedModel) -> ServedModel:
-        """Return what takes requests in place of `served`, if it is such a model and takes any; else `served`."""
+        """Return what takes requests in place of `served`, if it is such a model and takes any.
+
+        Else `served`.
+        """
         found = self.get(served.spec.name, served.spec.version)
-        return found if found is not None and found.accepts and found.spec == served.spec else served
+        return (
+            found if found is not None and found.accepts and found.spec == served.spec else served
+        )
 
     def only_name(self) -> str:
-        """Return the name of the only model there is. Raises UnknownModel if there are none or several."""
+        """Return the name of the only model there is.
+
+        Raises UnknownModel if there are none or several.
+        """
         if len(self._models) != 1:
             expected = "a server with one model; this one has"
-            raise UnknownModel(f"/predict: expected {expected} {self._names()}: name one in the path")
+            raise UnknownModel(
+                f"/predict: expected {expected} {self._names()}: name one in the path"
+            )
         return next(iter(self._models))
 
     def _names(self) -> str:

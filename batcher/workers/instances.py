@@ -39,7 +39,9 @@ class Instances:
         return next(condition for condition in Condition if condition in self._conditions)
 
     def start(self, deliver: Deliver, told: Told, changed: Callable[[], None]) -> Deferred[Loaded]:
-        """Load the model in all of them; fires when all are ready, fails with the first ModelLoadError.
+        """Load the model in all of them.
+
+        Fires when all are ready, fails with the first ModelLoadError.
 
         Args:
             deliver: gets their batches.
@@ -53,8 +55,13 @@ class Instances:
             told(index, condition is Condition.ALIVE)
             changed()
 
-        loading = [worker.start(deliver, partial(change, index)) for index, worker in enumerate(self._workers)]
-        return gatherResults(loading, consumeErrors=True).addCallbacks(lambda loaded: loaded[0], self._failed)
+        loading = [
+            worker.start(deliver, partial(change, index))
+            for index, worker in enumerate(self._workers)
+        ]
+        return gatherResults(loading, consumeErrors=True).addCallbacks(
+            lambda loaded: loaded[0], self._failed
+        )
 
     def quit(self) -> Deferred[None]:
         """Have all of them end; fires when they have, which a thread that hangs never does."""

@@ -11,13 +11,21 @@ from batcher.core.alarm import Alarm
 
 
 class LoadLimit:
-    """Calls `exceeded` with the reason, in words, once a load has taken more than `seconds`. Reactor thread."""
+    """Calls `exceeded` with the reason, in words, once a load has taken more than `seconds`.
 
-    def __init__(self, clock: IReactorTime, title: str, seconds: float, exceeded: Callable[[str], object]) -> None:
+    Reactor thread.
+    """
+
+    def __init__(
+        self, clock: IReactorTime, title: str, seconds: float, exceeded: Callable[[str], object]
+    ) -> None:
         """Limit the loads of the model `title`, one at a time; 0 seconds limit nothing."""
         self._clock = clock
         self._seconds = seconds or inf
-        self._reason = f"{title}: expected the model to be loaded within {seconds:g} s (`load_timeout_s`); it is not"
+        self._reason = (
+            f"{title}: expected the model to be loaded within {seconds:g} s (`load_timeout_s`); it "
+            "is not"
+        )
         self._alarm = Alarm(clock, lambda: exceeded(self._reason))
 
     def begin(self) -> None:

@@ -27,7 +27,8 @@ def make_workers(
     Args:
         definition: what the model is.
         settings: how it is run.
-        load: loads it, on a thread of this process whatever `settings` say; without, what `definition` says is loaded.
+        load: loads it, on a thread of this process whatever `settings` say; without, what
+            `definition` says is loaded.
         progress: told, on the reactor thread, what is being done.
         call_from_thread: the way back from threads.
         clock: measures how long loads and batches take.

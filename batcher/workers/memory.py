@@ -1,4 +1,7 @@
-"""A worker without a thread: its batches run one by one when it is told to. For tests and simulations."""
+"""A worker without a thread: its batches run one by one when it is told to.
+
+For tests and simulations.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,10 @@ class MemoryWorker:
         return batch
 
     def lose(self, condition: Condition, reason: str) -> None:
-        """Take no batches until `revive`, and give back those it holds: the first has begun. Reactor thread."""
+        """Take no batches until `revive`, and give back those it holds: the first has begun.
+
+        Reactor thread.
+        """
         held, self.batches = self.batches, deque()
         self._changed(condition, reason)
         for number, (batch, _) in enumerate(held):

@@ -1,8 +1,8 @@
 """Threads for the CPU work of single requests: pictures, `preprocess`, `postprocess`.
 
-Bounded in tasks and in bytes; more is refused at once. A task whose request is gone is dropped while it waits, and lets go
-of its body then and there, not when a thread comes to it. A task that outlives its request's deadline is answered for at the
-deadline, whatever its thread is doing.
+Bounded in tasks and in bytes; more is refused at once. A task whose request is gone is dropped
+while it waits, and lets go of its body then and there, not when a thread comes to it. A task that
+outlives its request's deadline is answered for at the deadline, whatever its thread is doing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,12 @@ class CpuPool:
     """Runs functions on threads and gives their results back on the reactor thread."""
 
     def __init__(
-        self, threads: int, max_tasks: int, max_bytes: int, call_from_thread: CallFromThread, clock: IReactorTime
+        self,
+        threads: int,
+        max_tasks: int,
+        max_bytes: int,
+        call_from_thread: CallFromThread,
+        clock: IReactorTime,
     ) -> None:
         """Bound the pool; threads start with the first tasks."""
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="batcher-cpu")
@@ -56,19 +61,23 @@ class CpuPool:
     def run(self, nbytes: int, deadline: float, function: Callable[[], Result]) -> Deferred[Result]:
         """Run `function`, which holds on to `nbytes` bytes, and answer by `deadline`, in seconds. Reactor thread.
 
-        Cancelling the Deferred drops the task if it still waits. It fails with what `function` raised, or with
-        DeadlineExceeded.
+        Cancelling the Deferred drops the task if it still waits. It fails with what `function`
+        raised, or with DeadlineExceeded.
 
         Raises:
-            QueueFull: too many tasks or bytes are here already, or the system has no thread for the first ones.
+            QueueFull: too many tasks or bytes are here already, or the system has no thread for the
+                first ones.
             Draining: the pool was stopped.
         """
         if self._stopped:
             raise Draining("the server is being stopped and takes no more requests")
-        full = self.tasks >= self._max_tasks or (self.tasks and self.nbytes + nbytes > self._max_bytes)
+        full = self.tasks >= self._max_tasks or (
+            self.tasks and self.nbytes + nbytes > self._max_bytes
+        )
         if full:
             raise QueueFull(
-                f"the CPU pool is full: {self.tasks} of {self._max_tasks} tasks, {self.nbytes} of {self._max_bytes} bytes",
+                f"the CPU pool is full: {self.tasks} of {self._max_tasks} tasks, {self.nbytes} of "
+                f"{self._max_bytes} bytes",
             )
         task = _Task(function, nbytes, deadline)
         try:
@@ -85,13 +94,20 @@ class CpuPool:
         return task.deferred
 
     def stop(self) -> None:
-        """Give up what waits; what runs is finished, or answered by its deadline. Reactor thread."""
+        """Give up what waits; what runs is finished, or answered by its deadline.
+
+        Reactor thread.
+        """
         self._stopped = True
         self._executor.shutdown(wait=False, cancel_futures=True)
         for task in list(self._unanswered):
             if task in self._unanswered and task.future.cancelled():
                 self._give_up(task)
-                task.deferred.errback(Draining("the server was stopped before the request was prepared", retry_after=0))
+                task.deferred.errback(
+                    Draining(
+                        "the server was stopped before the request was prepared", retry_after=0
+                    )
+                )
         self._rest()
 
     def _rest(self) -> None:
@@ -120,6 +136,8 @@ class CpuPool:
         for task in [task for task in self._unanswered if task.deadline <= now]:
             if task in self._unanswered:
                 self._give_up(task)
-                task.deferred.errback(DeadlineExceeded("the deadline passed while the request was being prepared"))
+                task.deferred.errback(
+                    DeadlineExceeded("the deadline passed while the request was being prepared")
+                )
         if self._unanswered:
             self._alarm.set(min(task.deadline for task in self._unanswered))

@@ -11,7 +11,9 @@ from batcher.models.device_errors import device_error
 from batcher.models.loading import CheckedModel
 
 
-def run_batch(model: CheckedModel, batch: Batch, handed_at: float, seconds: Callable[[], float]) -> Outcome:
+def run_batch(
+    model: CheckedModel, batch: Batch, handed_at: float, seconds: Callable[[], float]
+) -> Outcome:
     """Collate, predict and split; whatever the model raises becomes the outcome. Inference thread.
 
     Args:
@@ -36,4 +38,12 @@ def run_batch(model: CheckedModel, batch: Batch, handed_at: float, seconds: Call
     except BaseException as err:  # a model that calls sys.exit() must not end the thread either
         return Outcome([], device_error(err), started - handed_at, seconds() - started)
     ended = seconds()
-    return Outcome(results, None, started - handed_at, ended - started, collated - started, ended - predicted, failed)
+    return Outcome(
+        results,
+        None,
+        started - handed_at,
+        ended - started,
+        collated - started,
+        ended - predicted,
+        failed,
+    )

@@ -1,7 +1,8 @@
 """The inference thread: holds the model, loaded once, and runs one batch after the other.
 
-Batches cross the thread line twice, through a queue and back through `call_from_thread`; nothing else is shared. The thread
-is a daemon: a model that hangs cannot be interrupted, but it never delays the end of the process.
+Batches cross the thread line twice, through a queue and back through `call_from_thread`; nothing
+else is shared. The thread is a daemon: a model that hangs cannot be interrupted, but it never
+delays the end of the process.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ PATIENCE = 200e-6
 FEW = 4
 """A batch of more than `FEW` rows on a model that usually takes less than `SHORT` seconds is waited for, up to `PATIENCE`.
 
-Such a batch is Python from end to end, so loop and worker cannot run side by side: left to themselves they wake each other for
-the interpreter lock with every request that is read.
+Such a batch is Python from end to end, so loop and worker cannot run side by side: left to
+themselves they wake each other for the interpreter lock with every request that is read.
 """
 
 
@@ -44,17 +45,19 @@ HANDOVER = 300e-6
 STUBBORN = 1000
 """Where a batch usually takes more than `LONG` seconds, the loop lets it begin, up to `HANDOVER` seconds, before it goes on.
 
-Otherwise the thread, woken, waits for the interpreter lock until the switch interval is over, while the loop writes answers.
-Whoever waited much longer waited for the lock itself: the model keeps it, and the next `STUBBORN` batches are not let begin.
+Otherwise the thread, woken, waits for the interpreter lock until the switch interval is over, while
+the loop writes answers. Whoever waited much longer waited for the lock itself: the model keeps it,
+and the next `STUBBORN` batches are not let begin.
 """
 
 
 class InferenceThread:
     """A worker on a thread of its own.
 
-    A thread cannot be killed. When a batch runs for too long it is given up, and the worker is dead until the model comes back
-    from it; its result is dropped then. When the device is lost, the thread ends. A load that takes too
-    long is given up likewise: the thread is left behind, with what the model has taken, and ends when the model comes back.
+    A thread cannot be killed. When a batch runs for too long it is given up, and the worker is dead
+    until the model comes back from it; its result is dropped then. When the device is lost, the
+    thread ends. A load that takes too long is given up likewise: the thread is left behind, with
+    what the model has taken, and ends when the model comes back.
     """
 
     def __init__(
@@ -90,8 +93,12 @@ class InferenceThread:
         self._given_up: deque[Batch] = deque()  # begun, delivered for lost, and not come back
         self._watchdog = Watchdog(clock, watchdog, self._hangs)
         self._limit = watchdog
-        self._load_limit = LoadLimit(clock, title, load_timeout, lambda reason: self._load_ended(ModelLoadError(reason)))
-        self._began = Event()  # whether the batch handed over last has begun, where batches are long
+        self._load_limit = LoadLimit(
+            clock, title, load_timeout, lambda reason: self._load_ended(ModelLoadError(reason))
+        )
+        self._began = (
+            Event()
+        )  # whether the batch handed over last has begun, where batches are long
         self._awaited = False  # whether the reactor thread waits, so that it need not be called
         self._usual = 0.0  # seconds of a batch, a moving average
         self._stubborn = 0  # batches that are not to be let begin
@@ -139,7 +146,10 @@ class InferenceThread:
             self._stubborn = STUBBORN
 
     def linger(self) -> None:
-        """Deliver the oldest batch here and now if it is likely to be done within microseconds. Reactor thread."""
+        """Deliver the oldest batch here and now if it is likely to be done within microseconds.
+
+        Reactor thread.
+        """
         if self._usual > SHORT or self._rows <= FEW:
             return
         done = []
@@ -151,7 +161,8 @@ class InferenceThread:
             for batch, outcome in done:
                 self._take_back(batch, outcome)
         finally:
-            self._collect_all()  # what was put there too late for `get` and too early for `_awaited`
+            # what was put there too late for `get` and too early for `_awaited`
+            self._collect_all()
 
     def quit(self) -> Deferred[None]:
         """Take no more batches, finish those there are, end. Reactor thread."""
@@ -196,7 +207,10 @@ class InferenceThread:
         told = f"a batch has run for more than {self._limit:g} s"
         self._changed(Condition.DEAD, f"it hangs: {told}")
         self._given_up.append(self._held.popleft())
-        self._deliver(oldest, Outcome([], WorkerLost(f"the worker hangs: {told}", begun=True), 0.0, self._limit))
+        self._deliver(
+            oldest,
+            Outcome([], WorkerLost(f"the worker hangs: {told}", begun=True), 0.0, self._limit),
+        )
         self._give_back(f"the worker hangs: {told}")
 
     def _give_back(self, reason: str) -> None:
@@ -210,12 +224,16 @@ class InferenceThread:
         held, self._held = self._held, deque()
         self._given_up += [batch for batch in held if batch not in waiting]
         for batch in held:
-            self._deliver(batch, Outcome([], WorkerLost(reason, begun=batch not in waiting), 0.0, 0.0))
+            self._deliver(
+                batch, Outcome([], WorkerLost(reason, begun=batch not in waiting), 0.0, 0.0)
+            )
 
     def _run(self) -> None:
         try:
             model = self._load(self._report)
-        except BaseException as err:  # a module that calls sys.exit() when it is imported is a failure like any other
+        except (
+            BaseException
+        ) as err:  # a module that calls sys.exit() when it is imported is a failure like any other
             self._call_from_thread(self._load_ended, err)
         else:
             self._call_from_thread(self._load_ended, model.loaded())

@@ -11,7 +11,10 @@ from batcher.core.alarm import Alarm
 
 
 class Watchdog:
-    """Calls `bark` once something has run for `seconds`; then it rests until the next `begin`. Reactor thread."""
+    """Calls `bark` once something has run for `seconds`; then it rests until the next `begin`.
+
+    Reactor thread.
+    """
 
     def __init__(self, clock: IReactorTime, seconds: float, bark: Callable[[], object]) -> None:
         """Watch nothing yet."""

@@ -1,4 +1,7 @@
-"""The model of `benchmarks/gil.py`: Linear(784, 64), then 50 times Linear(64, 64) and ReLU. Many short operators."""
+"""The model of `benchmarks/gil.py`: Linear(784, 64), then 50 times Linear(64, 64) and ReLU.
+
+Many short operators.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ class Deep(torch.nn.Module):
             with torch.no_grad():
                 for layer in self.layers:
                     if isinstance(layer, torch.nn.Linear):
-                        torch.nn.init.kaiming_normal_(layer.weight)  # so that fifty layers do not shrink everything to nothing
+                        torch.nn.init.kaiming_normal_(
+                            layer.weight
+                        )  # so that fifty layers do not shrink everything to nothing
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return 64 values a row."""

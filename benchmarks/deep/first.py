@@ -1,4 +1,7 @@
-"""The echo of `benchmarks/gil.py`: takes and gives as many bytes a row as the deep model, and computes nothing."""
+"""The echo of `benchmarks/gil.py`.
+
+Takes and gives as many bytes a row as the deep model, and computes nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""The parts of the load generator, in the order of the data: options, schedule, tally, traffic, client, report."""
+"""The parts of the load generator, in the order of the data.
+
+Options, schedule, tally, traffic, client, report.
+"""

@@ -1,12 +1,13 @@
 """The connections: HTTP/1.1 over uvloop transports, one request under way on each.
 
-Request bytes are written to the socket at once (`socket.send`), and the transport takes over only what the kernel did
-not take. Its own `write` was refused: it writes at the end of the loop's turn, after the answers that arrived in the
-same turn were read, which is a lag that nobody would see. Reading is the transport's.
+Request bytes are written to the socket at once (`socket.send`), and the transport takes over only
+what the kernel did not take. Its own `write` was refused: it writes at the end of the loop's turn,
+after the answers that arrived in the same turn were read, which is a lag that nobody would see.
+Reading is the transport's.
 
-Answers are parsed by httptools. An answer that is framed by the end of its connection counts as `reset`, informational
-ones (1xx) are passed over. A connection that ends for whatever reason is opened again; a failed connect is tried again
-after `_RETRY`.
+Answers are parsed by httptools. An answer that is framed by the end of its connection counts as
+`reset`, informational ones (1xx) are passed over. A connection that ends for whatever reason is
+opened again; a failed connect is tried again after `_RETRY`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from benchmarks.loadgen.tally import ErrorKind, Tally
 from benchmarks.loadgen.traffic import Traffic
 
 _CONNECTS_AT_ONCE = 32  # below every server's backlog
-_RETRY = 0.1  # s; a server that is down is asked ten times a second by each connection, not in a busy loop
+# s; a server that is down is asked ten times a second by each connection, not in a busy loop
+_RETRY = 0.1
 _LEAD = 0.05  # s between the last preparation and the first request
 _SWEEPS_PER_TIMEOUT = 20  # timeouts are noticed within 5 % of their length
 _LONGEST_SWEEP = 0.1  # s; the end of a run is noticed as late as this
@@ -57,7 +59,8 @@ class Window:
 class Connection(asyncio.Protocol):
     """One keep-alive connection with at most one request under way.
 
-    Tells the tally how each request ended, once, and the traffic whenever it can take the next. Loop thread.
+    Tells the tally how each request ended, once, and the traffic whenever it can take the next.
+    Loop thread.
     """
 
     __slots__ = (
@@ -78,7 +81,10 @@ class Connection(asyncio.Protocol):
     )
 
     def __init__(self, pool: Pool, sock: socket.socket, closed: asyncio.Future[None]) -> None:
-        """Speak on `sock`, which is connected and non-blocking; `closed` fires when it has ended."""
+        """Speak on `sock`, which is connected and non-blocking.
+
+        `closed` fires when it has ended.
+        """
         self._pool = pool
         self._sock = sock
         self._clock = pool.clock
@@ -177,7 +183,10 @@ class Pool:
     """A fixed number of connections, each opened again when it ends. Loop thread."""
 
     def __init__(self, target: Target, traffic: Traffic, clock: Callable[[], float]) -> None:
-        """Store the arguments; `open` opens. Nothing is counted before `tally` is replaced by that of the run."""
+        """Store the arguments; `open` opens.
+
+        Nothing is counted before `tally` is replaced by that of the run.
+        """
         self.target = target
         self.traffic = traffic
         self.clock = clock
@@ -233,17 +242,22 @@ class Pool:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with self._gate, asyncio.timeout(self.target.timeout):
                 await loop.sock_connect(sock, self.target.address)
-                _, connection = await loop.create_connection(lambda: Connection(self, sock, closed), sock=sock)
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self, sock, closed), sock=sock
+                )
         except OSError:
             sock.close()
             return None
         return connection
 
 
-async def generate(target: Target, traffic: Traffic, window: Window, connections: int) -> tuple[Tally, float]:
+async def generate(
+    target: Target, traffic: Traffic, window: Window, connections: int
+) -> tuple[Tally, float]:
     """Run the traffic against the target; the share of a core it took comes with the tally.
 
-    The garbage collector rests meanwhile: the hot path makes no cycles, and a full collection is a pause of 3 ms.
+    The garbage collector rests meanwhile: the hot path makes no cycles, and a full collection is a
+    pause of 3 ms.
 
     Raises:
         LoadError: No connection could be opened.
@@ -267,7 +281,10 @@ async def generate(target: Target, traffic: Traffic, window: Window, connections
 
 
 async def _until_settled(pool: Pool, end: float) -> float:
-    """Give up what is late until nothing is under way after `end`; returns the share of a core used until then."""
+    """Give up what is late until nothing is under way after `end`.
+
+    Returns the share of a core used until then.
+    """
     timeout = pool.target.timeout
     period = min(timeout / _SWEEPS_PER_TIMEOUT, _LONGEST_SWEEP)
     started, used = time.monotonic(), time.process_time()

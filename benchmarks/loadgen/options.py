@@ -1,9 +1,9 @@
 """What a run of load is: its target, its traffic and its length, as one frozen value.
 
-The value travels three ways: from a command line (`parse`), to a command line (`LoadOptions.argv`, so that a benchmark
-can start the generator as a process of its own), and into the bytes of one request (`LoadOptions.request`), built once
-because the generator sends the same bytes every time. Nothing here opens a socket; files are read by a callable that is
-handed in.
+The value travels three ways: from a command line (`parse`), to a command line (`LoadOptions.argv`,
+so that a benchmark can start the generator as a process of its own), and into the bytes of one
+request (`LoadOptions.request`), built once because the generator sends the same bytes every time.
+Nothing here opens a socket; files are read by a callable that is handed in.
 """
 
 from __future__ import annotations
@@ -28,25 +28,30 @@ class LoadOptions:
 
     Attributes:
         url: `http://host[:port]/path`. TLS is not spoken.
-        closed: Closed loop: each connection sends its next request when its answer came. Otherwise open loop.
+        closed: Closed loop: each connection sends its next request when its answer came. Otherwise
+            open loop.
         schedule: How the open loop spaces its requests.
         rate: Requests per second of the open loop.
         duration: Seconds that are measured.
         warmup: Seconds of the same load before them that are not.
-        connections: Keep-alive connections. An open loop needs more than rate times latency (Little's law): 256 carry
-            10,000 requests/s at 25 ms.
+        connections: Keep-alive connections. An open loop needs more than rate times latency
+            (Little's law): 256 carry 10,000 requests/s at 25 ms.
         method: `None` stands for POST with a body and GET without.
         body: The request's body.
-        random_body: Length in bytes of a body of random bytes (drawn from `seed`), instead of `body`.
+        random_body: Length in bytes of a body of random bytes (drawn from `seed`), instead of
+            `body`.
         headers: Further header fields, name and value.
-        timeout: Seconds that a request waits for a connection, and then again for its answer. One limit for both
-            together would send requests that have hardly any time left, and blame the server. 5 s is longer than any
-            answer worth waiting for.
+        timeout: Seconds that a request waits for a connection, and then again for its answer. One
+            limit for both together would send requests that have hardly any time left, and blame
+            the server. 5 s is longer than any answer worth waiting for.
         seed: Seeds the schedule and the random body.
-        deadline_ms: Answers with status 200 later than this after the due time are not on time; `None`: all are.
-        max_lag_ms: The run is invalid if the 99th percentile of the generator's own lag is above this many ms.
-        realtime: Run under SCHED_FIFO (needs the privilege): the generator then takes a core whenever it has something
-            to do, as a generator on another machine would. For servers that use every core of this one.
+        deadline_ms: Answers with status 200 later than this after the due time are not on time;
+            `None`: all are.
+        max_lag_ms: The run is invalid if the 99th percentile of the generator's own lag is above
+            this many ms.
+        realtime: Run under SCHED_FIFO (needs the privilege): the generator then takes a core
+            whenever it has something to do, as a generator on another machine would. For servers
+            that use every core of this one.
 
     Raises:
         ValueError: An attribute, or a combination of them, makes no sense.
@@ -89,13 +94,17 @@ class LoadOptions:
 
     def _check_combinations(self) -> None:
         if self.schedule not in get_args(ScheduleKind):
-            raise ValueError(f"schedule must be one of {get_args(ScheduleKind)}, not {self.schedule!r}")
+            raise ValueError(
+                f"schedule must be one of {get_args(ScheduleKind)}, not {self.schedule!r}"
+            )
         if self.body and self.random_body is not None:
             raise ValueError("a body and a random body exclude each other")
         if self.random_body is not None and self.random_body < 0:
             raise ValueError(f"random_body must not be below 0, not {self.random_body}")
         if self.closed and self.realtime:
-            raise ValueError("a closed loop never rests: with realtime it would keep the server from its core")
+            raise ValueError(
+                "a closed loop never rests: with realtime it would keep the server from its core"
+            )
 
     def _check_target(self) -> None:
         if self.target.scheme != "http" or not self.target.hostname or self.target.port == 0:
@@ -103,7 +112,9 @@ class LoadOptions:
         if not self.url.isascii() or any(c.isspace() for c in self.url):
             raise ValueError(f"the URL must be percent-encoded: {self.url!r}")
         if self.verb in {"HEAD", "CONNECT"} or not self.verb.isalpha():
-            raise ValueError(f"method {self.verb!r} is not supported: its answers are framed by other rules")
+            raise ValueError(
+                f"method {self.verb!r} is not supported: its answers are framed by other rules"
+            )
 
     @property
     def target(self) -> SplitResult:
@@ -123,14 +134,24 @@ class LoadOptions:
     @property
     def payload(self) -> bytes:
         """The body that is sent."""
-        return self.body if self.random_body is None else np.random.default_rng(self.seed).bytes(self.random_body)
+        return (
+            self.body
+            if self.random_body is None
+            else np.random.default_rng(self.seed).bytes(self.random_body)
+        )
 
     @property
     def request(self) -> bytes:
-        """The bytes of one request: HTTP/1.1, keep-alive, the body's type `application/octet-stream` unless given."""
+        """The bytes of one request.
+
+        HTTP/1.1, keep-alive, the body's type `application/octet-stream` unless given.
+        """
         fields = {"host": self.target.netloc.rpartition("@")[2]}
         if self.payload_size or self.verb in {"POST", "PUT", "PATCH"}:
-            fields |= {"content-length": str(self.payload_size), "content-type": "application/octet-stream"}
+            fields |= {
+                "content-length": str(self.payload_size),
+                "content-type": "application/octet-stream",
+            }
         given = {name.lower() for name, _ in self.headers}
         lines = [f"{self.verb} {self._origin_form} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in fields.items() if name not in given]
@@ -155,10 +176,17 @@ class LoadOptions:
         return [*words, "--body=-"] if self.body else words
 
     def describe(self) -> dict[str, Any]:
-        """What a result says of its run; values that may be secret and the host's name are left out."""
+        """What a result says of its run.
+
+        Values that may be secret and the host's name are left out.
+        """
         described: dict[str, Any] = {"mode": "closed" if self.closed else "open"}
         if not self.closed:
-            described |= {"schedule": self.schedule, "rate": self.rate, "max_lag_ms": self.max_lag_ms}
+            described |= {
+                "schedule": self.schedule,
+                "rate": self.rate,
+                "max_lag_ms": self.max_lag_ms,
+            }
         names = ("duration", "warmup", "connections", "timeout", "seed", "deadline_ms", "realtime")
         described |= {name: getattr(self, name) for name in names}
         shown = {n: v if n.lower() in _SHOWN_HEADERS else "(set)" for n, v in self.headers}
@@ -170,11 +198,16 @@ class LoadOptions:
         }
 
 
-def parse(arguments: Sequence[str], read_body: Callable[[str], bytes]) -> tuple[LoadOptions, str | None]:
-    """Options from a command line, and where the JSON is to go (`-`: standard output; `None`: nowhere).
+def parse(
+    arguments: Sequence[str], read_body: Callable[[str], bytes]
+) -> tuple[LoadOptions, str | None]:
+    """Options from a command line, and where the JSON is to go (`-`: standard output.
+
+    `None`: nowhere).
 
     Args:
-        arguments: The command line without the program's name. A mistake in it ends the program with status 2.
+        arguments: The command line without the program's name. A mistake in it ends the program
+            with status 2.
         read_body: Called with the value of `--body`, a file's name or `-`, to read it.
     """
     parser = _parser()
@@ -199,8 +232,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("url", help="http://host[:port]/path")
-    add("--closed", action="store_true", help="each connection sends its next request when its answer came")
-    add("--schedule", choices=get_args(ScheduleKind), default=default.schedule, help="spacing of the open loop")
+    add(
+        "--closed",
+        action="store_true",
+        help="each connection sends its next request when its answer came",
+    )
+    add(
+        "--schedule",
+        choices=get_args(ScheduleKind),
+        default=default.schedule,
+        help="spacing of the open loop",
+    )
     add("--rate", type=float, default=default.rate, help="requests/s of the open loop")
     add("--duration", type=float, default=default.duration, help="seconds that are measured")
     add("--warmup", type=float, default=default.warmup, help="seconds before them that are not")
@@ -208,11 +250,27 @@ def _parser() -> argparse.ArgumentParser:
     add("--method", help="POST with a body, else GET, unless given")
     add("--body", metavar="FILE", help="the request's body; - reads standard input")
     add("--random-body", type=int, metavar="BYTES", help="a body of so many random bytes")
-    add("--header", dest="headers", action="append", default=[], metavar="'K: V'", help="repeatable")
-    add("--timeout", type=float, default=default.timeout, help="s to wait for a connection, and again for the answer")
+    add(
+        "--header", dest="headers", action="append", default=[], metavar="'K: V'", help="repeatable"
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=default.timeout,
+        help="s to wait for a connection, and again for the answer",
+    )
     add("--seed", type=int, default=default.seed, help="seeds schedule and random body")
-    add("--deadline-ms", type=float, help="answers 200 later than this after their due time are not on time")
-    add("--max-lag-ms", type=float, default=default.max_lag_ms, help="invalid above this own lag, p99")
+    add(
+        "--deadline-ms",
+        type=float,
+        help="answers 200 later than this after their due time are not on time",
+    )
+    add(
+        "--max-lag-ms",
+        type=float,
+        default=default.max_lag_ms,
+        help="invalid above this own lag, p99",
+    )
     add("--realtime", action="store_true", help="run under SCHED_FIFO (needs the privilege)")
     add("--json", metavar="FILE", help="write the result there; - is standard output")
     return parser

@@ -1,7 +1,8 @@
 """From a tally to a result: percentiles, the verdict on the generator itself, JSON and words.
 
-Percentiles are observed values (nearest rank), not interpolated ones, and rest on answers alone: what was not answered
-is counted beside them, by kind. A result speaks of cores and versions, never of host names or places in a file system.
+Percentiles are observed values (nearest rank), not interpolated ones, and rest on answers alone:
+what was not answered is counted beside them, by kind. A result speaks of cores and versions, never
+of host names or places in a file system.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ _BUSY = 0.9  # share of a core above which a run measures its generator, too
 class LoadResult:
     """What a run measured; its fields are the keys of the JSON.
 
-    Every dictionary of times is in ms and has the keys p50, p90, p95, p99, p99.9, max and mean, or is empty if there
-    was nothing to measure. Counts are of requests due in the measured window. `scheduled == sent + errors["connect"] +
-    errors["wait_timeout"]`, `sent == answered + unanswered`, `unanswered == errors["timeout"] + errors["reset"] +
-    errors["protocol"]`.
+    Every dictionary of times is in ms and has the keys p50, p90, p95, p99, p99.9, max and mean, or
+    is empty if there was nothing to measure. Counts are of requests due in the measured window.
+    `scheduled == sent + errors["connect"] + errors["wait_timeout"]`, `sent == answered +
+    unanswered`, `unanswered == errors["timeout"] + errors["reset"] + errors["protocol"]`.
 
     Attributes:
         date: UTC, ISO 8601.
@@ -43,12 +44,15 @@ class LoadResult:
         offered_rate: Requests due per second.
         achieved_rate: Answers per second that arrived in the window, with any status.
         achieved_rate_200: The same with status 200.
-        on_time_rate: Requests due in the window and answered 200 within `deadline_ms` of their due time, per second.
+        on_time_rate: Requests due in the window and answered 200 within `deadline_ms` of their due
+            time, per second.
         latency_ms: From the due time to the last byte of the answer, all statuses.
         latency_200_ms: The same with status 200.
         latency_refused_ms: The same with status 429, 503 or 504.
-        lag_ms: From the due time until the generator turned to the request; empty for a closed loop.
-        connection_wait_ms: From then until a connection was free, 0 included; empty for a closed loop.
+        lag_ms: From the due time until the generator turned to the request; empty for a closed
+            loop.
+        connection_wait_ms: From then until a connection was free, 0 included; empty for a closed
+            loop.
         generator_cores: Share of a core the generator used.
         valid: Whether the generator kept its schedule; if not, `invalid_reason` says what it did.
     """
@@ -86,12 +90,20 @@ class LoadResult:
 
 
 def percentiles(seconds: array[float]) -> dict[str, float]:
-    """Percentiles (nearest rank), maximum and mean in ms of times in seconds; empty if there are none."""
+    """Percentiles (nearest rank), maximum and mean in ms of times in seconds.
+
+    Empty if there are none.
+    """
     if not seconds:
         return {}
     times = np.sort(np.frombuffer(seconds, dtype=np.float64)) * 1e3
-    ranks = {name: max(int(np.ceil(times.size * share / 100.0)) - 1, 0) for name, share in _PERCENTILES}
-    values = {name: times[rank] for name, rank in ranks.items()} | {"max": times[-1], "mean": times.mean()}
+    ranks = {
+        name: max(int(np.ceil(times.size * share / 100.0)) - 1, 0) for name, share in _PERCENTILES
+    }
+    values = {name: times[rank] for name, rank in ranks.items()} | {
+        "max": times[-1],
+        "mean": times.mean(),
+    }
     return {name: round(float(value), 4) for name, value in values.items()}
 
 
@@ -105,7 +117,9 @@ def verdict(scheduled: int, lag_ms: Mapping[str, float], max_lag_ms: float) -> s
     return None
 
 
-def conclude(tally: Tally, configuration: dict[str, Any], max_lag_ms: float, generator_cores: float) -> LoadResult:
+def conclude(
+    tally: Tally, configuration: dict[str, Any], max_lag_ms: float, generator_cores: float
+) -> LoadResult:
     """The result of a run that has settled.
 
     Raises:
@@ -136,7 +150,9 @@ def conclude(tally: Tally, configuration: dict[str, Any], max_lag_ms: float, gen
         on_time_rate=round(on_time / seconds, 2),
         latency_ms=percentiles(every_answer),
         latency_200_ms=percentiles(good),
-        latency_refused_ms=percentiles(sum((tally.latencies[s] for s in _REFUSALS if s in tally.latencies), array("d"))),
+        latency_refused_ms=percentiles(
+            sum((tally.latencies[s] for s in _REFUSALS if s in tally.latencies), array("d"))
+        ),
         lag_ms=lag,
         connection_wait_ms=percentiles(tally.waits) if is_open else {},
         generator_cores=round(generator_cores, 3),
@@ -147,10 +163,13 @@ def conclude(tally: Tally, configuration: dict[str, Any], max_lag_ms: float, gen
 
 def render(result: LoadResult) -> str:
     """A result in words, the verdict first and last if it is bad."""
-    loud = [f"!!! INVALID RUN: {result.invalid_reason}. Do not use these figures. !!!"] * (not result.valid)
+    loud = [f"!!! INVALID RUN: {result.invalid_reason}. Do not use these figures. !!!"] * (
+        not result.valid
+    )
     lines = [
         "  ".join(f"{key}={value}" for key, value in result.configuration.items()),
-        f"requests     {result.scheduled} scheduled, {result.sent} sent, {result.answered} answered, "
+        f"requests     {result.scheduled} scheduled, {result.sent} sent, {result.answered} "
+        "answered, "
         f"{result.unanswered} unanswered",
         f"statuses     {_counts(result.statuses)}",
         f"errors       {_counts(result.errors)}",
@@ -167,8 +186,12 @@ def render(result: LoadResult) -> str:
 
 def _check_account(tally: Tally) -> None:
     unsent = sum(tally.errors[kind] for kind in UNSENT)
-    assert tally.outstanding == 0, f"{tally.outstanding} of {tally.scheduled} requests are unaccounted for"
-    assert tally.scheduled == tally.sendings + unsent, f"{tally.scheduled} != {tally.sendings} sent + {unsent} unsent"
+    assert tally.outstanding == 0, (
+        f"{tally.outstanding} of {tally.scheduled} requests are unaccounted for"
+    )
+    assert tally.scheduled == tally.sendings + unsent, (
+        f"{tally.scheduled} != {tally.sendings} sent + {unsent} unsent"
+    )
 
 
 def _machine() -> dict[str, Any]:
@@ -181,9 +204,13 @@ def _machine() -> dict[str, Any]:
 
 
 def _remarks(result: LoadResult) -> list[str]:
-    remarks = [f"note         {count} x {kind}: {ERRORS[kind]}" for kind, count in _kinds(result) if count]
+    remarks = [
+        f"note         {count} x {kind}: {ERRORS[kind]}" for kind, count in _kinds(result) if count
+    ]
     if result.generator_cores > _BUSY:
-        remarks.append("note         the generator is at its own limit: the server may be faster than this")
+        remarks.append(
+            "note         the generator is at its own limit: the server may be faster than this"
+        )
     return remarks
 
 
@@ -196,4 +223,6 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 
 def _times(times: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.3f}" for name, value in times.items()) + " ms" if times else "-"
+    return (
+        "  ".join(f"{name} {value:.3f}" for name, value in times.items()) + " ms" if times else "-"
+    )

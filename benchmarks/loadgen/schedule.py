@@ -1,11 +1,11 @@
 """When requests are due, and the alarm that wakes the generator up for them.
 
-A schedule is an endless iterator of due times in seconds after the start; it knows no clock, so the same seed gives the
-same schedule.
+A schedule is an endless iterator of due times in seconds after the start; it knows no clock, so the
+same seed gives the same schedule.
 
-The alarm is a `timerfd` watched by the loop, set for the next due time. What was measured before it was chosen: 10,000
-Poisson requests/s of 256 bytes, 5 s, on two shared cores with an echo server on the other; own lag, and the share of a
-core that the generator took:
+The alarm is a `timerfd` watched by the loop, set for the next due time. What was measured before it
+was chosen: 10,000 Poisson requests/s of 256 bytes, 5 s, on two shared cores with an echo server on
+the other; own lag, and the share of a core that the generator took:
 
 | wake-up (runs) | lag p50 | lag p99 | core | |
 |---|---|---|---|---|
@@ -16,9 +16,10 @@ core that the generator took:
 | timerfd 60 us early, then spin (2) | 0.000 ms | 0.03 ms | 0.58 | refused: 0.2 of a core for 0.03 ms |
 | **timerfd** (12) | 0.03 ms | 0.08 to 0.13 ms, once 1.3 | 0.35 | chosen |
 
-Beside two processes that never rest (a server that uses every core) no wake-up keeps to 2 ms: lag p99 4.0 to 7.5 ms for
-the timerfd, and 11.4 to 11.8 ms for what spins, because a process that never sleeps is not preferred when it wants to
-run. A higher priority helps too little (1.5 to 2.6 ms at nice -20), SCHED_FIFO does (0.04 ms): hence `--realtime`.
+Beside two processes that never rest (a server that uses every core) no wake-up keeps to 2 ms: lag
+p99 4.0 to 7.5 ms for the timerfd, and 11.4 to 11.8 ms for what spins, because a process that never
+sleeps is not preferred when it wants to run. A higher priority helps too little (1.5 to 2.6 ms at
+nice -20), SCHED_FIFO does (0.04 ms): hence `--realtime`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ _TFD_TIMER_ABSTIME = 1
 
 
 def constant(rate: float) -> Iterator[float]:
-    """Due times in seconds, `1 / rate` apart, from 0. Multiplied, not added up, so that no error grows."""
+    """Due times in seconds, `1 / rate` apart, from 0.
+
+    Multiplied, not added up, so that no error grows.
+    """
     number = 0
     while True:
         yield number / rate
@@ -45,7 +49,10 @@ def constant(rate: float) -> Iterator[float]:
 
 
 def poisson(rate: float, seed: int) -> Iterator[float]:
-    """Due times in seconds of a Poisson process of `rate` per second: independent users, the same ones for a seed."""
+    """Due times in seconds of a Poisson process of `rate` per second.
+
+    Independent users, the same ones for a seed.
+    """
     rng = np.random.default_rng(seed)
     last = 0.0
     while True:
@@ -69,8 +76,9 @@ class Itimerspec(ctypes.Structure):
 class Alarm:
     """Calls `ring(now)` at the time it was set for, and sets itself for the time that `ring` returns.
 
-    Times are of `clock`, which must be CLOCK_MONOTONIC in seconds; infinity is never. Setting clears what has expired,
-    so the descriptor is never read. Python 3.11 has no timerfd, hence ctypes (1 us a call). Linux only. Loop thread.
+    Times are of `clock`, which must be CLOCK_MONOTONIC in seconds; infinity is never. Setting
+    clears what has expired, so the descriptor is never read. Python 3.11 has no timerfd, hence
+    ctypes (1 us a call). Linux only. Loop thread.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float]) -> None:

@@ -1,8 +1,9 @@
 """What happened to every request of the measured window.
 
-A request belongs to the window by its due time alone, whenever it is answered; so a server that falls behind cannot
-push its slow answers out of the figures. Every request that was taken up ends in exactly one of two ways, answered or
-one of `ERRORS`, and `outstanding` is what is left: 0 at the end of a run.
+A request belongs to the window by its due time alone, whenever it is answered; so a server that
+falls behind cannot push its slow answers out of the figures. Every request that was taken up ends
+in exactly one of two ways, answered or one of `ERRORS`, and `outstanding` is what is left: 0 at the
+end of a run.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Tally:
         lags: Per request taken up: how late the generator itself was.
         waits: Per request sent: how long it waited for a free connection.
         latencies: By status, per answer: from the due time to the last byte.
-        in_window: By status, answers that arrived in the window, to whichever request: the throughput.
+        in_window: By status, answers that arrived in the window, to whichever request: the
+            throughput.
         errors: By kind, requests without an answer.
     """
 

@@ -1,18 +1,20 @@
 """Which request goes to which connection, and when: the open and the closed loop.
 
-Pure bookkeeping: no loop, no sockets, and time comes in as an argument or from the clock that is handed in, so both are
-tested step by step with connections that only remember what they were given.
+Pure bookkeeping: no loop, no sockets, and time comes in as an argument or from the clock that is
+handed in, so both are tested step by step with connections that only remember what they were given.
 
-The open loop's connections are a fixed pool. A request goes to the connection that has been free longest, so that all
-are used and none grows stale; when none is free the request waits its turn, and its latency runs on. The alternative,
-opening more connections up to a cap, was refused: the number of connections would be a result instead of a setting, two
-servers would be compared under different loads, and a server that falls behind would be hit by a storm of connects on
-top. To offer more concurrency, ask for more connections.
+The open loop's connections are a fixed pool. A request goes to the connection that has been free
+longest, so that all are used and none grows stale; when none is free the request waits its turn,
+and its latency runs on. The alternative, opening more connections up to a cap, was refused: the
+number of connections would be a result instead of a setting, two servers would be compared under
+different loads, and a server that falls behind would be hit by a storm of connects on top. To offer
+more concurrency, ask for more connections.
 
-What is the generator's own fault and what is not: *lag* is the time from a request's due time until the generator
-turned to it, *connection wait* the time from then until a connection was free. Requests that are due are also looked
-for after each answer, not only when the alarm rings: a batching server answers many connections at once, and the sends
-must not wait until all those answers were read.
+What is the generator's own fault and what is not: *lag* is the time from a request's due time until
+the generator turned to it, *connection wait* the time from then until a connection was free.
+Requests that are due are also looked for after each answer, not only when the alarm rings: a
+batching server answers many connections at once, and the sends must not wait until all those
+answers were read.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ class Sender(Protocol):
 class OpenLoop:
     """Sends what the schedule says, however the server fares.
 
-    `start` begins; `send_due` is called when the next request is due (and may be called at any time); connections that
-    can take a request are handed to `ready`, one request at a time.
+    `start` begins; `send_due` is called when the next request is due (and may be called at any
+    time); connections that can take a request are handed to `ready`, one request at a time.
     """
 
     def __init__(self, schedule: Iterator[float], clock: Callable[[], float]) -> None:
@@ -112,7 +114,9 @@ class OpenLoop:
 
 
 class ClosedLoop:
-    """Every connection sends its next request as soon as it can; due is when it is sent, so there is no lag.
+    """Every connection sends its next request as soon as it can.
+
+    Due is when it is sent, so there is no lag.
 
     The only time that is ever due is the start.
     """
@@ -130,7 +134,10 @@ class ClosedLoop:
         self.next_due = origin
 
     def send_due(self, now: float) -> float:
-        """Set the held back connections off once the start is due; returns when something is due next."""
+        """Set the held back connections off once the start is due.
+
+        Returns when something is due next.
+        """
         if self.next_due <= now:
             self.next_due = math.inf
             self._running = True

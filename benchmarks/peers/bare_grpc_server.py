@@ -1,4 +1,7 @@
-"""The least that grpc.aio can do on uvloop: each message answered with itself, unparsed. No batch, no model."""
+"""The least that grpc.aio can do on uvloop: each message answered with itself, unparsed.
+
+No batch, no model.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ async def serve(port: int) -> None:
     """Listen until the process is ended."""
     server = aio.server()
     handlers = {"ModelInfer": grpc.unary_unary_rpc_method_handler(echo, None, None)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("inference.GRPCInferenceService", handlers),)
+    )
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()

@@ -1,4 +1,7 @@
-"""The least that Python can do: httptools on a uvloop transport, each body answered with itself. No batch, no model."""
+"""The least that Python can do.
+
+Httptools on a uvloop transport, each body answered with itself. No batch, no model.
+"""
 
 from __future__ import annotations
 

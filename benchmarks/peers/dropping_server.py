@@ -1,6 +1,9 @@
-"""This server with one part taken out: it refuses nobody at the door and estimates nothing, so it drops only what has expired.
+"""This server with one part taken out.
 
-To clients that name no deadline it drops nothing at all: the server's own is 30 s. Takes the arguments of `serve.py`.
+It refuses nobody at the door and estimates nothing, so it drops only what has expired.
+
+To clients that name no deadline it drops nothing at all: the server's own is 30 s. Takes the
+arguments of `serve.py`.
 """
 
 from __future__ import annotations

@@ -28,9 +28,16 @@ def main() -> None:
     sys.setswitchinterval(0.0002)
     server = ModelServer(reactor, reactor.callFromThread, settings)
     for name in CLASSES:
-        server.add(load_model_definition(name, "1", MODELS / name / "1"), ModelSettings(torch_threads=1))
-    router = Router(routes(server, ModelRepository(server, settings, MODELS), settings), Journal(reactor, server.metrics))
-    reactor.listenTCP(int(sys.argv[1]), klein_site(router, settings.max_body_bytes), interface="127.0.0.1")
+        server.add(
+            load_model_definition(name, "1", MODELS / name / "1"), ModelSettings(torch_threads=1)
+        )
+    router = Router(
+        routes(server, ModelRepository(server, settings, MODELS), settings),
+        Journal(reactor, server.metrics),
+    )
+    reactor.listenTCP(
+        int(sys.argv[1]), klein_site(router, settings.max_body_bytes), interface="127.0.0.1"
+    )
     reactor.run()
 
 

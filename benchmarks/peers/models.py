@@ -26,7 +26,11 @@ def chosen_model() -> Run:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     model = getattr(module, CLASSES[name])()
-    return _run_module(model) if isinstance(model, torch.nn.Module) else lambda batch: model.predict({"input": batch})["output"]
+    return (
+        _run_module(model)
+        if isinstance(model, torch.nn.Module)
+        else lambda batch: model.predict({"input": batch})["output"]
+    )
 
 
 def _run_module(module: torch.nn.Module) -> Run:

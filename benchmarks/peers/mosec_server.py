@@ -1,4 +1,7 @@
-"""Mosec (Rust front, one Python worker): raw bytes in and out, batches up to 64, at most 5 ms of waiting (its own knobs)."""
+"""Mosec (Rust front, one Python worker).
+
+Raw bytes in and out, batches up to 64, at most 5 ms of waiting (its own knobs).
+"""
 
 from __future__ import annotations
 

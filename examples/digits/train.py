@@ -2,21 +2,24 @@
 
     python examples/digits/train.py
 
-It needs no download and takes seconds: 1,797 scans of 8 by 8 pixels come with scikit-learn, which nothing else of the
-example imports. A stratified fifth (360 scans) is held out. It is looked at once, at the end, and chooses nothing: the
-recipe below was chosen by cross-validation within the other 1,437 scans (slight distortions and smoothed targets made
-99.7 % there, neither of them 98.4 %), the number of epochs is fixed and the last weights are the ones kept. Both parts
-come from the same thirteen writers, so the accuracy says nothing about a fourteenth.
+It needs no download and takes seconds: 1,797 scans of 8 by 8 pixels come with scikit-learn, which
+nothing else of the example imports. A stratified fifth (360 scans) is held out. It is looked at
+once, at the end, and chooses nothing: the recipe below was chosen by cross-validation within the
+other 1,437 scans (slight distortions and smoothed targets made 99.7 % there, neither of them 98.4
+%), the number of epochs is fixed and the last weights are the ones kept. Both parts come from the
+same thirteen writers, so the accuracy says nothing about a fourteenth.
 
-What is written is written from one network, in this order: weights as safetensors, the same network as an exported
-program, a PNG of each digit, the held-out scans. A network below ``FLOOR`` writes nothing and the exit status is 1.
+What is written is written from one network, in this order: weights as safetensors, the same network
+as an exported program, a PNG of each digit, the held-out scans. A network below ``FLOOR`` writes
+nothing and the exit status is 1.
 
-Beware of the pixels. A scan counts ink in 0..16, a PNG in 0..255, the network in 0..1. The middle one is rounded, so it
-is the one that defines the scan: training, ``heldout.npz`` and the PNGs all come from the same uint8, and a client that
-decodes a PNG as grey and divides by 255 in float32 sends bit for bit what the network was tested on.
+Beware of the pixels. A scan counts ink in 0..16, a PNG in 0..255, the network in 0..1. The middle
+one is rounded, so it is the one that defines the scan: training, ``heldout.npz`` and the PNGs all
+come from the same uint8, and a client that decodes a PNG as grey and divides by 255 in float32
+sends bit for bit what the network was tested on.
 
-Seeds and the number of threads are fixed, so one machine repeats itself exactly. Another processor may round otherwise
-and arrive at other weights.
+Seeds and the number of threads are fixed, so one machine repeats itself exactly. Another processor
+may round otherwise and arrive at other weights.
 """
 
 from __future__ import annotations
@@ -34,7 +37,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # scikit-learn ships no types
+
+# scikit-learn ships no types
+from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]  # as above
 from torch import Tensor, nn
 from torch.nn import functional
@@ -43,15 +48,20 @@ from torch.optim.lr_scheduler import OneCycleLR
 ROOT = Path(__file__).resolve().parents[2]
 
 HELDOUT = 360  # a fifth of 1,797
-FLOOR = 0.98  # cross-validation got one or two of 360 wrong; more than seven means that something broke
+FLOOR = (
+    0.98  # cross-validation got one or two of 360 wrong; more than seven means that something broke
+)
 EPOCHS = 40  # in cross-validation, half as many lost 0.2 % and twice as many gained nothing
 BATCH = 64
 PEAK_RATE = 4e-3  # a network this small takes a high rate, as the one-cycle schedule ends near zero
-SMOOTHING = 0.05  # of the targets: with it, the score of a clear scan ends near 0.98 rather than at 1
+SMOOTHING = (
+    0.05  # of the targets: with it, the score of a clear scan ends near 0.98 rather than at 1
+)
 SEED = 0
 THREADS = 2  # the order of float additions, and so the weights, depends on it
 
-# Chosen to move ink by less than a stroke is wide: larger ones (15 degrees, a whole pixel) lost 0.4 %.
+# Chosen to move ink by less than a stroke is wide: larger ones (15 degrees, a whole pixel) lost 0.4
+# %.
 ROTATION = math.radians(10)
 ZOOM = 0.1
 SHIFT = 0.5 * 2 / 8  # half a pixel: ``affine_grid`` measures the eight pixels as -1..1
@@ -59,7 +69,8 @@ NOISE = 0.03  # half a step of the 17 that a scan's ink comes in
 
 LARGEST_BATCH = 65536  # an exported axis needs a bound; this one is far above any server's
 CHECKED_BATCHES = (1, 2, 3, 64, HELDOUT)  # 1 is the size that an exporter likes to make special
-TOLERANCE = 1e-6  # of a probability: kernels may be chosen otherwise and round otherwise, but no more than that
+# of a probability: kernels may be chosen otherwise and round otherwise, but no more than that
+TOLERANCE = 1e-6
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -101,8 +112,8 @@ def load_parts() -> tuple[Part, Part]:
 def load_network(path: Path) -> Any:
     """Makes a ``DigitsNet`` with fresh weights from its file.
 
-    By path, as a server does it: a directory named ``1`` cannot be imported by name. The type is ``Any`` for the same
-    reason.
+    By path, as a server does it: a directory named ``1`` cannot be imported by name. The type is
+    ``Any`` for the same reason.
     """
     spec = importlib.util.spec_from_file_location("digits_network", path)
     if spec is None or spec.loader is None:
@@ -125,7 +136,10 @@ def distort(images: Tensor, generator: torch.Generator) -> Tensor:
     turn, zoom, right, down = torch.rand(4, len(images), generator=generator) * 2 - 1
     cos = torch.cos(turn * ROTATION) * (1 + zoom * ZOOM)
     sin = torch.sin(turn * ROTATION) * (1 + zoom * ZOOM)
-    rows = [torch.stack([cos, -sin, right * SHIFT], dim=1), torch.stack([sin, cos, down * SHIFT], dim=1)]
+    rows = [
+        torch.stack([cos, -sin, right * SHIFT], dim=1),
+        torch.stack([sin, cos, down * SHIFT], dim=1),
+    ]
     grid = functional.affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
     moved = functional.grid_sample(images, grid, align_corners=False)
     return (moved + NOISE * torch.randn(moved.shape, generator=generator)).clamp(0, 1)
@@ -143,14 +157,19 @@ def fit(net: nn.Module, logits: Callable[[Tensor], Tensor], part: Part, epochs: 
     images, labels = torch.from_numpy(part.images()), torch.from_numpy(part.labels)
     generator = torch.Generator().manual_seed(SEED)
     optimizer = torch.optim.AdamW(net.parameters(), lr=PEAK_RATE)
-    schedule = OneCycleLR(optimizer, PEAK_RATE, epochs=epochs, steps_per_epoch=math.ceil(len(images) / BATCH))
+    schedule = OneCycleLR(
+        optimizer, PEAK_RATE, epochs=epochs, steps_per_epoch=math.ceil(len(images) / BATCH)
+    )
     for _ in range(epochs):
         order = torch.randperm(len(images), generator=generator)
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
-            loss = functional.cross_entropy(logits(distort(images[rows], generator)), labels[rows], label_smoothing=SMOOTHING)
+            loss = functional.cross_entropy(
+                logits(distort(images[rows], generator)), labels[rows], label_smoothing=SMOOTHING
+            )
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves this one method without types
+            # torch leaves this one method without types
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
 
@@ -178,9 +197,12 @@ def exported(net: nn.Module) -> torch.export.ExportedProgram:
     """The network as a program for any batch of 1 to ``LARGEST_BATCH`` scans, with no trace of where it was made."""
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     # Two example rows: a single one would be taken for a constant.
-    program = torch.export.export(net, (torch.zeros(2, 1, 8, 8),), dynamic_shapes={"image": {0: batch}})
+    program = torch.export.export(
+        net, (torch.zeros(2, 1, 8, 8),), dynamic_shapes={"image": {0: batch}}
+    )
     for node in program.graph.nodes:
-        # Source lines of this machine: its paths are nobody's business and would change the file from place to place.
+        # Source lines of this machine: its paths are nobody's business and would change the file
+        # from place to place.
         node.meta.pop("stack_trace", None)
     return program
 
@@ -194,7 +216,9 @@ def write_model(net: nn.Module, directory: Path) -> list[Path]:
 
 
 def write_examples(part: Part, right: npt.NDArray[np.bool_], directory: Path) -> list[Path]:
-    """Writes the first correctly read scan of each digit, and all held-out scans; returns their paths.
+    """Writes the first correctly read scan of each digit, and all held-out scans.
+
+    Returns their paths.
 
     Args:
         part: The held-out scans.
@@ -233,9 +257,13 @@ def check_model(net: nn.Module, fresh: nn.Module, images: Tensor, directory: Pat
         for start in range(0, len(images), size):
             rows = images[start : start + size]
             want = net(rows)
-            worst = max(worst, *(float((other(rows) - want).abs().max()) for other in (fresh, program)))
+            worst = max(
+                worst, *(float((other(rows) - want).abs().max()) for other in (fresh, program))
+            )
     if worst > TOLERANCE:
-        raise ValueError(f"what was written differs from what was trained by {worst:.1e} of a score")
+        raise ValueError(
+            f"what was written differs from what was trained by {worst:.1e} of a score"
+        )
     return worst
 
 
@@ -260,9 +288,18 @@ def check_examples(directory: Path) -> None:
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line: ``epochs``, ``model_dir`` and ``example_dir``."""
     parser = argparse.ArgumentParser(description="Train the digits example and write its files.")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="how often each scan is seen (%(default)s)")
-    parser.add_argument("--model-dir", type=Path, default=ROOT / "models/digits/1", help="gets weights and program")
-    parser.add_argument("--example-dir", type=Path, default=ROOT / "examples/digits", help="gets PNGs and heldout.npz")
+    parser.add_argument(
+        "--epochs", type=int, default=EPOCHS, help="how often each scan is seen (%(default)s)"
+    )
+    parser.add_argument(
+        "--model-dir", type=Path, default=ROOT / "models/digits/1", help="gets weights and program"
+    )
+    parser.add_argument(
+        "--example-dir",
+        type=Path,
+        default=ROOT / "examples/digits",
+        help="gets PNGs and heldout.npz",
+    )
     return parser.parse_args(arguments)
 
 
@@ -277,11 +314,15 @@ def main(arguments: list[str] | None = None) -> None:
     learn, hold = load_parts()
     net = trained_network(source, learn, options.epochs)
     right = correct_rows(net, hold)
-    print(f"held-out accuracy: {right.mean():.1%} ({right.sum()} of {right.size})".replace("%", " %"))
+    print(
+        f"held-out accuracy: {right.mean():.1%} ({right.sum()} of {right.size})".replace("%", " %")
+    )
     if right.mean() < FLOOR:
         raise SystemExit(f"below {FLOOR:.0%}: nothing was written")
     paths = write_model(net, options.model_dir) + write_examples(hold, right, options.example_dir)
-    worst = check_model(net, load_network(source), torch.from_numpy(hold.images()), options.model_dir)
+    worst = check_model(
+        net, load_network(source), torch.from_numpy(hold.images()), options.model_dir
+    )
     check_examples(options.example_dir)
     print(f"read back: scores within {worst:.0e}, every PNG a held-out scan bit for bit")
     for path in paths:

@@ -63,14 +63,18 @@ def closed_gate_in(folder: Path) -> None:
 
 
 class TestWhatChanged:
-    def test_what_has_not_changed_is_not_touched(self, service: MemoryService, told: list[str]) -> None:
+    def test_what_has_not_changed_is_not_touched(
+        self, service: MemoryService, told: list[str]
+    ) -> None:
         before, router = service.found(), service.service.front.router
         service.reload()
         assert service.found() == before
         assert service.service.front.router is router
         assert told == ["reloaded: nothing has changed"]
 
-    def test_only_the_model_whose_settings_changed_is_loaded_anew(self, service: MemoryService, told: list[str]) -> None:
+    def test_only_the_model_whose_settings_changed_is_loaded_anew(
+        self, service: MemoryService, told: list[str]
+    ) -> None:
         before = service.found()
         service.configure("models: {m: {max_batch_size: 5}}\n")
         service.reload()
@@ -80,7 +84,9 @@ class TestWhatChanged:
         assert before["m/1"].state is ModelState.UNLOADED
         assert told == ["reloaded: models, model m/1 replaced"]
 
-    def test_a_default_that_a_model_overrides_does_not_reload_it(self, service: MemoryService) -> None:
+    def test_a_default_that_a_model_overrides_does_not_reload_it(
+        self, service: MemoryService
+    ) -> None:
         service.configure("models: {m: {max_batch_size: 5}}\n")
         service.reload()
         before = service.found()
@@ -97,7 +103,9 @@ class TestWhatChanged:
         assert service.value(service.infer("m")) == 5
         assert service.found()["n/1"] is before["n/1"]
 
-    def test_models_and_versions_come_and_go_with_their_folders(self, service: MemoryService, told: list[str]) -> None:
+    def test_models_and_versions_come_and_go_with_their_folders(
+        self, service: MemoryService, told: list[str]
+    ) -> None:
         write(service.folder / "m/2", "20")
         write(service.folder / "o/1", "7")
         rmtree(service.folder / "n")
@@ -118,21 +126,29 @@ class TestWhatChanged:
         service.reload()
         assert service.value(service.infer("n")) == 3
 
-    def test_another_folder_of_models_is_served_instead(self, service: MemoryService, tmp_path: Path) -> None:
+    def test_another_folder_of_models_is_served_instead(
+        self, service: MemoryService, tmp_path: Path
+    ) -> None:
         write(tmp_path / "others/m/1", "9")
         service.configure("model_repository: others\n")
         service.reload()
         assert list(service.found()) == ["m/1"]
         assert service.value(service.infer("m")) == 9
 
-    def test_models_that_the_program_added_itself_are_left_alone(self, service: MemoryService) -> None:
+    def test_models_that_the_program_added_itself_are_left_alone(
+        self, service: MemoryService
+    ) -> None:
         definition = ModelDefinition(model_spec(name="own"), "python", Path(), Path())
-        added = service.server.add(definition, SETTINGS, lambda progress: checked(RecordingModel(definition.spec)))
+        added = service.server.add(
+            definition, SETTINGS, lambda progress: checked(RecordingModel(definition.spec))
+        )
         assert service.wait(added) is None
         service.reload()
         assert sorted(service.found()) == ["m/1", "n/1", "own/1"]
 
-    def test_metrics_of_a_replaced_model_go_on_and_tell_of_the_new_one(self, service: MemoryService) -> None:
+    def test_metrics_of_a_replaced_model_go_on_and_tell_of_the_new_one(
+        self, service: MemoryService
+    ) -> None:
         service.value(service.infer("m"))
         write(service.folder / "m/1", "5")
         service.reload()
@@ -140,7 +156,9 @@ class TestWhatChanged:
         assert metrics.load is service.found()["m/1"].scheduler
         assert metrics.batch_size.count == 1
 
-    def test_a_model_that_went_holds_no_place_in_the_metrics_of_what_waits(self, service: MemoryService) -> None:
+    def test_a_model_that_went_holds_no_place_in_the_metrics_of_what_waits(
+        self, service: MemoryService
+    ) -> None:
         rmtree(service.folder / "n")
         service.reload()
         assert service.server.metrics.model("n", "1").load is None
@@ -148,7 +166,10 @@ class TestWhatChanged:
 
 class TestSettings:
     def test_the_service_goes_by_the_new_settings(self, service: MemoryService) -> None:
-        service.configure("max_body_bytes: 1KiB\nidle_timeout_s: 3\ndrain_timeout_s: 7\naccess_log: true\nsagemaker: true\n")
+        service.configure(
+            "max_body_bytes: 1KiB\nidle_timeout_s: 3\ndrain_timeout_s: 7\naccess_log: true\n"
+            "sagemaker: true\n"
+        )
         service.reload()
         front = service.service.front
         assert (front.limits.body, front.limits.idle_timeout) == (1024, 3)
@@ -162,7 +183,9 @@ class TestSettings:
         front.router.journal.answered("/", "", 200, 0)
         assert len(service.lines) == 1
 
-    def test_settings_change_without_touching_a_model(self, service: MemoryService, told: list[str]) -> None:
+    def test_settings_change_without_touching_a_model(
+        self, service: MemoryService, told: list[str]
+    ) -> None:
         before = service.found()
         service.configure("max_uri_bytes: 1KiB\nserver_timing: true\n")
         service.reload()
@@ -177,7 +200,10 @@ class TestRefusals:
             ("port: [\n", "config.yaml:"),
             ("prot: 1\n", "config.yaml:1: unknown setting prot; did you mean port?"),
             ("idle_timeout_s: never\nmax_connections: 0\n", "config.yaml:2: max_connections"),
-            ("port: 9000\n", "config.yaml:1: port: expected 8080 until the server is restarted; got 9000"),
+            (
+                "port: 9000\n",
+                "config.yaml:1: port: expected 8080 until the server is restarted; got 9000",
+            ),
             ("access_log: true\nhost: 0.0.0.0\n", "config.yaml:2: host"),
             ("load_at_start: [m, p]\n", "config.yaml:1: load_at_start: expected of m, n; got 'p'"),
             ("models: {p: {}}\n", "models.p: no such model"),
@@ -193,7 +219,9 @@ class TestRefusals:
         service.configure(settings)
         reasons = service.refused()
         assert reason in reasons
-        assert told == [f"not reloaded, nothing has changed: {line}" for line in reasons.splitlines()]
+        assert told == [
+            f"not reloaded, nothing has changed: {line}" for line in reasons.splitlines()
+        ]
         assert service.found() == before
         assert service.service.settings is kept
         assert service.value(service.infer("m")) == 2
@@ -209,11 +237,18 @@ class TestRefusals:
         write(service.folder / "q/1", "(")
         service.configure("port: 1\nhost: 0.0.0.0\n")
         told = service.refused()
-        for reason in ("config.yaml:1: port", "config.yaml:2: host", "model o/1: model.yaml:1", "model p/1: model.yaml:1"):
+        for reason in (
+            "config.yaml:1: port",
+            "config.yaml:2: host",
+            "model o/1: model.yaml:1",
+            "model p/1: model.yaml:1",
+        ):
             assert reason in told
         assert "'q'" not in told, "models are loaded only where nothing stands against it"
 
-    def test_a_model_that_cannot_be_loaded_leaves_every_other_untouched(self, service: MemoryService, told: list[str]) -> None:
+    def test_a_model_that_cannot_be_loaded_leaves_every_other_untouched(
+        self, service: MemoryService, told: list[str]
+    ) -> None:
         before = service.found()
         write(service.folder / "m/1", "5")
         write(service.folder / "n/1", "(")
@@ -238,7 +273,12 @@ class TestRefusals:
         ],
     )
     def test_whatever_the_model_s_code_raises_is_told_by_its_name(
-        self, service: MemoryService, told: list[str], logged_errors: list[LogEvent], source: str, reason: str
+        self,
+        service: MemoryService,
+        told: list[str],
+        logged_errors: list[LogEvent],
+        source: str,
+        reason: str,
     ) -> None:
         write(service.folder / "n/1")
         (service.folder / "n/1/net.py").write_text(source)
@@ -256,7 +296,9 @@ class TestRefusals:
         assert told == ["not reloaded", "not reloaded, nothing has changed: MemoryError"]
         logged_errors.clear()
 
-    def test_what_was_loaded_for_a_refused_reload_is_let_go_of(self, service: MemoryService) -> None:
+    def test_what_was_loaded_for_a_refused_reload_is_let_go_of(
+        self, service: MemoryService
+    ) -> None:
         write(service.folder / "m/1", "5")
         write(service.folder / "n/1", "(")
         service.refused()
@@ -267,7 +309,10 @@ class TestRefusals:
     def test_every_model_that_cannot_be_loaded_is_named(self, service: MemoryService) -> None:
         write(service.folder / "m/1", "(")
         write(service.folder / "n/1", "undefined")
-        write(service.folder / "o/1", model=(service.folder / "m/1/model.yaml").read_text().replace("net:Net", "net:Other"))
+        write(
+            service.folder / "o/1",
+            model=(service.folder / "m/1/model.yaml").read_text().replace("net:Net", "net:Other"),
+        )
         reasons = service.refused()
         assert "SyntaxError" in reasons
         assert "net:Other" in reasons
@@ -282,7 +327,11 @@ class TestRefusals:
     def test_outcomes_are_counted(self, service: MemoryService) -> None:
         def exported() -> set[str]:
             lines = service.server.metrics.render().decode().splitlines()
-            return {line for line in lines if line.startswith(("batcher_reloads_total", "batcher_config_last"))}
+            return {
+                line
+                for line in lines
+                if line.startswith(("batcher_reloads_total", "batcher_config_last"))
+            }
 
         good = "batcher_config_last_reload_successful 1.0"
         assert good in exported()
@@ -311,7 +360,9 @@ class TestRefusals:
 
 
 class TestRequests:
-    def test_the_old_one_serves_until_all_are_ready_and_answers_what_it_took(self, service: MemoryService) -> None:
+    def test_the_old_one_serves_until_all_are_ready_and_answers_what_it_took(
+        self, service: MemoryService
+    ) -> None:
         stuck = Stuck()
         definition = service.found()["m/1"].definition
         replaced = service.server.replace(
@@ -334,7 +385,9 @@ class TestRequests:
         assert service.value(service.infer("m")) == 5
         assert old.state is ModelState.UNLOADING
         stuck.leave.set()
-        assert (service.value(running), service.value(waiting)) == (2, 2), "by the old one, which took them"
+        assert (service.value(running), service.value(waiting)) == (2, 2), (
+            "by the old one, which took them"
+        )
         assert old.state is ModelState.UNLOADED
 
     def test_all_models_change_in_one_turn(self, service: MemoryService) -> None:
@@ -358,7 +411,9 @@ class TestRequests:
         service.reload()
         assert service.server.generation > generation
 
-    def test_a_request_that_is_decoded_while_its_model_goes_has_an_answer_of_its_own(self, service: MemoryService) -> None:
+    def test_a_request_that_is_decoded_while_its_model_goes_has_an_answer_of_its_own(
+        self, service: MemoryService
+    ) -> None:
         served = service.found()["n/1"]
         rmtree(service.folder / "n")
         service.reload()
@@ -368,7 +423,9 @@ class TestRequests:
 
 
 class TestOneAtATime:
-    def test_what_is_asked_for_while_one_runs_is_one_more_reload_after_it(self, service: MemoryService) -> None:
+    def test_what_is_asked_for_while_one_runs_is_one_more_reload_after_it(
+        self, service: MemoryService
+    ) -> None:
         closed_gate_in(service.folder / "m/1")
         first = listen(service.ask())
         GATE.wait_reached()
@@ -430,7 +487,9 @@ class TestOneAtATime:
         GATE.wait_reached()
         assert told == []
         waiting = listen(service.ask())
-        assert told == ["a reload was asked for: it waits for the one before it, which has not ended"]
+        assert told == [
+            "a reload was asked for: it waits for the one before it, which has not ended"
+        ]
         GATE.open()
         while not waiting:
             service.loop.step()
@@ -452,13 +511,20 @@ class TestHangingLoads:
         service.loop.clock.advance(5)
         return reloaded
 
-    def test_the_reload_is_refused_and_nothing_changes(self, service: MemoryService, told: list[str], hung: list[Any]) -> None:
-        reason = "model 'm' version 1: expected the model to be loaded within 5 s (`load_timeout_s`); it is not"
+    def test_the_reload_is_refused_and_nothing_changes(
+        self, service: MemoryService, told: list[str], hung: list[Any]
+    ) -> None:
+        reason = (
+            "model 'm' version 1: expected the model to be loaded within 5 s (`load_timeout_s`); "
+            "it is not"
+        )
         assert [str(failure.value) for failure in hung] == [reason]
         assert told[-1] == f"not reloaded, nothing has changed: {reason}"
         assert service.value(service.infer("m")) == 2
 
-    def test_the_next_reload_goes_on(self, service: MemoryService, hung: list[Any], told: list[str]) -> None:
+    def test_the_next_reload_goes_on(
+        self, service: MemoryService, hung: list[Any], told: list[str]
+    ) -> None:
         write(service.folder / "m/1", "5")
         service.reload()
         assert told == ["reloaded: model m/1 replaced"]
@@ -502,7 +568,9 @@ class TestHangingLoads:
 
 
 class TestStopping:
-    def test_a_reload_while_the_server_is_stopped_is_refused(self, tmp_path: Path, told: list[str]) -> None:
+    def test_a_reload_while_the_server_is_stopped_is_refused(
+        self, tmp_path: Path, told: list[str]
+    ) -> None:
         write(tmp_path / "models/m/1")
         service = MemoryService(tmp_path)
         service.start()
@@ -533,10 +601,19 @@ class TestStopping:
         assert service.service.state is State.STOPPED
         assert service.found() == before
 
-    def test_what_has_loaded_while_the_last_requests_are_answered_is_given_up(self, service: MemoryService) -> None:
+    def test_what_has_loaded_while_the_last_requests_are_answered_is_given_up(
+        self, service: MemoryService
+    ) -> None:
         stuck, spec = Stuck(), model_spec(name="own")
         definition = ModelDefinition(spec, "python", Path(), Path())
-        assert service.wait(service.server.add(definition, SETTINGS, lambda _: checked(RecordingModel(spec, stuck)))) is None
+        assert (
+            service.wait(
+                service.server.add(
+                    definition, SETTINGS, lambda _: checked(RecordingModel(spec, stuck))
+                )
+            )
+            is None
+        )
         running, before = service.infer("own"), service.found()
         closed_gate_in(service.folder / "m/1")
         reloaded = listen(service.ask())
@@ -569,26 +646,38 @@ class TestClients:
         GATE.open()
         service.end()
 
-    def test_what_they_unloaded_stays_unloaded_and_what_they_loaded_stays_loaded(self, service: MemoryService) -> None:
+    def test_what_they_unloaded_stays_unloaded_and_what_they_loaded_stays_loaded(
+        self, service: MemoryService
+    ) -> None:
         assert service.wait(service.service.repository.unload("m")) is None
         assert service.wait(service.service.repository.load("n", {})) is None
         service.configure(self.EXPLICIT + "load_at_start: [m]\n", defaults="max_batch_size: 7")
         service.reload()
         found = service.found()
-        assert {title: served.state.value for title, served in found.items()} == {"m/1": "unloaded", "n/1": "ready"}
+        assert {title: served.state.value for title, served in found.items()} == {
+            "m/1": "unloaded",
+            "n/1": "ready",
+        }
         assert found["n/1"].settings.max_batch_size == 7
 
     def test_what_they_asked_for_otherwise_is_kept(self, service: MemoryService) -> None:
-        assert service.wait(service.service.repository.load("n", {"config": '{"max_batch_size": 5}'})) is None
+        assert (
+            service.wait(service.service.repository.load("n", {"config": '{"max_batch_size": 5}'}))
+            is None
+        )
         before = service.found()
         service.reload()
         assert service.found() == before
-        service.configure(self.EXPLICIT + "load_at_start: [m]\n", defaults="max_batch_size: 7, timeout_ms: 7000")
+        service.configure(
+            self.EXPLICIT + "load_at_start: [m]\n", defaults="max_batch_size: 7, timeout_ms: 7000"
+        )
         service.reload()
         settings = service.found()["n/1"].settings
         assert (settings.max_batch_size, settings.timeout_ms) == (5, 7000)
 
-    def test_a_model_that_is_newly_named_is_loaded_and_one_that_is_not_is_left_to_them(self, service: MemoryService) -> None:
+    def test_a_model_that_is_newly_named_is_loaded_and_one_that_is_not_is_left_to_them(
+        self, service: MemoryService
+    ) -> None:
         write(service.folder / "o/1", "7")
         service.reload()
         assert list(service.found()) == ["m/1"]
@@ -596,18 +685,25 @@ class TestClients:
         service.reload()
         assert sorted(service.found()) == ["m/1", "o/1"], "m is up, and nobody unloaded it"
 
-    def test_new_versions_of_what_is_up_are_loaded_and_what_left_the_disk_is_unloaded(self, service: MemoryService) -> None:
+    def test_new_versions_of_what_is_up_are_loaded_and_what_left_the_disk_is_unloaded(
+        self, service: MemoryService
+    ) -> None:
         assert service.wait(service.service.repository.load("n", {})) is None
         write(service.folder / "m/2", "20")
         rmtree(service.folder / "n")
         service.reload()
         assert sorted(service.found()) == ["m/1", "m/2"]
 
-    def test_without_their_control_all_that_is_configured_is_served_again(self, service: MemoryService) -> None:
+    def test_without_their_control_all_that_is_configured_is_served_again(
+        self, service: MemoryService
+    ) -> None:
         assert service.wait(service.service.repository.unload("m")) is None
         service.configure()
         service.reload()
-        assert {title: served.state.value for title, served in service.found().items()} == {"m/1": "ready", "n/1": "ready"}
+        assert {title: served.state.value for title, served in service.found().items()} == {
+            "m/1": "ready",
+            "n/1": "ready",
+        }
         assert not service.service.repository.controlled
 
     def test_what_they_ask_for_meanwhile_waits_for_the_reload(self, service: MemoryService) -> None:
@@ -646,7 +742,10 @@ def test_a_hundred_reloads_leave_nothing_behind(tmp_path: Path) -> None:
     while len(service.server._alive) > 1:
         service.loop.step()
     for thread in threads():
-        if thread.name == "batcher-m/1" and thread is not next(iter(service.found()["m/1"].workers))._thread:  # type: ignore[attr-defined]
+        if (
+            thread.name == "batcher-m/1"
+            and thread is not next(iter(service.found()["m/1"].workers))._thread
+        ):  # type: ignore[attr-defined]
             thread.join(60)
     assert [thread.name for thread in threads()].count("batcher-m/1") == 1
     assert service.server._alive == set(service.server)

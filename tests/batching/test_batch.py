@@ -17,7 +17,10 @@ DTYPES = sorted({row.numpy.str for row in DATATYPES.values()})
 
 row_shapes = st.lists(st.integers(0, 3), max_size=3).map(tuple)
 signatures = st.dictionaries(
-    st.sampled_from(["x", "y", "z"]), st.tuples(st.sampled_from(DTYPES), row_shapes), min_size=1, max_size=3
+    st.sampled_from(["x", "y", "z"]),
+    st.tuples(st.sampled_from(DTYPES), row_shapes),
+    min_size=1,
+    max_size=3,
 )
 
 
@@ -41,9 +44,16 @@ def empty(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 @given(signature=signatures, counts=st.lists(st.integers(1, 5), min_size=1, max_size=6))
-def test_each_part_gets_its_own_rows_back(signature: dict[str, tuple[str, tuple[int, ...]]], counts: list[int]) -> None:
+def test_each_part_gets_its_own_rows_back(
+    signature: dict[str, tuple[str, tuple[int, ...]]], counts: list[int]
+) -> None:
     parts = [
-        part_of({name: own_values(number, rows, dtype, shape) for name, (dtype, shape) in signature.items()})
+        part_of(
+            {
+                name: own_values(number, rows, dtype, shape)
+                for name, (dtype, shape) in signature.items()
+            }
+        )
         for number, rows in enumerate(counts)
     ]
     batch = Batch(parts)
@@ -79,7 +89,9 @@ def test_the_model_may_write_into_what_it_gets(dtype: str, counts: tuple[int, ..
 
 def test_a_part_that_is_a_view_with_gaps_is_collated_like_any_other() -> None:
     wide = np.arange(24, dtype=np.float32).reshape(4, 6)
-    collated = Batch([part_of({"x": wide[::2, ::3]}), part_of({"x": wide[1:2, 1:3]})]).collate(empty)["x"]
+    collated = Batch([part_of({"x": wide[::2, ::3]}), part_of({"x": wide[1:2, 1:3]})]).collate(
+        empty
+    )["x"]
     np.testing.assert_array_equal(collated, [[0, 3], [12, 15], [7, 8]])
 
 
@@ -97,13 +109,17 @@ def test_a_buffer_is_asked_for_once_an_input_with_the_rows_of_the_whole_batch() 
 
 def test_what_is_collated_stands_in_the_buffer_that_was_given() -> None:
     arena = np.full((8, 2), 9.0, "<f4")
-    collated = Batch([part_of({"x": np.ones((3, 2), "<f4")})]).collate(lambda name, shape, dtype: arena[: shape[0]])
+    collated = Batch([part_of({"x": np.ones((3, 2), "<f4")})]).collate(
+        lambda name, shape, dtype: arena[: shape[0]]
+    )
     assert np.shares_memory(collated["x"], arena)
     assert arena[:, 0].tolist() == [1, 1, 1, 9, 9, 9, 9, 9]
 
 
 def test_outputs_may_have_other_names_and_shapes_than_inputs() -> None:
     batch = Batch([part_of({"x": np.zeros((rows, 4))}) for rows in (1, 2)])
-    first, second = batch.split({"label": np.array([1, 2, 3]), "scores": np.arange(6).reshape(3, 2)})
+    first, second = batch.split(
+        {"label": np.array([1, 2, 3]), "scores": np.arange(6).reshape(3, 2)}
+    )
     assert (first["label"].tolist(), second["label"].tolist()) == ([1], [2, 3])
     assert (first["scores"].tolist(), second["scores"].tolist()) == ([[0, 1]], [[2, 3], [4, 5]])

@@ -9,7 +9,10 @@ from batcher.batching.ceiling import MOST_PATIENCE, PATIENCE, Ceiling
 
 
 def run(ceiling: Ceiling, memory: int, batches: int) -> int:
-    """Send full batches to a device that has room for `memory` rows; return how many were too much."""
+    """Send full batches to a device that has room for `memory` rows.
+
+    Return how many were too much.
+    """
     failed = 0
     for _ in range(batches):
         if ceiling.rows > memory:
@@ -105,7 +108,9 @@ def test_in_the_end_it_is_what_fits(memory: int) -> None:
 
 
 @given(st.integers(1, 300), st.lists(st.tuples(st.integers(1, 300), st.booleans()), max_size=50))
-def test_it_stays_between_one_row_and_the_largest_batch(largest: int, batches: list[tuple[int, bool]]) -> None:
+def test_it_stays_between_one_row_and_the_largest_batch(
+    largest: int, batches: list[tuple[int, bool]]
+) -> None:
     ceiling = Ceiling(largest)
     for rows, fits in batches:
         (ceiling.fitted if fits else ceiling.did_not_fit)(min(rows, largest))

@@ -91,11 +91,19 @@ def test_the_margin_is_never_more_than_a_part_of_a_batch() -> None:
     assert cost.margin <= 0.1 * affine(16)
 
 
-@given(st.lists(st.tuples(st.integers(1, 300), st.floats(1e-6, 10)), min_size=1, max_size=60), st.integers(1, 600))
-def test_estimates_are_never_negative_and_known_at_every_size_that_ran(batches: list[tuple[int, float]], rows: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.floats(1e-6, 10)), min_size=1, max_size=60),
+    st.integers(1, 600),
+)
+def test_estimates_are_never_negative_and_known_at_every_size_that_ran(
+    batches: list[tuple[int, float]], rows: int
+) -> None:
     curve = Curve()
     for size, seconds in batches:
         curve.add(size, seconds)
     assert curve.seconds(rows) >= 0
     smallest = min(size for size, _ in batches)
-    assert curve.seconds(smallest) <= 2 * max(seconds for _, seconds in batches) or len({size for size, _ in batches}) > 1
+    assert (
+        curve.seconds(smallest) <= 2 * max(seconds for _, seconds in batches)
+        or len({size for size, _ in batches}) > 1
+    )

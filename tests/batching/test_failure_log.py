@@ -77,7 +77,9 @@ def test_an_exception_that_cannot_be_written_is_logged_as_that(logged: list[str]
     assert "in raised" in logged[0]
 
 
-def test_those_that_follow_are_left_out_and_counted_when_the_next_is_told(logged: list[str]) -> None:
+def test_those_that_follow_are_left_out_and_counted_when_the_next_is_told(
+    logged: list[str],
+) -> None:
     log = FailureLog("m/1")
     for now in (0.0, 1.0, INTERVAL - 0.1, INTERVAL, INTERVAL + 1, 3 * INTERVAL, 5 * INTERVAL):
         log.write("a batch failed", ValueError(now), now)
@@ -107,5 +109,7 @@ def test_a_model_that_makes_up_classes_fills_no_log(kinds: list[int]) -> None:
     log = FailureLog("m/1")
     with Logged() as logged:
         for step, kind in enumerate(kinds):
-            log.write("a batch failed", type(f"Error{kind}", (Exception,), {})(), step * INTERVAL / 300)
+            log.write(
+                "a batch failed", type(f"Error{kind}", (Exception,), {})(), step * INTERVAL / 300
+            )
     assert len(logged) <= min(len(set(kinds)), MOST_KINDS + 1)

@@ -18,16 +18,25 @@ NOW = 10.0
 ROWS = 840
 
 
-def levels_of(*parts: Part, weights: dict[int, float] = WEIGHTS, ageing: float = inf, smaller_first: float = 0.0) -> Levels:
+def levels_of(
+    *parts: Part,
+    weights: dict[int, float] = WEIGHTS,
+    ageing: float = inf,
+    smaller_first: float = 0.0,
+) -> Levels:
     levels = Levels(weights.__getitem__, ageing, smaller_first)
     for each in parts:
         levels.add(each)
     return levels
 
 
-def shares(waits: dict[int, float], *, weights: dict[int, float] = WEIGHTS, ageing: float = 1.0) -> Counter[int]:
+def shares(
+    waits: dict[int, float], *, weights: dict[int, float] = WEIGHTS, ageing: float = 1.0
+) -> Counter[int]:
     """Return the rows of each level in one long batch, where each level's parts have waited so long."""
-    parts = [part(level=level, arrival=NOW - wait) for level, wait in waits.items() for _ in range(ROWS)]
+    parts = [
+        part(level=level, arrival=NOW - wait) for level, wait in waits.items() for _ in range(ROWS)
+    ]
     packed = levels_of(*parts, weights=weights, ageing=ageing).pack("a", ROWS, NOW)
     return Counter(each.level for each in packed)
 
@@ -38,7 +47,9 @@ def test_equal_waits_leave_the_shares_of_the_weights(wait: float) -> None:
 
 
 @pytest.mark.parametrize(("wait", "times"), [(0.0, 1), (1.0, 2), (2.0, 3), (5.0, 6)])
-def test_a_levels_share_counts_twice_after_one_ageing_and_three_times_after_two(wait: float, times: int) -> None:
+def test_a_levels_share_counts_twice_after_one_ageing_and_three_times_after_two(
+    wait: float, times: int
+) -> None:
     found = shares({1: 0.0, 2: wait}, weights={1: 1.0, 2: 1.0})
     assert found[2] / found[1] == pytest.approx(times, rel=0.02)
 
@@ -49,7 +60,9 @@ def test_without_ageing_waits_change_nothing() -> None:
 
 def test_what_waited_longest_of_all_cannot_be_overtaken_by_any_weight_for_ever() -> None:
     found = shares({1: 0.0, 2: 9.0}, weights={1: 1000.0, 2: 1.0}, ageing=0.009)
-    assert found[2] == pytest.approx(found[1], rel=0.01), "1000 times its wait against 1000 times its weight"
+    assert found[2] == pytest.approx(found[1], rel=0.01), (
+        "1000 times its wait against 1000 times its weight"
+    )
 
 
 def test_a_clock_that_was_set_back_gives_nobody_more() -> None:
@@ -57,7 +70,9 @@ def test_a_clock_that_was_set_back_gives_nobody_more() -> None:
 
 
 waiting = st.lists(
-    st.builds(part, rows=st.integers(1, 9), level=st.sampled_from([*WEIGHTS]), arrival=st.floats(0, NOW)),
+    st.builds(
+        part, rows=st.integers(1, 9), level=st.sampled_from([*WEIGHTS]), arrival=st.floats(0, NOW)
+    ),
     min_size=1,
     max_size=30,
 )
@@ -85,5 +100,7 @@ def test_a_batch_is_what_would_be_served_one_by_one(
             assert singles.head() is each
             singles.take([each], NOW)
         head = singles.head()
-        assert head is None or head.rows > size - sum(each.rows for each in packed), "it ends where a part does not fit"
+        assert head is None or head.rows > size - sum(each.rows for each in packed), (
+            "it ends where a part does not fit"
+        )
         assert batches.head() is head, "and is charged as if they had been"

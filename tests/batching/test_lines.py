@@ -44,7 +44,9 @@ def test_a_part_is_overtaken_only_by_smaller_ones_that_came_soon_enough_after_it
     for place, each in enumerate(served):
         overtaking = [other for other in served[:place] if left.index(other) > left.index(each)]
         for other in overtaking:
-            assert other.arrival - each.arrival <= counts_as(each.rows) - counts_as(other.rows) + 1e-9
+            assert (
+                other.arrival - each.arrival <= counts_as(each.rows) - counts_as(other.rows) + 1e-9
+            )
             assert other.rows < each.rows
 
 
@@ -80,6 +82,8 @@ def test_what_is_before_a_request_is_what_it_does_not_overtake() -> None:
     now = 10.0
     assert queue.rows_before(1, 8, now) == 83
     assert queue.rows_before(1, 64, now) == 83
-    assert queue.rows_before(1, 1, now) == pytest.approx(3 + 32, abs=1), "of the larger ones those of the first 4 seconds"
+    assert queue.rows_before(1, 1, now) == pytest.approx(3 + 32, abs=1), (
+        "of the larger ones those of the first 4 seconds"
+    )
     assert queue.rows_before(1, 4, now) == pytest.approx(3 + 64, abs=1)
     assert queue_of(*larges, *smalls).rows_before(1, 1, now) == 83

@@ -104,7 +104,9 @@ def test_no_worker_ever_holds_more_than_its_places_and_none_idles_while_another_
             one = batch(1 + number)
             index = places.put(one, float(now))
             assert alive[index]
-            assert len(held[index]) == min(len(held[other]) for other in range(workers) if alive[other])
+            assert len(held[index]) == min(
+                len(held[other]) for other in range(workers) if alive[other]
+            )
             held[index].append(one)
         elif step == "remove" and holding:
             places.remove(held[holding[number % len(holding)]].pop(0), float(now))

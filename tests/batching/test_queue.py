@@ -15,8 +15,13 @@ WEIGHTS = {1: 4.0, 2: 2.0, 3: 1.0}
 NOW = 0.0
 
 
-def served(queue: BatchQueue, turns: int, max_rows: int = 8, refill: dict[int, int] | None = None) -> Counter[int]:
-    """Take `turns` batches at the head; return the rows of each level. `refill` keeps so many parts waiting a level."""
+def served(
+    queue: BatchQueue, turns: int, max_rows: int = 8, refill: dict[int, int] | None = None
+) -> Counter[int]:
+    """Take `turns` batches at the head; return the rows of each level.
+
+    `refill` keeps so many parts waiting a level.
+    """
     rows: Counter[int] = Counter()
     for _ in range(turns):
         for level, parts in (refill or {}).items():
@@ -27,7 +32,9 @@ def served(queue: BatchQueue, turns: int, max_rows: int = 8, refill: dict[int, i
         taken = queue.pack(head.group, max_rows, NOW)
         queue.take(taken, NOW)
         queue.check_invariants()
-        rows.update({level: sum(each.rows for each in taken if each.level == level) for level in WEIGHTS})
+        rows.update(
+            {level: sum(each.rows for each in taken if each.level == level) for level in WEIGHTS}
+        )
     return rows
 
 
@@ -102,19 +109,27 @@ def test_what_cannot_wait_makes_room_for_the_next() -> None:
 
 def test_the_oldest_part_is_found_over_levels_and_groups() -> None:
     oldest = part(arrival=1.0, level=2, group="b")
-    assert queue_of(oldest, part(arrival=2.0, level=2), part(arrival=3.0, level=1)).oldest() is oldest
+    assert (
+        queue_of(oldest, part(arrival=2.0, level=2), part(arrival=3.0, level=1)).oldest() is oldest
+    )
     assert queue_of().oldest() is None
 
 
 def test_of_the_groups_of_one_level_with_enough_rows_the_one_that_waited_longest_is_found() -> None:
-    queue = queue_of(part(rows=1, group="few"), part(rows=4, group="late", arrival=2.0), part(rows=5, group="old", arrival=1.0))
+    queue = queue_of(
+        part(rows=1, group="few"),
+        part(rows=4, group="late", arrival=2.0),
+        part(rows=5, group="old", arrival=1.0),
+    )
     assert queue.group_of_at_least(4) == "old"
     assert queue.group_of_at_least(5) == "old"
     assert queue.group_of_at_least(6) is None
 
 
 def test_of_the_groups_with_enough_rows_the_one_whose_level_is_due_is_found() -> None:
-    queue = queue_of(part(rows=4, group="bulk", level=3), part(rows=4, group="urgent", level=1, arrival=1.0))
+    queue = queue_of(
+        part(rows=4, group="bulk", level=3), part(rows=4, group="urgent", level=1, arrival=1.0)
+    )
     assert queue.group_of_at_least(4) == "urgent"
     queue.take(queue.pack("urgent", 4, NOW), NOW)
     queue.add(part(rows=4, group="urgent", level=1, arrival=2.0))
@@ -131,7 +146,9 @@ def test_a_request_that_does_not_fit_now_finds_the_queue_full(rows: int, nbytes:
 
 
 @pytest.mark.parametrize(("rows", "nbytes"), [(5, 1), (1, 41)], ids=["rows", "bytes"])
-def test_a_request_that_never_fits_is_too_large_even_when_the_queue_is_full(rows: int, nbytes: int) -> None:
+def test_a_request_that_never_fits_is_too_large_even_when_the_queue_is_full(
+    rows: int, nbytes: int
+) -> None:
     queue = BatchQueue(4, 40)
     queue.add(part(rows=4, nbytes=40))
     with pytest.raises(TooLarge, match=f"got {rows} rows and {nbytes} bytes"):
@@ -151,9 +168,13 @@ def test_room_is_free_again_as_soon_as_a_part_has_left() -> None:
 @pytest.mark.parametrize("max_rows", [1, 7, 64], ids="batches of {}".format)
 def test_levels_get_the_shares_of_their_weights_over_a_long_run(max_rows: int) -> None:
     queue = queue_of(weight=WEIGHTS.__getitem__)
-    rows = served(queue, turns=7000 // max_rows, max_rows=max_rows, refill=dict.fromkeys(WEIGHTS, max_rows))
+    rows = served(
+        queue, turns=7000 // max_rows, max_rows=max_rows, refill=dict.fromkeys(WEIGHTS, max_rows)
+    )
     total = rows.total()
-    assert [rows[level] / total for level in (1, 2, 3)] == pytest.approx([4 / 7, 2 / 7, 1 / 7], abs=0.01)
+    assert [rows[level] / total for level in (1, 2, 3)] == pytest.approx(
+        [4 / 7, 2 / 7, 1 / 7], abs=0.01
+    )
 
 
 def test_shares_are_counted_in_rows_not_in_requests() -> None:
@@ -180,7 +201,9 @@ def test_a_level_that_was_away_has_saved_up_nothing() -> None:
         queue.remove(gone)
     served(queue, turns=200, refill={3: 8})
     rows = served(queue, turns=10, refill={1: 16, 3: 16})
-    assert rows[1] / rows[3] == pytest.approx(4.0, rel=0.15), "not all of it for the one that came back"
+    assert rows[1] / rows[3] == pytest.approx(4.0, rel=0.15), (
+        "not all of it for the one that came back"
+    )
 
 
 def test_a_level_that_returns_to_an_empty_queue_has_saved_up_nothing() -> None:

@@ -24,10 +24,17 @@ groups = st.sampled_from("abc")
 
 
 class QueueMachine(RuleBasedStateMachine):
-    @initialize(ageing=st.sampled_from([inf, 10.0, 0.1]), smaller_first=st.sampled_from([0.0, 0.75, 100.0]))
+    @initialize(
+        ageing=st.sampled_from([inf, 10.0, 0.1]), smaller_first=st.sampled_from([0.0, 0.75, 100.0])
+    )
     def begin(self, ageing: float, smaller_first: float) -> None:
         self.queue = BatchQueue(
-            MAX_ROWS, MAX_BYTES, WEIGHTS.__getitem__, ageing=ageing, smaller_first=smaller_first, bulk_level=BULK
+            MAX_ROWS,
+            MAX_BYTES,
+            WEIGHTS.__getitem__,
+            ageing=ageing,
+            smaller_first=smaller_first,
+            bulk_level=BULK,
         )
         self.smaller_first = smaller_first
         self.waiting: list[Part] = []
@@ -94,7 +101,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data(), max_rows=st.integers(1, 16), places=st.integers(1, 16))
-    def take_of_any_group_and_fill_it(self, data: st.DataObject, max_rows: int, places: int) -> None:
+    def take_of_any_group_and_fill_it(
+        self, data: st.DataObject, max_rows: int, places: int
+    ) -> None:
         group = data.draw(st.sampled_from(self.waiting)).group
         taken: list[Part] = []
         if self.queue.group_rows(group):
@@ -108,7 +117,12 @@ class QueueMachine(RuleBasedStateMachine):
         self.let_go(taken)
 
     def check_packed(
-        self, packed: list[Part], group: object, max_rows: int, skip: list[Part], levels: Iterable[int] = WEIGHTS
+        self,
+        packed: list[Part],
+        group: object,
+        max_rows: int,
+        skip: list[Part],
+        levels: Iterable[int] = WEIGHTS,
     ) -> None:
         assert sum(each.rows for each in packed) <= max_rows
         assert all(each.group == group for each in packed), "one group"
@@ -122,7 +136,9 @@ class QueueMachine(RuleBasedStateMachine):
             assert own == line[: len(own)], "in order within a level"
             left_out += line[len(own) :][:1]
         room = max_rows - sum(each.rows for each in packed)
-        assert not left_out or any(each.rows > room for each in left_out), "it ends only where a part does not fit"
+        assert not left_out or any(each.rows > room for each in left_out), (
+            "it ends only where a part does not fit"
+        )
 
     def let_go(self, parts: list[Part]) -> None:
         for each in parts:

@@ -78,7 +78,9 @@ def test_what_raised_comes_back_in_halves_in_the_order_of_its_rows() -> None:
     [(False, 4, RAISED), (True, 1, RAISED), (True, 4, DeviceLost("gone"))],
     ids=["off", "alone", "lost"],
 )
-def test_what_nothing_can_be_found_out_about_is_not_run_again(isolate: bool, parts: int, error: Exception) -> None:
+def test_what_nothing_can_be_found_out_about_is_not_run_again(
+    isolate: bool, parts: int, error: Exception
+) -> None:
     reruns = reruns_of(4, isolate=isolate, retry=True)
     assert not goes_on(reruns, batch(parts), error)
     assert not reruns
@@ -242,7 +244,9 @@ def test_what_succeeded_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("error", [NOT_BEGUN, OutOfMemory("none")], ids=["lost", "memory"])
-def test_what_is_left_does_not_wait_for_what_was_to_decide_about_it_and_is_not_alive_any_more(error: Exception) -> None:
+def test_what_is_left_does_not_wait_for_what_was_to_decide_about_it_and_is_not_alive_any_more(
+    error: Exception,
+) -> None:
     reruns = reruns_of(64, isolate=True)
     goes_on(reruns, batch(16), RAISED)
     for _ in range(SIXTEEN - 1):

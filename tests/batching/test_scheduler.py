@@ -1,4 +1,7 @@
-"""The scheduler, single-stepped: when batches are bound, whose rows come back, and what is counted at each step."""
+"""The scheduler, single-stepped.
+
+When batches are bound, whose rows come back, and what is counted at each step.
+"""
 
 from __future__ import annotations
 
@@ -169,12 +172,19 @@ def test_requests_of_other_shapes_run_in_batches_of_their_own() -> None:
     assert harness.metrics.flushes == {"shape": 1, "idle": 1}
     assert harness.model.sizes() == [2, 2]
     assert [answer.values for answer in answers] == [[0], [2], [4], [6]]
-    assert [answer.response.outputs["y"].shape for answer in answers] == [(1, 3), (1, 4), (1, 3), (1, 4)]
+    assert [answer.response.outputs["y"].shape for answer in answers] == [
+        (1, 3),
+        (1, 4),
+        (1, 3),
+        (1, 4),
+    ]
 
 
 def test_a_higher_level_goes_first_and_zero_is_the_default_level() -> None:
     harness = Harness(max_batch_size=1, weight=lambda level: 1.0)
-    order = [harness.submit(value, priority=level) for value, level in ((1, 3), (2, 2), (3, 1), (4, 0))]
+    order = [
+        harness.submit(value, priority=level) for value, level in ((1, 3), (2, 2), (3, 1), (4, 0))
+    ]
     assert [part.level for part in harness.queue] == [3, 2, 1, 1]
     harness.turn()
     harness.finish()
@@ -196,7 +206,9 @@ def test_the_response_names_the_version_and_says_where_the_time_went() -> None:
 
 
 def test_compute_time_of_a_cut_request_is_the_sum_over_its_batches() -> None:
-    harness = Harness(max_batch_size=2, predict=lambda inputs: (harness.clock.advance(0.5), {"y": inputs["x"]})[1])
+    harness = Harness(
+        max_batch_size=2, predict=lambda inputs: (harness.clock.advance(0.5), {"y": inputs["x"]})[1]
+    )
     answer = harness.submit(1, 2, 3)
     harness.finish()
     assert answer.response.compute == pytest.approx(1.0)
@@ -206,7 +218,9 @@ def test_compute_time_of_a_cut_request_is_the_sum_over_its_batches() -> None:
 def test_every_input_and_every_output_keeps_its_rows() -> None:
     number_in, text_in = tensor("a", "INT64", ()), tensor("b", "BYTES", (1,))
     spec = model_spec(inputs=(number_in, text_in), outputs=(text_in, number_in))
-    harness = Harness(spec=spec, predict=lambda inputs: {"a": inputs["a"] + 1, "b": inputs["b"]}, max_batch_size=2)
+    harness = Harness(
+        spec=spec, predict=lambda inputs: {"a": inputs["a"] + 1, "b": inputs["b"]}, max_batch_size=2
+    )
     answers = []
     for number in range(3):
         text = np.array([[b"%d" % number]], dtype=object)
@@ -215,7 +229,11 @@ def test_every_input_and_every_output_keeps_its_rows() -> None:
     harness.finish()
     assert harness.model.sizes() == [2, 1]
     assert [answer.response.outputs["a"].tolist() for answer in answers] == [[1], [2], [3]]
-    assert [answer.response.outputs["b"].tolist() for answer in answers] == [[[b"0"]], [[b"1"]], [[b"2"]]]
+    assert [answer.response.outputs["b"].tolist() for answer in answers] == [
+        [[b"0"]],
+        [[b"1"]],
+        [[b"2"]],
+    ]
 
 
 def test_the_request_s_own_arrays_are_never_given_to_the_model() -> None:

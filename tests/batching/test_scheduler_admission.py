@@ -1,4 +1,7 @@
-"""Who would be answered too late is told so at the door; goodput does not fall with what is offered."""
+"""Who would be answered too late is told so at the door.
+
+Goodput does not fall with what is offered.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +118,9 @@ def test_what_was_learnt_long_ago_keeps_nobody_out(admission: Admission) -> None
 
 
 def test_the_advice_follows_from_the_backlog_and_is_jittered(admission: Admission) -> None:
-    with pytest.raises(PredictedLate, match=r"answered in about \d+\.\d+ s; its deadline is in 1.000 s") as caught:
+    with pytest.raises(
+        PredictedLate, match=r"answered in about \d+\.\d+ s; its deadline is in 1.000 s"
+    ) as caught:
         admission.check(queue_of(*[1] * 40), Places(), 0, 1, 1, (), 10.0, 11.0)
     assert 25 <= caught.value.retry_after <= 40  # some 20 s too late, and half of that
     assert admission.retry_after(0.01) == 1
@@ -140,8 +145,12 @@ def test_bulk_is_behind_all_that_waits_and_nothing_is_behind_bulk(admission: Adm
 
 
 @pytest.mark.parametrize("reason", [BULK, *RERUNS])
-def test_bulk_and_reruns_do_not_pass_for_requests_that_will_join_another_batch(admission: Admission, reason: str) -> None:
+def test_bulk_and_reruns_do_not_pass_for_requests_that_will_join_another_batch(
+    admission: Admission, reason: str
+) -> None:
     for end in range(12, 100, 2):
-        admission.came_back(Batch([part(4)], reason, bound_at=end - 2.0), end - 2.0, float(end), 2.0, failed=False)
+        admission.came_back(
+            Batch([part(4)], reason, bound_at=end - 2.0), end - 2.0, float(end), 2.0, failed=False
+        )
     running = [Batch([part(4)], reason, bound_at=98.0)]
     assert asked(admission, 98 + 2 + 1.5, queue_of(), now=98.0, running=running)

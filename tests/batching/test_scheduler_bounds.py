@@ -1,4 +1,7 @@
-"""What the scheduler refuses on arrival, synchronously, and how it ends: bounds, draining, giving up."""
+"""What the scheduler refuses on arrival, synchronously, and how it ends.
+
+Bounds, draining, giving up.
+"""
 
 from __future__ import annotations
 

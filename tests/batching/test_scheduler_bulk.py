@@ -90,7 +90,9 @@ def test_a_flood_of_bulk_leaves_half_of_the_queue_to_others() -> None:
     harness.submit(2, 3, 4, priority=BULK)
     with pytest.raises(QueueFull, match="the queue is full for bulk: 3 of 4 rows"):
         harness.submit(5, 6, priority=BULK)
-    with pytest.raises(TooLarge, match=r"at most 4 rows and .* what the queue can ever hold for bulk; got 5 rows"):
+    with pytest.raises(
+        TooLarge, match=r"at most 4 rows and .* what the queue can ever hold for bulk; got 5 rows"
+    ):
         harness.submit(*range(5), priority=BULK)
     harness.submit(*range(5))
 
@@ -99,7 +101,10 @@ def test_bulk_expires_and_is_cancelled_like_others() -> None:
     harness = harness_of()
     harness.submit(1)
     harness.turn()
-    late, cancelled = harness.submit(2, priority=BULK, deadline=0.5), harness.submit(3, priority=BULK)
+    late, cancelled = (
+        harness.submit(2, priority=BULK, deadline=0.5),
+        harness.submit(3, priority=BULK),
+    )
     harness.cancel(cancelled)
     harness.turn(0.6)
     assert isinstance(late.error, DeadlineExceeded)
@@ -153,7 +158,9 @@ def load(largest: int, seconds: Cost) -> SimulatedLoad:
 
 
 @pytest.mark.parametrize(("largest", "seconds"), COSTS.values(), ids=COSTS)
-def test_a_flood_of_bulk_costs_others_little_and_gets_what_is_free(largest: int, seconds: Cost) -> None:
+def test_a_flood_of_bulk_costs_others_little_and_gets_what_is_free(
+    largest: int, seconds: Cost
+) -> None:
     capacity = largest / seconds(largest)
     alone, flooded = load(largest, seconds), load(largest, seconds)
     flooded.flood(BULK, clients=4 * largest)
@@ -162,7 +169,9 @@ def test_a_flood_of_bulk_costs_others_little_and_gets_what_is_free(largest: int,
         simulated.run(until=SECONDS)
     for share in (0.5, 0.99):
         assert flooded.latency(1, share) <= 1.1 * alone.latency(1, share)
-    assert flooded.rate(BULK, 0.5, SECONDS) >= 0.03 * capacity, "a twentieth of a batch's time is worth so many rows"
+    assert flooded.rate(BULK, 0.5, SECONDS) >= 0.03 * capacity, (
+        "a twentieth of a batch's time is worth so many rows"
+    )
 
 
 def test_where_rows_cost_nothing_bulk_gets_every_free_place() -> None:

@@ -1,4 +1,7 @@
-"""Deadlines, waiting and in flight: one 504 each, no device time for what is late, no harm to neighbours."""
+"""Deadlines, waiting and in flight.
+
+One 504 each, no device time for what is late, no harm to neighbours.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,9 @@ def test_deadlines_that_come_in_any_order_are_each_kept() -> None:
     harness = Harness()
     harness.submit(0)
     harness.turn()
-    answers = {deadline: harness.submit(deadline, deadline=deadline) for deadline in (6.0, 2.0, 4.0)}
+    answers = {
+        deadline: harness.submit(deadline, deadline=deadline) for deadline in (6.0, 2.0, 4.0)
+    }
     for deadline in (2.0, 4.0, 6.0):
         harness.turn(1.0)
         assert answers[deadline].waiting
@@ -82,7 +87,10 @@ def test_deadlines_that_are_close_are_answered_together_at_most_a_grain_late() -
     harness = Harness()
     harness.submit(0)
     harness.turn()
-    first, second = harness.submit(1, deadline=8.0), harness.submit(2, deadline=8.0 + DEADLINE_GRAIN / 2)
+    first, second = (
+        harness.submit(1, deadline=8.0),
+        harness.submit(2, deadline=8.0 + DEADLINE_GRAIN / 2),
+    )
     harness.turn(8.0)
     assert isinstance(first.error, DeadlineExceeded)
     harness.turn(DEADLINE_GRAIN)
@@ -193,7 +201,9 @@ def test_delay_sends_early_what_would_expire_while_it_waits() -> None:
 @pytest.mark.parametrize("policy", [None, Delay(64, 8.0)], ids=["eager", "delay"])
 def test_a_device_that_has_nothing_to_do_lets_no_request_expire(policy: Delay | None) -> None:
     harness = Harness(policy, max_batch_size=64)
-    answers = [harness.submit(index, width=3 + index, deadline=32.0 / (1 + index)) for index in range(8)]
+    answers = [
+        harness.submit(index, width=3 + index, deadline=32.0 / (1 + index)) for index in range(8)
+    ]
     for _ in range(64):
         harness.turn(0.5)
         while harness.worker.batches:

@@ -1,4 +1,7 @@
-"""Models that raise or break their promise: each request gets one error, and the next batch works."""
+"""Models that raise or break their promise.
+
+Each request gets one error, and the next batch works.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +43,13 @@ def moody() -> Moody:
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("bad row"), SystemExit(3), KeyboardInterrupt()], ids=lambda error: type(error).__name__
+    "error",
+    [ValueError("bad row"), SystemExit(3), KeyboardInterrupt()],
+    ids=lambda error: type(error).__name__,
 )
-def test_a_model_that_raises_fails_its_batch_and_the_next_one_works(moody: Moody, error: BaseException) -> None:
+def test_a_model_that_raises_fails_its_batch_and_the_next_one_works(
+    moody: Moody, error: BaseException
+) -> None:
     harness = Harness(predict=moody)
     failing = [harness.submit(1), harness.submit(2)]
     harness.turn()
@@ -89,7 +96,9 @@ def test_rows_out_must_equal_rows_in_and_the_message_names_both(moody: Moody) ->
     ],
     ids=["nothing", "another name", "another dtype", "another shape", "a scalar"],
 )
-def test_outputs_that_are_not_what_the_specification_says_fail_the_batch(moody: Moody, outputs: dict[str, Array]) -> None:
+def test_outputs_that_are_not_what_the_specification_says_fail_the_batch(
+    moody: Moody, outputs: dict[str, Array]
+) -> None:
     harness = Harness(predict=moody)
     answer = harness.submit(1)
     moody.outputs = outputs
@@ -98,10 +107,15 @@ def test_outputs_that_are_not_what_the_specification_says_fail_the_batch(moody: 
     assert harness.metrics.failed_batches == 1
 
 
-def test_an_output_that_the_specification_does_not_name_cannot_carry_the_rows_of_others(moody: Moody) -> None:
+def test_an_output_that_the_specification_does_not_name_cannot_carry_the_rows_of_others(
+    moody: Moody,
+) -> None:
     harness = Harness(predict=moody)
     answers = [harness.submit(1), harness.submit(2)]
-    moody.outputs = {"y": np.ones((2, 4), "<f4"), "hidden": np.zeros((3, 2, 8), "<f4")}  # (layers, rows, width)
+    moody.outputs = {
+        "y": np.ones((2, 4), "<f4"),
+        "hidden": np.zeros((3, 2, 8), "<f4"),
+    }  # (layers, rows, width)
     harness.finish()
     for answer in answers:
         try:
@@ -112,7 +126,9 @@ def test_an_output_that_the_specification_does_not_name_cannot_carry_the_rows_of
             assert list(outputs) == ["y"]
 
 
-def test_a_cut_request_fails_with_its_first_failing_piece_and_its_other_pieces_leave_the_queue(moody: Moody) -> None:
+def test_a_cut_request_fails_with_its_first_failing_piece_and_its_other_pieces_leave_the_queue(
+    moody: Moody,
+) -> None:
     harness = Harness(predict=moody, max_batch_size=2, places=1)
     large, small = harness.submit(1, 2, 3, 4, 5, 6), harness.submit(7)
     harness.turn()
@@ -121,7 +137,9 @@ def test_a_cut_request_fails_with_its_first_failing_piece_and_its_other_pieces_l
     assert isinstance(large.error, ModelError)
     harness.finish()
     assert small.values == [14]
-    assert len(harness.model.batches) <= 3, "the first, the one that left before the answer, the neighbour"
+    assert len(harness.model.batches) <= 3, (
+        "the first, the one that left before the answer, the neighbour"
+    )
     assert harness.counts == (0, 0, 0)
 
 
@@ -137,7 +155,9 @@ def test_a_cut_request_whose_second_piece_fails_gets_one_error(moody: Moody) -> 
     assert harness.counts == (0, 0, 0)
 
 
-def test_pieces_whose_outputs_cannot_be_joined_fail_their_request_and_no_neighbour(moody: Moody) -> None:
+def test_pieces_whose_outputs_cannot_be_joined_fail_their_request_and_no_neighbour(
+    moody: Moody,
+) -> None:
     harness = Harness(predict=moody, max_batch_size=2)
     large, small = harness.submit(1, 2, 3), harness.submit(4)
     harness.turn()
@@ -152,7 +172,9 @@ def test_pieces_whose_outputs_cannot_be_joined_fail_their_request_and_no_neighbo
     assert harness.counts == (0, 0, 0)
 
 
-def test_pieces_whose_outputs_have_other_names_fail_their_request_and_no_neighbour(moody: Moody) -> None:
+def test_pieces_whose_outputs_have_other_names_fail_their_request_and_no_neighbour(
+    moody: Moody,
+) -> None:
     harness = Harness(predict=moody, max_batch_size=2)
     harness.model.postprocess = dict  # what goes to a hook is not held against the specification
     large, small = harness.submit(1, 2, 3), harness.submit(4)
@@ -168,7 +190,9 @@ def test_pieces_whose_outputs_have_other_names_fail_their_request_and_no_neighbo
     assert harness.counts == (0, 0, 0)
 
 
-def test_pieces_whose_outputs_have_other_dtypes_fail_their_request_and_no_neighbour(moody: Moody) -> None:
+def test_pieces_whose_outputs_have_other_dtypes_fail_their_request_and_no_neighbour(
+    moody: Moody,
+) -> None:
     harness = Harness(predict=moody, max_batch_size=2)
     harness.model.postprocess = dict  # what goes to a hook is not held against the specification
     large, small = harness.submit(1, 2, 3), harness.submit(4)
@@ -197,7 +221,9 @@ def logged() -> Iterator[list[str]]:
     globalLogPublisher.removeObserver(observe)
 
 
-def test_each_failed_batch_is_logged_once_with_its_traceback(moody: Moody, logged: list[str]) -> None:
+def test_each_failed_batch_is_logged_once_with_its_traceback(
+    moody: Moody, logged: list[str]
+) -> None:
     harness = Harness(predict=moody)
     harness.submit(1)
     harness.submit(2)
@@ -209,7 +235,9 @@ def test_each_failed_batch_is_logged_once_with_its_traceback(moody: Moody, logge
     assert "in __call__" in text
 
 
-def test_a_model_that_fails_every_batch_leaves_a_bounded_number_of_tracebacks(moody: Moody, logged: list[str]) -> None:
+def test_a_model_that_fails_every_batch_leaves_a_bounded_number_of_tracebacks(
+    moody: Moody, logged: list[str]
+) -> None:
     harness = Harness(predict=moody)
     for _ in range(30):
         harness.submit(1)
@@ -222,7 +250,10 @@ def test_a_model_that_fails_every_batch_leaves_a_bounded_number_of_tracebacks(mo
 
 
 class Circular(Exception):
-    """An error that is its own cause, as after `raise error from error`; it notices when it is followed for ever."""
+    """An error that is its own cause, as after `raise error from error`.
+
+    It notices when it is followed for ever.
+    """
 
     followed = 0
 

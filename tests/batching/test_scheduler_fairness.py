@@ -1,4 +1,7 @@
-"""What each level gets of a busy device, in simulated time: at least its share, and its turn in bounded time."""
+"""What each level gets of a busy device, in simulated time.
+
+At least its share, and its turn in bounded time.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,15 @@ CAPACITY = LARGEST / seconds(LARGEST)
 
 
 def load(
-    weights: dict[int, float], *, ageing: float = 1.0, smaller_first: float = 0.0, policy: Policy | None = None
+    weights: dict[int, float],
+    *,
+    ageing: float = 1.0,
+    smaller_first: float = 0.0,
+    policy: Policy | None = None,
 ) -> SimulatedLoad:
-    queue = BatchQueue(100_000, 1 << 30, weights.__getitem__, ageing=ageing, smaller_first=smaller_first)
+    queue = BatchQueue(
+        100_000, 1 << 30, weights.__getitem__, ageing=ageing, smaller_first=smaller_first
+    )
     return SimulatedLoad(seconds, policy or Eager(LARGEST), queue)
 
 
@@ -41,7 +50,9 @@ def test_a_low_level_that_asks_for_more_gets_at_least_its_share_beside_a_flood_o
     simulated.by_chance(3, rate=0.4 * CAPACITY, until=SECONDS)
     simulated.run(until=SECONDS)
     assert simulated.rate(3, 1.0, SECONDS) >= 0.99 * CAPACITY / 5
-    assert simulated.rate(1, 1.0, SECONDS) + simulated.rate(3, 1.0, SECONDS) == pytest.approx(CAPACITY, rel=0.01)
+    assert simulated.rate(1, 1.0, SECONDS) + simulated.rate(3, 1.0, SECONDS) == pytest.approx(
+        CAPACITY, rel=0.01
+    )
 
 
 def test_a_low_level_that_asks_for_less_than_its_share_gets_all_of_it() -> None:

@@ -1,4 +1,7 @@
-"""A batch that raised: only the requests at fault fail, within a bounded number of runs; others do not wait for it."""
+"""A batch that raised: only the requests at fault fail, within a bounded number of runs.
+
+Others do not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ def harness(**settings: Any) -> Harness:
 
 def outcomes(answers: list[Any]) -> list[Any]:
     """Return the first value of each answer, or the type of its error."""
-    return [type(answer.error) if isinstance(answer.fired[0], Failure) else answer.values[0] for answer in answers]
+    return [
+        type(answer.error) if isinstance(answer.fired[0], Failure) else answer.values[0]
+        for answer in answers
+    ]
 
 
 @pytest.mark.parametrize("bad", [0, 31, 32, 63])
@@ -42,7 +48,9 @@ def test_one_poisoned_request_of_64_fails_alone_within_the_budget(bad: int) -> N
     h = harness()
     answers = [h.submit(-1 if index == bad else index + 1) for index in range(64)]
     h.finish()
-    assert outcomes(answers) == [ModelError if index == bad else 2 * (index + 1) for index in range(64)]
+    assert outcomes(answers) == [
+        ModelError if index == bad else 2 * (index + 1) for index in range(64)
+    ]
     assert 1 + h.metrics.flushes["isolate"] == 1 + 2 * log2(64) <= BUDGET
     assert h.metrics.failed_batches == 1 + log2(64)
 
@@ -51,7 +59,9 @@ def test_where_a_half_has_run_everybody_at_fault_is_found_however_many() -> None
     h = harness()
     answers = [h.submit(-1 if 32 <= index < 64 and index % 2 else index + 1) for index in range(64)]
     h.finish()
-    assert outcomes(answers) == [ModelError if 32 <= index < 64 and index % 2 else 2 * (index + 1) for index in range(64)]
+    assert outcomes(answers) == [
+        ModelError if 32 <= index < 64 and index % 2 else 2 * (index + 1) for index in range(64)
+    ]
     assert BUDGET < 1 + h.metrics.flushes["isolate"] <= 2 * 64 - 1
 
 
@@ -69,7 +79,9 @@ def test_where_the_last_run_of_the_budget_ends_well_everybody_is_found(places: i
     good = {4, 5, 15}  # of sixteen: the third eighth runs last, before the sixteenths
     answers = [h.submit(index + 1 if index in good else -1) for index in range(16)]
     h.finish()
-    assert outcomes(answers) == [2 * (index + 1) if index in good else ModelError for index in range(16)]
+    assert outcomes(answers) == [
+        2 * (index + 1) if index in good else ModelError for index in range(16)
+    ]
     assert h.counts == (0, 0, 0)
 
 
@@ -181,7 +193,9 @@ def test_drain_waits_for_the_search() -> None:
     assert outcomes(answers) == [ModelError, 2, 4, 6]
 
 
-def test_an_error_that_leaves_the_device_broken_is_not_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_leaves_the_device_broken_is_not_searched_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fatal(inputs: Any) -> Any:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
@@ -193,8 +207,14 @@ def test_an_error_that_leaves_the_device_broken_is_not_searched_for(monkeypatch:
     assert h.metrics.failed_batches == 1
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=64), st.sampled_from([1, 2]), st.sampled_from([1, 3, 8, 64]))
-def test_nobody_innocent_fails_unless_nothing_runs_within_the_budget(bad: list[bool], places: int, largest: int) -> None:
+@given(
+    st.lists(st.booleans(), min_size=1, max_size=64),
+    st.sampled_from([1, 2]),
+    st.sampled_from([1, 3, 8, 64]),
+)
+def test_nobody_innocent_fails_unless_nothing_runs_within_the_budget(
+    bad: list[bool], places: int, largest: int
+) -> None:
     h = harness(places=places, max_batch_size=largest)
     answers = [h.submit(-1 if wrong else index + 1) for index, wrong in enumerate(bad)]
     h.finish()

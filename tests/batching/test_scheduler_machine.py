@@ -1,4 +1,7 @@
-"""Random lives: any sizes, shapes, order, cancellations, deadlines, failures, lost workers; every request ends exactly once."""
+"""Random lives: any sizes, shapes, order, cancellations, deadlines, failures, lost workers.
+
+Every request ends exactly once.
+"""
 
 from __future__ import annotations
 
@@ -166,7 +169,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(self.alive))
     @rule(data=st.data(), condition=st.sampled_from([Condition.DEAD, Condition.RESTARTING]))
     def lose(self, data: st.DataObject, condition: Condition) -> None:
-        index = data.draw(st.sampled_from([index for index, alive in enumerate(self.alive) if alive]))
+        index = data.draw(
+            st.sampled_from([index for index, alive in enumerate(self.alive) if alive])
+        )
         worker = self.workers[index]
         self.alive[index] = False
         batches = [batch for batch, _ in worker.batches]
@@ -181,7 +186,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: not all(self.alive))
     @rule(data=st.data())
     def revive(self, data: st.DataObject) -> None:
-        index = data.draw(st.sampled_from([index for index, alive in enumerate(self.alive) if not alive]))
+        index = data.draw(
+            st.sampled_from([index for index, alive in enumerate(self.alive) if not alive])
+        )
         self.alive[index] = True
         self.given_up = False
         self.workers[index].revive()
@@ -191,17 +198,27 @@ class SchedulerMachine(RuleBasedStateMachine):
         harness = self.harness
         harness.check()
         assert harness.scheduler.pending == sum(each.answer.waiting for each in self.requests)
-        assert harness.metrics.batch_size.total == self.run_rows + self.lost_rows + harness.scheduler.in_flight_rows
+        assert (
+            harness.metrics.batch_size.total
+            == self.run_rows + self.lost_rows + harness.scheduler.in_flight_rows
+        )
         assert harness.metrics.failed_batches == self.failed_batches
         assert harness.metrics.rejected_rows.get("queue_full", 0) == self.refused
         assert harness.metrics.rejected_rows.get("model_not_ready", 0) == self.not_ready
-        assert not (self.given_up and harness.scheduler.pending), "nobody waits for what will not come"
-        assert not any(each.answer.waiting and each.deadline < harness.clock.seconds() for each in self.requests)
+        assert not (self.given_up and harness.scheduler.pending), (
+            "nobody waits for what will not come"
+        )
+        assert not any(
+            each.answer.waiting and each.deadline < harness.clock.seconds()
+            for each in self.requests
+        )
 
     @invariant()
     def bulk_alone_waits_for_something_that_will_happen(self) -> None:
         harness = self.harness
-        if harness.queue.bulk.rows and not (harness.queue.rows or harness.worker.batches or harness.soon):
+        if harness.queue.bulk.rows and not (
+            harness.queue.rows or harness.worker.batches or harness.soon
+        ):
             assert harness.clock.getDelayedCalls(), "or nobody would ever look again"
 
     @invariant()
@@ -221,7 +238,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             elif isinstance(each.answer.error, WorkerLost | ModelNotReady):
                 assert isinstance(each.answer.error, Unavailable)
                 has_run = number in self.interrupted or number in self.ran
-                assert (each.answer.error.retry_after == 0) == has_run, "only what surely has not run is to come again"
+                assert (each.answer.error.retry_after == 0) == has_run, (
+                    "only what surely has not run is to come again"
+                )
             else:
                 assert isinstance(each.answer.error, DeadlineExceeded | PredictedLate)
                 assert each.ended_at is not None
@@ -249,9 +268,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert all(len(each.answer.fired) == 1 for each in self.requests)
         self.nothing_is_lost()
         self.each_has_what_is_its_own()
-        runs = [(int(row[0]), int(row[-1])) for batch in harness.model.batches for row in batch["x"]]
+        runs = [
+            (int(row[0]), int(row[-1])) for batch in harness.model.batches for row in batch["x"]
+        ]
         assert len(runs) == len(set(runs)), "no row runs twice to its end"
-        assert self.lost_rows or "retry" not in harness.metrics.flushes, "nothing runs again that was not lost"
+        assert self.lost_rows or "retry" not in harness.metrics.flushes, (
+            "nothing runs again that was not lost"
+        )
 
 
 SchedulerMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40)

@@ -1,4 +1,7 @@
-"""What is left of a request when it has ended: nothing, and at once, without waiting for the garbage collector."""
+"""What is left of a request when it has ended.
+
+Nothing, and at once, without waiting for the garbage collector.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,9 @@ def test_a_request_that_expired_in_the_queue_lets_go_of_its_input(count: int) ->
 
 
 @COUNTS
-def test_a_request_that_ended_in_flight_lets_go_of_its_input_when_its_batch_comes_back(count: int) -> None:
+def test_a_request_that_ended_in_flight_lets_go_of_its_input_when_its_batch_comes_back(
+    count: int,
+) -> None:
     harness = Harness(max_batch_size=2, places=1)
     sent = Sent(harness, count, deadline=8.0)
     harness.turn()

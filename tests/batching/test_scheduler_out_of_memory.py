@@ -1,4 +1,7 @@
-"""A batch that does not fit into the device's memory is made smaller until it does; nobody fails who fits alone."""
+"""A batch that does not fit into the device's memory is made smaller until it does.
+
+Nobody fails who fits alone.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,11 @@ def test_what_does_not_fit_is_halved_and_everybody_is_answered() -> None:
     h.finish()
     assert [answer.values for answer in answers] == [[2.0 * value] for value in range(8)]
     assert h.model.sizes() == [8, 4, 4, 2, 2, 2, 2]
-    assert (h.metrics.out_of_memory, h.metrics.flushes["memory"], h.scheduler.most_rows) == (3, 6, 2)
+    assert (h.metrics.out_of_memory, h.metrics.flushes["memory"], h.scheduler.most_rows) == (
+        3,
+        6,
+        2,
+    )
 
 
 def test_one_request_of_many_rows_is_cut_and_put_together_again() -> None:
@@ -63,7 +70,9 @@ def test_what_was_learnt_holds_for_the_batches_after() -> None:
     assert max(h.model.sizes()) == 4
 
 
-def test_larger_batches_are_tried_again_also_where_no_number_of_requests_makes_the_largest() -> None:
+def test_larger_batches_are_tried_again_also_where_no_number_of_requests_makes_the_largest() -> (
+    None
+):
     h = Harness(predict=room_for(8), max_batch_size=16)
     h.submit(*range(16))
     h.finish()
@@ -114,7 +123,11 @@ def test_a_client_that_leaves_meanwhile_takes_its_rows_with_it() -> None:
     assert sum(h.model.sizes()) == 8, "the seven rows that did not fit, and the one that was left"
 
 
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=12), st.integers(1, 8), st.sampled_from([1, 2]))
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=12),
+    st.integers(1, 8),
+    st.sampled_from([1, 2]),
+)
 def test_whoever_fits_alone_is_answered(sizes: list[int], memory: int, places: int) -> None:
     h = Harness(predict=room_for(memory), max_batch_size=8, places=places)
     answers = [(h.submit(*range(size)), size) for size in sizes]

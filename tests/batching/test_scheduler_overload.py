@@ -1,4 +1,7 @@
-"""Above capacity, in simulated time: what is answered is answered in time, and that is as much as the device can do."""
+"""Above capacity, in simulated time.
+
+What is answered is answered in time, and that is as much as the device can do.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,9 @@ class OpenLoop:
         ended: how many ended in each other way.
     """
 
-    def __init__(self, rate: float, predicts: bool, *, slower: float = 1.0, way: float = 0.0, seed: int = 1) -> None:
+    def __init__(
+        self, rate: float, predicts: bool, *, slower: float = 1.0, way: float = 0.0, seed: int = 1
+    ) -> None:
         """Send `rate` requests/s, each `way` seconds on its way in the mean, as is its answer.
 
         From half of the time on, batches take `slower` times as long.
@@ -63,7 +68,9 @@ class OpenLoop:
             self.clock,
             ModelMetrics("m", "1"),
             options=SchedulerOptions(places=2),
-            admission=Admission(CostModel(), LARGEST, queue.max_rows, jitter=lambda: 0.5) if predicts else None,
+            admission=Admission(CostModel(), LARGEST, queue.max_rows, jitter=lambda: 0.5)
+            if predicts
+            else None,
         )
         self.device.start(self.scheduler.deliver, ignore_changes)
         self.good = self.late = self.sent = 0
@@ -98,11 +105,16 @@ class OpenLoop:
 
     def _arrive(self, sent: float) -> None:
         try:
-            answer = self.scheduler.submit(request(ROW, Parameters(deadline=self.clock.seconds() + DEADLINE)))
+            answer = self.scheduler.submit(
+                request(ROW, Parameters(deadline=self.clock.seconds() + DEADLINE))
+            )
         except BatcherError as err:
             self._count(type(err))
         else:
-            answer.addCallbacks(lambda _: self._travel(self._answered, sent), lambda failure: self._count(failure.type))
+            answer.addCallbacks(
+                lambda _: self._travel(self._answered, sent),
+                lambda failure: self._count(failure.type),
+            )
 
     def _answered(self, sent: float) -> None:
         if self.clock.seconds() <= sent + DEADLINE + 1e-9:
@@ -114,17 +126,26 @@ class OpenLoop:
         self.ended[kind] = self.ended.get(kind, 0) + 1
 
 
-@pytest.mark.parametrize(("offered", "least"), [(0.5, 0.49), (0.8, 0.78), (1.0, 0.88), (1.3, 0.95), (2.0, 0.95), (4.0, 0.95)])
+@pytest.mark.parametrize(
+    ("offered", "least"),
+    [(0.5, 0.49), (0.8, 0.78), (1.0, 0.88), (1.3, 0.95), (2.0, 0.95), (4.0, 0.95)],
+)
 def test_goodput_does_not_fall_with_what_is_offered(offered: float, least: float) -> None:
     load = OpenLoop(offered * CAPACITY, predicts=True)
     assert load.run() >= least
     assert load.late < 0.005 * load.sent
     assert set(load.ended) <= {PredictedLate, DeadlineExceeded}
-    assert load.ended.get(DeadlineExceeded, 0) < 0.01 * load.sent, "who is refused is told so in time"
+    assert load.ended.get(DeadlineExceeded, 0) < 0.01 * load.sent, (
+        "who is refused is told so in time"
+    )
 
 
-@pytest.mark.parametrize(("offered", "least"), [(0.8, 0.78), (1.0, 0.9), (1.3, 0.97), (2.0, 0.97), (4.0, 0.97)])
-def test_what_no_prediction_sees_makes_few_late_where_others_have_more_time(offered: float, least: float) -> None:
+@pytest.mark.parametrize(
+    ("offered", "least"), [(0.8, 0.78), (1.0, 0.9), (1.3, 0.97), (2.0, 0.97), (4.0, 0.97)]
+)
+def test_what_no_prediction_sees_makes_few_late_where_others_have_more_time(
+    offered: float, least: float
+) -> None:
     load = OpenLoop(offered * CAPACITY, predicts=True, way=0.4e-3)
     assert load.run() >= least
     assert load.late < 0.015 * load.sent
@@ -136,7 +157,9 @@ def test_dropping_only_what_has_expired_falls_far_behind() -> None:
 
 def test_a_model_that_becomes_slower_is_learnt_anew() -> None:
     load = OpenLoop(1.3 * CAPACITY, predicts=True, slower=1.5)
-    assert load.run() >= 0.65, "beyond the change a full batch takes 29 of the 40 ms, and only smaller ones make it"
+    assert load.run() >= 0.65, (
+        "beyond the change a full batch takes 29 of the 40 ms, and only smaller ones make it"
+    )
     assert load.late < 0.02 * load.sent
 
 

@@ -156,7 +156,9 @@ def test_an_answer_s_callback_that_raises_harms_nobody() -> None:
 
 
 @pytest.mark.parametrize("retries", [5])
-def test_a_client_that_tries_again_at_once_after_its_deadline_gets_an_answer_each_time(retries: int) -> None:
+def test_a_client_that_tries_again_at_once_after_its_deadline_gets_an_answer_each_time(
+    retries: int,
+) -> None:
     harness = Harness()
     harness.submit(0)
     harness.turn()

@@ -33,7 +33,9 @@ class ClosedLoop:
         answered: the times of all answers.
     """
 
-    def __init__(self, clients: int, policy: Policy, *, crossing: float = 0.0, places: int = 2, seed: int = 1) -> None:
+    def __init__(
+        self, clients: int, policy: Policy, *, crossing: float = 0.0, places: int = 2, seed: int = 1
+    ) -> None:
         """Let `clients` begin at random within the first 5 milliseconds."""
         self.clock = Clock()
         model = checked(RecordingModel())
@@ -42,7 +44,9 @@ class ClosedLoop:
         self.metrics = ModelMetrics("m", "1")
         queue = BatchQueue(100_000, 1 << 30)
         options = SchedulerOptions(places=places)
-        self.scheduler = BatchScheduler(queue, policy, [self.device], self.clock, self.metrics, options=options)
+        self.scheduler = BatchScheduler(
+            queue, policy, [self.device], self.clock, self.metrics, options=options
+        )
         self.device.start(self.scheduler.deliver, ignore_changes)
         self.answered: list[float] = []
         random = Random(seed)
@@ -68,7 +72,9 @@ class ClosedLoop:
 
 @pytest.mark.parametrize("seed", range(3), ids="seed {}".format)
 @pytest.mark.parametrize(("clients", "at_least"), [(16, 3300), (64, 8800)], ids="{} clients".format)
-def test_closed_loop_batches_are_half_the_clients_and_never_degenerate(clients: int, at_least: int, seed: int) -> None:
+def test_closed_loop_batches_are_half_the_clients_and_never_degenerate(
+    clients: int, at_least: int, seed: int
+) -> None:
     loop = ClosedLoop(clients, Eager(64), seed=seed)
     loop.run(until=1.0)
     assert loop.rate(0.1, 1.0) >= at_least
@@ -85,8 +91,12 @@ def test_the_device_is_never_left_idle_in_a_closed_loop() -> None:
     assert loop.device.idle < 0.01, "but for the first turns"
 
 
-@pytest.mark.parametrize(("places", "idle"), [(2, False), (1, True)], ids=["two places", "one place"])
-def test_under_saturation_full_batches_in_the_second_place_hide_the_way_back_to_the_loop(places: int, idle: bool) -> None:
+@pytest.mark.parametrize(
+    ("places", "idle"), [(2, False), (1, True)], ids=["two places", "one place"]
+)
+def test_under_saturation_full_batches_in_the_second_place_hide_the_way_back_to_the_loop(
+    places: int, idle: bool
+) -> None:
     loop = ClosedLoop(300, Eager(64), crossing=0.5e-3, places=places)
     loop.run(until=0.1)
     before = loop.device.idle

@@ -1,4 +1,7 @@
-"""Several workers of one model: each takes batches when it is free; what becomes of those of one that is lost."""
+"""Several workers of one model: each takes batches when it is free.
+
+What becomes of those of one that is lost.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +139,10 @@ def test_a_batch_that_had_not_begun_runs_elsewhere_when_its_worker_is_lost() -> 
     assert [answer.values for answer in answers[1:]] == [[2], [4]]
     assert harness.metrics.flushes == {"full": 3, "retry": 1}
     assert (harness.metrics.failed_batches, harness.metrics.failed_rows) == (2, 0)
-    assert (harness.metrics.statistics.success.count, harness.metrics.statistics.fail.count) == (2, 1)
+    assert (harness.metrics.statistics.success.count, harness.metrics.statistics.fail.count) == (
+        2,
+        1,
+    )
 
 
 def test_a_batch_that_had_begun_runs_once_more_where_that_is_allowed() -> None:

@@ -1,4 +1,7 @@
-"""The benchmark of faults without servers: what its model does, what is counted, and what is said of it."""
+"""The benchmark of faults without servers.
+
+What its model does, what is counted, and what is said of it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,17 @@ import pytest
 
 from batcher.serving.metrics import ServerMetrics
 from benchmarks import faults
-from benchmarks.faults import BATCH, CASES, CLIENTS, Case, Round, batches_run, loads_of, row, summary
+from benchmarks.faults import (
+    BATCH,
+    CASES,
+    CLIENTS,
+    Case,
+    Round,
+    batches_run,
+    loads_of,
+    row,
+    summary,
+)
 from benchmarks.load import LoadOptions, LoadResult
 from benchmarks.loadgen.report import conclude
 from benchmarks.loadgen.tally import Tally
@@ -60,14 +73,23 @@ def test_the_model_fails_as_a_row_asks_and_only_then(faulty: dict[str, Any]) -> 
     np.testing.assert_array_equal(model.predict(healthy)["output"], healthy["input"])
     with pytest.raises(ValueError, match="poisoned"):
         model.predict(rows_of(faults.HEALTHY, faults.RAISES))
-    assert len(model.predict(rows_of(faults.HEALTHY, faults.LOSES_ROW, faults.HEALTHY))["output"]) == 2
-    finite = np.isfinite(model.predict(rows_of(faults.GIVES_NAN, faults.HEALTHY))["output"]).all(axis=1)
+    assert (
+        len(model.predict(rows_of(faults.HEALTHY, faults.LOSES_ROW, faults.HEALTHY))["output"]) == 2
+    )
+    finite = np.isfinite(model.predict(rows_of(faults.GIVES_NAN, faults.HEALTHY))["output"]).all(
+        axis=1
+    )
     assert finite.tolist() == [False, True]
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.victim], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.victim], ids=lambda case: case.name
+)
 def test_a_faulty_victim_has_the_load_of_the_healthy_one_beside_which_it_stands(case: Case) -> None:
-    loads, healthy = (loads_of("http://127.0.0.1:8080", each, OPTIONS, seed=3) for each in (case, BY_NAME[case.beside]))
+    loads, healthy = (
+        loads_of("http://127.0.0.1:8080", each, OPTIONS, seed=3)
+        for each in (case, BY_NAME[case.beside])
+    )
     assert loads["other"] == healthy["other"]
     if case.faulty:
         assert sum(load.connections for who, load in loads.items() if who != "other") == CLIENTS
@@ -94,7 +116,11 @@ def test_batches_are_counted_by_reason_for_one_model() -> None:
         victim.count_sent(BATCH, reason)
     victim.failed_batches = 3
     metrics.model("other", "1").count_sent(BATCH, "idle")
-    assert batches_run(metrics.render().decode(), "victim") == {"full": 2, "isolate": 1, "failed": 3}
+    assert batches_run(metrics.render().decode(), "victim") == {
+        "full": 2,
+        "isolate": 1,
+        "failed": 3,
+    }
 
 
 def test_a_summary_has_ratios_to_the_healthy_victim_and_sums_over_the_rounds() -> None:
@@ -108,7 +134,14 @@ def test_a_summary_has_ratios_to_the_healthy_victim_and_sums_over_the_rounds() -
 
 
 def test_of_a_broken_model_runs_are_counted_by_fresh_batch() -> None:
-    rounds = [Round(result(s200=1), None, result(s500=128), Counter({"full": 2, "isolate": 28, "failed": 30}))]
+    rounds = [
+        Round(
+            result(s200=1),
+            None,
+            result(s500=128),
+            Counter({"full": 2, "isolate": 28, "failed": 30}),
+        )
+    ]
     told = summary(BY_NAME["broken"], rounds, rounds)
     assert (told["innocent failed"], told["runs again"]) == ("0 of 0", 14.0)
 

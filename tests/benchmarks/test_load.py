@@ -60,7 +60,10 @@ def open_loop(*due: float, end: float = math.inf) -> tuple[OpenLoop, Tally, Cloc
 
 
 def settled(**counts: int) -> Tally:
-    """A tally of a window of 2 s: `answered` with status 200 within it, the others failed that way."""
+    """A tally of a window of 2 s.
+
+    `answered` with status 200 within it, the others failed that way.
+    """
     tally = Tally(10.0, 12.0)
     for kind, count in counts.items():
         for _ in range(count):
@@ -128,7 +131,15 @@ def test_on_time_are_the_answers_200_within_the_deadline_and_refusals_are_timed_
 
 def test_percentiles_are_observed_values_in_ms() -> None:
     times = percentiles(array("d", [number / 1000 for number in range(100, 0, -1)]))
-    assert times == {"p50": 50, "p90": 90, "p95": 95, "p99": 99, "p99.9": 100, "max": 100, "mean": 50.5}
+    assert times == {
+        "p50": 50,
+        "p90": 90,
+        "p95": 95,
+        "p99": 99,
+        "p99.9": 100,
+        "max": 100,
+        "mean": 50.5,
+    }
 
 
 def test_one_value_is_every_percentile() -> None:
@@ -243,9 +254,15 @@ def test_the_schedule_ends_with_the_window() -> None:
 
 @given(
     gaps=st.lists(st.floats(0.0, 0.5), max_size=30),
-    steps=st.lists(st.tuples(st.floats(0.0, 1.0), st.sampled_from(["wake", "answer", "reset", "expire", "down"]))),
+    steps=st.lists(
+        st.tuples(
+            st.floats(0.0, 1.0), st.sampled_from(["wake", "answer", "reset", "expire", "down"])
+        )
+    ),
 )
-def test_whatever_happens_every_request_is_counted_once(gaps: list[float], steps: list[tuple[float, str]]) -> None:
+def test_whatever_happens_every_request_is_counted_once(
+    gaps: list[float], steps: list[tuple[float, str]]
+) -> None:
     due = list(itertools.accumulate(gaps))
     traffic, tally, clock = open_loop(*due)
     under_way: list[float] = []
@@ -370,7 +387,9 @@ class Trip:
 
     @property
     def ends(self) -> tuple[int, dict[str, int]]:
-        return self.tally.answers, {kind: count for kind, count in self.tally.errors.items() if count}
+        return self.tally.answers, {
+            kind: count for kind, count in self.tally.errors.items() if count
+        }
 
 
 @pytest.mark.parametrize("cut", range(1, len(ANSWER)))
@@ -390,7 +409,10 @@ def test_a_connection_carries_one_request_after_the_other() -> None:
     trip.traffic.send_due(50.0)
     trip.connection.data_received(ANSWER.replace(b"200 OK", b"503 Busy"))
     assert trip.sockets.written == b"REQUEST" * 2
-    assert {status: len(times) for status, times in trip.tally.latencies.items()} == {200: 1, 503: 1}
+    assert {status: len(times) for status, times in trip.tally.latencies.items()} == {
+        200: 1,
+        503: 1,
+    }
 
 
 def test_an_informational_answer_is_passed_over() -> None:
@@ -468,10 +490,14 @@ def test_a_request_without_an_answer_times_out_once_and_ends_its_connection() ->
 
 
 @pytest.mark.parametrize("accepts", [3, BlockingIOError])
-def test_what_the_socket_does_not_take_goes_to_the_transport_in_order(accepts: int | type[OSError]) -> None:
+def test_what_the_socket_does_not_take_goes_to_the_transport_in_order(
+    accepts: int | type[OSError],
+) -> None:
     trip = Trip(Sockets(accepts))
     assert trip.sockets.written == b"REQUEST"
-    trip.sockets.accepts = 1000  # it has room again, but the transport may still hold bytes that come first
+    trip.sockets.accepts = (
+        1000  # it has room again, but the transport may still hold bytes that come first
+    )
     trip.connection.data_received(ANSWER)
     trip.clock.now = 50.0
     trip.traffic.send_due(50.0)
@@ -510,10 +536,18 @@ def test_an_answer_after_the_window_counts_with_its_latency_but_not_as_throughpu
 
 
 def test_the_account_of_a_result_adds_up() -> None:
-    result = result_of(settled(answered=7, connect=1, wait_timeout=2, timeout=3, reset=4, protocol=5))
+    result = result_of(
+        settled(answered=7, connect=1, wait_timeout=2, timeout=3, reset=4, protocol=5)
+    )
     assert (result.scheduled, result.sent, result.answered, result.unanswered) == (22, 19, 7, 12)
     assert result.statuses == {"200": 7}
-    assert result.errors == {"connect": 1, "wait_timeout": 2, "timeout": 3, "reset": 4, "protocol": 5}
+    assert result.errors == {
+        "connect": 1,
+        "wait_timeout": 2,
+        "timeout": 3,
+        "reset": 4,
+        "protocol": 5,
+    }
     assert result.scheduled == result.answered + sum(result.errors.values())
     assert set(result.errors) == set(ERRORS)
     assert (result.offered_rate, result.achieved_rate) == (11.0, 3.5)
@@ -574,8 +608,20 @@ def test_a_run_without_answers_can_be_told_in_words() -> None:
 
 
 def test_a_command_line_becomes_options() -> None:
-    line = f"{URL} --schedule constant --rate 50 --duration 3 --warmup 0 --connections 8 --method put --body some.bin"
-    words = [*line.split(), "--header", "Accept: text/csv", "--header", "X-A:b:c", "--seed=4", "--json", "-"]
+    line = (
+        f"{URL} --schedule constant --rate 50 --duration 3 --warmup 0 --connections 8 --method put "
+        "--body some.bin"
+    )
+    words = [
+        *line.split(),
+        "--header",
+        "Accept: text/csv",
+        "--header",
+        "X-A:b:c",
+        "--seed=4",
+        "--json",
+        "-",
+    ]
     options, destination = parse(words, {"some.bin": b"abc"}.__getitem__)
     assert destination == "-"
     assert options == LoadOptions(
@@ -597,8 +643,24 @@ def test_a_command_line_becomes_options() -> None:
     [
         LoadOptions(URL, method="GET"),
         LoadOptions(URL, closed=True, connections=3, random_body=0, method="POST"),
-        LoadOptions(URL, schedule="constant", rate=0.1, body=b"\x00x", method="POST", headers=(("-a", "-b: c"),)),
-        LoadOptions(URL, realtime=True, max_lag_ms=0.5, warmup=0.0, seed=9, timeout=0.25, random_body=7, method="PUT"),
+        LoadOptions(
+            URL,
+            schedule="constant",
+            rate=0.1,
+            body=b"\x00x",
+            method="POST",
+            headers=(("-a", "-b: c"),),
+        ),
+        LoadOptions(
+            URL,
+            realtime=True,
+            max_lag_ms=0.5,
+            warmup=0.0,
+            seed=9,
+            timeout=0.25,
+            random_body=7,
+            method="PUT",
+        ),
     ],
 )
 def test_options_survive_their_command_line(options: LoadOptions) -> None:
@@ -637,7 +699,9 @@ def test_what_cannot_be_run_is_refused(change: dict[str, Any]) -> None:
         replace(LoadOptions(URL), **change)
 
 
-@pytest.mark.parametrize("words", [[URL, "--rate=0"], [URL, "--header=x"], [URL, "--body=none"], [], [URL, "--rat=1"]])
+@pytest.mark.parametrize(
+    "words", [[URL, "--rate=0"], [URL, "--header=x"], [URL, "--body=none"], [], [URL, "--rat=1"]]
+)
 def test_a_mistake_in_the_command_line_exits_with_status_2(words: list[str]) -> None:
     def missing(name: str) -> bytes:
         raise FileNotFoundError(name)
@@ -659,7 +723,9 @@ def test_a_request_with_a_body_states_its_length_and_type() -> None:
 
 
 def test_given_headers_replace_the_usual_ones() -> None:
-    head = LoadOptions(URL, body=b"{}", headers=(("Content-Type", "application/json"), ("Host", "x"))).request
+    head = LoadOptions(
+        URL, body=b"{}", headers=(("Content-Type", "application/json"), ("Host", "x"))
+    ).request
     assert head.lower().count(b"content-type:") == head.lower().count(b"host:") == 1
     assert b"Content-Type: application/json\r\n" in head
 
@@ -671,7 +737,9 @@ def test_a_random_body_has_its_length_and_follows_the_seed() -> None:
 
 
 def test_a_description_names_no_host_and_shows_no_secret() -> None:
-    options = LoadOptions("http://secret.example:1/p", headers=(("Authorization", "secret"), ("Accept", "text/csv")))
+    options = LoadOptions(
+        "http://secret.example:1/p", headers=(("Authorization", "secret"), ("Accept", "text/csv"))
+    )
     described = options.describe()
     assert "secret" not in json.dumps(described)
     assert described["headers"] == {"Authorization": "(set)", "Accept": "text/csv"}
@@ -682,7 +750,10 @@ def test_a_description_names_no_host_and_shows_no_secret() -> None:
 
 @pytest.mark.parametrize(("max_lag_ms", "status"), [(2.0, 0), (0.4, 3)])
 def test_an_invalid_run_exits_with_status_3(
-    max_lag_ms: float, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    max_lag_ms: float,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(load, "_run", lambda options: result_of(settled(answered=1), max_lag_ms))
     assert main([URL]) == status
@@ -719,13 +790,17 @@ class Process:
         self.command: list[str] = []
         self.stdin = b""
 
-    def __call__(self, command: list[str], input: bytes, **_: Any) -> subprocess.CompletedProcess[Any]:
+    def __call__(
+        self, command: list[str], input: bytes, **_: Any
+    ) -> subprocess.CompletedProcess[Any]:
         self.command, self.stdin = command, input
         return self.done
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_run_load_hands_the_options_over_and_reads_the_result(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_load_hands_the_options_over_and_reads_the_result(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result = result_of(settled(answered=1))
     process = Process(status, out=result.to_json())
     monkeypatch.setattr(subprocess, "run", process)
@@ -735,7 +810,9 @@ def test_run_load_hands_the_options_over_and_reads_the_result(status: int, monke
 
 
 @pytest.mark.parametrize("status", [1, 2, -9])
-def test_run_load_raises_what_the_generator_said(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_load_raises_what_the_generator_said(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(subprocess, "run", Process(status, err=b"load: cannot connect\n"))
     with pytest.raises(LoadError, match="cannot connect"):
         run_load(LoadOptions(URL))

@@ -1,4 +1,7 @@
-"""Clients that behave and keep account: kept connections that ask without a pause, in a thread of their own beside the test."""
+"""Clients that behave and keep account.
+
+Kept connections that ask without a pause, in a thread of their own beside the test.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ TICK = 0.005
 """Seconds between two looks at what is due."""
 
 SECOND_ANSWERS = 0.2
-"""Seconds for which a connection is listened to after its last answer: there must not be another."""
+"""Seconds for which a connection is listened to after its last answer: there must not be
+another.
+"""
 
 
 class Client(asyncio.Protocol):
@@ -67,7 +72,9 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's do not say so
         self.open = True
-        for _ in range(self.load.pipelined if self.load.rate is None else 1):  # one that asks nothing at first is cut off
+        for _ in range(
+            self.load.pipelined if self.load.rate is None else 1
+        ):  # one that asks nothing at first is cut off
             self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -98,7 +105,9 @@ class Client(asyncio.Protocol):
             self.ledger.fault(f"an answer came to no request: {b''.join(self._body)[:200]!r}")
             return
         sent = self.pending.popleft()
-        self.ledger.answered(sent, self._parser.get_status_code(), b"".join(self._body), self._request_id)
+        self.ledger.answered(
+            sent, self._parser.get_status_code(), b"".join(self._body), self._request_id
+        )
         if not self._parser.should_keep_alive():
             self.open, self._told_to_end = False, True
         if self.open and self.load.rate is None and not self.resting:
@@ -164,7 +173,9 @@ class Clients:
 
 @contextmanager
 def under_load(server: Process, *loads: Load, ends: bool = False) -> Iterator[Ledger]:
-    """Put `loads` on `server` while the context is open; then wait for all answers and check that none is missing or too many.
+    """Put `loads` on `server` while the context is open.
+
+    Then wait for all answers and check that none is missing or too many.
 
     Args:
         server: what is loaded.
@@ -186,7 +197,9 @@ def under_load(server: Process, *loads: Load, ends: bool = False) -> Iterator[Le
 
 async def _run(loads: Sequence[Load], groups: Sequence[Clients], resting: threading.Event) -> None:
     keepers = [
-        asyncio.ensure_future(group.keep()) for load, group in zip(loads, groups, strict=True) for _ in range(load.connections)
+        asyncio.ensure_future(group.keep())
+        for load, group in zip(loads, groups, strict=True)
+        for _ in range(load.connections)
     ]
     while not resting.is_set():
         for group in groups:

@@ -35,7 +35,10 @@ def seconds_without(ledger: Ledger, model: str, killed: Iterable[int]) -> float:
 
 
 def load_seconds(server: Process, model: str) -> float:
-    """Return how long a model took to load at the start, as the server told; the start of its process is part of it."""
+    """Return how long a model took to load at the start, as the server told.
+
+    The start of its process is part of it.
+    """
     found = re.search(rf"^model {model}/1: ready \((\S+) s\)$", server.errors, re.MULTILINE)
     assert found, server.errors
     return float(found[1])

@@ -1,7 +1,9 @@
-"""The account of requests: each that was sent must be answered exactly once, rightly or with its own error.
+"""The account of requests.
 
-Every request carries a number that no other has, the models' answers are a function of it and of the model's name, and so an
-answer that belongs to another request, or to another model, is noticed.
+Each that was sent must be answered exactly once, rightly or with its own error.
+
+Every request carries a number that no other has, the models' answers are a function of it and of
+the model's name, and so an answer that belongs to another request, or to another model, is noticed.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from itertools import count
 import numpy as np
 
 PATIENCE = 10.0
-"""Seconds behind its deadline after which a request counts as never answered; a loaded machine stands still for some."""
+"""Seconds behind its deadline after which a request counts as never answered.
+
+A loaded machine stands still for some.
+"""
 
 NUMBERS = count(1)  # the rows of a warm-up are zeros
 
@@ -31,9 +36,11 @@ class Load:
         connections: how many clients ask.
         marked: whether their rows carry the mark that the models look for.
         pipelined: requests that a client sends without waiting for answers.
-        rate: requests/s of all its clients together, sent on a schedule; None sends whenever an answer came.
+        rate: requests/s of all its clients together, sent on a schedule; None sends whenever an
+            answer came.
         timeout_ms: `X-Timeout-Ms`; None sends none.
-        identified: whether each request has an `X-Request-Id` of its own, which errors must carry too.
+        identified: whether each request has an `X-Request-Id` of its own, which errors must carry
+            too.
     """
 
     model: str
@@ -66,15 +73,26 @@ class Sent:
     @property
     def data(self) -> bytes:
         """Its bytes."""
-        lines = [f"POST /models/{self.load.model}/predict HTTP/1.1", "Host: h", "Content-Type: application/octet-stream"]
+        lines = [
+            f"POST /models/{self.load.model}/predict HTTP/1.1",
+            "Host: h",
+            "Content-Type: application/octet-stream",
+        ]
         lines += [f"X-Timeout-Ms: {self.load.timeout_ms}"] * (self.load.timeout_ms is not None)
         lines += [f"X-Request-Id: {self.number}"] * self.load.identified
-        return "\r\n".join([*lines, "Content-Length: 16", "", ""]).encode() + struct.pack("<qq", self.number, self.load.marked)
+        return "\r\n".join([*lines, "Content-Length: 16", "", ""]).encode() + struct.pack(
+            "<qq", self.number, self.load.marked
+        )
 
     def is_right(self, body: bytes) -> bool:
         """Return whether `body` is the answer to this request and to no other."""
         rows = np.frombuffer(body, "<f8") if len(body) % 8 == 0 else np.empty(0)
-        return bool(rows.size and ((rows == 2.0 * self.number + self.load.key) | (np.isnan(rows) & self.load.marked)).all())
+        return bool(
+            rows.size
+            and (
+                (rows == 2.0 * self.number + self.load.key) | (np.isnan(rows) & self.load.marked)
+            ).all()
+        )
 
 
 class Ledger:
@@ -83,7 +101,8 @@ class Ledger:
     Attributes:
         sent: requests that were sent.
         faults: what must never be, in words.
-        lateness: seconds, for each load, that the latest answer with status 200 came after its deadline; negative is in time.
+        lateness: seconds, for each load, that the latest answer with status 200 came after its
+            deadline; negative is in time.
     """
 
     def __init__(self) -> None:
@@ -103,7 +122,10 @@ class Ledger:
         if sent.load.identified and request_id != str(sent.number):
             self.fault(f"request {sent.number} got the answer of {request_id}")
         elif status == 200 and not sent.is_right(body):
-            self.fault(f"request {sent.number} of {sent.load.model} got {len(body)} bytes that are not its own: {body[:64]!r}")
+            self.fault(
+                f"request {sent.number} of {sent.load.model} got {len(body)} bytes that are not "
+                f"its own: {body[:64]!r}"
+            )
         self._count(sent.load, "200" if status == 200 else f"{status} {json.loads(body)['code']}")
         if status == 200:
             late = time.monotonic() - sent.at - (sent.load.timeout_ms or 30_000) / 1e3
@@ -129,10 +151,15 @@ class Ledger:
             return self.sent - sum(outcomes.total() for outcomes in self._outcomes.values())
 
     def outcomes(self, model: str, marked: bool | None = None) -> Counter[str]:
-        """Return how often requests of `model`, marked ones or not, got each answer: `200`, `503 queue_full`."""
+        """Return how often requests of `model`, marked ones or not, got each answer.
+
+        `200`, `503 queue_full`.
+        """
         with self._lock:
             counts = [
-                outcomes for load, outcomes in self._outcomes.items() if load.model == model and marked in (None, load.marked)
+                outcomes
+                for load, outcomes in self._outcomes.items()
+                if load.model == model and marked in (None, load.marked)
             ]
             return sum(counts, Counter())
 

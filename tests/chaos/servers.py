@@ -11,14 +11,19 @@ from typing import NamedTuple
 from tests.end_to_end.processes import ROOT, Process, started
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "5"))
-"""How long each kind of trouble lasts: `make chaos` has a minute, where every commit is tested a few seconds must do."""
+"""How long each kind of trouble lasts: `make chaos` has a minute, where every commit is tested a
+few seconds must do.
+"""
 
 MODELS = ROOT / "tests" / "chaos" / "models"
 
 
 @contextmanager
 def serving(folder: Path, *models: str, settings: tuple[str, ...] = ()) -> Iterator[Process]:
-    """Run a server of `models` with `settings`, each `KEY=VALUE`; its standard error is kept in `folder`."""
+    """Run a server of `models` with `settings`, each `KEY=VALUE`.
+
+    Its standard error is kept in `folder`.
+    """
     pairs = (f"model_repository={MODELS}", f"load_at_start=[{', '.join(models)}]", *settings)
     with started(folder, *(part for pair in pairs for part in ("--set", pair))) as process:
         yield process
@@ -62,11 +67,15 @@ def is_running(pid: int) -> bool:
 def children(pid: int) -> list[int]:
     """Return the processes that the process `pid` started and that have not ended, the oldest first."""
     known = {int(name): _status(int(name)) for name in os.listdir("/proc") if name.isdecimal()}
-    found = [child for child, status in known.items() if status.parent == pid and status.state != "Z"]
+    found = [
+        child for child, status in known.items() if status.parent == pid and status.state != "Z"
+    ]
     return sorted(found, key=lambda child: known[child].began)
 
 
 def is_quiet(server: Process) -> bool:
     """Return whether nothing waits, nothing runs and no client is connected."""
     busy = ("batcher_queue_rows", "batcher_queue_bytes", "batcher_in_flight_rows")
-    return sum(map(server.metric, busy)) == 0 and server.metric("batcher_connections") <= 1  # that which asks
+    return (
+        sum(map(server.metric, busy)) == 0 and server.metric("batcher_connections") <= 1
+    )  # that which asks

@@ -1,4 +1,7 @@
-"""A model that hangs in its thread, which nothing can end: it is given up, and harms nobody else."""
+"""A model that hangs in its thread, which nothing can end.
+
+It is given up, and harms nobody else.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,13 @@ SOON = 15.0
 """Seconds; half of what a stop that waited for the model would take."""
 
 
-def test_a_model_that_hangs_is_given_up_and_named_while_others_answer_and_delays_no_stop(tmp_path: Path) -> None:
+def test_a_model_that_hangs_is_given_up_and_named_while_others_answer_and_delays_no_stop(
+    tmp_path: Path,
+) -> None:
     with serving(tmp_path, "ok", "hanging", settings=("defaults.watchdog_s=1",)) as server:
-        with under_load(server, Load("hanging", 8, identified=True), Load("ok", 8, identified=True)) as ledger:
+        with under_load(
+            server, Load("hanging", 8, identified=True), Load("ok", 8, identified=True)
+        ) as ledger:
             until(lambda: ledger.outcomes("hanging")["200"] > 20)
             with server.connect() as connection:
                 connection.sendall(Sent(Load("hanging", marked=True)).data)

@@ -15,9 +15,14 @@ from tests.chaos.ledger import Ledger, Load, Sent
 LOAD = Load("ok", pipelined=2, identified=True)
 
 
-def answer(sent: Sent, *, of: Sent | None = None, request_id: int | None = None, fields: bytes = b"") -> bytes:
+def answer(
+    sent: Sent, *, of: Sent | None = None, request_id: int | None = None, fields: bytes = b""
+) -> bytes:
     body = struct.pack("<d", 2 * (of or sent).number + (of or sent).load.key)
-    head = b"HTTP/1.1 200 OK\r\nX-Request-Id: %d\r\nContent-Length: 8\r\n%b\r\n" % (request_id or sent.number, fields)
+    head = b"HTTP/1.1 200 OK\r\nX-Request-Id: %d\r\nContent-Length: 8\r\n%b\r\n" % (
+        request_id or sent.number,
+        fields,
+    )
     return head + body
 
 
@@ -80,7 +85,9 @@ def test_a_request_that_is_still_due_is_found(client: Client) -> None:
         client.ledger.check()
 
 
-def test_what_was_sent_behind_the_last_request_that_the_server_takes_is_no_fault(client: Client) -> None:
+def test_what_was_sent_behind_the_last_request_that_the_server_takes_is_no_fault(
+    client: Client,
+) -> None:
     client.data_received(answer(client.pending[0], fields=b"Connection: close\r\n"))
     client.connection_lost(None)
     client.ledger.check()

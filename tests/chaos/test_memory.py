@@ -28,7 +28,8 @@ SILENT = 16
 """Clients that ask for hundreds of answers and read none."""
 
 BOUND = (
-    (SENDERS + SILENT) * (MIB // 4)  # requests that were read with another and have not begun, small ones here
+    (SENDERS + SILENT)
+    * (MIB // 4)  # requests that were read with another and have not begun, small ones here
     + SENDERS * BODY * 9 // 8
     + SILENT * PIPELINED * ANSWER
     + 2 * BATCH * ANSWER  # what the model returned and is being written
@@ -45,7 +46,9 @@ def send_nearly_all(server: Process) -> socket.socket:
     connection = server.connect()
     fields = f"Host: h\r\nContent-Type: application/json\r\nContent-Length: {BODY}\r\n\r\n"
     with suppress(ConnectionError):  # it may be refused
-        connection.sendall(f"POST /models/ok/predict HTTP/1.1\r\n{fields}".encode() + b" " * (BODY - 1))
+        connection.sendall(
+            f"POST /models/ok/predict HTTP/1.1\r\n{fields}".encode() + b" " * (BODY - 1)
+        )
     return connection
 
 
@@ -59,7 +62,10 @@ def ask_and_read_nothing(server: Process, asks: int) -> socket.socket:
 
 
 def trouble(server: Process, times: int = 1, asks: int = 1000) -> int:
-    """Let `times` as many clients do it for a while, and leave; return the most memory that the server held."""
+    """Let `times` as many clients do it for a while, and leave.
+
+    Return the most memory that the server held.
+    """
     most = 0
     with ExitStack() as connections:
         for _ in range(SENDERS * times):
@@ -95,7 +101,11 @@ def watched(server: Process) -> Iterator[list[float]]:
 
 
 def test_memory_stays_under_its_bound_and_does_not_grow_from_time_to_time(tmp_path: Path) -> None:
-    settings = (f"max_body_bytes={BODY}", f"max_pipelined_requests={PIPELINED}", f"models.large.max_batch_size={BATCH}")
+    settings = (
+        f"max_body_bytes={BODY}",
+        f"max_pipelined_requests={PIPELINED}",
+        f"models.large.max_batch_size={BATCH}",
+    )
     with serving(tmp_path, "ok", "large", settings=settings) as server:
         with under_load(server, Load("ok", 8, identified=True)):
             until(lambda: server.metric("batcher_batch_size_sum") > 1000)
@@ -109,7 +119,9 @@ def test_memory_stays_under_its_bound_and_does_not_grow_from_time_to_time(tmp_pa
         assert SENDERS * BODY < max(most) < BOUND + ROOM, (most, BOUND)
 
 
-def test_what_all_clients_together_send_slowly_and_do_not_read_stays_under_one_bound(tmp_path: Path) -> None:
+def test_what_all_clients_together_send_slowly_and_do_not_read_stays_under_one_bound(
+    tmp_path: Path,
+) -> None:
     settings = (
         f"max_body_bytes={BODY}",
         f"max_pipelined_requests={PIPELINED}",
@@ -122,10 +134,16 @@ def test_what_all_clients_together_send_slowly_and_do_not_read_stays_under_one_b
         before = server.resident()
         with under_load(server, Load("ok", 8, identified=True)) as ledger, watched(server) as held:
             most = trouble(server, times=3, asks=4 * PIPELINED) - before
-        assert set(ledger.outcomes("ok")) == {"200"}, "small requests that come whole are served all the while"
-        most_held = TOGETHER * URGENT + ANSWER * (PIPELINED + 2 * BATCH)  # a new client's, and what the model returns meanwhile
+        assert set(ledger.outcomes("ok")) == {"200"}, (
+            "small requests that come whole are served all the while"
+        )
+        most_held = TOGETHER * URGENT + ANSWER * (
+            PIPELINED + 2 * BATCH
+        )  # a new client's, and what the model returns meanwhile
         assert max(held) < most_held, "what is held for clients; 366 MiB where nothing bounds it"
         assert max(held) > TOGETHER / 2, "or it would have been no test"
-        assert most < TOGETHER + REST + 8 * ROOM, most  # 114 to 240 MiB were seen, 386 where nothing bounds it
+        assert most < TOGETHER + REST + 8 * ROOM, (
+            most
+        )  # 114 to 240 MiB were seen, 386 where nothing bounds it
         until(lambda: is_quiet(server) and server.metric("batcher_buffer_bytes") == 0)
         until(lambda: server.resident() - before < ROOM)

@@ -14,9 +14,16 @@ from tests.chaos.servers import SECONDS, descriptors, is_quiet, serving
 from tests.chaos.troubles import IMPATIENT, KINDS, MIB, Trouble, make_trouble
 from tests.end_to_end.processes import Process, until
 
-BEHAVED = (Load("ok", 8), Load("ok", 4, identified=True), Load("ok", 2, pipelined=8), Load("slow", 8, identified=True))
+BEHAVED = (
+    Load("ok", 8),
+    Load("ok", 4, identified=True),
+    Load("ok", 2, pipelined=8),
+    Load("slow", 8, identified=True),
+)
 ROOM = 64 * MIB
-"""What memory may have grown by: 20 to 46 MiB were seen, heads that are known among them, and 140 without trims of the heap."""
+"""What memory may have grown by: 20 to 46 MiB were seen, heads that are known among them, and 140
+without trims of the heap.
+"""
 ONCE = 2
 """Files that are opened once, when they are first needed."""
 
@@ -25,7 +32,9 @@ ONCE = 2
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the clients are all in this process
-    with serving(tmp_path_factory.mktemp("clients"), "ok", "slow", "large", settings=IMPATIENT) as process:
+    with serving(
+        tmp_path_factory.mktemp("clients"), "ok", "slow", "large", settings=IMPATIENT
+    ) as process:
         yield process
         assert "Traceback" not in process.errors
 

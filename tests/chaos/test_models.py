@@ -47,7 +47,11 @@ def troubled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Troubled]:
 
 
 def flushes(server: Process, model: str) -> dict[str, int]:
-    found = re.findall(rf'^batcher_batch_flush_total{{model="{model}",reason="(\w+)".*}} (\S+)$', server.get("/metrics"), re.M)
+    found = re.findall(
+        rf'^batcher_batch_flush_total{{model="{model}",reason="(\w+)".*}} (\S+)$',
+        server.get("/metrics"),
+        re.M,
+    )
     return {reason: int(float(count)) for reason, count in found}
 
 
@@ -80,13 +84,21 @@ def test_nan_fails_the_rows_that_have_it_and_no_others(troubled: Troubled) -> No
     assert set(troubled.ledger.outcomes("nan", marked=True)) == {"500 model_contract"}
 
 
-def test_a_model_that_cannot_be_loaded_is_named_and_its_requests_get_503(troubled: Troubled) -> None:
+def test_a_model_that_cannot_be_loaded_is_named_and_its_requests_get_503(
+    troubled: Troubled,
+) -> None:
     with pytest.raises(HTTPError) as caught:
         troubled.server.get("/readyz")
     assert caught.value.code == 503
     assert set(json.load(caught.value)["waiting_for"]) == {"unloadable/1"}
-    with under_load(troubled.server, Load("unloadable", 4, identified=True), Load("ok", 4)) as ledger:
-        until(lambda: ledger.outcomes("unloadable").total() > 20 and ledger.outcomes("ok").total() > 20)
+    with under_load(
+        troubled.server, Load("unloadable", 4, identified=True), Load("ok", 4)
+    ) as ledger:
+        until(
+            lambda: (
+                ledger.outcomes("unloadable").total() > 20 and ledger.outcomes("ok").total() > 20
+            )
+        )
     assert set(ledger.outcomes("unloadable")) == {"503 model_not_ready"}
     assert set(ledger.outcomes("ok")) == {"200"}
 

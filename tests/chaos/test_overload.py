@@ -14,8 +14,12 @@ TIMEOUT_MS = 300
 REFUSED = {"503 predicted_late", "503 queue_full", "504 deadline_exceeded"}
 
 
-def test_overload_is_answered_in_time_or_refused_and_other_models_do_not_notice(tmp_path: Path) -> None:
-    flood = Load("slow", 64, rate=1860, timeout_ms=TIMEOUT_MS, identified=True)  # 930 rows/s is what it can do
+def test_overload_is_answered_in_time_or_refused_and_other_models_do_not_notice(
+    tmp_path: Path,
+) -> None:
+    flood = Load(
+        "slow", 64, rate=1860, timeout_ms=TIMEOUT_MS, identified=True
+    )  # 930 rows/s is what it can do
     with serving(tmp_path, "ok", "slow") as server:
         with under_load(server, flood, Load("ok", 8, identified=True)) as ledger:
             time.sleep(SECONDS)
@@ -23,7 +27,9 @@ def test_overload_is_answered_in_time_or_refused_and_other_models_do_not_notice(
         assert outcomes["200"] > 0, "what is not refused is answered"
         assert set(outcomes) <= {"200", *REFUSED}
         assert outcomes.total() > outcomes["200"], "there was more than it could do"
-        assert ledger.lateness[flood] < PATIENCE, "behind the deadline is only the way back to a client that is busy"
+        assert ledger.lateness[flood] < PATIENCE, (
+            "behind the deadline is only the way back to a client that is busy"
+        )
         assert set(ledger.outcomes("ok")) == {"200"}
         until(lambda: is_quiet(server))
         assert "Traceback" not in server.errors

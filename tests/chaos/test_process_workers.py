@@ -40,16 +40,27 @@ def test_a_killed_worker_costs_what_it_ran_and_comes_back(tmp_path: Path) -> Non
         held = shared_memory(server.pid)
         busy = Load("slow", 4, rate=100)  # so that there is always something to lose
         without = []
-        with under_load(server, Load("slow", 24, identified=True), busy, Load("ok", 8, rate=400, identified=True)) as ledger:
+        with under_load(
+            server,
+            Load("slow", 24, identified=True),
+            busy,
+            Load("ok", 8, rate=400, identified=True),
+        ) as ledger:
             until(lambda: ledger.outcomes("slow")["200"] > 100)
             for number in range(max(2, int(SECONDS / EVERY))):
-                killed = children(server.pid)[: CHILDREN if number % 2 else 1]  # by turns with its spare
+                killed = children(server.pid)[
+                    : CHILDREN if number % 2 else 1
+                ]  # by turns with its spare
                 without.append(seconds_without(ledger, "slow", killed))
                 time.sleep(max(EVERY - without[-1], 0.0))
         loading = load_seconds(server, "slow")
         told = ", ".join(f"{seconds:.1f}" for seconds in without)
-        sys.stdout.write(f"loaded in {loading:.1f} s; seconds from each kill to an answer: {told}\n")
-        assert median(without) < 3 * (loading + 1.0), f"loading and a second, on a machine that does other things too: {told}"
+        sys.stdout.write(
+            f"loaded in {loading:.1f} s; seconds from each kill to an answer: {told}\n"
+        )
+        assert median(without) < 3 * (loading + 1.0), (
+            f"loading and a second, on a machine that does other things too: {told}"
+        )
         assert set(ledger.outcomes("slow")) == {"200", "503 worker_lost"}
         assert set(ledger.outcomes("ok")) == {"200"}
         until(lambda: is_quiet(server) and len(children(server.pid)) == CHILDREN)
@@ -61,22 +72,39 @@ def test_a_killed_worker_costs_what_it_ran_and_comes_back(tmp_path: Path) -> Non
     assert set(os.listdir("/dev/shm")) <= before
 
 
-def test_while_one_of_two_instances_is_killed_the_other_serves_and_what_was_lost_runs_there(tmp_path: Path) -> None:
-    settings = ("models.slow.worker=process", "models.slow.instances=2", "models.slow.retry_on_crash=true")
-    with serving(tmp_path, "slow", settings=settings) as server, under_load(server, Load("slow", 96)) as ledger:
+def test_while_one_of_two_instances_is_killed_the_other_serves_and_what_was_lost_runs_there(
+    tmp_path: Path,
+) -> None:
+    settings = (
+        "models.slow.worker=process",
+        "models.slow.instances=2",
+        "models.slow.retry_on_crash=true",
+    )
+    with (
+        serving(tmp_path, "slow", settings=settings) as server,
+        under_load(server, Load("slow", 96)) as ledger,
+    ):
         until(lambda: len(children(server.pid)) == 2 * CHILDREN)
         for _ in range(2):
             served = ledger.outcomes("slow")["200"]
             kill(children(server.pid)[:1])  # the spares are younger, also those that serve by now
             until(lambda: len(children(server.pid)) < 2 * CHILDREN)
-            until(lambda: '"ready":true' in server.get("/readyz") and len(children(server.pid)) == 2 * CHILDREN, BACK_SECONDS)
+            until(
+                lambda: (
+                    '"ready":true' in server.get("/readyz")
+                    and len(children(server.pid)) == 2 * CHILDREN
+                ),
+                BACK_SECONDS,
+            )
             until(lambda served=served: ledger.outcomes("slow")["200"] > served)
     assert set(ledger.outcomes("slow")) == {"200"}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with serving(tmp_path_factory.mktemp("fatal"), "ok", *IN_PROCESSES, settings=SETTINGS) as process:
+    with serving(
+        tmp_path_factory.mktemp("fatal"), "ok", *IN_PROCESSES, settings=SETTINGS
+    ) as process:
         yield process
 
 
@@ -90,8 +118,12 @@ def waiting_for(server: Process) -> set[str]:
 
 
 @pytest.mark.parametrize("model", FATAL)
-def test_a_model_that_ends_its_process_or_hangs_fails_one_batch_and_serves_again(server: Process, model: str) -> None:
-    with under_load(server, Load(model, 4, rate=400, identified=True), Load("ok", 8, rate=400)) as ledger:
+def test_a_model_that_ends_its_process_or_hangs_fails_one_batch_and_serves_again(
+    server: Process, model: str
+) -> None:
+    with under_load(
+        server, Load(model, 4, rate=400, identified=True), Load("ok", 8, rate=400)
+    ) as ledger:
         until(lambda: ledger.outcomes(model)["200"] > 20)
         with server.connect() as connection:
             connection.sendall(Sent(Load(model, marked=True)).data)
@@ -118,7 +150,9 @@ def test_rows_that_fail_and_a_model_that_cannot_be_loaded_end_no_process(server:
     assert waiting_for(server) == {"unloadable/1"}
 
 
-def test_workers_end_when_their_parent_is_killed(server: Process) -> None:  # the last test, since it ends the server of others
+def test_workers_end_when_their_parent_is_killed(
+    server: Process,
+) -> None:  # the last test, since it ends the server of others
     until(lambda: len(children(server.pid)) == (len(IN_PROCESSES) - 1) * CHILDREN)
     left = children(server.pid)
     server.signal(signal.SIGKILL)

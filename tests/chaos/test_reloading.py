@@ -1,4 +1,7 @@
-"""SIGHUP under load, again and again: models are replaced while others fail, workers are killed, and nobody notices."""
+"""SIGHUP under load, again and again.
+
+Models are replaced while others fail, workers are killed, and nobody notices.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ KILLS = 2
 
 
 @contextmanager
-def changing(folder: Path, *models: str, settings: tuple[str, ...]) -> Iterator[tuple[Process, Path]]:
+def changing(
+    folder: Path, *models: str, settings: tuple[str, ...]
+) -> Iterator[tuple[Process, Path]]:
     """Run a server of `models` whose files may be changed, in the folder that is returned with it."""
     repository = folder / "models"
     for model in models:
@@ -42,7 +47,9 @@ def is_as_on_disk(server: Process) -> bool:
     return bool(told) and told[-1].endswith("reloaded: nothing has changed")
 
 
-def test_no_request_is_lost_in_a_hundred_hangups_while_models_fail_and_workers_are_killed(tmp_path: Path) -> None:
+def test_no_request_is_lost_in_a_hundred_hangups_while_models_fail_and_workers_are_killed(
+    tmp_path: Path,
+) -> None:
     loads = (
         Load("ok", 8, rate=400, identified=True),
         Load("ok", 2, rate=100),
@@ -52,10 +59,17 @@ def test_no_request_is_lost_in_a_hundred_hangups_while_models_fail_and_workers_a
         Load("crashing", 4, rate=200, identified=True),
     )
     models = {load.model for load in loads}
-    with changing(tmp_path, *models, settings=("models.crashing.worker=process",)) as (server, repository):
+    with changing(tmp_path, *models, settings=("models.crashing.worker=process",)) as (
+        server,
+        repository,
+    ):
         with under_load(server, *loads) as ledger:
             trouble(server, repository, ledger)
-        assert set(ledger.outcomes("ok") + ledger.outcomes("slow") + ledger.outcomes("poisoned", marked=False)) == {"200"}
+        assert set(
+            ledger.outcomes("ok")
+            + ledger.outcomes("slow")
+            + ledger.outcomes("poisoned", marked=False)
+        ) == {"200"}
         assert set(ledger.outcomes("poisoned", marked=True)) == {"500 model_error"}
         assert set(ledger.outcomes("crashing")) <= {"200", "503 worker_lost"}
         until(lambda: is_as_on_disk(server), BACK_SECONDS)
@@ -64,9 +78,18 @@ def test_no_request_is_lost_in_a_hundred_hangups_while_models_fail_and_workers_a
         assert '"ready":true' in server.get("/readyz")
 
 
-def test_a_worker_in_a_process_is_replaced_under_load_and_no_request_notices(tmp_path: Path) -> None:
-    loads = (Load("slow", 24, identified=True), Load("slow", 4, pipelined=8), Load("ok", 8, rate=400, identified=True))
-    with changing(tmp_path, "ok", "slow", settings=("models.slow.worker=process",)) as (server, repository):
+def test_a_worker_in_a_process_is_replaced_under_load_and_no_request_notices(
+    tmp_path: Path,
+) -> None:
+    loads = (
+        Load("slow", 24, identified=True),
+        Load("slow", 4, pipelined=8),
+        Load("ok", 8, rate=400, identified=True),
+    )
+    with changing(tmp_path, "ok", "slow", settings=("models.slow.worker=process",)) as (
+        server,
+        repository,
+    ):
         until(lambda: len(children(server.pid)) == CHILDREN)  # the spare has its memory then too
         held = shared_memory(server.pid)
         with under_load(server, *loads) as ledger:
@@ -74,8 +97,12 @@ def test_a_worker_in_a_process_is_replaced_under_load_and_no_request_notices(tmp
                 replaced, served = set(children(server.pid)), ledger.outcomes("slow")["200"]
                 change(repository, "slow")
                 server.signal(signal.SIGHUP)
-                until(lambda replaced=replaced: not replaced & set(children(server.pid)), BACK_SECONDS)
-                until(lambda served=served: ledger.outcomes("slow")["200"] > served + ledger.pending)
+                until(
+                    lambda replaced=replaced: not replaced & set(children(server.pid)), BACK_SECONDS
+                )
+                until(
+                    lambda served=served: ledger.outcomes("slow")["200"] > served + ledger.pending
+                )
         assert set(ledger.outcomes("slow") + ledger.outcomes("ok")) == {"200"}
         until(lambda: is_quiet(server) and len(children(server.pid)) == CHILDREN)
         assert len(shared_memory(server.pid)) == len(held), (held, shared_memory(server.pid))
@@ -83,7 +110,10 @@ def test_a_worker_in_a_process_is_replaced_under_load_and_no_request_notices(tmp
 
 
 def trouble(server: Process, repository: Path, ledger: Ledger) -> None:
-    """Change a model and send a SIGHUP again and again; kill a worker now and then, when the last one killed was replaced."""
+    """Change a model and send a SIGHUP again and again.
+
+    Kill a worker now and then, when the last one killed was replaced.
+    """
     served, in_threads = 0, cycle(("ok", "slow", "poisoned"))
     for number in range(1, SIGNALS + 1):
         change(repository, "crashing" if number == SIGNALS // 2 else next(in_threads))

@@ -1,4 +1,7 @@
-"""A stop in the middle of the greatest load: what was accepted is answered, then the server is gone."""
+"""A stop in the middle of the greatest load.
+
+What was accepted is answered, then the server is gone.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,10 @@ IMPATIENT = (
     "max_body_bytes=1MiB",
     "models.large.max_batch_size=8",
 )
-"""Settings of a server that is to be done with such clients within seconds; 64 rows of `large` would hide what it keeps."""
+"""Settings of a server that is to be done with such clients within seconds.
+
+64 rows of `large` would hide what it keeps.
+"""
 
 Trouble = Callable[[Process], None]
 
@@ -68,7 +71,10 @@ def leave_while_being_answered(server: Process) -> None:
 
 
 def open_and_close(server: Process) -> None:
-    """Open fifty connections at once and close them; no more, since uvloop accepts one a turn, and others wait behind them."""
+    """Open fifty connections at once and close them.
+
+    No more, since uvloop accepts one a turn, and others wait behind them.
+    """
     connections = [server.connect() for _ in range(50)]
     for connection in connections:
         next(LEAVING)(connection)
@@ -78,13 +84,20 @@ def open_and_close(server: Process) -> None:
 def send_garbage(server: Process) -> None:
     with server.connect() as connection, suppress(ConnectionError):
         tls = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
-        connection.sendall(random.choice((random.randbytes(500), bytes(5000), SLOW[:20] + random.randbytes(100), tls)))
+        connection.sendall(
+            random.choice(
+                (random.randbytes(500), bytes(5000), SLOW[:20] + random.randbytes(100), tls)
+            )
+        )
         connection.shutdown(socket.SHUT_WR)
         parse_answers(receive_all(connection), [], over=True)
 
 
 def change_a_byte(server: Process) -> None:
-    """Send a request with one byte of its head changed: it is answered, or refused, and never runs as two."""
+    """Send a request with one byte of its head changed.
+
+    It is answered, or refused, and never runs as two.
+    """
     damaged = bytearray(SLOW)
     damaged[random.randrange(HEAD_BYTES)] = random.randrange(256)
     with server.connect() as connection, suppress(ConnectionError):
@@ -159,12 +172,16 @@ def make_trouble(server: Process, kinds: dict[Trouble, int], seconds: float) -> 
 
     def repeat(trouble: Trouble) -> None:
         while True:
-            with suppress(ConnectionError, TimeoutError):  # whoever misbehaves may be cut off at any moment, or stand in line
+            with suppress(
+                ConnectionError, TimeoutError
+            ):  # whoever misbehaves may be cut off at any moment, or stand in line
                 trouble(server)
             if time.monotonic() > end:
                 return
 
     with ThreadPoolExecutor(sum(kinds.values())) as pool:
-        clients = [pool.submit(repeat, trouble) for trouble, count in kinds.items() for _ in range(count)]
+        clients = [
+            pool.submit(repeat, trouble) for trouble, count in kinds.items() for _ in range(count)
+        ]
     for client in clients:
         client.result()

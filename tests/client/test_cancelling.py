@@ -1,4 +1,7 @@
-"""Giving a call up: by cancelling it, by closing the client, by the end of its time; and a body that trickles."""
+"""Giving a call up: by cancelling it, by closing the client, by the end of its time.
+
+And a body that trickles.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,9 @@ def test_a_cancelled_call_cancels_its_request_and_leaves_no_timer() -> None:
 def test_a_call_that_is_cancelled_while_it_waits_is_not_repeated() -> None:
     for question in ("infer", "wait_ready"):
         held = Held(refused(503, "2"))
-        call = held.client.infer("m", {"x": ROW}) if question == "infer" else held.client.wait_ready()
+        call = (
+            held.client.infer("m", {"x": ROW}) if question == "infer" else held.client.wait_ready()
+        )
         errors = errors_of(call)
         held.clock.advance(1)
         call.cancel()
@@ -142,6 +147,9 @@ def test_a_body_that_trickles_is_left_when_the_time_is_over() -> None:
                 yield b"{"
 
     transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=Trickle()))
-    with Client(ADDRESS, transport=transport, seconds=clock.seconds) as client, pytest.raises(DeadlineExceeded):
+    with (
+        Client(ADDRESS, transport=transport, seconds=clock.seconds) as client,
+        pytest.raises(DeadlineExceeded),
+    ):
         client.infer("m", {"x": ROW}, timeout=5)
     assert len(pieces) == 5

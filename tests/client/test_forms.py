@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batcher.client import AnswerLost, DeadlineExceeded, InferenceFailed, InferResult, MalformedAnswer, NotConnected
+from batcher.client import (
+    AnswerLost,
+    DeadlineExceeded,
+    InferenceFailed,
+    InferResult,
+    MalformedAnswer,
+    NotConnected,
+)
 from batcher.client.answers import Answer
 from tests.support.client_forms import FORMS, Outcome
 from tests.support.oip_peer import Hang, Lose, Peer, Refuse, doubled, refused, take
@@ -34,7 +41,9 @@ def assert_doubled(result: InferResult) -> None:
 
 def test_arrays_go_in_and_come_out(form: Form) -> None:
     peer = Peer(doubled)
-    result, took = form(peer, infer(version="1", outputs=["y"], timeout=2.5, priority=1, request_id="me"))
+    result, took = form(
+        peer, infer(version="1", outputs=["y"], timeout=2.5, priority=1, request_id="me")
+    )
     assert_doubled(result)
     assert (result.model, result.version, result.id, took) == ("m", "1", "me", 0.0)
     ((path, headers, body),) = peer.seen
@@ -123,7 +132,9 @@ def test_a_call_without_a_limit_tells_none(form: Form) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "ready"), [(OK, True), (refused(503, "1"), False), (Refuse(), False), (Lose(), False)], ids=str
+    ("step", "ready"),
+    [(OK, True), (refused(503, "1"), False), (Refuse(), False), (Lose(), False)],
+    ids=str,
 )
 def test_readiness_is_looked_at_once(form: Form, step: Any, ready: bool) -> None:
     peer = Peer(step)

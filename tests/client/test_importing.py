@@ -1,4 +1,7 @@
-"""What a program pays for that only wants to ask: one library a form, no reactor, nothing of the server's weight."""
+"""What a program pays for that only wants to ask.
+
+One library a form, no reactor, nothing of the server's weight.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,14 @@ FORMS = {
 @pytest.mark.parametrize("name", FORMS)
 def test_a_form_imports_only_what_it_needs(name: str) -> None:
     code = f"import sys; from batcher.client import {name}; print(*sorted(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     assert "batcher.client" in result.stdout.split()
     assert not set(result.stdout.split()) & (HEAVY | FORMS[name])
 

@@ -1,4 +1,7 @@
-"""When a call is repeated, and when never: the policy, `Retry-After`, and a call over all its attempts."""
+"""When a call is repeated, and when never.
+
+The policy, `Retry-After`, and a call over all its attempts.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.client.answers import Answer, seconds_of
-from batcher.client.errors import AnswerLost, ClientFailure, DeadlineExceeded, InferenceFailed, MalformedAnswer, NotConnected
+from batcher.client.errors import (
+    AnswerLost,
+    ClientFailure,
+    DeadlineExceeded,
+    InferenceFailed,
+    MalformedAnswer,
+    NotConnected,
+)
 from batcher.client.exchange import PATIENT, Exchange, checked_terms
 from batcher.client.questions import Ready, infer
 from batcher.client.retrying import RetryPolicy, next_wait
@@ -32,7 +42,11 @@ NEVER = [
 
 
 def wait(
-    failure: ClientFailure, attempt: int = 0, left: float = 60.0, jitter: float = 0.0, policy: RetryPolicy = USUAL
+    failure: ClientFailure,
+    attempt: int = 0,
+    left: float = 60.0,
+    jitter: float = 0.0,
+    policy: RetryPolicy = USUAL,
 ) -> float | None:
     return next_wait(policy, attempt, 1000.0, 1000.0 + left, failure, jitter)
 
@@ -42,10 +56,16 @@ def test_what_may_have_run_is_never_repeated(failure: ClientFailure) -> None:
     assert wait(failure) is None
 
 
-@pytest.mark.parametrize(("attempt", "expected"), [(0, 0.1), (1, 0.2), (2, 0.4), (5, 3.2), (6, 5.0), (5000, 5.0)])
-def test_connections_are_tried_again_after_waits_that_double_up_to_a_limit(attempt: int, expected: float) -> None:
+@pytest.mark.parametrize(
+    ("attempt", "expected"), [(0, 0.1), (1, 0.2), (2, 0.4), (5, 3.2), (6, 5.0), (5000, 5.0)]
+)
+def test_connections_are_tried_again_after_waits_that_double_up_to_a_limit(
+    attempt: int, expected: float
+) -> None:
     assert wait(NOBODY, attempt, policy=RetryPolicy(10**6)) == pytest.approx(expected)
-    assert wait(NOBODY, attempt, jitter=1.0, policy=RetryPolicy(10**6)) == pytest.approx(2 * expected)
+    assert wait(NOBODY, attempt, jitter=1.0, policy=RetryPolicy(10**6)) == pytest.approx(
+        2 * expected
+    )
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -68,7 +88,13 @@ def test_a_wait_that_would_outlast_the_time_is_not_begun() -> None:
 
 
 def test_patience_repeats_what_a_server_or_the_network_says_but_not_the_end_of_the_time() -> None:
-    for failure in (NOBODY, FULL, AnswerLost("cut off"), InferenceFailed(400, "not ready"), InferenceFailed(503, "not ready")):
+    for failure in (
+        NOBODY,
+        FULL,
+        AnswerLost("cut off"),
+        InferenceFailed(400, "not ready"),
+        InferenceFailed(503, "not ready"),
+    ):
         assert wait(failure, 10**6, policy=PATIENT) is not None
     for failure in (DeadlineExceeded("late"), MalformedAnswer("odd")):
         assert wait(failure, policy=PATIENT) is None
@@ -78,7 +104,8 @@ def test_patience_repeats_what_a_server_or_the_network_says_but_not_the_end_of_t
     st.integers(0, 2000),
     st.floats(0, 1),
     st.floats(0, 100),
-    st.sampled_from([NOBODY, FULL, *NEVER]) | st.floats(0, 100).map(lambda after: InferenceFailed(503, "", after)),
+    st.sampled_from([NOBODY, FULL, *NEVER])
+    | st.floats(0, 100).map(lambda after: InferenceFailed(503, "", after)),
 )
 def test_no_wait_ever_passes_the_deadline_or_comes_before_what_was_asked(
     attempt: int, jitter: float, left: float, failure: ClientFailure
@@ -107,11 +134,18 @@ def test_no_wait_ever_passes_the_deadline_or_comes_before_what_was_asked(
         ("Tue, 99 Nov 2023 22:13:00 GMT", None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date_and_anything_else_is_as_if_absent(value: str | None, expected: float | None) -> None:
+def test_retry_after_is_seconds_or_a_date_and_anything_else_is_as_if_absent(
+    value: str | None, expected: float | None
+) -> None:
     assert seconds_of(value, WALL) == expected
 
 
-@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ \d+:\d+:\d+ ([A-Z]+|[+-]\d+)", fullmatch=True))
+@given(
+    st.text()
+    | st.from_regex(
+        r"[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ \d+:\d+:\d+ ([A-Z]+|[+-]\d+)", fullmatch=True
+    )
+)
 def test_no_retry_after_is_an_error(value: str) -> None:
     found = seconds_of(value, WALL)
     assert found is None or found >= 0
@@ -127,11 +161,17 @@ def test_no_retry_after_is_an_error(value: str) -> None:
         (b"", "the server gave no reason"),
     ],
 )
-def test_an_error_is_told_in_the_servers_words_whoever_wrote_them(body: bytes, message: str) -> None:
+def test_an_error_is_told_in_the_servers_words_whoever_wrote_them(
+    body: bytes, message: str
+) -> None:
     exchange = Exchange(Ready(), RetryPolicy(), 1.0, 0.0)
     with pytest.raises(InferenceFailed) as caught:
         exchange.read(Answer(502, {}, body), WALL)
-    assert (caught.value.status, caught.value.message, caught.value.retry_after) == (502, message, None)
+    assert (caught.value.status, caught.value.message, caught.value.retry_after) == (
+        502,
+        message,
+        None,
+    )
     assert str(caught.value) == f"502: {message}"
 
 
@@ -147,7 +187,9 @@ def test_failures_are_also_what_python_calls_them() -> None:
 
 
 def test_each_attempt_tells_the_server_what_is_left_and_the_first_the_callers_own_number() -> None:
-    exchange = Exchange(infer("m", {"x": [[1.0, 2, 3, 4]]}, "", None, 0, ""), RetryPolicy(), 0.3, 1e9 + 0.1)
+    exchange = Exchange(
+        infer("m", {"x": [[1.0, 2, 3, 4]]}, "", None, 0, ""), RetryPolicy(), 0.3, 1e9 + 0.1
+    )
     first, left = exchange.attempt(1e9 + 0.1)
     assert left == 0.3
     assert b'"timeout":300000' in first.body
@@ -185,7 +227,9 @@ def test_success_without_an_answer_is_malformed(status: int) -> None:
         Exchange(Ready(), RetryPolicy(), 1.0, 0.0).read(Answer(status, {}, b""), WALL)
 
 
-@pytest.mark.parametrize("address", ["localhost:8080", "ftp://h", "http://", "http://h?x=1", "http://h#x"])
+@pytest.mark.parametrize(
+    "address", ["localhost:8080", "ftp://h", "http://", "http://h?x=1", "http://h#x"]
+)
 def test_an_address_must_be_one_of_a_server(address: str) -> None:
     with pytest.raises(ValueError, match="expected one such as http://localhost:8080"):
         checked_terms(address, 1.0, 0)
@@ -210,6 +254,8 @@ def test_a_path_behind_the_address_is_kept() -> None:
 
 def test_a_key_is_one_that_a_header_can_carry_and_is_not_shown() -> None:
     for key in ("two words", "ключ", "line\n"):
-        with pytest.raises(ValueError, match=r"^api_key: expected visible ASCII characters; got others$"):
+        with pytest.raises(
+            ValueError, match=r"^api_key: expected visible ASCII characters; got others$"
+        ):
             checked_terms("http://h", 1.0, 0, key)
     assert "SECRET" not in repr(checked_terms("http://h", 1.0, 0, "SECRET"))

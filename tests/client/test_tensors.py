@@ -27,7 +27,9 @@ def value_of(array: Array, datatype: str) -> Any:
 
 
 @given(batches(list(DATATYPES)))
-def test_what_is_sent_is_what_the_server_reads_and_what_it_answers_is_what_comes_back(drawn: tuple[ModelSpec, Array]) -> None:
+def test_what_is_sent_is_what_the_server_reads_and_what_it_answers_is_what_comes_back(
+    drawn: tuple[ModelSpec, Array],
+) -> None:
     spec, sent = drawn
     question = infer("m", {"x": value_of(sent, spec.inputs[0].datatype.name)}, "", None, 0, "")
     outgoing = question.outgoing(1.5)
@@ -55,7 +57,12 @@ def test_several_tensors_keep_their_names_and_order(data: st.DataObject) -> None
     head, inputs = take(outgoing.headers, outgoing.body, spec)
     assert (head.id, head.priority, head.timeout) == ("my-é", 3, 0.25)
     result = question.read(give(head, inputs))
-    assert (result.model, result.version, result.id, list(result.outputs)) == ("m", "1", "my-é", names[1:])
+    assert (result.model, result.version, result.id, list(result.outputs)) == (
+        "m",
+        "1",
+        "my-é",
+        names[1:],
+    )
     for name in names[1:]:
         same(result.outputs[name], sent[name])
 
@@ -84,7 +91,12 @@ def test_text_arrives_as_bytes_in_utf_8() -> None:
 def test_bf16_is_taken_as_bits_as_floats_and_as_the_dtype_of_ml_dtypes() -> None:
     floats = np.array([[1.5, -2.0]], "<f4")
     bits = floats.astype(ml_dtypes.bfloat16).view("u2")
-    for value in (Bfloat16(bits), Bfloat16(floats), Bfloat16([[1.5, -2.0]]), floats.astype(ml_dtypes.bfloat16)):
+    for value in (
+        Bfloat16(bits),
+        Bfloat16(floats),
+        Bfloat16([[1.5, -2.0]]),
+        floats.astype(ml_dtypes.bfloat16),
+    ):
         found = received(value, "BF16")
         same(found, bits)
         assert to_float32(found).tolist() == floats.tolist()
@@ -95,8 +107,14 @@ def test_bf16_is_taken_as_bits_as_floats_and_as_the_dtype_of_ml_dtypes() -> None
     [
         (np.zeros(1, "c8"), r"input 'x': expected an array of one of BOOL, .*; got complex64"),
         (np.zeros(1, "M8[s]"), r"got datetime64\[s\]"),
-        (np.array([1, "a"], object), "input 'x': expected bytes or text in an array of objects; got int"),
-        (Bfloat16(np.zeros(1, "i4")), "input 'x': expected BF16 as bits of uint16, or floats; got int32"),
+        (
+            np.array([1, "a"], object),
+            "input 'x': expected bytes or text in an array of objects; got int",
+        ),
+        (
+            Bfloat16(np.zeros(1, "i4")),
+            "input 'x': expected BF16 as bits of uint16, or floats; got int32",
+        ),
     ],
 )
 def test_what_has_no_datatype_is_refused_before_anything_is_sent(value: Any, expected: str) -> None:
@@ -124,7 +142,11 @@ GOOD = [
 ]
 
 
-@given(st.sampled_from(GOOD).flatmap(lambda answer: st.tuples(st.just(answer.headers), damaged([answer.body]))))
+@given(
+    st.sampled_from(GOOD).flatmap(
+        lambda answer: st.tuples(st.just(answer.headers), damaged([answer.body]))
+    )
+)
 def test_a_damaged_answer_is_read_or_refused_in_words(drawn: tuple[dict[str, str], bytes]) -> None:
     headers, body = drawn
     with suppress(MalformedAnswer):  # nothing else is raised

@@ -49,7 +49,9 @@ def undone(decoder: BodyDecoder, parts: list[bytes]) -> bytes:
 
 @every_coding
 @given(data=st.binary(max_size=2000), cuts=st.lists(st.integers(0, 3000), max_size=8))
-def test_a_body_comes_back_however_it_is_cut(coding: str, encode: Encode, data: bytes, cuts: list[int]) -> None:
+def test_a_body_comes_back_however_it_is_cut(
+    coding: str, encode: Encode, data: bytes, cuts: list[int]
+) -> None:
     assert undone(body_decoder(coding, 2000), pieces(encode(data), cuts)) == data
 
 
@@ -70,14 +72,21 @@ def test_the_name_of_a_coding_has_no_case(header: str) -> None:
     assert undone(body_decoder(header, 10), [gzip.compress(b"abc")]) == b"abc"
 
 
-@pytest.mark.parametrize("header", ["br", "zstd", "gzip, gzip", "deflate,gzip", "compress", "gzip;q=1", "é"])
+@pytest.mark.parametrize(
+    "header", ["br", "zstd", "gzip, gzip", "deflate,gzip", "compress", "gzip;q=1", "é"]
+)
 def test_another_coding_is_refused_with_those_that_are_read(header: str) -> None:
-    with pytest.raises(UnsupportedMediaType, match=f"Content-Encoding: expected gzip, deflate or identity; got '{header}'"):
+    with pytest.raises(
+        UnsupportedMediaType,
+        match=f"Content-Encoding: expected gzip, deflate or identity; got '{header}'",
+    ):
         body_decoder(header, 10)
 
 
 @given(st.lists(st.binary(max_size=10), max_size=8), st.integers(0, 40))
-def test_a_plain_body_is_refused_at_the_first_byte_over_the_limit(parts: list[bytes], limit: int) -> None:
+def test_a_plain_body_is_refused_at_the_first_byte_over_the_limit(
+    parts: list[bytes], limit: int
+) -> None:
     decoder, taken = Identity(limit), 0
     for part in parts:
         if taken + len(part) > limit:
@@ -99,7 +108,9 @@ def test_a_body_up_to_the_limit_is_taken(coding: str, encode: Encode, size: int)
 def test_a_body_one_byte_over_the_limit_is_refused_however_it_is_cut(
     coding: str, encode: Encode, cuts: list[int], size: int
 ) -> None:
-    with pytest.raises(TooLarge, match="body: expected at most 100 bytes after decompression; got more"):
+    with pytest.raises(
+        TooLarge, match="body: expected at most 100 bytes after decompression; got more"
+    ):
         undone(body_decoder(coding, 100), pieces(encode(b"ab" * size), cuts))
 
 
@@ -115,12 +126,16 @@ def test_a_bomb_is_refused_in_memory_of_the_order_of_the_limit(coding: str, piec
 
 
 @every_coding
-def test_a_stream_that_is_cut_off_anywhere_is_refused_at_its_end(coding: str, encode: Encode) -> None:
+def test_a_stream_that_is_cut_off_anywhere_is_refused_at_its_end(
+    coding: str, encode: Encode
+) -> None:
     body = encode(b"some words, some words and more words")
     for length in range(len(body)):
         decoder = body_decoder(coding, 1000)
         decoder.feed(body[:length])
-        with pytest.raises(DecodingError, match=r"expected a whole (gzip|deflate) stream; got one that is cut off"):
+        with pytest.raises(
+            DecodingError, match=r"expected a whole (gzip|deflate) stream; got one that is cut off"
+        ):
             decoder.finish()
 
 
@@ -129,12 +144,20 @@ def test_a_stream_that_is_cut_off_anywhere_is_refused_at_its_end(coding: str, en
 def test_bytes_behind_the_end_are_refused(coding: str, encode: Encode, apart: bool) -> None:
     decoder = body_decoder(coding, 1000)
     parts = [encode(b"abc"), b"rest"] if apart else [encode(b"abc") + b"rest"]
-    with pytest.raises(DecodingError, match=r"expected (gzip; got bytes that are not|one deflate stream; got bytes behind)"):
+    with pytest.raises(
+        DecodingError,
+        match=r"expected (gzip; got bytes that are not|one deflate stream; got bytes behind)",
+    ):
         undone(decoder, parts)
 
 
-@given(words=st.lists(st.binary(max_size=30), min_size=1, max_size=6), cuts=st.lists(st.integers(0, 200), max_size=4))
-def test_gzip_of_several_streams_is_their_bodies_one_behind_the_other(words: list[bytes], cuts: list[int]) -> None:
+@given(
+    words=st.lists(st.binary(max_size=30), min_size=1, max_size=6),
+    cuts=st.lists(st.integers(0, 200), max_size=4),
+)
+def test_gzip_of_several_streams_is_their_bodies_one_behind_the_other(
+    words: list[bytes], cuts: list[int]
+) -> None:
     body = b"".join(map(gzip.compress, words))
     assert undone(body_decoder("gzip", 1000), pieces(body, cuts)) == b"".join(words)
     decoder = body_decoder("gzip", 1000)
@@ -168,10 +191,13 @@ def test_a_flipped_bit_in_the_data_is_found_by_the_checksum() -> None:
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 @given(
-    body=st.binary(max_size=200) | damaged([encode(b"some words " * 20) for _, encode in CODINGS.values()]),
+    body=st.binary(max_size=200)
+    | damaged([encode(b"some words " * 20) for _, encode in CODINGS.values()]),
     cuts=st.lists(st.integers(0, 300), max_size=3),
 )
-def test_any_bytes_are_undone_within_the_limit_or_refused(coding: str, body: bytes, cuts: list[int]) -> None:
+def test_any_bytes_are_undone_within_the_limit_or_refused(
+    coding: str, body: bytes, cuts: list[int]
+) -> None:
     decoder, size = body_decoder(coding, 500), 0
     try:
         for part in pieces(body, cuts):

@@ -31,5 +31,7 @@ def test_an_extension_stands_for_a_format_in_either_case(name: str, media_type: 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.csv.gz", "a.html", "json", "a."])
 def test_other_files_are_refused_by_their_name(name: str) -> None:
-    with pytest.raises(UnsupportedMediaType, match=rf"{name}: expected a file named \.json, .*; got '"):
+    with pytest.raises(
+        UnsupportedMediaType, match=rf"{name}: expected a file named \.json, .*; got '"
+    ):
         format_of_file(Path(name))

@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.codecs.content import Content
-from batcher.codecs.format_table import CSV, FORMATS, JSON, MSGPACK, MULTIPART, NPY, OCTET_STREAM, PICTURES, Format, decode_body
+from batcher.codecs.format_table import (
+    CSV,
+    FORMATS,
+    JSON,
+    MSGPACK,
+    MULTIPART,
+    NPY,
+    OCTET_STREAM,
+    PICTURES,
+    Format,
+    decode_body,
+)
 from batcher.codecs.negotiation import answer_format, media_type, request_format, wants_msgpack
 from batcher.core.spec import ModelSpec
 from batcher.errors import DecodingError, NotAcceptable, UnsupportedMediaType
@@ -19,7 +30,25 @@ TWO_OUTPUTS = model_spec(outputs=(tensor("y"), tensor("z")))
 PICTURE = picture_spec((3, 4, 6))
 HEADERS = st.text(st.characters(codec="latin-1"), max_size=60) | st.lists(
     st.sampled_from(
-        ["application", "/", "json", "*", ";", ",", "q", "=", "0.5", "nan", "1e9", '"', "'", "*0*", " ", "%", "text/csv"]
+        [
+            "application",
+            "/",
+            "json",
+            "*",
+            ";",
+            ",",
+            "q",
+            "=",
+            "0.5",
+            "nan",
+            "1e9",
+            '"',
+            "'",
+            "*0*",
+            " ",
+            "%",
+            "text/csv",
+        ]
     ),
     max_size=12,
 ).map("".join)
@@ -30,13 +59,19 @@ HEADERS = st.text(st.characters(codec="latin-1"), max_size=60) | st.lists(
     [
         ("application/json", "application/json", {}),
         ("Application/JSON; Charset=UTF-8", "application/json", {"charset": "UTF-8"}),
-        ("text/csv;charset=utf-8;header=present", "text/csv", {"charset": "utf-8", "header": "present"}),
+        (
+            "text/csv;charset=utf-8;header=present",
+            "text/csv",
+            {"charset": "utf-8", "header": "present"},
+        ),
         ('multipart/form-data; boundary="a;b, c"', "multipart/form-data", {"boundary": "a;b, c"}),
         (" image/png ", "image/png", {}),
         ("", "", {}),
     ],
 )
-def test_a_media_type_is_its_name_in_lower_case_and_its_parameters(header: str, name: str, parameters: dict[str, str]) -> None:
+def test_a_media_type_is_its_name_in_lower_case_and_its_parameters(
+    header: str, name: str, parameters: dict[str, str]
+) -> None:
     found, found_parameters = media_type(header)
     assert found == name
     assert dict(found_parameters) == parameters
@@ -50,24 +85,40 @@ def test_every_parameter_of_any_media_type_is_text(header: str) -> None:
 
 
 def test_a_parameter_in_the_extended_notation_of_rfc_2231_is_text() -> None:
-    assert isinstance(media_type("application/json; charset*=us-ascii'en'utf-8")[1].get("charset", ""), str)
+    assert isinstance(
+        media_type("application/json; charset*=us-ascii'en'utf-8")[1].get("charset", ""), str
+    )
 
 
 @pytest.mark.parametrize("entry", FORMATS, ids=lambda entry: entry.media_type)
 def test_every_format_is_found_by_its_name_and_its_aliases(entry: Format) -> None:
     spec = PICTURE if entry in (*PICTURES, MULTIPART) else SPEC
-    for name in (entry.media_type, *entry.aliases, entry.media_type.upper(), f"{entry.media_type}; a=b"):
+    for name in (
+        entry.media_type,
+        *entry.aliases,
+        entry.media_type.upper(),
+        f"{entry.media_type}; a=b",
+    ):
         assert request_format(name, spec) is entry
 
 
 @pytest.mark.parametrize(
     ("header", "spec", "complaint"),
     [
-        ("", SPEC, "Content-Type: expected one of application/json, application/msgpack, .*text/csv; got none$"),
+        (
+            "",
+            SPEC,
+            "Content-Type: expected one of application/json, application/msgpack, .*text/csv; got "
+            "none$",
+        ),
         ("text/plain", SPEC, "got 'text/plain'$"),
         ("application/jsonx", SPEC, "got 'application/jsonx'"),
         ("image/png", SPEC, r"got 'image/png', which cannot carry x FP32\[-1,2\]"),
-        ("image/gif", PICTURE, "image/png, image/jpeg, image/webp, image/bmp, multipart/form-data; got 'image/gif'$"),
+        (
+            "image/gif",
+            PICTURE,
+            "image/png, image/jpeg, image/webp, image/bmp, multipart/form-data; got 'image/gif'$",
+        ),
         ("multipart/form-data; boundary=x", SPEC, "which cannot carry"),
         (
             "application/octet-stream",
@@ -81,14 +132,18 @@ def test_every_format_is_found_by_its_name_and_its_aliases(entry: Format) -> Non
         ),
     ],
 )
-def test_another_media_type_is_refused_with_those_that_the_model_reads(header: str, spec: ModelSpec, complaint: str) -> None:
+def test_another_media_type_is_refused_with_those_that_the_model_reads(
+    header: str, spec: ModelSpec, complaint: str
+) -> None:
     with pytest.raises(UnsupportedMediaType, match=complaint):
         request_format(header, spec)
 
 
 @pytest.mark.parametrize("accept", ["", "*/*", "*/*;q=0.1", "application/*, */*;q=0.5"])
 @pytest.mark.parametrize("came_as", [JSON, MSGPACK, OCTET_STREAM, NPY])
-def test_the_answer_is_in_the_format_of_the_body_if_the_client_does_not_mind(accept: str, came_as: Format) -> None:
+def test_the_answer_is_in_the_format_of_the_body_if_the_client_does_not_mind(
+    accept: str, came_as: Format
+) -> None:
     assert answer_format(accept, came_as, SPEC) is came_as
 
 
@@ -129,15 +184,31 @@ def test_the_most_wanted_format_wins(accept: str, expected: Format) -> None:
 
 
 @pytest.mark.parametrize(
-    "accept", ["image/png", "text/html", "application/json;q=0", "*/*;q=0", "application/json;q=nan", ",", "json"]
+    "accept",
+    [
+        "image/png",
+        "text/html",
+        "application/json;q=0",
+        "*/*;q=0",
+        "application/json;q=nan",
+        ",",
+        "json",
+    ],
 )
-def test_an_answer_that_the_client_would_not_take_is_refused_with_those_there_are(accept: str) -> None:
-    with pytest.raises(NotAcceptable, match=r"Accept: expected one of application/json, application/msgpack, .*; got "):
+def test_an_answer_that_the_client_would_not_take_is_refused_with_those_there_are(
+    accept: str,
+) -> None:
+    with pytest.raises(
+        NotAcceptable,
+        match=r"Accept: expected one of application/json, application/msgpack, .*; got ",
+    ):
         answer_format(accept, JSON, SPEC)
 
 
 def test_a_binary_format_that_cannot_hold_two_outputs_is_not_offered() -> None:
-    with pytest.raises(NotAcceptable, match="expected one of application/json, application/msgpack; got"):
+    with pytest.raises(
+        NotAcceptable, match="expected one of application/json, application/msgpack; got"
+    ):
         answer_format("application/octet-stream", JSON, TWO_OUTPUTS)
 
 
@@ -164,7 +235,10 @@ def test_any_headers_say_whether_an_error_is_msgpack(accept: str, content_type: 
     assert wants_msgpack(accept, content_type) in (True, False)
 
 
-@pytest.mark.parametrize("accept", ["application/json; q*=us-ascii'en'1", "application/json; q*=1", "application/json;q*0=1"])
+@pytest.mark.parametrize(
+    "accept",
+    ["application/json; q*=us-ascii'en'1", "application/json; q*=1", "application/json;q*0=1"],
+)
 def test_a_quality_in_the_extended_notation_of_rfc_2231_breaks_nothing(accept: str) -> None:
     wants_msgpack(accept, "")
     try:
@@ -186,14 +260,22 @@ def test_a_quality_in_the_extended_notation_of_rfc_2231_breaks_nothing(accept: s
         ("text/csv", "application/msgpack", False),
     ],
 )
-def test_an_error_is_msgpack_if_it_was_asked_for_or_sent(accept: str, content_type: str, expected: bool) -> None:
+def test_an_error_is_msgpack_if_it_was_asked_for_or_sent(
+    accept: str, content_type: str, expected: bool
+) -> None:
     assert wants_msgpack(accept, content_type) is expected
 
 
 @pytest.mark.parametrize("entry", FORMATS, ids=lambda entry: entry.media_type)
 def test_an_empty_body_is_refused_in_every_format(entry: Format) -> None:
-    with pytest.raises(DecodingError, match=f"body: expected {entry.media_type}; got an empty body"):
-        decode_body(entry, Content(b"", entry.media_type), PICTURE if entry in (*PICTURES, MULTIPART) else SPEC)
+    with pytest.raises(
+        DecodingError, match=f"body: expected {entry.media_type}; got an empty body"
+    ):
+        decode_body(
+            entry,
+            Content(b"", entry.media_type),
+            PICTURE if entry in (*PICTURES, MULTIPART) else SPEC,
+        )
 
 
 def test_heavy_formats_alone_run_on_the_pool() -> None:

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from batcher.config.changes import AT_START, LIVE, OF_THE_GRPC_PORT, changed_settings, restart_reasons
+from batcher.config.changes import (
+    AT_START,
+    LIVE,
+    OF_THE_GRPC_PORT,
+    changed_settings,
+    restart_reasons,
+)
 from batcher.config.settings import ServerSettings, load_settings
 
 OTHERS = {
@@ -40,10 +46,14 @@ def test_every_setting_that_needs_a_restart_has_another_value_here() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OTHERS))
-def test_a_setting_that_needs_a_restart_is_refused_with_its_place_what_it_is_and_what_came(tmp_path: Path, name: str) -> None:
+def test_a_setting_that_needs_a_restart_is_refused_with_its_place_what_it_is_and_what_came(
+    tmp_path: Path, name: str
+) -> None:
     old, new = ServerSettings(), read(tmp_path, f"access_log: true\n{name}: {OTHERS[name]}\n")
     was, came = getattr(old, name), getattr(new, name)
-    assert restart_reasons(old, new) == [f"config.yaml:2: {name}: expected {was!r} until the server is restarted; got {came!r}"]
+    assert restart_reasons(old, new) == [
+        f"config.yaml:2: {name}: expected {was!r} until the server is restarted; got {came!r}"
+    ]
 
 
 def test_a_setting_that_is_left_out_counts_as_its_default(tmp_path: Path) -> None:
@@ -52,7 +62,9 @@ def test_a_setting_that_is_left_out_counts_as_its_default(tmp_path: Path) -> Non
     assert reason == "config.yaml: port: expected 9000 until the server is restarted; got 8080"
 
 
-def test_what_the_open_grpc_port_was_given_needs_a_restart_and_without_one_does_not(tmp_path: Path) -> None:
+def test_what_the_open_grpc_port_was_given_needs_a_restart_and_without_one_does_not(
+    tmp_path: Path,
+) -> None:
     text = "max_body_bytes: 1KiB\nmax_connections: 3\nidle_timeout_s: 1\n"
     assert restart_reasons(ServerSettings(), read(tmp_path, text)) == []
     with_port = ServerSettings(grpc_port=0)
@@ -60,8 +72,12 @@ def test_what_the_open_grpc_port_was_given_needs_a_restart_and_without_one_does_
     assert [reason.split(": ")[1] for reason in reasons] == ["max_body_bytes", "max_connections"]
 
 
-def test_what_changed_is_told_in_the_order_of_the_file_and_what_is_written_otherwise_is_the_same(tmp_path: Path) -> None:
+def test_what_changed_is_told_in_the_order_of_the_file_and_what_is_written_otherwise_is_the_same(
+    tmp_path: Path,
+) -> None:
     old = read(tmp_path, "max_body_bytes: 1KiB\n")
-    assert changed_settings(old, read(tmp_path, "# moved\nmax_body_bytes: 1024\ndefaults: {}\n")) == []
+    assert (
+        changed_settings(old, read(tmp_path, "# moved\nmax_body_bytes: 1024\ndefaults: {}\n")) == []
+    )
     new = read(tmp_path, "defaults: {max_batch_size: 3}\naccess_log: true\n")
     assert changed_settings(old, new) == ["max_body_bytes", "access_log", "defaults"]

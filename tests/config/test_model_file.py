@@ -56,7 +56,11 @@ def with_image(image: str, shape: str = "[3, 8, 6]", dtype: str = "FP32") -> str
 def test_the_digits_model_is_what_its_file_says() -> None:
     definition = load_model_definition("digits", "1", ROOT / "models/digits/1")
     (image,), (scores,) = definition.spec.inputs, definition.spec.outputs
-    assert (definition.format, definition.file.name, definition.spec.platform) == ("export", "model.pt2", "export")
+    assert (definition.format, definition.file.name, definition.spec.platform) == (
+        "export",
+        "model.pt2",
+        "export",
+    )
     assert image.describe() == "FP32[-1,1,8,8]"
     assert image.image == ImageSpec("L", 8, 8)
     assert scores.labels == Labels(tuple("0123456789"))
@@ -73,7 +77,10 @@ def test_a_python_model_has_its_folder_class_and_weights(define: Define, tmp_pat
 def test_a_sample_is_a_file_beside_it(define: Define, tmp_path: Path) -> None:
     assert define(RIGHT).sample is None
     assert define(RIGHT + "sample: s.json\n", "s.json").sample == tmp_path / "m/3/s.json"
-    with pytest.raises(ConfigError, match=r"model.yaml:11: sample: expected a file 'other.json' beside it; there is none"):
+    with pytest.raises(
+        ConfigError,
+        match=r"model.yaml:11: sample: expected a file 'other.json' beside it; there is none",
+    ):
         define(RIGHT + "sample: other.json\n")
 
 
@@ -132,7 +139,13 @@ def test_scores_may_be_logits(define: Define) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "setting", "expected", "got"),
     [
-        (changed("python", "pickle"), 1, "format", "'python', 'torchscript', 'export' or 'onnx'", "'pickle'"),
+        (
+            changed("python", "pickle"),
+            1,
+            "format",
+            "'python', 'torchscript', 'export' or 'onnx'",
+            "'pickle'",
+        ),
         (changed("net:Net", "net.Net"), 2, "class", "module:Class|:", "'net.Net'"),
         (changed("FP32", "floaty"), 5, "inputs.0.dtype", "one of BOOL, .*BYTES", "'floaty'"),
         (changed("FP32", "32"), 5, "inputs.0.dtype", "one of BOOL, .*BYTES", "32"),
@@ -143,7 +156,13 @@ def test_scores_may_be_logits(define: Define) -> None:
         (changed("name: x", "name: ''"), 4, "inputs.0.name", "1 character", "''"),
         (changed("name: x", "name: 5"), 4, "inputs.0.name", "string", "5"),
         (RIGHT + "    labels: [1, b]\n", 11, "outputs.0.labels.0", "string", "1"),
-        (RIGHT + "    labels: [a, b]\n    scores: logits\n", 12, "outputs.0.scores", "'probability' or 'logit'", "'logits'"),
+        (
+            RIGHT + "    labels: [a, b]\n    scores: logits\n",
+            12,
+            "outputs.0.scores",
+            "'probability' or 'logit'",
+            "'logits'",
+        ),
         (with_image("{mode: rbg}"), 7, "inputs.0.image.mode", "'grey' or 'rgb'", "'rbg'"),
         (with_image("{mode: rgb, std: [0]}"), 7, "inputs.0.image.std.0", "greater than 0", "0"),
         (with_image("{mode: rgb, mean: x}"), 7, "inputs.0.image.mean", "", "'x'"),
@@ -152,7 +171,10 @@ def test_scores_may_be_logits(define: Define) -> None:
 def test_a_wrong_value_is_refused_with_file_line_setting_expected_and_got(
     define: Define, text: str, line: int, setting: str, expected: str, got: str
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"(?m)^model\.yaml:{line}: {setting}: expected .*({expected}).*; got {got}$"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"(?m)^model\.yaml:{line}: {setting}: expected .*({expected}).*; got {got}$",
+    ):
         define(text)
 
 
@@ -161,24 +183,50 @@ def test_a_wrong_value_is_refused_with_file_line_setting_expected_and_got(
     [
         (RIGHT + "    labels: [a, b, c]\n", 8, ["outputs.0", "labels", "[2]", "'a', 'b', 'c'"]),
         (changed("shape: [2]", "shape: []\n    labels: [a]"), 8, ["outputs.0", "labels", "[]"]),
-        (with_image("{mode: rgb}", "[4]"), 4, ["inputs.0", "[3, height, width] or [height, width, 3]", "'shape': [4]"]),
+        (
+            with_image("{mode: rgb}", "[4]"),
+            4,
+            ["inputs.0", "[3, height, width] or [height, width, 3]", "'shape': [4]"],
+        ),
         (
             with_image("{mode: grey}", "[3, 8, 8]"),
             4,
             ["inputs.0", "[1, height, width] or [height, width, 1]", "'shape': [3, 8, 8]"],
         ),
-        (with_image("{mode: rgb}", "[8, 8]"), 4, ["inputs.0", "[3, height, width]", "'shape': [8, 8]"]),
-        (with_image("{mode: rgb, mean: [1, 2]}"), 4, ["inputs.0", "1 or 3 values of mean", "'mean': [1, 2]"]),
+        (
+            with_image("{mode: rgb}", "[8, 8]"),
+            4,
+            ["inputs.0", "[3, height, width]", "'shape': [8, 8]"],
+        ),
+        (
+            with_image("{mode: rgb, mean: [1, 2]}"),
+            4,
+            ["inputs.0", "1 or 3 values of mean", "'mean': [1, 2]"],
+        ),
         (with_image("{mode: rgb, std: [1, 2, 3, 4]}"), 4, ["inputs.0", "1 or 3 values", "of std"]),
-        (with_image("{mode: rgb}", dtype="INT64"), 4, ["inputs.0", "UINT8, FP16, FP32 or FP64", "INT64"]),
-        (changed("[4]", "[-1]\n    warmup_shape: [3, 3]"), 4, ["inputs.0", "warmup_shape", "[-1]", "[3, 3]"]),
-        (changed("[4]", "[-1, 5]\n    warmup_shape: [3, 4]"), 4, ["inputs.0", "warmup_shape", "[-1, 5]", "[3, 4]"]),
+        (
+            with_image("{mode: rgb}", dtype="INT64"),
+            4,
+            ["inputs.0", "UINT8, FP16, FP32 or FP64", "INT64"],
+        ),
+        (
+            changed("[4]", "[-1]\n    warmup_shape: [3, 3]"),
+            4,
+            ["inputs.0", "warmup_shape", "[-1]", "[3, 3]"],
+        ),
+        (
+            changed("[4]", "[-1, 5]\n    warmup_shape: [3, 4]"),
+            4,
+            ["inputs.0", "warmup_shape", "[-1, 5]", "[3, 4]"],
+        ),
     ],
 )
 def test_settings_of_a_tensor_that_do_not_fit_together_are_refused_with_its_line(
     define: Define, text: str, line: int, words: list[str]
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"(?m)^model\.yaml:{line}: .*expected .*; got ") as refusal:
+    with pytest.raises(
+        ConfigError, match=rf"(?m)^model\.yaml:{line}: .*expected .*; got "
+    ) as refusal:
         define(text)
     assert all(word in str(refusal.value) for word in words), str(refusal.value)
 
@@ -188,11 +236,19 @@ def test_settings_of_a_tensor_that_do_not_fit_together_are_refused_with_its_line
     [
         (changed("class: net:Net\n", ""), ["class: module:Class", "format python"]),
         (changed("python\nclass: net:Net", "export"), ["`file`", "format export"]),
-        (changed("inputs:\n", "inputs:\n  - {name: x, dtype: FP32, shape: [1]}\n"), ["names that differ among inputs", "x"]),
-        (changed("outputs:\n", "outputs:\n  - {name: y, dtype: FP32, shape: [1]}\n"), ["names that differ", "outputs", "y"]),
+        (
+            changed("inputs:\n", "inputs:\n  - {name: x, dtype: FP32, shape: [1]}\n"),
+            ["names that differ among inputs", "x"],
+        ),
+        (
+            changed("outputs:\n", "outputs:\n  - {name: y, dtype: FP32, shape: [1]}\n"),
+            ["names that differ", "outputs", "y"],
+        ),
     ],
 )
-def test_a_file_whose_settings_do_not_fit_together_is_refused(define: Define, text: str, words: list[str]) -> None:
+def test_a_file_whose_settings_do_not_fit_together_is_refused(
+    define: Define, text: str, words: list[str]
+) -> None:
     with pytest.raises(ConfigError, match=r"^model\.yaml.*expected .*; got ") as refusal:
         define(text)
     assert all(word in str(refusal.value) for word in words), str(refusal.value)
@@ -208,9 +264,14 @@ def test_a_setting_that_must_be_there_is_asked_for_by_name(define: Define, missi
 
 @pytest.mark.parametrize(
     ("old", "line", "setting"),
-    [("name: x\n    ", 4, "inputs.0.name"), ("    dtype: FP32\n    shape: [2]\n", 8, "outputs.0.dtype")],
+    [
+        ("name: x\n    ", 4, "inputs.0.name"),
+        ("    dtype: FP32\n    shape: [2]\n", 8, "outputs.0.dtype"),
+    ],
 )
-def test_a_setting_that_is_missing_in_a_tensor_has_the_tensors_line(define: Define, old: str, line: int, setting: str) -> None:
+def test_a_setting_that_is_missing_in_a_tensor_has_the_tensors_line(
+    define: Define, old: str, line: int, setting: str
+) -> None:
     with pytest.raises(ConfigError, match=rf"(?m)^model\.yaml:{line}: {setting} is missing$"):
         define(changed(old, ""))
 
@@ -219,15 +280,28 @@ def test_a_setting_that_is_missing_in_a_tensor_has_the_tensors_line(define: Defi
     ("text", "complaint"),
     [
         (changed("class:", "clas:"), "model.yaml:2: unknown setting clas; did you mean class[?]"),
-        (changed("dtype:", "dtyp:"), "model.yaml:5: unknown setting inputs.0.dtyp; did you mean dtype[?]"),
-        (changed("shape: [2]", "shpe: [2]"), "model.yaml:10: unknown setting outputs.0.shpe; did you mean shape[?]"),
-        (with_image("{mod: rgb}"), "model.yaml:7: unknown setting inputs.0.image.mod; did you mean mode[?]"),
+        (
+            changed("dtype:", "dtyp:"),
+            "model.yaml:5: unknown setting inputs.0.dtyp; did you mean dtype[?]",
+        ),
+        (
+            changed("shape: [2]", "shpe: [2]"),
+            "model.yaml:10: unknown setting outputs.0.shpe; did you mean shape[?]",
+        ),
+        (
+            with_image("{mod: rgb}"),
+            "model.yaml:7: unknown setting inputs.0.image.mod; did you mean mode[?]",
+        ),
         (
             RIGHT + "zzzzzz: 1\n",
-            "model.yaml:11: unknown setting zzzzzz; known here: format, file, class, weights, inputs, outputs",
+            "model.yaml:11: unknown setting zzzzzz; known here: format, file, class, weights, "
+            "inputs, outputs",
         ),
         (RIGHT + "format: onnx\n", "model.yaml:11: format is set twice"),
-        (changed("name: x\n", "name: x\n    name: z\n"), "model.yaml:5: inputs.0.name is set twice"),
+        (
+            changed("name: x\n", "name: x\n    name: z\n"),
+            "model.yaml:5: inputs.0.name is set twice",
+        ),
     ],
 )
 def test_an_unknown_or_repeated_setting_is_refused_and_the_nearest_one_suggested(
@@ -238,7 +312,13 @@ def test_an_unknown_or_repeated_setting_is_refused_and_the_nearest_one_suggested
 
 
 @pytest.mark.parametrize(
-    "text", [changed("FP32", "floaty"), changed("[4]", "[-2]"), with_image("{mode: rbg}"), changed("dtype:", "dtyp:")]
+    "text",
+    [
+        changed("FP32", "floaty"),
+        changed("[4]", "[-2]"),
+        with_image("{mode: rbg}"),
+        changed("dtype:", "dtyp:"),
+    ],
 )
 def test_nothing_that_is_right_is_called_wrong(define: Define, text: str) -> None:
     with pytest.raises(ConfigError) as refusal:
@@ -253,8 +333,13 @@ def test_nothing_that_is_right_is_called_wrong(define: Define, text: str) -> Non
         (RIGHT + "weights: gone.safetensors\n", "gone.safetensors", 11),
     ],
 )
-def test_a_file_that_is_not_there_is_named_with_its_line(define: Define, text: str, file: str, line: int) -> None:
-    with pytest.raises(ConfigError, match=rf"model\.yaml:{line}: .*expected a file '{file}' beside it; there is none"):
+def test_a_file_that_is_not_there_is_named_with_its_line(
+    define: Define, text: str, file: str, line: int
+) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=rf"model\.yaml:{line}: .*expected a file '{file}' beside it; there is none",
+    ):
         define(text)
 
 

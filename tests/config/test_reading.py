@@ -59,7 +59,9 @@ def test_no_file_is_the_built_in_defaults() -> None:
 
 
 def test_a_merge_key_brings_the_values_of_its_anchor(load: Load) -> None:
-    found = load("models:\n  a: &a {path: x, max_batch_size: 8}\n  b: {<<: *a, max_batch_size: 4}\n")
+    found = load(
+        "models:\n  a: &a {path: x, max_batch_size: 8}\n  b: {<<: *a, max_batch_size: 4}\n"
+    )
     assert found.models["b"].path == "x"
     assert found.models["b"].max_batch_size == 4
 
@@ -104,7 +106,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     assert str(tmp_path) in str(refusal.value)
 
 
-@given(text=st.text(max_size=60) | st.lists(st.sampled_from(list("abp:-[]{}&*!|>?'\"# \n\t,%@`1.")), max_size=30).map("".join))
+@given(
+    text=st.text(max_size=60)
+    | st.lists(st.sampled_from(list("abp:-[]{}&*!|>?'\"# \n\t,%@`1.")), max_size=30).map("".join)
+)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_settings_or_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.yaml"
@@ -120,20 +125,28 @@ def test_any_text_is_settings_or_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_environment_goes_over_the_file_and_flags_go_over_the_environment(load: Load) -> None:
-    text, environment = "port: 1\nhost: file\ndrain_timeout_s: 1\n", {"BATCHER_PORT": "2", "BATCHER_HOST": "environment"}
+    text, environment = (
+        "port: 1\nhost: file\ndrain_timeout_s: 1\n",
+        {"BATCHER_PORT": "2", "BATCHER_HOST": "environment"},
+    )
     found = load(text, environment, {("port",): ("--port", 3)})
     assert (found.port, found.host, found.drain_timeout_s) == (3, "environment", 1)
 
 
 def test_two_underscores_step_inwards(load: Load) -> None:
-    environment = {"BATCHER_DEFAULTS__MAX_BATCH_SIZE": "32", "BATCHER_MODELS__DIGITS__DEVICE": "cpu"}
+    environment = {
+        "BATCHER_DEFAULTS__MAX_BATCH_SIZE": "32",
+        "BATCHER_MODELS__DIGITS__DEVICE": "cpu",
+    }
     found = load("defaults: {max_batch_size: 8, policy: delay}\n", environment)
     assert (found.defaults.max_batch_size, found.defaults.policy) == (32, "delay")
     assert found.models["digits"].device == "cpu"
 
 
 def test_a_variable_reaches_a_model_whose_name_has_capitals(load: Load) -> None:
-    found = load("models:\n  ResNet: {max_batch_size: 8}\n", {"BATCHER_MODELS__ResNet__MAX_BATCH_SIZE": "32"})
+    found = load(
+        "models:\n  ResNet: {max_batch_size: 8}\n", {"BATCHER_MODELS__ResNet__MAX_BATCH_SIZE": "32"}
+    )
     assert list(found.models) == ["ResNet"]
     assert found.models["ResNet"].max_batch_size == 32
 
@@ -144,7 +157,16 @@ def test_other_variables_are_left_alone(load: Load) -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("3", 3), ("true", True), ("[1, 2]", [1, 2]), ("", None), ("abc", "abc"), ("64MiB", "64MiB"), ("[1", "[1"), ("0.5", 0.5)],
+    [
+        ("3", 3),
+        ("true", True),
+        ("[1, 2]", [1, 2]),
+        ("", None),
+        ("abc", "abc"),
+        ("64MiB", "64MiB"),
+        ("[1", "[1"),
+        ("0.5", 0.5),
+    ],
 )
 def test_a_variable_is_read_as_yaml_would_read_it(text: str, expected: object) -> None:
     assert scalar(text) == expected
@@ -158,15 +180,32 @@ def test_any_text_of_a_variable_is_a_value(text: str) -> None:
 @pytest.mark.parametrize(
     ("environment", "flags", "complaint"),
     [
-        ({"BATCHER_PORT": "abc"}, {}, "^environment variable BATCHER_PORT: port: expected a valid integer.*; got 'abc'$"),
+        (
+            {"BATCHER_PORT": "abc"},
+            {},
+            "^environment variable BATCHER_PORT: port: expected a valid integer.*; got 'abc'$",
+        ),
         (
             {"BATCHER_DEFAULTS__MAX_BATCH_SIZE": "0"},
             {},
-            "^environment variable BATCHER_DEFAULTS__MAX_BATCH_SIZE: defaults.max_batch_size: expected .* 1; got 0$",
+            "^environment variable BATCHER_DEFAULTS__MAX_BATCH_SIZE: defaults.max_batch_size: "
+            "expected .* 1; got 0$",
         ),
-        ({"BATCHER_PROT": "1"}, {}, "^environment variable BATCHER_PROT: unknown setting prot; did you mean port[?]$"),
-        ({"BATCHER_PORT": "2"}, {("port",): ("--port", -1)}, "^--port: port: expected .* 0; got -1$"),
-        ({"BATCHER_PORT": "abc"}, {("host",): ("--host", "a")}, "^environment variable BATCHER_PORT: port"),
+        (
+            {"BATCHER_PROT": "1"},
+            {},
+            "^environment variable BATCHER_PROT: unknown setting prot; did you mean port[?]$",
+        ),
+        (
+            {"BATCHER_PORT": "2"},
+            {("port",): ("--port", -1)},
+            "^--port: port: expected .* 0; got -1$",
+        ),
+        (
+            {"BATCHER_PORT": "abc"},
+            {("host",): ("--host", "a")},
+            "^environment variable BATCHER_PORT: port",
+        ),
         (
             {},
             {("defaults", "policy"): ("--set", "lazy")},
@@ -176,7 +215,10 @@ def test_any_text_of_a_variable_is_a_value(text: str) -> None:
     ],
 )
 def test_a_wrong_value_is_refused_with_the_layer_it_came_from(
-    load: Load, environment: dict[str, str], flags: dict[tuple[str, ...], tuple[str, object]], complaint: str
+    load: Load,
+    environment: dict[str, str],
+    flags: dict[tuple[str, ...], tuple[str, object]],
+    complaint: str,
 ) -> None:
     text = "# here\nport: x\n" if not (environment or flags) else "port: 1\n"
     with pytest.raises(ConfigError, match=complaint):
@@ -191,7 +233,9 @@ def test_a_variable_may_set_what_the_file_left_empty(load: Load) -> None:
     assert load("defaults:\n", {"BATCHER_DEFAULTS__POLICY": "delay"}).defaults.policy == "delay"
 
 
-def test_variables_are_laid_over_in_an_order_that_does_not_depend_on_the_environment(tmp_path: Path) -> None:
+def test_variables_are_laid_over_in_an_order_that_does_not_depend_on_the_environment(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("")
     found = []

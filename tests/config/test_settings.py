@@ -28,7 +28,9 @@ def leaves(model: BaseModel, path: tuple[str, ...] = ()) -> dict[tuple[str, ...]
     found: dict[tuple[str, ...], Any] = {}
     for name in type(model).model_fields:
         value = getattr(model, name)
-        found.update(leaves(value, (*path, name)) if isinstance(value, BaseModel) else {(*path, name): value})
+        found.update(
+            leaves(value, (*path, name)) if isinstance(value, BaseModel) else {(*path, name): value}
+        )
     return found
 
 
@@ -38,7 +40,9 @@ def test_the_configuration_in_the_repository_is_right_and_holds_the_built_in_def
 
 def test_the_configuration_in_the_repository_names_every_setting() -> None:
     written = yaml.safe_load((ROOT / "config.yaml").read_text())
-    named = {(key,) for key in written if key != "defaults"} | {("defaults", key) for key in written["defaults"]}
+    named = {(key,) for key in written if key != "defaults"} | {
+        ("defaults", key) for key in written["defaults"]
+    }
     assert named == set(leaves(ServerSettings()))
 
 
@@ -62,7 +66,14 @@ def test_settings_cannot_be_changed() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1024", 1024), ("64MiB", 64 << 20), ("1 KiB", 1024), ("2kB", 2000), ("'3'", 3), ("1GiB", 1 << 30)],
+    [
+        ("1024", 1024),
+        ("64MiB", 64 << 20),
+        ("1 KiB", 1024),
+        ("2kB", 2000),
+        ("'3'", 3),
+        ("1GiB", 1 << 30),
+    ],
 )
 def test_bytes_are_written_as_a_number_or_with_a_unit(load: Load, text: str, value: int) -> None:
     assert load(f"max_body_bytes: {text}\n").max_body_bytes == value
@@ -104,8 +115,20 @@ def test_a_device_is_named_as_pytorch_names_it(load: Load, device: str) -> None:
         ("defaults:\n  warmup: 'please'", 2, "defaults.warmup", "boolean", "'please'"),
         ("defaults:\n  pipeline_depth: 3", 2, "defaults.pipeline_depth", "2", "3"),
         ("defaults:\n  level_weights: []", 2, "defaults.level_weights", "1", r"\[\]"),
-        ("defaults:\n  level_weights: [1, 0]", 2, "defaults.level_weights.1", "greater than 0", "0"),
-        ("defaults:\n  level_weights:\n  - 1\n  - x", 4, "defaults.level_weights.1", "number", "'x'"),
+        (
+            "defaults:\n  level_weights: [1, 0]",
+            2,
+            "defaults.level_weights.1",
+            "greater than 0",
+            "0",
+        ),
+        (
+            "defaults:\n  level_weights:\n  - 1\n  - x",
+            4,
+            "defaults.level_weights.1",
+            "number",
+            "'x'",
+        ),
         ("defaults:\n  preferred_batch_sizes: 8", 2, "defaults.preferred_batch_sizes", "", "8"),
         ("defaults: 5", 1, "defaults", "dictionary", "5"),
         ("models:\n  m: 5", 2, "models.m", "dictionary", "5"),
@@ -119,8 +142,20 @@ def test_a_device_is_named_as_pytorch_names_it(load: Load, device: str) -> None:
             "max_batch_size .64.",
             r"\[100\]",
         ),
-        ("defaults:\n  preferred_batch_sizes: [65]", 2, "defaults.preferred_batch_sizes", "max_batch_size .64.", r"\[65\]"),
-        ("defaults:\n  max_batch_size: 8\n  default_priority: 5", 3, "defaults.default_priority", "1 to 3", "5"),
+        (
+            "defaults:\n  preferred_batch_sizes: [65]",
+            2,
+            "defaults.preferred_batch_sizes",
+            "max_batch_size .64.",
+            r"\[65\]",
+        ),
+        (
+            "defaults:\n  max_batch_size: 8\n  default_priority: 5",
+            3,
+            "defaults.default_priority",
+            "1 to 3",
+            "5",
+        ),
         ("models:\n  m: {level_weights: [1]}", 2, "models.m.default_priority", "1 to 1", "2"),
     ],
 )
@@ -156,46 +191,70 @@ def test_what_was_expected_is_said_in_a_sentence(load: Load, text: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         load(text)
     assert not any(
-        words in str(refusal.value) for words in ("expected String should", "expected Tuple should", "expected could not")
+        words in str(refusal.value)
+        for words in ("expected String should", "expected Tuple should", "expected could not")
     )
 
 
 def test_every_wrong_value_has_its_own_line_in_the_message(load: Load) -> None:
     with pytest.raises(ConfigError) as refusal:
         load("port: -1\nhost: 3\ndefaults: {policy: lazy}\n")
-    assert sorted(line.split(": ")[1] for line in str(refusal.value).splitlines()) == ["defaults.policy", "host", "port"]
+    assert sorted(line.split(": ")[1] for line in str(refusal.value).splitlines()) == [
+        "defaults.policy",
+        "host",
+        "port",
+    ]
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("prot: 1", "config.yaml:1: unknown setting prot; did you mean port[?]"),
-        ("\nmax_body_byte: 1", "config.yaml:2: unknown setting max_body_byte; did you mean max_body_bytes[?]"),
+        (
+            "\nmax_body_byte: 1",
+            "config.yaml:2: unknown setting max_body_byte; did you mean max_body_bytes[?]",
+        ),
         ("Port: 1", "config.yaml:1: unknown setting Port; did you mean port[?]"),
-        ("defaults:\n  max_batch: 1", "config.yaml:2: unknown setting defaults.max_batch; did you mean max_batch_size[?]"),
+        (
+            "defaults:\n  max_batch: 1",
+            "config.yaml:2: unknown setting defaults.max_batch; did you mean max_batch_size[?]",
+        ),
         (
             "models:\n  m:\n    max_batch: 1",
             "config.yaml:3: unknown setting models.m.max_batch; did you mean max_batch_size[?]",
         ),
-        ("models:\n  m:\n    pth: x", "config.yaml:3: unknown setting models.m.pth; did you mean path[?]"),
+        (
+            "models:\n  m:\n    pth: x",
+            "config.yaml:3: unknown setting models.m.pth; did you mean path[?]",
+        ),
         ("max_batch_size: 1", "unknown setting max_batch_size"),
         ("zzzzzz: 1", "unknown setting zzzzzz; known here: host, port, .*models"),
-        ("models:\n  m:\n    zzzzzz: 1", "unknown setting models.m.zzzzzz; known here: device, .*path"),
+        (
+            "models:\n  m:\n    zzzzzz: 1",
+            "unknown setting models.m.zzzzzz; known here: device, .*path",
+        ),
     ],
 )
-def test_an_unknown_setting_is_refused_and_the_nearest_one_suggested(load: Load, text: str, complaint: str) -> None:
+def test_an_unknown_setting_is_refused_and_the_nearest_one_suggested(
+    load: Load, text: str, complaint: str
+) -> None:
     with pytest.raises(ConfigError, match=complaint):
         load(text + "\n")
 
 
-def test_a_setting_of_a_models_section_is_suggested_at_the_top_only_if_it_is_known_there(load: Load) -> None:
+def test_a_setting_of_a_models_section_is_suggested_at_the_top_only_if_it_is_known_there(
+    load: Load,
+) -> None:
     with pytest.raises(ConfigError) as refusal:
         load("path: x\n")
     assert "did you mean path" not in str(refusal.value)
 
 
 def test_the_settings_of_a_model_are_the_defaults_with_its_own_over_them(load: Load) -> None:
-    settings = load("defaults: {max_batch_size: 8, policy: delay}\nmodels:\n  m: {max_batch_size: 4, path: elsewhere}\n")
+    settings = load(
+        "defaults: {max_batch_size: 8, policy: delay}\nmodels:\n  m: {max_batch_size: 4, path: "
+        "elsewhere}\n"
+    )
     assert settings.for_model("m") == ModelSettings(max_batch_size=4, policy="delay")
     assert settings.for_model("other") == ModelSettings(max_batch_size=8, policy="delay")
 
@@ -205,8 +264,11 @@ def test_a_model_may_set_a_value_back_to_the_built_in_default(load: Load) -> Non
     assert settings.for_model("m").max_batch_size == 64
 
 
-def test_settings_that_fit_alone_and_not_together_are_refused_for_the_model_that_mixes_them(load: Load) -> None:
+def test_settings_that_fit_alone_and_not_together_are_refused_for_the_model_that_mixes_them(
+    load: Load,
+) -> None:
     with pytest.raises(
-        ConfigError, match=r"models\.m\.preferred_batch_sizes: expected at most max_batch_size \(4\); got \[8\]"
+        ConfigError,
+        match=r"models\.m\.preferred_batch_sizes: expected at most max_batch_size \(4\); got \[8\]",
     ):
         load("defaults: {preferred_batch_sizes: [8]}\nmodels:\n  m: {max_batch_size: 4}\n")

@@ -1,4 +1,7 @@
-"""Where values come from, at the corners: names in capitals, booleans for sizes, digits that are none."""
+"""Where values come from, at the corners.
+
+Names in capitals, booleans for sizes, digits that are none.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from batcher.errors import ConfigError
 
 def test_a_variable_reaches_a_model_in_capitals_that_the_file_names(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("models:\n  BERT: {max_batch_size: 8}\n")
-    settings = load_settings(tmp_path / "config.yaml", {"BATCHER_MODELS__BERT__MAX_BATCH_SIZE": "4"})
+    settings = load_settings(
+        tmp_path / "config.yaml", {"BATCHER_MODELS__BERT__MAX_BATCH_SIZE": "4"}
+    )
     assert settings.for_model("BERT").max_batch_size == 4
     assert list(settings.models) == ["BERT"]
 

@@ -27,12 +27,18 @@ class Unprintable(Exception):
 
 
 @pytest.mark.parametrize("write", [message, summary, stack])
-def test_an_exception_that_gives_up_when_it_is_asked_is_written_all_the_same(write: Callable[[BaseException], str]) -> None:
+def test_an_exception_that_gives_up_when_it_is_asked_is_written_all_the_same(
+    write: Callable[[BaseException], str],
+) -> None:
     assert write(Unprintable())
 
 
-@pytest.mark.parametrize(("write", "most"), [(message, MOST_MESSAGE), (summary, MOST_MESSAGE), (stack, MOST_STACK)])
-def test_what_is_written_is_a_plain_text_that_is_not_too_long(write: Callable[[BaseException], str], most: int) -> None:
+@pytest.mark.parametrize(
+    ("write", "most"), [(message, MOST_MESSAGE), (summary, MOST_MESSAGE), (stack, MOST_STACK)]
+)
+def test_what_is_written_is_a_plain_text_that_is_not_too_long(
+    write: Callable[[BaseException], str], most: int
+) -> None:
     class Saying(Exception):
         def __str__(self) -> str:
             return Text("long" * 1_000_000)

@@ -9,22 +9,44 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batcher.core.request import BatchOutputs, InferenceRequest, InferenceResponse, OutputRows, Parameters, checked_parameters
+from batcher.core.request import (
+    BatchOutputs,
+    InferenceRequest,
+    InferenceResponse,
+    OutputRows,
+    Parameters,
+    checked_parameters,
+)
 from batcher.errors import InvalidInput
 from tests.support.models import rows
 
 
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))]
+)
 class TestCopies:
     def test_a_request_can_be_copied(self, copied: Any) -> None:
-        request = copied(InferenceRequest("m", "2", {"x": rows(1.0, 2.0)}, 2, Parameters(8.0, 1, "a")))
-        assert (request.model, request.version, request.rows, request.parameters) == ("m", "2", 2, Parameters(8.0, 1, "a"))
+        request = copied(
+            InferenceRequest("m", "2", {"x": rows(1.0, 2.0)}, 2, Parameters(8.0, 1, "a"))
+        )
+        assert (request.model, request.version, request.rows, request.parameters) == (
+            "m",
+            "2",
+            2,
+            Parameters(8.0, 1, "a"),
+        )
         assert np.array_equal(request.inputs["x"], rows(1.0, 2.0))
 
     def test_an_answer_is_copied_with_its_own_rows_alone(self, copied: Any) -> None:
         outputs = OutputRows(BatchOutputs({"y": rows(1.0, 2.0, 3.0)}), 1, 2)
         answer = copied(InferenceResponse("m", "2", outputs, 0.25, 0.5, 3))
-        assert (answer.model, answer.version, answer.queue, answer.compute, answer.batch_size) == ("m", "2", 0.25, 0.5, 3)
+        assert (answer.model, answer.version, answer.queue, answer.compute, answer.batch_size) == (
+            "m",
+            "2",
+            0.25,
+            0.5,
+            3,
+        )
         assert np.array_equal(answer.outputs["y"], rows(2.0))
         assert list(answer.outputs) == ["y"]
 
@@ -36,7 +58,17 @@ def test_numbers_of_any_library_are_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [("soon", 0), (float("nan"), 0), (None, 1.5), (None, "1"), (None, None), ([], 0), (None, 4), (None, -1)]
+    "given",
+    [
+        ("soon", 0),
+        (float("nan"), 0),
+        (None, 1.5),
+        (None, "1"),
+        (None, None),
+        ([], 0),
+        (None, 4),
+        (None, -1),
+    ],
 )
 def test_what_is_no_number_is_refused(given: tuple[Any, Any]) -> None:
     with pytest.raises(InvalidInput, match="expected"):

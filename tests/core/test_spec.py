@@ -8,7 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcher.core.spec import DATATYPES, Array, Datatype, check_inputs, check_outputs, datatype, describe_array, shape_text
+from batcher.core.spec import (
+    DATATYPES,
+    Array,
+    Datatype,
+    check_inputs,
+    check_outputs,
+    datatype,
+    describe_array,
+    shape_text,
+)
 from batcher.errors import InvalidInput, ModelContractError
 from tests.support.models import model_spec, tensor
 
@@ -37,13 +46,17 @@ def test_every_datatype_is_found_by_both_its_names_in_any_case(row: Datatype) ->
         assert datatype(name) is row
 
 
-@pytest.mark.parametrize("row", [row for row in DATATYPES.values() if row.name != "BYTES"], ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row", [row for row in DATATYPES.values() if row.name != "BYTES"], ids=lambda row: row.name
+)
 def test_the_usual_name_is_that_of_pytorch_and_has_the_same_size(row: Datatype) -> None:
     assert getattr(torch, row.alias).itemsize == row.numpy.itemsize
 
 
 @pytest.mark.parametrize(
-    "row", [row for row in DATATYPES.values() if row.name not in ("BYTES", "BF16")], ids=lambda row: row.name
+    "row",
+    [row for row in DATATYPES.values() if row.name not in ("BYTES", "BF16")],
+    ids=lambda row: row.name,
 )
 def test_the_usual_name_is_that_of_numpy(row: Datatype) -> None:
     assert row.numpy == np.dtype(row.alias).newbyteorder("<")
@@ -56,7 +69,10 @@ def test_an_unknown_datatype_is_refused_with_those_there_are(name: str) -> None:
 
 
 @given(
-    st.sampled_from(sorted(DATATYPES)), ROW_SHAPES, st.sampled_from(sorted(DATATYPES)), st.lists(st.integers(0, 4), max_size=4)
+    st.sampled_from(sorted(DATATYPES)),
+    ROW_SHAPES,
+    st.sampled_from(sorted(DATATYPES)),
+    st.lists(st.integers(0, 4), max_size=4),
 )
 def test_an_array_is_admitted_exactly_if_dtype_and_every_fixed_size_agree(
     want: str, row: tuple[int, ...], have: str, shape: list[int]
@@ -98,8 +114,12 @@ def test_inputs_that_fit_give_their_number_of_rows() -> None:
 
 
 @given(st.integers(1, 5), st.integers(0, 5))
-def test_free_axes_take_any_size_and_the_batch_axis_any_number_of_rows(rows: int, free: int) -> None:
-    assert check_inputs(TWO, {"b": zeros("INT64", rows, free, 3), "a": zeros("FP32", rows, 2)}) == rows
+def test_free_axes_take_any_size_and_the_batch_axis_any_number_of_rows(
+    rows: int, free: int
+) -> None:
+    assert (
+        check_inputs(TWO, {"b": zeros("INT64", rows, free, 3), "a": zeros("FP32", rows, 2)}) == rows
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,15 +127,24 @@ def test_free_axes_take_any_size_and_the_batch_axis_any_number_of_rows(rows: int
     [
         ({}, "model 'm': expected inputs 'a', 'b'; got none"),
         ({"a": zeros("FP32", 2, 2)}, "model 'm': expected inputs 'a', 'b'; got 'a'"),
-        ({"a": zeros("FP32", 2, 2), "c": zeros("FP32", 2)}, "expected inputs 'a', 'b'; got 'a', 'c'"),
+        (
+            {"a": zeros("FP32", 2, 2), "c": zeros("FP32", 2)},
+            "expected inputs 'a', 'b'; got 'a', 'c'",
+        ),
         (inputs(c=zeros("FP32", 2)), "expected inputs 'a', 'b'; got 'a', 'b', 'c'"),
         (inputs(a=zeros("FP64", 2, 2)), r"input 'a': expected FP32\[-1,2\]; got float64\[2,2\]"),
         (inputs(a=zeros("FP32", 2, 3)), r"input 'a': expected FP32\[-1,2\]; got float32\[2,3\]"),
         (inputs(a=zeros("FP32", 2)), r"input 'a': expected FP32\[-1,2\]; got float32\[2\]"),
         (inputs(a=zeros("FP32")), r"input 'a': expected FP32\[-1,2\]; got float32\[\]"),
-        (inputs(b=zeros("INT64", 2, 5, 4)), r"input 'b': expected INT64\[-1,-1,3\]; got int64\[2,5,4\]"),
+        (
+            inputs(b=zeros("INT64", 2, 5, 4)),
+            r"input 'b': expected INT64\[-1,-1,3\]; got int64\[2,5,4\]",
+        ),
         (inputs(b=zeros("INT64", 3, 5, 3)), "input 'b': expected 2 rows, as in 'a'; got 3"),
-        ({"a": zeros("FP32", 0, 2), "b": zeros("INT64", 0, 5, 3)}, "expected at least 1 row; got 0"),
+        (
+            {"a": zeros("FP32", 0, 2), "b": zeros("INT64", 0, 5, 3)},
+            "expected at least 1 row; got 0",
+        ),
         (inputs(a=zeros("BYTES", 2, 2)), r"input 'a': expected FP32\[-1,2\]; got bytes\[2,2\]"),
     ],
 )
@@ -134,7 +163,9 @@ def test_bytes_and_what_is_below_them_are_what_an_output_of_bytes_holds() -> Non
 @pytest.mark.parametrize("wrong", ["text", None, 5, bytearray(b"a"), ValueError("no")], ids=repr)
 def test_anything_else_is_refused_and_named(wrong: object) -> None:
     array = np.array([b"fine", wrong], object)
-    expected = f"model 'm': output 'y': expected elements that are bytes; got {type(wrong).__name__}"
+    expected = (
+        f"model 'm': output 'y': expected elements that are bytes; got {type(wrong).__name__}"
+    )
     with pytest.raises(ModelContractError, match=expected):
         check_outputs(model_spec(outputs=(tensor("y", "BYTES", ()),)), {"y": array}, 2)
 
@@ -147,15 +178,32 @@ def test_outputs_that_fit_are_taken_and_further_ones_ignored() -> None:
     ("given_outputs", "complaint"),
     [
         ({}, "model 'm': expected output 'y'; got none"),
-        ({"y": zeros("FP32", 2, 2), "Z": zeros("BOOL", 2)}, "model 'm': expected output 'z'; got 'y', 'Z'"),
+        (
+            {"y": zeros("FP32", 2, 2), "Z": zeros("BOOL", 2)},
+            "model 'm': expected output 'z'; got 'y', 'Z'",
+        ),
         (outputs(y=zeros("FP32", 3, 2)), "model 'm': 2 rows in, 3 rows out in output 'y'"),
         (outputs(y=zeros("FP32", 0, 2)), "model 'm': 2 rows in, 0 rows out in output 'y'"),
-        (outputs(z=zeros("BOOL")), "model 'm': 2 rows in, a scalar rows out in output 'z'|a scalar"),
-        (outputs(y=zeros("FP64", 2, 2)), r"model 'm': output 'y': expected FP32\[-1,2\]; got float64\[2,2\]"),
-        (outputs(y=zeros("FP32", 2, 3)), r"model 'm': output 'y': expected FP32\[-1,2\]; got float32\[2,3\]"),
-        (outputs(y=zeros("FP32", 2, 2, 1)), r"output 'y': expected FP32\[-1,2\]; got float32\[2,2,1\]"),
+        (
+            outputs(z=zeros("BOOL")),
+            "model 'm': 2 rows in, a scalar rows out in output 'z'|a scalar",
+        ),
+        (
+            outputs(y=zeros("FP64", 2, 2)),
+            r"model 'm': output 'y': expected FP32\[-1,2\]; got float64\[2,2\]",
+        ),
+        (
+            outputs(y=zeros("FP32", 2, 3)),
+            r"model 'm': output 'y': expected FP32\[-1,2\]; got float32\[2,3\]",
+        ),
+        (
+            outputs(y=zeros("FP32", 2, 2, 1)),
+            r"output 'y': expected FP32\[-1,2\]; got float32\[2,2,1\]",
+        ),
     ],
 )
-def test_outputs_that_break_the_contract_are_refused_with_both_numbers(given_outputs: dict[str, Array], complaint: str) -> None:
+def test_outputs_that_break_the_contract_are_refused_with_both_numbers(
+    given_outputs: dict[str, Array], complaint: str
+) -> None:
     with pytest.raises(ModelContractError, match=complaint):
         check_outputs(TWO, given_outputs, 2)

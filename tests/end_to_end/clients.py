@@ -1,7 +1,10 @@
-"""The HTTP clients that programs in Python use, each behind one function of a few lines: an adapter.
+"""The HTTP clients that programs in Python use, each behind one function of a few lines.
 
-An adapter sends `Call`s with one session of its client, one after another or all at once, and leaves the client's settings as
-they come. Of them aiohttp alone waits for the 100 that `Expect` asks for; the others send the body at once.
+An adapter.
+
+An adapter sends `Call`s with one session of its client, one after another or all at once, and
+leaves the client's settings as they come. Of them aiohttp alone waits for the 100 that `Expect`
+asks for; the others send the body at once.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ class Call:
 
     Attributes:
         path: where to.
-        body: what a client is given: bytes; a dict to send as JSON; a list whose pieces it is to stream; a picture's path to
-            upload in a form; None for a GET.
+        body: what a client is given: bytes; a dict to send as JSON; a list whose pieces it is to
+            stream; a picture's path to upload in a form; None for a GET.
         headers: what the caller adds to the client's own.
     """
 
@@ -64,13 +67,22 @@ def with_requests(address: str, calls: Sequence[Call], together: bool) -> list[G
             case list():
                 arguments = {"data": iter(call.body)}
             case Path():
-                arguments = {"files": {"image": (call.body.name, BytesIO(call.body.read_bytes()), "image/png")}}
+                arguments = {
+                    "files": {
+                        "image": (call.body.name, BytesIO(call.body.read_bytes()), "image/png")
+                    }
+                }
             case _:
                 arguments = {"data": call.body}
-        answer = session.request(call.method, address + call.path, headers=call.headers, **arguments)
+        answer = session.request(
+            call.method, address + call.path, headers=call.headers, **arguments
+        )
         return Got(answer.status_code, answer.headers["Content-Type"], answer.content)
 
-    with requests.Session() as session, ThreadPoolExecutor(len(calls) if together else 1) as threads:
+    with (
+        requests.Session() as session,
+        ThreadPoolExecutor(len(calls) if together else 1) as threads,
+    ):
         return list(threads.map(send, calls))
 
 
@@ -79,17 +91,24 @@ def httpx_arguments(call: Call) -> dict[str, Any]:
         case dict():
             return {"json": call.body}
         case Path():
-            return {"files": {"image": (call.body.name, BytesIO(call.body.read_bytes()), "image/png")}}
+            return {
+                "files": {"image": (call.body.name, BytesIO(call.body.read_bytes()), "image/png")}
+            }
         case _:
             return {"content": call.body}
 
 
 def with_httpx(address: str, calls: Sequence[Call], together: bool) -> list[Got]:
     def send(call: Call) -> Got:
-        answer = client.request(call.method, call.path, headers=call.headers, **httpx_arguments(call))
+        answer = client.request(
+            call.method, call.path, headers=call.headers, **httpx_arguments(call)
+        )
         return Got(answer.status_code, answer.headers["Content-Type"], answer.content)
 
-    with httpx.Client(base_url=address) as client, ThreadPoolExecutor(len(calls) if together else 1) as threads:
+    with (
+        httpx.Client(base_url=address) as client,
+        ThreadPoolExecutor(len(calls) if together else 1) as threads,
+    ):
         return list(threads.map(send, calls))
 
 
@@ -98,7 +117,9 @@ async def streamed(pieces: list[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def in_tasks(send: Callable[[Call], Awaitable[Got]], calls: Sequence[Call], together: bool) -> list[Got]:
+async def in_tasks(
+    send: Callable[[Call], Awaitable[Got]], calls: Sequence[Call], together: bool
+) -> list[Got]:
     if together:
         return await asyncio.gather(*map(send, calls))
     return [await send(call) for call in calls]
@@ -107,7 +128,11 @@ async def in_tasks(send: Callable[[Call], Awaitable[Got]], calls: Sequence[Call]
 def with_httpx_in_asyncio(address: str, calls: Sequence[Call], together: bool) -> list[Got]:
     async def session() -> list[Got]:
         async def send(call: Call) -> Got:
-            arguments = {"content": streamed(call.body)} if isinstance(call.body, list) else httpx_arguments(call)
+            arguments = (
+                {"content": streamed(call.body)}
+                if isinstance(call.body, list)
+                else httpx_arguments(call)
+            )
             answer = await client.request(call.method, call.path, headers=call.headers, **arguments)
             return Got(answer.status_code, answer.headers["Content-Type"], answer.content)
 
@@ -126,14 +151,21 @@ def with_aiohttp(address: str, calls: Sequence[Call], together: bool) -> list[Go
                 return {"data": streamed(call.body)}
             case Path():
                 form = aiohttp.FormData()
-                form.add_field("image", BytesIO(call.body.read_bytes()), filename=call.body.name, content_type="image/png")
+                form.add_field(
+                    "image",
+                    BytesIO(call.body.read_bytes()),
+                    filename=call.body.name,
+                    content_type="image/png",
+                )
                 return {"data": form}
             case _:
                 return {"data": call.body}
 
     async def session() -> list[Got]:
         async def send(call: Call) -> Got:
-            async with client.request(call.method, call.path, headers=call.headers, **arguments(call)) as answer:
+            async with client.request(
+                call.method, call.path, headers=call.headers, **arguments(call)
+            ) as answer:
                 return Got(answer.status, answer.headers["Content-Type"], await answer.read())
 
         async with aiohttp.ClientSession(address) as client:
@@ -168,14 +200,22 @@ def with_treq(address: str, calls: Sequence[Call], together: bool) -> list[Got]:
             case list():
                 return {"data": FileBodyProducer(Unsized(call.body))}
             case Path():
-                return {"files": {"image": (call.body.name, "image/png", BytesIO(call.body.read_bytes()))}}
+                return {
+                    "files": {
+                        "image": (call.body.name, "image/png", BytesIO(call.body.read_bytes()))
+                    }
+                }
             case _:
                 return {"data": call.body}
 
     async def session() -> list[Got]:
         async def send(call: Call) -> Got:
-            answer = await treq.request(call.method, address + call.path, headers=call.headers, pool=pool, **arguments(call))
-            return Got(answer.code, answer.headers.getRawHeaders("Content-Type")[0], await answer.content())
+            answer = await treq.request(
+                call.method, address + call.path, headers=call.headers, pool=pool, **arguments(call)
+            )
+            return Got(
+                answer.code, answer.headers.getRawHeaders("Content-Type")[0], await answer.content()
+            )
 
         pool = HTTPConnectionPool(reactor)
         try:
@@ -200,7 +240,10 @@ CLIENTS: dict[str, Client] = {
 
 @contextmanager
 def running_reactor() -> Iterator[None]:
-    """Run Twisted's own reactor in a thread, which treq needs. It cannot be started twice in a process."""
+    """Run Twisted's own reactor in a thread, which treq needs.
+
+    It cannot be started twice in a process.
+    """
     from twisted.internet import reactor
 
     thread = Thread(target=reactor.run, kwargs={"installSignalHandlers": False})

@@ -11,6 +11,9 @@ from tests.end_to_end.clients import running_reactor
 
 @pytest.fixture(scope="session")
 def reactor_thread() -> Iterator[None]:
-    """Run Twisted's own reactor in a thread, for all tests: it cannot be started twice in a process."""
+    """Run Twisted's own reactor in a thread, for all tests.
+
+    It cannot be started twice in a process.
+    """
     with running_reactor():
         yield

@@ -1,7 +1,9 @@
-"""What KServe's own clients get from a server, as one line of JSON: `kserve_client.py ADDRESS HOST:PORT`, of HTTP and of gRPC.
+"""What KServe's own clients get from a server, as one line of JSON.
 
-A process of its own: `kserve` cannot be imported beside `tritonclient.grpc`, whose messages have the same names, and it reads
-the command line when it is imported.
+`kserve_client.py ADDRESS HOST:PORT`, of HTTP and of gRPC.
+
+A process of its own: `kserve` cannot be imported beside `tritonclient.grpc`, whose messages have
+the same names, and it reads the command line when it is imported.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ import numpy as np
 ADDRESS, GRPC_ADDRESS = sys.argv[1:]
 del sys.argv[1:]
 
-from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, InferResponse  # noqa: E402 - see above
+# see above
+from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, InferResponse  # noqa: E402
 from kserve.inference_client import RESTConfig  # noqa: E402 - see above
 
-IMAGES = np.load(Path(__file__).parents[2] / "examples" / "digits" / "heldout.npz")["images"][:5].astype("<f4")
+IMAGES = np.load(Path(__file__).parents[2] / "examples" / "digits" / "heldout.npz")["images"][
+    :5
+].astype("<f4")
 
 
 def asked(binary: bool, parameters: dict[str, Any] | None = None) -> InferRequest:
@@ -33,11 +38,18 @@ def asked(binary: bool, parameters: dict[str, Any] | None = None) -> InferReques
 def told(response: InferResponse) -> dict[str, Any]:
     """Return what is looked at of an answer."""
     (scores,) = response.outputs
-    return {"id": response.id, "model": response.model_name, "scores": scores.as_numpy().reshape(-1, 10).tolist()}
+    return {
+        "id": response.id,
+        "model": response.model_name,
+        "scores": scores.as_numpy().reshape(-1, 10).tolist(),
+    }
 
 
 async def over_http() -> dict[str, Any]:
-    """Ask the REST client everything that it can be asked; tensors go in and come out in both forms."""
+    """Ask the REST client everything that it can be asked.
+
+    Tensors go in and come out in both forms.
+    """
     async with InferenceRESTClient(RESTConfig(protocol="v2", retries=0, timeout=30)) as client:
         requests = {
             "binary": asked(True),
@@ -51,7 +63,8 @@ async def over_http() -> dict[str, Any]:
             "digits ready": await client.is_model_ready(ADDRESS, "digits"),
             "other ready": await client.is_model_ready(ADDRESS, "other"),
             "answers": {
-                kind: told(await client.infer(ADDRESS, request, model_name="digits")) for kind, request in requests.items()
+                kind: told(await client.infer(ADDRESS, request, model_name="digits"))
+                for kind, request in requests.items()
             },
         }
 
@@ -64,8 +77,12 @@ async def over_grpc() -> dict[str, Any]:
             "ready": await client.is_server_ready(),
             "digits ready": await client.is_model_ready("digits"),
             "other ready": await client.is_model_ready("other"),
-            "answers": {kind: told(await client.infer(asked(kind == "raw"))) for kind in ("raw", "typed")},
+            "answers": {
+                kind: told(await client.infer(asked(kind == "raw"))) for kind in ("raw", "typed")
+            },
         }
 
 
-sys.stdout.write(json.dumps({"http": asyncio.run(over_http()), "grpc": asyncio.run(over_grpc())}) + "\n")
+sys.stdout.write(
+    json.dumps({"http": asyncio.run(over_http()), "grpc": asyncio.run(over_grpc())}) + "\n"
+)

@@ -1,4 +1,7 @@
-"""Steady load for end-to-end tests: client threads that each send over one kept connection and look at every answer."""
+"""Steady load for end-to-end tests.
+
+Client threads that each send over one kept connection and look at every answer.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ class Clients:
         self.broken = 0
         self._model = model
         self._stop = Event()
-        self._threads = [Thread(target=self._run, args=(server.connect(), client)) for client in range(number)]
+        self._threads = [
+            Thread(target=self._run, args=(server.connect(), client)) for client in range(number)
+        ]
 
     def start(self) -> None:
         """Begin to send."""

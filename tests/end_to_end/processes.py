@@ -1,4 +1,7 @@
-"""The server as a process of its own, for end-to-end tests: started, waited for by its ready line, always ended by its id."""
+"""The server as a process of its own, for end-to-end tests.
+
+Started, waited for by its ready line, always ended by its id.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,9 @@ class Process:
 
     def __init__(self, command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
         self._errors: IO[bytes] = (folder / f"stderr-{time.monotonic_ns()}.txt").open("w+b")
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
+        clean = {
+            name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")
+        }
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -92,7 +97,9 @@ class Process:
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while not (found := re.search(r"ready on (http://\S+)", "\n".join(self.lines))):
-                assert self._process.poll() is None, f"it ended with {self._process.returncode}:\n{self.errors}"
+                assert self._process.poll() is None, (
+                    f"it ended with {self._process.returncode}:\n{self.errors}"
+                )
                 assert time.monotonic() < deadline, f"not ready:\n{self.errors}"
                 selector.select(0.2)
         self.address = found[1]
@@ -158,7 +165,10 @@ def started(
     environment: dict[str, str] | None = None,
     ready: bool = True,
 ) -> Iterator[Process]:
-    """Run a server while the context is open; what it says on standard error is kept in `folder`."""
+    """Run a server while the context is open.
+
+    What it says on standard error is kept in `folder`.
+    """
     process = Process([sys.executable, *command, *arguments], folder, environment or {})
     try:
         if ready:
@@ -168,7 +178,9 @@ def started(
         process.end()
 
 
-def run(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run `batcher` with `arguments` to its end."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
     return subprocess.run(
@@ -191,7 +203,10 @@ def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 def write_model(repository: Path, name: str, source: str, version: str = "1") -> None:
-    """Write a model in Python: four floats in `x`, four floats out in `y`; `source` defines its class, `Model`."""
+    """Write a model in Python: four floats in `x`, four floats out in `y`.
+
+    `source` defines its class, `Model`.
+    """
     folder = repository / name / version
     folder.mkdir(parents=True)
     (folder / "code.py").write_text(source)

@@ -1,4 +1,7 @@
-"""Programs of others, each in an environment of its own: where `make clients` puts them, and what they say when they ran."""
+"""Programs of others, each in an environment of its own.
+
+Where `make clients` puts them, and what they say when they ran.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ def installed(path: str) -> Path:
     return program
 
 
-def ended(command: Sequence[str | Path], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def ended(
+    command: Sequence[str | Path], environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
     return subprocess.run(
         command,

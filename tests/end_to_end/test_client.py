@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batcher.client import AnswerLost, AsyncClient, Client, DeadlineExceeded, InferenceFailed, NotConnected, TwistedClient
+from batcher.client import (
+    AnswerLost,
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    InferenceFailed,
+    NotConnected,
+    TwistedClient,
+)
 from tests.end_to_end.processes import ROOT, Process, started, until, write_model
 from tests.end_to_end.test_clients import relayed
 
@@ -32,13 +40,19 @@ class Model:
         time.sleep(0.5 * inputs["x"].any())
         return {"y": inputs["x"] * 2}
 """
-REFUSAL = b'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 17\r\n\r\n{"error": "full"}'
+REFUSAL = (
+    b'HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 17\r\n\r\n{"error": '
+    b'"full"}'
+)
 
 Ask = Callable[[Any], Any]
 """Calls a method of a client; what it returns is waited for."""
 
 Form = Callable[..., list[Any]]
-"""Makes a client for an address, calls it, and returns what came, exceptions included; all at once if told so."""
+"""Makes a client for an address, calls it, and returns what came, exceptions included.
+
+All at once if told so.
+"""
 
 
 def blocking(address: str, asks: list[Ask], together: bool = False, **options: Any) -> list[Any]:
@@ -48,11 +62,16 @@ def blocking(address: str, asks: list[Ask], together: bool = False, **options: A
         except Exception as err:
             return err
 
-    with Client(address, **options) as client, ThreadPoolExecutor(len(asks) if together else 1) as threads:
+    with (
+        Client(address, **options) as client,
+        ThreadPoolExecutor(len(asks) if together else 1) as threads,
+    ):
         return list(threads.map(one, asks))
 
 
-def asynchronous(address: str, asks: list[Ask], together: bool = False, **options: Any) -> list[Any]:
+def asynchronous(
+    address: str, asks: list[Ask], together: bool = False, **options: Any
+) -> list[Any]:
     async def main() -> list[Any]:
         async with AsyncClient(address, **options) as client:
             if together:
@@ -71,7 +90,9 @@ def deferred(address: str, asks: list[Ask], together: bool = False, **options: A
         client = TwistedClient(reactor, address, **options)
         try:
             if together:
-                return await gatherResults([ask(client).addErrback(lambda failure: failure.value) for ask in asks])
+                return await gatherResults(
+                    [ask(client).addErrback(lambda failure: failure.value) for ask in asks]
+                )
             return [await ask(client).addErrback(lambda failure: failure.value) for ask in asks]
         finally:
             await client.close()
@@ -178,8 +199,12 @@ def test_retry_after_is_waited_for_and_then_it_is_asked_again(form: Form) -> Non
     assert took >= 1.0
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"], ids=["none", "cut off"])
-def test_a_connection_that_is_lost_after_the_request_was_sent_is_not_tried_again(form: Form, answer: bytes) -> None:
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"], ids=["none", "cut off"]
+)
+def test_a_connection_that_is_lost_after_the_request_was_sent_is_not_tried_again(
+    form: Form, answer: bytes
+) -> None:
     with listening(answer) as (address, requests):
         (error,) = form(address, [row()])
     assert isinstance(error, AnswerLost)
@@ -206,7 +231,10 @@ def test_nobody_there_is_told_as_such(form: Form) -> None:
 def test_a_client_that_comes_first_waits_until_the_server_is_ready(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with started(tmp_path, "--port", str(port), ready=False), Client(f"http://127.0.0.1:{port}") as client:
+    with (
+        started(tmp_path, "--port", str(port), ready=False),
+        Client(f"http://127.0.0.1:{port}") as client,
+    ):
         assert not client.is_ready()
         client.wait_ready(60)
         assert client.infer("digits", {"image": IMAGES[:1]}).outputs["scores"].shape == (1, 10)
@@ -215,7 +243,12 @@ def test_a_client_that_comes_first_waits_until_the_server_is_ready(tmp_path: Pat
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[Process]:
     write_model(tmp_path / "models", "m", SLOW)
-    settings = ("--set", f"model_repository={tmp_path / 'models'}", "--set", "defaults.max_batch_size=1")
+    settings = (
+        "--set",
+        f"model_repository={tmp_path / 'models'}",
+        "--set",
+        "defaults.max_batch_size=1",
+    )
     with started(tmp_path, *settings) as process:
         yield process
 
@@ -224,7 +257,11 @@ def test_what_nobody_waits_for_any_more_costs_the_model_nothing(form: Form, slow
     before = slow.metric("batcher_batch_size_sum")
     results = form(slow.address, [row(timeout=0.7)] * 8, True)
     assert sum(isinstance(result, DeadlineExceeded | InferenceFailed) for result in results) >= 6
-    until(lambda: slow.metric("batcher_queue_rows") == 0 and slow.metric("batcher_in_flight_rows") == 0)
+    until(
+        lambda: (
+            slow.metric("batcher_queue_rows") == 0 and slow.metric("batcher_in_flight_rows") == 0
+        )
+    )
     assert slow.metric("batcher_batch_size_sum") - before <= 3
 
 

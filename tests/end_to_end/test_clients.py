@@ -1,7 +1,8 @@
 """Clients that others wrote, as they come, against a real server.
 
-Our own reader of answers could share a mistake with the server that writes them. Each test runs with every client of
-`clients.py`; a relay between the two, which counts what it accepts, tells whether a client kept its connection.
+Our own reader of answers could share a mistake with the server that writes them. Each test runs
+with every client of `clients.py`; a relay between the two, which counts what it accepts, tells
+whether a client kept its connection.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ ALL = HELDOUT.tobytes()
 PACKED = gzip.compress(ALL)
 RAW = {"Content-Type": OCTETS}
 TOGETHER = 32
-"""More than the ten connections that requests keeps, fewer than the hundred that httpx and aiohttp open."""
+"""More than the ten connections that requests keeps, fewer than the hundred that httpx and aiohttp
+open.
+"""
 
 OCTET_CALLS = {
     "one row": Call(body=HELDOUT[:1].tobytes(), headers=RAW),
@@ -69,7 +72,10 @@ def relayed(server: Process) -> Iterator[tuple[str, list[object]]]:
         def handle(self) -> None:
             accepted.append(self.client_address)
             with server.connect() as upstream:
-                other: dict[socket.socket, socket.socket] = {self.request: upstream, upstream: self.request}
+                other: dict[socket.socket, socket.socket] = {
+                    self.request: upstream,
+                    upstream: self.request,
+                }
                 while True:
                     for source in select.select(list(other), [], [])[0]:
                         if not (data := source.recv(1 << 16)):
@@ -97,36 +103,67 @@ def test_octets_are_answered_with_the_scores_of_each_row(
     assert len(scores) == (1 if kind == "one row" else len(HELDOUT))
 
 
-def test_json_and_a_picture_in_a_form_are_answered_with_json(client: Client, server: Process, expected: np.ndarray) -> None:
+def test_json_and_a_picture_in_a_form_are_answered_with_json(
+    client: Client, server: Process, expected: np.ndarray
+) -> None:
     row = Call(body={"inputs": {"image": HELDOUT[:1].tolist()}})
     of_row, of_picture = client(server.address, [row, Call(body=PICTURE)], False)
     assert (of_row.status, of_row.content_type) == (200, "application/json"), of_row.body
     answer = json.loads(of_row.body)
     np.testing.assert_allclose(answer["outputs"]["scores"], expected[:1], atol=1e-5, rtol=0)
     best = int(expected[0].argmax())
-    assert answer["predictions"] == [{"label": str(best), "probability": pytest.approx(expected[0, best], abs=1e-5)}]
-    assert (of_picture.status, of_picture.content_type) == (200, "application/json"), of_picture.body
+    assert answer["predictions"] == [
+        {"label": str(best), "probability": pytest.approx(expected[0, best], abs=1e-5)}
+    ]
+    assert (of_picture.status, of_picture.content_type) == (200, "application/json"), (
+        of_picture.body
+    )
     assert json.loads(of_picture.body)["predictions"][0]["label"] == "3"
 
 
-def test_a_connection_is_kept_over_answers_errors_and_pages(client: Client, server: Process) -> None:
-    calls = [*OCTET_CALLS.values(), BAD, Call(body=PICTURE), UNKNOWN, Call("/docs"), Call("/nowhere"), OCTET_CALLS["one row"]]
+def test_a_connection_is_kept_over_answers_errors_and_pages(
+    client: Client, server: Process
+) -> None:
+    calls = [
+        *OCTET_CALLS.values(),
+        BAD,
+        Call(body=PICTURE),
+        UNKNOWN,
+        Call("/docs"),
+        Call("/nowhere"),
+        OCTET_CALLS["one row"],
+    ]
     with relayed(server) as (address, accepted):
         got = client(address, calls, False)
-    assert [answer.status for answer in got] == [200] * len(OCTET_CALLS) + [400, 200, 404, 200, 404, 200]
+    assert [answer.status for answer in got] == [200] * len(OCTET_CALLS) + [
+        400,
+        200,
+        404,
+        200,
+        404,
+        200,
+    ]
     assert got[-1].body == got[0].body
     assert len(accepted) == 1
 
 
-def test_requests_at_once_each_get_their_own_answer(client: Client, server: Process, expected: np.ndarray) -> None:
-    got = client(server.address, [Call(body=image.tobytes(), headers=RAW) for image in HELDOUT[:TOGETHER]], True)
+def test_requests_at_once_each_get_their_own_answer(
+    client: Client, server: Process, expected: np.ndarray
+) -> None:
+    got = client(
+        server.address,
+        [Call(body=image.tobytes(), headers=RAW) for image in HELDOUT[:TOGETHER]],
+        True,
+    )
     assert [answer.status for answer in got] == [200] * TOGETHER
     scores = np.stack([np.frombuffer(answer.body, "<f4") for answer in got])
     np.testing.assert_allclose(scores, expected[:TOGETHER], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("expect", [{}, {"Expect": "100-continue"}], ids=["plain", "expect"])
-def test_errors_are_read_with_their_json(client: Client, server: Process, expect: dict[str, str]) -> None:
+def test_errors_are_read_with_their_json(
+    client: Client, server: Process, expect: dict[str, str]
+) -> None:
     calls = [Call(call.path, call.body, call.headers | expect) for call in (UNKNOWN, BAD)]
     unknown, bad = client(server.address, calls, False)
     assert (unknown.status, unknown.content_type) == (404, "application/json")
@@ -136,7 +173,9 @@ def test_errors_are_read_with_their_json(client: Client, server: Process, expect
     assert json.loads(bad.body)["code"] == "undecodable"
 
 
-@pytest.mark.parametrize("body", [bytes(4 << 20), [bytes(1 << 16)] * 64], ids=["at once", "chunked"])
+@pytest.mark.parametrize(
+    "body", [bytes(4 << 20), [bytes(1 << 16)] * 64], ids=["at once", "chunked"]
+)
 def test_the_refusal_of_a_large_body_is_read_though_the_body_was_still_being_sent(
     client: Client, server: Process, body: bytes | list[bytes]
 ) -> None:
@@ -147,7 +186,9 @@ def test_the_refusal_of_a_large_body_is_read_though_the_body_was_still_being_sen
 
 
 def test_pages_are_read(client: Client, server: Process) -> None:
-    docs, metrics, live = client(server.address, [Call("/docs"), Call("/metrics"), Call("/livez")], False)
+    docs, metrics, live = client(
+        server.address, [Call("/docs"), Call("/metrics"), Call("/livez")], False
+    )
     assert [docs.status, metrics.status, live.status] == [200] * 3
     assert docs.content_type.startswith("text/html")
     assert b"/models/{name}/predict" in docs.body

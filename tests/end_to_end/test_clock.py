@@ -36,12 +36,18 @@ REQUEST = (
 
 
 @contextmanager
-def clock_set(folder: Path, hours: int, timeout: int) -> Iterator[tuple[Process, socket.socket, Path]]:
+def clock_set(
+    folder: Path, hours: int, timeout: int
+) -> Iterator[tuple[Process, socket.socket, Path]]:
     """Give a server whose clock is set while a request with a `timeout` of so many ms runs, its connection, and the FIFO."""
     write_model(folder / "models", "waiter", WAITER)
     go, flag = folder / "models" / "waiter" / "1" / "go", folder / "flag"
     os.mkfifo(go)
-    settings = (f"model_repository={folder / 'models'}", "defaults.warmup=false", "access_log=false")
+    settings = (
+        f"model_repository={folder / 'models'}",
+        "defaults.warmup=false",
+        "access_log=false",
+    )
     arguments = [part for pair in settings for part in ("--set", pair)]
     command = ("-c", PROGRAM, str(flag), "serve", "--port", "0")
     with started(folder, *arguments, command=command) as server, server.connect() as connection:
@@ -55,12 +61,16 @@ def clock_set(folder: Path, hours: int, timeout: int) -> Iterator[tuple[Process,
 def test_a_deadline_passes_though_the_clock_was_set_back(tmp_path: Path) -> None:
     with clock_set(tmp_path, -1, timeout=1000) as (server, connection, go):
         assert one_answer(connection).status == 504
-        assert server.metric("batcher_in_flight_rows") == 1, "what is late is answered while it runs"
+        assert server.metric("batcher_in_flight_rows") == 1, (
+            "what is late is answered while it runs"
+        )
         go.write_text("go")
 
 
 def test_a_deadline_does_not_pass_because_the_clock_was_set_forward(tmp_path: Path) -> None:
     with clock_set(tmp_path, 1, timeout=30_000) as (server, connection, go):
-        assert server.metric("batcher_in_flight_rows") == 1, "the loop has had the new time, and goes on waiting"
+        assert server.metric("batcher_in_flight_rows") == 1, (
+            "the loop has had the new time, and goes on waiting"
+        )
         go.write_text("go")
         assert one_answer(connection).status == 200

@@ -1,4 +1,7 @@
-"""The digits model behind a real server: every format, every held-out digit, every way of being too large."""
+"""The digits model behind a real server.
+
+Every format, every held-out digit, every way of being too large.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,10 @@ def converted(kind: str) -> bytes:
 
 
 def multipart() -> bytes:
-    head = b'--b\r\nContent-Disposition: form-data; name="image"; filename="3.png"\r\nContent-Type: image/png\r\n\r\n'
+    head = (
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="3.png"\r\nContent-Type: '
+        b"image/png\r\n\r\n"
+    )
     return head + PICTURE.read_bytes() + b"\r\n--b--\r\n"
 
 
@@ -58,7 +64,9 @@ BODIES: dict[str, Callable[[], bytes]] = {
     OCTETS: ROW.tobytes,
     "application/json": lambda: json.dumps({"inputs": {"image": ROW.tolist()}}).encode(),
     "application/json; charset=utf-8": lambda: json.dumps({"instances": ROW.tolist()}).encode(),
-    "application/msgpack": lambda: msgpack.packb({"inputs": {"image": ROW}}, default=msgpack_numpy.encode),
+    "application/msgpack": lambda: msgpack.packb(
+        {"inputs": {"image": ROW}}, default=msgpack_numpy.encode
+    ),
     "application/x-npy": lambda: npy(ROW),
     "text/csv": lambda: ",".join(map(str, ROW.ravel())).encode(),
     "image/png": PICTURE.read_bytes,
@@ -77,21 +85,29 @@ def label_of(answer: httpx.Response) -> int:
         return int(document["predictions"][0]["label"])
     if kind == "text/csv":
         return int(next(csv.DictReader(StringIO(answer.text)))["label"])
-    scores = np.frombuffer(answer.content, "<f4") if kind == OCTETS else np.load(BytesIO(answer.content))
+    scores = (
+        np.frombuffer(answer.content, "<f4") if kind == OCTETS else np.load(BytesIO(answer.content))
+    )
     return int(scores.argmax())
 
 
 @pytest.mark.parametrize("content_type", BODIES)
 def test_a_three_is_a_three_in_every_format(client: httpx.Client, content_type: str) -> None:
-    answer = client.post("/predict", content=BODIES[content_type](), headers={"Content-Type": content_type})
+    answer = client.post(
+        "/predict", content=BODIES[content_type](), headers={"Content-Type": content_type}
+    )
     assert answer.status_code == 200, answer.text
     assert label_of(answer) == 3
 
 
-@pytest.mark.parametrize("accept", ["application/json", "application/msgpack", OCTETS, "application/x-npy", "text/csv"])
+@pytest.mark.parametrize(
+    "accept", ["application/json", "application/msgpack", OCTETS, "application/x-npy", "text/csv"]
+)
 def test_a_three_is_a_three_in_every_format_of_an_answer(client: httpx.Client, accept: str) -> None:
     headers = {"Content-Type": "image/png", "Accept": accept, "X-Request-Id": "7", "X-Timing": "1"}
-    answer = client.post("/models/digits/versions/1/predict", content=PICTURE.read_bytes(), headers=headers)
+    answer = client.post(
+        "/models/digits/versions/1/predict", content=PICTURE.read_bytes(), headers=headers
+    )
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == accept
     assert answer.headers["x-request-id"] == "7"
@@ -104,10 +120,15 @@ def test_pages_and_errors_are_served_beside_it(client: httpx.Client) -> None:
     assert "digits/1" in client.get("/").text
     assert "/models/{name}/predict" in client.get("/openapi.json").json()["paths"]
     assert client.get("/predict").headers["allow"] == "POST"
-    assert client.post("/predict", content=b"12", headers={"Content-Type": OCTETS}).json()["code"] == "undecodable"
+    assert (
+        client.post("/predict", content=b"12", headers={"Content-Type": OCTETS}).json()["code"]
+        == "undecodable"
+    )
 
 
-def request(body: bytes, *fields: str, content_type: str = OCTETS, target: str = "/predict") -> bytes:
+def request(
+    body: bytes, *fields: str, content_type: str = OCTETS, target: str = "/predict"
+) -> bytes:
     lines = [f"POST {target} HTTP/1.1", "Host: h", f"Content-Type: {content_type}", *fields, "", ""]
     return "\r\n".join(lines).encode() + body
 
@@ -158,12 +179,19 @@ def test_pipelined_requests_on_one_connection_come_back_in_their_order(server: P
 
 
 @pytest.mark.parametrize("content_type", [OCTETS, "image/png"])
-def test_a_client_that_only_ends_its_sending_side_gets_its_whole_answer(server: Process, content_type: str) -> None:
+def test_a_client_that_only_ends_its_sending_side_gets_its_whole_answer(
+    server: Process, content_type: str
+) -> None:
     body = BODIES[content_type]()
     for _ in range(20):
         with server.connect() as connection:
             connection.sendall(
-                request(body, f"Content-Length: {len(body)}", "Accept: application/json", content_type=content_type)
+                request(
+                    body,
+                    f"Content-Length: {len(body)}",
+                    "Accept: application/json",
+                    content_type=content_type,
+                )
             )
             connection.shutdown(socket.SHUT_WR)
             data = receive_all(connection)
@@ -181,7 +209,9 @@ def test_the_command_line_predicts_files(server: Process, tmp_path: Path) -> Non
     assert [answer["predictions"][0]["label"] for answer in answers] == ["3", "3"]
 
 
-def test_the_command_line_tells_what_went_wrong_with_a_file(server: Process, tmp_path: Path) -> None:
+def test_the_command_line_tells_what_went_wrong_with_a_file(
+    server: Process, tmp_path: Path
+) -> None:
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"no picture")
     result = run("predict", f"{server.address}/predict", str(bad), str(PICTURE))

@@ -1,4 +1,7 @@
-"""gRPC as its clients speak it: Triton's own, blocking, asyncio and streaming, plain calls, and the end of the server."""
+"""gRPC as its clients speak it.
+
+Triton's own, blocking, asyncio and streaming, plain calls, and the end of the server.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ class Model:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with started(tmp_path_factory.mktemp("grpc"), "--grpc-port", "0", "--set", "max_body_bytes=1MiB") as process:
+    with started(
+        tmp_path_factory.mktemp("grpc"), "--grpc-port", "0", "--set", "max_body_bytes=1MiB"
+    ) as process:
         yield process
         assert "Traceback" not in process.errors
 
@@ -48,7 +53,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 def slow(tmp_path: Path) -> Iterator[Process]:
     """A server whose model sleeps as many seconds as the largest number that it is given."""
     write_model(tmp_path / "models", "m", SLOW)
-    arguments = ("--grpc-port", "0", "--set", f"model_repository={tmp_path / 'models'}", "--set", "drain_timeout_s=20")
+    arguments = (
+        "--grpc-port",
+        "0",
+        "--set",
+        f"model_repository={tmp_path / 'models'}",
+        "--set",
+        "drain_timeout_s=20",
+    )
     with started(tmp_path, *arguments) as process:
         yield process
 
@@ -69,19 +81,26 @@ def row(value: float) -> pb.ModelInferRequest:
     """Return a request for the slow model."""
     raw = np.full((1, 4), value, "<f4").tobytes()
     return pb.ModelInferRequest(
-        model_name="m", id=str(value), inputs=[{"name": "x", "datatype": "FP32", "shape": (1, 4)}], raw_input_contents=[raw]
+        model_name="m",
+        id=str(value),
+        inputs=[{"name": "x", "datatype": "FP32", "shape": (1, 4)}],
+        raw_input_contents=[raw],
     )
 
 
 def infer_on(channel: Any) -> Any:
     return channel.unary_unary(
-        f"{SERVICE}/ModelInfer", pb.ModelInferRequest.SerializeToString, pb.ModelInferResponse.FromString
+        f"{SERVICE}/ModelInfer",
+        pb.ModelInferRequest.SerializeToString,
+        pb.ModelInferResponse.FromString,
     )
 
 
 def stream_on(channel: Any) -> Any:
     return channel.stream_stream(
-        f"{SERVICE}/ModelStreamInfer", pb.ModelInferRequest.SerializeToString, pb.ModelStreamInferResponse.FromString
+        f"{SERVICE}/ModelStreamInfer",
+        pb.ModelInferRequest.SerializeToString,
+        pb.ModelStreamInferResponse.FromString,
     )
 
 
@@ -91,16 +110,30 @@ def code_of(call: Any) -> grpc.StatusCode:
     return code
 
 
-def test_calls_beyond_the_most_of_all_connections_together_are_refused_until_there_is_room(tmp_path: Path) -> None:
+def test_calls_beyond_the_most_of_all_connections_together_are_refused_until_there_is_room(
+    tmp_path: Path,
+) -> None:
     write_model(tmp_path / "models", "m", SLOW)
-    arguments = ("--set", f"model_repository={tmp_path / 'models'}", "--set", "max_connections=2", "--grpc-port", "0")
+    arguments = (
+        "--set",
+        f"model_repository={tmp_path / 'models'}",
+        "--set",
+        "max_connections=2",
+        "--grpc-port",
+        "0",
+    )
     with started(tmp_path, *arguments) as server, ExitStack() as stack:
         channels = [
-            stack.enter_context(grpc.insecure_channel(server.grpc_address, [("grpc.use_local_subchannel_pool", 1)]))
+            stack.enter_context(
+                grpc.insecure_channel(server.grpc_address, [("grpc.use_local_subchannel_pool", 1)])
+            )
             for _ in range(3)  # each a connection of its own
         ]
         sending: list[Queue[Any]] = [Queue(), Queue()]
-        streams = [stream_on(channel)(iter(messages.get, None)) for channel, messages in zip(channels, sending, strict=False)]
+        streams = [
+            stream_on(channel)(iter(messages.get, None))
+            for channel, messages in zip(channels, sending, strict=False)
+        ]
         for stream, messages in zip(streams, sending, strict=True):
             messages.put(row(0.0))
             assert next(stream).infer_response.id == "0.0", "it is under way, and stays"
@@ -113,14 +146,22 @@ def test_calls_beyond_the_most_of_all_connections_together_are_refused_until_the
 @pytest.mark.parametrize("coding", [None, "gzip", "deflate"])
 def test_the_blocking_client_gets_the_models_own_scores(client: Any, coding: str | None) -> None:
     result = client.infer(
-        "digits", [image()], request_id="a", priority=1, timeout=10**7, client_timeout=30, compression_algorithm=coding
+        "digits",
+        [image()],
+        request_id="a",
+        priority=1,
+        timeout=10**7,
+        client_timeout=30,
+        compression_algorithm=coding,
     )
     assert np.allclose(result.as_numpy("scores"), direct(IMAGES), atol=1e-5)
     assert result.get_response().id == "a"
 
 
 def test_the_best_classes_come_with_their_labels(client: Any) -> None:
-    result = client.infer("digits", [image()], outputs=[triton.InferRequestedOutput("scores", class_count=3)])
+    result = client.infer(
+        "digits", [image()], outputs=[triton.InferRequestedOutput("scores", class_count=3)]
+    )
     found = result.as_numpy("scores")
     assert found.shape == (5, 3)
     assert [int(text[0].split(b":")[1]) for text in found] == direct(IMAGES).argmax(axis=1).tolist()
@@ -146,8 +187,14 @@ def test_what_is_asked_before_inferring_is_answered(client: Any) -> None:
         (lambda client: client.infer("other", [image()]), "NOT_FOUND"),
         (lambda client: client.infer("digits", [image()], model_version="7"), "NOT_FOUND"),
         (lambda client: client.infer("digits", []), "INVALID_ARGUMENT"),
-        (lambda client: client.infer("digits", [image(images=IMAGES[:, :, :3])]), "INVALID_ARGUMENT"),
-        (lambda client: client.infer("digits", [image(images=np.zeros((5000, 1, 8, 8), "<f4"))]), "RESOURCE_EXHAUSTED"),
+        (
+            lambda client: client.infer("digits", [image(images=IMAGES[:, :, :3])]),
+            "INVALID_ARGUMENT",
+        ),
+        (
+            lambda client: client.infer("digits", [image(images=np.zeros((5000, 1, 8, 8), "<f4"))]),
+            "RESOURCE_EXHAUSTED",
+        ),
         (lambda client: client.infer("digits", [image()], sequence_id=3), "UNIMPLEMENTED"),
         (lambda client: client.get_model_config("other"), "NOT_FOUND"),
         (lambda client: client.load_model("digits"), "UNAVAILABLE"),
@@ -168,7 +215,9 @@ def test_a_stream_answers_each_request_by_its_id_and_outlives_an_error(client: A
     client.start_stream(callback=lambda result, error: answers.put((result, error)))
     for index in range(5):
         name = "other" if index == 2 else "digits"
-        client.async_stream_infer(name, [image(images=IMAGES[index : index + 1])], request_id=str(index))
+        client.async_stream_infer(
+            name, [image(images=IMAGES[index : index + 1])], request_id=str(index)
+        )
     found = [answers.get(timeout=30) for _ in range(5)]
     client.stop_stream()
     assert [index for index, (_, error) in enumerate(found) if error] == [2]
@@ -177,13 +226,18 @@ def test_a_stream_answers_each_request_by_its_id_and_outlives_an_error(client: A
             assert "'other'" in str(error)
         else:
             assert result.get_response().id == str(index)
-            assert np.allclose(result.as_numpy("scores"), direct(IMAGES[index : index + 1]), atol=1e-5)
+            assert np.allclose(
+                result.as_numpy("scores"), direct(IMAGES[index : index + 1]), atol=1e-5
+            )
 
 
 def test_the_asyncio_client_gets_each_its_own(server: Process) -> None:
     async def ask() -> None:
         async with aio.InferenceServerClient(server.grpc_address) as found:
-            asked = [found.infer("digits", [image(aio, IMAGES[index % 5 : index % 5 + 1])]) for index in range(40)]
+            asked = [
+                found.infer("digits", [image(aio, IMAGES[index % 5 : index % 5 + 1])])
+                for index in range(40)
+            ]
             for index, result in enumerate(await asyncio.gather(*asked)):
                 own = direct(IMAGES[index % 5 : index % 5 + 1])
                 assert np.allclose(result.as_numpy("scores"), own, atol=1e-5)
@@ -198,7 +252,9 @@ def test_the_standard_health_service_answers(server: Process) -> None:
             health_pb2.HealthCheckRequest.SerializeToString,
             health_pb2.HealthCheckResponse.FromString,
         )
-        assert check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+        assert (
+            check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.SERVING
+        )
         with pytest.raises(grpc.RpcError) as caught:
             check(health_pb2.HealthCheckRequest(service="other"))
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
@@ -240,12 +296,16 @@ def test_a_stop_answers_what_was_taken_and_ends_streams_and_watches(slow: Proces
         unary = infer_on(channel).future(row(0.5))
         until(lambda: slow.metric("batcher_in_flight_rows") == 1)
         sent.put(row(0.25))
-        until(lambda: slow.metric("batcher_queue_rows") + slow.metric("batcher_in_flight_rows") == 2)
+        until(
+            lambda: slow.metric("batcher_queue_rows") + slow.metric("batcher_in_flight_rows") == 2
+        )
         slow.signal(signal.SIGTERM)
         assert next(answers).infer_response.id == "0.25"
         with pytest.raises(grpc.RpcError) as caught:
             next(answers)
-        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE, "so that a client knows of what was not read"
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE, (
+            "so that a client knows of what was not read"
+        )
         assert unary.result(30).id == "0.5"
         assert [answer.status for answer in watch][-1] == health_pb2.HealthCheckResponse.NOT_SERVING
         sent.put(None)
@@ -253,10 +313,22 @@ def test_a_stop_answers_what_was_taken_and_ends_streams_and_watches(slow: Proces
         assert "Traceback" not in slow.errors
 
 
-def test_calls_of_a_model_that_hangs_end_with_the_drain_timeout_and_the_server_exits_with_0(tmp_path: Path) -> None:
+def test_calls_of_a_model_that_hangs_end_with_the_drain_timeout_and_the_server_exits_with_0(
+    tmp_path: Path,
+) -> None:
     write_model(tmp_path / "models", "m", SLOW)
-    arguments = ("--grpc-port", "0", "--set", f"model_repository={tmp_path / 'models'}", "--set", "drain_timeout_s=1")
-    with started(tmp_path, *arguments) as process, grpc.insecure_channel(process.grpc_address) as channel:
+    arguments = (
+        "--grpc-port",
+        "0",
+        "--set",
+        f"model_repository={tmp_path / 'models'}",
+        "--set",
+        "drain_timeout_s=1",
+    )
+    with (
+        started(tmp_path, *arguments) as process,
+        grpc.insecure_channel(process.grpc_address) as channel,
+    ):
         hung = [infer_on(channel).future(row(20.0)) for _ in range(3)]
         until(lambda: process.metric("batcher_in_flight_rows") >= 1)
         process.signal(signal.SIGTERM)
@@ -272,7 +344,9 @@ def test_more_calls_than_the_library_itself_would_hold_are_all_answered(server: 
                 inputs=[{"name": "image", "datatype": "FP32", "shape": (1, 1, 8, 8)}],
                 raw_input_contents=[IMAGES[0].tobytes()],
             )
-            answers = await asyncio.gather(*(infer_on(channel)(message) for _ in range(2000)), return_exceptions=True)
+            answers = await asyncio.gather(
+                *(infer_on(channel)(message) for _ in range(2000)), return_exceptions=True
+            )
             assert {type(answer) for answer in answers} == {pb.ModelInferResponse}
 
     asyncio.run(ask())
@@ -300,9 +374,9 @@ def test_bytes_that_are_no_message_are_a_status(server: Process) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             call(b"\xff" * 20)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        (answer,) = channel.stream_stream(f"{SERVICE}/ModelStreamInfer", None, pb.ModelStreamInferResponse.FromString)(
-            iter([b"\xff" * 20])
-        )
+        (answer,) = channel.stream_stream(
+            f"{SERVICE}/ModelStreamInfer", None, pb.ModelStreamInferResponse.FromString
+        )(iter([b"\xff" * 20]))
         assert "ModelInferRequest" in answer.error_message
         with pytest.raises(grpc.RpcError) as caught:
             channel.unary_unary(f"{SERVICE}/Nothing", None, None)(b"")
@@ -337,5 +411,7 @@ def test_a_call_over_tls_is_answered(tmp_path: Path) -> None:
         assert found
         trusted = grpc.ssl_channel_credentials((tmp_path / "server.crt").read_bytes())
         with grpc.secure_channel(f"localhost:{found[1]}", trusted) as channel:
-            live = channel.unary_unary(f"{SERVICE}/ServerLive", None, pb.ServerLiveResponse.FromString)
+            live = channel.unary_unary(
+                f"{SERVICE}/ServerLive", None, pb.ServerLiveResponse.FromString
+            )
             assert live(b"").live

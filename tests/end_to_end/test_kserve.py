@@ -33,7 +33,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_it_is_told_what_lives_and_what_is_ready(told: Any, protocol: str) -> None:
-    answers = {name: told[protocol][name] for name in ("live", "ready", "digits ready", "other ready")}
+    answers = {
+        name: told[protocol][name] for name in ("live", "ready", "digits ready", "other ready")
+    }
     assert answers == {"live": True, "ready": True, "digits ready": True, "other ready": False}
 
 
@@ -48,7 +50,9 @@ def test_it_is_told_what_lives_and_what_is_ready(told: Any, protocol: str) -> No
         ("grpc", "typed"),
     ],
 )
-def test_every_way_to_send_a_tensor_gives_the_models_own_scores(told: Any, protocol: str, kind: str) -> None:
+def test_every_way_to_send_a_tensor_gives_the_models_own_scores(
+    told: Any, protocol: str, kind: str
+) -> None:
     answer = told[protocol]["answers"][kind]
     assert (answer["id"], answer["model"]) == ("a", "digits")
     np.testing.assert_allclose(answer["scores"], direct(IMAGES), atol=1e-5, rtol=0)

@@ -37,14 +37,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the clients are all in this process
     folder = tmp_path_factory.mktemp("limits")
     write_model(folder / "models", "slow", SLOW)
-    settings = (f"model_repository={folder / 'models'}", f"max_body_bytes={LIMIT}", "max_connections=1500")
+    settings = (
+        f"model_repository={folder / 'models'}",
+        f"max_body_bytes={LIMIT}",
+        "max_connections=1500",
+    )
     with started(folder, *(part for setting in settings for part in ("--set", setting))) as process:
         yield process
         assert "Traceback" not in process.errors
 
 
 def head(*fields: str) -> bytes:
-    lines = ["POST /predict HTTP/1.1", "Host: h", "Content-Type: application/octet-stream", *fields, "", ""]
+    lines = [
+        "POST /predict HTTP/1.1",
+        "Host: h",
+        "Content-Type: application/octet-stream",
+        *fields,
+        "",
+        "",
+    ]
     return "\r\n".join(lines).encode()
 
 
@@ -71,7 +82,9 @@ def bomb() -> Iterator[bytes]:
 
 def chunked_bomb() -> Iterator[bytes]:
     body = gzip.compress(bytes(70 * MIB))
-    yield head("Transfer-Encoding: chunked", "Content-Encoding: gzip") + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    yield head(
+        "Transfer-Encoding: chunked", "Content-Encoding: gzip"
+    ) + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
 
 
 TOO_MUCH = [declared, endless, bomb, chunked_bomb]
@@ -116,7 +129,9 @@ def test_a_body_over_the_limit_gets_413_while_it_is_sent_and_the_next_request_is
 
 
 @pytest.mark.parametrize("pieces", [declared, endless])
-def test_who_sends_too_much_and_never_listens_is_cut_off(server: Process, pieces: Callable[[], Iterator[bytes]]) -> None:
+def test_who_sends_too_much_and_never_listens_is_cut_off(
+    server: Process, pieces: Callable[[], Iterator[bytes]]
+) -> None:
     before = server.resident()
     began = time.monotonic()
     with server.connect() as connection:
@@ -177,6 +192,8 @@ def test_clients_that_hang_up_at_once_cost_neither_work_nor_memory(server: Proce
         memory.append(server.resident())
     assert memory[9] - memory[1] < 10 * MIB, [size // MIB for size in memory]
     assert server.metric("batcher_cancelled_rows_total") - cancelled > 5 * CLIENTS
-    assert server.metric("batcher_batch_size_sum") - ran < 8 * CLIENTS, "those that were gone in time never reached the model"
+    assert server.metric("batcher_batch_size_sum") - ran < 8 * CLIENTS, (
+        "those that were gone in time never reached the model"
+    )
     assert served(server).status == 200
     assert "Traceback" not in server.errors

@@ -1,4 +1,7 @@
-"""Where a server listens: TLS, Unix sockets, shared ports, sockets that were passed; on uvloop and on a reactor of Twisted."""
+"""Where a server listens: TLS, Unix sockets, shared ports, sockets that were passed.
+
+On uvloop and on a reactor of Twisted.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ from tests.end_to_end.processes import Process, one_answer, receive_all, started
 from tests.support.http_answers import Answer, parse_answers
 
 DOUBLES = 'class Model:\n    def predict(self, inputs):\n        return {"y": inputs["x"] * 2}\n'
-SLOW = "import time\n" + DOUBLES.replace("        return", "        time.sleep(0.3 * inputs['x'].any())\n        return")
+SLOW = "import time\n" + DOUBLES.replace(
+    "        return", "        time.sleep(0.3 * inputs['x'].any())\n        return"
+)
 ROW = np.ones(4, "<f4").tobytes()
 TWIST = ("-m", "twisted", "--reactor=epoll", "--log-format=text", "batcher")
 KINDS = ("serve", "twist")
@@ -40,7 +45,15 @@ BEFORE_STOP = 2000
 
 def predict(body: bytes, *fields: str, model: str = "doubles") -> bytes:
     kind = "Content-Type: application/octet-stream"
-    lines = [f"POST /models/{model}/predict HTTP/1.1", "Host: h", kind, f"Content-Length: {len(body)}", *fields, "", ""]
+    lines = [
+        f"POST /models/{model}/predict HTTP/1.1",
+        "Host: h",
+        kind,
+        f"Content-Length: {len(body)}",
+        *fields,
+        "",
+        "",
+    ]
     return "\r\n".join(lines).encode() + body
 
 
@@ -51,14 +64,23 @@ def only_answer(connection: socket.socket) -> Answer:
 
 
 def certify(folder: Path, name: str) -> None:
-    """Write a certificate for this machine that is its own authority: `NAME.crt`, `NAME.key`, and `NAME.pem` with both."""
+    """Write a certificate for this machine that is its own authority.
+
+    `NAME.crt`, `NAME.key`, and `NAME.pem` with both.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
+    names = x509.SubjectAlternativeName(
+        [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    )
     builder = x509.CertificateBuilder(who, who, key.public_key(), x509.random_serial_number())
     now = datetime.now(UTC)
-    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-    builder = builder.add_extension(names, False).add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(
+        now + timedelta(days=1)
+    )
+    builder = builder.add_extension(names, False).add_extension(
+        x509.BasicConstraints(ca=True, path_length=0), True
+    )
     certificate = builder.sign(key, SHA256()).public_bytes(Encoding.PEM)
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / f"{name}.crt").write_bytes(certificate)
@@ -67,7 +89,11 @@ def certify(folder: Path, name: str) -> None:
 
 
 def launch(folder: Path, kind: str, **settings: object) -> AbstractContextManager[Process]:
-    variables = {"model_repository": folder / "models", "port": 0, "defaults__torch_threads": 1} | settings
+    variables = {
+        "model_repository": folder / "models",
+        "port": 0,
+        "defaults__torch_threads": 1,
+    } | settings
     environment = {f"BATCHER_{name.upper()}": str(value) for name, value in variables.items()}
     command = ("serve.py",) if kind == "serve" else TWIST
     return started(folder, command=command, environment=environment, ready=False)
@@ -76,7 +102,11 @@ def launch(folder: Path, kind: str, **settings: object) -> AbstractContextManage
 def wait_ready(server: Process) -> str:
     """Wait until `server` is ready, and return where it listens, which need not be `http://`."""
     until(lambda: any("ready on " in line for line in server.lines), 60)
-    address = next(line for line in server.lines if "ready on " in line).partition("ready on ")[2].split()[0]
+    address = (
+        next(line for line in server.lines if "ready on " in line)
+        .partition("ready on ")[2]
+        .split()[0]
+    )
     server.address = address.replace("https:", "http:")  # what it connects to
     return address
 
@@ -103,7 +133,9 @@ def servers(folder: Path) -> Iterator[dict[str, Process]]:
     with ExitStack() as stack:
         running = {name: stack.enter_context(context) for name, context in contexts.items()}
         for name, server in running.items():
-            assert wait_ready(server).startswith("https://127.0.0.1:" if "tls" in name else f"unix:{folder}/")
+            assert wait_ready(server).startswith(
+                "https://127.0.0.1:" if "tls" in name else f"unix:{folder}/"
+            )
         yield running
         assert not [server.errors for server in running.values() if "Traceback" in server.errors]
 
@@ -125,7 +157,10 @@ def metric(server: Process, context: ssl.SSLContext, name: str) -> int:
     with context.wrap_socket(server.connect(), server_hostname="localhost") as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         metrics = only_answer(client).body.decode()
-    return sum(int(float(value)) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", metrics, re.MULTILINE))
+    return sum(
+        int(float(value))
+        for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", metrics, re.MULTILINE)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -133,7 +168,9 @@ class TestTls:
     def test_a_kept_connection_answers_again_and_again(
         self, servers: dict[str, Process], context: ssl.SSLContext, kind: str
     ) -> None:
-        with context.wrap_socket(servers[f"{kind} tls"].connect(), server_hostname="localhost") as client:
+        with context.wrap_socket(
+            servers[f"{kind} tls"].connect(), server_hostname="localhost"
+        ) as client:
             for _ in range(3):
                 client.sendall(predict(ROW))
                 assert np.frombuffer(one_answer(client).body, "<f4").tolist() == [2, 2, 2, 2]
@@ -143,8 +180,12 @@ class TestTls:
     ) -> None:
         rows = np.arange(16_384, dtype="<f4").reshape(-1, 4)  # 64 KiB of rows
         text = json.dumps({"inputs": {"x": rows.tolist()}}).ljust(8 << 20).encode()
-        request = predict(text, "Connection: close", "Accept: application/octet-stream").replace(b"octet-stream", b"json", 1)
-        with context.wrap_socket(servers[f"{kind} tls"].connect(), server_hostname="127.0.0.1") as client:
+        request = predict(text, "Connection: close", "Accept: application/octet-stream").replace(
+            b"octet-stream", b"json", 1
+        )
+        with context.wrap_socket(
+            servers[f"{kind} tls"].connect(), server_hostname="127.0.0.1"
+        ) as client:
             client.sendall(request)
             answer = only_answer(client)
         assert answer.status == 200, answer.body
@@ -162,14 +203,23 @@ class TestTls:
 
         assert speaks(ssl.TLSVersion.TLSv1_2) == "TLSv1.2"
         assert speaks(ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
-        with pytest.warns(DeprecationWarning, match="TLSv1_1"), pytest.raises(ssl.SSLError, match=r"(?i)protocol"):
+        with (
+            pytest.warns(DeprecationWarning, match="TLSv1_1"),
+            pytest.raises(ssl.SSLError, match=r"(?i)protocol"),
+        ):
             speaks(ssl.TLSVersion.TLSv1_1)
 
-    def test_what_was_accepted_is_answered_when_it_stops(self, folder: Path, context: ssl.SSLContext, kind: str) -> None:
+    def test_what_was_accepted_is_answered_when_it_stops(
+        self, folder: Path, context: ssl.SSLContext, kind: str
+    ) -> None:
         with launch(folder, kind, tls_certificate=folder / "own.pem") as server:
             wait_ready(server)
-            idle = context.wrap_socket(server.connect(), server_hostname="localhost")  # never looks at it again, as many pools
-            kept = [context.wrap_socket(server.connect(), server_hostname="localhost") for _ in range(4)]
+            idle = context.wrap_socket(
+                server.connect(), server_hostname="localhost"
+            )  # never looks at it again, as many pools
+            kept = [
+                context.wrap_socket(server.connect(), server_hostname="localhost") for _ in range(4)
+            ]
             for client in kept:
                 client.sendall(predict(ROW))
                 assert one_answer(client).status == 200
@@ -184,16 +234,26 @@ class TestTls:
                 with client:
                     answer = only_answer(client)
                 assert answer.status == 200, answer.body
-                assert answer.header("connection") in ("close", None), "none if it came while the late one was taken"
+                assert answer.header("connection") in ("close", None), (
+                    "none if it came while the late one was taken"
+                )
             assert server.wait(10) in (0, -signal.SIGTERM)
             idle.close()
             assert "Traceback" not in server.errors
 
 
 def test_a_certificate_that_cannot_be_used_is_an_error_that_names_its_setting(folder: Path) -> None:
-    pairs = [("own.crt", "other.key"), ("absent.crt", "own.key"), ("own.crt", "absent.key"), ("own.crt", "own.crt")]
+    pairs = [
+        ("own.crt", "other.key"),
+        ("absent.crt", "own.key"),
+        ("own.crt", "absent.key"),
+        ("own.crt", "own.crt"),
+    ]
     with ExitStack() as stack:
-        for files in ({"tls_certificate": folder / first, "tls_key": folder / second} for first, second in pairs):
+        for files in (
+            {"tls_certificate": folder / first, "tls_key": folder / second}
+            for first, second in pairs
+        ):
             server = stack.enter_context(launch(folder, "serve", **files))
             assert server.wait(60) == 1
             assert "BATCHER_TLS_CERTIFICATE: tls_certificate: expected" in server.errors
@@ -213,7 +273,9 @@ class TestUnixSocket:
     def test_a_second_server_on_it_fails_and_leaves_it_alone(self, folder: Path, kind: str) -> None:
         path = folder / f"{kind}.sock"
         with launch(folder, kind, unix_socket=path) as second:
-            assert (second.wait(20) != 0) is (kind == "serve"), "twist ends as it does when it is asked to"
+            assert (second.wait(20) != 0) is (kind == "serve"), (
+                "twist ends as it does when it is asked to"
+            )
             said = second.errors + "\n".join(second.lines)
             assert f"cannot listen on {path}" in said
             assert "Traceback" not in said
@@ -221,9 +283,13 @@ class TestUnixSocket:
             client.sendall(READY)
             assert only_answer(client).status == 200
 
-    def test_a_killed_servers_file_is_replaced_and_goes_at_the_end(self, folder: Path, tmp_path: Path, kind: str) -> None:
+    def test_a_killed_servers_file_is_replaced_and_goes_at_the_end(
+        self, folder: Path, tmp_path: Path, kind: str
+    ) -> None:
         path = tmp_path / "stale.sock"
-        with socket.socket(socket.AF_UNIX) as killed:  # closed without unlinking, as the kernel does for a killed process
+        with socket.socket(
+            socket.AF_UNIX
+        ) as killed:  # closed without unlinking, as the kernel does for a killed process
             killed.bind(str(path))
             killed.listen()
         with launch(folder, kind, unix_socket=path) as server:
@@ -241,21 +307,35 @@ def test_two_servers_share_a_port_and_both_answer(folder: Path) -> None:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(("127.0.0.1", 0))  # not listening: it only keeps the port
         port = reserved.getsockname()[1]
-        pair = [stack.enter_context(launch(folder, "serve", port=port, reuse_port="true")) for _ in range(2)]
+        pair = [
+            stack.enter_context(launch(folder, "serve", port=port, reuse_port="true"))
+            for _ in range(2)
+        ]
         assert {wait_ready(server) for server in pair} == {f"http://127.0.0.1:{port}"}
         before = [len(os.listdir(f"/proc/{server.pid}/fd")) for server in pair]
-        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 30)) for _ in range(64)]
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), 30))
+            for _ in range(64)
+        ]
         for client in clients:
             client.sendall(predict(ROW))
             assert one_answer(client).status == 200
         now = [len(os.listdir(f"/proc/{server.pid}/fd")) for server in pair]
-        assert all(count > earlier for count, earlier in zip(now, before, strict=True)), "both have some of them"
+        assert all(count > earlier for count, earlier in zip(now, before, strict=True)), (
+            "both have some of them"
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_socket_that_systemd_passed_is_served(folder: Path, kind: str) -> None:
-    run = f"LISTEN_PID=$$ LISTEN_FDS=1 exec {sys.executable} {' '.join(('serve.py',) if kind == 'serve' else TWIST)}"
-    opened = "import os, socket; os.dup2(socket.create_server(('127.0.0.1', 0)).detach(), 9); os.dup2(9, 3)"
+    run = (
+        f"LISTEN_PID=$$ LISTEN_FDS=1 exec {sys.executable} "
+        f"{' '.join(('serve.py',) if kind == 'serve' else TWIST)}"
+    )
+    opened = (
+        "import os, socket; os.dup2(socket.create_server(('127.0.0.1', 0)).detach(), 9); "
+        "os.dup2(9, 3)"
+    )
     script = f"{opened}; os.execvp('sh', ['sh', '-c', {run!r}])"
     environment = {"BATCHER_MODEL_REPOSITORY": str(folder / "models"), "BATCHER_PORT": "1"}
     with started(folder, command=("-c", script), environment=environment, ready=False) as server:
@@ -269,7 +349,8 @@ def test_a_socket_that_systemd_passed_is_served(folder: Path, kind: str) -> None
 def reconnect(port: int, enough: Event, outcomes: list[str]) -> None:
     """Connect eight clients at a time, again and again, until that is refused; note how each ends.
 
-    A reset while it connects is a refusal as well: the port was closed between the two halves of the handshake.
+    A reset while it connects is a refusal as well: the port was closed between the two halves of
+    the handshake.
     """
     refused = False
     while not refused:
@@ -294,7 +375,10 @@ def test_every_connection_that_the_kernel_accepted_is_answered_when_it_stops(fol
     enough, outcomes = Event(), list[str]()
     with launch(folder, "serve") as server, ThreadPoolExecutor(LOADERS) as pool:
         wait_ready(server)
-        loaders = [pool.submit(reconnect, server.host_and_port[1], enough, outcomes) for _ in range(LOADERS)]
+        loaders = [
+            pool.submit(reconnect, server.host_and_port[1], enough, outcomes)
+            for _ in range(LOADERS)
+        ]
         assert enough.wait(30)
         server.signal(signal.SIGTERM)
         assert server.wait(15) == 0
@@ -302,6 +386,8 @@ def test_every_connection_that_the_kernel_accepted_is_answered_when_it_stops(fol
             loader.result(30)
         assert "Traceback" not in server.errors
     counts = Counter(outcomes)
-    unfinished = counts.pop("ConnectionResetError", 0)  # the last third of a handshake, at most one a loader, can be cut off
+    unfinished = counts.pop(
+        "ConnectionResetError", 0
+    )  # the last third of a handshake, at most one a loader, can be cut off
     assert unfinished <= LOADERS, (unfinished, counts)
     assert set(counts) <= {"HTTP/1.1 200 OK", "HTTP/1.1 503 Service Unavailable"}, counts

@@ -1,4 +1,7 @@
-"""MLServer's `infer` command line against the digits: requests in a file of lines, answers in another."""
+"""MLServer's `infer` command line against the digits.
+
+Requests in a file of lines, answers in another.
+"""
 
 from __future__ import annotations
 
@@ -25,19 +28,29 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
         assert "Traceback" not in process.errors
 
 
-@pytest.mark.parametrize("arguments", [(), ("--binary-data",), ("--batch-size", "8")], ids=["json", "binary", "micro-batches"])
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("--binary-data",), ("--batch-size", "8")],
+    ids=["json", "binary", "micro-batches"],
+)
 def test_each_line_of_a_file_is_answered_with_its_own_digit(
     server: Process, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     requests, answers = tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
     image = {"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32"}
-    lines = [{"id": str(at), "inputs": [image | {"data": one.ravel().tolist()}]} for at, one in enumerate(IMAGES)]
+    lines = [
+        {"id": str(at), "inputs": [image | {"data": one.ravel().tolist()}]}
+        for at, one in enumerate(IMAGES)
+    ]
     requests.write_text("".join(json.dumps(line) + "\n" for line in lines))
     address = server.address.removeprefix("http://")
     files = ("-i", requests, "-o", answers, "--workers", "2")
     result = ended([MLSERVER, "infer", "-u", address, "-m", "digits", *files, *arguments])
     assert result.returncode == 0, result.stderr
-    got = sorted((json.loads(line) for line in answers.read_text().splitlines()), key=lambda one: int(one["id"]))
+    got = sorted(
+        (json.loads(line) for line in answers.read_text().splitlines()),
+        key=lambda one: int(one["id"]),
+    )
     assert [one["id"] for one in got] == [line["id"] for line in lines]
     assert {one["model_name"] for one in got} == {"digits"}
     scores = np.array([one["outputs"][0]["data"] for one in got])

@@ -1,6 +1,9 @@
-"""What `/openapi.json` says, held against live answers: to right requests, and to requests made up from it, right and wrong.
+"""What `/openapi.json` says, held against live answers.
 
-The servers are two: one as it comes, and one with everything switched on that adds routes or changes what they answer.
+To right requests, and to requests made up from it, right and wrong.
+
+The servers are two: one as it comes, and one with everything switched on that adds routes or
+changes what they answer.
 """
 
 from __future__ import annotations
@@ -29,9 +32,16 @@ from tests.end_to_end.processes import Process, started
 from tests.end_to_end.test_digits import BODIES, OCTETS, ROW
 from tests.support.http import MemoryServer
 
-CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance, response_headers_conformance]
+CHECKS = [
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+]
 EXAMPLES = 5
-"""Requests of each kind to each route: right and wrong ones, for a model that is there and for one that is not."""
+"""Requests of each kind to each route: right and wrong ones, for a model that is there and for one
+that is not.
+"""
 
 KNOWN = {"name": "digits", "version": "1", "region": "r"}
 WRITTEN = (OCTETS, "application/json", "application/msgpack", "application/x-npy", "text/csv")
@@ -58,12 +68,21 @@ class Live(NamedTuple):
         """Return the answer to a request, by default one for the model that there is, and how it is not as described."""
         case = case or operation.Case(path_parameters=known(operation))
         answer = case.call(base_url=self.process.address, **request)
-        return answer, [f"{operation.label}: {text}" for text in breaches(self.document, operation, case, answer)]
+        return answer, [
+            f"{operation.label}: {text}"
+            for text in breaches(self.document, operation, case, answer)
+        ]
 
 
 @pytest.fixture(scope="module", params=[{}, EVERYTHING], ids=["as-it-comes", "everything"])
-def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    options = [word for name, value in request.param.items() for word in ("--set", f"{name}={str(value).lower()}")]
+def live(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Live]:
+    options = [
+        word
+        for name, value in request.param.items()
+        for word in ("--set", f"{name}={str(value).lower()}")
+    ]
     with started(tmp_path_factory.mktemp("openapi"), *options) as process:
         yield Live(process, request.param, json.loads(process.get("/openapi.json")))
         assert "Traceback" not in process.errors
@@ -80,13 +99,20 @@ def known(operation: Any) -> dict[str, str]:
 
 
 def when(operation: Any) -> tuple[bool, bool]:
-    """Return what sorts operations: unloading the model after all the others, then loading it again."""
+    """Return what sorts operations.
+
+    Unloading the model after all the others, then loading it again.
+    """
     return operation.path.endswith("load"), operation.path.endswith("/load")
 
 
 def response_of(document: dict[str, Any], operation: Any, status: int) -> dict[str, Any]:
     """Return what is said of an answer; empty if nothing is."""
-    found = document["paths"][operation.path][operation.method].get("responses", {}).get(str(status), {})
+    found = (
+        document["paths"][operation.path][operation.method]
+        .get("responses", {})
+        .get(str(status), {})
+    )
     name = found.get("$ref", "").removeprefix("#/components/responses/")
     said: dict[str, Any] = document["components"]["responses"][name] if name else found
     return said
@@ -94,7 +120,9 @@ def response_of(document: dict[str, Any], operation: Any, status: int) -> dict[s
 
 def breaches(document: dict[str, Any], operation: Any, case: Any, answer: Any) -> list[str]:
     """Return how an answer differs from what is said of it, and what is not said of it at all."""
-    wrong = [f"500: {answer.content!r}"] if answer.status_code == 500 else []  # which is described, and never to be seen
+    wrong = (
+        [f"500: {answer.content!r}"] if answer.status_code == 500 else []
+    )  # which is described, and never to be seen
     try:
         case.validate_response(answer, checks=CHECKS)
     except (FailureGroup, Failure) as err:
@@ -103,7 +131,10 @@ def breaches(document: dict[str, Any], operation: Any, case: Any, answer: Any) -
     if answer.content and not said.get("content"):
         wrong.append(f"{answer.status_code}: nothing is said of the body")
     fields = {name.lower() for name in said.get("headers", {})}
-    wrong += [f"{answer.status_code}: nothing is said of {name}" for name in {*answer.headers} - fields - OF_HTTP]
+    wrong += [
+        f"{answer.status_code}: nothing is said of {name}"
+        for name in {*answer.headers} - fields - OF_HTTP
+    ]
     return wrong
 
 
@@ -123,8 +154,13 @@ def posts(path: str) -> list[dict[str, Any]]:
     if path.startswith("/v2"):
         return [{}, {"json": {}}]
     told = {"X-Timing": "1", "X-Request-Id": "7", "X-Priority": "1", "X-Timeout-Ms": "20000.5"}
-    bodies = [{"data": body(), "headers": {"Content-Type": kind, **told}} for kind, body in BODIES.items()]
-    accepted = [{"data": ROW.tobytes(), "headers": {"Content-Type": OCTETS, "Accept": kind}} for kind in WRITTEN]
+    bodies = [
+        {"data": body(), "headers": {"Content-Type": kind, **told}} for kind, body in BODIES.items()
+    ]
+    accepted = [
+        {"data": ROW.tobytes(), "headers": {"Content-Type": OCTETS, "Accept": kind}}
+        for kind in WRITTEN
+    ]
     return bodies + accepted
 
 
@@ -134,7 +170,10 @@ def test_every_route_is_described_and_shown_to_people(live: Live) -> None:
     assert sorted(found) == sorted((route.method, route.pattern) for route in routes)
     page = live.process.get("/docs")
     for route in routes:
-        assert f"<code>{route.method} {escape(route.pattern)}</code></td><td>{escape(route.summary)}" in page
+        assert (
+            f"<code>{route.method} {escape(route.pattern)}</code></td><td>{escape(route.summary)}"
+            in page
+        )
 
 
 def test_answers_to_right_requests_are_as_described(live: Live) -> None:
@@ -147,7 +186,9 @@ def test_answers_to_right_requests_are_as_described(live: Live) -> None:
             assert not wrong, "\n".join(wrong)
             assert answer.status_code == expected, (operation.label, answer.content)
             if length := answer.headers.get("inference-header-content-length"):
-                said = response_of(live.document, operation, 200)["content"]["application/json"]["schema"]
+                said = response_of(live.document, operation, 200)["content"]["application/json"][
+                    "schema"
+                ]
                 jsonschema_rs.validate(said, json.loads(answer.content[: int(length[0])]))
 
 
@@ -157,7 +198,9 @@ def test_errors_are_as_described_in_either_form(live: Live) -> None:
             for kind in ("application/msgpack", "application/json"):
                 fields = {"Accept": kind, "X-Request-Id": "7", "Content-Type": "text/csv"}
                 for more in ({}, {"Content-Encoding": "br"}, {"Content-Length": "99999999999"}):
-                    answer, wrong = live.call(operation, data=b"no numbers", headers={**fields, **more})
+                    answer, wrong = live.call(
+                        operation, data=b"no numbers", headers={**fields, **more}
+                    )
                     assert not wrong, "\n".join(wrong)
                     assert answer.status_code in (400, 413, 415), (operation.label, answer.content)
 
@@ -170,10 +213,14 @@ def said_of_predict(document: dict[str, Any]) -> dict[str, Any]:
 UNTRUE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "status": lambda said: said.pop("200"),
     "media type": lambda said: said["200"]["content"].pop("application/json"),
-    "member": lambda said: said["200"]["content"]["application/json"]["schema"]["anyOf"][0]["required"].append("more"),
+    "member": lambda said: said["200"]["content"]["application/json"]["schema"]["anyOf"][0][
+        "required"
+    ].append("more"),
     "type": lambda said: said["200"]["content"]["application/json"]["schema"].update(type="array"),
     "no content": lambda said: said["200"].pop("content"),
-    "field": lambda said: said["200"]["headers"]["Server-Timing"].update(schema={"enum": ["never"]}),
+    "field": lambda said: said["200"]["headers"]["Server-Timing"].update(
+        schema={"enum": ["never"]}
+    ),
     "no field": lambda said: said["200"]["headers"].pop("Server-Timing"),
 }
 
@@ -185,7 +232,9 @@ def test_a_description_that_is_untrue_is_found_out(live: Live, mistake: str | No
         UNTRUE[mistake](said_of_predict(document))
     operation = next(one for one in operations(document) if one.path == "/models/{name}/predict")
     fields = {"Content-Type": "image/png", "X-Timing": "1"}
-    answer, wrong = live._replace(document=document).call(operation, data=BODIES["image/png"](), headers=fields)
+    answer, wrong = live._replace(document=document).call(
+        operation, data=BODIES["image/png"](), headers=fields
+    )
     assert answer.status_code == 200
     assert bool(wrong) is (mistake is not None)
 
@@ -194,7 +243,11 @@ def test_answers_to_requests_that_are_made_up_are_as_described(live: Live) -> No
     wrong: set[str] = set()
     with requests.Session() as session:
         for operation in sorted(operations(live.document), key=when):
-            for mode in GenerationMode if "requestBody" in operation.definition.raw else [GenerationMode.POSITIVE]:
+            for mode in (
+                GenerationMode
+                if "requestBody" in operation.definition.raw
+                else [GenerationMode.POSITIVE]
+            ):
                 for fixed in [{}, known(operation)] if known(operation) else [{}]:
                     made_up(live, operation, mode, fixed, session, wrong)
     assert not wrong, "\n".join(sorted(wrong))
@@ -203,7 +256,9 @@ def test_answers_to_requests_that_are_made_up_are_as_described(live: Live) -> No
         assert live.call(load)[0].status_code == 200
 
 
-def made_up(live: Live, operation: Any, mode: Any, fixed: dict[str, str], session: Any, wrong: set[str]) -> None:
+def made_up(
+    live: Live, operation: Any, mode: Any, fixed: dict[str, str], session: Any, wrong: set[str]
+) -> None:
     """Send requests that are always the same ones; gather in `wrong` what is not as described."""
 
     @settings(

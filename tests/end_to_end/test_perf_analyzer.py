@@ -1,7 +1,8 @@
 """Triton's perf_analyzer, over both protocols, against the digits.
 
-It measures, but here it is a client: it reads metadata, configuration and statistics before it asks, and writes down every
-answer that it got, all of which are looked at. How fast they came is not.
+It measures, but here it is a client: it reads metadata, configuration and statistics before it
+asks, and writes down every answer that it got, all of which are looked at. How fast they came is
+not.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def analyze(server: Process, tmp_path: Path) -> Analyze:
             document["validation_data"] = [{"scores": row.tolist()} for row in expected]
         data = tmp_path / "data.json"
         data.write_text(json.dumps(document))
-        address = server.grpc_address if protocol == "grpc" else server.address.removeprefix("http://")
+        address = (
+            server.grpc_address if protocol == "grpc" else server.address.removeprefix("http://")
+        )
         what = ("-m", "digits", "--input-data", data, "--request-count", str(REQUESTS))
         return ended(
             [PERF_ANALYZER, "-i", protocol, "-u", address, *what, *arguments],
@@ -60,7 +63,10 @@ def analyze(server: Process, tmp_path: Path) -> Analyze:
 
 @pytest.fixture(scope="module")
 def alone(server: Process) -> Any:
-    """Return the scores of each image in a batch of its own: it compares bits, and those depend on the size of a batch."""
+    """Return the scores of each image in a batch of its own.
+
+    It compares bits, and those depend on the size of a batch.
+    """
 
     def ask(image: Any) -> Any:
         request = Request(server.address + "/predict", image.tobytes(), {"Content-Type": OCTETS})
@@ -73,7 +79,9 @@ def alone(server: Process) -> Any:
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_it_finds_the_values_that_it_is_told_to_expect(analyze: Analyze, alone: Any, protocol: str) -> None:
+def test_it_finds_the_values_that_it_is_told_to_expect(
+    analyze: Analyze, alone: Any, protocol: str
+) -> None:
     result = analyze(protocol, expected=alone)
     assert result.returncode == 0, result.stdout + result.stderr
     assert f"Request count: {REQUESTS}\n" in result.stdout
@@ -116,10 +124,17 @@ def test_every_answer_is_the_models_own_and_is_counted(
     right = direct(IMAGES)
     for request in experiment["requests"]:
         (answer,) = request["response_outputs"]
-        # Of a batch it writes down the first row that it sent; the others are those that come next in its data.
-        first = np.abs(IMAGES.reshape(-1, 64) - np.array(request["request_inputs"]["image"])).max(axis=1).argmin()
+        # Of a batch it writes down the first row that it sent; the others are those that come next
+        # in its data.
+        first = (
+            np.abs(IMAGES.reshape(-1, 64) - np.array(request["request_inputs"]["image"]))
+            .max(axis=1)
+            .argmin()
+        )
         sent = np.arange(first, first + batch) % len(IMAGES)
-        np.testing.assert_allclose(np.reshape(answer["scores"], (batch, 10)), right[sent], atol=1e-5, rtol=0)
+        np.testing.assert_allclose(
+            np.reshape(answer["scores"], (batch, 10)), right[sent], atol=1e-5, rtol=0
+        )
     assert counted(server) - before == Counter(rows=REQUESTS * batch, requests=REQUESTS)
     shown = told_of_the_server(result.stdout)
     assert shown["rows"] == shown["requests"] * batch
@@ -130,11 +145,16 @@ def test_every_answer_is_the_models_own_and_is_counted(
 def counted(server: Process) -> Counter[str]:
     """Return the rows and the requests that the server has counted."""
     (entry,) = json.loads(server.get("/v2/models/digits/stats"))["model_stats"]
-    return Counter(rows=entry["inference_count"], requests=entry["inference_stats"]["success"]["count"])
+    return Counter(
+        rows=entry["inference_count"], requests=entry["inference_stats"]["success"]["count"]
+    )
 
 
 def told_of_the_server(output: str) -> dict[str, int]:
-    """Return what its output shows of the server: the difference to what it was told at first, after some of its requests."""
+    """Return what its output shows of the server.
+
+    The difference to what it was told at first, after some of its requests.
+    """
     found = re.search(
         r"Server: *\n *Inference count: (?P<rows>\d+)\n *Execution count: (?P<executions>\d+)\n"
         r" *Successful request count: (?P<requests>\d+)\n"

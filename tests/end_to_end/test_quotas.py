@@ -1,4 +1,7 @@
-"""Quotas and the deep readiness of a real server: keys in real headers and metadata, and a model that really hangs."""
+"""Quotas and the deep readiness of a real server.
+
+Keys in real headers and metadata, and a model that really hangs.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,24 @@ from batcher.client import Client, InferenceFailed
 from tests.end_to_end.processes import Process, started, write_model
 from tests.end_to_end.test_grpc import SLOW, infer_on, row
 
-QUOTAS = "{web-key: {rows_per_s: 0.01, burst_rows: 2, name: web}, rpc-key: {rows_per_s: 0.01}, fast-key: {rows_per_s: 2}}"
+QUOTAS = (
+    "{web-key: {rows_per_s: 0.01, burst_rows: 2, name: web}, rpc-key: {rows_per_s: 0.01}, "
+    "fast-key: {rows_per_s: 2}}"
+)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     folder = tmp_path_factory.mktemp("quotas")
     write_model(folder / "models", "m", SLOW)
-    arguments = ("--grpc-port", "0", "--set", f"model_repository={folder / 'models'}", "--set", f"quotas={QUOTAS}")
+    arguments = (
+        "--grpc-port",
+        "0",
+        "--set",
+        f"model_repository={folder / 'models'}",
+        "--set",
+        f"quotas={QUOTAS}",
+    )
     with started(folder, *arguments, "--set", "defaults.timeout_ms=500") as process:
         yield process
         told = process.errors + "".join(process.lines)
@@ -31,7 +44,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 def test_a_client_over_its_quota_is_refused_and_others_are_not(server: Process) -> None:
     inputs = {"x": np.zeros((1, 4), np.float32)}
-    with Client(server.address, api_key="web-key", retries=0) as client, Client(server.address) as other:
+    with (
+        Client(server.address, api_key="web-key", retries=0) as client,
+        Client(server.address) as other,
+    ):
         for _ in range(2):
             client.infer("m", inputs)
         with pytest.raises(InferenceFailed) as refusal:
@@ -74,12 +90,21 @@ class Model:
 """
 
 
-def test_a_model_that_hangs_is_ready_only_for_who_looks_no_deeper(server: Process, tmp_path: Path) -> None:
+def test_a_model_that_hangs_is_ready_only_for_who_looks_no_deeper(
+    server: Process, tmp_path: Path
+) -> None:
     with urlopen(f"{server.address}/readyz?deep=1") as answer:
         assert b'"seconds":{"m/1":' in answer.read()
     write_model(tmp_path / "models", "m", HANGS)
-    arguments = ("--set", f"model_repository={tmp_path / 'models'}", "--set", "defaults.timeout_ms=500")
-    with started(tmp_path, *arguments, "--set", "defaults.max_batch_size=2", "--set", "drain_timeout_s=0.5") as process:
+    arguments = (
+        "--set",
+        f"model_repository={tmp_path / 'models'}",
+        "--set",
+        "defaults.timeout_ms=500",
+    )
+    with started(
+        tmp_path, *arguments, "--set", "defaults.max_batch_size=2", "--set", "drain_timeout_s=0.5"
+    ) as process:
         with urlopen(f"{process.address}/readyz") as answer:
             assert answer.status == 200
         with pytest.raises(HTTPError) as refusal:

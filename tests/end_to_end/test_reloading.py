@@ -1,4 +1,7 @@
-"""SIGHUP under load: the settings change, models are replaced, and no request notices. SIGTERM under load: neither."""
+"""SIGHUP under load: the settings change, models are replaced, and no request notices.
+
+SIGTERM under load: neither.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ class Model:
         return {{"y": inputs["x"] * 2}}
 """
 EITHER = "port: 0\nload_at_start: [times]\ndefaults: {max_batch_size: 4}\n"
-OTHER = "port: 0\nmax_pipelined_requests: 8\nload_at_start: [times, more]\ndefaults: {max_batch_size: 16}\n"
+OTHER = (
+    "port: 0\nmax_pipelined_requests: 8\nload_at_start: [times, more]\ndefaults: {max_batch_size: "
+    "16}\n"
+)
 
 
 class Server:
@@ -78,12 +84,17 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
         write_model(tmp_path / "models", name, DOUBLE)
     path = tmp_path / "config.yaml"
     path.write_text(EITHER)
-    command = {"serve.py": ("serve.py",), "twist": ("-m", "twisted", "--log-format", "text", "batcher")}[request.param]
+    command = {
+        "serve.py": ("serve.py",),
+        "twist": ("-m", "twisted", "--log-format", "text", "batcher"),
+    }[request.param]
     with started(tmp_path, command=(*command, "--config", str(path))) as process:
         yield Server(process, path)
 
 
-def test_settings_and_models_change_under_load_and_every_request_is_answered_right(server: Server) -> None:
+def test_settings_and_models_change_under_load_and_every_request_is_answered_right(
+    server: Server,
+) -> None:
     with under_load(server.process, "times", 6) as clients:
         server.reload(OTHER)
         server.reload(EITHER)
@@ -111,7 +122,9 @@ def test_settings_and_models_change_under_load_and_every_request_is_answered_rig
 
 def test_a_model_that_cannot_be_loaded_changes_nothing(server: Server, tmp_path: Path) -> None:
     with under_load(server.process, "times", 2) as clients:
-        (tmp_path / "models/more/1/code.py").write_text("raise OSError('the disk of the weights is gone')\n")
+        (tmp_path / "models/more/1/code.py").write_text(
+            "raise OSError('the disk of the weights is gone')\n"
+        )
         server.reload(OTHER)
         served = len(clients.answers)
         until(lambda: len(clients.answers) > served)
@@ -120,10 +133,17 @@ def test_a_model_that_cannot_be_loaded_changes_nothing(server: Server, tmp_path:
     assert {answer.status for _, answer in clients.answers} == {200}
 
 
-def test_whatever_was_accepted_at_full_load_is_answered_right_when_it_is_stopped(tmp_path: Path) -> None:
+def test_whatever_was_accepted_at_full_load_is_answered_right_when_it_is_stopped(
+    tmp_path: Path,
+) -> None:
     gate = tmp_path / "gate"
     write_model(tmp_path / "models", "gated", GATED.format(gate=str(gate)))
-    settings = ("--set", f"model_repository={tmp_path / 'models'}", "--set", "defaults.max_batch_size=8")
+    settings = (
+        "--set",
+        f"model_repository={tmp_path / 'models'}",
+        "--set",
+        "defaults.max_batch_size=8",
+    )
     with started(tmp_path, *settings) as process:
         kept, pipelined = ([process.connect() for _ in range(count)] for count in (40, 10))
         for connection in kept:
@@ -137,13 +157,20 @@ def test_whatever_was_accepted_at_full_load_is_answered_right_when_it_is_stopped
             connection.sendall(b"".join(row_for("gated", number + 1) for number in range(8)))
         with under_load(process, "gated", 8) as clients:
             rows = len(kept) + 8 * len(pipelined) + 8
-            until(lambda: process.metric("batcher_in_flight_rows") + process.metric("batcher_queue_rows") == rows)
+            until(
+                lambda: (
+                    process.metric("batcher_in_flight_rows") + process.metric("batcher_queue_rows")
+                    == rows
+                )
+            )
             process.signal(signal.SIGTERM)
             until(lambda: not process.listens())
             gate.unlink()
             for number, connection in enumerate(kept):
                 with connection:
-                    assert [(one.status, made_of(one)) for one in answers_of(connection)] == [(200, 2 * (number + 1))]
+                    assert [(one.status, made_of(one)) for one in answers_of(connection)] == [
+                        (200, 2 * (number + 1))
+                    ]
             for connection in pipelined:
                 with connection:
                     answers = [(one.status, made_of(one)) for one in answers_of(connection)]
@@ -162,7 +189,9 @@ def shown_certificate(host: str, port: int) -> str:
 
 
 @pytest.mark.parametrize("kind", ["serve", "twist"])
-def test_a_new_certificate_is_shown_after_a_reload_and_a_wrong_one_refused(tmp_path: Path, kind: str) -> None:
+def test_a_new_certificate_is_shown_after_a_reload_and_a_wrong_one_refused(
+    tmp_path: Path, kind: str
+) -> None:
     write_model(tmp_path / "models", "times", DOUBLE)
     certify(tmp_path, "server")
     with launch(tmp_path, kind, tls_certificate=tmp_path / "server.pem") as process:
@@ -175,5 +204,10 @@ def test_a_new_certificate_is_shown_after_a_reload_and_a_wrong_one_refused(tmp_p
         last = (tmp_path / "server.crt").read_text()
         (tmp_path / "server.pem").write_text(last)
         process.signal(signal.SIGHUP)
-        until(lambda: "tls_certificate: expected a certificate and its key" in process.errors + "\n".join(process.lines))
+        until(
+            lambda: (
+                "tls_certificate: expected a certificate and its key"
+                in process.errors + "\n".join(process.lines)
+            )
+        )
         assert shown_certificate(*where) == last

@@ -22,10 +22,14 @@ ROW = np.ones(4, "<f4").tobytes()
 TWIST = ("-m", "twisted", "--log-format", "text", "batcher", "--config")
 
 
-def post(server: Process, target: str, body: bytes, content_type: str = "application/octet-stream") -> tuple[int, bytes]:
+def post(
+    server: Process, target: str, body: bytes, content_type: str = "application/octet-stream"
+) -> tuple[int, bytes]:
     """Return status and body of the answer."""
     try:
-        with urlopen(Request(server.address + target, body, {"Content-Type": content_type}), timeout=30) as answer:
+        with urlopen(
+            Request(server.address + target, body, {"Content-Type": content_type}), timeout=30
+        ) as answer:
             return answer.status, answer.read()
     except HTTPError as err:
         return err.code, err.read()
@@ -39,7 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_model(folder / repository, "good", GOOD)
     write_model(folder / "both", "broken", BROKEN)
     write_model(folder / "both", "undefined", GOOD)
-    (folder / "both" / "undefined" / "1" / "model.yaml").write_text("format: python\nclas: code:Model\n")
+    (folder / "both" / "undefined" / "1" / "model.yaml").write_text(
+        "format: python\nclas: code:Model\n"
+    )
     (folder / "lenient.yaml").write_text("model_repository: both\nstrict_start: false\nport: 0\n")
     (folder / "twist.yaml").write_text(f"model_repository: {ROOT / 'models'}\nport: 0\n")
     return folder
@@ -58,7 +64,12 @@ def servers(folder: Path) -> Iterator[dict[str, Process]]:
         serve = ("serve.py", "-c", str(folder / "lenient.yaml"))
         processes = {
             "environment": started(
-                folder, "--access-log", "--set", "max_body_bytes=2KiB", environment=environment, ready=False
+                folder,
+                "--access-log",
+                "--set",
+                "max_body_bytes=2KiB",
+                environment=environment,
+                ready=False,
             ),
             "lenient": started(folder, command=serve, ready=False),
             "twist": started(folder, command=(*TWIST, str(folder / "twist.yaml")), ready=False),
@@ -71,17 +82,25 @@ def servers(folder: Path) -> Iterator[dict[str, Process]]:
 
 
 class TestSettings:
-    def test_variables_lie_over_the_file_and_flags_over_the_variables(self, servers: dict[str, Process]) -> None:
+    def test_variables_lie_over_the_file_and_flags_over_the_variables(
+        self, servers: dict[str, Process]
+    ) -> None:
         server = servers["environment"]
         assert server.host_and_port[1] > 1, "--port 0 over BATCHER_PORT=1"
-        assert post(server, "/models/good/predict", ROW)[0] == 200, "the repository that the variable names"
+        assert post(server, "/models/good/predict", ROW)[0] == 200, (
+            "the repository that the variable names"
+        )
         assert post(server, "/predict", ROW * 4)[0] == 413, "more rows than the variable allows"
-        assert b"2048" not in post(server, "/predict", ROW * 100)[1], "more bytes than the variable allows, not than the flag"
+        assert b"2048" not in post(server, "/predict", ROW * 100)[1], (
+            "more bytes than the variable allows, not than the flag"
+        )
         status, body = post(server, "/predict", bytes(2049))
         assert status == 413
         assert b"2048" in body, "more bytes than the flag allows"
 
-    def test_the_access_log_is_one_line_of_json_a_request_behind_the_one_ready_line(self, servers: dict[str, Process]) -> None:
+    def test_the_access_log_is_one_line_of_json_a_request_behind_the_one_ready_line(
+        self, servers: dict[str, Process]
+    ) -> None:
         server = servers["environment"]
         assert post(server, "/predict?logged", ROW)[0] == 200
         until(lambda: any('"POST"' in line and "/predict" in line for line in server.lines))
@@ -91,7 +110,9 @@ class TestSettings:
 
 
 class TestBrokenModels:
-    def test_a_broken_model_answers_503_with_its_reason_while_others_serve(self, servers: dict[str, Process]) -> None:
+    def test_a_broken_model_answers_503_with_its_reason_while_others_serve(
+        self, servers: dict[str, Process]
+    ) -> None:
         server = servers["lenient"]
         status, body = post(server, "/models/broken/predict", ROW)
         assert status == 503
@@ -99,12 +120,16 @@ class TestBrokenModels:
         assert post(server, "/models/good/predict", ROW) == (200, (np.ones(4, "<f4") * 2).tobytes())
         assert "the disk of the weights is gone" in server.errors
 
-    def test_a_model_whose_definition_is_wrong_answers_503_with_its_reason(self, servers: dict[str, Process]) -> None:
+    def test_a_model_whose_definition_is_wrong_answers_503_with_its_reason(
+        self, servers: dict[str, Process]
+    ) -> None:
         status, body = post(servers["lenient"], "/models/undefined/predict", ROW)
         assert status == 503
         assert "class" in json.loads(body)["error"], "it names the setting that was meant"
 
-    def test_readiness_names_what_is_broken_and_the_pages_still_come(self, servers: dict[str, Process]) -> None:
+    def test_readiness_names_what_is_broken_and_the_pages_still_come(
+        self, servers: dict[str, Process]
+    ) -> None:
         server = servers["lenient"]
         with pytest.raises(HTTPError) as refused:
             server.get("/readyz")
@@ -117,8 +142,13 @@ class TestBrokenModels:
         assert "batcher_connections" in server.get("/metrics")
 
     def test_a_strict_start_ends_with_status_1_and_the_reason(self, folder: Path) -> None:
-        settings = (f"model_repository={folder / 'both'}", f"models.undefined.path={folder / 'good' / 'good'}")
-        with started(folder, *(part for setting in settings for part in ("--set", setting)), ready=False) as server:
+        settings = (
+            f"model_repository={folder / 'both'}",
+            f"models.undefined.path={folder / 'good' / 'good'}",
+        )
+        with started(
+            folder, *(part for setting in settings for part in ("--set", setting)), ready=False
+        ) as server:
             assert server.wait(60) == 1
             assert "the disk of the weights is gone" in server.errors
             assert "cannot start" in server.errors
@@ -149,7 +179,9 @@ class TestTwist:
         assert json.loads(body)["predictions"][0]["label"] == "3"
         assert servers["twist"].get("/readyz") == '{"ready":true}'
 
-    def test_half_closed_clients_are_answered_on_a_reactor_of_twisted_too(self, servers: dict[str, Process]) -> None:
+    def test_half_closed_clients_are_answered_on_a_reactor_of_twisted_too(
+        self, servers: dict[str, Process]
+    ) -> None:
         with servers["twist"].connect() as connection:
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
             connection.shutdown(socket.SHUT_WR)
@@ -157,7 +189,9 @@ class TestTwist:
         assert data.count(b"HTTP/1.1 200 OK") == 1
         assert data.endswith(b'{"live":true}')
 
-    def test_it_answers_what_it_accepted_and_stops_on_a_signal(self, servers: dict[str, Process]) -> None:
+    def test_it_answers_what_it_accepted_and_stops_on_a_signal(
+        self, servers: dict[str, Process]
+    ) -> None:
         server = servers["stopped"]
         with server.connect() as connection:
             connection.sendall(b"GET /livez HT")
@@ -166,7 +200,9 @@ class TestTwist:
             until(lambda: not server.listens(), seconds=5)
             connection.sendall(b"TP/1.1\r\nHost: h\r\n\r\n")
             assert receive_all(connection).endswith(b'{"live":true}')
-        assert server.wait(10) in (0, -signal.SIGTERM), "twist ends itself by the signal that stopped it"
+        assert server.wait(10) in (0, -signal.SIGTERM), (
+            "twist ends itself by the signal that stopped it"
+        )
         assert "Traceback" not in server.errors + "\n".join(server.lines[-5:])
 
     def test_a_wrong_configuration_is_a_message_and_no_traceback(self, folder: Path) -> None:
@@ -186,7 +222,9 @@ class TestCheck:
         assert "digits/1" in result.stdout
         assert "FP32[-1,1,8,8]" in result.stdout
 
-    def test_a_wrong_setting_is_named_with_its_place_and_the_nearest_known_one(self, folder: Path) -> None:
+    def test_a_wrong_setting_is_named_with_its_place_and_the_nearest_known_one(
+        self, folder: Path
+    ) -> None:
         config = folder / "check.yaml"
         config.write_text("port: 8080\nmax_body_byte: 1MiB\ndefaults:\n  max_batch_size: none\n")
         result = run("check", "-c", str(config))

@@ -55,12 +55,19 @@ def answers_of(connection: socket.socket) -> list[Answer]:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Process]:
     write_model(tmp_path / "models", "slow", SLOW)
-    settings = ("--set", f"model_repository={tmp_path / 'models'}", "--set", "defaults.max_batch_size=8")
+    settings = (
+        "--set",
+        f"model_repository={tmp_path / 'models'}",
+        "--set",
+        "defaults.max_batch_size=8",
+    )
     with started(tmp_path, *settings) as process:
         yield process
 
 
-def test_signals_while_it_stops_change_nothing_and_are_not_logged_as_faults(server: Process) -> None:
+def test_signals_while_it_stops_change_nothing_and_are_not_logged_as_faults(
+    server: Process,
+) -> None:
     with server.connect() as connection:
         connection.sendall(request(1) * 3)
         until(lambda: server.metric("batcher_in_flight_rows") > 0)
@@ -79,7 +86,9 @@ def test_everything_that_was_accepted_is_answered_and_the_exit_status_is_0(serve
             connection.sendall(request(number) * (3 if connection is pipelined else 1))
     half_closed.shutdown(socket.SHUT_WR)
     until(lambda: server.metric("batcher_in_flight_rows") > 0)
-    until(lambda: server.metric("batcher_in_flight_rows") + server.metric("batcher_queue_rows") >= 10)
+    until(
+        lambda: server.metric("batcher_in_flight_rows") + server.metric("batcher_queue_rows") >= 10
+    )
     server.signal(signal.SIGTERM)
     began = time.monotonic()
     for number, connection in enumerate(connections, 1):
@@ -100,7 +109,9 @@ def test_new_connections_are_refused_as_soon_as_it_stops(server: Process) -> Non
         until(lambda: server.metric("batcher_in_flight_rows") > 0)
         server.signal(signal.SIGINT)
         until(lambda: not server.listens(), seconds=2)
-        assert [answer.status for answer in answers_of(connection)] == [200], "while one is still answered"
+        assert [answer.status for answer in answers_of(connection)] == [200], (
+            "while one is still answered"
+        )
     assert server.wait(10) == 0
 
 
@@ -109,19 +120,27 @@ TWIST = ("-m", "twisted", "--log-format", "text", "batcher", "--config")
 
 
 @pytest.mark.parametrize("command", [SERVE, TWIST], ids=["serve.py", "twist"])
-def test_a_model_that_hangs_delays_nothing_and_its_clients_are_told(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_a_model_that_hangs_delays_nothing_and_its_clients_are_told(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
     write_model(tmp_path / "models", "hangs", HANGS)
     (tmp_path / "config.yaml").write_text("port: 0\ndrain_timeout_s: 1\n")
     with started(tmp_path, command=(*command, str(tmp_path / "config.yaml"))) as server:
         connections = [server.connect() for _ in range(3)]
         for connection in connections:
             connection.sendall(request(1))
-        until(lambda: server.metric("batcher_in_flight_rows") + server.metric("batcher_queue_rows") == 3)
+        until(
+            lambda: (
+                server.metric("batcher_in_flight_rows") + server.metric("batcher_queue_rows") == 3
+            )
+        )
         server.signal(signal.SIGTERM)
         began = time.monotonic()
         for connection in connections:
             with connection:
                 assert [answer.status for answer in answers_of(connection)] == [503]
-        assert server.wait(5) in (0, -signal.SIGTERM), "twist ends itself by the signal that stopped it"
+        assert server.wait(5) in (0, -signal.SIGTERM), (
+            "twist ends itself by the signal that stopped it"
+        )
         assert 0.9 < time.monotonic() - began < 3
         assert "Traceback" not in server.errors

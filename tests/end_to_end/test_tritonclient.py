@@ -1,4 +1,7 @@
-"""Triton's own client, blocking and asyncio, against the digits: every way to send and to receive a tensor."""
+"""Triton's own client, blocking and asyncio, against the digits.
+
+Every way to send and to receive a tensor.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,13 @@ aio = pytest.importorskip("tritonclient.http.aio", reason="extra test-clients")
 utils = pytest.importorskip("tritonclient.utils", reason="extra test-clients")
 
 IMAGES = np.load(ROOT / "examples" / "digits" / "heldout.npz")["images"][:5].astype("<f4")
-CODINGS = ({}, *({f"{way}_compression_algorithm": coding for way in ("request", "response")} for coding in ("gzip", "deflate")))
+CODINGS = (
+    {},
+    *(
+        {f"{way}_compression_algorithm": coding for way in ("request", "response")}
+        for coding in ("gzip", "deflate")
+    ),
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +55,23 @@ def test_every_way_to_send_and_receive_gives_the_models_own_scores(
     client: Any, binary: bool, answer: bool | None, coding: dict[str, str]
 ) -> None:
     outputs = None if answer is None else [http.InferRequestedOutput("scores", binary_data=answer)]
-    result = client.infer("digits", [image(http, binary)], outputs=outputs, request_id="a", priority=1, timeout=10**7, **coding)
+    result = client.infer(
+        "digits",
+        [image(http, binary)],
+        outputs=outputs,
+        request_id="a",
+        priority=1,
+        timeout=10**7,
+        **coding,
+    )
     assert np.allclose(result.as_numpy("scores"), direct(IMAGES), atol=1e-5)
     assert result.get_response()["id"] == "a"
 
 
 def test_the_best_classes_come_with_their_labels(client: Any) -> None:
-    result = client.infer("digits", [image(http, True)], outputs=[http.InferRequestedOutput("scores", class_count=3)])
+    result = client.infer(
+        "digits", [image(http, True)], outputs=[http.InferRequestedOutput("scores", class_count=3)]
+    )
     found = result.as_numpy("scores")
     assert found.shape == (5, 3)
     best = [int(text[0].split(b":")[1]) for text in found]
@@ -75,7 +94,10 @@ def test_the_asyncio_client_gets_the_same(server: Process) -> None:
             for binary in (True, False):
                 outputs = [aio.InferRequestedOutput("scores", binary_data=binary)]
                 results = await asyncio.gather(
-                    *(found.infer("digits", [image(aio, binary)], outputs=outputs) for _ in range(16))
+                    *(
+                        found.infer("digits", [image(aio, binary)], outputs=outputs)
+                        for _ in range(16)
+                    )
                 )
                 for result in results:
                     assert np.allclose(result.as_numpy("scores"), direct(IMAGES), atol=1e-5)
@@ -109,7 +131,9 @@ def test_statistics_count_what_was_asked(client: Any) -> None:
 def test_errors_arrive_with_their_text(client: Any) -> None:
     wrong = http.InferInput("image", [1, 3], "FP32")
     wrong.set_data_from_numpy(np.zeros((1, 3), "<f4"))
-    with pytest.raises(utils.InferenceServerException, match=r"expected shape \[-1,1,8,8\]; got \[1, 3\]"):
+    with pytest.raises(
+        utils.InferenceServerException, match=r"expected shape \[-1,1,8,8\]; got \[1, 3\]"
+    ):
         client.infer("digits", [wrong])
     with pytest.raises(utils.InferenceServerException, match="expected one of 'digits'"):
         client.infer("other", [image(http, True)])

@@ -1,4 +1,7 @@
-"""What an error of a device means: whether a smaller batch may run, or nothing will run any more."""
+"""What an error of a device means.
+
+Whether a smaller batch may run, or nothing will run any more.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,8 @@ def fails(*arguments: object) -> None:
     "error",
     [
         MemoryError(),
-        np._core._exceptions._ArrayMemoryError((1 << 60,), np.dtype("f4")),  # type: ignore[attr-defined]  # as numpy raises it
+        # as numpy raises it
+        np._core._exceptions._ArrayMemoryError((1 << 60,), np.dtype("f4")),  # type: ignore[attr-defined]
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
@@ -49,9 +53,13 @@ def test_too_little_memory_is_told_by_class_or_words(error: BaseException) -> No
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("out of memory"), KeyError("CUDA"), ModelContractError("CUDA"), SystemExit(3)], ids=repr
+    "error",
+    [ValueError("out of memory"), KeyError("CUDA"), ModelContractError("CUDA"), SystemExit(3)],
+    ids=repr,
 )
-def test_what_is_no_error_of_a_device_stays_what_it_is_and_no_device_is_asked(error: BaseException) -> None:
+def test_what_is_no_error_of_a_device_stays_what_it_is_and_no_device_is_asked(
+    error: BaseException,
+) -> None:
     def ask() -> bool:
         raise AssertionError("asked")
 
@@ -84,12 +92,16 @@ def test_of_an_error_for_memory_the_stack_is_let_go_of_with_what_its_frames_hold
     ],
     ids=["no device is used", "it answers", "it does not answer"],
 )
-def test_pytorch_is_asked_whether_its_device_answers(monkeypatch: pytest.MonkeyPatch, cuda: Any, kind: type) -> None:
+def test_pytorch_is_asked_whether_its_device_answers(
+    monkeypatch: pytest.MonkeyPatch, cuda: Any, kind: type
+) -> None:
     monkeypatch.setitem(sys.modules, "torch", torch_with(cuda))
     assert type(device_error(LOST)) is kind
 
 
-def test_pytorch_gives_back_what_it_keeps_when_memory_runs_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pytorch_gives_back_what_it_keeps_when_memory_runs_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     given: list[None] = []
     cuda = SimpleNamespace(is_initialized=lambda: True, empty_cache=lambda: given.append(None))
     monkeypatch.setitem(sys.modules, "torch", torch_with(cuda))
@@ -97,13 +109,17 @@ def test_pytorch_gives_back_what_it_keeps_when_memory_runs_short(monkeypatch: py
     assert given == [None]
 
 
-def test_a_device_that_can_give_nothing_back_harms_nobody_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_can_give_nothing_back_harms_nobody_who_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cuda = SimpleNamespace(is_initialized=lambda: True, empty_cache=fails)
     monkeypatch.setitem(sys.modules, "torch", torch_with(cuda))
     assert isinstance(device_error(MemoryError()), OutOfMemory)
 
 
-@pytest.mark.parametrize(("device", "chosen"), [("cuda:3", ["cuda:3"]), ("cuda", ["cuda:0"]), ("cpu", [])])
+@pytest.mark.parametrize(
+    ("device", "chosen"), [("cuda:3", ["cuda:3"]), ("cuda", ["cuda:0"]), ("cpu", [])]
+)
 def test_the_device_of_an_instance_is_the_one_its_thread_uses(
     folders: Folders, monkeypatch: pytest.MonkeyPatch, device: str, chosen: list[str]
 ) -> None:

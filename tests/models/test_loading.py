@@ -31,12 +31,16 @@ class Model:
 
 def predicting(body: str) -> str:
     """Return the source of a model whose `predict` is `body`, with the input as `x`."""
-    return f'STATE = {{}}\n\nclass Model:\n    def predict(self, inputs):\n        x = inputs["x"]\n        {body}\n'
+    return (
+        f'STATE = {{}}\n\nclass Model:\n    def predict(self, inputs):\n        x = inputs["x"]\n  '
+        f"      {body}\n"
+    )
 
 
 def shapes(checked: CheckedModel) -> list[tuple[int, ...]]:
     """Return what a RECORDS model was given."""
-    found: list[tuple[int, ...]] = checked.model._model.predict.__globals__["SHAPES"]  # type: ignore[attr-defined]  # its own
+    # its own
+    found: list[tuple[int, ...]] = checked.model._model.predict.__globals__["SHAPES"]  # type: ignore[attr-defined]
     return found
 
 
@@ -62,7 +66,9 @@ def test_a_model_is_not_run_where_warmup_is_switched_off(folders: Folders) -> No
     assert folders.progress == ["loading"]
 
 
-def test_free_axes_without_a_warmup_shape_are_passed_over_with_a_line_that_says_so(folders: Folders) -> None:
+def test_free_axes_without_a_warmup_shape_are_passed_over_with_a_line_that_says_so(
+    folders: Folders,
+) -> None:
     checked = folders.load(folders.python(RECORDS, inputs=FREE, outputs=FREE_OUT))
     assert shapes(checked) == []
     assert folders.progress[1:] == ["warm-up skipped: no warmup_shape for the free axes of x"]
@@ -70,7 +76,9 @@ def test_free_axes_without_a_warmup_shape_are_passed_over_with_a_line_that_says_
 
 def test_free_axes_with_a_warmup_shape_are_warmed_up_in_that_size(folders: Folders) -> None:
     inputs = "[{name: x, dtype: FP32, shape: [-1, 2], warmup_shape: [7, 2]}]"
-    checked = folders.load(folders.python(RECORDS, inputs=inputs, outputs=FREE_OUT), max_batch_size=2)
+    checked = folders.load(
+        folders.python(RECORDS, inputs=inputs, outputs=FREE_OUT), max_batch_size=2
+    )
     assert set(shapes(checked)) == {(1, 7, 2), (2, 7, 2)}
 
 
@@ -93,7 +101,10 @@ def test_free_axes_with_a_warmup_shape_are_warmed_up_in_that_size(folders: Folde
 def test_a_warmup_that_fails_tells_the_model_the_batch_size_and_the_reason(
     folders: Folders, body: str, size: int, complaint: str
 ) -> None:
-    with pytest.raises(ModelLoadError, match=rf"^model 'm' version 1: warm-up with batch size {size} failed: .*{complaint}"):
+    with pytest.raises(
+        ModelLoadError,
+        match=rf"^model 'm' version 1: warm-up with batch size {size} failed: .*{complaint}",
+    ):
         folders.load(folders.python(predicting(body)))
 
 
@@ -104,8 +115,14 @@ def test_a_warmup_that_fails_tells_the_model_the_batch_size_and_the_reason(
         ({"y": floats(2), "z": np.zeros(3, "<i8")}, "3 rows in, 2 rows out in output 'y'"),
         ({"y": floats(4), "z": np.zeros(3, "<i8")}, "3 rows in, 4 rows out in output 'y'"),
         ({"y": floats(3), "z": np.array(0, "<i8")}, "3 rows in, a scalar.* in output 'z'"),
-        ({"y": floats(3), "z": np.zeros(3, "<i4")}, r"output 'z': expected INT64\[-1\]; got int32\[3\]"),
-        ({"y": floats(3, 5), "z": np.zeros(3, "<i8")}, r"output 'y': expected FP32\[-1,4\]; got float32\[3,5\]"),
+        (
+            {"y": floats(3), "z": np.zeros(3, "<i4")},
+            r"output 'z': expected INT64\[-1\]; got int32\[3\]",
+        ),
+        (
+            {"y": floats(3, 5), "z": np.zeros(3, "<i8")},
+            r"output 'y': expected FP32\[-1,4\]; got float32\[3,5\]",
+        ),
     ],
 )
 def test_an_answer_that_breaks_the_contract_fails_its_batch_with_both_numbers(
@@ -117,10 +134,14 @@ def test_an_answer_that_breaks_the_contract_fails_its_batch_with_both_numbers(
 
 
 @pytest.mark.parametrize("outputs", [{"raw": floats(2)}, {"raw": np.array(1.0)}])
-def test_with_a_postprocess_the_rows_are_checked_and_the_rest_is_left_to_it(outputs: dict[str, Array]) -> None:
+def test_with_a_postprocess_the_rows_are_checked_and_the_rest_is_left_to_it(
+    outputs: dict[str, Array],
+) -> None:
     model = RecordingModel(predict=lambda inputs: outputs)
     model.postprocess = lambda raw: {"y": raw["raw"]}
-    with pytest.raises(ModelContractError, match=r"3 rows in, .* rows out in output 'raw'|a scalar"):
+    with pytest.raises(
+        ModelContractError, match=r"3 rows in, .* rows out in output 'raw'|a scalar"
+    ):
         answers(CheckedModel(model), x=floats(3))
 
 
@@ -138,27 +159,41 @@ def test_hooks_are_warmed_up_with_the_model_and_checked(folders: Folders) -> Non
         predicting('return {"y": x}')
         + '\n    def postprocess(self, outputs):\n        return {"y": outputs["y"].astype("f8")}\n'
     )
-    with pytest.raises(ModelLoadError, match=r"warm-up with batch size 1 failed: .*expected FP32\[-1,4\]; got float64\[1,4\]"):
+    with pytest.raises(
+        ModelLoadError,
+        match=r"warm-up with batch size 1 failed: .*expected FP32\[-1,4\]; got float64\[1,4\]",
+    ):
         folders.load(folders.python(wrong))
-    failing = predicting('return {"y": x}') + '\n    def preprocess(self, inputs):\n        raise KeyError("vocabulary")\n'
-    with pytest.raises(ModelLoadError, match="warm-up with batch size 1 failed: KeyError: 'vocabulary'"):
+    failing = (
+        predicting('return {"y": x}')
+        + '\n    def preprocess(self, inputs):\n        raise KeyError("vocabulary")\n'
+    )
+    with pytest.raises(
+        ModelLoadError, match="warm-up with batch size 1 failed: KeyError: 'vocabulary'"
+    ):
         folders.load(folders.python(failing, name="n"))
 
 
 SHARES = [
     pytest.param(
-        'out = STATE.setdefault("out", np.zeros((64, 4), "f4"))[: len(x)]; out[...] = x; return {"y": out}', id="one buffer"
+        'out = STATE.setdefault("out", np.zeros((64, 4), "f4"))[: len(x)]; out[...] = x; return '
+        '{"y": out}',
+        id="one buffer",
     ),
     pytest.param(
-        'out = STATE.setdefault(len(x), np.zeros((len(x), 4), "f4")); out[...] = x; return {"y": out}', id="one a size"
+        'out = STATE.setdefault(len(x), np.zeros((len(x), 4), "f4")); out[...] = x; return {"y": '
+        "out}",
+        id="one a size",
     ),
     pytest.param(
-        'out = STATE.setdefault("out", torch.zeros(64, 4))[: len(x)]; out.copy_(torch.from_numpy(x)); return {"y": out}',
+        'out = STATE.setdefault("out", torch.zeros(64, 4))[: len(x)]; '
+        'out.copy_(torch.from_numpy(x)); return {"y": out}',
         id="a tensor",
     ),
     pytest.param(
         'STATE["n"] = 1 - STATE.get("n", 0); '
-        'out = STATE.setdefault(("out", STATE["n"]), np.zeros((64, 4), "f4"))[: len(x)]; out[...] = x; return {"y": out}',
+        'out = STATE.setdefault(("out", STATE["n"]), np.zeros((64, 4), "f4"))[: len(x)]; out[...] '
+        '= x; return {"y": out}',
         id="two buffers in turn",
     ),
 ]
@@ -166,7 +201,9 @@ SHARES = [
 
 @pytest.mark.parametrize("body", SHARES)
 @pytest.mark.parametrize("warmup", [True, False])
-def test_answers_in_memory_that_the_model_uses_again_are_copied(folders: Folders, body: str, warmup: bool) -> None:
+def test_answers_in_memory_that_the_model_uses_again_are_copied(
+    folders: Folders, body: str, warmup: bool
+) -> None:
     checked = folders.load(folders.python(predicting(body)), warmup=warmup)
     first = answers(checked, x=floats())["y"]
     kept = first.copy()
@@ -176,19 +213,30 @@ def test_answers_in_memory_that_the_model_uses_again_are_copied(folders: Folders
 
 
 @pytest.mark.parametrize(
-    "body", ['return {"y": x * 2}', 'return {"y": x}', 'return {"y": torch.from_numpy(x) * 2}', 'return {"y": x.copy()}']
+    "body",
+    [
+        'return {"y": x * 2}',
+        'return {"y": x}',
+        'return {"y": torch.from_numpy(x) * 2}',
+        'return {"y": x.copy()}',
+    ],
 )
 def test_answers_in_fresh_memory_are_not_copied(folders: Folders, body: str) -> None:
     assert folders.load(folders.python(predicting(body))).copies_outputs is False
 
 
 def test_answers_are_copied_as_long_as_nothing_is_known_of_the_model(folders: Folders) -> None:
-    assert folders.load(folders.python(predicting('return {"y": x * 2}')), warmup=False).copies_outputs is True
+    assert (
+        folders.load(folders.python(predicting('return {"y": x * 2}')), warmup=False).copies_outputs
+        is True
+    )
     free = folders.python(predicting('return {"y": x * 2}'), inputs=FREE, outputs=FREE_OUT)
     assert folders.load(free).copies_outputs is True
 
 
-def test_a_model_that_writes_into_its_input_changes_no_answer_of_another_batch(folders: Folders) -> None:
+def test_a_model_that_writes_into_its_input_changes_no_answer_of_another_batch(
+    folders: Folders,
+) -> None:
     checked = folders.load(folders.python(predicting('x *= 2; return {"y": x}')))
     first = answers(checked, x=floats())["y"]
     np.testing.assert_array_equal(answers(checked, x=floats())["y"], first)
@@ -215,5 +263,9 @@ def test_a_failure_names_the_version_of_the_model(folders: Folders) -> None:
 
 
 @pytest.mark.parametrize("setting", [{"device": "cpu"}, {"device": "auto"}])
-def test_a_model_that_needs_no_device_loads_wherever_it_is_asked_to(folders: Folders, setting: dict[str, Any]) -> None:
-    np.testing.assert_array_equal(answers(folders.load(folders.python(RECORDS), **setting), x=floats())["y"], floats() * 2)
+def test_a_model_that_needs_no_device_loads_wherever_it_is_asked_to(
+    folders: Folders, setting: dict[str, Any]
+) -> None:
+    np.testing.assert_array_equal(
+        answers(folders.load(folders.python(RECORDS), **setting), x=floats())["y"], floats() * 2
+    )

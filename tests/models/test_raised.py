@@ -24,11 +24,17 @@ from batcher.models.raised import as_a_model_may, model_error
 from tests.support.models import RecordingModel, checked, double, rows
 
 ALLOWED = {InvalidInput, ModelError, ModelContractError, OutOfMemory, DeviceLost}
-ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BatcherError)]
+ALL = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, BatcherError)
+]
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_a_model_says_something_of_the_request_or_of_itself_and_nothing_of_the_server(kind: type[BatcherError]) -> None:
+def test_a_model_says_something_of_the_request_or_of_itself_and_nothing_of_the_server(
+    kind: type[BatcherError],
+) -> None:
     error = kind("text")
     found = as_a_model_may(error)
     if kind in ALLOWED:
@@ -39,7 +45,9 @@ def test_a_model_says_something_of_the_request_or_of_itself_and_nothing_of_the_s
         assert found.__cause__ is error
 
 
-@pytest.mark.parametrize("error", [WorkerLost("gone", begun=False), QueueFull("full"), KnownToFail("before")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [WorkerLost("gone", begun=False), QueueFull("full"), KnownToFail("before")], ids=repr
+)
 def test_what_a_model_may_not_raise_is_an_error_of_the_model(error: BatcherError) -> None:
     def predict(inputs: Mapping[str, Array]) -> dict[str, Array]:
         raise error
@@ -52,7 +60,10 @@ def test_what_a_model_may_not_raise_is_an_error_of_the_model(error: BatcherError
 def test_nor_may_it_stand_in_a_row_s_place() -> None:
     class Partial(RecordingModel):
         def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-            return PartialOutputs(double(inputs), {0: WorkerLost("gone", begun=False), 1: InvalidInput("dark"), 2: KeyError(1)})
+            return PartialOutputs(
+                double(inputs),
+                {0: WorkerLost("gone", begun=False), 1: InvalidInput("dark"), 2: KeyError(1)},
+            )
 
     _, failed = checked(Partial()).predict(lambda allocate: {"x": rows(1, 2, 3)}, 3)
     assert [type(failed[row]) for row in range(3)] == [ModelError, InvalidInput, KeyError]
@@ -65,9 +76,12 @@ def test_a_long_message_is_told_in_part() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hint", "value"), [("code", b"bad"), ("code", 7), ("code", "\ud800"), ("http_status", "422"), ("http_status", 7)]
+    ("hint", "value"),
+    [("code", b"bad"), ("code", 7), ("code", "\ud800"), ("http_status", "422"), ("http_status", 7)],
 )
-def test_an_error_whose_hints_no_answer_can_carry_is_an_error_of_the_model(hint: str, value: object) -> None:
+def test_an_error_whose_hints_no_answer_can_carry_is_an_error_of_the_model(
+    hint: str, value: object
+) -> None:
     error = InvalidInput("dark")
     setattr(error, hint, value)
     assert type(as_a_model_may(error)) is ModelError

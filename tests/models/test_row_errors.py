@@ -39,7 +39,9 @@ class Model:
 
 @given(st.lists(st.booleans(), min_size=1, max_size=8))
 def test_what_stands_beside_an_exception_keeps_its_place(failed: list[bool]) -> None:
-    value: list[Any] = [ERROR if wrong else np.full(4, row, "<f4") for row, wrong in enumerate(failed)]
+    value: list[Any] = [
+        ERROR if wrong else np.full(4, row, "<f4") for row, wrong in enumerate(failed)
+    ]
     outputs: dict[str, Any] = {"y": list(value)}
     errors = take_errors(outputs, model_spec())
     assert errors == {row: ERROR for row, wrong in enumerate(failed) if wrong}
@@ -56,7 +58,9 @@ def test_a_row_that_fails_in_one_output_has_failed_and_its_first_error_is_told()
 
 @pytest.mark.parametrize("dtype", ["FP32", "INT64", "BOOL", "BYTES", "BF16"])
 @pytest.mark.parametrize("shape", [(2, -1), (2,), ()], ids=str)
-def test_if_every_row_fails_the_specification_says_what_a_row_is(dtype: str, shape: tuple[int, ...]) -> None:
+def test_if_every_row_fails_the_specification_says_what_a_row_is(
+    dtype: str, shape: tuple[int, ...]
+) -> None:
     spec = model_spec(outputs=(tensor("y", dtype, shape),))
     outputs: dict[str, Any] = {"y": [ERROR, ERROR]}
     assert take_errors(outputs, spec).keys() == {0, 1}
@@ -77,7 +81,9 @@ def test_a_python_class_fails_single_rows(folders: Folders, row: str) -> None:
     assert run(checked, floats())[1] == {}, "the next batch has nothing to do with it"
 
 
-@pytest.mark.parametrize("rows", [[b"a\0", b"bc"], [b"a\0", ERROR], [ERROR, ERROR]], ids=["none", "one", "all"])
+@pytest.mark.parametrize(
+    "rows", [[b"a\0", b"bc"], [b"a\0", ERROR], [ERROR, ERROR]], ids=["none", "one", "all"]
+)
 def test_rows_that_are_texts_may_fail(folders: Folders, rows: list[Any]) -> None:
     listed = ", ".join("error" if row is ERROR else repr(row) for row in rows)
     source = f"""
@@ -86,10 +92,14 @@ class Model:
         error = ValueError("no")
         return {{"y": [{listed}]}}
 """
-    checked = folders.load(folders.python(source, outputs="[{name: y, dtype: BYTES, shape: []}]"), warmup=False)
+    checked = folders.load(
+        folders.python(source, outputs="[{name: y, dtype: BYTES, shape: []}]"), warmup=False
+    )
     outputs, failed = run(checked, floats(2))
     assert failed.keys() == {number for number, row in enumerate(rows) if row is ERROR}
-    assert all(text == row for text, row in zip(outputs["y"], rows, strict=True) if row is not ERROR)
+    assert all(
+        text == row for text, row in zip(outputs["y"], rows, strict=True) if row is not ERROR
+    )
 
 
 def test_rows_that_are_tensors_of_bf16_may_fail(folders: Folders) -> None:
@@ -99,17 +109,24 @@ class Model:
         x = torch.from_numpy(inputs["x"]).to(torch.bfloat16)
         return {"y": [ValueError("negative") if row[0] < 0 else 2 * row for row in x]}
 """
-    checked = folders.load(folders.python(source, outputs="[{name: y, dtype: BF16, shape: [4]}]"), warmup=False)
+    checked = folders.load(
+        folders.python(source, outputs="[{name: y, dtype: BF16, shape: [4]}]"), warmup=False
+    )
     outputs, failed = run(checked, np.array([[-1] * 4, [1] * 4], "<f4"))
     assert failed.keys() == {0}
     assert outputs["y"][1].tolist() == [0x4000] * 4
 
 
-def test_rows_of_a_model_with_postprocess_fail_too_whatever_its_raw_outputs_are_called(folders: Folders) -> None:
+def test_rows_of_a_model_with_postprocess_fail_too_whatever_its_raw_outputs_are_called(
+    folders: Folders,
+) -> None:
     checked = python(
         folders,
-        '{"raw": [error if row[0] < 0 else row for row in x], "more": [error] * len(x)} if (x < 0).any() else {"raw": x}',
-        'def postprocess(self, outputs):\n        return {"y": outputs["raw"]}'.join(("    ", "\n")),
+        '{"raw": [error if row[0] < 0 else row for row in x], "more": [error] * len(x)} if (x < '
+        '0).any() else {"raw": x}',
+        'def postprocess(self, outputs):\n        return {"y": outputs["raw"]}'.join(
+            ("    ", "\n")
+        ),
     )
     outputs, failed = run(checked, np.array([[1] * 4, [-1] * 4], "<f4"))
     assert failed.keys() == {0, 1}, "each failed in `more`"
@@ -129,7 +146,8 @@ def test_rows_with_numbers_that_are_none_are_found(wrong: float, dtype: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("bits", "finite"), [(0x3F80, True), (0x7F80, False), (0xFF80, False), (0x7FC0, False), (0x7F7F, True)]
+    ("bits", "finite"),
+    [(0x3F80, True), (0x7F80, False), (0xFF80, False), (0x7FC0, False), (0x7F7F, True)],
 )
 def test_bf16_is_looked_at_by_its_bits(bits: int, finite: bool) -> None:
     spec = model_spec(outputs=(tensor("y", "BF16", (1,)),))
@@ -138,7 +156,9 @@ def test_bf16_is_looked_at_by_its_bits(bits: int, finite: bool) -> None:
 
 def test_rows_without_numbers_are_finite() -> None:
     spec = model_spec(outputs=(tensor("y", shape=(-1,)), tensor("z", shape=())))
-    assert non_finite_rows({"y": np.zeros((2, 0), "<f4"), "z": np.array([1, np.nan], "<f4")}, spec).keys() == {1}
+    assert non_finite_rows(
+        {"y": np.zeros((2, 0), "<f4"), "z": np.array([1, np.nan], "<f4")}, spec
+    ).keys() == {1}
 
 
 def test_only_where_it_is_asked_for_are_outputs_looked_at() -> None:

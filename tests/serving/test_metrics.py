@@ -173,7 +173,9 @@ def test_any_name_of_a_model_survives_the_text_format(name: str) -> None:
 
 def test_every_metric_has_a_unique_name_of_this_server_and_a_help_text() -> None:
     families = [
-        family for family in text_string_to_metric_families(ServerMetrics().render().decode()) if "batcher" in family.name
+        family
+        for family in text_string_to_metric_families(ServerMetrics().render().decode())
+        if "batcher" in family.name
     ]
     names = [family.name for family in families]
     assert len(names) == len(set(names))

@@ -76,15 +76,23 @@ def test_a_newer_version_that_is_not_ready_does_not_answer(serving: Serving) -> 
 
     serving.add_ready(version="1")
     loading = serving.add(version="3", load=load)
-    assert isinstance(serving.loop.error_of(serving.add(version="2", load=failing(ModelLoadError("broken")))), ModelLoadError)
+    assert isinstance(
+        serving.loop.error_of(serving.add(version="2", load=failing(ModelLoadError("broken")))),
+        ModelLoadError,
+    )
     assert serving.response(serving.infer(1)).version == "1"
     leave.set()
     serving.loop.error_of(loading)
     assert serving.response(serving.infer(1)).version == "1"
 
 
-@pytest.mark.parametrize(("asked", "answers"), [("1", "1"), ("10", "10"), ("01", "1"), ("0010", "10"), ("0", "0"), ("00", "0")])
-def test_a_version_that_is_named_answers_also_with_leading_zeros(serving: Serving, asked: str, answers: str) -> None:
+@pytest.mark.parametrize(
+    ("asked", "answers"),
+    [("1", "1"), ("10", "10"), ("01", "1"), ("0010", "10"), ("0", "0"), ("00", "0")],
+)
+def test_a_version_that_is_named_answers_also_with_leading_zeros(
+    serving: Serving, asked: str, answers: str
+) -> None:
     for version in ("0", "1", "10"):
         serving.add_ready(version=version)
     assert serving.response(serving.infer(1, version=asked)).version == answers
@@ -152,7 +160,9 @@ def test_a_model_that_loads_says_what_it_is_doing(serving: Serving) -> None:
     assert serving.progress == [("m/1", "reading weights"), ("m/1", "failed: no such file")]
 
 
-def test_a_model_that_failed_to_load_keeps_its_reason_and_the_others_serve(serving: Serving) -> None:
+def test_a_model_that_failed_to_load_keeps_its_reason_and_the_others_serve(
+    serving: Serving,
+) -> None:
     serving.loop.error_of(serving.add("broken", load=failing(ModelLoadError("no such file"))))
     serving.add_ready("m")
     assert serving.server.unready() == {"broken/1": "failed: no such file"}
@@ -179,11 +189,17 @@ def test_a_model_that_was_unloaded_says_so(serving: Serving) -> None:
     assert str(error) == "model m/1 is not ready: unloaded"
 
 
-@pytest.mark.parametrize("code", ["raise SystemExit(3)", "raise ValueError('odd')"], ids=["exits", "raises"])
-def test_a_model_whose_module_cannot_be_imported_fails_to_load(serving: Serving, tmp_path: Path, code: str) -> None:
+@pytest.mark.parametrize(
+    "code", ["raise SystemExit(3)", "raise ValueError('odd')"], ids=["exits", "raises"]
+)
+def test_a_model_whose_module_cannot_be_imported_fails_to_load(
+    serving: Serving, tmp_path: Path, code: str
+) -> None:
     (tmp_path / "net.py").write_text(code)
     definition = ModelDefinition(model_spec(), "python", tmp_path, tmp_path, entry="net:Net")
-    error = serving.loop.error_of(serving.add(load=lambda progress: load_model(definition, SETTINGS, progress)))
+    error = serving.loop.error_of(
+        serving.add(load=lambda progress: load_model(definition, SETTINGS, progress))
+    )
     assert isinstance(error, ModelLoadError)
     assert "model 'm' version 1: " in str(error)
     assert serving.server.find("m").state is ModelState.FAILED
@@ -199,9 +215,18 @@ def test_a_model_whose_module_cannot_be_imported_fails_to_load(serving: Serving,
         ({"x": rows(1)[0]}, r"expected FP32\[-1,4\]; got float32\[4\]"),
         ({"x": rows()}, "expected at least 1 row; got 0"),
     ],
-    ids=["another name", "one too many", "another dtype", "another shape", "no row axis", "no rows"],
+    ids=[
+        "another name",
+        "one too many",
+        "another dtype",
+        "another shape",
+        "no row axis",
+        "no rows",
+    ],
 )
-def test_wrong_inputs_are_told_what_was_expected_and_what_came(serving: Serving, inputs: dict[str, Any], told: str) -> None:
+def test_wrong_inputs_are_told_what_was_expected_and_what_came(
+    serving: Serving, inputs: dict[str, Any], told: str
+) -> None:
     serving.add_ready()
     error = error_now(serving.infer(inputs=inputs))
     assert isinstance(error, InvalidInput)
@@ -231,7 +256,9 @@ def test_a_priority_that_is_no_level_is_refused(serving: Serving, priority: int)
 
 
 def test_what_the_queue_refuses_comes_as_a_failure_like_everything_else(serving: Serving) -> None:
-    serving.add_ready(settings=SETTINGS.model_copy(update={"max_queue_rows": 4, "max_batch_size": 2}))
+    serving.add_ready(
+        settings=SETTINGS.model_copy(update={"max_queue_rows": 4, "max_batch_size": 2})
+    )
     waiting = serving.server.infer("m", {"x": rows(1, 2, 3, 4)})
     assert isinstance(error_now(serving.server.infer("m", {"x": rows(5)})), QueueFull)
     assert isinstance(error_now(serving.server.infer("m", {"x": rows(1, 2, 3, 4, 5)})), TooLarge)

@@ -1,4 +1,7 @@
-"""`preprocess` and `postprocess`: on which thread they run, what ends them, and that nothing else changes for a request."""
+"""`preprocess` and `postprocess`.
+
+On which thread they run, what ends them, and that nothing else changes for a request.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,14 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from batcher.core.spec import Array
-from batcher.errors import DeadlineExceeded, InvalidInput, ModelContractError, ModelError, QueueFull, Unavailable
+from batcher.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    ModelContractError,
+    ModelError,
+    QueueFull,
+    Unavailable,
+)
 from tests.support.crossing import PATIENCE
 from tests.support.models import double, model_spec, rows, tensor
 from tests.support.serving import SETTINGS, Serving
@@ -53,7 +63,9 @@ def listen(deferred: Deferred[Any]) -> list[Any]:
     return fired
 
 
-def test_hooks_run_on_the_pool_not_on_the_loop_and_not_on_the_inference_thread(serving: Serving) -> None:
+def test_hooks_run_on_the_pool_not_on_the_loop_and_not_on_the_inference_thread(
+    serving: Serving,
+) -> None:
     threads: dict[str, int] = {}
 
     def noting(name: str, act: Callable[[Mapping[str, Array]], Mapping[str, Any]]) -> Any:
@@ -86,7 +98,9 @@ def test_hooks_see_one_request_at_a_time_and_the_model_a_batch_of_them(serving: 
 
     serving.add_ready("held", preprocess=gate)
     serving.add_ready(
-        preprocess=count, postprocess=count, predict=lambda inputs: (seen.append(-len(inputs["x"])), double(inputs))[1]
+        preprocess=count,
+        postprocess=count,
+        predict=lambda inputs: (seen.append(-len(inputs["x"])), double(inputs))[1],
     )
     held = listen(serving.infer(0, model="held"))
     answers = [serving.server.infer("m", {"x": rows(*values)}) for values in ((1,), (2, 3))]
@@ -101,7 +115,9 @@ def test_preprocess_may_change_names_dtypes_and_shapes(serving: Serving) -> None
     spec = model_spec(inputs=(tensor("text", "BYTES", (1,)),))
     serving.add_ready(
         spec=spec,
-        preprocess=lambda inputs: {"x": np.array([[len(text[0])] * 4 for text in inputs["text"]], "<f4")},
+        preprocess=lambda inputs: {
+            "x": np.array([[len(text[0])] * 4 for text in inputs["text"]], "<f4")
+        },
     )
     text = np.array([[b"four"], [b"fifth"]], dtype=object)
     assert serving.values(serving.infer(inputs={"text": text})) == [8, 10]
@@ -137,7 +153,14 @@ def test_a_hook_that_raises_fails_its_own_request_only(serving: Serving, hook: s
 @pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
 @pytest.mark.parametrize(
     "error",
-    [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), CancelledError(), StopIteration()],
+    [
+        SystemExit(3),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        asyncio.CancelledError(),
+        CancelledError(),
+        StopIteration(),
+    ],
     ids=["exit", "interrupt", "generator", "asyncio", "twisted", "iteration"],
 )
 def test_a_hook_that_raises_what_ends_others_is_a_failing_model_like_any_other(
@@ -155,7 +178,10 @@ def test_a_hook_that_gives_no_mapping_is_told_so(serving: Serving, hook: str, gi
     serving.add_ready(**{hook: lambda _: given})
     error = serving.loop.error_of(serving.infer(1))
     assert isinstance(error, ModelContractError)
-    assert str(error) == f"model 'm': {hook}: expected a mapping of name to array; got {type(given).__name__}"
+    assert (
+        str(error)
+        == f"model 'm': {hook}: expected a mapping of name to array; got {type(given).__name__}"
+    )
 
 
 @pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
@@ -170,7 +196,10 @@ def test_a_hook_that_gives_what_is_no_array_fails_its_request(serving: Serving, 
         ({}, "got none"),
         ({"x": 1.0}, "got arrays of 0 rows"),
         ({"x": rows(1), "z": rows(1, 2)}, "got arrays of 1, 2 rows"),
-        ({"x": np.array(["text"], object)}, "'x' from preprocess: expected elements that are bytes; got str"),
+        (
+            {"x": np.array(["text"], object)},
+            "'x' from preprocess: expected elements that are bytes; got str",
+        ),
     ],
     ids=["nothing", "a scalar", "uneven", "text"],
 )
@@ -220,9 +249,13 @@ def test_a_hook_cannot_raise_what_is_the_server_s_to_say(serving: Serving, hook:
 
 
 @pytest.mark.parametrize(
-    "outputs", [{}, {"y": rows(1)}, {"y": rows(1, 2).astype("<f8")}], ids=["nothing", "a row less", "another dtype"]
+    "outputs",
+    [{}, {"y": rows(1)}, {"y": rows(1, 2).astype("<f8")}],
+    ids=["nothing", "a row less", "another dtype"],
 )
-def test_a_postprocess_that_breaks_the_promise_is_told_so(serving: Serving, outputs: dict[str, Array]) -> None:
+def test_a_postprocess_that_breaks_the_promise_is_told_so(
+    serving: Serving, outputs: dict[str, Array]
+) -> None:
     serving.add_ready(postprocess=lambda _: outputs)
     assert isinstance(serving.loop.error_of(serving.infer(1, 2)), ModelContractError)
 
@@ -249,9 +282,13 @@ def test_a_pool_that_is_full_after_the_model_ran_asks_for_no_repeat(serving: Ser
     assert [serving.values(answer) for answer in waiting] == [[0], [2], [4], [6]]
 
 
-def test_a_request_cancelled_before_its_preprocess_never_reaches_the_model(serving: Serving) -> None:
+def test_a_request_cancelled_before_its_preprocess_never_reaches_the_model(
+    serving: Serving,
+) -> None:
     gate, seen = Gate(), []
-    serving.add_ready(preprocess=gate, predict=lambda inputs: (seen.extend(inputs["x"][:, 0]), double(inputs))[1])
+    serving.add_ready(
+        preprocess=gate, predict=lambda inputs: (seen.extend(inputs["x"][:, 0]), double(inputs))[1]
+    )
     running, waiting = serving.infer(1), serving.infer(2)
     assert gate.entered.wait(PATIENCE)
     gone = listen(waiting)
@@ -281,7 +318,9 @@ def test_a_request_cancelled_while_its_rows_wait_leaves_the_queue(serving: Servi
     answer = serving.server.infer("m", {"x": rows(1)})
     gone = listen(answer)
     scheduler = serving.server.find("m").scheduler
-    function, arguments = serving.loop._calls.get(timeout=PATIENCE)  # the call without the turn of the clock after it
+    function, arguments = serving.loop._calls.get(
+        timeout=PATIENCE
+    )  # the call without the turn of the clock after it
     function(*arguments)
     assert scheduler.queue_rows == 1
     answer.cancel()
@@ -318,7 +357,9 @@ def test_one_deadline_covers_preprocess_and_model(serving: Serving) -> None:
 
 
 @pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
-def test_a_drain_waits_for_requests_that_are_in_a_hook_and_answers_them(serving: Serving, hook: str) -> None:
+def test_a_drain_waits_for_requests_that_are_in_a_hook_and_answers_them(
+    serving: Serving, hook: str
+) -> None:
     gate = Gate()
     serving.add_ready(**{hook: gate})
     answer = listen(serving.infer(1))
@@ -330,7 +371,9 @@ def test_a_drain_waits_for_requests_that_are_in_a_hook_and_answers_them(serving:
     gate.leave.set()
     while not answer:
         serving.loop.step()
-    assert not hasattr(answer[0], "value"), f"a request that was taken is answered; this one got: {answer[0]}"
+    assert not hasattr(answer[0], "value"), (
+        f"a request that was taken is answered; this one got: {answer[0]}"
+    )
     assert ended
 
 
@@ -360,7 +403,9 @@ def test_a_request_cancelled_in_a_hook_does_not_hold_up_a_drain(serving: Serving
     gate.leave.set()
 
 
-def test_a_stop_ends_requests_that_wait_for_a_hook_and_those_in_one_when_it_returns(serving: Serving) -> None:
+def test_a_stop_ends_requests_that_wait_for_a_hook_and_those_in_one_when_it_returns(
+    serving: Serving,
+) -> None:
     gate = Gate()
     serving.add_ready(preprocess=gate)
     running, waiting = listen(serving.infer(1)), listen(serving.infer(2))

@@ -1,4 +1,7 @@
-"""The life of a model as a table, and the end of a server: drain, stop, and what is told meanwhile."""
+"""The life of a model as a table, and the end of a server.
+
+Drain, stop, and what is told meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,31 @@ from tests.support.crossing import PATIENCE
 from tests.support.models import RecordingModel, checked, double, model_spec
 from tests.support.serving import SETTINGS, Serving
 
-LOADING, READY, FAILED, STOPPED = ModelState.LOADING, ModelState.READY, ModelState.FAILED, ModelState.STOPPED
+LOADING, READY, FAILED, STOPPED = (
+    ModelState.LOADING,
+    ModelState.READY,
+    ModelState.FAILED,
+    ModelState.STOPPED,
+)
 UNLOADING, UNLOADED = ModelState.UNLOADING, ModelState.UNLOADED
 SERVED = (READY, ModelState.RESTARTING, ModelState.BROKEN)
 
 DEFINITION = ModelDefinition(model_spec(), "python", Path(), Path())
 LAWFUL = {(LOADING, READY), (LOADING, FAILED), (READY, UNLOADING), (UNLOADING, UNLOADED)}
-LAWFUL |= {(LOADING, UNLOADING), (FAILED, UNLOADED), *product((LOADING, FAILED, UNLOADING), (STOPPED,))}
+LAWFUL |= {
+    (LOADING, UNLOADING),
+    (FAILED, UNLOADED),
+    *product((LOADING, FAILED, UNLOADING), (STOPPED,)),
+}
 LAWFUL |= {*product(SERVED, (UNLOADING, STOPPED)), *permutations(SERVED, 2)}
 
 
 def loading_model(told: list[str]) -> ServedModel:
     """Return a model in its first state; `told` gets what it tells of its changes."""
     pool = CpuPool(1, 1, 1, lambda function, *arguments: function(*arguments), Clock())
-    return ServedModel(DEFINITION, SETTINGS, pool, lambda served, text: told.append(text), lambda served: None)
+    return ServedModel(
+        DEFINITION, SETTINGS, pool, lambda served, text: told.append(text), lambda served: None
+    )
 
 
 class Stuck:
@@ -56,8 +70,12 @@ def listen(deferred: Deferred[Any]) -> list[Any]:
     return fired
 
 
-@pytest.mark.parametrize(("old", "new"), [*product(ModelState, ModelState)], ids=lambda state: state.value)
-def test_a_model_goes_from_state_to_state_only_as_the_table_allows(old: ModelState, new: ModelState) -> None:
+@pytest.mark.parametrize(
+    ("old", "new"), [*product(ModelState, ModelState)], ids=lambda state: state.value
+)
+def test_a_model_goes_from_state_to_state_only_as_the_table_allows(
+    old: ModelState, new: ModelState
+) -> None:
     told: list[str] = []
     served = loading_model(told)
     served.state = old
@@ -179,7 +197,9 @@ def test_a_model_that_still_loads_when_the_server_stops_stays_stopped(load_fails
     leave.set()
     while not ended:
         serving.loop.step()
-    assert loaded[0] is None or isinstance(loaded[0].value, BatcherError), "told in our own words, if anything"
+    assert loaded[0] is None or isinstance(loaded[0].value, BatcherError), (
+        "told in our own words, if anything"
+    )
     assert serving.server.find("m").state is STOPPED
     assert serving.server.unready() == {"m/1": "stopped: the server was stopped"}
     assert serving.progress == []

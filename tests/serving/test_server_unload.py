@@ -1,4 +1,7 @@
-"""Models that leave while the server goes on, and versions that are replaced by themselves: no request is lost."""
+"""Models that leave while the server goes on, and versions that are replaced by themselves.
+
+No request is lost.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +131,9 @@ def test_an_unloaded_model_is_let_go_of(serving: Serving) -> None:
     assert made[0]() is None
 
 
-def test_an_unloaded_or_failed_version_may_be_added_again_and_a_ready_one_not(serving: Serving) -> None:
+def test_an_unloaded_or_failed_version_may_be_added_again_and_a_ready_one_not(
+    serving: Serving,
+) -> None:
     def broken(progress: Progress) -> Any:
         raise ModelLoadError("broken")
 
@@ -141,7 +146,9 @@ def test_an_unloaded_or_failed_version_may_be_added_again_and_a_ready_one_not(se
     assert serving.values(serving.infer(1)) == [3]
 
 
-def test_a_model_that_is_unloaded_while_it_loads_does_not_come_back_and_is_waited_for(serving: Serving) -> None:
+def test_a_model_that_is_unloaded_while_it_loads_does_not_come_back_and_is_waited_for(
+    serving: Serving,
+) -> None:
     leave = Event()
 
     def load(progress: Progress) -> Any:
@@ -180,7 +187,9 @@ def test_a_version_that_cannot_be_replaced_goes_on(serving: Serving) -> None:
         raise ModelLoadError("broken")
 
     serving.add_ready()
-    assert isinstance(serving.loop.error_of(serving.server.replace(DEFINITION, SETTINGS, broken)), ModelLoadError)
+    assert isinstance(
+        serving.loop.error_of(serving.server.replace(DEFINITION, SETTINGS, broken)), ModelLoadError
+    )
     assert serving.values(serving.infer(1)) == [2]
     assert serving.server.unready() == {}
     while len(serving.server._alive) > 1:
@@ -201,13 +210,17 @@ def test_a_required_model_that_is_loaded_again_is_still_required(serving: Servin
 def test_what_is_decoded_while_its_model_is_replaced_goes_to_the_new_one(serving: Serving) -> None:
     serving.add_ready()
     old = serving.server.find("m")
-    serving.loop.wait_for(serving.server.replace(DEFINITION, SETTINGS, load_of(RecordingModel(predict=triple))))
+    serving.loop.wait_for(
+        serving.server.replace(DEFINITION, SETTINGS, load_of(RecordingModel(predict=triple)))
+    )
     assert serving.server.successor(old) is serving.server.find("m")
     serving.loop.wait_for(serving.server.unload(serving.server.find("m")))
     assert serving.server.successor(old) is old, "there is none"
 
 
-def test_a_replacement_of_a_version_that_was_unloaded_meanwhile_is_not_served(serving: Serving) -> None:
+def test_a_replacement_of_a_version_that_was_unloaded_meanwhile_is_not_served(
+    serving: Serving,
+) -> None:
     serving.add_ready()
     replaced = serving.server.replace(DEFINITION, SETTINGS, load_of(RecordingModel(predict=triple)))
     listen(serving.server.unload(serving.server.find("m")))

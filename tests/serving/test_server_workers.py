@@ -1,4 +1,7 @@
-"""A served model whose workers are lost: what its state tells, what becomes of requests, how it is replaced and stopped."""
+"""A served model whose workers are lost.
+
+What its state tells, what becomes of requests, how it is replaced and stopped.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,9 @@ class Workers:
 
     def __init__(self, instances: int = 1, load: bool = True) -> None:
         self.clock = Clock()
-        self.server = ModelServer(self.clock, lambda *call: self.clock.callLater(0, *call), ServerSettings())
+        self.server = ModelServer(
+            self.clock, lambda *call: self.clock.callLater(0, *call), ServerSettings()
+        )
         self.workers: list[LoadingWorker] = []
         self.settings = SETTINGS.model_copy(update={"instances": instances, "max_batch_size": 1})
         self.added = self.start(self.server.add)
@@ -205,7 +210,9 @@ def test_a_model_without_workers_can_be_replaced(condition: Condition) -> None:
 
 
 def test_a_version_without_workers_is_passed_over_for_an_older_one() -> None:
-    server = MemoryServer(RecordingModel(model_spec(version="1")), RecordingModel(model_spec(version="2")))
+    server = MemoryServer(
+        RecordingModel(model_spec(version="1")), RecordingModel(model_spec(version="2"))
+    )
     assert server.server.find("m").spec.version == "2"
     server.workers["m/2"].lose(DEAD, "gone")
     assert server.server.find("m").spec.version == "1"
@@ -240,7 +247,9 @@ def hanging() -> tuple[Serving, Stuck, Any]:
 def test_a_thread_that_hangs_breaks_its_model_until_it_is_back() -> None:
     serving, stuck, answer = hanging()
     assert isinstance(error(answer), WorkerLost)
-    assert serving.server.unready() == {"m/1": f"broken: it hangs: a batch has run for more than {WATCHDOG:g} s"}
+    assert serving.server.unready() == {
+        "m/1": f"broken: it hangs: a batch has run for more than {WATCHDOG:g} s"
+    }
     stuck.leave.set()
     while serving.server.unready():
         serving.loop.step()
@@ -255,7 +264,9 @@ def test_of_two_threads_one_may_hang_while_the_other_serves() -> None:
         return stuck(inputs) if inputs["x"][0, 0] == 1 else {"y": inputs["x"] * 2}
 
     model = RecordingModel(predict=predict)
-    serving.add_ready(load=lambda progress: checked(model), settings=PATIENT.model_copy(update={"instances": 2}))
+    serving.add_ready(
+        load=lambda progress: checked(model), settings=PATIENT.model_copy(update={"instances": 2})
+    )
     hung = listen(serving.infer(1))
     assert stuck.entered.wait(PATIENCE)
     assert serving.values(serving.infer(2)) == [4]

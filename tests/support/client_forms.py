@@ -40,17 +40,23 @@ def blocking(peer: Peer, call: Call, **options: Any) -> Outcome:
 
     def handle(request: httpx.Request) -> httpx.Response:
         try:
-            return httpx_answer(peer.ask(request.url.raw_path.decode(), request.headers, request.read()))
+            return httpx_answer(
+                peer.ask(request.url.raw_path.decode(), request.headers, request.read())
+            )
         except Refuse as err:
             raise httpx.ConnectError("refused") from err
         except Lose as err:
-            raise httpx.RemoteProtocolError("Server disconnected without sending a response.") from err
+            raise httpx.RemoteProtocolError(
+                "Server disconnected without sending a response."
+            ) from err
         except Hang as err:
             clock.advance(request.extensions["timeout"]["read"])
             raise httpx.ReadTimeout("timed out") from err
 
     transport = httpx.MockTransport(handle)
-    with Client(ADDRESS, transport=transport, seconds=clock.seconds, sleep=clock.advance, **options) as client:
+    with Client(
+        ADDRESS, transport=transport, seconds=clock.seconds, sleep=clock.advance, **options
+    ) as client:
         try:
             return call(client), clock.seconds()
         except Exception as err:
@@ -86,11 +92,15 @@ def asynchronous(peer: Peer, call: Call, **options: Any) -> Outcome:
 
     async def handle(request: httpx.Request) -> httpx.Response:
         try:
-            return httpx_answer(peer.ask(request.url.raw_path.decode(), request.headers, request.content))
+            return httpx_answer(
+                peer.ask(request.url.raw_path.decode(), request.headers, request.content)
+            )
         except Refuse as err:
             raise httpx.ConnectError("refused") from err
         except Lose as err:
-            raise httpx.RemoteProtocolError("Server disconnected without sending a response.") from err
+            raise httpx.RemoteProtocolError(
+                "Server disconnected without sending a response."
+            ) from err
         except Hang:
             await asyncio.get_running_loop().create_future()
             raise
@@ -152,14 +162,25 @@ class PeerAgent:
         self._peer = peer
         self.cancelled = 0
 
-    def request(self, method: bytes, uri: bytes, headers: Headers, bodyProducer: Any = None) -> Deferred[Any]:
+    def request(
+        self, method: bytes, uri: bytes, headers: Headers, bodyProducer: Any = None
+    ) -> Deferred[Any]:
         written = _Written()
         if bodyProducer is not None:
             bodyProducer.startProducing(written)
             assert len(written.data) == bodyProducer.length
-        fields = {name.decode().lower(): b", ".join(values).decode() for name, values in headers.getAllRawHeaders()}
+        fields = {
+            name.decode().lower(): b", ".join(values).decode()
+            for name, values in headers.getAllRawHeaders()
+        }
         try:
-            return succeed(FakeResponse(self._peer.ask(uri.removeprefix(b"http://peer:1").decode(), fields, written.data)))
+            return succeed(
+                FakeResponse(
+                    self._peer.ask(
+                        uri.removeprefix(b"http://peer:1").decode(), fields, written.data
+                    )
+                )
+            )
         except Refuse:
             return fail(ConnectionRefusedError())
         except Lose:

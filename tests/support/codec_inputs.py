@@ -1,4 +1,7 @@
-"""Bodies for codec tests: values of every datatype, damaged bytes, pictures, and measured memory."""
+"""Bodies for codec tests.
+
+Values of every datatype, damaged bytes, pictures, and measured memory.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,15 @@ from PIL import Image
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats import bfloat16
 from batcher.core.request import InferenceResponse
-from batcher.core.spec import DATATYPES, Array, ImageSpec, ModelSpec, TensorSpec, check_inputs, datatype
+from batcher.core.spec import (
+    DATATYPES,
+    Array,
+    ImageSpec,
+    ModelSpec,
+    TensorSpec,
+    check_inputs,
+    datatype,
+)
 from batcher.errors import DecodingError, InvalidInput, TooLarge, UnsupportedMediaType
 from tests.support.models import model_spec, tensor
 
@@ -54,15 +65,27 @@ def arrays(dtype: str, shape: tuple[int, ...], finite: bool = False) -> st.Searc
     """Return a strategy for arrays of a datatype with any values, NaN and infinities included unless `finite`."""
     numpy_dtype = datatype(dtype).numpy
     if dtype == "BYTES":
-        return hnp.arrays(object, shape, elements=st.text(st.characters(codec="utf-8"), max_size=8).map(str.encode))
+        return hnp.arrays(
+            object,
+            shape,
+            elements=st.text(st.characters(codec="utf-8"), max_size=8).map(str.encode),
+        )
     if dtype == "BF16" and finite:
-        return hnp.arrays("<f4", shape, elements=st.floats(-(2.0**127), 2.0**127, width=32)).map(bfloat16.from_float32)
-    elements = hnp.from_dtype(numpy_dtype, allow_nan=False, allow_infinity=False) if finite and dtype in FLOATS else None
+        return hnp.arrays("<f4", shape, elements=st.floats(-(2.0**127), 2.0**127, width=32)).map(
+            bfloat16.from_float32
+        )
+    elements = (
+        hnp.from_dtype(numpy_dtype, allow_nan=False, allow_infinity=False)
+        if finite and dtype in FLOATS
+        else None
+    )
     return hnp.arrays(numpy_dtype, shape, elements=elements)
 
 
 @st.composite
-def batches(draw: st.DrawFn, dtypes: Sequence[str] = NUMBERS, finite: bool = False) -> tuple[ModelSpec, Array]:
+def batches(
+    draw: st.DrawFn, dtypes: Sequence[str] = NUMBERS, finite: bool = False
+) -> tuple[ModelSpec, Array]:
     """Draw a model of one input and 1 to 4 rows for it."""
     dtype, shape = draw(st.sampled_from(dtypes)), draw(ROW_SHAPES)
     free = tuple(-1 if draw(st.booleans()) else size for size in shape)
@@ -90,9 +113,15 @@ def damaged(draw: st.DrawFn, bodies: Sequence[bytes]) -> bytes:
 
 
 def decoded_or_refused(
-    decode: Callable[[Content, ModelSpec], dict[str, Array]], body: Buffer, spec: ModelSpec, **content: Any
+    decode: Callable[[Content, ModelSpec], dict[str, Array]],
+    body: Buffer,
+    spec: ModelSpec,
+    **content: Any,
 ) -> dict[str, Array] | None:
-    """Return the inputs that `body` holds, None if it was refused in words; any other exception is a bug."""
+    """Return the inputs that `body` holds, None if it was refused in words.
+
+    Any other exception is a bug.
+    """
     try:
         inputs = decode(Content(body, **content), spec)
         check_inputs(spec, inputs)
@@ -108,11 +137,20 @@ def same(found: Array, expected: Array) -> None:
     """Assert that two arrays are the same to the last bit, NaN included."""
     assert found.dtype == expected.dtype
     assert found.shape == expected.shape
-    assert found.tolist() == expected.tolist() if found.dtype == object else found.tobytes() == expected.tobytes()
+    assert (
+        found.tolist() == expected.tolist()
+        if found.dtype == object
+        else found.tobytes() == expected.tobytes()
+    )
 
 
-def picture_spec(shape: tuple[int, ...], mode: str = "RGB", dtype: str = "FP32", **more: Any) -> ModelSpec:
-    """Return a model of one picture `x`; size and layout follow from `shape`, as in `model.yaml`."""
+def picture_spec(
+    shape: tuple[int, ...], mode: str = "RGB", dtype: str = "FP32", **more: Any
+) -> ModelSpec:
+    """Return a model of one picture `x`.
+
+    Size and layout follow from `shape`, as in `model.yaml`.
+    """
     channels = {"L": 1, "RGB": 3}[mode]
     first = len(shape) == 2 or shape[0] == channels
     height, width = shape[-2:] if first else shape[:2]
@@ -123,13 +161,17 @@ def picture_spec(shape: tuple[int, ...], mode: str = "RGB", dtype: str = "FP32",
 def pixels(height: int = 4, width: int = 6, channels: int = 3) -> Array:
     """Return uint8 pixels that are all different, as far as 256 values go."""
     values = np.arange(height * width * channels) * 37 % 256
-    return values.astype("u1").reshape((height, width, channels) if channels > 1 else (height, width))
+    return values.astype("u1").reshape(
+        (height, width, channels) if channels > 1 else (height, width)
+    )
 
 
 def encoded(picture: Image.Image | Array, fmt: str = "PNG", **options: Any) -> bytes:
     """Return a picture as a file."""
     file = BytesIO()
-    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(file, fmt, **options)
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(
+        file, fmt, **options
+    )
     return file.getvalue()
 
 
@@ -141,7 +183,8 @@ def one_colour_png(width: int, height: int) -> bytes:
     head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     chunks = ((b"IHDR", head), (b"IDAT", data), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(value)) + name + value + struct.pack(">I", zlib.crc32(name + value)) for name, value in chunks
+        struct.pack(">I", len(value)) + name + value + struct.pack(">I", zlib.crc32(name + value))
+        for name, value in chunks
     )
 
 
@@ -165,7 +208,9 @@ def process_memory_below(limit: int) -> Iterator[None]:
     try:
         clear.write_text("5")  # forget the peak so far
     except OSError:
-        pytest.skip("the peak of a process's memory can only be read on Linux, where that is allowed")
+        pytest.skip(
+            "the peak of a process's memory can only be read on Linux, where that is allowed"
+        )
     before = _peak_bytes()
     yield
     growth = _peak_bytes() - before
@@ -174,4 +219,6 @@ def process_memory_below(limit: int) -> Iterator[None]:
 
 def _peak_bytes() -> int:
     status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) << 10
+    return (
+        next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) << 10
+    )

@@ -1,4 +1,7 @@
-"""The loop's side of the thread line, for tests that start real threads: calls wait in a queue until the test makes them."""
+"""The loop's side of the thread line, for tests that start real threads.
+
+Calls wait in a queue until the test makes them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from twisted.python.failure import Failure
 Result = TypeVar("Result")
 
 PATIENCE = 60.0
-"""Seconds after which a call that a thread owes is taken for lost; no test waits that long unless it fails."""
+"""Seconds after which a call that a thread owes is taken for lost.
+
+No test waits that long unless it fails.
+"""
 
 
 def no_more_threads(*arguments: Any) -> None:

@@ -1,7 +1,9 @@
-"""A whole server in memory: models whose batches run when they are told to, the connection in front, twisted.web beside it.
+"""A whole server in memory.
 
-Nothing here has a thread or a socket. Time is a `Clock`; threads of the CPU pool run what they are given at once and their
-results come back on the next turn of that clock.
+Models whose batches run when they are told to, the connection in front, twisted.web beside it.
+
+Nothing here has a thread or a socket. Time is a `Clock`; threads of the CPU pool run what they are
+given at once and their results come back on the next turn of that clock.
 """
 
 from __future__ import annotations
@@ -81,8 +83,13 @@ class MemoryServer:
         calls: the Deferreds of every call that reached a route.
     """
 
-    def __init__(self, *models: RecordingModel, base: Path = Path("nowhere"), **settings: Any) -> None:
-        """Serve `models`, by default one that doubles; `settings` are those of `config.yaml`, relative to `base`."""
+    def __init__(
+        self, *models: RecordingModel, base: Path = Path("nowhere"), **settings: Any
+    ) -> None:
+        """Serve `models`, by default one that doubles.
+
+        `settings` are those of `config.yaml`, relative to `base`.
+        """
         self.settings = ServerSettings(**settings)
         self.clock = Clock()
         self.clock.advance(1000)
@@ -124,7 +131,10 @@ class MemoryServer:
         return self.models[0]
 
     def connect(self, kind: str, **options: Any) -> Client:
-        """Return a new client, over a transport of `kind`; `options` as `transports.connect` has them."""
+        """Return a new client, over a transport of `kind`.
+
+        `options` as `transports.connect` has them.
+        """
         client = connect(kind, self.front, self.clock, **options)
         self.clients.append(client)
         return client
@@ -176,14 +186,20 @@ class MemoryServer:
 
 
 class RecordingRouter(Router):
-    """A router that remembers the Deferred of every call; with `only_klein` the fast connection calls no endpoint itself."""
+    """A router that remembers the Deferred of every call.
 
-    def __init__(self, table: tuple[Route, ...], journal: Journal, expose: bool, calls: list[Deferred[Reply]]) -> None:
+    With `only_klein` the fast connection calls no endpoint itself.
+    """
+
+    def __init__(
+        self, table: tuple[Route, ...], journal: Journal, expose: bool, calls: list[Deferred[Reply]]
+    ) -> None:
         super().__init__(table, journal, expose)
         self._calls = calls
         self.only_klein = False
         find = self.match
-        self.match = lambda *wanted: None if self.only_klein else find(*wanted)  # type: ignore[assignment]  # has no cache
+        # has no cache
+        self.match = lambda *wanted: None if self.only_klein else find(*wanted)  # type: ignore[assignment]
 
     def answer(self, route: Route, call: Call, send: Callable[[Reply], Any]) -> Deferred[Any]:
         answer = super().answer(route, call, send)
@@ -229,7 +245,12 @@ def ask(
         fields += [("Content-Type", content_type)] if content_type else []
         fields += [("Content-Length", str(len(body)))]
     head = "".join(f"{name}: {value}\r\n" for name, value in fields)
-    return f"{method or ('POST' if body else 'GET')} {target} HTTP/{version}\r\n{head}\r\n".encode("latin-1") + body
+    return (
+        f"{method or ('POST' if body else 'GET')} {target} HTTP/{version}\r\n{head}\r\n".encode(
+            "latin-1"
+        )
+        + body
+    )
 
 
 def over_connection(server: MemoryServer, request: bytes, kind: str = "loop") -> Answer:

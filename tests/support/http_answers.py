@@ -1,4 +1,7 @@
-"""Answers of HTTP/1.1 as a client reads them, strictly: whatever is not well formed is an assertion that fails."""
+"""Answers of HTTP/1.1 as a client reads them, strictly.
+
+Whatever is not well formed is an assertion that fails.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,11 @@ def parse_answers(data: bytes, methods: list[str], over: bool) -> tuple[list[Ans
             break
         status, fields = _head(head)
         method = methods[final] if final < len(methods) else "GET"
-        body = (b"", rest) if status < 200 or status in (204, 304) or method == "HEAD" else _body(fields, rest, over)
+        body = (
+            (b"", rest)
+            if status < 200 or status in (204, 304) or method == "HEAD"
+            else _body(fields, rest, over)
+        )
         if body is None:
             break
         final += status >= 200
@@ -69,7 +76,9 @@ def _head(head: bytes) -> tuple[int, tuple[tuple[str, str], ...]]:
     assert start, f"no status line: {line!r}"
     matches = [_FIELD.fullmatch(field) for field in lines]
     assert all(matches), f"no header field in {lines!r}"
-    fields = tuple((match[1].decode().lower(), match[2].decode("latin-1")) for match in matches if match)
+    fields = tuple(
+        (match[1].decode().lower(), match[2].decode("latin-1")) for match in matches if match
+    )
     names = [name for name, _ in fields]
     for single in ("content-length", "transfer-encoding", "content-type", "connection"):
         assert names.count(single) <= 1, f"{single} came twice: {head!r}"
@@ -77,7 +86,9 @@ def _head(head: bytes) -> tuple[int, tuple[tuple[str, str], ...]]:
     return int(start[1]), fields
 
 
-def _body(fields: tuple[tuple[str, str], ...], rest: bytes, over: bool) -> tuple[bytes, bytes] | None:
+def _body(
+    fields: tuple[tuple[str, str], ...], rest: bytes, over: bool
+) -> tuple[bytes, bytes] | None:
     known = dict(fields)
     if "content-length" in known:
         length = int(known["content-length"])

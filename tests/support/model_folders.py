@@ -50,7 +50,10 @@ class Folders:
 
     def python(self, source: str, entry: str = "code:Model", **more: Any) -> ModelDefinition:
         """Write a model of one Python file, `code.py`."""
-        files = {"code.py": f"import numpy as np\nimport torch\n\n{source}", **more.pop("files", {})}
+        files = {
+            "code.py": f"import numpy as np\nimport torch\n\n{source}",
+            **more.pop("files", {}),
+        }
         return self.define(f"format: python\nclass: {entry}{more.pop('head', '')}", files, **more)
 
     def load(self, definition: ModelDefinition, **settings: Any) -> CheckedModel:

@@ -14,7 +14,9 @@ from batcher.models.protocol import Hook
 Predict = Callable[[Mapping[str, Array]], Mapping[str, Any]]
 
 
-def tensor(name: str = "x", dtype: str = "FP32", shape: tuple[int, ...] = (4,), **more: Any) -> TensorSpec:
+def tensor(
+    name: str = "x", dtype: str = "FP32", shape: tuple[int, ...] = (4,), **more: Any
+) -> TensorSpec:
     """Return a tensor's specification; `shape` is that of one row."""
     return TensorSpec(name, datatype(dtype), shape, **more)
 

@@ -1,4 +1,7 @@
-"""The other side of a client, without a socket: the server's own codecs, and a script of what it does with each request."""
+"""The other side of a client, without a socket.
+
+The server's own codecs, and a script of what it does with each request.
+"""
 
 from __future__ import annotations
 

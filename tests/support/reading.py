@@ -26,7 +26,9 @@ LIMITS = Limits(
 
 
 def new_reader(
-    limits: Limits = LIMITS, seconds: Callable[[], float] = lambda: 0.0, stopping: Callable[[], bool] = lambda: False
+    limits: Limits = LIMITS,
+    seconds: Callable[[], float] = lambda: 0.0,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> RequestReader:
     """Return a reader at the beginning of a connection."""
     return RequestReader(limits, seconds, stopping, SharedHeads())

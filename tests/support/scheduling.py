@@ -1,4 +1,7 @@
-"""A scheduler wired for tests: its clock, queue, policy and worker in one place, single-stepped and checked at every step."""
+"""A scheduler wired for tests.
+
+Its clock, queue, policy and worker in one place, single-stepped and checked at every step.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,9 @@ def part(
     return Part({}, rows, 10 * rows if nbytes is None else nbytes, group, level, arrival, deadline)
 
 
-def queue_of(*parts: Part, weight: Callable[[int], float] = lambda level: 1.0, **more: Any) -> BatchQueue:
+def queue_of(
+    *parts: Part, weight: Callable[[int], float] = lambda level: 1.0, **more: Any
+) -> BatchQueue:
     """Return a roomy queue with `parts` in it; `more` as it is made with."""
     queue = BatchQueue(10_000, 1_000_000, weight, **more)
     for each in parts:
@@ -52,7 +57,8 @@ def queue_of(*parts: Part, weight: Callable[[int], float] = lambda level: 1.0, *
     return queue
 
 
-def request(values: Array, parameters: Parameters = Parameters()) -> InferenceRequest:  # noqa: B008 - a frozen value
+# a frozen value
+def request(values: Array, parameters: Parameters = Parameters()) -> InferenceRequest:  # noqa: B008
     """Return a request for the rows `values` of input `x`."""
     return InferenceRequest("m", "1", {"x": values}, len(values), parameters)
 
@@ -127,7 +133,8 @@ class Harness:
     """One scheduler and everything around it.
 
     Attributes:
-        events: what happened, in order: `handed 3` when the worker got a batch, and whatever a test adds.
+        events: what happened, in order: `handed 3` when the worker got a batch, and whatever a test
+            adds.
         soon: what is to be called in the loop's next turn.
     """
 
@@ -153,14 +160,24 @@ class Harness:
         remembered: float = 0.0,
         instances: int = 1,
     ) -> None:
-        """Wire a scheduler; eager unless told. `soon`: the loop's own turns are used, not the clock's."""
+        """Wire a scheduler; eager unless told.
+
+        `soon`: the loop's own turns are used, not the clock's.
+        """
         self.events: list[str] = []
         self.soon: list[Callable[[], None]] = []
         self.clock = Clock()
         self.model = RecordingModel(spec, predict)
         self.workers = Instances([self._worker() for _ in range(instances)])
         self.worker, *self.others = self.workers
-        self.queue = BatchQueue(max_rows, max_bytes, weight, ageing=ageing, smaller_first=smaller_first, bulk_level=bulk_level)
+        self.queue = BatchQueue(
+            max_rows,
+            max_bytes,
+            weight,
+            ageing=ageing,
+            smaller_first=smaller_first,
+            bulk_level=bulk_level,
+        )
         self.metrics = ModelMetrics("m", "1")
         self.scheduler = BatchScheduler(
             self.queue,
@@ -168,7 +185,9 @@ class Harness:
             [*self.workers],
             self.clock,
             self.metrics,
-            options=SchedulerOptions(places=places, timeout=timeout, isolate=isolate, retry=retry, remembered=remembered),
+            options=SchedulerOptions(
+                places=places, timeout=timeout, isolate=isolate, retry=retry, remembered=remembered
+            ),
             group_key=shape_key,
             admission=FixedCost(cost, max_batch_size) if cost is not no_cost else None,
             call_soon=self.soon.append if soon else None,
@@ -193,7 +212,9 @@ class Harness:
 
     def resubmit(self, *values: float, width: int = 4, **parameters: Any) -> Answer:
         """Submit from inside an answer, in the middle of a step, when nothing can be checked."""
-        return Answer(self.scheduler.submit(request(rows(*values, width=width), Parameters(**parameters))))
+        return Answer(
+            self.scheduler.submit(request(rows(*values, width=width), Parameters(**parameters)))
+        )
 
     def turn(self, seconds: float = 0.0) -> None:
         """Let the loop turn once, or for so long."""

@@ -1,4 +1,7 @@
-"""A whole `BatcherService` that listens nowhere: real inference threads, stepped by the test, settings in a real file."""
+"""A whole `BatcherService` that listens nowhere.
+
+Real inference threads, stepped by the test, settings in a real file.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ class MemoryService:
     """
 
     def __init__(self, base: Path, settings: str = "", defaults: str = "") -> None:
-        """Configure it by `settings` in `base/config.yaml`, and `defaults` of models; nothing starts."""
+        """Configure it by `settings` in `base/config.yaml`, and `defaults` of models.
+
+        Nothing starts.
+        """
         self.folder = base / "models"
         self.lines: list[bytes] = []
         self.reads = 0
@@ -48,7 +54,11 @@ class MemoryService:
         reactor: Any = self.loop.clock
         reactor.callFromThread = self.loop.call_from_thread
         self.service = BatcherService(
-            load_settings(self._path, {}), base, reactor, listen=_listen, write_access_line=self.lines.append
+            load_settings(self._path, {}),
+            base,
+            reactor,
+            listen=_listen,
+            write_access_line=self.lines.append,
         )
         self.server = self.service.server
 

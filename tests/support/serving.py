@@ -20,7 +20,9 @@ from batcher.serving.server import ModelServer
 from tests.support.crossing import Loop
 from tests.support.models import Predict, RecordingModel, checked, double, model_spec, rows
 
-SETTINGS = ModelSettings(device="cpu", warmup=False, max_batch_size=4, level_weights=(4.0, 2.0, 1.0), default_priority=2)
+SETTINGS = ModelSettings(
+    device="cpu", warmup=False, max_batch_size=4, level_weights=(4.0, 2.0, 1.0), default_priority=2
+)
 
 
 class Serving:
@@ -69,10 +71,17 @@ class Serving:
         assert self.loop.wait_for(self.add(*arguments, **more)) is None
 
     def infer(
-        self, *values: float, model: str = "m", version: str = "", inputs: Mapping[str, Array] | None = None, **parameters: Any
+        self,
+        *values: float,
+        model: str = "m",
+        version: str = "",
+        inputs: Mapping[str, Array] | None = None,
+        **parameters: Any,
     ) -> Deferred[InferenceResponse]:
         """Send one row for each of `values`, or `inputs`; the loop has turned once after it."""
-        answer = self.server.infer(model, inputs or {"x": rows(*values)}, version, Parameters(**parameters))
+        answer = self.server.infer(
+            model, inputs or {"x": rows(*values)}, version, Parameters(**parameters)
+        )
         self.loop.clock.advance(0)
         return answer
 

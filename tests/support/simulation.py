@@ -46,8 +46,17 @@ class SimulatedDevice:
         idle: seconds that it stood idle between two batches.
     """
 
-    def __init__(self, model: CheckedModel, clock: Clock, seconds: Callable[[int], float], crossing: float = 0.0) -> None:
-        """Run batches on `model`; a result reaches the loop `crossing` seconds after it is there."""
+    def __init__(
+        self,
+        model: CheckedModel,
+        clock: Clock,
+        seconds: Callable[[int], float],
+        crossing: float = 0.0,
+    ) -> None:
+        """Run batches on `model`.
+
+        A result reaches the loop `crossing` seconds after it is there.
+        """
         self.sizes: list[int] = []
         self.busy = 0.0
         self.idle = 0.0
@@ -95,7 +104,9 @@ class SimulatedDevice:
     def _computed(self, batch: Batch, handed_at: float) -> None:
         self._computing = False
         self._ended_at = self._clock.seconds()
-        outcome = run_batch(self._model, batch, handed_at, self._clock.seconds)._replace(compute=self._seconds(batch.rows))
+        outcome = run_batch(self._model, batch, handed_at, self._clock.seconds)._replace(
+            compute=self._seconds(batch.rows)
+        )
         if self._crossing:
             self._compute_next()
             self._clock.callLater(self._crossing, self._deliver, batch, outcome)
@@ -119,8 +130,12 @@ class SimulatedLoad:
         model = checked(RecordingModel())
         model.model.predict = lambda inputs: {"y": inputs["x"]}  # nothing is recorded of a long run
         self.device = SimulatedDevice(model, self.clock, seconds)
-        admission = Admission(CostModel(), policy.max_batch_size, queue.max_rows, jitter=lambda: 0.5)
-        self.scheduler = BatchScheduler(queue, policy, [self.device], self.clock, ModelMetrics("m", "1"), admission=admission)
+        admission = Admission(
+            CostModel(), policy.max_batch_size, queue.max_rows, jitter=lambda: 0.5
+        )
+        self.scheduler = BatchScheduler(
+            queue, policy, [self.device], self.clock, ModelMetrics("m", "1"), admission=admission
+        )
         self.device.start(self.scheduler.deliver, ignore_changes)
         sizes = [1 << power for power in range(policy.max_batch_size.bit_length())]
         self.scheduler.loaded({size: seconds(size) for size in sizes})

@@ -1,9 +1,10 @@
 """Clients in memory: one connection each, over a transport with asyncio's manners or over one with Twisted's own.
 
-Both transports keep the rules of the real ones that matter here: closing flushes first and is told on a later turn, writing
-behind a close or an end of file is an error (asyncio) or nothing (Twisted), a buffer over its high-water mark pauses the
-protocol within the very `write`, data that arrives while reading is paused waits, and a peer that is gone answers what is
-written with a reset that only the socket's error tells. Twisted's buffering is Twisted's: `FileDescriptor` itself.
+Both transports keep the rules of the real ones that matter here: closing flushes first and is told
+on a later turn, writing behind a close or an end of file is an error (asyncio) or nothing
+(Twisted), a buffer over its high-water mark pauses the protocol within the very `write`, data that
+arrives while reading is paused waits, and a peer that is gone answers what is written with a reset
+that only the socket's error tells. Twisted's buffering is Twisted's: `FileDescriptor` itself.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Client:
         gone: whether the client has closed its side altogether.
         peer: its address as asyncio tells it, None for one without.
         secure: whether it speaks TLS, which cannot be half closed.
-        mute: whether it never says the last word of TLS, without which the server's transport does not close.
+        mute: whether it never says the last word of TLS, without which the server's transport does
+            not close.
     """
 
     def __init__(self, clock: Clock, peer: Any, secure: bool) -> None:
@@ -199,7 +201,12 @@ class LoopClient(Client):
         return len(self.buffer)
 
     def get_extra_info(self, name: str) -> Any:
-        known = {"peername": self.peer, "sockname": HERE, "socket": Socket(self), "sslcontext": self if self.secure else None}
+        known = {
+            "peername": self.peer,
+            "sockname": HERE,
+            "socket": Socket(self),
+            "sslcontext": self if self.secure else None,
+        }
         return known.get(name)
 
 
@@ -208,7 +215,8 @@ class TwistedClient(Client, FileDescriptor):
 
     def __init__(self, front: Front, clock: Clock, peer: Any, secure: bool) -> None:
         Client.__init__(self, clock, peer, secure)
-        FileDescriptor.__init__(self, self)  # type: ignore[arg-type]  # it is its own little reactor
+        # it is its own little reactor
+        FileDescriptor.__init__(self, self)  # type: ignore[arg-type]
         self.connected = 1
         self._flushing = False
         if secure:
@@ -251,7 +259,11 @@ class TwistedClient(Client, FileDescriptor):
                 half.readConnectionLost()
 
     def flush(self) -> None:
-        while self.connected and self._flushing and (self.room is None or self.room or not self._waiting()):
+        while (
+            self.connected
+            and self._flushing
+            and (self.room is None or self.room or not self._waiting())
+        ):
             if self.doWrite() is not None:
                 self.connectionLost(Failure(ConnectionDone()))
 
@@ -291,7 +303,11 @@ class TwistedClient(Client, FileDescriptor):
     def getPeer(self) -> Any:
         if not self.peer:
             return UNIXAddress(None)
-        return IPv6Address("TCP", *self.peer) if ":" in self.peer[0] else IPv4Address("TCP", *self.peer)
+        return (
+            IPv6Address("TCP", *self.peer)
+            if ":" in self.peer[0]
+            else IPv4Address("TCP", *self.peer)
+        )
 
     def getHost(self) -> IPv4Address:
         return IPv4Address("TCP", *HERE)
@@ -300,6 +316,11 @@ class TwistedClient(Client, FileDescriptor):
         return Socket(self)
 
 
-def connect(kind: str, front: Front, clock: Clock, peer: Any = PEER, secure: bool = False) -> Client:
-    """Return a new client of `front` over a transport of `kind`; `peer` is its address, `secure` whether it speaks TLS."""
+def connect(
+    kind: str, front: Front, clock: Clock, peer: Any = PEER, secure: bool = False
+) -> Client:
+    """Return a new client of `front` over a transport of `kind`.
+
+    `peer` is its address, `secure` whether it speaks TLS.
+    """
     return (LoopClient if kind == "loop" else TwistedClient)(front, clock, peer, secure)

@@ -94,14 +94,18 @@ def test_one_that_cannot_load_fails_them_all_with_its_reason_and_all_are_let_go(
         ((DEAD, DEAD, DEAD), DEAD),
     ],
 )
-def test_they_are_what_the_best_of_them_is(conditions: tuple[Condition, ...], best: Condition) -> None:
+def test_they_are_what_the_best_of_them_is(
+    conditions: tuple[Condition, ...], best: Condition
+) -> None:
     bench = Bench()
     bench.start()
     for number, condition in enumerate(conditions):
         bench.singles[number].changed(condition, f"{number} is {condition.value}")
     assert bench.instances.condition is best
     assert bench.instances.reason == f"2 is {conditions[2].value}"
-    assert bench.told == [(number, condition is ALIVE) for number, condition in enumerate(conditions)]
+    assert bench.told == [
+        (number, condition is ALIVE) for number, condition in enumerate(conditions)
+    ]
     assert bench.seen[-1] == (best, f"2 is {conditions[2].value}"), "it is told when it has changed"
 
 
@@ -115,7 +119,9 @@ def test_they_have_ended_when_all_have() -> None:
     assert ended == [None]
 
 
-def test_each_instance_is_loaded_by_itself_and_takes_the_device_whose_turn_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_instance_is_loaded_by_itself_and_takes_the_device_whose_turn_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     definition = ModelDefinition(model_spec(), "python", Path(), Path())
     devices: list[str] = []
 
@@ -126,8 +132,14 @@ def test_each_instance_is_loaded_by_itself_and_takes_the_device_whose_turn_it_is
     monkeypatch.setattr("batcher.workers.making.load_model", load)
     loop = Loop()
     settings = SETTINGS.model_copy(update={"instances": 5, "device": "cpu,cuda:1"})
-    workers = Instances(make_workers(definition, settings, None, lambda text: None, loop.call_from_thread, loop.clock))
+    workers = Instances(
+        make_workers(
+            definition, settings, None, lambda text: None, loop.call_from_thread, loop.clock
+        )
+    )
     assert len([*workers]) == 5
-    assert not isinstance(loop.wait_for(workers.start(lambda *_: None, lambda *_: None, lambda: None)), Failure)
+    assert not isinstance(
+        loop.wait_for(workers.start(lambda *_: None, lambda *_: None, lambda: None)), Failure
+    )
     assert sorted(devices) == ["cpu"] * 3 + ["cuda:1"] * 2
     assert loop.wait_for(workers.quit()) is None

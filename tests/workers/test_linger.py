@@ -1,4 +1,7 @@
-"""Waiting for a short batch instead of being called back for it: each batch is delivered once, whoever comes first."""
+"""Waiting for a short batch instead of being called back for it.
+
+Each batch is delivered once, whoever comes first.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +53,12 @@ def test_a_batch_is_delivered_on_the_stack_of_whoever_waits_for_it() -> None:
     assert len(bench.delivered) == 1
 
 
-@pytest.mark.parametrize(("short", "values"), [(1e9, MANY[: thread.FEW]), (-1.0, MANY)], ids=["few rows", "a long model"])
-def test_a_batch_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, short: float, values: tuple[float, ...]) -> None:
+@pytest.mark.parametrize(
+    ("short", "values"), [(1e9, MANY[: thread.FEW]), (-1.0, MANY)], ids=["few rows", "a long model"]
+)
+def test_a_batch_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, short: float, values: tuple[float, ...]
+) -> None:
     monkeypatch.setattr(thread, "SHORT", short)
     gate = Gate()
     bench = Bench(gate)
@@ -64,7 +71,9 @@ def test_a_batch_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, short: float
     bench.end()
 
 
-def test_a_batch_that_takes_longer_than_usual_comes_by_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_takes_longer_than_usual_comes_by_a_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(thread, "PATIENCE", 0.0)
     gate = Gate()
     bench = Bench(gate)
@@ -149,7 +158,9 @@ def test_a_long_batch_has_begun_when_it_was_let_begin(monkeypatch: pytest.Monkey
     bench.end()
 
 
-def test_a_long_batch_behind_another_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_batch_behind_another_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(thread, "LONG", -1.0)
     monkeypatch.setattr(thread, "HANDOVER", 0.0)
     gate = Gate()
@@ -175,7 +186,9 @@ def test_the_beginning_of_a_short_batch_is_not_waited_for(monkeypatch: pytest.Mo
     bench.end()
 
 
-def test_a_model_that_keeps_the_interpreter_lock_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_keeps_the_interpreter_lock_is_left_alone_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(thread, "LONG", -1.0)
     bench = Bench()
     bench.ready()

@@ -31,7 +31,8 @@ class Bench:
         self.ready: list[object] = []
         self.changes: list[object] = []
         started = self.worker.start(
-            lambda *delivery: self.delivered.append(delivery), lambda *change: self.changes.append(change)
+            lambda *delivery: self.delivered.append(delivery),
+            lambda *change: self.changes.append(change),
         )
         started.addCallback(self.ready.append)
 

@@ -1,4 +1,7 @@
-"""The CPU pool, with real threads that are held by events: bounds, cancellation, deadlines, its end."""
+"""The CPU pool, with real threads that are held by events.
+
+Bounds, cancellation, deadlines, its end.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,9 @@ class Bench:
         self.pool = CpuPool(1, max_tasks, max_bytes, self.loop.call_from_thread, self.loop.clock)
         self.release = Event()
 
-    def run(self, function: Callable[[], Any] = lambda: None, nbytes: int = 1, deadline: float = FAR) -> Deferred[Any]:
+    def run(
+        self, function: Callable[[], Any] = lambda: None, nbytes: int = 1, deadline: float = FAR
+    ) -> Deferred[Any]:
         return self.pool.run(nbytes, deadline, function)
 
     def hold(self, deadline: float = FAR, nbytes: int = 1) -> Deferred[Any]:
@@ -82,7 +87,9 @@ def test_a_function_runs_on_a_thread_and_is_answered_on_the_loop_s(bench: Bench)
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3)], ids=["error", "exit"])
-def test_what_a_function_raises_is_its_answer_and_the_thread_lives_on(bench: Bench, error: BaseException) -> None:
+def test_what_a_function_raises_is_its_answer_and_the_thread_lives_on(
+    bench: Bench, error: BaseException
+) -> None:
     def fail() -> None:
         raise error
 
@@ -117,7 +124,9 @@ def test_a_body_over_the_bound_has_the_pool_for_itself(bench: Bench) -> None:
     bench.settle()
 
 
-def test_a_task_cancelled_while_it_waits_never_runs_and_frees_its_place_and_its_body(bench: Bench) -> None:
+def test_a_task_cancelled_while_it_waits_never_runs_and_frees_its_place_and_its_body(
+    bench: Bench,
+) -> None:
     bench.hold(nbytes=60)
     ran: list[Body] = []
     body = Body()
@@ -134,7 +143,9 @@ def test_a_task_cancelled_while_it_waits_never_runs_and_frees_its_place_and_its_
     assert ran == []
 
 
-def test_a_task_cancelled_while_it_runs_gives_its_place_back_when_its_thread_does(bench: Bench) -> None:
+def test_a_task_cancelled_while_it_runs_gives_its_place_back_when_its_thread_does(
+    bench: Bench,
+) -> None:
     held = bench.hold(nbytes=60)
     held.cancel()
     assert isinstance(error_of(held), CancelledError)
@@ -211,7 +222,9 @@ def test_stopping_fails_what_waits_at_once_and_never_runs_it(bench: Bench) -> No
     assert bench.loop.clock.getDelayedCalls() == []
 
 
-def test_after_stopping_more_is_refused_with_an_error_of_ours_and_nothing_is_left_behind(bench: Bench) -> None:
+def test_after_stopping_more_is_refused_with_an_error_of_ours_and_nothing_is_left_behind(
+    bench: Bench,
+) -> None:
     bench.pool.stop()
     with pytest.raises(Unavailable):
         bench.run()
@@ -239,7 +252,9 @@ def test_stopping_may_be_asked_for_by_a_request_that_it_ends(bench: Bench) -> No
         assert isinstance(error_of(answer), Unavailable)
 
 
-def test_where_there_are_no_more_threads_a_task_is_refused_and_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_are_no_more_threads_a_task_is_refused_and_takes_no_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     bench = Bench(max_tasks=1)
     ran: list[str] = []
     with monkeypatch.context() as patched:

@@ -38,7 +38,9 @@ class Bench:
         changes: of its condition.
     """
 
-    def __init__(self, predict: Predict = double, load: Callable[[Progress], CheckedModel] | None = None) -> None:
+    def __init__(
+        self, predict: Predict = double, load: Callable[[Progress], CheckedModel] | None = None
+    ) -> None:
         self.loop = Loop()
         self.model = RecordingModel(predict=predict)
         self.progress: list[tuple[str, int]] = []
@@ -135,7 +137,9 @@ def test_what_comes_back_while_answers_are_written_waits_for_the_loop_s_next_tur
         bench._deliver(batch, outcome)
         if len(bench.delivered) < 5:
             bench.worker.do(batch_of(len(bench.delivered)))
-            bench.worker._outcomes.put(bench.worker._outcomes.get(timeout=PATIENCE))  # the thread has done it
+            bench.worker._outcomes.put(
+                bench.worker._outcomes.get(timeout=PATIENCE)
+            )  # the thread has done it
 
     bench.worker._deliver = deliver
     bench.worker.do(batch_of(0))
@@ -173,7 +177,10 @@ def test_batches_come_back_in_order_each_with_its_rows() -> None:
     bench.end()
     assert [batch for batch, _ in bench.delivered] == batches
     for number, (_, outcome) in enumerate(bench.delivered):
-        assert [result["y"][:, 0].tolist() for result in outcome.results] == [[2 * number], [20 + 2 * number]]
+        assert [result["y"][:, 0].tolist() for result in outcome.results] == [
+            [2 * number],
+            [20 + 2 * number],
+        ]
         assert outcome.waited >= 0
         assert outcome.compute > 0
 
@@ -207,7 +214,11 @@ def test_quitting_twice_ends_once() -> None:
     assert bench.loop.wait_for(second) is None
 
 
-@pytest.mark.parametrize("error", [ValueError("bad"), SystemExit(3), KeyboardInterrupt()], ids=["error", "exit", "interrupt"])
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("bad"), SystemExit(3), KeyboardInterrupt()],
+    ids=["error", "exit", "interrupt"],
+)
 def test_a_model_that_raises_does_not_kill_the_thread(error: BaseException) -> None:
     errors = [error]
 
@@ -226,7 +237,9 @@ def test_a_model_that_raises_does_not_kill_the_thread(error: BaseException) -> N
 
 
 @pytest.mark.parametrize(
-    "error", [ModelLoadError("no such file"), ValueError("odd"), SystemExit(3)], ids=["load error", "error", "exit"]
+    "error",
+    [ModelLoadError("no such file"), ValueError("odd"), SystemExit(3)],
+    ids=["load error", "error", "exit"],
 )
 def test_a_failed_load_surfaces_and_the_thread_ends(error: BaseException) -> None:
     def load(progress: Progress) -> CheckedModel:
@@ -274,7 +287,9 @@ def test_an_idle_thread_keeps_nothing_of_the_last_batch() -> None:
     bench.end()
 
 
-def test_where_there_are_no_more_threads_the_load_fails_and_the_worker_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_are_no_more_threads_the_load_fails_and_the_worker_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(threading, "_start_new_thread", no_more_threads)
     bench = Bench()
     assert str(bench.loop.error_of(bench.start())) == "model 'm' version 1: can't start new thread"

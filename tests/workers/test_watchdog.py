@@ -15,7 +15,9 @@ class Bench:
     def __init__(self, seconds: float = 10.0) -> None:
         self.clock = Clock()
         self.barked: list[float] = []
-        self.watchdog = Watchdog(self.clock, seconds, lambda: self.barked.append(self.clock.seconds()))
+        self.watchdog = Watchdog(
+            self.clock, seconds, lambda: self.barked.append(self.clock.seconds())
+        )
 
     def wait(self, seconds: int) -> None:
         for _ in range(seconds):

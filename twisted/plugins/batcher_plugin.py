@@ -2,4 +2,6 @@
 
 from twisted.application.service import ServiceMaker
 
-batcher = ServiceMaker("batcher", "batcher.app.twist_plugin", "An asynchronous batching inference server.", "batcher")
+batcher = ServiceMaker(
+    "batcher", "batcher.app.twist_plugin", "An asynchronous batching inference server.", "batcher"
+)

@@ -1,8 +1,9 @@
 """Running a loaded model at several batch sizes, and what that shows.
 
-Every row is first run alone, and that answer is what it must get in any batch. Each batch runs twice, and each row alone once
-more at the end, so that a model whose answers change by themselves is not blamed for mixing rows. The sizes are those at which
-models break: 1, where squeeze() takes an axis too many, small primes, where a guessed reshape does not fit, and the largest.
+Every row is first run alone, and that answer is what it must get in any batch. Each batch runs
+twice, and each row alone once more at the end, so that a model whose answers change by themselves
+is not blamed for mixing rows. The sizes are those at which models break: 1, where squeeze() takes
+an axis too many, small primes, where a guessed reshape does not fit, and the largest.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from batcher.app.checking import rules
-from batcher.app.checking.comparing import Expected, changed, compare, count_non_finite, expected_rows
+from batcher.app.checking.comparing import (
+    Expected,
+    changed,
+    compare,
+    count_non_finite,
+    expected_rows,
+)
 from batcher.app.checking.contract import Findings, Timing
 from batcher.app.checking.runs import Answer, Run, Runner
 from batcher.app.checking.samples import Row, Rows
@@ -27,7 +34,9 @@ SEVERAL = 3
 """Rows of the request that hooks are tried with besides those of one row."""
 
 MUCH = 1.5
-"""A row in the largest batch that costs so many times what it costs alone is told of: less is within what timing can tell."""
+"""A row in the largest batch that costs so many times what it costs alone is told of: less is
+within what timing can tell.
+"""
 
 
 class _Tried(NamedTuple):
@@ -40,13 +49,20 @@ class _Tried(NamedTuple):
 class BatchCheck:
     """Checks one loaded model. Inference thread."""
 
-    def __init__(self, model: Model, findings: Findings, progress: Progress, seconds: Callable[[], float]) -> None:
-        """Run `model` by the clock `seconds`; note what is found in `findings`, tell `progress` what is being done."""
+    def __init__(
+        self, model: Model, findings: Findings, progress: Progress, seconds: Callable[[], float]
+    ) -> None:
+        """Run `model` by the clock `seconds`.
+
+        Note what is found in `findings`, tell `progress` what is being done.
+        """
         self._outputs = model.spec.outputs
         self._runner = Runner(model, seconds)
         self._findings = findings
         self._progress = progress
-        self._ran: list[tuple[int, list[int], tuple[Answer, ...]]] = []  # size, which row each request is, answers
+        self._ran: list[
+            tuple[int, list[int], tuple[Answer, ...]]
+        ] = []  # size, which row each request is, answers
 
     def run(self, rows: Rows, max_batch_size: int) -> tuple[Timing, ...]:
         """Run rows alone and in batches; return how long the batches took that did not fail."""
@@ -54,7 +70,9 @@ class BatchCheck:
         tried = self._alone(rows)
         if not tried:
             return ()
-        expected = [expected_rows(tensor, [alone.answer for alone in tried]) for tensor in self._outputs]
+        expected = [
+            expected_rows(tensor, [alone.answer for alone in tried]) for tensor in self._outputs
+        ]
         self._check_values(expected, [alone.answer for alone in tried])
         if self._runner.has_hooks:
             self._check_request(rows.own, len(next(iter(tried[0].request.values()))))
@@ -79,7 +97,10 @@ class BatchCheck:
         answered = any(alone is not None and alone.answer is not None for alone in own)
         made = [self._try_made(row, answered) for row in rows.made]
         if refused := made.count(None):
-            message = f"expected answers to {len(made)} rows made from the sample; got none to {refused} of them"
+            message = (
+                f"expected answers to {len(made)} rows made from the sample; got none to {refused} "
+                "of them"
+            )
             self._findings.add(rules.REFUSED, "sample", message)
         found = [alone for alone in (*own, *made) if alone is not None]
         return [alone for alone in found if _shapes(alone.request) == _shapes(found[0].request)]
@@ -94,14 +115,21 @@ class BatchCheck:
         """Run a row that is made up; if it may be refused, None if it is."""
         findings = Findings()
         tried = self._try(row, findings)
-        return None if may_be_refused and findings.has(rules.RAISES, rules.PREPROCESS, rules.POSTPROCESS) else tried
+        return (
+            None
+            if may_be_refused and findings.has(rules.RAISES, rules.PREPROCESS, rules.POSTPROCESS)
+            else tried
+        )
 
     def _batch(self, requests: Sequence[Arrays], expected: Sequence[Expected], size: int) -> Run:
         """Run one batch twice, remember its answers, and return the faster run."""
         rows_each = len(next(iter(requests[0].values())))  # preprocess may make several of one
         places = [(size + index) % len(requests) for index in range(max(1, size // rows_each))]
         batch = [requests[place] for place in places]
-        first, second = self._runner.run(batch, self._findings), self._runner.run(batch, self._findings)
+        first, second = (
+            self._runner.run(batch, self._findings),
+            self._runner.run(batch, self._findings),
+        )
         if not (first.answers and second.answers):
             return Run()
         self._check_changes(expected, first.answers, second.answers, size)
@@ -109,11 +137,17 @@ class BatchCheck:
         return min(first, second, key=lambda run: run.seconds)
 
     def _check_changes(
-        self, expected: Sequence[Expected], first: Sequence[Answer], second: Sequence[Answer], size: int
+        self,
+        expected: Sequence[Expected],
+        first: Sequence[Answer],
+        second: Sequence[Answer],
+        size: int,
     ) -> None:
         for output in expected:
             if difference := changed(output, first, second):
-                self._findings.add(rules.CHANGES, f"output {output.tensor.name!r}", difference, size)
+                self._findings.add(
+                    rules.CHANGES, f"output {output.tensor.name!r}", difference, size
+                )
 
     def _compare(self, expected: Sequence[Expected]) -> None:
         for size, places, answers in self._ran:
@@ -123,7 +157,9 @@ class BatchCheck:
     def _check_values(self, expected: Sequence[Expected], alone: Sequence[Answer | None]) -> None:
         for output in expected:
             if bad := count_non_finite(output.tensor, alone):
-                message = f"expected finite numbers; got NaN or infinity in {bad} of {len(alone)} rows"
+                message = (
+                    f"expected finite numbers; got NaN or infinity in {bad} of {len(alone)} rows"
+                )
                 self._findings.add(rules.NON_FINITE, f"output {output.tensor.name!r}", message)
         if any(alone) and all(output.all_equal() for output in expected):
             message = f"expected answers that differ; got the same for all of {len(alone)} rows"
@@ -141,7 +177,10 @@ class BatchCheck:
             return
         count = len(next(iter(request.values())))
         if count != SEVERAL * rows_each:
-            message = f"expected {SEVERAL * rows_each} rows of a request of {SEVERAL}, as {rows_each} of one row; got {count}"
+            message = (
+                f"expected {SEVERAL * rows_each} rows of a request of {SEVERAL}, as {rows_each} of "
+                f"one row; got {count}"
+            )
             self._findings.add(rules.PREPROCESS, "preprocess", message)
         self._runner.run([request], self._findings)
 
@@ -150,7 +189,10 @@ class BatchCheck:
             return
         one, many = (timing.seconds / timing.rows for timing in (timings[0], timings[-1]))
         if many > MUCH * one:
-            message = f"expected a row to cost at most the {one * 1e3:.3g} ms that it costs alone; got {many * 1e3:.3g} ms"
+            message = (
+                f"expected a row to cost at most the {one * 1e3:.3g} ms that it costs alone; got "
+                f"{many * 1e3:.3g} ms"
+            )
             self._findings.add(rules.SLOWER, "predict", message, timings[-1].rows)
 
 

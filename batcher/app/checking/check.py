@@ -1,7 +1,7 @@
 """Holding one version of a model against the contract: read it, load it, run it, note everything.
 
-What can still be looked at after a breach is looked at, so that one look tells all. Last comes the server's own warm-up, on
-rows of zeros, unless something is wrong already.
+What can still be looked at after a breach is looked at, so that one look tells all. Last comes the
+server's own warm-up, on rows of zeros, unless something is wrong already.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ def check_version(
     """
     findings, title = Findings(), f"{name}/{version}"
     if not folder.name.isdecimal():
-        findings.add(rules.FOLDER, "folder", f"expected a version folder that is named by a number; got {folder.name!r}")
+        findings.add(
+            rules.FOLDER,
+            "folder",
+            f"expected a version folder that is named by a number; got {folder.name!r}",
+        )
     try:
         definition = load_model_definition(name, version, folder)
     except ConfigError as err:
@@ -83,23 +87,37 @@ def _rows(definition: ModelDefinition, findings: Findings) -> Rows:
     return random_rows(definition.spec)
 
 
-def _load(definition: ModelDefinition, settings: ModelSettings, findings: Findings, tell: Progress) -> CheckedModel | None:
+def _load(
+    definition: ModelDefinition, settings: ModelSettings, findings: Findings, tell: Progress
+) -> CheckedModel | None:
     try:
         return load_model(definition, settings.model_copy(update={"warmup": False}), tell)
     except ModelLoadError as err:
         if isinstance(err.__cause__, KeyboardInterrupt):
             raise err.__cause__ from None  # whoever waits has had enough
         reason = str(err).partition(": ")[2]
-        findings.add(rules.LOAD, "load", f"expected the model to load on device {settings.devices[0]}; got {reason}")
+        findings.add(
+            rules.LOAD,
+            "load",
+            f"expected the model to load on device {settings.devices[0]}; got {reason}",
+        )
         return None
 
 
-def _warm_up(checked: CheckedModel, max_batch_size: int, findings: Findings, tell: Progress) -> None:
+def _warm_up(
+    checked: CheckedModel, max_batch_size: int, findings: Findings, tell: Progress
+) -> None:
     try:
         warm_up(checked, max_batch_size, tell)
     except ModelLoadError as err:
         findings.add(rules.WARMUP, "warm-up", f"expected outputs for rows of zeros; got {err}")
         return
-    skipped = any(tensor.free_axes and tensor.warmup_shape is None for tensor in checked.spec.inputs)
+    skipped = any(
+        tensor.free_axes and tensor.warmup_shape is None for tensor in checked.spec.inputs
+    )
     if checked.copies_outputs and not skipped:
-        findings.add(rules.SHARED, "predict", "expected new memory for each batch; got memory that was given before")
+        findings.add(
+            rules.SHARED,
+            "predict",
+            "expected new memory for each batch; got memory that was given before",
+        )

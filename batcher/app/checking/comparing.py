@@ -1,8 +1,8 @@
 """Whether answers are the same: those of a row alone and in a batch, and those of two runs.
 
-Kernels round differently at different batch sizes, so floats are compared by their distance in units of the largest finite
-number that the output has given at all. What is a little off is a warning, what is far off is a breach. Integers, booleans and
-texts must be equal.
+Kernels round differently at different batch sizes, so floats are compared by their distance in
+units of the largest finite number that the output has given at all. What is a little off is a
+warning, what is far off is a breach. Integers, booleans and texts must be equal.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ class Tolerance:
 
 
 FULL = Tolerance(1e-3, 2e-2)
-"""Rounding in float32 stays below 1e-3 over many layers, in TF32 about there; what neighbours do is rarely below 2e-2."""
+"""Rounding in float32 stays below 1e-3 over many layers, in TF32 about there.
+
+What neighbours do is rarely below 2e-2.
+"""
 
 HALF = Tolerance(2e-2, 1e-1)
 """FP16 and BF16 have 11 and 8 bits."""
@@ -60,7 +63,10 @@ class Expected:
         return HALF if self.tensor.datatype.name in ("FP16", "BF16") else FULL
 
     def gap(self, first: Array, second: Array) -> float:
-        """Return how far two answers are apart, in units of the scale; infinite where they cannot be compared."""
+        """Return how far two answers are apart, in units of the scale.
+
+        Infinite where they cannot be compared.
+        """
         if first.shape != second.shape:
             return inf
         return float(_apart(first, second).max(initial=0.0)) / self.scale
@@ -74,12 +80,20 @@ class Expected:
 def expected_rows(tensor: TensorSpec, answers: Sequence[Answer | None]) -> Expected:
     """Return what the rows, each run alone, are answered in the output `tensor`."""
     rows = tuple(_values(answer, tensor) for answer in answers)
-    finite = [np.abs(row[np.isfinite(row)]) for row in rows if row is not None and row.dtype.kind == "f"]
+    finite = [
+        np.abs(row[np.isfinite(row)]) for row in rows if row is not None and row.dtype.kind == "f"
+    ]
     largest = max((float(values.max(initial=0.0)) for values in finite), default=0.0)
     return Expected(tensor, rows, largest or 1.0)
 
 
-def compare(expected: Expected, places: Sequence[int], answers: Sequence[Answer], findings: Findings, size: int) -> None:
+def compare(
+    expected: Expected,
+    places: Sequence[int],
+    answers: Sequence[Answer],
+    findings: Findings,
+    size: int,
+) -> None:
     """Note where a row's answer in a batch is not what it is alone.
 
     Args:
@@ -92,18 +106,31 @@ def compare(expected: Expected, places: Sequence[int], answers: Sequence[Answer]
     subject, tolerance = f"output {expected.tensor.name!r}", expected.tolerance
     got = [_values(answer, expected.tensor) for answer in answers]
     wanted = [expected.rows[place] for place in places]
-    gaps = [0.0 if have is None or want is None else expected.gap(have, want) for have, want in zip(got, wanted, strict=True)]
+    gaps = [
+        0.0 if have is None or want is None else expected.gap(have, want)
+        for have, want in zip(got, wanted, strict=True)
+    ]
     at = int(np.argmax(gaps))
     if gaps[at] <= tolerance.near:
         return
-    others = [_owner(expected, have, wanted) for have, gap in zip(got, gaps, strict=True) if gap > tolerance.far]
+    others = [
+        _owner(expected, have, wanted)
+        for have, gap in zip(got, gaps, strict=True)
+        if gap > tolerance.far
+    ]
     if others and None not in others:
         at = next(index for index, gap in enumerate(gaps) if gap > tolerance.far)
-        message = f"expected row {at} of the batch to get its own answer; got the answer of row {others[0]}"
+        message = (
+            f"expected row {at} of the batch to get its own answer; got the answer of row "
+            f"{others[0]}"
+        )
         findings.add(rules.MIXED, subject, message, size)
     else:
         rule = rules.NEIGHBOURS if others else rules.DRIFT
-        message = f"expected row {at} of the batch to be answered as it is alone, {_difference(wanted[at], got[at])}"
+        message = (
+            f"expected row {at} of the batch to be answered as it is alone, "
+            f"{_difference(wanted[at], got[at])}"
+        )
         findings.add(rule, subject, message, size)
 
 
@@ -111,15 +138,24 @@ def changed(expected: Expected, first: Sequence[Answer], second: Sequence[Answer
     """Return in words how the answers of two runs of one batch differ; empty if they do not."""
     for index, pair in enumerate(zip(first, second, strict=True)):
         before, after = (_values(answer, expected.tensor) for answer in pair)
-        if before is not None and after is not None and expected.gap(before, after) > expected.tolerance.near:
-            return f"expected row {index} to be answered alike in two runs of one batch, {_difference(before, after)}"
+        if (
+            before is not None
+            and after is not None
+            and expected.gap(before, after) > expected.tolerance.near
+        ):
+            return (
+                f"expected row {index} to be answered alike in two runs of one batch, "
+                f"{_difference(before, after)}"
+            )
     return ""
 
 
 def count_non_finite(tensor: TensorSpec, answers: Sequence[Mapping[str, Array] | None]) -> int:
     """Return how many rows of the output `tensor` hold NaN or infinity."""
     rows = [_values(answer, tensor) for answer in answers]
-    return sum(row is not None and row.dtype.kind == "f" and not np.isfinite(row).all() for row in rows)
+    return sum(
+        row is not None and row.dtype.kind == "f" and not np.isfinite(row).all() for row in rows
+    )
 
 
 def _values(answer: Answer | None, tensor: TensorSpec) -> Array | None:
@@ -131,13 +167,20 @@ def _values(answer: Answer | None, tensor: TensorSpec) -> Array | None:
 
 def _owner(expected: Expected, have: Array | None, wanted: Sequence[Array | None]) -> int | None:
     """Return the row of the batch whose own answer `have` is, None if it is nobody's."""
-    gaps = [(expected.gap(have, row), index) for index, row in enumerate(wanted) if have is not None and row is not None]
+    gaps = [
+        (expected.gap(have, row), index)
+        for index, row in enumerate(wanted)
+        if have is not None and row is not None
+    ]
     gap, index = min(gaps, default=(inf, 0))
     return index if gap <= expected.tolerance.near else None
 
 
 def _apart(first: Array, second: Array) -> Array:
-    """Return the distance of each element; infinite where numbers cannot be compared or other values differ."""
+    """Return the distance of each element.
+
+    Infinite where numbers cannot be compared or other values differ.
+    """
     if first.dtype.kind != "f":
         return np.where(np.asarray(first != second, dtype=bool), inf, 0.0)
     with np.errstate(invalid="ignore"):
@@ -156,4 +199,8 @@ def _difference(want: Array | None, have: Array | None) -> str:
 
 
 def _shown(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float | np.floating) else repr(getattr(value, "item", lambda: value)())
+    return (
+        f"{value:.6g}"
+        if isinstance(value, float | np.floating)
+        else repr(getattr(value, "item", lambda: value)())
+    )

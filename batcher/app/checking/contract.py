@@ -1,8 +1,8 @@
 """The contract between a model and the server, rule by rule, and what was found when a model was held against it.
 
-A rule says why the server needs it and how a breach is mended; a finding adds where it was seen, what was expected and what
-came. Whether something is a breach, a warning or a note belongs to the rule: a breach fails requests or answers them wrongly,
-a warning may be meant, a note only tells.
+A rule says why the server needs it and how a breach is mended; a finding adds where it was seen,
+what was expected and what came. Whether something is a breach, a warning or a note belongs to the
+rule: a breach fails requests or answers them wrongly, a warning may be meant, a note only tells.
 """
 
 from __future__ import annotations
@@ -84,14 +84,20 @@ class Report:
 
 
 class Findings:
-    """Collects what is found; what is seen again at another batch size is told once, with all the sizes."""
+    """Collects what is found.
+
+    What is seen again at another batch size is told once, with all the sizes.
+    """
 
     def __init__(self) -> None:
         """Start without any."""
         self._seen: dict[tuple[Rule, str], tuple[str, list[int]]] = {}
 
     def add(self, rule: Rule, subject: str, message: str, size: int = 0) -> None:
-        """Note that `subject` is a case of `rule`, at a batch size of `size` if it has one; the first message is kept."""
+        """Note that `subject` is a case of `rule`, at a batch size of `size` if it has one.
+
+        The first message is kept.
+        """
         _, sizes = self._seen.setdefault((rule, subject), (message, []))
         if size and size not in sizes:
             sizes.append(size)
@@ -103,7 +109,8 @@ class Findings:
     def all(self) -> tuple[Finding, ...]:
         """Return them, breaches first."""
         found = [
-            Finding(rule, _where(subject, sorted(sizes)), message) for (rule, subject), (message, sizes) in self._seen.items()
+            Finding(rule, _where(subject, sorted(sizes)), message)
+            for (rule, subject), (message, sizes) in self._seen.items()
         ]
         return tuple(sorted(found, key=lambda finding: LEVELS.index(finding.level)))
 

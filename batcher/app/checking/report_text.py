@@ -1,4 +1,7 @@
-"""A report of `batcher check --model` as text for a terminal: findings, each with reason and remedy, and the times."""
+"""A report of `batcher check --model` as text for a terminal.
+
+Findings, each with reason and remedy, and the times.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ def report_text(report: Report) -> str:
 
 def _counted(report: Report) -> str:
     counts = [(report.count(level), level) for level in LEVELS]
-    told = ", ".join(f"{count} {level}{_plural(level) * (count != 1)}" for count, level in counts if count)
+    told = ", ".join(
+        f"{count} {level}{_plural(level) * (count != 1)}" for count, level in counts if count
+    )
     return told if report.count("breach") else f"keeps the contract{f' ({told})' * bool(told)}"
 
 
@@ -29,7 +34,10 @@ def _plural(level: str) -> str:
 
 
 def _finding(number: int, finding: Finding) -> str:
-    lines = [f"{number}. {finding.level}: {finding.where}", *(indent(_wrapped(text), "   ") for text in _body(finding))]
+    lines = [
+        f"{number}. {finding.level}: {finding.where}",
+        *(indent(_wrapped(text), "   ") for text in _body(finding)),
+    ]
     return indent("\n".join(lines), "  ")
 
 
@@ -39,10 +47,18 @@ def _body(finding: Finding) -> list[str]:
 
 
 def _wrapped(text: str) -> str:
-    lines = [wrap(line, WIDTH, break_long_words=False, break_on_hyphens=False) or [""] for line in text.splitlines()]
+    lines = [
+        wrap(line, WIDTH, break_long_words=False, break_on_hyphens=False) or [""]
+        for line in text.splitlines()
+    ]
     return "\n".join(part for line in lines for part in line)
 
 
 def _table(timings: tuple[Timing, ...]) -> str:
-    rows = [f"{timing.rows:>10}{timing.seconds * 1e3:>12.3f}{timing.seconds * 1e3 / timing.rows:>12.4f}" for timing in timings]
-    return "\n".join([f"{'batch size':>12}{'ms':>12}{'ms a row':>12}", *(f"  {row}" for row in rows)])
+    rows = [
+        f"{timing.rows:>10}{timing.seconds * 1e3:>12.3f}{timing.seconds * 1e3 / timing.rows:>12.4f}"
+        for timing in timings
+    ]
+    return "\n".join(
+        [f"{'batch size':>12}{'ms':>12}{'ms a row':>12}", *(f"  {row}" for row in rows)]
+    )

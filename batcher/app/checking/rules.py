@@ -16,17 +16,21 @@ FOLDER = Rule(
 )
 SAMPLE = Rule(
     "breach",
-    "`sample` is a request that the model is meant to answer; one that is refused here would be answered with 400",
+    "`sample` is a request that the model is meant to answer; one that is refused here would be "
+    "answered with 400",
     "write the sample as it would be posted to /predict, with the inputs that model.yaml declares",
 )
 LOAD = Rule(
     "breach",
-    "a model that cannot be loaded answers 503, and under `strict_start` keeps the server from starting",
-    "mend what the reason names; the model is loaded once, in a process that has only its folder and what is installed",
+    "a model that cannot be loaded answers 503, and under `strict_start` keeps the server from "
+    "starting",
+    "mend what the reason names; the model is loaded once, in a process that has only its folder "
+    "and what is installed",
 )
 RAISES = Rule(
     "breach",
-    "a batch has as many rows as happen to wait, from one to max_batch_size, and one that raises answers 500",
+    "a batch has as many rows as happen to wait, from one to max_batch_size, and one that raises "
+    "answers 500",
     "make predict work at any number of rows; if it ran out of memory, lower max_batch_size; "
     "if it cannot take such values, declare a `sample` that it can",
 )
@@ -37,7 +41,8 @@ MISSING = Rule(
 )
 ROWS = Rule(
     "breach",
-    "row i of an output is handed to whoever sent row i of the input, so rows out must equal rows in",
+    "row i of an output is handed to whoever sent row i of the input, so rows out must equal rows "
+    "in",
     "keep the first axis of every output as long as that of the inputs; "
     "look for squeeze(), [0] and for sums or means over axis 0",
 )
@@ -48,18 +53,22 @@ DTYPE = Rule(
 )
 SHAPE = Rule(
     "breach",
-    "clients read answers by the shape that model.yaml promises; it is that of one row, without the batch axis",
+    "clients read answers by the shape that model.yaml promises; it is that of one row, without "
+    "the batch axis",
     "reshape the output in the model, or declare the shape that it has, -1 where it is free",
 )
 MIXED = Rule(
     "breach",
-    "row i of an output is handed to whoever sent row i of the input: clients would get each other's answers",
-    "give the answers in the order of the inputs; look for sorting, sets and reversals that are not undone",
+    "row i of an output is handed to whoever sent row i of the input: clients would get each "
+    "other's answers",
+    "give the answers in the order of the inputs; look for sorting, sets and reversals that are "
+    "not undone",
 )
 NEIGHBOURS = Rule(
     "breach",
     "a batch is made of the requests of strangers; an answer may depend on nothing but its own row",
-    "look for softmax, mean or normalisation over axis 0, for BatchNorm in training mode (call eval()), "
+    "look for softmax, mean or normalisation over axis 0, for BatchNorm in training mode (call "
+    "eval()), "
     "and for padding without a mask",
 )
 PREPROCESS = Rule(
@@ -70,38 +79,49 @@ PREPROCESS = Rule(
 )
 POSTPROCESS = Rule(
     "breach",
-    "postprocess is given one request's rows of the outputs, and returns what model.yaml promises for as many rows",
+    "postprocess is given one request's rows of the outputs, and returns what model.yaml promises "
+    "for as many rows",
     "keep one row for each row in every array, with the names, dtypes and shapes of `outputs`",
 )
 WARMUP = Rule(
     "breach",
-    "before it is ready a model is run on rows of zeros (BYTES: empty texts); one that fails on them is not served",
+    "before it is ready a model is run on rows of zeros (BYTES: empty texts); one that fails on "
+    "them is not served",
     "make the model take rows of zeros, or set `warmup: false` for it",
 )
 CHANGES = Rule(
     "warning",
-    "a row that is sent again, or run again because another row of its batch failed, is expected to get the same answer; "
+    "a row that is sent again, or run again because another row of its batch failed, is expected "
+    "to get the same answer; "
     "whether a row depends on its neighbours could not be checked",
     "if it is not meant, look for dropout in training mode (call eval()), unseeded random numbers, "
     "and state that is kept from batch to batch",
 )
 DRIFT = Rule(
     "warning",
-    "other kernels at other batch sizes round differently, but this is more than rounding in float32 explains",
-    "if it is not meant, look for quantisation with a scale over the whole batch, TF32 or half precision",
+    "other kernels at other batch sizes round differently, but this is more than rounding in "
+    "float32 explains",
+    "if it is not meant, look for quantisation with a scale over the whole batch, TF32 or half "
+    "precision",
 )
 NON_FINITE = Rule(
     "warning",
     "JSON has no NaN or infinity, so such a number is answered as null",
     "look for divisions by zero, logarithms of zero and overflow in half precision",
 )
-EXTRA = Rule("note", "the server drops what model.yaml does not promise", "declare it in `outputs` if clients should get it")
+EXTRA = Rule(
+    "note",
+    "the server drops what model.yaml does not promise",
+    "declare it in `outputs` if clients should get it",
+)
 BLIND = Rule(
     "note",
     "answers that went to the wrong row would not be noticed",
     "declare a `sample` of several rows whose answers differ",
 )
-REFUSED = Rule("note", "rows are made from those of the sample, and may be none that the model can take")
+REFUSED = Rule(
+    "note", "rows are made from those of the sample, and may be none that the model can take"
+)
 SHARED = Rule(
     "note",
     "answers still being written must not change, so the server copies the outputs of each batch",

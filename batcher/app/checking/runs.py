@@ -1,7 +1,8 @@
 """One batch on a model, as the server runs it, with every breach noted rather than the first one raised.
 
-Inputs are put together by the same `Batch` into the same buffers, hooks are given one request each. Outputs are copied before
-anything else happens: a model that uses their memory again must not change what is compared later.
+Inputs are put together by the same `Batch` into the same buffers, hooks are given one request each.
+Outputs are copied before anything else happens: a model that uses their memory again must not
+change what is compared later.
 """
 
 from __future__ import annotations
@@ -56,19 +57,33 @@ class Runner:
         return self._model.preprocess is not None or self._model.postprocess is not None
 
     def prepare(self, inputs: Row, findings: Findings) -> Arrays | None:
-        """Return what `preprocess` makes of a request, the request itself if there is none; None if it fails."""
+        """Return what `preprocess` makes of a request, the request itself if there is none.
+
+        None if it fails.
+        """
         hook = self._model.preprocess
         if hook is None:
             return inputs
         try:
             prepared = {name: np.asarray(value) for name, value in hook(inputs).items()}
         except (Exception, SystemExit) as err:
-            findings.add(rules.PREPROCESS, "preprocess", f"expected a mapping of name to array; got {reason(err)}")
+            findings.add(
+                rules.PREPROCESS,
+                "preprocess",
+                f"expected a mapping of name to array; got {reason(err)}",
+            )
             return None
         rows = {len(array) if array.ndim else 0 for array in prepared.values()}
         if len(rows) != 1 or 0 in rows:
-            shapes = ", ".join(f"{name} {shape_text(array.shape)}" for name, array in prepared.items()) or "nothing"
-            findings.add(rules.PREPROCESS, "preprocess", f"expected arrays of equally many rows, at least one; got {shapes}")
+            shapes = (
+                ", ".join(f"{name} {shape_text(array.shape)}" for name, array in prepared.items())
+                or "nothing"
+            )
+            findings.add(
+                rules.PREPROCESS,
+                "preprocess",
+                f"expected arrays of equally many rows, at least one; got {shapes}",
+            )
             return None
         return prepared
 
@@ -80,7 +95,12 @@ class Runner:
             began = self._seconds()
             given = self._model.predict(inputs)
         except (Exception, SystemExit) as err:
-            findings.add(rules.RAISES, "predict", f"expected outputs for any number of rows; got {reason(err)}", batch.rows)
+            findings.add(
+                rules.RAISES,
+                "predict",
+                f"expected outputs for any number of rows; got {reason(err)}",
+                batch.rows,
+            )
             return Run()
         seconds = self._seconds() - began
         outputs = {name: np.array(array) for name, array in given.items()}
@@ -89,12 +109,21 @@ class Runner:
             return Run(tuple(batch.split(kept)), seconds)
         return Run(self._postprocessed(batch, outputs, findings), seconds)
 
-    def _postprocessed(self, batch: Batch, outputs: Arrays, findings: Findings) -> tuple[Answer, ...]:
+    def _postprocessed(
+        self, batch: Batch, outputs: Arrays, findings: Findings
+    ) -> tuple[Answer, ...]:
         hook, spec = self._model.postprocess, self._model.spec
         assert hook is not None
-        wrong = [f"{name} {shape_text(array.shape)}" for name, array in outputs.items() if array.shape[:1] != (batch.rows,)]
+        wrong = [
+            f"{name} {shape_text(array.shape)}"
+            for name, array in outputs.items()
+            if array.shape[:1] != (batch.rows,)
+        ]
         if wrong or not outputs:
-            message = f"expected {batch.rows} rows out, as many as in; got {', '.join(wrong) or 'no output'}"
+            message = (
+                f"expected {batch.rows} rows out, as many as in; got "
+                f"{', '.join(wrong) or 'no output'}"
+            )
             findings.add(rules.ROWS, "predict", message, batch.rows)
             return ()
         answers = []
@@ -109,26 +138,39 @@ class Runner:
         return tuple(answers)
 
 
-def checked_outputs(spec: ModelSpec, outputs: Arrays, rows: int, findings: Findings) -> dict[str, Array]:
-    """Return those of `outputs` that are what `spec` promises for `rows` rows; note what is wrong with the others."""
+def checked_outputs(
+    spec: ModelSpec, outputs: Arrays, rows: int, findings: Findings
+) -> dict[str, Array]:
+    """Return those of `outputs` that are what `spec` promises for `rows` rows.
+
+    Note what is wrong with the others.
+    """
     kept = {}
     for tensor in spec.outputs:
         try:
             check_outputs(ModelSpec(spec.name, spec.version, (), (tensor,)), outputs, rows)
         except ModelContractError as err:
             rule = _broken(tensor, outputs.get(tensor.name), rows)
-            findings.add(rule, f"output {tensor.name!r}", _explained(err, outputs.get(tensor.name)), rows)
+            findings.add(
+                rule, f"output {tensor.name!r}", _explained(err, outputs.get(tensor.name)), rows
+            )
         else:
             kept[tensor.name] = outputs[tensor.name]
     for name in outputs.keys() - {tensor.name for tensor in spec.outputs}:
         expected = ", ".join(repr(tensor.name) for tensor in spec.outputs)
-        findings.add(rules.EXTRA, f"output {name!r}", f"expected {expected} alone; got {name!r} as well")
+        findings.add(
+            rules.EXTRA, f"output {name!r}", f"expected {expected} alone; got {name!r} as well"
+        )
     return kept
 
 
 def reason(error: BaseException) -> str:
     """Return class and message of `error` and, where it went through the model's own code, file and line."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(Path(frame.filename))]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if _is_own(Path(frame.filename))
+    ]
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"
 
@@ -146,7 +188,9 @@ def _broken(tensor: TensorSpec, array: Array | None, rows: int) -> Rule:
         return rules.MISSING
     if array.shape[:1] != (rows,):
         return rules.ROWS
-    is_dtype = array.dtype != tensor.datatype.numpy or tensor.admits(array)  # of BYTES each element has to be right, too
+    is_dtype = array.dtype != tensor.datatype.numpy or tensor.admits(
+        array
+    )  # of BYTES each element has to be right, too
     return rules.DTYPE if is_dtype else rules.SHAPE
 
 

@@ -1,1 +1,4 @@
-"""When a batch is sent, and with what: one policy a file, each a pure function of the queue and the time."""
+"""When a batch is sent, and with what.
+
+One policy a file, each a pure function of the queue and the time.
+"""

@@ -1,25 +1,36 @@
 """Bulk requests: they take what others leave, and never delay them by much.
 
-They fill the free places of batches that others made. A fuller batch takes longer, so they fill only as far as the learnt cost
-allows. Batches of their own they get when nothing else waits or runs and nothing else has come for a while: a batch of theirs
-that has begun would make the next request wait for its end.
+They fill the free places of batches that others made. A fuller batch takes longer, so they fill
+only as far as the learnt cost allows. Batches of their own they get when nothing else waits or runs
+and nothing else has come for a while: a batch of theirs that has begun would make the next request
+wait for its end.
 
-Refused: a level of a very low weight. It decides when batches are sent and what shape they have, and gets its share of a busy
-device.
+Refused: a level of a very low weight. It decides when batches are sent and what shape they have,
+and gets its share of a busy device.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 
-from batcher.batching.policies.policy import Cost, Decision, Idle, Policy, Take, WaitUntil, WorkerState
+from batcher.batching.policies.policy import (
+    Cost,
+    Decision,
+    Idle,
+    Policy,
+    Take,
+    WaitUntil,
+    WorkerState,
+)
 from batcher.batching.queue import BatchQueue
 
 BULK = "bulk"
 """The flush reason of a batch of bulk requests alone."""
 
 LONGER = 1.05
-"""A batch may take so many times what it would without bulk: what nobody notices beside the jitter of a batch's time."""
+"""A batch may take so many times what it would without bulk: what nobody notices beside the jitter
+of a batch's time.
+"""
 
 
 class BulkLast:
@@ -32,7 +43,10 @@ class BulkLast:
         self._after = after
 
     def decide(self, queue: BatchQueue, worker: WorkerState, now: float, cost: Cost) -> Decision:
-        """Return what the other policy decides; where bulk waits, fill its batch, or, if there is nothing to do, make one."""
+        """Return what the other policy decides.
+
+        Where bulk waits, fill its batch, or, if there is nothing to do, make one.
+        """
         decision = self._policy.decide(queue, worker, now, cost)
         if not queue.bulk.rows:
             return decision
@@ -53,7 +67,9 @@ class BulkLast:
         if most <= rows:
             return take
         longest = min(LONGER * cost(rows, group), min(part.deadline for part in take.parts) - now)
-        places = bisect_right(range(rows + 1, most + 1), longest, key=lambda filled: cost(filled, group))
+        places = bisect_right(
+            range(rows + 1, most + 1), longest, key=lambda filled: cost(filled, group)
+        )
         if not places:
             return take
         parts, shed = queue.bulk.pack_in_time(group, places, now, now + cost(rows + places, group))
@@ -63,5 +79,7 @@ class BulkLast:
         head = queue.bulk.head()
         assert head is not None, "bulk waits"
         rows = min(queue.bulk.group_rows(head.group), size)
-        parts, shed = queue.bulk.pack_in_time(head.group, size, now, now + cost(rows, head.group), at_least_one=True)
+        parts, shed = queue.bulk.pack_in_time(
+            head.group, size, now, now + cost(rows, head.group), at_least_one=True
+        )
         return Take(parts, BULK, shed) if parts else Idle(shed)

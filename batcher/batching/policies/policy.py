@@ -1,15 +1,19 @@
-"""When is a batch sent, and with what: pure decisions over the queue, the worker's state and the time.
+"""When is a batch sent, and with what.
 
-`Eager` (the default) sends what is there as soon as the worker is free. With one device and open arrivals that is within
-half a percent of the best threshold policy at every load, and a batch grows by itself because requests gather while the
-device is busy. `Delay` waits as other servers do; refused as a default because its timer is idle time on an idle device.
+Pure decisions over the queue, the worker's state and the time.
 
-Under every policy a worker's second place is filled only by a batch that cannot grow. Binding a smaller one while another
-runs freezes it too early: simulated at 16 closed-loop clients of a fixed-cost model, 3,333 rows/s fall to 2,353.
+`Eager` (the default) sends what is there as soon as the worker is free. With one device and open
+arrivals that is within half a percent of the best threshold policy at every load, and a batch grows
+by itself because requests gather while the device is busy. `Delay` waits as other servers do;
+refused as a default because its timer is idle time on an idle device.
 
-Flush reasons: `full` (it cannot grow), `idle` (the worker was free), `shape` (others wait, but in other shapes), `waited`
-(the delay is over), `deadline` (waiting longer would endanger one), `drain` (the server is being stopped). `bulk` stands in
-`scheduling/bulk.py`.
+Under every policy a worker's second place is filled only by a batch that cannot grow. Binding a
+smaller one while another runs freezes it too early: simulated at 16 closed-loop clients of a
+fixed-cost model, 3,333 rows/s fall to 2,353.
+
+Flush reasons: `full` (it cannot grow), `idle` (the worker was free), `shape` (others wait, but in
+other shapes), `waited` (the delay is over), `deadline` (waiting longer would endanger one), `drain`
+(the server is being stopped). `bulk` stands in `scheduling/bulk.py`.
 """
 
 from __future__ import annotations
@@ -102,11 +106,14 @@ class Eager:
 class Delay:
     """Wait for a full or preferred batch, at most `max_delay` after the oldest arrival.
 
-    What has waited long enough goes first, whatever its shape. A full batch of another shape does not wait behind it before
-    that, and nobody's deadline passes beside a worker that has nothing to do.
+    What has waited long enough goes first, whatever its shape. A full batch of another shape does
+    not wait behind it before that, and nobody's deadline passes beside a worker that has nothing to
+    do.
     """
 
-    def __init__(self, max_batch_size: int, max_delay: float, preferred: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, max_batch_size: int, max_delay: float, preferred: tuple[int, ...] = ()
+    ) -> None:
         """Wait at most `max_delay` seconds for `max_batch_size` rows, or for the largest size in `preferred` reached."""
         self.max_batch_size = max_batch_size
         self._max_delay = max_delay
@@ -126,10 +133,21 @@ class Delay:
             return _take(queue, full, size, now, cost, FULL)
         return NOTHING if worker.held else self._wait(queue, worker, size, until, now, cost)
 
-    def _wait(self, queue: BatchQueue, worker: WorkerState, most: int, until: float, now: float, cost: Cost) -> Decision:
+    def _wait(
+        self,
+        queue: BatchQueue,
+        worker: WorkerState,
+        most: int,
+        until: float,
+        now: float,
+        cost: Cost,
+    ) -> Decision:
         for size in self._preferred:
             group = queue.group_of_at_least(size) if size <= most else None
-            if group is not None and sum(part.rows for part in queue.pack(group, size, now)) == size:
+            if (
+                group is not None
+                and sum(part.rows for part in queue.pack(group, size, now)) == size
+            ):
                 return _take(queue, group, size, now, cost, FULL)
         urgent = min(queue.in_turn(), key=lambda part: part.deadline)
         if worker.draining:
@@ -139,11 +157,17 @@ class Delay:
         return WaitUntil(until, "waited", [])
 
 
-def _has_place(queue: BatchQueue, worker: WorkerState, group: Hashable, max_batch_size: int) -> bool:
-    return worker.held == 0 or (worker.held < worker.places and queue.group_rows(group) >= max_batch_size)
+def _has_place(
+    queue: BatchQueue, worker: WorkerState, group: Hashable, max_batch_size: int
+) -> bool:
+    return worker.held == 0 or (
+        worker.held < worker.places and queue.group_rows(group) >= max_batch_size
+    )
 
 
-def _take(queue: BatchQueue, group: Hashable, max_rows: int, now: float, cost: Cost, reason: str) -> Decision:
+def _take(
+    queue: BatchQueue, group: Hashable, max_rows: int, now: float, cost: Cost, reason: str
+) -> Decision:
     """Pack a batch, dropping every part in it that would miss its deadline by the batch that is about to run."""
     available = queue.group_rows(group)
     seconds = cost(min(available, max_rows), group)

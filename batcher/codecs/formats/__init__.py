@@ -1,1 +1,4 @@
-"""The formats of the native route, one a file: bytes to arrays by name, and arrays by name to bytes."""
+"""The formats of the native route, one a file.
+
+Bytes to arrays by name, and arrays by name to bytes.
+"""

@@ -1,6 +1,7 @@
 """Booleans in binary formats: a byte of 0 or 1.
 
-numpy takes any byte for a boolean without looking, and what it then computes with a byte of 2 is undefined.
+numpy takes any byte for a boolean without looking, and what it then computes with a byte of 2 is
+undefined.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ def checked_booleans(array: Array, name: str) -> Array:
     if array.dtype == bool and array.size:
         highest = int(array.view("u1").max())
         if highest > 1:
-            raise DecodingError(f"input {name!r}: expected booleans as bytes of 0 or 1; got a byte of {highest}")
+            raise DecodingError(
+                f"input {name!r}: expected booleans as bytes of 0 or 1; got a byte of {highest}"
+            )
     return array
 
 

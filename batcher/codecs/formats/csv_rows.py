@@ -1,9 +1,12 @@
-"""`text/csv`: a row of the model a line, an optional header; comma separated, quoted as spreadsheets do.
+"""`text/csv`: a row of the model a line, an optional header.
 
-For a model of one input a line holds that input's elements in row-major order. For a model of several inputs of one value
-each (a table) the header names the columns, in any order. A first line of names alone, with no number among them, is a header,
-unless the model takes strings; the media type's `header=present` or `header=absent` decides otherwise. `nan` and `inf` are
-numbers here; empty cells are not.
+Comma separated, quoted as spreadsheets do.
+
+For a model of one input a line holds that input's elements in row-major order. For a model of
+several inputs of one value each (a table) the header names the columns, in any order. A first line
+of names alone, with no number among them, is a header, unless the model takes strings; the media
+type's `header=present` or `header=absent` decides otherwise. `nan` and `inf` are numbers here;
+empty cells are not.
 """
 
 from __future__ import annotations
@@ -27,15 +30,23 @@ _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
-    """Whether lines can hold these tensors: one with at most one free axis, or several of one value each."""
-    return tensors[0].free_axes <= 1 if len(tensors) == 1 else all(tensor.shape in ((), (1,)) for tensor in tensors)
+    """Whether lines can hold these tensors.
+
+    One with at most one free axis, or several of one value each.
+    """
+    return (
+        tensors[0].free_axes <= 1
+        if len(tensors) == 1
+        else all(tensor.shape in ((), (1,)) for tensor in tensors)
+    )
 
 
 def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     """Return the inputs in the lines of the body.
 
     Raises:
-        DecodingError: not text, a cell that is no value of the input's datatype, or a line of another length.
+        DecodingError: not text, a cell that is no value of the input's datatype, or a line of
+            another length.
         InvalidInput: the header does not name the model's inputs.
     """
     lines = _lines(content)
@@ -47,14 +58,20 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     if _has_header(lines[0].cells, tensor, content.parameters.get("header", "")):
         header = lines.pop(0).cells
         if not lines:
-            raise DecodingError(f"line 1: expected {tensor.datatype.name} values; got {header[:4]}, and no line behind it")
+            raise DecodingError(
+                f"line 1: expected {tensor.datatype.name} values; got {header[:4]}, and no line "
+                "behind it"
+            )
     rows = [_values(line, tensor) for line in lines]
     array = array_from_lists(rows, tensor)
     return {tensor.name: array.reshape(len(rows), *_row_shape(tensor, len(rows[0])))}
 
 
 def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
-    """Return a header and a line for each row: label and probability if the model has labels, then every output's values."""
+    """Return a header and a line for each row.
+
+    Label and probability if the model has labels, then every output's values.
+    """
     columns: list[list[str]] = []
     header: list[str] = []
     if best := predictions(response, spec):
@@ -63,7 +80,10 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
     for tensor in spec.outputs:
         array = numbers(response.outputs[tensor.name], tensor.datatype.name)
         flat = array.reshape(len(array), -1)
-        header += [tensor.name if flat.shape[1] == 1 else f"{tensor.name}[{index}]" for index in range(flat.shape[1])]
+        header += [
+            tensor.name if flat.shape[1] == 1 else f"{tensor.name}[{index}]"
+            for index in range(flat.shape[1])
+        ]
         columns += [[_cell(value) for value in column] for column in flat.T]
     out = StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -82,17 +102,23 @@ def _lines(content: Content) -> list[_Line]:
         reader = csv.reader(StringIO(bytes(content.text()).decode(), newline=""), strict=True)
         return [_Line(reader.line_num, cells) for cells in reader if cells]
     except (UnicodeDecodeError, csv.Error) as err:
-        raise DecodingError(f"body: expected CSV in charset {content.parameters.get('charset', 'utf-8')!r}: {err}") from err
+        raise DecodingError(
+            f"body: expected CSV in charset {content.parameters.get('charset', 'utf-8')!r}: {err}"
+        ) from err
 
 
 def _table(lines: list[_Line], spec: ModelSpec) -> dict[str, Array]:
     header, *rows = ([cell.strip() for cell in lines[0].cells], *lines[1:])
     names = [tensor.name for tensor in spec.inputs]
     if sorted(header) != sorted(names):
-        raise InvalidInput(f"line 1: expected a header of {', '.join(names)} in any order; got {', '.join(header)}")
+        raise InvalidInput(
+            f"line 1: expected a header of {', '.join(names)} in any order; got {', '.join(header)}"
+        )
     for line in rows:
         if len(line.cells) != len(header):
-            raise DecodingError(f"line {line.number}: expected {len(header)} cells; got {len(line.cells)}")
+            raise DecodingError(
+                f"line {line.number}: expected {len(header)} cells; got {len(line.cells)}"
+            )
     inputs = {}
     for tensor in spec.inputs:
         column = header.index(tensor.name)
@@ -102,14 +128,18 @@ def _table(lines: list[_Line], spec: ModelSpec) -> dict[str, Array]:
 
 
 def _has_header(cells: list[str], tensor: TensorSpec, said: str) -> bool:
-    """Whether a first line of `cells` is a header: as the media type said (RFC 4180), else if it can be nothing but names.
+    """Whether a first line of `cells` is a header.
 
-    A line in which any cell is a number, or empty, or of which there are more or fewer than values, is a wrong row, not a
-    header: it is refused with its place, rather than dropped.
+    As the media type said (RFC 4180), else if it can be nothing but names.
+
+    A line in which any cell is a number, or empty, or of which there are more or fewer than values,
+    is a wrong row, not a header: it is refused with its place, rather than dropped.
     """
     if said in ("present", "absent"):
         return said == "present"
-    if tensor.datatype.name == "BYTES" or (not tensor.free_axes and len(cells) != tensor.fixed_size):
+    if tensor.datatype.name == "BYTES" or (
+        not tensor.free_axes and len(cells) != tensor.fixed_size
+    ):
         return False
     return all(cell.strip() and not _is_number(cell) for cell in cells)
 
@@ -123,7 +153,9 @@ def _values(line: _Line, tensor: TensorSpec) -> list[Any]:
     unit, count = tensor.fixed_size, len(line.cells)
     if (count != unit) if not tensor.free_axes else (unit == 0 or count % unit):
         per = f"a multiple of {unit}" if tensor.free_axes else str(unit)
-        raise DecodingError(f"line {line.number}: expected {per} cells for {tensor.describe()}; got {count}")
+        raise DecodingError(
+            f"line {line.number}: expected {per} cells for {tensor.describe()}; got {count}"
+        )
     return [_value(line, column, tensor) for column in range(count)]
 
 
@@ -133,7 +165,8 @@ def _value(line: _Line, column: int, tensor: TensorSpec) -> Any:
         return _reader(tensor.datatype.name)(cell.strip())
     except (ValueError, KeyError) as err:
         raise DecodingError(
-            f"line {line.number}, cell {column + 1}: expected {tensor.datatype.name} for {tensor.name!r}; got {cell!r:.60}",
+            f"line {line.number}, cell {column + 1}: expected {tensor.datatype.name} for "
+            f"{tensor.name!r}; got {cell!r:.60}",
         ) from err
 
 
@@ -165,7 +198,11 @@ def _whole(cell: str) -> int | float:
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell)  # also 1_000 and 1e999: a line with a wrong number is to be refused, not taken for a header
+        float(
+            cell
+            # also 1_000 and 1e999: a line with a wrong number is to be refused, not taken for a
+            # header
+        )
     except ValueError:
         return cell.strip().lower() in _BOOLEANS
     return True

@@ -1,8 +1,11 @@
-"""`image/png`, `image/jpeg`, `image/webp`, `image/bmp`: one picture, one row; resize, colour and scale as `model.yaml` says.
+"""`image/png`, `image/jpeg`, `image/webp`, `image/bmp`: one picture, one row.
 
-Decoding runs on the CPU pool, never on the loop. A picture's pixels are counted before they are decoded, so a small file
-that stands for a huge picture costs nothing. Only the four declared formats are tried, and a picture must be in the format
-that its media type names. Pixel values go through a table of 256 results, which is both exact and the fastest way.
+Resize, colour and scale as `model.yaml` says.
+
+Decoding runs on the CPU pool, never on the loop. A picture's pixels are counted before they are
+decoded, so a small file that stands for a huge picture costs nothing. Only the four declared
+formats are tried, and a picture must be in the format that its media type names. Pixel values go
+through a table of 256 results, which is both exact and the fastest way.
 """
 
 from __future__ import annotations
@@ -19,7 +22,12 @@ from batcher.core.spec import Array, ImageSpec, ModelSpec, TensorSpec
 from batcher.errors import DecodingError, InvalidInput, TooLarge
 
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP", "image/bmp": "BMP"}
-ALIASES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-ms-bmp": "image/bmp", "image/x-bmp": "image/bmp"}
+ALIASES = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-ms-bmp": "image/bmp",
+    "image/x-bmp": "image/bmp",
+}
 
 _SAME = {"MPO": "JPEG"}
 """What Pillow calls a JPEG with further pictures behind the first, as phones make them."""
@@ -38,10 +46,16 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
         TooLarge: it has too many pixels.
     """
     tensor = spec.inputs[0]
-    return {tensor.name: row_from_picture(content.body, content.media_type, tensor, content.max_image_pixels)[np.newaxis]}
+    return {
+        tensor.name: row_from_picture(
+            content.body, content.media_type, tensor, content.max_image_pixels
+        )[np.newaxis]
+    }
 
 
-def rows_from_pictures(pictures: Sequence[tuple[Buffer, str]], tensor: TensorSpec, max_pixels: int) -> Array:
+def rows_from_pictures(
+    pictures: Sequence[tuple[Buffer, str]], tensor: TensorSpec, max_pixels: int
+) -> Array:
     """Return pictures, each with its media type, as rows of `tensor`: shape (pictures, *row shape).
 
     Raises:
@@ -53,25 +67,36 @@ def rows_from_pictures(pictures: Sequence[tuple[Buffer, str]], tensor: TensorSpe
     pixels, channels = 0, 3 if tensor.image is not None and tensor.image.mode == "RGB" else 1
     for body, media_type in pictures:
         rows.append(row_from_picture(body, media_type, tensor, max_pixels))
-        pixels += rows[-1].size // channels if tensor.free_axes else 0  # rows of a fixed size are as many as the queue bounds
+        pixels += (
+            rows[-1].size // channels if tensor.free_axes else 0
+        )  # rows of a fixed size are as many as the queue bounds
         if pixels > max_pixels:
             raise TooLarge(f"pictures: expected at most {max_pixels} pixels together; got more")
     if any(row.shape != rows[0].shape for row in rows):
         shapes = ", ".join(sorted({str(list(row.shape)) for row in rows}))
-        raise InvalidInput(f"input {tensor.name!r}: expected pictures of one size in one request; got {shapes}")
+        raise InvalidInput(
+            f"input {tensor.name!r}: expected pictures of one size in one request; got {shapes}"
+        )
     return np.stack(rows)
 
 
 def row_from_picture(body: Buffer, media_type: str, tensor: TensorSpec, max_pixels: int) -> Array:
-    """Return one picture as a row of `tensor`; an empty or generic `media_type` lets the bytes tell the format."""
+    """Return one picture as a row of `tensor`.
+
+    An empty or generic `media_type` lets the bytes tell the format.
+    """
     spec = tensor.image
     if spec is None:
-        raise InvalidInput(f"input {tensor.name!r}: expected a tensor {tensor.describe()}; got a picture")
+        raise InvalidInput(
+            f"input {tensor.name!r}: expected a tensor {tensor.describe()}; got a picture"
+        )
     pixels = np.asarray(_prepared(_opened(body, media_type, max_pixels), spec, max_pixels))
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     table = _table(spec, tensor.datatype.numpy.str)
     row = np.stack([table[channel][pixels[:, :, channel]] for channel in range(pixels.shape[2])])
-    return (row if spec.channels_first else row.transpose(1, 2, 0)).reshape(_shape(tensor, row.shape))
+    return (row if spec.channels_first else row.transpose(1, 2, 0)).reshape(
+        _shape(tensor, row.shape)
+    )
 
 
 def _opened(body: Buffer, media_type: str, max_pixels: int) -> Image.Image:
@@ -80,16 +105,21 @@ def _opened(body: Buffer, media_type: str, max_pixels: int) -> Image.Image:
     try:
         image: Image.Image = Image.open(BytesIO(body), formats=tuple(FORMATS.values()))
     except Image.DecompressionBombError as err:
-        raise TooLarge(f"picture: expected at most {max_pixels} pixels; got far more: {err}") from err
+        raise TooLarge(
+            f"picture: expected at most {max_pixels} pixels; got far more: {err}"
+        ) from err
     except Exception as err:  # the decoders raise whatever damaged bytes make them raise
-        raise DecodingError("body: expected a PNG, JPEG, WebP or BMP picture; got something else") from err
+        raise DecodingError(
+            "body: expected a PNG, JPEG, WebP or BMP picture; got something else"
+        ) from err
     found = _SAME.get(str(image.format), image.format)
     declared = FORMATS.get(ALIASES.get(media_type, media_type), found)
     if found != declared:
         raise DecodingError(f"picture: expected {declared}, as its Content-Type says; got {found}")
     if image.width * image.height > max_pixels:
         raise TooLarge(
-            f"picture: expected at most {max_pixels} pixels; got {image.width} x {image.height} = {image.width * image.height}",
+            f"picture: expected at most {max_pixels} pixels; got {image.width} x {image.height} = "
+            f"{image.width * image.height}",
         )
     return image
 
@@ -98,7 +128,9 @@ def _prepared(image: Image.Image, spec: ImageSpec, max_pixels: int) -> Image.Ima
     try:
         image.load()
     except Exception as err:  # as above
-        raise DecodingError(f"picture: expected a whole {image.format}; got a damaged or truncated one: {err}") from err
+        raise DecodingError(
+            f"picture: expected a whole {image.format}; got a damaged or truncated one: {err}"
+        ) from err
     try:
         upright = ImageOps.exif_transpose(image)
     except Exception:  # a picture whose notes are garbage is still a picture
@@ -106,7 +138,10 @@ def _prepared(image: Image.Image, spec: ImageSpec, max_pixels: int) -> Image.Ima
     if upright.mode.startswith("I"):  # 16-bit grey, which `convert` would clip to white
         upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).astype(np.uint8))
     coloured = upright.convert(spec.mode)
-    size = (coloured.width if spec.width < 0 else spec.width, coloured.height if spec.height < 0 else spec.height)
+    size = (
+        coloured.width if spec.width < 0 else spec.width,
+        coloured.height if spec.height < 0 else spec.height,
+    )
     return coloured if coloured.size == size else coloured.resize(size, Image.Resampling.BILINEAR)
 
 

@@ -1,7 +1,10 @@
-"""`application/json`: nested lists, by input or by row. This file is also the one place that turns values into JSON.
+"""`application/json`: nested lists, by input or by row.
 
-JSON has no NaN and no infinities. The literals `NaN` and `Infinity` that some encoders write are refused on the way in,
-with an error that says so; on the way out a non-finite number becomes `null`. Clients that need them use a binary format.
+This file is also the one place that turns values into JSON.
+
+JSON has no NaN and no infinities. The literals `NaN` and `Infinity` that some encoders write are
+refused on the way in, with an error that says so; on the way out a non-finite number becomes
+`null`. Clients that need them use a binary format.
 """
 
 from __future__ import annotations
@@ -56,7 +59,9 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
 def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
     """Return `{"outputs": {name: lists}}`, with `"predictions"` for a model with labels."""
     document: dict[str, Any] = {
-        "outputs": {tensor.name: _listable(response.outputs[tensor.name], tensor) for tensor in spec.outputs},
+        "outputs": {
+            tensor.name: _listable(response.outputs[tensor.name], tensor) for tensor in spec.outputs
+        },
     }
     if best := predictions(response, spec):
         document["predictions"] = best
@@ -65,7 +70,9 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
 
 def _listable(array: Array, tensor: TensorSpec) -> Any:
     if tensor.datatype.name == "BYTES":
-        return np.vectorize(text_of, otypes=[object])(array).tolist() if array.size else array.tolist()
+        return (
+            np.vectorize(text_of, otypes=[object])(array).tolist() if array.size else array.tolist()
+        )
     return np.ascontiguousarray(numbers(array, tensor.datatype.name))
 
 

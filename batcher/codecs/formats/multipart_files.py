@@ -1,4 +1,7 @@
-"""`multipart/form-data`: picture files in fields named after the model's inputs; several files are several rows."""
+"""`multipart/form-data`: picture files in fields named after the model's inputs.
+
+Several files are several rows.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +33,23 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     for segment, body in _segments(content):
         if segment.name not in tensors:
             expected = ", ".join(map(repr, tensors))
-            raise InvalidInput(f"multipart: expected files in field {expected}; got field {segment.name!r:.80}")
+            raise InvalidInput(
+                f"multipart: expected files in field {expected}; got field {segment.name!r:.80}"
+            )
         if segment.filename is None:
-            raise InvalidInput(f"multipart: expected a file in field {segment.name!r}; got a value without a file name")
+            raise InvalidInput(
+                f"multipart: expected a file in field {segment.name!r}; got a value without a file "
+                "name"
+            )
         files.setdefault(segment.name, []).append((body, (segment.content_type or "").lower()))
     if not files:
-        raise InvalidInput(f"multipart: expected files in field {', '.join(map(repr, tensors))}; got none")
-    return {name: rows_from_pictures(parts, tensors[name], content.max_image_pixels) for name, parts in files.items()}
+        raise InvalidInput(
+            f"multipart: expected files in field {', '.join(map(repr, tensors))}; got none"
+        )
+    return {
+        name: rows_from_pictures(parts, tensors[name], content.max_image_pixels)
+        for name, parts in files.items()
+    }
 
 
 def _segments(content: Content) -> list[tuple[MultipartSegment, bytes]]:
@@ -45,7 +58,9 @@ def _segments(content: Content) -> list[tuple[MultipartSegment, bytes]]:
         raise DecodingError("Content-Type: expected multipart/form-data with a boundary; got none")
     found: list[tuple[MultipartSegment, list[bytes]]] = []
     try:
-        with PushMultipartParser(boundary, content_length=len(content.body), max_segment_count=MAX_FILES) as parser:
+        with PushMultipartParser(
+            boundary, content_length=len(content.body), max_segment_count=MAX_FILES
+        ) as parser:
             for event in parser.parse(bytes(content.body)):
                 if isinstance(event, MultipartSegment):
                     found.append((event, []))
@@ -54,5 +69,7 @@ def _segments(content: Content) -> list[tuple[MultipartSegment, bytes]]:
     except (MultipartError, ValueError) as err:
         if isinstance(err, ParserLimitReached) and len(found) >= MAX_FILES:
             raise TooLarge(f"multipart: expected at most {MAX_FILES} files; got more") from err
-        raise DecodingError(f"body: expected multipart/form-data with boundary {boundary!r:.80}: {err}") from err
+        raise DecodingError(
+            f"body: expected multipart/form-data with boundary {boundary!r:.80}: {err}"
+        ) from err
     return [(segment, b"".join(pieces)) for segment, pieces in found]

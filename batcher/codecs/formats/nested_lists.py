@@ -1,9 +1,10 @@
 """Nested lists to arrays of the declared dtype, strictly.
 
-numpy turns strings, booleans and fractions into almost anything without a word. Here whole numbers are fine for float
-inputs, and nothing else is converted: a fraction, string or boolean for an integer input, a boolean or null for a float
-input, a value out of the datatype's range are errors that name the place. The types of all values are gathered first, at the
-speed of C, before numpy sees any of them: one long string among many numbers would make it allocate the product of both. The
+numpy turns strings, booleans and fractions into almost anything without a word. Here whole numbers
+are fine for float inputs, and nothing else is converted: a fraction, string or boolean for an
+integer input, a boolean or null for a float input, a value out of the datatype's range are errors
+that name the place. The types of all values are gathered first, at the speed of C, before numpy
+sees any of them: one long string among many numbers would make it allocate the product of both. The
 slow walk that finds the place runs only once something is known to be wrong.
 """
 
@@ -30,17 +31,24 @@ Leaf = Callable[[Any], bool]
 
 
 def array_from_lists(value: Any, tensor: TensorSpec) -> Array:
-    """Return nested lists `value` as an array of `tensor`'s dtype; its shape is for the caller to check.
+    """Return nested lists `value` as an array of `tensor`'s dtype.
+
+    Its shape is for the caller to check.
 
     Args:
-        value: lists of lists of numbers, booleans or (for BYTES) strings; the first level is the row.
+        value: lists of lists of numbers, booleans or (for BYTES) strings; the first level is the
+            row.
         tensor: says the datatype.
 
     Raises:
-        InvalidInput: lists of unequal length or nested too deeply, or a value that the datatype does not admit.
+        InvalidInput: lists of unequal length or nested too deeply, or a value that the datatype
+            does not admit.
     """
     if not isinstance(value, list):
-        raise InvalidInput(f"input {tensor.name!r}: expected {tensor.describe()} as nested lists; got {_kind(value)}")
+        raise InvalidInput(
+            f"input {tensor.name!r}: expected {tensor.describe()} as nested lists; got "
+            f"{_kind(value)}"
+        )
     types, shape = _types(value, tensor), _shape(value)
     name = tensor.datatype.name
     if name == "BYTES":
@@ -51,11 +59,18 @@ def array_from_lists(value: Any, tensor: TensorSpec) -> Array:
         return _shaped(value, tensor, np.dtype("?"))
     if not types <= {int, float}:
         raise _misfit(value, tensor, _is_no_number, "a number")
-    return _floats(value, tensor) if name in ("FP16", "FP32", "FP64", "BF16") else _integers(value, tensor, types)
+    return (
+        _floats(value, tensor)
+        if name in ("FP16", "FP32", "FP64", "BF16")
+        else _integers(value, tensor, types)
+    )
 
 
 def _types(value: list[Any], tensor: TensorSpec) -> set[type]:
-    """Return the types of all values that are no lists; lists of other lengths, or beside values, are uneven."""
+    """Return the types of all values that are no lists.
+
+    Lists of other lengths, or beside values, are uneven.
+    """
     level = value
     for _ in range(MAX_DEPTH):
         types = set(map(type, level))
@@ -64,7 +79,9 @@ def _types(value: list[Any], tensor: TensorSpec) -> set[type]:
         if len(types) > 1 or len(set(map(len, level))) > 1:
             raise _uneven(tensor)
         level = list(chain.from_iterable(level))
-    raise InvalidInput(f"input {tensor.name!r}: expected at most {MAX_DEPTH} levels of lists; got more")
+    raise InvalidInput(
+        f"input {tensor.name!r}: expected at most {MAX_DEPTH} levels of lists; got more"
+    )
 
 
 def _shaped(value: list[Any], tensor: TensorSpec, dtype: np.dtype[Any]) -> Array:
@@ -76,7 +93,8 @@ def _shaped(value: list[Any], tensor: TensorSpec, dtype: np.dtype[Any]) -> Array
 
 def _uneven(tensor: TensorSpec) -> InvalidInput:
     return InvalidInput(
-        f"input {tensor.name!r}: expected {tensor.describe()} as nested lists of equal lengths; got uneven ones",
+        f"input {tensor.name!r}: expected {tensor.describe()} as nested lists of equal lengths; "
+        "got uneven ones",
     )
 
 
@@ -87,13 +105,17 @@ def _floats(value: list[Any], tensor: TensorSpec) -> Array:
     try:
         wide = _shaped(value, tensor, np.dtype("<f8"))
     except OverflowError as err:  # a whole number of hundreds of digits
-        raise _misfit(value, tensor, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}") from err
+        raise _misfit(
+            value, tensor, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}"
+        ) from err
     with np.errstate(over="ignore"):
         array = wide.astype(dtype)
     bits = bfloat16.from_float32(array) if bf16 else array
     seen = bfloat16.to_float32(bits) if bf16 else array
     if seen.size and not np.isfinite(seen).all() and (np.isinf(seen) & np.isfinite(wide)).any():
-        raise _misfit(value, tensor, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}")
+        raise _misfit(
+            value, tensor, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}"
+        )
     return bits
 
 
@@ -105,25 +127,33 @@ def _integers(value: list[Any], tensor: TensorSpec, types: set[type]) -> Array:
         if raw.size and np.abs(raw).max() >= _EXACT_FLOAT:
             raise _misfit(value, tensor, lambda leaf: abs(leaf) >= _EXACT_FLOAT, "an exact integer")
         if raw.size and (raw.min() < limits.min or raw.max() > limits.max):
-            raise _misfit(value, tensor, lambda leaf: not limits.min <= leaf <= limits.max, out_of_range)
+            raise _misfit(
+                value, tensor, lambda leaf: not limits.min <= leaf <= limits.max, out_of_range
+            )
         return raw.astype(tensor.datatype.numpy)
     try:
         return _shaped(value, tensor, tensor.datatype.numpy)
     except OverflowError as err:
-        raise _misfit(value, tensor, lambda leaf: not limits.min <= leaf <= limits.max, out_of_range) from err
+        raise _misfit(
+            value, tensor, lambda leaf: not limits.min <= leaf <= limits.max, out_of_range
+        ) from err
 
 
 def _wide_floats(value: list[Any], tensor: TensorSpec) -> Array:
     try:
         raw = _shaped(value, tensor, np.dtype("<f8"))
     except OverflowError as err:
-        raise _misfit(value, tensor, lambda leaf: abs(leaf) >= _EXACT_FLOAT, "an exact integer") from err
+        raise _misfit(
+            value, tensor, lambda leaf: abs(leaf) >= _EXACT_FLOAT, "an exact integer"
+        ) from err
     if not (np.isfinite(raw) & (raw == np.floor(raw))).all():
         raise _misfit(value, tensor, _is_no_whole_number, "a whole number")
     return raw
 
 
-def _strings(value: list[Any], tensor: TensorSpec, types: set[type], shape: tuple[int, ...]) -> Array:
+def _strings(
+    value: list[Any], tensor: TensorSpec, types: set[type], shape: tuple[int, ...]
+) -> Array:
     if not types <= {str, bytes}:
         raise _misfit(value, tensor, lambda leaf: not isinstance(leaf, str | bytes), "a string")
     leaves = [leaf for _, leaf in _leaves(value)]
@@ -133,7 +163,9 @@ def _strings(value: list[Any], tensor: TensorSpec, types: set[type], shape: tupl
     try:
         flat[:] = [leaf.encode() if isinstance(leaf, str) else leaf for leaf in leaves]
     except UnicodeEncodeError as err:
-        raise InvalidInput(f"input {tensor.name!r}: expected text; got half of a surrogate pair") from err
+        raise InvalidInput(
+            f"input {tensor.name!r}: expected text; got half of a surrogate pair"
+        ) from err
     return flat.reshape(shape)
 
 
@@ -154,9 +186,12 @@ def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _misfit(value: Any, tensor: TensorSpec, wrong: Leaf, expected: str) -> InvalidInput:
-    place, leaf = next(((place, leaf) for place, leaf in _leaves(value) if wrong(leaf)), ("", value))
+    place, leaf = next(
+        ((place, leaf) for place, leaf in _leaves(value) if wrong(leaf)), ("", value)
+    )
     return InvalidInput(
-        f"input {tensor.name!r}{place}: expected {expected} for {tensor.datatype.name}; got {_kind(leaf)}",
+        f"input {tensor.name!r}{place}: expected {expected} for {tensor.datatype.name}; got "
+        f"{_kind(leaf)}",
     )
 
 

@@ -1,4 +1,7 @@
-"""`application/octet-stream`: the one tensor, little-endian, row-major; the row count follows from the length."""
+"""`application/octet-stream`: the one tensor, little-endian, row-major.
+
+The row count follows from the length.
+"""
 
 from __future__ import annotations
 
@@ -13,29 +16,44 @@ from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError
 
 _SMALL_ROW = 4096
-"""Up to this many bytes a row is cut out of one copy of the whole batch's bytes; larger ones are written where they lie."""
+"""Up to this many bytes a row is cut out of one copy of the whole batch's bytes.
+
+Larger ones are written where they lie.
+"""
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
-    """Whether the format can hold these tensors: exactly one, of fixed item size, with at most one free axis."""
+    """Whether the format can hold these tensors.
+
+    Exactly one, of fixed item size, with at most one free axis.
+    """
     return len(tensors) == 1 and tensors[0].datatype.name != "BYTES" and tensors[0].free_axes <= 1
 
 
 def bind(spec: ModelSpec) -> Callable[[Buffer], dict[str, Array]]:
     """Return `decode` for bodies of the model `spec`, with everything worked out that does not depend on the body."""
     tensor = spec.inputs[0]
-    name, dtype, one_row, ndarray = tensor.name, tensor.datatype.numpy, (1, *tensor.shape), np.ndarray
+    name, dtype, one_row, ndarray = (
+        tensor.name,
+        tensor.datatype.numpy,
+        (1, *tensor.shape),
+        np.ndarray,
+    )
     row_bytes = 0 if tensor.free_axes else tensor.row_bytes
 
     def decode_rows(body: Buffer) -> dict[str, Array]:
         if not body:
-            raise DecodingError("body: expected application/octet-stream; got 0 bytes, an empty body")
+            raise DecodingError(
+                "body: expected application/octet-stream; got 0 bytes, an empty body"
+            )
         if len(body) == row_bytes:
             return {name: ndarray(one_row, dtype, body)}
         return _measured(body, tensor)
 
     if tensor.datatype.name == "BOOL":
-        return lambda body: {name: checked_booleans(array, name) for name, array in decode_rows(body).items()}
+        return lambda body: {
+            name: checked_booleans(array, name) for name, array in decode_rows(body).items()
+        }
     return decode_rows
 
 
@@ -54,7 +72,10 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
 
 
 def output_bytes(response: InferenceResponse, tensor: TensorSpec) -> Buffer:
-    """Return the bytes of the output `tensor`, of fixed item size, little-endian and row-major; a view where rows are large."""
+    """Return the bytes of the output `tensor`, of fixed item size, little-endian and row-major.
+
+    A view where rows are large.
+    """
     outputs = response.outputs
     if isinstance(outputs, OutputRows) and tensor.row_bytes <= _SMALL_ROW:
         return outputs.tobytes(tensor.name)
@@ -68,7 +89,8 @@ def _measured(body: Buffer, tensor: TensorSpec) -> dict[str, Array]:
     if not length or unit == 0 or length % unit:
         per = "element of the free axis" if tensor.free_axes else "row"
         raise DecodingError(
-            f"input {tensor.name!r}: expected {tensor.describe()}, a multiple of {unit} bytes a {per}; got {length} bytes",
+            f"input {tensor.name!r}: expected {tensor.describe()}, a multiple of {unit} bytes a "
+            f"{per}; got {length} bytes",
         )
     count = length // unit
     shape = tuple(count if size < 0 else size for size in tensor.shape)

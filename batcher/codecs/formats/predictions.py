@@ -24,7 +24,10 @@ class Prediction(TypedDict):
 
 
 def predictions(response: InferenceResponse, spec: ModelSpec) -> list[Prediction]:
-    """Return one prediction a row from the first output that has labels; empty for a model without labels."""
+    """Return one prediction a row from the first output that has labels.
+
+    Empty for a model without labels.
+    """
     for tensor in spec.outputs:
         if tensor.labels is not None:
             scores = numbers(response.outputs[tensor.name], tensor.datatype.name)

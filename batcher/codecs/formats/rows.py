@@ -12,24 +12,33 @@ from batcher.errors import InvalidInput
 
 
 def inputs_from_document(document: Any, spec: ModelSpec) -> dict[str, Array]:
-    """Return the inputs in a decoded document `{"inputs": {name: values}}` or `{"instances": [row, …]}`.
+    """Return the inputs in a decoded document `{"inputs": {name: values}}` or `{"instances".
 
-    Values are nested lists or arrays; a row is a bare value for a model of one input, else `{name: value}`. Other members
-    are ignored, as clients of other servers send some.
+    [row, …]}`.
+
+    Values are nested lists or arrays; a row is a bare value for a model of one input, else `{name:
+    value}`. Other members are ignored, as clients of other servers send some.
 
     Raises:
         InvalidInput: neither or both members are there, or a value does not fit its input.
     """
     if not isinstance(document, dict):
-        raise InvalidInput(f'body: expected an object with "inputs" or "instances"; got {type(document).__name__}')
+        raise InvalidInput(
+            f'body: expected an object with "inputs" or "instances"; got {type(document).__name__}'
+        )
     if ("inputs" in document) == ("instances" in document):
         got = ", ".join(map(repr, list(document)[:8])) or "an empty object"
         raise InvalidInput(f'body: expected either "inputs" or "instances"; got {got}')
     named = document["inputs"] if "inputs" in document else _columns(document["instances"], spec)
     if not isinstance(named, dict):
-        raise InvalidInput(f'"inputs": expected an object of name to values; got {type(named).__name__}')
+        raise InvalidInput(
+            f'"inputs": expected an object of name to values; got {type(named).__name__}'
+        )
     tensors = {tensor.name: tensor for tensor in spec.inputs}
-    return {name: _array(value, tensors[name]) if name in tensors else value for name, value in named.items()}
+    return {
+        name: _array(value, tensors[name]) if name in tensors else value
+        for name, value in named.items()
+    }
 
 
 def _array(value: Any, tensor: TensorSpec) -> Any:
@@ -42,7 +51,9 @@ def _array(value: Any, tensor: TensorSpec) -> Any:
 
 def _stacked(rows: list[Array], tensor: TensorSpec) -> Array:
     if len({(row.dtype, row.shape) for row in rows}) > 1:
-        raise InvalidInput(f"input {tensor.name!r}: expected rows of one dtype and shape; got several")
+        raise InvalidInput(
+            f"input {tensor.name!r}: expected rows of one dtype and shape; got several"
+        )
     return np.stack(rows)
 
 
@@ -55,5 +66,8 @@ def _columns(instances: Any, spec: ModelSpec) -> dict[str, Any]:
     for index, row in enumerate(instances):
         if not isinstance(row, dict) or set(row) != set(names):
             got = ", ".join(map(repr, row)) if isinstance(row, dict) else type(row).__name__
-            raise InvalidInput(f'"instances"[{index}]: expected an object of {", ".join(map(repr, names))}; got {got}')
+            raise InvalidInput(
+                f'"instances"[{index}]: expected an object of {", ".join(map(repr, names))}; got '
+                f"{got}"
+            )
     return {name: [row[name] for row in instances] for name in names}

@@ -1,4 +1,7 @@
-"""The classification extension of the Open Inference Protocol. Not compiled: a long loop in Python lets other threads in."""
+"""The classification extension of the Open Inference Protocol.
+
+Not compiled: a long loop in Python lets other threads in.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ def best_classes(scores: Array, count: int, names: tuple[str, ...]) -> Array:
     if rows.dtype.kind == "f":
         order = np.argsort(-rows, axis=1, kind="stable")[:, :count]
     else:  # whole numbers may have no negative; of equals the first is to come first
-        order = (rows.shape[1] - 1 - np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1])[:, :count]
+        order = (rows.shape[1] - 1 - np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1])[
+            :, :count
+        ]
     best = np.empty(order.shape, object)
     for row, indices in enumerate(order.tolist()):
         for place, index in enumerate(indices):

@@ -1,4 +1,6 @@
-"""BYTES tensors in binary: each element a 4-byte little-endian length and as many bytes, one behind the other.
+"""BYTES tensors in binary.
+
+Each element a 4-byte little-endian length and as many bytes, one behind the other.
 
 Not compiled: a long loop in Python lets other threads in.
 """
@@ -21,22 +23,30 @@ def from_elements(data: Buffer, shape: tuple[int, ...], name: str) -> Array:
     """Return the elements of `data` as an object array of `shape`.
 
     Raises:
-        DecodingError: there are more or fewer elements than `shape` says, or the last one is cut off.
+        DecodingError: there are more or fewer elements than `shape` says, or the last one is cut
+            off.
     """
     count, end = prod(shape), len(data)
     if count * _LENGTH.size > end:
-        raise DecodingError(f"input {name!r}: expected {count} BYTES elements; got {end} bytes, too few to hold them")
+        raise DecodingError(
+            f"input {name!r}: expected {count} BYTES elements; got {end} bytes, too few to hold "
+            "them"
+        )
     flat = np.empty(count, object)
     start = 0
     for index in range(count):
         begin = start + _LENGTH.size
         if begin > end or (start := begin + _LENGTH.unpack_from(data, start)[0]) > end:
             raise DecodingError(
-                f"input {name!r}: expected {count} BYTES elements; got {end} bytes, which end within element {index}"
+                f"input {name!r}: expected {count} BYTES elements; got {end} bytes, which end "
+                f"within element {index}"
             )
         flat[index] = bytes(data[begin:start])
     if start < end:
-        raise DecodingError(f"input {name!r}: expected {count} BYTES elements; got {end - start} bytes behind the last")
+        raise DecodingError(
+            f"input {name!r}: expected {count} BYTES elements; got {end - start} bytes behind the "
+            "last"
+        )
     return flat.reshape(shape)
 
 
@@ -56,6 +66,11 @@ def texts(array: Array) -> list[str]:
         NotAcceptable: one is no text, which JSON cannot hold.
     """
     try:
-        return [element.decode() if isinstance(element, bytes) else str(element) for element in array.ravel().tolist()]
+        return [
+            element.decode() if isinstance(element, bytes) else str(element)
+            for element in array.ravel().tolist()
+        ]
     except UnicodeDecodeError as err:
-        raise NotAcceptable(f"expected `binary_data` for BYTES that are not UTF-8; got JSON: {err.object[:40]!r}") from err
+        raise NotAcceptable(
+            f"expected `binary_data` for BYTES that are not UTF-8; got JSON: {err.object[:40]!r}"
+        ) from err

@@ -1,10 +1,14 @@
-"""Requests of the Open Inference Protocol: JSON tensors, binary tensors behind the JSON, or both in one request.
+"""Requests of the Open Inference Protocol.
 
-The JSON part (`InferHead`) of a client that sends binary tensors repeats byte for byte, so it is read apart from the bytes
-behind it and may be kept. Members that are not known are ignored, as clients send some; parameters that would change what is
-asked for and are not served (shared memory, sequences) are refused.
+JSON tensors, binary tensors behind the JSON, or both in one request.
 
-Source: Open Inference Protocol v2 and its binary tensor data, classification and parameters extensions.
+The JSON part (`InferHead`) of a client that sends binary tensors repeats byte for byte, so it is
+read apart from the bytes behind it and may be kept. Members that are not known are ignored, as
+clients send some; parameters that would change what is asked for and are not served (shared memory,
+sequences) are refused.
+
+Source: Open Inference Protocol v2 and its binary tensor data, classification and parameters
+extensions.
 """
 
 from __future__ import annotations
@@ -20,7 +24,16 @@ from batcher.codecs.formats.booleans import lenient_booleans
 from batcher.codecs.formats.json_lists import from_json
 from batcher.codecs.formats.nested_lists import array_from_lists
 from batcher.codecs.oip.elements import from_elements
-from batcher.codecs.oip.members import described, flag_of, is_whole, list_of, object_of, parameters_of, priority_of, timeout_of
+from batcher.codecs.oip.members import (
+    described,
+    flag_of,
+    is_whole,
+    list_of,
+    object_of,
+    parameters_of,
+    priority_of,
+    timeout_of,
+)
 from batcher.core.spec import Array, ModelSpec, TensorSpec, shape_text
 from batcher.errors import DecodingError, InvalidInput
 
@@ -33,7 +46,10 @@ MAX_CLASSES = 1000
 
 
 class BinaryInput(NamedTuple):
-    """An input whose bytes stand behind the JSON, from `start` to before `stop`; `raw`: they are one BYTES element."""
+    """An input whose bytes stand behind the JSON, from `start` to before `stop`.
+
+    `raw`: they are one BYTES element.
+    """
 
     tensor: TensorSpec
     shape: tuple[int, ...]
@@ -81,14 +97,21 @@ class InferHead(NamedTuple):
         """Return all inputs, those in `data`, the bytes behind the JSON, as views of it.
 
         Raises:
-            DecodingError: there are more or fewer bytes than the JSON says, or they are no values of their datatype.
+            DecodingError: there are more or fewer bytes than the JSON says, or they are no values
+                of their datatype.
         """
         expected = self.binaries[-1].stop if self.binaries else 0
         if len(data) != expected:
-            raise DecodingError(f"body: expected {expected} bytes of tensors behind the JSON; got {len(data)}")
+            raise DecodingError(
+                f"body: expected {expected} bytes of tensors behind the JSON; got {len(data)}"
+            )
         inputs = dict(self.arrays)
         for tensor, shape, start, stop, raw in self.binaries:
-            inputs[tensor.name] = _one_element(shape, data) if raw else array_from_bytes(tensor, shape, data[start:stop])
+            inputs[tensor.name] = (
+                _one_element(shape, data)
+                if raw
+                else array_from_bytes(tensor, shape, data[start:stop])
+            )
         return inputs
 
 
@@ -105,14 +128,18 @@ def array_from_bytes(tensor: TensorSpec, shape: tuple[int, ...], data: Buffer) -
     needed = prod(shape) * dtype.itemsize
     if len(data) != needed:
         raise DecodingError(
-            f"input {name!r}: expected {needed} bytes for {tensor.datatype.name}{shape_text(shape)}; got {len(data)}"
+            f"input {name!r}: expected {needed} bytes for "
+            f"{tensor.datatype.name}{shape_text(shape)}; got {len(data)}"
         )
     array: Array = np.ndarray(shape, dtype, data) if needed else np.empty(shape, dtype)
     return lenient_booleans(array) if tensor.datatype.name == "BOOL" else array
 
 
 def read_head(text: Buffer, spec: ModelSpec) -> InferHead:
-    """Return what the JSON part of a request for the model `spec` says. Raises DecodingError, or as `read_document` does."""
+    """Return what the JSON part of a request for the model `spec` says.
+
+    Raises DecodingError, or as `read_document` does.
+    """
     return read_document(object_of(from_json(text), "body"), spec)
 
 
@@ -136,31 +163,41 @@ def read_document(document: dict[str, Any], spec: ModelSpec) -> InferHead:
     if len(seen) < len(spec.inputs):
         missing = ", ".join(repr(tensor.name) for tensor in spec.inputs if tensor.name not in seen)
         raise InvalidInput(
-            f"model {spec.name!r}: expected inputs {', '.join(repr(t.name) for t in spec.inputs)}; {missing} is missing"
+            f"model {spec.name!r}: expected inputs {', '.join(repr(t.name) for t in spec.inputs)}; "
+            f"{missing} is missing"
         )
     outputs = _outputs(document, spec, flag_of(parameters, "binary_data_output", "the request"))
     priority, timeout = priority_of(parameters), timeout_of(parameters)
-    return InferHead(name or "", priority, timeout, arrays, tuple(binaries), outputs, _is_slow(outputs))
+    return InferHead(
+        name or "", priority, timeout, arrays, tuple(binaries), outputs, _is_slow(outputs)
+    )
 
 
 def raw_head(spec: ModelSpec, length: int) -> InferHead:
-    """Return what a request without JSON says: its whole body, of `length` bytes, is one row of the model's only input.
+    """Return what a request without JSON says.
+
+    Its whole body, of `length` bytes, is one row of the model's only input.
 
     A row of BYTES is one element, without its length.
 
     Raises:
-        InvalidInput: the model has several inputs, or the row's shape does not follow from its length.
+        InvalidInput: the model has several inputs, or the row's shape does not follow from its
+            length.
     """
     tensor = spec.inputs[0]
     text = tensor.datatype.name == "BYTES"
     if len(spec.inputs) > 1 or tensor.free_axes > 1 or (text and tensor.fixed_size != 1):
         raise InvalidInput(
-            f"model {spec.name!r}: expected JSON before the tensors; a body of tensor bytes alone needs one input "
+            f"model {spec.name!r}: expected JSON before the tensors; a body of tensor bytes alone "
+            "needs one input "
             "with at most one free axis"
         )
     unit = tensor.fixed_size * tensor.datatype.numpy.itemsize
     if not text and tensor.free_axes and (not unit or length % unit):
-        raise InvalidInput(f"input {tensor.name!r}: expected {tensor.describe()}, a multiple of {unit} bytes; got {length}")
+        raise InvalidInput(
+            f"input {tensor.name!r}: expected {tensor.describe()}, a multiple of {unit} bytes; got "
+            f"{length}"
+        )
     shape = tuple((1 if text else length // unit) if size < 0 else size for size in tensor.shape)
     outputs = wanted(spec, binary=True)
     binary = BinaryInput(tensor, (1, *shape), 0, length, text)
@@ -182,34 +219,51 @@ def _one_element(shape: tuple[int, ...], data: Buffer) -> Array:
     return array
 
 
-def _read_input(entry: dict[str, Any], tensor: TensorSpec, arrays: dict[str, Array], binaries: list[BinaryInput]) -> None:
+def _read_input(
+    entry: dict[str, Any], tensor: TensorSpec, arrays: dict[str, Array], binaries: list[BinaryInput]
+) -> None:
     where = f"input {tensor.name!r}"
     kind = entry.get("datatype")
     if kind != tensor.datatype.name:
-        raise InvalidInput(f"{where}: expected datatype {tensor.datatype.name}; got {described(kind)}")
+        raise InvalidInput(
+            f"{where}: expected datatype {tensor.datatype.name}; got {described(kind)}"
+        )
     shape = _shape(entry, tensor, where)
     parameters = parameters_of(entry, where)
     size = parameters.get("binary_data_size")
     row_shape = shape if tensor.shape else shape[:1]
     if size is None:
         if entry.get("data") is None:
-            raise InvalidInput(f"{where}: expected data, or the parameter binary_data_size; got neither")
+            raise InvalidInput(
+                f"{where}: expected data, or the parameter binary_data_size; got neither"
+            )
         arrays[tensor.name] = _json_array(entry["data"], tensor, shape).reshape(row_shape)
         return
     if entry.get("data") is not None:
         raise InvalidInput(f"{where}: expected data or binary_data_size; got both")
     if not is_whole(size):
-        raise InvalidInput(f"{where}: binary_data_size: expected a number of bytes; got {described(size)}")
+        raise InvalidInput(
+            f"{where}: binary_data_size: expected a number of bytes; got {described(size)}"
+        )
     start = binaries[-1].stop if binaries else 0
     binaries.append(BinaryInput(tensor, row_shape, start, start + size))
 
 
 def _json_array(data: Any, tensor: TensorSpec, shape: tuple[int, ...]) -> Array:
     array = array_from_lists(data, tensor)
-    fits = array.ndim == 1 or array.shape == (shape if array.size else shape[: array.ndim])  # lists end at an axis of 0
+    fits = array.ndim == 1 or array.shape == (
+        shape if array.size else shape[: array.ndim]
+    )  # lists end at an axis of 0
     if array.size != prod(shape) or not fits:
-        got = f"{array.size} values" if array.ndim == 1 else f"values of shape {shape_text(array.shape)}"
-        raise InvalidInput(f"input {tensor.name!r}: expected {prod(shape)} values for shape {shape_text(shape)}; got {got}")
+        got = (
+            f"{array.size} values"
+            if array.ndim == 1
+            else f"values of shape {shape_text(array.shape)}"
+        )
+        raise InvalidInput(
+            f"input {tensor.name!r}: expected {prod(shape)} values for shape {shape_text(shape)}; "
+            f"got {got}"
+        )
     return array.reshape(shape)
 
 
@@ -217,20 +271,32 @@ def _shape(entry: dict[str, Any], tensor: TensorSpec, where: str) -> tuple[int, 
     found = entry.get("shape")
     if not isinstance(found, list) or not all(map(is_whole, found)):
         raise InvalidInput(
-            f"{where}: expected a shape of whole numbers such as {shape_text(tensor.batch_shape)}; got {described(found)}"
+            f"{where}: expected a shape of whole numbers such as {shape_text(tensor.batch_shape)}; "
+            f"got {described(found)}"
         )
     expected = tensor.batch_shape
     if not tensor.shape and len(found) == 2:
         expected = (-1, 1)  # a row without axes, as clients of C++ write it
-    fits = len(found) == len(expected) and all(want in (-1, have) for want, have in zip(expected, found, strict=True))
+    fits = len(found) == len(expected) and all(
+        want in (-1, have) for want, have in zip(expected, found, strict=True)
+    )
     if not fits:
-        raise InvalidInput(f"{where}: expected shape {shape_text(tensor.batch_shape)}; got {described(found)}")
-    if max(found, default=0) > MAX_AXIS or prod(max(size, 1) for size in found) * tensor.datatype.numpy.itemsize > MAX_BYTES:
-        raise InvalidInput(f"{where}: expected a shape of a tensor that fits into memory; got {described(found)}")
+        raise InvalidInput(
+            f"{where}: expected shape {shape_text(tensor.batch_shape)}; got {described(found)}"
+        )
+    if (
+        max(found, default=0) > MAX_AXIS
+        or prod(max(size, 1) for size in found) * tensor.datatype.numpy.itemsize > MAX_BYTES
+    ):
+        raise InvalidInput(
+            f"{where}: expected a shape of a tensor that fits into memory; got {described(found)}"
+        )
     return tuple(found)
 
 
-def _outputs(document: dict[str, Any], spec: ModelSpec, binary: bool | None) -> tuple[WantedOutput, ...]:
+def _outputs(
+    document: dict[str, Any], spec: ModelSpec, binary: bool | None
+) -> tuple[WantedOutput, ...]:
     entries = document.get("outputs")
     if entries is None or entries == []:
         return wanted(spec, bool(binary))
@@ -242,9 +308,15 @@ def _outputs(document: dict[str, Any], spec: ModelSpec, binary: bool | None) -> 
         parameters = parameters_of(entry, where)
         own = flag_of(parameters, "binary_data", where)
         classes = parameters.get("classification", 0)
-        if not is_whole(classes) or classes > MAX_CLASSES or (classes and tensor.datatype.name in ("BYTES", "BOOL")):
+        if (
+            not is_whole(classes)
+            or classes > MAX_CLASSES
+            or (classes and tensor.datatype.name in ("BYTES", "BOOL"))
+        ):
             expected = f"how many classes, at most {MAX_CLASSES}, of an output of numbers"
-            raise InvalidInput(f"{where}: classification: expected {expected}; got {described(classes)}")
+            raise InvalidInput(
+                f"{where}: classification: expected {expected}; got {described(classes)}"
+            )
         found[tensor.name] = WantedOutput(tensor, bool(binary if own is None else own), classes)
     return tuple(found[tensor.name] for tensor in spec.outputs if tensor.name in found)
 
@@ -258,4 +330,7 @@ def _tensor(entry: Any, tensors: tuple[TensorSpec, ...], kind: str, seen: set[st
                 raise InvalidInput(f"{kind} {name!r}: expected once; got it twice")
             seen.add(name)
             return tensor
-    raise InvalidInput(f"{kind}: expected one of {', '.join(repr(tensor.name) for tensor in tensors)}; got {described(name)}")
+    raise InvalidInput(
+        f"{kind}: expected one of {', '.join(repr(tensor.name) for tensor in tensors)}; got "
+        f"{described(name)}"
+    )

@@ -1,7 +1,9 @@
-"""Answers of the Open Inference Protocol: JSON tensors, binary tensors behind the JSON, and classes in place of scores.
+"""Answers of the Open Inference Protocol.
 
-What is absent is left out, not null; data are flat; a JSON tensor carries no `parameters`, since clients in C++ take any for
-`binary_data_size`.
+JSON tensors, binary tensors behind the JSON, and classes in place of scores.
+
+What is absent is left out, not null; data are flat; a JSON tensor carries no `parameters`, since
+clients in C++ take any for `binary_data_size`.
 """
 
 from __future__ import annotations
@@ -46,8 +48,13 @@ def encode(response: InferenceResponse, head: InferHead) -> Encoded:
     return Encoded(b"".join(pieces), len(text))
 
 
-def output_entry(wanted: WantedOutput, response: InferenceResponse, pieces: list[Buffer]) -> dict[str, Any]:
-    """Return the entry of one output in an answer; its bytes, if they are wanted, are put behind `pieces`."""
+def output_entry(
+    wanted: WantedOutput, response: InferenceResponse, pieces: list[Buffer]
+) -> dict[str, Any]:
+    """Return the entry of one output in an answer.
+
+    Its bytes, if they are wanted, are put behind `pieces`.
+    """
     tensor = wanted.tensor
     array = response.outputs[tensor.name]
     datatype = tensor.datatype.name

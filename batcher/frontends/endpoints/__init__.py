@@ -1,1 +1,4 @@
-"""What each route does, as plain functions of a call. Nothing here knows a web framework or a connection."""
+"""What each route does, as plain functions of a call.
+
+Nothing here knows a web framework or a connection.
+"""

@@ -1,4 +1,7 @@
-"""What is kept of an answered request: two numbers for the metrics and, if wanted, a line for the access log."""
+"""What is kept of an answered request.
+
+Two numbers for the metrics and, if wanted, a line for the access log.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,30 @@ class Journal:
         write_line: gets the lines of the access log; None for none.
     """
 
-    def __init__(self, clock: IReactorTime, metrics: ServerMetrics, write_line: WriteLine | None = None) -> None:
+    def __init__(
+        self, clock: IReactorTime, metrics: ServerMetrics, write_line: WriteLine | None = None
+    ) -> None:
         """Count into `metrics`."""
         self.seconds = clock.seconds
         self._answers = metrics.answers
         self.write_line = write_line
 
-    def answered(self, route: str, model: str, status: int, began: float, call: Call | None = None) -> None:
-        """Count a request of `route` that began at `began`; without `call` it was never a whole request."""
+    def answered(
+        self, route: str, model: str, status: int, began: float, call: Call | None = None
+    ) -> None:
+        """Count a request of `route` that began at `began`.
+
+        Without `call` it was never a whole request.
+        """
         seconds = self.seconds() - began
         self._answers[model, route].observe(status, seconds)
         if self.write_line is not None:
             self.write_line(to_json(_line(route, model, status, seconds, call)))
 
 
-def _line(route: str, model: str, status: int, seconds: float, call: Call | None) -> dict[str, object]:
+def _line(
+    route: str, model: str, status: int, seconds: float, call: Call | None
+) -> dict[str, object]:
     line: dict[str, object] = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "status": status,

@@ -16,7 +16,9 @@ Body = bytes | memoryview
 
 
 class CallHead:
-    """Everything of a request but its body. Calls that are alike share one, whatever connection they come from.
+    """Everything of a request but its body.
+
+    Calls that are alike share one, whatever connection they come from.
 
     Attributes:
         method: `GET`, `POST`, …
@@ -25,12 +27,15 @@ class CallHead:
         query: the target behind the question mark, as it was sent.
         headers: header fields.
         request_id: `X-Request-Id`, None if there is none.
-        plan: what an endpoint worked out from all this, kept here for the next call; makes replies of its results.
+        plan: what an endpoint worked out from all this, kept here for the next call; makes replies
+            of its results.
     """
 
     __slots__ = ("arguments", "headers", "method", "path", "plan", "query", "request_id")
 
-    def __init__(self, method: str, path: str, arguments: Mapping[str, str], query: str, headers: Headers) -> None:
+    def __init__(
+        self, method: str, path: str, arguments: Mapping[str, str], query: str, headers: Headers
+    ) -> None:
         """Store the attributes; but for `plan` they do not change."""
         self.method = method
         self.path = path
@@ -54,11 +59,13 @@ class Call:
 
     Attributes:
         head: everything but the body.
-        body: the body, content coding undone; empty once its endpoint has returned, which has taken what it needs of it.
+        body: the body, content coding undone; empty once its endpoint has returned, which has taken
+            what it needs of it.
         size: bytes of the body.
         began: when its first byte came, in seconds on the server's clock.
         peer: the client's address, for the log.
-        plan: what its endpoint answers it by, which the head may have exchanged for a newer one meanwhile.
+        plan: what its endpoint answers it by, which the head may have exchanged for a newer one
+            meanwhile.
     """
 
     __slots__ = ("began", "body", "head", "peer", "plan", "size")
@@ -88,7 +95,12 @@ class Reply:
     __slots__ = ("body", "content_type", "headers", "model", "status")
 
     def __init__(
-        self, status: int, content_type: bytes, body: Body, headers: tuple[tuple[bytes, bytes], ...] = (), model: str = ""
+        self,
+        status: int,
+        content_type: bytes,
+        body: Body,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        model: str = "",
     ) -> None:
         """Store the attributes; they do not change."""
         self.status = status
@@ -99,5 +111,6 @@ class Reply:
 
 
 Endpoint = Callable[[Call], Deferred[Any]]
-"""Answers a call with a Deferred of a Reply, or of a result that `reply` of the call's plan makes a Reply of. One callback
-less on each request's Deferred is a microsecond less."""
+"""Answers a call with a Deferred of a Reply, or of a result that `reply` of the call's plan makes a
+Reply of. One callback less on each request's Deferred is a microsecond less.
+"""

@@ -1,8 +1,11 @@
-"""The contracts of clouds for containers that serve a model: Amazon SageMaker's and Google Vertex AI's.
+"""The contracts of clouds for containers that serve a model.
 
-Both ask a health route until it answers 200, and post what is to be predicted to one other route. JSON is laid out as
-TensorFlow Serving has it (`instances` and `predictions`), which is Vertex AI's own form and SageMaker's usual one; a body or an
-answer of any other media type is that of `/predict`.
+Amazon SageMaker's and Google Vertex AI's.
+
+Both ask a health route until it answers 200, and post what is to be predicted to one other route.
+JSON is laid out as TensorFlow Serving has it (`instances` and `predictions`), which is Vertex AI's
+own form and SageMaker's usual one; a body or an answer of any other media type is that of
+`/predict`.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ class Invocations:
         return self._rows(call) if _is_json(call.head) else self._predict(call)
 
 
-def cloud_routes(server: ModelServer, settings: ServerSettings, predict: Predict, health: Health) -> tuple[Route, ...]:
+def cloud_routes(
+    server: ModelServer, settings: ServerSettings, predict: Predict, health: Health
+) -> tuple[Route, ...]:
     """Return the routes that `settings` switch on."""
     invocations: Endpoint = Invocations(server, predict)
     health_routes, predict_routes = [settings.vertex_health_route], [settings.vertex_predict_route]
@@ -49,7 +54,11 @@ def cloud_routes(server: ModelServer, settings: ServerSettings, predict: Predict
     posted = "Infer, as a cloud's platform asks."
     described = partial(_described, server)
     return (
-        *(Route("GET", path, health.ready, asked, READY) for path in health_routes if path is not None),
+        *(
+            Route("GET", path, health.ready, asked, READY)
+            for path in health_routes
+            if path is not None
+        ),
         *(
             Route("POST", path, invocations, posted, described, True, oip_failure_reply)
             for path in predict_routes
@@ -60,7 +69,9 @@ def cloud_routes(server: ModelServer, settings: ServerSettings, predict: Predict
 
 def _described(server: ModelServer) -> dict[str, Any]:
     """Return the description of inference in any format, where JSON is TensorFlow Serving's and a deadline is a 503."""
-    where = "Of the X- headers of /predict only X-Api-Key holds where body and answer are both JSON."
+    where = (
+        "Of the X- headers of /predict only X-Api-Key holds where body and answer are both JSON."
+    )
     operation = inference(server) | {"description": where}
     operation["requestBody"]["content"]["application/json"] = {"schema": tf_serving.REQUEST}
     operation["responses"]["200"]["content"]["application/json"] = {"schema": tf_serving.ANSWER}

@@ -1,8 +1,8 @@
 """Whether models do answer: a real inference of one blank row through each that should serve.
 
-It goes the way of every request (hooks, queue, worker), so it finds what the states of models do not tell: a model that hangs,
-a device that is lost. Whoever asks while a check runs is told what that one finds, so a flood of questions is never more than
-one row a model at a time.
+It goes the way of every request (hooks, queue, worker), so it finds what the states of models do
+not tell: a model that hangs, a device that is lost. Whoever asks while a check runs is told what
+that one finds, so a flood of questions is never more than one row a model at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from batcher.serving.model_version import ModelState, ServedModel
 from batcher.serving.server import ModelServer
 
 LONGEST = 5.0
-"""Seconds that a model has, or its own default deadline if that is less: what platforms that ask every 10 s still wait for."""
+"""Seconds that a model has, or its own default deadline if that is less: what platforms that ask
+every 10 s still wait for.
+"""
 
 
 class Outcome:
@@ -37,7 +39,10 @@ class Outcome:
 
 
 class DeepCheck:
-    """Checks the models of a server that are ready and required, one check at a time. Reactor thread."""
+    """Checks the models of a server that are ready and required, one check at a time.
+
+    Reactor thread.
+    """
 
     def __init__(self, server: ModelServer, expose_model_errors: bool) -> None:
         """Check `server`; `expose_model_errors` says whether class and message of a model's own exception are told."""
@@ -46,13 +51,22 @@ class DeepCheck:
         self._asked: list[Deferred[Outcome]] = []
 
     def run(self) -> Deferred[Outcome]:
-        """Fire with what the check finds that runs, or begins, now; cancelling it stops no check."""
+        """Fire with what the check finds that runs, or begins, now.
+
+        Cancelling it stops no check.
+        """
         asked: Deferred[Outcome] = Deferred()
         self._asked.append(asked)
         if len(self._asked) == 1:
             outcome = Outcome()
-            models = [served for served in self._server if served.required and served.state is ModelState.READY]
-            DeferredList([self._ask(served, outcome) for served in models]).addCallback(lambda _: self._tell(outcome))
+            models = [
+                served
+                for served in self._server
+                if served.required and served.state is ModelState.READY
+            ]
+            DeferredList([self._ask(served, outcome) for served in models]).addCallback(
+                lambda _: self._tell(outcome)
+            )
         return asked
 
     def _tell(self, outcome: Outcome) -> None:
@@ -61,7 +75,10 @@ class DeepCheck:
             deferred.callback(outcome)
 
     def _ask(self, served: ServedModel, outcome: Outcome) -> Deferred[None]:
-        """Fire when it stands in `outcome` what `served` did with its row: at the highest priority, and charged to no quota."""
+        """Fire when it stands in `outcome` what `served` did with its row.
+
+        At the highest priority, and charged to no quota.
+        """
         server, spec, title = self._server, served.spec, served.title
         began = server.seconds()
 
@@ -76,5 +93,9 @@ class DeepCheck:
         if reason := unsized_inputs(spec):
             outcome.skipped[title] = reason
             return succeed(None)
-        parameters = Parameters(server.deadline(served, min(served.settings.timeout, LONGEST)), priority=1, key=None)
-        return server.infer(spec.name, blank_rows(spec, 1), spec.version, parameters).addCallbacks(answered, failed)
+        parameters = Parameters(
+            server.deadline(served, min(served.settings.timeout, LONGEST)), priority=1, key=None
+        )
+        return server.infer(spec.name, blank_rows(spec, 1), spec.version, parameters).addCallbacks(
+            answered, failed
+        )

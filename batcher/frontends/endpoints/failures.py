@@ -18,13 +18,18 @@ CLIENT_LEFT = 499
 """Status of a request whose client left before the answer; seen in log and metrics only."""
 
 FailureReply = Callable[[BaseException, Headers, bool], Reply]
-"""Makes the reply of an error: of the error, the request's headers, and whether a model's own errors are told."""
+"""Makes the reply of an error: of the error, the request's headers, and whether a model's own
+errors are told.
+"""
 
 _log = Logger()
 
 
 def failure_reply(
-    error: BaseException, headers: Headers, expose_model_errors: bool = False, more: Mapping[str, object] | None = None
+    error: BaseException,
+    headers: Headers,
+    expose_model_errors: bool = False,
+    more: Mapping[str, object] | None = None,
 ) -> Reply:
     """Return the reply for `error` to a request with `headers`.
 
@@ -42,8 +47,13 @@ def failure_reply(
     return Reply(status, b"application/json", to_json(document), extra)
 
 
-def oip_failure_reply(error: BaseException, headers: Headers, expose_model_errors: bool = False) -> Reply:
-    """Return the same as the Open Inference Protocol and TensorFlow Serving have it: JSON of one member; 503 for a deadline."""
+def oip_failure_reply(
+    error: BaseException, headers: Headers, expose_model_errors: bool = False
+) -> Reply:
+    """Return the same as the Open Inference Protocol and TensorFlow Serving have it.
+
+    JSON of one member; 503 for a deadline.
+    """
     status, _, text, extra = told(error, expose_model_errors)
     status = Unavailable.http_status if isinstance(error, DeadlineExceeded) else status
     return Reply(status, b"application/json", to_json({"error": text}), extra)
@@ -54,8 +64,13 @@ def failure_reply_on(path: str) -> FailureReply:
     return oip_failure_reply if f"{path}/".startswith(("/v1/", "/v2/")) else failure_reply
 
 
-def told(error: BaseException, expose_model_errors: bool) -> tuple[int, str, str, tuple[tuple[bytes, bytes], ...]]:
-    """Return the status, code, text and header fields for `error`; what is no failure of ours is logged."""
+def told(
+    error: BaseException, expose_model_errors: bool
+) -> tuple[int, str, str, tuple[tuple[bytes, bytes], ...]]:
+    """Return the status, code, text and header fields for `error`.
+
+    What is no failure of ours is logged.
+    """
     if not isinstance(error, BatcherError):
         _log.failure("a request failed unexpectedly", Failure(error))
         return 500, BatcherError.code, "the server failed on this request", ()

@@ -28,14 +28,19 @@ class Health:
         return succeed(Reply(200, b"application/json", to_json({"live": True})))
 
     def ready(self, call: Call) -> Deferred[Reply]:
-        """Answer 200 once every model is loaded and warmed up, else 503 with what is not. Reactor thread.
+        """Answer 200 once every model is loaded and warmed up, else 503 with what is not.
 
-        With `deep=1` every model must then answer a blank row, too. Raises InvalidInput for another value than 0 or 1.
+        Reactor thread.
+
+        With `deep=1` every model must then answer a blank row, too. Raises InvalidInput for another
+        value than 0 or 1.
         """
         deep = _is_deep(call.head.query)
         waiting = self._server.unready()
         if self._server.draining:
-            error: Draining | ModelNotReady = Draining("not ready: the server is being stopped", retry_after=5)
+            error: Draining | ModelNotReady = Draining(
+                "not ready: the server is being stopped", retry_after=5
+            )
         elif waiting:
             reasons = "; ".join(f"{title} is {reason}" for title, reason in waiting.items())
             error = ModelNotReady(f"not ready: {reasons}")
@@ -43,7 +48,9 @@ class Health:
             return self._check.run().addCallback(_checked, call.head.headers)
         else:
             return succeed(Reply(200, b"application/json", to_json({"ready": True})))
-        return succeed(failure_reply(error, call.head.headers, more={"ready": False, "waiting_for": waiting}))
+        return succeed(
+            failure_reply(error, call.head.headers, more={"ready": False, "waiting_for": waiting})
+        )
 
     def metrics(self, call: Call) -> Deferred[Reply]:
         """Answer all metrics as Prometheus text. Reactor thread."""
@@ -63,5 +70,7 @@ def _checked(outcome: Outcome, headers: Headers) -> Reply:
         return Reply(200, b"application/json", to_json({"ready": True, **found}))
     reasons = "; ".join(f"{title}: {reason}" for title, reason in outcome.failed.items())
     return failure_reply(
-        ModelNotReady(f"not ready: {reasons}"), headers, more={"ready": False, "failed": outcome.failed, **found}
+        ModelNotReady(f"not ready: {reasons}"),
+        headers,
+        more={"ready": False, "failed": outcome.failed, **found},
     )

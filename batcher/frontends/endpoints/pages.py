@@ -1,4 +1,7 @@
-"""The pages for people: models and their state, routes and formats. Plain HTML that loads nothing from elsewhere."""
+"""The pages for people: models and their state, routes and formats.
+
+Plain HTML that loads nothing from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,10 @@ from batcher.serving.model_version import ServedModel
 from batcher.serving.server import ModelServer
 
 _STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse;margin:1rem 0;width:100%}td,th{border-bottom:1px solid #ccc;padding:.3rem .6rem;"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 "
+    "1rem;color:#222}"
+    "table{border-collapse:collapse;margin:1rem 0;width:100%}td,th{border-bottom:1px solid "
+    "#ccc;padding:.3rem .6rem;"
     "text-align:left;vertical-align:top}code{background:#f3f3f3;padding:0 .2rem}"
     "@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}code{background:#2a2a2a}a{color:#8bf}}"
 )
@@ -39,24 +44,43 @@ class Pages:
 
     def index(self, call: Call) -> Deferred[Reply]:
         """Answer the page of models. Reactor thread."""
-        models = _table(("model", "state", "takes", "gives", "formats", "device"), map(_model_row, self._server))
-        links = " · ".join(f'<a href="{path}">{path}</a>' for path in ("/docs", "/openapi.json", "/readyz", "/metrics"))
+        models = _table(
+            ("model", "state", "takes", "gives", "formats", "device"), map(_model_row, self._server)
+        )
+        links = " · ".join(
+            f'<a href="{path}">{path}</a>'
+            for path in ("/docs", "/openapi.json", "/readyz", "/metrics")
+        )
         return _page("Models", f"{models}<p>{links}</p>")
 
     def docs(self, call: Call) -> Deferred[Reply]:
         """Answer the page of routes. Reactor thread."""
         routes = _table(
             ("route", "what"),
-            ((f"<code>{route.method} {escape(route.pattern)}</code>", escape(route.summary)) for route in self._routes),
+            (
+                (f"<code>{route.method} {escape(route.pattern)}</code>", escape(route.summary))
+                for route in self._routes
+            ),
         )
-        fields = [(header["name"], header["description"]) for header in (REQUEST_ID, CONTENT_ENCODING)]
+        fields = [
+            (header["name"], header["description"]) for header in (REQUEST_ID, CONTENT_ENCODING)
+        ]
         fields += [(name, text) for name, _, text in HEADERS]
-        headers = _table(("request header", "what"), ((f"<code>{name}</code>", escape(text)) for name, text in fields))
-        statuses = sorted({**ALWAYS, 405: "Wrong method; see Allow.", **INFERENCE, **NATIVE}.items())
-        errors = _table(("status", "when"), ((str(status), escape(text)) for status, text in statuses))
+        headers = _table(
+            ("request header", "what"),
+            ((f"<code>{name}</code>", escape(text)) for name, text in fields),
+        )
+        statuses = sorted(
+            {**ALWAYS, 405: "Wrong method; see Allow.", **INFERENCE, **NATIVE}.items()
+        )
+        errors = _table(
+            ("status", "when"), ((str(status), escape(text)) for status, text in statuses)
+        )
         note = (
-            '<p>Every error body is <code>{"error": "…", "code": "…"}</code>, in MessagePack if that was asked for; under '
-            '<code>/v1</code> and <code>/v2</code> it is <code>{"error": "…"}</code>, and a deadline that passed is a 503.</p>'
+            '<p>Every error body is <code>{"error": "…", "code": "…"}</code>, in MessagePack if '
+            "that was asked for; under "
+            '<code>/v1</code> and <code>/v2</code> it is <code>{"error": "…"}</code>, and a '
+            "deadline that passed is a 503.</p>"
         )
         return _page("Routes", f'{routes}{headers}{errors}{note}<p><a href="/">models</a></p>')
 
@@ -86,7 +110,10 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def _page(title: str, body: str) -> Deferred[Reply]:
     text = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>batcher: {title}</title><style>{_STYLE}</style><h1>{title}</h1>{body}<footer>batcher {__version__}</footer>"
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
+        'content="width=device-width">'
+        "<title>batcher: "
+        f"{title}</title><style>{_STYLE}</style><h1>{title}</h1>{body}<footer>batcher "
+        f"{__version__}</footer>"
     )
     return succeed(Reply(200, b"text/html; charset=utf-8", text.encode()))

@@ -26,7 +26,9 @@ _DECIMAL = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 class Plan:
-    """What the head of a call says of how to answer it; true for all calls with that head, while no model changes.
+    """What the head of a call says of how to answer it.
+
+    True for all calls with that head, while no model changes.
 
     Attributes:
         generation: of the server, when this was worked out.
@@ -56,7 +58,9 @@ class Plan:
         "timing",
     )
 
-    def __init__(self, head: CallHead, server: ModelServer, max_image_pixels: int, timing: bool) -> None:
+    def __init__(
+        self, head: CallHead, server: ModelServer, max_image_pixels: int, timing: bool
+    ) -> None:
         """Work it out. Raises any ClientError or Unavailable that the head deserves."""
         name = head.arguments.get("name") or server.only_model()
         self.generation = server.generation
@@ -65,7 +69,9 @@ class Plan:
         content_type = head.header(b"content-type")
         came_as = request_format(content_type, spec)
         answer_as = answer_format(head.header(b"accept"), came_as, spec)
-        assert answer_as.encode is not None, "only formats that can be written are chosen for answers"
+        assert answer_as.encode is not None, (
+            "only formats that can be written are chosen for answers"
+        )
         self._encode = answer_as.encode
         self._content_type = answer_as.media_type.encode()
         self.decode = _decoder(came_as, spec, content_type, max_image_pixels)
@@ -99,7 +105,9 @@ class Predict:
         server = self._server
         plan: Plan | None = call.head.plan
         if plan is None or plan.generation != server.generation:
-            plan = call.head.plan = Plan(call.head, server, self._max_image_pixels, self._always_timing)
+            plan = call.head.plan = Plan(
+                call.head, server, self._max_image_pixels, self._always_timing
+            )
         call.plan = plan
         plain = plan.plain and (not plan.key or server.quotas is None)
         parameters = NO_PARAMETERS if plain else self._parameters(plan, call)
@@ -107,25 +115,35 @@ class Predict:
             return server.infer_on(plan.served, plan.decode(call.body), parameters, plan.exact)
         return self._infer_pooled(plan, call, parameters)
 
-    def _infer_pooled(self, plan: Plan, call: Call, parameters: Parameters) -> Deferred[InferenceResponse]:
+    def _infer_pooled(
+        self, plan: Plan, call: Call, parameters: Parameters
+    ) -> Deferred[InferenceResponse]:
         def infer(inputs: dict[str, Array]) -> Deferred[InferenceResponse]:
             return server.infer_on(server.successor(served), inputs, parameters)
 
         server, served = self._server, plan.served
         deadline = server.deadline(served, plan.timeout)
         parameters = parameters._replace(deadline=deadline)
-        return server.run_on_pool(len(call.body), deadline, partial(plan.decode, call.body)).addCallback(infer)
+        return server.run_on_pool(
+            len(call.body), deadline, partial(plan.decode, call.body)
+        ).addCallback(infer)
 
     def _parameters(self, plan: Plan, call: Call) -> Parameters:
-        deadline = self._server.deadline(plan.served, plan.timeout) if plan.timeout is not None else None
+        deadline = (
+            self._server.deadline(plan.served, plan.timeout) if plan.timeout is not None else None
+        )
         return Parameters(deadline, plan.priority, call.head.header(b"x-request-id"), plan.key)
 
 
-def _decoder(came_as: Format, spec: ModelSpec, content_type: str, max_image_pixels: int) -> Callable[[Body], dict[str, Array]]:
+def _decoder(
+    came_as: Format, spec: ModelSpec, content_type: str, max_image_pixels: int
+) -> Callable[[Body], dict[str, Array]]:
     if came_as.bind is not None:
         return came_as.bind(spec)
     name, parameters = media_type(content_type)
-    return lambda body: decode_body(came_as, Content(body, name, parameters, max_image_pixels), spec)
+    return lambda body: decode_body(
+        came_as, Content(body, name, parameters, max_image_pixels), spec
+    )
 
 
 def _server_timing(response: InferenceResponse) -> bytes:
@@ -140,7 +158,10 @@ def _timeout(text: str) -> float:
     """Return `X-Timeout-Ms` in seconds."""
     milliseconds = float(text) if _DECIMAL.fullmatch(text) else -1.0
     if not 0 < milliseconds <= MAX_TIMEOUT_MS:
-        raise InvalidInput(f"X-Timeout-Ms: expected milliseconds above 0 and up to {MAX_TIMEOUT_MS:.0f}; got {text!r:.80}")
+        raise InvalidInput(
+            f"X-Timeout-Ms: expected milliseconds above 0 and up to {MAX_TIMEOUT_MS:.0f}; got "
+            f"{text!r:.80}"
+        )
     return milliseconds / 1e3
 
 
@@ -148,5 +169,8 @@ def _priority(text: str, bulk: int) -> int:
     if text == "bulk":
         return bulk
     if not (text.isdecimal() and text.isascii() and len(text) < 10 and 1 <= int(text) <= bulk):
-        raise InvalidInput(f"X-Priority: expected 1 (the highest) to {bulk - 1}, or {bulk} or `bulk`; got {text!r:.80}")
+        raise InvalidInput(
+            f"X-Priority: expected 1 (the highest) to {bulk - 1}, or {bulk} or `bulk`; got "
+            f"{text!r:.80}"
+        )
     return int(text)

@@ -31,7 +31,8 @@ class Route:
         summary: one sentence for the documentation.
         described: what `/openapi.json` says of it, as `operations.py` has it.
         fast: whether the fast connection calls the endpoint itself; the others are Klein's.
-        failure: makes the reply of an error: of the error, the request's headers, and whether a model's own are told.
+        failure: makes the reply of an error: of the error, the request's headers, and whether a
+            model's own are told.
     """
 
     method: str
@@ -47,7 +48,9 @@ class Route:
 class Router:
     """Finds the route of a path, and answers a call through it."""
 
-    def __init__(self, routes: tuple[Route, ...], journal: Journal, expose_model_errors: bool = False) -> None:
+    def __init__(
+        self, routes: tuple[Route, ...], journal: Journal, expose_model_errors: bool = False
+    ) -> None:
         """Hold `routes`; every answered call is told to `journal`."""
         self.routes = routes
         self.journal = journal
@@ -59,18 +62,23 @@ class Router:
         """Call the route's endpoint, see to its failures, and give the reply to `send`.
 
         Returns:
-            A Deferred of what `send` returned. It fails with CancelledError when it was cancelled, and `send` is not called.
+            A Deferred of what `send` returned. It fails with CancelledError when it was cancelled,
+            and `send` is not called.
         """
         try:
             deferred = route.endpoint(call)
         except Exception:  # whatever an endpoint raises is a failure like those that come later
             deferred = fail()
-        call.body = b""  # of text that became arrays nothing waits with them: the queue's bound would not know of it
+        # of text that became arrays nothing waits with them: the queue's bound would not know of it
+        call.body = b""
         arguments = (route, call, send)
         return deferred.addCallbacks(self._answered, self._failed, arguments, errbackArgs=arguments)
 
     def _match(self, method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:
-        """Return the fast route for `path`, as it was sent, and what its pattern captures; None if Klein is to answer."""
+        """Return the fast route for `path`, as it was sent, and what its pattern captures.
+
+        None if Klein is to answer.
+        """
         segments = path.split("/")
         for route, pattern in self._fast:
             if len(pattern) == len(segments) and route.method == method:
@@ -79,14 +87,18 @@ class Router:
                     return route, captured
         return None
 
-    def _failed(self, failure: Failure, route: Route, call: Call, send: Callable[[Reply], Sent]) -> Sent | Failure:
+    def _failed(
+        self, failure: Failure, route: Route, call: Call, send: Callable[[Reply], Sent]
+    ) -> Sent | Failure:
         if failure.check(CancelledError):
             self.journal.answered(route.pattern, "", CLIENT_LEFT, call.began, call)
             return failure
         assert failure.value is not None
         return self._answered(self._failure_reply(failure.value, route, call), route, call, send)
 
-    def _answered(self, result: Any, route: Route, call: Call, send: Callable[[Reply], Sent]) -> Sent:
+    def _answered(
+        self, result: Any, route: Route, call: Call, send: Callable[[Reply], Sent]
+    ) -> Sent:
         try:
             reply: Reply = result if type(result) is Reply else call.plan.reply(result)
         except Exception as err:  # a result that cannot be written is one more way to fail
@@ -116,7 +128,10 @@ def _captured(pattern: list[str], segments: list[str]) -> dict[str, str] | None:
 
 
 def _is_segment(text: str) -> bool:
-    """Whether `text` may stand for a captured segment: not empty, and one segment once it is decoded, as Klein has it."""
+    """Whether `text` may stand for a captured segment.
+
+    Not empty, and one segment once it is decoded, as Klein has it.
+    """
     return bool(text) and "/" not in unquote(text)
 
 

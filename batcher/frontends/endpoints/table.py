@@ -18,26 +18,43 @@ from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.server import ModelServer
 
 
-def routes(server: ModelServer, repository: ModelRepository, settings: ServerSettings) -> tuple[Route, ...]:
+def routes(
+    server: ModelServer, repository: ModelRepository, settings: ServerSettings
+) -> tuple[Route, ...]:
     """Return the routing table over `server` and the `repository` that its models come from."""
     predict, health = Predict(server, settings), Health(server, settings.expose_model_errors)
     pages = Pages(server)
     native = partial(inference, server)
     one = "/models/{name}/versions/{version}/predict"
     table: tuple[Route, ...] = (
-        Route("POST", "/predict", predict, "Infer with the only model there is.", native, fast=True),
-        Route("POST", "/models/{name}/predict", predict, "Infer with the newest version that is ready.", native, fast=True),
+        Route(
+            "POST", "/predict", predict, "Infer with the only model there is.", native, fast=True
+        ),
+        Route(
+            "POST",
+            "/models/{name}/predict",
+            predict,
+            "Infer with the newest version that is ready.",
+            native,
+            fast=True,
+        ),
         Route("POST", one, predict, "Infer with one version.", native, fast=True),
         Route("GET", "/livez", health.live, "Whether the process is up.", LIVE),
-        Route("GET", "/readyz", health.ready, "Whether every model is loaded and warmed up.", READY),
+        Route(
+            "GET", "/readyz", health.ready, "Whether every model is loaded and warmed up.", READY
+        ),
         Route("GET", "/metrics", health.metrics, "All metrics as Prometheus text.", METRICS),
         Route("GET", "/", pages.index, "The models and their state, for people.", PAGE),
         Route("GET", "/docs", pages.docs, "The routes and formats, for people.", PAGE),
-        Route("GET", "/openapi.json", pages.openapi, "The routes and formats, for programs.", DOCUMENT),
+        Route(
+            "GET", "/openapi.json", pages.openapi, "The routes and formats, for programs.", DOCUMENT
+        ),
     )
     table += oip_routes(server, repository) + tf_serving_routes(server)
     clouds = cloud_routes(server, settings, predict, health)
-    taken = {(route.method, route.pattern) for route in clouds}  # a cloud may choose a path that is one of ours
+    taken = {
+        (route.method, route.pattern) for route in clouds
+    }  # a cloud may choose a path that is one of ours
     table = clouds + tuple(route for route in table if (route.method, route.pattern) not in taken)
     pages.describe(table)
     return table

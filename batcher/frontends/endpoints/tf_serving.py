@@ -1,4 +1,7 @@
-"""TensorFlow Serving's REST interface: `POST /v1/models/{name}:predict` and `GET /v1/models/{name}`."""
+"""TensorFlow Serving's REST interface.
+
+`POST /v1/models/{name}:predict` and `GET /v1/models/{name}`.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,28 @@ from batcher.codecs.tf_serving import decode, encode
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.failures import oip_failure_reply
-from batcher.frontends.endpoints.openapi.operations import INFERENCE, KEY, TEXT, answered, header, list_of, object_of
+from batcher.frontends.endpoints.openapi.operations import (
+    INFERENCE,
+    KEY,
+    TEXT,
+    answered,
+    header,
+    list_of,
+    object_of,
+)
 from batcher.frontends.endpoints.routing import Route
 from batcher.serving.model_version import ModelState, ServedModel
 from batcher.serving.server import ModelServer
 
-_STATES = {ModelState.LOADING: "LOADING", ModelState.READY: "AVAILABLE", ModelState.UNLOADING: "UNLOADING"}
-"""States of the interface; whatever else is END, where a model that failed to load has the reason."""
+_STATES = {
+    ModelState.LOADING: "LOADING",
+    ModelState.READY: "AVAILABLE",
+    ModelState.UNLOADING: "UNLOADING",
+}
+"""States of the interface.
+
+Whatever else is END, where a model that failed to load has the reason.
+"""
 
 REQUEST = object_of((), signature_name=TEXT, instances={"type": "array"}, inputs={}) | {
     "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}]
@@ -41,7 +59,8 @@ _VERSION = object_of(
     status=object_of(("error_code", "error_message"), error_code=TEXT, error_message=TEXT),
 )
 _STATUS = answered(
-    object_of(("model_version_status",), model_version_status=list_of(_VERSION)), {404: "No such model or version."}
+    object_of(("model_version_status",), model_version_status=list_of(_VERSION)),
+    {404: "No such model or version."},
 )
 
 
@@ -49,12 +68,34 @@ def tf_serving_routes(server: ModelServer) -> tuple[Route, ...]:
     """Return the routes of the interface over `server`."""
     predict, status = Predict(server), Status(server)
     rows = [
-        ("POST", "/v1/models/{name}:predict", predict, "TensorFlow Serving's way to infer.", _PREDICT, True),
-        ("POST", "/v1/models/{name}/versions/{version}:predict", predict, "The same with one version.", _PREDICT, True),
+        (
+            "POST",
+            "/v1/models/{name}:predict",
+            predict,
+            "TensorFlow Serving's way to infer.",
+            _PREDICT,
+            True,
+        ),
+        (
+            "POST",
+            "/v1/models/{name}/versions/{version}:predict",
+            predict,
+            "The same with one version.",
+            _PREDICT,
+            True,
+        ),
         ("GET", "/v1/models/{name}", status, "The states of a model's versions.", _STATUS, False),
-        ("GET", "/v1/models/{name}/versions/{version}", status, "The state of one version.", _STATUS, False),
+        (
+            "GET",
+            "/v1/models/{name}/versions/{version}",
+            status,
+            "The state of one version.",
+            _STATUS,
+            False,
+        ),
     ]
-    return tuple(Route(*row, oip_failure_reply) for row in rows)  # type: ignore[arg-type]  # of rows as they stand above
+    # of rows as they stand above
+    return tuple(Route(*row, oip_failure_reply) for row in rows)  # type: ignore[arg-type]
 
 
 class Answer:
@@ -83,10 +124,14 @@ class Predict:
     def __call__(self, call: Call) -> Deferred[InferenceResponse]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
         arguments = call.head.arguments
-        served = self._server.ready_model(arguments.get("name") or self._server.only_model(), arguments.get("version", ""))
+        served = self._server.ready_model(
+            arguments.get("name") or self._server.only_model(), arguments.get("version", "")
+        )
         inputs, by_row = decode(call.body, served.spec)
         call.plan = Answer(served, by_row)
-        parameters = NO_PARAMETERS if self._server.quotas is None else Parameters(key=call.head.key())
+        parameters = (
+            NO_PARAMETERS if self._server.quotas is None else Parameters(key=call.head.key())
+        )
         return self._server.infer_on(served, inputs, parameters)
 
 
@@ -101,12 +146,21 @@ class Status:
         """Answer one call. Raises UnknownModel. Reactor thread."""
         name, version = call.head.arguments["name"], call.head.arguments.get("version", "")
         found = self._server.find(name, version)
-        models = [found] if version else [served for served in self._server if served.spec.name == name]
+        models = (
+            [found] if version else [served for served in self._server if served.spec.name == name]
+        )
         document = {"model_version_status": [_status(served) for served in models]}
         return succeed(Reply(200, b"application/json", to_json(document)))
 
 
 def _status(served: ServedModel) -> dict[str, Any]:
     failed = served.state is ModelState.FAILED
-    status = {"error_code": "UNKNOWN" if failed else "OK", "error_message": served.detail if failed else ""}
-    return {"version": served.spec.version, "state": _STATES.get(served.state, "END"), "status": status}
+    status = {
+        "error_code": "UNKNOWN" if failed else "OK",
+        "error_message": served.detail if failed else "",
+    }
+    return {
+        "version": served.spec.version,
+        "state": _STATES.get(served.state, "END"),
+        "status": status,
+    }

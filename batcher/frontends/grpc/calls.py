@@ -1,4 +1,7 @@
-"""What every call ends with: the answer, a status of the error tree, or the client's leaving; and waiting for a Deferred."""
+"""What every call ends with: the answer, a status of the error tree, or the client's leaving.
+
+And waiting for a Deferred.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ Context = Any
 SERVICE = "inference.GRPCInferenceService"
 
 MOST_TEXT = 4000
-"""Bytes of a status's text: three times as many, if each is escaped, fit into the 16 KiB of trailers that clients take."""
+"""Bytes of a status's text: three times as many, if each is escaped, fit into the 16 KiB of
+trailers that clients take.
+"""
 
 
 async def outcome(deferred: Deferred[Result]) -> Result:
@@ -47,17 +52,21 @@ async def outcome(deferred: Deferred[Result]) -> Result:
         raise
 
 
-def status_of(error: BaseException, expose_model_errors: bool, timed: bool = False) -> tuple[grpc.StatusCode, str]:
+def status_of(
+    error: BaseException, expose_model_errors: bool, timed: bool = False
+) -> tuple[grpc.StatusCode, str]:
     """Return the status and the text for `error`.
 
-    A deadline of the protocol's own that has passed is UNAVAILABLE, as clients of other servers expect; `timed` says that it
-    was the call's.
+    A deadline of the protocol's own that has passed is UNAVAILABLE, as clients of other servers
+    expect; `timed` says that it was the call's.
     """
     text = told(error, expose_model_errors)[2].encode()[:MOST_TEXT].decode(errors="ignore")
     name = error.grpc_code if isinstance(error, BatcherError) else BatcherError.grpc_code
     if isinstance(error, DeadlineExceeded) and not timed:
         name = Unavailable.grpc_code
-    return grpc.StatusCode.__members__.get(name, grpc.StatusCode.INTERNAL), text  # a model's own error may name any
+    return grpc.StatusCode.__members__.get(
+        name, grpc.StatusCode.INTERNAL
+    ), text  # a model's own error may name any
 
 
 class Calls:
@@ -116,7 +125,9 @@ def key_of(context: Context) -> str:
     for name, value in context.invocation_metadata() or ():
         if isinstance(value, str):
             values.setdefault(name, []).append(value)
-    return named_key(*(", ".join(values.get(name, ())) for name in ("x-api-key", "authorization")))  # as over HTTP
+    return named_key(
+        *(", ".join(values.get(name, ())) for name in ("x-api-key", "authorization"))
+    )  # as over HTTP
 
 
 def parsed(kind: type[AnyMessage], data: bytes) -> AnyMessage:
@@ -124,7 +135,9 @@ def parsed(kind: type[AnyMessage], data: bytes) -> AnyMessage:
     try:
         return kind.FromString(data)
     except DecodeError as err:
-        raise DecodingError(f"expected a {kind.DESCRIPTOR.name} of {len(data)} bytes; got something else") from err
+        raise DecodingError(
+            f"expected a {kind.DESCRIPTOR.name} of {len(data)} bytes; got something else"
+        ) from err
 
 
 def to_bytes(message: Message) -> bytes:

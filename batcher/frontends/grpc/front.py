@@ -29,13 +29,20 @@ from batcher.serving.server import ModelServer
 Result = TypeVar("Result")
 
 SPARE = 5.0
-"""Seconds that the library's own end of calls comes after the service's: two ends at one moment crash it (grpcio 1.85)."""
+"""Seconds that the library's own end of calls comes after the service's: two ends at one moment
+crash it (grpcio 1.85).
+"""
 
 MOST_PENDING = 1 << 20
-"""Calls that the library may hold before we have seen them; by itself it ends them as cancelled beyond about a thousand."""
+"""Calls that the library may hold before we have seen them.
+
+By itself it ends them as cancelled beyond about a thousand.
+"""
 
 PING = 60_000
-"""Milliseconds of silence after which a client is asked whether it is there, and 20 s for its answer."""
+"""Milliseconds of silence after which a client is asked whether it is there, and 20 s for its
+answer.
+"""
 
 
 class RpcFront:
@@ -74,7 +81,10 @@ class RpcFront:
         self._settings = settings
         for calls in self._calls:
             calls.expose_model_errors = settings.expose_model_errors
-        self._streams.most, self._streams.patience = settings.max_pipelined_requests, settings.write_timeout_s
+        self._streams.most, self._streams.patience = (
+            settings.max_pipelined_requests,
+            settings.write_timeout_s,
+        )
 
     def drain(self) -> Deferred[None]:
         """Take no more calls; fires when those that were taken are answered, or `stop` was called."""
@@ -96,7 +106,8 @@ class RpcFront:
             asyncio.get_running_loop()
         except RuntimeError as err:
             raise ConfigError(
-                f"{self._settings.origin('grpc_port')}: grpc_port: expected Twisted's asyncio reactor, which gRPC needs; "
+                f"{self._settings.origin('grpc_port')}: grpc_port: expected Twisted's asyncio "
+                "reactor, which gRPC needs; "
                 f"got {type(self._clock).__name__}"
             ) from err
         return _deferred(self._open())
@@ -105,7 +116,9 @@ class RpcFront:
         if self._stopping.is_set():
             raise Draining("the server was stopped before it had started")
         settings = self._settings
-        self._server = server = aio.server(options=_options(settings), maximum_concurrent_rpcs=settings.max_connections)
+        self._server = server = aio.server(
+            options=_options(settings), maximum_concurrent_rpcs=settings.max_connections
+        )
         calls = Calls(SERVICE, self._journal, settings.expose_model_errors)
         checks = Calls(NAME, self._journal, settings.expose_model_errors)
         metadata = Metadata(self._models)
@@ -114,11 +127,17 @@ class RpcFront:
         inference = Inference(self._models)
         self._calls = (calls, checks)
         self._streams = streams = Streams(
-            inference, calls, settings.max_pipelined_requests, settings.write_timeout_s, self._stopping
+            inference,
+            calls,
+            settings.max_pipelined_requests,
+            settings.write_timeout_s,
+            self._stopping,
         )
         handlers = Service(self._models, self._repository).handlers(calls)
         handlers |= [calls.unary("ModelInfer", inference.infer, pb.ModelInferRequest)]
-        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(streams.answer, None, to_bytes)
+        handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+            streams.answer, None, to_bytes
+        )
         server.add_generic_rpc_handlers(
             (
                 grpc.method_handlers_generic_handler(SERVICE, handlers),
@@ -136,10 +155,14 @@ class RpcFront:
             if settings.tls_certificate is None:
                 port = server.add_insecure_port(wanted)
             else:
-                port = server.add_secure_port(wanted, _credentials(settings, settings.tls_certificate, self._base))
+                port = server.add_secure_port(
+                    wanted, _credentials(settings, settings.tls_certificate, self._base)
+                )
         except (RuntimeError, OSError) as err:
             place = f"{settings.origin('grpc_port')}: grpc_port"
-            raise ConfigError(f"{place}: expected an address to listen on; got {wanted}: {err}") from err
+            raise ConfigError(
+                f"{place}: expected an address to listen on; got {wanted}: {err}"
+            ) from err
         self.address = f"{'grpc' if settings.tls_certificate is None else 'grpcs'}://{host}:{port}"
 
 

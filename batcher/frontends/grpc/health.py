@@ -1,7 +1,8 @@
 """The standard health service, as Kubernetes and load balancers ask it.
 
-The package's own servicer keeps statuses that somebody must set, and a client that watches holds up the end of the server; this
-one looks at the models when it is asked, and ends its streams when the server does.
+The package's own servicer keeps statuses that somebody must set, and a client that watches holds up
+the end of the server; this one looks at the models when it is asked, and ends its streams when the
+server does.
 """
 
 from __future__ import annotations
@@ -37,12 +38,17 @@ class Health:
     def handlers(self, calls: Calls) -> dict[str, Any]:
         """Return the handlers of both calls."""
         watch = grpc.unary_stream_rpc_method_handler(self.watch, None, to_bytes)
-        return {"Watch": watch, **dict([calls.unary("Check", self.check, health_pb2.HealthCheckRequest)])}
+        return {
+            "Watch": watch,
+            **dict([calls.unary("Check", self.check, health_pb2.HealthCheckRequest)]),
+        }
 
     async def check(self, message: Any, context: Context) -> Any:
         """Answer SERVING once every model is ready."""
         if message.service not in ("", SERVICE):
-            raise _UnknownService(f"service: expected {SERVICE!r} or none; got {message.service!r:.200}")
+            raise _UnknownService(
+                f"service: expected {SERVICE!r} or none; got {message.service!r:.200}"
+            )
         return _Status(status=self._status())
 
     async def watch(self, data: bytes, context: Context) -> AsyncIterator[Any]:

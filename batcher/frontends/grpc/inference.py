@@ -44,7 +44,10 @@ class Inference:
         return await outcome(deferred.addCallback(write_slow, server, served, write, parameters))
 
     def _model(self, name: str, version: str) -> tuple[ServedModel, Requests]:
-        """Return the version of a model that answers, looked up anew when a model has changed. Raises as `ready_model`."""
+        """Return the version of a model that answers, looked up anew when a model has changed.
+
+        Raises as `ready_model`.
+        """
         if self._generation != self._server.generation:
             self._generation = self._server.generation
             self._found.clear()
@@ -54,10 +57,16 @@ class Inference:
             found = self._found[name, version] = served, Requests(served.spec)
         return found
 
-    def _parameters(self, served: ServedModel, asked: Asked, key: str, left: float | None) -> Parameters:
+    def _parameters(
+        self, served: ServedModel, asked: Asked, key: str, left: float | None
+    ) -> Parameters:
         parameters = parameters_of(self._server, served, asked.head, key)
         if left is None:
             return parameters
         deadline = self._server.deadline(served, max(left, 0.0))
-        own = parameters.deadline if parameters.deadline is not None else self._server.deadline(served)
+        own = (
+            parameters.deadline
+            if parameters.deadline is not None
+            else self._server.deadline(served)
+        )
         return parameters._replace(deadline=min(deadline, own))

@@ -1,7 +1,8 @@
 """Messages to requests: what a `ModelInferRequest` says, checked by the rules of the protocol's JSON form.
 
-A message is laid out as that form has it, without its tensors' bytes, so that both are read by the same code and refused with
-the same words. Bytes in `raw_input_contents` become arrays as they stand; typed contents are made such bytes first.
+A message is laid out as that form has it, without its tensors' bytes, so that both are read by the
+same code and refused with the same words. Bytes in `raw_input_contents` become arrays as they
+stand; typed contents are made such bytes first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ MOST_PARAMETERS = 100
 """Most parameters of a request or a tensor."""
 
 FINAL = "triton_enable_empty_final_response"
-"""What clients always send to streams: only a stream with several answers to a request would have to look at it."""
+"""What clients always send to streams: only a stream with several answers to a request would have
+to look at it.
+"""
 
 
 class Asked(NamedTuple):
@@ -45,7 +48,10 @@ class Asked(NamedTuple):
 
 
 class Requests:
-    """Reads the requests of one model; what a message says besides its bytes and its name repeats, and is kept."""
+    """Reads the requests of one model.
+
+    What a message says besides its bytes and its name repeats, and is kept.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
         """Read what is asked of the model `spec`."""
@@ -84,10 +90,16 @@ class Requests:
 
     def _check_counts(self, message: pb.ModelInferRequest) -> None:
         """Refuse what has more entries than can be right before they are looked at one by one."""
-        most = {"inputs": len(self._spec.inputs), "outputs": len(self._spec.outputs), "parameters": MOST_PARAMETERS}
+        most = {
+            "inputs": len(self._spec.inputs),
+            "outputs": len(self._spec.outputs),
+            "parameters": MOST_PARAMETERS,
+        }
         for field, count in most.items():
             if len(getattr(message, field)) > count:
-                raise InvalidInput(f"{field}: expected at most {count}; got {len(getattr(message, field))}")
+                raise InvalidInput(
+                    f"{field}: expected at most {count}; got {len(getattr(message, field))}"
+                )
 
     def _head(self, message: pb.ModelInferRequest) -> InferHead:
         parameters = _parameters(message.parameters)
@@ -96,7 +108,10 @@ class Requests:
             "id": message.id,
             "parameters": parameters,
             "inputs": list(map(_input, message.inputs)),
-            "outputs": [{"name": entry.name, "parameters": _parameters(entry.parameters)} for entry in message.outputs],
+            "outputs": [
+                {"name": entry.name, "parameters": _parameters(entry.parameters)}
+                for entry in message.outputs
+            ],
         }
         head = read_document(document, self._spec)
         return head._replace(outputs=tuple(wanted._replace(binary=True) for wanted in head.outputs))
@@ -120,6 +135,15 @@ def _chosen(parameter: pb.InferParameter | pb.ModelRepositoryParameter) -> Any:
 
 def _input(entry: pb.ModelInferRequest.InferInputTensor) -> dict[str, Any]:
     if entry.HasField("contents") and entry.contents.ByteSize():
-        raise InvalidInput(f"input {entry.name!r:.60}: expected contents or raw_input_contents; got both")
-    parameters = _parameters(entry.parameters) | {"binary_data_size": 0}  # what there is stands beside the document
-    return {"name": entry.name, "datatype": entry.datatype, "shape": list(entry.shape), "parameters": parameters}
+        raise InvalidInput(
+            f"input {entry.name!r:.60}: expected contents or raw_input_contents; got both"
+        )
+    parameters = _parameters(entry.parameters) | {
+        "binary_data_size": 0
+    }  # what there is stands beside the document
+    return {
+        "name": entry.name,
+        "datatype": entry.datatype,
+        "shape": list(entry.shape),
+        "parameters": parameters,
+    }

@@ -1,4 +1,7 @@
-"""Responses and documents to messages. Tensors always go out as bytes: clients read nothing else."""
+"""Responses and documents to messages.
+
+Tensors always go out as bytes: clients read nothing else.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ def message_of(response: InferenceResponse, head: InferHead) -> pb.ModelInferRes
     for wanted in head.outputs:
         entry = output_entry(wanted, response, pieces)
         outputs.append(
-            pb.ModelInferResponse.InferOutputTensor(name=entry["name"], datatype=entry["datatype"], shape=entry["shape"])
+            pb.ModelInferResponse.InferOutputTensor(
+                name=entry["name"], datatype=entry["datatype"], shape=entry["shape"]
+            )
         )
     return pb.ModelInferResponse(
         model_name=response.model,

@@ -1,4 +1,7 @@
-"""Every call of the Open Inference Protocol's service but inference; the documents are those of its REST form."""
+"""Every call of the Open Inference Protocol's service but inference.
+
+The documents are those of its REST form.
+"""
 
 from __future__ import annotations
 
@@ -40,55 +43,89 @@ class Service:
 
     def handlers(self, calls: Calls) -> dict[str, Any]:
         """Return the handler of each call, made by `calls`."""
-        served = [calls.unary(name, getattr(self, function), _request(name)) for name, function in _FUNCTIONS.items()]
-        return dict(served) | dict(calls.unary(name, self.not_served, _request(name)) for name in NOT_SERVED)
+        served = [
+            calls.unary(name, getattr(self, function), _request(name))
+            for name, function in _FUNCTIONS.items()
+        ]
+        return dict(served) | dict(
+            calls.unary(name, self.not_served, _request(name)) for name in NOT_SERVED
+        )
 
     async def live(self, message: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
         """Answer as long as the loop turns."""
         return pb.ServerLiveResponse(live=True)
 
-    async def ready(self, message: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
+    async def ready(
+        self, message: pb.ServerReadyRequest, context: Context
+    ) -> pb.ServerReadyResponse:
         """Answer whether every model is ready."""
         return pb.ServerReadyResponse(ready=is_ready(self._metadata.check_ready))
 
-    async def model_ready(self, message: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
+    async def model_ready(
+        self, message: pb.ModelReadyRequest, context: Context
+    ) -> pb.ModelReadyResponse:
         """Answer whether a model is ready; one that is unknown is not."""
-        return pb.ModelReadyResponse(ready=is_ready(self._server.ready_model, message.name, message.version))
+        return pb.ModelReadyResponse(
+            ready=is_ready(self._server.ready_model, message.name, message.version)
+        )
 
-    async def server(self, message: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
+    async def server(
+        self, message: pb.ServerMetadataRequest, context: Context
+    ) -> pb.ServerMetadataResponse:
         """Answer name, version and extensions."""
         return filled(pb.ServerMetadataResponse(), self._metadata.server_document())
 
-    async def model(self, message: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
+    async def model(
+        self, message: pb.ModelMetadataRequest, context: Context
+    ) -> pb.ModelMetadataResponse:
         """Answer versions and tensors of a model."""
-        return filled(pb.ModelMetadataResponse(), self._metadata.model_document(message.name, message.version))
+        return filled(
+            pb.ModelMetadataResponse(), self._metadata.model_document(message.name, message.version)
+        )
 
-    async def config(self, message: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
+    async def config(
+        self, message: pb.ModelConfigRequest, context: Context
+    ) -> pb.ModelConfigResponse:
         """Answer the configuration of a model."""
         document = {"config": self._metadata.config_document(message.name, message.version)}
         return filled(pb.ModelConfigResponse(), document)
 
-    async def statistics(self, message: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
+    async def statistics(
+        self, message: pb.ModelStatisticsRequest, context: Context
+    ) -> pb.ModelStatisticsResponse:
         """Answer the statistics of a version, of a model or of all."""
-        return filled(pb.ModelStatisticsResponse(), self._statistics.document(message.name, message.version))
+        return filled(
+            pb.ModelStatisticsResponse(), self._statistics.document(message.name, message.version)
+        )
 
-    async def index(self, message: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
+    async def index(
+        self, message: pb.RepositoryIndexRequest, context: Context
+    ) -> pb.RepositoryIndexResponse:
         """Answer every version of every model with its state."""
         return filled(pb.RepositoryIndexResponse(), {"models": self._index.entries(message.ready)})
 
-    async def load(self, message: pb.RepositoryModelLoadRequest, context: Context) -> pb.RepositoryModelLoadResponse:
+    async def load(
+        self, message: pb.RepositoryModelLoadRequest, context: Context
+    ) -> pb.RepositoryModelLoadResponse:
         """Load a model, where clients may."""
-        await outcome(self._repository.load(message.model_name, parameters_document(message.parameters)))
+        await outcome(
+            self._repository.load(message.model_name, parameters_document(message.parameters))
+        )
         return pb.RepositoryModelLoadResponse()
 
-    async def unload(self, message: pb.RepositoryModelUnloadRequest, context: Context) -> pb.RepositoryModelUnloadResponse:
+    async def unload(
+        self, message: pb.RepositoryModelUnloadRequest, context: Context
+    ) -> pb.RepositoryModelUnloadResponse:
         """Unload a model, where clients may."""
         await outcome(self._repository.unload(message.model_name))
         return pb.RepositoryModelUnloadResponse()
 
     async def not_served(self, message: Any, context: Context) -> Any:
         """Refuse a part of the protocol that is not here."""
-        raise NotServed(f"expected a part of the protocol that is served; got {type(message).__name__.removesuffix('Request')}")
+        raise NotServed(
+            "expected a part of the protocol that is served; got "
+            f"{type(message).__name__.removesuffix('Request')}"
+        )
 
 
 _FUNCTIONS = {

@@ -1,7 +1,8 @@
 """`ModelStreamInfer`: the requests of one stream run side by side, so that one client fills batches.
 
-Its answers come in the order of the requests, each with its own error, which does not end the stream. Only so many requests are
-under way at a time, beyond which nothing is read; a client that does not read its answers is left after a while.
+Its answers come in the order of the requests, each with its own error, which does not end the
+stream. Only so many requests are under way at a time, beyond which nothing is read; a client that
+does not read its answers is left after a while.
 """
 
 from __future__ import annotations
@@ -28,7 +29,14 @@ class Streams:
         patience: seconds that a client may take to read an answer.
     """
 
-    def __init__(self, inference: Inference, calls: Calls, most: int, patience: float, stopping: asyncio.Event) -> None:
+    def __init__(
+        self,
+        inference: Inference,
+        calls: Calls,
+        most: int,
+        patience: float,
+        stopping: asyncio.Event,
+    ) -> None:
         """Answer by `inference`.
 
         Args:
@@ -59,12 +67,17 @@ class Streams:
                 room.release()
             whole = await reading
         except TimeoutError:
-            await context.abort(grpc.StatusCode.ABORTED, f"no answer was read for {self.patience:g} s")
+            await context.abort(
+                grpc.StatusCode.ABORTED, f"no answer was read for {self.patience:g} s"
+            )
         finally:
             for task in (reading, *tasks):
                 task.cancel()
         if not whole:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is being stopped and takes no more requests")
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE,
+                "the server is being stopped and takes no more requests",
+            )
 
     async def _read(
         self,
@@ -74,7 +87,10 @@ class Streams:
         answers: asyncio.Queue[Answer | None],
         tasks: set[Answer],
     ) -> bool:
-        """Begin each request as it comes; return whether the client ended the stream, and not the server."""
+        """Begin each request as it comes.
+
+        Return whether the client ended the stream, and not the server.
+        """
         stopped: asyncio.Future[Any] = asyncio.ensure_future(self._stopping.wait())
         coming = stopped
         try:
@@ -105,8 +121,12 @@ class Streams:
         except Exception as err:  # whatever a request raises is told its client
             self._calls.ended("ModelStreamInfer", getattr(err, "http_status", 500), began)
             _, text = status_of(err, self._calls.expose_model_errors, is_timed(context))
-            asked = pb.ModelInferResponse(model_name=message.model_name, model_version=message.model_version, id=message.id)
+            asked = pb.ModelInferResponse(
+                model_name=message.model_name, model_version=message.model_version, id=message.id
+            )
             return pb.ModelStreamInferResponse(error_message=text, infer_response=asked)
         self._calls.ended("ModelStreamInfer", 200, began, response.model_name)
-        response.parameters["triton_final_response"].bool_param = True  # the only answer to its request
+        response.parameters[
+            "triton_final_response"
+        ].bool_param = True  # the only answer to its request
         return pb.ModelStreamInferResponse(infer_response=response)

@@ -38,7 +38,8 @@ def typed_bytes(entry: pb.ModelInferRequest.InferInputTensor) -> bytes:
     """Return the typed contents of `entry`, row-major and little-endian.
 
     Raises:
-        InvalidInput: its datatype has none, they stand in another field, are too many, or out of the datatype's range.
+        InvalidInput: its datatype has none, they stand in another field, are too many, or out of
+            the datatype's range.
     """
     where, field = f"input {entry.name!r:.60}", _FIELDS.get(entry.datatype)
     if field is None:
@@ -46,13 +47,20 @@ def typed_bytes(entry: pb.ModelInferRequest.InferInputTensor) -> bytes:
         raise InvalidInput(f"{where}: expected raw_input_contents for {kind!r:.60}; got contents")
     others = [found.name for found, _ in entry.contents.ListFields() if found.name != field]
     if others:
-        raise InvalidInput(f"{where}: expected {field} for {entry.datatype}; got {', '.join(others)}")
+        raise InvalidInput(
+            f"{where}: expected {field} for {entry.datatype}; got {', '.join(others)}"
+        )
     values = getattr(entry.contents, field)
     if len(values) > MOST_VALUES:
         raise InvalidInput(
-            f"{where}: expected raw_input_contents for more than {MOST_VALUES} values; got {len(values)} in {field}"
+            f"{where}: expected raw_input_contents for more than {MOST_VALUES} values; got "
+            f"{len(values)} in {field}"
         )
-    return _elements(values) if entry.datatype == "BYTES" else _numbers(values, entry.datatype, field, where)
+    return (
+        _elements(values)
+        if entry.datatype == "BYTES"
+        else _numbers(values, entry.datatype, field, where)
+    )
 
 
 def _elements(values: Any) -> bytes:
@@ -67,5 +75,7 @@ def _numbers(values: Any, name: str, field: str, where: str) -> bytes:
     narrow = array.astype(dtype)
     if array.dtype != dtype and (narrow != array).any():
         limits, wrong = np.iinfo(dtype), array[narrow != array][0]
-        raise InvalidInput(f"{where}: expected {limits.min} to {limits.max} for {name}; got {wrong}")
+        raise InvalidInput(
+            f"{where}: expected {limits.min} to {limits.max} for {name}; got {wrong}"
+        )
     return narrow.tobytes()

@@ -1,13 +1,14 @@
 """How many bytes clients make all connections together hold, and who gives way where it is too many.
 
-Counted are bodies of which a part has come, requests that were read and have not begun, answers whose turn has not come, and
-answers that their clients do not read. A request that comes whole and an answer that is taken at once are not counted, and cost
-nothing here.
+Counted are bodies of which a part has come, requests that were read and have not begun, answers
+whose turn has not come, and answers that their clients do not read. A request that comes whole and
+an answer that is taken at once are not counted, and cost nothing here.
 
-A body that brings the total over the bound is refused: overflow is synchronous, and who was let in before comes to an end. To
-refuse whoever holds most instead would drive out the bodies that are nearly whole for the sake of new ones; to stop reading
-would have bodies wait for each other, each holding what it has. An answer cannot be refused any more: for it, whoever holds
-most gives way, be it a body or unread answers, so that a few clients that do not read never cost the others theirs.
+A body that brings the total over the bound is refused: overflow is synchronous, and who was let in
+before comes to an end. To refuse whoever holds most instead would drive out the bodies that are
+nearly whole for the sake of new ones; to stop reading would have bodies wait for each other, each
+holding what it has. An answer cannot be refused any more: for it, whoever holds most gives way, be
+it a body or unread answers, so that a few clients that do not read never cost the others theirs.
 """
 
 from __future__ import annotations
@@ -20,10 +21,15 @@ from batcher.errors import BuffersFull
 from batcher.serving.metrics import ServerMetrics
 
 PATIENCE = 0.01
-"""Seconds that clients have to read before any gives way: what is written leaves in the next turns of the loop."""
+"""Seconds that clients have to read before any gives way: what is written leaves in the next turns
+of the loop.
+"""
 
 URGENT = 1.25
-"""Times what all may hold; beyond, whoever has had those seconds gives way at once, not only when others have had them too."""
+"""Times what all may hold.
+
+Beyond, whoever has had those seconds gives way at once, not only when others have had them too.
+"""
 
 
 class Holder(Protocol):
@@ -59,7 +65,10 @@ class Buffers:
 
     @property
     def is_over(self) -> bool:
-        """Whether they hold too much; one alone may, or what is larger than all room could never be served."""
+        """Whether they hold too much.
+
+        One alone may, or what is larger than all room could never be served.
+        """
         return self.nbytes > self.most and len(self._holders) > 1
 
     def hold(self, holder: Holder, nbytes: int) -> None:
@@ -83,7 +92,10 @@ class Buffers:
 
     def error(self) -> BuffersFull:
         """Return why a body is refused."""
-        return BuffersFull(f"expected all connections together to hold at most {self.most} bytes; there is no room for more")
+        return BuffersFull(
+            f"expected all connections together to hold at most {self.most} bytes; there is no "
+            "room for more"
+        )
 
     def check_invariants(self) -> None:
         """Assert that the total is that of the holders; for tests."""
@@ -100,7 +112,10 @@ class Buffers:
     def _make_room_at_once(self) -> None:
         try:
             before = self._clock.seconds() - PATIENCE
-            self._let_give_way([holder for holder, since in self._since.items() if since <= before], URGENT * self.most)
+            self._let_give_way(
+                [holder for holder, since in self._since.items() if since <= before],
+                URGENT * self.most,
+            )
         finally:
             self._urgent_look_due = False
 
@@ -109,7 +124,9 @@ class Buffers:
         now = self._clock.seconds()
         for holder in holders:
             holder.recount(now)
-        for holder in sorted(holders, key=lambda holder: self._holders.get(holder, 0), reverse=True):
+        for holder in sorted(
+            holders, key=lambda holder: self._holders.get(holder, 0), reverse=True
+        ):
             if self.nbytes <= most or not self.is_over:
                 break
             if holder in self._holders:

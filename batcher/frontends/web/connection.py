@@ -1,16 +1,18 @@
 """One HTTP/1.1 connection: requests in, answers out in their order, however the requests end.
 
-It is written against five methods of a transport (`write`, `close`, `abort`, `pause_reading`, `resume_reading`), the names of
-asyncio's, so it runs as an asyncio protocol on a uvloop transport as it stands, and through `web/twisted_transport.py` as a
-Twisted protocol on any reactor.
+It is written against five methods of a transport (`write`, `close`, `abort`, `pause_reading`,
+`resume_reading`), the names of asyncio's, so it runs as an asyncio protocol on a uvloop transport
+as it stands, and through `web/twisted_transport.py` as a Twisted protocol on any reactor.
 
-Inference routes go straight to their endpoint; every other request becomes a twisted.web request answered by Klein. Pipelined
-requests are worked on together, up to a bound; an answer whose turn has not come is held back. While a client pipelines
-faster than it is served, or does not read its answers, nothing more is read from it, and nothing that was read is begun.
+Inference routes go straight to their endpoint; every other request becomes a twisted.web request
+answered by Klein. Pipelined requests are worked on together, up to a bound; an answer whose turn
+has not come is held back. While a client pipelines faster than it is served, or does not read its
+answers, nothing more is read from it, and nothing that was read is begun.
 
-A client that closes its connection and one that only ends its sending side look the same: end of file. The second still
-waits for its answer. So the first nine bytes, which every answer begins with, are sent at once: a client that is gone
-answers with a reset, its requests are cancelled before they cost anything, and a client that waits has lost nothing.
+A client that closes its connection and one that only ends its sending side look the same: end of
+file. The second still waits for its answer. So the first nine bytes, which every answer begins
+with, are sent at once: a client that is gone answers with a reset, its requests are cancelled
+before they cost anything, and a client that waits has lost nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class Connection:
         self._served = self._continue_due = self._advancing = False
         self._ended = self._paused = False
         self._paused_at = 0.0
-        self._unbegun = self._held = 0  # bytes of requests that wait, and of everything that is counted
+        self._unbegun = self._held = (
+            0  # bytes of requests that wait, and of everything that is counted
+        )
         self.peer = ""
 
     def connection_made(self, transport: Transport) -> None:
@@ -58,7 +62,9 @@ class Connection:
         self._out = Outgoing(self._front, transport)
         self.peer = peer_of(transport)
         if not self._front.opened(self):
-            error = Unavailable(f"expected at most {self._front.limits.connections} connections; this is one more")
+            error = Unavailable(
+                f"expected at most {self._front.limits.connections} connections; this is one more"
+            )
             self._take(Refusal(error, {}, self._since))
 
     def data_received(self, data: bytes) -> None:
@@ -77,7 +83,11 @@ class Connection:
     def eof_received(self) -> bool:
         """Return whether to keep the connection open, for answers that are still due."""
         self._ended = True
-        if not (self._exchanges or self._waiting) or self._out.lingering or self.info("sslcontext") is not None:
+        if (
+            not (self._exchanges or self._waiting)
+            or self._out.lingering
+            or self.info("sslcontext") is not None
+        ):
             return False
         if self._exchanges and not self._exchanges[0].held and not self._exchanges[0].started:
             self._out.send_prefix()
@@ -97,7 +107,8 @@ class Connection:
         """The client does not read its answers: neither read nor produce more."""
         self._out.block(True)
         self._pace()
-        self._balance()  # and no more: this may come out of a write, whose answer has not left its place yet
+        # and no more: this may come out of a write, whose answer has not left its place yet
+        self._balance()
 
     def resume_writing(self) -> None:
         """The client reads again."""
@@ -137,7 +148,11 @@ class Connection:
         """Return whether the server is being stopped and nothing comes behind `exchange`."""
         if not self._front.stopping:
             return False
-        return self._exchanges[-1] is exchange and not self._waiting and self._reader.phase is not Phase.BODY
+        return (
+            self._exchanges[-1] is exchange
+            and not self._waiting
+            and self._reader.phase is not Phase.BODY
+        )
 
     def answered(self, exchange: Exchange, data: bytes) -> None:
         """Send `data`, the whole answer of `exchange`, in its turn."""
@@ -147,7 +162,14 @@ class Connection:
             self.hold(exchange, data)
             return
         self.write(data)
-        if len(exchanges) > 1 or exchange.closes or self._paused or self._ended or self._continue_due or self._advancing:
+        if (
+            len(exchanges) > 1
+            or exchange.closes
+            or self._paused
+            or self._ended
+            or self._continue_due
+            or self._advancing
+        ):
             self.advance()
         else:  # as nearly always: nothing else is to be done
             exchanges.popleft()
@@ -156,7 +178,8 @@ class Connection:
     def advance(self) -> None:
         """Send what is complete, start on what waits, close if nothing more can come."""
         if self._advancing:
-            return  # an answer that was ready at once: the loop below, further up on the stack, sees it
+            # an answer that was ready at once: the loop below, further up on the stack, sees it
+            return
         self._advancing = True
         try:
             while self._step():
@@ -199,7 +222,9 @@ class Connection:
         elif self._reader.phase in (Phase.HEAD, Phase.BODY):
             if not self._paused and (error := self._reader.timed_out(now)) is not None:
                 self._refuse(error)
-        elif not self._exchanges and self._front.is_idle_too_long(max(self._since, self._out.since), self._served, now):
+        elif not self._exchanges and self._front.is_idle_too_long(
+            max(self._since, self._out.since), self._served, now
+        ):
             self._finish(linger=False)
 
     def renew(self) -> None:
@@ -218,7 +243,10 @@ class Connection:
         self._count()
 
     def give_way(self) -> None:
-        """Refuse the body that is coming, or cut off a client that does not read: others need the memory."""
+        """Refuse the body that is coming, or cut off a client that does not read.
+
+        Others need the memory.
+        """
         if self._held == self._reader.held:
             self._refuse(self._front.buffers.error())
         else:
@@ -238,7 +266,9 @@ class Connection:
 
     def _take(self, event: Event) -> None:
         if type(event) is Continue:
-            self._continue_due = True  # not before the answers that are due, nor once the body is here
+            self._continue_due = (
+                True  # not before the answers that are due, nor once the body is here
+            )
             if not self._exchanges:
                 self._step()
             return
@@ -288,12 +318,16 @@ class Connection:
     def _balance(self) -> None:
         """Read while there is room for requests and the client reads its answers."""
         self._count()
-        pause = not self._out.lingering and (self._out.blocked or len(self._waiting) > 0 or len(self._exchanges) >= self._most)
+        pause = not self._out.lingering and (
+            self._out.blocked or len(self._waiting) > 0 or len(self._exchanges) >= self._most
+        )
         if pause is not self._paused and not self._out.closing and not self._ended:
             self._paused = pause
             if pause:
                 self._paused_at = self._front.seconds()
                 self._transport.pause_reading()
             else:
-                self._reader.since += self._front.seconds() - self._paused_at  # it could not have come in that time
+                self._reader.since += (
+                    self._front.seconds() - self._paused_at
+                )  # it could not have come in that time
                 self._transport.resume_reading()

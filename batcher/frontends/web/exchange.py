@@ -35,7 +35,9 @@ class Found(NamedTuple):
 
 
 class Exchange(Call):
-    """One request and its place in the order of answers; the endpoint's call as well, to make one object less of each request.
+    """One request and its place in the order of answers.
+
+    The endpoint's call as well, to make one object less of each request.
 
     Reactor thread.
     """
@@ -60,13 +62,18 @@ class Exchange(Call):
         return self.channel is not None and self.channel.started
 
     def begin(self, front: Front) -> None:
-        """Have the request answered: by its endpoint, by Klein, or with the error that it deserves."""
+        """Have the request answered.
+
+        By its endpoint, by Klein, or with the error that it deserves.
+        """
         request = self.request
         if type(request) is Refusal:
             self._answer_error(front, request.error, request.headers, request.target)
             return
         if request.late:
-            error = Draining("the server is being stopped and takes no more requests", retry_after=5)
+            error = Draining(
+                "the server is being stopped and takes no more requests", retry_after=5
+            )
             self._answer_error(front, error, request.headers, request.head.target)
             return
         found = request.head.found or self._find(front, request.head)
@@ -85,21 +92,35 @@ class Exchange(Call):
             head.found = KLEIN
         else:
             route, arguments = match
-            head.found = Found(route, CallHead(head.method, head.path, arguments, head.query, head.headers))
+            head.found = Found(
+                route, CallHead(head.method, head.path, arguments, head.query, head.headers)
+            )
         return head.found
 
-    def _answer_error(self, front: Front, error: BatcherError, headers: Headers, target: bytes) -> None:
+    def _answer_error(
+        self, front: Front, error: BatcherError, headers: Headers, target: bytes
+    ) -> None:
         front.router.journal.answered("", "", error.http_status, self.began)
         path = target.partition(b"?")[0].decode("latin-1")
-        reply = with_request_id(failure_reply_on(path)(error, headers, False), headers.get(b"x-request-id"))
+        reply = with_request_id(
+            failure_reply_on(path)(error, headers, False), headers.get(b"x-request-id")
+        )
         if type(self.request) is Request and self.request.head.method == "HEAD":
             reply = Reply(reply.status, reply.content_type, b"", reply.headers)
         self.reply(reply)
 
     def connection_header(self) -> bytes:
-        """Return the answer's `Connection` header; the connection is closed behind the answer if it says so."""
+        """Return the answer's `Connection` header.
+
+        The connection is closed behind the answer if it says so.
+        """
         request = self.request
-        if self.closes or type(request) is Refusal or not request.head.keep_alive or self._connection.ends_with(self):
+        if (
+            self.closes
+            or type(request) is Refusal
+            or not request.head.keep_alive
+            or self._connection.ends_with(self)
+        ):
             self.closes = True
             return b"close"
         return b"keep-alive" if request.head.old else b""

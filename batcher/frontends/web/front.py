@@ -1,4 +1,7 @@
-"""What all connections of a server share: routes, limits, the one sweep over them, and how they are brought to an end."""
+"""What all connections of a server share.
+
+Routes, limits, the one sweep over them, and how they are brought to an end.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +26,33 @@ SWEEP = 0.5
 """Seconds between two looks at all connections; every limit on time is coarse by as much."""
 
 DRAIN_GRACE = 0.25
-"""Seconds that a kept connection without a request stays open when the server is stopped: a request may be on its way. Those
-in which the loop stood still do not count: what came meanwhile has not been read."""
+"""Seconds that a kept connection without a request stays open when the server is stopped: a request
+may be on its way. Those in which the loop stood still do not count: what came meanwhile has not
+been read.
+"""
 
 PROBE = 0.01
 """Seconds between two looks while some client has ended its sending side and may be gone."""
 
 
 LAST_WORDS = 0.5
-"""Seconds for the last answers to go out when the server ends: an answer that waits longer waits for its client."""
+"""Seconds for the last answers to go out when the server ends: an answer that waits longer waits
+for its client.
+"""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Front:
     """Makes connections and looks after them. Reactor thread."""
 
-    def __init__(self, router: Router, site: Site, limits: Limits, clock: IReactorTime, metrics: ServerMetrics) -> None:
+    def __init__(
+        self,
+        router: Router,
+        site: Site,
+        limits: Limits,
+        clock: IReactorTime,
+        metrics: ServerMetrics,
+    ) -> None:
         """Wire the parts; `start` begins to look after connections."""
         self.router = router
         self.site = site
@@ -56,10 +70,15 @@ class Front:
         self._timer: IDelayedCall | None = None
         self._next_sweep = self._look_at = 0.0
         self._emptied = Waiters()
-        self.outbox: list[Outgoing] | None = None  # those that have something for the burst, None outside of one
+        self.outbox: list[Outgoing] | None = (
+            None  # those that have something for the burst, None outside of one
+        )
 
     def renew(self, router: Router, site: Site, limits: Limits) -> None:
-        """Answer by other routes within other limits, also on connections that are open; what has begun ends as it began."""
+        """Answer by other routes within other limits, also on connections that are open.
+
+        What has begun ends as it began.
+        """
         self.router, self.site, self.limits = router, site, limits
         self.buffers.most = limits.buffers
         self.heads.clear()
@@ -69,8 +88,8 @@ class Front:
     def burst(self, function: Callable[..., object], *arguments: object) -> None:
         """Call `function`, and send what its call made connections write in one go afterwards.
 
-        The answers of a batch are sent without a pause between them: a client that was woken by the first finds the others
-        there, and is not woken for each.
+        The answers of a batch are sent without a pause between them: a client that was woken by the
+        first finds the others there, and is not woken for each.
         """
         outbox = self.outbox = []
         try:
@@ -125,7 +144,10 @@ class Front:
             self._timer.reset(0)
 
     def drain(self) -> Deferred[None]:
-        """Let every connection end with the answers that are due on it; fires when all are closed."""
+        """Let every connection end with the answers that are due on it.
+
+        Fires when all are closed.
+        """
         if not self.stopping:
             self.stopping = True
             self.stopping_since = self._clock.seconds()
@@ -141,7 +163,9 @@ class Front:
             self._emptied.release()
 
     def stop(self) -> Deferred[None]:
-        """Close every connection that is left, behind what is written already; fires when all are closed.
+        """Close every connection that is left, behind what is written already.
+
+        Fires when all are closed.
 
         Whoever does not read what is written within `LAST_WORDS` is cut off.
         """

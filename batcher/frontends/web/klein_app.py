@@ -1,4 +1,7 @@
-"""Klein: every route as twisted.web sees it. The fast connection sends here what it does not answer itself."""
+"""Klein: every route as twisted.web sees it.
+
+The fast connection sends here what it does not answer itself.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +24,27 @@ from batcher.frontends.endpoints.routing import Route, Router, with_request_id
 
 
 def klein_app(router: Router, max_body: int) -> Klein:
-    """Return a Klein application with every route of `router`; mount its `resource()` wherever twisted.web runs."""
+    """Return a Klein application with every route of `router`.
+
+    Mount its `resource()` wherever twisted.web runs.
+    """
     app = Klein()
-    app.url_map.merge_slashes = False  # or a path with an empty segment is redirected, where none of ours is meant
+    app.url_map.merge_slashes = (
+        False  # or a path with an empty segment is redirected, where none of ours is meant
+    )
     for route in router.routes:
         pattern = route.pattern.replace("{", "<").replace("}", ">")
-        app.route(pattern, methods=[route.method], endpoint=f"{route.method} {pattern}")(_handler(router, route, max_body))
+        app.route(pattern, methods=[route.method], endpoint=f"{route.method} {pattern}")(
+            _handler(router, route, max_body)
+        )
 
     def unrouted(request: Any, failure: Failure) -> bytes:
         error = _routing_error(request, failure)
         head = _call_head(request, {})
         began = router.journal.seconds()
-        router.journal.answered("", "", error.http_status, began, Call(head, b"", began, _peer(request)))
+        router.journal.answered(
+            "", "", error.http_status, began, Call(head, b"", began, _peer(request))
+        )
         reply = failure_reply_on(head.path)(error, head.headers, False)
         return _write(with_request_id(reply, head.request_id), request)
 
@@ -54,8 +66,15 @@ def _handler(router: Router, route: Route, max_body: int) -> Callable[..., Defer
         try:
             call = Call(head, _body(request, head, max_body), began, _peer(request))
         except BatcherError as err:
-            router.journal.answered(route.pattern, "", err.http_status, began, Call(head, b"", began, _peer(request)))
-            return succeed(_write(with_request_id(route.failure(err, head.headers, False), head.request_id), request))
+            router.journal.answered(
+                route.pattern, "", err.http_status, began, Call(head, b"", began, _peer(request))
+            )
+            return succeed(
+                _write(
+                    with_request_id(route.failure(err, head.headers, False), head.request_id),
+                    request,
+                )
+            )
         return router.answer(route, call, partial(_write, request=request))
 
     return handle
@@ -90,7 +109,10 @@ def _write(reply: Reply, request: Any) -> bytes:
 
 
 def _headers(request: Any) -> dict[bytes, bytes]:
-    return {name.lower(): b", ".join(values) for name, values in request.requestHeaders.getAllRawHeaders()}
+    return {
+        name.lower(): b", ".join(values)
+        for name, values in request.requestHeaders.getAllRawHeaders()
+    }
 
 
 def _peer(request: Any) -> str:
@@ -103,7 +125,9 @@ def _routing_error(request: Any, failure: Failure) -> BatcherError:
     error = failure.value
     if isinstance(error, MethodNotAllowed):
         allowed = tuple(sorted(error.valid_methods or ()))
-        return MethodUnknown(f"{path}: expected method {' or '.join(allowed)}; got {method}", allowed)
+        return MethodUnknown(
+            f"{path}: expected method {' or '.join(allowed)}; got {method}", allowed
+        )
     if isinstance(error, HTTPException) and error.code == 404:
         return UnknownRoute(f"expected a route of this server, see /docs; got {path!r:.200}")
     return MalformedHttp(f"expected a path that can be routed; got {path!r:.200}: {error}")

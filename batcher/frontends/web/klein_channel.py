@@ -1,4 +1,7 @@
-"""What a twisted.web request believes to be its channel: it writes into its exchange's place in the order of answers."""
+"""What a twisted.web request believes to be its channel.
+
+It writes into its exchange's place in the order of answers.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,10 @@ class KleinChannel:
         for name, value in request.headers.items():
             if name not in _UNDONE:
                 web.requestHeaders.addRawHeader(name, value)
-        web.content, request.body = BytesIO(request.body), b""  # twisted.web closes it, whatever becomes of the exchange
+        web.content, request.body = (
+            BytesIO(request.body),
+            b"",
+        )  # twisted.web closes it, whatever becomes of the exchange
         web.content.seek(0, 2)
         web.parseCookies()
         version = b"HTTP/1.0" if request.head.old else b"HTTP/1.1"
@@ -90,7 +96,9 @@ class KleinChannel:
             for value in values
         ]
         if isinstance(self._exchange.request, Request) and self._exchange.request.head.old:
-            self._exchange.closes = not headers.hasHeader(b"Content-Length")  # nothing else would tell where it ends
+            self._exchange.closes = not headers.hasHeader(
+                b"Content-Length"
+            )  # nothing else would tell where it ends
         connection = self._exchange.connection_header()
         if connection:
             lines.append(b"Connection: %b\r\n" % connection)

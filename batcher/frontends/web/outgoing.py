@@ -1,4 +1,7 @@
-"""The sending side of a connection: what is written goes out at once, or in a burst with what others write; and how it ends."""
+"""The sending side of a connection.
+
+What is written goes out at once, or in a burst with what others write; and how it ends.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,15 @@ if TYPE_CHECKING:
 
 
 MUCH = 1 << 16
-"""Bytes that are not gathered any longer: the transport must learn of them, to say when the client does not read."""
+"""Bytes that are not gathered any longer: the transport must learn of them, to say when the client
+does not read.
+"""
 
 LINGER = 2.0
-"""Seconds that a refused client may go on sending into the void, so that it reads the answer before a reset; and that a TLS
-client has to say its last word. Many never do: those whose kept connections lie in a pool."""
+"""Seconds that a refused client may go on sending into the void, so that it reads the answer before
+a reset; and that a TLS client has to say its last word. Many never do: those whose kept connections
+lie in a pool.
+"""
 
 
 class Outgoing:
@@ -107,7 +114,10 @@ class Outgoing:
         return now - self.since > (LINGER if linger else self._front.limits.write_timeout)
 
     def end(self, linger: bool) -> None:
-        """Close behind what is written; with `linger`, and where that can be, the client may go on sending for a while."""
+        """Close behind what is written.
+
+        With `linger`, and where that can be, the client may go on sending for a while.
+        """
         self.since = self._front.seconds()
         self.flush()
         if linger and self._transport.can_write_eof():

@@ -40,7 +40,9 @@ class Transport(Protocol):
 def peer_of(transport: Transport) -> str:
     """Return the client's address, for the log."""
     peer = transport.get_extra_info("peername")
-    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) and len(peer) > 1 else str(peer or "unix")
+    return (
+        f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) and len(peer) > 1 else str(peer or "unix")
+    )
 
 
 def has_failed(transport: Transport) -> bool:

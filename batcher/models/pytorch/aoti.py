@@ -1,8 +1,9 @@
 """`compile: aoti`: a module compiled ahead of time to one native call (AOTInductor), which takes the interpreter lock once.
 
-Compiling takes seconds to minutes and a C++ compiler. It runs in a process of its own, so that the server that starts is not
-held up by it, and its result is kept: by the model's files, the machine, PyTorch and the number of threads, all of which are
-compiled in. The packages are machine code, so the folder that keeps them belongs to the user alone.
+Compiling takes seconds to minutes and a C++ compiler. It runs in a process of its own, so that the
+server that starts is not held up by it, and its result is kept: by the model's files, the machine,
+PyTorch and the number of threads, all of which are compiled in. The packages are machine code, so
+the folder that keeps them belongs to the user alone.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ from batcher.models.pytorch.tensors import by_name, torch_dtype
 Progress = Callable[[str], None]
 
 MANY_ROWS = 1 << 30
-"""A model that is compiled takes at least so many rows: what it does beyond what it was compiled for is not defined."""
+"""A model that is compiled takes at least so many rows: what it does beyond what it was compiled
+for is not defined.
+"""
 
 SCHEME = 3
 """Counts the ways in which packages were made here."""
@@ -44,15 +47,22 @@ SHOWN = 400
 
 
 def find_or_compile(
-    definition: ModelDefinition, settings: ModelSettings, wanted: str | torch.device, progress: Progress = lambda text: None
+    definition: ModelDefinition,
+    settings: ModelSettings,
+    wanted: str | torch.device,
+    progress: Progress = lambda text: None,
 ) -> Path:
-    """Return the package of a model, compiled now if it has not been before. Any thread; may take minutes.
+    """Return the package of a model, compiled now if it has not been before.
+
+    Any thread; may take minutes.
 
     Raises:
         ModelLoadError: it cannot be compiled; the message says why.
     """
     if any(tensor.free_axes for tensor in definition.spec.inputs):
-        raise ModelLoadError("expected inputs without free axes: native code does not check their sizes")
+        raise ModelLoadError(
+            "expected inputs without free axes: native code does not check their sizes"
+        )
     device = torch.device(wanted)
     path = _cache_folder() / f"{_key(definition, settings, device)}.pt2"
     if path.is_file():
@@ -73,11 +83,16 @@ def load_package(path: Path, device: torch.device) -> CompiledModule:
         return CompiledModule(path, device)
     except Exception as err:  # whatever is wrong with it, it can be made again
         path.unlink(missing_ok=True)
-        raise ModelLoadError(f"{path.name} cannot be used and was thrown away: {type(err).__name__}: {err}") from err
+        raise ModelLoadError(
+            f"{path.name} cannot be used and was thrown away: {type(err).__name__}: {err}"
+        ) from err
 
 
 def compile_module(
-    spec: ModelSpec, source: torch.nn.Module | torch.export.ExportedProgram, device: torch.device, path: Path
+    spec: ModelSpec,
+    source: torch.nn.Module | torch.export.ExportedProgram,
+    device: torch.device,
+    path: Path,
 ) -> None:
     """Compile `source` into a package at `path`, the batch axis left free.
 
@@ -108,7 +123,9 @@ class _InOrder(torch.nn.Module):
 
 
 def _example(tensor: TensorSpec, device: torch.device) -> torch.Tensor:
-    return torch.zeros((2, *tensor.shape), dtype=torch_dtype(tensor), device=device)  # one row would be compiled in
+    return torch.zeros(
+        (2, *tensor.shape), dtype=torch_dtype(tensor), device=device
+    )  # one row would be compiled in
 
 
 def _check_compiler() -> None:
@@ -118,10 +135,14 @@ def _check_compiler() -> None:
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler as err:
-        raise ModelLoadError("there is no C++ compiler on this machine (on Debian: apt-get install g++)") from err
+        raise ModelLoadError(
+            "there is no C++ compiler on this machine (on Debian: apt-get install g++)"
+        ) from err
 
 
-def _run_compiler(definition: ModelDefinition, settings: ModelSettings, device: torch.device, path: Path) -> None:
+def _run_compiler(
+    definition: ModelDefinition, settings: ModelSettings, device: torch.device, path: Path
+) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder) / path.name
         task = {
@@ -141,24 +162,34 @@ def _run_compiler(definition: ModelDefinition, settings: ModelSettings, device: 
             check=False,
         )
         if done.returncode or not unfinished.is_file():
-            raise ModelLoadError(f"the compiler failed: {done.stderr.strip()[-SHOWN:] or f'exit status {done.returncode}'}")
+            raise ModelLoadError(
+                "the compiler failed: "
+                f"{done.stderr.strip()[-SHOWN:] or f'exit status {done.returncode}'}"
+            )
         unfinished.replace(path)
 
 
 def _cache_folder() -> Path:
-    """Return the folder that keeps packages, which nobody else may write to: what is in it will be run."""
+    """Return the folder that keeps packages, which nobody else may write to.
+
+    What is in it will be run.
+    """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "batcher" / "aoti"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.stat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise ModelLoadError(f"{folder}: expected a folder of this user that nobody else may write to")
+        raise ModelLoadError(
+            f"{folder}: expected a folder of this user that nobody else may write to"
+        )
     return folder
 
 
 def _key(definition: ModelDefinition, settings: ModelSettings, device: torch.device) -> str:
     digest = hashlib.sha256()
     threads = settings.torch_threads or torch.get_num_threads()
-    digest.update(repr((SCHEME, torch.__version__, sys.version_info[:2], threads, *_machine(device))).encode())
+    digest.update(
+        repr((SCHEME, torch.__version__, sys.version_info[:2], threads, *_machine(device))).encode()
+    )
     for name, file in sorted(_files(definition)):
         digest.update(f"\n{name}\n{file.stat().st_size}\n".encode())
         with file.open("rb") as stream:
@@ -168,7 +199,10 @@ def _key(definition: ModelDefinition, settings: ModelSettings, device: torch.dev
 
 
 def _files(definition: ModelDefinition) -> Iterator[tuple[str, Path]]:
-    """Yield the model's files: all in its folder, and the module of its class if that is an installed one."""
+    """Yield the model's files.
+
+    All in its folder, and the module of its class if that is an installed one.
+    """
     for file in definition.folder.rglob("*"):
         if file.is_file() and "__pycache__" not in file.parts:
             yield str(file.relative_to(definition.folder)), file
@@ -193,7 +227,10 @@ def _machine(device: torch.device) -> Iterator[str]:
 
 
 def _main() -> None:
-    """Compile what the first argument describes; the process ends with the server that started it."""
+    """Compile what the first argument describes.
+
+    The process ends with the server that started it.
+    """
     with suppress(AttributeError, OSError):  # only Linux has it
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     task = json.loads(sys.argv[1])

@@ -1,7 +1,7 @@
 """A PyTorch module, from wherever it was loaded, as a `Model`.
 
-One subclass a format says how the module is read. Everything else is here: threads, device, stream, staging, inference
-mode.
+One subclass a format says how the module is read. Everything else is here: threads, device, stream,
+staging, inference mode.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class TorchModule(ABC):
 
     @abstractmethod
     def read(self, device: torch.device) -> Callable[..., Any]:
-        """Return the module on `device`, ready to be called with the inputs in order. Inference thread."""
+        """Return the module on `device`, ready to be called with the inputs in order.
+
+        Inference thread.
+        """
 
     def source(self, device: torch.device) -> torch.nn.Module | torch.export.ExportedProgram:
         """Return the module on `device` as a compiler takes it. Any thread.
@@ -54,17 +57,24 @@ class TorchModule(ABC):
         Raises:
             ModelLoadError: a module of this format cannot be compiled.
         """
-        raise ModelLoadError(f"expected a model of format export or python to compile; got {self._definition.format}")
+        raise ModelLoadError(
+            f"expected a model of format export or python to compile; got {self._definition.format}"
+        )
 
     def compile(self, progress: Callable[[str], None]) -> None:
-        """Compile the module to one native call, or take what was compiled before. Inference thread.
+        """Compile the module to one native call, or take what was compiled before.
+
+        Inference thread.
 
         Raises:
-            ModelLoadError: it cannot be compiled. Native code does not check its inputs, so their shape must be known:
-                no free axes but the batch, and no `preprocess`, which may change it.
+            ModelLoadError: it cannot be compiled. Native code does not check its inputs, so their
+                shape must be known: no free axes but the batch, and no `preprocess`, which may
+                change it.
         """
         if self.preprocess is not None:
-            raise ModelLoadError("a module with preprocess may be given other inputs than its specification says")
+            raise ModelLoadError(
+                "a module with preprocess may be given other inputs than its specification says"
+            )
         package = aoti.find_or_compile(self._definition, self._settings, self._device, progress)
         compiled = aoti.load_package(package, self._device)
         for rows in (1, 2, self._settings.max_batch_size):
@@ -78,14 +88,23 @@ class TorchModule(ABC):
         inputs = []
         for tensor in self.spec.inputs:
             dtype, shape = torch_dtype(tensor), (rows, *tensor.shape)
-            values = torch.randn(shape, generator=chance) if dtype.is_floating_point else torch.zeros(shape)
+            values = (
+                torch.randn(shape, generator=chance)
+                if dtype.is_floating_point
+                else torch.zeros(shape)
+            )
             inputs.append(values.to(dtype).to(self._device))
         with torch.inference_mode():
             expected = by_name(self._module(*inputs), self.spec)
             found = by_name(compiled(*inputs), self.spec)
         for name, value in expected.items():
-            if not torch.allclose(found[name].double(), value.double(), rtol=1e-2, atol=1e-3, equal_nan=True):
-                raise ModelLoadError(f"output {name!r} of the compiled model differs from that of the model, {rows} rows")
+            if not torch.allclose(
+                found[name].double(), value.double(), rtol=1e-2, atol=1e-3, equal_nan=True
+            ):
+                raise ModelLoadError(
+                    f"output {name!r} of the compiled model differs from that of the model, {rows} "
+                    "rows"
+                )
 
     def operators(self) -> int:
         """Count the operators of a batch of one blank row. Inference thread."""
@@ -96,7 +115,9 @@ class TorchModule(ABC):
             self.call(
                 {
                     tensor.name: torch.zeros(
-                        (1, *(tensor.warmup_shape or tensor.shape)), dtype=torch_dtype(tensor), device=self._device
+                        (1, *(tensor.warmup_shape or tensor.shape)),
+                        dtype=torch_dtype(tensor),
+                        device=self._device,
                     )
                     for tensor in self.spec.inputs
                 }
@@ -106,7 +127,9 @@ class TorchModule(ABC):
     def load(self, device: str) -> None:
         """Read the module and prepare the device. Inference thread."""
         if self._settings.torch_threads is not None:
-            torch.set_num_threads(self._settings.torch_threads)  # acts on the calling thread: here, not at start
+            torch.set_num_threads(
+                self._settings.torch_threads
+            )  # acts on the calling thread: here, not at start
         self._device = torch.device(device)
         if self._device.type == "cuda":
             self._staging = PinnedStaging()
@@ -121,7 +144,10 @@ class TorchModule(ABC):
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run the module on one batch. Inference thread."""
         with torch.inference_mode(), self._on_stream():
-            tensors = {name: to_tensor(array, self._tensors.get(name), self._device) for name, array in inputs.items()}
+            tensors = {
+                name: to_tensor(array, self._tensors.get(name), self._device)
+                for name, array in inputs.items()
+            }
             outputs = by_name(self.call(tensors), self.spec)
             on_host = {name: to_host(value) for name, value in outputs.items()}
             if self._stream is not None:

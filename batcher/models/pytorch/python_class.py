@@ -1,10 +1,12 @@
 """Format `python`: a class in a module beside `model.yaml`, or in an installed one.
 
-A class that is a `torch.nn.Module` is made without arguments and given its weights; its `forward` takes the inputs in order.
-Any other class has `predict(inputs) -> outputs`, both mappings of name to array, and may have `load(device)`, `preprocess`
-and `postprocess`. It may give an output as a list of rows, with an exception in the place of a row that failed: only that row's
-request fails. Modules of a version folder live in a package of their own, so that two models, or two versions of one,
-may hold files of the same name; they import each other relatively (`from .network import Net`).
+A class that is a `torch.nn.Module` is made without arguments and given its weights; its `forward`
+takes the inputs in order. Any other class has `predict(inputs) -> outputs`, both mappings of name
+to array, and may have `load(device)`, `preprocess` and `postprocess`. It may give an output as a
+list of rows, with an exception in the place of a row that failed: only that row's request fails.
+Modules of a version folder live in a package of their own, so that two models, or two versions of
+one, may hold files of the same name; they import each other relatively (`from .network import
+Net`).
 """
 
 from __future__ import annotations
@@ -34,14 +36,17 @@ _LOADS = count()
 _RECENT: dict[str, dict[int, tuple[ModelDefinition, list[str]]]] = {}
 """The last two definitions of each version by their identity, with the packages that their instances live in.
 
-Two may be loaded at once, from other files. The definition is kept so that no other is taken for it.
+Two may be loaded at once, from other files. The definition is kept so that no other is taken for
+it.
 """
 
 
 class PythonModule(TorchModule):
     """A `torch.nn.Module` from Python source; `make` makes it, without its weights."""
 
-    def __init__(self, definition: ModelDefinition, settings: ModelSettings, factory: Callable[[], Any]) -> None:
+    def __init__(
+        self, definition: ModelDefinition, settings: ModelSettings, factory: Callable[[], Any]
+    ) -> None:
         """Remember the class, `factory`, besides definition and settings."""
         super().__init__(definition, settings)
         self.make = factory
@@ -70,11 +75,15 @@ class PythonModel:
     preprocess: Hook | None = None
     postprocess: Hook | None = None
 
-    def __init__(self, definition: ModelDefinition, settings: ModelSettings, factory: Callable[[], Any]) -> None:
+    def __init__(
+        self, definition: ModelDefinition, settings: ModelSettings, factory: Callable[[], Any]
+    ) -> None:
         """Remember the class, `factory`; it is made when it is loaded."""
         self.spec = definition.spec
         self._settings = settings
-        self._texts = {tensor.name for tensor in definition.spec.outputs if tensor.datatype.name == "BYTES"}
+        self._texts = {
+            tensor.name for tensor in definition.spec.outputs if tensor.datatype.name == "BYTES"
+        }
         self.make = factory
         self._model: Any = None
 
@@ -89,7 +98,10 @@ class PythonModel:
         self.postprocess = getattr(self._model, "postprocess", None)
 
     def compile(self, progress: Callable[[str], None]) -> None:
-        """Refuse: what a class does in `predict` is not for a compiler to know. Inference thread."""
+        """Refuse: what a class does in `predict` is not for a compiler to know.
+
+        Inference thread.
+        """
         raise ModelLoadError("expected a torch.nn.Module to compile; got a class with predict")
 
     def operators(self) -> int:
@@ -101,14 +113,23 @@ class PythonModel:
         return np.empty(shape, dtype)
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
-        """Call the object's `predict`; tensors become arrays, exceptions in a list failed rows. Inference thread."""
+        """Call the object's `predict`; tensors become arrays, exceptions in a list failed rows.
+
+        Inference thread.
+        """
         with torch.inference_mode():
             outputs = by_name(self._model.predict(inputs), self.spec)
             failed = take_errors(outputs, self.spec)
             for name, value in outputs.items():
                 if isinstance(value, list) and name in self._texts:
-                    value = outputs[name] = np.array(value, object)  # NumPy's own texts end at their last byte that is not 0
-                elif isinstance(value, list) and value and all(isinstance(row, torch.Tensor) for row in value):
+                    value = outputs[name] = np.array(
+                        value, object
+                    )  # NumPy's own texts end at their last byte that is not 0
+                elif (
+                    isinstance(value, list)
+                    and value
+                    and all(isinstance(row, torch.Tensor) for row in value)
+                ):
                     value = outputs[name] = torch.stack(value)
                 if isinstance(value, torch.Tensor) and value.device.type == "cuda":
                     outputs[name] = to_host(value)
@@ -128,7 +149,9 @@ def make(definition: ModelDefinition, settings: ModelSettings) -> Model:
     if isinstance(found, type) and issubclass(found, torch.nn.Module):
         return PythonModule(definition, settings, found)
     if not callable(getattr(found, "predict", None)):
-        raise ModelLoadError(f"expected a torch.nn.Module or a class with predict; got {definition.entry}")
+        raise ModelLoadError(
+            f"expected a torch.nn.Module or a class with predict; got {definition.entry}"
+        )
     assert callable(found)
     return PythonModel(definition, settings, found)
 
@@ -159,7 +182,8 @@ def _weights(file: Path, trusted: bool) -> dict[str, Any]:
         return load_file(file)
     if not trusted:
         raise ModelLoadError(
-            f"expected weights as .safetensors; got {file.name}, a pickle, which can run any code when it is read. "
+            f"expected weights as .safetensors; got {file.name}, a pickle, which can run any code "
+            "when it is read. "
             "Convert it, or set `trusted: true` for this model",
         )
     weights: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)

@@ -1,9 +1,11 @@
-"""Where a batch's inputs are put together: fresh memory for the CPU, pinned memory that is kept for CUDA.
+"""Where a batch's inputs are put together.
 
-On the CPU a model may hand its input back as its output (an echo, a view, a slice), so a buffer that was used again would
-change answers that are still being written; fresh memory costs less than finding that out. To CUDA the rows are copied
-anyway and the copy has ended when `predict` returns, so one pinned buffer an input serves every batch; pinning is slow and
-must not happen per batch.
+Fresh memory for the CPU, pinned memory that is kept for CUDA.
+
+On the CPU a model may hand its input back as its output (an echo, a view, a slice), so a buffer
+that was used again would change answers that are still being written; fresh memory costs less than
+finding that out. To CUDA the rows are copied anyway and the copy has ended when `predict` returns,
+so one pinned buffer an input serves every batch; pinning is slow and must not happen per batch.
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ class Staging(Protocol):
     """Gives buffers for collation."""
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return a writable, contiguous buffer of that shape and dtype for the input `name`. Inference thread."""
+        """Return a writable, contiguous buffer of that shape and dtype for the input `name`.
+
+        Inference thread.
+        """
 
 
 class HostStaging:

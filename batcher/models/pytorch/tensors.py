@@ -1,4 +1,7 @@
-"""Between arrays and tensors: no copy on the CPU, pinned and asynchronous copies on CUDA, BF16 re-viewed on the way."""
+"""Between arrays and tensors.
+
+No copy on the CPU, pinned and asynchronous copies on CUDA, BF16 re-viewed on the way.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,17 @@ def torch_dtype(tensor: TensorSpec) -> torch.dtype:
     """
     found = getattr(torch, tensor.datatype.alias, None)
     if not isinstance(found, torch.dtype):
-        raise ModelLoadError(f"{tensor.name!r}: expected a dtype that PyTorch has; got {tensor.datatype.name}")
+        raise ModelLoadError(
+            f"{tensor.name!r}: expected a dtype that PyTorch has; got {tensor.datatype.name}"
+        )
     return found
 
 
 def to_tensor(array: Array, tensor: TensorSpec | None, device: torch.device) -> torch.Tensor:
-    """Return `array`, a writable buffer, as a tensor on `device`; the copy to CUDA does not wait. Inference thread."""
+    """Return `array`, a writable buffer, as a tensor on `device`.
+
+    The copy to CUDA does not wait. Inference thread.
+    """
     found = torch.from_numpy(array)
     if tensor is not None and tensor.datatype.name == "BF16":
         found = found.view(torch.bfloat16)
@@ -33,7 +41,10 @@ def to_tensor(array: Array, tensor: TensorSpec | None, device: torch.device) -> 
 
 
 def to_host(value: Any) -> Any:
-    """Start bringing `value` to host memory if it is a tensor; synchronise before reading it. Inference thread."""
+    """Start bringing `value` to host memory if it is a tensor; synchronise before reading it.
+
+    Inference thread.
+    """
     if not isinstance(value, torch.Tensor):
         return value
     if value.device.type == "cpu":
@@ -43,7 +54,10 @@ def to_host(value: Any) -> Any:
 
 
 def to_array(value: Any) -> Array:
-    """Return a host tensor or array as a contiguous array; BF16 as 16-bit integers. Inference thread."""
+    """Return a host tensor or array as a contiguous array; BF16 as 16-bit integers.
+
+    Inference thread.
+    """
     if isinstance(value, torch.Tensor):
         value = (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
     if type(value) is np.ndarray and value.flags.c_contiguous:
@@ -61,5 +75,7 @@ def by_name(result: Any, spec: ModelSpec) -> dict[str, Any]:
         return dict(result)
     values = list(result) if isinstance(result, Sequence) else [result]
     if len(values) != len(spec.outputs):
-        raise ModelContractError(f"model {spec.name!r}: expected {len(spec.outputs)} outputs; got {len(values)}")
+        raise ModelContractError(
+            f"model {spec.name!r}: expected {len(spec.outputs)} outputs; got {len(values)}"
+        )
     return {tensor.name: value for tensor, value in zip(spec.outputs, values, strict=True)}

@@ -32,7 +32,8 @@ def find_models(settings: ServerSettings, base: Path) -> list[ModelFolder]:
         base: the folder that relative paths start from, usually that of the configuration file.
 
     Raises:
-        ConfigError: a folder is missing or holds no version, or a setting names a model that is nowhere.
+        ConfigError: a folder is missing or holds no version, or a setting names a model that is
+            nowhere.
     """
     repository = base / settings.model_repository
     folders = {}
@@ -40,18 +41,25 @@ def find_models(settings: ServerSettings, base: Path) -> list[ModelFolder]:
         folders = {entry.name: entry for entry in sorted(repository.iterdir()) if _versions(entry)}
     elif "model_repository" in settings.model_fields_set:
         place = settings.origin("model_repository")
-        raise ConfigError(f"{place}: model_repository: expected a folder; there is no {settings.model_repository!r}")
+        raise ConfigError(
+            f"{place}: model_repository: expected a folder; there is no "
+            f"{settings.model_repository!r}"
+        )
     for name, own in settings.models.items():
         if own.path is not None:
             folders[name] = base / own.path
         elif name not in folders:
             known = ", ".join(folders) or "none"
             place = settings.origin("models", name)
-            raise ConfigError(f"{place}: models.{name}: no such model in the repository, which has: {known}")
+            raise ConfigError(
+                f"{place}: models.{name}: no such model in the repository, which has: {known}"
+            )
     return [
         found
         for name, folder in folders.items()
-        for found in _model_folders(name, folder, f"{settings.origin('models', name)}: models.{name}")
+        for found in _model_folders(
+            name, folder, f"{settings.origin('models', name)}: models.{name}"
+        )
     ]
 
 
@@ -71,7 +79,14 @@ def find_versions(folder: Path, settings: ServerSettings, base: Path) -> list[Mo
     folder = folder.resolve()
     alone = (folder / "model.yaml").is_file()
     model = folder.parent if alone and folder.name.isdecimal() else folder
-    name = next((key for key, own in settings.models.items() if own.path and (base / own.path).resolve() == model), model.name)
+    name = next(
+        (
+            key
+            for key, own in settings.models.items()
+            if own.path and (base / own.path).resolve() == model
+        ),
+        model.name,
+    )
     if not alone:
         return _model_folders(name, folder, str(folder))
     return [ModelFolder(name, str(int(folder.name)) if folder.name.isdecimal() else "1", folder)]
@@ -80,15 +95,25 @@ def find_versions(folder: Path, settings: ServerSettings, base: Path) -> list[Mo
 def _model_folders(name: str, folder: Path, place: str) -> list[ModelFolder]:
     versions = _versions(folder)
     if not versions:
-        raise ConfigError(f"{place}: expected version folders (1, 2, …) with a model.yaml in {folder.name!r}; got none")
+        raise ConfigError(
+            f"{place}: expected version folders (1, 2, …) with a model.yaml in {folder.name!r}; "
+            "got none"
+        )
     numbers = [int(version.name) for version in versions]
     if len(set(numbers)) < len(numbers):
-        raise ConfigError(f"{place}: expected one folder a version; got {', '.join(version.name for version in versions)}")
+        raise ConfigError(
+            f"{place}: expected one folder a version; got "
+            f"{', '.join(version.name for version in versions)}"
+        )
     return [ModelFolder(name, str(int(version.name)), version) for version in versions]
 
 
 def _versions(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    found = [entry for entry in folder.iterdir() if entry.name.isdecimal() and (entry / "model.yaml").is_file()]
+    found = [
+        entry
+        for entry in folder.iterdir()
+        if entry.name.isdecimal() and (entry / "model.yaml").is_file()
+    ]
     return sorted(found, key=lambda entry: int(entry.name))

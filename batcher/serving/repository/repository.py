@@ -1,8 +1,11 @@
-"""The models on disk, and which of them are served: all at start, and what clients load and unload where they may.
+"""The models on disk, and which of them are served.
 
-A version is known by its files: one that is loaded again is left alone if nothing in its folder has changed since, else the
-new one takes the old one's place without a pause. Files are looked at when somebody asks; nothing polls them. Clients change
-one model at a time, a reload of the settings any number of them, all or none (`rollout`, within `alone`, then `commit`).
+All at start, and what clients load and unload where they may.
+
+A version is known by its files: one that is loaded again is left alone if nothing in its folder has
+changed since, else the new one takes the old one's place without a pause. Files are looked at when
+somebody asks; nothing polls them. Clients change one model at a time, a reload of the settings any
+number of them, all or none (`rollout`, within `alone`, then `commit`).
 """
 
 from __future__ import annotations
@@ -64,7 +67,9 @@ class ModelRepository:
         self._models = 1  # that share the cores
 
     def start(self) -> list[Deferred[None]]:
-        """Begin to load what is to be served from the start; each Deferred fails with ModelLoadError if it cannot be.
+        """Begin to load what is to be served from the start.
+
+        Each Deferred fails with ModelLoadError if it cannot be.
 
         Raises:
             ConfigError: a folder or a model that the settings name is not there.
@@ -74,7 +79,10 @@ class ModelRepository:
         return [self._add(given(folder, self._settings, {}), required=True) for folder in folders]
 
     def rollout(self, settings: ServerSettings) -> Rollout:
-        """Work out what other `settings`, and what has changed on disk, mean for the models; nothing happens yet."""
+        """Work out what other `settings`, and what has changed on disk, mean for the models.
+
+        Nothing happens yet.
+        """
         try:
             folders = find_models(settings, self._base)
             wanted = self._wanted(settings, folders)
@@ -83,8 +91,13 @@ class ModelRepository:
             refused = Rollout(self._server, [], [], 0)
             refused.reasons.extend(str(err).splitlines())
             return refused
-        coming = [row for row in rows if row != self._given.get(row.key) or not self._is_up(row.key)]
-        staying = {(folder.name, folder.version) for folder in (folders if settings.model_control == "explicit" else wanted)}
+        coming = [
+            row for row in rows if row != self._given.get(row.key) or not self._is_up(row.key)
+        ]
+        staying = {
+            (folder.name, folder.version)
+            for folder in (folders if settings.model_control == "explicit" else wanted)
+        }
         going = [one for one in self._server if _key(one) in self._given.keys() - staying]
         return Rollout(self._server, coming, going, len(wanted))
 
@@ -99,7 +112,10 @@ class ModelRepository:
         rollout.commit()
 
     def alone(self, change: Callable[[], Deferred[Result]]) -> Deferred[Result]:
-        """Make a change to any models when all that clients have begun is done; what they ask for meanwhile waits for it."""
+        """Make a change to any models when all that clients have begun is done.
+
+        What they ask for meanwhile waits for it.
+        """
         names = {one.spec.name for one in self._server}
         with suppress(ModelNotReady):
             names |= {folder.name for folder in self._on_disk()}
@@ -118,7 +134,8 @@ class ModelRepository:
 
         Args:
             name: the model's.
-            parameters: those of the request; `config` may hold a model configuration as JSON with another `max_batch_size`.
+            parameters: those of the request; `config` may hold a model configuration as JSON with
+                another `max_batch_size`.
 
         Raises:
             Unavailable: clients may not load models.
@@ -133,7 +150,9 @@ class ModelRepository:
         return self._in_turn(name, partial(self._load_all, name, update))
 
     def unload(self, name: str) -> Deferred[None]:
-        """Take every version of the model `name` out of service; fires when what they had taken is answered.
+        """Take every version of the model `name` out of service.
+
+        Fires when what they had taken is answered.
 
         Raises:
             Unavailable: clients may not unload models.
@@ -155,17 +174,24 @@ class ModelRepository:
 
     def _check_controlled(self) -> None:
         if not self.controlled:
-            raise Unavailable("models are loaded and unloaded by clients under `model_control: explicit` alone")
+            raise Unavailable(
+                "models are loaded and unloaded by clients under `model_control: explicit` alone"
+            )
 
     def _check_known(self, name: str) -> None:
         if not any(folder.name == name for folder in self._on_disk()):
             raise UnknownModel(f"model: expected one in the repository; got {name!r:.200}")
 
     def _in_turn(self, name: str, change: Callable[[], Deferred[None]]) -> Deferred[None]:
-        """Make a change to a model when those before it are made; it is also made when whoever waits for it leaves."""
+        """Make a change to a model when those before it are made.
+
+        It is also made when whoever waits for it leaves.
+        """
         told: Deferred[None] = Deferred()
         changed = self._lock(name).run(change)
-        changed.addCallbacks(lambda _: _tell(told.callback, None), lambda failure: _tell(told.errback, failure))
+        changed.addCallbacks(
+            lambda _: _tell(told.callback, None), lambda failure: _tell(told.errback, failure)
+        )
         return told.addTimeout(PATIENCE, self._server.clock, _still_changing)
 
     def _lock(self, name: str) -> DeferredLock:
@@ -173,24 +199,40 @@ class ModelRepository:
 
     def _load_all(self, name: str, update: dict[str, Any]) -> Deferred[None]:
         folders = [folder for folder in self._on_disk() if folder.name == name]
-        gone = [one for one in self._of(name) if one.spec.version not in {folder.version for folder in folders}]
-        attempts = [*map(self._server.unload, gone), *(self._load(folder, update) for folder in folders)]
+        gone = [
+            one
+            for one in self._of(name)
+            if one.spec.version not in {folder.version for folder in folders}
+        ]
+        attempts = [
+            *map(self._server.unload, gone),
+            *(self._load(folder, update) for folder in folders),
+        ]
         return DeferredList(attempts, consumeErrors=True).addCallback(_all_ready)
 
     def _unload_all(self, name: str) -> Deferred[None]:
-        return DeferredList(list(map(self._server.unload, self._of(name)))).addCallback(lambda _: None)
+        return DeferredList(list(map(self._server.unload, self._of(name)))).addCallback(
+            lambda _: None
+        )
 
     def _of(self, name: str) -> list[ServedModel]:
         return [served for served in self._server if served.spec.name == name]
 
     def _wanted(self, settings: ServerSettings, folders: list[ModelFolder]) -> list[ModelFolder]:
-        """Return what is to be served; where clients load and unload, a model that they have had to do with is left to them."""
+        """Return what is to be served.
+
+        Where clients load and unload, a model that they have had to do with is left to them.
+        """
         at_start = _at_start(settings, folders)
         if settings.model_control == "none":
             return at_start
         seen = {one.spec.name for one in self._server}
         up = {one.spec.name for one in self._server if one.state not in _GONE}
-        return [folder for folder in folders if folder.name in up or (folder.name not in seen and folder in at_start)]
+        return [
+            folder
+            for folder in folders
+            if folder.name in up or (folder.name not in seen and folder in at_start)
+        ]
 
     def _is_up(self, key: tuple[str, str]) -> bool:
         return any(_key(one) == key and one.state not in _GONE for one in self._server)
@@ -222,7 +264,10 @@ class ModelRepository:
         return self._replace(wanted)
 
     def _ready(self, name: str, version: str) -> Deferred[None]:
-        """Fire when that version is ready; fail with ModelNotReady if it is not going to be. May be cancelled."""
+        """Fire when that version is ready; fail with ModelNotReady if it is not going to be.
+
+        May be cancelled.
+        """
         served = self._server.find(name, version)
         return served.settled().addCallback(_check_ready, served)
 
@@ -253,7 +298,10 @@ def _at_start(settings: ServerSettings, folders: list[ModelFolder]) -> list[Mode
     for name in wanted:
         if name not in known:
             place = settings.origin("load_at_start")
-            raise ConfigError(f"{place}: load_at_start: expected of {', '.join(sorted(known)) or 'none'}; got {name!r}")
+            raise ConfigError(
+                f"{place}: load_at_start: expected of {', '.join(sorted(known)) or 'none'}; got "
+                f"{name!r}"
+            )
     return [folder for folder in folders if folder.name in wanted]
 
 
@@ -264,7 +312,9 @@ def _tell(tell: Callable[[Any], None], result: Any) -> None:
 
 
 def _still_changing(result: Any, seconds: float) -> Any:
-    raise ModelNotReady(f"the model is still being loaded or unloaded after {seconds:.0f} s", retry_after=60)
+    raise ModelNotReady(
+        f"the model is still being loaded or unloaded after {seconds:.0f} s", retry_after=60
+    )
 
 
 def _check_ready(_: None, served: ServedModel) -> None:

@@ -1,4 +1,7 @@
-"""A change of models in two phases: what comes is loaded beside what serves, then all change places in one turn of the loop."""
+"""A change of models in two phases.
+
+What comes is loaded beside what serves, then all change places in one turn of the loop.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ class Rollout:
         reasons: why it cannot be, as far as that is known before a model is loaded.
     """
 
-    def __init__(self, server: ModelServer, coming: list[Given], going: list[ServedModel], models: int) -> None:
+    def __init__(
+        self, server: ModelServer, coming: list[Given], going: list[ServedModel], models: int
+    ) -> None:
         """Read the definitions of what is `coming`; nothing else happens yet."""
         self.coming = coming
         self.going = going
@@ -40,14 +45,18 @@ class Rollout:
         try:
             return one.define()
         except ConfigError as err:
-            self.reasons.extend(f"model {'/'.join(one.key)}: {line}" for line in str(err).splitlines())
+            self.reasons.extend(
+                f"model {'/'.join(one.key)}: {line}" for line in str(err).splitlines()
+            )
             return None
 
     def load(self) -> Deferred[None]:
         """Load what is coming; fires when all of it is ready, fails with ReloadRefused, and all is given up, if some is not."""
         for definition, one in zip(self._definitions, self.coming, strict=True):
             self._made.append(self._server.make(definition, one.shared(self.models)))
-        return DeferredList([served.start() for served in self._made], consumeErrors=True).addCallback(self._check_ready)
+        return DeferredList(
+            [served.start() for served in self._made], consumeErrors=True
+        ).addCallback(self._check_ready)
 
     def _check_ready(self, results: list[tuple[bool, Any]]) -> None:
         reasons = [
@@ -60,7 +69,10 @@ class Rollout:
             raise ReloadRefused(*reasons)
 
     def commit(self) -> None:
-        """Have what came take requests; what it took the place of, and what goes, answers what it had taken."""
+        """Have what came take requests.
+
+        What it took the place of, and what goes, answers what it had taken.
+        """
         for served in self._made:
             self._server.adopt(served)
         for served in self.going:
@@ -73,5 +85,8 @@ class Rollout:
 
     def told(self) -> list[str]:
         """Return what it does, in words."""
-        come = [f"model {'/'.join(one.key)} {'replaced' if one.key in self._known else 'loaded'}" for one in self.coming]
+        come = [
+            f"model {'/'.join(one.key)} {'replaced' if one.key in self._known else 'loaded'}"
+            for one in self.coming
+        ]
         return come + [f"model {served.title} unloaded" for served in self.going]

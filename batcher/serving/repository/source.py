@@ -1,4 +1,7 @@
-"""What a version of a model is loaded from: its files and its settings. Loaded again from equal ones it would be the same."""
+"""What a version of a model is loaded from: its files and its settings.
+
+Loaded again from equal ones it would be the same.
+"""
 
 from __future__ import annotations
 
@@ -56,11 +59,18 @@ class Given(NamedTuple):
         def load(progress: Progress) -> CheckedModel:
             raise ModelLoadError(f"model {name!r} version {version}: {reason}")
 
-        return ModelDefinition(ModelSpec(name, version, (), ()), "python", folder, folder), self.shared(models), load
+        return (
+            ModelDefinition(ModelSpec(name, version, (), ()), "python", folder, folder),
+            self.shared(models),
+            load,
+        )
 
 
 def given(folder: ModelFolder, settings: ServerSettings, asked: dict[str, Any]) -> Given:
-    """Look at what `folder` is loaded from now. Raises ConfigError: its settings contradict each other."""
+    """Look at what `folder` is loaded from now.
+
+    Raises ConfigError: its settings contradict each other.
+    """
     return Given(folder, _files(folder.folder), settings.for_model(folder.name), asked)
 
 
@@ -79,7 +89,10 @@ def asked_for(parameters: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that the parameters of a client's load change. Raises InvalidInput."""
     for key in parameters:
         if key != "config":
-            raise InvalidInput(f"parameters: expected `config` alone; got {key!r:.80}: files are not taken from clients")
+            raise InvalidInput(
+                f"parameters: expected `config` alone; got {key!r:.80}: files are not taken from "
+                "clients"
+            )
     text = parameters.get("config", "{}")
     try:
         config = json.loads(text) if isinstance(text, str) else None
@@ -94,5 +107,8 @@ def asked_for(parameters: dict[str, Any]) -> dict[str, Any]:
         or not isinstance(size, int)
         or not 0 < size < 1 << 31
     ):
-        raise InvalidInput(f"config: expected max_batch_size of 1 and more alone, the rest is the server's; got {text!r:.200}")
+        raise InvalidInput(
+            "config: expected max_batch_size of 1 and more alone, the rest is the server's; got "
+            f"{text!r:.200}"
+        )
     return {"max_batch_size": size} if "max_batch_size" in config else {}

@@ -1,4 +1,7 @@
-"""A request's rows and the quota of its key: charged before it is queued, given back if it does not run."""
+"""A request's rows and the quota of its key.
+
+Charged before it is queued, given back if it does not run.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ def charged(
 ) -> Deferred[InferenceResponse]:
     """Answer `request` by `answer` if the quota of its key, at the time `now` in seconds, has its rows. Reactor thread.
 
-    They are given back where the server refuses the request, at once or while it waits. A client that leaves, or whose deadline
-    passes, has used them: else it could fill the queue for nothing.
+    They are given back where the server refuses the request, at once or while it waits. A client
+    that leaves, or whose deadline passes, has used them: else it could fill the queue for nothing.
 
     Raises:
         QuotaExceeded: it has not.
@@ -46,6 +49,8 @@ def charged(
 
 
 def _refused(failure: Failure, bucket: Bucket, rows: int) -> Failure:
-    if isinstance(failure.value, Unavailable) and failure.value.retry_after:  # told only to who surely did not run
+    if (
+        isinstance(failure.value, Unavailable) and failure.value.retry_after
+    ):  # told only to who surely did not run
         bucket.give_back(rows)
     return failure

@@ -1,4 +1,7 @@
-"""Requests of models with `preprocess` or `postprocess`: over the CPU pool to the scheduler, and over it back."""
+"""Requests of models with `preprocess` or `postprocess`.
+
+Over the CPU pool to the scheduler, and over it back.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,12 @@ class HookedRequests:
     """Sees to the requests of a model with hooks, and knows how many there are. Reactor thread."""
 
     def __init__(
-        self, pool: CpuPool, scheduler: BatchScheduler, spec: ModelSpec, model: Loaded, finite_outputs: bool = False
+        self,
+        pool: CpuPool,
+        scheduler: BatchScheduler,
+        spec: ModelSpec,
+        model: Loaded,
+        finite_outputs: bool = False,
     ) -> None:
         """Run the hooks of `model`, specified by `spec`, on `pool`, before and after `scheduler`.
 
@@ -44,7 +52,9 @@ class HookedRequests:
     def answer(self, request: InferenceRequest, deadline: float) -> Deferred[InferenceResponse]:
         """Answer `request` by `deadline`, in seconds. Raises QueueFull or Draining."""
         parameters = request.parameters._replace(deadline=deadline)
-        request = InferenceRequest(request.model, request.version, request.inputs, request.rows, parameters)
+        request = InferenceRequest(
+            request.model, request.version, request.inputs, request.rows, parameters
+        )
         prepared = self._preprocessed(request, deadline)
         self._count += 1
         submitted = prepared.addCallback(self._scheduler.submit)
@@ -53,7 +63,10 @@ class HookedRequests:
         return answer
 
     def drain(self) -> Deferred[None]:
-        """Fire when none is here any more: none on its way to the scheduler, none on its way back from it."""
+        """Fire when none is here any more.
+
+        None on its way to the scheduler, none on its way back from it.
+        """
         drained = self._waiting.wait()
         self._tell()
         return drained
@@ -67,7 +80,9 @@ class HookedRequests:
         if self._count == 0:
             self._waiting.release()
 
-    def _preprocessed(self, request: InferenceRequest, deadline: float) -> Deferred[InferenceRequest]:
+    def _preprocessed(
+        self, request: InferenceRequest, deadline: float
+    ) -> Deferred[InferenceRequest]:
         hook = self._model.preprocess
         if hook is None:
             return succeed(request)
@@ -78,16 +93,21 @@ class HookedRequests:
             if len(rows) != 1 or 0 in rows:
                 got = f"arrays of {', '.join(map(str, sorted(rows)))} rows" if rows else "none"
                 raise ModelContractError(
-                    f"model {request.model!r}: preprocess: expected arrays of the same number of rows, at least 1; got {got}"
+                    f"model {request.model!r}: preprocess: expected arrays of the same number of "
+                    f"rows, at least 1; got {got}"
                 )
             for name, array in inputs.items():
                 if array.dtype.hasobject:
                     check_objects(array, f"model {request.model!r}: {name!r} from preprocess")
-            return InferenceRequest(request.model, request.version, inputs, rows.pop(), request.parameters)
+            return InferenceRequest(
+                request.model, request.version, inputs, rows.pop(), request.parameters
+            )
 
         return self._pool.run(nbytes_of(request.inputs), deadline, prepared)
 
-    def _postprocessed(self, response: InferenceResponse, deadline: float) -> InferenceResponse | Deferred[InferenceResponse]:
+    def _postprocessed(
+        self, response: InferenceResponse, deadline: float
+    ) -> InferenceResponse | Deferred[InferenceResponse]:
         hook = self._model.postprocess
         if hook is None:
             return response
@@ -100,7 +120,9 @@ class HookedRequests:
             if self._finite_outputs:
                 _check_finite(outputs, self._spec)
             queue, compute, batch_size = response.queue, response.compute, response.batch_size
-            return InferenceResponse(response.model, response.version, outputs, queue, compute, batch_size)
+            return InferenceResponse(
+                response.model, response.version, outputs, queue, compute, batch_size
+            )
 
         try:
             return self._pool.run(nbytes_of(response.outputs), deadline, finished)
@@ -116,13 +138,20 @@ def _check_finite(outputs: Mapping[str, Array], spec: ModelSpec) -> None:
 
 
 def _run_hook(hook: Hook, values: Mapping[str, Array], place: str) -> dict[str, Array]:
-    """Return the arrays that `hook` makes of `values`; a breach of its contract is told of with `place`."""
+    """Return the arrays that `hook` makes of `values`.
+
+    A breach of its contract is told of with `place`.
+    """
     try:
         given = hook(values)
         if not isinstance(given, Mapping):
-            raise ModelContractError(f"{place}: expected a mapping of name to array; got {type(given).__name__}")
+            raise ModelContractError(
+                f"{place}: expected a mapping of name to array; got {type(given).__name__}"
+            )
         return {name: np.asarray(value) for name, value in given.items()}
-    except BaseException as err:  # a hook is the model's own code, and nothing but its request ends with it
+    except (
+        BaseException
+    ) as err:  # a hook is the model's own code, and nothing but its request ends with it
         told = model_error(as_a_model_may(err))
         if told is err:
             raise

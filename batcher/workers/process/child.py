@@ -1,10 +1,12 @@
 """The child: loads a model, runs the batches that lie in its slots, one after the other, and ends when its parent does.
 
-It is a fresh interpreter that imports nothing of the parent's program. Signals that are sent to all of a service, as by
-systemd, are the parent's to answer; the child ends when the connection is closed, or is killed.
+It is a fresh interpreter that imports nothing of the parent's program. Signals that are sent to all
+of a service, as by systemd, are the parent's to answer; the child ends when the connection is
+closed, or is killed.
 
-A model may fork, and a copy of the child that comes back from it must not go on as the child: it would answer on the same
-connection, out of turn. Copies end before they speak, listen or write into a slot.
+A model may fork, and a copy of the child that comes back from it must not go on as the child: it
+would answer on the same connection, out of turn. Copies end before they speak, listen or write into
+a slot.
 """
 
 from __future__ import annotations
@@ -39,12 +41,15 @@ _PR_SET_PDEATHSIG = 1
 def main(fd: int, slots: Sequence[int], parent: int, rope: int) -> None:
     """Be the child of the process `parent`, which is at the other end of the socket `fd` and shares the files `slots`.
 
-    `rope` is a pipe that the parent never writes to: it holds the other end until it ends, however that is.
+    `rope` is a pipe that the parent never writes to: it holds the other end until it ends, however
+    that is.
     """
     pid, error = os.getpid(), None
     try:
         _be_child(fd, slots, _end_with(parent, rope))
-    except BaseException as err:  # of a model too: KeyboardInterrupt while it loads, descriptors that it closed
+    except (
+        BaseException
+    ) as err:  # of a model too: KeyboardInterrupt while it loads, descriptors that it closed
         error = err
     if os.getpid() == pid:
         atexit._run_exitfuncs()  # those of the model, which may have files to remove
@@ -62,10 +67,16 @@ def _be_child(fd: int, slots: Sequence[int], parent: int) -> None:
 
 
 class Line:
-    """The connection, for the process that makes this; a copy of that process ends when it would use it."""
+    """The connection, for the process that makes this.
+
+    A copy of that process ends when it would use it.
+    """
 
     def __init__(self, connection: Connection, parent: int) -> None:
-        """Speak and listen on `connection`; `parent` is a descriptor that can be read from when the parent has ended."""
+        """Speak and listen on `connection`.
+
+        `parent` is a descriptor that can be read from when the parent has ended.
+        """
         self._connection = connection
         self._poller = select.poll()
         self._poller.register(connection, select.POLLIN)
@@ -92,7 +103,10 @@ class Line:
 
 
 def _leave(error: BaseException | None) -> NoReturn:
-    """End this process as `error` would have ended it, but at once: to take a framework apart takes a second."""
+    """End this process as `error` would have ended it, but at once.
+
+    To take a framework apart takes a second.
+    """
     with suppress(Exception):  # a model may have closed these
         if error is not None and not isinstance(error, SystemExit):
             traceback.print_exception(error)
@@ -115,9 +129,10 @@ def _end_group() -> None:
 def _end_with(parent: int, rope: int) -> int:
     """See to it that this process and those that its model starts end when the parent does, whose descriptor is returned.
 
-    The kernel kills the whole group when the other end of the rope is closed, even if a model keeps the interpreter lock. For
-    the case that a fork of the parent still holds that end, this process looks at the parent whenever it listens, and in the
-    middle of a batch is told that the thread that started it has ended, which outlives it unless the parent ends.
+    The kernel kills the whole group when the other end of the rope is closed, even if a model keeps
+    the interpreter lock. For the case that a fork of the parent still holds that end, this process
+    looks at the parent whenever it listens, and in the middle of a batch is told that the thread
+    that started it has ended, which outlives it unless the parent ends.
     """
 
     def told(*_: object) -> None:
@@ -130,7 +145,9 @@ def _end_with(parent: int, rope: int) -> int:
     except ProcessLookupError:
         raise SystemExit from None
     for number in group_signals():
-        signal.signal(number, lambda *_: None)  # and not SIG_IGN, which the programs that a model starts would inherit
+        signal.signal(
+            number, lambda *_: None
+        )  # and not SIG_IGN, which the programs that a model starts would inherit
         signal.siginterrupt(number, False)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, group_signals())  # blocked since its birth
     os.set_inheritable(rope, False)
@@ -154,7 +171,9 @@ def _load(line: Line) -> CheckedModel | None:
     if line.recv() is None:
         return None
     try:
-        model = load_model(prepare.definition, prepare.settings, lambda text: line.send(Doing(text)))
+        model = load_model(
+            prepare.definition, prepare.settings, lambda text: line.send(Doing(text))
+        )
     except ModelLoadError as err:
         line.send(Refused(str(err)))
         return None
@@ -187,14 +206,19 @@ def run(line: Line, model: CheckedModel, task: Run, slot: Slot) -> tuple[Done | 
             line.end_copies()  # the slot is not theirs
         packer = Packer(slot, task.end)
         table = packer.table(outputs)
-        return Done(task.number, table, packer.end, {row: tell(error) for row, error in failed.items()}), False
+        return Done(
+            task.number, table, packer.end, {row: tell(error) for row, error in failed.items()}
+        ), False
     except BaseException as err:  # a model that calls sys.exit() must not end the child either
         error = device_error(err)
         return Failed(task.number, tell(error)), isinstance(error, DeviceLost)
 
 
 def _given(inputs: dict[str, Array], allocate: Allocate | None) -> dict[str, Array]:
-    """Return what the model is given: the slot's own memory, or buffers of its own, from which its device reads faster."""
+    """Return what the model is given.
+
+    The slot's own memory, or buffers of its own, from which its device reads faster.
+    """
     if allocate is None:
         return inputs
     buffers = {}

@@ -15,7 +15,8 @@ from threading import Lock
 from batcher.workers.shared_memory.slots import Slot
 
 _PROGRAM = (
-    "import sys; sys.path[:] = {path!r}; from batcher.workers.process.child import main; main({fd}, {slots}, {parent}, {rope})"
+    "import sys; sys.path[:] = {path!r}; from batcher.workers.process.child import main; "
+    "main({fd}, {slots}, {parent}, {rope})"
 )
 """Not `-m`: the package may be found by this process's own path alone."""
 
@@ -23,7 +24,8 @@ _PROGRAM = (
 class ChildProcess:
     """A fresh interpreter that runs `child.main`. All methods but `kill`: the thread that made it.
 
-    It leads a group of processes, those that its model starts, which end with it; a terminal's signals do not reach them.
+    It leads a group of processes, those that its model starts, which end with it; a terminal's
+    signals do not reach them.
 
     Attributes:
         connection: to it.
@@ -63,15 +65,25 @@ class ChildProcess:
         return self._process.pid
 
     def kill(self) -> None:
-        """Kill it and what it started, unless it has ended; what it said can be read, and nothing follows. Any thread."""
+        """Kill it and what it started, unless it has ended.
+
+        What it said can be read, and nothing follows. Any thread.
+        """
         with self._ending:
             if not self._over:
-                with suppress(ProcessLookupError, PermissionError):  # some may have become somebody else's
+                with suppress(
+                    ProcessLookupError, PermissionError
+                ):  # some may have become somebody else's
                     os.killpg(self._process.pid, signal.SIGKILL)
-                _shut(self.connection.fileno())  # a process that left the group may hold the other end
+                _shut(
+                    self.connection.fileno()
+                )  # a process that left the group may hold the other end
 
     def end(self) -> str:
-        """Kill it unless it has ended, and what it started, and return in words how it ended. What it said last can be read."""
+        """Kill it unless it has ended, and what it started, and return in words how it ended.
+
+        What it said last can be read.
+        """
         self._reap()
         return how_ended(self._process.returncode)
 
@@ -90,11 +102,16 @@ def _spawn(fd: int, slots: Sequence[int], rope: int) -> subprocess.Popen[bytes]:
     path = [str(entry) for entry in sys.path]
     program = _PROGRAM.format(path=path, fd=fd, slots=list(slots), parent=os.getpid(), rope=rope)
     command, files = [sys.executable, "-c", program], (fd, *slots, rope)
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=files, start_new_session=True)
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, pass_fds=files, start_new_session=True
+    )
 
 
 def _shut(fd: int) -> None:
-    """Have whoever waits at the socket `fd` go on; that takes no descriptor, of which there may be no more."""
+    """Have whoever waits at the socket `fd` go on.
+
+    That takes no descriptor, of which there may be no more.
+    """
     line = socket.socket(fileno=fd)
     try:
         line.shutdown(socket.SHUT_RDWR)

@@ -25,7 +25,10 @@ class Parent(Protocol):
         """The oldest batch is done."""
 
     def ended(self, life: Child, how: str, begun: int) -> None:
-        """It has ended, for a reason in words; it may have begun so many of the batches that are not done."""
+        """It has ended, for a reason in words.
+
+        It may have begun so many of the batches that are not done.
+        """
 
 
 class Child(Protocol):

@@ -1,8 +1,10 @@
-"""One life of a child, on a thread of its own: it is started, loads the model, runs batches, ends and is waited for.
+"""One life of a child, on a thread of its own.
 
-The thread waits for the loop and for the child at once. It puts the next batch together while the child computes the one
-before, so the child finds it when it is done. Whoever has the child killed does not wait for the thread, which may be
-waiting for the rest of a message.
+It is started, loads the model, runs batches, ends and is waited for.
+
+The thread waits for the loop and for the child at once. It puts the next batch together while the
+child computes the one before, so the child finds it when it is done. Whoever has the child killed
+does not wait for the thread, which may be waiting for the rest of a message.
 """
 
 from __future__ import annotations
@@ -29,14 +31,26 @@ from batcher.models.device_errors import device_error
 from batcher.models.loading import Loaded, make_hooks
 from batcher.workers.process.child_process import ChildProcess, group_signals
 from batcher.workers.process.child_protocol import Parent
-from batcher.workers.process.messages import Doing, Done, Failed, Load, Prepare, Ready, Refused, Run, send
+from batcher.workers.process.messages import (
+    Doing,
+    Done,
+    Failed,
+    Load,
+    Prepare,
+    Ready,
+    Refused,
+    Run,
+    send,
+)
 from batcher.workers.process.told_error import remake
 from batcher.workers.shared_memory.packing import Packer
 from batcher.workers.shared_memory.ring import HELD, Ring
 from batcher.workers.shared_memory.slots import Slot
 
 EXIT_MS = 1000
-"""Milliseconds for a child to end after it closed the connection: for what its model does at exit. The rest takes a few."""
+"""Milliseconds for a child to end after it closed the connection: for what its model does at exit.
+The rest takes a few.
+"""
 
 
 class _Order(Enum):
@@ -61,10 +75,18 @@ class _Task:
 
 
 class Life:
-    """A child and its thread. The thread is a daemon: it never delays the end of the process, nor does the child."""
+    """A child and its thread.
+
+    The thread is a daemon: it never delays the end of the process, nor does the child.
+    """
 
     def __init__(
-        self, name: str, definition: ModelDefinition, settings: ModelSettings, call_from_thread: CallFromThread, parent: Parent
+        self,
+        name: str,
+        definition: ModelDefinition,
+        settings: ModelSettings,
+        call_from_thread: CallFromThread,
+        parent: Parent,
     ) -> None:
         """Prepare a life whose thread is called `name`."""
         self._prepare = Prepare(definition, settings)
@@ -123,7 +145,9 @@ class Life:
             os.eventfd_write(self._wake, 1)
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, group_signals())  # the child shall be born with them blocked
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, group_signals()
+        )  # the child shall be born with them blocked
         try:
             self._child = child = ChildProcess(self._places + HELD)
             try:
@@ -144,7 +168,10 @@ class Life:
         return how
 
     def _begun(self) -> int:
-        """Return how many batches it may have begun: the oldest, whose answer it sends before it begins the next."""
+        """Return how many batches it may have begun.
+
+        The oldest, whose answer it sends before it begins the next.
+        """
         left = sum(task.outcome is None for task in self._sent)
         return left if self._fault else min(left, 1)
 
@@ -210,7 +237,9 @@ class Life:
             table = packer.table(task.batch.collate(packer.allocate))
         except Exception as err:  # no memory, or objects that cannot cross
             task.slot.busy = False
-            task.outcome = Outcome([], device_error(err), task.started - task.handed_at, perf_counter() - task.started)
+            task.outcome = Outcome(
+                [], device_error(err), task.started - task.handed_at, perf_counter() - task.started
+            )
             return None
         task.collated = perf_counter()
         task.number = next(self._numbers)
@@ -242,16 +271,23 @@ class Life:
         """Take the answer to the oldest batch; another's must not go to its clients."""
         task = next((task for task in self._sent if task.outcome is None), None)
         if task is None or task.number != answer.number:
-            self._fault = f"it answered out of turn: batch {answer.number}, not {task.number if task else 'one it was given'}"
+            self._fault = (
+                f"it answered out of turn: batch {answer.number}, not "
+                f"{task.number if task else 'one it was given'}"
+            )
             return
         task.outcome = self._outcome(task, answer)
         self._deliver()
 
     def _loaded(self, ready: Ready) -> None:
-        loaded = Loaded(one_call=True, timings=ready.timings)  # no batch takes the interpreter lock of this process
+        loaded = Loaded(
+            one_call=True, timings=ready.timings
+        )  # no batch takes the interpreter lock of this process
         if ready.has_hooks and self._with_hooks:
             try:
-                preprocess, postprocess = make_hooks(self._prepare.definition, self._prepare.settings)
+                preprocess, postprocess = make_hooks(
+                    self._prepare.definition, self._prepare.settings
+                )
             except ModelLoadError as err:
                 self._call_from_thread(self._parent.refused, str(err))
                 self._last = _Order.KILL
@@ -260,7 +296,10 @@ class Life:
         self._call_from_thread(self._parent.loaded, loaded)
 
     def _outcome(self, task: _Task, answer: Done | Failed) -> Outcome:
-        """Return what became of a batch. It counts from when the child was free for it: it was put together before."""
+        """Return what became of a batch.
+
+        It counts from when the child was free for it: it was put together before.
+        """
         returned = perf_counter()
         error: BaseException | None = None
         started = max(task.started, self._returned)
@@ -279,7 +318,9 @@ class Life:
                 task.slot.busy, error = False, device_error(err)
         ended = perf_counter()
         collating, splitting = max(task.collated - started, 0.0), ended - returned
-        return Outcome(results, error, started - task.handed_at, ended - started, collating, splitting, failed)
+        return Outcome(
+            results, error, started - task.handed_at, ended - started, collating, splitting, failed
+        )
 
     def _deliver(self) -> None:
         """Deliver what is done, in order."""

@@ -1,4 +1,7 @@
-"""What parent and child say to each other; small, and pickled: both are the same program. Arrays lie in slots."""
+"""What parent and child say to each other; small, and pickled: both are the same program.
+
+Arrays lie in slots.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ class Doing(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """From the child: the model is loaded; seconds of a batch by its rows, and whether it has hooks."""
+    """From the child: the model is loaded.
+
+    Seconds of a batch by its rows, and whether it has hooks.
+    """
 
     timings: dict[int, float]
     has_hooks: bool
@@ -69,7 +75,9 @@ class Failed(NamedTuple):
 
 
 def send(connection: Connection, message: object) -> None:
-    """Send `message`, which `connection.recv` returns at the other end; the pickler of `connection.send` is twice as slow.
+    """Send `message`, which `connection.recv` returns at the other end.
+
+    The pickler of `connection.send` is twice as slow.
 
     Raises:
         OSError: there is nobody at the other end.

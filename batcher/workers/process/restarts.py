@@ -7,7 +7,9 @@ from math import inf
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 30.0
-"""Seconds between two tries: the first again is at once, then they double, so that a model that cannot load costs little."""
+"""Seconds between two tries: the first again is at once, then they double, so that a model that
+cannot load costs little.
+"""
 
 LONG_LIFE = 10.0
 """Seconds after which a child that was given no batch is taken for sound."""
@@ -50,4 +52,8 @@ class Restarts:
     def delay(self) -> float:
         """Return how many seconds to wait before the next try."""
         tries, self._tries = self._tries, self._tries + 1
-        return self._jitter(min(FIRST_DELAY * 2.0 ** min(tries - 1, 30), LONGEST_DELAY)) if tries else 0.0
+        return (
+            self._jitter(min(FIRST_DELAY * 2.0 ** min(tries - 1, 30), LONGEST_DELAY))
+            if tries
+            else 0.0
+        )

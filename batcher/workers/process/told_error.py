@@ -1,12 +1,16 @@
-"""An exception on its way between processes: its class may be known on one side alone, so it travels as words.
+"""An exception on its way between processes.
 
-Exceptions of `errors.py` are made again as what they were. Any other is made again as an exception of the same name, whose
-cause holds the text of its stack: it reads like the original wherever it is printed.
+Its class may be known on one side alone, so it travels as words.
 
-A model's own class may do anything when it is asked, and what it keeps may be of classes that only the child knows. If one
-exception could not cross, the whole batch, and the child with it, would be lost: so nothing but plain texts, bytes and classes
-of `errors.py` crosses, and neither `tell` nor `remake` ever raises. What an exception keeps goes as `marshal` writes it, which
-refuses all that is not, at any depth, of a built-in type itself; pickle would look for classes at the other end.
+Exceptions of `errors.py` are made again as what they were. Any other is made again as an exception
+of the same name, whose cause holds the text of its stack: it reads like the original wherever it is
+printed.
+
+A model's own class may do anything when it is asked, and what it keeps may be of classes that only
+the child knows. If one exception could not cross, the whole batch, and the child with it, would be
+lost: so nothing but plain texts, bytes and classes of `errors.py` crosses, and neither `tell` nor
+`remake` ever raises. What an exception keeps goes as `marshal` writes it, which refuses all that is
+not, at any depth, of a built-in type itself; pickle would look for classes at the other end.
 """
 
 from __future__ import annotations
@@ -21,7 +25,11 @@ from batcher import errors
 from batcher.core.error_text import cut, message, stack, written
 from batcher.errors import BatcherError
 
-_KNOWN = tuple(kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BatcherError))
+_KNOWN = tuple(
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, BatcherError)
+)
 
 _MOST_KEPT = 16
 """Attributes, and notes, that cross; no class of `errors.py` has more than two."""

@@ -1,9 +1,12 @@
-"""A worker whose model runs in a child process: what kills or hangs the model ends the child, and a new one takes its place.
+"""A worker whose model runs in a child process.
 
-This is the supervision, all of it on the reactor thread; a life of the child, with its thread, is in `life.py`. However a life
-ends, what it held comes back and the next begins: at once, then after growing delays. A spare, a child that has imported what
-the model needs and waits, takes over, so that a restart takes as long as the model takes to load. A spare that
-ends is replaced in the same way.
+What kills or hangs the model ends the child, and a new one takes its place.
+
+This is the supervision, all of it on the reactor thread; a life of the child, with its thread, is
+in `life.py`. However a life ends, what it held comes back and the next begins: at once, then after
+growing delays. A spare, a child that has imported what the model needs and waits, takes over, so
+that a restart takes as long as the model takes to load. A spare that ends is replaced in the same
+way.
 """
 
 from __future__ import annotations
@@ -37,7 +40,8 @@ LAST_SECONDS = 5.0
 class ProcessWorker:
     """A worker in a child process, on Linux.
 
-    Hooks of the model run in this process, on an object that is made here and neither loaded nor given weights.
+    Hooks of the model run in this process, on an object that is made here and neither loaded nor
+    given weights.
     """
 
     def __init__(
@@ -56,21 +60,26 @@ class ProcessWorker:
         Args:
             name: what its threads are called.
             definition: what the model is.
-            settings: how it is run; `watchdog_s` and `load_timeout_s` say after how many seconds a batch or a load is given up.
+            settings: how it is run; `watchdog_s` and `load_timeout_s` say after how many seconds a
+                batch or a load is given up.
             progress: told, on the reactor thread, what is being done.
             call_from_thread: the way back.
             clock: measures how long loading takes, batches run and restarts wait.
             give_birth: makes a child; by default a real one.
             jitter: changes delays between restarts, in seconds.
         """
-        self._give_birth = give_birth or (lambda parent: Life(name, definition, settings, call_from_thread, parent))
+        self._give_birth = give_birth or (
+            lambda parent: Life(name, definition, settings, call_from_thread, parent)
+        )
         self._title = f"model {definition.spec.name!r} version {definition.spec.version}"
         self._progress = progress
         self._clock = clock
         self._held: deque[Batch] = deque()  # handed over and not delivered
         self._limit = settings.watchdog_s
         self._watchdog = Watchdog(clock, settings.watchdog_s, self._hangs)
-        self._load_limit = LoadLimit(clock, self._title, settings.load_timeout_s, self._loads_too_long)
+        self._load_limit = LoadLimit(
+            clock, self._title, settings.load_timeout_s, self._loads_too_long
+        )
         self._restarts, self._spare_restarts = Restarts(jitter), Restarts(jitter)
         self._next_birth = Alarm(clock, self._begin_life)
         self._next_spare = Alarm(clock, self._have_spare)
@@ -93,7 +102,11 @@ class ProcessWorker:
         if sys.platform != "linux":
             self._quitting = True
             self._check_ended()
-            return fail(ModelLoadError(f"{self._title}: expected Linux for `worker: process`; this is {sys.platform}"))
+            return fail(
+                ModelLoadError(
+                    f"{self._title}: expected Linux for `worker: process`; this is {sys.platform}"
+                )
+            )
         self._begin_life()
         return self._loaded
 
@@ -110,12 +123,18 @@ class ProcessWorker:
         """Wait for nothing: the batch and the loop run side by side. Reactor thread."""
 
     def let_begin(self) -> None:
-        """Wait for the batch handed over last to be put together, if it is a long one. Reactor thread."""
+        """Wait for the batch handed over last to be put together, if it is a long one.
+
+        Reactor thread.
+        """
         if self._usual > LONG and self._life is not None:
             self._life.let_begin(HANDOVER)
 
     def quit(self) -> Deferred[None]:
-        """Take no more batches, finish those there are, end; a child that loads is killed. Reactor thread."""
+        """Take no more batches, finish those there are, end; a child that loads is killed.
+
+        Reactor thread.
+        """
         if not self._quitting:
             self._quitting = True
             self._next_birth.cancel()
@@ -192,7 +211,11 @@ class ProcessWorker:
 
     def _life_ended(self, reason: str, begun: int) -> None:
         if not self._loaded.called:
-            self._refuse(reason if reason.startswith(self._title) else f"{self._title}: {reason}, while it loaded")
+            self._refuse(
+                reason
+                if reason.startswith(self._title)
+                else f"{self._title}: {reason}, while it loaded"
+            )
             return
         if not self._stopped and (self._held or not self._quitting):
             self._stop(reason)
@@ -212,7 +235,9 @@ class ProcessWorker:
         self._life.load(with_hooks=not self._loaded.called)
 
     def _have_spare(self) -> None:
-        if self._spare is None and self._takes_batches:  # a life that loads has one when it is loaded
+        if (
+            self._spare is None and self._takes_batches
+        ):  # a life that loads has one when it is loaded
             self._spare = self._born()
             self._spare_restarts.ready(self._clock.seconds())
 
@@ -229,7 +254,9 @@ class ProcessWorker:
         self._cause = reason
         self._kill()
         if not self._loaded.called:
-            self._refuse(reason)  # now: where the hooks hang, in this process, the life does not end
+            self._refuse(
+                reason
+            )  # now: where the hooks hang, in this process, the life does not end
 
     def _kill(self) -> None:
         if self._life is not None:

@@ -1,7 +1,9 @@
-"""Arrays in shared memory: each row-major at an aligned place of its own, and a table that says where.
+"""Arrays in shared memory.
 
-BYTES, arrays of objects, go in as the lengths of their elements, then the elements, and come out copied; everything else comes
-out as a view. Nothing is pickled but the table.
+Each row-major at an aligned place of its own, and a table that says where.
+
+BYTES, arrays of objects, go in as the lengths of their elements, then the elements, and come out
+copied; everything else comes out as a view. Nothing is pickled but the table.
 """
 
 from __future__ import annotations
@@ -52,7 +54,10 @@ class Packer:
         self._places: dict[str, Place] = {}
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return the place for the array `name`, to be filled; of objects, whose size is not known yet, memory elsewhere."""
+        """Return the place for the array `name`, to be filled.
+
+        Of objects, whose size is not known yet, memory elsewhere.
+        """
         if dtype.hasobject:
             return np.empty(shape, dtype)
         place = self._place(name, shape, dtype, prod(shape) * dtype.itemsize)
@@ -83,7 +88,9 @@ class Packer:
         elements = array.ravel().tolist()
         for element in elements:
             if not isinstance(element, bytes):
-                raise TypeError(f"{name!r}: expected objects that are bytes; got {type(element).__name__}")
+                raise TypeError(
+                    f"{name!r}: expected objects that are bytes; got {type(element).__name__}"
+                )
         lengths = np.fromiter(map(len, elements), np.uint64, len(elements)).tobytes()
         content = lengths + b"".join(elements)
         place = self._place(name, array.shape, array.dtype, len(content))
@@ -91,7 +98,10 @@ class Packer:
 
 
 def unpack(table: Sequence[Place], memory: Array) -> dict[str, Array]:
-    """Return the arrays that lie in `memory`, the bytes of a slot; all but BYTES as writable views. Any thread."""
+    """Return the arrays that lie in `memory`, the bytes of a slot.
+
+    All but BYTES as writable views. Any thread.
+    """
     return {place.name: _array(place, memory) for place in table}
 
 

@@ -1,7 +1,8 @@
 """A piece of memory that two processes share: an anonymous file that both have mapped.
 
-A slot belongs to one side at a time; whoever has it may grow it, and the other maps the rest when it is told of the size. It is
-never shrunk: that would take pages away from under whoever reads them.
+A slot belongs to one side at a time; whoever has it may grow it, and the other maps the rest when
+it is told of the size. It is never shrunk: that would take pages away from under whoever reads
+them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Slot:
         self.reserve(1)
 
     def reserve(self, size: int) -> None:
-        """See to it that `size` bytes are there and mapped. Any thread; what was mapped before stays valid.
+        """See to it that `size` bytes are there and mapped.
+
+        Any thread; what was mapped before stays valid.
 
         Raises:
             MemoryError: there is no room for them.
@@ -54,7 +57,10 @@ class Slot:
         self.memory = np.frombuffer(self._map, np.uint8)
 
     def lease(self) -> Array:
-        """Return its memory for arrays over it; it is held while one of them is left. Any thread."""
+        """Return its memory for arrays over it; it is held while one of them is left.
+
+        Any thread.
+        """
         leased = np.frombuffer(self._map, np.uint8)  # not `memory`, which is never gone
         self._lease = ref(leased)
         return leased

@@ -15,8 +15,14 @@ from tests.support.model_folders import Folders
 
 DIGITS = Path(__file__).parents[3] / "models" / "digits"
 GOOD = 'class Model:\n    def predict(self, inputs):\n        return {"y": inputs["x"] * 2}\n'
-WRONG = 'class Model:\n    def predict(self, inputs):\n        return {"y": inputs["x"][:1], "z": inputs["x"]}\n'
-REFUSING = 'class Model:\n    def load(self, device):\n        raise OSError(f"no {device} today")\n\n    predict = None\n'
+WRONG = (
+    'class Model:\n    def predict(self, inputs):\n        return {"y": inputs["x"][:1], "z": '
+    'inputs["x"]}\n'
+)
+REFUSING = (
+    'class Model:\n    def load(self, device):\n        raise OSError(f"no {device} today")\n\n    '
+    "predict = None\n"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +76,9 @@ def test_a_folder_without_a_number_is_checked_with_a_warning(folders: Folders) -
 
 def test_settings_are_those_of_the_model(folders: Folders, tmp_path: Path) -> None:
     folders.python(GOOD)
-    (tmp_path / "config.yaml").write_text("models:\n  named: {path: repository/m, max_batch_size: 5}\n")
+    (tmp_path / "config.yaml").write_text(
+        "models:\n  named: {path: repository/m, max_batch_size: 5}\n"
+    )
     done = run("--model", folders.base / "m")
     assert "model named/1: keeps the contract" in done.stdout
     assert done.stdout.splitlines()[-1].split()[0] == "5"
@@ -104,7 +112,9 @@ def test_the_device_is_that_of_the_option_whatever_the_settings_say(folders: Fol
         (("--model", DIGITS, "--set", "prot=1"), 1, "did you mean port"),
     ],
 )
-def test_wrong_arguments_are_refused_with_the_reason(arguments: tuple[object, ...], status: int, complaint: str) -> None:
+def test_wrong_arguments_are_refused_with_the_reason(
+    arguments: tuple[object, ...], status: int, complaint: str
+) -> None:
     done = run(*arguments)
     assert done.exit_code == status
     assert complaint in done.output
@@ -119,7 +129,9 @@ def test_without_a_model_the_configuration_is_checked(folders: Folders) -> None:
 
 
 def test_a_report_is_text_of_a_readable_width() -> None:
-    finding = Finding(Rule("breach", "because " * 40), "predict", "expected this\n  at once; got that")
+    finding = Finding(
+        Rule("breach", "because " * 40), "predict", "expected this\n  at once; got that"
+    )
     text = report_text(Report("m/1", "rows", (finding, finding), (Timing(4, 0.002),)))
     lines = text.splitlines()
     assert lines[0] == "model m/1: 2 breaches"

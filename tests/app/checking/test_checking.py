@@ -23,7 +23,10 @@ BF16 = "[{{name: {}, dtype: BF16, shape: [4]}}]"
 
 def predicting(body: str, hooks: str = "") -> str:
     """Return the source of a model whose `predict` is `body`, with the input as `x`, and with the methods `hooks`."""
-    return f'STATE = {{}}\n\nclass Model:\n    def predict(self, inputs):\n        x = inputs["x"]\n        {body}\n{hooks}'
+    return (
+        f'STATE = {{}}\n\nclass Model:\n    def predict(self, inputs):\n        x = inputs["x"]\n  '
+        f"      {body}\n{hooks}"
+    )
 
 
 def hook(name: str, body: str) -> str:
@@ -33,7 +36,13 @@ def hook(name: str, body: str) -> str:
 def check(definition: ModelDefinition, **settings: Any) -> Report:
     """Check a model on the CPU, with batches of up to 8 rows, by a clock that stands still."""
     wanted = ModelSettings(**{"device": "cpu", "max_batch_size": 8, **settings})
-    return check_version(definition.spec.name, definition.spec.version, definition.folder, wanted, seconds=lambda: 0.0)
+    return check_version(
+        definition.spec.name,
+        definition.spec.version,
+        definition.folder,
+        wanted,
+        seconds=lambda: 0.0,
+    )
 
 
 def of(report: Report, rule: Rule) -> Finding:
@@ -44,14 +53,21 @@ def of(report: Report, rule: Rule) -> Finding:
 
 def told(report: Report) -> list[str]:
     """Return everything that was found, but for notes."""
-    return [f"{finding.where}: {finding.message}" for finding in report.findings if finding.level != "note"]
+    return [
+        f"{finding.where}: {finding.message}"
+        for finding in report.findings
+        if finding.level != "note"
+    ]
 
 
 GOOD = [
     pytest.param('return {"y": x * 2}', id="arrays"),
     pytest.param("return torch.from_numpy(x) * 2", id="a tensor"),
     pytest.param('x *= 2; return {"y": x}', id="written into its inputs"),
-    pytest.param('y = x * 2; y[:, 0] = len(x) * 1e-4 + x[:, 0]; return {"y": y}', id="rounded otherwise at each size"),
+    pytest.param(
+        'y = x * 2; y[:, 0] = len(x) * 1e-4 + x[:, 0]; return {"y": y}',
+        id="rounded otherwise at each size",
+    ),
     pytest.param('y = x.copy(); y[:, 0] = x[:, 0] > 0.5; return {"y": y}', id="steps"),
 ]
 
@@ -65,15 +81,45 @@ def test_a_model_that_keeps_the_contract_is_left_in_peace(folders: Folders, body
 
 
 BROKEN = [
-    (rules.RAISES, 'assert len(x) != 3, "three"; return {"y": x}', "predict, batch size 3", "AssertionError: three (code.py:"),
-    (rules.RAISES, 'raise SystemExit("bye")', "predict, batch sizes 1, 2, 3, 7, 8", "expected outputs.*got SystemExit: bye"),
-    (rules.MISSING, 'return {"z": x}', "output 'y', batch sizes 1, 2, 3, 7, 8", "expected output 'y'; got 'z'"),
-    (rules.ROWS, 'return {"y": x[:1]}', "output 'y', batch sizes 2, 3, 7, 8", "2 rows in, 1 rows out"),
+    (
+        rules.RAISES,
+        'assert len(x) != 3, "three"; return {"y": x}',
+        "predict, batch size 3",
+        "AssertionError: three (code.py:",
+    ),
+    (
+        rules.RAISES,
+        'raise SystemExit("bye")',
+        "predict, batch sizes 1, 2, 3, 7, 8",
+        "expected outputs.*got SystemExit: bye",
+    ),
+    (
+        rules.MISSING,
+        'return {"z": x}',
+        "output 'y', batch sizes 1, 2, 3, 7, 8",
+        "expected output 'y'; got 'z'",
+    ),
+    (
+        rules.ROWS,
+        'return {"y": x[:1]}',
+        "output 'y', batch sizes 2, 3, 7, 8",
+        "2 rows in, 1 rows out",
+    ),
     (rules.ROWS, 'return {"y": x.squeeze()}', "output 'y', batch size 1", "1 rows in, 4 rows out"),
     (rules.ROWS, "return None", "output 'y', batch sizes 1, 2", "expected an array; got NoneType"),
     (rules.ROWS, 'return {"y": "text"}', "output 'y', batch sizes 1, 2", "1 rows in, a scalar"),
-    (rules.DTYPE, 'return {"y": x.astype("f8")}', "output 'y'", r"expected FP32\[-1,4\]; got float64\[1,4\]"),
-    (rules.SHAPE, 'return {"y": x[:, :3]}', "output 'y'", r"expected FP32\[-1,4\]; got float32\[1,3\]"),
+    (
+        rules.DTYPE,
+        'return {"y": x.astype("f8")}',
+        "output 'y'",
+        r"expected FP32\[-1,4\]; got float64\[1,4\]",
+    ),
+    (
+        rules.SHAPE,
+        'return {"y": x[:, :3]}',
+        "output 'y'",
+        r"expected FP32\[-1,4\]; got float32\[1,3\]",
+    ),
     (rules.RAISES, "return x, x", "predict, batch sizes 1, 2", "expected 1 outputs; got 2"),
     (
         rules.MIXED,
@@ -81,7 +127,12 @@ BROKEN = [
         "output 'y', batch sizes 2, 3, 7, 8",
         "row 0 .* its own answer; got the answer of row 1",
     ),
-    (rules.MIXED, 'return {"y": np.sort(x, axis=0)[:, [0]] * 0 + x[:1]}', "output 'y'", "row 1 .* its own .*; got .* row 0"),
+    (
+        rules.MIXED,
+        'return {"y": np.sort(x, axis=0)[:, [0]] * 0 + x[:1]}',
+        "output 'y'",
+        "row 1 .* its own .*; got .* row 0",
+    ),
     (
         rules.NEIGHBOURS,
         'e = np.exp(x); return {"y": e / e.sum(0)}',
@@ -90,26 +141,58 @@ BROKEN = [
     ),
     (
         rules.NEIGHBOURS,
-        "return torch.nn.functional.batch_norm(torch.from_numpy(x), None, None, training=True) if len(x) > 1 else x",
+        "return torch.nn.functional.batch_norm(torch.from_numpy(x), None, None, training=True) if "
+        "len(x) > 1 else x",
         "output 'y', batch sizes 2, 3, 7, 8",
         r"expected row \d .* alone, .*; got ",
     ),
-    (rules.NEIGHBOURS, 'return {"y": x * (np.nan if len(x) == 7 else 1)}', "batch size 7", "; got nan"),
-    (rules.DRIFT, 'return {"y": x + len(x) * 2e-3}', "output 'y', batch sizes 2, 3, 7, 8", "expected row .*; got "),
+    (
+        rules.NEIGHBOURS,
+        'return {"y": x * (np.nan if len(x) == 7 else 1)}',
+        "batch size 7",
+        "; got nan",
+    ),
+    (
+        rules.DRIFT,
+        'return {"y": x + len(x) * 2e-3}',
+        "output 'y', batch sizes 2, 3, 7, 8",
+        "expected row .*; got ",
+    ),
     (
         rules.CHANGES,
         "return torch.dropout(torch.from_numpy(x) + 1, 0.5, True)",
         "output 'y', batch sizes 1",
         "alike in two runs.*; got",
     ),
-    (rules.CHANGES, 'STATE["n"] = STATE.get("n", 0) + 1; return {"y": x + STATE["n"]}', "batch sizes 1", "expected.*; got"),
-    (rules.NON_FINITE, 'x[:, 1] = np.inf; return {"y": x}', "output 'y'", "expected finite numbers; got .* in 11 of 11 rows"),
+    (
+        rules.CHANGES,
+        'STATE["n"] = STATE.get("n", 0) + 1; return {"y": x + STATE["n"]}',
+        "batch sizes 1",
+        "expected.*; got",
+    ),
+    (
+        rules.NON_FINITE,
+        'x[:, 1] = np.inf; return {"y": x}',
+        "output 'y'",
+        "expected finite numbers; got .* in 11 of 11 rows",
+    ),
     (rules.EXTRA, 'return {"y": x, "more": x}', "output 'more'", "expected 'y' alone; got 'more'"),
-    (rules.BLIND, 'return {"y": x * 0}', "outputs", "expected answers that differ; got the same for all of 11"),
-    (rules.WARMUP, 'assert x.any(), "blank"; return {"y": x}', "warm-up", "expected outputs for rows of zeros; got .*blank"),
+    (
+        rules.BLIND,
+        'return {"y": x * 0}',
+        "outputs",
+        "expected answers that differ; got the same for all of 11",
+    ),
+    (
+        rules.WARMUP,
+        'assert x.any(), "blank"; return {"y": x}',
+        "warm-up",
+        "expected outputs for rows of zeros; got .*blank",
+    ),
     (
         rules.SHARED,
-        'out = STATE.setdefault("out", np.zeros((64, 4), "f4"))[: len(x)]; out[...] = x; return {"y": out}',
+        'out = STATE.setdefault("out", np.zeros((64, 4), "f4"))[: len(x)]; out[...] = x; return '
+        '{"y": out}',
         "predict",
         "expected new memory for each batch; got memory",
     ),
@@ -126,11 +209,17 @@ def test_each_breach_says_where_it_is_what_was_expected_and_what_came(
     assert re.search(message.replace("(code", r"\(code"), finding.message, re.DOTALL)
     assert rule.why
     assert rule.mend
-    assert [other.rule for other in report.findings if other.level == "breach" and other.rule is not rule] == []
+    assert [
+        other.rule
+        for other in report.findings
+        if other.level == "breach" and other.rule is not rule
+    ] == []
 
 
 def test_all_breaches_are_told_and_breaches_first(folders: Folders) -> None:
-    source = predicting('return {"w": x, "y": x.astype("f8"), "z": (x[:, 0] * 1000).astype("i8")[::-1]}')
+    source = predicting(
+        'return {"w": x, "y": x.astype("f8"), "z": (x[:, 0] * 1000).astype("i8")[::-1]}'
+    )
     report = check(folders.python(source, outputs=TWO))
     assert [finding.rule for finding in report.findings] == [rules.DTYPE, rules.MIXED, rules.EXTRA]
     assert (report.count("breach"), report.count("warning"), report.count("note")) == (2, 0, 1)
@@ -146,7 +235,9 @@ def test_all_breaches_are_told_and_breaches_first(folders: Folders) -> None:
     ],
     ids=["at random", "every other time", "once and for all"],
 )
-def test_a_model_that_changes_its_answers_is_not_blamed_for_mixing_rows(folders: Folders, body: str) -> None:
+def test_a_model_that_changes_its_answers_is_not_blamed_for_mixing_rows(
+    folders: Folders, body: str
+) -> None:
     report = check(folders.python(predicting(body)))
     assert [finding.rule for finding in report.findings] == [rules.CHANGES]
 
@@ -172,9 +263,12 @@ def test_a_definition_that_is_wrong_is_a_breach_with_its_place(folders: Folders)
 
 
 @pytest.mark.parametrize(
-    ("source", "complaint"), [("raise OSError('gone')", "got OSError: gone"), ("def f(:", "got SyntaxError")]
+    ("source", "complaint"),
+    [("raise OSError('gone')", "got OSError: gone"), ("def f(:", "got SyntaxError")],
 )
-def test_a_model_that_does_not_load_is_a_breach_with_the_reason(folders: Folders, source: str, complaint: str) -> None:
+def test_a_model_that_does_not_load_is_a_breach_with_the_reason(
+    folders: Folders, source: str, complaint: str
+) -> None:
     report = check(folders.python(source))
     assert "expected the model to load on device cpu; " in of(report, rules.LOAD).message
     assert complaint in of(report, rules.LOAD).message
@@ -188,7 +282,10 @@ def test_whoever_interrupts_a_check_is_not_told_of_a_breach(folders: Folders) ->
 
 def test_a_folder_that_is_no_version_is_a_warning(folders: Folders) -> None:
     report = check(folders.python(predicting("return x"), version="draft"))
-    assert "expected a version folder that is named by a number; got 'draft'" in of(report, rules.FOLDER).message
+    assert (
+        "expected a version folder that is named by a number; got 'draft'"
+        in of(report, rules.FOLDER).message
+    )
     assert report.count("breach") == 0
 
 
@@ -198,9 +295,17 @@ def test_a_warm_up_that_is_switched_off_is_not_tried(folders: Folders) -> None:
 
 
 def test_what_is_told_at_start_is_kept(folders: Folders) -> None:
-    source = "class Model(torch.nn.Module):\n    def forward(self, x):\n        return sum([x] * 30)\n"
-    assert re.match(r"hint: \d+ operators a batch", of(check(folders.python(source)), rules.TOLD).message)
-    report = check(folders.python(predicting("return x.sum(1, keepdims=True) + np.zeros(4, 'f4')"), inputs=FREE))
+    source = (
+        "class Model(torch.nn.Module):\n    def forward(self, x):\n        return sum([x] * 30)\n"
+    )
+    assert re.match(
+        r"hint: \d+ operators a batch", of(check(folders.python(source)), rules.TOLD).message
+    )
+    report = check(
+        folders.python(
+            predicting("return x.sum(1, keepdims=True) + np.zeros(4, 'f4')"), inputs=FREE
+        )
+    )
     assert "free axes of x" in of(report, rules.TOLD).message
     assert "the free axes of x taken as 3" in report.rows
 
@@ -222,13 +327,24 @@ def test_batches_that_cost_more_a_row_than_rows_alone_are_told_of(folders: Folde
 
     settings = ModelSettings(device="cpu", max_batch_size=8, warmup=False)
     report = check_version("m", "1", definition.folder, settings, progress, clock)
-    assert of(report, rules.SLOWER).message == "expected a row to cost at most the 1 ms that it costs alone; got 8 ms"
-    assert [round(timing.seconds, 3) for timing in report.timings] == [0.001, 0.004, 0.009, 0.049, 0.064]
+    assert (
+        of(report, rules.SLOWER).message
+        == "expected a row to cost at most the 1 ms that it costs alone; got 8 ms"
+    )
+    assert [round(timing.seconds, 3) for timing in report.timings] == [
+        0.001,
+        0.004,
+        0.009,
+        0.049,
+        0.064,
+    ]
 
 
 class TestHooks:
     def test_hooks_that_keep_the_contract_are_left_in_peace(self, folders: Folders) -> None:
-        hooks = hook("preprocess", 'return {"x": values["x"] + 1}') + hook("postprocess", 'return {"y": values["raw"] - 1}')
+        hooks = hook("preprocess", 'return {"x": values["x"] + 1}') + hook(
+            "postprocess", 'return {"y": values["raw"] - 1}'
+        )
         assert check(folders.python(predicting('return {"raw": x}', hooks))).findings == ()
 
     def test_preprocess_may_make_several_rows_of_one(self, folders: Folders) -> None:
@@ -239,47 +355,79 @@ class TestHooks:
     @pytest.mark.parametrize(
         ("body", "message"),
         [
-            ('raise KeyError("vocabulary")', "expected a mapping of name to array; got KeyError: 'vocabulary' (code.py:"),
+            (
+                'raise KeyError("vocabulary")',
+                "expected a mapping of name to array; got KeyError: 'vocabulary' (code.py:",
+            ),
             ("return None", "expected a mapping of name to array; got AttributeError"),
-            ('values["x"][...] = 0; return values', "got ValueError: assignment destination is read-only"),
+            (
+                'values["x"][...] = 0; return values',
+                "got ValueError: assignment destination is read-only",
+            ),
             (
                 'return {"x": values["x"], "n": np.zeros(5)}',
                 "expected arrays of equally many rows, at least one; got x [1,4], n [5]",
             ),
             ("return {}", "expected arrays of equally many rows, at least one; got nothing"),
-            ('return {"x": values["x"][:1]}', "expected 3 rows of a request of 3, as 1 of one row; got 1"),
+            (
+                'return {"x": values["x"][:1]}',
+                "expected 3 rows of a request of 3, as 1 of one row; got 1",
+            ),
         ],
     )
-    def test_a_preprocess_that_breaks_the_contract(self, folders: Folders, body: str, message: str) -> None:
+    def test_a_preprocess_that_breaks_the_contract(
+        self, folders: Folders, body: str, message: str
+    ) -> None:
         report = check(folders.python(predicting('return {"y": x}', hook("preprocess", body))))
         assert message in of(report, rules.PREPROCESS).message
 
     @pytest.mark.parametrize(
         ("body", "message"),
         [
-            ('raise KeyError("labels")', "expected a mapping of name to array; got KeyError: 'labels'"),
+            (
+                'raise KeyError("labels")',
+                "expected a mapping of name to array; got KeyError: 'labels'",
+            ),
             ("return [1]", "expected a mapping of name to array; got AttributeError"),
             ('return {"z": values["y"]}', "expected output 'y'; got 'z'"),
-            ('return {"y": values["y"].astype("f8")}', "output 'y': expected FP32[-1,4]; got float64[1,4]"),
+            (
+                'return {"y": values["y"].astype("f8")}',
+                "output 'y': expected FP32[-1,4]; got float64[1,4]",
+            ),
             ('return {"y": values["y"][:1]}', "3 rows in, 1 rows out in output 'y'"),
         ],
     )
-    def test_a_postprocess_that_breaks_the_contract(self, folders: Folders, body: str, message: str) -> None:
+    def test_a_postprocess_that_breaks_the_contract(
+        self, folders: Folders, body: str, message: str
+    ) -> None:
         report = check(folders.python(predicting('return {"y": x}', hook("postprocess", body))))
         assert message in of(report, rules.POSTPROCESS).message
 
     def test_rows_are_counted_before_postprocess(self, folders: Folders) -> None:
-        report = check(folders.python(predicting('return {"raw": x[:1]}', hook("postprocess", 'return {"y": values["raw"]}'))))
+        report = check(
+            folders.python(
+                predicting(
+                    'return {"raw": x[:1]}', hook("postprocess", 'return {"y": values["raw"]}')
+                )
+            )
+        )
         assert "expected 3 rows out, as many as in; got raw [1,4]" in of(report, rules.ROWS).message
 
     def test_rows_that_are_mixed_up_behind_hooks_are_seen(self, folders: Folders) -> None:
         report = check(
-            folders.python(predicting('return {"raw": x[::-1]}', hook("postprocess", 'return {"y": values["raw"]}')))
+            folders.python(
+                predicting(
+                    'return {"raw": x[::-1]}', hook("postprocess", 'return {"y": values["raw"]}')
+                )
+            )
         )
         assert of(report, rules.MIXED).where == "output 'y', batch sizes 2, 3, 7, 8"
 
 
 def test_an_output_of_bytes_that_holds_text_has_another_dtype(folders: Folders) -> None:
-    definition = folders.python(predicting('return {"y": np.array(["text"] * len(x), object)}'), outputs=TEXT.replace("x", "y"))
+    definition = folders.python(
+        predicting('return {"y": np.array(["text"] * len(x), object)}'),
+        outputs=TEXT.replace("x", "y"),
+    )
     report = check(definition, warmup=False)
     assert of(report, rules.DTYPE).message.endswith("expected elements that are bytes; got str")

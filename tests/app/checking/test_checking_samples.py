@@ -23,7 +23,13 @@ BF16 = "[{{name: {}, dtype: BF16, shape: [4]}}]"
 
 
 def packed(array: Array) -> bytes:
-    fields = {b"nd": True, b"type": array.dtype.str, b"kind": b"", b"shape": array.shape, b"data": array.tobytes()}
+    fields = {
+        b"nd": True,
+        b"type": array.dtype.str,
+        b"kind": b"",
+        b"shape": array.shape,
+        b"data": array.tobytes(),
+    }
     packed: bytes = msgpack.packb({"inputs": {"x": fields}})
     return packed
 
@@ -51,9 +57,13 @@ class TestSamples:
             ("raw.bin", floats(2).tobytes()),
         ],
     )
-    def test_a_sample_is_read_as_a_body_of_its_format(self, folders: Folders, name: str, body: bytes) -> None:
+    def test_a_sample_is_read_as_a_body_of_its_format(
+        self, folders: Folders, name: str, body: bytes
+    ) -> None:
         source = predicting('assert x.max() > 1, x; return {"y": x}')
-        report = check(folders.python(source, head=f"\nsample: {name}", files={name: body}), warmup=False)
+        report = check(
+            folders.python(source, head=f"\nsample: {name}", files={name: body}), warmup=False
+        )
         assert told(report) == []
         assert report.rows.startswith(f"2 rows of {name}")
 
@@ -61,10 +71,16 @@ class TestSamples:
         inputs = "[{name: x, dtype: FP32, shape: [2, 2], image: {mode: grey}}]"
         files: dict[str, str | bytes] = {"sample.png": picture()}
         definition = folders.python(
-            predicting("return x.reshape(-1, 4)"), inputs=inputs, head="\nsample: sample.png", files=files
+            predicting("return x.reshape(-1, 4)"),
+            inputs=inputs,
+            head="\nsample: sample.png",
+            files=files,
         )
         report = check(definition)
-        assert (report.findings, report.rows) == ((), "1 row of sample.png, and 10 rows made from them")
+        assert (report.findings, report.rows) == (
+            (),
+            "1 row of sample.png, and 10 rows made from them",
+        )
 
     @pytest.mark.parametrize(
         ("name", "body", "message"),
@@ -72,14 +88,24 @@ class TestSamples:
             ("s.json", b'{"inputs": {"z": [[1]]}}', "expected inputs 'x'; got 'z'"),
             ("s.npy", saved(floats(2, 5)), "expected FP32[-1,4]; got float32[2,5]"),
             ("s.json", b"", "expected application/json; got an empty body"),
-            ("s.doc", b"text", "expected a file named .json, .csv, .png, .npy or the like; got '.doc'"),
-            ("s.png", picture(), "s.png: expected a format that can carry x FP32[-1,4]; got image/png"),
+            (
+                "s.doc",
+                b"text",
+                "expected a file named .json, .csv, .png, .npy or the like; got '.doc'",
+            ),
+            (
+                "s.png",
+                picture(),
+                "s.png: expected a format that can carry x FP32[-1,4]; got image/png",
+            ),
         ],
     )
     def test_a_sample_that_the_server_would_refuse_is_a_breach(
         self, folders: Folders, name: str, body: bytes, message: str
     ) -> None:
-        report = check(folders.python(predicting("return x"), head=f"\nsample: {name}", files={name: body}))
+        report = check(
+            folders.python(predicting("return x"), head=f"\nsample: {name}", files={name: body})
+        )
         assert message in of(report, rules.SAMPLE).message
         assert report.count("breach") == 1, "it is checked on random rows"
         assert "random values" in report.rows
@@ -92,29 +118,46 @@ class TestSamples:
 
     def test_rows_made_from_a_sample_may_be_refused(self, folders: Folders) -> None:
         files: dict[str, str | bytes] = {"s.csv": b"1,2\n"}
-        source = predicting('assert (x[:, 0] < x[:, 1]).all(), "turned"; return {"y": x.astype("f4")}')
+        source = predicting(
+            'assert (x[:, 0] < x[:, 1]).all(), "turned"; return {"y": x.astype("f4")}'
+        )
         outputs = "[{name: y, dtype: FP32, shape: [2]}]"
-        definition = folders.python(source, inputs=INTEGER, outputs=outputs, head="\nsample: s.csv", files=files)
+        definition = folders.python(
+            source, inputs=INTEGER, outputs=outputs, head="\nsample: s.csv", files=files
+        )
         report = check(definition, warmup=False)
-        assert "expected answers to 10 rows made from the sample; got none to 5 of them" in of(report, rules.REFUSED).message
+        assert (
+            "expected answers to 10 rows made from the sample; got none to 5 of them"
+            in of(report, rules.REFUSED).message
+        )
         assert report.count("breach") == 0
 
-    def test_rows_that_a_model_mixes_are_noticed_even_with_a_sample_of_one_row(self, folders: Folders) -> None:
+    def test_rows_that_a_model_mixes_are_noticed_even_with_a_sample_of_one_row(
+        self, folders: Folders
+    ) -> None:
         files: dict[str, str | bytes] = {"s.csv": b"5,5,5,5\n"}
-        report = check(folders.python(predicting("return x[::-1]"), head="\nsample: s.csv", files=files))
+        report = check(
+            folders.python(predicting("return x[::-1]"), head="\nsample: s.csv", files=files)
+        )
         assert "got the answer of row 1" in of(report, rules.MIXED).message
 
     def test_random_rows_are_tame_and_the_same_each_time(self, folders: Folders) -> None:
-        body = 'assert set(x.flat) <= {0, 1}; return {"y": np.stack([x[:, 0], x[:, 1]] * 2, 1).astype("f4")}'
+        body = (
+            'assert set(x.flat) <= {0, 1}; return {"y": np.stack([x[:, 0], x[:, 1]] * 2, '
+            '1).astype("f4")}'
+        )
         assert told(check(folders.python(predicting(body), inputs=INTEGER))) == []
         texts = (
-            'assert all(t.startswith(b"text ") or not t for t in x); return {"y": np.array([[len(t)] * 4 for t in x], "f4")}'
+            'assert all(t.startswith(b"text ") or not t for t in x); return {"y": '
+            'np.array([[len(t)] * 4 for t in x], "f4")}'
         )
         assert told(check(folders.python(predicting(texts), inputs=TEXT, version="2"))) == []
 
     def test_bf16_is_compared_as_numbers(self, folders: Folders) -> None:
         source = "class Model(torch.nn.Module):\n    def forward(self, x):\n        return {}\n"
         tensors = {"inputs": BF16.format("x"), "outputs": BF16.format("y")}
-        assert told(check(folders.python(source.format("x * (1 + len(x) / 1000)"), **tensors))) == []
+        assert (
+            told(check(folders.python(source.format("x * (1 + len(x) / 1000)"), **tensors))) == []
+        )
         report = check(folders.python(source.format("x / len(x)"), version="2", **tensors))
         assert "; got " in of(report, rules.NEIGHBOURS).message

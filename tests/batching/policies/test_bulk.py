@@ -1,4 +1,7 @@
-"""What bulk requests get: places that others leave, and all that there is when nobody else comes."""
+"""What bulk requests get.
+
+Places that others leave, and all that there is when nobody else comes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,18 @@ from hypothesis import strategies as st
 
 from batcher.batching.part import Part
 from batcher.batching.policies.bulk import LONGER, BulkLast
-from batcher.batching.policies.policy import Cost, Decision, Delay, Eager, Idle, Policy, Take, WaitUntil, WorkerState, no_cost
+from batcher.batching.policies.policy import (
+    Cost,
+    Decision,
+    Delay,
+    Eager,
+    Idle,
+    Policy,
+    Take,
+    WaitUntil,
+    WorkerState,
+    no_cost,
+)
 from batcher.batching.queue import BatchQueue
 from tests.support.scheduling import part, queue_of
 
@@ -41,7 +55,11 @@ def others(count: int = 1, **more: Any) -> list[Part]:
 
 
 def decide(
-    *parts: Part, worker: WorkerState = FREE, now: float = 0.0, cost: Cost = no_cost, policy: Policy | None = None
+    *parts: Part,
+    worker: WorkerState = FREE,
+    now: float = 0.0,
+    cost: Cost = no_cost,
+    policy: Policy | None = None,
 ) -> Decision:
     queue = bulk_queue(*parts)
     decision = BulkLast(policy or Eager(SIZE), AFTER).decide(queue, worker, now, cost)
@@ -54,7 +72,9 @@ def levels(decision: Decision) -> tuple[int, int]:
     """Return how many parts of others and of bulk are taken."""
     assert isinstance(decision, Take), decision
     filled = sum(each.level == BULK for each in decision.parts)
-    assert all(each.level == BULK for each in decision.parts[len(decision.parts) - filled :]), "bulk stands at the end"
+    assert all(each.level == BULK for each in decision.parts[len(decision.parts) - filled :]), (
+        "bulk stands at the end"
+    )
     return len(decision.parts) - filled, filled
 
 
@@ -68,7 +88,14 @@ def levels(decision: Decision) -> tuple[int, int]:
         (linear(1.0, 0.1), 0),
         (lambda rows, group: 0.0 if rows < 4 else 1.0, 1),
     ],
-    ids=["unknown", "the same for any size", "a hundredth a row", "three", "a tenth a row", "unknown for small ones"],
+    ids=[
+        "unknown",
+        "the same for any size",
+        "a hundredth a row",
+        "three",
+        "a tenth a row",
+        "unknown for small ones",
+    ],
 )
 def test_bulk_fills_a_batch_as_far_as_it_takes_hardly_longer(cost: Cost, filled: int) -> None:
     assert levels(decide(*bulk(9), *others(2), cost=cost)) == (2, filled)
@@ -107,7 +134,9 @@ def test_bulk_that_a_filled_batch_would_answer_late_is_dropped() -> None:
 def test_bulk_fills_a_batch_in_the_second_place_and_never_makes_one_there() -> None:
     assert levels(decide(*bulk(9), part(rows=7), part(rows=7), worker=ONE_RUNS)) == (1, 1)
     assert decide(*bulk(99), worker=ONE_RUNS, now=9.0) == Idle([])
-    assert decide(*bulk(99), *others(2), worker=ONE_RUNS) == Idle([]), "what can grow is not bound, whatever bulk waits"
+    assert decide(*bulk(99), *others(2), worker=ONE_RUNS) == Idle([]), (
+        "what can grow is not bound, whatever bulk waits"
+    )
 
 
 def test_bulk_decides_nothing_of_which_shape_is_sent() -> None:
@@ -128,7 +157,9 @@ def test_alone_bulk_waits_until_nothing_else_has_come_for_a_while() -> None:
     assert levels(alone) == (0, SIZE)
     assert isinstance(alone, Take)
     assert alone.reason == "bulk"
-    assert levels(policy.decide(queue, DRAINING, 5.5, no_cost)) == (0, SIZE), "nobody will come any more"
+    assert levels(policy.decide(queue, DRAINING, 5.5, no_cost)) == (0, SIZE), (
+        "nobody will come any more"
+    )
 
 
 def test_bulk_waits_for_nothing_if_nobody_else_has_ever_come() -> None:
@@ -155,7 +186,13 @@ groups = st.sampled_from("ab")
 
 @given(
     waiting=st.lists(
-        st.builds(part, rows=st.integers(1, 9), level=st.integers(1, BULK), group=groups, deadline=st.floats(0, 5))
+        st.builds(
+            part,
+            rows=st.integers(1, 9),
+            level=st.integers(1, BULK),
+            group=groups,
+            deadline=st.floats(0, 5),
+        )
     ),
     worker=st.sampled_from([FREE, ONE_RUNS, DRAINING]),
     fixed=st.sampled_from([0.0, 1.0]),
@@ -164,12 +201,19 @@ groups = st.sampled_from("ab")
     now=st.sampled_from([0.0, 0.75, 2.0]),
 )
 def test_others_get_what_they_would_without_bulk_and_hardly_later(
-    waiting: list[Part], worker: WorkerState, fixed: float, row: float, delay: float | None, now: float
+    waiting: list[Part],
+    worker: WorkerState,
+    fixed: float,
+    row: float,
+    delay: float | None,
+    now: float,
 ) -> None:
     inner: Policy = Eager(SIZE) if delay is None else Delay(SIZE, delay)
     cost = linear(fixed, row)
     decision = decide(*waiting, worker=worker, now=now, cost=cost, policy=inner)
-    without = inner.decide(queue_of(*(each for each in waiting if each.level != BULK)), worker, now, cost)
+    without = inner.decide(
+        queue_of(*(each for each in waiting if each.level != BULK)), worker, now, cost
+    )
     filling = [each for each in taken_by(decision) if each.level == BULK]
     assert [each for each in taken_by(decision) if each.level != BULK] == taken_by(without)
     assert [each for each in decision.shed if each.level != BULK] == without.shed
@@ -189,7 +233,9 @@ def check_filled(own: list[Part], filling: list[Part], cost: Cost, now: float) -
     group: Hashable = own[0].group
     rows = sum(each.rows for each in own)
     filled = rows + sum(each.rows for each in filling)
-    assert filled <= SIZE or (len(own) == 1 and not filling), "what is too large for a batch stands alone"
+    assert filled <= SIZE or (len(own) == 1 and not filling), (
+        "what is too large for a batch stands alone"
+    )
     assert {each.group for each in filling} <= {group}
     assert cost(filled, group) <= LONGER * cost(rows, group)
     assert not filling or all(each.deadline >= now + cost(filled, group) for each in own)

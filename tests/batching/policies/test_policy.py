@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from batcher.batching.part import Part
-from batcher.batching.policies.policy import Decision, Delay, Eager, Idle, Policy, Take, WaitUntil, WorkerState, no_cost
+from batcher.batching.policies.policy import (
+    Decision,
+    Delay,
+    Eager,
+    Idle,
+    Policy,
+    Take,
+    WaitUntil,
+    WorkerState,
+    no_cost,
+)
 from tests.support.scheduling import part, queue_of
 
 FREE = WorkerState(held=0, places=2)
@@ -18,8 +28,17 @@ DRAINING = WorkerState(held=0, places=2, draining=True)
 DELAY = 8.0
 
 
-def decide(policy: Policy, parts: list[Part], worker: WorkerState = FREE, now: float = 0.0, cost: float = 0.0) -> Decision:
-    """Return the decision over a queue of `parts`, where a batch costs `cost` seconds a row; nothing may be changed by it."""
+def decide(
+    policy: Policy,
+    parts: list[Part],
+    worker: WorkerState = FREE,
+    now: float = 0.0,
+    cost: float = 0.0,
+) -> Decision:
+    """Return the decision over a queue of `parts`, where a batch costs `cost` seconds a row.
+
+    Nothing may be changed by it.
+    """
     queue = queue_of(*parts)
     decision = policy.decide(queue, worker, now, lambda rows, group: cost * rows)
     queue.check_invariants()
@@ -72,7 +91,12 @@ def test_eager_sends(parts: list[Part], worker: WorkerState, expected: tuple[int
 @pytest.mark.parametrize(
     ("parts", "worker"),
     [([], FREE), (singles(3), ONE_RUNS), (singles(9), BOTH_TAKEN), (singles(9), ONLY_TAKEN)],
-    ids=["nothing waits", "a batch could still grow", "both places are taken", "the only place is taken"],
+    ids=[
+        "nothing waits",
+        "a batch could still grow",
+        "both places are taken",
+        "the only place is taken",
+    ],
 )
 def test_eager_sends_nothing_while(parts: list[Part], worker: WorkerState) -> None:
     assert decide(Eager(4), parts, worker) == Idle([])
@@ -114,7 +138,9 @@ def test_eager_takes_the_group_whose_turn_it_is() -> None:
         "when one would expire just as the wait ends",
     ],
 )
-def test_delay_sends(parts: list[Part], worker: WorkerState, now: float, expected: tuple[int, str]) -> None:
+def test_delay_sends(
+    parts: list[Part], worker: WorkerState, now: float, expected: tuple[int, str]
+) -> None:
     assert taken(decide(Delay(4, DELAY), parts, worker, now)) == expected
 
 
@@ -126,9 +152,16 @@ def test_delay_sends(parts: list[Part], worker: WorkerState, now: float, expecte
         (singles(9), BOTH_TAKEN, 0.0),
         (singles(3), WorkerState(1, 2, draining=True), 0.0),
     ],
-    ids=["nothing waits", "an old batch could still grow", "both places are taken", "a draining worker is busy"],
+    ids=[
+        "nothing waits",
+        "an old batch could still grow",
+        "both places are taken",
+        "a draining worker is busy",
+    ],
 )
-def test_delay_neither_sends_nor_wakes_while(parts: list[Part], worker: WorkerState, now: float) -> None:
+def test_delay_neither_sends_nor_wakes_while(
+    parts: list[Part], worker: WorkerState, now: float
+) -> None:
     assert decide(Delay(4, DELAY), parts, worker, now) == Idle([])
 
 
@@ -212,7 +245,9 @@ POLICIES = [Eager(2), Delay(2, DELAY)]
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=["eager", "delay"])
-def test_heads_that_would_miss_their_deadline_are_dropped_and_their_places_given_away(policy: Policy) -> None:
+def test_heads_that_would_miss_their_deadline_are_dropped_and_their_places_given_away(
+    policy: Policy,
+) -> None:
     late, good = singles(2, deadline=1.5), singles(2, deadline=9.0)
     decision = decide(policy, [*late, *good], cost=1.0)
     assert decision == Take(good, "full", late)
@@ -220,7 +255,10 @@ def test_heads_that_would_miss_their_deadline_are_dropped_and_their_places_given
 
 @pytest.mark.parametrize("policy", POLICIES, ids=["eager", "delay"])
 def test_a_batch_is_not_shrunk_to_rescue_an_old_head(policy: Policy) -> None:
-    old, young = part(deadline=1.5), part()  # alone, in 1 second, it would make it; the batch of two takes 2
+    old, young = (
+        part(deadline=1.5),
+        part(),
+    )  # alone, in 1 second, it would make it; the batch of two takes 2
     decision = decide(policy, [old, young], cost=1.0)
     assert isinstance(decision, Take)
     assert (decision.parts, decision.shed) == ([young], [old])
@@ -280,4 +318,6 @@ def test_dropped_rows_do_not_make_a_batch_look_full() -> None:
 
 def test_nothing_is_dropped_while_no_batch_is_about_to_run() -> None:
     parts = singles(3, deadline=0.5)
-    assert decide(Eager(4), parts, ONE_RUNS, now=1.0) == Idle([]), "the scheduler's clock answers those that expired"
+    assert decide(Eager(4), parts, ONE_RUNS, now=1.0) == Idle([]), (
+        "the scheduler's clock answers those that expired"
+    )

@@ -28,7 +28,9 @@ def test_every_number_comes_back_to_its_own_pattern() -> None:
 
 
 def test_every_nan_stays_a_nan() -> None:
-    assert np.isnan(bfloat16.to_float32(bfloat16.from_float32(bfloat16.to_float32(EVERY_PATTERN[NAN])))).all()
+    assert np.isnan(
+        bfloat16.to_float32(bfloat16.from_float32(bfloat16.to_float32(EVERY_PATTERN[NAN])))
+    ).all()
 
 
 @given(st.lists(st.integers(0, (1 << 32) - 1), min_size=1, max_size=64))
@@ -41,7 +43,14 @@ def test_any_float32_is_rounded_as_pytorch_rounds_it(patterns: list[int]) -> Non
 
 @pytest.mark.parametrize(
     ("value", "bits"),
-    [(1.0, 0x3F80), (-2.0, 0xC000), (1 + 2**-8, 0x3F80), (1 + 3 * 2**-8, 0x3F82), (3.4e38, 0x7F80), (float("inf"), 0x7F80)],
+    [
+        (1.0, 0x3F80),
+        (-2.0, 0xC000),
+        (1 + 2**-8, 0x3F80),
+        (1 + 3 * 2**-8, 0x3F82),
+        (3.4e38, 0x7F80),
+        (float("inf"), 0x7F80),
+    ],
 )
 def test_halves_go_to_even_and_too_large_numbers_to_infinity(value: float, bits: int) -> None:
     assert bfloat16.from_float32(np.array([value], "<f4"))[0] == bits

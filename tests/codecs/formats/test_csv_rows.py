@@ -64,20 +64,31 @@ def numeric_rows(draw: st.DrawFn) -> tuple[ModelSpec, Array]:
     row_shape = (*shape[:free], -1, *shape[free + 1 :]) if free >= 0 else shape
     array = draw(arrays(dtype, (draw(st.integers(1, 4)), *shape), finite=dtype == "BF16"))
     if dtype in FLOATS:
-        array = np.where(np.isnan(array), np.array(math.nan, array.dtype), array)  # text has one NaN only
+        array = np.where(
+            np.isnan(array), np.array(math.nan, array.dtype), array
+        )  # text has one NaN only
     return one_input(dtype, row_shape), array
 
 
 @given(numeric_rows())
-def test_an_answer_that_is_sent_back_is_the_array_to_the_last_bit(drawn: tuple[ModelSpec, Array]) -> None:
+def test_an_answer_that_is_sent_back_is_the_array_to_the_last_bit(
+    drawn: tuple[ModelSpec, Array],
+) -> None:
     spec, array = drawn
     inputs = csv_rows.decode(Content(csv_rows.encode(response(x=array), spec)), spec)
     assert check_inputs(spec, inputs) == len(array)
     same(inputs["x"], array)
 
 
-@given(st.data(), st.sampled_from([*FLOATS, *INTEGERS]), st.sampled_from(["\r\n", "\n"]), st.sampled_from([0, 1, 2, 3]))
-def test_what_the_csv_module_writes_arrives_exactly(data: st.DataObject, dtype: str, ending: str, quoting: int) -> None:
+@given(
+    st.data(),
+    st.sampled_from([*FLOATS, *INTEGERS]),
+    st.sampled_from(["\r\n", "\n"]),
+    st.sampled_from([0, 1, 2, 3]),
+)
+def test_what_the_csv_module_writes_arrives_exactly(
+    data: st.DataObject, dtype: str, ending: str, quoting: int
+) -> None:
     array = data.draw(arrays(dtype, (2, 3), finite=True))
     body = written(array.tolist(), lineterminator=ending, quoting=quoting)
     same(decode(body, one_input(dtype, (3,)))["x"], array)
@@ -86,8 +97,14 @@ def test_what_the_csv_module_writes_arrives_exactly(data: st.DataObject, dtype: 
 @given(st.data(), st.sampled_from(["\r\n", "\n"]))
 def test_any_text_arrives_when_it_is_quoted(data: st.DataObject, ending: str) -> None:
     array = data.draw(arrays("BYTES", (2, 2)))
-    array = np.array([[cell.decode().strip().encode() for cell in row] for row in array], dtype=object)
-    body = written([[cell.decode() for cell in row] for row in array], lineterminator=ending, quoting=csv.QUOTE_ALL)
+    array = np.array(
+        [[cell.decode().strip().encode() for cell in row] for row in array], dtype=object
+    )
+    body = written(
+        [[cell.decode() for cell in row] for row in array],
+        lineterminator=ending,
+        quoting=csv.QUOTE_ALL,
+    )
     same(decode(body, one_input("BYTES", (2,)))["x"], array)
 
 
@@ -117,7 +134,9 @@ def test_two_rows_are_two_rows_however_they_are_written(body: str) -> None:
     assert values(body) == [[1, 2], [3, 4]]
 
 
-@pytest.mark.parametrize("charset", ["utf-8", "UTF8", "utf_8", "utf-16", "utf-16-le", "latin-1", "windows-1252"])
+@pytest.mark.parametrize(
+    "charset", ["utf-8", "UTF8", "utf_8", "utf-16", "utf-16-le", "latin-1", "windows-1252"]
+)
 def test_a_body_is_read_in_its_charset(charset: str) -> None:
     found = decode("ä,é\n".encode(charset), one_input("BYTES", (2,)), charset)
     assert found["x"].tolist() == [["ä".encode(), "é".encode()]]
@@ -125,7 +144,9 @@ def test_a_body_is_read_in_its_charset(charset: str) -> None:
 
 @pytest.mark.parametrize("charset", ["utf-8", "utf8", "utf_8", "U8"])
 def test_a_byte_order_mark_is_no_part_of_the_first_cell(charset: str) -> None:
-    assert decode("\ufeff1,2\n".encode(), one_input("BYTES", (2,)), charset)["x"].tolist() == [[b"1", b"2"]]
+    assert decode("\ufeff1,2\n".encode(), one_input("BYTES", (2,)), charset)["x"].tolist() == [
+        [b"1", b"2"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +164,9 @@ def test_a_byte_order_mark_is_no_part_of_the_first_cell(charset: str) -> None:
     ],
 )
 @pytest.mark.parametrize("dtype", ["FP32", "BYTES"])
-def test_a_charset_that_cannot_be_read_is_refused_by_its_name(charset: str, body: bytes, dtype: str) -> None:
+def test_a_charset_that_cannot_be_read_is_refused_by_its_name(
+    charset: str, body: bytes, dtype: str
+) -> None:
     with pytest.raises(DecodingError, match="expected"):
         decode(body, one_input(dtype), charset)
 
@@ -198,7 +221,9 @@ def test_a_cell_is_read_as_the_datatype_says(dtype: str, cell: str, value: Any) 
         ("FP64", "1" * 5000, "for .*; got"),
     ],
 )
-def test_a_cell_that_the_datatype_does_not_take_is_refused_with_its_place(dtype: str, cell: str, complaint: str) -> None:
+def test_a_cell_that_the_datatype_does_not_take_is_refused_with_its_place(
+    dtype: str, cell: str, complaint: str
+) -> None:
     beside = "1"
     with pytest.raises((DecodingError, InvalidInput), match=complaint) as refusal:
         values(f"{beside},{beside}\n{beside},{cell}\n", dtype)
@@ -207,7 +232,12 @@ def test_a_cell_that_the_datatype_does_not_take_is_refused_with_its_place(dtype:
 
 @pytest.mark.parametrize(
     ("body", "line"),
-    [("1,2\n\n\n1,x\n", 4), ("a,b\n\n1,2\n1,x\n", 4), ("1,2\r\n\r\n1\r\n", 3), ('"a\nb",c\n1,x\n', 3)],
+    [
+        ("1,2\n\n\n1,x\n", 4),
+        ("a,b\n\n1,2\n1,x\n", 4),
+        ("1,2\r\n\r\n1\r\n", 3),
+        ('"a\nb",c\n1,x\n', 3),
+    ],
 )
 def test_the_line_that_is_named_is_the_line_of_the_file(body: str, line: int) -> None:
     with pytest.raises(DecodingError, match=f"line {line}[:,]"):
@@ -229,7 +259,9 @@ def test_the_line_that_is_named_is_the_line_of_the_file(body: str, line: int) ->
         ((2,), '1,"2"3\n', "expected CSV"),
     ],
 )
-def test_lines_that_are_no_rows_are_refused_with_what_was_expected(shape: tuple[int, ...], body: str, complaint: str) -> None:
+def test_lines_that_are_no_rows_are_refused_with_what_was_expected(
+    shape: tuple[int, ...], body: str, complaint: str
+) -> None:
     with pytest.raises((DecodingError, InvalidInput), match=complaint):
         values(body, "FP32", shape)
 
@@ -237,10 +269,17 @@ def test_lines_that_are_no_rows_are_refused_with_what_was_expected(shape: tuple[
 def test_labels_and_probabilities_come_first() -> None:
     scores = tensor("scores", "FP32", (2,), labels=Labels(("cat", "dog, wet")))
     found = answered(model_spec(outputs=(scores,)), scores=np.array([[0.25, 0.75]], "<f4"))
-    assert found == [["label", "probability", "scores[0]", "scores[1]"], ["dog, wet", "0.75", "0.25", "0.75"]]
+    assert found == [
+        ["label", "probability", "scores[0]", "scores[1]"],
+        ["dog, wet", "0.75", "0.25", "0.75"],
+    ]
 
 
-@given(st.binary(max_size=60), st.sampled_from(["FP32", "INT8", "BOOL", "BYTES"]), st.sampled_from([(2,), (-1,), ()]))
+@given(
+    st.binary(max_size=60),
+    st.sampled_from(["FP32", "INT8", "BOOL", "BYTES"]),
+    st.sampled_from([(2,), (-1,), ()]),
+)
 def test_any_bytes_are_rows_or_refused(body: bytes, dtype: str, shape: tuple[int, ...]) -> None:
     decoded_or_refused(csv_rows.decode, body, one_input(dtype, shape))
 

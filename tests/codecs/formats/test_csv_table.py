@@ -14,12 +14,17 @@ from tests.support.codec_inputs import damaged, decoded_or_refused, echo_spec, r
 from tests.support.models import tensor
 
 TABLE = echo_spec(
-    tensor("age", "INT32", ()), tensor("height", "FP32", (1,)), tensor("smokes", "BOOL", ()), tensor("name", "BYTES", ())
+    tensor("age", "INT32", ()),
+    tensor("height", "FP32", (1,)),
+    tensor("smokes", "BOOL", ()),
+    tensor("name", "BYTES", ()),
 )
 
 
 def decode(body: bytes | str, spec: ModelSpec) -> dict[str, Array]:
-    inputs = csv_rows.decode(Content(body.encode() if isinstance(body, str) else body, "text/csv"), spec)
+    inputs = csv_rows.decode(
+        Content(body.encode() if isinstance(body, str) else body, "text/csv"), spec
+    )
     check_inputs(spec, inputs)
     return inputs
 
@@ -39,15 +44,25 @@ def test_a_table_names_its_columns_in_any_order() -> None:
     [
         (
             "age,height,smokes\n1,2,0\n",
-            "line 1: expected a header of age, height, smokes, name in any order; got age, height, smok",
+            "line 1: expected a header of age, height, smokes, name in any order; got age, "
+            "height, smok",
         ),
         ("age,height,smokes,nam\n1,2,0,a\n", "got age, height, smokes, nam"),
         ("age,age,height,smokes,name\n1,1,2,0,a\n", "got age, age"),
         ("1,2,0,a\n", "line 1: expected a header"),
         ("age,height,smokes,name\n1,2,0\n", "line 2: expected 4 cells; got 3"),
-        ("age,height,smokes,name\n1,2,0,a\n1,x,0,a\n", "line 3, cell 2: expected FP32 for 'height'; got 'x'"),
-        ("age,height,smokes,name\n\n1,2,0,a\n1,2,maybe,a\n", "line 4, cell 3: expected BOOL for 'smokes'; got 'maybe'"),
-        ("age,height,smokes,name\n1.5,2,0,a\n", "input 'age'.*expected a whole number for INT32; got 1.5"),
+        (
+            "age,height,smokes,name\n1,2,0,a\n1,x,0,a\n",
+            "line 3, cell 2: expected FP32 for 'height'; got 'x'",
+        ),
+        (
+            "age,height,smokes,name\n\n1,2,0,a\n1,2,maybe,a\n",
+            "line 4, cell 3: expected BOOL for 'smokes'; got 'maybe'",
+        ),
+        (
+            "age,height,smokes,name\n1.5,2,0,a\n",
+            "input 'age'.*expected a whole number for INT32; got 1.5",
+        ),
         ("age,height,smokes,name\n", "expected at least 1 row; got 0"),
     ],
 )

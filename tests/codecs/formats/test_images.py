@@ -18,7 +18,12 @@ from tests.support.codec_inputs import encoded, picture_spec, pixels
 
 RGB = picture_spec((3, -1, -1))
 GREY = picture_spec((1, -1, -1), "L")
-FORMATS = [("image/png", "PNG"), ("image/jpeg", "JPEG"), ("image/webp", "WEBP"), ("image/bmp", "BMP")]
+FORMATS = [
+    ("image/png", "PNG"),
+    ("image/jpeg", "JPEG"),
+    ("image/webp", "WEBP"),
+    ("image/bmp", "BMP"),
+]
 ORIENTATION = 0x0112
 
 
@@ -43,14 +48,17 @@ def test_a_picture_without_loss_arrives_pixel_by_pixel(media_type: str, fmt: str
     picture = pixels()
     options = {"lossless": True} if fmt == "WEBP" else {}
     np.testing.assert_array_equal(
-        bytes_of(decode(encoded(picture, fmt, **options), media_type=media_type)), channels_first(picture)
+        bytes_of(decode(encoded(picture, fmt, **options), media_type=media_type)),
+        channels_first(picture),
     )
 
 
 def test_a_jpeg_arrives_as_pillow_decodes_it() -> None:
     body = encoded(pixels(16, 16), "JPEG")
     expected = np.asarray(Image.open(BytesIO(body)).convert("RGB"))
-    np.testing.assert_array_equal(bytes_of(decode(body, media_type="image/jpeg")), channels_first(expected))
+    np.testing.assert_array_equal(
+        bytes_of(decode(body, media_type="image/jpeg")), channels_first(expected)
+    )
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.binary(min_size=243, max_size=243))
@@ -71,35 +79,47 @@ def test_a_body_may_be_a_view_of_a_larger_buffer() -> None:
     assert images.decode(Content(view, "image/png"), RGB)["x"].shape == (1, 3, 4, 6)
 
 
-@pytest.mark.parametrize(("mode", "spec"), list(product(["1", "L", "LA", "P", "RGB", "RGBA"], [RGB, GREY])))
+@pytest.mark.parametrize(
+    ("mode", "spec"), list(product(["1", "L", "LA", "P", "RGB", "RGBA"], [RGB, GREY]))
+)
 def test_every_colour_mode_is_turned_into_the_models(mode: str, spec: ModelSpec) -> None:
     picture = Image.fromarray(pixels()).convert(mode)
     expected = np.asarray(picture.convert("RGB" if spec is RGB else "L"))
     found = bytes_of(decode(encoded(picture), spec))
-    np.testing.assert_array_equal(found, channels_first(expected) if spec is RGB else expected[np.newaxis])
+    np.testing.assert_array_equal(
+        found, channels_first(expected) if spec is RGB else expected[np.newaxis]
+    )
 
 
 def test_the_palette_of_a_picture_may_hold_transparency() -> None:
     picture = Image.fromarray(pixels(channels=1), "L").convert("P")
     body = encoded(picture, transparency=0)
-    np.testing.assert_array_equal(bytes_of(decode(body)), channels_first(np.asarray(picture.convert("RGB"))))
+    np.testing.assert_array_equal(
+        bytes_of(decode(body)), channels_first(np.asarray(picture.convert("RGB")))
+    )
 
 
 def test_16_bit_grey_is_scaled_and_not_clipped() -> None:
     deep = np.array([[0, 257, 0x7F7F, 0xFFFF]], "u2")
-    np.testing.assert_array_equal(bytes_of(decode(encoded(Image.fromarray(deep)), GREY))[0], [[0, 1, 127, 255]])
+    np.testing.assert_array_equal(
+        bytes_of(decode(encoded(Image.fromarray(deep)), GREY))[0], [[0, 1, 127, 255]]
+    )
 
 
 def test_16_bit_grey_may_be_asked_for_in_colour() -> None:
     deep = np.array([[0, 0x8080]], "u2")
-    np.testing.assert_array_equal(bytes_of(decode(encoded(Image.fromarray(deep))))[:, 0, 1], [128, 128, 128])
+    np.testing.assert_array_equal(
+        bytes_of(decode(encoded(Image.fromarray(deep))))[:, 0, 1], [128, 128, 128]
+    )
 
 
 @pytest.mark.parametrize("ink", [(0, 0, 0, 0), (255, 0, 0, 0), (0, 255, 255, 0), (0, 0, 0, 255)])
 def test_a_cmyk_jpeg_is_read_in_its_own_colours(ink: tuple[int, int, int, int]) -> None:
     picture = Image.new("CMYK", (16, 16), ink)
     expected = np.asarray(picture.convert("RGB"))[0, 0]
-    found = bytes_of(decode(encoded(picture, "JPEG", quality=100), media_type="image/jpeg"))[:, 8, 8]
+    found = bytes_of(decode(encoded(picture, "JPEG", quality=100), media_type="image/jpeg"))[
+        :, 8, 8
+    ]
     np.testing.assert_allclose(found.astype(int), expected.astype(int), atol=4)
 
 
@@ -121,7 +141,9 @@ def test_a_picture_is_turned_upright_as_its_exif_says(orientation: int, fmt: str
     exif[ORIENTATION] = orientation
     options = {"lossless": True} if fmt == "WEBP" else {}
     body = encoded(np.ascontiguousarray(undo[orientation]), fmt, exif=exif, **options)
-    np.testing.assert_array_equal(bytes_of(decode(body, media_type=f"image/{fmt.lower()}")), channels_first(upright))
+    np.testing.assert_array_equal(
+        bytes_of(decode(body, media_type=f"image/{fmt.lower()}")), channels_first(upright)
+    )
 
 
 def test_a_photo_of_a_phone_that_holds_a_second_picture_is_a_jpeg() -> None:
@@ -153,7 +175,9 @@ def test_of_a_moving_picture_the_first_frame_is_taken(fmt: str) -> None:
         ((-1, -1, 3), "RGB", (4, 6, 3)),
     ],
 )
-def test_size_and_layout_follow_from_the_shape(shape: tuple[int, ...], mode: str, expected: tuple[int, ...]) -> None:
+def test_size_and_layout_follow_from_the_shape(
+    shape: tuple[int, ...], mode: str, expected: tuple[int, ...]
+) -> None:
     assert decode(encoded(pixels()), picture_spec(shape, mode)).shape == expected
 
 
@@ -165,22 +189,33 @@ def test_channels_last_holds_the_same_pixels_as_channels_first() -> None:
 
 def test_a_flat_grey_row_holds_the_same_pixels_as_one_channel() -> None:
     body = encoded(pixels(channels=1))
-    np.testing.assert_array_equal(decode(body, picture_spec((4, 6), "L")), decode(body, picture_spec((1, 4, 6), "L"))[0])
+    np.testing.assert_array_equal(
+        decode(body, picture_spec((4, 6), "L")), decode(body, picture_spec((1, 4, 6), "L"))[0]
+    )
 
 
 def test_a_picture_of_another_size_is_resized_bilinearly() -> None:
     picture = Image.fromarray(pixels(12, 10))
     expected = np.asarray(picture.resize((5, 7), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(bytes_of(decode(encoded(picture), picture_spec((3, 7, 5)))), channels_first(expected))
+    np.testing.assert_array_equal(
+        bytes_of(decode(encoded(picture), picture_spec((3, 7, 5)))), channels_first(expected)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["FP16", "FP32", "FP64"])
 def test_mean_and_std_are_taken_for_each_channel(dtype: str) -> None:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     row = decode(encoded(pixels()), picture_spec((3, 4, 6), dtype=dtype, mean=mean, std=std))
-    expected = (channels_first(pixels()) / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    expected = (channels_first(pixels()) / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(
+        std, (3, 1, 1)
+    )
     assert row.dtype == np.dtype({"FP16": "f2", "FP32": "f4", "FP64": "f8"}[dtype])
-    np.testing.assert_allclose(row, expected, rtol=1e-3 if dtype == "FP16" else 1e-6, atol=1e-3 if dtype == "FP16" else 1e-6)
+    np.testing.assert_allclose(
+        row,
+        expected,
+        rtol=1e-3 if dtype == "FP16" else 1e-6,
+        atol=1e-3 if dtype == "FP16" else 1e-6,
+    )
 
 
 def test_one_mean_and_std_serve_every_channel() -> None:

@@ -1,4 +1,7 @@
-"""Pictures that are damaged, not what they claim, or too large: refused in words, and before they cost anything."""
+"""Pictures that are damaged, not what they claim, or too large.
+
+Refused in words, and before they cost anything.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,15 @@ EXIF = Image.Exif()
 EXIF[0x0112] = 6
 EXIF[0x010E] = "a description"
 BODIES = {
-    "image/png": [encoded(pixels()), encoded(pixels(), exif=EXIF), encoded(Image.fromarray(pixels()).convert("P"))],
-    "image/jpeg": [encoded(pixels(8, 8), "JPEG"), encoded(pixels(8, 8), "JPEG", exif=EXIF, progressive=True)],
+    "image/png": [
+        encoded(pixels()),
+        encoded(pixels(), exif=EXIF),
+        encoded(Image.fromarray(pixels()).convert("P")),
+    ],
+    "image/jpeg": [
+        encoded(pixels(8, 8), "JPEG"),
+        encoded(pixels(8, 8), "JPEG", exif=EXIF, progressive=True),
+    ],
     "image/webp": [encoded(pixels(), "WEBP", lossless=True), encoded(pixels(), "WEBP", exif=EXIF)],
     "image/bmp": [encoded(pixels(), "BMP"), encoded(pixels(channels=1), "BMP")],
 }
@@ -57,7 +67,16 @@ def test_an_empty_body_is_refused(media_type: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x04\0\0\0WEBP", b"BM", bytes(100), b"<svg/>"]
+    "body",
+    [
+        b"hello",
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff",
+        b"RIFF\x04\0\0\0WEBP",
+        b"BM",
+        bytes(100),
+        b"<svg/>",
+    ],
 )
 @pytest.mark.parametrize("media_type", BODIES)
 def test_bytes_that_are_no_picture_are_refused(body: bytes, media_type: str) -> None:
@@ -72,36 +91,51 @@ def test_other_formats_that_pillow_could_read_are_refused(fmt: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fmt", "came"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp"), ("BMP", "image/bmp")]
+    ("fmt", "came"),
+    [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp"), ("BMP", "image/bmp")],
 )
-@pytest.mark.parametrize("declared", [name for entry in PICTURES for name in (entry.media_type, *entry.aliases)])
-def test_a_picture_in_another_format_than_declared_is_refused_with_both(fmt: str, came: str, declared: str) -> None:
+@pytest.mark.parametrize(
+    "declared", [name for entry in PICTURES for name in (entry.media_type, *entry.aliases)]
+)
+def test_a_picture_in_another_format_than_declared_is_refused_with_both(
+    fmt: str, came: str, declared: str
+) -> None:
     body, entry = encoded(pixels(), fmt), format_named(declared)
     assert entry is not None
     if entry.media_type == came:
         images.decode(Content(body, declared), RGB)
     else:
-        with pytest.raises(DecodingError, match=f"expected {images.FORMATS[entry.media_type]}, .*; got {fmt}"):
+        with pytest.raises(
+            DecodingError, match=f"expected {images.FORMATS[entry.media_type]}, .*; got {fmt}"
+        ):
             images.decode(Content(body, declared), RGB)
 
 
 @pytest.mark.parametrize("media_type", ["image/png", "image/jpeg", "image/bmp", "image/webp"])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
 def test_a_truncated_picture_is_refused(media_type: str, share: float) -> None:
-    body = encoded(np.random.default_rng(0).integers(0, 256, (32, 32, 3), "u1"), images.FORMATS[media_type])
+    body = encoded(
+        np.random.default_rng(0).integers(0, 256, (32, 32, 3), "u1"), images.FORMATS[media_type]
+    )
     with pytest.raises(DecodingError, match="expected"):
         images.decode(Content(body[: int(len(body) * share)], media_type), RGB)
 
 
-@given(damaged([body for bodies in BODIES.values() for body in bodies]), st.sampled_from(["", *BODIES]))
+@given(
+    damaged([body for bodies in BODIES.values() for body in bodies]), st.sampled_from(["", *BODIES])
+)
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF", "ignore:Truncated File")
 def test_a_damaged_picture_is_a_row_or_refused(body: bytes, media_type: str) -> None:
     decoded_or_refused(images.decode, body, RGB, media_type=media_type)
 
 
 @given(st.binary(max_size=64), st.sampled_from(["PNG", "JPEG", "WEBP"]), st.booleans())
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF", "ignore:Truncated File", "ignore:Metadata Warning")
-def test_any_bytes_as_exif_spoil_nothing_but_the_orientation(exif: bytes, fmt: str, tiff: bool) -> None:
+@pytest.mark.filterwarnings(
+    "ignore:Corrupt EXIF", "ignore:Truncated File", "ignore:Metadata Warning"
+)
+def test_any_bytes_as_exif_spoil_nothing_but_the_orientation(
+    exif: bytes, fmt: str, tiff: bool
+) -> None:
     body = encoded(pixels(), fmt, exif=b"Exif\0\0" + (b"II*\0\x08\0\0\0" if tiff else b"") + exif)
     decoded_or_refused(images.decode, body, RGB, media_type=f"image/{fmt.lower()}")
 
@@ -109,7 +143,9 @@ def test_any_bytes_as_exif_spoil_nothing_but_the_orientation(exif: bytes, fmt: s
 @pytest.mark.parametrize("fmt", ["PNG", "JPEG", "WEBP"])
 def test_a_picture_whose_exif_is_garbage_is_still_a_picture(fmt: str) -> None:
     body = encoded(pixels(), fmt, exif=b"Exif\0\0garbage here")
-    assert decoded_or_refused(images.decode, body, RGB, media_type=f"image/{fmt.lower()}") is not None
+    assert (
+        decoded_or_refused(images.decode, body, RGB, media_type=f"image/{fmt.lower()}") is not None
+    )
 
 
 @pytest.mark.usefixtures("no_decoding")
@@ -118,7 +154,10 @@ def test_a_picture_whose_exif_is_garbage_is_still_a_picture(fmt: str) -> None:
 def test_a_picture_of_100_megapixels_is_refused_without_being_decoded(side: int) -> None:
     body = one_colour_png(side, side)
     assert len(body) < MIB
-    with process_memory_below(20 * MIB), pytest.raises(TooLarge, match="expected at most 16777216 pixels; got"):
+    with (
+        process_memory_below(20 * MIB),
+        pytest.raises(TooLarge, match="expected at most 16777216 pixels; got"),
+    ):
         images.decode(Content(body, "image/png"), RGB)
 
 
@@ -126,7 +165,13 @@ def test_a_picture_of_100_megapixels_is_refused_without_being_decoded(side: int)
 @pytest.mark.parametrize("side", [9_999, 16_383])
 def test_a_webp_that_claims_100_megapixels_is_refused_without_memory_for_them(side: int) -> None:
     chunk = b"\x2f" + struct.pack("<I", (side - 1) | (side - 1) << 14) + bytes(64)
-    body = b"RIFF" + struct.pack("<I", 12 + len(chunk)) + b"WEBPVP8L" + struct.pack("<I", len(chunk)) + chunk
+    body = (
+        b"RIFF"
+        + struct.pack("<I", 12 + len(chunk))
+        + b"WEBPVP8L"
+        + struct.pack("<I", len(chunk))
+        + chunk
+    )
     with process_memory_below(20 * MIB), pytest.raises((TooLarge, DecodingError)):
         images.decode(Content(body, "image/webp"), RGB)
 
@@ -138,12 +183,16 @@ def test_a_picture_over_the_limit_is_refused_with_both_numbers() -> None:
 
 
 def test_a_picture_exactly_at_the_limit_is_taken() -> None:
-    assert images.decode(Content(encoded(pixels()), "image/png", max_image_pixels=24), RGB)["x"].shape == (1, 3, 4, 6)
+    assert images.decode(Content(encoded(pixels()), "image/png", max_image_pixels=24), RGB)[
+        "x"
+    ].shape == (1, 3, 4, 6)
 
 
 def free_rows(*pictures: bytes, max_pixels: int) -> tuple[int, ...]:
     spec: TensorSpec = FREE.inputs[0]
-    return images.rows_from_pictures([(picture, "image/png") for picture in pictures], spec, max_pixels).shape
+    return images.rows_from_pictures(
+        [(picture, "image/png") for picture in pictures], spec, max_pixels
+    ).shape
 
 
 def test_pictures_that_keep_their_size_stay_under_the_limit_together() -> None:
@@ -152,12 +201,17 @@ def test_pictures_that_keep_their_size_stay_under_the_limit_together() -> None:
 
 
 def test_pictures_of_different_sizes_cannot_share_a_request_if_the_model_fixes_none() -> None:
-    with pytest.raises(InvalidInput, match=r"expected pictures of one size in one request; got \[3, 4, 6\], \[3, 5, 6\]"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"expected pictures of one size in one request; got \[3, 4, 6\], \[3, 5, 6\]",
+    ):
         free_rows(encoded(pixels(4, 6)), encoded(pixels(5, 6)), max_pixels=1000)
 
 
 def test_a_picture_for_an_input_that_is_none_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"input 'x': expected a tensor FP32\[-1,4\]; got a picture"):
+    with pytest.raises(
+        InvalidInput, match=r"input 'x': expected a tensor FP32\[-1,4\]; got a picture"
+    ):
         images.row_from_picture(encoded(pixels()), "image/png", tensor(), 1000)
 
 

@@ -57,7 +57,9 @@ BODIES = [
 
 
 @given(batches(), st.booleans(), st.booleans())
-def test_what_msgpack_numpy_packs_arrives_bit_for_bit(batch: tuple[ModelSpec, Array], fortran: bool, big_endian: bool) -> None:
+def test_what_msgpack_numpy_packs_arrives_bit_for_bit(
+    batch: tuple[ModelSpec, Array], fortran: bool, big_endian: bool
+) -> None:
     spec, array = batch
     sent = np.asarray(array, order="F" if fortran else "C")
     sent = sent.astype(sent.dtype.newbyteorder(">")) if big_endian else sent
@@ -72,7 +74,9 @@ def test_what_is_answered_msgpack_numpy_unpacks_bit_for_bit(batch: tuple[ModelSp
 
 
 @given(st.data(), st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple))
-def test_strings_travel_as_nested_lists_both_ways(data: st.DataObject, shape: tuple[int, ...]) -> None:
+def test_strings_travel_as_nested_lists_both_ways(
+    data: st.DataObject, shape: tuple[int, ...]
+) -> None:
     array = data.draw(arrays("BYTES", shape))
     spec = one_input("BYTES", shape[1:])
     answer = msgpack.unpackb(bytes(msgpack_maps.encode(response(x=array), spec)))
@@ -99,7 +103,10 @@ def test_nested_lists_are_read_like_those_of_json() -> None:
 
 
 def test_rows_may_be_lists() -> None:
-    same(decode({"instances": [[1, 2], [3, 4]]}, one_input("INT8"))["x"], np.array([[1, 2], [3, 4]], "<i1"))
+    same(
+        decode({"instances": [[1, 2], [3, 4]]}, one_input("INT8"))["x"],
+        np.array([[1, 2], [3, 4]], "<i1"),
+    )
 
 
 def test_rows_may_be_arrays() -> None:
@@ -108,7 +115,9 @@ def test_rows_may_be_arrays() -> None:
 
 
 def test_rows_may_be_numpy_scalars() -> None:
-    found = decode({"instances": [{"x": np.float32(0.5)}, {"x": np.float32(2)}]}, one_input("FP32", ()))
+    found = decode(
+        {"instances": [{"x": np.float32(0.5)}, {"x": np.float32(2)}]}, one_input("FP32", ())
+    )
     same(found["x"], np.array([0.5, 2], "<f4"))
 
 
@@ -133,14 +142,21 @@ def test_rows_that_are_arrays_of_bf16_keep_their_bits() -> None:
 )
 @pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("layout", ["inputs", "instances"])
-def test_an_array_of_another_dtype_is_refused_wherever_it_stands(dtype: str, row: Array, rows: int, layout: str) -> None:
+def test_an_array_of_another_dtype_is_refused_wherever_it_stands(
+    dtype: str, row: Array, rows: int, layout: str
+) -> None:
     value = {"inputs": {"x": np.stack([row] * rows)}, "instances": [row] * rows}[layout]
     with pytest.raises(InvalidInput, match=r"'x'.*expected .*; got "):
         decode({layout: value}, one_input(dtype))
 
 
 @pytest.mark.parametrize(
-    "rows", [[np.zeros(2, "<f4"), np.zeros(3, "<f4")], [np.zeros(2, "<f4"), 1], [[1, 2], np.zeros((1, 2), "<f4")]]
+    "rows",
+    [
+        [np.zeros(2, "<f4"), np.zeros(3, "<f4")],
+        [np.zeros(2, "<f4"), 1],
+        [[1, 2], np.zeros((1, 2), "<f4")],
+    ],
 )
 def test_rows_of_different_shapes_are_refused(rows: list[Any]) -> None:
     with pytest.raises(InvalidInput, match="'x'"):
@@ -168,9 +184,13 @@ def test_rows_of_different_shapes_are_refused(rows: list[Any]) -> None:
         ({"shape": [2**64 - 1, 2**64 - 1, 0], "data": b""}, "MessagePack|array"),
     ],
 )
-def test_a_wrong_array_map_is_refused_with_what_came(changes: dict[str, Any], complaint: str) -> None:
+def test_a_wrong_array_map_is_refused_with_what_came(
+    changes: dict[str, Any], complaint: str
+) -> None:
     with pytest.raises(DecodingError, match=complaint):
-        msgpack_maps.decode(Content(msgpack.packb({"inputs": {"x": array_map(**changes)}})), one_input())
+        msgpack_maps.decode(
+            Content(msgpack.packb({"inputs": {"x": array_map(**changes)}})), one_input()
+        )
 
 
 class _Writes:
@@ -181,9 +201,13 @@ class _Writes:
         return open, (str(self.path), "w")
 
 
-def test_an_array_of_objects_which_msgpack_numpy_pickles_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_an_array_of_objects_which_msgpack_numpy_pickles_is_refused_and_not_run(
+    tmp_path: Path,
+) -> None:
     ran = tmp_path / "ran"
-    body = msgpack.packb({"inputs": {"x": array_map(type="|O", kind=b"O", data=pickle.dumps([_Writes(ran)]))}})
+    body = msgpack.packb(
+        {"inputs": {"x": array_map(type="|O", kind=b"O", data=pickle.dumps([_Writes(ran)]))}}
+    )
     with pytest.raises(DecodingError, match="expected a type"):
         msgpack_maps.decode(Content(body), one_input())
     assert not ran.exists()
@@ -226,21 +250,37 @@ def test_a_damaged_body_is_rows_or_refused(body: bytes, dtype: str) -> None:
 @pytest.mark.parametrize("levels", [65, 400, 900, 100_000])
 @pytest.mark.parametrize("dtype", ["FP32", "INT8", "BOOL", "BYTES"])
 def test_lists_nested_too_deeply_are_refused(levels: int, dtype: str) -> None:
-    body = b"\x81\xa6inputs\x81\xa1x" + b"\x91" * levels + (b"\xa1a" if dtype == "BYTES" else b"\x01")
+    body = (
+        b"\x81\xa6inputs\x81\xa1x" + b"\x91" * levels + (b"\xa1a" if dtype == "BYTES" else b"\x01")
+    )
     assert decoded_or_refused(msgpack_maps.decode, body, one_input(dtype)) is None
 
 
 @pytest.mark.parametrize(
-    "head", [b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff"]
+    "head",
+    [
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\xdb\xff\xff\xff\xff",
+    ],
 )
 def test_a_promise_of_gigabytes_costs_nothing(head: bytes) -> None:
     with python_memory_below(MIB):
-        assert decoded_or_refused(msgpack_maps.decode, b"\x81\xa6inputs\x81\xa1x" + head + bytes(100), one_input()) is None
+        assert (
+            decoded_or_refused(
+                msgpack_maps.decode, b"\x81\xa6inputs\x81\xa1x" + head + bytes(100), one_input()
+            )
+            is None
+        )
 
 
 def test_one_long_string_among_many_short_ones_does_not_multiply() -> None:
     body = msgpack.packb({"inputs": {"x": [b"a" * 20_000, *[b""] * 5_000]}})
-    with python_memory_below(20 * MIB), pytest.raises(InvalidInput, match="expected a number for FP32"):
+    with (
+        python_memory_below(20 * MIB),
+        pytest.raises(InvalidInput, match="expected a number for FP32"),
+    ):
         msgpack_maps.decode(Content(body), one_input())
 
 

@@ -12,7 +12,15 @@ from batcher.codecs.formats import multipart_files
 from batcher.codecs.negotiation import media_type
 from batcher.core.spec import Array, ImageSpec, ModelSpec, check_inputs
 from batcher.errors import DecodingError, InvalidInput, TooLarge
-from tests.support.codec_inputs import MIB, damaged, decoded_or_refused, encoded, picture_spec, pixels, python_memory_below
+from tests.support.codec_inputs import (
+    MIB,
+    damaged,
+    decoded_or_refused,
+    encoded,
+    picture_spec,
+    pixels,
+    python_memory_below,
+)
 from tests.support.models import model_spec, tensor
 
 SPEC = picture_spec((3, 4, 6))
@@ -25,7 +33,12 @@ TWO = model_spec(
 )
 
 
-def part(body: bytes, name: str | None = "x", filename: str | None = "a.png", content_type: str | None = "image/png") -> bytes:
+def part(
+    body: bytes,
+    name: str | None = "x",
+    filename: str | None = "a.png",
+    content_type: str | None = "image/png",
+) -> bytes:
     disposition = "Content-Disposition: form-data"
     disposition += f'; name="{name}"' if name is not None else ""
     disposition += f'; filename="{filename}"' if filename is not None else ""
@@ -37,7 +50,9 @@ def form(*parts: bytes) -> bytes:
     return b"".join(parts) + b"--edge--\r\n"
 
 
-def decode(body: bytes, spec: ModelSpec = SPEC, header: str = "multipart/form-data; boundary=edge") -> dict[str, Array]:
+def decode(
+    body: bytes, spec: ModelSpec = SPEC, header: str = "multipart/form-data; boundary=edge"
+) -> dict[str, Array]:
     inputs = multipart_files.decode(Content(body, *media_type(header)), spec)
     check_inputs(spec, inputs)
     return inputs
@@ -48,23 +63,33 @@ def rows(pictures: Array) -> Array:
 
 
 def test_one_file_is_one_row() -> None:
-    np.testing.assert_array_equal(rows(decode(form(part(PNG)))["x"]), pixels()[np.newaxis].transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(
+        rows(decode(form(part(PNG)))["x"]), pixels()[np.newaxis].transpose(0, 3, 1, 2)
+    )
 
 
 def test_several_files_are_rows_in_the_order_in_which_they_were_sent() -> None:
     shades = [np.full((4, 6, 3), shade, "u1") for shade in (30, 10, 20)]
-    found = rows(decode(form(*[part(encoded(shade), filename=f"{i}.png") for i, shade in enumerate(shades)]))["x"])
+    found = rows(
+        decode(
+            form(*[part(encoded(shade), filename=f"{i}.png") for i, shade in enumerate(shades)])
+        )["x"]
+    )
     assert found[:, 0, 0, 0].tolist() == [30, 10, 20]
 
 
 def test_files_of_several_formats_share_a_request() -> None:
     shade = np.full((4, 6, 3), 128, "u1")
-    parts = [part(encoded(shade, fmt), content_type=f"image/{fmt.lower()}") for fmt in ("PNG", "JPEG", "WEBP", "BMP")]
+    parts = [
+        part(encoded(shade, fmt), content_type=f"image/{fmt.lower()}")
+        for fmt in ("PNG", "JPEG", "WEBP", "BMP")
+    ]
     assert decode(form(*parts))["x"].shape == (4, 3, 4, 6)
 
 
 @pytest.mark.parametrize(
-    "content_type", ["image/png", "IMAGE/PNG", "image/png; charset=binary", "application/octet-stream", "", None]
+    "content_type",
+    ["image/png", "IMAGE/PNG", "image/png; charset=binary", "application/octet-stream", "", None],
 )
 def test_the_format_of_a_file_may_be_named_or_found_out(content_type: str | None) -> None:
     assert decode(form(part(PNG, content_type=content_type)))["x"].shape == (1, 3, 4, 6)
@@ -77,7 +102,9 @@ def test_a_file_in_another_format_than_its_part_says_is_refused(content_type: st
 
 
 def test_each_input_has_its_own_field() -> None:
-    inputs = decode(form(part(PNG, "right"), part(PNG, "left"), part(PNG, "right"), part(PNG, "left")), TWO)
+    inputs = decode(
+        form(part(PNG, "right"), part(PNG, "left"), part(PNG, "right"), part(PNG, "left")), TWO
+    )
     assert inputs["left"].shape == (2, 3, 4, 6)
     assert inputs["right"].shape == (2, 4, 6)
 
@@ -86,7 +113,10 @@ def test_each_input_has_its_own_field() -> None:
     ("parts", "complaint"),
     [
         ([part(PNG, "left")], "expected inputs 'left', 'right'; got 'left'"),
-        ([part(PNG, "left"), part(PNG, "left"), part(PNG, "right")], "input 'right': expected 2 rows, as in 'left'; got 1"),
+        (
+            [part(PNG, "left"), part(PNG, "left"), part(PNG, "right")],
+            "input 'right': expected 2 rows, as in 'left'; got 1",
+        ),
     ],
 )
 def test_fields_that_do_not_fit_together_are_refused(parts: list[bytes], complaint: str) -> None:
@@ -108,10 +138,13 @@ def test_the_boundary_is_found_however_it_is_written(header: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["multipart/form-data", "multipart/form-data; boundary=", 'multipart/form-data; boundary=""']
+    "header",
+    ["multipart/form-data", "multipart/form-data; boundary=", 'multipart/form-data; boundary=""'],
 )
 def test_a_missing_boundary_is_refused(header: str) -> None:
-    with pytest.raises(DecodingError, match="Content-Type: expected multipart/form-data with a boundary; got none"):
+    with pytest.raises(
+        DecodingError, match="Content-Type: expected multipart/form-data with a boundary; got none"
+    ):
         decode(form(part(PNG)), header=header)
 
 
@@ -127,7 +160,10 @@ def test_a_missing_boundary_is_refused(header: str) -> None:
 )
 def test_another_boundary_than_the_bodys_is_refused(header: str) -> None:
     parameters = media_type(header)[1]
-    assert decoded_or_refused(multipart_files.decode, form(part(PNG)), SPEC, parameters=parameters) is None
+    assert (
+        decoded_or_refused(multipart_files.decode, form(part(PNG)), SPEC, parameters=parameters)
+        is None
+    )
 
 
 def test_a_boundary_in_the_extended_notation_of_rfc_2231_is_read_or_refused() -> None:
@@ -140,20 +176,27 @@ def test_a_boundary_in_the_extended_notation_of_rfc_2231_is_read_or_refused() ->
     [
         (form(part(PNG, "photo")), "expected files in field 'x'; got field 'photo'"),
         (form(part(PNG, None)), "expected files in field 'x'; got field ''"),
-        (form(part(b"5", filename=None, content_type=None)), "expected a file in field 'x'; got a value without a file name"),
+        (
+            form(part(b"5", filename=None, content_type=None)),
+            "expected a file in field 'x'; got a value without a file name",
+        ),
         (form(part(PNG), part(b"5", "submit", None, None)), "got field 'submit'"),
         (form(), "expected files in field 'x'; got none"),
         (form(part(PNG, "y" * 5000)), ""),
     ],
 )
-def test_a_field_that_is_none_of_the_models_is_refused_with_its_name(body: bytes, complaint: str) -> None:
+def test_a_field_that_is_none_of_the_models_is_refused_with_its_name(
+    body: bytes, complaint: str
+) -> None:
     with pytest.raises((InvalidInput, DecodingError), match=complaint or "expected") as refusal:
         decode(body)
     assert len(str(refusal.value)) < 500
 
 
 def test_a_file_that_is_no_picture_is_refused() -> None:
-    with pytest.raises(DecodingError, match="expected a PNG, JPEG, WebP or BMP picture; got something else"):
+    with pytest.raises(
+        DecodingError, match="expected a PNG, JPEG, WebP or BMP picture; got something else"
+    ):
         decode(form(part(PNG), part(b"hello", content_type="text/plain")))
 
 
@@ -163,7 +206,9 @@ def test_an_empty_file_is_refused() -> None:
 
 
 def test_a_file_over_the_limit_of_pixels_is_refused() -> None:
-    content = Content(form(part(PNG)), *media_type("multipart/form-data; boundary=edge"), max_image_pixels=23)
+    content = Content(
+        form(part(PNG)), *media_type("multipart/form-data; boundary=edge"), max_image_pixels=23
+    )
     with pytest.raises(TooLarge, match="expected at most 23 pixels; got 6 x 4 = 24"):
         multipart_files.decode(content, SPEC)
 
@@ -184,7 +229,10 @@ def test_many_files_in_one_request_are_many_rows() -> None:
     assert len(decode(form(*[part(PNG)] * 200))["x"]) == 200
 
 
-BODIES = [form(part(PNG)), form(part(PNG), part(encoded(pixels(), "BMP"), content_type="image/bmp"))]
+BODIES = [
+    form(part(PNG)),
+    form(part(PNG), part(encoded(pixels(), "BMP"), content_type="image/bmp")),
+]
 
 
 @given(damaged(BODIES))
@@ -194,7 +242,10 @@ def test_a_damaged_body_is_rows_or_refused(body: bytes) -> None:
 
 @given(st.binary(max_size=100), st.text(max_size=80))
 def test_any_bytes_with_any_boundary_are_refused(body: bytes, boundary: str) -> None:
-    assert decoded_or_refused(multipart_files.decode, body, SPEC, parameters={"boundary": boundary}) is None
+    assert (
+        decoded_or_refused(multipart_files.decode, body, SPEC, parameters={"boundary": boundary})
+        is None
+    )
 
 
 @given(st.text(st.characters(codec="latin-1"), max_size=60))

@@ -14,10 +14,27 @@ from batcher.codecs.content import Content
 from batcher.codecs.formats import bfloat16, json_lists
 from batcher.core.spec import Array, check_inputs, datatype
 from batcher.errors import InvalidInput
-from tests.support.codec_inputs import FLOATS, INTEGERS, MIB, decoded_or_refused, one_input, python_memory_below, same
+from tests.support.codec_inputs import (
+    FLOATS,
+    INTEGERS,
+    MIB,
+    decoded_or_refused,
+    one_input,
+    python_memory_below,
+    same,
+)
 
-VALUES = st.none() | st.booleans() | st.integers(-(2**64), 2**64) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-DOCUMENTS = st.recursive(VALUES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=2))
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**64), 2**64)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
+DOCUMENTS = st.recursive(
+    VALUES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=2),
+)
 
 
 def decode(rows: Any, dtype: str, shape: tuple[int, ...] = (2,)) -> Array:
@@ -42,14 +59,21 @@ def test_whole_numbers_are_right_for_a_float_input(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", INTEGERS)
 @given(data=st.data())
 def test_every_integer_in_range_arrives_exactly(dtype: str, data: st.DataObject) -> None:
-    rows = data.draw(st.lists(st.lists(st.integers(*limits(dtype)), min_size=2, max_size=2), min_size=1, max_size=3))
+    rows = data.draw(
+        st.lists(
+            st.lists(st.integers(*limits(dtype)), min_size=2, max_size=2), min_size=1, max_size=3
+        )
+    )
     same(decode(rows, dtype), np.array(rows, datatype(dtype).numpy))
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_the_ends_of_an_integer_type_arrive_exactly_beside_small_numbers(dtype: str) -> None:
     lowest, highest = limits(dtype)
-    same(decode([[lowest, highest], [1, highest]], dtype), np.array([[lowest, highest], [1, highest]], datatype(dtype).numpy))
+    same(
+        decode([[lowest, highest], [1, highest]], dtype),
+        np.array([[lowest, highest], [1, highest]], datatype(dtype).numpy),
+    )
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
@@ -63,7 +87,9 @@ def test_an_integer_out_of_range_is_refused_with_the_range(dtype: str, step: int
 
 @pytest.mark.parametrize("dtype", ["INT64", "UINT64"])
 @pytest.mark.parametrize("exact", [2**53 + 1, 2**53 + 3, 2**60 + 1, -(2**53) - 1])
-def test_a_large_integer_beside_a_fractionless_float_is_exact_or_refused(dtype: str, exact: int) -> None:
+def test_a_large_integer_beside_a_fractionless_float_is_exact_or_refused(
+    dtype: str, exact: int
+) -> None:
     try:
         found = decode([[exact, 1.0]], dtype)
     except InvalidInput:
@@ -90,9 +116,17 @@ def test_a_float_without_a_fraction_is_right_for_an_integer_input() -> None:
         ("UINT8", [1, None], r"\[0\]\[1\]: expected a number for UINT8; got null"),
         ("INT8", [1, 128], r"\[0\]\[1\]: expected -128 to 127 for INT8; got 128"),
         ("UINT8", [-1, 0], r"\[0\]\[0\]: expected 0 to 255 for UINT8; got -1"),
-        ("FP16", [1, 65520], r"\[0\]\[1\]: expected a number within ±6.55e\+04 for FP16; got 65520"),
+        (
+            "FP16",
+            [1, 65520],
+            r"\[0\]\[1\]: expected a number within ±6.55e\+04 for FP16; got 65520",
+        ),
         ("FP32", [1e39, 1], r"\[0\]\[0\]: expected a number within ±3.4e\+38 for FP32; got 1e\+39"),
-        ("BF16", [3.4e38, 1], r"\[0\]\[0\]: expected a number within ±3.39e\+38 for BF16; got 3.4e\+38"),
+        (
+            "BF16",
+            [3.4e38, 1],
+            r"\[0\]\[0\]: expected a number within ±3.39e\+38 for BF16; got 3.4e\+38",
+        ),
         ("BOOL", [True, 1], r"\[0\]\[1\]: expected true or false for BOOL; got 1"),
         ("BOOL", ["true", True], r"\[0\]\[0\]: expected true or false for BOOL; got 'true'"),
         ("BOOL", [True, None], r"\[0\]\[1\]: expected true or false for BOOL; got null"),
@@ -100,13 +134,16 @@ def test_a_float_without_a_fraction_is_right_for_an_integer_input() -> None:
         ("BYTES", [None, "a"], r"\[0\]\[0\]: expected a string for BYTES; got null"),
     ],
 )
-def test_a_value_that_the_datatype_does_not_take_is_refused_with_its_place(dtype: str, row: list[Any], complaint: str) -> None:
+def test_a_value_that_the_datatype_does_not_take_is_refused_with_its_place(
+    dtype: str, row: list[Any], complaint: str
+) -> None:
     with pytest.raises(InvalidInput, match=f"input 'x'{complaint}"):
         decode([row], dtype)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "largest"), [("FP16", 65504.0), ("FP32", float(np.finfo("<f4").max)), ("FP64", 1.7976931348623157e308)]
+    ("dtype", "largest"),
+    [("FP16", 65504.0), ("FP32", float(np.finfo("<f4").max)), ("FP64", 1.7976931348623157e308)],
 )
 def test_the_largest_number_of_a_float_type_arrives_exactly(dtype: str, largest: float) -> None:
     assert decode([[largest, -largest]], dtype).tolist() == [[largest, -largest]]
@@ -130,7 +167,8 @@ def test_lists_of_unequal_lengths_are_refused(dtype: str, shape: list[int | None
 
 def test_unequal_lists_are_called_so() -> None:
     with pytest.raises(
-        InvalidInput, match=r"input 'x': expected FP32\[-1,2\] as nested lists of equal lengths; got uneven ones"
+        InvalidInput,
+        match=r"input 'x': expected FP32\[-1,2\] as nested lists of equal lengths; got uneven ones",
     ):
         decode([[1, 2], [3]], "FP32")
 
@@ -148,7 +186,9 @@ def test_lists_nested_too_deeply_are_refused(dtype: str, levels: int) -> None:
 def test_any_json_value_is_rows_or_refused(dtype: str, value: Any) -> None:
     body = json.dumps({"inputs": {"x": value}}).encode()
     decoded_or_refused(json_lists.decode, body, one_input(dtype, (1,)))
-    decoded_or_refused(json_lists.decode, body.replace(b"inputs", b"instances"), one_input(dtype, ()))
+    decoded_or_refused(
+        json_lists.decode, body.replace(b"inputs", b"instances"), one_input(dtype, ())
+    )
 
 
 @pytest.mark.parametrize("other", ["", 1, None])

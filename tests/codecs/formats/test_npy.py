@@ -19,7 +19,16 @@ from batcher.codecs.content import Content
 from batcher.codecs.formats import npy
 from batcher.core.spec import Array, ModelSpec, check_inputs
 from batcher.errors import DecodingError, InvalidInput
-from tests.support.codec_inputs import MIB, batches, damaged, decoded_or_refused, one_input, python_memory_below, response, same
+from tests.support.codec_inputs import (
+    MIB,
+    batches,
+    damaged,
+    decoded_or_refused,
+    one_input,
+    python_memory_below,
+    response,
+    same,
+)
 from tests.support.models import tensor
 
 
@@ -32,14 +41,24 @@ def saved(array: Array, version: tuple[int, int] | None = None) -> bytes:
 def crafted(header: str, data: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
     """Return a .npy file with any text as its header."""
     text = header.encode()
-    return b"\x93NUMPY" + bytes(version) + struct.pack("<H" if version == (1, 0) else "<I", len(text)) + text + data
+    return (
+        b"\x93NUMPY"
+        + bytes(version)
+        + struct.pack("<H" if version == (1, 0) else "<I", len(text))
+        + text
+        + data
+    )
 
 
 def header(shape: str, descr: str = "'<f4'", order: str = "False") -> str:
     return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}\n"
 
 
-BODIES = [saved(np.zeros((3, 2), "<f4")), saved(np.ones((1, 2), ">f4")), saved(np.ones((3, 2), "<f4", order="F"), (2, 0))]
+BODIES = [
+    saved(np.zeros((3, 2), "<f4")),
+    saved(np.ones((1, 2), ">f4")),
+    saved(np.ones((3, 2), "<f4", order="F"), (2, 0)),
+]
 
 
 @given(batches(), st.sampled_from([None, (1, 0), (2, 0), (3, 0)]), st.booleans(), st.booleans())
@@ -82,8 +101,12 @@ def test_a_file_that_is_cut_off_anywhere_is_refused(length: int) -> None:
 
 
 @pytest.mark.parametrize(("extra", "came"), [(b"\0", 9), (b"\0" * 8, 16)])
-def test_data_of_another_length_than_promised_is_refused_with_both_lengths(extra: bytes, came: int) -> None:
-    with pytest.raises(DecodingError, match=rf"input 'x': expected 8 bytes for float32\[1, 2\]; got {came}"):
+def test_data_of_another_length_than_promised_is_refused_with_both_lengths(
+    extra: bytes, came: int
+) -> None:
+    with pytest.raises(
+        DecodingError, match=rf"input 'x': expected 8 bytes for float32\[1, 2\]; got {came}"
+    ):
         npy.decode(Content(saved(np.zeros((1, 2), "<f4")) + extra), one_input())
 
 
@@ -99,7 +122,11 @@ def test_data_of_another_length_than_promised_is_refused_with_both_lengths(extra
         pytest.param(header("(1.0, 2)"), bytes(8), id="an axis that is a fraction"),
         pytest.param(header("2"), bytes(8), id="a shape that is no tuple"),
         pytest.param(header("(1,)", "('<f4', (2,))"), bytes(8), id="a datatype of arrays"),
-        pytest.param(header("(1,)", "('<f4', (1000000000, 1000000000))"), bytes(8), id="a datatype of huge arrays"),
+        pytest.param(
+            header("(1,)", "('<f4', (1000000000, 1000000000))"),
+            bytes(8),
+            id="a datatype of huge arrays",
+        ),
         pytest.param(header("(1,)", "[('a', '<f4'), ('b', '<f4')]"), bytes(8), id="records"),
         pytest.param(header("(1, 2)", "'<U1'"), b"\xff" * 8, id="text that is no Unicode"),
         pytest.param(header("(1, 2)", "'|V4'"), bytes(8), id="raw bytes"),
@@ -119,13 +146,22 @@ def test_a_hostile_header_is_refused(text: str, data: bytes, version: tuple[int,
     assert decoded_or_refused(npy.decode, crafted(text, data, version), one_input()) is None
 
 
-@given(st.lists(st.integers(-(2**70), 2**70), max_size=70), st.sampled_from(["<f4", ">i8", "|b1", "<U2", "<m8", "|O"]))
-def test_any_shape_and_type_in_the_header_is_an_array_or_refused(shape: list[int], descr: str) -> None:
-    decoded_or_refused(npy.decode, crafted(header(str(tuple(shape)), repr(descr)), bytes(8)), one_input())
+@given(
+    st.lists(st.integers(-(2**70), 2**70), max_size=70),
+    st.sampled_from(["<f4", ">i8", "|b1", "<U2", "<m8", "|O"]),
+)
+def test_any_shape_and_type_in_the_header_is_an_array_or_refused(
+    shape: list[int], descr: str
+) -> None:
+    decoded_or_refused(
+        npy.decode, crafted(header(str(tuple(shape)), repr(descr)), bytes(8)), one_input()
+    )
 
 
 @pytest.mark.parametrize("version", [(9, 9), (2, 5), (0, 0)])
-def test_a_version_of_the_format_that_numpy_does_not_know_is_refused(version: tuple[int, int]) -> None:
+def test_a_version_of_the_format_that_numpy_does_not_know_is_refused(
+    version: tuple[int, int],
+) -> None:
     with pytest.raises(DecodingError, match="version"):
         npy.decode(Content(crafted(header("(1, 2)"), bytes(8), version)), one_input())
 
@@ -146,7 +182,9 @@ class _Writes:
 
 def test_a_pickle_of_objects_is_refused_and_not_run(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    body = crafted(header("(1, 2)", "'|O'"), pickle.dumps(np.array([[_Writes(ran), 1]], dtype=object)))
+    body = crafted(
+        header("(1, 2)", "'|O'"), pickle.dumps(np.array([[_Writes(ran), 1]], dtype=object))
+    )
     with pytest.raises(DecodingError, match="expected an array of numbers; got dtype object"):
         npy.decode(Content(body), one_input())
     assert not ran.exists()
@@ -164,7 +202,9 @@ def test_an_array_of_another_dtype_or_shape_is_refused(array: Array) -> None:
     file = BytesIO()
     np.save(file, array)
     inputs = decoded_or_refused(npy.decode, file.getvalue(), one_input())
-    assert (inputs is not None) == (array.dtype.newbyteorder("<") == np.dtype("<f4") and array.shape[1:] == (2,))
+    assert (inputs is not None) == (
+        array.dtype.newbyteorder("<") == np.dtype("<f4") and array.shape[1:] == (2,)
+    )
 
 
 def test_the_declared_dtype_and_shape_are_named_beside_those_that_came() -> None:
@@ -173,7 +213,9 @@ def test_the_declared_dtype_and_shape_are_named_beside_those_that_came() -> None
 
 
 def test_a_boolean_byte_other_than_0_and_1_never_reaches_the_model() -> None:
-    inputs = decoded_or_refused(npy.decode, crafted(header("(1, 2)", "'|b1'"), b"\x02\x01"), one_input("BOOL"))
+    inputs = decoded_or_refused(
+        npy.decode, crafted(header("(1, 2)", "'|b1'"), b"\x02\x01"), one_input("BOOL")
+    )
     assert inputs is None or inputs["x"].view("u1").max() <= 1
 
 

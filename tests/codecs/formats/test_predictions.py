@@ -23,7 +23,9 @@ def labelled(dtype: str = "FP32", logits: bool = False) -> ModelSpec:
 
 
 def best(scores: Array, dtype: str = "FP32", logits: bool = False) -> list[tuple[str, float]]:
-    found = predictions(response(z=np.zeros((len(scores), 4), "<f4"), y=scores), labelled(dtype, logits))
+    found = predictions(
+        response(z=np.zeros((len(scores), 4), "<f4"), y=scores), labelled(dtype, logits)
+    )
     return [(row["label"], row["probability"]) for row in found]
 
 
@@ -34,7 +36,9 @@ def test_each_row_has_its_best_class_and_its_probability() -> None:
 
 @pytest.mark.parametrize("dtype", ["FP16", "FP32", "FP64"])
 def test_logits_become_probabilities(dtype: str) -> None:
-    scores = np.log(np.array([[0.1, 0.2, 0.7]])).astype({"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}[dtype])
+    scores = np.log(np.array([[0.1, 0.2, 0.7]])).astype(
+        {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}[dtype]
+    )
     ((label, probability),) = best(scores, dtype, logits=True)
     assert label == "owl"
     assert probability == pytest.approx(0.7, rel=1e-3)
@@ -63,7 +67,9 @@ def test_predictions_stand_beside_the_outputs_in_json_and_msgpack() -> None:
     answer = response(z=np.zeros((1, 4), "<f4"), y=np.array([[0.25, 0.5, 0.25]], "<f4"))
     expected = [{"label": "dog", "probability": 0.5}]
     assert json.loads(bytes(json_lists.encode(answer, labelled())))["predictions"] == expected
-    assert msgpack.unpackb(bytes(msgpack_maps.encode(answer, labelled())))["predictions"] == expected
+    assert (
+        msgpack.unpackb(bytes(msgpack_maps.encode(answer, labelled())))["predictions"] == expected
+    )
 
 
 def test_a_score_that_is_no_number_is_answered_as_null() -> None:

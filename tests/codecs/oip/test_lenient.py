@@ -17,7 +17,9 @@ from tests.support.models import model_spec, tensor
 def test_any_byte_but_0_is_true() -> None:
     spec = model_spec((tensor("x", "BOOL", (4,)),))
     parameters = {"binary_data_size": 4}
-    document = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "BOOL", "parameters": parameters}]}
+    document = {
+        "inputs": [{"name": "x", "shape": [1, 4], "datatype": "BOOL", "parameters": parameters}]
+    }
     found = read_head(json.dumps(document).encode(), spec).inputs(b"\x00\x01\x02\xff")["x"]
     assert found.tolist() == [[False, True, True, True]]
     assert found.view("u1").max() == 1
@@ -30,7 +32,13 @@ def test_a_timeout_beyond_a_day_is_a_day() -> None:
 
 
 def test_data_that_are_null_are_absent() -> None:
-    entry = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": None, "parameters": {"binary_data_size": 16}}
+    entry = {
+        "name": "x",
+        "shape": [1, 4],
+        "datatype": "FP32",
+        "data": None,
+        "parameters": {"binary_data_size": 16},
+    }
     head = read_head(json.dumps({"inputs": [entry]}).encode(), model_spec())
     assert head.inputs(bytes(16))["x"].tolist() == [[0, 0, 0, 0]]
 
@@ -51,4 +59,6 @@ def test_bytes_that_are_no_text_are_refused_in_json_rather_than_changed() -> Non
     response = InferenceResponse("m", "1", {"y": np.array([[b"\xff"]], object)}, 0, 0, 1)
     with pytest.raises(NotAcceptable, match="binary_data"):
         encode(response, InferHead("", 0, None, {}, (), wanted(spec, False)))
-    assert encode(response, InferHead("", 0, None, {}, (), wanted(spec, True))).body.endswith(b"\x01\x00\x00\x00\xff")
+    assert encode(response, InferHead("", 0, None, {}, (), wanted(spec, True))).body.endswith(
+        b"\x01\x00\x00\x00\xff"
+    )

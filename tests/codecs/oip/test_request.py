@@ -1,4 +1,7 @@
-"""The Open Inference Protocol's requests and answers: every datatype in JSON and in binary, and all that may be wrong."""
+"""The Open Inference Protocol's requests and answers.
+
+Every datatype in JSON and in binary, and all that may be wrong.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,9 @@ def document(**changes: Any) -> bytes:
 
 def with_input(**changes: Any) -> bytes:
     """Return a request whose first input is changed; `None` leaves a member out."""
-    return document(inputs=[{key: value for key, value in (X | changes).items() if value is not None}, N])
+    return document(
+        inputs=[{key: value for key, value in (X | changes).items() if value is not None}, N]
+    )
 
 
 def elements(array: Array, dtype: str) -> bytes:
@@ -47,33 +52,55 @@ def elements(array: Array, dtype: str) -> bytes:
 
 
 @given(batches(ALL))
-def test_binary_tensors_of_every_datatype_come_back_as_they_were_sent(drawn: tuple[ModelSpec, Array]) -> None:
+def test_binary_tensors_of_every_datatype_come_back_as_they_were_sent(
+    drawn: tuple[ModelSpec, Array],
+) -> None:
     spec, sent = drawn
     dtype = spec.inputs[0].datatype.name
     data = elements(sent, dtype)
-    entry = {"name": "x", "shape": sent.shape, "datatype": dtype, "parameters": {"binary_data_size": len(data)}}
-    head = read_head(json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode(), spec)
+    entry = {
+        "name": "x",
+        "shape": sent.shape,
+        "datatype": dtype,
+        "parameters": {"binary_data_size": len(data)},
+    }
+    head = read_head(
+        json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode(), spec
+    )
     inputs = head.inputs(data)
     assert check_inputs(spec, inputs) == len(sent)
     assert elements(inputs["x"], dtype) == data
     body, length = encode(response(x=inputs["x"]), head)
     assert length is not None
     (output,) = json.loads(body[:length])["outputs"]
-    assert output == {"name": "x", "shape": list(sent.shape), "datatype": dtype, "parameters": {"binary_data_size": len(data)}}
+    assert output == {
+        "name": "x",
+        "shape": list(sent.shape),
+        "datatype": dtype,
+        "parameters": {"binary_data_size": len(data)},
+    }
     assert body[length:] == data
 
 
 @given(batches(ALL, finite=True), st.booleans())
-def test_json_tensors_of_every_datatype_come_back_as_they_were_sent(drawn: tuple[ModelSpec, Array], nested: bool) -> None:
+def test_json_tensors_of_every_datatype_come_back_as_they_were_sent(
+    drawn: tuple[ModelSpec, Array], nested: bool
+) -> None:
     spec, sent = drawn
     head = InferHead("", 0, None, {}, (), read_head(_json_request(sent, spec, [], 1), spec).outputs)
     body, length = encode(response(x=sent), head)
     assert length is None
     (output,) = json.loads(body)["outputs"]
     assert "parameters" not in output
-    data = np.array(output["data"], dtype=object).reshape(sent.shape).tolist() if nested else output["data"]
+    data = (
+        np.array(output["data"], dtype=object).reshape(sent.shape).tolist()
+        if nested
+        else output["data"]
+    )
     again = read_head(_json_request(sent, spec, data, len(sent)), spec).inputs(b"")["x"]
-    assert elements(again, spec.inputs[0].datatype.name) == elements(sent, spec.inputs[0].datatype.name)
+    assert elements(again, spec.inputs[0].datatype.name) == elements(
+        sent, spec.inputs[0].datatype.name
+    )
 
 
 def _json_request(sent: Array, spec: ModelSpec, data: list[Any], rows: int) -> bytes:
@@ -93,7 +120,12 @@ def test_binary_and_json_tensors_may_be_mixed_in_any_order() -> None:
 
 
 def test_binary_inputs_are_views_of_the_body() -> None:
-    entry = {"name": "x", "shape": [2, 2], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
+    entry = {
+        "name": "x",
+        "shape": [2, 2],
+        "datatype": "FP32",
+        "parameters": {"binary_data_size": 16},
+    }
     head = read_head(json.dumps({"inputs": [entry]}).encode(), one_input())
     body = bytearray(np.arange(4, dtype="<f4").tobytes())
     array = head.inputs(memoryview(body))["x"]
@@ -102,16 +134,28 @@ def test_binary_inputs_are_views_of_the_body() -> None:
 
 
 def test_a_request_says_what_it_wants() -> None:
-    outputs = [{"name": "z", "parameters": {"binary_data": True}}, {"name": "y", "parameters": {"classification": 2}}]
-    head = read_head(document(id="a", parameters={"priority": 2, "timeout": 1500}, outputs=outputs, more=[1]), SPEC)
+    outputs = [
+        {"name": "z", "parameters": {"binary_data": True}},
+        {"name": "y", "parameters": {"classification": 2}},
+    ]
+    head = read_head(
+        document(id="a", parameters={"priority": 2, "timeout": 1500}, outputs=outputs, more=[1]),
+        SPEC,
+    )
     assert (head.id, head.priority, head.timeout) == ("a", 2, 0.0015)
-    assert [(wanted.tensor.name, wanted.binary, wanted.classes) for wanted in head.outputs] == [("y", False, 2), ("z", True, 0)]
+    assert [(wanted.tensor.name, wanted.binary, wanted.classes) for wanted in head.outputs] == [
+        ("y", False, 2),
+        ("z", True, 0),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("own", "default", "expected"), [(None, True, True), (False, True, False), (True, None, True), (None, None, False)]
+    ("own", "default", "expected"),
+    [(None, True, True), (False, True, False), (True, None, True), (None, None, False)],
 )
-def test_an_outputs_own_flag_comes_before_the_requests(own: bool | None, default: bool | None, expected: bool) -> None:
+def test_an_outputs_own_flag_comes_before_the_requests(
+    own: bool | None, default: bool | None, expected: bool
+) -> None:
     flag = {} if own is None else {"parameters": {"binary_data": own}}
     common = {} if default is None else {"binary_data_output": default}
     head = read_head(document(parameters=common, outputs=[{"name": "y", **flag}]), SPEC)
@@ -120,7 +164,9 @@ def test_an_outputs_own_flag_comes_before_the_requests(own: bool | None, default
 
 @pytest.mark.parametrize("outputs", [None, []])
 def test_all_outputs_are_wanted_where_none_is_named(outputs: list[Any] | None) -> None:
-    assert [wanted.tensor.name for wanted in read_head(document(outputs=outputs), SPEC).outputs] == ["y", "z"]
+    assert [
+        wanted.tensor.name for wanted in read_head(document(outputs=outputs), SPEC).outputs
+    ] == ["y", "z"]
 
 
 @pytest.mark.parametrize(
@@ -197,14 +243,29 @@ def test_what_is_not_served_is_refused_and_not_ignored(body: bytes) -> None:
 
 def test_parameters_that_ask_for_nothing_are_ignored() -> None:
     head = read_head(
-        document(id="", parameters={"sequence_id": 0, "sequence_end": False, "priority": 0, "timeout": 0, "mine": 1.5}), SPEC
+        document(
+            id="",
+            parameters={
+                "sequence_id": 0,
+                "sequence_end": False,
+                "priority": 0,
+                "timeout": 0,
+                "mine": 1.5,
+            },
+        ),
+        SPEC,
     )
     assert (head.id, head.priority, head.timeout) == ("", 0, None)
 
 
 @pytest.mark.parametrize("data", [bytes(15), bytes(17), b""])
 def test_bytes_behind_the_json_must_be_as_many_as_it_says(data: bytes) -> None:
-    entry = {"name": "x", "shape": [2, 2], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
+    entry = {
+        "name": "x",
+        "shape": [2, 2],
+        "datatype": "FP32",
+        "parameters": {"binary_data_size": 16},
+    }
     with pytest.raises(DecodingError, match="expected 16 bytes"):
         read_head(json.dumps({"inputs": [entry]}).encode(), one_input()).inputs(data)
 
@@ -215,7 +276,12 @@ def test_bytes_behind_a_request_without_binary_tensors_are_refused() -> None:
 
 
 def test_a_binary_size_that_its_shape_denies_is_refused() -> None:
-    entry = {"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
+    entry = {
+        "name": "x",
+        "shape": [1, 2],
+        "datatype": "FP32",
+        "parameters": {"binary_data_size": 16},
+    }
     with pytest.raises(DecodingError, match=r"expected 8 bytes for FP32\[1,2\]; got 16"):
         read_head(json.dumps({"inputs": [entry]}).encode(), one_input()).inputs(bytes(16))
 
@@ -225,7 +291,9 @@ class TestElements:
     def test_they_come_back_as_they_were_sent(self, sent: Array) -> None:
         assert from_elements(to_elements(sent), (2, 3), "x").tolist() == sent.tolist()
 
-    @pytest.mark.parametrize("data", [b"", b"\x01\0\0\0", b"\x01\0\0\0ab", b"\xff\xff\xff\xffa", b"\0\0\0\0" * 3])
+    @pytest.mark.parametrize(
+        "data", [b"", b"\x01\0\0\0", b"\x01\0\0\0ab", b"\xff\xff\xff\xffa", b"\0\0\0\0" * 3]
+    )
     def test_more_or_fewer_of_them_are_refused(self, data: bytes) -> None:
         with pytest.raises(DecodingError, match="expected 2 BYTES elements"):
             from_elements(data, (2,), "x")
@@ -244,13 +312,17 @@ class TestRawBodies:
 
     @pytest.mark.parametrize("shape", [(), (1,), (-1,)])
     def test_a_text_is_the_whole_body(self, shape: tuple[int, ...]) -> None:
-        assert raw_head(one_input("BYTES", shape), 5).inputs(b"hello")["x"].ravel().tolist() == [b"hello"]
+        assert raw_head(one_input("BYTES", shape), 5).inputs(b"hello")["x"].ravel().tolist() == [
+            b"hello"
+        ]
 
     def test_a_free_axis_follows_from_the_length(self) -> None:
         assert raw_head(one_input("INT16", (2, -1)), 12).inputs(bytes(12))["x"].shape == (1, 2, 3)
 
     @pytest.mark.parametrize("spec", [SPEC, one_input("FP32", (-1, -1)), one_input("BYTES", (2,))])
-    def test_a_model_whose_input_cannot_be_told_from_the_body_is_refused(self, spec: ModelSpec) -> None:
+    def test_a_model_whose_input_cannot_be_told_from_the_body_is_refused(
+        self, spec: ModelSpec
+    ) -> None:
         with pytest.raises(InvalidInput, match="expected JSON"):
             raw_head(spec, 8)
 
@@ -261,57 +333,105 @@ class TestRawBodies:
 
 @pytest.mark.parametrize("dtype", ["FP32", "FP64", "BYTES", "BOOL"])
 @pytest.mark.parametrize(
-    "shape", [[1, 2**62, 0], [2**62, 2**62, 0], [1, 0, 2**63 - 1], [1, 2**31 - 1, 0], [2**31 - 1, 2**31 - 1, 0]]
+    "shape",
+    [
+        [1, 2**62, 0],
+        [2**62, 2**62, 0],
+        [1, 0, 2**63 - 1],
+        [1, 2**31 - 1, 0],
+        [2**31 - 1, 2**31 - 1, 0],
+    ],
 )
 def test_a_huge_axis_beside_one_of_0_is_read_or_refused(dtype: str, shape: list[int]) -> None:
     spec = one_input(dtype, (-1, -1))
     for content in ({"data": []}, {"parameters": {"binary_data_size": 0}}):
         entry = {"name": "x", "datatype": dtype, "shape": shape, **content}
         with suppress(InvalidInput):
-            assert read_head(json.dumps({"inputs": [entry]}).encode(), spec).inputs(b"")["x"].size == 0
+            assert (
+                read_head(json.dumps({"inputs": [entry]}).encode(), spec).inputs(b"")["x"].size == 0
+            )
 
 
 @pytest.mark.parametrize("data", [[], [[], []]])
 def test_lists_end_at_an_axis_of_0(data: list[Any]) -> None:
     entry = {"name": "x", "datatype": "FP32", "shape": [2, 0, 3], "data": data}
-    assert read_head(json.dumps({"inputs": [entry]}).encode(), one_input("FP32", (-1, 3))).inputs(b"")["x"].shape == (2, 0, 3)
+    assert read_head(json.dumps({"inputs": [entry]}).encode(), one_input("FP32", (-1, 3))).inputs(
+        b""
+    )["x"].shape == (2, 0, 3)
 
 
 class TestClasses:
     def test_the_best_come_first_with_value_index_and_label(self) -> None:
-        best = best_classes(np.array([[0.25, 0.5, 0.125], [1.0, 0.0, 2.0]], "<f4"), 2, ("a", "b", "c"))
-        assert best.tolist() == [[b"0.500000:1:b", b"0.250000:0:a"], [b"2.000000:2:c", b"1.000000:0:a"]]
+        best = best_classes(
+            np.array([[0.25, 0.5, 0.125], [1.0, 0.0, 2.0]], "<f4"), 2, ("a", "b", "c")
+        )
+        assert best.tolist() == [
+            [b"0.500000:1:b", b"0.250000:0:a"],
+            [b"2.000000:2:c", b"1.000000:0:a"],
+        ]
 
     def test_whole_numbers_are_compared_exactly(self) -> None:
         scores = np.array([[2**64 - 2, 2**64 - 1, 2**64 - 1]], "<u8")
-        assert [text.split(b":")[1] for text in best_classes(scores, 3, ())[0]] == [b"1", b"2", b"0"]
+        assert [text.split(b":")[1] for text in best_classes(scores, 3, ())[0]] == [
+            b"1",
+            b"2",
+            b"0",
+        ]
 
     def test_labels_are_those_of_the_last_axis(self) -> None:
-        assert best_classes(np.array([[[1.0, 2.0], [4.0, 3.0]]], "<f4"), 2, ("a", "b")).tolist() == [
-            [b"4.000000:2:a", b"3.000000:3:b"]
-        ]
+        assert best_classes(
+            np.array([[[1.0, 2.0], [4.0, 3.0]]], "<f4"), 2, ("a", "b")
+        ).tolist() == [[b"4.000000:2:a", b"3.000000:3:b"]]
 
     def test_there_are_no_more_than_the_output_has(self) -> None:
         assert best_classes(np.array([[3, 5]], "<i8"), 10, ()).tolist() == [[b"5:1", b"3:0"]]
 
     def test_they_take_the_place_of_the_output(self) -> None:
-        spec = model_spec(inputs=(tensor("x"),), outputs=(tensor("y", "FP32", (2,), labels=Labels(("no", "yes"))),))
-        head = read_head(
-            json.dumps({"inputs": [X], "outputs": [{"name": "y", "parameters": {"classification": 1}}]}).encode(), spec
+        spec = model_spec(
+            inputs=(tensor("x"),),
+            outputs=(tensor("y", "FP32", (2,), labels=Labels(("no", "yes"))),),
         )
-        (output,) = json.loads(encode(response(y=np.array([[0.5, 0.75]], "<f4")), head).body)["outputs"]
-        assert output == {"name": "y", "datatype": "BYTES", "shape": [1, 1], "data": ["0.750000:1:yes"]}
+        head = read_head(
+            json.dumps(
+                {"inputs": [X], "outputs": [{"name": "y", "parameters": {"classification": 1}}]}
+            ).encode(),
+            spec,
+        )
+        (output,) = json.loads(encode(response(y=np.array([[0.5, 0.75]], "<f4")), head).body)[
+            "outputs"
+        ]
+        assert output == {
+            "name": "y",
+            "datatype": "BYTES",
+            "shape": [1, 1],
+            "data": ["0.750000:1:yes"],
+        }
 
 
 def test_an_answer_names_the_request_only_if_that_had_a_name() -> None:
     spec = one_input()
-    body = json.dumps({"id": "é", "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}).encode()
+    body = json.dumps(
+        {"id": "é", "inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}
+    ).encode()
     answer = encode(response(x=np.ones((1, 2), "<f4")), read_head(body, spec))
     assert json.loads(answer.body)["id"] == "é"
-    assert b'"id"' not in encode(response(x=np.ones((1, 2), "<f4")), read_head(body.replace(b"id", b"no"), spec)).body
+    assert (
+        b'"id"'
+        not in encode(
+            response(x=np.ones((1, 2), "<f4")), read_head(body.replace(b"id", b"no"), spec)
+        ).body
+    )
 
 
-@given(damaged([document(), with_input(parameters={"binary_data_size": 16}), document(outputs=[{"name": "y"}])]))
+@given(
+    damaged(
+        [
+            document(),
+            with_input(parameters={"binary_data_size": 16}),
+            document(outputs=[{"name": "y"}]),
+        ]
+    )
+)
 def test_a_damaged_request_is_read_or_refused(body: bytes) -> None:
     with suppress(*REFUSALS, NotServed):
         read_head(body, SPEC).inputs(b"")
@@ -319,12 +439,18 @@ def test_a_damaged_request_is_read_or_refused(body: bytes) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
 
-@given(st.sampled_from(["id", "inputs", "outputs", "parameters"]), JSON, st.sampled_from(["", *X, "parameters"]))
+@given(
+    st.sampled_from(["id", "inputs", "outputs", "parameters"]),
+    JSON,
+    st.sampled_from(["", *X, "parameters"]),
+)
 def test_any_json_in_any_place_is_read_or_refused(member: str, value: Any, inner: str) -> None:
     body = with_input(**{inner: value}) if inner else document(**{member: value})
     with suppress(*REFUSALS, NotServed):

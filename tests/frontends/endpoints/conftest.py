@@ -1,4 +1,7 @@
-"""Asking the same over both stacks: the fast connection, and Klein in a twisted.web site. The answers must not differ."""
+"""Asking the same over both stacks: the fast connection, and Klein in a twisted.web site.
+
+The answers must not differ.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,11 @@ Stack = Callable[[MemoryServer, bytes], Answer]
 
 def counted(server: MemoryServer) -> dict[tuple[str, str, int], int]:
     answers = server.server.metrics.answers
-    return {(*labels, status): count for labels, found in answers.items() for status, count in found.statuses.items()}
+    return {
+        (*labels, status): count
+        for labels, found in answers.items()
+        for status, count in found.statuses.items()
+    }
 
 
 def only_line(server: MemoryServer) -> dict[str, Any]:
@@ -72,7 +76,9 @@ def test_the_time_in_the_log_is_that_between_the_first_byte_and_the_answer() -> 
         (ask("/livez"), 200, "/livez"),
     ],
 )
-def test_every_request_leaves_one_line_and_one_count(stack: Stack, request_bytes: bytes, status: int, route: str) -> None:
+def test_every_request_leaves_one_line_and_one_count(
+    stack: Stack, request_bytes: bytes, status: int, route: str
+) -> None:
     server = MemoryServer()
     stack(server, request_bytes)
     line = only_line(server)
@@ -84,7 +90,11 @@ def test_a_path_without_a_route_is_named_in_the_log(stack: Stack) -> None:
     server = MemoryServer()
     stack(server, ask("/nowhere", b"", ("X-Request-Id", "7")))
     line = only_line(server)
-    assert (line.get("method"), line.get("path"), line.get("request_id")) == ("GET", "/nowhere", "7")
+    assert (line.get("method"), line.get("path"), line.get("request_id")) == (
+        "GET",
+        "/nowhere",
+        "7",
+    )
 
 
 @pytest.mark.parametrize("data", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"])
@@ -107,7 +117,9 @@ def test_a_client_that_left_is_in_the_log_and_in_no_answer() -> None:
     assert client.received == b""
 
 
-def test_a_request_counts_for_the_route_that_was_asked_for_and_not_for_what_was_in_its_path(stack: Stack) -> None:
+def test_a_request_counts_for_the_route_that_was_asked_for_and_not_for_what_was_in_its_path(
+    stack: Stack,
+) -> None:
     server = MemoryServer()
     for index in range(50):
         stack(server, ask(f"/models/made-up-{index}/predict", ROW))
@@ -122,7 +134,9 @@ class TestServerTiming:
         assert re.fullmatch(r'queue;dur=\d+\.\d{3}, compute;dur=\d+\.\d{3}, batch;desc="3"', timing)
 
     @pytest.mark.parametrize("headers", [(), (("X-Timing", "0"),), (("X-Timing", ""),)])
-    def test_it_is_silent_when_it_is_not(self, stack: Stack, headers: tuple[tuple[str, str], ...]) -> None:
+    def test_it_is_silent_when_it_is_not(
+        self, stack: Stack, headers: tuple[tuple[str, str], ...]
+    ) -> None:
         assert stack(MemoryServer(), ask("/predict", ROW, *headers)).header("server-timing") is None
 
     def test_it_always_tells_where_the_operator_wants_it(self, stack: Stack) -> None:
@@ -142,12 +156,16 @@ class TestServerTiming:
 
 class TestParameters:
     def test_priority_1_is_served_before_3(self) -> None:
-        server = MemoryServer(defaults={"pipeline_depth": 1, "max_batch_size": 1, "level_weights": [1000, 10, 1]})
+        server = MemoryServer(
+            defaults={"pipeline_depth": 1, "max_batch_size": 1, "level_weights": [1000, 10, 1]}
+        )
         client = server.connect("loop")
         client.send(ask("/predict", ROW))
         assert server.hand_over() == 1
         for level in (3, 2, 1):
-            client.send(ask("/predict", ROW * 1, ("X-Priority", str(level)), ("X-Request-Id", str(level))))
+            client.send(
+                ask("/predict", ROW * 1, ("X-Priority", str(level)), ("X-Request-Id", str(level)))
+            )
         server.work()
         assert [answer.status for answer in client.answers] == [200] * 4
         order = [json.loads(line).get("request_id") for line in server.lines]

@@ -22,8 +22,12 @@ def get(both: Both, server: MemoryServer, path: str) -> int:
     return both(server, ask(path, b"", method="GET")).status
 
 
-@pytest.mark.parametrize(("settings", "path"), [(SAGEMAKER, "/ping"), (VERTEX, "/isalive")], ids=["sagemaker", "vertex"])
-def test_the_health_route_follows_the_models(both: Both, settings: dict[str, object], path: str) -> None:
+@pytest.mark.parametrize(
+    ("settings", "path"), [(SAGEMAKER, "/ping"), (VERTEX, "/isalive")], ids=["sagemaker", "vertex"]
+)
+def test_the_health_route_follows_the_models(
+    both: Both, settings: dict[str, object], path: str
+) -> None:
     server = MemoryServer(**settings)
     assert get(both, server, path) == 200
     worker = server.add(RecordingModel(model_spec(name="late")))
@@ -32,8 +36,14 @@ def test_the_health_route_follows_the_models(both: Both, settings: dict[str, obj
     assert get(both, server, path) == 200
 
 
-@pytest.mark.parametrize(("settings", "path"), [(SAGEMAKER, "/invocations"), (VERTEX, "/infer")], ids=["sagemaker", "vertex"])
-def test_rows_are_answered_with_predictions(both: Both, settings: dict[str, object], path: str) -> None:
+@pytest.mark.parametrize(
+    ("settings", "path"),
+    [(SAGEMAKER, "/invocations"), (VERTEX, "/infer")],
+    ids=["sagemaker", "vertex"],
+)
+def test_rows_are_answered_with_predictions(
+    both: Both, settings: dict[str, object], path: str
+) -> None:
     answer = both(MemoryServer(**settings), ask(path, ROWS, content_type="application/json"))
     assert (answer.status, answer.decoded()) == (200, PREDICTIONS)
 
@@ -45,21 +55,29 @@ def test_any_other_format_is_that_of_the_native_route(both: Both) -> None:
         200,
         both(server, ask("/predict", ROW, content_type="application/octet-stream")).body,
     )
-    text = both(server, ask("/invocations", b"1,1,1,1\n", ("Accept", "application/json"), content_type="text/csv"))
+    text = both(
+        server,
+        ask("/invocations", b"1,1,1,1\n", ("Accept", "application/json"), content_type="text/csv"),
+    )
     assert text.decoded() == {"outputs": {"y": [[2, 2, 2, 2]]}}
     assert both(server, ask("/invocations", b"x", content_type="application/pdf")).status == 415
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"instances": [["a"]]}'], ids=repr)
 def test_what_is_wrong_is_a_400(both: Both, body: bytes) -> None:
-    answer = both(MemoryServer(sagemaker=True), ask("/invocations", body, content_type="application/json"))
+    answer = both(
+        MemoryServer(sagemaker=True), ask("/invocations", body, content_type="application/json")
+    )
     assert answer.status == 400
     assert list(answer.decoded()) == ["error"]
 
 
 def test_several_models_are_too_many(both: Both) -> None:
     models = RecordingModel(), RecordingModel(model_spec(name="n"))
-    answer = both(MemoryServer(*models, sagemaker=True), ask("/invocations", ROWS, content_type="application/json"))
+    answer = both(
+        MemoryServer(*models, sagemaker=True),
+        ask("/invocations", ROWS, content_type="application/json"),
+    )
     assert answer.status == 404
 
 
@@ -71,7 +89,10 @@ def test_nothing_of_it_is_there_that_was_not_switched_on(both: Both) -> None:
 
 def test_a_route_of_the_cloud_may_be_one_of_ours(both: Both) -> None:
     server = MemoryServer(vertex_health_route="/livez", vertex_predict_route="/predict")
-    assert both(server, ask("/predict", ROWS, content_type="application/json")).decoded() == PREDICTIONS
+    assert (
+        both(server, ask("/predict", ROWS, content_type="application/json")).decoded()
+        == PREDICTIONS
+    )
     server.add(RecordingModel(model_spec(name="late")))
     assert get(both, server, "/livez") == 503
 
@@ -80,14 +101,19 @@ def test_the_variables_of_the_platforms_switch_it_on() -> None:
     vertex = {"AIP_HTTP_PORT": "8888", "AIP_HEALTH_ROUTE": "/h", "AIP_PREDICT_ROUTE": "/p:predict"}
     settings = load_settings(None, vertex)
     assert (settings.host, settings.port) == ("0.0.0.0", 8888)
-    assert (settings.vertex_health_route, settings.vertex_predict_route, settings.sagemaker) == ("/h", "/p:predict", False)
+    assert (settings.vertex_health_route, settings.vertex_predict_route, settings.sagemaker) == (
+        "/h",
+        "/p:predict",
+        False,
+    )
     settings = load_settings(None, {"SAGEMAKER_BIND_TO_PORT": "8123", "BATCHER_HOST": "127.0.0.1"})
     assert (settings.host, settings.port, settings.sagemaker) == ("127.0.0.1", 8123, True)
     assert load_settings(None, {}).host == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("AIP_HTTP_PORT", "eighty"), ("AIP_HEALTH_ROUTE", "health"), ("AIP_PREDICT_ROUTE", "/a b")]
+    ("name", "value"),
+    [("AIP_HTTP_PORT", "eighty"), ("AIP_HEALTH_ROUTE", "health"), ("AIP_PREDICT_ROUTE", "/a b")],
 )
 def test_a_variable_that_is_wrong_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"environment variable {name}"):

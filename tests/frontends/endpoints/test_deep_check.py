@@ -44,7 +44,9 @@ def test_the_row_goes_through_the_hooks() -> None:
     assert model.batches[0]["x"][0, 0] == 7
 
 
-def test_a_model_that_raises_is_named_with_the_reason_and_others_are_still_asked(stack: Stack) -> None:
+def test_a_model_that_raises_is_named_with_the_reason_and_others_are_still_asked(
+    stack: Stack,
+) -> None:
     answer = stack(MemoryServer(named("bad", broken), named("good")), DEEP)
     document = answer.decoded()
     assert (answer.status, document["code"], document["ready"]) == (503, "model_not_ready", False)
@@ -55,7 +57,9 @@ def test_a_model_that_raises_is_named_with_the_reason_and_others_are_still_asked
 
 
 def test_what_a_model_raised_is_told_where_that_is_wanted() -> None:
-    answer = STACKS["connection"](MemoryServer(named("bad", broken), expose_model_errors=True), DEEP)
+    answer = STACKS["connection"](
+        MemoryServer(named("bad", broken), expose_model_errors=True), DEEP
+    )
     assert "out of order" in answer.decoded()["failed"]["bad/1"]
 
 
@@ -70,13 +74,19 @@ def test_a_model_that_hangs_is_named_at_the_deadline(timeout_ms: float, seconds:
     server.wait(0.2)
     (answer,) = client.answers
     assert answer.status == 503
-    assert answer.decoded()["failed"] == {"m/1": "deadline_exceeded: the deadline passed while the request ran"}
+    assert answer.decoded()["failed"] == {
+        "m/1": "deadline_exceeded: the deadline passed while the request ran"
+    }
     server.check_nothing_is_left()
 
 
 def test_a_model_without_a_blank_row_is_skipped_and_says_why(stack: Stack) -> None:
     free = named("free", inputs=(tensor("x", shape=(-1,)),), outputs=(tensor("y", shape=(-1,)),))
-    sized = named("sized", inputs=(tensor("x", shape=(-1,), warmup_shape=(3,)),), outputs=(tensor("y", shape=(-1,)),))
+    sized = named(
+        "sized",
+        inputs=(tensor("x", shape=(-1,), warmup_shape=(3,)),),
+        outputs=(tensor("y", shape=(-1,)),),
+    )
     answer = stack(MemoryServer(free, sized), DEEP)
     assert answer.status == 200
     assert answer.decoded()["skipped"] == {"free/1": "no warmup_shape for the free axes of x"}

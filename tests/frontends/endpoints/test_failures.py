@@ -43,12 +43,24 @@ def error_of(answer: Answer, status: int, code: str) -> str:
         (JSON, document([]), "invalid_input", "inputs", "list"),
         (JSON, document({"data": 1}), "invalid_input", "inputs", "data"),
         (JSON, document({"inputs": {"y": [[1, 2, 3, 4]]}}), "invalid_input", "'x'", "'y'"),
-        (JSON, document({"inputs": {"x": [[1, 2, 3, 4]], "z": [[1]]}}), "invalid_input", "'x'", "'z'"),
+        (
+            JSON,
+            document({"inputs": {"x": [[1, 2, 3, 4]], "z": [[1]]}}),
+            "invalid_input",
+            "'x'",
+            "'z'",
+        ),
         (JSON, document({"inputs": {}}), "invalid_input", "'x'", "none"),
         (JSON, document({"inputs": {"x": [[1, 2, 3]]}}), "invalid_input", "FP32[-1,4]", "[1,3]"),
         (JSON, document({"inputs": {"x": [1, 2, 3, 4]}}), "invalid_input", "FP32[-1,4]", "[4]"),
         (JSON, document({"inputs": {"x": []}}), "invalid_input", "FP32[-1,4]", "[0]"),
-        (JSON, document({"inputs": {"x": [[1, 2, 3, 4], [1]]}}), "invalid_input", "FP32[-1,4]", "uneven"),
+        (
+            JSON,
+            document({"inputs": {"x": [[1, 2, 3, 4], [1]]}}),
+            "invalid_input",
+            "FP32[-1,4]",
+            "uneven",
+        ),
         (JSON, document({"inputs": {"x": [["a", 2, 3, 4]]}}), "invalid_input", "number", "'a'"),
         (JSON, document({"inputs": {"x": [[True, 2, 3, 4]]}}), "invalid_input", "number", "true"),
         (JSON, document({"inputs": {"x": [[None, 2, 3, 4]]}}), "invalid_input", "number", "null"),
@@ -62,14 +74,17 @@ def test_a_body_that_is_wrong_gets_400_that_names_what_was_expected_and_what_cam
     both: Both, content_type: str, body: bytes, code: str, expected: str, came: str
 ) -> None:
     server = MemoryServer()
-    text = error_of(both(server, ask("/predict", body, method="POST", content_type=content_type)), 400, code)
+    text = error_of(
+        both(server, ask("/predict", body, method="POST", content_type=content_type)), 400, code
+    )
     assert expected in text
     assert came in text
     assert server.model.batches == []
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/octet-stream", JSON, "application/msgpack", "application/x-npy", "text/csv"]
+    "content_type",
+    ["application/octet-stream", JSON, "application/msgpack", "application/x-npy", "text/csv"],
 )
 def test_an_empty_body_gets_400(both: Both, content_type: str) -> None:
     server = MemoryServer()
@@ -80,14 +95,27 @@ def test_an_empty_body_gets_400(both: Both, content_type: str) -> None:
 
 @pytest.mark.parametrize("number", [1.5, "1", True])
 def test_only_whole_numbers_are_taken_for_an_integer_input(both: Both, number: object) -> None:
-    server = MemoryServer(RecordingModel(model_spec((tensor("x", "INT64", (1,)),), (tensor("y", "INT64", (1,)),)), double))
-    assert both(server, ask("/predict", document({"instances": [[2]]}), content_type=JSON)).status == 200
-    text = error_of(both(server, ask("/predict", document({"instances": [[number]]}), content_type=JSON)), 400, "invalid_input")
+    server = MemoryServer(
+        RecordingModel(
+            model_spec((tensor("x", "INT64", (1,)),), (tensor("y", "INT64", (1,)),)), double
+        )
+    )
+    assert (
+        both(server, ask("/predict", document({"instances": [[2]]}), content_type=JSON)).status
+        == 200
+    )
+    text = error_of(
+        both(server, ask("/predict", document({"instances": [[number]]}), content_type=JSON)),
+        400,
+        "invalid_input",
+    )
     assert "INT64" in text
 
 
 def test_binary_arrays_must_have_the_declared_dtype(both: Both) -> None:
-    answer = both(MemoryServer(), ask("/predict", npy(np.zeros((1, 4))), content_type="application/x-npy"))
+    answer = both(
+        MemoryServer(), ask("/predict", npy(np.zeros((1, 4))), content_type="application/x-npy")
+    )
     text = error_of(answer, 400, "invalid_input")
     assert "FP32[-1,4]" in text
     assert "float64[1,4]" in text
@@ -95,7 +123,10 @@ def test_binary_arrays_must_have_the_declared_dtype(both: Both) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40)])
 def test_a_picture_that_is_none_gets_400(both: Both, body: bytes) -> None:
-    answer = both(MemoryServer(picture_model()), ask("/predict", body, method="POST", content_type="image/png"))
+    answer = both(
+        MemoryServer(picture_model()),
+        ask("/predict", body, method="POST", content_type="image/png"),
+    )
     error_of(answer, 400, "undecodable")
 
 
@@ -104,13 +135,37 @@ def test_a_picture_that_is_none_gets_400(both: Both, body: bytes) -> None:
     [
         *(
             ("X-Timeout-Ms", value)
-            for value in ("0", "-1", "soon", "nan", "inf", "1e99", "86400001", "1_000", "+5", "0x5", "1 2", "5, 6", "٣", ".")
+            for value in (
+                "0",
+                "-1",
+                "soon",
+                "nan",
+                "inf",
+                "1e99",
+                "86400001",
+                "1_000",
+                "+5",
+                "0x5",
+                "1 2",
+                "5, 6",
+                "٣",
+                ".",
+            )
         ),
-        *(("X-Priority", value) for value in ("0", "5", "-1", "1.5", "high", "BULK", "٣", "99999999999")),
+        *(
+            ("X-Priority", value)
+            for value in ("0", "5", "-1", "1.5", "high", "BULK", "٣", "99999999999")
+        ),
     ],
 )
-def test_a_parameter_that_is_wrong_gets_400_that_names_it(both: Both, name: str, value: str) -> None:
-    text = error_of(both(MemoryServer(), ask("/predict", ROW, (name, value.encode().decode("latin-1")))), 400, "invalid_input")
+def test_a_parameter_that_is_wrong_gets_400_that_names_it(
+    both: Both, name: str, value: str
+) -> None:
+    text = error_of(
+        both(MemoryServer(), ask("/predict", ROW, (name, value.encode().decode("latin-1")))),
+        400,
+        "invalid_input",
+    )
     assert name in text
     assert name != "X-Priority" or "expected 1 (the highest) to 3, or 4 or `bulk`; got" in text
 
@@ -140,25 +195,42 @@ def test_the_route_without_a_name_needs_one_model_only(both: Both) -> None:
 
 @pytest.mark.parametrize(
     ("method", "target", "allow"),
-    [("GET", "/predict", "POST"), ("PUT", "/models/m/predict", "POST"), ("POST", "/livez", "GET, HEAD")],
+    [
+        ("GET", "/predict", "POST"),
+        ("PUT", "/models/m/predict", "POST"),
+        ("POST", "/livez", "GET, HEAD"),
+    ],
 )
-def test_a_method_that_the_route_does_not_know_gets_405_with_allow(both: Both, method: str, target: str, allow: str) -> None:
+def test_a_method_that_the_route_does_not_know_gets_405_with_allow(
+    both: Both, method: str, target: str, allow: str
+) -> None:
     answer = both(MemoryServer(), ask(target, b"", method=method, content_type=""))
     assert method in error_of(answer, 405, "method_not_allowed")
     assert answer.header("allow") == allow
 
 
 @pytest.mark.parametrize("accept", ["image/png", "text/html", "application/json;q=0", "nonsense"])
-def test_no_acceptable_answer_format_gets_406_that_names_those_there_are(both: Both, accept: str) -> None:
+def test_no_acceptable_answer_format_gets_406_that_names_those_there_are(
+    both: Both, accept: str
+) -> None:
     server = MemoryServer()
     text = error_of(both(server, ask("/predict", ROW, ("Accept", accept))), 406, "not_acceptable")
     assert "application/msgpack" in text
     assert server.model.batches == [], "it is found out before the model runs"
 
 
-@pytest.mark.parametrize("content_type", ["", "text/plain", "application/xml", "image/png", "multipart/form-data", "nonsense"])
-def test_a_media_type_that_cannot_be_read_gets_415_that_names_those_that_can(both: Both, content_type: str) -> None:
-    text = error_of(both(MemoryServer(), ask("/predict", ROW, content_type=content_type)), 415, "unsupported_media_type")
+@pytest.mark.parametrize(
+    "content_type",
+    ["", "text/plain", "application/xml", "image/png", "multipart/form-data", "nonsense"],
+)
+def test_a_media_type_that_cannot_be_read_gets_415_that_names_those_that_can(
+    both: Both, content_type: str
+) -> None:
+    text = error_of(
+        both(MemoryServer(), ask("/predict", ROW, content_type=content_type)),
+        415,
+        "unsupported_media_type",
+    )
     assert "application/octet-stream" in text
 
 
@@ -180,7 +252,9 @@ def test_more_rows_than_the_queue_can_ever_hold_get_413(both: Both) -> None:
 
 def test_a_picture_of_too_many_pixels_gets_413(both: Both) -> None:
     server = MemoryServer(picture_model(), max_image_pixels=63)
-    error_of(both(server, ask("/predict", picture("PNG"), content_type="image/png")), 413, "too_large")
+    error_of(
+        both(server, ask("/predict", picture("PNG"), content_type="image/png")), 413, "too_large"
+    )
 
 
 def raises(inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -188,7 +262,9 @@ def raises(inputs: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def test_a_model_that_raises_gets_500_without_its_reason(both: Both) -> None:
-    text = error_of(both(MemoryServer(RecordingModel(predict=raises)), ask("/predict", ROW)), 500, "model_error")
+    text = error_of(
+        both(MemoryServer(RecordingModel(predict=raises)), ask("/predict", ROW)), 500, "model_error"
+    )
     assert "secret" not in text
     assert "ZeroDivision" not in text
 
@@ -205,7 +281,9 @@ def test_a_model_that_breaks_its_contract_gets_500_with_both_numbers(both: Both)
     assert "3 rows in, 5 rows out" in text
 
 
-def test_what_preprocess_refuses_is_the_clients_fault_and_what_it_fails_at_is_the_models(both: Both) -> None:
+def test_what_preprocess_refuses_is_the_clients_fault_and_what_it_fails_at_is_the_models(
+    both: Both,
+) -> None:
     def refuse(values: Mapping[str, Array]) -> Mapping[str, Array]:
         raise InvalidInput("too dark")
 
@@ -219,7 +297,9 @@ def test_what_preprocess_refuses_is_the_clients_fault_and_what_it_fails_at_is_th
 
 
 @pytest.mark.parametrize("state", ["loading", "failed", "stopped"])
-def test_a_model_that_is_not_ready_gets_503_with_retry_after_and_its_state(both: Both, state: str) -> None:
+def test_a_model_that_is_not_ready_gets_503_with_retry_after_and_its_state(
+    both: Both, state: str
+) -> None:
     server = MemoryServer()
     worker = server.add(RecordingModel(model_spec(name="other")))
     if state == "failed":
@@ -229,7 +309,9 @@ def test_a_model_that_is_not_ready_gets_503_with_retry_after_and_its_state(both:
     answer = both(server, ask("/models/other/predict", ROW))
     text = error_of(answer, 503, "draining" if state == "stopped" else "model_not_ready")
     assert int(answer.header("retry-after") or 0) >= 1
-    assert {"loading": "loading", "failed": "no such file: weights", "stopped": "stopped"}[state] in text
+    assert {"loading": "loading", "failed": "no such file: weights", "stopped": "stopped"}[
+        state
+    ] in text
     if state != "stopped":
         assert both(server, ask("/models/m/predict", ROW)).status == 200, "the others serve"
 
@@ -241,10 +323,16 @@ def test_a_deadline_that_passes_in_flight_gets_504(name: str) -> None:
         return double(inputs)
 
     server = MemoryServer(RecordingModel(predict=slow))
-    error_of(STACKS[name](server, ask("/predict", ROW, ("X-Timeout-Ms", "100"))), 504, "deadline_exceeded")
+    error_of(
+        STACKS[name](server, ask("/predict", ROW, ("X-Timeout-Ms", "100"))),
+        504,
+        "deadline_exceeded",
+    )
 
 
-def test_an_error_of_our_own_gets_500_without_a_word_about_it_and_is_logged(stack: Stack, logged_errors: list[object]) -> None:
+def test_an_error_of_our_own_gets_500_without_a_word_about_it_and_is_logged(
+    stack: Stack, logged_errors: list[object]
+) -> None:
     server = MemoryServer()
     served = server.server.find("m")
     served.scheduler.group_key = lambda inputs: 1 // 0

@@ -30,7 +30,9 @@ NAMES = ("top", "bottom")
 def halves(inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Return the share of ink in the upper and in the lower half of each picture."""
     image = inputs["image"]
-    both = np.stack([image[:, :, :4].sum(axis=(1, 2, 3)), image[:, :, 4:].sum(axis=(1, 2, 3))], axis=1)
+    both = np.stack(
+        [image[:, :, :4].sum(axis=(1, 2, 3)), image[:, :, 4:].sum(axis=(1, 2, 3))], axis=1
+    )
     return {"scores": (both / both.sum(axis=1, keepdims=True)).astype("<f4")}
 
 
@@ -86,7 +88,9 @@ def scores_in(answer: Answer) -> Array:
     if kind == "application/json":
         return np.array(json.loads(answer.body)["outputs"]["scores"], "<f4")
     if kind == "application/msgpack":
-        return np.asarray(msgpack.unpackb(answer.body, object_hook=msgpack_numpy.decode)["outputs"]["scores"])
+        return np.asarray(
+            msgpack.unpackb(answer.body, object_hook=msgpack_numpy.decode)["outputs"]["scores"]
+        )
     if kind == "application/x-npy":
         return np.asarray(np.load(BytesIO(answer.body)))
     if kind == "text/csv":
@@ -98,7 +102,9 @@ def scores_in(answer: Answer) -> Array:
 
 
 @pytest.mark.parametrize("content_type", BODIES)
-def test_a_body_of_every_format_is_answered_in_it_or_else_in_json(both: Both, content_type: str) -> None:
+def test_a_body_of_every_format_is_answered_in_it_or_else_in_json(
+    both: Both, content_type: str
+) -> None:
     server = MemoryServer(picture_model())
     answer = both(server, ask("/predict", BODIES[content_type], content_type=content_type))
     assert answer.status == 200
@@ -111,17 +117,31 @@ def test_a_body_of_every_format_is_answered_in_it_or_else_in_json(both: Both, co
 
 
 def test_a_jpeg_is_answered_nearly_as_the_picture_it_was_made_of(both: Both) -> None:
-    answer = both(MemoryServer(picture_model()), ask("/predict", picture("JPEG", quality=98), content_type="image/jpeg"))
+    answer = both(
+        MemoryServer(picture_model()),
+        ask("/predict", picture("JPEG", quality=98), content_type="image/jpeg"),
+    )
     np.testing.assert_allclose(scores_in(answer), SCORES, atol=0.01)
 
 
 @pytest.mark.parametrize(
-    "accept", ["application/json", "application/msgpack", "application/octet-stream", "application/x-npy", "text/csv"]
+    "accept",
+    [
+        "application/json",
+        "application/msgpack",
+        "application/octet-stream",
+        "application/x-npy",
+        "text/csv",
+    ],
 )
 @pytest.mark.parametrize("content_type", ["image/png", "application/json"])
-def test_the_answer_comes_in_the_format_that_was_asked_for(both: Both, content_type: str, accept: str) -> None:
+def test_the_answer_comes_in_the_format_that_was_asked_for(
+    both: Both, content_type: str, accept: str
+) -> None:
     server = MemoryServer(picture_model())
-    answer = both(server, ask("/predict", BODIES[content_type], ("Accept", accept), content_type=content_type))
+    answer = both(
+        server, ask("/predict", BODIES[content_type], ("Accept", accept), content_type=content_type)
+    )
     assert (answer.status, answer.header("content-type")) == (200, accept)
     np.testing.assert_allclose(scores_in(answer), SCORES, atol=1e-6)
 
@@ -137,9 +157,14 @@ def test_the_answer_comes_in_the_format_that_was_asked_for(both: Both, content_t
         ("APPLICATION/JSON", "application/json"),
     ],
 )
-def test_the_most_wanted_of_several_formats_is_taken(both: Both, accept: str, expected: str) -> None:
+def test_the_most_wanted_of_several_formats_is_taken(
+    both: Both, accept: str, expected: str
+) -> None:
     server = MemoryServer(picture_model())
-    assert both(server, ask("/predict", ROWS.tobytes(), ("Accept", accept))).header("content-type") == expected
+    assert (
+        both(server, ask("/predict", ROWS.tobytes(), ("Accept", accept))).header("content-type")
+        == expected
+    )
 
 
 def test_labels_and_probabilities_come_with_json_and_messagepack(both: Both) -> None:
@@ -161,13 +186,23 @@ def test_every_row_of_a_request_is_answered_in_its_order(both: Both, rows: int) 
 
 def test_several_files_of_a_form_are_several_rows(both: Both) -> None:
     server = MemoryServer(picture_model())
-    body = multipart(picture("PNG"), picture("BMP"), picture("PNG")).replace(b"Content-Type: image/png\r\n", b"")
-    answer = both(server, ask("/predict", body, content_type="multipart/form-data; boundary=frontier"))
+    body = multipart(picture("PNG"), picture("BMP"), picture("PNG")).replace(
+        b"Content-Type: image/png\r\n", b""
+    )
+    answer = both(
+        server, ask("/predict", body, content_type="multipart/form-data; boundary=frontier")
+    )
     np.testing.assert_allclose(scores_in(answer), np.repeat(SCORES, 3, axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    "route", ["/predict", "/models/m/predict", "/models/m/versions/1/predict", "/models/m/versions/01/predict"]
+    "route",
+    [
+        "/predict",
+        "/models/m/predict",
+        "/models/m/versions/1/predict",
+        "/models/m/versions/01/predict",
+    ],
 )
 def test_every_inference_route_gives_the_same_answer(both: Both, route: str) -> None:
     assert both(MemoryServer(picture_model()), ask(route, ROWS.tobytes())).body == SCORES.tobytes()
@@ -180,7 +215,9 @@ def test_a_models_name_is_percent_decoded_in_the_path(both: Both, name: str) -> 
     assert both(server, ask(f"/models/{quoted}/predict", ROWS.tobytes())).status == 200
 
 
-@pytest.mark.parametrize(("coding", "encode"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("identity", bytes)])
+@pytest.mark.parametrize(
+    ("coding", "encode"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("identity", bytes)]
+)
 def test_a_coded_body_is_decoded(both: Both, coding: str, encode: Callable[[bytes], bytes]) -> None:
     server = MemoryServer(picture_model())
     answer = both(server, ask("/predict", encode(ROWS.tobytes()), ("Content-Encoding", coding)))
@@ -191,6 +228,13 @@ def test_a_coded_body_is_decoded(both: Both, coding: str, encode: Callable[[byte
 def test_a_chunked_body_is_put_together(both: Both) -> None:
     server = MemoryServer(picture_model())
     body = ROWS.tobytes()
-    chunks = b"".join(b"%x\r\n%b\r\n" % (50, body[start : start + 50]) for start in range(0, 250, 50)) + b"6\r\n" + body[250:]
-    head = b"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = (
+        b"".join(b"%x\r\n%b\r\n" % (50, body[start : start + 50]) for start in range(0, 250, 50))
+        + b"6\r\n"
+        + body[250:]
+    )
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Type: application/octet-stream\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
     assert both(server, head + chunks + b"\r\n0\r\n\r\n").body == SCORES.tobytes()

@@ -44,7 +44,9 @@ def test_a_model_that_loads_is_named_with_what_it_does(both: Both) -> None:
 
 def test_a_model_that_could_not_be_loaded_is_named_with_its_reason(both: Both) -> None:
     server = MemoryServer()
-    server.add(RecordingModel(model_spec(name="other"))).loaded.errback(ModelLoadError("no such file: weights"))
+    server.add(RecordingModel(model_spec(name="other"))).loaded.errback(
+        ModelLoadError("no such file: weights")
+    )
     document = both(server, ask("/readyz")).decoded()
     assert document["waiting_for"] == {"other/1": "failed: no such file: weights"}
     assert "no such file: weights" in document["error"]
@@ -55,7 +57,11 @@ def test_a_server_that_is_being_stopped_is_not_ready(both: Both, step: str) -> N
     server = MemoryServer()
     getattr(server.server, step)()
     answer = both(server, ask("/readyz"))
-    assert (answer.status, answer.decoded()["code"], answer.decoded()["ready"]) == (503, "draining", False)
+    assert (answer.status, answer.decoded()["code"], answer.decoded()["ready"]) == (
+        503,
+        "draining",
+        False,
+    )
     assert int(answer.header("retry-after") or 0) >= 1
 
 

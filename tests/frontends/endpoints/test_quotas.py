@@ -1,4 +1,7 @@
-"""Quotas over HTTP, in every protocol: whose they are, what who is over them is told, and that no key is shown."""
+"""Quotas over HTTP, in every protocol.
+
+Whose they are, what who is over them is told, and that no key is shown.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ Stack = Callable[[MemoryServer, bytes], Answer]
 QUOTAS = {"SECRET": Quota(rows_per_s=0.25, burst_rows=2), "*": Quota(rows_per_s=1, burst_rows=1)}
 KEY = ("X-Api-Key", "SECRET")
 INSTANCES = json.dumps({"instances": [[1, 2, 3, 4]]}).encode()
-PROTOCOL = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}).encode()
+PROTOCOL = json.dumps(
+    {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
+).encode()
 JSON = "application/json"
 ROUTES = {
     "/predict": (ROW, "application/octet-stream"),
@@ -30,10 +35,14 @@ ROUTES = {
 
 
 def server(**settings: Any) -> MemoryServer:
-    return MemoryServer(**{"quotas": QUOTAS, "sagemaker": True, "vertex_predict_route": "/vertex", **settings})
+    return MemoryServer(
+        **{"quotas": QUOTAS, "sagemaker": True, "vertex_predict_route": "/vertex", **settings}
+    )
 
 
-@pytest.mark.parametrize("header", [KEY, ("Authorization", "Bearer SECRET")], ids=["x-api-key", "bearer"])
+@pytest.mark.parametrize(
+    "header", [KEY, ("Authorization", "Bearer SECRET")], ids=["x-api-key", "bearer"]
+)
 @pytest.mark.parametrize("route", ROUTES)
 def test_who_is_over_its_quota_is_told_when_to_come_back_and_nobody_else(
     stack: Stack, route: str, header: tuple[str, str]
@@ -60,7 +69,9 @@ def test_two_keys_are_refused_and_charged_to_nobody(stack: Stack, route: str, na
     memory = server()
     body, content_type = ROUTES[route]
     scheme = "Bearer " * (name == "Authorization")
-    request = ask(route, body, (name, f"{scheme}SECRET"), (name, f"{scheme}other"), content_type=content_type)
+    request = ask(
+        route, body, (name, f"{scheme}SECRET"), (name, f"{scheme}other"), content_type=content_type
+    )
     answer = stack(memory, request)
     assert answer.status == 400
     assert "X-Api-Key" in answer.decoded()["error"]
@@ -84,7 +95,9 @@ def test_routes_share_the_quota_of_a_key() -> None:
 
 def test_bodies_that_are_decoded_beside_the_loop_are_charged_too(stack: Stack) -> None:
     memory = server()
-    request = ask("/v2/models/m/infer", PROTOCOL, KEY, ("Accept-Encoding", "gzip"), content_type=JSON)
+    request = ask(
+        "/v2/models/m/infer", PROTOCOL, KEY, ("Accept-Encoding", "gzip"), content_type=JSON
+    )
     assert [stack(memory, request).status for _ in range(3)] == [200, 200, 429]
 
 
@@ -102,7 +115,15 @@ def test_no_answer_page_metric_or_line_of_the_log_shows_a_key(stack: Stack) -> N
     memory = server()
     for _ in range(3):
         assert b"SECRET" not in stack(memory, ask("/predict", ROW, KEY)).body
-    for route in ("/", "/docs", "/openapi.json", "/metrics", "/readyz", "/v2", "/v2/models/m/config"):
+    for route in (
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/metrics",
+        "/readyz",
+        "/v2",
+        "/v2/models/m/config",
+    ):
         assert b"SECRET" not in stack(memory, ask(route, b"", KEY)).body, route
     assert not any(b"SECRET" in line for line in memory.lines)
     metrics = stack(memory, ask("/metrics")).body.decode()
@@ -112,8 +133,15 @@ def test_no_answer_page_metric_or_line_of_the_log_shows_a_key(stack: Stack) -> N
 def test_the_document_tells_of_429_on_every_route_that_infers_and_on_no_other(stack: Stack) -> None:
     memory = server()
     paths = stack(memory, ask("/openapi.json")).decoded()["paths"]
-    told = {path for path, methods in paths.items() for operation in methods.values() if "429" in operation["responses"]}
-    assert told == {path for path in paths if path.endswith(("predict", "/infer", "/invocations", "/vertex"))}
+    told = {
+        path
+        for path, methods in paths.items()
+        for operation in methods.values()
+        if "429" in operation["responses"]
+    }
+    assert told == {
+        path for path in paths if path.endswith(("predict", "/infer", "/invocations", "/vertex"))
+    }
     for path in told:
         operation = paths[path]["post"]
         assert "Retry-After" in operation["responses"]["429"]["headers"]

@@ -1,4 +1,7 @@
-"""The same request again on the same connection while the server changes: what was worked out once must not outlive it."""
+"""The same request again on the same connection while the server changes.
+
+What was worked out once must not outlive it.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +111,10 @@ def test_repetitions_of_two_connections_do_not_mix() -> None:
 
 def test_an_answer_is_written_as_its_own_version_has_it_though_a_newer_one_came_meanwhile() -> None:
     server = MemoryServer(RecordingModel(model_spec(version="1")))
-    newer = RecordingModel(model_spec(version="2", outputs=(tensor("z", "INT64", (2,)),)), lambda inputs: {"z": TWO_WHOLE})
+    newer = RecordingModel(
+        model_spec(version="2", outputs=(tensor("z", "INT64", (2,)),)),
+        lambda inputs: {"z": TWO_WHOLE},
+    )
     worker = server.add(newer)
     early, late = server.connect("loop"), server.connect("loop")
     for client in (early, late):

@@ -36,8 +36,12 @@ class Picky(RecordingModel):
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         outputs = super().predict(inputs)
         first = inputs["x"].reshape(len(inputs["x"]), -1)[:, 0]
-        failed: dict[int, BaseException] = {row: ZeroDivisionError("secret") for row in np.flatnonzero(first == WRONG).tolist()}
-        failed |= {row: InvalidInput("too dark") for row in np.flatnonzero(first == REFUSED).tolist()}
+        failed: dict[int, BaseException] = {
+            row: ZeroDivisionError("secret") for row in np.flatnonzero(first == WRONG).tolist()
+        }
+        failed |= {
+            row: InvalidInput("too dark") for row in np.flatnonzero(first == REFUSED).tolist()
+        }
         return PartialOutputs(outputs, failed) if failed else outputs
 
 
@@ -45,8 +49,13 @@ def server_of(model: RecordingModel | None = None, **settings: Any) -> MemorySer
     return MemoryServer(model or Picky(), **settings)
 
 
-def ask_all(server: MemoryServer, *requests: tuple[float, ...], wrap: Callable[[Array], bytes] | None = None) -> list[Any]:
-    """Send a request of a row for each value in each of `requests`, all at once; return the answers."""
+def ask_all(
+    server: MemoryServer, *requests: tuple[float, ...], wrap: Callable[[Array], bytes] | None = None
+) -> list[Any]:
+    """Send a request of a row for each value in each of `requests`, all at once.
+
+    Return the answers.
+    """
     clients = []
     for values in requests:
         clients.append(server.connect("loop"))
@@ -56,7 +65,12 @@ def ask_all(server: MemoryServer, *requests: tuple[float, ...], wrap: Callable[[
 
 
 def oip(values: Array) -> bytes:
-    entry = {"name": "x", "datatype": "FP32", "shape": values.shape, "data": values.ravel().tolist()}
+    entry = {
+        "name": "x",
+        "datatype": "FP32",
+        "shape": values.shape,
+        "data": values.ravel().tolist(),
+    }
     return ask(INFER, json.dumps({"inputs": [entry]}).encode(), content_type="application/json")
 
 
@@ -92,7 +106,10 @@ def test_the_reason_is_told_where_the_operator_wants_it(both: Both) -> None:
 
 def test_a_row_that_the_model_refuses_is_the_client_s_fault(both: Both) -> None:
     server = server_of()
-    assert error_of(both(server, ask("/predict", rows(REFUSED).tobytes())), 400, "invalid_input") == "too dark"
+    assert (
+        error_of(both(server, ask("/predict", rows(REFUSED).tobytes())), 400, "invalid_input")
+        == "too dark"
+    )
     good, bad = ask_all(server, (1,), (REFUSED,))
     assert doubled(good) == [2]
     assert bad.status == 400
@@ -123,7 +140,9 @@ def test_numbers_that_are_none_fail_their_request_where_that_is_asked_for() -> N
 
     model = RecordingModel(predict=root)
     server = server_of(model, defaults={"finite_outputs": True})
-    server.workers["m/1"]._model._finite_outputs = True  # the worker in memory is made without the settings
+    server.workers[
+        "m/1"
+    ]._model._finite_outputs = True  # the worker in memory is made without the settings
     good, bad = ask_all(server, (4,), (-4,))
     assert doubled(good) == [2]
     assert "expected finite numbers in output 'y'" in error_of(bad, 500, "model_contract")
@@ -145,7 +164,8 @@ def test_a_row_that_failed_does_not_reach_postprocess() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "status", "text"), [(WRONG, 500, "the model failed on this request"), (REFUSED, 400, "too dark")]
+    ("value", "status", "text"),
+    [(WRONG, 500, "the model failed on this request"), (REFUSED, 400, "too dark")],
 )
 def test_over_the_open_inference_protocol_too(value: float, status: int, text: str) -> None:
     good, bad = ask_all(server_of(), (1,), (value,), wrap=oip)
@@ -164,7 +184,10 @@ def test_over_grpc_too(value: float, code: grpc.StatusCode, text: str) -> None:
     rpc = Rpc(server_of())
 
     async def test() -> None:
-        tasks = [asyncio.ensure_future(rpc.inference.infer(message(each), Context())) for each in (1.0, value, 2.0)]
+        tasks = [
+            asyncio.ensure_future(rpc.inference.infer(message(each), Context()))
+            for each in (1.0, value, 2.0)
+        ]
         await rpc.settle()
         error = tasks[1].exception()
         assert error is not None
@@ -177,7 +200,9 @@ def test_over_grpc_too(value: float, code: grpc.StatusCode, text: str) -> None:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_worker_that_is_lost_is_503_and_to_be_tried_again_only_if_nothing_ran(begun: bool) -> None:
+def test_a_worker_that_is_lost_is_503_and_to_be_tried_again_only_if_nothing_ran(
+    begun: bool,
+) -> None:
     server = server_of(defaults={"max_batch_size": 1})
     clients = [server.connect("loop") for _ in range(2)]
     for client in clients:
@@ -217,8 +242,12 @@ def raising(kind: type[BaseException], said: Callable[[object], str]) -> Recordi
 
 
 @pytest.mark.parametrize(("kind", "status"), [(ValueError, 500), (InvalidInput, 400)])
-def test_of_a_long_message_a_client_is_told_beginning_and_end(both: Both, kind: type[BaseException], status: int) -> None:
-    server = server_of(raising(kind, lambda _: f"first {'long' * 1_000_000} last"), expose_model_errors=True)
+def test_of_a_long_message_a_client_is_told_beginning_and_end(
+    both: Both, kind: type[BaseException], status: int
+) -> None:
+    server = server_of(
+        raising(kind, lambda _: f"first {'long' * 1_000_000} last"), expose_model_errors=True
+    )
     text = error_of(both(server, ask("/predict", rows(1).tobytes())), status, CODES[status])
     assert len(text) <= MOST_MESSAGE
     assert "first long" in text
@@ -232,6 +261,9 @@ def test_an_exception_that_gives_up_when_it_is_asked_is_told_all_the_same(
     def give_up(_: object) -> str:
         raise SystemExit(3)
 
-    answer = both(server_of(raising(kind, give_up), expose_model_errors=True), ask("/predict", rows(1).tobytes()))
+    answer = both(
+        server_of(raising(kind, give_up), expose_model_errors=True),
+        ask("/predict", rows(1).tobytes()),
+    )
     assert answer.status == status
     assert answer.decoded()["error"].endswith("<exception str() failed>")

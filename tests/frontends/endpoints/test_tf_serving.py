@@ -19,7 +19,8 @@ from tests.support.models import RecordingModel, model_spec, tensor
 Both = Callable[[MemoryServer, bytes], Answer]
 PREDICT = "/v1/models/m:predict"
 TWO = model_spec(
-    inputs=(tensor("x", "FP32", (2,)), tensor("n", "INT64", ())), outputs=(tensor("y", "FP32", (2,)), tensor("k", "INT64", ()))
+    inputs=(tensor("x", "FP32", (2,)), tensor("n", "INT64", ())),
+    outputs=(tensor("y", "FP32", (2,)), tensor("k", "INT64", ())),
 )
 
 
@@ -35,9 +36,15 @@ def echo(inputs: Any) -> dict[str, Array]:
     return {"y": inputs["x"]}
 
 
-@pytest.mark.parametrize("target", [PREDICT, "/v1/models/m/versions/1:predict", "/v1/models/%6D:predict"])
+@pytest.mark.parametrize(
+    "target", [PREDICT, "/v1/models/m/versions/1:predict", "/v1/models/%6D:predict"]
+)
 def test_rows_are_answered_by_row(both: Both, target: str) -> None:
-    answer = posted(both, {"signature_name": "serving_default", "instances": [[1, 2, 3, 4], [5, 6, 7, 8]]}, target=target)
+    answer = posted(
+        both,
+        {"signature_name": "serving_default", "instances": [[1, 2, 3, 4], [5, 6, 7, 8]]},
+        target=target,
+    )
     assert answer.decoded() == {"predictions": [[2, 4, 6, 8], [10, 12, 14, 16]]}
 
 
@@ -48,7 +55,9 @@ def test_rows_of_names_are_answered_so(both: Both) -> None:
 
 
 def test_columns_are_answered_by_column(both: Both) -> None:
-    answer = posted(both, {"inputs": {"x": [[1, 2], [3, 4]], "n": [1, 2]}}, RecordingModel(TWO, two))
+    answer = posted(
+        both, {"inputs": {"x": [[1, 2], [3, 4]], "n": [1, 2]}}, RecordingModel(TWO, two)
+    )
     assert answer.decoded() == {"outputs": {"y": [[2, 4], [6, 8]], "k": [2, 3]}}
 
 
@@ -61,7 +70,9 @@ def test_bytes_that_are_no_text_are_base64_both_ways(both: Both) -> None:
     spec = model_spec(inputs=(tensor("x", "BYTES", ()),), outputs=(tensor("y", "BYTES", ()),))
     packed = {"b64": b64encode(b"\xff\x00").decode()}
     model = RecordingModel(spec, echo)
-    answer = posted(both, {"instances": [packed, "text", {"b64": b64encode(b"plain").decode()}]}, model)
+    answer = posted(
+        both, {"instances": [packed, "text", {"b64": b64encode(b"plain").decode()}]}, model
+    )
     assert answer.decoded() == {"predictions": [packed, "text", "plain"]}
     assert model.batches[0]["x"].tolist() == [b"\xff\x00", b"text", b"plain"]
 
@@ -87,7 +98,9 @@ def test_what_is_wrong_is_a_400_that_says_what_was_expected(both: Both, document
 
 
 def test_base64_that_is_none_is_refused(both: Both) -> None:
-    model = RecordingModel(model_spec(inputs=(tensor("x", "BYTES", ()),), outputs=(tensor("y", "BYTES", ()),)), echo)
+    model = RecordingModel(
+        model_spec(inputs=(tensor("x", "BYTES", ()),), outputs=(tensor("y", "BYTES", ()),)), echo
+    )
     assert "base64" in posted(both, {"instances": [{"b64": "?"}]}, model).decoded()["error"]
 
 
@@ -102,13 +115,20 @@ def test_a_model_tells_the_states_of_its_versions(both: Both) -> None:
     server.add(RecordingModel(model_spec(version="3"))).loaded.errback(ModelLoadError("no weights"))
     fine = {"error_code": "OK", "error_message": ""}
     listed = both(server, ask("/v1/models/m")).decoded()["model_version_status"]
-    assert listed[:2] == [{"version": version, "state": "AVAILABLE", "status": fine} for version in ("1", "2")]
+    assert listed[:2] == [
+        {"version": version, "state": "AVAILABLE", "status": fine} for version in ("1", "2")
+    ]
     assert (listed[2]["state"], listed[2]["status"]["error_message"]) == ("END", "no weights")
-    assert both(server, ask("/v1/models/m/versions/2")).decoded()["model_version_status"] == listed[1:2]
+    assert (
+        both(server, ask("/v1/models/m/versions/2")).decoded()["model_version_status"]
+        == listed[1:2]
+    )
     assert both(server, ask("/v1/models/other")).status == 404
 
 
 def test_numbers_of_every_kind_are_listed(both: Both) -> None:
     spec = model_spec(inputs=(tensor("x", "FP32", (2,)),), outputs=(tensor("y", "BOOL", (2,)),))
     model = RecordingModel(spec, lambda inputs: {"y": np.array(inputs["x"] > 1)})
-    assert posted(both, {"instances": [[1, 2]]}, model).decoded() == {"predictions": [[False, True]]}
+    assert posted(both, {"instances": [[1, 2]]}, model).decoded() == {
+        "predictions": [[False, True]]
+    }

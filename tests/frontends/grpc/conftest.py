@@ -1,4 +1,7 @@
-"""Calls without a socket: a context that says what the test says, and a loop that is turned as far as the test wants."""
+"""Calls without a socket.
+
+A context that says what the test says, and a loop that is turned as far as the test wants.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +108,9 @@ def request(*values: float, name: str = "m", **more: Any) -> pb.ModelInferReques
     """Return a request of one row of the default model for each of `values`."""
     array = rows(*(values or (1.0,)))
     entry = {"name": "x", "datatype": "FP32", "shape": array.shape}
-    return pb.ModelInferRequest(model_name=name, inputs=[entry], raw_input_contents=[array.tobytes()], **more)
+    return pb.ModelInferRequest(
+        model_name=name, inputs=[entry], raw_input_contents=[array.tobytes()], **more
+    )
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:

@@ -26,7 +26,11 @@ from tests.frontends.grpc.conftest import Aborted, Context, Rpc, request, run, t
 from tests.support.http import MemoryServer
 from tests.support.models import RecordingModel, model_spec
 
-ERRORS = [kind for _, kind in inspect.getmembers(batcher.errors, inspect.isclass) if issubclass(kind, BatcherError)]
+ERRORS = [
+    kind
+    for _, kind in inspect.getmembers(batcher.errors, inspect.isclass)
+    if issubclass(kind, BatcherError)
+]
 
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
@@ -37,7 +41,10 @@ def test_every_error_has_a_status_and_its_text(kind: type[BatcherError]) -> None
 
 
 def test_a_deadline_is_the_calls_or_the_protocols() -> None:
-    assert status_of(DeadlineExceeded("late"), False, timed=True)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert (
+        status_of(DeadlineExceeded("late"), False, timed=True)[0]
+        is grpc.StatusCode.DEADLINE_EXCEEDED
+    )
     assert status_of(DeadlineExceeded("late"), False, timed=False)[0] is grpc.StatusCode.UNAVAILABLE
 
 
@@ -67,7 +74,9 @@ class Calls:
         self.server = server or MemoryServer()
         self.rpc = Rpc(self.server)
         self.handlers = Service(self.server.server, self.server.repository).handlers(self.rpc.calls)
-        self.handlers |= [self.rpc.calls.unary("ModelInfer", self.rpc.inference.infer, pb.ModelInferRequest)]
+        self.handlers |= [
+            self.rpc.calls.unary("ModelInfer", self.rpc.inference.infer, pb.ModelInferRequest)
+        ]
 
     def __call__(self, name: str, /, **fields: Any) -> Any:
         """Return the answer of the call `name`; raises Aborted."""
@@ -75,7 +84,9 @@ class Calls:
         found: list[Any] = []
 
         async def test() -> None:
-            task = asyncio.ensure_future(self.handlers[name].unary_unary(message.SerializeToString(), Context()))
+            task = asyncio.ensure_future(
+                self.handlers[name].unary_unary(message.SerializeToString(), Context())
+            )
             await self.rpc.settle()
             found.append(await task)
 
@@ -91,7 +102,12 @@ class Calls:
 
 def test_every_call_of_the_definition_is_there() -> None:
     service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-    assert {method.name for method in service.methods} == {*_FUNCTIONS, *NOT_SERVED, "ModelInfer", "ModelStreamInfer"}
+    assert {method.name for method in service.methods} == {
+        *_FUNCTIONS,
+        *NOT_SERVED,
+        "ModelInfer",
+        "ModelStreamInfer",
+    }
 
 
 def test_readiness_follows_the_models() -> None:
@@ -125,7 +141,12 @@ def test_statistics_count_what_ran() -> None:
     call = Calls()
     call("ModelInfer", **{field.name: value for field, value in request(1, 2).ListFields()})
     (found,) = call("ModelStatistics", name="m").model_stats
-    assert (found.name, found.version, found.inference_count, found.execution_count) == ("m", "1", 2, 1)
+    assert (found.name, found.version, found.inference_count, found.execution_count) == (
+        "m",
+        "1",
+        2,
+        1,
+    )
     assert found.inference_stats.success.count == 1
     assert [size.batch_size for size in found.batch_stats] == [2]
     assert len(call("ModelStatistics").model_stats) == 1
@@ -176,7 +197,9 @@ def test_calls_are_counted_and_logged() -> None:
         ("/inference.GRPCInferenceService/ModelMetadata", 404),
     ]
     answered = [
-        line for line in call.server.server.metrics.render().splitlines() if b"ModelMetadata" in line and b"404" in line
+        line
+        for line in call.server.server.metrics.render().splitlines()
+        if b"ModelMetadata" in line and b"404" in line
     ]
     assert answered[0].endswith(b" 1.0")
 
@@ -206,7 +229,10 @@ class TestHealth:
         assert self.asked(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
         ready = True
         assert self.asked(health).status == health_pb2.HealthCheckResponse.SERVING
-        assert self.asked(health, "inference.GRPCInferenceService").status == health_pb2.HealthCheckResponse.SERVING
+        assert (
+            self.asked(health, "inference.GRPCInferenceService").status
+            == health_pb2.HealthCheckResponse.SERVING
+        )
 
     def test_another_service_is_not_found(self) -> None:
         health = Health(lambda: True, asyncio.Event())
@@ -223,7 +249,9 @@ class TestHealth:
             nonlocal ready
 
             async def watch(service: str) -> None:
-                answers = health.watch(health_pb2.HealthCheckRequest(service=service).SerializeToString(), Context())
+                answers = health.watch(
+                    health_pb2.HealthCheckRequest(service=service).SerializeToString(), Context()
+                )
                 seen.extend([(service, answer.status) async for answer in answers])
 
             tasks = [asyncio.ensure_future(watch(service)) for service in ("", "other")]
@@ -239,15 +267,27 @@ class TestHealth:
 
         run(test)
         status = health_pb2.HealthCheckResponse
-        assert [found for service, found in seen if not service] == [status.SERVING, status.NOT_SERVING, status.NOT_SERVING]
-        assert [found for service, found in seen if service] == [status.SERVICE_UNKNOWN, status.NOT_SERVING]
+        assert [found for service, found in seen if not service] == [
+            status.SERVING,
+            status.NOT_SERVING,
+            status.NOT_SERVING,
+        ]
+        assert [found for service, found in seen if service] == [
+            status.SERVICE_UNKNOWN,
+            status.NOT_SERVING,
+        ]
 
 
 def front(clock: Clock, **settings: Any) -> RpcFront:
     server = MemoryServer()
     journal = Journal(clock, server.server.metrics)
     return RpcFront(
-        server.server, server.repository, ServerSettings(grpc_port=0, **settings), server.repository._base, clock, journal
+        server.server,
+        server.repository,
+        ServerSettings(grpc_port=0, **settings),
+        server.repository._base,
+        clock,
+        journal,
     )
 
 
@@ -270,4 +310,7 @@ def test_the_messages_live_beside_another_clients_copy_of_them() -> None:
     other = pytest.importorskip("tritonclient.grpc.service_pb2", reason="extra test-clients")
     assert other.ModelInferRequest.DESCRIPTOR is not pb.ModelInferRequest.DESCRIPTOR
     message = request(1, id="i")
-    assert other.ModelInferRequest.FromString(message.SerializeToString()).SerializeToString() == message.SerializeToString()
+    assert (
+        other.ModelInferRequest.FromString(message.SerializeToString()).SerializeToString()
+        == message.SerializeToString()
+    )

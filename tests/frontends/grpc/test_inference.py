@@ -34,7 +34,10 @@ def test_a_request_is_answered_with_its_own_rows_as_bytes(rpc: Rpc) -> None:
 
 def test_requests_at_once_share_a_batch(rpc: Rpc) -> None:
     async def test() -> None:
-        tasks = [asyncio.ensure_future(rpc.inference.infer(request(value), Context())) for value in range(8)]
+        tasks = [
+            asyncio.ensure_future(rpc.inference.infer(request(value), Context()))
+            for value in range(8)
+        ]
         await rpc.settle()
         assert [values(task.result()) for task in tasks] == [[2 * value] for value in range(8)]
 
@@ -43,9 +46,12 @@ def test_requests_at_once_share_a_batch(rpc: Rpc) -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "error"), [(request(name="other"), UnknownModel), (pb.ModelInferRequest(model_name="m"), InvalidInput)]
+    ("message", "error"),
+    [(request(name="other"), UnknownModel), (pb.ModelInferRequest(model_name="m"), InvalidInput)],
 )
-def test_what_is_wrong_fails_alone(rpc: Rpc, message: pb.ModelInferRequest, error: type[Exception]) -> None:
+def test_what_is_wrong_fails_alone(
+    rpc: Rpc, message: pb.ModelInferRequest, error: type[Exception]
+) -> None:
     async def test() -> None:
         with pytest.raises(error):
             await rpc.infer(message)
@@ -70,7 +76,9 @@ def test_the_calls_deadline_is_the_requests(rpc: Rpc) -> None:
     run(test)
 
 
-@pytest.mark.parametrize(("timeout", "left"), [(1_000_000, 5.0), (5_000_000, 1.0)], ids=["the parameter", "the call's"])
+@pytest.mark.parametrize(
+    ("timeout", "left"), [(1_000_000, 5.0), (5_000_000, 1.0)], ids=["the parameter", "the call's"]
+)
 def test_the_earlier_of_two_deadlines_counts(rpc: Rpc, timeout: int, left: float) -> None:
     message = request()
     message.parameters["timeout"].int64_param = timeout
@@ -134,7 +142,9 @@ def test_many_texts_are_read_and_written_beside_the_loop() -> None:
 
 
 @pytest.mark.parametrize(("kind", "bulk"), [("uint64_param", 4), ("string_param", "bulk")])
-def test_bulk_by_number_or_by_word_waits_for_others_to_fall_silent(rpc: Rpc, kind: str, bulk: object) -> None:
+def test_bulk_by_number_or_by_word_waits_for_others_to_fall_silent(
+    rpc: Rpc, kind: str, bulk: object
+) -> None:
     message = request()
     setattr(message.parameters["priority"], kind, bulk)
 

@@ -20,14 +20,21 @@ def rpc() -> Rpc:
     return Rpc(MemoryServer(quotas={"SECRET": Quota(rows_per_s=0.25, burst_rows=2)}))
 
 
-@pytest.mark.parametrize("metadata", [("x-api-key", "SECRET"), ("authorization", "Bearer SECRET")], ids=lambda pair: pair[0])
+@pytest.mark.parametrize(
+    "metadata",
+    [("x-api-key", "SECRET"), ("authorization", "Bearer SECRET")],
+    ids=lambda pair: pair[0],
+)
 def test_the_metadata_name_the_key(rpc: Rpc, metadata: tuple[str, str]) -> None:
     async def test() -> None:
         await rpc.infer(request(1, 2), Context(None, ("x-other-bin", b"\xff"), metadata))
         with pytest.raises(QuotaExceeded) as refusal:
             await rpc.infer(request(1), Context(5.0, metadata))
         assert refusal.value.retry_after == 4
-        assert status_of(refusal.value, expose_model_errors=False)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (
+            status_of(refusal.value, expose_model_errors=False)[0]
+            is grpc.StatusCode.RESOURCE_EXHAUSTED
+        )
         await rpc.infer(request(1, 2, 3), Context())
 
     run(test)
@@ -36,7 +43,9 @@ def test_the_metadata_name_the_key(rpc: Rpc, metadata: tuple[str, str]) -> None:
 def test_two_keys_are_refused(rpc: Rpc) -> None:
     async def test() -> None:
         with pytest.raises(InvalidInput, match="expected one key"):
-            await rpc.infer(request(1), Context(None, ("x-api-key", "SECRET"), ("x-api-key", "other")))
+            await rpc.infer(
+                request(1), Context(None, ("x-api-key", "SECRET"), ("x-api-key", "other"))
+            )
 
     run(test)
 

@@ -36,7 +36,9 @@ TYPED = {
 
 
 def one_input(datatype: str, shape: tuple[int, ...] = (1, 2), **more: Any) -> pb.ModelInferRequest:
-    return pb.ModelInferRequest(inputs=[{"name": "x", "datatype": datatype, "shape": shape, **more}])
+    return pb.ModelInferRequest(
+        inputs=[{"name": "x", "datatype": datatype, "shape": shape, **more}]
+    )
 
 
 def refused(message: pb.ModelInferRequest, spec: Any = SPEC) -> str:
@@ -56,7 +58,10 @@ def test_typed_contents_become_arrays_of_the_datatype(datatype: str) -> None:
 
 @pytest.mark.parametrize("datatype", ["FP16", "BF16"])
 def test_half_floats_have_no_typed_contents(datatype: str) -> None:
-    text = refused(one_input(datatype, contents={"fp32_contents": [1, 2]}), model_spec((tensor("x", datatype, (2,)),)))
+    text = refused(
+        one_input(datatype, contents={"fp32_contents": [1, 2]}),
+        model_spec((tensor("x", datatype, (2,)),)),
+    )
     assert "raw_input_contents" in text
 
 
@@ -65,7 +70,9 @@ def test_bytes_become_arrays_as_they_stand(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(set(DATATYPES) - {"BYTES", "BOOL"})))
     count = data.draw(st.integers(1, 5))
     dtype = DATATYPES[name].numpy
-    raw = data.draw(st.binary(min_size=3 * count * dtype.itemsize, max_size=3 * count * dtype.itemsize))
+    raw = data.draw(
+        st.binary(min_size=3 * count * dtype.itemsize, max_size=3 * count * dtype.itemsize)
+    )
     message = one_input(name, (count, 3))
     message.raw_input_contents.append(raw)
     array = Requests(model_spec((tensor("x", name, (3,)),))).read(message).inputs()["x"]
@@ -81,7 +88,10 @@ def test_bytes_are_not_copied() -> None:
 def test_several_inputs_take_their_own_bytes() -> None:
     spec = model_spec((tensor("a"), tensor("b", "INT64", (1,))))
     message = pb.ModelInferRequest(
-        inputs=[{"name": "b", "datatype": "INT64", "shape": (1, 1)}, {"name": "a", "datatype": "FP32", "shape": (1, 4)}],
+        inputs=[
+            {"name": "b", "datatype": "INT64", "shape": (1, 1)},
+            {"name": "a", "datatype": "FP32", "shape": (1, 4)},
+        ],
         raw_input_contents=[np.int64(7).tobytes(), rows(3.0).tobytes()],
     )
     inputs = Requests(spec).read(message).inputs()
@@ -93,13 +103,18 @@ def test_parameters_of_every_kind_are_read() -> None:
     message.parameters["priority"].uint64_param = 2
     message.parameters["timeout"].int64_param = 1_500_000
     message.parameters["other"].double_param = 0.5
-    message.parameters["triton_enable_empty_final_response"].bool_param = True  # clients always send it
+    message.parameters[
+        "triton_enable_empty_final_response"
+    ].bool_param = True  # clients always send it
     head = Requests(SPEC).read(message).head
     assert (head.id, head.priority, head.timeout) == ("i", 2, 1.5)
 
 
 def test_outputs_are_those_that_are_asked_for_as_bytes() -> None:
-    assert [wanted.tensor.name for wanted in Requests(SPEC).read(request()).head.outputs] == ["y", "z"]
+    assert [wanted.tensor.name for wanted in Requests(SPEC).read(request()).head.outputs] == [
+        "y",
+        "z",
+    ]
     message = request(outputs=[{"name": "z"}])
     message.outputs[0].parameters["classification"].int64_param = 3
     (wanted,) = Requests(SPEC).read(message).head.outputs
@@ -111,27 +126,55 @@ def test_outputs_are_those_that_are_asked_for_as_bytes() -> None:
     [
         (pb.ModelInferRequest(), "inputs"),
         (one_input("FP32", (1, 4)), "16 bytes"),
-        (one_input("INT8", (1, 4), contents={"int_contents": [1, 128]}), "-128 to 127 for INT8; got 128"),
-        (one_input("UINT8", (1, 4), contents={"uint_contents": [256]}), "0 to 255 for UINT8; got 256"),
-        (one_input("FP32", (1, 4), contents={"fp32_contents": [0.0] * (MOST_VALUES + 1)}), "raw_input_contents"),
+        (
+            one_input("INT8", (1, 4), contents={"int_contents": [1, 128]}),
+            "-128 to 127 for INT8; got 128",
+        ),
+        (
+            one_input("UINT8", (1, 4), contents={"uint_contents": [256]}),
+            "0 to 255 for UINT8; got 256",
+        ),
+        (
+            one_input("FP32", (1, 4), contents={"fp32_contents": [0.0] * (MOST_VALUES + 1)}),
+            "raw_input_contents",
+        ),
         (pb.ModelInferRequest(inputs=[{}] * 2), "at most 1"),
         (request(outputs=[{"name": "y"}] * 3), "at most 2"),
-        (request(parameters={str(index): {"bool_param": True} for index in range(101)}), "at most 100"),
+        (
+            request(parameters={str(index): {"bool_param": True} for index in range(101)}),
+            "at most 100",
+        ),
         (one_input("FP64", (1, 4)), "FP32; got 'FP64'"),
         (one_input("", (1, 4)), "raw_input_contents"),
         (one_input("FP32", (1, 3), contents={"fp32_contents": [1, 2, 3]}), "[-1,4]"),
         (one_input("FP32", (-1, 4), contents={"fp32_contents": [1, 2, 3, 4]}), "shape"),
         (one_input("FP32", (2**62, 4), contents={"fp32_contents": [1]}), "fits into memory"),
-        (one_input("FP32", (1, 4), contents={"fp64_contents": [1, 2, 3, 4]}), "fp32_contents for FP32; got fp64_contents"),
-        (one_input("FP32", (1, 4), contents={"fp32_contents": [1], "int_contents": [1]}), "got int_contents"),
+        (
+            one_input("FP32", (1, 4), contents={"fp64_contents": [1, 2, 3, 4]}),
+            "fp32_contents for FP32; got fp64_contents",
+        ),
+        (
+            one_input("FP32", (1, 4), contents={"fp32_contents": [1], "int_contents": [1]}),
+            "got int_contents",
+        ),
         (request(outputs=[{"name": "other"}]), "'other'"),
         (request(outputs=[{"name": "y"}, {"name": "y"}]), "twice"),
-        (pb.ModelInferRequest(inputs=request().inputs, raw_input_contents=[b"1", b"2"]), "expected 1"),
+        (
+            pb.ModelInferRequest(inputs=request().inputs, raw_input_contents=[b"1", b"2"]),
+            "expected 1",
+        ),
         (pb.ModelInferRequest(inputs=request().inputs, raw_input_contents=[b"123"]), "16 bytes"),
-        (pb.ModelInferRequest(inputs=[*request().inputs] * 2, raw_input_contents=[b"1" * 16] * 2), "at most 1"),
+        (
+            pb.ModelInferRequest(
+                inputs=[*request().inputs] * 2, raw_input_contents=[b"1" * 16] * 2
+            ),
+            "at most 1",
+        ),
     ],
 )
-def test_what_is_wrong_is_refused_with_what_was_expected(message: pb.ModelInferRequest, said: str) -> None:
+def test_what_is_wrong_is_refused_with_what_was_expected(
+    message: pb.ModelInferRequest, said: str
+) -> None:
     assert said in refused(message)
 
 

@@ -26,7 +26,9 @@ async def sent(*messages: pb.ModelInferRequest, ends: bool = True) -> AsyncItera
         await asyncio.Event().wait()
 
 
-async def collect(rpc: Rpc, messages: AsyncIterator[bytes], context: Context | None = None) -> list[Any]:
+async def collect(
+    rpc: Rpc, messages: AsyncIterator[bytes], context: Context | None = None
+) -> list[Any]:
     """Return the answers of a stream."""
     context = context or Context()
     await rpc.streams.answer(messages, context)
@@ -42,7 +44,10 @@ def test_a_stream_is_answered_in_order_and_its_requests_share_batches(rpc: Rpc) 
         assert [answer.infer_response.id for answer in answers] == ["1", "2", "3"]
         assert [values(answer.infer_response) for answer in answers] == [[2], [4], [6]]
         assert [answer.error_message for answer in answers] == ["", "", ""]
-        assert all(answer.infer_response.parameters["triton_final_response"].bool_param for answer in answers)
+        assert all(
+            answer.infer_response.parameters["triton_final_response"].bool_param
+            for answer in answers
+        )
 
     run(test)
 
@@ -57,7 +62,13 @@ def test_an_error_in_a_stream_goes_into_its_answer_and_the_stream_goes_on() -> N
 
     async def test() -> None:
         bad = pb.ModelInferRequest(model_name="m", id="bad")
-        messages = sent(request(1, id="a"), bad, request(name="other", id="b"), request(-1, id="c"), request(2, id="d"))
+        messages = sent(
+            request(1, id="a"),
+            bad,
+            request(name="other", id="b"),
+            request(-1, id="c"),
+            request(2, id="d"),
+        )
         task = asyncio.ensure_future(collect(rpc, messages))
         for _ in range(5):
             await rpc.settle()
@@ -109,7 +120,9 @@ def test_a_stream_whose_client_leaves_takes_its_requests_with_it(rpc: Rpc) -> No
     run(test)
 
 
-def test_a_stream_whose_client_leaves_while_it_is_full_leaves_nothing_in_the_queue(rpc: Rpc) -> None:
+def test_a_stream_whose_client_leaves_while_it_is_full_leaves_nothing_in_the_queue(
+    rpc: Rpc,
+) -> None:
     async def test() -> None:
         leaving = collect(rpc, sent(*(request() for _ in range(20)), ends=False))
         task = asyncio.ensure_future(leaving)
@@ -123,10 +136,14 @@ def test_a_stream_whose_client_leaves_while_it_is_full_leaves_nothing_in_the_que
     run(test)
 
 
-def test_a_stream_ends_with_the_answers_that_are_due_and_a_status_when_the_server_stops(rpc: Rpc) -> None:
+def test_a_stream_ends_with_the_answers_that_are_due_and_a_status_when_the_server_stops(
+    rpc: Rpc,
+) -> None:
     async def test() -> None:
         context = Context()
-        task = asyncio.ensure_future(rpc.streams.answer(sent(request(1), request(2), ends=False), context))
+        task = asyncio.ensure_future(
+            rpc.streams.answer(sent(request(1), request(2), ends=False), context)
+        )
         await turn(10)
         rpc.stopping.set()
         await rpc.settle()
@@ -147,7 +164,9 @@ def test_a_client_that_reads_no_answer_is_left() -> None:
     rpc.streams = Streams(rpc.inference, rpc.calls, 4, 0.0, rpc.stopping)
 
     async def test() -> None:
-        task = asyncio.ensure_future(rpc.streams.answer(sent(request(), request(), ends=False), Deaf()))
+        task = asyncio.ensure_future(
+            rpc.streams.answer(sent(request(), request(), ends=False), Deaf())
+        )
         await rpc.settle()
         with pytest.raises(Aborted) as caught:
             await task

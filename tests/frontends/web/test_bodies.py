@@ -1,4 +1,7 @@
-"""What is kept of bodies: while their requests wait the inputs that the queue counts, and nothing once the client is gone."""
+"""What is kept of bodies.
+
+While their requests wait the inputs that the queue counts, and nothing once the client is gone.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,19 @@ TENSOR = {"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"bina
 HEAD = json.dumps({"inputs": [TENSOR]}).encode() + PADDING
 
 REQUESTS = {
-    "json": ask("/predict", b'{"instances": [[1, 2, 3, 4]]}' + PADDING, content_type="application/json"),
-    "oip": ask("/v2/models/m/infer", HEAD + ROW, ("Inference-Header-Content-Length", str(len(HEAD)))),
+    "json": ask(
+        "/predict", b'{"instances": [[1, 2, 3, 4]]}' + PADDING, content_type="application/json"
+    ),
+    "oip": ask(
+        "/v2/models/m/infer", HEAD + ROW, ("Inference-Header-Content-Length", str(len(HEAD)))
+    ),
 }
 
 
 @pytest.mark.parametrize("form", REQUESTS)
-def test_of_a_body_that_was_decoded_nothing_waits_but_its_inputs(serve: Serve, kind: str, form: str) -> None:
+def test_of_a_body_that_was_decoded_nothing_waits_but_its_inputs(
+    serve: Serve, kind: str, form: str
+) -> None:
     server = serve()
     clients = [server.connect(kind) for _ in range(4)]
     request = REQUESTS[form]
@@ -46,9 +55,15 @@ def test_of_a_body_that_was_decoded_nothing_waits_but_its_inputs(serve: Serve, k
 
 @pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("leave", ["leave", "reset"])
-def test_of_a_body_whose_client_left_in_the_middle_nothing_is_kept(serve: Serve, kind: str, leave: str, chunked: bool) -> None:
+def test_of_a_body_whose_client_left_in_the_middle_nothing_is_kept(
+    serve: Serve, kind: str, leave: str, chunked: bool
+) -> None:
     server = serve()
-    whole = ask("/predict", PADDING, ("Transfer-Encoding", "chunked")) if chunked else ask("/predict", PADDING)
+    whole = (
+        ask("/predict", PADDING, ("Transfer-Encoding", "chunked"))
+        if chunked
+        else ask("/predict", PADDING)
+    )
     head, _, body = whole.partition(b"\r\n\r\n")
     pieces = b"%x\r\n%b\r\n" % (len(body), body) if chunked else body[:-1]
     head = re.sub(rb"\r\nContent-Length: \d+", b"", head) if chunked else head
@@ -85,5 +100,7 @@ def test_of_a_body_that_was_answered_nothing_is_kept(serve: Serve, kind: str, ta
     finally:
         tracemalloc.stop()
         gc.enable()
-    assert [answer.status for client in clients for answer in client.answers] == [404 if target == "/unknown" else 400] * 4
+    assert [answer.status for client in clients for answer in client.answers] == [
+        404 if target == "/unknown" else 400
+    ] * 4
     assert kept < len(PADDING)

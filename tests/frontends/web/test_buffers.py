@@ -19,7 +19,9 @@ Serve = Callable[..., MemoryServer]
 
 KIB = 1 << 10
 MANY = ROW * 20_000
-"""Rows whose answer is 320 KB, much more than a transport takes from a client that does not read."""
+"""Rows whose answer is 320 KB, much more than a transport takes from a client that does not
+read.
+"""
 ROOMY = {"defaults": {"max_queue_rows": 1_000_000, "max_batch_size": 20_000}}
 
 
@@ -157,7 +159,10 @@ class TestBodies:
         server = serve()
         first, second = begin(server, kind, 4 * KIB), begin(server, kind, 8 * KIB)
         assert 12 * KIB <= server.front.buffers.nbytes <= 14 * KIB
-        assert f"batcher_buffer_bytes {float(server.front.buffers.nbytes)}".encode() in server.server.metrics.render()
+        assert (
+            f"batcher_buffer_bytes {float(server.front.buffers.nbytes)}".encode()
+            in server.server.metrics.render()
+        )
         first.send(bytes(16 * KIB))
         assert 8 * KIB <= server.front.buffers.nbytes <= 10 * KIB
         second.reset()
@@ -173,7 +178,9 @@ class TestBodies:
             client.send(bytes(4 * KIB))
             assert sent <= server.front.buffers.nbytes <= sent * 9 // 8 + 256
 
-    def test_a_small_request_that_comes_whole_is_not_counted_even_where_there_is_no_room(self, serve: Serve, kind: str) -> None:
+    def test_a_small_request_that_comes_whole_is_not_counted_even_where_there_is_no_room(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve(max_buffer_bytes=10 * KIB)
         begin(server, kind, 9 * KIB)
         client = server.connect(kind)
@@ -190,7 +197,11 @@ class TestBodies:
         first = begin(server, kind, 9 * KIB)
         client = begin(server, kind, size - 1, size)
         (answer,) = client.answers
-        assert (answer.status, answer.header("connection"), answer.header("retry-after")) == (503, "close", "1")
+        assert (answer.status, answer.header("connection"), answer.header("retry-after")) == (
+            503,
+            "close",
+            "1",
+        )
         assert answer.decoded()["code"] == "buffers_full"
         assert client.ended
         assert not client.closed, "it may go on sending for a while, so that it reads the answer"
@@ -199,7 +210,9 @@ class TestBodies:
         assert [answer.status for answer in first.answers] == [200]
         assert begin(server, kind, 8 * KIB).answers == [], "there is room again"
 
-    def test_a_body_larger_than_all_room_is_read_where_it_is_alone(self, serve: Serve, kind: str) -> None:
+    def test_a_body_larger_than_all_room_is_read_where_it_is_alone(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve(max_buffer_bytes=4 * KIB)
         client = begin(server, kind, 19 * KIB)
         client.send(bytes(KIB))
@@ -216,7 +229,9 @@ class TestBodies:
         server.turn()
         assert server.front.buffers.nbytes > 900 * KIB
 
-    def test_the_requests_behind_which_a_body_waits_are_answered_before_it_is_refused(self, serve: Serve, kind: str) -> None:
+    def test_the_requests_behind_which_a_body_waits_are_answered_before_it_is_refused(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve(max_buffer_bytes=10 * KIB)
         begin(server, kind, 9 * KIB)
         client = server.connect(kind)
@@ -224,7 +239,9 @@ class TestBodies:
         server.work()
         assert [answer.status for answer in client.answers] == [200, 503]
 
-    def test_a_reload_changes_the_bound_for_what_comes_from_now_on(self, serve: Serve, kind: str) -> None:
+    def test_a_reload_changes_the_bound_for_what_comes_from_now_on(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve()
         first, second = begin(server, kind, 9 * KIB), begin(server, kind, 2 * KIB)
         renew(server, max_buffer_bytes=10 * KIB)
@@ -235,7 +252,9 @@ class TestBodies:
 
 
 class TestAnswers:
-    def test_answers_that_are_not_read_are_counted_until_they_are(self, serve: Serve, kind: str) -> None:
+    def test_answers_that_are_not_read_are_counted_until_they_are(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve(**ROOMY)
         client = unread(server, kind)
         assert server.front.buffers.nbytes > len(MANY) - HIGH
@@ -255,7 +274,9 @@ class TestAnswers:
         server.work()
         assert [answer.status for client in clients for answer in client.answers] == [200, 200, 200]
 
-    def test_answers_whose_turn_has_not_come_are_counted_until_they_are_sent(self, serve: Serve, kind: str) -> None:
+    def test_answers_whose_turn_has_not_come_are_counted_until_they_are_sent(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve()
         client = server.connect(kind)
         client.send(ask("/predict", ROW) + ask("/docs") * 3)
@@ -266,7 +287,9 @@ class TestAnswers:
         assert len(client.answers) == 4
         assert server.front.buffers.nbytes == 0
 
-    def test_bodies_of_requests_that_have_not_begun_are_counted_until_they_do(self, serve: Serve, kind: str) -> None:
+    def test_bodies_of_requests_that_have_not_begun_are_counted_until_they_do(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve(max_pipelined_requests=1)
         client = server.connect(kind)
         client.send(ask("/predict", ROW) + ask("/predict", ROW * KIB))
@@ -276,7 +299,9 @@ class TestAnswers:
         assert [answer.status for answer in client.answers] == [200, 200]
         assert server.front.buffers.nbytes == 0
 
-    def test_the_client_with_most_unread_is_cut_off_and_the_others_keep_theirs(self, serve: Serve, kind: str) -> None:
+    def test_the_client_with_most_unread_is_cut_off_and_the_others_keep_theirs(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve(max_buffer_bytes=600_000, **ROOMY)
         first = unread(server, kind)
         body = begin(server, kind, 8 * KIB)
@@ -288,7 +313,9 @@ class TestAnswers:
         server.wait(1)
         assert [answer.status for answer in survivor.answers] == [200]
 
-    def test_a_body_gives_way_to_answers_where_it_is_what_holds_most(self, serve: Serve, kind: str) -> None:
+    def test_a_body_gives_way_to_answers_where_it_is_what_holds_most(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve(max_buffer_bytes=600_000, **ROOMY)
         body = begin(server, kind, 500_000, size=600_000)
         client = unread(server, kind)
@@ -297,7 +324,9 @@ class TestAnswers:
         server.wait(1)
         assert [answer.status for answer in client.answers] == [200]
 
-    def test_who_was_cut_off_is_told_nothing_more_and_what_it_asked_for_is_given_up(self, serve: Serve, kind: str) -> None:
+    def test_who_was_cut_off_is_told_nothing_more_and_what_it_asked_for_is_given_up(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve(max_buffer_bytes=600_000, **ROOMY)
         client = server.connect(kind)
         client.stall()

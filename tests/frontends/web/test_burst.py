@@ -51,7 +51,10 @@ def test_nothing_leaves_before_the_call_is_over_and_everything_does_then(kind: s
 def test_pipelined_answers_of_one_burst_keep_their_order(kind: str) -> None:
     server = MemoryServer()
     client = server.connect(kind)
-    client.send(ask("/predict", ROW, ("X-Request-Id", "1")) + ask("/predict", ROW * 2, ("X-Request-Id", "2")))
+    client.send(
+        ask("/predict", ROW, ("X-Request-Id", "1"))
+        + ask("/predict", ROW * 2, ("X-Request-Id", "2"))
+    )
     in_a_burst(server, lambda: None)
     server.turn()
     assert [answer.header("x-request-id") for answer in client.answers] == ["1", "2"]

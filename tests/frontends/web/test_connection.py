@@ -1,4 +1,7 @@
-"""Requests and answers on one connection: their order, how many at a time, and when the connection ends with them."""
+"""Requests and answers on one connection.
+
+Their order, how many at a time, and when the connection ends with them.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ def test_a_kept_connection_serves_one_request_after_the_other(serve: Serve, kind
     assert not client.closed
 
 
-def test_a_request_that_closes_is_answered_and_the_connection_closed(serve: Serve, kind: str) -> None:
+def test_a_request_that_closes_is_answered_and_the_connection_closed(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     client.send(ask("/predict", ROW, ("Connection", "close")) + ask("/livez"))
@@ -46,23 +51,31 @@ def test_a_request_that_closes_is_answered_and_the_connection_closed(serve: Serv
 
 
 @pytest.mark.parametrize("target", ["/predict", "/livez"])
-def test_http_1_0_is_closed_after_its_answer_unless_it_asked_to_be_kept(serve: Serve, kind: str, target: str) -> None:
+def test_http_1_0_is_closed_after_its_answer_unless_it_asked_to_be_kept(
+    serve: Serve, kind: str, target: str
+) -> None:
     server = serve()
     body = ROW if target == "/predict" else b""
     client = server.connect(kind)
     client.send(ask(target, body, version="1.0"))
     server.work()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [(200, "close")]
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (200, "close")
+    ]
     assert client.closed
     keeper = server.connect(kind)
     for _ in range(2):
         keeper.send(ask(target, body, ("Connection", "keep-alive"), version="1.0"))
         server.work()
-    assert [(answer.status, answer.header("connection")) for answer in keeper.answers] == [(200, "keep-alive")] * 2
+    assert [(answer.status, answer.header("connection")) for answer in keeper.answers] == [
+        (200, "keep-alive")
+    ] * 2
     assert not keeper.closed
 
 
-def test_pipelined_answers_come_in_the_order_of_their_requests_though_they_end_in_another(serve: Serve, kind: str) -> None:
+def test_pipelined_answers_come_in_the_order_of_their_requests_though_they_end_in_another(
+    serve: Serve, kind: str
+) -> None:
     slow, fast = RecordingModel(model_spec(name="slow")), RecordingModel(model_spec(name="fast"))
     server = serve(slow, fast)
     client = server.connect(kind)
@@ -89,10 +102,14 @@ def test_pipelined_requests_of_one_connection_share_a_batch(serve: Serve, kind: 
     client.send(b"".join(ask("/predict", row(number)) for number in range(10)))
     server.work()
     assert server.model.sizes() == [10]
-    assert [doubled(answer.body) for answer in client.answers] == [2 * number for number in range(10)]
+    assert [doubled(answer.body) for answer in client.answers] == [
+        2 * number for number in range(10)
+    ]
 
 
-def test_pipelining_stops_at_its_bound_and_goes_on_as_answers_are_written(serve: Serve, kind: str) -> None:
+def test_pipelining_stops_at_its_bound_and_goes_on_as_answers_are_written(
+    serve: Serve, kind: str
+) -> None:
     server = serve(max_pipelined_requests=4)
     client = server.connect(kind)
     client.send(b"".join(ask("/predict", row(number)) for number in range(10)))
@@ -102,12 +119,16 @@ def test_pipelining_stops_at_its_bound_and_goes_on_as_answers_are_written(serve:
     assert not client.reads
     assert len(client.inbox) == 5, "what is not read waits with the client, not here"
     server.work()
-    assert [doubled(answer.body) for answer in client.answers] == [2 * number for number in range(15)]
+    assert [doubled(answer.body) for answer in client.answers] == [
+        2 * number for number in range(15)
+    ]
     assert max(server.model.sizes()) <= 4
     assert client.reads
 
 
-def test_reading_stops_at_the_bound_itself_and_not_one_segment_later(serve: Serve, kind: str) -> None:
+def test_reading_stops_at_the_bound_itself_and_not_one_segment_later(
+    serve: Serve, kind: str
+) -> None:
     server = serve(max_pipelined_requests=2)
     client = server.connect(kind)
     client.send(ask("/predict", ROW))
@@ -120,7 +141,9 @@ def test_reading_stops_at_the_bound_itself_and_not_one_segment_later(serve: Serv
 
 
 @pytest.mark.parametrize("target", ["/livez", "/models/unknown/predict"])
-def test_hundreds_of_requests_that_waited_behind_a_slow_one_are_answered_at_once(serve: Serve, kind: str, target: str) -> None:
+def test_hundreds_of_requests_that_waited_behind_a_slow_one_are_answered_at_once(
+    serve: Serve, kind: str, target: str
+) -> None:
     server = serve(max_pipelined_requests=2)
     client = server.connect(kind)
     method = "GET" if target == "/livez" else "POST"
@@ -150,7 +173,9 @@ def test_a_client_that_does_not_read_its_answers_is_not_read_from(serve: Serve, 
 
 
 @pytest.mark.parametrize("target", ["/openapi.json", "/readyz"])
-def test_nothing_more_is_begun_for_a_client_that_does_not_read(serve: Serve, kind: str, target: str) -> None:
+def test_nothing_more_is_begun_for_a_client_that_does_not_read(
+    serve: Serve, kind: str, target: str
+) -> None:
     server = serve(max_pipelined_requests=4)
     client = server.connect(kind)
     client.send(ask(target, method="GET"))
@@ -158,7 +183,9 @@ def test_nothing_more_is_begun_for_a_client_that_does_not_read(serve: Serve, kin
     length = len(client.received)
     many = 4 * HIGH // length + 50
     client.stall()
-    client.send(ask("/predict", row(1)) * 8 + ask(target, method="GET") * many + ask("/predict", row(2)))
+    client.send(
+        ask("/predict", row(1)) * 8 + ask(target, method="GET") * many + ask("/predict", row(2))
+    )
     for _ in range(4):
         server.work()
     assert 8 < len(server.lines) <= 1 + 8 + HIGH // length + 1 + 4, "of hundreds"
@@ -173,7 +200,9 @@ def test_nothing_more_is_begun_for_a_client_that_does_not_read(serve: Serve, kin
     assert client.closed
 
 
-def test_a_client_that_does_not_read_is_not_told_to_continue_before_the_answers_that_are_due(serve: Serve, kind: str) -> None:
+def test_a_client_that_does_not_read_is_not_told_to_continue_before_the_answers_that_are_due(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     client.stall()
@@ -203,7 +232,9 @@ def test_a_client_that_reads_slowly_gets_every_byte_once(serve: Serve, kind: str
     assert [answer.body == expected for answer in client.answers] == [True] * 3
 
 
-def test_neighbours_on_other_connections_are_not_held_up_by_a_client_that_does_not_read(serve: Serve, kind: str) -> None:
+def test_neighbours_on_other_connections_are_not_held_up_by_a_client_that_does_not_read(
+    serve: Serve, kind: str
+) -> None:
     server = serve(defaults={"max_batch_size": 100_000, "max_queue_rows": 100_000})
     stalled, other = server.connect(kind), server.connect(kind)
     stalled.stall()
@@ -214,7 +245,9 @@ def test_neighbours_on_other_connections_are_not_held_up_by_a_client_that_does_n
 
 
 @pytest.mark.parametrize("expectation", ["100-continue", "100-Continue"])
-def test_a_client_that_waits_for_it_is_told_to_continue(serve: Serve, kind: str, expectation: str) -> None:
+def test_a_client_that_waits_for_it_is_told_to_continue(
+    serve: Serve, kind: str, expectation: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     request = ask("/predict", ROW, ("Expect", expectation))
@@ -226,7 +259,9 @@ def test_a_client_that_waits_for_it_is_told_to_continue(serve: Serve, kind: str,
     assert [answer.status for answer in client.answers] == [100, 200]
 
 
-def test_a_pipelined_client_is_told_to_continue_only_after_the_answers_before(serve: Serve, kind: str) -> None:
+def test_a_pipelined_client_is_told_to_continue_only_after_the_answers_before(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     second = ask("/predict", row(2), ("Expect", "100-continue"))
@@ -240,7 +275,9 @@ def test_a_pipelined_client_is_told_to_continue_only_after_the_answers_before(se
     assert [answer.status for answer in client.answers] == [200, 100, 200]
 
 
-def test_who_did_not_wait_is_never_told_to_continue_behind_the_answer(serve: Serve, kind: str) -> None:
+def test_who_did_not_wait_is_never_told_to_continue_behind_the_answer(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     client.send(ask("/predict", row(1)) + ask("/predict", row(2), ("Expect", "100-continue")))
@@ -248,7 +285,9 @@ def test_who_did_not_wait_is_never_told_to_continue_behind_the_answer(serve: Ser
     client.send(ask("/predict", row(3)))
     server.work()
     statuses = [answer.status for answer in client.answers]
-    assert statuses in ([200, 200, 200], [200, 100, 200, 200]), "an interim answer belongs before its final one"
+    assert statuses in ([200, 200, 200], [200, 100, 200, 200]), (
+        "an interim answer belongs before its final one"
+    )
 
 
 def test_a_refused_expectation_is_answered_without_continue(serve: Serve, kind: str) -> None:

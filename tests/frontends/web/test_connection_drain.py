@@ -25,7 +25,9 @@ def test_without_connections_there_is_nothing_to_wait_for(serve: Serve) -> None:
     assert drain(serve()) == [None]
 
 
-def test_a_request_in_flight_is_answered_with_close_and_its_connection_closed(serve: Serve, kind: str) -> None:
+def test_a_request_in_flight_is_answered_with_close_and_its_connection_closed(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     client.send(ask("/predict", ROW))
@@ -63,11 +65,15 @@ def test_requests_beyond_the_pipelining_bound_are_answered_too(serve: Serve, kin
     client.send(ask("/predict", ROW) * 5)
     done = drain(server)
     server.work()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [(200, None)] * 4 + [(200, "close")]
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (200, None)
+    ] * 4 + [(200, "close")]
     assert done == [None]
 
 
-def test_a_kept_connection_is_closed_after_the_grace_and_not_before(serve: Serve, kind: str) -> None:
+def test_a_kept_connection_is_closed_after_the_grace_and_not_before(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     client.send(ask("/livez"))
@@ -89,12 +95,17 @@ def test_the_grace_does_not_pass_while_the_loop_stands_still(serve: Serve, kind:
     server.wait(1, step=1)
     client.send(ask("/predict", ROW))  # was there long ago, but nobody has looked
     server.turn()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [(200, None), (503, "close")]
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (200, None),
+        (503, "close"),
+    ]
     server.wait(0.3, step=0.01)
     assert client.closed
 
 
-def test_a_connection_made_while_stopping_has_the_grace_for_its_request(serve: Serve, kind: str) -> None:
+def test_a_connection_made_while_stopping_has_the_grace_for_its_request(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     server.connect(kind).send(b"POST /pre")
     drain(server)
@@ -104,7 +115,9 @@ def test_a_connection_made_while_stopping_has_the_grace_for_its_request(serve: S
     assert not client.closed
     client.send(ask("/predict", ROW))
     server.wait(0.1, step=0.01)
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [(503, "close")]
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (503, "close")
+    ]
     assert client.closed
     assert silent.closed
 
@@ -119,7 +132,11 @@ def test_a_late_request_gets_503_with_retry_after_and_close(serve: Serve, kind: 
     client.send(ask("/predict", ROW, ("X-Request-Id", "7")))
     server.work()
     answer = client.answers[-1]
-    assert (answer.status, answer.header("connection"), answer.header("x-request-id")) == (503, "close", "7")
+    assert (answer.status, answer.header("connection"), answer.header("x-request-id")) == (
+        503,
+        "close",
+        "7",
+    )
     assert int(answer.header("retry-after") or 0) >= 1
     assert answer.decoded()["code"] == "draining"
     assert client.closed
@@ -134,11 +151,15 @@ def test_a_late_request_by_head_gets_no_body(serve: Serve, kind: str) -> None:
     drain(server)
     client.send(ask("/livez", method="HEAD"))
     server.turn()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [(503, "close")]
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (503, "close")
+    ]
     assert client.unparsed == b""
 
 
-def test_a_late_request_behind_one_in_flight_gets_503_behind_its_answer(serve: Serve, kind: str) -> None:
+def test_a_late_request_behind_one_in_flight_gets_503_behind_its_answer(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     client.send(ask("/predict", ROW))
@@ -146,7 +167,10 @@ def test_a_late_request_behind_one_in_flight_gets_503_behind_its_answer(serve: S
     drain(server)
     client.send(ask("/predict", ROW))
     server.work()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [(200, None), (503, "close")]
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (200, None),
+        (503, "close"),
+    ]
     assert client.closed
 
 
@@ -159,7 +183,9 @@ def test_a_request_whose_first_byte_came_before_is_served(serve: Serve, kind: st
     server.wait(1)
     client.send(request[1:])
     server.work()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [(200, "close")]
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (200, "close")
+    ]
     assert client.closed
     assert done == [None]
 
@@ -172,10 +198,15 @@ def test_a_request_whose_body_is_still_coming_is_served(serve: Serve, kind: str)
     assert server.hand_over() == 1
     done = drain(server)
     server.work()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [(200, None)]
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (200, None)
+    ]
     client.send(request[-5:])
     server.work()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [(200, None), (200, "close")]
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (200, None),
+        (200, "close"),
+    ]
     assert client.closed
     assert done == [None]
 
@@ -188,7 +219,9 @@ def test_a_page_of_klein_that_was_asked_for_in_time_closes_too(serve: Serve, kin
     drain(server)
     client.send(request[5:])
     server.turn()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [(200, "close")]
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (200, "close")
+    ]
     assert client.closed
 
 
@@ -226,7 +259,9 @@ def test_whoever_is_left_at_the_end_is_cut_off(serve: Serve, kind: str) -> None:
     server.front.start()
 
 
-def test_a_request_that_is_never_answered_in_time_gets_503_before_its_connection_is_cut_off(serve: Serve, kind: str) -> None:
+def test_a_request_that_is_never_answered_in_time_gets_503_before_its_connection_is_cut_off(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     client.send(ask("/predict", ROW))
@@ -236,13 +271,19 @@ def test_a_request_that_is_never_answered_in_time_gets_503_before_its_connection
     server.server.stop()  # as the service does when the time to drain is over
     server.front.stop()
     server.turn()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [(503, "close")]
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (503, "close")
+    ]
     assert client.closed
     server.front.start()
 
 
-def test_a_client_that_reads_nothing_does_not_outlive_the_stop_for_ever(serve: Serve, kind: str) -> None:
-    server = serve(write_timeout_s=10, defaults={"max_batch_size": 100_000, "max_queue_rows": 100_000})
+def test_a_client_that_reads_nothing_does_not_outlive_the_stop_for_ever(
+    serve: Serve, kind: str
+) -> None:
+    server = serve(
+        write_timeout_s=10, defaults={"max_batch_size": 100_000, "max_queue_rows": 100_000}
+    )
     client = server.connect(kind)
     client.stall()
     client.send(ask("/predict", rows(1).tobytes() * (4 * HIGH // 16)))
@@ -257,7 +298,9 @@ def test_a_client_that_reads_nothing_does_not_outlive_the_stop_for_ever(serve: S
     server.front.start()
 
 
-def test_a_half_closed_client_gets_its_answer_while_the_server_stops(serve: Serve, kind: str) -> None:
+def test_a_half_closed_client_gets_its_answer_while_the_server_stops(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     client.send(ask("/predict", ROW))
@@ -265,6 +308,8 @@ def test_a_half_closed_client_gets_its_answer_while_the_server_stops(serve: Serv
     done = drain(server)
     server.wait(1)
     server.work()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [(200, "close")]
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (200, "close")
+    ]
     assert client.received.count(b"HTTP/1.1") == 1
     assert done == [None]

@@ -30,13 +30,17 @@ def statuses(server: MemoryServer) -> list[int]:
 
 
 class TestHalfClose:
-    def test_a_client_that_ended_its_sending_side_gets_its_whole_answer_once(self, serve: Serve, kind: str) -> None:
+    def test_a_client_that_ended_its_sending_side_gets_its_whole_answer_once(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve()
         client = server.connect(kind)
         client.send(ask("/predict", ROW))
         client.end()
         server.turn()
-        assert bytes(client.received) == PREFIX, "sent at once, to find out whether the client is there"
+        assert bytes(client.received) == PREFIX, (
+            "sent at once, to find out whether the client is there"
+        )
         server.wait(3)
         assert not client.closed
         server.work()
@@ -46,10 +50,18 @@ class TestHalfClose:
         assert client.closed
         assert not client.aborted
 
-    def test_every_pipelined_request_is_answered_before_the_connection_closes(self, serve: Serve, kind: str) -> None:
+    def test_every_pipelined_request_is_answered_before_the_connection_closes(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve(max_pipelined_requests=3)
         client = server.connect(kind)
-        client.send(ask("/predict", row(1)) + ask("/livez") + ask("/predict", row(2)) + ask("/docs") + ask("/nowhere"))
+        client.send(
+            ask("/predict", row(1))
+            + ask("/livez")
+            + ask("/predict", row(2))
+            + ask("/docs")
+            + ask("/nowhere")
+        )
         client.end()
         server.work()
         assert [answer.status for answer in client.answers] == [200, 200, 200, 200, 404]
@@ -68,7 +80,9 @@ class TestHalfClose:
         assert client.received.count(b"HTTP/1.1") == 1
         assert client.closed
 
-    def test_a_client_that_ends_after_its_answer_is_closed_without_another_byte(self, serve: Serve, kind: str) -> None:
+    def test_a_client_that_ends_after_its_answer_is_closed_without_another_byte(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve()
         client = server.connect(kind)
         client.send(ask("/predict", ROW))
@@ -80,7 +94,9 @@ class TestHalfClose:
         assert len(client.received) == size
 
     @pytest.mark.parametrize("sent", [b"", b"POST /predict HT", ask("/predict", ROW)[:-3]])
-    def test_a_client_that_ends_in_the_middle_of_a_request_is_closed(self, serve: Serve, kind: str, sent: bytes) -> None:
+    def test_a_client_that_ends_in_the_middle_of_a_request_is_closed(
+        self, serve: Serve, kind: str, sent: bytes
+    ) -> None:
         server = serve()
         client = server.connect(kind)
         client.send(sent)
@@ -100,7 +116,9 @@ class TestHalfClose:
         assert [answer.status for answer in client.answers] == [200]
         assert client.closed
 
-    def test_a_half_closed_client_that_reads_slowly_gets_its_whole_answer(self, serve: Serve, kind: str) -> None:
+    def test_a_half_closed_client_that_reads_slowly_gets_its_whole_answer(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve(defaults={"max_batch_size": 100_000, "max_queue_rows": 100_000})
         client = server.connect(kind)
         client.stall()
@@ -172,7 +190,9 @@ class TestGone:
         assert [np.frombuffer(answer.body, "<f4")[0] for answer in stays.answers] == [4.0]
         assert leaves.answers == []
 
-    def test_pipelined_requests_that_were_not_begun_yet_are_forgotten(self, serve: Serve, kind: str, leave: Leave) -> None:
+    def test_pipelined_requests_that_were_not_begun_yet_are_forgotten(
+        self, serve: Serve, kind: str, leave: Leave
+    ) -> None:
         server = serve(max_pipelined_requests=8, defaults={"pipeline_depth": 1})
         client = server.connect(kind)
         client.send(b"".join(ask("/predict", row(number)) for number in range(5)))
@@ -183,7 +203,9 @@ class TestGone:
         assert statuses(server) == [499] * 5
 
 
-def test_a_client_that_vanishes_while_its_answers_wait_to_be_sent_is_forgotten(serve: Serve, kind: str) -> None:
+def test_a_client_that_vanishes_while_its_answers_wait_to_be_sent_is_forgotten(
+    serve: Serve, kind: str
+) -> None:
     server = serve(defaults={"max_batch_size": 100_000, "max_queue_rows": 100_000})
     client = server.connect(kind)
     client.stall()
@@ -196,7 +218,9 @@ def test_a_client_that_vanishes_while_its_answers_wait_to_be_sent_is_forgotten(s
     assert server.server.metrics.connections == 0
 
 
-def test_requests_beyond_the_pipelining_bound_are_dropped_when_their_client_vanishes(serve: Serve, kind: str) -> None:
+def test_requests_beyond_the_pipelining_bound_are_dropped_when_their_client_vanishes(
+    serve: Serve, kind: str
+) -> None:
     server = serve(max_pipelined_requests=2)
     client = server.connect(kind)
     client.send(b"".join(ask("/predict", row(number)) for number in range(6)))
@@ -207,7 +231,9 @@ def test_requests_beyond_the_pipelining_bound_are_dropped_when_their_client_vani
     assert statuses(server) == [499, 499], "requests that nobody began were never requests"
 
 
-def test_a_client_that_is_gone_is_looked_for_only_as_long_as_it_is_half_closed(serve: Serve, kind: str) -> None:
+def test_a_client_that_is_gone_is_looked_for_only_as_long_as_it_is_half_closed(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     client.send(ask("/predict", ROW))
@@ -217,5 +243,7 @@ def test_a_client_that_is_gone_is_looked_for_only_as_long_as_it_is_half_closed(s
     assert client.closed
     server.wait(1, step=0.01)
     before = server.clock.seconds()
-    (look,) = [call.getTime() for call in server.clock.getDelayedCalls() if call.getTime() < before + 1]
+    (look,) = [
+        call.getTime() for call in server.clock.getDelayedCalls() if call.getTime() < before + 1
+    ]
     assert look - before > 0.05, "at the usual pace of the sweep"

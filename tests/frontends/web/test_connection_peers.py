@@ -16,7 +16,11 @@ Serve = Callable[..., MemoryServer]
 
 @pytest.mark.parametrize(
     ("peer", "host", "logged"),
-    [(("::1", 50007), "::1", "::1:50007"), (None, None, "unix"), (("192.0.2.7", 50007), "192.0.2.7", "192.0.2.7:50007")],
+    [
+        (("::1", 50007), "::1", "::1:50007"),
+        (None, None, "unix"),
+        (("192.0.2.7", 50007), "192.0.2.7", "192.0.2.7:50007"),
+    ],
 )
 def test_a_clients_address_is_known_to_the_log_and_to_pages(
     serve: Serve, kind: str, peer: Any, host: str | None, logged: str
@@ -44,7 +48,9 @@ class TestTls:
             server.turn()
             assert client.answers[0].body == b"%d" % secure
 
-    def test_an_end_of_file_is_the_end_and_its_requests_are_cancelled(self, serve: Serve, kind: str) -> None:
+    def test_an_end_of_file_is_the_end_and_its_requests_are_cancelled(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve(defaults={"pipeline_depth": 1})
         first, client = server.connect(kind, secure=True), server.connect(kind, secure=True)
         first.send(ask("/predict", ROW))
@@ -57,7 +63,9 @@ class TestTls:
         server.work()
         assert server.model.sizes() == [1]
 
-    def test_nothing_that_is_still_delivered_while_it_closes_is_begun(self, serve: Serve, kind: str) -> None:
+    def test_nothing_that_is_still_delivered_while_it_closes_is_begun(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve(idle_timeout_s=5)
         client = server.connect(kind, secure=True)
         client.stall()

@@ -24,12 +24,16 @@ def fail(inputs: object) -> dict[str, object]:
 def unready(serve: Serve, **settings: object) -> MemoryServer:
     """Return a server with a good model, one that raises and one that could not be loaded."""
     server = serve(RecordingModel(), RecordingModel(model_spec(name="bad"), fail), **settings)
-    server.add(RecordingModel(model_spec(name="broken"))).loaded.errback(ModelLoadError("no such file"))
+    server.add(RecordingModel(model_spec(name="broken"))).loaded.errback(
+        ModelLoadError("no such file")
+    )
     return server
 
 
 def head(*fields: str) -> bytes:
-    return "\r\n".join(["POST /models/m/predict HTTP/1.1", "Host: h", "X-Request-Id: id-7", *fields, "", ""]).encode()
+    return "\r\n".join(
+        ["POST /models/m/predict HTTP/1.1", "Host: h", "X-Request-Id: id-7", *fields, "", ""]
+    ).encode()
 
 
 OCTETS = "Content-Type: application/octet-stream"
@@ -60,14 +64,20 @@ STATUSES = [
 
 
 ACCEPTS = ("", "application/msgpack", "application/json")
-CASES = [(*case, accept) for case in STATUSES for accept in ACCEPTS if not (accept and case[0] == 406)]
+CASES = [
+    (*case, accept) for case in STATUSES for accept in ACCEPTS if not (accept and case[0] == 406)
+]
 
 
-@pytest.mark.parametrize(("status", "request_bytes", "accept"), CASES, ids=lambda value: str(value)[:50])
+@pytest.mark.parametrize(
+    ("status", "request_bytes", "accept"), CASES, ids=lambda value: str(value)[:50]
+)
 def test_every_status_echoes_the_request_id_and_errors_have_their_two_members_in_the_format_asked_for(
     serve: Serve, kind: str, status: int, request_bytes: bytes, accept: str
 ) -> None:
-    server = unready(serve, max_body_bytes=1500, max_header_bytes=1024, defaults={"max_queue_rows": 50})
+    server = unready(
+        serve, max_body_bytes=1500, max_header_bytes=1024, defaults={"max_queue_rows": 50}
+    )
     if accept:
         line, rest = request_bytes.split(b"\r\n", 1)
         request_bytes = line + b"\r\nAccept: " + accept.encode() + b"\r\n" + rest
@@ -88,7 +98,9 @@ def test_every_status_echoes_the_request_id_and_errors_have_their_two_members_in
         assert "secret" not in document["error"]
 
 
-def test_a_client_that_sent_messagepack_gets_its_error_in_messagepack(serve: Serve, kind: str) -> None:
+def test_a_client_that_sent_messagepack_gets_its_error_in_messagepack(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     client.send(ask("/predict", b"\xc1", content_type="application/msgpack"))
@@ -114,7 +126,9 @@ def test_what_is_no_request_is_refused_with_close_and_nothing_behind_it_is_read(
     client = server.connect(kind)
     client.send(data + ask("/predict", ROW), ask("/predict", ROW))
     server.work()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [(status, "close")]
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (status, "close")
+    ]
     assert server.model.batches == []
 
 
@@ -129,7 +143,9 @@ def test_a_refusal_waits_for_the_answers_before_it(serve: Serve, kind: str) -> N
     assert client.ended
 
 
-def test_a_refusal_waits_for_requests_beyond_the_pipelining_bound_too(serve: Serve, kind: str) -> None:
+def test_a_refusal_waits_for_requests_beyond_the_pipelining_bound_too(
+    serve: Serve, kind: str
+) -> None:
     server = serve(max_pipelined_requests=2)
     client = server.connect(kind)
     client.send(ask("/predict", ROW) * 4 + b"nonsense\r\n\r\n")
@@ -138,7 +154,9 @@ def test_a_refusal_waits_for_requests_beyond_the_pipelining_bound_too(serve: Ser
 
 
 class TestTooManyConnections:
-    def test_one_more_than_allowed_gets_503_with_retry_after_and_is_closed(self, serve: Serve, kind: str) -> None:
+    def test_one_more_than_allowed_gets_503_with_retry_after_and_is_closed(
+        self, serve: Serve, kind: str
+    ) -> None:
         server = serve(max_connections=2)
         first, _ = server.connect(kind), server.connect(kind)
         third = server.connect(kind)
@@ -153,7 +171,9 @@ class TestTooManyConnections:
         assert third.closed
         first.send(ask("/predict", ROW))
         server.work()
-        assert [answer.status for answer in first.answers] == [200], "those that were there are served"
+        assert [answer.status for answer in first.answers] == [200], (
+            "those that were there are served"
+        )
 
     def test_a_place_that_becomes_free_is_given_to_the_next(self, serve: Serve, kind: str) -> None:
         server = serve(max_connections=1)
@@ -173,7 +193,9 @@ class TestTooManyConnections:
         assert b"batcher_connections 2.0" in server.server.metrics.render()
 
 
-@pytest.mark.parametrize("host", ["a..b", "x" * 70, "a b", "h\xff", "[::1", "%00", "h:port", "-", "."])
+@pytest.mark.parametrize(
+    "host", ["a..b", "x" * 70, "a b", "h\xff", "[::1", "%00", "h:port", "-", "."]
+)
 def test_no_host_header_makes_a_page_fail(serve: Serve, kind: str, host: str) -> None:
     server = serve()
     client = server.connect(kind)
@@ -184,9 +206,13 @@ def test_no_host_header_makes_a_page_fail(serve: Serve, kind: str, host: str) ->
     assert answer.header("content-type") == "application/json"
 
 
-@pytest.mark.parametrize("target", ["/%ff", "/models/%ff/predict", "/%", "/%2", "/..", "/livez/..", "/a;b=c"])
+@pytest.mark.parametrize(
+    "target", ["/%ff", "/models/%ff/predict", "/%", "/%2", "/..", "/livez/..", "/a;b=c"]
+)
 @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
-def test_a_strange_target_gets_an_error_of_ours(serve: Serve, kind: str, target: str, method: str) -> None:
+def test_a_strange_target_gets_an_error_of_ours(
+    serve: Serve, kind: str, target: str, method: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     client.send(ask(target, b"", ID, method=method))
@@ -202,14 +228,20 @@ def test_an_asterisk_is_no_page(serve: Serve, kind: str) -> None:
     client = server.connect(kind)
     client.send(ask("*", b"", ID))
     server.turn()
-    assert [answer.status for answer in client.answers] in ([400], [404], [405]), bytes(client.received)
+    assert [answer.status for answer in client.answers] in ([400], [404], [405]), bytes(
+        client.received
+    )
     assert set(client.answers[0].decoded()) == {"error", "code"}
 
 
 @pytest.mark.parametrize("target", ["/predict", "/livez"])
-def test_a_target_in_absolute_form_is_the_same_as_its_path(serve: Serve, kind: str, target: str) -> None:
+def test_a_target_in_absolute_form_is_the_same_as_its_path(
+    serve: Serve, kind: str, target: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     client.send(ask(f"http://batcher.test{target}", ROW if target == "/predict" else b""))
     server.work()
-    assert [answer.status for answer in client.answers] == [200], "RFC 9112, 3.2.2: a server must accept it"
+    assert [answer.status for answer in client.answers] == [200], (
+        "RFC 9112, 3.2.2: a server must accept it"
+    )

@@ -22,7 +22,9 @@ def served(server: MemoryServer, client: Client) -> None:
     assert len(client.answers) == 1
 
 
-def test_a_kept_connection_without_a_request_is_closed_after_its_idle_time(serve: Serve, kind: str) -> None:
+def test_a_kept_connection_without_a_request_is_closed_after_its_idle_time(
+    serve: Serve, kind: str
+) -> None:
     server = serve(idle_timeout_s=75)
     client = server.connect(kind)
     served(server, client)
@@ -44,7 +46,9 @@ def test_the_idle_time_begins_anew_with_each_answer(serve: Serve, kind: str) -> 
     assert len(client.answers) == 3
 
 
-def test_a_connection_that_never_says_anything_is_closed_after_the_time_for_a_head(serve: Serve, kind: str) -> None:
+def test_a_connection_that_never_says_anything_is_closed_after_the_time_for_a_head(
+    serve: Serve, kind: str
+) -> None:
     server = serve(header_timeout_s=15)
     client = server.connect(kind)
     server.wait(14)
@@ -61,7 +65,11 @@ def test_a_slow_head_is_refused_with_408_and_the_connection_closed(serve: Serve,
         client.send(bytes([byte]))
         server.wait(0.6)
     (answer,) = client.answers
-    assert (answer.status, answer.header("connection"), answer.decoded()["code"]) == (408, "close", "request_timeout")
+    assert (answer.status, answer.header("connection"), answer.decoded()["code"]) == (
+        408,
+        "close",
+        "request_timeout",
+    )
     assert client.ended
     server.wait(3)
     assert client.closed
@@ -92,8 +100,12 @@ def test_a_body_at_the_least_rate_is_served(serve: Serve, kind: str) -> None:
     assert [answer.status for answer in client.answers] == [200]
 
 
-def test_a_request_in_flight_keeps_its_connection_open_beyond_every_idle_time(serve: Serve, kind: str) -> None:
-    server = serve(idle_timeout_s=5, header_timeout_s=5, body_timeout_s=5, defaults={"timeout_ms": 100_000})
+def test_a_request_in_flight_keeps_its_connection_open_beyond_every_idle_time(
+    serve: Serve, kind: str
+) -> None:
+    server = serve(
+        idle_timeout_s=5, header_timeout_s=5, body_timeout_s=5, defaults={"timeout_ms": 100_000}
+    )
     client = server.connect(kind)
     client.send(ask("/predict", ROW))
     server.wait(60)
@@ -102,11 +114,18 @@ def test_a_request_in_flight_keeps_its_connection_open_beyond_every_idle_time(se
     assert [answer.status for answer in client.answers] == [200]
 
 
-@pytest.mark.parametrize("part", [20, -3], ids=["in the middle of a head", "in the middle of a body"])
+@pytest.mark.parametrize(
+    "part", [20, -3], ids=["in the middle of a head", "in the middle of a body"]
+)
 def test_time_in_which_the_server_itself_does_not_read_is_not_held_against_a_request(
     serve: Serve, kind: str, part: int
 ) -> None:
-    server = serve(max_pipelined_requests=2, header_timeout_s=15, body_timeout_s=15, defaults={"timeout_ms": 100_000})
+    server = serve(
+        max_pipelined_requests=2,
+        header_timeout_s=15,
+        body_timeout_s=15,
+        defaults={"timeout_ms": 100_000},
+    )
     client = server.connect(kind)
     third = ask("/predict", ROW)
     client.send(ask("/predict", ROW) * 2 + third[:part], third[part:])
@@ -118,7 +137,9 @@ def test_time_in_which_the_server_itself_does_not_read_is_not_held_against_a_req
     assert [answer.status for answer in client.answers] == [200, 200, 200]
 
 
-def test_a_client_that_reads_nothing_is_cut_off_after_the_write_time(serve: Serve, kind: str) -> None:
+def test_a_client_that_reads_nothing_is_cut_off_after_the_write_time(
+    serve: Serve, kind: str
+) -> None:
     server = serve(write_timeout_s=60, **BIG)
     client = server.connect(kind)
     client.stall()
@@ -143,7 +164,9 @@ def test_a_client_that_reads_slowly_but_steadily_is_never_cut_off(serve: Serve, 
     assert [len(answer.body) for answer in client.answers] == [len(MANY)]
 
 
-@pytest.mark.parametrize("size", [HIGH // 2, 4 * HIGH], ids=["below the high-water mark", "above it"])
+@pytest.mark.parametrize(
+    "size", [HIGH // 2, 4 * HIGH], ids=["below the high-water mark", "above it"]
+)
 @pytest.mark.parametrize("how", [("Connection", "close"), ("X", "1.0")], ids=["close", "HTTP/1.0"])
 def test_a_slow_reader_of_a_closing_connection_gets_its_whole_answer(
     serve: Serve, kind: str, size: int, how: tuple[str, str]
@@ -161,8 +184,12 @@ def test_a_slow_reader_of_a_closing_connection_gets_its_whole_answer(
     assert not client.aborted
 
 
-@pytest.mark.parametrize("size", [HIGH // 2, 4 * HIGH], ids=["below the high-water mark", "above it"])
-def test_a_closing_connection_is_closed_as_soon_as_its_client_has_read_everything(serve: Serve, kind: str, size: int) -> None:
+@pytest.mark.parametrize(
+    "size", [HIGH // 2, 4 * HIGH], ids=["below the high-water mark", "above it"]
+)
+def test_a_closing_connection_is_closed_as_soon_as_its_client_has_read_everything(
+    serve: Serve, kind: str, size: int
+) -> None:
     server = serve(**BIG)
     client = server.connect(kind)
     client.stall()
@@ -188,7 +215,9 @@ def test_a_client_that_never_reads_its_last_answer_is_cut_off(serve: Serve, kind
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "closing"])
-def test_a_tls_client_that_never_says_its_last_word_is_not_waited_for(serve: Serve, kind: str, kept: bool) -> None:
+def test_a_tls_client_that_never_says_its_last_word_is_not_waited_for(
+    serve: Serve, kind: str, kept: bool
+) -> None:
     server = serve(write_timeout_s=60, idle_timeout_s=5)
     client = server.connect(kind, secure=True)
     client.mute = True
@@ -201,7 +230,9 @@ def test_a_tls_client_that_never_says_its_last_word_is_not_waited_for(serve: Ser
     assert client.closed
 
 
-def test_a_tls_client_that_reads_its_last_answer_slowly_gets_it_whole(serve: Serve, kind: str) -> None:
+def test_a_tls_client_that_reads_its_last_answer_slowly_gets_it_whole(
+    serve: Serve, kind: str
+) -> None:
     server = serve(write_timeout_s=10, **BIG)
     client = server.connect(kind, secure=True)
     client.stall()
@@ -241,7 +272,9 @@ def test_a_refused_client_that_closes_is_let_go_at_once(serve: Serve, kind: str)
     assert not client.aborted
 
 
-def test_a_refused_client_that_has_read_a_big_answer_before_is_told_that_it_was_the_last(serve: Serve, kind: str) -> None:
+def test_a_refused_client_that_has_read_a_big_answer_before_is_told_that_it_was_the_last(
+    serve: Serve, kind: str
+) -> None:
     server = serve(**BIG)
     client = server.connect(kind)
     client.stall()

@@ -100,7 +100,9 @@ def test_a_method_that_a_route_does_not_know_gets_405_with_those_it_knows(
     assert client.unparsed == b""
 
 
-@pytest.mark.parametrize("target", ["/nowhere", "/models", "/predict/", "/models/m", "/livez/more", "/models//predict"])
+@pytest.mark.parametrize(
+    "target", ["/nowhere", "/models", "/predict/", "/models/m", "/livez/more", "/models//predict"]
+)
 def test_a_path_without_a_route_gets_404(serve: Serve, kind: str, target: str) -> None:
     server = serve()
     client = server.connect(kind)
@@ -123,7 +125,9 @@ def test_an_answer_without_a_length_is_chunked_for_http_1_1(serve: Serve, kind: 
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
-def test_an_answer_without_a_length_ends_with_the_connection_for_http_1_0(serve: Serve, kind: str, connection: str) -> None:
+def test_an_answer_without_a_length_ends_with_the_connection_for_http_1_0(
+    serve: Serve, kind: str, connection: str
+) -> None:
     server = serve()
     mount(server, Page(in_pieces))
     client = server.connect(kind)
@@ -160,11 +164,16 @@ def test_a_page_sees_its_request_as_twisted_web_shows_it(serve: Serve, kind: str
     server = serve()
     mount(server, Page(render))
     client = server.connect(kind)
-    client.send(ask("/some/page?q=v%20w", b"body", ("X-One", "1"), ("Cookie", "who=me"), method="PUT"))
+    client.send(
+        ask("/some/page?q=v%20w", b"body", ("X-One", "1"), ("Cookie", "who=me"), method="PUT")
+    )
     server.turn()
     (answer,) = client.answers
     assert answer.status == 201
-    assert answer.body == b"PUT|/some/page?q=v%20w|/some/page|v w|body|1|me|192.0.2.7|192.0.2.1|batcher.test"
+    assert (
+        answer.body
+        == b"PUT|/some/page?q=v%20w|/some/page|v w|body|1|me|192.0.2.7|192.0.2.1|batcher.test"
+    )
     cookies = SimpleCookie()
     for name, value in answer.fields:
         if name == "set-cookie":
@@ -173,7 +182,9 @@ def test_a_page_sees_its_request_as_twisted_web_shows_it(serve: Serve, kind: str
     assert answer.header("x-answer") == "yes"
 
 
-def test_a_page_that_raises_gets_500_and_the_next_request_is_served(serve: Serve, kind: str, logged_errors: list[Any]) -> None:
+def test_a_page_that_raises_gets_500_and_the_next_request_is_served(
+    serve: Serve, kind: str, logged_errors: list[Any]
+) -> None:
     def render(request: Any) -> bytes:
         raise ZeroDivisionError
 
@@ -190,7 +201,9 @@ def test_a_page_that_raises_gets_500_and_the_next_request_is_served(serve: Serve
 def later(server: MemoryServer) -> Callable[[Any], int]:
     def render(request: Any) -> int:
         call = server.clock.callLater(1, lambda: (request.write(b"late"), request.finish()))
-        request.notifyFinish().addErrback(lambda failure: (call.cancel(), lost.append(failure.type)))
+        request.notifyFinish().addErrback(
+            lambda failure: (call.cancel(), lost.append(failure.type))
+        )
         return NOT_DONE_YET
 
     lost: list[type] = []
@@ -198,7 +211,9 @@ def later(server: MemoryServer) -> Callable[[Any], int]:
     return render
 
 
-def test_pages_that_answer_later_come_in_the_order_of_their_requests(serve: Serve, kind: str) -> None:
+def test_pages_that_answer_later_come_in_the_order_of_their_requests(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     mount(server, Page(later(server)))
     client = server.connect(kind)
@@ -206,7 +221,9 @@ def test_pages_that_answer_later_come_in_the_order_of_their_requests(serve: Serv
     server.work()
     assert client.received == b""
     server.wait(1)
-    assert [answer.body for answer in client.answers if answer.header("content-type") == "text/html"] == [b"late", b"late"]
+    assert [
+        answer.body for answer in client.answers if answer.header("content-type") == "text/html"
+    ] == [b"late", b"late"]
     assert len(client.answers) == 3
 
 
@@ -253,7 +270,9 @@ def test_a_page_that_gives_up_its_connection_ends_it(serve: Serve, kind: str) ->
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_twisteds_own_files_are_served_whole_in_ranges_and_by_head(serve: Serve, kind: str, tmp_path: Path) -> None:
+def test_twisteds_own_files_are_served_whole_in_ranges_and_by_head(
+    serve: Serve, kind: str, tmp_path: Path
+) -> None:
     from twisted.web.static import File  # it warns of itself when it is imported
 
     content = bytes(range(256)) * 4096
@@ -264,7 +283,10 @@ def test_twisteds_own_files_are_served_whole_in_ranges_and_by_head(serve: Serve,
     client.methods = ["GET", "HEAD", "GET", "GET"]
     client.stall()
     client.send(
-        ask("/big.bin") + ask("/big.bin", method="HEAD") + ask("/big.bin", b"", ("Range", "bytes=5-9")) + ask("/none.bin")
+        ask("/big.bin")
+        + ask("/big.bin", method="HEAD")
+        + ask("/big.bin", b"", ("Range", "bytes=5-9"))
+        + ask("/none.bin")
     )
     server.turn()
     for _ in range(len(content) // 50_000 + 2):

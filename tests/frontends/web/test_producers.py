@@ -1,4 +1,7 @@
-"""Answers that twisted.web resources produce piece by piece: as fast as the client reads, in their turn, and no longer."""
+"""Answers that twisted.web resources produce piece by piece.
+
+As fast as the client reads, in their turn, and no longer.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +100,9 @@ def pass_time(server: MemoryServer) -> None:
 
 @pytest.mark.parametrize("producing", ["pull", "push"])
 class TestStreaming:
-    def test_a_client_that_reads_gets_everything(self, serve: Serve, kind: str, producing: str) -> None:
+    def test_a_client_that_reads_gets_everything(
+        self, serve: Serve, kind: str, producing: str
+    ) -> None:
         server = serve()
         page, producers = streaming(server, producing)
         mount(server, page)
@@ -110,7 +115,9 @@ class TestStreaming:
         assert producers[0].left == 0
         assert not client.closed
 
-    def test_nothing_is_produced_for_a_client_that_does_not_read(self, serve: Serve, kind: str, producing: str) -> None:
+    def test_nothing_is_produced_for_a_client_that_does_not_read(
+        self, serve: Serve, kind: str, producing: str
+    ) -> None:
         server = serve()
         page, producers = streaming(server, producing)
         mount(server, page)
@@ -129,7 +136,9 @@ class TestStreaming:
         pass_time(server)
         assert [len(answer.body) for answer in client.answers] == [PIECES * len(PIECE)]
 
-    def test_nothing_is_produced_before_its_turn(self, serve: Serve, kind: str, producing: str) -> None:
+    def test_nothing_is_produced_before_its_turn(
+        self, serve: Serve, kind: str, producing: str
+    ) -> None:
         server = serve()
         page, producers = streaming(server, producing)
         mount(server, page)
@@ -141,9 +150,15 @@ class TestStreaming:
         for _ in range(3):
             pass_time(server)
         assert [producer.left for producer in producers] == [0, 0]
-        assert [len(answer.body) for answer in client.answers] == [len(ROW), PIECES * len(PIECE), PIECES * len(PIECE)]
+        assert [len(answer.body) for answer in client.answers] == [
+            len(ROW),
+            PIECES * len(PIECE),
+            PIECES * len(PIECE),
+        ]
 
-    def test_a_producer_is_stopped_when_its_client_leaves(self, serve: Serve, kind: str, producing: str) -> None:
+    def test_a_producer_is_stopped_when_its_client_leaves(
+        self, serve: Serve, kind: str, producing: str
+    ) -> None:
         server = serve()
         page, producers = streaming(server, producing)
         mount(server, page)
@@ -153,12 +168,16 @@ class TestStreaming:
         pass_time(server)
         client.reset()
         pass_time(server)
-        assert {producer.events.count("stop") for producer in producers} == {1}, "each that began, once, as twisted.web does"
+        assert {producer.events.count("stop") for producer in producers} == {1}, (
+            "each that began, once, as twisted.web does"
+        )
         left = [producer.left for producer in producers]
         pass_time(server)
         assert [producer.left for producer in producers] == left
 
-    def test_a_half_closed_client_gets_the_whole_stream(self, serve: Serve, kind: str, producing: str) -> None:
+    def test_a_half_closed_client_gets_the_whole_stream(
+        self, serve: Serve, kind: str, producing: str
+    ) -> None:
         server = serve()
         page, _ = streaming(server, producing)
         mount(server, page)
@@ -174,7 +193,9 @@ class TestStreaming:
         assert client.received.count(b"HTTP/1.1") == 1
         assert client.closed
 
-    def test_a_stream_is_finished_while_the_server_stops(self, serve: Serve, kind: str, producing: str) -> None:
+    def test_a_stream_is_finished_while_the_server_stops(
+        self, serve: Serve, kind: str, producing: str
+    ) -> None:
         server = serve()
         page, _ = streaming(server, producing)
         mount(server, page)
@@ -195,7 +216,9 @@ class TestStreaming:
         assert done == [None]
 
 
-def test_a_client_that_ends_its_sending_side_in_the_middle_of_a_stream_gets_it_unharmed(serve: Serve, kind: str) -> None:
+def test_a_client_that_ends_its_sending_side_in_the_middle_of_a_stream_gets_it_unharmed(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     page, _ = streaming(server, "push")
     mount(server, page)
@@ -206,19 +229,26 @@ def test_a_client_that_ends_its_sending_side_in_the_middle_of_a_stream_gets_it_u
     client.end()
     server.work()
     server.wait(1, step=0.001)
-    assert [answer.body for answer in client.answers] == [PIECE * PIECES, (np.frombuffer(ROW, "<f4") * 2).tobytes()]
+    assert [answer.body for answer in client.answers] == [
+        PIECE * PIECES,
+        (np.frombuffer(ROW, "<f4") * 2).tobytes(),
+    ]
     assert client.closed
     assert not client.aborted
 
 
-def test_a_stream_that_began_before_the_stop_is_followed_by_the_end_of_its_connection(serve: Serve, kind: str) -> None:
+def test_a_stream_that_began_before_the_stop_is_followed_by_the_end_of_its_connection(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     page, _ = streaming(server, "push")
     mount(server, page)
     client = server.connect(kind)
     client.send(ask("/stream"))
     server.wait(0.01, step=0.001)
-    assert client.received.startswith(b"HTTP/1.1 200"), "its head is on its way, without a word of closing"
+    assert client.received.startswith(b"HTTP/1.1 200"), (
+        "its head is on its way, without a word of closing"
+    )
     server.front.drain()
     server.wait(1, step=0.001)
     assert [len(answer.body) for answer in client.answers] == [PIECES * len(PIECE)]

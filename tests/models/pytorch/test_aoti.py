@@ -1,4 +1,7 @@
-"""Models compiled ahead of time: the same answers, kept and found again, and what happens where it cannot be done."""
+"""Models compiled ahead of time.
+
+The same answers, kept and found again, and what happens where it cannot be done.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,9 @@ class ByName(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4))
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 4)
+        )
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"z": x.sum(1), "y": self.layers(x)}
@@ -94,7 +99,9 @@ class TestCompiled:
         self, folders: Folders, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         eager = folders.load(network(folders), max_batch_size=70)
-        compiled = folders.load(network(folders), max_batch_size=70, compile="aoti", torch_threads=1)
+        compiled = folders.load(
+            network(folders), max_batch_size=70, compile="aoti", torch_threads=1
+        )
         assert (eager.model.one_call, compiled.model.one_call) == (False, True)
         assert "compiling" in folders.progress
         for rows in (1, 2, 3, 16, 70):
@@ -105,12 +112,19 @@ class TestCompiled:
                 np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
         folders.progress.clear()
         monkeypatch.setattr("batcher.models.pytorch.aoti.subprocess.run", None)
-        assert folders.load(network(folders), max_batch_size=70, compile="aoti", torch_threads=1).model.one_call
+        assert folders.load(
+            network(folders), max_batch_size=70, compile="aoti", torch_threads=1
+        ).model.one_call
         assert "compiling" not in folders.progress
 
-    def test_an_exported_program_gives_the_same_answers_by_their_names(self, folders: Folders) -> None:
+    def test_an_exported_program_gives_the_same_answers_by_their_names(
+        self, folders: Folders
+    ) -> None:
         definition = exported(folders)
-        eager, compiled = folders.load(definition), folders.load(definition, compile="aoti", torch_threads=1)
+        eager, compiled = (
+            folders.load(definition),
+            folders.load(definition, compile="aoti", torch_threads=1),
+        )
         assert compiled.model.one_call
         for rows in (1, 2, 5):
             expected, found = answers(eager, x=ROWS[:rows]), answers(compiled, x=ROWS[:rows])
@@ -118,7 +132,9 @@ class TestCompiled:
             np.testing.assert_allclose(found["z"], ROWS[:rows].sum(1), atol=1e-5)
 
     def test_the_interpreter_lock_is_free_while_it_runs(self, folders: Folders) -> None:
-        compiled = folders.load(network(folders), max_batch_size=70, compile="aoti", torch_threads=1).model
+        compiled = folders.load(
+            network(folders), max_batch_size=70, compile="aoti", torch_threads=1
+        ).model
         rows = 400_000  # long enough for another thread to wake up
         inputs = {"x": np.ones((rows, 4), "<f4"), "mask": np.ones(rows, "<i8")}
         go, ran = Lock(), []
@@ -130,7 +146,8 @@ class TestCompiled:
         try:
             tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
             go.release()
-            outputs = compiled.call(tensors)  # type: ignore[attr-defined]  # of the module, without what is around it
+            # of the module, without what is around it
+            outputs = compiled.call(tensors)  # type: ignore[attr-defined]
             seen = list(ran)
         finally:
             sys.setswitchinterval(interval)
@@ -139,7 +156,9 @@ class TestCompiled:
         assert len(outputs[0]) == rows
 
     def test_nothing_is_left_behind_by_a_call(self, folders: Folders) -> None:
-        compiled = folders.load(network(folders), max_batch_size=70, compile="aoti", torch_threads=1)
+        compiled = folders.load(
+            network(folders), max_batch_size=70, compile="aoti", torch_threads=1
+        )
         inputs = {"x": np.ones((5000, 4), "<f4"), "mask": np.ones(5000, "<i8")}
         for _ in range(20):
             answers(compiled, **inputs)
@@ -175,10 +194,16 @@ class TestNotCompiled:
         assert answers(checked, x=ROWS[:3], mask=MASK[:3])["y"].shape == (3, 4)
 
     def test_what_the_compiler_cannot_take_is_served_as_it_is(self, folders: Folders) -> None:
-        source = SOURCE.replace("return self.layers", "x = x if float(x.sum()) > 0 else -x\n        return self.layers")
+        source = SOURCE.replace(
+            "return self.layers", "x = x if float(x.sum()) > 0 else -x\n        return self.layers"
+        )
         checked = folders.load(network(folders, source), compile="aoti")
         assert not checked.model.one_call
-        assert [text for text in folders.progress if text.startswith("not compiled: the compiler failed: ")]
+        assert [
+            text
+            for text in folders.progress
+            if text.startswith("not compiled: the compiler failed: ")
+        ]
         assert answers(checked, x=ROWS[:3], mask=MASK[:3])["y"].shape == (3, 4)
 
     @pytest.mark.usefixtures("no_compiler")
@@ -208,7 +233,9 @@ class TestNotCompiled:
         assert [text for text in folders.progress if "nobody else may write" in text]
 
     @pytest.mark.usefixtures("no_compiler")
-    def test_a_damaged_package_is_thrown_away(self, folders: Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_a_damaged_package_is_thrown_away(
+        self, folders: Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         definition = network(folders)
         path = tmp_path / "package.pt2"
@@ -219,16 +246,27 @@ class TestNotCompiled:
         assert not path.exists()
 
     @pytest.mark.usefixtures("no_compiler")
-    def test_a_free_axis_is_not_compiled_since_native_code_does_not_check_sizes(self, folders: Folders) -> None:
-        inputs = "[{name: x, dtype: FP32, shape: [-1], warmup_shape: [4]}, {name: mask, dtype: INT64, shape: []}]"
-        source = SOURCE.replace("self.layers(x) * mask.unsqueeze(-1)", "x.sum(1, keepdim=True).expand(-1, 4)")
-        checked = folders.load(folders.python(source, inputs=inputs, outputs=OUTPUTS), compile="aoti")
+    def test_a_free_axis_is_not_compiled_since_native_code_does_not_check_sizes(
+        self, folders: Folders
+    ) -> None:
+        inputs = (
+            "[{name: x, dtype: FP32, shape: [-1], warmup_shape: [4]}, {name: mask, dtype: INT64, "
+            "shape: []}]"
+        )
+        source = SOURCE.replace(
+            "self.layers(x) * mask.unsqueeze(-1)", "x.sum(1, keepdim=True).expand(-1, 4)"
+        )
+        checked = folders.load(
+            folders.python(source, inputs=inputs, outputs=OUTPUTS), compile="aoti"
+        )
         assert not checked.model.one_call
         assert [text for text in folders.progress if "free axes" in text]
 
     def test_a_program_for_some_batch_sizes_only_is_not_compiled(self, folders: Folders) -> None:
         module = torch.nn.Linear(4, 4).eval()
-        program = torch.export.export(module, (torch.zeros(4, 4),), dynamic_shapes=({0: torch.export.Dim("batch", max=8)},))
+        program = torch.export.export(
+            module, (torch.zeros(4, 4),), dynamic_shapes=({0: torch.export.Dim("batch", max=8)},)
+        )
         folders.base.mkdir(parents=True)
         torch.export.save(program, folders.base / "model.pt2")
         data = (folders.base / "model.pt2").read_bytes()
@@ -236,11 +274,18 @@ class TestNotCompiled:
         assert not folders.load(definition, compile="aoti").model.one_call
         assert [text for text in folders.progress if text.startswith("not compiled: ")]
 
-    def test_a_package_that_answers_otherwise_is_not_used(self, folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_package_that_answers_otherwise_is_not_used(
+        self, folders: Folders, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("batcher.models.pytorch.aoti.find_or_compile", lambda *_: Path())
-        monkeypatch.setattr("batcher.models.pytorch.aoti.load_package", lambda *_: lambda x, mask: (x * 0 + 1, x.sum(1)))
+        monkeypatch.setattr(
+            "batcher.models.pytorch.aoti.load_package",
+            lambda *_: lambda x, mask: (x * 0 + 1, x.sum(1)),
+        )
         assert not folders.load(network(folders), compile="aoti").model.one_call
-        assert [text for text in folders.progress if "output 'y' of the compiled model differs" in text]
+        assert [
+            text for text in folders.progress if "output 'y' of the compiled model differs" in text
+        ]
 
 
 class TestKey:
@@ -249,9 +294,14 @@ class TestKey:
 
         return aoti._key(definition, ModelSettings(**settings), torch.device("cpu"))
 
-    def test_a_change_of_any_file_or_of_the_threads_makes_another_package(self, folders: Folders) -> None:
+    def test_a_change_of_any_file_or_of_the_threads_makes_another_package(
+        self, folders: Folders
+    ) -> None:
         definition = network(folders)
-        keys = {self.key(definition, folders, torch_threads=1), self.key(definition, folders, torch_threads=2)}
+        keys = {
+            self.key(definition, folders, torch_threads=1),
+            self.key(definition, folders, torch_threads=2),
+        }
         assert self.key(definition, folders, torch_threads=1, max_batch_size=7) in keys
         (definition.folder / "helper.py").write_text("WIDTH = 4")
         keys.add(self.key(definition, folders, torch_threads=1))
@@ -274,25 +324,37 @@ def test_a_model_of_many_operators_is_given_a_hint_and_one_of_few_is_not(folders
     assert int(hint.split()[1]) > 24
     assert "compile: aoti" in hint
     folders.progress.clear()
-    folders.load(folders.python(SOURCE.replace("range(24)", "range(2)"), inputs=INPUTS, outputs=OUTPUTS, version="2"))
+    folders.load(
+        folders.python(
+            SOURCE.replace("range(24)", "range(2)"), inputs=INPUTS, outputs=OUTPUTS, version="2"
+        )
+    )
     assert not [text for text in folders.progress if text.startswith("hint: ")]
 
 
 class TestCommand:
     def test_it_names_the_models_it_knows(self, folders: Folders) -> None:
         network(folders)
-        done = CliRunner().invoke(main, ["compile", "other", "--set", f"model_repository={folders.base}"])
+        done = CliRunner().invoke(
+            main, ["compile", "other", "--set", f"model_repository={folders.base}"]
+        )
         assert done.exit_code == 1
         assert "expected one of m; got other" in done.output
 
     def test_it_says_why_a_model_cannot_be_compiled(self, folders: Folders) -> None:
-        folders.python("class Model:\n    def predict(self, inputs):\n        return {'y': inputs['x']}\n")
-        done = CliRunner().invoke(main, ["compile", "m", "--set", f"model_repository={folders.base}"])
+        folders.python(
+            "class Model:\n    def predict(self, inputs):\n        return {'y': inputs['x']}\n"
+        )
+        done = CliRunner().invoke(
+            main, ["compile", "m", "--set", f"model_repository={folders.base}"]
+        )
         assert done.exit_code == 1
         assert "torch.nn.Module" in done.output
 
     @pytest.mark.usefixtures("no_compiler")
-    def test_it_finds_what_a_server_compiled(self, folders: Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_it_finds_what_a_server_compiled(
+        self, folders: Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         definition = network(folders)
         from batcher.config.settings import ModelSettings
@@ -307,6 +369,8 @@ class TestCommand:
 
 
 def test_a_tensor_of_bytes_has_no_dtype_to_compile(folders: Folders) -> None:
-    definition = folders.python(SOURCE, inputs="[{name: x, dtype: BYTES, shape: []}]", outputs=OUTPUTS)
+    definition = folders.python(
+        SOURCE, inputs="[{name: x, dtype: BYTES, shape: []}]", outputs=OUTPUTS
+    )
     with pytest.raises(ModelLoadError, match="BYTES"):
         aoti._example(definition.spec.inputs[0], torch.device("cpu"))

@@ -1,7 +1,9 @@
-"""A `.pt2` archive from somebody else must not run code: every way that is known is refused, and its payload did not run.
+"""A `.pt2` archive from somebody else must not run code.
 
-Each attack writes a file when it succeeds. That it really does, without the check, is shown by loading the same archive as a
-trusted model.
+Every way that is known is refused, and its payload did not run.
+
+Each attack writes a file when it succeeds. That it really does, without the check, is shown by
+loading the same archive as a trusted model.
 """
 
 from __future__ import annotations
@@ -92,7 +94,12 @@ def pickled_constant(found: Members, ran: Path) -> Members:
     meta |= {"dtype": 1, "requires_grad": False}  # bytes
 
     def change(document: dict[str, Any]) -> None:
-        document["config"]["c"] = {"path_name": "opaque_obj_0", "is_param": False, "use_pickle": False, "tensor_meta": meta}
+        document["config"]["c"] = {
+            "path_name": "opaque_obj_0",
+            "is_param": False,
+            "use_pickle": False,
+            "tensor_meta": meta,
+        }
 
     changed = edited(found, "model/data/constants/model_constants_config.json", change)
     return [*changed, ("model/data/constants/opaque_obj_0", pickle.dumps(Opens(ran)))]
@@ -104,7 +111,11 @@ def legacy_weights(found: Members, ran: Path) -> Members:
 
 def evil_size(found: Members, ran: Path) -> Members:
     text = dict(found)[PROGRAM].decode()
-    return replaced(found, PROGRAM, text.replace('"expr_str": "', f'"expr_str": "{expression(ran)} or ').encode())
+    return replaced(
+        found,
+        PROGRAM,
+        text.replace('"expr_str": "', f'"expr_str": "{expression(ran)} or ').encode(),
+    )
 
 
 def evil_guard(found: Members, ran: Path) -> Members:
@@ -125,7 +136,10 @@ def evil_tree(found: Members, ran: Path, which: str = "in_spec") -> Members:
         layout = json.loads(signature[which])
         layout[1]["context"] = enum
         if layout[1]["type"] is None:  # a lone tensor
-            layout[1].update(type="builtins.tuple", children_spec=[{"type": None, "context": None, "children_spec": []}])
+            layout[1].update(
+                type="builtins.tuple",
+                children_spec=[{"type": None, "context": None, "children_spec": []}],
+            )
         signature[which] = json.dumps(layout)
 
     return edited(found, PROGRAM, change)
@@ -137,7 +151,10 @@ def evil_outputs(found: Members, ran: Path) -> Members:
 
 def hidden_behind_a_duplicate(found: Members, ran: Path) -> Members:
     evil = dict(evil_size(found, ran))[PROGRAM]
-    return [*[(PROGRAM, evil)] * 4, *found]  # Python's zipfile reads the last of them, PyTorch's reader another
+    return [
+        *[(PROGRAM, evil)] * 4,
+        *found,
+    ]  # Python's zipfile reads the last of them, PyTorch's reader another
 
 
 ATTACKS = [
@@ -163,7 +180,10 @@ def archived(found: Members) -> bytes:
 
 
 def define(folders: Folders, content: bytes) -> ModelDefinition:
-    inputs, outputs = "[{name: image, dtype: FP32, shape: [1, 8, 8]}]", "[{name: scores, dtype: FP32, shape: [10]}]"
+    inputs, outputs = (
+        "[{name: image, dtype: FP32, shape: [1, 8, 8]}]",
+        "[{name: scores, dtype: FP32, shape: [10]}]",
+    )
     return folders.define("format: export\nfile: net.pt2", {"net.pt2": content}, inputs, outputs)
 
 
@@ -180,7 +200,9 @@ def test_an_archive_that_would_run_code_is_refused_and_the_code_did_not_run(
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_the_check_alone_refuses_it_before_anything_is_loaded(folders: Folders, tmp_path: Path, attack: Attack) -> None:
+def test_the_check_alone_refuses_it_before_anything_is_loaded(
+    folders: Folders, tmp_path: Path, attack: Attack
+) -> None:
     definition = define(folders, archived(attack(members(), tmp_path / "ran")))
     with pytest.raises(ModelLoadError):
         check_archive(definition.file)
@@ -221,7 +243,9 @@ class Sizes(torch.nn.Module):
 
 def test_an_honest_archive_with_computed_sizes_passes_the_check(tmp_path: Path) -> None:
     rows, half = torch.export.Dim("rows", min=1, max=64), torch.export.Dim("half", min=2, max=32)
-    program = torch.export.export(Sizes(), (torch.ones(3, 8),), dynamic_shapes=({0: rows, 1: 2 * half},))
+    program = torch.export.export(
+        Sizes(), (torch.ones(3, 8),), dynamic_shapes=({0: rows, 1: 2 * half},)
+    )
     torch.export.save(program, tmp_path / "net.pt2")
     check_archive(tmp_path / "net.pt2")
 
@@ -233,11 +257,15 @@ class Named(torch.nn.Module):
         return {"twice": x * 2, "more": {"scaled": x * scale, "list": [x, x + 1]}}
 
 
-def test_an_honest_archive_whose_inputs_and_outputs_have_names_passes_the_check(tmp_path: Path) -> None:
+def test_an_honest_archive_whose_inputs_and_outputs_have_names_passes_the_check(
+    tmp_path: Path,
+) -> None:
     program = torch.export.export(Named(), (torch.ones(3, 8),), {"scale": torch.ones(3, 8)})
     torch.export.save(program, tmp_path / "net.pt2")
     check_archive(tmp_path / "net.pt2")
-    again = torch.export.load(tmp_path / "net.pt2").module()(torch.ones(3, 8), scale=torch.ones(3, 8))
+    again = torch.export.load(tmp_path / "net.pt2").module()(
+        torch.ones(3, 8), scale=torch.ones(3, 8)
+    )
     assert again["more"]["list"][1].eq(2).all()
 
 
@@ -252,7 +280,9 @@ def test_an_honest_archive_whose_inputs_and_outputs_have_names_passes_the_check(
         ("model/../model/data.pkl", "data.pkl"),
     ],
 )
-def test_a_member_that_is_not_known_to_be_harmless_is_refused_by_its_name(folders: Folders, name: str, what: str) -> None:
+def test_a_member_that_is_not_known_to_be_harmless_is_refused_by_its_name(
+    folders: Folders, name: str, what: str
+) -> None:
     definition = define(folders, archived([*members(), (name, b"x")]))
     with pytest.raises(ModelLoadError, match=f"{what}.*a member that may be a pickle"):
         folders.load(definition)

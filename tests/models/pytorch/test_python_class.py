@@ -41,7 +41,9 @@ class Model(torch.nn.Linear):
 
 
 def test_any_class_with_predict_is_a_model(folders: Folders) -> None:
-    np.testing.assert_array_equal(answers(folders.load(folders.python(DOUBLE)), x=floats())["y"], floats() * 2)
+    np.testing.assert_array_equal(
+        answers(folders.load(folders.python(DOUBLE)), x=floats())["y"], floats() * 2
+    )
 
 
 def test_an_object_is_told_its_device_before_it_is_run(folders: Folders) -> None:
@@ -54,7 +56,8 @@ class Model:
         assert self.device == "cpu"
         return {"y": inputs["x"]}
 """
-    assert folders.load(folders.python(source)).model._model.device == "cpu"  # type: ignore[attr-defined]  # the object itself
+    # the object itself
+    assert folders.load(folders.python(source)).model._model.device == "cpu"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -71,15 +74,23 @@ class Model:
         '{"y": np.asfortranarray(x * 2)}',
     ],
 )
-def test_an_answer_may_be_arrays_or_tensors_by_name_or_in_order(folders: Folders, result: str) -> None:
-    source = f'class Model:\n    def predict(self, inputs):\n        x = inputs["x"]\n        return {result}\n'
+def test_an_answer_may_be_arrays_or_tensors_by_name_or_in_order(
+    folders: Folders, result: str
+) -> None:
+    source = (
+        'class Model:\n    def predict(self, inputs):\n        x = inputs["x"]\n        return '
+        f"{result}\n"
+    )
     found = answers(folders.load(folders.python(source)), x=floats())["y"]
     assert found.flags.c_contiguous
     np.testing.assert_array_equal(found, floats() * 2)
 
 
 def test_hooks_of_an_object_are_kept_for_the_pool(folders: Folders) -> None:
-    hooks = "".join(f"\n    def {name}(self, values):\n        return values\n" for name in ("preprocess", "postprocess"))
+    hooks = "".join(
+        f"\n    def {name}(self, values):\n        return values\n"
+        for name in ("preprocess", "postprocess")
+    )
     model = folders.load(folders.python(DOUBLE + hooks)).model
     assert model.preprocess is not None
     assert model.postprocess is not None
@@ -95,11 +106,15 @@ class Model(torch.nn.Module):
         assert torch.is_inference_mode_enabled()
         return x
 """
-    np.testing.assert_array_equal(answers(folders.load(folders.python(source)), x=floats())["y"], floats())
+    np.testing.assert_array_equal(
+        answers(folders.load(folders.python(source)), x=floats())["y"], floats()
+    )
 
 
 def test_the_inputs_of_a_module_come_in_the_order_of_the_specification(folders: Folders) -> None:
-    source = "class Model(torch.nn.Module):\n    def forward(self, a, b):\n        return a - b, a + b\n"
+    source = (
+        "class Model(torch.nn.Module):\n    def forward(self, a, b):\n        return a - b, a + b\n"
+    )
     definition = folders.python(
         source,
         inputs="[{name: b, dtype: FP32, shape: []}, {name: a, dtype: FP32, shape: []}]",
@@ -117,7 +132,9 @@ class Model(torch.nn.Module):
         return x * 2
 """
     tensors = "[{{name: {}, dtype: BF16, shape: [2]}}]"
-    checked = folders.load(folders.python(source, inputs=tensors.format("x"), outputs=tensors.format("y")))
+    checked = folders.load(
+        folders.python(source, inputs=tensors.format("x"), outputs=tensors.format("y"))
+    )
     found = answers(checked, x=np.array([[0x3F80, 0xC000]], "<u2"))["y"]
     assert found.dtype == np.dtype("<u2")
     assert found.tolist() == [[0x4000, 0xC080]]
@@ -134,7 +151,9 @@ def test_modules_import_each_other_relatively(folders: Folders) -> None:
 
 
 def test_a_class_may_stand_in_a_package(folders: Folders) -> None:
-    definition = folders.python("", "nets.small:Model", files={"nets/__init__.py": "", "nets/small.py": DOUBLE})
+    definition = folders.python(
+        "", "nets.small:Model", files={"nets/__init__.py": "", "nets/small.py": DOUBLE}
+    )
     np.testing.assert_array_equal(answers(folders.load(definition), x=floats())["y"], floats() * 2)
 
 
@@ -144,17 +163,34 @@ def test_a_class_may_stand_in_an_installed_module(folders: Folders) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", [IMPORTS.format(module="constants"), LATE_IMPORT], ids=["imported at load", "imported in predict"]
+    "source",
+    [IMPORTS.format(module="constants"), LATE_IMPORT],
+    ids=["imported at load", "imported in predict"],
 )
 @pytest.mark.parametrize(
     "others",
-    [[("m", "1"), ("n", "1")], [("m", "1"), ("m", "2")], [("a.b", "1"), ("a_b", "1")], [("a_1", "2"), ("a", "12")]],
-    ids=["two models", "two versions", "names that differ in a dot", "a name that ends like a version"],
+    [
+        [("m", "1"), ("n", "1")],
+        [("m", "1"), ("m", "2")],
+        [("a.b", "1"), ("a_b", "1")],
+        [("a_1", "2"), ("a", "12")],
+    ],
+    ids=[
+        "two models",
+        "two versions",
+        "names that differ in a dot",
+        "a name that ends like a version",
+    ],
 )
-def test_models_with_modules_of_the_same_name_do_not_mix(folders: Folders, source: str, others: list[tuple[str, str]]) -> None:
+def test_models_with_modules_of_the_same_name_do_not_mix(
+    folders: Folders, source: str, others: list[tuple[str, str]]
+) -> None:
     loaded = [
         folders.load(
-            folders.python(source, files={"constants.py": f"FACTOR = {factor}\n"}, name=name, version=version), warmup=False
+            folders.python(
+                source, files={"constants.py": f"FACTOR = {factor}\n"}, name=name, version=version
+            ),
+            warmup=False,
         )
         for factor, (name, version) in enumerate(others, 2)
     ]
@@ -162,17 +198,27 @@ def test_models_with_modules_of_the_same_name_do_not_mix(folders: Folders, sourc
         np.testing.assert_array_equal(answers(checked, x=floats())["y"], floats() * factor)
 
 
-def test_every_instance_may_import_late_however_many_there_are_and_while_they_are_replaced(folders: Folders) -> None:
+def test_every_instance_may_import_late_however_many_there_are_and_while_they_are_replaced(
+    folders: Folders,
+) -> None:
     definitions = []
     for factor in (2, 3):
         folders.base = folders.base.with_name(f"repository{factor}")
-        definitions.append(folders.python(LATE_IMPORT, files={"constants.py": f"FACTOR = {factor}\n"}))
-    loaded = [folders.load(definition, warmup=False) for definition in definitions for _ in range(4)]
+        definitions.append(
+            folders.python(LATE_IMPORT, files={"constants.py": f"FACTOR = {factor}\n"})
+        )
+    loaded = [
+        folders.load(definition, warmup=False) for definition in definitions for _ in range(4)
+    ]
     for number, checked in enumerate(loaded):
-        np.testing.assert_array_equal(answers(checked, x=floats())["y"], floats() * (2 if number < 4 else 3))
+        np.testing.assert_array_equal(
+            answers(checked, x=floats())["y"], floats() * (2 if number < 4 else 3)
+        )
 
 
-def test_a_module_that_is_named_like_one_of_the_standard_library_hides_nothing(folders: Folders) -> None:
+def test_a_module_that_is_named_like_one_of_the_standard_library_hides_nothing(
+    folders: Folders,
+) -> None:
     definition = folders.python("", "json:Model", files={"json.py": DOUBLE})
     before = sys.modules["json"] if "json" in sys.modules else __import__("json")
     np.testing.assert_array_equal(answers(folders.load(definition), x=floats())["y"], floats() * 2)
@@ -180,8 +226,14 @@ def test_a_module_that_is_named_like_one_of_the_standard_library_hides_nothing(f
 
 
 def test_a_model_that_is_loaded_again_is_read_again(folders: Folders) -> None:
-    folders.load(folders.python(IMPORTS.format(module="constants"), files={"constants.py": "FACTOR = 2\n"}))
-    again = folders.load(folders.python(IMPORTS.format(module="constants"), files={"constants.py": "FACTOR = 1000\n"}))
+    folders.load(
+        folders.python(IMPORTS.format(module="constants"), files={"constants.py": "FACTOR = 2\n"})
+    )
+    again = folders.load(
+        folders.python(
+            IMPORTS.format(module="constants"), files={"constants.py": "FACTOR = 1000\n"}
+        )
+    )
     np.testing.assert_array_equal(answers(again, x=floats())["y"], floats() * 1000)
 
 
@@ -194,17 +246,42 @@ def test_loading_leaves_the_path_for_imports_alone(folders: Folders) -> None:
 @pytest.mark.parametrize(
     ("source", "entry", "complaint"),
     [
-        (DOUBLE, "code:Modle", "expected a torch.nn.Module or a class with predict; got code:Modle"),
-        ("Model = 5", "code:Model", "expected a torch.nn.Module or a class with predict; got code:Model"),
-        ("class Model:\n    pass", "code:Model", "expected a torch.nn.Module or a class with predict"),
+        (
+            DOUBLE,
+            "code:Modle",
+            "expected a torch.nn.Module or a class with predict; got code:Modle",
+        ),
+        (
+            "Model = 5",
+            "code:Model",
+            "expected a torch.nn.Module or a class with predict; got code:Model",
+        ),
+        (
+            "class Model:\n    pass",
+            "code:Model",
+            "expected a torch.nn.Module or a class with predict",
+        ),
         ("", "nowhere:Model", "ModuleNotFoundError: .*nowhere"),
         ("raise RuntimeError('no licence')", "code:Model", "RuntimeError: no licence"),
         ("def f(:", "code:Model", "SyntaxError"),
         ("from .nowhere import x", "code:Model", "ModuleNotFoundError"),
-        ("class Model:\n    def __init__(self, size):\n        self.predict = 1\n    predict = len", "code:Model", "TypeError"),
-        (DOUBLE + "\n    def load(self, device):\n        raise OSError('disk')\n", "code:Model", "OSError: disk"),
+        (
+            "class Model:\n    def __init__(self, size):\n        self.predict = 1\n    predict = "
+            "len",
+            "code:Model",
+            "TypeError",
+        ),
+        (
+            DOUBLE + "\n    def load(self, device):\n        raise OSError('disk')\n",
+            "code:Model",
+            "OSError: disk",
+        ),
         ("import sys\nsys.exit('no licence')", "code:Model", "SystemExit: no licence"),
-        (DOUBLE + "\n    def load(self, device):\n        raise SystemExit(3)\n", "code:Model", "SystemExit: 3"),
+        (
+            DOUBLE + "\n    def load(self, device):\n        raise SystemExit(3)\n",
+            "code:Model",
+            "SystemExit: 3",
+        ),
         (
             "class Model:\n    def predict(self, inputs):\n        raise SystemExit(4)\n",
             "code:Model",
@@ -222,12 +299,16 @@ def test_a_model_that_cannot_be_made_is_refused_with_its_name_and_the_reason(
 def test_a_model_that_failed_once_can_be_loaded_when_it_is_mended(folders: Folders) -> None:
     with pytest.raises(ModelLoadError):
         folders.load(folders.python("raise RuntimeError('no licence')"))
-    np.testing.assert_array_equal(answers(folders.load(folders.python(DOUBLE)), x=floats())["y"], floats() * 2)
+    np.testing.assert_array_equal(
+        answers(folders.load(folders.python(DOUBLE)), x=floats())["y"], floats() * 2
+    )
 
 
 def test_weights_are_given_to_the_module(folders: Folders) -> None:
     weights = save({"weight": torch.eye(4) * 3, "bias": torch.ones(4)})
-    definition = folders.python(LINEAR, head="\nweights: w.safetensors", files={"w.safetensors": weights})
+    definition = folders.python(
+        LINEAR, head="\nweights: w.safetensors", files={"w.safetensors": weights}
+    )
     np.testing.assert_allclose(answers(folders.load(definition), x=floats())["y"], floats() * 3 + 1)
 
 
@@ -236,12 +317,19 @@ def test_weights_are_given_to_the_module(folders: Folders) -> None:
     [
         (save({"weight": torch.eye(4)}), 'Missing key.*"bias"'),
         (save({"weight": torch.eye(5), "bias": torch.ones(4)}), "size mismatch for weight"),
-        (save({"weight": torch.eye(4), "bias": torch.ones(4), "extra": torch.ones(1)}), 'Unexpected key.*"extra"'),
+        (
+            save({"weight": torch.eye(4), "bias": torch.ones(4), "extra": torch.ones(1)}),
+            'Unexpected key.*"extra"',
+        ),
         (b"no weights", "Error"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused_with_the_reason(folders: Folders, weights: bytes, complaint: str) -> None:
-    definition = folders.python(LINEAR, head="\nweights: w.safetensors", files={"w.safetensors": weights})
+def test_weights_that_do_not_fit_are_refused_with_the_reason(
+    folders: Folders, weights: bytes, complaint: str
+) -> None:
+    definition = folders.python(
+        LINEAR, head="\nweights: w.safetensors", files={"w.safetensors": weights}
+    )
     with pytest.raises(ModelLoadError, match=f"(?s)^model 'm' version 1: .*{complaint}"):
         folders.load(definition)
 
@@ -257,19 +345,28 @@ class Writes:
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.bin", "w.pth", "w.pkl", "w.SafeTensors.pt"])
-def test_pickled_weights_are_refused_and_not_read(folders: Folders, tmp_path: Path, name: str) -> None:
+def test_pickled_weights_are_refused_and_not_read(
+    folders: Folders, tmp_path: Path, name: str
+) -> None:
     file, ran = BytesIO(), tmp_path / "ran"
     torch.save({"weight": Writes(ran), "bias": torch.ones(4)}, file)
     definition = folders.python(LINEAR, head=f"\nweights: {name}", files={name: file.getvalue()})
-    with pytest.raises(ModelLoadError, match=r"(?s)expected weights as \.safetensors; got .*pickle.*`trusted: true`"):
+    with pytest.raises(
+        ModelLoadError,
+        match=r"(?s)expected weights as \.safetensors; got .*pickle.*`trusted: true`",
+    ):
         folders.load(definition)
     assert not ran.exists()
 
 
-def test_a_pickle_that_calls_itself_safetensors_is_refused_and_not_run(folders: Folders, tmp_path: Path) -> None:
+def test_a_pickle_that_calls_itself_safetensors_is_refused_and_not_run(
+    folders: Folders, tmp_path: Path
+) -> None:
     file, ran = BytesIO(), tmp_path / "ran"
     torch.save({"weight": Writes(ran)}, file)
-    definition = folders.python(LINEAR, head="\nweights: w.safetensors", files={"w.safetensors": file.getvalue()})
+    definition = folders.python(
+        LINEAR, head="\nweights: w.safetensors", files={"w.safetensors": file.getvalue()}
+    )
     with pytest.raises(ModelLoadError):
         folders.load(definition, trusted=True)
     assert not ran.exists()
@@ -279,10 +376,14 @@ def test_pickled_weights_of_a_trusted_model_are_read(folders: Folders) -> None:
     file = BytesIO()
     torch.save({"weight": torch.eye(4) * 3, "bias": torch.ones(4)}, file)
     definition = folders.python(LINEAR, head="\nweights: w.pt", files={"w.pt": file.getvalue()})
-    np.testing.assert_allclose(answers(folders.load(definition, trusted=True), x=floats())["y"], floats() * 3 + 1)
+    np.testing.assert_allclose(
+        answers(folders.load(definition, trusted=True), x=floats())["y"], floats() * 3 + 1
+    )
 
 
-def test_of_a_load_that_fails_with_much_to_say_the_beginning_and_the_end_are_told(folders: Folders) -> None:
+def test_of_a_load_that_fails_with_much_to_say_the_beginning_and_the_end_are_told(
+    folders: Folders,
+) -> None:
     source = """
 class Model:
     def predict(self, inputs):

@@ -33,7 +33,12 @@ def test_on_the_cpu_every_batch_gets_memory_of_its_own() -> None:
     staging = HostStaging()
     first, second = (staging.allocate("x", (2, 3), FLOAT) for _ in range(2))
     assert not np.shares_memory(first, second)
-    assert (first.shape, first.dtype, first.flags.writeable, first.flags.c_contiguous) == ((2, 3), FLOAT, True, True)
+    assert (first.shape, first.dtype, first.flags.writeable, first.flags.c_contiguous) == (
+        (2, 3),
+        FLOAT,
+        True,
+        True,
+    )
 
 
 def test_on_the_cpu_a_tensor_is_the_array_itself() -> None:
@@ -63,19 +68,33 @@ def test_bf16_is_viewed_anew_and_not_converted() -> None:
         torch.tensor(1.5),
         [[1.0, 2.0], [3.0, 4.0]],
     ],
-    ids=["transposed", "strided", "fortran", "with gradients", "bf16 transposed", "scalar", "lists"],
+    ids=[
+        "transposed",
+        "strided",
+        "fortran",
+        "with gradients",
+        "bf16 transposed",
+        "scalar",
+        "lists",
+    ],
 )
-def test_whatever_a_model_answers_becomes_a_contiguous_array_of_the_same_values(value: object) -> None:
+def test_whatever_a_model_answers_becomes_a_contiguous_array_of_the_same_values(
+    value: object,
+) -> None:
     found = to_array(to_host(value))
     assert found.flags.c_contiguous
-    expected = value.detach().float().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    expected = (
+        value.detach().float().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    )
     if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:
         found = torch.from_numpy(found.view("<i2")).view(torch.bfloat16).float().numpy()
     np.testing.assert_array_equal(found, expected)
     assert found.shape == expected.shape
 
 
-@pytest.mark.parametrize("result", [{"y": 1, "z": 2}, [1, 2], (1, 2)], ids=["a mapping", "a list", "a tuple"])
+@pytest.mark.parametrize(
+    "result", [{"y": 1, "z": 2}, [1, 2], (1, 2)], ids=["a mapping", "a list", "a tuple"]
+)
 def test_several_results_are_named_in_the_order_of_the_specification(result: object) -> None:
     assert by_name(result, model_spec(outputs=(tensor("y"), tensor("z")))) == {"y": 1, "z": 2}
 
@@ -87,7 +106,12 @@ def test_pinned_buffers_are_pinned_and_used_again() -> None:
     small = staging.allocate("x", (2, 3), FLOAT)
     assert torch.from_numpy(large).is_pinned()
     assert small.ctypes.data == large.ctypes.data
-    assert (small.shape, small.dtype, small.flags.c_contiguous, small.flags.writeable) == ((2, 3), FLOAT, True, True)
+    assert (small.shape, small.dtype, small.flags.c_contiguous, small.flags.writeable) == (
+        (2, 3),
+        FLOAT,
+        True,
+        True,
+    )
 
 
 @needs_cuda
@@ -101,7 +125,9 @@ def test_a_pinned_buffer_grows_to_the_largest_batch_and_stays() -> None:
 @needs_cuda
 def test_every_input_has_a_pinned_buffer_of_its_own() -> None:
     staging = PinnedStaging()
-    assert not np.shares_memory(staging.allocate("x", (8, 3), FLOAT), staging.allocate("y", (8, 3), FLOAT))
+    assert not np.shares_memory(
+        staging.allocate("x", (8, 3), FLOAT), staging.allocate("y", (8, 3), FLOAT)
+    )
 
 
 @needs_cuda
@@ -115,7 +141,9 @@ def test_a_pinned_buffer_holds_any_dtype(dtype: str) -> None:
 
 
 def on(device: str, folders: Folders, source: str, rows: Array, name: str) -> Array:
-    return answers(folders.load(folders.python(source, name=name), device=device, max_batch_size=64), x=rows)["y"]
+    return answers(
+        folders.load(folders.python(source, name=name), device=device, max_batch_size=64), x=rows
+    )["y"]
 
 
 @needs_cuda
@@ -126,7 +154,9 @@ def test_a_module_gives_the_same_answers_on_cuda_as_on_the_cpu(folders: Folders)
 
 
 @needs_cuda
-def test_batches_that_follow_each_other_through_one_pinned_buffer_do_not_mix(folders: Folders) -> None:
+def test_batches_that_follow_each_other_through_one_pinned_buffer_do_not_mix(
+    folders: Folders,
+) -> None:
     checked = folders.load(folders.python(ECHO), device="cuda:0", max_batch_size=1024)
     sent = [np.full((1024, 4), value, "<f4") for value in range(20)]
     found = [answers(checked, x=rows)["y"] for rows in sent]
@@ -136,10 +166,13 @@ def test_batches_that_follow_each_other_through_one_pinned_buffer_do_not_mix(fol
 
 @needs_cuda
 def test_a_module_on_cuda_runs_on_a_stream_of_its_own(folders: Folders) -> None:
-    source = "STREAMS = []\n\n" + ECHO.replace("return x", "STREAMS.append(torch.cuda.current_stream())\n        return x")
+    source = "STREAMS = []\n\n" + ECHO.replace(
+        "return x", "STREAMS.append(torch.cuda.current_stream())\n        return x"
+    )
     checked = folders.load(folders.python(source), device="cuda:0")
     answers(checked, x=floats())
-    streams = checked.model._factory.forward.__globals__["STREAMS"]  # type: ignore[attr-defined]  # the module's own list
+    # the module's own list
+    streams = checked.model._factory.forward.__globals__["STREAMS"]  # type: ignore[attr-defined]
     assert torch.cuda.default_stream() not in streams
     assert len(set(streams)) == 1
 
@@ -149,11 +182,16 @@ def test_bf16_goes_to_cuda_and_back_as_16_bit_integers(folders: Folders) -> None
     tensors = "[{{name: {}, dtype: BF16, shape: [2]}}]"
     definition = folders.python(ECHO, inputs=tensors.format("x"), outputs=tensors.format("y"))
     bits = np.array([[0x3F80, 0xC040]], "<u2")
-    np.testing.assert_array_equal(answers(folders.load(definition, device="cuda:0"), x=bits)["y"], bits)
+    np.testing.assert_array_equal(
+        answers(folders.load(definition, device="cuda:0"), x=bits)["y"], bits
+    )
 
 
 @needs_cuda
 def test_an_object_that_answers_with_tensors_on_cuda_is_waited_for(folders: Folders) -> None:
-    source = 'class Model:\n    def predict(self, inputs):\n        return {"y": torch.from_numpy(inputs["x"]).cuda() * 2}\n'
+    source = (
+        'class Model:\n    def predict(self, inputs):\n        return {"y": '
+        'torch.from_numpy(inputs["x"]).cuda() * 2}\n'
+    )
     checked = folders.load(folders.python(source), device="cuda:0")
     np.testing.assert_array_equal(answers(checked, x=floats())["y"], floats() * 2)

@@ -28,12 +28,21 @@ def found(base: Path, **settings: Any) -> list[tuple[str, str, str]]:
 
 
 def test_the_digits_model_of_the_repository_is_found() -> None:
-    assert ModelFolder("digits", "1", ROOT / "models/digits/1") in find_models(ServerSettings(), ROOT)
+    assert ModelFolder("digits", "1", ROOT / "models/digits/1") in find_models(
+        ServerSettings(), ROOT
+    )
 
 
-def test_every_version_of_every_model_is_found_in_the_order_of_names_and_numbers(tmp_path: Path) -> None:
+def test_every_version_of_every_model_is_found_in_the_order_of_names_and_numbers(
+    tmp_path: Path,
+) -> None:
     make(tmp_path, "models/b/1", "models/a/10", "models/a/9", "models/a/2")
-    assert [(name, version) for name, version, _ in found(tmp_path)] == [("a", "2"), ("a", "9"), ("a", "10"), ("b", "1")]
+    assert [(name, version) for name, version, _ in found(tmp_path)] == [
+        ("a", "2"),
+        ("a", "9"),
+        ("a", "10"),
+        ("b", "1"),
+    ]
 
 
 def test_leading_zeros_are_no_part_of_a_version(tmp_path: Path) -> None:
@@ -47,13 +56,18 @@ def test_two_folders_for_one_version_are_refused(tmp_path: Path) -> None:
         found(tmp_path)
 
 
-@pytest.mark.parametrize("folder", ["models/a/v1", "models/a/1.0", "models/a/-1", "models/a/.1", "models/a/latest", "models/a"])
+@pytest.mark.parametrize(
+    "folder",
+    ["models/a/v1", "models/a/1.0", "models/a/-1", "models/a/.1", "models/a/latest", "models/a"],
+)
 def test_a_folder_whose_name_is_no_number_is_no_version(tmp_path: Path, folder: str) -> None:
     make(tmp_path, folder, "models/b/1")
     assert found(tmp_path) == [("b", "1", "models/b/1")]
 
 
-def test_a_version_without_a_model_yaml_and_files_beside_models_are_passed_over(tmp_path: Path) -> None:
+def test_a_version_without_a_model_yaml_and_files_beside_models_are_passed_over(
+    tmp_path: Path,
+) -> None:
     make(tmp_path, "models/a/1")
     (tmp_path / "models/a/2").mkdir()
     (tmp_path / "models/empty").mkdir()
@@ -70,18 +84,26 @@ def test_an_empty_or_missing_default_repository_holds_no_models(tmp_path: Path) 
 
 def test_a_path_of_its_own_wins_over_the_repository(tmp_path: Path) -> None:
     make(tmp_path, "models/a/1", "elsewhere/new/4")
-    assert found(tmp_path, models={"a": {"path": "elsewhere/new"}}) == [("a", "4", "elsewhere/new/4")]
+    assert found(tmp_path, models={"a": {"path": "elsewhere/new"}}) == [
+        ("a", "4", "elsewhere/new/4")
+    ]
 
 
 def test_a_model_outside_the_repository_is_found_by_its_path(tmp_path: Path) -> None:
     make(tmp_path, "models/a/1", "elsewhere/2")
-    assert found(tmp_path, models={"b": {"path": "elsewhere"}}) == [("a", "1", "models/a/1"), ("b", "2", "elsewhere/2")]
+    assert found(tmp_path, models={"b": {"path": "elsewhere"}}) == [
+        ("a", "1", "models/a/1"),
+        ("b", "2", "elsewhere/2"),
+    ]
 
 
 def test_an_absolute_path_is_taken_as_it_is(tmp_path: Path) -> None:
     make(tmp_path, "elsewhere/1")
-    settings = ServerSettings(models={"a": {"path": str(tmp_path / "elsewhere")}})  # type: ignore[dict-item]  # as from a file
-    assert find_models(settings, Path("/nowhere")) == [ModelFolder("a", "1", tmp_path / "elsewhere/1")]
+    # as from a file
+    settings = ServerSettings(models={"a": {"path": str(tmp_path / "elsewhere")}})  # type: ignore[dict-item]
+    assert find_models(settings, Path("/nowhere")) == [
+        ModelFolder("a", "1", tmp_path / "elsewhere/1")
+    ]
 
 
 def test_another_repository_is_relative_to_the_configuration_file(tmp_path: Path) -> None:
@@ -97,10 +119,22 @@ def test_a_model_may_have_settings_without_a_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "start", "words"),
     [
-        ("models:\n  nope: {max_batch_size: 4}\n", "config.yaml:2: models.nope", ["no such model", "a, b"]),
-        ("models:\n  nope: {path: empty}\n", "config.yaml:2: models.nope", ["version folders", "model.yaml", "empty"]),
+        (
+            "models:\n  nope: {max_batch_size: 4}\n",
+            "config.yaml:2: models.nope",
+            ["no such model", "a, b"],
+        ),
+        (
+            "models:\n  nope: {path: empty}\n",
+            "config.yaml:2: models.nope",
+            ["version folders", "model.yaml", "empty"],
+        ),
         ("models:\n  nope: {path: gone}\n", "config.yaml:2: models.nope", ["gone"]),
-        ("port: 1\nmodel_repository: gone\n", "config.yaml:2: model_repository", ["folder", "gone"]),
+        (
+            "port: 1\nmodel_repository: gone\n",
+            "config.yaml:2: model_repository",
+            ["folder", "gone"],
+        ),
     ],
 )
 def test_a_model_that_is_nowhere_is_refused_with_file_line_and_setting(

@@ -44,8 +44,14 @@ class Repository:
         """Serve `base/models`, loaded by clients unless `settings` say otherwise."""
         self.folder = base / "models"
         self.serving = Serving()
-        common = {"model_control": "explicit", "model_repository": "models", "defaults": {"device": "cpu"}}
-        self.repository = ModelRepository(self.serving.server, ServerSettings(**{**common, **settings}), base)
+        common = {
+            "model_control": "explicit",
+            "model_repository": "models",
+            "defaults": {"device": "cpu"},
+        }
+        self.repository = ModelRepository(
+            self.serving.server, ServerSettings(**{**common, **settings}), base
+        )
 
     def wait(self, deferred: Deferred[None]) -> Any:
         """Turn the loop until `deferred` has fired; return its result or failure."""
@@ -66,7 +72,10 @@ class Repository:
 
     def index(self) -> dict[str, tuple[ModelState | None, str]]:
         """Return state and detail of each version by its title."""
-        return {f"{one.name}/{one.version}": (one.state, one.detail) for one in self.repository.versions()}
+        return {
+            f"{one.name}/{one.version}": (one.state, one.detail)
+            for one in self.repository.versions()
+        }
 
 
 @pytest.fixture
@@ -103,7 +112,9 @@ def test_loading_what_is_loaded_and_has_not_changed_does_nothing(repository: Rep
     assert repository.serving.server.find("m") is before
 
 
-def test_a_broken_model_that_is_loaded_is_loaded_anew_also_where_nothing_has_changed(repository: Repository) -> None:
+def test_a_broken_model_that_is_loaded_is_loaded_anew_also_where_nothing_has_changed(
+    repository: Repository,
+) -> None:
     repository.load()
     (broken,) = repository.serving.server
     broken.become(ModelState.BROKEN, "it hangs")
@@ -123,7 +134,9 @@ def test_what_has_changed_on_disk_takes_the_place_of_what_is_loaded(repository: 
     assert repository.serving.server.find("m") is before
 
 
-def test_a_change_that_cannot_be_loaded_is_told_and_the_old_one_serves_on(repository: Repository) -> None:
+def test_a_change_that_cannot_be_loaded_is_told_and_the_old_one_serves_on(
+    repository: Repository,
+) -> None:
     repository.load()
     write(repository.folder / "m/1", "(")
     error = repository.wait(repository.repository.load("m", {})).value
@@ -132,7 +145,9 @@ def test_a_change_that_cannot_be_loaded_is_told_and_the_old_one_serves_on(reposi
     assert repository.answer() == [2]
 
 
-def test_new_versions_are_found_and_those_that_are_gone_are_unloaded(repository: Repository) -> None:
+def test_new_versions_are_found_and_those_that_are_gone_are_unloaded(
+    repository: Repository,
+) -> None:
     repository.load()
     write(repository.folder / "m/3", "3")
     repository.load()
@@ -145,9 +160,12 @@ def test_new_versions_are_found_and_those_that_are_gone_are_unloaded(repository:
 
 
 @pytest.mark.parametrize(
-    ("model", "reason"), [("format: nothing\n", "format"), (MODEL.replace("net:Net", "net:Other"), "net:Other")]
+    ("model", "reason"),
+    [("format: nothing\n", "format"), (MODEL.replace("net:Net", "net:Other"), "net:Other")],
 )
-def test_a_model_that_cannot_be_loaded_tells_why_and_may_be_mended(repository: Repository, model: str, reason: str) -> None:
+def test_a_model_that_cannot_be_loaded_tells_why_and_may_be_mended(
+    repository: Repository, model: str, reason: str
+) -> None:
     write(repository.folder / "m/1", model=model)
     error = repository.wait(repository.repository.load("m", {})).value
     assert isinstance(error, ModelNotReady)
@@ -205,7 +223,9 @@ def test_the_largest_batch_may_be_given_with_the_load(repository: Repository) ->
     ],
     ids=str,
 )
-def test_what_a_client_may_not_change_is_refused(repository: Repository, parameters: dict[str, Any]) -> None:
+def test_what_a_client_may_not_change_is_refused(
+    repository: Repository, parameters: dict[str, Any]
+) -> None:
     with pytest.raises(InvalidInput):
         repository.repository.load("m", parameters)
     assert repository.index() == {"m/1": (None, "not loaded")}
@@ -216,14 +236,19 @@ def test_what_is_nowhere_is_unknown(repository: Repository) -> None:
         repository.repository.load("other", {})
     with pytest.raises(UnknownModel, match="'other'"):
         repository.repository.unload("other")
-    assert repository.wait(repository.repository.unload("m")) is None, "it is there, and is not loaded"
+    assert repository.wait(repository.repository.unload("m")) is None, (
+        "it is there, and is not loaded"
+    )
 
 
 def test_nobody_changes_a_server_that_is_not_controlled_by_clients(tmp_path: Path) -> None:
     write(tmp_path / "models/m/1")
     repository = Repository(tmp_path, model_control="none")
     repository.start()
-    for call in (lambda: repository.repository.load("m", {}), lambda: repository.repository.unload("m")):
+    for call in (
+        lambda: repository.repository.load("m", {}),
+        lambda: repository.repository.unload("m"),
+    ):
         with pytest.raises(Unavailable, match="explicit"):
             call()
     write(tmp_path / "models/n/1")

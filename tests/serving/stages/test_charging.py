@@ -1,4 +1,7 @@
-"""Quotas at the one door that all requests go through: who is charged, who is refused, and who gets its rows back."""
+"""Quotas at the one door that all requests go through.
+
+Who is charged, who is refused, and who gets its rows back.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,15 @@ from twisted.internet.defer import CancelledError, Deferred
 from batcher.config.model_settings import ModelSettings
 from batcher.config.quota import Quota
 from batcher.core.request import Parameters
-from batcher.errors import BatcherError, DeadlineExceeded, Draining, PredictedLate, QueueFull, QuotaExceeded, TooLarge
+from batcher.errors import (
+    BatcherError,
+    DeadlineExceeded,
+    Draining,
+    PredictedLate,
+    QueueFull,
+    QuotaExceeded,
+    TooLarge,
+)
 from batcher.serving.stages.quotas import Quotas
 from tests.support.http import MemoryServer
 from tests.support.models import RecordingModel, rows
@@ -18,7 +29,9 @@ from tests.support.models import RecordingModel, rows
 KEY = "SECRET"
 
 
-def server(model: RecordingModel | None = None, rows_per_s: float = 1.0, burst: int = 4, **settings: Any) -> MemoryServer:
+def server(
+    model: RecordingModel | None = None, rows_per_s: float = 1.0, burst: int = 4, **settings: Any
+) -> MemoryServer:
     quota = Quota(rows_per_s=rows_per_s, burst_rows=burst, name="web")
     defaults = ModelSettings(max_batch_size=2, **settings)
     return MemoryServer(*([model] if model else []), quotas={KEY: quota}, defaults=defaults)
@@ -27,7 +40,9 @@ def server(model: RecordingModel | None = None, rows_per_s: float = 1.0, burst: 
 def ask(memory: MemoryServer, count: int = 1, **parameters: Any) -> list[Any]:
     """Send `count` rows and return a list that will hold the result, or the exception."""
     got: list[Any] = []
-    answer: Deferred[Any] = memory.server.infer("m", {"x": rows(*[1.0] * count)}, "", Parameters(**{"key": KEY, **parameters}))
+    answer: Deferred[Any] = memory.server.infer(
+        "m", {"x": rows(*[1.0] * count)}, "", Parameters(**{"key": KEY, **parameters})
+    )
     answer.addCallbacks(got.append, lambda failure: got.append(failure.value))
     return got
 
@@ -102,7 +117,9 @@ def test_a_request_larger_than_a_burst_is_let_in_once_and_paid_for_later() -> No
     ("settings", "count", "error"),
     [({"max_queue_rows": 2}, 2, QueueFull), ({"max_queue_rows": 2}, 3, TooLarge)],
 )
-def test_a_refusal_at_the_door_gives_the_rows_back(settings: dict[str, Any], count: int, error: type[BatcherError]) -> None:
+def test_a_refusal_at_the_door_gives_the_rows_back(
+    settings: dict[str, Any], count: int, error: type[BatcherError]
+) -> None:
     memory = server(**settings)
     ask(memory, 2, key=None)
     assert isinstance(ask(memory, count)[0], error)

@@ -25,7 +25,9 @@ def test_a_bucket_begins_full_and_is_refilled_with_time() -> None:
     assert [advice(bucket, 5, 100.0) for _ in range(5)] == [0, 0, 0, 0, 1]
     assert advice(bucket, 5, 100.4) == 1
     assert advice(bucket, 5, 100.5) == 0
-    assert [advice(bucket, 20, 200.0), advice(bucket, 1, 200.0)] == [0, 1], "a pause fills it up to its burst and no further"
+    assert [advice(bucket, 20, 200.0), advice(bucket, 1, 200.0)] == [0, 1], (
+        "a pause fills it up to its burst and no further"
+    )
 
 
 def test_a_refusal_takes_nothing_and_says_what_is_expected() -> None:
@@ -38,7 +40,16 @@ def test_a_refusal_takes_nothing_and_says_what_is_expected() -> None:
 
 def test_the_advice_is_whole_seconds_until_the_rows_are_there() -> None:
     bucket = Bucket("b", rate=2.0, burst=10.0)
-    assert [advice(bucket, rows, 0.0) for rows in (10, 1, 2, 3, 9, 10, 11, 1000)] == [0, 1, 1, 2, 5, 5, 5, 5]
+    assert [advice(bucket, rows, 0.0) for rows in (10, 1, 2, 3, 9, 10, 11, 1000)] == [
+        0,
+        1,
+        1,
+        2,
+        5,
+        5,
+        5,
+        5,
+    ]
 
 
 def test_more_rows_than_a_burst_are_let_in_by_a_full_bucket_and_leave_a_debt() -> None:
@@ -92,7 +103,9 @@ def test_no_window_lets_in_more_than_a_burst_and_the_rate_but_for_one_last_debt(
     for first, (began, _) in enumerate(taken):
         rows = 0
         for ended, last in taken[first:]:
-            assert rows + min(last, burst) <= burst + rate * (ended - began + 2 * GRAIN) + 1e-6 * burst
+            assert (
+                rows + min(last, burst) <= burst + rate * (ended - began + 2 * GRAIN) + 1e-6 * burst
+            )
             rows += last
 
 
@@ -110,7 +123,9 @@ def test_who_waits_as_long_as_it_was_told_to_is_let_in(
 
 
 def test_each_known_key_has_its_own_quota_and_all_others_share_one() -> None:
-    quotas = Quotas({"a": Quota(rows_per_s=1), "*": Quota(rows_per_s=1), "b": Quota(rows_per_s=1, name="web")})
+    quotas = Quotas(
+        {"a": Quota(rows_per_s=1), "*": Quota(rows_per_s=1), "b": Quota(rows_per_s=1, name="web")}
+    )
     a, b, others = quotas.of("a"), quotas.of("b"), quotas.of("")
     assert a is not None
     assert b is not None
@@ -145,5 +160,7 @@ def test_where_there_are_no_quotas_nothing_is_looked_at() -> None:
         ("", "k", ""),
     ],
 )
-def test_a_key_comes_by_its_own_header_or_as_a_bearer_s(api_key: str, authorization: str, key: str) -> None:
+def test_a_key_comes_by_its_own_header_or_as_a_bearer_s(
+    api_key: str, authorization: str, key: str
+) -> None:
     assert named_key(api_key, authorization) == key

@@ -115,7 +115,9 @@ def test_if_every_row_of_texts_fails_each_is_told_why(bench: Bench) -> None:
 
 @pytest.mark.parametrize("postprocess", [None, dict], ids=["answered", "for a hook"])
 @pytest.mark.parametrize("wrong", ["text", None, 5])
-def test_texts_that_are_no_bytes_break_the_contract(bench: Bench, wrong: object, postprocess: Any) -> None:
+def test_texts_that_are_no_bytes_break_the_contract(
+    bench: Bench, wrong: object, postprocess: Any
+) -> None:
     model = StagingModel(lambda inputs: {"y": np.array([b"a", wrong], object)})
     model.spec = model_spec(outputs=(tensor("y", "BYTES", ()),))
     model.postprocess = postprocess
@@ -158,9 +160,17 @@ def test_a_child_whose_parent_has_ended_before_it_looks_ends_without_a_word() ->
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(None, 0), (SystemExit(), 0), (SystemExit(3), 3), (SystemExit("words"), 1), (KeyboardInterrupt(), 1)],
+    [
+        (None, 0),
+        (SystemExit(), 0),
+        (SystemExit(3), 3),
+        (SystemExit("words"), 1),
+        (KeyboardInterrupt(), 1),
+    ],
 )
-def test_a_process_exits_with_the_status_of_what_ended_it(error: BaseException | None, status: int) -> None:
+def test_a_process_exits_with_the_status_of_what_ended_it(
+    error: BaseException | None, status: int
+) -> None:
     assert status_of(error) == status
 
 

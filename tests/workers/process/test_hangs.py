@@ -1,4 +1,7 @@
-"""The inference thread when a batch hangs, or its device is lost: what is told, what comes back, and what never does."""
+"""The inference thread when a batch hangs, or its device is lost.
+
+What is told, what comes back, and what never does.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ from tests.support.models import double
 from tests.workers.test_memory import batch_of
 from tests.workers.test_thread import LOAD_TIMEOUT, WATCHDOG, Bench, loading
 
-HANGS, BACK = "it hangs: a batch has run for more than 10 s", "it came back from the batch that it hung in"
+HANGS, BACK = (
+    "it hangs: a batch has run for more than 10 s",
+    "it came back from the batch that it hung in",
+)
 
 
 class Gates:
@@ -84,7 +90,9 @@ def test_a_batch_that_hangs_is_given_up_and_those_behind_it_have_not_begun(gates
 
 def test_it_is_told_before_anything_comes_back(gates: Gates) -> None:
     bench, events = Bench(gates), []
-    loaded = bench.worker.start(lambda batch, _: events.append(batch), lambda condition, _: events.append(condition))
+    loaded = bench.worker.start(
+        lambda batch, _: events.append(batch), lambda condition, _: events.append(condition)
+    )
     bench.loop.wait_for(loaded)
     batch = batch_of(1)
     bench.worker.do(batch)
@@ -102,7 +110,9 @@ def test_a_worker_that_comes_back_lives_and_its_late_result_is_dropped(gates: Ga
     outcome = bench.run(5)
     assert outcome.results[0]["y"][0, 0] == 10
     bench.end()
-    assert [float(batch["x"][0, 0]) for batch in bench.model.batches] == [1, 5], "what was given back is not run here"
+    assert [float(batch["x"][0, 0]) for batch in bench.model.batches] == [1, 5], (
+        "what was given back is not run here"
+    )
 
 
 def test_a_second_hang_is_noticed_like_the_first(gates: Gates) -> None:
@@ -112,7 +122,11 @@ def test_a_second_hang_is_noticed_like_the_first(gates: Gates) -> None:
     bench.worker.do(batch_of(2))
     assert gates.entered[2].wait(PATIENCE)
     bench.loop.clock.advance(WATCHDOG)
-    assert [condition for condition, _ in bench.changes] == [Condition.DEAD, Condition.ALIVE, Condition.DEAD]
+    assert [condition for condition, _ in bench.changes] == [
+        Condition.DEAD,
+        Condition.ALIVE,
+        Condition.DEAD,
+    ]
     gates.leave[2].set()
     step_until_changes(bench, 4)
     assert bench.run(5).error is None
@@ -136,14 +150,18 @@ def test_what_seems_to_hang_but_has_just_ended_has_not_hung(gates: Gates) -> Non
     bench.end()
 
 
-def test_a_batch_that_the_thread_took_at_the_last_moment_has_begun_and_is_waited_for_too(gates: Gates) -> None:
+def test_a_batch_that_the_thread_took_at_the_last_moment_has_begun_and_is_waited_for_too(
+    gates: Gates,
+) -> None:
     bench = Bench(gates)
     bench.ready()
     late = batch_of(2)
 
     def changed(condition: Condition, reason: str) -> None:
         bench.changes.append((condition, reason))
-        if condition is Condition.DEAD:  # right between giving up the first one and taking back the second
+        if (
+            condition is Condition.DEAD
+        ):  # right between giving up the first one and taking back the second
             gates.leave[1].set()
             assert gates.entered[2].wait(PATIENCE)
 
@@ -162,7 +180,9 @@ def test_a_batch_that_the_thread_took_at_the_last_moment_has_begun_and_is_waited
     bench.end()
 
 
-def test_quitting_a_worker_that_hangs_waits_for_nothing_and_ends_if_it_comes_back(gates: Gates) -> None:
+def test_quitting_a_worker_that_hangs_waits_for_nothing_and_ends_if_it_comes_back(
+    gates: Gates,
+) -> None:
     bench, _ = hung(gates, batch_of(3))
     ended: list[None] = []
     bench.worker.quit().addCallback(ended.append)
@@ -244,7 +264,10 @@ def test_a_load_that_takes_too_long_fails_and_what_comes_of_it_later_is_let_go_o
     bench.loop.clock.advance(LOAD_TIMEOUT)
     error = bench.loop.error_of(loaded)
     assert isinstance(error, ModelLoadError)
-    assert str(error) == "model 'm' version 1: expected the model to be loaded within 20 s (`load_timeout_s`); it is not"
+    assert (
+        str(error)
+        == "model 'm' version 1: expected the model to be loaded within 20 s (`load_timeout_s`); it is not"
+    )
     ended = bench.worker.quit()
     assert not ended.called
     leave.set()

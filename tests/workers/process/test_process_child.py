@@ -150,7 +150,9 @@ class Bench:
 
     loaded: Loaded
 
-    def __init__(self, folder: Path, source: str = MODEL, spec: ModelSpec = SPEC, pipeline_depth: int = 2) -> None:
+    def __init__(
+        self, folder: Path, source: str = MODEL, spec: ModelSpec = SPEC, pipeline_depth: int = 2
+    ) -> None:
         (folder / "obedient.py").write_text(dedent(source))
         self.loop = Loop()
         self.outcomes: list[Outcome] = []
@@ -160,11 +162,15 @@ class Bench:
             update={"pipeline_depth": pipeline_depth}
         )
         call, clock = self.loop.call_from_thread, self.loop.clock
-        self.worker = ProcessWorker("batcher-test", definition, settings, lambda text: None, call, clock)
+        self.worker = ProcessWorker(
+            "batcher-test", definition, settings, lambda text: None, call, clock
+        )
 
     def start(self) -> None:
         """Start, and wait until the model is loaded."""
-        loaded = self.loop.wait_for(self.worker.start(self._deliver, lambda *change: self.changes.append(change)))
+        loaded = self.loop.wait_for(
+            self.worker.start(self._deliver, lambda *change: self.changes.append(change))
+        )
         assert isinstance(loaded, Loaded), loaded
         self.loaded = loaded
 
@@ -210,7 +216,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     assert pid in children
     assert bench.loop.wait_for(bench.worker.quit()) is None
     assert not any(Path(f"/proc/{child}").exists() for child in children), "no zombies either"
-    assert open_files() <= files, "nothing is left; what earlier tests let go of meanwhile may be gone"
+    assert open_files() <= files, (
+        "nothing is left; what earlier tests let go of meanwhile may be gone"
+    )
     wait_for_threads(threads)
 
 
@@ -254,7 +262,9 @@ def test_batches_of_any_size_cross(bench: Bench, width: int) -> None:
     assert outcome.results[1]["y"].shape == (1, width or 1)
 
 
-def test_results_stay_what_they_are_while_more_of_them_are_kept_than_there_are_slots(bench: Bench) -> None:
+def test_results_stay_what_they_are_while_more_of_them_are_kept_than_there_are_slots(
+    bench: Bench,
+) -> None:
     kept: list[Array] = []
     for number in range(12):
         outcome = bench.run(*[b"a"] * (1 + number % 2), width=20_000 + number)
@@ -286,14 +296,20 @@ def test_what_the_model_raises_arrives_as_if_it_had_been_raised_here(bench: Benc
 def test_a_row_that_fails_alone_is_told_alone(bench: Bench) -> None:
     outcome = bench.run(b"one row", b"b")
     assert outcome.error is None
-    assert {row: repr(error) for row, error in outcome.failed.items()} == {0: "ValueError('this row')"}
+    assert {row: repr(error) for row, error in outcome.failed.items()} == {
+        0: "ValueError('this row')"
+    }
     assert outcome.results[1]["said"] == b"b"
 
 
-def test_a_row_s_error_of_classes_that_only_the_model_knows_harms_no_other_row(bench: Bench) -> None:
+def test_a_row_s_error_of_classes_that_only_the_model_knows_harms_no_other_row(
+    bench: Bench,
+) -> None:
     pid = pid_of(bench.run(b"a"))
     outcome = bench.run(b"reject", b"b")
-    assert {row: repr(error) for row, error in outcome.failed.items()} == {0: "InvalidInput('row is bad')"}
+    assert {row: repr(error) for row, error in outcome.failed.items()} == {
+        0: "InvalidInput('row is bad')"
+    }
     assert outcome.results[1]["said"] == b"b"
     assert pid_of(bench.run(b"a")) == pid
 
@@ -311,10 +327,15 @@ def test_signals_to_the_whole_group_do_not_end_the_child(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("word", "why"),
-    [(b"leave", "the child exited with status 3"), (b"die", "the child was killed by signal 9 (SIGKILL)")],
+    [
+        (b"leave", "the child exited with status 3"),
+        (b"die", "the child was killed by signal 9 (SIGKILL)"),
+    ],
     ids=["exit", "signal"],
 )
-def test_a_child_that_ends_is_replaced_and_what_it_held_comes_back(bench: Bench, word: bytes, why: str) -> None:
+def test_a_child_that_ends_is_replaced_and_what_it_held_comes_back(
+    bench: Bench, word: bytes, why: str
+) -> None:
     before = pid_of(bench.run(b"a"))
     bench.worker.do(batch_of(word))
     bench.worker.do(batch_of(b"b"))
@@ -337,13 +358,17 @@ def test_a_batch_that_waits_in_its_slot_when_the_child_dies_has_not_begun(bench:
     assert bench.run(b"a").error is None
 
 
-def test_what_the_child_answered_before_it_was_killed_is_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_child_answered_before_it_was_killed_is_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench(tmp_path, pipeline_depth=4)
     bench.start()
     life = bench.worker._life
     assert isinstance(life, Life)
     go, read = threading.Event(), life._ring.read
-    monkeypatch.setattr(life._ring, "read", lambda slot, table: go.wait(PATIENCE) and read(slot, table))
+    monkeypatch.setattr(
+        life._ring, "read", lambda slot, table: go.wait(PATIENCE) and read(slot, table)
+    )
     fifos = [tmp_path / "sent", tmp_path / "begun"]
     for fifo in fifos:
         os.mkfifo(fifo)
@@ -387,17 +412,25 @@ def test_a_copy_that_the_model_forks_answers_nothing(bench: Bench, word: bytes) 
     ],
     ids=["out of turn", "unreadable"],
 )
-def test_a_child_whose_answers_cannot_be_trusted_is_replaced(bench: Bench, word: bytes, why: str) -> None:
+def test_a_child_whose_answers_cannot_be_trusted_is_replaced(
+    bench: Bench, word: bytes, why: str
+) -> None:
     bench.worker.do(batch_of(word))
     bench.worker.do(batch_of(b"a"))
     errors = [bench.outcome().error for _ in range(2)]
-    assert all(isinstance(error, WorkerLost) and re.fullmatch(f"the worker was lost: {why}", str(error)) for error in errors)
-    assert [error.begun for error in errors] == [True, True]  # type: ignore[union-attr]  # nobody knows what else it did
+    assert all(
+        isinstance(error, WorkerLost) and re.fullmatch(f"the worker was lost: {why}", str(error))
+        for error in errors
+    )
+    # nobody knows what else it did
+    assert [error.begun for error in errors] == [True, True]  # type: ignore[union-attr]
     bench.restarted()
     assert bench.run(b"a").error is None
 
 
-def test_a_child_that_stops_in_the_middle_of_a_message_is_killed_and_replaced(bench: Bench, tmp_path: Path) -> None:
+def test_a_child_that_stops_in_the_middle_of_a_message_is_killed_and_replaced(
+    bench: Bench, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "stops")
     with open(os.open(tmp_path / "stops", os.O_RDWR), "rb") as fifo:
         bench.worker.do(batch_of(b"stop and tell " + bytes(tmp_path / "stops")))
@@ -416,6 +449,8 @@ def test_a_child_whose_device_is_lost_is_replaced(bench: Bench) -> None:
 
 def test_hooks_run_here_on_an_object_that_was_not_loaded(bench: Bench) -> None:
     assert bench.loaded.preprocess is not None
-    assert bench.loaded.preprocess({"x": np.zeros(1)})["x"] == 0  # `load` would have set the number of the process
+    assert (
+        bench.loaded.preprocess({"x": np.zeros(1)})["x"] == 0
+    )  # `load` would have set the number of the process
     assert bench.loaded.postprocess is None
     assert bench.loaded.one_call

@@ -42,14 +42,18 @@ WITHOUT_HOOKS = MODEL.replace("def preprocess", "def unused")
     ],
     ids=["error", "exit", "closed", "interrupted", "stopped"],
 )
-def test_a_model_that_cannot_be_loaded_fails_the_start_and_leaves_nothing(tmp_path: Path, source: str, why: str) -> None:
+def test_a_model_that_cannot_be_loaded_fails_the_start_and_leaves_nothing(
+    tmp_path: Path, source: str, why: str
+) -> None:
     files = open_files()
     bench = Bench(tmp_path, source)
     error = bench.loop.error_of(bench.worker.start(bench._deliver, lambda *change: None))
     assert isinstance(error, ModelLoadError)
     assert str(error) == why
     assert bench.loop.wait_for(bench.worker.quit()) is None
-    assert open_files() <= files, "nothing is left; what earlier tests let go of meanwhile may be gone"
+    assert open_files() <= files, (
+        "nothing is left; what earlier tests let go of meanwhile may be gone"
+    )
 
 
 def test_quitting_while_the_child_starts_ends_it(tmp_path: Path) -> None:
@@ -59,11 +63,15 @@ def test_quitting_while_the_child_starts_ends_it(tmp_path: Path) -> None:
     ended = bench.worker.quit()
     assert isinstance(bench.loop.error_of(loaded), ModelLoadError)
     assert bench.loop.wait_for(ended) is None
-    assert open_files() <= files, "nothing is left; what earlier tests let go of meanwhile may be gone"
+    assert open_files() <= files, (
+        "nothing is left; what earlier tests let go of meanwhile may be gone"
+    )
 
 
 def test_what_a_model_registered_for_the_exit_is_done(tmp_path: Path) -> None:
-    at_exit = "import atexit, pathlib; atexit.register(pathlib.Path(__file__).with_name('done').touch)"
+    at_exit = (
+        "import atexit, pathlib; atexit.register(pathlib.Path(__file__).with_name('done').touch)"
+    )
     bench = Bench(tmp_path, dedent(WITHOUT_HOOKS) + at_exit)
     bench.start()
     assert bench.loop.wait_for(bench.worker.quit()) is None
@@ -122,7 +130,9 @@ class Obedient(Obedient):
 )
 
 
-def test_a_child_that_is_killed_is_replaced_while_a_daemon_of_its_model_s_holds_its_end_of_a_message(tmp_path: Path) -> None:
+def test_a_child_that_is_killed_is_replaced_while_a_daemon_of_its_model_s_holds_its_end_of_a_message(
+    tmp_path: Path,
+) -> None:
     bench = Bench(tmp_path, APART)
     bench.start()
     os.mkfifo(tmp_path / "daemon")
@@ -169,10 +179,17 @@ PARENT = """
 
 
 @pytest.mark.parametrize("case", ["hang", "fork", "hang and fork", "deaf"])
-def test_the_child_and_what_it_started_end_when_the_parent_is_killed(tmp_path: Path, case: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
+def test_the_child_and_what_it_started_end_when_the_parent_is_killed(
+    tmp_path: Path, case: str
+) -> None:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+    }
     command = [sys.executable, "-c", dedent(PARENT), str(tmp_path), case]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as parent:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as parent:
         assert parent.stdout is not None
         processes = os.pidfd_open(int(parent.stdout.readline())), helper_of(tmp_path)
         parent.kill()

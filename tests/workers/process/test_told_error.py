@@ -125,8 +125,21 @@ def give_up(*_: object) -> Any:
     raise SystemExit(3)
 
 
-PLAIN = st.recursive(st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.floats(), st.lists)
-FOREIGN = st.sampled_from([Code.BAD, Number(3), lambda: 1, object(), Code, (1, Code.BAD), [[Number(1)]], {"a": (give_up,)}])
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.floats(), st.lists
+)
+FOREIGN = st.sampled_from(
+    [
+        Code.BAD,
+        Number(3),
+        lambda: 1,
+        object(),
+        Code,
+        (1, Code.BAD),
+        [[Number(1)]],
+        {"a": (give_up,)},
+    ]
+)
 KEPT = st.dictionaries(st.text(max_size=5) | st.just("__notes__"), PLAIN | FOREIGN, max_size=4)
 NAMES = st.sampled_from(["Plain", "a\0b", "\udc80", "", "x" * 10_000, Code.BAD])
 SAYS: st.SearchStrategy[Callable[[object], Any]] = st.sampled_from(
@@ -134,7 +147,12 @@ SAYS: st.SearchStrategy[Callable[[object], Any]] = st.sampled_from(
 )
 
 
-@given(base=st.sampled_from([Exception, SystemExit, InvalidInput, ModelContractError]), says=SAYS, name=NAMES, kept=KEPT)
+@given(
+    base=st.sampled_from([Exception, SystemExit, InvalidInput, ModelContractError]),
+    says=SAYS,
+    name=NAMES,
+    kept=KEPT,
+)
 def test_whatever_a_class_does_it_crosses(
     base: type[BaseException], says: Callable[[object], Any], name: str, kept: dict[str, Any]
 ) -> None:
@@ -161,14 +179,25 @@ def test_a_class_that_claims_to_be_the_server_s_is_not_looked_for_there() -> Non
 
 def test_of_what_a_model_s_own_error_keeps_what_every_process_knows_crosses() -> None:
     error = InvalidInput("text")
-    kept = {"reason": "dark", "limits": (1, [2.0, None]), "code": Code.BAD, "more": (lambda: 1,), "count": Number(3)}
+    kept = {
+        "reason": "dark",
+        "limits": (1, [2.0, None]),
+        "code": Code.BAD,
+        "more": (lambda: 1,),
+        "count": Number(3),
+    }
     vars(error).update(kept)
     found = vars(crossed(error))
-    assert {name: found[name] for name in kept if name in found} == {"reason": "dark", "limits": (1, [2.0, None])}
+    assert {name: found[name] for name in kept if name in found} == {
+        "reason": "dark",
+        "limits": (1, [2.0, None]),
+    }
 
 
 def test_how_much_crosses_is_bounded() -> None:
     error = InvalidInput("long" * 1_000_000)
-    vars(error).update({f"a{number}": "long" * 100 for number in range(1000)}, long="long" * 1_000_000)
+    vars(error).update(
+        {f"a{number}": "long" * 100 for number in range(1000)}, long="long" * 1_000_000
+    )
     error.add_note("long" * 1_000_000)
     assert len(pickle.dumps(tell(error))) < 60_000

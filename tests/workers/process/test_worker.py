@@ -94,8 +94,13 @@ class Bench:
             jitter=lambda delay: delay,
         )
         self.failures: list[BaseException] = []
-        loaded = self.worker.start(self._deliver, lambda condition, why: self.events.append(f"{condition.value}: {why}"))
-        loaded.addCallbacks(lambda loaded: self.events.append("loaded"), lambda failure: self.failures.append(failure.value))
+        loaded = self.worker.start(
+            self._deliver, lambda condition, why: self.events.append(f"{condition.value}: {why}")
+        )
+        loaded.addCallbacks(
+            lambda loaded: self.events.append("loaded"),
+            lambda failure: self.failures.append(failure.value),
+        )
 
     def ready(self) -> None:
         """Have the first child load, and forget how it did."""
@@ -120,7 +125,9 @@ class Bench:
     def _deliver(self, batch: Batch, outcome: Outcome) -> None:
         error = outcome.error
         self.errors.append(error)
-        began = f" {'begun' if error.begun else 'not begun'}" if isinstance(error, WorkerLost) else ""
+        began = (
+            f" {'begun' if error.begun else 'not begun'}" if isinstance(error, WorkerLost) else ""
+        )
         self.events.append(f"batch {batch.rows}: {type(error).__name__}{began}")
 
 
@@ -224,7 +231,9 @@ def test_a_lost_device_has_the_child_replaced_and_only_its_own_batch_fails_for_i
     assert bench.happened() == ["child 1 loads"]
 
 
-def test_tries_follow_each_other_more_and_more_slowly_and_the_third_life_in_vain_is_told_as_dead() -> None:
+def test_tries_follow_each_other_more_and_more_slowly_and_the_third_life_in_vain_is_told_as_dead() -> (
+    None
+):
     bench = Bench()
     bench.ready()
     bench.do(1)
@@ -241,7 +250,12 @@ def test_tries_follow_each_other_more_and_more_slowly_and_the_third_life_in_vain
         bench.clock.advance(delay * 0.02)
         assert bench.happened() == [f"child {number + 1} starts", f"child {number + 1} loads"]
     why = "model 'm' version 1: no such file"
-    assert waited == [[f"restarting: {why}"], [f"restarting: {why}"], [f"dead: {why}"], [f"dead: {why}"]]
+    assert waited == [
+        [f"restarting: {why}"],
+        [f"restarting: {why}"],
+        [f"dead: {why}"],
+        [f"dead: {why}"],
+    ]
     bench.children[5].ready()
     assert bench.happened() == ["child 6 starts", "alive: "]
 
@@ -256,7 +270,11 @@ def test_a_batch_that_was_delivered_lets_the_next_try_be_at_once() -> None:
         assert bench.happened() == ["batch 1: ValueError", f"restarting: {KILLED}"]
         bench.clock.advance(0)
         bench.children[number + 1].ready()
-        assert bench.happened() == [f"child {number + 1} loads", f"child {number + 2} starts", "alive: "]
+        assert bench.happened() == [
+            f"child {number + 1} loads",
+            f"child {number + 2} starts",
+            "alive: ",
+        ]
 
 
 def test_a_long_life_lets_the_next_try_be_at_once() -> None:
@@ -271,7 +289,9 @@ def test_a_long_life_lets_the_next_try_be_at_once() -> None:
 
 
 @pytest.mark.parametrize("refused", [True, False], ids=["refused", "killed"])
-def test_a_first_start_that_fails_is_the_load_error_and_nothing_is_tried_again(refused: bool) -> None:
+def test_a_first_start_that_fails_is_the_load_error_and_nothing_is_tried_again(
+    refused: bool,
+) -> None:
     bench = Bench()
     bench.happened()
     if refused:
@@ -385,7 +405,9 @@ def test_quitting_while_the_model_loads_kills_the_child_and_fails_the_load() -> 
     bench.children[0].ready()  # it was on its way
     assert not bench.failures
     bench.children[0].end()
-    assert [str(error) for error in bench.failures] == ["model 'm' version 1: it was told to end, while it loaded"]
+    assert [str(error) for error in bench.failures] == [
+        "model 'm' version 1: it was told to end, while it loaded"
+    ]
     assert ended.called
 
 
@@ -440,7 +462,9 @@ def test_the_loop_lets_long_batches_begin_and_short_ones_not() -> None:
     assert bench.happened() == ["child 0 begins"]
 
 
-def test_elsewhere_than_on_linux_the_model_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_elsewhere_than_on_linux_the_model_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
     bench = Bench()
     (error,) = bench.failures
@@ -463,7 +487,9 @@ def test_a_child_that_loads_for_too_long_is_killed_and_the_model_cannot_be_loade
     assert (bench.happened(), bench.clock.getDelayedCalls()) == ([], [])
 
 
-def test_a_child_that_loads_for_too_long_after_a_restart_has_come_to_nothing_like_one_that_ends() -> None:
+def test_a_child_that_loads_for_too_long_after_a_restart_has_come_to_nothing_like_one_that_ends() -> (
+    None
+):
     bench = Bench(load_timeout_s=60)
     bench.ready()
     bench.children[0].end()

@@ -1,4 +1,7 @@
-"""Arrays through shared memory: whatever goes in at one side comes out at the other, and views keep their slot."""
+"""Arrays through shared memory.
+
+Whatever goes in at one side comes out at the other, and views keep their slot.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,13 @@ from batcher.workers.shared_memory.slots import Slot
 
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
 NUMBERS = [row.numpy for row in DATATYPES.values() if row.name != "BYTES"]
-ODD = [np.dtype(">f4"), np.dtype("<U3"), np.dtype("S2"), np.dtype("M8[ns]"), np.dtype([("a", "<i4"), ("b", "<f8", (2,))])]
+ODD = [
+    np.dtype(">f4"),
+    np.dtype("<U3"),
+    np.dtype("S2"),
+    np.dtype("M8[ns]"),
+    np.dtype([("a", "<i4"), ("b", "<f8", (2,))]),
+]
 
 
 @st.composite
@@ -64,14 +73,20 @@ def assert_same(found: dict[str, Array], expected: dict[str, Array]) -> None:
     for name, array in expected.items():
         assert found[name].dtype == array.dtype
         assert found[name].shape == array.shape
-        assert found[name].tobytes() == array.tobytes() if not array.dtype.hasobject else (found[name] == array).all()
+        assert (
+            found[name].tobytes() == array.tobytes()
+            if not array.dtype.hasobject
+            else (found[name] == array).all()
+        )
 
 
 @given(
     given_=st.dictionaries(st.text(max_size=5), any_array(), max_size=4),
     returned=st.dictionaries(st.text(max_size=5), any_array(), max_size=4),
 )
-def test_any_arrays_go_to_the_other_side_and_others_come_back(given_: dict[str, Array], returned: dict[str, Array]) -> None:
+def test_any_arrays_go_to_the_other_side_and_others_come_back(
+    given_: dict[str, Array], returned: dict[str, Array]
+) -> None:
     pair = Pair()
     (ours,), (theirs,) = pair.ours, pair.theirs
     there = Packer(ours)
@@ -118,7 +133,9 @@ def test_what_was_allocated_before_the_slot_grew_is_still_in_it() -> None:
 def test_objects_that_are_not_bytes_are_refused(wrong: object) -> None:
     pair = Pair()
     array = np.array([b"fine", wrong], object)
-    with pytest.raises(TypeError, match=f"'x': expected objects that are bytes; got {type(wrong).__name__}"):
+    with pytest.raises(
+        TypeError, match=f"'x': expected objects that are bytes; got {type(wrong).__name__}"
+    ):
         Packer(pair.ours[0]).table({"x": array})
     pair.close()
 
@@ -139,7 +156,9 @@ def put(ring: Ring, array: Array) -> dict[str, Array]:
 LARGE = np.zeros(SMALL + 1, np.uint8)
 
 
-def test_a_large_result_holds_its_slot_until_the_last_view_of_it_is_gone(ring: tuple[Ring, Pair]) -> None:
+def test_a_large_result_holds_its_slot_until_the_last_view_of_it_is_gone(
+    ring: tuple[Ring, Pair],
+) -> None:
     slots = ring[1].ours
     result = put(ring[0], LARGE)
     part = result["y"][5:7].view(np.uint16)
@@ -162,7 +181,9 @@ def test_a_small_result_is_copied_and_its_slot_is_free_at_once(ring: tuple[Ring,
     assert not result["y"].any()
 
 
-def test_when_too_many_slots_are_held_results_are_copied_and_two_slots_stay_free(ring: tuple[Ring, Pair]) -> None:
+def test_when_too_many_slots_are_held_results_are_copied_and_two_slots_stay_free(
+    ring: tuple[Ring, Pair],
+) -> None:
     slots = ring[1].ours
     kept = [put(ring[0], LARGE + number) for number in range(HELD + 5)]
     assert [slot.held for slot in slots] == [True] * HELD + [False] * 2

@@ -1,4 +1,7 @@
-"""How a model's requests are batched, and why: what was learnt, and the last decisions. An extension of our own."""
+"""How a model's requests are batched, and why: what was learnt, and the last decisions.
+
+An extension of our own.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ class Batching:
         Raises:
             UnknownModel: there is no such model or version.
         """
-        served = self._server.find(call.head.arguments["name"], call.head.arguments.get("version", ""))
+        served = self._server.find(
+            call.head.arguments["name"], call.head.arguments.get("version", "")
+        )
         metrics = self._server.metrics.model(served.spec.name, served.spec.version)
         admission = served.scheduler.admission
         learnt = admission.learnt() if admission is not None else Learnt([], 0.0, 0.0)
@@ -35,11 +40,16 @@ class Batching:
             "policy": served.settings.policy,
             "max_batch_size": served.settings.max_batch_size,
             "batch_ceiling_rows": served.scheduler.most_rows,
-            "batch_ms": [{"rows": round(rows, 1), "ms": _milliseconds(seconds)} for rows, seconds in learnt.batches],
+            "batch_ms": [
+                {"rows": round(rows, 1), "ms": _milliseconds(seconds)}
+                for rows, seconds in learnt.batches
+            ],
             "margin_ms": _milliseconds(learnt.margin),
             "reserve_ms": _milliseconds(learnt.reserve),
             "flushes": dict(metrics.flushes),
-            "last_batches": [{"rows": rows, "reason": reason} for rows, reason in metrics.last_batches],
+            "last_batches": [
+                {"rows": rows, "reason": reason} for rows, reason in metrics.last_batches
+            ],
         }
         return succeed(Reply(200, b"application/json", to_json(document)))
 

@@ -1,7 +1,8 @@
 """`POST /v2/models/{name}/infer`: the Open Inference Protocol's inference route.
 
-Clients differ in `Content-Type` (none, JSON, octet-stream for the same body), so it is not looked at: the header
-`Inference-Header-Content-Length` alone says whether, and where, binary tensors follow the JSON.
+Clients differ in `Content-Type` (none, JSON, octet-stream for the same body), so it is not looked
+at: the header `Inference-Header-Content-Length` alone says whether, and where, binary tensors
+follow the JSON.
 """
 
 from __future__ import annotations
@@ -27,11 +28,14 @@ Result = TypeVar("Result")
 
 MOST_HEADS = 16
 LONGEST_HEAD = 1024
-"""Heads without JSON tensors and without a name that are kept by their bytes, for each kind of call; clients send the same one
-again and again."""
+"""Heads without JSON tensors and without a name that are kept by their bytes, for each kind of
+call; clients send the same one again and again.
+"""
 
 SLOW_BYTES = 1 << 18
-"""From this many bytes on, a body with BYTES elements, which are looked at one by one, is decoded on the CPU pool."""
+"""From this many bytes on, a body with BYTES elements, which are looked at one by one, is decoded
+on the CPU pool.
+"""
 
 
 def has_slow_inputs(spec: ModelSpec) -> bool:
@@ -40,7 +44,9 @@ def has_slow_inputs(spec: ModelSpec) -> bool:
 
 
 class InferPlan:
-    """What the head of a call says of how to answer it; true for all calls with that head, while no model changes.
+    """What the head of a call says of how to answer it.
+
+    True for all calls with that head, while no model changes.
 
     Attributes:
         generation: of the server, when this was worked out.
@@ -72,7 +78,8 @@ class InferPlan:
             return read_head(body, self.served.spec), b""
         if length > len(body):
             raise InvalidInput(
-                f"Inference-Header-Content-Length: expected at most {len(body)}, the length of the body; got {length}"
+                f"Inference-Header-Content-Length: expected at most {len(body)}, the length of the "
+                f"body; got {length}"
             )
         text = bytes(body[:length])
         found = self._heads.get(text)
@@ -83,7 +90,9 @@ class InferPlan:
                     self._heads.clear()
                 self._heads[text] = found
         data = body[length:]
-        return found, bytes(data) if length > len(data) else data  # a view would keep a long head, which no queue counts
+        return found, bytes(data) if length > len(
+            data
+        ) else data  # a view would keep a long head, which no queue counts
 
 
 class Answer:
@@ -111,7 +120,9 @@ class Answer:
         if not coding:
             return plain
         headers = (*plain.headers, (b"Content-Encoding", coding.encode()))
-        return Reply(200, plain.content_type, compress(bytes(plain.body), coding), headers, plain.model)
+        return Reply(
+            200, plain.content_type, compress(bytes(plain.body), coding), headers, plain.model
+        )
 
 
 class Infer:
@@ -141,8 +152,12 @@ class Infer:
         return deferred
 
 
-def parameters_of(server: ModelServer, served: ServedModel, head: InferHead, key: str = "", timed: bool = False) -> Parameters:
-    """Return the parameters of a request: those that `head` names, and the deadline where work on the pool needs one.
+def parameters_of(
+    server: ModelServer, served: ServedModel, head: InferHead, key: str = "", timed: bool = False
+) -> Parameters:
+    """Return the parameters of a request.
+
+    Those that `head` names, and the deadline where work on the pool needs one.
 
     Args:
         server: has the clock.
@@ -160,11 +175,17 @@ def parameters_of(server: ModelServer, served: ServedModel, head: InferHead, key
 
 
 def infer_slow(
-    server: ModelServer, served: ServedModel, size: int, inputs: Callable[[], dict[str, Array]], parameters: Parameters
+    server: ModelServer,
+    served: ServedModel,
+    size: int,
+    inputs: Callable[[], dict[str, Array]],
+    parameters: Parameters,
 ) -> Deferred[InferenceResponse]:
     """Infer with `inputs`, which are made of `size` bytes on the CPU pool. Reactor thread."""
     decoded = _on_pool(server, served, size, parameters, inputs)
-    return decoded.addCallback(lambda made: server.infer_on(server.successor(served), made, parameters))
+    return decoded.addCallback(
+        lambda made: server.infer_on(server.successor(served), made, parameters)
+    )
 
 
 def write_slow(
@@ -184,7 +205,11 @@ def write_slow(
 
 
 def _on_pool(
-    server: ModelServer, served: ServedModel, size: int, parameters: Parameters, function: Callable[[], Result]
+    server: ModelServer,
+    served: ServedModel,
+    size: int,
+    parameters: Parameters,
+    function: Callable[[], Result],
 ) -> Deferred[Result]:
     deadline = parameters.deadline if parameters.deadline is not None else server.deadline(served)
     return server.run_on_pool(size, deadline, function)
@@ -192,5 +217,8 @@ def _on_pool(
 
 def _length(value: bytes) -> int:
     if not value.isdigit() or len(value) > 18:
-        raise InvalidInput(f"Inference-Header-Content-Length: expected a number of bytes; got {value.decode('latin-1')!r:.60}")
+        raise InvalidInput(
+            "Inference-Header-Content-Length: expected a number of bytes; got "
+            f"{value.decode('latin-1')!r:.60}"
+        )
     return int(value)

@@ -30,7 +30,10 @@ _DATA_TYPES = {"BYTES": "TYPE_STRING"}
 
 
 class Metadata:
-    """Everything that clients ask for before they infer; the documents are the same over HTTP and gRPC. Reactor thread."""
+    """Everything that clients ask for before they infer.
+
+    The documents are the same over HTTP and gRPC. Reactor thread.
+    """
 
     def __init__(self, server: ModelServer) -> None:
         """Tell of `server`."""
@@ -68,7 +71,10 @@ class Metadata:
         if self._server.draining:
             raise Draining("not ready: the server is being stopped", retry_after=5)
         if waiting:
-            raise ModelNotReady(f"not ready: {'; '.join(f'{title} is {reason}' for title, reason in waiting.items())}")
+            raise ModelNotReady(
+                "not ready: "
+                f"{'; '.join(f'{title} is {reason}' for title, reason in waiting.items())}"
+            )
 
     def server_document(self) -> dict[str, Any]:
         """Return name, version and extensions of the server."""
@@ -127,7 +133,11 @@ def _output(tensor: TensorSpec) -> dict[str, Any]:
 def _configured(tensor: dict[str, Any]) -> dict[str, Any]:
     """Return the entry of `tensor`, as the metadata have it, in the configuration, which has no batch axis."""
     name, kind = tensor["name"], tensor["datatype"]
-    return {"name": name, "data_type": _DATA_TYPES.get(kind, f"TYPE_{kind}"), "dims": tensor["shape"][1:]}
+    return {
+        "name": name,
+        "data_type": _DATA_TYPES.get(kind, f"TYPE_{kind}"),
+        "dims": tensor["shape"][1:],
+    }
 
 
 def _json(document: dict[str, Any]) -> Deferred[Reply]:

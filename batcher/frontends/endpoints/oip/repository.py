@@ -1,4 +1,7 @@
-"""The model repository extension of the Open Inference Protocol: what there is; loading and unloading where clients may."""
+"""The model repository extension of the Open Inference Protocol: what there is.
+
+Loading and unloading where clients may.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,11 @@ from batcher.frontends.endpoints.call import Body, Call, Reply
 from batcher.serving.model_version import ModelState
 from batcher.serving.repository.repository import ModelRepository, Version
 
-_STATES = {ModelState.LOADING: "LOADING", ModelState.READY: "READY", ModelState.UNLOADING: "UNLOADING"}
+_STATES = {
+    ModelState.LOADING: "LOADING",
+    ModelState.READY: "READY",
+    ModelState.UNLOADING: "UNLOADING",
+}
 """States of the protocol; whatever else is UNAVAILABLE."""
 
 
@@ -25,7 +32,10 @@ class Repository:
         self._repository = repository
 
     def index(self, call: Call) -> Deferred[Reply]:
-        """Answer every version of every model with its state, or those that are ready. Raises ClientError. Reactor thread."""
+        """Answer every version of every model with its state, or those that are ready.
+
+        Raises ClientError. Reactor thread.
+        """
         ready = _document(call.body).get("ready", False)
         if not isinstance(ready, bool):
             raise InvalidInput(f"ready: expected true or false; got {ready!r:.60}")
@@ -33,11 +43,17 @@ class Repository:
 
     def entries(self, ready: bool) -> list[dict[str, Any]]:
         """Return an entry for each version, or for those that are `ready`. Reactor thread."""
-        return [_entry(one) for one in self._repository.versions() if not ready or one.state is ModelState.READY]
+        return [
+            _entry(one)
+            for one in self._repository.versions()
+            if not ready or one.state is ModelState.READY
+        ]
 
     def load(self, call: Call) -> Deferred[Reply]:
         """Load a model; fail as `ModelRepository.load` does. Reactor thread."""
-        return self._repository.load(call.head.arguments["name"], _parameters(call.body)).addCallback(_done)
+        return self._repository.load(
+            call.head.arguments["name"], _parameters(call.body)
+        ).addCallback(_done)
 
     def unload(self, call: Call) -> Deferred[Reply]:
         """Unload a model; fail as `ModelRepository.unload` does. Reactor thread."""

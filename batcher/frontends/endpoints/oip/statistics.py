@@ -30,7 +30,9 @@ class Statistics:
 
     def model(self, call: Call) -> Deferred[Reply]:
         """Answer those of one version, or of every version of a model. Reactor thread."""
-        return _json(self.document(call.head.arguments["name"], call.head.arguments.get("version", "")))
+        return _json(
+            self.document(call.head.arguments["name"], call.head.arguments.get("version", ""))
+        )
 
     def document(self, name: str, version: str) -> dict[str, Any]:
         """Return the statistics of one version, of every version of a model, or, without `name`, of all.
@@ -41,7 +43,9 @@ class Statistics:
         models = list(self._server)
         if name:
             found = self._server.find(name, version)
-            models = [found] if version else [served for served in models if served.spec.name == name]
+            models = (
+                [found] if version else [served for served in models if served.spec.name == name]
+            )
         return {"model_stats": list(map(self._entry, models))}
 
     def _entry(self, served: ServedModel) -> dict[str, Any]:
@@ -63,7 +67,10 @@ class Statistics:
                 "cache_miss": _NOTHING,
             },
             "response_stats": {},
-            "batch_stats": [{"batch_size": rows, **_batch(spent)} for rows, spent in sorted(statistics.sizes.items())],
+            "batch_stats": [
+                {"batch_size": rows, **_batch(spent)}
+                for rows, spent in sorted(statistics.sizes.items())
+            ],
             "memory_usage": [],
         }
 

@@ -25,7 +25,9 @@ from batcher.frontends.endpoints.routing import Route
 from batcher.serving.server import ModelServer
 
 REQUEST_ID = header("X-Request-Id", TEXT, "Echoed in the answer.")
-CONTENT_ENCODING = header("Content-Encoding", {"enum": ["gzip", "deflate"]}, "How the body is compressed.")
+CONTENT_ENCODING = header(
+    "Content-Encoding", {"enum": ["gzip", "deflate"]}, "How the body is compressed."
+)
 
 _CAPTURED = {
     "name": "The name of a model.",
@@ -48,13 +50,24 @@ def document(routes: tuple[Route, ...]) -> dict[str, Any]:
         paths.setdefault(route.pattern, {})[route.method.lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "batcher", "version": __version__, "description": "A batching inference server."},
+        "info": {
+            "title": "batcher",
+            "version": __version__,
+            "description": "A batching inference server.",
+        },
         "paths": paths,
         "components": {
-            "responses": {f"{form}{status}": _failure(form, status, ALWAYS[status]) for form in _FORMS for status in ALWAYS},
+            "responses": {
+                f"{form}{status}": _failure(form, status, ALWAYS[status])
+                for form in _FORMS
+                for status in ALWAYS
+            },
             "headers": {
                 "X-Request-Id": {"schema": TEXT, "description": "That of the request."},
-                "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."},
+                "Retry-After": {
+                    "schema": {"type": "integer", "minimum": 1},
+                    "description": "Seconds.",
+                },
             },
         },
     }
@@ -62,7 +75,10 @@ def document(routes: tuple[Route, ...]) -> dict[str, Any]:
 
 def inference(server: ModelServer) -> dict[str, Any]:
     """Return the description of a route that infers in any format that the models of `server` have."""
-    timing = {"schema": TEXT, "description": "Milliseconds in the queue and on the model, and the batch size."}
+    timing = {
+        "schema": TEXT,
+        "description": "Milliseconds in the queue and on the model, and the batch size.",
+    }
     failures = {str(status): text for status, text in {**INFERENCE, **NATIVE}.items()}
     right = {
         "description": "The model's outputs.",
@@ -79,18 +95,37 @@ def inference(server: ModelServer) -> dict[str, Any]:
 def _operation(route: Route) -> dict[str, Any]:
     described = route.described() if callable(route.described) else route.described
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": TEXT, "description": _CAPTURED[name]}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": TEXT,
+            "description": _CAPTURED[name],
+        }
         for name in re.findall(r"{(\w+)}", route.pattern)
     ]
-    parameters += [REQUEST_ID, *([CONTENT_ENCODING] if "requestBody" in described else []), *described.get("parameters", ())]
+    parameters += [
+        REQUEST_ID,
+        *([CONTENT_ENCODING] if "requestBody" in described else []),
+        *described.get("parameters", ()),
+    ]
     responses = dict(sorted(dict(_responses(_form(route), described["responses"])).items()))
     return {"summary": route.summary, **described, "parameters": parameters, "responses": responses}
 
 
 def _form(route: Route) -> str:
-    """Return the form of the errors on `route`: those of its own, and those of requests that do not come so far."""
+    """Return the form of the errors on `route`.
+
+    Those of its own, and those of requests that do not come so far.
+    """
     forms = {route.failure, failure_reply_on(route.pattern)}
-    return "Error" if forms == {failure_reply} else "ProtocolError" if forms == {oip_failure_reply} else "CloudError"
+    return (
+        "Error"
+        if forms == {failure_reply}
+        else "ProtocolError"
+        if forms == {oip_failure_reply}
+        else "CloudError"
+    )
 
 
 def _responses(form: str, described: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -117,9 +152,13 @@ def _content(server: ModelServer, answers: bool) -> dict[str, Any]:
     for served in server:
         tensors = served.spec.outputs if answers else served.spec.inputs
         for entry in formats_for(tensors, answers):
-            content.setdefault(entry.media_type, {"schema": TEXT if entry.media_type == "text/csv" else BINARY})
+            content.setdefault(
+                entry.media_type, {"schema": TEXT if entry.media_type == "text/csv" else BINARY}
+            )
     if MULTIPART.media_type in content:
-        content[MULTIPART.media_type] = {"schema": {"type": "object", "additionalProperties": list_of(BINARY)}}
+        content[MULTIPART.media_type] = {
+            "schema": {"type": "object", "additionalProperties": list_of(BINARY)}
+        }
     if "application/json" in content:
         content["application/json"] = {"schema": _json_schema(server, answers)}
     return content
@@ -127,11 +166,16 @@ def _content(server: ModelServer, answers: bool) -> dict[str, Any]:
 
 def _json_schema(server: ModelServer, answers: bool) -> dict[str, Any]:
     alternatives = [
-        {"title": served.title, **(_answer(served.spec.outputs) if answers else _request(served.spec.inputs))}
+        {
+            "title": served.title,
+            **(_answer(served.spec.outputs) if answers else _request(served.spec.inputs)),
+        }
         for served in server
     ]
     if not answers:
-        alternatives.append({"title": "by row", **object_of(("instances",), instances={"type": "array"})})
+        alternatives.append(
+            {"title": "by row", **object_of(("instances",), instances={"type": "array"})}
+        )
     return {"anyOf": alternatives} if alternatives else {"type": "object"}
 
 
@@ -141,17 +185,26 @@ def _request(tensors: tuple[TensorSpec, ...]) -> dict[str, Any]:
 
 def _answer(tensors: tuple[TensorSpec, ...]) -> dict[str, Any]:
     best = object_of(("label", "probability"), label=TEXT, probability={"type": ["number", "null"]})
-    more = {"predictions": list_of(best)} if any(tensor.labels is not None for tensor in tensors) else {}
+    more = (
+        {"predictions": list_of(best)}
+        if any(tensor.labels is not None for tensor in tensors)
+        else {}
+    )
     return object_of(("outputs", *more), outputs=_named(tensors, answers=True), **more)
 
 
 def _named(tensors: tuple[TensorSpec, ...], answers: bool) -> dict[str, Any]:
-    return object_of(tuple(tensor.name for tensor in tensors), **{tensor.name: _tensor(tensor, answers) for tensor in tensors})
+    return object_of(
+        tuple(tensor.name for tensor in tensors),
+        **{tensor.name: _tensor(tensor, answers) for tensor in tensors},
+    )
 
 
 def _tensor(tensor: TensorSpec, answers: bool) -> dict[str, Any]:
     name = tensor.datatype.name
-    kind = {"BOOL": "boolean", "BYTES": "string"}.get(name, "number" if name in ("FP16", "FP32", "FP64", "BF16") else "integer")
+    kind = {"BOOL": "boolean", "BYTES": "string"}.get(
+        name, "number" if name in ("FP16", "FP32", "FP64", "BF16") else "integer"
+    )
     schema: dict[str, Any] = {"type": [kind, "null"] if kind == "number" and answers else kind}
     for size in reversed(tensor.shape):
         schema = {"type": "array", "items": schema}

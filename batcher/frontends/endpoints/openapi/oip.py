@@ -1,4 +1,7 @@
-"""What `/openapi.json` says of the Open Inference Protocol's routes: an operation each, but for the parameters in its path."""
+"""What `/openapi.json` says of the Open Inference Protocol's routes.
+
+An operation each, but for the parameters in its path.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,20 @@ _PARAMETERS = {"type": "object", "additionalProperties": {"type": ["string", "nu
 
 _TENSOR = object_of(("name", "datatype", "shape"), name=TEXT, datatype=_DATATYPE, shape=_SHAPE)
 _INPUT = object_of(
-    ("name", "datatype", "shape"), name=TEXT, datatype=_DATATYPE, shape=_SHAPE, parameters=_PARAMETERS, data=list_of({})
+    ("name", "datatype", "shape"),
+    name=TEXT,
+    datatype=_DATATYPE,
+    shape=_SHAPE,
+    parameters=_PARAMETERS,
+    data=list_of({}),
 )
 _WANTED = object_of(("name",), name=TEXT, parameters=_PARAMETERS)
 _REQUEST = object_of(
-    ("inputs",), id=TEXT, parameters=_PARAMETERS, inputs=list_of(_INPUT) | {"minItems": 1}, outputs=list_of(_WANTED)
+    ("inputs",),
+    id=TEXT,
+    parameters=_PARAMETERS,
+    inputs=list_of(_INPUT) | {"minItems": 1},
+    outputs=list_of(_WANTED),
 )
 _OUTPUT = object_of(
     ("name", "datatype", "shape"),
@@ -39,30 +51,51 @@ _OUTPUT = object_of(
     data=list_of({}),
 )
 _ANSWER = object_of(
-    ("model_name", "model_version", "outputs"), id=TEXT, model_name=TEXT, model_version=TEXT, outputs=list_of(_OUTPUT)
+    ("model_name", "model_version", "outputs"),
+    id=TEXT,
+    model_name=TEXT,
+    model_version=TEXT,
+    outputs=list_of(_OUTPUT),
 )
 _CONFIGURED = object_of(("name", "data_type", "dims"), name=TEXT, data_type=TEXT, dims=_SHAPE)
 _SPENT = object_of(("count", "ns"), count=COUNT, ns=COUNT)
 _STATISTICS = object_of(
-    ("name", "version", "last_inference", "inference_count", "execution_count", "inference_stats", "batch_stats"),
+    (
+        "name",
+        "version",
+        "last_inference",
+        "inference_count",
+        "execution_count",
+        "inference_stats",
+        "batch_stats",
+    ),
     name=TEXT,
     version=TEXT,
     last_inference=COUNT,
     inference_count=COUNT,
     execution_count=COUNT,
     inference_stats={"type": "object", "additionalProperties": _SPENT},
-    batch_stats=list_of(object_of(("batch_size", "compute_input", "compute_infer", "compute_output"), batch_size=COUNT)),
+    batch_stats=list_of(
+        object_of(
+            ("batch_size", "compute_input", "compute_infer", "compute_output"), batch_size=COUNT
+        )
+    ),
 )
 _NUMBER = {"type": "number"}
 _BATCH = object_of(("rows", "ms"), rows=_NUMBER, ms=_NUMBER)
 _SENT = object_of(("rows", "reason"), rows=COUNT, reason=TEXT)
-_LENGTH = "Bytes of the JSON before the binary tensors; without it the body is JSON alone, 0: there is no JSON."
+_LENGTH = (
+    "Bytes of the JSON before the binary tensors; without it the body is JSON alone, 0: there is "
+    "no JSON."
+)
 
 _NO_MODEL = {404: "No such model or version."}
 _UNKNOWN = {**_NO_MODEL, 503: "The model or the server is not ready."}
 LIVE = answered(object_of(("live",), live=FLAG))
 READY = answered(object_of(("ready",), ready=FLAG), {503: "Not every model is ready."})
-SERVER = answered(object_of(("name", "version", "extensions"), name=TEXT, version=TEXT, extensions=list_of(TEXT)))
+SERVER = answered(
+    object_of(("name", "version", "extensions"), name=TEXT, version=TEXT, extensions=list_of(TEXT))
+)
 MODEL_READY = answered(object_of(("name", "ready"), name=TEXT, ready=FLAG), _UNKNOWN)
 MODEL = answered(
     object_of(
@@ -90,7 +123,16 @@ ALL_STATISTICS = answered(object_of(("model_stats",), model_stats=list_of(_STATI
 STATISTICS = answered(object_of(("model_stats",), model_stats=list_of(_STATISTICS)), _NO_MODEL)
 BATCHING = answered(
     object_of(
-        ("name", "version", "policy", "max_batch_size", "batch_ceiling_rows", "batch_ms", "flushes", "last_batches"),
+        (
+            "name",
+            "version",
+            "policy",
+            "max_batch_size",
+            "batch_ceiling_rows",
+            "batch_ms",
+            "flushes",
+            "last_batches",
+        ),
         name=TEXT,
         version=TEXT,
         policy=TEXT,
@@ -105,12 +147,19 @@ BATCHING = answered(
     _NO_MODEL,
 )
 INDEX = answered(
-    list_of(object_of(("name", "version", "state"), name=TEXT, version=TEXT, state=TEXT, reason=TEXT)),
-    {400: "The body is no such object.", 503: "The repository cannot be read, or the server is being stopped."},
+    list_of(
+        object_of(("name", "version", "state"), name=TEXT, version=TEXT, state=TEXT, reason=TEXT)
+    ),
+    {
+        400: "The body is no such object.",
+        503: "The repository cannot be read, or the server is being stopped.",
+    },
 )
 INDEX["requestBody"] = {"content": {"application/json": {"schema": object_of((), ready=FLAG)}}}
 LOAD: dict[str, Any] = {
-    "requestBody": {"content": {"application/json": {"schema": object_of((), parameters=_PARAMETERS)}}},
+    "requestBody": {
+        "content": {"application/json": {"schema": object_of((), parameters=_PARAMETERS)}}
+    },
     "responses": {
         "200": {"description": "Done; the body is empty."},
         "400": "The body is no such object, or a parameter is not served.",
@@ -131,11 +180,17 @@ INFER = answered(
 INFER["responses"]["200"]["content"]["application/octet-stream"] = {"schema": BINARY}
 INFER["responses"]["200"]["headers"] = {
     "Inference-Header-Content-Length": {"schema": COUNT, "description": _LENGTH},
-    "Content-Encoding": {"schema": {"enum": ["gzip", "deflate"]}, "description": "As Accept-Encoding asked for."},
+    "Content-Encoding": {
+        "schema": {"enum": ["gzip", "deflate"]},
+        "description": "As Accept-Encoding asked for.",
+    },
 }
 INFER["requestBody"] = {
     "required": True,
-    "content": {"application/json": {"schema": _REQUEST}, "application/octet-stream": {"schema": BINARY}},
+    "content": {
+        "application/json": {"schema": _REQUEST},
+        "application/octet-stream": {"schema": BINARY},
+    },
 }
 INFER["parameters"] = [
     header("Inference-Header-Content-Length", COUNT, _LENGTH),

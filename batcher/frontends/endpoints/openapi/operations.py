@@ -1,7 +1,9 @@
-"""Pieces of which routes describe themselves for `/openapi.json`; what is true of every route is added there.
+"""Pieces of which routes describe themselves for `/openapi.json`.
 
-A description is an OpenAPI operation without the parameters of its path, in which a response may be a text alone: that of an
-error, whose body follows from the route.
+What is true of every route is added there.
+
+A description is an OpenAPI operation without the parameters of its path, in which a response may be
+a text alone: that of an error, whose body follows from the route.
 """
 
 from __future__ import annotations
@@ -47,11 +49,19 @@ NATIVE = {
 }
 """What a request to infer in any format can be answered with besides these."""
 
-KEY = ("X-Api-Key", TEXT, "Whose quota the rows are charged to, as Authorization: Bearer says it too.")
+KEY = (
+    "X-Api-Key",
+    TEXT,
+    "Whose quota the rows are charged to, as Authorization: Bearer says it too.",
+)
 """The request header that all inference has."""
 
 HEADERS: tuple[tuple[str, dict[str, Any], str], ...] = (
-    ("X-Timeout-Ms", {"type": "number", "exclusiveMinimum": 0}, "Milliseconds after which the answer is worthless."),
+    (
+        "X-Timeout-Ms",
+        {"type": "number", "exclusiveMinimum": 0},
+        "Milliseconds after which the answer is worthless.",
+    ),
     (
         "X-Priority",
         {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "enum": ["bulk"]}]},
@@ -79,11 +89,18 @@ def header(name: str, schema: dict[str, Any], text: str) -> dict[str, Any]:
 
 
 def answered(
-    schema: dict[str, Any], failures: Mapping[int, str] | None = None, media_type: str = "application/json"
+    schema: dict[str, Any],
+    failures: Mapping[int, str] | None = None,
+    media_type: str = "application/json",
 ) -> dict[str, Any]:
     """Return the description of a route that answers 200 with `schema`, or one of `failures`."""
     right = {"description": "As said.", "content": {media_type: {"schema": schema}}}
-    return {"responses": {"200": right, **{str(status): text for status, text in (failures or {}).items()}}}
+    return {
+        "responses": {
+            "200": right,
+            **{str(status): text for status, text in (failures or {}).items()},
+        }
+    }
 
 
 LIVE = answered(object_of(("live",), live=FLAG))
@@ -91,7 +108,9 @@ _BY_TITLE = {"type": "object", "additionalProperties": TEXT}
 _SECONDS = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
 READY = answered(
     object_of(("ready",), ready=FLAG, seconds=_SECONDS, skipped=_BY_TITLE),
-    {503: "Not every model is ready: `waiting_for` names those, or `failed` those that did not answer."},
+    {
+        503: "Not every model is ready: `waiting_for` names those, or `failed` those that did not answer."
+    },
 ) | {
     "parameters": [
         {

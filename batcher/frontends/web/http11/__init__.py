@@ -1,1 +1,4 @@
-"""HTTP/1.1 as bytes: requests read, bounded and checked, answers rendered; no socket and no loop."""
+"""HTTP/1.1 as bytes: requests read, bounded and checked, answers rendered.
+
+No socket and no loop.
+"""

@@ -1,7 +1,8 @@
 """Heads that clients send again and again, known to all connections of a server.
 
-Clients of one kind send the same head, byte for byte. What was found out about it once (route, model, formats) is then true for
-all, and one copy of it stays in the processor's cache where one for each connection would not.
+Clients of one kind send the same head, byte for byte. What was found out about it once (route,
+model, formats) is then true for all, and one copy of it stays in the processor's cache where one
+for each connection would not.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ from batcher.errors import BatcherError
 
 
 class RequestHead:
-    """Everything of a request but its body; shared by the repetitions of a request on its connection.
+    """Everything of a request but its body.
+
+    Shared by the repetitions of a request on its connection.
 
     Attributes:
         method: `GET`, `POST`, …
@@ -24,7 +26,14 @@ class RequestHead:
     __slots__ = ("found", "headers", "keep_alive", "method", "old", "path", "query", "target")
 
     def __init__(
-        self, method: str, target: bytes, path: str, query: str, headers: dict[bytes, bytes], keep_alive: bool, old: bool
+        self,
+        method: str,
+        target: bytes,
+        path: str,
+        query: str,
+        headers: dict[bytes, bytes],
+        keep_alive: bool,
+        old: bool,
     ) -> None:
         """Store the attributes; but for `found` they do not change."""
         self.method = method
@@ -50,7 +59,9 @@ class Request:
 
     __slots__ = ("began", "body", "head", "late")
 
-    def __init__(self, head: RequestHead, body: bytes | memoryview, began: float, late: bool) -> None:
+    def __init__(
+        self, head: RequestHead, body: bytes | memoryview, began: float, late: bool
+    ) -> None:
         """Store the attributes; but for `body` they do not change."""
         self.head = head
         self.body = body
@@ -70,7 +81,10 @@ class Continue(NamedTuple):
 
 @final
 class Refusal(NamedTuple):
-    """The rest of the connection cannot be read; answer `error` and close. `headers` and `target` are what came of them."""
+    """The rest of the connection cannot be read; answer `error` and close.
+
+    `headers` and `target` are what came of them.
+    """
 
     error: BatcherError
     headers: dict[bytes, bytes]

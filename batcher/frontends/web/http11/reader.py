@@ -1,14 +1,17 @@
-"""Bytes of a connection to whole requests, without I/O: httptools (llhttp) and everything that it leaves open.
+"""Bytes of a connection to whole requests, without I/O.
 
-The parser is strict about framing, and refuses length together with chunked, duplicate lengths, folded lines, a bare CR or LF.
-Left to us, each of which has a test: an unfinished header grows inside the parser without a word, so bytes are counted
-before it calls; a missing Host and transfer codings other than chunked are let through; an offer to upgrade (h2c, as curl
-and some clients make it) swallows the body, so the head is fed again without the offer; whatever follows a request that
+Httptools (llhttp) and everything that it leaves open.
+
+The parser is strict about framing, and refuses length together with chunked, duplicate lengths,
+folded lines, a bare CR or LF. Left to us, each of which has a test: an unfinished header grows
+inside the parser without a word, so bytes are counted before it calls; a missing Host and transfer
+codings other than chunked are let through; an offer to upgrade (h2c, as curl and some clients make
+it) swallows the body, so the head is fed again without the offer; whatever follows a request that
 closes the connection is an error to the parser, and ignored here.
 
-Clients send the same head again and again. A piece that begins, byte for byte, with the head of the last whole request and is
-as long as that request was is the same request with another body, and is not parsed again: the parser is between two
-messages and would say the same.
+Clients send the same head again and again. A piece that begins, byte for byte, with the head of the
+last whole request and is as long as that request was is the same request with another body, and is
+not parsed again: the parser is between two messages and would say the same.
 """
 
 from __future__ import annotations
@@ -17,7 +20,12 @@ from collections.abc import Callable
 from enum import Enum
 from sys import getsizeof
 
-from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
+from httptools import (
+    HttpParserError,
+    HttpParserInvalidMethodError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
 
 from batcher.codecs.content_coding import BodyDecoder, Identity, body_decoder, too_large
 from batcher.errors import BatcherError, HeadersTooLarge, MalformedHttp, RequestTimeout, UriTooLong
@@ -28,7 +36,9 @@ from batcher.frontends.web.http11.target import split_target
 from batcher.frontends.web.limits import Limits
 
 _LONG_WAY = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
-"""Headers of requests that are parsed each time: their bodies are not as long as their bytes, or they want more."""
+"""Headers of requests that are parsed each time: their bodies are not as long as their bytes, or
+they want more.
+"""
 
 _SMALL = 8192
 """Up to this many bytes a copy is cheaper than a view."""
@@ -49,7 +59,13 @@ _IDLE, _HEAD, _BODY, _CLOSED = Phase  # members of an enumeration take ten times
 class RequestReader:
     """Reads the requests of one connection."""
 
-    def __init__(self, limits: Limits, seconds: Callable[[], float], stopping: Callable[[], bool], heads: SharedHeads) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        seconds: Callable[[], float],
+        stopping: Callable[[], bool],
+        heads: SharedHeads,
+    ) -> None:
         """Read within `limits`; `seconds` is the clock, `stopping` tells whether the server is being stopped."""
         self._heads = heads
         self._limits = limits
@@ -80,7 +96,10 @@ class RequestReader:
         self._repeated_length = -1
 
     def feed(self, data: bytes) -> list[Event]:
-        """Return the events that `data` completes, in order. Nothing follows a Refusal or a request that closes."""
+        """Return the events that `data` completes, in order.
+
+        Nothing follows a Refusal or a request that closes.
+        """
         if self.phase is not _IDLE:
             return self._parse(data)
         if len(data) == self._repeated_length and data.startswith(self._repeated_bytes):
@@ -100,10 +119,21 @@ class RequestReader:
             self._feed_parser(data)
         except HttpParserInvalidMethodError:
             self._target = b"".join(data[: self._limits.uri].split(b" ", 2)[1:2])
-            self._refuse(MalformedHttp("expected an HTTP request; got an unknown method or something else than HTTP"))
+            self._refuse(
+                MalformedHttp(
+                    "expected an HTTP request; got an unknown method or something else than HTTP"
+                )
+            )
         except HttpParserError as err:
-            self._refuse(MalformedHttp(f"expected a well-formed HTTP/1.1 request; got one that is not: {err}"))
-        if self._silent_bytes > self._limits.header + self._limits.uri and self.phase in (_HEAD, _BODY):
+            self._refuse(
+                MalformedHttp(
+                    f"expected a well-formed HTTP/1.1 request; got one that is not: {err}"
+                )
+            )
+        if self._silent_bytes > self._limits.header + self._limits.uri and self.phase in (
+            _HEAD,
+            _BODY,
+        ):
             self._refuse(self._header_error())
         events, self._events = self._events, []
         return events
@@ -117,10 +147,16 @@ class RequestReader:
         """Return why to refuse a request that comes too slowly; None otherwise."""
         limits = self._limits
         if self.phase is _HEAD and now - self.since > limits.header_timeout:
-            return RequestTimeout(f"expected the whole head within {limits.header_timeout:g} s; got a part of it")
-        if self.phase is _BODY and now - self.since > limits.body_timeout + self.body_bytes / limits.body_rate:
             return RequestTimeout(
-                f"expected a body within {limits.body_timeout:g} s or at {limits.body_rate} bytes/s; "
+                f"expected the whole head within {limits.header_timeout:g} s; got a part of it"
+            )
+        if (
+            self.phase is _BODY
+            and now - self.since > limits.body_timeout + self.body_bytes / limits.body_rate
+        ):
+            return RequestTimeout(
+                f"expected a body within {limits.body_timeout:g} s or at {limits.body_rate} "
+                "bytes/s; "
                 f"got {self.body_bytes} bytes in {now - self.since:.0f} s",
             )
         return None
@@ -134,7 +170,10 @@ class RequestReader:
         return refusal
 
     def close(self) -> None:
-        """Let go of a body that did not come to its end: reader and parser hold each other until somebody looks for cycles."""
+        """Let go of a body that did not come to its end.
+
+        Reader and parser hold each other until somebody looks for cycles.
+        """
         self._body = b""
         self._decoder = None
 
@@ -151,7 +190,9 @@ class RequestReader:
         self._headers = {}
         self._hosts = 0
         self._head_bytes = 0
-        self._silent_bytes = 0  # counts from the next piece on: where in this one the head began is not known
+        self._silent_bytes = (
+            0  # counts from the next piece on: where in this one the head began is not known
+        )
         self._body = b""
         self.body_bytes = 0
         self._decoder = None
@@ -160,7 +201,11 @@ class RequestReader:
         """Take a piece of the target."""
         self._target += url
         if len(self._target) > self._limits.uri:
-            self._refuse(UriTooLong(f"expected a target of at most {self._limits.uri} bytes; got a longer one"))
+            self._refuse(
+                UriTooLong(
+                    f"expected a target of at most {self._limits.uri} bytes; got a longer one"
+                )
+            )
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one field."""
@@ -220,8 +265,13 @@ class RequestReader:
         self.phase = _IDLE if keep_alive else _CLOSED
         body = memoryview(self._body) if isinstance(self._body, bytearray) else self._body
         self._body = b""
-        method, old = self._parser.get_method().decode("latin-1"), self._parser.get_http_version() == "1.0"
-        head = RequestHead(method, self._target, self._path, self._query, self._headers, keep_alive, old)
+        method, old = (
+            self._parser.get_method().decode("latin-1"),
+            self._parser.get_http_version() == "1.0",
+        )
+        head = RequestHead(
+            method, self._target, self._path, self._query, self._headers, keep_alive, old
+        )
         self._events.append(Request(head, body, self.began, self._late))
 
     def _remember(self, data: bytes, event: Event) -> None:
@@ -235,7 +285,9 @@ class RequestReader:
             and data.find(b"\r\n\r\n") + 4 + len(event.body) == len(data)
         ):
             self._repeated_start = len(data) - len(event.body)
-            self._repeated_bytes, self._repeated_head = self._heads.shared(data[: self._repeated_start], event.head)
+            self._repeated_bytes, self._repeated_head = self._heads.shared(
+                data[: self._repeated_start], event.head
+            )
             self._repeated_length = len(data)
 
     def _feed_parser(self, data: bytes) -> None:
@@ -248,7 +300,9 @@ class RequestReader:
                     return
                 self._upgrading = False
                 version = self._parser.get_http_version()
-                head = head_without_upgrade(self._parser.get_method(), self._target, version, self._headers, self._hosts)
+                head = head_without_upgrade(
+                    self._parser.get_method(), self._target, version, self._headers, self._hosts
+                )
                 data = head + data[offer.args[0] :]
                 self._parser = HttpRequestParser(self)
             except HttpParserError:
@@ -289,7 +343,9 @@ class RequestReader:
         return None
 
     def _header_error(self) -> HeadersTooLarge:
-        return HeadersTooLarge(f"expected header fields of at most {self._limits.header} bytes together; got more")
+        return HeadersTooLarge(
+            f"expected header fields of at most {self._limits.header} bytes together; got more"
+        )
 
     def _refuse(self, error: BatcherError) -> None:
         if self.phase is not _CLOSED:

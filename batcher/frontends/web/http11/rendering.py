@@ -1,4 +1,7 @@
-"""A reply as the bytes of an HTTP/1.1 answer. Nothing is put into it that was not asked for; what repeats is prebuilt."""
+"""A reply as the bytes of an HTTP/1.1 answer.
+
+Nothing is put into it that was not asked for; what repeats is prebuilt.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,20 @@ CONTINUE = PREFIX + b"100 Continue\r\n\r\n"
 @lru_cache(maxsize=1024)
 def _head(status: int, content_type: bytes, length: int) -> bytes:
     phrase = HTTPStatus(status).phrase.encode()
-    return b"%b%d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (PREFIX, status, phrase, content_type, length)
+    return b"%b%d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (
+        PREFIX,
+        status,
+        phrase,
+        content_type,
+        length,
+    )
 
 
 def render(reply: Reply, connection: bytes = b"") -> bytes:
-    """Return the answer's bytes; `connection` is the value of the `Connection` header, empty for none."""
+    """Return the answer's bytes.
+
+    `connection` is the value of the `Connection` header, empty for none.
+    """
     body = reply.body
     head = _head(reply.status, reply.content_type, len(body))
     if reply.headers or connection:

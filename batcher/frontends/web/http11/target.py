@@ -14,18 +14,24 @@ def split_target(target: bytes) -> tuple[str, str]:
     """Return the path of `target` as it was sent, and its query.
 
     Raises:
-        MalformedHttp: it is in another form, as `*` is, or its path is not UTF-8 once percent-decoded.
+        MalformedHttp: it is in another form, as `*` is, or its path is not UTF-8 once
+            percent-decoded.
     """
     path, _, query = origin_form(target).partition(b"?")
     try:
         unquote_to_bytes(path).decode()
     except UnicodeDecodeError as err:
-        raise MalformedHttp(f"expected a path in UTF-8, percent-encoded; got {path!r:.200}") from err
+        raise MalformedHttp(
+            f"expected a path in UTF-8, percent-encoded; got {path!r:.200}"
+        ) from err
     return path.decode(), query.decode("latin-1")
 
 
 def origin_form(target: bytes) -> bytes:
-    """Return `target` without scheme and authority. Raises MalformedHttp if there is no path in it."""
+    """Return `target` without scheme and authority.
+
+    Raises MalformedHttp if there is no path in it.
+    """
     if target.startswith(b"/"):
         return target
     found = _ABSOLUTE.match(target)

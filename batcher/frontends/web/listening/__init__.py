@@ -1,1 +1,4 @@
-"""Sockets that listen, TLS, and the two kinds of transports: those of asyncio and those of Twisted."""
+"""Sockets that listen, TLS, and the two kinds of transports.
+
+Those of asyncio and those of Twisted.
+"""

@@ -1,6 +1,7 @@
 """Ports that an asyncio loop watches, many of whose connections are taken in one turn of it.
 
-uvloop's own server takes one in each turn: behind a flood of two hundred, under full load, the last waited for as many turns.
+uvloop's own server takes one in each turn: behind a flood of two hundred, under full load, the last
+waited for as many turns.
 """
 
 from __future__ import annotations
@@ -19,19 +20,32 @@ from twisted.logger import Logger
 
 from batcher.frontends.web.connection import Connection
 from batcher.frontends.web.front import Front
-from batcher.frontends.web.listening.sockets import AT_ONCE, REST, Tls, accepted, forget, tls_context, waiting
+from batcher.frontends.web.listening.sockets import (
+    AT_ONCE,
+    REST,
+    Tls,
+    accepted,
+    forget,
+    tls_context,
+    waiting,
+)
 
 _log = Logger()
 
 HANDSHAKE = 2.0
-"""Seconds that connections have to be taken when the port closes: who is silent so long asks for nothing."""
+"""Seconds that connections have to be taken when the port closes: who is silent so long asks for
+nothing.
+"""
 
 NEVER = 1e6
-"""Seconds after which uvloop itself would cut off a TLS client that has not said its last word, however much of its answer is
-still on the way; connections know better when."""
+"""Seconds after which uvloop itself would cut off a TLS client that has not said its last word,
+however much of its answer is still on the way; connections know better when.
+"""
 
 PIECE = 1 << 16
-"""Bytes that are encrypted at a time: what is encrypted and passed on is counted by nobody, and cannot pause anybody."""
+"""Bytes that are encrypted at a time: what is encrypted and passed on is counted by nobody, and
+cannot pause anybody.
+"""
 
 
 class TlsTransport:
@@ -41,7 +55,11 @@ class TlsTransport:
         """Wrap `transport`."""
         self._transport = transport
         self._closing = False
-        self.write_eof, self.can_write_eof, self.abort = transport.write_eof, transport.can_write_eof, transport.abort
+        self.write_eof, self.can_write_eof, self.abort = (
+            transport.write_eof,
+            transport.can_write_eof,
+            transport.abort,
+        )
         self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
         self.get_extra_info = transport.get_extra_info
 
@@ -60,13 +78,20 @@ class TlsTransport:
         self._transport.close()
 
     def get_write_buffer_size(self) -> int:
-        """Return how many bytes wait to be sent; at the end also those that the system has and the client has not."""
-        return self._transport.get_write_buffer_size() or (self._in_the_system() if self._closing else 0)
+        """Return how many bytes wait to be sent.
+
+        At the end also those that the system has and the client has not.
+        """
+        return self._transport.get_write_buffer_size() or (
+            self._in_the_system() if self._closing else 0
+        )
 
     def _in_the_system(self) -> int:
         sock = self._transport.get_extra_info("socket")
         try:
-            return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+            return int.from_bytes(
+                fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder
+            )
         except (AttributeError, OSError, ValueError):  # it is gone, or this system does not tell
             return 0
 
@@ -112,12 +137,16 @@ class LoopPorts:
         forget(self._listeners)
         if not self._taking:
             return succeed(None)
-        taken = asyncio.wait({*self._taking}, timeout=HANDSHAKE)  # a copy: some are done before it begins
+        taken = asyncio.wait(
+            {*self._taking}, timeout=HANDSHAKE
+        )  # a copy: some are done before it begins
         return Deferred.fromFuture(asyncio.ensure_future(taken, loop=self._loop))
 
     def renew(self, tls: Tls) -> None:
         """Show another certificate."""
-        fresh = tls_context(tls)  # the other one would keep the old certificate beside a new one with another kind of key
+        fresh = tls_context(
+            tls
+        )  # the other one would keep the old certificate beside a new one with another kind of key
 
         def show(connection: ssl.SSLObject, *_: object) -> None:
             connection.context = fresh
@@ -140,7 +169,8 @@ class LoopPorts:
 
     def _take(self, connection: socket.socket) -> None:
         if self._context is not None and len(self._taking) >= self._front.limits.connections:
-            connection.close()  # those that shake hands are not counted as connections: nothing could be answered yet
+            # those that shake hands are not counted as connections: nothing could be answered yet
+            connection.close()
             return
         task = self._loop.create_task(self._taken_over(connection))
         self._taking.add(task)

@@ -1,6 +1,9 @@
-"""Where the server listens: TCP, a Unix socket, or sockets that the service manager opened; with TLS or without.
+"""Where the server listens: TCP, a Unix socket, or sockets that the service manager opened.
 
-Sockets are opened here, with the operating system's own means, so that every event loop listens in the same way.
+With TLS or without.
+
+Sockets are opened here, with the operating system's own means, so that every event loop listens in
+the same way.
 """
 
 from __future__ import annotations
@@ -23,23 +26,35 @@ from batcher.errors import ConfigError
 from batcher.frontends.web.front import Front
 
 AT_ONCE = 64
-"""Connections that are taken in one turn: some milliseconds, so that a flood does not hold up those that are there."""
+"""Connections that are taken in one turn: some milliseconds, so that a flood does not hold up those
+that are there.
+"""
 
 REST = 1.0
-"""Seconds in which none is taken once the system had no descriptor or memory for one: it would say so in every turn."""
+"""Seconds in which none is taken once the system had no descriptor or memory for one: it would say
+so in every turn.
+"""
 
 BACKLOG = 4096
-"""Connections that may wait to be accepted: a burst of clients must not be refused by the kernel."""
+"""Connections that may wait to be accepted: a burst of clients must not be refused by the
+kernel.
+"""
 
 
 class Listening(Protocol):
     """Open ports."""
 
     def close(self) -> Any:
-        """Take no more connections than those that the kernel has completed already; returns a Deferred or None."""
+        """Take no more connections than those that the kernel has completed already.
+
+        Returns a Deferred or None.
+        """
 
     def renew(self, tls: Tls) -> None:
-        """Show the certificate that is in the files of `tls` now to who connects from now on; there was one before."""
+        """Show the certificate that is in the files of `tls` now to who connects from now on.
+
+        There was one before.
+        """
 
 
 class Tls(NamedTuple):
@@ -54,7 +69,9 @@ Listen = Callable[[Front, list[socket.socket], Tls | None], "Deferred[Listening]
 
 
 def open_sockets(settings: ServerSettings, base: Path) -> list[socket.socket]:
-    """Return sockets that listen: those that the service manager passed, else a Unix socket, else TCP.
+    """Return sockets that listen.
+
+    Those that the service manager passed, else a Unix socket, else TCP.
 
     Args:
         settings: say where.
@@ -89,12 +106,16 @@ def tls_files(settings: ServerSettings, base: Path) -> Tls | None:
     """
     if settings.tls_certificate is None:
         return None
-    tls = Tls(base / settings.tls_certificate, base / (settings.tls_key or settings.tls_certificate))
+    tls = Tls(
+        base / settings.tls_certificate, base / (settings.tls_key or settings.tls_certificate)
+    )
     try:
         tls_context(tls)
     except (OSError, ValueError) as err:  # ssl.SSLError is an OSError
         expected = f"a certificate and its key in PEM; got {tls.certificate} and {tls.key}"
-        raise ConfigError(f"{settings.origin('tls_certificate')}: tls_certificate: expected {expected}: {err}") from err
+        raise ConfigError(
+            f"{settings.origin('tls_certificate')}: tls_certificate: expected {expected}: {err}"
+        ) from err
     return tls
 
 
@@ -152,8 +173,12 @@ def forget(listeners: list[socket.socket]) -> None:
 def _passed_sockets() -> list[socket.socket]:
     found = [socket.socket(fileno=descriptor) for descriptor in PASSED]
     for listener in found:
-        if listener.type != socket.SOCK_STREAM or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise ConfigError(f"expected listening stream sockets from the service manager; got {listener}")
+        if listener.type != socket.SOCK_STREAM or not listener.getsockopt(
+            socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+        ):
+            raise ConfigError(
+                f"expected listening stream sockets from the service manager; got {listener}"
+            )
         listener.set_inheritable(False)
         listener.setblocking(False)
     return found
@@ -183,7 +208,10 @@ def _is_served(path: Path) -> bool:
 
 
 def _tcp_sockets(settings: ServerSettings) -> list[socket.socket]:
-    """Return a socket for each address of the host; with port 0 all get the port that the system chose for the first."""
+    """Return a socket for each address of the host.
+
+    With port 0 all get the port that the system chose for the first.
+    """
     host, port = settings.host or None, settings.port
     found: list[socket.socket] = []
     try:
@@ -196,10 +224,14 @@ def _tcp_sockets(settings: ServerSettings) -> list[socket.socket]:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind((address[0], found[0].getsockname()[1] if len(found) > 1 else port, *address[2:]))
+            listener.bind(
+                (address[0], found[0].getsockname()[1] if len(found) > 1 else port, *address[2:])
+            )
             listener.listen(BACKLOG)
             listener.setblocking(False)
     except OSError as err:
         forget(found)
-        raise OSError(err.errno, f"cannot listen on {settings.host}:{port}: {err.strerror}") from err
+        raise OSError(
+            err.errno, f"cannot listen on {settings.host}:{port}: {err.strerror}"
+        ) from err
     return found

@@ -7,14 +7,28 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IOpenSSLContextFactory, IProtocolFactory, IReadDescriptor
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IOpenSSLContextFactory,
+    IProtocolFactory,
+    IReadDescriptor,
+)
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from batcher.frontends.web.front import Front
-from batcher.frontends.web.listening.sockets import AT_ONCE, BACKLOG, REST, Listen, Listening, Tls, forget, waiting
+from batcher.frontends.web.listening.sockets import (
+    AT_ONCE,
+    BACKLOG,
+    REST,
+    Listen,
+    Listening,
+    Tls,
+    forget,
+    waiting,
+)
 from batcher.frontends.web.listening.twisted_transport import ConnectionFactory
 
 _log = Logger()
@@ -23,12 +37,16 @@ _log = Logger()
 def twisted_listen(reactor: Any) -> Listen:
     """Return what listens through `reactor`."""
 
-    def listen(front: Front, listeners: list[socket.socket], tls: Tls | None) -> Deferred[Listening]:
+    def listen(
+        front: Front, listeners: list[socket.socket], tls: Tls | None
+    ) -> Deferred[Listening]:
         factory = ConnectionFactory(front)
         if tls is None:
             return succeed(_TwistedPorts(reactor, factory, listeners))
         certificate = _Certificate(tls)
-        return succeed(_TwistedPorts(reactor, _encrypted(factory, certificate), listeners, certificate))
+        return succeed(
+            _TwistedPorts(reactor, _encrypted(factory, certificate), listeners, certificate)
+        )
 
     return listen
 
@@ -61,10 +79,17 @@ class _Certificate:
 
 
 class _TwistedPorts:
-    """Sockets that a Twisted reactor watches; its own ports would change and remove the file of a Unix socket."""
+    """Sockets that a Twisted reactor watches.
+
+    Its own ports would change and remove the file of a Unix socket.
+    """
 
     def __init__(
-        self, reactor: Any, factory: IProtocolFactory, listeners: list[socket.socket], certificate: _Certificate | None = None
+        self,
+        reactor: Any,
+        factory: IProtocolFactory,
+        listeners: list[socket.socket],
+        certificate: _Certificate | None = None,
     ) -> None:
         self._reactor = reactor
         self._listeners = listeners
@@ -74,7 +99,10 @@ class _TwistedPorts:
             port.watch()
 
     def close(self) -> Deferred[None]:
-        """Take no more connections; fires a turn later, when what clients have sent until now has been read."""
+        """Take no more connections.
+
+        Fires a turn later, when what clients have sent until now has been read.
+        """
         for port in self._ports:
             port.close()
         forget(self._listeners)
@@ -116,7 +144,10 @@ class _TwistedPort:
                 self._take(connection)
 
     def doRead(self) -> None:
-        """Take some of those that wait; rest if the system cannot have another: a port that raises is never read again."""
+        """Take some of those that wait.
+
+        Rest if the system cannot have another: a port that raises is never read again.
+        """
         try:
             for connection in waiting(self._listener, AT_ONCE):
                 self._take(connection)
@@ -127,7 +158,9 @@ class _TwistedPort:
 
     def _take(self, connection: socket.socket) -> None:
         with connection:
-            self._reactor.adoptStreamConnection(connection.fileno(), connection.family, self._factory)
+            self._reactor.adoptStreamConnection(
+                connection.fileno(), connection.family, self._factory
+            )
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor has ended."""

@@ -26,20 +26,25 @@ class TwistedTransport:
     def close(self) -> None:
         """Close once everything is sent."""
         self._transport.unregisterProducer()  # it has nothing more, and would hold up the closing
-        self._transport.resumeProducing()  # TLS waits for the client's last word, and a pause would keep that out
+        # TLS waits for the client's last word, and a pause would keep that out
+        self._transport.resumeProducing()
         self._transport.loseConnection()
 
     def abort(self) -> None:
         """Close now; what the system has taken to send, it sends."""
         if self.get_write_buffer_size():
             self._transport.abortConnection()
-        else:  # to abort would take from the client what it has not read yet; and TLS would wait for its last word
+        # to abort would take from the client what it has not read yet; and TLS would wait for its
+        # last word
+        else:
             self._transport.unregisterProducer()
             getattr(self._transport, "transport", self._transport).loseConnection()
 
     def can_write_eof(self) -> bool:
         """Whether the transport can end its sending side alone."""
-        return hasattr(self._transport, "loseWriteConnection") and not hasattr(self._transport, "getPeerCertificate")
+        return hasattr(self._transport, "loseWriteConnection") and not hasattr(
+            self._transport, "getPeerCertificate"
+        )
 
     def write_eof(self) -> None:
         """End the sending side once everything is sent."""
@@ -48,7 +53,9 @@ class TwistedTransport:
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes wait to be sent."""
-        transport = getattr(self._transport, "transport", self._transport)  # under TLS they are all in the one below
+        transport = getattr(
+            self._transport, "transport", self._transport
+        )  # under TLS they are all in the one below
         return (
             int(getattr(transport, "_tempDataLen", 0))
             + len(getattr(transport, "dataBuffer", b""))

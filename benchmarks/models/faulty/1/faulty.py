@@ -1,4 +1,7 @@
-"""A model that fails in the way that a row's first value names; a batch takes its time before it fails."""
+"""A model that fails in the way that a row's first value names.
+
+A batch takes its time before it fails.
+"""
 
 import ctypes
 import time
@@ -16,7 +19,10 @@ class Faulty:
     """Sleeps 10 ms and 0.3 ms a row, then gives its input back, unless a row asks for a fault."""
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return `input` of shape (rows, 64) as `output`; rows of 0 are healthy, as those of the warm-up are."""
+        """Return `input` of shape (rows, 64) as `output`.
+
+        Rows of 0 are healthy, as those of the warm-up are.
+        """
         rows = inputs["input"]
         time.sleep(BATCH_SECONDS + ROW_SECONDS * len(rows))
         faults = rows[:, 0]

@@ -14,7 +14,11 @@ ASK = ask("/v2/models/m/batching", method="GET")
 
 def test_it_tells_the_policy_and_that_nothing_is_known_yet(both: Both) -> None:
     document = both(MemoryServer(defaults={"max_batch_size": 8}), ASK).decoded()
-    assert (document["policy"], document["max_batch_size"], document["batch_ceiling_rows"]) == ("eager", 8, 8)
+    assert (document["policy"], document["max_batch_size"], document["batch_ceiling_rows"]) == (
+        "eager",
+        8,
+        8,
+    )
     assert (document["batch_ms"], document["flushes"], document["last_batches"]) == ([], {}, [])
 
 
@@ -28,9 +32,14 @@ def test_it_tells_what_batches_took_and_why_they_were_sent() -> None:
         over_connection(server, ask("/predict", rows(*values).tobytes()))
     document = over_connection(server, ASK).decoded()
     assert document["batch_ms"] == [{"rows": 1.0, "ms": 250.0}, {"rows": 2.0, "ms": 250.0}]
-    assert document["last_batches"] == [{"rows": 1, "reason": "idle"}, {"rows": 2, "reason": "idle"}]
+    assert document["last_batches"] == [
+        {"rows": 1, "reason": "idle"},
+        {"rows": 2, "reason": "idle"},
+    ]
     assert document["flushes"] == {"idle": 2}
 
 
 def test_an_unknown_model_has_none(both: Both) -> None:
-    assert "'other'" in error(both(MemoryServer(), ask("/v2/models/other/batching", method="GET")), 404)
+    assert "'other'" in error(
+        both(MemoryServer(), ask("/v2/models/other/batching", method="GET")), 404
+    )

@@ -21,7 +21,9 @@ Both = Callable[[MemoryServer, bytes], Answer]
 INFER = "/v2/models/m/infer"
 JSON = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 1, 1, 1]}]}
 BINARY = {
-    "inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}],
+    "inputs": [
+        {"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
+    ],
     "parameters": {"binary_data_output": True},
 }
 
@@ -32,7 +34,10 @@ def json_request(target: str = INFER, *headers: tuple[str, str], **members: Any)
 
 
 def binary_request(*headers: tuple[str, str]) -> bytes:
-    """Return a request with a binary tensor, as clients of other servers send it: without a content type."""
+    """Return a request with a binary tensor, as clients of other servers send it.
+
+    Without a content type.
+    """
     head = json.dumps(BINARY).encode()
     length = ("Inference-Header-Content-Length", str(len(head)))
     return ask(INFER, head + rows(1.0).tobytes(), length, *headers, content_type="")
@@ -94,19 +99,28 @@ def test_the_same_json_before_other_bytes_gives_other_answers() -> None:
     assert [scores(answer)[0] for answer in client.answers] == [2, 4, 6]
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "application/octet-stream", "text/plain"])
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/octet-stream", "text/plain"]
+)
 def test_the_content_type_does_not_matter(both: Both, content_type: str) -> None:
     request = ask(INFER, json.dumps(JSON).encode(), content_type=content_type)
     assert both(MemoryServer(), request).status == 200
 
 
-@pytest.mark.parametrize(("coding", "undo"), [("gzip", gzip.decompress), ("deflate", zlib.decompress)])
-def test_an_answer_is_compressed_where_that_is_asked_for(both: Both, coding: str, undo: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize(
+    ("coding", "undo"), [("gzip", gzip.decompress), ("deflate", zlib.decompress)]
+)
+def test_an_answer_is_compressed_where_that_is_asked_for(
+    both: Both, coding: str, undo: Callable[[bytes], bytes]
+) -> None:
     plain = both(MemoryServer(), binary_request())
     answer = both(MemoryServer(), binary_request(("Accept-Encoding", coding)))
     fields = dict(answer.fields)
     assert fields["content-encoding"] == coding
-    assert fields["inference-header-content-length"] == dict(plain.fields)["inference-header-content-length"]
+    assert (
+        fields["inference-header-content-length"]
+        == dict(plain.fields)["inference-header-content-length"]
+    )
     assert undo(answer.body) == plain.body
 
 
@@ -118,13 +132,19 @@ def test_a_length_of_the_json_that_cannot_be_is_refused(both: Both, length: str)
 
 def test_a_json_part_of_the_whole_body_is_no_binary_request(both: Both) -> None:
     body = json.dumps(JSON).encode()
-    answer = both(MemoryServer(), ask(INFER, body, ("Inference-Header-Content-Length", str(len(body)))))
+    answer = both(
+        MemoryServer(), ask(INFER, body, ("Inference-Header-Content-Length", str(len(body))))
+    )
     assert answer.decoded()["outputs"][0]["data"] == [2, 2, 2, 2]
 
 
 @pytest.mark.parametrize(
     ("target", "status"),
-    [("/v2/models/other/infer", 404), ("/v2/models/m/versions/2/infer", 404), ("/v2/models/m/versions/01/infer", 200)],
+    [
+        ("/v2/models/other/infer", 404),
+        ("/v2/models/m/versions/2/infer", 404),
+        ("/v2/models/m/versions/01/infer", 200),
+    ],
 )
 def test_models_and_versions_are_found_by_the_path(both: Both, target: str, status: int) -> None:
     assert both(MemoryServer(), json_request(target)).status == status
@@ -153,11 +173,17 @@ def test_a_priority_beyond_the_levels_is_the_default(both: Both, priority: int) 
 def test_the_server_tells_what_it_is(both: Both) -> None:
     document = both(MemoryServer(), ask("/v2")).decoded()
     assert document["name"] == "batcher"
-    assert {"binary_tensor_data", "classification", "statistics", "model_configuration"} <= set(document["extensions"])
+    assert {"binary_tensor_data", "classification", "statistics", "model_configuration"} <= set(
+        document["extensions"]
+    )
 
 
 def test_a_model_tells_its_versions_and_tensors(both: Both) -> None:
-    server = MemoryServer(RecordingModel(), RecordingModel(model_spec(version="12")), RecordingModel(model_spec(version="3")))
+    server = MemoryServer(
+        RecordingModel(),
+        RecordingModel(model_spec(version="12")),
+        RecordingModel(model_spec(version="3")),
+    )
     tensor = {"datatype": "FP32", "shape": [-1, 4]}
     for target in ("/v2/models/m", "/v2/models/m/versions/3"):
         assert both(server, ask(target)).decoded() == {
@@ -177,7 +203,8 @@ def test_a_models_configuration_has_the_batch_axis_apart(both: Both) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["/v2/models/n/ready", "/v2/models/m/versions/9/ready", "/v2/models/n", "/v2/models/n/config"]
+    "target",
+    ["/v2/models/n/ready", "/v2/models/m/versions/9/ready", "/v2/models/n", "/v2/models/n/config"],
 )
 def test_what_is_not_there_is_a_404(both: Both, target: str) -> None:
     assert "expected" in error(both(MemoryServer(), ask(target)), 404)
@@ -189,14 +216,18 @@ def test_an_unknown_method_is_an_error_of_the_protocol() -> None:
 
 
 def test_an_input_without_axes_has_one_for_clients_that_need_it(both: Both) -> None:
-    server = MemoryServer(RecordingModel(model_spec((tensor("x", shape=()),), (tensor("y", shape=()),))))
+    server = MemoryServer(
+        RecordingModel(model_spec((tensor("x", shape=()),), (tensor("y", shape=()),)))
+    )
     document = both(server, ask("/v2/models/m")).decoded()
     assert (document["inputs"][0]["shape"], document["outputs"][0]["shape"]) == ([-1, 1], [-1])
     config = both(server, ask("/v2/models/m/config")).decoded()
     assert (config["input"][0]["dims"], config["output"][0]["dims"]) == ([1], [])
 
 
-@pytest.mark.parametrize("target", ["/v2/models//ready", "/v2/models/m/versions//ready", "/v2//health/live"])
+@pytest.mark.parametrize(
+    "target", ["/v2/models//ready", "/v2/models/m/versions//ready", "/v2//health/live"]
+)
 def test_a_path_with_an_empty_segment_is_a_404(both: Both, target: str) -> None:
     error(both(MemoryServer(), ask(target)), 404)
 
@@ -238,17 +269,32 @@ def test_what_is_not_served_says_so(both: Both, method: str, target: str) -> Non
         (ask(INFER, bytes(3000)), 413),
     ],
 )
-def test_an_error_ahead_of_the_route_looks_like_one_of_it(both: Both, request_bytes: bytes, status: int) -> None:
+def test_an_error_ahead_of_the_route_looks_like_one_of_it(
+    both: Both, request_bytes: bytes, status: int
+) -> None:
     assert error(both(MemoryServer(max_body_bytes=2000), request_bytes), status)
 
 
 def test_many_texts_are_read_and_written_beside_the_loop(both: Both) -> None:
     spec = model_spec(inputs=(tensor("x", "BYTES", ()),), outputs=(tensor("y", "BYTES", ()),))
     count = SLOW_BYTES // 4
-    entry = {"name": "x", "shape": [count], "datatype": "BYTES", "parameters": {"binary_data_size": 4 * count}}
+    entry = {
+        "name": "x",
+        "shape": [count],
+        "datatype": "BYTES",
+        "parameters": {"binary_data_size": 4 * count},
+    }
     head = json.dumps({"inputs": [entry], "parameters": {"binary_data_output": True}}).encode()
-    server = MemoryServer(RecordingModel(spec, lambda inputs: {"y": inputs["x"]}), defaults={"max_queue_rows": count})
-    answer = both(server, ask(INFER, head + bytes(4 * count), ("Inference-Header-Content-Length", str(len(head)))))
+    server = MemoryServer(
+        RecordingModel(spec, lambda inputs: {"y": inputs["x"]}), defaults={"max_queue_rows": count}
+    )
+    answer = both(
+        server,
+        ask(INFER, head + bytes(4 * count), ("Inference-Header-Content-Length", str(len(head)))),
+    )
     assert answer.body.endswith(bytes(4 * count))
-    wrong = both(server, ask(INFER, head + b"\xff" * 4 * count, ("Inference-Header-Content-Length", str(len(head)))))
+    wrong = both(
+        server,
+        ask(INFER, head + b"\xff" * 4 * count, ("Inference-Header-Content-Length", str(len(head)))),
+    )
     assert "BYTES elements" in error(wrong, 400)

@@ -26,7 +26,10 @@ LOAD, UNLOAD = "/v2/repository/models/m/load", "/v2/repository/models/m/unload"
 
 @pytest.fixture
 def server(tmp_path: Path) -> MemoryServer:
-    """Return a server with the model `m` on disk and loaded; others may be loaded, and are ready at once."""
+    """Return a server with the model `m` on disk and loaded.
+
+    Others may be loaded, and are ready at once.
+    """
     write(tmp_path / "models/m/1")
     server = MemoryServer(base=tmp_path, model_control="explicit")
     server.repository.load("m", {})
@@ -63,13 +66,20 @@ def test_a_model_is_unloaded_and_loaded(both: Both, server: MemoryServer) -> Non
     assert index(both, server, b'{"ready":true}') == []
     assert "unloaded" in error(both(server, json_request()), 503)
     assert "unloaded" in error(both(server, ask("/v2/models/m/ready", b"", method="GET")), 503)
-    assert both(server, ask("/v2/health/ready", b"", method="GET")).status == 200, "nobody misses it"
+    assert both(server, ask("/v2/health/ready", b"", method="GET")).status == 200, (
+        "nobody misses it"
+    )
     for body in (b"", b"{}"):
-        assert (both(server, ask(LOAD, body, method="POST")).status, index(both, server)) == (200, [("m", "1", "READY")])
+        assert (both(server, ask(LOAD, body, method="POST")).status, index(both, server)) == (
+            200,
+            [("m", "1", "READY")],
+        )
     assert both(server, json_request()).status == 200
 
 
-def test_what_is_on_disk_and_not_loaded_is_listed(both: Both, server: MemoryServer, tmp_path: Path) -> None:
+def test_what_is_on_disk_and_not_loaded_is_listed(
+    both: Both, server: MemoryServer, tmp_path: Path
+) -> None:
     write(tmp_path / "models/n/2")
     assert index(both, server) == [("m", "1", "READY"), ("n", "2", "UNAVAILABLE", "not loaded")]
     assert both(server, ask("/v2/repository/models/n/load", b"{}")).status == 200
@@ -100,7 +110,9 @@ def test_what_is_wrong_is_refused_and_changes_nothing(
 
 def test_parameters_that_are_no_object_are_refused(both: Both, server: MemoryServer) -> None:
     for value in ("[]", '""', "0", "false"):
-        assert "parameters" in error(both(server, ask(LOAD, f'{{"parameters":{value}}}'.encode())), 400)
+        assert "parameters" in error(
+            both(server, ask(LOAD, f'{{"parameters":{value}}}'.encode())), 400
+        )
     assert both(server, ask(LOAD, b'{"parameters":null}')).status == 200
 
 
@@ -108,11 +120,16 @@ class TestRepository:
     def test_it_lists_every_version_with_its_state(self, both: Both) -> None:
         server = MemoryServer(RecordingModel())
         server.add(RecordingModel(model_spec(name="late")))
-        server.add(RecordingModel(model_spec(name="broken"))).loaded.errback(ModelLoadError("no weights"))
+        server.add(RecordingModel(model_spec(name="broken"))).loaded.errback(
+            ModelLoadError("no weights")
+        )
         ready = {"name": "m", "version": "1", "state": "READY"}
         listed = both(server, ask("/v2/repository/index", method="POST")).decoded()
         assert listed[0] == ready
-        assert [(entry["name"], entry["state"]) for entry in listed[1:]] == [("late", "LOADING"), ("broken", "UNAVAILABLE")]
+        assert [(entry["name"], entry["state"]) for entry in listed[1:]] == [
+            ("late", "LOADING"),
+            ("broken", "UNAVAILABLE"),
+        ]
         assert listed[2]["reason"] == "no weights"
         assert both(server, ask("/v2/repository/index", b'{"ready":true}')).decoded() == [ready]
 
@@ -122,4 +139,6 @@ class TestRepository:
 
     @pytest.mark.parametrize("verb", ["load", "unload"])
     def test_it_cannot_be_changed(self, both: Both, verb: str) -> None:
-        assert "model_control: explicit" in error(both(MemoryServer(), ask(f"/v2/repository/models/m/{verb}", b"{}")), 503)
+        assert "model_control: explicit" in error(
+            both(MemoryServer(), ask(f"/v2/repository/models/m/{verb}", b"{}")), 503
+        )

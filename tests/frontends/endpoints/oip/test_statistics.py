@@ -20,13 +20,18 @@ class TestStatistics:
         (entry,) = over_connection(server, ask("/v2/models/m/stats")).decoded()["model_stats"]
         assert (entry["name"], entry["version"]) == ("m", "1")
         assert (entry["inference_count"], entry["execution_count"]) == (6, 1)
-        assert [entry["inference_stats"][name]["count"] for name in ("success", "fail", "queue", "compute_infer")] == [
+        assert [
+            entry["inference_stats"][name]["count"]
+            for name in ("success", "fail", "queue", "compute_infer")
+        ] == [
             3,
             0,
             3,
             3,
         ]
-        assert [(batch["batch_size"], batch["compute_infer"]["count"]) for batch in entry["batch_stats"]] == [(6, 1)]
+        assert [
+            (batch["batch_size"], batch["compute_infer"]["count"]) for batch in entry["batch_stats"]
+        ] == [(6, 1)]
 
     def test_they_add_up_the_time_of_each_stage(self) -> None:
         def slow(inputs: Any) -> Any:
@@ -48,13 +53,22 @@ class TestStatistics:
 
         server = MemoryServer(RecordingModel(predict=raises))
         assert over_connection(server, json_request()).status == 500
-        (entry,) = over_connection(server, ask("/v2/models/m/versions/1/stats")).decoded()["model_stats"]
+        (entry,) = over_connection(server, ask("/v2/models/m/versions/1/stats")).decoded()[
+            "model_stats"
+        ]
         assert [entry["inference_stats"][name]["count"] for name in ("success", "fail")] == [0, 1]
-        assert (entry["inference_count"], entry["execution_count"], entry["batch_stats"]) == (0, 0, [])
+        assert (entry["inference_count"], entry["execution_count"], entry["batch_stats"]) == (
+            0,
+            0,
+            [],
+        )
 
     def test_a_model_that_never_ran_has_all_zero(self, both: Both) -> None:
         (entry,) = both(MemoryServer(), ask("/v2/models/m/stats")).decoded()["model_stats"]
-        assert (entry["last_inference"], entry["inference_stats"]["success"]) == (0, {"count": 0, "ns": 0})
+        assert (entry["last_inference"], entry["inference_stats"]["success"]) == (
+            0,
+            {"count": 0, "ns": 0},
+        )
 
     def test_an_unknown_model_has_none(self, both: Both) -> None:
         assert "'other'" in error(both(MemoryServer(), ask("/v2/models/other/stats")), 404)

@@ -1,4 +1,7 @@
-"""The document for programs and the pages for people: they name every route and every tensor there is."""
+"""The document for programs and the pages for people.
+
+They name every route and every tensor there is.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ def described(both: Both, server: MemoryServer) -> dict[str, Any]:
 def test_the_document_names_every_route_and_no_other(both: Both) -> None:
     server = MemoryServer(picture_model())
     document = described(both, server)
-    named = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    named = {
+        (method.upper(), path) for path, methods in document["paths"].items() for method in methods
+    }
     assert named == {(route.method, route.pattern) for route in server.router.routes}
     assert len(named) >= 9
     assert document["openapi"].startswith("3.")
@@ -37,9 +42,16 @@ def test_every_route_of_the_document_is_served(both: Both) -> None:
     for path, methods in described(both, server)["paths"].items():
         for method in methods:
             target = path.replace("{name}", "m").replace("{version}", "1").replace("{region}", "r")
-            answer = both(server, ask(target, b"", method=method.upper())) if path != "/metrics" else None
+            answer = (
+                both(server, ask(target, b"", method=method.upper()))
+                if path != "/metrics"
+                else None
+            )
             assert answer is None or answer.status not in (404, 405), (method, path)
-            assert answer is None or str(answer.status) in methods[method]["responses"], (method, path)
+            assert answer is None or str(answer.status) in methods[method]["responses"], (
+                method,
+                path,
+            )
 
 
 def test_parameters_in_a_path_are_declared(both: Both) -> None:
@@ -50,21 +62,54 @@ def test_parameters_in_a_path_are_declared(both: Both) -> None:
             assert operation["summary"]
 
 
-def test_inference_routes_tell_their_formats_headers_and_every_status_of_an_error(both: Both) -> None:
-    operation = described(both, MemoryServer(picture_model()))["paths"]["/models/{name}/predict"]["post"]
+def test_inference_routes_tell_their_formats_headers_and_every_status_of_an_error(
+    both: Both,
+) -> None:
+    operation = described(both, MemoryServer(picture_model()))["paths"]["/models/{name}/predict"][
+        "post"
+    ]
     content = operation["requestBody"]["content"]
-    assert {"application/json", "application/msgpack", "application/octet-stream", "application/x-npy", "text/csv"} <= set(
-        content
-    )
+    assert {
+        "application/json",
+        "application/msgpack",
+        "application/octet-stream",
+        "application/x-npy",
+        "text/csv",
+    } <= set(content)
     assert {"image/png", "image/jpeg", "multipart/form-data"} <= set(content)
     answered = operation["responses"]["200"]["content"]
     assert "image/png" not in answered
     assert "application/json" in answered
     headers = {entry["name"] for entry in operation["parameters"] if entry["in"] == "header"}
-    assert headers == {"X-Request-Id", "X-Timeout-Ms", "X-Priority", "X-Timing", "X-Api-Key", "Content-Encoding"}
-    statuses = ["200", "400", "404", "406", "408", "413", "414", "415", "429", "431", "500", "501", "503", "504"]
+    assert headers == {
+        "X-Request-Id",
+        "X-Timeout-Ms",
+        "X-Priority",
+        "X-Timing",
+        "X-Api-Key",
+        "Content-Encoding",
+    }
+    statuses = [
+        "200",
+        "400",
+        "404",
+        "406",
+        "408",
+        "413",
+        "414",
+        "415",
+        "429",
+        "431",
+        "500",
+        "501",
+        "503",
+        "504",
+    ]
     assert list(operation["responses"]) == statuses
-    assert set(operation["responses"]["400"]["content"]) == {"application/json", "application/msgpack"}
+    assert set(operation["responses"]["400"]["content"]) == {
+        "application/json",
+        "application/msgpack",
+    }
     assert set(operation["responses"]["503"]["headers"]) == {"X-Request-Id", "Retry-After"}
 
 
@@ -81,10 +126,12 @@ def test_tensors_are_described_with_their_sizes(both: Both) -> None:
 
 def test_numbers_may_be_null_in_answers_alone(both: Both) -> None:
     operation = described(both, MemoryServer())["paths"]["/predict"]["post"]
-    asked = operation["requestBody"]["content"]["application/json"]["schema"]["anyOf"][0]["properties"]["inputs"]["properties"]
-    told = operation["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"][0]["properties"]["outputs"][
+    asked = operation["requestBody"]["content"]["application/json"]["schema"]["anyOf"][0][
         "properties"
-    ]
+    ]["inputs"]["properties"]
+    told = operation["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"][0][
+        "properties"
+    ]["outputs"]["properties"]
     assert asked["x"]["items"]["items"] == {"type": "number"}
     assert told["y"]["items"]["items"] == {"type": ["number", "null"]}
 
@@ -92,7 +139,9 @@ def test_numbers_may_be_null_in_answers_alone(both: Both) -> None:
 def test_routes_of_clouds_take_every_format_and_tell_their_errors(both: Both) -> None:
     paths = described(both, MemoryServer(sagemaker=True))["paths"]
     operation = paths["/invocations"]["post"]
-    assert set(operation["requestBody"]["content"]) == set(paths["/predict"]["post"]["requestBody"]["content"])
+    assert set(operation["requestBody"]["content"]) == set(
+        paths["/predict"]["post"]["requestBody"]["content"]
+    )
     assert "406" in operation["responses"]
     assert "504" not in operation["responses"], "it is a 503, as TensorFlow Serving has it"
     assert paths["/ping"]["get"]["responses"] == paths["/readyz"]["get"]["responses"]
@@ -110,7 +159,11 @@ def test_references_in_the_document_lead_somewhere(both: Both) -> None:
         if isinstance(value, dict):
             own = [value["$ref"]] if "$ref" in value else []
             return own + [found for inner in value.values() for found in references(inner)]
-        return [found for inner in value for found in references(inner)] if isinstance(value, list) else []
+        return (
+            [found for inner in value for found in references(inner)]
+            if isinstance(value, list)
+            else []
+        )
 
     found = references(document)
     assert found
@@ -130,9 +183,20 @@ def test_pages_load_nothing_from_elsewhere(both: Both, page: str) -> None:
 def test_the_page_of_models_tells_what_each_takes_and_how_it_is(both: Both) -> None:
     server = MemoryServer(picture_model())
     server.add(RecordingModel(model_spec(name="loading")))
-    server.add(RecordingModel(model_spec(name="broken"))).loaded.errback(ModelLoadError("no <such> file"))
+    server.add(RecordingModel(model_spec(name="broken"))).loaded.errback(
+        ModelLoadError("no <such> file")
+    )
     text = both(server, ask("/")).body.decode()
-    for expected in ("m/1", "ready", "FP32[-1,1,8,8]", "image/png", "loading/1", "broken/1", "failed", "no &lt;such&gt; file"):
+    for expected in (
+        "m/1",
+        "ready",
+        "FP32[-1,1,8,8]",
+        "image/png",
+        "loading/1",
+        "broken/1",
+        "failed",
+        "no &lt;such&gt; file",
+    ):
         assert expected in text
     assert "<such>" not in text
 

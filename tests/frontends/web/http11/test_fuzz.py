@@ -1,8 +1,9 @@
 """Any bytes, cut anywhere, at any moment of a connection's life.
 
-What is a request is compared with h11, an independent parser: where both take a request, they must take the same one. What
-we refuse and h11 takes (folded lines, bare line feeds, lists of lengths) is our strictness. And whatever comes, nothing
-raises, every answer is well formed, and nothing is left when the client is gone.
+What is a request is compared with h11, an independent parser: where both take a request, they must
+take the same one. What we refuse and h11 takes (folded lines, bare line feeds, lists of lengths) is
+our strictness. And whatever comes, nothing raises, every answer is well formed, and nothing is left
+when the client is gone.
 """
 
 from __future__ import annotations
@@ -55,13 +56,22 @@ def mutated(draw: st.DrawFn, valid: st.SearchStrategy[bytes]) -> bytes:
     data = b"".join(draw(st.lists(valid, min_size=1, max_size=3)))
     for _ in range(draw(st.integers(0, 3))):
         at, size = draw(st.integers(0, len(data))), draw(st.integers(0, 12))
-        put = draw(st.sampled_from([b"", *TOKENS]) | st.binary(max_size=3) | st.just(data[at : at + size] * 2))
+        put = draw(
+            st.sampled_from([b"", *TOKENS])
+            | st.binary(max_size=3)
+            | st.just(data[at : at + size] * 2)
+        )
         data = data[:at] + put + data[at + size :]
     return data
 
 
 soups = st.lists(st.sampled_from(TOKENS), max_size=12).map(b"".join)
-streams = mutated(sent_requests().map(lambda sent: sent.data)) | mutated(st.sampled_from(GOOD)) | soups | st.binary(max_size=60)
+streams = (
+    mutated(sent_requests().map(lambda sent: sent.data))
+    | mutated(st.sampled_from(GOOD))
+    | soups
+    | st.binary(max_size=60)
+)
 points = st.lists(st.integers(0, 2000), max_size=6)
 
 
@@ -94,7 +104,9 @@ def read_by_h11(data: bytes) -> list[tuple[str, bytes, bytes]]:
                 body += bytes(event.data)
             if not isinstance(event, h11.EndOfMessage):
                 return found
-            found.append((request.method.decode(), request.target, _decoded(dict(request.headers), body)))
+            found.append(
+                (request.method.decode(), request.target, _decoded(dict(request.headers), body))
+            )
             connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
             connection.send(h11.EndOfMessage())
             connection.start_next_cycle()
@@ -127,7 +139,9 @@ def echoed(kind: str, pieces: list[bytes]) -> list[tuple[str, bytes, bytes]]:
     numbers = [answer.body for answer in final if answer.status == 200 and answer.body]
     assert numbers == sorted(numbers, key=int), "in their order"
     assert len(final) - taken <= 1, "one refusal at most, at the end"
-    assert all(answer.status >= 400 and answer.header("connection") == "close" for answer in final[taken:])
+    assert all(
+        answer.status >= 400 and answer.header("connection") == "close" for answer in final[taken:]
+    )
     server.check_nothing_is_left()
     return echo.seen
 
@@ -135,7 +149,9 @@ def echoed(kind: str, pieces: list[bytes]) -> list[tuple[str, bytes, bytes]]:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=150)
 @given(stream=streams, places=points)
-def test_what_both_take_for_a_request_is_the_same_to_us_and_to_h11(kind: str, stream: bytes, places: list[int]) -> None:
+def test_what_both_take_for_a_request_is_the_same_to_us_and_to_h11(
+    kind: str, stream: bytes, places: list[int]
+) -> None:
     ours = echoed(kind, cut(stream, places))
     for mine, theirs in zip(ours, read_by_h11(stream), strict=False):
         assert mine == theirs
@@ -143,7 +159,9 @@ def test_what_both_take_for_a_request_is_the_same_to_us_and_to_h11(kind: str, st
 
 @settings(max_examples=100)
 @given(stream=streams, places=points)
-def test_where_bytes_are_cut_changes_nothing_about_what_they_are(stream: bytes, places: list[int]) -> None:
+def test_where_bytes_are_cut_changes_nothing_about_what_they_are(
+    stream: bytes, places: list[int]
+) -> None:
     assert echoed("loop", cut(stream, places)) == echoed("loop", [stream])
 
 
@@ -151,7 +169,11 @@ actions = st.one_of(
     st.tuples(st.just("send"), streams, points),
     st.tuples(st.just("send"), st.sampled_from(GOOD), points),
     st.tuples(st.just("wait"), st.sampled_from([0.01, 0.3, 3.0, 16.0, 40.0, 80.0]), st.none()),
-    st.tuples(st.sampled_from(["work", "work", "stall", "read", "end", "leave", "reset", "drain"]), st.none(), st.none()),
+    st.tuples(
+        st.sampled_from(["work", "work", "stall", "read", "end", "leave", "reset", "drain"]),
+        st.none(),
+        st.none(),
+    ),
 )
 
 
@@ -175,8 +197,12 @@ def act(server: MemoryServer, client: Any, action: tuple[str, Any, Any]) -> None
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=150)
 @given(script=st.lists(actions, max_size=12))
-def test_whatever_a_client_does_nothing_raises_and_nothing_is_left(kind: str, script: list[tuple[str, Any, Any]]) -> None:
-    server = MemoryServer(max_pipelined_requests=3, max_body_bytes=4096, max_header_bytes=2048, max_uri_bytes=512)
+def test_whatever_a_client_does_nothing_raises_and_nothing_is_left(
+    kind: str, script: list[tuple[str, Any, Any]]
+) -> None:
+    server = MemoryServer(
+        max_pipelined_requests=3, max_body_bytes=4096, max_header_bytes=2048, max_uri_bytes=512
+    )
     client = server.connect(kind)
     for action in script:
         act(server, client, action)
@@ -185,5 +211,9 @@ def test_whatever_a_client_does_nothing_raises_and_nothing_is_left(kind: str, sc
     server.work()
     server.check_nothing_is_left()
     answers, rest = parse_answers(bytes(client.received), server.front.methods, over=True)
-    assert len([answer for answer in answers if answer.status >= 200]) <= len(server.front.methods) + 1
-    assert rest in (b"", b"HTTP/1.1 ") or client.aborted or client.gone, "whole answers, or nothing but the prefix"
+    assert (
+        len([answer for answer in answers if answer.status >= 200]) <= len(server.front.methods) + 1
+    )
+    assert rest in (b"", b"HTTP/1.1 ") or client.aborted or client.gone, (
+        "whole answers, or nothing but the prefix"
+    )

@@ -15,7 +15,12 @@ from tests.support.reading import cut, events_of, head, new_reader, requests_of,
 
 TOKEN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~"
 VALUE = "".join(map(chr, (*range(0x21, 0x7F), *range(0x80, 0x100))))
-PATH = [*"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@/", "%20", "%C3%A9", "%2F"]
+PATH = [
+    *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@/",
+    "%20",
+    "%C3%A9",
+    "%2F",
+]
 
 
 class Sent(NamedTuple):
@@ -29,7 +34,9 @@ class Sent(NamedTuple):
     expects: bool
 
 
-def chunked(body: bytes, sizes: list[int], extension: str, trailers: list[tuple[str, str]]) -> bytes:
+def chunked(
+    body: bytes, sizes: list[int], extension: str, trailers: list[tuple[str, str]]
+) -> bytes:
     pieces, start = [], 0
     for size in [*sizes, len(body)]:
         piece = body[start : start + size]
@@ -59,14 +66,23 @@ def sent_requests(draw: st.DrawFn) -> Sent:
     if framing == "length":
         lines.append(("Content-Length", str(len(wire))))
     elif framing == "chunked":
-        lines.append(("Transfer-Encoding", draw(st.sampled_from(["chunked", "Chunked", "CHUNKED"]))))
+        lines.append(
+            ("Transfer-Encoding", draw(st.sampled_from(["chunked", "Chunked", "CHUNKED"])))
+        )
     lines += [("Content-Encoding", coding)] if coding else []
     lines += [("Expect", "100-continue")] if expects else []
     if framing == "chunked":
         wire = chunked(
-            wire, draw(st.lists(st.integers(1, 50), max_size=4)), draw(st.sampled_from(["", ";a=b", ';q="x;y"'])), draw(fields)
+            wire,
+            draw(st.lists(st.integers(1, 50), max_size=4)),
+            draw(st.sampled_from(["", ";a=b", ';q="x;y"'])),
+            draw(fields),
         )
-    text = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines) + "\r\n"
+    text = (
+        f"{method} {target} HTTP/1.1\r\n"
+        + "".join(f"{name}: {value}\r\n" for name, value in lines)
+        + "\r\n"
+    )
     headers: dict[bytes, bytes] = {}
     for name, value in lines:
         key, raw = name.lower().encode(), value.encode("latin-1")
@@ -89,13 +105,20 @@ def meaning(event: object) -> object:
     return head.method, head.target, head.headers, event.body, head.keep_alive, head.old
 
 
-@given(st.lists(sent_requests(), min_size=1, max_size=4), st.lists(st.integers(min_value=0), max_size=12))
-def test_every_split_of_pipelined_requests_gives_the_same_requests(sent: list[Sent], points: list[int]) -> None:
+@given(
+    st.lists(sent_requests(), min_size=1, max_size=4),
+    st.lists(st.integers(min_value=0), max_size=12),
+)
+def test_every_split_of_pipelined_requests_gives_the_same_requests(
+    sent: list[Sent], points: list[int]
+) -> None:
     data = b"".join(request.data for request in sent)
     expected: list[object] = []
     for request in sent:
         expected += [Continue()] if request.expects else []
-        expected.append((request.method, request.target, request.headers, request.body, True, False))
+        expected.append(
+            (request.method, request.target, request.headers, request.body, True, False)
+        )
     assert [meaning(event) for event in events_of(cut(data, points))] == expected
 
 
@@ -123,19 +146,34 @@ def test_a_body_that_comes_with_the_end_of_its_head_is_not_counted_as_head() -> 
 
 @pytest.mark.parametrize("extra", [(), ("X-Last: 1",)])
 def test_an_upgrade_offer_is_ignored_and_its_body_read_at_every_cut(extra: tuple[str, ...]) -> None:
-    offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk", "Content-Length: 5", *extra)
+    offer = (
+        "Connection: Upgrade, HTTP2-Settings",
+        "Upgrade: h2c",
+        "HTTP2-Settings: AAMAAABk",
+        "Content-Length: 5",
+        *extra,
+    )
     data = head(*offer) + b"hello" + head(line="GET /next HTTP/1.1")
     for place in range(len(data)):
         requests = requests_of(data[:place], data[place:])
-        assert [(request.head.target, request.body, request.head.keep_alive) for request in requests] == [
+        assert [
+            (request.head.target, request.body, request.head.keep_alive) for request in requests
+        ] == [
             (b"/predict", b"hello", True),
             (b"/next", b"", True),
         ]
 
 
-def test_an_upgrade_offer_with_a_chunked_coded_body_behind_another_request_is_read_byte_by_byte() -> None:
+def test_an_upgrade_offer_with_a_chunked_coded_body_behind_another_request_is_read_byte_by_byte() -> (
+    None
+):
     wire = chunked(gzip.compress(b"hello"), [3, 4], "", [])
-    offer = ("Connection: upgrade", "Upgrade: websocket", "Transfer-Encoding: chunked", "Content-Encoding: gzip")
+    offer = (
+        "Connection: upgrade",
+        "Upgrade: websocket",
+        "Transfer-Encoding: chunked",
+        "Content-Encoding: gzip",
+    )
     data = head(line="GET /first HTTP/1.1") + head(*offer) + wire
     assert [(request.head.target, request.body) for request in requests_of(*singly(data))] == [
         (b"/first", b""),
@@ -144,7 +182,15 @@ def test_an_upgrade_offer_with_a_chunked_coded_body_behind_another_request_is_re
 
 
 def test_an_upgrade_offer_keeps_what_else_its_connection_header_says() -> None:
-    data = head("Connection: close, Upgrade", "Upgrade: h2c", "Content-Length: 1", "Expect: 100-continue") + b"x"
+    data = (
+        head(
+            "Connection: close, Upgrade",
+            "Upgrade: h2c",
+            "Content-Length: 1",
+            "Expect: 100-continue",
+        )
+        + b"x"
+    )
     first, request = events_of([data])
     assert isinstance(first, Continue)
     assert isinstance(request, Request)
@@ -181,12 +227,16 @@ def test_continue_is_not_sent_to_who_cannot_use_it(data: bytes) -> None:
         (head("Connection: keep-alive", line="GET / HTTP/1.0", host=""), True, True),
     ],
 )
-def test_what_a_request_says_of_its_connection_is_kept(data: bytes, keep_alive: bool, old: bool) -> None:
+def test_what_a_request_says_of_its_connection_is_kept(
+    data: bytes, keep_alive: bool, old: bool
+) -> None:
     (request,) = requests_of(data)
     assert (request.head.keep_alive, request.head.old) == (keep_alive, old)
 
 
-@pytest.mark.parametrize("behind", [b"GET /late HTTP/1.1\r\nHost: h\r\n\r\n", b"\x00garbage", b"\r\n"])
+@pytest.mark.parametrize(
+    "behind", [b"GET /late HTTP/1.1\r\nHost: h\r\n\r\n", b"\x00garbage", b"\r\n"]
+)
 def test_whatever_follows_a_request_that_closes_is_ignored_at_every_cut(behind: bytes) -> None:
     data = head("Connection: close", "Content-Length: 2") + b"ab"
     for place in range(len(data + behind)):
@@ -196,7 +246,10 @@ def test_whatever_follows_a_request_that_closes_is_ignored_at_every_cut(behind: 
 
 def test_empty_lines_before_and_between_requests_are_skipped() -> None:
     one = head("Content-Length: 2") + b"ab"
-    assert [request.body for request in requests_of(b"\r\n", one + b"\r\n", b"\r\n" + one)] == [b"ab", b"ab"]
+    assert [request.body for request in requests_of(b"\r\n", one + b"\r\n", b"\r\n" + one)] == [
+        b"ab",
+        b"ab",
+    ]
 
 
 @pytest.mark.parametrize("value", ["v ", " v", "v\t", "\tv", " \t v \t "])
@@ -206,7 +259,9 @@ def test_whitespace_around_a_value_is_no_part_of_it(value: str) -> None:
 
 
 def test_trailers_do_not_become_headers() -> None:
-    data = head("Transfer-Encoding: chunked", "X-Kind: true") + chunked(b"ab", [], "", [("X-Kind", "false"), ("X-More", "1")])
+    data = head("Transfer-Encoding: chunked", "X-Kind: true") + chunked(
+        b"ab", [], "", [("X-Kind", "false"), ("X-More", "1")]
+    )
     (request,) = requests_of(data)
     assert request.headers == {b"host": b"h", b"transfer-encoding": b"chunked", b"x-kind": b"true"}
 

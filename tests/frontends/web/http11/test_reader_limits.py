@@ -1,4 +1,7 @@
-"""What the reader refuses for its size or its slowness, and when: while it still comes, not after it has come."""
+"""What the reader refuses for its size or its slowness, and when.
+
+While it still comes, not after it has come.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,34 @@ from dataclasses import replace
 import pytest
 from twisted.internet.task import Clock
 
-from batcher.errors import BatcherError, DecodingError, HeadersTooLarge, RequestTimeout, TooLarge, UriTooLong
+from batcher.errors import (
+    BatcherError,
+    DecodingError,
+    HeadersTooLarge,
+    RequestTimeout,
+    TooLarge,
+    UriTooLong,
+)
 from batcher.frontends.web.http11.reader import Phase, Refusal, Request, RequestReader
-from tests.support.reading import LIMITS, cut, events_of, head, new_reader, refusal_of, requests_of, singly
+from tests.support.reading import (
+    LIMITS,
+    cut,
+    events_of,
+    head,
+    new_reader,
+    refusal_of,
+    requests_of,
+    singly,
+)
 
 START = b"POST /predict HTTP/1.1\r\nHost: h\r\n"
 
 
 def flood(reader: RequestReader, begin: bytes, piece: bytes, pieces: int) -> BatcherError | None:
-    """Feed `begin`, then `piece` again and again, until there is a refusal; return that, or None if there was none."""
+    """Feed `begin`, then `piece` again and again, until there is a refusal.
+
+    Return that, or None if there was none.
+    """
     for data in (begin, *[piece] * pieces):
         for event in reader.feed(data):
             assert isinstance(event, Refusal), event
@@ -53,7 +75,9 @@ def test_header_fields_over_the_limit_are_refused_with_431() -> None:
         assert error.http_status == 431
 
 
-@pytest.mark.parametrize("begin", [START + b"X-Endless: ", START, START + b"X-Folded: "], ids=["value", "name", "spaces"])
+@pytest.mark.parametrize(
+    "begin", [START + b"X-Endless: ", START, START + b"X-Folded: "], ids=["value", "name", "spaces"]
+)
 def test_one_unfinished_endless_header_is_refused_with_431(begin: bytes) -> None:
     piece = b" " * 64 if begin.endswith(b"Folded: ") else b"x" * 64
     error = flood(new_reader(), begin, piece, (LIMITS.header + LIMITS.uri) // 64 + 1)
@@ -67,21 +91,33 @@ def test_many_small_header_fields_are_refused_with_431() -> None:
 
 @pytest.mark.parametrize(
     ("begin", "piece"),
-    [(b"1;x=", b"y"), (b"1\r\na\r\n0\r\nX-Trailer: ", b"y"), (b"1\r\na\r\n0\r\n", b"X-T: 1\r\n"), (b"0" * 9, b"0")],
+    [
+        (b"1;x=", b"y"),
+        (b"1\r\na\r\n0\r\nX-Trailer: ", b"y"),
+        (b"1\r\na\r\n0\r\n", b"X-T: 1\r\n"),
+        (b"0" * 9, b"0"),
+    ],
     ids=["one chunk extension", "one trailer field", "many trailer fields", "one chunk size"],
 )
-def test_what_never_ends_around_a_chunked_body_is_refused_or_costs_no_memory(begin: bytes, piece: bytes) -> None:
+def test_what_never_ends_around_a_chunked_body_is_refused_or_costs_no_memory(
+    begin: bytes, piece: bytes
+) -> None:
     reader = new_reader()
     flood(reader, head("Transfer-Encoding: chunked") + begin, piece * 4096, 1)
     tracemalloc.start()
     flood(reader, b"", piece * 4096, 400)
     grown, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert grown < 100_000, f"{grown} bytes are kept of the {400 * 4096 * len(piece)} that were sent"
+    assert grown < 100_000, (
+        f"{grown} bytes are kept of the {400 * 4096 * len(piece)} that were sent"
+    )
 
 
 def test_limits_begin_anew_with_each_request_of_a_connection() -> None:
-    one = head(*(f"X-{index}: {'v' * 100}" for index in range(8)), "Content-Length: 3000") + b"b" * 3000
+    one = (
+        head(*(f"X-{index}: {'v' * 100}" for index in range(8)), "Content-Length: 3000")
+        + b"b" * 3000
+    )
     assert len(requests_of(*[one] * 5)) == 5
     assert len(requests_of(*cut(one * 5, range(0, 20_000, 777)))) == 5
 
@@ -93,7 +129,9 @@ def test_a_body_of_just_the_limit_is_read() -> None:
         assert [request.body for request in requests_of(head(framing) + wire)] == [body]
 
 
-def test_a_declared_length_over_the_limit_is_refused_with_413_before_any_of_the_body_comes() -> None:
+def test_a_declared_length_over_the_limit_is_refused_with_413_before_any_of_the_body_comes() -> (
+    None
+):
     error = refusal_of(head("Content-Length: 4097", "Expect: 100-continue"))
     assert isinstance(error, TooLarge)
     assert error.http_status == 413
@@ -112,12 +150,16 @@ def test_an_endless_chunked_body_is_refused_with_413_as_soon_as_it_passes_the_li
 
 def test_one_chunk_that_declares_more_than_the_limit_is_refused_with_413() -> None:
     reader = new_reader()
-    assert isinstance(flood(reader, head("Transfer-Encoding: chunked") + b"ffffffff\r\n", b"b" * 512, 9), TooLarge)
+    assert isinstance(
+        flood(reader, head("Transfer-Encoding: chunked") + b"ffffffff\r\n", b"b" * 512, 9), TooLarge
+    )
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
 @pytest.mark.parametrize("framing", ["Content-Length", "Transfer-Encoding"])
-def test_a_small_body_that_stands_for_a_huge_one_is_refused_with_413_while_it_comes(coding: str, framing: str) -> None:
+def test_a_small_body_that_stands_for_a_huge_one_is_refused_with_413_while_it_comes(
+    coding: str, framing: str
+) -> None:
     bomb = (gzip.compress if coding == "gzip" else zlib.compress)(b"\0" * 500_000)
     assert len(bomb) < 1024
     field = f"{framing}: {len(bomb) if framing == 'Content-Length' else 'chunked'}"
@@ -152,10 +194,18 @@ def test_a_body_in_tiny_chunks_costs_little_more_memory_than_its_bytes() -> None
 
 
 @pytest.mark.parametrize(
-    "body", [b"not gzip at all", gzip.compress(b"abc", mtime=0)[:-4], gzip.compress(b"abc", mtime=0) + b"more", b""]
+    "body",
+    [
+        b"not gzip at all",
+        gzip.compress(b"abc", mtime=0)[:-4],
+        gzip.compress(b"abc", mtime=0) + b"more",
+        b"",
+    ],
 )
 def test_a_body_that_is_not_in_its_coding_is_refused_with_400(body: bytes) -> None:
-    error = refusal_of(*singly(head(f"Content-Length: {len(body)}", "Content-Encoding: gzip") + body))
+    error = refusal_of(
+        *singly(head(f"Content-Length: {len(body)}", "Content-Encoding: gzip") + body)
+    )
     assert isinstance(error, DecodingError)
 
 

@@ -1,10 +1,18 @@
-"""What is no request that we serve: malformed, ambiguous, or in a coding that we do not read. Refused at every cut alike."""
+"""What is no request that we serve: malformed, ambiguous, or in a coding that we do not read.
+
+Refused at every cut alike.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from batcher.errors import MalformedHttp, MethodNotAllowed, UnsupportedMediaType, UnsupportedTransferCoding
+from batcher.errors import (
+    MalformedHttp,
+    MethodNotAllowed,
+    UnsupportedMediaType,
+    UnsupportedTransferCoding,
+)
 from batcher.frontends.web.http11.reader import Refusal, Request
 from tests.support.reading import events_of, head, refusal_of, requests_of, singly
 
@@ -12,8 +20,10 @@ LINE = b"POST /predict HTTP/1.1\r\nHost: h\r\n"
 HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: h\r\n\r\n"
 
 AMBIGUOUS = {
-    "length and chunked": LINE + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "chunked and length": LINE + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "length and chunked": LINE
+    + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked and length": LINE
+    + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
     "two lengths": LINE + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
     "one length twice": LINE + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
     "a list of lengths": LINE + b"Content-Length: 5, 5\r\n\r\nhello",
@@ -35,21 +45,28 @@ AMBIGUOUS = {
     "a hexadecimal length": LINE + b"Content-Length: 0x5\r\n\r\nhello",
     "a length in two words": LINE + b"Content-Length: 1 5\r\n\r\nhello",
     "an empty length": LINE + b"Content-Length: \r\n\r\n",
-    "a chunk size that is no number": LINE + b"Transfer-Encoding: chunked\r\n\r\ng\r\nhello\r\n0\r\n\r\n",
+    "a chunk size that is no number": LINE
+    + b"Transfer-Encoding: chunked\r\n\r\ng\r\nhello\r\n0\r\n\r\n",
     "a chunk size with 0x": LINE + b"Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
     "a negative chunk size": LINE + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n",
-    "a chunk size that overflows": LINE + b"Transfer-Encoding: chunked\r\n\r\n10000000000000005\r\nhello\r\n0\r\n\r\n",
+    "a chunk size that overflows": LINE
+    + b"Transfer-Encoding: chunked\r\n\r\n10000000000000005\r\nhello\r\n0\r\n\r\n",
     "a chunk that goes on": LINE + b"Transfer-Encoding: chunked\r\n\r\n3\r\nhello\r\n0\r\n\r\n",
     "a chunk with a bare LF": LINE + b"Transfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n",
     "a chunk with a bare CR": LINE + b"Transfer-Encoding: chunked\r\n\r\n5\rhello\r\n0\r\n\r\n",
-    "a length among the trailers": LINE + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n\r\n",
+    "a length among the trailers": LINE
+    + b"Transfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n\r\n",
 }
 
 
 def before_refusal(data: bytes) -> int:
     """Return how many requests come out of `data` before it is refused, which it must be at every cut."""
     found = set()
-    for pieces in ([data], singly(data), *([data[:place], data[place:]] for place in range(1, len(data), 7))):
+    for pieces in (
+        [data],
+        singly(data),
+        *([data[:place], data[place:]] for place in range(1, len(data), 7)),
+    ):
         events = events_of(pieces)
         assert isinstance(events[-1], Refusal), (pieces, events)
         assert events[-1].error.http_status == 400
@@ -59,7 +76,9 @@ def before_refusal(data: bytes) -> int:
 
 
 @pytest.mark.parametrize("data", AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
-def test_bytes_that_could_be_read_in_two_ways_are_refused_and_nothing_hidden_behind_them_is_served(data: bytes) -> None:
+def test_bytes_that_could_be_read_in_two_ways_are_refused_and_nothing_hidden_behind_them_is_served(
+    data: bytes,
+) -> None:
     assert before_refusal(data + HIDDEN) == 0
     assert before_refusal(HIDDEN + data + HIDDEN) == 1
 
@@ -101,9 +120,16 @@ def test_the_preface_of_http_2_is_refused_and_not_answered_as_a_request() -> Non
         assert isinstance(refusal_of(*pieces), MalformedHttp)
 
 
-@pytest.mark.parametrize("hosts", [(), ("Host: h", "Host: h"), ("Host: a", "hOST: b"), ("Host: a", "X: 1", "Host:", "Host: b")])
-@pytest.mark.parametrize("offer", [(), ("Connection: Upgrade", "Upgrade: h2c")], ids=["plain", "with an upgrade offer"])
-def test_http_1_1_without_exactly_one_host_is_refused_with_400(hosts: tuple[str, ...], offer: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "hosts",
+    [(), ("Host: h", "Host: h"), ("Host: a", "hOST: b"), ("Host: a", "X: 1", "Host:", "Host: b")],
+)
+@pytest.mark.parametrize(
+    "offer", [(), ("Connection: Upgrade", "Upgrade: h2c")], ids=["plain", "with an upgrade offer"]
+)
+def test_http_1_1_without_exactly_one_host_is_refused_with_400(
+    hosts: tuple[str, ...], offer: tuple[str, ...]
+) -> None:
     data = head(*hosts, *offer, "Content-Length: 2", host="") + b"ab"
     for pieces in ([data], singly(data)):
         error = refusal_of(*pieces)
@@ -120,9 +146,15 @@ def test_http_1_0_needs_no_host() -> None:
     assert len(requests_of(head(host="", line="GET / HTTP/1.0"))) == 1
 
 
-@pytest.mark.parametrize("offer", [(), ("Connection: Upgrade", "Upgrade: h2c")], ids=["plain", "with an upgrade offer"])
-@pytest.mark.parametrize("coding", ["gzip, chunked", "gzip", "identity", "xchunked", "deflate,chunked"])
-def test_any_transfer_coding_but_chunked_is_refused_with_501(coding: str, offer: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "offer", [(), ("Connection: Upgrade", "Upgrade: h2c")], ids=["plain", "with an upgrade offer"]
+)
+@pytest.mark.parametrize(
+    "coding", ["gzip, chunked", "gzip", "identity", "xchunked", "deflate,chunked"]
+)
+def test_any_transfer_coding_but_chunked_is_refused_with_501(
+    coding: str, offer: tuple[str, ...]
+) -> None:
     data = head(f"Transfer-Encoding: {coding}", *offer) + b"0\r\n\r\n" + HIDDEN
     for pieces in ([data], singly(data)):
         assert isinstance(refusal_of(*pieces), UnsupportedTransferCoding)
@@ -139,7 +171,9 @@ def test_any_transfer_coding_but_chunked_is_refused_with_501(coding: str, offer:
         ("Transfer-Encoding: chunked", "Transfer-Encoding:"),
     ],
 )
-def test_transfer_codings_that_do_not_end_with_one_chunked_are_refused(fields: tuple[str, ...]) -> None:
+def test_transfer_codings_that_do_not_end_with_one_chunked_are_refused(
+    fields: tuple[str, ...],
+) -> None:
     data = head(*fields) + b"0\r\n\r\n" + HIDDEN
     for pieces in ([data], singly(data)):
         assert refusal_of(*pieces).http_status in (400, 501)
@@ -160,7 +194,10 @@ def test_no_content_coding_is_fine_by_any_name(coding: str) -> None:
 
 @pytest.mark.parametrize("target", ["example.org:443", "*"])
 def test_connect_is_refused_with_405_and_the_methods_that_are_known(target: str) -> None:
-    for pieces in ([head(line=f"CONNECT {target} HTTP/1.1") + b"tunnelled"], singly(head(line=f"CONNECT {target} HTTP/1.1"))):
+    for pieces in (
+        [head(line=f"CONNECT {target} HTTP/1.1") + b"tunnelled"],
+        singly(head(line=f"CONNECT {target} HTTP/1.1")),
+    ):
         events = events_of(pieces)
         assert len(events) == 1
         assert isinstance(events[0], Refusal)

@@ -1,4 +1,7 @@
-"""Requests that repeat each other on one connection: what is remembered of the first must never change what the next is."""
+"""Requests that repeat each other on one connection.
+
+What is remembered of the first must never change what the next is.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ def bodies(*pieces: bytes) -> list[bytes]:
 def test_empty_lines_around_repeated_requests_shift_nothing(before: bytes, behind: bytes) -> None:
     sent = [b"abcd", b"abcd", b"abce", b"xbcd", b"abcd"]
     assert bodies(*(before + head("Content-Length: 4") + body + behind for body in sent)) == sent
-    assert bodies(*(head("Content-Length: 4") + body + behind for body in sent), *singly(before)) == sent
+    assert (
+        bodies(*(head("Content-Length: 4") + body + behind for body in sent), *singly(before))
+        == sent
+    )
 
 
 @st.composite
@@ -31,19 +37,32 @@ def repetitions(draw: st.DrawFn) -> list[bytes]:
     framing = draw(st.sampled_from(["Content-Length", "chunked", "none"]))
     size = draw(st.integers(0, 4))
     letters = st.sampled_from([b"a", b"\r", b"\n"])
-    around = st.sampled_from([(b"", b""), (draw(st.sampled_from([b"", b"\r\n"])), draw(st.sampled_from([b"\r\n", b"\r"])))])
+    around = st.sampled_from(
+        [
+            (b"", b""),
+            (draw(st.sampled_from([b"", b"\r\n"])), draw(st.sampled_from([b"\r\n", b"\r"]))),
+        ]
+    )
     segments = []
     for _ in range(draw(st.integers(2, 6))):
         body = draw(st.lists(letters, min_size=size, max_size=size).map(b"".join))
         if framing == "Content-Length":
             data = head(f"Content-Length: {size}") + body
         elif framing == "chunked":
-            data = head("Transfer-Encoding: chunked") + (b"%x\r\n%b\r\n" % (size, body) if size else b"") + b"0\r\n\r\n"
+            data = (
+                head("Transfer-Encoding: chunked")
+                + (b"%x\r\n%b\r\n" % (size, body) if size else b"")
+                + b"0\r\n\r\n"
+            )
         else:
             data = head(line="GET /a HTTP/1.1")
         before, behind = draw(around)
         data = before + data + behind
-        segments.append(data[: -draw(st.integers(1, 3))] if draw(st.sampled_from([False] * 5 + [True])) else data)
+        segments.append(
+            data[: -draw(st.integers(1, 3))]
+            if draw(st.sampled_from([False] * 5 + [True]))
+            else data
+        )
     return segments
 
 
@@ -57,14 +76,30 @@ def _kind(event: object) -> object:
     return "refused" if isinstance(event, Refusal) else meaning(event)
 
 
-@given(st.lists(sent_requests(), min_size=1, max_size=3), st.lists(st.integers(0, 2), min_size=2, max_size=8))
-def test_requests_that_take_turns_are_what_they_are_alone(sent: list[Sent], order: list[int]) -> None:
+@given(
+    st.lists(sent_requests(), min_size=1, max_size=3),
+    st.lists(st.integers(0, 2), min_size=2, max_size=8),
+)
+def test_requests_that_take_turns_are_what_they_are_alone(
+    sent: list[Sent], order: list[int]
+) -> None:
     chosen = [sent[index % len(sent)] for index in order]
-    found = [meaning(event) for event in events_of([request.data for request in chosen]) if isinstance(event, Request)]
-    assert found == [(request.method, request.target, request.headers, request.body, True, False) for request in chosen]
+    found = [
+        meaning(event)
+        for event in events_of([request.data for request in chosen])
+        if isinstance(event, Request)
+    ]
+    assert found == [
+        (request.method, request.target, request.headers, request.body, True, False)
+        for request in chosen
+    ]
     ends = list(accumulate(len(request.data) for request in chosen))
     whole = b"".join(request.data for request in chosen)
-    again = [meaning(event) for event in events_of(cut(whole, [*ends, *order])) if isinstance(event, Request)]
+    again = [
+        meaning(event)
+        for event in events_of(cut(whole, [*ends, *order]))
+        if isinstance(event, Request)
+    ]
     assert again == found
 
 
@@ -89,7 +124,11 @@ def test_a_request_that_differs_a_little_is_read_for_what_it_is(changed: bytes) 
 def test_what_was_sent_with_a_smuggled_length_is_still_refused_when_it_repeats() -> None:
     good = head("Content-Length: 4") + b"abcd"
     bad = head("Content-Length: 4", "Content-Length: 4") + b"abcd"
-    assert [type(event) for event in events_of([good, good, bad, good])] == [Request, Request, Refusal]
+    assert [type(event) for event in events_of([good, good, bad, good])] == [
+        Request,
+        Request,
+        Refusal,
+    ]
 
 
 def test_a_repetition_has_its_own_beginning_and_its_own_lateness() -> None:

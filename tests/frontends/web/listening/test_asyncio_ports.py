@@ -15,7 +15,9 @@ from batcher.frontends.web.listening.asyncio_ports import PIECE, LoopPorts, TlsT
 from batcher.frontends.web.listening.sockets import AT_ONCE, REST
 from tests.support.crossing import PATIENCE
 
-FRONT: Any = SimpleNamespace(connection=None, limits=SimpleNamespace(connections=2, header_timeout=15.0))
+FRONT: Any = SimpleNamespace(
+    connection=None, limits=SimpleNamespace(connections=2, header_timeout=15.0)
+)
 """As much of a front as ports look at."""
 
 
@@ -87,7 +89,8 @@ class Task:
 
 def opened(listener: Listener, context: ssl.SSLContext | None = None) -> tuple[Loop, LoopPorts]:
     loop = Loop()
-    ports = LoopPorts(loop, FRONT, [listener], context)  # type: ignore[arg-type, list-item]  # as much as is called
+    # as much as is called
+    ports = LoopPorts(loop, FRONT, [listener], context)  # type: ignore[arg-type, list-item]
     ports.open()
     return loop, ports
 
@@ -128,7 +131,9 @@ def test_a_big_answer_is_encrypted_piece_by_piece() -> None:
 
 
 def test_at_the_end_what_the_system_has_counts_as_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcntl.ioctl", lambda fileno, request, empty: (300).to_bytes(4, sys.byteorder))
+    monkeypatch.setattr(
+        "fcntl.ioctl", lambda fileno, request, empty: (300).to_bytes(4, sys.byteorder)
+    )
     transport = Encrypting()
     tls = TlsTransport(transport)
     tls.write(b"answer")
@@ -185,9 +190,15 @@ def test_without_descriptors_or_memory_it_rests_before_it_tries_again(number: in
     assert loop.taken == [1, 2]
 
 
-def test_a_port_that_was_closed_while_it_rested_stays_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batcher.frontends.web.listening.asyncio_ports.accepted", lambda listener: iter(()))
-    monkeypatch.setattr("batcher.frontends.web.listening.asyncio_ports.forget", lambda listeners: None)
+def test_a_port_that_was_closed_while_it_rested_stays_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "batcher.frontends.web.listening.asyncio_ports.accepted", lambda listener: iter(())
+    )
+    monkeypatch.setattr(
+        "batcher.frontends.web.listening.asyncio_ports.forget", lambda listeners: None
+    )
     listener = Listener(OSError(errno.EMFILE, "none is left"))
     loop, ports = opened(listener)
     loop.readers[7]()
@@ -196,7 +207,9 @@ def test_a_port_that_was_closed_while_it_rested_stays_closed(monkeypatch: pytest
     assert loop.readers == {}
 
 
-def test_a_connection_that_has_just_been_taken_is_no_hindrance_to_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_has_just_been_taken_is_no_hindrance_to_closing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def taken(*_: object, **__: object) -> None:
         """Be taken at once."""
 
@@ -209,10 +222,16 @@ def test_a_connection_that_has_just_been_taken_is_no_hindrance_to_closing(monkey
         ports._accept(Listener(1))  # type: ignore[arg-type]
         closed: asyncio.Future[Any] = loop.create_future()
         loop.call_soon(
-            lambda: ports.close().addCallbacks(closed.set_result, lambda failure: closed.set_exception(failure.value))
+            lambda: ports.close().addCallbacks(
+                closed.set_result, lambda failure: closed.set_exception(failure.value)
+            )
         )
         await asyncio.wait_for(closed, PATIENCE)
 
-    monkeypatch.setattr("batcher.frontends.web.listening.asyncio_ports.accepted", lambda listener: iter(()))
-    monkeypatch.setattr("batcher.frontends.web.listening.asyncio_ports.forget", lambda listeners: None)
+    monkeypatch.setattr(
+        "batcher.frontends.web.listening.asyncio_ports.accepted", lambda listener: iter(())
+    )
+    monkeypatch.setattr(
+        "batcher.frontends.web.listening.asyncio_ports.forget", lambda listeners: None
+    )
     asyncio.run(close())

@@ -19,7 +19,11 @@ from tests.support.transports import Client
 def renew(server: MemoryServer, **settings: Any) -> None:
     """Have `server` answer as it would have with `settings`."""
     new = ServerSettings(**settings)
-    router = Router(routes(server.server, server.repository, new), server.router.journal, new.expose_model_errors)
+    router = Router(
+        routes(server.server, server.repository, new),
+        server.router.journal,
+        new.expose_model_errors,
+    )
     server.front.renew(router, klein_site(router, new.max_body_bytes), Limits.from_settings(new))
 
 
@@ -45,7 +49,9 @@ def test_limits_hold_for_a_connection_that_is_open(server: MemoryServer) -> None
     assert sent(server, client, ask(body=ROW * 2)).status == 413
 
 
-def test_what_is_asked_again_and_again_finds_the_new_routes_and_settings(server: MemoryServer) -> None:
+def test_what_is_asked_again_and_again_finds_the_new_routes_and_settings(
+    server: MemoryServer,
+) -> None:
     client, request = server.connect("loop"), ask(body=ROW)
     for _ in range(3):
         assert sent(server, client, request).header("server-timing") is None

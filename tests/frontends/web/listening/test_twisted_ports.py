@@ -1,4 +1,7 @@
-"""Ports on a Twisted reactor: how many connections are taken in a turn, and what happens without room for another."""
+"""Ports on a Twisted reactor.
+
+How many connections are taken in a turn, and what happens without room for another.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,10 @@ class Listener:
 
 
 class Reactor(Clock):
-    """A reactor that remembers what it watches and which connections it was given; `full` makes it refuse one."""
+    """A reactor that remembers what it watches and which connections it was given.
+
+    `full` makes it refuse one.
+    """
 
     def __init__(self) -> None:
         super().__init__()
