@@ -9,7 +9,8 @@ import numpy as np
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
-from batcher.models.loading import CheckedModel, load_model
+from batcher.models.checked import CheckedModel
+from batcher.models.loading import load_model
 
 
 def load(

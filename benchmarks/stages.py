@@ -30,7 +30,7 @@ from twisted.web.server import Site
 from batcher.app.run import YOUNG_OBJECTS
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
-from batcher.frontends.endpoints.answer_log import Journal
+from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.connection import Connection
@@ -110,7 +110,7 @@ class Bench:
         self.scheduler = server.find("echo").scheduler
         router = Router(
             routes(server, ModelRepository(server, settings, MODELS), settings),
-            Journal(clock, server.metrics),
+            AnswerLog(clock, server.metrics),
         )
         self.front = Front(
             router, Site(None), Limits.from_settings(settings), clock, server.metrics

@@ -26,7 +26,7 @@ from batcher.batching.worker import CallFromThread
 from batcher.config.changes import changed_settings, restart_reasons
 from batcher.config.settings import ServerSettings
 from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, ReloadRefused
-from batcher.frontends.endpoints.answer_log import Journal, WriteLine
+from batcher.frontends.endpoints.answer_log import AnswerLog, WriteLine
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.front import Front
@@ -136,7 +136,7 @@ class BatcherService(MultiService):
         )
         self.repository = ModelRepository(self.server, settings, base)
         self._reloads = Reloads(self._change, self.server.metrics)
-        self._journal = Journal(
+        self._journal = AnswerLog(
             reactor, self.server.metrics, write_access_line if settings.access_log else None
         )
         self.front = Front(*self._answering(settings), reactor, self.server.metrics)

@@ -12,15 +12,16 @@ from copy import copy
 from batcher.batching.batch import Batch
 from batcher.batching.failure_log import FailureLog
 from batcher.batching.part import Part
-from batcher.batching.pending_request import Pending, owner, without_stacks
+from batcher.batching.pending_request import PendingRequest, owner
 from batcher.batching.queue import BatchQueue
 from batcher.batching.worker import Outcome
 from batcher.core.counters import ModelMetrics, Spent
+from batcher.core.error_text import without_stacks
 from batcher.errors import BatcherError, DeadlineExceeded, PredictedLate, Unavailable, WorkerLost
 from batcher.models.raised import model_error
 
 
-class Endings:
+class Completions:
     """Ends the requests of one scheduler. Reactor thread.
 
     Attributes:
@@ -79,7 +80,7 @@ class Endings:
             for part in batch.parts:
                 owner(part).has_run = True
 
-    def fail(self, pending: Pending, error: BatcherError) -> None:
+    def fail(self, pending: PendingRequest, error: BatcherError) -> None:
         """End a request with `error`, unless it has ended."""
         if not pending.finished:
             for part in pending.parts:
@@ -87,7 +88,7 @@ class Endings:
             self._finish(pending, self._metrics.statistics.fail)
             pending.deferred.errback(_told(pending, error))
 
-    def expire(self, pending: Pending) -> None:
+    def expire(self, pending: PendingRequest) -> None:
         """End a request whose deadline has passed, or will before it could be answered, unless it has ended."""
         if pending.finished:
             return
@@ -104,7 +105,7 @@ class Endings:
             )
         pending.deferred.errback(late)
 
-    def cancel(self, pending: Pending) -> None:
+    def cancel(self, pending: PendingRequest) -> None:
         """End a request whose Deferred is being cancelled, and fires for that reason."""
         pending.drop(self._queue, self._metrics.cancelled_rows)
         self._finish(pending, self._metrics.statistics.fail)
@@ -136,13 +137,13 @@ class Endings:
             start += part.rows
         return failed
 
-    def _finish(self, pending: Pending, count: Spent) -> None:
+    def _finish(self, pending: PendingRequest, count: Spent) -> None:
         count.add(1, self._seconds() - pending.arrival)
         pending.finish()
         self.pending -= 1
 
 
-def _told(pending: Pending, error: BatcherError) -> BatcherError:
+def _told(pending: PendingRequest, error: BatcherError) -> BatcherError:
     """Return `error`, without advice to send again what has run, if only a part of it."""
     if pending.has_run and isinstance(error, Unavailable):
         error = copy(error)

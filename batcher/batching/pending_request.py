@@ -10,11 +10,11 @@ from twisted.internet.defer import Deferred
 from batcher.batching.part import Part
 from batcher.batching.queue import BatchQueue
 from batcher.core.request import InferenceRequest, InferenceResponse
-from batcher.core.spec import Array, shape_text
+from batcher.core.spec import Array, nbytes_of, shape_text
 from batcher.errors import ModelContractError
 
 
-class Pending(Part):
+class PendingRequest(Part):
     """A request that has not been answered, and, unless it was cut, its own only part.
 
     Reactor thread.
@@ -40,7 +40,7 @@ class Pending(Part):
         level: int,
         arrival: float,
         deadline: float,
-        cancelled: Callable[[Pending], None],
+        cancelled: Callable[[PendingRequest], None],
     ) -> None:
         """Keep `request`; `cancelled` is told when its Deferred is cancelled."""
         self.inputs = request.inputs
@@ -168,10 +168,10 @@ def _joined(results: list[Mapping[str, Array]]) -> dict[str, Array]:
     return joined
 
 
-def owner(part: Part) -> Pending:
+def owner(part: Part) -> PendingRequest:
     """Return the request that `part` belongs to."""
-    found = part if type(part) is Pending else part.owner
-    assert isinstance(found, Pending)
+    found = part if type(part) is PendingRequest else part.owner
+    assert isinstance(found, PendingRequest)
     return found
 
 
@@ -182,27 +182,3 @@ def halve(part: Part) -> Sequence[Part]:
     """
     pending = owner(part)
     return () if pending.finished else pending.halve(part)
-
-
-def without_stacks(error: BaseException) -> BaseException:
-    """Return `error`, rid of the stacks that it came through.
-
-    They would keep the whole batch alive.
-    """
-    link: BaseException | None = error
-    seen = set()
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    return error
-
-
-def nbytes_of(arrays: Mapping[str, Array]) -> int:
-    """Return the bytes of all `arrays`; of object arrays those of their elements."""
-    total = 0
-    for array in arrays.values():
-        total += array.nbytes  # of an object array the references
-        if array.dtype.hasobject:
-            total += sum(map(len, array.flat))
-    return total

@@ -24,10 +24,10 @@ from twisted.internet.interfaces import IReactorTime
 from batcher.batching.admission import Admission
 from batcher.batching.batch import Batch
 from batcher.batching.ceiling import Ceiling
-from batcher.batching.completion import Endings
+from batcher.batching.completion import Completions
 from batcher.batching.options import DEFAULTS, SchedulerOptions
 from batcher.batching.part import Part
-from batcher.batching.pending_request import Pending, halve, nbytes_of, owner
+from batcher.batching.pending_request import PendingRequest, halve, owner
 from batcher.batching.places import Places
 from batcher.batching.poison import Poison
 from batcher.batching.policies.policy import Policy, Take, WaitUntil, WorkerState, no_cost
@@ -37,7 +37,7 @@ from batcher.batching.worker import Outcome, Worker
 from batcher.core.alarm import Alarm
 from batcher.core.counters import ModelMetrics
 from batcher.core.request import InferenceRequest, InferenceResponse
-from batcher.core.spec import Array
+from batcher.core.spec import Array, nbytes_of
 from batcher.core.waiters import Waiters
 from batcher.errors import (
     BatcherError,
@@ -100,7 +100,7 @@ class BatchScheduler:
         self._metrics = metrics
         version, depth, self._timeout, self._default_level, isolate, retry, remembered = options
         self._places = Places(len(workers), depth)
-        self._endings = Endings(queue, metrics, clock.seconds, version)
+        self._endings = Completions(queue, metrics, clock.seconds, version)
         self.group_key = group_key
         self.admission = admission
         self._ceiling = (
@@ -181,7 +181,7 @@ class BatchScheduler:
             if isinstance(err, QueueFull) and self.admission is not None:
                 err.retry_after = self.admission.retry_after()
             raise
-        pending = Pending(request, nbytes, group, level, now, deadline, self._cancelled)
+        pending = PendingRequest(request, nbytes, group, level, now, deadline, self._cancelled)
         self._endings.pending += 1
         if request.rows <= self._ceiling.rows:
             self._queue.add(pending)
@@ -357,7 +357,7 @@ class BatchScheduler:
             self._handed.linger()
         self._check_drained()
 
-    def _cancelled(self, pending: Pending) -> None:
+    def _cancelled(self, pending: PendingRequest) -> None:
         self._endings.cancel(pending)
         self._check_drained()
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from batcher.batching.batch import Batch
 from batcher.core.spec import Array
-from batcher.models.loading import Loaded
+from batcher.models.protocol import Loaded
 
 CallFromThread = Callable[..., object]
 """Calls a function with arguments on the reactor thread, soon.

@@ -56,3 +56,17 @@ def cut(text: str, most: int) -> str:
     end = most // 4
     start = most - end - _MARK
     return f"{text[:start]} … ({len(text) - start - end} characters left out) … {text[-end:]}"
+
+
+def without_stacks(error: BaseException) -> BaseException:
+    """Return `error`, rid of the stacks that it came through.
+
+    They would keep the whole batch alive.
+    """
+    link: BaseException | None = error
+    seen = set()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error

@@ -19,6 +19,7 @@ import numpy as np
 from batcher.errors import InvalidInput, ModelContractError
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
 """Any numpy array; which dtypes and shapes are meant is said where it is used."""
 
 
@@ -284,3 +285,13 @@ def _wrong_names(spec: ModelSpec, inputs: Mapping[str, Array]) -> str:
     expected = ", ".join(repr(tensor.name) for tensor in spec.inputs)
     got = ", ".join(repr(name) for name in inputs) or "none"
     return f"model {spec.name!r}: expected inputs {expected}; got {got}"
+
+
+def nbytes_of(arrays: Mapping[str, Array]) -> int:
+    """Return the bytes of all `arrays`; of object arrays those of their elements."""
+    total = 0
+    for array in arrays.values():
+        total += array.nbytes  # of an object array the references
+        if array.dtype.hasobject:
+            total += sum(map(len, array.flat))
+    return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -76,3 +76,23 @@ class Model(Protocol):
         The inputs are buffers from `allocate`. The outputs are not touched again by the model; they
         are PartialOutputs if rows failed by themselves.
         """
+
+
+Progress = Callable[[str], None]
+"""Told in words what is being done."""
+
+
+class Loaded(NamedTuple):
+    """What the loop needs to know of a model that a worker has loaded.
+
+    Attributes:
+        one_call: whether a batch takes the interpreter lock of this process but once, or never.
+        preprocess: the model's own, to run on the CPU pool; None if there is none.
+        postprocess: likewise.
+        timings: seconds that warm-up took for a batch, by its rows.
+    """
+
+    one_call: bool = False
+    preprocess: Hook | None = None
+    postprocess: Hook | None = None
+    timings: Mapping[int, float] = {}

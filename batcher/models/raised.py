@@ -16,7 +16,7 @@ from batcher.errors import BatcherError, InvalidInput, KnownToFail, ModelError
 _BEGINNING = "the model failed: "
 
 
-def as_a_model_may(error: BaseException) -> BaseException:
+def allowed_from_model(error: BaseException) -> BaseException:
     """Return `error`, raised by a model or put in a row's place, or a ModelError if a model may not raise it. Any thread."""
     if not isinstance(error, BatcherError):
         return error

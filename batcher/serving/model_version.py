@@ -26,12 +26,12 @@ from batcher.core.counters import ModelMetrics
 from batcher.core.spec import Array, ModelSpec
 from batcher.core.waiters import Waiters
 from batcher.errors import Draining
-from batcher.models.loading import Loaded
+from batcher.models.protocol import Loaded
 from batcher.serving.stages.hooks import HookedRequests
 from batcher.workers.instances import Instances
 from batcher.workers.pool import CpuPool
 
-Changed = Callable[["ServedModel", str], None]
+Changed = Callable[["ModelVersion", str], None]
 """Told that a model changed its state, or what it is doing while it loads, and what that is in
 words.
 """
@@ -82,7 +82,7 @@ _LOADED = {
 """The state of a model that has been loaded, by the condition of its workers."""
 
 
-class ServedModel:
+class ModelVersion:
     """One version of a model with its worker and its scheduler. Reactor thread.
 
     Attributes:
@@ -103,7 +103,7 @@ class ServedModel:
         settings: ModelSettings,
         pool: CpuPool,
         changed: Changed,
-        ended: Callable[[ServedModel], object],
+        ended: Callable[[ModelVersion], object],
         required: bool = True,
     ) -> None:
         """Start in LOADING, with nothing wired yet.

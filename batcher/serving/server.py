@@ -34,10 +34,10 @@ from batcher.core.spec import Array, check_inputs
 from batcher.core.waiters import Waiters
 from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, ModelNotReady
 from batcher.serving.metrics import ServerMetrics
-from batcher.serving.model_version import ModelState, ServedModel, build_scheduler
+from batcher.serving.model_version import ModelState, ModelVersion, build_scheduler
 from batcher.serving.stages.charging import charged
 from batcher.serving.stages.quotas import quotas_of
-from batcher.serving.versions import Catalogue
+from batcher.serving.versions import VersionTable
 from batcher.workers.instances import Instances
 from batcher.workers.making import make_workers
 from batcher.workers.pool import CpuPool
@@ -94,8 +94,8 @@ class ModelServer:
         self._call_from_thread = call_from_thread
         self._progress = progress
         self._call_soon = call_soon
-        self._models = Catalogue()
-        self._alive: set[ServedModel] = set()
+        self._models = VersionTable()
+        self._alive: set[ModelVersion] = set()
         self._watchers: list[Callable[[], None]] = []
         self.draining = False
         self.drain_timeout = settings.drain_timeout_s
@@ -106,11 +106,11 @@ class ModelServer:
             threads, settings.cpu_pool_tasks, settings.cpu_pool_bytes, call_from_thread, clock
         )
 
-    def __iter__(self) -> Iterator[ServedModel]:
+    def __iter__(self) -> Iterator[ModelVersion]:
         """Iterate over every version of every model."""
         return iter(self._models)
 
-    def _changed(self, served: ServedModel | None = None, text: str = "") -> None:
+    def _changed(self, served: ModelVersion | None = None, text: str = "") -> None:
         self.generation += 1
         if served is not None and not self.draining:
             self._progress(served.title, text)
@@ -183,7 +183,7 @@ class ModelServer:
 
         return served.start().addCallback(swap).addErrback(give_up)
 
-    def unload(self, served: ServedModel) -> Deferred[None]:
+    def unload(self, served: ModelVersion) -> Deferred[None]:
         """Answer what `served` has taken, in `drain_timeout` at most, and let go of the model.
 
         Fires when that is done.
@@ -194,7 +194,7 @@ class ModelServer:
             served.settled().addCallback(lambda _: cut.cancel() if cut.active() else None)
         return served.settled()
 
-    def adopt(self, served: ServedModel) -> None:
+    def adopt(self, served: ModelVersion) -> None:
         """Have `served`, which was made here and is ready, take requests.
 
         What it takes the place of is unloaded.
@@ -205,12 +205,12 @@ class ModelServer:
             self.unload(earlier)
         self._put(served)
 
-    def _put(self, served: ServedModel) -> None:
+    def _put(self, served: ModelVersion) -> None:
         self._models.put(served)
         self.metrics.model(served.spec.name, served.spec.version).load = served.scheduler
         self._changed()
 
-    def forget(self, served: ServedModel) -> Deferred[None]:
+    def forget(self, served: ModelVersion) -> Deferred[None]:
         """Unload `served` as `unload` does; from now on nobody finds it."""
         self._models.remove(served)
         self.metrics.model(served.spec.name, served.spec.version).load = None
@@ -223,12 +223,12 @@ class ModelServer:
         settings: ModelSettings,
         load: Load | None = None,
         required: bool = True,
-    ) -> ServedModel:
+    ) -> ModelVersion:
         """Return a version of a model beside those that serve.
 
         `start` it, then `adopt` or `unload` it; `add` says the rest.
         """
-        served = ServedModel(
+        served = ModelVersion(
             definition, settings, self._pool, self._changed, self._worker_ended, required
         )
         workers = make_workers(
@@ -242,7 +242,7 @@ class ModelServer:
         self._alive.add(served)
         return served
 
-    def find(self, name: str, version: str = "") -> ServedModel:
+    def find(self, name: str, version: str = "") -> ModelVersion:
         """Return that version of a model; without `version` the newest that is ready.
 
         Raises UnknownModel.
@@ -288,7 +288,7 @@ class ModelServer:
 
     def infer_on(
         self,
-        served: ServedModel,
+        served: ModelVersion,
         inputs: Mapping[str, Array],
         parameters: Parameters = NO_PARAMETERS,
         exact: bool = False,
@@ -310,14 +310,14 @@ class ModelServer:
         )
 
     def _answer(
-        self, served: ServedModel, request: InferenceRequest
+        self, served: ModelVersion, request: InferenceRequest
     ) -> Deferred[InferenceResponse]:
         if served.hooked is None:
             return served.scheduler.submit(request)
         asked = request.parameters.deadline
         return served.hooked.answer(request, self.deadline(served) if asked is None else asked)
 
-    def ready_model(self, name: str, version: str = "") -> ServedModel:
+    def ready_model(self, name: str, version: str = "") -> ModelVersion:
         """Return the version of a model that can answer now.
 
         Raises UnknownModel, Draining or ModelNotReady.
@@ -329,7 +329,7 @@ class ModelServer:
             raise ModelNotReady(f"model {served.title} is not ready: {served.told}", retry_after=5)
         return served
 
-    def deadline(self, served: ServedModel, timeout: float | None = None) -> float:
+    def deadline(self, served: ModelVersion, timeout: float | None = None) -> float:
         """Return when a request that arrives now is worthless, `timeout` seconds or the model's default from now."""
         return self.clock.seconds() + (served.settings.timeout if timeout is None else timeout)
 
@@ -343,7 +343,7 @@ class ModelServer:
         """
         return self._pool.run(nbytes, deadline, function)
 
-    def successor(self, served: ServedModel) -> ServedModel:
+    def successor(self, served: ModelVersion) -> ModelVersion:
         """Return the version of a model that takes requests in place of `served`, which was found a while ago."""
         return self._models.successor(served)
 
@@ -372,7 +372,7 @@ class ModelServer:
             served.stop()
         return self._ended.wait() if self._alive else succeed(None)
 
-    def _worker_ended(self, served: ServedModel) -> None:
+    def _worker_ended(self, served: ModelVersion) -> None:
         self._alive.discard(served)
         if not self._alive:
             self._ended.release()

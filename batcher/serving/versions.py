@@ -5,36 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from batcher.errors import UnknownModel
-from batcher.serving.model_version import ServedModel
+from batcher.serving.model_version import ModelVersion
 
 
-class Catalogue:
+class VersionTable:
     """Finds what serves a name. Reactor thread."""
 
     def __init__(self) -> None:
         """Start empty."""
-        self._models: dict[str, dict[str, ServedModel]] = {}
+        self._models: dict[str, dict[str, ModelVersion]] = {}
 
-    def __iter__(self) -> Iterator[ServedModel]:
+    def __iter__(self) -> Iterator[ModelVersion]:
         """Iterate over every version of every model."""
         return (served for versions in self._models.values() for served in versions.values())
 
-    def get(self, name: str, version: str) -> ServedModel | None:
+    def get(self, name: str, version: str) -> ModelVersion | None:
         """Return that version, None if it is not known."""
         return self._models.get(name, {}).get(version)
 
-    def put(self, served: ServedModel) -> None:
+    def put(self, served: ModelVersion) -> None:
         """Know `served`, in place of whatever had its name and version."""
         self._models.setdefault(served.spec.name, {})[served.spec.version] = served
 
-    def remove(self, served: ServedModel) -> None:
+    def remove(self, served: ModelVersion) -> None:
         """Know `served` no more; with its last version a model's name is unknown."""
         versions = self._models[served.spec.name]
         del versions[served.spec.version]
         if not versions:
             del self._models[served.spec.name]
 
-    def find(self, name: str, version: str = "") -> ServedModel:
+    def find(self, name: str, version: str = "") -> ModelVersion:
         """Return that version of a model; without `version` the newest that is ready.
 
         Raises UnknownModel.
@@ -62,7 +62,7 @@ class Catalogue:
         ]
         return sorted(ready, key=int)
 
-    def successor(self, served: ServedModel) -> ServedModel:
+    def successor(self, served: ModelVersion) -> ModelVersion:
         """Return what takes requests in place of `served`, if it is such a model and takes any.
 
         Else `served`.

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, DeferredList, FirstError, gatherRes
 from twisted.python.failure import Failure
 
 from batcher.batching.worker import Condition, Deliver, Worker
-from batcher.models.loading import Loaded
+from batcher.models.protocol import Loaded
 
 Told = Callable[[int, bool], None]
 """Told the index of a worker that starts or stops to take batches, and which of the two."""

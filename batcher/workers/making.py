@@ -9,7 +9,8 @@ from twisted.internet.interfaces import IReactorTime
 from batcher.batching.worker import CallFromThread, Worker
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.models.loading import Progress, load_model
+from batcher.models.loading import load_model
+from batcher.models.protocol import Progress
 from batcher.workers.process.worker import ProcessWorker
 from batcher.workers.thread import InferenceThread, Load
 

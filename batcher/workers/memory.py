@@ -13,7 +13,8 @@ from twisted.internet.interfaces import IReactorTime
 from batcher.batching.batch import Batch
 from batcher.batching.worker import Changed, Condition, Deliver, Outcome
 from batcher.errors import WorkerLost
-from batcher.models.loading import CheckedModel, Loaded
+from batcher.models.checked import CheckedModel
+from batcher.models.protocol import Loaded
 from batcher.workers.run_batch import run_batch
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from batcher.batching.batch import Allocate, Batch
 from batcher.batching.worker import Outcome
 from batcher.core.spec import Array
+from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
-from batcher.models.loading import CheckedModel
 
 
 def run_batch(

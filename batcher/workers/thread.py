@@ -23,7 +23,8 @@ from batcher.batching.batch import Batch
 from batcher.batching.worker import CallFromThread, Changed, Condition, Deliver, Outcome
 from batcher.core.error_text import message
 from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
-from batcher.models.loading import CheckedModel, Loaded, Progress
+from batcher.models.checked import CheckedModel
+from batcher.models.protocol import Loaded, Progress
 from batcher.workers.load_limit import LoadLimit
 from batcher.workers.run_batch import run_batch
 from batcher.workers.watchdog import Watchdog

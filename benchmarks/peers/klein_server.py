@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from batcher.config.model_file import load_model_definition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
-from batcher.frontends.endpoints.answer_log import Journal
+from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.klein_app import klein_site
@@ -33,7 +33,7 @@ def main() -> None:
         )
     router = Router(
         routes(server, ModelRepository(server, settings, MODELS), settings),
-        Journal(reactor, server.metrics),
+        AnswerLog(reactor, server.metrics),
     )
     reactor.listenTCP(
         int(sys.argv[1]), klein_site(router, settings.max_body_bytes), interface="127.0.0.1"

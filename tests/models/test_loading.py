@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from batcher.core.spec import Array
 from batcher.errors import ModelContractError, ModelLoadError
-from batcher.models.loading import CheckedModel, warmup_sizes
+from batcher.models.checked import CheckedModel
+from batcher.models.warmup import warmup_sizes
 from tests.support.model_folders import Folders, answers, floats
 from tests.support.models import RecordingModel, model_spec, tensor
 

@@ -20,7 +20,7 @@ from batcher.errors import (
     WorkerLost,
 )
 from batcher.models.protocol import PartialOutputs
-from batcher.models.raised import as_a_model_may, model_error
+from batcher.models.raised import allowed_from_model, model_error
 from tests.support.models import RecordingModel, checked, double, rows
 
 ALLOWED = {InvalidInput, ModelError, ModelContractError, OutOfMemory, DeviceLost}
@@ -36,7 +36,7 @@ def test_a_model_says_something_of_the_request_or_of_itself_and_nothing_of_the_s
     kind: type[BatcherError],
 ) -> None:
     error = kind("text")
-    found = as_a_model_may(error)
+    found = allowed_from_model(error)
     if kind in ALLOWED:
         assert found is error
     else:
@@ -84,4 +84,4 @@ def test_an_error_whose_hints_no_answer_can_carry_is_an_error_of_the_model(
 ) -> None:
     error = InvalidInput("dark")
     setattr(error, hint, value)
-    assert type(as_a_model_may(error)) is ModelError
+    assert type(allowed_from_model(error)) is ModelError

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batcher.core.spec import Array, check_outputs
 from batcher.errors import ModelContractError
-from batcher.models.loading import CheckedModel
+from batcher.models.checked import CheckedModel
 from batcher.models.row_errors import non_finite_rows, take_errors
 from tests.support.model_folders import Folders, floats
 from tests.support.models import RecordingModel, model_spec, tensor

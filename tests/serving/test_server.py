@@ -24,7 +24,8 @@ from batcher.errors import (
     TooLarge,
     UnknownModel,
 )
-from batcher.models.loading import Progress, load_model
+from batcher.models.loading import load_model
+from batcher.models.protocol import Progress
 from batcher.serving.model_version import ModelState
 from tests.support.crossing import PATIENCE
 from tests.support.models import model_spec, rows

@@ -16,8 +16,8 @@ from twisted.internet.task import Clock
 
 from batcher.config.model_file import ModelDefinition
 from batcher.errors import BatcherError, Draining, ModelLoadError
-from batcher.models.loading import Progress
-from batcher.serving.model_version import STATES, ModelState, ServedModel
+from batcher.models.protocol import Progress
+from batcher.serving.model_version import STATES, ModelState, ModelVersion
 from batcher.workers.pool import CpuPool
 from tests.support.crossing import PATIENCE
 from tests.support.models import RecordingModel, checked, double, model_spec
@@ -42,10 +42,10 @@ LAWFUL |= {
 LAWFUL |= {*product(SERVED, (UNLOADING, STOPPED)), *permutations(SERVED, 2)}
 
 
-def loading_model(told: list[str]) -> ServedModel:
+def loading_model(told: list[str]) -> ModelVersion:
     """Return a model in its first state; `told` gets what it tells of its changes."""
     pool = CpuPool(1, 1, 1, lambda function, *arguments: function(*arguments), Clock())
-    return ServedModel(
+    return ModelVersion(
         DEFINITION, SETTINGS, pool, lambda served, text: told.append(text), lambda served: None
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from batcher.errors import ConfigError, Draining, ModelLoadError, ModelNotReady
-from batcher.models.loading import Progress
+from batcher.models.protocol import Progress
 from batcher.serving.model_version import ModelState
 from tests.serving.test_server_lifecycle import DEFINITION, Stuck, listen
 from tests.support.crossing import PATIENCE

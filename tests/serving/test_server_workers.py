@@ -19,8 +19,8 @@ from batcher.batching.worker import Condition
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
 from batcher.errors import BatcherError, ModelNotReady, WorkerLost
-from batcher.models.loading import Loaded
-from batcher.serving.model_version import ModelState, ServedModel
+from batcher.models.protocol import Loaded
+from batcher.serving.model_version import ModelState, ModelVersion
 from batcher.serving.server import ModelServer
 from batcher.workers.thread import InferenceThread
 from tests.serving.test_server_lifecycle import Stuck, listen
@@ -51,7 +51,7 @@ class Workers:
         self.workers: list[LoadingWorker] = []
         self.settings = SETTINGS.model_copy(update={"instances": instances, "max_batch_size": 1})
         self.added = self.start(self.server.add)
-        self.served: ServedModel = self.server.find("m")
+        self.served: ModelVersion = self.server.find("m")
         if load:
             for worker in self.workers:
                 worker.loaded.callback(Loaded())

@@ -21,7 +21,7 @@ from twisted.internet.testing import StringTransport
 from batcher.batching.worker import Changed, Deliver
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
-from batcher.frontends.endpoints.answer_log import Journal
+from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.routing import Route, Router
 from batcher.frontends.endpoints.table import routes
@@ -30,7 +30,7 @@ from batcher.frontends.web.front import Front
 from batcher.frontends.web.http11.reader import Event, Request
 from batcher.frontends.web.klein_app import klein_site
 from batcher.frontends.web.limits import Limits
-from batcher.models.loading import Loaded
+from batcher.models.protocol import Loaded
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.server import ModelServer
 from batcher.workers.memory import MemoryWorker
@@ -97,7 +97,7 @@ class MemoryServer:
             self.server = ModelServer(self.clock, self._call_from_thread, self.settings)
         self.lines: list[bytes] = []
         self.calls: list[Deferred[Reply]] = []
-        journal = Journal(self.clock, self.server.metrics, self.lines.append)
+        journal = AnswerLog(self.clock, self.server.metrics, self.lines.append)
         self.repository = ModelRepository(self.server, self.settings, base)
         table = routes(self.server, self.repository, self.settings)
         self.router = RecordingRouter(table, journal, self.settings.expose_model_errors, self.calls)
@@ -192,7 +192,11 @@ class RecordingRouter(Router):
     """
 
     def __init__(
-        self, table: tuple[Route, ...], journal: Journal, expose: bool, calls: list[Deferred[Reply]]
+        self,
+        table: tuple[Route, ...],
+        journal: AnswerLog,
+        expose: bool,
+        calls: list[Deferred[Reply]],
     ) -> None:
         super().__init__(table, journal, expose)
         self._calls = calls

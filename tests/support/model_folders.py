@@ -12,7 +12,8 @@ import pytest
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array
-from batcher.models.loading import CheckedModel, load_model
+from batcher.models.checked import CheckedModel
+from batcher.models.loading import load_model
 
 FLOATS = "[{{name: {}, dtype: FP32, shape: [4]}}]"
 

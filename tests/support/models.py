@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from batcher.core.spec import Array, ModelSpec, TensorSpec, datatype
-from batcher.models.loading import CheckedModel
+from batcher.models.checked import CheckedModel
 from batcher.models.protocol import Hook
 
 Predict = Callable[[Mapping[str, Array]], Mapping[str, Any]]

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from batcher.app.service import BatcherService
 from batcher.config.settings import ServerSettings, load_settings
 from batcher.frontends.web.listening.sockets import Listening, Tls
-from batcher.serving.model_version import ServedModel
+from batcher.serving.model_version import ModelVersion
 from tests.support.crossing import Loop
 from tests.support.models import rows
 
@@ -97,7 +97,7 @@ class MemoryService:
         """Reload the file, which must be refused; return the reasons."""
         return str(self.loop.error_of(self.ask()))
 
-    def found(self) -> dict[str, ServedModel]:
+    def found(self) -> dict[str, ModelVersion]:
         """Return every version by its title."""
         return {served.title: served for served in self.server}
 

@@ -14,8 +14,8 @@ from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.core.spec import Array, ModelSpec
-from batcher.models.loading import CheckedModel, Progress
-from batcher.models.protocol import Hook
+from batcher.models.checked import CheckedModel
+from batcher.models.protocol import Hook, Progress
 from batcher.serving.server import ModelServer
 from tests.support.crossing import Loop
 from tests.support.models import Predict, RecordingModel, checked, double, model_spec, rows

@@ -18,7 +18,8 @@ from batcher.batching.scheduler import BatchScheduler
 from batcher.batching.worker import Changed, Condition, Deliver
 from batcher.core.counters import ModelMetrics
 from batcher.core.request import Parameters
-from batcher.models.loading import CheckedModel, Loaded
+from batcher.models.checked import CheckedModel
+from batcher.models.protocol import Loaded
 from batcher.workers.run_batch import run_batch
 from tests.support.models import RecordingModel, checked, rows
 from tests.support.scheduling import request

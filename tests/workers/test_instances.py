@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from batcher.batching.worker import Changed, Condition, Deliver
 from batcher.config.model_file import ModelDefinition
 from batcher.errors import ModelLoadError
-from batcher.models.loading import Loaded
+from batcher.models.protocol import Loaded
 from batcher.workers.instances import Instances
 from batcher.workers.making import make_workers
 from tests.support.crossing import Loop

@@ -10,7 +10,7 @@ from batcher.batching.batch import Batch
 from batcher.batching.part import Part
 from batcher.batching.worker import Outcome
 from batcher.errors import ModelContractError
-from batcher.models.loading import Loaded
+from batcher.models.protocol import Loaded
 from batcher.workers.memory import MemoryWorker
 from tests.support.models import Predict, RecordingModel, checked, double, rows
 

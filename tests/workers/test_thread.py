@@ -17,7 +17,8 @@ from batcher.batching.batch import Batch
 from batcher.batching.worker import Condition, Outcome
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
-from batcher.models.loading import CheckedModel, Loaded, Progress
+from batcher.models.checked import CheckedModel
+from batcher.models.protocol import Loaded, Progress
 from batcher.workers.thread import InferenceThread
 from tests.support.crossing import PATIENCE, Loop, no_more_threads
 from tests.support.models import Predict, RecordingModel, checked, double

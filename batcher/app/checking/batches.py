@@ -24,8 +24,7 @@ from batcher.app.checking.comparing import (
 from batcher.app.checking.contract import Findings, Timing
 from batcher.app.checking.runs import Answer, Run, Runner
 from batcher.app.checking.samples import Row, Rows
-from batcher.models.loading import Progress
-from batcher.models.protocol import Arrays, Model
+from batcher.models.protocol import Arrays, Model, Progress
 
 SIZES = (1, 2, 3, 7)
 """Batch sizes besides the largest."""

@@ -17,7 +17,10 @@ from batcher.app.checking.samples import Rows, random_rows, read_sample
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
 from batcher.errors import ClientError, ConfigError, ModelLoadError
-from batcher.models.loading import CheckedModel, Progress, load_model, warm_up
+from batcher.models.checked import CheckedModel
+from batcher.models.loading import load_model
+from batcher.models.protocol import Progress
+from batcher.models.warmup import warm_up
 
 _HINTS = ("not compiled", "hint: ", "warm-up skipped")
 """How that begins which is told while a model is loaded and warmed up, and is worth keeping."""

@@ -17,7 +17,7 @@ from batcher.serving.metrics import ServerMetrics
 WriteLine = Callable[[bytes], object]
 
 
-class Journal:
+class AnswerLog:
     """Counts answered requests, and writes one JSON object a line where an access log is wanted. Reactor thread.
 
     Attributes:

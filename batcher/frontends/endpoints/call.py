@@ -7,7 +7,7 @@ from typing import Any, final
 
 from twisted.internet.defer import Deferred
 
-from batcher.serving.stages.quotas import named_key
+from batcher.frontends.endpoints.api_key import named_key
 
 Headers = Mapping[bytes, bytes]
 """Header fields by lower-case name; repeated fields are joined by commas."""

@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.frontends.endpoints.failures import told
-from batcher.models.loading import blank_rows, unsized_inputs
-from batcher.serving.model_version import ModelState, ServedModel
+from batcher.models.warmup import blank_rows, unsized_inputs
+from batcher.serving.model_version import ModelState, ModelVersion
 from batcher.serving.server import ModelServer
 
 LONGEST = 5.0
@@ -74,7 +74,7 @@ class DeepCheck:
         for deferred in asked:
             deferred.callback(outcome)
 
-    def _ask(self, served: ServedModel, outcome: Outcome) -> Deferred[None]:
+    def _ask(self, served: ModelVersion, outcome: Outcome) -> Deferred[None]:
         """Fire when it stands in `outcome` what `served` did with its row.
 
         At the highest priority, and charged to no quota.

@@ -17,7 +17,7 @@ from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.openapi.document import CONTENT_ENCODING, REQUEST_ID, document
 from batcher.frontends.endpoints.openapi.operations import ALWAYS, HEADERS, INFERENCE, NATIVE
 from batcher.frontends.endpoints.routing import Route
-from batcher.serving.model_version import ServedModel
+from batcher.serving.model_version import ModelVersion
 from batcher.serving.server import ModelServer
 
 _STYLE = (
@@ -89,7 +89,7 @@ class Pages:
         return succeed(Reply(200, b"application/json", to_json(document(self._routes))))
 
 
-def _model_row(served: ServedModel) -> tuple[str, ...]:
+def _model_row(served: ModelVersion) -> tuple[str, ...]:
     spec = served.spec
     formats = ", ".join(entry.media_type for entry in formats_for(spec.inputs))
     detail = f": {served.detail}" if served.detail else ""

@@ -12,7 +12,7 @@ from mypy_extensions import mypyc_attr
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
-from batcher.frontends.endpoints.answer_log import Journal
+from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.call import Call, Endpoint, Reply
 from batcher.frontends.endpoints.failures import CLIENT_LEFT, FailureReply, failure_reply
 from batcher.frontends.endpoints.openapi.operations import Described
@@ -49,7 +49,7 @@ class Router:
     """Finds the route of a path, and answers a call through it."""
 
     def __init__(
-        self, routes: tuple[Route, ...], journal: Journal, expose_model_errors: bool = False
+        self, routes: tuple[Route, ...], journal: AnswerLog, expose_model_errors: bool = False
     ) -> None:
         """Hold `routes`; every answered call is told to `journal`."""
         self.routes = routes

@@ -24,7 +24,7 @@ from batcher.frontends.endpoints.openapi.operations import (
     object_of,
 )
 from batcher.frontends.endpoints.routing import Route
-from batcher.serving.model_version import ModelState, ServedModel
+from batcher.serving.model_version import ModelState, ModelVersion
 from batcher.serving.server import ModelServer
 
 _STATES = {
@@ -103,7 +103,7 @@ class Answer:
 
     __slots__ = ("_by_row", "_served")
 
-    def __init__(self, served: ServedModel, by_row: bool) -> None:
+    def __init__(self, served: ModelVersion, by_row: bool) -> None:
         """Answer for `served`, laid out as the request was."""
         self._served = served
         self._by_row = by_row
@@ -153,7 +153,7 @@ class Status:
         return succeed(Reply(200, b"application/json", to_json(document)))
 
 
-def _status(served: ServedModel) -> dict[str, Any]:
+def _status(served: ModelVersion) -> dict[str, Any]:
     failed = served.state is ModelState.FAILED
     status = {
         "error_code": "UNKNOWN" if failed else "OK",

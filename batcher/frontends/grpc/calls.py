@@ -15,9 +15,9 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from batcher.errors import BatcherError, DeadlineExceeded, DecodingError, Unavailable
-from batcher.frontends.endpoints.answer_log import Journal
+from batcher.frontends.endpoints.answer_log import AnswerLog
+from batcher.frontends.endpoints.api_key import named_key
 from batcher.frontends.endpoints.failures import CLIENT_LEFT, told
-from batcher.serving.stages.quotas import named_key
 
 Result = TypeVar("Result")
 AnyMessage = TypeVar("AnyMessage", bound=Message)
@@ -77,7 +77,7 @@ class Calls:
         seconds: the clock.
     """
 
-    def __init__(self, service: str, journal: Journal, expose_model_errors: bool) -> None:
+    def __init__(self, service: str, journal: AnswerLog, expose_model_errors: bool) -> None:
         """Tell `journal` of every call of `service`."""
         self._service = service
         self.expose_model_errors = expose_model_errors

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, Draining
-from batcher.frontends.endpoints.answer_log import Journal
+from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.oip.metadata import Metadata
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import SERVICE, Calls, to_bytes
@@ -59,7 +59,7 @@ class RpcFront:
         settings: ServerSettings,
         base: Path,
         clock: IReactorTime,
-        journal: Journal,
+        journal: AnswerLog,
     ) -> None:
         """Wire the parts; nothing starts."""
         self.address = ""

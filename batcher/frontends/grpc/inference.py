@@ -13,7 +13,7 @@ from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import Context, key_of, outcome
 from batcher.frontends.grpc.requests import Asked, Requests
 from batcher.frontends.grpc.responses import message_of
-from batcher.serving.model_version import ServedModel
+from batcher.serving.model_version import ModelVersion
 from batcher.serving.server import ModelServer
 
 
@@ -24,7 +24,7 @@ class Inference:
         """Answer from `server`."""
         self._server = server
         self._generation = -1  # of the server, when the models below were found
-        self._found: dict[tuple[str, str], tuple[ServedModel, Requests]] = {}
+        self._found: dict[tuple[str, str], tuple[ModelVersion, Requests]] = {}
 
     async def infer(self, message: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Answer one request. Raises any ClientError or ServerError."""
@@ -43,7 +43,7 @@ class Inference:
         write = partial(message_of, head=head)
         return await outcome(deferred.addCallback(write_slow, server, served, write, parameters))
 
-    def _model(self, name: str, version: str) -> tuple[ServedModel, Requests]:
+    def _model(self, name: str, version: str) -> tuple[ModelVersion, Requests]:
         """Return the version of a model that answers, looked up anew when a model has changed.
 
         Raises as `ready_model`.
@@ -58,7 +58,7 @@ class Inference:
         return found
 
     def _parameters(
-        self, served: ServedModel, asked: Asked, key: str, left: float | None
+        self, served: ModelVersion, asked: Asked, key: str, left: float | None
     ) -> Parameters:
         parameters = parameters_of(self._server, served, asked.head, key)
         if left is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from batcher.errors import BatcherError, NotServed
 from batcher.frontends.endpoints.oip.metadata import Metadata
-from batcher.frontends.endpoints.oip.repository import Repository
+from batcher.frontends.endpoints.oip.repository import Repository, load_as_asked
 from batcher.frontends.endpoints.oip.statistics import Statistics
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import Calls, Context, outcome
@@ -109,7 +109,9 @@ class Service:
     ) -> pb.RepositoryModelLoadResponse:
         """Load a model, where clients may."""
         await outcome(
-            self._repository.load(message.model_name, parameters_document(message.parameters))
+            load_as_asked(
+                self._repository, message.model_name, parameters_document(message.parameters)
+            )
         )
         return pb.RepositoryModelLoadResponse()
 

@@ -21,10 +21,10 @@ from twisted.python.failure import Failure
 
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, Draining, ModelNotReady, Unavailable, UnknownModel
-from batcher.serving.model_version import ModelState, ServedModel
+from batcher.serving.model_version import ModelState, ModelVersion
 from batcher.serving.repository.folders import ModelFolder, find_models
 from batcher.serving.repository.rollout import Rollout
-from batcher.serving.repository.source import Given, asked_for, given
+from batcher.serving.repository.source import VersionSource, given
 from batcher.serving.server import ModelServer
 
 Result = TypeVar("Result")
@@ -62,7 +62,7 @@ class ModelRepository:
         self._server = server
         self._settings = settings
         self._base = base
-        self._given: dict[tuple[str, str], Given] = {}
+        self._given: dict[tuple[str, str], VersionSource] = {}
         self._locks: dict[str, DeferredLock] = {}
         self._models = 1  # that share the cores
 
@@ -129,25 +129,22 @@ class ModelRepository:
         taken = DeferredList([lock.acquire() for lock in locks])
         return taken.addCallback(lambda _: change()).addBoth(release)
 
-    def load(self, name: str, parameters: dict[str, Any]) -> Deferred[None]:
+    def load(self, name: str, overrides: dict[str, Any]) -> Deferred[None]:
         """Serve every version of the model `name` as it is on disk now; fires when all are ready.
 
         Args:
             name: the model's.
-            parameters: those of the request; `config` may hold a model configuration as JSON with
-                another `max_batch_size`.
+            overrides: settings of the model, by name, that a client wants otherwise.
 
         Raises:
             Unavailable: clients may not load models.
             UnknownModel: there is none of that name.
-            InvalidInput: a parameter is not served.
 
         The Deferred fails with ModelNotReady if a version cannot be loaded.
         """
-        self._check_controlled()
-        update = asked_for(parameters)
+        self.check_controlled()
         self._check_known(name)
-        return self._in_turn(name, partial(self._load_all, name, update))
+        return self._in_turn(name, partial(self._load_all, name, overrides))
 
     def unload(self, name: str) -> Deferred[None]:
         """Take every version of the model `name` out of service.
@@ -158,7 +155,7 @@ class ModelRepository:
             Unavailable: clients may not unload models.
             UnknownModel: there is none of that name.
         """
-        self._check_controlled()
+        self.check_controlled()
         if not any(served.spec.name == name for served in self._server):
             self._check_known(name)
         return self._in_turn(name, partial(self._unload_all, name))
@@ -172,7 +169,8 @@ class ModelRepository:
             if (folder.name, folder.version) not in served:
                 yield Version(folder.name, folder.version, None, NOT_LOADED)
 
-    def _check_controlled(self) -> None:
+    def check_controlled(self) -> None:
+        """Check that clients may load and unload models; raises Unavailable. Reactor thread."""
         if not self.controlled:
             raise Unavailable(
                 "models are loaded and unloaded by clients under `model_control: explicit` alone"
@@ -215,7 +213,7 @@ class ModelRepository:
             lambda _: None
         )
 
-    def _of(self, name: str) -> list[ServedModel]:
+    def _of(self, name: str) -> list[ModelVersion]:
         return [served for served in self._server if served.spec.name == name]
 
     def _wanted(self, settings: ServerSettings, folders: list[ModelFolder]) -> list[ModelFolder]:
@@ -271,11 +269,11 @@ class ModelRepository:
         served = self._server.find(name, version)
         return served.settled().addCallback(_check_ready, served)
 
-    def _add(self, wanted: Given, required: bool) -> Deferred[None]:
+    def _add(self, wanted: VersionSource, required: bool) -> Deferred[None]:
         self._given[wanted.key] = wanted
         return self._server.add(*wanted.offered(self._models), required)
 
-    def _replace(self, wanted: Given) -> Deferred[None]:
+    def _replace(self, wanted: VersionSource) -> Deferred[None]:
         def replaced(_: None) -> None:
             self._given[wanted.key] = wanted
 
@@ -285,7 +283,7 @@ class ModelRepository:
         return self._server.replace(*wanted.offered(self._models)).addCallbacks(replaced, refused)
 
 
-def _key(served: ServedModel) -> tuple[str, str]:
+def _key(served: ModelVersion) -> tuple[str, str]:
     return served.spec.name, served.spec.version
 
 
@@ -317,7 +315,7 @@ def _still_changing(result: Any, seconds: float) -> Any:
     )
 
 
-def _check_ready(_: None, served: ServedModel) -> None:
+def _check_ready(_: None, served: ModelVersion) -> None:
     if served.state is not ModelState.READY:
         raise ModelNotReady(f"model {served.title} is not ready: {served.told}")
 

@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from batcher.config.model_file import ModelDefinition
 from batcher.errors import ConfigError, ReloadRefused
-from batcher.serving.model_version import ModelState, ServedModel
-from batcher.serving.repository.source import Given
+from batcher.serving.model_version import ModelState, ModelVersion
+from batcher.serving.repository.source import VersionSource
 from batcher.serving.server import ModelServer
 
 
@@ -29,7 +29,11 @@ class Rollout:
     """
 
     def __init__(
-        self, server: ModelServer, coming: list[Given], going: list[ServedModel], models: int
+        self,
+        server: ModelServer,
+        coming: list[VersionSource],
+        going: list[ModelVersion],
+        models: int,
     ) -> None:
         """Read the definitions of what is `coming`; nothing else happens yet."""
         self.coming = coming
@@ -39,9 +43,9 @@ class Rollout:
         self._server = server
         self._known = {(served.spec.name, served.spec.version) for served in server}
         self._definitions = [found for one in coming if (found := self._define(one)) is not None]
-        self._made: list[ServedModel] = []
+        self._made: list[ModelVersion] = []
 
-    def _define(self, one: Given) -> ModelDefinition | None:
+    def _define(self, one: VersionSource) -> ModelDefinition | None:
         try:
             return one.define()
         except ConfigError as err:

@@ -5,7 +5,6 @@ Loaded again from equal ones it would be the same.
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +13,14 @@ from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings, share_threads
 from batcher.core.spec import ModelSpec
-from batcher.errors import ConfigError, InvalidInput, ModelLoadError
-from batcher.models.loading import CheckedModel, Progress
+from batcher.errors import ConfigError, ModelLoadError
+from batcher.models.checked import CheckedModel
+from batcher.models.protocol import Progress
 from batcher.serving.repository.folders import ModelFolder
 from batcher.workers.thread import Load
 
 
-class Given(NamedTuple):
+class VersionSource(NamedTuple):
     """What a version is loaded from.
 
     Attributes:
@@ -66,12 +66,12 @@ class Given(NamedTuple):
         )
 
 
-def given(folder: ModelFolder, settings: ServerSettings, asked: dict[str, Any]) -> Given:
+def given(folder: ModelFolder, settings: ServerSettings, asked: dict[str, Any]) -> VersionSource:
     """Look at what `folder` is loaded from now.
 
     Raises ConfigError: its settings contradict each other.
     """
-    return Given(folder, _files(folder.folder), settings.for_model(folder.name), asked)
+    return VersionSource(folder, _files(folder.folder), settings.for_model(folder.name), asked)
 
 
 def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -83,32 +83,3 @@ def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
                 status = path.stat()
                 found.append((str(path), status.st_mtime_ns, status.st_size))
     return tuple(found)
-
-
-def asked_for(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that the parameters of a client's load change. Raises InvalidInput."""
-    for key in parameters:
-        if key != "config":
-            raise InvalidInput(
-                f"parameters: expected `config` alone; got {key!r:.80}: files are not taken from "
-                "clients"
-            )
-    text = parameters.get("config", "{}")
-    try:
-        config = json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
-        raise InvalidInput(f"config: expected a model configuration as JSON; got {text!r:.80}")
-    size = config.get("max_batch_size", 1)
-    if (
-        config.keys() - {"name", "max_batch_size"}
-        or isinstance(size, bool)
-        or not isinstance(size, int)
-        or not 0 < size < 1 << 31
-    ):
-        raise InvalidInput(
-            "config: expected max_batch_size of 1 and more alone, the rest is the server's; got "
-            f"{text!r:.200}"
-        )
-    return {"max_batch_size": size} if "max_batch_size" in config else {}

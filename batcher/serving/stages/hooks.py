@@ -11,15 +11,13 @@ from typing import TypeVar
 import numpy as np
 from twisted.internet.defer import Deferred, succeed
 
-from batcher.batching.pending_request import nbytes_of
 from batcher.batching.scheduler import BatchScheduler
 from batcher.core.request import InferenceRequest, InferenceResponse
-from batcher.core.spec import Array, ModelSpec, check_objects, check_outputs
+from batcher.core.spec import Array, ModelSpec, check_objects, check_outputs, nbytes_of
 from batcher.core.waiters import Waiters
 from batcher.errors import ModelContractError, Unavailable
-from batcher.models.loading import Loaded
-from batcher.models.protocol import Hook
-from batcher.models.raised import as_a_model_may, model_error
+from batcher.models.protocol import Hook, Loaded
+from batcher.models.raised import allowed_from_model, model_error
 from batcher.models.row_errors import non_finite_rows
 from batcher.workers.pool import CpuPool
 
@@ -152,7 +150,7 @@ def _run_hook(hook: Hook, values: Mapping[str, Array], place: str) -> dict[str, 
     except (
         BaseException
     ) as err:  # a hook is the model's own code, and nothing but its request ends with it
-        told = model_error(as_a_model_may(err))
+        told = model_error(allowed_from_model(err))
         if told is err:
             raise
         raise told from err

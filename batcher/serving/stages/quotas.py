@@ -101,12 +101,3 @@ def quotas_of(quotas: Mapping[str, Quota]) -> Quotas | None:
     None where there are none, so that no request is looked at.
     """
     return Quotas(quotas) if quotas else None
-
-
-def named_key(api_key: str, authorization: str) -> str:
-    """Return the key that a request names by `X-Api-Key`, else by `Authorization: Bearer`.
-
-    Empty if by neither.
-    """
-    scheme, _, token = authorization.partition(" ")
-    return api_key.strip() or (token.strip() if scheme.lower() == "bearer" else "")

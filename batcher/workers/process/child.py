@@ -27,8 +27,9 @@ from typing import NoReturn
 from batcher.batching.batch import Allocate
 from batcher.core.spec import Array
 from batcher.errors import DeviceLost, ModelLoadError
+from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
-from batcher.models.loading import CheckedModel, import_format, load_model
+from batcher.models.loading import import_format, load_model
 from batcher.workers.process.child_process import group_signals
 from batcher.workers.process.messages import Doing, Done, Failed, Prepare, Ready, Refused, Run, send
 from batcher.workers.process.told_error import tell

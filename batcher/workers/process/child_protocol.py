@@ -6,7 +6,7 @@ from typing import Protocol
 
 from batcher.batching.batch import Batch
 from batcher.batching.worker import Outcome
-from batcher.models.loading import Loaded
+from batcher.models.protocol import Loaded
 
 
 class Parent(Protocol):

@@ -28,7 +28,8 @@ from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.device_errors import device_error
-from batcher.models.loading import Loaded, make_hooks
+from batcher.models.loading import make_hooks
+from batcher.models.protocol import Loaded
 from batcher.workers.process.child_process import ChildProcess, group_signals
 from batcher.workers.process.child_protocol import Parent
 from batcher.workers.process.messages import (

@@ -25,7 +25,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.alarm import Alarm
 from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
-from batcher.models.loading import Loaded, Progress
+from batcher.models.protocol import Loaded, Progress
 from batcher.workers.load_limit import LoadLimit
 from batcher.workers.process.child_protocol import Child, Parent
 from batcher.workers.process.life import Life

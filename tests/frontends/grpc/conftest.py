@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from batcher.frontends.endpoints.answer_log import Journal
+from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import SERVICE, Calls
 from batcher.frontends.grpc.inference import Inference
@@ -86,7 +86,7 @@ class Rpc:
     def __init__(self, server: MemoryServer, most_streamed: int = 4) -> None:
         self.server = server
         self.stopping = asyncio.Event()
-        journal = Journal(server.clock, server.server.metrics, server.lines.append)
+        journal = AnswerLog(server.clock, server.server.metrics, server.lines.append)
         self.calls = Calls(SERVICE, journal, server.settings.expose_model_errors)
         self.inference = Inference(server.server)
         self.streams = Streams(self.inference, self.calls, most_streamed, 60, self.stopping)

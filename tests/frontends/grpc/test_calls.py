@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 import batcher.errors
 from batcher.config.settings import ServerSettings
 from batcher.errors import BatcherError, ConfigError, DeadlineExceeded, InvalidInput, ModelLoadError
-from batcher.frontends.endpoints.answer_log import Journal
+from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import MOST_TEXT, outcome, status_of
 from batcher.frontends.grpc.front import RpcFront
@@ -280,7 +280,7 @@ class TestHealth:
 
 def front(clock: Clock, **settings: Any) -> RpcFront:
     server = MemoryServer()
-    journal = Journal(clock, server.server.metrics)
+    journal = AnswerLog(clock, server.server.metrics)
     return RpcFront(
         server.server,
         server.repository,

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, InvalidInput, ModelNotReady, Unavailable, UnknownModel
+from batcher.frontends.endpoints.oip.repository import load_as_asked
 from batcher.serving.model_version import ModelState
 from batcher.serving.repository.repository import ModelRepository
 from tests.serving.test_server_lifecycle import listen
@@ -64,7 +65,7 @@ class Repository:
 
     def load(self, name: str = "m", **parameters: Any) -> None:
         """Load a model, and expect that to succeed."""
-        assert self.wait(self.repository.load(name, parameters)) is None
+        assert self.wait(load_as_asked(self.repository, name, parameters)) is None
 
     def answer(self, version: str = "") -> list[float]:
         """Return what the model `m` makes of 1."""
@@ -227,7 +228,7 @@ def test_what_a_client_may_not_change_is_refused(
     repository: Repository, parameters: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidInput):
-        repository.repository.load("m", parameters)
+        load_as_asked(repository.repository, "m", parameters)
     assert repository.index() == {"m/1": (None, "not loaded")}
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from batcher.config.quota import Quota
 from batcher.errors import QuotaExceeded
-from batcher.serving.stages.quotas import GRAIN, Bucket, Quotas, named_key, quotas_of
+from batcher.frontends.endpoints.api_key import named_key
+from batcher.serving.stages.quotas import GRAIN, Bucket, Quotas, quotas_of
 
 
 def advice(bucket: Bucket, rows: int, now: float) -> int:

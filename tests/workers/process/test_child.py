@@ -13,7 +13,7 @@ import pytest
 
 from batcher.core.spec import Array
 from batcher.errors import DeviceLost, ModelContractError, OutOfMemory
-from batcher.models.loading import CheckedModel
+from batcher.models.checked import CheckedModel
 from batcher.models.protocol import PartialOutputs
 from batcher.models.row_errors import take_errors
 from batcher.workers.process.child import Line, _end_with, run, serve, status_of

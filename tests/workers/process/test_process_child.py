@@ -22,7 +22,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array, ModelSpec
 from batcher.errors import DeviceLost, InvalidInput, ModelError, WorkerLost
-from batcher.models.loading import Loaded
+from batcher.models.protocol import Loaded
 from batcher.models.raised import model_error
 from batcher.workers.process.life import Life
 from batcher.workers.process.worker import ProcessWorker

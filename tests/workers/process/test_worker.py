@@ -12,7 +12,7 @@ from batcher.batching.worker import Condition, Outcome
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
-from batcher.models.loading import Loaded
+from batcher.models.protocol import Loaded
 from batcher.workers.process.child_protocol import Child, Parent
 from batcher.workers.process.restarts import HOPELESS, LONG_LIFE
 from batcher.workers.process.worker import LAST_SECONDS, ProcessWorker

@@ -21,7 +21,7 @@ from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array, ModelSpec
 from batcher.errors import InvalidInput, Unavailable
 from batcher.frontends.endpoints.call import Body, Call, CallHead, Reply
-from batcher.serving.model_version import ServedModel
+from batcher.serving.model_version import ModelVersion
 from batcher.serving.server import ModelServer
 
 Result = TypeVar("Result")
@@ -153,7 +153,7 @@ class Infer:
 
 
 def parameters_of(
-    server: ModelServer, served: ServedModel, head: InferHead, key: str = "", timed: bool = False
+    server: ModelServer, served: ModelVersion, head: InferHead, key: str = "", timed: bool = False
 ) -> Parameters:
     """Return the parameters of a request.
 
@@ -176,7 +176,7 @@ def parameters_of(
 
 def infer_slow(
     server: ModelServer,
-    served: ServedModel,
+    served: ModelVersion,
     size: int,
     inputs: Callable[[], dict[str, Array]],
     parameters: Parameters,
@@ -191,7 +191,7 @@ def infer_slow(
 def write_slow(
     response: InferenceResponse,
     server: ModelServer,
-    served: ServedModel,
+    served: ModelVersion,
     write: Callable[[InferenceResponse], Result],
     parameters: Parameters,
 ) -> Deferred[Result]:
@@ -206,7 +206,7 @@ def write_slow(
 
 def _on_pool(
     server: ModelServer,
-    served: ServedModel,
+    served: ModelVersion,
     size: int,
     parameters: Parameters,
     function: Callable[[], Result],

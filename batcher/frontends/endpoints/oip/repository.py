@@ -5,6 +5,7 @@ Loading and unloading where clients may.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -51,9 +52,10 @@ class Repository:
 
     def load(self, call: Call) -> Deferred[Reply]:
         """Load a model; fail as `ModelRepository.load` does. Reactor thread."""
-        return self._repository.load(
-            call.head.arguments["name"], _parameters(call.body)
-        ).addCallback(_done)
+        parameters = _parameters(call.body)
+        return load_as_asked(self._repository, call.head.arguments["name"], parameters).addCallback(
+            _done
+        )
 
     def unload(self, call: Call) -> Deferred[Reply]:
         """Unload a model; fail as `ModelRepository.unload` does. Reactor thread."""
@@ -78,3 +80,43 @@ def _entry(one: Version) -> dict[str, Any]:
     state = "UNAVAILABLE" if one.state is None else _STATES.get(one.state, "UNAVAILABLE")
     entry = {"name": one.name, "version": one.version, "state": state}
     return entry if one.state is ModelState.READY else {**entry, "reason": one.detail}
+
+
+def load_as_asked(
+    repository: ModelRepository, name: str, parameters: dict[str, Any]
+) -> Deferred[None]:
+    """Load the model `name` with what `parameters` of a request want otherwise.
+
+    Raises what `ModelRepository.load` and `overrides_of` do. Reactor thread.
+    """
+    repository.check_controlled()  # before its parameters: who may not load is told so, whatever it sent
+    return repository.load(name, overrides_of(parameters))
+
+
+def overrides_of(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that the parameters of a client's load change. Raises InvalidInput."""
+    for key in parameters:
+        if key != "config":
+            raise InvalidInput(
+                f"parameters: expected `config` alone; got {key!r:.80}: files are not taken from "
+                "clients"
+            )
+    text = parameters.get("config", "{}")
+    try:
+        config = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise InvalidInput(f"config: expected a model configuration as JSON; got {text!r:.80}")
+    size = config.get("max_batch_size", 1)
+    if (
+        config.keys() - {"name", "max_batch_size"}
+        or isinstance(size, bool)
+        or not isinstance(size, int)
+        or not 0 < size < 1 << 31
+    ):
+        raise InvalidInput(
+            "config: expected max_batch_size of 1 and more alone, the rest is the server's; got "
+            f"{text!r:.200}"
+        )
+    return {"max_batch_size": size} if "max_batch_size" in config else {}

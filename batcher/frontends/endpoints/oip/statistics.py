@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from batcher.codecs.formats.json_lists import to_json
 from batcher.core.counters import BatchSpent, Spent
 from batcher.frontends.endpoints.call import Call, Reply
-from batcher.serving.model_version import ServedModel
+from batcher.serving.model_version import ModelVersion
 from batcher.serving.server import ModelServer
 
 _NOTHING = {"count": 0, "ns": 0}
@@ -48,7 +48,7 @@ class Statistics:
             )
         return {"model_stats": list(map(self._entry, models))}
 
-    def _entry(self, served: ServedModel) -> dict[str, Any]:
+    def _entry(self, served: ModelVersion) -> dict[str, Any]:
         name, version = served.spec.name, served.spec.version
         statistics = self._server.metrics.model(name, version).statistics
         last = statistics.last

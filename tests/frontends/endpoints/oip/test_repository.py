@@ -12,7 +12,7 @@ import pytest
 
 from batcher.batching.batch import Batch
 from batcher.errors import ModelLoadError
-from batcher.models.loading import CheckedModel
+from batcher.models.checked import CheckedModel
 from batcher.workers.memory import MemoryWorker
 from tests.frontends.endpoints.conftest import Both
 from tests.frontends.endpoints.oip.test_infer import INFER, error, json_request
