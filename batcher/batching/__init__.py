@@ -1,4 +1,5 @@
-"""What makes a batch: a bounded queue, policies that decide, batches that collate and split.
+"""When a batch is sent, and with what: from a queued request to its answer.
 
-Time is an argument here; there is no thread and no I/O.
+`scheduler` ties the parts together and says what each of them does. Nothing here starts a thread or
+does I/O, and time is an argument everywhere but in `scheduler` and `completion`.
 """

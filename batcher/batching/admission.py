@@ -1,20 +1,42 @@
-"""Whether a request can make its deadline, asked when it comes.
+"""Whether a request can still make its deadline: asked once, before the request is queued.
 
-A refusal at once is worth more than an answer too late.
+A refusal at once is worth more than an answer that comes too late: a client that is refused can go
+elsewhere. So the queue holds only requests that can be answered in time, also when more requests
+come than the model can answer.
 
-Predicted is the end of its own batch: what is left of the batches that run, whole batches of what
-is served before it, what is run again by turns with these, and its own as it will have grown by
-then at the rate at which requests come. What is served before it follows from the shares of the
-levels. Above capacity the queue so holds only what can be answered in time, and what is refused can
-go elsewhere.
+A request is refused if `now + wait + reserve > deadline`. The prediction, in seconds, is
 
-Where more is asked than can be done, whoever would only just make it is refused for somebody who
-comes a little later and has more time left: that costs nothing, and what a prediction cannot see
-(sockets, a busy loop, the way to the client) then makes nobody late. How much of their time can be
-asked for follows from the rate of requests: batches must still be full.
+    wait = running + ahead + reruns + own + margin
 
-What is not known is not refused, and after a second without a batch nothing is: an estimate that
-keeps everybody out would never be corrected.
+    running   until the first worker has ended all batches that it holds
+    ahead     full batches of the rows that are served before the request, and of its own rows
+    reruns    batches that run again by turns with those, counted as batches of one row
+    own       the last batch, which is not full: the rest of those rows, and the rows that come
+              until then and join it (the mean rate of arrivals, and as many more as chance may
+              bring: its square root)
+    margin    by which answers leave later than batches end (`cost.CostModel`)
+
+Example: one worker, at most 4 rows in a batch, 1 s + 0.25 s per row. A batch of 4 rows began 0.5 s
+ago: running = 1.5. Five rows are served before a request of one row, six rows in all: one full
+batch, ahead = 2.0, and 2 rows left over. No reruns. At 0.2 rows/s 0.7 rows are expected within
+those 3.5 s, and 0.8 more by chance: 1 row joins, so the last batch has 3 rows, own = 1.75. With
+margin = 0.1 the sum is 5.35 s: a deadline 5 s away is refused, one 6 s away is not.
+
+The levels of priority decide which rows are served first, see `levels.Levels.rows_ahead`.
+
+**The reserve.** If more rows come than batches can hold, a request that would only just make its
+deadline gives way to a request that comes a little later and has more time left. That costs no
+batch a row, and delays that no prediction sees (sockets, a busy loop, the way to the client) make
+no answer late. After each full batch
+
+    reserve = min(1 - rows of a batch / rows that came meanwhile, 0.15) * seconds of the batch
+
+so that enough requests remain to fill the next batch; after a batch that was not full the reserve
+is halved. Example: 40 rows come while a batch of 32 rows runs for 20 ms: 1 - 32/40 = 0.2, so the
+reserve is 0.15 * 20 ms = 3 ms.
+
+**What is not known is not refused.** Sizes that never ran cost nothing, and after a second without
+a batch all estimates count as unknown: an estimate that refuses everybody would never be corrected.
 
 Source: admission by predicted finish as in Clockwork, here with whole batches and learnt times.
 """
@@ -35,36 +57,36 @@ from batcher.batching.places import Places
 from batcher.batching.policies.bulk import BULK
 from batcher.batching.policies.policy import Cost, no_cost
 from batcher.batching.queue import BatchQueue
-from batcher.batching.reruns import RERUNS
+from batcher.batching.reruns import RERUN_REASONS
 from batcher.errors import PredictedLate
 
-LONGEST = 60
-"""Most seconds that a client is told to wait: by then everything may be different."""
+MAX_RETRY_AFTER_S = 60
+"""Most seconds that a client is advised to wait: by then everything may be different."""
 
-RATE_GAIN = 0.1
-"""Weight of the time between two batches in the mean rate of arrivals."""
+RATE_WEIGHT = 0.1
+"""Weight of the last batch in the moving means of arrivals and batch sizes."""
 
-MOST_RESERVE = 0.15
-"""Part of a batch's time that a request may have to have left: 3 ms of 20, more than an answer is
-on its way.
+MAX_RESERVE_SHARE = 0.15
+"""Most of a batch's time that a request must have left: 3 ms of 20, longer than an answer is on its
+way.
 """
 
-STALE = 1.0
-"""Seconds without a batch after which what was learnt is tried again."""
+STALE_AFTER_S = 1.0
+"""Seconds without a batch after which all estimates count as unknown."""
 
+NOT_FRESH_REASONS = (BULK, *RERUN_REASONS)
+"""Flush reasons of batches whose rows do not count as arrivals.
 
-JOIN_NONE = (BULK, *RERUNS)
-"""Reasons of batches whose rows join none that then takes longer: of bulk, and of what was let in
-before and runs again.
+Bulk rows only fill gaps, and the rows of reruns were admitted before.
 """
 
 
-class Learnt(NamedTuple):
-    """What is known, for people.
+class Estimates(NamedTuple):
+    """All that was learnt, for people to read.
 
     Attributes:
-        batches: mean rows and mean seconds of batches, by classes of sizes.
-        margin: seconds by which answers leave later than that.
+        batches: mean rows and mean seconds of batches, one pair for each class of sizes, ascending.
+        margin: seconds by which answers leave later than batches end.
         reserve: seconds that a request must have left besides.
     """
 
@@ -75,74 +97,77 @@ class Learnt(NamedTuple):
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Admission:
-    """Learns how long batches take, and refuses what would be answered too late.
+    """Learns how long batches take, and refuses requests that would be answered too late.
+
+    Reactor thread.
 
     Attributes:
-        ceiling: how large a batch may be, which its scheduler learns.
-        horizon: seconds within which a full queue is worked off: who has more need not be checked.
-        reserve: seconds that must be left of a request's time, since enough others have them.
+        ceiling: how large a batch may be; its scheduler teaches it.
+        horizon: seconds within which a full queue is worked off. A request with more time than
+            that need not be checked.
+        reserve: seconds that a request must have left beyond the prediction.
     """
 
     def __init__(
         self,
         cost: CostModel,
         max_batch_size: int,
-        max_rows: int,
+        max_queue_rows: int,
         jitter: Callable[[], float] = random,
     ) -> None:
-        """Predict by `cost`.
+        """Learn nothing yet.
 
         Args:
-            cost: what is known of batches.
-            max_batch_size: most rows of one.
-            max_rows: most that may wait.
-            jitter: gives 0 to 1, so that clients who were refused together do not come back
-                together.
+            cost: how long batches take.
+            max_batch_size: most rows of a batch.
+            max_queue_rows: most rows that may wait.
+            jitter: gives 0 to 1, so that clients refused together come back apart.
         """
-        self._cost = cost
         self.ceiling = Ceiling(max_batch_size)
-        self._max_rows = max_rows
+        self._cost = cost
+        self._max_queue_rows = max_queue_rows
         self._jitter = jitter
-        self._ended = -inf  # when the last batch came back
-        self._rate = 0.0  # rows/s that are let in, a moving mean
-        self._asked = 0  # rows that wanted to be let in since the last batch
-        self._offered = 0.0  # those between two batches, a moving mean
-        self._done = 0.0  # rows of a batch, likewise
-        self.horizon = inf
-        self.reserve = 0.0
+        self._last_end = -inf  # seconds at which the last batch came back
+        self._arrival_rate = 0.0  # rows/s that were admitted, a moving mean
+        self._arrivals = 0  # rows that were checked since the last batch
+        self._mean_arrivals = 0.0  # the same from batch to batch, a moving mean
+        self._mean_batch_rows = 0.0
+        self.horizon, self.reserve = inf, 0.0
 
     def seed(self, timings: Iterable[tuple[int, float]]) -> None:
         """Learn from warm-up: rows and seconds of batches."""
         self._cost.seed(timings)
 
-    def learnt(self) -> Learnt:
-        """Return what is known."""
-        return Learnt(self._cost.learnt(), self._cost.margin, self.reserve)
+    def estimates(self) -> Estimates:
+        """Return all that was learnt."""
+        return Estimates(self._cost.size_classes(), self._cost.margin, self.reserve)
 
-    def came_back(
+    def note_batch(
         self, batch: Batch, began: float, now: float, seconds: float, failed: bool
     ) -> None:
-        """Learn from `batch`, which began at `began` and took its worker `seconds`.
+        """Learn from `batch`, which began at `began`, and for which its worker took `seconds`.
 
-        The rest until `now` it was late.
+        What is left until `now` is the time by which the batch was late.
         """
-        if now > self._ended > -inf:
-            rows = 0 if batch.reason in JOIN_NONE else batch.rows
-            self._rate += RATE_GAIN * (rows / (now - self._ended) - self._rate)
-        self._ended = now
-        self._offered += RATE_GAIN * (self._asked - self._offered)
-        self._done += RATE_GAIN * (batch.rows - self._done)
-        self._asked = 0
-        self.reserve = self._spare(seconds) if batch.rows >= self.ceiling.rows else self.reserve / 2
+        if now > self._last_end > -inf:
+            rows = 0 if batch.reason in NOT_FRESH_REASONS else batch.rows
+            rate = rows / (now - self._last_end)
+            self._arrival_rate += RATE_WEIGHT * (rate - self._arrival_rate)
+        self._last_end = now
+        self._mean_arrivals += RATE_WEIGHT * (self._arrivals - self._mean_arrivals)
+        self._mean_batch_rows += RATE_WEIGHT * (batch.rows - self._mean_batch_rows)
+        self._arrivals = 0
+        full = batch.rows >= self.ceiling.rows
+        self.reserve = self._affordable_reserve(seconds) if full else self.reserve / 2
         if not failed:
-            self._cost.add(
-                batch.rows, batch.parts[0].group, seconds, max(now - began - seconds, 0.0)
-            )
+            late = max(now - began - seconds, 0.0)
+            self._cost.add(batch.rows, batch.parts[0].group, seconds, late)
+            # three batches more than the queue: the one that runs, one ready, and the own batch
             most = self.ceiling.rows
-            self.horizon = (self._max_rows / most + 3) * self._cost.finish(most)
+            self.horizon = (self._max_queue_rows / most + 3) * self._cost.finish(most)
 
     def cost(self, places: Places, now: float) -> Cost:
-        """Return what estimates within how many seconds a batch, handed over now, is answered."""
+        """Return an estimate of the seconds until a batch that is sent now is answered."""
         if self._is_stale(places, now):
             return no_cost
         finish, left = self._cost.finish, places.left(self._cost.seconds, now)
@@ -159,36 +184,35 @@ class Admission:
         now: float,
         deadline: float,
     ) -> None:
-        """Raise PredictedLate if `rows` rows of `level` and of the shape `group` would be answered behind `deadline`.
+        """Check that `rows` rows of `level` and `group` would be answered by `deadline`.
 
-        `reruns` batches wait to be run again.
+        Raises PredictedLate otherwise. `reruns` batches wait to be run again.
         """
-        self._asked += rows
+        self._arrivals += rows
         if self._is_stale(places, now):
             return
         wait = self._wait(queue, places, reruns, rows, level, group, now)
         if now + wait + self.reserve > deadline:
-            told = (
+            raise PredictedLate(
                 f"the request would be answered in about {wait:.3f} s; its deadline is in "
-                f"{deadline - now:.3f} s"
+                f"{deadline - now:.3f} s",
+                retry_after=self.retry_after(now + wait - deadline),
             )
-            raise PredictedLate(told, retry_after=self.retry_after(now + wait - deadline))
 
     def retry_after(self, seconds: float | None = None) -> int:
-        """Return the advice for a client that must wait `seconds`, or for a full queue.
+        """Return after how many seconds a refused client should come back: at least 1, jittered.
 
-        Whole seconds, at least 1, jittered.
+        `seconds` are the seconds that were missing; without, the queue is full.
         """
-        backlog = min(self.horizon, LONGEST) if seconds is None else seconds
-        return min(max(ceil(backlog * (1 + self._jitter())), 1), LONGEST)
+        missing = min(self.horizon, MAX_RETRY_AFTER_S) if seconds is None else seconds
+        return min(max(ceil(missing * (1 + self._jitter())), 1), MAX_RETRY_AFTER_S)
 
-    def _spare(self, seconds: float) -> float:
-        """Return for how long of a full batch, which takes `seconds`, enough have come already to fill the next one."""
-        return (
-            min(max(1 - self._done / self._offered, 0.0), MOST_RESERVE) * seconds
-            if self._offered
-            else 0.0
-        )
+    def _affordable_reserve(self, seconds: float) -> float:
+        """Return the reserve after a full batch that took `seconds`, see the module's formula."""
+        if not self._mean_arrivals:
+            return 0.0
+        spare = 1 - self._mean_batch_rows / self._mean_arrivals
+        return min(max(spare, 0.0), MAX_RESERVE_SHARE) * seconds
 
     def _wait(
         self,
@@ -200,18 +224,43 @@ class Admission:
         group: Hashable,
         now: float,
     ) -> float:
+        """Return the prediction in seconds, see the module's formula."""
         seconds, most = self._cost.seconds, self.ceiling.rows
-        whole, rest = divmod(queue.rows_before(level, rows, now) + rows, most)
-        start = places.left(seconds, now) + whole // places.alive * seconds(most, group)
-        start += (
-            min(reruns, whole + bool(rest)) // places.alive * seconds(1, group)
-        )  # at least: what they are is not known
-        more = (
-            self._rate * start
-        )  # that will come and join its batch, and as many more as chance may bring
-        grown = min(rest + int(more + sqrt(more)), most) if rest else 0
-        return start + (seconds(grown, group) if grown else 0.0) + self._cost.margin
+        batches, rest = divmod(queue.rows_ahead(level, rows, now) + rows, most)
+        start = places.left(seconds, now) + batches // places.alive * seconds(most, group)
+        # what runs again is not known here, so each rerun counts as the least it can be
+        start += min(reruns, batches + bool(rest)) // places.alive * seconds(1, group)
+        if not rest:
+            return start + self._cost.margin
+        joining = self._arrival_rate * start
+        own = min(rest + int(joining + sqrt(joining)), most)
+        return start + seconds(own, group) + self._cost.margin
 
     def _is_stale(self, places: Places, now: float) -> bool:
-        """Return whether nothing is known that could be relied upon."""
-        return not places.alive or (not len(places) and now - self._ended > STALE)
+        """Return whether nothing is known that a prediction could rely upon."""
+        return not places.alive or (not len(places) and now - self._last_end > STALE_AFTER_S)
+
+
+class AdmitAll(Admission):
+    """Admits every request and learns nothing; only requests that have expired are dropped."""
+
+    def __init__(self, max_batch_size: int) -> None:
+        """Allow batches of `max_batch_size` rows."""
+        super().__init__(CostModel(), max_batch_size, max_batch_size)
+        self.horizon = -inf  # so no request is ever checked
+
+    def seed(self, timings: Iterable[tuple[int, float]]) -> None:
+        """Learn nothing."""
+
+    def note_batch(
+        self, batch: Batch, began: float, now: float, seconds: float, failed: bool
+    ) -> None:
+        """Learn nothing."""
+
+    def cost(self, places: Places, now: float) -> Cost:
+        """Return an estimate of no time at all."""
+        return no_cost
+
+    def retry_after(self, seconds: float | None = None) -> int:
+        """Return 1, since nothing is known."""
+        return 1

@@ -1,4 +1,4 @@
-"""A batch: parts of one group, put together into one buffer an input, and the result cut up again."""
+"""A batch: parts of one group, joined into one buffer for each input; the outputs are cut again."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from batcher.batching.part import Part
 from batcher.core.request import BatchOutputs, OutputRows
 from batcher.core.spec import Array
 
-_SMALL = 1 << 18
-"""Up to this many bytes are joined without letting go of the interpreter lock: taking it again
-costs more than they do.
+_MAX_JOINED_BYTES = 1 << 18
+"""Bytes of a buffer up to which it is filled by `bytes.join`, which keeps the interpreter lock.
+
+NumPy lets go of the lock while it copies; to take it again costs more than so small a copy.
 """
 
 Allocate = Callable[[str, tuple[int, ...], "np.dtype[np.generic]"], Array]
-"""Gives a writable buffer for the input of that name, shape (rows, *row shape) and dtype."""
+"""Returns a writable buffer for an input: its name, shape (rows, *row shape) and dtype."""
 
 
 class Batch:
-    """Parts that run together. Handed to the worker whole; nothing changes it afterwards.
+    """Parts that run together. A batch is handed to its worker whole and never changes.
 
     Attributes:
-        parts: what it is made of, in the order of its rows.
+        parts: the parts, in the order of their rows in the batch.
         rows: rows of all parts together.
-        reason: why it was sent.
-        bound_at: when it was made, in seconds on the scheduler's clock.
+        reason: flush reason, see `policies.policy`.
+        bound_at: time in seconds, on the scheduler's clock, at which the batch was made.
     """
 
     __slots__ = ("bound_at", "parts", "reason", "rows")
@@ -42,8 +43,8 @@ class Batch:
     def collate(self, allocate: Allocate) -> dict[str, Array]:
         """Return each input's rows in one writable buffer of shape (rows, *row shape). Any thread.
 
-        A batch of one part is copied as well: the model may write into what it gets, the request's
-        own arrays may be views of a body.
+        A batch of one part is copied as well: a model may write into its inputs, and the arrays of
+        a request may be views of the body that its client sent.
         """
         collated = {}
         for name, first in self.parts[0].inputs.items():
@@ -53,10 +54,7 @@ class Batch:
         return collated
 
     def split(self, outputs: Mapping[str, Array]) -> list[OutputRows]:
-        """Return each part's own rows of `outputs`, as views, in the order of the parts.
-
-        Any thread.
-        """
+        """Return each part's own rows of `outputs`, as views, in their order. Any thread."""
         shared = BatchOutputs(outputs)
         split = []
         start = 0
@@ -68,11 +66,12 @@ class Batch:
 
 
 def _fill(buffer: Array, arrays: list[Any]) -> None:
-    """Write `arrays` into `buffer`, one behind the other."""
-    if 0 < buffer.nbytes <= _SMALL and not buffer.dtype.hasobject:
+    """Write `arrays` into `buffer`, one after the other."""
+    if 0 < buffer.nbytes <= _MAX_JOINED_BYTES and not buffer.dtype.hasobject:
         try:
             memoryview(buffer.data).cast("B")[:] = b"".join(arrays)
             return
-        except (TypeError, ValueError, BufferError):  # one of them is not contiguous
+        # one of the arrays is not contiguous
+        except (TypeError, ValueError, BufferError):
             pass
     np.concatenate(arrays, out=buffer)

@@ -1,7 +1,15 @@
-"""Every way in which a request ends, and that it ends in exactly one of them.
+"""Every way in which a request ends; each request ends in exactly one of them.
 
-A request is `finished` from the moment its Deferred is about to fire, and whatever comes for it
-later (its row from the worker, its deadline, its cancellation) is dropped.
+    way      reason                                     its Deferred fires with
+    answer   all of its rows came back                  the response
+    fail     its batch or its row failed, or the        the error
+             server ends all requests
+    expire   its deadline has passed, or would have     DeadlineExceeded or PredictedLate
+             before an answer
+    cancel   its client left                            CancelledError, by Twisted itself
+
+A request is `finished` from the moment its Deferred is about to fire. All that comes for a finished
+request later (rows from the worker, its deadline, its cancellation) is dropped.
 """
 
 from __future__ import annotations
@@ -15,23 +23,26 @@ from batcher.batching.part import Part
 from batcher.batching.pending_request import PendingRequest, owner
 from batcher.batching.queue import BatchQueue
 from batcher.batching.worker import Outcome
-from batcher.core.counters import ModelMetrics, Spent
+from batcher.core.counters import ModelMetrics, TimedCount
 from batcher.core.error_text import without_stacks
 from batcher.errors import BatcherError, DeadlineExceeded, PredictedLate, Unavailable, WorkerLost
-from batcher.models.raised import model_error
+from batcher.models.model_errors import model_error
 
 
 class Completions:
     """Ends the requests of one scheduler. Reactor thread.
 
     Attributes:
-        pending: requests that have not ended.
+        pending: number of requests that have not ended.
     """
 
     def __init__(
         self, queue: BatchQueue, metrics: ModelMetrics, seconds: Callable[[], float], version: str
     ) -> None:
-        """Take what waits out of `queue`, count in `metrics`, answer in the name of the model's `version`."""
+        """Remove ended requests from `queue`, count in `metrics`, name `version` in answers.
+
+        `seconds` gives the time.
+        """
         self._queue = queue
         self._metrics = metrics
         self._seconds = seconds
@@ -40,7 +51,7 @@ class Completions:
         self.pending = 0
 
     def answer(self, batch: Batch, outcome: Outcome) -> None:
-        """Give each request in `batch` its own rows, or the error of one of them."""
+        """Answer each request in `batch` with its own rows, or with the error of one of them."""
         started = batch.bound_at + outcome.waited
         compute, rows, version, now = outcome.compute, batch.rows, self._version, self._seconds()
         waits = [started - part.arrival for part in batch.parts]
@@ -58,7 +69,7 @@ class Completions:
                     if pending.finished
                     else pending.receive(part, result, version, wait, compute, rows)
                 )
-            except Exception as err:  # also of NumPy's: no memory, dtypes that do not go together
+            except Exception as err:  # NumPy's too: no memory, dtypes that do not go together
                 self.fail(pending, model_error(err))
                 continue
             if answer is not None:
@@ -66,16 +77,17 @@ class Completions:
                 pending.deferred.callback(answer)
 
     def fail_parts(self, parts: Sequence[Part], error: BaseException) -> None:
-        """End every request that has one of `parts` with what its client is told of `error`, with which a batch failed."""
+        """End every request that has one of `parts`, of a batch that failed with `error`."""
         self._log.write(
             f"{sum(part.rows for part in parts)} rows of a batch failed", error, self._seconds()
         )
-        told = model_error(without_stacks(error))
+        # without its stack, which holds on to the arrays of the whole batch
+        client_error = model_error(without_stacks(error))
         for part in parts:
-            self.fail(owner(part), told)
+            self.fail(owner(part), client_error)
 
-    def postpone(self, batch: Batch, error: BaseException) -> None:
-        """Remember of the requests in `batch`, which is to run again after `error`, that they have run if they may have."""
+    def note_rerun(self, batch: Batch, error: BaseException) -> None:
+        """Mark the requests in `batch`, which runs again after `error`, if they may have run."""
         if not isinstance(error, WorkerLost) or error.begun:
             for part in batch.parts:
                 owner(part).has_run = True
@@ -86,10 +98,10 @@ class Completions:
             for part in pending.parts:
                 self._queue.remove(part)
             self._finish(pending, self._metrics.statistics.fail)
-            pending.deferred.errback(_told(pending, error))
+            pending.deferred.errback(_without_advice(pending, error))
 
     def expire(self, pending: PendingRequest) -> None:
-        """End a request whose deadline has passed, or will before it could be answered, unless it has ended."""
+        """End a request that cannot be answered by its deadline, unless it has ended."""
         if pending.finished:
             return
         queued = pending.drop(self._queue, self._metrics.expired_rows)
@@ -98,7 +110,8 @@ class Completions:
             f"the deadline passed while the request {'waited' if queued else 'ran'}"
         )
         if self._seconds() < pending.deadline:
-            may_repeat = queued == pending.rows  # else a part of it runs, or has run
+            # a client may repeat only what surely did not run, not even in part
+            may_repeat = queued == pending.rows
             late = PredictedLate(
                 "the request could no longer be answered by its deadline",
                 retry_after=int(may_repeat),
@@ -106,12 +119,15 @@ class Completions:
         pending.deferred.errback(late)
 
     def cancel(self, pending: PendingRequest) -> None:
-        """End a request whose Deferred is being cancelled, and fires for that reason."""
+        """End a request whose Deferred is being cancelled: Twisted fires it right after this."""
         pending.drop(self._queue, self._metrics.cancelled_rows)
         self._finish(pending, self._metrics.statistics.fail)
 
     def check_invariants(self, parts: Iterable[Part]) -> None:
-        """Assert that requests are counted, and leave the queue, where `parts` are all that waits or runs; for tests."""
+        """Assert that requests are counted and leave the queue; for tests.
+
+        `parts` are all parts that wait or run.
+        """
         assert self.pending == len(
             {pending for pending in map(owner, parts) if not pending.finished}
         )
@@ -122,9 +138,9 @@ class Completions:
     def _failed_parts(
         self, batch: Batch, errors: Mapping[int, BaseException]
     ) -> dict[Part, BatcherError]:
-        """Return the parts with a row in `errors`, each with what its client is told."""
-        told = f"{len(errors)} of {batch.rows} rows failed by themselves, the first of them so"
-        self._log.write(told, next(iter(errors.values())), self._seconds())
+        """Return the parts with a row in `errors`, each with the error for its client."""
+        what = f"{len(errors)} of {batch.rows} rows failed by themselves, the first of them so"
+        self._log.write(what, next(iter(errors.values())), self._seconds())
         self._metrics.failed_rows += len(errors)
         for error in errors.values():
             without_stacks(error)
@@ -137,14 +153,14 @@ class Completions:
             start += part.rows
         return failed
 
-    def _finish(self, pending: PendingRequest, count: Spent) -> None:
+    def _finish(self, pending: PendingRequest, count: TimedCount) -> None:
         count.add(1, self._seconds() - pending.arrival)
         pending.finish()
         self.pending -= 1
 
 
-def _told(pending: PendingRequest, error: BatcherError) -> BatcherError:
-    """Return `error`, without advice to send again what has run, if only a part of it."""
+def _without_advice(pending: PendingRequest, error: BatcherError) -> BatcherError:
+    """Return `error`, without the advice to try again if any part of the request has run."""
     if pending.has_run and isinstance(error, Unavailable):
         error = copy(error)
         error.retry_after = 0

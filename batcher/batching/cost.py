@@ -1,15 +1,26 @@
-"""How long a batch takes: learnt online from those that ran, for each shape, seeded by warm-up.
+"""How long a batch takes: learnt from the batches that ran, for each shape, seeded by warm-up.
 
-The time of a batch of b rows is close to affine in b, but compiled sizes and caches make steps, so
-nothing is fitted: sizes are kept in classes (1, 2, 3..4, 5..8, ...), each with a moving mean of
-rows and seconds, and between two classes it is a straight line, which goes on beyond the largest;
-below the smallest nothing is known, and what is unknown costs nothing: it has to be tried to be
-learnt. One batch that took ten times as long (another process, a page fault) must not shut the
-door: an observation counts as at most twice what was expected, so that a lasting change is learnt
-in a few batches and a single one hardly moves anything.
+The time of a batch of b rows is close to a straight line in b, but compiled sizes and caches make
+steps. So no line is fitted over all sizes. Sizes are kept in classes (1, 2, 3..4, 5..8, ... rows),
+each with a moving mean of its rows and its seconds:
 
-Refused: one regression line over all sizes. Under steady load every batch has one size, and its
-slope is then noise.
+    mean = mean + 0.1 * (observation - mean)
+
+Between two classes the estimate is a straight line, which goes on beyond the largest class.
+Example: 2 rows take 3 ms and 4 rows take 5 ms: then 3 rows take 4 ms, and 8 rows take 9 ms. Below
+the smallest class nothing is known, and an unknown size costs 0 s: a size has to be tried to be
+learnt.
+
+A single slow batch (another process, a page fault) must not have requests refused. So an
+observation counts as at most twice the expected time, and as at least half of it: a lasting change
+is learnt within a few batches, while one batch that took ten times as long moves the mean by a
+tenth.
+
+The margin is the time by which answers leave later than estimated, such that nine of ten leave
+within estimate + margin.
+
+Refused: one regression line over all sizes. Under steady load every batch has one size, and the
+slope of the line is then noise.
 """
 
 from __future__ import annotations
@@ -17,20 +28,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 
-GAIN = 0.1
-"""Weight of a new observation: the last twenty batches or so count."""
+OBSERVATION_WEIGHT = 0.1
+"""Weight of a new observation in a mean: about the last twenty batches count."""
 
-MOST = 2.0
-"""An observation counts as at most so many times what was expected, and as at least that fraction
-of it.
-"""
+MAX_SURPRISE = 2.0
+"""Times the expected seconds that an observation counts as at most; at least, the inverse."""
 
-STEP = 0.02
-WIDEST = 0.1
-"""Parts of a batch's time: by which the margin moves, and how wide it becomes."""
+MARGIN_STEP_SHARE = 0.02
+"""Part of a batch's time by which the margin moves."""
 
-SHAPES = 64
-"""Shapes whose own times are kept; the one that was seen longest ago is forgotten first."""
+MAX_MARGIN_SHARE = 0.1
+"""Part of a batch's time up to which the margin grows."""
+
+MAX_SHAPES = 64
+"""Shapes whose own times are kept; the shape that was seen longest ago is forgotten first."""
 
 
 class SizeClass:
@@ -44,16 +55,18 @@ class SizeClass:
     __slots__ = ("rows", "seconds")
 
     def __init__(self, rows: float, seconds: float) -> None:
-        """Begin with one batch."""
+        """Start with one batch."""
         self.rows = rows
         self.seconds = seconds
 
     def add(self, rows: int, seconds: float) -> None:
-        """Count one more."""
+        """Count one more batch."""
         expected = self.seconds * rows / self.rows
-        within = min(max(seconds, expected / MOST), expected * MOST) if expected > 0 else seconds
-        self.rows += GAIN * (rows - self.rows)
-        self.seconds += GAIN * (within - self.seconds)
+        believed = seconds
+        if expected > 0:
+            believed = min(max(seconds, expected / MAX_SURPRISE), expected * MAX_SURPRISE)
+        self.rows += OBSERVATION_WEIGHT * (rows - self.rows)
+        self.seconds += OBSERVATION_WEIGHT * (believed - self.seconds)
 
 
 class Curve:
@@ -66,16 +79,16 @@ class Curve:
     def add(self, rows: int, seconds: float) -> None:
         """Learn from one batch."""
         key = (rows - 1).bit_length()
-        found = self._classes.get(key)
-        if found is None:
+        size_class = self._classes.get(key)
+        if size_class is None:
             self._classes[key] = SizeClass(rows, seconds)
             self._classes = dict(sorted(self._classes.items()))
         else:
-            found.add(rows, seconds)
+            size_class.add(rows, seconds)
 
-    def learnt(self) -> list[tuple[float, float]]:
+    def size_classes(self) -> list[tuple[float, float]]:
         """Return mean rows and mean seconds of each class of sizes, ascending."""
-        return [(found.rows, found.seconds) for found in self._classes.values()]
+        return [(each.rows, each.seconds) for each in self._classes.values()]
 
     def seconds(self, rows: int) -> float:
         """Return the estimate for a batch of `rows` rows; 0 while nothing is known."""
@@ -83,36 +96,34 @@ class Curve:
         if not classes or ((rows - 1).bit_length() < next(iter(self._classes))):
             return 0.0
         high = next(
-            (index for index, found in enumerate(classes) if found.rows >= rows), len(classes) - 1
+            (index for index, each in enumerate(classes) if each.rows >= rows), len(classes) - 1
         )
         if len(classes) == 1:
+            # one point makes no line: more rows take as many times longer, fewer no less
             return classes[0].seconds * max(rows / classes[0].rows, 1.0)
         return _on_line(classes[max(high - 1, 0)], classes[max(high, 1)], rows)
 
 
 def _on_line(low: SizeClass, high: SizeClass, rows: int) -> float:
-    """Return the seconds at `rows` on the line through two classes.
-
-    Larger batches take no less than smaller ones.
-    """
-    slope = (
-        max(high.seconds - low.seconds, 0.0) / (high.rows - low.rows)
-        if high.rows > low.rows
-        else 0.0
-    )
+    """Return the seconds at `rows` on the line through two classes, which never falls."""
+    slope = 0.0
+    if high.rows > low.rows:
+        slope = max(high.seconds - low.seconds, 0.0) / (high.rows - low.rows)
     return max(high.seconds + slope * (rows - high.rows), 0.0)
 
 
 class CostModel:
-    """What is known of one model's batches.
+    """How long one model's batches take, by rows and shape. Reactor thread.
 
-    Seconds by rows and shape, and how much later than that answers leave.
+    Attributes:
+        margin: seconds by which answers leave later than estimated, at most, in nine of ten cases.
     """
 
     def __init__(self) -> None:
-        """Start knowing nothing: every estimate is 0, and nothing is refused for it."""
+        """Start knowing nothing: every estimate is 0, so nothing is refused for it."""
         self.margin = 0.0
         self._all = Curve()
+        # the shape that was seen longest ago first
         self._shapes: OrderedDict[Hashable, Curve] = OrderedDict()
 
     def seed(self, timings: Iterable[tuple[int, float]]) -> None:
@@ -124,10 +135,10 @@ class CostModel:
         """Learn from a batch of `rows` rows of the shape `group`.
 
         Args:
-            rows: of the batch.
-            group: its shape.
-            seconds: that the worker took for it.
-            late: seconds after those at which it was delivered.
+            rows: rows of the batch.
+            group: the shape; the empty tuple for a model whose rows have one shape.
+            seconds: time that the worker took for the batch.
+            late: seconds from then until the batch was delivered.
         """
         self._learn_margin(late + seconds - self.seconds(rows, group), seconds)
         self._all.add(rows, seconds)
@@ -136,33 +147,34 @@ class CostModel:
         curve = self._shapes.get(group)
         if curve is None:
             curve = self._shapes[group] = Curve()
-            if len(self._shapes) > SHAPES:
+            if len(self._shapes) > MAX_SHAPES:
                 self._shapes.popitem(last=False)
         curve.add(rows, seconds)
         self._shapes.move_to_end(group)
 
     def seconds(self, rows: int, group: Hashable = ()) -> float:
-        """Return how long a batch of `rows` rows of the shape `group` is likely to keep the worker."""
+        """Return how long a batch of `rows` rows of `group` is likely to keep its worker."""
         curve = self._shapes.get(group, self._all) if self._shapes else self._all
         return curve.seconds(rows)
 
-    def learnt(self) -> list[tuple[float, float]]:
-        """Return mean rows and mean seconds of batches of all shapes, by classes of sizes, ascending."""
-        return self._all.learnt()
+    def size_classes(self) -> list[tuple[float, float]]:
+        """Return mean rows and mean seconds of each class of sizes, over all shapes, ascending."""
+        return self._all.size_classes()
 
     def finish(self, rows: int, group: Hashable = ()) -> float:
-        """Return within how many seconds such a batch, begun now, is answered nine times of ten."""
+        """Return within how many seconds a batch that begins now is answered, nine times of ten."""
         seconds = self.seconds(rows, group)
         return seconds + self.margin if seconds else 0.0
 
     def _learn_margin(self, late: float, seconds: float) -> None:
-        """Move towards the ninth decile of how late batches are, by steps in proportion to what they take, up to a part of it.
+        """Move the margin towards the ninth decile of `late`.
 
-        A margin that follows single late batches far would keep out the very batches by which it
-        could come down.
+        Up by 0.9 steps, down by 0.1: the two are in balance where one batch in ten is later. A step
+        is a part of the batch's time, and so is the limit: a margin that followed single late
+        batches far would refuse the very requests whose batches could bring it down again.
         """
-        step = STEP * seconds
+        step = MARGIN_STEP_SHARE * seconds
         margin = self.margin + (0.9 if late > self.margin else -0.1) * step
-        self.margin = (
-            min(max(margin, 0.0), WIDEST * seconds) if margin > self.margin else max(margin, 0.0)
-        )
+        if margin > self.margin:
+            margin = min(margin, MAX_MARGIN_SHARE * seconds)
+        self.margin = max(margin, 0.0)

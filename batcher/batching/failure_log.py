@@ -1,6 +1,8 @@
-"""What a model's failures leave in the log.
+"""What a model's failures leave in the log: few tracebacks, each of bounded length.
 
-A bounded number of tracebacks, each of bounded length, however many fail.
+Errors of one class are one kind. Of each kind one traceback is logged in `LOG_INTERVAL_S`, with the
+number of errors that were left out since the last one. How many batches failed in all, the metrics
+say.
 """
 
 from __future__ import annotations
@@ -11,40 +13,38 @@ from batcher.core.error_text import stack
 
 _log = Logger()
 
-INTERVAL = 10.0
-"""Seconds between two tracebacks of one kind: whoever looks sees it at once, and a model that fails
-always fills no disk.
+LOG_INTERVAL_S = 10.0
+"""Seconds between two tracebacks of one kind.
+
+An operator who looks sees a failure at once, and a model that always fails fills no disk.
 """
 
-MOST_KINDS = 16
+MAX_KINDS = 16
 """Kinds of errors that are told apart.
 
-What comes beyond them is one kind, or a model could make up classes for ever.
+All further classes count as one kind, since a model might make up classes for ever.
 """
 
 
 class FailureLog:
-    """Logs the failures of one model, of each kind (class of the error) one in `INTERVAL`, with how many it left out.
-
-    How many failed in all, the metrics say. Reactor thread.
-    """
+    """Logs the failures of one model. Reactor thread."""
 
     def __init__(self, model: str) -> None:
         """Log in the name of `model`."""
         self._model = model
-        self._told: dict[str, float] = {}  # by kind, when it was last told
-        self._left_out: dict[str, int] = {}  # by kind, how often it was not since then
+        self._logged_at: dict[str, float] = {}  # by kind, seconds of its last traceback
+        self._left_out: dict[str, int] = {}  # by kind, errors since then
 
     def write(self, what: str, error: BaseException, now: float) -> None:
-        """Say that `what` has failed with `error`, unless that was said of another one of its kind shortly before `now`."""
+        """Log that `what` has failed with `error`, unless its kind was logged just before `now`."""
         kind = type(error).__qualname__
-        if kind not in self._told and len(self._told) >= MOST_KINDS:
+        if kind not in self._logged_at and len(self._logged_at) >= MAX_KINDS:
             kind = ""
-        told = self._told.get(kind)
-        if told is not None and now - told < INTERVAL:
+        logged_at = self._logged_at.get(kind)
+        if logged_at is not None and now - logged_at < LOG_INTERVAL_S:
             self._left_out[kind] = self._left_out.get(kind, 0) + 1
             return
-        self._told[kind] = now
+        self._logged_at[kind] = now
         left_out = self._left_out.pop(kind, 0)
         more = f" ({left_out} more like it were not logged since the last)" if left_out else ""
         _log.error(

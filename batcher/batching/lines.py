@@ -1,12 +1,16 @@
-"""The order within a level: that of arrival, or smaller requests first.
+"""The order within a level: the order of arrival, or smaller requests first.
 
-Both kinds of line are maps from a part to None that iterate in the order in which parts are served,
-and lose any of them at constant cost. Arrival order is an `OrderedDict` itself, so that nothing is
-paid for what is not asked for.
+Both kinds of line are maps from a part to None. A line iterates in the order in which parts are
+served, and loses any part at constant cost. The order of arrival is an `OrderedDict` itself, so a
+model that does not ask for smaller requests first pays nothing for the choice.
 
-Smaller first, a part counts as if it had come later by a step for each doubling of its rows. So it
-is overtaken by smaller ones only if they came within a bounded time after it. Refused: shortest
-first, under which a large request may wait for ever.
+With smaller requests first, a part counts as if it had arrived later:
+
+    turn = arrival + step * (number of doublings from 1 row to its rows)
+
+Example: step = 10 ms. A part of 8 rows (3 doublings) that arrived at 0 ms has its turn at 30 ms, so
+single rows that arrive within 30 ms overtake it, and later ones do not. Refused: shortest first,
+under which a large request may wait for ever.
 """
 
 from __future__ import annotations
@@ -21,30 +25,27 @@ from batcher.batching.part import Part
 class SizedLine(MutableMapping[Part, None]):
     """Parts of one level, smaller ones first.
 
-    A line in order of arrival for each size class (1, 2, 3..4, 5..8, ... rows).
+    Inside stands one line in order of arrival for each size class (1, 2, 3..4, 5..8, ... rows).
     """
 
     __slots__ = ("_classes", "_rows", "_step")
 
     def __init__(self, step: float) -> None:
-        """Let a part count as come `step` seconds later for each doubling of its rows."""
+        """Let a part count as arrived `step` seconds later for each doubling of its rows."""
         self._step = step
         self._classes: dict[int, OrderedDict[Part, None]] = {}
-        self._rows: dict[int, int] = {}
+        self._rows: dict[int, int] = {}  # by size class
 
     def __len__(self) -> int:
         """How many parts wait."""
         return sum(map(len, self._classes.values()))
 
     def __getitem__(self, part: Part) -> None:
-        """Return what stands beside `part`: nothing. Raises KeyError if it does not wait here."""
+        """Return None, or raise KeyError if `part` does not wait here."""
         return self._classes[_size_class(part.rows)][part]
 
     def __iter__(self) -> Iterator[Part]:
-        """Iterate in the order in which they are served.
-
-        Of two that are even, the smaller is first.
-        """
+        """Iterate in the order in which parts are served; of two that are even, smaller first."""
         return merge(*(self._classes[size] for size in sorted(self._classes)), key=self._turn)
 
     def __setitem__(self, part: Part, nothing: None) -> None:
@@ -69,21 +70,22 @@ class SizedLine(MutableMapping[Part, None]):
         """Return the oldest part of each size class."""
         return [next(iter(line)) for line in self._classes.values()]
 
-    def rows_before(self, rows: int, now: float) -> int:
+    def rows_ahead(self, rows: int, now: float) -> int:
         """Return about how many rows are served before a part of `rows` rows that comes `now`.
 
-        Of a larger class those that came long enough ago, as many as there are if they came evenly.
+        Of a larger size class, only parts that arrived long enough ago are. How many those are is
+        estimated as if the parts of the class had arrived evenly over time.
         """
         own = _size_class(rows)
-        before = 0.0
+        ahead = 0.0
         for size, line in self._classes.items():
-            ahead = (size - own) * self._step
+            lead = (size - own) * self._step  # seconds that the larger class has to be older
             waited = now - next(iter(line)).arrival
-            if ahead <= 0:
-                before += self._rows[size]
-            elif ahead < waited:
-                before += self._rows[size] * (1 - ahead / waited)
-        return round(before)
+            if lead <= 0:
+                ahead += self._rows[size]
+            elif lead < waited:
+                ahead += self._rows[size] * (1 - lead / waited)
+        return round(ahead)
 
     def _turn(self, part: Part) -> float:
         return part.arrival + self._step * _size_class(part.rows)
@@ -98,4 +100,5 @@ def fronts(line: Line) -> Iterable[Part]:
 
 
 def _size_class(rows: int) -> int:
+    """Return how often 1 has to be doubled to reach `rows`."""
     return (rows - 1).bit_length()

@@ -6,25 +6,25 @@ from typing import NamedTuple
 
 
 class SchedulerOptions(NamedTuple):
-    """What a scheduler is told once, when it is made.
+    """The settings of one scheduler.
 
     Attributes:
-        version: of the model, named in answers.
-        places: batches a worker may hold.
-        timeout: seconds until a request is worthless that names no time of its own.
-        default_level: priority of a request that names none.
+        version: version of the model, named in answers.
+        pipeline_depth: most batches that one worker holds, the running one included.
+        timeout: seconds from arrival to deadline for a request that names no deadline.
+        default_level: priority of a request that names none; 1 is the highest.
         isolate: whether a batch that raised is halved until the requests at fault stand alone.
-        remembered: seconds for which requests that fail alone are remembered.
-        retry: whether a batch that was interrupted by its worker's end is run once more.
+        retry_on_crash: whether a batch runs once more if its worker ended while it ran.
+        remember_failed_s: seconds for which requests that fail alone are remembered; 0 for none.
     """
 
     version: str = "1"
-    places: int = 2
+    pipeline_depth: int = 2
     timeout: float = 30.0
     default_level: int = 1
     isolate: bool = False
-    retry: bool = False
-    remembered: float = 0.0
+    retry_on_crash: bool = False
+    remember_failed_s: float = 0.0
 
 
-DEFAULTS = SchedulerOptions()
+DEFAULT_OPTIONS = SchedulerOptions()

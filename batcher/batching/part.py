@@ -1,4 +1,4 @@
-"""What waits and runs as one piece: a whole request, or a piece of one larger than a batch."""
+"""The unit of batching: rows of one request that wait and run together."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from batcher.core.spec import Array
 class Part:
     """Rows of one request that stay together.
 
-    A whole request, or a piece of one larger than a batch.
+    A part is a whole request, or a piece of a request that is larger than a batch.
 
     Attributes:
         inputs: name to array of shape (rows, *row shape).
-        rows: its rows.
-        nbytes: bytes of its inputs.
+        rows: number of rows.
+        nbytes: bytes of the inputs.
         group: shape key; a batch holds one group only.
         level: priority, 1 the highest.
-        arrival: when it was queued, in seconds.
-        deadline: when it is worthless, in seconds.
-        owner: whatever the scheduler wants back with it.
+        arrival: time in seconds at which the part was queued.
+        deadline: time in seconds after which its result is worthless.
+        owner: the request that the part was cut from; None if the part is the request itself.
     """
 
     __slots__ = ("arrival", "deadline", "group", "inputs", "level", "nbytes", "owner", "rows")
@@ -36,7 +36,7 @@ class Part:
         deadline: float,
         owner: object = None,
     ) -> None:
-        """Store the attributes; they are not changed afterwards."""
+        """Store the attributes, which are not changed afterwards."""
         self.inputs = inputs
         self.rows = rows
         self.nbytes = nbytes

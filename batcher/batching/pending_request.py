@@ -1,4 +1,9 @@
-"""A request between its arrival and its end, as the scheduler keeps it."""
+"""A request between its arrival and its end, as the scheduler keeps it.
+
+Most requests fit into one batch, so the request is its own only part and costs one object. A
+request of more rows than a batch may have is cut into parts, and so is a part that does not fit
+into the device's memory. The results of the parts are joined when the last one is there.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,8 @@ from twisted.internet.defer import Deferred
 
 from batcher.batching.part import Part
 from batcher.batching.queue import BatchQueue
-from batcher.core.request import InferenceRequest, InferenceResponse
-from batcher.core.spec import Array, nbytes_of, shape_text
+from batcher.core.request import InferenceRequest, InferenceResponse, nbytes_of
+from batcher.core.spec import Array, shape_text
 from batcher.errors import ModelContractError
 
 
@@ -20,15 +25,15 @@ class PendingRequest(Part):
     Reactor thread.
 
     Attributes:
-        request: what was asked.
-        deferred: fires with the answer.
-        finished: whether it has been answered, or is being answered right now.
+        request: the rows and parameters that the client sent.
+        deferred: fires with the response.
+        finished: whether the request has been answered, or is being answered right now.
         has_run: whether some of its rows have run, or may have, though it is not answered.
     """
 
     finished = False
     has_run = False
-    # never changed: `cut` and `halve` begin with one of their own
+    # shared by all requests and never changed: `cut` and `halve` start with a list of their own
     _pieces: list[Part] = []  # noqa: RUF012
     _results: list[InferenceResponse | None] | None = None
 
@@ -40,9 +45,12 @@ class PendingRequest(Part):
         level: int,
         arrival: float,
         deadline: float,
-        cancelled: Callable[[PendingRequest], None],
+        on_cancel: Callable[[PendingRequest], None],
     ) -> None:
-        """Keep `request`; `cancelled` is told when its Deferred is cancelled."""
+        """Keep `request`; `on_cancel` is called when its Deferred is cancelled.
+
+        The rest is as in `Part`, whose constructor is not called: one call less a request.
+        """
         self.inputs = request.inputs
         self.rows = request.rows
         self.nbytes = nbytes
@@ -51,12 +59,12 @@ class PendingRequest(Part):
         self.arrival = arrival
         self.deadline = deadline
         self.request = request
-        self._cancelled = cancelled
+        self._on_cancel = on_cancel
         self.deferred: Deferred[InferenceResponse] = Deferred(self._cancel)
 
     @property
     def parts(self) -> Sequence[Part]:
-        """The parts that stand in the queue or run for it."""
+        """All parts of the request, those that have come back included."""
         return self._pieces or (self,)
 
     def cut(self, size: int) -> None:
@@ -68,7 +76,7 @@ class PendingRequest(Part):
         self._results = [None] * len(self._pieces)
 
     def halve(self, part: Part) -> Sequence[Part]:
-        """Cut `part`, of two rows at least, in two, which take its place; return them."""
+        """Cut `part`, of two rows at least, into two parts that take its place; return them."""
         middle = part.rows // 2
         halves = [self._piece(part, 0, middle), self._piece(part, middle, part.rows - middle)]
         if self._results is None:
@@ -88,38 +96,32 @@ class PendingRequest(Part):
         compute: float,
         batch_size: int,
     ) -> InferenceResponse | None:
-        """Take the result of one part and where its time went.
+        """Take the result of one part; return the response of the request if it is complete.
 
-        Return the whole answer once it was the last.
+        `rows` are the outputs of the part; the rest goes into the response as it is.
 
         Raises:
-            ModelContractError: the parts' results do not fit together.
+            ModelContractError: the results of the parts do not fit together.
         """
+        result = InferenceResponse(self.request.model, version, rows, queue, compute, batch_size)
         results = self._results
         if results is None:
-            return InferenceResponse(self.request.model, version, rows, queue, compute, batch_size)
+            return result
         self.has_run = True
-        results[self._pieces.index(part)] = InferenceResponse(
-            self.request.model, version, rows, queue, compute, batch_size
-        )
-        done = [result for result in results if result is not None]
-        if len(done) < len(results):
-            return None
-        return InferenceResponse(
-            self.request.model,
-            version,
-            _joined([result.outputs for result in done]),
-            max(result.queue for result in done),
-            sum(result.compute for result in done),
-            max(result.batch_size for result in done),
-        )
+        results[self._pieces.index(part)] = result
+        done = [each for each in results if each is not None]
+        return _joined(done) if len(done) == len(results) else None
 
     def in_flight(self, part: Part) -> bool:
-        """Whether `part`, which has left the queue, has not come back."""
+        """Return whether `part`, which has left the queue, has not come back."""
         return self._results is None or self._results[self.parts.index(part)] is None
 
     def drop(self, queue: BatchQueue, counts: dict[str, int]) -> int:
-        """Take what is left of it out of `queue`, add its rows to `counts`, and return how many still waited."""
+        """Remove the request from `queue`; return how many of its rows waited there.
+
+        `counts` gains those rows under `queued`, and under `in_flight` the rows that have left the
+        queue and have not come back.
+        """
         queued = in_flight = 0
         for part in self.parts:
             if queue.remove(part):
@@ -131,7 +133,7 @@ class PendingRequest(Part):
         return queued
 
     def finish(self) -> None:
-        """Be answered: nothing of the request is held on to any more."""
+        """Mark the request as answered, and let its parts and results go."""
         self.finished = True
         self._pieces = []
         self._results = []
@@ -150,10 +152,22 @@ class PendingRequest(Part):
         )
 
     def _cancel(self, deferred: object) -> None:
-        self._cancelled(self)
+        self._on_cancel(self)
 
 
-def _joined(results: list[Mapping[str, Array]]) -> dict[str, Array]:
+def _joined(results: list[InferenceResponse]) -> InferenceResponse:
+    """Return the response of a request whose parts have `results`, in the order of its rows."""
+    return InferenceResponse(
+        results[0].model,
+        results[0].version,
+        _joined_outputs([result.outputs for result in results]),
+        max(result.queue for result in results),
+        sum(result.compute for result in results),
+        max(result.batch_size for result in results),
+    )
+
+
+def _joined_outputs(results: list[Mapping[str, Array]]) -> dict[str, Array]:
     names = list(results[0])
     joined = {}
     for name in names:
@@ -176,9 +190,6 @@ def owner(part: Part) -> PendingRequest:
 
 
 def halve(part: Part) -> Sequence[Part]:
-    """Cut `part`, of two rows at least, in two.
-
-    What is left of a request that has ended is nothing.
-    """
+    """Cut `part`, of two rows at least, in two; return nothing if its request has ended."""
     pending = owner(part)
     return () if pending.finished else pending.halve(part)

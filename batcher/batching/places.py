@@ -1,9 +1,8 @@
-"""What each worker of a model holds: one batch that runs, and up to `depth` in all.
+"""Which batches each worker of a model holds, and which worker takes the next one.
 
-Which of them takes the next one.
-
-The worker that holds least takes it, so that every instance pulls from one queue when it is free.
-One that does not live takes none.
+A worker holds one batch that runs, and behind that batch others up to `depth` in all. The next
+batch goes to the worker that holds the fewest, so each instance of a model takes from the one queue
+when it is free. A worker that is not alive takes none.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ Estimate = Callable[[int, Hashable], float]
 
 
 class Place:
-    """One worker.
+    """The batches of one worker.
 
     Attributes:
-        batches: what it holds, the one that runs first.
-        began: when that one began, in seconds.
-        alive: whether it takes batches.
+        batches: batches that the worker holds; the first one runs.
+        began: time in seconds at which the first one began.
+        alive: whether the worker takes batches.
     """
 
     __slots__ = ("alive", "batches", "began")
 
     def __init__(self) -> None:
-        """Start alive, with nothing."""
+        """Start alive and empty."""
         self.batches: list[Batch] = []
         self.began = 0.0
         self.alive = True
 
     def left(self, seconds: Estimate, now: float) -> float:
-        """Return in how many seconds it will have done all that it holds."""
+        """Return in how many seconds the worker will have run all its batches."""
         if not self.batches:
             return 0.0
         left = [seconds(batch.rows, batch.parts[0].group) for batch in self.batches]
@@ -44,23 +43,23 @@ class Place:
 
 
 class Places:
-    """All workers of a model. Time is an argument.
+    """The places for batches at all workers of a model. Time is an argument. Reactor thread.
 
     Attributes:
-        depth: batches that a worker may hold.
-        rows: rows of all batches that are held.
-        alive: workers that take batches.
+        depth: batches that one worker may hold.
+        rows: rows of all batches that workers hold.
+        alive: number of workers that take batches.
     """
 
     def __init__(self, workers: int = 1, depth: int = 2) -> None:
-        """Start with `workers`, alive and empty."""
+        """Start with so many `workers`, alive and empty."""
         self.depth = depth
         self.rows = 0
         self.alive = workers
         self._places = [Place() for _ in range(workers)]
 
     def __len__(self) -> int:
-        """How many batches are held."""
+        """How many batches all workers hold."""
         count = 0
         for place in self._places:
             count += len(place.batches)
@@ -72,24 +71,22 @@ class Places:
 
     @property
     def held(self) -> int:
-        """Batches that the worker holds which would take the next one.
-
-        `depth` if none takes any.
-        """
+        """Batches of the worker that takes the next one; `depth` if none can take any."""
         held = self.depth
+        # a loop, not min() over a generator: asked for with every request
         for place in self._places:
             if place.alive and len(place.batches) < held:
                 held = len(place.batches)
         return held
 
     def set_alive(self, index: int, alive: bool) -> None:
-        """Have the worker at `index` take batches, or none."""
+        """Let the worker at `index` take batches, or none."""
         self._places[index].alive = alive
         self.alive = sum(place.alive for place in self._places)
 
     def put(self, batch: Batch, now: float) -> int:
-        """Give `batch` to the worker that holds least, and return its index."""
-        index = self._freest()
+        """Give `batch` to the worker that holds the fewest; return the index of that worker."""
+        index = self._emptiest()
         place = self._places[index]
         if not place.batches:
             place.began = now
@@ -98,17 +95,18 @@ class Places:
         return index
 
     def remove(self, batch: Batch, now: float) -> float:
-        """Take `batch` back; return when it had begun."""
+        """Take `batch` back; return the time in seconds at which it had begun."""
         for place in self._places:
             if batch in place.batches:
                 break
+        # the next batch of that worker begins now
         began, place.began = place.began, now
         place.batches.remove(batch)
         self.rows -= batch.rows
         return began
 
     def left(self, seconds: Estimate, now: float) -> float:
-        """Return in how many seconds the first worker will have done all that it holds."""
+        """Return in how many seconds the first living worker will have run all its batches."""
         return min((place.left(seconds, now) for place in self._places if place.alive), default=inf)
 
     def check_invariants(self) -> None:
@@ -117,8 +115,8 @@ class Places:
         assert self.alive == sum(place.alive for place in self._places)
         assert all(len(place.batches) <= self.depth for place in self._places)
 
-    def _freest(self) -> int:
-        """Return the index of the living worker that holds least, the first of several."""
+    def _emptiest(self) -> int:
+        """Return the index of the living worker that holds the fewest, the first of several."""
         held = self.held
         for index, place in enumerate(self._places):
             if place.alive and len(place.batches) == held:

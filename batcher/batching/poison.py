@@ -1,7 +1,9 @@
-"""Requests that keep failing alone, remembered for a while by what they contain, and refused before they cost anything again.
+"""Requests that keep failing alone: a list of their contents, by which repeats are refused at once.
 
-A request that makes its batch raise costs up to 2*log2(B)+2 runs each time it is sent, and clients
-repeat what failed. It is refused once it has failed alone twice: once may have been chance.
+A request that makes its batch raise costs up to 2*log2(n)+2 runs of a batch of n parts each time
+the request is sent, and clients repeat what failed. So a request is refused once its content has
+failed alone twice; one failure may have been chance. A refusal ends after a set time without a
+further failure.
 """
 
 from __future__ import annotations
@@ -14,44 +16,52 @@ from batcher.batching.part import Part
 from batcher.core.spec import Array
 from batcher.errors import KnownToFail
 
-TWICE = 2
-MOST = 4096
-"""Requests that are remembered; the one that failed longest ago is forgotten first."""
+FAILURES_BEFORE_REFUSAL = 2
 
-LARGEST = 1 << 20
-"""Bytes of inputs above which nothing is remembered: reading them would hold up the loop for
-milliseconds.
+MAX_REMEMBERED = 4096
+"""Requests that are remembered; the request that failed longest ago is forgotten first."""
+
+MAX_REMEMBERED_BYTES = 1 << 20
+"""Bytes of inputs above which a request is not remembered.
+
+Hashing more would hold up the loop for milliseconds.
 """
 
 
-class Poison:
-    """Remembers requests that failed alone. Time is an argument."""
+class PoisonList:
+    """Remembers requests that failed alone. Time is an argument. Reactor thread."""
 
     def __init__(self, seconds: float) -> None:
-        """Remember each for `seconds` since it failed last; 0 remembers nothing."""
+        """Remember each request for `seconds` after its last failure; 0 remembers nothing."""
         self._seconds = seconds
+        # by digest: failures so far, and the time at which they are forgotten; the earliest first
         self._failures: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
-        self._known = 0  # those that are refused
+        self._refused = 0  # requests among them that have failed often enough
 
-    def failed_alone(self, part: Part, now: float) -> None:
+    def note_failure(self, part: Part, now: float) -> None:
         """Count a failure of `part`, which was alone in its batch."""
-        if not self._seconds or part.nbytes > LARGEST:
+        if not self._seconds or part.nbytes > MAX_REMEMBERED_BYTES:
             return
         self._forget(now)
         key = _digest(part.inputs)
         failures = self._failures.pop(key, (0, 0.0))[0] + 1
         self._failures[key] = (failures, now + self._seconds)
-        self._known += failures == TWICE
-        if len(self._failures) > MOST:
+        self._refused += failures == FAILURES_BEFORE_REFUSAL
+        if len(self._failures) > MAX_REMEMBERED:
             self._drop_oldest()
 
     def check(self, inputs: Mapping[str, Array], nbytes: int, now: float) -> None:
-        """Raise KnownToFail if `inputs` have failed alone twice and not too long ago."""
-        if not self._known or nbytes > LARGEST:
+        """Check that `inputs`, of `nbytes` bytes, have not failed alone twice lately.
+
+        Raises:
+            KnownToFail: they have.
+        """
+        # no request pays for a digest while there is none to refuse
+        if not self._refused or nbytes > MAX_REMEMBERED_BYTES:
             return
         self._forget(now)
         failures, until = self._failures.get(_digest(inputs), (0, 0.0))
-        if failures >= TWICE:
+        if failures >= FAILURES_BEFORE_REFUSAL:
             raise KnownToFail(
                 f"the same inputs have failed alone {failures} times; they are refused for "
                 f"{until - now:.0f} s more"
@@ -63,7 +73,7 @@ class Poison:
 
     def _drop_oldest(self) -> None:
         _, (failures, _) = self._failures.popitem(last=False)
-        self._known -= failures >= TWICE
+        self._refused -= failures >= FAILURES_BEFORE_REFUSAL
 
 
 def _digest(inputs: Mapping[str, Array]) -> bytes:
@@ -72,6 +82,7 @@ def _digest(inputs: Mapping[str, Array]) -> bytes:
         array = inputs[name]
         found.update(f"{name}\0{array.dtype.str}{array.shape}\0".encode())
         if array.dtype.hasobject:
+            # each text with its length, or "ab", "c" would be the same as "a", "bc"
             for text in array.flat:
                 found.update(b"%d:" % len(text))
                 found.update(text)

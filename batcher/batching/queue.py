@@ -1,7 +1,11 @@
-"""The bounded queue in which requests wait, one by one, until a batch is built at the moment a worker can start it.
+"""The bounded queue in which requests wait until a worker can start a batch.
 
-Beside the levels, which take turns, stands the class `bulk`: it has no turn, and nothing that is
-asked of the queue about turns tells of it. Who decides looks at `bulk` where there are free places.
+Beside the levels of priority, which take turns, stands the class `bulk`, which takes none. The
+methods that tell of turns (`head`, `in_turn`, `oldest`, `pack`, ...) leave bulk requests out; a
+policy that has free rows to fill looks at `bulk` itself.
+
+The queue is bounded in rows and in bytes. A full queue refuses a request at once, so that its
+client can go elsewhere.
 """
 
 from __future__ import annotations
@@ -16,15 +20,18 @@ from batcher.errors import QueueFull, TooLarge
 
 
 class BatchQueue(Levels):
-    """Parts that wait, bounded in rows and bytes.
+    """Parts that wait, bounded in rows and bytes. Reactor thread.
 
-    A part is in the queue from `add` until `remove` or `take`; it is never handed out twice.
+    A part is in the queue from `add` until `remove` or `take`, and is never handed out twice.
 
     Attributes:
-        rows: of the parts that take turns; `nbytes` likewise.
-        bulk: the parts that do not.
-        last_arrival: when the last part was added that takes a turn, in seconds; minus infinity
-            before the first.
+        rows: rows of the parts that take turns.
+        nbytes: bytes of inputs of the parts that take turns.
+        max_rows: most rows that may wait, bulk included.
+        max_bytes: most bytes of inputs that may wait, bulk included.
+        bulk: the parts that take no turns.
+        last_arrival: time in seconds at which the last part that takes turns was added; minus
+            infinity before the first.
     """
 
     def __init__(
@@ -39,7 +46,7 @@ class BatchQueue(Levels):
     ) -> None:
         """Bound the queue by `max_rows` and `max_bytes`; parts of `bulk_level` take no turns.
 
-        `Levels` tells the rest.
+        The other arguments are those of `Levels`.
         """
         super().__init__(weight, ageing, smaller_first)
         self.max_rows = max_rows
@@ -53,20 +60,19 @@ class BatchQueue(Levels):
         return super().__len__() + len(self.bulk)
 
     def __iter__(self) -> Iterator[Part]:
-        """Iterate over all that waits, level by level."""
+        """Iterate over all parts that wait, level by level, bulk last."""
         return chain(self.in_turn(), self.bulk)
 
     def check_room(self, rows: int, nbytes: int, level: int = 1) -> None:
         """Check that a request of `rows` and `nbytes` has room.
 
-        Half of the queue is closed to bulk.
-
         Raises:
-            TooLarge: it would not fit into the empty queue.
-            QueueFull: it does not fit now.
+            TooLarge: the request would not fit into the empty queue.
+            QueueFull: the request does not fit now.
         """
         max_rows, max_bytes, whose = self.max_rows, self.max_bytes, ""
-        if level == self._bulk_level:  # or a flood of it would have others refused
+        # half of the queue is closed to bulk, or a flood of bulk would have others refused
+        if level == self._bulk_level:
             max_rows, max_bytes, whose = max_rows // 2, max_bytes // 2, " for bulk"
         if rows > max_rows or nbytes > max_bytes:
             raise TooLarge(
@@ -94,23 +100,23 @@ class BatchQueue(Levels):
         return self.bulk.remove(part) if part.level == self._bulk_level else super().remove(part)
 
     def take(self, parts: Sequence[Part], now: float) -> None:
-        """Take out `parts`, which `pack` and, behind those, `bulk.pack` returned for `now`.
+        """Take out `parts`, and advance the clocks of their levels.
 
-        Charge their levels.
+        They are what `pack` returned for `now`, followed by what `bulk.pack` returned.
         """
         if self.bulk.rows and parts and parts[-1].level == self._bulk_level:
             self.bulk.take([part for part in parts if part.level == self._bulk_level], now)
             parts = [part for part in parts if part.level != self._bulk_level]
         super().take(parts, now)
 
-    def rows_before(self, level: int, rows: int, now: float) -> int:
+    def rows_ahead(self, level: int, rows: int, now: float) -> int:
         """Return about how many rows are served before `rows` more of `level` that come `now`.
 
-        For bulk, all that wait.
+        For bulk that is all rows that wait.
         """
         if level == self._bulk_level:
             return self.rows + self.bulk.rows
-        return super().rows_before(level, rows, now)
+        return super().rows_ahead(level, rows, now)
 
     def check_invariants(self) -> None:
         """Assert that the counters equal what stands in the lines; for tests, after every step."""

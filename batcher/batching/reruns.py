@@ -1,21 +1,50 @@
-"""Batches that did not end well are run again, as far as that helps.
+"""What becomes of a batch that failed: which of its parts run again, in which pieces, how often.
 
-In halves if the model raised, else as they were.
+The scheduler reports each failed batch here. `Reruns` keeps the pieces that shall run again, hands
+them out one batch at a time, and returns the parts that nothing can help, which then fail with the
+error of their batch. Three failures lead to another run:
 
-A batch that raised is halved until the parts at fault stand alone, so that a poisoned request fails
-by itself. One bad part among n costs two runs for each halving, 2*log2(n) in all. If nothing runs
-within a budget of 2*log2(n)+2 runs, with the first, what is left fails with the batch's error. Once
-something has run, the model is known to work: then nobody fails who did not fail alone, and if many
-are at fault that takes up to 2*n-1 runs. When some searches have found nothing that runs, the model
-itself is at fault: until something runs again, no more than the halves of a batch are tried. A
-batch that a worker gave back before it had begun runs again; one that had begun may have done
-something already, and runs again only where that is allowed, and once.
+    error                        what runs again                                 flush reason
+    the model raised             the two halves, behind all other pieces         isolate
+    device memory was too small  the two halves, before all other pieces         memory
+    the worker ended             the same parts, before all other pieces         retry
 
-All this alternates with fresh batches: what others sent does not wait behind it. Only where fresh
-batches fail faster than searches end do searches come first, the oldest before all: beside the
-queue and its bound must not wait more and more.
+Every other failure is final: the device is lost (no run on it can succeed), one part stood alone
+and raised, or the settings forbid the rerun.
 
-Source: group testing by halves; errors that leave the device broken are not searched for.
+**Isolation.** A batch that raised is halved until the parts at fault stand alone, so that a bad
+request fails by itself. One bad part among n costs two runs for each halving, 2*log2(n) in all.
+Example: a batch of the parts 1 to 8, of which part 3 is bad. Six runs follow the first:
+
+    run      parts   result    pieces that wait afterwards
+    first    1-8     raises    1-4, 5-8
+    rerun 1  1-4     raises    5-8, 1-2, 3-4
+    rerun 2  5-8     answers   1-2, 3-4
+    rerun 3  1-2     answers   3-4
+    rerun 4  3-4     raises    3, 4
+    rerun 5  3       raises    4               part 3 stood alone, so part 3 fails
+    rerun 6  4       answers   none
+
+**The budget.** As long as nothing of the batch has run well, the model itself may be broken, and
+halving on would only repeat the failure. So the budget is
+
+    runs = 2 * log2(n) + 2, log2 rounded up; for n = 8: the first run and 7 reruns
+
+If no piece has run well by then, all that is left fails with the batch's error. Once one piece has
+run well, the model is known to work. Then the budget no longer counts, and no part fails that did
+not fail alone; if many parts are bad, that takes up to 2*n-1 runs. After
+`FAILED_BATCHES_BEFORE_SHORT_SEARCH` batches of several parts have raised in a row, the model itself
+counts as broken: until a batch runs well, only the two halves of a batch are tried.
+
+**Lost workers.** A batch whose run had not begun runs again, as often as that happens. A batch
+whose run had begun may have done something already: it runs again only if the settings allow that
+(`retry`), and once.
+
+**The turn of reruns.** Reruns and fresh batches alternate, so that the requests of other clients do
+not wait behind a search. If fresh batches fail faster than searches end, searches go first, the
+oldest before all: what waits here is not bounded by the queue and must not grow without end.
+
+Source: group testing by halves.
 """
 
 from __future__ import annotations
@@ -26,83 +55,101 @@ from collections.abc import Callable, Iterator, Sequence
 from batcher.batching.batch import Batch
 from batcher.batching.ceiling import Ceiling
 from batcher.batching.part import Part
-from batcher.batching.poison import Poison
+from batcher.batching.poison import PoisonList
 from batcher.batching.policies.policy import FULL
 from batcher.errors import DeviceLost, OutOfMemory, WorkerLost
 
 ISOLATE = "isolate"
-"""The flush reason of a half."""
+"""The flush reason of a half of a batch that raised."""
 
 RETRY = "retry"
-"""The flush reason of a batch that came back without having ended."""
+"""The flush reason of a batch whose worker ended before the batch did."""
 
 MEMORY = "memory"
-"""The flush reason of a half of what did not fit into the device's memory."""
+"""The flush reason of a half of a batch that did not fit into the device's memory."""
 
-HOPELESS = 20
-"""Batches of several parts that raise in a row, three searches among 64: with one at fault in each,
-every other half runs.
+RERUN_REASONS = (ISOLATE, RETRY, MEMORY)
+
+FAILED_BATCHES_BEFORE_SHORT_SEARCH = 20
+"""Batches of several parts that raise one after the other until the model counts as broken.
+
+That is three whole searches among 64 parts. With one bad part in each batch the count never gets so
+far, because every other half runs well and sets the count back to zero.
 """
 
-RERUNS = (ISOLATE, RETRY, MEMORY)
-
-
-AT_ONCE = 2
-"""Searches that fresh batches run beside."""
+SEARCHES_BESIDE_FRESH_BATCHES = 2
+"""Searches up to which fresh batches still take every other turn."""
 
 
 class Search:
-    """What parts of one batch may still be run again for, and which of them wait for that.
+    """The reruns of one batch: the pieces that wait, the pieces that run, and what is known so far.
+
+    The state follows from three attributes:
+
+        state      runs  found_good  what happens to `waiting`
+        searching  > 0   no          pieces run; each piece of a batch that raised costs one run
+        exhausted  0     no          pieces wait for the batches that still run: if one of those
+                                     ends well, the state is `proven`; if the last of them raises,
+                                     all pieces fail. With none running, the first piece runs.
+        proven     any   yes         pieces run until each bad part has stood alone
+        over       any   any         empty, and `running` is 0: `Reruns` forgets the search
+
+    A first piece that is a `retry` or a `memory` rerun may run in every state and costs nothing.
 
     Attributes:
-        runs: runs left in which something has to run well.
-        interruptions: of begun runs that are made up for.
-        ceiling: rows that a batch might have when that one failed first.
-        found_good: whether something has run well.
-        waiting: parts that wait to be run, and why; halves of what raised behind all others.
-        running: batches of it that run.
+        runs: runs left until one piece has to run well.
+        interruptions: runs left for batches whose worker ended after their run had begun.
+        ceiling_rows: rows that a batch was allowed when the first batch failed.
+        found_good: whether one piece has run well.
+        waiting: pieces that wait for a run, each with its flush reason, the next one first.
+        running: batches of this search that workers hold.
     """
 
-    __slots__ = ("ceiling", "found_good", "interruptions", "running", "runs", "waiting")
+    __slots__ = ("ceiling_rows", "found_good", "interruptions", "running", "runs", "waiting")
 
-    def __init__(self, runs: int, interruptions: int, ceiling: int) -> None:
-        """Begin with these."""
+    def __init__(self, runs: int, interruptions: int, ceiling_rows: int) -> None:
+        """Start with no piece."""
         self.runs = runs
         self.interruptions = interruptions
-        self.ceiling = ceiling
+        self.ceiling_rows = ceiling_rows
         self.found_good = False
         self.waiting: deque[tuple[Sequence[Part], str]] = deque()
         self.running = 0
 
     @property
     def can_go_on(self) -> bool:
-        """Whether what waits first may run."""
+        """Whether the first piece that waits may run."""
         return bool(self.waiting) and (
             self.runs > 0 or self.found_good or self.waiting[0][1] != ISOLATE
         )
 
 
 class Reruns:
-    """What waits to be run again."""
+    """All searches of one scheduler, the oldest first. Reactor thread."""
 
     def __init__(
-        self, ceiling: Ceiling, poison: Poison, isolate: bool, retry: bool = False
+        self, ceiling: Ceiling, poison_list: PoisonList, isolate: bool, retry: bool = False
     ) -> None:
-        """Look for those at fault if `isolate`; run twice what had begun if `retry`.
+        """Report what batches show to `ceiling` and `poison_list`.
 
-        Teach `ceiling` and `poison`.
+        Args:
+            ceiling: learns which sizes of batches fit into memory.
+            poison_list: learns which requests fail alone.
+            isolate: whether a batch that raised is halved.
+            retry: whether a batch runs once more if its worker ended after its run had begun.
         """
         self._ceiling = ceiling
-        self._poison = poison
+        self._poison_list = poison_list
         self._isolate = isolate
-        self._fruitless = 0  # batches of several parts that raised one after the other
+        self._failed_in_a_row = 0  # batches of several parts that raised, since one ran well
         self._interruptions = int(retry)
-        self._searches: dict[Search, None] = {}  # that are not over, the oldest first
+        # a dict, as an ordered set: the oldest search is served first
+        self._searches: dict[Search, None] = {}
         self._running: dict[Batch, Search] = {}
         self._waiting = 0
 
     def __len__(self) -> int:
-        """How many wait."""
+        """How many pieces wait."""
         return self._waiting
 
     def __iter__(self) -> Iterator[Part]:
@@ -111,66 +158,69 @@ class Reruns:
 
     @property
     def come_first(self) -> bool:
-        """Whether they are more than fresh batches may run beside."""
-        return len(self._searches) > AT_ONCE
+        """Whether there are so many searches that fresh batches wait for them."""
+        return len(self._searches) > SEARCHES_BESIDE_FRESH_BATCHES
 
-    def take_up(
+    def note_failure(
         self,
         batch: Batch,
         error: BaseException,
         halve: Callable[[Part], Sequence[Part]],
         now: float,
-        in_vain: bool = False,
+        worth_a_run: bool = True,
     ) -> Sequence[Part]:
-        """Take the parts of `batch`, which failed with `error`, to be run again.
+        """Keep the parts of `batch`, which failed with `error`, for another run, if that may help.
 
-        Return those that fail with it now.
-
-        Those are none, all of the batch, or with these what is left of the batch that it is a half
-        of. `halve` cuts a part of several rows in two: what is too large for the device has to be
-        made smaller. `in_vain`: nothing will be run.
+        Return the parts that fail with `error` now: none, all of `batch`, or these and all that its
+        search still had waiting. `halve` cuts a part of several rows in two, for a part that alone
+        is too large. `worth_a_run` is False if no worker will run anything.
         """
         search = self._running.pop(batch, None)
         if search is None:
-            search = Search(self._runs(len(batch.parts)), self._interruptions, self._ceiling.rows)
+            search = Search(self._budget(len(batch.parts)), self._interruptions, self._ceiling.rows)
         else:
             search.running -= 1
-        taken = not in_vain and self._look_into(search, batch, error, halve, now)
-        failed = [] if taken else list(batch.parts)
+        runs_again = worth_a_run and self._plan(search, batch, error, halve, now)
+        failed = [] if runs_again else list(batch.parts)
         if not search.running and not search.can_go_on:
             failed += self._empty(search)
         self._keep_or_forget(search)
         return failed
 
-    def succeeded(self, batch: Batch) -> None:
-        """Forget one that did not fail."""
-        self._fruitless = 0
-        self._ceiling.fitted(batch.rows, batch.reason == FULL)
+    def note_success(self, batch: Batch) -> None:
+        """Learn from `batch`, fresh or a rerun, which ran well."""
+        self._failed_in_a_row = 0
+        self._ceiling.note_fit(batch.rows, batch.reason == FULL)
         search = self._running.pop(batch, None)
         if search is not None:
             search.running -= 1
             search.found_good = True
             self._keep_or_forget(search)
 
-    def take(self, is_alive: Callable[[Part], bool], now: float) -> Batch | None:
-        """Return what waits in the oldest search as a batch bound `now`, without parts that are not alive, or None."""
+    def next_batch(self, is_alive: Callable[[Part], bool], now: float) -> Batch | None:
+        """Return the next piece as a batch bound `now`, without parts that are not alive, or None.
+
+        The oldest search that can go on has the turn.
+        """
         for search in list(self._searches):
-            while search.can_go_on or (
-                search.waiting and not search.running
-            ):  # who was to decide about the rest has left
+            # an exhausted search whose running batches are all gone has none left to wait for
+            while search.can_go_on or (search.waiting and not search.running):
                 parts, reason = search.waiting.popleft()
                 self._waiting -= 1
                 alive = [part for part in parts if is_alive(part)]
                 if alive:
-                    batch = Batch(alive, reason, now)
-                    self._running[batch] = search
-                    search.running += 1
-                    search.runs -= reason == ISOLATE
-                    return batch
+                    return self._started(search, Batch(alive, reason, now))
             self._keep_or_forget(search)
         return None
 
+    def _started(self, search: Search, batch: Batch) -> Batch:
+        self._running[batch] = search
+        search.running += 1
+        search.runs -= batch.reason == ISOLATE
+        return batch
+
     def _empty(self, search: Search) -> list[Part]:
+        """Take all that waits out of `search`, and return the parts."""
         left = [part for parts, _ in search.waiting for part in parts]
         self._waiting -= len(search.waiting)
         search.waiting.clear()
@@ -182,7 +232,7 @@ class Reruns:
         else:
             self._searches.pop(search, None)
 
-    def _look_into(
+    def _plan(
         self,
         search: Search,
         batch: Batch,
@@ -190,28 +240,37 @@ class Reruns:
         halve: Callable[[Part], Sequence[Part]],
         now: float,
     ) -> bool:
+        """Let the pieces of `batch` wait as `error` asks for; return whether there are any."""
         if isinstance(error, OutOfMemory):
-            if batch.rows == 1:
-                self._ceiling.was_not_at_fault(search.ceiling)
-                return False
-            self._ceiling.did_not_fit(batch.rows)
-            parts = batch.parts if len(batch.parts) > 1 else halve(batch.parts[0])
-            if len(parts) > 1:
-                search.waiting.extendleft(reversed(self._halves(parts, MEMORY)))
-            return len(parts) > 1
+            return self._shrink(batch, search, halve)
         lost = isinstance(error, WorkerLost)
         begun = not isinstance(error, WorkerLost) or error.begun
+        # a lone part that ran and failed, or that ended its worker, is at fault itself
         if len(batch.parts) == 1 and begun:
-            self._poison.failed_alone(batch.parts[0], now)
+            self._poison_list.note_failure(batch.parts[0], now)
         if lost:
             return self._retry(batch, search, begun)
         return not isinstance(error, DeviceLost) and self._halve(batch, search)
 
-    def _runs(self, parts: int) -> int:
-        """Return in how many runs something among `parts` has to run well."""
-        return (
-            2 * (parts - 1).bit_length() + 1 if self._fruitless < HOPELESS else 2
-        )  # and it has run once
+    def _budget(self, parts: int) -> int:
+        """Return in how many reruns one of `parts` parts has to run well.
+
+        The first run, which has failed already, is not among them.
+        """
+        broken = self._failed_in_a_row >= FAILED_BATCHES_BEFORE_SHORT_SEARCH
+        return 2 if broken else 2 * (parts - 1).bit_length() + 1
+
+    def _shrink(
+        self, batch: Batch, search: Search, halve: Callable[[Part], Sequence[Part]]
+    ) -> bool:
+        if batch.rows == 1:
+            self._ceiling.note_row_overflow(search.ceiling_rows)
+            return False
+        self._ceiling.note_overflow(batch.rows)
+        parts = batch.parts if len(batch.parts) > 1 else halve(batch.parts[0])
+        if len(parts) > 1:
+            search.waiting.extendleft(reversed(self._halves(parts, MEMORY)))
+        return len(parts) > 1
 
     def _retry(self, batch: Batch, search: Search, begun: bool) -> bool:
         if begun:
@@ -223,7 +282,9 @@ class Reruns:
         return True
 
     def _halve(self, batch: Batch, search: Search) -> bool:
-        self._fruitless += len(batch.parts) > 1
+        # only batches of several parts count: one bad part that comes again and again says nothing
+        # about the model
+        self._failed_in_a_row += len(batch.parts) > 1
         if not self._isolate or len(batch.parts) == 1:
             return False
         search.waiting.extend(self._halves(batch.parts, ISOLATE))

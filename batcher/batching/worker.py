@@ -1,4 +1,12 @@
-"""What the scheduler asks of a worker, and what a worker tells."""
+"""The worker protocol: what the scheduler calls on a worker, and what a worker gives back.
+
+scheduler                                  worker
+start(deliver, changed)           ──►      loads the model, then its Deferred fires
+do(batch)                         ──►      runs the batch after those before it
+deliver(batch, outcome)           ◄──      once for every batch, in order
+changed(condition, reason)        ◄──      whenever it stops or starts to take batches
+quit()                            ──►      runs the batches that it holds, then ends
+"""
 
 from __future__ import annotations
 
@@ -10,27 +18,27 @@ from twisted.internet.defer import Deferred
 
 from batcher.batching.batch import Batch
 from batcher.core.spec import Array
-from batcher.models.protocol import Loaded
+from batcher.models.protocol import LoadedModel
 
 CallFromThread = Callable[..., object]
-"""Calls a function with arguments on the reactor thread, soon.
+"""Calls a function with arguments on the reactor thread, soon. Any thread.
 
-The one thing that may be called from another thread.
+Nothing else of the loop may be called from another thread.
 """
 
 
 class Outcome(NamedTuple):
-    """What became of a batch.
+    """The result of a batch: rows or an error, and where its time went.
 
     Attributes:
-        results: each part's own rows, in the order of the parts; empty if it failed.
-        error: why it failed, None if it did not.
-        waited: seconds that the worker had the batch before it started it.
-        compute: seconds that it took, collation and splitting included.
-        collating: seconds of those until its inputs were put together.
-        splitting: seconds of those in which its result was cut up.
-        failed: by the index of a row in the batch, why that row alone failed; what `results` holds
-            of it means nothing.
+        results: each part's own rows, in the order of the parts; empty if the batch failed.
+        error: the reason of the batch's failure, None if it did not fail.
+        waited: seconds from the hand-over to the worker until the batch began.
+        compute: seconds that the batch took, collation and splitting included.
+        collating: seconds of `compute` in which the inputs were put together.
+        splitting: seconds of `compute` in which the outputs were cut up.
+        failed: errors of single rows, by the index of the row in the batch. The rows in `results`
+            at these places mean nothing.
     """
 
     results: list[Mapping[str, Array]]
@@ -43,43 +51,55 @@ class Outcome(NamedTuple):
 
 
 class Condition(Enum):
-    """Whether a worker that has loaded its model takes batches."""
+    """Whether a worker that has loaded its model takes batches.
+
+    ALIVE        takes batches
+    RESTARTING   takes none; it is being started again
+    DEAD         takes none, unless it comes back from a batch in which it hangs
+    """
 
     ALIVE = "alive"
     RESTARTING = "restarting"
-    """Not now; it is being started again."""
     DEAD = "dead"
-    """Not any more, unless it comes back from what it hangs in."""
 
 
 Deliver = Callable[[Batch, Outcome], None]
-Changed = Callable[[Condition, str], None]
-"""Told of a new condition of the worker, and of the reason in words. Reactor thread."""
+ConditionListener = Callable[[Condition, str], None]
+"""Hears of a new condition of the worker, and of the reason in words. Reactor thread."""
 
 
 class Worker(Protocol):
-    """Runs one batch at a time, in the order they came. All methods: reactor thread."""
+    """Runs one batch at a time, in the order in which batches were handed over."""
 
-    def start(self, deliver: Deliver, changed: Changed) -> Deferred[Loaded]:
+    def start(self, deliver: Deliver, changed: ConditionListener) -> Deferred[LoadedModel]:
         """Load the model; the Deferred fires when it is ready, or fails with ModelLoadError.
 
         `deliver` is called on the reactor thread, once for every batch, in order. Once the model is
-        loaded, `changed` is called whenever the worker stops or starts to take batches. When it
-        stops, it is first told, then every batch that it holds comes back with WorkerLost, which
-        says whether it had begun.
+        loaded, `changed` is called whenever the worker stops or starts to take batches. A worker
+        that stops calls `changed` first. Then every batch that the worker holds comes back with
+        WorkerLost, which says whether the batch had begun. Reactor thread.
         """
 
     def do(self, batch: Batch) -> None:
-        """Run `batch` after those before it. Only while it takes batches."""
+        """Run `batch` after the batches before it; only while the worker is alive.
+
+        Reactor thread.
+        """
 
     def linger(self) -> None:
-        """Deliver the oldest batch here and now if it is worth waiting for."""
+        """Wait for the oldest batch and deliver it here and now, if that is worthwhile.
+
+        Reactor thread.
+        """
 
     def let_begin(self) -> None:
-        """Let the worker, which had nothing to do, begin with the batch that it was handed last."""
+        """Let the worker begin with the batch of the last `do`, before which it held none.
+
+        Reactor thread.
+        """
 
     def quit(self) -> Deferred[None]:
-        """Take no more batches, finish those there are, end.
+        """Take no more batches, run those that it holds, and end.
 
-        Fires when ended, which a thread that hangs never does.
+        The Deferred fires at the end, which a thread that hangs never reaches. Reactor thread.
         """

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcher.batching.cost import SHAPES, CostModel, Curve
+from batcher.batching.cost import MAX_SHAPES, CostModel, Curve
 
 
 def affine(rows: int) -> float:
@@ -65,10 +65,10 @@ def test_shapes_have_times_of_their_own_and_unknown_ones_those_of_all() -> None:
 
 def test_only_so_many_shapes_are_remembered() -> None:
     cost = CostModel()
-    for shape in range(2 * SHAPES):
+    for shape in range(2 * MAX_SHAPES):
         cost.add(1, shape, 1.0)
-    assert len(cost._shapes) == SHAPES
-    assert 2 * SHAPES - 1 in cost._shapes
+    assert len(cost._shapes) == MAX_SHAPES
+    assert 2 * MAX_SHAPES - 1 in cost._shapes
 
 
 def test_the_margin_covers_nine_of_ten_and_comes_down_again() -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
-from batcher.batching.failure_log import INTERVAL, MOST_KINDS, FailureLog
-from batcher.core.error_text import MOST_STACK
+from batcher.batching.failure_log import LOG_INTERVAL_S, MAX_KINDS, FailureLog
+from batcher.core.error_text import MAX_STACK_CHARS
 
 
 class Logged(list[str]):
@@ -68,7 +68,7 @@ def test_a_long_message_fills_no_log_with_its_cause_or_without(logged: list[str]
     error.__cause__ = raised(Long())
     FailureLog("m/1").write("a batch failed", error, 0.0)
     (text,) = logged
-    assert len(text) < MOST_STACK + 100
+    assert len(text) < MAX_STACK_CHARS + 100
     assert "characters left out" in text
 
 
@@ -81,7 +81,15 @@ def test_those_that_follow_are_left_out_and_counted_when_the_next_is_told(
     logged: list[str],
 ) -> None:
     log = FailureLog("m/1")
-    for now in (0.0, 1.0, INTERVAL - 0.1, INTERVAL, INTERVAL + 1, 3 * INTERVAL, 5 * INTERVAL):
+    for now in (
+        0.0,
+        1.0,
+        LOG_INTERVAL_S - 0.1,
+        LOG_INTERVAL_S,
+        LOG_INTERVAL_S + 1,
+        3 * LOG_INTERVAL_S,
+        5 * LOG_INTERVAL_S,
+    ):
         log.write("a batch failed", ValueError(now), now)
     assert [text.splitlines()[0].removeprefix("model m/1: a batch failed") for text in logged] == [
         "",
@@ -104,12 +112,14 @@ def test_two_models_are_told_apart(logged: list[str]) -> None:
     assert len(logged) == 2
 
 
-@given(st.lists(st.integers(0, 3 * MOST_KINDS), max_size=300))
+@given(st.lists(st.integers(0, 3 * MAX_KINDS), max_size=300))
 def test_a_model_that_makes_up_classes_fills_no_log(kinds: list[int]) -> None:
     log = FailureLog("m/1")
     with Logged() as logged:
         for step, kind in enumerate(kinds):
             log.write(
-                "a batch failed", type(f"Error{kind}", (Exception,), {})(), step * INTERVAL / 300
+                "a batch failed",
+                type(f"Error{kind}", (Exception,), {})(),
+                step * LOG_INTERVAL_S / 300,
             )
-    assert len(logged) <= min(len(set(kinds)), MOST_KINDS + 1)
+    assert len(logged) <= min(len(set(kinds)), MAX_KINDS + 1)

@@ -33,7 +33,7 @@ def levels_of(
 def shares(
     waits: dict[int, float], *, weights: dict[int, float] = WEIGHTS, ageing: float = 1.0
 ) -> Counter[int]:
-    """Return the rows of each level in one long batch, where each level's parts have waited so long."""
+    """Return the rows of each level in one long batch, whose parts have waited so long."""
     parts = [
         part(level=level, arrival=NOW - wait) for level, wait in waits.items() for _ in range(ROWS)
     ]

@@ -80,10 +80,10 @@ def test_what_is_before_a_request_is_what_it_does_not_overtake() -> None:
     larges = [part(rows=8, arrival=float(second)) for second in range(10)]
     queue = queue_of(*larges, *smalls, smaller_first=STEP)
     now = 10.0
-    assert queue.rows_before(1, 8, now) == 83
-    assert queue.rows_before(1, 64, now) == 83
-    assert queue.rows_before(1, 1, now) == pytest.approx(3 + 32, abs=1), (
+    assert queue.rows_ahead(1, 8, now) == 83
+    assert queue.rows_ahead(1, 64, now) == 83
+    assert queue.rows_ahead(1, 1, now) == pytest.approx(3 + 32, abs=1), (
         "of the larger ones those of the first 4 seconds"
     )
-    assert queue.rows_before(1, 4, now) == pytest.approx(3 + 64, abs=1)
-    assert queue_of(*larges, *smalls).rows_before(1, 1, now) == 83
+    assert queue.rows_ahead(1, 4, now) == pytest.approx(3 + 64, abs=1)
+    assert queue_of(*larges, *smalls).rows_ahead(1, 1, now) == 83

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from batcher.batching.part import Part
-from batcher.batching.poison import LARGEST, MOST, Poison
+from batcher.batching.poison import MAX_REMEMBERED, MAX_REMEMBERED_BYTES, PoisonList
 from batcher.core.spec import Array
 from batcher.errors import KnownToFail
 
@@ -21,7 +21,7 @@ def numbers(value: float = 1.0, dtype: str = "f4", shape: tuple[int, ...] = (1, 
     return np.full(shape, value, dtype)
 
 
-def refused(poison: Poison, part: Part, now: float = 0.0) -> bool:
+def refused(poison: PoisonList, part: Part, now: float = 0.0) -> bool:
     try:
         poison.check(part.inputs, part.nbytes, now)
     except KnownToFail:
@@ -29,19 +29,19 @@ def refused(poison: Poison, part: Part, now: float = 0.0) -> bool:
     return False
 
 
-def known(seconds: float = SECONDS, **inputs: Array) -> Poison:
+def known(seconds: float = SECONDS, **inputs: Array) -> PoisonList:
     """Return what saw `inputs` fail twice at the time 0."""
-    poison = Poison(seconds)
+    poison = PoisonList(seconds)
     for _ in range(2):
-        poison.failed_alone(part(**inputs), 0.0)
+        poison.note_failure(part(**inputs), 0.0)
     return poison
 
 
 def test_once_may_be_chance_twice_is_not() -> None:
-    poison = Poison(SECONDS)
-    poison.failed_alone(part(x=numbers()), 0.0)
+    poison = PoisonList(SECONDS)
+    poison.note_failure(part(x=numbers()), 0.0)
     assert not refused(poison, part(x=numbers()))
-    poison.failed_alone(part(x=numbers()), 1.0)
+    poison.note_failure(part(x=numbers()), 1.0)
     with pytest.raises(KnownToFail, match="failed alone 2 times; they are refused for 59 s more"):
         poison.check({"x": numbers()}, 16, 2.0)
 
@@ -50,14 +50,14 @@ def test_it_is_forgotten_after_its_time_and_starts_anew() -> None:
     poison = known(x=numbers())
     assert refused(poison, part(x=numbers()), SECONDS - 1)
     assert not refused(poison, part(x=numbers()), SECONDS)
-    poison.failed_alone(part(x=numbers()), SECONDS + 1)
+    poison.note_failure(part(x=numbers()), SECONDS + 1)
     assert not refused(poison, part(x=numbers()), SECONDS + 1)
 
 
 def test_two_failures_far_apart_are_two_chances() -> None:
-    poison = Poison(SECONDS)
-    poison.failed_alone(part(x=numbers()), 0.0)
-    poison.failed_alone(part(x=numbers()), SECONDS + 1)
+    poison = PoisonList(SECONDS)
+    poison.note_failure(part(x=numbers()), 0.0)
+    poison.note_failure(part(x=numbers()), SECONDS + 1)
     assert not refused(poison, part(x=numbers()), SECONDS + 1)
 
 
@@ -87,16 +87,16 @@ def test_nothing_is_remembered_unless_it_is_asked_for() -> None:
 
 
 def test_what_is_large_is_not_read() -> None:
-    large = numbers(shape=(1, LARGEST // 4 + 1))
+    large = numbers(shape=(1, MAX_REMEMBERED_BYTES // 4 + 1))
     assert not refused(known(x=large), part(x=large))
 
 
 def test_the_one_that_failed_longest_ago_is_forgotten_first() -> None:
     poison = known(x=numbers(-1.0))
-    for value in range(MOST - 1):
-        poison.failed_alone(part(x=numbers(value)), 1.0)
+    for value in range(MAX_REMEMBERED - 1):
+        poison.note_failure(part(x=numbers(value)), 1.0)
     assert refused(poison, part(x=numbers(-1.0)))
-    poison.failed_alone(part(x=numbers(MOST)), 1.0)
+    poison.note_failure(part(x=numbers(MAX_REMEMBERED)), 1.0)
     assert not refused(poison, part(x=numbers(-1.0)))
-    poison.failed_alone(part(x=numbers(0.0)), 1.0)
+    poison.note_failure(part(x=numbers(0.0)), 1.0)
     assert refused(poison, part(x=numbers(0.0)), 1.0)

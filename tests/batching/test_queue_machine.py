@@ -187,10 +187,10 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def what_is_before_a_request_is_at_most_all_that_waits(self) -> None:
         for level in (*WEIGHTS, BULK):
-            before = [self.queue.rows_before(level, rows, self.now) for rows in (1, 4, 16)]
+            before = [self.queue.rows_ahead(level, rows, self.now) for rows in (1, 4, 16)]
             assert before == sorted(before)
             assert 0 <= before[0] <= before[-1] <= self.rows
-        assert self.queue.rows_before(BULK, 1, self.now) == self.rows
+        assert self.queue.rows_ahead(BULK, 1, self.now) == self.rows
 
     @invariant()
     def groups_are_counted_apart(self) -> None:

@@ -9,8 +9,8 @@ import pytest
 from batcher.batching.batch import Batch
 from batcher.batching.ceiling import Ceiling
 from batcher.batching.part import Part
-from batcher.batching.poison import Poison
-from batcher.batching.reruns import AT_ONCE, ISOLATE, RETRY, Reruns
+from batcher.batching.poison import PoisonList
+from batcher.batching.reruns import ISOLATE, RETRY, SEARCHES_BESIDE_FRESH_BATCHES, Reruns
 from batcher.errors import DeviceLost, OutOfMemory, WorkerLost
 from tests.support.scheduling import part
 
@@ -30,20 +30,20 @@ def anyone(_: Part) -> bool:
 
 def take(reruns: Reruns) -> Batch:
     """Return the next one, which there must be."""
-    taken = reruns.take(anyone, 7.0)
+    taken = reruns.next_batch(anyone, 7.0)
     assert taken is not None
     return taken
 
 
 def goes_on(reruns: Reruns, batch: Batch, error: Exception) -> bool:
     """Return whether `batch`, which failed with `error`, is to be run again in some way."""
-    failed = {*reruns.take_up(batch, error, uncut, 7.0)}
+    failed = {*reruns.note_failure(batch, error, uncut, 7.0)}
     assert not failed or failed >= {*batch.parts}
     return not failed
 
 
 def reruns_of(max_batch_size: int, isolate: bool, retry: bool = False) -> Reruns:
-    return Reruns(Ceiling(max_batch_size), Poison(0.0), isolate, retry)
+    return Reruns(Ceiling(max_batch_size), PoisonList(0.0), isolate, retry)
 
 
 def searched(reruns: Reruns, whole: Batch) -> int:
@@ -63,6 +63,23 @@ def uncut(part: Part) -> Sequence[Part]:
     return (part,)
 
 
+def test_of_eight_parts_the_third_is_found_in_the_six_runs_of_the_example() -> None:
+    reruns, whole = reruns_of(8, isolate=True), batch(8)
+    numbers = {each: number for number, each in enumerate(whole.parts, 1)}
+    bad = whole.parts[2]
+    assert goes_on(reruns, whole, RAISED)
+    runs, failed = [], []
+    while reruns:
+        taken = take(reruns)
+        runs.append([numbers[each] for each in taken.parts])
+        if bad not in taken.parts:
+            reruns.note_success(taken)
+        elif not goes_on(reruns, taken, RAISED):
+            failed += taken.parts
+    assert runs == [[1, 2, 3, 4], [5, 6, 7, 8], [1, 2], [3, 4], [3], [4]]
+    assert failed == [bad]
+
+
 def test_what_raised_comes_back_in_halves_in_the_order_of_its_rows() -> None:
     reruns, whole = reruns_of(4, isolate=True), batch(5)
     assert goes_on(reruns, whole, RAISED)
@@ -70,7 +87,7 @@ def test_what_raised_comes_back_in_halves_in_the_order_of_its_rows() -> None:
     halves = [take(reruns), take(reruns)]
     assert [half.parts for half in halves] == [whole.parts[:2], whole.parts[2:]]
     assert [(half.reason, half.bound_at) for half in halves] == [(ISOLATE, 7.0)] * 2
-    assert reruns.take(anyone, 7.0) is None
+    assert reruns.next_batch(anyone, 7.0) is None
 
 
 @pytest.mark.parametrize(
@@ -95,7 +112,7 @@ def test_of_a_model_that_is_broken_as_a_whole_only_halves_are_tried_until_someth
     runs = [searched(reruns, batch(16)) for _ in range(6)]
     assert (runs[0], runs[-1]) == (SIXTEEN, 2)
     assert sorted(runs, reverse=True) == runs
-    reruns.succeeded(batch())
+    reruns.note_success(batch())
     assert searched(reruns, batch(16)) == SIXTEEN
 
 
@@ -115,7 +132,7 @@ def test_one_at_fault_in_each_batch_never_passes_for_a_broken_model() -> None:
         while reruns:
             half = take(reruns)
             if whole.parts[-1] not in half.parts:
-                reruns.succeeded(half)
+                reruns.note_success(half)
             elif not goes_on(reruns, half, RAISED):
                 failed += half.parts
         assert failed == [whole.parts[-1]]
@@ -132,28 +149,28 @@ def exhausted() -> tuple[Reruns, list[Batch]]:
 
 def test_what_is_left_waits_for_what_still_runs_and_fails_with_it() -> None:
     reruns, (first, second) = exhausted()
-    assert reruns.take(anyone, 7.0) is None
-    assert reruns.take_up(first, RAISED, uncut, 7.0) == []
-    assert reruns.take(anyone, 7.0) is None
+    assert reruns.next_batch(anyone, 7.0) is None
+    assert reruns.note_failure(first, RAISED, uncut, 7.0) == []
+    assert reruns.next_batch(anyone, 7.0) is None
     left = [*reruns]
-    assert {*reruns.take_up(second, RAISED, uncut, 7.0)} == {*left, *second.parts}
+    assert {*reruns.note_failure(second, RAISED, uncut, 7.0)} == {*left, *second.parts}
     assert not reruns
 
 
 def test_the_search_goes_on_where_what_still_runs_ends_well() -> None:
     reruns, (first, second) = exhausted()
     goes_on(reruns, first, RAISED)
-    reruns.succeeded(second)
+    reruns.note_success(second)
     left, failed = {*reruns}, set()
     while reruns:
-        failed |= {*reruns.take_up(take(reruns), RAISED, uncut, 7.0)}
+        failed |= {*reruns.note_failure(take(reruns), RAISED, uncut, 7.0)}
     assert failed == left, "each alone"
 
 
 def test_where_halves_are_not_run_a_good_half_for_want_of_memory_changes_nothing() -> None:
     reruns = reruns_of(4, isolate=False)
     goes_on(reruns, batch(4), OutOfMemory("none"))
-    reruns.succeeded(take(reruns))
+    reruns.note_success(take(reruns))
     assert not goes_on(reruns, take(reruns), RAISED)
 
 
@@ -170,13 +187,13 @@ def test_the_oldest_search_comes_to_its_end_before_the_next() -> None:
 
 def test_searches_come_first_when_they_are_more_than_fresh_batches_may_run_beside() -> None:
     reruns = reruns_of(4, isolate=True)
-    for searches in range(1, AT_ONCE + 2):
+    for searches in range(1, SEARCHES_BESIDE_FRESH_BATCHES + 2):
         goes_on(reruns, batch(2), RAISED)
-        assert reruns.come_first is (searches > AT_ONCE)
+        assert reruns.come_first is (searches > SEARCHES_BESIDE_FRESH_BATCHES)
     half = take(reruns)
-    reruns.succeeded(half)
+    reruns.note_success(half)
     assert reruns.come_first
-    reruns.succeeded(take(reruns))
+    reruns.note_success(take(reruns))
     assert not reruns.come_first, "the oldest is over"
 
 
@@ -228,7 +245,7 @@ def test_who_is_not_alive_any_more_is_left_out() -> None:
     reruns, whole = reruns_of(4, isolate=True), batch()
     goes_on(reruns, whole, RAISED)
     alive = whole.parts[3:]
-    taken = reruns.take(lambda part: part in alive, 7.0)
+    taken = reruns.next_batch(lambda part: part in alive, 7.0)
     assert taken is not None
     assert taken.parts == alive, "of the first half nobody is left"
     assert not reruns
@@ -238,8 +255,8 @@ def test_what_succeeded_is_forgotten() -> None:
     reruns = reruns_of(4, isolate=True)
     goes_on(reruns, batch(), RAISED)
     half = take(reruns)
-    reruns.succeeded(half)
-    reruns.succeeded(take(reruns))
+    reruns.note_success(half)
+    reruns.note_success(take(reruns))
     assert not reruns._running
 
 
@@ -254,7 +271,7 @@ def test_what_is_left_does_not_wait_for_what_was_to_decide_about_it_and_is_not_a
     last = take(reruns)
     assert goes_on(reruns, last, error)
     left = {*reruns} - {*last.parts}
-    following = reruns.take(lambda part: part not in last.parts, 7.0)
+    following = reruns.next_batch(lambda part: part not in last.parts, 7.0)
     assert following is not None
-    assert {*reruns.take_up(following, RAISED, uncut, 7.0)} == left
+    assert {*reruns.note_failure(following, RAISED, uncut, 7.0)} == left
     assert not reruns

@@ -6,11 +6,12 @@ When batches are bound, whose rows come back, and what is counted at each step.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 
-from batcher.batching.policies.policy import Delay
+from batcher.batching.policies.delay import Delay
 from batcher.core.request import InferenceRequest, Parameters
 from batcher.core.spec import Array
 from tests.support.models import model_spec, rows, tensor
@@ -299,7 +300,8 @@ def test_a_shape_that_waits_under_delay_is_not_starved_by_one_that_is_always_ful
 
 def test_the_worker_may_begin_before_answers_are_written_unless_more_waits() -> None:
     harness = Harness()
-    harness.worker.let_begin = lambda: harness.events.append("let begin")  # type: ignore[method-assign]
+    worker: Any = harness.worker
+    worker.let_begin = lambda: harness.events.append("let begin")
     first = harness.submit(0)
     first.deferred.addCallback(lambda _: harness.events.append("answered 0"))
     harness.turn()

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from batcher.batching.admission import STALE, Admission
+from batcher.batching.admission import STALE_AFTER_S, Admission
 from batcher.batching.batch import Batch
 from batcher.batching.cost import CostModel
 from batcher.batching.part import Part
 from batcher.batching.places import Places
 from batcher.batching.policies.bulk import BULK
 from batcher.batching.queue import BatchQueue
-from batcher.batching.reruns import RERUNS
+from batcher.batching.reruns import RERUN_REASONS
 from batcher.errors import PredictedLate
 
 ROWS = 4
@@ -29,12 +29,12 @@ def part(rows: int = 1, level: int = 1) -> Part:
 
 @pytest.fixture
 def admission() -> Admission:
-    """Return what has learnt that a batch takes 1 s and 0.25 s more a row, the last at the time 10."""
+    """Return an admission that knows: a batch takes 1 s and 0.25 s a row. The last came at 10 s."""
     cost = CostModel()
     for rows in (1, 2, 4):
         cost.add(rows, (), 1 + 0.25 * rows)
     found = Admission(cost, ROWS, 100, jitter=lambda: 0.5)
-    found.came_back(Batch([part(4)], bound_at=8.0), 8.0, 10.0, 2.0, failed=False)
+    found.note_batch(Batch([part(4)], bound_at=8.0), 8.0, 10.0, 2.0, failed=False)
     return found
 
 
@@ -95,7 +95,7 @@ def test_what_is_run_again_by_turns_with_what_is_before_it_counts(admission: Adm
 def test_batches_are_as_small_as_the_devices_memory_has_them(admission: Admission) -> None:
     waiting = queue_of(*[1] * 7)
     assert asked(admission, 14.3, waiting)
-    admission.ceiling.did_not_fit(4)
+    admission.ceiling.note_overflow(4)
     assert not asked(admission, 15.8, waiting), "four batches of two rows, 1.5 s each"
     assert asked(admission, 16.3, waiting)
 
@@ -112,8 +112,8 @@ def test_nothing_is_refused_where_nothing_is_known() -> None:
 
 def test_what_was_learnt_long_ago_keeps_nobody_out(admission: Admission) -> None:
     assert not asked(admission, 10.1, queue_of())
-    assert asked(admission, 10.1 + 2 * STALE, queue_of(), now=10 + 2 * STALE)
-    assert admission.cost(Places(), 10 + 2 * STALE)(4, ()) == 0
+    assert asked(admission, 10.1 + 2 * STALE_AFTER_S, queue_of(), now=10 + 2 * STALE_AFTER_S)
+    assert admission.cost(Places(), 10 + 2 * STALE_AFTER_S)(4, ()) == 0
     assert admission.cost(Places(), 10.0)(4, ()) > 1.9
 
 
@@ -129,7 +129,7 @@ def test_the_advice_follows_from_the_backlog_and_is_jittered(admission: Admissio
 
 def test_failed_batches_teach_nothing(admission: Admission) -> None:
     before = admission.cost(Places(), 10.0)(4, ())
-    admission.came_back(Batch([part(4)], bound_at=10.0), 10.0, 30.0, 20.0, failed=True)
+    admission.note_batch(Batch([part(4)], bound_at=10.0), 10.0, 30.0, 20.0, failed=True)
     assert admission.cost(Places(), 30.0)(4, ()) == before
 
 
@@ -144,12 +144,12 @@ def test_bulk_is_behind_all_that_waits_and_nothing_is_behind_bulk(admission: Adm
     assert asked(admission, 12.3, waiting, level=1)
 
 
-@pytest.mark.parametrize("reason", [BULK, *RERUNS])
+@pytest.mark.parametrize("reason", [BULK, *RERUN_REASONS])
 def test_bulk_and_reruns_do_not_pass_for_requests_that_will_join_another_batch(
     admission: Admission, reason: str
 ) -> None:
     for end in range(12, 100, 2):
-        admission.came_back(
+        admission.note_batch(
             Batch([part(4)], reason, bound_at=end - 2.0), end - 2.0, float(end), 2.0, failed=False
         )
     running = [Batch([part(4)], reason, bound_at=98.0)]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from batcher.batching.policies.policy import Delay
-from batcher.core.spec import nbytes_of
+from batcher.batching.policies.delay import Delay
+from batcher.core.request import nbytes_of
 from batcher.errors import Draining, QueueFull, TooLarge
 from tests.support.scheduling import Harness
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from batcher.batching.policies.bulk import BulkLast
-from batcher.batching.policies.policy import Eager
+from batcher.batching.policies.eager import Eager
 from batcher.batching.queue import BatchQueue
 from batcher.errors import DeadlineExceeded, QueueFull, TooLarge
 from tests.support.scheduling import Harness
@@ -19,7 +19,7 @@ SECONDS = 4.0
 
 
 def harness_of(**more: object) -> Harness:
-    """Return a harness whose batches hold 4 rows, in which bulk waits for `AFTER` seconds of silence."""
+    """Return a harness with batches of 4 rows, in which bulk waits for `AFTER` s of silence."""
     return Harness(BulkLast(Eager(4), AFTER), bulk_level=BULK, **more)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""Cancellation: free at once where it waits, dropped on return where it runs, harmless to neighbours."""
+"""Cancellation: what waits is freed at once, what runs is dropped on return, others unharmed."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from batcher.batching.policies.policy import Delay
-from batcher.batching.scheduler import DEADLINE_GRAIN
+from batcher.batching.deadlines import DEADLINE_SCAN_INTERVAL_S
+from batcher.batching.policies.delay import Delay
 from batcher.errors import DeadlineExceeded, PredictedLate
 from tests.support.scheduling import Harness
 from tests.support.simulation import advance_to_next
@@ -89,11 +89,11 @@ def test_deadlines_that_are_close_are_answered_together_at_most_a_grain_late() -
     harness.turn()
     first, second = (
         harness.submit(1, deadline=8.0),
-        harness.submit(2, deadline=8.0 + DEADLINE_GRAIN / 2),
+        harness.submit(2, deadline=8.0 + DEADLINE_SCAN_INTERVAL_S / 2),
     )
     harness.turn(8.0)
     assert isinstance(first.error, DeadlineExceeded)
-    harness.turn(DEADLINE_GRAIN)
+    harness.turn(DEADLINE_SCAN_INTERVAL_S)
     assert isinstance(second.error, DeadlineExceeded)
 
 
@@ -102,9 +102,9 @@ def test_what_has_expired_is_not_run_even_between_two_looks_for_it() -> None:
     harness.submit(0)
     harness.turn()
     harness.submit(1, deadline=8.0)
-    late, good = harness.submit(2, deadline=8.0 + DEADLINE_GRAIN / 4), harness.submit(3)
+    late, good = harness.submit(2, deadline=8.0 + DEADLINE_SCAN_INTERVAL_S / 4), harness.submit(3)
     harness.turn(8.0)
-    harness.turn(DEADLINE_GRAIN / 2)
+    harness.turn(DEADLINE_SCAN_INTERVAL_S / 2)
     harness.perform()
     assert isinstance(late.error, DeadlineExceeded)
     assert harness.perform() == [3]
@@ -117,14 +117,14 @@ def test_a_thousand_deadlines_a_second_wake_the_scheduler_only_so_often() -> Non
     harness.turn()
     answers = [harness.resubmit(number, deadline=8.0 + number / 1000) for number in range(1000)]
     wakes = 0
-    while harness.clock.seconds() < 9.0 + DEADLINE_GRAIN:
+    while harness.clock.seconds() < 9.0 + DEADLINE_SCAN_INTERVAL_S:
         advance_to_next(harness.clock)
         wakes += 1
         gone = sum(not answer.waiting for answer in answers)
-        assert gone >= (harness.clock.seconds() - 8.0 - DEADLINE_GRAIN) * 1000 - 1
+        assert gone >= (harness.clock.seconds() - 8.0 - DEADLINE_SCAN_INTERVAL_S) * 1000 - 1
         if gone == len(answers):
             break
-    assert wakes <= 1.1 / DEADLINE_GRAIN
+    assert wakes <= 1.1 / DEADLINE_SCAN_INTERVAL_S
     assert harness.metrics.expired_rows == {"queued": 1000, "in_flight": 0}
 
 

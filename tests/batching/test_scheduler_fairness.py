@@ -9,7 +9,9 @@ from math import inf
 
 import pytest
 
-from batcher.batching.policies.policy import Delay, Eager, Policy
+from batcher.batching.policies.delay import Delay
+from batcher.batching.policies.eager import Eager
+from batcher.batching.policies.policy import Policy
 from batcher.batching.queue import BatchQueue
 from tests.support.simulation import SimulatedLoad
 
@@ -65,7 +67,7 @@ def test_a_low_level_that_asks_for_less_than_its_share_gets_all_of_it() -> None:
 
 
 def all_answered_by(ageing: float) -> float:
-    """Return when twenty requests of a level of weight 1 are answered beside a flood of one of weight 1000."""
+    """Return when 20 requests of weight 1 are answered beside a flood of weight 1000."""
     simulated = load(UNEVEN, ageing=ageing)
     simulated.flood(1, clients=256)
     simulated.run(until=1.0)

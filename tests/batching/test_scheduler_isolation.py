@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.python.failure import Failure
 
-from batcher.batching.policies.policy import Delay
-from batcher.batching.reruns import AT_ONCE
+from batcher.batching.policies.delay import Delay
+from batcher.batching.reruns import SEARCHES_BESIDE_FRESH_BATCHES
 from batcher.core.spec import Array
 from batcher.errors import DeadlineExceeded, DeviceLost, Draining, ModelError, QueueFull
 from tests.support.models import double
@@ -96,7 +96,9 @@ def test_what_waits_stays_bounded_where_every_batch_fails(places: int, instances
         h.turn()
         for worker in h.workers:
             worker.perform()
-        assert h.scheduler.pending <= 128 + 64 * (AT_ONCE + 2 * places * instances)
+        assert h.scheduler.pending <= 128 + 64 * (
+            SEARCHES_BESIDE_FRESH_BATCHES + 2 * places * instances
+        )
     for worker in h.workers:
         while worker.batches:
             worker.perform()

@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from twisted.internet.defer import CancelledError
 
 from batcher.batching.policies.bulk import BulkLast
-from batcher.batching.policies.policy import Delay, Eager
+from batcher.batching.policies.delay import Delay
+from batcher.batching.policies.eager import Eager
 from batcher.batching.worker import Condition
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.core.spec import Array

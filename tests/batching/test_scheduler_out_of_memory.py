@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcher.batching.ceiling import PATIENCE
+from batcher.batching.ceiling import FULL_BATCHES_BEFORE_RAISE
 from batcher.core.spec import Array
 from batcher.errors import KnownToFail, ModelError, OutOfMemory
 from tests.support.models import double
@@ -38,7 +38,7 @@ def test_what_does_not_fit_is_halved_and_everybody_is_answered() -> None:
     h.finish()
     assert [answer.values for answer in answers] == [[2.0 * value] for value in range(8)]
     assert h.model.sizes() == [8, 4, 4, 2, 2, 2, 2]
-    assert (h.metrics.out_of_memory, h.metrics.flushes["memory"], h.scheduler.most_rows) == (
+    assert (h.metrics.out_of_memory, h.metrics.flushes["memory"], h.scheduler.ceiling_rows) == (
         3,
         6,
         2,
@@ -76,8 +76,8 @@ def test_larger_batches_are_tried_again_also_where_no_number_of_requests_makes_t
     h = Harness(predict=room_for(8), max_batch_size=16)
     h.submit(*range(16))
     h.finish()
-    assert h.scheduler.most_rows == 8
-    for _ in range(PATIENCE):
+    assert h.scheduler.ceiling_rows == 8
+    for _ in range(FULL_BATCHES_BEFORE_RAISE):
         for _ in range(3):
             h.submit(1, 2, 3)
         h.finish()
@@ -102,7 +102,7 @@ def test_a_row_that_does_not_fit_alone_fails_with_that_and_nobody_else() -> None
     h.finish()
     assert isinstance(answers[1].error, OutOfMemory)
     assert [answer.values for answer in answers[:1] + answers[2:]] == [[2], [4], [6]]
-    assert h.scheduler.most_rows == 4, "nor are the batches of others smaller for it"
+    assert h.scheduler.ceiling_rows == 4, "nor are the batches of others smaller for it"
 
 
 def test_it_is_made_smaller_even_where_nothing_is_isolated() -> None:

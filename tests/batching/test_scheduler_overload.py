@@ -11,10 +11,10 @@ from random import Random
 import pytest
 from twisted.internet.task import Clock
 
-from batcher.batching.admission import Admission
+from batcher.batching.admission import Admission, AdmitAll
 from batcher.batching.cost import CostModel
 from batcher.batching.options import SchedulerOptions
-from batcher.batching.policies.policy import Eager
+from batcher.batching.policies.eager import Eager
 from batcher.batching.queue import BatchQueue
 from batcher.batching.scheduler import BatchScheduler
 from batcher.core.counters import ModelMetrics
@@ -67,10 +67,10 @@ class OpenLoop:
             [self.device],
             self.clock,
             ModelMetrics("m", "1"),
-            options=SchedulerOptions(places=2),
+            options=SchedulerOptions(pipeline_depth=2),
             admission=Admission(CostModel(), LARGEST, queue.max_rows, jitter=lambda: 0.5)
             if predicts
-            else None,
+            else AdmitAll(LARGEST),
         )
         self.device.start(self.scheduler.deliver, ignore_changes)
         self.good = self.late = self.sent = 0

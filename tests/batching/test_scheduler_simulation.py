@@ -1,4 +1,4 @@
-"""How large batches become, and how much work gets done, with a fixed-cost model in simulated time."""
+"""How large batches become, and how many rows/s are run: a fixed-cost model, simulated time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from statistics import mean
 import pytest
 from twisted.internet.task import Clock
 
+from batcher.batching.admission import AdmitAll
 from batcher.batching.options import SchedulerOptions
-from batcher.batching.policies.policy import Eager, Policy
+from batcher.batching.policies.eager import Eager
+from batcher.batching.policies.policy import Policy
 from batcher.batching.queue import BatchQueue
 from batcher.batching.scheduler import BatchScheduler
 from batcher.core.counters import ModelMetrics
@@ -43,9 +45,15 @@ class ClosedLoop:
         self.device = SimulatedDevice(model, self.clock, seconds, crossing)
         self.metrics = ModelMetrics("m", "1")
         queue = BatchQueue(100_000, 1 << 30)
-        options = SchedulerOptions(places=places)
+        options = SchedulerOptions(pipeline_depth=places)
         self.scheduler = BatchScheduler(
-            queue, policy, [self.device], self.clock, self.metrics, options=options
+            queue,
+            policy,
+            [self.device],
+            self.clock,
+            self.metrics,
+            admission=AdmitAll(policy.max_batch_size),
+            options=options,
         )
         self.device.start(self.scheduler.deliver, ignore_changes)
         self.answered: list[float] = []

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import CancelledError
 
-from batcher.batching.policies.policy import Delay
+from batcher.batching.policies.delay import Delay
 from batcher.batching.worker import Condition
 from batcher.core.spec import Array
 from batcher.errors import (

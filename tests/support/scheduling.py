@@ -13,19 +13,20 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from batcher.batching.admission import Admission
+from batcher.batching.admission import Admission, AdmitAll
 from batcher.batching.batch import Batch
 from batcher.batching.cost import CostModel
 from batcher.batching.options import SchedulerOptions
 from batcher.batching.part import Part
-from batcher.batching.policies.policy import Cost, Eager, Policy, no_cost
+from batcher.batching.policies.eager import Eager
+from batcher.batching.policies.policy import Cost, Policy, no_cost
 from batcher.batching.queue import BatchQueue
 from batcher.batching.scheduler import BatchScheduler
 from batcher.batching.worker import Condition
 from batcher.core.counters import ModelMetrics
 from batcher.core.request import InferenceRequest, InferenceResponse, Parameters
 from batcher.core.spec import Array, ModelSpec
-from batcher.serving.model_version import shape_key
+from batcher.serving.assembly import shape_key
 from batcher.workers.instances import Instances
 from batcher.workers.memory import MemoryWorker
 from tests.support.models import Predict, RecordingModel, checked, double, model_spec, rows, tensor
@@ -179,17 +180,27 @@ class Harness:
             bulk_level=bulk_level,
         )
         self.metrics = ModelMetrics("m", "1")
+        followed = policy or Eager(max_batch_size)
+        admission = (
+            AdmitAll(followed.max_batch_size)
+            if cost is no_cost
+            else FixedCost(cost, max_batch_size)
+        )
         self.scheduler = BatchScheduler(
             self.queue,
-            policy or Eager(max_batch_size),
+            followed,
             [*self.workers],
             self.clock,
             self.metrics,
             options=SchedulerOptions(
-                places=places, timeout=timeout, isolate=isolate, retry=retry, remembered=remembered
+                pipeline_depth=places,
+                timeout=timeout,
+                isolate=isolate,
+                retry_on_crash=retry,
+                remember_failed_s=remembered,
             ),
             group_key=shape_key,
-            admission=FixedCost(cost, max_batch_size) if cost is not no_cost else None,
+            admission=admission,
             call_soon=self.soon.append if soon else None,
         )
         self.workers.start(self.scheduler.deliver, self.scheduler.set_alive, self._changed)

@@ -15,11 +15,11 @@ from batcher.batching.cost import CostModel
 from batcher.batching.policies.policy import Policy
 from batcher.batching.queue import BatchQueue
 from batcher.batching.scheduler import BatchScheduler
-from batcher.batching.worker import Changed, Condition, Deliver
+from batcher.batching.worker import Condition, ConditionListener, Deliver
 from batcher.core.counters import ModelMetrics
 from batcher.core.request import Parameters
 from batcher.models.checked import CheckedModel
-from batcher.models.protocol import Loaded
+from batcher.models.protocol import LoadedModel
 from batcher.workers.run_batch import run_batch
 from tests.support.models import RecordingModel, checked, rows
 from tests.support.scheduling import request
@@ -70,7 +70,7 @@ class SimulatedDevice:
         self._ended_at: float | None = None
         self._deliver: Deliver
 
-    def start(self, deliver: Deliver, changed: Changed) -> Deferred[Loaded]:
+    def start(self, deliver: Deliver, changed: ConditionListener) -> Deferred[LoadedModel]:
         """Be ready at once."""
         self._deliver = deliver
         return succeed(self._model.loaded())
@@ -117,7 +117,7 @@ class SimulatedDevice:
 
 
 class SimulatedLoad:
-    """Requests of one row, of several levels, to a simulated device whose batches take `seconds(rows)`; warmed up.
+    """Requests of one row, of several levels, to a warm device whose batches take `seconds(rows)`.
 
     Attributes:
         clock: the only time there is.
@@ -143,7 +143,7 @@ class SimulatedLoad:
         self.answers: dict[int, list[tuple[float, float]]] = defaultdict(list)
 
     def by_chance(self, level: int, rate: float, until: float, seed: int = 1) -> None:
-        """Send `rate` requests/s of `level` at random, from now on, whatever becomes of those before."""
+        """Send `rate` requests/s of `level` at random from now on, without waiting for answers."""
         random = Random(seed)
 
         def send() -> None:
@@ -154,7 +154,7 @@ class SimulatedLoad:
         self.clock.callLater(random.expovariate(rate), send)
 
     def flood(self, level: int, clients: int) -> None:
-        """Let `clients` send a request of `level` now, and their next whenever they have the answer to the last."""
+        """Let `clients` send a request of `level` now, and another after each answer."""
 
         def again(_: object) -> None:
             self.send(level).addCallback(again)

@@ -1,4 +1,4 @@
-"""When a batch is sent, and with what.
+"""Policies: when a batch is sent, and with which requests.
 
-One policy a file, each a pure function of the queue and the time.
+Each is a pure function of the queue, the worker's state, the time and the cost of batches.
 """

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.batching.part import Part
-from batcher.batching.policies.bulk import LONGER, BulkLast
+from batcher.batching.policies.bulk import MAX_SLOWDOWN, BulkLast
+from batcher.batching.policies.delay import Delay
+from batcher.batching.policies.eager import Eager
 from batcher.batching.policies.policy import (
     Cost,
     Decision,
-    Delay,
-    Eager,
     Idle,
     Policy,
     Take,
@@ -31,9 +31,9 @@ from tests.support.scheduling import part, queue_of
 
 BULK = 4
 AFTER = 1.0
-FREE = WorkerState(held=0, places=2)
-ONE_RUNS = WorkerState(held=1, places=2)
-DRAINING = WorkerState(held=0, places=2, draining=True)
+FREE = WorkerState(held=0, depth=2)
+ONE_RUNS = WorkerState(held=1, depth=2)
+DRAINING = WorkerState(held=0, depth=2, draining=True)
 SIZE = 8
 
 
@@ -237,5 +237,5 @@ def check_filled(own: list[Part], filling: list[Part], cost: Cost, now: float) -
         "what is too large for a batch stands alone"
     )
     assert {each.group for each in filling} <= {group}
-    assert cost(filled, group) <= LONGER * cost(rows, group)
+    assert cost(filled, group) <= MAX_SLOWDOWN * cost(rows, group)
     assert not filling or all(each.deadline >= now + cost(filled, group) for each in own)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from batcher.batching.part import Part
+from batcher.batching.policies.delay import Delay
+from batcher.batching.policies.eager import Eager
 from batcher.batching.policies.policy import (
     Decision,
-    Delay,
-    Eager,
     Idle,
     Policy,
     Take,
@@ -20,11 +20,11 @@ from batcher.batching.policies.policy import (
 )
 from tests.support.scheduling import part, queue_of
 
-FREE = WorkerState(held=0, places=2)
-ONE_RUNS = WorkerState(held=1, places=2)
-BOTH_TAKEN = WorkerState(held=2, places=2)
-ONLY_TAKEN = WorkerState(held=1, places=1)
-DRAINING = WorkerState(held=0, places=2, draining=True)
+FREE = WorkerState(held=0, depth=2)
+ONE_RUNS = WorkerState(held=1, depth=2)
+BOTH_TAKEN = WorkerState(held=2, depth=2)
+ONLY_TAKEN = WorkerState(held=1, depth=1)
+DRAINING = WorkerState(held=0, depth=2, draining=True)
 DELAY = 8.0
 
 

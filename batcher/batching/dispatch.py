@@ -1,0 +1,145 @@
+"""What runs next, and on which worker.
+
+`Dispatcher.send` goes round until nothing is left to do. A round has two steps:
+
+1. If reruns have the turn, the next rerun is sent.
+2. The policy decides over the queue: a fresh batch is sent, requests that can no longer be answered
+   in time are ended, or neither.
+
+Reruns and fresh batches alternate (`reruns` says why), with three exceptions:
+
+- With too many searches, reruns have every turn.
+- If no batch runs and no row with a turn waits, a rerun goes: there is no fresh batch to wait for.
+- If no batch runs and the policy waits for more rows, a rerun goes: the device would stand idle.
+
+The dispatcher holds no timer: `send` returns the time at which a decision may change by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from math import inf
+
+from batcher.batching.batch import Batch
+from batcher.batching.ceiling import Ceiling
+from batcher.batching.completion import Completions
+from batcher.batching.part import Part
+from batcher.batching.pending_request import owner
+from batcher.batching.places import Places
+from batcher.batching.policies.policy import Cost, Decision, Policy, Take, WaitUntil, WorkerState
+from batcher.batching.queue import BatchQueue
+from batcher.batching.reruns import RERUN_REASONS, Reruns
+from batcher.batching.worker import Worker
+from batcher.core.counters import ModelMetrics
+
+
+class Dispatcher:
+    """Decides what runs next and hands it to a worker. Reactor thread.
+
+    Attributes:
+        draining: whether no more requests will come, so that no batch waits to grow.
+    """
+
+    def __init__(
+        self,
+        queue: BatchQueue,
+        policy: Policy,
+        workers: Sequence[Worker],
+        places: Places,
+        ceiling: Ceiling,
+        reruns: Reruns,
+        completions: Completions,
+        metrics: ModelMetrics,
+    ) -> None:
+        """Send from `queue` and `reruns` to `workers`, whose batches `places` counts."""
+        self.draining = False
+        self._queue = queue
+        self._policy = policy
+        self._workers = workers
+        self._last_worker = workers[0]  # the worker that was handed the last batch
+        self._places = places
+        self._ceiling = ceiling
+        self._reruns = reruns
+        self._completions = completions
+        self._metrics = metrics
+        self._turn_of_reruns = False  # whether the last batch was a fresh one
+
+    def parts(self) -> Iterator[Part]:
+        """Iterate over all parts that wait or run."""
+        return chain(self.waiting(), *(batch.parts for batch in self._places))
+
+    def waiting(self) -> Iterator[Part]:
+        """Iterate over all parts that wait, in the queue or for another run."""
+        return chain(self._queue, self._reruns)
+
+    def can_take(self) -> bool:
+        """Return whether `send` might send a batch, judged by row counts alone."""
+        held = self._places.held
+        return held == 0 or (held < self._places.depth and self._queue.rows >= self._ceiling.rows)
+
+    def send(self, now: float, cost: Cost) -> float:
+        """Send all batches that can be sent `now`, and end the requests that are too late for them.
+
+        Args:
+            now: the time, in seconds.
+            cost: seconds until a batch of so many rows of a shape is answered.
+
+        Returns:
+            The time, in seconds, at which to call again even if nothing happens; may be infinite.
+        """
+        while True:
+            rerun_sent = len(self._reruns) > 0 and self._send_rerun(now)
+            held = self._places.held
+            state = WorkerState(held, self._places.depth, self.draining, self._ceiling.rows)
+            decision = self._policy.decide(self._queue, state, now, cost)
+            if self._carry_out(decision, now) or rerun_sent:
+                continue
+            if self._turn_of_reruns or held or not self._reruns:
+                return decision.time if isinstance(decision, WaitUntil) else inf
+            # nothing runs and the policy waits for more rows: the third exception above
+            self._turn_of_reruns = True
+
+    def let_begin(self) -> None:
+        """Let the last batch begin, if it is the only one and no other will follow now."""
+        if len(self._places) == 1 and not self._queue.rows:
+            self._last_worker.let_begin()
+
+    def linger(self) -> None:
+        """Wait for the last batch here and now if that is worthwhile and nothing else waits."""
+        if self._places.rows and not self._queue.rows:
+            self._last_worker.linger()
+
+    def _send_rerun(self, now: float) -> bool:
+        """Send the next rerun if reruns have the turn; return whether one was sent."""
+        held = self._places.held
+        if self._turn_of_reruns or self._reruns.come_first:
+            due = held < self._places.depth
+        else:
+            due = held == 0 and not self._queue.rows
+        batch = self._reruns.next_batch(_is_alive, now) if due else None
+        if batch is None:
+            return False
+        self._hand_over(batch)
+        return True
+
+    def _carry_out(self, decision: Decision, now: float) -> bool:
+        """Do what the policy decided; return whether that was anything."""
+        took = isinstance(decision, Take)
+        if isinstance(decision, Take):
+            # before any callback runs, which might change the queue
+            self._queue.take(decision.parts, now)
+            self._hand_over(Batch(decision.parts, decision.reason, now))
+        for part in decision.shed:
+            self._completions.expire(owner(part))
+        return took or len(decision.shed) > 0
+
+    def _hand_over(self, batch: Batch) -> None:
+        self._turn_of_reruns = batch.reason not in RERUN_REASONS
+        self._metrics.count_sent(batch.rows, batch.reason)
+        self._last_worker = self._workers[self._places.put(batch, batch.bound_at)]
+        self._last_worker.do(batch)
+
+
+def _is_alive(part: Part) -> bool:
+    return not owner(part).finished
