@@ -1,9 +1,9 @@
 """The numbers behind every metric: plain attributes of plain objects.
 
-A client library's counter costs a lock and a dictionary look-up an increment; at tens of thousands
-of requests a second that is a visible share of the loop. Here the reactor thread adds to plain
-attributes, once a batch wherever that is possible, and only a scrape (`batcher/serving/metrics.py`)
-pays for turning them into the exposition format.
+The reactor thread adds to these attributes, once a batch wherever that is possible, and only a
+scrape (`batcher/serving/metrics.py`) pays for turning them into the exposition format. The counters
+of a client library were refused: each increment costs a lock and a dictionary look-up, and at tens
+of thousands of requests a second that is a visible share of the loop.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import Protocol
 
-SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Bucket bounds for durations: half a millisecond, a small model on a GPU, up to the default
-deadline.
+_BELOW_A_SECOND = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+DURATION_BOUNDS_S = (*_BELOW_A_SECOND, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Bucket bounds of durations, in seconds: from half a millisecond, a small model on a GPU, up to
+the default deadline.
 """
 
-ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
-"""Bucket bounds for batch sizes: the powers of two that warm-up uses."""
+BATCH_SIZE_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+"""Bucket bounds of batch sizes, in rows: the powers of two that warm-up uses."""
 
-
-LAST = 20
-"""Batches whose size and reason are kept, for whoever asks why."""
+REMEMBERED_BATCHES = 20
+"""Batches whose size and reason are kept, for an operator who asks why batches are as they are."""
 
 
 class Histogram:
@@ -52,7 +52,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many values were counted."""
+        """Values that were counted."""
         return sum(self.counts)
 
     def buckets(self) -> list[tuple[str, float]]:
@@ -63,8 +63,8 @@ class Histogram:
         ]
 
 
-class Load(Protocol):
-    """What waits and runs at the moment."""
+class SchedulerLoad(Protocol):
+    """What waits and runs in one scheduler at the moment. Reactor thread."""
 
     @property
     def queue_rows(self) -> int:
@@ -79,7 +79,7 @@ class Load(Protocol):
         """Rows that workers hold."""
 
     @property
-    def most_rows(self) -> int:
+    def ceiling_rows(self) -> int:
         """Rows that a batch may have."""
 
 
@@ -91,18 +91,23 @@ class AnswerMetrics:
     def __init__(self) -> None:
         """Start at zero."""
         self.statuses: dict[int, int] = defaultdict(int)
-        self.latency = Histogram(SECONDS)
+        self.latency = Histogram(DURATION_BOUNDS_S)
 
     def observe(self, status: int, seconds: float) -> None:
         """Count one answered request and its whole latency."""
         self.statuses[status] += 1
         latency = self.latency
-        latency.counts[bisect_left(SECONDS, seconds)] += 1
+        latency.counts[bisect_left(DURATION_BOUNDS_S, seconds)] += 1
         latency.total += seconds
 
 
-class Spent:
-    """How often something was done, and the seconds of it all together. Reactor thread."""
+class TimedCount:
+    """How often something was done, and the time of it all together. Reactor thread.
+
+    Attributes:
+        count: how often.
+        seconds: seconds of all times together.
+    """
 
     __slots__ = ("count", "seconds")
 
@@ -117,60 +122,90 @@ class Spent:
         self.seconds += seconds
 
 
-class BatchSpent:
-    """Where the time of batches of one size went. Reactor thread."""
+class ComputeTimes:
+    """Where the time of batches on their worker went. Reactor thread.
 
-    __slots__ = ("collating", "predicting", "splitting")
+    Attributes:
+        compute_input: collating, the inputs of all parts into one buffer.
+        compute_infer: the model itself.
+        compute_output: splitting, the outputs into rows of each part.
+    """
+
+    __slots__ = ("compute_infer", "compute_input", "compute_output")
 
     def __init__(self) -> None:
         """Start at zero."""
-        self.collating = Spent()
-        self.predicting = Spent()
-        self.splitting = Spent()
+        self.compute_input = TimedCount()
+        self.compute_infer = TimedCount()
+        self.compute_output = TimedCount()
 
-    def add(self, times: int, collating: float, predicting: float, splitting: float) -> None:
-        """Count a batch's seconds `times` times."""
-        self.collating.add(times, times * collating)
-        self.predicting.add(times, times * predicting)
-        self.splitting.add(times, times * splitting)
+    def add(self, count: int, collating: float, predicting: float, splitting: float) -> None:
+        """Count the seconds of one batch `count` times."""
+        self.compute_input.add(count, count * collating)
+        self.compute_infer.add(count, count * predicting)
+        self.compute_output.add(count, count * splitting)
 
 
 class Statistics:
-    """Cumulative numbers of one version of a model, as the Open Inference Protocol's statistics extension wants them.
+    """Cumulative numbers of one version of a model, by the Open Inference Protocol's names.
 
-    Attributes:
-        success: requests that were answered, from arrival to answer.
-        fail: requests that ended in another way after they were queued.
-        queue: the waits of parts, a request or a piece of one larger than a batch.
-        requests: where the time of batches that did not fail went, once for each part in them.
-        sizes: the same once for each batch, by its rows.
-        rows: of those batches.
-        last: when the last batch came back, in seconds on the scheduler's clock; None if none has.
+    The protocol's statistics extension answers each `TimedCount` as `count` and `ns`, nanoseconds;
+    here times are seconds. A request larger than a batch is cut into parts, any other is one part.
+
+    | attribute | field of the protocol | counts |
+    |---|---|---|
+    | `success` | `inference_stats.success` | requests answered, from arrival to answer |
+    | `fail` | `inference_stats.fail` | requests that ended otherwise, from arrival to end |
+    | `queue` | `inference_stats.queue` | parts, from arrival to the start of their batch |
+    | `by_part` | `inference_stats.compute_…` | each batch once for each of its parts |
+    | `by_batch_size[rows]` | `batch_stats[].compute_…` | each batch once, by its rows |
+    | `inference_count` | the same | rows |
+    | `last_inference` | the same, as ms since 1970 | seconds on the scheduler's clock |
+
+    `execution_count` is the sum of the counts in `by_batch_size`. Requests that were refused, and
+    so never queued, are not counted; nor are batches that failed, except in `fail`.
     """
 
     def __init__(self) -> None:
-        """Start at zero."""
-        self.success = Spent()
-        self.fail = Spent()
-        self.queue = Spent()
-        self.requests = BatchSpent()
-        self.sizes: dict[int, BatchSpent] = defaultdict(BatchSpent)
-        self.rows = 0
-        self.last: float | None = None
+        """Start at zero; `last_inference` is None until the first batch comes back."""
+        self.success = TimedCount()
+        self.fail = TimedCount()
+        self.queue = TimedCount()
+        self.by_part = ComputeTimes()
+        self.by_batch_size: dict[int, ComputeTimes] = defaultdict(ComputeTimes)
+        self.inference_count = 0
+        self.last_inference: float | None = None
 
 
 class ModelMetrics:
-    """The numbers of one version of a model. Reactor thread."""
+    """The numbers of one version of a model. Reactor thread.
+
+    Attributes:
+        labels: name and version of the model.
+        load: the scheduler's own numbers of this moment, None before there is a scheduler.
+        queue_wait: seconds from the arrival of a part to the start of its batch.
+        batch_size: rows of the batches that were sent.
+        model_time: seconds of the batches on their worker.
+        flushes: batches that were sent, by reason.
+        last_batches: rows and reason of the batches sent last, oldest first.
+        cancelled_rows: rows whose client left, by where they were: `queued` or `in_flight`.
+        expired_rows: rows whose deadline passed, likewise.
+        rejected_rows: rows refused on arrival, by reason.
+        failed_batches: batches that raised, or did not come back.
+        failed_rows: rows that failed by themselves in batches that did not.
+        out_of_memory: batches that did not fit into the memory of the device.
+        statistics: numbers for the Open Inference Protocol.
+    """
 
     def __init__(self, model: str, version: str) -> None:
         """Start at zero; `model` and `version` become labels."""
         self.labels = (model, version)
-        self.load: Load | None = None
-        self.queue_wait = Histogram(SECONDS)
-        self.batch_size = Histogram(ROWS)
-        self.model_time = Histogram(SECONDS)
+        self.load: SchedulerLoad | None = None
+        self.queue_wait = Histogram(DURATION_BOUNDS_S)
+        self.batch_size = Histogram(BATCH_SIZE_BOUNDS)
+        self.model_time = Histogram(DURATION_BOUNDS_S)
         self.flushes: dict[str, int] = defaultdict(int)
-        self.last_batches: deque[tuple[int, str]] = deque(maxlen=LAST)
+        self.last_batches: deque[tuple[int, str]] = deque(maxlen=REMEMBERED_BATCHES)
         self.cancelled_rows: dict[str, int] = {"queued": 0, "in_flight": 0}
         self.expired_rows: dict[str, int] = {"queued": 0, "in_flight": 0}
         self.rejected_rows: dict[str, int] = defaultdict(int)
@@ -194,12 +229,16 @@ class ModelMetrics:
         collating: float,
         splitting: float,
     ) -> None:
-        """Count a batch of `rows` rows that came back `now` and whose parts had waited `waits`, all in seconds."""
+        """Count a batch of `rows` rows that came back at `now` and did not fail.
+
+        All times are seconds: `waits` of each part in the queue, then those of the batch on its
+        worker, where `compute` includes `collating` and `splitting`.
+        """
         predicting = compute - collating - splitting
         self.queue_wait.observe_all(waits)
         statistics = self.statistics
-        statistics.last = now
-        statistics.rows += rows
+        statistics.last_inference = now
+        statistics.inference_count += rows
         statistics.queue.add(len(waits), sum(waits))
-        statistics.requests.add(len(waits), collating, predicting, splitting)
-        statistics.sizes[rows].add(1, collating, predicting, splitting)
+        statistics.by_part.add(len(waits), collating, predicting, splitting)
+        statistics.by_batch_size[rows].add(1, collating, predicting, splitting)

@@ -1,4 +1,4 @@
-"""Where a batch runs: a thread, in tests the caller's own stack.
+"""Where a batch runs: on a thread, in a child process, in tests on the caller's own stack.
 
-And a pool for the CPU work of single requests.
+Beside the workers stands the pool of threads for the CPU work of single requests.
 """

@@ -9,66 +9,71 @@ from twisted.internet.defer import Deferred, DeferredList, FirstError, gatherRes
 from twisted.python.failure import Failure
 
 from batcher.batching.worker import Condition, Deliver, Worker
-from batcher.models.protocol import Loaded
+from batcher.models.protocol import LoadedModel
 
-Told = Callable[[int, bool], None]
-"""Told the index of a worker that starts or stops to take batches, and which of the two."""
+SetTakesBatches = Callable[[int, bool], None]
+"""Hears the index of a worker, and whether that worker takes batches now. Reactor thread."""
 
 
 class Instances:
-    """The workers of one model. Reactor thread.
+    """The workers of one model.
 
     Attributes:
-        condition: of the best of them: as long as one takes batches, the model is alive.
-        reason: why, in words, the one that changed last is not alive.
+        condition: condition of the best of them: the model is alive while one takes batches.
+        reason: why, in words, the worker that changed last is in its condition.
     """
 
     def __init__(self, workers: Sequence[Worker]) -> None:
-        """Hold `workers`; nothing starts."""
+        """Hold `workers`; nothing starts. Reactor thread."""
         self._workers = workers
         self._conditions = [Condition.ALIVE] * len(workers)
         self.reason = ""
 
     def __iter__(self) -> Iterator[Worker]:
-        """Iterate over the workers."""
+        """Iterate over the workers. Reactor thread."""
         return iter(self._workers)
 
     @property
     def condition(self) -> Condition:
-        """The condition of the best of them."""
+        """The condition of the best worker. Reactor thread."""
+        # Conditions are listed from the best to the worst.
         return next(condition for condition in Condition if condition in self._conditions)
 
-    def start(self, deliver: Deliver, told: Told, changed: Callable[[], None]) -> Deferred[Loaded]:
-        """Load the model in all of them.
+    def start(
+        self,
+        deliver: Deliver,
+        set_takes_batches: SetTakesBatches,
+        changed: Callable[[], None],
+    ) -> Deferred[LoadedModel]:
+        """Load the model in all workers; fires when all are ready. Reactor thread.
 
-        Fires when all are ready, fails with the first ModelLoadError.
+        If a load fails, the Deferred fails with the first ModelLoadError.
 
         Args:
-            deliver: gets their batches.
-            told: of each that starts or stops to take batches.
+            deliver: called with each batch that comes back.
+            set_takes_batches: called when a worker starts or stops to take batches.
             changed: called after that.
         """
 
         def change(index: int, condition: Condition, reason: str) -> None:
             self._conditions[index] = condition
             self.reason = reason
-            told(index, condition is Condition.ALIVE)
+            set_takes_batches(index, condition is Condition.ALIVE)
             changed()
 
-        loading = [
-            worker.start(deliver, partial(change, index))
-            for index, worker in enumerate(self._workers)
-        ]
-        return gatherResults(loading, consumeErrors=True).addCallbacks(
-            lambda loaded: loaded[0], self._failed
-        )
+        started = [worker.start(deliver, partial(change, i)) for i, worker in enumerate(self)]
+        loaded = gatherResults(started, consumeErrors=True)
+        return loaded.addCallbacks(lambda results: results[0], self._failed)
 
     def quit(self) -> Deferred[None]:
-        """Have all of them end; fires when they have, which a thread that hangs never does."""
-        return DeferredList([worker.quit() for worker in self._workers]).addCallback(lambda _: None)
+        """End all workers; fires when all have ended, which a thread that hangs never does.
+
+        Reactor thread.
+        """
+        return DeferredList([worker.quit() for worker in self]).addCallback(lambda _: None)
 
     def _failed(self, failure: Failure) -> Failure:
-        """Let those that could load the model go, and return the reason of the one that could not."""
+        """End all workers, and return the reason of the one that failed first. Reactor thread."""
         self.quit()
         first = failure.value
         return first.subFailure if isinstance(first, FirstError) else failure

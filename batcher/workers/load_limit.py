@@ -11,15 +11,15 @@ from batcher.core.alarm import Alarm
 
 
 class LoadLimit:
-    """Calls `exceeded` with the reason, in words, once a load has taken more than `seconds`.
-
-    Reactor thread.
-    """
+    """Calls `exceeded` with the reason, in words, once a load has taken `seconds`."""
 
     def __init__(
         self, clock: IReactorTime, title: str, seconds: float, exceeded: Callable[[str], object]
     ) -> None:
-        """Limit the loads of the model `title`, one at a time; 0 seconds limit nothing."""
+        """Limit the loads of the model `title`, one at a time; 0 seconds limit nothing.
+
+        Reactor thread.
+        """
         self._clock = clock
         self._seconds = seconds or inf
         self._reason = (
@@ -29,9 +29,9 @@ class LoadLimit:
         self._alarm = Alarm(clock, lambda: exceeded(self._reason))
 
     def begin(self) -> None:
-        """Begin to count: a load begins now."""
+        """Time a load that begins now. Reactor thread."""
         self._alarm.set(self._clock.seconds() + self._seconds)
 
     def end(self) -> None:
-        """Leave no timer behind: it has ended."""
+        """Time nothing, and leave no timer behind: the load has ended. Reactor thread."""
         self._alarm.cancel()

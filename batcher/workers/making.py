@@ -1,4 +1,4 @@
-"""Which kind of worker a model's settings ask for."""
+"""Which kind of worker the settings of a model ask for."""
 
 from __future__ import annotations
 
@@ -11,38 +11,42 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.models.loading import load_model
 from batcher.models.protocol import Progress
+from batcher.workers.options import LoopSide, WorkerOptions
+from batcher.workers.process.child_thread import ChildThread
 from batcher.workers.process.worker import ProcessWorker
-from batcher.workers.thread import InferenceThread, Load
+from batcher.workers.thread import InferenceThread, ModelLoader
 
 
 def make_workers(
     definition: ModelDefinition,
     settings: ModelSettings,
-    load: Load | None,
+    load: ModelLoader | None,
     progress: Progress,
     call_from_thread: CallFromThread,
     clock: IReactorTime,
 ) -> list[Worker]:
-    """Return the workers of a model, one an instance; nothing starts.
+    """Return the workers of a model, one for each instance; nothing starts. Reactor thread.
 
-    Args:
-        definition: what the model is.
-        settings: how it is run.
-        load: loads it, on a thread of this process whatever `settings` say; without, what
-            `definition` says is loaded.
-        progress: told, on the reactor thread, what is being done.
-        call_from_thread: the way back from threads.
-        clock: measures how long loads and batches take.
+    `load` replaces the loading of what `definition` describes, and always runs on a thread of this
+    process. Loads and batches are timed by `clock`; while a model loads, `progress` hears of it.
     """
-    name = f"batcher-{definition.spec.name}/{definition.spec.version}"
-    title = f"model {definition.spec.name!r} version {definition.spec.version}"
-    workers: list[Worker] = []
-    for index in range(settings.instances):
-        own = settings.for_instance(index)
-        if own.worker == "process" and load is None:
-            workers.append(ProcessWorker(name, definition, own, progress, call_from_thread, clock))
-        else:
-            loads = load or partial(load_model, definition, own)
-            limits = own.watchdog_s, title, own.load_timeout_s
-            workers.append(InferenceThread(name, loads, progress, call_from_thread, clock, *limits))
-    return workers
+    loop = LoopSide(progress, call_from_thread, clock)
+    each = map(settings.for_instance, range(settings.instances))
+    return [_worker(definition, instance, load, loop) for instance in each]
+
+
+def _worker(
+    definition: ModelDefinition, settings: ModelSettings, load: ModelLoader | None, loop: LoopSide
+) -> Worker:
+    """Return one worker, a thread of this process or a child process. Reactor thread."""
+    spec = definition.spec
+    options = WorkerOptions(
+        f"batcher-{spec.name}/{spec.version}",
+        f"model {spec.name!r} version {spec.version}",
+        settings.watchdog_s,
+        settings.load_timeout_s,
+    )
+    if settings.worker == "process" and load is None:
+        make_child = partial(ChildThread, options.name, definition, settings, loop.call_from_thread)
+        return ProcessWorker(loop, options, make_child)
+    return InferenceThread(load or partial(load_model, definition, settings), loop, options)

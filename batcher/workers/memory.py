@@ -1,7 +1,4 @@
-"""A worker without a thread: its batches run one by one when it is told to.
-
-For tests and simulations.
-"""
+"""A worker without a thread: a test or a simulation runs its batches one by one."""
 
 from __future__ import annotations
 
@@ -11,26 +8,32 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from batcher.batching.batch import Batch
-from batcher.batching.worker import Changed, Condition, Deliver, Outcome
+from batcher.batching.worker import Condition, ConditionListener, Deliver, Outcome
 from batcher.errors import WorkerLost
 from batcher.models.checked import CheckedModel
-from batcher.models.protocol import Loaded
+from batcher.models.protocol import LoadedModel
 from batcher.workers.run_batch import run_batch
 
 
 class MemoryWorker:
-    """Holds batches until `perform` runs the next one, on the caller's stack."""
+    """Holds batches until `perform` runs the next one, on the caller's stack.
+
+    Attributes:
+        batches: batches that wait, oldest first, each with the time at which it was handed over.
+        quitting: whether `quit` was called.
+    """
+
+    _deliver: Deliver
+    _changed: ConditionListener
 
     def __init__(self, model: CheckedModel, clock: IReactorTime) -> None:
-        """Run batches on `model`; `clock` says how long they waited."""
+        """Run batches on `model`; `clock` says how long they waited. Reactor thread."""
         self.batches: deque[tuple[Batch, float]] = deque()
         self.quitting = False
         self._model = model
         self._clock = clock
-        self._deliver: Deliver
-        self._changed: Changed
 
-    def start(self, deliver: Deliver, changed: Changed) -> Deferred[Loaded]:
+    def start(self, deliver: Deliver, changed: ConditionListener) -> Deferred[LoadedModel]:
         """Be ready at once. Reactor thread."""
         self._deliver = deliver
         self._changed = changed
@@ -43,7 +46,7 @@ class MemoryWorker:
         self.batches.append((batch, self._clock.seconds()))
 
     def linger(self) -> None:
-        """Wait for nothing: batches run when they are told to. Reactor thread."""
+        """Wait for nothing: `perform` runs batches. Reactor thread."""
 
     def let_begin(self) -> None:
         """Wait for nothing. Reactor thread."""
@@ -60,7 +63,7 @@ class MemoryWorker:
         return batch
 
     def lose(self, condition: Condition, reason: str) -> None:
-        """Take no batches until `revive`, and give back those it holds: the first has begun.
+        """Take no batches until `revive`, and deliver those held as lost; the first has begun.
 
         Reactor thread.
         """

@@ -1,8 +1,14 @@
 """Threads for the CPU work of single requests: pictures, `preprocess`, `postprocess`.
 
-Bounded in tasks and in bytes; more is refused at once. A task whose request is gone is dropped
-while it waits, and lets go of its body then and there, not when a thread comes to it. A task that
-outlives its request's deadline is answered for at the deadline, whatever its thread is doing.
+The pool is bounded in tasks and in bytes, and refuses more at once. Each task ends in one of four
+ways:
+
+| the task | its Deferred | its thread |
+|---|---|---|
+| is done | fires with the result or the error | is free for the next task |
+| is cancelled while it waits | is cancelled | never begins it; its body is let go of at once |
+| is cancelled while it runs | is cancelled | finishes it, and the result is dropped |
+| is late | fails with DeadlineExceeded, at its deadline | as for a task that was cancelled |
 """
 
 from __future__ import annotations
@@ -21,22 +27,40 @@ from batcher.errors import DeadlineExceeded, Draining, QueueFull
 Result = TypeVar("Result")
 
 
-class _Task(Generic[Result]):
+class _CpuTask(Generic[Result]):
+    """One function that waits for a thread, or runs on one.
+
+    Attributes:
+        function: what to run, None once it has begun or was cancelled.
+        nbytes: bytes that the function holds on to.
+        deadline: when it must be answered, in seconds of the pool's clock.
+        future: its future at the executor.
+        deferred: what fires with its result.
+    """
+
+    future: Future[Result]
+    deferred: Deferred[Result]
+
     def __init__(self, function: Callable[[], Result], nbytes: int, deadline: float) -> None:
+        """Hold `function`. Reactor thread."""
         self.function: Callable[[], Result] | None = function
         self.nbytes = nbytes
         self.deadline = deadline
-        self.future: Future[Result]
-        self.deferred: Deferred[Result]
 
     def run(self) -> Result:
+        """Run the function, and let go of it. A thread of the pool."""
         function, self.function = self.function, None
         assert function is not None, "a cancelled task is never run"
         return function()
 
 
 class CpuPool:
-    """Runs functions on threads and gives their results back on the reactor thread."""
+    """Runs functions on threads and gives their results back on the reactor thread.
+
+    Attributes:
+        tasks: tasks that wait or run, those that nobody waits for included.
+        nbytes: bytes that they hold on to.
+    """
 
     def __init__(
         self,
@@ -46,43 +70,33 @@ class CpuPool:
         call_from_thread: CallFromThread,
         clock: IReactorTime,
     ) -> None:
-        """Bound the pool; threads start with the first tasks."""
+        """Bound the pool; threads start with the first tasks. Reactor thread."""
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="batcher-cpu")
         self._max_tasks = max_tasks
         self._max_bytes = max_bytes
         self._call_from_thread = call_from_thread
         self._clock = clock
-        self._unanswered: set[_Task[Any]] = set()
+        self._unanswered: set[_CpuTask[Any]] = set()
         self._alarm = Alarm(clock, self._expire)
         self._stopped = False
         self.tasks = 0
         self.nbytes = 0
 
     def run(self, nbytes: int, deadline: float, function: Callable[[], Result]) -> Deferred[Result]:
-        """Run `function`, which holds on to `nbytes` bytes, and answer by `deadline`, in seconds. Reactor thread.
+        """Run `function`, which holds on to `nbytes` bytes; answer by `deadline`, in seconds.
 
-        Cancelling the Deferred drops the task if it still waits. It fails with what `function`
-        raised, or with DeadlineExceeded.
+        Cancelling the Deferred drops the task if it still waits. The Deferred fails with what
+        `function` raised, or with DeadlineExceeded. Reactor thread.
 
         Raises:
-            QueueFull: too many tasks or bytes are here already, or the system has no thread for the
-                first ones.
+            QueueFull: too many tasks or bytes are here, or the system has no more threads.
             Draining: the pool was stopped.
         """
-        if self._stopped:
-            raise Draining("the server is being stopped and takes no more requests")
-        full = self.tasks >= self._max_tasks or (
-            self.tasks and self.nbytes + nbytes > self._max_bytes
-        )
-        if full:
-            raise QueueFull(
-                f"the CPU pool is full: {self.tasks} of {self._max_tasks} tasks, {self.nbytes} of "
-                f"{self._max_bytes} bytes",
-            )
-        task = _Task(function, nbytes, deadline)
+        self._check_room(nbytes)
+        task = _CpuTask(function, nbytes, deadline)
         try:
             task.future = self._executor.submit(task.run)
-        except RuntimeError as err:  # no more threads; it keeps the task nevertheless
+        except RuntimeError as err:  # no more threads; the executor keeps the task nevertheless
             task.function = None
             raise QueueFull(f"the CPU pool is full: {err}") from err
         self.tasks += 1
@@ -94,12 +108,13 @@ class CpuPool:
         return task.deferred
 
     def stop(self) -> None:
-        """Give up what waits; what runs is finished, or answered by its deadline.
+        """Give up tasks that wait; those that run are finished, or answered by their deadline.
 
         Reactor thread.
         """
         self._stopped = True
         self._executor.shutdown(wait=False, cancel_futures=True)
+        # A copy, and a second look: an answer may cancel another task.
         for task in list(self._unanswered):
             if task in self._unanswered and task.future.cancelled():
                 self._give_up(task)
@@ -108,30 +123,47 @@ class CpuPool:
                         "the server was stopped before the request was prepared", retry_after=0
                     )
                 )
-        self._rest()
+        self._cancel_idle_alarm()
 
-    def _rest(self) -> None:
+    def _check_room(self, nbytes: int) -> None:
+        """Raise what `run` does if there is no room for `nbytes` bytes. Reactor thread."""
+        if self._stopped:
+            raise Draining("the server is being stopped and takes no more requests")
+        # A pool without tasks takes one of any size, or that one could never run.
+        has_bytes = not self.tasks or self.nbytes + nbytes <= self._max_bytes
+        if self.tasks >= self._max_tasks or not has_bytes:
+            raise QueueFull(
+                f"the CPU pool is full: {self.tasks} of {self._max_tasks} tasks, {self.nbytes} of "
+                f"{self._max_bytes} bytes",
+            )
+
+    def _cancel_idle_alarm(self) -> None:
+        """Leave no timer behind if no task is unanswered. Reactor thread."""
         if not self._unanswered:
             self._alarm.cancel()
 
-    def _give_up(self, task: _Task[Result]) -> None:
+    def _give_up(self, task: _CpuTask[Result]) -> None:
+        """Have `task` answered by somebody else, and let go of it if it waits. Reactor thread."""
         self._unanswered.discard(task)
         if task.future.cancel():
             task.function = None
 
-    def _done(self, task: _Task[Result]) -> None:
+    def _done(self, task: _CpuTask[Result]) -> None:
+        """Answer `task`, which is done or was cancelled, if nobody has. Reactor thread."""
+        # Counted until now: the thread of a task given up while it ran was not free before.
         self.tasks -= 1
         self.nbytes -= task.nbytes
         if task not in self._unanswered:
             return
         self._unanswered.discard(task)
-        self._rest()
+        self._cancel_idle_alarm()
         if (error := task.future.exception()) is not None:
             task.deferred.errback(error)
         else:
             task.deferred.callback(task.future.result())
 
     def _expire(self) -> None:
+        """Answer the tasks whose deadline has passed. Reactor thread."""
         now = self._clock.seconds()
         for task in [task for task in self._unanswered if task.deadline <= now]:
             if task in self._unanswered:

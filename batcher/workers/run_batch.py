@@ -1,4 +1,4 @@
-"""One batch on one model: the step that every kind of worker has in common."""
+"""One batch on one model: the step that every kind of worker in this process has in common."""
 
 from __future__ import annotations
 
@@ -16,14 +16,10 @@ def run_batch(
 ) -> Outcome:
     """Collate, predict and split; whatever the model raises becomes the outcome. Inference thread.
 
-    Args:
-        model: runs it.
-        batch: what to run.
-        handed_at: when the worker got it, by `seconds`.
-        seconds: a clock.
+    `handed_at` is when the worker was handed the batch, in seconds of the clock `seconds`.
     """
     started = collated = seconds()
-    results: list[Mapping[str, Array]] = []
+    waited = started - handed_at
 
     def collate(allocate: Allocate) -> dict[str, Array]:
         nonlocal collated
@@ -34,16 +30,9 @@ def run_batch(
     try:
         outputs, failed = model.predict(collate, batch.rows)
         predicted = seconds()
-        results.extend(batch.split(outputs))
+        results: list[Mapping[str, Array]] = [*batch.split(outputs)]
     except BaseException as err:  # a model that calls sys.exit() must not end the thread either
-        return Outcome([], device_error(err), started - handed_at, seconds() - started)
+        return Outcome([], device_error(err), waited, seconds() - started)
     ended = seconds()
-    return Outcome(
-        results,
-        None,
-        started - handed_at,
-        ended - started,
-        collated - started,
-        ended - predicted,
-        failed,
-    )
+    collating, compute, splitting = collated - started, ended - started, ended - predicted
+    return Outcome(results, None, waited, compute, collating, splitting, failed)

@@ -1,7 +1,27 @@
-"""The inference thread: holds the model, loaded once, and runs one batch after the other.
+"""The inference thread: loads a model, then runs one batch after the other.
+
+The reactor's loop and the inference thread fight for the interpreter lock: only the thread that
+holds the lock runs Python, and a thread that asks for the lock gets it at the end of a switch
+interval. So the loop, which reads requests and writes answers, holds up a model, and a model in
+Python holds up the loop. Two waits of the loop hand the lock over at the right moment:
+
+| a batch takes on average | wait | the loop waits |
+|---|---|---|
+| up to `SHORT_BATCH_S` | `linger`, if it has many rows | until the batch is done |
+| up to `LONG_BATCH_S` | none | |
+| more than `LONG_BATCH_S` | `let_begin` | until the thread has taken the batch up |
+
+`linger` comes after all that waited was handed over. A short batch of more than `ROWS_WITHOUT_WAIT`
+rows is Python from end to end, so the loop cannot run beside the batch anyway: without the wait the
+two threads would wake each other for the lock with every request that is read. The loop waits up to
+`OUTCOME_WAIT_S` and delivers the batch on its own stack, without a call from the thread.
+
+`let_begin` comes when one batch is back and the next was just handed over, before the loop writes
+the answers of the first. Without the wait the long batch would begin a switch interval later
+(`begin_wait.py`).
 
 Batches cross the thread line twice, through a queue and back through `call_from_thread`; nothing
-else is shared. The thread is a daemon: a model that hangs cannot be interrupted, but it never
+else is shared. The thread is a daemon: a model that hangs cannot be interrupted, but a daemon never
 delays the end of the process.
 """
 
@@ -11,107 +31,82 @@ import gc
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from math import inf
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Thread
 from time import perf_counter
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 
 from batcher.batching.batch import Batch
-from batcher.batching.worker import CallFromThread, Changed, Condition, Deliver, Outcome
+from batcher.batching.worker import Condition, ConditionListener, Deliver, Outcome
 from batcher.core.error_text import message
 from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
 from batcher.models.checked import CheckedModel
-from batcher.models.protocol import Loaded, Progress
+from batcher.models.protocol import LoadedModel, Progress
+from batcher.workers.begin_wait import LONG_BATCH_S, BeginWait
+from batcher.workers.held_batches import HeldBatches
 from batcher.workers.load_limit import LoadLimit
+from batcher.workers.options import LoopSide, WorkerOptions
 from batcher.workers.run_batch import run_batch
-from batcher.workers.watchdog import Watchdog
 
-Load = Callable[[Progress], CheckedModel]
+ModelLoader = Callable[[Progress], CheckedModel]
+"""Loads a model, and tells what it does meanwhile. Inference thread."""
 
-SHORT = 150e-6
-PATIENCE = 200e-6
-FEW = 4
-"""A batch of more than `FEW` rows on a model that usually takes less than `SHORT` seconds is waited for, up to `PATIENCE`.
+SHORT_BATCH_S = 150e-6
+"""Mean seconds of a batch up to which the loop waits for the outcome of a batch."""
 
-Such a batch is Python from end to end, so loop and worker cannot run side by side: left to
-themselves they wake each other for the interpreter lock with every request that is read.
-"""
+ROWS_WITHOUT_WAIT = 4
+"""Rows up to which the loop waits for the outcome of no batch."""
 
-
-LONG = 1e-3
-HANDOVER = 300e-6
-STUBBORN = 1000
-"""Where a batch usually takes more than `LONG` seconds, the loop lets it begin, up to `HANDOVER` seconds, before it goes on.
-
-Otherwise the thread, woken, waits for the interpreter lock until the switch interval is over, while
-the loop writes answers. Whoever waited much longer waited for the lock itself: the model keeps it,
-and the next `STUBBORN` batches are not let begin.
-"""
+OUTCOME_WAIT_S = 200e-6
+"""Seconds that the loop waits at most for an outcome: a short batch takes less."""
 
 
 class InferenceThread:
     """A worker on a thread of its own.
 
-    A thread cannot be killed. When a batch runs for too long it is given up, and the worker is dead
-    until the model comes back from it; its result is dropped then. When the device is lost, the
-    thread ends. A load that takes too long is given up likewise: the thread is left behind, with
-    what the model has taken, and ends when the model comes back.
+    A thread cannot be killed. A batch that runs for too long is given up: the worker is dead until
+    the model comes back from that batch, whose result is dropped. A lost device ends the thread. A
+    load that takes too long is given up likewise: the thread is left behind with the memory that
+    the model has taken, and ends when the model comes back.
     """
 
-    def __init__(
-        self,
-        name: str,
-        load: Load,
-        progress: Progress,
-        call_from_thread: CallFromThread,
-        clock: IReactorTime,
-        watchdog: float = inf,
-        title: str = "the model",
-        load_timeout: float = 0.0,
-    ) -> None:
-        """Prepare a thread.
+    _deliver: Deliver
+    _changed: ConditionListener
+    _quitting = False
+    _awaits_outcome = False
+    """Whether the loop waits for an outcome, and need not be called for it."""
 
-        Args:
-            name: what it is called.
-            load: loads the model, on it.
-            progress: told, on the reactor thread, what is being done.
-            call_from_thread: the way back.
-            clock: measures how long loading takes and batches run.
-            watchdog: seconds after which a batch is given up.
-            title: what the model is called when it cannot be loaded in time, or at all.
-            load_timeout: seconds after which loading is given up; 0 never gives it up.
-        """
+    _mean_batch_s = 0.0
+    """Seconds that a batch takes, a moving average."""
+
+    _last_rows = 0
+    """Rows of the batch handed over last."""
+
+    def __init__(self, load: ModelLoader, loop: LoopSide, options: WorkerOptions) -> None:
+        """Prepare a thread that gets its model from `load`. Reactor thread."""
         self._load = load
-        self._title = title
-        self._progress = progress
-        self._call_from_thread = call_from_thread
+        self._title = options.title
+        self._limit_s = options.watchdog_s
+        self._progress = loop.progress
+        self._call_from_thread = loop.call_from_thread
         self._batches: SimpleQueue[tuple[Batch, float] | None] = SimpleQueue()
         self._outcomes: SimpleQueue[tuple[Batch, Outcome]] = SimpleQueue()
-        self._held: deque[Batch] = deque()  # handed over and not delivered
-        self._given_up: deque[Batch] = deque()  # begun, delivered for lost, and not come back
-        self._watchdog = Watchdog(clock, watchdog, self._hangs)
-        self._limit = watchdog
+        self._held = HeldBatches(loop.clock, options.watchdog_s, self._hangs)
+        # begun, delivered as lost, and not back from the model
+        self._given_up: deque[Batch] = deque()
         self._load_limit = LoadLimit(
-            clock, title, load_timeout, lambda reason: self._load_ended(ModelLoadError(reason))
+            loop.clock,
+            options.title,
+            options.load_timeout_s,
+            lambda reason: self._load_ended(ModelLoadError(reason)),
         )
-        self._began = (
-            Event()
-        )  # whether the batch handed over last has begun, where batches are long
-        self._awaited = False  # whether the reactor thread waits, so that it need not be called
-        self._usual = 0.0  # seconds of a batch, a moving average
-        self._stubborn = 0  # batches that are not to be let begin
-        self._rows = 0  # of the last batch
-        self._thread = Thread(target=self._run, name=name, daemon=True)
-        self._quitting = False
-        self._loaded: Deferred[Loaded] = Deferred()
+        self._begin_wait = BeginWait()
+        self._thread = Thread(target=self._run, name=options.name, daemon=True)
+        self._loaded: Deferred[LoadedModel] = Deferred()
         self._ended: Deferred[None] = Deferred()
-        self._deliver: Deliver
-        self._changed: Changed
 
-    def start(self, deliver: Deliver, changed: Changed) -> Deferred[Loaded]:
+    def start(self, deliver: Deliver, changed: ConditionListener) -> Deferred[LoadedModel]:
         """Start the thread and load the model on it. Reactor thread."""
         self._deliver = deliver
         self._changed = changed
@@ -127,42 +122,34 @@ class InferenceThread:
         """Hand over `batch`. Reactor thread."""
         if self._quitting:
             raise RuntimeError("the worker takes no more batches")
-        self._rows = batch.rows
-        if not self._held:
-            self._watchdog.begin()
-        self._held.append(batch)
-        self._began.clear()
+        self._last_rows = batch.rows
+        self._held.add(batch)
+        self._begin_wait.reset()
         self._batches.put((batch, perf_counter()))
 
     def let_begin(self) -> None:
-        """Wait for the batch handed over last to begin, if it is a long one. Reactor thread."""
-        if self._usual <= LONG:
-            return
-        if self._stubborn:
-            self._stubborn -= 1
-            return
-        since = perf_counter()
-        self._began.wait(HANDOVER)
-        if perf_counter() - since > 2 * HANDOVER:
-            self._stubborn = STUBBORN
+        """Wait for the batch handed over last to begin, if batches are long. Reactor thread."""
+        if self._mean_batch_s > LONG_BATCH_S:
+            self._begin_wait.wait()
 
     def linger(self) -> None:
         """Deliver the oldest batch here and now if it is likely to be done within microseconds.
 
         Reactor thread.
         """
-        if self._usual > SHORT or self._rows <= FEW:
+        if self._mean_batch_s > SHORT_BATCH_S or self._last_rows <= ROWS_WITHOUT_WAIT:
             return
         done = []
-        self._awaited = True
+        self._awaits_outcome = True
         with suppress(Empty):
-            done.append(self._outcomes.get(timeout=PATIENCE))
-        self._awaited = False
+            done.append(self._outcomes.get(timeout=OUTCOME_WAIT_S))
+        self._awaits_outcome = False
         try:
             for batch, outcome in done:
                 self._take_back(batch, outcome)
         finally:
-            # what was put there too late for `get` and too early for `_awaited`
+            # An outcome may have come too late for `get`, from a thread that still saw the loop
+            # wait and so did not call it. Nobody else would ever take that outcome.
             self._collect_all()
 
     def quit(self) -> Deferred[None]:
@@ -173,25 +160,28 @@ class InferenceThread:
         return self._ended
 
     def _collect(self) -> None:
-        """Take one batch back: each has a call of its own, or the loop would do nothing else while batches come quickly."""
+        """Take one batch back. Reactor thread.
+
+        Each batch has a call of its own, or the loop would do nothing else while batches come
+        quickly. The outcome is gone already if the loop lingered for it.
+        """
         if not self._outcomes.empty():
             self._take_back(*self._outcomes.get())
 
     def _collect_all(self) -> None:
+        """Take back every batch whose outcome is here. Reactor thread."""
         for _ in range(self._outcomes.qsize()):
             self._take_back(*self._outcomes.get())
 
     def _take_back(self, batch: Batch, outcome: Outcome) -> None:
+        """Deliver `batch`, unless it was given up and delivered before. Reactor thread."""
         if self._given_up:
+            # The thread runs batches in order: those given up come back before any other.
             self._given_up.popleft()
             if not self._given_up and not isinstance(outcome.error, DeviceLost):
                 self._changed(Condition.ALIVE, "it came back from the batch that it hung in")
             return
-        self._held.popleft()
-        if self._held:
-            self._watchdog.begin()
-        else:
-            self._watchdog.rest()
+        self._held.remove_oldest()
         if isinstance(outcome.error, DeviceLost):
             self._changed(Condition.DEAD, f"its device is lost: {message(outcome.error)}")
             self._deliver(batch, outcome)
@@ -200,41 +190,40 @@ class InferenceThread:
             self._deliver(batch, outcome)
 
     def _hangs(self) -> None:
-        """Give up what it holds, unless the batch that seemed to hang has just come back."""
-        oldest = self._held[0]
+        """Give up all batches, unless the oldest has just come back. Reactor thread."""
+        oldest = self._held.oldest
+        assert oldest is not None, "an idle worker is not timed"
         self._collect_all()
-        if not self._held or self._held[0] is not oldest:
+        if self._held.oldest is not oldest:
             return
-        told = f"a batch has run for more than {self._limit:g} s"
-        self._changed(Condition.DEAD, f"it hangs: {told}")
-        self._given_up.append(self._held.popleft())
-        self._deliver(
-            oldest,
-            Outcome([], WorkerLost(f"the worker hangs: {told}", begun=True), 0.0, self._limit),
-        )
-        self._give_back(f"the worker hangs: {told}")
+        reason = f"a batch has run for more than {self._limit_s:g} s"
+        self._changed(Condition.DEAD, f"it hangs: {reason}")
+        self._held.remove_overdue()
+        self._given_up.append(oldest)
+        lost = WorkerLost(f"the worker hangs: {reason}", begun=True)
+        self._deliver(oldest, Outcome([], lost, 0.0, self._limit_s))
+        self._give_back(f"the worker hangs: {reason}")
 
     def _give_back(self, reason: str) -> None:
-        """Deliver what the thread has not begun; it shall not come upon it later."""
-        self._watchdog.rest()
+        """Deliver all batches as lost, and keep the thread from those not begun. Reactor thread."""
         waiting = set()
         with suppress(Empty):
             while (task := self._batches.get_nowait()) is not None:
                 waiting.add(task[0])
+            # the order to quit, which the thread has still to find
             self._batches.put(None)
-        held, self._held = self._held, deque()
+        held = self._held.remove_all()
         self._given_up += [batch for batch in held if batch not in waiting]
         for batch in held:
-            self._deliver(
-                batch, Outcome([], WorkerLost(reason, begun=batch not in waiting), 0.0, 0.0)
-            )
+            lost = WorkerLost(reason, begun=batch not in waiting)
+            self._deliver(batch, Outcome([], lost, 0.0, 0.0))
 
     def _run(self) -> None:
+        """Load the model, run batches and let go of the model. Inference thread."""
         try:
             model = self._load(self._report)
-        except (
-            BaseException
-        ) as err:  # a module that calls sys.exit() when it is imported is a failure like any other
+        # A module that calls sys.exit() when it is imported is a failure like any other.
+        except BaseException as err:
             self._call_from_thread(self._load_ended, err)
         else:
             self._call_from_thread(self._load_ended, model.loaded())
@@ -243,33 +232,38 @@ class InferenceThread:
             gc.collect()  # modules of PyTorch hold on to each other
         self._call_from_thread(self._end)
 
-    def _load_ended(self, result: Loaded | BaseException) -> None:
+    def _serve(self, model: CheckedModel) -> None:
+        """Run batches until the order to quit comes or the device is lost. Inference thread."""
+        while (task := self._batches.get()) is not None:
+            batch, handed_at = task
+            if self._mean_batch_s > LONG_BATCH_S:
+                self._begin_wait.begun()
+            outcome = run_batch(model, batch, handed_at, perf_counter)
+            self._mean_batch_s += 0.1 * (outcome.compute - self._mean_batch_s)
+            self._outcomes.put((batch, outcome))
+            is_lost = isinstance(outcome.error, DeviceLost)
+            # Asked after the outcome was put: a loop that waits takes it without a call.
+            if not self._awaits_outcome:
+                self._call_from_thread(self._collect)
+            del task, batch, outcome  # nothing of a finished batch is kept while the thread waits
+            if is_lost:
+                break
+
+    def _report(self, text: str) -> None:
+        """Tell the loop what is being done while the model loads. Inference thread."""
+        self._call_from_thread(self._progress, text)
+
+    def _load_ended(self, result: LoadedModel | BaseException) -> None:
+        """Tell how the load went, unless it was given up before. Reactor thread."""
         self._load_limit.end()
         if self._loaded.called:
-            return  # it was given up
-        if isinstance(result, Loaded):
+            return
+        if isinstance(result, LoadedModel):
             self._loaded.callback(result)
         else:
             self._loaded.errback(result)
 
     def _end(self) -> None:
-        self._watchdog.stop()
+        """Tell that the thread has ended, or is about to. Reactor thread."""
+        self._held.stop()
         self._ended.callback(None)
-
-    def _report(self, text: str) -> None:
-        self._call_from_thread(self._progress, text)
-
-    def _serve(self, model: CheckedModel) -> None:
-        while (task := self._batches.get()) is not None:
-            batch, handed_at = task
-            if self._usual > LONG:
-                self._began.set()
-            outcome = run_batch(model, batch, handed_at, perf_counter)
-            self._usual += 0.1 * (outcome.compute - self._usual)
-            self._outcomes.put((batch, outcome))
-            lost = isinstance(outcome.error, DeviceLost)
-            if not self._awaited:
-                self._call_from_thread(self._collect)
-            del task, batch, outcome  # nothing of a finished batch is kept while the thread waits
-            if lost:
-                break

@@ -1,4 +1,8 @@
-"""Notices that a batch runs for too long, by one timer that is set anew only when it has rung."""
+"""Notices that a batch runs for too long.
+
+A timer is not set anew for every batch: one timer runs on while batches come and go. When the timer
+rings and the batch that it was set for has ended, the timer is set again for the batch that runs.
+"""
 
 from __future__ import annotations
 
@@ -11,36 +15,34 @@ from batcher.core.alarm import Alarm
 
 
 class Watchdog:
-    """Calls `bark` once something has run for `seconds`; then it rests until the next `begin`.
+    """Calls `overdue` once something has run for `seconds`, then nothing until the next `begin`."""
 
-    Reactor thread.
-    """
-
-    def __init__(self, clock: IReactorTime, seconds: float, bark: Callable[[], object]) -> None:
-        """Watch nothing yet."""
+    def __init__(self, clock: IReactorTime, seconds: float, overdue: Callable[[], object]) -> None:
+        """Time nothing yet. Reactor thread."""
         self._clock = clock
         self._seconds = seconds
-        self._bark = bark
+        self._overdue = overdue
         self._due = inf
         self._alarm = Alarm(clock, self._rung)
 
     def begin(self) -> None:
-        """Watch what begins now, and nothing else."""
+        """Time what begins now, and nothing else. Reactor thread."""
         self._due = self._clock.seconds() + self._seconds
         self._alarm.set(self._due)
 
     def rest(self) -> None:
-        """Watch nothing."""
+        """Time nothing; the timer may still ring once, for nothing. Reactor thread."""
         self._due = inf
 
     def stop(self) -> None:
-        """Watch nothing, and leave no timer behind."""
+        """Time nothing, and leave no timer behind. Reactor thread."""
         self._due = inf
         self._alarm.cancel()
 
     def _rung(self) -> None:
+        """Tell what is overdue, or time what began after the timer was set. Reactor thread."""
         if self._clock.seconds() >= self._due:
             self._due = inf
-            self._bark()
+            self._overdue()
         else:
             self._alarm.set(self._due)

@@ -9,10 +9,10 @@ import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from batcher.batching.worker import Changed, Condition, Deliver
+from batcher.batching.worker import Condition, ConditionListener, Deliver
 from batcher.config.model_file import ModelDefinition
 from batcher.errors import ModelLoadError
-from batcher.models.protocol import Loaded
+from batcher.models.protocol import LoadedModel
 from batcher.workers.instances import Instances
 from batcher.workers.making import make_workers
 from tests.support.crossing import Loop
@@ -26,13 +26,13 @@ class Single:
     """A worker that does nothing by itself."""
 
     def __init__(self) -> None:
-        self.loaded: Deferred[Loaded] = Deferred()
+        self.loaded: Deferred[LoadedModel] = Deferred()
         self.ended: Deferred[None] = Deferred()
         self.quits = 0
-        self.changed: Changed
+        self.changed: ConditionListener
         self.deliver: Deliver
 
-    def start(self, deliver: Deliver, changed: Changed) -> Deferred[Loaded]:
+    def start(self, deliver: Deliver, changed: ConditionListener) -> Deferred[LoadedModel]:
         self.deliver, self.changed = deliver, changed
         return self.loaded
 
@@ -64,7 +64,7 @@ class Bench:
 def test_they_are_ready_when_all_are() -> None:
     bench = Bench()
     bench.start()
-    results = [Loaded(timings={1: float(number)}) for number in range(3)]
+    results = [LoadedModel(timings={1: float(number)}) for number in range(3)]
     for number in (2, 0):
         bench.singles[number].loaded.callback(results[number])
         assert bench.fired == []
@@ -75,7 +75,7 @@ def test_they_are_ready_when_all_are() -> None:
 def test_one_that_cannot_load_fails_them_all_with_its_reason_and_all_are_let_go() -> None:
     bench = Bench()
     bench.start()
-    bench.singles[0].loaded.callback(Loaded())
+    bench.singles[0].loaded.callback(LoadedModel())
     bench.singles[1].loaded.errback(ModelLoadError("no memory"))
     assert isinstance(bench.fired[0], Failure)
     assert isinstance(bench.fired[0].value, ModelLoadError)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from batcher.core.spec import Array
-from batcher.workers import thread
+from batcher.workers import begin_wait, thread
 from tests.support.crossing import PATIENCE
 from tests.support.models import double
 from tests.workers.test_memory import batch_of
@@ -25,8 +25,8 @@ MANY = (1.0, 2.0, 3.0, 4.0, 5.0)
 @pytest.fixture(autouse=True)
 def every_model_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test depends on how fast this machine is."""
-    monkeypatch.setattr(thread, "SHORT", 1e9)
-    monkeypatch.setattr(thread, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(thread, "SHORT_BATCH_S", 1e9)
+    monkeypatch.setattr(thread, "OUTCOME_WAIT_S", PATIENCE)
 
 
 class Gate:
@@ -54,12 +54,14 @@ def test_a_batch_is_delivered_on_the_stack_of_whoever_waits_for_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("short", "values"), [(1e9, MANY[: thread.FEW]), (-1.0, MANY)], ids=["few rows", "a long model"]
+    ("short", "values"),
+    [(1e9, MANY[: thread.ROWS_WITHOUT_WAIT]), (-1.0, MANY)],
+    ids=["few rows", "a long model"],
 )
 def test_a_batch_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, short: float, values: tuple[float, ...]
 ) -> None:
-    monkeypatch.setattr(thread, "SHORT", short)
+    monkeypatch.setattr(thread, "SHORT_BATCH_S", short)
     gate = Gate()
     bench = Bench(gate)
     bench.ready()
@@ -74,7 +76,7 @@ def test_a_batch_is_not_waited_for(
 def test_a_batch_that_takes_longer_than_usual_comes_by_a_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(thread, "PATIENCE", 0.0)
+    monkeypatch.setattr(thread, "OUTCOME_WAIT_S", 0.0)
     gate = Gate()
     bench = Bench(gate)
     bench.ready()
@@ -94,7 +96,7 @@ def test_what_comes_just_as_the_waiting_ends_is_not_left_behind() -> None:
     arrived = Event()
 
     class TooLate(SimpleQueue[Any]):
-        """Gives up at the moment in which the thread, which sees that it is waited for, has put its outcome here."""
+        """Gives up when the thread, which sees the loop wait, has just put its outcome here."""
 
         waited = False
 
@@ -144,8 +146,8 @@ def test_a_batch_that_failed_is_delivered_as_one() -> None:
 
 
 def test_a_long_batch_has_begun_when_it_was_let_begin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thread, "LONG", -1.0)
-    monkeypatch.setattr(thread, "HANDOVER", PATIENCE)
+    monkeypatch.setattr(thread, "LONG_BATCH_S", -1.0)
+    monkeypatch.setattr(begin_wait, "BEGIN_WAIT_S", PATIENCE)
     gate = Gate()
     bench = Bench(gate)
     bench.ready()
@@ -161,8 +163,8 @@ def test_a_long_batch_has_begun_when_it_was_let_begin(monkeypatch: pytest.Monkey
 def test_a_long_batch_behind_another_is_not_waited_for_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(thread, "LONG", -1.0)
-    monkeypatch.setattr(thread, "HANDOVER", 0.0)
+    monkeypatch.setattr(thread, "LONG_BATCH_S", -1.0)
+    monkeypatch.setattr(begin_wait, "BEGIN_WAIT_S", 0.0)
     gate = Gate()
     bench = Bench(gate)
     bench.ready()
@@ -178,8 +180,8 @@ def test_a_long_batch_behind_another_is_not_waited_for_without_end(
 
 
 def test_the_beginning_of_a_short_batch_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thread, "LONG", 1e9)
-    monkeypatch.setattr(thread, "HANDOVER", None)  # for ever
+    monkeypatch.setattr(thread, "LONG_BATCH_S", 1e9)
+    monkeypatch.setattr(begin_wait, "BEGIN_WAIT_S", None)  # for ever
     bench = Bench()
     bench.ready()
     bench.worker.let_begin()
@@ -189,15 +191,15 @@ def test_the_beginning_of_a_short_batch_is_not_waited_for(monkeypatch: pytest.Mo
 def test_a_model_that_keeps_the_interpreter_lock_is_left_alone_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(thread, "LONG", -1.0)
+    monkeypatch.setattr(thread, "LONG_BATCH_S", -1.0)
     bench = Bench()
     bench.ready()
     waits: list[float] = []
     now = iter((0.0, 1.0, 2.0, 2.0))
-    monkeypatch.setattr(thread, "perf_counter", lambda: next(now))
-    monkeypatch.setattr(bench.worker._began, "wait", waits.append)
+    monkeypatch.setattr(begin_wait, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(bench.worker._begin_wait._begun, "wait", waits.append)
     bench.worker.let_begin()
-    for _ in range(thread.STUBBORN):
+    for _ in range(begin_wait.BATCHES_WITHOUT_WAIT):
         bench.worker.let_begin()
     assert len(waits) == 1, "a second went by before the lock came back"
     bench.worker.let_begin()

@@ -10,7 +10,7 @@ from batcher.batching.batch import Batch
 from batcher.batching.part import Part
 from batcher.batching.worker import Outcome
 from batcher.errors import ModelContractError
-from batcher.models.protocol import Loaded
+from batcher.models.protocol import LoadedModel
 from batcher.workers.memory import MemoryWorker
 from tests.support.models import Predict, RecordingModel, checked, double, rows
 
@@ -39,7 +39,7 @@ class Bench:
 
 def test_it_is_ready_at_once() -> None:
     (loaded,) = Bench().ready
-    assert loaded == Loaded()
+    assert loaded == LoadedModel()
 
 
 def test_nothing_runs_before_it_is_told_to() -> None:

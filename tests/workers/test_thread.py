@@ -18,7 +18,8 @@ from batcher.batching.worker import Condition, Outcome
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.checked import CheckedModel
-from batcher.models.protocol import Loaded, Progress
+from batcher.models.protocol import LoadedModel, Progress
+from batcher.workers.options import LoopSide, WorkerOptions
 from batcher.workers.thread import InferenceThread
 from tests.support.crossing import PATIENCE, Loop, no_more_threads
 from tests.support.models import Predict, RecordingModel, checked, double
@@ -49,23 +50,22 @@ class Bench:
         self.heard_on: set[int] = set()
         self.changes: list[tuple[Condition, str]] = []
         self.worker = InferenceThread(
-            "batcher-test",
             load or (lambda progress: checked(self.model)),
-            lambda text: self.progress.append((text, get_ident())),
-            self.loop.call_from_thread,
-            self.loop.clock,
-            WATCHDOG,
-            "model 'm' version 1",
-            LOAD_TIMEOUT,
+            LoopSide(
+                lambda text: self.progress.append((text, get_ident())),
+                self.loop.call_from_thread,
+                self.loop.clock,
+            ),
+            WorkerOptions("batcher-test", "model 'm' version 1", WATCHDOG, LOAD_TIMEOUT),
         )
 
-    def start(self) -> Deferred[Loaded]:
+    def start(self) -> Deferred[LoadedModel]:
         return self.worker.start(self._deliver, lambda *change: self.changes.append(change))
 
     def ready(self) -> None:
         """Start, and wait until the model is loaded."""
         loaded = self.loop.wait_for(self.start())
-        assert isinstance(loaded, Loaded), loaded
+        assert isinstance(loaded, LoadedModel), loaded
 
     def run(self, *values: float) -> Outcome:
         """Run one batch and return its outcome."""
@@ -90,7 +90,7 @@ class Bench:
         self.delivered.append((batch, outcome))
 
 
-def loading() -> tuple[Bench, Deferred[Loaded], Event]:
+def loading() -> tuple[Bench, Deferred[LoadedModel], Event]:
     """Return a bench whose model is being loaded, until the event is set, and what fires then."""
     entered, leave = Event(), Event()
 

@@ -1,1 +1,1 @@
-"""The worker that runs its model in a child process, and everything that child and parent say to each other."""
+"""The worker that runs its model in a child process, and all that parent and child say."""

@@ -1,12 +1,25 @@
-"""The child: loads a model, runs the batches that lie in its slots, one after the other, and ends when its parent does.
+"""The child: loads a model and runs the batches that lie in its slots, one after the other.
 
-It is a fresh interpreter that imports nothing of the parent's program. Signals that are sent to all
-of a service, as by systemd, are the parent's to answer; the child ends when the connection is
-closed, or is killed.
+The child is a fresh interpreter that imports nothing of the parent's program. Signals that a
+supervisor like systemd sends to every process of a service are the parent's to answer: the child
+ignores them, and ends when the connection is closed or when the parent ends.
 
-A model may fork, and a copy of the child that comes back from it must not go on as the child: it
-would answer on the same connection, out of turn. Copies end before they speak, listen or write into
-a slot.
+The end of a parent, however sudden, is noticed in three ways:
+
+| what notices it | when | the case that it is there for |
+|---|---|---|
+| the kernel, by the lifeline | at once | the model computes and keeps the interpreter lock |
+| `recv`, by the parent's descriptor | while the child waits | a fork of the parent lives on |
+| a signal handler | at the next line of Python | a fork lives on, and the model computes |
+
+The lifeline is a pipe that nobody writes to. The parent holds its other end; when that end is
+closed the kernel kills the child and all that its model started. A fork of the parent keeps the end
+open, hence the other two ways. The signal comes when the parent's thread that started the child
+ends: that thread outlives the child unless the parent ends.
+
+A model may fork, and a copy of the child that comes back from the model must not go on as the
+child: the copy would answer on the same connection, out of turn. Copies end before they speak,
+listen or write into a slot.
 """
 
 from __future__ import annotations
@@ -31,74 +44,91 @@ from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
 from batcher.models.loading import import_format, load_model
 from batcher.workers.process.child_process import group_signals
-from batcher.workers.process.messages import Doing, Done, Failed, Prepare, Ready, Refused, Run, send
-from batcher.workers.process.told_error import tell
+from batcher.workers.process.described_error import describe_error
+from batcher.workers.process.messages import (
+    BatchDone,
+    BatchFailed,
+    LoadDone,
+    LoadFailed,
+    LoadProgress,
+    Prepare,
+    RunBatch,
+    send,
+)
 from batcher.workers.shared_memory.packing import Packer, unpack
 from batcher.workers.shared_memory.slots import Slot
 
 _PR_SET_PDEATHSIG = 1
 
 
-def main(fd: int, slots: Sequence[int], parent: int, rope: int) -> None:
-    """Be the child of the process `parent`, which is at the other end of the socket `fd` and shares the files `slots`.
+def main(fd: int, slots: Sequence[int], parent: int, lifeline: int) -> None:
+    """Be a child, from start to end. Main thread of the child.
 
-    `rope` is a pipe that the parent never writes to: it holds the other end until it ends, however
-    that is.
+    Args:
+        fd: socket to the parent.
+        slots: files whose memory is shared with the parent.
+        parent: process id of the parent.
+        lifeline: pipe that nobody writes to; the parent holds the other end until it ends.
     """
     pid, error = os.getpid(), None
     try:
-        _be_child(fd, slots, _end_with(parent, rope))
-    except (
-        BaseException
-    ) as err:  # of a model too: KeyboardInterrupt while it loads, descriptors that it closed
+        _be_child(fd, slots, end_with_parent(parent, lifeline))
+    # Of a model too: KeyboardInterrupt while it loads, descriptors that it closed.
+    except BaseException as err:
         error = err
     if os.getpid() == pid:
         atexit._run_exitfuncs()  # those of the model, which may have files to remove
     _leave(error)
 
 
-def _be_child(fd: int, slots: Sequence[int], parent: int) -> None:
+def _be_child(fd: int, slots: Sequence[int], parent_fd: int) -> None:
+    """Load the model and run batches until there are no more. Main thread of the child."""
+    # Programs that the model starts must not hold the connection and the memory.
     for inherited in (fd, *slots):
         os.set_inheritable(inherited, False)
     with Connection(fd) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        line = Line(connection, parent)
-        model = _load(line)
+        to_parent = ParentConnection(connection, parent_fd)
+        model = _load(to_parent)
         if model is not None:
-            serve(line, model, [Slot(slot) for slot in slots])
+            serve(to_parent, model, [Slot(slot) for slot in slots])
 
 
-class Line:
-    """The connection, for the process that makes this.
+class ParentConnection:
+    """The connection to the parent, for the process that makes this object.
 
-    A copy of that process ends when it would use it.
+    A copy of that process ends when the copy would use the connection.
     """
 
-    def __init__(self, connection: Connection, parent: int) -> None:
+    def __init__(self, connection: Connection, parent_fd: int) -> None:
         """Speak and listen on `connection`.
 
-        `parent` is a descriptor that can be read from when the parent has ended.
+        `parent_fd` is a descriptor that can be read from when the parent has ended.
+        Main thread of the child.
         """
         self._connection = connection
         self._poller = select.poll()
         self._poller.register(connection, select.POLLIN)
-        self._poller.register(parent, select.POLLIN)
-        self._parent = parent
+        self._poller.register(parent_fd, select.POLLIN)
+        self._parent_fd = parent_fd
         self._pid = os.getpid()
 
     def recv(self) -> object:
-        """Return the next message; end this process and its group if the parent has ended."""
+        """Return the next message; end this process and its group if the parent has ended.
+
+        Main thread of the child.
+        """
         self.end_copies()
-        if any(fd == self._parent for fd, _ in self._poller.poll()):
+        if any(fd == self._parent_fd for fd, _ in self._poller.poll()):
             _end_group()
         return self._connection.recv()
 
     def send(self, message: object) -> None:
-        """Send `message`."""
+        """Send `message`. Main thread of the child."""
         self.end_copies()
         send(self._connection, message)
 
     def end_copies(self) -> None:
-        """End this process if it is a copy, as what it raises would have ended it."""
+        """End this process if it is a copy, as the exception on its way would have. Any thread."""
         if os.getpid() != self._pid:
             _leave(sys.exc_info()[1])
 
@@ -106,7 +136,7 @@ class Line:
 def _leave(error: BaseException | None) -> NoReturn:
     """End this process as `error` would have ended it, but at once.
 
-    To take a framework apart takes a second.
+    To take a framework apart takes a second. Main thread of the child.
     """
     with suppress(Exception):  # a model may have closed these
         if error is not None and not isinstance(error, SystemExit):
@@ -117,108 +147,143 @@ def _leave(error: BaseException | None) -> NoReturn:
 
 
 def status_of(error: BaseException | None) -> int:
-    """Return the status with which a process exits that `error` ends."""
+    """Return the status with which a process exits that `error` ends. Any thread."""
     code = error.code if isinstance(error, SystemExit) else error
     return code if isinstance(code, int) else int(code is not None)
 
 
 def _end_group() -> None:
-    """End this process and those that its model started."""
+    """End this process and those that its model started. Any thread."""
     os.killpg(os.getpid(), signal.SIGKILL)
 
 
-def _end_with(parent: int, rope: int) -> int:
-    """See to it that this process and those that its model starts end when the parent does, whose descriptor is returned.
+def end_with_parent(parent: int, lifeline: int) -> int:
+    """Have this process and those that its model starts end when the process `parent` does.
 
-    The kernel kills the whole group when the other end of the rope is closed, even if a model keeps
-    the interpreter lock. For the case that a fork of the parent still holds that end, this process
-    looks at the parent whenever it listens, and in the middle of a batch is told that the thread
-    that started it has ended, which outlives it unless the parent ends.
+    Return a descriptor that can be read from when the parent has ended. Main thread of the child.
+
+    Raises:
+        SystemExit: the parent has ended already.
     """
+    try:
+        parent_fd = os.pidfd_open(parent)
+    except ProcessLookupError:
+        raise SystemExit from None
+    _ignore_group_signals()
+    _end_with_lifeline(lifeline)
+    _end_with_starter()
+    # A parent that ended before the signal was asked for has sent none.
+    if os.getppid() != parent:
+        raise SystemExit
+    return parent_fd
 
-    def told(*_: object) -> None:
+
+def _ignore_group_signals() -> None:
+    """Ignore the signals that are the parent's to answer. Main thread of the child."""
+    for number in group_signals():
+        # Not SIG_IGN, which the programs that a model starts would inherit.
+        signal.signal(number, lambda *_: None)
+        signal.siginterrupt(number, False)
+    # The parent's thread blocked them before it started this process.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, group_signals())
+
+
+def _end_with_lifeline(lifeline: int) -> None:
+    """Have the kernel kill the group when the other end of `lifeline` is closed.
+
+    Main thread of the child.
+    """
+    os.set_inheritable(lifeline, False)
+    fcntl(lifeline, F_SETOWN, -os.getpid())
+    fcntl(lifeline, F_SETSIG, signal.SIGKILL)
+    fcntl(lifeline, F_SETFL, fcntl(lifeline, F_GETFL) | os.O_ASYNC)
+
+
+def _end_with_starter() -> None:
+    """Have a signal end the group when the parent's thread that started this process ends.
+
+    That thread outlives this process, unless the parent ends. Main thread of the child.
+    """
+    leader = os.getpid()
+
+    def starter_ended(*_: object) -> None:
+        # A copy that a model forked inherits this handler, and ends nobody.
         if os.getpid() == leader:
             _end_group()
 
-    leader = os.getpid()
-    try:
-        ended_fd = os.pidfd_open(parent)
-    except ProcessLookupError:
-        raise SystemExit from None
-    for number in group_signals():
-        signal.signal(
-            number, lambda *_: None
-        )  # and not SIG_IGN, which the programs that a model starts would inherit
-        signal.siginterrupt(number, False)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, group_signals())  # blocked since its birth
-    os.set_inheritable(rope, False)
-    fcntl(rope, F_SETOWN, -leader)
-    fcntl(rope, F_SETSIG, signal.SIGKILL)
-    fcntl(rope, F_SETFL, fcntl(rope, F_GETFL) | os.O_ASYNC)
-    signal.signal(signal.SIGRTMAX, told)
+    signal.signal(signal.SIGRTMAX, starter_ended)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGRTMAX])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGRTMAX)
-    if os.getppid() != parent:
-        raise SystemExit
-    return ended_fd
 
 
-def _load(line: Line) -> CheckedModel | None:
-    """Import what the model needs, load it when told to, and tell how that went."""
-    prepare = line.recv()
+def _load(to_parent: ParentConnection) -> CheckedModel | None:
+    """Import what the model needs, load the model when ordered to, and report how that went.
+
+    Main thread of the child.
+    """
+    prepare = to_parent.recv()
     assert isinstance(prepare, Prepare)
     with suppress(Exception):  # loading will say so
         import_format(prepare.definition)
-    if line.recv() is None:
+    if to_parent.recv() is None:
         return None
     try:
         model = load_model(
-            prepare.definition, prepare.settings, lambda text: line.send(Doing(text))
+            prepare.definition, prepare.settings, lambda text: to_parent.send(LoadProgress(text))
         )
     except ModelLoadError as err:
-        line.send(Refused(str(err)))
+        to_parent.send(LoadFailed(str(err)))
         return None
     model.copies_outputs = False  # they are copied into the slot before the model runs again
     has_hooks = model.model.preprocess is not None or model.model.postprocess is not None
-    line.send(Ready(model.timings, has_hooks))
+    to_parent.send(LoadDone(model.timings, has_hooks))
     return model
 
 
-def serve(line: Line, model: CheckedModel, slots: Sequence[Slot]) -> None:
-    """Run what comes, one batch after the other, until there shall be no more or nothing can be run any more."""
-    while isinstance(task := line.recv(), Run):
-        answer, lost = run(line, model, task, slots[task.slot])
-        line.send(answer)
-        if lost:
+def serve(to_parent: ParentConnection, model: CheckedModel, slots: Sequence[Slot]) -> None:
+    """Run batch after batch, until the parent has no more or the device is lost.
+
+    Main thread of the child.
+    """
+    while isinstance(task := to_parent.recv(), RunBatch):
+        answer, is_lost = run(to_parent, model, task, slots[task.slot])
+        to_parent.send(answer)
+        if is_lost:
             return
-        del task, answer
+        del task, answer  # nothing of a finished batch is kept while the child waits
 
 
-def run(line: Line, model: CheckedModel, task: Run, slot: Slot) -> tuple[Done | Failed, bool]:
-    """Run one batch and return what is told of it, and whether nothing can be run any more."""
+def run(
+    to_parent: ParentConnection, model: CheckedModel, task: RunBatch, slot: Slot
+) -> tuple[BatchDone | BatchFailed, bool]:
+    """Run one batch; return the answer to the parent, and whether the device is lost.
+
+    Main thread of the child.
+    """
     try:
         slot.reserve(task.end)
         inputs = unpack(task.table, slot.memory)
         try:
             outputs, failed = model.predict(
-                lambda allocate: _given(inputs, allocate if model.model.pinned else None), task.rows
+                lambda allocate: _collated(inputs, allocate if model.model.pinned else None),
+                task.rows,
             )
         finally:
-            line.end_copies()  # the slot is not theirs
+            to_parent.end_copies()  # the slot is not theirs
         packer = Packer(slot, task.end)
         table = packer.table(outputs)
-        return Done(
-            task.number, table, packer.end, {row: tell(error) for row, error in failed.items()}
-        ), False
+        described = {row: describe_error(error) for row, error in failed.items()}
+        return BatchDone(task.number, table, packer.end, described), False
     except BaseException as err:  # a model that calls sys.exit() must not end the child either
         error = device_error(err)
-        return Failed(task.number, tell(error)), isinstance(error, DeviceLost)
+        return BatchFailed(task.number, describe_error(error)), isinstance(error, DeviceLost)
 
 
-def _given(inputs: dict[str, Array], allocate: Allocate | None) -> dict[str, Array]:
-    """Return what the model is given.
+def _collated(inputs: dict[str, Array], allocate: Allocate | None) -> dict[str, Array]:
+    """Return the inputs as the model takes them.
 
-    The slot's own memory, or buffers of its own, from which its device reads faster.
+    They lie in the slot itself, or in buffers of the model's, from which its device reads faster.
+    Main thread of the child.
     """
     if allocate is None:
         return inputs

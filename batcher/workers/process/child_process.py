@@ -16,44 +16,44 @@ from batcher.workers.shared_memory.slots import Slot
 
 _PROGRAM = (
     "import sys; sys.path[:] = {path!r}; from batcher.workers.process.child import main; "
-    "main({fd}, {slots}, {parent}, {rope})"
+    "main({fd}, {slots}, {parent}, {lifeline})"
 )
 """Not `-m`: the package may be found by this process's own path alone."""
 
 
 class ChildProcess:
-    """A fresh interpreter that runs `child.main`. All methods but `kill`: the thread that made it.
+    """A fresh interpreter that runs `child.main`; only the thread that made this may reap it.
 
-    It leads a group of processes, those that its model starts, which end with it; a terminal's
-    signals do not reach them.
+    A child leads a group of processes, those that its model starts; the group ends with the child,
+    and a terminal's signals do not reach the group.
 
     Attributes:
-        connection: to it.
-        slots: the memory that is shared with it.
-        ended_fd: a descriptor that can be read from when it has ended.
+        connection: connection to the child.
+        slots: memory that is shared with the child.
+        ended_fd: descriptor that can be read from when the child has ended.
     """
 
     def __init__(self, slots: int) -> None:
-        """Start a child that shares `slots` slots.
+        """Start a child that shares `slots` slots. Child thread.
 
         Raises:
             OSError, MemoryError: something cannot be had.
         """
-        self._over = False  # whether its number may be another's
-        self._ending = Lock()
+        self._is_reaped = False
+        self._kill_lock = Lock()
         with ExitStack() as opened:
             ours, its = Pipe()
             opened.callback(ours.close)
             self.connection = ours
-            rope, end = os.pipe()
-            opened.callback(os.close, end)
-            with its, open(rope, "rb", buffering=0):
+            lifeline, other_end = os.pipe()
+            opened.callback(os.close, other_end)
+            with its, open(lifeline, "rb", buffering=0):
                 fds: list[int] = []
                 for _ in range(slots):
                     fds.append(os.memfd_create("batcher-slot"))
                     opened.callback(os.close, fds[-1])
                 self.slots = [Slot(fd) for fd in fds]
-                self._process = _spawn(its.fileno(), fds, rope)
+                self._process = _spawn(its.fileno(), fds, lifeline)
             opened.callback(self._reap)
             self.ended_fd = os.pidfd_open(self._process.pid)
             opened.callback(os.close, self.ended_fd)
@@ -61,71 +61,78 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """The child's process id. Any thread."""
         return self._process.pid
 
     def kill(self) -> None:
-        """Kill it and what it started, unless it has ended.
+        """Kill the child and what it started, unless it has ended. Any thread.
 
-        What it said can be read, and nothing follows. Any thread.
+        What the child said before can still be read, and nothing follows.
         """
-        with self._ending:
-            if not self._over:
-                with suppress(
-                    ProcessLookupError, PermissionError
-                ):  # some may have become somebody else's
+        with self._kill_lock:
+            # A process id that was waited for may belong to another process by now.
+            if not self._is_reaped:
+                # Of a group that has ended, some ids may have become somebody else's.
+                with suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, signal.SIGKILL)
-                _shut(
-                    self.connection.fileno()
-                )  # a process that left the group may hold the other end
+                # A process that left the group may hold the child's end of the connection.
+                _shut(self.connection.fileno())
 
     def end(self) -> str:
-        """Kill it unless it has ended, and what it started, and return in words how it ended.
+        """Kill the child unless it has ended, and what it started; return how it ended.
 
-        What it said last can be read.
+        What the child said last can still be read. Child thread.
         """
         self._reap()
         return how_ended(self._process.returncode)
 
     def close(self) -> None:
-        """Kill it unless it has ended, and let go of all that it took."""
+        """Kill the child unless it has ended; let go of all that it took. Child thread."""
         self._opened.close()
 
     def _reap(self) -> None:
+        """Kill the child and wait for its end. Child thread."""
         self.kill()
-        with self._ending:
-            self._over = True
+        with self._kill_lock:
+            self._is_reaped = True
         self._process.wait()
 
 
-def _spawn(fd: int, slots: Sequence[int], rope: int) -> subprocess.Popen[bytes]:
-    path = [str(entry) for entry in sys.path]
-    program = _PROGRAM.format(path=path, fd=fd, slots=list(slots), parent=os.getpid(), rope=rope)
-    command, files = [sys.executable, "-c", program], (fd, *slots, rope)
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, pass_fds=files, start_new_session=True
+def _spawn(fd: int, slots: Sequence[int], lifeline: int) -> subprocess.Popen[bytes]:
+    """Start a child that inherits the descriptors, and no other. Child thread."""
+    program = _PROGRAM.format(
+        path=[str(entry) for entry in sys.path],
+        fd=fd,
+        slots=list(slots),
+        parent=os.getpid(),
+        lifeline=lifeline,
     )
+    command, fds = [sys.executable, "-c", program], (fd, *slots, lifeline)
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=fds, start_new_session=True)
 
 
 def _shut(fd: int) -> None:
-    """Have whoever waits at the socket `fd` go on.
+    """End the wait of everybody who reads from the socket `fd`. Any thread.
 
-    That takes no descriptor, of which there may be no more.
+    That takes no new descriptor, of which there may be no more.
     """
-    line = socket.socket(fileno=fd)
+    connection = socket.socket(fileno=fd)
     try:
-        line.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(socket.SHUT_RDWR)
     finally:
-        line.detach()
+        connection.detach()
 
 
 def group_signals() -> tuple[signal.Signals, ...]:
-    """Return the signals that are sent to all of a service, as by systemd, which the parent answers and the child does not."""
+    """Return the signals that a supervisor like systemd sends to every process of a service.
+
+    The parent answers them, and the child does not. Any thread.
+    """
     return signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 def how_ended(status: int) -> str:
-    """Return in words how a process with this `returncode` ended."""
+    """Return in words how a process with this `returncode` ended. Any thread."""
     if status >= 0:
         return f"the child exited with status {status}"
     known = {number.value: number.name for number in signal.Signals}

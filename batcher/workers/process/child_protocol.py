@@ -1,4 +1,7 @@
-"""What supervision asks of one life of a child, and what it is told."""
+"""What supervision asks of one child, and what supervision hears of that child.
+
+A child lives once: it starts, loads the model, runs batches and ends. A restart makes a new child.
+"""
 
 from __future__ import annotations
 
@@ -6,48 +9,48 @@ from typing import Protocol
 
 from batcher.batching.batch import Batch
 from batcher.batching.worker import Outcome
-from batcher.models.protocol import Loaded
+from batcher.models.protocol import LoadedModel
 
 
 class Parent(Protocol):
-    """Told what becomes of a life. All methods: reactor thread."""
+    """Hears what becomes of a child, from start to end."""
 
     def reported(self, text: str) -> None:
-        """It says what it does while it loads."""
+        """Hear in words what the child does while the model loads. Reactor thread."""
 
-    def loaded(self, loaded: Loaded) -> None:
-        """It is ready for batches."""
+    def loaded(self, loaded: LoadedModel) -> None:
+        """Hear that the model is loaded and the child ready for batches. Reactor thread."""
 
-    def refused(self, reason: str) -> None:
-        """The model cannot be loaded; the life ends."""
+    def load_failed(self, reason: str) -> None:
+        """Hear why the model cannot be loaded; the child ends. Reactor thread."""
 
     def delivered(self, batch: Batch, outcome: Outcome) -> None:
-        """The oldest batch is done."""
+        """Hear what became of `batch`, the oldest that the child had. Reactor thread."""
 
-    def ended(self, life: Child, how: str, begun: int) -> None:
-        """It has ended, for a reason in words.
+    def ended(self, child: Child, how: str, begun: int) -> None:
+        """Hear in words how `child` ended. Reactor thread.
 
-        It may have begun so many of the batches that are not done.
+        Of the batches that it has not delivered it may have begun the first `begun`.
         """
 
 
 class Child(Protocol):
-    """A life as its parent has it. All methods: reactor thread."""
+    """A child as supervision sees it."""
 
     def start(self) -> None:
-        """Start the process, which makes ready for loading."""
+        """Start the process, which imports what the model needs. Reactor thread."""
 
     def load(self, with_hooks: bool) -> None:
-        """Load the model; with hooks, make its hooks in this process too."""
+        """Load the model; with hooks, make its hooks in this process too. Reactor thread."""
 
     def run(self, batch: Batch) -> None:
-        """Run `batch` after those before it."""
+        """Run `batch` after those before it. Reactor thread."""
 
     def let_begin(self, seconds: float) -> None:
-        """Wait up to `seconds` until the batch handed over last is on its way."""
+        """Wait up to `seconds` until the child was sent the last batch. Reactor thread."""
 
     def quit(self) -> None:
-        """End it when what was handed over is done."""
+        """End the child once it has delivered every batch. Reactor thread."""
 
     def kill(self) -> None:
-        """End it now."""
+        """End the child now. Reactor thread."""

@@ -1,6 +1,13 @@
-"""What parent and child say to each other; small, and pickled: both are the same program.
+"""What parent and child say to each other.
 
-Arrays lie in slots.
+| to the child, in this order | the child answers |
+|---|---|
+| `Prepare` | nothing |
+| `Load` | `LoadProgress`, any number of times, then `LoadDone` or `LoadFailed` |
+| `RunBatch`, any number of times | `BatchDone` or `BatchFailed`, in the order of the batches |
+| None | nothing: the child ends |
+
+Messages are small and pickled: both sides are the same program. Arrays lie in slots.
 """
 
 from __future__ import annotations
@@ -11,71 +18,106 @@ from typing import NamedTuple
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.workers.process.told_error import ToldError
-from batcher.workers.shared_memory.packing import Place
+from batcher.workers.process.described_error import DescribedError
+from batcher.workers.shared_memory.packing import ArrayPlace
 
 
 class Prepare(NamedTuple):
-    """To the child, first: import what the model will need, and wait for anything that says to load it."""
+    """To the child: import what the model needs, and wait for `Load`, or for None to end.
+
+    Attributes:
+        definition: what the model is.
+        settings: how the model is run.
+    """
 
     definition: ModelDefinition
     settings: ModelSettings
 
 
 class Load(NamedTuple):
-    """To the child, second: load the model."""
+    """To the child: load the model."""
 
 
-class Run(NamedTuple):
-    """To the child: run the batch `number` of `rows` rows whose inputs lie in the slot `slot`, which is taken up to `end`."""
+class RunBatch(NamedTuple):
+    """To the child: run one batch.
+
+    Attributes:
+        number: number of the batch, which the answer repeats.
+        slot: index of the slot that the inputs lie in.
+        table: where each input lies in the slot.
+        end: bytes of the slot that the inputs take.
+        rows: rows of the batch.
+    """
 
     number: int
     slot: int
-    table: list[Place]
+    table: list[ArrayPlace]
     end: int
     rows: int
 
 
-class Doing(NamedTuple):
-    """From the child: what it does while it loads."""
+class LoadProgress(NamedTuple):
+    """From the child: what it does while the model loads.
+
+    Attributes:
+        text: that, in words.
+    """
 
     text: str
 
 
-class Ready(NamedTuple):
+class LoadDone(NamedTuple):
     """From the child: the model is loaded.
 
-    Seconds of a batch by its rows, and whether it has hooks.
+    Attributes:
+        timings: seconds that warm-up took for a batch, by its rows.
+        has_hooks: whether the model has `preprocess` or `postprocess`.
     """
 
     timings: dict[int, float]
     has_hooks: bool
 
 
-class Refused(NamedTuple):
-    """From the child, which ends then: the model cannot be loaded."""
+class LoadFailed(NamedTuple):
+    """From the child, which ends then: the model cannot be loaded.
+
+    Attributes:
+        reason: why, in words.
+    """
 
     reason: str
 
 
-class Done(NamedTuple):
-    """From the child: where the outputs of the batch `number` lie, up to where its slot is taken, and which rows failed."""
+class BatchDone(NamedTuple):
+    """From the child: a batch has run.
+
+    Attributes:
+        number: number of the batch.
+        table: where each output lies in the slot of the batch, behind the inputs.
+        end: bytes of the slot that inputs and outputs take.
+        failed: why single rows failed, by the index of the row.
+    """
 
     number: int
-    table: list[Place]
+    table: list[ArrayPlace]
     end: int
-    failed: dict[int, ToldError]
+    failed: dict[int, DescribedError]
 
 
-class Failed(NamedTuple):
-    """From the child: the batch `number` failed."""
+class BatchFailed(NamedTuple):
+    """From the child: a batch failed.
+
+    Attributes:
+        number: number of the batch.
+        error: why.
+    """
 
     number: int
-    error: ToldError
+    error: DescribedError
 
 
 def send(connection: Connection, message: object) -> None:
-    """Send `message`, which `connection.recv` returns at the other end.
+    """Send `message`, which `connection.recv` returns at the other end. Any one thread.
 
     The pickler of `connection.send` is twice as slow.
 

@@ -1,59 +1,71 @@
-"""When a child that ended is started again, and when it is given up for dead, though it is still tried."""
+"""When a child that ended is started again, and when its worker counts as dead.
+
+A child is sound once it has delivered a batch, or `SOUND_AFTER_S` seconds after its model was
+loaded. The n-th restart since a child was sound waits
+
+    delay(1) = 0,  delay(n) = min(FIRST_DELAY_S * 2 ** (n - 2), MAX_DELAY_S)
+
+seconds, that is 0, 0.1, 0.2, 0.4 and so on up to 30, each changed by a jitter. After
+`FAILURES_UNTIL_DEAD` children in a row that were not sound the worker counts as dead, though
+restarts go on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
 
-FIRST_DELAY = 0.1
-LONGEST_DELAY = 30.0
-"""Seconds between two tries: the first again is at once, then they double, so that a model that
-cannot load costs little.
+FIRST_DELAY_S = 0.1
+MAX_DELAY_S = 30.0
+"""Seconds between two starts: the first restart is at once, then delays double, so that a model
+that cannot load costs little.
 """
 
-LONG_LIFE = 10.0
-"""Seconds after which a child that was given no batch is taken for sound."""
+SOUND_AFTER_S = 10.0
+"""Seconds after which a child that was handed no batch counts as sound."""
 
-HOPELESS = 3
-"""Lives in a row without a batch after which the worker is dead: the third time is no chance."""
+FAILURES_UNTIL_DEAD = 3
+"""Failures in a row after which the worker counts as dead: three in a row are no chance."""
 
 
 class Restarts:
-    """Counts lives that came to nothing."""
+    """Counts the children in a row that were not sound."""
 
     def __init__(self, jitter: Callable[[float], float]) -> None:
-        """Let `jitter` change delays, in seconds, so that many workers do not start at once."""
+        """Let `jitter` change delays, in seconds: many workers shall not start at once.
+
+        Reactor thread.
+        """
         self._jitter = jitter
-        self._tries = 0
-        self._failed = 0
+        self._restarts = 0
+        self._failures = 0
         self._sound_at = inf
 
     @property
-    def hopeless(self) -> bool:
-        """Whether the last lives all came to nothing."""
-        return self._failed >= HOPELESS
+    def counts_as_dead(self) -> bool:
+        """Whether none of the last children was sound. Reactor thread."""
+        return self._failures >= FAILURES_UNTIL_DEAD
 
-    def ready(self, now: float) -> None:
-        """Note that the model was loaded at `now`, in seconds."""
-        self._sound_at = now + LONG_LIFE
+    def loaded(self, now: float) -> None:
+        """Note that the child has loaded its model at `now`, in seconds. Reactor thread."""
+        self._sound_at = now + SOUND_AFTER_S
 
     def delivered(self) -> None:
-        """Note that this life has run a batch."""
+        """Note that the child has run a batch. Reactor thread."""
         self._sound_at = -inf
 
     def ended(self, now: float) -> None:
-        """Note that this life ended at `now`."""
+        """Note that the child ended at `now`, in seconds. Reactor thread."""
         if now >= self._sound_at:
-            self._tries = self._failed = 0
+            self._restarts = self._failures = 0
         else:
-            self._failed += 1
+            self._failures += 1
         self._sound_at = inf
 
     def delay(self) -> float:
-        """Return how many seconds to wait before the next try."""
-        tries, self._tries = self._tries, self._tries + 1
-        return (
-            self._jitter(min(FIRST_DELAY * 2.0 ** min(tries - 1, 30), LONGEST_DELAY))
-            if tries
-            else 0.0
-        )
+        """Return the seconds to wait before the restart that comes next. Reactor thread."""
+        restarts, self._restarts = self._restarts, self._restarts + 1
+        if not restarts:
+            return 0.0
+        # The exponent is bounded: a float overflows after some thousand restarts.
+        return self._jitter(min(FIRST_DELAY_S * 2.0 ** min(restarts - 1, 30), MAX_DELAY_S))

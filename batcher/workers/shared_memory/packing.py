@@ -1,9 +1,11 @@
-"""Arrays in shared memory.
+"""Arrays in shared memory: each row-major at an aligned place, and a table that says where.
 
-Each row-major at an aligned place of its own, and a table that says where.
+| array | in memory | when read |
+|---|---|---|
+| BYTES, that is of objects | the lengths of the elements as uint64, then the elements | copied |
+| any other | its bytes | a writable view |
 
-BYTES, arrays of objects, go in as the lengths of their elements, then the elements, and come out
-copied; everything else comes out as a view. Nothing is pickled but the table.
+Nothing is pickled but the table.
 """
 
 from __future__ import annotations
@@ -18,15 +20,18 @@ import numpy as np
 from batcher.core.spec import Array
 from batcher.workers.shared_memory.slots import Slot
 
-_ALIGNED = 64
-"""Bytes: a cache line, and the widest vector there is."""
+_ALIGNMENT_BYTES = 64
+"""A cache line, and the widest vector there is."""
+
+_LENGTH_BYTES = 8
+"""Bytes of the length of an element, a uint64."""
 
 
-class Place(NamedTuple):
+class ArrayPlace(NamedTuple):
     """Where an array lies.
 
     Attributes:
-        name: of the array.
+        name: name of the array.
         dtype: its dtype, as text if the text says all.
         shape: its shape.
         offset: bytes from the beginning of the slot.
@@ -48,23 +53,25 @@ class Packer:
     """
 
     def __init__(self, slot: Slot, end: int = 0) -> None:
-        """Begin behind the first `end` bytes of `slot`."""
+        """Begin behind the first `end` bytes of `slot`. Any thread."""
         self.end = end
         self._slot = slot
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, ArrayPlace] = {}
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return the place for the array `name`, to be filled.
+        """Return the memory for the array `name`, to be filled. Any one thread.
 
-        Of objects, whose size is not known yet, memory elsewhere.
+        For objects, whose size is not known yet, that is memory outside the slot.
         """
         if dtype.hasobject:
             return np.empty(shape, dtype)
         place = self._place(name, shape, dtype, prod(shape) * dtype.itemsize)
         return np.ndarray(shape, dtype, self._slot.memory, place.offset)
 
-    def table(self, arrays: Mapping[str, Array]) -> list[Place]:
-        """Return where each of `arrays` lies; what was not allocated here is put in now.
+    def table(self, arrays: Mapping[str, Array]) -> list[ArrayPlace]:
+        """Return where each of `arrays` lies. Any one thread.
+
+        An array without a place by `allocate` is copied into the slot now.
 
         Raises:
             TypeError: an array of objects holds something other than bytes.
@@ -76,15 +83,20 @@ class Packer:
                 self.allocate(name, array.shape, array.dtype)[...] = array
         return [self._places[name] for name in arrays]
 
-    def _place(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> Place:
-        offset = -(-self.end // _ALIGNED) * _ALIGNED
+    def _place(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int
+    ) -> ArrayPlace:
+        """Return a place of `nbytes` bytes behind the others. Any one thread."""
+        offset = -(-self.end // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
         self.end = offset + nbytes
         self._slot.reserve(self.end)
-        told = dtype.str if dtype.isbuiltin == 1 else dtype
-        place = self._places[name] = Place(name, told, shape, offset, nbytes)
+        # Of a dtype that is not built in, such as a structured one, the text does not say all.
+        written = dtype.str if dtype.isbuiltin == 1 else dtype
+        place = self._places[name] = ArrayPlace(name, written, shape, offset, nbytes)
         return place
 
     def _put_bytes(self, name: str, array: Array) -> None:
+        """Write an array of objects that are bytes. Any one thread."""
         elements = array.ravel().tolist()
         for element in elements:
             if not isinstance(element, bytes):
@@ -97,25 +109,28 @@ class Packer:
         self._slot.memory.data[place.offset : self.end] = content
 
 
-def unpack(table: Sequence[Place], memory: Array) -> dict[str, Array]:
-    """Return the arrays that lie in `memory`, the bytes of a slot.
+def unpack(table: Sequence[ArrayPlace], memory: Array) -> dict[str, Array]:
+    """Return the arrays that lie in `memory`, the bytes of a slot. Any thread.
 
-    All but BYTES as writable views. Any thread.
+    All but BYTES are writable views of `memory`.
     """
     return {place.name: _array(place, memory) for place in table}
 
 
-def _array(place: Place, memory: Array) -> Array:
+def _array(place: ArrayPlace, memory: Array) -> Array:
+    """Return one array, a view unless it is of objects. Any thread."""
     dtype = np.dtype(place.dtype)
     if dtype.hasobject:
         return _bytes(place, memory)
     return np.ndarray(place.shape, dtype, memory, place.offset)
 
 
-def _bytes(place: Place, memory: Array) -> Array:
+def _bytes(place: ArrayPlace, memory: Array) -> Array:
+    """Return an array of objects that are bytes, copied. Any thread."""
     content = memory[place.offset : place.offset + place.nbytes].tobytes()
     count = prod(place.shape)
-    ends = np.frombuffer(content, np.uint64, count).cumsum() + np.uint64(8 * count)
+    first = _LENGTH_BYTES * count
+    ends = np.frombuffer(content, np.uint64, count).cumsum() + np.uint64(first)
     array = np.empty(count, object)
-    array[:] = [content[start:end] for start, end in pairwise([8 * count, *ends.tolist()])]
+    array[:] = [content[start:end] for start, end in pairwise([first, *ends.tolist()])]
     return array.reshape(place.shape)

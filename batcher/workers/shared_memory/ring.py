@@ -1,9 +1,18 @@
-"""The slots that batches lie in on their way to a child and back, and which of them are free.
+"""The slots of one child: which of them are free for the next batch.
 
-Inputs and outputs of a batch lie in one slot, one behind the other. What the parent reads out of it
-are views; the slot is free again when the last of them is gone, which a weak reference tells, so
-that whoever drops it need not say so. A slow client can hold a view for minutes, so only so many
-slots may be held; beyond that results are copied, and there is always a slot for the next batch.
+Inputs and outputs of a batch lie in one slot, one behind the other. A slot is in one of three
+states:
+
+| state | from | to |
+|---|---|---|
+| free | the start | busy, when a batch takes the slot |
+| busy | a batch is on its way to the child and back | held or free, when its outputs are read |
+| held | views of the outputs exist | free, when the last view is gone |
+
+The parent reads outputs as views, without a copy. A weak reference tells when the last view is
+gone, so nobody who drops a view need say so. A slow client can hold a view for minutes. Therefore
+at most `MAX_HELD_SLOTS` slots may be held; beyond that outputs are copied, and there is always a
+slot for the next batch.
 """
 
 from __future__ import annotations
@@ -11,17 +20,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from batcher.core.spec import Array
-from batcher.workers.shared_memory.packing import Place, unpack
+from batcher.workers.shared_memory.packing import ArrayPlace, unpack
 from batcher.workers.shared_memory.slots import Slot
 
-HELD = 4
-"""Slots that results may hold: those of two batches are being written while the next two come
-home.
+MAX_HELD_SLOTS = 4
+"""Slots that outputs may hold: those of two batches are being sent to clients while the next two
+come home.
 """
 
-SMALL = 1 << 16
-"""Up to this many bytes a result is copied at once: that takes microseconds, and the slot with its
-inputs is free.
+MAX_COPIED_BYTES = 1 << 16
+"""Bytes of outputs up to which they are copied at once: that takes microseconds, and the slot with
+its inputs is free.
 """
 
 
@@ -29,11 +38,14 @@ class Ring:
     """The slots as the parent has them. One thread; views may be dropped on any."""
 
     def __init__(self, slots: Sequence[Slot]) -> None:
-        """Give out `slots`: `HELD` more than there can be batches at once."""
+        """Give out `slots`: `MAX_HELD_SLOTS` more than there can be batches at once.
+
+        Child thread.
+        """
         self._slots = slots
 
     def take(self) -> tuple[int, Slot]:
-        """Return a free slot and its number, for a batch."""
+        """Return index and slot of a free slot, for a batch. Child thread."""
         number, slot = next(
             (number, slot)
             for number, slot in enumerate(self._slots)
@@ -42,15 +54,13 @@ class Ring:
         slot.busy = True
         return number, slot
 
-    def read(self, slot: Slot, table: Sequence[Place]) -> dict[str, Array]:
-        """Return the arrays that lie in `slot`, whose batch is done.
+    def read(self, slot: Slot, table: Sequence[ArrayPlace]) -> dict[str, Array]:
+        """Return the arrays that lie in `slot`, whose batch is done. Child thread.
 
-        Views that hold it, or copies.
+        They are views that hold the slot, or copies.
         """
         slot.busy = False
-        if (
-            sum(place.nbytes for place in table) > SMALL
-            and sum(slot.held for slot in self._slots) < HELD
-        ):
+        nbytes = sum(place.nbytes for place in table)
+        if nbytes > MAX_COPIED_BYTES and sum(slot.held for slot in self._slots) < MAX_HELD_SLOTS:
             return unpack(table, slot.lease())
         return {name: array.copy() for name, array in unpack(table, slot.memory).items()}

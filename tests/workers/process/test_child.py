@@ -16,9 +16,9 @@ from batcher.errors import DeviceLost, ModelContractError, OutOfMemory
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import PartialOutputs
 from batcher.models.row_errors import take_errors
-from batcher.workers.process.child import Line, _end_with, run, serve, status_of
+from batcher.workers.process.child import ParentConnection, end_with_parent, run, serve, status_of
 from batcher.workers.process.child_process import how_ended
-from batcher.workers.process.messages import Done, Failed, Run, send
+from batcher.workers.process.messages import BatchDone, BatchFailed, RunBatch, send
 from batcher.workers.shared_memory.packing import Packer, unpack
 from batcher.workers.shared_memory.slots import Slot
 from tests.support.models import Predict, RecordingModel, double, model_spec, rows, tensor
@@ -46,21 +46,21 @@ class Bench:
         self.parent = os.pidfd_open(os.getpid())
         self.slot = Slot(self.fd)
         packer = Packer(self.slot)
-        self.task = Run(7, 0, packer.table({"x": rows(1, 2)}), packer.end, 2)
+        self.task = RunBatch(7, 0, packer.table({"x": rows(1, 2)}), packer.end, 2)
 
-    def run(self, model: StagingModel) -> Done | Failed:
+    def run(self, model: StagingModel) -> BatchDone | BatchFailed:
         """Run the two rows."""
         checked = CheckedModel(model)
         checked.copies_outputs = False
         ours, its = Pipe()
         with ours, its:
-            answer, _ = run(Line(its, self.parent), checked, self.task, self.slot)
+            answer, _ = run(ParentConnection(its, self.parent), checked, self.task, self.slot)
         assert answer.number == self.task.number
         return answer
 
-    def outputs(self, answer: Done | Failed) -> list[list[float]]:
+    def outputs(self, answer: BatchDone | BatchFailed) -> list[list[float]]:
         """Return the output, read out of the slot."""
-        assert isinstance(answer, Done), answer
+        assert isinstance(answer, BatchDone), answer
         self.slot.reserve(answer.end)
         outputs: list[list[float]] = unpack(answer.table, self.slot.memory)["y"].tolist()
         return outputs
@@ -93,7 +93,7 @@ def test_any_other_is_given_the_slot_itself_and_may_give_it_back(bench: Bench) -
 
 def test_outputs_that_break_the_contract_fail_the_batch(bench: Bench) -> None:
     answer = bench.run(StagingModel(lambda inputs: {"y": inputs["x"][:1]}))
-    assert isinstance(answer, Failed)
+    assert isinstance(answer, BatchFailed)
     assert answer.error.known is ModelContractError
 
 
@@ -109,7 +109,7 @@ def test_if_every_row_of_texts_fails_each_is_told_why(bench: Bench) -> None:
     model = Texts()
     model.spec = spec
     answer = bench.run(model)
-    assert isinstance(answer, Done), answer
+    assert isinstance(answer, BatchDone), answer
     assert {row: error.message for row, error in answer.failed.items()} == {0: "first", 1: "second"}
 
 
@@ -122,7 +122,7 @@ def test_texts_that_are_no_bytes_break_the_contract(
     model.spec = model_spec(outputs=(tensor("y", "BYTES", ()),))
     model.postprocess = postprocess
     answer = bench.run(model)
-    assert isinstance(answer, Failed)
+    assert isinstance(answer, BatchFailed)
     assert answer.error.known is ModelContractError
     assert f"expected elements that are bytes; got {type(wrong).__name__}" in answer.error.message
 
@@ -136,7 +136,7 @@ def test_after_a_lost_device_no_batch_is_begun(bench: Bench) -> None:
     with ours, its:
         for message in (bench.task, bench.task, None):
             send(ours, message)
-        serve(Line(its, bench.parent), CheckedModel(model), [bench.slot])
+        serve(ParentConnection(its, bench.parent), CheckedModel(model), [bench.slot])
         assert ours.recv().error.known is DeviceLost
         assert not ours.poll()
     assert len(model.batches) == 1
@@ -147,7 +147,7 @@ def test_memory_that_runs_out_is_told_as_that(bench: Bench) -> None:
         raise MemoryError
 
     answer = bench.run(StagingModel(predict))
-    assert isinstance(answer, Failed)
+    assert isinstance(answer, BatchFailed)
     assert answer.error.known is OutOfMemory
 
 
@@ -155,7 +155,7 @@ def test_a_child_whose_parent_has_ended_before_it_looks_ends_without_a_word() ->
     parent = subprocess.Popen(["true"])
     parent.wait()
     with pytest.raises(SystemExit):
-        _end_with(parent.pid, -1)
+        end_with_parent(parent.pid, -1)
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,10 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array, ModelSpec
 from batcher.errors import DeviceLost, InvalidInput, ModelError, WorkerLost
-from batcher.models.protocol import Loaded
-from batcher.models.raised import model_error
-from batcher.workers.process.life import Life
+from batcher.models.protocol import LoadedModel
+from batcher.models.model_errors import model_error
+from batcher.workers.making import make_workers
+from batcher.workers.process.child_thread import ChildThread
 from batcher.workers.process.worker import ProcessWorker
 from tests.support.crossing import PATIENCE, Loop
 from tests.support.models import model_spec, tensor
@@ -45,9 +46,9 @@ MODEL = '''
     import numpy as np
 
     from batcher.errors import DeviceLost, InvalidInput, WorkerLost
-    from batcher.workers.process.child import Line
-    from batcher.workers.process.messages import Failed
-    from batcher.workers.process.told_error import tell
+    from batcher.workers.process.child import ParentConnection
+    from batcher.workers.process.described_error import describe_error
+    from batcher.workers.process.messages import BatchFailed
 
 
     class Code(str, Enum):
@@ -78,9 +79,9 @@ MODEL = '''
             if word == b"refuse":
                 raise InvalidInput("not this")
             if word == b"one row":
-                return {"y": [ValueError("this row"), *inputs["x"][1:]], "said": inputs["text"], "pid": self.pids(inputs)}
+                return {**self.said(inputs), "y": [ValueError("this row"), *inputs["x"][1:]]}
             if word == b"reject":
-                return {"y": [Rejected("row is bad"), *inputs["x"][1:]], "said": inputs["text"], "pid": self.pids(inputs)}
+                return {**self.said(inputs), "y": [Rejected("row is bad"), *inputs["x"][1:]]}
             if word == b"pretend":
                 raise WorkerLost("gone", begun=False)
             if word == b"lose device":
@@ -89,7 +90,7 @@ MODEL = '''
                 os._exit(3)
             if word == b"die":
                 os.kill(os.getpid(), signal.SIGKILL)
-            if word == b"die before the next" and line()._connection.poll(60):
+            if word == b"die before the next" and connection()._connection.poll(60):
                 os.kill(os.getpid(), signal.SIGKILL)
             if word.startswith(b"await "):
                 open(word[6:], "rb").close()
@@ -97,7 +98,8 @@ MODEL = '''
                 self.tell(word[14:])
                 signal.pause()
             if word.startswith(b"stop and tell "):
-                os.write(line()._connection.fileno(), struct.pack("!i", 1000) + b"the beginning of a message")
+                beginning = struct.pack("!i", 1000) + b"the beginning of a message"
+                os.write(connection()._connection.fileno(), beginning)
                 self.tell(word[14:])
                 os.kill(os.getpid(), signal.SIGSTOP)
             if word == b"hang":
@@ -106,12 +108,14 @@ MODEL = '''
                 self.fork()
             if word == b"fork and exit" and self.fork() == 0:
                 sys.exit(0)
-            if word == b"answer twice" and line()._connection.poll(60):  # when the next batch waits
-                line().send(Failed(0, tell(ValueError("of somebody else"))))
-            if word == b"babble" and line()._connection.poll(60):
-                line()._connection.send_bytes(b"babble")
+            # when the next batch waits
+            if word == b"answer twice" and connection()._connection.poll(60):
+                error = describe_error(ValueError("of somebody else"))
+                connection().send(BatchFailed(0, error))
+            if word == b"babble" and connection()._connection.poll(60):
+                connection()._connection.send_bytes(b"babble")
             inputs["x"][0, 0] += 1  # a model may write into what it is given
-            return {"y": inputs["x"][::-1], "said": inputs["text"], "pid": self.pids(inputs)}
+            return {**self.said(inputs), "y": inputs["x"][::-1]}
 
         def fork(self):
             copy = os.fork()
@@ -123,12 +127,12 @@ MODEL = '''
             with open(path, "wb") as told:
                 told.write(b"!")
 
-        def pids(self, inputs):
-            return np.full((len(inputs["x"]), 1), os.getpid())
+        def said(self, inputs):
+            return {"said": inputs["text"], "pid": np.full((len(inputs["x"]), 1), os.getpid())}
 
 
-    def line():
-        return next(found for found in gc.get_objects() if isinstance(found, Line))
+    def connection():
+        return next(found for found in gc.get_objects() if isinstance(found, ParentConnection))
 '''
 SPEC = model_spec(
     inputs=(tensor("x", shape=(-1,)), tensor("text", "BYTES", ())),
@@ -148,7 +152,7 @@ def batch_of(*words: bytes, width: int = 3) -> Batch:
 class Bench:
     """A worker with a real child, the loop's side of it, and what happened there."""
 
-    loaded: Loaded
+    loaded: LoadedModel
 
     def __init__(
         self, folder: Path, source: str = MODEL, spec: ModelSpec = SPEC, pipeline_depth: int = 2
@@ -158,20 +162,20 @@ class Bench:
         self.outcomes: list[Outcome] = []
         self.changes: list[tuple[Condition, str]] = []
         definition = ModelDefinition(spec, "python", folder, folder, "obedient:Obedient")
-        settings = ModelSettings(device="cpu", max_batch_size=2, warmup=False).model_copy(
-            update={"pipeline_depth": pipeline_depth}
-        )
+        settings = ModelSettings(
+            worker="process", device="cpu", max_batch_size=2, warmup=False
+        ).model_copy(update={"pipeline_depth": pipeline_depth})
         call, clock = self.loop.call_from_thread, self.loop.clock
-        self.worker = ProcessWorker(
-            "batcher-test", definition, settings, lambda text: None, call, clock
-        )
+        (worker,) = make_workers(definition, settings, None, lambda text: None, call, clock)
+        assert isinstance(worker, ProcessWorker)
+        self.worker = worker
 
     def start(self) -> None:
         """Start, and wait until the model is loaded."""
         loaded = self.loop.wait_for(
             self.worker.start(self._deliver, lambda *change: self.changes.append(change))
         )
-        assert isinstance(loaded, Loaded), loaded
+        assert isinstance(loaded, LoadedModel), loaded
         self.loaded = loaded
 
     def run(self, *words: bytes, width: int = 3) -> Outcome:
@@ -234,7 +238,7 @@ def open_files() -> set[str]:
 def wait_for_threads(count: int) -> None:
     """Wait until the threads of workers have ended: the last thing that one does is to say so."""
     for thread in threading.enumerate():
-        if thread.name == "batcher-test":
+        if thread.name == "batcher-m/1":
             thread.join(20)
     assert threading.active_count() <= count
 
@@ -363,11 +367,11 @@ def test_what_the_child_answered_before_it_was_killed_is_delivered(
 ) -> None:
     bench = Bench(tmp_path, pipeline_depth=4)
     bench.start()
-    life = bench.worker._life
-    assert isinstance(life, Life)
-    go, read = threading.Event(), life._ring.read
+    child = bench.worker._child
+    assert isinstance(child, ChildThread)
+    go, read = threading.Event(), child._transit._ring.read
     monkeypatch.setattr(
-        life._ring, "read", lambda slot, table: go.wait(PATIENCE) and read(slot, table)
+        child._transit._ring, "read", lambda slot, table: go.wait(PATIENCE) and read(slot, table)
     )
     fifos = [tmp_path / "sent", tmp_path / "begun"]
     for fifo in fifos:
@@ -375,7 +379,7 @@ def test_what_the_child_answered_before_it_was_killed_is_delivered(
     words = [b"await " + bytes(fifos[0]), b"b", b"c", b"hang and tell " + bytes(fifos[1])]
     for word in words:
         bench.worker.do(batch_of(word))
-        life.let_begin(PATIENCE)
+        child.let_begin(PATIENCE)
     opened = [os.open(fifo, os.O_RDWR) for fifo in fifos]
     assert select.select(opened[1:], [], [], PATIENCE)[0]
     bench.loop.clock.advance(60)  # while the thread is at the first answer

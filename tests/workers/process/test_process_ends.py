@@ -130,7 +130,7 @@ class Obedient(Obedient):
 )
 
 
-def test_a_child_that_is_killed_is_replaced_while_a_daemon_of_its_model_s_holds_its_end_of_a_message(
+def test_a_killed_child_is_replaced_while_a_daemon_of_its_model_s_holds_its_end_of_a_message(
     tmp_path: Path,
 ) -> None:
     bench = Bench(tmp_path, APART)

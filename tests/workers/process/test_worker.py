@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from twisted.internet.task import Clock
 
 from batcher.batching.batch import Batch
 from batcher.batching.worker import Condition, Outcome
-from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
-from batcher.models.protocol import Loaded
+from batcher.models.protocol import LoadedModel
+from batcher.workers.options import LoopSide, WorkerOptions
 from batcher.workers.process.child_protocol import Child, Parent
-from batcher.workers.process.restarts import HOPELESS, LONG_LIFE
-from batcher.workers.process.worker import LAST_SECONDS, ProcessWorker
-from tests.support.models import model_spec
+from batcher.workers.process.restarts import FAILURES_UNTIL_DEAD, SOUND_AFTER_S
+from batcher.workers.process.worker import EXIT_TIMEOUT_S, ProcessWorker
 from tests.workers.test_memory import batch_of
 
 KILLED = "the child was killed by signal 9 (SIGKILL)"
@@ -53,7 +50,7 @@ class FakeChild:
 
     def ready(self) -> None:
         """Say that the model is loaded."""
-        self._parent.loaded(Loaded(one_call=True))
+        self._parent.loaded(LoadedModel(one_call=True))
 
     def deliver(self, error: BaseException | None = None, compute: float = 0.0) -> None:
         """Say that the oldest batch is done."""
@@ -61,7 +58,7 @@ class FakeChild:
 
     def refuse(self, reason: str) -> None:
         """Say that the model cannot be loaded."""
-        self._parent.refused(reason)
+        self._parent.load_failed(reason)
         self.end("the child exited with status 0")
 
     def end(self, how: str = KILLED, begun: int = 0) -> None:
@@ -74,7 +71,7 @@ class Bench:
 
     Attributes:
         events: what happened, in words.
-        children: every child, in the order they were born: the first, its spare, the spare of that…
+        children: every child, in the order they were made: the first, its spare, the spare's…
     """
 
     def __init__(self, **settings: object) -> None:
@@ -82,15 +79,15 @@ class Bench:
         self.events: list[str] = []
         self.children: list[FakeChild] = []
         self.errors: list[BaseException | None] = []
-        definition = ModelDefinition(model_spec(), "python", Path(), Path())
+        checked = ModelSettings.model_validate(settings)
         self.worker = ProcessWorker(
-            "test",
-            definition,
-            ModelSettings.model_validate(settings),
-            lambda text: self.events.append(text),
-            lambda function, *arguments: function(*arguments),
-            self.clock,
-            self._give_birth,
+            LoopSide(
+                lambda text: self.events.append(text),
+                lambda function, *arguments: function(*arguments),
+                self.clock,
+            ),
+            WorkerOptions("test", TITLE, checked.watchdog_s, checked.load_timeout_s),
+            self._make_child,
             jitter=lambda delay: delay,
         )
         self.failures: list[BaseException] = []
@@ -118,7 +115,7 @@ class Bench:
         events, self.events[:] = list(self.events), []
         return events
 
-    def _give_birth(self, parent: Parent) -> Child:
+    def _make_child(self, parent: Parent) -> Child:
         self.children.append(FakeChild(f"child {len(self.children)}", self.events, parent))
         return self.children[-1]
 
@@ -231,9 +228,7 @@ def test_a_lost_device_has_the_child_replaced_and_only_its_own_batch_fails_for_i
     assert bench.happened() == ["child 1 loads"]
 
 
-def test_tries_follow_each_other_more_and_more_slowly_and_the_third_life_in_vain_is_told_as_dead() -> (
-    None
-):
+def test_tries_follow_each_other_more_slowly_and_the_third_life_in_vain_is_told_as_dead() -> None:
     bench = Bench()
     bench.ready()
     bench.do(1)
@@ -281,7 +276,7 @@ def test_a_long_life_lets_the_next_try_be_at_once() -> None:
     bench = Bench()
     bench.ready()
     for number in range(5):
-        bench.clock.advance(LONG_LIFE)
+        bench.clock.advance(SOUND_AFTER_S)
         bench.children[number].end()
         bench.clock.advance(0)
         bench.children[number + 1].ready()
@@ -337,7 +332,7 @@ def test_spares_that_end_one_after_the_other_are_replaced_more_and_more_slowly()
         assert bench.happened() == ([] if delay else [f"child {number + 1} starts"])
         bench.clock.advance(delay * 0.02)
         assert bench.happened() == ([f"child {number + 1} starts"] if delay else [])
-    bench.clock.advance(LONG_LIFE)
+    bench.clock.advance(SOUND_AFTER_S)
     bench.children[5].end()
     bench.clock.advance(0)
     assert bench.happened() == ["child 6 starts"]
@@ -359,7 +354,7 @@ def test_quitting_finishes_what_there_is_and_fires_when_child_and_spare_have_end
     assert bench.happened() == ["child 1 killed", "child 0 quits"]
     with pytest.raises(RuntimeError, match="takes no batches"):
         bench.do(1)
-    bench.clock.advance(2 * LAST_SECONDS)
+    bench.clock.advance(2 * EXIT_TIMEOUT_S)
     bench.children[0].deliver()
     bench.children[0].end("the child exited with status 0")
     assert bench.happened() == ["batch 1: NoneType"]
@@ -377,7 +372,7 @@ def test_a_child_that_does_not_end_soon_after_its_last_batch_is_killed() -> None
     bench.clock.advance(1)
     bench.children[0].deliver()
     bench.happened()
-    bench.clock.advance(LAST_SECONDS - 0.1)
+    bench.clock.advance(EXIT_TIMEOUT_S - 0.1)
     assert bench.happened() == []
     bench.clock.advance(0.2)
     assert bench.happened() == ["child 0 killed"]
@@ -487,14 +482,14 @@ def test_a_child_that_loads_for_too_long_is_killed_and_the_model_cannot_be_loade
     assert (bench.happened(), bench.clock.getDelayedCalls()) == ([], [])
 
 
-def test_a_child_that_loads_for_too_long_after_a_restart_has_come_to_nothing_like_one_that_ends() -> (
+def test_a_child_that_loads_too_long_after_a_restart_has_come_to_nothing_like_one_that_ends() -> (
     None
 ):
     bench = Bench(load_timeout_s=60)
     bench.ready()
     bench.children[0].end()
     conditions = []
-    for _ in range(HOPELESS - 1):
+    for _ in range(FAILURES_UNTIL_DEAD - 1):
         bench.clock.advance(1)  # after which it is started again
         bench.happened()
         bench.clock.advance(60)

@@ -17,7 +17,7 @@ from hypothesis import given
 
 from batcher.core.spec import DATATYPES, Array
 from batcher.workers.shared_memory.packing import Packer, unpack
-from batcher.workers.shared_memory.ring import HELD, SMALL, Ring
+from batcher.workers.shared_memory.ring import MAX_COPIED_BYTES, MAX_HELD_SLOTS, Ring
 from batcher.workers.shared_memory.slots import Slot
 
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
@@ -62,7 +62,7 @@ class Pair:
 
 @pytest.fixture
 def ring() -> Iterator[tuple[Ring, Pair]]:
-    pair = Pair(HELD + 2)
+    pair = Pair(MAX_HELD_SLOTS + 2)
     yield Ring(pair.ours), pair
     pair.close()
 
@@ -153,7 +153,7 @@ def put(ring: Ring, array: Array) -> dict[str, Array]:
     return ring.read(slot, Packer(slot).table({"y": array}))
 
 
-LARGE = np.zeros(SMALL + 1, np.uint8)
+LARGE = np.zeros(MAX_COPIED_BYTES + 1, np.uint8)
 
 
 def test_a_large_result_holds_its_slot_until_the_last_view_of_it_is_gone(
@@ -175,7 +175,7 @@ def test_a_large_result_holds_its_slot_until_the_last_view_of_it_is_gone(
 
 
 def test_a_small_result_is_copied_and_its_slot_is_free_at_once(ring: tuple[Ring, Pair]) -> None:
-    result = put(ring[0], LARGE[:SMALL])
+    result = put(ring[0], LARGE[:MAX_COPIED_BYTES])
     assert not ring[1].ours[0].held
     ring[1].ours[0].memory[...] = 9
     assert not result["y"].any()
@@ -185,12 +185,12 @@ def test_when_too_many_slots_are_held_results_are_copied_and_two_slots_stay_free
     ring: tuple[Ring, Pair],
 ) -> None:
     slots = ring[1].ours
-    kept = [put(ring[0], LARGE + number) for number in range(HELD + 5)]
-    assert [slot.held for slot in slots] == [True] * HELD + [False] * 2
+    kept = [put(ring[0], LARGE + number) for number in range(MAX_HELD_SLOTS + 5)]
+    assert [slot.held for slot in slots] == [True] * MAX_HELD_SLOTS + [False] * 2
     first, second = ring[0].take(), ring[0].take()
-    assert {first[0], second[0]} == {HELD, HELD + 1}
+    assert {first[0], second[0]} == {MAX_HELD_SLOTS, MAX_HELD_SLOTS + 1}
     first[1].memory[...] = second[1].memory[...] = 99
-    assert [int(result["y"][0]) for result in kept] == list(range(HELD + 5))
+    assert [int(result["y"][0]) for result in kept] == list(range(MAX_HELD_SLOTS + 5))
     del kept[1]
     assert not slots[1].held
 

@@ -57,7 +57,7 @@ def gates() -> Iterator[Gates]:
 
 
 def hung(gates: Gates, *more: Batch) -> tuple[Bench, Batch]:
-    """Return a bench whose worker hangs in a batch, which was given up with `more` behind it, and that batch."""
+    """Return a bench whose worker hangs in a batch that was given up with `more`, and the batch."""
     bench, first = Bench(gates), batch_of(1)
     bench.ready()
     for batch in (first, *more):
@@ -264,9 +264,9 @@ def test_a_load_that_takes_too_long_fails_and_what_comes_of_it_later_is_let_go_o
     bench.loop.clock.advance(LOAD_TIMEOUT)
     error = bench.loop.error_of(loaded)
     assert isinstance(error, ModelLoadError)
-    assert (
-        str(error)
-        == "model 'm' version 1: expected the model to be loaded within 20 s (`load_timeout_s`); it is not"
+    assert str(error) == (
+        "model 'm' version 1: expected the model to be loaded within 20 s (`load_timeout_s`); "
+        "it is not"
     )
     ended = bench.worker.quit()
     assert not ended.called

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcher.core.error_text import MOST_MESSAGE
+from batcher.core.error_text import MAX_MESSAGE_CHARS
 from batcher.errors import (
     BatcherError,
     DeviceLost,
@@ -23,8 +23,8 @@ from batcher.errors import (
     QueueFull,
     WorkerLost,
 )
-from batcher.models.raised import model_error
-from batcher.workers.process.told_error import remake, tell
+from batcher.models.model_errors import model_error
+from batcher.workers.process.described_error import describe_error, rebuild_error
 
 
 class Unprintable(Exception):
@@ -57,7 +57,7 @@ def crossed(error: BaseException) -> BaseException:
     try:
         raise error
     except BaseException as raised:
-        return remake(pickle.loads(pickle.dumps(tell(raised))))
+        return rebuild_error(pickle.loads(pickle.dumps(describe_error(raised))))
 
 
 @pytest.mark.parametrize(
@@ -162,14 +162,14 @@ def test_whatever_a_class_does_it_crosses(
     found = crossed(error)
     assert type(found) is base or base in (Exception, SystemExit)
     assert type(str(found)) is str
-    assert len(str(found)) <= MOST_MESSAGE
+    assert len(str(found)) <= MAX_MESSAGE_CHARS
     "".join(format_exception(found))
 
 
 @pytest.mark.parametrize("asked", ["__dict__", "__notes__", "__class__"])
 def test_a_class_that_gives_up_whatever_it_is_asked_for_crosses(asked: str) -> None:
     kind = type("Own", (InvalidInput,), {asked: property(give_up)})
-    assert str(remake(pickle.loads(pickle.dumps(tell(kind("text")))))) == "text"
+    assert str(rebuild_error(pickle.loads(pickle.dumps(describe_error(kind("text")))))) == "text"
 
 
 def test_a_class_that_claims_to_be_the_server_s_is_not_looked_for_there() -> None:
@@ -200,4 +200,4 @@ def test_how_much_crosses_is_bounded() -> None:
         {f"a{number}": "long" * 100 for number in range(1000)}, long="long" * 1_000_000
     )
     error.add_note("long" * 1_000_000)
-    assert len(pickle.dumps(tell(error))) < 60_000
+    assert len(pickle.dumps(describe_error(error))) < 60_000

@@ -1,0 +1,41 @@
+"""What every worker with a thread of its own is made with, whatever runs the model."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import NamedTuple
+
+from twisted.internet.interfaces import IReactorTime
+
+from batcher.batching.worker import CallFromThread
+from batcher.models.protocol import Progress
+
+
+class LoopSide(NamedTuple):
+    """What a worker uses of the reactor's loop.
+
+    Attributes:
+        progress: hears in words what is being done while the model loads. Reactor thread.
+        call_from_thread: calls a function on the reactor thread, soon. Any thread.
+        clock: measures how long loads and batches take. Reactor thread.
+    """
+
+    progress: Progress
+    call_from_thread: CallFromThread
+    clock: IReactorTime
+
+
+class WorkerOptions(NamedTuple):
+    """The names and time limits of one worker.
+
+    Attributes:
+        name: name of the worker's threads.
+        title: the model as error texts name it, `model 'm' version 1`.
+        watchdog_s: seconds after which a batch is given up; infinity gives up none.
+        load_timeout_s: seconds after which a load is given up; 0 gives up none.
+    """
+
+    name: str
+    title: str = "the model"
+    watchdog_s: float = inf
+    load_timeout_s: float = 0.0
