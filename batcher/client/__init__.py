@@ -1,11 +1,14 @@
-"""A client for this server, and for others of the Open Inference Protocol v2.
+"""A client for this server, and for other servers of the Open Inference Protocol v2.
 
-Arrays in, arrays out.
+The client takes numpy arrays and returns numpy arrays. There are three forms with the same methods:
 
-Three forms of the same: `Client` blocks (httpx), `AsyncClient` is for asyncio (httpx),
-`TwistedClient` for Twisted (treq). What they share does no I/O (`exchange`), so a form only sends,
-waits and tells the time. A form is imported when it is asked for: none needs the library of
-another, and none installs a reactor.
+    Client         blocks the calling thread    (httpx)
+    AsyncClient    for asyncio                  (httpx)
+    TwistedClient  for Twisted                  (treq)
+
+The modules that the forms share do no I/O (`attempts`), so a form only sends, waits and tells the
+time. A form is imported on first use: no form needs the library of another form, and no form
+installs a reactor.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from batcher.client.answers import InferResult
 from batcher.client.errors import (
     AnswerLost,
     ClientFailure,
@@ -22,6 +24,7 @@ from batcher.client.errors import (
     MalformedAnswer,
     NotConnected,
 )
+from batcher.client.response_reading import InferResult
 from batcher.client.tensors import Bfloat16
 
 if TYPE_CHECKING:
@@ -42,11 +45,15 @@ __all__ = [
     "NotConnected",
     "TwistedClient",
 ]
-_FORMS = {"AsyncClient": "asynchronous", "Client": "blocking", "TwistedClient": "deferred"}
+_MODULE_OF_FORM = {
+    "AsyncClient": "asynchronous",
+    "Client": "blocking",
+    "TwistedClient": "deferred",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Return one of the three forms, imported now."""
-    if name not in _FORMS:
+    """Import one of the three forms now and return it."""
+    if name not in _MODULE_OF_FORM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_FORMS[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF_FORM[name]}"), name)

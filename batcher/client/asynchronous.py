@@ -1,6 +1,6 @@
 """The asyncio form, on httpx.
 
-Cancelling a call closes its connection, which drops the request on the server too.
+Cancelling a call closes its connection, and the server then drops the request too.
 """
 
 from __future__ import annotations
@@ -15,23 +15,30 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from batcher.client import questions
-from batcher.client.answers import Answer, InferResult
+from batcher.client.attempts import UNTIL_READY, Attempts, checked_options
 from batcher.client.errors import ClientFailure
-from batcher.client.exchange import PATIENT, Exchange, checked_terms
-from batcher.client.over_httpx import arguments, limits, translated
-from batcher.client.questions import Inputs, Outgoing, Question
+from batcher.client.over_httpx import client_failures, httpx_arguments, pool_limits
+from batcher.client.request_building import (
+    HttpRequest,
+    Inputs,
+    MetadataOperation,
+    Operation,
+    ReadyOperation,
+    infer_operation,
+    model_path,
+)
+from batcher.client.response_reading import HttpResponse, InferResult
 from batcher.client.retrying import RetryPolicy
 
 Result = TypeVar("Result")
 
 
 class AsyncClient:
-    """A server to be asked, from the tasks of one loop, whose clock it uses.
+    """A server to be asked, from the tasks of one asyncio loop; the loop's clock is the client's.
 
-    A call ends with its result, or raises a `ClientFailure`; it is repeated only if it surely did
-    not run. Connections are kept and used again until `close`, or the end of the `async with`
-    block.
+    A call returns its result or raises a `ClientFailure`. A call is repeated only if its request
+    surely did not run. Connections are kept and used again until `close`, or until the end of the
+    `async with` block.
     """
 
     def __init__(
@@ -44,9 +51,9 @@ class AsyncClient:
         api_key: str = "",
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Connect to nothing yet; the arguments, and what they may raise, are those of `Client`."""
-        self._terms = checked_terms(address, timeout, retries, api_key)
-        self._http = httpx.AsyncClient(transport=transport, limits=limits(connections))
+        """Connect to nothing yet; the arguments and the errors are those of `Client`."""
+        self._options = checked_options(address, timeout, retries, api_key)
+        self._http = httpx.AsyncClient(transport=transport, limits=pool_limits(connections))
 
     async def infer(
         self,
@@ -59,27 +66,27 @@ class AsyncClient:
         priority: int = 0,
         request_id: str = "",
     ) -> InferResult:
-        """Run a model on `inputs`.
+        """Run a model, and return its outputs.
 
-        The arguments, and what they may raise, are those of `Client.infer`.
+        The arguments and the errors are those of `Client.infer`.
         """
-        return await self._ask(
-            questions.infer(model, inputs, version, outputs, priority, request_id), timeout
-        )
+        operation = infer_operation(model, inputs, version, outputs, priority, request_id)
+        return await self._call(operation, timeout)
 
     async def metadata(
         self, model: str, version: str = "", *, timeout: float | None = None
     ) -> dict[str, Any]:
         """Return a model's description: `name`, `versions`, `platform`, `inputs`, `outputs`.
 
-        Raises ClientFailure.
+        Raises:
+            ClientFailure: in one of its forms, why there is no description.
         """
-        return await self._ask(questions.Metadata(questions.model_path(model, version)), timeout)
+        return await self._call(MetadataOperation(model_path(model, version)), timeout)
 
     async def is_ready(self, *, timeout: float | None = None) -> bool:
-        """Return whether every model of the server is ready; False also if there is no answer."""
+        """Return whether every model of the server is ready; False also if nobody answers."""
         try:
-            await self._ask(questions.Ready(), timeout, RetryPolicy(0))
+            await self._call(ReadyOperation(), timeout, RetryPolicy(0))
         except ClientFailure:
             return False
         return True
@@ -87,16 +94,17 @@ class AsyncClient:
     async def wait_ready(self, timeout: float | None = None) -> None:
         """Return once every model of the server is ready.
 
-        Raises the ClientFailure of the last look if that takes too long.
+        Raises:
+            ClientFailure: the failure of the last attempt, if the time is over.
         """
-        await self._ask(questions.Ready(), timeout, PATIENT)
+        await self._call(ReadyOperation(), timeout, UNTIL_READY)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
-        """Use it in the block."""
+        """Return the client, which the end of the block closes."""
         return self
 
     async def __aexit__(
@@ -108,25 +116,30 @@ class AsyncClient:
         """Close all connections."""
         await self.close()
 
-    async def _ask(
-        self, question: Question[Result], timeout: float | None, policy: RetryPolicy | None = None
+    async def _call(
+        self,
+        operation: Operation[Result],
+        timeout: float | None,
+        policy: RetryPolicy | None = None,
     ) -> Result:
         seconds = asyncio.get_running_loop().time
-        exchange = self._terms.exchange(question, timeout, seconds(), policy)
+        attempts = self._options.attempts(operation, timeout, seconds(), policy)
         while True:
-            outgoing, left = exchange.attempt(seconds())
+            request, seconds_left = attempts.next_request(seconds())
             try:
-                return exchange.read(await self._send(outgoing, left, exchange), time.time())
+                return attempts.read(await self._send(request, seconds_left, attempts), time.time())
             except ClientFailure as err:
-                await asyncio.sleep(exchange.wait(err, seconds(), random()))
+                await asyncio.sleep(attempts.next_wait(err, seconds(), random()))
 
-    async def _send(self, outgoing: Outgoing, left: float, exchange: Exchange[Any]) -> Answer:
+    async def _send(
+        self, request: HttpRequest, seconds_left: float, attempts: Attempts[Any]
+    ) -> HttpResponse:
+        arguments = httpx_arguments(self._options.address, request, seconds_left)
         try:
-            async with asyncio.timeout(left if left < inf else None):
-                with translated(exchange):
-                    response = await self._http.request(
-                        **arguments(self._terms.address, outgoing, left)
-                    )
+            # httpx bounds single waits only; this bounds them all together
+            async with asyncio.timeout(seconds_left if seconds_left < inf else None):
+                with client_failures(attempts):
+                    response = await self._http.request(**arguments)
         except TimeoutError as err:
-            raise exchange.expired() from err
-        return Answer(response.status_code, response.headers, response.content)
+            raise attempts.expired() from err
+        return HttpResponse(response.status_code, response.headers, response.content)

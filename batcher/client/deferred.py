@@ -1,9 +1,12 @@
-"""The Twisted form: treq on an Agent with a pool of kept connections, on the reactor that is handed in.
+"""The Twisted form: treq on an Agent that keeps connections, on the reactor that is handed in.
 
-Cancelling a call's Deferred closes its connection, at any moment, which drops the request on the
-server too. The pool repeats nothing by itself (`retryAutomatically`). The body is written in one
-piece, since treq's own producer needs the global reactor's cooperator, and is read by a protocol
-whose Deferred can be cancelled, which treq's cannot.
+Cancelling a call's Deferred closes its connection, at any moment, and the server then drops the
+request too.
+
+- The pool repeats nothing by itself (`retryAutomatically`): only `retrying` decides on that.
+- A body is written in one piece: treq's own producer needs the global reactor's cooperator.
+- A response's body is read by a protocol of our own, whose Deferred can be cancelled; treq's
+  cannot.
 """
 
 from __future__ import annotations
@@ -15,38 +18,47 @@ from random import random
 from typing import Any, NoReturn, TypeVar
 
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-
-# RequestNotSent is there, but not in its __all__
-from twisted.web.client import (  # type: ignore[attr-defined]
-    Agent,
-    HTTPConnectionPool,
-    RequestNotSent,
-)
+from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
-from batcher.client import questions
-from batcher.client.answers import Answer, InferResult
-from batcher.client.errors import AnswerLost, ClientFailure, NotConnected
-from batcher.client.exchange import PATIENT, Exchange, checked_terms
-from batcher.client.over_twisted import PlainAgent, WholeBody, body_of, was_cancelled
-from batcher.client.questions import Inputs, Outgoing, Question
-from batcher.client.retrying import CONNECT_SECONDS, KEEP_SECONDS, RetryPolicy
+from batcher.client.attempts import UNTIL_READY, Attempts, checked_options
+from batcher.client.errors import ClientFailure
+from batcher.client.over_twisted import UncompressedAgent, WholeBody, body_of, client_failures
+from batcher.client.request_building import (
+    HttpRequest,
+    Inputs,
+    MetadataOperation,
+    Operation,
+    ReadyOperation,
+    infer_operation,
+    model_path,
+)
+from batcher.client.response_reading import HttpResponse, InferResult
+from batcher.client.retrying import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, RetryPolicy
 
 Result = TypeVar("Result")
-_NOT_CONNECTED = (ConnectError, DNSLookupError, RequestNotSent)
 
 
 class TwistedClient:
-    """A server to be asked, from the thread of its reactor.
+    """A server to be asked, from the thread of the client's reactor.
 
-    A call's Deferred fires with its result, or fails with a `ClientFailure`; the call is repeated
-    only if it surely did not run. Cancelling it gives the call up. Connections are kept and used
-    again until `close`.
+    A call's Deferred fires with the result or fails with a `ClientFailure`. A call is repeated only
+    if its request surely did not run. Cancelling the Deferred gives the call up. Connections are
+    kept and used again until `close`.
+
+    Args:
+        reactor: connects, and tells the time.
+        address: as for `Client`, and so are `timeout`, `retries` and `api_key`.
+        timeout: seconds for a whole call.
+        retries: most attempts of a call after the first.
+        connections: most idle connections that are kept; connections in use have no limit.
+        api_key: key whose quota the requests are charged to.
+        agent: an agent in place of one on a pool of our own, for another TLS setup or a Unix
+            socket.
     """
 
     def __init__(
@@ -60,28 +72,16 @@ class TwistedClient:
         api_key: str = "",
         agent: IAgent | None = None,
     ) -> None:
-        """Connect to nothing yet.
-
-        Args:
-            reactor: connects, and tells the time.
-            address: as for `Client`, and so are `timeout` and `retries`.
-            timeout: seconds.
-            retries: attempts.
-            connections: most idle connections that are kept; there is no limit to those in use.
-            api_key: as for `Client`.
-            agent: in place of one on a pool of our own, for another TLS setup or a Unix socket.
+        """Connect to nothing yet; the class says what the arguments are.
 
         Raises:
-            ValueError: one of them is not what it should be.
+            ValueError: an argument is not what it should be.
         """
-        self._terms = checked_terms(address, timeout, retries, api_key)
+        self._options = checked_options(address, timeout, retries, api_key)
         self._reactor = reactor
-        self._pool = HTTPConnectionPool(reactor, persistent=True)
-        self._pool.maxPersistentPerHost = connections
-        self._pool.cachedConnectionTimeout = KEEP_SECONDS
-        self._pool.retryAutomatically = False
-        own = agent or Agent(reactor, connectTimeout=CONNECT_SECONDS, pool=self._pool)
-        self._http = HTTPClient(PlainAgent(own), data_to_body_producer=WholeBody)
+        self._pool = _pool(reactor, connections)
+        own = agent or Agent(reactor, connectTimeout=CONNECT_TIMEOUT_S, pool=self._pool)
+        self._http = HTTPClient(UncompressedAgent(own), data_to_body_producer=WholeBody)
         self._calls: set[Deferred[Any]] = set()
 
     def infer(
@@ -95,53 +95,52 @@ class TwistedClient:
         priority: int = 0,
         request_id: str = "",
     ) -> Deferred[InferResult]:
-        """Run a model on `inputs`.
+        """Run a model, and fire with its outputs. Reactor thread.
 
-        The arguments, and what they may raise at once, are those of `Client.infer`.
+        The arguments are those of `Client.infer`; so are the `TypeError` and the `ValueError`,
+        which this method raises at once.
         """
-        return self._ask(
-            questions.infer(model, inputs, version, outputs, priority, request_id), timeout
-        )
+        operation = infer_operation(model, inputs, version, outputs, priority, request_id)
+        return self._call(operation, timeout)
 
     def metadata(
         self, model: str, version: str = "", *, timeout: float | None = None
     ) -> Deferred[dict[str, Any]]:
         """Fire with a model's description: `name`, `versions`, `platform`, `inputs`, `outputs`."""
-        return self._ask(questions.Metadata(questions.model_path(model, version)), timeout)
+        return self._call(MetadataOperation(model_path(model, version)), timeout)
 
     def is_ready(self, *, timeout: float | None = None) -> Deferred[bool]:
-        """Fire with whether every model of the server is ready.
-
-        False also if there is no answer.
-        """
+        """Fire with whether every model of the server is ready; False also if nobody answers."""
 
         def unready(failure: Failure) -> bool:
             failure.trap(ClientFailure)
             return False
 
-        return self._ask(questions.Ready(), timeout, RetryPolicy(0)).addCallbacks(
-            lambda _: True, unready
-        )
+        ready = self._call(ReadyOperation(), timeout, RetryPolicy(0))
+        return ready.addCallbacks(lambda _: True, unready)
 
     def wait_ready(self, timeout: float | None = None) -> Deferred[None]:
         """Fire once every model of the server is ready.
 
-        Fails with the ClientFailure of the last look if time is over.
+        The Deferred fails with the ClientFailure of the last attempt, if the time is over.
         """
-        return self._ask(questions.Ready(), timeout, PATIENT)
+        return self._call(ReadyOperation(), timeout, UNTIL_READY)
 
     def close(self) -> Deferred[None]:
-        """Cancel the calls that are still here and fire once all connections are closed."""
+        """Cancel the calls that have not ended, and fire once all connections are closed."""
         for call in list(self._calls):
             call.cancel()
         closed: Deferred[None] = self._pool.closeCachedConnections()
         return closed
 
-    def _ask(
-        self, question: Question[Result], timeout: float | None, policy: RetryPolicy | None = None
+    def _call(
+        self,
+        operation: Operation[Result],
+        timeout: float | None,
+        policy: RetryPolicy | None = None,
     ) -> Deferred[Result]:
-        exchange = self._terms.exchange(question, timeout, self._reactor.seconds(), policy)
-        call = Deferred.fromCoroutine(self._attempts(exchange))
+        attempts = self._options.attempts(operation, timeout, self._reactor.seconds(), policy)
+        call = Deferred.fromCoroutine(self._run(attempts))
         self._calls.add(call)
 
         def ended(result: Result) -> Result:
@@ -150,52 +149,50 @@ class TwistedClient:
 
         return call.addBoth(ended)
 
-    async def _attempts(self, exchange: Exchange[Result]) -> Result:
+    async def _run(self, attempts: Attempts[Result]) -> Result:
         while True:
-            outgoing, left = exchange.attempt(self._reactor.seconds())
+            request, seconds_left = attempts.next_request(self._reactor.seconds())
             try:
-                return exchange.read(
-                    await self._within(left, exchange, self._send(outgoing)), time.time()
-                )
+                response = await self._within(seconds_left, attempts, self._send(request))
+                return attempts.read(response, time.time())
             except ClientFailure as err:
-                await deferLater(
-                    self._reactor, exchange.wait(err, self._reactor.seconds(), random())
-                )
+                wait = attempts.next_wait(err, self._reactor.seconds(), random())
+                await deferLater(self._reactor, wait)
 
     def _within(
-        self, left: float, exchange: Exchange[Any], sending: Coroutine[Any, Any, Answer]
-    ) -> Deferred[Answer]:
-        def over(_: object, __: float) -> NoReturn:
-            raise exchange.expired()
+        self,
+        seconds_left: float,
+        attempts: Attempts[Any],
+        sending: Coroutine[Any, Any, HttpResponse],
+    ) -> Deferred[HttpResponse]:
+        def expire(_: object, __: float) -> NoReturn:
+            raise attempts.expired()
 
-        answer = Deferred.fromCoroutine(sending)
-        return answer if left == inf else answer.addTimeout(left, self._reactor, over)
+        response = Deferred.fromCoroutine(sending)
+        if seconds_left == inf:
+            return response
+        return response.addTimeout(seconds_left, self._reactor, expire)
 
-    async def _send(self, outgoing: Outgoing) -> Answer:
-        headers = Headers({name: [value] for name, value in outgoing.headers.items()})
-        url = self._terms.address + outgoing.path
-        try:
+    async def _send(self, request: HttpRequest) -> HttpResponse:
+        with client_failures():
             response = await self._http.request(
-                outgoing.method,
-                url,
-                headers=headers,
-                data=outgoing.body or None,
+                request.method,
+                self._options.address + request.path,
+                headers=Headers({name: [value] for name, value in request.headers.items()}),
+                data=request.body or None,
                 allow_redirects=False,
                 unbuffered=True,
                 reactor=self._reactor,
             )
             body = await body_of(response)
-        except _NOT_CONNECTED as err:
-            raise NotConnected(f"expected a connection; got none: {err}") from err
-        except Exception as err:
-            if was_cancelled(err):
-                raise CancelledError from err
-            raise AnswerLost(
-                f"expected an answer; the connection broke: {err or type(err).__name__}"
-            ) from err
         raw = response.headers.getAllRawHeaders()
-        return Answer(
-            response.code,
-            {name.lower().decode(): values[-1].decode("latin-1") for name, values in raw},
-            body,
-        )
+        headers = {name.lower().decode(): values[-1].decode("latin-1") for name, values in raw}
+        return HttpResponse(response.code, headers, body)
+
+
+def _pool(reactor: Any, connections: int) -> HTTPConnectionPool:
+    pool = HTTPConnectionPool(reactor, persistent=True)
+    pool.maxPersistentPerHost = connections
+    pool.cachedConnectionTimeout = KEEP_ALIVE_S
+    pool.retryAutomatically = False
+    return pool

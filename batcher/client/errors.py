@@ -1,15 +1,15 @@
-"""How a call may end without its result, as one tree.
+"""How a call may end without a result, as one tree of exceptions.
 
     ClientFailure
-     +- NotConnected      no connection could be made; nothing was sent            (a ConnectionError)
-     +- AnswerLost        the connection broke after the request may have left     (a ConnectionError)
-     +- DeadlineExceeded  the caller's time is over                                (a TimeoutError)
-     +- InferenceFailed   the server answered with an error; carries its status
+     +- NotConnected      no connection could be made; nothing was sent        (a ConnectionError)
+     +- AnswerLost        the connection broke after the request may have left (a ConnectionError)
+     +- DeadlineExceeded  the caller's time is over                            (a TimeoutError)
+     +- InferenceFailed   the server answered with an error status
      +- MalformedAnswer   the answer is not one of the Open Inference Protocol
 
-A tree apart from `batcher.errors`: that one tells what happened inside the server, this one what
-the caller can know of it. Arguments that cannot be sent are a plain `TypeError` or `ValueError`,
-raised before anything is.
+This tree is apart from `batcher.errors`: `batcher.errors` tells what happened inside the server,
+this tree tells what the caller can know. Arguments that cannot be sent raise a plain `TypeError`
+or `ValueError` before anything is sent.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ class NotConnected(ClientFailure, ConnectionError):
 
 
 class AnswerLost(ClientFailure, ConnectionError):
-    """The connection ended before its answer was whole; the request may have run."""
+    """The connection ended before the answer was whole; the request may have run."""
 
 
 class DeadlineExceeded(ClientFailure, TimeoutError):
-    """The time that the caller gave is over; the request may have run."""
+    """The caller's time is over; the request may have run."""
 
 
 class InferenceFailed(ClientFailure):
     """The server answered with an error.
 
     Attributes:
-        status: its HTTP status.
-        message: what the server says of it.
-        retry_after: seconds after which the server asks to be tried again, None if it does not. It
-            asks only where the request did not run.
+        status: HTTP status of the answer.
+        message: the server's reason.
+        retry_after: seconds after which the server asks the client to try again; None if the
+            server does not ask. A server asks only where the request did not run.
     """
 
     def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
@@ -49,9 +49,10 @@ class InferenceFailed(ClientFailure):
         self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[type[InferenceFailed], tuple[int, str, float | None]]:
-        """Let it be copied and pickled."""
+        """Let copies and pickles keep the three attributes."""
+        # Exception's own __reduce__ would call __init__ with the one text
         return InferenceFailed, (self.status, self.message, self.retry_after)
 
 
 class MalformedAnswer(ClientFailure):
-    """The server answered with success, and with something that cannot be read."""
+    """The server answered with success, but its answer cannot be read."""

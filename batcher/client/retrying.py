@@ -1,15 +1,31 @@
-"""Whether, and when, to try a call again, as a pure function of what went wrong.
+"""Whether, and when, to try a call again: a pure function of the failure and the time left.
 
-A call is repeated only if it surely did not run: no connection could be made, or the server refused
-it and says so by `Retry-After`, which it sends with no other answer (a deadline that passed is a
-503 without). A connection that breaks after something was sent proves nothing: the request may be
-running. That holds for a kept connection too, whose server closed it while the request was on its
-way; it is not repeated either. It is made rare instead: servers of this kind keep an idle
-connection for 75 s and announce the end of any other, and a client that lets go of its own after
-`KEEP_SECONDS` is never the one that is surprised.
+A call is repeated only if the request surely did not run. There are two such cases:
 
-Refused alternative: to take a connection that breaks before the first byte of its answer for one
-that was stale. A server that was killed by this very request looks the same.
+- No connection could be made.
+- The server refused the request and sent `Retry-After`. The server sends that header with no other
+  answer: a deadline that passed is a 503 without `Retry-After`.
+
+A connection that breaks after something was sent proves nothing: the request may be running. A
+kept connection that the server closes while the request is on its way is such a case, and is not
+repeated either. That case is made rare instead. Servers of this kind keep an idle connection for
+75 s and announce the end of any other connection, and this client lets go of an idle connection
+after `KEEP_ALIVE_S`, so the server's closing seldom surprises the client.
+
+Refused alternative: to repeat a request whose connection breaks before the first byte of the
+answer, as if the connection had been stale. A server that was killed by this very request looks the
+same.
+
+The wait before the next attempt, with `attempt` counted from 0 and `jitter` drawn from 0 to 1:
+
+    backoff = min(FIRST_WAIT_S * 2**attempt, MAX_WAIT_S)
+    wait    = backoff * (1 + jitter)              without Retry-After
+    wait    = retry_after + backoff * jitter      with Retry-After
+
+Jitter makes a wait only longer, and keeps clients that failed together from coming back together.
+
+Example: the third attempt failed (`attempt` 2), jitter is 0.5. The backoff is 0.1 * 4 = 0.4 s, so
+the wait is 0.6 s; if the server sent `Retry-After: 2`, the wait is 2.2 s.
 """
 
 from __future__ import annotations
@@ -18,35 +34,36 @@ from dataclasses import dataclass
 
 from batcher.client.errors import AnswerLost, ClientFailure, InferenceFailed, NotConnected
 
-KEEP_SECONDS = 60
-"""For how long an idle connection is kept: less than the 75 s after which the server closes it."""
+KEEP_ALIVE_S = 60
+"""How long an idle connection is kept: less than the 75 s after which the server closes it."""
 
-CONNECT_SECONDS = 5.0
-"""Longest time to make one connection in: enough for a lost packet or two, short enough to try
-another time.
+CONNECT_TIMEOUT_S = 5.0
+"""Longest time to make one connection: enough for a lost packet or two, and short enough to leave
+time for another attempt.
 """
 
-FIRST_SECONDS = 0.1
-MOST_SECONDS = 5.0
-"""Waits between attempts: as long as a process takes to listen again at first, then doubled, but
-never so long that a server that is back stands idle.
-"""
+FIRST_WAIT_S = 0.1
+"""Wait after the first attempt: about as long as a process takes to listen again."""
 
-_REFUSED = (429, 503)
+MAX_WAIT_S = 5.0
+"""Longest backoff, so that a server that is back does not stand idle."""
+
+_REFUSAL_STATUSES = (429, 503)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often to try again, and after what.
+    """How often a call is tried again, and after which failures.
 
     Attributes:
-        retries: most attempts after the first.
-        patient: whether every failure but the end of the time is worth another attempt, as for a
-            question that asks just that.
+        retries: most attempts after the first; infinity for no limit.
+        repeats_any_error: whether an error status and a lost answer are worth another attempt too.
+            That is right for a call that asks whether the server is ready, since the call may run
+            any number of times.
     """
 
     retries: float = 3
-    patient: bool = False
+    repeats_any_error: bool = False
 
 
 def next_wait(
@@ -57,23 +74,23 @@ def next_wait(
     failure: ClientFailure,
     jitter: float,
 ) -> float | None:
-    """Return for how many seconds to wait before the next attempt; None if there shall be none.
+    """Return the seconds to wait before the next attempt; None if there is no next attempt.
 
     Args:
-        policy: how often, and after what.
-        attempt: which one failed, the first is 0.
+        policy: how often, and after which failures.
+        attempt: number of the attempt that failed; the first is 0.
         now: the time, in seconds.
         deadline: when the call is worthless, on the same clock.
-        failure: what went wrong.
-        jitter: 0 to 1, drawn anew each time: clients that failed together shall not come back
-            together. It makes a wait only longer.
+        failure: why the attempt failed.
+        jitter: 0 to 1, drawn anew each time.
     """
     if attempt >= policy.retries or not _may_repeat(policy, failure):
         return None
-    backoff = min(FIRST_SECONDS * 2 ** min(attempt, 16), MOST_SECONDS)
-    asked = getattr(failure, "retry_after", None)
-    wait: float = backoff * (1 + jitter) if asked is None else asked + backoff * jitter
-    return wait if now + wait < deadline else None
+    # 2**16 is far over MAX_WAIT_S; a larger exponent would overflow a float
+    backoff = min(FIRST_WAIT_S * 2 ** min(attempt, 16), MAX_WAIT_S)
+    retry_after = getattr(failure, "retry_after", None)
+    wait: float = backoff * (1 + jitter) if retry_after is None else retry_after + backoff * jitter
+    return wait if now + wait < deadline else None  # a later one would only delay the failure
 
 
 def _may_repeat(policy: RetryPolicy, failure: ClientFailure) -> bool:
@@ -81,8 +98,8 @@ def _may_repeat(policy: RetryPolicy, failure: ClientFailure) -> bool:
         return True
     if (
         isinstance(failure, InferenceFailed)
-        and failure.status in _REFUSED
+        and failure.status in _REFUSAL_STATUSES
         and failure.retry_after is not None
     ):
         return True
-    return policy.patient and isinstance(failure, InferenceFailed | AnswerLost)
+    return policy.repeats_any_error and isinstance(failure, InferenceFailed | AnswerLost)

@@ -1,11 +1,11 @@
-"""Arrays to binary tensors and back.
+"""Arrays to binary tensors and back: little-endian, row-major.
 
-Little-endian, row-major, by the one dtype table of `batcher.core.spec`.
+The one dtype table of `batcher.core.spec` maps the array's own dtype to a datatype. Nothing is
+converted behind the caller's back: a list of Python floats is FP64, and the server refuses it by
+name if the model takes FP32.
 
-An array's own dtype says the datatype; nothing is converted behind the caller's back, so that a
-list of Python's floats is FP64 and the server says so if its model takes FP32. numpy has no BF16:
-`Bfloat16` says that 16-bit integers are its bits, and arrays of the dtype that the ml_dtypes
-package adds are known by its name.
+numpy has no BF16. The caller wraps the bits, or floats, in `Bfloat16`, or passes an array of the
+dtype that the ml_dtypes package adds to numpy; that dtype is known by its name.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BY_DTYPE = {
     row.numpy.str: row.name for row in DATATYPES.values() if row.name not in ("BF16", "BYTES")
 }
 _BFLOAT16 = "bfloat16"
-"""What ml_dtypes calls its dtype."""
+"""Name of the dtype that ml_dtypes adds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,19 +35,19 @@ class Bfloat16:
     """An input of datatype BF16.
 
     Attributes:
-        values: its bits, as an array of uint16, or floats, which are rounded to the nearest.
+        values: the bits as an array of uint16, or floats; floats are rounded to the nearest BF16.
     """
 
     values: ArrayLike
 
 
 class BinaryTensor(NamedTuple):
-    """A tensor as it travels.
+    """A tensor as the request carries it.
 
     Attributes:
-        datatype: its name in the dtype table.
-        shape: its shape, rows first.
-        data: its bytes, or an array that is them.
+        datatype: name in the dtype table.
+        shape: sizes of the axes, rows first.
+        data: the bytes, or an array that lies in memory as those bytes.
     """
 
     datatype: str
@@ -56,21 +56,20 @@ class BinaryTensor(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many bytes it has."""
+        """Bytes of the data."""
         return self.data.nbytes if isinstance(self.data, np.ndarray) else len(self.data)
 
 
 def to_tensor(name: str, value: ArrayLike | Bfloat16) -> BinaryTensor:
-    """Return the input `name` as it travels.
-
-    A view of `value` where it is laid out like that already.
+    """Return the input `name` as a tensor; a view of `value` where that needs no conversion.
 
     Raises:
-        TypeError: its dtype has no datatype.
+        TypeError: the dtype of `value` has no datatype.
     """
     array = np.asarray(value.values if isinstance(value, Bfloat16) else value)
     if isinstance(value, Bfloat16) or array.dtype.name == _BFLOAT16:
         return BinaryTensor("BF16", array.shape, _laid_out(_bits(name, array)))
+    # objects, bytes, and both kinds of numpy's text
     if array.dtype.kind in "OSUT":
         return BinaryTensor("BYTES", array.shape, _elements(name, array))
     found = _BY_DTYPE.get(array.dtype.newbyteorder("<").str)
@@ -82,13 +81,13 @@ def to_tensor(name: str, value: ArrayLike | Bfloat16) -> BinaryTensor:
 
 
 def from_tensor(name: str, datatype: str, shape: tuple[int, ...], data: Buffer) -> Array:
-    """Return the output `name`.
+    """Return the output `name` as a read-only view of `data`.
 
-    A read-only view of `data`, or of BYTES an object array of `bytes`. BF16 are its bits.
+    BYTES are an object array of `bytes` instead. BF16 are an array of uint16, the bits.
 
     Raises:
         DecodingError: the elements of BYTES do not fill `data`, or a boolean is neither 0 nor 1.
-        KeyError: there is no such datatype.
+        KeyError: no datatype has that name.
         ValueError: `data` is longer or shorter than `shape` says.
     """
     if datatype == "BYTES":

@@ -1,4 +1,4 @@
-"""What a codec is handed and what it hands back."""
+"""A request body with what its head says of it: the argument of every format's `decode`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ _CHARSETS = {name for name in aliases.values() if not name.endswith("_codec")} -
     "rot_13",
     "utf_7",
 } | {"utf_8_sig"}
-"""Encodings of text that a client may name. Others are not even looked up: Python's own (idna,
-punycode) take quadratic time, and Python remembers every unknown name for ever.
+"""Encodings of text that a client may name.
+
+No other name is looked up: Python's own encodings (idna, punycode) take quadratic time, and Python
+remembers every unknown name for ever.
 """
 
 
 class Content(NamedTuple):
-    """A body and what its head said about it.
+    """A request body and what its head says of it.
 
     Attributes:
-        body: the bytes, any content coding undone.
+        body: bytes of the body, any content coding undone.
         media_type: `type/subtype` in lower case.
-        parameters: of the media type, names in lower case.
-        max_image_pixels: most pixels that a picture may have.
+        parameters: parameters of the media type, names in lower case.
+        max_image_pixels: most pixels that one picture may have.
     """
 
     body: Buffer
@@ -39,10 +41,10 @@ class Content(NamedTuple):
     max_image_pixels: int = 1 << 24
 
     def text(self) -> Buffer:
-        """Return the body in UTF-8, without a byte order mark, recoded if its charset is another one.
+        """Return the body in UTF-8 without a byte order mark, recoded from its charset.
 
         Raises:
-            DecodingError: the charset is not one of `_CHARSETS`, or the body is not in it.
+            DecodingError: the charset is not one of `_CHARSETS`, or the body is not in the charset.
         """
         charset = self.parameters.get("charset", "utf-8")
         if charset.lower() in ("utf-8", "utf8", "us-ascii"):

@@ -1,8 +1,8 @@
-"""Undoing gzip and deflate while a body arrives, never beyond its limit.
+"""Undoing gzip and deflate while a request body arrives, never beyond the body's limit.
 
-A few kilobytes of gzip can stand for gigabytes. The decompressor therefore produces at most what
-the limit still allows, and a body is refused at the first byte over it, whatever its declared
-length.
+A few kilobytes of gzip can stand for gigabytes. The decompressor therefore gives at most as many
+bytes as the limit still allows, and one byte more; the body is refused at that byte, whatever
+length the head declared.
 """
 
 from __future__ import annotations
@@ -12,27 +12,26 @@ from typing import Any, Protocol
 
 from batcher.errors import DecodingError, TooLarge, UnsupportedMediaType
 
-MEMBERS = 4096
-"""Most streams that a gzip body may be made of.
-
-A flood of empty ones would cost time and give nothing.
+MAX_GZIP_STREAMS = 4096
+"""Most streams that one gzip body may have: a flood of empty streams would cost time for nothing.
 """
 
+# zlib's own way to name a container: by the sign and the size of `wbits`
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
 class BodyDecoder(Protocol):
-    """Takes a body in pieces, gives it back without its coding, and knows when it is too much."""
+    """Takes a coded body in pieces and gives the plain bytes, up to a limit."""
 
     def feed(self, piece: bytes) -> bytes:
-        """Return what `piece` stands for. Raises TooLarge or DecodingError."""
+        """Return the plain bytes of `piece`. Raises TooLarge or DecodingError."""
 
     def finish(self) -> None:
-        """Check that the body ended where its coding says. Raises DecodingError."""
+        """Check that the body ended where its coding ends. Raises DecodingError."""
 
 
 class Identity:
-    """A body without a coding: only counted."""
+    """A body without a coding: its bytes are only counted."""
 
     def __init__(self, limit: int) -> None:
         """Allow at most `limit` bytes."""
@@ -43,7 +42,7 @@ class Identity:
         """Return `piece`.
 
         Raises:
-            TooLarge: the body is over its limit.
+            TooLarge: the body is over the limit.
         """
         self._size += len(piece)
         if self._size > self._limit:
@@ -51,11 +50,15 @@ class Identity:
         return piece
 
     def finish(self) -> None:
-        """Nothing can be missing."""
+        """Accept the end: nothing can be missing."""
 
 
 class Inflate:
-    """A body in gzip, of one stream or several (RFC 1952), or in deflate (RFC 1950, or the raw form that some clients send)."""
+    """A body in gzip or in deflate.
+
+    Gzip may have several streams, one behind the other (RFC 1952). Deflate is a zlib stream
+    (RFC 1950), or the raw form that some clients send.
+    """
 
     def __init__(self, coding: str, limit: int) -> None:
         """Undo `coding` (`gzip` or `deflate`) up to `limit` bytes."""
@@ -63,19 +66,20 @@ class Inflate:
         self._limit = limit
         self._size = 0
         self._inflate: Any = zlib.decompressobj(_GZIP) if coding == "gzip" else None
-        self._members = 1
+        self._streams = 1
 
     def feed(self, piece: bytes) -> bytes:
-        """Return what `piece` stands for.
+        """Return the plain bytes of `piece`.
 
         Raises:
-            TooLarge: more than the limit would come out.
+            TooLarge: the plain body is over the limit.
             DecodingError: the bytes are not in this coding.
         """
         out = []
         while piece:
             inflate = self._stream(piece)
             try:
+                # one byte over the limit is enough to know
                 part = inflate.decompress(piece, self._limit - self._size + 1)
             except zlib.error as err:
                 raise DecodingError(
@@ -89,14 +93,15 @@ class Inflate:
         return b"".join(out)
 
     def _stream(self, piece: bytes) -> Any:
-        """Return what takes `piece`: the stream that is not at its end, or the next one."""
+        """Return the stream that `piece` belongs to: the current one, or a new one at its end."""
         if self._inflate is None:
+            # a zlib stream names its method, 8, in the first byte
             self._inflate = zlib.decompressobj(_ZLIB if piece[0] & 0x0F == 8 else _RAW)
         elif self._inflate.eof:
-            self._members += 1
-            if self._coding != "gzip" or self._members > MEMBERS:
+            self._streams += 1
+            if self._coding != "gzip" or self._streams > MAX_GZIP_STREAMS:
                 expected = (
-                    f"at most {MEMBERS} gzip streams"
+                    f"at most {MAX_GZIP_STREAMS} gzip streams"
                     if self._coding == "gzip"
                     else "one deflate stream"
                 )
@@ -108,7 +113,7 @@ class Inflate:
         """Check that the stream reached its end.
 
         Raises:
-            DecodingError: it was cut off.
+            DecodingError: the stream was cut off.
         """
         if self._inflate is None or not self._inflate.eof:
             raise DecodingError(
@@ -122,10 +127,10 @@ def too_large(limit: int, when: str = "") -> TooLarge:
 
 
 def body_decoder(content_encoding: str, limit: int) -> BodyDecoder:
-    """Return what undoes `content_encoding`, the header's value, up to `limit` bytes.
+    """Return the decoder for a `Content-Encoding`, which gives up to `limit` plain bytes.
 
     Raises:
-        UnsupportedMediaType: the coding is unknown, or several are stacked.
+        UnsupportedMediaType: the coding is unknown, or there are several codings.
     """
     coding = content_encoding.strip().lower()
     if coding in ("", "identity"):

@@ -1,6 +1,6 @@
-"""Which format a file is in, by its name.
+"""The format of a file by its name.
 
-For files that are posted by `batcher predict` and samples beside models.
+Used for the files that `batcher predict` posts, and for the samples beside models.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _EXTENSIONS = {
     ".webp": "image/webp",
     ".bmp": "image/bmp",
 }
-"""Those that the standard library does not know on every system."""
+"""Extensions that the standard library does not know on every system, to their media types."""
 
 
 def format_of_file(file: Path) -> Format:
     """Return the format that the extension of `file` stands for.
 
     Raises:
-        UnsupportedMediaType: there is none.
+        UnsupportedMediaType: the extension stands for no format.
     """
     suffix = file.suffix.lower()
     found = format_named(_EXTENSIONS.get(suffix) or mimetypes.guess_type(f"file{suffix}")[0] or "")

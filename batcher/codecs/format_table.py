@@ -1,4 +1,7 @@
-"""The formats of the native route, in the server's order of preference."""
+"""The table of formats of the native routes, in the server's order of preference.
+
+A new format is a file in `formats/` and a row in this table.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +29,17 @@ Carries = Callable[[tuple[TensorSpec, ...]], bool]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A media type and how it is read and written.
+    """A media type, and how bodies of that type are read and written.
 
     Attributes:
-        media_type: its name; also the `Content-Type` of answers in it.
-        aliases: other names that clients use for it.
-        carries: whether it can hold given tensors.
+        media_type: name of the format; also the `Content-Type` of answers in the format.
+        carries: returns whether the format can hold tensors of these specs.
         decode: body to inputs.
-        encode: response to body; None for formats that only come in.
+        encode: response to body; None for a format of requests only.
+        aliases: other media types that clients use for the format.
         pooled: whether decoding is heavy enough to run on the CPU pool.
-        bind: gives a `decode` of bodies alone for one model, for the format whose decoding costs
-            less than its arguments.
+        bind: returns a `decode` for one model whose only argument is the body. It is there for a
+            format whose decoding costs less than passing the usual arguments; None for the others.
     """
 
     media_type: str
@@ -94,7 +97,7 @@ def format_named(media_type: str) -> Format | None:
 def formats_for(tensors: tuple[TensorSpec, ...], answers: bool = False) -> list[Format]:
     """Return the formats that can hold `tensors`, in order of preference.
 
-    With `answers`, those that can be written.
+    With `answers`, only formats that the server can also write.
     """
     return [
         entry
@@ -104,10 +107,10 @@ def formats_for(tensors: tuple[TensorSpec, ...], answers: bool = False) -> list[
 
 
 def decode_body(entry: Format, content: Content, spec: ModelSpec) -> dict[str, Array]:
-    """Return the inputs in `content`, read as `entry`.
+    """Return the inputs in `content`, read in the format `entry`.
 
     Raises:
-        DecodingError: the body is empty or not what its media type says.
+        DecodingError: the body is empty, or is not what its media type says.
         InvalidInput: a value does not fit its input.
     """
     if not content.body:

@@ -1,7 +1,7 @@
-"""Choosing a format by `Content-Type` for the body and by `Accept` for the answer.
+"""Choosing the format of a body by `Content-Type`, and the format of its answer by `Accept`.
 
-Header values repeat from request to request, so what they mean is remembered by their text, in
-bounded caches.
+Header values repeat from request to request, so their meanings are kept by their text, in bounded
+caches.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from types import MappingProxyType
 from urllib.parse import unquote
 
 from batcher.codecs.format_table import JSON, MSGPACK, Format, format_named, formats_for
+from batcher.codecs.q_values import q_value
 from batcher.core.spec import ModelSpec
 from batcher.errors import NotAcceptable, UnsupportedMediaType
 
 _PARAMETER = re.compile(r';\s*([\w!#$%&\'*+.^`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))')
 _ESCAPED = re.compile(r"\\(.)")
 _LIST_ITEM = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
-"""The last quote may be missing: if it had to be there, each opening one would be tried up to the
-end of the header.
+"""An item of `Accept`; commas within quotes do not end the item.
+
+The last quote may be missing: if the pattern needed it, the search would try every opening quote up
+to the end of the header, which takes quadratic time.
 """
 
 
@@ -28,23 +31,24 @@ end of the header.
 def media_type(header: str) -> tuple[str, Mapping[str, str]]:
     """Return the media type in a `Content-Type` value, in lower case, and its parameters.
 
-    What is no parameter is left out.
+    Text that is not a parameter is left out.
     """
     name, _, rest = header.partition(";")
     parameters: dict[str, str] = {}
     for key, quoted, plain in _PARAMETER.findall(f";{rest}"):
         value = _ESCAPED.sub(r"\1", quoted) if quoted else plain
-        if key.endswith("*"):  # RFC 2231: charset'language'percent-encoded
+        # RFC 2231: charset'language'percent-encoded
+        if key.endswith("*"):
             value = unquote(value.rpartition("'")[2])
         parameters.setdefault(key.lower().rstrip("*"), value)
     return name.strip().lower(), MappingProxyType(parameters)
 
 
 def request_format(header: str, spec: ModelSpec) -> Format:
-    """Return the format that a body of the model `spec` is in.
+    """Return the format that the `Content-Type` value `header` names, for inputs of `spec`.
 
     Raises:
-        UnsupportedMediaType: the media type is missing, unknown, or cannot hold this model's
+        UnsupportedMediaType: the media type is missing, is unknown, or cannot hold this model's
             inputs.
     """
     name, _ = media_type(header)
@@ -59,37 +63,39 @@ def request_format(header: str, spec: ModelSpec) -> Format:
     )
 
 
-def answer_format(accept: str, came_as: Format, spec: ModelSpec) -> Format:
-    """Return the format to answer in.
+def answer_format(accept: str, body_format: Format, spec: ModelSpec) -> Format:
+    """Return the format to answer in: the one that `accept` weighs highest.
 
-    The most wanted one of `accept`, by default the one that the body came in.
+    Among equals, and without a wish, that is the body's own format, or JSON if the body's format
+    cannot carry the outputs.
 
     Raises:
-        NotAcceptable: none that the client accepts can carry this model's outputs.
+        NotAcceptable: no format that the client accepts can carry this model's outputs.
     """
-    able = formats_for(spec.outputs, answers=True)
-    own = came_as if came_as in able else JSON
+    candidates = formats_for(spec.outputs, answers=True)
+    default = body_format if body_format in candidates else JSON
     if not accept or accept == "*/*":
-        return own
+        return default
     ranges = _ranges(accept)
-    ranked = [(_quality(ranges, entry), entry is own, entry) for entry in able]
+    ranked = [(_quality(ranges, entry), entry is default, entry) for entry in candidates]
     quality, _, best = max(ranked, key=lambda row: row[:2])
     if quality <= 0:
-        expected = ", ".join(entry.media_type for entry in able)
+        expected = ", ".join(entry.media_type for entry in candidates)
         raise NotAcceptable(f"Accept: expected one of {expected}; got {accept!r:.200}")
     return best
 
 
 def accepts_json(accept: str) -> bool:
-    """Whether an answer may be JSON."""
+    """Return whether an answer may be JSON."""
     return not accept or _quality(_ranges(accept), JSON) > 0
 
 
 @lru_cache(maxsize=1024)
 def wants_msgpack(accept: str, content_type: str) -> bool:
-    """Whether an error is to be written as MessagePack.
+    """Return whether to write an error as MessagePack.
 
-    It was asked for, or the body was in it and nothing was asked for.
+    That is so if `accept` prefers MessagePack to JSON, or if `accept` names no wish and the body
+    was MessagePack.
     """
     if accept and accept != "*/*":
         ranges = _ranges(accept)
@@ -99,22 +105,17 @@ def wants_msgpack(accept: str, content_type: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _ranges(accept: str) -> dict[str, float]:
+    """Return media type, or range such as `text/*`, to its highest weight."""
     ranges: dict[str, float] = {}
     for part in _LIST_ITEM.findall(accept):
         name, parameters = media_type(part)
-        ranges[name] = max(_weight(parameters.get("q", "1")), ranges.get(name, 0.0))
+        # the weight is the second argument, because max() then passes over NaN
+        ranges[name] = max(ranges.get(name, 0.0), q_value(parameters.get("q", "1")))
     return ranges
 
 
-def _weight(text: str) -> float:
-    try:
-        weight = float(text)
-    except ValueError:
-        return 0.0
-    return min(max(weight, 0.0), 1.0) if weight == weight else 0.0
-
-
 def _quality(ranges: dict[str, float], entry: Format) -> float:
+    # a format's own names count before any range, even where their weight is lower (RFC 9110)
     named = [ranges[name] for name in (entry.media_type, *entry.aliases) if name in ranges]
     return max(named) if named else _quality_of(ranges, entry.media_type)
 

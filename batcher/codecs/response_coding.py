@@ -1,6 +1,6 @@
-"""Content codings of answers.
+"""The content coding of an answer: gzip or deflate, as `Accept-Encoding` asks.
 
-Gzip and deflate (a zlib stream, RFC 1950), as `Accept-Encoding` asks for them.
+Deflate is a zlib stream (RFC 1950) here, never the raw form.
 """
 
 from __future__ import annotations
@@ -9,33 +9,34 @@ import gzip
 import zlib
 from functools import lru_cache
 
-LEVEL = 1
-"""The quickest: numbers hardly get smaller by trying harder."""
+from batcher.codecs.q_values import q_value
+
+COMPRESSION_LEVEL = 1
+"""zlib's quickest level: numbers hardly get smaller at a higher one."""
 
 
 @lru_cache(maxsize=1024)
 def response_coding(accept: str) -> str:
-    """Return `gzip` or `deflate` as an `Accept-Encoding` value prefers it, empty for no coding."""
+    """Return the coding that `Accept-Encoding` prefers, `gzip` or `deflate`; empty for none."""
     weights = {}
     for item in accept.lower().split(","):
         name, _, parameters = item.partition(";")
         weights[name.strip()] = _weight(parameters)
     found = {coding: weights.get(coding, weights.get("*", 0.0)) for coding in ("gzip", "deflate")}
     plain = weights.get("identity", 0.0)
-    best = max(found, key=found.__getitem__)  # the first of equals
+    # of equals, max() takes the first: gzip
+    best = max(found, key=found.__getitem__)
     return best if found[best] > 0 and found[best] >= plain else ""
 
 
 def compress(body: bytes, coding: str) -> bytes:
     """Return `body` in `coding`, `gzip` or `deflate`. Any thread."""
-    return gzip.compress(body, LEVEL, mtime=0) if coding == "gzip" else zlib.compress(body, LEVEL)
+    if coding == "gzip":
+        # without a time, equal answers are equal bytes
+        return gzip.compress(body, COMPRESSION_LEVEL, mtime=0)
+    return zlib.compress(body, COMPRESSION_LEVEL)
 
 
 def _weight(parameters: str) -> float:
     name, _, value = parameters.strip().partition("=")
-    if name.strip() != "q":
-        return 1.0
-    try:
-        return min(max(float(value), 0.0), 1.0)
-    except ValueError:
-        return 0.0
+    return q_value(value) if name.strip() == "q" else 1.0

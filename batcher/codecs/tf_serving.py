@@ -1,9 +1,11 @@
-"""TensorFlow Serving's JSON.
+"""TensorFlow Serving's JSON, in its two layouts.
 
-`instances` a row each and `predictions` back, or `inputs` by column and `outputs` back.
+    layout      request                    answer
+    by row      {"instances": [row, …]}    {"predictions": [row, …]}
+    by column   {"inputs": {name: rows}}   {"outputs": {name: rows}}
 
-A model of one tensor has bare values in place of objects of names. Byte strings that are no text
-are `{"b64": "…"}`, both ways.
+Where the model has only one tensor, its bare values stand in place of the object of names. Byte
+strings that are not text are `{"b64": "…"}`, both ways.
 """
 
 from __future__ import annotations
@@ -13,24 +15,24 @@ from binascii import Error
 from typing import Any
 
 from batcher.codecs.content import Buffer
+from batcher.codecs.formats.bfloat16 import plain_numbers
 from batcher.codecs.formats.json_lists import from_json, to_json
 from batcher.codecs.formats.nested_lists import MAX_DEPTH
-from batcher.codecs.formats.predictions import numbers
 from batcher.codecs.formats.rows import inputs_from_document
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import InvalidInput
 
 SIGNATURE = "serving_default"
-"""The one signature that a model has."""
+"""Name of the one signature that every model has."""
 
 
 def decode(body: Buffer, spec: ModelSpec) -> tuple[dict[str, Array], bool]:
-    """Return the inputs in `body`, and whether they came by row.
+    """Return the inputs in `body`, and whether its layout is by row.
 
     Raises:
-        DecodingError: it is not JSON.
-        InvalidInput: it is laid out in another way, names another signature, or a value does not
+        DecodingError: the body is not JSON.
+        InvalidInput: the body has neither layout or names another signature, or a value does not
             fit its input.
     """
     document = from_json(body)
@@ -40,9 +42,10 @@ def decode(body: Buffer, spec: ModelSpec) -> tuple[dict[str, Array], bool]:
             raise InvalidInput(
                 f"signature_name: expected {SIGNATURE!r}, the only one; got {signature!r:.60}"
             )
-        texts = any(tensor.datatype.name == "BYTES" for tensor in spec.inputs)
+        takes_bytes = any(tensor.datatype.name == "BYTES" for tensor in spec.inputs)
         document = {
-            key: _without_base64(value, 0) if texts else value for key, value in document.items()
+            key: _without_base64(value, 0) if takes_bytes else value
+            for key, value in document.items()
         }
         column = document.get("inputs")
         if len(spec.inputs) == 1 and "inputs" in document and not isinstance(column, dict):
@@ -51,7 +54,7 @@ def decode(body: Buffer, spec: ModelSpec) -> tuple[dict[str, Array], bool]:
 
 
 def encode(response: InferenceResponse, spec: ModelSpec, by_row: bool) -> bytes:
-    """Return the answer, laid out as the request was."""
+    """Return the answer in the layout of its request."""
     columns = {
         tensor.name: _listed(response.outputs[tensor.name], tensor) for tensor in spec.outputs
     }
@@ -67,7 +70,7 @@ def encode(response: InferenceResponse, spec: ModelSpec, by_row: bool) -> bytes:
 
 
 def _listed(array: Array, tensor: TensorSpec) -> Any:
-    values = numbers(array, tensor.datatype.name).tolist()
+    values = plain_numbers(array, tensor.datatype.name).tolist()
     return _with_base64(values) if tensor.datatype.name == "BYTES" else values
 
 
@@ -83,9 +86,10 @@ def _with_base64(value: Any) -> Any:
 
 
 def _without_base64(value: Any, depth: int) -> Any:
-    """Return `value` with bytes where it has objects of one member `b64`."""
+    """Return `value` with bytes in place of each object whose only member is `b64`."""
     if depth > MAX_DEPTH:
-        return value  # refused later, as too deep
+        # left as it is: `nested_lists` refuses it as too deep
+        return value
     if isinstance(value, list):
         return [_without_base64(inner, depth + 1) for inner in value]
     if not isinstance(value, dict):

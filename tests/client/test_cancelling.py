@@ -1,6 +1,6 @@
-"""Giving a call up: by cancelling it, by closing the client, by the end of its time.
+"""Calls that end early: cancelled, on a closed client, or at the end of their time.
 
-And a body that trickles.
+Also a body that comes in drops.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
 
 from batcher.client import AsyncClient, Client, DeadlineExceeded, TwistedClient
-from batcher.client.answers import Answer
+from batcher.client.response_reading import HttpResponse
 from tests.support.client_forms import ADDRESS, FakeResponse, JumpingLoop, PeerAgent
 from tests.support.oip_peer import Hang, Peer, refused
 
@@ -77,7 +77,7 @@ def test_patience_ends_with_a_cancel_too() -> None:
 
 def test_a_call_cancelled_within_its_body_closes_the_connection() -> None:
     held = Held(Hang())
-    response = FakeResponse(Answer(200, {}, b""), body_comes=False)
+    response = FakeResponse(HttpResponse(200, {}, b""), body_comes=False)
     held.agent.request = lambda *arguments: succeed(response)  # type: ignore[method-assign]
     call = held.client.infer("m", {"x": ROW})
     errors = errors_of(call)
@@ -89,7 +89,7 @@ def test_a_call_cancelled_within_its_body_closes_the_connection() -> None:
 
 def test_a_body_that_never_ends_is_left_on_time() -> None:
     held = Held(Hang())
-    response = FakeResponse(Answer(200, {}, b""), body_comes=False)
+    response = FakeResponse(HttpResponse(200, {}, b""), body_comes=False)
     held.agent.request = lambda *arguments: succeed(response)  # type: ignore[method-assign]
     errors = errors_of(held.client.infer("m", {"x": ROW}, timeout=2))
     held.clock.advance(1.9)

@@ -1,4 +1,4 @@
-"""What all three forms do, each with its own library and clock: the same."""
+"""All three forms do the same, each with its own library and clock."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from batcher.client import (
     MalformedAnswer,
     NotConnected,
 )
-from batcher.client.answers import Answer
-from tests.support.client_forms import FORMS, Outcome
+from batcher.client.response_reading import HttpResponse
+from tests.support.client_forms import FORMS, CallResult
 from tests.support.oip_peer import Hang, Lose, Peer, Refuse, doubled, refused, take
 
 ROW = np.array([[1, 2, 3, 4]], "<f4")
-OK = Answer(200, {}, b'{"ready":true}')
-Form = Callable[..., Outcome]
+OK = HttpResponse(200, {}, b'{"ready":true}')
+Form = Callable[..., CallResult]
 
 
 @pytest.fixture(params=FORMS)
@@ -88,8 +88,8 @@ def test_the_last_of_all_attempts_tells_its_failure(form: Form) -> None:
         (refused(429), InferenceFailed),
         (refused(500, "1"), InferenceFailed),
         (refused(400), InferenceFailed),
-        (Answer(302, {"location": "/elsewhere"}, b""), MalformedAnswer),
-        (Answer(200, {}, b"{}"), MalformedAnswer),
+        (HttpResponse(302, {"location": "/elsewhere"}, b""), MalformedAnswer),
+        (HttpResponse(200, {}, b"{}"), MalformedAnswer),
     ],
     ids=str,
 )
@@ -158,11 +158,11 @@ def test_waiting_for_readiness_ends_with_what_was_seen_last(form: Form) -> None:
 
 
 def test_metadata_are_a_document(form: Form) -> None:
-    peer = Peer(Answer(200, {}, b'{"name":"m"}'))
+    peer = Peer(HttpResponse(200, {}, b'{"name":"m"}'))
     found, _ = form(peer, lambda client: client.metadata("m", "1"))
     assert found == {"name": "m"}
     assert peer.seen[0][0] == "/base/v2/models/m/versions/1"
-    error, _ = form(Peer(Answer(200, {}, b"[]")), lambda client: client.metadata("m"))
+    error, _ = form(Peer(HttpResponse(200, {}, b"[]")), lambda client: client.metadata("m"))
     assert isinstance(error, MalformedAnswer)
 
 

@@ -1,6 +1,6 @@
-"""What a program pays for that only wants to ask.
+"""The imports of a program that only uses the client.
 
-One library a form, no reactor, nothing of the server's weight.
+Each form imports one HTTP library, no reactor, and none of the server's heavy libraries.
 """
 
 from __future__ import annotations

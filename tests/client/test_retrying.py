@@ -1,7 +1,4 @@
-"""When a call is repeated, and when never.
-
-The policy, `Retry-After`, and a call over all its attempts.
-"""
+"""When a call is repeated, and when never: the policy, `Retry-After`, all attempts of a call."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcher.client.answers import Answer, seconds_of
+from batcher.client.attempts import UNTIL_READY, Attempts, checked_options
 from batcher.client.errors import (
     AnswerLost,
     ClientFailure,
@@ -21,8 +18,8 @@ from batcher.client.errors import (
     MalformedAnswer,
     NotConnected,
 )
-from batcher.client.exchange import PATIENT, Exchange, checked_terms
-from batcher.client.questions import Ready, infer
+from batcher.client.request_building import ReadyOperation, infer_operation
+from batcher.client.response_reading import HttpResponse, seconds_of
 from batcher.client.retrying import RetryPolicy, next_wait
 from tests.support.oip_peer import refused
 
@@ -95,9 +92,9 @@ def test_patience_repeats_what_a_server_or_the_network_says_but_not_the_end_of_t
         InferenceFailed(400, "not ready"),
         InferenceFailed(503, "not ready"),
     ):
-        assert wait(failure, 10**6, policy=PATIENT) is not None
+        assert wait(failure, 10**6, policy=UNTIL_READY) is not None
     for failure in (DeadlineExceeded("late"), MalformedAnswer("odd")):
-        assert wait(failure, policy=PATIENT) is None
+        assert wait(failure, policy=UNTIL_READY) is None
 
 
 @given(
@@ -164,9 +161,9 @@ def test_no_retry_after_is_an_error(value: str) -> None:
 def test_an_error_is_told_in_the_servers_words_whoever_wrote_them(
     body: bytes, message: str
 ) -> None:
-    exchange = Exchange(Ready(), RetryPolicy(), 1.0, 0.0)
+    attempts = Attempts(ReadyOperation(), RetryPolicy(), 1.0, 0.0)
     with pytest.raises(InferenceFailed) as caught:
-        exchange.read(Answer(502, {}, body), WALL)
+        attempts.read(HttpResponse(502, {}, body), WALL)
     assert (caught.value.status, caught.value.message, caught.value.retry_after) == (
         502,
         message,
@@ -187,44 +184,49 @@ def test_failures_are_also_what_python_calls_them() -> None:
 
 
 def test_each_attempt_tells_the_server_what_is_left_and_the_first_the_callers_own_number() -> None:
-    exchange = Exchange(
-        infer("m", {"x": [[1.0, 2, 3, 4]]}, "", None, 0, ""), RetryPolicy(), 0.3, 1e9 + 0.1
+    attempts = Attempts(
+        infer_operation("m", {"x": [[1.0, 2, 3, 4]]}, "", None, 0, ""),
+        RetryPolicy(),
+        0.3,
+        1e9 + 0.1,
     )
-    first, left = exchange.attempt(1e9 + 0.1)
+    first, left = attempts.next_request(1e9 + 0.1)
     assert left == 0.3
     assert b'"timeout":300000' in first.body
-    assert exchange.wait(NOBODY, 1e9 + 0.15, 0.0) == 0.1
-    second, left = exchange.attempt(1e9 + 0.25)
+    assert attempts.next_wait(NOBODY, 1e9 + 0.15, 0.0) == 0.1
+    second, left = attempts.next_request(1e9 + 0.25)
     assert left == pytest.approx(0.15, abs=1e-6)
     assert b'"timeout":15000' in second.body or b'"timeout":149999' in second.body
     with pytest.raises(DeadlineExceeded, match=r"within 0\.3 s"):
-        exchange.attempt(1e9 + 0.41)
+        attempts.next_request(1e9 + 0.41)
 
 
 def test_without_a_limit_the_server_is_told_none_and_a_long_one_is_cut_to_what_it_takes() -> None:
-    question = infer("m", {"x": [[1, 2, 3, 4]]}, "", None, 0, "")
-    assert b"timeout" not in question.outgoing(float("inf")).body
-    assert b'"timeout":86400000000}' in question.outgoing(1e9).body
-    assert b'"timeout":1}' in question.outgoing(1e-9).body
+    operation = infer_operation("m", {"x": [[1, 2, 3, 4]]}, "", None, 0, "")
+    assert b"timeout" not in operation.request(float("inf")).body
+    assert b'"timeout":86400000000}' in operation.request(1e9).body
+    assert b'"timeout":1}' in operation.request(1e-9).body
 
 
 def test_a_call_gives_up_with_the_servers_own_error() -> None:
-    exchange = Exchange(Ready(), RetryPolicy(1), 10.0, 0.0)
+    attempts = Attempts(ReadyOperation(), RetryPolicy(1), 10.0, 0.0)
     for attempt in range(2):
-        exchange.attempt(0.0)
+        attempts.next_request(0.0)
         with pytest.raises(InferenceFailed) as caught:
-            exchange.read(refused(503, "3"), WALL)
+            attempts.read(refused(503, "3"), WALL)
         if attempt == 0:
-            assert exchange.wait(caught.value, 0.0, 0.0) == 3.0
+            assert attempts.next_wait(caught.value, 0.0, 0.0) == 3.0
     with pytest.raises(InferenceFailed) as again:
-        exchange.wait(caught.value, 3.0, 0.0)
+        attempts.next_wait(caught.value, 3.0, 0.0)
     assert again.value is caught.value
 
 
 @pytest.mark.parametrize("status", [204, 301])
 def test_success_without_an_answer_is_malformed(status: int) -> None:
     with pytest.raises(MalformedAnswer, match=f"expected status 200; got {status}"):
-        Exchange(Ready(), RetryPolicy(), 1.0, 0.0).read(Answer(status, {}, b""), WALL)
+        Attempts(ReadyOperation(), RetryPolicy(), 1.0, 0.0).read(
+            HttpResponse(status, {}, b""), WALL
+        )
 
 
 @pytest.mark.parametrize(
@@ -232,24 +234,24 @@ def test_success_without_an_answer_is_malformed(status: int) -> None:
 )
 def test_an_address_must_be_one_of_a_server(address: str) -> None:
     with pytest.raises(ValueError, match="expected one such as http://localhost:8080"):
-        checked_terms(address, 1.0, 0)
+        checked_options(address, 1.0, 0)
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
 def test_a_timeout_must_be_some_time(timeout: float) -> None:
     with pytest.raises(ValueError, match="expected more than 0 seconds"):
-        checked_terms("http://h", timeout, 0)
+        checked_options("http://h", timeout, 0)
     with pytest.raises(ValueError, match="expected more than 0 seconds"):
-        checked_terms("http://h", 1.0, 0).exchange(Ready(), timeout, 0.0)
+        checked_options("http://h", 1.0, 0).attempts(ReadyOperation(), timeout, 0.0)
 
 
 def test_retries_must_be_a_number_of_them() -> None:
     with pytest.raises(ValueError, match="retries: expected 0 or more; got -1"):
-        checked_terms("http://h", 1.0, -1)
+        checked_options("http://h", 1.0, -1)
 
 
 def test_a_path_behind_the_address_is_kept() -> None:
-    assert checked_terms("https://h:1/models/", 1.0, 0).address == "https://h:1/models"
+    assert checked_options("https://h:1/models/", 1.0, 0).address == "https://h:1/models"
 
 
 def test_a_key_is_one_that_a_header_can_carry_and_is_not_shown() -> None:
@@ -257,5 +259,5 @@ def test_a_key_is_one_that_a_header_can_carry_and_is_not_shown() -> None:
         with pytest.raises(
             ValueError, match=r"^api_key: expected visible ASCII characters; got others$"
         ):
-            checked_terms("http://h", 1.0, 0, key)
-    assert "SECRET" not in repr(checked_terms("http://h", 1.0, 0, "SECRET"))
+            checked_options("http://h", 1.0, 0, key)
+    assert "SECRET" not in repr(checked_options("http://h", 1.0, 0, "SECRET"))

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.client import Bfloat16, MalformedAnswer
-from batcher.client.answers import Answer, read_result
-from batcher.client.questions import infer, model_path
+from batcher.client.request_building import infer_operation, model_path
+from batcher.client.response_reading import HttpResponse, read_result
 from batcher.client.tensors import to_tensor
 from batcher.codecs.formats.bfloat16 import to_float32
 from batcher.core.spec import DATATYPES, Array, ModelSpec, check_inputs
@@ -31,12 +31,14 @@ def test_what_is_sent_is_what_the_server_reads_and_what_it_answers_is_what_comes
     drawn: tuple[ModelSpec, Array],
 ) -> None:
     spec, sent = drawn
-    question = infer("m", {"x": value_of(sent, spec.inputs[0].datatype.name)}, "", None, 0, "")
-    outgoing = question.outgoing(1.5)
-    head, inputs = take(outgoing.headers, outgoing.body, spec)
+    operation = infer_operation(
+        "m", {"x": value_of(sent, spec.inputs[0].datatype.name)}, "", None, 0, ""
+    )
+    request = operation.request(1.5)
+    head, inputs = take(request.headers, request.body, spec)
     assert check_inputs(spec, inputs) == len(sent)
     same(inputs["x"], sent)
-    result = question.read(give(head, inputs))
+    result = operation.read(give(head, inputs))
     assert list(result.outputs) == ["x"]
     same(result.outputs["x"], sent)
 
@@ -52,11 +54,11 @@ def test_several_tensors_keep_their_names_and_order(data: st.DataObject) -> None
         tuple(tensor(name, kind, (2,)) for name, kind in zip(names, kinds, strict=True)),
     )
     sent = {name: data.draw(arrays(kind, (3, 2))) for name, kind in zip(names, kinds, strict=True)}
-    question = infer("m", sent, "", names[1:], 3, "my-é")
-    outgoing = question.outgoing(0.25)
-    head, inputs = take(outgoing.headers, outgoing.body, spec)
+    operation = infer_operation("m", sent, "", names[1:], 3, "my-é")
+    request = operation.request(0.25)
+    head, inputs = take(request.headers, request.body, spec)
     assert (head.id, head.priority, head.timeout) == ("my-é", 3, 0.25)
-    result = question.read(give(head, inputs))
+    result = operation.read(give(head, inputs))
     assert (result.model, result.version, result.id, list(result.outputs)) == (
         "m",
         "1",
@@ -68,8 +70,8 @@ def test_several_tensors_keep_their_names_and_order(data: st.DataObject) -> None
 
 
 def received(value: Any, datatype: str, shape: tuple[int, ...] = (2,)) -> Array:
-    outgoing = infer("m", {"x": value}, "", None, 0, "").outgoing(1)
-    return take(outgoing.headers, outgoing.body, one_input(datatype, shape)).inputs["x"]
+    request = infer_operation("m", {"x": value}, "", None, 0, "").request(1)
+    return take(request.headers, request.body, one_input(datatype, shape)).inputs["x"]
 
 
 def test_arrays_of_any_layout_arrive_as_they_look() -> None:
@@ -123,8 +125,8 @@ def test_what_has_no_datatype_is_refused_before_anything_is_sent(value: Any, exp
 
 
 def test_outputs_are_read_only_views_of_the_body() -> None:
-    outgoing = infer("m", {"x": np.ones((1, 2), "<f4")}, "", None, 0, "").outgoing(1)
-    head, inputs = take(outgoing.headers, outgoing.body, one_input())
+    request = infer_operation("m", {"x": np.ones((1, 2), "<f4")}, "", None, 0, "").request(1)
+    head, inputs = take(request.headers, request.body, one_input())
     answer = give(head, inputs)
     output = read_result(answer).outputs["x"]
     assert np.shares_memory(output, np.frombuffer(answer.body, "u1"))
@@ -132,13 +134,13 @@ def test_outputs_are_read_only_views_of_the_body() -> None:
 
 
 GOOD = [
-    give(take(outgoing.headers, outgoing.body, one_input(kind)).head, {"x": value})
+    give(take(request.headers, request.body, one_input(kind)).head, {"x": value})
     for kind, value in (
         ("FP32", np.ones((2, 2), "<f4")),
         ("BYTES", np.array([[b"a", b""]], object)),
         ("BOOL", np.ones((1, 2), "?")),
     )
-    for outgoing in (infer("m", {"x": value}, "", None, 0, "").outgoing(1),)
+    for request in (infer_operation("m", {"x": value}, "", None, 0, "").request(1),)
 ]
 
 
@@ -150,7 +152,7 @@ GOOD = [
 def test_a_damaged_answer_is_read_or_refused_in_words(drawn: tuple[dict[str, str], bytes]) -> None:
     headers, body = drawn
     with suppress(MalformedAnswer):  # nothing else is raised
-        assert isinstance(read_result(Answer(200, headers, body)).outputs, dict)
+        assert isinstance(read_result(HttpResponse(200, headers, body)).outputs, dict)
 
 
 @pytest.mark.parametrize("cut", [1, 4, 15])
@@ -182,7 +184,7 @@ def test_a_name_that_would_lead_elsewhere_is_refused(model: str, version: str) -
 
 def test_a_call_without_inputs_or_with_an_odd_priority_is_refused() -> None:
     with pytest.raises(ValueError, match="expected at least one input"):
-        infer("m", {}, "", None, 0, "")
+        infer_operation("m", {}, "", None, 0, "")
     for priority in (-1, 1.5):
         with pytest.raises(ValueError, match="expected 1"):
-            infer("m", {"x": [1]}, "", None, priority, "")  # type: ignore[arg-type]
+            infer_operation("m", {"x": [1]}, "", None, priority, "")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Header values that cost more than they are long, were they read naively."""
+"""Header values whose naive reading would take far more time than their length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The three forms of the client, each against a `Peer` and a clock that only moves when everybody waits."""
+"""The three forms of the client, each against a `Peer`.
+
+The clock of each form moves only when everybody waits.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +22,22 @@ from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
 from batcher.client import AsyncClient, Client, TwistedClient
-from batcher.client.answers import Answer
+from batcher.client.response_reading import HttpResponse
 from tests.support.oip_peer import Hang, Lose, Peer, Refuse
 
 ADDRESS = "http://peer:1/base"
-Call = Callable[[Any], Any]
+ClientCall = Callable[[Any], Any]
 """Calls a method of a client."""
 
-Outcome = tuple[Any, float]
-"""What a call gave, its result or its exception, and how many seconds it took."""
+CallResult = tuple[Any, float]
+"""The result or the exception of a call, and the seconds that the call took."""
 
 
-def httpx_answer(answer: Answer) -> httpx.Response:
+def httpx_answer(answer: HttpResponse) -> httpx.Response:
     return httpx.Response(answer.status, headers=dict(answer.headers), content=answer.body)
 
 
-def blocking(peer: Peer, call: Call, **options: Any) -> Outcome:
+def blocking(peer: Peer, call: ClientCall, **options: Any) -> CallResult:
     """Run `call` on a `Client`."""
     clock = Clock()
 
@@ -87,7 +90,7 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return self.jumping.now
 
 
-def asynchronous(peer: Peer, call: Call, **options: Any) -> Outcome:
+def asynchronous(peer: Peer, call: ClientCall, **options: Any) -> CallResult:
     """Run `call` on an `AsyncClient`."""
 
     async def handle(request: httpx.Request) -> httpx.Response:
@@ -105,7 +108,7 @@ def asynchronous(peer: Peer, call: Call, **options: Any) -> Outcome:
             await asyncio.get_running_loop().create_future()
             raise
 
-    async def main() -> Outcome:
+    async def main() -> CallResult:
         time = asyncio.get_running_loop().time
         async with AsyncClient(ADDRESS, transport=httpx.MockTransport(handle), **options) as client:
             try:
@@ -125,7 +128,7 @@ class FakeResponse:
     phrase = b""
     request = previousResponse = None
 
-    def __init__(self, answer: Answer, body_comes: bool = True) -> None:
+    def __init__(self, answer: HttpResponse, body_comes: bool = True) -> None:
         self.code = answer.status
         self.headers = Headers({name: [value] for name, value in answer.headers.items()})
         self.length = len(answer.body)
@@ -194,7 +197,7 @@ class PeerAgent:
         self.cancelled += 1
 
 
-def deferred(peer: Peer, call: Call, **options: Any) -> Outcome:
+def deferred(peer: Peer, call: ClientCall, **options: Any) -> CallResult:
     """Run `call` on a `TwistedClient`."""
     clock = Clock()
     outcomes: list[Any] = []

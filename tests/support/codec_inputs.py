@@ -1,7 +1,4 @@
-"""Bodies for codec tests.
-
-Values of every datatype, damaged bytes, pictures, and measured memory.
-"""
+"""Bodies for codec tests: values of every datatype, damaged bytes, pictures; measured memory."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ from batcher.errors import DecodingError, InvalidInput, TooLarge, UnsupportedMed
 from tests.support.models import model_spec, tensor
 
 REFUSALS = (DecodingError, InvalidInput, TooLarge, UnsupportedMediaType)
-"""All that a codec may raise, whatever it is given."""
+"""All that a codec may raise, whatever its arguments."""
 
 NUMBERS = [name for name in DATATYPES if name != "BYTES"]
 FLOATS = ["FP16", "FP32", "FP64"]
@@ -47,7 +44,7 @@ MIB = 1 << 20
 
 
 def echo_spec(*tensors: TensorSpec) -> ModelSpec:
-    """Return a model whose outputs are described like its inputs, so that answers can be sent back."""
+    """Return a model whose outputs have the specs of its inputs, so that answers can be sent."""
     return model_spec(inputs=tensors, outputs=tensors)
 
 
@@ -62,7 +59,7 @@ def response(**outputs: Array) -> InferenceResponse:
 
 
 def arrays(dtype: str, shape: tuple[int, ...], finite: bool = False) -> st.SearchStrategy[Array]:
-    """Return a strategy for arrays of a datatype with any values, NaN and infinities included unless `finite`."""
+    """Return a strategy for arrays of a datatype; unless `finite`, also with NaN and infinities."""
     numpy_dtype = datatype(dtype).numpy
     if dtype == "BYTES":
         return hnp.arrays(
@@ -118,7 +115,7 @@ def decoded_or_refused(
     spec: ModelSpec,
     **content: Any,
 ) -> dict[str, Array] | None:
-    """Return the inputs that `body` holds, None if it was refused in words.
+    """Return the inputs in `body`; None if the codec refused the body in words.
 
     Any other exception is a bug.
     """
@@ -203,7 +200,7 @@ def python_memory_below(limit: int) -> Iterator[None]:
 
 @contextmanager
 def process_memory_below(limit: int) -> Iterator[None]:
-    """Fail if the whole process, C libraries included, grows by more than `limit` bytes inside the block."""
+    """Fail if the process, C libraries included, grows by over `limit` bytes inside the block."""
     clear = Path("/proc/self/clear_refs")
     try:
         clear.write_text("5")  # forget the peak so far

@@ -1,6 +1,6 @@
-"""The other side of a client, without a socket.
+"""A server for a client under test, without a socket.
 
-The server's own codecs, and a script of what it does with each request.
+The server uses the real codecs, and follows a script that says what to do with each request.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from batcher.client.answers import Answer
+from batcher.client.response_reading import HttpResponse
 from batcher.codecs.formats.json_lists import to_json
 from batcher.codecs.oip.request import InferHead, read_head
 from batcher.codecs.oip.response import encode
@@ -28,28 +28,28 @@ class Taken(NamedTuple):
 
 
 def take(headers: Mapping[str, str], body: bytes, spec: ModelSpec = SPEC) -> Taken:
-    """Return what the server's decoder makes of a request."""
+    """Return a request as the server's decoder reads it."""
     length = int(headers[LENGTH])
     head = read_head(body[:length], spec)
     return Taken(head, head.inputs(memoryview(body)[length:]))
 
 
-def give(head: InferHead, outputs: Mapping[str, Array]) -> Answer:
-    """Return what the server's encoder makes of `outputs`."""
+def give(head: InferHead, outputs: Mapping[str, Array]) -> HttpResponse:
+    """Return the response with `outputs` as the server's encoder writes it."""
     body, length = encode(response(**outputs), head)
-    return Answer(200, {} if length is None else {LENGTH: str(length)}, body)
+    return HttpResponse(200, {} if length is None else {LENGTH: str(length)}, body)
 
 
-def doubled(headers: Mapping[str, str], body: bytes) -> Answer:
-    """Answer as a server does whose model gives `y` = 2 * `x`, four floats."""
+def doubled(headers: Mapping[str, str], body: bytes) -> HttpResponse:
+    """Answer as a server whose model gives `y` = 2 * `x`, four floats a row."""
     head, inputs = take(headers, body)
     return give(head, double(inputs))
 
 
-def refused(status: int, retry_after: str | None = None) -> Answer:
+def refused(status: int, retry_after: str | None = None) -> HttpResponse:
     """Return an error as the server writes it."""
     headers = {} if retry_after is None else {"retry-after": retry_after}
-    return Answer(status, headers, to_json({"error": f"expected better; got {status}"}))
+    return HttpResponse(status, headers, to_json({"error": f"expected better; got {status}"}))
 
 
 class Refuse(Exception):
@@ -64,7 +64,7 @@ class Hang(Exception):
     """A step: nothing ever comes."""
 
 
-Step = Answer | Exception | Callable[[Mapping[str, str], bytes], Answer]
+Step = HttpResponse | Exception | Callable[[Mapping[str, str], bytes], HttpResponse]
 
 
 class Peer:
@@ -78,13 +78,13 @@ class Peer:
         self._steps = list(steps)
         self.seen: list[tuple[str, dict[str, str], bytes]] = []
 
-    def ask(self, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    def ask(self, path: str, headers: Mapping[str, str], body: bytes) -> HttpResponse:
         """Take a request. Raises what the script says."""
         self.seen.append((path, dict(headers), body))
         step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
         if isinstance(step, Exception):
             raise step
-        return step if isinstance(step, Answer) else step(headers, body)
+        return step if isinstance(step, HttpResponse) else step(headers, body)
 
     def timeouts(self) -> list[float | None]:
         """Return the seconds that each request told the server."""

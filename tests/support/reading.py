@@ -1,4 +1,4 @@
-"""Feeding bytes to a `RequestReader`, in one piece, in given pieces, or byte by byte."""
+"""Feeding bytes to a `RequestReader`: in one piece, in several pieces, or byte by byte."""
 
 from __future__ import annotations
 

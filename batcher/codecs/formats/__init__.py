@@ -1,4 +1,1 @@
-"""The formats of the native route, one a file.
-
-Bytes to arrays by name, and arrays by name to bytes.
-"""
+"""The formats of the native routes: one file for each media type, both ways."""

@@ -1,7 +1,8 @@
-"""Booleans in binary formats: a byte of 0 or 1.
+"""Booleans in binary formats: one byte each, 0 or 1.
 
-numpy takes any byte for a boolean without looking, and what it then computes with a byte of 2 is
-undefined.
+numpy takes any byte for a boolean without looking, and the results of computing with a byte of 2
+are undefined. So bytes of other values are refused (`checked_booleans`), or made 1 where clients
+of the Open Inference Protocol send them (`lenient_booleans`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from batcher.errors import DecodingError
 
 
 def checked_booleans(array: Array, name: str) -> Array:
-    """Return `array` of the input `name`, if its bytes are booleans wherever it is of that dtype.
+    """Return `array`, the input or output `name`, after a look at its bytes if it is of booleans.
 
     Raises:
-        DecodingError: one is neither 0 nor 1.
+        DecodingError: a byte is neither 0 nor 1.
     """
     if array.dtype == bool and array.size:
         highest = int(array.view("u1").max())
@@ -28,7 +29,7 @@ def checked_booleans(array: Array, name: str) -> Array:
 
 
 def lenient_booleans(array: Array) -> Array:
-    """Return `array`, booleans of which any byte but 0 is true, as they are sent by clients of the Open Inference Protocol."""
+    """Return `array`, which is of booleans, with every byte but 0 made true."""
     if array.size and int(array.view("u1").max()) > 1:
         truth: Array = np.not_equal(array.view("u1"), 0)
         return truth

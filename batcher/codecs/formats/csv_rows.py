@@ -1,12 +1,12 @@
-"""`text/csv`: a row of the model a line, an optional header.
+"""`text/csv`: one row of the model on each line, separated by commas, quoted as spreadsheets do.
 
-Comma separated, quoted as spreadsheets do.
+    model                                  a line holds                        header
+    one input                              its elements, in row-major order    optional
+    several inputs of one value (a table)  one value of each input             names, in any order
 
-For a model of one input a line holds that input's elements in row-major order. For a model of
-several inputs of one value each (a table) the header names the columns, in any order. A first line
-of names alone, with no number among them, is a header, unless the model takes strings; the media
-type's `header=present` or `header=absent` decides otherwise. `nan` and `inf` are numbers here;
-empty cells are not.
+Where the header is optional, the media type's `header=present` or `header=absent` decides (RFC
+4180). Without that parameter a first line of names alone, with no number among them, is a header,
+unless the model takes strings. `nan` and `inf` are numbers here; an empty cell is not.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batcher.codecs.content import Buffer, Content
+from batcher.codecs.formats.bfloat16 import plain_numbers
 from batcher.codecs.formats.nested_lists import array_from_lists
-from batcher.codecs.formats.predictions import numbers, predictions
+from batcher.codecs.formats.predictions import predictions
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError, InvalidInput
@@ -30,23 +31,21 @@ _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
-    """Whether lines can hold these tensors.
+    """Return whether lines can hold these tensors.
 
-    One with at most one free axis, or several of one value each.
+    They can for one tensor with at most one free axis, or for several of one value a row.
     """
-    return (
-        tensors[0].free_axes <= 1
-        if len(tensors) == 1
-        else all(tensor.shape in ((), (1,)) for tensor in tensors)
-    )
+    if len(tensors) == 1:
+        return tensors[0].free_axes <= 1
+    return all(tensor.shape in ((), (1,)) for tensor in tensors)
 
 
 def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     """Return the inputs in the lines of the body.
 
     Raises:
-        DecodingError: not text, a cell that is no value of the input's datatype, or a line of
-            another length.
+        DecodingError: the body is not text, a cell is not a value of the input's datatype, or a
+            line has another length.
         InvalidInput: the header does not name the model's inputs.
     """
     lines = _lines(content)
@@ -70,7 +69,7 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
 def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
     """Return a header and a line for each row.
 
-    Label and probability if the model has labels, then every output's values.
+    A line has label and probability, if the model has labels, and then the values of each output.
     """
     columns: list[list[str]] = []
     header: list[str] = []
@@ -78,7 +77,7 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
         header += ["label", "probability"]
         columns += [[row["label"] for row in best], [repr(row["probability"]) for row in best]]
     for tensor in spec.outputs:
-        array = numbers(response.outputs[tensor.name], tensor.datatype.name)
+        array = plain_numbers(response.outputs[tensor.name], tensor.datatype.name)
         flat = array.reshape(len(array), -1)
         header += [
             tensor.name if flat.shape[1] == 1 else f"{tensor.name}[{index}]"
@@ -93,6 +92,13 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
 
 
 class _Line(NamedTuple):
+    """A line that is not empty.
+
+    Attributes:
+        number: number of the line in the body, the first is 1.
+        cells: text of each cell.
+    """
+
     number: int
     cells: list[str]
 
@@ -127,16 +133,16 @@ def _table(lines: list[_Line], spec: ModelSpec) -> dict[str, Array]:
     return inputs
 
 
-def _has_header(cells: list[str], tensor: TensorSpec, said: str) -> bool:
-    """Whether a first line of `cells` is a header.
+def _has_header(cells: list[str], tensor: TensorSpec, declared: str) -> bool:
+    """Return whether a first line of `cells` is a header.
 
-    As the media type said (RFC 4180), else if it can be nothing but names.
-
-    A line in which any cell is a number, or empty, or of which there are more or fewer than values,
-    is a wrong row, not a header: it is refused with its place, rather than dropped.
+    The media type's parameter, `declared`, decides if it is there. Otherwise a header is a line
+    that can be nothing but names. A line with a number, with an empty cell, or with more or fewer
+    cells than a row has values is a wrong row instead: the row is refused with its place, rather
+    than dropped.
     """
-    if said in ("present", "absent"):
-        return said == "present"
+    if declared in ("present", "absent"):
+        return declared == "present"
     if tensor.datatype.name == "BYTES" or (
         not tensor.free_axes and len(cells) != tensor.fixed_size
     ):
@@ -145,6 +151,7 @@ def _has_header(cells: list[str], tensor: TensorSpec, said: str) -> bool:
 
 
 def _row_shape(tensor: TensorSpec, cells: int) -> tuple[int, ...]:
+    """Return the shape of a row of so many cells; the one free axis follows from their number."""
     free = cells // tensor.fixed_size if tensor.fixed_size else 0
     return tuple(free if size < 0 else size for size in tensor.shape)
 
@@ -179,11 +186,13 @@ def _reader(datatype: str) -> Callable[[str], Any]:
 
 
 def _float(cell: str) -> float:
-    if "_" in cell:  # Python reads 1_000; a table does not mean it
+    # Python reads 1_000 as a number; a table does not mean that
+    if "_" in cell:
         raise ValueError(cell)
     value = float(cell)
+    # digits that are too large even for a 64-bit float
     if isinf(value) and "inf" not in cell.lower():
-        raise ValueError(cell)  # too large even for a 64-bit float
+        raise ValueError(cell)
     return value
 
 
@@ -198,11 +207,9 @@ def _whole(cell: str) -> int | float:
 
 def _is_number(cell: str) -> bool:
     try:
-        float(
-            cell
-            # also 1_000 and 1e999: a line with a wrong number is to be refused, not taken for a
-            # header
-        )
+        # float() also takes 1_000 and 1e999: a line with a wrong number is refused, not taken for
+        # a header
+        float(cell)
     except ValueError:
         return cell.strip().lower() in _BOOLEANS
     return True

@@ -1,11 +1,13 @@
-"""`image/png`, `image/jpeg`, `image/webp`, `image/bmp`: one picture, one row.
+"""`image/png`, `image/jpeg`, `image/webp`, `image/bmp`: one picture is one row.
 
-Resize, colour and scale as `model.yaml` says.
+A picture is resized, coloured and scaled as `model.yaml` says.
 
-Decoding runs on the CPU pool, never on the loop. A picture's pixels are counted before they are
-decoded, so a small file that stands for a huge picture costs nothing. Only the four declared
-formats are tried, and a picture must be in the format that its media type names. Pixel values go
-through a table of 256 results, which is both exact and the fastest way.
+- Decoding runs on the CPU pool, never on the loop.
+- The pixels are counted before they are decoded, so a small file that stands for a huge picture
+  costs nothing.
+- Only the four declared formats are tried, and a picture must be in the format that its media type
+  names.
+- A pixel's value is looked up in a table of 256 results, which is both exact and the fastest way.
 """
 
 from __future__ import annotations
@@ -29,12 +31,14 @@ ALIASES = {
     "image/x-bmp": "image/bmp",
 }
 
-_SAME = {"MPO": "JPEG"}
-"""What Pillow calls a JPEG with further pictures behind the first, as phones make them."""
+_PILLOW_ALIASES = {"MPO": "JPEG"}
+"""Pillow's second name for a format: an MPO is a JPEG with further pictures behind the first, as
+phones write them.
+"""
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
-    """Whether one picture is a whole row: the model has one input, made of a picture."""
+    """Return whether a picture is a whole row: the model has one input, made of a picture."""
     return len(tensors) == 1 and tensors[0].image is not None
 
 
@@ -42,15 +46,12 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     """Return the picture as the one row of the model's input.
 
     Raises:
-        DecodingError: not a whole picture, or one of another format.
-        TooLarge: it has too many pixels.
+        DecodingError: the body is not a whole picture, or is a picture of another format.
+        TooLarge: the picture has too many pixels.
     """
     tensor = spec.inputs[0]
-    return {
-        tensor.name: row_from_picture(
-            content.body, content.media_type, tensor, content.max_image_pixels
-        )[np.newaxis]
-    }
+    row = row_from_picture(content.body, content.media_type, tensor, content.max_image_pixels)
+    return {tensor.name: row[np.newaxis]}
 
 
 def rows_from_pictures(
@@ -59,17 +60,16 @@ def rows_from_pictures(
     """Return pictures, each with its media type, as rows of `tensor`: shape (pictures, *row shape).
 
     Raises:
-        DecodingError: one is not a whole picture.
-        TooLarge: one has, or all together have, too many pixels.
-        InvalidInput: they differ in size and the model fixes none.
+        DecodingError: a file is not a whole picture.
+        TooLarge: a picture has, or all pictures together have, more than `max_pixels`.
+        InvalidInput: the pictures differ in size, and the model fixes no size.
     """
     rows: list[Array] = []
     pixels, channels = 0, 3 if tensor.image is not None and tensor.image.mode == "RGB" else 1
     for body, media_type in pictures:
         rows.append(row_from_picture(body, media_type, tensor, max_pixels))
-        pixels += (
-            rows[-1].size // channels if tensor.free_axes else 0
-        )  # rows of a fixed size are as many as the queue bounds
+        # the queue bounds rows of a fixed size; rows of any size are bounded here
+        pixels += rows[-1].size // channels if tensor.free_axes else 0
         if pixels > max_pixels:
             raise TooLarge(f"pictures: expected at most {max_pixels} pixels together; got more")
     if any(row.shape != rows[0].shape for row in rows):
@@ -83,14 +83,19 @@ def rows_from_pictures(
 def row_from_picture(body: Buffer, media_type: str, tensor: TensorSpec, max_pixels: int) -> Array:
     """Return one picture as a row of `tensor`.
 
-    An empty or generic `media_type` lets the bytes tell the format.
+    If `media_type` is empty or names no picture format, the bytes alone tell the format.
+
+    Raises:
+        DecodingError: the body is not a whole picture, or is a picture of another format.
+        TooLarge: the picture has more than `max_pixels`.
+        InvalidInput: the tensor is not made of a picture.
     """
     spec = tensor.image
     if spec is None:
         raise InvalidInput(
             f"input {tensor.name!r}: expected a tensor {tensor.describe()}; got a picture"
         )
-    pixels = np.asarray(_prepared(_opened(body, media_type, max_pixels), spec, max_pixels))
+    pixels = np.asarray(_prepare(_open(body, media_type, max_pixels), spec, max_pixels))
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     table = _table(spec, tensor.datatype.numpy.str)
     row = np.stack([table[channel][pixels[:, :, channel]] for channel in range(pixels.shape[2])])
@@ -99,7 +104,8 @@ def row_from_picture(body: Buffer, media_type: str, tensor: TensorSpec, max_pixe
     )
 
 
-def _opened(body: Buffer, media_type: str, max_pixels: int) -> Image.Image:
+def _open(body: Buffer, media_type: str, max_pixels: int) -> Image.Image:
+    """Return the picture with its head read and checked, its pixels not yet decoded."""
     if not body:
         raise DecodingError("body: expected a picture; got an empty body")
     try:
@@ -108,11 +114,12 @@ def _opened(body: Buffer, media_type: str, max_pixels: int) -> Image.Image:
         raise TooLarge(
             f"picture: expected at most {max_pixels} pixels; got far more: {err}"
         ) from err
-    except Exception as err:  # the decoders raise whatever damaged bytes make them raise
+    # damaged bytes make the decoders raise errors of any class
+    except Exception as err:
         raise DecodingError(
             "body: expected a PNG, JPEG, WebP or BMP picture; got something else"
         ) from err
-    found = _SAME.get(str(image.format), image.format)
+    found = _PILLOW_ALIASES.get(str(image.format), image.format)
     declared = FORMATS.get(ALIASES.get(media_type, media_type), found)
     if found != declared:
         raise DecodingError(f"picture: expected {declared}, as its Content-Type says; got {found}")
@@ -124,18 +131,22 @@ def _opened(body: Buffer, media_type: str, max_pixels: int) -> Image.Image:
     return image
 
 
-def _prepared(image: Image.Image, spec: ImageSpec, max_pixels: int) -> Image.Image:
+def _prepare(image: Image.Image, spec: ImageSpec, max_pixels: int) -> Image.Image:
+    """Return the picture decoded, upright, in the model's mode and size."""
     try:
         image.load()
-    except Exception as err:  # as above
+    # damaged bytes, as above
+    except Exception as err:
         raise DecodingError(
             f"picture: expected a whole {image.format}; got a damaged or truncated one: {err}"
         ) from err
     try:
         upright = ImageOps.exif_transpose(image)
-    except Exception:  # a picture whose notes are garbage is still a picture
+    # a picture whose EXIF notes are garbage is still a picture
+    except Exception:
         upright = image
-    if upright.mode.startswith("I"):  # 16-bit grey, which `convert` would clip to white
+    # 16-bit grey, which `convert` would clip to white
+    if upright.mode.startswith("I"):
         upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).astype(np.uint8))
     coloured = upright.convert(spec.mode)
     size = (
@@ -147,6 +158,7 @@ def _prepared(image: Image.Image, spec: ImageSpec, max_pixels: int) -> Image.Ima
 
 @lru_cache(maxsize=64)
 def _table(spec: ImageSpec, dtype: str) -> Array:
+    """Return what each of the 256 pixel values becomes, for each channel: shape (channels, 256)."""
     channels = 1 if spec.mode == "L" else 3
     mean = np.broadcast_to(np.array(spec.mean), channels)[:, np.newaxis]
     std = np.broadcast_to(np.array(spec.std), channels)[:, np.newaxis]
@@ -154,6 +166,8 @@ def _table(spec: ImageSpec, dtype: str) -> Array:
 
 
 def _shape(tensor: TensorSpec, found: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the row's shape for pixels of shape `found`, channels first."""
+    # (height, width): a grey picture without an axis for its one channel
     if len(tensor.shape) == 2:
         return found[1:]
     assert tensor.image is not None

@@ -1,10 +1,8 @@
-"""`application/json`: nested lists, by input or by row.
+"""`application/json`: nested lists, by input or by row; also the one JSON reader and writer.
 
-This file is also the one place that turns values into JSON.
-
-JSON has no NaN and no infinities. The literals `NaN` and `Infinity` that some encoders write are
-refused on the way in, with an error that says so; on the way out a non-finite number becomes
-`null`. Clients that need them use a binary format.
+JSON has no NaN and no infinities. A body with the literals `NaN` or `Infinity`, which some encoders
+write, is refused with an error that says so. In an answer a number that is not finite becomes
+`null`. Clients that need such numbers use a binary format.
 """
 
 from __future__ import annotations
@@ -15,7 +13,8 @@ import numpy as np
 import orjson
 
 from batcher.codecs.content import Buffer, Content
-from batcher.codecs.formats.predictions import numbers, predictions
+from batcher.codecs.formats.bfloat16 import plain_numbers
+from batcher.codecs.formats.predictions import predictions
 from batcher.codecs.formats.rows import inputs_from_document
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec, TensorSpec
@@ -23,7 +22,7 @@ from batcher.errors import DecodingError
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
-    """JSON holds any tensors."""
+    """Return True: JSON holds any tensors."""
     return True
 
 
@@ -36,7 +35,7 @@ def from_json(body: Buffer) -> Any:
     """Return the value of a JSON document.
 
     Raises:
-        DecodingError: it is not JSON.
+        DecodingError: the body is not JSON.
     """
     try:
         return orjson.loads(body)
@@ -51,7 +50,7 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
 
     Raises:
         DecodingError: the body is not JSON in its charset.
-        InvalidInput: it is laid out in another way, or a value does not fit its input.
+        InvalidInput: the layout is another one, or a value does not fit its input.
     """
     return inputs_from_document(from_json(content.text()), spec)
 
@@ -70,12 +69,14 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
 
 def _listable(array: Array, tensor: TensorSpec) -> Any:
     if tensor.datatype.name == "BYTES":
-        return (
-            np.vectorize(text_of, otypes=[object])(array).tolist() if array.size else array.tolist()
-        )
-    return np.ascontiguousarray(numbers(array, tensor.datatype.name))
+        # numpy cannot vectorize over nothing
+        if not array.size:
+            return array.tolist()
+        return np.vectorize(text_of, otypes=[object])(array).tolist()
+    # orjson reads only arrays that lie in memory row by row
+    return np.ascontiguousarray(plain_numbers(array, tensor.datatype.name))
 
 
 def text_of(value: Any) -> str:
-    """Return a BYTES element as text; bytes that are none are replaced."""
+    """Return a BYTES element as text; bytes that are not UTF-8 become replacement characters."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

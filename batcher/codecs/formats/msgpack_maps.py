@@ -1,10 +1,10 @@
-"""`application/msgpack`.
+"""`application/msgpack`: named arrays as the msgpack-numpy package packs them.
 
-Named arrays in the convention of the msgpack-numpy package, so its users need nothing else.
+Users of that package need nothing else. An array is a map, whose keys may be text or bytes:
 
-An array is the map `{b"nd": True, b"type": "<f4", b"kind": b"", b"shape": [2, 3], b"data": bytes}`;
-keys may be text or bytes. Nested lists are read as well. Arrays of objects, which that package
-pickles, are refused.
+    {b"nd": True, b"type": "<f4", b"kind": b"", b"shape": [2, 3], b"data": bytes}
+
+Nested lists are read as well. Arrays of objects are refused: msgpack-numpy pickles them.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ _DTYPES = {
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
-    """MessagePack holds any tensors; BYTES become nested lists of binaries."""
+    """Return True: MessagePack holds any tensors; BYTES become nested lists of binaries."""
     return True
 
 
 def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     """Return the inputs of `{"inputs": {name: array}}` or `{"instances": [row, …]}`.
 
-    Arrays are views of the body's parts.
+    The arrays are views of the bytes that the unpacker gives.
 
     Raises:
-        DecodingError: not MessagePack, or an array whose map is wrong.
-        InvalidInput: it is laid out in another way, or a value does not fit its input.
+        DecodingError: the body is not MessagePack, or an array's map is wrong.
+        InvalidInput: the layout is another one, or a value does not fit its input.
     """
     try:
-        document = msgpack.unpackb(content.body, object_hook=_array, strict_map_key=True)
+        document = msgpack.unpackb(content.body, object_hook=_unpacked, strict_map_key=True)
     except DecodingError:
         raise
-    # the unpacker raises ValueError, TypeError, its own errors and whatever a hook raises
+    # the unpacker raises ValueError, TypeError, its own errors, and any error of the hook
     except Exception as err:
         raise DecodingError(
             f"body: expected MessagePack; got something else: {err or type(err).__name__}"
@@ -60,7 +60,7 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
     """Return `{"outputs": {name: array}}`, with `"predictions"` for a model with labels."""
     document: dict[str, Any] = {
         "outputs": {
-            tensor.name: _map(response.outputs[tensor.name], tensor) for tensor in spec.outputs
+            tensor.name: _packable(response.outputs[tensor.name], tensor) for tensor in spec.outputs
         },
     }
     if best := predictions(response, spec):
@@ -74,7 +74,7 @@ def to_msgpack(value: Any) -> bytes:
     return packed
 
 
-def _map(array: Array, tensor: TensorSpec) -> Any:
+def _packable(array: Array, tensor: TensorSpec) -> Any:
     if tensor.datatype.name == "BYTES":
         return array.tolist()
     return {
@@ -86,17 +86,21 @@ def _map(array: Array, tensor: TensorSpec) -> Any:
     }
 
 
-def _array(value: dict[Any, Any]) -> Any:
+def _unpacked(value: dict[Any, Any]) -> Any:
+    """Return the array that a map describes, or a map of any other kind with its keys as text."""
     if b"nd" not in value and "nd" not in value:
         return {
             key.decode("utf-8", "replace") if isinstance(key, bytes) else key: inner
             for key, inner in value.items()
         }
-    part = {
+    fields = {
         key.decode("ascii", "replace") if isinstance(key, bytes) else key: inner
         for key, inner in value.items()
     }
-    dtype, shape, data = _dtype(part.get("type")), part.get("shape", []), part.get("data")
+    return _array(_dtype(fields.get("type")), fields.get("shape", []), fields.get("data"))
+
+
+def _array(dtype: np.dtype[Any], shape: Any, data: Any) -> Array:
     if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
         raise DecodingError(f"array: expected a shape of whole numbers; got {shape!r:.80}")
     if not isinstance(data, bytes) or prod(shape) * dtype.itemsize != len(data):
@@ -106,7 +110,8 @@ def _array(value: dict[Any, Any]) -> Any:
         )
     try:
         array = np.frombuffer(data, dtype).reshape(shape)
-    except (ValueError, OverflowError) as err:  # no elements, but axes beyond what numpy can count
+    # a shape without elements may still have axes beyond what numpy can count
+    except (ValueError, OverflowError) as err:
         raise DecodingError(
             f"array: expected a shape that numpy can hold; got {shape!r:.80}: {err}"
         ) from err

@@ -1,6 +1,6 @@
-"""`multipart/form-data`: picture files in fields named after the model's inputs.
+"""`multipart/form-data`: picture files in fields with the names of the model's inputs.
 
-Several files are several rows.
+Several files in one field are several rows of that input.
 """
 
 from __future__ import annotations
@@ -13,26 +13,35 @@ from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError, InvalidInput, TooLarge
 
 MAX_FILES = 4096
-"""Most parts of one body: the default bound of the queue, which could hold no more rows."""
+"""Most parts of one body: by default the queue has room for as many rows and no more."""
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
-    """Whether every tensor is made of pictures."""
+    """Return whether every tensor is made of pictures."""
     return all(tensor.image is not None for tensor in tensors)
 
 
 def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
-    """Return every input as its files in the order they were sent.
+    """Return the files of each input as its rows, in the order of the body.
 
     Raises:
-        DecodingError: not multipart, or a file that is not a whole picture.
-        InvalidInput: a field that is no input of the model, or one without a file.
+        DecodingError: the body is not multipart, or a file is not a whole picture.
+        InvalidInput: a field is not an input of the model, or has no file; or there are no files.
+        TooLarge: there are more than MAX_FILES files, or too many pixels.
     """
     tensors = {tensor.name: tensor for tensor in spec.inputs}
+    return {
+        name: rows_from_pictures(pictures, tensors[name], content.max_image_pixels)
+        for name, pictures in _pictures(content, list(tensors)).items()
+    }
+
+
+def _pictures(content: Content, inputs: list[str]) -> dict[str, list[tuple[bytes, str]]]:
+    """Return field name to its files, each with its media type."""
     files: dict[str, list[tuple[bytes, str]]] = {}
     for segment, body in _segments(content):
-        if segment.name not in tensors:
-            expected = ", ".join(map(repr, tensors))
+        if segment.name not in inputs:
+            expected = ", ".join(map(repr, inputs))
             raise InvalidInput(
                 f"multipart: expected files in field {expected}; got field {segment.name!r:.80}"
             )
@@ -44,15 +53,13 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
         files.setdefault(segment.name, []).append((body, (segment.content_type or "").lower()))
     if not files:
         raise InvalidInput(
-            f"multipart: expected files in field {', '.join(map(repr, tensors))}; got none"
+            f"multipart: expected files in field {', '.join(map(repr, inputs))}; got none"
         )
-    return {
-        name: rows_from_pictures(parts, tensors[name], content.max_image_pixels)
-        for name, parts in files.items()
-    }
+    return files
 
 
 def _segments(content: Content) -> list[tuple[MultipartSegment, bytes]]:
+    """Return each part's head and bytes."""
     boundary = content.parameters.get("boundary")
     if not boundary:
         raise DecodingError("Content-Type: expected multipart/form-data with a boundary; got none")

@@ -1,11 +1,16 @@
 """Nested lists to arrays of the declared dtype, strictly.
 
-numpy turns strings, booleans and fractions into almost anything without a word. Here whole numbers
-are fine for float inputs, and nothing else is converted: a fraction, string or boolean for an
-integer input, a boolean or null for a float input, a value out of the datatype's range are errors
-that name the place. The types of all values are gathered first, at the speed of C, before numpy
-sees any of them: one long string among many numbers would make it allocate the product of both. The
-slow walk that finds the place runs only once something is known to be wrong.
+numpy turns strings, booleans and fractions into almost anything without a word. Here a float input
+also takes whole numbers, an integer input also takes floats without a fraction, and nothing else is
+converted. These are errors that name the place of the value:
+
+- a fraction, a string or a boolean for an integer input;
+- a string, a boolean or null for a float input;
+- a value outside the range of the datatype.
+
+The types of all values are gathered before numpy sees any value, at the speed of C. Without that,
+one long string among many numbers would make numpy allocate the product of both. The slow walk that
+finds the place of a wrong value runs only once a value is known to be wrong.
 """
 
 from __future__ import annotations
@@ -22,33 +27,29 @@ from batcher.core.spec import Array, TensorSpec
 from batcher.errors import InvalidInput
 
 _EXACT_FLOAT = 1 << 53
-"""From here on a float64 no longer tells neighbouring integers apart."""
+"""First whole number from which a float64 no longer tells neighbouring integers apart."""
+
+_MAX_BF16 = 3.39e38
+"""Largest BF16, to three digits."""
 
 MAX_DEPTH = 32
-"""Most levels of lists; numpy itself has an end at 64 axes."""
+"""Most levels of lists; numpy itself ends at 64 axes."""
 
-Leaf = Callable[[Any], bool]
+IsWrong = Callable[[Any], bool]
+"""Whether a value is the one to complain about."""
 
 
 def array_from_lists(value: Any, tensor: TensorSpec) -> Array:
-    """Return nested lists `value` as an array of `tensor`'s dtype.
+    """Return nested lists `value` as an array of `tensor`'s dtype; the caller checks the shape.
 
-    Its shape is for the caller to check.
-
-    Args:
-        value: lists of lists of numbers, booleans or (for BYTES) strings; the first level is the
-            row.
-        tensor: says the datatype.
+    The innermost lists hold numbers, booleans or (for BYTES) strings. The first axis is the row.
 
     Raises:
-        InvalidInput: lists of unequal length or nested too deeply, or a value that the datatype
-            does not admit.
+        InvalidInput: lists are of unequal length or nested too deeply, or the datatype does not
+            admit a value.
     """
     if not isinstance(value, list):
-        raise InvalidInput(
-            f"input {tensor.name!r}: expected {tensor.describe()} as nested lists; got "
-            f"{_kind(value)}"
-        )
+        raise _no_list(value, tensor)
     types, shape = _types(value, tensor), _shape(value)
     name = tensor.datatype.name
     if name == "BYTES":
@@ -58,18 +59,18 @@ def array_from_lists(value: Any, tensor: TensorSpec) -> Array:
             raise _misfit(value, tensor, lambda leaf: not isinstance(leaf, bool), "true or false")
         return _shaped(value, tensor, np.dtype("?"))
     if not types <= {int, float}:
-        raise _misfit(value, tensor, _is_no_number, "a number")
-    return (
-        _floats(value, tensor)
-        if name in ("FP16", "FP32", "FP64", "BF16")
-        else _integers(value, tensor, types)
-    )
+        raise _misfit(value, tensor, _is_not_number, "a number")
+    if name in ("FP16", "FP32", "FP64", "BF16"):
+        return _floats(value, tensor)
+    return _integers(value, tensor, types)
 
 
 def _types(value: list[Any], tensor: TensorSpec) -> set[type]:
-    """Return the types of all values that are no lists.
+    """Return the types of all values that are not lists.
 
-    Lists of other lengths, or beside values, are uneven.
+    Raises:
+        InvalidInput: lists of one level have unequal lengths or stand beside values, or there are
+            more than MAX_DEPTH levels.
     """
     level = value
     for _ in range(MAX_DEPTH):
@@ -91,6 +92,12 @@ def _shaped(value: list[Any], tensor: TensorSpec, dtype: np.dtype[Any]) -> Array
         raise _uneven(tensor) from err
 
 
+def _no_list(value: Any, tensor: TensorSpec) -> InvalidInput:
+    return InvalidInput(
+        f"input {tensor.name!r}: expected {tensor.describe()} as nested lists; got {_kind(value)}"
+    )
+
+
 def _uneven(tensor: TensorSpec) -> InvalidInput:
     return InvalidInput(
         f"input {tensor.name!r}: expected {tensor.describe()} as nested lists of equal lengths; "
@@ -101,22 +108,28 @@ def _uneven(tensor: TensorSpec) -> InvalidInput:
 def _floats(value: list[Any], tensor: TensorSpec) -> Array:
     bf16 = tensor.datatype.name == "BF16"
     dtype = np.dtype("<f4") if bf16 else tensor.datatype.numpy
-    limit = 3.39e38 if bf16 else float(np.finfo(dtype).max)
+    limit = _MAX_BF16 if bf16 else float(np.finfo(dtype).max)
     try:
         wide = _shaped(value, tensor, np.dtype("<f8"))
-    except OverflowError as err:  # a whole number of hundreds of digits
+    # a whole number of hundreds of digits
+    except OverflowError as err:
         raise _misfit(
             value, tensor, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}"
         ) from err
     with np.errstate(over="ignore"):
         array = wide.astype(dtype)
-    bits = bfloat16.from_float32(array) if bf16 else array
-    seen = bfloat16.to_float32(bits) if bf16 else array
-    if seen.size and not np.isfinite(seen).all() and (np.isinf(seen) & np.isfinite(wide)).any():
+    converted = bfloat16.from_float32(array) if bf16 else array
+    numbers = bfloat16.to_float32(converted) if bf16 else array
+    # an infinity that was sent is fine; one that the conversion made is out of range
+    if (
+        numbers.size
+        and not np.isfinite(numbers).all()
+        and (np.isinf(numbers) & np.isfinite(wide)).any()
+    ):
         raise _misfit(
             value, tensor, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}"
         )
-    return bits
+    return converted
 
 
 def _integers(value: list[Any], tensor: TensorSpec, types: set[type]) -> Array:
@@ -140,6 +153,7 @@ def _integers(value: list[Any], tensor: TensorSpec, types: set[type]) -> Array:
 
 
 def _wide_floats(value: list[Any], tensor: TensorSpec) -> Array:
+    """Return values, floats without a fraction among them, as float64."""
     try:
         raw = _shaped(value, tensor, np.dtype("<f8"))
     except OverflowError as err:
@@ -147,7 +161,7 @@ def _wide_floats(value: list[Any], tensor: TensorSpec) -> Array:
             value, tensor, lambda leaf: abs(leaf) >= _EXACT_FLOAT, "an exact integer"
         ) from err
     if not (np.isfinite(raw) & (raw == np.floor(raw))).all():
-        raise _misfit(value, tensor, _is_no_whole_number, "a whole number")
+        raise _misfit(value, tensor, _is_not_whole, "a whole number")
     return raw
 
 
@@ -178,6 +192,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value that is not a list, with its place, such as `[0][2]`."""
     if isinstance(value, list):
         for index, inner in enumerate(value):
             yield from _leaves(inner, f"{place}[{index}]")
@@ -185,9 +200,10 @@ def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         yield place, value
 
 
-def _misfit(value: Any, tensor: TensorSpec, wrong: Leaf, expected: str) -> InvalidInput:
+def _misfit(value: Any, tensor: TensorSpec, is_wrong: IsWrong, expected: str) -> InvalidInput:
+    """Return the error for the first value that `is_wrong`, with its place."""
     place, leaf = next(
-        ((place, leaf) for place, leaf in _leaves(value) if wrong(leaf)), ("", value)
+        ((place, leaf) for place, leaf in _leaves(value) if is_wrong(leaf)), ("", value)
     )
     return InvalidInput(
         f"input {tensor.name!r}{place}: expected {expected} for {tensor.datatype.name}; got "
@@ -195,11 +211,11 @@ def _misfit(value: Any, tensor: TensorSpec, wrong: Leaf, expected: str) -> Inval
     )
 
 
-def _is_no_number(leaf: Any) -> bool:
+def _is_not_number(leaf: Any) -> bool:
     return isinstance(leaf, bool) or not isinstance(leaf, int | float)
 
 
-def _is_no_whole_number(leaf: Any) -> bool:
+def _is_not_whole(leaf: Any) -> bool:
     return leaf != leaf or leaf in (float("inf"), float("-inf")) or leaf != int(leaf)
 
 

@@ -1,6 +1,12 @@
-"""`application/octet-stream`: the one tensor, little-endian, row-major.
+"""`application/octet-stream`: the bytes of one tensor, little-endian and row-major.
 
-The row count follows from the length.
+The number of rows follows from the length. For a model with a free axis the body is one row, and
+the length gives the size of that axis:
+
+    rows      = length / bytes of a row                     without a free axis
+    free axis = length / bytes of one step along the axis   with a free axis
+
+Example: an input FP32[-1,4] has rows of 16 bytes, so a body of 48 bytes is 3 rows.
 """
 
 from __future__ import annotations
@@ -15,30 +21,27 @@ from batcher.core.request import InferenceResponse, OutputRows
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError
 
-_SMALL_ROW = 4096
-"""Up to this many bytes a row is cut out of one copy of the whole batch's bytes.
+_SMALL_ROW_BYTES = 4096
+"""Largest row that is cut out of one copy of the whole batch's bytes.
 
-Larger ones are written where they lie.
+The answer with larger rows is a view of the output where it lies.
 """
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
-    """Whether the format can hold these tensors.
+    """Return whether a body can hold these tensors.
 
-    Exactly one, of fixed item size, with at most one free axis.
+    It can if there is exactly one, of fixed item size and with at most one free axis.
     """
     return len(tensors) == 1 and tensors[0].datatype.name != "BYTES" and tensors[0].free_axes <= 1
 
 
 def bind(spec: ModelSpec) -> Callable[[Buffer], dict[str, Array]]:
-    """Return `decode` for bodies of the model `spec`, with everything worked out that does not depend on the body."""
+    """Return a `decode` for the model `spec` whose only argument is the body."""
     tensor = spec.inputs[0]
-    name, dtype, one_row, ndarray = (
-        tensor.name,
-        tensor.datatype.numpy,
-        (1, *tensor.shape),
-        np.ndarray,
-    )
+    name, dtype = tensor.name, tensor.datatype.numpy
+    # all that does not depend on the body is looked up once, here, not in each request
+    one_row, ndarray = (1, *tensor.shape), np.ndarray
     row_bytes = 0 if tensor.free_axes else tensor.row_bytes
 
     def decode_rows(body: Buffer) -> dict[str, Array]:
@@ -46,9 +49,10 @@ def bind(spec: ModelSpec) -> Callable[[Buffer], dict[str, Array]]:
             raise DecodingError(
                 "body: expected application/octet-stream; got 0 bytes, an empty body"
             )
+        # the usual request is one row, and needs no arithmetic
         if len(body) == row_bytes:
             return {name: ndarray(one_row, dtype, body)}
-        return _measured(body, tensor)
+        return _rows(body, tensor)
 
     if tensor.datatype.name == "BOOL":
         return lambda body: {
@@ -58,10 +62,11 @@ def bind(spec: ModelSpec) -> Callable[[Buffer], dict[str, Array]]:
 
 
 def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
-    """Return a view of the body; with a free axis the body is one row, which the length measures.
+    """Return the tensor as a view of the body.
 
     Raises:
-        DecodingError: the length is not a whole number of rows.
+        DecodingError: the length is not a whole number of rows, or of steps along the free axis; or
+            a boolean is neither 0 nor 1.
     """
     return bind(spec)(content.body)
 
@@ -74,16 +79,17 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
 def output_bytes(response: InferenceResponse, tensor: TensorSpec) -> Buffer:
     """Return the bytes of the output `tensor`, of fixed item size, little-endian and row-major.
 
-    A view where rows are large.
+    The bytes are a view of the output where its rows are large.
     """
     outputs = response.outputs
-    if isinstance(outputs, OutputRows) and tensor.row_bytes <= _SMALL_ROW:
+    if isinstance(outputs, OutputRows) and tensor.row_bytes <= _SMALL_ROW_BYTES:
         return outputs.tobytes(tensor.name)
     array = outputs[tensor.name]
     return array.data.cast("B") if array.flags.c_contiguous and array.size else array.tobytes()
 
 
-def _measured(body: Buffer, tensor: TensorSpec) -> dict[str, Array]:
+def _rows(body: Buffer, tensor: TensorSpec) -> dict[str, Array]:
+    """Return a view of a body of any number of rows, or of one row with a free axis."""
     dtype, length = tensor.datatype.numpy, len(body)
     unit = dtype.itemsize * tensor.fixed_size
     if not length or unit == 0 or length % unit:

@@ -1,4 +1,4 @@
-"""From scores to labels: for a model with labels, each row's best class and its probability."""
+"""Scores to labels: the best class of each row and its probability, for a model with labels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from batcher.codecs.formats import bfloat16
+from batcher.codecs.formats.bfloat16 import plain_numbers
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec
 
@@ -15,8 +15,8 @@ class Prediction(TypedDict):
     """The best class of one row.
 
     Attributes:
-        label: its name.
-        probability: its probability, 0 to 1.
+        label: name of the class.
+        probability: 0 to 1.
     """
 
     label: str
@@ -24,13 +24,13 @@ class Prediction(TypedDict):
 
 
 def predictions(response: InferenceResponse, spec: ModelSpec) -> list[Prediction]:
-    """Return one prediction a row from the first output that has labels.
+    """Return one prediction for each row, from the first output that has labels.
 
-    Empty for a model without labels.
+    The list is empty for a model without labels.
     """
     for tensor in spec.outputs:
         if tensor.labels is not None:
-            scores = numbers(response.outputs[tensor.name], tensor.datatype.name)
+            scores = plain_numbers(response.outputs[tensor.name], tensor.datatype.name)
             probabilities = _softmax(scores) if tensor.labels.logits else scores
             flat = probabilities.reshape(len(scores), -1)
             names = tensor.labels.names
@@ -41,11 +41,7 @@ def predictions(response: InferenceResponse, spec: ModelSpec) -> list[Prediction
     return []
 
 
-def numbers(array: Array, datatype: str) -> Array:
-    """Return `array` as plain numbers: BF16 as float32, everything else as it is."""
-    return bfloat16.to_float32(array) if datatype == "BF16" else array
-
-
 def _softmax(logits: Array) -> Array:
+    # less the maximum, so that no exponential overflows
     shifted = np.exp(logits.astype("<f8") - logits.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))

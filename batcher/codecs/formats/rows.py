@@ -1,4 +1,10 @@
-"""The two ways in which formats of named values lay a request out: by input, or by row."""
+"""The two layouts of a request in the formats of named values (JSON, MessagePack).
+
+    by input   {"inputs": {name: rows, …}}
+    by row     {"instances": [row, …]}
+
+A row is an object `{name: value}`; for a model of one input a row may also be the bare value.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +18,25 @@ from batcher.errors import InvalidInput
 
 
 def inputs_from_document(document: Any, spec: ModelSpec) -> dict[str, Array]:
-    """Return the inputs in a decoded document `{"inputs": {name: values}}` or `{"instances".
+    """Return the inputs in a decoded document of either layout.
 
-    [row, …]}`.
-
-    Values are nested lists or arrays; a row is a bare value for a model of one input, else `{name:
-    value}`. Other members are ignored, as clients of other servers send some.
+    Values are nested lists or arrays. Other members are ignored, since clients of other servers
+    send some.
 
     Raises:
-        InvalidInput: neither or both members are there, or a value does not fit its input.
+        InvalidInput: neither or both layouts are there, or a value does not fit its input.
     """
+    named = _by_input(document, spec)
+    tensors = {tensor.name: tensor for tensor in spec.inputs}
+    # names that the model lacks stay: the check of the inputs refuses them with the names it knows
+    return {
+        name: _array(value, tensors[name]) if name in tensors else value
+        for name, value in named.items()
+    }
+
+
+def _by_input(document: Any, spec: ModelSpec) -> dict[str, Any]:
+    """Return input name to values from a document of either layout. Raises InvalidInput."""
     if not isinstance(document, dict):
         raise InvalidInput(
             f'body: expected an object with "inputs" or "instances"; got {type(document).__name__}'
@@ -34,11 +49,7 @@ def inputs_from_document(document: Any, spec: ModelSpec) -> dict[str, Array]:
         raise InvalidInput(
             f'"inputs": expected an object of name to values; got {type(named).__name__}'
         )
-    tensors = {tensor.name: tensor for tensor in spec.inputs}
-    return {
-        name: _array(value, tensors[name]) if name in tensors else value
-        for name, value in named.items()
-    }
+    return named
 
 
 def _array(value: Any, tensor: TensorSpec) -> Any:

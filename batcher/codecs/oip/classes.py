@@ -1,6 +1,7 @@
-"""The classification extension of the Open Inference Protocol.
+"""The classification extension of the Open Inference Protocol: the best classes of each row.
 
-Not compiled: a long loop in Python lets other threads in.
+This module is not compiled: while a long loop of interpreted Python runs, the interpreter switches
+to other threads.
 """
 
 from __future__ import annotations
@@ -11,23 +12,19 @@ from batcher.core.spec import Array
 
 
 def best_classes(scores: Array, count: int, names: tuple[str, ...]) -> Array:
-    """Return each row's `count` best classes, the best first, as `value:index` or `value:index:label`.
+    """Return the `count` best classes of each row, the best class first.
 
     Args:
         scores: shape (rows, *classes); the classes of a row are counted over all its axes.
-        count: how many; no more than there are.
-        names: labels of the last axis.
+        count: most classes of a row.
+        names: labels of the last axis; empty for a model without labels.
 
     Returns:
-        An object array of `bytes` of shape (rows, min(count, classes)).
+        Object array of `bytes`, `value:index` or `value:index:label`, of shape (rows, min(count,
+        classes)).
     """
     rows = scores.reshape(len(scores), -1)
-    if rows.dtype.kind == "f":
-        order = np.argsort(-rows, axis=1, kind="stable")[:, :count]
-    else:  # whole numbers may have no negative; of equals the first is to come first
-        order = (rows.shape[1] - 1 - np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1])[
-            :, :count
-        ]
+    order = _best_first(rows)[:, :count]
     best = np.empty(order.shape, object)
     for row, indices in enumerate(order.tolist()):
         for place, index in enumerate(indices):
@@ -36,3 +33,12 @@ def best_classes(scores: Array, count: int, names: tuple[str, ...]) -> Array:
             label = f":{names[index % len(names)]}" if names else ""
             best[row, place] = f"{text}:{index}{label}".encode()
     return best
+
+
+def _best_first(rows: Array) -> Array:
+    """Return the indices of each row's values, the largest value first; equals keep their order."""
+    if rows.dtype.kind == "f":
+        return np.asarray(np.argsort(-rows, axis=1, kind="stable"))
+    # whole numbers may have no negative, so they are sorted backwards and the indices turned round
+    backwards = np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1]
+    return np.asarray(rows.shape[1] - 1 - backwards)

@@ -1,8 +1,9 @@
-"""BYTES tensors in binary.
+"""BYTES tensors in binary: the elements one behind the other, in row-major order.
 
-Each element a 4-byte little-endian length and as many bytes, one behind the other.
+Each element is a little-endian length of 4 bytes, and then as many bytes.
 
-Not compiled: a long loop in Python lets other threads in.
+This module is not compiled: while a long loop of interpreted Python runs, the interpreter switches
+to other threads.
 """
 
 from __future__ import annotations
@@ -23,30 +24,22 @@ def from_elements(data: Buffer, shape: tuple[int, ...], name: str) -> Array:
     """Return the elements of `data` as an object array of `shape`.
 
     Raises:
-        DecodingError: there are more or fewer elements than `shape` says, or the last one is cut
-            off.
+        DecodingError: there are more or fewer elements than `shape` says, or the last element is
+            cut off.
     """
     count, end = prod(shape), len(data)
+    # before anything of that size is allocated
     if count * _LENGTH.size > end:
-        raise DecodingError(
-            f"input {name!r}: expected {count} BYTES elements; got {end} bytes, too few to hold "
-            "them"
-        )
+        raise _wrong_length(name, count, f"{end} bytes, too few to hold them")
     flat = np.empty(count, object)
     start = 0
     for index in range(count):
         begin = start + _LENGTH.size
         if begin > end or (start := begin + _LENGTH.unpack_from(data, start)[0]) > end:
-            raise DecodingError(
-                f"input {name!r}: expected {count} BYTES elements; got {end} bytes, which end "
-                f"within element {index}"
-            )
+            raise _wrong_length(name, count, f"{end} bytes, which end within element {index}")
         flat[index] = bytes(data[begin:start])
     if start < end:
-        raise DecodingError(
-            f"input {name!r}: expected {count} BYTES elements; got {end - start} bytes behind the "
-            "last"
-        )
+        raise _wrong_length(name, count, f"{end - start} bytes behind the last")
     return flat.reshape(shape)
 
 
@@ -63,7 +56,7 @@ def texts(array: Array) -> list[str]:
     """Return the elements of `array` as text, row-major.
 
     Raises:
-        NotAcceptable: one is no text, which JSON cannot hold.
+        NotAcceptable: an element is not text, and JSON cannot hold other bytes.
     """
     try:
         return [
@@ -74,3 +67,7 @@ def texts(array: Array) -> list[str]:
         raise NotAcceptable(
             f"expected `binary_data` for BYTES that are not UTF-8; got JSON: {err.object[:40]!r}"
         ) from err
+
+
+def _wrong_length(name: str, count: int, found: str) -> DecodingError:
+    return DecodingError(f"input {name!r}: expected {count} BYTES elements; got {found}")

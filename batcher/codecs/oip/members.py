@@ -1,6 +1,7 @@
-"""Members of the Open Inference Protocol's JSON, checked as they are taken.
+"""Members of the Open Inference Protocol's JSON: each function takes one kind, and checks it.
 
-InvalidInput where one is not what it should be.
+A member that is not what the protocol says raises InvalidInput, with the member's name, what was
+expected and what the client sent.
 """
 
 from __future__ import annotations
@@ -10,20 +11,23 @@ from typing import Any
 from batcher.errors import InvalidInput, NotServed
 
 MAX_TIMEOUT_US = 86_400_000_000
-"""A day; a longer timeout is as good as that."""
+"""One day, in microseconds; a longer timeout is cut to one day."""
 
-BULK = -1
-"""The level of a request that names no number but the class `bulk`, which stands below the model's
+BULK_PRIORITY = -1
+"""Priority of a request that names the class `bulk` instead of a number: below all the model's
 levels.
 """
 
 _UNSET = (0, "", None, False)
+"""Values by which clients say that a sequence parameter is not used."""
 
 
 def parameters_of(holder: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return the parameters of a request, an input or an output.
+    """Return the parameters of a request, an input or an output; `where` names the holder.
 
-    Refuse what is not served rather than ignore it.
+    Raises:
+        InvalidInput: a value is not a string, number or boolean, or a name is reserved.
+        NotServed: shared memory or a sequence is asked for; to ignore that would be a wrong answer.
     """
     parameters = holder.get("parameters")
     if parameters is None:
@@ -32,7 +36,7 @@ def parameters_of(holder: dict[str, Any], where: str) -> dict[str, Any]:
         if value is None or isinstance(value, dict | list):
             raise InvalidInput(
                 f"{where}: parameter {key!r}: expected a string, a number or a boolean; got "
-                f"{described(value)}"
+                f"{value_text(value)}"
             )
         if key.startswith("shared_memory_"):
             raise NotServed(f"{where}: shared memory is not served: send the tensors in the body")
@@ -46,59 +50,60 @@ def parameters_of(holder: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def priority_of(parameters: dict[str, Any]) -> int:
-    """Return the level, 0 for the default, or BULK."""
+    """Return the priority: 1 and up, 0 for the default, or BULK_PRIORITY."""
     value = parameters.get("priority", 0)
     if value == "bulk":
-        return BULK
+        return BULK_PRIORITY
     if not is_whole(value):
         raise InvalidInput(
             "priority: expected 1 (the highest) and up, 'bulk', or 0 for the default; got "
-            f"{described(value)}"
+            f"{value_text(value)}"
         )
     return int(value)
 
 
 def timeout_of(parameters: dict[str, Any]) -> float | None:
-    """Return the timeout in seconds, None for the default."""
+    """Return the timeout in seconds, at most a day; None for the default."""
     value = parameters.get("timeout", 0)
     if not is_whole(value):
         raise InvalidInput(
-            f"timeout: expected microseconds, or 0 for the default; got {described(value)}"
+            f"timeout: expected microseconds, or 0 for the default; got {value_text(value)}"
         )
     return min(value, MAX_TIMEOUT_US) / 1e6 if value else None
 
 
 def flag_of(parameters: dict[str, Any], key: str, where: str) -> bool | None:
-    """Return a parameter that is true or false, None where it is absent."""
+    """Return the parameter `key`, which is true or false; None where it is absent."""
     value = parameters.get(key)
     if value is not None and not isinstance(value, bool):
-        raise InvalidInput(f"{where}: {key}: expected true or false; got {described(value)}")
+        raise InvalidInput(f"{where}: {key}: expected true or false; got {value_text(value)}")
     return value
 
 
 def object_of(value: Any, where: str) -> dict[str, Any]:
-    """Return `value`, an object."""
+    """Return `value`, which is to be an object; `where` names it in an error."""
     if not isinstance(value, dict):
-        raise InvalidInput(f"{where}: expected an object; got {described(value)}")
+        raise InvalidInput(f"{where}: expected an object; got {value_text(value)}")
     return value
 
 
 def list_of(document: dict[str, Any], key: str) -> list[Any]:
-    """Return the member `key`, a list of tensors."""
+    """Return the member `key`, which is to be a list of at least one tensor."""
     value = document.get(key)
     if not isinstance(value, list) or not value:
         raise InvalidInput(
             f"{key}: expected a list of tensors; got "
-            f"{'none' if key not in document else described(value)}"
+            f"{'none' if key not in document else value_text(value)}"
         )
     return value
 
 
 def is_whole(value: object) -> bool:
-    """Whether `value` is a whole number of 0 and more."""
+    """Return whether `value` is a whole number of 0 or more."""
+    # not isinstance: to Python a boolean is an int
     return type(value) is int and value >= 0
 
 
-def described(value: object) -> str:
-    """Write what came, shortened."""
+def value_text(value: object) -> str:
+    """Return `value` as an error message shows it, cut to 60 characters."""
     return f"{value!r:.60}"

@@ -1,11 +1,11 @@
-"""Requests of the Open Inference Protocol.
+"""Requests of the Open Inference Protocol: JSON, with binary tensors behind the JSON or without.
 
-JSON tensors, binary tensors behind the JSON, or both in one request.
+A client that sends binary tensors repeats the JSON part byte for byte, from request to request. So
+the JSON part is read apart from the bytes behind it, into an `InferHead`, and callers may keep the
+head. One request may have inputs of both kinds.
 
-The JSON part (`InferHead`) of a client that sends binary tensors repeats byte for byte, so it is
-read apart from the bytes behind it and may be kept. Members that are not known are ignored, as
-clients send some; parameters that would change what is asked for and are not served (shared memory,
-sequences) are refused.
+Unknown members are ignored, since clients send some. Parameters that would change the answer and
+are not served (shared memory, sequences) are refused.
 
 Source: Open Inference Protocol v2 and its binary tensor data, classification and parameters
 extensions.
@@ -25,7 +25,6 @@ from batcher.codecs.formats.json_lists import from_json
 from batcher.codecs.formats.nested_lists import array_from_lists
 from batcher.codecs.oip.elements import from_elements
 from batcher.codecs.oip.members import (
-    described,
     flag_of,
     is_whole,
     list_of,
@@ -33,38 +32,47 @@ from batcher.codecs.oip.members import (
     parameters_of,
     priority_of,
     timeout_of,
+    value_text,
 )
 from batcher.core.spec import Array, ModelSpec, TensorSpec, shape_text
 from batcher.errors import DecodingError, InvalidInput
 
-MAX_AXIS = (1 << 31) - 1
-MAX_BYTES = (1 << 63) - 1
-"""Largest axis, and most bytes over all axes that are not 0: what numpy can count."""
+MAX_AXIS_SIZE = (1 << 31) - 1
+MAX_TENSOR_BYTES = (1 << 63) - 1
+"""Largest size of one axis, and most bytes of a tensor whose axes of size 0 count as 1.
+
+Larger shapes are beyond what numpy can count.
+"""
 
 MAX_CLASSES = 1000
-"""Most classes in place of an output's row."""
+"""Most classes that stand in place of a row of an output."""
 
 
 class BinaryInput(NamedTuple):
-    """An input whose bytes stand behind the JSON, from `start` to before `stop`.
+    """An input whose bytes stand behind the JSON.
 
-    `raw`: they are one BYTES element.
+    Attributes:
+        tensor: spec of the input.
+        shape: sizes of the axes, rows first.
+        start: bytes behind the JSON before this input.
+        stop: bytes behind the JSON up to the end of this input.
+        one_element: whether the bytes are a single BYTES element, without its length.
     """
 
     tensor: TensorSpec
     shape: tuple[int, ...]
     start: int
     stop: int
-    raw: bool = False
+    one_element: bool = False
 
 
-class WantedOutput(NamedTuple):
+class RequestedOutput(NamedTuple):
     """An output that the client asks for.
 
     Attributes:
-        tensor: which.
+        tensor: spec of the output.
         binary: whether its bytes are to stand behind the answer's JSON.
-        classes: how many of the best classes are wanted in place of it; 0 for the tensor itself.
+        classes: number of best classes in place of each row; 0 for the tensor itself.
     """
 
     tensor: TensorSpec
@@ -77,12 +85,12 @@ class InferHead(NamedTuple):
 
     Attributes:
         id: the client's name for the request, empty without.
-        priority: 1 the highest; 0 is the model's default level, BULK the class below all.
+        priority: 1 the highest; 0 is the model's default level, BULK_PRIORITY the class below all.
         timeout: seconds until the request is worthless; None takes the model's default.
-        arrays: the inputs that stood in the JSON itself.
-        binaries: the others.
-        outputs: what is asked for, in the order of the model's outputs.
-        slow: whether writing the answer takes Python a while for each element: classes, or BYTES.
+        arrays: name to array of the inputs in the JSON itself.
+        binaries: inputs whose bytes stand behind the JSON, in the order of their bytes.
+        outputs: outputs that are asked for, in the order of the model's outputs.
+        slow: whether writing the answer takes a Python step for each element: classes, or BYTES.
     """
 
     id: str
@@ -90,15 +98,15 @@ class InferHead(NamedTuple):
     timeout: float | None
     arrays: Mapping[str, Array]
     binaries: tuple[BinaryInput, ...]
-    outputs: tuple[WantedOutput, ...]
+    outputs: tuple[RequestedOutput, ...]
     slow: bool = False
 
     def inputs(self, data: Buffer) -> dict[str, Array]:
-        """Return all inputs, those in `data`, the bytes behind the JSON, as views of it.
+        """Return all inputs; binary inputs are views of `data`, the bytes behind the JSON.
 
         Raises:
-            DecodingError: there are more or fewer bytes than the JSON says, or they are no values
-                of their datatype.
+            DecodingError: there are more or fewer bytes than the JSON says, or the bytes are not
+                values of their datatype.
         """
         expected = self.binaries[-1].stop if self.binaries else 0
         if len(data) != expected:
@@ -106,20 +114,23 @@ class InferHead(NamedTuple):
                 f"body: expected {expected} bytes of tensors behind the JSON; got {len(data)}"
             )
         inputs = dict(self.arrays)
-        for tensor, shape, start, stop, raw in self.binaries:
+        for tensor, shape, start, stop, one_element in self.binaries:
             inputs[tensor.name] = (
                 _one_element(shape, data)
-                if raw
+                if one_element
                 else array_from_bytes(tensor, shape, data[start:stop])
             )
         return inputs
 
 
 def array_from_bytes(tensor: TensorSpec, shape: tuple[int, ...], data: Buffer) -> Array:
-    """Return `data`, little-endian and row-major, as an array of `tensor`'s dtype and of `shape`; a view if it can be one.
+    """Return `data`, little-endian and row-major, as an array of `tensor`'s dtype and of `shape`.
+
+    The array is a view of `data`, except for BYTES and for booleans in other bytes than 0 and 1.
 
     Raises:
-        DecodingError: `data` is longer or shorter than `shape` says, or holds something else.
+        DecodingError: `data` is longer or shorter than `shape` says, or BYTES elements do not fill
+            `data`.
     """
     name = tensor.name
     if tensor.datatype.name == "BYTES":
@@ -136,23 +147,26 @@ def array_from_bytes(tensor: TensorSpec, shape: tuple[int, ...], data: Buffer) -
 
 
 def read_head(text: Buffer, spec: ModelSpec) -> InferHead:
-    """Return what the JSON part of a request for the model `spec` says.
+    """Return the head of a request for the model `spec` from its JSON part.
 
-    Raises DecodingError, or as `read_document` does.
+    Raises:
+        DecodingError: `text` is not JSON.
+        InvalidInput: as `read_document`.
+        NotServed: as `read_document`.
     """
     return read_document(object_of(from_json(text), "body"), spec)
 
 
 def read_document(document: dict[str, Any], spec: ModelSpec) -> InferHead:
-    """Return what a request for the model `spec` says.
+    """Return the head of a request for the model `spec` from its JSON object.
 
     Raises:
         InvalidInput: a member is missing or has another type, name, dtype or shape than it should.
-        NotServed: it asks for shared memory or a sequence.
+        NotServed: the request asks for shared memory or a sequence.
     """
     name = document.get("id")
     if name is not None and not isinstance(name, str):
-        raise InvalidInput(f"id: expected a string; got {described(name)}")
+        raise InvalidInput(f"id: expected a string; got {value_text(name)}")
     parameters = parameters_of(document, "the request")
     arrays: dict[str, Array] = {}
     binaries: list[BinaryInput] = []
@@ -161,11 +175,7 @@ def read_document(document: dict[str, Any], spec: ModelSpec) -> InferHead:
         tensor = _tensor(entry, spec.inputs, "input", seen)
         _read_input(entry, tensor, arrays, binaries)
     if len(seen) < len(spec.inputs):
-        missing = ", ".join(repr(tensor.name) for tensor in spec.inputs if tensor.name not in seen)
-        raise InvalidInput(
-            f"model {spec.name!r}: expected inputs {', '.join(repr(t.name) for t in spec.inputs)}; "
-            f"{missing} is missing"
-        )
+        raise _missing_inputs(spec, seen)
     outputs = _outputs(document, spec, flag_of(parameters, "binary_data_output", "the request"))
     priority, timeout = priority_of(parameters), timeout_of(parameters)
     return InferHead(
@@ -174,46 +184,51 @@ def read_document(document: dict[str, Any], spec: ModelSpec) -> InferHead:
 
 
 def raw_head(spec: ModelSpec, length: int) -> InferHead:
-    """Return what a request without JSON says.
+    """Return the head of a request without JSON, whose body has `length` bytes.
 
-    Its whole body, of `length` bytes, is one row of the model's only input.
-
-    A row of BYTES is one element, without its length.
+    The body is one row of the model's only input. A row of BYTES is one element without its length.
 
     Raises:
-        InvalidInput: the model has several inputs, or the row's shape does not follow from its
-            length.
+        InvalidInput: the model has several inputs, or the length does not give the row's shape.
     """
     tensor = spec.inputs[0]
-    text = tensor.datatype.name == "BYTES"
-    if len(spec.inputs) > 1 or tensor.free_axes > 1 or (text and tensor.fixed_size != 1):
+    is_bytes = tensor.datatype.name == "BYTES"
+    if len(spec.inputs) > 1 or tensor.free_axes > 1 or (is_bytes and tensor.fixed_size != 1):
         raise InvalidInput(
             f"model {spec.name!r}: expected JSON before the tensors; a body of tensor bytes alone "
-            "needs one input "
-            "with at most one free axis"
+            "needs one input with at most one free axis"
         )
     unit = tensor.fixed_size * tensor.datatype.numpy.itemsize
-    if not text and tensor.free_axes and (not unit or length % unit):
+    if not is_bytes and tensor.free_axes and (not unit or length % unit):
         raise InvalidInput(
             f"input {tensor.name!r}: expected {tensor.describe()}, a multiple of {unit} bytes; got "
             f"{length}"
         )
-    shape = tuple((1 if text else length // unit) if size < 0 else size for size in tensor.shape)
-    outputs = wanted(spec, binary=True)
-    binary = BinaryInput(tensor, (1, *shape), 0, length, text)
+    shape = tuple((1 if is_bytes else length // unit) if n < 0 else n for n in tensor.shape)
+    outputs = all_outputs(spec, binary=True)
+    binary = BinaryInput(tensor, (1, *shape), 0, length, is_bytes)
     return InferHead("", 0, None, {}, (binary,), outputs, _is_slow(outputs))
 
 
-def wanted(spec: ModelSpec, binary: bool) -> tuple[WantedOutput, ...]:
-    """Return all outputs of the model, as they are wanted where none is named."""
-    return tuple(WantedOutput(tensor, binary) for tensor in spec.outputs)
+def _missing_inputs(spec: ModelSpec, seen: set[str]) -> InvalidInput:
+    missing = ", ".join(repr(tensor.name) for tensor in spec.inputs if tensor.name not in seen)
+    return InvalidInput(
+        f"model {spec.name!r}: expected inputs {', '.join(repr(t.name) for t in spec.inputs)}; "
+        f"{missing} is missing"
+    )
 
 
-def _is_slow(outputs: tuple[WantedOutput, ...]) -> bool:
-    return any(wanted.classes > 0 or wanted.tensor.datatype.name == "BYTES" for wanted in outputs)
+def all_outputs(spec: ModelSpec, binary: bool) -> tuple[RequestedOutput, ...]:
+    """Return all outputs of the model, for a request that names none."""
+    return tuple(RequestedOutput(tensor, binary) for tensor in spec.outputs)
+
+
+def _is_slow(outputs: tuple[RequestedOutput, ...]) -> bool:
+    return any(output.classes > 0 or output.tensor.datatype.name == "BYTES" for output in outputs)
 
 
 def _one_element(shape: tuple[int, ...], data: Buffer) -> Array:
+    """Return an array of `shape`, all sizes 1, whose only element is `data`."""
     array = np.empty(shape, object)
     array.flat[0] = bytes(data)
     return array
@@ -222,38 +237,35 @@ def _one_element(shape: tuple[int, ...], data: Buffer) -> Array:
 def _read_input(
     entry: dict[str, Any], tensor: TensorSpec, arrays: dict[str, Array], binaries: list[BinaryInput]
 ) -> None:
+    """Read one entry of `inputs`, and put the input into `arrays` or `binaries`."""
     where = f"input {tensor.name!r}"
-    kind = entry.get("datatype")
-    if kind != tensor.datatype.name:
-        raise InvalidInput(
-            f"{where}: expected datatype {tensor.datatype.name}; got {described(kind)}"
-        )
+    kind, data = entry.get("datatype"), entry.get("data")
+    if kind != (name := tensor.datatype.name):
+        raise InvalidInput(f"{where}: expected datatype {name}; got {value_text(kind)}")
     shape = _shape(entry, tensor, where)
-    parameters = parameters_of(entry, where)
-    size = parameters.get("binary_data_size")
-    row_shape = shape if tensor.shape else shape[:1]
+    size = parameters_of(entry, where).get("binary_data_size")
+    # a model whose rows have no axes takes one number a row, whichever way the client wrote that
+    array_shape = shape if tensor.shape else shape[:1]
     if size is None:
-        if entry.get("data") is None:
-            raise InvalidInput(
-                f"{where}: expected data, or the parameter binary_data_size; got neither"
-            )
-        arrays[tensor.name] = _json_array(entry["data"], tensor, shape).reshape(row_shape)
+        if data is None:
+            expected = "data, or the parameter binary_data_size"
+            raise InvalidInput(f"{where}: expected {expected}; got neither")
+        arrays[tensor.name] = _json_array(data, tensor, shape).reshape(array_shape)
         return
-    if entry.get("data") is not None:
+    if data is not None:
         raise InvalidInput(f"{where}: expected data or binary_data_size; got both")
     if not is_whole(size):
-        raise InvalidInput(
-            f"{where}: binary_data_size: expected a number of bytes; got {described(size)}"
-        )
+        expected = "binary_data_size: expected a number of bytes"
+        raise InvalidInput(f"{where}: {expected}; got {value_text(size)}")
     start = binaries[-1].stop if binaries else 0
-    binaries.append(BinaryInput(tensor, row_shape, start, start + size))
+    binaries.append(BinaryInput(tensor, array_shape, start, start + size))
 
 
 def _json_array(data: Any, tensor: TensorSpec, shape: tuple[int, ...]) -> Array:
+    """Return nested or flat lists as an array of `shape`."""
     array = array_from_lists(data, tensor)
-    fits = array.ndim == 1 or array.shape == (
-        shape if array.size else shape[: array.ndim]
-    )  # lists end at an axis of 0
+    # lists end at an axis of size 0, and do not show the axes behind it
+    fits = array.ndim == 1 or array.shape == (shape if array.size else shape[: array.ndim])
     if array.size != prod(shape) or not fits:
         got = (
             f"{array.size} values"
@@ -268,39 +280,40 @@ def _json_array(data: Any, tensor: TensorSpec, shape: tuple[int, ...]) -> Array:
 
 
 def _shape(entry: dict[str, Any], tensor: TensorSpec, where: str) -> tuple[int, ...]:
+    """Return the shape of an entry of `inputs`, rows first, checked against the spec."""
     found = entry.get("shape")
     if not isinstance(found, list) or not all(map(is_whole, found)):
         raise InvalidInput(
             f"{where}: expected a shape of whole numbers such as {shape_text(tensor.batch_shape)}; "
-            f"got {described(found)}"
+            f"got {value_text(found)}"
         )
     expected = tensor.batch_shape
+    # clients in C++ write a row without axes as an axis of size 1
     if not tensor.shape and len(found) == 2:
-        expected = (-1, 1)  # a row without axes, as clients of C++ write it
+        expected = (-1, 1)
     fits = len(found) == len(expected) and all(
         want in (-1, have) for want, have in zip(expected, found, strict=True)
     )
     if not fits:
         raise InvalidInput(
-            f"{where}: expected shape {shape_text(tensor.batch_shape)}; got {described(found)}"
+            f"{where}: expected shape {shape_text(tensor.batch_shape)}; got {value_text(found)}"
         )
-    if (
-        max(found, default=0) > MAX_AXIS
-        or prod(max(size, 1) for size in found) * tensor.datatype.numpy.itemsize > MAX_BYTES
-    ):
+    nbytes = prod(max(size, 1) for size in found) * tensor.datatype.numpy.itemsize
+    if max(found, default=0) > MAX_AXIS_SIZE or nbytes > MAX_TENSOR_BYTES:
         raise InvalidInput(
-            f"{where}: expected a shape of a tensor that fits into memory; got {described(found)}"
+            f"{where}: expected a shape of a tensor that fits into memory; got {value_text(found)}"
         )
     return tuple(found)
 
 
 def _outputs(
     document: dict[str, Any], spec: ModelSpec, binary: bool | None
-) -> tuple[WantedOutput, ...]:
+) -> tuple[RequestedOutput, ...]:
+    """Return the outputs asked for; `binary` is the request's own wish, None where it has none."""
     entries = document.get("outputs")
     if entries is None or entries == []:
-        return wanted(spec, bool(binary))
-    found: dict[str, WantedOutput] = {}
+        return all_outputs(spec, bool(binary))
+    found: dict[str, RequestedOutput] = {}
     seen: set[str] = set()
     for entry in list_of(document, "outputs"):
         tensor = _tensor(entry, spec.outputs, "output", seen)
@@ -313,16 +326,18 @@ def _outputs(
             or classes > MAX_CLASSES
             or (classes and tensor.datatype.name in ("BYTES", "BOOL"))
         ):
-            expected = f"how many classes, at most {MAX_CLASSES}, of an output of numbers"
-            raise InvalidInput(
-                f"{where}: classification: expected {expected}; got {described(classes)}"
-            )
-        found[tensor.name] = WantedOutput(tensor, bool(binary if own is None else own), classes)
+            raise _wrong_classes(where, classes)
+        found[tensor.name] = RequestedOutput(tensor, bool(binary if own is None else own), classes)
     return tuple(found[tensor.name] for tensor in spec.outputs if tensor.name in found)
 
 
+def _wrong_classes(where: str, classes: Any) -> InvalidInput:
+    expected = f"how many classes, at most {MAX_CLASSES}, of an output of numbers"
+    return InvalidInput(f"{where}: classification: expected {expected}; got {value_text(classes)}")
+
+
 def _tensor(entry: Any, tensors: tuple[TensorSpec, ...], kind: str, seen: set[str]) -> TensorSpec:
-    """Return the tensor that an entry of `inputs` or `outputs` names, each once."""
+    """Return the tensor that an entry of `inputs` or `outputs` names; each name may come once."""
     name = object_of(entry, f"{kind}s").get("name")
     for tensor in tensors:
         if tensor.name == name:
@@ -332,5 +347,5 @@ def _tensor(entry: Any, tensors: tuple[TensorSpec, ...], kind: str, seen: set[st
             return tensor
     raise InvalidInput(
         f"{kind}: expected one of {', '.join(repr(tensor.name) for tensor in tensors)}; got "
-        f"{described(name)}"
+        f"{value_text(name)}"
     )

@@ -1,9 +1,10 @@
 """Answers of the Open Inference Protocol.
 
-JSON tensors, binary tensors behind the JSON, and classes in place of scores.
+An output is a JSON tensor, a binary tensor behind the JSON, or classes in place of its scores.
 
-What is absent is left out, not null; data are flat; a JSON tensor carries no `parameters`, since
-clients in C++ take any for `binary_data_size`.
+- An absent member is left out, never null.
+- The data of a JSON tensor are flat.
+- A JSON tensor carries no `parameters`: clients in C++ take any parameter for `binary_data_size`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batcher.codecs.content import Buffer
+from batcher.codecs.formats.bfloat16 import plain_numbers
 from batcher.codecs.formats.json_lists import to_json
 from batcher.codecs.formats.octet_stream import output_bytes
-from batcher.codecs.formats.predictions import numbers
 from batcher.codecs.oip.classes import best_classes
 from batcher.codecs.oip.elements import texts, to_elements
-from batcher.codecs.oip.request import InferHead, WantedOutput
+from batcher.codecs.oip.request import InferHead, RequestedOutput
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array
 
@@ -27,8 +28,8 @@ class Encoded(NamedTuple):
     """The body of an answer.
 
     Attributes:
-        body: JSON, and the binary tensors behind it.
-        json_length: bytes of the JSON where binary tensors follow it, else None.
+        body: bytes of the JSON, and of the binary tensors behind the JSON.
+        json_length: bytes of the JSON, if binary tensors follow; else None.
     """
 
     body: bytes
@@ -36,33 +37,40 @@ class Encoded(NamedTuple):
 
 
 def encode(response: InferenceResponse, head: InferHead) -> Encoded:
-    """Return the answer that carries `response`, as `head` asks for it."""
+    """Return the answer with the outputs that `head` asks for.
+
+    Raises:
+        NotAcceptable: JSON is asked for, and cannot hold a BYTES output.
+    """
     document: dict[str, Any] = {"id": head.id} if head.id else {}
     document |= {"model_name": response.model, "model_version": response.version}
+    # the JSON tells the sizes of the pieces behind it, so its place is kept free until the end
     pieces: list[Buffer] = [b""]
-    document["outputs"] = [output_entry(wanted, response, pieces) for wanted in head.outputs]
+    document["outputs"] = [output_entry(output, response, pieces) for output in head.outputs]
     text = to_json(document)
-    if not any(wanted.binary for wanted in head.outputs):
+    if not any(output.binary for output in head.outputs):
         return Encoded(text, None)
     pieces[0] = text
     return Encoded(b"".join(pieces), len(text))
 
 
 def output_entry(
-    wanted: WantedOutput, response: InferenceResponse, pieces: list[Buffer]
+    output: RequestedOutput, response: InferenceResponse, pieces: list[Buffer]
 ) -> dict[str, Any]:
-    """Return the entry of one output in an answer.
+    """Return the entry of one output in an answer; append its bytes to `pieces` if it is binary.
 
-    Its bytes, if they are wanted, are put behind `pieces`.
+    Raises:
+        NotAcceptable: the output is BYTES that JSON cannot hold.
     """
-    tensor = wanted.tensor
+    tensor = output.tensor
     array = response.outputs[tensor.name]
     datatype = tensor.datatype.name
-    if wanted.classes:
+    if output.classes:
         names = tensor.labels.names if tensor.labels is not None else ()
-        array, datatype = best_classes(numbers(array, datatype), wanted.classes, names), "BYTES"
+        array = best_classes(plain_numbers(array, datatype), output.classes, names)
+        datatype = "BYTES"
     entry: dict[str, Any] = {"name": tensor.name, "datatype": datatype, "shape": array.shape}
-    if not wanted.binary:
+    if not output.binary:
         entry["data"] = _flat(array, datatype)
         return entry
     data = to_elements(array) if datatype == "BYTES" else output_bytes(response, tensor)
@@ -74,4 +82,4 @@ def output_entry(
 def _flat(array: Array, datatype: str) -> Any:
     if datatype == "BYTES":
         return texts(array)
-    return np.ascontiguousarray(numbers(array, datatype)).reshape(-1)
+    return np.ascontiguousarray(plain_numbers(array, datatype)).reshape(-1)

@@ -1,4 +1,4 @@
-"""`image/*`: pictures of every kind that clients send become the row that `model.yaml` describes."""
+"""`image/*`: every kind of picture that clients send becomes the row of `model.yaml`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Pictures that are damaged, not what they claim, or too large.
+"""Pictures that are damaged, of another format than they claim, or too large.
 
-Refused in words, and before they cost anything.
+They are refused in words, and before they cost anything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`application/json`: what goes in and out unchanged, the two layouts, charsets, and bodies that are no such thing.
+"""`application/json`: values that stay unchanged both ways, both layouts, charsets, other bodies.
 
 Which values an input takes is in `test_nested_lists.py`.
 """

@@ -1,4 +1,4 @@
-"""Which values an input of each datatype takes from JSON and MessagePack lists, and how the others are refused."""
+"""Values that an input of each datatype takes from JSON and MessagePack lists, and refusals."""
 
 from __future__ import annotations
 

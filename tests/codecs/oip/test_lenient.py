@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from batcher.codecs.oip.request import InferHead, read_head, wanted
+from batcher.codecs.oip.request import InferHead, all_outputs, read_head
 from batcher.codecs.oip.response import encode
 from batcher.core.request import InferenceResponse
 from batcher.errors import NotAcceptable
@@ -58,7 +58,7 @@ def test_bytes_that_are_no_text_are_refused_in_json_rather_than_changed() -> Non
     spec = model_spec(outputs=(tensor("y", "BYTES", (1,)),))
     response = InferenceResponse("m", "1", {"y": np.array([[b"\xff"]], object)}, 0, 0, 1)
     with pytest.raises(NotAcceptable, match="binary_data"):
-        encode(response, InferHead("", 0, None, {}, (), wanted(spec, False)))
-    assert encode(response, InferHead("", 0, None, {}, (), wanted(spec, True))).body.endswith(
+        encode(response, InferHead("", 0, None, {}, (), all_outputs(spec, False)))
+    assert encode(response, InferHead("", 0, None, {}, (), all_outputs(spec, True))).body.endswith(
         b"\x01\x00\x00\x00\xff"
     )

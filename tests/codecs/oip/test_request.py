@@ -1,6 +1,6 @@
 """The Open Inference Protocol's requests and answers.
 
-Every datatype in JSON and in binary, and all that may be wrong.
+They are tested in every datatype, in JSON and in binary, and with everything that may be wrong.
 """
 
 from __future__ import annotations

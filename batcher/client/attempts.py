@@ -1,0 +1,168 @@
+"""One call from its first attempt to its last, without any I/O.
+
+The three forms of the client differ in how they send, wait and tell the time, and in nothing else.
+Each form runs the same loop:
+
+    attempts = options.attempts(operation, timeout, now)
+    while True:
+        request, seconds_left = attempts.next_request(now)
+        try:
+            return attempts.read(send(request, seconds_left), unix_time)
+        except ClientFailure as err:
+            sleep(attempts.next_wait(err, now, jitter))  # raises err if there is no next attempt
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+from urllib.parse import urlsplit
+
+from batcher.client.errors import ClientFailure, DeadlineExceeded
+from batcher.client.request_building import HttpRequest, Operation
+from batcher.client.response_reading import HttpResponse, failure_of
+from batcher.client.retrying import RetryPolicy, next_wait
+
+Result = TypeVar("Result")
+UNTIL_READY = RetryPolicy(float("inf"), repeats_any_error=True)
+"""For waiting until a server is ready: attempts as long as there is time."""
+
+
+class Attempts(Generic[Result]):
+    """The attempts of one call.
+
+    The caller hands in the time with each method, all of one call from one clock that never goes
+    back. Nothing is sent here, and nothing waits here.
+    """
+
+    __slots__ = ("_began", "_failed", "_headers", "_operation", "_policy", "_timeout")
+
+    def __init__(
+        self,
+        operation: Operation[Result],
+        policy: RetryPolicy,
+        timeout: float,
+        now: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Ask for `operation` for at most `timeout` seconds from `now` on.
+
+        Each request carries `headers` besides the operation's own.
+        """
+        self._operation = operation
+        self._headers = headers or {}
+        self._policy = policy
+        self._timeout = timeout
+        self._began = now
+        self._failed = 0
+
+    def seconds_left(self, now: float) -> float:
+        """Return the seconds that are left; 0 or less once the time is over."""
+        return self._timeout - (now - self._began)
+
+    def expired(self) -> DeadlineExceeded:
+        """Return the error of a call whose time is over."""
+        return DeadlineExceeded(f"expected an answer within {self._timeout:g} s; got none")
+
+    def next_request(self, now: float) -> tuple[HttpRequest, float]:
+        """Return the request to send, and the seconds within which the response must be here.
+
+        Raises:
+            DeadlineExceeded: the time is over.
+        """
+        seconds_left = self.seconds_left(now)
+        if seconds_left <= 0:
+            raise self.expired()
+        request = self._operation.request(seconds_left)
+        return replace(request, headers={**request.headers, **self._headers}), seconds_left
+
+    def read(self, response: HttpResponse, unix_time: float) -> Result:
+        """Return what `response` says; `unix_time` is in seconds since 1970.
+
+        Raises:
+            InferenceFailed: the response tells of an error.
+            MalformedAnswer: the response cannot be read.
+        """
+        failure = failure_of(response, unix_time)
+        if failure is not None:
+            raise failure
+        return self._operation.read(response)
+
+    def next_wait(self, failure: ClientFailure, now: float, jitter: float) -> float:
+        """Return the seconds to wait before the next attempt; `jitter` is 0 to 1.
+
+        Raises:
+            ClientFailure: `failure` itself, if there is no next attempt.
+        """
+        deadline = self._began + self._timeout
+        wait = next_wait(self._policy, self._failed, now, deadline, failure, jitter)
+        if wait is None:
+            raise failure
+        self._failed += 1
+        return wait
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """What holds for all calls of a client.
+
+    Attributes:
+        address: `http://host:port`, with a path behind it if the server has one, without a slash
+            at the end.
+        timeout: seconds for a call that names no timeout.
+        policy: when a call is repeated.
+        headers: header fields of every request, the API key among them. They are left out of the
+            `repr`, since the key is a secret.
+    """
+
+    address: str
+    timeout: float
+    policy: RetryPolicy
+    headers: Mapping[str, str] = field(repr=False)
+
+    def attempts(
+        self,
+        operation: Operation[Result],
+        timeout: float | None,
+        now: float,
+        policy: RetryPolicy | None = None,
+    ) -> Attempts[Result]:
+        """Return the attempts of a call that begins `now`; None takes the client's own value.
+
+        Raises:
+            ValueError: `timeout` is not more than 0 seconds.
+        """
+        seconds = self.timeout if timeout is None else checked_timeout(timeout)
+        return Attempts(operation, policy or self.policy, seconds, now, self.headers)
+
+
+def checked_options(address: str, timeout: float, retries: int, api_key: str = "") -> ClientOptions:
+    """Return a client's arguments as options.
+
+    Raises:
+        ValueError: an argument is not what it should be.
+    """
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"address: expected one such as http://localhost:8080; got {address!r}")
+    if retries < 0:
+        raise ValueError(f"retries: expected 0 or more; got {retries}")
+    # the key itself is not shown: it is a secret
+    if not all("!" <= character <= "~" for character in api_key):
+        raise ValueError("api_key: expected visible ASCII characters; got others")
+    headers = {"x-api-key": api_key} if api_key else {}
+    return ClientOptions(
+        address.rstrip("/"), checked_timeout(timeout), RetryPolicy(retries), headers
+    )
+
+
+def checked_timeout(timeout: float) -> float:
+    """Return `timeout`, in seconds.
+
+    Raises:
+        ValueError: `timeout` is not more than 0.
+    """
+    if not timeout > 0:  # so written, NaN is refused too
+        raise ValueError(f"timeout: expected more than 0 seconds; got {timeout!r}")
+    return timeout

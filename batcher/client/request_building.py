@@ -1,0 +1,206 @@
+"""The operations of the client, each as a value that builds its request and reads the response.
+
+Nothing is sent here. A call may take several attempts, and each attempt builds its request anew,
+because each attempt has less time left. An inference tells the server the seconds that are left, so
+that the server drops a request that nobody waits for any more. The first attempt tells the caller's
+own number to the digit: a server keeps what it worked out for a JSON head that comes again byte for
+byte.
+
+Responses are asked for uncompressed (`Accept-Encoding: identity`): numbers hardly get smaller, and
+compressing costs the server more than the network gains.
+
+Source: Open Inference Protocol v2 and its binary tensor data and parameters extensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
+
+from numpy.typing import ArrayLike
+
+from batcher.client.response_reading import (
+    HttpResponse,
+    InferResult,
+    read_document,
+    read_result,
+    read_success,
+)
+from batcher.client.tensors import Bfloat16, BinaryTensor, to_tensor
+from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.oip.members import MAX_TIMEOUT_US
+
+Result = TypeVar("Result", covariant=True)
+Inputs = Mapping[str, ArrayLike | Bfloat16]
+"""Input name to anything that numpy takes for an array."""
+
+UNCOMPRESSED = {"accept-encoding": "identity"}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request, ready to be sent.
+
+    Attributes:
+        method: HTTP method.
+        path: percent-encoded path, from the first slash on.
+        headers: header fields, names in lower case.
+        body: bytes of the body.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+class Operation(Protocol[Result]):
+    """One operation of the protocol: how to ask for it, and how to read the response."""
+
+    def request(self, seconds_left: float) -> HttpRequest:
+        """Return the request of an attempt that has `seconds_left`."""
+        ...
+
+    def read(self, response: HttpResponse) -> Result:
+        """Return what a response without an error says. Raises MalformedAnswer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class InferOperation:
+    """`POST …/infer`.
+
+    Attributes:
+        path: path of the route.
+        members: members of the JSON besides `inputs` and `parameters`.
+        priority: 1 the highest, 0 for the model's default.
+        tensors: input name to tensor.
+    """
+
+    path: str
+    members: Mapping[str, Any]
+    priority: int
+    tensors: Mapping[str, BinaryTensor]
+
+    def request(self, seconds_left: float) -> HttpRequest:
+        """Return the request. The caller's arrays are read now, and again at a later attempt."""
+        head = to_json(
+            {
+                **self.members,
+                "inputs": [_input_entry(name, tensor) for name, tensor in self.tensors.items()],
+                "parameters": self._parameters(seconds_left),
+            }
+        )
+        headers = {
+            **UNCOMPRESSED,
+            "content-type": "application/octet-stream",
+            "inference-header-content-length": str(len(head)),
+        }
+        body = b"".join((head, *(tensor.data for tensor in self.tensors.values())))
+        return HttpRequest("POST", self.path, headers, body)
+
+    def read(self, response: HttpResponse) -> InferResult:
+        """Return the outputs. Raises MalformedAnswer."""
+        return read_result(response)
+
+    def _parameters(self, seconds_left: float) -> dict[str, Any]:
+        parameters: dict[str, Any] = {"binary_data_output": True}
+        if seconds_left < float("inf"):
+            # rounded up: a timeout of 0 would mean the model's default
+            parameters["timeout"] = min(ceil(seconds_left * 1e6), MAX_TIMEOUT_US)
+        if self.priority:
+            parameters["priority"] = self.priority
+        return parameters
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataOperation:
+    """`GET` of the description of a model or of the server.
+
+    Attributes:
+        path: path of the route.
+    """
+
+    path: str
+
+    def request(self, seconds_left: float) -> HttpRequest:
+        """Return the request."""
+        return HttpRequest("GET", self.path, UNCOMPRESSED)
+
+    def read(self, response: HttpResponse) -> dict[str, Any]:
+        """Return the JSON object. Raises MalformedAnswer."""
+        return read_document(response)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyOperation:
+    """`GET` of the server's readiness: only the status of the response counts.
+
+    Attributes:
+        path: path of the route.
+    """
+
+    path: str = "/v2/health/ready"
+
+    def request(self, seconds_left: float) -> HttpRequest:
+        """Return the request."""
+        return HttpRequest("GET", self.path, UNCOMPRESSED)
+
+    def read(self, response: HttpResponse) -> None:
+        """Let a response with status 200 pass. Raises MalformedAnswer."""
+        read_success(response)
+
+
+def infer_operation(
+    model: str,
+    inputs: Inputs,
+    version: str,
+    outputs: Iterable[str] | None,
+    priority: int,
+    request_id: str,
+) -> InferOperation:
+    """Return an inference as an operation; the arguments are those of `Client.infer`.
+
+    Raises:
+        TypeError: an input's dtype has no datatype.
+        ValueError: a name or the priority is not what it should be, or there are no inputs.
+    """
+    if not inputs:
+        raise ValueError(f"model {model!r}: expected at least one input; got none")
+    if not isinstance(priority, int) or priority < 0:
+        raise ValueError(
+            f"priority: expected 1 (the highest) and up, or 0 for the default; got {priority!r}"
+        )
+    members: dict[str, Any] = {"id": request_id} if request_id else {}
+    if outputs is not None:
+        members["outputs"] = [{"name": name} for name in outputs]
+    tensors = {name: to_tensor(name, value) for name, value in inputs.items()}
+    return InferOperation(f"{model_path(model, version)}/infer", members, priority, tensors)
+
+
+def model_path(model: str, version: str = "") -> str:
+    """Return the path of a model, or of one version of the model.
+
+    A name becomes one segment of the path, whatever characters the name has.
+
+    Raises:
+        ValueError: the model's name is empty, or a name is `.` or `..`.
+    """
+    if model in ("", ".", "..") or version in (".", ".."):
+        raise ValueError(
+            f"expected the name of a model, and a version or none; got {model!r} and {version!r}"
+        )
+    path = f"/v2/models/{quote(model, safe='')}"
+    return f"{path}/versions/{quote(version, safe='')}" if version else path
+
+
+def _input_entry(name: str, tensor: BinaryTensor) -> dict[str, Any]:
+    return {
+        "name": name,
+        "shape": tensor.shape,
+        "datatype": tensor.datatype,
+        "parameters": {"binary_data_size": tensor.size},
+    }
