@@ -1,4 +1,5 @@
-"""Models behind one protocol, a file for each format.
+"""What a model is, and how a model of each format is loaded, warmed up and checked.
 
-Formats are imported when a model of theirs is loaded.
+The module of a format is imported when the first model of that format is loaded: PyTorch takes
+seconds to import, and a server without PyTorch models need not have PyTorch.
 """

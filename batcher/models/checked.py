@@ -1,35 +1,50 @@
-"""A loaded model whose every answer is checked, and kept safe from what the model does next."""
+"""A loaded model whose every answer is checked before it leaves the inference thread.
+
+A model is code of somebody else. `CheckedModel` stands between a worker and the model, and keeps
+three faults of a model away from clients:
+
+    fault of the model                                       what CheckedModel does
+    outputs are not what `model.yaml` promises, or rows      fails the batch
+        out do not equal rows in
+    an error of the server's own is raised (`QueueFull`)     replaces the error with a ModelError
+    each batch has its outputs in the same memory            copies the outputs
+
+Outputs in the same memory are no fault in a program that runs one batch after the other: a
+preallocated output is faster. But here the loop still writes the answers of one batch while the
+model computes the next. Warm-up (`warmup.py`) runs batches in a row and learns
+whether their outputs share memory. Until warm-up has shown that outputs are fresh, they are copied.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from batcher.core.spec import Array, check_objects, check_outputs
-from batcher.errors import BatcherError, ModelContractError
-from batcher.models.protocol import Arrays, Loaded, Model, PartialOutputs
-from batcher.models.raised import allowed_from_model
+from batcher.core.spec import Array, check_outputs
+from batcher.errors import BatcherError
+from batcher.models.hook_contract import check_raw_outputs
+from batcher.models.model_errors import allowed_from_model
+from batcher.models.protocol import LoadedModel, Model, PartialOutputs
 from batcher.models.row_errors import RowErrors, non_finite_rows
 
 
 class CheckedModel:
-    """A model whose every answer is checked, and kept safe from what the model does next.
+    """A loaded model; each answer keeps the contract, and no later batch changes the answer.
 
     Attributes:
-        timings: seconds that warm-up took for a batch, by its rows.
-
-    A model that gives the same memory for each batch (a preallocated output) would change answers
-    that are still being written. Warm-up finds out; until it has shown that outputs are fresh, they
-    are copied.
+        model: the model itself.
+        spec: name, version and tensors of the model.
+        copies_outputs: whether outputs are copied, since the model may use their memory again.
+        timings: seconds that warm-up took for a batch, by the rows of the batch.
     """
 
     def __init__(self, model: Model, finite_outputs: bool = False) -> None:
         """Wrap `model`, which is loaded.
 
-        With `finite_outputs`, rows with NaN or infinity in their outputs fail.
+        With `finite_outputs`, rows with NaN or infinity in their outputs fail. Clients of a model
+        with `postprocess` get what the hook returns, so there the numbers are checked after the
+        hook, by `hook_contract.py`, and not here.
 
-        Of a model with `postprocess` clients get what that makes of the outputs, so that is looked
-        at instead, by `hooks.py`.
+        Inference thread.
         """
         self.model = model
         self._finite_outputs = finite_outputs
@@ -37,53 +52,54 @@ class CheckedModel:
         self.copies_outputs = True
         self.timings: dict[int, float] = {}
 
-    def loaded(self) -> Loaded:
-        """Return what the loop needs to know of it."""
-        return Loaded(
+    def loaded(self) -> LoadedModel:
+        """Return the facts that the loop needs. Inference thread."""
+        return LoadedModel(
             self.model.one_call, self.model.preprocess, self.model.postprocess, self.timings
         )
 
     def predict(
         self, collate: Callable[..., dict[str, Array]], rows: int
     ) -> tuple[dict[str, Array], RowErrors]:
-        """Run one batch of `rows` rows that `collate` puts together.
+        """Run one batch of `rows` rows; return the outputs, and errors of rows that failed.
 
-        Return outputs, and rows that failed. Inference thread.
+        `collate` puts the inputs together in buffers of the model.
 
         Raises:
             ModelContractError: the outputs are not what the specification promises.
+
+        Inference thread.
         """
-        try:
-            outputs = self.model.predict(collate(self.model.allocate))
-        except BatcherError as err:
-            if (raised := allowed_from_model(err)) is err:
-                raise
-            raise raised from err
-        failed: RowErrors = {}
-        if isinstance(outputs, PartialOutputs):
-            failed = {row: allowed_from_model(error) for row, error in outputs.failed.items()}
+        outputs = self._run(collate)
+        failed = _allowed_errors(outputs)
         if self.model.postprocess is None:
             check_outputs(self.spec, outputs, rows)
             outputs = {tensor.name: outputs[tensor.name] for tensor in self.spec.outputs}
             if self._finite_outputs:
+                # A row's own error says more than the number that the row left.
                 failed = non_finite_rows(outputs, self.spec) | failed
         else:
-            _check_rows(self.spec.name, outputs, rows)
-        return (
-            {name: array.copy() for name, array in outputs.items()}
-            if self.copies_outputs
-            else outputs
-        ), failed
+            check_raw_outputs(self.spec.name, outputs, rows)
+        if self.copies_outputs:
+            outputs = {name: array.copy() for name, array in outputs.items()}
+        return outputs, failed
+
+    def _run(self, collate: Callable[..., dict[str, Array]]) -> dict[str, Array]:
+        """Collate and predict; an error of the server's own becomes one of the model's.
+
+        Inference thread.
+        """
+        try:
+            return self.model.predict(collate(self.model.allocate))
+        except BatcherError as err:
+            allowed = allowed_from_model(err)
+            if allowed is err:
+                raise
+            raise allowed from err
 
 
-def _check_rows(name: str, outputs: dict[str, Any] | Arrays, rows: int) -> None:
-    if not outputs:
-        raise ModelContractError(f"model {name!r}: expected outputs; got none")
-    for output, array in outputs.items():
-        if array.ndim == 0 or len(array) != rows:
-            got = len(array) if array.ndim else "a scalar"
-            raise ModelContractError(
-                f"model {name!r}: {rows} rows in, {got} rows out in output {output!r}"
-            )
-        if array.dtype.hasobject:
-            check_objects(array, f"model {name!r}: output {output!r}")
+def _allowed_errors(outputs: dict[str, Array]) -> RowErrors:
+    """Return the errors of rows that failed, as far as a model may raise them. Inference thread."""
+    if not isinstance(outputs, PartialOutputs):
+        return {}
+    return {row: allowed_from_model(error) for row, error in outputs.failed.items()}

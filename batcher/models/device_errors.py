@@ -1,8 +1,13 @@
-"""What an error of a device means: whether a smaller batch may run, or nothing will run any more.
+"""What an error of a device means: a smaller batch may still run, or nothing will run any more.
 
-Frameworks tell the two apart by words alone: CUDA reports both as a `RuntimeError` that names CUDA.
-Whether the device is lost is found out by asking it again: after an illegal access or a failed
-assertion every later call of the process fails as well.
+    the error means        becomes         what the server does
+    the memory is full     OutOfMemory     runs the batch again in halves
+    the device is lost     DeviceLost      runs nothing again; the worker has to be started anew
+    something else         (as it is)      treats it as an error of the model
+
+Frameworks tell the first two apart by words alone: CUDA reports both as a `RuntimeError` that names
+CUDA. Words do not say whether the device is lost, so the device itself is asked: after an illegal
+access or a failed assertion every later call of the process fails as well.
 """
 
 from __future__ import annotations
@@ -14,30 +19,32 @@ from contextlib import suppress
 from batcher.core.error_text import summary
 from batcher.errors import DeviceLost, OutOfMemory
 
-_OUT_OF_MEMORY = (
+_OUT_OF_MEMORY_TEXTS = (
     "out of memory",
     "can't allocate memory",
     "failed to allocate memory",
     "alloc_failed",
 )
-_OF_A_DEVICE = ("CUDA", "CUBLAS", "CUDNN", "HIP error")
+_DEVICE_NAMES = ("CUDA", "CUBLAS", "CUDNN", "HIP error")
 
 
 def device_error(error: BaseException, answers: Callable[[], bool] | None = None) -> BaseException:
-    """Return OutOfMemory or DeviceLost if `error`, which a model raised, means that, else `error`. Inference thread.
+    """Return OutOfMemory or DeviceLost if `error` means one of them, else `error` itself.
 
     Args:
-        error: what was raised; of one that means OutOfMemory the stack is let go of, with what its
-            frames hold.
-        answers: whether the device still works; without, PyTorch is asked.
+        error: what a model raised. If the error means OutOfMemory, its stack is let go of, and with
+            the stack the tensors that its frames hold.
+        answers: returns whether the device still works; without this argument PyTorch is asked.
+
+    Inference thread.
     """
     text = summary(error)
     if _is_out_of_memory(error, text):
         error.__traceback__ = error.__cause__ = error.__context__ = None
-        _give_back()
+        _empty_cache()
         return OutOfMemory(text)
-    of_a_device = isinstance(error, RuntimeError) and any(word in text for word in _OF_A_DEVICE)
-    if of_a_device and not (answers or _answers)():
+    names_device = isinstance(error, RuntimeError) and any(name in text for name in _DEVICE_NAMES)
+    if names_device and not (answers or _answers)():
         lost = DeviceLost(text)
         lost.__cause__ = error
         return lost
@@ -45,23 +52,34 @@ def device_error(error: BaseException, answers: Callable[[], bool] | None = None
 
 
 def _is_out_of_memory(error: BaseException, text: str) -> bool:
-    speaks = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime")
+    """Return whether `error`, with the summary `text`, means that memory is full.
+
+    Inference thread.
+    """
+    # The words count only in an error of a framework: a model may say them of something else.
+    is_framework = isinstance(error, RuntimeError) or type(error).__module__.startswith(
+        "onnxruntime"
+    )
     return isinstance(error, MemoryError) or (
-        speaks and any(words in text.lower() for words in _OUT_OF_MEMORY)
+        is_framework and any(words in text.lower() for words in _OUT_OF_MEMORY_TEXTS)
     )
 
 
-def _give_back() -> None:
-    """Give what PyTorch keeps of the device's memory back, so that the next, smaller batch finds one piece."""
+def _empty_cache() -> None:
+    """Free the device memory that PyTorch caches, so that the next, smaller batch fits.
+
+    Inference thread.
+    """
+    # Not imported here: where PyTorch is not loaded, it holds no memory.
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        with suppress(
-            RuntimeError
-        ):  # it raises where the device is lost, and the next batch will tell
+        # On a lost device this raises; the next batch will show the loss.
+        with suppress(RuntimeError):
             torch.cuda.empty_cache()
 
 
 def _answers() -> bool:
+    """Return whether a small piece of work on the device succeeds. Inference thread."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return True

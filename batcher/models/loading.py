@@ -1,4 +1,15 @@
-"""From a definition to a model that is loaded, warmed up and known to keep its contract."""
+"""From a definition to a model that is loaded, compiled, warmed up and known to keep its contract.
+
+    definition ─► make ─► load ─► compile (if set) ─► wrap in CheckedModel ─► warm up (if set)
+
+One table says which module loads which format. The module is imported by its name when a model of
+that format is loaded, so `import batcher.models.loading` imports neither PyTorch nor onnxruntime: a
+server of ONNX models alone needs no PyTorch.
+
+Loading runs code of the model's author. Whatever that code raises becomes one ModelLoadError that
+names the model, its version and the reason. One failure is forgiven: a model that cannot be
+compiled is served as it is, and `progress` says why.
+"""
 
 from __future__ import annotations
 
@@ -21,40 +32,29 @@ _MODULES = {
     "export": "batcher.models.pytorch.export",
     "onnx": "batcher.models.onnx",
 }
+"""The module of each format. Its `MODEL(definition, settings)` returns a Model, not loaded yet."""
 
 
 def load_model(
     definition: ModelDefinition, settings: ModelSettings, progress: Progress
 ) -> CheckedModel:
-    """Load and warm up a model. Inference thread.
+    """Load and warm up a model.
 
     Args:
-        definition: what it is.
-        settings: how it is run.
-        progress: told what is being done.
+        definition: what the model is.
+        settings: how the model is run.
+        progress: is called before each step, with the step in words.
 
     Raises:
-        ModelLoadError: it cannot be loaded, or fails on its warm-up; the message names the model
-            and the reason.
+        ModelLoadError: the model cannot be loaded, or fails on its warm-up; the message names the
+            model and the reason.
+
+    Inference thread.
     """
+    # BaseException: whatever a model's own code raises is the reason that it cannot be served.
     try:
-        progress("loading")
-        model = make_model(definition, settings)
-        device = _device(settings.devices[0])
-        if device != "cpu":
-            import_module("torch").cuda.set_device(
-                device
-            )  # of this thread, for whatever asks for no device by name
-        model.load(device)
-        if settings.compile != "none":
-            _compile(model, progress)
-        checked = CheckedModel(model, settings.finite_outputs)
-        if settings.warmup:
-            warm_up(checked, settings.max_batch_size, progress)
-        return checked
-    except (
-        BaseException
-    ) as err:  # whatever a model's own code raises is the reason that it cannot be served
+        return _load(definition, settings, progress)
+    except BaseException as err:
         raise _load_error(definition, err) from err
 
 
@@ -64,7 +64,10 @@ def make_model(definition: ModelDefinition, settings: ModelSettings) -> Any:
 
 
 def import_format(definition: ModelDefinition) -> ModuleType:
-    """Import what loads models of the format of `definition`, and with it PyTorch or onnxruntime. Any thread."""
+    """Import the module for the format of `definition`, and with it PyTorch or onnxruntime.
+
+    Any thread.
+    """
     return import_module(_MODULES[definition.format])
 
 
@@ -73,12 +76,14 @@ def make_hooks(
 ) -> tuple[Hook | None, Hook | None]:
     """Return `preprocess` and `postprocess` of a model that is loaded in another process.
 
-    Any thread.
-
-    Its class is imported and made here for them, and neither loaded nor given weights.
+    The hooks run in this process, so the model's class is imported and made here. That object is
+    neither loaded nor given weights.
 
     Raises:
-        ModelLoadError: that fails; the message names the model and the reason.
+        ModelLoadError: the class cannot be imported or made; the message names the model and the
+            reason.
+
+    Any thread.
     """
     try:
         made = make_model(definition, settings).make()
@@ -87,21 +92,13 @@ def make_hooks(
         raise _load_error(definition, err) from err
 
 
-def _load_error(definition: ModelDefinition, error: BaseException) -> ModelLoadError:
-    text, kind = message(error), type(error).__name__
-    reason = (
-        text if text and isinstance(error, BatcherError) else f"{kind}: {text}" if text else kind
-    )
-    return ModelLoadError(
-        f"model {definition.spec.name!r} version {definition.spec.version}: {reason}"
-    )
-
-
 def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:
-    """Return the compiled package of a model, made now if there is none. Any thread.
+    """Return the compiled package of a model, made now if there is none.
 
     Raises:
-        ModelLoadError: it cannot be compiled; the message says why.
+        ModelLoadError: the model cannot be compiled; the message says why.
+
+    Any thread.
     """
     package: Path = import_module("batcher.models.pytorch.aoti").find_or_compile(
         definition, settings, _device(settings.devices[0])
@@ -109,15 +106,46 @@ def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:
     return package
 
 
+def _load(definition: ModelDefinition, settings: ModelSettings, progress: Progress) -> CheckedModel:
+    """Load, compile and warm up a model; raises whatever the model raises. Inference thread."""
+    progress("loading")
+    model = make_model(definition, settings)
+    device = _device(settings.devices[0])
+    if device != "cpu":
+        # The device of this thread, for code of the model that names no device.
+        import_module("torch").cuda.set_device(device)
+    model.load(device)
+    if settings.compile != "none":
+        _compile(model, progress)
+    checked = CheckedModel(model, settings.finite_outputs)
+    if settings.warmup:
+        warm_up(checked, settings.max_batch_size, progress)
+    return checked
+
+
 def _compile(model: Model, progress: Progress) -> None:
+    """Compile a model; if that fails, the model stays as it is. Inference thread."""
     try:
         model.compile(progress)
     except ModelLoadError as err:
         progress(f"not compiled: {err}. It is served as it is")
 
 
-def _device(wanted: str) -> str:
-    if wanted == "cpu":
-        return wanted
-    device: str = import_module("batcher.models.pytorch.module").choose_device(wanted)
+def _device(setting: str) -> str:
+    """Return the device for a `setting`. Any thread."""
+    # PyTorch knows which devices there are; a model on the CPU must not need PyTorch.
+    if setting == "cpu":
+        return setting
+    device: str = import_module("batcher.models.pytorch.module").choose_device(setting)
     return device
+
+
+def _load_error(definition: ModelDefinition, error: BaseException) -> ModelLoadError:
+    """Return the error of a model that could not be loaded because of `error`. Any thread."""
+    text, reason = message(error), type(error).__name__
+    # The texts of our own errors say enough without the name of their class.
+    if text:
+        reason = text if isinstance(error, BatcherError) else f"{reason}: {text}"
+    return ModelLoadError(
+        f"model {definition.spec.name!r} version {definition.spec.version}: {reason}"
+    )

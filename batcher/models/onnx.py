@@ -1,8 +1,11 @@
-"""Format `onnx`, by onnxruntime (extra `onnx`). Names in `model.yaml` are the graph's own."""
+"""Format `onnx`: an ONNX graph, run by onnxruntime (extra `onnx`).
+
+Names of inputs and outputs in `model.yaml` are those of the graph. onnxruntime releases the
+interpreter lock while a batch runs, and a run is one native call.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,11 +15,11 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
-from batcher.models.protocol import Arrays, Hook
+from batcher.models.protocol import Arrays, Hook, Progress
 
 
 class OnnxModel:
-    """A session on the CPU or on CUDA."""
+    """A session of onnxruntime, on the CPU or on CUDA."""
 
     one_call = True
     pinned = False
@@ -24,31 +27,44 @@ class OnnxModel:
     postprocess: Hook | None = None
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
-        """Remember what to load; nothing is read yet."""
+        """Remember what to load; nothing is read yet. Any thread."""
         self.spec = definition.spec
         self._file = definition.file
         self._must_run_on_cuda = settings.devices[0].startswith("cuda")
         self._threads = settings.torch_threads
-        self._outputs = [tensor.name for tensor in self.spec.outputs]
+        self._output_names = [tensor.name for tensor in self.spec.outputs]
         self._session: Any = None
 
     def load(self, device: str) -> None:
-        """Open the session. Inference thread."""
+        """Open the session.
+
+        Raises:
+            ModelLoadError: the settings name CUDA, and this build of onnxruntime has the CPU alone.
+
+        Inference thread.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads or 0
         providers: list[Any] = ["CPUExecutionProvider"]
         if device.startswith("cuda"):
-            providers.insert(
-                0, ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)})
-            )
+            number = int(device.partition(":")[2] or 0)
+            providers.insert(0, ("CUDAExecutionProvider", {"device_id": number}))
         self._session = onnxruntime.InferenceSession(str(self._file), options, providers=providers)
+        # onnxruntime falls back to the CPU without an error. Where the device was chosen by `auto`
+        # the fallback is welcome, where the operator named CUDA it is not.
         if self._must_run_on_cuda and "CUDAExecutionProvider" not in self._session.get_providers():
             raise ModelLoadError(
                 f"expected onnxruntime to run on {device}; this build of it offers the CPU alone"
             )
 
-    def compile(self, progress: Callable[[str], None]) -> None:
-        """Refuse: onnxruntime has compiled the graph in its own way. Inference thread."""
+    def compile(self, progress: Progress) -> None:
+        """Refuse: onnxruntime has compiled the graph in its own way.
+
+        Raises:
+            ModelLoadError: always.
+
+        Inference thread.
+        """
         raise ModelLoadError("expected a model of format export or python to compile; got onnx")
 
     def operators(self) -> int:
@@ -61,8 +77,8 @@ class OnnxModel:
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run the session on one batch. Inference thread."""
-        values = self._session.run(self._outputs, dict(inputs))
-        return dict(zip(self._outputs, map(np.asarray, values), strict=True))
+        values = self._session.run(self._output_names, dict(inputs))
+        return dict(zip(self._output_names, map(np.asarray, values), strict=True))
 
 
 MODEL = OnnxModel

@@ -1,4 +1,13 @@
-"""What a worker needs of a model, whatever its format."""
+"""What the rest of the server asks of a model, whatever its format.
+
+Every format has a class that follows `Model`, in `pytorch/` or in `onnx.py`. The life of a model,
+all on the inference thread of its worker:
+
+    load ─► compile (if set) ─► for each batch: allocate the inputs ─► predict
+
+A worker calls a model through `CheckedModel` (`checked.py`), which checks every answer. The loop
+never touches a model: the worker gives the loop a `LoadedModel`, the few facts that the loop needs.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +19,25 @@ import numpy as np
 from batcher.core.spec import Array, ModelSpec
 
 Arrays = Mapping[str, Array]
+"""Arrays by the names of their tensors; the first axis of each is the row."""
+
 Hook = Callable[[Arrays], Mapping[str, Any]]
+"""`preprocess` or `postprocess` of a model; `hook_contract.py` says what a hook must return."""
+
+Progress = Callable[[str], None]
+"""Takes a text that says which step of loading a model begins. Called on the inference thread."""
 
 
 class PartialOutputs(dict[str, Array]):
-    """Outputs of a batch of which some rows failed by themselves.
+    """Outputs of a batch in which some rows failed by themselves.
 
     Attributes:
-        failed: by the index of a row, why; what the outputs hold of it means nothing.
+        failed: errors of the rows that failed, by the row's index in the batch. In the place of a
+            failed row the outputs hold a row that means nothing.
     """
 
     def __init__(self, outputs: Arrays, failed: dict[int, BaseException]) -> None:
-        """Hold both."""
+        """Hold `outputs` of every row and the errors of the rows that `failed`. Any thread."""
         super().__init__(outputs)
         self.failed = failed
 
@@ -30,14 +46,14 @@ class Model(Protocol):
     """A model as a worker runs it.
 
     Attributes:
-        spec: its name, version and tensors.
-        preprocess: turns one request's inputs into what `predict` takes, on the CPU pool; None if
-            there is none.
-        one_call: whether `predict` is one native call, and takes the interpreter lock but once.
-        pinned: whether `allocate` gives memory of its own, from which the device reads faster than
-            from any other.
-        postprocess: turns one request's rows of outputs into what is answered, on the CPU pool;
-            None if there is none.
+        spec: name, version and tensors of the model.
+        one_call: whether `predict` is one native call, which takes the interpreter lock once.
+        pinned: whether `allocate` returns pinned memory, from which the device reads faster than
+            from other memory.
+        preprocess: hook that turns one request's inputs into the inputs of `predict`; None if the
+            model has no such hook. Runs on the CPU pool.
+        postprocess: hook that turns one request's rows of the outputs of `predict` into the answer;
+            None if the model has no such hook. Runs on the CPU pool.
     """
 
     spec: ModelSpec
@@ -47,49 +63,44 @@ class Model(Protocol):
     postprocess: Hook | None
 
     def load(self, device: str) -> None:
-        """Read the model onto `device` (`cpu`, `cuda:0`). Once, before anything else.
+        """Read the model onto `device` (`cpu`, `cuda:0`). Once, first of all. Inference thread."""
 
-        Inference thread.
-        """
-
-    def compile(self, progress: Callable[[str], None]) -> None:
-        """Compile the loaded model to one native call; tell `progress` what is done.
-
-        Inference thread.
+    def compile(self, progress: Progress) -> None:
+        """Compile the loaded model to one native call, and report each step to `progress`.
 
         Raises:
-            ModelLoadError: it cannot be compiled, and runs as it did before.
+            ModelLoadError: the model cannot be compiled; it runs as it did before.
+
+        Inference thread.
         """
 
     def operators(self) -> int:
-        """Return how many operators a batch takes, each of which takes the interpreter lock.
+        """Return how many operators a batch takes; 0 if that is unknown.
 
-        0 if unknown. Inference thread.
+        Each operator takes the interpreter lock once. Inference thread.
         """
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return a writable buffer for the input `name` of the next `predict`. Inference thread."""
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
-        """Run one batch: name to array, first axis the row, in and out. Inference thread.
+        """Run one batch, whose inputs are buffers from `allocate`.
 
-        The inputs are buffers from `allocate`. The outputs are not touched again by the model; they
-        are PartialOutputs if rows failed by themselves.
+        The outputs of a batch in which rows failed by themselves are PartialOutputs. A model that
+        uses the memory of its outputs again costs a copy of each output (see `checked.py`).
+
+        Inference thread.
         """
 
 
-Progress = Callable[[str], None]
-"""Told in words what is being done."""
-
-
-class Loaded(NamedTuple):
-    """What the loop needs to know of a model that a worker has loaded.
+class LoadedModel(NamedTuple):
+    """The facts of a loaded model that the loop needs. They cross from the worker to the loop.
 
     Attributes:
-        one_call: whether a batch takes the interpreter lock of this process but once, or never.
-        preprocess: the model's own, to run on the CPU pool; None if there is none.
-        postprocess: likewise.
-        timings: seconds that warm-up took for a batch, by its rows.
+        one_call: whether a batch takes the interpreter lock of this process once or never.
+        preprocess: hook of the model, for the CPU pool; None if the model has no such hook.
+        postprocess: hook of the model, for the CPU pool; None if the model has no such hook.
+        timings: seconds that warm-up took for a batch, by the rows of the batch.
     """
 
     one_call: bool = False

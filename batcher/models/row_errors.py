@@ -1,6 +1,12 @@
 """Rows that fail by themselves in a batch that does not.
 
-Errors in rows' places, and numbers that are none.
+A row fails by itself in two ways, and only its own request fails with it:
+
+- the model returns an output as a list of rows, with an exception in the place of a row;
+- a row's output holds NaN or infinity, and the model is set to `finite_outputs`.
+
+A batch stays one array for each output. So a failed row keeps its place in the array, filled with a
+copy of a sound row, and its error stands beside the array, under the row's index.
 """
 
 from __future__ import annotations
@@ -14,60 +20,77 @@ from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import ModelContractError
 
 RowErrors = dict[int, BaseException]
-"""By the index of a row in its batch, why it failed."""
+"""The error of each row that failed, by the row's index in its batch."""
 
 _BF16_EXPONENT = 0x7F80
+"""The exponent bits of a BF16 number; all of them are set in NaN and infinity alone."""
 
 
 def take_errors(outputs: dict[str, Any], spec: ModelSpec) -> RowErrors:
-    """Take the exceptions that stand in rows' places out of `outputs`, lists a model returned.
+    """Take the exceptions that stand in rows' places out of `outputs`, and return them.
 
-    Any row takes their places.
+    Args:
+        outputs: what a model returned; only values that are lists are looked at. In each such list
+            a sound row takes the place of every exception.
+        spec: the model's specification. Outputs that `spec` does not name are those of a model with
+            `postprocess`.
 
-    Every output of a row that failed in one of them counts as failed. Outputs that `spec` does not
-    name are those of a model with `postprocess`. Inference thread.
+    Returns:
+        One error for each failed row. A row that failed in one output has failed in all of them.
+
+    Inference thread.
     """
     tensors = {tensor.name: tensor for tensor in spec.outputs}
     errors: RowErrors = {}
     for name, value in list(outputs.items()):
         if isinstance(value, list):
-            found = {row: item for row, item in enumerate(value) if isinstance(item, BaseException)}
-            if found:
-                sound = (item for row, item in enumerate(value) if row not in found)
-                filler = next(sound, _blank_row(tensors.get(name)))
-                outputs[name] = [filler if row in found else item for row, item in enumerate(value)]
-                errors = found | errors
+            outputs[name], listed = _without_errors(value, tensors.get(name))
+            errors = listed | errors
     return errors
-
-
-def _blank_row(tensor: TensorSpec | None) -> Any:
-    if tensor is None:
-        return 0.0
-    dtype = tensor.datatype.numpy
-    row = np.full([max(size, 0) for size in tensor.shape], b"" if dtype.hasobject else 0, dtype)
-    return row[()]  # the element itself if a row is one
 
 
 def non_finite_rows(outputs: Mapping[str, Array], spec: ModelSpec) -> RowErrors:
     """Return an error for each row with NaN or infinity in one of its `outputs`.
 
-    Inference thread.
+    Any thread.
     """
-    halves = {tensor.name for tensor in spec.outputs if tensor.datatype.name == "BF16"}
+    # NumPy has no BF16: such an output comes as 16-bit integers.
+    bf16 = {tensor.name for tensor in spec.outputs if tensor.datatype.name == "BF16"}
     errors: RowErrors = {}
     for name, array in outputs.items():
-        finite = _finite(array, name in halves)
+        finite = _finite(array, name in bf16)
         if finite is not None and not finite.all():
             wrong = np.flatnonzero(~finite.reshape(len(array), -1).all(axis=1)).tolist()
-            told = (
+            text = (
                 f"model {spec.name!r}: expected finite numbers in output {name!r}; got NaN or "
                 "infinity"
             )
-            errors = {row: ModelContractError(told) for row in wrong} | errors
+            errors = {row: ModelContractError(text) for row in wrong} | errors
     return errors
 
 
+def _without_errors(rows: list[Any], tensor: TensorSpec | None) -> tuple[list[Any], RowErrors]:
+    """Return `rows` with a sound row in place of each exception, and the exceptions. Any thread."""
+    errors = {row: item for row, item in enumerate(rows) if isinstance(item, BaseException)}
+    if not errors:
+        return rows, errors
+    sound = (item for row, item in enumerate(rows) if row not in errors)
+    filler = next(sound, _blank_row(tensor))
+    return [filler if row in errors else item for row, item in enumerate(rows)], errors
+
+
+def _blank_row(tensor: TensorSpec | None) -> Any:
+    """Return a row of zeros or empty texts, for a batch in which every row failed. Any thread."""
+    if tensor is None:
+        return 0.0
+    dtype = tensor.datatype.numpy
+    row = np.full([max(size, 0) for size in tensor.shape], b"" if dtype.hasobject else 0, dtype)
+    # Where a row is a single element, [()] returns the element itself instead of an array.
+    return row[()]
+
+
 def _finite(array: Array, is_bf16: bool) -> Array | None:
+    """Return which elements are finite numbers; None where every element is. Any thread."""
     if is_bf16:
         return np.asarray((array & _BF16_EXPONENT) != _BF16_EXPONENT)
     return np.asarray(np.isfinite(array)) if array.dtype.kind == "f" else None

@@ -1,4 +1,16 @@
-"""Warm-up: one batch of each size before the first request, so that no client pays for first runs."""
+"""Warm-up: a loaded model runs blank rows before the first request, so no client pays for it.
+
+The first run of a batch size is slow: kernels are chosen and memory is allocated. So warm-up runs
+rows of zeros and empty texts in batches of 1, the largest size, and the powers of two between. With
+a largest batch of 6 rows these are 1, 2, 4 and 6. The runs show three more things about the model:
+
+- whether the model keeps its contract: if not, the model is not served;
+- how many seconds a batch takes, by its rows: the scheduler's cost curve begins with these;
+- whether outputs are fresh memory: if so, `CheckedModel` need not copy outputs.
+
+A model with a free axis and no `warmup_shape` for that axis is not warmed up: the model might not
+be able to take a size that warm-up chose.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +22,19 @@ import numpy as np
 from batcher.core.error_text import message
 from batcher.core.spec import Array, ModelSpec, TensorSpec, check_outputs
 from batcher.errors import ModelLoadError
-from batcher.models.checked import CheckedModel, _check_rows
+from batcher.models.checked import CheckedModel
+from batcher.models.hook_contract import as_arrays, check_raw_outputs
 from batcher.models.protocol import Arrays, Model, Progress
 
-MANY_OPERATORS = 20
-"""More than so many operators a batch are told of at start: under load each may wait for the
-interpreter lock.
+OPERATORS_BEFORE_HINT = 20
+"""Operators a batch; a model with more gets a hint at start.
+
+Under load each operator may wait for the interpreter lock, so a batch of many operators is slow.
 """
 
 
 def warmup_sizes(max_batch_size: int) -> list[int]:
-    """Return 1, the largest batch, and the powers of two between them, ascending."""
+    """Return 1, the largest batch, and the powers of two between them, ascending. Any thread."""
     sizes = {1, max_batch_size}
     size = 2
     while size < max_batch_size:
@@ -29,57 +43,34 @@ def warmup_sizes(max_batch_size: int) -> list[int]:
     return sorted(sizes)
 
 
-def warm_up(checked: CheckedModel, max_batch_size: int, progress: Progress) -> None:
-    """Run a loaded model on blank rows at each warm-up size, and learn whether its outputs are fresh memory. Inference thread.
+def warm_up(model: CheckedModel, max_batch_size: int, progress: Progress) -> None:
+    """Run `model` on blank rows at each warm-up size, and note what the runs show.
 
     Raises:
-        ModelLoadError: it fails on them, or its outputs are not what its specification promises.
+        ModelLoadError: the model fails on blank rows, or its outputs break its specification.
+
+    Inference thread.
     """
-    if unsized := unsized_inputs(checked.spec):
-        progress(f"warm-up skipped: {unsized}")
+    if reason := unsized_inputs(model.spec):
+        progress(f"warm-up skipped: {reason}")
         return
+    sizes = warmup_sizes(max_batch_size)
+    # Each size twice, since the first run pays for whatever is made once. The largest a third time:
+    # a model that takes two buffers in turn comes back to the first one only then.
+    runs = [*(size for size in sizes for _ in range(2)), sizes[-1]]
     earlier: list[Array] = []
     shared = False
-    sizes = warmup_sizes(max_batch_size)
-    twice = [
-        size for size in sizes for _ in range(2)
-    ]  # the first time is that of whatever is made once
-    for size in (*twice, sizes[-1]):  # the largest more often, so that memory given again is seen
+    for size in runs:
         progress(f"warming up, batch size {size}")
-        try:
-            inputs = _blank_inputs(checked.model, size)
-            began = perf_counter()
-            outputs = checked.model.predict(inputs)
-            checked.timings[size] = min(perf_counter() - began, checked.timings.get(size, inf))
-            _check_warmup(checked, outputs, size)
-        except (Exception, SystemExit) as err:
-            raise ModelLoadError(
-                f"warm-up with batch size {size} failed: {type(err).__name__}: {message(err)}"
-            ) from err
-        shared = shared or any(
-            np.may_share_memory(new, old) for new in outputs.values() for old in earlier
-        )
+        outputs = _run_blank(model, size)
+        shared = shared or _share_memory(outputs, earlier)
         earlier += outputs.values()
-    checked.copies_outputs = shared
-    operators = checked.model.operators()
-    if operators > MANY_OPERATORS:
-        progress(
-            f"hint: {operators} operators a batch, each waiting for the interpreter lock: try "
-            "`compile: aoti`"
-        )
-
-
-def _check_warmup(checked: CheckedModel, outputs: Arrays, rows: int) -> None:
-    if checked.model.postprocess is not None:
-        _check_rows(checked.spec.name, outputs, rows)
-        outputs = {
-            name: np.asarray(value) for name, value in checked.model.postprocess(outputs).items()
-        }
-    check_outputs(checked.spec, outputs, rows)
+    model.copies_outputs = shared
+    _hint_at_operators(model.model, progress)
 
 
 def unsized_inputs(spec: ModelSpec) -> str:
-    """Return why there are no blank rows for the model `spec`, empty if there are."""
+    """Return why the model `spec` has no blank rows; empty if it has. Any thread."""
     free = [
         tensor.name for tensor in spec.inputs if tensor.free_axes and tensor.warmup_shape is None
     ]
@@ -87,25 +78,70 @@ def unsized_inputs(spec: ModelSpec) -> str:
 
 
 def blank_rows(spec: ModelSpec, rows: int) -> dict[str, Array]:
-    """Return inputs of zeros and empty texts for the model `spec`, whose inputs are sized.
+    """Return inputs of zeros and empty texts for the model `spec`, all of whose axes have sizes.
 
     Any thread.
     """
     return {tensor.name: _blank(tensor, rows) for tensor in spec.inputs}
 
 
+def _run_blank(model: CheckedModel, rows: int) -> dict[str, Array]:
+    """Run one batch of blank rows, check and time it, and return the outputs. Inference thread."""
+    try:
+        inputs = _blank_inputs(model.model, rows)
+        started = perf_counter()
+        outputs = model.model.predict(inputs)
+        seconds = perf_counter() - started
+        model.timings[rows] = min(seconds, model.timings.get(rows, inf))
+        _check(model, outputs, rows)
+    # Also SystemExit: a model that calls sys.exit() must not end the thread.
+    except (Exception, SystemExit) as err:
+        raise ModelLoadError(
+            f"warm-up with batch size {rows} failed: {type(err).__name__}: {message(err)}"
+        ) from err
+    return outputs
+
+
 def _blank_inputs(model: Model, rows: int) -> dict[str, Array]:
+    """Return blank rows in buffers of `model`, after its `preprocess`. Inference thread."""
     blank = blank_rows(model.spec, rows)
-    prepared = model.preprocess(blank) if model.preprocess is not None else blank
+    prepared = as_arrays(model.preprocess(blank)) if model.preprocess is not None else blank
     inputs = {}
-    for name, value in prepared.items():
-        array = np.asarray(value)
+    for name, array in prepared.items():
         inputs[name] = model.allocate(name, array.shape, array.dtype)
         inputs[name][...] = array
     return inputs
 
 
+def _check(model: CheckedModel, outputs: Arrays, rows: int) -> None:
+    """Check `outputs` of a batch of `rows` rows, after `postprocess` if there is one.
+
+    Inference thread.
+    """
+    postprocess = model.model.postprocess
+    if postprocess is not None:
+        check_raw_outputs(model.spec.name, outputs, rows)
+        outputs = as_arrays(postprocess(outputs))
+    check_outputs(model.spec, outputs, rows)
+
+
+def _share_memory(outputs: Arrays, earlier: list[Array]) -> bool:
+    """Return whether one of `outputs` may lie in memory of an `earlier` output. Any thread."""
+    return any(np.may_share_memory(new, old) for new in outputs.values() for old in earlier)
+
+
+def _hint_at_operators(model: Model, progress: Progress) -> None:
+    """Report a hint to `progress` if a batch takes many operators. Inference thread."""
+    operators = model.operators()
+    if operators > OPERATORS_BEFORE_HINT:
+        progress(
+            f"hint: {operators} operators a batch, each waiting for the interpreter lock: try "
+            "`compile: aoti`"
+        )
+
+
 def _blank(tensor: TensorSpec, rows: int) -> Array:
+    """Return `rows` blank rows of one input. Any thread."""
     array: Array = np.zeros((rows, *(tensor.warmup_shape or tensor.shape)), tensor.datatype.numpy)
     if tensor.datatype.name == "BYTES":
         array.fill(b"")

@@ -16,6 +16,7 @@ from batcher.errors import DeviceLost, ModelContractError, OutOfMemory
 from batcher.models.device_errors import device_error
 from tests.support.model_folders import Folders, answers, floats
 
+ARRAY_MEMORY_ERROR: Any = vars(np._core._exceptions)["_ArrayMemoryError"]
 LOST = RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
@@ -37,7 +38,7 @@ def fails(*arguments: object) -> None:
     [
         MemoryError(),
         # as numpy raises it
-        np._core._exceptions._ArrayMemoryError((1 << 60,), np.dtype("f4")),  # type: ignore[attr-defined]
+        ARRAY_MEMORY_ERROR((1 << 60,), np.dtype("f4")),
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),

@@ -38,7 +38,8 @@ class Model(torch.nn.Module):
 PREDICT = f"""
 class Model:
     def predict(self, inputs):
-        return {{"y": inputs["x"] @ np.array({WEIGHT.tolist()}, "f4").T + np.array({BIAS.tolist()}, "f4")}}
+        weight = np.array({WEIGHT.tolist()}, "f4")
+        return {{"y": inputs["x"] @ weight.T + np.array({BIAS.tolist()}, "f4")}}
 """
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 from typing import Any
 
@@ -40,8 +42,8 @@ def predicting(body: str) -> str:
 
 def shapes(checked: CheckedModel) -> list[tuple[int, ...]]:
     """Return what a RECORDS model was given."""
-    # its own
-    found: list[tuple[int, ...]] = checked.model._model.predict.__globals__["SHAPES"]  # type: ignore[attr-defined]
+    model: Any = checked.model
+    found: list[tuple[int, ...]] = model._model.predict.__globals__["SHAPES"]
     return found
 
 
@@ -149,7 +151,8 @@ def test_with_a_postprocess_the_rows_are_checked_and_the_rest_is_left_to_it(
 def test_with_a_postprocess_other_names_and_dtypes_may_come_out(folders: Folders) -> None:
     source = (
         predicting('return {"raw": x.astype("f8")}')
-        + '\n    def postprocess(self, outputs):\n        return {"y": outputs["raw"].astype("f4")}\n'
+        + "\n    def postprocess(self, outputs):"
+        + '\n        return {"y": outputs["raw"].astype("f4")}\n'
     )
     found = answers(folders.load(folders.python(source)), x=floats())
     assert list(found) == ["raw"]
@@ -256,6 +259,12 @@ def test_a_model_that_writes_into_its_input_changes_no_answer_of_another_batch(
 def test_warmup_gives_rows_of_every_datatype(folders: Folders, inputs: str, blank: str) -> None:
     source = predicting(f'assert (x == {blank}).all(); return {{"y": np.zeros((len(x), 4), "f4")}}')
     folders.load(folders.python(source, inputs=inputs))
+
+
+def test_loading_is_imported_without_pytorch() -> None:
+    """A server of ONNX models alone needs no PyTorch; a child that waits takes little memory."""
+    code = "import sys, batcher.models.loading; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_failure_names_the_version_of_the_model(folders: Folders) -> None:

@@ -1,4 +1,4 @@
-"""Models on disk for these tests: written, read as a server reads them, and run on one batch."""
+"""Models on disk for tests: written, read as a server reads them, and run on one batch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Folders:
     """Version folders under one temporary folder.
 
     Attributes:
-        base: the repository.
-        progress: what was told while models were loaded.
+        base: the repository's folder.
+        progress: the steps of loading, in words, for all models.
     """
 
     def __init__(self, base: Path) -> None:
@@ -40,7 +40,10 @@ class Folders:
         name: str = "m",
         version: str = "1",
     ) -> ModelDefinition:
-        """Write a version folder with `files` and a `model.yaml` of `head`, the format's own lines, and read it."""
+        """Write a version folder with `files` and a `model.yaml`, and read the folder.
+
+        `head` holds the lines of `model.yaml` that belong to the format.
+        """
         folder = self.base / name / version
         for file, content in (files or {}).items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
@@ -58,9 +61,9 @@ class Folders:
         return self.define(f"format: python\nclass: {entry}{more.pop('head', '')}", files, **more)
 
     def load(self, definition: ModelDefinition, **settings: Any) -> CheckedModel:
-        """Load a model on the CPU, with batches of at most 4 rows unless `settings` say something else."""
-        wanted = ModelSettings(**{"device": "cpu", "max_batch_size": 4, **settings})
-        return load_model(definition, wanted, self.progress.append)
+        """Load a model on the CPU, with batches of at most 4 rows; `settings` may change both."""
+        chosen = ModelSettings(**{"device": "cpu", "max_batch_size": 4, **settings})
+        return load_model(definition, chosen, self.progress.append)
 
 
 def answers(checked: CheckedModel, **inputs: Array) -> dict[str, Array]:

@@ -54,13 +54,13 @@ class RecordingModel:
         self._predict = predict
 
     def load(self, device: str) -> None:
-        """Nothing is to be loaded."""
+        """Do nothing: the model is in memory already."""
 
     def compile(self, progress: Callable[[str], None]) -> None:
-        """Nothing is to be compiled."""
+        """Do nothing: there is nothing to compile."""
 
     def operators(self) -> int:
-        """Nobody knows."""
+        """Return 0: the number is not known."""
         return 0
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -68,7 +68,7 @@ class RecordingModel:
         return np.empty(shape, dtype)
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Remember and answer."""
+        """Remember a copy of the inputs, and answer them."""
         self.batches.append({name: array.copy() for name, array in inputs.items()})
         return dict(self._predict(inputs))
 

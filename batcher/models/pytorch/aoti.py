@@ -1,69 +1,73 @@
-"""`compile: aoti`: a module compiled ahead of time to one native call (AOTInductor), which takes the interpreter lock once.
+"""`compile: aoti`: modules compiled ahead of time (AOTInductor), and the folder that keeps them.
 
-Compiling takes seconds to minutes and a C++ compiler. It runs in a process of its own, so that the
-server that starts is not held up by it, and its result is kept: by the model's files, the machine,
-PyTorch and the number of threads, all of which are compiled in. The packages are machine code, so
-the folder that keeps them belongs to the user alone.
+A compiled module is one native call, which takes the interpreter lock once; an eager module takes
+the lock for every operator. Compiling takes seconds to minutes and needs a C++ compiler. So a model
+is compiled in a process of its own (`aoti_program.py`), and the result, a package, is kept:
+
+    find_or_compile ─► a package for this key is kept? ─ yes ─► its path
+                                    └─ no ─► start the compiler, keep the package ─► its path
+    load_package ─► CompiledModule (`aoti_run.py`)
+
+The key of a package is a hash of everything that is compiled in: the files of the model, the
+processor or GPU, the versions of PyTorch and Python, the number of threads. Packages are machine
+code that the server runs. So the folder of packages must belong to the user, and nobody else may
+write to that folder.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from batcher.config.model_file import ModelDefinition, load_model_definition
+from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.core.spec import ModelSpec, TensorSpec
 from batcher.errors import ModelLoadError
+from batcher.models.protocol import Progress
 from batcher.models.pytorch.aoti_run import CompiledModule
-from batcher.models.pytorch.tensors import by_name, torch_dtype
 
-Progress = Callable[[str], None]
-
-MANY_ROWS = 1 << 30
-"""A model that is compiled takes at least so many rows: what it does beyond what it was compiled
-for is not defined.
+_PROGRAM = "batcher.models.pytorch.aoti_program"
+"""The program that compiles; started by name, since this module must not import it: the program
+imports the loading of models, which imports this module.
 """
 
-SCHEME = 3
-"""Counts the ways in which packages were made here."""
+PACKAGE_SCHEME = 3
+"""The way in which packages are made. A change of that way increases this number, and with it every
+key, so that no package of the old way is used.
+"""
 
-SHOWN = 400
-"""How much of a compiler's message is shown, its end."""
+MAX_COMPILER_MESSAGE_CHARS = 400
+"""Characters of a compiler's message that are shown: the end, where the reason stands."""
 
 
 def find_or_compile(
     definition: ModelDefinition,
     settings: ModelSettings,
-    wanted: str | torch.device,
+    device_name: str | torch.device,
     progress: Progress = lambda text: None,
 ) -> Path:
-    """Return the package of a model, compiled now if it has not been before.
-
-    Any thread; may take minutes.
+    """Return the path of a model's package; compile the model if no package is kept.
 
     Raises:
-        ModelLoadError: it cannot be compiled; the message says why.
+        ModelLoadError: the model cannot be compiled; the message says why.
+
+    Any thread; may take minutes.
     """
     if any(tensor.free_axes for tensor in definition.spec.inputs):
         raise ModelLoadError(
             "expected inputs without free axes: native code does not check their sizes"
         )
-    device = torch.device(wanted)
+    device = torch.device(device_name)
     path = _cache_folder() / f"{_key(definition, settings, device)}.pt2"
     if path.is_file():
         return path
@@ -74,61 +78,25 @@ def find_or_compile(
 
 
 def load_package(path: Path, device: torch.device) -> CompiledModule:
-    """Return the compiled module of a package. Inference thread.
+    """Return the compiled module of a package.
 
     Raises:
-        ModelLoadError: the package cannot be used; it is thrown away.
+        ModelLoadError: the package cannot be used; its file is deleted.
+
+    Inference thread.
     """
     try:
         return CompiledModule(path, device)
-    except Exception as err:  # whatever is wrong with it, it can be made again
+    # Whatever is wrong with the package, the next load can make another.
+    except Exception as err:
         path.unlink(missing_ok=True)
         raise ModelLoadError(
             f"{path.name} cannot be used and was thrown away: {type(err).__name__}: {err}"
         ) from err
 
 
-def compile_module(
-    spec: ModelSpec,
-    source: torch.nn.Module | torch.export.ExportedProgram,
-    device: torch.device,
-    path: Path,
-) -> None:
-    """Compile `source` into a package at `path`, the batch axis left free.
-
-    Raises:
-        ModelLoadError: it would be compiled for some batch sizes only.
-    """
-    module = source.module() if isinstance(source, torch.export.ExportedProgram) else source
-    examples = tuple(_example(tensor, device) for tensor in spec.inputs)
-    axes = tuple({0: torch.export.Dim.DYNAMIC} for _ in spec.inputs)
-    program = torch.export.export(_InOrder(module, spec), examples, dynamic_shapes=(axes,))
-    bounds = [bound.upper for bound in program.range_constraints.values()]
-    if len(bounds) != 1 or bounds[0] < MANY_ROWS:
-        raise ModelLoadError("expected a model that takes batches of any size")
-    torch._inductor.aoti_compile_and_package(program, package_path=str(path))
-
-
-class _InOrder(torch.nn.Module):
-    """A module whose outputs, by whatever name or place, are given in the order of the specification."""
-
-    def __init__(self, module: Any, spec: ModelSpec) -> None:
-        super().__init__()
-        self._module = module
-        self._spec = spec
-
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        outputs = by_name(self._module(*inputs), self._spec)
-        return tuple(outputs[tensor.name] for tensor in self._spec.outputs)
-
-
-def _example(tensor: TensorSpec, device: torch.device) -> torch.Tensor:
-    return torch.zeros(
-        (2, *tensor.shape), dtype=torch_dtype(tensor), device=device
-    )  # one row would be compiled in
-
-
 def _check_compiler() -> None:
+    """Check that there is a C++ compiler: its absence is said plainly, and at once. Any thread."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -143,6 +111,8 @@ def _check_compiler() -> None:
 def _run_compiler(
     definition: ModelDefinition, settings: ModelSettings, device: torch.device, path: Path
 ) -> None:
+    """Compile a model into a package at `path`. Any thread; takes seconds to minutes."""
+    # Written elsewhere and renamed, so that a package is never seen half written.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         unfinished = Path(folder) / path.name
         task = {
@@ -153,26 +123,36 @@ def _run_compiler(
             "device": str(device),
             "path": str(unfinished),
         }
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", __name__, json.dumps(task)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode or not unfinished.is_file():
-            raise ModelLoadError(
-                "the compiler failed: "
-                f"{done.stderr.strip()[-SHOWN:] or f'exit status {done.returncode}'}"
-            )
+        process = _run_program(json.dumps(task))
+        if process.returncode or not unfinished.is_file():
+            message = process.stderr.strip()[-MAX_COMPILER_MESSAGE_CHARS:]
+            reason = message or f"exit status {process.returncode}"
+            raise ModelLoadError(f"the compiler failed: {reason}")
         unfinished.replace(path)
 
 
-def _cache_folder() -> Path:
-    """Return the folder that keeps packages, which nobody else may write to.
+def _run_program(task: str) -> subprocess.CompletedProcess[str]:
+    """Run the program that compiles, with `task` as its argument, to its end. Any thread."""
+    # -P keeps the current folder off the program's path, which gets this process's instead: the
+    # model's class may be importable only from there.
+    return subprocess.run(
+        [sys.executable, "-P", "-m", _PROGRAM, task],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
-    What is in it will be run.
+
+def _cache_folder() -> Path:
+    """Return the folder that keeps packages; create it if it is missing.
+
+    Raises:
+        ModelLoadError: another user owns the folder or may write to it. The packages in the folder
+            are run, so whoever may write there could run code as this user.
+
+    Any thread.
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "batcher" / "aoti"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -185,11 +165,15 @@ def _cache_folder() -> Path:
 
 
 def _key(definition: ModelDefinition, settings: ModelSettings, device: torch.device) -> str:
+    """Return the name of a model's package: the model's name and a hash of all compiled in.
+
+    Any thread.
+    """
     digest = hashlib.sha256()
     threads = settings.torch_threads or torch.get_num_threads()
-    digest.update(
-        repr((SCHEME, torch.__version__, sys.version_info[:2], threads, *_machine(device))).encode()
-    )
+    machine = tuple(_machine(device))
+    facts = (PACKAGE_SCHEME, torch.__version__, sys.version_info[:2], threads, *machine)
+    digest.update(repr(facts).encode())
     for name, file in sorted(_files(definition)):
         digest.update(f"\n{name}\n{file.stat().st_size}\n".encode())
         with file.open("rb") as stream:
@@ -199,57 +183,35 @@ def _key(definition: ModelDefinition, settings: ModelSettings, device: torch.dev
 
 
 def _files(definition: ModelDefinition) -> Iterator[tuple[str, Path]]:
-    """Yield the model's files.
+    """Yield name and path of the model's files.
 
-    All in its folder, and the module of its class if that is an installed one.
+    These are all files in the version folder, the model's file and its weights wherever they lie,
+    and the file of the installed module that the class is in, if there is one.
+
+    Any thread.
     """
     for file in definition.folder.rglob("*"):
         if file.is_file() and "__pycache__" not in file.parts:
             yield str(file.relative_to(definition.folder)), file
-    for beside in (definition.file, definition.weights):
-        if beside is not None and beside.is_file():
-            yield beside.name, beside
+    # These two may lie outside the folder.
+    for path in (definition.file, definition.weights):
+        if path is not None and path.is_file():
+            yield path.name, path
     module = definition.entry.partition(":")[0]
     if module:
+        # A module that cannot be found lies in the folder, whose files were yielded above.
         with suppress(ImportError, ValueError):
-            found = find_spec(module)
-            if found is not None and found.origin is not None and Path(found.origin).is_file():
-                yield module, Path(found.origin)
+            spec = find_spec(module)
+            if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+                yield module, Path(spec.origin)
 
 
 def _machine(device: torch.device) -> Iterator[str]:
+    """Yield what the machine can do: architecture, GPU, instruction sets. Any thread."""
     yield platform.machine()
     if device.type == "cuda":
         yield str(torch.cuda.get_device_properties(device))
+    # Only Linux has this file. x86 calls the line `flags`, Arm `Features`.
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         yield next((line for line in lines if line.startswith(("flags", "Features"))), "")
-
-
-def _main() -> None:
-    """Compile what the first argument describes.
-
-    The process ends with the server that started it.
-    """
-    with suppress(AttributeError, OSError):  # only Linux has it
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    task = json.loads(sys.argv[1])
-    definition = load_model_definition(task["name"], task["version"], Path(task["folder"]))
-    settings = ModelSettings.model_validate(task["settings"])
-    device = torch.device(task["device"])
-    if settings.torch_threads is not None:
-        torch.set_num_threads(settings.torch_threads)
-    from batcher.models.loading import make_model
-
-    source = getattr(make_model(definition, settings), "source", None)
-    if source is None:
-        raise ModelLoadError("expected a torch.nn.Module or an exported program to compile")
-    with torch.no_grad():
-        compile_module(definition.spec, source(device), device, Path(task["path"]))
-
-
-if __name__ == "__main__":
-    try:
-        _main()
-    except Exception as err:  # the message is what the server shows
-        sys.exit(f"{type(err).__name__}: {err}")

@@ -1,7 +1,16 @@
-"""A PyTorch module, from wherever it was loaded, as a `Model`.
+"""A PyTorch module on one device, as a `Model`; the base class of the formats that load a module.
 
-One subclass a format says how the module is read. Everything else is here: threads, device, stream,
-staging, inference mode.
+A format says how its module is read (`read`) and, if it can, gives the source for a compiler
+(`source`). Everything else is here. One batch on CUDA, in a stream of the model's own:
+
+    pinned buffer ─► to_tensor ─► module ─► to_host (pinned) ─► synchronise ─► arrays
+                    (asynchronous)         (asynchronous)
+
+The inference thread waits for the device once, at the end of the batch, and not after each copy. On
+the CPU arrays and tensors share their memory.
+
+`compile` replaces the module by a package of native code (`aoti.py`), after the package has given
+the same answers as the module.
 """
 
 from __future__ import annotations
@@ -17,9 +26,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.core.spec import Array
+from batcher.core.spec import Array, TensorSpec
 from batcher.errors import ModelLoadError
-from batcher.models.protocol import Arrays, Hook
+from batcher.models.protocol import Arrays, Hook, Progress
 from batcher.models.pytorch import aoti
 from batcher.models.pytorch.staging import HostStaging, PinnedStaging, Staging
 from batcher.models.pytorch.tensors import by_name, to_array, to_host, to_tensor, torch_dtype
@@ -34,7 +43,7 @@ class TorchModule(ABC):
     postprocess: Hook | None = None
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
-        """Remember what to load; nothing is read yet."""
+        """Remember what to load; nothing is read yet. Any thread."""
         self.spec = definition.spec
         self._definition = definition
         self._settings = settings
@@ -42,7 +51,7 @@ class TorchModule(ABC):
         self._device = torch.device("cpu")
         self._stream: torch.cuda.Stream | None = None
         self._module: Callable[..., Any]
-        self._tensors = {tensor.name: tensor for tensor in self.spec.inputs}
+        self._input_specs = {tensor.name: tensor for tensor in self.spec.inputs}
 
     @abstractmethod
     def read(self, device: torch.device) -> Callable[..., Any]:
@@ -52,24 +61,38 @@ class TorchModule(ABC):
         """
 
     def source(self, device: torch.device) -> torch.nn.Module | torch.export.ExportedProgram:
-        """Return the module on `device` as a compiler takes it. Any thread.
+        """Return the module on `device` as a compiler takes it.
 
         Raises:
             ModelLoadError: a module of this format cannot be compiled.
+
+        Any thread.
         """
         raise ModelLoadError(
             f"expected a model of format export or python to compile; got {self._definition.format}"
         )
 
-    def compile(self, progress: Callable[[str], None]) -> None:
-        """Compile the module to one native call, or take what was compiled before.
+    def load(self, device: str) -> None:
+        """Read the module and prepare the device. Inference thread."""
+        # PyTorch keeps this number for each thread: it must be set on the thread that predicts.
+        if self._settings.torch_threads is not None:
+            torch.set_num_threads(self._settings.torch_threads)
+        self._device = torch.device(device)
+        if self._device.type == "cuda":
+            self._staging = PinnedStaging()
+            self.pinned = True
+            self._stream = torch.cuda.Stream(self._device)
+        self._module = self.read(self._device)
 
-        Inference thread.
+    def compile(self, progress: Progress) -> None:
+        """Compile the module to one native call, or take the package that is kept.
 
         Raises:
-            ModelLoadError: it cannot be compiled. Native code does not check its inputs, so their
-                shape must be known: no free axes but the batch, and no `preprocess`, which may
-                change it.
+            ModelLoadError: the module cannot be compiled. Native code does not check its inputs,
+                so their shapes must be known: no free axes but the batch, and no `preprocess`,
+                which may change the shapes.
+
+        Inference thread.
         """
         if self.preprocess is not None:
             raise ModelLoadError(
@@ -77,65 +100,62 @@ class TorchModule(ABC):
             )
         package = aoti.find_or_compile(self._definition, self._settings, self._device, progress)
         compiled = aoti.load_package(package, self._device)
+        # The compiler's example has 2 rows; 1 and the largest batch are the ends of the range.
         for rows in (1, 2, self._settings.max_batch_size):
             self._compare(compiled, rows)
         self._module = compiled
         self.one_call = True
 
     def _compare(self, compiled: Callable[..., Any], rows: int) -> None:
-        """Check that `compiled` gives what the module gives, on numbers that are the same each time."""
-        chance = torch.Generator().manual_seed(rows)
-        inputs = []
-        for tensor in self.spec.inputs:
-            dtype, shape = torch_dtype(tensor), (rows, *tensor.shape)
-            values = (
-                torch.randn(shape, generator=chance)
-                if dtype.is_floating_point
-                else torch.zeros(shape)
-            )
-            inputs.append(values.to(dtype).to(self._device))
+        """Check that `compiled` gives the outputs of the module on `rows` rows.
+
+        Raises:
+            ModelLoadError: an output differs by more than rounding explains.
+
+        Inference thread.
+        """
+        inputs = self._comparison_inputs(rows)
         with torch.inference_mode():
             expected = by_name(self._module(*inputs), self.spec)
-            found = by_name(compiled(*inputs), self.spec)
+            got = by_name(compiled(*inputs), self.spec)
         for name, value in expected.items():
             if not torch.allclose(
-                found[name].double(), value.double(), rtol=1e-2, atol=1e-3, equal_nan=True
+                got[name].double(), value.double(), rtol=1e-2, atol=1e-3, equal_nan=True
             ):
                 raise ModelLoadError(
                     f"output {name!r} of the compiled model differs from that of the model, {rows} "
                     "rows"
                 )
 
+    def _comparison_inputs(self, rows: int) -> list[torch.Tensor]:
+        """Return `rows` rows of numbers, the same each time, in order.
+
+        Inputs of whole numbers are zeros: an index must not point outside of a table.
+
+        Inference thread.
+        """
+        generator = torch.Generator().manual_seed(rows)
+        inputs = []
+        for tensor in self.spec.inputs:
+            dtype, shape = torch_dtype(tensor), (rows, *tensor.shape)
+            is_float = dtype.is_floating_point
+            values = torch.randn(shape, generator=generator) if is_float else torch.zeros(shape)
+            inputs.append(values.to(dtype).to(self._device))
+        return inputs
+
     def operators(self) -> int:
         """Count the operators of a batch of one blank row. Inference thread."""
         if self.one_call:
             return 1
-        counter = _Counter()  # type: ignore[no-untyped-call]  # the base class has no types
+        counter = _OperatorCounter()  # type: ignore[no-untyped-call]  # the base class has no types
         with torch.inference_mode(), counter:
-            self.call(
-                {
-                    tensor.name: torch.zeros(
-                        (1, *(tensor.warmup_shape or tensor.shape)),
-                        dtype=torch_dtype(tensor),
-                        device=self._device,
-                    )
-                    for tensor in self.spec.inputs
-                }
-            )
+            self.call({tensor.name: self._blank_row(tensor) for tensor in self.spec.inputs})
         return counter.count
 
-    def load(self, device: str) -> None:
-        """Read the module and prepare the device. Inference thread."""
-        if self._settings.torch_threads is not None:
-            torch.set_num_threads(
-                self._settings.torch_threads
-            )  # acts on the calling thread: here, not at start
-        self._device = torch.device(device)
-        if self._device.type == "cuda":
-            self._staging = PinnedStaging()
-            self.pinned = True
-            self._stream = torch.cuda.Stream(self._device)
-        self._module = self.read(self._device)
+    def _blank_row(self, tensor: TensorSpec) -> torch.Tensor:
+        """Return one row of zeros for an input. Inference thread."""
+        shape = (1, *(tensor.warmup_shape or tensor.shape))
+        return torch.zeros(shape, dtype=torch_dtype(tensor), device=self._device)
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return a staging buffer. Inference thread."""
@@ -145,10 +165,11 @@ class TorchModule(ABC):
         """Run the module on one batch. Inference thread."""
         with torch.inference_mode(), self._on_stream():
             tensors = {
-                name: to_tensor(array, self._tensors.get(name), self._device)
+                name: to_tensor(array, self._input_specs.get(name), self._device)
                 for name, array in inputs.items()
             }
             outputs = by_name(self.call(tensors), self.spec)
+            # All copies are started before the first one is waited for.
             on_host = {name: to_host(value) for name, value in outputs.items()}
             if self._stream is not None:
                 self._stream.synchronize()
@@ -159,21 +180,27 @@ class TorchModule(ABC):
         return self._module(*(tensors[tensor.name] for tensor in self.spec.inputs))
 
     def _on_stream(self) -> AbstractContextManager[Any]:
+        """Return a context in which work goes to the model's own stream. Inference thread."""
         return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
 
 
-class _Counter(TorchDispatchMode):
-    """Counts the operators that are called."""
+class _OperatorCounter(TorchDispatchMode):
+    """Counts the operators that are called in its context.
+
+    Attributes:
+        count: operators so far.
+    """
 
     count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count `func` and call it. Inference thread."""
         self.count += 1
         return func(*args, **(kwargs or {}))
 
 
-def choose_device(wanted: str) -> str:
-    """Return the device for the setting `wanted`: `auto` is CUDA where there is one. Any thread."""
-    if wanted == "auto":
+def choose_device(setting: str) -> str:
+    """Return the device for a `setting`: `auto` is CUDA where there is one. Any thread."""
+    if setting == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
-    return "cuda:0" if wanted == "cuda" else wanted
+    return "cuda:0" if setting == "cuda" else setting

@@ -1,22 +1,26 @@
-"""Format `python`: a class in a module beside `model.yaml`, or in an installed one.
+"""Format `python`: a class in a module beside `model.yaml`, or in an installed module.
 
-A class that is a `torch.nn.Module` is made without arguments and given its weights; its `forward`
-takes the inputs in order. Any other class has `predict(inputs) -> outputs`, both mappings of name
-to array, and may have `load(device)`, `preprocess` and `postprocess`. It may give an output as a
-list of rows, with an exception in the place of a row that failed: only that row's request fails.
-Modules of a version folder live in a package of their own, so that two models, or two versions of
-one, may hold files of the same name; they import each other relatively (`from .network import
-Net`).
+`class: code:Model` in `model.yaml` names the module `code` and the class `Model`. The kind of class
+decides how the class is used:
+
+                   `torch.nn.Module`               any class with `predict`
+    made           without arguments               without arguments
+    prepared by    its weights, if there are any   its method `load(device)`, if there is one
+    called as      forward(*inputs), in order      predict(inputs)
+    takes          tensors                         a mapping of name to array
+    returns        tensors, by name or in order    arrays or tensors, by name or in order
+
+Both kinds may have the hooks `preprocess` and `postprocess`. `predict` may also return an output as
+a list of rows, with an exception in the place of a row that failed: only that row's request fails.
+
+A loaded model owns the names of its modules, for as long as `folder_package.py` says. So two models
+may hold files of the same name, and a model that is loaded again is read again.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from importlib import import_module
-from itertools import count
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,27 +31,24 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
-from batcher.models.protocol import Arrays, Hook, Model, PartialOutputs
+from batcher.models.protocol import Arrays, Hook, Model, PartialOutputs, Progress
+from batcher.models.pytorch.folder_package import import_from_folder
 from batcher.models.pytorch.module import TorchModule
 from batcher.models.pytorch.tensors import by_name, to_array, to_host
 from batcher.models.row_errors import take_errors
 
-_LOADS = count()
-_RECENT: dict[str, dict[int, tuple[ModelDefinition, list[str]]]] = {}
-"""The last two definitions of each version by their identity, with the packages that their instances live in.
-
-Two may be loaded at once, from other files. The definition is kept so that no other is taken for
-it.
-"""
-
 
 class PythonModule(TorchModule):
-    """A `torch.nn.Module` from Python source; `make` makes it, without its weights."""
+    """A `torch.nn.Module` from Python source.
+
+    Attributes:
+        make: makes the module, without its weights.
+    """
 
     def __init__(
         self, definition: ModelDefinition, settings: ModelSettings, factory: Callable[[], Any]
     ) -> None:
-        """Remember the class, `factory`, besides definition and settings."""
+        """Remember what to load; `factory` is the class. Any thread."""
         super().__init__(definition, settings)
         self.make = factory
 
@@ -59,7 +60,7 @@ class PythonModule(TorchModule):
         return module
 
     def source(self, device: torch.device) -> torch.nn.Module:
-        """Return the module with its weights. Any thread."""
+        """Return the module with its weights, in evaluation mode. Any thread."""
         module = self.make()
         if self._definition.weights is not None:
             module.load_state_dict(_weights(self._definition.weights, self._settings.trusted))
@@ -68,7 +69,11 @@ class PythonModule(TorchModule):
 
 
 class PythonModel:
-    """Any object with `predict`; `make` makes it."""
+    """An object with `predict`, of any class.
+
+    Attributes:
+        make: makes the object, not loaded.
+    """
 
     one_call = False
     pinned = False
@@ -78,7 +83,7 @@ class PythonModel:
     def __init__(
         self, definition: ModelDefinition, settings: ModelSettings, factory: Callable[[], Any]
     ) -> None:
-        """Remember the class, `factory`; it is made when it is loaded."""
+        """Remember what to load; `factory` is the class, and makes nothing yet. Any thread."""
         self.spec = definition.spec
         self._settings = settings
         self._texts = {
@@ -88,7 +93,8 @@ class PythonModel:
         self._model: Any = None
 
     def load(self, device: str) -> None:
-        """Make the object, and let it load if it wants to. Inference thread."""
+        """Make the object, and call its `load` if it has one. Inference thread."""
+        # PyTorch keeps this number for each thread: it must be set on the thread that predicts.
         if self._settings.torch_threads is not None:
             torch.set_num_threads(self._settings.torch_threads)
         self._model = self.make()
@@ -97,15 +103,18 @@ class PythonModel:
         self.preprocess = getattr(self._model, "preprocess", None)
         self.postprocess = getattr(self._model, "postprocess", None)
 
-    def compile(self, progress: Callable[[str], None]) -> None:
-        """Refuse: what a class does in `predict` is not for a compiler to know.
+    def compile(self, progress: Progress) -> None:
+        """Refuse: a compiler cannot know what `predict` of any class does.
+
+        Raises:
+            ModelLoadError: always.
 
         Inference thread.
         """
         raise ModelLoadError("expected a torch.nn.Module to compile; got a class with predict")
 
     def operators(self) -> int:
-        """Return 0: it is not known. Inference thread."""
+        """Return 0: the number is unknown. Inference thread."""
         return 0
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -113,78 +122,72 @@ class PythonModel:
         return np.empty(shape, dtype)
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
-        """Call the object's `predict`; tensors become arrays, exceptions in a list failed rows.
+        """Call `predict` of the object; tensors become arrays, exceptions in lists failed rows.
 
         Inference thread.
         """
         with torch.inference_mode():
             outputs = by_name(self._model.predict(inputs), self.spec)
             failed = take_errors(outputs, self.spec)
-            for name, value in outputs.items():
-                if isinstance(value, list) and name in self._texts:
-                    value = outputs[name] = np.array(
-                        value, object
-                    )  # NumPy's own texts end at their last byte that is not 0
-                elif (
-                    isinstance(value, list)
-                    and value
-                    and all(isinstance(row, torch.Tensor) for row in value)
-                ):
-                    value = outputs[name] = torch.stack(value)
-                if isinstance(value, torch.Tensor) and value.device.type == "cuda":
-                    outputs[name] = to_host(value)
-                    torch.cuda.synchronize()
-            arrays = {name: to_array(value) for name, value in outputs.items()}
+            arrays = {name: self._array(name, value) for name, value in outputs.items()}
         return PartialOutputs(arrays, failed) if failed else arrays
+
+    def _array(self, name: str, value: Any) -> Array:
+        """Return the output `name` as an array in host memory. Inference thread."""
+        if isinstance(value, list):
+            value = self._join(name, value)
+        if isinstance(value, torch.Tensor) and value.device.type == "cuda":
+            value = to_host(value)
+            torch.cuda.synchronize()
+        return to_array(value)
+
+    def _join(self, name: str, rows: list[Any]) -> Any:
+        """Return the rows of an output that was returned as a list as one value, if need be.
+
+        Inference thread.
+        """
+        # NumPy's own texts would lose zero bytes at their ends.
+        if name in self._texts:
+            return np.array(rows, object)
+        if rows and all(isinstance(row, torch.Tensor) for row in rows):
+            return torch.stack(rows)
+        return rows
 
 
 def make(definition: ModelDefinition, settings: ModelSettings) -> Model:
-    """Return the model behind `module:Class`. Inference thread.
+    """Return the model of the class that `definition` names, not loaded yet.
 
     Raises:
         ModelLoadError: there is no such class, or it is neither a module nor has `predict`.
+
+    Any thread.
     """
     module_name, _, class_name = definition.entry.partition(":")
-    found = getattr(_module(definition, module_name), class_name, None)
-    if isinstance(found, type) and issubclass(found, torch.nn.Module):
-        return PythonModule(definition, settings, found)
-    if not callable(getattr(found, "predict", None)):
+    model_class = getattr(import_from_folder(definition, module_name), class_name, None)
+    if isinstance(model_class, type) and issubclass(model_class, torch.nn.Module):
+        return PythonModule(definition, settings, model_class)
+    if not callable(getattr(model_class, "predict", None)):
         raise ModelLoadError(
             f"expected a torch.nn.Module or a class with predict; got {definition.entry}"
         )
-    assert callable(found)
-    return PythonModel(definition, settings, found)
-
-
-def _module(definition: ModelDefinition, name: str) -> ModuleType:
-    beside = definition.folder.joinpath(*name.split("."))
-    if not (beside.with_suffix(".py").is_file() or beside.joinpath("__init__.py").is_file()):
-        return import_module(name)
-    title = f"{definition.spec.name.encode().hex()}_{definition.spec.version}"
-    package = ModuleType(f"_batcher_model_{title}_{next(_LOADS)}")
-    package.__path__ = [str(definition.folder)]
-    recent = _RECENT.setdefault(title, {})
-    recent.setdefault(id(definition), (definition, []))[1].append(package.__name__)
-    for key in list(recent)[:-2]:  # one that serves may import until it is replaced
-        _forget(recent.pop(key, (definition, []))[1])
-    sys.modules[package.__name__] = package
-    return import_module(f"{package.__name__}.{name}")
-
-
-def _forget(packages: list[str]) -> None:
-    for package in packages:
-        for name in [name for name in list(sys.modules) if f"{name}.".startswith(f"{package}.")]:
-            sys.modules.pop(name, None)
+    assert callable(model_class)
+    return PythonModel(definition, settings, model_class)
 
 
 def _weights(file: Path, trusted: bool) -> dict[str, Any]:
+    """Return the weights in `file` by their names; a pickle is read only if `trusted`.
+
+    Raises:
+        ModelLoadError: the file is a pickle, and the model is not trusted.
+
+    Any thread.
+    """
     if file.suffix == ".safetensors":
         return load_file(file)
     if not trusted:
         raise ModelLoadError(
             f"expected weights as .safetensors; got {file.name}, a pickle, which can run any code "
-            "when it is read. "
-            "Convert it, or set `trusted: true` for this model",
+            "when it is read. Convert it, or set `trusted: true` for this model"
         )
     weights: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)
     return weights

@@ -1,11 +1,17 @@
-"""Where a batch's inputs are put together.
+"""The buffers in which a batch's inputs are put together.
 
-Fresh memory for the CPU, pinned memory that is kept for CUDA.
+| device | buffer | why |
+|---|---|---|
+| CPU | fresh memory for every batch | outputs may lie in it |
+| CUDA | one pinned buffer an input, kept | the rows are copied anyway |
 
-On the CPU a model may hand its input back as its output (an echo, a view, a slice), so a buffer
-that was used again would change answers that are still being written; fresh memory costs less than
-finding that out. To CUDA the rows are copied anyway and the copy has ended when `predict` returns,
-so one pinned buffer an input serves every batch; pinning is slow and must not happen per batch.
+On the CPU a model may return its input as its output: an echo, a view, a slice. A buffer that was
+used again would change answers that are still being written. Finding out whether outputs lie in the
+buffer would cost more than fresh memory.
+
+To CUDA the rows are copied, and the copy has ended when `predict` returns. So one buffer serves
+every batch. Pinned memory makes the copy fast and asynchronous; to pin memory is slow, and must not
+happen per batch.
 """
 
 from __future__ import annotations
@@ -20,7 +26,7 @@ from batcher.core.spec import Array
 
 
 class Staging(Protocol):
-    """Gives buffers for collation."""
+    """Gives buffers for the inputs of a batch."""
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return a writable, contiguous buffer of that shape and dtype for the input `name`.
@@ -33,22 +39,22 @@ class HostStaging:
     """Fresh memory for every batch."""
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return new memory. Inference thread."""
+        """Return fresh memory. Inference thread."""
         return np.empty(shape, dtype)
 
 
 class PinnedStaging:
-    """One pinned buffer an input, grown to the largest batch seen, then used for every batch."""
+    """One pinned buffer an input, as large as the largest batch so far, for every batch."""
 
     def __init__(self) -> None:
-        """Start without buffers."""
-        self._arenas: dict[str, torch.Tensor] = {}
+        """Start without buffers. Inference thread."""
+        self._buffers: dict[str, torch.Tensor] = {}
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return the beginning of the input's buffer. Inference thread."""
-        needed = prod(shape) * dtype.itemsize
-        arena = self._arenas.get(name)
-        if arena is None or arena.numel() < needed:
-            arena = self._arenas[name] = torch.empty(needed, dtype=torch.uint8, pin_memory=True)
-        view: Array = arena.numpy()[:needed].view(dtype).reshape(shape)
+        nbytes = prod(shape) * dtype.itemsize
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < nbytes:
+            buffer = self._buffers[name] = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+        view: Array = buffer.numpy()[:nbytes].view(dtype).reshape(shape)
         return view

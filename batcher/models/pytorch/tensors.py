@@ -1,6 +1,8 @@
-"""Between arrays and tensors.
+"""Arrays to PyTorch's tensors, and tensors back to arrays.
 
-No copy on the CPU, pinned and asynchronous copies on CUDA, BF16 re-viewed on the way.
+On the CPU an array and its tensor share their memory. To and from CUDA the copies are asynchronous,
+through pinned memory. NumPy has no BF16, so a BF16 array holds 16-bit integers, which are viewed as
+BF16 on the way to a tensor.
 """
 
 from __future__ import annotations
@@ -16,32 +18,39 @@ from batcher.errors import ModelContractError, ModelLoadError
 
 
 def torch_dtype(tensor: TensorSpec) -> torch.dtype:
-    """Return the dtype of a tensor. Any thread.
+    """Return PyTorch's dtype for a tensor of a specification.
 
     Raises:
-        ModelLoadError: PyTorch has none (BYTES).
+        ModelLoadError: PyTorch has no such dtype (BYTES).
+
+    Any thread.
     """
-    found = getattr(torch, tensor.datatype.alias, None)
-    if not isinstance(found, torch.dtype):
+    dtype = getattr(torch, tensor.datatype.alias, None)
+    if not isinstance(dtype, torch.dtype):
         raise ModelLoadError(
             f"{tensor.name!r}: expected a dtype that PyTorch has; got {tensor.datatype.name}"
         )
-    return found
+    return dtype
 
 
-def to_tensor(array: Array, tensor: TensorSpec | None, device: torch.device) -> torch.Tensor:
+def to_tensor(array: Array, spec: TensorSpec | None, device: torch.device) -> torch.Tensor:
     """Return `array`, a writable buffer, as a tensor on `device`.
 
-    The copy to CUDA does not wait. Inference thread.
+    `spec` is None for an input that `preprocess` has made. The copy to CUDA may still be running
+    when this function returns.
+
+    Inference thread.
     """
-    found = torch.from_numpy(array)
-    if tensor is not None and tensor.datatype.name == "BF16":
-        found = found.view(torch.bfloat16)
-    return found if device.type == "cpu" else found.to(device, non_blocking=True)
+    tensor = torch.from_numpy(array)
+    if spec is not None and spec.datatype.name == "BF16":
+        tensor = tensor.view(torch.bfloat16)
+    return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)
 
 
 def to_host(value: Any) -> Any:
-    """Start bringing `value` to host memory if it is a tensor; synchronise before reading it.
+    """Return `value`, if it is a tensor, in host memory; other values as they are.
+
+    The copy from CUDA may still be running: synchronise before the tensor is read.
 
     Inference thread.
     """
@@ -54,7 +63,9 @@ def to_host(value: Any) -> Any:
 
 
 def to_array(value: Any) -> Array:
-    """Return a host tensor or array as a contiguous array; BF16 as 16-bit integers.
+    """Return a tensor in host memory, or an array, as a contiguous array.
+
+    BF16 becomes 16-bit integers.
 
     Inference thread.
     """
@@ -62,14 +73,20 @@ def to_array(value: Any) -> Array:
         value = (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
     if type(value) is np.ndarray and value.flags.c_contiguous:
         return value
+    # `ascontiguousarray` gives a scalar an axis, and the check of rows would take it for a row.
     return np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
 
 
 def by_name(result: Any, spec: ModelSpec) -> dict[str, Any]:
-    """Return a module's result, a tensor, a sequence or a mapping of tensors, by the names of the specification.
+    """Return the outputs in a module's `result` by their names.
+
+    A mapping has the names already. A sequence of outputs, or a single output, gets the names of
+    the specification in its order.
 
     Raises:
-        ModelContractError: another number of outputs than the specification has.
+        ModelContractError: the result has another number of outputs than the specification.
+
+    Any thread.
     """
     if isinstance(result, Mapping):
         return dict(result)

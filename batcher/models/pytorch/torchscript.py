@@ -1,6 +1,6 @@
-"""Format `torchscript`: an archive made by `torch.jit.save`.
+"""Format `torchscript`: an archive made by `torch.jit.save`, with code and weights.
 
-It holds code and weights, no Python pickles.
+Such an archive holds no pickles of Python objects, so any archive may be read.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ class TorchScriptModel(TorchModule):
     """A scripted or traced module."""
 
     def read(self, device: torch.device) -> Callable[..., Any]:
-        """Read the archive onto `device`, and freeze it.
+        """Read the archive onto `device`, and freeze the module.
 
-        Weights become constants, operators are fused. Inference thread.
+        Freezing makes constants of the weights, so that operators can be fused.
+
+        Inference thread.
         """
         module = torch.jit.load(str(self._definition.file), map_location=device).eval()
         frozen: Callable[..., Any] = torch.jit.freeze(module)
         return frozen
 
     def operators(self) -> int:
-        """Return 0: the interpreter of TorchScript runs them, without Python's lock.
+        """Return 0: TorchScript's interpreter runs operators without Python's lock.
 
         Inference thread.
         """

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from batcher.app.cli import main
 from batcher.config.model_file import ModelDefinition
 from batcher.errors import ModelLoadError
-from batcher.models.pytorch import aoti
+from batcher.models.pytorch import aoti, aoti_program
 from tests.support.model_folders import Folders, answers
 
 SOURCE = """
@@ -207,7 +207,7 @@ class TestNotCompiled:
         assert answers(checked, x=ROWS[:3], mask=MASK[:3])["y"].shape == (3, 4)
 
     @pytest.mark.usefixtures("no_compiler")
-    def test_a_module_with_preprocess_is_served_as_it_is_since_native_code_does_not_check_its_inputs(
+    def test_a_module_with_preprocess_is_served_as_it_is_for_native_code_does_not_check_inputs(
         self, folders: Folders
     ) -> None:
         source = SOURCE + "\n    def preprocess(self, inputs):\n        return inputs\n"
@@ -373,4 +373,4 @@ def test_a_tensor_of_bytes_has_no_dtype_to_compile(folders: Folders) -> None:
         SOURCE, inputs="[{name: x, dtype: BYTES, shape: []}]", outputs=OUTPUTS
     )
     with pytest.raises(ModelLoadError, match="BYTES"):
-        aoti._example(definition.spec.inputs[0], torch.device("cpu"))
+        aoti_program._example(definition.spec.inputs[0], torch.device("cpu"))

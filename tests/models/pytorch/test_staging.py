@@ -21,7 +21,8 @@ class Model(torch.nn.Module):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.net = torch.nn.Sequential(torch.nn.Linear(4, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))
+            first, last = torch.nn.Linear(4, 64), torch.nn.Linear(64, 4)
+            self.net = torch.nn.Sequential(first, torch.nn.ReLU(), last)
 
     def forward(self, x):
         return self.net(x)

@@ -19,8 +19,8 @@ from batcher.errors import (
     QueueFull,
     WorkerLost,
 )
+from batcher.models.model_errors import allowed_from_model, model_error
 from batcher.models.protocol import PartialOutputs
-from batcher.models.raised import allowed_from_model, model_error
 from tests.support.models import RecordingModel, checked, double, rows
 
 ALLOWED = {InvalidInput, ModelError, ModelContractError, OutOfMemory, DeviceLost}

@@ -1,0 +1,149 @@
+"""What the hooks of a model must return: one contract for the server and for `batcher check`.
+
+A model may have two hooks, and each is called with one request:
+
+    hook         is called with                must return
+    preprocess   the inputs of the request     a mapping of name to array; all arrays have the same
+                                               number of rows, at least 1
+    postprocess  the request's rows of the     a mapping of name to array: the outputs that the
+                 outputs                       specification promises, for as many rows
+
+The specification describes what clients send and receive. So of a model with `postprocess` it says
+nothing about the outputs of `predict`, and one rule is left for those: rows out equal rows in.
+
+The server raises at the first breach (`run_preprocess`, `run_postprocess`, `check_raw_outputs`).
+`batcher check` notes every breach in words of its own, with the place in the model's code. So
+`batcher check` takes from here the rules alone: `as_arrays` and `common_rows`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from batcher.core.spec import Array, ModelSpec, check_objects, check_outputs, has_rows, rows_error
+from batcher.errors import ModelContractError
+from batcher.models.model_errors import allowed_from_model, model_error
+from batcher.models.protocol import Arrays, Hook
+from batcher.models.row_errors import non_finite_rows
+
+
+def as_arrays(result: Mapping[str, Any]) -> dict[str, Array]:
+    """Return what a hook returned, each value as an array. Any thread."""
+    return {name: np.asarray(value) for name, value in result.items()}
+
+
+def common_rows(arrays: Arrays) -> int:
+    """Return the number of rows that all `arrays` have; 0 if that is not one number above 0.
+
+    Any thread.
+    """
+    counts = _row_counts(arrays)
+    return counts.pop() if len(counts) == 1 else 0
+
+
+def run_preprocess(hook: Hook, inputs: Arrays, model: str) -> tuple[dict[str, Array], int]:
+    """Return what `hook` makes of the `inputs` of one request, and its number of rows.
+
+    Args:
+        hook: `preprocess` of a model.
+        inputs: name to array; the first axis is the row.
+        model: the model's name, for error texts.
+
+    Raises:
+        ModelContractError: the hook returned no mapping, arrays of different numbers of rows, or
+            objects that are no `bytes`.
+        BatcherError: the hook raised; `allowed_from_model` says which errors stay as they are.
+
+    Pool thread.
+    """
+    prepared = _run(hook, inputs, f"model {model!r}: preprocess")
+    rows = common_rows(prepared)
+    if rows == 0:
+        raise _uneven_error(model, prepared)
+    for name, array in prepared.items():
+        if array.dtype.hasobject:
+            check_objects(array, f"model {model!r}: {name!r} from preprocess")
+    return prepared, rows
+
+
+def run_postprocess(
+    hook: Hook, outputs: Arrays, spec: ModelSpec, rows: int, finite_outputs: bool = False
+) -> dict[str, Array]:
+    """Return the outputs that `spec` promises, which `hook` makes of one request's outputs.
+
+    Args:
+        hook: `postprocess` of a model.
+        outputs: what the model returned for the request's rows.
+        spec: the model's specification.
+        rows: the rows of the request.
+        finite_outputs: whether NaN and infinity are refused.
+
+    Raises:
+        ModelContractError: the hook returned something else than `spec` promises, or a number that
+            is not finite although `finite_outputs` is set.
+        BatcherError: the hook raised; `allowed_from_model` says which errors stay as they are.
+
+    Pool thread.
+    """
+    made = _run(hook, outputs, f"model {spec.name!r}: postprocess")
+    check_outputs(spec, made, rows)
+    promised = {tensor.name: made[tensor.name] for tensor in spec.outputs}
+    if finite_outputs and (errors := non_finite_rows(promised, spec)):
+        raise errors[min(errors)]
+    return promised
+
+
+def check_raw_outputs(model: str, outputs: Arrays, rows: int) -> None:
+    """Check what `predict` of a model with `postprocess` returned for a batch of `rows` rows.
+
+    Raises:
+        ModelContractError: there are no outputs, or one of them has another number of rows or holds
+            objects that are no texts.
+
+    Inference thread.
+    """
+    if not outputs:
+        raise ModelContractError(f"model {model!r}: expected outputs; got none")
+    for output, array in outputs.items():
+        if not has_rows(array, rows):
+            raise rows_error(model, output, array, rows)
+        if array.dtype.hasobject:
+            check_objects(array, f"model {model!r}: output {output!r}")
+
+
+def _run(hook: Hook, values: Arrays, place: str) -> dict[str, Array]:
+    """Return the arrays that `hook` makes of `values`; contract errors begin with `place`.
+
+    Pool thread.
+    """
+    try:
+        result = hook(values)
+        if not isinstance(result, Mapping):
+            raise ModelContractError(
+                f"{place}: expected a mapping of name to array; got {type(result).__name__}"
+            )
+        return as_arrays(result)
+    # A hook is code of the model's author: whatever it raises ends its own request alone.
+    except BaseException as err:
+        error = model_error(allowed_from_model(err))
+        if error is err:
+            raise
+        raise error from err
+
+
+def _uneven_error(model: str, prepared: Arrays) -> ModelContractError:
+    """Return the error of a `preprocess` that made no rows, or uneven ones. Any thread."""
+    counts = ", ".join(map(str, sorted(_row_counts(prepared))))
+    got = f"arrays of {counts} rows" if counts else "none"
+    return ModelContractError(
+        f"model {model!r}: preprocess: expected arrays of the same number of rows, at "
+        f"least 1; got {got}"
+    )
+
+
+def _row_counts(arrays: Arrays) -> set[int]:
+    """Return the numbers of rows that `arrays` have; a scalar has 0. Any thread."""
+    return {len(array) if array.ndim else 0 for array in arrays.values()}

@@ -1,0 +1,135 @@
+"""What hooks must return, and what their callers learn of a breach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from batcher.errors import InvalidInput, ModelContractError, ModelError, QueueFull
+from batcher.models.hook_contract import (
+    check_raw_outputs,
+    common_rows,
+    run_postprocess,
+    run_preprocess,
+)
+from tests.support.models import model_spec, rows
+
+
+def test_preprocess_may_change_names_and_the_number_of_rows() -> None:
+    prepared, count = run_preprocess(lambda x: {"z": [*x["x"], *x["x"]]}, {"x": rows(1)}, "m")
+    assert (list(prepared), count, prepared["z"].shape) == (["z"], 2, (2, 4))
+
+
+UNEVEN = "model 'm': preprocess: expected arrays of the same number of rows, at least 1; got "
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, "model 'm': preprocess: expected a mapping of name to array; got NoneType"),
+        ({}, f"{UNEVEN}none"),
+        ({"x": 1.0}, f"{UNEVEN}arrays of 0 rows"),
+        ({"x": rows(1), "z": rows(1, 2)}, f"{UNEVEN}arrays of 1, 2 rows"),
+        (
+            {"x": np.array(["text"], object)},
+            "model 'm': 'x' from preprocess: expected elements that are bytes; got str",
+        ),
+    ],
+    ids=["no mapping", "nothing", "a scalar", "uneven", "text"],
+)
+def test_a_preprocess_that_breaks_the_contract_is_named_with_what_it_returned(
+    returned: Any, message: str
+) -> None:
+    with pytest.raises(ModelContractError) as raised:
+        run_preprocess(lambda _: returned, {"x": rows(1)}, "m")
+    assert str(raised.value) == message
+
+
+def test_of_what_postprocess_returns_the_promised_outputs_are_the_answer() -> None:
+    def hook(outputs: Any) -> Any:
+        return {"y": outputs["raw"], "more": 1}
+
+    assert list(run_postprocess(hook, {"raw": rows(1, 2)}, model_spec(), rows=2)) == ["y"]
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ([rows(1)], "model 'm': postprocess: expected a mapping of name to array; got list"),
+        ({}, "model 'm': expected output 'y'; got none"),
+        ({"y": rows(1)}, "model 'm': 2 rows in, 1 rows out in output 'y'"),
+    ],
+    ids=["no mapping", "nothing", "a row less"],
+)
+def test_a_postprocess_that_breaks_the_contract_is_named_with_what_it_returned(
+    returned: Any, message: str
+) -> None:
+    with pytest.raises(ModelContractError) as raised:
+        run_postprocess(lambda _: returned, {"y": rows(1, 2)}, model_spec(), rows=2)
+    assert str(raised.value) == message
+
+
+def test_numbers_must_be_finite_only_where_finite_outputs_are_wanted() -> None:
+    def hook(outputs: Any) -> Any:
+        return {"y": outputs["y"] * np.nan}
+
+    assert np.isnan(run_postprocess(hook, {"y": rows(1)}, model_spec(), rows=1)["y"]).all()
+    with pytest.raises(ModelContractError, match="expected finite numbers in output 'y'"):
+        run_postprocess(hook, {"y": rows(1)}, model_spec(), rows=1, finite_outputs=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (InvalidInput("dark"), InvalidInput),
+        (QueueFull("full"), ModelError),
+        (KeyError("labels"), ModelError),
+        (SystemExit(3), ModelError),
+    ],
+    ids=repr,
+)
+def test_a_hook_raises_what_a_model_may_raise_and_nothing_of_the_server(
+    error: BaseException, kind: type[BaseException]
+) -> None:
+    def hook(values: Any) -> Any:
+        raise error
+
+    with pytest.raises(kind) as raised:
+        run_preprocess(hook, {"x": rows(1)}, "m")
+    assert type(raised.value) is kind
+    assert raised.value is error or raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("arrays", "count"),
+    [
+        ({}, 0),
+        ({"x": np.array(1.0)}, 0),
+        ({"x": rows(1, 2), "z": np.zeros(2)}, 2),
+        ({"x": rows(1, 2), "z": np.zeros(3)}, 0),
+    ],
+    ids=["nothing", "a scalar", "even", "uneven"],
+)
+def test_rows_are_common_where_every_array_has_as_many(arrays: Any, count: int) -> None:
+    assert common_rows(arrays) == count
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ({}, "model 'm': expected outputs; got none"),
+        ({"raw": rows(1)}, "model 'm': 2 rows in, 1 rows out in output 'raw'"),
+        ({"raw": np.array(1.0)}, "model 'm': 2 rows in, a scalar rows out in output 'raw'"),
+        (
+            {"raw": np.array(["a", "b"], object)},
+            "model 'm': output 'raw': expected elements that are bytes; got str",
+        ),
+    ],
+    ids=["nothing", "a row less", "a scalar", "text"],
+)
+def test_what_goes_to_postprocess_has_a_row_for_each_row(outputs: Any, message: str) -> None:
+    with pytest.raises(ModelContractError) as raised:
+        check_raw_outputs("m", outputs, 2)
+    assert str(raised.value) == message
