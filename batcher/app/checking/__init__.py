@@ -1,1 +1,7 @@
-"""The test kit: what `batcher check --model` does with a model before anybody else does."""
+"""`batcher check --model`: hold a model against the contract before it serves anybody.
+
+    check -> samples (the rows) -> batches (the plan) -> runs (one batch) -> comparing (answers)
+
+`contract` defines a rule, a finding and a report, `rules` lists every rule, and `report_text`
+writes a report for a terminal.
+"""

@@ -1,9 +1,16 @@
-"""Running a loaded model at several batch sizes, and what that shows.
+"""The plan of a check: which batches run on a loaded model, and what their answers show.
 
-Every row is first run alone, and that answer is what it must get in any batch. Each batch runs
-twice, and each row alone once more at the end, so that a model whose answers change by themselves
-is not blamed for mixing rows. The sizes are those at which models break: 1, where squeeze() takes
-an axis too many, small primes, where a guessed reshape does not fit, and the largest.
+    1. each row alone             the answer that the row must get in any batch
+    2. a request of several rows  hooks must take it (only for models with hooks)
+    3. each batch size, twice     the answers of step 1 again, and how long a batch takes
+    4. each row alone again       the answers of step 1 again
+
+Answers of a model may change by themselves, for example by dropout in training mode. Such a model
+must not be blamed for mixing rows. So everything runs twice, and rows are compared with their
+batches (`_compare`) only if no answer changed between two equal runs.
+
+The batch sizes are those at which models break: 1, where squeeze() removes an axis too many, small
+primes, where a guessed reshape does not fit, and the largest size.
 """
 
 from __future__ import annotations
@@ -24,25 +31,46 @@ from batcher.app.checking.comparing import (
 from batcher.app.checking.contract import Findings, Timing
 from batcher.app.checking.runs import Answer, Run, Runner
 from batcher.app.checking.samples import Row, Rows
+from batcher.models.hook_contract import common_rows
 from batcher.models.protocol import Arrays, Model, Progress
 
-SIZES = (1, 2, 3, 7)
-"""Batch sizes besides the largest."""
+BATCH_SIZES = (1, 2, 3, 7)
+"""Rows of the batches that run besides the largest one."""
 
-SEVERAL = 3
-"""Rows of the request that hooks are tried with besides those of one row."""
+ROWS_OF_REQUEST = 3
+"""Rows of the request that hooks are tried with besides requests of one row."""
 
-MUCH = 1.5
-"""A row in the largest batch that costs so many times what it costs alone is told of: less is
-within what timing can tell.
+MAX_ROW_COST_RATIO = 1.5
+"""The time of a row in the largest batch, divided by its time alone, above which a note says so.
+
+Smaller differences may be noise of the clock.
 """
 
 
-class _Tried(NamedTuple):
-    """A request that was run alone, prepared, and its answer if there was one."""
+class _Single(NamedTuple):
+    """A row that ran alone.
+
+    Attributes:
+        request: the row, prepared by `preprocess`.
+        answer: the outputs of the row; None if the run failed.
+    """
 
     request: Arrays
     answer: Answer | None
+
+
+class _BatchRun(NamedTuple):
+    """A batch that ran.
+
+    Attributes:
+        size: the rows of the batch.
+        places: for each request of the batch, the index of its row among those that ran alone.
+        answers: one for each request.
+    """
+
+    size: int
+    places: list[int]
+    answers: tuple[Answer, ...]
 
 
 class BatchCheck:
@@ -51,49 +79,62 @@ class BatchCheck:
     def __init__(
         self, model: Model, findings: Findings, progress: Progress, seconds: Callable[[], float]
     ) -> None:
-        """Run `model` by the clock `seconds`.
+        """Run `model`, note breaches in `findings`, and call `progress` before each step.
 
-        Note what is found in `findings`, tell `progress` what is being done.
+        `seconds` is a clock.
         """
         self._outputs = model.spec.outputs
         self._runner = Runner(model, seconds)
         self._findings = findings
         self._progress = progress
-        self._ran: list[
-            tuple[int, list[int], tuple[Answer, ...]]
-        ] = []  # size, which row each request is, answers
+        self._ran: list[_BatchRun] = []
 
     def run(self, rows: Rows, max_batch_size: int) -> tuple[Timing, ...]:
-        """Run rows alone and in batches; return how long the batches took that did not fail."""
+        """Run `rows` alone and in batches of at most `max_batch_size` rows.
+
+        Returns:
+            The times of the batches that did not fail, by ascending size.
+        """
         self._progress("checking rows alone")
-        tried = self._alone(rows)
-        if not tried:
+        singles = self._alone(rows)
+        if not singles:
             return ()
-        expected = [
-            expected_rows(tensor, [alone.answer for alone in tried]) for tensor in self._outputs
-        ]
-        self._check_values(expected, [alone.answer for alone in tried])
+        answers = [single.answer for single in singles]
+        expected = [expected_rows(tensor, answers) for tensor in self._outputs]
+        self._check_values(expected, answers)
         if self._runner.has_hooks:
-            self._check_request(rows.own, len(next(iter(tried[0].request.values()))))
-        timings = []
-        for size in sorted({size for size in SIZES if size < max_batch_size} | {max_batch_size}):
-            self._progress(f"checking, batch size {size}")
-            run = self._batch([alone.request for alone in tried], expected, size)
-            if run.answers:
-                timings.append(Timing(size, run.seconds))
-        for alone in tried:
-            again = self._runner.run([alone.request], self._findings).answers
-            if alone.answer is not None and again:
-                self._check_changes(expected, [alone.answer], again, 1)
+            self._check_request(rows.own, common_rows(singles[0].request))
+        timings = self._batches(singles, expected, max_batch_size)
+        self._repeat(singles, expected)
         if not self._findings.has(rules.CHANGES):
             self._compare(expected)
         self._check_timings(timings)
         return tuple(timings)
 
-    def _alone(self, rows: Rows) -> list[_Tried]:
-        """Run each row alone; return those that may share a batch with the first."""
+    def _batches(
+        self, singles: Sequence[_Single], expected: Sequence[Expected], max_batch_size: int
+    ) -> list[Timing]:
+        """Run a batch of each size; return the times of those that did not fail."""
+        requests, timings = [single.request for single in singles], []
+        sizes = {size for size in BATCH_SIZES if size < max_batch_size} | {max_batch_size}
+        for size in sorted(sizes):
+            self._progress(f"checking, batch size {size}")
+            run = self._run_batch(requests, expected, size)
+            if run.answers:
+                timings.append(Timing(size, run.seconds))
+        return timings
+
+    def _repeat(self, singles: Sequence[_Single], expected: Sequence[Expected]) -> None:
+        """Run each row alone once more, and note answers that changed."""
+        for single in singles:
+            again = self._runner.run([single.request], self._findings).answers
+            if single.answer is not None and again:
+                self._check_changes(expected, [single.answer], again, 1)
+
+    def _alone(self, rows: Rows) -> list[_Single]:
+        """Run each row alone; return the rows that may share a batch with the first of them."""
         own = [self._try(row, self._findings) for row in rows.own]
-        answered = any(alone is not None and alone.answer is not None for alone in own)
+        answered = any(single is not None and single.answer is not None for single in own)
         made = [self._try_made(row, answered) for row in rows.made]
         if refused := made.count(None):
             message = (
@@ -101,38 +142,39 @@ class BatchCheck:
                 "of them"
             )
             self._findings.add(rules.REFUSED, "sample", message)
-        found = [alone for alone in (*own, *made) if alone is not None]
-        return [alone for alone in found if _shapes(alone.request) == _shapes(found[0].request)]
+        singles = [single for single in (*own, *made) if single is not None]
+        return [one for one in singles if _shapes(one.request) == _shapes(singles[0].request)]
 
-    def _try(self, row: Row, findings: Findings) -> _Tried | None:
+    def _try(self, row: Row, findings: Findings) -> _Single | None:
+        """Run `row` alone; None if `preprocess` fails on the row."""
         request = self._runner.prepare(row, findings)
         if request is None:
             return None
-        return _Tried(request, next(iter(self._runner.run([request], findings).answers), None))
+        return _Single(request, next(iter(self._runner.run([request], findings).answers), None))
 
-    def _try_made(self, row: Row, may_be_refused: bool) -> _Tried | None:
-        """Run a row that is made up; if it may be refused, None if it is."""
+    def _try_made(self, row: Row, may_be_refused: bool) -> _Single | None:
+        """Run a variant of a row alone; None if the model refuses the row and may do so."""
+        # Findings of its own: a breach that the variant shows will show in the batches again.
         findings = Findings()
-        tried = self._try(row, findings)
-        return (
-            None
-            if may_be_refused and findings.has(rules.RAISES, rules.PREPROCESS, rules.POSTPROCESS)
-            else tried
-        )
+        single = self._try(row, findings)
+        refused = findings.has(rules.RAISES, rules.PREPROCESS, rules.POSTPROCESS)
+        return None if may_be_refused and refused else single
 
-    def _batch(self, requests: Sequence[Arrays], expected: Sequence[Expected], size: int) -> Run:
+    def _run_batch(
+        self, requests: Sequence[Arrays], expected: Sequence[Expected], size: int
+    ) -> Run:
         """Run one batch twice, remember its answers, and return the faster run."""
-        rows_each = len(next(iter(requests[0].values())))  # preprocess may make several of one
+        # `preprocess` may make several rows of one.
+        rows_each = common_rows(requests[0])
+        # Each size starts at another row, so that rows meet other neighbours in each batch.
         places = [(size + index) % len(requests) for index in range(max(1, size // rows_each))]
         batch = [requests[place] for place in places]
-        first, second = (
-            self._runner.run(batch, self._findings),
-            self._runner.run(batch, self._findings),
-        )
+        first = self._runner.run(batch, self._findings)
+        second = self._runner.run(batch, self._findings)
         if not (first.answers and second.answers):
             return Run()
         self._check_changes(expected, first.answers, second.answers, size)
-        self._ran.append((size, places, first.answers))
+        self._ran.append(_BatchRun(size, places, first.answers))
         return min(first, second, key=lambda run: run.seconds)
 
     def _check_changes(
@@ -142,6 +184,7 @@ class BatchCheck:
         second: Sequence[Answer],
         size: int,
     ) -> None:
+        """Note answers that differ between two runs of one batch."""
         for output in expected:
             if difference := changed(output, first, second):
                 self._findings.add(
@@ -149,11 +192,13 @@ class BatchCheck:
                 )
 
     def _compare(self, expected: Sequence[Expected]) -> None:
-        for size, places, answers in self._ran:
+        """Note where a row got another answer in a batch than alone."""
+        for batch in self._ran:
             for output in expected:
-                compare(output, places, answers, self._findings, size)
+                compare(output, batch.places, batch.answers, self._findings, batch.size)
 
     def _check_values(self, expected: Sequence[Expected], alone: Sequence[Answer | None]) -> None:
+        """Note numbers that are not finite, and answers that are the same for all rows."""
         for output in expected:
             if bad := count_non_finite(output.tensor, alone):
                 message = (
@@ -165,8 +210,8 @@ class BatchCheck:
             self._findings.add(rules.BLIND, "outputs", message)
 
     def _check_request(self, own: Sequence[Row], rows_each: int) -> None:
-        """Give the hooks a request of several rows."""
-        rows = [own[index % len(own)] for index in range(SEVERAL)]
+        """Run a request of several rows through the hooks; one row alone makes `rows_each` rows."""
+        rows = [own[index % len(own)] for index in range(ROWS_OF_REQUEST)]
         alike = [row if _shapes(row) == _shapes(rows[0]) else rows[0] for row in rows]
         joined = {name: np.concatenate([row[name] for row in alike]) for name in rows[0]}
         for array in joined.values():
@@ -174,20 +219,21 @@ class BatchCheck:
         request = self._runner.prepare(joined, self._findings)
         if request is None:
             return
-        count = len(next(iter(request.values())))
-        if count != SEVERAL * rows_each:
+        count, expected = common_rows(request), ROWS_OF_REQUEST * rows_each
+        if count != expected:
             message = (
-                f"expected {SEVERAL * rows_each} rows of a request of {SEVERAL}, as {rows_each} of "
+                f"expected {expected} rows of a request of {ROWS_OF_REQUEST}, as {rows_each} of "
                 f"one row; got {count}"
             )
             self._findings.add(rules.PREPROCESS, "preprocess", message)
         self._runner.run([request], self._findings)
 
     def _check_timings(self, timings: Sequence[Timing]) -> None:
+        """Note if a row costs more in the largest batch than alone."""
         if len(timings) < 2:
             return
         one, many = (timing.seconds / timing.rows for timing in (timings[0], timings[-1]))
-        if many > MUCH * one:
+        if many > MAX_ROW_COST_RATIO * one:
             message = (
                 f"expected a row to cost at most the {one * 1e3:.3g} ms that it costs alone; got "
                 f"{many * 1e3:.3g} ms"

@@ -1,7 +1,11 @@
-"""Holding one version of a model against the contract: read it, load it, run it, note everything.
+"""Check one version of a model: read it, load it, run it, and note every breach.
 
-What can still be looked at after a breach is looked at, so that one look tells all. Last comes the
-server's own warm-up, on rows of zeros, unless something is wrong already.
+    folder name ─► model.yaml ─► sample ─► load ─► rows alone and in batches ─► warm-up
+
+A check goes on after a breach wherever the next step is still possible, so that one check names
+everything that is wrong. Without a readable `model.yaml`, or when the model cannot be loaded, no
+step is left. Last comes the server's own warm-up, on rows of zeros. Warm-up is skipped after any
+breach, because it would mostly fail for the same reason.
 """
 
 from __future__ import annotations
@@ -20,10 +24,10 @@ from batcher.errors import ClientError, ConfigError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.loading import load_model
 from batcher.models.protocol import Progress
-from batcher.models.warmup import warm_up
+from batcher.models.warmup import unsized_inputs, warm_up
 
-_HINTS = ("not compiled", "hint: ", "warm-up skipped")
-"""How that begins which is told while a model is loaded and warmed up, and is worth keeping."""
+_HINT_BEGINNINGS = ("not compiled", "hint: ", "warm-up skipped")
+"""Progress texts that begin so stand in the report as notes; the others only show progress."""
 
 
 def check_version(
@@ -38,89 +42,102 @@ def check_version(
 
     Args:
         name: the model's name.
-        version: its version, a decimal number.
-        folder: where its `model.yaml` stands.
-        settings: how it is run; batches are at most `max_batch_size`.
-        progress: told what is being done.
+        version: the model's version, a decimal number.
+        folder: the folder that holds `model.yaml`.
+        settings: how the model is run; batches are at most `max_batch_size` rows.
+        progress: is called before each step, with the step in words.
         seconds: a clock.
 
     Returns:
-        All that was found; nothing is raised, whatever the model does.
+        All findings. Nothing is raised, whatever the model does.
     """
-    findings, title = Findings(), f"{name}/{version}"
-    if not folder.name.isdecimal():
-        findings.add(
-            rules.FOLDER,
-            "folder",
-            f"expected a version folder that is named by a number; got {folder.name!r}",
-        )
-    try:
-        definition = load_model_definition(name, version, folder)
-    except ConfigError as err:
-        findings.add(rules.DEFINITION, "model.yaml", str(err))
-        return Report(title, "", findings.all())
-    rows = _rows(definition, findings)
-    told: list[str] = []
-
-    def tell(text: str) -> None:
-        told.append(text)
-        progress(text)
-
-    checked = _load(definition, settings, findings, tell)
-    if checked is None:
-        return Report(title, "", findings.all())
-    timings = BatchCheck(checked.model, findings, tell, seconds).run(rows, settings.max_batch_size)
-    if settings.warmup and not findings.has():
-        _warm_up(checked, settings.max_batch_size, findings, tell)
-    for text in filter(_is_hint, told):
-        findings.add(rules.TOLD, "start", text)
-    return Report(title, rows.described, findings.all(), timings)
+    return _Check(settings, progress, seconds).run(name, version, folder)
 
 
-def _is_hint(text: str) -> bool:
-    return text.startswith(_HINTS)
+class _Check:
+    """One check of one version; collects the findings and hints of its steps."""
 
+    def __init__(
+        self, settings: ModelSettings, progress: Progress, seconds: Callable[[], float]
+    ) -> None:
+        self._settings = settings
+        self._progress = progress
+        self._seconds = seconds
+        self._findings = Findings()
+        self._hints: list[str] = []
 
-def _rows(definition: ModelDefinition, findings: Findings) -> Rows:
-    if definition.sample is not None:
+    def run(self, name: str, version: str, folder: Path) -> Report:
+        title, findings = f"{name}/{version}", self._findings
+        definition = self._definition(name, version, folder)
+        if definition is None:
+            return Report(title, "", findings.all())
+        rows = self._rows(definition)
+        checked = self._load(definition)
+        if checked is None:
+            return Report(title, "", findings.all())
+        batches = BatchCheck(checked.model, findings, self._report, self._seconds)
+        timings = batches.run(rows, self._settings.max_batch_size)
+        if self._settings.warmup and not findings.has():
+            self._warm_up(checked)
+        for text in self._hints:
+            findings.add(rules.HINT, "start", text)
+        return Report(title, rows.description, findings.all(), timings)
+
+    def _report(self, text: str) -> None:
+        """Pass `text` on to the caller's `progress`, and keep it if it is a hint."""
+        if text.startswith(_HINT_BEGINNINGS):
+            self._hints.append(text)
+        self._progress(text)
+
+    def _definition(self, name: str, version: str, folder: Path) -> ModelDefinition | None:
+        if not folder.name.isdecimal():
+            self._findings.add(
+                rules.FOLDER,
+                "folder",
+                f"expected a version folder that is named by a number; got {folder.name!r}",
+            )
         try:
-            return read_sample(definition.sample, definition.spec)
-        except (ClientError, OSError) as err:
-            findings.add(rules.SAMPLE, f"sample {definition.sample.name}", str(err))
-    return random_rows(definition.spec)
+            return load_model_definition(name, version, folder)
+        except ConfigError as err:
+            self._findings.add(rules.DEFINITION, "model.yaml", str(err))
+            return None
 
+    def _rows(self, definition: ModelDefinition) -> Rows:
+        """Return the rows of the sample; random ones if there is no sample that can be read."""
+        if definition.sample is not None:
+            try:
+                return read_sample(definition.sample, definition.spec)
+            except (ClientError, OSError) as err:
+                self._findings.add(rules.SAMPLE, f"sample {definition.sample.name}", str(err))
+        return random_rows(definition.spec)
 
-def _load(
-    definition: ModelDefinition, settings: ModelSettings, findings: Findings, tell: Progress
-) -> CheckedModel | None:
-    try:
-        return load_model(definition, settings.model_copy(update={"warmup": False}), tell)
-    except ModelLoadError as err:
-        if isinstance(err.__cause__, KeyboardInterrupt):
-            raise err.__cause__ from None  # whoever waits has had enough
-        reason = str(err).partition(": ")[2]
-        findings.add(
-            rules.LOAD,
-            "load",
-            f"expected the model to load on device {settings.devices[0]}; got {reason}",
-        )
-        return None
+    def _load(self, definition: ModelDefinition) -> CheckedModel | None:
+        # Without warm-up: rows of the sample say more about a breach than rows of zeros.
+        settings = self._settings.model_copy(update={"warmup": False})
+        try:
+            return load_model(definition, settings, self._report)
+        except ModelLoadError as err:
+            if isinstance(err.__cause__, KeyboardInterrupt):
+                raise err.__cause__ from None  # the user pressed Ctrl-C: end, without a report
+            reason = str(err).partition(": ")[2]
+            self._findings.add(
+                rules.LOAD,
+                "load",
+                f"expected the model to load on device {settings.devices[0]}; got {reason}",
+            )
+            return None
 
-
-def _warm_up(
-    checked: CheckedModel, max_batch_size: int, findings: Findings, tell: Progress
-) -> None:
-    try:
-        warm_up(checked, max_batch_size, tell)
-    except ModelLoadError as err:
-        findings.add(rules.WARMUP, "warm-up", f"expected outputs for rows of zeros; got {err}")
-        return
-    skipped = any(
-        tensor.free_axes and tensor.warmup_shape is None for tensor in checked.spec.inputs
-    )
-    if checked.copies_outputs and not skipped:
-        findings.add(
-            rules.SHARED,
-            "predict",
-            "expected new memory for each batch; got memory that was given before",
-        )
+    def _warm_up(self, checked: CheckedModel) -> None:
+        try:
+            warm_up(checked, self._settings.max_batch_size, self._report)
+        except ModelLoadError as err:
+            message = f"expected outputs for rows of zeros; got {err}"
+            self._findings.add(rules.WARMUP, "warm-up", message)
+            return
+        # A warm-up that was skipped has not shown whose memory the outputs are.
+        if checked.copies_outputs and not unsized_inputs(checked.spec):
+            self._findings.add(
+                rules.SHARED,
+                "predict",
+                "expected new memory for each batch; got memory that was given before",
+            )

@@ -1,8 +1,15 @@
-"""Whether answers are the same: those of a row alone and in a batch, and those of two runs.
+"""Compare answers: of a row alone and the same row in a batch, and of two runs of one batch.
 
-Kernels round differently at different batch sizes, so floats are compared by their distance in
-units of the largest finite number that the output has given at all. What is a little off is a
-warning, what is far off is a breach. Integers, booleans and texts must be equal.
+Kernels round differently at different batch sizes. So floats are compared by a relative distance,
+whose unit is the largest finite number in any answer of that output:
+
+    gap = max(|first - second|) / scale
+
+Example: an output whose largest number is 50 answers 10.0 for a row alone and 10.2 in a batch. The
+gap is 0.2 / 50 = 0.004. For float32 a gap up to 0.001 counts as equal, up to 0.02 as drift (a
+warning), and above that as another answer (a breach); 0.004 is drift.
+
+Integers, booleans and texts must be equal: their gap is 0 or infinite. NaN equals NaN.
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ from math import inf
 import numpy as np
 
 from batcher.app.checking import rules
-from batcher.app.checking.contract import Findings
+from batcher.app.checking.contract import Findings, Rule
 from batcher.app.checking.runs import Answer
 from batcher.codecs.formats.bfloat16 import to_float32
 from batcher.core.spec import Array, TensorSpec, shape_text
@@ -22,35 +29,36 @@ from batcher.core.spec import Array, TensorSpec, shape_text
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """What two answers may differ by, in units of the output's largest number.
+    """The gaps at which two answers begin to differ; a gap has no unit (see the module's formula).
 
     Attributes:
-        near: up to this they count as equal.
-        far: beyond this they count as different.
+        near: the largest gap of answers that count as equal.
+        far: the largest gap of answers that count as the same, rounded differently.
     """
 
     near: float
     far: float
 
 
-FULL = Tolerance(1e-3, 2e-2)
-"""Rounding in float32 stays below 1e-3 over many layers, in TF32 about there.
+FULL_PRECISION = Tolerance(1e-3, 2e-2)
+"""For FP32 and FP64: rounding stays below 1e-3 over many layers, and near 1e-3 in TF32.
 
-What neighbours do is rarely below 2e-2.
+A row that depends on its neighbours in the batch rarely changes by less than 2e-2.
 """
 
-HALF = Tolerance(2e-2, 1e-1)
-"""FP16 and BF16 have 11 and 8 bits."""
+HALF_PRECISION = Tolerance(2e-2, 1e-1)
+"""For FP16 and BF16, whose numbers have 11 and 8 significant bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the rows of one output are answered alone.
+    """The answers in one output that each row gets when it runs alone.
 
     Attributes:
         tensor: the output.
-        rows: the answer of each row, as numbers or texts; None where there was none.
-        scale: the largest finite number among them.
+        rows: the answer of each row, as numbers or texts; None where a row got no answer.
+        scale: the largest absolute value of a finite number among the answers, the unit of a gap;
+            1 if there is none.
     """
 
     tensor: TensorSpec
@@ -59,26 +67,24 @@ class Expected:
 
     @property
     def tolerance(self) -> Tolerance:
-        """What its answers may differ by."""
-        return HALF if self.tensor.datatype.name in ("FP16", "BF16") else FULL
+        """The gaps at which answers in this output begin to differ."""
+        is_half = self.tensor.datatype.name in ("FP16", "BF16")
+        return HALF_PRECISION if is_half else FULL_PRECISION
 
     def gap(self, first: Array, second: Array) -> float:
-        """Return how far two answers are apart, in units of the scale.
-
-        Infinite where they cannot be compared.
-        """
+        """Return the gap between two answers; infinite if their shapes differ."""
         if first.shape != second.shape:
             return inf
         return float(_apart(first, second).max(initial=0.0)) / self.scale
 
     def all_equal(self) -> bool:
-        """Whether every row is answered the same, so that answers that change places cannot be seen."""
-        found = [row for row in self.rows if row is not None]
-        return all(self.gap(row, found[0]) <= self.tolerance.near for row in found[1:])
+        """Return whether every row gets the same answer; then a mix-up of rows cannot be seen."""
+        rows = [row for row in self.rows if row is not None]
+        return all(self.gap(row, rows[0]) <= self.tolerance.near for row in rows[1:])
 
 
 def expected_rows(tensor: TensorSpec, answers: Sequence[Answer | None]) -> Expected:
-    """Return what the rows, each run alone, are answered in the output `tensor`."""
+    """Return the answers that rows, each run alone, got in the output `tensor`."""
     rows = tuple(_values(answer, tensor) for answer in answers)
     finite = [
         np.abs(row[np.isfinite(row)]) for row in rows if row is not None and row.dtype.kind == "f"
@@ -94,48 +100,24 @@ def compare(
     findings: Findings,
     size: int,
 ) -> None:
-    """Note where a row's answer in a batch is not what it is alone.
+    """Note where a row's answer in a batch is not the answer that the row gets alone.
 
     Args:
-        expected: what the rows are answered alone.
-        places: for each request of the batch, which of those rows it is.
-        answers: what the requests were answered.
-        findings: gets what is found.
-        size: the batch size.
+        expected: the answers of the rows, each run alone.
+        places: for each request of the batch, the index of its row in `expected`.
+        answers: the answers of the requests.
+        findings: receives at most one finding.
+        size: the rows of the batch.
     """
-    subject, tolerance = f"output {expected.tensor.name!r}", expected.tolerance
     got = [_values(answer, expected.tensor) for answer in answers]
-    wanted = [expected.rows[place] for place in places]
-    gaps = [
-        0.0 if have is None or want is None else expected.gap(have, want)
-        for have, want in zip(got, wanted, strict=True)
-    ]
-    at = int(np.argmax(gaps))
-    if gaps[at] <= tolerance.near:
-        return
-    others = [
-        _owner(expected, have, wanted)
-        for have, gap in zip(got, gaps, strict=True)
-        if gap > tolerance.far
-    ]
-    if others and None not in others:
-        at = next(index for index, gap in enumerate(gaps) if gap > tolerance.far)
-        message = (
-            f"expected row {at} of the batch to get its own answer; got the answer of row "
-            f"{others[0]}"
-        )
-        findings.add(rules.MIXED, subject, message, size)
-    else:
-        rule = rules.NEIGHBOURS if others else rules.DRIFT
-        message = (
-            f"expected row {at} of the batch to be answered as it is alone, "
-            f"{_difference(wanted[at], got[at])}"
-        )
-        findings.add(rule, subject, message, size)
+    alone = [expected.rows[place] for place in places]
+    if breach := _breach(expected, got, alone):
+        rule, message = breach
+        findings.add(rule, f"output {expected.tensor.name!r}", message, size)
 
 
 def changed(expected: Expected, first: Sequence[Answer], second: Sequence[Answer]) -> str:
-    """Return in words how the answers of two runs of one batch differ; empty if they do not."""
+    """Return in words how the answers of two runs of one batch differ; empty if they are alike."""
     for index, pair in enumerate(zip(first, second, strict=True)):
         before, after = (_values(answer, expected.tensor) for answer in pair)
         if (
@@ -165,11 +147,36 @@ def _values(answer: Answer | None, tensor: TensorSpec) -> Array | None:
     return to_float32(array) if tensor.datatype.name == "BF16" else array
 
 
-def _owner(expected: Expected, have: Array | None, wanted: Sequence[Array | None]) -> int | None:
-    """Return the row of the batch whose own answer `have` is, None if it is nobody's."""
+def _breach(
+    expected: Expected, got: Sequence[Array | None], alone: Sequence[Array | None]
+) -> tuple[Rule, str] | None:
+    """Return the rule that the answers `got` in a batch break, and how; None if they are right."""
+    # A row without one of the two answers has a finding of its own already.
+    gaps = [
+        0.0 if have is None or want is None else expected.gap(have, want)
+        for have, want in zip(got, alone, strict=True)
+    ]
+    at = int(np.argmax(gaps))
+    if gaps[at] <= expected.tolerance.near:
+        return None
+    wrong = [index for index, gap in enumerate(gaps) if gap > expected.tolerance.far]
+    owners = [_owner(expected, got[index], alone) for index in wrong]
+    if owners and None not in owners:
+        return rules.MIXED, (
+            f"expected row {wrong[0]} of the batch to get its own answer; got the answer of row "
+            f"{owners[0]}"
+        )
+    return rules.NEIGHBOURS if owners else rules.DRIFT, (
+        f"expected row {at} of the batch to be answered as it is alone, "
+        f"{_difference(alone[at], got[at])}"
+    )
+
+
+def _owner(expected: Expected, have: Array | None, alone: Sequence[Array | None]) -> int | None:
+    """Return the row of the batch whose own answer `have` is; None if it is the answer of none."""
     gaps = [
         (expected.gap(have, row), index)
-        for index, row in enumerate(wanted)
+        for index, row in enumerate(alone)
         if have is not None and row is not None
     ]
     gap, index = min(gaps, default=(inf, 0))
@@ -177,9 +184,9 @@ def _owner(expected: Expected, have: Array | None, wanted: Sequence[Array | None
 
 
 def _apart(first: Array, second: Array) -> Array:
-    """Return the distance of each element.
+    """Return the distance of each pair of elements.
 
-    Infinite where numbers cannot be compared or other values differ.
+    Infinite between a number and NaN, and between values of other kinds that differ.
     """
     if first.dtype.kind != "f":
         return np.where(np.asarray(first != second, dtype=bool), inf, 0.0)
@@ -189,7 +196,7 @@ def _apart(first: Array, second: Array) -> Array:
 
 
 def _difference(want: Array | None, have: Array | None) -> str:
-    """Return in words what was expected and what came, where they differ most."""
+    """Return in words both answers at the element where they differ most."""
     assert want is not None
     assert have is not None
     if want.shape != have.shape:

@@ -1,8 +1,13 @@
-"""The contract between a model and the server, rule by rule, and what was found when a model was held against it.
+"""Rules, findings and reports: the values that a check is made of.
 
-A rule says why the server needs it and how a breach is mended; a finding adds where it was seen,
-what was expected and what came. Whether something is a breach, a warning or a note belongs to the
-rule: a breach fails requests or answers them wrongly, a warning may be meant, a note only tells.
+A rule says what the server needs of a model, why, and how a breach is mended. A finding says where
+a rule was broken, what was expected and what the model did. A report holds all findings of one
+version of a model. How bad a finding is belongs to its rule:
+
+    level     means
+    breach    requests fail, or get wrong answers
+    warning   requests may get wrong answers; the author of the model may have meant it so
+    note      answers are right; the author may want to know
 """
 
 from __future__ import annotations
@@ -19,9 +24,9 @@ class Rule:
     """One rule of the contract.
 
     Attributes:
-        level: what breaking it means.
-        why: why the server needs it; may be empty.
-        mend: how a model is mended that breaks it; may be empty.
+        level: how bad a breach of the rule is.
+        why: why the server needs the rule; may be empty.
+        mend: how a model that breaks the rule is mended; may be empty.
     """
 
     level: Level
@@ -34,9 +39,9 @@ class Finding:
     """One breach, warning or note.
 
     Attributes:
-        rule: the rule that it is about.
-        where: the part of the model and the batch sizes.
-        message: what was expected and what came.
+        rule: the rule that was broken.
+        where: the part of the model, and the batch sizes in rows.
+        message: what was expected and what the model did.
     """
 
     rule: Rule
@@ -45,7 +50,7 @@ class Finding:
 
     @property
     def level(self) -> Level:
-        """What it means."""
+        """How bad the finding is: the level of its rule."""
         return self.rule.level
 
 
@@ -54,8 +59,8 @@ class Timing:
     """How long a batch took.
 
     Attributes:
-        rows: its rows.
-        seconds: of `predict` alone.
+        rows: the rows of the batch.
+        seconds: the time in `predict` alone.
     """
 
     rows: int
@@ -64,13 +69,13 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that was found of one version of a model.
+    """Everything that a check found out about one version of a model.
 
     Attributes:
         title: name and version, as `digits/1`.
-        rows: in words, what it was run on; empty if it was not run.
+        rows: in words, which rows the model ran on; empty if the model did not run.
         findings: breaches first, then warnings, then notes.
-        timings: of the batch sizes that ran, ascending.
+        timings: one for each batch size that ran, ascending.
     """
 
     title: str
@@ -79,40 +84,46 @@ class Report:
     timings: tuple[Timing, ...] = ()
 
     def count(self, level: Level) -> int:
-        """Return how many findings are of that level."""
+        """Return how many findings are of `level`."""
         return sum(finding.level == level for finding in self.findings)
 
 
 class Findings:
-    """Collects what is found.
+    """Collects findings while a model is checked.
 
-    What is seen again at another batch size is told once, with all the sizes.
+    A rule that the same part of a model breaks at several batch sizes makes one finding. That
+    finding names all the sizes.
     """
 
     def __init__(self) -> None:
-        """Start without any."""
+        """Start without findings."""
         self._seen: dict[tuple[Rule, str], tuple[str, list[int]]] = {}
 
     def add(self, rule: Rule, subject: str, message: str, size: int = 0) -> None:
-        """Note that `subject` is a case of `rule`, at a batch size of `size` if it has one.
+        """Note that `subject` breaks `rule`.
 
-        The first message is kept.
+        Args:
+            rule: the rule that is broken.
+            subject: the part of the model, in words.
+            message: what was expected and what the model did. Of several messages about one
+                subject and rule the first is kept.
+            size: the rows of the batch; 0 if the breach belongs to no batch.
         """
         _, sizes = self._seen.setdefault((rule, subject), (message, []))
         if size and size not in sizes:
             sizes.append(size)
 
     def has(self, *rules: Rule) -> bool:
-        """Whether one of `rules`, or, without any, some rule of level breach has been broken."""
+        """Return whether one of `rules` was broken; without `rules`, whether a breach was found."""
         return any(rule in rules if rules else rule.level == "breach" for rule, _ in self._seen)
 
     def all(self) -> tuple[Finding, ...]:
-        """Return them, breaches first."""
-        found = [
+        """Return the findings: breaches, then warnings, then notes."""
+        findings = [
             Finding(rule, _where(subject, sorted(sizes)), message)
             for (rule, subject), (message, sizes) in self._seen.items()
         ]
-        return tuple(sorted(found, key=lambda finding: LEVELS.index(finding.level)))
+        return tuple(sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
 
 
 def _where(subject: str, sizes: list[int]) -> str:

@@ -1,4 +1,8 @@
-"""Every rule that a model is held against, with its reason and its remedy."""
+"""Every rule of the contract between a model and the server, with its reason and its remedy.
+
+The texts are shown to authors of models by `batcher check --model`: first why the server needs the
+rule, then how a model that breaks the rule is mended.
+"""
 
 from __future__ import annotations
 
@@ -132,4 +136,5 @@ SLOWER = Rule(
     "batching pays where a row costs less in a large batch than alone",
     "lower max_batch_size, or look for loops over rows and for more threads than cores",
 )
-TOLD = Rule("note")
+HINT = Rule("note")
+"""What the server says about a model at start; the text itself says why and what to do."""

@@ -1,8 +1,17 @@
-"""One batch on a model, as the server runs it, with every breach noted rather than the first one raised.
+"""One batch on a model, run as the server runs it, with every breach noted.
 
-Inputs are put together by the same `Batch` into the same buffers, hooks are given one request each.
-Outputs are copied before anything else happens: a model that uses their memory again must not
-change what is compared later.
+    requests -> preprocess, each alone -> collate -> predict -> split -> postprocess, each alone
+
+The server stops at the first breach of a batch, while a check wants to know all of them. So
+`Runner` uses the server's own parts (`Batch`, the model's buffers, the rules of `hook_contract`),
+but notes a breach in `Findings` where the server raises, and goes on with the outputs that are in
+order.
+
+Outputs are copied as soon as `predict` returns. A model that uses their memory again must not
+change answers that are compared later.
+
+`batcher check` words breaches in its own way: with all shapes, and with file and line of the
+model's code. Therefore the error texts of `hook_contract` are not used here.
 """
 
 from __future__ import annotations
@@ -20,14 +29,15 @@ from batcher.app.checking.contract import Findings, Rule
 from batcher.app.checking.samples import Row
 from batcher.batching.batch import Batch
 from batcher.batching.part import Part
-from batcher.core.spec import Array, ModelSpec, TensorSpec, check_outputs, shape_text
+from batcher.core.spec import Array, ModelSpec, TensorSpec, check_outputs, has_rows, shape_text
 from batcher.errors import ModelContractError
-from batcher.models.protocol import Arrays, Model
+from batcher.models.hook_contract import as_arrays, common_rows
+from batcher.models.protocol import Arrays, Hook, Model
 
 _SERVER = Path(__file__).parents[2]
 
 Answer = Mapping[str, Array]
-"""What one request is answered; outputs that broke the contract are left out."""
+"""The outputs that one request gets; outputs that broke the contract are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +45,8 @@ class Run:
     """A batch that ran.
 
     Attributes:
-        answers: of each request, in their order; empty if the batch failed.
-        seconds: of `predict` alone.
+        answers: one for each request, in the order of the requests; empty if the batch failed.
+        seconds: the time in `predict` alone.
     """
 
     answers: tuple[Answer, ...] = ()
@@ -53,82 +63,58 @@ class Runner:
 
     @property
     def has_hooks(self) -> bool:
-        """Whether the model sees to requests before or after their batch."""
+        """Whether the model has `preprocess` or `postprocess`."""
         return self._model.preprocess is not None or self._model.postprocess is not None
 
     def prepare(self, inputs: Row, findings: Findings) -> Arrays | None:
-        """Return what `preprocess` makes of a request, the request itself if there is none.
+        """Return what `preprocess` makes of a request; the request itself if there is no such hook.
 
-        None if it fails.
+        None if the hook fails or breaks its contract.
         """
         hook = self._model.preprocess
         if hook is None:
             return inputs
         try:
-            prepared = {name: np.asarray(value) for name, value in hook(inputs).items()}
+            prepared = as_arrays(hook(inputs))
         except (Exception, SystemExit) as err:
-            findings.add(
-                rules.PREPROCESS,
-                "preprocess",
-                f"expected a mapping of name to array; got {reason(err)}",
-            )
+            message = f"expected a mapping of name to array; got {reason(err)}"
+            findings.add(rules.PREPROCESS, "preprocess", message)
             return None
-        rows = {len(array) if array.ndim else 0 for array in prepared.values()}
-        if len(rows) != 1 or 0 in rows:
-            shapes = (
-                ", ".join(f"{name} {shape_text(array.shape)}" for name, array in prepared.items())
-                or "nothing"
-            )
-            findings.add(
-                rules.PREPROCESS,
-                "preprocess",
-                f"expected arrays of equally many rows, at least one; got {shapes}",
-            )
+        if common_rows(prepared) == 0:
+            shapes = _shapes(prepared) or "nothing"
+            message = f"expected arrays of equally many rows, at least one; got {shapes}"
+            findings.add(rules.PREPROCESS, "preprocess", message)
             return None
         return prepared
 
     def run(self, requests: Sequence[Arrays], findings: Findings) -> Run:
-        """Run one batch of prepared `requests`."""
+        """Run one batch of `requests`, which are prepared."""
         batch = Batch([_part(inputs) for inputs in requests])
         try:
             inputs = batch.collate(self._model.allocate)
             began = self._seconds()
-            given = self._model.predict(inputs)
+            predicted = self._model.predict(inputs)
         except (Exception, SystemExit) as err:
-            findings.add(
-                rules.RAISES,
-                "predict",
-                f"expected outputs for any number of rows; got {reason(err)}",
-                batch.rows,
-            )
+            message = f"expected outputs for any number of rows; got {reason(err)}"
+            findings.add(rules.RAISES, "predict", message, batch.rows)
             return Run()
         seconds = self._seconds() - began
-        outputs = {name: np.array(array) for name, array in given.items()}
+        outputs = {name: np.array(array) for name, array in predicted.items()}
         if self._model.postprocess is None:
             kept = checked_outputs(self._model.spec, outputs, batch.rows, findings)
             return Run(tuple(batch.split(kept)), seconds)
-        return Run(self._postprocessed(batch, outputs, findings), seconds)
+        if not _check_raw_outputs(outputs, batch.rows, findings):
+            return Run((), seconds)
+        return Run(self._postprocess(self._model.postprocess, batch, outputs, findings), seconds)
 
-    def _postprocessed(
-        self, batch: Batch, outputs: Arrays, findings: Findings
+    def _postprocess(
+        self, hook: Hook, batch: Batch, outputs: Arrays, findings: Findings
     ) -> tuple[Answer, ...]:
-        hook, spec = self._model.postprocess, self._model.spec
-        assert hook is not None
-        wrong = [
-            f"{name} {shape_text(array.shape)}"
-            for name, array in outputs.items()
-            if array.shape[:1] != (batch.rows,)
-        ]
-        if wrong or not outputs:
-            message = (
-                f"expected {batch.rows} rows out, as many as in; got "
-                f"{', '.join(wrong) or 'no output'}"
-            )
-            findings.add(rules.ROWS, "predict", message, batch.rows)
-            return ()
-        answers = []
+        """Return the answers that `hook` makes; none if it fails for one of the requests."""
+        spec, answers = self._model.spec, []
         for part, rows in zip(batch.parts, batch.split(outputs), strict=True):
             try:
+                # Copied, since a hook may use the memory of its last answer again.
                 answer = {name: np.array(value) for name, value in hook(rows).items()}
                 check_outputs(spec, answer, part.rows)
             except (Exception, SystemExit) as err:
@@ -143,14 +129,14 @@ def checked_outputs(
 ) -> dict[str, Array]:
     """Return those of `outputs` that are what `spec` promises for `rows` rows.
 
-    Note what is wrong with the others.
+    A breach of any other output is noted in `findings`.
     """
     kept = {}
     for tensor in spec.outputs:
         try:
             check_outputs(ModelSpec(spec.name, spec.version, (), (tensor,)), outputs, rows)
         except ModelContractError as err:
-            rule = _broken(tensor, outputs.get(tensor.name), rows)
+            rule = _broken_rule(tensor, outputs.get(tensor.name), rows)
             findings.add(
                 rule, f"output {tensor.name!r}", _explained(err, outputs.get(tensor.name)), rows
             )
@@ -165,7 +151,10 @@ def checked_outputs(
 
 
 def reason(error: BaseException) -> str:
-    """Return class and message of `error` and, where it went through the model's own code, file and line."""
+    """Return class and message of `error`, and its file and line in the model's own code.
+
+    Without file and line, if the error did not pass through that code.
+    """
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -176,25 +165,44 @@ def reason(error: BaseException) -> str:
 
 
 def _is_own(file: Path) -> bool:
+    """Return whether `file` belongs to the model: neither an installed package nor the server."""
     return file.is_file() and "site-packages" not in file.parts and not file.is_relative_to(_SERVER)
 
 
 def _part(inputs: Arrays) -> Part:
+    """Return a part of one whole request, without a deadline, as `Batch` takes it."""
     return Part(inputs, len(next(iter(inputs.values()))), 0, None, 1, 0.0, inf)
 
 
-def _broken(tensor: TensorSpec, array: Array | None, rows: int) -> Rule:
+def _check_raw_outputs(outputs: Arrays, rows: int, findings: Findings) -> bool:
+    """Return whether `predict` of a model with `postprocess` returned `rows` rows; note if not."""
+    wrong = {name: array for name, array in outputs.items() if not has_rows(array, rows)}
+    if outputs and not wrong:
+        return True
+    shapes = _shapes(wrong) or "no output"
+    message = f"expected {rows} rows out, as many as in; got {shapes}"
+    findings.add(rules.ROWS, "predict", message, rows)
+    return False
+
+
+def _shapes(arrays: Arrays) -> str:
+    return ", ".join(f"{name} {shape_text(array.shape)}" for name, array in arrays.items())
+
+
+def _broken_rule(tensor: TensorSpec, array: Array | None, rows: int) -> Rule:
+    """Return the rule that `array` breaks, which is not what `tensor` promises for `rows` rows."""
     if array is None:
         return rules.MISSING
-    if array.shape[:1] != (rows,):
+    if not has_rows(array, rows):
         return rules.ROWS
-    is_dtype = array.dtype != tensor.datatype.numpy or tensor.admits(
-        array
-    )  # of BYTES each element has to be right, too
-    return rules.DTYPE if is_dtype else rules.SHAPE
+    # An output that `admits` takes and `check_outputs` does not is one of BYTES with elements that
+    # are no bytes: a wrong dtype, too.
+    wrong_dtype = array.dtype != tensor.datatype.numpy or tensor.admits(array)
+    return rules.DTYPE if wrong_dtype else rules.SHAPE
 
 
 def _explained(error: ModelContractError, array: Array | None) -> str:
+    """Return the text of `error` without the model, and what was returned if that is no array."""
     message = str(error).partition(": ")[2]
     if array is not None and array.dtype == object and array.ndim == 0:
         return f"{message}: expected an array; got {type(array.item()).__name__}"

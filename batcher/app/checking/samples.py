@@ -1,12 +1,16 @@
-"""The rows that a model is checked with.
+"""The rows that a model is checked with: rows of its sample and variants of them, or random rows.
 
-Those of its sample, others made from them, or random ones.
+Rows must differ from each other: otherwise nobody would see that two answers changed places.
+Yet the model must be able to take the rows. So a variant is made from a row of the sample, with the
+values of that row:
 
-Rows must differ, or answers that change places would not be seen; yet they must be rows that the
-model can take. So a row is made from one of the sample's with the sample's own values: its elements
-are turned round, numbers are made smaller as well. A text of its own stays as it is: who knows what
-it means. The number of rows is a prime, so that a model that works in blocks of 2, 4 or 8 meets
-them in another order each time.
+- the elements of each input are rotated: variant 2 of [a, b, c, d] is [c, d, a, b];
+- floats, and an integer that is alone in its input, are made smaller as well: variant t is
+  multiplied by `1 - t / (2 * ROW_COUNT)`, so variant 2 by 1 - 2 / 22 = 0.909;
+- a text that is alone in its input stays as it is: another text might mean nothing to the model.
+
+The number of rows is a prime, so a model that works in blocks of 2, 4 or 8 rows meets the rows in
+another order each time.
 """
 
 from __future__ import annotations
@@ -25,42 +29,44 @@ from batcher.codecs.formats.bfloat16 import from_float32, to_float32
 from batcher.core.spec import Array, ModelSpec, TensorSpec, check_inputs
 from batcher.errors import UnsupportedMediaType
 
-ROWS = 11
-"""How many different rows a model is checked with: a prime above 7, so that the batches of up to 7
-hold no row twice.
+ROW_COUNT = 11
+"""Different rows that a model is checked with.
+
+A prime above 7, so that a batch of up to 7 rows holds no row twice.
 """
 
-FREE_SIZE = 3
-"""The size of a free axis of random rows where no `warmup_shape` says another."""
+FREE_AXIS_SIZE = 3
+"""Elements along a free axis of random rows, where no `warmup_shape` sets the number."""
 
 SEED = 20
+"""Any number: random rows are the same in every check, so that a report can be repeated."""
 
 Row = Mapping[str, Array]
-"""The inputs of a request of one row, read-only, as views of a body are."""
+"""The inputs of a request of one row; the arrays are read-only, as views of a body are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of one kind.
+    """The rows that one model is checked with.
 
     Attributes:
-        own: those that the model must be able to take: of its sample, or random ones of the
+        own: rows that the model must be able to take: those of its sample, or random rows of the
             declared dtypes.
-        made: those made from them, which it may refuse.
-        described: what they are, in words.
+        made: variants of the sample's rows, which the model may refuse.
+        description: the origin of the rows, in words.
     """
 
     own: tuple[Row, ...]
     made: tuple[Row, ...]
-    described: str
+    description: str
 
 
 def read_sample(file: Path, spec: ModelSpec) -> Rows:
-    """Return the rows in `file`, read as the server reads a body of that format, and rows made from them.
+    """Return the rows in `file`, read as the server reads a body of that format, and variants.
 
     Raises:
-        ClientError: it is not what the model takes; the message says what was expected and what
-            came.
+        ClientError: the file is not what the model takes; the message says what was expected and
+            what the file holds.
     """
     entry = format_of_file(file)
     if not entry.carries(spec.inputs):
@@ -72,34 +78,31 @@ def read_sample(file: Path, spec: ModelSpec) -> Rows:
     count = check_inputs(spec, inputs)
     own = tuple(
         _row({name: array[index : index + 1] for name, array in inputs.items()})
-        for index in range(min(count, ROWS))
+        for index in range(min(count, ROW_COUNT))
     )
-    made = tuple(_varied(own[turn % len(own)], turn, spec) for turn in range(len(own), ROWS))
-    return Rows(
-        own,
-        made,
-        f"{_plural(len(own), 'row')} of {file.name}, and {_plural(len(made), 'row')} made from "
-        "them",
-    )
+    made = tuple(_variant(own[turn % len(own)], turn, spec) for turn in range(len(own), ROW_COUNT))
+    counts = _plural(len(own), "row"), _plural(len(made), "row")
+    return Rows(own, made, f"{counts[0]} of {file.name}, and {counts[1]} made from them")
 
 
 def random_rows(spec: ModelSpec) -> Rows:
-    """Return rows of tame random values, the same each time.
+    """Return rows of random values that most models can take, the same rows each time.
 
-    Floats of 0 to 1, bytes of 0 to 255, other integers 0 or 1.
+    Floats are 0 to 1, UINT8 0 to 255, other integers 0 or 1.
     """
-    chance = np.random.default_rng(SEED)
+    generator = np.random.default_rng(SEED)
     own = tuple(
-        _row({tensor.name: _random(tensor, chance) for tensor in spec.inputs}) for _ in range(ROWS)
+        _row({tensor.name: _random(tensor, generator) for tensor in spec.inputs})
+        for _ in range(ROW_COUNT)
     )
     free = [
         tensor.name for tensor in spec.inputs if tensor.free_axes and tensor.warmup_shape is None
     ]
-    sizes = f", the free axes of {', '.join(free)} taken as {FREE_SIZE}" if free else ""
+    sizes = f", the free axes of {', '.join(free)} taken as {FREE_AXIS_SIZE}" if free else ""
     return Rows(
         own,
         (),
-        f"{ROWS} rows of random values of the declared dtypes{sizes}; model.yaml declares no "
+        f"{ROW_COUNT} rows of random values of the declared dtypes{sizes}; model.yaml declares no "
         "usable `sample`",
     )
 
@@ -111,37 +114,36 @@ def _row(inputs: Mapping[str, Array]) -> Row:
     return row
 
 
-def _random(tensor: TensorSpec, chance: np.random.Generator) -> Array:
+def _random(tensor: TensorSpec, generator: np.random.Generator) -> Array:
     sizes = tensor.warmup_shape or tensor.shape
-    shape = (1, *(FREE_SIZE if size < 0 else size for size in sizes))
+    shape = (1, *(FREE_AXIS_SIZE if size < 0 else size for size in sizes))
     if tensor.datatype.name == "BYTES":
-        texts = [b"text %d" % number for number in chance.integers(0, 1000, prod(shape))]
+        texts = [b"text %d" % number for number in generator.integers(0, 1000, prod(shape))]
         return np.array(texts, object).reshape(shape)
     if tensor.datatype.name == "BF16":
-        return from_float32(chance.random(shape, np.float32))
+        return from_float32(generator.random(shape, np.float32))
     dtype = tensor.datatype.numpy
     if dtype.kind == "f":
-        return chance.random(shape).astype(dtype)
-    return chance.integers(0, 256 if dtype == np.uint8 else 2, shape).astype(dtype)
+        return generator.random(shape).astype(dtype)
+    return generator.integers(0, 256 if dtype == np.uint8 else 2, shape).astype(dtype)
 
 
-def _varied(row: Row, turn: int, spec: ModelSpec) -> Row:
-    return _row({tensor.name: _turned(row[tensor.name], tensor, turn) for tensor in spec.inputs})
+def _variant(row: Row, turn: int, spec: ModelSpec) -> Row:
+    return _row({tensor.name: _rotated(row[tensor.name], tensor, turn) for tensor in spec.inputs})
 
 
-def _turned(array: Array, tensor: TensorSpec, turn: int) -> Array:
+def _rotated(array: Array, tensor: TensorSpec, turn: int) -> Array:
     if bf16 := tensor.datatype.name == "BF16":
         array = to_float32(array)
-    turned: Array = np.roll(array.reshape(-1), turn).reshape(array.shape)
-    factor = 1 - turn / (2 * ROWS)
+    rotated: Array = np.roll(array.reshape(-1), turn).reshape(array.shape)
+    factor = 1 - turn / (2 * ROW_COUNT)
     if array.dtype.kind == "f":
-        smaller: Array = (turned * factor).astype(array.dtype)
+        smaller: Array = (rotated * factor).astype(array.dtype)
         return from_float32(smaller) if bf16 else smaller
-    if (
-        array.dtype.kind in "iu" and array.size == 1
-    ):  # one number: a smaller one is as likely to be known to the model
-        return np.trunc(turned * factor).astype(array.dtype)
-    return turned
+    # An integer alone may be an index: a smaller index is as likely to be known to the model.
+    if array.dtype.kind in "iu" and array.size == 1:
+        return np.trunc(rotated * factor).astype(array.dtype)
+    return rotated
 
 
 def _plural(count: int, noun: str) -> str:

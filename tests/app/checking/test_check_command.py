@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from batcher.app.checking import rules
 from batcher.app.checking.contract import Finding, Report, Rule, Timing
-from batcher.app.checking.report_text import WIDTH, report_text
+from batcher.app.checking.report_text import WIDTH_COLUMNS, report_text
 from batcher.app.cli import main
 from tests.support.model_folders import Folders
 
@@ -135,7 +135,7 @@ def test_a_report_is_text_of_a_readable_width() -> None:
     text = report_text(Report("m/1", "rows", (finding, finding), (Timing(4, 0.002),)))
     lines = text.splitlines()
     assert lines[0] == "model m/1: 2 breaches"
-    assert max(map(len, lines)) <= WIDTH + 5
+    assert max(map(len, lines)) <= WIDTH_COLUMNS + 5
     assert "2. breach: predict" in text
     assert "mend" not in text
     assert lines[-1].split() == ["4", "2.000", "0.5000"]

@@ -1,17 +1,16 @@
-"""The test kit: a small faulty model for every rule, and that what is found names what was expected and what came."""
+"""A small faulty model for every rule; a finding names what was expected and what the model did."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 
 from batcher.app.checking import rules
 from batcher.app.checking.check import check_version
-from batcher.app.checking.contract import Finding, Report, Rule
-from batcher.config.model_file import ModelDefinition
+from batcher.app.checking.contract import Rule
 from batcher.config.model_settings import ModelSettings
+from tests.support.checking import check, of, predicting
 from tests.support.model_folders import Folders
 
 TWO = "[{name: y, dtype: FP32, shape: [4]}, {name: z, dtype: INT64, shape: []}]"
@@ -19,45 +18,6 @@ INTEGER = "[{name: x, dtype: INT64, shape: [2]}]"
 TEXT = "[{name: x, dtype: BYTES, shape: []}]"
 FREE = "[{name: x, dtype: FP32, shape: [-1]}]"
 BF16 = "[{{name: {}, dtype: BF16, shape: [4]}}]"
-
-
-def predicting(body: str, hooks: str = "") -> str:
-    """Return the source of a model whose `predict` is `body`, with the input as `x`, and with the methods `hooks`."""
-    return (
-        f'STATE = {{}}\n\nclass Model:\n    def predict(self, inputs):\n        x = inputs["x"]\n  '
-        f"      {body}\n{hooks}"
-    )
-
-
-def hook(name: str, body: str) -> str:
-    return f"\n    def {name}(self, values):\n        {body}\n"
-
-
-def check(definition: ModelDefinition, **settings: Any) -> Report:
-    """Check a model on the CPU, with batches of up to 8 rows, by a clock that stands still."""
-    wanted = ModelSettings(**{"device": "cpu", "max_batch_size": 8, **settings})
-    return check_version(
-        definition.spec.name,
-        definition.spec.version,
-        definition.folder,
-        wanted,
-        seconds=lambda: 0.0,
-    )
-
-
-def of(report: Report, rule: Rule) -> Finding:
-    """Return the one finding about `rule`."""
-    (found,) = [finding for finding in report.findings if finding.rule is rule]
-    return found
-
-
-def told(report: Report) -> list[str]:
-    """Return everything that was found, but for notes."""
-    return [
-        f"{finding.where}: {finding.message}"
-        for finding in report.findings
-        if finding.level != "note"
-    ]
 
 
 GOOD = [
@@ -299,14 +259,14 @@ def test_what_is_told_at_start_is_kept(folders: Folders) -> None:
         "class Model(torch.nn.Module):\n    def forward(self, x):\n        return sum([x] * 30)\n"
     )
     assert re.match(
-        r"hint: \d+ operators a batch", of(check(folders.python(source)), rules.TOLD).message
+        r"hint: \d+ operators a batch", of(check(folders.python(source)), rules.HINT).message
     )
     report = check(
         folders.python(
             predicting("return x.sum(1, keepdims=True) + np.zeros(4, 'f4')"), inputs=FREE
         )
     )
-    assert "free axes of x" in of(report, rules.TOLD).message
+    assert "free axes of x" in of(report, rules.HINT).message
     assert "the free axes of x taken as 3" in report.rows
 
 
@@ -338,90 +298,6 @@ def test_batches_that_cost_more_a_row_than_rows_alone_are_told_of(folders: Folde
         0.049,
         0.064,
     ]
-
-
-class TestHooks:
-    def test_hooks_that_keep_the_contract_are_left_in_peace(self, folders: Folders) -> None:
-        hooks = hook("preprocess", 'return {"x": values["x"] + 1}') + hook(
-            "postprocess", 'return {"y": values["raw"] - 1}'
-        )
-        assert check(folders.python(predicting('return {"raw": x}', hooks))).findings == ()
-
-    def test_preprocess_may_make_several_rows_of_one(self, folders: Folders) -> None:
-        hooks = hook("preprocess", 'return {"x": np.repeat(values["x"], 2, axis=0)}')
-        report = check(folders.python(predicting('return {"y": x}', hooks)), warmup=False)
-        assert report.findings == ()
-
-    @pytest.mark.parametrize(
-        ("body", "message"),
-        [
-            (
-                'raise KeyError("vocabulary")',
-                "expected a mapping of name to array; got KeyError: 'vocabulary' (code.py:",
-            ),
-            ("return None", "expected a mapping of name to array; got AttributeError"),
-            (
-                'values["x"][...] = 0; return values',
-                "got ValueError: assignment destination is read-only",
-            ),
-            (
-                'return {"x": values["x"], "n": np.zeros(5)}',
-                "expected arrays of equally many rows, at least one; got x [1,4], n [5]",
-            ),
-            ("return {}", "expected arrays of equally many rows, at least one; got nothing"),
-            (
-                'return {"x": values["x"][:1]}',
-                "expected 3 rows of a request of 3, as 1 of one row; got 1",
-            ),
-        ],
-    )
-    def test_a_preprocess_that_breaks_the_contract(
-        self, folders: Folders, body: str, message: str
-    ) -> None:
-        report = check(folders.python(predicting('return {"y": x}', hook("preprocess", body))))
-        assert message in of(report, rules.PREPROCESS).message
-
-    @pytest.mark.parametrize(
-        ("body", "message"),
-        [
-            (
-                'raise KeyError("labels")',
-                "expected a mapping of name to array; got KeyError: 'labels'",
-            ),
-            ("return [1]", "expected a mapping of name to array; got AttributeError"),
-            ('return {"z": values["y"]}', "expected output 'y'; got 'z'"),
-            (
-                'return {"y": values["y"].astype("f8")}',
-                "output 'y': expected FP32[-1,4]; got float64[1,4]",
-            ),
-            ('return {"y": values["y"][:1]}', "3 rows in, 1 rows out in output 'y'"),
-        ],
-    )
-    def test_a_postprocess_that_breaks_the_contract(
-        self, folders: Folders, body: str, message: str
-    ) -> None:
-        report = check(folders.python(predicting('return {"y": x}', hook("postprocess", body))))
-        assert message in of(report, rules.POSTPROCESS).message
-
-    def test_rows_are_counted_before_postprocess(self, folders: Folders) -> None:
-        report = check(
-            folders.python(
-                predicting(
-                    'return {"raw": x[:1]}', hook("postprocess", 'return {"y": values["raw"]}')
-                )
-            )
-        )
-        assert "expected 3 rows out, as many as in; got raw [1,4]" in of(report, rules.ROWS).message
-
-    def test_rows_that_are_mixed_up_behind_hooks_are_seen(self, folders: Folders) -> None:
-        report = check(
-            folders.python(
-                predicting(
-                    'return {"raw": x[::-1]}', hook("postprocess", 'return {"y": values["raw"]}')
-                )
-            )
-        )
-        assert of(report, rules.MIXED).where == "output 'y', batch sizes 2, 3, 7, 8"
 
 
 def test_an_output_of_bytes_that_holds_text_has_another_dtype(folders: Folders) -> None:

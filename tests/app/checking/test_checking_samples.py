@@ -12,7 +12,7 @@ from PIL import Image
 
 from batcher.app.checking import rules
 from batcher.core.spec import Array
-from tests.app.checking.test_checking import check, of, predicting, told
+from tests.support.checking import check, messages, of, predicting
 from tests.support.model_folders import Folders, floats
 
 TWO = "[{name: y, dtype: FP32, shape: [4]}, {name: z, dtype: INT64, shape: []}]"
@@ -64,7 +64,7 @@ class TestSamples:
         report = check(
             folders.python(source, head=f"\nsample: {name}", files={name: body}), warmup=False
         )
-        assert told(report) == []
+        assert messages(report) == []
         assert report.rows.startswith(f"2 rows of {name}")
 
     def test_a_picture_is_a_sample_of_a_model_that_takes_pictures(self, folders: Folders) -> None:
@@ -146,18 +146,19 @@ class TestSamples:
             'assert set(x.flat) <= {0, 1}; return {"y": np.stack([x[:, 0], x[:, 1]] * 2, '
             '1).astype("f4")}'
         )
-        assert told(check(folders.python(predicting(body), inputs=INTEGER))) == []
+        assert messages(check(folders.python(predicting(body), inputs=INTEGER))) == []
         texts = (
             'assert all(t.startswith(b"text ") or not t for t in x); return {"y": '
             'np.array([[len(t)] * 4 for t in x], "f4")}'
         )
-        assert told(check(folders.python(predicting(texts), inputs=TEXT, version="2"))) == []
+        assert messages(check(folders.python(predicting(texts), inputs=TEXT, version="2"))) == []
 
     def test_bf16_is_compared_as_numbers(self, folders: Folders) -> None:
         source = "class Model(torch.nn.Module):\n    def forward(self, x):\n        return {}\n"
         tensors = {"inputs": BF16.format("x"), "outputs": BF16.format("y")}
         assert (
-            told(check(folders.python(source.format("x * (1 + len(x) / 1000)"), **tensors))) == []
+            messages(check(folders.python(source.format("x * (1 + len(x) / 1000)"), **tensors)))
+            == []
         )
         report = check(folders.python(source.format("x / len(x)"), version="2", **tensors))
         assert "; got " in of(report, rules.NEIGHBOURS).message
