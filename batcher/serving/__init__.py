@@ -1,1 +1,1 @@
-"""Which model answers: names and versions, their lives, and what happens to a request before its queue."""
+"""Which model answers: names, versions, lives of models, and the stages before a queue."""

@@ -1,6 +1,7 @@
-"""Every metric, declared once, and exported when it is asked for.
+"""Every metric, declared once, and exported when a client asks for the metrics.
 
-The numbers stand in `batcher/core/counters.py`.
+The numbers themselves are plain attributes in `batcher/core/counters.py`, since the loop counts
+many thousand times a second. Only an export turns them into Prometheus' text.
 """
 
 from __future__ import annotations
@@ -23,20 +24,75 @@ from batcher.core.counters import AnswerMetrics, Histogram, ModelMetrics
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
+_VERSION = ("model", "version")
+"""Labels of everything that is counted for each version of a model."""
+
+# Each row: name of the metric, help text, where there is one an own label, and the attribute of
+# `ModelMetrics` (of `SchedulerLoad` in `_LOADS`) that holds the number.
+_LOADS = (
+    ("batcher_queue_rows", "Rows that wait in the queue.", "queue_rows"),
+    ("batcher_queue_bytes", "Bytes of inputs that wait in the queue.", "queue_bytes"),
+    ("batcher_in_flight_rows", "Rows that workers hold.", "in_flight_rows"),
+    (
+        "batcher_batch_ceiling_rows",
+        "Rows that a batch may have; fewer once memory was short.",
+        "ceiling_rows",
+    ),
+)
+_DISTRIBUTIONS = (
+    ("batcher_queue_wait_seconds", "From arrival to the start of the batch.", "queue_wait"),
+    ("batcher_batch_size", "Rows of a batch.", "batch_size"),
+    (
+        "batcher_model_seconds",
+        "Time of a batch on its worker, collation included.",
+        "model_time",
+    ),
+)
+_LABELLED_COUNTS = (
+    ("batcher_batch_flush", "Batches started, by reason.", "reason", "flushes"),
+    (
+        "batcher_cancelled_rows",
+        "Rows whose client left, by where they were.",
+        "stage",
+        "cancelled_rows",
+    ),
+    (
+        "batcher_expired_rows",
+        "Rows whose deadline passed, by where they were.",
+        "stage",
+        "expired_rows",
+    ),
+    ("batcher_rejected_rows", "Rows refused on arrival, by reason.", "reason", "rejected_rows"),
+)
+_COUNTS = (
+    ("batcher_failed_batches", "Batches that raised, or did not come back.", "failed_batches"),
+    (
+        "batcher_failed_rows",
+        "Rows that failed by themselves in batches that did not.",
+        "failed_rows",
+    ),
+    (
+        "batcher_out_of_memory",
+        "Batches that did not fit into the device's memory.",
+        "out_of_memory",
+    ),
+)
+
+
 class ServerMetrics(Collector):
     """All numbers of one server, exported as Prometheus text.
 
     Attributes:
-        answers: by model, which is empty where a route has none, and route.
-        connections: how many are open.
-        buffer_bytes: that they hold of bodies and answers.
-        quota_rejected_rows: by the name of the quota that was used up.
-        reloads: of the settings, by outcome.
-        last_reload_successful: whether the last of them was applied; true before the first.
+        answers: counts of answers by model, which is empty where a route has none, and route.
+        connections: connections that are open.
+        buffer_bytes: bytes of bodies and answers that connections hold.
+        quota_rejected_rows: rows that were refused, by the name of the quota that was used up.
+        reloads: reloads of the settings, by outcome.
+        last_reload_successful: whether the last reload was applied; true before the first.
     """
 
     def __init__(self) -> None:
-        """Start at zero, with a registry of its own, so that two servers in one process do not clash."""
+        """Start at zero, with an own registry: two servers in one process do not clash."""
         self._models: dict[tuple[str, str], ModelMetrics] = {}
         self.answers: dict[tuple[str, str], AnswerMetrics] = defaultdict(AnswerMetrics)
         self.connections = 0
@@ -89,6 +145,9 @@ class ServerMetrics(Collector):
             ("model", "route"),
             ((labels, answers.latency) for labels, answers in self.answers.items()),
         )
+        yield from self._connection_families()
+
+    def _connection_families(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("batcher_connections", "Open connections.", value=self.connections)
         text = "Bytes that connections hold, of bodies that come and of answers that are not read."
         yield GaugeMetricFamily("batcher_buffer_bytes", text, value=self.buffer_bytes)
@@ -112,86 +171,29 @@ class ServerMetrics(Collector):
         )
 
     def _load_families(self) -> Iterator[Metric]:
-        gauges = (
-            ("batcher_queue_rows", "Rows that wait in the queue.", "queue_rows"),
-            ("batcher_queue_bytes", "Bytes of inputs that wait in the queue.", "queue_bytes"),
-            ("batcher_in_flight_rows", "Rows that workers hold.", "in_flight_rows"),
-            (
-                "batcher_batch_ceiling_rows",
-                "Rows that a batch may have; fewer once memory was short.",
-                "most_rows",
-            ),
-        )
-        for name, text, attribute in gauges:
-            family = GaugeMetricFamily(name, text, labels=("model", "version"))
+        for name, text, attribute in _LOADS:
+            family = GaugeMetricFamily(name, text, labels=_VERSION)
             for metrics in self._models.values():
                 if metrics.load is not None:
                     family.add_metric(metrics.labels, getattr(metrics.load, attribute))
             yield family
 
     def _model_histograms(self) -> Iterator[Metric]:
-        histograms = (
-            ("batcher_queue_wait_seconds", "From arrival to the start of the batch.", "queue_wait"),
-            ("batcher_batch_size", "Rows of a batch.", "batch_size"),
-            (
-                "batcher_model_seconds",
-                "Time of a batch on its worker, collation included.",
-                "model_time",
-            ),
-        )
-        for name, text, attribute in histograms:
+        for name, text, attribute in _DISTRIBUTIONS:
             values = (
                 (metrics.labels, getattr(metrics, attribute)) for metrics in self._models.values()
             )
-            yield _histograms(name, text, ("model", "version"), values)
+            yield _histograms(name, text, _VERSION, values)
 
     def _model_counters(self) -> Iterator[Metric]:
-        counters = (
-            ("batcher_batch_flush", "Batches started, by reason.", "reason", "flushes"),
-            (
-                "batcher_cancelled_rows",
-                "Rows whose client left, by where they were.",
-                "stage",
-                "cancelled_rows",
-            ),
-            (
-                "batcher_expired_rows",
-                "Rows whose deadline passed, by where they were.",
-                "stage",
-                "expired_rows",
-            ),
-            (
-                "batcher_rejected_rows",
-                "Rows refused on arrival, by reason.",
-                "reason",
-                "rejected_rows",
-            ),
-        )
-        for name, text, label, attribute in counters:
-            family = CounterMetricFamily(name, text, labels=("model", "version", label))
+        for name, text, label, attribute in _LABELLED_COUNTS:
+            family = CounterMetricFamily(name, text, labels=(*_VERSION, label))
             for metrics in self._models.values():
                 for value, count in getattr(metrics, attribute).items():
                     family.add_metric((*metrics.labels, value), count)
             yield family
-        numbers = (
-            (
-                "batcher_failed_batches",
-                "Batches that raised, or did not come back.",
-                "failed_batches",
-            ),
-            (
-                "batcher_failed_rows",
-                "Rows that failed by themselves in batches that did not.",
-                "failed_rows",
-            ),
-            (
-                "batcher_out_of_memory",
-                "Batches that did not fit into the device's memory.",
-                "out_of_memory",
-            ),
-        )
-        for name, text, attribute in numbers:
-            family = CounterMetricFamily(name, text, labels=("model", "version"))
+        for name, text, attribute in _COUNTS:
+            family = CounterMetricFamily(name, text, labels=_VERSION)
             for metrics in self._models.values():
                 family.add_metric(metrics.labels, getattr(metrics, attribute))
             yield family

@@ -1,40 +1,38 @@
-"""One version of a model while it is served.
+"""One version of a model while it is served: its workers, its queue, and its life.
 
-Its life as a table, and how its scheduler is put together.
+    LOADING ──► READY ◄──► RESTARTING      (a worker is started again: requests wait)
+       │          │  ▲          │
+       │          ▼  │          ▼
+       │        BROKEN ◄────────┘          (no worker, and none may come: requests are refused)
+       ├──► FAILED
+       └──► UNLOADING ──► UNLOADED         (also from READY, RESTARTING and BROKEN)
+
+STOPPED follows every state but UNLOADED: the server ends. `STATES` is the whole table. A step that
+the table does not allow is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from abc import ABC, abstractmethod
 from enum import Enum
 
+from mypy_extensions import mypyc_attr
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from batcher.batching.admission import Admission
-from batcher.batching.cost import CostModel
-from batcher.batching.options import SchedulerOptions
-from batcher.batching.policies.bulk import BulkLast
-from batcher.batching.policies.policy import Delay, Eager, Policy
-from batcher.batching.queue import BatchQueue
-from batcher.batching.scheduler import BatchScheduler, CallSoon
-from batcher.batching.worker import Condition, Worker
+from batcher.batching.worker import Condition
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.core.counters import ModelMetrics
-from batcher.core.spec import Array, ModelSpec
+from batcher.core.request import InferenceRequest, InferenceResponse
+from batcher.core.states import StateTable
 from batcher.core.waiters import Waiters
 from batcher.errors import Draining
-from batcher.models.protocol import Loaded
-from batcher.serving.stages.hooks import HookedRequests
+from batcher.models.protocol import LoadedModel
+from batcher.serving.assembly import Assembly
+from batcher.serving.servable import Servable
+from batcher.serving.stages.hooks import HookStage
 from batcher.workers.instances import Instances
-from batcher.workers.pool import CpuPool
-
-Changed = Callable[["ModelVersion", str], None]
-"""Told that a model changed its state, or what it is doing while it loads, and what that is in
-words.
-"""
+from batcher.workers.thread import ModelLoader
 
 
 class ModelState(Enum):
@@ -52,26 +50,25 @@ class ModelState(Enum):
     STOPPED = "stopped"
 
 
-_END = frozenset({ModelState.UNLOADED, ModelState.STOPPED})
-STATES: dict[ModelState, frozenset[ModelState]] = {
-    ModelState.LOADING: frozenset(
-        {ModelState.READY, ModelState.FAILED, ModelState.UNLOADING, ModelState.STOPPED}
-    ),
-    ModelState.READY: frozenset(
-        {ModelState.RESTARTING, ModelState.BROKEN, ModelState.UNLOADING, ModelState.STOPPED}
-    ),
-    ModelState.RESTARTING: frozenset(
-        {ModelState.READY, ModelState.BROKEN, ModelState.UNLOADING, ModelState.STOPPED}
-    ),
-    ModelState.BROKEN: frozenset(
-        {ModelState.READY, ModelState.RESTARTING, ModelState.UNLOADING, ModelState.STOPPED}
-    ),
-    ModelState.FAILED: _END,
-    ModelState.UNLOADING: _END,
-    ModelState.UNLOADED: frozenset(),
-    ModelState.STOPPED: frozenset(),
-}
+_END = (ModelState.UNLOADED, ModelState.STOPPED)
+_LEAVING = (ModelState.UNLOADING, ModelState.STOPPED)
+STATES = StateTable(
+    {
+        ModelState.LOADING: (ModelState.READY, ModelState.FAILED, *_LEAVING),
+        ModelState.READY: (ModelState.RESTARTING, ModelState.BROKEN, *_LEAVING),
+        ModelState.RESTARTING: (ModelState.READY, ModelState.BROKEN, *_LEAVING),
+        ModelState.BROKEN: (ModelState.READY, ModelState.RESTARTING, *_LEAVING),
+        ModelState.FAILED: _END,
+        ModelState.UNLOADING: _END,
+        ModelState.UNLOADED: (),
+        ModelState.STOPPED: (),
+    },
+    "{owner}: {old} cannot become {new}",
+)
 """From each state, the states that may follow."""
+
+GONE = frozenset({ModelState.UNLOADING, ModelState.UNLOADED})
+"""States of a version that was taken out of service on purpose."""
 
 _PASSING = frozenset({ModelState.LOADING, ModelState.UNLOADING})
 _LOADED = {
@@ -82,63 +79,86 @@ _LOADED = {
 """The state of a model that has been loaded, by the condition of its workers."""
 
 
-class ModelVersion:
-    """One version of a model with its worker and its scheduler. Reactor thread.
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Keeper(ABC):
+    """What a model version asks of whoever keeps it. Reactor thread."""
+
+    @abstractmethod
+    def changed(self, version: ModelVersion) -> None:
+        """Hear that `version` has changed its state."""
+
+    @abstractmethod
+    def reported(self, version: ModelVersion, text: str) -> None:
+        """Hear what `version` does while it loads, in words."""
+
+    @abstractmethod
+    def ended(self, version: ModelVersion) -> None:
+        """Hear that the workers of `version` have ended."""
+
+    @abstractmethod
+    def successor(self, version: ModelVersion) -> ModelVersion:
+        """Return what takes requests in place of `version`; `version` itself if nothing does."""
+
+
+class ModelVersion(Servable):
+    """One version of a model with its workers and its scheduler. Reactor thread.
 
     Attributes:
-        definition: what it is.
-        settings: how it is run.
-        required: whether the server is not ready without it.
-        state: where it is in its life.
-        detail: what it is doing or why it failed, in words.
-        max_level: the lowest priority that a request may name, which is that of bulk.
-        one_call: whether the loaded model takes the interpreter lock but once a batch.
-        hooked: sees to its requests if it has `preprocess` or `postprocess`.
-        workers: run its batches.
+        definition: what the version is made of.
+        settings: how the version is run.
+        required: whether the server is not ready without this version.
+        state: where the version is in its life.
+        detail: what the version is doing or why it failed, in words.
+        one_call: whether a batch takes the interpreter lock of this process but once, or never.
+        workers: they run the batches.
+        scheduler: the queue of requests, and the policy that makes batches of them.
+
+    Args:
+        definition: what the version is made of.
+        settings: how the version is run.
+        parts: makes workers and scheduler.
+        keeper: hears of every change.
+        load: loads the model on the inference thread; None loads what `definition` says.
+        required: whether the server is not ready without this version.
     """
 
     def __init__(
         self,
         definition: ModelDefinition,
         settings: ModelSettings,
-        pool: CpuPool,
-        changed: Changed,
-        ended: Callable[[ModelVersion], object],
+        parts: Assembly,
+        keeper: Keeper,
+        load: ModelLoader | None = None,
         required: bool = True,
     ) -> None:
-        """Start in LOADING, with nothing wired yet.
-
-        Args:
-            definition: what it is.
-            settings: how it is run.
-            pool: runs its hooks.
-            changed: told of every change.
-            ended: told when its worker has ended.
-            required: whether the server is not ready without it.
-        """
+        """Start in LOADING; nothing is loaded before `start`."""
+        spec, seconds = definition.spec, parts.clock.seconds
+        super().__init__(spec, settings.bulk_level, settings.timeout, parts.pool, seconds)
         self.definition = definition
-        self.spec = definition.spec
         self.settings = settings
         self.required = required
         self.state = ModelState.LOADING
         self.detail = "waiting to be loaded"
-        self.max_level = settings.bulk_level
-        self.workers: Instances
-        self.scheduler: BatchScheduler
         self.one_call = False
-        self.hooked: HookedRequests | None = None
-        self._pool = pool
-        self._changed = changed
-        self._ended = ended
+        self._keeper = keeper
         self._settled = Waiters()
+        workers = parts.workers(definition, settings, load, self.report)
+        self.workers = Instances(workers)
+        self.scheduler = parts.scheduler(spec, settings, workers)
+
+    def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
+        """Queue `request`; fails and raises as `BatchScheduler.submit` does."""
+        return self.scheduler.submit(request)
+
+    def successor(self) -> ModelVersion:
+        """Return what takes requests in place of this version, which was found a while ago."""
+        return self._keeper.successor(self)
 
     def become(self, state: ModelState, detail: str = "") -> None:
         """Go to `state`, which the table must allow."""
-        if state not in STATES[self.state]:
-            raise RuntimeError(f"{self.title}: {self.state.value} cannot become {state.value}")
-        self.state = state
+        self.state = STATES.step(self.state, state, self.title)
         self.detail = detail
-        self._changed(self, self.told)
+        self._keeper.changed(self)
         if state not in _PASSING:
             self._settled.release()
 
@@ -158,8 +178,7 @@ class ModelVersion:
 
     def drain(self) -> Deferred[None]:
         """Take no more requests; fires when those that were taken are answered."""
-        hooked = self.hooked.drain() if self.hooked is not None else succeed(None)
-        return hooked.addCallback(lambda _: self.scheduler.drain())
+        return self.drain_stages().addCallback(lambda _: self.scheduler.drain())
 
     def unload(self) -> None:
         """Answer what was taken, take no more; then end the worker and let go of the model.
@@ -176,57 +195,54 @@ class ModelVersion:
             self._end(ModelState.UNLOADED, "unloaded")
 
     def cut_short(self) -> None:
-        """Unload it without waiting longer for its last answers; what is still here fails."""
-        self._fail_all("the model was unloaded before the request was answered")
+        """Unload the version without waiting longer for its last answers: what waits fails."""
+        reason = "the model was unloaded before the request was answered"
+        self.scheduler.fail_all(Draining(reason, retry_after=0))
         self._end(ModelState.UNLOADED, "unloaded")
 
     def stop(self) -> None:
-        """Fail what is still here and end the worker."""
-        self._fail_all("the server was stopped before the request was answered")
+        """Fail what waits or runs, and end the workers."""
+        reason = "the server was stopped before the request was answered"
+        self.scheduler.fail_all(Draining(reason, retry_after=0))
         self._end(ModelState.STOPPED, "the server was stopped")
 
     def report(self, text: str) -> None:
-        """Take what the worker says of loading."""
+        """Hear what a worker does while it loads, in words."""
         if self.state is ModelState.LOADING:
             self.detail = text
-            self._changed(self, text)
-
-    def _fail_all(self, reason: str) -> None:
-        self.scheduler.fail_all(Draining(reason, retry_after=0))
+            self._keeper.reported(self, text)
 
     def _end(self, state: ModelState, detail: str) -> None:
         if STATES[self.state]:
-            self.hooked = None
+            self.set_version_stages(())  # they hold on to the model
             self.become(state, detail)
-            self.workers.quit().addCallback(lambda _: self._ended(self))
+            self.workers.quit().addCallback(lambda _: self._keeper.ended(self))
 
-    def _loaded(self, loaded: Loaded) -> None:
+    def _loaded(self, loaded: LoadedModel) -> None:
         if self.state is not ModelState.LOADING:
             return
         self.one_call = loaded.one_call
         if loaded.preprocess is not None or loaded.postprocess is not None:
-            self.hooked = HookedRequests(
-                self._pool, self.scheduler, self.spec, loaded, self.settings.finite_outputs
-            )
+            finite = self.settings.finite_outputs
+            hooks = HookStage(self._pool, self.spec, loaded, self.deadline, finite)
+            self.set_version_stages((hooks,))
         if loaded.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
             self.scheduler.group_key = None
         self.scheduler.loaded(loaded.timings)
         self.become(ModelState.READY)
-        self._workers_changed()  # one of them may have ended while another still loaded
+        self._workers_changed()  # one worker may have ended while another still loaded
 
     def _workers_changed(self) -> None:
         state, reason = _LOADED[self.workers.condition], self.workers.reason
         detail = "" if state is ModelState.READY else reason
         if self.is_loaded and state is not self.state:
             self.become(state, detail)
-        elif (
-            self.is_loaded and detail != self.detail
-        ):  # it was started again, and that failed for another reason
+        elif self.is_loaded and detail != self.detail:
+            # A worker was started again, and that failed for another reason.
             self.detail = detail
-            self._changed(self, self.told)
-        if (
-            state is ModelState.BROKEN
-        ):  # also of one that is being unloaded: nobody will answer what it has taken
+            self._keeper.changed(self)
+        # Also while the version is being unloaded: nobody will answer what it has taken.
+        if state is ModelState.BROKEN:
             self.scheduler.give_up(f"model {self.title} is not ready: {state.value}: {reason}")
 
     def _failed(self, failure: Failure) -> Failure:
@@ -236,86 +252,21 @@ class ModelVersion:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether it was loaded, and is to serve as long as it has a worker."""
+        """Whether the version was loaded and is to serve as long as it has a worker."""
         return self.state in (ModelState.READY, ModelState.RESTARTING, ModelState.BROKEN)
 
     @property
     def accepts(self) -> bool:
-        """Whether it takes requests."""
+        """Whether the version takes requests."""
         return self.state in (ModelState.READY, ModelState.RESTARTING)
 
     @property
-    def told(self) -> str:
+    def status_text(self) -> str:
         """State and detail, for messages."""
-        return (
-            self.state.value
-            if self.detail in ("", self.state.value)
-            else f"{self.state.value}: {self.detail}"
-        )
+        state = self.state.value
+        return state if self.detail in ("", state) else f"{state}: {self.detail}"
 
     @property
-    def missed(self) -> bool:
-        """Whether it should serve and does not."""
-        return self.required and self.state not in (
-            ModelState.READY,
-            ModelState.UNLOADING,
-            ModelState.UNLOADED,
-        )
-
-    @property
-    def title(self) -> str:
-        """Name and version, for messages."""
-        return f"{self.spec.name}/{self.spec.version}"
-
-
-def build_scheduler(
-    settings: ModelSettings,
-    spec: ModelSpec,
-    workers: Sequence[Worker],
-    clock: IReactorTime,
-    metrics: ModelMetrics,
-    call_soon: CallSoon | None = None,
-) -> BatchScheduler:
-    """Return the scheduler that `settings` ask for, in front of `workers`."""
-    weights = settings.level_weights
-    queue = BatchQueue(
-        settings.max_queue_rows,
-        settings.max_queue_bytes,
-        lambda level: weights[level - 1],
-        ageing=settings.ageing_ms / 1e3,
-        smaller_first=settings.smaller_first_ms / 1e3,
-        bulk_level=settings.bulk_level,
-    )
-    options = SchedulerOptions(
-        spec.version,
-        settings.pipeline_depth,
-        settings.timeout,
-        settings.default_priority,
-        settings.isolate,
-        settings.retry_on_crash,
-        settings.remember_failed_s,
-    )
-    return BatchScheduler(
-        queue,
-        BulkLast(_policy(settings), settings.bulk_after_ms / 1e3),
-        workers,
-        clock,
-        metrics,
-        options=options,
-        admission=Admission(CostModel(), settings.max_batch_size, settings.max_queue_rows),
-        group_key=shape_key,
-        call_soon=call_soon,
-    )
-
-
-def shape_key(inputs: Mapping[str, Array]) -> Hashable:
-    """Return what requests must share to share a batch: names, dtypes and row shapes."""
-    return tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(inputs.items()))
-
-
-def _policy(settings: ModelSettings) -> Policy:
-    if settings.policy == "delay":
-        return Delay(
-            settings.max_batch_size, settings.max_delay_ms / 1e3, settings.preferred_batch_sizes
-        )
-    return Eager(settings.max_batch_size)
+    def is_missing(self) -> bool:
+        """Whether the version should serve and does not."""
+        return self.required and self.state is not ModelState.READY and self.state not in GONE

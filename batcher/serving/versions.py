@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 
 from batcher.errors import UnknownModel
 from batcher.serving.model_version import ModelVersion
@@ -17,22 +18,22 @@ class VersionTable:
 
     def __iter__(self) -> Iterator[ModelVersion]:
         """Iterate over every version of every model."""
-        return (served for versions in self._models.values() for served in versions.values())
+        return chain.from_iterable(versions.values() for versions in self._models.values())
 
     def get(self, name: str, version: str) -> ModelVersion | None:
         """Return that version, None if it is not known."""
         return self._models.get(name, {}).get(version)
 
-    def put(self, served: ModelVersion) -> None:
-        """Know `served`, in place of whatever had its name and version."""
-        self._models.setdefault(served.spec.name, {})[served.spec.version] = served
+    def put(self, version: ModelVersion) -> None:
+        """Know `version`, in place of whatever had its name and version."""
+        self._models.setdefault(version.spec.name, {})[version.spec.version] = version
 
-    def remove(self, served: ModelVersion) -> None:
-        """Know `served` no more; with its last version a model's name is unknown."""
-        versions = self._models[served.spec.name]
-        del versions[served.spec.version]
+    def remove(self, version: ModelVersion) -> None:
+        """Know `version` no more; with its last version a model's name is unknown."""
+        versions = self._models[version.spec.name]
+        del versions[version.spec.version]
         if not versions:
-            del self._models[served.spec.name]
+            del self._models[version.spec.name]
 
     def find(self, name: str, version: str = "") -> ModelVersion:
         """Return that version of a model; without `version` the newest that is ready.
@@ -50,27 +51,23 @@ class VersionTable:
                     f"{version!r:.200}"
                 )
             return found
-        newest = sorted(
-            versions.values(), key=lambda served: int(served.spec.version), reverse=True
-        )
-        return next((served for served in newest if served.accepts), newest[0])
+        newest = sorted(versions.values(), key=lambda each: int(each.spec.version), reverse=True)
+        return next((each for each in newest if each.accepts), newest[0])
 
     def ready_versions(self, name: str) -> list[str]:
         """Return the versions of a model that can answer, ascending."""
-        ready = [
-            served.spec.version for served in self._models.get(name, {}).values() if served.accepts
-        ]
-        return sorted(ready, key=int)
+        versions = self._models.get(name, {}).values()
+        return sorted((each.spec.version for each in versions if each.accepts), key=int)
 
-    def successor(self, served: ModelVersion) -> ModelVersion:
-        """Return what takes requests in place of `served`, if it is such a model and takes any.
+    def successor(self, version: ModelVersion) -> ModelVersion:
+        """Return what takes requests in place of `version`; `version` itself if nothing does.
 
-        Else `served`.
+        That is the version of the same name and number, if it takes requests of the same
+        specification.
         """
-        found = self.get(served.spec.name, served.spec.version)
-        return (
-            found if found is not None and found.accepts and found.spec == served.spec else served
-        )
+        found = self.get(*version.key)
+        takes_over = found is not None and found.accepts and found.spec == version.spec
+        return found if found is not None and takes_over else version
 
     def only_name(self) -> str:
         """Return the name of the only model there is.

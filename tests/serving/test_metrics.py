@@ -1,4 +1,4 @@
-"""Plain counters that a scrape turns into Prometheus' text format, read back here with Prometheus' own parser."""
+"""Plain counters as a scrape turns them into text, read back with Prometheus' own parser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from batcher.core.counters import ROWS, SECONDS, Histogram
+from batcher.core.counters import BATCH_SIZE_BOUNDS, DURATION_BOUNDS_S, Histogram
 from batcher.serving.metrics import METRICS_CONTENT_TYPE, ServerMetrics
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -20,7 +20,7 @@ class Waiting:
     queue_rows: int = 3
     queue_bytes: int = 48
     in_flight_rows: int = 8
-    most_rows: int = 32
+    ceiling_rows: int = 32
 
 
 def scraped(metrics: ServerMetrics) -> Samples:
@@ -36,7 +36,10 @@ def value(metrics: ServerMetrics, name: str, **labels: str) -> float | None:
     return scraped(metrics).get((name, tuple(sorted(labels.items()))))
 
 
-@given(st.lists(st.floats(0, 100, allow_nan=False), max_size=50), st.sampled_from([SECONDS, ROWS]))
+@given(
+    st.lists(st.floats(0, 100, allow_nan=False), max_size=50),
+    st.sampled_from([DURATION_BOUNDS_S, BATCH_SIZE_BOUNDS]),
+)
 def test_a_histogram_counts_every_value_under_every_bound_that_it_does_not_exceed(
     values: list[float], bounds: tuple[float, ...]
 ) -> None:
@@ -53,7 +56,7 @@ def test_a_histogram_counts_every_value_under_every_bound_that_it_does_not_excee
 
 @given(st.lists(st.floats(0, 100, allow_nan=False), max_size=50))
 def test_values_that_are_counted_together_count_as_if_one_by_one(values: list[float]) -> None:
-    together, apart = Histogram(SECONDS), Histogram(SECONDS)
+    together, apart = Histogram(DURATION_BOUNDS_S), Histogram(DURATION_BOUNDS_S)
     together.observe_all(iter(values))
     for each in values:
         apart.observe(each)
@@ -62,7 +65,7 @@ def test_values_that_are_counted_together_count_as_if_one_by_one(values: list[fl
 
 
 def test_the_buckets_of_batch_sizes_are_exact_at_powers_of_two() -> None:
-    histogram = Histogram(ROWS)
+    histogram = Histogram(BATCH_SIZE_BOUNDS)
     histogram.observe(64)
     buckets = dict(histogram.buckets())
     assert (buckets["32.0"], buckets["64.0"], buckets["128.0"]) == (0, 1, 1)

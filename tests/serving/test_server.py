@@ -276,7 +276,7 @@ def test_a_deadline_is_kept_while_the_model_is_stuck(serving: Serving) -> None:
         return {"y": inputs["x"]}
 
     serving.add_ready(predict=stuck)
-    answer = serving.infer(1, deadline=serving.server.deadline(serving.server.find("m"), 8.0))
+    answer = serving.infer(1, deadline=serving.server.find("m").deadline(8.0))
     assert entered.wait(PATIENCE)
     serving.loop.clock.advance(8.0)
     assert isinstance(error_now(answer), DeadlineExceeded)
@@ -288,8 +288,8 @@ def test_a_model_s_own_timeout_is_the_default_deadline(serving: Serving) -> None
     serving.loop.clock.advance(5.0)
     serving.add_ready(settings=ModelSettings(device="cpu", timeout_ms=1500.0))
     served = serving.server.find("m")
-    assert serving.server.deadline(served) == 6.5
-    assert serving.server.deadline(served, 0.25) == 5.25
+    assert served.deadline() == 6.5
+    assert served.deadline(0.25) == 5.25
 
 
 def test_requests_of_a_model_share_batches_and_are_counted(serving: Serving) -> None:

@@ -17,7 +17,9 @@ from twisted.internet.task import Clock
 from batcher.config.model_file import ModelDefinition
 from batcher.errors import BatcherError, Draining, ModelLoadError
 from batcher.models.protocol import Progress
-from batcher.serving.model_version import STATES, ModelState, ModelVersion
+from batcher.serving.assembly import Assembly
+from batcher.serving.metrics import ServerMetrics
+from batcher.serving.model_version import STATES, Keeper, ModelState, ModelVersion
 from batcher.workers.pool import CpuPool
 from tests.support.crossing import PATIENCE
 from tests.support.models import RecordingModel, checked, double, model_spec
@@ -42,12 +44,34 @@ LAWFUL |= {
 LAWFUL |= {*product(SERVED, (UNLOADING, STOPPED)), *permutations(SERVED, 2)}
 
 
-def loading_model(told: list[str]) -> ModelVersion:
-    """Return a model in its first state; `told` gets what it tells of its changes."""
-    pool = CpuPool(1, 1, 1, lambda function, *arguments: function(*arguments), Clock())
-    return ModelVersion(
-        DEFINITION, SETTINGS, pool, lambda served, text: told.append(text), lambda served: None
-    )
+class RecordingKeeper(Keeper):
+    """Records in `texts` what a version tells of its changes."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+
+    def changed(self, version: ModelVersion) -> None:
+        self.texts.append(version.status_text)
+
+    def reported(self, version: ModelVersion, text: str) -> None:
+        self.texts.append(text)
+
+    def ended(self, version: ModelVersion) -> None:
+        pass
+
+    def successor(self, version: ModelVersion) -> ModelVersion:
+        return version
+
+
+def loading_model(texts: list[str]) -> ModelVersion:
+    """Return a model in its first state; `texts` gets what it tells of its changes."""
+    clock = Clock()
+
+    def call(function: Any, *arguments: Any) -> None:
+        function(*arguments)
+
+    parts = Assembly(clock, call, None, CpuPool(1, 1, 1, call, clock), ServerMetrics())
+    return ModelVersion(DEFINITION, SETTINGS, parts, RecordingKeeper(texts))
 
 
 class Stuck:
@@ -76,16 +100,16 @@ def listen(deferred: Deferred[Any]) -> list[Any]:
 def test_a_model_goes_from_state_to_state_only_as_the_table_allows(
     old: ModelState, new: ModelState
 ) -> None:
-    told: list[str] = []
-    served = loading_model(told)
-    served.state = old
+    texts: list[str] = []
+    version = loading_model(texts)
+    version.state = old
     if (old, new) in LAWFUL:
-        served.become(new, "why")
-        assert (served.state, served.detail, told) == (new, "why", [f"{new.value}: why"])
+        version.become(new, "why")
+        assert (version.state, version.detail, texts) == (new, "why", [f"{new.value}: why"])
     else:
         with pytest.raises(RuntimeError, match=f"m/1: {old.value} cannot become {new.value}"):
-            served.become(new)
-        assert served.state is old
+            version.become(new)
+        assert version.state is old
 
 
 def test_every_state_has_its_line_in_the_table() -> None:
@@ -207,6 +231,8 @@ def test_a_model_that_still_loads_when_the_server_stops_stays_stopped(load_fails
 
 def test_a_server_that_stopped_runs_nothing_more_on_its_pool() -> None:
     serving = Serving()
+    serving.add_ready()
+    version = serving.server.find("m")
     serving.end()
     with pytest.raises(Draining):
-        serving.server.run_on_pool(1, 8.0, lambda: None)
+        version.run_on_pool(1, lambda: None, 8.0)

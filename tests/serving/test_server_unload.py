@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from batcher.core.epoch import Epoch
 from batcher.errors import ConfigError, Draining, ModelLoadError, ModelNotReady
 from batcher.models.protocol import Progress
 from batcher.serving.model_version import ModelState
@@ -124,7 +125,7 @@ def test_an_unloaded_model_is_let_go_of(serving: Serving) -> None:
     assert serving.values(serving.infer(1)) == [2]
     served = serving.server.find("m")
     serving.loop.wait_for(serving.server.unload(served))
-    while serving.server._alive:
+    while serving.server.lifecycle._alive:
         serving.loop.step()
     next(iter(served.workers))._thread.join(PATIENCE)  # type: ignore[attr-defined]
     gc.collect()
@@ -192,7 +193,7 @@ def test_a_version_that_cannot_be_replaced_goes_on(serving: Serving) -> None:
     )
     assert serving.values(serving.infer(1)) == [2]
     assert serving.server.unready() == {}
-    while len(serving.server._alive) > 1:
+    while len(serving.server.lifecycle._alive) > 1:
         serving.loop.step()
     assert serving.server.metrics.model("m", "1").load is serving.server.find("m").scheduler
 
@@ -213,9 +214,9 @@ def test_what_is_decoded_while_its_model_is_replaced_goes_to_the_new_one(serving
     serving.loop.wait_for(
         serving.server.replace(DEFINITION, SETTINGS, load_of(RecordingModel(predict=triple)))
     )
-    assert serving.server.successor(old) is serving.server.find("m")
+    assert old.successor() is serving.server.find("m")
     serving.loop.wait_for(serving.server.unload(serving.server.find("m")))
-    assert serving.server.successor(old) is old, "there is none"
+    assert old.successor() is old, "there is none"
 
 
 def test_a_replacement_of_a_version_that_was_unloaded_meanwhile_is_not_served(
@@ -248,10 +249,23 @@ def test_stopping_ends_a_replacement_that_still_loads() -> None:
 
 
 def test_whoever_watches_is_told_of_every_change(serving: Serving) -> None:
-    seen: list[int] = []
-    serving.server.watch(lambda: seen.append(serving.server.generation))
+    seen: list[Epoch] = []
+    serving.server.watch(lambda: seen.append(serving.server.epoch))
     serving.add_ready()
     before = len(seen)
     serving.loop.wait_for(serving.server.unload(serving.server.find("m")))
     assert len(seen) == before + 2, "unloading, and unloaded"
-    assert seen == sorted(set(seen))
+    assert len(set(seen)) == len(seen)
+    assert [epoch.over for epoch in seen] == [True] * (len(seen) - 1) + [False]
+
+
+def test_what_a_version_says_while_it_loads_ends_no_look_up(serving: Serving) -> None:
+    serving.add_ready()
+    epoch = serving.server.epoch
+    version = serving.server.lifecycle.make(DEFINITION, SETTINGS, load_of(RecordingModel()))
+    version.report("compiling")
+    assert serving.progress[-1] == ("m/1", "compiling")
+    assert not epoch.over
+    serving.loop.wait_for(version.start())
+    assert epoch.over
+    version.unload()

@@ -19,7 +19,7 @@ from batcher.batching.worker import Condition
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
 from batcher.errors import BatcherError, ModelNotReady, WorkerLost
-from batcher.models.protocol import Loaded
+from batcher.models.protocol import LoadedModel
 from batcher.serving.model_version import ModelState, ModelVersion
 from batcher.serving.server import ModelServer
 from batcher.workers.thread import InferenceThread
@@ -54,7 +54,7 @@ class Workers:
         self.served: ModelVersion = self.server.find("m")
         if load:
             for worker in self.workers:
-                worker.loaded.callback(Loaded())
+                worker.loaded.callback(LoadedModel())
 
     def start(self, start: Callable[..., Deferred[None]]) -> Deferred[None]:
         """Have `start`, a method of the server, load the model."""
@@ -136,7 +136,7 @@ def test_a_broken_model_is_refused_also_by_who_looked_it_up_before() -> None:
     bench = Workers()
     bench.workers[0].lose(DEAD, "it hangs")
     with pytest.raises(ModelNotReady, match="broken: it hangs"):
-        bench.server.infer_on(bench.served, {"x": rows(1)})
+        bench.served.infer({"x": rows(1)})
 
 
 @pytest.mark.parametrize(
@@ -152,11 +152,11 @@ def test_a_worker_that_is_lost_while_another_still_loads_is_not_forgotten(
 ) -> None:
     bench = Workers(3, load=False)
     for number, condition in enumerate(conditions):
-        bench.workers[number].loaded.callback(Loaded())
+        bench.workers[number].loaded.callback(LoadedModel())
         if condition is not None:
             bench.workers[number].lose(condition, "crashed")
     assert bench.served.state is ModelState.LOADING
-    bench.workers[2].loaded.callback(Loaded())
+    bench.workers[2].loaded.callback(LoadedModel())
     last = bench.workers[2]
     if state is not ModelState.READY:
         assert bench.served.state is ModelState.READY, "the last one lives"
@@ -166,10 +166,10 @@ def test_a_worker_that_is_lost_while_another_still_loads_is_not_forgotten(
 
 def test_a_model_of_which_every_worker_was_lost_while_it_loaded_does_not_become_ready() -> None:
     bench = Workers(2, load=False)
-    bench.workers[0].loaded.callback(Loaded())
+    bench.workers[0].loaded.callback(LoadedModel())
     bench.workers[0].lose(RESTARTING, "crashed")
     bench.workers[1].lose(RESTARTING, "crashed too")
-    bench.workers[1].loaded.callback(Loaded())
+    bench.workers[1].loaded.callback(LoadedModel())
     assert bench.server.unready() == {"m/1": "restarting: crashed too"}
     bench.workers[0].revive()
     assert bench.server.unready() == {}
@@ -200,7 +200,7 @@ def test_a_model_without_workers_can_be_replaced(condition: Condition) -> None:
     bench.workers[0].lose(condition, "gone")
     replaced = listen(bench.start(bench.server.replace))
     assert replaced == []
-    bench.workers[1].loaded.callback(Loaded())
+    bench.workers[1].loaded.callback(LoadedModel())
     assert replaced == [None]
     assert bench.served.state is ModelState.UNLOADED
     assert bench.server.unready() == {}

@@ -1,4 +1,4 @@
-"""The models on disk: a folder for each model, in it a folder for each version, named by a decimal number."""
+"""The models on disk: a folder a model, and in that folder one for each version, a number."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ModelFolder:
 
 
 def find_models(settings: ServerSettings, base: Path) -> list[ModelFolder]:
-    """List every version of every model, those of the repository and those that name a path of their own.
+    """List every version of every model, in the repository or at a path of its own.
 
     Args:
         settings: says where to look.
@@ -35,16 +35,7 @@ def find_models(settings: ServerSettings, base: Path) -> list[ModelFolder]:
         ConfigError: a folder is missing or holds no version, or a setting names a model that is
             nowhere.
     """
-    repository = base / settings.model_repository
-    folders = {}
-    if repository.is_dir():
-        folders = {entry.name: entry for entry in sorted(repository.iterdir()) if _versions(entry)}
-    elif "model_repository" in settings.model_fields_set:
-        place = settings.origin("model_repository")
-        raise ConfigError(
-            f"{place}: model_repository: expected a folder; there is no "
-            f"{settings.model_repository!r}"
-        )
+    folders = _folders_of_repository(settings, base)
     for name, own in settings.models.items():
         if own.path is not None:
             folders[name] = base / own.path
@@ -54,19 +45,32 @@ def find_models(settings: ServerSettings, base: Path) -> list[ModelFolder]:
             raise ConfigError(
                 f"{place}: models.{name}: no such model in the repository, which has: {known}"
             )
-    return [
-        found
-        for name, folder in folders.items()
-        for found in _model_folders(
-            name, folder, f"{settings.origin('models', name)}: models.{name}"
+    found: list[ModelFolder] = []
+    for name, folder in folders.items():
+        place = f"{settings.origin('models', name)}: models.{name}"
+        found.extend(_model_folders(name, folder, place))
+    return found
+
+
+def _folders_of_repository(settings: ServerSettings, base: Path) -> dict[str, Path]:
+    """Return the folder of each model in the repository, by name. Raises ConfigError."""
+    repository = base / settings.model_repository
+    if repository.is_dir():
+        return {entry.name: entry for entry in sorted(repository.iterdir()) if _versions(entry)}
+    if "model_repository" in settings.model_fields_set:
+        place = settings.origin("model_repository")
+        raise ConfigError(
+            f"{place}: model_repository: expected a folder; there is no "
+            f"{settings.model_repository!r}"
         )
-    ]
+    return {}
 
 
 def find_versions(folder: Path, settings: ServerSettings, base: Path) -> list[ModelFolder]:
-    """List the versions of the model in `folder`, or the one version if `folder` holds a `model.yaml` itself.
+    """List the versions of the model in `folder`.
 
-    The model is called what `settings` call the one of that path, else as its folder is called.
+    A `folder` that holds a `model.yaml` itself is one version. The model has the name by which
+    `settings` give that path, else the name of its folder.
 
     Args:
         folder: of a model or of a version.
@@ -79,14 +83,8 @@ def find_versions(folder: Path, settings: ServerSettings, base: Path) -> list[Mo
     folder = folder.resolve()
     alone = (folder / "model.yaml").is_file()
     model = folder.parent if alone and folder.name.isdecimal() else folder
-    name = next(
-        (
-            key
-            for key, own in settings.models.items()
-            if own.path and (base / own.path).resolve() == model
-        ),
-        model.name,
-    )
+    named = {(base / own.path).resolve(): name for name, own in settings.models.items() if own.path}
+    name = named.get(model, model.name)
     if not alone:
         return _model_folders(name, folder, str(folder))
     return [ModelFolder(name, str(int(folder.name)) if folder.name.isdecimal() else "1", folder)]

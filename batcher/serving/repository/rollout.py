@@ -1,6 +1,8 @@
-"""A change of models in two phases.
+"""A change of models in two phases, all or nothing.
 
-What comes is loaded beside what serves, then all change places in one turn of the loop.
+First every version that comes is loaded beside the versions that serve. Then all of them change
+places in one turn of the loop. If one version cannot be loaded, all that were loaded are let go and
+nothing has changed.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ class Rollout:
     `load`, and when that has fired `commit` or `give_up`.
 
     Attributes:
-        coming: what is to be loaded, beside or in place of what has its name and version.
-        going: what is to be unloaded.
-        models: how many are to share the cores.
-        reasons: why it cannot be, as far as that is known before a model is loaded.
+        coming: sources of the versions to load; each takes the place of what has its name and
+            version, if there is such a version.
+        going: versions to unload.
+        models: how many models share the cores afterwards.
+        reasons: why the change cannot be made, as far as that is known before a model is loaded.
     """
 
     def __init__(
@@ -41,32 +44,38 @@ class Rollout:
         self.models = models
         self.reasons: list[str] = []
         self._server = server
-        self._known = {(served.spec.name, served.spec.version) for served in server}
-        self._definitions = [found for one in coming if (found := self._define(one)) is not None]
+        self._known = {version.key for version in server}
+        definitions = [self._define(source) for source in coming]
+        self._definitions = [found for found in definitions if found is not None]
         self._made: list[ModelVersion] = []
 
-    def _define(self, one: VersionSource) -> ModelDefinition | None:
+    def _define(self, source: VersionSource) -> ModelDefinition | None:
         try:
-            return one.define()
+            return source.define()
         except ConfigError as err:
             self.reasons.extend(
-                f"model {'/'.join(one.key)}: {line}" for line in str(err).splitlines()
+                f"model {'/'.join(source.key)}: {line}" for line in str(err).splitlines()
             )
             return None
 
     def load(self) -> Deferred[None]:
-        """Load what is coming; fires when all of it is ready, fails with ReloadRefused, and all is given up, if some is not."""
-        for definition, one in zip(self._definitions, self.coming, strict=True):
-            self._made.append(self._server.make(definition, one.shared(self.models)))
-        return DeferredList(
-            [served.start() for served in self._made], consumeErrors=True
-        ).addCallback(self._check_ready)
+        """Load what is coming; fires when all of it is ready.
+
+        Fails with ReloadRefused if some of it is not, and gives up all of it.
+        """
+        for definition, source in zip(self._definitions, self.coming, strict=True):
+            settings = source.settings_among(self.models)
+            self._made.append(self._server.lifecycle.make(definition, settings))
+        loading = [version.start() for version in self._made]
+        return DeferredList(loading, consumeErrors=True).addCallback(self._check_ready)
 
     def _check_ready(self, results: list[tuple[bool, Any]]) -> None:
         reasons = [
-            result.getErrorMessage() if not succeeded else f"model {served.title}: {served.told}"
-            for served, (succeeded, result) in zip(self._made, results, strict=True)
-            if served.state is not ModelState.READY
+            f"model {version.title}: {version.status_text}"
+            if succeeded
+            else result.getErrorMessage()
+            for version, (succeeded, result) in zip(self._made, results, strict=True)
+            if version.state is not ModelState.READY
         ]
         if reasons:
             self.give_up()
@@ -77,20 +86,20 @@ class Rollout:
 
         What it took the place of, and what goes, answers what it had taken.
         """
-        for served in self._made:
-            self._server.adopt(served)
-        for served in self.going:
-            self._server.forget(served)
+        for version in self._made:
+            self._server.lifecycle.adopt(version)
+        for version in self.going:
+            self._server.lifecycle.forget(version)
 
     def give_up(self) -> None:
         """Let go of what was loaded."""
-        for served in self._made:
-            served.unload()
+        for version in self._made:
+            version.unload()
 
-    def told(self) -> list[str]:
-        """Return what it does, in words."""
-        come = [
-            f"model {'/'.join(one.key)} {'replaced' if one.key in self._known else 'loaded'}"
-            for one in self.coming
+    def changes(self) -> list[str]:
+        """Return what the rollout changes, in words."""
+        loaded = [
+            f"model {'/'.join(source.key)} {'replaced' if source.key in self._known else 'loaded'}"
+            for source in self.coming
         ]
-        return come + [f"model {served.title} unloaded" for served in self.going]
+        return loaded + [f"model {version.title} unloaded" for version in self.going]

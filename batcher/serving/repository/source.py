@@ -1,6 +1,7 @@
-"""What a version of a model is loaded from: its files and its settings.
+"""What a version of a model is loaded from: its files, its settings, and what a client overrode.
 
-Loaded again from equal ones it would be the same.
+Two sources that are equal give the same model. So a source tells whether a version that serves must
+be loaded anew.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from batcher.errors import ConfigError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import Progress
 from batcher.serving.repository.folders import ModelFolder
-from batcher.workers.thread import Load
+from batcher.workers.thread import ModelLoader
 
 
 class VersionSource(NamedTuple):
     """What a version is loaded from.
 
     Attributes:
-        folder: where it stands.
-        files: path, time of change and size of each of its files.
-        settings: those of its model, before threads are shared out.
-        asked: what a client asked for otherwise when it had the model loaded.
+        folder: the version's own folder.
+        files: path, time of change in nanoseconds and size in bytes of each file in the folder.
+        settings: those of the version's model, before models share the cores.
+        overrides: settings of the model, by name, that a client wanted otherwise.
     """
 
     folder: ModelFolder
     files: tuple[tuple[str, int, int], ...]
     settings: ModelSettings
-    asked: dict[str, Any]
+    overrides: dict[str, Any]
 
     @property
     def key(self) -> tuple[str, str]:
@@ -41,17 +42,22 @@ class VersionSource(NamedTuple):
         return self.folder.name, self.folder.version
 
     def define(self) -> ModelDefinition:
-        """Return its definition as it is on disk now. Raises ConfigError."""
+        """Return the version's definition as its `model.yaml` has it now. Raises ConfigError."""
         return load_model_definition(self.folder.name, self.folder.version, self.folder.folder)
 
-    def shared(self, models: int) -> ModelSettings:
-        """Return the settings that it runs with if `models` share the cores."""
-        return share_threads(self.settings.model_copy(update=self.asked), models)
+    def settings_among(self, models: int) -> ModelSettings:
+        """Return the settings that the version runs with if `models` share the cores."""
+        return share_threads(self.settings.model_copy(update=self.overrides), models)
 
-    def offered(self, models: int) -> tuple[ModelDefinition, ModelSettings, Load | None]:
-        """Return what to add; a model whose definition is wrong fails to load, and keeps the reason visible."""
+    def definition_or_failure(
+        self, models: int
+    ) -> tuple[ModelDefinition, ModelSettings, ModelLoader | None]:
+        """Return what to add to a server in which `models` share the cores.
+
+        A version whose definition is wrong fails to load, and keeps the reason visible.
+        """
         try:
-            return self.define(), self.shared(models), None
+            return self.define(), self.settings_among(models), None
         except ConfigError as err:
             reason = str(err)
         name, version, folder = self.folder.name, self.folder.version, self.folder.folder
@@ -59,26 +65,26 @@ class VersionSource(NamedTuple):
         def load(progress: Progress) -> CheckedModel:
             raise ModelLoadError(f"model {name!r} version {version}: {reason}")
 
-        return (
-            ModelDefinition(ModelSpec(name, version, (), ()), "python", folder, folder),
-            self.shared(models),
-            load,
-        )
+        definition = ModelDefinition(ModelSpec(name, version, (), ()), "python", folder, folder)
+        return definition, self.settings_among(models), load
 
 
-def given(folder: ModelFolder, settings: ServerSettings, asked: dict[str, Any]) -> VersionSource:
-    """Look at what `folder` is loaded from now.
+def source_of(
+    folder: ModelFolder, settings: ServerSettings, overrides: dict[str, Any]
+) -> VersionSource:
+    """Return what `folder` is loaded from now.
 
-    Raises ConfigError: its settings contradict each other.
+    Raises ConfigError: the model's settings contradict each other.
     """
-    return VersionSource(folder, _files(folder.folder), settings.for_model(folder.name), asked)
+    files = _files(folder.folder)
+    return VersionSource(folder, files, settings.for_model(folder.name), overrides)
 
 
 def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Return path, time of change and size of every file of a version."""
     found = []
     for path in sorted(folder.rglob("*")):
-        with suppress(FileNotFoundError):  # it has just been removed
+        with suppress(FileNotFoundError):  # the file has just been removed
             if path.is_file() and "__pycache__" not in path.parts:
                 status = path.stat()
                 found.append((str(path), status.st_mtime_ns, status.st_size))

@@ -1,82 +1,94 @@
-"""Requests of models with `preprocess` or `postprocess`.
+"""The stage of models with `preprocess` or `postprocess`: both run on the CPU pool.
 
-Over the CPU pool to the scheduler, and over it back.
+    request ─► pool: preprocess ─► go_on (queue, batch, model) ─► pool: postprocess ─► response
+
+A hook is code of the model's author. So hooks run neither on the loop, which every client would
+wait for, nor on the inference thread, which the device would wait for. A hook that raises, or that
+returns what its contract forbids, fails the one request that it was called for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import TypeVar
 
-import numpy as np
 from twisted.internet.defer import Deferred, succeed
 
-from batcher.batching.scheduler import BatchScheduler
-from batcher.core.request import InferenceRequest, InferenceResponse
-from batcher.core.spec import Array, ModelSpec, check_objects, check_outputs, nbytes_of
+from batcher.core.request import InferenceRequest, InferenceResponse, nbytes_of
+from batcher.core.spec import ModelSpec
 from batcher.core.waiters import Waiters
-from batcher.errors import ModelContractError, Unavailable
-from batcher.models.protocol import Hook, Loaded
-from batcher.models.raised import allowed_from_model, model_error
-from batcher.models.row_errors import non_finite_rows
+from batcher.errors import Unavailable
+from batcher.models.hook_contract import run_postprocess, run_preprocess
+from batcher.models.protocol import LoadedModel
+from batcher.serving.stages.stage import GoOn, Stage
 from batcher.workers.pool import CpuPool
 
 Result = TypeVar("Result")
 
 
-class HookedRequests:
-    """Sees to the requests of a model with hooks, and knows how many there are. Reactor thread."""
+class HookStage(Stage):
+    """Runs the hooks of one loaded model, and knows how many requests they have. Reactor thread."""
 
     def __init__(
         self,
         pool: CpuPool,
-        scheduler: BatchScheduler,
         spec: ModelSpec,
-        model: Loaded,
+        model: LoadedModel,
+        deadline: Callable[[], float],
         finite_outputs: bool = False,
     ) -> None:
-        """Run the hooks of `model`, specified by `spec`, on `pool`, before and after `scheduler`.
+        """Run the hooks of `model`, specified by `spec`, on `pool`.
 
-        With `finite_outputs`, a request fails if `postprocess` gives NaN or infinity for it.
+        `deadline` returns the deadline, a time in seconds, of a request without one of its own.
+        With `finite_outputs`, a request fails if `postprocess` returns NaN or infinity.
         """
         self._pool = pool
-        self._scheduler = scheduler
         self._spec = spec
         self._model = model
+        self._deadline = deadline
         self._finite_outputs = finite_outputs
-        self._count = 0
-        self._waiting = Waiters()
+        self._requests = 0
+        self._drained = Waiters()
 
-    def answer(self, request: InferenceRequest, deadline: float) -> Deferred[InferenceResponse]:
-        """Answer `request` by `deadline`, in seconds. Raises QueueFull or Draining."""
-        parameters = request.parameters._replace(deadline=deadline)
+    def infer(self, request: InferenceRequest, go_on: GoOn) -> Deferred[InferenceResponse]:
+        """Answer `request` through both hooks by its deadline.
+
+        Raises:
+            QueueFull: the pool has no room for the request.
+            Draining: the pool takes no more work.
+
+        Reactor thread.
+        """
+        parameters = request.parameters
+        deadline = parameters.deadline if parameters.deadline is not None else self._deadline()
         request = InferenceRequest(
-            request.model, request.version, request.inputs, request.rows, parameters
+            request.model,
+            request.version,
+            request.inputs,
+            request.rows,
+            parameters._replace(deadline=deadline),
         )
         prepared = self._preprocessed(request, deadline)
-        self._count += 1
-        submitted = prepared.addCallback(self._scheduler.submit)
-        answer: Deferred[InferenceResponse] = submitted.addCallback(self._postprocessed, deadline)
+        self._requests += 1
+        answer: Deferred[InferenceResponse] = prepared.addCallback(go_on)
+        answer.addCallback(self._postprocessed, deadline)
         answer.addBoth(self._ended)
         return answer
 
     def drain(self) -> Deferred[None]:
-        """Fire when none is here any more.
-
-        None on its way to the scheduler, none on its way back from it.
-        """
-        drained = self._waiting.wait()
-        self._tell()
+        """Fire when no request is on its way through a hook, or between the two."""
+        drained = self._drained.wait()
+        self._release_if_drained()
         return drained
 
     def _ended(self, result: Result) -> Result:
-        self._count -= 1
-        self._tell()
+        self._requests -= 1
+        self._release_if_drained()
         return result
 
-    def _tell(self) -> None:
-        if self._count == 0:
-            self._waiting.release()
+    def _release_if_drained(self) -> None:
+        if self._requests == 0:
+            self._drained.release()
 
     def _preprocessed(
         self, request: InferenceRequest, deadline: float
@@ -86,19 +98,9 @@ class HookedRequests:
             return succeed(request)
 
         def prepared() -> InferenceRequest:
-            inputs = _run_hook(hook, request.inputs, f"model {request.model!r}: preprocess")
-            rows = {len(array) if array.ndim else 0 for array in inputs.values()}
-            if len(rows) != 1 or 0 in rows:
-                got = f"arrays of {', '.join(map(str, sorted(rows)))} rows" if rows else "none"
-                raise ModelContractError(
-                    f"model {request.model!r}: preprocess: expected arrays of the same number of "
-                    f"rows, at least 1; got {got}"
-                )
-            for name, array in inputs.items():
-                if array.dtype.hasobject:
-                    check_objects(array, f"model {request.model!r}: {name!r} from preprocess")
+            inputs, rows = run_preprocess(hook, request.inputs, request.model)
             return InferenceRequest(
-                request.model, request.version, inputs, rows.pop(), request.parameters
+                request.model, request.version, inputs, rows, request.parameters
             )
 
         return self._pool.run(nbytes_of(request.inputs), deadline, prepared)
@@ -112,11 +114,9 @@ class HookedRequests:
 
         def finished() -> InferenceResponse:
             rows = len(next(iter(response.outputs.values())))
-            outputs = _run_hook(hook, response.outputs, f"model {response.model!r}: postprocess")
-            check_outputs(self._spec, outputs, rows)
-            outputs = {tensor.name: outputs[tensor.name] for tensor in self._spec.outputs}
-            if self._finite_outputs:
-                _check_finite(outputs, self._spec)
+            outputs = run_postprocess(
+                hook, response.outputs, self._spec, rows, self._finite_outputs
+            )
             queue, compute, batch_size = response.queue, response.compute, response.batch_size
             return InferenceResponse(
                 response.model, response.version, outputs, queue, compute, batch_size
@@ -125,32 +125,6 @@ class HookedRequests:
         try:
             return self._pool.run(nbytes_of(response.outputs), deadline, finished)
         except Unavailable as err:
-            err.retry_after = 0  # the model has run
+            # The model has run: a client must not be asked to send the request again.
+            err.retry_after = 0
             raise
-
-
-def _check_finite(outputs: Mapping[str, Array], spec: ModelSpec) -> None:
-    errors = non_finite_rows(outputs, spec)
-    if errors:
-        raise errors[min(errors)]
-
-
-def _run_hook(hook: Hook, values: Mapping[str, Array], place: str) -> dict[str, Array]:
-    """Return the arrays that `hook` makes of `values`.
-
-    A breach of its contract is told of with `place`.
-    """
-    try:
-        given = hook(values)
-        if not isinstance(given, Mapping):
-            raise ModelContractError(
-                f"{place}: expected a mapping of name to array; got {type(given).__name__}"
-            )
-        return {name: np.asarray(value) for name, value in given.items()}
-    except (
-        BaseException
-    ) as err:  # a hook is the model's own code, and nothing but its request ends with it
-        told = model_error(allowed_from_model(err))
-        if told is err:
-            raise
-        raise told from err

@@ -100,7 +100,8 @@ def test_a_model_outside_the_repository_is_found_by_its_path(tmp_path: Path) -> 
 def test_an_absolute_path_is_taken_as_it_is(tmp_path: Path) -> None:
     make(tmp_path, "elsewhere/1")
     # as from a file
-    settings = ServerSettings(models={"a": {"path": str(tmp_path / "elsewhere")}})  # type: ignore[dict-item]
+    models: Any = {"a": {"path": str(tmp_path / "elsewhere")}}
+    settings = ServerSettings(models=models)
     assert find_models(settings, Path("/nowhere")) == [
         ModelFolder("a", "1", tmp_path / "elsewhere/1")
     ]

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, InvalidInput, ModelNotReady, Unavailable, UnknownModel
-from batcher.frontends.endpoints.oip.repository import load_as_asked
+from batcher.frontends.endpoints.oip.load_parameters import load_for_client
 from batcher.serving.model_version import ModelState
 from batcher.serving.repository.repository import ModelRepository
 from tests.serving.test_server_lifecycle import listen
@@ -65,7 +65,7 @@ class Repository:
 
     def load(self, name: str = "m", **parameters: Any) -> None:
         """Load a model, and expect that to succeed."""
-        assert self.wait(load_as_asked(self.repository, name, parameters)) is None
+        assert self.wait(load_for_client(self.repository, name, parameters)) is None
 
     def answer(self, version: str = "") -> list[float]:
         """Return what the model `m` makes of 1."""
@@ -228,7 +228,7 @@ def test_what_a_client_may_not_change_is_refused(
     repository: Repository, parameters: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidInput):
-        load_as_asked(repository.repository, "m", parameters)
+        load_for_client(repository.repository, "m", parameters)
     assert repository.index() == {"m/1": (None, "not loaded")}
 
 

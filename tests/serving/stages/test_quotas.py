@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from batcher.config.quota import Quota
 from batcher.errors import QuotaExceeded
 from batcher.frontends.endpoints.api_key import named_key
-from batcher.serving.stages.quotas import GRAIN, Bucket, Quotas, quotas_of
+from batcher.serving.stages.quotas import CLOCK_GRAIN_S, Bucket, Quotas, quotas_of
 
 
 def advice(bucket: Bucket, rows: int, now: float) -> int:
@@ -105,7 +105,8 @@ def test_no_window_lets_in_more_than_a_burst_and_the_rate_but_for_one_last_debt(
         rows = 0
         for ended, last in taken[first:]:
             assert (
-                rows + min(last, burst) <= burst + rate * (ended - began + 2 * GRAIN) + 1e-6 * burst
+                rows + min(last, burst)
+                <= burst + rate * (ended - began + 2 * CLOCK_GRAIN_S) + 1e-6 * burst
             )
             rows += last
 

@@ -87,7 +87,7 @@ def test_others_are_not_limited_where_there_is_no_quota_for_them() -> None:
 
 def test_a_request_of_nobody_s_is_not_charged_to_the_shared_quota_either() -> None:
     memory = server()
-    memory.server.quotas = Quotas({"*": Quota(rows_per_s=1)})
+    memory.server.limit(Quotas({"*": Quota(rows_per_s=1)}))
     assert ask(memory, 1, key="") == []
     assert isinstance(ask(memory, 1, key="")[0], QuotaExceeded)
     assert ask(memory, 1, key=None) == []
@@ -97,10 +97,10 @@ def test_quotas_can_be_exchanged_while_requests_wait() -> None:
     memory = server()
     waiting = ask(memory, 4)
     assert isinstance(ask(memory, 1)[0], QuotaExceeded)
-    memory.server.quotas = Quotas({KEY: Quota(rows_per_s=2, burst_rows=2)})
+    memory.server.limit(Quotas({KEY: Quota(rows_per_s=2, burst_rows=2)}))
     assert ask(memory, 2) == []
     assert isinstance(ask(memory, 1)[0], QuotaExceeded)
-    memory.server.quotas = None
+    memory.server.limit(None)
     assert ask(memory, 9) == []
     memory.work()
     assert waiting[0].batch_size == 2

@@ -1,0 +1,139 @@
+"""How the parts of a model version are put together: its workers, and its queue with its policy.
+
+Everything that comes from the server's surroundings (the clock, the ways between threads, metrics)
+stands in one `Assembly`, so a model version is told of its own settings alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+from twisted.internet.interfaces import IReactorTime
+
+from batcher.batching.admission import Admission
+from batcher.batching.cost import CostModel
+from batcher.batching.options import SchedulerOptions
+from batcher.batching.policies.bulk import BulkLast
+from batcher.batching.policies.delay import Delay
+from batcher.batching.policies.eager import Eager
+from batcher.batching.policies.policy import Policy
+from batcher.batching.queue import BatchQueue
+from batcher.batching.scheduler import BatchScheduler, CallSoon
+from batcher.batching.worker import CallFromThread, Worker
+from batcher.config.model_file import ModelDefinition
+from batcher.config.model_settings import ModelSettings
+from batcher.core.counters import ModelMetrics
+from batcher.core.spec import Array, ModelSpec
+from batcher.serving.metrics import ServerMetrics
+from batcher.workers.making import make_workers
+from batcher.workers.pool import CpuPool
+from batcher.workers.thread import ModelLoader
+
+
+class Assembly:
+    """Makes the parts of model versions. Reactor thread.
+
+    Attributes:
+        clock: the only time there is.
+        pool: the CPU pool, which all versions share.
+        metrics: where requests and batches are counted.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        call_from_thread: CallFromThread,
+        call_soon: CallSoon | None,
+        pool: CpuPool,
+        metrics: ServerMetrics,
+    ) -> None:
+        """Store the surroundings; nothing starts.
+
+        Args:
+            clock: the reactor, or a `Clock` in tests.
+            call_from_thread: the way back from threads.
+            call_soon: calls a function in the next turn of the loop; None for a timer of no delay.
+            pool: runs what is too slow for the loop.
+            metrics: where to count.
+        """
+        self.clock = clock
+        self.pool = pool
+        self.metrics = metrics
+        self._call_from_thread = call_from_thread
+        self._call_soon = call_soon
+
+    def workers(
+        self,
+        definition: ModelDefinition,
+        settings: ModelSettings,
+        load: ModelLoader | None,
+        report: Callable[[str], None],
+    ) -> list[Worker]:
+        """Return the workers of a version, as `make_workers` says; `report` hears of loading."""
+        return make_workers(definition, settings, load, report, self._call_from_thread, self.clock)
+
+    def scheduler(
+        self, spec: ModelSpec, settings: ModelSettings, workers: Sequence[Worker]
+    ) -> BatchScheduler:
+        """Return the scheduler of a version in front of `workers`."""
+        metrics = self.metrics.model(spec.name, spec.version)
+        return build_scheduler(settings, spec, workers, self.clock, metrics, self._call_soon)
+
+
+def build_scheduler(
+    settings: ModelSettings,
+    spec: ModelSpec,
+    workers: Sequence[Worker],
+    clock: IReactorTime,
+    metrics: ModelMetrics,
+    call_soon: CallSoon | None = None,
+) -> BatchScheduler:
+    """Return the scheduler that `settings` ask for, in front of `workers`."""
+    return BatchScheduler(
+        _queue(settings),
+        BulkLast(_policy(settings), settings.bulk_after_ms / 1e3),
+        workers,
+        clock,
+        metrics,
+        options=_options(settings, spec.version),
+        admission=Admission(CostModel(), settings.max_batch_size, settings.max_queue_rows),
+        group_key=shape_key,
+        call_soon=call_soon,
+    )
+
+
+def shape_key(inputs: Mapping[str, Array]) -> Hashable:
+    """Return what requests must share to share a batch: names, dtypes and row shapes."""
+    return tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(inputs.items()))
+
+
+def _queue(settings: ModelSettings) -> BatchQueue:
+    weights = settings.level_weights
+    return BatchQueue(
+        settings.max_queue_rows,
+        settings.max_queue_bytes,
+        lambda level: weights[level - 1],
+        ageing=settings.ageing_ms / 1e3,
+        smaller_first=settings.smaller_first_ms / 1e3,
+        bulk_level=settings.bulk_level,
+    )
+
+
+def _options(settings: ModelSettings, version: str) -> SchedulerOptions:
+    return SchedulerOptions(
+        version=version,
+        pipeline_depth=settings.pipeline_depth,
+        timeout=settings.timeout,
+        default_level=settings.default_priority,
+        isolate=settings.isolate,
+        retry_on_crash=settings.retry_on_crash,
+        remember_failed_s=settings.remember_failed_s,
+    )
+
+
+def _policy(settings: ModelSettings) -> Policy:
+    if settings.policy == "delay":
+        return Delay(
+            settings.max_batch_size, settings.max_delay_ms / 1e3, settings.preferred_batch_sizes
+        )
+    return Eager(settings.max_batch_size)

@@ -1,0 +1,203 @@
+"""The lives of models: how versions come, take each other's place, and go.
+
+A version is made beside those that serve, loaded, and then put into the table of versions. What had
+its name and version before answers its last requests and is unloaded. So no request is lost when a
+model is loaded anew, and a version that cannot be loaded changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.python.failure import Failure
+
+from batcher.config.model_file import ModelDefinition
+from batcher.config.model_settings import ModelSettings
+from batcher.core.epoch import Epoch
+from batcher.core.waiters import Waiters
+from batcher.errors import ConfigError, ModelLoadError
+from batcher.serving.assembly import Assembly
+from batcher.serving.model_version import Keeper, ModelState, ModelVersion
+from batcher.serving.stages.stage import Stage
+from batcher.serving.versions import VersionTable
+from batcher.workers.thread import ModelLoader
+
+
+class ModelLifecycle(Keeper):
+    """Makes, keeps and ends the versions of models. Reactor thread.
+
+    Attributes:
+        versions: every version that can be found, by name and version.
+        epoch: ends whenever a model comes, goes or changes its state; what was looked up before is
+            then to be looked up again.
+        draining: whether no more requests are taken.
+        drain_timeout_s: seconds that a version which is unloaded has for its last answers.
+    """
+
+    def __init__(
+        self, parts: Assembly, progress: Callable[[str, str], None], drain_timeout_s: float
+    ) -> None:
+        """Start without models.
+
+        Args:
+            parts: makes what versions are put together from.
+            progress: told a model's title and what is being done with it.
+            drain_timeout_s: seconds that a version which is unloaded has for its last answers.
+        """
+        self.versions = VersionTable()
+        self.epoch = Epoch()
+        self.draining = False
+        self.drain_timeout_s = drain_timeout_s
+        self._parts = parts
+        self._progress = progress
+        self._name_stages: tuple[Stage, ...] = ()
+        self._alive: set[ModelVersion] = set()
+        self._watchers: list[Callable[[], None]] = []
+        self._all_ended = Waiters()
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called whenever an epoch has ended."""
+        self._watchers.append(changed)
+
+    def make(
+        self,
+        definition: ModelDefinition,
+        settings: ModelSettings,
+        load: ModelLoader | None = None,
+        required: bool = True,
+    ) -> ModelVersion:
+        """Return a version beside those that serve; `start` it, then `adopt` or `unload` it.
+
+        `add` says the rest.
+        """
+        version = ModelVersion(definition, settings, self._parts, self, load, required)
+        version.set_name_stages(self._name_stages)
+        self._alive.add(version)
+        return version
+
+    def add(
+        self,
+        definition: ModelDefinition,
+        settings: ModelSettings,
+        load: ModelLoader | None = None,
+        required: bool = True,
+    ) -> Deferred[None]:
+        """Start to load a version; `ModelServer.add` says the rest."""
+        name, number = definition.spec.name, definition.spec.version
+        earlier = self.versions.get(name, number)
+        if earlier is not None:
+            required = required or earlier.required
+            if earlier.state not in (ModelState.FAILED, ModelState.UNLOADED):
+                raise ConfigError(f"model {name!r}: version {number} is there twice")
+            earlier.unload()
+        version = self.make(definition, settings, load, required)
+        self._put(version)
+        return version.start()
+
+    def replace(
+        self, definition: ModelDefinition, settings: ModelSettings, load: ModelLoader | None = None
+    ) -> Deferred[None]:
+        """Load a version anew, in place of the one that serves; `ModelServer.replace` says more."""
+        version = self.make(definition, settings, load)
+        earlier = self.versions.find(*version.key)
+
+        def swap(_: None) -> None:
+            if self.versions.get(*version.key) is not earlier or not earlier.is_loaded:
+                raise ModelLoadError(
+                    f"model {version.title}: it was unloaded or replaced while it was loaded anew"
+                )
+            self.adopt(version)
+
+        def give_up(failure: Failure) -> Failure:
+            version.unload()
+            return failure
+
+        return version.start().addCallback(swap).addErrback(give_up)
+
+    def adopt(self, version: ModelVersion) -> None:
+        """Have `version`, which was made here and is ready, take requests.
+
+        What it takes the place of is unloaded.
+        """
+        earlier = self.versions.get(*version.key)
+        if earlier is not None:
+            version.required = earlier.required
+            self.unload(earlier)
+        self._put(version)
+
+    def _put(self, version: ModelVersion) -> None:
+        self.versions.put(version)
+        self._parts.metrics.model(*version.key).load = version.scheduler
+        self._end_epoch()
+
+    def forget(self, version: ModelVersion) -> Deferred[None]:
+        """Unload `version` as `unload` does; from now on nobody finds it."""
+        self.versions.remove(version)
+        self._parts.metrics.model(*version.key).load = None
+        self._end_epoch()
+        return self.unload(version)
+
+    def unload(self, version: ModelVersion) -> Deferred[None]:
+        """Let go of `version` when it has answered what it has taken; fires when that is done.
+
+        Its last answers have `drain_timeout_s`.
+        """
+        version.unload()
+        if version.state is ModelState.UNLOADING:
+            cut: Any = self._parts.clock.callLater(self.drain_timeout_s, version.cut_short)
+            version.settled().addCallback(lambda _: cut.cancel() if cut.active() else None)
+        return version.settled()
+
+    def set_name_stages(self, *stages: Stage) -> None:
+        """Send the requests of all models through `stages` first, from now on."""
+        self._name_stages = stages
+        for version in self._alive:
+            version.set_name_stages(stages)
+        self._end_epoch()
+
+    def refuse_requests(self) -> None:
+        """Take no more requests."""
+        self.draining = True
+        self._end_epoch()
+
+    def drain(self) -> Deferred[None]:
+        """Take no more requests; fires when those that were taken are answered."""
+        self.refuse_requests()
+        return DeferredList([version.drain() for version in self._alive]).addCallback(
+            lambda _: None
+        )
+
+    def stop(self) -> Deferred[None]:
+        """Fail what waits or runs, and end the workers; fires when all workers have ended."""
+        for version in list(self._alive):
+            version.stop()
+        return self._all_ended.wait() if self._alive else succeed(None)
+
+    def changed(self, version: ModelVersion) -> None:
+        """Tell of the new state of `version`, and end the epoch."""
+        self._end_epoch(version)
+
+    def reported(self, version: ModelVersion, text: str) -> None:
+        """Tell what `version` does while it loads: nothing that was looked up depends on it."""
+        if not self.draining:
+            self._progress(version.title, text)
+
+    def ended(self, version: ModelVersion) -> None:
+        """Forget `version`, whose workers have ended."""
+        self._alive.discard(version)
+        if not self._alive:
+            self._all_ended.release()
+
+    def successor(self, version: ModelVersion) -> ModelVersion:
+        """Return what takes requests in place of `version`."""
+        return self.versions.successor(version)
+
+    def _end_epoch(self, version: ModelVersion | None = None) -> None:
+        self.epoch.over = True
+        self.epoch = Epoch()
+        if version is not None and not self.draining:
+            self._progress(version.title, version.status_text)
+        for watcher in self._watchers:
+            watcher()

@@ -1,0 +1,168 @@
+"""Whatever answers requests under a name: today a version of a model.
+
+A servable has a specification, takes requests that fit it, and sends each through its stages. What
+stands behind the stages is the matter of the subclass: a model version has a queue there. So every
+front asks one and the same method, `Servable.infer`, and knows nothing of queues, stages or quotas.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from mypy_extensions import mypyc_attr
+from twisted.internet.defer import Deferred, succeed
+
+from batcher.core.request import (
+    NO_PARAMETERS,
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    checked_parameters,
+)
+from batcher.core.spec import Array, ModelSpec, check_inputs
+from batcher.serving.stages.stage import GoOn, Stage, chain_of
+from batcher.workers.pool import CpuPool
+
+Result = TypeVar("Result")
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Servable(ABC):
+    """Answers requests of one specification. Reactor thread.
+
+    Attributes:
+        spec: names, dtypes and shapes of inputs and outputs.
+        max_level: the lowest priority that a request may name, which is that of bulk.
+        timeout: seconds that a request has which names no deadline.
+        reads_key: whether a stage looks at the API key of requests.
+
+    Args:
+        spec: what requests must fit.
+        max_level: the lowest priority that a request may name.
+        timeout: seconds that a request has which names no deadline.
+        pool: runs what is too slow for the loop.
+        seconds: the clock.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        max_level: int,
+        timeout: float,
+        pool: CpuPool,
+        seconds: Callable[[], float],
+    ) -> None:
+        """Begin without stages."""
+        self.spec = spec
+        self.max_level = max_level
+        self.timeout = timeout
+        self.reads_key = False
+        self._pool = pool
+        self._seconds = seconds
+        self._name_stages: tuple[Stage, ...] = ()
+        self._version_stages: tuple[Stage, ...] = ()
+        self._chain: GoOn | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name and version."""
+        return self.spec.name, self.spec.version
+
+    @property
+    def title(self) -> str:
+        """Name and version, for messages."""
+        return f"{self.spec.name}/{self.spec.version}"
+
+    def infer(
+        self,
+        inputs: Mapping[str, Array],
+        parameters: Parameters = NO_PARAMETERS,
+        exact: bool = False,
+    ) -> Deferred[InferenceResponse]:
+        """Answer one request of 1 or more rows; the Deferred fails as `ModelServer.infer` says.
+
+        Args:
+            inputs: name to array of shape (rows, *row shape), in the dtypes of the specification.
+            parameters: deadline, priority and key.
+            exact: whether `inputs` were made after the specification and need no check.
+
+        Raises:
+            BatcherError: the request is refused at once.
+        """
+        spec = self.spec
+        rows = len(inputs[spec.inputs[0].name]) if exact else check_inputs(spec, inputs)
+        if parameters is not NO_PARAMETERS:
+            parameters = checked_parameters(parameters, self.max_level)
+        request = InferenceRequest(spec.name, spec.version, inputs, rows, parameters)
+        return self.submit(request) if self._chain is None else self._chain(request)
+
+    def infer_decoded(
+        self, nbytes: int, decode: Callable[[], Mapping[str, Array]], parameters: Parameters
+    ) -> Deferred[InferenceResponse]:
+        """Answer one request whose inputs `decode` makes, of `nbytes` bytes, on the CPU pool.
+
+        What has taken the place of this servable when the inputs are there answers them. Fails and
+        raises as `infer` does; raises QueueFull if the pool has too much to do.
+        """
+        if parameters.deadline is None:
+            parameters = parameters._replace(deadline=self.deadline())
+        decoded = self.run_on_pool(nbytes, decode, parameters.deadline)
+        return decoded.addCallback(self._infer_by_successor, parameters)
+
+    def _infer_by_successor(
+        self, inputs: Mapping[str, Array], parameters: Parameters
+    ) -> Deferred[InferenceResponse]:
+        return self.successor().infer(inputs, parameters)
+
+    def run_on_pool(
+        self, nbytes: int, function: Callable[[], Result], deadline: float | None = None
+    ) -> Deferred[Result]:
+        """Run `function`, which holds on to `nbytes` bytes, on the CPU pool.
+
+        It has until `deadline`, in seconds, or without one until a request that comes now would be
+        too late. Raises QueueFull: the pool has too many tasks or bytes already.
+        """
+        return self._pool.run(nbytes, self.deadline() if deadline is None else deadline, function)
+
+    def deadline(self, timeout: float | None = None) -> float:
+        """Return the time at which a request that comes now is worthless, in seconds.
+
+        That is `timeout` seconds from now, or without one the servable's own.
+        """
+        return self._seconds() + (self.timeout if timeout is None else timeout)
+
+    def set_name_stages(self, stages: Sequence[Stage]) -> None:
+        """Send requests from now on through `stages` first, those of the name."""
+        self._name_stages = tuple(stages)
+        self._link()
+
+    def set_version_stages(self, stages: Sequence[Stage]) -> None:
+        """Send requests from now on through `stages` behind those of the name."""
+        self._version_stages = tuple(stages)
+        self._link()
+
+    def drain_stages(self) -> Deferred[None]:
+        """Fire when no stage has a request in its hands any more, from the first to the last."""
+        drained: Deferred[None] = succeed(None)
+        for stage in (*self._name_stages, *self._version_stages):
+            drained.addCallback(_drain, stage)
+        return drained
+
+    def _link(self) -> None:
+        stages = (*self._name_stages, *self._version_stages)
+        self.reads_key = any(stage.reads_key for stage in stages)
+        self._chain = chain_of(stages, self.submit)
+
+    @abstractmethod
+    def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
+        """Answer `request`, which has passed all stages; fails and raises as `infer` does."""
+
+    @abstractmethod
+    def successor(self) -> Servable:
+        """Return what takes requests in place of this one, which was found a while ago."""
+
+
+def _drain(_: None, stage: Stage) -> Deferred[None]:
+    return stage.drain()
