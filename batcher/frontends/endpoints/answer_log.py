@@ -1,7 +1,4 @@
-"""What is kept of an answered request.
-
-Two numbers for the metrics and, if wanted, a line for the access log.
-"""
+"""What remains of an answered request: numbers for the metrics, and a line in the access log."""
 
 from __future__ import annotations
 
@@ -18,16 +15,17 @@ WriteLine = Callable[[bytes], object]
 
 
 class AnswerLog:
-    """Counts answered requests, and writes one JSON object a line where an access log is wanted. Reactor thread.
+    """Counts answered requests, and writes the access log: one JSON object a line. Reactor thread.
 
     Attributes:
-        write_line: gets the lines of the access log; None for none.
+        seconds: the clock.
+        write_line: takes each line of the access log; None if the settings want no access log.
     """
 
     def __init__(
         self, clock: IReactorTime, metrics: ServerMetrics, write_line: WriteLine | None = None
     ) -> None:
-        """Count into `metrics`."""
+        """Count in `metrics`, and write lines by `write_line`."""
         self.seconds = clock.seconds
         self._answers = metrics.answers
         self.write_line = write_line
@@ -35,9 +33,14 @@ class AnswerLog:
     def answered(
         self, route: str, model: str, status: int, began: float, call: Call | None = None
     ) -> None:
-        """Count a request of `route` that began at `began`.
+        """Count one request.
 
-        Without `call` it was never a whole request.
+        Args:
+            route: pattern of the route, empty where no route was found.
+            model: name of the model that answered, empty where no model did.
+            status: HTTP status of the answer.
+            began: when the first byte of the request came, in seconds on the clock.
+            call: the request; None if it broke off before it was whole, and for gRPC.
         """
         seconds = self.seconds() - began
         self._answers[model, route].observe(status, seconds)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 
 def named_key(api_key: str, authorization: str) -> str:
-    """Return the key that a request names by `X-Api-Key`, else by `Authorization: Bearer`.
+    """Return the API key of a request, empty if the request names none.
 
-    Empty if by neither.
+    Args:
+        api_key: value of `X-Api-Key`, which counts first; empty without.
+        authorization: value of `Authorization`, which counts if its scheme is Bearer.
     """
     scheme, _, token = authorization.partition(" ")
     return api_key.strip() or (token.strip() if scheme.lower() == "bearer" else "")

@@ -1,4 +1,8 @@
-"""A request and a reply of HTTP, as values that no framework owns."""
+"""A request and a reply of HTTP, as values that no framework owns.
+
+A request is a `Call`: a head and a body. Clients send the same head again and again, so calls with
+equal heads share one `CallHead`, and the head keeps what an endpoint has worked out from it.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +22,17 @@ Body = bytes | memoryview
 class CallHead:
     """Everything of a request but its body.
 
-    Calls that are alike share one, whatever connection they come from.
+    Calls with equal heads share one, whatever connection they come from.
 
     Attributes:
         method: `GET`, `POST`, …
-        path: the target's path as it was sent, without the query.
-        arguments: what the route's pattern captured, percent-decoded.
-        query: the target behind the question mark, as it was sent.
+        path: the target's path as the client sent it, without the query.
+        arguments: the values that the route's pattern captured, percent-decoded.
+        query: the target behind the question mark, as the client sent it.
         headers: header fields.
-        request_id: `X-Request-Id`, None if there is none.
-        plan: what an endpoint worked out from all this, kept here for the next call; makes replies
-            of its results.
+        request_id: the value of `X-Request-Id`, None without that header.
+        plan: what an endpoint worked out from this head, kept for the next call with the head; None
+            before the first call.
     """
 
     __slots__ = ("arguments", "headers", "method", "path", "plan", "query", "request_id")
@@ -36,7 +40,7 @@ class CallHead:
     def __init__(
         self, method: str, path: str, arguments: Mapping[str, str], query: str, headers: Headers
     ) -> None:
-        """Store the attributes; but for `plan` they do not change."""
+        """Store the attributes; only `plan` changes later."""
         self.method = method
         self.path = path
         self.arguments = arguments
@@ -49,8 +53,12 @@ class CallHead:
         """Return a header's value as text, empty if it is absent."""
         return self.headers.get(name, b"").decode("latin-1")
 
+    def model(self) -> tuple[str, str]:
+        """Return name and version of the model in the path, each empty where the path has none."""
+        return self.arguments.get("name", ""), self.arguments.get("version", "")
+
     def key(self) -> str:
-        """Return the key whose quota the request is charged to, empty if it names none."""
+        """Return the API key whose quota the request is charged to, empty without a key."""
         return named_key(self.header(b"x-api-key"), self.header(b"authorization"))
 
 
@@ -59,13 +67,12 @@ class Call:
 
     Attributes:
         head: everything but the body.
-        body: the body, content coding undone; empty once its endpoint has returned, which has taken
-            what it needs of it.
+        body: the body without its content coding; the router empties it when the endpoint has
+            returned, and so has taken what it needs of the body.
         size: bytes of the body.
-        began: when its first byte came, in seconds on the server's clock.
+        began: when the first byte of the request came, in seconds on the server's clock.
         peer: the client's address, for the log.
-        plan: what its endpoint answers it by, which the head may have exchanged for a newer one
-            meanwhile.
+        plan: makes the reply from the endpoint's result; the head may have a newer plan meanwhile.
     """
 
     __slots__ = ("began", "body", "head", "peer", "plan", "size")
@@ -86,10 +93,10 @@ class Reply:
 
     Attributes:
         status: HTTP status.
-        content_type: of the body.
+        content_type: media type of the body.
         body: bytes to write.
-        headers: further header fields.
-        model: the model that answered, for metrics; empty where none did.
+        headers: further header fields, each a name and a value.
+        model: name of the model that answered, for metrics; empty where no model did.
     """
 
     __slots__ = ("body", "content_type", "headers", "model", "status")
@@ -111,6 +118,8 @@ class Reply:
 
 
 Endpoint = Callable[[Call], Deferred[Any]]
-"""Answers a call with a Deferred of a Reply, or of a result that `reply` of the call's plan makes a
-Reply of. One callback less on each request's Deferred is a microsecond less.
+"""Answers a call with a Deferred of a Reply, or of a result that the call's plan makes a Reply of.
+
+The router asks the plan when it handles the result anyway. A callback of the endpoint's own, on the
+Deferred of each request, would cost a microsecond more.
 """

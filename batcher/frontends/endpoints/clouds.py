@@ -1,11 +1,9 @@
-"""The contracts of clouds for containers that serve a model.
+"""The routes that Amazon SageMaker and Google Vertex AI expect of a container that serves a model.
 
-Amazon SageMaker's and Google Vertex AI's.
-
-Both ask a health route until it answers 200, and post what is to be predicted to one other route.
-JSON is laid out as TensorFlow Serving has it (`instances` and `predictions`), which is Vertex AI's
-own form and SageMaker's usual one; a body or an answer of any other media type is that of
-`/predict`.
+Both clouds call a health route until the route answers 200, and post requests to one other route.
+Where body and answer are JSON, both have TensorFlow Serving's form (`instances`, `predictions`):
+that is the form of Vertex AI, and the usual one of SageMaker. Where either is of another media
+type, the route answers as `/predict` does.
 """
 
 from __future__ import annotations
@@ -19,64 +17,64 @@ from batcher.codecs.negotiation import accepts_json, media_type
 from batcher.config.settings import ServerSettings
 from batcher.frontends.endpoints import tf_serving
 from batcher.frontends.endpoints.call import Call, CallHead, Endpoint
+from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.failures import oip_failure_reply
-from batcher.frontends.endpoints.health import Health
-from batcher.frontends.endpoints.openapi.document import inference
+from batcher.frontends.endpoints.health import HealthRoutes
+from batcher.frontends.endpoints.openapi.native import native_operation
 from batcher.frontends.endpoints.openapi.operations import READY
 from batcher.frontends.endpoints.predict import Predict
 from batcher.frontends.endpoints.routing import Route
-from batcher.serving.server import ModelServer
 
 
 class Invocations:
-    """Answers for the server's only model."""
+    """The endpoint that infers, with the only model there is. Reactor thread."""
 
-    def __init__(self, server: ModelServer, predict: Predict) -> None:
-        """Answer from `server`; `predict` takes what is not JSON."""
-        self._rows = tf_serving.Predict(server)
+    def __init__(self, engine: Engine, predict: Predict) -> None:
+        """Answer by the models of `engine`; `predict` answers calls that are not JSON."""
+        self._tf_predict = tf_serving.TfPredict(engine)
         self._predict = predict
 
     def __call__(self, call: Call) -> Deferred[Any]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
-        return self._rows(call) if _is_json(call.head) else self._predict(call)
+        return self._tf_predict(call) if _is_json(call.head) else self._predict(call)
 
 
 def cloud_routes(
-    server: ModelServer, settings: ServerSettings, predict: Predict, health: Health
+    engine: Engine, settings: ServerSettings, predict: Predict, health: HealthRoutes
 ) -> tuple[Route, ...]:
-    """Return the routes that `settings` switch on."""
-    invocations: Endpoint = Invocations(server, predict)
-    health_routes, predict_routes = [settings.vertex_health_route], [settings.vertex_predict_route]
+    """Return the routes of the clouds that `settings` switch on.
+
+    `predict` and `health` are the endpoints of `/predict` and `/readyz`.
+    """
+    invocations: Endpoint = Invocations(engine, predict)
+    health_paths, predict_paths = [settings.vertex_health_route], [settings.vertex_predict_route]
     if settings.sagemaker:
-        health_routes.insert(0, "/ping")
-        predict_routes.insert(0, "/invocations")
-    asked = "Whether every model is loaded, for a cloud's platform."
-    posted = "Infer, as a cloud's platform asks."
-    described = partial(_described, server)
+        health_paths.insert(0, "/ping")
+        predict_paths.insert(0, "/invocations")
+    get, post = partial(Route, "GET"), partial(Route, "POST", fast=True, failure=oip_failure_reply)
+    ready = "Whether every model is loaded, for a cloud's platform."
+    infer = "Infer, as a cloud's platform asks."
+    operation = partial(_operation, engine)
     return (
-        *(
-            Route("GET", path, health.ready, asked, READY)
-            for path in health_routes
-            if path is not None
-        ),
-        *(
-            Route("POST", path, invocations, posted, described, True, oip_failure_reply)
-            for path in predict_routes
-            if path is not None
-        ),
+        *(get(path, health.ready, ready, READY) for path in health_paths if path is not None),
+        *(post(path, invocations, infer, operation) for path in predict_paths if path is not None),
     )
 
 
-def _described(server: ModelServer) -> dict[str, Any]:
-    """Return the description of inference in any format, where JSON is TensorFlow Serving's and a deadline is a 503."""
-    where = (
-        "Of the X- headers of /predict only X-Api-Key holds where body and answer are both JSON."
-    )
-    operation = inference(server) | {"description": where}
-    operation["requestBody"]["content"]["application/json"] = {"schema": tf_serving.REQUEST}
-    operation["responses"]["200"]["content"]["application/json"] = {"schema": tf_serving.ANSWER}
+def _operation(engine: Engine) -> dict[str, Any]:
+    """Return the operation of a route that infers.
+
+    The operation is that of `/predict`, but with TensorFlow Serving's JSON, and with 503 for a
+    deadline that passed.
+    """
+    text = "Of the X- headers of /predict only X-Api-Key holds where body and answer are both JSON."
+    operation = native_operation(engine) | {"description": text}
+    operation["requestBody"]["content"]["application/json"] = {"schema": tf_serving.PREDICT_REQUEST}
+    operation["responses"]["200"]["content"]["application/json"] = {
+        "schema": tf_serving.PREDICT_ANSWER
+    }
     del operation["responses"]["504"]
-    operation["responses"]["503"] = tf_serving.FAILURES[503]
+    operation["responses"]["503"] = tf_serving.PREDICT_FAILURES[503]
     return operation
 
 

@@ -1,8 +1,9 @@
-"""Whether models do answer: a real inference of one blank row through each that should serve.
+"""Whether models really answer: one blank row is inferred by each model that should serve.
 
-It goes the way of every request (hooks, queue, worker), so it finds what the states of models do
-not tell: a model that hangs, a device that is lost. Whoever asks while a check runs is told what
-that one finds, so a flood of questions is never more than one row a model at a time.
+The row goes the way of every request (stages, queue, worker). So a deep check finds failures that
+the state of a model does not show: a model that hangs, a device that is lost. A client that asks
+while a check runs gets the result of that check. So a flood of requests for a check costs each
+model at most one row at a time.
 """
 
 from __future__ import annotations
@@ -11,91 +12,93 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.python.failure import Failure
 
 from batcher.core.request import InferenceResponse, Parameters
-from batcher.frontends.endpoints.failures import told
+from batcher.core.waiters import Waiters
+from batcher.frontends.endpoints.engine import Engine
+from batcher.frontends.endpoints.failures import describe_failure
 from batcher.models.warmup import blank_rows, unsized_inputs
 from batcher.serving.model_version import ModelState, ModelVersion
-from batcher.serving.server import ModelServer
 
-LONGEST = 5.0
-"""Seconds that a model has, or its own default deadline if that is less: what platforms that ask
-every 10 s still wait for.
+CHECK_TIMEOUT_S = 5.0
+"""Seconds that a model has for its row; its own default timeout counts if that is shorter.
+
+Platforms often ask every 10 s, and still wait 5 s for an answer.
 """
 
 
-class Outcome:
-    """What a check found, by the titles of models.
+class CheckResult:
+    """The result of a deep check. Each attribute has one entry a model, by the model's title.
 
     Attributes:
-        seconds: how long those took that answered.
-        failed: why others did not.
-        skipped: why others were not asked.
+        seconds: seconds that the model took to answer.
+        failed: why the model did not answer.
+        skipped: why the model got no row.
     """
 
     def __init__(self) -> None:
-        """Start with nothing found."""
+        """Start empty."""
         self.seconds: dict[str, float] = {}
         self.failed: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
 
 
 class DeepCheck:
-    """Checks the models of a server that are ready and required, one check at a time.
+    """Checks the models of an engine that are required and ready, one check at a time.
 
     Reactor thread.
     """
 
-    def __init__(self, server: ModelServer, expose_model_errors: bool) -> None:
-        """Check `server`; `expose_model_errors` says whether class and message of a model's own exception are told."""
-        self._server = server
+    def __init__(self, engine: Engine, expose_model_errors: bool) -> None:
+        """Check the models of `engine`.
+
+        `expose_model_errors` says whether results name class and message of a model's own
+        exception.
+        """
+        self._engine = engine
         self._expose = expose_model_errors
-        self._asked: list[Deferred[Outcome]] = []
+        self._waiters = Waiters()
+        self._running: CheckResult | None = None
 
-    def run(self) -> Deferred[Outcome]:
-        """Fire with what the check finds that runs, or begins, now.
+    def run(self) -> Deferred[CheckResult]:
+        """Fire with the result of the check that runs now; begin a check if none runs.
 
-        Cancelling it stops no check.
+        Cancelling the Deferred stops no check: others may wait for the same one.
         """
-        asked: Deferred[Outcome] = Deferred()
-        self._asked.append(asked)
-        if len(self._asked) == 1:
-            outcome = Outcome()
-            models = [
-                served
-                for served in self._server
-                if served.required and served.state is ModelState.READY
-            ]
-            DeferredList([self._ask(served, outcome) for served in models]).addCallback(
-                lambda _: self._tell(outcome)
-            )
-        return asked
+        waiting = self._waiters.wait()
+        begins = self._running is None
+        result = self._running = self._running or CheckResult()
+        if begins:
+            rows = [self._send_row(version, result) for version in self._engine if _is_due(version)]
+            DeferredList(rows).addCallback(self._ended)
+        return waiting.addCallback(lambda _: result)
 
-    def _tell(self, outcome: Outcome) -> None:
-        asked, self._asked = self._asked, []
-        for deferred in asked:
-            deferred.callback(outcome)
+    def _ended(self, _: object) -> None:
+        self._running = None
+        self._waiters.release()
 
-    def _ask(self, served: ModelVersion, outcome: Outcome) -> Deferred[None]:
-        """Fire when it stands in `outcome` what `served` did with its row.
+    def _send_row(self, version: ModelVersion, result: CheckResult) -> Deferred[None]:
+        """Send one blank row to `version`; fires when `result` has an entry for the model.
 
-        At the highest priority, and charged to no quota.
+        The row has the highest priority and is charged to no quota.
         """
-        server, spec, title = self._server, served.spec, served.title
-        began = server.seconds()
+        engine, spec, title = self._engine, version.spec, version.title
+        began = engine.seconds()
 
         def answered(_: InferenceResponse) -> None:
-            outcome.seconds[title] = server.seconds() - began
+            result.seconds[title] = engine.seconds() - began
 
         def failed(failure: Failure) -> None:
             assert failure.value is not None
-            _, code, text, _ = told(failure.value, self._expose)
-            outcome.failed[title] = f"{code}: {text}"
+            _, code, text, _ = describe_failure(failure.value, self._expose)
+            result.failed[title] = f"{code}: {text}"
 
         if reason := unsized_inputs(spec):
-            outcome.skipped[title] = reason
+            result.skipped[title] = reason
             return succeed(None)
-        parameters = Parameters(
-            server.deadline(served, min(served.settings.timeout, LONGEST)), priority=1, key=None
-        )
-        return server.infer(spec.name, blank_rows(spec, 1), spec.version, parameters).addCallbacks(
-            answered, failed
-        )
+        deadline = version.deadline(min(version.timeout, CHECK_TIMEOUT_S))
+        parameters = Parameters(deadline=deadline, priority=1, key=None)
+        answer = engine.infer(spec.name, blank_rows(spec, 1), spec.version, parameters)
+        return answer.addCallbacks(answered, failed)
+
+
+def _is_due(version: ModelVersion) -> bool:
+    return version.required and version.state is ModelState.READY

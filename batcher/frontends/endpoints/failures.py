@@ -1,4 +1,13 @@
-"""The one place that turns a failure into a reply: ours, the client's leaving, or anything else."""
+"""The one place that turns an error into a reply.
+
+| error | reply |
+|---|---|
+| of our own tree (`batcher.errors`) | status, code and message of the error |
+| ModelError with a model's own exception | likewise; no details without `expose_model_errors` |
+| any other exception | 500 without details; the traceback goes into the log |
+
+A cancelled call has no reply, since its client has left: the router counts it as CLIENT_LEFT.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +24,12 @@ from batcher.errors import BatcherError, DeadlineExceeded, MethodNotAllowed, Mod
 from batcher.frontends.endpoints.call import Headers, Reply
 
 CLIENT_LEFT = 499
-"""Status of a request whose client left before the answer; seen in log and metrics only."""
+"""Status of a request whose client left before the answer; only log and metrics show it."""
 
 FailureReply = Callable[[BaseException, Headers, bool], Reply]
-"""Makes the reply of an error: of the error, the request's headers, and whether a model's own
-errors are told.
+"""Makes the reply of an error.
+
+Its arguments are the error, the headers of the request, and `expose_model_errors`.
 """
 
 _log = Logger()
@@ -34,12 +44,12 @@ def failure_reply(
     """Return the reply for `error` to a request with `headers`.
 
     Args:
-        error: what went wrong.
-        headers: say whether the client wants MessagePack.
-        expose_model_errors: whether class and message of a model's own exception are told.
-        more: members for the body besides `error` and `code`.
+        error: the failure.
+        headers: header fields of the request; they say whether the client reads MessagePack.
+        expose_model_errors: whether the reply names class and message of a model's own exception.
+        more: members of the body besides `error` and `code`.
     """
-    status, code, text, extra = told(error, expose_model_errors)
+    status, code, text, extra = describe_failure(error, expose_model_errors)
     document = {"error": text, "code": code, **(more or {})}
     accept = headers.get(b"accept", b"").decode("latin-1")
     if wants_msgpack(accept, headers.get(b"content-type", b"").decode("latin-1")):
@@ -50,26 +60,26 @@ def failure_reply(
 def oip_failure_reply(
     error: BaseException, headers: Headers, expose_model_errors: bool = False
 ) -> Reply:
-    """Return the same as the Open Inference Protocol and TensorFlow Serving have it.
+    """Return the reply for `error` by the Open Inference Protocol and TensorFlow Serving.
 
-    JSON of one member; 503 for a deadline.
+    The body is JSON with the one member `error`. A deadline that passed is a 503.
     """
-    status, _, text, extra = told(error, expose_model_errors)
+    status, _, text, extra = describe_failure(error, expose_model_errors)
     status = Unavailable.http_status if isinstance(error, DeadlineExceeded) else status
     return Reply(status, b"application/json", to_json({"error": text}), extra)
 
 
 def failure_reply_on(path: str) -> FailureReply:
-    """Return what makes the reply for an error on `path` where no route was found, or none was looked for."""
+    """Return the function that makes the reply of an error on `path`, where no route is known."""
     return oip_failure_reply if f"{path}/".startswith(("/v1/", "/v2/")) else failure_reply
 
 
-def told(
+def describe_failure(
     error: BaseException, expose_model_errors: bool
 ) -> tuple[int, str, str, tuple[tuple[bytes, bytes], ...]]:
     """Return the status, code, text and header fields for `error`.
 
-    What is no failure of ours is logged.
+    An error outside our own tree is logged with its traceback.
     """
     if not isinstance(error, BatcherError):
         _log.failure("a request failed unexpectedly", Failure(error))

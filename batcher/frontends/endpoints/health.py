@@ -1,4 +1,4 @@
-"""Is the process up, is every model ready, and what do the numbers say."""
+"""Health routes: whether the process is up, whether every model is ready, and the metrics."""
 
 from __future__ import annotations
 
@@ -7,54 +7,49 @@ from urllib.parse import parse_qs
 from twisted.internet.defer import Deferred, succeed
 
 from batcher.codecs.formats.json_lists import to_json
-from batcher.errors import Draining, InvalidInput, ModelNotReady
+from batcher.errors import InvalidInput, ModelNotReady
 from batcher.frontends.endpoints.call import Call, Headers, Reply
-from batcher.frontends.endpoints.deep_check import DeepCheck, Outcome
+from batcher.frontends.endpoints.deep_check import CheckResult, DeepCheck
+from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.failures import failure_reply
+from batcher.frontends.endpoints.json_reply import json_reply
+from batcher.frontends.endpoints.readiness import unready_error
 from batcher.serving.metrics import METRICS_CONTENT_TYPE
-from batcher.serving.server import ModelServer
 
 
-class Health:
-    """`/livez`, `/readyz` and `/metrics`."""
+class HealthRoutes:
+    """`/livez`, `/readyz` and `/metrics`. Reactor thread."""
 
-    def __init__(self, server: ModelServer, expose_model_errors: bool) -> None:
-        """Report on `server`; `expose_model_errors` says whether class and message of a model's own exception are told."""
-        self._server = server
-        self._check = DeepCheck(server, expose_model_errors)
+    def __init__(self, engine: Engine, expose_model_errors: bool) -> None:
+        """Report on `engine`.
+
+        `expose_model_errors` says whether a deep check names class and message of a model's own
+        exception.
+        """
+        self._engine = engine
+        self._check = DeepCheck(engine, expose_model_errors)
 
     def live(self, call: Call) -> Deferred[Reply]:
         """Answer 200 as long as the loop turns. Reactor thread."""
-        return succeed(Reply(200, b"application/json", to_json({"live": True})))
+        return json_reply({"live": True})
 
     def ready(self, call: Call) -> Deferred[Reply]:
-        """Answer 200 once every model is loaded and warmed up, else 503 with what is not.
+        """Answer 200 once every model is loaded and warmed up, else 503 that names the others.
 
-        Reactor thread.
-
-        With `deep=1` every model must then answer a blank row, too. Raises InvalidInput for another
-        value than 0 or 1.
+        With `deep=1` in the query, each model must then also answer a blank row. Raises
+        InvalidInput if `deep` is neither 0 nor 1. Reactor thread.
         """
-        deep = _is_deep(call.head.query)
-        waiting = self._server.unready()
-        if self._server.draining:
-            error: Draining | ModelNotReady = Draining(
-                "not ready: the server is being stopped", retry_after=5
-            )
-        elif waiting:
-            reasons = "; ".join(f"{title} is {reason}" for title, reason in waiting.items())
-            error = ModelNotReady(f"not ready: {reasons}")
-        elif deep:
-            return self._check.run().addCallback(_checked, call.head.headers)
-        else:
-            return succeed(Reply(200, b"application/json", to_json({"ready": True})))
-        return succeed(
-            failure_reply(error, call.head.headers, more={"ready": False, "waiting_for": waiting})
-        )
+        deep, headers = _is_deep(call.head.query), call.head.headers
+        if error := unready_error(self._engine):
+            members = {"ready": False, "waiting_for": self._engine.unready()}
+            return succeed(failure_reply(error, headers, more=members))
+        if deep:
+            return self._check.run().addCallback(_deep_reply, headers)
+        return json_reply({"ready": True})
 
     def metrics(self, call: Call) -> Deferred[Reply]:
         """Answer all metrics as Prometheus text. Reactor thread."""
-        return succeed(Reply(200, METRICS_CONTENT_TYPE.encode(), self._server.metrics.render()))
+        return succeed(Reply(200, METRICS_CONTENT_TYPE.encode(), self._engine.metrics.render()))
 
 
 def _is_deep(query: str) -> bool:
@@ -64,13 +59,10 @@ def _is_deep(query: str) -> bool:
     return value == "1"
 
 
-def _checked(outcome: Outcome, headers: Headers) -> Reply:
-    found = {"seconds": outcome.seconds, "skipped": outcome.skipped}
-    if not outcome.failed:
-        return Reply(200, b"application/json", to_json({"ready": True, **found}))
-    reasons = "; ".join(f"{title}: {reason}" for title, reason in outcome.failed.items())
-    return failure_reply(
-        ModelNotReady(f"not ready: {reasons}"),
-        headers,
-        more={"ready": False, "failed": outcome.failed, **found},
-    )
+def _deep_reply(result: CheckResult, headers: Headers) -> Reply:
+    findings = {"seconds": result.seconds, "skipped": result.skipped}
+    if not result.failed:
+        return Reply(200, b"application/json", to_json({"ready": True, **findings}))
+    reasons = "; ".join(f"{title}: {reason}" for title, reason in result.failed.items())
+    members = {"ready": False, "failed": result.failed, **findings}
+    return failure_reply(ModelNotReady(f"not ready: {reasons}"), headers, more=members)

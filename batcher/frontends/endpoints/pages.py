@@ -1,6 +1,6 @@
-"""The pages for people: models and their state, routes and formats.
+"""The pages for people: one of the models and their states, one of the routes.
 
-Plain HTML that loads nothing from elsewhere.
+The pages are plain HTML that loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -12,95 +12,109 @@ from twisted.internet.defer import Deferred, succeed
 
 from batcher import __version__
 from batcher.codecs.format_table import formats_for
-from batcher.codecs.formats.json_lists import to_json
+from batcher.core.spec import TensorSpec
 from batcher.frontends.endpoints.call import Call, Reply
+from batcher.frontends.endpoints.engine import Engine
+from batcher.frontends.endpoints.json_reply import json_reply
 from batcher.frontends.endpoints.openapi.document import CONTENT_ENCODING, REQUEST_ID, document
-from batcher.frontends.endpoints.openapi.operations import ALWAYS, HEADERS, INFERENCE, NATIVE
+from batcher.frontends.endpoints.openapi.operations import (
+    COMMON_FAILURES,
+    INFERENCE_FAILURES,
+    INFERENCE_HEADERS,
+    NATIVE_FAILURES,
+)
 from batcher.frontends.endpoints.routing import Route
 from batcher.serving.model_version import ModelVersion
-from batcher.serving.server import ModelServer
 
 _STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 "
-    "1rem;color:#222}"
-    "table{border-collapse:collapse;margin:1rem 0;width:100%}td,th{border-bottom:1px solid "
-    "#ccc;padding:.3rem .6rem;"
-    "text-align:left;vertical-align:top}code{background:#f3f3f3;padding:0 .2rem}"
-    "@media(prefers-color-scheme:dark){body{background:#181818;color:#ddd}code{background:#2a2a2a}a{color:#8bf}}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;"
+    "padding:0 1rem;color:#222}"
+    "table{border-collapse:collapse;margin:1rem 0;width:100%}"
+    "td,th{border-bottom:1px solid #ccc;padding:.3rem .6rem;text-align:left;vertical-align:top}"
+    "code{background:#f3f3f3;padding:0 .2rem}"
+    "@media(prefers-color-scheme:dark)"
+    "{body{background:#181818;color:#ddd}code{background:#2a2a2a}a{color:#8bf}}"
+)
+
+_ERROR_NOTE = (
+    '<p>Every error body is <code>{"error": "…", "code": "…"}</code>, in MessagePack if that was '
+    "asked for; under <code>/v1</code> and <code>/v2</code> it is "
+    '<code>{"error": "…"}</code>, and a deadline that passed is a 503.</p>'
 )
 
 
 class Pages:
-    """`/`, `/docs` and `/openapi.json`."""
+    """`/`, `/docs` and `/openapi.json`. Reactor thread."""
 
-    def __init__(self, server: ModelServer) -> None:
-        """Show `server`; `describe` gives the routes."""
-        self._server = server
+    def __init__(self, engine: Engine) -> None:
+        """Show the models of `engine`, and no routes before `show`."""
+        self._engine = engine
         self._routes: tuple[Route, ...] = ()
 
-    def describe(self, routes: tuple[Route, ...]) -> None:
-        """Show `routes`, of which these pages are a part."""
+    def show(self, routes: tuple[Route, ...]) -> None:
+        """Show `routes` from now on: a table that has these pages as endpoints."""
         self._routes = routes
 
     def index(self, call: Call) -> Deferred[Reply]:
         """Answer the page of models. Reactor thread."""
-        models = _table(
-            ("model", "state", "takes", "gives", "formats", "device"), map(_model_row, self._server)
-        )
-        links = " · ".join(
-            f'<a href="{path}">{path}</a>'
-            for path in ("/docs", "/openapi.json", "/readyz", "/metrics")
-        )
+        titles = ("model", "state", "takes", "gives", "formats", "device")
+        models = _table(titles, map(_model_row, self._engine))
+        paths = ("/docs", "/openapi.json", "/readyz", "/metrics")
+        links = " · ".join(f'<a href="{path}">{path}</a>' for path in paths)
         return _page("Models", f"{models}<p>{links}</p>")
 
     def docs(self, call: Call) -> Deferred[Reply]:
         """Answer the page of routes. Reactor thread."""
-        routes = _table(
-            ("route", "what"),
-            (
-                (f"<code>{route.method} {escape(route.pattern)}</code>", escape(route.summary))
-                for route in self._routes
-            ),
-        )
-        fields = [
-            (header["name"], header["description"]) for header in (REQUEST_ID, CONTENT_ENCODING)
-        ]
-        fields += [(name, text) for name, _, text in HEADERS]
-        headers = _table(
-            ("request header", "what"),
-            ((f"<code>{name}</code>", escape(text)) for name, text in fields),
-        )
-        statuses = sorted(
-            {**ALWAYS, 405: "Wrong method; see Allow.", **INFERENCE, **NATIVE}.items()
-        )
-        errors = _table(
-            ("status", "when"), ((str(status), escape(text)) for status, text in statuses)
-        )
-        note = (
-            '<p>Every error body is <code>{"error": "…", "code": "…"}</code>, in MessagePack if '
-            "that was asked for; under "
-            '<code>/v1</code> and <code>/v2</code> it is <code>{"error": "…"}</code>, and a '
-            "deadline that passed is a 503.</p>"
-        )
-        return _page("Routes", f'{routes}{headers}{errors}{note}<p><a href="/">models</a></p>')
+        routes = _route_table(self._routes)
+        models = '<p><a href="/">models</a></p>'
+        return _page("Routes", f"{routes}{_header_table()}{_status_table()}{_ERROR_NOTE}{models}")
 
     def openapi(self, call: Call) -> Deferred[Reply]:
         """Answer the OpenAPI document. Reactor thread."""
-        return succeed(Reply(200, b"application/json", to_json(document(self._routes))))
+        return json_reply(document(self._routes))
 
 
-def _model_row(served: ModelVersion) -> tuple[str, ...]:
-    spec = served.spec
-    formats = ", ".join(entry.media_type for entry in formats_for(spec.inputs))
-    detail = f": {served.detail}" if served.detail else ""
+def _model_row(version: ModelVersion) -> tuple[str, ...]:
+    spec = version.spec
+    detail = f": {version.detail}" if version.detail else ""
     return (
-        f"<code>{escape(served.title)}</code>",
-        escape(served.state.value + detail),
-        "<br>".join(escape(f"{tensor.name} {tensor.describe()}") for tensor in spec.inputs),
-        "<br>".join(escape(f"{tensor.name} {tensor.describe()}") for tensor in spec.outputs),
-        escape(formats),
-        escape(served.settings.device),
+        f"<code>{escape(version.title)}</code>",
+        escape(version.state.value + detail),
+        _tensors(spec.inputs),
+        _tensors(spec.outputs),
+        escape(", ".join(entry.media_type for entry in formats_for(spec.inputs))),
+        escape(version.settings.device),
     )
+
+
+def _tensors(tensors: tuple[TensorSpec, ...]) -> str:
+    return "<br>".join(escape(f"{tensor.name} {tensor.describe()}") for tensor in tensors)
+
+
+def _route_table(routes: tuple[Route, ...]) -> str:
+    rows = (
+        (f"<code>{route.method} {escape(route.pattern)}</code>", escape(route.summary))
+        for route in routes
+    )
+    return _table(("route", "what"), rows)
+
+
+def _header_table() -> str:
+    headers = [(header["name"], header["description"]) for header in (REQUEST_ID, CONTENT_ENCODING)]
+    headers += [(name, text) for name, _, text in INFERENCE_HEADERS]
+    rows = ((f"<code>{name}</code>", escape(text)) for name, text in headers)
+    return _table(("request header", "what"), rows)
+
+
+def _status_table() -> str:
+    texts = {
+        **COMMON_FAILURES,
+        405: "Wrong method; see Allow.",
+        **INFERENCE_FAILURES,
+        **NATIVE_FAILURES,
+    }
+    rows = ((str(status), escape(text)) for status, text in sorted(texts.items()))
+    return _table(("status", "when"), rows)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -110,10 +124,9 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def _page(title: str, body: str) -> Deferred[Reply]:
     text = (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" '
-        'content="width=device-width">'
-        "<title>batcher: "
-        f"{title}</title><style>{_STYLE}</style><h1>{title}</h1>{body}<footer>batcher "
-        f"{__version__}</footer>"
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>batcher: {title}</title><style>{_STYLE}</style><h1>{title}</h1>{body}"
+        f"<footer>batcher {__version__}</footer>"
     )
     return succeed(Reply(200, b"text/html; charset=utf-8", text.encode()))

@@ -1,4 +1,9 @@
-"""The native inference routes: decode, infer, encode."""
+"""The native inference routes: decode the body, infer, encode the answer.
+
+Clients send the same head again and again. So everything that follows from a head (model, formats,
+priority) is worked out once, as a `Plan`, and the head keeps its plan. After that a request costs a
+decoding, one call of `Servable.infer`, and an encoding.
+"""
 
 from __future__ import annotations
 
@@ -16,133 +21,116 @@ from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array, ModelSpec
 from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.call import Body, Call, CallHead, Reply
-from batcher.serving.server import ModelServer
+from batcher.frontends.endpoints.engine import Engine
+from batcher.serving.servable import Servable
 
 MAX_TIMEOUT_MS = 86_400_000.0
-"""A day; a longer deadline is taken for a mistake."""
+"""One day, in milliseconds; a longer timeout is surely a mistake."""
 
 _DECIMAL = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-"""A number as every language writes it; Python's own takes `1_000` and `nan`, too."""
+"""A number as every language writes it; Python's `float` takes `1_000` and `nan`, too."""
 
 
 class Plan:
-    """What the head of a call says of how to answer it.
-
-    True for all calls with that head, while no model changes.
+    """How to answer all calls that have one and the same head, while an epoch lasts.
 
     Attributes:
-        generation: of the server, when this was worked out.
-        served: the version of the model that answers.
-        decode: body to inputs.
-        key: whose quota it is charged to, if there are quotas; empty for none.
-        exact: whether what `decode` returns is sure to fit the model's specification.
-        pooled: whether `decode` is to run on the CPU pool.
-        plain: whether it names neither a time nor a level.
-        timeout: seconds until the request is worthless; None takes the model's default.
-        priority: the request's level.
-        timing: whether the answer carries `Server-Timing`.
+        epoch: the time in which the plan is true.
+        servable: answers the calls.
+        decode: makes the inputs from a body.
+        exact: whether inputs from `decode` always fit the model's specification.
+        pooled: whether `decode` is too slow for the loop and runs on the CPU pool.
     """
 
     __slots__ = (
         "_content_type",
         "_encode",
+        "_key",
+        "_plain",
+        "_priority",
+        "_timeout",
+        "_timing",
         "decode",
+        "epoch",
         "exact",
-        "generation",
-        "key",
-        "plain",
         "pooled",
-        "priority",
-        "served",
-        "timeout",
-        "timing",
+        "servable",
     )
 
-    def __init__(
-        self, head: CallHead, server: ModelServer, max_image_pixels: int, timing: bool
-    ) -> None:
-        """Work it out. Raises any ClientError or Unavailable that the head deserves."""
-        name = head.arguments.get("name") or server.only_model()
-        self.generation = server.generation
-        self.served = server.ready_model(name, head.arguments.get("version", ""))
-        spec = self.served.spec
+    def __init__(self, head: CallHead, engine: Engine, max_image_pixels: int, timing: bool) -> None:
+        """Work the plan out from `head`; raises ClientError or Unavailable."""
+        name = head.arguments.get("name") or engine.only_model()
+        self.epoch = engine.epoch
+        self.servable: Servable = engine.ready_model(name, head.arguments.get("version", ""))
+        spec = self.servable.spec
         content_type = head.header(b"content-type")
-        came_as = request_format(content_type, spec)
-        answer_as = answer_format(head.header(b"accept"), came_as, spec)
-        assert answer_as.encode is not None, (
-            "only formats that can be written are chosen for answers"
-        )
-        self._encode = answer_as.encode
-        self._content_type = answer_as.media_type.encode()
-        self.decode = _decoder(came_as, spec, content_type, max_image_pixels)
-        self.exact = came_as.bind is not None
-        self.pooled = came_as.pooled
+        body_format = request_format(content_type, spec)
+        reply_format = answer_format(head.header(b"accept"), body_format, spec)
+        # `answer_format` chooses among formats that can be written.
+        assert reply_format.encode is not None
+        self._encode = reply_format.encode
+        self._content_type = reply_format.media_type.encode()
+        self.decode = _decoder(body_format, spec, content_type, max_image_pixels)
+        self.exact = body_format.bind is not None
+        self.pooled = body_format.pooled
         timeout, priority = head.header(b"x-timeout-ms"), head.header(b"x-priority")
-        self.timeout = _timeout(timeout) if timeout else None
-        self.priority = _priority(priority, self.served.max_level) if priority else 0
-        self.plain = self.timeout is None and not self.priority
-        self.key = head.key()
-        self.timing = timing or head.headers.get(b"x-timing") == b"1"
+        self._timeout = _timeout(timeout) if timeout else None
+        self._priority = _priority(priority, self.servable.max_level) if priority else 0
+        self._key = head.key() if self.servable.reads_key else ""
+        self._plain = self._timeout is None and not self._priority and not self._key
+        self._timing = timing or head.headers.get(b"x-timing") == b"1"
+
+    def parameters(self) -> Parameters:
+        """Return the parameters of a call that comes now."""
+        # Most calls name no parameter, and share one object that nobody has to check again.
+        if self._plain:
+            return NO_PARAMETERS
+        deadline = self.servable.deadline(self._timeout) if self._timeout is not None else None
+        return Parameters(deadline=deadline, priority=self._priority, key=self._key)
 
     def reply(self, response: InferenceResponse) -> Reply:
-        """Return the answer that carries `response`."""
-        spec = self.served.spec
-        headers = ((b"Server-Timing", _server_timing(response)),) if self.timing else ()
+        """Return the reply that carries `response`."""
+        spec = self.servable.spec
+        headers = ((b"Server-Timing", _server_timing(response)),) if self._timing else ()
         return Reply(200, self._content_type, self._encode(response, spec), headers, spec.name)
 
 
 class Predict:
-    """`POST …/predict`: the body in any format of the native route, the answer in the one that was asked for."""
+    """`POST …/predict`: body and answer in any format of the native route."""
 
-    def __init__(self, server: ModelServer, settings: ServerSettings) -> None:
-        """Answer from `server`; `settings` say how much a picture may hold and what answers carry."""
-        self._server = server
+    def __init__(self, engine: Engine, settings: ServerSettings) -> None:
+        """Answer by the models of `engine`.
+
+        `settings` bound the pixels of a picture, and say whether each answer has `Server-Timing`.
+        """
+        self._engine = engine
         self._max_image_pixels = settings.max_image_pixels
         self._always_timing = settings.server_timing
 
     def __call__(self, call: Call) -> Deferred[InferenceResponse]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
-        server = self._server
         plan: Plan | None = call.head.plan
-        if plan is None or plan.generation != server.generation:
+        # After its epoch a plan may name a version that is gone.
+        if plan is None or plan.epoch.over:
             plan = call.head.plan = Plan(
-                call.head, server, self._max_image_pixels, self._always_timing
+                call.head, self._engine, self._max_image_pixels, self._always_timing
             )
-        call.plan = plan
-        plain = plan.plain and (not plan.key or server.quotas is None)
-        parameters = NO_PARAMETERS if plain else self._parameters(plan, call)
-        if not plan.pooled:
-            return server.infer_on(plan.served, plan.decode(call.body), parameters, plan.exact)
-        return self._infer_pooled(plan, call, parameters)
-
-    def _infer_pooled(
-        self, plan: Plan, call: Call, parameters: Parameters
-    ) -> Deferred[InferenceResponse]:
-        def infer(inputs: dict[str, Array]) -> Deferred[InferenceResponse]:
-            return server.infer_on(server.successor(served), inputs, parameters)
-
-        server, served = self._server, plan.served
-        deadline = server.deadline(served, plan.timeout)
-        parameters = parameters._replace(deadline=deadline)
-        return server.run_on_pool(
-            len(call.body), deadline, partial(plan.decode, call.body)
-        ).addCallback(infer)
-
-    def _parameters(self, plan: Plan, call: Call) -> Parameters:
-        deadline = (
-            self._server.deadline(plan.served, plan.timeout) if plan.timeout is not None else None
-        )
-        return Parameters(deadline, plan.priority, call.head.header(b"x-request-id"), plan.key)
+        call.plan = plan  # the head may have a newer plan before the answer is there
+        parameters = plan.parameters()
+        if plan.pooled:
+            decode = partial(plan.decode, call.body)
+            return plan.servable.infer_decoded(len(call.body), decode, parameters)
+        return plan.servable.infer(plan.decode(call.body), parameters, plan.exact)
 
 
 def _decoder(
-    came_as: Format, spec: ModelSpec, content_type: str, max_image_pixels: int
+    body_format: Format, spec: ModelSpec, content_type: str, max_image_pixels: int
 ) -> Callable[[Body], dict[str, Array]]:
-    if came_as.bind is not None:
-        return came_as.bind(spec)
+    if body_format.bind is not None:
+        return body_format.bind(spec)
     name, parameters = media_type(content_type)
     return lambda body: decode_body(
-        came_as, Content(body, name, parameters, max_image_pixels), spec
+        body_format, Content(body, name, parameters, max_image_pixels), spec
     )
 
 
@@ -166,6 +154,7 @@ def _timeout(text: str) -> float:
 
 
 def _priority(text: str, bulk: int) -> int:
+    """Return `X-Priority` as a level: 1, the highest, to `bulk`, the level of the bulk class."""
     if text == "bulk":
         return bulk
     if not (text.isdecimal() and text.isascii() and len(text) < 10 and 1 <= int(text) <= bulk):

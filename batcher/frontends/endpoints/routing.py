@@ -1,4 +1,8 @@
-"""The routing table, shared by the fast connection and by Klein, so that an answer never depends on which carried it."""
+"""From a call to its reply: find the route, call its endpoint, turn a failure into a reply.
+
+The fast connection and Klein share the table of routes, the endpoints and `Router.answer`. So an
+answer never depends on which of the two carried the request.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ from twisted.python.failure import Failure
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.call import Call, Endpoint, Reply
 from batcher.frontends.endpoints.failures import CLIENT_LEFT, FailureReply, failure_reply
-from batcher.frontends.endpoints.openapi.operations import Described
+from batcher.frontends.endpoints.openapi.operations import Operation
 
 Sent = TypeVar("Sent")
 
@@ -25,59 +29,70 @@ class Route:
     """One row of the table.
 
     Attributes:
-        method: the method it answers.
-        pattern: its path; `{name}` stands for one segment, or the part of one before what follows.
-        endpoint: what it does.
+        method: the HTTP method that the route answers.
+        pattern: the path; `{name}` captures one segment, `{name}:end` a segment up to `:end`.
+        endpoint: answers a call.
         summary: one sentence for the documentation.
-        described: what `/openapi.json` says of it, as `operations.py` has it.
-        fast: whether the fast connection calls the endpoint itself; the others are Klein's.
-        failure: makes the reply of an error: of the error, the request's headers, and whether a
-            model's own are told.
+        operation: what `/openapi.json` says of the route; `operations.py` has the form.
+        fast: whether the fast connection calls the endpoint itself; Klein calls all others.
+        failure: makes the reply of an error.
     """
 
     method: str
     pattern: str
     endpoint: Endpoint
     summary: str
-    described: Described
+    operation: Operation
     fast: bool = False
     failure: FailureReply = failure_reply
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Router:
-    """Finds the route of a path, and answers a call through it."""
+    """Finds the route of a path, and answers a call by a route. Reactor thread.
+
+    Attributes:
+        routes: the table; where several rows match, the first counts.
+        answer_log: counts every call that was answered.
+    """
 
     def __init__(
-        self, routes: tuple[Route, ...], journal: AnswerLog, expose_model_errors: bool = False
+        self, routes: tuple[Route, ...], answer_log: AnswerLog, expose_model_errors: bool = False
     ) -> None:
-        """Hold `routes`; every answered call is told to `journal`."""
+        """Answer by `routes`, and count in `answer_log`.
+
+        `expose_model_errors` says whether a reply names class and message of a model's own
+        exception.
+        """
         self.routes = routes
-        self.journal = journal
+        self.answer_log = answer_log
         self._expose_model_errors = expose_model_errors
         self._fast = [(route, route.pattern.split("/")) for route in routes if route.fast]
+        # Clients use few paths; the bound is for a client that makes up ever new ones.
         self.match = lru_cache(maxsize=4096)(self._match)
 
     def answer(self, route: Route, call: Call, send: Callable[[Reply], Sent]) -> Deferred[Sent]:
-        """Call the route's endpoint, see to its failures, and give the reply to `send`.
+        """Call the endpoint of `route`, and give its reply, or that of its failure, to `send`.
 
         Returns:
-            A Deferred of what `send` returned. It fails with CancelledError when it was cancelled,
-            and `send` is not called.
+            A Deferred of the value that `send` returned. A Deferred that was cancelled fails with
+            CancelledError, and `send` is not called.
         """
         try:
             deferred = route.endpoint(call)
-        except Exception:  # whatever an endpoint raises is a failure like those that come later
+        except Exception:  # what an endpoint raises is a failure like one that its Deferred has
             deferred = fail()
-        # of text that became arrays nothing waits with them: the queue's bound would not know of it
+        # The endpoint has decoded the body. A body that stayed here beside its arrays, while the
+        # request waits, would be memory that no bound of the queue counts.
         call.body = b""
+        # Handed beside the callbacks: closures over them would cost more.
         arguments = (route, call, send)
         return deferred.addCallbacks(self._answered, self._failed, arguments, errbackArgs=arguments)
 
     def _match(self, method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:
-        """Return the fast route for `path`, as it was sent, and what its pattern captures.
+        """Return the fast route for `path` and the values that its pattern captures.
 
-        None if Klein is to answer.
+        None if Klein is to answer. `path` is still percent-encoded.
         """
         segments = path.split("/")
         for route, pattern in self._fast:
@@ -91,7 +106,7 @@ class Router:
         self, failure: Failure, route: Route, call: Call, send: Callable[[Reply], Sent]
     ) -> Sent | Failure:
         if failure.check(CancelledError):
-            self.journal.answered(route.pattern, "", CLIENT_LEFT, call.began, call)
+            self.answer_log.answered(route.pattern, "", CLIENT_LEFT, call.began, call)
             return failure
         assert failure.value is not None
         return self._answered(self._failure_reply(failure.value, route, call), route, call, send)
@@ -101,9 +116,9 @@ class Router:
     ) -> Sent:
         try:
             reply: Reply = result if type(result) is Reply else call.plan.reply(result)
-        except Exception as err:  # a result that cannot be written is one more way to fail
+        except Exception as err:  # a result that cannot be encoded is one more failure
             reply = self._failure_reply(err, route, call)
-        self.journal.answered(route.pattern, reply.model, reply.status, call.began, call)
+        self.answer_log.answered(route.pattern, reply.model, reply.status, call.began, call)
         if call.head.request_id is not None:
             reply = with_request_id(reply, call.head.request_id)
         return send(reply)
@@ -113,7 +128,10 @@ class Router:
 
 
 def _captured(pattern: list[str], segments: list[str]) -> dict[str, str] | None:
-    """Return what `pattern` captures of as many `segments`; None if they are of another path."""
+    """Return the values that `pattern` captures from `segments`; None if the two do not match.
+
+    Both have the same length.
+    """
     captured = {}
     for want, have in zip(pattern, segments, strict=True):
         if want.startswith("{"):
@@ -128,15 +146,15 @@ def _captured(pattern: list[str], segments: list[str]) -> dict[str, str] | None:
 
 
 def _is_segment(text: str) -> bool:
-    """Whether `text` may stand for a captured segment.
+    """Return whether a pattern may capture `text`.
 
-    Not empty, and one segment once it is decoded, as Klein has it.
+    As in Klein, captured text is not empty, and has no slash when its percent codes are decoded.
     """
     return bool(text) and "/" not in unquote(text)
 
 
 def with_request_id(reply: Reply, request_id: bytes | None) -> Reply:
-    """Return `reply` with the `X-Request-Id` of its request, if that had one."""
+    """Return `reply` with the `X-Request-Id` of its request; `reply` itself if that is None."""
     if request_id is None:
         return reply
     headers = (*reply.headers, (b"X-Request-Id", request_id))

@@ -1,4 +1,4 @@
-"""Every route of the server."""
+"""Every route of the server, in one table."""
 
 from __future__ import annotations
 
@@ -6,55 +6,59 @@ from functools import partial
 
 from batcher.config.settings import ServerSettings
 from batcher.frontends.endpoints.clouds import cloud_routes
-from batcher.frontends.endpoints.health import Health
+from batcher.frontends.endpoints.engine import Engine, ModelControl
+from batcher.frontends.endpoints.health import HealthRoutes
 from batcher.frontends.endpoints.oip.table import oip_routes
-from batcher.frontends.endpoints.openapi.document import inference
+from batcher.frontends.endpoints.openapi.native import native_operation
 from batcher.frontends.endpoints.openapi.operations import DOCUMENT, LIVE, METRICS, PAGE, READY
 from batcher.frontends.endpoints.pages import Pages
 from batcher.frontends.endpoints.predict import Predict
 from batcher.frontends.endpoints.routing import Route
 from batcher.frontends.endpoints.tf_serving import tf_serving_routes
-from batcher.serving.repository.repository import ModelRepository
-from batcher.serving.server import ModelServer
 
 
-def routes(
-    server: ModelServer, repository: ModelRepository, settings: ServerSettings
-) -> tuple[Route, ...]:
-    """Return the routing table over `server` and the `repository` that its models come from."""
-    predict, health = Predict(server, settings), Health(server, settings.expose_model_errors)
-    pages = Pages(server)
-    native = partial(inference, server)
-    one = "/models/{name}/versions/{version}/predict"
-    table: tuple[Route, ...] = (
-        Route(
-            "POST", "/predict", predict, "Infer with the only model there is.", native, fast=True
-        ),
-        Route(
-            "POST",
-            "/models/{name}/predict",
-            predict,
-            "Infer with the newest version that is ready.",
-            native,
-            fast=True,
-        ),
-        Route("POST", one, predict, "Infer with one version.", native, fast=True),
-        Route("GET", "/livez", health.live, "Whether the process is up.", LIVE),
-        Route(
-            "GET", "/readyz", health.ready, "Whether every model is loaded and warmed up.", READY
-        ),
-        Route("GET", "/metrics", health.metrics, "All metrics as Prometheus text.", METRICS),
-        Route("GET", "/", pages.index, "The models and their state, for people.", PAGE),
-        Route("GET", "/docs", pages.docs, "The routes and formats, for people.", PAGE),
-        Route(
-            "GET", "/openapi.json", pages.openapi, "The routes and formats, for programs.", DOCUMENT
-        ),
+def routes(engine: Engine, control: ModelControl, settings: ServerSettings) -> tuple[Route, ...]:
+    """Return the table of routes.
+
+    Args:
+        engine: answers requests.
+        control: lists models for clients, and loads and unloads models.
+        settings: of the server.
+    """
+    predict, health = Predict(engine, settings), HealthRoutes(engine, settings.expose_model_errors)
+    pages = Pages(engine)
+    clouds = cloud_routes(engine, settings, predict, health)
+    own = (
+        *_predict_routes(engine, predict),
+        *_server_routes(health, pages),
+        *oip_routes(engine, control),
+        *tf_serving_routes(engine),
     )
-    table += oip_routes(server, repository) + tf_serving_routes(server)
-    clouds = cloud_routes(server, settings, predict, health)
-    taken = {
-        (route.method, route.pattern) for route in clouds
-    }  # a cloud may choose a path that is one of ours
-    table = clouds + tuple(route for route in table if (route.method, route.pattern) not in taken)
-    pages.describe(table)
+    # The settings may give a cloud's route the path of one of our own.
+    taken = {(route.method, route.pattern) for route in clouds}
+    table = (*clouds, *(route for route in own if (route.method, route.pattern) not in taken))
+    pages.show(table)
     return table
+
+
+def _predict_routes(engine: Engine, predict: Predict) -> list[Route]:
+    post, operation = partial(Route, "POST", fast=True), partial(native_operation, engine)
+    any_version, one_version = "/models/{name}/predict", "/models/{name}/versions/{version}/predict"
+    newest = "Infer with the newest version that is ready."
+    return [
+        post("/predict", predict, "Infer with the only model there is.", operation),
+        post(any_version, predict, newest, operation),
+        post(one_version, predict, "Infer with one version.", operation),
+    ]
+
+
+def _server_routes(health: HealthRoutes, pages: Pages) -> list[Route]:
+    get = partial(Route, "GET")
+    return [
+        get("/livez", health.live, "Whether the process is up.", LIVE),
+        get("/readyz", health.ready, "Whether every model is loaded and warmed up.", READY),
+        get("/metrics", health.metrics, "All metrics as Prometheus text.", METRICS),
+        get("/", pages.index, "The models and their state, for people.", PAGE),
+        get("/docs", pages.docs, "The routes and formats, for people.", PAGE),
+        get("/openapi.json", pages.openapi, "The routes and formats, for programs.", DOCUMENT),
+    ]

@@ -1,56 +1,57 @@
-"""TensorFlow Serving's REST interface.
+"""TensorFlow Serving's REST interface: its routes to infer and to ask for the state of a model.
 
-`POST /v1/models/{name}:predict` and `GET /v1/models/{name}`.
+`POST /v1/models/{name}:predict` and `GET /v1/models/{name}`, each also with a version. Clients send
+rows (`instances`) or columns (`inputs`), and get the same layout back.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
-from batcher.codecs.formats.json_lists import to_json
 from batcher.codecs.tf_serving import decode, encode
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
+from batcher.core.spec import ModelSpec
 from batcher.frontends.endpoints.call import Call, Reply
+from batcher.frontends.endpoints.engine import Engine, versions_of
 from batcher.frontends.endpoints.failures import oip_failure_reply
+from batcher.frontends.endpoints.json_reply import json_reply
 from batcher.frontends.endpoints.openapi.operations import (
-    INFERENCE,
-    KEY,
+    API_KEY_HEADER,
+    INFERENCE_FAILURES,
     TEXT,
-    answered,
     header,
     list_of,
     object_of,
+    operation_of,
 )
 from batcher.frontends.endpoints.routing import Route
 from batcher.serving.model_version import ModelState, ModelVersion
-from batcher.serving.server import ModelServer
 
 _STATES = {
     ModelState.LOADING: "LOADING",
     ModelState.READY: "AVAILABLE",
     ModelState.UNLOADING: "UNLOADING",
 }
-"""States of the interface.
+"""States of the interface; every other state is END, and a failure to load adds its reason."""
 
-Whatever else is END, where a model that failed to load has the reason.
-"""
-
-REQUEST = object_of((), signature_name=TEXT, instances={"type": "array"}, inputs={}) | {
+PREDICT_REQUEST = object_of((), signature_name=TEXT, instances={"type": "array"}, inputs={}) | {
     "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}]
 }
-ANSWER = object_of((), predictions={"type": "array"}, outputs={}) | {
+PREDICT_ANSWER = object_of((), predictions={"type": "array"}, outputs={}) | {
     "anyOf": [{"required": ["predictions"]}, {"required": ["outputs"]}]
 }
-FAILURES = {
-    **INFERENCE,
-    503: "Queue full, stopping, deadline passed, or model not ready; with Retry-After where it did not run.",
+PREDICT_FAILURES = {
+    **INFERENCE_FAILURES,
+    503: "Queue full, stopping, deadline passed, or model not ready; with Retry-After where it did "
+    "not run.",
 }
 
-_PREDICT = answered(ANSWER, FAILURES) | {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": REQUEST}}},
-    "parameters": [header(*KEY)],
+_PREDICT = operation_of(PREDICT_ANSWER, PREDICT_FAILURES) | {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": PREDICT_REQUEST}}},
+    "parameters": [header(*API_KEY_HEADER)],
 }
 _VERSION = object_of(
     ("version", "state", "status"),
@@ -58,109 +59,77 @@ _VERSION = object_of(
     state={"enum": [*_STATES.values(), "END"]},
     status=object_of(("error_code", "error_message"), error_code=TEXT, error_message=TEXT),
 )
-_STATUS = answered(
+_STATUS = operation_of(
     object_of(("model_version_status",), model_version_status=list_of(_VERSION)),
     {404: "No such model or version."},
 )
 
 
-def tf_serving_routes(server: ModelServer) -> tuple[Route, ...]:
-    """Return the routes of the interface over `server`."""
-    predict, status = Predict(server), Status(server)
-    rows = [
-        (
-            "POST",
-            "/v1/models/{name}:predict",
-            predict,
-            "TensorFlow Serving's way to infer.",
-            _PREDICT,
-            True,
-        ),
-        (
-            "POST",
-            "/v1/models/{name}/versions/{version}:predict",
-            predict,
-            "The same with one version.",
-            _PREDICT,
-            True,
-        ),
-        ("GET", "/v1/models/{name}", status, "The states of a model's versions.", _STATUS, False),
-        (
-            "GET",
-            "/v1/models/{name}/versions/{version}",
-            status,
-            "The state of one version.",
-            _STATUS,
-            False,
-        ),
-    ]
-    # of rows as they stand above
-    return tuple(Route(*row, oip_failure_reply) for row in rows)  # type: ignore[arg-type]
+def tf_serving_routes(engine: Engine) -> tuple[Route, ...]:
+    """Return the routes of the interface over `engine`."""
+    predict, status = TfPredict(engine), TfStatus(engine)
+    get = partial(Route, "GET", failure=oip_failure_reply)
+    post = partial(Route, "POST", fast=True, failure=oip_failure_reply)
+    model, version = "/v1/models/{name}", "/v1/models/{name}/versions/{version}"
+    return (
+        post(f"{model}:predict", predict, "TensorFlow Serving's way to infer.", _PREDICT),
+        post(f"{version}:predict", predict, "The same with one version.", _PREDICT),
+        get(model, status, "The states of a model's versions.", _STATUS),
+        get(version, status, "The state of one version.", _STATUS),
+    )
 
 
-class Answer:
-    """Makes the reply of one call."""
+class TfReplyWriter:
+    """Makes the reply of one call, laid out by row or by column."""
 
-    __slots__ = ("_by_row", "_served")
+    __slots__ = ("_by_row", "_spec")
 
-    def __init__(self, served: ModelVersion, by_row: bool) -> None:
-        """Answer for `served`, laid out as the request was."""
-        self._served = served
+    def __init__(self, spec: ModelSpec, by_row: bool) -> None:
+        """Write for the model `spec`; `by_row` says whether the request was laid out by row."""
+        self._spec = spec
         self._by_row = by_row
 
     def reply(self, response: InferenceResponse) -> Reply:
-        """Return the answer that carries `response`."""
-        spec = self._served.spec
-        return Reply(200, b"application/json", encode(response, spec, self._by_row), (), spec.name)
+        """Return the reply that carries `response`."""
+        body = encode(response, self._spec, self._by_row)
+        return Reply(200, b"application/json", body, (), self._spec.name)
 
 
-class Predict:
-    """The inference route."""
+class TfPredict:
+    """The endpoint that infers. Reactor thread."""
 
-    def __init__(self, server: ModelServer) -> None:
-        """Answer from `server`."""
-        self._server = server
+    def __init__(self, engine: Engine) -> None:
+        """Answer by the models of `engine`."""
+        self._engine = engine
 
     def __call__(self, call: Call) -> Deferred[InferenceResponse]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
-        arguments = call.head.arguments
-        served = self._server.ready_model(
-            arguments.get("name") or self._server.only_model(), arguments.get("version", "")
-        )
-        inputs, by_row = decode(call.body, served.spec)
-        call.plan = Answer(served, by_row)
-        parameters = (
-            NO_PARAMETERS if self._server.quotas is None else Parameters(key=call.head.key())
-        )
-        return self._server.infer_on(served, inputs, parameters)
+        name, version = call.head.model()
+        servable = self._engine.ready_model(name or self._engine.only_model(), version)
+        inputs, by_row = decode(call.body, servable.spec)
+        call.plan = TfReplyWriter(servable.spec, by_row)
+        key = call.head.key() if servable.reads_key else ""
+        return servable.infer(inputs, Parameters(key=key) if key else NO_PARAMETERS)
 
 
-class Status:
-    """Where the versions of a model are in their lives."""
+class TfStatus:
+    """The endpoint that says in which states the versions of a model are. Reactor thread."""
 
-    def __init__(self, server: ModelServer) -> None:
-        """Tell of the models of `server`."""
-        self._server = server
+    def __init__(self, engine: Engine) -> None:
+        """Describe the models of `engine`."""
+        self._engine = engine
 
     def __call__(self, call: Call) -> Deferred[Reply]:
         """Answer one call. Raises UnknownModel. Reactor thread."""
-        name, version = call.head.arguments["name"], call.head.arguments.get("version", "")
-        found = self._server.find(name, version)
-        models = (
-            [found] if version else [served for served in self._server if served.spec.name == name]
-        )
-        document = {"model_version_status": [_status(served) for served in models]}
-        return succeed(Reply(200, b"application/json", to_json(document)))
+        versions = versions_of(self._engine, *call.head.model())
+        return json_reply({"model_version_status": list(map(_status, versions))})
 
 
-def _status(served: ModelVersion) -> dict[str, Any]:
-    failed = served.state is ModelState.FAILED
+def _status(version: ModelVersion) -> dict[str, Any]:
+    failed = version.state is ModelState.FAILED
     status = {
         "error_code": "UNKNOWN" if failed else "OK",
-        "error_message": served.detail if failed else "",
+        "error_message": version.detail if failed else "",
     }
-    return {
-        "version": served.spec.version,
-        "state": _STATES.get(served.state, "END"),
-        "status": status,
-    }
+    state = _STATES.get(version.state, "END")
+    return {"version": version.spec.version, "state": state, "status": status}

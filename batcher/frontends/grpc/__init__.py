@@ -1,1 +1,4 @@
-"""gRPC: the Open Inference Protocol's service and the standard health service, over `ModelServer.infer`. Needs asyncio."""
+"""gRPC: the Open Inference Protocol's service and the standard health service.
+
+The library needs the asyncio loop, so this front runs under Twisted's asyncio reactor alone.
+"""

@@ -1,6 +1,14 @@
-"""What every call ends with: the answer, a status of the error tree, or the client's leaving.
+"""How a gRPC call runs and ends.
 
-And waiting for a Deferred.
+The library runs a coroutine for each call, and hands the bytes of the request to the coroutine. A
+handler that `Calls` makes parses the bytes, has a function answer the message, and counts the call
+in the answer log. A call ends in one of three ways:
+
+| end | status |
+|---|---|
+| the function returns a message | OK |
+| the function raises | the status and text that `status_of` gives the error |
+| the client leaves | none: the coroutine is cancelled, and with it what the coroutine waits for |
 """
 
 from __future__ import annotations
@@ -17,23 +25,29 @@ from twisted.python.failure import Failure
 from batcher.errors import BatcherError, DeadlineExceeded, DecodingError, Unavailable
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.api_key import named_key
-from batcher.frontends.endpoints.failures import CLIENT_LEFT, told
+from batcher.frontends.endpoints.failures import CLIENT_LEFT, describe_failure
 
 Result = TypeVar("Result")
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 Context = Any
 """A `grpc.aio.ServicerContext`."""
 
-SERVICE = "inference.GRPCInferenceService"
+INFERENCE_SERVICE = "inference.GRPCInferenceService"
 
-MOST_TEXT = 4000
-"""Bytes of a status's text: three times as many, if each is escaped, fit into the 16 KiB of
-trailers that clients take.
+MAX_STATUS_TEXT_BYTES = 4000
+"""Bytes of a status's text. Escaping makes at most three bytes of one, and 3 * 4000 bytes fit into
+the 16 KiB of trailers that clients take.
+"""
+
+DEADLINE_SLACK_S = 0.005
+"""Seconds before a call's deadline from which the deadline counts as passed.
+
+The scheduler looks at deadlines as coarsely.
 """
 
 
 async def outcome(deferred: Deferred[Result]) -> Result:
-    """Wait for `deferred`, and cancel it if whoever waits is cancelled. Reactor thread."""
+    """Wait for `deferred`; cancelling the coroutine cancels `deferred`. Reactor thread."""
     future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
     def succeeded(result: Result) -> None:
@@ -57,46 +71,55 @@ def status_of(
 ) -> tuple[grpc.StatusCode, str]:
     """Return the status and the text for `error`.
 
-    A deadline of the protocol's own that has passed is UNAVAILABLE, as clients of other servers
-    expect; `timed` says that it was the call's.
+    Args:
+        error: what a call raised.
+        expose_model_errors: whether the text names class and message of a model's own exception.
+        timed: whether the deadline of the call itself has passed. Without, a DeadlineExceeded is
+            about a `timeout` parameter, and its status is UNAVAILABLE, as in other servers.
     """
-    text = told(error, expose_model_errors)[2].encode()[:MOST_TEXT].decode(errors="ignore")
+    _, _, text, _ = describe_failure(error, expose_model_errors)
+    text = text.encode()[:MAX_STATUS_TEXT_BYTES].decode(errors="ignore")
     name = error.grpc_code if isinstance(error, BatcherError) else BatcherError.grpc_code
     if isinstance(error, DeadlineExceeded) and not timed:
         name = Unavailable.grpc_code
-    return grpc.StatusCode.__members__.get(
-        name, grpc.StatusCode.INTERNAL
-    ), text  # a model's own error may name any
+    # An error of a model's own may have any name here.
+    return grpc.StatusCode.__members__.get(name, grpc.StatusCode.INTERNAL), text
 
 
 class Calls:
-    """Makes handlers of functions. Reactor thread.
+    """Makes the handlers of one service's calls. Reactor thread.
 
     Attributes:
-        expose_model_errors: whether class and message of a model's exception reach the client.
+        expose_model_errors: whether clients get class and message of a model's own exception.
         seconds: the clock.
     """
 
-    def __init__(self, service: str, journal: AnswerLog, expose_model_errors: bool) -> None:
-        """Tell `journal` of every call of `service`."""
+    def __init__(self, service: str, answer_log: AnswerLog, expose_model_errors: bool) -> None:
+        """Count every call of the service named `service` in `answer_log`."""
         self._service = service
         self.expose_model_errors = expose_model_errors
-        self.seconds = journal.seconds
-        self._journal = journal
+        self.seconds = answer_log.seconds
+        self._answer_log = answer_log
 
     def unary(
         self, name: str, answer: Callable[[Any, Context], Awaitable[Any]], request: Any
     ) -> tuple[str, grpc.RpcMethodHandler[Any, Any]]:
-        """Return the handler of the call `name`, which `answer` answers from a message of the class `request`."""
+        """Return name and handler of a call with one request and one answer.
+
+        Args:
+            name: of the call.
+            answer: answers a message; what it raises becomes the status of the call.
+            request: class of the message.
+        """
 
         async def handle(data: bytes, context: Context) -> Any:
-            began = self._journal.seconds()
+            began = self._answer_log.seconds()
             try:
-                result = await answer(parsed(request, data), context)
+                result = await answer(parse_message(request, data), context)
             except asyncio.CancelledError:
                 self.ended(name, CLIENT_LEFT, began)
                 raise
-            except Exception as err:  # whatever a call raises is a status
+            except Exception as err:  # the client gets a status for every error
                 self.ended(name, getattr(err, "http_status", 500), began)
                 await context.abort(*status_of(err, self.expose_model_errors, is_timed(context)))
             self.ended(name, 200, began, getattr(result, "model_name", ""))
@@ -105,33 +128,38 @@ class Calls:
         return name, grpc.unary_unary_rpc_method_handler(handle, None, to_bytes)
 
     def ended(self, name: str, status: int, began: float, model: str = "") -> None:
-        """Tell the journal of a call that ended with the equal of HTTP's `status`."""
-        self._journal.answered(f"/{self._service}/{name}", model, status, began)
+        """Count one call.
+
+        Args:
+            name: of the call.
+            status: the HTTP status with the meaning of the call's own.
+            began: when the call came, in seconds on the clock.
+            model: name of the model that answered, empty where no model did.
+        """
+        self._answer_log.answered(f"/{self._service}/{name}", model, status, began)
 
 
 def is_timed(context: Context) -> bool:
-    """Whether the call's own deadline has passed, or is about to."""
-    left = context.time_remaining()
-    return left is not None and left <= _SOON
-
-
-_SOON = 0.005
-"""Seconds; the scheduler looks at deadlines as coarsely."""
+    """Return whether the call's own deadline has passed, or passes within DEADLINE_SLACK_S."""
+    remaining = context.time_remaining()
+    return remaining is not None and remaining <= DEADLINE_SLACK_S
 
 
 def key_of(context: Context) -> str:
-    """Return the key whose quota a call is charged to, by its metadata; empty if it names none."""
+    """Return the API key in the metadata of a call, empty without a key.
+
+    The metadata have the names of HTTP's header fields; repeated entries are joined as there.
+    """
     values: dict[str, list[str]] = {}
     for name, value in context.invocation_metadata() or ():
         if isinstance(value, str):
             values.setdefault(name, []).append(value)
-    return named_key(
-        *(", ".join(values.get(name, ())) for name in ("x-api-key", "authorization"))
-    )  # as over HTTP
+    api_key, authorization = values.get("x-api-key", ()), values.get("authorization", ())
+    return named_key(", ".join(api_key), ", ".join(authorization))
 
 
-def parsed(kind: type[AnyMessage], data: bytes) -> AnyMessage:
-    """Return the message of the class `kind` in `data`. Raises DecodingError."""
+def parse_message(kind: type[AnyMessage], data: bytes) -> AnyMessage:
+    """Return the message of the class `kind` that `data` holds. Raises DecodingError."""
     try:
         return kind.FromString(data)
     except DecodeError as err:

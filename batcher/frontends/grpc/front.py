@@ -1,4 +1,10 @@
-"""The gRPC server: on the loop that the reactor turns, in front of the same models as the connections of HTTP."""
+"""The gRPC front: one port, in front of the same models as the connections of HTTP.
+
+The library's server runs on the asyncio loop that the reactor turns, and so needs Twisted's asyncio
+reactor. Its calls come to `Calls`, one coroutine each, on the reactor thread. A front opens, may be
+given other settings while it is open, and ends in two steps: `drain` takes no more calls, and
+`stop` ends the calls that are left.
+"""
 
 from __future__ import annotations
 
@@ -16,32 +22,39 @@ from twisted.internet.task import deferLater
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, Draining
 from batcher.frontends.endpoints.answer_log import AnswerLog
-from batcher.frontends.endpoints.oip.metadata import Metadata
+from batcher.frontends.endpoints.engine import Engine, ModelControl
+from batcher.frontends.endpoints.readiness import unready_error
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.calls import SERVICE, Calls, to_bytes
-from batcher.frontends.grpc.health import NAME, Health
+from batcher.frontends.grpc.calls import INFERENCE_SERVICE, Calls, to_bytes
+from batcher.frontends.grpc.health import HEALTH_SERVICE, HealthService
 from batcher.frontends.grpc.inference import Inference
-from batcher.frontends.grpc.service import Service, is_ready
+from batcher.frontends.grpc.service import Service
 from batcher.frontends.grpc.streams import Streams
-from batcher.serving.repository.repository import ModelRepository
-from batcher.serving.server import ModelServer
 
 Result = TypeVar("Result")
 
-SPARE = 5.0
-"""Seconds that the library's own end of calls comes after the service's: two ends at one moment
-crash it (grpcio 1.85).
+DRAIN_MARGIN_S = 5.0
+"""Seconds by which the library ends calls later than the service does: both ends at the same moment
+crash the library (grpcio 1.85).
 """
 
-MOST_PENDING = 1 << 20
-"""Calls that the library may hold before we have seen them.
+MAX_PENDING_CALLS = 1 << 20
+"""Calls that the library may hold before a coroutine has begun to answer them.
 
-By itself it ends them as cancelled beyond about a thousand.
+By default it cancels calls beyond about a thousand.
 """
 
-PING = 60_000
-"""Milliseconds of silence after which a client is asked whether it is there, and 20 s for its
-answer.
+PING_AFTER_MS = 60_000
+PING_TIMEOUT_MS = 20_000
+"""Silence after which the library pings a client, and the time that the client has for an answer.
+
+Both are milliseconds.
+"""
+
+MIN_CLIENT_PING_INTERVAL_MS = 5000
+"""Milliseconds between two pings of a client with no data between them.
+
+A client that pings more often is disconnected.
 """
 
 
@@ -49,52 +62,58 @@ class RpcFront:
     """Opens one port, answers calls, and comes to an end. Reactor thread.
 
     Attributes:
-        address: where it listens, once it does.
+        address: the address on which the front listens, empty before.
     """
 
     def __init__(
         self,
-        server: ModelServer,
-        repository: ModelRepository,
+        engine: Engine,
+        control: ModelControl,
         settings: ServerSettings,
         base: Path,
         clock: IReactorTime,
-        journal: AnswerLog,
+        answer_log: AnswerLog,
     ) -> None:
-        """Wire the parts; nothing starts."""
+        """Store the arguments; nothing starts.
+
+        Paths of certificates in `settings` are relative to the folder `base`.
+        """
         self.address = ""
-        self._models = server
-        self._repository = repository
+        self._engine = engine
+        self._control = control
         self._settings = settings
         self._base = base
         self._clock = clock
-        self._journal = journal
+        self._answer_log = answer_log
         self._stopping = asyncio.Event()
         self._server: aio.Server | None = None
 
     def open(self) -> Deferred[None]:
-        """Listen; fails with ConfigError where the reactor is not asyncio's, or the port cannot be had."""
+        """Listen; fires when the port is open.
+
+        Fails with ConfigError if the reactor is not asyncio's, or the port cannot be opened.
+        """
+        # Only a callback that runs on the loop can find the running loop.
         return deferLater(self._clock, 0, lambda: None).addCallback(lambda _: self._in_loop())
 
     def renew(self, settings: ServerSettings) -> None:
-        """Go by `settings` from now on, as far as they can change while the port is open."""
+        """Go by `settings` from now on, as far as settings can change while the port is open."""
         self._settings = settings
         for calls in self._calls:
             calls.expose_model_errors = settings.expose_model_errors
-        self._streams.most, self._streams.patience = (
-            settings.max_pipelined_requests,
-            settings.write_timeout_s,
-        )
+        self._streams.max_requests = settings.max_pipelined_requests
+        self._streams.write_timeout_s = settings.write_timeout_s
 
     def drain(self) -> Deferred[None]:
-        """Take no more calls; fires when those that were taken are answered, or `stop` was called."""
-        return self._end(self._settings.drain_timeout_s + SPARE)
+        """Take no more calls; fires when all earlier calls have ended, at the latest by `stop`."""
+        return self._end(self._settings.drain_timeout_s + DRAIN_MARGIN_S)
 
     def stop(self) -> Deferred[None]:
-        """End every call that is still here; fires when that is done."""
+        """End every call; fires when all have ended."""
         return self._end(0)
 
     def _end(self, seconds: float) -> Deferred[None]:
+        """Take no more calls, and end the calls that are left after `seconds`."""
         self._stopping.set()
         if self._server is None:
             return succeed(None)
@@ -107,63 +126,58 @@ class RpcFront:
         except RuntimeError as err:
             raise ConfigError(
                 f"{self._settings.origin('grpc_port')}: grpc_port: expected Twisted's asyncio "
-                "reactor, which gRPC needs; "
-                f"got {type(self._clock).__name__}"
+                f"reactor, which gRPC needs; got {type(self._clock).__name__}"
             ) from err
         return _deferred(self._open())
 
     async def _open(self) -> None:
         if self._stopping.is_set():
             raise Draining("the server was stopped before it had started")
-        settings = self._settings
         self._server = server = aio.server(
-            options=_options(settings), maximum_concurrent_rpcs=settings.max_connections
+            options=_options(self._settings),
+            maximum_concurrent_rpcs=self._settings.max_connections,
         )
-        calls = Calls(SERVICE, self._journal, settings.expose_model_errors)
-        checks = Calls(NAME, self._journal, settings.expose_model_errors)
-        metadata = Metadata(self._models)
-        self._health = Health(lambda: is_ready(metadata.check_ready), self._stopping)
-        self._models.watch(self._health.changed)
-        inference = Inference(self._models)
+        server.add_generic_rpc_handlers(self._handlers())
+        self._bind(server)
+        await server.start()
+
+    def _handlers(self) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
+        """Wire the parts, and return the handlers of both services."""
+        settings, engine = self._settings, self._engine
+        calls = Calls(INFERENCE_SERVICE, self._answer_log, settings.expose_model_errors)
+        checks = Calls(HEALTH_SERVICE, self._answer_log, settings.expose_model_errors)
         self._calls = (calls, checks)
-        self._streams = streams = Streams(
-            inference,
-            calls,
-            settings.max_pipelined_requests,
-            settings.write_timeout_s,
-            self._stopping,
-        )
-        handlers = Service(self._models, self._repository).handlers(calls)
+        self._health = HealthService(lambda: unready_error(engine) is None, self._stopping)
+        engine.watch(self._health.changed)
+        inference = Inference(engine)
+        limits = settings.max_pipelined_requests, settings.write_timeout_s
+        self._streams = streams = Streams(inference, calls, *limits, self._stopping)
+        handlers = Service(engine, self._control).handlers(calls)
         handlers |= [calls.unary("ModelInfer", inference.infer, pb.ModelInferRequest)]
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
             streams.answer, None, to_bytes
         )
-        server.add_generic_rpc_handlers(
-            (
-                grpc.method_handlers_generic_handler(SERVICE, handlers),
-                grpc.method_handlers_generic_handler(NAME, self._health.handlers(checks)),
-            )
+        return (
+            grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers),
+            grpc.method_handlers_generic_handler(HEALTH_SERVICE, self._health.handlers(checks)),
         )
-        self._bind(server)
-        await server.start()
 
     def _bind(self, server: aio.Server) -> None:
         settings = self._settings
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        wanted = f"{host}:{settings.grpc_port}"
+        address, certificate = f"{host}:{settings.grpc_port}", settings.tls_certificate
         try:
-            if settings.tls_certificate is None:
-                port = server.add_insecure_port(wanted)
+            if certificate is None:
+                port = server.add_insecure_port(address)
             else:
-                port = server.add_secure_port(
-                    wanted, _credentials(settings, settings.tls_certificate, self._base)
-                )
+                credentials = _credentials(settings, certificate, self._base)
+                port = server.add_secure_port(address, credentials)
         except (RuntimeError, OSError) as err:
             place = f"{settings.origin('grpc_port')}: grpc_port"
             raise ConfigError(
-                f"{place}: expected an address to listen on; got {wanted}: {err}"
+                f"{place}: expected an address to listen on; got {address}: {err}"
             ) from err
-        self.address = f"{'grpc' if settings.tls_certificate is None else 'grpcs'}://{host}:{port}"
+        self.address = f"{'grpc' if certificate is None else 'grpcs'}://{host}:{port}"
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
@@ -171,13 +185,14 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.max_body_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", settings.max_connections),
-        ("grpc.server.max_pending_requests", MOST_PENDING),
-        ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
-        ("grpc.keepalive_time_ms", PING),
-        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
+        ("grpc.keepalive_time_ms", PING_AFTER_MS),
+        ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
         ("grpc.so_reuseport", int(settings.reuse_port)),
-        ("grpc.keepalive_permit_without_calls", 1),  # clients that ping between calls are no attack
-        ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+        # A client that pings between calls is no attacker.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", MIN_CLIENT_PING_INTERVAL_MS),
     ]
 
 

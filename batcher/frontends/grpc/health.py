@@ -1,8 +1,11 @@
-"""The standard health service, as Kubernetes and load balancers ask it.
+"""The standard health service, which Kubernetes and load balancers ask.
 
-The package's own servicer keeps statuses that somebody must set, and a client that watches holds up
-the end of the server; this one looks at the models when it is asked, and ends its streams when the
-server does.
+`Check` answers whether every model is ready at that moment. `Watch` answers the same, and again
+after each change, until the server ends.
+
+The servicer of the package grpc_health was refused for two reasons. It keeps statuses that other
+code must set, where this service looks at the models. And a client that watches by it holds up the
+end of the server, where this service ends its streams itself.
 """
 
 from __future__ import annotations
@@ -15,52 +18,66 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from batcher.errors import DecodingError, UnknownRoute
-from batcher.frontends.grpc.calls import SERVICE, Calls, Context, parsed, status_of, to_bytes
+from batcher.frontends.grpc.calls import (
+    INFERENCE_SERVICE,
+    Calls,
+    Context,
+    parse_message,
+    status_of,
+    to_bytes,
+)
 
-NAME = "grpc.health.v1.Health"
+HEALTH_SERVICE = "grpc.health.v1.Health"
 _Status = health_pb2.HealthCheckResponse
 
 
-class Health:
-    """`Check` and `Watch`, for the whole server and for the one service it has. Reactor thread."""
+class HealthService:
+    """`Check` and `Watch`, for the whole server and for its one service. Reactor thread."""
 
     def __init__(self, ready: Callable[[], bool], stopping: asyncio.Event) -> None:
-        """Tell what `ready` says; `stopping` ends what watches."""
+        """Answer by `ready`, which says whether every model is ready; `stopping` ends watches."""
         self._ready = ready
         self._stopping = stopping
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
-        """Have whoever watches look again."""
+        """Hear that a model or the server has changed: every watch looks again."""
+        # Watches hold the old event, which has fired, and will next wait for the new one.
         self._changed.set()
         self._changed = asyncio.Event()
 
     def handlers(self, calls: Calls) -> dict[str, Any]:
-        """Return the handlers of both calls."""
+        """Return name and handler of both calls; `calls` makes and counts that of `Check`."""
+        handlers = dict([calls.unary("Check", self.check, health_pb2.HealthCheckRequest)])
         watch = grpc.unary_stream_rpc_method_handler(self.watch, None, to_bytes)
-        return {
-            "Watch": watch,
-            **dict([calls.unary("Check", self.check, health_pb2.HealthCheckRequest)]),
-        }
+        return {"Watch": watch, **handlers}
 
     async def check(self, message: Any, context: Context) -> Any:
-        """Answer SERVING once every model is ready."""
-        if message.service not in ("", SERVICE):
+        """Answer SERVING once every model is ready, else NOT_SERVING.
+
+        Fails with NOT_FOUND for a service that the server lacks. Reactor thread.
+        """
+        if message.service not in ("", INFERENCE_SERVICE):
             raise _UnknownService(
-                f"service: expected {SERVICE!r} or none; got {message.service!r:.200}"
+                f"service: expected {INFERENCE_SERVICE!r} or none; got {message.service!r:.200}"
             )
         return _Status(status=self._status())
 
     async def watch(self, data: bytes, context: Context) -> AsyncIterator[Any]:
-        """Answer the status, and again whenever it changes."""
+        """Answer the status at once, and after each change; NOT_SERVING when the server ends.
+
+        Reactor thread.
+        """
         try:
-            service = parsed(health_pb2.HealthCheckRequest, data).service
+            service = parse_message(health_pb2.HealthCheckRequest, data).service
         except DecodingError as err:
             await context.abort(*status_of(err, False))
         last = None
         while not self._stopping.is_set():
-            changed = self._changed
-            status = self._status() if service in ("", SERVICE) else _Status.SERVICE_UNKNOWN
+            changed = self._changed  # before the status: a change in between is not missed
+            status = (
+                self._status() if service in ("", INFERENCE_SERVICE) else _Status.SERVICE_UNKNOWN
+            )
             if status != last:
                 yield _Status(status=status)
             last = status

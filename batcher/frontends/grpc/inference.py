@@ -1,6 +1,7 @@
-"""A request from its message to `ModelServer.infer_on`, and its answer back.
+"""A request on its way from a message to `Servable.infer`, and its answer back into a message.
 
-The call's deadline is the request's: what nobody waits for is dropped, as is what was cancelled.
+The deadline of the call is also the deadline of the request. So a request is dropped when its
+client waits no more, and likewise when its client cancels the call.
 """
 
 from __future__ import annotations
@@ -8,65 +9,66 @@ from __future__ import annotations
 from functools import partial
 
 from batcher.core.request import Parameters
-from batcher.frontends.endpoints.oip.infer import SLOW_BYTES, infer_slow, parameters_of, write_slow
+from batcher.frontends.endpoints.engine import Engine
+from batcher.frontends.endpoints.oip.answering import SLOW_BYTES, parameters_of, write_slow
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import Context, key_of, outcome
-from batcher.frontends.grpc.requests import Asked, Requests
+from batcher.frontends.grpc.requests import ParsedRequest, RequestReader
 from batcher.frontends.grpc.responses import message_of
-from batcher.serving.model_version import ModelVersion
-from batcher.serving.server import ModelServer
+from batcher.serving.servable import Servable
 
 
 class Inference:
     """`ModelInfer`, and each request of `ModelStreamInfer`. Reactor thread."""
 
-    def __init__(self, server: ModelServer) -> None:
-        """Answer from `server`."""
-        self._server = server
-        self._generation = -1  # of the server, when the models below were found
-        self._found: dict[tuple[str, str], tuple[ModelVersion, Requests]] = {}
+    def __init__(self, engine: Engine) -> None:
+        """Answer by the models of `engine`."""
+        self._engine = engine
+        # The look-ups below are true while this epoch lasts.
+        self._epoch = engine.epoch
+        self._found: dict[tuple[str, str], tuple[Servable, RequestReader]] = {}
 
     async def infer(self, message: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        """Answer one request. Raises any ClientError or ServerError."""
-        server = self._server
-        served, requests = self._model(message.model_name, message.model_version)
-        asked = requests.read(message)
-        head = asked.head
-        key = key_of(context) if server.quotas is not None else ""
-        parameters = self._parameters(served, asked, key, context.time_remaining())
-        if asked.raw and asked.size >= SLOW_BYTES and requests.slow:
-            deferred = infer_slow(server, served, asked.size, asked.inputs, parameters)
+        """Answer one request. Raises any ClientError or ServerError. Reactor thread."""
+        servable, reader = self._find(message.model_name, message.model_version)
+        request = reader.read(message)
+        head = request.head
+        key = key_of(context) if servable.reads_key else ""
+        parameters = _parameters(servable, request, key, context.time_remaining())
+        if request.raw and request.size >= SLOW_BYTES and reader.slow:
+            deferred = servable.infer_decoded(request.size, request.inputs, parameters)
         else:
-            deferred = server.infer_on(served, asked.inputs(), parameters)
+            deferred = servable.infer(request.inputs(), parameters)
         if not head.slow:
             return message_of(await outcome(deferred), head)
         write = partial(message_of, head=head)
-        return await outcome(deferred.addCallback(write_slow, server, served, write, parameters))
+        return await outcome(deferred.addCallback(write_slow, servable, write, parameters))
 
-    def _model(self, name: str, version: str) -> tuple[ModelVersion, Requests]:
-        """Return the version of a model that answers, looked up anew when a model has changed.
+    def _find(self, name: str, version: str) -> tuple[Servable, RequestReader]:
+        """Return the servable for a model, and the reader of its requests.
 
-        Raises as `ready_model`.
+        Both are looked up once an epoch. Raises as `Engine.ready_model` does.
         """
-        if self._generation != self._server.generation:
-            self._generation = self._server.generation
+        if self._epoch.over:
+            self._epoch = self._engine.epoch
             self._found.clear()
         found = self._found.get((name, version))
         if found is None:
-            served = self._server.ready_model(name, version)
-            found = self._found[name, version] = served, Requests(served.spec)
+            servable = self._engine.ready_model(name, version)
+            found = self._found[name, version] = servable, RequestReader(servable.spec)
         return found
 
-    def _parameters(
-        self, served: ModelVersion, asked: Asked, key: str, left: float | None
-    ) -> Parameters:
-        parameters = parameters_of(self._server, served, asked.head, key)
-        if left is None:
-            return parameters
-        deadline = self._server.deadline(served, max(left, 0.0))
-        own = (
-            parameters.deadline
-            if parameters.deadline is not None
-            else self._server.deadline(served)
-        )
-        return parameters._replace(deadline=min(deadline, own))
+
+def _parameters(
+    servable: Servable, request: ParsedRequest, key: str, remaining: float | None
+) -> Parameters:
+    """Return the parameters of a request.
+
+    Its deadline is the earlier one of its own and of the call's, which has `remaining` seconds left
+    (None: no end).
+    """
+    parameters = parameters_of(servable, request.head, key)
+    if remaining is None:
+        return parameters
+    own = parameters.deadline if parameters.deadline is not None else servable.deadline()
+    return parameters._replace(deadline=min(servable.deadline(max(remaining, 0.0)), own))

@@ -1,8 +1,11 @@
-"""Messages to requests: what a `ModelInferRequest` says, checked by the rules of the protocol's JSON form.
+"""A `ModelInferRequest` becomes a request, checked by the rules of the protocol's JSON form.
 
-A message is laid out as that form has it, without its tensors' bytes, so that both are read by the
-same code and refused with the same words. Bytes in `raw_input_contents` become arrays as they
-stand; typed contents are made such bytes first.
+A message is first laid out as a document of the JSON form, without the bytes of its tensors. So one
+code reads both forms and refuses errors in the same words. Bytes in `raw_input_contents` become
+arrays without a copy; typed contents are made such bytes first.
+
+Clients send the same message again and again, with other bytes and another id. So the parsed head
+of a message is kept.
 """
 
 from __future__ import annotations
@@ -13,26 +16,31 @@ from typing import Any, NamedTuple
 from batcher.codecs.oip.request import InferHead, array_from_bytes, read_document
 from batcher.core.spec import Array, ModelSpec
 from batcher.errors import InvalidInput
-from batcher.frontends.endpoints.oip.infer import LONGEST_HEAD, MOST_HEADS, has_slow_inputs
+from batcher.frontends.endpoints.oip.answering import (
+    MAX_KEPT_HEAD_BYTES,
+    MAX_KEPT_HEADS,
+    has_slow_inputs,
+)
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.typed import typed_bytes
 
-MOST_PARAMETERS = 100
-"""Most parameters of a request or a tensor."""
+MAX_PARAMETERS = 100
+"""Most parameters of a request, an input or an output."""
 
-FINAL = "triton_enable_empty_final_response"
-"""What clients always send to streams: only a stream with several answers to a request would have
-to look at it.
+FINAL_RESPONSE_PARAMETER = "triton_enable_empty_final_response"
+"""A parameter that clients always send in streams, and that is ignored.
+
+It matters only to a server that gives several answers to one request.
 """
 
 
-class Asked(NamedTuple):
-    """What a message asks for.
+class ParsedRequest(NamedTuple):
+    """The request in one message.
 
     Attributes:
-        head: everything but the bytes; every output is wanted as bytes.
+        head: everything but the bytes of the inputs; all outputs are to be bytes.
         raw: the bytes of each input, in the order of `head.binaries`.
-        size: bytes of all inputs.
+        size: bytes of all inputs together.
     """
 
     head: InferHead
@@ -40,72 +48,66 @@ class Asked(NamedTuple):
     size: int
 
     def inputs(self) -> dict[str, Array]:
-        """Return all inputs; those that came as bytes are views of them. Raises DecodingError."""
+        """Return all inputs, as views of their bytes. Any thread.
+
+        Raises DecodingError.
+        """
         return {
             binary.tensor.name: array_from_bytes(binary.tensor, binary.shape, raw)
             for binary, raw in zip(self.head.binaries, self.raw, strict=True)
         }
 
 
-class Requests:
-    """Reads the requests of one model.
+class RequestReader:
+    """Reads the requests for one model. Reactor thread.
 
-    What a message says besides its bytes and its name repeats, and is kept.
+    Attributes:
+        slow: whether some inputs are BYTES, which are decoded one by one.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
-        """Read what is asked of the model `spec`."""
+        """Read requests for the model `spec`."""
         self._spec = spec
         self._heads: dict[bytes, InferHead] = {}
         self.slow = has_slow_inputs(spec)
 
-    def read(self, message: pb.ModelInferRequest) -> Asked:
-        """Return what `message` asks for, and take the bytes of its inputs out of it.
+    def read(self, message: pb.ModelInferRequest) -> ParsedRequest:
+        """Return the request in `message`, and take the bytes of the inputs out of the message.
 
         Raises:
-            InvalidInput: a field is missing or has another name, dtype or shape than it should.
-            NotServed: it asks for shared memory or a sequence.
+            InvalidInput: a field is missing, or has a wrong name, dtype or shape.
+            NotServed: the request wants shared memory or a sequence.
         """
         self._check_counts(message)
-        raw = tuple(message.raw_input_contents)
-        if not raw:
-            raw = tuple(map(typed_bytes, message.inputs))
-            for entry in message.inputs:
-                entry.ClearField("contents")
-        elif len(raw) != len(message.inputs):
-            expected = f"{len(message.inputs)}, one for each input, or none"
-            raise InvalidInput(f"raw_input_contents: expected {expected}; got {len(raw)}")
-        name, message.id = message.id, ""
-        del message.raw_input_contents[:]
+        raw = _take_raw(message)
+        # The id differs from request to request: it is no part of the key, but of every answer.
+        request_id, message.id = message.id, ""
         key = message.SerializeToString()
-        message.id = name
-        found = self._heads.get(key)
-        if found is None:
-            found = self._head(message)._replace(id="")
-            if len(key) <= LONGEST_HEAD:
-                if len(self._heads) >= MOST_HEADS:
-                    self._heads.clear()
-                self._heads[key] = found
-        return Asked(found._replace(id=name) if name else found, raw, sum(map(len, raw)))
+        message.id = request_id
+        head = self._heads.get(key)
+        if head is None:
+            head = self._read_head(message, key)
+        if request_id:
+            head = head._replace(id=request_id)
+        return ParsedRequest(head, raw, sum(map(len, raw)))
 
     def _check_counts(self, message: pb.ModelInferRequest) -> None:
-        """Refuse what has more entries than can be right before they are looked at one by one."""
-        most = {
+        """Refuse more entries than can be right, before the entries are read one by one."""
+        limits = {
             "inputs": len(self._spec.inputs),
             "outputs": len(self._spec.outputs),
-            "parameters": MOST_PARAMETERS,
+            "parameters": MAX_PARAMETERS,
         }
-        for field, count in most.items():
-            if len(getattr(message, field)) > count:
-                raise InvalidInput(
-                    f"{field}: expected at most {count}; got {len(getattr(message, field))}"
-                )
+        for field, limit in limits.items():
+            count = len(getattr(message, field))
+            if count > limit:
+                raise InvalidInput(f"{field}: expected at most {limit}; got {count}")
 
-    def _head(self, message: pb.ModelInferRequest) -> InferHead:
+    def _read_head(self, message: pb.ModelInferRequest, key: bytes) -> InferHead:
+        """Return the head of `message` without its id, and keep it by `key` if that is short."""
         parameters = _parameters(message.parameters)
-        parameters.pop(FINAL, None)
+        parameters.pop(FINAL_RESPONSE_PARAMETER, None)
         document: dict[str, Any] = {
-            "id": message.id,
             "parameters": parameters,
             "inputs": list(map(_input, message.inputs)),
             "outputs": [
@@ -114,7 +116,27 @@ class Requests:
             ],
         }
         head = read_document(document, self._spec)
-        return head._replace(outputs=tuple(wanted._replace(binary=True) for wanted in head.outputs))
+        # Clients of gRPC read bytes alone.
+        head = head._replace(outputs=tuple(output._replace(binary=True) for output in head.outputs))
+        if len(key) <= MAX_KEPT_HEAD_BYTES:
+            if len(self._heads) >= MAX_KEPT_HEADS:
+                self._heads.clear()
+            self._heads[key] = head
+        return head
+
+
+def _take_raw(message: pb.ModelInferRequest) -> tuple[bytes, ...]:
+    """Take the bytes of each input out of `message`, whether they are there as such or typed."""
+    raw = tuple(message.raw_input_contents)
+    if not raw:
+        raw = tuple(map(typed_bytes, message.inputs))
+        for entry in message.inputs:
+            entry.ClearField("contents")
+    elif len(raw) != len(message.inputs):
+        expected = f"{len(message.inputs)}, one for each input, or none"
+        raise InvalidInput(f"raw_input_contents: expected {expected}; got {len(raw)}")
+    del message.raw_input_contents[:]
+    return raw
 
 
 def parameters_document(parameters: Mapping[str, pb.ModelRepositoryParameter]) -> dict[str, Any]:
@@ -123,8 +145,8 @@ def parameters_document(parameters: Mapping[str, pb.ModelRepositoryParameter]) -
 
 
 def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
-    if len(parameters) > MOST_PARAMETERS:
-        raise InvalidInput(f"parameters: expected at most {MOST_PARAMETERS}; got {len(parameters)}")
+    if len(parameters) > MAX_PARAMETERS:
+        raise InvalidInput(f"parameters: expected at most {MAX_PARAMETERS}; got {len(parameters)}")
     return {name: _chosen(value) for name, value in parameters.items()} if parameters else {}
 
 
@@ -138,9 +160,8 @@ def _input(entry: pb.ModelInferRequest.InferInputTensor) -> dict[str, Any]:
         raise InvalidInput(
             f"input {entry.name!r:.60}: expected contents or raw_input_contents; got both"
         )
-    parameters = _parameters(entry.parameters) | {
-        "binary_data_size": 0
-    }  # what there is stands beside the document
+    # The bytes stand beside the document, not in it.
+    parameters = _parameters(entry.parameters) | {"binary_data_size": 0}
     return {
         "name": entry.name,
         "datatype": entry.datatype,

@@ -1,6 +1,6 @@
-"""Responses and documents to messages.
+"""Responses and documents become messages.
 
-Tensors always go out as bytes: clients read nothing else.
+Tensors always go out as bytes (`raw_output_contents`): clients read nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
 def message_of(response: InferenceResponse, head: InferHead) -> pb.ModelInferResponse:
-    """Return the message that carries `response`, as `head` asks for it. Any thread."""
+    """Return the message that carries the outputs that `head` asks for. Any thread."""
     pieces: list[Buffer] = []
     outputs = []
     for wanted in head.outputs:
@@ -40,6 +40,9 @@ def message_of(response: InferenceResponse, head: InferHead) -> pb.ModelInferRes
     )
 
 
-def filled(message: AnyMessage, document: dict[str, Any]) -> AnyMessage:
-    """Return `message` with the fields of `document`, which has the names of the protocol's JSON form."""
+def fill_message(message: AnyMessage, document: dict[str, Any]) -> AnyMessage:
+    """Return `message` with its fields filled from `document`. Any thread.
+
+    `document` has the names of the protocol's JSON form.
+    """
     return Parse(to_json(document), message)

@@ -1,6 +1,6 @@
-"""Every call of the Open Inference Protocol's service but inference.
+"""Every call of the Open Inference Protocol's service except inference.
 
-The documents are those of its REST form.
+The answers carry the same documents as the protocol's HTTP routes.
 """
 
 from __future__ import annotations
@@ -8,15 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from batcher.errors import BatcherError, NotServed
-from batcher.frontends.endpoints.oip.metadata import Metadata
-from batcher.frontends.endpoints.oip.repository import Repository, load_as_asked
-from batcher.frontends.endpoints.oip.statistics import Statistics
+from batcher.frontends.endpoints.engine import Engine, ModelControl
+from batcher.frontends.endpoints.oip.documents import Documents, index_entries
+from batcher.frontends.endpoints.oip.load_parameters import load_for_client
+from batcher.frontends.endpoints.readiness import unready_error
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import Calls, Context, outcome
 from batcher.frontends.grpc.requests import parameters_document
-from batcher.frontends.grpc.responses import filled
-from batcher.serving.repository.repository import ModelRepository
-from batcher.serving.server import ModelServer
+from batcher.frontends.grpc.responses import fill_message
 
 NOT_SERVED = (
     "SystemSharedMemoryStatus",
@@ -28,109 +27,105 @@ NOT_SERVED = (
     "TraceSetting",
     "LogSettings",
 )
+"""Calls of the protocol that the server lacks; their clients get UNIMPLEMENTED with a reason."""
 
 
 class Service:
-    """The calls. Each raises any ClientError or Unavailable that it deserves. Reactor thread."""
+    """The calls. Each may raise any ClientError or Unavailable. Reactor thread."""
 
-    def __init__(self, server: ModelServer, repository: ModelRepository) -> None:
-        """Tell of `server`, and of the `repository` that its models come from."""
-        self._server = server
-        self._repository = repository
-        self._metadata = Metadata(server)
-        self._statistics = Statistics(server)
-        self._index = Repository(repository)
+    def __init__(self, engine: Engine, control: ModelControl) -> None:
+        """Describe `engine`; list, load and unload models by `control`."""
+        self._engine = engine
+        self._control = control
+        self._documents = Documents(engine)
 
     def handlers(self, calls: Calls) -> dict[str, Any]:
-        """Return the handler of each call, made by `calls`."""
-        served = [
-            calls.unary(name, getattr(self, function), _request(name))
-            for name, function in _FUNCTIONS.items()
-        ]
-        return dict(served) | dict(
-            calls.unary(name, self.not_served, _request(name)) for name in NOT_SERVED
+        """Return name and handler of each call; `calls` makes the handlers."""
+        methods = {name: getattr(self, method) for name, method in _METHODS.items()}
+        methods |= dict.fromkeys(NOT_SERVED, self.refuse)
+        return dict(
+            calls.unary(name, method, getattr(pb, f"{name}Request"))
+            for name, method in methods.items()
         )
 
     async def live(self, message: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
-        """Answer as long as the loop turns."""
+        """Answer true as long as the loop turns. Reactor thread."""
         return pb.ServerLiveResponse(live=True)
 
     async def ready(
         self, message: pb.ServerReadyRequest, context: Context
     ) -> pb.ServerReadyResponse:
-        """Answer whether every model is ready."""
-        return pb.ServerReadyResponse(ready=is_ready(self._metadata.check_ready))
+        """Answer whether every model is ready. Reactor thread."""
+        return pb.ServerReadyResponse(ready=unready_error(self._engine) is None)
 
     async def model_ready(
         self, message: pb.ModelReadyRequest, context: Context
     ) -> pb.ModelReadyResponse:
-        """Answer whether a model is ready; one that is unknown is not."""
-        return pb.ModelReadyResponse(
-            ready=is_ready(self._server.ready_model, message.name, message.version)
-        )
+        """Answer whether a model is ready; an unknown model is not. Reactor thread."""
+        try:
+            self._engine.ready_model(message.name, message.version)
+        except BatcherError:
+            return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=True)
 
     async def server(
         self, message: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
-        """Answer name, version and extensions."""
-        return filled(pb.ServerMetadataResponse(), self._metadata.server_document())
+        """Answer name, version and extensions of the server. Reactor thread."""
+        return fill_message(pb.ServerMetadataResponse(), self._documents.server())
 
     async def model(
         self, message: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
-        """Answer versions and tensors of a model."""
-        return filled(
-            pb.ModelMetadataResponse(), self._metadata.model_document(message.name, message.version)
-        )
+        """Answer versions and tensors of a model. Reactor thread."""
+        document = self._documents.model(message.name, message.version)
+        return fill_message(pb.ModelMetadataResponse(), document)
 
     async def config(
         self, message: pb.ModelConfigRequest, context: Context
     ) -> pb.ModelConfigResponse:
-        """Answer the configuration of a model."""
-        document = {"config": self._metadata.config_document(message.name, message.version)}
-        return filled(pb.ModelConfigResponse(), document)
+        """Answer the configuration of a model. Reactor thread."""
+        document = {"config": self._documents.config(message.name, message.version)}
+        return fill_message(pb.ModelConfigResponse(), document)
 
     async def statistics(
         self, message: pb.ModelStatisticsRequest, context: Context
     ) -> pb.ModelStatisticsResponse:
-        """Answer the statistics of a version, of a model or of all."""
-        return filled(
-            pb.ModelStatisticsResponse(), self._statistics.document(message.name, message.version)
-        )
+        """Answer the statistics of a version, of a model or of all models. Reactor thread."""
+        document = self._documents.statistics(message.name, message.version)
+        return fill_message(pb.ModelStatisticsResponse(), document)
 
     async def index(
         self, message: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
-        """Answer every version of every model with its state."""
-        return filled(pb.RepositoryIndexResponse(), {"models": self._index.entries(message.ready)})
+        """Answer every version of every model with its state. Reactor thread."""
+        document = {"models": index_entries(self._control, message.ready)}
+        return fill_message(pb.RepositoryIndexResponse(), document)
 
     async def load(
         self, message: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
-        """Load a model, where clients may."""
-        await outcome(
-            load_as_asked(
-                self._repository, message.model_name, parameters_document(message.parameters)
-            )
-        )
+        """Load a model, where clients may. Reactor thread."""
+        parameters = parameters_document(message.parameters)
+        await outcome(load_for_client(self._control, message.model_name, parameters))
         return pb.RepositoryModelLoadResponse()
 
     async def unload(
         self, message: pb.RepositoryModelUnloadRequest, context: Context
     ) -> pb.RepositoryModelUnloadResponse:
-        """Unload a model, where clients may."""
-        await outcome(self._repository.unload(message.model_name))
+        """Unload a model, where clients may. Reactor thread."""
+        await outcome(self._control.unload(message.model_name))
         return pb.RepositoryModelUnloadResponse()
 
-    async def not_served(self, message: Any, context: Context) -> Any:
-        """Refuse a part of the protocol that is not here."""
+    async def refuse(self, message: Any, context: Context) -> Any:
+        """Refuse a call that the server lacks, with NotServed. Reactor thread."""
         raise NotServed(
             "expected a part of the protocol that is served; got "
             f"{type(message).__name__.removesuffix('Request')}"
         )
 
 
-_FUNCTIONS = {
+_METHODS = {
     "ServerLive": "live",
     "ServerReady": "ready",
     "ModelReady": "model_ready",
@@ -142,16 +137,4 @@ _FUNCTIONS = {
     "RepositoryModelLoad": "load",
     "RepositoryModelUnload": "unload",
 }
-
-
-def is_ready(check: Any, *arguments: str) -> bool:
-    """Whether `check` raises no error of ours."""
-    try:
-        check(*arguments)
-    except BatcherError:
-        return False
-    return True
-
-
-def _request(name: str) -> Any:
-    return getattr(pb, f"{name}Request")
+"""Calls of the protocol, and the method of `Service` that answers each."""

@@ -1,8 +1,16 @@
-"""`ModelStreamInfer`: the requests of one stream run side by side, so that one client fills batches.
+"""`ModelStreamInfer`: one stream carries many requests and, in the same order, their answers.
 
-Its answers come in the order of the requests, each with its own error, which does not end the
-stream. Only so many requests are under way at a time, beyond which nothing is read; a client that
-does not read its answers is left after a while.
+The requests of a stream run side by side, so that a single client fills batches. Two loops share a
+queue of answers:
+
+| loop | per request |
+|---|---|
+| reading | waits for room, takes a request, begins to answer it, queues the answer |
+| writing | takes the oldest answer, waits until it is complete, writes it, makes room |
+
+A request that fails gets an answer with its error, and the stream goes on. A stream holds a bounded
+number of requests. Beyond that number nothing more is read, and the client has to wait. A client
+that does not read its answers loses its stream after a while.
 """
 
 from __future__ import annotations
@@ -14,7 +22,7 @@ from typing import Any
 import grpc
 
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.calls import Calls, Context, is_timed, parsed, status_of
+from batcher.frontends.grpc.calls import Calls, Context, is_timed, parse_message, status_of
 from batcher.frontends.grpc.inference import Inference
 
 Answer = asyncio.Task[pb.ModelStreamInferResponse]
@@ -22,111 +30,109 @@ Messages = AsyncIterator[bytes]
 
 
 class Streams:
-    """The call. Reactor thread.
+    """Answers streams. Reactor thread.
 
     Attributes:
-        most: most requests of one stream that are worked on, or answered and not sent, at a time.
-        patience: seconds that a client may take to read an answer.
+        max_requests: requests of one stream that are read and whose answers are not yet written.
+        write_timeout_s: seconds that a client may take to read one answer.
+        stopping: set when streams are to end with the answers of the requests that they have read.
     """
 
     def __init__(
         self,
         inference: Inference,
         calls: Calls,
-        most: int,
-        patience: float,
+        max_requests: int,
+        write_timeout_s: float,
         stopping: asyncio.Event,
     ) -> None:
-        """Answer by `inference`.
-
-        Args:
-            inference: answers a request.
-            calls: told of each request.
-            most: as the attribute.
-            patience: as the attribute.
-            stopping: set when streams are to end with the answers that are due on them.
-        """
+        """Answer requests by `inference`, and count each in `calls`; the rest are attributes."""
         self._inference = inference
         self._calls = calls
-        self.most = most
-        self.patience = patience
-        self._stopping = stopping
+        self.max_requests = max_requests
+        self.write_timeout_s = write_timeout_s
+        self.stopping = stopping
 
     async def answer(self, messages: Messages, context: Context) -> None:
-        """Answer the requests of one stream, in their order."""
-        room = asyncio.Semaphore(self.most)
-        answers: asyncio.Queue[Answer | None] = asyncio.Queue()
-        tasks: set[Answer] = set()
-        reading = asyncio.ensure_future(self._read(messages, context, room, answers, tasks))
-        try:
-            while (answer := await answers.get()) is not None:
-                message = await answer
-                async with asyncio.timeout(self.patience):
-                    await context.write(message)
-                tasks.discard(answer)
-                room.release()
-            whole = await reading
-        except TimeoutError:
-            await context.abort(
-                grpc.StatusCode.ABORTED, f"no answer was read for {self.patience:g} s"
-            )
-        finally:
-            for task in (reading, *tasks):
-                task.cancel()
-        if not whole:
-            await context.abort(
-                grpc.StatusCode.UNAVAILABLE,
-                "the server is being stopped and takes no more requests",
-            )
+        """Answer the requests of one stream, in their order. Reactor thread."""
+        await _Stream(self, messages, context).answer()
 
-    async def _read(
-        self,
-        messages: Messages,
-        context: Context,
-        room: asyncio.Semaphore,
-        answers: asyncio.Queue[Answer | None],
-        tasks: set[Answer],
-    ) -> bool:
-        """Begin each request as it comes.
-
-        Return whether the client ended the stream, and not the server.
-        """
-        stopped: asyncio.Future[Any] = asyncio.ensure_future(self._stopping.wait())
-        coming = stopped
-        try:
-            while True:
-                await room.acquire()
-                coming = asyncio.ensure_future(anext(messages, None))
-                await asyncio.wait((coming, stopped), return_when=asyncio.FIRST_COMPLETED)
-                if not coming.done():
-                    return False
-                message = coming.result()
-                if message is None:
-                    return True
-                task = asyncio.ensure_future(self._answer_one(message, context))
-                tasks.add(task)
-                answers.put_nowait(task)
-        finally:
-            stopped.cancel()
-            coming.cancel()
-            answers.put_nowait(None)
-
-    async def _answer_one(self, data: bytes, context: Context) -> pb.ModelStreamInferResponse:
-        """Answer one request; an error goes into the answer."""
+    async def answer_one(self, data: bytes, context: Context) -> pb.ModelStreamInferResponse:
+        """Answer one request of a stream; an error goes into the answer. Reactor thread."""
         began = self._calls.seconds()
         message = pb.ModelInferRequest()
         try:
-            message = parsed(pb.ModelInferRequest, data)
+            message = parse_message(pb.ModelInferRequest, data)
             response = await self._inference.infer(message, context)
-        except Exception as err:  # whatever a request raises is told its client
+        except Exception as err:  # every error is an answer: the stream goes on
             self._calls.ended("ModelStreamInfer", getattr(err, "http_status", 500), began)
             _, text = status_of(err, self._calls.expose_model_errors, is_timed(context))
-            asked = pb.ModelInferResponse(
+            # The client matches an error with its request by these fields.
+            response = pb.ModelInferResponse(
                 model_name=message.model_name, model_version=message.model_version, id=message.id
             )
-            return pb.ModelStreamInferResponse(error_message=text, infer_response=asked)
+            return pb.ModelStreamInferResponse(error_message=text, infer_response=response)
         self._calls.ended("ModelStreamInfer", 200, began, response.model_name)
-        response.parameters[
-            "triton_final_response"
-        ].bool_param = True  # the only answer to its request
+        # Clients wait for this flag: it marks the last answer to a request, here the only one.
+        response.parameters["triton_final_response"].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response)
+
+
+class _Stream:
+    """One stream under way. Reactor thread."""
+
+    def __init__(self, streams: Streams, messages: Messages, context: Context) -> None:
+        self._streams = streams
+        self._messages = messages
+        self._context = context
+        self._room = asyncio.Semaphore(streams.max_requests)
+        self._answers: asyncio.Queue[Answer | None] = asyncio.Queue()  # None behind the last
+        self._unwritten: set[Answer] = set()
+
+    async def answer(self) -> None:
+        """Read requests and write answers until either side ends the stream."""
+        streams, context = self._streams, self._context
+        reading = asyncio.ensure_future(self._read())
+        try:
+            while (answer := await self._answers.get()) is not None:
+                message = await answer
+                async with asyncio.timeout(streams.write_timeout_s):
+                    await context.write(message)
+                self._unwritten.discard(answer)
+                self._room.release()
+            complete = await reading
+        except TimeoutError:
+            text = f"no answer was read for {streams.write_timeout_s:g} s"
+            await context.abort(grpc.StatusCode.ABORTED, text)
+        finally:
+            # A client that left takes its requests with it.
+            for task in (reading, *self._unwritten):
+                task.cancel()
+        if not complete:
+            text = "the server is being stopped and takes no more requests"
+            await context.abort(grpc.StatusCode.UNAVAILABLE, text)
+
+    async def _read(self) -> bool:
+        """Begin each request as it comes; return whether the client ended the stream.
+
+        Returns false if the server ended the stream, since it stops.
+        """
+        stopping: asyncio.Future[Any] = asyncio.ensure_future(self._streams.stopping.wait())
+        coming = stopping
+        try:
+            while True:
+                await self._room.acquire()
+                coming = asyncio.ensure_future(anext(self._messages, None))
+                await asyncio.wait((coming, stopping), return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done():
+                    return False
+                data = coming.result()
+                if data is None:
+                    return True
+                answer = asyncio.ensure_future(self._streams.answer_one(data, self._context))
+                self._unwritten.add(answer)
+                self._answers.put_nowait(answer)
+        finally:
+            stopping.cancel()
+            coming.cancel()
+            self._answers.put_nowait(None)

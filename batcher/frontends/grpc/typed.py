@@ -1,4 +1,8 @@
-"""Typed contents of an input as the bytes that `raw_input_contents` would have held."""
+"""Typed contents of an input become the bytes that `raw_input_contents` would have held.
+
+A client may send the values of an input one by one, in a field for their type, or as bytes. Typed
+contents are made bytes first, so one code reads both.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ from batcher.core.spec import DATATYPES
 from batcher.errors import InvalidInput
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 
-MOST_VALUES = 1 << 20
-"""Most values in typed contents, which are looked at one by one."""
+MAX_TYPED_VALUES = 1 << 20
+"""Most values in the typed contents of an input: each costs the loop a step in Python."""
 
 _FIELDS = {
     "BOOL": "bool_contents",
@@ -28,39 +32,46 @@ _FIELDS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-"""Where a datatype's typed contents stand; the others travel as bytes alone."""
+"""The field for values of each datatype; values of the other datatypes travel as bytes alone."""
 
-_WIDE = {"int_contents": "<i4", "uint_contents": "<u4"}
-"""What contents of narrower datatypes come as."""
+_WIDE_DTYPES = {"int_contents": "<i4", "uint_contents": "<u4"}
+"""The dtype of the fields that narrower datatypes share."""
 
 
 def typed_bytes(entry: pb.ModelInferRequest.InferInputTensor) -> bytes:
-    """Return the typed contents of `entry`, row-major and little-endian.
+    """Return the typed contents of `entry` as bytes, row-major and little-endian.
 
     Raises:
-        InvalidInput: its datatype has none, they stand in another field, are too many, or out of
-            the datatype's range.
+        InvalidInput: the datatype has no typed contents, or the values stand in a field of another
+            datatype, are more than MAX_TYPED_VALUES, or are out of the datatype's range.
     """
-    where, field = f"input {entry.name!r:.60}", _FIELDS.get(entry.datatype)
+    where = f"input {entry.name!r:.60}"
+    field = _field_of(entry, where)
+    values = getattr(entry.contents, field)
+    if len(values) > MAX_TYPED_VALUES:
+        raise InvalidInput(
+            f"{where}: expected raw_input_contents for more than {MAX_TYPED_VALUES} values; got "
+            f"{len(values)} in {field}"
+        )
+    if entry.datatype == "BYTES":
+        return _elements(values)
+    return _numbers(values, entry.datatype, field, where)
+
+
+def _field_of(entry: pb.ModelInferRequest.InferInputTensor, where: str) -> str:
+    """Return the field that holds the values of `entry`, which must be the only one in use."""
+    field = _FIELDS.get(entry.datatype)
     if field is None:
-        kind = entry.datatype or "no datatype"
-        raise InvalidInput(f"{where}: expected raw_input_contents for {kind!r:.60}; got contents")
+        datatype = entry.datatype or "no datatype"
+        raise InvalidInput(
+            f"{where}: expected raw_input_contents for {datatype!r:.60}; got contents"
+        )
     others = [found.name for found, _ in entry.contents.ListFields() if found.name != field]
     if others:
         raise InvalidInput(
             f"{where}: expected {field} for {entry.datatype}; got {', '.join(others)}"
         )
-    values = getattr(entry.contents, field)
-    if len(values) > MOST_VALUES:
-        raise InvalidInput(
-            f"{where}: expected raw_input_contents for more than {MOST_VALUES} values; got "
-            f"{len(values)} in {field}"
-        )
-    return (
-        _elements(values)
-        if entry.datatype == "BYTES"
-        else _numbers(values, entry.datatype, field, where)
-    )
+    return field
 
 
 def _elements(values: Any) -> bytes:
@@ -69,13 +80,13 @@ def _elements(values: Any) -> bytes:
     return to_elements(array)
 
 
-def _numbers(values: Any, name: str, field: str, where: str) -> bytes:
-    dtype = DATATYPES[name].numpy
-    array = np.fromiter(values, _WIDE.get(field, dtype), len(values))
+def _numbers(values: Any, datatype: str, field: str, where: str) -> bytes:
+    dtype = DATATYPES[datatype].numpy
+    array = np.fromiter(values, _WIDE_DTYPES.get(field, dtype), len(values))
     narrow = array.astype(dtype)
     if array.dtype != dtype and (narrow != array).any():
         limits, wrong = np.iinfo(dtype), array[narrow != array][0]
         raise InvalidInput(
-            f"{where}: expected {limits.min} to {limits.max} for {name}; got {wrong}"
+            f"{where}: expected {limits.min} to {limits.max} for {datatype}; got {wrong}"
         )
     return narrow.tobytes()

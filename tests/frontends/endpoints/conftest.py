@@ -1,6 +1,6 @@
-"""Asking the same over both stacks: the fast connection, and Klein in a twisted.web site.
+"""The same request over both stacks: the fast connection, and Klein in a twisted.web site.
 
-The answers must not differ.
+The two answers must not differ.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ Both = Callable[[MemoryServer, bytes], Answer]
 
 @pytest.fixture
 def both() -> Both:
-    """Return a function that sends a request over both stacks, compares the answers and returns one of them."""
+    """Return a function that sends a request over both stacks and compares the answers.
+
+    The function returns the answer.
+    """
 
     def send(server: MemoryServer, request: bytes) -> Answer:
         fast, klein = over_connection(server, request), over_twisted_web(server, request)

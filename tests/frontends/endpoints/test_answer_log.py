@@ -1,4 +1,4 @@
-"""What is kept of a request, and what an answer tells about itself when it is asked to."""
+"""What remains of a request in metrics and log, and the timings that an answer can carry."""
 
 from __future__ import annotations
 

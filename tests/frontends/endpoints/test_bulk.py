@@ -1,4 +1,4 @@
-"""Bulk requests, by each name that they have: they wait until nothing else has come for a while."""
+"""Bulk requests, by each name of theirs, wait until no other request has come for a while."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def oip(priority: object) -> bytes:
 
 
 def is_held_back(request: bytes) -> bool:
-    """Return whether `request`, which comes right after another, waits for a second before it is run."""
+    """Return whether `request`, sent right after another, waits for a second before it runs."""
     server = MemoryServer()
     client = server.connect("loop")
     client.send(ask("/predict", ROW))

@@ -1,4 +1,4 @@
-"""What SageMaker and Vertex AI ask of a container, over both stacks."""
+"""The routes that SageMaker and Vertex AI expect of a container, over both stacks."""
 
 from __future__ import annotations
 

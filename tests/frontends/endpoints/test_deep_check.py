@@ -1,4 +1,4 @@
-"""`/readyz?deep=1`: whether models do answer, told apart from whether they say so."""
+"""`/readyz?deep=1`: whether models really answer, apart from the state that they are in."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_model_that_the_server_need_not_have_is_not_asked(stack: Stack) -> Non
 
 def test_a_server_without_models_is_ready(stack: Stack) -> None:
     server = MemoryServer()
-    server.server.forget(server.server.find("m"))
+    server.server.lifecycle.forget(server.server.find("m"))
     assert stack(server, DEEP).decoded() == {"ready": True, "seconds": {}, "skipped": {}}
 
 

@@ -1,4 +1,4 @@
-"""Every row of the table of statuses that does not depend on the queue's state, over both stacks."""
+"""Every status of the table that does not depend on the state of the queue, over both stacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the process is up, whether every model is ready, and what the numbers say."""
+"""Whether the process is up, whether every model is ready, and the metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_server_is_ready_when_every_model_is(both: Both) -> None:
 
 def test_a_server_without_models_is_ready(both: Both) -> None:
     server = MemoryServer()
-    server.server.forget(server.server.find("m"))
+    server.server.lifecycle.forget(server.server.find("m"))
     assert both(server, ask("/readyz")).status == 200
 
 

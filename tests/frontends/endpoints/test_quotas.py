@@ -1,6 +1,6 @@
 """Quotas over HTTP, in every protocol.
 
-Whose they are, what who is over them is told, and that no key is shown.
+Which key a request is charged to, the answer beyond the quota, and that no key is shown.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ def test_a_head_that_is_known_follows_quotas_that_are_exchanged(stack: Stack) ->
     memory = server(quotas={})
     request = ask("/predict", ROW, KEY)
     assert [stack(memory, request).status for _ in range(4)] == [200] * 4
-    memory.server.quotas = Quotas(QUOTAS)
+    memory.server.limit(Quotas(QUOTAS))
     assert [stack(memory, request).status for _ in range(3)] == [200, 200, 429]
-    memory.server.quotas = None
+    memory.server.limit(None)
     assert stack(memory, request).status == 200
 
 

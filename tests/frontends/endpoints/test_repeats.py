@@ -1,6 +1,6 @@
-"""The same request again on the same connection while the server changes.
+"""The same request again on the same connection, while the server changes.
 
-What was worked out once must not outlive it.
+A plan that was worked out once must not outlive the change.
 """
 
 from __future__ import annotations

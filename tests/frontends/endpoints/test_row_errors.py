@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from batcher.batching.worker import Condition
-from batcher.core.error_text import MOST_MESSAGE
+from batcher.core.error_text import MAX_MESSAGE_CHARS
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput
 from batcher.frontends.grpc.calls import status_of
@@ -232,7 +232,7 @@ def test_the_stack_of_a_row_s_error_does_not_keep_its_batch_alive() -> None:
 
 
 def raising(kind: type[BaseException], said: Callable[[object], str]) -> RecordingModel:
-    """Return a model that raises an exception below `kind`, which says of itself what `said` returns."""
+    """Return a model that raises an exception of a class below `kind`; `said` is its `__str__`."""
     error = type("Own", (kind,), {"__str__": said})()
 
     def predict(inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -249,7 +249,7 @@ def test_of_a_long_message_a_client_is_told_beginning_and_end(
         raising(kind, lambda _: f"first {'long' * 1_000_000} last"), expose_model_errors=True
     )
     text = error_of(both(server, ask("/predict", rows(1).tobytes())), status, CODES[status])
-    assert len(text) <= MOST_MESSAGE
+    assert len(text) <= MAX_MESSAGE_CHARS
     assert "first long" in text
     assert text.endswith("long last")
 

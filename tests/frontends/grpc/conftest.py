@@ -1,7 +1,4 @@
-"""Calls without a socket.
-
-A context that says what the test says, and a loop that is turned as far as the test wants.
-"""
+"""Calls without a socket: a context that the test sets up, and a loop that the test turns."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import pytest
 
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.calls import SERVICE, Calls
+from batcher.frontends.grpc.calls import INFERENCE_SERVICE, Calls
 from batcher.frontends.grpc.inference import Inference
 from batcher.frontends.grpc.streams import Streams
 from tests.support.http import MemoryServer
@@ -86,8 +83,8 @@ class Rpc:
     def __init__(self, server: MemoryServer, most_streamed: int = 4) -> None:
         self.server = server
         self.stopping = asyncio.Event()
-        journal = AnswerLog(server.clock, server.server.metrics, server.lines.append)
-        self.calls = Calls(SERVICE, journal, server.settings.expose_model_errors)
+        answer_log = AnswerLog(server.clock, server.server.metrics, server.lines.append)
+        self.calls = Calls(INFERENCE_SERVICE, answer_log, server.settings.expose_model_errors)
         self.inference = Inference(server.server)
         self.streams = Streams(self.inference, self.calls, most_streamed, 60, self.stopping)
 

@@ -18,10 +18,10 @@ from batcher.config.settings import ServerSettings
 from batcher.errors import BatcherError, ConfigError, DeadlineExceeded, InvalidInput, ModelLoadError
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.calls import MOST_TEXT, outcome, status_of
+from batcher.frontends.grpc.calls import MAX_STATUS_TEXT_BYTES, outcome, status_of
 from batcher.frontends.grpc.front import RpcFront
-from batcher.frontends.grpc.health import Health
-from batcher.frontends.grpc.service import _FUNCTIONS, NOT_SERVED, Service
+from batcher.frontends.grpc.health import HealthService
+from batcher.frontends.grpc.service import _METHODS, NOT_SERVED, Service
 from tests.frontends.grpc.conftest import Aborted, Context, Rpc, request, run, turn
 from tests.support.http import MemoryServer
 from tests.support.models import RecordingModel, model_spec
@@ -49,7 +49,7 @@ def test_a_deadline_is_the_calls_or_the_protocols() -> None:
 
 
 def test_a_long_text_is_cut_to_what_clients_take() -> None:
-    assert len(status_of(ConfigError("é" * 9000), True)[1].encode()) <= MOST_TEXT
+    assert len(status_of(ConfigError("é" * 9000), True)[1].encode()) <= MAX_STATUS_TEXT_BYTES
 
 
 def test_an_error_of_ours_alone_is_told(logged_errors: list[Any]) -> None:
@@ -103,7 +103,7 @@ class Calls:
 def test_every_call_of_the_definition_is_there() -> None:
     service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     assert {method.name for method in service.methods} == {
-        *_FUNCTIONS,
+        *_METHODS,
         *NOT_SERVED,
         "ModelInfer",
         "ModelStreamInfer",
@@ -220,30 +220,30 @@ def test_a_call_that_was_cancelled_cancels_what_it_waits_for() -> None:
 
 
 class TestHealth:
-    def asked(self, health: Health, service: str = "") -> Any:
+    def check(self, health: HealthService, service: str = "") -> Any:
         return asyncio.run(health.check(health_pb2.HealthCheckRequest(service=service), Context()))
 
     def test_it_is_that_of_the_server(self) -> None:
         ready = False
-        health = Health(lambda: ready, asyncio.Event())
-        assert self.asked(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        health = HealthService(lambda: ready, asyncio.Event())
+        assert self.check(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
         ready = True
-        assert self.asked(health).status == health_pb2.HealthCheckResponse.SERVING
+        assert self.check(health).status == health_pb2.HealthCheckResponse.SERVING
         assert (
-            self.asked(health, "inference.GRPCInferenceService").status
+            self.check(health, "inference.GRPCInferenceService").status
             == health_pb2.HealthCheckResponse.SERVING
         )
 
     def test_another_service_is_not_found(self) -> None:
-        health = Health(lambda: True, asyncio.Event())
+        health = HealthService(lambda: True, asyncio.Event())
         with pytest.raises(BatcherError) as caught:
-            self.asked(health, "other")
+            self.check(health, "other")
         assert status_of(caught.value, False)[0] is grpc.StatusCode.NOT_FOUND
 
     def test_whoever_watches_hears_of_changes_until_the_end(self) -> None:
         ready, seen = True, []
         stopping = asyncio.Event()
-        health = Health(lambda: ready, stopping)
+        health = HealthService(lambda: ready, stopping)
 
         async def test() -> None:
             nonlocal ready
@@ -280,14 +280,14 @@ class TestHealth:
 
 def front(clock: Clock, **settings: Any) -> RpcFront:
     server = MemoryServer()
-    journal = AnswerLog(clock, server.server.metrics)
+    answer_log = AnswerLog(clock, server.server.metrics)
     return RpcFront(
         server.server,
         server.repository,
         ServerSettings(grpc_port=0, **settings),
         server.repository._base,
         clock,
-        journal,
+        answer_log,
     )
 
 

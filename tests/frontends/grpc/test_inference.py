@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from batcher.errors import DeadlineExceeded, InvalidInput, UnknownModel
-from batcher.frontends.endpoints.oip.infer import SLOW_BYTES
+from batcher.frontends.endpoints.oip.answering import SLOW_BYTES
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from tests.frontends.grpc.conftest import Context, Rpc, request, run, turn
 from tests.support.http import MemoryServer

@@ -1,4 +1,4 @@
-"""Quotas over gRPC: the key in a call's metadata, and the status of who is over its quota."""
+"""Quotas over gRPC: the key in a call's metadata, and the status of a call beyond the quota."""
 
 from __future__ import annotations
 

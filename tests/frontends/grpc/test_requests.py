@@ -1,4 +1,4 @@
-"""Messages to requests: every datatype as bytes and as typed contents, and what is refused with which words."""
+"""Messages become requests: every datatype, as bytes and as typed contents, and every refusal."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from batcher.core.spec import DATATYPES
 from batcher.errors import ClientError, NotServed
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.requests import Requests
-from batcher.frontends.grpc.typed import MOST_VALUES
+from batcher.frontends.grpc.requests import RequestReader
+from batcher.frontends.grpc.typed import MAX_TYPED_VALUES
 from tests.frontends.grpc.conftest import request
 from tests.support.models import model_spec, rows, tensor
 
@@ -43,15 +43,15 @@ def one_input(datatype: str, shape: tuple[int, ...] = (1, 2), **more: Any) -> pb
 
 def refused(message: pb.ModelInferRequest, spec: Any = SPEC) -> str:
     with pytest.raises(ClientError) as caught:
-        Requests(spec).read(message).inputs()
+        RequestReader(spec).read(message).inputs()
     return str(caught.value)
 
 
 @pytest.mark.parametrize("datatype", sorted(TYPED))
 def test_typed_contents_become_arrays_of_the_datatype(datatype: str) -> None:
     field, values = TYPED[datatype]
-    requests = Requests(model_spec((tensor("x", datatype, (2,)),)))
-    array = requests.read(one_input(datatype, contents={field: values})).inputs()["x"]
+    reader = RequestReader(model_spec((tensor("x", datatype, (2,)),)))
+    array = reader.read(one_input(datatype, contents={field: values})).inputs()["x"]
     assert array.dtype == DATATYPES[datatype].numpy
     assert array.tolist() == [values]
 
@@ -75,14 +75,14 @@ def test_bytes_become_arrays_as_they_stand(data: st.DataObject) -> None:
     )
     message = one_input(name, (count, 3))
     message.raw_input_contents.append(raw)
-    array = Requests(model_spec((tensor("x", name, (3,)),))).read(message).inputs()["x"]
+    array = RequestReader(model_spec((tensor("x", name, (3,)),))).read(message).inputs()["x"]
     assert (array.dtype, array.shape, array.tobytes()) == (dtype, (count, 3), raw)
 
 
 def test_bytes_are_not_copied() -> None:
-    asked = Requests(SPEC).read(request(1.0))
-    address = np.frombuffer(asked.raw[0], np.uint8).__array_interface__["data"][0]
-    assert asked.inputs()["x"].__array_interface__["data"][0] == address
+    parsed = RequestReader(SPEC).read(request(1.0))
+    address = np.frombuffer(parsed.raw[0], np.uint8).__array_interface__["data"][0]
+    assert parsed.inputs()["x"].__array_interface__["data"][0] == address
 
 
 def test_several_inputs_take_their_own_bytes() -> None:
@@ -94,7 +94,7 @@ def test_several_inputs_take_their_own_bytes() -> None:
         ],
         raw_input_contents=[np.int64(7).tobytes(), rows(3.0).tobytes()],
     )
-    inputs = Requests(spec).read(message).inputs()
+    inputs = RequestReader(spec).read(message).inputs()
     assert (inputs["a"].tolist(), inputs["b"].tolist()) == ([[3, 3, 3, 3]], [[7]])
 
 
@@ -106,18 +106,18 @@ def test_parameters_of_every_kind_are_read() -> None:
     message.parameters[
         "triton_enable_empty_final_response"
     ].bool_param = True  # clients always send it
-    head = Requests(SPEC).read(message).head
+    head = RequestReader(SPEC).read(message).head
     assert (head.id, head.priority, head.timeout) == ("i", 2, 1.5)
 
 
 def test_outputs_are_those_that_are_asked_for_as_bytes() -> None:
-    assert [wanted.tensor.name for wanted in Requests(SPEC).read(request()).head.outputs] == [
+    assert [wanted.tensor.name for wanted in RequestReader(SPEC).read(request()).head.outputs] == [
         "y",
         "z",
     ]
     message = request(outputs=[{"name": "z"}])
     message.outputs[0].parameters["classification"].int64_param = 3
-    (wanted,) = Requests(SPEC).read(message).head.outputs
+    (wanted,) = RequestReader(SPEC).read(message).head.outputs
     assert (wanted.tensor.name, wanted.binary, wanted.classes) == ("z", True, 3)
 
 
@@ -135,7 +135,7 @@ def test_outputs_are_those_that_are_asked_for_as_bytes() -> None:
             "0 to 255 for UINT8; got 256",
         ),
         (
-            one_input("FP32", (1, 4), contents={"fp32_contents": [0.0] * (MOST_VALUES + 1)}),
+            one_input("FP32", (1, 4), contents={"fp32_contents": [0.0] * (MAX_TYPED_VALUES + 1)}),
             "raw_input_contents",
         ),
         (pb.ModelInferRequest(inputs=[{}] * 2), "at most 1"),
@@ -185,23 +185,23 @@ def test_bytes_and_typed_contents_in_one_request_are_refused() -> None:
 
 
 def test_a_head_that_repeats_is_read_once_and_takes_other_bytes_and_another_name() -> None:
-    requests = Requests(SPEC)
-    first, second = requests.read(request(1.0, id="a")), requests.read(request(2.0, id="b"))
+    reader = RequestReader(SPEC)
+    first, second = reader.read(request(1.0, id="a")), reader.read(request(2.0, id="b"))
     assert (first.head.id, second.head.id) == ("a", "b")
     assert first.head.binaries is second.head.binaries
     assert (first.inputs()["x"][0, 0], second.inputs()["x"][0, 0]) == (1, 2)
     short = request(1.0)
     short.raw_input_contents[0] = b"123"
     with pytest.raises(ClientError, match="16 bytes"):
-        requests.read(short).inputs()
+        reader.read(short).inputs()
     many = request(1.0)
     many.raw_input_contents.append(b"")
     with pytest.raises(ClientError, match="expected 1"):
-        requests.read(many)
+        reader.read(many)
     levels = [request(1.0), request(1.0)]
     for level, message in enumerate(levels):
         message.parameters["priority"].int64_param = level + 1
-    assert [requests.read(message).head.priority for message in levels] == [1, 2]
+    assert [reader.read(message).head.priority for message in levels] == [1, 2]
 
 
 def test_an_empty_parameter_is_refused() -> None:
@@ -216,7 +216,7 @@ def test_what_is_not_served_says_so(key: str) -> None:
     holder = message.inputs[0].parameters if key.startswith("shared") else message.parameters
     holder[key].string_param = "s"
     with pytest.raises(NotServed):
-        Requests(SPEC).read(message)
+        RequestReader(SPEC).read(message)
 
 
 @given(st.binary(max_size=200))
@@ -227,4 +227,4 @@ def test_no_message_that_can_be_parsed_is_more_than_refused(data: bytes) -> None
     except Exception:  # what cannot be parsed never comes here
         return
     with suppress(ClientError):
-        assert set(Requests(SPEC).read(message).inputs()) == {"x"}
+        assert set(RequestReader(SPEC).read(message).inputs()) == {"x"}

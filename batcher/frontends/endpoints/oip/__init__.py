@@ -1,1 +1,1 @@
-"""The Open Inference Protocol v2 over HTTP: what other servers' clients speak."""
+"""The Open Inference Protocol v2, spoken by clients of other servers: HTTP, and parts for gRPC."""

@@ -1,57 +1,57 @@
-"""How a model's requests are batched, and why: what was learnt, and the last decisions.
+"""How a model's requests are batched, and why: what the scheduler has learnt, and its last batches.
 
-An extension of our own.
+The protocol knows no such document: this is an extension of our own.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 
-from batcher.batching.admission import Learnt
-from batcher.codecs.formats.json_lists import to_json
 from batcher.frontends.endpoints.call import Call, Reply
-from batcher.serving.server import ModelServer
+from batcher.frontends.endpoints.engine import Engine
+from batcher.frontends.endpoints.json_reply import json_reply
+from batcher.serving.metrics import ServerMetrics
+from batcher.serving.model_version import ModelVersion
 
 
-class Batching:
+class BatchingRoute:
     """`GET …/batching`. Reactor thread."""
 
-    def __init__(self, server: ModelServer) -> None:
-        """Tell of the models of `server`."""
-        self._server = server
+    def __init__(self, engine: Engine) -> None:
+        """Describe the models of `engine`."""
+        self._engine = engine
 
     def __call__(self, call: Call) -> Deferred[Reply]:
-        """Answer policy, learnt times and last decisions of one version of a model. Reactor thread.
+        """Answer policy, learnt times and last batches of one version of a model. Reactor thread.
 
         Raises:
             UnknownModel: there is no such model or version.
         """
-        served = self._server.find(
-            call.head.arguments["name"], call.head.arguments.get("version", "")
-        )
-        metrics = self._server.metrics.model(served.spec.name, served.spec.version)
-        admission = served.scheduler.admission
-        learnt = admission.learnt() if admission is not None else Learnt([], 0.0, 0.0)
-        document: dict[str, Any] = {
-            "name": served.spec.name,
-            "version": served.spec.version,
-            "policy": served.settings.policy,
-            "max_batch_size": served.settings.max_batch_size,
-            "batch_ceiling_rows": served.scheduler.most_rows,
-            "batch_ms": [
-                {"rows": round(rows, 1), "ms": _milliseconds(seconds)}
-                for rows, seconds in learnt.batches
-            ],
-            "margin_ms": _milliseconds(learnt.margin),
-            "reserve_ms": _milliseconds(learnt.reserve),
-            "flushes": dict(metrics.flushes),
-            "last_batches": [
-                {"rows": rows, "reason": reason} for rows, reason in metrics.last_batches
-            ],
-        }
-        return succeed(Reply(200, b"application/json", to_json(document)))
+        version = self._engine.find(*call.head.model())
+        return json_reply(_document(version, self._engine.metrics))
+
+
+def _document(version: ModelVersion, metrics: ServerMetrics) -> dict[str, Any]:
+    """Return the document of one version; its times are milliseconds."""
+    counts = metrics.model(*version.key)
+    estimates = version.scheduler.admission.estimates()
+    return {
+        "name": version.spec.name,
+        "version": version.spec.version,
+        "policy": version.settings.policy,
+        "max_batch_size": version.settings.max_batch_size,
+        "batch_ceiling_rows": version.scheduler.ceiling_rows,
+        "batch_ms": [
+            {"rows": round(rows, 1), "ms": _milliseconds(seconds)}
+            for rows, seconds in estimates.batches
+        ],
+        "margin_ms": _milliseconds(estimates.margin),
+        "reserve_ms": _milliseconds(estimates.reserve),
+        "flushes": dict(counts.flushes),
+        "last_batches": [{"rows": rows, "reason": reason} for rows, reason in counts.last_batches],
+    }
 
 
 def _milliseconds(seconds: float) -> float:

@@ -1,112 +1,113 @@
 """`POST /v2/models/{name}/infer`: the Open Inference Protocol's inference route.
 
-Clients differ in `Content-Type` (none, JSON, octet-stream for the same body), so it is not looked
-at: the header `Inference-Header-Content-Length` alone says whether, and where, binary tensors
-follow the JSON.
+The header `Inference-Header-Content-Length` alone says whether binary tensors follow the JSON, and
+where the JSON ends. `Content-Type` is ignored, since clients send different ones (none, JSON,
+octet-stream) for the same body.
+
+Clients send the same headers again and again, and often the same JSON before other tensors. So an
+`InferPlan` keeps what follows from the headers, and the JSON that it has read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from batcher.codecs.oip.members import BULK
 from batcher.codecs.oip.request import InferHead, raw_head, read_head
 from batcher.codecs.oip.response import encode
 from batcher.codecs.response_coding import compress, response_coding
-from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
-from batcher.core.spec import Array, ModelSpec
-from batcher.errors import InvalidInput, Unavailable
+from batcher.core.request import InferenceResponse
+from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.call import Body, Call, CallHead, Reply
-from batcher.serving.model_version import ModelVersion
-from batcher.serving.server import ModelServer
-
-Result = TypeVar("Result")
-
-MOST_HEADS = 16
-LONGEST_HEAD = 1024
-"""Heads without JSON tensors and without a name that are kept by their bytes, for each kind of
-call; clients send the same one again and again.
-"""
-
-SLOW_BYTES = 1 << 18
-"""From this many bytes on, a body with BYTES elements, which are looked at one by one, is decoded
-on the CPU pool.
-"""
-
-
-def has_slow_inputs(spec: ModelSpec) -> bool:
-    """Whether inputs of the model `spec` are BYTES, which are looked at one by one."""
-    return any(tensor.datatype.name == "BYTES" for tensor in spec.inputs)
+from batcher.frontends.endpoints.engine import Engine
+from batcher.frontends.endpoints.oip.answering import (
+    MAX_KEPT_HEAD_BYTES,
+    MAX_KEPT_HEADS,
+    SLOW_BYTES,
+    has_slow_inputs,
+    parameters_of,
+    write_slow,
+)
+from batcher.serving.servable import Servable
 
 
 class InferPlan:
-    """What the head of a call says of how to answer it.
-
-    True for all calls with that head, while no model changes.
+    """How to answer all calls that have one and the same head, while an epoch lasts.
 
     Attributes:
-        generation: of the server, when this was worked out.
-        served: the version of the model that answers.
-        key: whose quota it is charged to, if there are quotas; empty for none.
-        coding: the content coding of the answer, empty for none.
-        slow_inputs: whether some are BYTES.
+        epoch: the time in which the plan is true.
+        servable: answers the calls.
+        key: API key whose quota the calls are charged to; empty where no stage reads keys.
+        coding: content coding of the answers, empty for none.
+        slow_inputs: whether some inputs are BYTES, which are decoded one by one.
     """
 
-    __slots__ = ("_heads", "_json_length", "coding", "generation", "key", "served", "slow_inputs")
+    __slots__ = ("_heads", "_json_length", "coding", "epoch", "key", "servable", "slow_inputs")
 
-    def __init__(self, head: CallHead, server: ModelServer) -> None:
-        """Work it out. Raises any ClientError or Unavailable that the head deserves."""
-        self.generation = server.generation
-        self.served = server.ready_model(head.arguments["name"], head.arguments.get("version", ""))
-        self.key = head.key()
+    def __init__(self, head: CallHead, engine: Engine) -> None:
+        """Work the plan out from `head`.
+
+        Raises:
+            ClientError: a header is wrong, or there is no such model or version.
+            Unavailable: the model cannot answer now.
+        """
+        self.epoch = engine.epoch
+        name, version = head.arguments["name"], head.arguments.get("version", "")
+        self.servable: Servable = engine.ready_model(name, version)
+        self.key = head.key() if self.servable.reads_key else ""
         self.coding = response_coding(head.header(b"accept-encoding"))
         length = head.headers.get(b"inference-header-content-length")
         self._json_length = None if length is None else _length(length)
         self._heads: dict[bytes, InferHead] = {}
-        self.slow_inputs = has_slow_inputs(self.served.spec)
+        self.slow_inputs = has_slow_inputs(self.servable.spec)
 
     def read(self, body: Body) -> tuple[InferHead, Body]:
-        """Return what the JSON in `body` says, and the bytes behind it. Raises ClientError."""
+        """Return the request that the JSON in `body` describes, and the bytes behind the JSON.
+
+        Raises ClientError.
+        """
         length = self._json_length
         if length == 0:
-            return raw_head(self.served.spec, len(body)), body
+            return raw_head(self.servable.spec, len(body)), body
         if length is None:
-            return read_head(body, self.served.spec), b""
+            return read_head(body, self.servable.spec), b""
         if length > len(body):
             raise InvalidInput(
                 f"Inference-Header-Content-Length: expected at most {len(body)}, the length of the "
                 f"body; got {length}"
             )
         text = bytes(body[:length])
-        found = self._heads.get(text)
-        if found is None:
-            found = read_head(text, self.served.spec)
-            if length <= LONGEST_HEAD and not found.arrays and not found.id:
-                if len(self._heads) >= MOST_HEADS:
-                    self._heads.clear()
-                self._heads[text] = found
+        head = self._heads.get(text)
+        if head is None:
+            head = self._read_head(text)
         data = body[length:]
-        return found, bytes(data) if length > len(
-            data
-        ) else data  # a view would keep a long head, which no queue counts
+        # A view would keep the whole body alive. Where most of the body is the head, that would be
+        # memory that no queue counts.
+        return head, bytes(data) if length > len(data) else data
+
+    def _read_head(self, text: bytes) -> InferHead:
+        head = read_head(text, self.servable.spec)
+        if len(text) <= MAX_KEPT_HEAD_BYTES and not head.arrays and not head.id:
+            if len(self._heads) >= MAX_KEPT_HEADS:
+                self._heads.clear()
+            self._heads[text] = head
+        return head
 
 
-class Answer:
-    """Makes the reply of one call."""
+class OipReplyWriter:
+    """Makes the reply of one call: JSON, or JSON with binary tensors behind it."""
 
     __slots__ = ("_head", "_plan")
 
     def __init__(self, plan: InferPlan, head: InferHead) -> None:
-        """Answer what `head` asks for."""
+        """Write the outputs that `head` asks for, for a call that `plan` answers."""
         self._plan = plan
         self._head = head
 
     def reply(self, response: InferenceResponse) -> Reply:
-        """Return the answer that carries `response`."""
+        """Return the reply that carries `response`, without a content coding. Any thread."""
         body, json_length = encode(response, self._head)
         if json_length is None:
             return Reply(200, b"application/json", body, (), response.model)
@@ -114,7 +115,7 @@ class Answer:
         return Reply(200, b"application/octet-stream", body, headers, response.model)
 
     def coded_reply(self, response: InferenceResponse) -> Reply:
-        """Return the same, in the content coding that the client asked for, if any. Any thread."""
+        """Return the reply that carries `response`, in the plan's content coding. Any thread."""
         plain = self.reply(response)
         coding = self._plan.coding
         if not coding:
@@ -126,93 +127,29 @@ class Answer:
 
 
 class Infer:
-    """The route."""
+    """The endpoint of the route. Reactor thread."""
 
-    def __init__(self, server: ModelServer) -> None:
-        """Answer from `server`."""
-        self._server = server
+    def __init__(self, engine: Engine) -> None:
+        """Answer by the models of `engine`."""
+        self._engine = engine
 
     def __call__(self, call: Call) -> Deferred[Any]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
-        server = self._server
         plan: InferPlan | None = call.head.plan
-        if plan is None or plan.generation != server.generation:
-            plan = call.head.plan = InferPlan(call.head, server)
+        # After its epoch a plan may name a version that is gone.
+        if plan is None or plan.epoch.over:
+            plan = call.head.plan = InferPlan(call.head, self._engine)
         head, data = plan.read(call.body)
-        answer = call.plan = Answer(plan, head)
-        key = plan.key if server.quotas is not None else ""
-        parameters = parameters_of(server, plan.served, head, key, bool(plan.coding))
+        writer = call.plan = OipReplyWriter(plan, head)
+        servable = plan.servable
+        parameters = parameters_of(servable, head, plan.key, bool(plan.coding))
         if plan.slow_inputs and len(data) >= SLOW_BYTES:
-            inputs = partial(head.inputs, data)
-            deferred = infer_slow(server, plan.served, len(data), inputs, parameters)
+            deferred = servable.infer_decoded(len(data), partial(head.inputs, data), parameters)
         else:
-            deferred = server.infer_on(plan.served, head.inputs(data), parameters)
+            deferred = servable.infer(head.inputs(data), parameters)
         if plan.coding or head.slow:
-            deferred.addCallback(write_slow, server, plan.served, answer.coded_reply, parameters)
+            deferred.addCallback(write_slow, servable, writer.coded_reply, parameters)
         return deferred
-
-
-def parameters_of(
-    server: ModelServer, served: ModelVersion, head: InferHead, key: str = "", timed: bool = False
-) -> Parameters:
-    """Return the parameters of a request.
-
-    Those that `head` names, and the deadline where work on the pool needs one.
-
-    Args:
-        server: has the clock.
-        served: the model that answers.
-        head: what the request says.
-        key: whose quota it is charged to.
-        timed: whether the deadline is needed.
-    """
-    if head.timeout is None and not head.priority and not timed and not head.slow and not key:
-        return NO_PARAMETERS
-    level = served.max_level if head.priority == BULK else head.priority
-    if level > served.max_level:
-        level = 0  # as other servers of the protocol have it
-    return Parameters(server.deadline(served, head.timeout), level, head.id, key)
-
-
-def infer_slow(
-    server: ModelServer,
-    served: ModelVersion,
-    size: int,
-    inputs: Callable[[], dict[str, Array]],
-    parameters: Parameters,
-) -> Deferred[InferenceResponse]:
-    """Infer with `inputs`, which are made of `size` bytes on the CPU pool. Reactor thread."""
-    decoded = _on_pool(server, served, size, parameters, inputs)
-    return decoded.addCallback(
-        lambda made: server.infer_on(server.successor(served), made, parameters)
-    )
-
-
-def write_slow(
-    response: InferenceResponse,
-    server: ModelServer,
-    served: ModelVersion,
-    write: Callable[[InferenceResponse], Result],
-    parameters: Parameters,
-) -> Deferred[Result]:
-    """Return what `write` makes of `response` on the CPU pool. Reactor thread."""
-    size = sum(array.nbytes for array in response.outputs.values())
-    try:
-        return _on_pool(server, served, size, parameters, partial(write, response))
-    except Unavailable as err:
-        err.retry_after = 0  # the model has run
-        raise
-
-
-def _on_pool(
-    server: ModelServer,
-    served: ModelVersion,
-    size: int,
-    parameters: Parameters,
-    function: Callable[[], Result],
-) -> Deferred[Result]:
-    deadline = parameters.deadline if parameters.deadline is not None else server.deadline(served)
-    return server.run_on_pool(size, deadline, function)
 
 
 def _length(value: bytes) -> int:

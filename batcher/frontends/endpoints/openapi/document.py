@@ -1,4 +1,8 @@
-"""`/openapi.json`: the routes that there are, with the tensors of the models that are loaded."""
+"""`/openapi.json`: every route of the table, with the tensors of the models that are loaded.
+
+Each route brings its own operation (`operations.py`). This module adds what follows from the route:
+the parameters in its path, the headers that every route knows, and the bodies of errors.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +11,49 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from batcher import __version__
-from batcher.codecs.format_table import MULTIPART, formats_for
-from batcher.core.spec import TensorSpec
 from batcher.frontends.endpoints.failures import failure_reply, failure_reply_on, oip_failure_reply
 from batcher.frontends.endpoints.openapi.operations import (
-    ALWAYS,
     BINARY,
-    HEADERS,
-    INFERENCE,
-    NATIVE,
+    COMMON_FAILURES,
     TEXT,
     header,
-    list_of,
     object_of,
 )
 from batcher.frontends.endpoints.routing import Route
-from batcher.serving.server import ModelServer
 
 REQUEST_ID = header("X-Request-Id", TEXT, "Echoed in the answer.")
 CONTENT_ENCODING = header(
     "Content-Encoding", {"enum": ["gzip", "deflate"]}, "How the body is compressed."
 )
 
-_CAPTURED = {
+_PATH_PARAMETERS = {
     "name": "The name of a model.",
     "version": "A version of the model: a whole number.",
     "region": "The name of a region of shared memory.",
 }
-_NATIVE = {
+_NATIVE_BODY = {
     "application/json": {"schema": object_of(("error", "code"), error=TEXT, code=TEXT)},
     "application/msgpack": {"schema": BINARY},
 }
-_PROTOCOL = {"application/json": {"schema": object_of(("error",), error=TEXT)}}
-_FORMS = {"Error": _NATIVE, "ProtocolError": _PROTOCOL, "CloudError": {**_NATIVE, **_PROTOCOL}}
-"""Bodies of errors: in msgpack where that was asked for; with a code but in protocols of others."""
+_PROTOCOL_BODY = {"application/json": {"schema": object_of(("error",), error=TEXT)}}
+_FORMS = {
+    "Error": _NATIVE_BODY,
+    "ProtocolError": _PROTOCOL_BODY,
+    "CloudError": {**_NATIVE_BODY, **_PROTOCOL_BODY},
+}
+"""Bodies of errors, by form.
+
+Native routes answer errors with a code, and in MessagePack to clients that read it. The protocols
+of others have a body of their own. A route of a cloud gives errors in either form.
+"""
+_SHARED_HEADERS = {
+    "X-Request-Id": {"schema": TEXT, "description": "That of the request."},
+    "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."},
+}
 
 
 def document(routes: tuple[Route, ...]) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 description of `routes`."""
+    """Return the OpenAPI 3.1 description of `routes`. Reactor thread."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.pattern, {})[route.method.lower()] = _operation(route)
@@ -56,82 +65,52 @@ def document(routes: tuple[Route, ...]) -> dict[str, Any]:
             "description": "A batching inference server.",
         },
         "paths": paths,
-        "components": {
-            "responses": {
-                f"{form}{status}": _failure(form, status, ALWAYS[status])
-                for form in _FORMS
-                for status in ALWAYS
-            },
-            "headers": {
-                "X-Request-Id": {"schema": TEXT, "description": "That of the request."},
-                "Retry-After": {
-                    "schema": {"type": "integer", "minimum": 1},
-                    "description": "Seconds.",
-                },
-            },
-        },
+        "components": {"responses": _shared_responses(), "headers": _SHARED_HEADERS},
     }
 
 
-def inference(server: ModelServer) -> dict[str, Any]:
-    """Return the description of a route that infers in any format that the models of `server` have."""
-    timing = {
-        "schema": TEXT,
-        "description": "Milliseconds in the queue and on the model, and the batch size.",
-    }
-    failures = {str(status): text for status, text in {**INFERENCE, **NATIVE}.items()}
-    right = {
-        "description": "The model's outputs.",
-        "content": _content(server, answers=True),
-        "headers": {"Server-Timing": timing},
-    }
+def _shared_responses() -> dict[str, Any]:
+    """Return the responses that every route can give, once for each form of errors."""
     return {
-        "parameters": [header(*row) for row in HEADERS],
-        "requestBody": {"required": True, "content": _content(server, answers=False)},
-        "responses": {"200": right, **failures},
+        f"{form}{status}": _failure(form, status, COMMON_FAILURES[status])
+        for form in _FORMS
+        for status in COMMON_FAILURES
     }
 
 
 def _operation(route: Route) -> dict[str, Any]:
-    described = route.described() if callable(route.described) else route.described
-    parameters = [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "schema": TEXT,
-            "description": _CAPTURED[name],
-        }
-        for name in re.findall(r"{(\w+)}", route.pattern)
-    ]
-    parameters += [
-        REQUEST_ID,
-        *([CONTENT_ENCODING] if "requestBody" in described else []),
-        *described.get("parameters", ()),
-    ]
-    responses = dict(sorted(dict(_responses(_form(route), described["responses"])).items()))
-    return {"summary": route.summary, **described, "parameters": parameters, "responses": responses}
+    """Return the whole operation of `route`: its own, and what follows from the route."""
+    operation = route.operation() if callable(route.operation) else route.operation
+    parameters = [_path_parameter(name) for name in re.findall(r"{(\w+)}", route.pattern)]
+    parameters.append(REQUEST_ID)
+    if "requestBody" in operation:
+        parameters.append(CONTENT_ENCODING)
+    parameters += operation.get("parameters", ())
+    responses = dict(sorted(dict(_responses(_form(route), operation["responses"])).items()))
+    return {"summary": route.summary, **operation, "parameters": parameters, "responses": responses}
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    text = _PATH_PARAMETERS[name]
+    return {"name": name, "in": "path", "required": True, "schema": TEXT, "description": text}
 
 
 def _form(route: Route) -> str:
     """Return the form of the errors on `route`.
 
-    Those of its own, and those of requests that do not come so far.
+    The route decides the form of an error that its endpoint raises. The path alone decides the form
+    of an earlier error, such as a body that is too long. Only for a cloud's route the two differ.
     """
     forms = {route.failure, failure_reply_on(route.pattern)}
-    return (
-        "Error"
-        if forms == {failure_reply}
-        else "ProtocolError"
-        if forms == {oip_failure_reply}
-        else "CloudError"
-    )
+    if forms == {failure_reply}:
+        return "Error"
+    return "ProtocolError" if forms == {oip_failure_reply} else "CloudError"
 
 
-def _responses(form: str, described: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for status in ALWAYS:
+def _responses(form: str, responses: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for status in COMMON_FAILURES:
         yield str(status), {"$ref": f"#/components/responses/{form}{status}"}
-    for name, response in described.items():
+    for name, response in responses.items():
         if isinstance(response, str):
             yield name, _failure(form, int(name), response)
         else:
@@ -145,69 +124,3 @@ def _failure(form: str, status: int, text: str) -> dict[str, Any]:
 def _headers(status: int) -> dict[str, Any]:
     names = ["X-Request-Id", "Retry-After"] if status in (429, 503) else ["X-Request-Id"]
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
-
-
-def _content(server: ModelServer, answers: bool) -> dict[str, Any]:
-    content: dict[str, Any] = {}
-    for served in server:
-        tensors = served.spec.outputs if answers else served.spec.inputs
-        for entry in formats_for(tensors, answers):
-            content.setdefault(
-                entry.media_type, {"schema": TEXT if entry.media_type == "text/csv" else BINARY}
-            )
-    if MULTIPART.media_type in content:
-        content[MULTIPART.media_type] = {
-            "schema": {"type": "object", "additionalProperties": list_of(BINARY)}
-        }
-    if "application/json" in content:
-        content["application/json"] = {"schema": _json_schema(server, answers)}
-    return content
-
-
-def _json_schema(server: ModelServer, answers: bool) -> dict[str, Any]:
-    alternatives = [
-        {
-            "title": served.title,
-            **(_answer(served.spec.outputs) if answers else _request(served.spec.inputs)),
-        }
-        for served in server
-    ]
-    if not answers:
-        alternatives.append(
-            {"title": "by row", **object_of(("instances",), instances={"type": "array"})}
-        )
-    return {"anyOf": alternatives} if alternatives else {"type": "object"}
-
-
-def _request(tensors: tuple[TensorSpec, ...]) -> dict[str, Any]:
-    return object_of(("inputs",), inputs=_named(tensors, answers=False))
-
-
-def _answer(tensors: tuple[TensorSpec, ...]) -> dict[str, Any]:
-    best = object_of(("label", "probability"), label=TEXT, probability={"type": ["number", "null"]})
-    more = (
-        {"predictions": list_of(best)}
-        if any(tensor.labels is not None for tensor in tensors)
-        else {}
-    )
-    return object_of(("outputs", *more), outputs=_named(tensors, answers=True), **more)
-
-
-def _named(tensors: tuple[TensorSpec, ...], answers: bool) -> dict[str, Any]:
-    return object_of(
-        tuple(tensor.name for tensor in tensors),
-        **{tensor.name: _tensor(tensor, answers) for tensor in tensors},
-    )
-
-
-def _tensor(tensor: TensorSpec, answers: bool) -> dict[str, Any]:
-    name = tensor.datatype.name
-    kind = {"BOOL": "boolean", "BYTES": "string"}.get(
-        name, "number" if name in ("FP16", "FP32", "FP64", "BF16") else "integer"
-    )
-    schema: dict[str, Any] = {"type": [kind, "null"] if kind == "number" and answers else kind}
-    for size in reversed(tensor.shape):
-        schema = {"type": "array", "items": schema}
-        if size >= 0:
-            schema |= {"minItems": size, "maxItems": size}
-    return {"type": "array", "items": schema, "description": tensor.describe()}

@@ -1,7 +1,4 @@
-"""What `/openapi.json` says of the Open Inference Protocol's routes.
-
-An operation each, but for the parameters in its path.
-"""
+"""The operations of the Open Inference Protocol's routes, for `/openapi.json`."""
 
 from __future__ import annotations
 
@@ -9,16 +6,16 @@ from typing import Any
 
 from batcher.core.spec import DATATYPES
 from batcher.frontends.endpoints.openapi.operations import (
+    API_KEY_HEADER,
     BINARY,
     COUNT,
     FLAG,
-    INFERENCE,
-    KEY,
+    INFERENCE_FAILURES,
     TEXT,
-    answered,
     header,
     list_of,
     object_of,
+    operation_of,
 )
 
 _SHAPE = list_of({"type": "integer", "minimum": -1})
@@ -34,13 +31,13 @@ _INPUT = object_of(
     parameters=_PARAMETERS,
     data=list_of({}),
 )
-_WANTED = object_of(("name",), name=TEXT, parameters=_PARAMETERS)
+_REQUESTED_OUTPUT = object_of(("name",), name=TEXT, parameters=_PARAMETERS)
 _REQUEST = object_of(
     ("inputs",),
     id=TEXT,
     parameters=_PARAMETERS,
     inputs=list_of(_INPUT) | {"minItems": 1},
-    outputs=list_of(_WANTED),
+    outputs=list_of(_REQUESTED_OUTPUT),
 )
 _OUTPUT = object_of(
     ("name", "datatype", "shape"),
@@ -57,8 +54,8 @@ _ANSWER = object_of(
     model_version=TEXT,
     outputs=list_of(_OUTPUT),
 )
-_CONFIGURED = object_of(("name", "data_type", "dims"), name=TEXT, data_type=TEXT, dims=_SHAPE)
-_SPENT = object_of(("count", "ns"), count=COUNT, ns=COUNT)
+_CONFIG_TENSOR = object_of(("name", "data_type", "dims"), name=TEXT, data_type=TEXT, dims=_SHAPE)
+_DURATION = object_of(("count", "ns"), count=COUNT, ns=COUNT)
 _STATISTICS = object_of(
     (
         "name",
@@ -74,7 +71,7 @@ _STATISTICS = object_of(
     last_inference=COUNT,
     inference_count=COUNT,
     execution_count=COUNT,
-    inference_stats={"type": "object", "additionalProperties": _SPENT},
+    inference_stats={"type": "object", "additionalProperties": _DURATION},
     batch_stats=list_of(
         object_of(
             ("batch_size", "compute_input", "compute_infer", "compute_output"), batch_size=COUNT
@@ -82,22 +79,22 @@ _STATISTICS = object_of(
     ),
 )
 _NUMBER = {"type": "number"}
-_BATCH = object_of(("rows", "ms"), rows=_NUMBER, ms=_NUMBER)
-_SENT = object_of(("rows", "reason"), rows=COUNT, reason=TEXT)
-_LENGTH = (
+_BATCH_TIME = object_of(("rows", "ms"), rows=_NUMBER, ms=_NUMBER)
+_SENT_BATCH = object_of(("rows", "reason"), rows=COUNT, reason=TEXT)
+_JSON_LENGTH = (
     "Bytes of the JSON before the binary tensors; without it the body is JSON alone, 0: there is "
     "no JSON."
 )
 
 _NO_MODEL = {404: "No such model or version."}
 _UNKNOWN = {**_NO_MODEL, 503: "The model or the server is not ready."}
-LIVE = answered(object_of(("live",), live=FLAG))
-READY = answered(object_of(("ready",), ready=FLAG), {503: "Not every model is ready."})
-SERVER = answered(
+LIVE = operation_of(object_of(("live",), live=FLAG))
+READY = operation_of(object_of(("ready",), ready=FLAG), {503: "Not every model is ready."})
+SERVER = operation_of(
     object_of(("name", "version", "extensions"), name=TEXT, version=TEXT, extensions=list_of(TEXT))
 )
-MODEL_READY = answered(object_of(("name", "ready"), name=TEXT, ready=FLAG), _UNKNOWN)
-MODEL = answered(
+MODEL_READY = operation_of(object_of(("name", "ready"), name=TEXT, ready=FLAG), _UNKNOWN)
+MODEL = operation_of(
     object_of(
         ("name", "versions", "platform", "inputs", "outputs"),
         name=TEXT,
@@ -108,20 +105,20 @@ MODEL = answered(
     ),
     _UNKNOWN,
 )
-CONFIG = answered(
+CONFIG = operation_of(
     object_of(
         ("name", "platform", "max_batch_size", "input", "output"),
         name=TEXT,
         platform=TEXT,
         max_batch_size=COUNT,
-        input=list_of(_CONFIGURED),
-        output=list_of(_CONFIGURED),
+        input=list_of(_CONFIG_TENSOR),
+        output=list_of(_CONFIG_TENSOR),
     ),
     _UNKNOWN,
 )
-ALL_STATISTICS = answered(object_of(("model_stats",), model_stats=list_of(_STATISTICS)))
-STATISTICS = answered(object_of(("model_stats",), model_stats=list_of(_STATISTICS)), _NO_MODEL)
-BATCHING = answered(
+ALL_STATS = operation_of(object_of(("model_stats",), model_stats=list_of(_STATISTICS)))
+STATS = operation_of(object_of(("model_stats",), model_stats=list_of(_STATISTICS)), _NO_MODEL)
+BATCHING = operation_of(
     object_of(
         (
             "name",
@@ -138,15 +135,15 @@ BATCHING = answered(
         policy=TEXT,
         max_batch_size=COUNT,
         batch_ceiling_rows=COUNT,
-        batch_ms=list_of(_BATCH),
+        batch_ms=list_of(_BATCH_TIME),
         margin_ms=_NUMBER,
         reserve_ms=_NUMBER,
         flushes={"type": "object", "additionalProperties": COUNT},
-        last_batches=list_of(_SENT),
+        last_batches=list_of(_SENT_BATCH),
     ),
     _NO_MODEL,
 )
-INDEX = answered(
+INDEX = operation_of(
     list_of(
         object_of(("name", "version", "state"), name=TEXT, version=TEXT, state=TEXT, reason=TEXT)
     ),
@@ -169,17 +166,18 @@ LOAD: dict[str, Any] = {
 }
 NOT_SERVED: dict[str, Any] = {"responses": {"501": "Not served."}}
 
-INFER = answered(
+INFER = operation_of(
     _ANSWER,
     {
-        **INFERENCE,
+        **INFERENCE_FAILURES,
         501: "Shared memory or a sequence was asked for, or a transfer coding other than chunked.",
-        503: "Queue full, stopping, deadline passed, or model not ready; with Retry-After where the request did not run.",
+        503: "Queue full, stopping, deadline passed, or model not ready; with Retry-After where "
+        "the request did not run.",
     },
 )
 INFER["responses"]["200"]["content"]["application/octet-stream"] = {"schema": BINARY}
 INFER["responses"]["200"]["headers"] = {
-    "Inference-Header-Content-Length": {"schema": COUNT, "description": _LENGTH},
+    "Inference-Header-Content-Length": {"schema": COUNT, "description": _JSON_LENGTH},
     "Content-Encoding": {
         "schema": {"enum": ["gzip", "deflate"]},
         "description": "As Accept-Encoding asked for.",
@@ -193,7 +191,7 @@ INFER["requestBody"] = {
     },
 }
 INFER["parameters"] = [
-    header("Inference-Header-Content-Length", COUNT, _LENGTH),
+    header("Inference-Header-Content-Length", COUNT, _JSON_LENGTH),
     header("Accept-Encoding", TEXT, "gzip or deflate compresses the answer."),
-    header(*KEY),
+    header(*API_KEY_HEADER),
 ]

@@ -1,9 +1,10 @@
-"""Pieces of which routes describe themselves for `/openapi.json`.
+"""Operations of OpenAPI: what each route says of itself in `/openapi.json`.
 
-What is true of every route is added there.
+A route's operation leaves out what follows from the route: the parameters in its path, and what
+holds for every route. `document.py` adds both. A response in an operation may be a text alone, the
+meaning of an error: the body of the error follows from the route.
 
-A description is an OpenAPI operation without the parameters of its path, in which a response may be
-a text alone: that of an error, whose body follows from the route.
+This module has the pieces of which operations are made, and the operations of the native routes.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Described = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
-"""A route's description, or what makes it of the models that there are when it is asked for."""
+Operation = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+"""A route's operation, or a function that makes the operation from the models that there are."""
 
 TEXT = {"type": "string"}
 COUNT = {"type": "integer", "minimum": 0}
 FLAG = {"type": "boolean"}
 BINARY = {"type": "string", "format": "binary"}
 
-ALWAYS = {
+COMMON_FAILURES = {
     400: "The request is not well-formed.",
     408: "Headers or body came too slowly.",
     413: "Body over the limit.",
@@ -30,33 +31,34 @@ ALWAYS = {
     501: "A transfer coding other than chunked.",
     503: "Too many connections, or the server is being stopped.",
 }
-"""What any request can be answered with, whatever its route."""
+"""Statuses of errors that any route can answer, with their meanings."""
 
-INFERENCE = {
+INFERENCE_FAILURES = {
     400: "The body cannot be decoded, or has a wrong name, dtype, shape or parameter.",
     404: "No such model or version.",
     413: "Body over the limit, or more rows than the queue can ever hold.",
     429: "More rows than the quota of the request's key has; with Retry-After.",
     500: "The model failed.",
-    503: "Queue full, stopping, or model not ready; with Retry-After where the request did not run.",
+    503: "Queue full, stopping, or model not ready; with Retry-After where the request did not "
+    "run.",
 }
-"""What a request to infer can be answered with besides, whatever its protocol."""
+"""Statuses of errors that a route of inference can answer besides, in every protocol."""
 
-NATIVE = {
+NATIVE_FAILURES = {
     406: "No acceptable answer format.",
     415: "Media type or content coding unknown.",
     504: "The deadline passed.",
 }
-"""What a request to infer in any format can be answered with besides these."""
+"""Statuses of errors that a native route of inference can answer besides these."""
 
-KEY = (
+API_KEY_HEADER = (
     "X-Api-Key",
     TEXT,
     "Whose quota the rows are charged to, as Authorization: Bearer says it too.",
 )
-"""The request header that all inference has."""
+"""Name, schema and meaning of the request header that every route of inference takes."""
 
-HEADERS: tuple[tuple[str, dict[str, Any], str], ...] = (
+INFERENCE_HEADERS: tuple[tuple[str, dict[str, Any], str], ...] = (
     (
         "X-Timeout-Ms",
         {"type": "number", "exclusiveMinimum": 0},
@@ -68,9 +70,9 @@ HEADERS: tuple[tuple[str, dict[str, Any], str], ...] = (
         "Priority level, 1 the highest; `bulk` takes what others leave.",
     ),
     ("X-Timing", TEXT, "1 asks for a Server-Timing header."),
-    KEY,
+    API_KEY_HEADER,
 )
-"""Name, schema and meaning of the request headers of inference in any format."""
+"""Name, schema and meaning of the request headers that native routes of inference take."""
 
 
 def object_of(required: tuple[str, ...], /, **properties: Any) -> dict[str, Any]:
@@ -88,40 +90,34 @@ def header(name: str, schema: dict[str, Any], text: str) -> dict[str, Any]:
     return {"name": name, "in": "header", "schema": schema, "description": text}
 
 
-def answered(
+def operation_of(
     schema: dict[str, Any],
     failures: Mapping[int, str] | None = None,
     media_type: str = "application/json",
 ) -> dict[str, Any]:
-    """Return the description of a route that answers 200 with `schema`, or one of `failures`."""
-    right = {"description": "As said.", "content": {media_type: {"schema": schema}}}
-    return {
-        "responses": {
-            "200": right,
-            **{str(status): text for status, text in (failures or {}).items()},
-        }
-    }
+    """Return the operation of a route that answers 200 with `schema`, or one of `failures`."""
+    success = {"description": "As said.", "content": {media_type: {"schema": schema}}}
+    texts = {str(status): text for status, text in (failures or {}).items()}
+    return {"responses": {"200": success, **texts}}
 
 
-LIVE = answered(object_of(("live",), live=FLAG))
+LIVE = operation_of(object_of(("live",), live=FLAG))
 _BY_TITLE = {"type": "object", "additionalProperties": TEXT}
 _SECONDS = {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}}
-READY = answered(
+_DEEP = {
+    "name": "deep",
+    "in": "query",
+    "schema": {"enum": ["0", "1"]},
+    "description": "1 runs one blank row through each model, for at most 5 s: `seconds` says how "
+    "long each took, `skipped` which have no such row.",
+}
+READY = operation_of(
     object_of(("ready",), ready=FLAG, seconds=_SECONDS, skipped=_BY_TITLE),
     {
-        503: "Not every model is ready: `waiting_for` names those, or `failed` those that did not answer."
+        503: "Not every model is ready: `waiting_for` names those, or `failed` those that did not "
+        "answer."
     },
-) | {
-    "parameters": [
-        {
-            "name": "deep",
-            "in": "query",
-            "schema": {"enum": ["0", "1"]},
-            "description": "1 runs one blank row through each model, for at most 5 s: `seconds` says how long each took, "
-            "`skipped` which have no such row.",
-        }
-    ]
-}
-METRICS = answered(TEXT, media_type="text/plain")
-PAGE = answered(TEXT, media_type="text/html")
-DOCUMENT = answered(object_of(("openapi", "info", "paths")))
+) | {"parameters": [_DEEP]}
+METRICS = operation_of(TEXT, media_type="text/plain")
+PAGE = operation_of(TEXT, media_type="text/html")
+DOCUMENT = operation_of(object_of(("openapi", "info", "paths")))

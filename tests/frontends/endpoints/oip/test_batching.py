@@ -1,4 +1,4 @@
-"""`GET …/batching`: what was learnt of a model's batches, and why the last ones were sent."""
+"""`GET …/batching`: times learnt from a model's batches, and why its last batches were sent."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from batcher.errors import ModelLoadError
-from batcher.frontends.endpoints.oip.infer import SLOW_BYTES
+from batcher.frontends.endpoints.oip.answering import SLOW_BYTES
 from tests.support.http import MemoryServer, ask, over_connection
 from tests.support.http_answers import Answer
 from tests.support.models import RecordingModel, model_spec, rows, tensor

@@ -47,7 +47,7 @@ class PromptWorker(MemoryWorker):
 @pytest.fixture(autouse=True)
 def _prompt_workers() -> Iterator[None]:
     def worker(*arguments: Any) -> PromptWorker:
-        return PromptWorker(CheckedModel(RecordingModel()), arguments[4])
+        return PromptWorker(CheckedModel(RecordingModel()), arguments[1].clock)
 
     with patch("batcher.workers.making.InferenceThread", worker):
         yield

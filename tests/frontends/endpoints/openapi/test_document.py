@@ -1,7 +1,4 @@
-"""The document for programs and the pages for people.
-
-They name every route and every tensor there is.
-"""
+"""The document for programs and the pages for people name every route and every tensor."""
 
 from __future__ import annotations
 
@@ -126,14 +123,14 @@ def test_tensors_are_described_with_their_sizes(both: Both) -> None:
 
 def test_numbers_may_be_null_in_answers_alone(both: Both) -> None:
     operation = described(both, MemoryServer())["paths"]["/predict"]["post"]
-    asked = operation["requestBody"]["content"]["application/json"]["schema"]["anyOf"][0][
+    request = operation["requestBody"]["content"]["application/json"]["schema"]["anyOf"][0][
         "properties"
     ]["inputs"]["properties"]
-    told = operation["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"][0][
+    answer = operation["responses"]["200"]["content"]["application/json"]["schema"]["anyOf"][0][
         "properties"
     ]["outputs"]["properties"]
-    assert asked["x"]["items"]["items"] == {"type": "number"}
-    assert told["y"]["items"]["items"] == {"type": ["number", "null"]}
+    assert request["x"]["items"]["items"] == {"type": "number"}
+    assert answer["y"]["items"]["items"] == {"type": ["number", "null"]}
 
 
 def test_routes_of_clouds_take_every_format_and_tell_their_errors(both: Both) -> None:

@@ -1,0 +1,86 @@
+"""What HTTP and gRPC share when they answer an inference request of the Open Inference Protocol.
+
+Both carry the same head (JSON, or the fields of a message) and the same tensors. This module turns
+a head into the parameters of a request, and says which work is too slow for the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+
+from batcher.codecs.oip.members import BULK_PRIORITY
+from batcher.codecs.oip.request import InferHead
+from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
+from batcher.core.spec import ModelSpec
+from batcher.errors import Unavailable
+from batcher.serving.servable import Servable
+
+Result = TypeVar("Result")
+
+MAX_KEPT_HEADS = 16
+MAX_KEPT_HEAD_BYTES = 1024
+"""How many parsed heads a plan keeps, and the bytes up to which a head is kept.
+
+Clients send the same head again and again. A head with tensors in its JSON, or with an id, hardly
+ever comes twice and is not kept.
+"""
+
+SLOW_BYTES = 1 << 18
+"""From this many bytes on, a body with BYTES elements is decoded on the CPU pool.
+
+Such elements are decoded one by one, which would hold up the loop.
+"""
+
+
+def has_slow_inputs(spec: ModelSpec) -> bool:
+    """Return whether some inputs of the model `spec` are BYTES, which are decoded one by one."""
+    return any(tensor.datatype.name == "BYTES" for tensor in spec.inputs)
+
+
+def parameters_of(
+    servable: Servable, head: InferHead, key: str = "", timed: bool = False
+) -> Parameters:
+    """Return the parameters of a request that comes now.
+
+    Args:
+        servable: answers the request.
+        head: the request without its tensors.
+        key: API key whose quota the request is charged to; empty without.
+        timed: whether work on the CPU pool needs a deadline, also where `head` has no timeout.
+    """
+    # Most requests share one object, which no stage has to check again.
+    if head.timeout is None and not head.priority and not timed and not head.slow and not key:
+        return NO_PARAMETERS
+    level = servable.max_level if head.priority == BULK_PRIORITY else head.priority
+    if level > servable.max_level:
+        level = 0  # other servers of the protocol take an unknown level for the default, too
+    return Parameters(deadline=servable.deadline(head.timeout), priority=level, key=key)
+
+
+def write_slow(
+    response: InferenceResponse,
+    servable: Servable,
+    write: Callable[[InferenceResponse], Result],
+    parameters: Parameters,
+) -> Deferred[Result]:
+    """Fire with the result of `write(response)`, which runs on the CPU pool. Reactor thread.
+
+    Args:
+        response: the answer to write.
+        servable: has the pool.
+        write: encodes the answer.
+        parameters: of the request; the pool gives up at their deadline.
+
+    Raises:
+        QueueFull: the pool has too many tasks or bytes already.
+    """
+    nbytes = sum(array.nbytes for array in response.outputs.values())
+    try:
+        return servable.run_on_pool(nbytes, partial(write, response), parameters.deadline)
+    except Unavailable as err:
+        err.retry_after = 0  # the model has run: a client must not be told to send it again
+        raise

@@ -1,0 +1,105 @@
+"""The operation of the native routes of inference, from the models that there are.
+
+What such a route takes and answers depends on the models: their formats, and the names, dtypes and
+shapes of their tensors. So the operation is made anew whenever a client asks for `/openapi.json`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batcher.codecs.format_table import MULTIPART, formats_for
+from batcher.core.spec import ModelSpec, TensorSpec
+from batcher.frontends.endpoints.engine import Engine
+from batcher.frontends.endpoints.openapi.operations import (
+    BINARY,
+    INFERENCE_FAILURES,
+    INFERENCE_HEADERS,
+    NATIVE_FAILURES,
+    TEXT,
+    header,
+    list_of,
+    object_of,
+)
+
+_SERVER_TIMING = {
+    "schema": TEXT,
+    "description": "Milliseconds in the queue and on the model, and the batch size.",
+}
+
+_FLOATS = ("FP16", "FP32", "FP64", "BF16")
+_JSON_KINDS = {"BOOL": "boolean", "BYTES": "string"}
+
+
+def native_operation(engine: Engine) -> dict[str, Any]:
+    """Return the operation of a route that infers, in every format that a model of `engine` has.
+
+    Reactor thread.
+    """
+    failures = {
+        str(status): text for status, text in {**INFERENCE_FAILURES, **NATIVE_FAILURES}.items()
+    }
+    success = {
+        "description": "The model's outputs.",
+        "content": _content(engine, answers=True),
+        "headers": {"Server-Timing": _SERVER_TIMING},
+    }
+    return {
+        "parameters": [header(*row) for row in INFERENCE_HEADERS],
+        "requestBody": {"required": True, "content": _content(engine, answers=False)},
+        "responses": {"200": success, **failures},
+    }
+
+
+def _content(engine: Engine, answers: bool) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    for version in engine:
+        tensors = version.spec.outputs if answers else version.spec.inputs
+        for entry in formats_for(tensors, answers):
+            schema = TEXT if entry.media_type == "text/csv" else BINARY
+            content.setdefault(entry.media_type, {"schema": schema})
+    if MULTIPART.media_type in content:
+        content[MULTIPART.media_type] = {
+            "schema": {"type": "object", "additionalProperties": list_of(BINARY)}
+        }
+    if "application/json" in content:
+        content["application/json"] = {"schema": _json_schema(engine, answers)}
+    return content
+
+
+def _json_schema(engine: Engine, answers: bool) -> dict[str, Any]:
+    alternatives = [
+        {"title": version.title, **_model_schema(version.spec, answers)} for version in engine
+    ]
+    if not answers:
+        by_row = object_of(("instances",), instances={"type": "array"})
+        alternatives.append({"title": "by row", **by_row})
+    return {"anyOf": alternatives} if alternatives else {"type": "object"}
+
+
+def _model_schema(spec: ModelSpec, answers: bool) -> dict[str, Any]:
+    if not answers:
+        return object_of(("inputs",), inputs=_named(spec.inputs, answers))
+    best = object_of(("label", "probability"), label=TEXT, probability={"type": ["number", "null"]})
+    labelled = any(tensor.labels is not None for tensor in spec.outputs)
+    more = {"predictions": list_of(best)} if labelled else {}
+    return object_of(("outputs", *more), outputs=_named(spec.outputs, answers), **more)
+
+
+def _named(tensors: tuple[TensorSpec, ...], answers: bool) -> dict[str, Any]:
+    return object_of(
+        tuple(tensor.name for tensor in tensors),
+        **{tensor.name: _tensor(tensor, answers) for tensor in tensors},
+    )
+
+
+def _tensor(tensor: TensorSpec, answers: bool) -> dict[str, Any]:
+    name = tensor.datatype.name
+    kind = _JSON_KINDS.get(name, "number" if name in _FLOATS else "integer")
+    # JSON has no NaN: an answer has null in its place.
+    schema: dict[str, Any] = {"type": [kind, "null"] if kind == "number" and answers else kind}
+    for size in reversed(tensor.shape):
+        schema = {"type": "array", "items": schema}
+        if size >= 0:
+            schema |= {"minItems": size, "maxItems": size}
+    return {"type": "array", "items": schema, "description": tensor.describe()}
