@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from batcher.batching.worker import Changed, Deliver
+from batcher.batching.worker import ConditionListener, Deliver
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
 from batcher.frontends.endpoints.answer_log import AnswerLog
@@ -30,7 +30,7 @@ from batcher.frontends.web.front import Front
 from batcher.frontends.web.http11.reader import Event, Request
 from batcher.frontends.web.klein_app import klein_site
 from batcher.frontends.web.limits import Limits
-from batcher.models.protocol import Loaded
+from batcher.models.protocol import LoadedModel
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.server import ModelServer
 from batcher.workers.memory import MemoryWorker
@@ -65,9 +65,9 @@ class LoadingWorker(MemoryWorker):
 
     def __init__(self, model: RecordingModel, clock: Clock) -> None:
         super().__init__(checked(model), clock)
-        self.loaded: Deferred[Loaded] = Deferred()
+        self.loaded: Deferred[LoadedModel] = Deferred()
 
-    def start(self, deliver: Deliver, changed: Changed) -> Deferred[Loaded]:
+    def start(self, deliver: Deliver, changed: ConditionListener) -> Deferred[LoadedModel]:
         super().start(deliver, changed)
         return self.loaded
 

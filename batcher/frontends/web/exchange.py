@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
@@ -10,16 +10,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.errors import BatcherError, Draining
-from batcher.frontends.endpoints.call import Call, CallHead, Headers, Reply
+from batcher.frontends.endpoints.call import CallHead, Headers, Reply
 from batcher.frontends.endpoints.failures import failure_reply_on
 from batcher.frontends.endpoints.routing import Route, with_request_id
 from batcher.frontends.web.http11.messages import Refusal, Request, RequestHead
 from batcher.frontends.web.http11.rendering import render
 from batcher.frontends.web.klein_channel import KleinChannel
-
-if TYPE_CHECKING:
-    from batcher.frontends.web.connection import Connection
-    from batcher.frontends.web.front import Front
+from batcher.frontends.web.shared import Shared
+from batcher.frontends.web.turns import AnswerTurn, TurnOrder
 
 _log = Logger()
 
@@ -34,25 +32,20 @@ class Found(NamedTuple):
     head: CallHead
 
 
-class Exchange(Call):
-    """One request and its place in the order of answers.
+class Exchange(AnswerTurn):
+    """One request and its place in the order of answers. Reactor thread.
 
-    The endpoint's call as well, to make one object less of each request.
-
-    Reactor thread.
+    Attributes:
+        deferred: the endpoint's work on the request; None before, and where Klein answers.
+        channel: what Klein writes to; None where an endpoint answers.
     """
 
-    __slots__ = ("_connection", "channel", "closes", "deferred", "done", "held", "request")
+    __slots__ = ("_connection", "channel", "deferred")
 
-    def __init__(self, connection: Connection, request: Request | Refusal) -> None:
+    def __init__(self, connection: TurnOrder, request: Request | Refusal) -> None:
         """Take the last place in `connection`."""
+        super().__init__(request, connection.peer)
         self._connection = connection
-        self.request = request
-        self.began = request.began
-        self.peer = connection.peer
-        self.held: list[bytes] = []
-        self.done = False
-        self.closes = False  # whether the connection ends with this answer, which then says so
         self.deferred: Deferred[None] | None = None
         self.channel: KleinChannel | None = None
 
@@ -61,11 +54,8 @@ class Exchange(Call):
         """Whether Klein has sent the beginning of its answer."""
         return self.channel is not None and self.channel.started
 
-    def begin(self, front: Front) -> None:
-        """Have the request answered.
-
-        By its endpoint, by Klein, or with the error that it deserves.
-        """
+    def begin(self, front: Shared) -> None:
+        """Have the request answered by its endpoint, by Klein, or with an error."""
         request = self.request
         if type(request) is Refusal:
             self._answer_error(front, request.error, request.headers, request.target)
@@ -86,7 +76,7 @@ class Exchange(Call):
             self.channel = KleinChannel(self, self._connection, front.site)
             self.channel.handle(request)
 
-    def _find(self, front: Front, head: RequestHead) -> object:
+    def _find(self, front: Shared, head: RequestHead) -> object:
         match = front.router.match(head.method, head.path)
         if match is None:
             head.found = KLEIN
@@ -98,9 +88,9 @@ class Exchange(Call):
         return head.found
 
     def _answer_error(
-        self, front: Front, error: BatcherError, headers: Headers, target: bytes
+        self, front: Shared, error: BatcherError, headers: Headers, target: bytes
     ) -> None:
-        front.router.journal.answered("", "", error.http_status, self.began)
+        front.router.answer_log.answered("", "", error.http_status, self.began)
         path = target.partition(b"?")[0].decode("latin-1")
         reply = with_request_id(
             failure_reply_on(path)(error, headers, False), headers.get(b"x-request-id")

@@ -41,8 +41,8 @@ def klein_app(router: Router, max_body: int) -> Klein:
     def unrouted(request: Any, failure: Failure) -> bytes:
         error = _routing_error(request, failure)
         head = _call_head(request, {})
-        began = router.journal.seconds()
-        router.journal.answered(
+        began = router.answer_log.seconds()
+        router.answer_log.answered(
             "", "", error.http_status, began, Call(head, b"", began, _peer(request))
         )
         reply = failure_reply_on(head.path)(error, head.headers, False)
@@ -62,11 +62,11 @@ def klein_site(router: Router, max_body: int) -> Site:
 def _handler(router: Router, route: Route, max_body: int) -> Callable[..., Deferred[bytes]]:
     def handle(request: Any, **arguments: str) -> Deferred[bytes]:
         head = _call_head(request, arguments)
-        began = router.journal.seconds()
+        began = router.answer_log.seconds()
         try:
             call = Call(head, _body(request, head, max_body), began, _peer(request))
         except BatcherError as err:
-            router.journal.answered(
+            router.answer_log.answered(
                 route.pattern, "", err.http_status, began, Call(head, b"", began, _peer(request))
             )
             return succeed(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
@@ -19,14 +19,11 @@ from twisted.web.server import Site
 from batcher.frontends.web.http11.messages import Request
 from batcher.frontends.web.http11.rendering import PREFIX
 from batcher.frontends.web.http11.target import origin_form
-
-if TYPE_CHECKING:
-    from batcher.frontends.web.connection import Connection
-    from batcher.frontends.web.exchange import Exchange
+from batcher.frontends.web.turns import AnswerTurn, TurnOrder
 
 _HOP_BY_HOP = (b"connection",)
 _UNDONE = (b"content-encoding", b"content-length", b"transfer-encoding")
-"""Header fields that no longer say the truth about the body once it has been read."""
+"""Header fields that are no longer true of a body once the body has been read."""
 
 
 class KleinChannel:
@@ -38,7 +35,7 @@ class KleinChannel:
         started: whether anything was written.
     """
 
-    def __init__(self, exchange: Exchange, connection: Connection, site: Site) -> None:
+    def __init__(self, exchange: AnswerTurn, connection: TurnOrder, site: Site) -> None:
         """Write into `exchange` of `connection`."""
         self.site = site
         self.transport = self
@@ -56,10 +53,8 @@ class KleinChannel:
         for name, value in request.headers.items():
             if name not in _UNDONE:
                 web.requestHeaders.addRawHeader(name, value)
-        web.content, request.body = (
-            BytesIO(request.body),
-            b"",
-        )  # twisted.web closes it, whatever becomes of the exchange
+        # twisted.web closes the file, whatever becomes of the exchange.
+        web.content, request.body = BytesIO(request.body), b""
         web.content.seek(0, 2)
         web.parseCookies()
         version = b"HTTP/1.0" if request.head.old else b"HTTP/1.1"
@@ -96,9 +91,8 @@ class KleinChannel:
             for value in values
         ]
         if isinstance(self._exchange.request, Request) and self._exchange.request.head.old:
-            self._exchange.closes = not headers.hasHeader(
-                b"Content-Length"
-            )  # nothing else would tell where it ends
+            # Without a length, only the end of the connection tells where the answer ends.
+            self._exchange.closes = not headers.hasHeader(b"Content-Length")
         connection = self._exchange.connection_header()
         if connection:
             lines.append(b"Connection: %b\r\n" % connection)

@@ -1,32 +1,27 @@
-"""The sending side of a connection.
+"""The sending side of a connection, and how the connection ends.
 
-What is written goes out at once, or in a burst with what others write; and how it ends.
+Bytes go out at once, or within a burst together with the bytes of other connections.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from batcher.frontends.web.http11.rendering import PREFIX
+from batcher.frontends.web.shared import BurstSender, Shared
 from batcher.frontends.web.transport import Transport
 
-if TYPE_CHECKING:
-    from batcher.frontends.web.front import Front
-
-
-MUCH = 1 << 16
-"""Bytes that are not gathered any longer: the transport must learn of them, to say when the client
-does not read.
+MAX_GATHERED_BYTES = 1 << 16
+"""Bytes that a burst gathers for one connection. More goes to the transport at once, which has to
+know of many bytes to notice that a client does not read.
 """
 
-LINGER = 2.0
-"""Seconds that a refused client may go on sending into the void, so that it reads the answer before
-a reset; and that a TLS client has to say its last word. Many never do: those whose kept connections
-lie in a pool.
+LINGER_S = 2.0
+"""Seconds that a refused client may go on sending into the void: so the client reads the answer
+before a reset. A TLS client has as long to say its last word; many never do, since their kept
+connections lie in a pool.
 """
 
 
-class Outgoing:
+class Outgoing(BurstSender):
     """Bytes on their way to one client. Reactor thread.
 
     Attributes:
@@ -34,9 +29,9 @@ class Outgoing:
         closing: whether nothing can be written any more.
         lingering: whether everything is written, and the client may still send.
         early: bytes of answers whose turn has not come.
-        unsent: bytes that waited for the client to read when that was last looked at.
-        since: when the present wait for the client to read, or to go, began.
-        prefix_sent: whether the beginning of the next answer is out already.
+        unsent: bytes that the client had still to read at the last look.
+        since: when the present wait for the client to read, or to go, began, in seconds.
+        prefix_sent: whether the first bytes of the next answer are out already.
     """
 
     __slots__ = (
@@ -52,7 +47,7 @@ class Outgoing:
         "unsent",
     )
 
-    def __init__(self, front: Front, transport: Transport) -> None:
+    def __init__(self, front: Shared, transport: Transport) -> None:
         """Send through `transport`, in the bursts of `front`."""
         self._front = front
         self._transport = transport
@@ -77,7 +72,7 @@ class Outgoing:
         else:
             self._gathered = data
             outbox.append(self)
-        if len(self._gathered) > MUCH:
+        if len(self._gathered) > MAX_GATHERED_BYTES:
             self.flush()
 
     def send_prefix(self) -> None:
@@ -111,7 +106,7 @@ class Outgoing:
     def is_overdue(self, now: float) -> bool:
         """Return whether a client whose turn it is has had its time."""
         linger = (self.lingering or self.closing) and not self.unsent
-        return now - self.since > (LINGER if linger else self._front.limits.write_timeout)
+        return now - self.since > (LINGER_S if linger else self._front.limits.write_timeout)
 
     def end(self, linger: bool) -> None:
         """Close behind what is written.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from batcher.frontends.web.buffers import PATIENCE, Buffers
+from batcher.frontends.web.buffers import READING_TIME_S, Buffers
 from batcher.serving.metrics import ServerMetrics
 from tests.frontends.web.listening.test_renewing import renew
 from tests.support.http import ROW, MemoryServer, ask
@@ -71,7 +71,7 @@ class TestAccounting:
         for paper, nbytes in zip(papers, (30, 70, 60, 35), strict=True):
             paper.hold(nbytes)
         assert [paper.gave_way for paper in papers] == [0, 0, 0, 0]
-        clock.advance(PATIENCE)
+        clock.advance(READING_TIME_S)
         assert [paper.gave_way for paper in papers] == [0, 1, 1, 0]
         assert buffers.nbytes == 65
         assert not clock.getDelayedCalls()
@@ -82,21 +82,21 @@ class TestAccounting:
         one.hold(100)
         other.hold(1)
         other.hold(0)
-        clock.advance(PATIENCE)
+        clock.advance(READING_TIME_S)
         one.hold(150)
         other.hold(10)
         one.read = 90
-        clock.advance(PATIENCE)
+        clock.advance(READING_TIME_S)
         assert (one.gave_way, other.gave_way, buffers.nbytes) == (0, 0, 100)
 
     def test_one_alone_may_hold_more_than_there_is_room_for(self) -> None:
         buffers, clock, _ = self.buffers()
         one, other = Paper(buffers), Paper(buffers)
         one.hold(1000)
-        clock.advance(PATIENCE)
+        clock.advance(READING_TIME_S)
         assert not one.gave_way
         other.hold(1)
-        clock.advance(PATIENCE)
+        clock.advance(READING_TIME_S)
         assert (one.gave_way, other.gave_way) == (1, 0)
 
     def test_far_too_much_leaves_those_no_time_who_had_it(self) -> None:
@@ -104,11 +104,11 @@ class TestAccounting:
         old, larger, new = Paper(buffers), Paper(buffers), Paper(buffers)
         old.hold(30)
         larger.hold(31)
-        clock.advance(PATIENCE)
+        clock.advance(READING_TIME_S)
         new.hold(65)
         clock.advance(0)
         assert (old.gave_way, larger.gave_way, new.gave_way) == (0, 1, 0)
-        clock.advance(PATIENCE)
+        clock.advance(READING_TIME_S)
         assert (old.gave_way, new.gave_way) == (0, 0), "there is room"
 
     def test_far_too_much_in_new_hands_waits_until_they_had_time_to_read(self) -> None:
@@ -118,7 +118,7 @@ class TestAccounting:
         other.hold(71)
         clock.advance(0)
         assert (one.gave_way, other.gave_way) == (0, 0)
-        clock.advance(PATIENCE)
+        clock.advance(READING_TIME_S)
         assert (one.gave_way, other.gave_way) == (0, 1)
 
     @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 60), st.booleans())))
@@ -128,8 +128,8 @@ class TestAccounting:
         for index, nbytes, turn in steps:
             papers[index].hold(nbytes)
             if turn:
-                clock.advance(PATIENCE)
-                assert buffers.nbytes <= buffers.most
+                clock.advance(READING_TIME_S)
+                assert buffers.nbytes <= buffers.max_bytes
             buffers.check_invariants()
             assert metrics.buffer_bytes == buffers.nbytes
 
@@ -148,7 +148,7 @@ def unread(server: MemoryServer, kind: str) -> Client:
     client.stall()
     client.send(ask("/predict", MANY))
     server.work()
-    server.wait(PATIENCE)
+    server.wait(READING_TIME_S)
     return client
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from batcher.frontends.web.http11.messages import RequestHead
 
-MOST = 1024
+MAX_KEPT_HEADS = 1024
 """Heads that are kept; clients that send a new one each time only make the others be read anew."""
 
-LONGEST = 2048
+MAX_KEPT_HEAD_BYTES = 2048
 """Bytes of a head that is kept."""
 
 
@@ -32,9 +32,9 @@ class SharedHeads:
         found = self._heads.get(data)
         if found is not None:
             return found
-        if len(data) > LONGEST:
+        if len(data) > MAX_KEPT_HEAD_BYTES:
             return data, head
-        if len(self._heads) >= MOST:
+        if len(self._heads) >= MAX_KEPT_HEADS:
             self._heads.clear()
         self._heads[data] = data, head
         return data, head

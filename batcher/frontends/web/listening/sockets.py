@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 from twisted.internet.defer import Deferred
 
 from batcher.config.settings import ServerSettings
-from batcher.core.systemd_sockets import PASSED
+from batcher.core.systemd_sockets import SYSTEMD_DESCRIPTORS
 from batcher.errors import ConfigError
 from batcher.frontends.web.front import Front
 
@@ -164,14 +164,14 @@ def accepted(listener: socket.socket) -> Iterator[socket.socket]:
 def forget(listeners: list[socket.socket]) -> None:
     """Close `listeners`; a Unix socket's file goes with it if it was made here."""
     for listener in listeners:
-        if listener.family == socket.AF_UNIX and not PASSED:
+        if listener.family == socket.AF_UNIX and not SYSTEMD_DESCRIPTORS:
             with suppress(OSError):
                 os.unlink(listener.getsockname())
         listener.close()
 
 
 def _passed_sockets() -> list[socket.socket]:
-    found = [socket.socket(fileno=descriptor) for descriptor in PASSED]
+    found = [socket.socket(fileno=descriptor) for descriptor in SYSTEMD_DESCRIPTORS]
     for listener in found:
         if listener.type != socket.SOCK_STREAM or not listener.getsockopt(
             socket.SOL_SOCKET, socket.SO_ACCEPTCONN

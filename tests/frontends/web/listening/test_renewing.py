@@ -21,7 +21,7 @@ def renew(server: MemoryServer, **settings: Any) -> None:
     new = ServerSettings(**settings)
     router = Router(
         routes(server.server, server.repository, new),
-        server.router.journal,
+        server.router.answer_log,
         new.expose_model_errors,
     )
     server.front.renew(router, klein_site(router, new.max_body_bytes), Limits.from_settings(new))
