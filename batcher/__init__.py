@@ -1,11 +1,73 @@
-"""An asynchronous batching inference server.
+"""An asynchronous batching inference server: the door, from which users import.
 
-Next to nothing is imported here, so that a program pays only for the parts that it uses:
-`batcher.serving.server.ModelServer` to hold models inside another Twisted program,
-`batcher.app.service.BatcherService` for the whole server, `serve.py` to run it.
+    ModelServer            holds models inside another Twisted program
+    BatcherService         the whole server as a Twisted service
+    ServerSettings         settings of a server, all of `config.yaml`
+    ModelSettings          settings of one model
+    Parameters             deadline, priority and key of a request
+    load_model_definition  reads the `model.yaml` of a model
+    serve                  the command that runs a server; `serve.py` is no more than this
+    errors                 every failure that a client or an operator can see
+
+The rooms behind the door may move; these names stay. Each name is loaded at its first use, so a
+program pays for what it uses: `import batcher` alone imports neither PyTorch nor Klein. The first
+use of `BatcherService` imports Klein, which installs Twisted's default reactor unless the program
+has installed another one before.
 """
 
-# Before Twisted is imported, which removes what that reads.
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Before anything imports Twisted, whose endpoints remove the variables that this module reads.
 from batcher.core import systemd_sockets as systemd_sockets
 
+if TYPE_CHECKING:
+    from batcher import errors
+    from batcher.app.cli import serve
+    from batcher.app.service import BatcherService
+    from batcher.config.model_file import load_model_definition
+    from batcher.config.model_settings import ModelSettings
+    from batcher.config.settings import ServerSettings
+    from batcher.core.request import Parameters
+    from batcher.serving.server import ModelServer
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BatcherService",
+    "ModelServer",
+    "ModelSettings",
+    "Parameters",
+    "ServerSettings",
+    "__version__",
+    "errors",
+    "load_model_definition",
+    "serve",
+]
+_HOMES = {
+    "BatcherService": "batcher.app.service",
+    "ModelServer": "batcher.serving.server",
+    "ModelSettings": "batcher.config.model_settings",
+    "Parameters": "batcher.core.request",
+    "ServerSettings": "batcher.config.settings",
+    "load_model_definition": "batcher.config.model_file",
+    "serve": "batcher.app.cli",
+}
+"""The module of each name that is loaded at its first use."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load `name` now and return it; Python calls this only for a name that is not loaded yet."""
+    if name == "errors":
+        return import_module("batcher.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the names that are loaded and those that can be."""
+    return sorted(globals().keys() | set(__all__))

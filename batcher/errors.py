@@ -1,51 +1,61 @@
 """Every failure that a client or an operator can see, as one tree.
 
-Each class carries its HTTP status, its gRPC code and a stable word (`code`) as hints;
-`endpoints/failures.py` is the one place that turns a failure into a reply. The message is written
-for the reader of the answer: what was expected, what came.
+Each class has three hints for whoever writes an answer: the HTTP status, the name of the gRPC code,
+and `code`, a stable word for programs. `frontends/endpoints/failures.py` is the one place that
+turns a failure into an HTTP reply, and `frontends/grpc/calls.py` the one for gRPC. A message is
+written for the reader of the answer: what was expected, and what came.
 
-    BatcherError                      500
-     +- ClientError                   400  the request is at fault
-     |   +- DecodingError             400  the bytes are not what their media type says
-     |   +- InvalidInput              400  wrong name, dtype, shape or parameter
-     |   +- MalformedHttp             400  the bytes are not an HTTP request that we serve
-     |   +- UnknownModel              404  no such model or version
-     |   +- UnknownRoute              404
-     |   +- MethodNotAllowed          405  carries the methods that are
-     |   +- NotAcceptable             406  no answer format that the client accepts
-     |   +- RequestTimeout            408  headers or body came too slowly
-     |   +- TooLarge                  413  body over the limit, or more rows than could ever be queued
-     |   +- UnsupportedMediaType      415  media type or content coding
-     |   +- UriTooLong                414
-     |   +- HeadersTooLarge           431
-     |   +- NotServed                 501  an extension of a protocol that is not served
-     +- ServerError                   500  the request may be right
-     |   +- ModelError                500  the model raised
-     |   |   +- ModelContractError    500  the model's output is not what its specification says
-     |   |   +- OutOfMemory           500  the device had not enough memory for it
-     |   |   +- KnownToFail           500  the same inputs have failed before
-     |   |   +- DeviceLost            500  nothing runs on the device any more
-     |   +- UnsupportedTransferCoding 501
-     |   +- Unavailable               503  try again later; carries Retry-After where the request did not run
-     |   |   +- QueueFull             503
-     |   |   +- BuffersFull           503  clients make the server hold too much
-     |   |   +- Draining              503
-     |   |   +- ModelNotReady         503
-     |   |   +- WorkerLost            503  the worker ended, or hangs
-     |   |   +- PredictedLate         503  it would miss its deadline
-     |   |   +- QuotaExceeded         429  its key has asked for too many rows lately
-     |   +- DeadlineExceeded          504
-     +- OperatorError                      seen at start and at a reload, never by a client
-         +- ConfigError                    carries path and line
-         +- ModelLoadError
-         +- ReloadRefused                  carries every reason
+                                     HTTP  gRPC                cause
+    BatcherError                     500   INTERNAL
+     +- ClientError                  400   INVALID_ARGUMENT    the request is at fault
+     |   +- DecodingError            400   INVALID_ARGUMENT    a body is not what its type says
+     |   +- InvalidInput             400   INVALID_ARGUMENT    wrong name, dtype, shape or parameter
+     |   +- MalformedHttp            400   INVALID_ARGUMENT    no HTTP/1.1, or ambiguous
+     |   +- UnknownModel             404   NOT_FOUND           no such model or version
+     |   +- UnknownRoute             404   UNIMPLEMENTED       no route has that path
+     |   +- MethodNotAllowed         405   UNIMPLEMENTED       the route has other methods
+     |   +- NotAcceptable            406   INVALID_ARGUMENT    no format that the client accepts
+     |   +- RequestTimeout           408   DEADLINE_EXCEEDED   head or body came too slowly
+     |   +- TooLarge                 413   RESOURCE_EXHAUSTED  body or number of rows over a limit
+     |   +- UriTooLong               414   INVALID_ARGUMENT    request target over its limit
+     |   +- UnsupportedMediaType     415   INVALID_ARGUMENT    unknown media type or content coding
+     |   +- HeadersTooLarge          431   INVALID_ARGUMENT    header fields over their limit
+     |   +- NotServed                501   UNIMPLEMENTED       a part of a protocol that is missing
+     +- ServerError                  500   INTERNAL            the request may be right
+     |   +- ModelError               500   INTERNAL            the model raised
+     |   |   +- ModelContractError   500   INTERNAL            output against the specification
+     |   |   +- OutOfMemory          500   INTERNAL            too little memory for the batch
+     |   |   +- KnownToFail          500   INTERNAL            the same inputs failed before
+     |   |   +- DeviceLost           500   INTERNAL            the device answers with errors alone
+     |   +- UnsupportedTransferCoding 501  UNIMPLEMENTED       a transfer coding but chunked
+     |   +- Unavailable              503   UNAVAILABLE         the same request may succeed later
+     |   |   +- QueueFull            503   UNAVAILABLE         no place in a queue
+     |   |   +- BuffersFull          503   UNAVAILABLE         no memory for another body
+     |   |   +- Draining             503   UNAVAILABLE         server or model is being stopped
+     |   |   +- ModelNotReady        503   UNAVAILABLE         the model loads, or could not load
+     |   |   +- WorkerLost           503   UNAVAILABLE         the worker ended or hangs
+     |   |   +- PredictedLate        503   UNAVAILABLE         the deadline would be missed
+     |   |   +- QuotaExceeded        429   RESOURCE_EXHAUSTED  the key has no rows left for now
+     |   +- DeadlineExceeded         504   DEADLINE_EXCEEDED   the deadline has passed
+     +- OperatorError                500   INTERNAL            at start or reload; no client sees it
+         +- ConfigError              500   INTERNAL            a setting is wrong
+         +- ModelLoadError           500   INTERNAL            a model did not load or warm up
+         +- ReloadRefused            500   INTERNAL            a reload is impossible as a whole
+
+Authors of models import this module, so its path stays.
 """
 
 from __future__ import annotations
 
 
 class BatcherError(Exception):
-    """Root of the tree; its attributes are the hints, `code` for programs that read the answer's member of that name."""
+    """Root of the tree.
+
+    Attributes:
+        http_status: status of an HTTP answer.
+        grpc_code: name of the status code of a gRPC answer.
+        code: a stable word for the cause, which JSON answers have in their member `code`.
+    """
 
     http_status = 500
     grpc_code = "INTERNAL"
@@ -73,13 +83,13 @@ class InvalidInput(ClientError):
 
 
 class MalformedHttp(ClientError):
-    """The bytes on the connection are not an HTTP/1.1 request, or one that could be read in two ways."""
+    """The bytes are not an HTTP/1.1 request, or one that could be read in two ways."""
 
     code = "malformed_http"
 
 
 class UnknownModel(ClientError):
-    """No model, or no version of it, has that name."""
+    """No model has that name, or the model has no such version."""
 
     http_status = 404
     grpc_code = "NOT_FOUND"
@@ -97,7 +107,8 @@ class UnknownRoute(ClientError):
 class MethodNotAllowed(ClientError):
     """The route exists, but not for this method.
 
-    `allowed` are those that it knows, for the `Allow` header.
+    Attributes:
+        allowed: methods that the route has, for the `Allow` header.
     """
 
     http_status = 405
@@ -105,7 +116,7 @@ class MethodNotAllowed(ClientError):
     code = "method_not_allowed"
 
     def __init__(self, message: str, allowed: tuple[str, ...] = ()) -> None:
-        """Keep the methods that would have been right."""
+        """Keep the methods that the route has."""
         super().__init__(message)
         self.allowed = allowed
 
@@ -118,7 +129,7 @@ class NotAcceptable(ClientError):
 
 
 class RequestTimeout(ClientError):
-    """Headers or body came more slowly than the limits allow."""
+    """The head or the body came more slowly than the limits allow."""
 
     http_status = 408
     grpc_code = "DEADLINE_EXCEEDED"
@@ -126,7 +137,7 @@ class RequestTimeout(ClientError):
 
 
 class TooLarge(ClientError):
-    """The body is over its limit, or the request could never fit into the queue."""
+    """The body is over its limit, or the request has more rows than the queue could ever hold."""
 
     http_status = 413
     grpc_code = "RESOURCE_EXHAUSTED"
@@ -155,7 +166,7 @@ class HeadersTooLarge(ClientError):
 
 
 class NotServed(ClientError):
-    """The request asks for a part of its protocol that this server does not have."""
+    """The request needs a part of its protocol that this server does not have."""
 
     http_status = 501
     grpc_code = "UNIMPLEMENTED"
@@ -167,9 +178,11 @@ class ServerError(BatcherError):
 
 
 class ModelError(ServerError):
-    """The model raised while it ran these rows.
+    """The model raised while these rows ran.
 
-    `private`: the text is its own, for clients only if the operator says so.
+    Attributes:
+        private: whether the message is the model's own text, which clients see only if the setting
+            `expose_model_errors` allows it.
     """
 
     code = "model_error"
@@ -184,7 +197,7 @@ class ModelContractError(ModelError):
 
 
 class OutOfMemory(ModelError):
-    """The device, or the machine, had not enough memory for the batch; a smaller one may run."""
+    """The device or the machine had too little memory for the batch; a smaller batch may run."""
 
     code = "out_of_memory"
 
@@ -197,16 +210,16 @@ class KnownToFail(ModelError):
 
 
 class DeviceLost(ModelError):
-    """The device answers every call of this process with an error from now on.
+    """The device answers every further call of this process with an error.
 
-    Whatever holds it has to be started anew.
+    The process that holds the device has to be started anew.
     """
 
     code = "device_lost"
 
 
 class UnsupportedTransferCoding(ServerError):
-    """A transfer coding other than chunked."""
+    """The body has a transfer coding other than `chunked`."""
 
     http_status = 501
     grpc_code = "UNIMPLEMENTED"
@@ -217,9 +230,9 @@ class Unavailable(ServerError):
     """The same request may succeed later.
 
     Attributes:
-        retry_after: whole seconds after which trying again makes sense, at least 1; 0 for none, if
-            the request may have run: a client that repeats what carries `Retry-After` shall not
-            have it run twice.
+        retry_after: whole seconds after which another attempt makes sense, at least 1; 0 sends no
+            `Retry-After`. It is 0 if the request may have run, because clients repeat a request
+            whose answer has `Retry-After`, and no request shall run twice.
     """
 
     http_status = 503
@@ -227,22 +240,19 @@ class Unavailable(ServerError):
     code = "unavailable"
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
-        """Keep the advice for the `Retry-After` header."""
+        """Keep the seconds for the `Retry-After` header."""
         super().__init__(message)
         self.retry_after = retry_after
 
 
 class QueueFull(Unavailable):
-    """The queue, of requests or of work for the CPU pool, has no place at the moment."""
+    """The queue of requests, or that of work for the CPU pool, has no place at the moment."""
 
     code = "queue_full"
 
 
 class BuffersFull(Unavailable):
-    """There is no room for the body.
-
-    Bodies and unread answers of all clients together are as much as may be held.
-    """
+    """The bodies and unread answers of all clients together have reached their limit."""
 
     code = "buffers_full"
 
@@ -260,27 +270,28 @@ class ModelNotReady(Unavailable):
 
 
 class WorkerLost(Unavailable):
-    """The worker that held the batch ended, or hangs.
+    """The worker that held the batch has ended, or hangs.
 
-    `begun` says whether the batch may have run.
+    Attributes:
+        begun: whether the batch may have run.
     """
 
     code = "worker_lost"
 
     def __init__(self, message: str, begun: bool = True) -> None:
-        """Give advice for the `Retry-After` header if it has not begun."""
+        """Allow another attempt, by `Retry-After`, only if the batch has not run."""
         super().__init__(message, retry_after=0 if begun else 1)
         self.begun = begun
 
 
 class PredictedLate(Unavailable):
-    """The request was not run, since it would have missed its deadline."""
+    """The request was not run, because its answer was predicted to miss the deadline."""
 
     code = "predicted_late"
 
 
 class QuotaExceeded(Unavailable):
-    """The quota of the request's key is used up for the moment; the request was not queued."""
+    """The quota of the request's key is used up at the moment; the request was not queued."""
 
     http_status = 429
     grpc_code = "RESOURCE_EXHAUSTED"
@@ -288,7 +299,7 @@ class QuotaExceeded(Unavailable):
 
 
 class DeadlineExceeded(ServerError):
-    """The request's deadline passed while it waited or ran."""
+    """The deadline of the request passed while the request waited or ran."""
 
     http_status = 504
     grpc_code = "DEADLINE_EXCEEDED"
@@ -296,11 +307,14 @@ class DeadlineExceeded(ServerError):
 
 
 class OperatorError(BatcherError):
-    """Something that the operator set up cannot work."""
+    """Something that the operator set up cannot work. Clients never see these errors."""
 
 
 class ConfigError(OperatorError):
-    """A setting is wrong; the message names file, line, setting, what was expected and what came."""
+    """A setting is wrong.
+
+    The message names file, line and setting, what was expected and what came.
+    """
 
 
 class ModelLoadError(OperatorError):
@@ -308,11 +322,11 @@ class ModelLoadError(OperatorError):
 
 
 class ReloadRefused(OperatorError):
-    """A reload of the settings cannot be, and nothing has changed.
+    """A reload of the settings is impossible, and nothing has changed.
 
-    The message has a line for each reason.
+    The message has one line for each reason.
     """
 
     def __init__(self, *reasons: str) -> None:
-        """Write a line for each of `reasons`."""
+        """Make the message of `reasons`."""
         super().__init__("\n".join(reasons))

@@ -1,1 +1,1 @@
-"""The program: the whole server as a service, its command line, and the tools that look at models before they serve."""
+"""The program: the whole server as a service, its command line, and the check of models."""

@@ -1,10 +1,13 @@
-"""The command line: `batcher serve`, `batcher check`, `batcher predict`."""
+"""The command line: `batcher serve`, `check`, `compile` and `predict`.
+
+What only one command needs is imported in that command: PyTorch takes seconds to import, and Klein
+must not be imported before `run.py` has chosen the reactor.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,10 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import click
-from rich.console import Console
-from rich.status import Status
 
 from batcher import __version__
 from batcher.app.reloading import Read
+from batcher.app.start_report import StartReport
 from batcher.codecs.file_names import format_of_file
 from batcher.config.model_file import load_model_definition
 from batcher.config.reading import dotted, scalar
@@ -27,56 +29,7 @@ from batcher.serving.repository.folders import find_models, find_versions
 DEFAULT_CONFIG = Path("config.yaml")
 
 Flags = dict[tuple[str, ...], tuple[str, object]]
-"""From a setting's path to the flag's name and the value it was given."""
-
-
-class StartReport:
-    """Tells on standard error what is being loaded, and on standard output when the server is ready."""
-
-    def __init__(self) -> None:
-        """Begin to measure the time."""
-        self._console = Console(stderr=True, highlight=False)
-        self._status: Status | None = None
-        self._told: dict[str, str] = {}
-        self._began = time.monotonic()
-        self._ready = False
-
-    def progress(self, title: str, text: str) -> None:
-        """Show what is being done with the model `title`.
-
-        A moving line on a terminal, else a line for each stage.
-        """
-        stage = text.partition(", batch size")[0]
-        if self._console.is_terminal and not self._ready:
-            self._status = self._status or self._console.status("")
-            self._status.start()
-            self._status.update(f"model {title}: {text}")
-        if self._told.get(title) != stage:
-            self._told[title] = stage
-            self._console.print(
-                f"model {title}: {stage} ({time.monotonic() - self._began:.1f} s)",
-                markup=False,
-                soft_wrap=True,
-            )
-
-    def ready(self, address: str) -> None:
-        """Tell the address, in one line."""
-        self.stop()
-        self._ready = True
-        click.echo(
-            f"batcher {__version__} is ready on {address} after "
-            f"{time.monotonic() - self._began:.1f} s"
-        )
-
-    def failed(self, reason: str) -> None:
-        """Tell why the server cannot start."""
-        self.stop()
-        click.echo(f"batcher cannot start: {reason}", err=True)
-
-    def stop(self) -> None:
-        """Take the moving line away."""
-        if self._status is not None:
-            self._status.stop()
+"""From a setting's path to the name of a flag and the value that the flag sets."""
 
 
 @click.group()
@@ -86,6 +39,7 @@ def main() -> None:
 
 
 def _configuration(config: Path | None, flags: Flags) -> tuple[ServerSettings, Path]:
+    """Return the settings, and the folder that paths in them start from."""
     read, base = _sources(config, flags)
     return _checked(read), base
 
@@ -98,7 +52,7 @@ def _checked(read: Read) -> ServerSettings:
 
 
 def _sources(config: Path | None, flags: Flags) -> tuple[Read, Path]:
-    """Return what reads the settings, each time from the same sources, and the folder that paths in them start from."""
+    """Return a function that reads the settings, and the folder that paths in them start from."""
     path = config if config is not None else DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
     return partial(load_settings, path, os.environ, flags), path.parent if path else Path()
 
@@ -142,28 +96,21 @@ _set_option = click.option(
     "--access-log/--no-access-log", default=None, help="Log each request as a line of JSON."
 )
 @_set_option
-def serve(config: Path | None, pairs: tuple[str, ...], **given: Any) -> None:
+def serve(config: Path | None, pairs: tuple[str, ...], **options: Any) -> None:
     """Serve the models of the configuration until a signal ends it.
 
     SIGHUP has the configuration read again.
     """
     flags = _assignments(pairs)
-    flags.update(
-        {
-            (key,): (f"--{key.replace('_', '-')}", value)
-            for key, value in given.items()
-            if value is not None
-        }
-    )
+    for key, value in options.items():
+        if value is not None:
+            flags[key,] = (f"--{key.replace('_', '-')}", value)
     read, base = _sources(config, flags)
     settings = _checked(read)
-    from batcher.app.run import (
-        leave,
-        run_server,
-    )  # a command that does not serve needs no event loop
+    # Here, since no other command needs an event loop.
+    from batcher.app.run import leave, run_server
 
-    report = StartReport()
-    leave(run_server(settings, base, report.progress, report.ready, report.failed, read))
+    leave(run_server(settings, base, StartReport(), read))
 
 
 @main.command()
@@ -201,25 +148,22 @@ def _check_model(
 
     try:
         versions = find_versions(folder, settings, base)
-        own = [
-            share_threads(settings.for_model(found.name).model_copy(update=update), 1)
-            for found in versions
-        ]
+        # All are read before the first is checked, so that a wrong setting is found at once.
+        own = [settings.for_model(found.name).model_copy(update=update) for found in versions]
     except ConfigError as err:
         raise click.ClickException(str(err)) from err
-    progress, breaches = StartReport(), 0
-    for found, mine in zip(versions, own, strict=True):
-        title = f"{found.name}/{found.version}"
-        report = check_version(
-            found.name, found.version, found.folder, mine, partial(progress.progress, title)
-        )
-        progress.stop()
+    screen, breaches = StartReport(), 0
+    for found, model_settings in zip(versions, own, strict=True):
+        name, version = found.name, found.version
+        progress = partial(screen.progress, f"{name}/{version}")
+        mine = share_threads(model_settings, 1)
+        report = check_version(name, version, found.folder, mine, progress)
+        screen.stop()
         click.echo(report_text(report))
         breaches += report.count("breach")
     if breaches:
-        raise click.ClickException(
-            f"{breaches} breaches of the contract" if breaches > 1 else "1 breach of the contract"
-        )
+        count = f"{breaches} breaches" if breaches > 1 else "1 breach"
+        raise click.ClickException(f"{count} of the contract")
 
 
 def _check_configuration(settings: ServerSettings, base: Path) -> None:
@@ -236,12 +180,10 @@ def _check_configuration(settings: ServerSettings, base: Path) -> None:
             problems += 1
             click.echo(f"model {folder.name}/{folder.version}: {err}", err=True)
         else:
-            takes = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
-            gives = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.outputs)
-            click.echo(
-                f"model {folder.name}/{folder.version}: {spec.platform}, takes {takes}, gives "
-                f"{gives}"
-            )
+            inputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
+            outputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.outputs)
+            text = f"{spec.platform}, takes {inputs}, gives {outputs}"
+            click.echo(f"model {folder.name}/{folder.version}: {text}")
     if problems:
         raise click.ClickException(f"{problems} of {len(folders)} models cannot be served")
     click.echo(f"the configuration is right; {len(folders)} models")
@@ -254,7 +196,7 @@ def _check_configuration(settings: ServerSettings, base: Path) -> None:
 def compile_models(names: tuple[str, ...], config: Path | None, pairs: tuple[str, ...]) -> None:
     """Compile each MODEL of the configuration ahead of time, as `compile: aoti` does at start."""
     settings, base = _configuration(config, _assignments(pairs))
-    from batcher.models.loading import compile_ahead  # PyTorch takes seconds to import
+    from batcher.models.loading import compile_ahead
 
     try:
         known = find_models(settings, base)
@@ -265,12 +207,10 @@ def compile_models(names: tuple[str, ...], config: Path | None, pairs: tuple[str
         for folder in known:
             if folder.name in names:
                 definition = load_model_definition(folder.name, folder.version, folder.folder)
-                own = share_threads(
-                    settings.for_model(folder.name), len(known)
-                )  # threads are compiled in
-                click.echo(
-                    f"model {folder.name}/{folder.version}: {compile_ahead(definition, own)}"
-                )
+                # As at start: the number of threads is compiled in.
+                own = share_threads(settings.for_model(folder.name), len(known))
+                outcome = compile_ahead(definition, own)
+                click.echo(f"model {folder.name}/{folder.version}: {outcome}")
     except BatcherError as err:
         raise click.ClickException(str(err)) from err
 
@@ -289,6 +229,11 @@ def predict(url: str, files: tuple[Path, ...], timeout: float) -> None:
 
 
 def _predict_one(url: str, file: Path, timeout: float) -> bool:
+    """Post one file, print the answer or the error, and return whether it was an answer.
+
+    On urllib, not on `batcher.client`: that speaks the Open Inference Protocol alone, which carries
+    no files, and needs the extra `client`.
+    """
     try:
         headers = {"Content-Type": format_of_file(file).media_type, "Accept": "application/json"}
     except UnsupportedMediaType as err:

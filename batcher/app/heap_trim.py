@@ -1,8 +1,11 @@
-"""Memory that clients made the server hold goes back to the system when they have let go of it.
+"""Gives memory back to the system once clients have let go of it.
 
-glibc keeps pages that are free between others that are not: after clients that did not read, most
-of what they had held, which `malloc_trim` gives back. A low M_MMAP_THRESHOLD would do it at once,
-but have the activations of every model on the CPU mapped anew for each batch.
+Clients that do not read make the server hold their answers. When they are gone, the C library glibc
+keeps most of the freed pages: its heap shrinks only at its end, and single pages in use stand
+between the free ones. `malloc_trim` gives back the free pages in between too.
+
+Refused: a low M_MMAP_THRESHOLD, which would give back large blocks at once. With it, the
+activations of every model on the CPU would be mapped anew for each batch.
 """
 
 from __future__ import annotations
@@ -17,37 +20,43 @@ from twisted.internet.task import LoopingCall
 
 from batcher.frontends.web.buffers import Buffers
 
-PERIOD = 1.0
-"""Seconds between two looks."""
+CHECK_INTERVAL_S = 1.0
+"""Seconds between two looks at the buffers."""
 
-WORTHWHILE = 4 << 20
-"""Bytes that clients have let go of since the last trim."""
+MIN_TRIM_BYTES = 4 << 20
+"""Bytes that clients must have let go of since the last trim before a trim is worth its time."""
 
 
 class HeapTrim:
-    """Trims the heap whenever clients hold much less than they did. Reactor thread."""
+    """Trims the heap whenever clients hold much less than before.
+
+        trim, if buffers.peak - buffers.nbytes >= MIN_TRIM_BYTES
+
+    `peak` is the most bytes that clients have held since the last trim. After a peak of 10 MiB the
+    heap is trimmed when 6 MiB or less are held. Reactor thread.
+    """
 
     def __init__(self, buffers: Buffers, clock: IReactorTime, trim: Callable[[], object]) -> None:
-        """Watch `buffers` by `clock`, and call `trim` when it is worthwhile."""
+        """Watch `buffers` by `clock`, and call `trim` to trim the heap."""
         self._buffers = buffers
         self._trim = trim
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = clock
+        self._checks = LoopingCall(self._check)
+        self._checks.clock = clock
 
     def start(self) -> Deferred[Any]:
-        """Look from now on; the Deferred fails if a trim raises."""
-        return self._looking.start(PERIOD)
+        """Check the buffers from now on; the Deferred fails if `trim` raises."""
+        return self._checks.start(CHECK_INTERVAL_S)
 
-    def _look(self) -> None:
-        if self._buffers.peak - self._buffers.nbytes >= WORTHWHILE:
+    def _check(self) -> None:
+        if self._buffers.peak - self._buffers.nbytes >= MIN_TRIM_BYTES:
             self._buffers.peak = self._buffers.nbytes
             self._trim()
 
 
 def heap_trimmer() -> Callable[[], object] | None:
-    """Return what has the C library give back all free pages while other threads run.
+    """Return a function that gives all free pages back; other threads may run meanwhile.
 
-    None where it is not glibc.
+    None where the C library is not glibc.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is None:

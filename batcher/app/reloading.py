@@ -1,4 +1,11 @@
-"""Reloads of the settings, one at a time, each told in the log and counted."""
+"""Reloads of the settings: one at a time, each written to the log and counted.
+
+Many reloads may be wanted while one runs: SIGHUP may come at any time, and programs call `reload`.
+All that wait are made as one, with the settings as they are when their turn comes:
+
+    A wanted   A runs ──────────────────────────► A ends   B and C run as one ──► both end
+                       B wanted      C wanted
+"""
 
 from __future__ import annotations
 
@@ -11,66 +18,65 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.config.settings import ServerSettings
+from batcher.core.waiters import Waiters
 from batcher.errors import ConfigError, ReloadRefused
 from batcher.serving.metrics import ServerMetrics
 
 Read = Callable[[], ServerSettings]
-"""Reads the settings from where they stand; raises ConfigError."""
+"""Reads the settings from their sources; raises ConfigError."""
 
 
 class Reloads:
-    """Makes one reload at a time. Reactor thread.
-
-    Who asks while one runs, or before `open`, waits for the next one and shares it with all others
-    who do; it reads what is there when its turn has come.
-    """
+    """Makes one reload at a time; none before `open`. Reactor thread."""
 
     def __init__(
         self, change: Callable[[Read], Deferred[list[str]]], metrics: ServerMetrics
     ) -> None:
-        """Have `change` make each reload.
+        """Make each reload by `change`, and count it in `metrics`.
 
-        It returns what it changed, in words, or fails and has changed nothing.
+        `change` reads and applies the settings. Its Deferred fires with what has changed, in words,
+        or fails, and then nothing has changed.
         """
         self._change = change
         self._metrics = metrics
         self._log = Logger()
         self._read: Read
-        self._asked: list[Deferred[None]] = []
-        self._opened = False
-        self._busy = False
+        self._waiters = Waiters()
+        self._is_open = False
+        self._is_running = False
 
-    def ask(self, read: Read) -> Deferred[None]:
-        """Have what `read` returns applied.
+    def reload(self, read: Read) -> Deferred[None]:
+        """Apply the settings that `read` returns, when the reload before this one has ended.
 
-        Fires when it is, fails with ReloadRefused or ConfigError if it cannot be.
+        Fires when they are applied, fails with ReloadRefused or ConfigError if they cannot be.
         """
         self._read = read
-        if self._busy:
+        if self._is_running:
             self._log.info(
                 "a reload was asked for: it waits for the one before it, which has not ended"
             )
-        asked: Deferred[None] = Deferred()
-        self._asked.append(asked)
-        self._next()
-        return asked
+        reloaded = self._waiters.wait()
+        self._run_next()
+        return reloaded
 
     def open(self) -> None:
-        """Begin with what was asked for."""
-        self._opened = True
-        self._next()
+        """Make the reloads that wait, and from now on every other."""
+        self._is_open = True
+        self._run_next()
 
-    def _next(self) -> None:
-        if self._busy or not self._opened or not self._asked:
+    def _run_next(self) -> None:
+        if self._is_running or not self._is_open or not self._waiters:
             return
-        self._busy = True
-        asked, self._asked = self._asked, []
+        self._is_running = True
+        # Whoever comes while this reload runs must wait for the next: the settings may have been
+        # read already.
+        waiters, self._waiters = self._waiters, Waiters()
         changed = maybeDeferred(self._change, self._read)
-        changed.addCallbacks(self._applied, self._refused).addBoth(self._end, asked)
+        changed.addCallbacks(self._applied, self._refused).addBoth(self._end, waiters)
 
-    def _applied(self, what: list[str]) -> None:
+    def _applied(self, changes: list[str]) -> None:
         self._metrics.reloaded("applied")
-        self._log.info("reloaded: {what}", what=", ".join(what) or "nothing has changed")
+        self._log.info("reloaded: {what}", what=", ".join(changes) or "nothing has changed")
 
     def _refused(self, failure: Failure) -> Failure:
         self._metrics.reloaded("refused")
@@ -80,21 +86,20 @@ class Reloads:
             self._log.error("not reloaded, nothing has changed: {reason}", reason=reason)
         return failure
 
-    def _end(self, result: Failure | None, asked: list[Deferred[None]]) -> None:
-        self._busy = False
-        for waiting in asked:
-            if result is None:
-                waiting.callback(None)
-            else:
-                waiting.errback(result)
-        self._next()
+    def _end(self, failure: Failure | None, waiters: Waiters) -> None:
+        self._is_running = False
+        waiters.release(failure)
+        self._run_next()
 
 
 def reason_of(failure: Failure) -> str:
-    """Return why something failed, in words of which there is always one."""
+    """Return the message of `failure`, or the name of its class where the message is empty."""
     return failure.getErrorMessage() or type(failure.value).__name__
 
 
 def reload_on_hangup(reactor: Any, reload: Callable[[], object]) -> None:
-    """Have `reload` called on the reactor thread after each SIGHUP, the first ones as soon as the reactor runs. Main thread."""
+    """Call `reload` on the reactor thread after each SIGHUP. Main thread.
+
+    A SIGHUP that comes before the reactor runs is kept: `reload` is called as soon as it runs.
+    """
     signal.signal(signal.SIGHUP, lambda number, frame: reactor.callFromThread(reload))

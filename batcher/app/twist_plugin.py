@@ -1,8 +1,7 @@
-"""The `twist` and `twistd` plugin.
+"""The `twist` and `twistd` plugin: `twist batcher --config config.yaml`.
 
-`twist batcher --config config.yaml`, on whatever reactor those were told to use.
-
-SIGHUP has the settings read and applied anew, as under `serve.py`.
+The server runs on the reactor that `twist` was told to use. SIGHUP reloads the settings, as under
+`serve.py`.
 """
 
 from __future__ import annotations
@@ -35,6 +34,7 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> IService:
     """Return the service that `options` describe."""
+    # Here, since `twist` chooses the reactor after it has found its plugins.
     from twisted.internet import reactor
 
     path = Path(options["config"]) if options["config"] else None
@@ -42,27 +42,25 @@ def makeService(options: Options) -> IService:
     try:
         settings = read()
     except ConfigError as err:
-        raise SystemExit(f"batcher: {err}") from None  # twist shows other errors with their stacks
-    service = BatcherService(
-        settings,
-        path.parent if path else Path.cwd(),
-        reactor,
-        progress=lambda title, text: _log.info("model {title}: {text}", title=title, text=text),
-    )
-
-    reload_on_hangup(
-        reactor, lambda: service.reload(read).addErrback(lambda _: None)
-    )  # the log has the reasons
-
-    def not_ready(failure: Failure) -> None:
-        _log.error("not ready: {reason}", reason=reason_of(failure))
-        if service.state is State.STARTING:
-            running: Any = reactor
-            running.callWhenRunning(
-                running.stop
-            )  # a port that is taken is found out before the reactor runs
-
+        # `twist` shows any other error with its traceback.
+        raise SystemExit(f"batcher: {err}") from None
+    base = path.parent if path else Path.cwd()
+    service = BatcherService(settings, base, reactor, progress=_log_progress)
+    # A reload that fails has its reasons in the log.
+    reload_on_hangup(reactor, lambda: service.reload(read).addErrback(lambda _: None))
     service.ready.addCallbacks(
-        lambda _: _log.info("ready on {address}", address=service.address), not_ready
+        lambda _: _log.info("ready on {address}", address=service.address),
+        partial(_not_ready, service, reactor),
     )
     return service
+
+
+def _log_progress(title: str, text: str) -> None:
+    _log.info("model {title}: {text}", title=title, text=text)
+
+
+def _not_ready(service: BatcherService, reactor: Any, failure: Failure) -> None:
+    _log.error("not ready: {reason}", reason=reason_of(failure))
+    if service.state is State.STARTING:
+        # A port that is taken is found out before the reactor runs.
+        reactor.callWhenRunning(reactor.stop)

@@ -1,6 +1,9 @@
-"""Settings: `config.yaml` and `model.yaml` to typed, frozen values.
+"""Settings: `config.yaml` and `model.yaml` become typed, frozen values.
 
-`reading` turns text into plain values that remember their line, `settings` says what `config.yaml`
-may hold, `model_file` what `model.yaml` may hold, and `repository` finds the models on disk. A bad
-value is a `ConfigError` that names file, line, setting, what was expected and what came.
+- `reading` turns text into plain values that remember the line each was written on.
+- `settings` (with `model_settings` and `quota`) says what `config.yaml` may hold.
+- `model_file` says what `model.yaml` may hold.
+- `changes` says which settings a reload may change.
+
+A wrong value is a `ConfigError` that names file, line and setting, what was expected and what came.
 """

@@ -1,63 +1,31 @@
-"""What a reload of the settings changes, and which settings it cannot change while the server runs."""
+"""What a reload of `config.yaml` changes, and which changes need a restart.
+
+Each setting carries a mark in `config/settings.py` that says when a changed value takes effect (see
+`TakesEffect`). The sets of names here are collected from those marks. A setting without a mark
+needs a restart, which is always safe.
+"""
 
 from __future__ import annotations
 
 from batcher.config.settings import ServerSettings
+from batcher.config.values import TakesEffect
 
-LIVE = frozenset(
-    {
-        "model_repository",
-        "model_control",
-        "load_at_start",
-        "sagemaker",
-        "vertex_health_route",
-        "vertex_predict_route",
-        "strict_start",
-        "drain_timeout_s",
-        "max_body_bytes",
-        "max_uri_bytes",
-        "max_header_bytes",
-        "header_timeout_s",
-        "body_timeout_s",
-        "min_body_rate",
-        "idle_timeout_s",
-        "write_timeout_s",
-        "max_buffer_bytes",
-        "max_connections",
-        "max_pipelined_requests",
-        "max_image_pixels",
-        "switch_interval_ms",
-        "access_log",
-        "server_timing",
-        "expose_model_errors",
-        "quotas",
-        "defaults",
-        "models",
-    }
-)
-"""Settings that a running server takes over.
 
-Every other one needs a restart, and so does one that is not listed anywhere.
-"""
+def _settings_marked(*marks: TakesEffect) -> frozenset[str]:
+    fields = ServerSettings.model_fields.items()
+    return frozenset(
+        name for name, field in fields if any(mark in marks for mark in field.metadata)
+    )
 
-AT_START = frozenset(
-    {
-        "host",
-        "port",
-        "unix_socket",
-        "reuse_port",
-        "tls_certificate",
-        "tls_key",
-        "grpc_port",
-        "cpu_pool_threads",
-        "cpu_pool_tasks",
-        "cpu_pool_bytes",
-    }
-)
-"""Settings of what is made once: sockets, and the pool that holds other requests' work."""
 
-OF_THE_GRPC_PORT = frozenset({"max_body_bytes", "max_connections"})
-"""Settings that gRPC's library is given when its port is opened."""
+GRPC_PORT_SETTINGS = _settings_marked(TakesEffect.AT_RELOAD_WITHOUT_GRPC)
+"""Settings that gRPC's library receives when its port is opened."""
+
+LIVE_SETTINGS = _settings_marked(TakesEffect.AT_RELOAD) | GRPC_PORT_SETTINGS
+"""Settings that a running server takes over."""
+
+START_SETTINGS = _settings_marked(TakesEffect.AT_START)
+"""Settings of what is made once at start: sockets, and the pool that holds work of requests."""
 
 
 def changed_settings(old: ServerSettings, new: ServerSettings) -> list[str]:
@@ -68,8 +36,11 @@ def changed_settings(old: ServerSettings, new: ServerSettings) -> list[str]:
 
 
 def restart_reasons(old: ServerSettings, new: ServerSettings) -> list[str]:
-    """Return, for each setting that differs and cannot change while the server runs, its place, what it is and what came."""
-    live = LIVE - OF_THE_GRPC_PORT if old.grpc_port is not None else LIVE
+    """Return one line for each setting that differs and needs a restart.
+
+    A line names the place of the setting, its old value and its new value.
+    """
+    live = LIVE_SETTINGS - GRPC_PORT_SETTINGS if old.grpc_port is not None else LIVE_SETTINGS
     return [
         f"{new.origin(name)}: {name}: expected {getattr(old, name)!r} until the server is "
         f"restarted; got {getattr(new, name)!r}"

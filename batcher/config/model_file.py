@@ -1,7 +1,7 @@
-"""What `model.yaml` may hold: what a model is, not how it is run.
+"""What `model.yaml` may hold: what a model is, not how the model is run.
 
-It stands in a version folder (`models/digits/1/model.yaml`) beside the model's files; paths in it
-are relative to that folder.
+The file stands in the folder of a version (`models/digits/1/model.yaml`) beside the model's other
+files. Its paths are relative to that folder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from batcher.config.reading import Integer, Number, read_yaml, validate
+from batcher.config.reading import Integer, Number, Source, read_yaml, validate
 from batcher.core.spec import (
     DATATYPES,
     Datatype,
@@ -37,13 +37,15 @@ class _Section(BaseModel):
 
 
 class ImageFile(_Section):
-    """How a picture becomes one row of an input; size and layout follow from the input's shape.
+    """How a picture becomes one row of an input: value = (pixel * scale - mean) / std.
+
+    Size and layout follow from the shape of the input.
 
     Attributes:
         mode: `grey` or `rgb`.
-        scale: factor for a pixel of 0..255.
-        mean: subtracted after scaling, one value or one a channel.
-        std: divided by after that, one value or one a channel.
+        scale: factor of the formula; a pixel is 0..255.
+        mean: mean of the formula, one value for all channels or one a channel.
+        std: divisor of the formula, one value for all channels or one a channel.
     """
 
     mode: Literal["grey", "rgb"]
@@ -53,7 +55,7 @@ class ImageFile(_Section):
 
 
 class TensorFile(_Section):
-    """A tensor: name, dtype, shape of one row."""
+    """A tensor: its name, its dtype, and the shape of one row."""
 
     name: Annotated[str, Field(min_length=1)]
     dtype: Datatype
@@ -72,8 +74,8 @@ class InputFile(TensorFile):
     """An input tensor.
 
     Attributes:
-        image: how pictures are turned into it.
-        warmup_shape: the row shape used for warm-up, needed where `shape` has free axes.
+        image: how a picture becomes a row; None if pictures are not accepted.
+        warmup_shape: shape of a row during warm-up, needed where `shape` has free axes.
     """
 
     image: ImageFile | None = None
@@ -98,8 +100,8 @@ class OutputFile(TensorFile):
     """An output tensor.
 
     Attributes:
-        labels: names of the classes along its last axis.
-        scores: whether its values are probabilities already or logits.
+        labels: names of the classes along the last axis.
+        scores: `probability` if the values are probabilities, `logit` if they are logits.
     """
 
     labels: tuple[str, ...] | None = None
@@ -116,14 +118,14 @@ class ModelFile(_Section):
     """All of `model.yaml`.
 
     Attributes:
-        format: how the model is loaded.
-        file: the model's file; for `python`, see `entry`.
-        entry: for `python`: `module:Class`, the module looked for in this folder first.
-        weights: for `python`: a file of weights for a `torch.nn.Module`.
-        inputs: what it takes, in the order of its positional arguments.
-        outputs: what it gives, in the order of its results.
-        sample: a request that it answers, as a file that could be posted to `/predict`; `batcher
-            check --model` runs it.
+        format: format of the model, which says how it is loaded.
+        file: the model's file; formats other than `python` need it.
+        entry: format `python`: `module:Class`; the module is looked for in this folder first.
+        weights: format `python`: a file of weights for a `torch.nn.Module`.
+        inputs: tensors that the model takes, in the order of its positional arguments.
+        outputs: tensors that the model gives, in the order of its results.
+        sample: a request that the model answers, as a file that could be posted to `/predict`;
+            `batcher check --model` runs it.
     """
 
     format: Format
@@ -151,13 +153,13 @@ class ModelDefinition:
     """A version of a model as it stands on disk.
 
     Attributes:
-        spec: its tensors.
-        format: how it is loaded.
-        folder: its version folder.
-        file: the model's file, empty for `python`.
+        spec: the model's name, version and tensors.
+        format: format of the model, which says how it is loaded.
+        folder: folder of the version.
+        file: the model's file; the folder for `python` without a file.
         entry: `module:Class` for `python`, else empty.
-        weights: weights for `python`, or None.
-        sample: a request that it answers, or None.
+        weights: file of weights for `python`, or None.
+        sample: file of a request that the model answers, or None.
     """
 
     spec: ModelSpec
@@ -173,25 +175,16 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
     """Read `folder/model.yaml`.
 
     Raises:
-        ConfigError: it is missing or wrong; the message names place, setting, what was expected and
-            what came.
+        ConfigError: the file is missing or wrong; the message names place, setting, what was
+            expected and what came.
     """
     source = read_yaml(folder / "model.yaml")
     model = validate(ModelFile, source)
-    for key, file in (("file", model.file), ("weights", model.weights), ("sample", model.sample)):
-        if file and not (folder / file).is_file():
-            raise ConfigError(
-                f"{source.origin((key,))}: {key}: expected a file {file!r} beside it; there is none"
-            )
-    spec = ModelSpec(
-        name=name,
-        version=version,
-        inputs=tuple(_input_spec(tensor) for tensor in model.inputs),
-        outputs=tuple(_output_spec(tensor) for tensor in model.outputs),
-        platform=model.format,
-    )
+    _check_files(folder, model, source)
+    inputs = tuple(_input_spec(tensor) for tensor in model.inputs)
+    outputs = tuple(_output_spec(tensor) for tensor in model.outputs)
     return ModelDefinition(
-        spec=spec,
+        spec=ModelSpec(name, version, inputs, outputs, platform=model.format),
         format=model.format,
         folder=folder,
         file=folder / model.file if model.file else folder,
@@ -199,6 +192,13 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
         weights=folder / model.weights if model.weights else None,
         sample=folder / model.sample if model.sample else None,
     )
+
+
+def _check_files(folder: Path, model: ModelFile, source: Source) -> None:
+    for key, file in (("file", model.file), ("weights", model.weights), ("sample", model.sample)):
+        if file and not (folder / file).is_file():
+            place = source.origin((key,))
+            raise ConfigError(f"{place}: {key}: expected a file {file!r} beside it; there is none")
 
 
 def _input_spec(tensor: InputFile) -> TensorSpec:
@@ -215,6 +215,7 @@ def _output_spec(tensor: OutputFile) -> TensorSpec:
 
 def _image_spec(image: ImageFile, tensor: InputFile) -> ImageSpec:
     channels = _CHANNELS[image.mode]
+    # A shape such as [3, 8, 3] could be either; channels first is what PyTorch's models take.
     first = len(tensor.shape) == 3 and tensor.shape[0] == channels
     last = len(tensor.shape) == 3 and tensor.shape[2] == channels and not first
     flat = len(tensor.shape) == 2 and channels == 1
@@ -227,6 +228,7 @@ def _image_spec(image: ImageFile, tensor: InputFile) -> ImageSpec:
         raise ValueError(f"1 or {channels} values of mean and of std for a {image.mode} image")
     if tensor.dtype.name not in ("UINT8", "FP16", "FP32", "FP64"):
         raise ValueError("dtype UINT8, FP16, FP32 or FP64 for an image")
+    # The default scale turns 0..255 into 0..1, of which integers would keep only 0 and 1.
     if tensor.dtype.name == "UINT8" and "scale" not in image.model_fields_set:
         image = image.model_copy(update={"scale": 1.0})
     height, width = tensor.shape[1:] if first else tensor.shape[:2]

@@ -33,43 +33,44 @@ class ModelSettings(Section):
     """How one model is run and batched.
 
     Attributes:
-        device: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:n`; of a list, each instance
-            takes the next in turn.
-        worker: `thread` runs the model in this process, `process` in a process of its own, which is
-            started again when it ends.
-        instances: how often the model is loaded; all take their batches from one queue.
+        device: `auto` (CUDA if the machine has it), `cpu`, `cuda` or `cuda:n`, or several of these:
+            instance 0 takes the first device, instance 1 the second, and so on in turn.
+        worker: `thread` runs the model in this process; `process` runs the model in a process of
+            its own, which is started again when it ends.
+        instances: number of copies of the model; all copies take their batches from one queue.
         load_timeout_s: seconds after which a load (construction, `load`, compilation, warm-up)
             fails; 0 waits for ever.
-        watchdog_s: seconds after which a batch is given up for hung.
-        retry_on_crash: whether a batch that a worker's end interrupted is run once more, which may
-            run a request twice.
+        watchdog_s: seconds after which a running batch counts as hung.
+        retry_on_crash: whether a batch is run once more when its worker has ended; its requests may
+            then run twice.
         torch_threads: threads inside one operator; None shares the cores among the models.
         max_batch_size: most rows of a batch.
         policy: `eager` never waits; `delay` waits for a full batch up to `max_delay_ms`; `slo` is
             `eager` with `slo_ms`.
-        slo_ms: deadline of a request that names none under `slo`, in milliseconds after its
-            arrival.
-        max_delay_ms: longest wait of the oldest request under `delay`, in milliseconds.
-        preferred_batch_sizes: row counts that `delay` sends without waiting longer.
-        pipeline_depth: batches a worker may hold; 2 keeps the next one ready under saturation.
+        slo_ms: policy `slo`: deadline of a request without one, in milliseconds after its arrival.
+        max_delay_ms: policy `delay`: longest wait of the oldest request, in milliseconds.
+        preferred_batch_sizes: policy `delay`: numbers of rows that are sent without a longer wait.
+        pipeline_depth: batches that a worker may hold; with 2, the next full batch is ready when
+            one ends.
         max_queue_rows: most rows that may wait.
         max_queue_bytes: most bytes of inputs that may wait.
-        timeout_ms: deadline of a request that names none, in milliseconds after its arrival.
+        timeout_ms: policies `eager` and `delay`: deadline of a request without one, in milliseconds
+            after its arrival.
         level_weights: share of each priority level under contention, level 1 first.
-        default_priority: level of a request that names none.
-        ageing_ms: wait after which a level's share counts twice, after twice that three times, and
-            so on.
-        smaller_first_ms: by so much later counts a request for each doubling of its rows; 0 keeps
-            the order of arrival.
-        bulk_after_ms: time without any other request after which bulk requests get batches of their
-            own.
-        compile: `none` runs the model as it is, `aoti` compiles it ahead of time to one native
-            call, or falls back to that.
-        isolate: whether a batch that raised is run again in halves, until the requests at fault
-            stand alone.
-        finite_outputs: whether rows with NaN or infinity in their outputs fail.
-        remember_failed_s: seconds for which a request that raised alone, twice, is refused when it
-            comes again; 0 forgets it.
+        default_priority: level of a request without one.
+        ageing_ms: milliseconds of waiting after which a level's share counts twice. The share is
+            weight * (1 + waited / ageing_ms): after 2 * ageing_ms it counts three times.
+        smaller_first_ms: milliseconds by which a request counts as arrived later, for each doubling
+            of its rows; 0 keeps the order of arrival.
+        bulk_after_ms: milliseconds without any other request after which bulk requests get batches
+            of their own.
+        compile: `none` runs the model as it is; `aoti` compiles the model ahead of time to one
+            native call, and runs the model as it is where that fails.
+        isolate: whether a batch that raised is run again in halves, until each failing request is
+            alone.
+        finite_outputs: whether a row with NaN or infinity in its outputs fails.
+        remember_failed_s: seconds for which a request that has raised alone, twice, is refused when
+            the same inputs come again; 0 remembers nothing.
         warmup: whether the model runs once for each warm-up size before it is ready.
         trusted: whether files that can run code when they are read (pickles) may be loaded.
     """
@@ -92,11 +93,7 @@ class ModelSettings(Section):
     timeout_ms: Milliseconds = 30_000.0
     level_weights: Annotated[
         tuple[Annotated[Number, Field(gt=0, allow_inf_nan=False)], ...], Field(min_length=1)
-    ] = (
-        4.0,
-        2.0,
-        1.0,
-    )
+    ] = (4.0, 2.0, 1.0)
     default_priority: Count = 2
     ageing_ms: Milliseconds = 1000.0
     smaller_first_ms: MillisecondsOrNone = 0.0
@@ -114,17 +111,17 @@ class ModelSettings(Section):
         return tuple(self.device.split(","))
 
     def for_instance(self, index: int) -> ModelSettings:
-        """Return the settings of one instance, on the device whose turn it is."""
+        """Return the settings of instance number `index`, with the one device it runs on."""
         return self.model_copy(update={"device": self.devices[index % len(self.devices)]})
 
     @property
     def bulk_level(self) -> int:
-        """The priority of bulk requests, which stand below all levels."""
+        """The priority of bulk requests, one below the lowest level."""
         return len(self.level_weights) + 1
 
     @property
     def timeout(self) -> float:
-        """Seconds after its arrival at which a request is worthless that names no time of its own."""
+        """Seconds from arrival to the deadline of a request without a deadline of its own."""
         return (self.slo_ms if self.policy == "slo" else self.timeout_ms) / 1e3
 
 
@@ -132,8 +129,7 @@ class ModelOverrides(ModelSettings):
     """The settings of one model that differ from `defaults`.
 
     Attributes:
-        path: the model's folder, if it does not stand in the repository; relative to the
-            configuration file.
+        path: folder of a model outside the repository; relative to the configuration file.
     """
 
     path: str | None = None

@@ -1,4 +1,4 @@
-"""How many rows a key may ask for: each entry of `quotas` in `config.yaml`."""
+"""How many rows the holder of a key may request: each entry of `quotas` in `config.yaml`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ class Quota(Section):
     """The quota of one key.
 
     Attributes:
-        rows_per_s: rows that it may ask for in a second, in the long run.
-        burst_rows: rows that it may ask for at once after a pause; None is one second's worth, at
-            least 1.
-        name: what the metrics call it, who must not tell the key; None is `quota-1` for the first,
-            and so on.
+        rows_per_s: rows a second, in the long run.
+        burst_rows: rows at once after a pause; None is the rows of one second, at least 1.
+        name: name of the key in the metrics, where the key itself is a secret; None is `quota-1`
+            for the first quota, `quota-2` for the second, and so on.
     """
 
     rows_per_s: Annotated[Number, Field(gt=0, le=1 << 31)]
@@ -27,5 +26,5 @@ class Quota(Section):
 
     @property
     def burst(self) -> float:
-        """Rows that may be asked for at once."""
+        """Rows that may be requested at once."""
         return self.burst_rows or max(1.0, self.rows_per_s)

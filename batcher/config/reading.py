@@ -1,9 +1,14 @@
-"""From text to validated settings, never losing the place where a value was written.
+"""From text to validated settings that remember where each value was written.
 
-A YAML file is composed into nodes first, which know their lines; duplicate keys, which YAML readers
-usually swallow, are errors here. Environment variables and command-line flags are laid over the
-file's values, each with its own origin. When validation fails, the origin of the nearest enclosing
-value begins the message.
+    file ──► YAML nodes, with lines ──► Source: values, and an origin for each
+                                           │  overridden by environment variables and flags
+                                           ▼
+                                        validate ──► frozen settings, or ConfigError
+
+An origin is a text such as `config.yaml:12` or `--port`. Each error message begins with the origin
+of the wrong value, or with that of the nearest value around it.
+
+A key that is written twice is an error here; YAML readers usually keep the last one silently.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from batcher.errors import ConfigError
 
@@ -23,44 +29,39 @@ Key = tuple[str | int, ...]
 
 ENVIRONMENT_PREFIX = "BATCHER_"
 SECRETS = "quotas"
-"""The setting whose own keys are secrets: no message shows one, its line must do."""
+"""The setting whose own keys are secrets: messages name the line of a secret and never its text."""
 
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
 class Source:
-    """Plain nested values and, for each of them, where it came from."""
+    """Plain nested values, and for each value its origin: the place where it was written."""
 
     def __init__(self, values: dict[str, Any], origins: dict[Key, str]) -> None:
-        """Hold `values`, and `origins` from the path of each value to the place it was written at."""
+        """Hold `values`, and `origins` from the path of each value to its origin."""
         self.values = values
         self.origins = origins
 
     def __eq__(self, other: object) -> bool:
-        """Return whether `other` is a source too.
-
-        Settings are equal wherever their values were written.
-        """
+        """Return whether `other` is a source too."""
+        # A private attribute of the settings, and settings are equal wherever they were written.
         return isinstance(other, Source)
 
     __hash__ = None  # type: ignore[assignment]  # as for any class that compares by its own rule
 
     def override(self, key: tuple[str, ...], value: Any, origin: str) -> None:
-        """Lay `value` over whatever stands at `key`.
-
-        `origin` is what a message about it will name.
-        """
-        place = self.values
+        """Set the value at `key` to `value`, which was written at `origin`."""
+        section = self.values
         for step in key[:-1]:
-            inner = place.get(step)
+            inner = section.get(step)
             if not isinstance(inner, dict):
-                inner = place[step] = {}
-            place = inner
-        place[key[-1]] = value
+                inner = section[step] = {}
+            section = inner
+        section[key[-1]] = value
         self.origins[key] = origin
 
     def origin(self, key: Key) -> str:
-        """Return the place of the value at `key`, or of the nearest value around it."""
+        """Return the origin of the value at `key`, or of the nearest value around it."""
         while key and key not in self.origins:
             key = key[:-1]
         return self.origins.get(key, "settings")
@@ -78,32 +79,37 @@ def read_yaml(path: Path) -> Source:
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"{path}: cannot be read: {err}") from err
     try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        origins = dict(_origins(node, (), path.name, ())) if node is not None else {}
-        values = loader.construct_document(node) if node is not None else None
+        values, origins = _parsed(text, path.name)
     except RecursionError as err:
-        raise ConfigError(
-            f"{path.name}: expected settings; got lists or mappings nested too deeply"
-        ) from err
+        deep = "lists or mappings nested too deeply"
+        raise ConfigError(f"{path.name}: expected settings; got {deep}") from err
     except yaml.YAMLError as err:
         mark = getattr(err, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(
-            f"{path.name}{line}: not YAML: {getattr(err, 'problem', None) or err}"
-        ) from err
-    if values is None:
-        values = {}
+        problem = getattr(err, "problem", None) or err
+        raise ConfigError(f"{path.name}{line}: not YAML: {problem}") from err
     if not isinstance(values, dict):
-        raise ConfigError(
-            f"{path.name}:1: expected a mapping of settings; got {type(values).__name__}"
-        )
+        kind = type(values).__name__
+        raise ConfigError(f"{path.name}:1: expected a mapping of settings; got {kind}")
     return Source(values, {(): path.name, **origins})
+
+
+def _parsed(text: str, file: str) -> tuple[Any, dict[Key, str]]:
+    """Return the values of `text`, {} for an empty text, and their origins in `file`."""
+    loader = yaml.SafeLoader(text)
+    node = loader.get_single_node()
+    if node is None:
+        return {}, {}
+    # Origins first: they are read from the nodes, which building the values flattens.
+    origins = dict(_origins(node, (), file, ()))
+    values = loader.construct_document(node)
+    return {} if values is None else values, origins
 
 
 def _origins(
     node: yaml.Node, key: Key, file: str, around: tuple[yaml.Node, ...]
 ) -> Iterator[tuple[Key, str]]:
+    """Yield the origin of each value in `node`, which stands at `key` inside the nodes `around`."""
     place = f"{file}:{node.start_mark.line + 1}"
     if node in around:
         raise ConfigError(f"{place}: {dotted(key)} contains itself")
@@ -140,17 +146,17 @@ def _check_scalar(node: yaml.Node, place: str) -> None:
         yaml.SafeLoader("").construct_object(node)
     except yaml.YAMLError:
         raise
-    # a date that there is not, digits that are none: PyYAML lets Python's own errors through
+    # For a date such as 2024-13-45 or digits that are no number, PyYAML lets Python's own errors
+    # through.
     except Exception as err:
         raise ConfigError(f"{place}: expected a value; got {node.value!r:.60}: {err}") from err
 
 
 def override_from_environment(source: Source, environment: Mapping[str, str]) -> None:
-    """Lay every `BATCHER_…` variable over `source`.
+    """Override values of `source` by every `BATCHER_…` variable of `environment`.
 
-    Two underscores stand for a step inwards, values are YAML scalars.
-
-    `BATCHER_DEFAULTS__MAX_BATCH_SIZE=32` sets `defaults.max_batch_size`.
+    Two underscores are a step inwards, and a value is read as YAML:
+    `BATCHER_DEFAULTS__MAX_BATCH_SIZE=32` sets `defaults.max_batch_size` to the number 32.
     """
     for name in sorted(environment):
         if name.startswith(ENVIRONMENT_PREFIX):
@@ -165,65 +171,61 @@ _PLATFORM: dict[str, tuple[tuple[str, Any], ...]] = {
     "AIP_HEALTH_ROUTE": (("vertex_health_route", None),),
     "AIP_PREDICT_ROUTE": (("vertex_predict_route", None),),
 }
-"""Variables that a cloud's platform sets in its containers, and the settings that they mean.
+"""From a variable that a cloud's platform sets in its containers to settings and their values.
 
-None is the variable's value.
+A value of None stands for the value of the variable.
 
 Sources: Amazon SageMaker's and Google Vertex AI's requirements of custom containers.
 """
 
 
 def override_from_platform(source: Source, environment: Mapping[str, str]) -> None:
-    """Lay the variables of a cloud's platform over `source`.
+    """Override values of `source` by the variables of a cloud's platform.
 
-    The platform is outside, so they have the server listen to it.
+    The platform calls the server from outside the container, so each of these variables also makes
+    the server listen on all addresses.
     """
     for name in sorted(name for name in environment.keys() & _PLATFORM.keys() if environment[name]):
         origin = f"environment variable {name}"
         source.override(("host",), "0.0.0.0", origin)
         for key, value in _PLATFORM[name]:
-            given = environment[name]
-            source.override(
-                (key,),
-                (scalar(given) if key == "port" else given) if value is None else value,
-                origin,
-            )
+            if value is None:
+                value = scalar(environment[name]) if key == "port" else environment[name]
+            source.override((key,), value, origin)
 
 
 def _spelt(values: Any, steps: list[str]) -> tuple[str, ...]:
-    """Return `steps` as they are spelt in `values`, where a model's name may have capitals.
+    """Return `steps`, of a variable's name, as they are spelt in `values`.
 
-    Else in small letters.
+    A model's name may have capitals, so a key of `values` that differs only in case is taken as it
+    is. A step that `values` does not hold is taken in small letters if it is all capitals.
     """
     key = []
     for step in steps:
         known = values if isinstance(values, dict) else {}
-        spelt = {str(name).lower(): str(name) for name in known}
-        key.append(
-            step
-            if step in known
-            else spelt.get(step.lower(), step.lower() if step.isupper() else step)
-        )
-        values = known.get(key[-1])
+        if step not in known:
+            spelt = {str(name).lower(): str(name) for name in known}
+            step = spelt.get(step.lower(), step.lower() if step.isupper() else step)
+        key.append(step)
+        values = known.get(step)
     return tuple(key)
 
 
 def scalar(text: str) -> Any:
-    """Read one value as YAML would: `true`, `3`, `[1, 2]`, or the text itself."""
+    """Return one value as YAML reads it: `true`, `3`, `[1, 2]`, or the text itself."""
     try:
         return yaml.safe_load(text)
-    except (
-        Exception
-    ):  # not YAML, or one of Python's own errors that PyYAML lets through, as in `_check_scalar`
+    # Not YAML, or one of Python's own errors that PyYAML lets through, as in `_check_scalar`.
+    except Exception:
         return text
 
 
 def validate(schema: type[Settings], source: Source) -> Settings:
-    """Return `source` as a `schema`.
+    """Return the values of `source` as settings of the class `schema`.
 
     Raises:
-        ConfigError: one line for each value that is wrong: where it stands, its name, what was
-            expected, what came.
+        ConfigError: values are wrong; the message has one line for each: its origin, its name, what
+            was expected, what came.
     """
     try:
         return schema.model_validate(source.values)
@@ -235,9 +237,9 @@ def validate(schema: type[Settings], source: Source) -> Settings:
 
 
 def _is_echo(problem: Any) -> bool:
-    """Whether the problem only follows from others.
+    """Whether `problem` only follows from others.
 
-    A list that is too short because its wrong items were left out.
+    Pydantic leaves the wrong items out of a list, and then finds the list too short.
     """
     return problem["type"] == "too_short" and len(problem["input"]) > 0
 
@@ -255,20 +257,21 @@ def _explain(schema: type[BaseModel], source: Source, problem: Any) -> str:
 
 
 def _expected(problem: Any) -> str:
-    told = {
+    texts = {
         "byte_size": "a number of bytes, such as 64MiB",
         "too_short": "at least 1 item",
         "string_pattern_mismatch": f"text like {problem.get('ctx', {}).get('pattern')}",
     }
-    message: str = told.get(problem["type"], problem["msg"])
+    message: str = texts.get(problem["type"], problem["msg"])
     return message.removeprefix("Value error, ").removeprefix("Input should be ")
 
 
 def _got(problem: Any) -> str:
-    """Return what came; of what may be a secret, or hold one, only its kind."""
+    """Return the wrong value as text; of a value that is or holds a secret, only its type."""
     key, value = problem["loc"], problem["input"]
-    shown = key[:1] != (SECRETS,) or (len(key) > 2 and key[-1] != "[key]")
-    return repr(value) if shown else type(value).__name__
+    # Below a quota's key stand its plain values; Pydantic marks the key itself with "[key]".
+    is_public = key[:1] != (SECRETS,) or (len(key) > 2 and key[-1] != "[key]")
+    return repr(value) if is_public else type(value).__name__
 
 
 def _suggestion(schema: type[BaseModel], key: Key) -> str:
@@ -278,26 +281,29 @@ def _suggestion(schema: type[BaseModel], key: Key) -> str:
 
 
 def _fields_at(schema: Any, key: Key) -> list[str]:
-    """Return the names of the settings at `key`, through sections, lists of sections and mappings of sections."""
+    """Return the names of the settings at `key` below `schema`.
+
+    `schema` is a section or a type that contains a section, such as a list or a mapping of it. A
+    step of `key` through a list or a mapping is an index or a key, and leads to the section inside.
+    """
     for step in key:
         section = _section_in(schema)
-        fields = (
-            {field.alias or name: field for name, field in section.model_fields.items()}
-            if section
-            else {}
-        )
-        schema = (
-            section
-            if section is not schema
-            else fields[str(step)].annotation
-            if step in fields
-            else None
-        )
-    section = _section_in(schema)
-    return [field.alias or name for name, field in section.model_fields.items()] if section else []
+        if section is not schema:
+            schema = section
+        else:
+            field = _fields_of(section).get(str(step))
+            schema = field.annotation if field is not None else None
+    return list(_fields_of(_section_in(schema)))
+
+
+def _fields_of(section: type[BaseModel] | None) -> dict[str, FieldInfo]:
+    """Return the fields of `section` by their names in the file."""
+    fields = section.model_fields.items() if section is not None else ()
+    return {field.alias or name: field for name, field in fields}
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that `annotation` is or contains, None if it has no section."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(
@@ -307,9 +313,10 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def refuse_boolean(kind: str) -> BeforeValidator:
-    """Return a validator that takes no boolean for a number, which Python would.
+    """Return a validator that refuses a boolean, which Python would accept as a number.
 
-    `kind` says what was expected.
+    Args:
+        kind: what is expected instead, for the error message.
     """
 
     def check(value: Any) -> Any:
@@ -325,7 +332,7 @@ Number = Annotated[float, Field(allow_inf_nan=False), refuse_boolean("a valid nu
 
 
 def dotted(key: Key) -> str:
-    """Return `key` as messages have it: steps joined by dots, one that is a secret left out."""
+    """Return `key` as text for messages: its steps joined by dots, a secret as `<key>`."""
     if key[:1] == (SECRETS,) and len(key) > 1:
         key = (SECRETS, "<key>", *(step for step in key[2:] if step != "[key]"))
     return ".".join(map(str, key))

@@ -1,9 +1,13 @@
-"""The kinds of value that settings have, and what every section of them has in common."""
+"""The kinds of value that settings have, the mark of a setting, and the base of every section.
+
+A type that ends in `OrNone` accepts 0, which means "none": no time limit, no such rule.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from enum import Enum
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field
 
@@ -35,7 +39,21 @@ QuotaKey = Annotated[str, AfterValidator(_key)]
 MIB = 1 << 20
 
 
+class TakesEffect(Enum):
+    """When a changed value of a setting takes effect: the mark of the setting's field."""
+
+    AT_RELOAD = "at the next reload"
+    AT_RELOAD_WITHOUT_GRPC = "at the next reload; while the gRPC port is open, at the next start"
+    AT_START = "at the next start"
+
+
+Value = TypeVar("Value")
+Live = Annotated[Value, TakesEffect.AT_RELOAD]
+LiveWithoutGrpc = Annotated[Value, TakesEffect.AT_RELOAD_WITHOUT_GRPC]
+AtStart = Annotated[Value, TakesEffect.AT_START]
+
+
 class Section(BaseModel):
-    """A mapping of known keys, which does not change once it was read."""
+    """A mapping of known keys, which never changes after it was read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

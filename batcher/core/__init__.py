@@ -1,4 +1,1 @@
-"""What every room speaks of.
-
-Specifications, requests, counters, error texts, timers and waiters.
-"""
+"""What every room speaks of: specifications, requests, counters, states, error texts, timers."""

@@ -1,6 +1,7 @@
-"""One timer that is only ever moved forward.
+"""One timer for many times: the alarm rings at the earliest time that was set.
 
-It rings at the earliest of the times that it was set to.
+A scheduler learns of a new deadline with every request and cares for the earliest one alone. One
+timer of the reactor, moved only when an earlier time comes, costs less than one timer a request.
 """
 
 from __future__ import annotations
@@ -12,37 +13,38 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
 class Alarm:
-    """Calls `ring` at the earliest time it was set to, once; then it waits to be set again.
+    """Calls `ring` once, at the earliest time that was set. After that no time is set any more.
 
-    Reactor thread.
+    `ring` may set the next time. Reactor thread.
     """
 
     def __init__(self, clock: IReactorTime, ring: Callable[[], object]) -> None:
-        """Keep time by `clock`; nothing is set."""
+        """Keep time by `clock`; no time is set yet."""
         self._clock = clock
         self._ring = ring
         self._timer: IDelayedCall | None = None
         self._time = inf
 
     def set(self, time: float) -> None:
-        """Ring at `time`, in seconds, at the latest; infinity sets nothing."""
+        """Ring at `time` at the latest, in seconds on the clock; infinity sets nothing."""
         if time >= self._time:
             return
         self._time = time
         delay = max(time - self._clock.seconds(), 0.0)
         if self._timer is None:
-            self._timer = self._clock.callLater(delay, self._rung)
+            self._timer = self._clock.callLater(delay, self._on_timer)
         else:
             self._timer.reset(delay)
 
     def cancel(self) -> None:
-        """Do not ring."""
+        """Forget the time that was set; nothing rings until the next `set`."""
         self._time = inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _rung(self) -> None:
+    def _on_timer(self) -> None:
+        # Before `ring`, which may call `set`.
         self._timer = None
         self._time = inf
         self._ring()

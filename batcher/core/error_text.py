@@ -1,10 +1,9 @@
-"""What an exception says.
+"""What an exception says, as text that is safe to log and to send.
 
-Its class is a model's own, may do anything when it is asked, and may say any amount.
-
-Whatever is written here comes back as a plain `str`, whatever the class raises or returns, and no
-longer than it may be: the beginning and the end are kept, and how much is left out stands between
-them. Any thread.
+The class of an exception may be a model's own. Its `__str__` may raise, may end the process, may
+return a subclass of `str` that does anything, or a gigabyte of text. So every function here returns
+a plain `str` of bounded length, whatever the class does. Of a text that is too long the beginning
+and the end stay, and between them stands how much was left out. Any thread.
 """
 
 from __future__ import annotations
@@ -12,59 +11,66 @@ from __future__ import annotations
 from collections.abc import Callable
 from traceback import format_exception, format_exception_only
 
-MOST_MESSAGE = 4000
-"""Characters of a message: what a status of gRPC has room for (see `rpc/calls.py`), and more than
-anybody reads.
+MAX_MESSAGE_CHARS = 4000
+"""Characters of a message: as many as a gRPC status has room for (see `frontends/grpc/calls.py`),
+and more than anybody reads.
 """
 
-MOST_STACK = 16 << 10
-"""Characters of a stack: some hundred frames."""
+MAX_STACK_CHARS = 16 << 10
+"""Characters of a traceback: some hundred frames."""
 
-_MARK = 60
-"""Characters of the words for what is left out."""
+_MARK_CHARS = 60
+"""Characters that the mark between beginning and end may need."""
 
-_UNWRITTEN = "an exception that cannot be written"
+_UNPRINTABLE = "an exception that cannot be written"
 
 
 def message(error: object) -> str:
-    """Return what `error`, or a note of one, says."""
-    return cut(written(lambda: str(error), "<exception str() failed>"), MOST_MESSAGE)
+    """Return the message of `error`, which may also be a note of an exception."""
+    return cut(text_or(lambda: str(error), "<exception str() failed>"), MAX_MESSAGE_CHARS)
 
 
-def summary(error: BaseException, most: int = MOST_MESSAGE) -> str:
-    """Return class, message and notes of `error` in up to `most` characters, as they end a traceback."""
-    return cut(written(lambda: "".join(format_exception_only(error)).strip(), _UNWRITTEN), most)
+def summary(error: BaseException, max_chars: int = MAX_MESSAGE_CHARS) -> str:
+    """Return class, message and notes of `error`, as they end a traceback."""
+    lines = text_or(lambda: "".join(format_exception_only(error)).strip(), _UNPRINTABLE)
+    return cut(lines, max_chars)
 
 
 def stack(error: BaseException) -> str:
     """Return the traceback of `error` with its causes."""
-    return cut(written(lambda: "".join(format_exception(error)), f"{_UNWRITTEN}\n"), MOST_STACK)
+    lines = text_or(lambda: "".join(format_exception(error)), f"{_UNPRINTABLE}\n")
+    return cut(lines, MAX_STACK_CHARS)
 
 
-def written(write: Callable[[], object], otherwise: str) -> str:
-    """Return the text that `write` gives, `otherwise` if it fails or gives none."""
+def text_or(write: Callable[[], object], default: str) -> str:
+    """Return the text that `write` returns, or `default` if `write` fails or returns no text."""
     try:
-        return str.__str__(write())  # of a subclass a plain one; of anything else a TypeError
-    except BaseException:  # also SystemExit: it ends no thread of the server's
-        return otherwise
+        # Makes a plain text of a subclass's, and raises TypeError for anything else.
+        return str.__str__(write())
+    except BaseException:  # also SystemExit, which must end no thread of the server
+        return default
 
 
-def cut(text: str, most: int) -> str:
-    """Return `text` in at most `most` characters."""
-    if len(text) <= most:
+def cut(text: str, max_chars: int) -> str:
+    """Return `text` in at most `max_chars` characters.
+
+    A text that is too long keeps its beginning, the mark, and a quarter of `max_chars` at its end.
+    With 4000: 2940 characters of the beginning, up to 60 for the mark, 1000 of the end.
+    """
+    if len(text) <= max_chars:
         return text
-    end = most // 4
-    start = most - end - _MARK
+    end = max_chars // 4
+    start = max_chars - end - _MARK_CHARS
     return f"{text[:start]} … ({len(text) - start - end} characters left out) … {text[-end:]}"
 
 
 def without_stacks(error: BaseException) -> BaseException:
-    """Return `error`, rid of the stacks that it came through.
+    """Return `error` after the tracebacks of `error` and of its causes have been removed.
 
-    They would keep the whole batch alive.
+    A traceback holds the variables of each frame, and with them the whole batch.
     """
     link: BaseException | None = error
-    seen = set()
+    seen = set()  # a chain of causes may be a circle
     while link is not None and id(link) not in seen:
         seen.add(id(link))
         link.__traceback__ = None

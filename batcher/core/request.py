@@ -1,7 +1,11 @@
-"""A request and its answer as values: what crosses from a protocol to the scheduler and back.
+"""A request and its answer as values.
 
-They are plain classes with slots, whose attributes are final: compiled, such an object is made in
-less time than a named tuple or a frozen dataclass, and one of each is made for every request.
+A front-end makes an `InferenceRequest` of the bytes that a client sent. The request goes to the
+scheduler, and an `InferenceResponse` with its own rows of the result comes back.
+
+Both are plain classes with slots, and their attributes are final. One object of each is made for
+every request; compiled, such an object is made in less time than a named tuple or a frozen
+dataclass.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from batcher.errors import InvalidInput
 
 
 class BatchOutputs:
-    """The outputs of a whole batch, which the answers cut out of it share.
+    """The outputs of a whole batch. All answers to requests of that batch share them.
 
     Attributes:
         arrays: name to array of shape (rows of the batch, *row shape).
@@ -24,15 +28,16 @@ class BatchOutputs:
     __slots__ = ("_bytes", "arrays")
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
-        """Hold `arrays`; nothing changes them any more."""
+        """Hold `arrays`, which nobody may change from now on."""
         self.arrays = arrays
         self._bytes: dict[str, tuple[bytes, int]] = {}
 
     def tobytes(self, name: str) -> tuple[bytes, int]:
-        """Return the bytes of a whole output, row-major, and how many are a row.
+        """Return the bytes of the whole output `name`, row-major, and how many bytes one row has.
 
-        Made once, however many share them.
+        The bytes are made once, at the first call.
         """
+        # A slice of bytes for each answer costs less than a slice of the array and a copy of that.
         found = self._bytes.get(name)
         if found is None:
             array = self.arrays[name]
@@ -41,12 +46,12 @@ class BatchOutputs:
 
 
 class OutputRows(Mapping[str, Array]):
-    """Some rows of a batch's outputs: name to array, each cut out when it is asked for."""
+    """Some rows of a batch's outputs: name to array. Each array is cut out at its first use."""
 
     __slots__ = ("_batch", "_start", "_stop")
 
     def __init__(self, batch: BatchOutputs, start: int, stop: int) -> None:
-        """Show the rows from `start` to before `stop`."""
+        """Show the rows from `start` up to, not including, `stop`."""
         self._batch = batch
         self._start = start
         self._stop = stop
@@ -65,27 +70,25 @@ class OutputRows(Mapping[str, Array]):
         return len(self._batch.arrays)
 
     def tobytes(self, name: str) -> bytes:
-        """Return the bytes of the rows of the output `name`, cut out of those of the whole batch."""
+        """Return the bytes of these rows of the output `name`, row-major."""
         whole, unit = self._batch.tobytes(name)
         return whole[self._start * unit : self._stop * unit]
 
 
 class Parameters(NamedTuple):
-    """What a request asks for besides its result.
+    """How a request wants to be treated.
 
     Attributes:
-        deadline: when the request is worthless, in seconds on the server's clock; None takes the
-            model's default.
-        priority: its level, 1 the highest; one more than there are levels is bulk; 0 is the model's
-            default level.
-        request_id: the client's name for it, only echoed and logged.
-        key: a secret that says whose quota its rows are charged to, empty for none; None for a
-            request that no quota is for.
+        deadline: time after which the answer is worthless, in seconds on the server's clock; None
+            takes the model's default.
+        priority: level of the request: 1 is the highest level, the number of levels + 1 is bulk, 0
+            is the model's default level. With 3 levels: 1, 2, 3, and 4 for bulk.
+        key: secret of the client whose quota the rows are charged to; empty for a client without a
+            key; None for a request of the server's own, which is charged to no quota.
     """
 
     deadline: float | None = None
     priority: int = 0
-    request_id: str = ""
     key: str | None = ""
 
 
@@ -93,13 +96,16 @@ NO_PARAMETERS = Parameters()
 
 
 def checked_parameters(parameters: Any, bulk: int) -> Parameters:
-    """Return `parameters`, whatever a program put into them, with numbers of Python's own types.
+    """Return `parameters` with numbers of Python's own types, for example of numpy's.
+
+    Args:
+        parameters: a `Parameters` that any program may have made.
+        bulk: the priority of bulk requests at this model, which is the last one.
 
     Raises:
-        InvalidInput: the deadline is no number, or the priority none of the model's, the last of
-            which is `bulk`.
+        InvalidInput: the deadline is no number, or the model has no such priority.
     """
-    deadline, priority, request_id, key = parameters
+    deadline, priority, key = parameters
     try:
         deadline, priority = None if deadline is None else float(deadline), index(priority)
     except (TypeError, ValueError) as err:
@@ -107,25 +113,25 @@ def checked_parameters(parameters: Any, bulk: int) -> Parameters:
         raise InvalidInput(
             f"parameters: expected a deadline in seconds and a whole priority; got {got}"
         ) from err
-    if deadline != deadline:
+    if deadline != deadline:  # NaN: no comparison with it would ever find the request late
         raise InvalidInput("parameters: expected a deadline in seconds; got NaN")
     if not 0 <= priority <= bulk:
         raise InvalidInput(
             f"priority: expected 1 (the highest) to {bulk - 1}, or {bulk}, bulk; got {priority}"
         )
-    return Parameters(deadline, priority, str(request_id), None if key is None else str(key))
+    return Parameters(deadline, priority, None if key is None else str(key))
 
 
 @final
 class InferenceRequest:
-    """Rows for one model, checked against its specification.
+    """Rows for one model, already checked against the model's specification.
 
     Attributes:
         model: the model's name.
-        version: the version asked for; empty means the newest that is ready.
+        version: the version that should answer; empty means the newest version that is ready.
         inputs: name to array of shape (rows, *row shape); read only.
         rows: length of the first axis of every input, at least 1.
-        parameters: deadline, priority and id.
+        parameters: deadline, priority and key.
     """
 
     __slots__ = ("inputs", "model", "parameters", "rows", "version")
@@ -146,7 +152,7 @@ class InferenceRequest:
         self.parameters: Final = parameters
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let it be copied and pickled."""
+        """Let the request be copied and pickled."""
         return InferenceRequest, (
             self.model,
             self.version,
@@ -158,16 +164,18 @@ class InferenceRequest:
 
 @final
 class InferenceResponse:
-    """One request's own rows of the result.
+    """The answer to one request: the rows of the result that belong to that request.
+
+    A request of more rows than fit into one batch is cut, and its parts run in several batches.
 
     Attributes:
         model: the model's name.
         version: the version that answered.
         outputs: name to array of shape (rows, *row shape).
-        queue: seconds between arrival and the start of its batch; of its last batch if it was cut.
-        compute: seconds that its batch took on the worker, collation included; the sum over batches
-            if it was cut.
-        batch_size: rows of the batch it ran in; of the largest if it was cut.
+        queue: seconds from arrival to the start of the batch; of the last batch, if cut.
+        compute: seconds that the batch took on the worker, collation included; the sum over all
+            batches, if cut.
+        batch_size: rows of the batch; of the largest batch, if cut.
     """
 
     __slots__ = ("batch_size", "compute", "model", "outputs", "queue", "version")
@@ -190,7 +198,8 @@ class InferenceResponse:
         self.batch_size: Final = batch_size
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let it be copied and pickled, with its own rows alone."""
+        """Let the answer be copied and pickled, with its own rows alone."""
+        # `outputs` may be a view of a whole batch, whose other rows are other clients'.
         outputs = {name: self.outputs[name] for name in self.outputs}
         return InferenceResponse, (
             self.model,
@@ -200,3 +209,13 @@ class InferenceResponse:
             self.compute,
             self.batch_size,
         )
+
+
+def nbytes_of(arrays: Mapping[str, Array]) -> int:
+    """Return the bytes that all `arrays` occupy, the elements of object arrays included."""
+    total = 0
+    for array in arrays.values():
+        total += array.nbytes  # of an object array these are the references alone
+        if array.dtype.hasobject:
+            total += sum(map(len, array.flat))
+    return total

@@ -1,10 +1,13 @@
-"""What a model takes and gives.
+"""The tensors that a model takes and gives: their specification, the datatypes, and the checks.
 
-Tensor specifications, the one dtype table, and the checks against them.
+A datatype has two names: `FP32` in the Open Inference Protocol, `float32` in numpy and PyTorch.
+Answers carry the protocol's name; an operator may write either name.
 
-Datatypes carry the names of the Open Inference Protocol (`FP32`); the usual names (`float32`) are
-accepted wherever an operator writes one. BF16 travels as 16-bit integers, since numpy has no such
-type, and is re-viewed in `models/`. BYTES is an object array of `bytes` without a fixed item size.
+Two datatypes are not numpy's own:
+
+- BF16 (bfloat16) is missing in numpy. Its bytes travel as 16-bit integers, and `models/` views the
+  integers as bfloat16 again.
+- BYTES is an array of Python objects, each of them `bytes` of any length.
 """
 
 from __future__ import annotations
@@ -19,18 +22,17 @@ import numpy as np
 from batcher.errors import InvalidInput, ModelContractError
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-"""Any numpy array; which dtypes and shapes are meant is said where it is used."""
+"""Any numpy array; each use says which dtypes and shapes are meant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Datatype:
-    """One row of the dtype table.
+    """One datatype: a row of the table `DATATYPES`.
 
     Attributes:
-        name: the Open Inference Protocol's name.
-        alias: the name numpy and PyTorch use.
-        numpy: the little-endian numpy dtype that carries it.
+        name: name in the Open Inference Protocol.
+        alias: name in numpy and PyTorch.
+        numpy: the little-endian numpy dtype of its arrays.
     """
 
     name: str
@@ -58,14 +60,16 @@ DATATYPES: dict[str, Datatype] = {
     )
 }
 
+"""Every datatype by its name in the Open Inference Protocol."""
+
 _BY_ALIAS = {row.alias: row for row in DATATYPES.values()}
 
 
 def datatype(name: str) -> Datatype:
-    """Return the row of the dtype table called `name`, in either naming.
+    """Return the datatype called `name`, which is one of its two names in any case.
 
     Raises:
-        KeyError: no such datatype; the message lists those there are.
+        KeyError: no datatype has that name; the message lists all datatypes.
     """
     found = DATATYPES.get(name.upper()) or _BY_ALIAS.get(name.lower())
     if found is None:
@@ -77,17 +81,22 @@ def datatype(name: str) -> Datatype:
 class ImageSpec:
     """How a picture becomes one row of an input.
 
-    Resize, colour mode, then (pixel * scale - mean) / std.
+    The picture is resized and converted to `mode`; then each value is normalised:
+
+        value = (pixel * scale - mean) / std
+
+    With scale 1/255, mean 0.5 and std 0.5, a pixel of 255 becomes 1.0 and a pixel of 0 becomes
+    -1.0.
 
     Attributes:
         mode: `L` (grey) or `RGB`.
         height: rows of pixels after resizing.
         width: columns of pixels after resizing.
-        channels_first: whether the row is (channel, height, width) rather than (height, width,
+        channels_first: whether a row has the shape (channel, height, width), not (height, width,
             channel).
-        scale: factor for a pixel of 0..255.
-        mean: subtracted, one value a channel.
-        std: divided by, one value a channel.
+        scale: factor of the formula; a pixel is 0..255.
+        mean: mean of the formula, one value for all channels or one a channel.
+        std: divisor of the formula, one value for all channels or one a channel.
     """
 
     mode: str
@@ -105,7 +114,7 @@ class Labels:
 
     Attributes:
         names: one name a class, in the order of the scores.
-        logits: whether a softmax still has to turn the scores into probabilities.
+        logits: whether the scores are logits, which a softmax turns into probabilities.
     """
 
     names: tuple[str, ...]
@@ -117,14 +126,15 @@ class TensorSpec:
     """One named tensor of a model.
 
     Attributes:
-        name: its name.
-        datatype: its row of the dtype table.
-        shape: the shape of ONE row, without the batch axis; -1 where free.
-        image: how pictures become rows of it, if they do.
-        labels: the classes of its last axis, if it holds scores.
-        warmup_shape: sizes that stand for the free axes during warm-up.
-        batch_shape: the shape of many rows, the batch axis free.
-        row_bytes: bytes of a row over its fixed axes alone.
+        name: name of the tensor.
+        datatype: datatype of its elements.
+        shape: shape of ONE row, without the batch axis; -1 for an axis of any size.
+        image: how a picture becomes a row; None if pictures are not accepted.
+        labels: names of the classes, if the last axis holds scores.
+        warmup_shape: shape of a row during warm-up; None takes `shape`.
+        batch_shape: shape of many rows: -1, then `shape`.
+        row_bytes: bytes of a row, counting the fixed axes alone. An FP32 tensor of shape (-1, 8)
+            has 32.
     """
 
     name: str
@@ -137,34 +147,35 @@ class TensorSpec:
     row_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        """Work out what every request asks for."""
+        """Work out once what is read for every request."""
         object.__setattr__(self, "batch_shape", (-1, *self.shape))
         object.__setattr__(self, "row_bytes", self.fixed_size * self.datatype.numpy.itemsize)
 
     @property
     def free_axes(self) -> int:
-        """How many axes of a row have no fixed size."""
+        """How many axes of a row may have any size."""
         return self.shape.count(-1)
 
     @property
     def fixed_size(self) -> int:
-        """Elements of a row over its fixed axes alone."""
+        """Elements of a row, counting the fixed axes alone."""
         return prod(size for size in self.shape if size >= 0)
 
     def admits(self, array: Array) -> bool:
-        """Whether `array` has this dtype and, behind the batch axis, this shape."""
+        """Whether `array`, of shape (rows, *row shape), has this dtype and this shape of a row."""
         shape = array.shape
         return (
             array.dtype == self.datatype.numpy
             and len(shape) == len(self.shape) + 1
             and (
+                # The first comparison decides for nearly every request, and costs the least.
                 shape[1:] == self.shape
                 or all(want in (-1, have) for want, have in zip(self.shape, shape[1:], strict=True))
             )
         )
 
     def describe(self) -> str:
-        """Return datatype and shape with the free batch axis, as `FP32[-1,1,8,8]`."""
+        """Return datatype and shape of many rows as text, such as `FP32[-1,1,8,8]`."""
         return f"{self.datatype.name}{shape_text(self.batch_shape)}"
 
 
@@ -173,11 +184,11 @@ class ModelSpec:
     """A model's name, version and tensors.
 
     Attributes:
-        name: the model's name.
-        version: its version, a decimal number as text.
-        inputs: what it takes, in the order of its positional arguments.
-        outputs: what it gives, in the order of its results.
-        platform: the format it was loaded from, for metadata.
+        name: name of the model.
+        version: version of the model, a decimal number as text.
+        inputs: tensors that the model takes, in the order of its positional arguments.
+        outputs: tensors that the model gives, in the order of its results.
+        platform: format that the model is loaded from, for its metadata.
     """
 
     name: str
@@ -188,25 +199,21 @@ class ModelSpec:
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """Write a shape as `[2,3]`."""
+    """Return `shape` as text, such as `[2,3]`."""
     return f"[{','.join(map(str, shape))}]"
 
 
 def describe_array(array: Array) -> str:
-    """Write dtype and shape of what came as `float32[1,64]`."""
+    """Return dtype and shape of `array` as text, such as `float32[1,64]`."""
     return f"{array.dtype.name if array.dtype != object else 'bytes'}{shape_text(array.shape)}"
 
 
 def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> int:
-    """Check that `inputs` are the model's inputs and return their number of rows.
-
-    Args:
-        spec: the model's specification.
-        inputs: name to array of shape (rows, *row shape).
+    """Check `inputs`, name to array of shape (rows, *row shape), and return the number of rows.
 
     Raises:
-        InvalidInput: a name, dtype, shape or row count is wrong; the message says what was expected
-            and what came.
+        InvalidInput: a name, dtype, shape or number of rows is wrong; the message says what was
+            expected and what came.
     """
     rows = -1
     if len(inputs) != len(spec.inputs):
@@ -216,14 +223,10 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> int:
         if array is None:
             raise InvalidInput(_wrong_names(spec, inputs))
         if not tensor.admits(array):
-            raise InvalidInput(
-                f"input {tensor.name!r}: expected {tensor.describe()}; got {describe_array(array)}",
-            )
+            raise InvalidInput(f"input {tensor.name!r}: {_wrong_form(tensor, array)}")
         if rows not in (-1, len(array)):
-            raise InvalidInput(
-                f"input {tensor.name!r}: expected {rows} rows, as in {spec.inputs[0].name!r}; got "
-                f"{len(array)}",
-            )
+            expected = f"expected {rows} rows, as in {spec.inputs[0].name!r}"
+            raise InvalidInput(f"input {tensor.name!r}: {expected}; got {len(array)}")
         rows = len(array)
     if rows < 1:
         raise InvalidInput(f"expected at least 1 row; got {max(rows, 0)}")
@@ -231,46 +234,49 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> int:
 
 
 def check_outputs(spec: ModelSpec, outputs: Mapping[str, Array], rows: int) -> None:
-    """Check that a model's `outputs` keep the promise of its specification.
-
-    Args:
-        spec: the model's specification.
-        outputs: name to array, first axis the row.
-        rows: how many rows the model was given.
+    """Check that `outputs`, name to array, are what `spec` promises for `rows` rows of input.
 
     Raises:
-        ModelContractError: an output is missing, has another number of rows, another dtype or
-            shape, or BYTES that are none.
+        ModelContractError: an output is missing, or has another number of rows, another dtype or
+            shape, or elements that should be bytes and are not.
     """
     for tensor in spec.outputs:
         array = outputs.get(tensor.name)
         if array is None:
+            names = ", ".join(map(repr, outputs)) or "none"
             raise ModelContractError(
-                f"model {spec.name!r}: expected output {tensor.name!r}; got "
-                f"{', '.join(map(repr, outputs)) or 'none'}",
+                f"model {spec.name!r}: expected output {tensor.name!r}; got {names}"
             )
-        if array.ndim == 0 or len(array) != rows:
-            got = len(array) if array.ndim else "a scalar"
-            raise ModelContractError(
-                f"model {spec.name!r}: {rows} rows in, {got} rows out in output {tensor.name!r}"
-            )
+        if not has_rows(array, rows):
+            raise rows_error(spec.name, tensor.name, array, rows)
         if not tensor.admits(array):
-            raise ModelContractError(
-                f"model {spec.name!r}: output {tensor.name!r}: expected {tensor.describe()}; got "
-                f"{describe_array(array)}",
-            )
+            wrong = _wrong_form(tensor, array)
+            raise ModelContractError(f"model {spec.name!r}: output {tensor.name!r}: {wrong}")
         if array.dtype.hasobject:
             check_objects(array, f"model {spec.name!r}: output {tensor.name!r}")
 
 
-def check_objects(array: Array, place: str) -> None:
-    """Check that the elements of `array`, an array of objects, are what BYTES are: `bytes`.
+def has_rows(array: Array, rows: int) -> bool:
+    """Return whether `array` has `rows` rows on its first axis; a scalar has no first axis."""
+    return array.ndim > 0 and len(array) == rows
 
-    Text is not taken for its UTF-8: what a model means by text it says itself, with `.encode()`, as
-    it is given text as bytes.
+
+def rows_error(model: str, output: str, array: Array, rows: int) -> ModelContractError:
+    """Return the error of a `model` that got `rows` rows and made `array`, which has others."""
+    got = len(array) if array.ndim else "a scalar"
+    return ModelContractError(
+        f"model {model!r}: {rows} rows in, {got} rows out in output {output!r}"
+    )
+
+
+def check_objects(array: Array, place: str) -> None:
+    """Check that every element of `array`, an array of objects, is `bytes`.
+
+    A `str` is refused rather than encoded: a model receives text as bytes, and a model that returns
+    text chooses the encoding itself, with `.encode()`.
 
     Raises:
-        ModelContractError: one is something else; the message begins with `place`.
+        ModelContractError: an element is something else; the message begins with `place`.
     """
     wrong = sorted(
         {kind.__name__ for kind in set(map(type, array.flat)) if not issubclass(kind, bytes)}
@@ -281,17 +287,11 @@ def check_objects(array: Array, place: str) -> None:
         )
 
 
+def _wrong_form(tensor: TensorSpec, array: Array) -> str:
+    return f"expected {tensor.describe()}; got {describe_array(array)}"
+
+
 def _wrong_names(spec: ModelSpec, inputs: Mapping[str, Array]) -> str:
     expected = ", ".join(repr(tensor.name) for tensor in spec.inputs)
     got = ", ".join(repr(name) for name in inputs) or "none"
     return f"model {spec.name!r}: expected inputs {expected}; got {got}"
-
-
-def nbytes_of(arrays: Mapping[str, Array]) -> int:
-    """Return the bytes of all `arrays`; of object arrays those of their elements."""
-    total = 0
-    for array in arrays.values():
-        total += array.nbytes  # of an object array the references
-        if array.dtype.hasobject:
-            total += sum(map(len, array.flat))
-    return total

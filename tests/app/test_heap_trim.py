@@ -8,11 +8,11 @@ import sys
 import pytest
 from twisted.internet.task import Clock
 
-from batcher.app.heap_trim import PERIOD, WORTHWHILE, HeapTrim, heap_trimmer
+from batcher.app.heap_trim import CHECK_INTERVAL_S, MIN_TRIM_BYTES, HeapTrim, heap_trimmer
 from batcher.frontends.web.buffers import Buffers
 from batcher.serving.metrics import ServerMetrics
 
-MOST = 10 * WORTHWHILE
+MAX_BYTES = 10 * MIN_TRIM_BYTES
 
 
 class Paper:
@@ -30,12 +30,12 @@ class Watched:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.buffers = Buffers(MOST, self.clock, ServerMetrics())
+        self.buffers = Buffers(MAX_BYTES, self.clock, ServerMetrics())
         self.trims: list[float] = []
         HeapTrim(self.buffers, self.clock, lambda: self.trims.append(self.clock.seconds())).start()
 
     def pass_seconds(self, seconds: int) -> None:
-        self.clock.pump([PERIOD] * int(seconds / PERIOD))
+        self.clock.pump([CHECK_INTERVAL_S] * int(seconds / CHECK_INTERVAL_S))
 
 
 @pytest.fixture
@@ -45,17 +45,17 @@ def watched() -> Watched:
 
 def test_it_is_trimmed_once_soon_after_clients_let_go_of_much(watched: Watched) -> None:
     client = Paper()
-    watched.buffers.hold(client, WORTHWHILE)
+    watched.buffers.hold(client, MIN_TRIM_BYTES)
     watched.pass_seconds(5)
     assert watched.trims == [], "what is held cannot be given back"
     watched.buffers.hold(client, 0)
     watched.pass_seconds(5)
-    assert watched.trims == [6 * PERIOD]
+    assert watched.trims == [6 * CHECK_INTERVAL_S]
 
 
 def test_what_comes_and_goes_between_two_looks_is_seen(watched: Watched) -> None:
     client = Paper()
-    watched.buffers.hold(client, WORTHWHILE)
+    watched.buffers.hold(client, MIN_TRIM_BYTES)
     watched.buffers.hold(client, 0)
     watched.pass_seconds(1)
     assert len(watched.trims) == 1
@@ -64,7 +64,7 @@ def test_what_comes_and_goes_between_two_looks_is_seen(watched: Watched) -> None
 def test_it_is_trimmed_again_when_more_is_let_go_of(watched: Watched) -> None:
     clients = [Paper(), Paper()]
     for client in clients:
-        watched.buffers.hold(client, WORTHWHILE)
+        watched.buffers.hold(client, MIN_TRIM_BYTES)
     for trims, client in enumerate(clients, 1):
         watched.buffers.hold(client, 0)
         watched.pass_seconds(3)
@@ -74,7 +74,7 @@ def test_it_is_trimmed_again_when_more_is_let_go_of(watched: Watched) -> None:
 def test_little_is_kept_for_the_next(watched: Watched) -> None:
     client = Paper()
     for _ in range(5):
-        watched.buffers.hold(client, WORTHWHILE - 1)
+        watched.buffers.hold(client, MIN_TRIM_BYTES - 1)
         watched.buffers.hold(client, 0)
         watched.pass_seconds(1)
     assert watched.trims == []

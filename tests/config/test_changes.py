@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from batcher.config.changes import (
-    AT_START,
-    LIVE,
-    OF_THE_GRPC_PORT,
+    GRPC_PORT_SETTINGS,
+    LIVE_SETTINGS,
+    START_SETTINGS,
     changed_settings,
     restart_reasons,
 )
@@ -36,13 +36,13 @@ def read(folder: Path, text: str) -> ServerSettings:
 
 
 def test_every_setting_is_known_to_change_live_or_to_need_a_restart() -> None:
-    assert set(ServerSettings.model_fields) == LIVE | AT_START
-    assert not LIVE & AT_START
-    assert OF_THE_GRPC_PORT <= LIVE
+    assert set(ServerSettings.model_fields) == LIVE_SETTINGS | START_SETTINGS
+    assert not LIVE_SETTINGS & START_SETTINGS
+    assert GRPC_PORT_SETTINGS <= LIVE_SETTINGS
 
 
 def test_every_setting_that_needs_a_restart_has_another_value_here() -> None:
-    assert set(OTHERS) == AT_START
+    assert set(OTHERS) == START_SETTINGS
 
 
 @pytest.mark.parametrize("name", sorted(OTHERS))

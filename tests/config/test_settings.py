@@ -1,4 +1,4 @@
-"""`config.yaml`: what it may hold, its defaults and their reasons, and how wrong values are refused."""
+"""`config.yaml`: its settings, their defaults and the reasons, and how wrong values are refused."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcher.core.error_text import MOST_MESSAGE, MOST_STACK, cut, message, stack, summary
+from batcher.core.error_text import MAX_MESSAGE_CHARS, MAX_STACK_CHARS, cut, message, stack, summary
 
 
 class Text(str):
@@ -34,7 +34,8 @@ def test_an_exception_that_gives_up_when_it_is_asked_is_written_all_the_same(
 
 
 @pytest.mark.parametrize(
-    ("write", "most"), [(message, MOST_MESSAGE), (summary, MOST_MESSAGE), (stack, MOST_STACK)]
+    ("write", "most"),
+    [(message, MAX_MESSAGE_CHARS), (summary, MAX_MESSAGE_CHARS), (stack, MAX_STACK_CHARS)],
 )
 def test_what_is_written_is_a_plain_text_that_is_not_too_long(
     write: Callable[[BaseException], str], most: int
@@ -65,5 +66,5 @@ def test_what_is_cut_fits_and_says_how_much_is_gone(most: int, length: int) -> N
 
 
 def test_what_was_cut_is_not_cut_again() -> None:
-    text = cut("long" * 1_000_000, MOST_MESSAGE)
-    assert cut(text, MOST_MESSAGE) == text
+    text = cut("long" * 1_000_000, MAX_MESSAGE_CHARS)
+    assert cut(text, MAX_MESSAGE_CHARS) == text

@@ -123,7 +123,7 @@ def test_free_axes_take_any_size_and_the_batch_axis_any_number_of_rows(
 
 
 @pytest.mark.parametrize(
-    ("given_inputs", "complaint"),
+    ("wrong_inputs", "complaint"),
     [
         ({}, "model 'm': expected inputs 'a', 'b'; got none"),
         ({"a": zeros("FP32", 2, 2)}, "model 'm': expected inputs 'a', 'b'; got 'a'"),
@@ -149,10 +149,10 @@ def test_free_axes_take_any_size_and_the_batch_axis_any_number_of_rows(
     ],
 )
 def test_inputs_that_do_not_fit_are_refused_with_what_was_expected_and_what_came(
-    given_inputs: dict[str, Array], complaint: str
+    wrong_inputs: dict[str, Array], complaint: str
 ) -> None:
     with pytest.raises(InvalidInput, match=complaint):
-        check_inputs(TWO, given_inputs)
+        check_inputs(TWO, wrong_inputs)
 
 
 def test_bytes_and_what_is_below_them_are_what_an_output_of_bytes_holds() -> None:
@@ -175,7 +175,7 @@ def test_outputs_that_fit_are_taken_and_further_ones_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_outputs", "complaint"),
+    ("wrong_outputs", "complaint"),
     [
         ({}, "model 'm': expected output 'y'; got none"),
         (
@@ -203,7 +203,7 @@ def test_outputs_that_fit_are_taken_and_further_ones_ignored() -> None:
     ],
 )
 def test_outputs_that_break_the_contract_are_refused_with_both_numbers(
-    given_outputs: dict[str, Array], complaint: str
+    wrong_outputs: dict[str, Array], complaint: str
 ) -> None:
     with pytest.raises(ModelContractError, match=complaint):
-        check_outputs(TWO, given_outputs, 2)
+        check_outputs(TWO, wrong_outputs, 2)

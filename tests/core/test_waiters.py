@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from twisted.python.failure import Failure
+
 from batcher.core.waiters import Waiters
 
 
@@ -30,3 +32,14 @@ def test_who_waits_again_while_it_fires_waits_for_the_next_time() -> None:
     assert fired == ["first"]
     waiters.release()
     assert fired == ["first", "second"]
+
+
+def test_a_failure_reaches_all_that_wait() -> None:
+    waiters, failures = Waiters(), []
+    for _ in range(2):
+        waiters.wait().addErrback(failures.append)
+    assert len(waiters) == 2
+    failure = Failure(ValueError("no"))
+    waiters.release(failure)
+    assert failures == [failure, failure]
+    assert len(waiters) == 0

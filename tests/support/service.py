@@ -1,6 +1,6 @@
 """A whole `BatcherService` that listens nowhere.
 
-Real inference threads, stepped by the test, settings in a real file.
+Its inference threads and its settings file are real, and its loop turns when a test says so.
 """
 
 from __future__ import annotations
@@ -22,29 +22,26 @@ COMMON = "defaults: {device: cpu, warmup: false%s}\ncpu_pool_threads: 1\n"
 
 
 class NoPorts:
-    """Nobody can connect."""
+    """Ports that nobody can connect to."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no port is open."""
 
     def renew(self, tls: Tls) -> None:
-        """Nobody can see it."""
+        """Do nothing: nobody sees the certificate."""
 
 
 class MemoryService:
-    """A service and the loop that turns it.
+    """A service and the loop that it runs on.
 
     Attributes:
-        folder: of the models.
-        lines: of the access log.
-        reads: how often the settings were read.
+        folder: folder of the models.
+        lines: lines of the access log.
+        reads: number of times that the settings were read.
     """
 
     def __init__(self, base: Path, settings: str = "", defaults: str = "") -> None:
-        """Configure it by `settings` in `base/config.yaml`, and `defaults` of models.
-
-        Nothing starts.
-        """
+        """Write `settings` and the models' `defaults` to `base/config.yaml`; nothing starts."""
         self.folder = base / "models"
         self.lines: list[bytes] = []
         self.reads = 0
@@ -63,7 +60,7 @@ class MemoryService:
         self.server = self.service.server
 
     def configure(self, settings: str = "", defaults: str = "") -> None:
-        """Write other settings into the file."""
+        """Write other settings to the file."""
         self._path.write_text(settings + COMMON % (f", {defaults}" if defaults else ""))
 
     def read(self) -> ServerSettings:
@@ -72,12 +69,12 @@ class MemoryService:
         return load_settings(self._path, {})
 
     def begin(self) -> None:
-        """Start it, and do not wait."""
-        with patch("batcher.app.service.open_sockets", lambda settings, base: []):
+        """Start the service, and do not wait."""
+        with patch("batcher.app.frontends.open_sockets", lambda settings, base: []):
             self.service.startService()
 
     def start(self) -> None:
-        """Start it and wait until it serves."""
+        """Start the service and wait until it serves."""
         self.begin()
         assert self.wait(self.service.ready) is None
 
@@ -85,21 +82,21 @@ class MemoryService:
         """Turn the loop until `deferred` has fired; return its result or failure."""
         return self.loop.wait_for(deferred)
 
-    def ask(self) -> Deferred[None]:
-        """Ask for a reload of the file."""
+    def begin_reload(self) -> Deferred[None]:
+        """Begin to reload the file; return what `reload` of the service returns."""
         return self.service.reload(self.read)
 
     def reload(self) -> None:
         """Reload the file, which must succeed."""
-        assert self.wait(self.ask()) is None
+        assert self.wait(self.begin_reload()) is None
 
     def refused(self) -> str:
         """Reload the file, which must be refused; return the reasons."""
-        return str(self.loop.error_of(self.ask()))
+        return str(self.loop.error_of(self.begin_reload()))
 
     def found(self) -> dict[str, ModelVersion]:
         """Return every version by its title."""
-        return {served.title: served for served in self.server}
+        return {version.title: version for version in self.server}
 
     def infer(self, name: str = "m", version: str = "") -> Deferred[Any]:
         """Send a row of ones; the loop has turned once after it."""
@@ -112,9 +109,9 @@ class MemoryService:
         return float(self.wait(answer).outputs["y"][0, 0])
 
     def end(self) -> None:
-        """Stop it and wait until its threads have ended."""
+        """Stop the service and wait until its threads have ended."""
         self.wait(self.service.stopService())
-        while self.server._alive:
+        while self.server.lifecycle._alive:
             self.loop.step()
 
 

@@ -1,0 +1,187 @@
+"""The ways in to one server: HTTP and, where the settings have a port for it, gRPC.
+
+The service opens, renews and ends both together:
+
+    open ──► renew, at each reload ──► close ──► drain ──► stop
+
+`close` may come at any time, also while `open` still waits for a port; `open` then fails.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+
+from batcher.config.settings import ServerSettings
+from batcher.errors import ConfigError, Draining
+from batcher.frontends.endpoints.answer_log import AnswerLog, WriteLine
+from batcher.frontends.endpoints.routing import Router
+from batcher.frontends.endpoints.table import routes
+from batcher.frontends.web.front import Front
+from batcher.frontends.web.klein_app import klein_site
+from batcher.frontends.web.limits import Limits
+from batcher.frontends.web.listening.sockets import (
+    Listen,
+    Listening,
+    Tls,
+    address_of,
+    open_sockets,
+    tls_files,
+)
+from batcher.frontends.web.listening.twisted_ports import twisted_listen
+from batcher.serving.repository.repository import ModelRepository
+from batcher.serving.server import ModelServer
+
+if TYPE_CHECKING:
+    from batcher.frontends.grpc.front import RpcFront
+
+
+class Answering(NamedTuple):
+    """What HTTP requests are answered by; it follows from the settings.
+
+    Attributes:
+        router: finds the endpoint of a request.
+        site: a `twisted.web` site that answers every other request, through Klein.
+        limits: bounds of sizes, times and numbers.
+    """
+
+    router: Router
+    site: Any  # only `frontends/web` may name the classes of twisted.web
+    limits: Limits
+
+
+class Frontends:
+    """HTTP and gRPC in front of one model server. Reactor thread.
+
+    Attributes:
+        front: all connections of HTTP.
+        burst: the front's method of that name: calls a function and sends what that function
+            answers in one burst.
+        address: where clients connect, in words; empty before the ports are open.
+    """
+
+    def __init__(
+        self,
+        server: ModelServer,
+        repository: ModelRepository,
+        settings: ServerSettings,
+        base: Path,
+        reactor: Any,
+        listen: Listen | None,
+        write_access_line: WriteLine | None,
+    ) -> None:
+        """Wire the parts; nothing is open yet. The arguments are those of the service."""
+        self.address = ""
+        self._server = server
+        self._repository = repository
+        self._settings = settings
+        self._base = base
+        self._listen = listen or twisted_listen(reactor)
+        self._write_access_line = write_access_line
+        self._answer_log = AnswerLog(reactor, server.metrics, self._line_writer(settings))
+        self.front = Front(*self.answering(settings), reactor, server.metrics)
+        # Bound once: every way back from a worker goes through this method.
+        self.burst = self.front.burst
+        self._grpc: RpcFront | None = None
+        self._listening: Listening | None = None
+        self._closed = False
+
+    def _line_writer(self, settings: ServerSettings) -> WriteLine | None:
+        return self._write_access_line if settings.access_log else None
+
+    def answering(self, settings: ServerSettings) -> Answering:
+        """Return what HTTP requests are to be answered by under `settings`; nothing changes yet."""
+        table = routes(self._server, self._repository, settings)
+        router = Router(table, self._answer_log, settings.expose_model_errors)
+        limits = Limits.from_settings(settings)
+        return Answering(router, klein_site(router, limits.body), limits)
+
+    def read_tls(self) -> Tls | None:
+        """Return the certificate's files, which are checked; None without TLS.
+
+        Raises:
+            ConfigError: the files are not a certificate and its key.
+        """
+        return tls_files(self._settings, self._base)
+
+    def open(self) -> Deferred[None]:
+        """Open all ports, that of gRPC first; fires when clients can connect to each.
+
+        Fails with ConfigError or OSError where a port cannot be had, and with Draining if `close`
+        was called meanwhile.
+
+        Raises:
+            ConfigError: the files are not a certificate and its key.
+        """
+        self.front.start()
+        tls = self.read_tls()
+        opening = self._open_grpc().addCallback(lambda _: self._open_http(tls))
+        return opening.addCallback(self._opened)
+
+    def _open_grpc(self) -> Deferred[None]:
+        settings = self._settings
+        if settings.grpc_port is None:
+            return succeed(None)
+        try:
+            # Here, since gRPC is an extra that most servers are installed without.
+            from batcher.frontends.grpc.front import RpcFront
+        except ImportError as err:
+            place = settings.origin("grpc_port")
+            raise ConfigError(
+                f"{place}: grpc_port: expected `pip install batcher[grpc]`; got none: {err}"
+            ) from err
+        server, log = self._server, self._answer_log
+        self._grpc = RpcFront(server, self._repository, settings, self._base, server.clock, log)
+        return self._grpc.open()
+
+    def _open_http(self, tls: Tls | None) -> Deferred[Listening]:
+        self._check_open()
+        listeners = open_sockets(self._settings, self._base)
+        addresses = [address_of(listener, tls is not None) for listener in listeners]
+        if self._grpc is not None:
+            addresses.append(self._grpc.address)
+        self.address = " and ".join(addresses)
+        return self._listen(self.front, listeners, tls)
+
+    def _opened(self, listening: Listening) -> None:
+        self._listening = listening
+        if self._closed:
+            listening.close()
+        self._check_open()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Draining("the server was stopped before it had started")
+
+    def renew(self, settings: ServerSettings, answering: Answering) -> None:
+        """Answer by `answering`, made of `settings`, from now on, also on open connections."""
+        self._settings = settings
+        self._answer_log.write_line = self._line_writer(settings)
+        self.front.renew(*answering)
+        if self._grpc is not None:
+            self._grpc.renew(settings)
+
+    def renew_tls(self, tls: Tls) -> None:
+        """Show the certificate in the files of `tls` to clients that connect from now on."""
+        if self._listening is not None:
+            self._listening.renew(tls)
+
+    def close(self) -> Deferred[Any]:
+        """Take no more connections of HTTP; fires when no port is open."""
+        self._closed = True
+        return (
+            maybeDeferred(self._listening.close) if self._listening is not None else succeed(None)
+        )
+
+    def drain(self) -> Deferred[Any]:
+        """Take no more requests; fires when every client has its answers and all are closed."""
+        connections = self.front.drain()
+        calls = self._grpc.drain() if self._grpc is not None else succeed(None)
+        return DeferredList([connections, calls])
+
+    def stop(self) -> Deferred[Any]:
+        """Cut off clients that are still there, after what is written; fires when none is left."""
+        calls = self._grpc.stop() if self._grpc is not None else succeed(None)
+        return DeferredList([self.front.stop(), calls])

@@ -1,0 +1,89 @@
+"""What is set for the whole process: switch interval, garbage collector, open files, logging.
+
+Only this module sets such things, and only `run.py` calls it. A program that embeds a `ModelServer`
+or a `BatcherService` decides about its own process; the README says what to set there.
+
+The switch interval is how long a thread may keep the interpreter lock while another thread wants
+the lock. Event loop and inference threads fight for that lock. A model of many operators takes the
+lock once for each of them, and each take may wait a whole interval; a model that is one native call
+takes the lock once a batch (`benchmarks/gil.py`). So one model of many operators is enough to make
+the interval short, and only when every model is one call is Python's own interval kept.
+"""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+import warnings
+from contextlib import suppress
+
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogBeginner,
+    textFileLogObserver,
+)
+
+from batcher.config.settings import ServerSettings
+from batcher.serving.server import ModelServer
+
+OPERATORS_INTERVAL_MS = 0.2
+"""Switch interval while a model of many operators is served, in milliseconds."""
+
+CALLS_INTERVAL_MS = 5.0
+"""Switch interval while every model is one native call, in milliseconds: Python's own."""
+
+YOUNG_OBJECTS = 5000
+"""Objects between two looks of the collector for cycles. With Python's 700 a request costs half a
+microsecond more; more than 5000 gain nothing.
+"""
+
+_MIDDLE_COLLECTIONS, _OLD_COLLECTIONS = 20, 50
+"""Collections of one generation before the next older one is looked at too."""
+
+
+def begin_logging() -> None:
+    """Write the log to standard error: the server's own from `info` on, others' from `warn` on."""
+    levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
+    levels.setLogLevelForNamespace("batcher", LogLevel.info)
+    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [levels])
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+
+
+def set_process(settings: ServerSettings) -> None:
+    """Set what does not depend on the models that are loaded. Main thread, before anything runs."""
+    # The codec counts the pixels of a picture itself, and refuses with a clear error.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")
+    # While models load, some of them may be of many operators.
+    _set_interval_ms(settings.switch_interval_ms or OPERATORS_INTERVAL_MS)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def set_switch_interval(settings: ServerSettings, server: ModelServer) -> None:
+    """Set the interval for the models of `server`, unless `settings` name an interval."""
+    one_calls = all(version.one_call for version in server)
+    default = CALLS_INTERVAL_MS if one_calls else OPERATORS_INTERVAL_MS
+    _set_interval_ms(settings.switch_interval_ms or default)
+
+
+def _set_interval_ms(interval_ms: float) -> None:
+    sys.setswitchinterval(interval_ms / 1e3)
+
+
+def set_collector(settings: ServerSettings) -> None:
+    """Have the garbage collector look less often, once every model has loaded."""
+    gc.collect()
+    gc.set_threshold(YOUNG_OBJECTS, _MIDDLE_COLLECTIONS, _OLD_COLLECTIONS)
+    # What was made at start lives until a reload, so the collector need not look at it. Where
+    # clients load and unload models, no object is known to stay.
+    if settings.model_control == "none":
+        gc.freeze()
+
+
+def release_frozen_objects() -> None:
+    """Let the collector look at all objects again, before a reload lets go of models."""
+    gc.unfreeze()

@@ -1,0 +1,61 @@
+"""What a person at the terminal sees while models load."""
+
+from __future__ import annotations
+
+import time
+
+import click
+from rich.console import Console
+from rich.status import Status
+
+from batcher import __version__
+
+
+class StartReport:
+    """Writes to standard error what loads, and to standard output that the server is ready.
+
+    Scripts wait for that one line on standard output.
+    """
+
+    def __init__(self) -> None:
+        """Begin to measure the time."""
+        self._console = Console(stderr=True, highlight=False)
+        self._status: Status | None = None
+        self._stages: dict[str, str] = {}
+        self._began = time.monotonic()
+        self._is_ready = False
+
+    def progress(self, title: str, text: str) -> None:
+        """Show what is being done with the model `title`.
+
+        A terminal has a moving line, which changes with every text. Below it, and where there is no
+        terminal, stands one line for each stage.
+        """
+        # A warm-up reports every batch size; its stage is the text before that.
+        stage = text.partition(", batch size")[0]
+        if self._console.is_terminal and not self._is_ready:
+            self._status = self._status or self._console.status("")
+            self._status.start()
+            self._status.update(f"model {title}: {text}")
+        if self._stages.get(title) != stage:
+            self._stages[title] = stage
+            seconds = time.monotonic() - self._began
+            line = f"model {title}: {stage} ({seconds:.1f} s)"
+            self._console.print(line, markup=False, soft_wrap=True)
+
+    def ready(self, address: str) -> None:
+        """Write, in one line, where clients connect."""
+        self.stop()
+        self._is_ready = True
+        seconds = time.monotonic() - self._began
+        click.echo(f"batcher {__version__} is ready on {address} after {seconds:.1f} s")
+
+    def failed(self, reason: str) -> None:
+        """Write why the server cannot start."""
+        self.stop()
+        click.echo(f"batcher cannot start: {reason}", err=True)
+
+    def stop(self) -> None:
+        """Take the moving line away."""
+        if self._status is not None:
+            self._status.stop()
