@@ -1,0 +1,98 @@
+"""What the pages for readers name is there: files behind links, functions in files, every room.
+
+Pages go out of date in silence, and a wrong link costs a newcomer more than none. Three forms are
+checked: links to files of the repository; links whose text is code, as in
+[`Router.answer`](../batcher/frontends/endpoints/routing.py), whose names must stand in the file;
+and paths in backquotes, as in `benchmarks/load.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.test_imports import ENTRIES
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "benchmarks" / "HOT_PATH.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
+CODE = re.compile(r"`([^`\n]+)`")
+NAME = re.compile(r"[A-Za-z_]\w*")
+ROOT_FOLDERS = {"batcher", "tests", "benchmarks", "docs", "examples", "models"}
+
+
+def targets(text: str) -> Iterator[tuple[str, str]]:
+    """Yield text and target of each link that leads to a file of the repository."""
+    for words, target in LINK.findall(text):
+        if "://" not in target and not target.startswith("#"):
+            yield words, target.partition("#")[0]
+
+
+def broken_links(page: Path, text: str) -> list[str]:
+    """Return the links to files that do not exist."""
+    return [target for _, target in targets(text) if not (page.parent / target).exists()]
+
+
+def missing_names(page: Path, text: str) -> list[str]:
+    """Return the names in link texts that the Python file behind the link does not have."""
+    missing = []
+    for words, target in targets(text):
+        path, code = page.parent / target, CODE.fullmatch(words)
+        if code and path.suffix == ".py" and path.exists() and "/" not in code[1]:
+            known = set(NAME.findall(path.read_text())) | {path.stem, "py"}
+            missing += [f"{code[1]} in {target}" for name in _names(code[1]) if name not in known]
+    return missing
+
+
+def missing_paths(text: str) -> list[str]:
+    """Return the paths in backquotes that lead nowhere in the repository; `x/` is a folder."""
+    spans = [code for code in CODE.findall(text) if re.fullmatch(r"[\w./-]+", code)]
+    paths = [code for code in spans if "/" in code and code.partition("/")[0] in ROOT_FOLDERS]
+    return [path for path in paths if not (ROOT / path).exists()]
+
+
+def _names(code: str) -> list[str]:
+    return NAME.findall(code.partition("(")[0])
+
+
+@EACH_PAGE
+def test_links_lead_to_files(page: Path) -> None:
+    assert broken_links(page, page.read_text()) == []
+
+
+@EACH_PAGE
+def test_functions_stand_in_the_files_that_they_are_linked_to(page: Path) -> None:
+    assert missing_names(page, page.read_text()) == []
+
+
+@EACH_PAGE
+def test_paths_in_backquotes_lead_somewhere(page: Path) -> None:
+    assert missing_paths(page.read_text()) == []
+
+
+def test_the_table_of_rooms_has_every_room() -> None:
+    table = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = {match[1] for match in re.finditer(r"^\| \d+ \| `([\w.]+)/?` \|", table, re.MULTILINE)}
+    assert rooms == ENTRIES
+
+
+def test_what_is_not_there_is_found(tmp_path: Path) -> None:
+    (tmp_path / "routing.py").write_text("class Router:\n    def answer(self): ...\n")
+    page = tmp_path / "page.md"
+    text = (
+        "[`Router.answer`](routing.py), [`Router.reply`](routing.py), [there](gone.md#part), "
+        "[elsewhere](https://example.org/x.md), [here](#part), `batcher/riddles.py`, `batcher/`"
+    )
+    assert broken_links(page, text) == ["gone.md"]
+    assert missing_names(page, text) == ["Router.reply in routing.py"]
+    assert missing_paths(text) == ["batcher/riddles.py"]
