@@ -1,4 +1,4 @@
-"""The ceiling: a model called in a bare loop at one batch size, no server around it."""
+"""The ceiling: a model called in a bare loop at one batch size, without a server."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from batcher.config.model_file import ModelDefinition, load_model_definition
-from batcher.config.model_settings import ModelSettings
+from batcher import ModelSettings, load_model_definition
+from batcher.config.model_file import ModelDefinition
 from batcher.models.checked import CheckedModel
 from batcher.models.loading import load_model
 

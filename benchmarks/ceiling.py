@@ -1,11 +1,11 @@
-"""How much of the ceiling is served.
+"""How much of the ceiling is served: rows/s through the server beside a bare loop.
 
-Rows/s through the server against the same model in a bare loop at full batches.
+The ceiling is the same model, called in a bare loop with full batches. Each round measures three
+things: the bare loop, requests in process that keep the queue full, and HTTP from a process of its
+own. The table has medians over the rounds, and ratios to the bare loop of the same round.
 
-Each round measures the bare loop, then in-process submissions that keep the queue full, then HTTP
-from a process of its own; rounds alternate, medians and ratios are quoted. In process the server
-must lose next to nothing: the worker may not stand idle while a finished batch travels home and the
-next one is decided.
+In process the server must lose next to nothing: the worker may not stand idle while a finished
+batch travels back and the next batch is decided.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred
 from twisted.internet.main import installReactor
 
-from batcher.config.model_settings import ModelSettings
-from batcher.config.settings import ServerSettings
-from batcher.serving.server import ModelServer
+from batcher import ModelServer, ModelSettings, ServerSettings
 from benchmarks.bare import bare_rate, example_row, load
 from benchmarks.load import LoadOptions, run_load
 from benchmarks.reporting import write_results
@@ -36,11 +34,11 @@ from benchmarks.serving import MODELS, running_server
 
 BATCH = 64
 OUTSTANDING = 4 * BATCH
-"""Requests that are kept on their way in process: the queue always holds more than a batch."""
+"""Requests that are on their way in process, so that the queue always holds more than a batch."""
 
 
 class Saturation:
-    """Submits single rows in process, each answer at once followed by the next request."""
+    """Submits single rows in process; each answer is followed at once by the next request."""
 
     def __init__(self, server: ModelServer, name: str, row: dict[str, Any]) -> None:
         """Send `row` to the model `name` of `server`."""
@@ -97,7 +95,8 @@ def main() -> None:
 
     async def measure_all() -> None:
         for name in options.models:
-            rows.append(await measure(name, options.rounds, options.seconds, reactor, loop))  # noqa: PERF401  one at a time
+            row = await measure(name, options.rounds, options.seconds, reactor, loop)
+            rows.append(row)
 
     measured = Deferred.fromFuture(asyncio.ensure_future(measure_all(), loop=loop))
     measured.addErrback(lambda failure: failure.printTraceback())
@@ -115,9 +114,8 @@ def main() -> None:
 
 REMARKS = (
     "`bare`: `predict` alone with 64 rows, on a thread of its own. `in process`: single rows by "
-    "`ModelServer.infer`, "
-    f"{OUTSTANDING} on their way. `http`: single rows from 256 closed-loop connections, client "
-    "and server on the same cores.",
+    f"`ModelServer.infer`, {OUTSTANDING} on their way. `http`: single rows from 256 closed-loop "
+    "connections, client and server on the same cores.",
     "Ratios are medians over the rounds of the ratio within a round.",
 )
 
@@ -152,17 +150,14 @@ async def measure(
             result = await loop.run_in_executor(None, run_load, target)
             samples["http"].append(result.achieved_rate_200)
     await server.stop().asFuture(loop)
-    medians = {f"{what} rows/s": median(values) for what, values in samples.items()}
-    ratios = {
-        f"{what} ratio": round(
-            median(
-                value / bare for value, bare in zip(samples[what], samples["bare"], strict=True)
-            ),
-            3,
-        )
-        for what in ("in process", "http")
-    }
+    medians = {f"{way} rows/s": median(values) for way, values in samples.items()}
+    ratios = {f"{way} ratio": round(of_bare(samples, way), 3) for way in ("in process", "http")}
     return {"model": name, **medians, **ratios}
+
+
+def of_bare(samples: dict[str, list[float]], way: str) -> float:
+    """Return the median over the rounds of a rate as a share of the bare loop's."""
+    return median(rate / bare for rate, bare in zip(samples[way], samples["bare"], strict=True))
 
 
 if __name__ == "__main__":

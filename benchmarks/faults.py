@@ -1,27 +1,35 @@
 """What faults of one model cost itself and another one of the same server.
 
-Both take 10 ms a batch and 0.3 ms a row, asleep, in batches up to 64, so that cores do not matter:
-2,192 rows/s each. The `other` is asked for half of that, one row a request, open loop at random
-(Poisson) times. Beside it stands a victim whose rows say how it is to fail (`models/faulty`).
+Two models stand in one server, the `victim` and the `other`. Both sleep, so that cores do not
+matter, in batches up to 64 rows:
 
-What fails in the thread is met by a closed loop of 256 clients, so that batches are full, as many
-of which send rows at fault as the case says; those that send healthy rows are innocent. What ends
-or holds up its process is met by an open loop at half of capacity, with a row at fault every 1.25
-s, since clients of a closed one would ask for less while it is away. The other's throughput and p99
-are ratios to those beside a healthy victim under the same load.
+    seconds of a batch = 0.010 + 0.0003 * rows
+    capacity           = 64 / (0.010 + 0.0003 * 64) = 2,192 rows/s
 
-Cases alternate within a round; medians over the valid rounds are quoted. A run whose generator
-lagged its own schedule says nothing: it is left out, counted, and makes the exit status 3.
+The `other` is asked for half of that, one row a request, in an open loop at random (Poisson) times.
+The first value of a row tells the victim how to fail (`models/faulty`). Two kinds of faults need
+two kinds of load:
+
+| fault | load of the victim |
+|---|---|
+| the batch raises, in a thread | a closed loop of 256 clients, so that batches are full |
+| the process hangs or ends | an open loop at half of capacity, and a row at fault every 1.25 s |
+
+The second load is open because clients of a closed loop would ask for less while the process is
+away. Clients that send healthy rows are called innocent. The other's throughput and p99 are ratios
+to those beside a healthy victim under the same load.
+
+Cases alternate within a round, and the table has medians over the valid rounds. A run whose
+generator lagged its own schedule says nothing: the run is left out and counted, and makes the exit
+status 3.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+# Run as a script: this folder, in which http.py would hide the library's own, leaves the path.
+if __package__ in (None, ""):
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -49,48 +57,48 @@ HEALTHY, RAISES, HANGS, CRASHES, LOSES_ROW, GIVES_NAN = range(6)
 """The first value of a row, for `models/faulty`."""
 
 CLIENTS = 4 * BATCH
-"""Of the closed loop: while a batch is searched for the row at fault, others are full."""
+"""Clients of the closed loop: while one batch is searched for the row at fault, others are full."""
 
 POISONED = 24
-"""Of them, when every batch is to have one row at fault: they wait longer than others, so more than
-one in 64 is needed.
+"""Clients that send rows at fault where every batch is to have one such row. Their requests wait
+longer than others, so more than one in 64 is needed.
 """
 
-RARELY = 0.8
+FAULTS_PER_S = 0.8
 """Rows at fault a second in the open loop: the victim hangs for 1 s, is loaded again, and serves
 for a while.
 """
 
 CONNECTIONS = 2048
-"""Of an open loop: more than come while the victim hangs and is loaded again."""
+"""Connections of an open loop: more than requests come while the victim hangs and is loaded."""
 
-WARMUP = 0.5
+WARMUP_S = 0.5
 """Seconds before the other is measured, in which the victim has its load already."""
 
-MARGIN = 0.25
-"""Seconds by which the victim's load is longer than what is measured beside it."""
+MARGIN_S = 0.25
+"""Seconds by which the victim's load is longer than what is measured beside the victim."""
 
-SPARE = 2.5
+SPARE_START_S = 2.5
 """Seconds in which a spare process imports PyTorch, after the start and after each end of a
-process: not beside other cases.
+process. No case is measured meanwhile.
 """
 
 RERUNS = ("isolate", "retry", "memory")
 """Flush reasons of batches that are not fresh."""
 
 FAILED = "failed"
-"""Counts batches beside flush reasons: those that failed."""
+"""Key of the number of batches that failed, beside the keys of flush reasons."""
 
 
 class Case(NamedTuple):
     """What the victim has to bear.
 
     Attributes:
-        name: of the case.
-        victim: the model of the server that is asked; none is, if empty.
-        fault: the first value of the rows at fault.
-        faulty: clients of the closed loop that send those; 0 stands for the open loop.
-        beside: the case whose load is the same and whose victim is healthy.
+        name: name of the case.
+        victim: model that is the victim; empty if there is none.
+        fault: first value of the rows at fault.
+        faulty: clients of the closed loop that send rows at fault; 0 stands for the open loop.
+        beside: name of the case of the same load whose victim is healthy.
     """
 
     name: str
@@ -129,22 +137,21 @@ SETTINGS = (
 
 REMARKS = (
     f"Capacity is {CAPACITY:,.0f} rows/s for each model. The other: open loop at half of it; "
-    "ratios are to what it has beside "
-    "the healthy victim under the same load (`healthy, process` for processes).",
+    "ratios are to what it has beside the healthy victim under the same load (`healthy, process` "
+    "for processes).",
     f"The victim: {CLIENTS} clients in a closed loop. `poisoned`, `63 rows for 64`: {POISONED} of "
-    "them send rows at fault, "
-    f"about one in each fresh batch. Where nothing is run again {CLIENTS // BATCH} do, one in "
-    f"{BATCH}; of a `broken` one all.",
-    f"A process: an open loop at half of capacity, and a row at fault every {1 / RARELY:g} s, "
-    "with `watchdog_s: 1`.",
+    "them send rows at fault, about one in each fresh batch. Where nothing is run again "
+    f"{CLIENTS // BATCH} do, one in {BATCH}; of a `broken` one all.",
+    "A process: an open loop at half of capacity, and a row at fault every "
+    f"{1 / FAULTS_PER_S:g} s, with `watchdog_s: 1`.",
     "The victim's counts are sums over the rounds, and include the other's warm-up. `timeout`: no "
-    "answer within 5 s. Where "
-    "nothing of a batch has run within 14 runs, what is left of it fails together.",
+    "answer within 5 s. Where nothing of a batch has run within 14 runs, what is left of it fails "
+    "together.",
     "`innocent failed`: requests without a row at fault that were not answered with 200. "
     "`guilty`: those with one.",
     "`runs again`: batches that were not fresh, for each fresh one with a row at fault (the lesser "
-    "of such rows and of fresh "
-    "batches); one at fault needs 12. `failed runs` are `batcher_failed_batches_total`.",
+    "of such rows and of fresh batches); one at fault needs 12. `failed runs` are "
+    "`batcher_failed_batches_total`.",
     "`left out`: rounds in which the generator lagged its own schedule (p99 above 2 ms).",
 )
 
@@ -153,10 +160,10 @@ class Round(NamedTuple):
     """What one round of a case found.
 
     Attributes:
-        other: of the model beside the victim.
-        innocent: of the victim's requests without a row at fault; None if there are none.
-        guilty: of those with one; None if there are none.
-        batches: that the victim ran, by flush reason, and how many of them `FAILED`.
+        other: load of the model beside the victim.
+        innocent: the victim's requests without a row at fault; None if there are none.
+        guilty: the victim's requests with a row at fault; None if there are none.
+        batches: batches that the victim ran by flush reason, and how many of them `FAILED`.
     """
 
     other: LoadResult
@@ -178,14 +185,14 @@ def main() -> int:
     options = parser.parse_args()
     found: dict[str, list[Round]] = {case.name: [] for case in CASES}
     with running_server(MODELS, *SETTINGS) as address:
-        time.sleep(SPARE)
+        time.sleep(SPARE_START_S)
         for seed in range(options.rounds):
             for case in CASES:
                 found[case.name].append(measure(address, case, options, seed))
                 print(summary(case, found[case.name][-1:], found[case.beside][-1:]), flush=True)
                 if case.fault in (HANGS, CRASHES):
                     await_ready(address)
-                    time.sleep(SPARE)
+                    time.sleep(SPARE_START_S)
     rows = [summary(case, found[case.name], found[case.beside]) for case in CASES]
     print(
         write_results("faults", "What faults of one model cost itself and another", rows, REMARKS)
@@ -218,7 +225,7 @@ def measure(address: str, case: Case, options: argparse.Namespace, seed: int) ->
 def loads_of(
     address: str, case: Case, options: argparse.Namespace, seed: int
 ) -> dict[str, LoadOptions]:
-    """Return the load of the other, and those of the victim without and with rows at fault, as far as there are such."""
+    """Return the load of the other, and the victim's loads without and with rows at fault."""
 
     def load(model: str, value: int, warmup: float, seconds: float, **how: Any) -> LoadOptions:
         url = f"{address}/models/{model}/predict"
@@ -230,8 +237,8 @@ def loads_of(
         "seed": seed,
         "realtime": options.realtime,
     }
-    loads = {"other": load("other", HEALTHY, WARMUP, options.seconds, **at_half)}
-    seconds = WARMUP + options.seconds + MARGIN
+    loads = {"other": load("other", HEALTHY, WARMUP_S, options.seconds, **at_half)}
+    seconds = WARMUP_S + options.seconds + MARGIN_S
     if case.faulty:
         loads["guilty"] = load(
             case.victim, case.fault, 0, seconds, closed=True, connections=case.faulty
@@ -242,7 +249,13 @@ def loads_of(
             )
     elif case.victim:
         loads["guilty"] = load(
-            case.victim, case.fault, 0, seconds, schedule="constant", rate=RARELY, connections=16
+            case.victim,
+            case.fault,
+            0,
+            seconds,
+            schedule="constant",
+            rate=FAULTS_PER_S,
+            connections=16,
         )
         loads["innocent"] = load(case.victim, HEALTHY, 0, seconds, **at_half)
     return loads
@@ -275,7 +288,7 @@ def batches_run(metrics: str, model: str) -> Counter[str]:
 
 
 def summary(case: Case, rounds: Sequence[Round], healthy: Sequence[Round]) -> dict[str, Any]:
-    """Return medians over the valid ones of `rounds` for the other, beside those of `healthy`, and sums for the victim."""
+    """Return medians over valid rounds for the other, beside `healthy`, and the victim's sums."""
     rate, p99 = of_other(rounds)
     healthy_rate, healthy_p99 = of_other(healthy)
     innocent, guilty = (
@@ -302,7 +315,7 @@ def summary(case: Case, rounds: Sequence[Round], healthy: Sequence[Round]) -> di
 def of_other(rounds: Sequence[Round]) -> tuple[float, float]:
     """Return the medians of the other's answers 200 a second and of their p99 in ms.
 
-    Of valid rounds, or all if none is.
+    Rounds that are not valid count only if no round is.
     """
     results = [found.other for found in rounds if found.other.valid] or [
         found.other for found in rounds
@@ -327,7 +340,10 @@ def fresh(batches: Counter[str]) -> int:
 
 
 def reruns(case: Case, batches: Counter[str], guilty: int) -> float | str:
-    """Return the batches that were run again for each fresh one with one of the `guilty` requests, or a dash without such."""
+    """Return the reruns for each fresh batch with a row at fault; a dash in cases without faults.
+
+    `guilty` is the number of requests with a row at fault.
+    """
     if not case.fault:
         return "-"
     return round(sum(batches[reason] for reason in RERUNS) / max(min(guilty, fresh(batches)), 1), 1)

@@ -1,8 +1,10 @@
 """What the server adds at low load: no artificial wait.
 
-Over HTTP at a few requests a second, constant schedule: mean latency of the fixed-cost model (which
-sleeps 2.05 ms for a row) minus that of the echo model minus the bare call, all in one run. What is
-left is waiting that nobody asked for.
+Over HTTP, at a few requests a second on a constant schedule, all in one run:
+
+    left = latency of the fixed-cost model - latency of the echo model - seconds of the bare call
+
+The fixed-cost model sleeps 2.05 ms for a row. What is left is waiting that nobody asked for.
 """
 
 from __future__ import annotations

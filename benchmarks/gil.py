@@ -1,21 +1,20 @@
-"""The interpreter lock and the form of the model.
+"""The interpreter lock and the form of a model: throughput and tail of one network in every form.
 
-Throughput and tail over HTTP of one deep network in every form.
+A forward pass of many operators takes the interpreter lock for each operator, and beside the model
+an event loop holds the lock nearly always. Each form of the network is served over HTTP at several
+switch intervals. A switch interval is how long a thread may keep the lock that another thread
+wants.
 
-A forward of many operators takes the interpreter lock for each, beside an event loop that holds it
-nearly always. Each form runs at several switch intervals (how long a thread may keep the lock that
-another wants), all servers alternate within a round, and medians over the rounds are quoted. `echo`
-takes and gives bodies of the same size and computes nothing.
+Servers alternate within a round, and the table has medians over the rounds. `echo` takes and gives
+bodies of the same size and computes nothing.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+# Run as a script: this folder, in which http.py would hide the library's own, leaves the path.
+if __package__ in (None, ""):
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -66,8 +65,7 @@ def main() -> None:
 
 REMARKS = (
     "Linear(784, 64), then 50 times Linear(64, 64) and ReLU; one torch thread; client (wrk, closed "
-    "loop), event loop and model "
-    "share the cores.",
+    "loop), event loop and model share the cores.",
     "`of echo`: requests/s over those of `echo` at the same interval, median over the rounds of "
     "the ratio within a round. "
     "`off eager`: largest difference of an answer from that of the eager form.",

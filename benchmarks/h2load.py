@@ -1,4 +1,4 @@
-"""Driving h2load, the closed-loop HTTP/2 load generator, as a gRPC client, and reading what it measured."""
+"""Driving h2load, a closed-loop HTTP/2 load generator, as a gRPC client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.wrk import SETTLE, Measured
+from benchmarks.wrk import SETTLE_S, Measured
 
 HEADERS = ("content-type: application/grpc", "te: trailers")
 
@@ -22,36 +22,25 @@ def require_h2load() -> None:
 
 
 def framed(message: bytes) -> bytes:
-    """Return `message` as gRPC sends it: not compressed, its length before it."""
+    """Return `message` as gRPC sends messages: not compressed, behind 4 bytes of its length."""
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
 def run_h2load(url: str, message: bytes, calls: int, seconds: int) -> Measured:
-    """Call `url` with `message`, `calls` at a time on one connection, once the server before has settled.
+    """Call `url` with `message`, `calls` at a time on one connection, and return what was measured.
 
     h2load sees the status of HTTP alone, so a call's own status is to be checked apart.
     """
-    time.sleep(SETTLE)
+    time.sleep(SETTLE_S)
     with tempfile.TemporaryDirectory() as folder:
         body, log = Path(folder) / "body", Path(folder) / "log"
         body.write_bytes(framed(message))
         headers = [part for header in HEADERS for part in ("-H", header)]
-        shape = [
-            "-c",
-            "1",
-            "-m",
-            str(calls),
-            "-t",
-            "1",
-            "-D",
-            str(seconds),
-            "-d",
-            str(body),
-            "--log-file",
-            str(log),
-        ]
+        shape = ["-c", "1", "-m", str(calls), "-t", "1", "-D", str(seconds)]
+        shape += ["-d", str(body), "--log-file", str(log)]
         subprocess.run(["h2load", *shape, *headers, url], capture_output=True, check=True)
-        lines = np.loadtxt(log, dtype=np.int64, ndmin=2)  # begin in us, status, us that it took
+        # a call a line: its begin in us, its status, and the us that it took
+        lines = np.loadtxt(log, dtype=np.int64, ndmin=2)
     return Measured(
         rate=len(lines) / seconds,
         p50=float(np.percentile(lines[:, 2], 50)) / 1e3,

@@ -1,20 +1,16 @@
-"""Requests/s and latency over HTTP.
+"""Requests/s and latency over HTTP: this server by every protocol, Mosec and FastAPI.
 
-This server over both of its stacks, Mosec, and FastAPI one request at a time.
-
-Same models, float32 bodies, one torch thread, same client (wrk, closed loop, one thread) on the
-same cores. Every answer is checked once before anything is timed. Servers alternate within a round;
-medians over the rounds are quoted.
+All serve the same models with one torch thread, to the same client (wrk, closed loop, one thread)
+on the same cores, and bodies are float32. Every server's answer is checked once before anything is
+timed. Servers alternate within a round, and the table has medians over the rounds.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+# Run as a script: this folder, in which http.py would hide the library's own, leaves the path.
+if __package__ in (None, ""):
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -60,7 +56,7 @@ OURS = {
     "v2_json": "/v2/models/{}/infer",
     "grpc": "/inference.GRPCInferenceService/ModelInfer",
 }
-"""Paths of this server."""
+"""Paths of this server by protocol; `{}` stands for the name of the model."""
 
 
 def main() -> None:
@@ -82,14 +78,11 @@ def main() -> None:
 
 REMARKS = (
     "`batcher`: this server as `serve.py` runs it, default settings, raw bytes. `v2_binary`, "
-    "`v2_json`: it too, by the Open "
-    "Inference Protocol with binary and with JSON tensors. `grpc`: it too, by gRPC, so many "
-    "calls at a time on one connection of h2load. `klein`: its own routes over Klein on "
-    "twisted.web alone. "
-    "`mosec`: batches up to 64, 5 ms. `fastapi`: on uvicorn, one request at a time. `bare`: "
-    "httptools on uvloop, which answers "
-    "each body with itself and has neither batch nor model; the most that Python can do. "
-    "`bare_grpc`: the same on grpc.aio.",
+    "`v2_json`: it too, by the Open Inference Protocol with binary and with JSON tensors. `grpc`: "
+    "it too, by gRPC, so many calls at a time on one connection of h2load. `klein`: its own routes "
+    "over Klein on twisted.web alone. `mosec`: batches up to 64, 5 ms. `fastapi`: on uvicorn, one "
+    "request at a time. `bare`: httptools on uvloop, which answers each body with itself and has "
+    "neither batch nor model; the most that Python can do. `bare_grpc`: the same on grpc.aio.",
     "`ratio`: requests/s of `batcher` over those of the row, median over the rounds of the ratio "
     "within a round.",
     "`of model`: requests/s over the rows/s of the model called in a bare loop with 64 rows, in "
@@ -157,7 +150,10 @@ def summary(
 
 @contextmanager
 def running(server: str, model: str, **environment: str) -> Iterator[str]:
-    """Run `server` in a process of its own, a peer with `environment` too, and give the URL that answers for `model`."""
+    """Run `server` in a process of its own, and give the URL that answers for `model`.
+
+    A peer also gets the variables of `environment`.
+    """
     if server in OURS:
         with running_server(MODELS, *(("grpc_port=0",) if server == "grpc" else ())) as address:
             yield address + OURS[server].format(model)
@@ -195,7 +191,7 @@ class Target(NamedTuple):
 
     @property
     def is_grpc(self) -> bool:
-        """Whether it is called by gRPC."""
+        """Whether the URL is called by gRPC."""
         return self.url.endswith(OURS["grpc"])
 
 

@@ -1,20 +1,19 @@
-"""What clients that do nothing, or next to nothing, cost those that work: memory and latency.
+"""What clients that do next to nothing cost clients that work: memory and latency.
 
-Idle: many keep-alive connections that have each made one request; the server's resident memory
-before and after, and how long `/readyz` and one inference take, one at a time, with them open and
-without. Slow: connections that send a head, or a body, a byte at a time, while wrk measures normal
-clients; with and without them in turn, medians over the rounds. The slow clients run in a thread of
-this process.
+| clients | what they do | measured with and without them |
+|---|---|---|
+| idle | keep a connection open after one request | memory; seconds of `/readyz` and of inference |
+| slow | send a head, or a body, a byte at a time | normal clients, by wrk |
+
+The figures are medians over the rounds. The slow clients run in a thread of this process.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+# Run as a script: this folder, in which http.py would hide the library's own, leaves the path.
+if __package__ in (None, ""):
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -42,15 +41,15 @@ PREDICT = (
     f"POST {TARGET} HTTP/1.1\r\nHost: h\r\nContent-Type: application/octet-stream\r\n"
     f"Content-Length: {len(ROW)}\r\n\r\n"
 ).encode() + ROW
-PER_SOURCE = 1_000
-"""Connections from one address of this machine: few of its ports, so that the kernel finds a free
-one at once.
+CONNECTIONS_PER_ADDRESS = 1_000
+"""Connections from one address of this machine. That is few of its ports, so the kernel finds a
+free port at once.
 """
 
 SLOW_HEAD = b"GET /readyz HTTP/1.1\r\nHost: h\r\nX-Slow: " + b"a" * 4096
 SLOW_BODY = PREDICT[: -len(ROW)].replace(b": 256", b": 4096") + bytes(4095)
 SLOW_BODY_SENT = len(SLOW_BODY) - 4095
-INTERVAL = 0.3
+BYTE_INTERVAL_S = 0.3
 """Seconds between two bytes of a slow client: 50 bytes of a head within `header_timeout_s`."""
 
 
@@ -97,9 +96,8 @@ def measure_idle(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str
         place = host_and_port(address)
         pid = process_that_listens(place[1])
         for request in requests.values():
-            latencies(
-                place, request, options.requests
-            )  # what is made at the first requests is made now
+            # what a server makes at its first requests is made now
+            latencies(place, request, options.requests)
         for _ in range(options.rounds):
             for name, request in requests.items():
                 found[name, False].append(latencies(place, request, options.requests))
@@ -137,7 +135,7 @@ def measure_idle(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str
 
 
 def measure_slow(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """Return a row for each kind of slow clients, and a sentence about how much they did themselves."""
+    """Return a row for each kind of slow clients, and a sentence about their own use of a core."""
     kinds = {
         "head": [(SLOW_HEAD, 1)] * options.slow,
         "body": [(SLOW_BODY, SLOW_BODY_SENT)] * options.slow,
@@ -185,7 +183,7 @@ def measure_slow(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str
 
 
 def compared(name: str, beside: list[float], alone: list[float]) -> dict[str, float]:
-    """Return the medians with and without the other connections, and the median of the ratio within a round."""
+    """Return medians with and without the other connections, and of the ratio within a round."""
     ratio = median(one / other for one, other in zip(beside, alone, strict=True))
     return {
         name: median(beside),
@@ -195,7 +193,7 @@ def compared(name: str, beside: list[float], alone: list[float]) -> dict[str, fl
 
 
 def latencies(place: tuple[str, int], request: bytes, count: int) -> list[float]:
-    """Return the percentiles 1 to 99, in ms, of `count` requests one after another on one connection."""
+    """Return the percentiles 1 to 99, in ms, of `count` requests in turn on one connection."""
     times = []
     with socket.create_connection(place, 20) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -230,14 +228,13 @@ def idle_connections(place: tuple[str, int], count: int) -> Iterator[None]:
     clients = []
     try:
         for number in range(count):
-            source = (f"127.0.1.{2 + number // PER_SOURCE}", 0)
+            source = (f"127.0.1.{2 + number // CONNECTIONS_PER_ADDRESS}", 0)
             clients.append(socket.create_connection(place, 20, source))
-            clients[-1].setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-            )  # leaves no port in TIME_WAIT
+            # closed at once, so that no port is left in TIME_WAIT
+            clients[-1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             ask(clients[-1], PREDICT)
         yield
-        ask(clients[0], READY)  # it is still open, and so are the others, which were used later
+        ask(clients[0], READY)  # the first is still open, and so are the others, used later
     finally:
         for client in clients:
             client.close()
@@ -246,9 +243,9 @@ def idle_connections(place: tuple[str, int], count: int) -> Iterator[None]:
 
 @contextmanager
 def slow_clients(place: tuple[str, int], clients: list[tuple[bytes, int]]) -> Iterator[list[float]]:
-    """Run clients that send what they have byte by byte, from a first number of bytes on.
+    """Run clients, each a text and how many bytes of the text are sent at once.
 
-    Gives the share of a core it took.
+    The rest follows byte by byte. Gives the share of a core that the clients took.
     """
     over, used = Event(), [0.0]
     connected = [(socket.create_connection(place, 20), *client) for client in clients]
@@ -260,13 +257,9 @@ def slow_clients(place: tuple[str, int], clients: list[tuple[bytes, int]]) -> It
         while not over.is_set():
             for number, (client, data, first) in enumerate(connected):
                 client.sendall(data[first + step : first + step + 1])
-                if number % 20 == 19:  # spread over the interval
-                    over.wait(
-                        max(
-                            0.0,
-                            began + INTERVAL * (step + number / len(connected)) - time.monotonic(),
-                        )
-                    )
+                if number % 20 == 19:  # the bytes of one step are spread over the interval
+                    due = began + BYTE_INTERVAL_S * (step + number / len(connected))
+                    over.wait(max(0.0, due - time.monotonic()))
             step += 1
         used[0] = time.thread_time() / (time.monotonic() - began)
 

@@ -1,25 +1,36 @@
 """An HTTP/1.1 load generator that knows its own faults.
 
-It must put 10,000 scheduled requests per second on a server that shares two cores with it, and must
-be believed: so it runs in a process of its own, counts latency from the time a request was due (a
-slow server cannot slow down its own examination), reports how late it was itself, and calls its run
-invalid when that was too late (p99 above 2 ms).
+The generator must put 10,000 scheduled requests a second on a server that shares two cores with the
+generator, and must be believed. So the generator
 
-Open loop, the default, sends on a schedule:
+- runs in a process of its own,
+- counts latency from the time at which a request was due, so that a slow server cannot slow down
+  its own examination,
+- reports how late the generator itself was (its lag), and calls its run invalid when the p99 of the
+  lag is above 2 ms.
+
+An open loop, the default, sends on a schedule:
 
     python benchmarks/load.py http://127.0.0.1:8080/predict --rate 10000 --random-body 256 --json
     result.json
 
-Closed loop (`--closed`) sends on each connection whenever its answer came; it finds a server's
-limit, and says when it found its own instead. Benchmarks call `run_load`, which starts such a
-process and reads its JSON.
+A closed loop (`--closed`) sends on each connection whenever the answer to the last request came. A
+closed loop finds a server's limit, and says so when it found the generator's own limit instead.
+Benchmarks call `run_load`, which starts such a process and reads its JSON.
 
-How it wakes up, and what was refused: `loadgen/schedule.py`. Why connections are a fixed pool:
-`loadgen/traffic.py`. Why it writes to sockets itself: `loadgen/client.py`. Measured with all of
-that on two shared cores, an echo server in uvloop on the other, 10,000 requests/s of 256 bytes,
-five runs of 10 s each: own lag p99 0.10 to 0.11 ms Poisson, with 0.35 of a core; 0.06 to 0.08 ms
-constant, with 0.55. Closed loop, 64 connections: 115,000 to 129,000 requests/s, 0.9 of what wrk
-with one thread asks of the same server.
+How the generator wakes up, and what was refused: `loadgen/schedule.py`. Why connections are a fixed
+pool: `loadgen/traffic.py`. Why the generator writes to sockets itself: `loadgen/client.py`.
+
+Measured on two shared cores, with an echo server in uvloop on the other core, 10,000 requests/s of
+256 bytes, five runs of 10 s each:
+
+| schedule | own lag p99 | share of a core |
+|---|---|---|
+| Poisson | 0.10 to 0.11 ms | 0.35 |
+| constant | 0.06 to 0.08 ms | 0.55 |
+
+Closed loop, 64 connections: 115,000 to 129,000 requests/s, 0.9 of what wrk with one thread asks of
+the same server.
 
 Exit status: 0, 1 if there was nobody to load, 2 for a mistake in the arguments, 3 if the run is
 invalid.
@@ -35,10 +46,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: the root of the imports is the parent of this directory
+# Run as a script: the root of the imports is the parent of this directory.
+if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import uvloop
@@ -52,7 +61,7 @@ from benchmarks.loadgen.traffic import ClosedLoop, OpenLoop, Traffic
 __all__ = ["LoadError", "LoadOptions", "LoadResult", "main", "report_invalid", "run_load"]
 
 EXIT_INVALID = 3
-_SPARE_SECONDS = 60.0  # for starting, connecting and settling, beyond what the options ask for
+_START_AND_SETTLE_S = 60.0  # to start, connect and settle, beyond what the options ask for
 
 
 def run_load(options: LoadOptions) -> LoadResult:
@@ -64,7 +73,7 @@ def run_load(options: LoadOptions) -> LoadResult:
         LoadError: The generator could not run; the message is what it said.
     """
     command = [sys.executable, str(Path(__file__).resolve()), *options.argv(), "--json=-"]
-    limit = options.warmup + options.duration + 2 * options.timeout + _SPARE_SECONDS
+    limit = options.warmup + options.duration + 2 * options.timeout + _START_AND_SETTLE_S
     try:
         done = subprocess.run(
             command, input=options.body, capture_output=True, timeout=limit, check=False

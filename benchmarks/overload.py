@@ -1,27 +1,32 @@
-"""What is still answered in time when more is asked than can be done.
+"""What is still answered in time when more is asked than can be done: goodput over offered load.
 
-Goodput over offered load, with a deadline of 40 ms.
+The model sleeps, in batches up to 32 rows:
 
-A model that sleeps 10 ms a batch and 0.3 ms a row, in batches up to 32, can do 1,632 rows/s. It is
-offered 0.5 to 4 times that, one row a request, open loop over HTTP, at random (Poisson) times.
-Goodput counts answers 200 within 40 ms of the time their request was scheduled for, as a share of
-capacity. Beside this server, on the same model and in the same run: itself without admission and
-foresight (it drops what has expired), itself without deadlines (it drops nothing), and Mosec, which
-has none.
+    seconds of a batch = 0.010 + 0.0003 * rows
+    capacity           = 32 / (0.010 + 0.0003 * 32) = 1,632 rows/s
+    goodput            = answers 200 within 40 ms of their scheduled time, a second / capacity
 
-Servers alternate within a factor, and factors within a round; medians over the valid rounds are
-quoted. A run whose generator lagged its own schedule says nothing: it is left out, counted, and
-makes the exit status 3.
+The offered load is 0.5 to 4 times capacity, one row a request, in an open loop over HTTP at random
+(Poisson) times. Four servers run the same model in the same run:
+
+| server | what it drops |
+|---|---|
+| `batcher` | this server: requests that would be late, at the door or in the queue |
+| `expired_only` | this server without admission and foresight: requests whose deadline has passed |
+| `no_drop` | this server without deadlines: nothing |
+| `mosec` | nothing; it has no deadlines |
+
+Servers alternate within a factor, and factors within a round. The table has medians over the valid
+rounds. A run whose generator lagged its own schedule says nothing: the run is left out and counted,
+and makes the exit status 3.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+# Run as a script: this folder, in which http.py would hide the library's own, leaves the path.
+if __package__ in (None, ""):
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -45,29 +50,28 @@ CAPACITY = BATCH / (10e-3 + 0.3e-3 * BATCH)
 """Rows/s that the model can do in full batches."""
 
 DEADLINE_MS = 40.0
-"""Two full batches: one that runs when the request comes, and its own."""
+"""Time of two full batches: the one that runs when a request comes, and the request's own."""
 
 CONNECTIONS = 4608
-"""More than the 4,096 rows that may wait at the server that drops nothing, so that what is offered
-does reach it.
+"""More than the 4,096 rows that may wait at the server that drops nothing, so that all requests do
+reach that server.
 """
 
-WARMUP = 1.0
-"""Seconds: 25 deadlines, after which a queue that does settle has settled."""
+WARMUP_S = 1.0
+"""Seconds before measuring: 25 deadlines, after which a queue that does settle has settled."""
 
 SERVERS = ("batcher", "expired_only", "no_drop", "mosec")
 WITH_DEADLINE = ("batcher", "expired_only")
-"""Servers that are told of it; at the others it is only counted."""
+"""Servers that are told the deadline; for the others it only decides what counts as goodput."""
 
 REMARKS = (
     f"Capacity is {CAPACITY:,.0f} rows/s. `goodput`: answers 200 within {DEADLINE_MS:g} ms of the "
-    "time that their request was "
-    "scheduled for, as a share of it. `200/s` counts all answers 200, however late.",
+    "time that their request was scheduled for, as a share of it. `200/s` counts all answers 200, "
+    "however late.",
     "`batcher`: this server as `serve.py` runs it, `X-Timeout-Ms: 40`. `expired_only`: it too, but "
-    "nothing is refused at the "
-    "door and nothing estimated. `no_drop`: that, without deadlines; its queue is full at 4,096 "
-    "rows. `mosec`: batches up to "
-    "32, 5 ms, no deadlines; its queue is full at 1,024 requests (its default).",
+    "nothing is refused at the door and nothing estimated. `no_drop`: that, without deadlines; its "
+    "queue is full at 4,096 rows. `mosec`: batches up to 32, 5 ms, no deadlines; its queue is full "
+    "at 1,024 requests (its default).",
     "`refused/s`: 429, 503 and 504. `errors`: requests without an answer, and other statuses. "
     "Times count from the schedule.",
     "`left out`: rounds in which the generator lagged its own schedule (p99 above 2 ms).",
@@ -141,7 +145,7 @@ def load_options(
         headers=(("X-Timeout-Ms", f"{DEADLINE_MS:g}"),) if server in WITH_DEADLINE else (),
         rate=factor * CAPACITY,
         duration=options.seconds,
-        warmup=WARMUP,
+        warmup=WARMUP_S,
         connections=CONNECTIONS,
         deadline_ms=DEADLINE_MS,
         seed=seed,
@@ -150,9 +154,9 @@ def load_options(
 
 
 def summary(factor: float, server: str, results: Sequence[LoadResult]) -> dict[str, Any]:
-    """Return the medians over the valid ones of `results`.
+    """Return the medians over the valid results, or over all if no result is valid.
 
-    Over all of them if none is, which `left out` then tells.
+    The column `left out` tells which.
     """
     valid = [result for result in results if result.valid]
     rounds = valid or results
@@ -177,7 +181,7 @@ def summary(factor: float, server: str, results: Sequence[LoadResult]) -> dict[s
 
 
 def refused(result: LoadResult) -> int:
-    """Return how many were told: not now."""
+    """Return how many requests were refused: the statuses that say `not now`."""
     return sum(result.statuses.get(status, 0) for status in ("429", "503", "504"))
 
 

@@ -1,6 +1,6 @@
-"""A line chart as SVG, written by hand.
+"""A line chart as SVG, written by hand: people look at results in the repository.
 
-Results are to be looked at in the repository, and no library is worth that.
+One kind of chart is not worth a plotting library.
 """
 
 from __future__ import annotations
@@ -10,14 +10,8 @@ from html import escape
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 150, 40, 50  # margins; the legend stands in the right one
-COLOURS = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-)  # told apart by the colour-blind too
+# the colour-blind can tell them apart too
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 TICKS = 5  # of the ordinate
 
 Points = Sequence[tuple[float, float]]
@@ -66,7 +60,7 @@ def line_chart(
 
 
 class _Scale:
-    """From values to places."""
+    """From values to places in the picture, in pixels."""
 
     def __init__(self, right: float, top: float) -> None:
         self._right = right

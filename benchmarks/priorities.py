@@ -1,27 +1,27 @@
 """What a low level gets beside a flood of the highest, and what a flood of bulk costs the others.
 
-A model that sleeps 10 ms a batch and 0.3 ms a row, in batches up to 32, can do 1,632 rows/s; one
-row a request, over HTTP.
+The model sleeps 10 ms a batch and 0.3 ms a row, in batches up to 32, so its capacity is 1,632
+rows/s. Requests have one row and come over HTTP.
 
-Shares: clients of levels 1 and 3, together more than the device can serve, send their next request
-whenever they have an answer. There are as many of each as it has weight, 4 to 1, so that they wait
-alike and ageing changes nothing: the rows should be 4 to 1. Bulk: requests of level 1 come at
-random (Poisson) times at half of capacity, without and with a flood of bulk from clients that send
-whenever they have an answer; their p99 should hardly rise.
+`shares`: clients of levels 1 and 3, together more than the device can serve, send their next
+request whenever they have an answer. The clients are 4 to 1, as the weights of the levels are, so
+both wait alike and ageing changes nothing. The answered rows should be 4 to 1, too.
 
-Floods come from generators of their own. Runs without and with bulk alternate; medians over the
-valid rounds are quoted. A run whose generator lagged its own schedule says nothing: it is left out,
-counted, and makes the exit status 3.
+`half load`: requests of level 1 come at random (Poisson) times at half of capacity, without and
+with a flood of bulk from clients that send whenever they have an answer. The p99 of level 1 should
+hardly rise.
+
+Floods come from generators of their own. Runs without and with bulk alternate, and the table has
+medians over the valid rounds. A run whose generator lagged its own schedule says nothing: the run
+is left out and counted, and makes the exit status 3.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+# Run as a script: this folder, in which http.py would hide the library's own, leaves the path.
+if __package__ in (None, ""):
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -42,18 +42,19 @@ CAPACITY = BATCH / (10e-3 + 0.3e-3 * BATCH)
 """Rows/s that the model can do in full batches."""
 
 CLIENTS = {"1": 8 * BATCH, "3": 2 * BATCH, "bulk": 8 * BATCH}
-"""Of a flood, by its priority: several batches of it always wait.
-
-Those of the levels are as their weights.
+"""Clients of a flood by priority. Several batches of each flood always wait; the clients of the
+levels are as the weights of the levels.
 """
 
-WARMUP = 2.0
-"""Seconds: longer than `bulk_after_ms`, after which a flood of bulk that is alone at first no
-longer is.
+WARMUP_S = 2.0
+"""Seconds before measuring: longer than `bulk_after_ms`, after which a flood of bulk has no longer
+the device to itself.
 """
 
-MARGIN = 0.5
-"""Seconds by which a flood begins earlier and ends later than what is measured beside it."""
+MARGIN_S = 0.5
+"""Seconds by which a flood begins earlier and ends later than the load measured beside the
+flood.
+"""
 
 REMARKS = (
     f"Capacity is {CAPACITY:,.0f} rows/s. Times count from the schedule in `half load`, from "
@@ -103,14 +104,14 @@ def shares(url: str, options: argparse.Namespace) -> dict[tuple[str, str], LoadR
 def half_load(
     url: str, options: argparse.Namespace, seed: int, with_bulk: bool
 ) -> dict[tuple[str, str], LoadResult]:
-    """Return what becomes of level 1 at half of capacity, alone or beside a flood of bulk, and of that."""
+    """Return the results of level 1 at half of capacity, alone or with the flood of bulk beside."""
     own = LoadOptions(
         url=url,
         body=body(),
         headers=(("X-Priority", "1"),),
         rate=CAPACITY / 2,
         duration=options.seconds,
-        warmup=WARMUP,
+        warmup=WARMUP_S,
         seed=seed,
         realtime=options.realtime,
     )
@@ -119,13 +120,13 @@ def half_load(
     return together(
         {
             ("half load", "1, with bulk"): own,
-            ("half load", "bulk"): flood(url, "bulk", options.seconds + MARGIN),
+            ("half load", "bulk"): flood(url, "bulk", options.seconds + MARGIN_S),
         }
     )
 
 
 def flood(url: str, priority: str, seconds: float) -> LoadOptions:
-    """Return the load of clients that send their next request whenever they have the answer to the last."""
+    """Return the load of clients that send their next request whenever they have an answer."""
     headers = (("X-Priority", priority),)
     return LoadOptions(
         url=url,
@@ -133,7 +134,7 @@ def flood(url: str, priority: str, seconds: float) -> LoadOptions:
         body=body(),
         headers=headers,
         duration=seconds,
-        warmup=WARMUP - MARGIN,
+        warmup=WARMUP_S - MARGIN_S,
         connections=CLIENTS[priority],
     )
 
@@ -150,9 +151,9 @@ def together(loads: dict[tuple[str, str], LoadOptions]) -> dict[tuple[str, str],
 
 
 def summary(who: tuple[str, str], results: Sequence[LoadResult]) -> dict[str, Any]:
-    """Return the medians over the valid ones of `results`.
+    """Return the medians over the valid results, or over all if no result is valid.
 
-    Over all of them if none is, which `left out` then tells.
+    The column `left out` tells which.
     """
     valid = [result for result in results if result.valid]
     rounds = valid or results

@@ -20,7 +20,7 @@ def running_server(
 ) -> Iterator[str]:
     """Start a server on a free port of 127.0.0.1, give its address once it is ready, and stop it.
 
-    With a `grpc_port` it is the address for gRPC, which an HTTP/2 client can call.
+    With a `grpc_port` among the settings, the address is that of gRPC, for HTTP/2 clients.
 
     Args:
         models: the model repository.

@@ -1,15 +1,14 @@
-"""All faults of `tests/chaos` at once, for half an hour.
-
-Every request is accounted for, memory and descriptors come back.
+"""All faults of `tests/chaos` at once, for half an hour: requests, memory and descriptors.
 
     python benchmarks/soak.py --minutes 30
 
-Trouble comes in spells. After each the server is left alone until nothing waits, and is measured;
-what it holds at the end is compared with what it held after the warm-up, the spells of the first
-fifth of the time, in which allocators and caches fill.
+Trouble comes in spells. After each spell the server is left alone until nothing waits, and its
+memory and descriptors are measured. The first fifth of the spells is warm-up, in which allocators
+and caches fill. The end is compared with the end of the warm-up, and every request is accounted
+for.
 
-Exit status: 0, or 1 if a request was not answered rightly, or more was held at the end than `ROOM`
-and `SPARE` allow.
+Exit status: 0, or 1 if a request was not answered rightly, or if the server holds more at the end
+than `MAX_GROWTH_BYTES` and `MAX_NEW_DESCRIPTORS` allow.
 """
 
 from __future__ import annotations
@@ -26,10 +25,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: the root of the imports is the parent of this directory
+# Run as a script: the root of the imports is the parent of this directory.
+if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from benchmarks.reporting import write_results
@@ -39,19 +36,18 @@ from tests.chaos.servers import children, descriptors, is_quiet, serving
 from tests.chaos.troubles import IMPATIENT, KINDS, MIB, make_trouble
 from tests.end_to_end.processes import Process, until
 
-SPELL = 20.0
+SPELL_S = 20.0
 """Seconds of trouble between two measurements."""
 
-ROOM = 32 * MIB
-"""By how much memory may be more at the end.
-
-About an eighth of what a server with PyTorch in it begins with.
+MAX_GROWTH_BYTES = 32 * MIB
+"""Bytes of memory that the server may hold more at the end: about an eighth of what a server with
+PyTorch in it begins with.
 """
 
-SPARE = 0
-"""By how many descriptors."""
+MAX_NEW_DESCRIPTORS = 0
+"""Descriptors that the server may have open more at the end."""
 
-KILL_EVERY = 2.0
+KILL_INTERVAL_S = 2.0
 """Seconds between two kills of a worker."""
 
 PROCESSES = ("crashing", "exiting", "hanging")
@@ -82,8 +78,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--minutes", type=float, default=30.0)
     minutes = parser.parse_args().minutes
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the clients are all in this process
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the clients are all in this process
     with (
         tempfile.TemporaryDirectory() as folder,
         serving(Path(folder), *MODELS, settings=SETTINGS) as server,
@@ -91,15 +87,15 @@ def main() -> int:
         rows = _soak(server, minutes * 60)
     begin, end = rows[len(rows) // 5], rows[-1]
     grown, opened = end["RSS MiB"] - begin["RSS MiB"], end["descriptors"] - begin["descriptors"]
-    held = grown * MIB <= ROOM and opened <= SPARE
+    held = grown * MIB <= MAX_GROWTH_BYTES and opened <= MAX_NEW_DESCRIPTORS
     remarks = (
         "Every request was answered once, with its own answer or its own error: "
         f"{sum(row['sent'] for row in rows):,}.",
         f"From minute {begin['minute']}, after the warm-up, to the end memory grew by {grown} MiB "
-        f"(allowed: {ROOM // MIB}) "
-        f"and open descriptors by {opened} (allowed: {SPARE}).",
-        f"A worker in a process was killed every {KILL_EVERY:g} s, and there was a SIGHUP in each "
-        "spell.",
+        f"(allowed: {MAX_GROWTH_BYTES // MIB}) and open descriptors by {opened} (allowed: "
+        f"{MAX_NEW_DESCRIPTORS}).",
+        f"A worker in a process was killed every {KILL_INTERVAL_S:g} s, and there was a SIGHUP in "
+        "each spell.",
     )
     print(write_results("soak", "All faults at once, again and again", rows, remarks))
     return 0 if held else 1
@@ -133,8 +129,8 @@ def _of_kind(outcomes: Counter[str], kind: str) -> int:
 def _spell(server: Process) -> Ledger:
     """Make trouble of every kind for a while, and wait until nothing of it is left."""
     with under_load(server, *LOADS) as ledger, ThreadPoolExecutor(1) as pool:
-        trouble = pool.submit(make_trouble, server, KINDS, SPELL)
-        _disturb(server, SPELL)
+        trouble = pool.submit(make_trouble, server, KINDS, SPELL_S)
+        _disturb(server, SPELL_S)
         trouble.result()
     assert set(ledger.outcomes("ok")) == {"200"}, ledger.outcomes("ok")
     until(lambda: is_quiet(server) and len(children(server.pid)) >= len(PROCESSES), seconds=60)
@@ -149,7 +145,7 @@ def _disturb(server: Process, seconds: float) -> None:
     while time.monotonic() < end:
         if workers := children(server.pid):
             os.kill(random.choice(workers), signal.SIGKILL)
-        time.sleep(KILL_EVERY)
+        time.sleep(KILL_INTERVAL_S)
 
 
 if __name__ == "__main__":

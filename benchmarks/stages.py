@@ -1,6 +1,4 @@
-"""Where a request's microseconds go in this process.
-
-64 connections in memory, one batch of 64 at a time, no thread, no socket.
+"""Where a request's microseconds go: 64 connections in memory, without threads and sockets.
 
 Four stages: `receive` (bytes to a queued request), `decide` (the batch is bound), `run` (collated,
 predicted, split: the echo model does nothing), `deliver` (answers encoded and written). The best of
@@ -11,10 +9,8 @@ from __future__ import annotations
 
 import sys
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+# Run as a script: this folder, in which http.py would hide the library's own, leaves the path.
+if __package__ in (None, ""):
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -27,9 +23,8 @@ import numpy as np
 from twisted.internet.task import Clock
 from twisted.web.server import Site
 
-from batcher.app.run import YOUNG_OBJECTS
-from batcher.config.model_settings import ModelSettings
-from batcher.config.settings import ServerSettings
+from batcher import ModelServer, ModelSettings, ServerSettings
+from batcher.app.process_settings import YOUNG_OBJECTS
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
@@ -37,7 +32,6 @@ from batcher.frontends.web.connection import Connection
 from batcher.frontends.web.front import Front
 from batcher.frontends.web.limits import Limits
 from batcher.serving.repository.repository import ModelRepository
-from batcher.serving.server import ModelServer
 from batcher.workers.memory import MemoryWorker
 from batcher.workers.run_batch import run_batch
 from benchmarks.bare import load
@@ -54,9 +48,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--batches", type=int, default=20, help="of each round")
     options = parser.parse_args()
-    gc.set_threshold(
-        YOUNG_OBJECTS, 20, 50
-    )  # as the server has it: with Python's own, 64 requests are one look for cycles
+    # as the server has it: with Python's own thresholds, 64 requests are one look for cycles
+    gc.set_threshold(YOUNG_OBJECTS, 20, 50)
     bench = Bench(options.connections)
     bench.round(options.batches)
     gc.collect()
@@ -124,7 +117,10 @@ class Bench:
         self.request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def round(self, batches: int) -> dict[str, float]:
-        """Answer `batches` times a request on every connection, and return the seconds of each stage."""
+        """Answer a request on every connection, `batches` times.
+
+        Return the seconds of each stage.
+        """
         spent = dict.fromkeys(STAGES, 0.0)
         for _ in range(batches):
             times = [perf_counter()]

@@ -1,20 +1,16 @@
-"""A model in a thread and in a process of its own.
+"""What a batch takes from hand-over to result, in a thread and in a process of its own.
 
-What a batch takes from hand-over to result, with no server around.
-
-Batches of 64 rows of 784 floats, to a model that gives them back at once and to one that takes 5
-ms; one batch after the other, and with the next one always handed over. The two workers take turns,
-and the ratio is that of their best rounds.
+Batches of 64 rows of 784 floats, to a model that gives them back at once and to a model that takes
+5 ms; one batch after the other, and with the next batch always handed over. The two workers take
+turns, and the ratio is that of their best rounds.
 """
 
 from __future__ import annotations
 
 import sys
 
-if __package__ in (
-    None,
-    "",
-):  # run as a script: this folder, where http.py would hide the library's own, leaves the path
+# Run as a script: this folder, in which http.py would hide the library's own, leaves the path.
+if __package__ in (None, ""):
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
@@ -28,15 +24,13 @@ import numpy as np
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from batcher import ModelSettings
 from batcher.batching.batch import Batch
-from batcher.batching.queue import Part
+from batcher.batching.part import Part
 from batcher.batching.worker import Worker
 from batcher.config.model_file import ModelDefinition
-from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import ModelSpec, TensorSpec, datatype
-from batcher.models.loading import load_model
-from batcher.workers.process.worker import ProcessWorker
-from batcher.workers.thread import InferenceThread
+from batcher.workers.making import make_workers
 from benchmarks.reporting import write_results
 
 ROWS, WIDTH = 64, 784
@@ -76,7 +70,7 @@ class Bench:
         time.sleep(3)  # a process makes its spare ready
 
     def round(self, batches: int, depth: int) -> float:
-        """Return the mean seconds a batch of `batches`, `depth` of which are handed over at a time."""
+        """Return the mean seconds of a batch over `batches` of them, `depth` at a time."""
         began, target = time.perf_counter(), self._delivered + batches
         for _ in range(depth):
             self._worker.do(self._batch)
@@ -116,17 +110,15 @@ def benches(model: type[Echo]) -> tuple[Bench, Bench]:
     )
     settings, clock = ModelSettings(max_batch_size=ROWS), Clock()
 
-    def tell(text: str) -> None:
-        """Tell nobody."""
+    def ignore(text: str) -> None:
+        """Drop what is reported while the model loads."""
 
-    return (
-        Bench(
-            lambda call: InferenceThread(
-                "t", lambda told: load_model(definition, settings, told), tell, call, clock
-            )
-        ),
-        Bench(lambda call: ProcessWorker("p", definition, settings, tell, call, clock)),
-    )
+    def bench(kind: str) -> Bench:
+        """Return a bench of a worker of this kind."""
+        own = settings.model_copy(update={"worker": kind})
+        return Bench(lambda call: make_workers(definition, own, None, ignore, call, clock)[0])
+
+    return bench("thread"), bench("process")
 
 
 def main() -> None:

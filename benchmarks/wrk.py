@@ -1,4 +1,4 @@
-"""Driving wrk, the closed-loop HTTP load generator, and reading what it measured."""
+"""Driving wrk, a closed-loop HTTP load generator, and reading its figures."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import orjson
 
-SETTLE = 0.3
-"""Seconds for whatever was measured before to finish the requests that its clients have left."""
+SETTLE_S = 0.3
+"""Seconds in which the server measured before finishes the requests that its clients have left."""
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 
@@ -24,9 +24,12 @@ local file = io.open("{body}", "rb")
 wrk.body = file:read("*all")
 file:close()
 done = function(summary, latency, requests)
-  io.write(string.format('\\nJSON{{"requests": %d, "us": %d, "errors": %d, "p50": %d, "p99": %d}}\\n',
-    summary.requests, summary.duration, summary.errors.connect + summary.errors.read + summary.errors.write
-    + summary.errors.status + summary.errors.timeout, latency:percentile(50), latency:percentile(99)))
+  local failed = summary.errors
+  io.write(string.format(
+    '\\nJSON{{"requests": %d, "us": %d, "errors": %d, "p50": %d, "p99": %d}}\\n',
+    summary.requests, summary.duration,
+    failed.connect + failed.read + failed.write + failed.status + failed.timeout,
+    latency:percentile(50), latency:percentile(99)))
 end
 """
 
@@ -57,24 +60,18 @@ def require_wrk() -> None:
 def run_wrk(
     url: str, body: bytes, connections: int, seconds: int, headers: Mapping[str, str] = OCTETS
 ) -> Measured:
-    """POST `body` to `url` over `connections` closed-loop connections from one thread, once the server before has settled."""
-    time.sleep(SETTLE)
+    """POST `body` to `url` over so many connections in a closed loop, and return the figures.
+
+    One thread of wrk sends; it starts when the server measured before has settled.
+    """
+    time.sleep(SETTLE_S)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "body").write_bytes(body)
         script = Path(folder) / "post.lua"
         lines = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in headers.items())
         script.write_text(_SCRIPT.format(body=Path(folder) / "body", headers=lines))
-        arguments = [
-            "wrk",
-            "-t1",
-            f"-c{connections}",
-            f"-d{seconds}s",
-            "--timeout",
-            "20s",
-            "-s",
-            str(script),
-            url,
-        ]
+        arguments = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s"]
+        arguments += ["-s", str(script), url]
         output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
     found = orjson.loads(output.partition("JSON")[2])
     return Measured(

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""A Twisted service with its own Klein application and its own reactor that holds models itself, with no HTTP hop.
+"""A Twisted service with its own Klein application and reactor, which holds models itself.
+
+Requests reach the models without another hop of HTTP.
 
     python examples/embedded.py
     curl localhost:8090/count -F picture=@examples/digits/7.png
 
-The program chooses its reactor (epoll here), so the model server only borrows it: for the time, and
-for the way back from the inference thread. What the whole process shares is the program's own
-affair; two settings matter beside a model:
+The program chooses its reactor (epoll here). The model server borrows the reactor for two things:
+the time, and the way back from the inference thread. Settings of the whole process are the
+program's own affair; two of them matter beside a model:
 
 - `sys.setswitchinterval(0.0002)`: an eager model takes the interpreter lock once an operator, and
-  each time it may have to wait for a busy event loop for as long as this (5 ms by default).
+  each time may have to wait that long for a busy event loop (5 ms by default).
 - `torch_threads` of the models together at most the cores, less one for the loop.
 """
 
@@ -33,16 +35,14 @@ from twisted.internet.endpoints import serverFromString
 from twisted.web.iweb import IRequest
 from twisted.web.server import Site
 
-from batcher.config.model_file import load_model_definition
-from batcher.config.model_settings import ModelSettings
+from batcher import ModelServer, ModelSettings, load_model_definition
 from batcher.errors import BatcherError
-from batcher.serving.server import ModelServer
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 class DigitCounter:
-    """The program's own service: it counts which digits it has seen."""
+    """The program's own service: counts the digits on the pictures that clients send."""
 
     app = Klein()
 
@@ -53,14 +53,13 @@ class DigitCounter:
 
     @app.route("/count", methods=["POST"])
     async def count(self, request: IRequest) -> str:
-        """Read one picture, classify it together with whatever else is being classified, and count it."""
+        """Read a picture, classify it in one batch with other clients' pictures, and count it."""
         picture = Image.open(BytesIO(request.args[b"picture"][0])).convert("L").resize((8, 8))
         image = (np.asarray(picture, dtype=np.float32) / 255)[np.newaxis, np.newaxis]
         try:
             response = await self._server.infer("digits", {"image": image})
-        except (
-            BatcherError
-        ) as error:  # the queue is full, the deadline passed, …: each class says which
+        # the queue is full, the deadline passed, …: each class of error says which
+        except BatcherError as error:
             request.setResponseCode(error.http_status)
             return f"{error}\n"
         digit = int(response.outputs["scores"].argmax())

@@ -1,6 +1,6 @@
-"""The model of `benchmarks/gil.py`: Linear(784, 64), then 50 times Linear(64, 64) and ReLU.
+"""The model of `benchmarks/gil.py`: many short operators.
 
-Many short operators.
+Linear(784, 64), then 50 times Linear(64, 64) and ReLU.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ class Deep(torch.nn.Module):
             self.layers = torch.nn.Sequential(*layers)
             with torch.no_grad():
                 for layer in self.layers:
+                    # so that fifty layers do not shrink everything to nothing
                     if isinstance(layer, torch.nn.Linear):
-                        torch.nn.init.kaiming_normal_(
-                            layer.weight
-                        )  # so that fifty layers do not shrink everything to nothing
+                        torch.nn.init.kaiming_normal_(layer.weight)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return 64 values a row."""

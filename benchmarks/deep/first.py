@@ -1,6 +1,6 @@
-"""The echo of `benchmarks/gil.py`.
+"""The echo of `benchmarks/gil.py`: computes nothing.
 
-Takes and gives as many bytes a row as the deep model, and computes nothing.
+A row has as many bytes, in and out, as a row of the deep model.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """The connections: HTTP/1.1 over uvloop transports, one request under way on each.
 
-Request bytes are written to the socket at once (`socket.send`), and the transport takes over only
-what the kernel did not take. Its own `write` was refused: it writes at the end of the loop's turn,
-after the answers that arrived in the same turn were read, which is a lag that nobody would see.
-Reading is the transport's.
+Request bytes are written to the socket at once (`socket.send`). The transport takes over only the
+bytes that the kernel did not take. The transport's own `write` was refused, because it writes at
+the end of the loop's turn, after the answers of the same turn were read: a lag that nobody would
+see. Reading is left to the transport.
 
 Answers are parsed by httptools. An answer that is framed by the end of its connection counts as
-`reset`, informational ones (1xx) are passed over. A connection that ends for whatever reason is
-opened again; a failed connect is tried again after `_RETRY`.
+`reset`; informational answers (1xx) are passed over. A connection that ends, for whatever reason,
+is opened again; a failed connect is tried again after `_RETRY_S`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from benchmarks.loadgen.schedule import Alarm
 from benchmarks.loadgen.tally import ErrorKind, Tally
 from benchmarks.loadgen.traffic import Traffic
 
-_CONNECTS_AT_ONCE = 32  # below every server's backlog
-# s; a server that is down is asked ten times a second by each connection, not in a busy loop
-_RETRY = 0.1
-_LEAD = 0.05  # s between the last preparation and the first request
+_MAX_PARALLEL_CONNECTS = 32  # below every server's backlog
+# a server that is down is asked ten times a second by each connection, not in a busy loop
+_RETRY_S = 0.1
+_LEAD_S = 0.05  # between the last preparation and the first request
 _SWEEPS_PER_TIMEOUT = 20  # timeouts are noticed within 5 % of their length
-_LONGEST_SWEEP = 0.1  # s; the end of a run is noticed as late as this
+_MAX_SWEEP_S = 0.1  # the end of a run is noticed as late as this
 
 
 class LoadError(Exception):
@@ -40,7 +40,14 @@ class LoadError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Where requests go: a resolved address, the bytes of one request, and a time limit in seconds."""
+    """Where requests go.
+
+    Attributes:
+        family: address family of the socket.
+        address: resolved address, as `connect` takes it.
+        request: bytes of one request.
+        timeout: seconds that a request waits for a connection, and again for its answer.
+    """
 
     family: int
     address: tuple[object, ...]
@@ -50,7 +57,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Window:
-    """How long: seconds of warm-up, then seconds that are measured."""
+    """How long a run takes.
+
+    Attributes:
+        warmup: seconds of load that are not measured.
+        duration: seconds after the warm-up, which are measured.
+    """
 
     warmup: float
     duration: float
@@ -83,7 +95,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, pool: Pool, sock: socket.socket, closed: asyncio.Future[None]) -> None:
         """Speak on `sock`, which is connected and non-blocking.
 
-        `closed` fires when it has ended.
+        `closed` fires when the connection has ended.
         """
         self._pool = pool
         self._sock = sock
@@ -126,14 +138,14 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Open."""
+        """Open for the first request."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are, without saying so
         self.open = True
         self._pool.connections.add(self)
         self._pool.traffic.ready(self, self._clock())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Ended, by whomever."""
+        """The connection has ended, whoever ended it."""
         self.open = False
         self._pool.connections.discard(self)
         self._fail("reset")
@@ -141,7 +153,7 @@ class Connection(asyncio.Protocol):
             self.closed.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes of an answer."""
+        """Parse some bytes of an answer."""
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -192,7 +204,7 @@ class Pool:
         self.clock = clock
         self.tally = Tally(float("inf"), float("inf"))
         self.connections: set[Connection] = set()
-        self._gate = asyncio.Semaphore(_CONNECTS_AT_ONCE)
+        self._gate = asyncio.Semaphore(_MAX_PARALLEL_CONNECTS)
         self._keepers: list[asyncio.Task[None]] = []
 
     async def open(self, size: int) -> None:
@@ -228,7 +240,7 @@ class Pool:
         while True:
             if connection is None:
                 self.traffic.unreachable(self.clock(), len(self.connections))
-                await asyncio.sleep(_RETRY)
+                await asyncio.sleep(_RETRY_S)
             else:
                 await connection.closed
             connection = await self._connect()
@@ -268,7 +280,7 @@ async def generate(
     gc.collect()
     gc.freeze()
     gc.disable()
-    origin = time.monotonic() + _LEAD
+    origin = time.monotonic() + _LEAD_S
     begin = origin + window.warmup
     tally = pool.tally = Tally(begin, begin + window.duration)
     traffic.start(origin, tally)
@@ -286,7 +298,7 @@ async def _until_settled(pool: Pool, end: float) -> float:
     Returns the share of a core used until then.
     """
     timeout = pool.target.timeout
-    period = min(timeout / _SWEEPS_PER_TIMEOUT, _LONGEST_SWEEP)
+    period = min(timeout / _SWEEPS_PER_TIMEOUT, _MAX_SWEEP_S)
     started, used = time.monotonic(), time.process_time()
     core = 0.0
     while True:

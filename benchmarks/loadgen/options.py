@@ -33,7 +33,7 @@ class LoadOptions:
         schedule: How the open loop spaces its requests.
         rate: Requests per second of the open loop.
         duration: Seconds that are measured.
-        warmup: Seconds of the same load before them that are not.
+        warmup: Seconds of the same load before the measured ones.
         connections: Keep-alive connections. An open loop needs more than rate times latency
             (Little's law): 256 carry 10,000 requests/s at 25 ms.
         method: `None` stands for POST with a body and GET without.
@@ -144,7 +144,8 @@ class LoadOptions:
     def request(self) -> bytes:
         """The bytes of one request.
 
-        HTTP/1.1, keep-alive, the body's type `application/octet-stream` unless given.
+        HTTP/1.1, keep-alive; the type of the body is `application/octet-stream` unless `headers`
+        say otherwise.
         """
         fields = {"host": self.target.netloc.rpartition("@")[2]}
         if self.payload_size or self.verb in {"POST", "PUT", "PATCH"}:
@@ -152,9 +153,9 @@ class LoadOptions:
                 "content-length": str(self.payload_size),
                 "content-type": "application/octet-stream",
             }
-        given = {name.lower() for name, _ in self.headers}
+        named = {name.lower() for name, _ in self.headers}
         lines = [f"{self.verb} {self._origin_form} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in fields.items() if name not in given]
+        lines += [f"{name}: {value}" for name, value in fields.items() if name not in named]
         lines += [f"{name}: {value}" for name, value in self.headers]
         return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.payload
 
@@ -163,7 +164,7 @@ class LoadOptions:
         return (self.target.path or "/") + (f"?{self.target.query}" if self.target.query else "")
 
     def argv(self) -> list[str]:
-        """The command line that means these options; a body is to be read from standard input."""
+        """The command line that means these options; the body is read from standard input."""
         numbers = ("rate", "duration", "warmup", "connections", "timeout", "seed", "max_lag_ms")
         words = [self.url, f"--schedule={self.schedule}", f"--method={self.verb}"]
         words += [f"--{name.replace('_', '-')}={getattr(self, name)!r}" for name in numbers]
@@ -201,23 +202,23 @@ class LoadOptions:
 def parse(
     arguments: Sequence[str], read_body: Callable[[str], bytes]
 ) -> tuple[LoadOptions, str | None]:
-    """Options from a command line, and where the JSON is to go (`-`: standard output.
+    """Return the options of a command line, and where the JSON is to go.
 
-    `None`: nowhere).
+    `-` is standard output, None is nowhere.
 
     Args:
-        arguments: The command line without the program's name. A mistake in it ends the program
-            with status 2.
-        read_body: Called with the value of `--body`, a file's name or `-`, to read it.
+        arguments: The command line without the program's name. A mistake in the command line ends
+            the program with status 2.
+        read_body: Called with the value of `--body`, the name of a file or `-`; returns the body.
     """
     parser = _parser()
-    given = vars(parser.parse_args(arguments))
-    destination = given.pop("json")
+    values = vars(parser.parse_args(arguments))
+    destination = values.pop("json")
     try:
-        if (source := given.pop("body")) is not None:
-            given["body"] = read_body(source)
-        given["headers"] = tuple(_split_header(line) for line in given["headers"])
-        return LoadOptions(**given), destination
+        if (source := values.pop("body")) is not None:
+            values["body"] = read_body(source)
+        values["headers"] = tuple(_split_header(line) for line in values["headers"])
+        return LoadOptions(**values), destination
     except (ValueError, OSError) as err:
         parser.error(str(err))
 

@@ -1,7 +1,7 @@
 """From a tally to a result: percentiles, the verdict on the generator itself, JSON and words.
 
-Percentiles are observed values (nearest rank), not interpolated ones, and rest on answers alone:
-what was not answered is counted beside them, by kind. A result speaks of cores and versions, never
+Percentiles are observed values (nearest rank), not interpolated ones. Percentiles rest on answers
+alone; requests without an answer are counted by kind. A result speaks of cores and versions, never
 of host names or places in a file system.
 """
 
@@ -23,7 +23,7 @@ from benchmarks.loadgen.tally import ERRORS, UNSENT, Tally
 
 _PERCENTILES = (("p50", 50.0), ("p90", 90.0), ("p95", 95.0), ("p99", 99.0), ("p99.9", 99.9))
 _REFUSALS = (429, 503, 504)  # statuses that say: not now
-_BUSY = 0.9  # share of a core above which a run measures its generator, too
+_BUSY_CORE_SHARE = 0.9  # above this share of a core a run measures its generator, too
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,10 @@ class LoadResult:
 
     Every dictionary of times is in ms and has the keys p50, p90, p95, p99, p99.9, max and mean, or
     is empty if there was nothing to measure. Counts are of requests due in the measured window.
-    `scheduled == sent + errors["connect"] + errors["wait_timeout"]`, `sent == answered +
-    unanswered`, `unanswered == errors["timeout"] + errors["reset"] + errors["protocol"]`.
+
+        scheduled  == sent + errors["connect"] + errors["wait_timeout"]
+        sent       == answered + unanswered
+        unanswered == errors["timeout"] + errors["reset"] + errors["protocol"]
 
     Attributes:
         date: UTC, ISO 8601.
@@ -51,10 +53,11 @@ class LoadResult:
         latency_refused_ms: The same with status 429, 503 or 504.
         lag_ms: From the due time until the generator turned to the request; empty for a closed
             loop.
-        connection_wait_ms: From then until a connection was free, 0 included; empty for a closed
-            loop.
+        connection_wait_ms: From the generator's turn to a request until a connection was free, 0
+            included; empty for a closed loop.
         generator_cores: Share of a core the generator used.
-        valid: Whether the generator kept its schedule; if not, `invalid_reason` says what it did.
+        valid: Whether the generator kept its schedule.
+        invalid_reason: What the generator did instead; None for a valid run.
     """
 
     date: str
@@ -207,7 +210,7 @@ def _remarks(result: LoadResult) -> list[str]:
     remarks = [
         f"note         {count} x {kind}: {ERRORS[kind]}" for kind, count in _kinds(result) if count
     ]
-    if result.generator_cores > _BUSY:
+    if result.generator_cores > _BUSY_CORE_SHARE:
         remarks.append(
             "note         the generator is at its own limit: the server may be faster than this"
         )

@@ -1,25 +1,29 @@
 """When requests are due, and the alarm that wakes the generator up for them.
 
-A schedule is an endless iterator of due times in seconds after the start; it knows no clock, so the
-same seed gives the same schedule.
+A schedule is an endless iterator of due times, in seconds after the start. A schedule knows no
+clock, so the same seed gives the same schedule.
 
-The alarm is a `timerfd` watched by the loop, set for the next due time. What was measured before it
-was chosen: 10,000 Poisson requests/s of 256 bytes, 5 s, on two shared cores with an echo server on
-the other; own lag, and the share of a core that the generator took:
+The alarm is a `timerfd` that the loop watches, set for the next due time. Measured before the
+choice: 10,000 Poisson requests/s of 256 bytes for 5 s, on two shared cores with an echo server on
+the other core. `core` is the share of a core that the generator took.
 
-| wake-up (runs) | lag p50 | lag p99 | core | |
-|---|---|---|---|---|
-| loop timer of at least 1 ms (9) | 0.4 to 0.6 ms | 1.1 to 3.3 ms | 0.16 | refused: 0.5 ms in every latency |
-| loop timer as it rounds itself (2) | 0.001 ms | 0.5 ms | 0.93 | refused: below 0.5 ms it rounds to 0 and spins |
-| `call_soon` until due (2) | 0.001 ms | 0.03 ms | 1.00 | refused: takes a core from the server under test |
-| loop timer, then `call_soon` for 1 to 2 ms (2) | 0.001 ms | 0.02 ms | 1.00 | refused: at this rate the same |
-| timerfd 60 us early, then spin (2) | 0.000 ms | 0.03 ms | 0.58 | refused: 0.2 of a core for 0.03 ms |
-| **timerfd** (12) | 0.03 ms | 0.08 to 0.13 ms, once 1.3 | 0.35 | chosen |
+| | wake-up | runs | lag p50 | lag p99 | core |
+|---|---|---|---|---|---|
+| a | loop timer of at least 1 ms | 9 | 0.4 to 0.6 ms | 1.1 to 3.3 ms | 0.16 |
+| b | loop timer as it rounds itself | 2 | 0.001 ms | 0.5 ms | 0.93 |
+| c | `call_soon` until due | 2 | 0.001 ms | 0.03 ms | 1.00 |
+| d | loop timer, then `call_soon` for 1 to 2 ms | 2 | 0.001 ms | 0.02 ms | 1.00 |
+| e | timerfd 60 us early, then spin | 2 | 0.000 ms | 0.03 ms | 0.58 |
+| f | timerfd | 12 | 0.03 ms | 0.08 to 0.13 ms, once 1.3 | 0.35 |
+
+Chosen: f. Refused: a, because 0.5 ms would be in every latency; b, because a timer below 0.5 ms
+rounds to 0 and spins; c, because it takes a core from the server under test; d, because at this
+rate it is the same as c; e, because 0.03 ms less lag are not worth 0.2 of a core.
 
 Beside two processes that never rest (a server that uses every core) no wake-up keeps to 2 ms: lag
-p99 4.0 to 7.5 ms for the timerfd, and 11.4 to 11.8 ms for what spins, because a process that never
-sleeps is not preferred when it wants to run. A higher priority helps too little (1.5 to 2.6 ms at
-nice -20), SCHED_FIFO does (0.04 ms): hence `--realtime`.
+p99 is 4.0 to 7.5 ms for the timerfd, and 11.4 to 11.8 ms for the wake-ups that spin, because the
+kernel does not prefer a process that never sleeps. A higher priority helps too little (1.5 to 2.6
+ms at nice -20), SCHED_FIFO does help (0.04 ms): hence `--realtime`.
 """
 
 from __future__ import annotations
@@ -32,15 +36,15 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-_CHUNK = 1024  # gaps drawn at once: takes 25 us, far below the lag that is allowed
+_GAPS_PER_DRAW = 1024  # drawing them takes 25 us, far below the lag that is allowed
 _CLOCK_MONOTONIC = 1
 _TFD_TIMER_ABSTIME = 1
 
 
 def constant(rate: float) -> Iterator[float]:
-    """Due times in seconds, `1 / rate` apart, from 0.
+    """Yield due times in seconds, `1 / rate` apart, from 0.
 
-    Multiplied, not added up, so that no error grows.
+    The times are multiplied, not added up, so that no rounding error grows.
     """
     number = 0
     while True:
@@ -49,14 +53,14 @@ def constant(rate: float) -> Iterator[float]:
 
 
 def poisson(rate: float, seed: int) -> Iterator[float]:
-    """Due times in seconds of a Poisson process of `rate` per second.
+    """Yield due times in seconds of a Poisson process of `rate` a second: independent users.
 
-    Independent users, the same ones for a seed.
+    The same `seed` gives the same times.
     """
     rng = np.random.default_rng(seed)
     last = 0.0
     while True:
-        times = last + np.cumsum(rng.exponential(1.0 / rate, _CHUNK))
+        times = last + np.cumsum(rng.exponential(1.0 / rate, _GAPS_PER_DRAW))
         last = float(times[-1])
         yield from times.tolist()
 
@@ -74,7 +78,7 @@ class Itimerspec(ctypes.Structure):
 
 
 class Alarm:
-    """Calls `ring(now)` at the time it was set for, and sets itself for the time that `ring` returns.
+    """Calls `ring(now)` at the time set, and sets itself for the time that `ring` returns.
 
     Times are of `clock`, which must be CLOCK_MONOTONIC in seconds; infinity is never. Setting
     clears what has expired, so the descriptor is never read. Python 3.11 has no timerfd, hence

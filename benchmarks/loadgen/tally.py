@@ -1,9 +1,9 @@
 """What happened to every request of the measured window.
 
-A request belongs to the window by its due time alone, whenever it is answered; so a server that
+A request belongs to the window by its due time alone, whenever its answer comes. So a server that
 falls behind cannot push its slow answers out of the figures. Every request that was taken up ends
-in exactly one of two ways, answered or one of `ERRORS`, and `outstanding` is what is left: 0 at the
-end of a run.
+in exactly one way: it is answered, or it fails with one of `ERRORS`. `outstanding` counts the
+requests that have not ended, and is 0 at the end of a run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UNSENT: frozenset[ErrorKind] = frozenset({"connect", "wait_timeout"})
 
 
 class Tally:
-    """Counts and times, in seconds, of the requests due in [begin, end).
+    """Counts and times, in seconds, of the requests due from `begin` until before `end`.
 
     Attributes:
         scheduled: Requests taken up.
@@ -49,25 +49,25 @@ class Tally:
         self.errors: dict[ErrorKind, int] = dict.fromkeys(ERRORS, 0)
 
     def taken_up(self, due: float, now: float) -> None:
-        """The generator turned to the request that was due at `due`."""
+        """Note that the generator turned to the request that was due at `due`."""
         if due >= self.begin:
             self.scheduled += 1
             self.lags.append(now - due)
 
     def sent(self, due: float, waited: float) -> None:
-        """It was written to a connection, for which it had waited."""
+        """Note that a request was written to a connection, after waiting `waited` seconds."""
         if due >= self.begin:
             self.waits.append(waited)
 
     def answered(self, due: float, status: int, now: float) -> None:
-        """Its answer is complete."""
+        """Note that the answer to a request is complete."""
         if due >= self.begin:
             self.latencies[status].append(now - due)
         if self.begin <= now < self.end:
             self.in_window[status] += 1
 
     def failed(self, due: float, kind: ErrorKind) -> None:
-        """It will not be answered."""
+        """Note that a request will not be answered."""
         if due >= self.begin:
             self.errors[kind] += 1
 

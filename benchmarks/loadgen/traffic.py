@@ -1,20 +1,24 @@
 """Which request goes to which connection, and when: the open and the closed loop.
 
-Pure bookkeeping: no loop, no sockets, and time comes in as an argument or from the clock that is
-handed in, so both are tested step by step with connections that only remember what they were given.
+This is bookkeeping without a loop and without sockets. Time comes in as an argument, or from the
+clock that is handed in. So tests go step by step, with connections that only remember their
+requests.
 
-The open loop's connections are a fixed pool. A request goes to the connection that has been free
-longest, so that all are used and none grows stale; when none is free the request waits its turn,
-and its latency runs on. The alternative, opening more connections up to a cap, was refused: the
-number of connections would be a result instead of a setting, two servers would be compared under
-different loads, and a server that falls behind would be hit by a storm of connects on top. To offer
-more concurrency, ask for more connections.
+The connections of the open loop are a fixed pool. A request goes to the connection that has been
+free longest, so that all are used and none grows stale. When no connection is free, the request
+waits its turn and its latency runs on. The alternative, to open more connections up to a cap, was
+refused: the number of connections would be a result instead of a setting, two servers would be
+compared under different loads, and a server that falls behind would be hit by a storm of connects.
+To offer more concurrency, ask for more connections.
 
-What is the generator's own fault and what is not: *lag* is the time from a request's due time until
-the generator turned to it, *connection wait* the time from then until a connection was free.
-Requests that are due are also looked for after each answer, not only when the alarm rings: a
-batching server answers many connections at once, and the sends must not wait until all those
-answers were read.
+Two times tell the generator's own fault from the server's:
+
+    lag             = time when the generator turned to a request - due time of the request
+    connection wait = time when a connection was free - time when the generator turned to it
+
+Requests that are due are also looked for after each answer, not only when the alarm rings. A
+batching server answers many connections at once, and the next requests must not wait until all
+those answers were read.
 """
 
 from __future__ import annotations
@@ -32,10 +36,10 @@ class Sender(Protocol):
 
     @property
     def open(self) -> bool:
-        """Whether it can still send."""
+        """Whether the connection can still send."""
 
     def send(self, due: float, now: float) -> None:
-        """Send the request that was due at `due`; how it ends, the connection tells the tally."""
+        """Send the request that was due at `due`; the connection tells the tally how it ends."""
 
 
 class OpenLoop:
@@ -72,7 +76,7 @@ class OpenLoop:
         return due
 
     def ready(self, connection: Sender, now: float) -> None:
-        """A connection is open and free: it takes the request that waits longest, if one does."""
+        """Give a connection that is open and free the request that waits longest, if any."""
         if self._waiting:
             due, since = self._waiting.popleft()
             self._tally.sent(due, now - since)
@@ -83,7 +87,7 @@ class OpenLoop:
             self.send_due(now)
 
     def unreachable(self, now: float, connected: int) -> None:
-        """A connect failed: if no connection is left, no request can hope for one."""
+        """Note that a connect failed; without any connection no waiting request can be sent."""
         if not connected:
             while self._waiting:
                 self._tally.failed(self._waiting.popleft()[0], "connect")
@@ -116,9 +120,7 @@ class OpenLoop:
 class ClosedLoop:
     """Every connection sends its next request as soon as it can.
 
-    Due is when it is sent, so there is no lag.
-
-    The only time that is ever due is the start.
+    A request is due when it is sent, so there is no lag. Only the start is ever waited for.
     """
 
     def __init__(self) -> None:
@@ -134,7 +136,7 @@ class ClosedLoop:
         self.next_due = origin
 
     def send_due(self, now: float) -> float:
-        """Set the held back connections off once the start is due.
+        """Let the connections that are held back send once the start is due.
 
         Returns when something is due next.
         """
@@ -147,7 +149,7 @@ class ClosedLoop:
         return self.next_due
 
     def ready(self, connection: Sender, now: float) -> None:
-        """A connection is open and free: it sends."""
+        """Have a connection that is open and free send."""
         if not self._running:
             self._parked.append(connection)
         elif now < self._tally.end and connection.open:
@@ -156,7 +158,7 @@ class ClosedLoop:
             connection.send(now, now)
 
     def unreachable(self, now: float, connected: int) -> None:
-        """A connect failed: the request it was for has failed."""
+        """Note that a connect failed, and with it the request for which it was made."""
         if self._running and now < self._tally.end:
             self._tally.taken_up(now, now)
             self._tally.failed(now, "connect")

@@ -1,6 +1,6 @@
-"""The least that grpc.aio can do on uvloop: each message answered with itself, unparsed.
+"""The least that grpc.aio can do on uvloop: each message is answered with itself, unparsed.
 
-No batch, no model.
+There is no batch and no model.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The least that Python can do.
+"""The least that Python can do: httptools on a uvloop transport answers each body with itself.
 
-Httptools on a uvloop transport, each body answered with itself. No batch, no model.
+There is no batch and no model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Echo(asyncio.Protocol):
         self.body = b""
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came."""
+        """Parse the next bytes."""
         self.parser.feed_data(data)
 
     def on_body(self, piece: bytes) -> None:

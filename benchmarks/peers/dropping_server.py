@@ -1,9 +1,7 @@
-"""This server with one part taken out.
+"""This server with one part taken out: nothing is refused at the door, and nothing estimated.
 
-It refuses nobody at the door and estimates nothing, so it drops only what has expired.
-
-To clients that name no deadline it drops nothing at all: the server's own is 30 s. Takes the
-arguments of `serve.py`.
+So only requests whose deadline has passed are dropped. Of clients that name no deadline nothing is
+dropped at all: the server's own deadline is 30 s. Takes the arguments of `serve.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +13,9 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
+from batcher import serve
 from batcher.app import run as running
-from batcher.app.cli import serve
+from batcher.batching.admission import AdmitAll
 
 
 def without_admission(*arguments: Any) -> Any:
@@ -24,8 +23,8 @@ def without_admission(*arguments: Any) -> Any:
     service = with_admission(*arguments)
 
     def take_out() -> None:
-        for served in service.server:
-            served.scheduler.admission = None
+        for version in service.server:
+            version.scheduler.admission = AdmitAll(version.settings.max_batch_size)
 
     service.server.watch(take_out)
     return service

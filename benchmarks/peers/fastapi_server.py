@@ -1,4 +1,4 @@
-"""FastAPI on uvicorn (uvloop, httptools), one request at a time: what a team writes first."""
+"""FastAPI on uvicorn (uvloop, httptools), one request at a time: what teams write first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The routes of this server over Klein on twisted.web alone, on the epoll reactor, to measure the fast connection by."""
+"""This server's routes over Klein on twisted.web alone, on the epoll reactor.
+
+The fast connection is measured against this server.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,12 @@ epollreactor.install()
 
 from twisted.internet import reactor
 
-from batcher.config.model_file import load_model_definition
-from batcher.config.model_settings import ModelSettings
-from batcher.config.settings import ServerSettings
+from batcher import ModelServer, ModelSettings, ServerSettings, load_model_definition
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.klein_app import klein_site
 from batcher.serving.repository.repository import ModelRepository
-from batcher.serving.server import ModelServer
 from benchmarks.peers.models import CLASSES, MODELS
 
 

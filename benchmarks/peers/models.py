@@ -17,7 +17,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 def chosen_model() -> Run:
-    """Return the model that the environment's `PEER_MODEL` names, on one torch thread, as this server runs it too."""
+    """Return the model that `PEER_MODEL` names, on one torch thread, as this server has it too."""
     torch.set_num_threads(1)
     name = os.environ["PEER_MODEL"]
     spec = importlib.util.spec_from_file_location(name, MODELS / name / "1" / f"{name}.py")

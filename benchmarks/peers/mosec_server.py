@@ -1,6 +1,6 @@
-"""Mosec (Rust front, one Python worker).
+"""Mosec, which has a front in Rust and one worker in Python.
 
-Raw bytes in and out, batches up to 64, at most 5 ms of waiting (its own knobs).
+Raw bytes in and out, batches up to 64, at most 5 ms of waiting (Mosec's own knobs).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BATCH, WAIT_MS = int(os.environ.get("PEER_BATCH", "64")), int(os.environ.get("PE
 class Model(Worker):
     """Runs a batch."""
 
-    resp_mime_type = "application/octet-stream"  # it says JSON else
+    resp_mime_type = "application/octet-stream"  # else Mosec says JSON
 
     def __init__(self) -> None:
         """Load the model in the worker process."""

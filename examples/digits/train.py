@@ -1,22 +1,24 @@
-"""Trains the digits example on scikit-learn's bundled scans and writes every file that the example serves or checks.
+"""Trains the digits example on scikit-learn's bundled scans, and writes the example's files.
 
     python examples/digits/train.py
 
-It needs no download and takes seconds: 1,797 scans of 8 by 8 pixels come with scikit-learn, which
-nothing else of the example imports. A stratified fifth (360 scans) is held out. It is looked at
-once, at the end, and chooses nothing: the recipe below was chosen by cross-validation within the
-other 1,437 scans (slight distortions and smoothed targets made 99.7 % there, neither of them 98.4
-%), the number of epochs is fixed and the last weights are the ones kept. Both parts come from the
-same thirteen writers, so the accuracy says nothing about a fourteenth.
+Training needs no download and takes seconds: 1,797 scans of 8 by 8 pixels come with scikit-learn,
+which nothing else of the example imports.
 
-What is written is written from one network, in this order: weights as safetensors, the same network
-as an exported program, a PNG of each digit, the held-out scans. A network below ``FLOOR`` writes
-nothing and the exit status is 1.
+A stratified fifth (360 scans) is held out. The held-out scans are looked at once, at the end, and
+choose nothing. The recipe below was chosen by cross-validation within the other 1,437 scans: slight
+distortions and smoothed targets made 99.7 % there, neither of them 98.4 %. The number of epochs is
+fixed, and the last weights are kept. Both parts come from the same thirteen writers, so the
+accuracy says nothing about a fourteenth writer.
 
-Beware of the pixels. A scan counts ink in 0..16, a PNG in 0..255, the network in 0..1. The middle
-one is rounded, so it is the one that defines the scan: training, ``heldout.npz`` and the PNGs all
-come from the same uint8, and a client that decodes a PNG as grey and divides by 255 in float32
-sends bit for bit what the network was tested on.
+All files are written from one network, in this order: weights as safetensors, the same network as
+an exported program, a PNG of each digit, the held-out scans. A network below ``MIN_ACCURACY``
+writes nothing, and the exit status is 1.
+
+Beware of the pixels. A scan counts ink in 0..16, a PNG in 0..255, the network in 0..1. The number
+in 0..255 is rounded, so this number defines the scan: training, ``heldout.npz`` and the PNGs all
+come from the same uint8. A client that decodes a PNG as grey and divides by 255 in float32 sends
+bit for bit what the network was tested on.
 
 Seeds and the number of threads are fixed, so one machine repeats itself exactly. Another processor
 may round otherwise and arrive at other weights.
@@ -48,20 +50,17 @@ from torch.optim.lr_scheduler import OneCycleLR
 ROOT = Path(__file__).resolve().parents[2]
 
 HELDOUT = 360  # a fifth of 1,797
-FLOOR = (
-    0.98  # cross-validation got one or two of 360 wrong; more than seven means that something broke
-)
+# cross-validation got one or two of 360 wrong; more than seven means that something broke
+MIN_ACCURACY = 0.98
 EPOCHS = 40  # in cross-validation, half as many lost 0.2 % and twice as many gained nothing
 BATCH = 64
 PEAK_RATE = 4e-3  # a network this small takes a high rate, as the one-cycle schedule ends near zero
-SMOOTHING = (
-    0.05  # of the targets: with it, the score of a clear scan ends near 0.98 rather than at 1
-)
+SMOOTHING = 0.05  # of the targets: the score of a clear scan ends near 0.98 rather than at 1
 SEED = 0
 THREADS = 2  # the order of float additions, and so the weights, depends on it
 
-# Chosen to move ink by less than a stroke is wide: larger ones (15 degrees, a whole pixel) lost 0.4
-# %.
+# Chosen to move ink by less than the width of a stroke: larger distortions (15 degrees, a whole
+# pixel) lost 0.4 %.
 ROTATION = math.radians(10)
 ZOOM = 0.1
 SHIFT = 0.5 * 2 / 8  # half a pixel: ``affine_grid`` measures the eight pixels as -1..1
@@ -194,7 +193,10 @@ def correct_rows(net: nn.Module, part: Part) -> npt.NDArray[np.bool_]:
 
 
 def exported(net: nn.Module) -> torch.export.ExportedProgram:
-    """The network as a program for any batch of 1 to ``LARGEST_BATCH`` scans, with no trace of where it was made."""
+    """The network as a program for any batch of 1 to ``LARGEST_BATCH`` scans.
+
+    The program holds no trace of the machine on which it was made.
+    """
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     # Two example rows: a single one would be taken for a constant.
     program = torch.export.export(
@@ -236,7 +238,7 @@ def write_examples(part: Part, right: npt.NDArray[np.bool_], directory: Path) ->
 
 @torch.inference_mode()
 def check_model(net: nn.Module, fresh: nn.Module, images: Tensor, directory: Path) -> float:
-    """Reads the weights and the program back and compares them with the network that was trained.
+    """Reads weights and program back, and compares both with the network that was trained.
 
     Args:
         net: The trained network.
@@ -307,7 +309,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Trains, measures once, and writes if the network is good enough.
 
     Raises:
-        SystemExit: The held-out accuracy is below ``FLOOR``; nothing was written.
+        SystemExit: The held-out accuracy is below ``MIN_ACCURACY``; nothing was written.
     """
     options = parse_arguments(arguments)
     source = ROOT / "models/digits/1/network.py"
@@ -317,8 +319,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(
         f"held-out accuracy: {right.mean():.1%} ({right.sum()} of {right.size})".replace("%", " %")
     )
-    if right.mean() < FLOOR:
-        raise SystemExit(f"below {FLOOR:.0%}: nothing was written")
+    if right.mean() < MIN_ACCURACY:
+        raise SystemExit(f"below {MIN_ACCURACY:.0%}: nothing was written")
     paths = write_model(net, options.model_dir) + write_examples(hold, right, options.example_dir)
     worst = check_model(
         net, load_network(source), torch.from_numpy(hold.images()), options.model_dir

@@ -1,7 +1,4 @@
-"""The benchmark of faults without servers.
-
-What its model does, what is counted, and what is said of it.
-"""
+"""The benchmark of faults, without servers: its model, its counts and its table."""
 
 from __future__ import annotations
 
@@ -38,13 +35,13 @@ BY_NAME = {case.name: case for case in CASES}
 
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the model's file holds; it takes no time."""
+    """Return the names in the model's file; the model takes no time."""
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     return runpy.run_path(str(MODELS / "faulty/1/faulty.py"))
 
 
 def result(lag: float = 0.0, p99: float = 0.02, **statuses: int) -> LoadResult:
-    """A run of 2 s with so many answers of each status, `s200=3`, all after `p99` seconds."""
+    """Return a run of 2 s with so many answers of each status (`s200=3`), all after `p99` s."""
     tally = Tally(10.0, 12.0)
     for status, count in statuses.items():
         for _ in range(count):
@@ -127,10 +124,10 @@ def test_a_summary_has_ratios_to_the_healthy_victim_and_sums_over_the_rounds() -
     healthy = [Round(result(s200=100, p99=0.02), None, None, Counter())]
     batches = Counter({"full": 3, "isolate": 24, "failed": 14})
     found = Round(result(s200=80, p99=0.03), result(s200=60, s503=4), result(s500=2), batches)
-    told = summary(BY_NAME["poisoned"], [found, found], healthy)
-    assert (told["ratio"], told["p99 ratio"]) == (0.8, 1.5)
-    assert (told["innocent failed"], told["guilty"]) == ("8 of 128", "4 500")
-    assert (told["fresh batches"], told["runs again"], told["failed runs"]) == (6, 12.0, 28)
+    table = summary(BY_NAME["poisoned"], [found, found], healthy)
+    assert (table["ratio"], table["p99 ratio"]) == (0.8, 1.5)
+    assert (table["innocent failed"], table["guilty"]) == ("8 of 128", "4 500")
+    assert (table["fresh batches"], table["runs again"], table["failed runs"]) == (6, 12.0, 28)
 
 
 def test_of_a_broken_model_runs_are_counted_by_fresh_batch() -> None:
@@ -142,12 +139,12 @@ def test_of_a_broken_model_runs_are_counted_by_fresh_batch() -> None:
             Counter({"full": 2, "isolate": 28, "failed": 30}),
         )
     ]
-    told = summary(BY_NAME["broken"], rounds, rounds)
-    assert (told["innocent failed"], told["runs again"]) == ("0 of 0", 14.0)
+    table = summary(BY_NAME["broken"], rounds, rounds)
+    assert (table["innocent failed"], table["runs again"]) == ("0 of 0", 14.0)
 
 
 def test_a_round_whose_generator_lagged_is_left_out_of_the_ratios() -> None:
     good = Round(result(s200=100), None, None, Counter())
     late = Round(result(s200=10, lag=0.005), None, None, Counter())
-    told = summary(BY_NAME["absent"], [good, late], [good])
-    assert (told["ratio"], told["left out"]) == (1.0, "1 of 2")
+    table = summary(BY_NAME["absent"], [good, late], [good])
+    assert (table["ratio"], table["left out"]) == (1.0, "1 of 2")

@@ -1,6 +1,7 @@
-"""Clients that behave and keep account.
+"""Clients that behave, and keep account of every request.
 
-Kept connections that ask without a pause, in a thread of their own beside the test.
+The clients run on a loop in a thread of their own, beside the test. They keep their connections and
+send without a pause, or on a schedule.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import uvloop
 from tests.chaos.ledger import Ledger, Load, Sent
 from tests.end_to_end.processes import Process
 
-TICK = 0.005
-"""Seconds between two looks at what is due."""
+TICK_S = 0.005
+"""Seconds between two looks at which requests are due."""
 
-SECOND_ANSWERS = 0.2
-"""Seconds for which a connection is listened to after its last answer: there must not be
-another.
+LISTEN_ON_S = 0.2
+"""Seconds for which a connection is read after its last answer, since there must be no second
+answer.
 """
 
 
@@ -32,10 +33,11 @@ class Client(asyncio.Protocol):
     """One connection of a load. Thread of the load.
 
     Attributes:
+        load: the load that the connection is a part of.
         ledger: where account is kept.
         pending: requests that are not answered, in their order.
-        open: whether it can send.
-        closed: fires when it has ended.
+        open: whether the connection can send.
+        closed: fires when the connection has ended.
         resting: whether nothing more is to be sent.
     """
 
@@ -49,7 +51,8 @@ class Client(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._request_id: str | None = None
-        self._told_to_end = False  # by an answer: what was sent behind its request is not taken
+        # An answer announced the end: the server does not take requests sent behind its request.
+        self._end_announced = False
         self._transport: asyncio.Transport
 
     def send(self) -> None:
@@ -59,9 +62,9 @@ class Client(asyncio.Protocol):
         self._transport.write(sent.data)
 
     def close(self, why: str) -> None:
-        """End the connection; what is pending was never answered."""
+        """End the connection; requests that are pending were never answered."""
         for sent in self.pending:
-            if self._told_to_end:
+            if self._end_announced:
                 self.ledger.not_taken(sent)
             else:
                 self.ledger.never(sent, why)
@@ -72,9 +75,8 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's do not say so
         self.open = True
-        for _ in range(
-            self.load.pipelined if self.load.rate is None else 1
-        ):  # one that asks nothing at first is cut off
+        # At least one request: the server cuts off connections that begin with none.
+        for _ in range(self.load.pipelined if self.load.rate is None else 1):
             self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -109,7 +111,7 @@ class Client(asyncio.Protocol):
             sent, self._parser.get_status_code(), b"".join(self._body), self._request_id
         )
         if not self._parser.should_keep_alive():
-            self.open, self._told_to_end = False, True
+            self.open, self._end_announced = False, True
         if self.open and self.load.rate is None and not self.resting:
             self.send()
 
@@ -118,7 +120,7 @@ class Clients:
     """All clients of one load. Thread of the load."""
 
     def __init__(self, load: Load, ledger: Ledger, address: tuple[str, int], ends: bool) -> None:
-        """Send to `address`; `ends` says that the server may end meanwhile."""
+        """Send to `address`; `ends` tells whether the server may end meanwhile."""
         self._load = load
         self._ledger = ledger
         self._address = address
@@ -144,7 +146,7 @@ class Clients:
             self._clients.remove(client)
 
     def send_due(self, now: float) -> None:
-        """Send what is due by the schedule, over the clients that wait for the fewest answers."""
+        """Send requests that are due, over the clients that wait for the fewest answers."""
         free = [client for client in self._clients if client.open and not client.resting]
         if self._load.rate is None or not free:
             self._due = now
@@ -162,7 +164,7 @@ class Clients:
     @property
     def pending(self) -> bool:
         """Whether answers are due, and may still come."""
-        since = time.monotonic() - self._load.patience
+        since = time.monotonic() - self._load.wait_s
         return any(client.pending and client.pending[0].at > since for client in self._clients)
 
     def close(self) -> None:
@@ -178,8 +180,8 @@ def under_load(server: Process, *loads: Load, ends: bool = False) -> Iterator[Le
     Then wait for all answers and check that none is missing or too many.
 
     Args:
-        server: what is loaded.
-        loads: what is asked.
+        server: the server under load.
+        loads: what clients send to which models.
         ends: whether the server ends meanwhile, so that connections may be refused.
     """
     ledger = Ledger()
@@ -204,12 +206,12 @@ async def _run(loads: Sequence[Load], groups: Sequence[Clients], resting: thread
     while not resting.is_set():
         for group in groups:
             group.send_due(time.monotonic())
-        await asyncio.sleep(TICK)
+        await asyncio.sleep(TICK_S)
     for group in groups:
         group.rest()
     while any(group.pending for group in groups):
-        await asyncio.sleep(TICK)
-    await asyncio.sleep(SECOND_ANSWERS)
+        await asyncio.sleep(TICK_S)
+    await asyncio.sleep(LISTEN_ON_S)
     for group in groups:
         group.close()
     await asyncio.gather(*keepers)

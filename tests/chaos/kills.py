@@ -1,4 +1,4 @@
-"""Kills of workers in processes, and how long they cost."""
+"""Killing workers in processes, and how long each kill keeps a model from answering."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.chaos.ledger import Ledger
 from tests.end_to_end.processes import Process, until
 
 CHILDREN = 2
-"""Most processes of one worker: that which runs the model, and a spare that will."""
+"""Processes of one worker: the process that runs the model, and its spare."""
 
-BACK_SECONDS = 60.0
-"""More for a new worker is a failure."""
+RESTART_LIMIT_S = 60.0
+"""Seconds for a new worker; more is a failure."""
 
 
 def kill(processes: Iterable[int]) -> None:
@@ -26,18 +26,18 @@ def kill(processes: Iterable[int]) -> None:
             os.kill(process, signal.SIGKILL)
 
 
-def seconds_without(ledger: Ledger, model: str, killed: Iterable[int]) -> float:
-    """Kill `killed`, and return after how many seconds a request to `model` was answered that was sent since."""
-    kill(killed)
+def seconds_without(ledger: Ledger, model: str, processes: Iterable[int]) -> float:
+    """Kill `processes`, and return the seconds until `model` answers a request sent since then."""
+    kill(processes)
     began, before = time.monotonic(), ledger.outcomes(model)["200"] + ledger.pending
-    until(lambda: ledger.outcomes(model)["200"] > before, BACK_SECONDS)
+    until(lambda: ledger.outcomes(model)["200"] > before, RESTART_LIMIT_S)
     return time.monotonic() - began
 
 
 def load_seconds(server: Process, model: str) -> float:
-    """Return how long a model took to load at the start, as the server told.
+    """Return the seconds that a model took to load at the start, as the server's log says.
 
-    The start of its process is part of it.
+    The start of the model's process is part of them.
     """
     found = re.search(rf"^model {model}/1: ready \((\S+) s\)$", server.errors, re.MULTILINE)
     assert found, server.errors

@@ -1,9 +1,10 @@
-"""The account of requests.
+"""The account of requests: each request must be answered once, rightly or with its own error.
 
-Each that was sent must be answered exactly once, rightly or with its own error.
+Every request carries a number of its own, and a model answers
 
-Every request carries a number that no other has, the models' answers are a function of it and of
-the model's name, and so an answer that belongs to another request, or to another model, is noticed.
+    y = 2 * number + sum of the bytes of the model's name
+
+So the answer to another request, or of another model, is noticed.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ from itertools import count
 
 import numpy as np
 
-PATIENCE = 10.0
-"""Seconds behind its deadline after which a request counts as never answered.
-
-A loaded machine stands still for some.
+ANSWER_GRACE_S = 10.0
+"""Seconds behind its deadline after which a request counts as never answered. A loaded machine may
+stand still for some seconds.
 """
 
 NUMBERS = count(1)  # the rows of a warm-up are zeros
@@ -32,13 +32,13 @@ class Load:
     """What is asked of one model.
 
     Attributes:
-        model: its name.
-        connections: how many clients ask.
-        marked: whether their rows carry the mark that the models look for.
+        model: name of the model.
+        connections: number of clients.
+        marked: whether rows carry the mark at which models fail.
         pipelined: requests that a client sends without waiting for answers.
-        rate: requests/s of all its clients together, sent on a schedule; None sends whenever an
-            answer came.
-        timeout_ms: `X-Timeout-Ms`; None sends none.
+        rate: requests/s of all clients together, sent on a schedule; with None a client sends
+            whenever an answer came.
+        timeout_ms: `X-Timeout-Ms` of each request; None leaves the header out.
         identified: whether each request has an `X-Request-Id` of its own, which errors must carry
             too.
     """
@@ -53,13 +53,13 @@ class Load:
 
     @property
     def key(self) -> float:
-        """What the model adds to each answer."""
+        """The number that the model adds to each answer."""
         return float(sum(self.model.encode()))
 
     @property
-    def patience(self) -> float:
+    def wait_s(self) -> float:
         """Seconds after which a request counts as never answered."""
-        return (30.0 if self.timeout_ms is None else self.timeout_ms / 1e3) + PATIENCE
+        return (30.0 if self.timeout_ms is None else self.timeout_ms / 1e3) + ANSWER_GRACE_S
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Sent:
 
     @property
     def data(self) -> bytes:
-        """Its bytes."""
+        """The bytes of the request."""
         lines = [
             f"POST /models/{self.load.model}/predict HTTP/1.1",
             "Host: h",
@@ -80,29 +80,24 @@ class Sent:
         ]
         lines += [f"X-Timeout-Ms: {self.load.timeout_ms}"] * (self.load.timeout_ms is not None)
         lines += [f"X-Request-Id: {self.number}"] * self.load.identified
-        return "\r\n".join([*lines, "Content-Length: 16", "", ""]).encode() + struct.pack(
-            "<qq", self.number, self.load.marked
-        )
+        head = "\r\n".join([*lines, "Content-Length: 16", "", ""]).encode()
+        return head + struct.pack("<qq", self.number, self.load.marked)
 
     def is_right(self, body: bytes) -> bool:
         """Return whether `body` is the answer to this request and to no other."""
         rows = np.frombuffer(body, "<f8") if len(body) % 8 == 0 else np.empty(0)
-        return bool(
-            rows.size
-            and (
-                (rows == 2.0 * self.number + self.load.key) | (np.isnan(rows) & self.load.marked)
-            ).all()
-        )
+        right = rows == 2.0 * self.number + self.load.key
+        return bool(rows.size and (right | (np.isnan(rows) & self.load.marked)).all())
 
 
 class Ledger:
     """What became of every request. Any thread.
 
     Attributes:
-        sent: requests that were sent.
-        faults: what must never be, in words.
-        lateness: seconds, for each load, that the latest answer with status 200 came after its
-            deadline; negative is in time.
+        sent: number of requests that were sent.
+        faults: things that must never happen, in words.
+        lateness: seconds by load: how long after its deadline the latest answer with status 200
+            came; negative is in time.
     """
 
     def __init__(self) -> None:
@@ -132,7 +127,7 @@ class Ledger:
             self.lateness[sent.load] = max(late, self.lateness.get(sent.load, late))
 
     def not_taken(self, sent: Sent) -> None:
-        """Account for `sent`, which was pipelined behind a request whose answer ended the connection."""
+        """Account for `sent`, pipelined behind a request whose answer ended the connection."""
         self._count(sent.load, "not taken")
 
     def never(self, sent: Sent, why: str) -> None:
@@ -141,7 +136,7 @@ class Ledger:
         self.fault(f"request {sent.number} of {sent.load.model} was never answered: {why}")
 
     def fault(self, text: str) -> None:
-        """Note what must never be."""
+        """Note a thing that must never happen."""
         self.faults.append(text)
 
     @property
@@ -151,9 +146,9 @@ class Ledger:
             return self.sent - sum(outcomes.total() for outcomes in self._outcomes.values())
 
     def outcomes(self, model: str, marked: bool | None = None) -> Counter[str]:
-        """Return how often requests of `model`, marked ones or not, got each answer.
+        """Return how often requests of `model` got each answer, as `200` or `503 queue_full`.
 
-        `200`, `503 queue_full`.
+        `marked` takes only marked requests, or only others; None takes all.
         """
         with self._lock:
             counts = [

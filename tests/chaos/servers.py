@@ -1,4 +1,4 @@
-"""A server with models that fail, and how long it is troubled."""
+"""Servers with models that fail, and how long trouble lasts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from typing import NamedTuple
 from tests.end_to_end.processes import ROOT, Process, started
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "5"))
-"""How long each kind of trouble lasts: `make chaos` has a minute, where every commit is tested a
-few seconds must do.
-"""
+"""Seconds of each kind of trouble: a minute in `make chaos`, a few seconds in `make test`."""
 
 MODELS = ROOT / "tests" / "chaos" / "models"
 
@@ -35,7 +33,7 @@ def descriptors(pid: int) -> int:
 
 
 def shared_memory(pid: int) -> list[str]:
-    """Return what the process `pid` holds open that lives in memory and may be shared."""
+    """Return the files in memory, which may be shared, that the process `pid` has open."""
     found = []
     for file in Path(f"/proc/{pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # it was closed meanwhile
@@ -44,7 +42,13 @@ def shared_memory(pid: int) -> list[str]:
 
 
 class _Status(NamedTuple):
-    """A process's state, `Z` if it has ended, who started it, and when in the kernel's ticks."""
+    """What the kernel says of a process.
+
+    Attributes:
+        state: a letter; `Z` if the process has ended.
+        parent: id of the process that started this one; 0 if it is unknown.
+        began: time of the start, in the kernel's ticks.
+    """
 
     state: str
     parent: int
@@ -65,7 +69,7 @@ def is_running(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """Return the processes that the process `pid` started and that have not ended, the oldest first."""
+    """Return the children of the process `pid` that have not ended, the oldest first."""
     known = {int(name): _status(int(name)) for name in os.listdir("/proc") if name.isdecimal()}
     found = [
         child for child, status in known.items() if status.parent == pid and status.state != "Z"
@@ -76,6 +80,5 @@ def children(pid: int) -> list[int]:
 def is_quiet(server: Process) -> bool:
     """Return whether nothing waits, nothing runs and no client is connected."""
     busy = ("batcher_queue_rows", "batcher_queue_bytes", "batcher_in_flight_rows")
-    return (
-        sum(map(server.metric, busy)) == 0 and server.metric("batcher_connections") <= 1
-    )  # that which asks
+    # one connection is the one that asks for metrics
+    return sum(map(server.metric, busy)) == 0 and server.metric("batcher_connections") <= 1

@@ -1,6 +1,6 @@
-"""A model that hangs in its thread, which nothing can end.
+"""A model that hangs in its thread is given up, and harms nobody else.
 
-It is given up, and harms nobody else.
+Nothing can end such a thread.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from tests.chaos.ledger import Load, Sent
 from tests.chaos.servers import serving
 from tests.end_to_end.processes import one_answer, until
 
-SOON = 15.0
-"""Seconds; half of what a stop that waited for the model would take."""
+STOP_LIMIT_S = 15.0
+"""Seconds for a stop: half of what a stop that waited for the model would take."""
 
 
 def test_a_model_that_hangs_is_given_up_and_named_while_others_answer_and_delays_no_stop(
@@ -37,9 +37,9 @@ def test_a_model_that_hangs_is_given_up_and_named_while_others_answer_and_delays
                 server.get("/readyz")
             assert caught.value.code == 503
             assert set(json.load(caught.value)["waiting_for"]) == {"hanging/1"}
-            served = ledger.outcomes("ok")["200"]
-            until(lambda: ledger.outcomes("ok")["200"] > served + 100)
+            answered = ledger.outcomes("ok")["200"]
+            until(lambda: ledger.outcomes("ok")["200"] > answered + 100)
         assert set(ledger.outcomes("hanging")) <= {"200", "503 worker_lost", "503 model_not_ready"}
         assert set(ledger.outcomes("ok")) == {"200"}
         server.signal(signal.SIGTERM)
-        assert server.wait(SOON) == 0
+        assert server.wait(STOP_LIMIT_S) == 0

@@ -1,4 +1,4 @@
-"""The account itself: whatever must not be is found."""
+"""The account itself finds whatever must not happen."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that leave, read nothing, flood, or speak no HTTP, beside clients that behave and must not notice."""
+"""Clients that leave, read nothing, flood or speak no HTTP do not harm clients that behave."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ BEHAVED = (
     Load("ok", 2, pipelined=8),
     Load("slow", 8, identified=True),
 )
-ROOM = 64 * MIB
-"""What memory may have grown by: 20 to 46 MiB were seen, heads that are known among them, and 140
+MAX_GROWTH_BYTES = 64 * MIB
+"""Bytes by which memory may have grown: 20 to 46 MiB were seen, known heads among them, and 140
 without trims of the heap.
 """
-ONCE = 2
-"""Files that are opened once, when they are first needed."""
+
+MAX_NEW_FILES = 2
+"""Files that the server opens once, when they are first needed."""
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the clients are all in this process
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the clients are all in this process
     with serving(
         tmp_path_factory.mktemp("clients"), "ok", "slow", "large", settings=IMPATIENT
     ) as process:
@@ -59,5 +60,5 @@ def test_memory_and_descriptors_come_back(tmp_path: Path) -> None:
                 make_trouble(server, KINDS, SECONDS / 3)
             until(lambda: is_quiet(server))
             assert set(ledger.outcomes("ok") + ledger.outcomes("slow")) == {"200"}
-            until(lambda: server.resident() - resident < ROOM)
-            until(lambda: descriptors(server.pid) <= opened + ONCE)
+            until(lambda: server.resident() - resident < MAX_GROWTH_BYTES)
+            until(lambda: descriptors(server.pid) <= opened + MAX_NEW_FILES)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from tests.chaos.clients import under_load
-from tests.chaos.ledger import PATIENCE, Load
+from tests.chaos.ledger import ANSWER_GRACE_S, Load
 from tests.chaos.servers import SECONDS, is_quiet, serving
 from tests.end_to_end.processes import until
 
@@ -17,9 +17,8 @@ REFUSED = {"503 predicted_late", "503 queue_full", "504 deadline_exceeded"}
 def test_overload_is_answered_in_time_or_refused_and_other_models_do_not_notice(
     tmp_path: Path,
 ) -> None:
-    flood = Load(
-        "slow", 64, rate=1860, timeout_ms=TIMEOUT_MS, identified=True
-    )  # 930 rows/s is what it can do
+    # twice the 930 rows/s that the model can do
+    flood = Load("slow", 64, rate=1860, timeout_ms=TIMEOUT_MS, identified=True)
     with serving(tmp_path, "ok", "slow") as server:
         with under_load(server, flood, Load("ok", 8, identified=True)) as ledger:
             time.sleep(SECONDS)
@@ -27,9 +26,8 @@ def test_overload_is_answered_in_time_or_refused_and_other_models_do_not_notice(
         assert outcomes["200"] > 0, "what is not refused is answered"
         assert set(outcomes) <= {"200", *REFUSED}
         assert outcomes.total() > outcomes["200"], "there was more than it could do"
-        assert ledger.lateness[flood] < PATIENCE, (
-            "behind the deadline is only the way back to a client that is busy"
-        )
+        # behind the deadline is only the way back to a client that is busy
+        assert ledger.lateness[flood] < ANSWER_GRACE_S
         assert set(ledger.outcomes("ok")) == {"200"}
         until(lambda: is_quiet(server))
         assert "Traceback" not in server.errors

@@ -1,4 +1,4 @@
-"""Workers in processes of their own that are killed, crash, end or hang, or lose their parent, under load."""
+"""Workers in processes are killed, crash, end, hang or lose their parent, under load."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from urllib.error import HTTPError
 import pytest
 
 from tests.chaos.clients import under_load
-from tests.chaos.kills import BACK_SECONDS, CHILDREN, kill, load_seconds, seconds_without
+from tests.chaos.kills import CHILDREN, RESTART_LIMIT_S, kill, load_seconds, seconds_without
 from tests.chaos.ledger import Load, Sent
 from tests.chaos.servers import SECONDS, children, is_quiet, is_running, serving, shared_memory
 from tests.end_to_end.processes import Process, one_answer, until
 
-EVERY = 2.0
+KILL_INTERVAL_S = 2.0
 """Seconds from one kill to the next, if the model is back by then."""
 
 FATAL = ("crashing", "exiting", "hanging")
@@ -47,19 +47,18 @@ def test_a_killed_worker_costs_what_it_ran_and_comes_back(tmp_path: Path) -> Non
             Load("ok", 8, rate=400, identified=True),
         ) as ledger:
             until(lambda: ledger.outcomes("slow")["200"] > 100)
-            for number in range(max(2, int(SECONDS / EVERY))):
-                killed = children(server.pid)[
-                    : CHILDREN if number % 2 else 1
-                ]  # by turns with its spare
-                without.append(seconds_without(ledger, "slow", killed))
-                time.sleep(max(EVERY - without[-1], 0.0))
+            for number in range(max(2, int(SECONDS / KILL_INTERVAL_S))):
+                # in turns with and without its spare
+                victims = children(server.pid)[: CHILDREN if number % 2 else 1]
+                without.append(seconds_without(ledger, "slow", victims))
+                time.sleep(max(KILL_INTERVAL_S - without[-1], 0.0))
         loading = load_seconds(server, "slow")
-        told = ", ".join(f"{seconds:.1f}" for seconds in without)
+        times = ", ".join(f"{seconds:.1f}" for seconds in without)
         sys.stdout.write(
-            f"loaded in {loading:.1f} s; seconds from each kill to an answer: {told}\n"
+            f"loaded in {loading:.1f} s; seconds from each kill to an answer: {times}\n"
         )
         assert median(without) < 3 * (loading + 1.0), (
-            f"loading and a second, on a machine that does other things too: {told}"
+            f"loading and a second, on a machine that does other things too: {times}"
         )
         assert set(ledger.outcomes("slow")) == {"200", "503 worker_lost"}
         assert set(ledger.outcomes("ok")) == {"200"}
@@ -86,7 +85,7 @@ def test_while_one_of_two_instances_is_killed_the_other_serves_and_what_was_lost
     ):
         until(lambda: len(children(server.pid)) == 2 * CHILDREN)
         for _ in range(2):
-            served = ledger.outcomes("slow")["200"]
+            answered = ledger.outcomes("slow")["200"]
             kill(children(server.pid)[:1])  # the spares are younger, also those that serve by now
             until(lambda: len(children(server.pid)) < 2 * CHILDREN)
             until(
@@ -94,9 +93,9 @@ def test_while_one_of_two_instances_is_killed_the_other_serves_and_what_was_lost
                     '"ready":true' in server.get("/readyz")
                     and len(children(server.pid)) == 2 * CHILDREN
                 ),
-                BACK_SECONDS,
+                RESTART_LIMIT_S,
             )
-            until(lambda served=served: ledger.outcomes("slow")["200"] > served)
+            until(lambda answered=answered: ledger.outcomes("slow")["200"] > answered)
     assert set(ledger.outcomes("slow")) == {"200"}
 
 
@@ -129,8 +128,8 @@ def test_a_model_that_ends_its_process_or_hangs_fails_one_batch_and_serves_again
             connection.sendall(Sent(Load(model, marked=True)).data)
             answer = one_answer(connection)
         assert (answer.status, answer.decoded()["code"]) == (503, "worker_lost")
-        served = ledger.outcomes(model)["200"]
-        until(lambda: ledger.outcomes(model)["200"] > served + 20, seconds=60)
+        answered = ledger.outcomes(model)["200"]
+        until(lambda: ledger.outcomes(model)["200"] > answered + 20, seconds=60)
     assert set(ledger.outcomes(model)) <= {"200", "503 worker_lost"}
     assert set(ledger.outcomes("ok")) == {"200"}
     until(lambda: is_quiet(server))
@@ -150,9 +149,8 @@ def test_rows_that_fail_and_a_model_that_cannot_be_loaded_end_no_process(server:
     assert waiting_for(server) == {"unloadable/1"}
 
 
-def test_workers_end_when_their_parent_is_killed(
-    server: Process,
-) -> None:  # the last test, since it ends the server of others
+# the last test, since it ends the server of the others
+def test_workers_end_when_their_parent_is_killed(server: Process) -> None:
     until(lambda: len(children(server.pid)) == (len(IN_PROCESSES) - 1) * CHILDREN)
     left = children(server.pid)
     server.signal(signal.SIGKILL)

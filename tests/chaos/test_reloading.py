@@ -1,6 +1,6 @@
-"""SIGHUP under load, again and again.
+"""SIGHUP under load, again and again: models are replaced, and no client notices.
 
-Models are replaced while others fail, workers are killed, and nobody notices.
+Meanwhile other models fail and workers are killed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import cycle
 from pathlib import Path
 
 from tests.chaos.clients import under_load
-from tests.chaos.kills import BACK_SECONDS, CHILDREN, kill
+from tests.chaos.kills import CHILDREN, RESTART_LIMIT_S, kill
 from tests.chaos.ledger import Ledger, Load
 from tests.chaos.servers import MODELS, SECONDS, children, is_quiet, serving, shared_memory
 from tests.end_to_end.processes import Process, until
@@ -27,7 +27,7 @@ KILLS = 2
 def changing(
     folder: Path, *models: str, settings: tuple[str, ...]
 ) -> Iterator[tuple[Process, Path]]:
-    """Run a server of `models` whose files may be changed, in the folder that is returned with it."""
+    """Run a server of copies of `models`; give the server and the folder of the copies."""
     repository = folder / "models"
     for model in models:
         shutil.copytree(MODELS / model, repository / model)
@@ -36,15 +36,15 @@ def changing(
 
 
 def change(repository: Path, model: str) -> None:
-    """Have `model` count as another: one of its files is new."""
+    """Make `model` count as changed: one of its files gets a new time."""
     (repository / model / "1" / "model.yaml").touch()
 
 
 def is_as_on_disk(server: Process) -> bool:
-    """Send a SIGHUP, and return whether the last reload that was told of found nothing to change."""
+    """Send a SIGHUP; return whether the last reload in the log found nothing to change."""
     server.signal(signal.SIGHUP)
-    told = [line for line in server.errors.splitlines() if "reloaded" in line]
-    return bool(told) and told[-1].endswith("reloaded: nothing has changed")
+    reloads = [line for line in server.errors.splitlines() if "reloaded" in line]
+    return bool(reloads) and reloads[-1].endswith("reloaded: nothing has changed")
 
 
 def test_no_request_is_lost_in_a_hundred_hangups_while_models_fail_and_workers_are_killed(
@@ -55,7 +55,8 @@ def test_no_request_is_lost_in_a_hundred_hangups_while_models_fail_and_workers_a
         Load("ok", 2, rate=100),
         Load("slow", 16, identified=True),
         Load("poisoned", 15, rate=200, identified=True),
-        Load("poisoned", 1, marked=True),  # one at a time: the runs for finding it suffice
+        # one at a time, so that the budget of runs suffices to find it
+        Load("poisoned", 1, marked=True),
         Load("crashing", 4, rate=200, identified=True),
     )
     models = {load.model for load in loads}
@@ -72,7 +73,7 @@ def test_no_request_is_lost_in_a_hundred_hangups_while_models_fail_and_workers_a
         ) == {"200"}
         assert set(ledger.outcomes("poisoned", marked=True)) == {"500 model_error"}
         assert set(ledger.outcomes("crashing")) <= {"200", "503 worker_lost"}
-        until(lambda: is_as_on_disk(server), BACK_SECONDS)
+        until(lambda: is_as_on_disk(server), RESTART_LIMIT_S)
         until(lambda: is_quiet(server) and len(children(server.pid)) == CHILDREN)
         assert server.metric("batcher_reloads_total") > KILLS
         assert '"ready":true' in server.get("/readyz")
@@ -94,14 +95,17 @@ def test_a_worker_in_a_process_is_replaced_under_load_and_no_request_notices(
         held = shared_memory(server.pid)
         with under_load(server, *loads) as ledger:
             for _ in range(max(1, int(SECONDS / 5))):
-                replaced, served = set(children(server.pid)), ledger.outcomes("slow")["200"]
+                replaced, answered = set(children(server.pid)), ledger.outcomes("slow")["200"]
                 change(repository, "slow")
                 server.signal(signal.SIGHUP)
                 until(
-                    lambda replaced=replaced: not replaced & set(children(server.pid)), BACK_SECONDS
+                    lambda replaced=replaced: not replaced & set(children(server.pid)),
+                    RESTART_LIMIT_S,
                 )
                 until(
-                    lambda served=served: ledger.outcomes("slow")["200"] > served + ledger.pending
+                    lambda answered=answered: (
+                        ledger.outcomes("slow")["200"] > answered + ledger.pending
+                    )
                 )
         assert set(ledger.outcomes("slow") + ledger.outcomes("ok")) == {"200"}
         until(lambda: is_quiet(server) and len(children(server.pid)) == CHILDREN)
@@ -110,16 +114,19 @@ def test_a_worker_in_a_process_is_replaced_under_load_and_no_request_notices(
 
 
 def trouble(server: Process, repository: Path, ledger: Ledger) -> None:
-    """Change a model and send a SIGHUP again and again.
+    """Change a model and send a SIGHUP, again and again.
 
-    Kill a worker now and then, when the last one killed was replaced.
+    Kill a worker now and then, once the worker killed before has been replaced.
     """
-    served, in_threads = 0, cycle(("ok", "slow", "poisoned"))
+    answered, in_threads = 0, cycle(("ok", "slow", "poisoned"))
     for number in range(1, SIGNALS + 1):
         change(repository, "crashing" if number == SIGNALS // 2 else next(in_threads))
         server.signal(signal.SIGHUP)
         if number % (SIGNALS // KILLS) == 0:
-            until(lambda served=served: ledger.outcomes("crashing")["200"] > served, BACK_SECONDS)
+            until(
+                lambda answered=answered: ledger.outcomes("crashing")["200"] > answered,
+                RESTART_LIMIT_S,
+            )
             kill(children(server.pid)[:1])
-            served = ledger.outcomes("crashing")["200"] + ledger.pending
+            answered = ledger.outcomes("crashing")["200"] + ledger.pending
         time.sleep(SECONDS / SIGNALS)

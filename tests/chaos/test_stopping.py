@@ -1,7 +1,4 @@
-"""A stop in the middle of the greatest load.
-
-What was accepted is answered, then the server is gone.
-"""
+"""A stop at full load: requests that were accepted are answered, then the server is gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients do that leave, read nothing, flood, or speak no HTTP."""
+"""Clients that misbehave: they leave, read nothing, flood, or speak no HTTP."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ IMPATIENT = (
     "max_body_bytes=1MiB",
     "models.large.max_batch_size=8",
 )
-"""Settings of a server that is to be done with such clients within seconds.
-
-64 rows of `large` would hide what it keeps.
+"""Settings of a server that is to be done with such clients within seconds. Batches of `large` are
+small, since 64 of its rows would hide what the server keeps.
 """
 
 Trouble = Callable[[Process], None]
@@ -73,7 +72,7 @@ def leave_while_being_answered(server: Process) -> None:
 def open_and_close(server: Process) -> None:
     """Open fifty connections at once and close them.
 
-    No more, since uvloop accepts one a turn, and others wait behind them.
+    More would make others wait, since uvloop accepts one connection a turn.
     """
     connections = [server.connect() for _ in range(50)]
     for connection in connections:
@@ -96,7 +95,7 @@ def send_garbage(server: Process) -> None:
 def change_a_byte(server: Process) -> None:
     """Send a request with one byte of its head changed.
 
-    It is answered, or refused, and never runs as two.
+    The request is answered, or refused, and never runs as two.
     """
     damaged = bytearray(SLOW)
     damaged[random.randrange(HEAD_BYTES)] = random.randrange(256)
@@ -144,7 +143,7 @@ def flood_one_connection(server: Process) -> None:
         answers, tail = 0, b""
         while answers < 2000:
             piece = connection.recv(1 << 16)
-            assert piece, "it ended"
+            assert piece, "the connection ended"
             answers += (tail + piece).count(b"HTTP/1.1 200 ") - tail.count(b"HTTP/1.1 200 ")
             tail = (tail + piece)[-12:]
         sending.result()
@@ -167,14 +166,13 @@ KINDS: dict[Trouble, int] = {
 
 
 def make_trouble(server: Process, kinds: dict[Trouble, int], seconds: float) -> None:
-    """Let each of `kinds` do it again and again for `seconds`, each client at least once."""
+    """Let all `kinds` of clients misbehave for `seconds`, each client at least once."""
     end = time.monotonic() + seconds
 
     def repeat(trouble: Trouble) -> None:
         while True:
-            with suppress(
-                ConnectionError, TimeoutError
-            ):  # whoever misbehaves may be cut off at any moment, or stand in line
+            # a client that misbehaves may be cut off at any moment, or stand in line
+            with suppress(ConnectionError, TimeoutError):
                 trouble(server)
             if time.monotonic() > end:
                 return

@@ -1,10 +1,8 @@
-"""The HTTP clients that programs in Python use, each behind one function of a few lines.
-
-An adapter.
+"""The HTTP clients that programs in Python use, each behind an adapter of a few lines.
 
 An adapter sends `Call`s with one session of its client, one after another or all at once, and
-leaves the client's settings as they come. Of them aiohttp alone waits for the 100 that `Expect`
-asks for; the others send the body at once.
+leaves the client's settings at their defaults. With `Expect: 100-continue` aiohttp alone waits for
+the 100; the other clients send the body at once.
 """
 
 from __future__ import annotations
@@ -30,10 +28,10 @@ class Call:
     """One request.
 
     Attributes:
-        path: where to.
-        body: what a client is given: bytes; a dict to send as JSON; a list whose pieces it is to
-            stream; a picture's path to upload in a form; None for a GET.
-        headers: what the caller adds to the client's own.
+        path: path of the URL.
+        body: argument for the client: bytes; a dict to send as JSON; a list whose pieces are
+            streamed; the path of a picture to upload in a form; None for a GET.
+        headers: fields besides the client's own.
     """
 
     path: str = "/predict"
@@ -42,24 +40,24 @@ class Call:
 
     @property
     def method(self) -> str:
-        """Its method."""
+        """The method of the request."""
         return "GET" if self.body is None else "POST"
 
 
-class Got(NamedTuple):
-    """What a client says came back."""
+class Answer(NamedTuple):
+    """An answer as the client reports it."""
 
     status: int
     content_type: str
     body: bytes
 
 
-Client = Callable[[str, Sequence[Call], bool], list[Got]]
+Client = Callable[[str, Sequence[Call], bool], list[Answer]]
 """Sends calls to an address with one session; all at once if the last argument is true."""
 
 
-def with_requests(address: str, calls: Sequence[Call], together: bool) -> list[Got]:
-    def send(call: Call) -> Got:
+def with_requests(address: str, calls: Sequence[Call], together: bool) -> list[Answer]:
+    def send(call: Call) -> Answer:
         arguments: dict[str, Any]
         match call.body:
             case dict():
@@ -77,7 +75,7 @@ def with_requests(address: str, calls: Sequence[Call], together: bool) -> list[G
         answer = session.request(
             call.method, address + call.path, headers=call.headers, **arguments
         )
-        return Got(answer.status_code, answer.headers["Content-Type"], answer.content)
+        return Answer(answer.status_code, answer.headers["Content-Type"], answer.content)
 
     with (
         requests.Session() as session,
@@ -98,12 +96,12 @@ def httpx_arguments(call: Call) -> dict[str, Any]:
             return {"content": call.body}
 
 
-def with_httpx(address: str, calls: Sequence[Call], together: bool) -> list[Got]:
-    def send(call: Call) -> Got:
+def with_httpx(address: str, calls: Sequence[Call], together: bool) -> list[Answer]:
+    def send(call: Call) -> Answer:
         answer = client.request(
             call.method, call.path, headers=call.headers, **httpx_arguments(call)
         )
-        return Got(answer.status_code, answer.headers["Content-Type"], answer.content)
+        return Answer(answer.status_code, answer.headers["Content-Type"], answer.content)
 
     with (
         httpx.Client(base_url=address) as client,
@@ -118,23 +116,23 @@ async def streamed(pieces: list[bytes]) -> AsyncIterator[bytes]:
 
 
 async def in_tasks(
-    send: Callable[[Call], Awaitable[Got]], calls: Sequence[Call], together: bool
-) -> list[Got]:
+    send: Callable[[Call], Awaitable[Answer]], calls: Sequence[Call], together: bool
+) -> list[Answer]:
     if together:
         return await asyncio.gather(*map(send, calls))
     return [await send(call) for call in calls]
 
 
-def with_httpx_in_asyncio(address: str, calls: Sequence[Call], together: bool) -> list[Got]:
-    async def session() -> list[Got]:
-        async def send(call: Call) -> Got:
+def with_httpx_in_asyncio(address: str, calls: Sequence[Call], together: bool) -> list[Answer]:
+    async def session() -> list[Answer]:
+        async def send(call: Call) -> Answer:
             arguments = (
                 {"content": streamed(call.body)}
                 if isinstance(call.body, list)
                 else httpx_arguments(call)
             )
             answer = await client.request(call.method, call.path, headers=call.headers, **arguments)
-            return Got(answer.status_code, answer.headers["Content-Type"], answer.content)
+            return Answer(answer.status_code, answer.headers["Content-Type"], answer.content)
 
         async with httpx.AsyncClient(base_url=address) as client:
             return await in_tasks(send, calls, together)
@@ -142,7 +140,7 @@ def with_httpx_in_asyncio(address: str, calls: Sequence[Call], together: bool) -
     return asyncio.run(session())
 
 
-def with_aiohttp(address: str, calls: Sequence[Call], together: bool) -> list[Got]:
+def with_aiohttp(address: str, calls: Sequence[Call], together: bool) -> list[Answer]:
     def arguments(call: Call) -> dict[str, Any]:
         match call.body:
             case dict():
@@ -161,12 +159,12 @@ def with_aiohttp(address: str, calls: Sequence[Call], together: bool) -> list[Go
             case _:
                 return {"data": call.body}
 
-    async def session() -> list[Got]:
-        async def send(call: Call) -> Got:
+    async def session() -> list[Answer]:
+        async def send(call: Call) -> Answer:
             async with client.request(
                 call.method, call.path, headers=call.headers, **arguments(call)
             ) as answer:
-                return Got(answer.status, answer.headers["Content-Type"], await answer.read())
+                return Answer(answer.status, answer.headers["Content-Type"], await answer.read())
 
         async with aiohttp.ClientSession(address) as client:
             return await in_tasks(send, calls, together)
@@ -187,7 +185,7 @@ class Unsized:
         """Nothing is held."""
 
 
-def with_treq(address: str, calls: Sequence[Call], together: bool) -> list[Got]:
+def with_treq(address: str, calls: Sequence[Call], together: bool) -> list[Answer]:
     from twisted.internet import reactor
     from twisted.internet.defer import Deferred, gatherResults
     from twisted.internet.threads import blockingCallFromThread
@@ -208,12 +206,12 @@ def with_treq(address: str, calls: Sequence[Call], together: bool) -> list[Got]:
             case _:
                 return {"data": call.body}
 
-    async def session() -> list[Got]:
-        async def send(call: Call) -> Got:
+    async def session() -> list[Answer]:
+        async def send(call: Call) -> Answer:
             answer = await treq.request(
                 call.method, address + call.path, headers=call.headers, pool=pool, **arguments(call)
             )
-            return Got(
+            return Answer(
                 answer.code, answer.headers.getRawHeaders("Content-Type")[0], await answer.content()
             )
 
@@ -225,8 +223,10 @@ def with_treq(address: str, calls: Sequence[Call], together: bool) -> list[Got]:
         finally:
             await pool.closeCachedConnections()
 
-    got: list[Got] = blockingCallFromThread(reactor, lambda: Deferred.fromCoroutine(session()))
-    return got
+    answers: list[Answer] = blockingCallFromThread(
+        reactor, lambda: Deferred.fromCoroutine(session())
+    )
+    return answers
 
 
 CLIENTS: dict[str, Client] = {
@@ -242,7 +242,7 @@ CLIENTS: dict[str, Client] = {
 def running_reactor() -> Iterator[None]:
     """Run Twisted's own reactor in a thread, which treq needs.
 
-    It cannot be started twice in a process.
+    A reactor cannot be started twice in a process.
     """
     from twisted.internet import reactor
 

@@ -13,7 +13,7 @@ from tests.end_to_end.clients import running_reactor
 def reactor_thread() -> Iterator[None]:
     """Run Twisted's own reactor in a thread, for all tests.
 
-    It cannot be started twice in a process.
+    A reactor cannot be started twice in a process.
     """
     with running_reactor():
         yield

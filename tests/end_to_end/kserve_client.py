@@ -1,9 +1,10 @@
-"""What KServe's own clients get from a server, as one line of JSON.
+"""A program that writes, as one line of JSON, what KServe's own clients get from a server.
 
-`kserve_client.py ADDRESS HOST:PORT`, of HTTP and of gRPC.
+    kserve_client.py ADDRESS HOST:PORT      of HTTP and of gRPC
 
-A process of its own: `kserve` cannot be imported beside `tritonclient.grpc`, whose messages have
-the same names, and it reads the command line when it is imported.
+The program is a process of its own for two reasons: `kserve` cannot be imported beside
+`tritonclient.grpc`, whose messages have the same names, and `kserve` reads the command line when
+`kserve` is imported.
 """
 
 from __future__ import annotations
@@ -19,24 +20,29 @@ import numpy as np
 ADDRESS, GRPC_ADDRESS = sys.argv[1:]
 del sys.argv[1:]
 
-# see above
-from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, InferResponse  # noqa: E402
-from kserve.inference_client import RESTConfig  # noqa: E402 - see above
+# the command line is empty now
+from kserve import (  # noqa: E402
+    InferenceGRPCClient,
+    InferenceRESTClient,
+    InferInput,
+    InferRequest,
+    InferResponse,
+)
+from kserve.inference_client import RESTConfig  # noqa: E402
 
-IMAGES = np.load(Path(__file__).parents[2] / "examples" / "digits" / "heldout.npz")["images"][
-    :5
-].astype("<f4")
+HELDOUT = np.load(Path(__file__).parents[2] / "examples" / "digits" / "heldout.npz")
+IMAGES = HELDOUT["images"][:5].astype("<f4")
 
 
-def asked(binary: bool, parameters: dict[str, Any] | None = None) -> InferRequest:
+def request_for(binary: bool, parameters: dict[str, Any] | None = None) -> InferRequest:
     """Return a request for the scores of five digits."""
     image = InferInput("image", list(IMAGES.shape), "FP32")
     image.set_data_from_numpy(IMAGES, binary_data=binary)
     return InferRequest("digits", [image], request_id="a", parameters=parameters or {})
 
 
-def told(response: InferResponse) -> dict[str, Any]:
-    """Return what is looked at of an answer."""
+def summary_of(response: InferResponse) -> dict[str, Any]:
+    """Return the parts of an answer that the test compares."""
     (scores,) = response.outputs
     return {
         "id": response.id,
@@ -46,16 +52,13 @@ def told(response: InferResponse) -> dict[str, Any]:
 
 
 async def over_http() -> dict[str, Any]:
-    """Ask the REST client everything that it can be asked.
-
-    Tensors go in and come out in both forms.
-    """
+    """Call every method of the REST client; tensors go in and come out in both forms."""
     async with InferenceRESTClient(RESTConfig(protocol="v2", retries=0, timeout=30)) as client:
         requests = {
-            "binary": asked(True),
-            "json": asked(False),
-            "binary, binary out": asked(True, {"binary_data_output": True}),
-            "json, binary out": asked(False, {"binary_data_output": True}),
+            "binary": request_for(True),
+            "json": request_for(False),
+            "binary, binary out": request_for(True, {"binary_data_output": True}),
+            "json, binary out": request_for(False, {"binary_data_output": True}),
         }
         return {
             "live": await client.is_server_live(ADDRESS),
@@ -63,14 +66,14 @@ async def over_http() -> dict[str, Any]:
             "digits ready": await client.is_model_ready(ADDRESS, "digits"),
             "other ready": await client.is_model_ready(ADDRESS, "other"),
             "answers": {
-                kind: told(await client.infer(ADDRESS, request, model_name="digits"))
+                kind: summary_of(await client.infer(ADDRESS, request, model_name="digits"))
                 for kind, request in requests.items()
             },
         }
 
 
 async def over_grpc() -> dict[str, Any]:
-    """Ask the gRPC client the same."""
+    """Call the same methods of the gRPC client."""
     async with InferenceGRPCClient(GRPC_ADDRESS, timeout=30) as client:
         return {
             "live": await client.is_server_live(),
@@ -78,7 +81,8 @@ async def over_grpc() -> dict[str, Any]:
             "digits ready": await client.is_model_ready("digits"),
             "other ready": await client.is_model_ready("other"),
             "answers": {
-                kind: told(await client.infer(asked(kind == "raw"))) for kind in ("raw", "typed")
+                kind: summary_of(await client.infer(request_for(kind == "raw")))
+                for kind in ("raw", "typed")
             },
         }
 

@@ -1,6 +1,6 @@
-"""Steady load for end-to-end tests.
+"""Steady load for end-to-end tests: threads that send, each over one kept connection.
 
-Client threads that each send over one kept connection and look at every answer.
+Every answer is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Clients:
 
     Attributes:
         answers: every answer with the value that was sent, in no order.
-        broken: connections that ended where an answer was due.
+        broken: number of connections that ended while an answer was due.
     """
 
     def __init__(self, server: Process, model: str, number: int) -> None:
@@ -47,7 +47,7 @@ class Clients:
             thread.start()
 
     def stop(self) -> None:
-        """Send no more, and wait for what is due."""
+        """Send no more, and wait for the answers that are due."""
         self._stop.set()
         for thread in self._threads:
             thread.join(30)

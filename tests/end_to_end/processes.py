@@ -1,6 +1,6 @@
 """The server as a process of its own, for end-to-end tests.
 
-Started, waited for by its ready line, always ended by its id.
+A test waits for the server's ready line. The process is always ended by its id.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from urllib.request import urlopen
 from tests.support.http_answers import Answer, parse_answers
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 60.0
-"""A loaded machine imports torch in seconds; more is a failure."""
+START_LIMIT_S = 60.0
+"""Seconds for a start: a loaded machine imports torch in seconds, so more is a failure."""
 
 
 def _hear_interrupts() -> None:
-    """Undo what a shell does to what it runs in the background."""
+    """Have SIGINT end the process again; shells make background processes ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -35,8 +35,8 @@ class Process:
     """A running server.
 
     Attributes:
-        address: `http://host:port`, once it is ready.
-        lines: the lines that it wrote to its standard output so far.
+        address: `http://host:port`, once the server is ready.
+        lines: the lines on the server's standard output so far.
     """
 
     def __init__(self, command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
@@ -60,18 +60,18 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Id of the process."""
         return self._process.pid
 
     @property
     def errors(self) -> str:
-        """Everything that it wrote to its standard error so far."""
+        """The text on the server's standard error so far."""
         self._errors.flush()
         return Path(self._errors.name).read_text(errors="replace")
 
     @property
     def lines(self) -> list[str]:
-        """The lines that it wrote to its standard output so far."""
+        """The lines on the server's standard output so far."""
         assert self._process.stdout is not None
         while chunk := self._process.stdout.read():
             self._output += chunk
@@ -79,39 +79,38 @@ class Process:
 
     @property
     def host_and_port(self) -> tuple[str, int]:
-        """Where it listens."""
+        """Host and port of the server's socket."""
         host, port = self.address.removeprefix("http://").rsplit(":", 1)
         return host, int(port)
 
     @property
     def grpc_address(self) -> str:
-        """`host:port` of the gRPC port, which the ready line tells."""
+        """`host:port` of the gRPC port, from the ready line."""
         found = re.search(r"grpc://(\S+)", "\n".join(self.lines))
         assert found, self.lines
         return found[1]
 
     def wait_ready(self) -> None:
-        """Read its output until it tells its address."""
+        """Read the server's output until the ready line with the address."""
         assert self._process.stdout is not None
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + START_LIMIT_S
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while not (found := re.search(r"ready on (http://\S+)", "\n".join(self.lines))):
-                assert self._process.poll() is None, (
-                    f"it ended with {self._process.returncode}:\n{self.errors}"
-                )
+                status = self._process.poll()
+                assert status is None, f"the server ended with {status}:\n{self.errors}"
                 assert time.monotonic() < deadline, f"not ready:\n{self.errors}"
                 selector.select(0.2)
         self.address = found[1]
 
     def connect(self) -> socket.socket:
-        """Return a new TCP connection to it."""
+        """Return a new TCP connection to the server."""
         connection = socket.create_connection(self.host_and_port, timeout=30)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
     def listens(self) -> bool:
-        """Return whether it takes new connections."""
+        """Return whether the server takes new connections."""
         try:
             self.connect().close()
         except ConnectionError:
@@ -130,21 +129,21 @@ class Process:
         return sum(map(float, found))
 
     def resident(self) -> int:
-        """Return the bytes of memory that it holds."""
+        """Return the bytes of memory that the server holds."""
         found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
         assert found
         return int(found[1]) * 1024
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send a signal to the server."""
         self._process.send_signal(number)
 
     def wait(self, seconds: float) -> int:
-        """Return its exit status, which must come within `seconds`."""
+        """Return the exit status, which must come within `seconds`."""
         return self._process.wait(seconds)
 
     def end(self) -> None:
-        """End it, whatever it is doing."""
+        """End the process, whatever the server is doing."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -165,10 +164,7 @@ def started(
     environment: dict[str, str] | None = None,
     ready: bool = True,
 ) -> Iterator[Process]:
-    """Run a server while the context is open.
-
-    What it says on standard error is kept in `folder`.
-    """
+    """Run a server while the context is open; its standard error is kept in `folder`."""
     process = Process([sys.executable, *command, *arguments], folder, environment or {})
     try:
         if ready:
@@ -189,23 +185,23 @@ def run(
         env=clean | (environment or {}),
         capture_output=True,
         text=True,
-        timeout=START_SECONDS,
+        timeout=START_LIMIT_S,
         check=False,
     )
 
 
 def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Look again and again until `true` is; fails after `seconds`."""
+    """Call `true` again and again until the result is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < deadline, "it never came true"
+        assert time.monotonic() < deadline, "it did not come true in time"
         time.sleep(0.02)
 
 
 def write_model(repository: Path, name: str, source: str, version: str = "1") -> None:
     """Write a model in Python: four floats in `x`, four floats out in `y`.
 
-    `source` defines its class, `Model`.
+    `source` defines the class `Model`.
     """
     folder = repository / name / version
     folder.mkdir(parents=True)
@@ -234,5 +230,5 @@ def one_answer(connection: socket.socket) -> Answer:
         if answers:
             return answers[0]
         piece = connection.recv(1 << 16)
-        assert piece, f"it ended after {data!r}"
+        assert piece, f"the connection ended after {data!r}"
         data += piece

@@ -1,6 +1,6 @@
-"""Programs of others, each in an environment of its own.
+"""Programs of others, each in an environment of its own, as `make clients` installs them.
 
-Where `make clients` puts them, and what they say when they ran.
+A module of tests is skipped where its program is not installed.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import pytest
 from tests.end_to_end.processes import ROOT
 
 FOLDER = Path(os.environ.get("TEST_CLIENTS", ROOT / ".clients")).resolve()
-SECONDS = 120
-"""Each of them takes a few seconds, most of them for starting; more is a failure."""
+RUN_LIMIT_S = 120
+"""Seconds for a program: each takes a few seconds, mostly to start, so more is a failure."""
 
 
 def installed(path: str) -> Path:
-    """Return one of them; a module of tests that needs it is skipped where it is not there."""
+    """Return the program at `path`, or skip the module of tests that needs the program."""
     program = FOLDER / path
     if not program.exists():
         pytest.skip(f"{program} is not there: `make clients` installs it", allow_module_level=True)
@@ -37,6 +37,6 @@ def ended(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=RUN_LIMIT_S,
         check=False,
     )

@@ -46,16 +46,16 @@ REFUSAL = (
 )
 
 Ask = Callable[[Any], Any]
-"""Calls a method of a client; what it returns is waited for."""
+"""Calls a method of a client; the result is waited for."""
 
 Form = Callable[..., list[Any]]
-"""Makes a client for an address, calls it, and returns what came, exceptions included.
+"""Makes a client for an address, makes all calls, and returns results and exceptions.
 
-All at once if told so.
+`together` makes all calls at once.
 """
 
 
-def blocking(address: str, asks: list[Ask], together: bool = False, **options: Any) -> list[Any]:
+def blocking(address: str, calls: list[Ask], together: bool = False, **options: Any) -> list[Any]:
     def one(ask: Ask) -> Any:
         try:
             return ask(client)
@@ -64,24 +64,24 @@ def blocking(address: str, asks: list[Ask], together: bool = False, **options: A
 
     with (
         Client(address, **options) as client,
-        ThreadPoolExecutor(len(asks) if together else 1) as threads,
+        ThreadPoolExecutor(len(calls) if together else 1) as threads,
     ):
-        return list(threads.map(one, asks))
+        return list(threads.map(one, calls))
 
 
 def asynchronous(
-    address: str, asks: list[Ask], together: bool = False, **options: Any
+    address: str, calls: list[Ask], together: bool = False, **options: Any
 ) -> list[Any]:
     async def main() -> list[Any]:
         async with AsyncClient(address, **options) as client:
             if together:
-                return await asyncio.gather(*(ask(client) for ask in asks), return_exceptions=True)
-            return [(await asyncio.gather(ask(client), return_exceptions=True))[0] for ask in asks]
+                return await asyncio.gather(*(ask(client) for ask in calls), return_exceptions=True)
+            return [(await asyncio.gather(ask(client), return_exceptions=True))[0] for ask in calls]
 
     return asyncio.run(main())
 
 
-def deferred(address: str, asks: list[Ask], together: bool = False, **options: Any) -> list[Any]:
+def deferred(address: str, calls: list[Ask], together: bool = False, **options: Any) -> list[Any]:
     from twisted.internet import reactor
     from twisted.internet.defer import Deferred, gatherResults
     from twisted.internet.threads import blockingCallFromThread
@@ -91,9 +91,9 @@ def deferred(address: str, asks: list[Ask], together: bool = False, **options: A
         try:
             if together:
                 return await gatherResults(
-                    [ask(client).addErrback(lambda failure: failure.value) for ask in asks]
+                    [ask(client).addErrback(lambda failure: failure.value) for ask in calls]
                 )
-            return [await ask(client).addErrback(lambda failure: failure.value) for ask in asks]
+            return [await ask(client).addErrback(lambda failure: failure.value) for ask in calls]
         finally:
             await client.close()
 
@@ -118,7 +118,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 @contextmanager
 def listening(answer: bytes) -> Iterator[tuple[str, list[bytes]]]:
-    """Give the address of a server that reads a request, answers it so and hangs up, and the list of the requests that came."""
+    """Run a server that reads a request, sends `answer` and hangs up.
+
+    Give its address, and the list of the requests that it has read.
+    """
     requests: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.02)
@@ -181,8 +184,8 @@ def test_digits_are_known_over_one_connection(form: Form, server: Process) -> No
 
 
 def test_calls_at_the_same_time_each_get_their_own(form: Form, server: Process) -> None:
-    asks = [digits(IMAGES[index : index + 1]) for index in range(TOGETHER)]
-    results = form(server.address, asks, True)
+    calls = [digits(IMAGES[index : index + 1]) for index in range(TOGETHER)]
+    results = form(server.address, calls, True)
     expected = form(server.address, [digits(IMAGES[:TOGETHER])])[0].outputs["scores"]
     found = np.concatenate([result.outputs["scores"] for result in results])
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)

@@ -1,8 +1,8 @@
-"""Clients that others wrote, as they come, against a real server.
+"""Clients that others wrote, with their default settings, against a real server.
 
-Our own reader of answers could share a mistake with the server that writes them. Each test runs
-with every client of `clients.py`; a relay between the two, which counts what it accepts, tells
-whether a client kept its connection.
+Our own reader of answers could share a mistake with the server that writes the answers. So each
+test runs with every client of `clients.py`. A relay between client and server counts connections,
+which shows whether a client kept its connection.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ ALL = HELDOUT.tobytes()
 PACKED = gzip.compress(ALL)
 RAW = {"Content-Type": OCTETS}
 TOGETHER = 32
-"""More than the ten connections that requests keeps, fewer than the hundred that httpx and aiohttp
-open.
+"""Calls at once: more than the ten connections that requests keeps, fewer than the hundred that
+httpx and aiohttp open.
 """
 
 OCTET_CALLS = {
@@ -59,13 +59,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, reactor_thread: None) -> It
 
 @pytest.fixture(scope="module")
 def expected() -> np.ndarray:
-    """Return what the model itself says of the held-out digits."""
+    """Return the model's own scores of the held-out digits."""
     return direct(HELDOUT)
 
 
 @contextmanager
 def relayed(server: Process) -> Iterator[tuple[str, list[object]]]:
-    """Give an address that leads to the server, and the list of the connections that were made to it."""
+    """Give the address of a relay to the server, and the list of connections to the relay."""
     accepted: list[object] = []
 
     class Relay(socketserver.BaseRequestHandler):
@@ -96,9 +96,9 @@ def relayed(server: Process) -> Iterator[tuple[str, list[object]]]:
 def test_octets_are_answered_with_the_scores_of_each_row(
     client: Client, server: Process, expected: np.ndarray, kind: str
 ) -> None:
-    (got,) = client(server.address, [OCTET_CALLS[kind]], False)
-    assert (got.status, got.content_type) == (200, OCTETS), got.body
-    scores = np.frombuffer(got.body, "<f4").reshape(-1, 10)
+    (answer,) = client(server.address, [OCTET_CALLS[kind]], False)
+    assert (answer.status, answer.content_type) == (200, OCTETS), answer.body
+    scores = np.frombuffer(answer.body, "<f4").reshape(-1, 10)
     np.testing.assert_allclose(scores, expected[: len(scores)], atol=1e-5, rtol=0)
     assert len(scores) == (1 if kind == "one row" else len(HELDOUT))
 
@@ -134,8 +134,8 @@ def test_a_connection_is_kept_over_answers_errors_and_pages(
         OCTET_CALLS["one row"],
     ]
     with relayed(server) as (address, accepted):
-        got = client(address, calls, False)
-    assert [answer.status for answer in got] == [200] * len(OCTET_CALLS) + [
+        answers = client(address, calls, False)
+    assert [answer.status for answer in answers] == [200] * len(OCTET_CALLS) + [
         400,
         200,
         404,
@@ -143,20 +143,20 @@ def test_a_connection_is_kept_over_answers_errors_and_pages(
         404,
         200,
     ]
-    assert got[-1].body == got[0].body
+    assert answers[-1].body == answers[0].body
     assert len(accepted) == 1
 
 
 def test_requests_at_once_each_get_their_own_answer(
     client: Client, server: Process, expected: np.ndarray
 ) -> None:
-    got = client(
+    answers = client(
         server.address,
         [Call(body=image.tobytes(), headers=RAW) for image in HELDOUT[:TOGETHER]],
         True,
     )
-    assert [answer.status for answer in got] == [200] * TOGETHER
-    scores = np.stack([np.frombuffer(answer.body, "<f4") for answer in got])
+    assert [answer.status for answer in answers] == [200] * TOGETHER
+    scores = np.stack([np.frombuffer(answer.body, "<f4") for answer in answers])
     np.testing.assert_allclose(scores, expected[:TOGETHER], atol=1e-5, rtol=0)
 
 

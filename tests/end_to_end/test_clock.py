@@ -1,4 +1,4 @@
-"""The system's clock is set while requests run: time is measured by another one."""
+"""The system's clock is set while requests run: deadlines are measured by another clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Model:
         (Path(__file__).parent / "go").read_text()
         return {"y": inputs["x"]}
 """
-"""Runs until something is written to a FIFO."""
+"""A model that runs until something is written to a FIFO."""
 PROGRAM = """
 import sys, time
 from pathlib import Path
@@ -27,7 +27,7 @@ flag = Path(sys.argv.pop(1))
 from batcher.app.cli import main
 main()
 """
-"""A server whose clock a file sets, by so many seconds as stand in it."""
+"""A server whose clock is off by the number of seconds that stands in a file."""
 
 REQUEST = (
     b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
@@ -39,7 +39,10 @@ REQUEST = (
 def clock_set(
     folder: Path, hours: int, timeout: int
 ) -> Iterator[tuple[Process, socket.socket, Path]]:
-    """Give a server whose clock is set while a request with a `timeout` of so many ms runs, its connection, and the FIFO."""
+    """Run a request with a `timeout` in ms, and set the server's clock meanwhile.
+
+    Give the server, the connection of the request, and the FIFO for which the model waits.
+    """
     write_model(folder / "models", "waiter", WAITER)
     go, flag = folder / "models" / "waiter" / "1" / "go", folder / "flag"
     os.mkfifo(go)

@@ -1,7 +1,4 @@
-"""The digits model behind a real server.
-
-Every format, every held-out digit, every way of being too large.
-"""
+"""The digits model behind a real server: every format, every held-out digit, pages and files."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ import httpx
 import msgpack
 import msgpack_numpy
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
 
@@ -78,7 +76,7 @@ BODIES: dict[str, Callable[[], bytes]] = {
 
 
 def label_of(answer: httpx.Response) -> int:
-    """Return the best label that an answer of any format names."""
+    """Return the label with the best score in an answer of any format."""
     kind = answer.headers["content-type"]
     if kind in ("application/json", "application/msgpack"):
         document = answer.json() if kind.endswith("json") else msgpack.unpackb(answer.content)
@@ -134,12 +132,12 @@ def request(
 
 
 def direct(images: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-    """Return what the model itself says."""
+    """Return the model's own scores."""
     import torch
 
     program = torch.export.load(ROOT / "models" / "digits" / "1" / "model.pt2")
     with torch.inference_mode():
-        scores: np.ndarray = program.module()(torch.from_numpy(images)).numpy()  # type: ignore[type-arg]
+        scores: npt.NDArray[np.float32] = program.module()(torch.from_numpy(images)).numpy()
     return scores
 
 

@@ -1,6 +1,6 @@
-"""gRPC as its clients speak it.
+"""gRPC as clients speak it: Triton's own client, plain calls, and the end of the server.
 
-Triton's own, blocking, asyncio and streaming, plain calls, and the end of the server.
+Triton's client is blocking, asyncio and streaming.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
+from tests.end_to_end.grpc_calls import SERVICE, code_of, infer_on, row, stream_on
 from tests.end_to_end.processes import ROOT, Process, run, started, until, write_model
 from tests.end_to_end.test_digits import direct
 from tests.end_to_end.test_listening import certify
@@ -29,7 +30,6 @@ aio = pytest.importorskip("tritonclient.grpc.aio", reason="extra test-clients")
 utils = pytest.importorskip("tritonclient.utils", reason="extra test-clients")
 
 IMAGES = np.load(ROOT / "examples" / "digits" / "heldout.npz")["images"][:5].astype("<f4")
-SERVICE = "/inference.GRPCInferenceService"
 SLOW = """
 import time
 
@@ -51,7 +51,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[Process]:
-    """A server whose model sleeps as many seconds as the largest number that it is given."""
+    """Run a server whose model sleeps as many seconds as the largest number of its input."""
     write_model(tmp_path / "models", "m", SLOW)
     arguments = (
         "--grpc-port",
@@ -77,39 +77,6 @@ def image(kind: Any = triton, images: Any = IMAGES) -> Any:
     return tensor
 
 
-def row(value: float) -> pb.ModelInferRequest:
-    """Return a request for the slow model."""
-    raw = np.full((1, 4), value, "<f4").tobytes()
-    return pb.ModelInferRequest(
-        model_name="m",
-        id=str(value),
-        inputs=[{"name": "x", "datatype": "FP32", "shape": (1, 4)}],
-        raw_input_contents=[raw],
-    )
-
-
-def infer_on(channel: Any) -> Any:
-    return channel.unary_unary(
-        f"{SERVICE}/ModelInfer",
-        pb.ModelInferRequest.SerializeToString,
-        pb.ModelInferResponse.FromString,
-    )
-
-
-def stream_on(channel: Any) -> Any:
-    return channel.stream_stream(
-        f"{SERVICE}/ModelStreamInfer",
-        pb.ModelInferRequest.SerializeToString,
-        pb.ModelStreamInferResponse.FromString,
-    )
-
-
-def code_of(call: Any) -> grpc.StatusCode:
-    """Return the status with which `call` ends."""
-    code: grpc.StatusCode = call.code()
-    return code
-
-
 def test_calls_beyond_the_most_of_all_connections_together_are_refused_until_there_is_room(
     tmp_path: Path,
 ) -> None:
@@ -127,7 +94,7 @@ def test_calls_beyond_the_most_of_all_connections_together_are_refused_until_the
             stack.enter_context(
                 grpc.insecure_channel(server.grpc_address, [("grpc.use_local_subchannel_pool", 1)])
             )
-            for _ in range(3)  # each a connection of its own
+            for _ in range(3)  # each channel has a connection of its own
         ]
         sending: list[Queue[Any]] = [Queue(), Queue()]
         streams = [
@@ -234,11 +201,11 @@ def test_a_stream_answers_each_request_by_its_id_and_outlives_an_error(client: A
 def test_the_asyncio_client_gets_each_its_own(server: Process) -> None:
     async def ask() -> None:
         async with aio.InferenceServerClient(server.grpc_address) as found:
-            asked = [
+            tasks = [
                 found.infer("digits", [image(aio, IMAGES[index % 5 : index % 5 + 1])])
                 for index in range(40)
             ]
-            for index, result in enumerate(await asyncio.gather(*asked)):
+            for index, result in enumerate(await asyncio.gather(*tasks)):
                 own = direct(IMAGES[index % 5 : index % 5 + 1])
                 assert np.allclose(result.as_numpy("scores"), own, atol=1e-5)
 
@@ -397,8 +364,8 @@ def test_another_reactor_ends_the_start_with_the_reason(tmp_path: Path) -> None:
     command = ("-m", "twisted", "--reactor", "epoll", "batcher", "--config", str(config))
     with started(tmp_path, command=command, ready=False) as process:
         process.wait(60)
-        told = "\n".join(process.lines) + process.errors
-        assert "grpc_port: expected Twisted's asyncio reactor" in told
+        output = "\n".join(process.lines) + process.errors
+        assert "grpc_port: expected Twisted's asyncio reactor" in output
 
 
 def test_a_call_over_tls_is_answered(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""KServe's own clients against the digits, in a process of theirs."""
+"""KServe's own clients against the digits, in a process of their own."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ IMAGES = HELDOUT["images"][:5].astype("<f4")
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Return what the clients got; they take seconds to be imported, so they are asked once."""
+def results(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return what the clients got; they take seconds to import, so they run once for all tests."""
     with started(tmp_path_factory.mktemp("kserve"), "--grpc-port", "0") as server:
         result = ended([sys.executable, "-P", SCRIPT, server.address, server.grpc_address])
         assert result.returncode == 0, result.stderr
@@ -32,9 +32,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_it_is_told_what_lives_and_what_is_ready(told: Any, protocol: str) -> None:
+def test_it_is_told_what_lives_and_what_is_ready(results: Any, protocol: str) -> None:
     answers = {
-        name: told[protocol][name] for name in ("live", "ready", "digits ready", "other ready")
+        name: results[protocol][name] for name in ("live", "ready", "digits ready", "other ready")
     }
     assert answers == {"live": True, "ready": True, "digits ready": True, "other ready": False}
 
@@ -51,9 +51,9 @@ def test_it_is_told_what_lives_and_what_is_ready(told: Any, protocol: str) -> No
     ],
 )
 def test_every_way_to_send_a_tensor_gives_the_models_own_scores(
-    told: Any, protocol: str, kind: str
+    results: Any, protocol: str, kind: str
 ) -> None:
-    answer = told[protocol]["answers"][kind]
+    answer = results[protocol]["answers"][kind]
     assert (answer["id"], answer["model"]) == ("a", "digits")
     np.testing.assert_allclose(answer["scores"], direct(IMAGES), atol=1e-5, rtol=0)
     assert np.argmax(answer["scores"], axis=1).tolist() == HELDOUT["labels"][:5].tolist()

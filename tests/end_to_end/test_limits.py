@@ -1,4 +1,4 @@
-"""Clients that send too much, too many at a time, or leave, over real sockets."""
+"""Clients that send too much, come too many at a time, or leave, over real sockets."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Model:
 """
 ROW = np.ones(4, "<f4").tobytes()
 LIMIT = 1 << 20
-PATIENCE = 10.0
+ANSWER_LIMIT_S = 10.0
 CLIENTS = 1000
 MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # the clients are all in this process
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the clients are all in this process
     folder = tmp_path_factory.mktemp("limits")
     write_model(folder / "models", "slow", SLOW)
     settings = (
@@ -91,7 +91,7 @@ TOO_MUCH = [declared, endless, bomb, chunked_bomb]
 
 
 def send_and_listen(connection: socket.socket, pieces: Iterator[bytes]) -> bytes:
-    """Send `pieces` until an answer begins or they end, and return what came."""
+    """Send `pieces` until an answer begins or no piece is left, and return the answer."""
     connection.setblocking(False)
     received = b""
     for piece in pieces:
@@ -103,11 +103,11 @@ def send_and_listen(connection: socket.socket, pieces: Iterator[bytes]) -> bytes
                 received += connection.recv(1 << 16)
         if received:
             break
-    connection.settimeout(PATIENCE)
+    connection.settimeout(ANSWER_LIMIT_S)
     return received + receive_all(connection)
 
 
-def served(server: Process) -> Answer:
+def small_answer(server: Process) -> Answer:
     """Return the answer to a small request on a new connection."""
     with server.connect() as connection:
         connection.sendall(head("Content-Length: 16", "Connection: close") + ROW)
@@ -124,7 +124,7 @@ def test_a_body_over_the_limit_gets_413_while_it_is_sent_and_the_next_request_is
     with server.connect() as connection:
         (answer,), rest = parse_answers(send_and_listen(connection, pieces()), [], over=True)
     assert (answer.status, answer.header("connection"), rest) == (413, "close", b"")
-    assert served(server).status == 200
+    assert small_answer(server).status == 200
     assert server.resident() - before < 20 * MIB
 
 
@@ -135,12 +135,12 @@ def test_who_sends_too_much_and_never_listens_is_cut_off(
     before = server.resident()
     began = time.monotonic()
     with server.connect() as connection:
-        connection.settimeout(PATIENCE)
+        connection.settimeout(ANSWER_LIMIT_S)
         with suppress(ConnectionError):
             for piece in pieces():
                 connection.sendall(piece)
-                assert time.monotonic() - began < PATIENCE, "it is never cut off"
-    assert served(server).status == 200
+                assert time.monotonic() - began < ANSWER_LIMIT_S, "it is never cut off"
+    assert small_answer(server).status == 200
     assert server.resident() - before < 20 * MIB
 
 
@@ -167,7 +167,7 @@ def _reachable(server: Process) -> bool:
 
 
 def hang_up(server: Process) -> None:
-    """Let a thousand clients send a request each and close at once, every second one with a reset."""
+    """Let a thousand clients send a request each and close at once, half of them by a reset."""
     for number in range(CLIENTS):
         connection = server.connect()
         connection.sendall(REQUEST)
@@ -195,5 +195,5 @@ def test_clients_that_hang_up_at_once_cost_neither_work_nor_memory(server: Proce
     assert server.metric("batcher_batch_size_sum") - ran < 8 * CLIENTS, (
         "those that were gone in time never reached the model"
     )
-    assert served(server).status == 200
+    assert small_answer(server).status == 200
     assert "Traceback" not in server.errors

@@ -1,6 +1,6 @@
-"""Where a server listens: TLS, Unix sockets, shared ports, sockets that were passed.
+"""Where a server listens: TLS, Unix sockets, shared ports, and sockets from systemd.
 
-On uvloop and on a reactor of Twisted.
+Each on uvloop and on a reactor of Twisted.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def only_answer(connection: socket.socket) -> Answer:
 def certify(folder: Path, name: str) -> None:
     """Write a certificate for this machine that is its own authority.
 
-    `NAME.crt`, `NAME.key`, and `NAME.pem` with both.
+    The files are `NAME.crt`, `NAME.key`, and `NAME.pem` with both.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     who = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
@@ -107,7 +107,7 @@ def wait_ready(server: Process) -> str:
         .partition("ready on ")[2]
         .split()[0]
     )
-    server.address = address.replace("https:", "http:")  # what it connects to
+    server.address = address.replace("https:", "http:")  # for `Process.connect`
     return address
 
 
@@ -153,7 +153,7 @@ def connect_unix(path: Path) -> socket.socket:
 
 
 def metric(server: Process, context: ssl.SSLContext, name: str) -> int:
-    """Return the sum of the metrics called `name`, a regular expression, of a server that speaks TLS."""
+    """Return the sum of the metrics whose name matches `name`, of a server that speaks TLS."""
     with context.wrap_socket(server.connect(), server_hostname="localhost") as client:
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         metrics = only_answer(client).body.decode()
@@ -214,9 +214,8 @@ class TestTls:
     ) -> None:
         with launch(folder, kind, tls_certificate=folder / "own.pem") as server:
             wait_ready(server)
-            idle = context.wrap_socket(
-                server.connect(), server_hostname="localhost"
-            )  # never looks at it again, as many pools
+            # as in many pools, nobody ever looks at this connection again
+            idle = context.wrap_socket(server.connect(), server_hostname="localhost")
             kept = [
                 context.wrap_socket(server.connect(), server_hostname="localhost") for _ in range(4)
             ]
@@ -273,12 +272,10 @@ class TestUnixSocket:
     def test_a_second_server_on_it_fails_and_leaves_it_alone(self, folder: Path, kind: str) -> None:
         path = folder / f"{kind}.sock"
         with launch(folder, kind, unix_socket=path) as second:
-            assert (second.wait(20) != 0) is (kind == "serve"), (
-                "twist ends as it does when it is asked to"
-            )
-            said = second.errors + "\n".join(second.lines)
-            assert f"cannot listen on {path}" in said
-            assert "Traceback" not in said
+            assert (second.wait(20) != 0) is (kind == "serve"), "twist ends as it does on a signal"
+            output = second.errors + "\n".join(second.lines)
+            assert f"cannot listen on {path}" in output
+            assert "Traceback" not in output
         with connect_unix(path) as client:  # the first still has it
             client.sendall(READY)
             assert only_answer(client).status == 200
@@ -287,9 +284,8 @@ class TestUnixSocket:
         self, folder: Path, tmp_path: Path, kind: str
     ) -> None:
         path = tmp_path / "stale.sock"
-        with socket.socket(
-            socket.AF_UNIX
-        ) as killed:  # closed without unlinking, as the kernel does for a killed process
+        # closed without unlinking, as the kernel does for a killed process
+        with socket.socket(socket.AF_UNIX) as killed:
             killed.bind(str(path))
             killed.listen()
         with launch(folder, kind, unix_socket=path) as server:
@@ -347,10 +343,10 @@ def test_a_socket_that_systemd_passed_is_served(folder: Path, kind: str) -> None
 
 
 def reconnect(port: int, enough: Event, outcomes: list[str]) -> None:
-    """Connect eight clients at a time, again and again, until that is refused; note how each ends.
+    """Connect eight clients at a time until connections are refused; note how each one ends.
 
-    A reset while it connects is a refusal as well: the port was closed between the two halves of
-    the handshake.
+    A reset while a client connects is a refusal as well: the port was closed between the two halves
+    of the handshake.
     """
     refused = False
     while not refused:
@@ -386,8 +382,7 @@ def test_every_connection_that_the_kernel_accepted_is_answered_when_it_stops(fol
             loader.result(30)
         assert "Traceback" not in server.errors
     counts = Counter(outcomes)
-    unfinished = counts.pop(
-        "ConnectionResetError", 0
-    )  # the last third of a handshake, at most one a loader, can be cut off
+    # the last third of a handshake can be cut off, of at most one connection a loader
+    unfinished = counts.pop("ConnectionResetError", 0)
     assert unfinished <= LOADERS, (unfinished, counts)
     assert set(counts) <= {"HTTP/1.1 200 OK", "HTTP/1.1 503 Service Unavailable"}, counts

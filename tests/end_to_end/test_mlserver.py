@@ -47,12 +47,12 @@ def test_each_line_of_a_file_is_answered_with_its_own_digit(
     files = ("-i", requests, "-o", answers, "--workers", "2")
     result = ended([MLSERVER, "infer", "-u", address, "-m", "digits", *files, *arguments])
     assert result.returncode == 0, result.stderr
-    got = sorted(
+    answers = sorted(
         (json.loads(line) for line in answers.read_text().splitlines()),
         key=lambda one: int(one["id"]),
     )
-    assert [one["id"] for one in got] == [line["id"] for line in lines]
-    assert {one["model_name"] for one in got} == {"digits"}
-    scores = np.array([one["outputs"][0]["data"] for one in got])
+    assert [one["id"] for one in answers] == [line["id"] for line in lines]
+    assert {one["model_name"] for one in answers} == {"digits"}
+    scores = np.array([one["outputs"][0]["data"] for one in answers])
     np.testing.assert_allclose(scores, direct(IMAGES), atol=1e-5, rtol=0)
     assert scores.argmax(axis=1).tolist() == LABELS.tolist()

@@ -1,9 +1,8 @@
-"""What `/openapi.json` says, held against live answers.
+"""The claims of `/openapi.json`, held against live answers.
 
-To right requests, and to requests made up from it, right and wrong.
-
-The servers are two: one as it comes, and one with everything switched on that adds routes or
-changes what they answer.
+The answers are those to right requests, and to right and wrong requests that are made up from the
+document. There are two servers: one with default settings, and one with everything switched on that
+adds routes or changes answers.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ CHECKS = [
     response_headers_conformance,
 ]
 EXAMPLES = 5
-"""Requests of each kind to each route: right and wrong ones, for a model that is there and for one
-that is not.
+"""Requests of each kind to each route: right and wrong requests, for a model that exists and for a
+model that does not.
 """
 
 KNOWN = {"name": "digits", "version": "1", "region": "r"}
@@ -58,14 +57,17 @@ OF_HTTP = {"content-type", "content-length", "connection", "date", "server", "tr
 
 
 class Live(NamedTuple):
-    """A server and what it says of itself."""
+    """A server and its OpenAPI document."""
 
     process: Process
     options: dict[str, Any]
     document: dict[str, Any]
 
     def call(self, operation: Any, case: Any = None, **request: Any) -> tuple[Any, list[str]]:
-        """Return the answer to a request, by default one for the model that there is, and how it is not as described."""
+        """Return the answer to a request, and in words how the answer differs from the document.
+
+        By default the request is for the model that exists.
+        """
         case = case or operation.Case(path_parameters=known(operation))
         answer = case.call(base_url=self.process.address, **request)
         return answer, [
@@ -99,38 +101,34 @@ def known(operation: Any) -> dict[str, str]:
 
 
 def when(operation: Any) -> tuple[bool, bool]:
-    """Return what sorts operations.
-
-    Unloading the model after all the others, then loading it again.
-    """
+    """Return the key that sorts operations: the model is unloaded last, and then loaded again."""
     return operation.path.endswith("load"), operation.path.endswith("/load")
 
 
 def response_of(document: dict[str, Any], operation: Any, status: int) -> dict[str, Any]:
-    """Return what is said of an answer; empty if nothing is."""
+    """Return the document's description of an answer; empty if there is none."""
     found = (
         document["paths"][operation.path][operation.method]
         .get("responses", {})
         .get(str(status), {})
     )
     name = found.get("$ref", "").removeprefix("#/components/responses/")
-    said: dict[str, Any] = document["components"]["responses"][name] if name else found
-    return said
+    description: dict[str, Any] = document["components"]["responses"][name] if name else found
+    return description
 
 
 def breaches(document: dict[str, Any], operation: Any, case: Any, answer: Any) -> list[str]:
-    """Return how an answer differs from what is said of it, and what is not said of it at all."""
-    wrong = (
-        [f"500: {answer.content!r}"] if answer.status_code == 500 else []
-    )  # which is described, and never to be seen
+    """Return how an answer differs from its description, and what is not described at all."""
+    # a 500 is described, and must never be seen
+    wrong = [f"500: {answer.content!r}"] if answer.status_code == 500 else []
     try:
         case.validate_response(answer, checks=CHECKS)
     except (FailureGroup, Failure) as err:
         wrong += [f"{one.title}: {one.message}" for one in getattr(err, "exceptions", [err])]
-    said = response_of(document, operation, answer.status_code)
-    if answer.content and not said.get("content"):
+    description = response_of(document, operation, answer.status_code)
+    if answer.content and not description.get("content"):
         wrong.append(f"{answer.status_code}: nothing is said of the body")
-    fields = {name.lower() for name in said.get("headers", {})}
+    fields = {name.lower() for name in description.get("headers", {})}
     wrong += [
         f"{answer.status_code}: nothing is said of {name}"
         for name in {*answer.headers} - fields - OF_HTTP
@@ -139,7 +137,7 @@ def breaches(document: dict[str, Any], operation: Any, case: Any, answer: Any) -
 
 
 def posts(path: str) -> list[dict[str, Any]]:
-    """Return right requests to a route that is posted to, each as its fields and its body."""
+    """Return right requests to a route with POST, each as its fields and its body."""
     rows = ROW.tolist()
     if path.startswith("/v1"):
         return [{"json": {name: rows}} for name in ("instances", "inputs")]
@@ -153,9 +151,10 @@ def posts(path: str) -> list[dict[str, Any]]:
         ]
     if path.startswith("/v2"):
         return [{}, {"json": {}}]
-    told = {"X-Timing": "1", "X-Request-Id": "7", "X-Priority": "1", "X-Timeout-Ms": "20000.5"}
+    fields = {"X-Timing": "1", "X-Request-Id": "7", "X-Priority": "1", "X-Timeout-Ms": "20000.5"}
     bodies = [
-        {"data": body(), "headers": {"Content-Type": kind, **told}} for kind, body in BODIES.items()
+        {"data": body(), "headers": {"Content-Type": kind, **fields}}
+        for kind, body in BODIES.items()
     ]
     accepted = [
         {"data": ROW.tobytes(), "headers": {"Content-Type": OCTETS, "Accept": kind}}
@@ -186,10 +185,10 @@ def test_answers_to_right_requests_are_as_described(live: Live) -> None:
             assert not wrong, "\n".join(wrong)
             assert answer.status_code == expected, (operation.label, answer.content)
             if length := answer.headers.get("inference-header-content-length"):
-                said = response_of(live.document, operation, 200)["content"]["application/json"][
-                    "schema"
-                ]
-                jsonschema_rs.validate(said, json.loads(answer.content[: int(length[0])]))
+                description = response_of(live.document, operation, 200)["content"][
+                    "application/json"
+                ]["schema"]
+                jsonschema_rs.validate(description, json.loads(answer.content[: int(length[0])]))
 
 
 def test_errors_are_as_described_in_either_form(live: Live) -> None:
@@ -211,17 +210,19 @@ def said_of_predict(document: dict[str, Any]) -> dict[str, Any]:
 
 
 UNTRUE: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "status": lambda said: said.pop("200"),
-    "media type": lambda said: said["200"]["content"].pop("application/json"),
-    "member": lambda said: said["200"]["content"]["application/json"]["schema"]["anyOf"][0][
-        "required"
-    ].append("more"),
-    "type": lambda said: said["200"]["content"]["application/json"]["schema"].update(type="array"),
-    "no content": lambda said: said["200"].pop("content"),
-    "field": lambda said: said["200"]["headers"]["Server-Timing"].update(
+    "status": lambda description: description.pop("200"),
+    "media type": lambda description: description["200"]["content"].pop("application/json"),
+    "member": lambda description: description["200"]["content"]["application/json"]["schema"][
+        "anyOf"
+    ][0]["required"].append("more"),
+    "type": lambda description: description["200"]["content"]["application/json"]["schema"].update(
+        type="array"
+    ),
+    "no content": lambda description: description["200"].pop("content"),
+    "field": lambda description: description["200"]["headers"]["Server-Timing"].update(
         schema={"enum": ["never"]}
     ),
-    "no field": lambda said: said["200"]["headers"].pop("Server-Timing"),
+    "no field": lambda description: description["200"]["headers"].pop("Server-Timing"),
 }
 
 
@@ -259,7 +260,7 @@ def test_answers_to_requests_that_are_made_up_are_as_described(live: Live) -> No
 def made_up(
     live: Live, operation: Any, mode: Any, fixed: dict[str, str], session: Any, wrong: set[str]
 ) -> None:
-    """Send requests that are always the same ones; gather in `wrong` what is not as described."""
+    """Send made-up requests, the same in every run; gather in `wrong` what is not as described."""
 
     @settings(
         max_examples=EXAMPLES,

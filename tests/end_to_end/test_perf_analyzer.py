@@ -1,8 +1,8 @@
 """Triton's perf_analyzer, over both protocols, against the digits.
 
-It measures, but here it is a client: it reads metadata, configuration and statistics before it
-asks, and writes down every answer that it got, all of which are looked at. How fast they came is
-not.
+perf_analyzer measures, but here the program is a client: it reads metadata, configuration and
+statistics, sends requests, and writes down every answer. The tests look at all answers, and not at
+how fast they came.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.end_to_end.test_digits import OCTETS, direct
 PERF_ANALYZER = installed("perf_analyzer/perf_analyzer")
 IMAGES = np.load(ROOT / "examples" / "digits" / "heldout.npz")["images"][:20].astype("<f4")
 REQUESTS = 60
-"""Each image three times."""
+"""Requests of a run: each image three times."""
 WRONG_VALUES = 99
 
 Analyze = Callable[..., CompletedProcess[str]]
@@ -41,7 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 @pytest.fixture
 def analyze(server: Process, tmp_path: Path) -> Analyze:
-    """Run it over a protocol, with the images (and scores to expect) as what it sends."""
+    """Return a function that runs perf_analyzer with the images, and scores to expect, if any."""
 
     def analyze(protocol: str, *arguments: str, expected: Any = None) -> CompletedProcess[str]:
         document = {"data": [{"image": image.ravel().tolist()} for image in IMAGES]}
@@ -65,7 +65,7 @@ def analyze(server: Process, tmp_path: Path) -> Analyze:
 def alone(server: Process) -> Any:
     """Return the scores of each image in a batch of its own.
 
-    It compares bits, and those depend on the size of a batch.
+    perf_analyzer compares bits, which depend on the size of a batch.
     """
 
     def ask(image: Any) -> Any:
@@ -124,8 +124,8 @@ def test_every_answer_is_the_models_own_and_is_counted(
     right = direct(IMAGES)
     for request in experiment["requests"]:
         (answer,) = request["response_outputs"]
-        # Of a batch it writes down the first row that it sent; the others are those that come next
-        # in its data.
+        # perf_analyzer writes down the first row of a batch that it sent; the other rows are those
+        # that come next in its data.
         first = (
             np.abs(IMAGES.reshape(-1, 64) - np.array(request["request_inputs"]["image"]))
             .max(axis=1)
@@ -136,7 +136,7 @@ def test_every_answer_is_the_models_own_and_is_counted(
             np.reshape(answer["scores"], (batch, 10)), right[sent], atol=1e-5, rtol=0
         )
     assert counted(server) - before == Counter(rows=REQUESTS * batch, requests=REQUESTS)
-    shown = told_of_the_server(result.stdout)
+    shown = server_figures(result.stdout)
     assert shown["rows"] == shown["requests"] * batch
     assert 0 < shown["executions"] <= shown["requests"] <= REQUESTS
     assert shown["infer"] > 0
@@ -150,10 +150,10 @@ def counted(server: Process) -> Counter[str]:
     )
 
 
-def told_of_the_server(output: str) -> dict[str, int]:
-    """Return what its output shows of the server.
+def server_figures(output: str) -> dict[str, int]:
+    """Return the server's statistics in the output of perf_analyzer.
 
-    The difference to what it was told at first, after some of its requests.
+    They are differences to the statistics that perf_analyzer read after some first requests.
     """
     found = re.search(
         r"Server: *\n *Inference count: (?P<rows>\d+)\n *Execution count: (?P<executions>\d+)\n"

@@ -1,6 +1,6 @@
-"""Quotas and the deep readiness of a real server.
+"""Quotas and deep readiness of a real server.
 
-Keys in real headers and metadata, and a model that really hangs.
+Keys come in real headers and metadata, and a model really hangs.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     )
     with started(folder, *arguments, "--set", "defaults.timeout_ms=500") as process:
         yield process
-        told = process.errors + "".join(process.lines)
-        assert not any(key in told for key in ("Traceback", "web-key", "rpc-key", "fast-key"))
+        output = process.errors + "".join(process.lines)
+        assert not any(key in output for key in ("Traceback", "web-key", "rpc-key", "fast-key"))
 
 
 def test_a_client_over_its_quota_is_refused_and_others_are_not(server: Process) -> None:

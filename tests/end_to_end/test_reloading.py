@@ -1,6 +1,6 @@
-"""SIGHUP under load: the settings change, models are replaced, and no request notices.
+"""SIGHUP under load: settings change, models are replaced, and no request notices.
 
-SIGTERM under load: neither.
+No request notices SIGTERM under load either.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Server:
     """A server that is configured by a file.
 
     Attributes:
-        process: it.
-        outcomes: how many reloads there were, by outcome.
+        process: the server itself.
+        outcomes: number of reloads by outcome.
     """
 
     def __init__(self, process: Process, path: Path) -> None:
@@ -50,29 +50,29 @@ class Server:
 
     @property
     def reloads(self) -> float:
-        """How many reloads there were."""
+        """Number of reloads so far."""
         return self.process.metric("batcher_reloads_total")
 
     @property
-    def told(self) -> str:
-        """Everything that it has written; twist writes its log to the standard output."""
+    def output(self) -> str:
+        """Everything that the server has written; twist writes its log to the standard output."""
         return self.process.errors + "\n".join(self.process.lines)
 
     def configure(self, text: str) -> None:
-        """Replace the file, in one step."""
+        """Replace the configuration file, in one step."""
         new = self._path.with_suffix(".new")
         new.write_text(text)
         new.replace(self._path)
 
     def reload(self, text: str) -> None:
-        """Replace the file, and wait for the reload."""
+        """Replace the configuration file, and wait for the reload."""
         self.configure(text)
         before = self.reloads
         self.process.signal(signal.SIGHUP)
         until(lambda: self.reloads > before)
 
     def held(self) -> tuple[int, int]:
-        """Return how many threads and open files it has."""
+        """Return the number of the server's threads and of its open files."""
         folder = Path(f"/proc/{self.process.pid}")
         return len(os.listdir(folder / "task")), len(os.listdir(folder / "fd"))
 
@@ -108,11 +108,11 @@ def test_settings_and_models_change_under_load_and_every_request_is_answered_rig
             server.process.signal(signal.SIGHUP)
         server.configure("port: [\n")
         server.process.signal(signal.SIGHUP)
-        until(lambda: "config.yaml:2: not YAML" in server.told)
+        until(lambda: "config.yaml:2: not YAML" in server.output)
         assert server.process.metric("batcher_config_last_reload_successful") == 0
         server.reload(EITHER)
-        served = len(clients.answers)
-        until(lambda: len(clients.answers) > served + 10)
+        answered = len(clients.answers)
+        until(lambda: len(clients.answers) > answered + 10)
         until(lambda: all(now <= then for now, then in zip(server.held(), before, strict=True)))
     assert clients.broken == 0
     assert {answer.status for _, answer in clients.answers} == {200}
@@ -126,9 +126,9 @@ def test_a_model_that_cannot_be_loaded_changes_nothing(server: Server, tmp_path:
             "raise OSError('the disk of the weights is gone')\n"
         )
         server.reload(OTHER)
-        served = len(clients.answers)
-        until(lambda: len(clients.answers) > served)
-    assert "the disk of the weights is gone" in server.told
+        answered = len(clients.answers)
+        until(lambda: len(clients.answers) > answered)
+    assert "the disk of the weights is gone" in server.output
     assert clients.broken == 0
     assert {answer.status for _, answer in clients.answers} == {200}
 

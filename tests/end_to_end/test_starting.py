@@ -1,4 +1,4 @@
-"""Starting: settings from everywhere, models that cannot be loaded, ports that are taken, and Twisted's own way."""
+"""Starting: sources of settings, models that cannot be loaded, ports that are taken, and twist."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def post(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with one good model, and one good and one broken model, in `good` and in `both`."""
+    """Return a folder: `good` has a good model, `both` has a good and a broken model."""
     folder = tmp_path_factory.mktemp("starting")
     for repository in ("good", "both"):
         write_model(folder / repository, "good", GOOD)
@@ -210,9 +210,9 @@ class TestTwist:
         wrong.write_text("prot: 8080\n")
         with started(folder, command=(*TWIST, str(wrong)), ready=False) as server:
             assert server.wait(60) != 0
-            said = server.errors + "\n".join(server.lines)
-            assert "did you mean port" in said
-            assert "Traceback" not in said
+            output = server.errors + "\n".join(server.lines)
+            assert "did you mean port" in output
+            assert "Traceback" not in output
 
 
 class TestCheck:

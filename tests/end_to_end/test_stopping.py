@@ -1,4 +1,4 @@
-"""Stopping by a signal: whatever was accepted is answered, and nothing delays the end."""
+"""Stopping by a signal: every accepted request is answered, and nothing delays the end."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Triton's own client, blocking and asyncio, against the digits.
 
-Every way to send and to receive a tensor.
+The tests go through every way to send and to receive a tensor.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ def test_the_best_classes_come_with_their_labels(client: Any) -> None:
 
 
 def test_asynchronous_requests_are_each_answered_with_their_own(client: Any) -> None:
-    asked = []
+    pending = []
     for one in IMAGES:
         tensor = http.InferInput("image", [1, *one.shape], "FP32")
         tensor.set_data_from_numpy(one[None])
-        asked.append(client.async_infer("digits", [tensor]))
-    answers = np.concatenate([found.get_result().as_numpy("scores") for found in asked])
+        pending.append(client.async_infer("digits", [tensor]))
+    answers = np.concatenate([found.get_result().as_numpy("scores") for found in pending])
     assert np.allclose(answers, direct(IMAGES), atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""A model whose cost is known, and that does not hold the interpreter lock while it takes its time."""
+"""A model of known cost, which does not hold the interpreter lock while it sleeps."""
 
 import time
 from collections.abc import Mapping
