@@ -22,14 +22,8 @@ from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.front import Front
 from batcher.frontends.web.klein_app import klein_site
 from batcher.frontends.web.limits import Limits
-from batcher.frontends.web.listening.sockets import (
-    Listen,
-    Listening,
-    Tls,
-    address_of,
-    open_sockets,
-    tls_files,
-)
+from batcher.frontends.web.listening.sockets import Listen, Listening, address_of, open_sockets
+from batcher.frontends.web.listening.tls import Tls, tls_files
 from batcher.frontends.web.listening.twisted_ports import twisted_listen
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.server import ModelServer

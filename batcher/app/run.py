@@ -42,7 +42,8 @@ from batcher.app.reloading import Read, reason_of, reload_on_hangup
 from batcher.batching import scheduler
 from batcher.config.settings import ServerSettings
 from batcher.frontends.web.listening.asyncio_ports import LoopPorts
-from batcher.frontends.web.listening.sockets import Listen, Listening, Tls, tls_context
+from batcher.frontends.web.listening.sockets import Listen, Listening
+from batcher.frontends.web.listening.tls import Tls, tls_context
 
 if TYPE_CHECKING:
     from batcher.app.service import BatcherService

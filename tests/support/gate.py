@@ -1,4 +1,7 @@
-"""A gate that a model on disk stops at while it loads, if its code says `from tests.support.gate import GATE; GATE.stop()`."""
+"""A gate that a model on disk stops at while it loads.
+
+The model's code says `from tests.support.gate import GATE; GATE.stop()`.
+"""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ class MemoryServer:
         return sum(len(worker.batches) for worker in self.workers.values())
 
     def work(self) -> None:
-        """Run every batch there is, and those that follow from them, until nothing is left to do."""
+        """Run every batch there is, and those that follow, until nothing is left to do."""
         while self.hand_over():
             for worker in self.workers.values():
                 while worker.batches:
@@ -194,16 +194,19 @@ class RecordingRouter(Router):
     def __init__(
         self,
         table: tuple[Route, ...],
-        journal: AnswerLog,
+        answer_log: AnswerLog,
         expose: bool,
         calls: list[Deferred[Reply]],
     ) -> None:
-        super().__init__(table, journal, expose)
+        super().__init__(table, answer_log, expose)
         self._calls = calls
         self.only_klein = False
-        find = self.match
-        # has no cache
-        self.match = lambda *wanted: None if self.only_klein else find(*wanted)  # type: ignore[assignment]
+        find: Any = self.match
+
+        def uncached(*wanted: str) -> Any:
+            return None if self.only_klein else find(*wanted)
+
+        self.match = uncached  # type: ignore[assignment]  # the router's own has a cache
 
     def answer(self, route: Route, call: Call, send: Callable[[Reply], Any]) -> Deferred[Any]:
         answer = super().answer(route, call, send)
@@ -270,7 +273,7 @@ def over_connection(server: MemoryServer, request: bytes, kind: str = "loop") ->
 
 
 def over_twisted_web(server: MemoryServer, request: bytes) -> Answer:
-    """Return the one answer to `request`, sent to the same routes as Klein serves them in a twisted.web site."""
+    """Return the one answer to `request`, sent to the routes as Klein has them in a site."""
     site = klein_site(server.router, server.settings.max_body_bytes)
     site.reactor, site.timeOut = server.clock, None
     protocol: Any = site.buildProtocol(None)

@@ -1,4 +1,4 @@
-"""Clients in memory: one connection each, over a transport with asyncio's manners or over one with Twisted's own.
+"""Clients in memory: one connection each, over a transport like asyncio's or like Twisted's.
 
 Both transports keep the rules of the real ones that matter here: closing flushes first and is told
 on a later turn, writing behind a close or an end of file is an error (asyncio) or nothing

@@ -29,9 +29,8 @@ def klein_app(router: Router, max_body: int) -> Klein:
     Mount its `resource()` wherever twisted.web runs.
     """
     app = Klein()
-    app.url_map.merge_slashes = (
-        False  # or a path with an empty segment is redirected, where none of ours is meant
-    )
+    # Else a path with an empty segment is redirected to a path that the client did not ask for.
+    app.url_map.merge_slashes = False
     for route in router.routes:
         pattern = route.pattern.replace("{", "<").replace("}", ">")
         app.route(pattern, methods=[route.method], endpoint=f"{route.method} {pattern}")(
@@ -39,21 +38,24 @@ def klein_app(router: Router, max_body: int) -> Klein:
         )
 
     def unrouted(request: Any, failure: Failure) -> bytes:
-        error = _routing_error(request, failure)
-        head = _call_head(request, {})
-        began = router.answer_log.seconds()
-        router.answer_log.answered(
-            "", "", error.http_status, began, Call(head, b"", began, _peer(request))
-        )
-        reply = failure_reply_on(head.path)(error, head.headers, False)
-        return _write(with_request_id(reply, head.request_id), request)
+        return _answer_unrouted(router, request, failure)
 
     app.handle_errors(HTTPException)(unrouted)
     return app
 
 
+def _answer_unrouted(router: Router, request: Any, failure: Failure) -> bytes:
+    error = _routing_error(request, failure)
+    head = _call_head(request, {})
+    began = router.answer_log.seconds()
+    call = Call(head, b"", began, _peer(request))
+    router.answer_log.answered("", "", error.http_status, began, call)
+    reply = failure_reply_on(head.path)(error, head.headers, False)
+    return _write(with_request_id(reply, head.request_id), request)
+
+
 def klein_site(router: Router, max_body: int) -> Site:
-    """Return a twisted.web site that answers every route, with bodies of at most `max_body` bytes."""
+    """Return a twisted.web site with every route; bodies have at most `max_body` bytes."""
     site = Site(klein_app(router, max_body).resource(), parsePOSTFormSubmission=False)
     site.displayTracebacks = False
     return site
@@ -66,22 +68,20 @@ def _handler(router: Router, route: Route, max_body: int) -> Callable[..., Defer
         try:
             call = Call(head, _body(request, head, max_body), began, _peer(request))
         except BatcherError as err:
-            router.answer_log.answered(
-                route.pattern, "", err.http_status, began, Call(head, b"", began, _peer(request))
-            )
-            return succeed(
-                _write(
-                    with_request_id(route.failure(err, head.headers, False), head.request_id),
-                    request,
-                )
-            )
+            call = Call(head, b"", began, _peer(request))
+            router.answer_log.answered(route.pattern, "", err.http_status, began, call)
+            reply = with_request_id(route.failure(err, head.headers, False), head.request_id)
+            return succeed(_write(reply, request))
         return router.answer(route, call, partial(_write, request=request))
 
     return handle
 
 
 def _body(request: Any, head: CallHead, limit: int) -> bytes:
-    """Return the body without its coding, as the fast connection has it already when it hands a request over."""
+    """Return the body without its content coding.
+
+    A body that the fast connection hands over has none any more.
+    """
     decoder = body_decoder(head.header(b"content-encoding"), limit)
     body = decoder.feed(request.content.read())
     if head.headers.get(b"content-encoding"):

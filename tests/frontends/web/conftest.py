@@ -1,4 +1,4 @@
-"""The kinds of transport that every test of a connection runs over, and servers that must be empty at the end of a test."""
+"""The transports that every test of a connection runs over, and servers that end empty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of a burst leave together, behind the call that made them, in the order of each connection."""
+"""Answers of a burst leave together, behind the call that made them, each in its order."""
 
 from __future__ import annotations
 

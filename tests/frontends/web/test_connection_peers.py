@@ -1,4 +1,4 @@
-"""Clients with other addresses than IPv4, and clients behind TLS, which cannot end one side alone."""
+"""Clients with other addresses than IPv4, and clients behind TLS that cannot end one side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a connection says to what it does not serve, and that it says it as every answer of this server is said."""
+"""Refusals of a connection: what it does not serve, in the form of every other answer."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ CASES = [
 @pytest.mark.parametrize(
     ("status", "request_bytes", "accept"), CASES, ids=lambda value: str(value)[:50]
 )
-def test_every_status_echoes_the_request_id_and_errors_have_their_two_members_in_the_format_asked_for(
+def test_every_status_echoes_the_request_id_and_errors_come_in_the_format_asked_for(
     serve: Serve, kind: str, status: int, request_bytes: bytes, accept: str
 ) -> None:
     server = unready(

@@ -1,4 +1,4 @@
-"""Pages that Klein serves over the fast connection, as a client of a plain twisted.web server would get them."""
+"""Pages of Klein over the fast connection, as a plain twisted.web server would send them."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array, ModelSpec
 from batcher.errors import DeviceLost, InvalidInput, ModelError, WorkerLost
-from batcher.models.protocol import LoadedModel
 from batcher.models.model_errors import model_error
+from batcher.models.protocol import LoadedModel
 from batcher.workers.making import make_workers
 from batcher.workers.process.child_thread import ChildThread
 from batcher.workers.process.worker import ProcessWorker

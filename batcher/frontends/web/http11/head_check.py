@@ -1,4 +1,4 @@
-"""What is wrong with a request's head that the parser lets through."""
+"""What the parser lets through in a request's head, and the server refuses."""
 
 from __future__ import annotations
 
@@ -13,15 +13,9 @@ _HOST = re.compile(rb"((\[[0-9A-Fa-f:.]+\]|[\w-]{1,63}(\.[\w-]{1,63})*\.?)(:\d{0
 def head_error(
     method: bytes, version: str, headers: Mapping[bytes, bytes], hosts: int
 ) -> BatcherError | None:
-    """Return why a request is refused for its method, version, host or transfer coding.
+    """Return why a request is refused for its method, version, host or transfer coding, or None.
 
-    None if it is not.
-
-    Args:
-        method: `GET`, `POST`, …
-        version: `1.1` or `1.0`; others are refused.
-        headers: by lower-case name.
-        hosts: how many `Host` fields there were.
+    `headers` are by lower-case name; `hosts` says how many `Host` fields there were.
     """
     if method == b"CONNECT":
         return MethodNotAllowed(
@@ -32,22 +26,19 @@ def head_error(
     if version == "1.1" and hosts != 1:
         return MalformedHttp(f"expected exactly one Host header; got {hosts}")
     if not _HOST.fullmatch(headers.get(b"host", b"")):
-        return MalformedHttp(
-            "Host: expected a name or an address, with or without a port; got "
-            f"{headers[b'host']!r:.80}"
-        )
-    transfer = headers.get(b"transfer-encoding")
-    if transfer is not None and transfer.strip().lower() != b"chunked":
-        return UnsupportedTransferCoding(
-            f"Transfer-Encoding: expected chunked; got {transfer.decode('latin-1')!r:.80}"
-        )
+        expected = "a name or an address, with or without a port"
+        return MalformedHttp(f"Host: expected {expected}; got {headers[b'host']!r:.80}")
+    transfer = headers.get(b"transfer-encoding", b"chunked")
+    if transfer.strip().lower() != b"chunked":
+        coding = transfer.decode("latin-1")
+        return UnsupportedTransferCoding(f"Transfer-Encoding: expected chunked; got {coding!r:.80}")
     return None
 
 
 def head_without_upgrade(
     method: bytes, target: bytes, version: str, headers: dict[bytes, bytes], hosts: int
 ) -> bytes:
-    """Return the head of such a request as it would be without its offer to upgrade."""
+    """Return the head of a request as bytes, without its offer to upgrade the protocol."""
     tokens = [token.strip().lower() for token in headers.get(b"connection", b"").split(b",")]
     kept = {
         name: value

@@ -1,17 +1,19 @@
-"""Bytes of a connection to whole requests, without I/O.
+"""Bytes of a connection to whole requests, without I/O, by httptools (llhttp).
 
-Httptools (llhttp) and everything that it leaves open.
+The parser is strict about framing: it refuses a length together with chunked, duplicate lengths,
+folded lines, and a bare CR or LF. Four things the parser leaves open, and the reader sees to:
 
-The parser is strict about framing, and refuses length together with chunked, duplicate lengths,
-folded lines, a bare CR or LF. Left to us, each of which has a test: an unfinished header grows
-inside the parser without a word, so bytes are counted before it calls; a missing Host and transfer
-codings other than chunked are let through; an offer to upgrade (h2c, as curl and some clients make
-it) swallows the body, so the head is fed again without the offer; whatever follows a request that
-closes the connection is an error to the parser, and ignored here.
+| the parser | the reader |
+|---|---|
+| lets an unfinished header grow without a call | counts bytes before they go to the parser |
+| accepts a missing Host, and codings besides chunked | checks the head (`head_check.py`) |
+| loses the body of a request that offers to upgrade | feeds the head again without the offer |
+| fails on bytes behind a request that closes | ignores these bytes |
 
-Clients send the same head again and again. A piece that begins, byte for byte, with the head of the
-last whole request and is as long as that request was is the same request with another body, and is
-not parsed again: the parser is between two messages and would say the same.
+Clients send the same head again and again. A piece of data may begin, byte for byte, with the head
+of the last whole request, and be as long as that request was. Then the piece is the same request
+with another body and is not parsed again: the parser stands between two messages and would find the
+same head.
 """
 
 from __future__ import annotations
@@ -35,13 +37,13 @@ from batcher.frontends.web.http11.messages import Continue, Event, Refusal, Requ
 from batcher.frontends.web.http11.target import split_target
 from batcher.frontends.web.limits import Limits
 
-_LONG_WAY = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
-"""Headers of requests that are parsed each time: their bodies are not as long as their bytes, or
-they want more.
+_PARSED_ALWAYS = frozenset({b"transfer-encoding", b"content-encoding", b"expect", b"upgrade"})
+"""Headers whose requests are parsed each time: the body has another length than its bytes, or the
+client expects something before it.
 """
 
-_SMALL = 8192
-"""Up to this many bytes a copy is cheaper than a view."""
+_COPIED_BYTES = 8192
+"""Up to this many bytes, a copy is cheaper than a view."""
 
 
 class Phase(Enum):
@@ -57,7 +59,14 @@ _IDLE, _HEAD, _BODY, _CLOSED = Phase  # members of an enumeration take ten times
 
 
 class RequestReader:
-    """Reads the requests of one connection."""
+    """Reads the requests of one connection. Reactor thread.
+
+    Attributes:
+        phase: where the reader is.
+        began: when the present request began, in seconds.
+        since: when the present phase began, less the time in which nothing was read, in seconds.
+        body_bytes: bytes of the present body that have arrived, as they were sent.
+    """
 
     def __init__(
         self,
@@ -66,7 +75,7 @@ class RequestReader:
         stopping: Callable[[], bool],
         heads: SharedHeads,
     ) -> None:
-        """Read within `limits`; `seconds` is the clock, `stopping` tells whether the server is being stopped."""
+        """Read within `limits`, by the clock `seconds`; `stopping` says whether the server ends."""
         self._heads = heads
         self._limits = limits
         self._seconds = seconds
@@ -75,20 +84,26 @@ class RequestReader:
         self._events: list[Event] = []
         self.phase = _IDLE
         self.began = 0.0
-        self.since = 0.0  # when the present phase began, less the time in which we did not read
-        self.body_bytes = 0
-        self._late = False
-        self._target = b""
-        self._path = self._query = ""
-        self._headers: dict[bytes, bytes] = {}
-        self._hosts = self._head_bytes = self._silent_bytes = 0
-        self._body: bytes | bytearray = b""
-        self._decoder: BodyDecoder | None = None
+        self.since = 0.0
         self._upgrading = False
+        self._path = self._query = ""
         self._repeated_bytes = b""
         self._repeated_start = 0
         self._repeated_length = -1
         self._repeated_head: RequestHead
+        self._begin_request(late=False)
+
+    def _begin_request(self, late: bool) -> None:
+        """Forget the request before; `late` says whether the server was being stopped already."""
+        self._late = late
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._hosts = self._head_bytes = 0
+        # Counts from the next piece on: where in this piece the head began is not known.
+        self._silent_bytes = 0
+        self._body: bytes | bytearray = b""
+        self.body_bytes = 0
+        self._decoder: BodyDecoder | None = None
 
     def renew(self, limits: Limits) -> None:
         """Read within `limits` from now on, and forget the head that repeats."""
@@ -104,7 +119,7 @@ class RequestReader:
             return self._parse(data)
         if len(data) == self._repeated_length and data.startswith(self._repeated_bytes):
             start = self._repeated_start
-            body = data[start:] if len(data) < _SMALL else memoryview(data)[start:]
+            body = data[start:] if len(data) < _COPIED_BYTES else memoryview(data)[start:]
             return [Request(self._repeated_head, body, self._seconds(), self._stopping())]
         events = self._parse(data)
         if len(events) == 1:
@@ -119,32 +134,24 @@ class RequestReader:
             self._feed_parser(data)
         except HttpParserInvalidMethodError:
             self._target = b"".join(data[: self._limits.uri].split(b" ", 2)[1:2])
-            self._refuse(
-                MalformedHttp(
-                    "expected an HTTP request; got an unknown method or something else than HTTP"
-                )
-            )
+            expected = "an HTTP request; got an unknown method or something else than HTTP"
+            self._refuse(MalformedHttp(f"expected {expected}"))
         except HttpParserError as err:
-            self._refuse(
-                MalformedHttp(
-                    f"expected a well-formed HTTP/1.1 request; got one that is not: {err}"
-                )
-            )
-        if self._silent_bytes > self._limits.header + self._limits.uri and self.phase in (
-            _HEAD,
-            _BODY,
-        ):
-            self._refuse(self._header_error())
+            expected = "a well-formed HTTP/1.1 request; got one that is not"
+            self._refuse(MalformedHttp(f"expected {expected}: {err}"))
+        too_many = self._silent_bytes > self._limits.header + self._limits.uri
+        if too_many and self.phase in (_HEAD, _BODY):
+            self._refuse(_header_error(self._limits))
         events, self._events = self._events, []
         return events
 
     @property
     def held(self) -> int:
-        """Bytes of memory that the part of a body that has come takes."""
+        """Bytes of memory that the present part of a body takes."""
         return getsizeof(self._body) if self._body else 0
 
     def timed_out(self, now: float) -> RequestTimeout | None:
-        """Return why to refuse a request that comes too slowly; None otherwise."""
+        """Return why to refuse a request that arrives too slowly; None if it does not."""
         limits = self._limits
         if self.phase is _HEAD and now - self.since > limits.header_timeout:
             return RequestTimeout(
@@ -170,9 +177,10 @@ class RequestReader:
         return refusal
 
     def close(self) -> None:
-        """Let go of a body that did not come to its end.
+        """Let go of an unfinished body.
 
-        Reader and parser hold each other until somebody looks for cycles.
+        Reader and parser hold each other, so without this the body would stay until Python looks
+        for cycles.
         """
         self._body = b""
         self._decoder = None
@@ -185,17 +193,7 @@ class RequestReader:
             return
         self.phase = _HEAD
         self.began = self.since = self._seconds()
-        self._late = self._stopping()
-        self._target = b""
-        self._headers = {}
-        self._hosts = 0
-        self._head_bytes = 0
-        self._silent_bytes = (
-            0  # counts from the next piece on: where in this one the head began is not known
-        )
-        self._body = b""
-        self.body_bytes = 0
-        self._decoder = None
+        self._begin_request(self._stopping())
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the target."""
@@ -213,7 +211,7 @@ class RequestReader:
             return  # a trailer, or behind a refusal
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self._limits.header:
-            self._refuse(self._header_error())
+            self._refuse(_header_error(self._limits))
             return
         key, value = name.lower(), value.strip(b" \t")
         self._hosts += key == b"host"
@@ -265,23 +263,21 @@ class RequestReader:
         self.phase = _IDLE if keep_alive else _CLOSED
         body = memoryview(self._body) if isinstance(self._body, bytearray) else self._body
         self._body = b""
-        method, old = (
-            self._parser.get_method().decode("latin-1"),
-            self._parser.get_http_version() == "1.0",
-        )
+        method = self._parser.get_method().decode("latin-1")
+        old = self._parser.get_http_version() == "1.0"
         head = RequestHead(
             method, self._target, self._path, self._query, self._headers, keep_alive, old
         )
         self._events.append(Request(head, body, self.began, self._late))
 
     def _remember(self, data: bytes, event: Event) -> None:
-        """Keep the head of a request that came alone and whole, nothing around it, with a body as long as it says."""
+        """Keep the head of `event` if `data` is that whole request and nothing else."""
         if (
             isinstance(event, Request)
             and event.head.keep_alive
             and self.phase is _IDLE
             and data[0] not in b"\r\n"
-            and not _LONG_WAY.intersection(event.head.headers)
+            and not _PARSED_ALWAYS.intersection(event.head.headers)
             and data.find(b"\r\n\r\n") + 4 + len(event.body) == len(data)
         ):
             self._repeated_start = len(data) - len(event.body)
@@ -322,30 +318,22 @@ class RequestReader:
             self._path, self._query = split_target(self._target)
         except MalformedHttp as err:
             return err
-        transfer = headers.get(b"transfer-encoding")
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > self._limits.body:
+        chunked = b"transfer-encoding" in headers
+        length = int(headers.get(b"content-length", b"0"))
+        if length > self._limits.body:
             return too_large(self._limits.body)
         coding = headers.get(b"content-encoding")
         try:
             if coding is not None:
                 self._decoder = body_decoder(coding.decode("latin-1"), self._limits.body)
-            elif transfer is not None:
+            elif chunked:
                 self._decoder = Identity(self._limits.body)
         except BatcherError as err:
             return err
-        if (
-            headers.get(b"expect", b"").lower() == b"100-continue"
-            and version == "1.1"
-            and (transfer is not None or (length is not None and int(length) > 0))
-        ):
+        waits = headers.get(b"expect", b"").lower() == b"100-continue"
+        if waits and version == "1.1" and (chunked or length > 0):
             self._events.append(Continue())
         return None
-
-    def _header_error(self) -> HeadersTooLarge:
-        return HeadersTooLarge(
-            f"expected header fields of at most {self._limits.header} bytes together; got more"
-        )
 
     def _refuse(self, error: BatcherError) -> None:
         if self.phase is not _CLOSED:
@@ -353,3 +341,9 @@ class RequestReader:
             self.phase = _CLOSED
             self._body = b""
             self._events.append(Refusal(error, self._headers, began, self._target))
+
+
+def _header_error(limits: Limits) -> HeadersTooLarge:
+    return HeadersTooLarge(
+        f"expected header fields of at most {limits.header} bytes together; got more"
+    )

@@ -21,14 +21,13 @@ from twisted.logger import Logger
 from batcher.frontends.web.connection import Connection
 from batcher.frontends.web.front import Front
 from batcher.frontends.web.listening.sockets import (
-    AT_ONCE,
-    REST,
-    Tls,
+    ACCEPT_PAUSE_S,
+    ACCEPTS_PER_TURN,
     accepted,
     forget,
-    tls_context,
     waiting,
 )
+from batcher.frontends.web.listening.tls import Tls, tls_context
 
 _log = Logger()
 
@@ -64,7 +63,7 @@ class TlsTransport:
         self.get_extra_info = transport.get_extra_info
 
     def write(self, data: bytes) -> None:
-        """Send `data` piece by piece, so that the transport notices when the client does not read."""
+        """Send `data` in pieces, so that the transport notices when the client does not read."""
         if len(data) <= PIECE:
             self._transport.write(data)
             return
@@ -160,12 +159,16 @@ class LoopPorts:
 
     def _accept(self, listener: socket.socket) -> None:
         try:
-            for connection in waiting(listener, AT_ONCE):
+            for connection in waiting(listener, ACCEPTS_PER_TURN):
                 self._take(connection)
         except OSError as err:
-            _log.warn("no connection is taken for {seconds} s: {reason}", seconds=REST, reason=err)
+            _log.warn(
+                "no connection is taken for {seconds} s: {reason}",
+                seconds=ACCEPT_PAUSE_S,
+                reason=err,
+            )
             self._loop.remove_reader(listener.fileno())
-            self._loop.call_later(REST, self._watch, listener)
+            self._loop.call_later(ACCEPT_PAUSE_S, self._watch, listener)
 
     def _take(self, connection: socket.socket) -> None:
         if self._context is not None and len(self._taking) >= self._front.limits.connections:

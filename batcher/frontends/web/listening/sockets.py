@@ -1,7 +1,5 @@
 """Where the server listens: TCP, a Unix socket, or sockets that the service manager opened.
 
-With TLS or without.
-
 Sockets are opened here, with the operating system's own means, so that every event loop listens in
 the same way.
 """
@@ -11,12 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import ssl
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
@@ -24,21 +21,20 @@ from batcher.config.settings import ServerSettings
 from batcher.core.systemd_sockets import SYSTEMD_DESCRIPTORS
 from batcher.errors import ConfigError
 from batcher.frontends.web.front import Front
+from batcher.frontends.web.listening.tls import Tls
 
-AT_ONCE = 64
-"""Connections that are taken in one turn: some milliseconds, so that a flood does not hold up those
-that are there.
+ACCEPTS_PER_TURN = 64
+"""Connections that are taken in one turn of the loop: some milliseconds of work, so that a flood
+does not hold up the clients that are there.
 """
 
-REST = 1.0
-"""Seconds in which none is taken once the system had no descriptor or memory for one: it would say
-so in every turn.
+ACCEPT_PAUSE_S = 1.0
+"""Seconds in which no connection is taken, once the system had no descriptor or memory for one: the
+system would say so in every turn.
 """
 
-BACKLOG = 4096
-"""Connections that may wait to be accepted: a burst of clients must not be refused by the
-kernel.
-"""
+BACKLOG_CONNECTIONS = 4096
+"""Connections that may wait to be accepted: the kernel must not refuse a burst of clients."""
 
 
 class Listening(Protocol):
@@ -55,13 +51,6 @@ class Listening(Protocol):
 
         There was one before.
         """
-
-
-class Tls(NamedTuple):
-    """The server's certificate, with those that it was signed by, and its key, as files in PEM."""
-
-    certificate: Path
-    key: Path
 
 
 Listen = Callable[[Front, list[socket.socket], Tls | None], "Deferred[Listening]"]
@@ -98,38 +87,8 @@ def address_of(listener: socket.socket, tls: bool) -> str:
     return f"{'https' if tls else 'http'}://{host}:{name[1]}"
 
 
-def tls_files(settings: ServerSettings, base: Path) -> Tls | None:
-    """Return certificate and key in the settings, None without them.
-
-    Raises:
-        ConfigError: they cannot be read, or do not belong together.
-    """
-    if settings.tls_certificate is None:
-        return None
-    tls = Tls(
-        base / settings.tls_certificate, base / (settings.tls_key or settings.tls_certificate)
-    )
-    try:
-        tls_context(tls)
-    except (OSError, ValueError) as err:  # ssl.SSLError is an OSError
-        expected = f"a certificate and its key in PEM; got {tls.certificate} and {tls.key}"
-        raise ConfigError(
-            f"{settings.origin('tls_certificate')}: tls_certificate: expected {expected}: {err}"
-        ) from err
-    return tls
-
-
-def tls_context(tls: Tls) -> ssl.SSLContext:
-    """Return a context of the standard library."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(tls.certificate, tls.key)
-    return context
-
-
 def waiting(listener: socket.socket, most: int) -> Iterator[socket.socket]:
-    """Yield the connections that the kernel has completed and nobody has taken, at most `most` of them.
+    """Yield connections that the kernel has completed, at most `most` of them.
 
     Raises:
         OSError: the system has no descriptor, or no memory, for another one.
@@ -142,21 +101,21 @@ def waiting(listener: socket.socket, most: int) -> Iterator[socket.socket]:
         except OSError as err:
             if err.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 raise
-            continue  # it is gone again
+            continue  # the client is gone again
         yield connection
 
 
 def accepted(listener: socket.socket) -> Iterator[socket.socket]:
-    """Yield the connections that the kernel has completed and nobody has taken, and close `listener`.
+    """Yield all connections that the kernel has completed, then close `listener`.
 
-    A listener that is closed resets them.
+    A listener that is closed resets connections that nobody has taken.
     """
     with listener:
         listener.setblocking(False)
         while True:
             try:
                 connection, _ = listener.accept()
-            except OSError:  # none is left, or it is gone again
+            except OSError:  # no connection is left, or its client is gone again
                 return
             yield connection
 
@@ -190,7 +149,7 @@ def _unix_socket(path: Path) -> socket.socket:
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _is_served(path):
             path.unlink()  # left behind by a server that was killed
         listener.bind(str(path))
-        listener.listen(BACKLOG)
+        listener.listen(BACKLOG_CONNECTIONS)
         listener.setblocking(False)
     except OSError as err:
         listener.close()
@@ -219,19 +178,21 @@ def _tcp_sockets(settings: ServerSettings) -> list[socket.socket]:
         for family, kind, protocol, _, address in dict.fromkeys(rows):
             listener = socket.socket(family, kind, protocol)
             found.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if settings.reuse_port:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind(
-                (address[0], found[0].getsockname()[1] if len(found) > 1 else port, *address[2:])
-            )
-            listener.listen(BACKLOG)
-            listener.setblocking(False)
+            own_port = found[0].getsockname()[1] if len(found) > 1 else port
+            _bind(listener, (address[0], own_port, *address[2:]), settings.reuse_port)
     except OSError as err:
         forget(found)
-        raise OSError(
-            err.errno, f"cannot listen on {settings.host}:{port}: {err.strerror}"
-        ) from err
+        where = f"{settings.host}:{port}"
+        raise OSError(err.errno, f"cannot listen on {where}: {err.strerror}") from err
     return found
+
+
+def _bind(listener: socket.socket, address: tuple[Any, ...], reuse_port: bool) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if reuse_port:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if listener.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.bind(address)
+    listener.listen(BACKLOG_CONNECTIONS)
+    listener.setblocking(False)

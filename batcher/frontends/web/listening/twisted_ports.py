@@ -20,15 +20,15 @@ from zope.interface import implementer
 
 from batcher.frontends.web.front import Front
 from batcher.frontends.web.listening.sockets import (
-    AT_ONCE,
-    BACKLOG,
-    REST,
+    ACCEPT_PAUSE_S,
+    ACCEPTS_PER_TURN,
+    BACKLOG_CONNECTIONS,
     Listen,
     Listening,
-    Tls,
     forget,
     waiting,
 )
+from batcher.frontends.web.listening.tls import Tls
 from batcher.frontends.web.listening.twisted_transport import ConnectionFactory
 
 _log = Logger()
@@ -140,7 +140,7 @@ class _TwistedPort:
         if self._rest is not None and self._rest.active():
             self._rest.cancel()
         with suppress(OSError):  # those that there is no descriptor for are reset
-            for connection in waiting(self._listener, BACKLOG):
+            for connection in waiting(self._listener, BACKLOG_CONNECTIONS):
                 self._take(connection)
 
     def doRead(self) -> None:
@@ -149,12 +149,16 @@ class _TwistedPort:
         Rest if the system cannot have another: a port that raises is never read again.
         """
         try:
-            for connection in waiting(self._listener, AT_ONCE):
+            for connection in waiting(self._listener, ACCEPTS_PER_TURN):
                 self._take(connection)
         except OSError as err:
-            _log.warn("no connection is taken for {seconds} s: {reason}", seconds=REST, reason=err)
+            _log.warn(
+                "no connection is taken for {seconds} s: {reason}",
+                seconds=ACCEPT_PAUSE_S,
+                reason=err,
+            )
             self._reactor.removeReader(self)
-            self._rest = self._reactor.callLater(REST, self.watch)
+            self._rest = self._reactor.callLater(ACCEPT_PAUSE_S, self.watch)
 
     def _take(self, connection: socket.socket) -> None:
         with connection:

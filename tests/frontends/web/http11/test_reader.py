@@ -164,9 +164,7 @@ def test_an_upgrade_offer_is_ignored_and_its_body_read_at_every_cut(extra: tuple
         ]
 
 
-def test_an_upgrade_offer_with_a_chunked_coded_body_behind_another_request_is_read_byte_by_byte() -> (
-    None
-):
+def test_an_upgrade_offer_with_a_chunked_coded_body_behind_another_request_is_read() -> None:
     wire = chunked(gzip.compress(b"hello"), [3, 4], "", [])
     offer = (
         "Connection: upgrade",

@@ -60,7 +60,7 @@ AMBIGUOUS = {
 
 
 def before_refusal(data: bytes) -> int:
-    """Return how many requests come out of `data` before it is refused, which it must be at every cut."""
+    """Return how many requests precede the refusal of `data`, the same at every cut."""
     found = set()
     for pieces in (
         [data],

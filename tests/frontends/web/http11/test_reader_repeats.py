@@ -33,7 +33,7 @@ def test_empty_lines_around_repeated_requests_shift_nothing(before: bytes, behin
 
 @st.composite
 def repetitions(draw: st.DrawFn) -> list[bytes]:
-    """Draw segments of a connection that repeat a few requests, with other bodies of the same lengths."""
+    """Draw segments that repeat a few requests, with other bodies of the same lengths."""
     framing = draw(st.sampled_from(["Content-Length", "chunked", "none"]))
     size = draw(st.integers(0, 4))
     letters = st.sampled_from([b"a", b"\r", b"\n"])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from batcher.frontends.web.listening.asyncio_ports import PIECE, LoopPorts, TlsTransport
-from batcher.frontends.web.listening.sockets import AT_ONCE, REST
+from batcher.frontends.web.listening.sockets import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN
 from tests.support.crossing import PATIENCE
 
 FRONT: Any = SimpleNamespace(
@@ -162,11 +162,11 @@ def test_all_that_wait_are_taken_in_one_turn() -> None:
 
 
 def test_of_a_flood_only_so_many_are_taken_in_one_turn_and_the_others_in_the_next() -> None:
-    loop, _ = opened(Listener(*range(AT_ONCE + 3)))
+    loop, _ = opened(Listener(*range(ACCEPTS_PER_TURN + 3)))
     loop.readers[7]()
-    assert len(loop.taken) == AT_ONCE
+    assert len(loop.taken) == ACCEPTS_PER_TURN
     loop.readers[7]()
-    assert loop.taken == list(range(AT_ONCE + 3))
+    assert loop.taken == list(range(ACCEPTS_PER_TURN + 3))
 
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO, errno.EINTR])
@@ -184,7 +184,7 @@ def test_without_descriptors_or_memory_it_rests_before_it_tries_again(number: in
     assert loop.taken == [1]
     assert loop.readers == {}, "it would be called in every turn"
     ((seconds, again),) = loop.later
-    assert seconds == REST
+    assert seconds == ACCEPT_PAUSE_S
     again()
     loop.readers[7]()
     assert loop.taken == [1, 2]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from batcher.frontends.web.listening.sockets import AT_ONCE, REST
+from batcher.frontends.web.listening.sockets import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN
 from batcher.frontends.web.listening.twisted_ports import _TwistedPort
 
 ADDRESS = ("127.0.0.1", 1)
@@ -90,11 +90,11 @@ def opened(*waiting: int | OSError) -> tuple[Reactor, _TwistedPort, Listener]:
 
 
 def test_many_are_taken_in_one_turn_and_the_rest_in_the_next() -> None:
-    reactor, port, listener = opened(*range(AT_ONCE + 3))
+    reactor, port, listener = opened(*range(ACCEPTS_PER_TURN + 3))
     port.doRead()
-    assert reactor.taken == list(range(AT_ONCE))
+    assert reactor.taken == list(range(ACCEPTS_PER_TURN))
     port.doRead()
-    assert reactor.taken == list(range(AT_ONCE + 3))
+    assert reactor.taken == list(range(ACCEPTS_PER_TURN + 3))
     assert all(connection.closed for connection in listener.given), "the reactor has copies"
 
 
@@ -103,7 +103,7 @@ def test_without_descriptors_or_memory_the_port_rests_and_is_read_again(number: 
     reactor, port, _ = opened(1, OSError(number, "none is left"), 2)
     port.doRead()
     assert (reactor.taken, reactor.readers) == ([1], set())
-    reactor.advance(REST)
+    reactor.advance(ACCEPT_PAUSE_S)
     assert reactor.readers == {port}
     port.doRead()
     assert reactor.taken == [1, 2]
@@ -114,7 +114,7 @@ def test_a_connection_that_there_is_no_copy_of_is_closed_and_the_port_rests() ->
     reactor.full = iter([True])
     port.doRead()
     assert (reactor.taken, reactor.readers, listener.given[0].closed) == ([], set(), True)
-    reactor.advance(REST)
+    reactor.advance(ACCEPT_PAUSE_S)
     port.doRead()
     assert reactor.taken == [2]
 
@@ -124,7 +124,7 @@ def test_a_port_that_is_closed_takes_what_waits_and_is_not_watched_again() -> No
     port.doRead()
     port.close()
     assert reactor.taken == [1, 2]
-    reactor.advance(REST)
+    reactor.advance(ACCEPT_PAUSE_S)
     assert (reactor.readers, reactor.getDelayedCalls()) == (set(), [])
 
 
