@@ -9,8 +9,10 @@ A request is refused if `now + wait + reserve > deadline`. The prediction, in se
     wait = running + ahead + reruns + own + margin
 
     running   until the first worker has ended all batches that it holds
-    ahead     full batches of the rows that are served before the request, and of its own rows
-    reruns    batches that run again by turns with those, counted as batches of one row
+    ahead     full batches of the rows that are served before the request, and of its own rows,
+              divided among the workers that are alive
+    reruns    batches that run again by turns with those, counted as batches of one row, divided
+              likewise
     own       the last batch, which is not full: the rest of those rows, and the rows that come
               until then and join it (the mean rate of arrivals, and as many more as chance may
               bring: its square root)
@@ -18,7 +20,7 @@ A request is refused if `now + wait + reserve > deadline`. The prediction, in se
 
 Example: one worker, at most 4 rows in a batch, 1 s + 0.25 s per row. A batch of 4 rows began 0.5 s
 ago: running = 1.5. Five rows are served before a request of one row, six rows in all: one full
-batch, ahead = 2.0, and 2 rows left over. No reruns. At 0.2 rows/s 0.7 rows are expected within
+batch, ahead = 2.0, and 2 rows left over. No reruns. At 0.2 rows/s, 0.7 rows are expected within
 those 3.5 s, and 0.8 more by chance: 1 row joins, so the last batch has 3 rows, own = 1.75. With
 margin = 0.1 the sum is 5.35 s: a deadline 5 s away is refused, one 6 s away is not.
 

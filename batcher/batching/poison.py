@@ -17,6 +17,7 @@ from batcher.core.spec import Array
 from batcher.errors import KnownToFail
 
 FAILURES_BEFORE_REFUSAL = 2
+"""Failures alone after which a request is refused: one failure may have been chance."""
 
 MAX_REMEMBERED = 4096
 """Requests that are remembered; the request that failed longest ago is forgotten first."""

@@ -5,9 +5,11 @@ them out one batch at a time, and returns the parts that nothing can help, which
 error of their batch. Three failures lead to another run:
 
     error                        what runs again                                 flush reason
-    the model raised             the two halves, behind all other pieces         isolate
-    device memory was too small  the two halves, before all other pieces         memory
-    the worker ended             the same parts, before all other pieces         retry
+    the model raised             the two halves, behind the batch's other pieces isolate
+    device memory was too small  the two halves, before its other pieces         memory
+    the worker ended             the same parts, before its other pieces         retry
+
+The pieces of an older batch run before those of a younger one.
 
 Every other failure is final: the device is lost (no run on it can succeed), one part stood alone
 and raised, or the settings forbid the rerun.
@@ -73,8 +75,9 @@ RERUN_REASONS = (ISOLATE, RETRY, MEMORY)
 FAILED_BATCHES_BEFORE_SHORT_SEARCH = 20
 """Batches of several parts that raise one after the other until the model counts as broken.
 
-That is three whole searches among 64 parts. With one bad part in each batch the count never gets so
-far, because every other half runs well and sets the count back to zero.
+One whole search among 64 parts has 14 such batches if every part raises, so a broken model is found
+out in the second search. With one bad part in each batch the count never gets so far, because every
+other half runs well and sets the count back to zero.
 """
 
 SEARCHES_BESIDE_FRESH_BATCHES = 2

@@ -290,6 +290,6 @@ class BatchScheduler:
         self._check_drained()
 
     def _check_drained(self) -> None:
-        """Tell who drains that nothing is left, if that is so. Reactor thread."""
+        """Fire the Deferreds of `drain` if no request and no batch is left. Reactor thread."""
         if self._dispatcher.draining and not self._completions.pending and not self._places.rows:
             self._drained.release()

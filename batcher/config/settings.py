@@ -33,7 +33,7 @@ from batcher.config.values import (
     LiveWithoutGrpc,
     Milliseconds,
     QuotaKey,
-    Route,
+    RoutePath,
     Seconds,
     Section,
 )
@@ -108,8 +108,8 @@ class ServerSettings(Section):
     load_at_start: Live[tuple[str, ...] | None] = None
     grpc_port: AtStart[Annotated[Integer, Field(ge=0, le=65_535)] | None] = None
     sagemaker: Live[bool] = False
-    vertex_health_route: Live[Route | None] = None
-    vertex_predict_route: Live[Route | None] = None
+    vertex_health_route: Live[RoutePath | None] = None
+    vertex_predict_route: Live[RoutePath | None] = None
     strict_start: Live[bool] = True
     drain_timeout_s: Live[Seconds] = 30.0
     max_body_bytes: LiveWithoutGrpc[Bytes] = ByteSize(64 * MIB)

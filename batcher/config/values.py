@@ -33,7 +33,7 @@ def _key(value: str) -> str:
     return value
 
 
-Route = Annotated[str, AfterValidator(_path)]
+RoutePath = Annotated[str, AfterValidator(_path)]
 QuotaKey = Annotated[str, AfterValidator(_key)]
 
 MIB = 1 << 20

@@ -101,7 +101,7 @@ def check_raw_outputs(model: str, outputs: Arrays, rows: int) -> None:
 
     Raises:
         ModelContractError: there are no outputs, or one of them has another number of rows or holds
-            objects that are no texts.
+            objects that are no `bytes`.
 
     Inference thread.
     """

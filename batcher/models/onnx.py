@@ -15,10 +15,10 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
-from batcher.models.protocol import Arrays, Hook, Progress
+from batcher.models.protocol import Arrays, FreshMemory, Hook, Progress
 
 
-class OnnxModel:
+class OnnxModel(FreshMemory):
     """A session of onnxruntime, on the CPU or on CUDA."""
 
     one_call = True
@@ -70,10 +70,6 @@ class OnnxModel:
     def operators(self) -> int:
         """Return 1: a run is one native call. Inference thread."""
         return 1
-
-    def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return fresh memory. Inference thread."""
-        return np.empty(shape, dtype)
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run the session on one batch. Inference thread."""

@@ -42,6 +42,14 @@ class PartialOutputs(dict[str, Array]):
         self.failed = failed
 
 
+class FreshMemory:
+    """Gives fresh memory for the inputs of every batch."""
+
+    def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Return a writable, contiguous buffer for the input `name`. Inference thread."""
+        return np.empty(shape, dtype)
+
+
 class Model(Protocol):
     """A model as a worker runs it.
 

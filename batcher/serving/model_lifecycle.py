@@ -119,7 +119,7 @@ class ModelLifecycle(Keeper):
     def adopt(self, version: ModelVersion) -> None:
         """Have `version`, which was made here and is ready, take requests.
 
-        What it takes the place of is unloaded.
+        The version with the same name and number, if there is one, is unloaded.
         """
         earlier = self.versions.get(*version.key)
         if earlier is not None:

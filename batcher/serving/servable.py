@@ -103,7 +103,8 @@ class Servable(ABC):
     ) -> Deferred[InferenceResponse]:
         """Answer one request whose inputs `decode` makes, of `nbytes` bytes, on the CPU pool.
 
-        What has taken the place of this servable when the inputs are there answers them. Fails and
+        The inputs are answered by the servable that has this one's place once they are decoded,
+        since a reload may have replaced this one. Fails and
         raises as `infer` does; raises QueueFull if the pool has too much to do.
         """
         if parameters.deadline is None:
@@ -121,8 +122,8 @@ class Servable(ABC):
     ) -> Deferred[Result]:
         """Run `function`, which holds on to `nbytes` bytes, on the CPU pool.
 
-        It has until `deadline`, in seconds, or without one until a request that comes now would be
-        too late. Raises QueueFull: the pool has too many tasks or bytes already.
+        The function has until `deadline`, in seconds, or without one until a request that comes now
+        would be too late. Raises QueueFull: the pool has too many tasks or bytes already.
         """
         return self._pool.run(nbytes, self.deadline() if deadline is None else deadline, function)
 

@@ -45,7 +45,7 @@ class Instances:
         set_takes_batches: SetTakesBatches,
         changed: Callable[[], None],
     ) -> Deferred[LoadedModel]:
-        """Load the model in all workers; fires when all are ready. Reactor thread.
+        """Load the model in all workers; fires when all are ready.
 
         If a load fails, the Deferred fails with the first ModelLoadError.
 
@@ -53,6 +53,8 @@ class Instances:
             deliver: called with each batch that comes back.
             set_takes_batches: called when a worker starts or stops to take batches.
             changed: called after that.
+
+        Reactor thread.
         """
 
         def change(index: int, condition: Condition, reason: str) -> None:

@@ -25,10 +25,11 @@ def make_workers(
     call_from_thread: CallFromThread,
     clock: IReactorTime,
 ) -> list[Worker]:
-    """Return the workers of a model, one for each instance; nothing starts. Reactor thread.
+    """Return the workers of a model, one for each instance; nothing starts.
 
     `load` replaces the loading of what `definition` describes, and always runs on a thread of this
     process. Loads and batches are timed by `clock`; while a model loads, `progress` hears of it.
+    Reactor thread.
     """
     loop = LoopSide(progress, call_from_thread, clock)
     each = map(settings.for_instance, range(settings.instances))

@@ -143,7 +143,7 @@ class CpuPool:
             self._alarm.cancel()
 
     def _give_up(self, task: _CpuTask[Result]) -> None:
-        """Have `task` answered by somebody else, and let go of it if it waits. Reactor thread."""
+        """Let the caller answer `task`; drop the task if it waits. Reactor thread."""
         self._unanswered.discard(task)
         if task.future.cancel():
             task.function = None

@@ -14,9 +14,9 @@ from batcher.models.device_errors import device_error
 def run_batch(
     model: CheckedModel, batch: Batch, handed_at: float, seconds: Callable[[], float]
 ) -> Outcome:
-    """Collate, predict and split; whatever the model raises becomes the outcome. Inference thread.
+    """Collate, predict and split; whatever the model raises becomes the outcome.
 
-    `handed_at` is when the worker was handed the batch, in seconds of the clock `seconds`.
+    `handed_at` is when the worker got the batch, by the clock `seconds`. Inference thread.
     """
     started = collated = seconds()
     waited = started - handed_at

@@ -160,10 +160,10 @@ class InferenceThread:
         return self._ended
 
     def _collect(self) -> None:
-        """Take one batch back. Reactor thread.
+        """Take one batch back.
 
         Each batch has a call of its own, or the loop would do nothing else while batches come
-        quickly. The outcome is gone already if the loop lingered for it.
+        quickly. The outcome is gone already if the loop lingered for it. Reactor thread.
         """
         if not self._outcomes.empty():
             self._take_back(*self._outcomes.get())

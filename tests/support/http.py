@@ -97,10 +97,12 @@ class MemoryServer:
             self.server = ModelServer(self.clock, self._call_from_thread, self.settings)
         self.lines: list[bytes] = []
         self.calls: list[Deferred[Reply]] = []
-        journal = AnswerLog(self.clock, self.server.metrics, self.lines.append)
+        answer_log = AnswerLog(self.clock, self.server.metrics, self.lines.append)
         self.repository = ModelRepository(self.server, self.settings, base)
         table = routes(self.server, self.repository, self.settings)
-        self.router = RecordingRouter(table, journal, self.settings.expose_model_errors, self.calls)
+        self.router = RecordingRouter(
+            table, answer_log, self.settings.expose_model_errors, self.calls
+        )
         self.front = RecordingFront(
             self.router,
             klein_site(self.router, self.settings.max_body_bytes),
@@ -175,10 +177,10 @@ class MemoryServer:
         assert not self.front._half_closed
         self.front.buffers.check_invariants()
         assert self.front.buffers.nbytes == 0
-        for served in self.server:
-            served.scheduler.check_invariants()
-            assert served.scheduler.pending == 0
-            assert served.scheduler.in_flight_rows == 0
+        for version in self.server:
+            version.scheduler.check_invariants()
+            assert version.scheduler.pending == 0
+            assert version.scheduler.in_flight_rows == 0
         assert all(call.called for call in self.calls)
 
     def _call_from_thread(self, function: Any, *arguments: Any) -> None:

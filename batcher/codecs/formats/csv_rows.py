@@ -31,9 +31,9 @@ _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
-    """Return whether lines can hold these tensors.
+    """Return whether lines can hold `tensors`.
 
-    They can for one tensor with at most one free axis, or for several of one value a row.
+    Lines can hold one tensor with at most one free axis, or several tensors of one value a row.
     """
     if len(tensors) == 1:
         return tensors[0].free_axes <= 1

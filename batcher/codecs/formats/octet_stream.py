@@ -29,9 +29,9 @@ The answer with larger rows is a view of the output where it lies.
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
-    """Return whether a body can hold these tensors.
+    """Return whether a body can hold `tensors`.
 
-    It can if there is exactly one, of fixed item size and with at most one free axis.
+    A body can hold exactly one tensor, of fixed item size and with at most one free axis.
     """
     return len(tensors) == 1 and tensors[0].datatype.name != "BYTES" and tensors[0].free_axes <= 1
 

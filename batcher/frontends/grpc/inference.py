@@ -13,7 +13,7 @@ from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.oip.answering import SLOW_BYTES, parameters_of, write_slow
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import Context, key_of, outcome
-from batcher.frontends.grpc.requests import ParsedRequest, RequestReader
+from batcher.frontends.grpc.requests import InferMessageReader, ParsedRequest
 from batcher.frontends.grpc.responses import message_of
 from batcher.serving.servable import Servable
 
@@ -26,7 +26,7 @@ class Inference:
         self._engine = engine
         # The look-ups below are true while this epoch lasts.
         self._epoch = engine.epoch
-        self._found: dict[tuple[str, str], tuple[Servable, RequestReader]] = {}
+        self._found: dict[tuple[str, str], tuple[Servable, InferMessageReader]] = {}
 
     async def infer(self, message: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Answer one request. Raises any ClientError or ServerError. Reactor thread."""
@@ -44,7 +44,7 @@ class Inference:
         write = partial(message_of, head=head)
         return await outcome(deferred.addCallback(write_slow, servable, write, parameters))
 
-    def _find(self, name: str, version: str) -> tuple[Servable, RequestReader]:
+    def _find(self, name: str, version: str) -> tuple[Servable, InferMessageReader]:
         """Return the servable for a model, and the reader of its requests.
 
         Both are looked up once an epoch. Raises as `Engine.ready_model` does.
@@ -55,7 +55,7 @@ class Inference:
         found = self._found.get((name, version))
         if found is None:
             servable = self._engine.ready_model(name, version)
-            found = self._found[name, version] = servable, RequestReader(servable.spec)
+            found = self._found[name, version] = servable, InferMessageReader(servable.spec)
         return found
 
 

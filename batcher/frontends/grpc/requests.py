@@ -58,7 +58,7 @@ class ParsedRequest(NamedTuple):
         }
 
 
-class RequestReader:
+class InferMessageReader:
     """Reads the requests for one model. Reactor thread.
 
     Attributes:

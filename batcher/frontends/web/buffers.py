@@ -13,7 +13,7 @@ and another that leaves 5 MiB of answers unread are 1 MiB too many together.
 |---|---|
 | a body | that body is refused at once, with 503: clients that were let in before come to an end |
 | an answer | after 10 ms, connections give way, the one that holds most first |
-| an answer, 1.25 times over | connections that have had 10 ms give way at once, likewise |
+| an answer, to over 1.25 times the bound | those that have had 10 ms give way at once, likewise |
 
 To refuse the connection that holds most instead of the new body would drive out bodies that are
 nearly whole for the sake of new ones. To stop reading would have bodies wait for each other, each

@@ -90,7 +90,7 @@ class Connection(Pipeline):
         """Neither read nor produce more: the client does not read its answers."""
         self._out.block(True)
         self._pace()
-        # And no more: this may come out of a write, whose answer has not left its place yet.
+        # No advance here: a write may have called this, and its answer still has its place.
         self._balance()
 
     def resume_writing(self) -> None:
@@ -115,7 +115,7 @@ class Connection(Pipeline):
             if not self._paused and (error := self._reader.timed_out(now)) is not None:
                 self._refuse(error)
         elif not self._exchanges and self._front.is_idle_too_long(
-            max(self._idle_since, self._out.since), self._served, now
+            max(self._idle_since, self._out.since), self._has_sent_request, now
         ):
             self._finish(linger=False)
 

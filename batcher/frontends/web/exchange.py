@@ -25,7 +25,7 @@ KLEIN = object()
 """What is found out about a head that Klein is to answer."""
 
 
-class Found(NamedTuple):
+class MatchedRoute(NamedTuple):
     """What is found out about a head that an endpoint answers here."""
 
     route: Route
@@ -66,8 +66,8 @@ class Exchange(AnswerTurn):
             )
             self._answer_error(front, error, request.headers, request.head.target)
             return
-        found = request.head.found or self._find(front, request.head)
-        if type(found) is Found:
+        found = request.head.match or self._find(front, request.head)
+        if type(found) is MatchedRoute:
             route, self.head = found
             self.body, request.body = request.body, b""
             self.size = len(self.body)
@@ -79,13 +79,13 @@ class Exchange(AnswerTurn):
     def _find(self, front: Shared, head: RequestHead) -> object:
         match = front.router.match(head.method, head.path)
         if match is None:
-            head.found = KLEIN
+            head.match = KLEIN
         else:
             route, arguments = match
-            head.found = Found(
+            head.match = MatchedRoute(
                 route, CallHead(head.method, head.path, arguments, head.query, head.headers)
             )
-        return head.found
+        return head.match
 
     def _answer_error(
         self, front: Shared, error: BatcherError, headers: Headers, target: bytes
@@ -123,7 +123,7 @@ class Exchange(AnswerTurn):
             self._connection.hold(self, data)
 
     def finish(self) -> None:
-        """The answer is complete."""
+        """Note that the answer is complete."""
         self.done = True
         self._connection.advance()
 
@@ -136,7 +136,7 @@ class Exchange(AnswerTurn):
             self._connection.abort()
 
     def give_up(self) -> None:
-        """The client is gone: whatever still works on the request is told."""
+        """Cancel the work on the request: the client is gone."""
         self.done = True
         if self.deferred is not None:
             self.deferred.addErrback(lambda failure: failure.trap(CancelledError))

@@ -1,6 +1,6 @@
-"""What a twisted.web request believes to be its channel.
+"""The channel that a twisted.web request writes its answer to.
 
-It writes into its exchange's place in the order of answers.
+The channel writes in turn: into the place that the request's exchange has in the order of answers.
 """
 
 from __future__ import annotations

@@ -15,11 +15,11 @@ class Limits:
         body: most bytes of a body, also after decompression.
         uri: most bytes of a request target.
         header: most bytes of all header fields together.
-        header_timeout: within which a request's head must arrive.
-        body_timeout: that a body may take besides what `body_rate` allows its bytes.
+        header_timeout: seconds within which a request's head must arrive.
+        body_timeout: seconds that a body may take besides the time that `body_rate` allows it.
         body_rate: bytes/s that a body must arrive with at least.
-        idle_timeout: after which a connection without a request is closed.
-        write_timeout: after which a client that does not read is cut off.
+        idle_timeout: seconds after which a connection without a request is closed.
+        write_timeout: seconds after which a client that does not read is cut off.
         buffers: most bytes of bodies and answers that all connections together hold.
         connections: most connections at a time.
         pipelined: most requests of one connection that are worked on at a time.

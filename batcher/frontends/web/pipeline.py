@@ -41,7 +41,7 @@ class Pipeline(TurnOrder):
         self._waiting: deque[Request | Refusal] = deque()
         self._waiting_bytes = 0  # bytes of the requests in `_waiting`
         self._idle_since = front.seconds()  # when the present wait for a request began
-        self._served = False  # whether the client has sent a request
+        self._has_sent_request = False  # whether the client has sent a request
         self._continue_due = False
         self._advancing = False
         self._ended = False  # whether the client has ended its sending side
@@ -150,7 +150,7 @@ class Pipeline(TurnOrder):
                 self._step()
             return
         self._continue_due = False
-        self._served = True
+        self._has_sent_request = True
         if self._out.blocked or self._waiting or self._is_full():
             self._waiting.append(event)
             self._waiting_bytes += size_of(event)

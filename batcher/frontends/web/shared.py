@@ -130,14 +130,15 @@ class Shared(ABC):
         """Return whether the server is being stopped."""
         return self.stopping
 
-    def is_idle_too_long(self, since: float, served: bool, now: float) -> bool:
+    def is_idle_too_long(self, since: float, has_sent_request: bool, now: float) -> bool:
         """Return whether a client that waits `since` then has had its time for a request.
 
-        `served` says whether the client has sent a request before.
+        `has_sent_request` says whether the client has sent a request before.
         """
         if self.stopping:
             return now - max(since, self.stopping_since) > DRAIN_GRACE_S
-        return now - since > (self.limits.idle_timeout if served else self.limits.header_timeout)
+        limits = self.limits
+        return now - since > (limits.idle_timeout if has_sent_request else limits.header_timeout)
 
     @abstractmethod
     def opened(self, connection: TrackedConnection) -> bool:

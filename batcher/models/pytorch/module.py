@@ -28,9 +28,9 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array, TensorSpec
 from batcher.errors import ModelLoadError
-from batcher.models.protocol import Arrays, Hook, Progress
+from batcher.models.protocol import Arrays, FreshMemory, Hook, Progress
 from batcher.models.pytorch import aoti
-from batcher.models.pytorch.staging import HostStaging, PinnedStaging, Staging
+from batcher.models.pytorch.staging import PinnedStaging, Staging
 from batcher.models.pytorch.tensors import by_name, to_array, to_host, to_tensor, torch_dtype
 
 
@@ -47,7 +47,7 @@ class TorchModule(ABC):
         self.spec = definition.spec
         self._definition = definition
         self._settings = settings
-        self._staging: Staging = HostStaging()
+        self._staging: Staging = FreshMemory()
         self._device = torch.device("cpu")
         self._stream: torch.cuda.Stream | None = None
         self._module: Callable[..., Any]

@@ -31,7 +31,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
-from batcher.models.protocol import Arrays, Hook, Model, PartialOutputs, Progress
+from batcher.models.protocol import Arrays, FreshMemory, Hook, Model, PartialOutputs, Progress
 from batcher.models.pytorch.folder_package import import_from_folder
 from batcher.models.pytorch.module import TorchModule
 from batcher.models.pytorch.tensors import by_name, to_array, to_host
@@ -68,7 +68,7 @@ class PythonModule(TorchModule):
         return ready
 
 
-class PythonModel:
+class PythonModel(FreshMemory):
     """An object with `predict`, of any class.
 
     Attributes:
@@ -116,10 +116,6 @@ class PythonModel:
     def operators(self) -> int:
         """Return 0: the number is unknown. Inference thread."""
         return 0
-
-    def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return fresh memory. Inference thread."""
-        return np.empty(shape, dtype)
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Call `predict` of the object; tensors become arrays, exceptions in lists failed rows.

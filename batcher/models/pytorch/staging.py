@@ -35,14 +35,6 @@ class Staging(Protocol):
         """
 
 
-class HostStaging:
-    """Fresh memory for every batch."""
-
-    def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return fresh memory. Inference thread."""
-        return np.empty(shape, dtype)
-
-
 class PinnedStaging:
     """One pinned buffer an input, as large as the largest batch so far, for every batch."""
 

@@ -1,4 +1,9 @@
-"""The models on disk: a folder a model, and in that folder one for each version, a number."""
+"""The models on disk: a folder a model, and in that folder one for each version, a number.
+
+The functions here read the disk, and so does `source.py`. They run on the reactor thread, at start,
+at a reload, and when a client lists or loads models. A store that is not a local disk must run them
+on a thread instead.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +50,8 @@ def find_models(settings: ServerSettings, base: Path) -> list[ModelFolder]:
             raise ConfigError(
                 f"{place}: models.{name}: no such model in the repository, which has: {known}"
             )
-    found: list[ModelFolder] = []
-    for name, folder in folders.items():
-        place = f"{settings.origin('models', name)}: models.{name}"
-        found.extend(_model_folders(name, folder, place))
-    return found
+    places = {name: f"{settings.origin('models', name)}: models.{name}" for name in folders}
+    return [each for name in folders for each in _model_folders(name, folders[name], places[name])]
 
 
 def _folders_of_repository(settings: ServerSettings, base: Path) -> dict[str, Path]:

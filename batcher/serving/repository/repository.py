@@ -64,7 +64,7 @@ class ModelRepository:
         self._models = 1  # models that share the cores
 
     def start(self) -> list[Deferred[None]]:
-        """Begin to load what is to be version from the start.
+        """Begin to load the versions that serve from the start.
 
         Each Deferred fails with ModelLoadError if it cannot be.
 
@@ -259,7 +259,7 @@ class ModelRepository:
 
 
 def _at_start(settings: ServerSettings, folders: list[ModelFolder]) -> list[ModelFolder]:
-    """Return those of `folders` that are version from the start. Raises ConfigError."""
+    """Return those of `folders` whose versions serve from the start. Raises ConfigError."""
     wanted = settings.load_at_start
     if wanted is None:
         return folders

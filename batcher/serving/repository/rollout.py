@@ -82,9 +82,9 @@ class Rollout:
             raise ReloadRefused(*reasons)
 
     def commit(self) -> None:
-        """Have what came take requests.
+        """Have the loaded versions take requests.
 
-        What it took the place of, and what goes, answers what it had taken.
+        Versions that are replaced, or go, answer the requests that they have taken.
         """
         for version in self._made:
             self._server.lifecycle.adopt(version)

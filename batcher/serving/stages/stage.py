@@ -2,13 +2,13 @@
 
 A stage stands in the way of every request of a model. It answers the request by itself, or calls
 `go_on` with the same request or a changed copy. `go_on` is the next stage; behind the last stage it
-is the model's queue. The chain is put together when a model is loaded, from the model's settings,
-and not while a request is on its way: a model without stages has no chain, and its requests go
+is the model's queue. The chain is put together when a model is loaded, and anew when quotas change,
+but not while a request is on its way: a model without stages has no chain, and its requests go
 straight to the queue.
 
-Two kinds of stages stand one behind the other. The stages of the name come first: they are the same
-for all versions of a model, as quotas are. The stages of the version follow: they belong to what
-was loaded, as `preprocess` and `postprocess` do.
+Two kinds of stages stand one behind the other. The stages of the name come first: they stay when a
+version is replaced, as quotas do. Today all models have the same ones. The stages of the version
+follow: they belong to what was loaded, as `preprocess` and `postprocess` do.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def main(fd: int, slots: Sequence[int], parent: int, lifeline: int) -> None:
     pid, error = os.getpid(), None
     try:
         _be_child(fd, slots, end_with_parent(parent, lifeline))
-    # Of a model too: KeyboardInterrupt while it loads, descriptors that it closed.
+    # KeyboardInterrupt while the model loads, too, and descriptors that the model closed.
     except BaseException as err:
         error = err
     if os.getpid() == pid:
@@ -269,7 +269,7 @@ def run(
                 task.rows,
             )
         finally:
-            to_parent.end_copies()  # the slot is not theirs
+            to_parent.end_copies()  # a copy that the model forked must not write into the slot
         packer = Packer(slot, task.end)
         table = packer.table(outputs)
         described = {row: describe_error(error) for row, error in failed.items()}

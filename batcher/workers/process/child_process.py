@@ -34,10 +34,9 @@ class ChildProcess:
     """
 
     def __init__(self, slots: int) -> None:
-        """Start a child that shares `slots` slots. Child thread.
+        """Start a child that shares `slots` slots.
 
-        Raises:
-            OSError, MemoryError: something cannot be had.
+        Raises OSError or MemoryError where something cannot be had. Child thread.
         """
         self._is_reaped = False
         self._kill_lock = Lock()
@@ -65,9 +64,9 @@ class ChildProcess:
         return self._process.pid
 
     def kill(self) -> None:
-        """Kill the child and what it started, unless it has ended. Any thread.
+        """Kill the child and what it started, unless it has ended.
 
-        What the child said before can still be read, and nothing follows.
+        What the child said before can still be read, and nothing follows. Any thread.
         """
         with self._kill_lock:
             # A process id that was waited for may belong to another process by now.
@@ -112,9 +111,9 @@ def _spawn(fd: int, slots: Sequence[int], lifeline: int) -> subprocess.Popen[byt
 
 
 def _shut(fd: int) -> None:
-    """End the wait of everybody who reads from the socket `fd`. Any thread.
+    """End the wait of everybody who reads from the socket `fd`.
 
-    That takes no new descriptor, of which there may be no more.
+    That takes no new descriptor, of which there may be no more. Any thread.
     """
     connection = socket.socket(fileno=fd)
     try:

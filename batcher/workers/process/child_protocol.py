@@ -28,9 +28,10 @@ class Parent(Protocol):
         """Hear what became of `batch`, the oldest that the child had. Reactor thread."""
 
     def ended(self, child: Child, how: str, begun: int) -> None:
-        """Hear in words how `child` ended. Reactor thread.
+        """Hear in words how `child` ended.
 
-        Of the batches that it has not delivered it may have begun the first `begun`.
+        Of the batches that it has not delivered it may have begun the first `begun`. Reactor
+        thread.
         """
 
 

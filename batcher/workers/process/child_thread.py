@@ -157,9 +157,10 @@ class ChildThread:
         return how
 
     def _begun(self) -> int:
-        """Return how many batches the child may have begun. Child thread.
+        """Return how many batches the child may have begun.
 
         A child answers one batch before it begins the next. Of a child with a fault nobody knows.
+        Child thread.
         """
         unanswered = self._transit.unanswered()
         return unanswered if self._fault else min(unanswered, 1)

@@ -117,11 +117,13 @@ class BatchFailed(NamedTuple):
 
 
 def send(connection: Connection, message: object) -> None:
-    """Send `message`, which `connection.recv` returns at the other end. Any one thread.
+    """Send `message`, which `connection.recv` returns at the other end.
 
     The pickler of `connection.send` is twice as slow.
 
     Raises:
         OSError: there is nobody at the other end.
+
+    Any one thread.
     """
     connection.send_bytes(dumps(message, HIGHEST_PROTOCOL))

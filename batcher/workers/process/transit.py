@@ -71,12 +71,14 @@ class Transit:
         note_sent: Callable[[], object],
         deliver: Callable[[Batch, Outcome], object],
     ) -> None:
-        """Carry no batch yet. Any thread.
+        """Carry no batch yet.
 
         Args:
             depth: batches that may be sent and not delivered.
             note_sent: called after each batch that was sent, or could not be put together.
             deliver: called with each batch and its outcome, in order.
+
+        Any thread.
         """
         self._depth = depth
         self._note_sent = note_sent
@@ -87,9 +89,9 @@ class Transit:
         self._answered_at = 0.0
 
     def begin(self, slots: Sequence[Slot], send: Callable[[object], bool]) -> None:
-        """Carry batches in `slots`, the memory that is shared with the child. Child thread.
+        """Carry batches in `slots`, the memory that is shared with the child.
 
-        `send` sends a message, and returns whether the child was there to take it.
+        `send` sends a message, and returns whether the child was there to take it. Child thread.
         """
         self._ring = Ring(slots)
         self._send = send
@@ -152,9 +154,10 @@ class Transit:
         return RunBatch(task.number, slot, table, packer.end, task.batch.rows)
 
     def _outcome(self, task: BatchInTransit, answer: BatchDone | BatchFailed) -> Outcome:
-        """Return what became of a batch. Child thread.
+        """Return what became of a batch.
 
         Its time counts from when the child was free for it, if it was put together before that.
+        Child thread.
         """
         answered = perf_counter()
         # Before that the child was busy with another batch, though this one lay in its slot.

@@ -59,9 +59,9 @@ class Packer:
         self._places: dict[str, ArrayPlace] = {}
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Return the memory for the array `name`, to be filled. Any one thread.
+        """Return the memory for the array `name`, to be filled.
 
-        For objects, whose size is not known yet, that is memory outside the slot.
+        For objects, whose size is not known yet, that is memory outside the slot. Any one thread.
         """
         if dtype.hasobject:
             return np.empty(shape, dtype)
@@ -69,12 +69,14 @@ class Packer:
         return np.ndarray(shape, dtype, self._slot.memory, place.offset)
 
     def table(self, arrays: Mapping[str, Array]) -> list[ArrayPlace]:
-        """Return where each of `arrays` lies. Any one thread.
+        """Return where each of `arrays` lies.
 
         An array without a place by `allocate` is copied into the slot now.
 
         Raises:
             TypeError: an array of objects holds something other than bytes.
+
+        Any one thread.
         """
         for name, array in arrays.items():
             if array.dtype.hasobject:
@@ -110,9 +112,9 @@ class Packer:
 
 
 def unpack(table: Sequence[ArrayPlace], memory: Array) -> dict[str, Array]:
-    """Return the arrays that lie in `memory`, the bytes of a slot. Any thread.
+    """Return the arrays that lie in `memory`, the bytes of a slot.
 
-    All but BYTES are writable views of `memory`.
+    All but BYTES are writable views of `memory`. Any thread.
     """
     return {place.name: _array(place, memory) for place in table}
 

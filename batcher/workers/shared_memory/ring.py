@@ -55,9 +55,9 @@ class Ring:
         return number, slot
 
     def read(self, slot: Slot, table: Sequence[ArrayPlace]) -> dict[str, Array]:
-        """Return the arrays that lie in `slot`, whose batch is done. Child thread.
+        """Return the arrays that lie in `slot`, whose batch is done.
 
-        They are views that hold the slot, or copies.
+        They are views that hold the slot, or copies. Child thread.
         """
         slot.busy = False
         nbytes = sum(place.nbytes for place in table)

@@ -36,12 +36,14 @@ class Slot:
         self.reserve(1)
 
     def reserve(self, size: int) -> None:
-        """See to it that `size` bytes are there and mapped. Any one thread.
+        """See to it that `size` bytes are there and mapped.
 
         Arrays over what was mapped before stay valid.
 
         Raises:
             MemoryError: there is no room for that many bytes.
+
+        Any one thread.
         """
         if size <= self._size:
             return

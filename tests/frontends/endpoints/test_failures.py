@@ -334,8 +334,8 @@ def test_an_error_of_our_own_gets_500_without_a_word_about_it_and_is_logged(
     stack: Stack, logged_errors: list[object]
 ) -> None:
     server = MemoryServer()
-    served = server.server.find("m")
-    served.scheduler.group_key = lambda inputs: 1 // 0
+    version = server.server.find("m")
+    version.scheduler.group_key = lambda inputs: 1 // 0
     text = error_of(stack(server, ask("/predict", ROW)), 500, "internal")
     assert "division" not in text
     assert len(logged_errors) == 1

@@ -133,16 +133,16 @@ def test_no_answer_page_metric_or_line_of_the_log_shows_a_key(stack: Stack) -> N
 def test_the_document_tells_of_429_on_every_route_that_infers_and_on_no_other(stack: Stack) -> None:
     memory = server()
     paths = stack(memory, ask("/openapi.json")).decoded()["paths"]
-    told = {
+    answers = {
         path
         for path, methods in paths.items()
         for operation in methods.values()
         if "429" in operation["responses"]
     }
-    assert told == {
+    assert answers == {
         path for path in paths if path.endswith(("predict", "/infer", "/invocations", "/vertex"))
     }
-    for path in told:
+    for path in answers:
         operation = paths[path]["post"]
         assert "Retry-After" in operation["responses"]["429"]["headers"]
         assert "X-Api-Key" in [entry["name"] for entry in operation["parameters"]]

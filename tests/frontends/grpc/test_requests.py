@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batcher.core.spec import DATATYPES
 from batcher.errors import ClientError, NotServed
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.requests import RequestReader
+from batcher.frontends.grpc.requests import InferMessageReader
 from batcher.frontends.grpc.typed import MAX_TYPED_VALUES
 from tests.frontends.grpc.conftest import request
 from tests.support.models import model_spec, rows, tensor
@@ -43,14 +43,14 @@ def one_input(datatype: str, shape: tuple[int, ...] = (1, 2), **more: Any) -> pb
 
 def refused(message: pb.ModelInferRequest, spec: Any = SPEC) -> str:
     with pytest.raises(ClientError) as caught:
-        RequestReader(spec).read(message).inputs()
+        InferMessageReader(spec).read(message).inputs()
     return str(caught.value)
 
 
 @pytest.mark.parametrize("datatype", sorted(TYPED))
 def test_typed_contents_become_arrays_of_the_datatype(datatype: str) -> None:
     field, values = TYPED[datatype]
-    reader = RequestReader(model_spec((tensor("x", datatype, (2,)),)))
+    reader = InferMessageReader(model_spec((tensor("x", datatype, (2,)),)))
     array = reader.read(one_input(datatype, contents={field: values})).inputs()["x"]
     assert array.dtype == DATATYPES[datatype].numpy
     assert array.tolist() == [values]
@@ -75,12 +75,12 @@ def test_bytes_become_arrays_as_they_stand(data: st.DataObject) -> None:
     )
     message = one_input(name, (count, 3))
     message.raw_input_contents.append(raw)
-    array = RequestReader(model_spec((tensor("x", name, (3,)),))).read(message).inputs()["x"]
+    array = InferMessageReader(model_spec((tensor("x", name, (3,)),))).read(message).inputs()["x"]
     assert (array.dtype, array.shape, array.tobytes()) == (dtype, (count, 3), raw)
 
 
 def test_bytes_are_not_copied() -> None:
-    parsed = RequestReader(SPEC).read(request(1.0))
+    parsed = InferMessageReader(SPEC).read(request(1.0))
     address = np.frombuffer(parsed.raw[0], np.uint8).__array_interface__["data"][0]
     assert parsed.inputs()["x"].__array_interface__["data"][0] == address
 
@@ -94,7 +94,7 @@ def test_several_inputs_take_their_own_bytes() -> None:
         ],
         raw_input_contents=[np.int64(7).tobytes(), rows(3.0).tobytes()],
     )
-    inputs = RequestReader(spec).read(message).inputs()
+    inputs = InferMessageReader(spec).read(message).inputs()
     assert (inputs["a"].tolist(), inputs["b"].tolist()) == ([[3, 3, 3, 3]], [[7]])
 
 
@@ -106,18 +106,20 @@ def test_parameters_of_every_kind_are_read() -> None:
     message.parameters[
         "triton_enable_empty_final_response"
     ].bool_param = True  # clients always send it
-    head = RequestReader(SPEC).read(message).head
+    head = InferMessageReader(SPEC).read(message).head
     assert (head.id, head.priority, head.timeout) == ("i", 2, 1.5)
 
 
 def test_outputs_are_those_that_are_asked_for_as_bytes() -> None:
-    assert [wanted.tensor.name for wanted in RequestReader(SPEC).read(request()).head.outputs] == [
+    assert [
+        wanted.tensor.name for wanted in InferMessageReader(SPEC).read(request()).head.outputs
+    ] == [
         "y",
         "z",
     ]
     message = request(outputs=[{"name": "z"}])
     message.outputs[0].parameters["classification"].int64_param = 3
-    (wanted,) = RequestReader(SPEC).read(message).head.outputs
+    (wanted,) = InferMessageReader(SPEC).read(message).head.outputs
     assert (wanted.tensor.name, wanted.binary, wanted.classes) == ("z", True, 3)
 
 
@@ -185,7 +187,7 @@ def test_bytes_and_typed_contents_in_one_request_are_refused() -> None:
 
 
 def test_a_head_that_repeats_is_read_once_and_takes_other_bytes_and_another_name() -> None:
-    reader = RequestReader(SPEC)
+    reader = InferMessageReader(SPEC)
     first, second = reader.read(request(1.0, id="a")), reader.read(request(2.0, id="b"))
     assert (first.head.id, second.head.id) == ("a", "b")
     assert first.head.binaries is second.head.binaries
@@ -216,7 +218,7 @@ def test_what_is_not_served_says_so(key: str) -> None:
     holder = message.inputs[0].parameters if key.startswith("shared") else message.parameters
     holder[key].string_param = "s"
     with pytest.raises(NotServed):
-        RequestReader(SPEC).read(message)
+        InferMessageReader(SPEC).read(message)
 
 
 @given(st.binary(max_size=200))
@@ -227,4 +229,4 @@ def test_no_message_that_can_be_parsed_is_more_than_refused(data: bytes) -> None
     except Exception:  # what cannot be parsed never comes here
         return
     with suppress(ClientError):
-        assert set(RequestReader(SPEC).read(message).inputs()) == {"x"}
+        assert set(InferMessageReader(SPEC).read(message).inputs()) == {"x"}

@@ -114,8 +114,8 @@ def test_pipelining_stops_at_its_bound_and_goes_on_as_answers_are_written(
     client = server.connect(kind)
     client.send(b"".join(ask("/predict", row(number)) for number in range(10)))
     client.send(*(ask("/predict", row(number)) for number in range(10, 15)))
-    served = next(iter(server.server))
-    assert served.scheduler.pending == 4
+    version = next(iter(server.server))
+    assert version.scheduler.pending == 4
     assert not client.reads
     assert len(client.inbox) == 5, "what is not read waits with the client, not here"
     server.work()

@@ -16,7 +16,7 @@ BIG = {"defaults": {"max_batch_size": 100_000, "max_queue_rows": 100_000}}
 MANY = rows(1).tobytes() * (4 * HIGH // 16)
 
 
-def served(server: MemoryServer, client: Client) -> None:
+def answer_one(server: MemoryServer, client: Client) -> None:
     client.send(ask("/predict", ROW))
     server.work()
     assert len(client.answers) == 1
@@ -27,7 +27,7 @@ def test_a_kept_connection_without_a_request_is_closed_after_its_idle_time(
 ) -> None:
     server = serve(idle_timeout_s=75)
     client = server.connect(kind)
-    served(server, client)
+    answer_one(server, client)
     server.wait(74)
     assert not client.closed
     server.wait(2)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from batcher.core.spec import Array
-from batcher.models.pytorch.staging import HostStaging, PinnedStaging
+from batcher.models.protocol import FreshMemory
+from batcher.models.pytorch.staging import PinnedStaging
 from batcher.models.pytorch.tensors import by_name, to_array, to_host, to_tensor
 from tests.support.model_folders import Folders, answers, floats
 from tests.support.models import model_spec, tensor
@@ -31,7 +32,7 @@ ECHO = "class Model(torch.nn.Module):\n    def forward(self, x):\n        return
 
 
 def test_on_the_cpu_every_batch_gets_memory_of_its_own() -> None:
-    staging = HostStaging()
+    staging = FreshMemory()
     first, second = (staging.allocate("x", (2, 3), FLOAT) for _ in range(2))
     assert not np.shares_memory(first, second)
     assert (first.shape, first.dtype, first.flags.writeable, first.flags.c_contiguous) == (

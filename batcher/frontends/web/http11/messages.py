@@ -14,16 +14,16 @@ class RequestHead:
 
     Attributes:
         method: `GET`, `POST`, …
-        target: as it was sent.
-        path: the path in it, as it was sent.
-        query: the query in it.
-        headers: by lower-case name, repeated ones joined by commas.
-        keep_alive: whether the connection may serve another one.
-        old: whether it is HTTP/1.0.
-        found: what an exchange found out about its route, kept here for the next repetition.
+        target: the request target, as the client sent it.
+        path: the path of the target, still percent-encoded.
+        query: the target behind its question mark.
+        headers: header fields by lower-case name, repeated ones joined by commas.
+        keep_alive: whether the connection may carry another request.
+        old: whether the request is HTTP/1.0.
+        match: the route that an exchange found for the head, kept for the next repetition.
     """
 
-    __slots__ = ("found", "headers", "keep_alive", "method", "old", "path", "query", "target")
+    __slots__ = ("headers", "keep_alive", "match", "method", "old", "path", "query", "target")
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class RequestHead:
         keep_alive: bool,
         old: bool,
     ) -> None:
-        """Store the attributes; but for `found` they do not change."""
+        """Store the attributes; but for `match` they do not change."""
         self.method = method
         self.target = target
         self.path = path
@@ -43,7 +43,7 @@ class RequestHead:
         self.headers = headers
         self.keep_alive = keep_alive
         self.old = old
-        self.found: object = None
+        self.match: object = None
 
 
 @final
@@ -53,8 +53,8 @@ class Request:
     Attributes:
         head: everything but the body.
         body: content coding undone; empty once an exchange has taken it.
-        began: when its first byte came, in seconds.
-        late: whether it began when the server was already being stopped.
+        began: time in seconds at which the first byte of the request came.
+        late: whether the request began after the server had begun to stop.
     """
 
     __slots__ = ("began", "body", "head", "late")
@@ -83,7 +83,11 @@ class Continue(NamedTuple):
 class Refusal(NamedTuple):
     """The rest of the connection cannot be read; answer `error` and close.
 
-    `headers` and `target` are what came of them.
+    Attributes:
+        error: the answer to send before the connection closes.
+        headers: header fields that were read before the error.
+        began: time in seconds at which the request began.
+        target: the part of the request target that was read.
     """
 
     error: BatcherError

@@ -1,6 +1,6 @@
 """A reply as the bytes of an HTTP/1.1 answer.
 
-Nothing is put into it that was not asked for; what repeats is prebuilt.
+An answer has no header that nobody asked for, since each costs time. Heads that repeat are kept.
 """
 
 from __future__ import annotations

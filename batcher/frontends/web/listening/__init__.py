@@ -1,4 +1,1 @@
-"""Sockets that listen, TLS, and the two kinds of transports.
-
-Those of asyncio and those of Twisted.
-"""
+"""Sockets that listen, TLS, and the ports and transports of asyncio and of Twisted."""

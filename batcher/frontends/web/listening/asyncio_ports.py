@@ -1,7 +1,8 @@
-"""Ports that an asyncio loop watches, many of whose connections are taken in one turn of it.
+"""Ports that an asyncio loop watches.
 
-uvloop's own server takes one in each turn: behind a flood of two hundred, under full load, the last
-waited for as many turns.
+In one turn of the loop up to `ACCEPTS_PER_TURN` connections are taken. uvloop's own server takes
+one connection a turn: of 200 clients that connect together under full load, the last client would
+wait for 200 turns.
 """
 
 from __future__ import annotations
@@ -23,27 +24,28 @@ from batcher.frontends.web.front import Front
 from batcher.frontends.web.listening.sockets import (
     ACCEPT_PAUSE_S,
     ACCEPTS_PER_TURN,
-    accepted,
-    forget,
-    waiting,
+    close_listeners,
+    take_all_and_close,
+    take_connections,
 )
 from batcher.frontends.web.listening.tls import Tls, tls_context
 
 _log = Logger()
 
-HANDSHAKE = 2.0
-"""Seconds that connections have to be taken when the port closes: who is silent so long asks for
-nothing.
+HANDSHAKE_WAIT_S = 2.0
+"""Seconds that connections have to finish their TLS handshake when the port closes: a client that
+is silent for so long asks for nothing.
 """
 
-NEVER = 1e6
-"""Seconds after which uvloop itself would cut off a TLS client that has not said its last word,
-however much of its answer is still on the way; connections know better when.
+TLS_SHUTDOWN_TIMEOUT_S = 1e6
+"""Seconds after which uvloop cuts off a TLS client that has not closed its side. So long that
+uvloop never does: the limits of the connection end such a client, and the connection knows whether
+an answer is still on the way.
 """
 
-PIECE = 1 << 16
-"""Bytes that are encrypted at a time: what is encrypted and passed on is counted by nobody, and
-cannot pause anybody.
+MAX_TLS_WRITE_BYTES = 1 << 16
+"""Bytes that are encrypted at a time. Bytes that were encrypted and passed on are in no count, so a
+larger write would not pause a client that does not read.
 """
 
 
@@ -64,12 +66,12 @@ class TlsTransport:
 
     def write(self, data: bytes) -> None:
         """Send `data` in pieces, so that the transport notices when the client does not read."""
-        if len(data) <= PIECE:
+        if len(data) <= MAX_TLS_WRITE_BYTES:
             self._transport.write(data)
             return
         pieces = memoryview(data)
-        for start in range(0, len(data), PIECE):
-            self._transport.write(pieces[start : start + PIECE])
+        for start in range(0, len(data), MAX_TLS_WRITE_BYTES):
+            self._transport.write(pieces[start : start + MAX_TLS_WRITE_BYTES])
 
     def close(self) -> None:
         """Close once everything is sent."""
@@ -77,9 +79,10 @@ class TlsTransport:
         self._transport.close()
 
     def get_write_buffer_size(self) -> int:
-        """Return how many bytes wait to be sent.
+        """Return the bytes that wait in the transport.
 
-        At the end also those that the system has and the client has not.
+        Once `close` was called and none wait there: the bytes that the system holds and the client
+        has not acknowledged.
         """
         return self._transport.get_write_buffer_size() or (
             self._in_the_system() if self._closing else 0
@@ -91,7 +94,11 @@ class TlsTransport:
             return int.from_bytes(
                 fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder
             )
-        except (AttributeError, OSError, ValueError):  # it is gone, or this system does not tell
+        except (
+            AttributeError,
+            OSError,
+            ValueError,
+        ):  # the socket is gone, or this system does not tell
             return 0
 
 
@@ -127,17 +134,17 @@ class LoopPorts:
             self._watch(listener)
 
     def close(self) -> Deferred[Any]:
-        """Take no more connections; fires when those that the kernel had completed are taken."""
+        """Take no more; fires when the connections that the kernel had completed are taken."""
         self._closed = True
         for listener in self._listeners:
             self._loop.remove_reader(listener.fileno())
-            for connection in accepted(listener.dup()):
+            for connection in take_all_and_close(listener.dup()):
                 self._take(connection)
-        forget(self._listeners)
+        close_listeners(self._listeners)
         if not self._taking:
             return succeed(None)
         taken = asyncio.wait(
-            {*self._taking}, timeout=HANDSHAKE
+            {*self._taking}, timeout=HANDSHAKE_WAIT_S
         )  # a copy: some are done before it begins
         return Deferred.fromFuture(asyncio.ensure_future(taken, loop=self._loop))
 
@@ -159,7 +166,7 @@ class LoopPorts:
 
     def _accept(self, listener: socket.socket) -> None:
         try:
-            for connection in waiting(listener, ACCEPTS_PER_TURN):
+            for connection in take_connections(listener, ACCEPTS_PER_TURN):
                 self._take(connection)
         except OSError as err:
             _log.warn(
@@ -187,7 +194,7 @@ class LoopPorts:
             connection,
             ssl=self._context,
             ssl_handshake_timeout=self._front.limits.header_timeout,
-            ssl_shutdown_timeout=NEVER,
+            ssl_shutdown_timeout=TLS_SHUTDOWN_TIMEOUT_S,
         )
 
     def _taken(self, task: asyncio.Task[Any]) -> None:

@@ -47,9 +47,9 @@ class Listening(Protocol):
         """
 
     def renew(self, tls: Tls) -> None:
-        """Show the certificate that is in the files of `tls` now to who connects from now on.
+        """Show clients that connect from now on the certificate in the files of `tls`.
 
-        There was one before.
+        The port had TLS before.
         """
 
 
@@ -60,7 +60,7 @@ Listen = Callable[[Front, list[socket.socket], Tls | None], "Deferred[Listening]
 def open_sockets(settings: ServerSettings, base: Path) -> list[socket.socket]:
     """Return sockets that listen.
 
-    Those that the service manager passed, else a Unix socket, else TCP.
+    The sockets are those that the service manager passed, else a Unix socket, else TCP sockets.
 
     Args:
         settings: say where.
@@ -87,7 +87,7 @@ def address_of(listener: socket.socket, tls: bool) -> str:
     return f"{'https' if tls else 'http'}://{host}:{name[1]}"
 
 
-def waiting(listener: socket.socket, most: int) -> Iterator[socket.socket]:
+def take_connections(listener: socket.socket, most: int) -> Iterator[socket.socket]:
     """Yield connections that the kernel has completed, at most `most` of them.
 
     Raises:
@@ -105,7 +105,7 @@ def waiting(listener: socket.socket, most: int) -> Iterator[socket.socket]:
         yield connection
 
 
-def accepted(listener: socket.socket) -> Iterator[socket.socket]:
+def take_all_and_close(listener: socket.socket) -> Iterator[socket.socket]:
     """Yield all connections that the kernel has completed, then close `listener`.
 
     A listener that is closed resets connections that nobody has taken.
@@ -120,7 +120,7 @@ def accepted(listener: socket.socket) -> Iterator[socket.socket]:
             yield connection
 
 
-def forget(listeners: list[socket.socket]) -> None:
+def close_listeners(listeners: list[socket.socket]) -> None:
     """Close `listeners`; a Unix socket's file goes with it if it was made here."""
     for listener in listeners:
         if listener.family == socket.AF_UNIX and not SYSTEMD_DESCRIPTORS:
@@ -181,7 +181,7 @@ def _tcp_sockets(settings: ServerSettings) -> list[socket.socket]:
             own_port = found[0].getsockname()[1] if len(found) > 1 else port
             _bind(listener, (address[0], own_port, *address[2:]), settings.reuse_port)
     except OSError as err:
-        forget(found)
+        close_listeners(found)
         where = f"{settings.host}:{port}"
         raise OSError(err.errno, f"cannot listen on {where}: {err.strerror}") from err
     return found

@@ -15,7 +15,12 @@ from batcher.errors import ConfigError
 
 
 class Tls(NamedTuple):
-    """The server's certificate, with those that it was signed by, and its key, as files in PEM."""
+    """The files of the server's certificate.
+
+    Attributes:
+        certificate: PEM file with the certificate and the certificates above it in its chain.
+        key: PEM file with the key.
+    """
 
     certificate: Path
     key: Path

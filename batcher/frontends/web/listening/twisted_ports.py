@@ -25,8 +25,8 @@ from batcher.frontends.web.listening.sockets import (
     BACKLOG_CONNECTIONS,
     Listen,
     Listening,
-    forget,
-    waiting,
+    close_listeners,
+    take_connections,
 )
 from batcher.frontends.web.listening.tls import Tls
 from batcher.frontends.web.listening.twisted_transport import ConnectionFactory
@@ -105,7 +105,7 @@ class _TwistedPorts:
         """
         for port in self._ports:
             port.close()
-        forget(self._listeners)
+        close_listeners(self._listeners)
         return deferLater(self._reactor, 0, lambda: None)
 
     def renew(self, tls: Tls) -> None:
@@ -140,7 +140,7 @@ class _TwistedPort:
         if self._rest is not None and self._rest.active():
             self._rest.cancel()
         with suppress(OSError):  # those that there is no descriptor for are reset
-            for connection in waiting(self._listener, BACKLOG_CONNECTIONS):
+            for connection in take_connections(self._listener, BACKLOG_CONNECTIONS):
                 self._take(connection)
 
     def doRead(self) -> None:
@@ -149,7 +149,7 @@ class _TwistedPort:
         Rest if the system cannot have another: a port that raises is never read again.
         """
         try:
-            for connection in waiting(self._listener, ACCEPTS_PER_TURN):
+            for connection in take_connections(self._listener, ACCEPTS_PER_TURN):
                 self._take(connection)
         except OSError as err:
             _log.warn(

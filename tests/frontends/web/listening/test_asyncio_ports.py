@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
-from batcher.frontends.web.listening.asyncio_ports import PIECE, LoopPorts, TlsTransport
+from batcher.frontends.web.listening.asyncio_ports import (
+    MAX_TLS_WRITE_BYTES,
+    LoopPorts,
+    TlsTransport,
+)
 from batcher.frontends.web.listening.sockets import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN
 from tests.support.crossing import PATIENCE
 
@@ -124,9 +128,13 @@ class Encrypting:
 
 def test_a_big_answer_is_encrypted_piece_by_piece() -> None:
     transport = Encrypting()
-    data = bytes(range(256)) * (PIECE // 256 * 2 + 1)
+    data = bytes(range(256)) * (MAX_TLS_WRITE_BYTES // 256 * 2 + 1)
     TlsTransport(transport).write(data)
-    assert [len(piece) for piece in transport.written] == [PIECE, PIECE, 256]
+    assert [len(piece) for piece in transport.written] == [
+        MAX_TLS_WRITE_BYTES,
+        MAX_TLS_WRITE_BYTES,
+        256,
+    ]
     assert b"".join(transport.written) == data
 
 
@@ -194,10 +202,11 @@ def test_a_port_that_was_closed_while_it_rested_stays_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "batcher.frontends.web.listening.asyncio_ports.accepted", lambda listener: iter(())
+        "batcher.frontends.web.listening.asyncio_ports.take_all_and_close",
+        lambda listener: iter(()),
     )
     monkeypatch.setattr(
-        "batcher.frontends.web.listening.asyncio_ports.forget", lambda listeners: None
+        "batcher.frontends.web.listening.asyncio_ports.close_listeners", lambda listeners: None
     )
     listener = Listener(OSError(errno.EMFILE, "none is left"))
     loop, ports = opened(listener)
@@ -229,9 +238,10 @@ def test_a_connection_that_has_just_been_taken_is_no_hindrance_to_closing(
         await asyncio.wait_for(closed, PATIENCE)
 
     monkeypatch.setattr(
-        "batcher.frontends.web.listening.asyncio_ports.accepted", lambda listener: iter(())
+        "batcher.frontends.web.listening.asyncio_ports.take_all_and_close",
+        lambda listener: iter(()),
     )
     monkeypatch.setattr(
-        "batcher.frontends.web.listening.asyncio_ports.forget", lambda listeners: None
+        "batcher.frontends.web.listening.asyncio_ports.close_listeners", lambda listeners: None
     )
     asyncio.run(close())
