@@ -214,7 +214,7 @@ class ModelVersion(Servable):
 
     def _end(self, state: ModelState, detail: str) -> None:
         if STATES[self.state]:
-            self.set_version_stages(())  # they hold on to the model
+            self.drop_stages()
             self.become(state, detail)
             self.workers.quit().addCallback(lambda _: self._keeper.ended(self))
 

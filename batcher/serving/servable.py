@@ -144,6 +144,11 @@ class Servable(ABC):
         self._version_stages = tuple(stages)
         self._link()
 
+    def drop_stages(self) -> None:
+        """Forget all stages: they hold on to the model, and the chain holds on to this servable."""
+        self._name_stages = self._version_stages = ()
+        self._link()
+
     def drain_stages(self) -> Deferred[None]:
         """Fire when no stage has a request in its hands any more, from the first to the last."""
         drained: Deferred[None] = succeed(None)

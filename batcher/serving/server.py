@@ -44,7 +44,6 @@ class ModelServer:
         clock: the only time there is.
         seconds: what `clock` says.
         lifecycle: makes, keeps and ends the versions of models.
-        quotas: limits the rows of each key; None limits nobody. `limit` exchanges them.
 
     Args:
         clock: the reactor, or a `Clock` in tests.
@@ -74,7 +73,6 @@ class ModelServer:
         self._pool = _pool_of(settings, call_from_thread, clock)
         parts = Assembly(clock, call_from_thread, call_soon, self._pool, self.metrics)
         self.lifecycle = ModelLifecycle(parts, progress, settings.drain_timeout_s)
-        self.quotas: Quotas | None = None
         self.limit(quotas_of(settings.quotas))
 
     def __iter__(self) -> Iterator[ModelVersion]:
@@ -90,6 +88,11 @@ class ModelServer:
     def draining(self) -> bool:
         """Whether the server takes no more requests."""
         return self.lifecycle.draining
+
+    @property
+    def quotas(self) -> Quotas | None:
+        """What limits the rows of each key; None limits nobody. `limit` exchanges them."""
+        return self._quotas
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called whenever a model has come, gone or changed its state."""
@@ -202,7 +205,7 @@ class ModelServer:
 
     def limit(self, quotas: Quotas | None) -> None:
         """Charge the rows of requests to `quotas` from now on; None limits nobody."""
-        self.quotas = quotas
+        self._quotas = quotas
         stages = () if quotas is None else (QuotaStage(quotas, self.metrics, self.seconds),)
         self.lifecycle.set_name_stages(*stages)
 

@@ -191,3 +191,10 @@ def test_an_error_about_parameters_does_not_show_the_key() -> None:
     (error,) = ask(server(), 1, deadline="soon")
     assert "got 'soon' and 0" in str(error)
     assert KEY not in str(error)
+
+
+def test_quotas_are_exchanged_by_limit_alone() -> None:
+    memory = server()
+    with pytest.raises(AttributeError):
+        memory.server.quotas = None  # type: ignore[misc]  # what programs did before `limit`
+    assert memory.server.quotas is not None
