@@ -3,7 +3,7 @@
 Many reloads may be wanted while one runs: SIGHUP may come at any time, and programs call `reload`.
 All that wait are made as one, with the settings as they are when their turn comes:
 
-    A wanted   A runs ──────────────────────────► A ends   B and C run as one ──► both end
+    A wanted   A runs --------------------------> A ends   B and C run as one --> both end
                        B wanted      C wanted
 """
 

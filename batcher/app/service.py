@@ -4,8 +4,8 @@ The service runs under `twist` and `twistd`, inside another Twisted program on t
 reactor, and under `serve.py`, which hands over a faster way to listen.
 
     NEW ──► STARTING ──► SERVING ──► DRAINING ──► STOPPED
-     │         └───────────────────────▲             ▲
-     └───────────────────────────────────────────────┘
+     │         └-----------------------▲             ▲
+     └-----------------------------------------------┘
 
 STARTING opens the ports first, so that `/livez` and `/readyz` answer while models load. SERVING
 accepts a `reload`: all that is new is made ready beside what serves, then everything changes in one

@@ -1,6 +1,6 @@
 """From a definition to a model that is loaded, compiled, warmed up and known to keep its contract.
 
-    definition ─► make ─► load ─► compile (if set) ─► wrap in CheckedModel ─► warm up (if set)
+    definition -> make -> load -> compile (if set) -> wrap in CheckedModel -> warm up (if set)
 
 One table says which module loads which format. The module is imported by its name when a model of
 that format is loaded, so `import batcher.models.loading` imports neither PyTorch nor onnxruntime: a

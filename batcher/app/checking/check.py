@@ -1,6 +1,6 @@
 """Check one version of a model: read it, load it, run it, and note every breach.
 
-    folder name ─► model.yaml ─► sample ─► load ─► rows alone and in batches ─► warm-up
+    folder name -> model.yaml -> sample -> load -> rows alone and in batches -> warm-up
 
 A check goes on after a breach wherever the next step is still possible, so that one check names
 everything that is wrong. Without a readable `model.yaml`, or when the model cannot be loaded, no

@@ -37,8 +37,8 @@ _STYLE = (
 )
 
 _ERROR_NOTE = (
-    '<p>Every error body is <code>{"error": "…", "code": "…"}</code>, in MessagePack if that was '
-    "asked for; under <code>/v1</code> and <code>/v2</code> it is "
+    '<p>Every error body is <code>{"error": "…", "code": "…"}</code>, in MessagePack if that '
+    "was asked for; under <code>/v1</code> and <code>/v2</code> it is "
     '<code>{"error": "…"}</code>, and a deadline that passed is a 503.</p>'
 )
 

@@ -5,7 +5,7 @@ the lock for every operator. Compiling takes seconds to minutes and needs a C++ 
 is compiled in a process of its own (`aoti_program.py`), and the result, a package, is kept:
 
     find_or_compile ─► a package for this key is kept? ─ yes ─► its path
-                                    └─ no ─► start the compiler, keep the package ─► its path
+                                    └- no -> start the compiler, keep the package -> its path
     load_package ─► CompiledModule (`aoti_run.py`)
 
 The key of a package is a hash of everything that is compiled in: the files of the model, the

@@ -3,7 +3,7 @@
 A format says how its module is read (`read`) and, if it can, gives the source for a compiler
 (`source`). Everything else is here. One batch on CUDA, in a stream of the model's own:
 
-    pinned buffer ─► to_tensor ─► module ─► to_host (pinned) ─► synchronise ─► arrays
+    pinned buffer -> to_tensor -> module -> to_host (pinned) -> synchronise -> arrays
                     (asynchronous)         (asynchronous)
 
 The inference thread waits for the device once, at the end of the batch, and not after each copy. On

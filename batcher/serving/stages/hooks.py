@@ -1,6 +1,6 @@
 """The stage of models with `preprocess` or `postprocess`: both run on the CPU pool.
 
-    request ─► pool: preprocess ─► go_on (queue, batch, model) ─► pool: postprocess ─► response
+    request -> pool: preprocess -> go_on (queue, batch, model) -> pool: postprocess -> response
 
 A hook is code of the model's author. So hooks run neither on the loop, which every client would
 wait for, nor on the inference thread, which the device would wait for. A hook that raises, or that

@@ -121,7 +121,11 @@ def test_a_float_without_a_fraction_is_right_for_an_integer_input() -> None:
             [1, 65520],
             r"\[0\]\[1\]: expected a number within ±6.55e\+04 for FP16; got 65520",
         ),
-        ("FP32", [1e39, 1], r"\[0\]\[0\]: expected a number within ±3.4e\+38 for FP32; got 1e\+39"),
+        (
+            "FP32",
+            [1e39, 1],
+            r"\[0\]\[0\]: expected a number within ±3.4e\+38 for FP32; got 1e\+39",
+        ),
         (
             "BF16",
             [3.4e38, 1],
