@@ -3,7 +3,7 @@
     LOADING ──► READY ◄──► RESTARTING      (a worker is started again: requests wait)
        │          │  ▲          │
        │          ▼  │          ▼
-       │        BROKEN ◄--------┘          (no worker, and none may come: requests are refused)
+       │        BROKEN ◄--------┘          (no worker may come: requests are refused)
        ├──► FAILED
        └──► UNLOADING ──► UNLOADED         (also from READY, RESTARTING and BROKEN)
 
