@@ -4,18 +4,7 @@ The child is a fresh interpreter that imports nothing of the parent's program. S
 supervisor like systemd sends to every process of a service are the parent's to answer: the child
 ignores them, and ends when the connection is closed or when the parent ends.
 
-The end of a parent, however sudden, is noticed in three ways:
-
-| what notices it | when | the case that it is there for |
-|---|---|---|
-| the kernel, by the lifeline | at once | the model computes and keeps the interpreter lock |
-| `recv`, by the parent's descriptor | while the child waits | a fork of the parent lives on |
-| a signal handler | at the next line of Python | a fork lives on, and the model computes |
-
-The lifeline is a pipe that nobody writes to. The parent holds its other end; when that end is
-closed the kernel kills the child and all that its model started. A fork of the parent keeps the end
-open, hence the other two ways. The signal comes when the parent's thread that started the child
-ends: that thread outlives the child unless the parent ends.
+`lifeline.py` says how a child notices the end of its parent.
 
 A model may fork, and a copy of the child that comes back from the model must not go on as the
 child: the copy would answer on the same connection, out of turn. Copies end before they speak,
@@ -25,15 +14,12 @@ listen or write into a slot.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import select
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from fcntl import F_GETFL, F_SETFL, F_SETOWN, F_SETSIG, fcntl
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
@@ -43,8 +29,8 @@ from batcher.errors import DeviceLost, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
 from batcher.models.loading import import_format, load_model
-from batcher.workers.process.child_process import group_signals
 from batcher.workers.process.described_error import describe_error
+from batcher.workers.process.lifeline import end_group, end_with_parent
 from batcher.workers.process.messages import (
     BatchDone,
     BatchFailed,
@@ -57,8 +43,6 @@ from batcher.workers.process.messages import (
 )
 from batcher.workers.shared_memory.packing import Packer, unpack
 from batcher.workers.shared_memory.slots import Slot
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(fd: int, slots: Sequence[int], parent: int, lifeline: int) -> None:
@@ -119,7 +103,7 @@ class ParentConnection:
         """
         self.end_copies()
         if any(fd == self._parent_fd for fd, _ in self._poller.poll()):
-            _end_group()
+            end_group()
         return self._connection.recv()
 
     def send(self, message: object) -> None:
@@ -150,70 +134,6 @@ def status_of(error: BaseException | None) -> int:
     """Return the status with which a process exits that `error` ends. Any thread."""
     code = error.code if isinstance(error, SystemExit) else error
     return code if isinstance(code, int) else int(code is not None)
-
-
-def _end_group() -> None:
-    """End this process and those that its model started. Any thread."""
-    os.killpg(os.getpid(), signal.SIGKILL)
-
-
-def end_with_parent(parent: int, lifeline: int) -> int:
-    """Have this process and those that its model starts end when the process `parent` does.
-
-    Return a descriptor that can be read from when the parent has ended. Main thread of the child.
-
-    Raises:
-        SystemExit: the parent has ended already.
-    """
-    try:
-        parent_fd = os.pidfd_open(parent)
-    except ProcessLookupError:
-        raise SystemExit from None
-    _ignore_group_signals()
-    _end_with_lifeline(lifeline)
-    _end_with_starter()
-    # A parent that ended before the signal was asked for has sent none.
-    if os.getppid() != parent:
-        raise SystemExit
-    return parent_fd
-
-
-def _ignore_group_signals() -> None:
-    """Ignore the signals that are the parent's to answer. Main thread of the child."""
-    for number in group_signals():
-        # Not SIG_IGN, which the programs that a model starts would inherit.
-        signal.signal(number, lambda *_: None)
-        signal.siginterrupt(number, False)
-    # The parent's thread blocked them before it started this process.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, group_signals())
-
-
-def _end_with_lifeline(lifeline: int) -> None:
-    """Have the kernel kill the group when the other end of `lifeline` is closed.
-
-    Main thread of the child.
-    """
-    os.set_inheritable(lifeline, False)
-    fcntl(lifeline, F_SETOWN, -os.getpid())
-    fcntl(lifeline, F_SETSIG, signal.SIGKILL)
-    fcntl(lifeline, F_SETFL, fcntl(lifeline, F_GETFL) | os.O_ASYNC)
-
-
-def _end_with_starter() -> None:
-    """Have a signal end the group when the parent's thread that started this process ends.
-
-    That thread outlives this process, unless the parent ends. Main thread of the child.
-    """
-    leader = os.getpid()
-
-    def starter_ended(*_: object) -> None:
-        # A copy that a model forked inherits this handler, and ends nobody.
-        if os.getpid() == leader:
-            _end_group()
-
-    signal.signal(signal.SIGRTMAX, starter_ended)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGRTMAX])
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGRTMAX)
 
 
 def _load(to_parent: ParentConnection) -> CheckedModel | None:

@@ -1,4 +1,8 @@
-"""A child as its parent has it: the process, the connection, the memory, and how it ends. Linux."""
+"""A child as its parent has it: the process, the connection, the memory, and how it ends. Linux.
+
+There are two kinds of children: those that run a model (`process/child.py`), and the one that runs
+codecs (`codec_process/child.py`).
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,14 @@ from threading import Lock
 from batcher.workers.shared_memory.slots import Slot
 
 _PROGRAM = (
-    "import sys; sys.path[:] = {path!r}; from batcher.workers.process.child import main; "
+    "import sys; sys.path[:] = {path!r}; from {module} import main; "
     "main({fd}, {slots}, {parent}, {lifeline})"
 )
 """Not `-m`: the package may be found by this process's own path alone."""
 
 
 class ChildProcess:
-    """A fresh interpreter that runs `child.main`; only the thread that made this may reap it.
+    """A fresh interpreter that runs `main` of a module; only the thread that made this may reap it.
 
     A child leads a group of processes, those that its model starts; the group ends with the child,
     and a terminal's signals do not reach the group.
@@ -33,8 +37,8 @@ class ChildProcess:
         ended_fd: descriptor that can be read from when the child has ended.
     """
 
-    def __init__(self, slots: int) -> None:
-        """Start a child that shares `slots` slots.
+    def __init__(self, slots: int, module: str = "batcher.workers.process.child") -> None:
+        """Start a child that runs `main` of `module`, and shares `slots` slots.
 
         Raises OSError or MemoryError where something cannot be had. Child thread.
         """
@@ -52,7 +56,7 @@ class ChildProcess:
                     fds.append(os.memfd_create("batcher-slot"))
                     opened.callback(os.close, fds[-1])
                 self.slots = [Slot(fd) for fd in fds]
-                self._process = _spawn(its.fileno(), fds, lifeline)
+                self._process = _spawn(module, its.fileno(), fds, lifeline)
             opened.callback(self._reap)
             self.ended_fd = os.pidfd_open(self._process.pid)
             opened.callback(os.close, self.ended_fd)
@@ -97,9 +101,10 @@ class ChildProcess:
         self._process.wait()
 
 
-def _spawn(fd: int, slots: Sequence[int], lifeline: int) -> subprocess.Popen[bytes]:
+def _spawn(module: str, fd: int, slots: Sequence[int], lifeline: int) -> subprocess.Popen[bytes]:
     """Start a child that inherits the descriptors, and no other. Child thread."""
     program = _PROGRAM.format(
+        module=module,
         path=[str(entry) for entry in sys.path],
         fd=fd,
         slots=list(slots),

@@ -16,8 +16,9 @@ from batcher.errors import DeviceLost, ModelContractError, OutOfMemory
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import PartialOutputs
 from batcher.models.row_errors import take_errors
-from batcher.workers.process.child import ParentConnection, end_with_parent, run, serve, status_of
+from batcher.workers.process.child import ParentConnection, run, serve, status_of
 from batcher.workers.process.child_process import how_ended
+from batcher.workers.process.lifeline import end_with_parent
 from batcher.workers.process.messages import BatchDone, BatchFailed, RunBatch, send
 from batcher.workers.shared_memory.packing import Packer, unpack
 from batcher.workers.shared_memory.slots import Slot
