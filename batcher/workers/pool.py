@@ -14,15 +14,16 @@ ways:
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from batcher.batching.worker import CallFromThread
 from batcher.core.alarm import Alarm
 from batcher.errors import DeadlineExceeded, Draining, QueueFull
+from batcher.workers.daemon_threads import DaemonThreads
 
 Result = TypeVar("Result")
 
@@ -32,26 +33,41 @@ class _CpuTask(Generic[Result]):
 
     Attributes:
         function: what to run, None once it has begun or was cancelled.
+        ended: called with the task and its result or failure when it has run. A thread of the pool.
         nbytes: bytes that the function holds on to.
         deadline: when it must be answered, in seconds of the pool's clock.
-        future: its future at the executor.
         deferred: what fires with its result.
     """
 
-    future: Future[Result]
+    __slots__ = ("deadline", "deferred", "ended", "function", "nbytes")
+
     deferred: Deferred[Result]
 
-    def __init__(self, function: Callable[[], Result], nbytes: int, deadline: float) -> None:
+    def __init__(
+        self,
+        function: Callable[[], Result],
+        ended: Callable[[_CpuTask[Any], Any], object],
+        nbytes: int,
+        deadline: float,
+    ) -> None:
         """Hold `function`. Reactor thread."""
         self.function: Callable[[], Result] | None = function
+        self.ended = ended
         self.nbytes = nbytes
         self.deadline = deadline
 
-    def run(self) -> Result:
+    def run(self) -> None:
         """Run the function, and let go of it. A thread of the pool."""
         function, self.function = self.function, None
         assert function is not None, "a cancelled task is never run"
-        return function()
+        result: Result | Failure
+        try:
+            result = function()
+        # SystemExit too: it is the answer of this task, not the end of the thread.
+        except BaseException:
+            result = Failure()
+        del function
+        self.ended(self, result)
 
 
 class CpuPool:
@@ -71,7 +87,7 @@ class CpuPool:
         clock: IReactorTime,
     ) -> None:
         """Bound the pool; threads start with the first tasks. Reactor thread."""
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="batcher-cpu")
+        self._threads = DaemonThreads(threads, "batcher-cpu")
         self._max_tasks = max_tasks
         self._max_bytes = max_bytes
         self._call_from_thread = call_from_thread
@@ -93,19 +109,21 @@ class CpuPool:
             Draining: the pool was stopped.
         """
         self._check_room(nbytes)
-        task = _CpuTask(function, nbytes, deadline)
-        try:
-            task.future = self._executor.submit(task.run)
-        except RuntimeError as err:  # no more threads; the executor keeps the task nevertheless
-            task.function = None
-            raise QueueFull(f"the CPU pool is full: {err}") from err
+        task = _CpuTask(function, self._ended, nbytes, deadline)
+        deferred: Deferred[Result] = Deferred(lambda _: self._give_up(task))
+        task.deferred = deferred
         self.tasks += 1
         self.nbytes += nbytes
-        task.deferred = Deferred(lambda _: self._give_up(task))
         self._unanswered.add(task)
         self._alarm.set(deadline)
-        task.future.add_done_callback(lambda done: self._call_from_thread(self._done, task))
-        return task.deferred
+        try:
+            self._threads.add(task)
+        except RuntimeError as err:  # no more threads
+            self._unanswered.discard(task)
+            self._free_place(task)
+            self._cancel_idle_alarm()
+            raise QueueFull(f"the CPU pool is full: {err}") from err
+        return deferred
 
     def stop(self) -> None:
         """Give up tasks that wait; those that run are finished, or answered by their deadline.
@@ -113,11 +131,11 @@ class CpuPool:
         Reactor thread.
         """
         self._stopped = True
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._threads.stop()
         # A copy, and a second look: an answer may cancel another task.
         for task in list(self._unanswered):
-            if task in self._unanswered and task.future.cancelled():
-                self._give_up(task)
+            if task in self._unanswered and self._drop(task):
+                self._unanswered.discard(task)
                 task.deferred.errback(
                     Draining(
                         "the server was stopped before the request was prepared", retry_after=0
@@ -145,22 +163,34 @@ class CpuPool:
     def _give_up(self, task: _CpuTask[Result]) -> None:
         """Let the caller answer `task`; drop the task if it waits. Reactor thread."""
         self._unanswered.discard(task)
-        if task.future.cancel():
-            task.function = None
+        self._drop(task)
 
-    def _done(self, task: _CpuTask[Result]) -> None:
-        """Answer `task`, which is done or was cancelled, if nobody has. Reactor thread."""
-        # Counted until now: the thread of a task given up while it ran was not free before.
+    def _drop(self, task: _CpuTask[Result]) -> bool:
+        """Keep `task` from being run; return whether it waited until now. Reactor thread."""
+        waited = self._threads.remove(task)
+        if waited:
+            task.function = None
+            self._free_place(task)
+        return waited
+
+    def _free_place(self, task: _CpuTask[Result]) -> None:
+        """Count `task` no more. Reactor thread."""
         self.tasks -= 1
         self.nbytes -= task.nbytes
+
+    def _ended(self, task: _CpuTask[Result], result: Result | Failure) -> None:
+        """Tell the loop that `task` has run. A thread of the pool."""
+        self._call_from_thread(self._done, task, result)
+
+    def _done(self, task: _CpuTask[Result], result: Result | Failure) -> None:
+        """Answer `task`, which has run, unless that was done before. Reactor thread."""
+        # Counted until now: the thread of a task given up while it ran was not free before.
+        self._free_place(task)
         if task not in self._unanswered:
             return
         self._unanswered.discard(task)
         self._cancel_idle_alarm()
-        if (error := task.future.exception()) is not None:
-            task.deferred.errback(error)
-        else:
-            task.deferred.callback(task.future.result())
+        task.deferred.callback(result)
 
     def _expire(self) -> None:
         """Answer the tasks whose deadline has passed. Reactor thread."""

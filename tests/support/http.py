@@ -9,7 +9,6 @@ given at once and their results come back on the next turn of that clock.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -33,6 +32,7 @@ from batcher.frontends.web.limits import Limits
 from batcher.models.protocol import LoadedModel
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.server import ModelServer
+from batcher.workers.daemon_threads import Task
 from batcher.workers.memory import MemoryWorker
 from tests.support.http_answers import Answer, parse_answers
 from tests.support.models import RecordingModel, checked, rows
@@ -42,21 +42,19 @@ ROW = rows(1.0).tobytes()
 """One row of the default model, as `application/octet-stream`."""
 
 
-class ImmediatePool:
-    """In place of an executor with threads: runs each task where it is submitted."""
+class ImmediateThreads:
+    """The CPU pool's threads, in memory: each task is run before `add` returns."""
 
-    def __init__(self, threads: int, thread_name_prefix: str) -> None:
+    def __init__(self, most: int, name: str) -> None:
         pass
 
-    def submit(self, function: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(function())
-        except BaseException as err:
-            future.set_exception(err)
-        return future
+    def add(self, task: Task) -> None:
+        task.run()
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+    def remove(self, task: Task) -> bool:
+        return False
+
+    def stop(self) -> None:
         pass
 
 
@@ -93,7 +91,7 @@ class MemoryServer:
         self.settings = ServerSettings(**settings)
         self.clock = Clock()
         self.clock.advance(1000)
-        with patch("batcher.workers.pool.ThreadPoolExecutor", ImmediatePool):
+        with patch("batcher.workers.pool.DaemonThreads", ImmediateThreads):
             self.server = ModelServer(self.clock, self._call_from_thread, self.settings)
         self.lines: list[bytes] = []
         self.calls: list[Deferred[Reply]] = []

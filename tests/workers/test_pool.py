@@ -6,6 +6,8 @@ Bounds, cancellation, deadlines, its end.
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -137,7 +139,6 @@ def test_a_task_cancelled_while_it_waits_never_runs_and_frees_its_place_and_its_
     assert isinstance(error_of(waiting), CancelledError)
     gc.collect()
     assert gone() is None, "then and there, not when the thread comes to it"
-    bench.loop.step()
     assert (bench.pool.tasks, bench.pool.nbytes) == (1, 60)
     bench.settle()
     assert ran == []
@@ -197,6 +198,38 @@ def test_an_answer_that_comes_in_time_is_not_followed_by_its_deadline(bench: Ben
     assert bench.loop.wait_for(answer) == 7
     bench.loop.clock.advance(9.0)
     assert bench.pool.tasks == 0
+
+
+def test_tasks_that_are_cancelled_leave_nothing_behind_a_thread_that_hangs(bench: Bench) -> None:
+    bench.hold()
+    for _ in range(1000):
+        waiting = bench.run(nbytes=99)
+        waiting.addErrback(lambda failure: failure.trap(CancelledError))
+        waiting.cancel()
+    assert (bench.pool.tasks, bench.pool.nbytes) == (1, 1)
+    assert not bench.pool._threads._waiting
+    bench.settle()
+
+
+def test_a_thread_that_hangs_does_not_keep_a_program_from_ending() -> None:
+    program = """
+import threading, time
+from twisted.internet.task import Clock
+from batcher.workers.pool import CpuPool
+pool = CpuPool(2, 8, 100, lambda function, *arguments: None, Clock())
+entered = threading.Event()
+def hang():
+    entered.set()
+    time.sleep(3600)
+pool.run(1, 1e9, hang)
+entered.wait()
+pool.stop()
+print("the end")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (ended.returncode, ended.stdout) == (0, "the end\n"), ended.stderr
 
 
 def test_a_finished_task_keeps_nothing_of_its_body(bench: Bench) -> None:

@@ -1,0 +1,111 @@
+"""Daemon threads, real ones, held by events."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Event
+
+import pytest
+
+from batcher.workers.daemon_threads import DaemonThreads
+from tests.support.crossing import PATIENCE, no_more_threads
+
+
+class Held:
+    """A task that occupies its thread until it is released."""
+
+    def __init__(self, ended: Callable[[Held], object] = lambda task: None) -> None:
+        self.began, self.release = Event(), Event()
+        self.ended = ended
+
+    def run(self) -> None:
+        self.began.set()
+        assert self.release.wait(PATIENCE)
+        self.ended(self)
+
+
+def names(prefix: str) -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith(prefix)}
+
+
+def test_threads_start_with_tasks_as_far_as_allowed_and_wait_for_more() -> None:
+    threads = DaemonThreads(2, "two")
+    assert names("two_") == set()
+    tasks = [Held() for _ in range(3)]
+    for task in tasks:
+        threads.add(task)
+    assert names("two_") == {"two_0", "two_1"}
+    for task in tasks[:2]:
+        assert task.began.wait(PATIENCE)
+    assert not tasks[2].began.is_set()
+    for task in tasks:
+        task.release.set()
+    assert tasks[2].began.wait(PATIENCE)
+    threads.stop()
+
+
+def test_a_thread_that_is_free_takes_a_task_instead_of_a_new_thread() -> None:
+    threads = DaemonThreads(8, "one")
+    ended: SimpleQueue[Held] = SimpleQueue()
+    for _ in range(5):
+        task = Held(ended.put)
+        task.release.set()
+        threads.add(task)
+        assert ended.get(timeout=PATIENCE) is task
+        while not threads._idle:
+            pass
+    assert len(names("one_")) == 1
+    threads.stop()
+
+
+def test_a_task_that_is_removed_while_it_waits_never_runs() -> None:
+    threads = DaemonThreads(1, "gone")
+    first, second, third = Held(), Held(), Held()
+    for task in (first, second, third):
+        threads.add(task)
+    assert first.began.wait(PATIENCE)
+    assert threads.remove(second) is True
+    assert threads.remove(second) is False
+    assert threads.remove(first) is False, "it has begun"
+    third.release.set()
+    first.release.set()
+    assert third.began.wait(PATIENCE)
+    assert not second.began.is_set()
+    threads.stop()
+
+
+def test_after_the_stop_nothing_begins_and_the_threads_end() -> None:
+    threads = DaemonThreads(1, "ends")
+    first, second = Held(), Held()
+    threads.add(first)
+    assert first.began.wait(PATIENCE)
+    threads.add(second)
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "ends_0"]
+    assert thread.daemon
+    threads.stop()
+    first.release.set()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert not second.began.is_set()
+
+
+def test_where_there_are_no_more_threads_those_that_are_there_do_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads = DaemonThreads(2, "none")
+    with monkeypatch.context() as patched:
+        patched.setattr(threading, "_start_new_thread", no_more_threads)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            threads.add(Held())
+    first, second = Held(), Held()
+    threads.add(first)
+    assert first.began.wait(PATIENCE)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading, "_start_new_thread", no_more_threads)
+        threads.add(second)
+    second.release.set()
+    first.release.set()
+    assert second.began.wait(PATIENCE)
+    threads.stop()
