@@ -8,6 +8,7 @@ from encodings import normalize_encoding
 from encodings.aliases import aliases
 from typing import NamedTuple
 
+from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.errors import DecodingError
 
 Buffer = bytes | memoryview
@@ -33,12 +34,14 @@ class Content(NamedTuple):
         media_type: `type/subtype` in lower case.
         parameters: parameters of the media type, names in lower case.
         max_image_pixels: most pixels that one picture may have.
+        limits: most rows and bytes of an input.
     """
 
     body: Buffer
     media_type: str = ""
     parameters: Mapping[str, str] = {}
     max_image_pixels: int = 1 << 24
+    limits: DecodingLimits = NO_LIMITS
 
     def text(self) -> Buffer:
         """Return the body in UTF-8 without a byte order mark, recoded from its charset.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats import (
@@ -49,6 +50,10 @@ class Format:
     aliases: tuple[str, ...] = ()
     pooled: bool = False
     bind: Callable[[ModelSpec], Callable[[Buffer], dict[str, Array]]] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a format be pickled by its name, so that other processes find their own row."""
+        return format_named, (self.media_type,)
 
 
 JSON = Format(

@@ -19,6 +19,7 @@ from batcher.codecs.formats.bfloat16 import plain_numbers
 from batcher.codecs.formats.json_lists import from_json, to_json
 from batcher.codecs.formats.nested_lists import MAX_DEPTH
 from batcher.codecs.formats.rows import inputs_from_document
+from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import InvalidInput
@@ -27,7 +28,9 @@ SIGNATURE = "serving_default"
 """Name of the one signature that every model has."""
 
 
-def decode(body: Buffer, spec: ModelSpec) -> tuple[dict[str, Array], bool]:
+def decode(
+    body: Buffer, spec: ModelSpec, limits: DecodingLimits = NO_LIMITS
+) -> tuple[dict[str, Array], bool]:
     """Return the inputs in `body`, and whether its layout is by row.
 
     Raises:

@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from batcher.batching.worker import Condition
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.request import InferenceRequest, InferenceResponse
 from batcher.core.states import StateTable
 from batcher.core.waiters import Waiters
@@ -134,6 +135,7 @@ class ModelVersion(Servable):
         """Start in LOADING; nothing is loaded before `start`."""
         spec, seconds = definition.spec, parts.clock.seconds
         super().__init__(spec, settings.bulk_level, settings.timeout, parts.pool, seconds)
+        self.limits = DecodingLimits(settings.max_queue_rows, settings.max_queue_bytes)
         self.definition = definition
         self.settings = settings
         self.required = required
@@ -226,6 +228,8 @@ class ModelVersion(Servable):
             finite = self.settings.finite_outputs
             hooks = HookStage(self._pool, self.spec, loaded, self.deadline, finite)
             self.set_version_stages((hooks,))
+        if loaded.preprocess is not None:
+            self.limits = NO_LIMITS  # the queue gets what the hook makes of the inputs
         if loaded.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
             self.scheduler.group_key = None
         self.scheduler.loaded(loaded.timings)

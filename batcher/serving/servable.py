@@ -14,6 +14,7 @@ from typing import TypeVar
 from mypy_extensions import mypyc_attr
 from twisted.internet.defer import Deferred, succeed
 
+from batcher.core.decoding_limits import NO_LIMITS
 from batcher.core.request import (
     NO_PARAMETERS,
     InferenceRequest,
@@ -37,6 +38,7 @@ class Servable(ABC):
         max_level: the lowest priority that a request may name, which is that of bulk.
         timeout: seconds that a request has which names no deadline.
         reads_key: whether a stage looks at the API key of requests.
+        limits: most rows and bytes that an input of one request may have.
 
     Args:
         spec: what requests must fit.
@@ -59,6 +61,7 @@ class Servable(ABC):
         self.max_level = max_level
         self.timeout = timeout
         self.reads_key = False
+        self.limits = NO_LIMITS
         self._pool = pool
         self._seconds = seconds
         self._name_stages: tuple[Stage, ...] = ()

@@ -34,6 +34,7 @@ from batcher.codecs.oip.members import (
     timeout_of,
     value_text,
 )
+from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.spec import Array, ModelSpec, TensorSpec, shape_text
 from batcher.errors import DecodingError, InvalidInput
 
@@ -146,7 +147,7 @@ def array_from_bytes(tensor: TensorSpec, shape: tuple[int, ...], data: Buffer) -
     return lenient_booleans(array) if tensor.datatype.name == "BOOL" else array
 
 
-def read_head(text: Buffer, spec: ModelSpec) -> InferHead:
+def read_head(text: Buffer, spec: ModelSpec, limits: DecodingLimits = NO_LIMITS) -> InferHead:
     """Return the head of a request for the model `spec` from its JSON part.
 
     Raises:

@@ -18,7 +18,7 @@ from batcher.codecs.format_table import Format, decode_body
 from batcher.codecs.negotiation import answer_format, media_type, request_format
 from batcher.config.settings import ServerSettings
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
-from batcher.core.spec import Array, ModelSpec
+from batcher.core.spec import Array
 from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.call import Body, Call, CallHead, Reply
 from batcher.frontends.endpoints.engine import Engine
@@ -70,7 +70,7 @@ class Plan:
         assert reply_format.encode is not None
         self._encode = reply_format.encode
         self._content_type = reply_format.media_type.encode()
-        self.decode = _decoder(body_format, spec, content_type, max_image_pixels)
+        self.decode = _decoder(body_format, self.servable, content_type, max_image_pixels)
         self.exact = body_format.bind is not None
         self.pooled = body_format.pooled
         timeout, priority = head.header(b"x-timeout-ms"), head.header(b"x-priority")
@@ -124,13 +124,15 @@ class Predict:
 
 
 def _decoder(
-    body_format: Format, spec: ModelSpec, content_type: str, max_image_pixels: int
+    body_format: Format, servable: Servable, content_type: str, max_image_pixels: int
 ) -> Callable[[Body], dict[str, Array]]:
+    spec, limits = servable.spec, servable.limits
     if body_format.bind is not None:
         return body_format.bind(spec)
-    name, parameters = media_type(content_type)
+    name, found = media_type(content_type)
+    parameters = dict(found)  # a plain mapping can be sent to another process
     return lambda body: decode_body(
-        body_format, Content(body, name, parameters, max_image_pixels), spec
+        body_format, Content(body, name, parameters, max_image_pixels, limits), spec
     )
 
 

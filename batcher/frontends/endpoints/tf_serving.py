@@ -106,7 +106,7 @@ class TfPredict:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
         name, version = call.head.model()
         servable = self._engine.ready_model(name or self._engine.only_model(), version)
-        inputs, by_row = decode(call.body, servable.spec)
+        inputs, by_row = decode(call.body, servable.spec, servable.limits)
         call.plan = TfReplyWriter(servable.spec, by_row)
         key = call.head.key() if servable.reads_key else ""
         return servable.infer(inputs, Parameters(key=key) if key else NO_PARAMETERS)

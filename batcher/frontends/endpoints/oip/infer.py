@@ -72,7 +72,7 @@ class InferPlan:
         if length == 0:
             return raw_head(self.servable.spec, len(body)), body
         if length is None:
-            return read_head(body, self.servable.spec), b""
+            return read_head(body, self.servable.spec, self.servable.limits), b""
         if length > len(body):
             raise InvalidInput(
                 f"Inference-Header-Content-Length: expected at most {len(body)}, the length of the "
@@ -88,7 +88,7 @@ class InferPlan:
         return head, bytes(data) if length > len(data) else data
 
     def _read_head(self, text: bytes) -> InferHead:
-        head = read_head(text, self.servable.spec)
+        head = read_head(text, self.servable.spec, self.servable.limits)
         if len(text) <= MAX_KEPT_HEAD_BYTES and not head.arrays and not head.id:
             if len(self._heads) >= MAX_KEPT_HEADS:
                 self._heads.clear()
