@@ -3,13 +3,16 @@
 The service runs under `twist` and `twistd`, inside another Twisted program on that program's
 reactor, and under `serve.py`, which hands over a faster way to listen.
 
-    NEW ──► STARTING ──► SERVING ──► DRAINING ──► STOPPED
-     │         └-----------------------▲             ▲
-     └-----------------------------------------------┘
+    NEW ──► STARTING ──► SERVING ──► LEAVING ──► DRAINING ──► STOPPED
+     │         │            └-----------------------▲            ▲
+     │         └------------------------------------┘            │
+     └-----------------------------------------------------------┘
 
 STARTING opens the ports first, so that `/livez` and `/readyz` answer while models load. SERVING
 accepts a `reload`: all that is new is made ready beside what serves, then everything changes in one
-turn of the loop. DRAINING lets every connection end with the answers that are due on it, within
+turn of the loop. LEAVING lasts `pre_stop_s`, and is left out where that is 0: the server is not
+ready any more, and takes connections and requests as before, until the balancer in front has heard.
+DRAINING closes the ports and lets every connection end with the answers that are due on it, within
 `drain_timeout_s`; a model that hangs delays nothing.
 """
 
@@ -51,6 +54,7 @@ class State(Enum):
     NEW = "new"
     STARTING = "starting"
     SERVING = "serving"
+    LEAVING = "leaving"
     DRAINING = "draining"
     STOPPED = "stopped"
 
@@ -59,7 +63,8 @@ STATES = StateTable(
     {
         State.NEW: {State.STARTING, State.STOPPED},
         State.STARTING: {State.SERVING, State.DRAINING},
-        State.SERVING: {State.DRAINING},
+        State.SERVING: {State.LEAVING, State.DRAINING},
+        State.LEAVING: {State.DRAINING},
         State.DRAINING: {State.STOPPED},
         State.STOPPED: set(),
     },
@@ -153,8 +158,8 @@ class BatcherService(MultiService):
         if self.state is State.STOPPED:
             return succeed(None)
         stopped = self._stopped.wait()
-        if self.state is not State.DRAINING:
-            self._drain()
+        if self.state not in (State.LEAVING, State.DRAINING):
+            self._leave()
             # Reloads that wait for the start are refused now.
             self._reloads.open()
         return stopped
@@ -240,10 +245,19 @@ class BatcherService(MultiService):
         if not self.ready.called:
             self.ready.errback(failure)
 
-    def _drain(self) -> None:
+    def _leave(self) -> None:
         if self.state is State.NEW:
             self._end(None)
             return
+        self.server.announce_end()
+        # Nobody was sent to a server that has not been ready yet.
+        if self.state is State.SERVING and self.settings.pre_stop_s:
+            self._become(State.LEAVING)
+            self.server.clock.callLater(self.settings.pre_stop_s, self._drain)
+        else:
+            self._drain()
+
+    def _drain(self) -> None:
         self._become(State.DRAINING)
         timeout = self.server.clock.callLater(self.settings.drain_timeout_s, self._end, None)
         # Clients first: their last requests still need the models.

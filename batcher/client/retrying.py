@@ -9,7 +9,7 @@ A call is repeated only if the request surely did not run. There are two such ca
 A connection that breaks after something was sent proves nothing: the request may be running. A
 kept connection that the server closes while the request is on its way is such a case, and is not
 repeated either. That case is made rare instead. Servers of this kind keep an idle connection for
-75 s and announce the end of any other connection, and this client lets go of an idle connection
+620 s and announce the end of any other connection, and this client lets go of an idle connection
 after `KEEP_ALIVE_S`, so the server's closing seldom surprises the client.
 
 Refused alternative: to repeat a request whose connection breaks before the first byte of the
@@ -35,7 +35,9 @@ from dataclasses import dataclass
 from batcher.client.errors import AnswerLost, ClientFailure, InferenceFailed, NotConnected
 
 KEEP_ALIVE_S = 60
-"""How long an idle connection is kept: less than the 75 s after which the server closes it."""
+"""Seconds for which an idle connection is kept: as long as the usual balancers keep one, and less
+than the 620 s of the server.
+"""
 
 CONNECT_TIMEOUT_S = 5.0
 """Longest time to make one connection: enough for a lost packet or two, and short enough to leave

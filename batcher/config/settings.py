@@ -35,6 +35,7 @@ from batcher.config.values import (
     QuotaKey,
     RoutePath,
     Seconds,
+    SecondsOrNone,
     Section,
 )
 from batcher.errors import ConfigError
@@ -67,6 +68,8 @@ class ServerSettings(Section):
             has no such route.
         vertex_predict_route: path on which Google's Vertex AI sends inputs; None has no such route.
         strict_start: whether the server ends when a model cannot be loaded at start.
+        pre_stop_s: seconds for which the server goes on as before when it is to stop, but is no
+            longer ready; 0 stops at once.
         drain_timeout_s: seconds that accepted requests have to finish once the server stops.
         max_body_bytes: most bytes of a body, also after decompression.
         max_uri_bytes: most bytes of a request target.
@@ -81,6 +84,8 @@ class ServerSettings(Section):
         max_buffer_bytes: most bytes of unfinished bodies and of unread answers, over all
             connections together.
         max_connections: most connections at a time.
+        max_connection_age_s: seconds after which a connection ends with its next answer, a tenth
+            less or more for each connection; 0 is never.
         max_pipelined_requests: most unanswered requests of one connection.
         max_image_pixels: most pixels of a decoded picture.
         cpu_pool_threads: threads for pictures, preprocess and postprocess; None is one a core.
@@ -111,6 +116,7 @@ class ServerSettings(Section):
     vertex_health_route: Live[RoutePath | None] = None
     vertex_predict_route: Live[RoutePath | None] = None
     strict_start: Live[bool] = True
+    pre_stop_s: Live[SecondsOrNone] = 0.0
     drain_timeout_s: Live[Seconds] = 30.0
     max_body_bytes: LiveWithoutGrpc[Bytes] = ByteSize(64 * MIB)
     max_uri_bytes: Live[Bytes] = ByteSize(8 << 10)
@@ -118,10 +124,11 @@ class ServerSettings(Section):
     header_timeout_s: Live[Seconds] = 15.0
     body_timeout_s: Live[Seconds] = 30.0
     min_body_rate: Live[Bytes] = ByteSize(16 << 10)
-    idle_timeout_s: Live[Seconds] = 75.0
+    idle_timeout_s: Live[Seconds] = 620.0
     write_timeout_s: Live[Seconds] = 60.0
     max_buffer_bytes: Live[Bytes] = ByteSize(1 << 30)
     max_connections: LiveWithoutGrpc[Count] = 16_384
+    max_connection_age_s: LiveWithoutGrpc[SecondsOrNone] = 0.0
     max_pipelined_requests: Live[Count] = 64
     max_image_pixels: Live[Annotated[Integer, Field(ge=1, le=MAX_PILLOW_PIXELS)]] = 1 << 24
     cpu_pool_threads: AtStart[Count | None] = None

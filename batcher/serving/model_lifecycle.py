@@ -32,6 +32,7 @@ class ModelLifecycle(Keeper):
         versions: every version that can be found, by name and version.
         epoch: ends whenever a model comes, goes or changes its state; what was looked up before is
             then to be looked up again.
+        ending: whether the server is about to end, and should be sent no more requests.
         draining: whether no more requests are taken.
         drain_timeout_s: seconds that a version which is unloaded has for its last answers.
     """
@@ -48,6 +49,7 @@ class ModelLifecycle(Keeper):
         """
         self.versions = VersionTable()
         self.epoch = Epoch()
+        self.ending = False
         self.draining = False
         self.drain_timeout_s = drain_timeout_s
         self._parts = parts
@@ -157,9 +159,14 @@ class ModelLifecycle(Keeper):
             version.set_name_stages(stages)
         self._end_epoch()
 
+    def announce_end(self) -> None:
+        """Be about to end, and go on to take requests."""
+        self.ending = True
+        self._end_epoch()
+
     def refuse_requests(self) -> None:
         """Take no more requests."""
-        self.draining = True
+        self.ending = self.draining = True
         self._end_epoch()
 
     def drain(self) -> Deferred[None]:

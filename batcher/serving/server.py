@@ -85,6 +85,11 @@ class ModelServer:
         return self.lifecycle.epoch
 
     @property
+    def ending(self) -> bool:
+        """Whether the server is about to end: it is not ready, though it may take requests."""
+        return self.lifecycle.ending
+
+    @property
     def draining(self) -> bool:
         """Whether the server takes no more requests."""
         return self.lifecycle.draining
@@ -208,6 +213,13 @@ class ModelServer:
         self._quotas = quotas
         stages = () if quotas is None else (QuotaStage(quotas, self.metrics, self.seconds),)
         self.lifecycle.set_name_stages(*stages)
+
+    def announce_end(self) -> None:
+        """Say from now on that the server is not ready, so that clients go elsewhere.
+
+        Requests are taken as before. `drain` comes next.
+        """
+        self.lifecycle.announce_end()
 
     def drain(self) -> Deferred[None]:
         """Take no more requests; fires when those that were taken are answered."""

@@ -21,6 +21,7 @@ LIMITS = Limits(
     write_timeout=60.0,
     buffers=1 << 20,
     connections=4,
+    connection_age=0,
     pipelined=4,
 )
 
@@ -28,10 +29,9 @@ LIMITS = Limits(
 def new_reader(
     limits: Limits = LIMITS,
     seconds: Callable[[], float] = lambda: 0.0,
-    stopping: Callable[[], bool] = lambda: False,
 ) -> RequestReader:
     """Return a reader at the beginning of a connection."""
-    return RequestReader(limits, seconds, stopping, SharedHeads())
+    return RequestReader(limits, seconds, SharedHeads())
 
 
 def events_of(pieces: Iterable[bytes], limits: Limits = LIMITS) -> list[Event]:

@@ -13,7 +13,6 @@ from twisted.internet.defer import Deferred, succeed
 
 from batcher.app.service import BatcherService
 from batcher.config.settings import ServerSettings, load_settings
-from batcher.frontends.web.listening.sockets import Listening
 from batcher.frontends.web.listening.tls import Tls
 from batcher.serving.model_version import ModelVersion
 from tests.support.crossing import Loop
@@ -23,10 +22,18 @@ COMMON = "defaults: {device: cpu, warmup: false%s}\ncpu_pool_threads: 1\n"
 
 
 class NoPorts:
-    """Ports that nobody can connect to."""
+    """Ports that nobody can connect to.
+
+    Attributes:
+        closed: how often they were closed.
+    """
+
+    def __init__(self) -> None:
+        self.closed = 0
 
     def close(self) -> None:
-        """Do nothing: no port is open."""
+        """Count it: no port is open."""
+        self.closed += 1
 
     def renew(self, tls: Tls) -> None:
         """Do nothing: nobody sees the certificate."""
@@ -39,6 +46,7 @@ class MemoryService:
         folder: folder of the models.
         lines: lines of the access log.
         reads: number of times that the settings were read.
+        ports: what the service listens on.
     """
 
     def __init__(self, base: Path, settings: str = "", defaults: str = "") -> None:
@@ -46,6 +54,7 @@ class MemoryService:
         self.folder = base / "models"
         self.lines: list[bytes] = []
         self.reads = 0
+        self.ports = NoPorts()
         self.loop = Loop()
         self._path = base / "config.yaml"
         self.configure(settings, defaults)
@@ -55,7 +64,7 @@ class MemoryService:
             load_settings(self._path, {}),
             base,
             reactor,
-            listen=_listen,
+            listen=lambda *_: succeed(self.ports),
             write_access_line=self.lines.append,
         )
         self.server = self.service.server
@@ -114,7 +123,3 @@ class MemoryService:
         self.wait(self.service.stopService())
         while self.server.lifecycle._alive:
             self.loop.step()
-
-
-def _listen(*_: object) -> Deferred[Listening]:
-    return succeed(NoPorts())

@@ -38,8 +38,8 @@ class Engine(Protocol):
         """Ends whenever a model comes, goes or changes its state."""
 
     @property
-    def draining(self) -> bool:
-        """Whether the engine takes no more requests."""
+    def ending(self) -> bool:
+        """Whether the engine is about to end: it is not ready, though it may take requests."""
 
     def __iter__(self) -> Iterator[ModelVersion]:
         """Iterate over every version of every model."""

@@ -8,7 +8,7 @@ from batcher.frontends.endpoints.engine import Engine
 
 def unready_error(engine: Engine) -> Unavailable | None:
     """Return the error that says why `engine` is not ready; None if it is. Reactor thread."""
-    if engine.draining:
+    if engine.ending:
         return Draining("not ready: the server is being stopped", retry_after=5)
     if waiting := engine.unready():
         reasons = "; ".join(f"{title} is {reason}" for title, reason in waiting.items())

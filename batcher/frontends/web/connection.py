@@ -39,6 +39,8 @@ class Connection(Pipeline):
         super().__init__(front)
         self._transport: Transport
         self._paused_at = 0.0  # when reading was paused, in seconds
+        self._made_at = front.seconds()
+        self._retires_at = front.retires_at(self._made_at)  # inf where no age is set
         self._held_bytes = 0  # bytes that the front's buffers count for this connection
 
     def connection_made(self, transport: Transport) -> None:
@@ -108,6 +110,8 @@ class Connection(Pipeline):
     def check(self, now: float) -> None:
         """Close, refuse or cut off a client that takes too long."""
         self.recount(now)
+        if now >= self._retires_at:
+            self.retire()
         if self._out.is_waiting:
             if self._out.is_overdue(now):
                 self.abort()
@@ -123,6 +127,12 @@ class Connection(Pipeline):
         """Hold the client to the limits that the front has now, and find routes anew."""
         self._max_exchanges = self._front.limits.pipelined
         self._reader.renew(self._front.limits)
+        self._retires_at = self._front.retires_at(self._made_at)
+        self._retiring = self._front.stopping
+
+    def retire(self) -> None:
+        """Have the next answer that has nothing behind it be the last, and say so."""
+        self._retiring = True
 
     def probe(self) -> None:
         """See whether a client that ended its sending side is gone altogether."""

@@ -9,7 +9,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from batcher.errors import BatcherError, Draining
+from batcher.errors import BatcherError
 from batcher.frontends.endpoints.call import CallHead, Headers, Reply
 from batcher.frontends.endpoints.failures import failure_reply_on
 from batcher.frontends.endpoints.routing import Route, with_request_id
@@ -60,12 +60,6 @@ class Exchange(AnswerTurn):
         if type(request) is Refusal:
             self._answer_error(front, request.error, request.headers, request.target)
             return
-        if request.late:
-            error = Draining(
-                "the server is being stopped and takes no more requests", retry_after=5
-            )
-            self._answer_error(front, error, request.headers, request.head.target)
-            return
         found = request.head.match or self._find(front, request.head)
         if type(found) is MatchedRoute:
             route, self.head = found
@@ -95,8 +89,6 @@ class Exchange(AnswerTurn):
         reply = with_request_id(
             failure_reply_on(path)(error, headers, False), headers.get(b"x-request-id")
         )
-        if type(self.request) is Request and self.request.head.method == "HEAD":
-            reply = Reply(reply.status, reply.content_type, b"", reply.headers)
         self.reply(reply)
 
     def connection_header(self) -> bytes:

@@ -96,11 +96,13 @@ class Front(Shared):
     def drain(self) -> Deferred[None]:
         """Let every connection end with the answers that are due on it.
 
-        Fires when all are closed.
+        A request that still comes on a kept connection is answered, too. Fires when all are closed.
         """
         if not self.stopping:
             self.stopping = True
             self.stopping_since = self._clock.seconds()
+            for connection in self._connections:
+                connection.retire()
         emptied = self._emptied.wait()
         if self._timer is not None and self._timer.active():
             self._next_look = self._clock.seconds() + PROBE_INTERVAL_S

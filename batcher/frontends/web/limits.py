@@ -22,6 +22,7 @@ class Limits:
         write_timeout: seconds after which a client that does not read is cut off.
         buffers: most bytes of bodies and answers that all connections together hold.
         connections: most connections at a time.
+        connection_age: seconds after which a connection ends with its next answer; 0 is never.
         pipelined: most requests of one connection that are worked on at a time.
     """
 
@@ -35,6 +36,7 @@ class Limits:
     write_timeout: float
     buffers: int
     connections: int
+    connection_age: float
     pipelined: int
 
     @classmethod
@@ -51,5 +53,6 @@ class Limits:
             write_timeout=settings.write_timeout_s,
             buffers=settings.max_buffer_bytes,
             connections=settings.max_connections,
+            connection_age=settings.max_connection_age_s,
             pipelined=settings.max_pipelined_requests,
         )

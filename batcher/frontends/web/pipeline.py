@@ -35,7 +35,7 @@ class Pipeline(TurnOrder):
         self.peer = ""
         self._front = front
         self._max_exchanges = front.limits.pipelined
-        self._reader = RequestReader(front.limits, front.seconds, front.is_stopping, front.heads)
+        self._reader = RequestReader(front.limits, front.seconds, front.heads)
         self._out: Outgoing
         self._exchanges: deque[Exchange] = deque()
         self._waiting: deque[Request | Refusal] = deque()
@@ -46,6 +46,8 @@ class Pipeline(TurnOrder):
         self._advancing = False
         self._ended = False  # whether the client has ended its sending side
         self._paused = False  # whether nothing is read from the client
+        # Whether the next answer that has nothing behind it is the last on this connection.
+        self._retiring = front.stopping
 
     @property
     def turn(self) -> Exchange | None:
@@ -70,13 +72,14 @@ class Pipeline(TurnOrder):
         self._count()
 
     def ends_with(self, exchange: AnswerTurn) -> bool:
-        """Return whether the server is being stopped and nothing comes behind `exchange`."""
-        if not self._front.stopping:
+        """Return whether the connection retires and nothing comes behind `exchange`."""
+        if not self._retiring:
             return False
+        # A request of which a part has come is answered, too.
         return (
             self._exchanges[-1] is exchange
             and not self._waiting
-            and self._reader.phase is not Phase.BODY
+            and self._reader.phase not in (Phase.HEAD, Phase.BODY)
         )
 
     def answered(self, exchange: AnswerTurn, data: bytes) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from math import inf
+from random import uniform
 
 from mypy_extensions import mypyc_attr
 from twisted.internet.interfaces import IReactorTime
@@ -20,10 +22,16 @@ from batcher.frontends.web.http11.heads import SharedHeads
 from batcher.frontends.web.limits import Limits
 from batcher.serving.metrics import ServerMetrics
 
-DRAIN_GRACE_S = 0.25
-"""Seconds that a kept connection without a request stays open when the server is stopped: a request
-may be on its way. Seconds in which the loop stood still do not count, since a request that arrived
-in them has not been read.
+DRAIN_GRACE_S = 1.0
+"""Seconds that a kept connection without a request stays open when the server is stopped, so that a
+client that sends a request each second, or more often, learns of the end from an answer and never
+from a broken connection. Seconds in which the loop stood still do not count, since a request that
+arrived in them has not been read.
+"""
+
+AGE_JITTER = 0.1
+"""Part of `max_connection_age_s` by which the ages of connections differ, either way: connections
+that were made together do not all end together. gRPC's library does the same.
 """
 
 
@@ -46,6 +54,10 @@ class TrackedConnection(ABC):
     @abstractmethod
     def renew(self) -> None:
         """Hold the client to the limits that the front has now, and find routes anew."""
+
+    @abstractmethod
+    def retire(self) -> None:
+        """Have the next answer that has nothing behind it be the last, and say so."""
 
     @abstractmethod
     def check(self, now: float) -> None:
@@ -126,9 +138,13 @@ class Shared(ABC):
                     self._log.failure("an answer could not be sent")
                     sender.abort()
 
-    def is_stopping(self) -> bool:
-        """Return whether the server is being stopped."""
-        return self.stopping
+    def retires_at(self, made_at: float) -> float:
+        """Return when a connection that was made at `made_at` is so old that it retires.
+
+        It is infinity without a limit. The answer differs from call to call, by `AGE_JITTER`.
+        """
+        age = self.limits.connection_age
+        return made_at + age * uniform(1 - AGE_JITTER, 1 + AGE_JITTER) if age else inf
 
     def is_idle_too_long(self, since: float, has_sent_request: bool, now: float) -> bool:
         """Return whether a client that waits `since` then has had its time for a request.

@@ -90,7 +90,7 @@ class TurnOrder(TrackedConnection):
 
     @abstractmethod
     def ends_with(self, exchange: AnswerTurn) -> bool:
-        """Return whether the server is being stopped and nothing comes behind `exchange`."""
+        """Return whether the connection retires and nothing comes behind `exchange`."""
 
     @abstractmethod
     def answered(self, exchange: AnswerTurn, data: bytes) -> None:

@@ -52,6 +52,14 @@ def test_a_model_that_could_not_be_loaded_is_named_with_its_reason(both: Both) -
     assert "no such file: weights" in document["error"]
 
 
+def test_a_server_that_announces_its_end_is_not_ready_and_answers_requests(both: Both) -> None:
+    server = MemoryServer()
+    server.server.announce_end()
+    for path in ("/readyz", "/v2/health/ready"):
+        assert both(server, ask(path)).status == 503
+    assert both(server, ask("/predict", ROW)).status == 200
+
+
 @pytest.mark.parametrize("step", ["drain", "stop"])
 def test_a_server_that_is_being_stopped_is_not_ready(both: Both, step: str) -> None:
     server = MemoryServer()

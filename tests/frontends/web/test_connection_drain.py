@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from twisted.internet.defer import Deferred
 
 from tests.support.http import ROW, MemoryServer, ask
@@ -79,9 +80,9 @@ def test_a_kept_connection_is_closed_after_the_grace_and_not_before(
     client.send(ask("/livez"))
     server.wait(10)
     done = drain(server)
-    server.wait(0.2, step=0.01)
+    server.wait(0.9, step=0.01)
     assert not client.closed, "a request may be on its way"
-    server.wait(0.1, step=0.01)
+    server.wait(0.2, step=0.01)
     assert client.closed
     assert done == [None]
     assert len(client.answers) == 1
@@ -92,14 +93,13 @@ def test_the_grace_does_not_pass_while_the_loop_stands_still(serve: Serve, kind:
     client = server.connect(kind)
     client.send(ask("/livez"))
     drain(server)
-    server.wait(1, step=1)
+    server.wait(5, step=5)
     client.send(ask("/predict", ROW))  # was there long ago, but nobody has looked
-    server.turn()
+    server.work()
     assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
         (200, None),
-        (503, "close"),
+        (200, "close"),
     ]
-    server.wait(0.3, step=0.01)
     assert client.closed
 
 
@@ -111,18 +111,21 @@ def test_a_connection_made_while_stopping_has_the_grace_for_its_request(
     drain(server)
     server.wait(1)
     client, silent = server.connect(kind), server.connect(kind)
-    server.wait(0.2, step=0.01)
+    server.wait(0.9, step=0.01)
     assert not client.closed
     client.send(ask("/predict", ROW))
-    server.wait(0.1, step=0.01)
+    server.work()
+    server.wait(0.2, step=0.01)
     assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
-        (503, "close")
+        (200, "close")
     ]
     assert client.closed
     assert silent.closed
 
 
-def test_a_late_request_gets_503_with_retry_after_and_close(serve: Serve, kind: str) -> None:
+def test_a_request_on_a_kept_connection_is_answered_then_the_connection_closes(
+    serve: Serve, kind: str
+) -> None:
     server = serve()
     client = server.connect(kind)
     client.send(ask("/livez"))
@@ -133,33 +136,15 @@ def test_a_late_request_gets_503_with_retry_after_and_close(serve: Serve, kind: 
     server.work()
     answer = client.answers[-1]
     assert (answer.status, answer.header("connection"), answer.header("x-request-id")) == (
-        503,
+        200,
         "close",
         "7",
     )
-    assert int(answer.header("retry-after") or 0) >= 1
-    assert answer.decoded()["code"] == "draining"
     assert client.closed
     assert done == [None]
-    assert server.model.batches == []
 
 
-def test_a_late_request_by_head_gets_no_body(serve: Serve, kind: str) -> None:
-    server = serve()
-    client = server.connect(kind)
-    client.methods = ["HEAD"]
-    drain(server)
-    client.send(ask("/livez", method="HEAD"))
-    server.turn()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
-        (503, "close")
-    ]
-    assert client.unparsed == b""
-
-
-def test_a_late_request_behind_one_in_flight_gets_503_behind_its_answer(
-    serve: Serve, kind: str
-) -> None:
+def test_a_request_that_comes_behind_one_in_flight_is_answered_too(serve: Serve, kind: str) -> None:
     server = serve()
     client = server.connect(kind)
     client.send(ask("/predict", ROW))
@@ -169,9 +154,28 @@ def test_a_late_request_behind_one_in_flight_gets_503_behind_its_answer(
     server.work()
     assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
         (200, None),
-        (503, "close"),
+        (200, "close"),
     ]
     assert client.closed
+
+
+@pytest.mark.parametrize("cut", [1, 30, -5], ids=["first byte", "in the head", "in the body"])
+def test_a_request_of_which_a_part_came_behind_another_is_answered_too(
+    serve: Serve, kind: str, cut: int
+) -> None:
+    server = serve()
+    client = server.connect(kind)
+    request = ask("/predict", ROW)
+    client.send(request + request[:cut])
+    done = drain(server)
+    server.work()
+    client.send(request[cut:])
+    server.work()
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (200, None),
+        (200, "close"),
+    ]
+    assert done == [None]
 
 
 def test_a_request_whose_first_byte_came_before_is_served(serve: Serve, kind: str) -> None:
@@ -185,27 +189,6 @@ def test_a_request_whose_first_byte_came_before_is_served(serve: Serve, kind: st
     server.work()
     assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
         (200, "close")
-    ]
-    assert client.closed
-    assert done == [None]
-
-
-def test_a_request_whose_body_is_still_coming_is_served(serve: Serve, kind: str) -> None:
-    server = serve()
-    client = server.connect(kind)
-    request = ask("/predict", ROW)
-    client.send(request + request[:-5])
-    assert server.hand_over() == 1
-    done = drain(server)
-    server.work()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
-        (200, None)
-    ]
-    client.send(request[-5:])
-    server.work()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
-        (200, None),
-        (200, "close"),
     ]
     assert client.closed
     assert done == [None]

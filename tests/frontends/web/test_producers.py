@@ -212,6 +212,7 @@ class TestStreaming:
         for _ in range(5):
             pass_time(server)
         assert [len(answer.body) for answer in client.answers] == [PIECES * len(PIECE)]
+        server.wait(1.1, step=0.01)  # the grace, since its head could not say that it is the last
         assert client.closed
         assert done == [None]
 
@@ -250,6 +251,6 @@ def test_a_stream_that_began_before_the_stop_is_followed_by_the_end_of_its_conne
         "its head is on its way, without a word of closing"
     )
     server.front.drain()
-    server.wait(1, step=0.001)
+    server.wait(1.5, step=0.001)
     assert [len(answer.body) for answer in client.answers] == [PIECES * len(PIECE)]
     assert client.closed

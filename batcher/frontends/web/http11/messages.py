@@ -54,19 +54,15 @@ class Request:
         head: everything but the body.
         body: content coding undone; empty once an exchange has taken it.
         began: time in seconds at which the first byte of the request came.
-        late: whether the request began after the server had begun to stop.
     """
 
-    __slots__ = ("began", "body", "head", "late")
+    __slots__ = ("began", "body", "head")
 
-    def __init__(
-        self, head: RequestHead, body: bytes | memoryview, began: float, late: bool
-    ) -> None:
+    def __init__(self, head: RequestHead, body: bytes | memoryview, began: float) -> None:
         """Store the attributes; but for `body` they do not change."""
         self.head = head
         self.body = body
         self.began = began
-        self.late = late
 
     @property
     def headers(self) -> dict[bytes, bytes]:

@@ -72,14 +72,12 @@ class RequestReader:
         self,
         limits: Limits,
         seconds: Callable[[], float],
-        stopping: Callable[[], bool],
         heads: SharedHeads,
     ) -> None:
-        """Read within `limits`, by the clock `seconds`; `stopping` says whether the server ends."""
+        """Read within `limits`, by the clock `seconds`."""
         self._heads = heads
         self._limits = limits
         self._seconds = seconds
-        self._stopping = stopping
         self._parser = HttpRequestParser(self)
         self._events: list[Event] = []
         self.phase = _IDLE
@@ -91,11 +89,10 @@ class RequestReader:
         self._repeated_start = 0
         self._repeated_length = -1
         self._repeated_head: RequestHead
-        self._begin_request(late=False)
+        self._begin_request()
 
-    def _begin_request(self, late: bool) -> None:
-        """Forget the request before; `late` says whether the server was being stopped already."""
-        self._late = late
+    def _begin_request(self) -> None:
+        """Forget the request before."""
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
         self._hosts = self._head_bytes = 0
@@ -120,7 +117,7 @@ class RequestReader:
         if len(data) == self._repeated_length and data.startswith(self._repeated_bytes):
             start = self._repeated_start
             body = data[start:] if len(data) < _COPIED_BYTES else memoryview(data)[start:]
-            return [Request(self._repeated_head, body, self._seconds(), self._stopping())]
+            return [Request(self._repeated_head, body, self._seconds())]
         events = self._parse(data)
         if len(events) == 1:
             self._remember(data, events[0])
@@ -193,7 +190,7 @@ class RequestReader:
             return
         self.phase = _HEAD
         self.began = self.since = self._seconds()
-        self._begin_request(self._stopping())
+        self._begin_request()
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the target."""
@@ -268,7 +265,7 @@ class RequestReader:
         head = RequestHead(
             method, self._target, self._path, self._query, self._headers, keep_alive, old
         )
-        self._events.append(Request(head, body, self.began, self._late))
+        self._events.append(Request(head, body, self.began))
 
     def _remember(self, data: bytes, event: Event) -> None:
         """Keep the head of `event` if `data` is that whole request and nothing else."""
