@@ -9,9 +9,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "benchmarks" / "models"
+
+
+class Running(NamedTuple):
+    """A server that is ready.
+
+    Attributes:
+        pid: id of its process.
+        http: `http://host:port`.
+        grpc: `host:port` of its gRPC port; None without one.
+    """
+
+    pid: int
+    http: str
+    grpc: str | None
 
 
 @contextmanager
@@ -27,6 +42,15 @@ def running_server(
         settings: `KEY=VALUE`, each as for `--set`.
         script: what is run; takes the arguments of `serve.py`.
     """
+    with server_process(models, *settings, script=script) as server:
+        yield f"http://{server.grpc}" if server.grpc else server.http
+
+
+@contextmanager
+def server_process(
+    models: Path = MODELS, *settings: str, script: Path = ROOT / "serve.py"
+) -> Iterator[Running]:
+    """Do what `running_server` does, and give the id of the process and every address."""
     pairs = [f"model_repository={models}", *settings]
     arguments = [part for pair in pairs for part in ("--set", pair)]
     command = [sys.executable, str(script), "--host", "127.0.0.1", "--port", "0", *arguments]
@@ -38,7 +62,11 @@ def running_server(
         found = re.search(r"ready on (\S+)(?: and grpc://(\S+))?", process.stdout.readline())
         if found is None:
             raise RuntimeError("the server did not become ready")
-        yield f"http://{found[2]}" if found[2] else found[1]
+        yield Running(process.pid, found[1], found[2])
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,120 @@
+"""The models that hostile clients ask, one for each form that inputs and answers can have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.hostile_kinds.kind import Target
+from benchmarks.hostile_kinds.wire import exchange, request
+
+SETTINGS = ("grpc_port=0",)
+"""A server at its defaults, and gRPC beside HTTP."""
+
+ANSWER_VALUES = 1 << 18
+"""Values in one row of `large`: 1 MiB, so that the 64 rows of one batch are 64 MiB."""
+
+ANSWER_WORDS = 1 << 16
+"""Texts in one row of `words`: 64 rows are four million."""
+
+_COUNTING = """
+import numpy as np
+
+class Model:
+    def predict(self, inputs):
+        rows = len(next(iter(inputs.values())))
+        return {"y": np.zeros((rows, 1), "f4")}
+"""
+
+_ECHO = """
+class Model:
+    def predict(self, inputs):
+        return {"y": inputs["x"]}
+"""
+
+_LARGE = f"""
+import numpy as np
+
+VALUES = np.random.default_rng(0).random({ANSWER_VALUES}, "f4")
+
+class Model:
+    def predict(self, inputs):
+        return {{"y": np.tile(VALUES, (len(inputs["x"]), 1))}}
+"""
+
+_WORDS = f"""
+import numpy as np
+
+class Model:
+    def predict(self, inputs):
+        return {{"y": np.full((len(inputs["x"]), {ANSWER_WORDS}), b"word", object)}}
+"""
+
+_Y = "[{name: y, dtype: FP32, shape: [1]}]"
+
+MODELS = {
+    "probe": (
+        _ECHO,
+        "[{name: x, dtype: FP32, shape: [64]}]",
+        "[{name: y, dtype: FP32, shape: [64]}]",
+    ),
+    "floats": (_COUNTING, "[{name: x, dtype: FP32, shape: [-1]}]", _Y),
+    "texts": (_COUNTING, "[{name: x, dtype: BYTES, shape: [-1]}]", _Y),
+    "table": (
+        _COUNTING,
+        "[{name: a, dtype: FP32, shape: []}, {name: b, dtype: INT64, shape: []},"
+        " {name: c, dtype: BYTES, shape: []}, {name: d, dtype: BOOL, shape: []}]",
+        _Y,
+    ),
+    "pictures": (
+        _COUNTING,
+        "[{name: x, dtype: FP32, shape: [3, 64, 64], image: {mode: rgb}}]",
+        _Y,
+    ),
+    "scenes": (
+        _COUNTING,
+        "[{name: x, dtype: FP32, shape: [3, -1, -1], image: {mode: rgb}}]",
+        _Y,
+    ),
+    "large": (
+        _LARGE,
+        "[{name: x, dtype: FP32, shape: [1]}]",
+        f"[{{name: y, dtype: FP32, shape: [{ANSWER_VALUES}]}}]",
+    ),
+    "words": (
+        _WORDS,
+        "[{name: x, dtype: FP32, shape: [1]}]",
+        f"[{{name: y, dtype: BYTES, shape: [{ANSWER_WORDS}]}}]",
+    ),
+}
+"""Name to source, inputs and outputs. `probe` is asked by nobody but the probes."""
+
+
+def write_models(repository: Path) -> None:
+    """Write all MODELS into `repository`."""
+    for name, (source, inputs, outputs) in MODELS.items():
+        folder = repository / name / "1"
+        folder.mkdir(parents=True)
+        (folder / "code.py").write_text(source)
+        (folder / "model.yaml").write_text(
+            f"format: python\nclass: code:Model\ninputs: {inputs}\noutputs: {outputs}\n"
+        )
+
+
+def warm_up(target: Target) -> None:
+    """Ask for what a server makes once, at first use: its child for codecs, libraries, caches.
+
+    Each format is asked for with a body above 256 KiB, beyond which work leaves the loop.
+    """
+    rows = 1 << 17
+    bodies = (
+        ("application/json", b'{"inputs":{"x":[[' + b"0.5," * rows + b"1]]}}"),
+        ("text/csv", b"0.5," * rows + b"1\n"),
+        ("application/msgpack", b"\x81\xa6inputs\x81\xa1x\x91\xdd\0\2\0\0" + bytes(rows)),
+        ("application/octet-stream", bytes(4 * rows)),
+    )
+    for media_type, body in bodies:
+        exchange(target, [request("/models/floats/predict", body, media_type)])
+        exchange(target, [request("/models/floats/predict", body, media_type, coding="gzip")])
+    for accept in ("application/json", "text/csv", "application/msgpack"):
+        asked = request("/models/large/predict", bytes(4), fields={"Accept": accept})
+        exchange(target, [asked])
