@@ -23,12 +23,9 @@ time beside one whose items take a millisecond.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from batcher.errors import QueueFull
-
-Item = TypeVar("Item", bound=Hashable)
 
 SHARE_OF_FREE = 3
 """How many times as much as is free one client may hold.
@@ -37,7 +34,27 @@ With 256 MiB, one client fills at most 192 MiB, and leaves room for a whole body
 """
 
 
-class _Share(Generic[Item]):
+class Item(Protocol):
+    """What waits; each item is an object of its own.
+
+    Attributes:
+        client: whose item it is; empty for all clients that nobody can tell apart.
+        nbytes: bytes that the item holds on to.
+    """
+
+    @property
+    def client(self) -> str:
+        """Whose item it is."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the item holds on to."""
+
+
+AnyItem = TypeVar("AnyItem", bound=Item)
+
+
+class _Share(Generic[AnyItem]):
     """What one client has in the queue.
 
     Attributes:
@@ -51,7 +68,7 @@ class _Share(Generic[Item]):
 
     def __init__(self, used: float) -> None:
         """Begin with no items."""
-        self.waiting: OrderedDict[Item, None] = OrderedDict()
+        self.waiting: OrderedDict[AnyItem, None] = OrderedDict()
         self.items = 0
         self.nbytes = 0
         self.used = used
@@ -61,12 +78,13 @@ class _Share(Generic[Item]):
         return self.items - len(self.waiting), self.used
 
 
-class FairQueue(Generic[Item]):
+class FairQueue(Generic[AnyItem]):
     """Holds items that wait for a worker or run on one. Not safe between threads by itself.
 
     Attributes:
         items: items that wait or run.
-        nbytes: bytes of those items.
+        waiting: items that wait.
+        nbytes: bytes of those items that wait or run.
 
     Args:
         name: what the queue is called in errors, such as `the CPU pool`.
@@ -79,39 +97,62 @@ class FairQueue(Generic[Item]):
         self._name = name
         self._max_items = max_items
         self._max_bytes = max_bytes
-        self._clients: dict[str, _Share[Item]] = {}
-        self._waiting: dict[str, _Share[Item]] = {}
-        self._held: dict[Item, tuple[str, int]] = {}
+        self._shares: dict[str, _Share[AnyItem]] = {}
+        self._in_line: dict[str, _Share[AnyItem]] = {}
         # The seconds that the client served last has used: where clients begin that come anew.
         self._served_until = 0.0
         self.items = 0
+        self.waiting = 0
         self.nbytes = 0
 
-    def __len__(self) -> int:
-        """How many items wait."""
-        return sum(len(share.waiting) for share in self._waiting.values())
-
-    def put(self, client: str, nbytes: int, item: Item) -> None:
-        """Let `item` of `client`, which holds on to `nbytes` bytes, wait.
+    def put(self, item: AnyItem) -> None:
+        """Let `item` wait.
 
         Raises:
             QueueFull: there is no room, or the client holds its share already.
         """
-        self.check_room(client, nbytes)
-        share = self._clients.get(client)
+        client = item.client
+        share = self._shares.get(client)
+        self._check_room(share, item.nbytes)
         if share is None:
             # A client that comes later has not saved up the time before, and owes none of it.
-            share = self._clients[client] = _Share(self._served_until)
+            share = self._shares[client] = _Share(self._served_until)
         share.waiting[item] = None
-        share.items += 1
-        share.nbytes += nbytes
-        self._waiting[client] = share
-        self._held[item] = client, nbytes
-        self.items += 1
-        self.nbytes += nbytes
+        self._in_line[client] = share
+        self.waiting += 1
+        self._count(share, 1, item.nbytes)
 
-    def check_room(self, client: str, nbytes: int) -> None:
-        """Raise QueueFull if `put` would."""
+    def take(self) -> AnyItem | None:
+        """Return the item that is to run now; None if none waits."""
+        if not self._in_line:
+            return None
+        client, share = min(self._in_line.items(), key=lambda entry: entry[1].turn())
+        item, _ = share.waiting.popitem(last=False)
+        self.waiting -= 1
+        if not share.waiting:
+            del self._in_line[client]
+        self._served_until = max(self._served_until, share.used)
+        return item
+
+    def remove(self, item: AnyItem) -> bool:
+        """Drop `item` if it waits, and return whether it did."""
+        share = self._in_line.get(item.client)
+        if share is None or item not in share.waiting:
+            return False
+        del share.waiting[item]
+        self.waiting -= 1
+        if not share.waiting:
+            del self._in_line[item.client]
+        self._leave(share, item)
+        return True
+
+    def done(self, item: AnyItem, seconds: float) -> None:
+        """Note that `item`, which was taken, has run for `seconds`."""
+        share = self._shares[item.client]
+        share.used += seconds
+        self._leave(share, item)
+
+    def _check_room(self, share: _Share[AnyItem] | None, nbytes: int) -> None:
         free, free_bytes = self._max_items - self.items, self._max_bytes - self.nbytes
         # A queue without items takes one of any size, or that one could never run.
         if free < 1 or (self.items and nbytes > free_bytes):
@@ -119,53 +160,24 @@ class FairQueue(Generic[Item]):
                 f"{self._name} is full: {self.items} of {self._max_items} tasks, {self.nbytes} of "
                 f"{self._max_bytes} bytes"
             )
-        share = self._clients.get(client)
         if share is not None and (
             share.items >= SHARE_OF_FREE * free
             or share.nbytes + nbytes > SHARE_OF_FREE * free_bytes
         ):
             raise QueueFull(
-                f"{self._name} has its share for one client: {share.items} tasks and "
-                f"{share.nbytes} bytes are this client's; {free} tasks and {free_bytes} bytes are "
-                "kept for others"
+                f"{self._name} is full for this client, which has {share.items} tasks and "
+                f"{share.nbytes} bytes there; {free} tasks and {free_bytes} bytes are kept for "
+                "others"
             )
 
-    def take(self) -> Item | None:
-        """Return the item that is to run now; None if none waits."""
-        if not self._waiting:
-            return None
-        client, share = min(self._waiting.items(), key=lambda entry: entry[1].turn())
-        item, _ = share.waiting.popitem(last=False)
-        if not share.waiting:
-            del self._waiting[client]
-        self._served_until = max(self._served_until, share.used)
-        return item
+    def _count(self, share: _Share[AnyItem], items: int, nbytes: int) -> None:
+        share.items += items
+        share.nbytes += nbytes
+        self.items += items
+        self.nbytes += nbytes
 
-    def remove(self, item: Item) -> bool:
-        """Drop `item` if it waits, and return whether it did."""
-        client, _ = self._held.get(item, ("", 0))
-        share = self._waiting.get(client)
-        if share is None or item not in share.waiting:
-            return False
-        del share.waiting[item]
-        if not share.waiting:
-            del self._waiting[client]
-        self._forget(item)
-        return True
-
-    def done(self, item: Item, seconds: float) -> None:
-        """Note that `item`, which was taken, has run for `seconds`."""
-        client, _ = self._held[item]
-        self._clients[client].used += seconds
-        self._forget(item)
-
-    def _forget(self, item: Item) -> None:
-        client, nbytes = self._held.pop(item)
-        share = self._clients[client]
-        share.items -= 1
-        share.nbytes -= nbytes
-        self.items -= 1
-        self.nbytes -= nbytes
+    def _leave(self, share: _Share[AnyItem], item: AnyItem) -> None:
+        self._count(share, -1, -item.nbytes)
         # Clients that have nothing here leave nothing behind: their number has no bound.
         if not share.items:
-            del self._clients[client]
+            del self._shares[item.client]

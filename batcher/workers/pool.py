@@ -24,6 +24,7 @@ from batcher.batching.worker import CallFromThread
 from batcher.core.alarm import Alarm
 from batcher.errors import DeadlineExceeded, Draining, QueueFull
 from batcher.workers.daemon_threads import DaemonThreads
+from batcher.workers.fair_queue import FairQueue
 
 Result = TypeVar("Result")
 
@@ -33,49 +34,51 @@ class _CpuTask(Generic[Result]):
 
     Attributes:
         function: what to run, None once it has begun or was cancelled.
-        ended: called with the task and its result or failure when it has run. A thread of the pool.
+        client: whose share of the pool the function uses.
         nbytes: bytes that the function holds on to.
         deadline: when it must be answered, in seconds of the pool's clock.
         deferred: what fires with its result.
     """
 
-    __slots__ = ("deadline", "deferred", "ended", "function", "nbytes")
+    __slots__ = ("_done", "_result", "client", "deadline", "deferred", "function", "nbytes")
 
     deferred: Deferred[Result]
 
     def __init__(
         self,
         function: Callable[[], Result],
-        ended: Callable[[_CpuTask[Any], Any], object],
+        done: Callable[[_CpuTask[Result], Result | Failure], object],
+        client: str,
         nbytes: int,
         deadline: float,
     ) -> None:
-        """Hold `function`. Reactor thread."""
+        """Hold `function`; call `done` with the result once it has run. Reactor thread."""
         self.function: Callable[[], Result] | None = function
-        self.ended = ended
+        self.client = client
         self.nbytes = nbytes
         self.deadline = deadline
+        self._done = done
+        self._result: list[Result | Failure] = []
 
     def run(self) -> None:
         """Run the function, and let go of it. A thread of the pool."""
         function, self.function = self.function, None
         assert function is not None, "a cancelled task is never run"
-        result: Result | Failure
         try:
-            result = function()
+            self._result.append(function())
         # SystemExit too: it is the answer of this task, not the end of the thread.
         except BaseException:
-            result = Failure()
-        del function
-        self.ended(self, result)
+            self._result.append(Failure())
+
+    def ended(self) -> None:
+        """Hand the result over. A thread of the pool."""
+        self._done(self, self._result.pop())
 
 
 class CpuPool:
     """Runs functions on threads and gives their results back on the reactor thread.
 
-    Attributes:
-        tasks: tasks that wait or run, those that nobody waits for included.
-        nbytes: bytes that they hold on to.
+    The threads are shared fairly among clients, as `FairQueue` says.
     """
 
     def __init__(
@@ -87,42 +90,53 @@ class CpuPool:
         clock: IReactorTime,
     ) -> None:
         """Bound the pool; threads start with the first tasks. Reactor thread."""
-        self._threads = DaemonThreads(threads, "batcher-cpu")
-        self._max_tasks = max_tasks
-        self._max_bytes = max_bytes
+        self._queue: FairQueue[_CpuTask[Any]] = FairQueue("the CPU pool", max_tasks, max_bytes)
+        self._threads = DaemonThreads(threads, "batcher-cpu", self._queue)
         self._call_from_thread = call_from_thread
         self._clock = clock
         self._unanswered: set[_CpuTask[Any]] = set()
         self._alarm = Alarm(clock, self._expire)
         self._stopped = False
-        self.tasks = 0
-        self.nbytes = 0
 
-    def run(self, nbytes: int, deadline: float, function: Callable[[], Result]) -> Deferred[Result]:
+    @property
+    def tasks(self) -> int:
+        """How many tasks wait or run, those that nobody waits for included."""
+        return self._queue.items
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes those tasks hold on to."""
+        return self._queue.nbytes
+
+    def run(
+        self, nbytes: int, deadline: float, function: Callable[[], Result], client: str = ""
+    ) -> Deferred[Result]:
         """Run `function`, which holds on to `nbytes` bytes; answer by `deadline`, in seconds.
 
-        Cancelling the Deferred drops the task if it still waits. The Deferred fails with what
-        `function` raised, or with DeadlineExceeded. Reactor thread.
+        The function uses the share of `client`. Cancelling the Deferred drops the task if it still
+        waits. The Deferred fails with what `function` raised, or with DeadlineExceeded. Reactor
+        thread.
 
         Raises:
-            QueueFull: too many tasks or bytes are here, or the system has no more threads.
+            QueueFull: too many tasks or bytes are here, or are here for this client; or the system
+                has no more threads.
             Draining: the pool was stopped.
         """
-        self._check_room(nbytes)
-        task = _CpuTask(function, self._ended, nbytes, deadline)
+        if self._stopped:
+            raise Draining("the server is being stopped and takes no more requests")
+        task: _CpuTask[Result] = _CpuTask(function, self._ended, client, nbytes, deadline)
         deferred: Deferred[Result] = Deferred(lambda _: self._give_up(task))
         task.deferred = deferred
-        self.tasks += 1
-        self.nbytes += nbytes
         self._unanswered.add(task)
         self._alarm.set(deadline)
         try:
             self._threads.add(task)
-        except RuntimeError as err:  # no more threads
+        except (QueueFull, RuntimeError) as err:
             self._unanswered.discard(task)
-            self._free_place(task)
             self._cancel_idle_alarm()
-            raise QueueFull(f"the CPU pool is full: {err}") from err
+            if isinstance(err, QueueFull):
+                raise
+            raise QueueFull(f"the CPU pool is full: {err}") from err  # no more threads
         return deferred
 
     def stop(self) -> None:
@@ -143,18 +157,6 @@ class CpuPool:
                 )
         self._cancel_idle_alarm()
 
-    def _check_room(self, nbytes: int) -> None:
-        """Raise what `run` does if there is no room for `nbytes` bytes. Reactor thread."""
-        if self._stopped:
-            raise Draining("the server is being stopped and takes no more requests")
-        # A pool without tasks takes one of any size, or that one could never run.
-        has_bytes = not self.tasks or self.nbytes + nbytes <= self._max_bytes
-        if self.tasks >= self._max_tasks or not has_bytes:
-            raise QueueFull(
-                f"the CPU pool is full: {self.tasks} of {self._max_tasks} tasks, {self.nbytes} of "
-                f"{self._max_bytes} bytes",
-            )
-
     def _cancel_idle_alarm(self) -> None:
         """Leave no timer behind if no task is unanswered. Reactor thread."""
         if not self._unanswered:
@@ -170,13 +172,7 @@ class CpuPool:
         waited = self._threads.remove(task)
         if waited:
             task.function = None
-            self._free_place(task)
         return waited
-
-    def _free_place(self, task: _CpuTask[Result]) -> None:
-        """Count `task` no more. Reactor thread."""
-        self.tasks -= 1
-        self.nbytes -= task.nbytes
 
     def _ended(self, task: _CpuTask[Result], result: Result | Failure) -> None:
         """Tell the loop that `task` has run. A thread of the pool."""
@@ -184,8 +180,6 @@ class CpuPool:
 
     def _done(self, task: _CpuTask[Result], result: Result | Failure) -> None:
         """Answer `task`, which has run, unless that was done before. Reactor thread."""
-        # Counted until now: the thread of a task given up while it ran was not free before.
-        self._free_place(task)
         if task not in self._unanswered:
             return
         self._unanswered.discard(task)

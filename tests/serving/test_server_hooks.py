@@ -30,7 +30,7 @@ from tests.support.serving import SETTINGS, Serving
 
 @pytest.fixture
 def serving() -> Iterator[Serving]:
-    serving = Serving(cpu_pool_tasks=4)
+    serving = Serving(cpu_pool_tasks=5)  # four for one client, and one more for another
     yield serving
     serving.end()
 

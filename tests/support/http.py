@@ -33,6 +33,7 @@ from batcher.models.protocol import LoadedModel
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.server import ModelServer
 from batcher.workers.daemon_threads import Task
+from batcher.workers.fair_queue import FairQueue
 from batcher.workers.memory import MemoryWorker
 from tests.support.http_answers import Answer, parse_answers
 from tests.support.models import RecordingModel, checked, rows
@@ -45,11 +46,15 @@ ROW = rows(1.0).tobytes()
 class ImmediateThreads:
     """The CPU pool's threads, in memory: each task is run before `add` returns."""
 
-    def __init__(self, most: int, name: str) -> None:
-        pass
+    def __init__(self, most: int, name: str, queue: FairQueue[Any]) -> None:
+        self._queue = queue
 
     def add(self, task: Task) -> None:
+        self._queue.put(task)
+        assert self._queue.take() is task
         task.run()
+        self._queue.done(task, 0.0)
+        task.ended()
 
     def remove(self, task: Task) -> bool:
         return False

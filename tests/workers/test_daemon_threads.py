@@ -10,20 +10,28 @@ from threading import Event
 import pytest
 
 from batcher.workers.daemon_threads import DaemonThreads
+from batcher.workers.fair_queue import FairQueue
 from tests.support.crossing import PATIENCE, no_more_threads
 
 
 class Held:
     """A task that occupies its thread until it is released."""
 
-    def __init__(self, ended: Callable[[Held], object] = lambda task: None) -> None:
+    def __init__(self, tell: Callable[[Held], object] = lambda task: None) -> None:
         self.began, self.release = Event(), Event()
-        self.ended = ended
+        self.client, self.nbytes = "", 1
+        self._tell = tell
 
     def run(self) -> None:
         self.began.set()
         assert self.release.wait(PATIENCE)
-        self.ended(self)
+
+    def ended(self) -> None:
+        self._tell(self)
+
+
+def threads_of(most: int, name: str) -> DaemonThreads[Held]:
+    return DaemonThreads(most, name, FairQueue("the threads", 100, 100))
 
 
 def names(prefix: str) -> set[str]:
@@ -31,7 +39,7 @@ def names(prefix: str) -> set[str]:
 
 
 def test_threads_start_with_tasks_as_far_as_allowed_and_wait_for_more() -> None:
-    threads = DaemonThreads(2, "two")
+    threads = threads_of(2, "two")
     assert names("two_") == set()
     tasks = [Held() for _ in range(3)]
     for task in tasks:
@@ -47,7 +55,7 @@ def test_threads_start_with_tasks_as_far_as_allowed_and_wait_for_more() -> None:
 
 
 def test_a_thread_that_is_free_takes_a_task_instead_of_a_new_thread() -> None:
-    threads = DaemonThreads(8, "one")
+    threads = threads_of(8, "one")
     ended: SimpleQueue[Held] = SimpleQueue()
     for _ in range(5):
         task = Held(ended.put)
@@ -61,7 +69,7 @@ def test_a_thread_that_is_free_takes_a_task_instead_of_a_new_thread() -> None:
 
 
 def test_a_task_that_is_removed_while_it_waits_never_runs() -> None:
-    threads = DaemonThreads(1, "gone")
+    threads = threads_of(1, "gone")
     first, second, third = Held(), Held(), Held()
     for task in (first, second, third):
         threads.add(task)
@@ -77,7 +85,7 @@ def test_a_task_that_is_removed_while_it_waits_never_runs() -> None:
 
 
 def test_after_the_stop_nothing_begins_and_the_threads_end() -> None:
-    threads = DaemonThreads(1, "ends")
+    threads = threads_of(1, "ends")
     first, second = Held(), Held()
     threads.add(first)
     assert first.began.wait(PATIENCE)
@@ -94,7 +102,7 @@ def test_after_the_stop_nothing_begins_and_the_threads_end() -> None:
 def test_where_there_are_no_more_threads_those_that_are_there_do_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    threads = DaemonThreads(2, "none")
+    threads = threads_of(2, "none")
     with monkeypatch.context() as patched:
         patched.setattr(threading, "_start_new_thread", no_more_threads)
         with pytest.raises(RuntimeError, match="can't start new thread"):
@@ -108,4 +116,16 @@ def test_where_there_are_no_more_threads_those_that_are_there_do_the_work(
     second.release.set()
     first.release.set()
     assert second.began.wait(PATIENCE)
+    threads.stop()
+
+
+def test_a_task_has_left_the_queue_before_anybody_hears_that_it_ended() -> None:
+    queue: FairQueue[Held] = FairQueue("the threads", 100, 100)
+    threads: DaemonThreads[Held] = DaemonThreads(1, "left", queue)
+    heard: SimpleQueue[int] = SimpleQueue()
+    task = Held(lambda task: heard.put(queue.items))
+    threads.add(task)
+    assert (queue.items, queue.nbytes) == (1, 1)
+    task.release.set()
+    assert heard.get(timeout=PATIENCE) == 0
     threads.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -12,58 +13,72 @@ from batcher.errors import QueueFull
 from batcher.workers.fair_queue import FairQueue
 
 
-def queue(max_items: int = 1024, max_bytes: int = 1 << 20) -> FairQueue[str]:
+class Work(NamedTuple):
+    """An item; its number tells it from others."""
+
+    client: str
+    number: int
+    nbytes: int = 1
+
+
+def queue(max_items: int = 1024, max_bytes: int = 1 << 20) -> FairQueue[Work]:
     return FairQueue("the queue", max_items, max_bytes)
 
 
-def filled(waiting: FairQueue[str], client: str, count: int, nbytes: int = 1) -> None:
+def filled(waiting: FairQueue[Work], client: str, count: int) -> None:
     for number in range(count):
-        waiting.put(client, nbytes, f"{client}{number}")
+        waiting.put(Work(client, number))
 
 
-def flood(waiting: FairQueue[str], client: str, nbytes: int = 1) -> int:
-    """Put items of `client` until one is refused; return how many went in."""
-    for number in range(10_000):
-        try:
-            waiting.put(client, nbytes, f"{client}{number}")
-        except QueueFull:
-            return number
-    raise AssertionError("the queue has no bound")
+def flood(waiting: FairQueue[Work], *clients: str, nbytes: int = 1) -> Counter[str]:
+    """Put items of each client in turn until all are refused; return how many went in."""
+    taken: Counter[str] = Counter()
+    refused: set[str] = set()
+    while len(refused) < len(clients):
+        for client in clients:
+            try:
+                waiting.put(Work(client, taken[client], nbytes))
+            except QueueFull:
+                refused.add(client)
+            else:
+                taken[client] += 1
+    return taken
 
 
-def served(waiting: FairQueue[str], seconds: dict[str, float], total: float) -> Counter[str]:
+def served(waiting: FairQueue[Work], seconds: dict[str, float], total: float) -> Counter[str]:
     """Run items one after the other for `total` seconds; return the seconds of each client.
 
-    An item takes as many `seconds` as the letter of its client says.
+    An item takes as many `seconds` as its client's say.
     """
     spent: Counter[str] = Counter()
     while spent.total() < total:
         item = waiting.take()
         assert item is not None
-        waiting.done(item, seconds[item[0]])
-        spent[item[0]] += seconds[item[0]]
+        waiting.done(item, seconds[item.client])
+        spent[item.client] += seconds[item.client]
     return spent
 
 
 def test_the_items_of_one_client_are_taken_in_the_order_in_which_they_came() -> None:
     waiting = queue()
     filled(waiting, "a", 3)
-    assert [waiting.take() for _ in range(4)] == ["a0", "a1", "a2", None]
+    assert [waiting.take() for _ in range(4)] == [Work("a", 0), Work("a", 1), Work("a", 2), None]
 
 
 def test_a_client_that_comes_behind_a_flood_is_next() -> None:
     waiting = queue()
     filled(waiting, "a", 500)
     first = waiting.take()
-    waiting.put("b", 1, "b0")
-    assert (first, waiting.take()) == ("a0", "b0")
+    waiting.put(Work("b", 0))
+    assert (first, waiting.take()) == (Work("a", 0), Work("b", 0))
 
 
 def test_a_free_worker_goes_to_the_client_with_the_fewest_running_items() -> None:
     waiting = queue()
     filled(waiting, "a", 10)
     filled(waiting, "b", 10)
-    assert sorted(waiting.take() or "" for _ in range(4)) == ["a0", "a1", "b0", "b1"]
+    taken = [waiting.take() for _ in range(4)]
+    assert sorted(item.client for item in taken if item) == ["a", "a", "b", "b"]
 
 
 def test_two_clients_get_the_same_time_though_the_items_of_one_are_fifty_times_as_long() -> None:
@@ -83,72 +98,61 @@ def test_a_client_that_comes_late_has_neither_saved_time_nor_does_it_owe_any() -
     assert spent["a"] == pytest.approx(spent["b"], abs=2.0)
 
 
-@pytest.mark.parametrize(("clients", "most"), [(1, 768), (2, 439), (3, 308)])
-def test_each_client_may_hold_three_times_what_is_free(clients: int, most: int) -> None:
+@pytest.mark.parametrize(("clients", "most"), [("a", 768), ("ab", 439), ("abc", 308)])
+def test_each_client_may_hold_three_times_what_is_free(clients: str, most: int) -> None:
     waiting = queue(max_items=1024)
-    names = "abc"[:clients]
-    refused: set[str] = set()
-    number = 0
-    while len(refused) < clients:
-        for name in names:
-            try:
-                waiting.put(name, 1, f"{name}{number}")
-            except QueueFull:
-                refused.add(name)
-        number += 1
-    for name in names:
-        assert waiting._clients[name].items == pytest.approx(most, abs=1)
-    waiting.put("d", 1, "a newcomer")
+    taken = flood(waiting, *clients)
+    assert [taken[client] for client in clients] == pytest.approx([most] * len(clients), abs=1)
+    waiting.put(Work("a newcomer", 0))
 
 
 def test_one_client_s_bytes_leave_room_for_a_whole_body_of_another() -> None:
     mib = 1 << 20
     waiting = queue(max_bytes=256 * mib)
-    assert flood(waiting, "a", nbytes=mib) == 192
-    with pytest.raises(QueueFull, match="its share for one client: 192 tasks"):
-        waiting.check_room("a", mib)
-    waiting.put("b", 64 * mib, "b0")
+    assert flood(waiting, "a", nbytes=mib)["a"] == 192
+    with pytest.raises(QueueFull, match="full for this client, which has 192 tasks"):
+        waiting.put(Work("a", 192, mib))
+    waiting.put(Work("b", 0, 64 * mib))
     assert (waiting.items, waiting.nbytes) == (193, 256 * mib)
 
 
 def test_a_full_queue_names_its_bounds() -> None:
     waiting = queue(max_items=2)
-    waiting.put("a", 1, "a0")
-    waiting.put("b", 5, "b0")
+    waiting.put(Work("a", 0))
+    waiting.put(Work("b", 0, 5))
     with pytest.raises(QueueFull, match="the queue is full: 2 of 2 tasks, 6 of 1048576 bytes"):
-        waiting.put("c", 1, "c0")
+        waiting.put(Work("c", 0))
 
 
 def test_an_empty_queue_takes_an_item_of_any_size_and_then_no_other() -> None:
     waiting = queue(max_bytes=100)
-    waiting.put("a", 500, "a0")
+    waiting.put(Work("a", 0, 500))
     with pytest.raises(QueueFull):
-        waiting.put("b", 1, "b0")
+        waiting.put(Work("b", 0))
 
 
 def test_an_item_is_removed_while_it_waits_and_not_once_it_runs() -> None:
     waiting = queue()
     filled(waiting, "a", 2)
-    assert waiting.take() == "a0"
-    assert not waiting.remove("a0")
-    assert waiting.remove("a1")
-    assert not waiting.remove("a1")
-    assert (waiting.items, waiting.nbytes, len(waiting), waiting.take()) == (1, 1, 0, None)
+    assert waiting.take() == Work("a", 0)
+    assert not waiting.remove(Work("a", 0))
+    assert waiting.remove(Work("a", 1))
+    assert not waiting.remove(Work("a", 1))
+    assert (waiting.items, waiting.nbytes, waiting.waiting, waiting.take()) == (1, 1, 0, None)
 
 
 def test_clients_that_have_nothing_in_the_queue_leave_nothing_behind() -> None:
     waiting = queue()
     for number in range(1000):
-        waiting.put(f"client {number}", 1, f"item {number}")
+        waiting.put(Work(f"client {number}", 0))
         item = waiting.take()
         assert item is not None
         waiting.done(item, 1.0)
-        waiting.put(f"client {number}", 1, "another")
-        waiting.remove("another")
+        waiting.put(Work(f"client {number}", 1))
+        assert waiting.remove(Work(f"client {number}", 1))
     assert (waiting.items, waiting.nbytes) == (0, 0)
-    assert not waiting._clients
-    assert not waiting._waiting
-    assert not waiting._held
+    assert not waiting._shares
+    assert not waiting._in_line
 
 
 steps = st.lists(
@@ -157,31 +161,28 @@ steps = st.lists(
 
 
 @given(steps)
-def test_after_any_steps_the_counts_are_those_of_the_items(
-    walk: list[tuple[str, int]],
-) -> None:
-    waiting, queued, running = queue(max_items=8, max_bytes=40), {}, {}
+def test_after_any_steps_the_counts_are_those_of_the_items(walk: list[tuple[str, int]]) -> None:
+    fair = queue(max_items=8, max_bytes=40)
+    waiting: list[Work] = []
+    running: list[Work] = []
     for number, (step, choice) in enumerate(walk):
         if step == "put":
-            item = f"{'abcd'[choice]}{number}"
+            item = Work("abcd"[choice], number, choice)
             try:
-                waiting.put(item[0], choice, item)
+                fair.put(item)
             except QueueFull:
                 continue
-            queued[item] = choice
+            waiting.append(item)
         elif step == "take":
-            taken = waiting.take()
-            assert (taken is None) == (not queued)
+            taken = fair.take()
+            assert (taken is None) == (not waiting)
             if taken is not None:
-                running[taken] = queued.pop(taken)
-        elif step == "remove" and queued:
-            item = sorted(queued)[choice % len(queued)]
-            assert waiting.remove(item)
-            del queued[item]
+                waiting.remove(taken)
+                running.append(taken)
+        elif step == "remove" and waiting:
+            assert fair.remove(waiting.pop(choice % len(waiting)))
         elif step == "done" and running:
-            item = sorted(running)[choice % len(running)]
-            waiting.done(item, choice / 2)
-            del running[item]
-        assert waiting.items == len(queued) + len(running) <= 8
-        assert waiting.nbytes == sum(queued.values()) + sum(running.values())
-        assert len(waiting) == len(queued)
+            fair.done(running.pop(choice % len(running)), choice / 2)
+        assert fair.items == len(waiting) + len(running) <= 8
+        assert fair.nbytes == sum(item.nbytes for item in waiting + running)
+        assert fair.waiting == len(waiting)

@@ -37,9 +37,13 @@ class Bench:
         self.release = Event()
 
     def run(
-        self, function: Callable[[], Any] = lambda: None, nbytes: int = 1, deadline: float = FAR
+        self,
+        function: Callable[[], Any] = lambda: None,
+        nbytes: int = 1,
+        deadline: float = FAR,
+        client: str = "",
     ) -> Deferred[Any]:
-        return self.pool.run(nbytes, deadline, function)
+        return self.pool.run(nbytes, deadline, function, client)
 
     def hold(self, deadline: float = FAR, nbytes: int = 1) -> Deferred[Any]:
         """Occupy the thread until `release` is set."""
@@ -82,7 +86,6 @@ def test_a_function_runs_on_a_thread_and_is_answered_on_the_loop_s(bench: Bench)
     heard: list[int] = []
     answer = bench.run(get_ident)
     answer.addCallback(lambda ran: (heard.append(get_ident()), ran)[1])
-    assert (bench.pool.tasks, bench.pool.nbytes) == (1, 1)
     assert bench.loop.wait_for(answer) != bench.loop.thread
     assert heard == [bench.loop.thread]
     assert (bench.pool.tasks, bench.pool.nbytes) == (0, 0)
@@ -102,10 +105,10 @@ def test_what_a_function_raises_is_its_answer_and_the_thread_lives_on(
 
 def test_one_task_more_than_its_bound_is_refused_at_once(bench: Bench) -> None:
     bench.hold()
-    for _ in range(7):
-        bench.run()
+    for number in range(7):
+        bench.run(client=f"client {number}")
     with pytest.raises(QueueFull, match="8 of 8 tasks"):
-        bench.run()
+        bench.run(client="one more")
     bench.settle()
     assert bench.loop.wait_for(bench.run(lambda: 7)) == 7
 
@@ -113,10 +116,25 @@ def test_one_task_more_than_its_bound_is_refused_at_once(bench: Bench) -> None:
 def test_more_bytes_than_its_bound_are_refused_at_once(bench: Bench) -> None:
     bench.hold(nbytes=60)
     with pytest.raises(QueueFull, match="60 of 100 bytes"):
-        bench.run(nbytes=41)
-    bench.run(nbytes=40)
+        bench.run(nbytes=41, client="another")
+    bench.run(nbytes=40, client="another")
     assert (bench.pool.tasks, bench.pool.nbytes) == (2, 100)
     bench.settle()
+
+
+def test_behind_one_client_s_flood_another_client_gets_in_and_is_next(bench: Bench) -> None:
+    bench.hold()
+    ran: list[str] = []
+    for _ in range(5):
+        bench.run(lambda: ran.append("flood"))
+    with pytest.raises(QueueFull, match="full for this client, which has 6 tasks"):
+        bench.run()
+    last = bench.run(lambda: ran.append("other"), client="other")
+    bench.release.set()
+    bench.loop.wait_for(last)
+    assert ran[0] == "other"
+    bench.settle()
+    assert ran == ["other", *["flood"] * 5]
 
 
 def test_a_body_over_the_bound_has_the_pool_for_itself(bench: Bench) -> None:
@@ -133,7 +151,7 @@ def test_a_task_cancelled_while_it_waits_never_runs_and_frees_its_place_and_its_
     ran: list[Body] = []
     body = Body()
     gone = weakref.ref(body)
-    waiting = bench.run(lambda body=body: ran.append(body), nbytes=40)
+    waiting = bench.run(lambda body=body: ran.append(body), nbytes=40, client="another")
     del body
     waiting.cancel()
     assert isinstance(error_of(waiting), CancelledError)
@@ -207,7 +225,7 @@ def test_tasks_that_are_cancelled_leave_nothing_behind_a_thread_that_hangs(bench
         waiting.addErrback(lambda failure: failure.trap(CancelledError))
         waiting.cancel()
     assert (bench.pool.tasks, bench.pool.nbytes) == (1, 1)
-    assert not bench.pool._threads._waiting
+    assert bench.pool._queue.waiting == 0
     bench.settle()
 
 
