@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from batcher.config.service_links import is_service_link
 from batcher.errors import ConfigError
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -156,10 +157,11 @@ def override_from_environment(source: Source, environment: Mapping[str, str]) ->
     """Override values of `source` by every `BATCHER_…` variable of `environment`.
 
     Two underscores are a step inwards, and a value is read as YAML:
-    `BATCHER_DEFAULTS__MAX_BATCH_SIZE=32` sets `defaults.max_batch_size` to the number 32.
+    `BATCHER_DEFAULTS__MAX_BATCH_SIZE=32` sets `defaults.max_batch_size` to the number 32. What
+    Kubernetes and Docker set for services of that name is passed over.
     """
     for name in sorted(environment):
-        if name.startswith(ENVIRONMENT_PREFIX):
+        if name.startswith(ENVIRONMENT_PREFIX) and not is_service_link(name, environment):
             key = _spelt(source.values, name.removeprefix(ENVIRONMENT_PREFIX).split("__"))
             shown = name if key[0] != SECRETS else f"{ENVIRONMENT_PREFIX}{SECRETS.upper()}…"
             source.override(key, scalar(environment[name]), f"environment variable {shown}")
