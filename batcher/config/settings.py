@@ -7,7 +7,6 @@ effect: `Live[…]` at a reload, `AtStart[…]` at the next start (see `TakesEff
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -38,6 +37,7 @@ from batcher.config.values import (
     SecondsOrNone,
     Section,
 )
+from batcher.core.cores import cores
 from batcher.errors import ConfigError
 
 MAX_PILLOW_PIXELS = 178_956_970
@@ -88,7 +88,8 @@ class ServerSettings(Section):
             less or more for each connection; 0 is never.
         max_pipelined_requests: most unanswered requests of one connection.
         max_image_pixels: most pixels of a decoded picture.
-        cpu_pool_threads: threads for pictures, preprocess and postprocess; None is one a core.
+        cpu_pool_threads: threads for pictures, preprocess and postprocess; None is one for each
+            core that the process may use.
         cpu_pool_tasks: most tasks that wait or run on those threads.
         cpu_pool_bytes: most bytes of bodies that wait or run on those threads.
         switch_interval_ms: milliseconds for which a thread may keep the interpreter lock while
@@ -226,7 +227,5 @@ def share_threads(settings: ModelSettings, models: int) -> ModelSettings:
     """
     if settings.torch_threads is not None:
         return settings
-    # Only the cores that this process may use: a container often has a part of the machine's.
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-    return settings.model_copy(update={"torch_threads": max(1, (cores - 1) // max(models, 1))})
+    threads = max(1, (cores() - 1) // max(models, 1))
+    return settings.model_copy(update={"torch_threads": threads})

@@ -7,7 +7,6 @@ given. The lives of models stand in `model_lifecycle.py`; a server adds names, r
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 
 from mypy_extensions import mypyc_attr
@@ -19,6 +18,7 @@ from batcher.batching.worker import CallFromThread
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
+from batcher.core.cores import cores
 from batcher.core.epoch import Epoch
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array
@@ -238,7 +238,7 @@ class ModelServer:
 def _pool_of(
     settings: ServerSettings, call_from_thread: CallFromThread, clock: IReactorTime
 ) -> CpuPool:
-    threads = settings.cpu_pool_threads or os.cpu_count() or 1
+    threads = settings.cpu_pool_threads or cores()
     return CpuPool(
         threads, settings.cpu_pool_tasks, settings.cpu_pool_bytes, call_from_thread, clock
     )

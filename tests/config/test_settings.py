@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.quota import Quota
-from batcher.config.settings import ServerSettings, load_settings
+from batcher.config.settings import ServerSettings, load_settings, share_threads
 from batcher.errors import ConfigError
 from tests.config.conftest import Load
 
@@ -272,3 +272,14 @@ def test_settings_that_fit_alone_and_not_together_are_refused_for_the_model_that
         match=r"models\.m\.preferred_batch_sizes: expected at most max_batch_size \(4\); got \[8\]",
     ):
         load("defaults: {preferred_batch_sizes: [8]}\nmodels:\n  m: {max_batch_size: 4}\n")
+
+
+@pytest.mark.parametrize(
+    ("available", "models", "threads"), [(8, 3, 2), (8, 0, 7), (1, 1, 1), (2, 5, 1)]
+)
+def test_models_share_the_cores_that_the_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, available: int, models: int, threads: int
+) -> None:
+    monkeypatch.setattr("batcher.config.settings.cores", lambda: available)
+    assert share_threads(ModelSettings(), models).torch_threads == threads
+    assert share_threads(ModelSettings(torch_threads=9), models).torch_threads == 9
