@@ -36,6 +36,12 @@ system would say so in every turn.
 BACKLOG_CONNECTIONS = 4096
 """Connections that may wait to be accepted: the kernel must not refuse a burst of clients."""
 
+IPV6_ANY = "::"
+"""The host that stands for all addresses of both families, as an empty host does."""
+
+_NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
+"""Errors of an address that this machine does not have, such as any of IPv6 where that is off."""
+
 
 class Listening(Protocol):
     """Open ports."""
@@ -167,24 +173,57 @@ def _is_served(path: Path) -> bool:
 
 
 def _tcp_sockets(settings: ServerSettings) -> list[socket.socket]:
-    """Return a socket for each address of the host.
+    """Return a socket for each address of the host that this machine has.
 
-    With port 0 all get the port that the system chose for the first.
+    With port 0 all get the port that the system chose for the first. `localhost` is 127.0.0.1 and
+    ::1; where IPv6 is off, only the first of them can be had. That is no error: clients that ask
+    for the name find the other.
     """
-    host, port = settings.host or None, settings.port
     found: list[socket.socket] = []
+    missing: list[OSError] = []
     try:
-        rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in dict.fromkeys(rows):
-            listener = socket.socket(family, kind, protocol)
-            found.append(listener)
-            own_port = found[0].getsockname()[1] if len(found) > 1 else port
-            _bind(listener, (address[0], own_port, *address[2:]), settings.reuse_port)
+        for row in _rows(settings):
+            try:
+                found.append(_tcp_socket(*row, found, settings.reuse_port))
+            except OSError as err:
+                if err.errno not in _NOT_OURS:
+                    raise
+                missing.append(err)
+        if not found:
+            raise missing[0]
     except OSError as err:
         close_listeners(found)
-        where = f"{settings.host}:{port}"
+        where = f"{settings.host}:{settings.port}"
         raise OSError(err.errno, f"cannot listen on {where}: {err.strerror}") from err
     return found
+
+
+def _rows(settings: ServerSettings) -> list[tuple[int, int, int, tuple[Any, ...]]]:
+    """Return family, kind, protocol and address for each address of the host, once."""
+    # Two sockets instead of one for both families: IPv4 clients keep their own addresses then.
+    host = None if settings.host in ("", IPV6_ANY) else settings.host
+    kind, passive = socket.SOCK_STREAM, socket.AI_PASSIVE
+    rows = socket.getaddrinfo(host, settings.port, type=kind, flags=passive)
+    return [(row[0], row[1], row[2], row[4]) for row in dict.fromkeys(rows)]
+
+
+def _tcp_socket(
+    family: int,
+    kind: int,
+    protocol: int,
+    address: tuple[Any, ...],
+    earlier: list[socket.socket],
+    reuse_port: bool,
+) -> socket.socket:
+    """Return a socket that listens on `address`, on the port of the `earlier` ones if any."""
+    listener = socket.socket(family, kind, protocol)
+    port = earlier[0].getsockname()[1] if earlier else address[1]
+    try:
+        _bind(listener, (address[0], port, *address[2:]), reuse_port)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _bind(listener: socket.socket, address: tuple[Any, ...], reuse_port: bool) -> None:
