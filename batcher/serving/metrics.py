@@ -85,6 +85,7 @@ class ServerMetrics(Collector):
     Attributes:
         answers: counts of answers by model, which is empty where a route has none, and route.
         connections: connections that are open.
+        dropped_lines: lines that could not be written, by the output that they were for.
         buffer_bytes: bytes of bodies and answers that connections hold.
         quota_rejected_rows: rows that were refused, by the name of the quota that was used up.
         reloads: reloads of the settings, by outcome.
@@ -96,6 +97,7 @@ class ServerMetrics(Collector):
         self._models: dict[tuple[str, str], ModelMetrics] = {}
         self.answers: dict[tuple[str, str], AnswerMetrics] = defaultdict(AnswerMetrics)
         self.connections = 0
+        self.dropped_lines: dict[str, int] = defaultdict(int)
         self.buffer_bytes = 0
         self.quota_rejected_rows: dict[str, int] = defaultdict(int)
         self.reloads = {"applied": 0, "refused": 0}
@@ -157,6 +159,14 @@ class ServerMetrics(Collector):
         for name, count in self.quota_rejected_rows.items():
             rejected.add_metric((name,), count)
         yield rejected
+        dropped = CounterMetricFamily(
+            "batcher_dropped_lines",
+            "Lines of log and access log that could not be written, by output.",
+            labels=("output",),
+        )
+        for output, count in self.dropped_lines.items():
+            dropped.add_metric((output,), count)
+        yield dropped
 
     def _reload_families(self) -> Iterator[Metric]:
         reloads = CounterMetricFamily(

@@ -188,3 +188,9 @@ def test_every_metric_has_a_unique_name_of_this_server_and_a_help_text() -> None
 
 def test_the_content_type_names_the_text_format() -> None:
     assert METRICS_CONTENT_TYPE.startswith("text/plain; version=")
+
+
+def test_lines_that_could_not_be_written_are_counted_by_output() -> None:
+    metrics = ServerMetrics()
+    metrics.dropped_lines["access_log"] += 2
+    assert value(metrics, "batcher_dropped_lines_total", output="access_log") == 2

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from batcher.codecs.formats.json_lists import to_json
 from batcher.frontends.endpoints.call import Call
 from batcher.serving.metrics import ServerMetrics
 
 WriteLine = Callable[[bytes], object]
+
+REPORT_INTERVAL_S = 10.0
+"""Seconds between two tracebacks of lines that could not be written: every request has a line."""
 
 
 class AnswerLog:
@@ -27,8 +31,11 @@ class AnswerLog:
     ) -> None:
         """Count in `metrics`, and write lines by `write_line`."""
         self.seconds = clock.seconds
-        self._answers = metrics.answers
         self.write_line = write_line
+        self._metrics = metrics
+        self._answers = metrics.answers
+        self._log = Logger()
+        self._next_report = 0.0
 
     def answered(
         self, route: str, model: str, status: int, began: float, call: Call | None = None
@@ -40,12 +47,24 @@ class AnswerLog:
             model: name of the model that answered, empty where no model did.
             status: HTTP status of the answer.
             began: when the first byte of the request came, in seconds on the clock.
-            call: the request; None if it broke off before it was whole, and for gRPC.
+            call: the request, as far as it was read; None for gRPC.
         """
         seconds = self.seconds() - began
         self._answers[model, route].observe(status, seconds)
         if self.write_line is not None:
-            self.write_line(to_json(_line(route, model, status, seconds, call)))
+            try:
+                self.write_line(to_json(_line(route, model, status, seconds, call)))
+            # The writer is an embedding program's: its error costs the line, never an answer.
+            except Exception:
+                self._line_failed()
+
+    def _line_failed(self) -> None:
+        """Count a line that could not be written, and log why, though not for every line."""
+        self._metrics.dropped_lines["access_log"] += 1
+        now = self.seconds()
+        if now >= self._next_report:
+            self._next_report = now + REPORT_INTERVAL_S
+            self._log.failure("a line of the access log could not be written")
 
 
 def _line(
@@ -60,7 +79,9 @@ def _line(
     }
     if call is not None:
         head = call.head
-        line |= {"method": head.method, "path": head.path, "peer": call.peer, "bytes_in": call.size}
+        if head.method:  # of a refused request, only what was read is known
+            line["method"] = head.method
+        line |= {"path": head.path, "peer": call.peer, "bytes_in": call.size}
         if b"x-request-id" in head.headers:
             line["request_id"] = head.header(b"x-request-id")
     return line

@@ -9,8 +9,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from batcher.errors import BatcherError
-from batcher.frontends.endpoints.call import CallHead, Headers, Reply
+from batcher.frontends.endpoints.call import CallHead, Reply
 from batcher.frontends.endpoints.failures import failure_reply_on
 from batcher.frontends.endpoints.routing import Route, with_request_id
 from batcher.frontends.web.http11.messages import Refusal, Request, RequestHead
@@ -58,7 +57,7 @@ class Exchange(AnswerTurn):
         """Have the request answered by its endpoint, by Klein, or with an error."""
         request = self.request
         if type(request) is Refusal:
-            self._answer_error(front, request.error, request.headers, request.target)
+            self._answer_refused(front, request)
             return
         found = request.head.match or self._find(front, request.head)
         if type(found) is MatchedRoute:
@@ -81,15 +80,13 @@ class Exchange(AnswerTurn):
             )
         return head.match
 
-    def _answer_error(
-        self, front: Shared, error: BatcherError, headers: Headers, target: bytes
-    ) -> None:
-        front.router.answer_log.answered("", "", error.http_status, self.began)
-        path = target.partition(b"?")[0].decode("latin-1")
-        reply = with_request_id(
-            failure_reply_on(path)(error, headers, False), headers.get(b"x-request-id")
-        )
-        self.reply(reply)
+    def _answer_refused(self, front: Shared, refusal: Refusal) -> None:
+        path = refusal.target.partition(b"?")[0].decode("latin-1")
+        self.head = CallHead(refusal.method, path, {}, "", refusal.headers)
+        self.body, self.size = b"", 0
+        front.router.answer_log.answered("", "", refusal.error.http_status, self.began, self)
+        reply = failure_reply_on(path)(refusal.error, refusal.headers, False)
+        self.reply(with_request_id(reply, self.head.request_id))
 
     def connection_header(self) -> bytes:
         """Return the answer's `Connection` header.

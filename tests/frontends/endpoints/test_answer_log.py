@@ -9,7 +9,9 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from twisted.logger import LogEvent
 
+from batcher.frontends.endpoints.answer_log import REPORT_INTERVAL_S
 from tests.support.http import ROW, MemoryServer, ask
 from tests.support.http_answers import Answer
 from tests.support.models import RecordingModel, model_spec
@@ -104,6 +106,96 @@ def test_what_was_no_request_leaves_a_line_too(data: bytes) -> None:
     server.turn()
     assert only_line(server)["status"] == 400
     assert counted(server) == {("", "", 400): 1}
+
+
+@pytest.mark.parametrize(
+    ("data", "method", "path"),
+    [
+        (b"nonsense\r\n\r\n", None, ""),
+        (b"GET /some/where?a=1 HTTP/1.1\r\n\r\n", "GET", "/some/where"),
+        (
+            b"PUT /v2/x HTTP/1.1\r\nHost: h\r\nX-Request-Id: 7\r\nContent-Length: 99999999\r\n\r\n",
+            "PUT",
+            "/v2/x",
+        ),
+        (b"HEAD /" + b"a" * 9000 + b" HTTP/1.1\r\n\r\n", "HEAD", "/"),
+        (b"POST /b HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", "POST", "/b"),
+    ],
+)
+def test_the_line_of_a_refused_request_has_its_client_and_what_was_read_of_it(
+    data: bytes, method: str | None, path: str
+) -> None:
+    server = MemoryServer()
+    server.connect("loop").send(data)
+    server.turn()
+    line = only_line(server)
+    assert line["status"] >= 400
+    assert line["peer"].startswith("192.")
+    assert (line.get("method"), line["bytes_in"]) == (method, 0)
+    assert line["path"] == path or line["path"].startswith("/aaaa")
+    assert line.get("request_id") == ("7" if b"X-Request-Id" in data else None)
+
+
+def test_a_client_beyond_the_bound_of_connections_is_in_the_log_with_its_address() -> None:
+    server = MemoryServer(max_connections=1)
+    server.connect("loop")
+    server.connect("loop")
+    line = only_line(server)
+    assert (line["status"], line["path"]) == (503, "")
+    assert line["peer"].startswith("192.")
+
+
+class TestAWriterThatRaises:
+    def full(self, line: bytes) -> None:
+        """Stand for an embedding program's writer whose disk is full for some requests."""
+        if b"bad" in line:
+            raise OSError(28, "No space left on device")
+        self.written.append(line)
+
+    @pytest.fixture(autouse=True)
+    def server(self) -> MemoryServer:
+        self.written: list[bytes] = []
+        server = MemoryServer()
+        server.router.answer_log.write_line = self.full
+        return server
+
+    def test_costs_the_line_and_no_answer(
+        self, server: MemoryServer, stack: Stack, logged_errors: list[LogEvent]
+    ) -> None:
+        assert stack(server, ask("/predict", ROW, ("X-Request-Id", "bad"))).status == 200
+        assert stack(server, ask("/predict", b"x", ("X-Request-Id", "bad"))).status == 400
+        assert stack(server, ask("/nowhere", b"", ("X-Request-Id", "bad"))).status == 404
+        assert self.written == []
+        assert server.server.metrics.dropped_lines == {"access_log": 3}
+        assert [str(event["log_failure"].value) for event in logged_errors] == [
+            "[Errno 28] No space left on device"
+        ]
+        logged_errors.clear()
+
+    def test_costs_its_pipelined_neighbours_nothing(
+        self, server: MemoryServer, logged_errors: list[LogEvent]
+    ) -> None:
+        client = server.connect("loop")
+        for name in ("a", "bad", "c"):
+            client.send(ask("/predict", ROW, ("X-Request-Id", name)))
+        client.send(b"nonsense\r\n\r\n")
+        server.turn()
+        server.work()
+        assert [answer.status for answer in client.answers] == [200, 200, 200, 400]
+        assert len(self.written) == 3
+        logged_errors.clear()
+
+    def test_is_in_the_log_once_in_a_while_with_its_reason(
+        self, server: MemoryServer, stack: Stack, logged_errors: list[LogEvent]
+    ) -> None:
+        bad = ask("/livez", b"", ("X-Request-Id", "bad"))
+        for _ in range(5):
+            stack(server, bad)
+        assert len(logged_errors) == 1
+        server.clock.advance(REPORT_INTERVAL_S)
+        stack(server, bad)
+        assert len(logged_errors) == 2
+        logged_errors.clear()
 
 
 def test_a_client_that_left_is_in_the_log_and_in_no_answer() -> None:

@@ -84,12 +84,14 @@ class Refusal(NamedTuple):
         headers: header fields that were read before the error.
         began: time in seconds at which the request began.
         target: the part of the request target that was read.
+        method: the request's method, empty if no target was read.
     """
 
     error: BatcherError
     headers: dict[bytes, bytes]
     began: float
     target: bytes = b""
+    method: str = ""
 
 
 Event = Request | Continue | Refusal

@@ -337,7 +337,8 @@ class RequestReader:
             began = self.began if self.phase is not _IDLE else self._seconds()
             self.phase = _CLOSED
             self._body = b""
-            self._events.append(Refusal(error, self._headers, began, self._target))
+            method = self._parser.get_method().decode() if self._target else ""
+            self._events.append(Refusal(error, self._headers, began, self._target, method))
 
 
 def _header_error(limits: Limits) -> HeadersTooLarge:
