@@ -88,9 +88,9 @@ MSGPACK_BODIES = (
 )
 
 OTHER_BODIES = (
-    Body("npy_doubles", FLOATS, NPY, partial(npy, "<f8"), codings=ALL_CODINGS),
-    Body("npy_big_endian", FLOATS, NPY, partial(npy, ">f8")),
-    Body("npy_columns", FLOATS, NPY, partial(npy, "<f8", fortran=True)),
+    Body("npy_floats", FLOATS, NPY, partial(npy, "<f4"), codings=ALL_CODINGS),
+    Body("npy_big_endian", FLOATS, NPY, partial(npy, ">f4")),
+    Body("npy_columns", FLOATS, NPY, partial(npy, "<f4", fortran=True)),
     Body("npy_bools", FLOATS, NPY, partial(npy, "|b1")),
     Body("npy_shorts", FLOATS, NPY, partial(npy, "<i2")),
     Body("octets", FLOATS, "application/octet-stream", lambda: bytes(LIMIT), codings=ALL_CODINGS),

@@ -89,9 +89,10 @@ MODELS = {
 """Name to source, inputs and outputs. `probe` is asked by nobody but the probes."""
 
 
-def write_models(repository: Path) -> None:
-    """Write all MODELS into `repository`."""
-    for name, (source, inputs, outputs) in MODELS.items():
+def write_models(repository: Path, *names: str) -> None:
+    """Write the MODELS with these names, or all, into `repository`."""
+    for name in names or MODELS:
+        source, inputs, outputs = MODELS[name]
         folder = repository / name / "1"
         folder.mkdir(parents=True)
         (folder / "code.py").write_text(source)
