@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
+from tests.end_to_end import http2
 from tests.end_to_end.grpc_calls import SERVICE, code_of, infer_on, row, stream_on
 from tests.end_to_end.processes import ROOT, Process, run, started, until, write_model
 from tests.end_to_end.test_digits import direct
@@ -77,37 +79,85 @@ def image(kind: Any = triton, images: Any = IMAGES) -> Any:
     return tensor
 
 
-def test_calls_beyond_the_most_of_all_connections_together_are_refused_until_there_is_room(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[Process]:
+    """Run a server with at most two connections and, over all connections, two calls at a time."""
     write_model(tmp_path / "models", "m", SLOW)
-    arguments = (
-        "--set",
-        f"model_repository={tmp_path / 'models'}",
-        "--set",
-        "max_connections=2",
-        "--grpc-port",
-        "0",
-    )
-    with started(tmp_path, *arguments) as server, ExitStack() as stack:
-        channels = [
-            stack.enter_context(
-                grpc.insecure_channel(server.grpc_address, [("grpc.use_local_subchannel_pool", 1)])
-            )
-            for _ in range(3)  # each channel has a connection of its own
-        ]
+    repository = f"model_repository={tmp_path / 'models'}"
+    arguments = ("--set", repository, "--set", "max_connections=2", "--grpc-port", "0")
+    with started(tmp_path, *arguments) as process:
+        yield process
+
+
+def channels_to(server: Process, stack: ExitStack, count: int) -> list[grpc.Channel]:
+    """Return `count` channels, each with a connection of its own."""
+    alone = [("grpc.use_local_subchannel_pool", 1)]
+    return [
+        stack.enter_context(grpc.insecure_channel(server.grpc_address, alone)) for _ in range(count)
+    ]
+
+
+def test_calls_beyond_the_most_of_all_connections_together_are_refused_until_there_is_room(
+    two: Process,
+) -> None:
+    with ExitStack() as stack:
+        first, second = channels_to(two, stack, 2)
         sending: list[Queue[Any]] = [Queue(), Queue()]
-        streams = [
-            stream_on(channel)(iter(messages.get, None))
-            for channel, messages in zip(channels, sending, strict=False)
-        ]
+        streams = [stream_on(first)(iter(messages.get, None)) for messages in sending]
         for stream, messages in zip(streams, sending, strict=True):
             messages.put(row(0.0))
             assert next(stream).infer_response.id == "0.0", "it is under way, and stays"
-        assert code_of(infer_on(channels[2]).future(row(0.0))) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert code_of(infer_on(second).future(row(0.0))) is grpc.StatusCode.RESOURCE_EXHAUSTED
         sending[0].put(None)
-        until(lambda: code_of(infer_on(channels[2]).future(row(0.0))) is grpc.StatusCode.OK)
+        until(lambda: code_of(infer_on(second).future(row(0.0))) is grpc.StatusCode.OK)
         sending[1].put(None)
+
+
+def test_connections_beyond_the_most_are_closed_until_there_is_room(two: Process) -> None:
+    with ExitStack() as stack:
+        first, second, third = channels_to(two, stack, 3)
+        for channel in (first, second):
+            assert code_of(infer_on(channel).future(row(0.0))) is grpc.StatusCode.OK
+        assert code_of(infer_on(third).future(row(0.0))) is grpc.StatusCode.UNAVAILABLE
+        first.close()
+        until(lambda: code_of(infer_on(third).future(row(0.0))) is grpc.StatusCode.OK)
+
+
+def test_a_client_that_resets_its_calls_at_once_cannot_fill_the_memory_and_others_are_answered(
+    server: Process,
+) -> None:
+    host, port = server.grpc_address.rsplit(":", 1)
+    before = server.resident()
+    with socket.create_connection((host, int(port)), timeout=60) as attacker:
+        attacker.sendall(http2.PREFACE)
+        # The server refuses most of the calls, and its refusals have to be read.
+        with http2.reading(attacker):
+            for first in range(1, 100_000, 1000):
+                attacker.sendall(
+                    b"".join(
+                        http2.call(stream, SERVICE, "ServerLive") + http2.reset(stream)
+                        for stream in range(first, first + 1000, 2)
+                    )
+                )
+            with grpc.insecure_channel(server.grpc_address) as channel:
+                live = channel.unary_unary(f"{SERVICE}/ServerLive")
+                assert live(b"", timeout=60) == pb.ServerLiveResponse(live=True).SerializeToString()
+    # All 50,000 calls of this connection would be 250 MB.
+    assert server.resident() - before < 64 << 20
+
+
+def test_an_honest_client_with_many_calls_at_a_time_has_none_refused(slow: Process) -> None:
+    async def ask() -> None:
+        async with grpc.aio.insecure_channel(slow.grpc_address) as channel:
+            infer = infer_on(channel)
+
+            async def ask_again_and_again() -> None:
+                for _ in range(6):
+                    await infer(row(0.0), timeout=60)
+
+            await asyncio.gather(*(ask_again_and_again() for _ in range(1000)))
+
+    asyncio.run(ask())  # a call that is refused raises
 
 
 @pytest.mark.parametrize("coding", [None, "gzip", "deflate"])

@@ -47,7 +47,10 @@ class Inference:
     def _find(self, name: str, version: str) -> tuple[Servable, InferMessageReader]:
         """Return the servable for a model, and the reader of its requests.
 
-        Both are looked up once an epoch. Raises as `Engine.ready_model` does.
+        Both are looked up once an epoch, and kept by the version's number and by no version: at
+        most two entries for each version that serves. Other texts for a version (`007`) are looked
+        up at each request, since a client could send any number of them. Raises as
+        `Engine.ready_model` does.
         """
         if self._epoch.over:
             self._epoch = self._engine.epoch
@@ -55,7 +58,12 @@ class Inference:
         found = self._found.get((name, version))
         if found is None:
             servable = self._engine.ready_model(name, version)
-            found = self._found[name, version] = servable, InferMessageReader(servable.spec)
+            number = servable.spec.version
+            found = self._found.get((name, number))
+            if found is None or found[0] is not servable:
+                found = self._found[name, number] = servable, InferMessageReader(servable.spec)
+            if not version:
+                self._found[name, ""] = found
         return found
 
 

@@ -158,3 +158,15 @@ def test_bulk_by_number_or_by_word_waits_for_others_to_fall_silent(
         assert values(await task) == [2]
 
     run(test)
+
+
+def test_no_text_for_a_version_is_kept_but_its_number_and_none(rpc: Rpc) -> None:
+    async def test() -> None:
+        for version in ("", "1", *("0" * zeros + "1" for zeros in range(1, 50))):
+            answer = await rpc.infer(request(1, model_version=version))
+            assert answer.model_version == "1"
+
+    run(test)
+    # At most two entries for each version that serves.
+    assert set(rpc.inference._found) == {("m", ""), ("m", "1")}
+    assert len({id(reader) for _, reader in rpc.inference._found.values()}) == 1

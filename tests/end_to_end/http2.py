@@ -1,0 +1,61 @@
+"""Frames of HTTP/2, for clients that no library would be."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+DATA, HEADERS, RESET, SETTINGS = 0, 1, 3, 4
+END_HEADERS = 4
+CANCEL = 8
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS, 0, 0, b"")
+
+
+def call(stream: int, service: str, method: str) -> bytes:
+    """Return the frame that opens `stream`, an odd number, with a gRPC call."""
+    fields = {
+        ":path": f"{service}/{method}",
+        ":authority": "a",
+        "te": "trailers",
+        "content-type": "application/grpc",
+    }
+    # 0x83 and 0x86 stand for `:method: POST` and `:scheme: http`.
+    head = b"\x83\x86" + b"".join(map(_field, fields, fields.values()))
+    return _frame(HEADERS, END_HEADERS, stream, head)
+
+
+def _field(name: str, value: str) -> bytes:
+    """Return a field that neither side need remember; both texts have at most 126 bytes."""
+    return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in (name, value))
+
+
+def reset(stream: int) -> bytes:
+    """Return the frame that cancels `stream`."""
+    return _frame(RESET, 0, stream, struct.pack(">I", CANCEL))
+
+
+@contextmanager
+def reading(connection: socket.socket) -> Iterator[None]:
+    """Read and drop what comes on `connection`, which is shut down at the end."""
+
+    def read() -> None:
+        with suppress(OSError):
+            while connection.recv(1 << 16):
+                pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield
+    finally:
+        connection.shutdown(socket.SHUT_RDWR)
+        reader.join()
