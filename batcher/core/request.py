@@ -85,11 +85,14 @@ class Parameters(NamedTuple):
             is the model's default level. With 3 levels: 1, 2, 3, and 4 for bulk.
         key: secret of the client whose quota the rows are charged to; empty for a client without a
             key; None for a request of the server's own, which is charged to no quota.
+        client: whose share of the CPU pool the request uses, such as an address; empty for all
+            clients that nobody tells apart.
     """
 
     deadline: float | None = None
     priority: int = 0
     key: str | None = ""
+    client: str = ""
 
 
 NO_PARAMETERS = Parameters()
@@ -105,7 +108,7 @@ def checked_parameters(parameters: Any, bulk: int) -> Parameters:
     Raises:
         InvalidInput: the deadline is no number, or the model has no such priority.
     """
-    deadline, priority, key = parameters
+    deadline, priority, key, client = parameters
     try:
         deadline, priority = None if deadline is None else float(deadline), index(priority)
     except (TypeError, ValueError) as err:
@@ -119,7 +122,7 @@ def checked_parameters(parameters: Any, bulk: int) -> Parameters:
         raise InvalidInput(
             f"priority: expected 1 (the highest) to {bulk - 1}, or {bulk}, bulk; got {priority}"
         )
-    return Parameters(deadline, priority, None if key is None else str(key))
+    return Parameters(deadline, priority, None if key is None else str(key), str(client))
 
 
 @final

@@ -38,6 +38,7 @@ class Servable(ABC):
         max_level: the lowest priority that a request may name, which is that of bulk.
         timeout: seconds that a request has which names no deadline.
         reads_key: whether a stage looks at the API key of requests.
+        reads_client: whether a stage looks at the client of requests.
         limits: most rows and bytes that an input of one request may have.
 
     Args:
@@ -61,6 +62,7 @@ class Servable(ABC):
         self.max_level = max_level
         self.timeout = timeout
         self.reads_key = False
+        self.reads_client = False
         self.limits = NO_LIMITS
         self._pool = pool
         self._seconds = seconds
@@ -88,7 +90,7 @@ class Servable(ABC):
 
         Args:
             inputs: name to array of shape (rows, *row shape), in the dtypes of the specification.
-            parameters: deadline, priority and key.
+            parameters: deadline, priority, key and client.
             exact: whether `inputs` were made after the specification and need no check.
 
         Raises:
@@ -112,7 +114,7 @@ class Servable(ABC):
         """
         if parameters.deadline is None:
             parameters = parameters._replace(deadline=self.deadline())
-        decoded = self.run_on_pool(nbytes, decode, parameters.deadline)
+        decoded = self.run_on_pool(nbytes, decode, parameters)
         return decoded.addCallback(self._infer_by_successor, parameters)
 
     def _infer_by_successor(
@@ -121,14 +123,16 @@ class Servable(ABC):
         return self.successor().infer(inputs, parameters)
 
     def run_on_pool(
-        self, nbytes: int, function: Callable[[], Result], deadline: float | None = None
+        self, nbytes: int, function: Callable[[], Result], parameters: Parameters
     ) -> Deferred[Result]:
         """Run `function`, which holds on to `nbytes` bytes, on the CPU pool.
 
-        The function has until `deadline`, in seconds, or without one until a request that comes now
-        would be too late. Raises QueueFull: the pool has too many tasks or bytes already.
+        The function has until the deadline in `parameters`, or without one until a request that
+        comes now would be too late. Raises QueueFull: the pool has too many tasks or bytes already,
+        or has too many of the client in `parameters`.
         """
-        return self._pool.run(nbytes, self.deadline() if deadline is None else deadline, function)
+        deadline = self.deadline() if parameters.deadline is None else parameters.deadline
+        return self._pool.run(nbytes, deadline, function, parameters.client)
 
     def deadline(self, timeout: float | None = None) -> float:
         """Return the time at which a request that comes now is worthless, in seconds.
@@ -162,6 +166,7 @@ class Servable(ABC):
     def _link(self) -> None:
         stages = (*self._name_stages, *self._version_stages)
         self.reads_key = any(stage.reads_key for stage in stages)
+        self.reads_client = any(stage.reads_client for stage in stages)
         self._chain = chain_of(stages, self.submit)
 
     @abstractmethod

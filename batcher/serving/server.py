@@ -175,7 +175,7 @@ class ModelServer:
             inputs: name to array of shape (rows, *row shape), in the dtypes of the model's
                 specification.
             version: which version; empty takes the newest that is ready.
-            parameters: deadline, priority and key.
+            parameters: deadline, priority, key and client.
 
         Returns:
             A Deferred of the response. It fails with UnknownModel, ModelNotReady, InvalidInput,

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from batcher.config.model_file import ModelDefinition
+from batcher.core.request import Parameters
 from batcher.errors import BatcherError, Draining, ModelLoadError
 from batcher.models.protocol import Progress
 from batcher.serving.assembly import Assembly
@@ -235,4 +236,4 @@ def test_a_server_that_stopped_runs_nothing_more_on_its_pool() -> None:
     version = serving.server.find("m")
     serving.end()
     with pytest.raises(Draining):
-        version.run_on_pool(1, lambda: None, 8.0)
+        version.run_on_pool(1, lambda: None, Parameters(8.0))

@@ -21,6 +21,7 @@ from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.call import Body, Call, CallHead, Reply
+from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
 from batcher.serving.servable import Servable
 
@@ -48,6 +49,7 @@ class Plan:
         "_key",
         "_plain",
         "_priority",
+        "_reads_client",
         "_timeout",
         "_timing",
         "decode",
@@ -77,16 +79,20 @@ class Plan:
         self._timeout = _timeout(timeout) if timeout else None
         self._priority = _priority(priority, self.servable.max_level) if priority else 0
         self._key = head.key() if self.servable.reads_key else ""
-        self._plain = self._timeout is None and not self._priority and not self._key
+        self._reads_client = self.pooled or self.servable.reads_client
+        self._plain = not (
+            self._timeout is not None or self._priority or self._key or self._reads_client
+        )
         self._timing = timing or head.headers.get(b"x-timing") == b"1"
 
-    def parameters(self) -> Parameters:
-        """Return the parameters of a call that comes now."""
+    def parameters(self, peer: str) -> Parameters:
+        """Return the parameters of a call that comes now from `peer`, an address."""
         # Most calls name no parameter, and share one object that nobody has to check again.
         if self._plain:
             return NO_PARAMETERS
         deadline = self.servable.deadline(self._timeout) if self._timeout is not None else None
-        return Parameters(deadline=deadline, priority=self._priority, key=self._key)
+        client = client_of(peer) if self._reads_client else ""
+        return Parameters(deadline, self._priority, self._key, client)
 
     def reply(self, response: InferenceResponse) -> Reply:
         """Return the reply that carries `response`."""
@@ -116,7 +122,7 @@ class Predict:
                 call.head, self._engine, self._max_image_pixels, self._always_timing
             )
         call.plan = plan  # the head may have a newer plan before the answer is there
-        parameters = plan.parameters()
+        parameters = plan.parameters(call.peer)
         if plan.pooled:
             decode = partial(plan.decode, call.body)
             return plan.servable.infer_decoded(len(call.body), decode, parameters)

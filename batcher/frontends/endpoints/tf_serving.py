@@ -15,6 +15,7 @@ from batcher.codecs.tf_serving import decode, encode
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import ModelSpec
 from batcher.frontends.endpoints.call import Call, Reply
+from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine, versions_of
 from batcher.frontends.endpoints.failures import oip_failure_reply
 from batcher.frontends.endpoints.json_reply import json_reply
@@ -109,7 +110,9 @@ class TfPredict:
         inputs, by_row = decode(call.body, servable.spec, servable.limits)
         call.plan = TfReplyWriter(servable.spec, by_row)
         key = call.head.key() if servable.reads_key else ""
-        return servable.infer(inputs, Parameters(key=key) if key else NO_PARAMETERS)
+        client = client_of(call.peer) if servable.reads_client else ""
+        parameters = Parameters(key=key, client=client) if key or client else NO_PARAMETERS
+        return servable.infer(inputs, parameters)
 
 
 class TfStatus:

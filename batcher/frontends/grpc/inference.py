@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from batcher.core.request import Parameters
+from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.oip.answering import SLOW_BYTES, parameters_of, write_slow
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
@@ -34,7 +35,8 @@ class Inference:
         request = reader.read(message)
         head = request.head
         key = key_of(context) if servable.reads_key else ""
-        parameters = _parameters(servable, request, key, context.time_remaining())
+        client = client_of(context.peer()) if servable.reads_client or reader.slow else ""
+        parameters = _parameters(servable, request, key, client, context.time_remaining())
         if request.raw and request.size >= SLOW_BYTES and reader.slow:
             deferred = servable.infer_decoded(request.size, request.inputs, parameters)
         else:
@@ -68,14 +70,14 @@ class Inference:
 
 
 def _parameters(
-    servable: Servable, request: ParsedRequest, key: str, remaining: float | None
+    servable: Servable, request: ParsedRequest, key: str, client: str, remaining: float | None
 ) -> Parameters:
     """Return the parameters of a request.
 
     Its deadline is the earlier one of its own and of the call's, which has `remaining` seconds left
     (None: no end).
     """
-    parameters = parameters_of(servable, request.head, key)
+    parameters = parameters_of(servable, request.head, key, client=client)
     if remaining is None:
         return parameters
     own = parameters.deadline if parameters.deadline is not None else servable.deadline()

@@ -10,7 +10,7 @@ returns what its contract forbids, fails the one request that it was called for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 
@@ -28,6 +28,8 @@ Result = TypeVar("Result")
 
 class HookStage(Stage):
     """Runs the hooks of one loaded model, and knows how many requests they have. Reactor thread."""
+
+    reads_client: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -68,10 +70,10 @@ class HookStage(Stage):
             request.rows,
             parameters._replace(deadline=deadline),
         )
-        prepared = self._preprocessed(request, deadline)
+        prepared = self._preprocessed(request, deadline, parameters.client)
         self._requests += 1
         answer: Deferred[InferenceResponse] = prepared.addCallback(go_on)
-        answer.addCallback(self._postprocessed, deadline)
+        answer.addCallback(self._postprocessed, deadline, parameters.client)
         answer.addBoth(self._ended)
         return answer
 
@@ -91,7 +93,7 @@ class HookStage(Stage):
             self._drained.release()
 
     def _preprocessed(
-        self, request: InferenceRequest, deadline: float
+        self, request: InferenceRequest, deadline: float, client: str
     ) -> Deferred[InferenceRequest]:
         hook = self._model.preprocess
         if hook is None:
@@ -103,10 +105,10 @@ class HookStage(Stage):
                 request.model, request.version, inputs, rows, request.parameters
             )
 
-        return self._pool.run(nbytes_of(request.inputs), deadline, prepared)
+        return self._pool.run(nbytes_of(request.inputs), deadline, prepared, client)
 
     def _postprocessed(
-        self, response: InferenceResponse, deadline: float
+        self, response: InferenceResponse, deadline: float, client: str
     ) -> InferenceResponse | Deferred[InferenceResponse]:
         hook = self._model.postprocess
         if hook is None:
@@ -123,7 +125,7 @@ class HookStage(Stage):
             )
 
         try:
-            return self._pool.run(nbytes_of(response.outputs), deadline, finished)
+            return self._pool.run(nbytes_of(response.outputs), deadline, finished, client)
         except Unavailable as err:
             # The model has run: a client must not be asked to send the request again.
             err.retry_after = 0

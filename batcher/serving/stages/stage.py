@@ -34,9 +34,11 @@ class Stage(ABC):
     Attributes:
         reads_key: whether the stage looks at the API key of a request; without such a stage, fronts
             do not read the key.
+        reads_client: likewise, whether the stage asks whose request it is.
     """
 
     reads_key: ClassVar[bool] = False
+    reads_client: ClassVar[bool] = False
 
     @abstractmethod
     def infer(self, request: InferenceRequest, go_on: GoOn) -> Deferred[InferenceResponse]:

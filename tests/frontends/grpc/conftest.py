@@ -62,6 +62,9 @@ class Context:
     def time_remaining(self) -> float | None:
         return self.left
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:5000"
+
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         return self._metadata
 

@@ -42,7 +42,7 @@ def has_slow_inputs(spec: ModelSpec) -> bool:
 
 
 def parameters_of(
-    servable: Servable, head: InferHead, key: str = "", timed: bool = False
+    servable: Servable, head: InferHead, key: str = "", timed: bool = False, client: str = ""
 ) -> Parameters:
     """Return the parameters of a request that comes now.
 
@@ -51,14 +51,22 @@ def parameters_of(
         head: the request without its tensors.
         key: API key whose quota the request is charged to; empty without.
         timed: whether work on the CPU pool needs a deadline, also where `head` has no timeout.
+        client: whose share of the CPU pool the request uses; empty where it uses none.
     """
     # Most requests share one object, which no stage has to check again.
-    if head.timeout is None and not head.priority and not timed and not head.slow and not key:
+    if (
+        head.timeout is None
+        and not head.priority
+        and not timed
+        and not head.slow
+        and not key
+        and not client
+    ):
         return NO_PARAMETERS
     level = servable.max_level if head.priority == BULK_PRIORITY else head.priority
     if level > servable.max_level:
         level = 0  # other servers of the protocol take an unknown level for the default, too
-    return Parameters(deadline=servable.deadline(head.timeout), priority=level, key=key)
+    return Parameters(servable.deadline(head.timeout), level, key, client)
 
 
 def write_slow(
@@ -73,14 +81,14 @@ def write_slow(
         response: the answer to write.
         servable: has the pool.
         write: encodes the answer.
-        parameters: of the request; the pool gives up at their deadline.
+        parameters: of the request; the pool gives up at their deadline, and charges their client.
 
     Raises:
         QueueFull: the pool has too many tasks or bytes already.
     """
     nbytes = sum(array.nbytes for array in response.outputs.values())
     try:
-        return servable.run_on_pool(nbytes, partial(write, response), parameters.deadline)
+        return servable.run_on_pool(nbytes, partial(write, response), parameters)
     except Unavailable as err:
         err.retry_after = 0  # the model has run: a client must not be told to send it again
         raise

@@ -21,6 +21,7 @@ from batcher.codecs.response_coding import compress, response_coding
 from batcher.core.request import InferenceResponse
 from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.call import Body, Call, CallHead, Reply
+from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.oip.answering import (
     MAX_KEPT_HEAD_BYTES,
@@ -41,10 +42,20 @@ class InferPlan:
         servable: answers the calls.
         key: API key whose quota the calls are charged to; empty where no stage reads keys.
         coding: content coding of the answers, empty for none.
+        pooled: whether every call has work for the CPU pool.
         slow_inputs: whether some inputs are BYTES, which are decoded one by one.
     """
 
-    __slots__ = ("_heads", "_json_length", "coding", "epoch", "key", "servable", "slow_inputs")
+    __slots__ = (
+        "_heads",
+        "_json_length",
+        "coding",
+        "epoch",
+        "key",
+        "pooled",
+        "servable",
+        "slow_inputs",
+    )
 
     def __init__(self, head: CallHead, engine: Engine) -> None:
         """Work the plan out from `head`.
@@ -62,6 +73,7 @@ class InferPlan:
         self._json_length = None if length is None else _length(length)
         self._heads: dict[bytes, InferHead] = {}
         self.slow_inputs = has_slow_inputs(self.servable.spec)
+        self.pooled = self.slow_inputs or self.servable.reads_client or bool(self.coding)
 
     def read(self, body: Body) -> tuple[InferHead, Body]:
         """Return the request that the JSON in `body` describes, and the bytes behind the JSON.
@@ -142,7 +154,8 @@ class Infer:
         head, data = plan.read(call.body)
         writer = call.plan = OipReplyWriter(plan, head)
         servable = plan.servable
-        parameters = parameters_of(servable, head, plan.key, bool(plan.coding))
+        client = client_of(call.peer) if plan.pooled or head.slow else ""
+        parameters = parameters_of(servable, head, plan.key, bool(plan.coding), client)
         if plan.slow_inputs and len(data) >= SLOW_BYTES:
             deferred = servable.infer_decoded(len(data), partial(head.inputs, data), parameters)
         else:
