@@ -127,16 +127,7 @@ class CpuPool:
         task: _CpuTask[Result] = _CpuTask(function, self._ended, client, nbytes, deadline)
         deferred: Deferred[Result] = Deferred(lambda _: self._give_up(task))
         task.deferred = deferred
-        self._unanswered.add(task)
-        self._alarm.set(deadline)
-        try:
-            self._threads.add(task)
-        except (QueueFull, RuntimeError) as err:
-            self._unanswered.discard(task)
-            self._cancel_idle_alarm()
-            if isinstance(err, QueueFull):
-                raise
-            raise QueueFull(f"the CPU pool is full: {err}") from err  # no more threads
+        self._add(task)
         return deferred
 
     def stop(self) -> None:
@@ -156,6 +147,19 @@ class CpuPool:
                     )
                 )
         self._cancel_idle_alarm()
+
+    def _add(self, task: _CpuTask[Any]) -> None:
+        """Let `task` wait for a thread and for its deadline. Raises QueueFull. Reactor thread."""
+        self._unanswered.add(task)
+        self._alarm.set(task.deadline)
+        try:
+            self._threads.add(task)
+        except (QueueFull, RuntimeError) as err:
+            self._unanswered.discard(task)
+            self._cancel_idle_alarm()
+            if isinstance(err, QueueFull):
+                raise
+            raise QueueFull(f"the CPU pool is full: {err}") from err  # no more threads
 
     def _cancel_idle_alarm(self) -> None:
         """Leave no timer behind if no task is unanswered. Reactor thread."""
