@@ -1,4 +1,4 @@
-"""What an exception says, as text that is safe to log and to send.
+"""What an exception says, and what a client sent, as text that is safe to log and to send.
 
 The class of an exception may be a model's own. Its `__str__` may raise, may end the process, may
 return a subclass of `str` that does anything, or a gigabyte of text. So every function here returns
@@ -8,7 +8,8 @@ and the end stay, and between them stands how much was left out. Any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
+from itertools import islice
 from traceback import format_exception, format_exception_only
 
 MAX_MESSAGE_CHARS = 4000
@@ -21,6 +22,12 @@ MAX_STACK_CHARS = 16 << 10
 
 _MARK_CHARS = 60
 """Characters that the mark between beginning and end may need."""
+
+_BRIEF_ITEMS = 16
+"""Most elements of a list that are shown: more do not fit into a line anyhow."""
+
+_BRIEF_BITS = 256
+"""Most bits of a whole number that is shown: Python takes quadratic time to write a longer one."""
 
 _UNPRINTABLE = "an exception that cannot be written"
 
@@ -62,6 +69,41 @@ def cut(text: str, max_chars: int) -> str:
     end = max_chars // 4
     start = max_chars - end - _MARK_CHARS
     return f"{text[:start]} … ({len(text) - start - end} characters left out) … {text[-end:]}"
+
+
+def brief(value: object, max_chars: int = 80) -> str:
+    """Return `repr(value)` in at most `max_chars` characters, for a value that a client sent.
+
+    The time does not depend on the value's size, as it would if the whole text was made and cut.
+    """
+    text = _brief(value, max_chars, 0)
+    return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
+
+
+def _brief(value: object, max_chars: int, depth: int) -> str:
+    if isinstance(value, str | bytes | bytearray):
+        return repr(value[:max_chars])
+    if isinstance(value, int) and value.bit_length() > _BRIEF_BITS:
+        return f"a whole number of {value.bit_length()} bits"
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    if not isinstance(value, list | tuple | dict):
+        return f"a value of type {type(value).__name__}"
+    if depth == 2 and value:
+        return "…"
+    if isinstance(value, dict):
+        found = [
+            f"{_brief(key, max_chars, depth + 1)}: {_brief(inner, max_chars, depth + 1)}"
+            for key, inner in islice(value.items(), _BRIEF_ITEMS)
+        ]
+        return f"{{{', '.join(_shortened(found, value))}}}"
+    found = [_brief(inner, max_chars, depth + 1) for inner in islice(value, _BRIEF_ITEMS)]
+    text = ", ".join(_shortened(found, value))
+    return f"[{text}]" if isinstance(value, list) else f"({text})"
+
+
+def _shortened(found: list[str], value: Sized) -> list[str]:
+    return [*found, "…"] if len(value) > len(found) else found
 
 
 def without_stacks(error: BaseException) -> BaseException:

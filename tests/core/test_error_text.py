@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcher.core.error_text import MAX_MESSAGE_CHARS, MAX_STACK_CHARS, cut, message, stack, summary
+from batcher.core.error_text import (
+    MAX_MESSAGE_CHARS,
+    MAX_STACK_CHARS,
+    brief,
+    cut,
+    message,
+    stack,
+    summary,
+)
 
 
 class Text(str):
@@ -68,3 +77,43 @@ def test_what_is_cut_fits_and_says_how_much_is_gone(most: int, length: int) -> N
 def test_what_was_cut_is_not_cut_again() -> None:
     text = cut("long" * 1_000_000, MAX_MESSAGE_CHARS)
     assert cut(text, MAX_MESSAGE_CHARS) == text
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(JSON, st.integers(2, 100))
+def test_a_brief_text_is_never_longer_than_it_may_be(value: Any, most: int) -> None:
+    assert len(brief(value, most)) <= most
+
+
+@pytest.mark.parametrize(
+    "value", ["x", b"x", 7, -1.5, None, True, [], {}, [1, "a", [2]], {"a": [1, 2]}, (1, 2)], ids=str
+)
+def test_a_brief_text_of_a_small_value_is_that_of_python(value: Any) -> None:
+    assert brief(value) == repr(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("x" * 100, "'" + "x" * 78 + "…"),
+        (1 << 20_000, "a whole number of 20001 bits"),
+        ([1, 2, 3] * 100_000, "[1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, …]"),
+        ([[[[1]]]], "[[…]]"),
+        (object(), "a value of type object"),
+    ],
+    ids=["text", "number", "list", "depth", "object"],
+)
+def test_a_brief_text_leaves_out_what_is_too_much(value: Any, text: str) -> None:
+    assert brief(value) == text
+
+
+def test_a_brief_text_of_lists_without_end_ends() -> None:
+    endless: list[Any] = []
+    endless.extend([endless] * 1000)
+    assert len(brief(endless)) == 80

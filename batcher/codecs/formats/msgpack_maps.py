@@ -19,9 +19,11 @@ from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.booleans import checked_booleans
 from batcher.codecs.formats.predictions import predictions
 from batcher.codecs.formats.rows import inputs_from_document
+from batcher.core.error_text import brief
 from batcher.core.request import InferenceResponse
-from batcher.core.spec import DATATYPES, Array, ModelSpec, TensorSpec
-from batcher.errors import DecodingError
+from batcher.core.shapes import checked_shape
+from batcher.core.spec import DATATYPES, Array, ModelSpec, TensorSpec, shape_text
+from batcher.errors import ClientError, DecodingError
 
 _NUMBERS = {row.numpy.str: row.numpy for row in DATATYPES.values() if row.name != "BYTES"}
 _DTYPES = {
@@ -46,7 +48,7 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     """
     try:
         document = msgpack.unpackb(content.body, object_hook=_unpacked, strict_map_key=True)
-    except DecodingError:
+    except ClientError:
         raise
     # the unpacker raises ValueError, TypeError, its own errors, and any error of the hook
     except Exception as err:
@@ -101,25 +103,19 @@ def _unpacked(value: dict[Any, Any]) -> Any:
 
 
 def _array(dtype: np.dtype[Any], shape: Any, data: Any) -> Array:
-    if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
-        raise DecodingError(f"array: expected a shape of whole numbers; got {shape!r:.80}")
-    if not isinstance(data, bytes) or prod(shape) * dtype.itemsize != len(data):
+    sizes = checked_shape(shape, dtype.itemsize, "array")
+    expected = prod(sizes) * dtype.itemsize
+    if not isinstance(data, bytes) or expected != len(data):
         got = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
         raise DecodingError(
-            f"array: expected {prod(shape) * dtype.itemsize} bytes for {dtype}{shape}; got {got}"
+            f"array: expected {expected} bytes for {dtype}{shape_text(sizes)}; got {got}"
         )
-    try:
-        array = np.frombuffer(data, dtype).reshape(shape)
-    # a shape without elements may still have axes beyond what numpy can count
-    except (ValueError, OverflowError) as err:
-        raise DecodingError(
-            f"array: expected a shape that numpy can hold; got {shape!r:.80}: {err}"
-        ) from err
+    array = np.frombuffer(data, dtype).reshape(sizes)
     return checked_booleans(array.astype(dtype.newbyteorder("<"), copy=False), "array")
 
 
 def _dtype(name: Any) -> np.dtype[Any]:
     text = name.decode("ascii", "replace") if isinstance(name, bytes) else name
     if not isinstance(text, str) or text not in _DTYPES:
-        raise DecodingError(f"array: expected a type such as '<f4'; got {text!r:.80}")
+        raise DecodingError(f"array: expected a type such as '<f4'; got {brief(text)}")
     return _DTYPES[text]

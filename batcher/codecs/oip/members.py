@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from batcher.core.error_text import brief
 from batcher.errors import InvalidInput, NotServed
 
 MAX_TIMEOUT_US = 86_400_000_000
 """One day, in microseconds; a longer timeout is cut to one day."""
+
+MAX_PARAMETERS = 100
+"""Most parameters of a request, an input or an output: clients send a handful."""
 
 BULK_PRIORITY = -1
 """Priority of a request that names the class `bulk` instead of a number: below all the model's
@@ -32,10 +36,15 @@ def parameters_of(holder: dict[str, Any], where: str) -> dict[str, Any]:
     parameters = holder.get("parameters")
     if parameters is None:
         return {}
-    for key, value in object_of(parameters, f"{where}: parameters").items():
+    named = object_of(parameters, f"{where}: parameters")
+    if len(named) > MAX_PARAMETERS:
+        raise InvalidInput(
+            f"{where}: parameters: expected at most {MAX_PARAMETERS}; got {len(named)}"
+        )
+    for key, value in named.items():
         if value is None or isinstance(value, dict | list):
             raise InvalidInput(
-                f"{where}: parameter {key!r}: expected a string, a number or a boolean; got "
+                f"{where}: parameter {brief(key)}: expected a string, a number or a boolean; got "
                 f"{value_text(value)}"
             )
         if key.startswith("shared_memory_"):
@@ -44,9 +53,9 @@ def parameters_of(holder: dict[str, Any], where: str) -> dict[str, Any]:
             raise NotServed(f"{where}: sequences are not served: every request is its own")
         if key == "headers" or key.startswith("triton_"):
             raise InvalidInput(
-                f"{where}: expected another name for the parameter {key!r}, which is reserved"
+                f"{where}: expected another name for the parameter {brief(key)}, which is reserved"
             )
-    return dict(parameters)
+    return dict(named)
 
 
 def priority_of(parameters: dict[str, Any]) -> int:
@@ -106,4 +115,4 @@ def is_whole(value: object) -> bool:
 
 def value_text(value: object) -> str:
     """Return `value` as an error message shows it, cut to 60 characters."""
-    return f"{value!r:.60}"
+    return brief(value, 60)

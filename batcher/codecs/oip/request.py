@@ -35,15 +35,9 @@ from batcher.codecs.oip.members import (
     value_text,
 )
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
+from batcher.core.shapes import checked_shape
 from batcher.core.spec import Array, ModelSpec, TensorSpec, shape_text
 from batcher.errors import DecodingError, InvalidInput
-
-MAX_AXIS_SIZE = (1 << 31) - 1
-MAX_TENSOR_BYTES = (1 << 63) - 1
-"""Largest size of one axis, and most bytes of a tensor whose axes of size 0 count as 1.
-
-Larger shapes are beyond what numpy can count.
-"""
 
 MAX_CLASSES = 1000
 """Most classes that stand in place of a row of an output."""
@@ -282,12 +276,7 @@ def _json_array(data: Any, tensor: TensorSpec, shape: tuple[int, ...]) -> Array:
 
 def _shape(entry: dict[str, Any], tensor: TensorSpec, where: str) -> tuple[int, ...]:
     """Return the shape of an entry of `inputs`, rows first, checked against the spec."""
-    found = entry.get("shape")
-    if not isinstance(found, list) or not all(map(is_whole, found)):
-        raise InvalidInput(
-            f"{where}: expected a shape of whole numbers such as {shape_text(tensor.batch_shape)}; "
-            f"got {value_text(found)}"
-        )
+    found = checked_shape(entry.get("shape"), tensor.datatype.numpy.itemsize, where)
     expected = tensor.batch_shape
     # clients in C++ write a row without axes as an axis of size 1
     if not tensor.shape and len(found) == 2:
@@ -297,14 +286,9 @@ def _shape(entry: dict[str, Any], tensor: TensorSpec, where: str) -> tuple[int, 
     )
     if not fits:
         raise InvalidInput(
-            f"{where}: expected shape {shape_text(tensor.batch_shape)}; got {value_text(found)}"
+            f"{where}: expected shape {shape_text(tensor.batch_shape)}; got {shape_text(found)}"
         )
-    nbytes = prod(max(size, 1) for size in found) * tensor.datatype.numpy.itemsize
-    if max(found, default=0) > MAX_AXIS_SIZE or nbytes > MAX_TENSOR_BYTES:
-        raise InvalidInput(
-            f"{where}: expected a shape of a tensor that fits into memory; got {value_text(found)}"
-        )
-    return tuple(found)
+    return found
 
 
 def _outputs(

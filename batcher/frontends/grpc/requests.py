@@ -13,7 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from batcher.codecs.oip.members import MAX_PARAMETERS
 from batcher.codecs.oip.request import InferHead, array_from_bytes, read_document
+from batcher.core.error_text import brief
+from batcher.core.shapes import MAX_AXES, too_many_axes
 from batcher.core.spec import Array, ModelSpec
 from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.oip.answering import (
@@ -23,9 +26,6 @@ from batcher.frontends.endpoints.oip.answering import (
 )
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.typed import typed_bytes
-
-MAX_PARAMETERS = 100
-"""Most parameters of a request, an input or an output."""
 
 FINAL_RESPONSE_PARAMETER = "triton_enable_empty_final_response"
 """A parameter that clients always send in streams, and that is ignored.
@@ -102,6 +102,9 @@ class InferMessageReader:
             count = len(getattr(message, field))
             if count > limit:
                 raise InvalidInput(f"{field}: expected at most {limit}; got {count}")
+        for entry in message.inputs:
+            if len(entry.shape) > MAX_AXES:
+                raise too_many_axes(len(entry.shape), f"input {brief(entry.name)}")
 
     def _read_head(self, message: pb.ModelInferRequest, key: bytes) -> InferHead:
         """Return the head of `message` without its id, and keep it by `key` if that is short."""
@@ -127,14 +130,16 @@ class InferMessageReader:
 
 def _take_raw(message: pb.ModelInferRequest) -> tuple[bytes, ...]:
     """Take the bytes of each input out of `message`, whether they are there as such or typed."""
+    count, expected = len(message.raw_input_contents), len(message.inputs)
+    if count not in (0, expected):
+        raise InvalidInput(
+            f"raw_input_contents: expected {expected}, one for each input, or none; got {count}"
+        )
     raw = tuple(message.raw_input_contents)
     if not raw:
         raw = tuple(map(typed_bytes, message.inputs))
         for entry in message.inputs:
             entry.ClearField("contents")
-    elif len(raw) != len(message.inputs):
-        expected = f"{len(message.inputs)}, one for each input, or none"
-        raise InvalidInput(f"raw_input_contents: expected {expected}; got {len(raw)}")
     del message.raw_input_contents[:]
     return raw
 
@@ -158,7 +163,7 @@ def _chosen(parameter: pb.InferParameter | pb.ModelRepositoryParameter) -> Any:
 def _input(entry: pb.ModelInferRequest.InferInputTensor) -> dict[str, Any]:
     if entry.HasField("contents") and entry.contents.ByteSize():
         raise InvalidInput(
-            f"input {entry.name!r:.60}: expected contents or raw_input_contents; got both"
+            f"input {brief(entry.name)}: expected contents or raw_input_contents; got both"
         )
     # The bytes stand beside the document, not in it.
     parameters = _parameters(entry.parameters) | {"binary_data_size": 0}

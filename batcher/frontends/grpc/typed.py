@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from batcher.codecs.oip.elements import to_elements
+from batcher.core.error_text import brief
 from batcher.core.spec import DATATYPES
 from batcher.errors import InvalidInput
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
@@ -45,7 +46,7 @@ def typed_bytes(entry: pb.ModelInferRequest.InferInputTensor) -> bytes:
         InvalidInput: the datatype has no typed contents, or the values stand in a field of another
             datatype, are more than MAX_TYPED_VALUES, or are out of the datatype's range.
     """
-    where = f"input {entry.name!r:.60}"
+    where = f"input {brief(entry.name)}"
     field = _field_of(entry, where)
     values = getattr(entry.contents, field)
     if len(values) > MAX_TYPED_VALUES:
@@ -64,7 +65,7 @@ def _field_of(entry: pb.ModelInferRequest.InferInputTensor, where: str) -> str:
     if field is None:
         datatype = entry.datatype or "no datatype"
         raise InvalidInput(
-            f"{where}: expected raw_input_contents for {datatype!r:.60}; got contents"
+            f"{where}: expected raw_input_contents for {brief(datatype)}; got contents"
         )
     others = [found.name for found, _ in entry.contents.ListFields() if found.name != field]
     if others:
