@@ -39,17 +39,23 @@ def checked_shape(shape: object, itemsize: int, where: str) -> tuple[int, ...]:
     # not isinstance: to Python a boolean is an int
     if any(type(size) is not int or size < 0 for size in shape):
         raise InvalidInput(f"{where}: expected a shape of whole numbers; got {brief(shape)}")
-    if max(shape, default=0) > MAX_AXIS_SIZE:
+    sizes = tuple(shape)
+    _check_size(sizes, itemsize, where)
+    return sizes
+
+
+def _check_size(sizes: tuple[int, ...], itemsize: int, where: str) -> None:
+    """Check the sizes of at most MAX_AXES axes. Raises InvalidInput."""
+    if max(sizes, default=0) > MAX_AXIS_SIZE:
         raise InvalidInput(
-            f"{where}: expected axes of at most {MAX_AXIS_SIZE} elements; got {brief(shape)}"
+            f"{where}: expected axes of at most {MAX_AXIS_SIZE} elements; got {brief(list(sizes))}"
         )
     # At most 32 factors of 31 bits, so this product is small whatever the client sent.
-    if prod(max(size, 1) for size in shape) * itemsize > MAX_TENSOR_BYTES:
+    if prod(max(size, 1) for size in sizes) * itemsize > MAX_TENSOR_BYTES:
         raise InvalidInput(
             f"{where}: expected a tensor of at most {MAX_TENSOR_BYTES} bytes, axes of size 0 "
-            f"counted as 1; got shape {brief(shape)}"
+            f"counted as 1; got shape {brief(list(sizes))}"
         )
-    return tuple(shape)
 
 
 def too_many_axes(count: int, where: str) -> InvalidInput:

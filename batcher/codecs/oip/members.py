@@ -37,25 +37,33 @@ def parameters_of(holder: dict[str, Any], where: str) -> dict[str, Any]:
     if parameters is None:
         return {}
     named = object_of(parameters, f"{where}: parameters")
-    if len(named) > MAX_PARAMETERS:
-        raise InvalidInput(
-            f"{where}: parameters: expected at most {MAX_PARAMETERS}; got {len(named)}"
-        )
+    _check_number(len(named), f"{where}: parameters")
     for key, value in named.items():
-        if value is None or isinstance(value, dict | list):
-            raise InvalidInput(
-                f"{where}: parameter {brief(key)}: expected a string, a number or a boolean; got "
-                f"{value_text(value)}"
-            )
-        if key.startswith("shared_memory_"):
-            raise NotServed(f"{where}: shared memory is not served: send the tensors in the body")
-        if key.startswith("sequence_") and value not in _UNSET:
-            raise NotServed(f"{where}: sequences are not served: every request is its own")
-        if key == "headers" or key.startswith("triton_"):
-            raise InvalidInput(
-                f"{where}: expected another name for the parameter {brief(key)}, which is reserved"
-            )
+        _check_parameter(key, value, where)
     return dict(named)
+
+
+def _check_parameter(key: str, value: Any, where: str) -> None:
+    """Check one parameter of what `where` names. Raises as `parameters_of` does."""
+    if value is None or isinstance(value, dict | list):
+        raise InvalidInput(
+            f"{where}: parameter {brief(key)}: expected a string, a number or a boolean; got "
+            f"{value_text(value)}"
+        )
+    if key.startswith("shared_memory_"):
+        raise NotServed(f"{where}: shared memory is not served: send the tensors in the body")
+    if key.startswith("sequence_") and value not in _UNSET:
+        raise NotServed(f"{where}: sequences are not served: every request is its own")
+    if key == "headers" or key.startswith("triton_"):
+        raise InvalidInput(
+            f"{where}: expected another name for the parameter {brief(key)}, which is reserved"
+        )
+
+
+def _check_number(count: int, where: str) -> None:
+    """Check the number of parameters of what `where` names. Raises InvalidInput."""
+    if count > MAX_PARAMETERS:
+        raise InvalidInput(f"{where}: expected at most {MAX_PARAMETERS}; got {count}")
 
 
 def priority_of(parameters: dict[str, Any]) -> int:

@@ -54,14 +54,7 @@ def parameters_of(
         client: whose share of the CPU pool the request uses; empty where it uses none.
     """
     # Most requests share one object, which no stage has to check again.
-    if (
-        head.timeout is None
-        and not head.priority
-        and not timed
-        and not head.slow
-        and not key
-        and not client
-    ):
+    if not (timed or key or client or head.slow or head.priority or head.timeout is not None):
         return NO_PARAMETERS
     level = servable.max_level if head.priority == BULK_PRIORITY else head.priority
     if level > servable.max_level:
