@@ -5,18 +5,22 @@ BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml compiled_modules.txt $(shell find batcher -name '*.py')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test test-python chaos soak lint bench clients proto clean
+.PHONY: serve test test-python integration chaos soak lint bench clients proto clean
 
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
 
 # Two at a time: most of the time goes into starting servers.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/integration
+
+# Behind nginx and HAProxy; skipped where they are not installed. One at a time: traffic comes on a schedule.
+integration: $(VENV)/.test
+	$(BIN)/python -m pytest tests/integration -rs
 
 # The same, with the sources of the compiled modules in their place.
 test-python: $(VENV)/.test
-	WITHOUT_MYPYC=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end --ignore tests/benchmarks
+	WITHOUT_MYPYC=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end --ignore tests/benchmarks --ignore tests/integration
 
 # Faults under load, each for a minute; `make test` has them for seconds. What was measured is shown at the end.
 chaos: $(VENV)/.test

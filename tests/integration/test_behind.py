@@ -1,0 +1,111 @@
+"""What nginx and HAProxy do besides balancing: guards, checks, prefixes, kept connections."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urljoin
+
+import pytest
+
+from tests.end_to_end.processes import Process, receive_all, until
+from tests.integration.balancers import Balancer, checked_states, free_port, haproxy, nginx
+from tests.integration.servers import serving
+from tests.support.http_answers import Answer, parse_answers
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, int]]:
+    port = free_port()
+    with serving(tmp_path_factory.mktemp("server"), port) as process:
+        yield process, port
+
+
+def asked(balancer: Balancer, target: str, method: str = "GET") -> Answer:
+    """Return the answer to one request for `target`, which is sent as it stands."""
+    with balancer.connect() as connection:
+        head = f"{method} {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n"
+        connection.sendall((head + "Content-Length: 0\r\n\r\n").encode("latin-1"))
+        (answer,), _ = parse_answers(receive_all(connection), [], over=True)
+        return answer
+
+
+INDEX = "/v2/repository/index"
+DISGUISES = (
+    "//v2/repository/index",
+    "/v2//repository/index",
+    "/v2/repository//index",
+    "/v2%2Frepository%2Findex",
+    "/v2/repository%2findex",
+    "/%2Fv2/repository/index",
+    "/v2/./repository/index",
+    "/x/../v2/repository/index",
+    "/v2/repository/index/",
+    "/v2/%72epository/index",
+    "/V2/repository/index",
+    "/v2/repository;a=b/index",
+)
+"""Targets that a guard on `/v2/repository` does not see as such, in the one proxy or the other."""
+
+
+@pytest.mark.parametrize("target", DISGUISES)
+def test_a_guard_of_haproxy_on_a_path_cannot_be_passed_by_writing_the_path_otherwise(
+    tmp_path: Path, server: tuple[Process, int], target: str
+) -> None:
+    guard = "http-request deny deny_status 403 if { path_beg /v2/repository }"
+    with haproxy(tmp_path, [server[1]], frontend=guard) as balancer:
+        assert asked(balancer, INDEX, "POST").status == 403
+        assert asked(balancer, target, "POST").status in (400, 403, 404)
+
+
+@pytest.mark.parametrize("target", DISGUISES)
+def test_a_guard_of_nginx_on_a_location_cannot_be_passed_by_writing_the_path_otherwise(
+    tmp_path: Path, server: tuple[Process, int], target: str
+) -> None:
+    locations = (
+        "merge_slashes off; location /v2/repository { return 403; } "
+        "location / { proxy_pass http://servers; }"
+    )
+    with nginx(tmp_path, [server[1]], locations) as balancer:
+        assert asked(balancer, INDEX, "POST").status == 403
+        assert asked(balancer, target, "POST").status in (400, 403, 404)
+
+
+@pytest.mark.parametrize("check", ["", "GET /readyz", "HEAD /livez", "GET /v2/health/ready"])
+def test_haproxy_takes_the_server_for_up_by_any_usual_check_of_http_1_0(
+    tmp_path: Path, server: tuple[Process, int], check: str
+) -> None:
+    with haproxy(tmp_path, [server[1]], check) as balancer:
+        until(lambda: set(checked_states(balancer).values()) == {("UP", "L7OK")}, 10)
+
+
+def test_every_link_works_behind_a_path_prefix(tmp_path: Path, server: tuple[Process, int]) -> None:
+    locations = "location /ml/ { proxy_pass http://servers/; }"
+    with nginx(tmp_path, [server[1]], locations) as balancer:
+        for page in ("/ml/", "/ml/docs"):
+            text = asked(balancer, page).body.decode()
+            links = re.findall(r"""(?:href|src)=["']?([^"' >#]+)""", text)
+            assert links
+            for link in links:
+                target = urljoin(page, link)
+                assert target.startswith("/ml/"), f"{page} has the link {link}"
+                assert asked(balancer, target).status == 200, f"{page} has the link {link}"
+        document = json.loads(asked(balancer, "/ml/openapi.json").body)
+        for entry in document["servers"]:
+            place = urljoin("/ml/openapi.json", entry["url"])
+            assert asked(balancer, f"{place.rstrip('/')}/livez").status == 200
+
+
+@pytest.mark.parametrize("balance", [nginx, haproxy], ids=lambda one: one.__name__)
+def test_a_balancer_keeps_its_connections_to_the_server(
+    tmp_path: Path, server: tuple[Process, int], balance: object
+) -> None:
+    process, port = server
+    make = nginx if balance is nginx else haproxy
+    with make(tmp_path, [port]) as balancer, balancer.connect() as connection:
+        for _ in range(50):
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        assert process.metric("batcher_connections") <= 3
