@@ -19,6 +19,7 @@ from batcher.codecs.formats import (
     npy,
     octet_stream,
 )
+from batcher.codecs.formats.msgpack_tokens import has_few_tokens
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError
@@ -26,6 +27,18 @@ from batcher.errors import DecodingError
 Decode = Callable[[Content, ModelSpec], dict[str, Array]]
 Encode = Callable[[InferenceResponse, ModelSpec], Buffer]
 Carries = Callable[[tuple[TensorSpec, ...]], bool]
+
+
+def _always(_: object) -> bool:
+    return True
+
+
+def _never(_: object) -> bool:
+    return False
+
+
+def _has_bytes(tensors: tuple[TensorSpec, ...]) -> bool:
+    return any(tensor.datatype.name == "BYTES" for tensor in tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +52,9 @@ class Format:
         encode: response to body; None for a format of requests only.
         aliases: other media types that clients use for the format.
         pooled: whether decoding is heavy enough to run on the CPU pool.
+        is_text: returns whether a body costs a step for each value, as text does. A large body of
+            that kind is decoded in the process for heavy codecs. None for a format of bytes.
+        writes_text: returns whether answers with these outputs cost a step for each value.
         bind: returns a `decode` for one model whose only argument is the body. It is there for a
             format whose decoding costs less than passing the usual arguments; None for the others.
     """
@@ -49,6 +65,8 @@ class Format:
     encode: Encode | None = None
     aliases: tuple[str, ...] = ()
     pooled: bool = False
+    is_text: Callable[[Buffer], bool] | None = None
+    writes_text: Carries = _never
     bind: Callable[[ModelSpec], Callable[[Buffer], dict[str, Array]]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -57,7 +75,13 @@ class Format:
 
 
 JSON = Format(
-    "application/json", json_lists.carries, json_lists.decode, json_lists.encode, ("text/json",)
+    "application/json",
+    json_lists.carries,
+    json_lists.decode,
+    json_lists.encode,
+    ("text/json",),
+    is_text=_always,
+    writes_text=_always,
 )
 MSGPACK = Format(
     "application/msgpack",
@@ -65,6 +89,8 @@ MSGPACK = Format(
     msgpack_maps.decode,
     msgpack_maps.encode,
     ("application/x-msgpack", "application/vnd.msgpack"),
+    is_text=lambda body: not has_few_tokens(body),
+    writes_text=_has_bytes,
 )
 OCTET_STREAM = Format(
     "application/octet-stream",
@@ -74,7 +100,14 @@ OCTET_STREAM = Format(
     bind=octet_stream.bind,
 )
 NPY = Format("application/x-npy", npy.carries, npy.decode, npy.encode, ("application/npy",))
-CSV = Format("text/csv", csv_rows.carries, csv_rows.decode, csv_rows.encode)
+CSV = Format(
+    "text/csv",
+    csv_rows.carries,
+    csv_rows.decode,
+    csv_rows.encode,
+    is_text=_always,
+    writes_text=_always,
+)
 PICTURES = tuple(
     Format(
         media_type,

@@ -92,6 +92,8 @@ class ServerSettings(Section):
             core that the process may use.
         cpu_pool_tasks: most tasks that wait or run on those threads.
         cpu_pool_bytes: most bytes of bodies that wait or run on those threads.
+        max_decoding_bytes: most bytes of large bodies and answers in text that wait for the process
+            that reads and writes them, or are read and written there.
         switch_interval_ms: milliseconds for which a thread may keep the interpreter lock while
             another thread wants the lock; None chooses by the models.
         access_log: whether each request is logged, one JSON object a line.
@@ -135,6 +137,7 @@ class ServerSettings(Section):
     cpu_pool_threads: AtStart[Count | None] = None
     cpu_pool_tasks: AtStart[Count] = 1024
     cpu_pool_bytes: AtStart[Bytes] = ByteSize(256 * MIB)
+    max_decoding_bytes: AtStart[Bytes] = ByteSize(256 * MIB)
     switch_interval_ms: Live[Milliseconds | None] = None
     access_log: Live[bool] = False
     server_timing: Live[bool] = False

@@ -26,7 +26,7 @@ from batcher.core.counters import ModelMetrics
 from batcher.core.spec import Array, ModelSpec
 from batcher.serving.metrics import ServerMetrics
 from batcher.workers.making import make_workers
-from batcher.workers.pool import CpuPool
+from batcher.workers.pools import Pools
 from batcher.workers.thread import ModelLoader
 
 
@@ -35,7 +35,7 @@ class Assembly:
 
     Attributes:
         clock: the only time there is.
-        pool: the CPU pool, which all versions share.
+        pools: where heavy work of single requests runs; all versions share them.
         metrics: where requests and batches are counted.
     """
 
@@ -44,7 +44,7 @@ class Assembly:
         clock: IReactorTime,
         call_from_thread: CallFromThread,
         call_soon: CallSoon | None,
-        pool: CpuPool,
+        pools: Pools,
         metrics: ServerMetrics,
     ) -> None:
         """Store the surroundings; nothing starts.
@@ -53,11 +53,11 @@ class Assembly:
             clock: the reactor, or a `Clock` in tests.
             call_from_thread: the way back from threads.
             call_soon: calls a function in the next turn of the loop; None for a timer of no delay.
-            pool: runs what is too slow for the loop.
+            pools: run what is too slow for the loop.
             metrics: where to count.
         """
         self.clock = clock
-        self.pool = pool
+        self.pools = pools
         self.metrics = metrics
         self._call_from_thread = call_from_thread
         self._call_soon = call_soon

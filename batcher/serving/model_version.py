@@ -134,7 +134,7 @@ class ModelVersion(Servable):
     ) -> None:
         """Start in LOADING; nothing is loaded before `start`."""
         spec, seconds = definition.spec, parts.clock.seconds
-        super().__init__(spec, settings.bulk_level, settings.timeout, parts.pool, seconds)
+        super().__init__(spec, settings.bulk_level, settings.timeout, parts.pools, seconds)
         self.limits = DecodingLimits(settings.max_queue_rows, settings.max_queue_bytes)
         self.definition = definition
         self.settings = settings
@@ -226,7 +226,7 @@ class ModelVersion(Servable):
         self.one_call = loaded.one_call
         if loaded.preprocess is not None or loaded.postprocess is not None:
             finite = self.settings.finite_outputs
-            hooks = HookStage(self._pool, self.spec, loaded, self.deadline, finite)
+            hooks = HookStage(self._pools.cpu, self.spec, loaded, self.deadline, finite)
             self.set_version_stages((hooks,))
         if loaded.preprocess is not None:
             self.limits = NO_LIMITS  # the queue gets what the hook makes of the inputs

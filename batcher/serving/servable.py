@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mypy_extensions import mypyc_attr
 from twisted.internet.defer import Deferred, succeed
@@ -24,7 +24,7 @@ from batcher.core.request import (
 )
 from batcher.core.spec import Array, ModelSpec, check_inputs
 from batcher.serving.stages.stage import GoOn, Stage, chain_of
-from batcher.workers.pool import CpuPool
+from batcher.workers.pools import Pools
 
 Result = TypeVar("Result")
 
@@ -45,7 +45,7 @@ class Servable(ABC):
         spec: what requests must fit.
         max_level: the lowest priority that a request may name.
         timeout: seconds that a request has which names no deadline.
-        pool: runs what is too slow for the loop.
+        pools: run what is too slow for the loop.
         seconds: the clock.
     """
 
@@ -54,7 +54,7 @@ class Servable(ABC):
         spec: ModelSpec,
         max_level: int,
         timeout: float,
-        pool: CpuPool,
+        pools: Pools,
         seconds: Callable[[], float],
     ) -> None:
         """Begin without stages."""
@@ -64,7 +64,7 @@ class Servable(ABC):
         self.reads_key = False
         self.reads_client = False
         self.limits = NO_LIMITS
-        self._pool = pool
+        self._pools = pools
         self._seconds = seconds
         self._name_stages: tuple[Stage, ...] = ()
         self._version_stages: tuple[Stage, ...] = ()
@@ -112,14 +112,36 @@ class Servable(ABC):
         since a reload may have replaced this one. Fails and
         raises as `infer` does; raises QueueFull if the pool has too much to do.
         """
-        if parameters.deadline is None:
-            parameters = parameters._replace(deadline=self.deadline())
+        parameters = self.timed(parameters)
         decoded = self.run_on_pool(nbytes, decode, parameters)
-        return decoded.addCallback(self._infer_by_successor, parameters)
+        return decoded.addCallback(self.infer_by_successor, parameters)
 
-    def _infer_by_successor(
+    def infer_heavy(
+        self,
+        nbytes: int,
+        parameters: Parameters,
+        decode: Callable[..., Mapping[str, Array]],
+        *arguments: Any,
+    ) -> Deferred[InferenceResponse]:
+        """Answer as `infer_decoded` does; `decode(*arguments)` is called in another process.
+
+        That is for decoding which keeps the interpreter lock. `decode` is a function of a module,
+        and `arguments` can be pickled.
+        """
+        parameters = self.timed(parameters)
+        decoded = self.run_heavy(nbytes, parameters, decode, *arguments)
+        return decoded.addCallback(self.infer_by_successor, parameters)
+
+    def timed(self, parameters: Parameters) -> Parameters:
+        """Return `parameters` with a deadline: their own, or that of a request that comes now."""
+        if parameters.deadline is not None:
+            return parameters
+        return parameters._replace(deadline=self.deadline())
+
+    def infer_by_successor(
         self, inputs: Mapping[str, Array], parameters: Parameters
     ) -> Deferred[InferenceResponse]:
+        """Answer one request by the servable that has this one's place now."""
         return self.successor().infer(inputs, parameters)
 
     def run_on_pool(
@@ -132,7 +154,22 @@ class Servable(ABC):
         or has too many of the client in `parameters`.
         """
         deadline = self.deadline() if parameters.deadline is None else parameters.deadline
-        return self._pool.run(nbytes, deadline, function, parameters.client)
+        return self._pools.cpu.run(nbytes, deadline, function, parameters.client)
+
+    def run_heavy(
+        self,
+        nbytes: int,
+        parameters: Parameters,
+        function: Callable[..., Result],
+        *arguments: Any,
+    ) -> Deferred[Result]:
+        """Call `function(*arguments)`, which holds on to `nbytes` bytes, in another process.
+
+        `parameters` and errors are as for `run_on_pool`.
+        """
+        deadline = self.deadline() if parameters.deadline is None else parameters.deadline
+        codecs = self._pools.codecs
+        return codecs.call(nbytes, deadline, parameters.client, function, *arguments)
 
     def deadline(self, timeout: float | None = None) -> float:
         """Return the time at which a request that comes now is worthless, in seconds.

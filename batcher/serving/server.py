@@ -18,7 +18,6 @@ from batcher.batching.worker import CallFromThread
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
-from batcher.core.cores import cores
 from batcher.core.epoch import Epoch
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array
@@ -28,7 +27,7 @@ from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_lifecycle import ModelLifecycle
 from batcher.serving.model_version import ModelVersion
 from batcher.serving.stages.quotas import Quotas, QuotaStage, quotas_of
-from batcher.workers.pool import CpuPool
+from batcher.workers.pools import make_pools
 from batcher.workers.thread import ModelLoader
 
 
@@ -49,7 +48,7 @@ class ModelServer:
         clock: the reactor, or a `Clock` in tests.
         call_from_thread: `reactor.callFromThread`, or under asyncio `loop.call_soon_threadsafe`,
             which is cheaper.
-        settings: bounds of the CPU pool, and quotas; None for the built-in defaults.
+        settings: bounds of the pools, and quotas; None for the built-in defaults.
         metrics: where to count; None for an object of the server's own.
         progress: told a model's title and what is being done with the model.
         call_soon: under asyncio `loop.call_soon`, which is cheaper than a timer of no delay, the
@@ -70,8 +69,8 @@ class ModelServer:
         self.metrics = metrics or ServerMetrics()
         self.clock = clock
         self.seconds = clock.seconds
-        self._pool = _pool_of(settings, call_from_thread, clock)
-        parts = Assembly(clock, call_from_thread, call_soon, self._pool, self.metrics)
+        self._pools = make_pools(settings, call_from_thread, clock)
+        parts = Assembly(clock, call_from_thread, call_soon, self._pools, self.metrics)
         self.lifecycle = ModelLifecycle(parts, progress, settings.drain_timeout_s)
         self.limit(quotas_of(settings.quotas))
 
@@ -231,14 +230,5 @@ class ModelServer:
         Fires when all workers have ended, which the worker of a hung model never does.
         """
         self.lifecycle.refuse_requests()
-        self._pool.stop()
+        self._pools.stop()
         return self.lifecycle.stop()
-
-
-def _pool_of(
-    settings: ServerSettings, call_from_thread: CallFromThread, clock: IReactorTime
-) -> CpuPool:
-    threads = settings.cpu_pool_threads or cores()
-    return CpuPool(
-        threads, settings.cpu_pool_tasks, settings.cpu_pool_bytes, call_from_thread, clock
-    )

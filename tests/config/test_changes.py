@@ -26,6 +26,7 @@ OTHERS = {
     "cpu_pool_threads": "3",
     "cpu_pool_tasks": "7",
     "cpu_pool_bytes": "1KiB",
+    "max_decoding_bytes": "1KiB",
 }
 
 

@@ -15,13 +15,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from batcher.config.model_file import ModelDefinition
+from batcher.config.settings import ServerSettings
 from batcher.core.request import Parameters
 from batcher.errors import BatcherError, Draining, ModelLoadError
 from batcher.models.protocol import Progress
 from batcher.serving.assembly import Assembly
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_version import STATES, Keeper, ModelState, ModelVersion
-from batcher.workers.pool import CpuPool
+from batcher.workers.pools import make_pools
 from tests.support.crossing import PATIENCE
 from tests.support.models import RecordingModel, checked, double, model_spec
 from tests.support.serving import SETTINGS, Serving
@@ -71,7 +72,7 @@ def loading_model(texts: list[str]) -> ModelVersion:
     def call(function: Any, *arguments: Any) -> None:
         function(*arguments)
 
-    parts = Assembly(clock, call, None, CpuPool(1, 1, 1, call, clock), ServerMetrics())
+    parts = Assembly(clock, call, None, make_pools(ServerSettings(), call, clock), ServerMetrics())
     return ModelVersion(DEFINITION, SETTINGS, parts, RecordingKeeper(texts))
 
 

@@ -86,6 +86,7 @@ class InferHead(NamedTuple):
         binaries: inputs whose bytes stand behind the JSON, in the order of their bytes.
         outputs: outputs that are asked for, in the order of the model's outputs.
         slow: whether writing the answer takes a Python step for each element: classes, or BYTES.
+        text: whether some outputs are asked for in JSON.
     """
 
     id: str
@@ -95,6 +96,7 @@ class InferHead(NamedTuple):
     binaries: tuple[BinaryInput, ...]
     outputs: tuple[RequestedOutput, ...]
     slow: bool = False
+    text: bool = False
 
     def inputs(self, data: Buffer) -> dict[str, Array]:
         """Return all inputs; binary inputs are views of `data`, the bytes behind the JSON.
@@ -173,9 +175,9 @@ def read_document(document: dict[str, Any], spec: ModelSpec) -> InferHead:
         raise _missing_inputs(spec, seen)
     outputs = _outputs(document, spec, flag_of(parameters, "binary_data_output", "the request"))
     priority, timeout = priority_of(parameters), timeout_of(parameters)
-    return InferHead(
-        name or "", priority, timeout, arrays, tuple(binaries), outputs, _is_slow(outputs)
-    )
+    text = not all(output.binary for output in outputs)
+    found = (arrays, tuple(binaries), outputs, _is_slow(outputs), text)
+    return InferHead(name or "", priority, timeout, *found)
 
 
 def raw_head(spec: ModelSpec, length: int) -> InferHead:

@@ -11,12 +11,12 @@ from typing import Any, final
 
 from twisted.internet.defer import Deferred
 
+from batcher.codecs.content import Buffer
+from batcher.codecs.content_coding import Body
 from batcher.frontends.endpoints.api_key import named_key
 
 Headers = Mapping[bytes, bytes]
 """Header fields by lower-case name; repeated fields are joined by commas."""
-
-Body = bytes | memoryview
 
 
 class CallHead:
@@ -67,8 +67,8 @@ class Call:
 
     Attributes:
         head: everything but the body.
-        body: the body without its content coding; the router empties it when the endpoint has
-            returned, and so has taken what it needs of the body.
+        body: the body without its content coding, unless the body is large; the router empties
+            the attribute when the endpoint has returned, and so has taken the body.
         size: bytes of the body.
         began: when the first byte of the request came, in seconds on the server's clock.
         peer: the client's address, for the log.
@@ -105,7 +105,7 @@ class Reply:
         self,
         status: int,
         content_type: bytes,
-        body: Body,
+        body: Buffer,
         headers: tuple[tuple[bytes, bytes], ...] = (),
         model: str = "",
     ) -> None:

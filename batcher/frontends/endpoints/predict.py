@@ -13,16 +13,20 @@ from functools import partial
 
 from twisted.internet.defer import Deferred
 
-from batcher.codecs.content import Content
+from batcher.codecs.content import Buffer, Content
+from batcher.codecs.content_coding import HEAVY_BYTES, Body, CodedBody, plain_body
 from batcher.codecs.format_table import Format, decode_body
+from batcher.codecs.heavy import decode_heavy, encode_heavy, is_heavy_answer
 from batcher.codecs.negotiation import answer_format, media_type, request_format
 from batcher.config.settings import ServerSettings
+from batcher.core.decoding_limits import DecodingLimits
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
-from batcher.core.spec import Array
+from batcher.core.spec import Array, ModelSpec
 from batcher.errors import InvalidInput
-from batcher.frontends.endpoints.call import Body, Call, CallHead, Reply
+from batcher.frontends.endpoints.call import Call, CallHead, Reply
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
+from batcher.frontends.endpoints.heavy_answers import write_heavy
 from batcher.serving.servable import Servable
 
 MAX_TIMEOUT_MS = 86_400_000.0
@@ -41,9 +45,11 @@ class Plan:
         decode: makes the inputs from a body.
         exact: whether inputs from `decode` always fit the model's specification.
         pooled: whether `decode` is too slow for the loop and runs on the CPU pool.
+        is_text: returns whether a body costs a step for each value.
     """
 
     __slots__ = (
+        "_content",
         "_content_type",
         "_encode",
         "_key",
@@ -52,9 +58,11 @@ class Plan:
         "_reads_client",
         "_timeout",
         "_timing",
+        "_writes_text",
         "decode",
         "epoch",
         "exact",
+        "is_text",
         "pooled",
         "servable",
     )
@@ -72,17 +80,17 @@ class Plan:
         assert reply_format.encode is not None
         self._encode = reply_format.encode
         self._content_type = reply_format.media_type.encode()
-        self.decode = _decoder(body_format, self.servable, content_type, max_image_pixels)
+        self._writes_text = reply_format.writes_text(spec.outputs)
+        self._content = _content(content_type, max_image_pixels, self.servable.limits)
+        self.decode = _decoder(body_format, spec, self._content)
+        self.is_text = body_format.is_text
         self.exact = body_format.bind is not None
         self.pooled = body_format.pooled
-        timeout, priority = head.header(b"x-timeout-ms"), head.header(b"x-priority")
-        self._timeout = _timeout(timeout) if timeout else None
-        self._priority = _priority(priority, self.servable.max_level) if priority else 0
+        self._timeout, self._priority = _wishes(head, self.servable)
         self._key = head.key() if self.servable.reads_key else ""
         self._reads_client = self.pooled or self.servable.reads_client
-        self._plain = not (
-            self._timeout is not None or self._priority or self._key or self._reads_client
-        )
+        has_wishes = self._priority or self._key or self._reads_client
+        self._plain = self._timeout is None and not has_wishes
         self._timing = timing or head.headers.get(b"x-timing") == b"1"
 
     def parameters(self, peer: str) -> Parameters:
@@ -94,10 +102,33 @@ class Plan:
         client = client_of(peer) if self._reads_client else ""
         return Parameters(deadline, self._priority, self._key, client)
 
-    def reply(self, response: InferenceResponse) -> Reply:
-        """Return the reply that carries `response`."""
+    def infer_large(self, body: Body, parameters: Parameters) -> Deferred[InferenceResponse]:
+        """Answer a body that is large, coded, or of a format for the CPU pool."""
+        servable, is_coded = self.servable, isinstance(body, CodedBody)
+        if self.is_text is not None and (is_coded or self.is_text(plain_body(body))):
+            arguments = (decode_heavy, body, self._content, servable.spec)
+            return servable.infer_heavy(len(body), parameters, *arguments)
+        if is_coded or self.pooled:
+            decode = partial(_decode_plain, self.decode, body)
+            return servable.infer_decoded(len(body), decode, parameters)
+        return servable.infer(self.decode(plain_body(body)), parameters, self.exact)
+
+    def reply(self, response: InferenceResponse) -> Reply | Deferred[Reply]:
+        """Return the reply that carries `response`, or a Deferred of a reply that is long text."""
         spec = self.servable.spec
         headers = ((b"Server-Timing", _server_timing(response)),) if self._timing else ()
+        if self._writes_text and is_heavy_answer(response):
+            written = write_heavy(
+                self.servable,
+                response,
+                NO_PARAMETERS,
+                encode_heavy,
+                self._content_type.decode(),
+                spec,
+            )
+            return written.addCallback(
+                lambda body: Reply(200, self._content_type, body, headers, spec.name)
+            )
         return Reply(200, self._content_type, self._encode(response, spec), headers, spec.name)
 
 
@@ -123,23 +154,29 @@ class Predict:
             )
         call.plan = plan  # the head may have a newer plan before the answer is there
         parameters = plan.parameters(call.peer)
-        if plan.pooled:
-            decode = partial(plan.decode, call.body)
-            return plan.servable.infer_decoded(len(call.body), decode, parameters)
-        return plan.servable.infer(plan.decode(call.body), parameters, plan.exact)
+        body = call.body
+        if plan.pooled or isinstance(body, CodedBody) or len(body) >= HEAVY_BYTES:
+            return plan.infer_large(body, parameters._replace(client=client_of(call.peer)))
+        return plan.servable.infer(plan.decode(body), parameters, plan.exact)
+
+
+def _content(content_type: str, max_image_pixels: int, limits: DecodingLimits) -> Content:
+    """Return what a head says of its body, without the body."""
+    name, parameters = media_type(content_type)
+    # A plain dictionary can be pickled.
+    return Content(b"", name, dict(parameters), max_image_pixels, limits)
 
 
 def _decoder(
-    body_format: Format, servable: Servable, content_type: str, max_image_pixels: int
-) -> Callable[[Body], dict[str, Array]]:
-    spec, limits = servable.spec, servable.limits
+    body_format: Format, spec: ModelSpec, content: Content
+) -> Callable[[Buffer], dict[str, Array]]:
     if body_format.bind is not None:
         return body_format.bind(spec)
-    name, found = media_type(content_type)
-    parameters = dict(found)  # a plain mapping can be sent to another process
-    return lambda body: decode_body(
-        body_format, Content(body, name, parameters, max_image_pixels, limits), spec
-    )
+    return lambda body: decode_body(body_format, content._replace(body=body), spec)
+
+
+def _decode_plain(decode: Callable[[Buffer], dict[str, Array]], body: Body) -> dict[str, Array]:
+    return decode(plain_body(body))
 
 
 def _server_timing(response: InferenceResponse) -> bytes:
@@ -147,6 +184,15 @@ def _server_timing(response: InferenceResponse) -> bytes:
         response.queue * 1e3,
         response.compute * 1e3,
         response.batch_size,
+    )
+
+
+def _wishes(head: CallHead, servable: Servable) -> tuple[float | None, int]:
+    """Return timeout, in seconds, and level that `head` asks for; raises InvalidInput."""
+    timeout, priority = head.header(b"x-timeout-ms"), head.header(b"x-priority")
+    return (
+        _timeout(timeout) if timeout else None,
+        _priority(priority, servable.max_level) if priority else 0,
     )
 
 

@@ -104,7 +104,7 @@ class Router:
 
     def _failed(
         self, failure: Failure, route: Route, call: Call, send: Callable[[Reply], Sent]
-    ) -> Sent | Failure:
+    ) -> Sent | Deferred[Sent] | Failure:
         if failure.check(CancelledError):
             self.answer_log.answered(route.pattern, "", CLIENT_LEFT, call.began, call)
             return failure
@@ -113,11 +113,17 @@ class Router:
 
     def _answered(
         self, result: Any, route: Route, call: Call, send: Callable[[Reply], Sent]
-    ) -> Sent:
+    ) -> Sent | Deferred[Sent]:
         try:
-            reply: Reply = result if type(result) is Reply else call.plan.reply(result)
+            reply = result if type(result) is Reply else call.plan.reply(result)
         except Exception as err:  # a result that cannot be encoded is one more failure
             reply = self._failure_reply(err, route, call)
+        if type(reply) is not Reply:  # a Deferred of the reply, which is long
+            arguments = (route, call, send)
+            written: Deferred[Sent] = reply.addCallbacks(
+                self._answered, self._failed, arguments, errbackArgs=arguments
+            )
+            return written
         self.answer_log.answered(route.pattern, reply.model, reply.status, call.began, call)
         if call.head.request_id is not None:
             reply = with_request_id(reply, call.head.request_id)

@@ -11,13 +11,22 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from batcher.codecs.content import Buffer
+from batcher.codecs.content_coding import plain_body
+from batcher.codecs.heavy import (
+    decode_heavy_tf_serving,
+    encode_heavy_tf_serving,
+    is_heavy,
+    is_heavy_answer,
+)
 from batcher.codecs.tf_serving import decode, encode
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
-from batcher.core.spec import ModelSpec
+from batcher.core.spec import Array
 from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine, versions_of
 from batcher.frontends.endpoints.failures import oip_failure_reply
+from batcher.frontends.endpoints.heavy_answers import write_heavy
 from batcher.frontends.endpoints.json_reply import json_reply
 from batcher.frontends.endpoints.openapi.operations import (
     API_KEY_HEADER,
@@ -30,6 +39,7 @@ from batcher.frontends.endpoints.openapi.operations import (
 )
 from batcher.frontends.endpoints.routing import Route
 from batcher.serving.model_version import ModelState, ModelVersion
+from batcher.serving.servable import Servable
 
 _STATES = {
     ModelState.LOADING: "LOADING",
@@ -83,17 +93,33 @@ def tf_serving_routes(engine: Engine) -> tuple[Route, ...]:
 class TfReplyWriter:
     """Makes the reply of one call, laid out by row or by column."""
 
-    __slots__ = ("_by_row", "_spec")
+    __slots__ = ("_by_row", "_parameters", "_servable")
 
-    def __init__(self, spec: ModelSpec, by_row: bool) -> None:
-        """Write for the model `spec`; `by_row` says whether the request was laid out by row."""
-        self._spec = spec
+    def __init__(self, servable: Servable, by_row: bool, parameters: Parameters) -> None:
+        """Write the answer of `servable` to a request with `parameters`.
+
+        `by_row` says whether the request was laid out by row.
+        """
+        self._servable = servable
         self._by_row = by_row
+        self._parameters = parameters
 
-    def reply(self, response: InferenceResponse) -> Reply:
-        """Return the reply that carries `response`."""
-        body = encode(response, self._spec, self._by_row)
-        return Reply(200, b"application/json", body, (), self._spec.name)
+    def reply(self, response: InferenceResponse) -> Reply | Deferred[Reply]:
+        """Return the reply that carries `response`, or a Deferred of a reply that is long."""
+        spec = self._servable.spec
+        if is_heavy_answer(response):
+            return write_heavy(
+                self._servable,
+                response,
+                self._parameters,
+                encode_heavy_tf_serving,
+                spec,
+                self._by_row,
+            ).addCallback(self._reply)
+        return self._reply(encode(response, spec, self._by_row))
+
+    def _reply(self, body: Buffer) -> Reply:
+        return Reply(200, b"application/json", body, (), self._servable.spec.name)
 
 
 class TfPredict:
@@ -107,12 +133,31 @@ class TfPredict:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
         name, version = call.head.model()
         servable = self._engine.ready_model(name or self._engine.only_model(), version)
-        inputs, by_row = decode(call.body, servable.spec, servable.limits)
-        call.plan = TfReplyWriter(servable.spec, by_row)
         key = call.head.key() if servable.reads_key else ""
         client = client_of(call.peer) if servable.reads_client else ""
         parameters = Parameters(key=key, client=client) if key or client else NO_PARAMETERS
+        if is_heavy(call.body):
+            parameters = servable.timed(Parameters(key=key, client=client_of(call.peer)))
+            decoded = servable.run_heavy(
+                len(call.body),
+                parameters,
+                decode_heavy_tf_serving,
+                call.body,
+                servable.spec,
+                servable.limits,
+            )
+            return decoded.addCallback(_infer_decoded, call, servable, parameters)
+        inputs, by_row = decode(plain_body(call.body), servable.spec, servable.limits)
+        call.plan = TfReplyWriter(servable, by_row, parameters)
         return servable.infer(inputs, parameters)
+
+
+def _infer_decoded(
+    decoded: tuple[dict[str, Array], bool], call: Call, servable: Servable, parameters: Parameters
+) -> Deferred[InferenceResponse]:
+    inputs, by_row = decoded
+    call.plan = TfReplyWriter(servable, by_row, parameters)
+    return servable.infer_by_successor(inputs, parameters)
 
 
 class TfStatus:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from batcher.codecs.content_coding import HEAVY_BYTES
 from batcher.core.request import Parameters
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
-from batcher.frontends.endpoints.oip.answering import SLOW_BYTES, parameters_of, write_slow
+from batcher.frontends.endpoints.oip.answering import parameters_of, write_slow
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import Context, key_of, outcome
 from batcher.frontends.grpc.requests import InferMessageReader, ParsedRequest
@@ -37,7 +38,7 @@ class Inference:
         key = key_of(context) if servable.reads_key else ""
         client = client_of(context.peer()) if servable.reads_client or reader.slow else ""
         parameters = _parameters(servable, request, key, client, context.time_remaining())
-        if request.raw and request.size >= SLOW_BYTES and reader.slow:
+        if request.raw and request.size >= HEAVY_BYTES and reader.slow:
             deferred = servable.infer_decoded(request.size, request.inputs, parameters)
         else:
             deferred = servable.infer(request.inputs(), parameters)

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Site
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from batcher.codecs.content_coding import body_decoder
+from batcher.codecs.content_coding import Body, body_decoder
 from batcher.errors import BatcherError, MalformedHttp, UnknownRoute
 from batcher.errors import MethodNotAllowed as MethodUnknown
 from batcher.frontends.endpoints.call import Call, CallHead, Reply
@@ -77,16 +77,14 @@ def _handler(router: Router, route: Route, max_body: int) -> Callable[..., Defer
     return handle
 
 
-def _body(request: Any, head: CallHead, limit: int) -> bytes:
-    """Return the body without its content coding.
+def _body(request: Any, head: CallHead, limit: int) -> Body:
+    """Return the body without its content coding, unless the body is large.
 
-    A body that the fast connection hands over has none any more.
+    A small body that the fast connection hands over has no coding any more.
     """
     decoder = body_decoder(head.header(b"content-encoding"), limit)
-    body = decoder.feed(request.content.read())
-    if head.headers.get(b"content-encoding"):
-        decoder.finish()
-    return body
+    decoder.feed(request.content.read())
+    return decoder.finish()
 
 
 def _call_head(request: Any, arguments: dict[str, str]) -> CallHead:

@@ -16,6 +16,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Request as WebRequest
 from twisted.web.server import Site
 
+from batcher.codecs.content_coding import CodedBody
 from batcher.frontends.web.http11.messages import Request
 from batcher.frontends.web.http11.rendering import PREFIX
 from batcher.frontends.web.http11.target import origin_form
@@ -50,11 +51,13 @@ class KleinChannel:
     def handle(self, request: Request) -> None:
         """Make a twisted.web request of `request` and let it be answered."""
         web = self._request = WebRequest(self, parsePOSTFormSubmission=False)
+        body, request.body = request.body, b""
+        is_coded = isinstance(body, CodedBody)
         for name, value in request.headers.items():
-            if name not in _UNDONE:
+            if name not in _UNDONE or (is_coded and name == b"content-encoding"):
                 web.requestHeaders.addRawHeader(name, value)
         # twisted.web closes the file, whatever becomes of the exchange.
-        web.content, request.body = BytesIO(request.body), b""
+        web.content = BytesIO(body.sent if isinstance(body, CodedBody) else body)
         web.content.seek(0, 2)
         web.parseCookies()
         version = b"HTTP/1.0" if request.head.old else b"HTTP/1.1"

@@ -7,8 +7,8 @@ import asyncio
 import numpy as np
 import pytest
 
+from batcher.codecs.content_coding import HEAVY_BYTES
 from batcher.errors import DeadlineExceeded, InvalidInput, UnknownModel
-from batcher.frontends.endpoints.oip.answering import SLOW_BYTES
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from tests.frontends.grpc.conftest import Context, Rpc, request, run, turn
 from tests.support.http import MemoryServer
@@ -123,7 +123,7 @@ def test_a_priority_beyond_the_levels_is_the_default(rpc: Rpc) -> None:
 def test_many_texts_are_read_and_written_beside_the_loop() -> None:
     spec = model_spec((tensor("x", "BYTES", (1,)),), (tensor("y", "BYTES", (1,)),))
     rpc = Rpc(MemoryServer(RecordingModel(spec, lambda inputs: {"y": inputs["x"]})))
-    text = b"t" * SLOW_BYTES
+    text = b"t" * HEAVY_BYTES
     message = pb.ModelInferRequest(
         model_name="m",
         inputs=[{"name": "x", "datatype": "BYTES", "shape": (1, 1)}],

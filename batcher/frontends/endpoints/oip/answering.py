@@ -29,12 +29,6 @@ Clients send the same head again and again. A head with tensors in its JSON, or 
 ever comes twice and is not kept.
 """
 
-SLOW_BYTES = 1 << 18
-"""From this many bytes on, a body with BYTES elements is decoded on the CPU pool.
-
-Such elements are decoded one by one, which would hold up the loop.
-"""
-
 
 def has_slow_inputs(spec: ModelSpec) -> bool:
     """Return whether some inputs of the model `spec` are BYTES, which are decoded one by one."""

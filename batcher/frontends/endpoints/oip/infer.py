@@ -15,18 +15,22 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from batcher.codecs.content import Buffer
+from batcher.codecs.content_coding import HEAVY_BYTES, Body, CodedBody, plain_body
+from batcher.codecs.heavy import decode_heavy_oip, encode_heavy_oip, is_heavy, is_heavy_answer
 from batcher.codecs.oip.request import InferHead, raw_head, read_head
 from batcher.codecs.oip.response import encode
-from batcher.codecs.response_coding import compress, response_coding
-from batcher.core.request import InferenceResponse
+from batcher.codecs.response_coding import response_coding
+from batcher.core.request import InferenceResponse, Parameters
+from batcher.core.spec import Array
 from batcher.errors import InvalidInput
-from batcher.frontends.endpoints.call import Body, Call, CallHead, Reply
+from batcher.frontends.endpoints.call import Call, CallHead, Reply
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
+from batcher.frontends.endpoints.heavy_answers import write_heavy
 from batcher.frontends.endpoints.oip.answering import (
     MAX_KEPT_HEAD_BYTES,
     MAX_KEPT_HEADS,
-    SLOW_BYTES,
     has_slow_inputs,
     parameters_of,
     write_slow,
@@ -44,13 +48,14 @@ class InferPlan:
         coding: content coding of the answers, empty for none.
         pooled: whether every call has work for the CPU pool.
         slow_inputs: whether some inputs are BYTES, which are decoded one by one.
+        json_length: bytes of the JSON before binary tensors; None for bodies of JSON alone.
     """
 
     __slots__ = (
         "_heads",
-        "_json_length",
         "coding",
         "epoch",
+        "json_length",
         "key",
         "pooled",
         "servable",
@@ -70,17 +75,27 @@ class InferPlan:
         self.key = head.key() if self.servable.reads_key else ""
         self.coding = response_coding(head.header(b"accept-encoding"))
         length = head.headers.get(b"inference-header-content-length")
-        self._json_length = None if length is None else _length(length)
+        self.json_length = None if length is None else _length(length)
         self._heads: dict[bytes, InferHead] = {}
         self.slow_inputs = has_slow_inputs(self.servable.spec)
         self.pooled = self.slow_inputs or self.servable.reads_client or bool(self.coding)
 
-    def read(self, body: Body) -> tuple[InferHead, Body]:
+    @property
+    def is_binary(self) -> bool:
+        """Whether bodies have binary tensors behind their JSON, or instead of JSON."""
+        return self.json_length is not None
+
+    def is_heavy(self, body: Body) -> bool:
+        """Return whether the JSON in `body` is too long for the loop."""
+        length = len(body) if self.json_length is None else self.json_length
+        return is_heavy(body) and length >= HEAVY_BYTES
+
+    def read(self, body: Buffer) -> tuple[InferHead, Buffer]:
         """Return the request that the JSON in `body` describes, and the bytes behind the JSON.
 
         Raises ClientError.
         """
-        length = self._json_length
+        length = self.json_length
         if length == 0:
             return raw_head(self.servable.spec, len(body)), body
         if length is None:
@@ -111,31 +126,40 @@ class InferPlan:
 class OipReplyWriter:
     """Makes the reply of one call: JSON, or JSON with binary tensors behind it."""
 
-    __slots__ = ("_head", "_plan")
+    __slots__ = ("_head", "_parameters", "_plan")
 
-    def __init__(self, plan: InferPlan, head: InferHead) -> None:
-        """Write the outputs that `head` asks for, for a call that `plan` answers."""
+    def __init__(self, plan: InferPlan, head: InferHead, parameters: Parameters) -> None:
+        """Write the outputs that `head` asks for, for a call that `plan` answers.
+
+        `parameters` are those of the request.
+        """
         self._plan = plan
         self._head = head
+        self._parameters = parameters
 
-    def reply(self, response: InferenceResponse) -> Reply:
-        """Return the reply that carries `response`, without a content coding. Any thread."""
-        body, json_length = encode(response, self._head)
-        if json_length is None:
-            return Reply(200, b"application/json", body, (), response.model)
-        headers = ((b"Inference-Header-Content-Length", b"%d" % json_length),)
-        return Reply(200, b"application/octet-stream", body, headers, response.model)
+    def reply(self, response: InferenceResponse) -> Reply | Deferred[Reply]:
+        """Return the reply that carries `response`, or a Deferred of a reply that takes long."""
+        head, plan = self._head, self._plan
+        if (head.text or head.slow) and is_heavy_answer(response):
+            return write_heavy(
+                plan.servable, response, self._parameters, encode_heavy_oip, head, plan.coding
+            ).addCallback(self._reply, response.model, plan.coding)
+        if plan.coding or head.slow:
+            write = partial(encode_heavy_oip, head=head, coding=plan.coding)
+            return write_slow(response, plan.servable, write, self._parameters).addCallback(
+                self._reply, response.model, plan.coding
+            )
+        return self._reply(encode(response, head), response.model)
 
-    def coded_reply(self, response: InferenceResponse) -> Reply:
-        """Return the reply that carries `response`, in the plan's content coding. Any thread."""
-        plain = self.reply(response)
-        coding = self._plan.coding
-        if not coding:
-            return plain
-        headers = (*plain.headers, (b"Content-Encoding", coding.encode()))
-        return Reply(
-            200, plain.content_type, compress(bytes(plain.body), coding), headers, plain.model
-        )
+    def _reply(self, encoded: tuple[Buffer, int | None], model: str, coding: str = "") -> Reply:
+        body, json_length = encoded
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        if json_length is not None:
+            headers = ((b"Inference-Header-Content-Length", b"%d" % json_length),)
+        if coding:
+            headers = (*headers, (b"Content-Encoding", coding.encode()))
+        media_type = b"application/json" if json_length is None else b"application/octet-stream"
+        return Reply(200, media_type, body, headers, model)
 
 
 class Infer:
@@ -147,22 +171,50 @@ class Infer:
 
     def __call__(self, call: Call) -> Deferred[Any]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
+        return self._infer(call.body, call)
+
+    def _infer(self, body: Body, call: Call) -> Deferred[Any]:
         plan: InferPlan | None = call.head.plan
         # After its epoch a plan may name a version that is gone.
         if plan is None or plan.epoch.over:
             plan = call.head.plan = InferPlan(call.head, self._engine)
-        head, data = plan.read(call.body)
-        writer = call.plan = OipReplyWriter(plan, head)
+        if isinstance(body, CodedBody) and plan.is_binary:
+            inflated = plan.servable.run_on_pool(
+                len(body), body.plain, Parameters(client=client_of(call.peer))
+            )
+            return inflated.addCallback(self._infer, call)
+        if plan.is_heavy(body):
+            return _infer_heavy(body, call, plan)
+        head, data = plan.read(plain_body(body))
         servable = plan.servable
         client = client_of(call.peer) if plan.pooled or head.slow else ""
         parameters = parameters_of(servable, head, plan.key, bool(plan.coding), client)
-        if plan.slow_inputs and len(data) >= SLOW_BYTES:
-            deferred = servable.infer_decoded(len(data), partial(head.inputs, data), parameters)
-        else:
-            deferred = servable.infer(head.inputs(data), parameters)
-        if plan.coding or head.slow:
-            deferred.addCallback(write_slow, servable, writer.coded_reply, parameters)
-        return deferred
+        call.plan = OipReplyWriter(plan, head, parameters)
+        if plan.slow_inputs and len(data) >= HEAVY_BYTES:
+            return servable.infer_decoded(len(data), partial(head.inputs, data), parameters)
+        return servable.infer(head.inputs(data), parameters)
+
+
+def _infer_heavy(body: Body, call: Call, plan: InferPlan) -> Deferred[InferenceResponse]:
+    """Answer a call whose JSON is read in the process for heavy codecs."""
+    servable = plan.servable
+    parameters = servable.timed(Parameters(key=plan.key, client=client_of(call.peer)))
+    arguments = (decode_heavy_oip, body, plan.json_length, servable.spec, servable.limits)
+    decoded = servable.run_heavy(len(body), parameters, *arguments)
+    return decoded.addCallback(_infer_decoded, call, plan, servable.deadline(0.0))
+
+
+def _infer_decoded(
+    decoded: tuple[InferHead, dict[str, Array]], call: Call, plan: InferPlan, began: float
+) -> Deferred[InferenceResponse]:
+    """Answer a call whose body was read; the time of its timeout runs since `began`, in seconds."""
+    head, inputs = decoded
+    servable = plan.servable
+    parameters = parameters_of(servable, head, plan.key, client=client_of(call.peer))
+    timeout = servable.timeout if head.timeout is None else head.timeout
+    parameters = parameters._replace(deadline=began + timeout)
+    call.plan = OipReplyWriter(plan, head, parameters)
+    return servable.infer_by_successor(inputs, parameters)
 
 
 def _length(value: bytes) -> int:

@@ -9,10 +9,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from batcher.codecs.content_coding import HEAVY_BYTES, Body, plain_body, too_large
 from batcher.codecs.formats.json_lists import from_json
+from batcher.codecs.heavy import is_heavy
 from batcher.codecs.oip.members import object_of
 from batcher.errors import InvalidInput
-from batcher.frontends.endpoints.call import Body, Call, Reply
+from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.engine import ModelControl
 from batcher.frontends.endpoints.json_reply import json_reply
 from batcher.frontends.endpoints.oip.documents import index_entries
@@ -51,7 +53,10 @@ class RepositoryRoutes:
 
 
 def _document(body: Body) -> dict[str, Any]:
-    return object_of(from_json(body), "body") if len(body) else {}
+    if is_heavy(body):
+        raise too_large(HEAVY_BYTES, " of JSON for a route that infers nothing")
+    plain = plain_body(body)
+    return object_of(from_json(plain), "body") if len(plain) else {}
 
 
 def _parameters(body: Body) -> dict[str, Any]:

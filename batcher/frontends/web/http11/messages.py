@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, final
 
+from batcher.codecs.content_coding import Body
 from batcher.errors import BatcherError
 
 
@@ -52,13 +53,13 @@ class Request:
 
     Attributes:
         head: everything but the body.
-        body: content coding undone; empty once an exchange has taken it.
+        body: content coding undone, unless the body is large; empty once an exchange has taken it.
         began: time in seconds at which the first byte of the request came.
     """
 
     __slots__ = ("began", "body", "head")
 
-    def __init__(self, head: RequestHead, body: bytes | memoryview, began: float) -> None:
+    def __init__(self, head: RequestHead, body: Body, began: float) -> None:
         """Store the attributes; but for `body` they do not change."""
         self.head = head
         self.body = body

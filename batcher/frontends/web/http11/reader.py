@@ -29,7 +29,7 @@ from httptools import (
     HttpRequestParser,
 )
 
-from batcher.codecs.content_coding import BodyDecoder, Identity, body_decoder, too_large
+from batcher.codecs.content_coding import Body, BodyDecoder, Identity, body_decoder, too_large
 from batcher.errors import BatcherError, HeadersTooLarge, MalformedHttp, RequestTimeout, UriTooLong
 from batcher.frontends.web.http11.head_check import head_error, head_without_upgrade
 from batcher.frontends.web.http11.heads import SharedHeads
@@ -145,6 +145,8 @@ class RequestReader:
     @property
     def held(self) -> int:
         """Bytes of memory that the present part of a body takes."""
+        if self._decoder is not None:
+            return self._decoder.held
         return getsizeof(self._body) if self._body else 0
 
     def timed_out(self, now: float) -> RequestTimeout | None:
@@ -236,11 +238,10 @@ class RequestReader:
         self.body_bytes += len(piece)
         if self._decoder is not None:
             try:
-                piece = self._decoder.feed(piece)
+                self._decoder.feed(piece)
             except BatcherError as err:
                 self._refuse(err)
-                return
-        if self._body:
+        elif self._body:
             self._body = self._body if isinstance(self._body, bytearray) else bytearray(self._body)
             self._body += piece
         else:
@@ -250,22 +251,21 @@ class RequestReader:
         """Finish the request."""
         if self.phase is not _BODY:
             return
-        if self._decoder is not None:
-            try:
-                self._decoder.finish()
-            except BatcherError as err:
-                self._refuse(err)
-                return
+        body, self._body = self._body, b""
+        decoder, self._decoder = self._decoder, None
+        try:
+            whole = _whole(body) if decoder is None else decoder.finish()
+        except BatcherError as err:
+            self._refuse(err)
+            return
         keep_alive = self._parser.should_keep_alive()
         self.phase = _IDLE if keep_alive else _CLOSED
-        body = memoryview(self._body) if isinstance(self._body, bytearray) else self._body
-        self._body = b""
         method = self._parser.get_method().decode("latin-1")
         old = self._parser.get_http_version() == "1.0"
         head = RequestHead(
             method, self._target, self._path, self._query, self._headers, keep_alive, old
         )
-        self._events.append(Request(head, body, self.began))
+        self._events.append(Request(head, whole, self.began))
 
     def _remember(self, data: bytes, event: Event) -> None:
         """Keep the head of `event` if `data` is that whole request and nothing else."""
@@ -337,8 +337,13 @@ class RequestReader:
             began = self.began if self.phase is not _IDLE else self._seconds()
             self.phase = _CLOSED
             self._body = b""
+            self._decoder = None
             method = self._parser.get_method().decode() if self._target else ""
             self._events.append(Refusal(error, self._headers, began, self._target, method))
+
+
+def _whole(body: bytes | bytearray) -> Body:
+    return memoryview(body) if isinstance(body, bytearray) else body
 
 
 def _header_error(limits: Limits) -> HeadersTooLarge:

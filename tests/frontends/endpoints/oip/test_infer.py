@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from batcher.codecs.content_coding import HEAVY_BYTES
 from batcher.errors import ModelLoadError
-from batcher.frontends.endpoints.oip.answering import SLOW_BYTES
 from tests.support.http import MemoryServer, ask, over_connection
 from tests.support.http_answers import Answer
 from tests.support.models import RecordingModel, model_spec, rows, tensor
@@ -78,7 +78,7 @@ def test_a_binary_tensor_is_answered_with_one(both: Both) -> None:
 
 def test_an_answer_that_finds_no_place_to_be_compressed_in_asks_for_no_repeat() -> None:
     server = MemoryServer()
-    server.server._pool._queue.items = 10**9
+    server.server._pools.cpu._queue.items = 10**9
     answer = over_connection(server, binary_request(("Accept-Encoding", "gzip")))
     assert error(answer, 503).startswith("the CPU pool is full")
     assert server.models[0].sizes() == [1]
@@ -277,7 +277,7 @@ def test_an_error_ahead_of_the_route_looks_like_one_of_it(
 
 def test_many_texts_are_read_and_written_beside_the_loop(both: Both) -> None:
     spec = model_spec(inputs=(tensor("x", "BYTES", ()),), outputs=(tensor("y", "BYTES", ()),))
-    count = SLOW_BYTES // 4
+    count = HEAVY_BYTES // 4
     entry = {
         "name": "x",
         "shape": [count],

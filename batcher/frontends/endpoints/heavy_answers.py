@@ -1,0 +1,37 @@
+"""Answers that are written away from the loop: the model has run, and its outputs are long text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+
+from batcher.core.request import InferenceResponse, Parameters, nbytes_of
+from batcher.errors import Unavailable
+from batcher.serving.servable import Servable
+
+Result = TypeVar("Result")
+
+
+def write_heavy(
+    servable: Servable,
+    response: InferenceResponse,
+    parameters: Parameters,
+    encode: Callable[..., Result],
+    *arguments: Any,
+) -> Deferred[Result]:
+    """Fire with `encode(response, *arguments)`, called in the process for heavy codecs.
+
+    The writing has until the deadline in `parameters`, or without one as long as a request that
+    comes now. Reactor thread.
+
+    Raises:
+        QueueFull: too many bytes wait for that process already.
+    """
+    nbytes = nbytes_of(response.outputs)
+    try:
+        return servable.run_heavy(nbytes, parameters, encode, response, *arguments)
+    except Unavailable as err:
+        err.retry_after = 0  # the model has run: a client must not be told to send it again
+        raise

@@ -1,0 +1,1 @@
+"""A child process for codecs that would keep the interpreter lock of this process for long."""

@@ -1,0 +1,76 @@
+"""The child: calls functions of the codecs, one after the other.
+
+Each call comes as a file of memory, which holds a function and its arguments. The result, or the
+error, goes back in a file of its own, since a result may be a view of the body. The child imports
+what the codecs need, and no framework.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle, send_handle
+from typing import Any
+
+from batcher.errors import QueueFull
+from batcher.workers.codec_process.values import file_of, read_value
+from batcher.workers.process.described_error import describe_error
+from batcher.workers.process.lifeline import end_with_parent
+
+_NICENESS = 5
+"""How much the child steps back behind the loop and the models: a large body may take a little
+longer, so that small requests beside that body do not.
+"""
+
+
+def main(fd: int, slots: Sequence[int], parent: int, lifeline: int) -> None:
+    """Be a child, from start to end, as `process/child.py` says. Main thread of the child."""
+    parent_fd = end_with_parent(parent, lifeline)
+    os.set_inheritable(fd, False)
+    with suppress(OSError):  # a container may forbid that
+        os.nice(_NICENESS)
+    with Connection(fd) as connection, suppress(EOFError, OSError):
+        _serve(connection, parent_fd)
+    os._exit(0)
+
+
+def _serve(connection: Connection, parent_fd: int) -> None:
+    """Call function after function until the parent has no more. Main thread of the child."""
+    poller = select.poll()
+    for waited_for in (connection.fileno(), parent_fd):
+        poller.register(waited_for, select.POLLIN)
+    give_back = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
+    while all(ready != parent_fd for ready, _ in poller.poll()):
+        outcome = answer(recv_handle(connection))
+        try:
+            send_handle(connection, outcome, os.getppid())
+        finally:
+            os.close(outcome)
+        give_back(0)  # a large body may be the last one for long
+
+
+def answer(call: int) -> int:
+    """Call the function in the file `call`, and close that; return a file that says how it went.
+
+    Main thread of the child.
+    """
+    try:
+        outcome: tuple[bool, Any] = True, _call(call)
+    except MemoryError as err:
+        error = QueueFull(f"there is no memory to read the body or to write the answer: {err}")
+        outcome = False, describe_error(error)
+    except Exception as err:
+        outcome = False, describe_error(err)
+    return file_of(outcome)
+
+
+def _call(call: int) -> Any:
+    try:
+        function, arguments = read_value(call)
+    finally:
+        os.close(call)
+    return function(*arguments)
