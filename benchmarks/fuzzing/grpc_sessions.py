@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Sequence
 
 import grpc
@@ -19,6 +20,7 @@ CALLS = 24
 """Mutated calls of one session, all under way at once."""
 
 CALL_LIMIT_S = 20.0
+BACK_WITHIN_S = 2.0
 
 WRONG = frozenset((grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS))
 """Statuses that say that the server failed, and not its client."""
@@ -129,11 +131,22 @@ def _calls(chance: random.Random) -> bytes:
     return b"".join(out)
 
 
+def _connected(target: Target) -> socket.socket:
+    """Return a connection; a server of the library that ended by itself is replaced soon."""
+    end = time.monotonic() + BACK_WITHIN_S
+    while True:
+        try:
+            return socket.create_connection((target.host, target.grpc_port), timeout=20)
+        except ConnectionRefusedError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+
+
 def run_frames(target: Target, name: str) -> tuple[int, str]:
     """Send mutated frames on a connection of their own, and hear what comes at once."""
     chance = random.Random(name)
-    address = (target.host, target.grpc_port)
-    with socket.create_connection(address, timeout=20) as connection:
+    with _connected(target) as connection:
         try:
             connection.sendall(mutated(chance, _calls(chance), [_calls(chance)]))
             connection.settimeout(0.05)

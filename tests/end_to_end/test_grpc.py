@@ -146,6 +146,20 @@ def test_a_client_that_resets_its_calls_at_once_cannot_fill_the_memory_and_other
     assert server.resident() - before < 64 << 20
 
 
+def test_a_call_that_ends_the_librarys_server_does_not_close_the_port(tmp_path: Path) -> None:
+    call = http2.call(1, SERVICE, "ServerLive").replace(b"Live", b"Li\xe9\xe9")
+    with started(tmp_path, "--grpc-port", "0") as process:
+        host, port = process.grpc_address.rsplit(":", 1)
+        with socket.create_connection((host, int(port)), timeout=60) as attacker:
+            attacker.sendall(http2.PREFACE + call)
+            until(lambda: "ended by itself" in process.errors)
+        with grpc.insecure_channel(process.grpc_address) as channel:
+            live = channel.unary_unary(f"{SERVICE}/ServerLive")
+            assert live(b"", timeout=60, wait_for_ready=True)
+        process.signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
 def test_an_honest_client_with_many_calls_at_a_time_has_none_refused(slow: Process) -> None:
     async def ask() -> None:
         async with grpc.aio.insecure_channel(slow.grpc_address) as channel:

@@ -4,12 +4,17 @@ The library's server runs on the asyncio loop that the reactor turns, and so nee
 reactor. Its calls come to `Calls`, one coroutine each, on the reactor thread. A front opens, may be
 given other settings while it is open, and ends in two steps: `drain` takes no more calls, and
 `stop` ends the calls that are left.
+
+The library's server may end by itself: one call whose path is not UTF-8 is enough (grpcio 1.85,
+which decodes the path in its main loop). The front then opens the port again with a new server.
+Calls under way are lost with the old one; no way to keep the library from it was found, because the
+path is decoded before any code of ours sees the call.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +23,7 @@ from grpc import aio
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, Draining
@@ -32,6 +38,12 @@ from batcher.frontends.grpc.service import Service
 from batcher.frontends.grpc.streams import Streams
 
 Result = TypeVar("Result")
+Handlers = Sequence["grpc.GenericRpcHandler[Any, Any]"]
+
+_log = Logger()
+
+REOPEN_AFTER_S = 0.5
+"""Seconds between two tries to open the port again, where something else has taken it."""
 
 DRAIN_MARGIN_S = 5.0
 """Seconds by which the library ends calls later than the service does: both ends at the same moment
@@ -105,6 +117,8 @@ class RpcFront:
         self._answer_log = answer_log
         self._stopping = asyncio.Event()
         self._server: aio.Server | None = None
+        self._port = settings.grpc_port
+        self._supervision: asyncio.Task[None] | None = None
 
     def open(self) -> Deferred[None]:
         """Listen; fires when the port is open.
@@ -151,15 +165,37 @@ class RpcFront:
     async def _open(self) -> None:
         if self._stopping.is_set():
             raise Draining("the server was stopped before it had started")
-        self._server = server = aio.server(
+        handlers = self._handlers()
+        self._server = server = await self._started(handlers)
+        self._supervision = asyncio.ensure_future(self._supervise(server, handlers))
+
+    async def _started(self, handlers: Handlers) -> aio.Server:
+        """Return a server of the library that listens and answers by `handlers`."""
+        server = aio.server(
             options=_options(self._settings),
             maximum_concurrent_rpcs=self._settings.max_connections,
         )
-        server.add_generic_rpc_handlers(self._handlers())
+        server.add_generic_rpc_handlers(handlers)
         self._bind(server)
         await server.start()
+        return server
 
-    def _handlers(self) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
+    async def _supervise(self, server: aio.Server, handlers: Handlers) -> None:
+        """Open the port again whenever the library's server ends by itself."""
+        while True:
+            error = await _ended(server)
+            if self._stopping.is_set():
+                return
+            _log.error("gRPC: the library's server ended by itself: {error!r}", error=error)
+            while not self._stopping.is_set():
+                try:
+                    self._server = server = await self._started(handlers)
+                    break
+                except ConfigError as err:
+                    _log.error("gRPC: the port is not open again: {error}", error=err)
+                    await asyncio.sleep(REOPEN_AFTER_S)
+
+    def _handlers(self) -> Handlers:
         """Wire the parts, and return the handlers of both services."""
         settings, engine = self._settings, self._engine
         calls = Calls(INFERENCE_SERVICE, self._answer_log, settings.expose_model_errors)
@@ -183,7 +219,7 @@ class RpcFront:
     def _bind(self, server: aio.Server) -> None:
         settings = self._settings
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        address, certificate = f"{host}:{settings.grpc_port}", settings.tls_certificate
+        address, certificate = f"{host}:{self._port}", settings.tls_certificate
         try:
             if certificate is None:
                 port = server.add_insecure_port(address)
@@ -195,6 +231,7 @@ class RpcFront:
             raise ConfigError(
                 f"{place}: expected an address to listen on; got {address}: {err}"
             ) from err
+        self._port = port
         self.address = f"{'grpc' if certificate is None else 'grpcs'}://{host}:{port}"
 
 
@@ -219,6 +256,15 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
 def _credentials(settings: ServerSettings, certificate: str, base: Path) -> grpc.ServerCredentials:
     key = base / (settings.tls_key or certificate)
     return grpc.ssl_server_credentials([(key.read_bytes(), (base / certificate).read_bytes())])
+
+
+async def _ended(server: aio.Server) -> BaseException | None:
+    """Wait for the end of `server`, and return what ended it; None for a stop."""
+    try:
+        await server.wait_for_termination()
+    except Exception as err:  # the library raises here whatever its main loop did
+        return err
+    return None
 
 
 def _deferred(coroutine: Coroutine[Any, Any, Result]) -> Deferred[Result]:
