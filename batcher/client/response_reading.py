@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from batcher.client.errors import InferenceFailed, MalformedAnswer
 from batcher.client.tensors import from_tensor
-from batcher.codecs.formats.json_lists import from_json
+from batcher.codecs.formats.json_text import from_json
 from batcher.codecs.oip.members import object_of
 from batcher.core.spec import Array
 from batcher.errors import BatcherError

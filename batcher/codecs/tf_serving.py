@@ -16,7 +16,9 @@ from typing import Any
 
 from batcher.codecs.content import Buffer
 from batcher.codecs.formats.bfloat16 import plain_numbers
-from batcher.codecs.formats.json_lists import from_json, to_json
+from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.formats.json_text import with_json
+from batcher.codecs.formats.long_lists import Changed, LongList
 from batcher.codecs.formats.nested_lists import MAX_DEPTH
 from batcher.codecs.formats.rows import inputs_from_document
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
@@ -37,8 +39,14 @@ def decode(
         DecodingError: the body is not JSON.
         InvalidInput: the body has neither layout or names another signature, or a value does not
             fit its input.
+        TooLarge: a large body has more rows or values than `limits` allow.
     """
-    document = from_json(body)
+    return with_json(body, lambda document: _inputs(document, spec, limits))
+
+
+def _inputs(
+    document: Any, spec: ModelSpec, limits: DecodingLimits
+) -> tuple[dict[str, Array], bool]:
     if isinstance(document, dict):
         signature = document.get("signature_name", SIGNATURE)
         if signature not in (SIGNATURE, ""):
@@ -53,7 +61,7 @@ def decode(
         column = document.get("inputs")
         if len(spec.inputs) == 1 and "inputs" in document and not isinstance(column, dict):
             document["inputs"] = {spec.inputs[0].name: column}
-    return inputs_from_document(document, spec), "instances" in document
+    return inputs_from_document(document, spec, limits), "instances" in document
 
 
 def encode(response: InferenceResponse, spec: ModelSpec, by_row: bool) -> bytes:
@@ -95,6 +103,8 @@ def _without_base64(value: Any, depth: int) -> Any:
         return value
     if isinstance(value, list):
         return [_without_base64(inner, depth + 1) for inner in value]
+    if isinstance(value, LongList):
+        return Changed(value, lambda piece: _without_base64(piece, depth))
     if not isinstance(value, dict):
         return value
     text = value.get("b64")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from operator import index
+from sys import getsizeof
 from typing import Any, Final, NamedTuple, final
 
 from batcher.core.spec import Array
@@ -220,5 +221,5 @@ def nbytes_of(arrays: Mapping[str, Array]) -> int:
     for array in arrays.values():
         total += array.nbytes  # of an object array these are the references alone
         if array.dtype.hasobject:
-            total += sum(map(len, array.flat))
+            total += sum(map(getsizeof, array.flat))
     return total

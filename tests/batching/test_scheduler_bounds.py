@@ -5,6 +5,8 @@ Bounds, draining, giving up.
 
 from __future__ import annotations
 
+from sys import getsizeof
+
 import numpy as np
 import pytest
 
@@ -70,6 +72,11 @@ def test_bytes_of_a_cut_request_are_given_back_to_the_last() -> None:
 def test_arrays_of_empty_byte_strings_take_room_too() -> None:
     strings = np.full((1, 100_000), b"", dtype=object)
     assert nbytes_of({"x": strings}) >= 8 * strings.size, "each element is at least a reference"
+
+
+def test_byte_strings_count_with_the_memory_of_their_objects() -> None:
+    strings = np.array([[b"ab", b""]], dtype=object)
+    assert nbytes_of({"x": strings}) == strings.nbytes + getsizeof(b"ab") + getsizeof(b"")
 
 
 def test_what_was_taken_is_answered_before_the_drain_is_over() -> None:

@@ -1,4 +1,4 @@
-"""`application/json`: nested lists, by input or by row; also the one JSON reader and writer.
+"""`application/json`: nested lists, by input or by row; also the one JSON writer.
 
 JSON has no NaN and no infinities. A body with the literals `NaN` or `Infinity`, which some encoders
 write, is refused with an error that says so. In an answer a number that is not finite becomes
@@ -14,11 +14,11 @@ import orjson
 
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.bfloat16 import plain_numbers
+from batcher.codecs.formats.json_text import with_json
 from batcher.codecs.formats.predictions import predictions
 from batcher.codecs.formats.rows import inputs_from_document
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec, TensorSpec
-from batcher.errors import DecodingError
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
@@ -31,28 +31,17 @@ def to_json(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def from_json(body: Buffer) -> Any:
-    """Return the value of a JSON document.
-
-    Raises:
-        DecodingError: the body is not JSON.
-    """
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as err:
-        literals = [name for name in (b"NaN", b"Infinity") if name in bytes(body)]
-        hint = f"; JSON has no {literals[0].decode()}" if literals else ""
-        raise DecodingError(f"body: expected JSON; got something else: {err}{hint}") from err
-
-
 def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     """Return the inputs of `{"inputs": {name: lists}}` or `{"instances": [row, …]}`.
 
     Raises:
         DecodingError: the body is not JSON in its charset.
         InvalidInput: the layout is another one, or a value does not fit its input.
+        TooLarge: a large body has more rows or values than the limits allow.
     """
-    return inputs_from_document(from_json(content.text()), spec)
+    return with_json(
+        content.text(), lambda found: inputs_from_document(found, spec, content.limits)
+    )
 
 
 def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
@@ -69,14 +58,20 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
 
 def _listable(array: Array, tensor: TensorSpec) -> Any:
     if tensor.datatype.name == "BYTES":
-        # numpy cannot vectorize over nothing
-        if not array.size:
-            return array.tolist()
-        return np.vectorize(text_of, otypes=[object])(array).tolist()
+        return texts_of(array).tolist()
     # orjson reads only arrays that lie in memory row by row
     return np.ascontiguousarray(plain_numbers(array, tensor.datatype.name))
 
 
-def text_of(value: Any) -> str:
-    """Return a BYTES element as text; bytes that are not UTF-8 become replacement characters."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def texts_of(array: Array) -> Array:
+    """Return BYTES elements as text; bytes that are not UTF-8 become replacement characters."""
+    values = array.ravel().tolist()
+    texts = np.empty(len(values), object)
+    try:
+        texts[:] = list(map(bytes.decode, values))
+    except (UnicodeDecodeError, TypeError):
+        texts[:] = [
+            value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+            for value in values
+        ]
+    return texts.reshape(array.shape)

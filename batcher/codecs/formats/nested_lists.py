@@ -17,8 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
-from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,10 +38,34 @@ IsWrong = Callable[[Any], bool]
 """Whether a value is the one to complain about."""
 
 
-def array_from_lists(value: Any, tensor: TensorSpec) -> Array:
+class _Lists(NamedTuple):
+    """Nested lists of equal lengths, and what was found in them.
+
+    Attributes:
+        value: the lists themselves.
+        tensor: spec of the input that they are for.
+        place: where the outermost list stands in the input, such as `[0][2]`; empty for all rows.
+        first: index of the first value in the list that stands at `place`.
+        types: types of all values that are not lists.
+        flat: those values, in row-major order.
+        shape: lengths of the lists, level by level.
+    """
+
+    value: list[Any]
+    tensor: TensorSpec
+    place: str
+    first: int
+    types: set[type]
+    flat: list[Any]
+    shape: tuple[int, ...]
+
+
+def array_from_lists(value: Any, tensor: TensorSpec, place: str = "", first: int = 0) -> Array:
     """Return nested lists `value` as an array of `tensor`'s dtype; the caller checks the shape.
 
     The innermost lists hold numbers, booleans or (for BYTES) strings. The first axis is the row.
+    Where `value` is a part of a longer list, `place` says where that list stands in the input, such
+    as `[0][2]`, and `first` is the index of the part's first value.
 
     Raises:
         InvalidInput: lists are of unequal length or nested too deeply, or the datatype does not
@@ -50,46 +73,57 @@ def array_from_lists(value: Any, tensor: TensorSpec) -> Array:
     """
     if not isinstance(value, list):
         raise _no_list(value, tensor)
-    types, shape = _types(value, tensor), _shape(value)
+    types, flat, shape = _flattened(value, tensor)
+    lists = _Lists(value, tensor, place, first, types, flat, shape)
     name = tensor.datatype.name
     if name == "BYTES":
-        return _strings(value, tensor, types, shape)
+        return _strings(lists)
     if name == "BOOL":
         if not types <= {bool}:
-            raise _misfit(value, tensor, lambda leaf: not isinstance(leaf, bool), "true or false")
-        return _shaped(value, tensor, np.dtype("?"))
+            raise _misfit(lists, lambda leaf: not isinstance(leaf, bool), "true or false")
+        return np.array(flat, "?").reshape(shape)
     if not types <= {int, float}:
-        raise _misfit(value, tensor, _is_not_number, "a number")
+        raise _misfit(lists, _is_not_number, "a number")
     if name in ("FP16", "FP32", "FP64", "BF16"):
-        return _floats(value, tensor)
-    return _integers(value, tensor, types)
+        return _floats(lists)
+    return _integers(lists)
 
 
-def _types(value: list[Any], tensor: TensorSpec) -> set[type]:
-    """Return the types of all values that are not lists.
+def _flattened(
+    value: list[Any], tensor: TensorSpec
+) -> tuple[set[type], list[Any], tuple[int, ...]]:
+    """Return the types of all values that are not lists, those values, and the lists' lengths.
 
     Raises:
         InvalidInput: lists of one level have unequal lengths or stand beside values, or there are
             more than MAX_DEPTH levels.
     """
-    level = value
+    level, shape = value, [len(value)]
     for _ in range(MAX_DEPTH):
         types = set(map(type, level))
         if list not in types:
-            return types
-        if len(types) > 1 or len(set(map(len, level))) > 1:
-            raise _uneven(tensor)
+            return types, level, tuple(shape)
+        lengths = set(map(len, level)) if len(types) == 1 else set()
+        if len(lengths) != 1:
+            raise uneven(tensor)
+        shape += lengths
         level = list(chain.from_iterable(level))
-    raise InvalidInput(
+    raise too_deep(tensor)
+
+
+def too_deep(tensor: TensorSpec) -> InvalidInput:
+    """Return the error for lists of more than MAX_DEPTH levels."""
+    return InvalidInput(
         f"input {tensor.name!r}: expected at most {MAX_DEPTH} levels of lists; got more"
     )
 
 
-def _shaped(value: list[Any], tensor: TensorSpec, dtype: np.dtype[Any]) -> Array:
-    try:
-        return np.array(value, dtype)
-    except ValueError as err:
-        raise _uneven(tensor) from err
+def uneven(tensor: TensorSpec) -> InvalidInput:
+    """Return the error for lists of unequal lengths."""
+    return InvalidInput(
+        f"input {tensor.name!r}: expected {tensor.describe()} as nested lists of equal lengths; "
+        "got uneven ones",
+    )
 
 
 def _no_list(value: Any, tensor: TensorSpec) -> InvalidInput:
@@ -98,26 +132,24 @@ def _no_list(value: Any, tensor: TensorSpec) -> InvalidInput:
     )
 
 
-def _uneven(tensor: TensorSpec) -> InvalidInput:
-    return InvalidInput(
-        f"input {tensor.name!r}: expected {tensor.describe()} as nested lists of equal lengths; "
-        "got uneven ones",
-    )
+def _wide(lists: _Lists) -> Array:
+    """Return numbers as float64, flat. Raises OverflowError: a number of hundreds of digits."""
+    return np.fromiter(lists.flat, "<f8", len(lists.flat))
 
 
-def _floats(value: list[Any], tensor: TensorSpec) -> Array:
+def _floats(lists: _Lists) -> Array:
+    tensor = lists.tensor
     bf16 = tensor.datatype.name == "BF16"
     dtype = np.dtype("<f4") if bf16 else tensor.datatype.numpy
     limit = _MAX_BF16 if bf16 else float(np.finfo(dtype).max)
     try:
-        wide = _shaped(value, tensor, np.dtype("<f8"))
-    # a whole number of hundreds of digits
+        wide = _wide(lists)
     except OverflowError as err:
         raise _misfit(
-            value, tensor, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}"
+            lists, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}"
         ) from err
     with np.errstate(over="ignore"):
-        array = wide.astype(dtype)
+        array = wide.astype(dtype, copy=False)
     converted = bfloat16.from_float32(array) if bf16 else array
     numbers = bfloat16.to_float32(converted) if bf16 else array
     # an infinity that was sent is fine; one that the conversion made is out of range
@@ -126,88 +158,76 @@ def _floats(value: list[Any], tensor: TensorSpec) -> Array:
         and not np.isfinite(numbers).all()
         and (np.isinf(numbers) & np.isfinite(wide)).any()
     ):
-        raise _misfit(
-            value, tensor, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}"
-        )
-    return converted
+        raise _misfit(lists, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}")
+    return converted.reshape(lists.shape)
 
 
-def _integers(value: list[Any], tensor: TensorSpec, types: set[type]) -> Array:
-    limits = np.iinfo(tensor.datatype.numpy)
+def _integers(lists: _Lists) -> Array:
+    dtype = lists.tensor.datatype.numpy
+    limits = np.iinfo(dtype)
     out_of_range = f"{limits.min} to {limits.max}"
-    if float in types:
-        raw = _wide_floats(value, tensor)
+    if float in lists.types:
+        raw = _whole_floats(lists)
         if raw.size and np.abs(raw).max() >= _EXACT_FLOAT:
-            raise _misfit(value, tensor, lambda leaf: abs(leaf) >= _EXACT_FLOAT, "an exact integer")
+            raise _misfit(lists, lambda leaf: abs(leaf) >= _EXACT_FLOAT, "an exact integer")
         if raw.size and (raw.min() < limits.min or raw.max() > limits.max):
-            raise _misfit(
-                value, tensor, lambda leaf: not limits.min <= leaf <= limits.max, out_of_range
-            )
-        return raw.astype(tensor.datatype.numpy)
+            raise _misfit(lists, lambda leaf: not limits.min <= leaf <= limits.max, out_of_range)
+        return raw.astype(dtype).reshape(lists.shape)
     try:
-        return _shaped(value, tensor, tensor.datatype.numpy)
+        return np.array(lists.flat, dtype).reshape(lists.shape)
     except OverflowError as err:
         raise _misfit(
-            value, tensor, lambda leaf: not limits.min <= leaf <= limits.max, out_of_range
+            lists, lambda leaf: not limits.min <= leaf <= limits.max, out_of_range
         ) from err
 
 
-def _wide_floats(value: list[Any], tensor: TensorSpec) -> Array:
-    """Return values, floats without a fraction among them, as float64."""
+def _whole_floats(lists: _Lists) -> Array:
+    """Return values, floats without a fraction among them, as float64, flat."""
     try:
-        raw = _shaped(value, tensor, np.dtype("<f8"))
+        raw = _wide(lists)
     except OverflowError as err:
-        raise _misfit(
-            value, tensor, lambda leaf: abs(leaf) >= _EXACT_FLOAT, "an exact integer"
-        ) from err
+        raise _misfit(lists, lambda leaf: abs(leaf) >= _EXACT_FLOAT, "an exact integer") from err
     if not (np.isfinite(raw) & (raw == np.floor(raw))).all():
-        raise _misfit(value, tensor, _is_not_whole, "a whole number")
+        raise _misfit(lists, _is_not_whole, "a whole number")
     return raw
 
 
-def _strings(
-    value: list[Any], tensor: TensorSpec, types: set[type], shape: tuple[int, ...]
-) -> Array:
-    if not types <= {str, bytes}:
-        raise _misfit(value, tensor, lambda leaf: not isinstance(leaf, str | bytes), "a string")
-    leaves = [leaf for _, leaf in _leaves(value)]
-    if len(leaves) != prod(shape):
-        raise _uneven(tensor)
-    flat = np.empty(len(leaves), dtype=object)
+def _strings(lists: _Lists) -> Array:
+    if not lists.types <= {str, bytes}:
+        raise _misfit(lists, lambda leaf: not isinstance(leaf, str | bytes), "a string")
+    texts = lists.flat
     try:
-        flat[:] = [leaf.encode() if isinstance(leaf, str) else leaf for leaf in leaves]
+        if lists.types == {str}:
+            texts = list(map(str.encode, texts))
+        elif str in lists.types:
+            texts = [leaf.encode() if isinstance(leaf, str) else leaf for leaf in texts]
     except UnicodeEncodeError as err:
         raise InvalidInput(
-            f"input {tensor.name!r}: expected text; got half of a surrogate pair"
+            f"input {lists.tensor.name!r}: expected text; got half of a surrogate pair"
         ) from err
-    return flat.reshape(shape)
+    flat = np.empty(len(texts), dtype=object)
+    flat[:] = texts
+    return flat.reshape(lists.shape)
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    shape = []
-    while isinstance(value, list):
-        shape.append(len(value))
-        value = value[0] if value else None
-    return tuple(shape)
-
-
-def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(value: Any, place: str, first: int = 0) -> Iterator[tuple[str, Any]]:
     """Yield each value that is not a list, with its place, such as `[0][2]`."""
     if isinstance(value, list):
-        for index, inner in enumerate(value):
+        for index, inner in enumerate(value, first):
             yield from _leaves(inner, f"{place}[{index}]")
     else:
         yield place, value
 
 
-def _misfit(value: Any, tensor: TensorSpec, is_wrong: IsWrong, expected: str) -> InvalidInput:
+def _misfit(lists: _Lists, is_wrong: IsWrong, expected: str) -> InvalidInput:
     """Return the error for the first value that `is_wrong`, with its place."""
+    places = _leaves(lists.value, lists.place, lists.first)
     place, leaf = next(
-        ((place, leaf) for place, leaf in _leaves(value) if is_wrong(leaf)), ("", value)
+        ((place, leaf) for place, leaf in places if is_wrong(leaf)), ("", lists.value)
     )
     return InvalidInput(
-        f"input {tensor.name!r}{place}: expected {expected} for {tensor.datatype.name}; got "
-        f"{_kind(leaf)}",
+        f"input {lists.tensor.name!r}{place}: expected {expected} for "
+        f"{lists.tensor.datatype.name}; got {_kind(leaf)}",
     )
 
 

@@ -6,8 +6,11 @@ expected and what the client sent.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
+from batcher.codecs.formats.long_lists import LongList
 from batcher.core.error_text import brief
 from batcher.errors import InvalidInput, NotServed
 
@@ -104,15 +107,22 @@ def object_of(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def list_of(document: dict[str, Any], key: str) -> list[Any]:
+def list_of(document: dict[str, Any], key: str) -> Iterable[Any]:
     """Return the member `key`, which is to be a list of at least one tensor."""
     value = document.get(key)
+    if isinstance(value, LongList):
+        return chain.from_iterable(_elements(piece) for piece in value.pieces())
     if not isinstance(value, list) or not value:
         raise InvalidInput(
             f"{key}: expected a list of tensors; got "
             f"{'none' if key not in document else value_text(value)}"
         )
     return value
+
+
+def _elements(piece: list[Any] | LongList) -> list[Any]:
+    # a long list among tensors is no tensor, and is refused like any other value
+    return piece if isinstance(piece, list) else [piece]
 
 
 def is_whole(value: object) -> bool:

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from sys import maxsize
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from batcher.codecs.content import Buffer
 from batcher.codecs.formats.booleans import lenient_booleans
-from batcher.codecs.formats.json_lists import from_json
-from batcher.codecs.formats.nested_lists import array_from_lists
+from batcher.codecs.formats.json_text import with_json
+from batcher.codecs.formats.long_lists import array_from_value
 from batcher.codecs.oip.elements import from_elements
 from batcher.codecs.oip.members import (
     flag_of,
@@ -150,16 +151,22 @@ def read_head(text: Buffer, spec: ModelSpec, limits: DecodingLimits = NO_LIMITS)
         DecodingError: `text` is not JSON.
         InvalidInput: as `read_document`.
         NotServed: as `read_document`.
+        TooLarge: as `read_document`.
     """
-    return read_document(object_of(from_json(text), "body"), spec)
+    return with_json(
+        text, lambda document: read_document(object_of(document, "body"), spec, limits)
+    )
 
 
-def read_document(document: dict[str, Any], spec: ModelSpec) -> InferHead:
+def read_document(
+    document: dict[str, Any], spec: ModelSpec, limits: DecodingLimits = NO_LIMITS
+) -> InferHead:
     """Return the head of a request for the model `spec` from its JSON object.
 
     Raises:
         InvalidInput: a member is missing or has another type, name, dtype or shape than it should.
         NotServed: the request asks for shared memory or a sequence.
+        TooLarge: an input in the JSON has more rows or bytes than `limits` allow.
     """
     name = document.get("id")
     if name is not None and not isinstance(name, str):
@@ -170,7 +177,7 @@ def read_document(document: dict[str, Any], spec: ModelSpec) -> InferHead:
     seen: set[str] = set()
     for entry in list_of(document, "inputs"):
         tensor = _tensor(entry, spec.inputs, "input", seen)
-        _read_input(entry, tensor, arrays, binaries)
+        _read_input(entry, tensor, arrays, binaries, limits)
     if len(seen) < len(spec.inputs):
         raise _missing_inputs(spec, seen)
     outputs = _outputs(document, spec, flag_of(parameters, "binary_data_output", "the request"))
@@ -232,7 +239,11 @@ def _one_element(shape: tuple[int, ...], data: Buffer) -> Array:
 
 
 def _read_input(
-    entry: dict[str, Any], tensor: TensorSpec, arrays: dict[str, Array], binaries: list[BinaryInput]
+    entry: dict[str, Any],
+    tensor: TensorSpec,
+    arrays: dict[str, Array],
+    binaries: list[BinaryInput],
+    limits: DecodingLimits,
 ) -> None:
     """Read one entry of `inputs`, and put the input into `arrays` or `binaries`."""
     where = f"input {tensor.name!r}"
@@ -247,7 +258,7 @@ def _read_input(
         if data is None:
             expected = "data, or the parameter binary_data_size"
             raise InvalidInput(f"{where}: expected {expected}; got neither")
-        arrays[tensor.name] = _json_array(data, tensor, shape).reshape(array_shape)
+        arrays[tensor.name] = _json_array(data, tensor, shape, limits).reshape(array_shape)
         return
     if data is not None:
         raise InvalidInput(f"{where}: expected data or binary_data_size; got both")
@@ -258,19 +269,24 @@ def _read_input(
     binaries.append(BinaryInput(tensor, array_shape, start, start + size))
 
 
-def _json_array(data: Any, tensor: TensorSpec, shape: tuple[int, ...]) -> Array:
+def _json_array(
+    data: Any, tensor: TensorSpec, shape: tuple[int, ...], limits: DecodingLimits
+) -> Array:
     """Return nested or flat lists as an array of `shape`."""
-    array = array_from_lists(data, tensor)
+    count = prod(shape)
+    limits.check(shape[0], count * tensor.datatype.numpy.itemsize, tensor.name)
+    # in a flat list the values of a row are no longer beside each other, so they are counted alone
+    array = array_from_value(data, tensor, limits._replace(max_rows=maxsize), count)
     # lists end at an axis of size 0, and do not show the axes behind it
     fits = array.ndim == 1 or array.shape == (shape if array.size else shape[: array.ndim])
-    if array.size != prod(shape) or not fits:
+    if array.size != count or not fits:
         got = (
             f"{array.size} values"
             if array.ndim == 1
             else f"values of shape {shape_text(array.shape)}"
         )
         raise InvalidInput(
-            f"input {tensor.name!r}: expected {prod(shape)} values for shape {shape_text(shape)}; "
+            f"input {tensor.name!r}: expected {count} values for shape {shape_text(shape)}; "
             f"got {got}"
         )
     return array.reshape(shape)

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from batcher.codecs.content_coding import HEAVY_BYTES, Body, plain_body, too_large
-from batcher.codecs.formats.json_lists import from_json
+from batcher.codecs.formats.json_text import from_json
 from batcher.codecs.heavy import is_heavy
 from batcher.codecs.oip.members import object_of
 from batcher.errors import InvalidInput

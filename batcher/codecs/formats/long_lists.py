@@ -1,0 +1,192 @@
+"""Lists that are too long to become Python objects at once: read piece by piece into an array.
+
+A list of a million numbers takes 4 MB as an array, and 32 MB as Python objects. So a large document
+is not built whole. Its lists stay bytes (`LongList`) until it is known which input they are for;
+then pieces of some 256 KiB become objects, each piece is checked and copied into the array, and its
+objects are gone before the next piece is read. What one piece may hold, and what is wrong with it,
+is the matter of `array_from_lists`, as for a short list.
+
+The array grows while pieces come, up to the limits of the request. So a body that stands for more
+rows or values than the model's queue could ever hold costs no more than what fits.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from sys import getsizeof
+from typing import Any
+
+import numpy as np
+
+from batcher.codecs.formats.nested_lists import (
+    MAX_DEPTH,
+    array_from_lists,
+    too_deep,
+    uneven,
+)
+from batcher.core.decoding_limits import DecodingLimits
+from batcher.core.spec import Array, TensorSpec
+from batcher.errors import InvalidInput, TooLarge
+
+PIECE_BYTES = 1 << 18
+"""Bytes of a body that become Python objects at once: large enough for the speed of C, and their
+objects still fit into a processor's cache.
+"""
+
+_GROWTH = 16
+"""An array that is full grows by the sixteenth part, so that little of it is ever empty."""
+
+
+class LongList(ABC):
+    """A list that is still bytes."""
+
+    @abstractmethod
+    def pieces(self) -> Iterator[list[Any] | LongList]:
+        """Yield the list's elements in their order: some elements as a list, or one long element.
+
+        A long element has to be read before the next piece is asked for. Raises DecodingError: the
+        bytes are not what their format says.
+        """
+
+    def read(self) -> None:
+        """Read all elements and forget them, to see whether they are what their format says."""
+        for piece in self.pieces():
+            if isinstance(piece, LongList):
+                piece.read()
+
+    def __repr__(self) -> str:
+        """Return what an error message says of a long list in a wrong place."""
+        return "[…]"
+
+
+class Changed(LongList):
+    """A long list whose pieces go through a function before anybody sees them."""
+
+    def __init__(self, inner: LongList, change: Callable[[list[Any]], list[Any]]) -> None:
+        """Pass each piece of `inner` through `change`, which keeps the number of elements."""
+        self._inner = inner
+        self._change = change
+
+    def pieces(self) -> Iterator[list[Any] | LongList]:
+        """Yield the changed pieces."""
+        for piece in self._inner.pieces():
+            if isinstance(piece, LongList):
+                yield Changed(piece, self._change)
+            else:
+                yield self._change(piece)
+
+
+class ArrayBuilder:
+    """Makes the array of one input of the rows that come, within the limits of a request.
+
+    Args:
+        tensor: spec of the input.
+        limits: most rows, and most bytes of the array.
+        max_values: most elements of the array; None for as many as the most rows have.
+    """
+
+    def __init__(
+        self, tensor: TensorSpec, limits: DecodingLimits, max_values: int | None = None
+    ) -> None:
+        """Begin without rows."""
+        self._tensor = tensor
+        self._limits = limits
+        self._max_values = max_values
+        self._max_row_values = None if tensor.free_axes else limits.max_rows * tensor.fixed_size
+        self._flat = np.empty(0, tensor.datatype.numpy)
+        self._used = 0
+        self._object_bytes = 0
+        self._rows = 0
+        self._row_shape: tuple[int, ...] | None = None
+
+    def add(self, rows: list[Any] | LongList) -> None:
+        """Add a list of rows, or one long row.
+
+        Raises:
+            InvalidInput: a row has another shape than the rows before, there are too many values,
+                or the datatype does not admit a value.
+            TooLarge: there are more rows or bytes than the limits allow.
+        """
+        if isinstance(rows, LongList):
+            self._add_rows(1, self._fill(rows, f"[{self._rows}]", 1))
+        else:
+            array = array_from_lists(rows, self._tensor, "", self._rows)
+            self._append(array)
+            self._add_rows(len(array), array.shape[1:])
+
+    def array(self) -> Array:
+        """Return the array of all rows that came."""
+        self._flat.resize(self._used, refcheck=False)
+        shape = () if self._row_shape is None else self._row_shape
+        return self._flat.reshape(self._rows, *shape)
+
+    def _add_rows(self, count: int, shape: tuple[int, ...]) -> None:
+        if count and self._row_shape not in (None, shape):
+            raise uneven(self._tensor)
+        self._rows += count
+        self._row_shape = shape if count else self._row_shape
+        self._limits.check(self._rows, self._nbytes(), self._tensor.name)
+
+    def _fill(self, values: LongList, place: str, depth: int) -> tuple[int, ...]:
+        """Append the values of a list within a row, and return the shape of the list."""
+        if depth >= MAX_DEPTH:
+            raise too_deep(self._tensor)
+        count, inner = 0, None
+        for piece in values.pieces():
+            if isinstance(piece, LongList):
+                length, shape = 1, self._fill(piece, f"{place}[{count}]", depth + 1)
+            else:
+                array = array_from_lists(piece, self._tensor, place, count)
+                length, shape = len(array), array.shape[1:]
+                self._append(array)
+            if inner not in (None, shape):
+                raise uneven(self._tensor)
+            inner = shape
+            count += length
+        return count, *(inner or ())
+
+    def _append(self, array: Array) -> None:
+        stop = self._used + array.size
+        self._check_values(stop)
+        if array.dtype.hasobject:
+            self._object_bytes += sum(map(getsizeof, array.flat))
+        if stop > len(self._flat):
+            # numpy moves large arrays without copying them: their pages are mapped elsewhere
+            self._flat.resize(stop + stop // _GROWTH, refcheck=False)
+        self._flat[self._used : stop] = array.reshape(-1)
+        self._used = stop
+        self._limits.check(self._rows, self._nbytes(), self._tensor.name)
+
+    def _check_values(self, count: int) -> None:
+        name = self._tensor.name
+        if self._max_values is not None and count > self._max_values:
+            raise InvalidInput(f"input {name!r}: expected {self._max_values} values; got more")
+        if self._max_row_values is not None and count > self._max_row_values:
+            raise TooLarge(
+                f"input {name!r}: expected at most {self._max_row_values} values, those of "
+                f"{self._limits.max_rows} rows, what the queue can ever hold (max_queue_rows); got "
+                "more"
+            )
+
+    def _nbytes(self) -> int:
+        return self._used * self._flat.itemsize + self._object_bytes
+
+
+def array_from_value(
+    value: Any, tensor: TensorSpec, limits: DecodingLimits, max_values: int | None = None
+) -> Array:
+    """Return nested lists, long or not, as an array of `tensor`'s dtype.
+
+    The caller checks the shape, and whether a short list is within the limits.
+
+    Raises:
+        InvalidInput: as `array_from_lists`; or a long list has more than `max_values` values.
+        TooLarge: a long list has more rows, values or bytes than the limits allow.
+    """
+    if not isinstance(value, LongList):
+        return array_from_lists(value, tensor)
+    builder = ArrayBuilder(tensor, limits, max_values)
+    for piece in value.pieces():
+        builder.add(piece)
+    return builder.array()
