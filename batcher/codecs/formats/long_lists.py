@@ -49,15 +49,19 @@ class LongList(ABC):
         bytes are not what their format says.
         """
 
-    def read(self) -> None:
-        """Read all elements and forget them, to see whether they are what their format says."""
+    def read(self) -> int:
+        """Read all elements and forget them, and return how many they are.
+
+        Raises DecodingError: the bytes are not what their format says.
+        """
+        count = 0
         for piece in self.pieces():
             if isinstance(piece, LongList):
                 piece.read()
-
-    def __repr__(self) -> str:
-        """Return what an error message says of a long list in a wrong place."""
-        return "[…]"
+                count += 1
+            else:
+                count += len(piece)
+        return count
 
 
 class Changed(LongList):

@@ -48,7 +48,7 @@ def parameters_of(holder: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _check_parameter(key: str, value: Any, where: str) -> None:
     """Check one parameter of what `where` names. Raises as `parameters_of` does."""
-    if value is None or isinstance(value, dict | list):
+    if value is None or isinstance(value, dict | list | LongList):
         raise InvalidInput(
             f"{where}: parameter {brief(key)}: expected a string, a number or a boolean; got "
             f"{value_text(value)}"
@@ -133,4 +133,4 @@ def is_whole(value: object) -> bool:
 
 def value_text(value: object) -> str:
     """Return `value` as an error message shows it, cut to 60 characters."""
-    return brief(value, 60)
+    return "a long list" if isinstance(value, LongList) else brief(value, 60)

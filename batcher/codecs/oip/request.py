@@ -23,7 +23,7 @@ import numpy as np
 from batcher.codecs.content import Buffer
 from batcher.codecs.formats.booleans import lenient_booleans
 from batcher.codecs.formats.json_text import with_json
-from batcher.codecs.formats.long_lists import array_from_value
+from batcher.codecs.formats.long_lists import LongList, array_from_value
 from batcher.codecs.oip.elements import from_elements
 from batcher.codecs.oip.members import (
     flag_of,
@@ -36,7 +36,7 @@ from batcher.codecs.oip.members import (
     value_text,
 )
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
-from batcher.core.shapes import checked_shape
+from batcher.core.shapes import checked_shape, too_many_axes
 from batcher.core.spec import Array, ModelSpec, TensorSpec, shape_text
 from batcher.errors import DecodingError, InvalidInput
 
@@ -294,7 +294,10 @@ def _json_array(
 
 def _shape(entry: dict[str, Any], tensor: TensorSpec, where: str) -> tuple[int, ...]:
     """Return the shape of an entry of `inputs`, rows first, checked against the spec."""
-    found = checked_shape(entry.get("shape"), tensor.datatype.numpy.itemsize, where)
+    shape = entry.get("shape")
+    if isinstance(shape, LongList):
+        raise too_many_axes(shape.read(), where)
+    found = checked_shape(shape, tensor.datatype.numpy.itemsize, where)
     expected = tensor.batch_shape
     # clients in C++ write a row without axes as an axis of size 1
     if not tensor.shape and len(found) == 2:
