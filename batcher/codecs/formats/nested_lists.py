@@ -138,16 +138,13 @@ def _wide(lists: _Lists) -> Array:
 
 
 def _floats(lists: _Lists) -> Array:
-    tensor = lists.tensor
-    bf16 = tensor.datatype.name == "BF16"
-    dtype = np.dtype("<f4") if bf16 else tensor.datatype.numpy
+    bf16 = lists.tensor.datatype.name == "BF16"
+    dtype = np.dtype("<f4") if bf16 else lists.tensor.datatype.numpy
     limit = _MAX_BF16 if bf16 else float(np.finfo(dtype).max)
     try:
         wide = _wide(lists)
     except OverflowError as err:
-        raise _misfit(
-            lists, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}"
-        ) from err
+        raise _beyond(lists, limit) from err
     with np.errstate(over="ignore"):
         array = wide.astype(dtype, copy=False)
     converted = bfloat16.from_float32(array) if bf16 else array
@@ -158,8 +155,12 @@ def _floats(lists: _Lists) -> Array:
         and not np.isfinite(numbers).all()
         and (np.isinf(numbers) & np.isfinite(wide)).any()
     ):
-        raise _misfit(lists, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}")
+        raise _beyond(lists, limit)
     return converted.reshape(lists.shape)
+
+
+def _beyond(lists: _Lists, limit: float) -> InvalidInput:
+    return _misfit(lists, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}")
 
 
 def _integers(lists: _Lists) -> Array:

@@ -260,13 +260,18 @@ def _read_input(
             raise InvalidInput(f"{where}: expected {expected}; got neither")
         arrays[tensor.name] = _json_array(data, tensor, shape, limits).reshape(array_shape)
         return
+    _check_binary(data, size, where)
+    start = binaries[-1].stop if binaries else 0
+    binaries.append(BinaryInput(tensor, array_shape, start, start + size))
+
+
+def _check_binary(data: Any, size: Any, where: str) -> None:
+    """Check the members of an input whose bytes stand behind the JSON. Raises InvalidInput."""
     if data is not None:
         raise InvalidInput(f"{where}: expected data or binary_data_size; got both")
     if not is_whole(size):
         expected = "binary_data_size: expected a number of bytes"
         raise InvalidInput(f"{where}: {expected}; got {value_text(size)}")
-    start = binaries[-1].stop if binaries else 0
-    binaries.append(BinaryInput(tensor, array_shape, start, start + size))
 
 
 def _json_array(

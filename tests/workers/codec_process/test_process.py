@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batcher.codecs.formats.json_lists import from_json
+from batcher.codecs.formats.json_text import from_json
 from batcher.errors import DecodingError, Draining, Unavailable
 from batcher.workers.codec_process.process import CodecProcess
 from tests.support.crossing import PATIENCE
