@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succee
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, Draining
 from batcher.frontends.endpoints.answer_log import AnswerLog, WriteLine
+from batcher.frontends.endpoints.cors import Cors
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.front import Front
@@ -88,7 +89,8 @@ class Frontends:
     def answering(self, settings: ServerSettings) -> Answering:
         """Return what HTTP requests are to be answered by under `settings`; nothing changes yet."""
         table = routes(self._server, self._repository, settings)
-        router = Router(table, self._answer_log, settings.expose_model_errors)
+        cors = Cors(settings.cors_origins) if settings.cors_origins else None
+        router = Router(table, self._answer_log, settings.expose_model_errors, cors)
         limits = Limits.from_settings(settings)
         return Answering(router, klein_site(router, limits.body), limits)
 

@@ -31,6 +31,7 @@ from batcher.config.values import (
     Live,
     LiveWithoutGrpc,
     Milliseconds,
+    Origin,
     QuotaKey,
     RoutePath,
     Seconds,
@@ -99,6 +100,8 @@ class ServerSettings(Section):
         access_log: whether each request is logged, one JSON object a line.
         server_timing: whether every answer carries `Server-Timing`, also without `X-Timing: 1`.
         expose_model_errors: whether class and message of a model's exception reach the client.
+        cors_origins: origins of the pages that may read answers, as `https://app.example`; `*` is
+            every origin.
         quotas: from a client's key, a secret, to the rows that the client may request; `*` is one
             quota for all requests together that have none of these keys.
         defaults: settings of every model.
@@ -142,6 +145,7 @@ class ServerSettings(Section):
     access_log: Live[bool] = False
     server_timing: Live[bool] = False
     expose_model_errors: Live[bool] = False
+    cors_origins: Live[tuple[Origin, ...]] = ()
     quotas: Live[dict[QuotaKey, Quota]] = Field(default_factory=dict, repr=False)
     defaults: Live[ModelSettings] = ModelSettings()
     models: Live[dict[str, ModelOverrides]] = Field(default_factory=dict)

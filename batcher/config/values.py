@@ -33,6 +33,13 @@ def _key(value: str) -> str:
     return value
 
 
+def _origin(value: str) -> str:
+    if value != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^\s/?#@]+", value):
+        raise ValueError("* or an origin such as https://app.example, without a path")
+    return value
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
 RoutePath = Annotated[str, AfterValidator(_path)]
 QuotaKey = Annotated[str, AfterValidator(_key)]
 

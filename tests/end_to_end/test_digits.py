@@ -117,7 +117,7 @@ def test_pages_and_errors_are_served_beside_it(client: httpx.Client) -> None:
     assert client.get("/readyz").json() == {"ready": True}
     assert "digits/1" in client.get("/").text
     assert "/models/{name}/predict" in client.get("/openapi.json").json()["paths"]
-    assert client.get("/predict").headers["allow"] == "POST"
+    assert client.get("/predict").headers["allow"] == "POST, OPTIONS"
     assert (
         client.post("/predict", content=b"12", headers={"Content-Type": OCTETS}).json()["code"]
         == "undecodable"

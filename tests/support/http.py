@@ -22,11 +22,12 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.call import Call, Reply
+from batcher.frontends.endpoints.cors import Cors
 from batcher.frontends.endpoints.routing import Route, Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.connection import Connection
 from batcher.frontends.web.front import Front
-from batcher.frontends.web.http11.reader import Event, Request
+from batcher.frontends.web.http11.reader import Event, Refusal, Request
 from batcher.frontends.web.klein_app import klein_site
 from batcher.frontends.web.limits import Limits
 from batcher.models.protocol import LoadedModel
@@ -103,8 +104,9 @@ class MemoryServer:
         answer_log = AnswerLog(self.clock, self.server.metrics, self.lines.append)
         self.repository = ModelRepository(self.server, self.settings, base)
         table = routes(self.server, self.repository, self.settings)
+        cors = Cors(self.settings.cors_origins) if self.settings.cors_origins else None
         self.router = RecordingRouter(
-            table, answer_log, self.settings.expose_model_errors, self.calls
+            table, answer_log, self.settings.expose_model_errors, cors, self.calls
         )
         self.front = RecordingFront(
             self.router,
@@ -201,9 +203,10 @@ class RecordingRouter(Router):
         table: tuple[Route, ...],
         answer_log: AnswerLog,
         expose: bool,
+        cors: Cors | None,
         calls: list[Deferred[Reply]],
     ) -> None:
-        super().__init__(table, answer_log, expose)
+        super().__init__(table, answer_log, expose, cors)
         self._calls = calls
         self.only_klein = False
         find: Any = self.match
@@ -240,6 +243,8 @@ class RecordingConnection(Connection):
     def _take(self, event: Event) -> None:
         if isinstance(event, Request):
             self._methods.append(event.head.method)
+        elif isinstance(event, Refusal):
+            self._methods.append(event.method)
         super()._take(event)
 
 

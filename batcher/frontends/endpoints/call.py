@@ -18,6 +18,9 @@ from batcher.frontends.endpoints.api_key import named_key
 Headers = Mapping[bytes, bytes]
 """Header fields by lower-case name; repeated fields are joined by commas."""
 
+Fields = tuple[tuple[bytes, bytes], ...]
+"""Header fields of an answer, each a name and a value."""
+
 
 class CallHead:
     """Everything of a request but its body.
@@ -30,15 +33,21 @@ class CallHead:
         arguments: the values that the route's pattern captured, percent-decoded.
         query: the target behind the question mark, as the client sent it.
         headers: header fields.
-        request_id: the value of `X-Request-Id`, None without that header.
+        marks: header fields that the answer has, whatever it says (`Router.marks`).
         plan: what an endpoint worked out from this head, kept for the next call with the head; None
             before the first call.
     """
 
-    __slots__ = ("arguments", "headers", "method", "path", "plan", "query", "request_id")
+    __slots__ = ("arguments", "headers", "marks", "method", "path", "plan", "query")
 
     def __init__(
-        self, method: str, path: str, arguments: Mapping[str, str], query: str, headers: Headers
+        self,
+        method: str,
+        path: str,
+        arguments: Mapping[str, str],
+        query: str,
+        headers: Headers,
+        marks: Fields,
     ) -> None:
         """Store the attributes; only `plan` changes later."""
         self.method = method
@@ -46,7 +55,7 @@ class CallHead:
         self.arguments = arguments
         self.query = query
         self.headers = headers
-        self.request_id = headers.get(b"x-request-id")
+        self.marks = marks
         self.plan: Any = None
 
     def header(self, name: bytes) -> str:
@@ -106,7 +115,7 @@ class Reply:
         status: int,
         content_type: bytes,
         body: Buffer,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
+        headers: Fields = (),
         model: str = "",
     ) -> None:
         """Store the attributes; they do not change."""

@@ -21,7 +21,7 @@ from batcher.codecs.formats.msgpack_maps import to_msgpack
 from batcher.codecs.negotiation import wants_msgpack
 from batcher.core.error_text import message
 from batcher.errors import BatcherError, DeadlineExceeded, MethodNotAllowed, ModelError, Unavailable
-from batcher.frontends.endpoints.call import Headers, Reply
+from batcher.frontends.endpoints.call import Fields, Headers, Reply
 
 CLIENT_LEFT = 499
 """Status of a request whose client left before the answer; only log and metrics show it."""
@@ -74,9 +74,14 @@ def failure_reply_on(path: str) -> FailureReply:
     return oip_failure_reply if f"{path}/".startswith(("/v1/", "/v2/")) else failure_reply
 
 
+def allow_field(methods: tuple[str, ...]) -> tuple[bytes, bytes]:
+    """Return the `Allow` field of a path that has `methods`; `OPTIONS` is known everywhere."""
+    return b"Allow", ", ".join((*methods, "OPTIONS")).encode()
+
+
 def describe_failure(
     error: BaseException, expose_model_errors: bool
-) -> tuple[int, str, str, tuple[tuple[bytes, bytes], ...]]:
+) -> tuple[int, str, str, Fields]:
     """Return the status, code, text and header fields for `error`.
 
     An error outside our own tree is logged with its traceback.
@@ -87,9 +92,9 @@ def describe_failure(
     text = message(error)
     if isinstance(error, ModelError) and error.private and not expose_model_errors:
         text = "the model failed on this request"
-    extra: tuple[tuple[bytes, bytes], ...] = ()
+    extra: Fields = ()
     if isinstance(error, Unavailable) and error.retry_after:
         extra = ((b"Retry-After", b"%d" % error.retry_after),)
     elif isinstance(error, MethodNotAllowed):
-        extra = ((b"Allow", ", ".join(error.allowed).encode()),)
+        extra = (allow_field(error.allowed),)
     return error.http_status, error.code, text.encode("utf-8", "replace").decode(), extra

@@ -17,8 +17,14 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
 from batcher.frontends.endpoints.answer_log import AnswerLog
-from batcher.frontends.endpoints.call import Call, Endpoint, Reply
-from batcher.frontends.endpoints.failures import CLIENT_LEFT, FailureReply, failure_reply
+from batcher.frontends.endpoints.call import Call, Endpoint, Fields, Headers, Reply
+from batcher.frontends.endpoints.cors import Cors
+from batcher.frontends.endpoints.failures import (
+    CLIENT_LEFT,
+    FailureReply,
+    allow_field,
+    failure_reply,
+)
 from batcher.frontends.endpoints.openapi.operations import Operation
 
 Sent = TypeVar("Sent")
@@ -57,17 +63,23 @@ class Router:
     """
 
     def __init__(
-        self, routes: tuple[Route, ...], answer_log: AnswerLog, expose_model_errors: bool = False
+        self,
+        routes: tuple[Route, ...],
+        answer_log: AnswerLog,
+        expose_model_errors: bool = False,
+        cors: Cors | None = None,
     ) -> None:
         """Answer by `routes`, and count in `answer_log`.
 
         `expose_model_errors` says whether a reply names class and message of a model's own
-        exception.
+        exception; `cors`, which pages of other origins may read replies, None for no page.
         """
         self.routes = routes
         self.answer_log = answer_log
         self._expose_model_errors = expose_model_errors
-        self._fast = [(route, route.pattern.split("/")) for route in routes if route.fast]
+        self._cors = cors
+        self._patterns = [(route, route.pattern.split("/")) for route in routes]
+        self._fast = [row for row in self._patterns if row[0].fast]
         # Clients use few paths; the bound is for a client that makes up ever new ones.
         self.match = lru_cache(maxsize=4096)(self._match)
 
@@ -89,6 +101,36 @@ class Router:
         arguments = (route, call, send)
         return deferred.addCallbacks(self._answered, self._failed, arguments, errbackArgs=arguments)
 
+    def marks(self, headers: Headers) -> Fields:
+        """Return the header fields that the answer to a request with `headers` has in any case.
+
+        They are the request's `X-Request-Id`, and what browsers look for.
+        """
+        request_id = headers.get(b"x-request-id")
+        marks: Fields = () if request_id is None else ((b"X-Request-Id", request_id),)
+        return marks if self._cors is None else (*marks, *self._cors.fields(headers))
+
+    def methods_of(self, path: str) -> tuple[str, ...]:
+        """Return the methods of the routes on `path`, sorted, `HEAD` beside each `GET`.
+
+        `path` is still percent-encoded. Without a route there are none.
+        """
+        segments = segments_of(path)
+        found = {
+            route.method
+            for route, pattern in self._patterns
+            if captured(pattern, segments) is not None
+        }
+        return tuple(sorted(found | {"HEAD"} if "GET" in found else found))
+
+    def options(self, path: str, headers: Headers) -> Reply | None:
+        """Return the reply to `OPTIONS` on `path`; None if there is no route."""
+        methods = self.methods_of(path)
+        if not methods:
+            return None
+        preflight = () if self._cors is None else self._cors.preflight(headers, methods)
+        return Reply(204, b"", b"", (allow_field(methods), *preflight))
+
     def _match(self, method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:
         """Return the fast route for `path` and the values that its pattern captures.
 
@@ -96,10 +138,10 @@ class Router:
         """
         segments = path.split("/")
         for route, pattern in self._fast:
-            if len(pattern) == len(segments) and route.method == method:
-                captured = _captured(pattern, segments)
-                if captured is not None:
-                    return route, captured
+            if route.method == method:
+                arguments = captured(pattern, segments)
+                if arguments is not None:
+                    return route, arguments
         return None
 
     def _failed(
@@ -125,30 +167,42 @@ class Router:
             )
             return written
         self.answer_log.answered(route.pattern, reply.model, reply.status, call.began, call)
-        if call.head.request_id is not None:
-            reply = with_request_id(reply, call.head.request_id)
+        if call.head.marks:
+            reply = marked(reply, call.head.marks)
         return send(reply)
 
     def _failure_reply(self, error: BaseException, route: Route, call: Call) -> Reply:
         return route.failure(error, call.head.headers, self._expose_model_errors)
 
 
-def _captured(pattern: list[str], segments: list[str]) -> dict[str, str] | None:
+def segments_of(path: str) -> list[str]:
+    """Return the segments of `path`, which is still percent-encoded.
+
+    A colon may be encoded: many clients encode that of `{name}:predict`.
+    """
+    return path.replace("%3A", ":").replace("%3a", ":").split("/")
+
+
+def captured(pattern: list[str], segments: list[str]) -> dict[str, str] | None:
     """Return the values that `pattern` captures from `segments`; None if the two do not match.
 
-    Both have the same length.
+    The segments are those of the path as the client sent it. A proxy that guards a path reads the
+    same: a path with an empty segment, or with an encoded slash or letter where the pattern has a
+    plain one, is another path and has no route.
     """
-    captured = {}
+    if len(pattern) != len(segments):
+        return None
+    values: dict[str, str] = {}
     for want, have in zip(pattern, segments, strict=True):
         if want.startswith("{"):
             name, _, ending = want[1:].partition("}")
             value = have.removesuffix(ending)
             if not _is_segment(value) or f"{value}{ending}" != have:
                 return None
-            captured[name] = unquote(value)
+            values[name] = unquote(value)
         elif want != have:
             return None
-    return captured
+    return values
 
 
 def _is_segment(text: str) -> bool:
@@ -159,9 +213,7 @@ def _is_segment(text: str) -> bool:
     return bool(text) and "/" not in unquote(text)
 
 
-def with_request_id(reply: Reply, request_id: bytes | None) -> Reply:
-    """Return `reply` with the `X-Request-Id` of its request; `reply` itself if that is None."""
-    if request_id is None:
-        return reply
-    headers = (*reply.headers, (b"X-Request-Id", request_id))
+def marked(reply: Reply, marks: Fields) -> Reply:
+    """Return `reply` with the header fields `marks` as well."""
+    headers = (*reply.headers, *marks)
     return Reply(reply.status, reply.content_type, reply.body, headers, reply.model)

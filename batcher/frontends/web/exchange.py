@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from batcher.frontends.endpoints.call import CallHead, Reply
 from batcher.frontends.endpoints.failures import failure_reply_on
-from batcher.frontends.endpoints.routing import Route, with_request_id
+from batcher.frontends.endpoints.routing import Route, marked
 from batcher.frontends.web.http11.messages import Refusal, Request, RequestHead
 from batcher.frontends.web.http11.rendering import render
 from batcher.frontends.web.klein_channel import KleinChannel
@@ -57,7 +57,7 @@ class Exchange(AnswerTurn):
         """Have the request answered by its endpoint, by Klein, or with an error."""
         request = self.request
         if type(request) is Refusal:
-            self._answer_refused(front, request)
+            self._refuse(front, request)
             return
         found = request.head.match or self._find(front, request.head)
         if type(found) is MatchedRoute:
@@ -75,18 +75,23 @@ class Exchange(AnswerTurn):
             head.match = KLEIN
         else:
             route, arguments = match
+            marks = front.router.marks(head.headers)
             head.match = MatchedRoute(
-                route, CallHead(head.method, head.path, arguments, head.query, head.headers)
+                route, CallHead(head.method, head.path, arguments, head.query, head.headers, marks)
             )
         return head.match
 
-    def _answer_refused(self, front: Shared, refusal: Refusal) -> None:
+    def _refuse(self, front: Shared, refusal: Refusal) -> None:
         path = refusal.target.partition(b"?")[0].decode("latin-1")
-        self.head = CallHead(refusal.method, path, {}, "", refusal.headers)
+        marks = front.router.marks(refusal.headers)
+        self.head = CallHead(refusal.method, path, {}, "", refusal.headers, marks)
         self.body, self.size = b"", 0
         front.router.answer_log.answered("", "", refusal.error.http_status, self.began, self)
-        reply = failure_reply_on(path)(refusal.error, refusal.headers, False)
-        self.reply(with_request_id(reply, self.head.request_id))
+        reply = marked(failure_reply_on(path)(refusal.error, refusal.headers, False), marks)
+        data = render(reply, self.connection_header())
+        if refusal.method == "HEAD":
+            data = data[: len(data) - len(reply.body)]
+        self._connection.answered(self, data)
 
     def connection_header(self) -> bytes:
         """Return the answer's `Connection` header.

@@ -13,14 +13,15 @@ from klein import Klein
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.web.server import Site
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.exceptions import MethodNotAllowed as MethodUnknown
 
 from batcher.codecs.content_coding import Body, body_decoder
-from batcher.errors import BatcherError, MalformedHttp, UnknownRoute
-from batcher.errors import MethodNotAllowed as MethodUnknown
+from batcher.errors import BatcherError, MalformedHttp, MethodNotAllowed, UnknownRoute
 from batcher.frontends.endpoints.call import Call, CallHead, Reply
 from batcher.frontends.endpoints.failures import failure_reply_on
-from batcher.frontends.endpoints.routing import Route, Router, with_request_id
+from batcher.frontends.endpoints.routing import Route, Router, captured, marked, segments_of
+from batcher.frontends.web.http11.rendering import NO_CONTENT
 
 
 def klein_app(router: Router, max_body: int) -> Klein:
@@ -38,20 +39,25 @@ def klein_app(router: Router, max_body: int) -> Klein:
         )
 
     def unrouted(request: Any, failure: Failure) -> bytes:
-        return _answer_unrouted(router, request, failure)
+        return _answer_unrouted(router, request, _path_as_sent(request, 0), failure.value)
 
     app.handle_errors(HTTPException)(unrouted)
     return app
 
 
-def _answer_unrouted(router: Router, request: Any, failure: Failure) -> bytes:
-    error = _routing_error(request, failure)
-    head = _call_head(request, {})
+def _answer_unrouted(
+    router: Router, request: Any, path: str, reason: BaseException | None
+) -> bytes:
+    """Answer a request on `path` that no route takes: `OPTIONS`, or an error for `reason`."""
+    head = _call_head(router, request, {})
+    reply = router.options(path, head.headers) if head.method == "OPTIONS" else None
+    if reply is None:
+        error = _routing_error(head, router.methods_of(path), reason)
+        reply = failure_reply_on(head.path)(error, head.headers, False)
     began = router.answer_log.seconds()
     call = Call(head, b"", began, _peer(request))
-    router.answer_log.answered("", "", error.http_status, began, call)
-    reply = failure_reply_on(head.path)(error, head.headers, False)
-    return _write(with_request_id(reply, head.request_id), request)
+    router.answer_log.answered("", "", reply.status, began, call)
+    return _write(marked(reply, head.marks), request)
 
 
 def klein_site(router: Router, max_body: int) -> Site:
@@ -62,15 +68,22 @@ def klein_site(router: Router, max_body: int) -> Site:
 
 
 def _handler(router: Router, route: Route, max_body: int) -> Callable[..., Deferred[bytes]]:
+    pattern = route.pattern.split("/")
+    own = len([segment for segment in pattern if segment])
+
     def handle(request: Any, **arguments: str) -> Deferred[bytes]:
-        head = _call_head(request, arguments)
+        # Klein decodes and shortens a path before it looks for the route.
+        path = _path_as_sent(request, own)
+        if captured(pattern, segments_of(path)) is None:
+            return succeed(_answer_unrouted(router, request, path, None))
+        head = _call_head(router, request, arguments)
         began = router.answer_log.seconds()
         try:
             call = Call(head, _body(request, head, max_body), began, _peer(request))
         except BatcherError as err:
             call = Call(head, b"", began, _peer(request))
             router.answer_log.answered(route.pattern, "", err.http_status, began, call)
-            reply = with_request_id(route.failure(err, head.headers, False), head.request_id)
+            reply = marked(route.failure(err, head.headers, False), head.marks)
             return succeed(_write(reply, request))
         return router.answer(route, call, partial(_write, request=request))
 
@@ -87,22 +100,35 @@ def _body(request: Any, head: CallHead, limit: int) -> Body:
     return decoder.finish()
 
 
-def _call_head(request: Any, arguments: dict[str, str]) -> CallHead:
+def _call_head(router: Router, request: Any, arguments: dict[str, str]) -> CallHead:
+    headers = _headers(request)
     return CallHead(
         method=request.method.decode("latin-1"),
         path=request.path.decode("latin-1"),
         arguments=arguments,
         query=request.uri.partition(b"?")[2].decode("latin-1"),
-        headers=_headers(request),
+        headers=headers,
+        marks=router.marks(headers),
     )
+
+
+def _path_as_sent(request: Any, own: int) -> str:
+    """Return the path below the resource of this application, still percent-encoded.
+
+    `own` is the number of segments that Klein took for the route.
+    """
+    path: str = request.path.decode("latin-1")
+    above = max(len(request.prepath) - own, 0)
+    return "/" + "/".join(path.split("/")[1 + above :])
 
 
 def _write(reply: Reply, request: Any) -> bytes:
     request.setResponseCode(reply.status)
-    request.setHeader(b"Content-Type", reply.content_type)
-    request.setHeader(b"Content-Length", b"%d" % len(reply.body))
+    if reply.status != NO_CONTENT:
+        request.setHeader(b"Content-Type", reply.content_type)
+        request.setHeader(b"Content-Length", b"%d" % len(reply.body))
     for name, value in reply.headers:
-        request.setHeader(name, value)
+        request.responseHeaders.addRawHeader(name, value)
     return bytes(reply.body)
 
 
@@ -118,14 +144,17 @@ def _peer(request: Any) -> str:
     return f"{address.host}:{address.port}" if hasattr(address, "port") else "unix"
 
 
-def _routing_error(request: Any, failure: Failure) -> BatcherError:
-    method, path = request.method.decode("latin-1"), request.path.decode("latin-1")
-    error = failure.value
-    if isinstance(error, MethodNotAllowed):
-        allowed = tuple(sorted(error.valid_methods or ()))
-        return MethodUnknown(
-            f"{path}: expected method {' or '.join(allowed)}; got {method}", allowed
-        )
-    if isinstance(error, HTTPException) and error.code == 404:
-        return UnknownRoute(f"expected a route of this server, see /docs; got {path!r:.200}")
-    return MalformedHttp(f"expected a path that can be routed; got {path!r:.200}: {error}")
+def _routing_error(
+    head: CallHead, methods: tuple[str, ...], reason: BaseException | None
+) -> BatcherError:
+    """Return the error for a request that no route takes.
+
+    `methods` are those of the routes on its path, `reason` is Klein's error, None if Klein took a
+    route for a path that is another one.
+    """
+    if methods:
+        expected = f"expected method {' or '.join(methods)}; got {head.method}"
+        return MethodNotAllowed(f"{head.path:.200}: {expected}", methods)
+    if reason is None or isinstance(reason, NotFound | MethodUnknown):
+        return UnknownRoute(f"expected a route of this server, see /docs; got {head.path!r:.200}")
+    return MalformedHttp(f"expected a path that can be routed; got {head.path!r:.200}: {reason}")

@@ -19,7 +19,7 @@ from twisted.web.server import Site
 from batcher.codecs.content_coding import CodedBody
 from batcher.frontends.web.http11.messages import Request
 from batcher.frontends.web.http11.rendering import PREFIX
-from batcher.frontends.web.http11.target import origin_form
+from batcher.frontends.web.http11.target import EVERYTHING, origin_form
 from batcher.frontends.web.turns import AnswerTurn, TurnOrder
 
 _HOP_BY_HOP = (b"connection",)
@@ -61,7 +61,9 @@ class KleinChannel:
         web.content.seek(0, 2)
         web.parseCookies()
         version = b"HTTP/1.0" if request.head.old else b"HTTP/1.1"
-        web.requestReceived(request.head.method.encode(), origin_form(request.head.target), version)
+        target = request.head.target
+        path = target if target == EVERYTHING else origin_form(target)
+        web.requestReceived(request.head.method.encode(), path, version)
 
     def connection_lost(self, reason: Failure) -> None:
         """Tell the request that its client is gone."""

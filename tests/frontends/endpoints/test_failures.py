@@ -10,10 +10,11 @@ import pytest
 
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput, ModelLoadError
+from batcher.models.protocol import PartialOutputs
 from tests.frontends.endpoints.test_formats import npy, picture, picture_model
 from tests.support.http import ROW, STACKS, MemoryServer, ask
 from tests.support.http_answers import Answer
-from tests.support.models import RecordingModel, double, model_spec, tensor
+from tests.support.models import RecordingModel, double, model_spec, rows, tensor
 
 Both = Callable[[MemoryServer, bytes], Answer]
 Stack = Callable[[MemoryServer, bytes], Answer]
@@ -196,9 +197,9 @@ def test_the_route_without_a_name_needs_one_model_only(both: Both) -> None:
 @pytest.mark.parametrize(
     ("method", "target", "allow"),
     [
-        ("GET", "/predict", "POST"),
-        ("PUT", "/models/m/predict", "POST"),
-        ("POST", "/livez", "GET, HEAD"),
+        ("GET", "/predict", "POST, OPTIONS"),
+        ("PUT", "/models/m/predict", "POST, OPTIONS"),
+        ("POST", "/livez", "GET, HEAD, OPTIONS"),
     ],
 )
 def test_a_method_that_the_route_does_not_know_gets_405_with_allow(
@@ -294,6 +295,31 @@ def test_what_preprocess_refuses_is_the_clients_fault_and_what_it_fails_at_is_th
     model.preprocess = raises
     server = MemoryServer(model)
     error_of(both(server, ask("/predict", ROW)), 500, "model_error")
+
+
+class Hot(InvalidInput):
+    http_status = 460  # which no list of statuses has
+
+
+class Thermometer(RecordingModel):
+    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        hot = np.flatnonzero(inputs["x"][:, 0] > 9).tolist()
+        return PartialOutputs(super().predict(inputs), {row: Hot("too hot") for row in hot})
+
+
+def test_a_status_that_no_list_has_is_an_answer_like_any_other(both: Both) -> None:
+    server = MemoryServer(Thermometer())
+    hot = ask("/predict", rows(99.0).tobytes())
+    assert error_of(both(server, hot), 460, "invalid_input") == "too hot"
+
+
+def test_an_unknown_status_leaves_pipelined_neighbours_alone() -> None:
+    server = MemoryServer(Thermometer())
+    client = server.connect("loop")
+    client.send(*(ask("/predict", rows(value).tobytes()) for value in (1.0, 99.0, 2.0)))
+    server.work()
+    assert [answer.status for answer in client.answers] == [200, 460, 200]
+    assert not client.closed
 
 
 @pytest.mark.parametrize("state", ["loading", "failed", "stopped"])

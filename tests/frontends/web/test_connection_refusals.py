@@ -245,3 +245,52 @@ def test_a_target_in_absolute_form_is_the_same_as_its_path(
     assert [answer.status for answer in client.answers] == [200], (
         "RFC 9112, 3.2.2: a server must accept it"
     )
+
+
+HEAD_REFUSALS = [
+    (400, b"HEAD /livez HTTP/1.1\r\n\r\n"),
+    (400, b"HEAD /livez HTTP/1.1\r\nHost: h\r\nHost: i\r\n\r\n"),
+    (400, b"HEAD /livez HTTP/1.1\r\nHost : h\r\n\r\n"),
+    (400, b"HEAD nowhere HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (404, b"HEAD /nowhere HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (405, b"HEAD /predict HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (413, b"HEAD /livez HTTP/1.1\r\nHost: h\r\nContent-Length: 5000\r\n\r\n"),
+    (414, b"HEAD /" + b"a" * 300 + b" HTTP/1.1\r\nHost: h\r\n\r\n"),
+    (415, b"HEAD /livez HTTP/1.1\r\nHost: h\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\n"),
+    (431, b"HEAD /livez HTTP/1.1\r\nHost: h\r\nX: " + b"a" * 2000 + b"\r\n\r\n"),
+    (501, b"HEAD /livez HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"),
+]
+
+
+@pytest.mark.parametrize(("status", "data"), HEAD_REFUSALS, ids=[str(row) for row in HEAD_REFUSALS])
+def test_no_answer_to_head_has_a_body_refused_or_not(
+    serve: Serve, kind: str, status: int, data: bytes
+) -> None:
+    server = serve(max_body_bytes=1000, max_header_bytes=1024, max_uri_bytes=200)
+    client = server.connect(kind)
+    client.methods = ["HEAD"]
+    client.send(data)
+    server.turn()
+    assert [answer.status for answer in client.answers] == [status]
+    assert client.unparsed == b""
+    assert int(client.answers[0].header("content-length") or 0) > 0, "as for GET"
+
+
+def test_a_slow_head_request_is_refused_without_a_body(serve: Serve, kind: str) -> None:
+    server = serve(header_timeout_s=2)
+    client = server.connect(kind)
+    client.methods = ["HEAD"]
+    client.send(b"HEAD /livez HTTP/1.1\r\nHost: ")
+    server.wait(4)
+    assert [answer.status for answer in client.answers] == [408]
+    assert client.unparsed == b""
+
+
+def test_garbage_behind_a_head_request_is_refused_with_a_body(serve: Serve, kind: str) -> None:
+    server = serve()
+    client = server.connect(kind)
+    client.methods = ["HEAD", "GET"]
+    client.send(b"HEAD /livez HTTP/1.1\r\nHost: h\r\n\r\nnonsense\r\n\r\n")
+    server.turn()
+    assert [answer.status for answer in client.answers] == [200, 400]
+    assert client.answers[1].decoded()["code"] == "malformed_http"

@@ -35,6 +35,15 @@ def head_error(
     return None
 
 
+def must_close(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether a connection of HTTP/1.0 ends with this request, whatever the parser says.
+
+    HTTP/1.0 knows no chunks, so a server in between may take another place for their end. And
+    `close` counts before `keep-alive`.
+    """
+    return b"transfer-encoding" in headers or b"close" in headers.get(b"connection", b"").lower()
+
+
 def head_without_upgrade(
     method: bytes, target: bytes, version: str, headers: dict[bytes, bytes], hosts: int
 ) -> bytes:
@@ -45,7 +54,9 @@ def head_without_upgrade(
         for name, value in headers.items()
         if name not in (b"upgrade", b"connection", b"host")
     }
-    kept[b"connection"] = b"close" if b"close" in tokens else b"keep-alive"
+    # Only HTTP/1.1 keeps a connection that nobody says anything of.
+    keeps = b"keep-alive" in tokens or version == "1.1"
+    kept[b"connection"] = b"keep-alive" if keeps and b"close" not in tokens else b"close"
     fields = [b"%b: %b\r\n" % field for field in kept.items()]
     fields += [b"host: %b\r\n" % headers.get(b"host", b"")] * hosts
     return b"%b %b HTTP/%b\r\n" % (method, target, version.encode()) + b"".join(fields) + b"\r\n"

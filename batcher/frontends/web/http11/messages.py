@@ -85,7 +85,7 @@ class Refusal(NamedTuple):
         headers: header fields that were read before the error.
         began: time in seconds at which the request began.
         target: the part of the request target that was read.
-        method: the request's method, empty if no target was read.
+        method: the request's method, empty if not even that was read.
     """
 
     error: BatcherError

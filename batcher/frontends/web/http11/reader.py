@@ -31,7 +31,7 @@ from httptools import (
 
 from batcher.codecs.content_coding import Body, BodyDecoder, Identity, body_decoder, too_large
 from batcher.errors import BatcherError, HeadersTooLarge, MalformedHttp, RequestTimeout, UriTooLong
-from batcher.frontends.web.http11.head_check import head_error, head_without_upgrade
+from batcher.frontends.web.http11.head_check import head_error, head_without_upgrade, must_close
 from batcher.frontends.web.http11.heads import SharedHeads
 from batcher.frontends.web.http11.messages import Continue, Event, Refusal, Request, RequestHead
 from batcher.frontends.web.http11.target import split_target
@@ -93,7 +93,7 @@ class RequestReader:
 
     def _begin_request(self) -> None:
         """Forget the request before."""
-        self._target = b""
+        self._target = self._method = b""
         self._headers: dict[bytes, bytes] = {}
         self._hosts = self._head_bytes = 0
         # Counts from the next piece on: where in this piece the head began is not known.
@@ -134,6 +134,7 @@ class RequestReader:
             expected = "an HTTP request; got an unknown method or something else than HTTP"
             self._refuse(MalformedHttp(f"expected {expected}"))
         except HttpParserError as err:
+            self._method = self._parser.get_method()
             expected = "a well-formed HTTP/1.1 request; got one that is not"
             self._refuse(MalformedHttp(f"expected {expected}: {err}"))
         too_many = self._silent_bytes > self._limits.header + self._limits.uri
@@ -196,6 +197,8 @@ class RequestReader:
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the target."""
+        # Before its target a request's method is not known for sure.
+        self._method = self._parser.get_method()
         self._target += url
         if len(self._target) > self._limits.uri:
             self._refuse(
@@ -221,7 +224,7 @@ class RequestReader:
         """Check the head as a whole."""
         if self.phase is not _HEAD:
             return
-        if self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT":
+        if self._parser.should_upgrade() and self._method != b"CONNECT":
             self._upgrading = True
             return
         self.phase = _BODY
@@ -258,10 +261,10 @@ class RequestReader:
         except BatcherError as err:
             self._refuse(err)
             return
-        keep_alive = self._parser.should_keep_alive()
-        self.phase = _IDLE if keep_alive else _CLOSED
-        method = self._parser.get_method().decode("latin-1")
+        method = self._method.decode("latin-1")
         old = self._parser.get_http_version() == "1.0"
+        keep_alive = self._parser.should_keep_alive() and not (old and must_close(self._headers))
+        self.phase = _IDLE if keep_alive else _CLOSED
         head = RequestHead(
             method, self._target, self._path, self._query, self._headers, keep_alive, old
         )
@@ -294,7 +297,7 @@ class RequestReader:
                 self._upgrading = False
                 version = self._parser.get_http_version()
                 head = head_without_upgrade(
-                    self._parser.get_method(), self._target, version, self._headers, self._hosts
+                    self._method, self._target, version, self._headers, self._hosts
                 )
                 data = head + data[offer.args[0] :]
                 self._parser = HttpRequestParser(self)
@@ -308,11 +311,11 @@ class RequestReader:
 
     def _head_error(self) -> BatcherError | None:
         headers, version = self._headers, self._parser.get_http_version()
-        error = head_error(self._parser.get_method(), version, headers, self._hosts)
+        error = head_error(self._method, version, headers, self._hosts)
         if error is not None:
             return error
         try:
-            self._path, self._query = split_target(self._target)
+            self._path, self._query = split_target(self._target, self._method)
         except MalformedHttp as err:
             return err
         chunked = b"transfer-encoding" in headers
@@ -338,7 +341,7 @@ class RequestReader:
             self.phase = _CLOSED
             self._body = b""
             self._decoder = None
-            method = self._parser.get_method().decode() if self._target else ""
+            method = self._method.decode("latin-1")
             self._events.append(Refusal(error, self._headers, began, self._target, method))
 
 

@@ -6,7 +6,7 @@ An answer has no header that nobody asked for, since each costs time. Heads that
 from __future__ import annotations
 
 from functools import lru_cache
-from http import HTTPStatus
+from http.client import responses
 
 from batcher.frontends.endpoints.call import Reply
 
@@ -15,17 +15,18 @@ PREFIX = b"HTTP/1.1 "
 
 CONTINUE = PREFIX + b"100 Continue\r\n\r\n"
 
+NO_CONTENT = 204
+"""A status whose answer has no body, and must not name a length."""
+
+_UNKNOWN_PHRASE = "Unknown"  # of a status that no list has, as a model's own error may have
+
 
 @lru_cache(maxsize=1024)
 def _head(status: int, content_type: bytes, length: int) -> bytes:
-    phrase = HTTPStatus(status).phrase.encode()
-    return b"%b%d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (
-        PREFIX,
-        status,
-        phrase,
-        content_type,
-        length,
-    )
+    start = b"%b%d %b\r\n" % (PREFIX, status, responses.get(status, _UNKNOWN_PHRASE).encode())
+    if status == NO_CONTENT:
+        return b"%b\r\n" % start
+    return b"%bContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (start, content_type, length)
 
 
 def render(reply: Reply, connection: bytes = b"") -> bytes:

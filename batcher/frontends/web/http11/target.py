@@ -1,4 +1,4 @@
-"""The target of a request: a path and a query, in origin form or in absolute form."""
+"""The target of a request: a path and a query, in origin form or in absolute form; or `*`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from batcher.errors import MalformedHttp
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 
 
-def split_target(target: bytes) -> tuple[str, str]:
+EVERYTHING = b"*"
+"""The target of an `OPTIONS` that asks about the server as a whole; twisted.web answers it."""
+
+
+def split_target(target: bytes, method: bytes = b"GET") -> tuple[str, str]:
     """Return the path of `target` as it was sent, and its query.
 
     Raises:
-        MalformedHttp: it is in another form, as `*` is, or its path is not UTF-8 once
-            percent-decoded.
+        MalformedHttp: it is in another form, as `*` is for any `method` but `OPTIONS`, or its path
+            is not UTF-8 once percent-decoded.
     """
+    if target == EVERYTHING and method == b"OPTIONS":
+        return "*", ""
     path, _, query = origin_form(target).partition(b"?")
     try:
         unquote_to_bytes(path).decode()

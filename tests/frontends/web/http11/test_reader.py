@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.frontends.web.http11.reader import Continue, Request
-from tests.support.reading import cut, events_of, head, new_reader, requests_of, singly
+from tests.support.reading import cut, events_of, head, new_reader, refusal_of, requests_of, singly
 
 TOKEN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~"
 VALUE = "".join(map(chr, (*range(0x21, 0x7F), *range(0x80, 0x100))))
@@ -275,3 +275,47 @@ def test_a_request_began_with_its_first_byte() -> None:
     assert isinstance(first, Request)
     assert isinstance(second, Request)
     assert (first.began, second.began) == (10.0, 12.0)
+
+
+OLD = "POST /predict HTTP/1.0"
+
+
+@pytest.mark.parametrize(
+    ("connection", "kept"),
+    [
+        ((), False),
+        (("Connection: Upgrade",), False),
+        (("Connection: keep-alive",), True),
+        (("Connection: Keep-Alive, Upgrade",), True),
+        (("Connection: Upgrade, close",), False),
+        (("Connection: keep-alive, close",), False),
+    ],
+)
+@pytest.mark.parametrize("upgrade", [(), ("Upgrade: h2c",)])
+def test_http_1_0_keeps_a_connection_only_if_asked_to_whatever_upgrade_it_offers(
+    connection: tuple[str, ...], kept: bool, upgrade: tuple[str, ...]
+) -> None:
+    data = head(*connection, *upgrade, "Content-Length: 5", line=OLD, host="") + b"hello"
+    for pieces in ([data], singly(data)):
+        (request,) = requests_of(*pieces)
+        assert (request.body, request.head.old) == (b"hello", True)
+        assert request.head.keep_alive is kept
+
+
+def test_chunks_of_http_1_0_are_read_and_nothing_behind_them_is() -> None:
+    data = head("Transfer-Encoding: chunked", "Connection: keep-alive", line=OLD, host="")
+    hidden = head(line="GET /hidden HTTP/1.0", host="")
+    for pieces in (
+        [data + b"5\r\nhello\r\n0\r\n\r\n" + hidden],
+        singly(data + b"0\r\n\r\n" + hidden),
+    ):
+        (request,) = requests_of(*pieces)
+        assert request.body in (b"hello", b"")
+        assert not request.head.keep_alive
+
+
+def test_a_star_is_the_target_of_options_alone() -> None:
+    (request,) = requests_of(head(line="OPTIONS * HTTP/1.1"))
+    assert (request.head.target, request.head.path) == (b"*", "*")
+    assert refusal_of(head(line="GET * HTTP/1.1")).http_status == 400
+    assert refusal_of(head(line="OPTIONS *a HTTP/1.1")).http_status == 400
