@@ -15,9 +15,20 @@ COMPRESSION_LEVEL = 1
 """zlib's quickest level: numbers hardly get smaller at a higher one."""
 
 
-@lru_cache(maxsize=1024)
+MAX_VALUE_CHARS = 1024
+"""Longest `Accept-Encoding` that is read; clients send less than 100 characters."""
+
+
 def response_coding(accept: str) -> str:
-    """Return the coding that `Accept-Encoding` prefers, `gzip` or `deflate`; empty for none."""
+    """Return the coding that `Accept-Encoding` prefers, `gzip` or `deflate`; empty for none.
+
+    A value of more than MAX_VALUE_CHARS characters asks for none.
+    """
+    return _response_coding(accept) if len(accept) <= MAX_VALUE_CHARS else ""
+
+
+@lru_cache(maxsize=1024)
+def _response_coding(accept: str) -> str:
     weights = {}
     for item in accept.lower().split(","):
         name, _, parameters = item.partition(";")

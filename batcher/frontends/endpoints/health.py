@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 from twisted.internet.defer import Deferred, succeed
 
 from batcher.codecs.formats.json_lists import to_json
+from batcher.core.error_text import brief
 from batcher.errors import InvalidInput, ModelNotReady
 from batcher.frontends.endpoints.call import Call, Headers, Reply
 from batcher.frontends.endpoints.deep_check import CheckResult, DeepCheck
@@ -15,6 +16,9 @@ from batcher.frontends.endpoints.failures import failure_reply
 from batcher.frontends.endpoints.json_reply import json_reply
 from batcher.frontends.endpoints.readiness import unready_error
 from batcher.serving.metrics import METRICS_CONTENT_TYPE
+
+MAX_QUERY_CHARS = 1024
+"""Longest query of `/readyz` that is read; the longest one that means anything has 6 characters."""
 
 
 class HealthRoutes:
@@ -53,9 +57,13 @@ class HealthRoutes:
 
 
 def _is_deep(query: str) -> bool:
+    if len(query) > MAX_QUERY_CHARS:
+        raise InvalidInput(
+            f"query: expected at most {MAX_QUERY_CHARS} characters; got {len(query)}"
+        )
     value = parse_qs(query, keep_blank_values=True).get("deep", ["0"])[-1]
     if value not in ("0", "1"):
-        raise InvalidInput(f"deep: expected 0 or 1; got {value!r:.80}")
+        raise InvalidInput(f"deep: expected 0 or 1; got {brief(value)}")
     return value == "1"
 
 

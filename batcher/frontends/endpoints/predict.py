@@ -32,8 +32,11 @@ from batcher.serving.servable import Servable
 MAX_TIMEOUT_MS = 86_400_000.0
 """One day, in milliseconds; a longer timeout is surely a mistake."""
 
-_DECIMAL = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DECIMAL = re.compile(r"(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 """A number as every language writes it; Python's `float` takes `1_000` and `nan`, too."""
+
+MAX_NUMBER_CHARS = 64
+"""Longest number that is read: a double needs 24 characters."""
 
 
 class Plan:
@@ -198,7 +201,8 @@ def _wishes(head: CallHead, servable: Servable) -> tuple[float | None, int]:
 
 def _timeout(text: str) -> float:
     """Return `X-Timeout-Ms` in seconds."""
-    milliseconds = float(text) if _DECIMAL.fullmatch(text) else -1.0
+    is_number = len(text) <= MAX_NUMBER_CHARS and _DECIMAL.fullmatch(text)
+    milliseconds = float(text) if is_number else -1.0
     if not 0 < milliseconds <= MAX_TIMEOUT_MS:
         raise InvalidInput(
             f"X-Timeout-Ms: expected milliseconds above 0 and up to {MAX_TIMEOUT_MS:.0f}; got "

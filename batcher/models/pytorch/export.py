@@ -52,7 +52,7 @@ _SIZE_WORDS = (
 )
 _SIZE = (
     # a word of the list, or a symbol such as `s0`
-    rf"\b({_SIZE_WORDS.replace(' ', '|')}|[suz]\d+)\b"
+    rf"\b({_SIZE_WORDS.replace(' ', '|')}|[suz]\d{{1,18}})\b"
     # a symbol in quotes; a number, too short to take long
     r"|'[a-z]+\d+'|\b\d{1,18}(\.\d{1,18})?\b"
     # signs; `**` is none of them, since a power of large numbers fills the memory

@@ -151,6 +151,8 @@ def test_a_picture_that_is_none_gets_400(both: Both, body: bytes) -> None:
                 "5, 6",
                 "٣",
                 ".",
+                "1" * 3_000 + "a",
+                "5" + "0" * 64,
             )
         ),
         *(

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from batcher.core.error_text import brief
 from batcher.errors import BatcherError, MalformedHttp, MethodNotAllowed, UnsupportedTransferCoding
 
 _HOST = re.compile(rb"((\[[0-9A-Fa-f:.]+\]|[\w-]{1,63}(\.[\w-]{1,63})*\.?)(:\d{0,5})?)?", re.ASCII)
+
+MAX_HOST_BYTES = 260
+"""Longest `Host` that is read: a name of 253 bytes, a colon and a port."""
 
 
 def head_error(
@@ -25,9 +29,10 @@ def head_error(
         return MalformedHttp(f"expected HTTP/1.1 or HTTP/1.0; got HTTP/{version}")
     if version == "1.1" and hosts != 1:
         return MalformedHttp(f"expected exactly one Host header; got {hosts}")
-    if not _HOST.fullmatch(headers.get(b"host", b"")):
+    host = headers.get(b"host", b"")
+    if len(host) > MAX_HOST_BYTES or not _HOST.fullmatch(host):
         expected = "a name or an address, with or without a port"
-        return MalformedHttp(f"Host: expected {expected}; got {headers[b'host']!r:.80}")
+        return MalformedHttp(f"Host: expected {expected}; got {brief(host)}")
     transfer = headers.get(b"transfer-encoding", b"chunked")
     if transfer.strip().lower() != b"chunked":
         coding = transfer.decode("latin-1")

@@ -17,11 +17,18 @@ from batcher.errors import (
     BatcherError,
     DecodingError,
     HeadersTooLarge,
+    MalformedHttp,
     RequestTimeout,
     TooLarge,
     UriTooLong,
 )
-from batcher.frontends.web.http11.reader import Phase, Refusal, Request, RequestReader
+from batcher.frontends.web.http11.reader import (
+    MAX_HEADER_FIELDS,
+    Phase,
+    Refusal,
+    Request,
+    RequestReader,
+)
 from tests.support.reading import (
     LIMITS,
     cut,
@@ -52,6 +59,33 @@ def test_a_target_of_just_the_limit_is_read() -> None:
     target = "/" + "a" * (LIMITS.uri - 1)
     (request,) = requests_of(*singly(head(line=f"GET {target} HTTP/1.1")))
     assert request.head.target == target.encode()
+
+
+def test_as_many_header_fields_as_the_limit_says_are_read_and_one_more_is_refused() -> None:
+    fields = [f"{number}: " for number in range(MAX_HEADER_FIELDS)]
+    line = "GET / HTTP/1.1"
+    assert len(requests_of(head(*fields[1:], line=line))) == 1
+    error = refusal_of(head(*fields, line=line))
+    assert isinstance(error, HeadersTooLarge)
+    assert "at most 128 header fields" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("line", "host", "complaint"),
+    [
+        (f"GET /{'%41' * 513} HTTP/1.1", "Host: h", "at most 512 percent codes; got 513"),
+        ("GET / HTTP/1.1", f"Host: {'a.' * 131}", "Host: expected a name"),
+    ],
+    ids=["codes", "host"],
+)
+def test_a_head_whose_reading_would_take_long_is_refused(
+    line: str, host: str, complaint: str
+) -> None:
+    limits = replace(LIMITS, uri=8192, header=8192)
+    (refusal,) = events_of([head(line=line, host=host)], limits)
+    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal.error, MalformedHttp)
+    assert complaint in str(refusal.error)
 
 
 @pytest.mark.parametrize("step", [1, 10, 10_000])
