@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
 from batcher.frontends.endpoints.oip.answering import MAX_KEPT_HEAD_BYTES, MAX_KEPT_HEADS
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
@@ -66,6 +67,8 @@ def test_calls_of_grpc() -> None:
     ("what", "figure"),
     [
         ("connections", f"{ServerSettings().max_connections:,}"),
+        ("rows of a batch", f"{ModelSettings().max_client_batch_size:,} rows"),
+        ("inputs and outputs of one", f"{ModelSettings().max_queue_bytes // MIB} MiB"),
         ("one message", f"{ServerSettings().max_body_bytes // MIB} MiB"),
     ],
 )

@@ -22,10 +22,10 @@ from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -42,6 +42,7 @@ from batcher.frontends.endpoints.answer_log import WriteLine
 from batcher.frontends.web.front import Front
 from batcher.frontends.web.listening.sockets import Listen
 from batcher.serving.repository.repository import ModelRepository
+from batcher.serving.repository.rollout import Rollout
 from batcher.serving.server import ModelServer
 from batcher.serving.stages.quotas import quotas_of
 
@@ -178,17 +179,29 @@ class BatcherService(MultiService):
         return self._reloads.reload(read)
 
     def _change(self, read: Read) -> Deferred[list[str]]:
-        self._check_serving()
+        _check_serving(self.state)
         # The settings are read when the changes before this one are made, not before.
-        return self.repository.alone(lambda: self._change_alone(read()))
+        changing = self.repository.alone(
+            lambda: self.repository.read(read).addCallback(self._read_rest)
+        )
+        return changing.addErrback(_refuse_at_end)
 
-    def _change_alone(self, settings: ServerSettings) -> Deferred[list[str]]:
-        rollout = self.repository.rollout(settings)
+    def _read_rest(self, settings: ServerSettings) -> Deferred[list[str]]:
+        """Read all else that `settings` name, and make the change."""
+        reads: list[Deferred[Any]] = [
+            self.repository.rollout(settings),
+            self.repository.read(self._frontends.read_tls).addErrback(_config_error),
+        ]
+        read: Deferred[list[Any]] = gatherResults(reads, consumeErrors=True)
+        return read.addCallback(self._change_alone, settings)
+
+    def _change_alone(self, read: list[Any], settings: ServerSettings) -> Deferred[list[str]]:
+        rollout: Rollout
+        rollout, tls = read
+        _check_serving(self.state)
         reasons = restart_reasons(self.settings, settings) + rollout.reasons
-        try:
-            tls = self._frontends.read_tls()
-        except ConfigError as err:
-            reasons.append(str(err))
+        if isinstance(tls, ConfigError):
+            reasons.append(str(tls))
         if reasons:
             raise ReloadRefused(*reasons)
         changed = changed_settings(self.settings, settings)
@@ -197,7 +210,7 @@ class BatcherService(MultiService):
         def commit(_: None) -> list[str]:
             if self.state is not State.SERVING:
                 rollout.give_up()
-            self._check_serving()
+            _check_serving(self.state)
             if tls is not None:
                 self._frontends.renew_tls(tls)
             if answering is not None:
@@ -206,10 +219,6 @@ class BatcherService(MultiService):
             return changed + rollout.changes()
 
         return rollout.load().addCallback(commit)
-
-    def _check_serving(self) -> None:
-        if self.state is not State.SERVING:
-            raise ReloadRefused("the server is being stopped")
 
     def _renew(self, settings: ServerSettings, answering: Answering) -> None:
         """Have everything but the models follow `settings`."""
@@ -221,7 +230,8 @@ class BatcherService(MultiService):
         self._frontends.renew(settings, answering)
 
     def _load(self, _: None) -> Deferred[list[tuple[bool, Any]]]:
-        return DeferredList(self.repository.start(), consumeErrors=True)
+        loading = self.repository.start()
+        return loading.addCallback(lambda each: DeferredList(each, consumeErrors=True))
 
     def _loaded(self, results: list[tuple[bool, Any]]) -> None:
         failures = [result for succeeded, result in results if not succeeded]
@@ -292,3 +302,21 @@ class BatcherService(MultiService):
 
     def _become(self, state: State) -> None:
         self.state = STATES.step(self.state, state)
+
+
+def _check_serving(state: State) -> None:
+    if state is not State.SERVING:
+        raise ReloadRefused("the server is being stopped")
+
+
+def _config_error(failure: Failure) -> ConfigError:
+    """Return the ConfigError in `failure`; any other failure goes on."""
+    failure.trap(ConfigError)
+    assert isinstance(failure.value, ConfigError)
+    return failure.value
+
+
+def _refuse_at_end(failure: Failure) -> NoReturn:
+    """Raise ReloadRefused where the disk is not read any more, since the server ends."""
+    failure.trap(Draining)
+    raise ReloadRefused("the server is being stopped") from failure.value

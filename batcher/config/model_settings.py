@@ -45,6 +45,8 @@ class ModelSettings(Section):
             then run twice.
         torch_threads: threads inside one operator; None shares the cores among the models.
         max_batch_size: most rows of a batch.
+        max_client_batch_size: largest `max_batch_size` that a client's load may name, where the
+            buffers of one batch also fit into `max_queue_bytes`.
         policy: `eager` never waits; `delay` waits for a full batch up to `max_delay_ms`; `slo` is
             `eager` with `slo_ms`.
         slo_ms: policy `slo`: deadline of a request without one, in milliseconds after its arrival.
@@ -83,6 +85,7 @@ class ModelSettings(Section):
     retry_on_crash: bool = False
     torch_threads: Count | None = None
     max_batch_size: Count = 64
+    max_client_batch_size: Count = 1024
     policy: Literal["eager", "delay", "slo"] = "eager"
     slo_ms: Milliseconds = 100.0
     max_delay_ms: Milliseconds = 5.0

@@ -161,6 +161,13 @@ class TensorSpec:
         """Elements of a row, counting the fixed axes alone."""
         return prod(size for size in self.shape if size >= 0)
 
+    @property
+    def warmup_bytes(self) -> int:
+        """Bytes of a row during warm-up; without a `warmup_shape` free axes count as 1."""
+        if self.warmup_shape is None:
+            return self.row_bytes
+        return prod(self.warmup_shape) * self.datatype.numpy.itemsize
+
     def admits(self, array: Array) -> bool:
         """Whether `array`, of shape (rows, *row shape), has this dtype and this shape of a row."""
         shape = array.shape
@@ -196,6 +203,11 @@ class ModelSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     platform: str = "python"
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of all inputs and outputs; free axes count as in warm-up, or as 1."""
+        return sum(tensor.warmup_bytes for tensor in (*self.inputs, *self.outputs))
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

@@ -21,8 +21,9 @@ import numpy as np
 
 from batcher.core.error_text import message
 from batcher.core.spec import Array, ModelSpec, TensorSpec, check_outputs
-from batcher.errors import ModelLoadError
+from batcher.errors import ModelLoadError, OutOfMemory
 from batcher.models.checked import CheckedModel
+from batcher.models.device_errors import device_error
 from batcher.models.hook_contract import as_arrays, check_raw_outputs
 from batcher.models.protocol import Arrays, Model, Progress
 
@@ -54,17 +55,14 @@ def warm_up(model: CheckedModel, max_batch_size: int, progress: Progress) -> Non
     if reason := unsized_inputs(model.spec):
         progress(f"warm-up skipped: {reason}")
         return
-    sizes = warmup_sizes(max_batch_size)
-    # Each size twice, since the first run pays for whatever is made once. The largest a third time:
-    # a model that takes two buffers in turn comes back to the first one only then.
-    runs = [*(size for size in sizes for _ in range(2)), sizes[-1]]
-    earlier: list[Array] = []
     shared = False
-    for size in runs:
+    fitted = 0
+    for size in warmup_sizes(max_batch_size):
         progress(f"warming up, batch size {size}")
-        outputs = _run_blank(model, size)
-        shared = shared or _share_memory(outputs, earlier)
-        earlier += outputs.values()
+        # Twice, since the first run pays for whatever is made once. One row a third time: a model
+        # that takes two buffers in turn comes back to the first one only then.
+        shared = _run_size(model, size, 3 if size == 1 else 2, fitted) or shared
+        fitted = size
     model.copies_outputs = shared
     _hint_at_operators(model.model, progress)
 
@@ -85,7 +83,24 @@ def blank_rows(spec: ModelSpec, rows: int) -> dict[str, Array]:
     return {tensor.name: _blank(tensor, rows) for tensor in spec.inputs}
 
 
-def _run_blank(model: CheckedModel, rows: int) -> dict[str, Array]:
+def _run_size(model: CheckedModel, rows: int, runs: int, fitted: int) -> bool:
+    """Run `runs` batches of `rows` blank rows; return whether their outputs share memory.
+
+    Only outputs of these runs are held, since those of the largest batches may be large. `fitted`
+    are the rows of the last batch that was smaller, 0 without one.
+
+    Inference thread.
+    """
+    earlier: list[Array] = []
+    shared = False
+    for _ in range(runs):
+        outputs = _run_blank(model, rows, fitted)
+        shared = shared or _share_memory(outputs, earlier)
+        earlier += outputs.values()
+    return shared
+
+
+def _run_blank(model: CheckedModel, rows: int, fitted: int) -> dict[str, Array]:
     """Run one batch of blank rows, check and time it, and return the outputs. Inference thread."""
     try:
         inputs = _blank_inputs(model.model, rows)
@@ -96,9 +111,10 @@ def _run_blank(model: CheckedModel, rows: int) -> dict[str, Array]:
         _check(model, outputs, rows)
     # Also SystemExit: a model that calls sys.exit() must not end the thread.
     except (Exception, SystemExit) as err:
-        raise ModelLoadError(
-            f"warm-up with batch size {rows} failed: {type(err).__name__}: {message(err)}"
-        ) from err
+        full = fitted and isinstance(device_error(err), OutOfMemory)
+        advice = f"; {fitted} rows fit: set max_batch_size to at most {fitted}" if full else ""
+        reason = f"{type(err).__name__}: {message(err)}".removesuffix(": ")
+        raise ModelLoadError(f"warm-up with batch size {rows} failed: {reason}{advice}") from err
     return outputs
 
 

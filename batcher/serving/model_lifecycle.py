@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.epoch import Epoch
+from batcher.core.names import name_fault
 from batcher.core.waiters import Waiters
 from batcher.errors import ConfigError, ModelLoadError
 from batcher.serving.assembly import Assembly
@@ -32,6 +33,7 @@ class ModelLifecycle(Keeper):
         versions: every version that can be found, by name and version.
         epoch: ends whenever a model comes, goes or changes its state; what was looked up before is
             then to be looked up again.
+        looking: whether the models that are to serve are still looked for.
         ending: whether the server is about to end, and should be sent no more requests.
         draining: whether no more requests are taken.
         drain_timeout_s: seconds that a version which is unloaded has for its last answers.
@@ -50,6 +52,7 @@ class ModelLifecycle(Keeper):
         self.versions = VersionTable()
         self.epoch = Epoch()
         self.ending = False
+        self.looking = False
         self.draining = False
         self.drain_timeout_s = drain_timeout_s
         self._parts = parts
@@ -72,8 +75,13 @@ class ModelLifecycle(Keeper):
     ) -> ModelVersion:
         """Return a version beside those that serve; `start` it, then `adopt` or `unload` it.
 
-        `add` says the rest.
+        `add` says the rest. Raises ConfigError: no path can hold the model's name.
         """
+        if fault := name_fault(definition.spec.name):
+            raise ConfigError(
+                f"model: expected a name that fits into a path; got {definition.spec.name!r:.200}: "
+                f"{fault}"
+            )
         version = ModelVersion(definition, settings, self._parts, self, load, required)
         version.set_name_stages(self._name_stages)
         self._alive.add(version)
@@ -162,6 +170,11 @@ class ModelLifecycle(Keeper):
     def announce_end(self) -> None:
         """Be about to end, and go on to take requests."""
         self.ending = True
+        self._end_epoch()
+
+    def set_looking(self, looking: bool) -> None:
+        """Say whether the models that are to serve are still looked for; not ready meanwhile."""
+        self.looking = looking
         self._end_epoch()
 
     def refuse_requests(self) -> None:

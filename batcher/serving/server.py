@@ -21,7 +21,7 @@ from batcher.config.settings import ServerSettings
 from batcher.core.epoch import Epoch
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array
-from batcher.errors import BatcherError, Draining, ModelNotReady
+from batcher.errors import BatcherError, Draining, ModelNotReady, UnknownModel
 from batcher.serving.assembly import Assembly
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_lifecycle import ModelLifecycle
@@ -43,6 +43,7 @@ class ModelServer:
         clock: the only time there is.
         seconds: what `clock` says.
         lifecycle: makes, keeps and ends the versions of models.
+        disk_pool: the one thread that reads the disk, for whoever finds models there.
 
     Args:
         clock: the reactor, or a `Clock` in tests.
@@ -70,6 +71,7 @@ class ModelServer:
         self.clock = clock
         self.seconds = clock.seconds
         self._pools = make_pools(settings, call_from_thread, clock)
+        self.disk_pool = self._pools.disk
         parts = Assembly(clock, call_from_thread, call_soon, self._pools, self.metrics)
         self.lifecycle = ModelLifecycle(parts, progress, settings.drain_timeout_s)
         self.limit(quotas_of(settings.quotas))
@@ -120,7 +122,8 @@ class ModelServer:
             required: whether the server is not ready without this version.
 
         Raises:
-            ConfigError: that version is here already, and neither failed nor was unloaded.
+            ConfigError: that version is here already, and neither failed nor was unloaded; or no
+                path can hold the model's name.
         """
         return self.lifecycle.add(definition, settings, load, required)
 
@@ -145,9 +148,13 @@ class ModelServer:
     def find(self, name: str, version: str = "") -> ModelVersion:
         """Return that version of a model; without `version` the newest that is ready.
 
-        Raises UnknownModel.
+        Raises UnknownModel, or ModelNotReady while models are still looked for.
         """
-        return self.lifecycle.versions.find(name, version)
+        try:
+            return self.lifecycle.versions.find(name, version)
+        except UnknownModel:
+            _check_looked(self.lifecycle)
+            raise
 
     def versions(self, name: str) -> list[str]:
         """Return the versions of a model that can answer, ascending."""
@@ -156,8 +163,9 @@ class ModelServer:
     def only_model(self) -> str:
         """Return the name of the model that `/predict` means: the only one there is.
 
-        Raises UnknownModel.
+        Raises UnknownModel, or ModelNotReady while models are still looked for.
         """
+        _check_looked(self.lifecycle)
         return self.lifecycle.versions.only_name()
 
     def infer(
@@ -205,6 +213,8 @@ class ModelServer:
 
         Empty when all do.
         """
+        if self.lifecycle.looking:
+            return {"the model repository": "still being read"}
         return {version.title: version.status_text for version in self if version.is_missing}
 
     def limit(self, quotas: Quotas | None) -> None:
@@ -232,3 +242,9 @@ class ModelServer:
         self.lifecycle.refuse_requests()
         self._pools.stop()
         return self.lifecycle.stop()
+
+
+def _check_looked(lifecycle: ModelLifecycle) -> None:
+    """Raise ModelNotReady while models are looked for: an unknown one may be among them."""
+    if lifecycle.looking:
+        raise ModelNotReady("the model repository is still being read", retry_after=5)

@@ -88,10 +88,14 @@ class CpuPool:
         max_bytes: int,
         call_from_thread: CallFromThread,
         clock: IReactorTime,
+        name: str = "CPU",
     ) -> None:
-        """Bound the pool; threads start with the first tasks. Reactor thread."""
-        self._queue: FairQueue[_CpuTask[Any]] = FairQueue("the CPU pool", max_tasks, max_bytes)
-        self._threads = DaemonThreads(threads, "batcher-cpu", self._queue)
+        """Bound the pool; threads start with the first tasks. Reactor thread.
+
+        `name` tells pools apart in errors and in the names of threads.
+        """
+        self._queue: FairQueue[_CpuTask[Any]] = FairQueue(f"the {name} pool", max_tasks, max_bytes)
+        self._threads = DaemonThreads(threads, f"batcher-{name.lower()}", self._queue)
         self._call_from_thread = call_from_thread
         self._clock = clock
         self._unanswered: set[_CpuTask[Any]] = set()

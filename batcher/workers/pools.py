@@ -1,4 +1,4 @@
-"""The two pools for work that is too slow for the loop."""
+"""The pools for work that is too slow for the loop."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from batcher.core.cores import cores
 from batcher.workers.codec_process.pool import CodecPool
 from batcher.workers.pool import CpuPool
 
+MAX_DISK_READS = 4096
+"""Reads of the disk that may wait: loads of more models than one server holds."""
+
 
 class Pools(NamedTuple):
-    """Where the work of single requests runs when it does not run on the loop.
+    """Where work runs that does not run on the loop.
 
     Attributes:
         cpu: threads, for pictures, forms, hooks and inflating.
         codecs: a process, for text.
+        disk: one thread, for folders of models and the settings.
     """
 
     cpu: CpuPool
     codecs: CodecPool
+    disk: CpuPool
 
     def stop(self) -> None:
-        """Give up what waits; both take nothing more. Reactor thread."""
-        self.cpu.stop()
-        self.codecs.stop()
+        """Give up what waits; all take nothing more. Reactor thread."""
+        for pool in self:
+            pool.stop()
 
 
 def make_pools(
@@ -38,4 +43,6 @@ def make_pools(
     return Pools(
         CpuPool(threads, tasks, settings.cpu_pool_bytes, call_from_thread, clock),
         CodecPool(tasks, settings.max_decoding_bytes, call_from_thread, clock),
+        # What waits for the disk holds on to no bytes.
+        CpuPool(1, MAX_DISK_READS, 1, call_from_thread, clock, "disk"),
     )

@@ -36,7 +36,7 @@ class TestRequests:
         write(service.folder / "m/1", "5")
         closed_gate_in(service.folder / "n/1")
         reloaded = listen(service.begin_reload())
-        GATE.wait_reached()
+        GATE.wait_reached(service.loop)
         waiting = service.infer("m")
         assert service.found()["m/1"] is old
         assert service.value(service.infer("n")) == 3
@@ -55,16 +55,20 @@ class TestRequests:
     def test_all_models_change_in_one_turn(self, service: MemoryService) -> None:
         write(service.folder / "m/1", "5")
         closed_gate_in(service.folder / "n/1")
-        seen: list[tuple[bool, bool]] = []
         before = service.found()
+
+        def is_as_before() -> tuple[bool, bool]:
+            now = service.found()
+            return now["m/1"] is before["m/1"], now["n/1"] is before["n/1"]
+
         reloaded = listen(service.begin_reload())
-        GATE.wait_reached()
+        GATE.wait_reached(service.loop)
+        seen = {is_as_before()}
         GATE.open()
         while not reloaded:
             service.loop.step()
-            now = service.found()
-            seen.append((now["m/1"] is before["m/1"], now["n/1"] is before["n/1"]))
-        assert set(seen) == {(True, True), (False, False)}
+            seen.add(is_as_before())
+        assert seen == {(True, True), (False, False)}
 
     def test_whoever_looked_a_model_up_looks_it_up_again(self, service: MemoryService) -> None:
         epoch = service.server.epoch
@@ -92,7 +96,7 @@ class TestOneAtATime:
     ) -> None:
         closed_gate_in(service.folder / "m/1")
         first = listen(service.begin_reload())
-        GATE.wait_reached()
+        GATE.wait_reached(service.loop)
         others = [listen(service.begin_reload()) for _ in range(5)]
         assert service.reads == 1
         service.configure("max_uri_bytes: 1KiB\n")
@@ -108,7 +112,7 @@ class TestOneAtATime:
     def test_all_who_share_a_reload_are_told_of_its_refusal(self, service: MemoryService) -> None:
         closed_gate_in(service.folder / "m/1")
         first = listen(service.begin_reload())
-        GATE.wait_reached()
+        GATE.wait_reached(service.loop)
         others = [listen(service.begin_reload()) for _ in range(2)]
         service.configure("port: 1\n")
         GATE.open()
@@ -121,7 +125,7 @@ class TestOneAtATime:
         closed_gate_in(service.folder / "m/1")
         leaving = service.begin_reload()
         left = listen(leaving)
-        GATE.wait_reached()
+        GATE.wait_reached(service.loop)
         leaving.cancel()
         assert len(left) == 1
         GATE.open()
@@ -134,7 +138,7 @@ class TestOneAtATime:
         service = MemoryService(tmp_path)
         early = listen(service.begin_reload())
         service.begin()
-        GATE.wait_reached()
+        GATE.wait_reached(service.loop)
         later = listen(service.begin_reload())
         assert (service.reads, early, later) == (0, [], [])
         GATE.open()
@@ -148,7 +152,7 @@ class TestOneAtATime:
     ) -> None:
         closed_gate_in(service.folder / "m/1")
         reloaded = listen(service.begin_reload())
-        GATE.wait_reached()
+        GATE.wait_reached(service.loop)
         assert log_lines == []
         waiting = listen(service.begin_reload())
         assert log_lines == [

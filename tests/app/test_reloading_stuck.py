@@ -35,7 +35,7 @@ class TestHangingLoads:
         service.reload()
         closed_gate_in(service.folder / "m/1")
         reloaded = listen(service.begin_reload())
-        GATE.wait_reached()
+        GATE.wait_reached(service.loop)
         assert reloaded == []
         service.loop.clock.advance(5)
         return reloaded
@@ -73,7 +73,7 @@ class TestHangingLoads:
         )
         ready = listen(service.service.ready)
         service.begin()
-        GATE.wait_reached()
+        GATE.wait_reached(service.loop)
         service.loop.clock.advance(5)
         assert isinstance(ready[0].value, ModelLoadError) if strict else ready == [None]
         assert service.found()["m/1"].state is ModelState.FAILED
@@ -92,7 +92,7 @@ class TestHangingLoads:
         )
         listen(service.service.ready)
         service.begin()
-        GATE.wait_reached()
+        GATE.wait_reached(service.loop)
         assert service.wait(service.service.stopService()) is None
         service.loop.clock.advance(5)
         assert logged_errors == []
@@ -125,7 +125,7 @@ class TestStopping:
         before = service.found()
         closed_gate_in(service.folder / "m/1")
         reloaded = listen(service.begin_reload())
-        GATE.wait_reached()
+        GATE.wait_reached(service.loop)
         stopped = listen(service.service.stopService())
         GATE.open()
         while not reloaded or not stopped or service.server.lifecycle._alive:
@@ -150,7 +150,7 @@ class TestStopping:
         running, before = service.infer("own"), service.found()
         closed_gate_in(service.folder / "m/1")
         reloaded = listen(service.begin_reload())
-        GATE.wait_reached()
+        GATE.wait_reached(service.loop)
         stopped = listen(service.service.stopService())
         GATE.open()
         while not reloaded:
@@ -239,7 +239,7 @@ class TestClients:
     def test_what_they_ask_for_meanwhile_waits_for_the_reload(self, service: MemoryService) -> None:
         closed_gate_in(service.folder / "m/1")
         reloaded = listen(service.begin_reload())
-        GATE.wait_reached()
+        GATE.wait_reached(service.loop)
         unloaded = listen(service.service.repository.unload("m"))
         assert service.found()["m/1"].state is ModelState.READY
         GATE.open()
@@ -251,7 +251,7 @@ class TestClients:
     def test_a_reload_waits_for_what_they_have_begun(self, service: MemoryService) -> None:
         closed_gate_in(service.folder / "n/1")
         loaded = listen(service.service.repository.load("n", {}))
-        GATE.wait_reached()
+        GATE.wait_reached(service.loop)
         reloaded = listen(service.begin_reload())
         assert service.reads == 0
         GATE.open()

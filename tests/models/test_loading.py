@@ -32,6 +32,25 @@ class Model:
 """
 
 
+HELD = """
+import gc
+import weakref
+
+import numpy as np
+
+MADE = []
+PEAKS = []
+
+class Model:
+    def predict(self, inputs):
+        gc.collect()
+        y = np.zeros((len(inputs["x"]), 4), "f4")
+        MADE.append(weakref.ref(y))
+        PEAKS.append(sum(len(output()) for output in MADE if output() is not None))
+        return {"y": y}
+"""
+
+
 def predicting(body: str) -> str:
     """Return the source of a model whose `predict` is `body`, with the input as `x`."""
     return (
@@ -61,6 +80,25 @@ def test_a_model_is_run_at_every_warmup_size_before_it_is_ready(folders: Folders
     assert {shape[0] for shape in shapes(checked)} == {1, 2, 4, 6}
     assert folders.progress[0] == "loading"
     assert [text for text in folders.progress if "batch size 6" in text]
+
+
+def test_warmup_holds_the_outputs_of_two_batches_of_the_largest_size_at_most(
+    folders: Folders,
+) -> None:
+    checked = folders.load(folders.python(HELD), max_batch_size=64)
+    model: Any = checked.model
+    assert max(model._model.predict.__globals__["PEAKS"]) == 2 * 64
+    assert checked.copies_outputs is False
+
+
+@pytest.mark.parametrize("largest", [20, 64])
+def test_a_warmup_that_finds_the_memory_full_names_the_size_that_fits(
+    folders: Folders, largest: int
+) -> None:
+    body = 'if len(x) > 17:\n            raise MemoryError\n        return {"y": x}'
+    expected = r"batch size \d+ failed: MemoryError; 16 rows fit: set max_batch_size to at most 16"
+    with pytest.raises(ModelLoadError, match=expected):
+        folders.load(folders.python(predicting(body)), max_batch_size=largest)
 
 
 def test_a_model_is_not_run_where_warmup_is_switched_off(folders: Folders) -> None:

@@ -5,8 +5,11 @@ Calls wait in a queue until the test makes them.
 
 from __future__ import annotations
 
-from queue import Queue
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, Queue
 from threading import get_ident
+from time import monotonic
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -50,6 +53,16 @@ class Loop:
         function, arguments = self._calls.get(timeout=PATIENCE)
         function(*arguments)
         self.clock.advance(0)
+
+    def run_until(self, happened: Callable[[], bool]) -> None:
+        """Make calls until `happened` is true, which a thread may bring about between two calls."""
+        deadline = monotonic() + PATIENCE
+        while not happened():
+            assert monotonic() < deadline
+            with suppress(Empty):
+                function, arguments = self._calls.get(timeout=0.01)
+                function(*arguments)
+                self.clock.advance(0)
 
     def wait_for(self, deferred: Deferred[Result]) -> Result | Failure:
         """Make calls until `deferred` has fired; return its result or its failure."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from threading import Event
 
-from tests.support.crossing import PATIENCE
+from tests.support.crossing import PATIENCE, Loop
 
 
 class Gate:
@@ -31,9 +31,9 @@ class Gate:
         self._reached.set()
         assert self._opened.wait(PATIENCE)
 
-    def wait_reached(self) -> None:
-        """Wait until somebody has come."""
-        assert self._reached.wait(PATIENCE)
+    def wait_reached(self, loop: Loop) -> None:
+        """Turn `loop` until somebody has come."""
+        loop.run_until(self._reached.is_set)
 
 
 GATE = Gate()

@@ -83,8 +83,11 @@ class ModelControl(Protocol):
     def check_controlled(self) -> None:
         """Check that clients may load and unload models; raises Unavailable."""
 
-    def versions(self) -> Iterator[ListedVersion]:
-        """Yield every version that the server knows, or that clients may load."""
+    def versions(self) -> Deferred[list[ListedVersion]]:
+        """Return every version that the server knows, or that clients may load.
+
+        Fails with ModelNotReady if the repository cannot be read.
+        """
 
     def load(self, name: str, overrides: dict[str, Any]) -> Deferred[None]:
         """Serve every version of a model as it is on disk now, with some settings overridden."""

@@ -99,7 +99,7 @@ class Service:
         self, message: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
         """Answer every version of every model with its state. Reactor thread."""
-        document = {"models": index_entries(self._control, message.ready)}
+        document = {"models": await outcome(index_entries(self._control, message.ready))}
         return fill_message(pb.RepositoryIndexResponse(), document)
 
     async def load(

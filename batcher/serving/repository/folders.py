@@ -1,8 +1,8 @@
 """The models on disk: a folder a model, and in that folder one for each version, a number.
 
-The functions here read the disk, and so does `source.py`. They run on the reactor thread, at start,
-at a reload, and when a client lists or loads models. A store that is not a local disk must run them
-on a thread instead.
+The functions here read the disk, and so does `source.py`. The server calls them on a thread of
+their own (`disk.py`), since a mounted disk may take a millisecond for each look; commands call them
+as they are.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batcher.config.settings import ServerSettings
+from batcher.core.names import name_fault
 from batcher.errors import ConfigError
 
 
@@ -42,6 +43,7 @@ def find_models(settings: ServerSettings, base: Path) -> list[ModelFolder]:
     """
     folders = _folders_of_repository(settings, base)
     for name, own in settings.models.items():
+        _check_name(name, f"{settings.origin('models', name)}: models")
         if own.path is not None:
             folders[name] = base / own.path
         elif name not in folders:
@@ -58,7 +60,10 @@ def _folders_of_repository(settings: ServerSettings, base: Path) -> dict[str, Pa
     """Return the folder of each model in the repository, by name. Raises ConfigError."""
     repository = base / settings.model_repository
     if repository.is_dir():
-        return {entry.name: entry for entry in sorted(repository.iterdir()) if _versions(entry)}
+        models = {entry.name: entry for entry in sorted(repository.iterdir()) if _versions(entry)}
+        for name in models:
+            _check_name(name, f"{repository}")
+        return models
     if "model_repository" in settings.model_fields_set:
         place = settings.origin("model_repository")
         raise ConfigError(
@@ -66,6 +71,13 @@ def _folders_of_repository(settings: ServerSettings, base: Path) -> dict[str, Pa
             f"{settings.model_repository!r}"
         )
     return {}
+
+
+def _check_name(name: str, place: str) -> None:
+    if fault := name_fault(name):
+        raise ConfigError(
+            f"{place}: expected names of models that fit into a path; got {name!r}: {fault}"
+        )
 
 
 def find_versions(folder: Path, settings: ServerSettings, base: Path) -> list[ModelFolder]:

@@ -11,10 +11,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
-from batcher.config.model_file import ModelDefinition
-from batcher.errors import ConfigError, ReloadRefused
+from batcher.errors import ReloadRefused
 from batcher.serving.model_version import ModelState, ModelVersion
-from batcher.serving.repository.source import VersionSource
+from batcher.serving.repository.reading import FoundVersion
 from batcher.serving.server import ModelServer
 
 
@@ -24,8 +23,8 @@ class Rollout:
     `load`, and when that has fired `commit` or `give_up`.
 
     Attributes:
-        coming: sources of the versions to load; each takes the place of what has its name and
-            version, if there is such a version.
+        coming: versions to load; each takes the place of what has its name and version, if there is
+            such a version.
         going: versions to unload.
         models: how many models share the cores afterwards.
         reasons: why the change cannot be made, as far as that is known before a model is loaded.
@@ -34,38 +33,30 @@ class Rollout:
     def __init__(
         self,
         server: ModelServer,
-        coming: list[VersionSource],
+        coming: list[FoundVersion],
         going: list[ModelVersion],
         models: int,
     ) -> None:
-        """Read the definitions of what is `coming`; nothing else happens yet."""
+        """Look for faults in the definitions of what is `coming`; nothing else happens yet."""
         self.coming = coming
         self.going = going
         self.models = models
-        self.reasons: list[str] = []
+        self.reasons = [
+            f"model {'/'.join(found.source.key)}: {line}"
+            for found in coming
+            for line in found.fault.splitlines()
+        ]
         self._server = server
         self._known = {version.key for version in server}
-        definitions = [self._define(source) for source in coming]
-        self._definitions = [found for found in definitions if found is not None]
         self._made: list[ModelVersion] = []
-
-    def _define(self, source: VersionSource) -> ModelDefinition | None:
-        try:
-            return source.define()
-        except ConfigError as err:
-            self.reasons.extend(
-                f"model {'/'.join(source.key)}: {line}" for line in str(err).splitlines()
-            )
-            return None
 
     def load(self) -> Deferred[None]:
         """Load what is coming; fires when all of it is ready.
 
         Fails with ReloadRefused if some of it is not, and gives up all of it.
         """
-        for definition, source in zip(self._definitions, self.coming, strict=True):
-            settings = source.settings_among(self.models)
-            self._made.append(self._server.lifecycle.make(definition, settings))
+        for found in self.coming:
+            self._made.append(self._server.lifecycle.make(*found.or_failure(self.models)))
         loading = [version.start() for version in self._made]
         return DeferredList(loading, consumeErrors=True).addCallback(self._check_ready)
 
@@ -99,7 +90,7 @@ class Rollout:
     def changes(self) -> list[str]:
         """Return what the rollout changes, in words."""
         loaded = [
-            f"model {'/'.join(source.key)} {'replaced' if source.key in self._known else 'loaded'}"
-            for source in self.coming
+            f"model {'/'.join(key)} {'replaced' if key in self._known else 'loaded'}"
+            for key in (found.source.key for found in self.coming)
         ]
         return loaded + [f"model {version.title} unloaded" for version in self.going]

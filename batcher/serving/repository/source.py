@@ -13,12 +13,7 @@ from typing import Any, NamedTuple
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings, share_threads
-from batcher.core.spec import ModelSpec
-from batcher.errors import ConfigError, ModelLoadError
-from batcher.models.checked import CheckedModel
-from batcher.models.protocol import Progress
 from batcher.serving.repository.folders import ModelFolder
-from batcher.workers.thread import ModelLoader
 
 
 class VersionSource(NamedTuple):
@@ -42,31 +37,15 @@ class VersionSource(NamedTuple):
         return self.folder.name, self.folder.version
 
     def define(self) -> ModelDefinition:
-        """Return the version's definition as its `model.yaml` has it now. Raises ConfigError."""
+        """Return the version's definition as its `model.yaml` has it now.
+
+        Raises ConfigError. Disk thread.
+        """
         return load_model_definition(self.folder.name, self.folder.version, self.folder.folder)
 
     def settings_among(self, models: int) -> ModelSettings:
         """Return the settings that the version runs with if `models` share the cores."""
         return share_threads(self.settings.model_copy(update=self.overrides), models)
-
-    def definition_or_failure(
-        self, models: int
-    ) -> tuple[ModelDefinition, ModelSettings, ModelLoader | None]:
-        """Return what to add to a server in which `models` share the cores.
-
-        A version whose definition is wrong fails to load, and keeps the reason visible.
-        """
-        try:
-            return self.define(), self.settings_among(models), None
-        except ConfigError as err:
-            reason = str(err)
-        name, version, folder = self.folder.name, self.folder.version, self.folder.folder
-
-        def load(progress: Progress) -> CheckedModel:
-            raise ModelLoadError(f"model {name!r} version {version}: {reason}")
-
-        definition = ModelDefinition(ModelSpec(name, version, (), ()), "python", folder, folder)
-        return definition, self.settings_among(models), load
 
 
 def source_of(
@@ -74,7 +53,7 @@ def source_of(
 ) -> VersionSource:
     """Return what `folder` is loaded from now.
 
-    Raises ConfigError: the model's settings contradict each other.
+    Raises ConfigError: the model's settings contradict each other. Disk thread.
     """
     files = _files(folder.folder)
     return VersionSource(folder, files, settings.for_model(folder.name), overrides)

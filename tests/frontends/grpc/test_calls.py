@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -285,7 +286,7 @@ def front(clock: Clock, **settings: Any) -> RpcFront:
         server.server,
         server.repository,
         ServerSettings(grpc_port=0, **settings),
-        server.repository._base,
+        Path("nowhere"),
         clock,
         answer_log,
     )

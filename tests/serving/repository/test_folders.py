@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +150,40 @@ def test_a_model_that_is_nowhere_is_refused_with_file_line_and_setting(
         find_models(settings, tmp_path)
     assert all(word in str(refusal.value) for word in words), str(refusal.value)
     assert str(refusal.value).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("a/b", "`/` separates"),
+        ("", "it is empty"),
+        ("..", "a step up"),
+        (".", "a step up"),
+        ("a\nb", "control characters"),
+        ("\udcff", "it is not UTF-8"),
+        ("x" * 256, "more than 255 bytes"),
+    ],
+)
+def test_a_name_that_no_path_can_hold_is_refused_with_the_reason(
+    tmp_path: Path, name: str, fault: str
+) -> None:
+    make(tmp_path, "elsewhere/1")
+    settings = ServerSettings(models={name: {"path": "elsewhere"}})
+    with pytest.raises(ConfigError, match=f"models: expected names .* {fault}") as raised:
+        find_models(settings, tmp_path)
+    str(raised.value).encode()  # it can be written to a log
+
+
+def test_a_folder_whose_name_is_no_utf8_is_refused_if_it_is_a_model(tmp_path: Path) -> None:
+    stranger = tmp_path / "models" / os.fsdecode(b"m\xff")
+    stranger.mkdir(parents=True)
+    assert find_models(ServerSettings(), tmp_path) == []
+    make(stranger, "1")
+    with pytest.raises(ConfigError, match=r"got 'm\\udcff': it is not UTF-8"):
+        find_models(ServerSettings(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a b", "Größe", "100%", "a.b-c_d", "a\\b", "q?x#y"])
+def test_other_names_are_fine(tmp_path: Path, name: str) -> None:
+    make(tmp_path, f"models/{name}/1")
+    assert [model.name for model in find_models(ServerSettings(), tmp_path)] == [name]

@@ -5,17 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from batcher.config.settings import ServerSettings
-from batcher.errors import ConfigError, InvalidInput, ModelNotReady, Unavailable, UnknownModel
+from batcher.errors import (
+    ConfigError,
+    Draining,
+    InvalidInput,
+    ModelNotReady,
+    Unavailable,
+    UnknownModel,
+)
 from batcher.frontends.endpoints.oip.load_parameters import load_for_client
 from batcher.serving.model_version import ModelState
+from batcher.serving.repository.folders import ModelFolder, find_models
 from batcher.serving.repository.repository import ModelRepository
 from tests.serving.test_server_lifecycle import listen
+from tests.support.crossing import PATIENCE
 from tests.support.serving import Serving
 
 MODEL = """
@@ -60,7 +70,7 @@ class Repository:
 
     def start(self) -> None:
         """Load what is to be there from the start."""
-        for started in self.repository.start():
+        for started in self.wait(self.repository.start()):
             assert self.wait(started) is None
 
     def load(self, name: str = "m", **parameters: Any) -> None:
@@ -75,7 +85,7 @@ class Repository:
         """Return state and detail of each version by its title."""
         return {
             f"{one.name}/{one.version}": (one.state, one.detail)
-            for one in self.repository.versions()
+            for one in self.wait(self.repository.versions())
         }
 
 
@@ -189,6 +199,7 @@ def test_a_model_loads_on_when_whoever_asked_for_it_leaves(repository: Repositor
     failed = listen(leaving)
     leaving.cancel()
     assert len(failed) == 1
+    repository.serving.loop.run_until(lambda: bool(list(repository.serving.server)))
     assert repository.wait(repository.serving.server.find("m").settled()) is None
     assert repository.answer() == [2]
 
@@ -233,10 +244,10 @@ def test_what_a_client_may_not_change_is_refused(
 
 
 def test_what_is_nowhere_is_unknown(repository: Repository) -> None:
-    with pytest.raises(UnknownModel, match="'other'"):
-        repository.repository.load("other", {})
-    with pytest.raises(UnknownModel, match="'other'"):
-        repository.repository.unload("other")
+    for change in (repository.repository.load("other", {}), repository.repository.unload("other")):
+        with pytest.raises(UnknownModel, match="'other'"):
+            raise repository.serving.loop.error_of(change)
+    assert not repository.repository._turns._of_model, "names that clients send are not kept"
     assert repository.wait(repository.repository.unload("m")) is None, (
         "it is there, and is not loaded"
     )
@@ -261,5 +272,112 @@ def test_a_name_that_is_to_be_loaded_at_start_must_be_there(tmp_path: Path) -> N
     write(tmp_path / "models/m/1")
     repository = Repository(tmp_path, load_at_start=("m", "other"))
     with pytest.raises(ConfigError, match=r"load_at_start: expected of m; got 'other'"):
-        repository.repository.start()
+        raise repository.serving.loop.error_of(repository.repository.start())
+    repository.serving.end()
+
+
+class SlowDisk:
+    """Stands for `find_models`: looks at the disk once the test lets it.
+
+    Attributes:
+        looks: how many listings have begun.
+    """
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.go_on = Event()
+
+    def __call__(self, settings: ServerSettings, base: Path) -> list[ModelFolder]:
+        self.looks += 1
+        assert self.go_on.wait(PATIENCE)
+        return find_models(settings, base)
+
+
+def test_the_loop_turns_while_the_disk_is_read_and_the_server_is_not_ready_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk()
+    monkeypatch.setattr("batcher.serving.repository.reading.find_models", disk)
+    write(tmp_path / "models/m/1")
+    repository = Repository(tmp_path)
+    server = repository.serving.server
+    started = repository.repository.start()
+    repository.serving.loop.run_until(lambda: disk.looks == 1)
+    assert server.unready() == {"the model repository": "still being read"}
+    for ask in (lambda: server.find("m"), server.only_model):
+        with pytest.raises(ModelNotReady, match="still being read"):
+            ask()
+    disk.go_on.set()
+    for loaded in repository.wait(started):
+        assert repository.wait(loaded) is None
+    assert server.unready() == {}
+    assert repository.answer() == [2]
+    repository.serving.end()
+
+
+def test_who_asks_for_the_index_meanwhile_shares_one_listing(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk()
+    monkeypatch.setattr("batcher.serving.repository.disk.find_models", disk)
+    first = repository.repository.versions()
+    repository.serving.loop.run_until(lambda: disk.looks == 1)
+    later = [repository.repository.versions() for _ in range(50)]
+    failed = listen(later.pop())
+    gone = repository.repository.versions()
+    gone.addErrback(lambda _: None).cancel()
+    disk.go_on.set()
+    for listed in (first, *later):
+        assert [(one.name, one.version) for one in repository.wait(listed)] == [("m", "1")]
+    assert disk.looks == 2
+    assert len(failed) == 1, "it has fired too"
+
+
+def test_a_start_that_a_stop_overtakes_loads_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = SlowDisk()
+    monkeypatch.setattr("batcher.serving.repository.reading.find_models", disk)
+    write(tmp_path / "models/m/1")
+    repository = Repository(tmp_path)
+    started = repository.repository.start()
+    repository.serving.loop.run_until(lambda: disk.looks == 1)
+    repository.serving.end()
+    disk.go_on.set()
+    assert isinstance(repository.serving.loop.error_of(started), Draining)
+    assert list(repository.serving.server) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (1025, r"at most 1024, since `max_client_batch_size` is 1024; got 1025"),
+        (1 << 20, "at most 1024"),
+        (101, r"at most 100, since a row has 32 bytes .* `max_queue_bytes` is 3200; got 101"),
+    ],
+)
+def test_a_client_cannot_ask_for_batches_that_fill_the_memory(
+    tmp_path: Path, rows: int, expected: str
+) -> None:
+    write(tmp_path / "models/m/1")
+    defaults = {"device": "cpu", "max_queue_bytes": 3200, "max_batch_size": 64}
+    repository = Repository(tmp_path, load_at_start=(), defaults=defaults)
+    repository.start()
+    with pytest.raises(InvalidInput, match=expected):
+        raise repository.serving.loop.error_of(
+            maybeDeferred(repository.repository.load, "m", {"max_batch_size": rows})
+        )
+    assert repository.index() == {"m/1": (None, "not loaded")}
+    repository.load(config='{"max_batch_size": 100}')
+    assert repository.answer() == [2]
+    repository.serving.end()
+
+
+def test_the_operator_may_have_larger_batches_and_clients_may_have_those(tmp_path: Path) -> None:
+    write(tmp_path / "models/m/1")
+    defaults = {"device": "cpu", "max_queue_bytes": 3200, "max_batch_size": 2000, "warmup": False}
+    repository = Repository(tmp_path, load_at_start=(), defaults=defaults)
+    repository.start()
+    repository.load(config='{"max_batch_size": 2000}')
+    assert repository.answer() == [2]
     repository.serving.end()

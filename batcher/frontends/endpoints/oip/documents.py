@@ -10,6 +10,8 @@ from __future__ import annotations
 from time import time
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from batcher import __version__
 from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ComputeTimes, Statistics, TimedCount
@@ -110,16 +112,20 @@ class Documents:
         }
 
 
-def index_entries(control: ModelControl, ready: bool) -> list[dict[str, Any]]:
+def index_entries(control: ModelControl, ready: bool) -> Deferred[list[dict[str, Any]]]:
     """Return an entry for each version in the repository, or for each version that is `ready`.
 
-    Raises ModelNotReady if the repository cannot be read. Reactor thread.
+    Fails with ModelNotReady if the repository cannot be read. Reactor thread.
     """
-    return [
-        _index_entry(listed)
-        for listed in control.versions()
-        if not ready or listed.state is ModelState.READY
-    ]
+
+    def entries(versions: list[ListedVersion]) -> list[dict[str, Any]]:
+        return [
+            _index_entry(listed)
+            for listed in versions
+            if not ready or listed.state is ModelState.READY
+        ]
+
+    return control.versions().addCallback(entries)
 
 
 def _index_entry(listed: ListedVersion) -> dict[str, Any]:

@@ -31,12 +31,12 @@ class RepositoryRoutes:
     def index(self, call: Call) -> Deferred[Reply]:
         """Answer every version of every model with its state, or only those that are ready.
 
-        Raises DecodingError, InvalidInput or ModelNotReady. Reactor thread.
+        Raises DecodingError or InvalidInput, and fails with ModelNotReady. Reactor thread.
         """
         ready = _document(call.body).get("ready", False)
         if not isinstance(ready, bool):
             raise InvalidInput(f"ready: expected true or false; got {ready!r:.60}")
-        return json_reply(index_entries(self._control, ready))
+        return index_entries(self._control, ready).addCallback(json_reply)
 
     def load(self, call: Call) -> Deferred[Reply]:
         """Load a model; fails as `load_for_client` does. Reactor thread."""

@@ -1,0 +1,24 @@
+"""Which names a model or a version may have: those that one segment of a URL's path can hold."""
+
+from __future__ import annotations
+
+MAX_NAME_BYTES = 255
+"""Bytes of a name: no file system takes a folder with a longer name."""
+
+
+def name_fault(name: str) -> str:
+    """Return why no path can hold `name`; empty if a path can. Any thread."""
+    if not name:
+        return "it is empty"
+    if name in (".", ".."):
+        return "a path takes it for a step up or none"
+    if "/" in name:
+        return "`/` separates the segments of a path"
+    # A folder whose name is not UTF-8 has such halves of characters in it.
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        return "it is not UTF-8"
+    if any(character < " " or character == "\x7f" for character in name):
+        return "it has control characters"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"it has more than {MAX_NAME_BYTES} bytes"
+    return ""
