@@ -11,8 +11,11 @@ from benchmarks.fuzzing.http_sessions import judge, make_session
 from benchmarks.fuzzing.mutator import mutated
 from benchmarks.hostile_kinds.kind import Target
 
-QUIET_S = 0.5
+QUIET_S = 0.3
 """Seconds without a byte after which a server that waits for the rest of a request is left."""
+
+PATIENT_S = 20.0
+"""The same where every request is whole, and must be answered."""
 
 
 def context() -> ssl.SSLContext:
@@ -39,7 +42,7 @@ def run_tls(target: Target, name: str) -> tuple[int, str]:
             connection.sendall(piece)
         if session.leaves:
             return 1, ""
-        received = _receive(connection)
+        received = _receive(connection, PATIENT_S if session.framed else QUIET_S)
     return judge(session, received)
 
 
@@ -47,9 +50,9 @@ def _connect(target: Target) -> socket.socket:
     return socket.create_connection((target.host, target.port), timeout=20)
 
 
-def _receive(connection: socket.socket) -> bytes:
+def _receive(connection: socket.socket, quiet_s: float = QUIET_S) -> bytes:
     pieces = []
-    connection.settimeout(QUIET_S)
+    connection.settimeout(quiet_s)
     try:
         while piece := connection.recv(1 << 16):
             pieces.append(piece)

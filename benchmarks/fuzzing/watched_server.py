@@ -6,6 +6,9 @@ in which the server's own threads used a processor:
 
     own = min(late, processor time of the whole process since the last beat)
 
+The processor time of the loop's own thread (`loop`) tells the two reasons apart that are left: that
+thread worked itself, or waited for a thread that held the interpreter lock.
+
 The worst figures are written, as JSON, to the file that the variable WATCH_FILE names, whenever
 they change, and are forgotten at a SIGUSR1. With them goes where the loop's thread was when a beat
 was LATE_S late.
@@ -42,7 +45,7 @@ class Watch:
         self._loop = loop
         self._file = file
         self._due = time.monotonic()
-        self._used = time.process_time()
+        self._used, self._used_here = time.process_time(), time.thread_time()
         self._thread = threading.get_ident()
         self._stack: list[str] = []
         self.begin()
@@ -51,21 +54,22 @@ class Watch:
 
     def begin(self, *signal_and_frame: object) -> None:
         """Forget what was found."""
-        self._write({"own": 0.0, "late": 0.0, "stack": []})
+        self._write({"own": 0.0, "late": 0.0, "loop": 0.0, "stack": []})
 
     def _write(self, worst: dict[str, Any]) -> None:
         self._worst = worst
         self._file.write_bytes(orjson.dumps(worst))
 
     def _beat(self) -> None:
-        now, used = time.monotonic(), time.process_time()
+        now, used, here = time.monotonic(), time.process_time(), time.thread_time()
         late = now - self._due
         own = min(late, used - self._used)
         if own > self._worst["own"]:
             stack = self._stack if own > LATE_S else []
-            self._write({"own": own, "late": late, "stack": stack})
+            here_only = here - self._used_here
+            self._write({"own": own, "late": late, "loop": here_only, "stack": stack})
         self._stack = []
-        self._due, self._used = now + BEAT_S, used
+        self._due, self._used, self._used_here = now + BEAT_S, used, here
         self._loop.call_later(BEAT_S, self._beat)
 
     def _look(self) -> None:
