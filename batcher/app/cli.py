@@ -54,7 +54,10 @@ def _checked(read: Read) -> ServerSettings:
 def _sources(config: Path | None, flags: Flags) -> tuple[Read, Path]:
     """Return a function that reads the settings, and the folder that paths in them start from."""
     path = config if config is not None else DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
-    return partial(load_settings, path, os.environ, flags), path.parent if path else Path()
+    # From here on no path depends on the working directory, which a model may change.
+    path = path.absolute() if path is not None else None
+    base = path.parent if path is not None else Path.cwd()
+    return partial(load_settings, path, os.environ, flags), base
 
 
 def _assignments(pairs: tuple[str, ...]) -> Flags:

@@ -112,6 +112,7 @@ class BatcherService(MultiService):
     ) -> None:
         """Wire everything; nothing starts."""
         super().__init__()  # type: ignore[no-untyped-call]  # mypy-zope sees no stub
+        base = base.absolute()  # a model may change the working directory
         self.settings = settings
         self.ready: Deferred[None] = Deferred()
         self._stopped = Waiters()

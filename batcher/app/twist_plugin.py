@@ -37,7 +37,8 @@ def makeService(options: Options) -> IService:
     # Here, since `twist` chooses the reactor after it has found its plugins.
     from twisted.internet import reactor
 
-    path = Path(options["config"]) if options["config"] else None
+    # Absolute, since a model may change the working directory.
+    path = Path(options["config"]).absolute() if options["config"] else None
     read = partial(load_settings, path, os.environ)
     try:
         settings = read()

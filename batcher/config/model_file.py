@@ -178,6 +178,7 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
         ConfigError: the file is missing or wrong; the message names place, setting, what was
             expected and what came.
     """
+    folder = folder.absolute()  # a model may change the working directory before it is read again
     source = read_yaml(folder / "model.yaml")
     model = validate(ModelFile, source)
     _check_files(folder, model, source)

@@ -346,3 +346,15 @@ def test_a_file_that_is_not_there_is_named_with_its_line(
 def test_a_missing_model_yaml_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.yaml: cannot be read"):
         load_model_definition("m", "1", tmp_path)
+
+
+def test_paths_are_absolute_from_the_start_since_a_model_may_change_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.yaml").write_text(
+        "format: python\nclass: model:Model\ninputs: [{name: x, dtype: FP32, shape: [1]}]\n"
+        "outputs: [{name: y, dtype: FP32, shape: [1]}]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert load_model_definition("m", "1", Path("m")).folder == tmp_path / "m"

@@ -25,6 +25,17 @@ _PROGRAM = (
 """Not `-m`: the package may be found by this process's own path alone."""
 
 
+def _working_folder() -> str:
+    """Return the working directory, empty where it is gone. Any thread."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
+
+
+_START_FOLDER = _working_folder()
+
+
 class ChildProcess:
     """A fresh interpreter that runs `main` of a module; only the thread that made this may reap it.
 
@@ -112,7 +123,11 @@ def _spawn(module: str, fd: int, slots: Sequence[int], lifeline: int) -> subproc
         lifeline=lifeline,
     )
     command, fds = [sys.executable, "-c", program], (fd, *slots, lifeline)
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=fds, start_new_session=True)
+    # Where this program began: a model on a thread may have changed the folder since.
+    folder = _START_FOLDER if os.path.isdir(_START_FOLDER) else None
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, pass_fds=fds, start_new_session=True, cwd=folder
+    )
 
 
 def _shut(fd: int) -> None:
