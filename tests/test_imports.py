@@ -64,7 +64,8 @@ OWNERS = {
     "onnxruntime": ["models"],
     "httpx": ["client"],
     "treq": ["client"],
-    "threading": ["workers"],
+    # The pump is a program of its own, which only the standard library is there for.
+    "threading": ["workers", "app/outputs/pump"],
     "multiprocessing": ["workers"],
     "concurrent": ["workers"],
     "ray": ["workers"],

@@ -32,7 +32,7 @@ class AccessLog:
         """Write every line that waits now."""
         lines, self._lines = self._lines, []
         if lines:
-            # Whoever read the log is gone; the server serves on.
-            with suppress(BrokenPipeError):
+            # Without a pump (`outputs/`) the log's reader may be gone, or the disk full.
+            with suppress(OSError):
                 sys.stdout.buffer.write(b"".join(lines))
                 sys.stdout.buffer.flush()

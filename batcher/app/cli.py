@@ -17,6 +17,7 @@ from urllib.request import Request, urlopen
 import click
 
 from batcher import __version__
+from batcher.app.outputs.standard import open_closed_outputs
 from batcher.app.reloading import Read
 from batcher.app.start_report import StartReport
 from batcher.codecs.file_names import format_of_file
@@ -36,6 +37,7 @@ Flags = dict[tuple[str, ...], tuple[str, object]]
 @click.version_option(__version__, prog_name="batcher")
 def main() -> None:
     """An asynchronous batching inference server."""
+    open_closed_outputs()
 
 
 def _configuration(config: Path | None, flags: Flags) -> tuple[ServerSettings, Path]:
@@ -104,6 +106,7 @@ def serve(config: Path | None, pairs: tuple[str, ...], **options: Any) -> None:
 
     SIGHUP has the configuration read again.
     """
+    open_closed_outputs()  # here too, since `serve.py` calls this command alone
     flags = _assignments(pairs)
     for key, value in options.items():
         if value is not None:

@@ -72,7 +72,7 @@ class Frontends:
         self._server = server
         self._repository = repository
         self._settings = settings
-        self._base = base
+        self._base = base.absolute()  # a model may change the working directory
         self._listen = listen or twisted_listen(reactor)
         self._write_access_line = write_access_line
         self._answer_log = AnswerLog(reactor, server.metrics, self._line_writer(settings))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -31,6 +30,7 @@ from twisted.python.failure import Failure
 
 from batcher.app.access_log import AccessLog
 from batcher.app.heap_trim import HeapTrim, heap_trimmer
+from batcher.app.outputs.standard import StandardOutputs
 from batcher.app.process_settings import (
     begin_logging,
     release_frozen_objects,
@@ -83,14 +83,35 @@ def run_server(settings: ServerSettings, base: Path, observer: StartObserver, re
         observer: hears how the start goes.
         read: reads the settings anew at each SIGHUP, from the sources that `settings` came from.
     """
+    outputs = StandardOutputs()
+    outputs.begin()
+    try:
+        return _serve(settings, base, observer, read, outputs)
+    except Exception:
+        _log.failure("the server ended by an error of its own")
+        return 1
+    finally:
+        outputs.end()
+
+
+def _serve(
+    settings: ServerSettings,
+    base: Path,
+    observer: StartObserver,
+    read: Read,
+    outputs: StandardOutputs,
+) -> int:
+    """Serve as `run_server` does, with outputs that nobody waits for. Main thread."""
     loop = uvloop.new_event_loop()
     reactor = _install_reactor(loop)
     begin_logging()
+    outputs.watch(loop)
     set_process(settings)
     reload_on_hangup(reactor, lambda: _reload(service, read))
     _hint_if_not_compiled()
     access_log = AccessLog(loop)
     service = _service(settings, base, loop, reactor, observer.progress, access_log)
+    service.server.metrics.dropped_by_outputs = outputs.dropped
     _give_memory_back(reactor, service)
     status = _run(reactor, service, observer)
     access_log.flush()
@@ -186,8 +207,6 @@ def _give_memory_back(reactor: ServerReactor, service: BatcherService) -> None:
 
 def leave(status: int) -> None:
     """End the process at once with `status`, whatever its other threads do."""
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(status)
 
 

@@ -79,7 +79,8 @@ class BatcherService(MultiService):
 
     Args:
         settings: the whole configuration.
-        base: folder that relative paths in the settings start from.
+        base: folder that relative paths in the settings start from; made absolute at once, since a
+            model may change the working directory.
         reactor: the program's reactor, for time, threads and, without `listen`, ports.
         call_from_thread: a cheaper way back from threads than the reactor's own.
         call_soon: a cheaper way to call in the next turn of the loop than a timer of no delay.
@@ -112,7 +113,6 @@ class BatcherService(MultiService):
     ) -> None:
         """Wire everything; nothing starts."""
         super().__init__()  # type: ignore[no-untyped-call]  # mypy-zope sees no stub
-        base = base.absolute()  # a model may change the working directory
         self.settings = settings
         self.ready: Deferred[None] = Deferred()
         self._stopped = Waiters()

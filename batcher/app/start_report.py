@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import click
@@ -19,7 +20,9 @@ class StartReport:
 
     def __init__(self) -> None:
         """Begin to measure the time."""
-        self._console = Console(stderr=True, highlight=False)
+        # Asked now: later, standard error is a pipe, whatever it leads to.
+        is_terminal = sys.stderr.isatty() or None
+        self._console = Console(stderr=True, highlight=False, force_terminal=is_terminal)
         self._status: Status | None = None
         self._stages: dict[str, str] = {}
         self._began = time.monotonic()

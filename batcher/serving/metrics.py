@@ -7,7 +7,7 @@ many thousand times a second. Only an export turns them into Prometheus' text.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -86,6 +86,7 @@ class ServerMetrics(Collector):
         answers: counts of answers by model, which is empty where a route has none, and route.
         connections: connections that are open.
         dropped_lines: lines that could not be written, by the output that they were for.
+        dropped_by_outputs: called at each export for more of such counts.
         buffer_bytes: bytes of bodies and answers that connections hold.
         quota_rejected_rows: rows that were refused, by the name of the quota that was used up.
         reloads: reloads of the settings, by outcome.
@@ -98,6 +99,7 @@ class ServerMetrics(Collector):
         self.answers: dict[tuple[str, str], AnswerMetrics] = defaultdict(AnswerMetrics)
         self.connections = 0
         self.dropped_lines: dict[str, int] = defaultdict(int)
+        self.dropped_by_outputs: Callable[[], Mapping[str, int]] = dict
         self.buffer_bytes = 0
         self.quota_rejected_rows: dict[str, int] = defaultdict(int)
         self.reloads = {"applied": 0, "refused": 0}
@@ -164,7 +166,7 @@ class ServerMetrics(Collector):
             "Lines of log and access log that could not be written, by output.",
             labels=("output",),
         )
-        for output, count in self.dropped_lines.items():
+        for output, count in (*self.dropped_lines.items(), *self.dropped_by_outputs().items()):
             dropped.add_metric((output,), count)
         yield dropped
 

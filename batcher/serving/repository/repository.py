@@ -59,7 +59,8 @@ class ModelRepository:
         """Find what `settings` name, relative to the folder `base`; nothing is read yet."""
         self.controlled = settings.model_control == "explicit"
         self._server = server
-        self._disk = ModelDisk(server.disk_pool, server.seconds, base)
+        # Absolute, since a model may change the working directory.
+        self._disk = ModelDisk(server.disk_pool, server.seconds, base.absolute())
         self._loads = Loads(server, self._disk, settings)
         self._turns = ModelTurns(server.clock)
 

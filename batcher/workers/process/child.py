@@ -20,6 +20,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
@@ -55,6 +56,10 @@ def main(fd: int, slots: Sequence[int], parent: int, lifeline: int) -> None:
         lifeline: pipe that nobody writes to; the parent holds the other end until it ends.
     """
     pid, error = os.getpid(), None
+    # What the model prints comes out at once, and a crash loses nothing of it.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
     try:
         _be_child(fd, slots, end_with_parent(parent, lifeline))
     # KeyboardInterrupt while the model loads, too, and descriptors that the model closed.

@@ -1,0 +1,1 @@
+"""Standard output and error that never hold up the server, whatever becomes of their readers."""

@@ -1,0 +1,1 @@
+"""Outputs of the server, and the pump that they go through."""
