@@ -37,7 +37,16 @@ def new_reader(
 def events_of(pieces: Iterable[bytes], limits: Limits = LIMITS) -> list[Event]:
     """Return what a new reader makes of `pieces`."""
     reader = new_reader(limits)
-    return [event for piece in pieces for event in reader.feed(piece)]
+    return [event for piece in pieces for event in fed(reader, piece)]
+
+
+def fed(reader: RequestReader, piece: bytes) -> list[Event]:
+    """Return what `reader` makes of `piece`, in as many slices as it takes."""
+    events = reader.feed(piece)
+    while rest := reader.rest:
+        reader.rest = b""
+        events += reader.feed(rest)
+    return events
 
 
 def requests_of(*pieces: bytes) -> list[Request]:

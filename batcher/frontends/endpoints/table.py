@@ -55,8 +55,9 @@ def _predict_routes(engine: Engine, predict: Predict) -> list[Route]:
 def _server_routes(health: HealthRoutes, pages: Pages) -> list[Route]:
     get = partial(Route, "GET")
     return [
-        get("/livez", health.live, "Whether the process is up.", LIVE),
-        get("/readyz", health.ready, "Whether every model is loaded and warmed up.", READY),
+        # Fast: beside a flood of pages, a platform must not take the process for dead.
+        get("/livez", health.live, "Whether the process is up.", LIVE, fast=True),
+        get("/readyz", health.ready, "Whether every model is ready.", READY, fast=True),
         get("/metrics", health.metrics, "All metrics as Prometheus text.", METRICS),
         get("/", pages.index, "The models and their state, for people.", PAGE),
         get("/docs", pages.docs, "The routes and formats, for people.", PAGE),

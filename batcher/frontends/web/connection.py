@@ -17,6 +17,7 @@ requests are cancelled before they cost anything. A client that waits has lost n
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from mypy_extensions import mypyc_attr
@@ -58,17 +59,25 @@ class Connection(Pipeline):
         """Read `data`, and start on the requests that are complete."""
         if self._out.lingering or self._out.closing:
             return  # under TLS the transport goes on reading
-        for event in self._reader.feed(data):
+        reader = self._reader
+        if reader.rest:
+            reader.rest += data  # under TLS, what comes while reading is paused
+            return
+        for event in reader.feed(data):
             self._take(event)
+        if reader.rest:
+            self._front.turns.later(self, partial(_read_on, self))
         if self._reader.held or self._held_bytes:
             self._count()
             if self._reader.held and self._front.buffers.is_over:
                 self._refuse(self._front.buffers.error())
-        if self._paused or self._is_full():
+        if self._paused or reader.rest or self._is_full():
             self._balance()
 
     def eof_received(self) -> bool:
         """Return whether to keep the connection open, for answers that are still due."""
+        while self._reader.rest:
+            _read_on(self)
         self._ended = True
         if (
             not (self._exchanges or self._waiting)
@@ -185,7 +194,10 @@ class Connection(Pipeline):
         """Read while there is room for requests and the client reads its answers."""
         self._count()
         pause = not self._out.lingering and (
-            self._out.blocked or len(self._waiting) > 0 or self._is_full()
+            self._out.blocked
+            or len(self._waiting) > 0
+            or len(self._reader.rest) > 0
+            or self._is_full()
         )
         if pause is self._paused or self._out.closing or self._ended:
             return
@@ -197,3 +209,11 @@ class Connection(Pipeline):
             # Nothing could arrive while reading was paused: the client's time did not pass.
             self._reader.since += self._front.seconds() - self._paused_at
             self._transport.resume_reading()
+
+
+def _read_on(connection: Connection) -> None:
+    """Read the next part of what has arrived on `connection`."""
+    rest, connection._reader.rest = connection._reader.rest, b""
+    if rest:
+        connection.data_received(rest)
+        connection._balance()

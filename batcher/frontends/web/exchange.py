@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -66,6 +67,11 @@ class Exchange(AnswerTurn):
             self.size = len(self.body)
             self.deferred = front.router.answer(route, self, self.reply)
         else:
+            front.turns.run(self._connection, partial(self._begin_page, front, request))
+
+    def _begin_page(self, front: Shared, request: Request) -> None:
+        """Have Klein answer `request`, unless the client left meanwhile."""
+        if not self.done:
             self.channel = KleinChannel(self, self._connection, front.site)
             self.channel.handle(request)
 

@@ -20,6 +20,7 @@ from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.web.buffers import Buffers
 from batcher.frontends.web.http11.heads import SharedHeads
 from batcher.frontends.web.limits import Limits
+from batcher.frontends.web.turn_budget import TurnBudget
 from batcher.serving.metrics import ServerMetrics
 
 DRAIN_GRACE_S = 1.0
@@ -97,6 +98,7 @@ class Shared(ABC):
         seconds: the clock.
         heads: heads that clients send again and again.
         buffers: bytes that all connections together hold.
+        turns: does what may take long, a part in each turn of the loop.
         outbox: connections that have something for the present burst; None outside of a burst.
     """
 
@@ -117,6 +119,7 @@ class Shared(ABC):
         self.seconds = clock.seconds
         self.heads = SharedHeads()
         self.buffers = Buffers(limits.buffers, clock, metrics)
+        self.turns = TurnBudget(clock)
         self.outbox: list[BurstSender] | None = None
         self._log = Logger()
 

@@ -58,8 +58,8 @@ def oip_routes(engine: Engine, control: ModelControl) -> tuple[Route, ...]:
 
 def _server_routes(meta: MetadataRoutes, stats: StatisticsRoutes) -> list[Route]:
     return [
-        _get("/v2/health/live", meta.live, "Whether the process is up.", LIVE),
-        _get("/v2/health/ready", meta.ready, "Whether every model is loaded and warmed up.", READY),
+        _get("/v2/health/live", meta.live, "Whether the process is up.", LIVE, fast=True),
+        _get("/v2/health/ready", meta.ready, "Whether every model is ready.", READY, fast=True),
         _get("/v2", meta.server, "Name, version and extensions of the server.", SERVER),
         _get("/v2/models/stats", stats.all_models, "Cumulative numbers of every model.", ALL_STATS),
     ]
@@ -86,8 +86,10 @@ def _model_routes(
         yield _post(f"{model}/infer", infer, "Infer with JSON or binary tensors.", INFER, fast=True)
 
 
-def _get(pattern: str, endpoint: Endpoint, summary: str, operation: Operation) -> Route:
-    return Route("GET", pattern, endpoint, summary, operation, failure=oip_failure_reply)
+def _get(
+    pattern: str, endpoint: Endpoint, summary: str, operation: Operation, fast: bool = False
+) -> Route:
+    return Route("GET", pattern, endpoint, summary, operation, fast, oip_failure_reply)
 
 
 def _post(

@@ -47,6 +47,11 @@ MAX_HEADER_FIELDS = 128
 more than a microsecond.
 """
 
+SLICE_BYTES = 8192
+"""Most bytes that are read at once, unless they are a body that is only kept. In the worst case,
+chunks of one byte, that takes two milliseconds.
+"""
+
 _COPIED_BYTES = 8192
 """Up to this many bytes, a copy is cheaper than a view."""
 
@@ -71,6 +76,7 @@ class RequestReader:
         began: when the present request began, in seconds.
         since: when the present phase began, less the time in which nothing was read, in seconds.
         body_bytes: bytes of the present body that have arrived, as they were sent.
+        rest: bytes that were not read yet; they are to be fed next, before all others.
     """
 
     def __init__(
@@ -88,6 +94,7 @@ class RequestReader:
         self.phase = _IDLE
         self.began = 0.0
         self.since = 0.0
+        self.rest = b""
         self._upgrading = False
         self._path = self._query = ""
         self._repeated_bytes = b""
@@ -105,6 +112,7 @@ class RequestReader:
         self._silent_bytes = 0
         self._body: bytes | bytearray = b""
         self.body_bytes = 0
+        self._body_left = 0  # bytes of a body that is only kept, as it was sent
         self._decoder: BodyDecoder | None = None
 
     def renew(self, limits: Limits) -> None:
@@ -113,7 +121,7 @@ class RequestReader:
         self._repeated_length = -1
 
     def feed(self, data: bytes) -> list[Event]:
-        """Return the events that `data` completes, in order.
+        """Return the events that `data` completes, in order; what is too much at once is `rest`.
 
         Nothing follows a Refusal or a request that closes.
         """
@@ -130,6 +138,19 @@ class RequestReader:
 
     def _parse(self, data: bytes) -> list[Event]:
         self._events = []
+        if len(data) <= max(SLICE_BYTES, self._body_left):
+            self._parse_slice(data)
+        else:
+            self._parse_slice(data[:SLICE_BYTES])
+            rest = data[SLICE_BYTES:]
+            if len(rest) <= self._body_left:
+                self._parse_slice(rest)
+            else:
+                self.rest = rest
+        events, self._events = self._events, []
+        return events
+
+    def _parse_slice(self, data: bytes) -> None:
         if self.phase is _HEAD or self.phase is _BODY:
             self._silent_bytes += len(data)
         try:
@@ -145,8 +166,6 @@ class RequestReader:
         too_many = self._silent_bytes > self._limits.header + self._limits.uri
         if too_many and self.phase in (_HEAD, _BODY):
             self._refuse(_header_error(self._limits))
-        events, self._events = self._events, []
-        return events
 
     @property
     def held(self) -> int:
@@ -187,7 +206,7 @@ class RequestReader:
         Reader and parser hold each other, so without this the body would stay until Python looks
         for cycles.
         """
-        self._body = b""
+        self._body = self.rest = b""
         self._decoder = None
 
     # What httptools calls.
@@ -249,6 +268,7 @@ class RequestReader:
             return
         self._silent_bytes = 0
         self.body_bytes += len(piece)
+        self._body_left -= len(piece)
         if self._decoder is not None:
             try:
                 self._decoder.feed(piece)
@@ -297,7 +317,7 @@ class RequestReader:
             self._repeated_length = len(data)
 
     def _feed_parser(self, data: bytes) -> None:
-        while not self._is_closed():
+        while not _is_closed(self):
             try:
                 self._parser.feed_data(data)
                 return
@@ -312,32 +332,28 @@ class RequestReader:
                 data = head + data[offer.args[0] :]
                 self._parser = HttpRequestParser(self)
             except HttpParserError:
-                if self._is_closed():
+                if _is_closed(self):
                     return  # bytes behind a request that closes, or behind a refusal
                 raise
-
-    def _is_closed(self) -> bool:
-        return self.phase is _CLOSED
 
     def _head_error(self) -> BatcherError | None:
         headers, version = self._headers, self._parser.get_http_version()
         error = head_error(self._method, version, headers, self._hosts)
         if error is not None:
             return error
-        try:
-            self._path, self._query = split_target(self._target, self._method)
-        except MalformedHttp as err:
-            return err
         chunked = b"transfer-encoding" in headers
         length = int(headers.get(b"content-length", b"0"))
         if length > self._limits.body:
             return too_large(self._limits.body)
         coding = headers.get(b"content-encoding")
         try:
+            self._path, self._query = split_target(self._target, self._method)
             if coding is not None:
                 self._decoder = body_decoder(coding.decode("latin-1"), self._limits.body)
             elif chunked:
                 self._decoder = Identity(self._limits.body)
+            else:
+                self._body_left = length
         except BatcherError as err:
             return err
         waits = headers.get(b"expect", b"").lower() == b"100-continue"
@@ -353,6 +369,10 @@ class RequestReader:
             self._decoder = None
             method = self._method.decode("latin-1")
             self._events.append(Refusal(error, self._headers, began, self._target, method))
+
+
+def _is_closed(reader: RequestReader) -> bool:
+    return reader.phase is _CLOSED
 
 
 def _whole(body: bytes | bytearray) -> Body:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batcher.frontends.web.http11.reader import Continue, Request
-from tests.support.reading import cut, events_of, head, new_reader, refusal_of, requests_of, singly
+from batcher.frontends.web.http11.reader import SLICE_BYTES, Continue, Request
+from tests.support.reading import (
+    LIMITS,
+    cut,
+    events_of,
+    fed,
+    head,
+    new_reader,
+    refusal_of,
+    requests_of,
+    singly,
+)
 
 TOKEN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~"
 VALUE = "".join(map(chr, (*range(0x21, 0x7F), *range(0x80, 0x100))))
@@ -319,3 +330,36 @@ def test_a_star_is_the_target_of_options_alone() -> None:
     assert (request.head.target, request.head.path) == (b"*", "*")
     assert refusal_of(head(line="GET * HTTP/1.1")).http_status == 400
     assert refusal_of(head(line="OPTIONS *a HTTP/1.1")).http_status == 400
+
+
+ROOMY = replace(LIMITS, body=1 << 20)
+
+
+def test_of_many_requests_at_once_a_slice_is_read() -> None:
+    request = head(line="GET / HTTP/1.1")
+    reader = new_reader(ROOMY)
+    many = request * (2 * SLICE_BYTES // len(request))
+    assert 0 < len(reader.feed(many)) < len(many) // len(request)
+    assert len(reader.rest) == len(many) - SLICE_BYTES
+
+
+def test_a_body_of_known_length_is_read_whole_with_its_head() -> None:
+    reader = new_reader(ROOMY)
+    body = bytes(10 * SLICE_BYTES)
+    data = head(f"Content-Length: {len(body)}") + body
+    for _ in range(2):
+        [event] = reader.feed(data)
+        assert isinstance(event, Request)
+        assert event.body == body
+        assert not reader.rest
+
+
+def test_chunks_are_read_in_slices_and_make_the_same_body() -> None:
+    chunks = b"1\r\na\r\n" * SLICE_BYTES + b"0\r\n\r\n"
+    data = head("Transfer-Encoding: chunked") + chunks
+    reader = new_reader(ROOMY)
+    assert reader.feed(data) == []
+    assert len(reader.rest) == len(data) - SLICE_BYTES
+    [request] = fed(new_reader(ROOMY), data)
+    assert isinstance(request, Request)
+    assert request.body == b"a" * SLICE_BYTES
