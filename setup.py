@@ -22,7 +22,12 @@ VERSION = next(
 )
 
 ONNX = ["onnxruntime>=1.20"]
-GRPC = ["grpcio>=1.66", "protobuf>=6.31,<8", "grpcio-health-checking>=1.66"]
+GRPC = [
+    "grpcio>=1.66",
+    "protobuf>=6.31,<8",
+    "grpcio-health-checking>=1.66",
+    "grpcio-reflection>=1.66",
+]
 BUILD_ONNX = ["onnx>=1.17"]
 CLIENT = ["httpx>=0.27", "treq>=24.9"]
 TEST = [

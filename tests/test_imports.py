@@ -78,6 +78,7 @@ OWNERS = {
     "twisted.web": ["frontends/web", "client"],
     "grpc": ["frontends/grpc"],
     "grpc_health": ["frontends/grpc"],
+    "grpc_reflection": ["frontends/grpc"],
     "google": ["frontends/grpc"],
     "zmq": ["frontends/zeromq"],
     "asyncio": ["app", "frontends/grpc", "frontends/web/listening", "client"],

@@ -10,7 +10,7 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -18,7 +18,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
 
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from tests.end_to_end import http2
@@ -446,3 +452,70 @@ def test_a_call_over_tls_is_answered(tmp_path: Path) -> None:
                 f"{SERVICE}/ServerLive", None, pb.ServerLiveResponse.FromString
             )
             assert live(b"").live
+
+
+class TestReflection:
+    """grpcurl and its kin ask by `v1` and, where the server lacks that, by `v1alpha`."""
+
+    @pytest.fixture
+    def database(self, server: Process) -> Iterator[Any]:
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            yield ProtoReflectionDescriptorDatabase(channel)
+
+    def test_every_service_is_listed(self, database: Any) -> None:
+        assert sorted(database.get_services()) == [
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
+            "inference.GRPCInferenceService",
+        ]
+
+    def test_a_client_that_knows_nothing_can_call_the_server(
+        self, server: Process, database: Any
+    ) -> None:
+        pool = DescriptorPool(database)
+        service = pool.FindServiceByName("inference.GRPCInferenceService")
+        method = service.methods_by_name["ServerMetadata"]
+        asked, answered = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+        with grpc.insecure_channel(server.grpc_address) as channel:
+            call = channel.unary_unary(
+                f"/{service.full_name}/{method.name}", asked.SerializeToString, answered.FromString
+            )
+            assert call(asked(), timeout=30).name == "batcher"
+        health = pool.FindServiceByName("grpc.health.v1.Health")
+        assert {"Check", "Watch"} <= set(health.methods_by_name)
+
+    def test_it_is_there_by_its_new_name_too_and_an_open_stream_ends_with_the_server(
+        self, tmp_path: Path
+    ) -> None:
+        with started(tmp_path, "--grpc-port", "0") as server:
+            with grpc.insecure_channel(server.grpc_address) as channel:
+                questions: Queue[Any] = Queue()
+                answers = channel.stream_stream(
+                    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+                )(iter(questions.get, None))
+                questions.put(b"\x3a\x00")  # list_services
+                assert b"inference.GRPCInferenceService" in next(answers)
+                server.signal(signal.SIGTERM)
+                assert list(answers) == []
+                questions.put(None)
+            assert server.wait(60) == 0
+
+
+def test_old_connections_end_and_no_call_fails_by_it(tmp_path: Path) -> None:
+    age = ("--set", "max_connection_age_s=0.3", "--set", "drain_timeout_s=5")
+    with started(tmp_path, "--grpc-port", "0", *age) as server:
+        host, port = server.grpc_address.rsplit(":", 1)
+        with (
+            grpc.insecure_channel(server.grpc_address) as channel,
+            socket.create_connection((host, int(port)), timeout=60) as silent,
+        ):
+            silent.sendall(http2.PREFACE)
+            health = HealthStub(channel)
+            ended = False
+            silent.settimeout(0.01)
+            while not ended:
+                serving = health_pb2.HealthCheckResponse.SERVING
+                assert health.Check(health_pb2.HealthCheckRequest(), timeout=30).status == serving
+                with suppress(TimeoutError):
+                    ended = not silent.recv(1 << 16)

@@ -34,6 +34,7 @@ from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import INFERENCE_SERVICE, Calls, to_bytes
 from batcher.frontends.grpc.health import HEALTH_SERVICE, HealthService
 from batcher.frontends.grpc.inference import Inference
+from batcher.frontends.grpc.reflection import ReflectionService
 from batcher.frontends.grpc.service import Service
 from batcher.frontends.grpc.streams import Streams
 
@@ -73,6 +74,9 @@ MAX_PENDING_CALLS = 1 << 14
 which the library takes 8 KiB: at most 208 MiB. By default the library cancels calls beyond about a
 thousand, which one burst of honest clients can reach.
 """
+
+MAX_OPTION = (1 << 31) - 1
+"""Largest number that an option of the library holds."""
 
 PING_AFTER_MS = 60_000
 PING_TIMEOUT_MS = 20_000
@@ -196,7 +200,7 @@ class RpcFront:
                     await asyncio.sleep(REOPEN_AFTER_S)
 
     def _handlers(self) -> Handlers:
-        """Wire the parts, and return the handlers of both services."""
+        """Wire the parts, and return the handlers of all services."""
         settings, engine = self._settings, self._engine
         calls = Calls(INFERENCE_SERVICE, self._answer_log, settings.expose_model_errors)
         checks = Calls(HEALTH_SERVICE, self._answer_log, settings.expose_model_errors)
@@ -211,9 +215,11 @@ class RpcFront:
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
             streams.answer, None, to_bytes
         )
+        reflection = ReflectionService((INFERENCE_SERVICE, HEALTH_SERVICE), self._stopping)
         return (
             grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers),
             grpc.method_handlers_generic_handler(HEALTH_SERVICE, self._health.handlers(checks)),
+            *reflection.handlers(),
         )
 
     def _bind(self, server: aio.Server) -> None:
@@ -237,6 +243,7 @@ class RpcFront:
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
+        *_age_options(settings),
         ("grpc.max_receive_message_length", settings.max_body_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", MAX_CONNECTION_CALLS),
@@ -251,6 +258,26 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_CLIENT_PING_INTERVAL_MS),
     ]
+
+
+def _age_options(settings: ServerSettings) -> list[tuple[str, int]]:
+    """Return the options that end old connections.
+
+    The library lets ages differ by a tenth, either way, so that connections that began together do
+    not end together. A client makes a new connection for its next call; calls under way have
+    `drain_timeout_s`.
+    """
+    if not settings.max_connection_age_s:
+        return []
+    return [
+        ("grpc.max_connection_age_ms", _milliseconds(settings.max_connection_age_s)),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(settings.drain_timeout_s)),
+    ]
+
+
+def _milliseconds(seconds: float) -> int:
+    """Return `seconds` in milliseconds, at least 1 and at most what the library's options hold."""
+    return min(max(round(seconds * 1000), 1), MAX_OPTION)
 
 
 def _credentials(settings: ServerSettings, certificate: str, base: Path) -> grpc.ServerCredentials:
