@@ -11,6 +11,7 @@ written for the reader of the answer: what was expected, and what came.
      |   +- DecodingError            400   INVALID_ARGUMENT    a body is not what its type says
      |   +- InvalidInput             400   INVALID_ARGUMENT    wrong name, dtype, shape or parameter
      |   +- MalformedHttp            400   INVALID_ARGUMENT    no HTTP/1.1, or ambiguous
+     |   +- Forbidden                403   PERMISSION_DENIED   not allowed to this client, or to any
      |   +- UnknownModel             404   NOT_FOUND           no such model or version
      |   +- UnknownRoute             404   UNIMPLEMENTED       no route has that path
      |   +- MethodNotAllowed         405   UNIMPLEMENTED       the route has other methods
@@ -55,11 +56,14 @@ class BatcherError(Exception):
         http_status: status of an HTTP answer.
         grpc_code: name of the status code of a gRPC answer.
         code: a stable word for the cause, which JSON answers have in their member `code`.
+        public: what clients read in place of the message; None where they may read the message.
+            Then the message is the operator's, who finds it in the log.
     """
 
     http_status = 500
     grpc_code = "INTERNAL"
     code = "internal"
+    public: str | None = None
 
 
 class ClientError(BatcherError):
@@ -86,6 +90,14 @@ class MalformedHttp(ClientError):
     """The bytes are not an HTTP/1.1 request, or one that could be read in two ways."""
 
     code = "malformed_http"
+
+
+class Forbidden(ClientError):
+    """The server's settings do not allow it, to this client or to any; nothing was done."""
+
+    http_status = 403
+    grpc_code = "PERMISSION_DENIED"
+    code = "forbidden"
 
 
 class UnknownModel(ClientError):
@@ -239,10 +251,11 @@ class Unavailable(ServerError):
     grpc_code = "UNAVAILABLE"
     code = "unavailable"
 
-    def __init__(self, message: str, retry_after: int = 1) -> None:
-        """Keep the seconds for the `Retry-After` header."""
+    def __init__(self, message: str, retry_after: int = 1, public: str | None = None) -> None:
+        """Keep the seconds for the `Retry-After` header, and what clients read."""
         super().__init__(message)
         self.retry_after = retry_after
+        self.public = public
 
 
 class QueueFull(Unavailable):
@@ -280,7 +293,8 @@ class WorkerLost(Unavailable):
 
     def __init__(self, message: str, begun: bool = True) -> None:
         """Allow another attempt, by `Retry-After`, only if the batch has not run."""
-        super().__init__(message, retry_after=0 if begun else 1)
+        public = "the worker that held the request was lost"
+        super().__init__(message, retry_after=0 if begun else 1, public=public)
         self.begun = begun
 
 
@@ -307,7 +321,9 @@ class DeadlineExceeded(ServerError):
 
 
 class OperatorError(BatcherError):
-    """Something that the operator set up cannot work. Clients never see these errors."""
+    """Something that the operator set up cannot work. Clients never read these messages."""
+
+    public = "what the operator set up does not work"
 
 
 class ConfigError(OperatorError):

@@ -18,6 +18,7 @@ from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, Draining
 from batcher.frontends.endpoints.answer_log import AnswerLog, WriteLine
 from batcher.frontends.endpoints.cors import Cors
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.front import Front
@@ -88,9 +89,12 @@ class Frontends:
 
     def answering(self, settings: ServerSettings) -> Answering:
         """Return what HTTP requests are to be answered by under `settings`; nothing changes yet."""
-        table = routes(self._server, self._repository, settings)
+        disclosure = Disclosure(
+            self._server.seconds, settings.expose_errors, settings.expose_model_errors
+        )
+        table = routes(self._server, self._repository, settings, disclosure)
         cors = Cors(settings.cors_origins) if settings.cors_origins else None
-        router = Router(table, self._answer_log, settings.expose_model_errors, cors)
+        router = Router(table, self._answer_log, disclosure, cors)
         limits = Limits.from_settings(settings)
         return Answering(router, klein_site(router, limits.body), limits)
 

@@ -109,6 +109,7 @@ class BatchScheduler:
         self._pump_due = False
         self._drained = Waiters()
         self._broken = ""  # why no worker takes batches for the time being
+        self._broken_public = ""  # what clients read of that
         metrics.load = metrics.load or self
 
     @property
@@ -185,17 +186,17 @@ class BatchScheduler:
             self._broken = ""
             self._pump_and_check()
 
-    def give_up(self, reason: str) -> None:
+    def give_up(self, reason: str, public: str) -> None:
         """Fail all requests of which nothing runs, and refuse new ones until a worker is alive.
 
-        Reactor thread.
+        Clients read `public` alone. Reactor thread.
         """
-        self._broken = reason
+        self._broken, self._broken_public = reason, public
         running = {owner(part) for batch in self._places for part in batch.parts}
         # a list first: failing a request changes the queue
         for pending in [owner(part) for part in self._dispatcher.waiting()]:
             if pending not in running:
-                error = ModelNotReady(reason, retry_after=NOT_READY_RETRY_S)
+                error = ModelNotReady(reason, NOT_READY_RETRY_S, public)
                 self._completions.fail(pending, error)
         self._check_drained()
 
@@ -234,7 +235,7 @@ class BatchScheduler:
             if self._dispatcher.draining:
                 raise Draining("the model is being stopped and takes no more requests")
             if self._broken:
-                raise ModelNotReady(self._broken, retry_after=NOT_READY_RETRY_S)
+                raise ModelNotReady(self._broken, NOT_READY_RETRY_S, self._broken_public)
             nbytes, now = nbytes_of(inputs), self._seconds()
             own_deadline, own_level, _, _ = request.parameters
             deadline = now + self._timeout if own_deadline is None else own_deadline

@@ -28,6 +28,8 @@ from batcher.config.values import (
     AtStart,
     Bytes,
     Count,
+    FileMode,
+    HostName,
     Live,
     LiveWithoutGrpc,
     Milliseconds,
@@ -53,6 +55,7 @@ class ServerSettings(Section):
         port: TCP port to listen on; 0 lets the system choose.
         unix_socket: path of a Unix socket to listen on, instead of host and port; relative to the
             configuration file.
+        unix_socket_mode: permissions of that socket's file, in octal digits.
         reuse_port: whether several servers may listen on the same port; the kernel then shares the
             connections among them.
         tls_certificate: PEM file with the server's certificate and the certificates above it in its
@@ -61,6 +64,9 @@ class ServerSettings(Section):
         model_repository: folder whose subfolders are models; relative to the configuration file.
         model_control: `none` serves what the configuration names; `explicit` lets clients load and
             unload models.
+        control_hosts: names, without a port, by which clients reach the server through a proxy when
+            they load and unload models, besides `host` and `localhost`. Pages of these names may do
+            the same in a browser.
         load_at_start: names of the models that are served from the start; None is all models.
         grpc_port: TCP port for gRPC, which needs the extra `grpc`; 0 lets the system choose; None
             serves no gRPC.
@@ -99,6 +105,8 @@ class ServerSettings(Section):
             another thread wants the lock; None chooses by the models.
         access_log: whether each request is logged, one JSON object a line.
         server_timing: whether every answer carries `Server-Timing`, also without `X-Timing: 1`.
+        expose_errors: whether clients read why a model is not ready, with paths and the text of
+            exceptions; without it they read a reference to a line of the log.
         expose_model_errors: whether class and message of a model's exception reach the client.
         cors_origins: origins of the pages that may read answers, as `https://app.example`; `*` is
             every origin.
@@ -111,11 +119,13 @@ class ServerSettings(Section):
     host: AtStart[str] = "127.0.0.1"
     port: AtStart[Annotated[Integer, Field(ge=0, le=65_535)]] = 8080
     unix_socket: AtStart[str | None] = None
+    unix_socket_mode: AtStart[FileMode] = "0660"
     reuse_port: AtStart[bool] = False
     tls_certificate: AtStart[str | None] = None
     tls_key: AtStart[str | None] = None
     model_repository: Live[str] = "models"
     model_control: Live[Literal["none", "explicit"]] = "none"
+    control_hosts: Live[tuple[HostName, ...]] = ()
     load_at_start: Live[tuple[str, ...] | None] = None
     grpc_port: AtStart[Annotated[Integer, Field(ge=0, le=65_535)] | None] = None
     sagemaker: Live[bool] = False
@@ -144,6 +154,7 @@ class ServerSettings(Section):
     switch_interval_ms: Live[Milliseconds | None] = None
     access_log: Live[bool] = False
     server_timing: Live[bool] = False
+    expose_errors: Live[bool] = False
     expose_model_errors: Live[bool] = False
     cors_origins: Live[tuple[Origin, ...]] = ()
     quotas: Live[dict[QuotaKey, Quota]] = Field(default_factory=dict, repr=False)

@@ -9,7 +9,7 @@ import re
 from enum import Enum
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field
 
 from batcher.config.reading import Integer, Number, refuse_boolean
 
@@ -40,8 +40,26 @@ def _origin(value: str) -> str:
 
 
 Origin = Annotated[str, AfterValidator(_origin)]
+
+
+def _host(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]", value):
+        raise ValueError(
+            "a name or an address, without scheme and port, such as models.example.com"
+        )
+    return value.strip("[]")
+
+
+def _mode(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
+        raise ValueError('octal digits in quotes, such as "0660"')
+    return value
+
+
 RoutePath = Annotated[str, AfterValidator(_path)]
 QuotaKey = Annotated[str, AfterValidator(_key)]
+HostName = Annotated[str, AfterValidator(_host)]
+FileMode = Annotated[str, BeforeValidator(_mode)]
 
 MIB = 1 << 20
 

@@ -27,7 +27,7 @@ from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.request import InferenceRequest, InferenceResponse
 from batcher.core.states import StateTable
 from batcher.core.waiters import Waiters
-from batcher.errors import Draining
+from batcher.errors import Draining, ModelNotReady
 from batcher.models.protocol import LoadedModel
 from batcher.serving.assembly import Assembly
 from batcher.serving.servable import Servable
@@ -70,6 +70,9 @@ STATES = StateTable(
 
 GONE = frozenset({ModelState.UNLOADING, ModelState.UNLOADED})
 """States of a version that was taken out of service on purpose."""
+
+_PRIVATE = frozenset({ModelState.FAILED, ModelState.RESTARTING, ModelState.BROKEN})
+"""States whose detail is the operator's: it may hold paths, exceptions of the model, tracebacks."""
 
 _PASSING = frozenset({ModelState.LOADING, ModelState.UNLOADING})
 _LOADED = {
@@ -247,7 +250,8 @@ class ModelVersion(Servable):
             self._keeper.changed(self)
         # Also while the version is being unloaded: nobody will answer what it has taken.
         if state is ModelState.BROKEN:
-            self.scheduler.give_up(f"model {self.title} is not ready: {state.value}: {reason}")
+            unready = f"model {self.title} is not ready: {state.value}"
+            self.scheduler.give_up(f"{unready}: {reason}", unready)
 
     def _failed(self, failure: Failure) -> Failure:
         if self.state is ModelState.LOADING:
@@ -271,6 +275,17 @@ class ModelVersion(Servable):
         return state if self.detail in ("", state) else f"{state}: {self.detail}"
 
     @property
+    def public_text(self) -> str:
+        """What clients may read of `status_text`."""
+        return self.state.value if self.state in _PRIVATE else self.status_text
+
+    @property
     def is_missing(self) -> bool:
         """Whether the version should serve and does not."""
         return self.required and self.state is not ModelState.READY and self.state not in GONE
+
+
+def not_ready_error(version: ModelVersion, retry_after: int = 1) -> ModelNotReady:
+    """Return the error that says why `version` does not answer. Reactor thread."""
+    begin = f"model {version.title} is not ready: "
+    return ModelNotReady(begin + version.status_text, retry_after, begin + version.public_text)

@@ -25,7 +25,7 @@ from batcher.errors import BatcherError, Draining, ModelNotReady, UnknownModel
 from batcher.serving.assembly import Assembly
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_lifecycle import ModelLifecycle
-from batcher.serving.model_version import ModelVersion
+from batcher.serving.model_version import ModelVersion, not_ready_error
 from batcher.serving.stages.quotas import Quotas, QuotaStage, quotas_of
 from batcher.workers.pools import make_pools
 from batcher.workers.thread import ModelLoader
@@ -203,9 +203,7 @@ class ModelServer:
         if self.draining:
             raise Draining("the server is being stopped and takes no more requests", retry_after=5)
         if not found.accepts:
-            raise ModelNotReady(
-                f"model {found.title} is not ready: {found.status_text}", retry_after=5
-            )
+            raise not_ready_error(found, retry_after=5)
         return found
 
     def unready(self) -> dict[str, str]:

@@ -19,6 +19,7 @@ OTHERS = {
     "host": "0.0.0.0",
     "port": "9000",
     "unix_socket": "a.sock",
+    "unix_socket_mode": '"0600"',
     "reuse_port": "true",
     "tls_certificate": "a.pem",
     "tls_key": "a.key",

@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import ssl
+import stat
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -267,6 +268,12 @@ class TestUnixSocket:
         with connect_unix(folder / f"{kind}.sock") as client:
             client.sendall(predict(ROW, "Connection: close"))
             assert only_answer(client).status == 200
+
+    @pytest.mark.usefixtures("servers")
+    def test_its_file_is_open_to_owner_and_group_whatever_the_umask(
+        self, folder: Path, kind: str
+    ) -> None:
+        assert stat.S_IMODE((folder / f"{kind}.sock").stat().st_mode) == 0o660
 
     @pytest.mark.usefixtures("servers")
     def test_a_second_server_on_it_fails_and_leaves_it_alone(self, folder: Path, kind: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -110,22 +111,28 @@ class TestSettings:
 
 
 class TestBrokenModels:
-    def test_a_broken_model_answers_503_with_its_reason_while_others_serve(
+    def test_a_broken_model_answers_503_while_others_serve_and_the_log_has_its_reason(
         self, servers: dict[str, Process]
     ) -> None:
         server = servers["lenient"]
         status, body = post(server, "/models/broken/predict", ROW)
         assert status == 503
-        assert "the disk of the weights is gone" in json.loads(body)["error"]
+        error = json.loads(body)["error"]
+        assert "the disk of the weights is gone" not in error
+        (reference,) = re.findall(r"request ([0-9a-f]{16})\b", error)
         assert post(server, "/models/good/predict", ROW) == (200, (np.ones(4, "<f4") * 2).tobytes())
-        assert "the disk of the weights is gone" in server.errors
+        told = f"request {reference}: model broken/1 is not ready: failed: "
+        until(lambda: told in server.errors)
+        assert "the disk of the weights is gone" in server.errors.partition(told)[2]
 
-    def test_a_model_whose_definition_is_wrong_answers_503_with_its_reason(
+    def test_a_model_whose_definition_is_wrong_answers_503_and_the_log_has_its_reason(
         self, servers: dict[str, Process]
     ) -> None:
-        status, body = post(servers["lenient"], "/models/undefined/predict", ROW)
+        server = servers["lenient"]
+        status, body = post(server, "/models/undefined/predict", ROW)
         assert status == 503
-        assert "class" in json.loads(body)["error"], "it names the setting that was meant"
+        assert "class" not in json.loads(body)["error"]
+        assert "class" in server.errors, "it names the setting that was meant"
 
     def test_readiness_names_what_is_broken_and_the_pages_still_come(
         self, servers: dict[str, Process]
@@ -135,9 +142,9 @@ class TestBrokenModels:
             server.get("/readyz")
         document = json.loads(refused.value.read())
         assert set(document["waiting_for"]) == {"broken/1", "undefined/1"}
-        assert "disk of the weights" in document["waiting_for"]["broken/1"]
+        assert document["waiting_for"]["broken/1"] == "failed"
         assert server.get("/livez") == '{"live":true}'
-        assert "disk of the weights" in server.get("/")
+        assert "failed" in server.get("/")
         assert "/predict" in server.get("/openapi.json")
         assert "batcher_connections" in server.get("/metrics")
 
@@ -150,7 +157,9 @@ class TestBrokenModels:
             folder, *(part for setting in settings for part in ("--set", setting)), ready=False
         ) as server:
             assert server.wait(60) == 1
-            assert "the disk of the weights is gone" in server.errors
+            told = f"request {reference}: model broken/1 is not ready: failed: "
+        until(lambda: told in server.errors)
+        assert "the disk of the weights is gone" in server.errors.partition(told)[2]
             assert "cannot start" in server.errors
             assert "Traceback" not in server.errors
             assert server.lines == []

@@ -221,7 +221,7 @@ def test_a_version_without_workers_is_passed_over_for_an_older_one() -> None:
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize(("condition", "word"), [(DEAD, "broken"), (RESTARTING, "restarting")])
 def test_readyz_names_the_model_and_why(stack: str, condition: Condition, word: str) -> None:
-    server = MemoryServer()
+    server = MemoryServer(expose_errors=True)
     assert STACKS[stack](server, ask("/readyz")).status == 200
     server.workers["m/1"].lose(condition, "it hangs")
     answer = STACKS[stack](server, ask("/readyz"))

@@ -23,6 +23,7 @@ from batcher.config.settings import ServerSettings
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.cors import Cors
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.routing import Route, Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.connection import Connection
@@ -103,11 +104,12 @@ class MemoryServer:
         self.calls: list[Deferred[Reply]] = []
         answer_log = AnswerLog(self.clock, self.server.metrics, self.lines.append)
         self.repository = ModelRepository(self.server, self.settings, base)
-        table = routes(self.server, self.repository, self.settings)
         cors = Cors(self.settings.cors_origins) if self.settings.cors_origins else None
-        self.router = RecordingRouter(
-            table, answer_log, self.settings.expose_model_errors, cors, self.calls
+        disclosure = Disclosure(
+            self.clock.seconds, self.settings.expose_errors, self.settings.expose_model_errors
         )
+        table = routes(self.server, self.repository, self.settings, disclosure)
+        self.router = RecordingRouter(table, answer_log, disclosure, cors, self.calls)
         self.front = RecordingFront(
             self.router,
             klein_site(self.router, self.settings.max_body_bytes),
@@ -202,11 +204,11 @@ class RecordingRouter(Router):
         self,
         table: tuple[Route, ...],
         answer_log: AnswerLog,
-        expose: bool,
+        disclosure: Disclosure,
         cors: Cors | None,
         calls: list[Deferred[Reply]],
     ) -> None:
-        super().__init__(table, answer_log, expose, cors)
+        super().__init__(table, answer_log, disclosure, cors)
         self._calls = calls
         self.only_klein = False
         find: Any = self.match

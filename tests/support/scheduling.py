@@ -213,7 +213,7 @@ class Harness:
     def _changed(self) -> None:
         """Do as a served model does when its last worker is dead."""
         if self.workers.condition is Condition.DEAD:
-            self.scheduler.give_up(f"the model is not ready: {self.workers.reason}")
+            self.scheduler.give_up(f"the model is not ready: {self.workers.reason}", "not ready")
 
     def submit(self, *values: float, width: int = 4, **parameters: Any) -> Answer:
         """Submit one row of `width` elements for each of `values`."""

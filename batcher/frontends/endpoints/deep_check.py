@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.core.waiters import Waiters
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.failures import describe_failure
 from batcher.models.warmup import blank_rows, unsized_inputs
@@ -47,14 +48,10 @@ class DeepCheck:
     Reactor thread.
     """
 
-    def __init__(self, engine: Engine, expose_model_errors: bool) -> None:
-        """Check the models of `engine`.
-
-        `expose_model_errors` says whether results name class and message of a model's own
-        exception.
-        """
+    def __init__(self, engine: Engine, disclosure: Disclosure) -> None:
+        """Check the models of `engine`; `disclosure` says how much of the reasons clients read."""
         self._engine = engine
-        self._expose = expose_model_errors
+        self._disclosure = disclosure
         self._waiters = Waiters()
         self._running: CheckResult | None = None
 
@@ -88,7 +85,8 @@ class DeepCheck:
 
         def failed(failure: Failure) -> None:
             assert failure.value is not None
-            _, code, text, _ = describe_failure(failure.value, self._expose)
+            # Clients that share the check share its references, too.
+            _, code, text, _ = describe_failure(failure.value, self._disclosure, None)
             result.failed[title] = f"{code}: {text}"
 
         if reason := unsized_inputs(spec):

@@ -61,9 +61,6 @@ class Engine(Protocol):
     def only_model(self) -> str:
         """Return the name of the only model there is; raises UnknownModel."""
 
-    def unready(self) -> dict[str, str]:
-        """Return the reason of every model that should serve and does not, by its title."""
-
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called whenever an epoch has ended."""
 
@@ -78,10 +75,16 @@ def versions_of(engine: Engine, name: str, version: str) -> list[ModelVersion]:
 
 
 class ModelControl(Protocol):
-    """Lists the models of the repository, loads and unloads them. Reactor thread."""
+    """Lists the models of the repository, loads and unloads them. Reactor thread.
+
+    Attributes:
+        controlled: whether clients may load and unload models.
+    """
+
+    controlled: bool
 
     def check_controlled(self) -> None:
-        """Check that clients may load and unload models; raises Unavailable."""
+        """Check that clients may load and unload models; raises Forbidden."""
 
     def versions(self) -> Deferred[list[ListedVersion]]:
         """Return every version that the server knows, or that clients may load.

@@ -11,6 +11,7 @@ from batcher.core.error_text import brief
 from batcher.errors import InvalidInput, ModelNotReady
 from batcher.frontends.endpoints.call import Call, Headers, Reply
 from batcher.frontends.endpoints.deep_check import CheckResult, DeepCheck
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.failures import failure_reply
 from batcher.frontends.endpoints.json_reply import json_reply
@@ -24,14 +25,11 @@ MAX_QUERY_CHARS = 1024
 class HealthRoutes:
     """`/livez`, `/readyz` and `/metrics`. Reactor thread."""
 
-    def __init__(self, engine: Engine, expose_model_errors: bool) -> None:
-        """Report on `engine`.
-
-        `expose_model_errors` says whether a deep check names class and message of a model's own
-        exception.
-        """
+    def __init__(self, engine: Engine, disclosure: Disclosure) -> None:
+        """Report on `engine`; `disclosure` says how much of the reasons clients read."""
         self._engine = engine
-        self._check = DeepCheck(engine, expose_model_errors)
+        self._disclosure = disclosure
+        self._check = DeepCheck(engine, disclosure)
 
     def live(self, call: Call) -> Deferred[Reply]:
         """Answer 200 as long as the loop turns. Reactor thread."""
@@ -45,11 +43,27 @@ class HealthRoutes:
         """
         deep, headers = _is_deep(call.head.query), call.head.headers
         if error := unready_error(self._engine):
-            members = {"ready": False, "waiting_for": self._engine.unready()}
-            return succeed(failure_reply(error, headers, more=members))
+            members = {"ready": False, "waiting_for": self._waiting_for()}
+            return succeed(failure_reply(error, headers, self._disclosure, members))
         if deep:
-            return self._check.run().addCallback(_deep_reply, headers)
+            return self._check.run().addCallback(self._deep_reply, headers)
         return json_reply({"ready": True})
+
+    def _waiting_for(self) -> dict[str, str]:
+        return {
+            version.title: version.status_text if self._disclosure.errors else version.public_text
+            for version in self._engine
+            if version.is_missing
+        }
+
+    def _deep_reply(self, result: CheckResult, headers: Headers) -> Reply:
+        findings = {"seconds": result.seconds, "skipped": result.skipped}
+        if not result.failed:
+            return Reply(200, b"application/json", to_json({"ready": True, **findings}))
+        reasons = "; ".join(f"{title}: {reason}" for title, reason in result.failed.items())
+        members = {"ready": False, "failed": result.failed, **findings}
+        error = ModelNotReady(f"not ready: {reasons}")
+        return failure_reply(error, headers, self._disclosure, members)
 
     def metrics(self, call: Call) -> Deferred[Reply]:
         """Answer all metrics as Prometheus text. Reactor thread."""
@@ -65,12 +79,3 @@ def _is_deep(query: str) -> bool:
     if value not in ("0", "1"):
         raise InvalidInput(f"deep: expected 0 or 1; got {brief(value)}")
     return value == "1"
-
-
-def _deep_reply(result: CheckResult, headers: Headers) -> Reply:
-    findings = {"seconds": result.seconds, "skipped": result.skipped}
-    if not result.failed:
-        return Reply(200, b"application/json", to_json({"ready": True, **findings}))
-    reasons = "; ".join(f"{title}: {reason}" for title, reason in result.failed.items())
-    members = {"ready": False, "failed": result.failed, **findings}
-    return failure_reply(ModelNotReady(f"not ready: {reasons}"), headers, more=members)

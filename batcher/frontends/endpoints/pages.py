@@ -14,6 +14,7 @@ from batcher import __version__
 from batcher.codecs.format_table import formats_for
 from batcher.core.spec import TensorSpec
 from batcher.frontends.endpoints.call import Call, Reply
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.json_reply import json_reply
 from batcher.frontends.endpoints.openapi.document import CONTENT_ENCODING, REQUEST_ID, document
@@ -46,9 +47,13 @@ _ERROR_NOTE = (
 class Pages:
     """`/`, `/docs` and `/openapi.json`. Reactor thread."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Show the models of `engine`, and no routes before `show`."""
+    def __init__(self, engine: Engine, disclosure: Disclosure) -> None:
+        """Show the models of `engine`, and no routes before `show`.
+
+        `disclosure` says how much of the reasons clients read why a model is not ready.
+        """
         self._engine = engine
+        self._disclosure = disclosure
         self._routes: tuple[Route, ...] = ()
 
     def show(self, routes: tuple[Route, ...]) -> None:
@@ -58,10 +63,15 @@ class Pages:
     def index(self, call: Call) -> Deferred[Reply]:
         """Answer the page of models. Reactor thread."""
         titles = ("model", "state", "takes", "gives", "formats", "device")
-        models = _table(titles, map(_model_row, self._engine))
+        request_id = call.head.request_id
+        rows = (_model_row(each, self._state(each, request_id)) for each in self._engine)
+        models = _table(titles, rows)
         paths = ("/docs", "/openapi.json", "/readyz", "/metrics")
         links = " · ".join(f'<a href="{path}">{path}</a>' for path in paths)
         return _page("Models", f"{models}<p>{links}</p>")
+
+    def _state(self, version: ModelVersion, request_id: bytes | None) -> str:
+        return self._disclosure.part(version.status_text, version.public_text, request_id).text
 
     def docs(self, call: Call) -> Deferred[Reply]:
         """Answer the page of routes. Reactor thread."""
@@ -74,12 +84,11 @@ class Pages:
         return json_reply(document(self._routes))
 
 
-def _model_row(version: ModelVersion) -> tuple[str, ...]:
+def _model_row(version: ModelVersion, state: str) -> tuple[str, ...]:
     spec = version.spec
-    detail = f": {version.detail}" if version.detail else ""
     return (
         f"<code>{escape(version.title)}</code>",
-        escape(version.state.value + detail),
+        escape(state),
         _tensors(spec.inputs),
         _tensors(spec.outputs),
         escape(", ".join(entry.media_type for entry in formats_for(spec.inputs))),

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.call import Call, Endpoint, Fields, Headers, Reply
 from batcher.frontends.endpoints.cors import Cors
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.failures import (
     CLIENT_LEFT,
     FailureReply,
@@ -60,23 +61,23 @@ class Router:
     Attributes:
         routes: the table; where several rows match, the first counts.
         answer_log: counts every call that was answered.
+        disclosure: decides what clients learn of errors.
     """
 
     def __init__(
         self,
         routes: tuple[Route, ...],
         answer_log: AnswerLog,
-        expose_model_errors: bool = False,
+        disclosure: Disclosure,
         cors: Cors | None = None,
     ) -> None:
-        """Answer by `routes`, and count in `answer_log`.
+        """Answer by `routes`, and count in `answer_log`; `disclosure` tells clients of errors.
 
-        `expose_model_errors` says whether a reply names class and message of a model's own
-        exception; `cors`, which pages of other origins may read replies, None for no page.
+        `cors` says which pages of other origins may read replies; None lets no page.
         """
         self.routes = routes
         self.answer_log = answer_log
-        self._expose_model_errors = expose_model_errors
+        self.disclosure = disclosure
         self._cors = cors
         self._patterns = [(route, route.pattern.split("/")) for route in routes]
         self._fast = [row for row in self._patterns if row[0].fast]
@@ -172,7 +173,7 @@ class Router:
         return send(reply)
 
     def _failure_reply(self, error: BaseException, route: Route, call: Call) -> Reply:
-        return route.failure(error, call.head.headers, self._expose_model_errors)
+        return route.failure(error, call.head.headers, self.disclosure)
 
 
 def segments_of(path: str) -> list[str]:

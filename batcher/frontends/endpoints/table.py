@@ -6,8 +6,10 @@ from functools import partial
 
 from batcher.config.settings import ServerSettings
 from batcher.frontends.endpoints.clouds import cloud_routes
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine, ModelControl
 from batcher.frontends.endpoints.health import HealthRoutes
+from batcher.frontends.endpoints.oip.control_guard import ControlGuard
 from batcher.frontends.endpoints.oip.table import oip_routes
 from batcher.frontends.endpoints.openapi.native import native_operation
 from batcher.frontends.endpoints.openapi.operations import DOCUMENT, LIVE, METRICS, PAGE, READY
@@ -17,22 +19,25 @@ from batcher.frontends.endpoints.routing import Route
 from batcher.frontends.endpoints.tf_serving import tf_serving_routes
 
 
-def routes(engine: Engine, control: ModelControl, settings: ServerSettings) -> tuple[Route, ...]:
+def routes(
+    engine: Engine, control: ModelControl, settings: ServerSettings, disclosure: Disclosure
+) -> tuple[Route, ...]:
     """Return the table of routes.
 
     Args:
         engine: answers requests.
         control: lists models for clients, and loads and unloads models.
         settings: of the server.
+        disclosure: decides what clients learn of errors.
     """
-    predict, health = Predict(engine, settings), HealthRoutes(engine, settings.expose_model_errors)
-    pages = Pages(engine)
+    predict, health = Predict(engine, settings), HealthRoutes(engine, disclosure)
+    pages = Pages(engine, disclosure)
     clouds = cloud_routes(engine, settings, predict, health)
     own = (
         *_predict_routes(engine, predict),
         *_server_routes(health, pages),
-        *oip_routes(engine, control),
-        *tf_serving_routes(engine),
+        *oip_routes(engine, control, ControlGuard(settings), disclosure),
+        *tf_serving_routes(engine, disclosure),
     )
     # The settings may give a cloud's route the path of one of our own.
     taken = {(route.method, route.pattern) for route in clouds}

@@ -24,6 +24,7 @@ from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array
 from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.client_address import client_of
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine, versions_of
 from batcher.frontends.endpoints.failures import oip_failure_reply
 from batcher.frontends.endpoints.heavy_answers import write_heavy
@@ -76,9 +77,12 @@ _STATUS = operation_of(
 )
 
 
-def tf_serving_routes(engine: Engine) -> tuple[Route, ...]:
-    """Return the routes of the interface over `engine`."""
-    predict, status = TfPredict(engine), TfStatus(engine)
+def tf_serving_routes(engine: Engine, disclosure: Disclosure) -> tuple[Route, ...]:
+    """Return the routes of the interface over `engine`.
+
+    `disclosure` says how much clients read of why a version could not be loaded.
+    """
+    predict, status = TfPredict(engine), TfStatus(engine, disclosure)
     get = partial(Route, "GET", failure=oip_failure_reply)
     post = partial(Route, "POST", fast=True, failure=oip_failure_reply)
     model, version = "/v1/models/{name}", "/v1/models/{name}/versions/{version}"
@@ -163,21 +167,22 @@ def _infer_decoded(
 class TfStatus:
     """The endpoint that says in which states the versions of a model are. Reactor thread."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Describe the models of `engine`."""
+    def __init__(self, engine: Engine, disclosure: Disclosure) -> None:
+        """Describe the models of `engine`, as far as `disclosure` lets clients know."""
         self._engine = engine
+        self._disclosure = disclosure
 
     def __call__(self, call: Call) -> Deferred[Reply]:
         """Answer one call. Raises UnknownModel. Reactor thread."""
         versions = versions_of(self._engine, *call.head.model())
-        return json_reply({"model_version_status": list(map(_status, versions))})
+        statuses = [self._status(version, call.head.request_id) for version in versions]
+        return json_reply({"model_version_status": statuses})
 
-
-def _status(version: ModelVersion) -> dict[str, Any]:
-    failed = version.state is ModelState.FAILED
-    status = {
-        "error_code": "UNKNOWN" if failed else "OK",
-        "error_message": version.detail if failed else "",
-    }
-    state = _STATES.get(version.state, "END")
-    return {"version": version.spec.version, "state": state, "status": status}
+    def _status(self, version: ModelVersion, request_id: bytes | None) -> dict[str, Any]:
+        code, text = "OK", ""
+        if version.state is ModelState.FAILED:
+            public = "the version could not be loaded"
+            code, text = "UNKNOWN", self._disclosure.part(version.detail, public, request_id).text
+        state = _STATES.get(version.state, "END")
+        status = {"error_code": code, "error_message": text}
+        return {"version": version.spec.version, "state": state, "status": status}

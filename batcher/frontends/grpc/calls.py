@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from batcher.errors import BatcherError, DeadlineExceeded, DecodingError, Unavailable
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.api_key import named_key
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.failures import CLIENT_LEFT, describe_failure
 
 Result = TypeVar("Result")
@@ -67,17 +68,21 @@ async def outcome(deferred: Deferred[Result]) -> Result:
 
 
 def status_of(
-    error: BaseException, expose_model_errors: bool, timed: bool = False
+    error: BaseException,
+    disclosure: Disclosure,
+    request_id: bytes | None = None,
+    timed: bool = False,
 ) -> tuple[grpc.StatusCode, str]:
     """Return the status and the text for `error`.
 
     Args:
         error: what a call raised.
-        expose_model_errors: whether the text names class and message of a model's own exception.
+        disclosure: says how much of the error's message the client reads.
+        request_id: the one that the client sent.
         timed: whether the deadline of the call itself has passed. Without, a DeadlineExceeded is
             about a `timeout` parameter, and its status is UNAVAILABLE, as in other servers.
     """
-    _, _, text, _ = describe_failure(error, expose_model_errors)
+    _, _, text, _ = describe_failure(error, disclosure, request_id)
     text = text.encode()[:MAX_STATUS_TEXT_BYTES].decode(errors="ignore")
     name = error.grpc_code if isinstance(error, BatcherError) else BatcherError.grpc_code
     if isinstance(error, DeadlineExceeded) and not timed:
@@ -90,14 +95,14 @@ class Calls:
     """Makes the handlers of one service's calls. Reactor thread.
 
     Attributes:
-        expose_model_errors: whether clients get class and message of a model's own exception.
+        disclosure: decides what clients learn of errors.
         seconds: the clock.
     """
 
-    def __init__(self, service: str, answer_log: AnswerLog, expose_model_errors: bool) -> None:
+    def __init__(self, service: str, answer_log: AnswerLog, disclosure: Disclosure) -> None:
         """Count every call of the service named `service` in `answer_log`."""
         self._service = service
-        self.expose_model_errors = expose_model_errors
+        self.disclosure = disclosure
         self.seconds = answer_log.seconds
         self._answer_log = answer_log
 
@@ -121,11 +126,15 @@ class Calls:
                 raise
             except Exception as err:  # the client gets a status for every error
                 self.ended(name, getattr(err, "http_status", 500), began)
-                await context.abort(*status_of(err, self.expose_model_errors, is_timed(context)))
+                await context.abort(*self.status_of(err, context))
             self.ended(name, 200, began, getattr(result, "model_name", ""))
             return result
 
         return name, grpc.unary_unary_rpc_method_handler(handle, None, to_bytes)
+
+    def status_of(self, error: BaseException, context: Context) -> tuple[grpc.StatusCode, str]:
+        """Return the status and the text for `error`, which the call of `context` raised."""
+        return status_of(error, self.disclosure, request_id_of(context), is_timed(context))
 
     def ended(self, name: str, status: int, began: float, model: str = "") -> None:
         """Count one call.
@@ -143,6 +152,14 @@ def is_timed(context: Context) -> bool:
     """Return whether the call's own deadline has passed, or passes within DEADLINE_SLACK_S."""
     remaining = context.time_remaining()
     return remaining is not None and remaining <= DEADLINE_SLACK_S
+
+
+def request_id_of(context: Context) -> bytes | None:
+    """Return the entry `x-request-id` in the metadata of a call; None without that entry."""
+    for name, value in context.invocation_metadata() or ():
+        if name == "x-request-id" and isinstance(value, str):
+            return value.encode()
+    return None
 
 
 def key_of(context: Context) -> str:

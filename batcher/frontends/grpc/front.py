@@ -28,6 +28,7 @@ from twisted.logger import Logger
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, Draining
 from batcher.frontends.endpoints.answer_log import AnswerLog
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine, ModelControl
 from batcher.frontends.endpoints.readiness import unready_error
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
@@ -123,6 +124,9 @@ class RpcFront:
         self._server: aio.Server | None = None
         self._port = settings.grpc_port
         self._supervision: asyncio.Task[None] | None = None
+        self._disclosure = Disclosure(
+            engine.seconds, settings.expose_errors, settings.expose_model_errors
+        )
 
     def open(self) -> Deferred[None]:
         """Listen; fires when the port is open.
@@ -135,8 +139,8 @@ class RpcFront:
     def renew(self, settings: ServerSettings) -> None:
         """Go by `settings` from now on, as far as settings can change while the port is open."""
         self._settings = settings
-        for calls in self._calls:
-            calls.expose_model_errors = settings.expose_model_errors
+        self._disclosure.errors = settings.expose_errors
+        self._disclosure.model_errors = settings.expose_model_errors
         self._streams.max_requests = settings.max_pipelined_requests
         self._streams.write_timeout_s = settings.write_timeout_s
 
@@ -202,15 +206,14 @@ class RpcFront:
     def _handlers(self) -> Handlers:
         """Wire the parts, and return the handlers of all services."""
         settings, engine = self._settings, self._engine
-        calls = Calls(INFERENCE_SERVICE, self._answer_log, settings.expose_model_errors)
-        checks = Calls(HEALTH_SERVICE, self._answer_log, settings.expose_model_errors)
-        self._calls = (calls, checks)
+        calls = Calls(INFERENCE_SERVICE, self._answer_log, self._disclosure)
+        checks = Calls(HEALTH_SERVICE, self._answer_log, self._disclosure)
         self._health = HealthService(lambda: unready_error(engine) is None, self._stopping)
         engine.watch(self._health.changed)
         inference = Inference(engine)
         limits = settings.max_pipelined_requests, settings.write_timeout_s
         self._streams = streams = Streams(inference, calls, *limits, self._stopping)
-        handlers = Service(engine, self._control).handlers(calls)
+        handlers = Service(engine, self._control, self._disclosure).handlers(calls)
         handlers |= [calls.unary("ModelInfer", inference.infer, pb.ModelInferRequest)]
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
             streams.answer, None, to_bytes

@@ -23,7 +23,6 @@ from batcher.frontends.grpc.calls import (
     Calls,
     Context,
     parse_message,
-    status_of,
     to_bytes,
 )
 
@@ -39,6 +38,7 @@ class HealthService:
         self._ready = ready
         self._stopping = stopping
         self._changed = asyncio.Event()
+        self._calls: Calls
 
     def changed(self) -> None:
         """Hear that a model or the server has changed: every watch looks again."""
@@ -48,6 +48,7 @@ class HealthService:
 
     def handlers(self, calls: Calls) -> dict[str, Any]:
         """Return name and handler of both calls; `calls` makes and counts that of `Check`."""
+        self._calls = calls
         handlers = dict([calls.unary("Check", self.check, health_pb2.HealthCheckRequest)])
         watch = grpc.unary_stream_rpc_method_handler(self.watch, None, to_bytes)
         return {"Watch": watch, **handlers}
@@ -71,7 +72,7 @@ class HealthService:
         try:
             service = parse_message(health_pb2.HealthCheckRequest, data).service
         except DecodingError as err:
-            await context.abort(*status_of(err, False))
+            await context.abort(*self._calls.status_of(err, context))
         last = None
         while not self._stopping.is_set():
             changed = self._changed  # before the status: a change in between is not missed

@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from batcher.errors import BatcherError, NotServed
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine, ModelControl
 from batcher.frontends.endpoints.oip.documents import Documents, index_entries
 from batcher.frontends.endpoints.oip.load_parameters import load_for_client
 from batcher.frontends.endpoints.readiness import unready_error
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.calls import Calls, Context, outcome
+from batcher.frontends.grpc.calls import Calls, Context, outcome, request_id_of
 from batcher.frontends.grpc.requests import parameters_document
 from batcher.frontends.grpc.responses import fill_message
 
@@ -33,10 +34,14 @@ NOT_SERVED = (
 class Service:
     """The calls. Each may raise any ClientError or Unavailable. Reactor thread."""
 
-    def __init__(self, engine: Engine, control: ModelControl) -> None:
-        """Describe `engine`; list, load and unload models by `control`."""
+    def __init__(self, engine: Engine, control: ModelControl, disclosure: Disclosure) -> None:
+        """Describe `engine`; list, load and unload models by `control`.
+
+        `disclosure` says how much clients read of why a version is not ready.
+        """
         self._engine = engine
         self._control = control
+        self._disclosure = disclosure
         self._documents = Documents(engine)
 
     def handlers(self, calls: Calls) -> dict[str, Any]:
@@ -99,7 +104,9 @@ class Service:
         self, message: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
         """Answer every version of every model with its state. Reactor thread."""
-        document = {"models": await outcome(index_entries(self._control, message.ready))}
+        request_id = request_id_of(context)
+        entries = index_entries(self._control, message.ready, self._disclosure, request_id)
+        document = {"models": await outcome(entries)}
         return fill_message(pb.RepositoryIndexResponse(), document)
 
     async def load(

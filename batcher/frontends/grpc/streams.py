@@ -22,7 +22,7 @@ from typing import Any
 import grpc
 
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.calls import Calls, Context, is_timed, parse_message, status_of
+from batcher.frontends.grpc.calls import Calls, Context, parse_message
 from batcher.frontends.grpc.inference import Inference
 
 Answer = asyncio.Task[pb.ModelStreamInferResponse]
@@ -66,7 +66,7 @@ class Streams:
             response = await self._inference.infer(message, context)
         except Exception as err:  # every error is an answer: the stream goes on
             self._calls.ended("ModelStreamInfer", getattr(err, "http_status", 500), began)
-            _, text = status_of(err, self._calls.expose_model_errors, is_timed(context))
+            _, text = self._calls.status_of(err, context)
             # The client matches an error with its request by these fields.
             response = pb.ModelInferResponse(
                 model_name=message.model_name, model_version=message.model_version, id=message.id

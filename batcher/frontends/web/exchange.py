@@ -93,7 +93,8 @@ class Exchange(AnswerTurn):
         self.head = CallHead(refusal.method, path, {}, "", refusal.headers, marks)
         self.body, self.size = b"", 0
         front.router.answer_log.answered("", "", refusal.error.http_status, self.began, self)
-        reply = marked(failure_reply_on(path)(refusal.error, refusal.headers, False), marks)
+        make_reply, disclosure = failure_reply_on(path), front.router.disclosure
+        reply = marked(make_reply(refusal.error, refusal.headers, disclosure), marks)
         data = render(reply, self.connection_header())
         if refusal.method == "HEAD":
             data = data[: len(data) - len(reply.body)]

@@ -21,7 +21,7 @@ from batcher.errors import BatcherError, MalformedHttp, MethodNotAllowed, Unknow
 from batcher.frontends.endpoints.call import Call, CallHead, Reply
 from batcher.frontends.endpoints.failures import failure_reply_on
 from batcher.frontends.endpoints.routing import Route, Router, captured, marked, segments_of
-from batcher.frontends.web.http11.rendering import NO_CONTENT
+from batcher.frontends.web.http11.rendering import NO_CONTENT, STANDARD_FIELDS
 
 
 def klein_app(router: Router, max_body: int) -> Klein:
@@ -53,7 +53,7 @@ def _answer_unrouted(
     reply = router.options(path, head.headers) if head.method == "OPTIONS" else None
     if reply is None:
         error = _routing_error(head, router.methods_of(path), reason)
-        reply = failure_reply_on(head.path)(error, head.headers, False)
+        reply = failure_reply_on(head.path)(error, head.headers, router.disclosure)
     began = router.answer_log.seconds()
     call = Call(head, b"", began, _peer(request))
     router.answer_log.answered("", "", reply.status, began, call)
@@ -62,9 +62,20 @@ def _answer_unrouted(
 
 def klein_site(router: Router, max_body: int) -> Site:
     """Return a twisted.web site with every route; bodies have at most `max_body` bytes."""
-    site = Site(klein_app(router, max_body).resource(), parsePOSTFormSubmission=False)
+    resource = klein_app(router, max_body).resource()
+    site = _StandardSite(resource, parsePOSTFormSubmission=False)  # type: ignore[no-untyped-call]  # mypy-zope sees no stub
     site.displayTracebacks = False
     return site
+
+
+class _StandardSite(Site):
+    """A site whose every answer has the standard fields, those of twisted.web's own too."""
+
+    def getResourceFor(self, request: Any) -> Any:
+        """Set the fields, and return what renders `request`."""
+        for name, value in STANDARD_FIELDS:
+            request.setHeader(name, value)
+        return super().getResourceFor(request)  # type: ignore[no-untyped-call]  # Twisted's own
 
 
 def _handler(router: Router, route: Route, max_body: int) -> Callable[..., Deferred[bytes]]:
@@ -83,7 +94,7 @@ def _handler(router: Router, route: Route, max_body: int) -> Callable[..., Defer
         except BatcherError as err:
             call = Call(head, b"", began, _peer(request))
             router.answer_log.answered(route.pattern, "", err.http_status, began, call)
-            reply = marked(route.failure(err, head.headers, False), head.marks)
+            reply = marked(route.failure(err, head.headers, router.disclosure), head.marks)
             return succeed(_write(reply, request))
         return router.answer(route, call, partial(_write, request=request))
 

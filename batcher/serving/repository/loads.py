@@ -16,17 +16,21 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.config.settings import ServerSettings
+from batcher.core.error_text import message
 from batcher.errors import Draining, ModelNotReady
-from batcher.serving.model_version import ModelState, ModelVersion
+from batcher.serving.model_version import ModelState, ModelVersion, not_ready_error
 from batcher.serving.repository.disk import ModelDisk
 from batcher.serving.repository.folders import ModelFolder
 from batcher.serving.repository.overrides import check_batch_fits
 from batcher.serving.repository.reading import FoundVersion, Key, at_load
 from batcher.serving.repository.source import VersionSource
 from batcher.serving.server import ModelServer
+
+_log = Logger()
 
 
 class Loads:
@@ -97,7 +101,7 @@ class Loads:
             raise Draining("the server is being stopped and loads no more models")
         if version is None or version.state in (ModelState.FAILED, ModelState.UNLOADED):
             # A version that cannot be loaded keeps the reason in its state.
-            self.add(found, required=False).addErrback(lambda _: None)
+            self.add(found, required=False).addErrback(partial(_log_failed, "/".join(key)))
             version = self._server.find(*key)
             return version.settled().addCallback(_check_ready, version)
         if not version.is_loaded:
@@ -118,14 +122,22 @@ class Loads:
             self.sources[found.source.key] = found.source
 
         def refused(failure: Failure) -> None:
-            raise ModelNotReady(failure.getErrorMessage())
+            name = "/".join(found.source.key)
+            _log_failed(name, failure)
+            public = f"model {name} could not be loaded anew; what was loaded before goes on"
+            raise ModelNotReady(failure.getErrorMessage(), public=public)
 
         return self._server.replace(*found.or_failure(self.models)).addCallbacks(replaced, refused)
 
 
+def _log_failed(name: str, failure: Failure) -> None:
+    reason = message(failure.value)
+    _log.error("model {name} could not be loaded: {reason}", name=name, reason=reason)
+
+
 def _check_ready(_: None, version: ModelVersion) -> None:
     if version.state is not ModelState.READY:
-        raise ModelNotReady(f"model {version.title} is not ready: {version.status_text}")
+        raise not_ready_error(version)
 
 
 def _check_all_ready(results: list[tuple[bool, Any]]) -> None:

@@ -20,8 +20,8 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.python.failure import Failure
 
 from batcher.config.settings import ServerSettings
-from batcher.errors import ConfigError, Draining, ModelNotReady, Unavailable, UnknownModel
-from batcher.serving.model_version import GONE, ModelState
+from batcher.errors import ConfigError, Draining, Forbidden, ModelNotReady, UnknownModel
+from batcher.serving.model_version import GONE, ModelState, ModelVersion
 from batcher.serving.repository.disk import ModelDisk
 from batcher.serving.repository.folders import ModelFolder
 from batcher.serving.repository.loads import Loads
@@ -44,12 +44,14 @@ class ListedVersion(NamedTuple):
         version: a decimal number.
         state: None where it is on disk alone.
         detail: what it is doing or why it does not serve, in words.
+        public_detail: what clients may read of that.
     """
 
     name: str
     version: str
     state: ModelState | None
     detail: str
+    public_detail: str
 
 
 class ModelRepository:
@@ -144,7 +146,7 @@ class ModelRepository:
             overrides: settings of the model, by name, that a client wants otherwise.
 
         Raises:
-            Unavailable: clients may not load models.
+            Forbidden: clients may not load models.
             InvalidInput: the model's settings do not let clients have the `overrides`.
 
         The Deferred fails with UnknownModel, InvalidInput or ModelNotReady if the model is not
@@ -166,7 +168,7 @@ class ModelRepository:
         is no model of that name.
 
         Raises:
-            Unavailable: clients may not unload models.
+            Forbidden: clients may not unload models.
         """
         self.check_controlled()
 
@@ -190,17 +192,17 @@ class ModelRepository:
 
     def _listed(self, folders: list[ModelFolder]) -> list[ListedVersion]:
         known = {version.key: version for version in self._server}
-        listed = [ListedVersion(*key, each.state, each.detail) for key, each in known.items()]
+        listed = [_listed_version(version) for version in known.values()]
         return listed + [
-            ListedVersion(folder.name, folder.version, None, NOT_LOADED)
+            ListedVersion(folder.name, folder.version, None, NOT_LOADED, NOT_LOADED)
             for folder in folders
             if (folder.name, folder.version) not in known
         ]
 
     def check_controlled(self) -> None:
-        """Check that clients may load and unload models; raises Unavailable. Reactor thread."""
+        """Check that clients may load and unload models; raises Forbidden. Reactor thread."""
         if not self.controlled:
-            raise Unavailable(
+            raise Forbidden(
                 "models are loaded and unloaded by clients under `model_control: explicit` alone"
             )
 
@@ -208,9 +210,16 @@ class ModelRepository:
         return self._disk.folders(self._loads.settings).addErrback(_unreadable)
 
 
+def _listed_version(version: ModelVersion) -> ListedVersion:
+    is_public = version.public_text == version.status_text
+    public_detail = version.detail if is_public else version.state.value
+    return ListedVersion(*version.key, version.state, version.detail, public_detail)
+
+
 def _unreadable(failure: Failure) -> NoReturn:
     failure.trap(ConfigError)
-    raise ModelNotReady(f"the model repository cannot be read: {failure.value}") from failure.value
+    public = "the model repository cannot be read"
+    raise ModelNotReady(f"{public}: {failure.value}", public=public) from failure.value
 
 
 def _folders_of(folders: list[ModelFolder], name: str) -> list[ModelFolder]:

@@ -5,7 +5,8 @@ The two answers must not differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from unittest.mock import patch
 
 import pytest
 
@@ -14,7 +15,19 @@ from tests.support.http_answers import Answer
 
 COMPARED = ("content-type", "content-length", "allow", "retry-after", "x-request-id")
 
+REFERENCE = "0123456789abcdef"
+"""The request id that is made for every request without one, in these tests."""
+
+MORE = f" (the server's log says more: request {REFERENCE})"
+"""How the text of an error ends that withholds something from the client."""
+
 Both = Callable[[MemoryServer, bytes], Answer]
+
+
+@pytest.fixture(autouse=True)
+def _same_reference() -> Iterator[None]:
+    with patch("batcher.frontends.endpoints.disclosure.token_hex", lambda _: REFERENCE):
+        yield
 
 
 @pytest.fixture

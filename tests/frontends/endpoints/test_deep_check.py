@@ -9,6 +9,7 @@ import pytest
 
 from batcher.config.quota import Quota
 from batcher.errors import ModelLoadError
+from tests.frontends.endpoints.conftest import MORE
 from tests.support.http import STACKS, MemoryServer, ask
 from tests.support.http_answers import Answer
 from tests.support.models import RecordingModel, double, model_spec, tensor
@@ -50,9 +51,10 @@ def test_a_model_that_raises_is_named_with_the_reason_and_others_are_still_asked
     answer = stack(MemoryServer(named("bad", broken), named("good")), DEEP)
     document = answer.decoded()
     assert (answer.status, document["code"], document["ready"]) == (503, "model_not_ready", False)
-    assert document["failed"] == {"bad/1": "model_error: the model failed on this request"}
+    assert document["failed"] == {"bad/1": f"model_error: the model failed on this request{MORE}"}
     assert list(document["seconds"]) == ["good/1"]
-    assert document["error"] == "not ready: bad/1: model_error: the model failed on this request"
+    text = f"not ready: bad/1: model_error: the model failed on this request{MORE}"
+    assert document["error"] == text
     assert answer.header("retry-after") == "1"
 
 

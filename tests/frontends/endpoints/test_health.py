@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from batcher.errors import ModelLoadError
+from tests.frontends.endpoints.conftest import MORE
 from tests.support.http import ROW, STACKS, MemoryServer, ask
 from tests.support.http_answers import Answer
 from tests.support.models import RecordingModel, checked, model_spec
@@ -42,14 +43,19 @@ def test_a_model_that_loads_is_named_with_what_it_does(both: Both) -> None:
     assert int(answer.header("retry-after") or 0) >= 1
 
 
-def test_a_model_that_could_not_be_loaded_is_named_with_its_reason(both: Both) -> None:
-    server = MemoryServer()
+@pytest.mark.parametrize(
+    ("exposed", "state"), [(False, "failed"), (True, "failed: no such file: weights")]
+)
+def test_a_model_that_could_not_be_loaded_is_named_with_its_reason_where_clients_may_read_it(
+    both: Both, exposed: bool, state: str
+) -> None:
+    server = MemoryServer(expose_errors=exposed)
     server.add(RecordingModel(model_spec(name="other"))).loaded.errback(
         ModelLoadError("no such file: weights")
     )
     document = both(server, ask("/readyz")).decoded()
-    assert document["waiting_for"] == {"other/1": "failed: no such file: weights"}
-    assert "no such file: weights" in document["error"]
+    assert document["waiting_for"] == {"other/1": state}
+    assert document["error"] == f"not ready: other/1 is {state}{'' if exposed else MORE}"
 
 
 def test_a_server_that_announces_its_end_is_not_ready_and_answers_requests(both: Both) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
+from tests.frontends.endpoints.conftest import MORE
 from tests.support.http import MemoryServer, ask
 from tests.support.http_answers import Answer
 from tests.support.models import RecordingModel, model_spec, tensor
@@ -118,7 +119,10 @@ def test_a_model_tells_the_states_of_its_versions(both: Both) -> None:
     assert listed[:2] == [
         {"version": version, "state": "AVAILABLE", "status": fine} for version in ("1", "2")
     ]
-    assert (listed[2]["state"], listed[2]["status"]["error_message"]) == ("END", "no weights")
+    assert (listed[2]["state"], listed[2]["status"]["error_message"]) == (
+        "END",
+        f"the version could not be loaded{MORE}",
+    )
     assert (
         both(server, ask("/v1/models/m/versions/2")).decoded()["model_version_status"]
         == listed[1:2]

@@ -87,7 +87,7 @@ class Rpc:
         self.server = server
         self.stopping = asyncio.Event()
         answer_log = AnswerLog(server.clock, server.server.metrics, server.lines.append)
-        self.calls = Calls(INFERENCE_SERVICE, answer_log, server.settings.expose_model_errors)
+        self.calls = Calls(INFERENCE_SERVICE, answer_log, server.router.disclosure)
         self.inference = Inference(server.server)
         self.streams = Streams(self.inference, self.calls, most_streamed, 60, self.stopping)
 

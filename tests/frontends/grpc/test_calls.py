@@ -18,6 +18,7 @@ import batcher.errors
 from batcher.config.settings import ServerSettings
 from batcher.errors import BatcherError, ConfigError, DeadlineExceeded, InvalidInput, ModelLoadError
 from batcher.frontends.endpoints.answer_log import AnswerLog
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import MAX_STATUS_TEXT_BYTES, outcome, status_of
 from batcher.frontends.grpc.front import RpcFront
@@ -27,6 +28,7 @@ from tests.frontends.grpc.conftest import Aborted, Context, Rpc, request, run, t
 from tests.support.http import MemoryServer
 from tests.support.models import RecordingModel, model_spec
 
+OPEN = Disclosure(lambda: 0.0, errors=True, model_errors=True)
 ERRORS = [
     kind
     for _, kind in inspect.getmembers(batcher.errors, inspect.isclass)
@@ -36,36 +38,34 @@ ERRORS = [
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
 def test_every_error_has_a_status_and_its_text(kind: type[BatcherError]) -> None:
-    code, text = status_of(kind("why"), expose_model_errors=True)
+    code, text = status_of(kind("why"), OPEN)
     assert code is not grpc.StatusCode.OK
     assert text == "why"
 
 
 def test_a_deadline_is_the_calls_or_the_protocols() -> None:
     assert (
-        status_of(DeadlineExceeded("late"), False, timed=True)[0]
+        status_of(DeadlineExceeded("late"), OPEN, timed=True)[0]
         is grpc.StatusCode.DEADLINE_EXCEEDED
     )
-    assert status_of(DeadlineExceeded("late"), False, timed=False)[0] is grpc.StatusCode.UNAVAILABLE
+    assert status_of(DeadlineExceeded("late"), OPEN, timed=False)[0] is grpc.StatusCode.UNAVAILABLE
 
 
 def test_a_long_text_is_cut_to_what_clients_take() -> None:
-    assert len(status_of(ConfigError("é" * 9000), True)[1].encode()) <= MAX_STATUS_TEXT_BYTES
+    assert len(status_of(ConfigError("é" * 9000), OPEN)[1].encode()) <= MAX_STATUS_TEXT_BYTES
 
 
 def test_an_error_of_ours_alone_is_told(logged_errors: list[Any]) -> None:
-    assert status_of(ZeroDivisionError("secret"), True) == (
-        grpc.StatusCode.INTERNAL,
-        "the server failed on this request",
-    )
-    assert len(logged_errors) == 1
+    code, text = status_of(ZeroDivisionError("secret"), OPEN, b"my-id")
+    assert code is grpc.StatusCode.INTERNAL
+    assert text == "the server failed on this request (the server's log says more: request my-id)"
     logged_errors.clear()
 
 
 def test_a_models_own_error_may_name_a_status_that_there_is_not() -> None:
     error = InvalidInput("dark")
     error.grpc_code = "TOO_DARK"
-    assert status_of(error, True) == (grpc.StatusCode.INTERNAL, "dark")
+    assert status_of(error, OPEN) == (grpc.StatusCode.INTERNAL, "dark")
 
 
 class Calls:
@@ -74,7 +74,9 @@ class Calls:
     def __init__(self, server: MemoryServer | None = None) -> None:
         self.server = server or MemoryServer()
         self.rpc = Rpc(self.server)
-        self.handlers = Service(self.server.server, self.server.repository).handlers(self.rpc.calls)
+        self.handlers = Service(
+            self.server.server, self.server.repository, self.server.router.disclosure
+        ).handlers(self.rpc.calls)
         self.handlers |= [
             self.rpc.calls.unary("ModelInfer", self.rpc.inference.infer, pb.ModelInferRequest)
         ]
@@ -99,6 +101,21 @@ class Calls:
         with pytest.raises(Aborted) as caught:
             self(name, **fields)
         return caught.value.code, caught.value.text
+
+
+@pytest.mark.parametrize("name", _METHODS)
+def test_no_call_tells_why_a_model_could_not_be_loaded(name: str) -> None:
+    call = Calls()
+    call.server.add(RecordingModel(model_spec(name="late"))).loaded.errback(
+        ModelLoadError("cannot read /srv/weights.pt")
+    )
+    fields = pb.DESCRIPTOR.message_types_by_name[f"{name}Request"].fields_by_name
+    about = {field: "late" for field in ("name", "model_name") if field in fields}
+    try:
+        told = str(call(name, **about))
+    except Aborted as err:
+        told = err.text
+    assert "weights" not in told
 
 
 def test_every_call_of_the_definition_is_there() -> None:
@@ -159,7 +176,7 @@ def test_the_repository_is_listed_and_not_changed_unless_clients_may() -> None:
     assert (entry.name, entry.version, entry.state) == ("m", "1", "READY")
     for name in ("RepositoryModelLoad", "RepositoryModelUnload"):
         code, text = call.refused(name, model_name="m")
-        assert code is grpc.StatusCode.UNAVAILABLE
+        assert code is grpc.StatusCode.PERMISSION_DENIED
         assert "model_control" in text
 
 
@@ -239,7 +256,7 @@ class TestHealth:
         health = HealthService(lambda: True, asyncio.Event())
         with pytest.raises(BatcherError) as caught:
             self.check(health, "other")
-        assert status_of(caught.value, False)[0] is grpc.StatusCode.NOT_FOUND
+        assert status_of(caught.value, OPEN)[0] is grpc.StatusCode.NOT_FOUND
 
     def test_whoever_watches_hears_of_changes_until_the_end(self) -> None:
         ready, seen = True, []

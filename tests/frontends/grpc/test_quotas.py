@@ -32,8 +32,7 @@ def test_the_metadata_name_the_key(rpc: Rpc, metadata: tuple[str, str]) -> None:
             await rpc.infer(request(1), Context(5.0, metadata))
         assert refusal.value.retry_after == 4
         assert (
-            status_of(refusal.value, expose_model_errors=False)[0]
-            is grpc.StatusCode.RESOURCE_EXHAUSTED
+            status_of(refusal.value, rpc.calls.disclosure)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
         )
         await rpc.infer(request(1, 2, 3), Context())
 

@@ -15,9 +15,9 @@ from batcher.config.settings import ServerSettings
 from batcher.errors import (
     ConfigError,
     Draining,
+    Forbidden,
     InvalidInput,
     ModelNotReady,
-    Unavailable,
     UnknownModel,
 )
 from batcher.frontends.endpoints.oip.load_parameters import load_for_client
@@ -261,7 +261,7 @@ def test_nobody_changes_a_server_that_is_not_controlled_by_clients(tmp_path: Pat
         lambda: repository.repository.load("m", {}),
         lambda: repository.repository.unload("m"),
     ):
-        with pytest.raises(Unavailable, match="explicit"):
+        with pytest.raises(Forbidden, match="explicit"):
             call()
     write(tmp_path / "models/n/1")
     assert list(repository.index()) == ["m/1"], "what is not served is not told"

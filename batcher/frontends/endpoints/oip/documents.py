@@ -16,6 +16,7 @@ from batcher import __version__
 from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ComputeTimes, Statistics, TimedCount
 from batcher.core.spec import TensorSpec
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine, ModelControl, versions_of
 from batcher.serving.model_version import ModelState, ModelVersion
 from batcher.serving.repository.repository import ListedVersion
@@ -112,15 +113,18 @@ class Documents:
         }
 
 
-def index_entries(control: ModelControl, ready: bool) -> Deferred[list[dict[str, Any]]]:
+def index_entries(
+    control: ModelControl, ready: bool, disclosure: Disclosure, request_id: bytes | None
+) -> Deferred[list[dict[str, Any]]]:
     """Return an entry for each version in the repository, or for each version that is `ready`.
 
-    Fails with ModelNotReady if the repository cannot be read. Reactor thread.
+    `disclosure` says how much the client, which sent `request_id`, reads of why a version is not
+    ready. Fails with ModelNotReady if the repository cannot be read. Reactor thread.
     """
 
     def entries(versions: list[ListedVersion]) -> list[dict[str, Any]]:
         return [
-            _index_entry(listed)
+            _index_entry(listed, disclosure, request_id)
             for listed in versions
             if not ready or listed.state is ModelState.READY
         ]
@@ -128,10 +132,15 @@ def index_entries(control: ModelControl, ready: bool) -> Deferred[list[dict[str,
     return control.versions().addCallback(entries)
 
 
-def _index_entry(listed: ListedVersion) -> dict[str, Any]:
+def _index_entry(
+    listed: ListedVersion, disclosure: Disclosure, request_id: bytes | None
+) -> dict[str, Any]:
     state = _INDEX_STATES.get(listed.state, "UNAVAILABLE")
     entry = {"name": listed.name, "version": listed.version, "state": state}
-    return entry if listed.state is ModelState.READY else {**entry, "reason": listed.detail}
+    if listed.state is ModelState.READY:
+        return entry
+    reason = disclosure.part(listed.detail, listed.public_detail, request_id).text
+    return {**entry, "reason": reason}
 
 
 def _dynamic_batching(settings: ModelSettings, max_level: int) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from batcher.codecs.heavy import is_heavy
 from batcher.codecs.oip.members import object_of
 from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.call import Call, Reply
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import ModelControl
 from batcher.frontends.endpoints.json_reply import json_reply
+from batcher.frontends.endpoints.oip.control_guard import ControlGuard
 from batcher.frontends.endpoints.oip.documents import index_entries
 from batcher.frontends.endpoints.oip.load_parameters import load_for_client
 
@@ -24,32 +26,50 @@ from batcher.frontends.endpoints.oip.load_parameters import load_for_client
 class RepositoryRoutes:
     """`POST /v2/repository/…`. Reactor thread."""
 
-    def __init__(self, control: ModelControl) -> None:
-        """List, load and unload models by `control`."""
+    def __init__(self, control: ModelControl, guard: ControlGuard, disclosure: Disclosure) -> None:
+        """List, load and unload models by `control`, for clients that `guard` lets through.
+
+        `disclosure` says how much clients read of why a version is not ready.
+        """
         self._control = control
+        self._guard = guard
+        self._disclosure = disclosure
 
     def index(self, call: Call) -> Deferred[Reply]:
         """Answer every version of every model with its state, or only those that are ready.
 
-        Raises DecodingError or InvalidInput, and fails with ModelNotReady. Reactor thread.
+        Raises DecodingError, InvalidInput or Forbidden, and fails with ModelNotReady.
+        Reactor thread.
         """
+        if self._control.controlled:
+            self._guard.check(call.head.headers)
         ready = _document(call.body).get("ready", False)
         if not isinstance(ready, bool):
             raise InvalidInput(f"ready: expected true or false; got {ready!r:.60}")
-        return index_entries(self._control, ready).addCallback(json_reply)
+        entries = index_entries(self._control, ready, self._disclosure, call.head.request_id)
+        return entries.addCallback(json_reply)
 
     def load(self, call: Call) -> Deferred[Reply]:
-        """Load a model; fails as `load_for_client` does. Reactor thread."""
+        """Load a model; fails as `load_for_client` does, or with Forbidden. Reactor thread."""
+        self._check_allowed(call)
         name, _ = call.head.model()
         return load_for_client(self._control, name, _parameters(call.body)).addCallback(
             _empty_reply
         )
 
     def unload(self, call: Call) -> Deferred[Reply]:
-        """Unload a model; fails as `ModelControl.unload` does. Reactor thread."""
+        """Unload a model; fails as `ModelControl.unload` does, or with Forbidden.
+
+        Reactor thread.
+        """
+        self._check_allowed(call)
         _parameters(call.body)
         name, _ = call.head.model()
         return self._control.unload(name).addCallback(_empty_reply)
+
+    def _check_allowed(self, call: Call) -> None:
+        self._control.check_controlled()
+        self._guard.check(call.head.headers)
 
 
 def _document(body: Body) -> dict[str, Any]:

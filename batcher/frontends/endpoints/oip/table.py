@@ -12,9 +12,11 @@ from twisted.internet.defer import Deferred
 
 from batcher.errors import NotServed
 from batcher.frontends.endpoints.call import Call, Endpoint, Reply
+from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine, ModelControl
 from batcher.frontends.endpoints.failures import oip_failure_reply
 from batcher.frontends.endpoints.oip.batching import BatchingRoute
+from batcher.frontends.endpoints.oip.control_guard import ControlGuard
 from batcher.frontends.endpoints.oip.documents import Documents
 from batcher.frontends.endpoints.oip.infer import Infer
 from batcher.frontends.endpoints.oip.metadata import MetadataRoutes
@@ -44,13 +46,15 @@ MODEL_PATHS = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
 SHARED_MEMORY_PATHS = ("/v2/systemsharedmemory", "/v2/cudasharedmemory")
 
 
-def oip_routes(engine: Engine, control: ModelControl) -> tuple[Route, ...]:
+def oip_routes(
+    engine: Engine, control: ModelControl, guard: ControlGuard, disclosure: Disclosure
+) -> tuple[Route, ...]:
     """Return every route of the protocol, those of parts that the server lacks included."""
     documents = Documents(engine)
     meta, stats = MetadataRoutes(engine, documents), StatisticsRoutes(documents)
     return (
         *_server_routes(meta, stats),
-        *_repository_routes(RepositoryRoutes(control)),
+        *_repository_routes(RepositoryRoutes(control, guard, disclosure)),
         *_model_routes(meta, stats, BatchingRoute(engine), Infer(engine)),
         *_refused_routes(),
     )

@@ -149,6 +149,7 @@ INDEX = operation_of(
     ),
     {
         400: "The body is no such object.",
+        403: "Clients load models, and the request came from a foreign page or name.",
         503: "The repository cannot be read, or the server is being stopped.",
     },
 )
@@ -160,8 +161,9 @@ LOAD: dict[str, Any] = {
     "responses": {
         "200": {"description": "Done; the body is empty."},
         "400": "The body is no such object, or a parameter is not served.",
+        "403": "Clients may not, or not from a foreign page or name.",
         "404": "No such model.",
-        "503": "Clients may not, or the model cannot be loaded.",
+        "503": "The model cannot be loaded.",
     },
 }
 NOT_SERVED: dict[str, Any] = {"responses": {"501": "Not served."}}

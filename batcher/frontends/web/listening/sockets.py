@@ -80,7 +80,8 @@ def open_sockets(settings: ServerSettings, base: Path) -> list[socket.socket]:
     if passed:
         return passed
     if settings.unix_socket is not None:
-        return [_unix_socket(base / settings.unix_socket)]
+        mode = int(settings.unix_socket_mode, 8)
+        return [_unix_socket(base / settings.unix_socket, mode)]
     return _tcp_sockets(settings)
 
 
@@ -149,12 +150,14 @@ def _passed_sockets() -> list[socket.socket]:
     return found
 
 
-def _unix_socket(path: Path) -> socket.socket:
+def _unix_socket(path: Path, mode: int) -> socket.socket:
+    """Return a Unix socket whose file has the permissions `mode`, whatever the umask."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if path.exists() and stat.S_ISSOCK(path.stat().st_mode) and not _is_served(path):
             path.unlink()  # left behind by a server that was killed
         listener.bind(str(path))
+        path.chmod(mode)  # before `listen`: until then nobody can connect
         listener.listen(BACKLOG_CONNECTIONS)
         listener.setblocking(False)
     except OSError as err:

@@ -14,7 +14,7 @@ from batcher.batching.batch import Batch
 from batcher.errors import ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.workers.memory import MemoryWorker
-from tests.frontends.endpoints.conftest import Both
+from tests.frontends.endpoints.conftest import MORE, Both
 from tests.frontends.endpoints.oip.test_infer import INFER, error, json_request
 from tests.serving.repository.test_repository import write
 from tests.support.http import MemoryServer, ask
@@ -31,7 +31,7 @@ def server(tmp_path: Path) -> MemoryServer:
     Others may be loaded, and are ready at once.
     """
     write(tmp_path / "models/m/1")
-    server = MemoryServer(base=tmp_path, model_control="explicit")
+    server = MemoryServer(base=tmp_path, model_control="explicit", control_hosts=["batcher.test"])
     server.repository.load("m", {})
     return server
 
@@ -130,7 +130,7 @@ class TestRepository:
             ("late", "LOADING"),
             ("broken", "UNAVAILABLE"),
         ]
-        assert listed[2]["reason"] == "no weights"
+        assert listed[2]["reason"] == f"failed{MORE}"
         assert both(server, ask("/v2/repository/index", b'{"ready":true}')).decoded() == [ready]
 
     @pytest.mark.parametrize("body", [b"[]", b'{"ready": 1}', b"{", b"null"])
@@ -140,5 +140,5 @@ class TestRepository:
     @pytest.mark.parametrize("verb", ["load", "unload"])
     def test_it_cannot_be_changed(self, both: Both, verb: str) -> None:
         assert "model_control: explicit" in error(
-            both(MemoryServer(), ask(f"/v2/repository/models/m/{verb}", b"{}")), 503
+            both(MemoryServer(), ask(f"/v2/repository/models/m/{verb}", b"{}")), 403
         )

@@ -178,7 +178,7 @@ def test_pages_load_nothing_from_elsewhere(both: Both, page: str) -> None:
 
 
 def test_the_page_of_models_tells_what_each_takes_and_how_it_is(both: Both) -> None:
-    server = MemoryServer(picture_model())
+    server = MemoryServer(picture_model(), expose_errors=True)
     server.add(RecordingModel(model_spec(name="loading")))
     server.add(RecordingModel(model_spec(name="broken"))).loaded.errback(
         ModelLoadError("no <such> file")
