@@ -18,7 +18,7 @@ from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, Draining
 from batcher.frontends.endpoints.answer_log import AnswerLog, WriteLine
 from batcher.frontends.endpoints.cors import Cors
-from batcher.frontends.endpoints.disclosure import Disclosure
+from batcher.frontends.endpoints.disclosure import disclosure_of
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.front import Front
@@ -89,9 +89,7 @@ class Frontends:
 
     def answering(self, settings: ServerSettings) -> Answering:
         """Return what HTTP requests are to be answered by under `settings`; nothing changes yet."""
-        disclosure = Disclosure(
-            self._server.seconds, settings.expose_errors, settings.expose_model_errors
-        )
+        disclosure = disclosure_of(settings, self._server.seconds)
         table = routes(self._server, self._repository, settings, disclosure)
         cors = Cors(settings.cors_origins) if settings.cors_origins else None
         router = Router(table, self._answer_log, disclosure, cors)

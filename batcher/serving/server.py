@@ -206,14 +206,18 @@ class ModelServer:
             raise not_ready_error(found, retry_after=5)
         return found
 
-    def unready(self) -> dict[str, str]:
+    def unready(self, public: bool = False) -> dict[str, str]:
         """Return title and reason of every model that should serve and does not.
 
-        Empty when all do.
+        With `public`, only what clients may read of the reasons. Empty when all models serve.
         """
         if self.lifecycle.looking:
             return {"the model repository": "still being read"}
-        return {version.title: version.status_text for version in self if version.is_missing}
+        return {
+            version.title: version.public_text if public else version.status_text
+            for version in self
+            if version.is_missing
+        }
 
     def limit(self, quotas: Quotas | None) -> None:
         """Charge the rows of requests to `quotas` from now on; None limits nobody."""

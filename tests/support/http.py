@@ -23,7 +23,7 @@ from batcher.config.settings import ServerSettings
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.cors import Cors
-from batcher.frontends.endpoints.disclosure import Disclosure
+from batcher.frontends.endpoints.disclosure import Disclosure, disclosure_of
 from batcher.frontends.endpoints.routing import Route, Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.connection import Connection
@@ -105,9 +105,7 @@ class MemoryServer:
         answer_log = AnswerLog(self.clock, self.server.metrics, self.lines.append)
         self.repository = ModelRepository(self.server, self.settings, base)
         cors = Cors(self.settings.cors_origins) if self.settings.cors_origins else None
-        disclosure = Disclosure(
-            self.clock.seconds, self.settings.expose_errors, self.settings.expose_model_errors
-        )
+        disclosure = disclosure_of(self.settings, self.clock.seconds)
         table = routes(self.server, self.repository, self.settings, disclosure)
         self.router = RecordingRouter(table, answer_log, disclosure, cors, self.calls)
         self.front = RecordingFront(

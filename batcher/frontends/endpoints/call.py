@@ -58,6 +58,11 @@ class CallHead:
         self.marks = marks
         self.plan: Any = None
 
+    @property
+    def request_id(self) -> bytes | None:
+        """The value of `X-Request-Id`, None without that header."""
+        return self.headers.get(b"x-request-id")
+
     def header(self, name: bytes) -> str:
         """Return a header's value as text, empty if it is absent."""
         return self.headers.get(name, b"").decode("latin-1")

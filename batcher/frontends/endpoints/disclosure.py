@@ -23,6 +23,7 @@ from typing import NamedTuple
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from batcher.config.settings import ServerSettings
 from batcher.core.error_text import cut, message
 from batcher.errors import BatcherError, ModelError
 
@@ -117,6 +118,11 @@ class Disclosure:
             return False
         self._lines += 1
         return True
+
+
+def disclosure_of(settings: ServerSettings, seconds: Callable[[], float]) -> Disclosure:
+    """Return what `settings` let clients learn; the time of log lines comes from `seconds`."""
+    return Disclosure(seconds, settings.expose_errors, settings.expose_model_errors)
 
 
 def _printable(request_id: bytes) -> str:

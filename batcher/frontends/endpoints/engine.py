@@ -61,6 +61,12 @@ class Engine(Protocol):
     def only_model(self) -> str:
         """Return the name of the only model there is; raises UnknownModel."""
 
+    def unready(self, public: bool = False) -> dict[str, str]:
+        """Return the reason of every model that should serve and does not, by its title.
+
+        With `public`, only what clients may read of the reasons.
+        """
+
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called whenever an epoch has ended."""
 

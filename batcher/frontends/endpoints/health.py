@@ -43,18 +43,12 @@ class HealthRoutes:
         """
         deep, headers = _is_deep(call.head.query), call.head.headers
         if error := unready_error(self._engine):
-            members = {"ready": False, "waiting_for": self._waiting_for()}
+            waiting = self._engine.unready(public=not self._disclosure.errors)
+            members = {"ready": False, "waiting_for": waiting}
             return succeed(failure_reply(error, headers, self._disclosure, members))
         if deep:
             return self._check.run().addCallback(self._deep_reply, headers)
         return json_reply({"ready": True})
-
-    def _waiting_for(self) -> dict[str, str]:
-        return {
-            version.title: version.status_text if self._disclosure.errors else version.public_text
-            for version in self._engine
-            if version.is_missing
-        }
 
     def _deep_reply(self, result: CheckResult, headers: Headers) -> Reply:
         findings = {"seconds": result.seconds, "skipped": result.skipped}

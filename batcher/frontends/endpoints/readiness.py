@@ -10,9 +10,11 @@ def unready_error(engine: Engine) -> Unavailable | None:
     """Return the error that says why `engine` is not ready; None if it is. Reactor thread."""
     if engine.ending:
         return Draining("not ready: the server is being stopped", retry_after=5)
-    missing = [version for version in engine if version.is_missing]
-    if not missing:
-        return None
-    whole = "; ".join(f"{version.title} is {version.status_text}" for version in missing)
-    public = "; ".join(f"{version.title} is {version.public_text}" for version in missing)
-    return ModelNotReady(f"not ready: {whole}", public=f"not ready: {public}")
+    if waiting := engine.unready():
+        public = f"not ready: {_listed(engine.unready(public=True))}"
+        return ModelNotReady(f"not ready: {_listed(waiting)}", public=public)
+    return None
+
+
+def _listed(waiting: dict[str, str]) -> str:
+    return "; ".join(f"{title} is {reason}" for title, reason in waiting.items())

@@ -28,7 +28,7 @@ from twisted.logger import Logger
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, Draining
 from batcher.frontends.endpoints.answer_log import AnswerLog
-from batcher.frontends.endpoints.disclosure import Disclosure
+from batcher.frontends.endpoints.disclosure import disclosure_of
 from batcher.frontends.endpoints.engine import Engine, ModelControl
 from batcher.frontends.endpoints.readiness import unready_error
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
@@ -124,9 +124,7 @@ class RpcFront:
         self._server: aio.Server | None = None
         self._port = settings.grpc_port
         self._supervision: asyncio.Task[None] | None = None
-        self._disclosure = Disclosure(
-            engine.seconds, settings.expose_errors, settings.expose_model_errors
-        )
+        self._disclosure = disclosure_of(settings, engine.seconds)
 
     def open(self) -> Deferred[None]:
         """Listen; fires when the port is open.

@@ -63,7 +63,8 @@ def _answer_unrouted(
 def klein_site(router: Router, max_body: int) -> Site:
     """Return a twisted.web site with every route; bodies have at most `max_body` bytes."""
     resource = klein_app(router, max_body).resource()
-    site = _StandardSite(resource, parsePOSTFormSubmission=False)  # type: ignore[no-untyped-call]  # mypy-zope sees no stub
+    make_site: Any = _StandardSite  # mypy-zope sees no types of a subclass's arguments
+    site: Site = make_site(resource, parsePOSTFormSubmission=False)
     site.displayTracebacks = False
     return site
 
