@@ -151,7 +151,8 @@ def checked_states(balancer: Balancer) -> dict[str, tuple[str, str]]:
     head, *lines = [line.split(",") for line in text.decode().strip("# \n").splitlines()]
     rows = [dict(zip(head, line, strict=False)) for line in lines]
     return {
-        row["svname"]: (row["status"], row["check_status"])
+        # a star stands before the last result while the next check is under way
+        row["svname"]: (row["status"], row["check_status"].removeprefix("* "))
         for row in rows
         if row.get("pxname") == "servers" and row["svname"] != "BACKEND"
     }

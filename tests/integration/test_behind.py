@@ -78,7 +78,7 @@ def test_haproxy_takes_the_server_for_up_by_any_usual_check_of_http_1_0(
     tmp_path: Path, server: tuple[Process, int], check: str
 ) -> None:
     with haproxy(tmp_path, [server[1]], check) as balancer:
-        until(lambda: set(checked_states(balancer).values()) == {("UP", "L7OK")}, 10)
+        until(lambda: set(checked_states(balancer).values()) == {("UP", "L7OK")})
 
 
 def test_every_link_works_behind_a_path_prefix(tmp_path: Path, server: tuple[Process, int]) -> None:
