@@ -3,8 +3,9 @@
 A picture is resized, coloured and scaled as `model.yaml` says.
 
 - Decoding runs on the CPU pool, never on the loop.
-- The pixels are counted before they are decoded, so a small file that stands for a huge picture
-  costs nothing.
+- The pixels are counted before they are decoded, those of a whole request before the first is. So
+  a small file that stands for a huge picture costs nothing.
+- Notes and profiles are taken out of a file before Pillow reads the file (`picture_files`).
 - Only the four declared formats are tried, and a picture must be in the format that its media type
   names.
 - A pixel's value is looked up in a table of 256 results, which is both exact and the fastest way.
@@ -15,11 +16,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from io import BytesIO
+from math import prod
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from batcher.codecs.content import Buffer, Content
+from batcher.codecs.formats.picture_files import without_notes
+from batcher.core.decoding_limits import DecodingLimits
+from batcher.core.error_text import brief
 from batcher.core.spec import Array, ImageSpec, ModelSpec, TensorSpec
 from batcher.errors import DecodingError, InvalidInput, TooLarge
 
@@ -31,15 +37,72 @@ ALIASES = {
     "image/x-bmp": "image/bmp",
 }
 
+FULL_PICTURES = 8
+"""How many pictures of the largest size one request may have, counted in pixels.
+
+With 16 megapixels, that is 128 megapixels: 10 photos of a phone, decoded in one to two seconds.
+"""
+
+FULL_SCANS = 20
+"""How many scans a JPEG of the largest size may have; a smaller one may have more, as far as
+`picture_files` allows. A decoder goes over all pixels at each scan, and encoders write 10 to 14.
+"""
+
+_SHOWN_SHAPES = 4
+
 _PILLOW_ALIASES = {"MPO": "JPEG"}
 """Pillow's second name for a format: an MPO is a JPEG with further pictures behind the first, as
 phones write them.
 """
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""Orientation in EXIF to what makes the picture upright."""
+
+_TURNED_SIDEWAYS = (5, 6, 7, 8)
+
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
     """Return whether a picture is a whole row: the model has one input, made of a picture."""
     return len(tensors) == 1 and tensors[0].image is not None
+
+
+class Picture(NamedTuple):
+    """A picture whose head was read and checked, and whose pixels are not yet decoded.
+
+    Attributes:
+        image: the picture as Pillow opened it.
+        orientation: how its pixels are turned, as EXIF counts.
+    """
+
+    image: Image.Image
+    orientation: int
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels it has."""
+        return self.image.width * self.image.height
+
+    def row_shape(self, tensor: TensorSpec) -> tuple[int, ...]:
+        """Return the shape of the row of `tensor` that the picture becomes."""
+        spec = tensor.image
+        assert spec is not None
+        turned = self.orientation in _TURNED_SIDEWAYS
+        width, height = reversed(self.image.size) if turned else self.image.size
+        height = height if spec.height < 0 else spec.height
+        width = width if spec.width < 0 else spec.width
+        # (height, width): a grey picture without an axis for its one channel
+        if len(tensor.shape) == 2:
+            return height, width
+        channels = 1 if spec.mode == "L" else 3
+        return (channels, height, width) if spec.channels_first else (height, width, channels)
 
 
 def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
@@ -50,66 +113,98 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
         TooLarge: the picture has too many pixels.
     """
     tensor = spec.inputs[0]
-    row = row_from_picture(content.body, content.media_type, tensor, content.max_image_pixels)
-    return {tensor.name: row[np.newaxis]}
+    picture = opened(content.body, content.media_type, tensor, content.max_image_pixels)
+    return {tensor.name: rows_from_pictures([picture], tensor, content.limits)}
 
 
-def rows_from_pictures(
-    pictures: Sequence[tuple[Buffer, str]], tensor: TensorSpec, max_pixels: int
-) -> Array:
-    """Return pictures, each with its media type, as rows of `tensor`: shape (pictures, *row shape).
-
-    Raises:
-        DecodingError: a file is not a whole picture.
-        TooLarge: a picture has, or all pictures together have, more than `max_pixels`.
-        InvalidInput: the pictures differ in size, and the model fixes no size.
-    """
-    rows: list[Array] = []
-    pixels, channels = 0, 3 if tensor.image is not None and tensor.image.mode == "RGB" else 1
-    for body, media_type in pictures:
-        rows.append(row_from_picture(body, media_type, tensor, max_pixels))
-        # the queue bounds rows of a fixed size; rows of any size are bounded here
-        pixels += rows[-1].size // channels if tensor.free_axes else 0
-        if pixels > max_pixels:
-            raise TooLarge(f"pictures: expected at most {max_pixels} pixels together; got more")
-    if any(row.shape != rows[0].shape for row in rows):
-        shapes = ", ".join(sorted({str(list(row.shape)) for row in rows}))
-        raise InvalidInput(
-            f"input {tensor.name!r}: expected pictures of one size in one request; got {shapes}"
-        )
-    return np.stack(rows)
-
-
-def row_from_picture(body: Buffer, media_type: str, tensor: TensorSpec, max_pixels: int) -> Array:
-    """Return one picture as a row of `tensor`.
+def opened(body: Buffer, media_type: str, tensor: TensorSpec, max_pixels: int) -> Picture:
+    """Return a picture for `tensor` with its head checked.
 
     If `media_type` is empty or names no picture format, the bytes alone tell the format.
 
     Raises:
-        DecodingError: the body is not a whole picture, or is a picture of another format.
+        DecodingError: the body is no picture, or a picture of another format or of too many parts.
         TooLarge: the picture has more than `max_pixels`.
         InvalidInput: the tensor is not made of a picture.
     """
-    spec = tensor.image
-    if spec is None:
+    if tensor.image is None:
         raise InvalidInput(
             f"input {tensor.name!r}: expected a tensor {tensor.describe()}; got a picture"
         )
-    pixels = np.asarray(_prepare(_open(body, media_type, max_pixels), spec, max_pixels))
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    table = _table(spec, tensor.datatype.numpy.str)
-    row = np.stack([table[channel][pixels[:, :, channel]] for channel in range(pixels.shape[2])])
-    return (row if spec.channels_first else row.transpose(1, 2, 0)).reshape(
-        _shape(tensor, row.shape)
-    )
-
-
-def _open(body: Buffer, media_type: str, max_pixels: int) -> Image.Image:
-    """Return the picture with its head read and checked, its pixels not yet decoded."""
     if not body:
         raise DecodingError("body: expected a picture; got an empty body")
+    file = without_notes(bytes(body))
+    image = _open(file.data, media_type, max_pixels)
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise TooLarge(
+            f"picture: expected at most {max_pixels} pixels; got {image.width} x {image.height} = "
+            f"{pixels}",
+        )
+    if pixels * file.scans > max_pixels * FULL_SCANS:
+        raise TooLarge(
+            f"picture: expected at most {FULL_SCANS} scans of {max_pixels} pixels; got "
+            f"{file.scans} scans of {pixels} pixels"
+        )
+    return Picture(image, file.orientation)
+
+
+def check_together(pictures: Sequence[Picture], max_pixels: int) -> None:
+    """Check the pixels of all `pictures` of a request, none of which is decoded yet.
+
+    Raises:
+        TooLarge: they have more than FULL_PICTURES times `max_pixels`.
+    """
+    pixels, most = sum(picture.pixels for picture in pictures), FULL_PICTURES * max_pixels
+    if pixels > most:
+        raise TooLarge(
+            f"pictures: expected at most {most} pixels in one request; got {pixels} in "
+            f"{len(pictures)} pictures"
+        )
+
+
+def rows_from_pictures(
+    pictures: Sequence[Picture], tensor: TensorSpec, limits: DecodingLimits
+) -> Array:
+    """Return pictures as rows of `tensor`: shape (pictures, *row shape).
+
+    Raises:
+        DecodingError: a file is not a whole picture.
+        TooLarge: there are more rows, or bytes of rows, than `limits` allow.
+        InvalidInput: the pictures differ in size, and the model fixes no size.
+    """
+    shapes = [picture.row_shape(tensor) for picture in pictures]
+    if len(set(shapes)) > 1:
+        found = ", ".join(sorted({str(list(shape)) for shape in shapes})[:_SHOWN_SHAPES])
+        raise InvalidInput(
+            f"input {tensor.name!r}: expected pictures of one size in one request; got {found}"
+        )
+    rows_shape, dtype = (len(pictures), *shapes[0]), tensor.datatype.numpy
+    limits.check(len(pictures), prod(rows_shape) * dtype.itemsize, tensor.name)
+    rows = np.empty(rows_shape, dtype)
+    for row, picture in zip(rows, pictures, strict=True):
+        _fill(row, picture, tensor)
+    return rows
+
+
+def _fill(row: Array, picture: Picture, tensor: TensorSpec) -> None:
+    """Decode `picture` into `row`. Raises DecodingError."""
+    spec = tensor.image
+    assert spec is not None
+    pixels = np.asarray(_prepare(picture, spec))
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    table = _table(spec, tensor.datatype.numpy.str)
+    # a view with the channels as its first axis, however the row lies in memory
+    channels = row.reshape(pixels.shape[:2])[np.newaxis] if row.ndim == 2 else row
+    channels = channels if row.ndim == 2 or spec.channels_first else channels.transpose(2, 0, 1)
+    for channel, values in enumerate(channels):
+        values[...] = table[channel][pixels[:, :, channel]]
+
+
+def _open(data: bytes, media_type: str, max_pixels: int) -> Image.Image:
+    """Return the picture with its head read."""
     try:
-        image: Image.Image = Image.open(BytesIO(body), formats=tuple(FORMATS.values()))
+        image: Image.Image = Image.open(BytesIO(data), formats=tuple(FORMATS.values()))
     except Image.DecompressionBombError as err:
         raise TooLarge(
             f"picture: expected at most {max_pixels} pixels; got far more: {err}"
@@ -123,31 +218,25 @@ def _open(body: Buffer, media_type: str, max_pixels: int) -> Image.Image:
     declared = FORMATS.get(ALIASES.get(media_type, media_type), found)
     if found != declared:
         raise DecodingError(f"picture: expected {declared}, as its Content-Type says; got {found}")
-    if image.width * image.height > max_pixels:
-        raise TooLarge(
-            f"picture: expected at most {max_pixels} pixels; got {image.width} x {image.height} = "
-            f"{image.width * image.height}",
-        )
     return image
 
 
-def _prepare(image: Image.Image, spec: ImageSpec, max_pixels: int) -> Image.Image:
+def _prepare(picture: Picture, spec: ImageSpec) -> Image.Image:
     """Return the picture decoded, upright, in the model's mode and size."""
+    image = picture.image
     try:
         image.load()
     # damaged bytes, as above
     except Exception as err:
         raise DecodingError(
-            f"picture: expected a whole {image.format}; got a damaged or truncated one: {err}"
+            f"picture: expected a whole {image.format}; got a damaged or truncated one: "
+            f"{brief(str(err), 200)}"
         ) from err
-    try:
-        upright = ImageOps.exif_transpose(image)
-    # a picture whose EXIF notes are garbage is still a picture
-    except Exception:
-        upright = image
+    turn = _TURNS.get(picture.orientation)
+    upright = image if turn is None else image.transpose(turn)
     # 16-bit grey, which `convert` would clip to white
     if upright.mode.startswith("I"):
-        upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).astype(np.uint8))
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
     coloured = upright.convert(spec.mode)
     size = (
         coloured.width if spec.width < 0 else spec.width,
@@ -163,12 +252,3 @@ def _table(spec: ImageSpec, dtype: str) -> Array:
     mean = np.broadcast_to(np.array(spec.mean), channels)[:, np.newaxis]
     std = np.broadcast_to(np.array(spec.std), channels)[:, np.newaxis]
     return np.asarray((np.arange(256.0) * spec.scale - mean) / std, dtype)
-
-
-def _shape(tensor: TensorSpec, found: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the row's shape for pixels of shape `found`, channels first."""
-    # (height, width): a grey picture without an axis for its one channel
-    if len(tensor.shape) == 2:
-        return found[1:]
-    assert tensor.image is not None
-    return found if tensor.image.channels_first else (*found[1:], found[0])

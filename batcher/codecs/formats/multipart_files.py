@@ -5,10 +5,12 @@ Several files in one field are several rows of that input.
 
 from __future__ import annotations
 
+from itertools import chain
+
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
 from batcher.codecs.content import Content
-from batcher.codecs.formats.images import rows_from_pictures
+from batcher.codecs.formats.images import check_together, opened, rows_from_pictures
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError, InvalidInput, TooLarge
 
@@ -27,12 +29,22 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     Raises:
         DecodingError: the body is not multipart, or a file is not a whole picture.
         InvalidInput: a field is not an input of the model, or has no file; or there are no files.
-        TooLarge: there are more than MAX_FILES files, or too many pixels.
+        TooLarge: there are more than MAX_FILES files, too many pixels, or more rows than the
+            limits of the content allow.
     """
     tensors = {tensor.name: tensor for tensor in spec.inputs}
+    files, most = _pictures(content, list(tensors)), content.max_image_pixels
+    for name, bodies in files.items():
+        # before any file is looked at
+        content.limits.check(len(bodies), len(bodies) * tensors[name].row_bytes, name)
+    found = {
+        name: [opened(body, media_type, tensors[name], most) for body, media_type in bodies]
+        for name, bodies in files.items()
+    }
+    check_together(list(chain.from_iterable(found.values())), most)
     return {
-        name: rows_from_pictures(pictures, tensors[name], content.max_image_pixels)
-        for name, pictures in _pictures(content, list(tensors)).items()
+        name: rows_from_pictures(pictures, tensors[name], content.limits)
+        for name, pictures in found.items()
     }
 
 

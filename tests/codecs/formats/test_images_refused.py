@@ -16,6 +16,7 @@ from PIL import Image, ImageFile
 from batcher.codecs.content import Content
 from batcher.codecs.format_table import PICTURES, format_named
 from batcher.codecs.formats import images
+from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.spec import TensorSpec
 from batcher.errors import DecodingError, InvalidInput, TooLarge
 from tests.support.codec_inputs import (
@@ -190,14 +191,27 @@ def test_a_picture_exactly_at_the_limit_is_taken() -> None:
 
 def free_rows(*pictures: bytes, max_pixels: int) -> tuple[int, ...]:
     spec: TensorSpec = FREE.inputs[0]
-    return images.rows_from_pictures(
-        [(picture, "image/png") for picture in pictures], spec, max_pixels
-    ).shape
+    found = [images.opened(picture, "image/png", spec, max_pixels) for picture in pictures]
+    images.check_together(found, max_pixels)
+    return images.rows_from_pictures(found, spec, NO_LIMITS).shape
 
 
-def test_pictures_that_keep_their_size_stay_under_the_limit_together() -> None:
-    with pytest.raises(TooLarge, match="expected at most 50 pixels"):
-        free_rows(*[encoded(pixels())] * 3, max_pixels=50)
+@pytest.mark.usefixtures("no_decoding")
+def test_pictures_of_one_request_are_counted_together_before_the_first_is_decoded() -> None:
+    with pytest.raises(TooLarge, match="at most 192 pixels in one request; got 216 in 9 pictures"):
+        free_rows(*[encoded(pixels())] * 9, max_pixels=24)
+
+
+def test_as_many_pixels_as_the_limit_says_are_taken_together() -> None:
+    assert free_rows(*[encoded(pixels())] * 8, max_pixels=24) == (8, 3, 4, 6)
+
+
+@pytest.mark.usefixtures("no_decoding")
+def test_rows_beyond_what_the_queue_can_hold_are_refused_before_the_first_is_decoded() -> None:
+    body = encoded(pixels())
+    limits = DecodingLimits(max_bytes=3 * 4 * 6 * 4 - 1)
+    with pytest.raises(TooLarge, match="max_queue_bytes"):
+        images.decode(Content(body, "image/png", limits=limits), FREE)
 
 
 def test_pictures_of_different_sizes_cannot_share_a_request_if_the_model_fixes_none() -> None:
@@ -212,7 +226,7 @@ def test_a_picture_for_an_input_that_is_none_is_refused() -> None:
     with pytest.raises(
         InvalidInput, match=r"input 'x': expected a tensor FP32\[-1,4\]; got a picture"
     ):
-        images.row_from_picture(encoded(pixels()), "image/png", tensor(), 1000)
+        images.opened(encoded(pixels()), "image/png", tensor(), 1000)
 
 
 def test_a_picture_is_a_whole_row_only_of_a_model_with_one_picture_input() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from batcher.codecs.content import Content
 from batcher.codecs.formats import multipart_files
 from batcher.codecs.negotiation import media_type
+from batcher.core.decoding_limits import DecodingLimits
 from batcher.core.spec import Array, ImageSpec, ModelSpec, check_inputs
 from batcher.errors import DecodingError, InvalidInput, TooLarge
 from tests.support.codec_inputs import (
@@ -257,3 +258,17 @@ def test_any_part_header_is_a_file_or_refused(line: str) -> None:
 def test_it_carries_pictures_alone() -> None:
     assert multipart_files.carries(TWO.inputs)
     assert not multipart_files.carries((*TWO.inputs, tensor("age")))
+
+
+def test_rows_are_counted_before_the_first_file_is_looked_at() -> None:
+    header, limits = media_type("multipart/form-data; boundary=edge"), DecodingLimits(max_rows=99)
+    content = Content(form(*[part(b"no picture")] * 100), *header, limits=limits)
+    with pytest.raises(TooLarge, match=r"at most 99 rows .*; got at least 100 rows"):
+        multipart_files.decode(content, SPEC)
+
+
+def test_pixels_of_all_inputs_are_counted_together() -> None:
+    header = media_type("multipart/form-data; boundary=edge")
+    body = form(*[part(PNG, "left")] * 5, *[part(PNG, "right")] * 5)
+    with pytest.raises(TooLarge, match="192 pixels in one request; got 240 in 10 pictures"):
+        multipart_files.decode(Content(body, *header, max_image_pixels=24), TWO)
