@@ -135,18 +135,24 @@ def opened(body: Buffer, media_type: str, tensor: TensorSpec, max_pixels: int) -
         raise DecodingError("body: expected a picture; got an empty body")
     file = without_notes(bytes(body))
     image = _open(file.data, media_type, max_pixels)
-    pixels = image.width * image.height
-    if pixels > max_pixels:
+    picture = Picture(image, file.orientation)
+    _check_pixels(picture, file.scans, max_pixels)
+    return picture
+
+
+def _check_pixels(picture: Picture, scans: int, max_pixels: int) -> None:
+    """Check what the head of `picture` says of its pixels. Raises TooLarge."""
+    width, height = picture.image.size
+    if picture.pixels > max_pixels:
         raise TooLarge(
-            f"picture: expected at most {max_pixels} pixels; got {image.width} x {image.height} = "
-            f"{pixels}",
+            f"picture: expected at most {max_pixels} pixels; got {width} x {height} = "
+            f"{picture.pixels}"
         )
-    if pixels * file.scans > max_pixels * FULL_SCANS:
+    if picture.pixels * scans > max_pixels * FULL_SCANS:
         raise TooLarge(
-            f"picture: expected at most {FULL_SCANS} scans of {max_pixels} pixels; got "
-            f"{file.scans} scans of {pixels} pixels"
+            f"picture: expected at most {FULL_SCANS} scans of {max_pixels} pixels; got {scans} "
+            f"scans of {picture.pixels} pixels"
         )
-    return Picture(image, file.orientation)
 
 
 def check_together(pictures: Sequence[Picture], max_pixels: int) -> None:

@@ -1,4 +1,4 @@
-"""Notes in pictures: large ones spoil nothing, bombs cost nothing, and too many parts are refused."""
+"""Notes in pictures: large ones spoil nothing, bombs cost nothing, too many parts are refused."""
 
 from __future__ import annotations
 
