@@ -11,14 +11,12 @@ activations of every model on the CPU would be mapped anew for each batch.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-
-from batcher.frontends.web.buffers import Buffers
 
 CHECK_INTERVAL_S = 1.0
 """Seconds between two looks at the buffers."""
@@ -27,29 +25,47 @@ MIN_TRIM_BYTES = 4 << 20
 """Bytes that clients must have let go of since the last trim before a trim is worth its time."""
 
 
+class Holder(Protocol):
+    """Holds on to bytes that clients sent, or have not read: buffers, and pools.
+
+    Attributes:
+        peak: the most that `nbytes` was since `peak` was last set.
+    """
+
+    peak: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are held."""
+
+
 class HeapTrim:
     """Trims the heap whenever clients hold much less than before.
 
-        trim, if buffers.peak - buffers.nbytes >= MIN_TRIM_BYTES
+        trim, if holder.peak - holder.nbytes >= MIN_TRIM_BYTES
 
-    `peak` is the most bytes that clients have held since the last trim. After a peak of 10 MiB the
-    heap is trimmed when 6 MiB or less are held. Reactor thread.
+    `peak` is the most bytes that were held since the last trim. After a peak of 10 MiB the heap is
+    trimmed when 6 MiB or less are held. Reactor thread.
     """
 
-    def __init__(self, buffers: Buffers, clock: IReactorTime, trim: Callable[[], object]) -> None:
-        """Watch `buffers` by `clock`, and call `trim` to trim the heap."""
-        self._buffers = buffers
+    def __init__(
+        self, holders: Sequence[Holder], clock: IReactorTime, trim: Callable[[], object]
+    ) -> None:
+        """Watch `holders` by `clock`, and call `trim` to trim the heap."""
+        self._holders = holders
         self._trim = trim
         self._checks = LoopingCall(self._check)
         self._checks.clock = clock
 
     def start(self) -> Deferred[Any]:
-        """Check the buffers from now on; the Deferred fails if `trim` raises."""
+        """Check the holders from now on; the Deferred fails if `trim` raises."""
         return self._checks.start(CHECK_INTERVAL_S)
 
     def _check(self) -> None:
-        if self._buffers.peak - self._buffers.nbytes >= MIN_TRIM_BYTES:
-            self._buffers.peak = self._buffers.nbytes
+        emptied = [each for each in self._holders if each.peak - each.nbytes >= MIN_TRIM_BYTES]
+        for holder in emptied:
+            holder.peak = holder.nbytes
+        if emptied:
             self._trim()
 
 

@@ -201,7 +201,8 @@ def _give_memory_back(reactor: ServerReactor, service: BatcherService) -> None:
     if trim is None:
         return
     # On a thread: a trim of a large heap may take longer than a turn of the loop should.
-    trims = HeapTrim(service.front.buffers, reactor, partial(reactor.callInThread, trim)).start()
+    holders = (service.front.buffers, *service.server.pools.holders)
+    trims = HeapTrim(holders, reactor, partial(reactor.callInThread, trim)).start()
     trims.addErrback(lambda failure: _log.failure("memory is not given back any more", failure))
 
 

@@ -142,7 +142,7 @@ class ServerSettings(Section):
     min_body_rate: Live[Bytes] = ByteSize(16 << 10)
     idle_timeout_s: Live[Seconds] = 620.0
     write_timeout_s: Live[Seconds] = 60.0
-    max_buffer_bytes: Live[Bytes] = ByteSize(1 << 30)
+    max_buffer_bytes: Live[Bytes] = ByteSize(512 * MIB)
     max_connections: LiveWithoutGrpc[Count] = 16_384
     max_connection_age_s: LiveWithoutGrpc[SecondsOrNone] = 0.0
     max_pipelined_requests: Live[Count] = 64

@@ -43,6 +43,7 @@ class ModelServer:
         clock: the only time there is.
         seconds: what `clock` says.
         lifecycle: makes, keeps and ends the versions of models.
+        pools: where heavy work of single requests runs.
         disk_pool: the one thread that reads the disk, for whoever finds models there.
 
     Args:
@@ -70,9 +71,9 @@ class ModelServer:
         self.metrics = metrics or ServerMetrics()
         self.clock = clock
         self.seconds = clock.seconds
-        self._pools = make_pools(settings, call_from_thread, clock)
-        self.disk_pool = self._pools.disk
-        parts = Assembly(clock, call_from_thread, call_soon, self._pools, self.metrics)
+        self.pools = make_pools(settings, call_from_thread, clock)
+        self.disk_pool = self.pools.disk
+        parts = Assembly(clock, call_from_thread, call_soon, self.pools, self.metrics)
         self.lifecycle = ModelLifecycle(parts, progress, settings.drain_timeout_s)
         self.limit(quotas_of(settings.quotas))
 
@@ -242,7 +243,7 @@ class ModelServer:
         Fires when all workers have ended, which the worker of a hung model never does.
         """
         self.lifecycle.refuse_requests()
-        self._pools.stop()
+        self.pools.stop()
         return self.lifecycle.stop()
 
 

@@ -85,6 +85,7 @@ class FairQueue(Generic[AnyItem]):
         items: items that wait or run.
         waiting: items that wait.
         nbytes: bytes of those items that wait or run.
+        peak: the most that `nbytes` was since `peak` was last set.
 
     Args:
         name: what the queue is called in errors, such as `the CPU pool`.
@@ -104,6 +105,7 @@ class FairQueue(Generic[AnyItem]):
         self.items = 0
         self.waiting = 0
         self.nbytes = 0
+        self.peak = 0
 
     def put(self, item: AnyItem) -> None:
         """Let `item` wait.
@@ -121,6 +123,7 @@ class FairQueue(Generic[AnyItem]):
         self._in_line[client] = share
         self.waiting += 1
         self._count(share, 1, item.nbytes)
+        self.peak = max(self.peak, self.nbytes)
 
     def take(self) -> AnyItem | None:
         """Return the item that is to run now; None if none waits."""

@@ -112,6 +112,15 @@ class CpuPool:
         """How many bytes those tasks hold on to."""
         return self._queue.nbytes
 
+    @property
+    def peak(self) -> int:
+        """The most that `nbytes` was since `peak` was last set."""
+        return self._queue.peak
+
+    @peak.setter
+    def peak(self, nbytes: int) -> None:
+        self._queue.peak = nbytes
+
     def run(
         self, nbytes: int, deadline: float, function: Callable[[], Result], client: str = ""
     ) -> Deferred[Result]:

@@ -29,6 +29,11 @@ class Pools(NamedTuple):
     codecs: CodecPool
     disk: CpuPool
 
+    @property
+    def holders(self) -> tuple[CpuPool, CpuPool]:
+        """What holds on to bytes of clients."""
+        return self.cpu, self.codecs.threads
+
     def stop(self) -> None:
         """Give up what waits; all take nothing more. Reactor thread."""
         for pool in self:

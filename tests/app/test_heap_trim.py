@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from threading import Event
 
 import pytest
-from twisted.internet.task import Clock
 
 from batcher.app.heap_trim import CHECK_INTERVAL_S, MIN_TRIM_BYTES, HeapTrim, heap_trimmer
 from batcher.frontends.web.buffers import Buffers
 from batcher.serving.metrics import ServerMetrics
+from batcher.workers.pool import CpuPool
+from tests.support.crossing import Loop
 
 MAX_BYTES = 10 * MIN_TRIM_BYTES
 
@@ -29,10 +31,14 @@ class Watched:
     """Buffers that are watched, and when the heap was trimmed."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.loop = Loop()
+        self.clock = self.loop.clock
         self.buffers = Buffers(MAX_BYTES, self.clock, ServerMetrics())
+        self.pool = CpuPool(1, 1, MAX_BYTES, self.loop.call_from_thread, self.clock)
         self.trims: list[float] = []
-        HeapTrim(self.buffers, self.clock, lambda: self.trims.append(self.clock.seconds())).start()
+        HeapTrim(
+            [self.buffers, self.pool], self.clock, lambda: self.trims.append(self.clock.seconds())
+        ).start()
 
     def pass_seconds(self, seconds: int) -> None:
         self.clock.pump([CHECK_INTERVAL_S] * int(seconds / CHECK_INTERVAL_S))
@@ -90,3 +96,14 @@ def test_glibc_trims() -> None:
 def test_nothing_is_trimmed_where_the_c_library_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda name: sys)
     assert heap_trimmer() is None
+
+
+def test_a_pool_that_let_go_of_much_has_it_trimmed_too(watched: Watched) -> None:
+    release = Event()
+    done = watched.pool.run(MIN_TRIM_BYTES, 1000.0, release.wait)
+    watched.pass_seconds(2)
+    assert watched.trims == []
+    release.set()
+    watched.loop.wait_for(done)
+    watched.pass_seconds(1)
+    assert watched.trims == [3 * CHECK_INTERVAL_S]

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from batcher.errors import DecodingError
 from batcher.frontends.grpc._generated.pool import POOL
-from batcher.frontends.grpc.calls import Context, parse_message, status_of, to_bytes
+from batcher.frontends.grpc.calls import Context, parse_message, to_bytes
 
 REFLECTION_SERVICES = (
     "grpc.reflection.v1.ServerReflection",
@@ -73,7 +73,7 @@ class ReflectionService:
                 try:
                     question = _question(data)
                 except DecodingError as err:
-                    await context.abort(*status_of(err, False))
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(err))
                 async for found in self._servicer.ServerReflectionInfo(_one(question), context):
                     yield found
         finally:

@@ -25,13 +25,17 @@ REST_AFTER_S = 30.0
 
 
 class CodecPool:
-    """Calls functions in the child process, and gives their results back on the reactor thread."""
+    """Calls functions in the child process, and gives their results back on the reactor thread.
+
+    Attributes:
+        threads: the pool whose one thread waits for the child.
+    """
 
     def __init__(
         self, max_tasks: int, max_bytes: int, call_from_thread: CallFromThread, clock: IReactorTime
     ) -> None:
         """Take up to `max_tasks` tasks of `max_bytes` together; nothing starts. Reactor thread."""
-        self._pool = CpuPool(1, max_tasks, max_bytes, call_from_thread, clock)
+        self.threads = CpuPool(1, max_tasks, max_bytes, call_from_thread, clock)
         self._process = CodecProcess()
         self._clock = clock
         self._stopped = False
@@ -62,14 +66,14 @@ class CodecPool:
         """
         task = _Task(self._process, function, arguments)
         self._alarm.cancel()
-        done = self._pool.run(nbytes, deadline, task.run, client)
+        done = self.threads.run(nbytes, deadline, task.run, client)
         return done.addBoth(self._over, task)
 
     def stop(self) -> None:
         """Give up tasks that wait and the one that runs, and end the child. Reactor thread."""
         self._stopped = True
         self._alarm.cancel()
-        self._pool.stop()
+        self.threads.stop()
         self._process.stop()
 
     def _over(self, result: Result, task: _Task) -> Result:
@@ -82,7 +86,7 @@ class CodecPool:
     def _rest(self) -> None:
         """Have the pool's thread end the child, which has nothing to do. Reactor thread."""
         deadline = self._clock.seconds() + REST_AFTER_S
-        self._pool.run(0, deadline, self._process.rest).addErrback(lambda _: None)
+        self.threads.run(0, deadline, self._process.rest).addErrback(lambda _: None)
 
 
 class _Task:

@@ -20,13 +20,13 @@ JSON = json.dumps(
 def charged(server: MemoryServer, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list of the clients whose tasks the pool of `server` runs from now on."""
     clients: list[str] = []
-    put = server.server._pools.cpu._queue.put
+    put = server.server.pools.cpu._queue.put
 
     def recorded(task: Any) -> None:
         clients.append(task.client)
         put(task)
 
-    monkeypatch.setattr(server.server._pools.cpu._queue, "put", recorded)
+    monkeypatch.setattr(server.server.pools.cpu._queue, "put", recorded)
     return clients
 
 

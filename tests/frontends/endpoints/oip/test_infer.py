@@ -79,7 +79,7 @@ def test_a_binary_tensor_is_answered_with_one(both: Both) -> None:
 
 def test_an_answer_that_finds_no_place_to_be_compressed_in_asks_for_no_repeat() -> None:
     server = MemoryServer()
-    server.server._pools.cpu._queue.items = 10**9
+    server.server.pools.cpu._queue.items = 10**9
     answer = over_connection(server, binary_request(("Accept-Encoding", "gzip")))
     assert error(answer, 503).startswith("the CPU pool is full")
     assert server.models[0].sizes() == [1]
