@@ -23,6 +23,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from batcher.config.service_links import is_service_link
+from batcher.core.names import is_unicode
 from batcher.errors import ConfigError
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -143,6 +144,11 @@ def _origins_in_mapping(
 
 
 def _check_scalar(node: yaml.Node, place: str) -> None:
+    # A name with half a character in it could be written to no page, log or metric.
+    if not is_unicode(node.value):
+        raise ConfigError(
+            f"{place}: expected whole characters, such as \\U0001F600; got {node.value!r:.60}"
+        )
     try:
         yaml.SafeLoader("").construct_object(node)
     except yaml.YAMLError:

@@ -14,11 +14,22 @@ def name_fault(name: str) -> str:
         return "a path takes it for a step up or none"
     if "/" in name:
         return "`/` separates the segments of a path"
-    # A folder whose name is not UTF-8 has such halves of characters in it.
-    if any("\ud800" <= character <= "\udfff" for character in name):
+    if not is_unicode(name):
         return "it is not UTF-8"
     if any(character < " " or character == "\x7f" for character in name):
         return "it has control characters"
     if len(name.encode()) > MAX_NAME_BYTES:
         return f"it has more than {MAX_NAME_BYTES} bytes"
     return ""
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether `text` can be written as UTF-8. Any thread.
+
+    The name of a folder that is no UTF-8 cannot: Python reads halves of characters for its bytes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -88,6 +88,8 @@ def test_a_merge_key_brings_the_values_of_its_anchor(load: Load) -> None:
         ("port: 1\n? {a: b}\n: 1\n", "config.yaml:2: .*"),
         ("port: 1\nhost: &a [*a]\n", "config.yaml:2: .*"),
         ("port: 1\nhost: 2001-13-45\n", "config.yaml:2: .*"),
+        ('host: "a\\uD800"\n', r"config.yaml:1: expected whole characters.*'a\\ud800'"),
+        ('models: {"\\uDCFF": {path: x}}\n', "config.yaml:1: expected whole characters"),
         ("port: 0x_\n", "config.yaml:1: .*"),
         ("defaults:\n  port: 0b_\n", "config.yaml:2: .*"),
     ],

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import BATCH_SIZE_BOUNDS, DURATION_BOUNDS_S, Histogram
 from batcher.serving.metrics import METRICS_CONTENT_TYPE, ServerMetrics
 
@@ -194,3 +195,15 @@ def test_lines_that_could_not_be_written_are_counted_by_output() -> None:
     metrics = ServerMetrics()
     metrics.dropped_lines["access_log"] += 2
     assert value(metrics, "batcher_dropped_lines_total", output="access_log") == 2
+
+
+@pytest.mark.parametrize("field", ["watchdog_s", "timeout_ms", "slo_ms"])
+def test_histograms_reach_as_far_as_any_time_that_a_setting_allows(field: str) -> None:
+    (longest,) = [
+        rule.le for rule in ModelSettings.model_fields[field].metadata if hasattr(rule, "le")
+    ]
+    seconds = longest / 1000 if field.endswith("_ms") else longest
+    assert max(DURATION_BOUNDS_S) >= seconds
+    histogram = Histogram(DURATION_BOUNDS_S)
+    histogram.observe(seconds)
+    assert dict(histogram.buckets())[repr(max(DURATION_BOUNDS_S))] == 1
