@@ -19,6 +19,7 @@ from tests.support.models import model_spec, tensor
 
 PAGE = (Path(__file__).parent.parent / "docs" / "memory.md").read_text()
 KIB, MIB = 1 << 10, 1 << 20
+SETTINGS = ServerSettings()
 
 
 def row(what: str) -> str:
@@ -74,3 +75,16 @@ def test_calls_of_grpc() -> None:
 )
 def test_settings(what: str, figure: str) -> None:
     assert row(what).endswith(f"| {figure} |")
+
+
+@pytest.mark.parametrize(
+    ("what", "nbytes"),
+    [
+        ("bodies and answers that wait", SETTINGS.max_decoding_bytes),
+        ("what that process needs", 6 * SETTINGS.max_body_bytes),
+        ("bodies that wait for the CPU pool", SETTINGS.cpu_pool_bytes),
+        ("bodies that come", SETTINGS.max_buffer_bytes),
+    ],
+)
+def test_large_bodies(what: str, nbytes: int) -> None:
+    assert row(what).endswith(f"| {nbytes // MIB} MiB |")
