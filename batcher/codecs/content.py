@@ -51,7 +51,10 @@ class Content(NamedTuple):
         """
         charset = self.parameters.get("charset", "utf-8")
         if charset.lower() in ("utf-8", "utf8", "us-ascii"):
-            return bytes(self.body).removeprefix(BOM_UTF8)
+            if bytes(self.body[: len(BOM_UTF8)]) != BOM_UTF8:
+                return self.body
+            # a view, since a large body should not be copied
+            return memoryview(self.body)[len(BOM_UTF8) :]
         name = normalize_encoding(charset).lower()
         name = aliases.get(name, name)
         if name not in _CHARSETS:

@@ -11,6 +11,7 @@ from typing import Any
 
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats import (
+    csv_answers,
     csv_rows,
     images,
     json_lists,
@@ -104,7 +105,7 @@ CSV = Format(
     "text/csv",
     csv_rows.carries,
     csv_rows.decode,
-    csv_rows.encode,
+    csv_answers.encode,
     is_text=_always,
     writes_text=_always,
 )

@@ -14,6 +14,8 @@ from base64 import b64decode, b64encode
 from binascii import Error
 from typing import Any
 
+import numpy as np
+
 from batcher.codecs.content import Buffer
 from batcher.codecs.formats.bfloat16 import plain_numbers
 from batcher.codecs.formats.json_lists import to_json
@@ -81,8 +83,10 @@ def encode(response: InferenceResponse, spec: ModelSpec, by_row: bool) -> bytes:
 
 
 def _listed(array: Array, tensor: TensorSpec) -> Any:
-    values = plain_numbers(array, tensor.datatype.name).tolist()
-    return _with_base64(values) if tensor.datatype.name == "BYTES" else values
+    if tensor.datatype.name == "BYTES":
+        return _with_base64(array.tolist())
+    # orjson reads only arrays that lie in memory row by row
+    return np.ascontiguousarray(plain_numbers(array, tensor.datatype.name))
 
 
 def _with_base64(value: Any) -> Any:

@@ -12,22 +12,25 @@ unless the model takes strings. `nan` and `inf` are numbers here; an empty cell 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
-from io import StringIO
-from math import isinf
-from typing import Any, NamedTuple
-
-import numpy as np
+from collections.abc import Iterator
+from io import BytesIO, TextIOWrapper
+from itertools import chain
 
 from batcher.codecs.content import Buffer, Content
-from batcher.codecs.formats.bfloat16 import plain_numbers
-from batcher.codecs.formats.nested_lists import array_from_lists
-from batcher.codecs.formats.predictions import predictions
-from batcher.core.request import InferenceResponse
+from batcher.codecs.formats.csv_cells import Line, column_of, is_number, values_of
+from batcher.codecs.formats.csv_flat import Unusual, read_flat
+from batcher.codecs.formats.long_lists import ArrayBuilder
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError, InvalidInput
 
-_BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
+_PIECE_CELLS = 1 << 15
+"""Cells that are read before their values are put into an array."""
+
+_MAX_HEADER_BYTES = 1 << 23
+"""Longest first line that may be a header: one of a million names."""
+
+_MAX_COMMAS = 1 << 21
+"""Most commas in a line that only Python's csv module can read: its cells take 100 bytes each."""
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
@@ -47,90 +50,151 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
         DecodingError: the body is not text, a cell is not a value of the input's datatype, or a
             line has another length.
         InvalidInput: the header does not name the model's inputs.
+        TooLarge: there are more rows or bytes than the limits allow.
     """
-    lines = _lines(content)
-    if not lines:
-        raise DecodingError("body: expected at least one line of values; got none")
     if len(spec.inputs) > 1:
-        return _table(lines, spec)
+        return _table(content, spec)
     tensor = spec.inputs[0]
-    if _has_header(lines[0].cells, tensor, content.parameters.get("header", "")):
-        header = lines.pop(0).cells
-        if not lines:
-            raise DecodingError(
-                f"line 1: expected {tensor.datatype.name} values; got {header[:4]}, and no line "
-                "behind it"
-            )
-    rows = [_values(line, tensor) for line in lines]
-    array = array_from_lists(rows, tensor)
-    return {tensor.name: array.reshape(len(rows), *_row_shape(tensor, len(rows[0])))}
+    text = memoryview(content.text())
+    declared = content.parameters.get("header", "")
+    try:
+        array = read_flat(text, _start(text, tensor, declared), tensor, content.limits)
+    except Unusual:
+        array = _rows(content, tensor, declared)
+    return {tensor.name: array.reshape(len(array), *_row_shape(tensor, array.shape[1]))}
 
 
-def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
-    """Return a header and a line for each row.
+def _start(text: memoryview, tensor: TensorSpec, declared: str) -> int:
+    """Return the place behind the header, if there is one; `declared` as in `_has_header`.
 
-    A line has label and probability, if the model has labels, and then the values of each output.
+    Raises Unusual: there is no line, it is very long, or it does not end where a quote is open.
     """
-    columns: list[list[str]] = []
-    header: list[str] = []
-    if best := predictions(response, spec):
-        header += ["label", "probability"]
-        columns += [[row["label"] for row in best], [repr(row["probability"]) for row in best]]
-    for tensor in spec.outputs:
-        array = plain_numbers(response.outputs[tensor.name], tensor.datatype.name)
-        flat = array.reshape(len(array), -1)
-        header += [
-            tensor.name if flat.shape[1] == 1 else f"{tensor.name}[{index}]"
-            for index in range(flat.shape[1])
-        ]
-        columns += [[_cell(value) for value in column] for column in flat.T]
-    out = StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(zip(*columns, strict=True))
-    return out.getvalue().encode()
+    if declared == "absent" or (not declared and tensor.datatype.name == "BYTES"):
+        return 0
+    piece = bytes(text[:_MAX_HEADER_BYTES])
+    blank = len(piece) - len(piece.lstrip(b"\r\n"))
+    line, end, _ = piece[blank:].partition(b"\n")
+    cells = line.removesuffix(b"\r")
+    # most bodies have no header, and their first cell shows that
+    if not declared and is_number(cells.partition(b",")[0].decode("latin-1")):
+        return 0
+    is_whole = bool(end) or len(piece) == len(text)
+    if not is_whole or not cells or b"\r" in cells or cells.count(b'"') % 2:
+        raise Unusual
+    try:
+        names = next(csv.reader([cells.decode()], strict=True))
+    except (UnicodeDecodeError, csv.Error) as err:
+        raise Unusual from err
+    return blank + len(line) + 1 if _has_header(names, tensor, declared) else 0
 
 
-class _Line(NamedTuple):
-    """A line that is not empty.
+class _PhysicalLines:
+    """The lines of a file, for the csv module, which makes one line of several at quotes.
 
     Attributes:
-        number: number of the line in the body, the first is 1.
-        cells: text of each cell.
+        commas: commas since the csv module gave a line; the line has no more cells than that.
     """
 
-    number: int
-    cells: list[str]
+    def __init__(self, text: Buffer) -> None:
+        """Read UTF-8."""
+        self._file = TextIOWrapper(BytesIO(text), "utf-8", newline="")
+        self._number = 0
+        self.commas = 0
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the lines. Raises DecodingError: a line has very many cells."""
+        for line in self._file:
+            self._number += 1
+            self.commas += line.count(",")
+            if self.commas > _MAX_COMMAS:
+                raise DecodingError(
+                    f"line {self._number}: expected at most {_MAX_COMMAS} commas in a line of "
+                    "other cells than plain ones; got more"
+                )
+            yield line
 
 
-def _lines(content: Content) -> list[_Line]:
+def _lines(content: Content) -> Iterator[Line]:
+    """Yield the lines of the body that are not empty. Raises DecodingError."""
+    physical = _PhysicalLines(content.text())
+    reader = csv.reader(physical, strict=True)
     try:
-        reader = csv.reader(StringIO(bytes(content.text()).decode(), newline=""), strict=True)
-        return [_Line(reader.line_num, cells) for cells in reader if cells]
+        for cells in reader:
+            physical.commas = 0
+            if cells:
+                yield Line(reader.line_num, cells)
     except (UnicodeDecodeError, csv.Error) as err:
         raise DecodingError(
             f"body: expected CSV in charset {content.parameters.get('charset', 'utf-8')!r}: {err}"
         ) from err
 
 
-def _table(lines: list[_Line], spec: ModelSpec) -> dict[str, Array]:
-    header, *rows = ([cell.strip() for cell in lines[0].cells], *lines[1:])
+def _pieces(lines: Iterator[Line]) -> Iterator[list[Line]]:
+    """Yield the lines, some at a time."""
+    piece: list[Line] = []
+    cells = 0
+    for line in lines:
+        piece.append(line)
+        cells += len(line.cells)
+        if cells >= _PIECE_CELLS:
+            yield piece
+            piece, cells = [], 0
+    if piece:
+        yield piece
+
+
+def _first(lines: Iterator[Line]) -> Line:
+    line = next(lines, None)
+    if line is None:
+        raise DecodingError("body: expected at least one line of values; got none")
+    return line
+
+
+def _rows(content: Content, tensor: TensorSpec, declared: str) -> Array:
+    """Return the cells of any CSV as an array of the shape (lines, cells of a line)."""
+    lines = _lines(content)
+    first = _first(lines)
+    if _has_header(first.cells, tensor, declared):
+        header, first = first.cells, next(lines, Line(0, []))
+        if not first.cells:
+            raise DecodingError(
+                f"line 1: expected {tensor.datatype.name} values; got {header[:4]}, and no line "
+                "behind it"
+            )
+    builder = ArrayBuilder(tensor, content.limits)
+    for piece in _pieces(chain([first], lines)):
+        for line in piece:
+            _check_length(line, tensor)
+        values, rows, end = values_of(piece, tensor), [], 0
+        for line in piece:
+            rows.append(values[end : end + len(line.cells)])
+            end += len(line.cells)
+        builder.add(rows)
+    return builder.array()
+
+
+def _table(content: Content, spec: ModelSpec) -> dict[str, Array]:
+    """Return the inputs of a model of several inputs of one value each."""
+    lines = _lines(content)
+    header = [cell.strip() for cell in _first(lines).cells]
     names = [tensor.name for tensor in spec.inputs]
     if sorted(header) != sorted(names):
         raise InvalidInput(
             f"line 1: expected a header of {', '.join(names)} in any order; got {', '.join(header)}"
         )
-    for line in rows:
-        if len(line.cells) != len(header):
-            raise DecodingError(
-                f"line {line.number}: expected {len(header)} cells; got {len(line.cells)}"
-            )
-    inputs = {}
-    for tensor in spec.inputs:
-        column = header.index(tensor.name)
-        cells = [_value(line, column, tensor) for line in rows]
-        inputs[tensor.name] = array_from_lists(cells, tensor).reshape(-1, *tensor.shape)
-    return inputs
+    builders = {tensor: ArrayBuilder(tensor, content.limits) for tensor in spec.inputs}
+    for piece in _pieces(lines):
+        for line in piece:
+            if len(line.cells) != len(header):
+                raise DecodingError(
+                    f"line {line.number}: expected {len(header)} cells; got {len(line.cells)}"
+                )
+        for tensor, builder in builders.items():
+            builder.add(column_of(piece, header.index(tensor.name), tensor))
+    return {
+        tensor.name: builder.array().reshape(-1, *tensor.shape)
+        for tensor, builder in builders.items()
+    }
 
 
 def _has_header(cells: list[str], tensor: TensorSpec, declared: str) -> bool:
@@ -147,7 +211,7 @@ def _has_header(cells: list[str], tensor: TensorSpec, declared: str) -> bool:
         not tensor.free_axes and len(cells) != tensor.fixed_size
     ):
         return False
-    return all(cell.strip() and not _is_number(cell) for cell in cells)
+    return all(cell.strip() and not is_number(cell) for cell in cells)
 
 
 def _row_shape(tensor: TensorSpec, cells: int) -> tuple[int, ...]:
@@ -156,66 +220,11 @@ def _row_shape(tensor: TensorSpec, cells: int) -> tuple[int, ...]:
     return tuple(free if size < 0 else size for size in tensor.shape)
 
 
-def _values(line: _Line, tensor: TensorSpec) -> list[Any]:
+def _check_length(line: Line, tensor: TensorSpec) -> None:
+    """Check that a line has as many cells as a row. Raises DecodingError."""
     unit, count = tensor.fixed_size, len(line.cells)
     if (count != unit) if not tensor.free_axes else (unit == 0 or count % unit):
         per = f"a multiple of {unit}" if tensor.free_axes else str(unit)
         raise DecodingError(
             f"line {line.number}: expected {per} cells for {tensor.describe()}; got {count}"
         )
-    return [_value(line, column, tensor) for column in range(count)]
-
-
-def _value(line: _Line, column: int, tensor: TensorSpec) -> Any:
-    cell = line.cells[column]
-    try:
-        return _reader(tensor.datatype.name)(cell.strip())
-    except (ValueError, KeyError) as err:
-        raise DecodingError(
-            f"line {line.number}, cell {column + 1}: expected {tensor.datatype.name} for "
-            f"{tensor.name!r}; got {cell!r:.60}",
-        ) from err
-
-
-def _reader(datatype: str) -> Callable[[str], Any]:
-    if datatype == "BYTES":
-        return str
-    if datatype == "BOOL":
-        return lambda cell: _BOOLEANS[cell.lower()]
-    return _float if datatype in ("FP16", "FP32", "FP64", "BF16") else _whole
-
-
-def _float(cell: str) -> float:
-    # Python reads 1_000 as a number; a table does not mean that
-    if "_" in cell:
-        raise ValueError(cell)
-    value = float(cell)
-    # digits that are too large even for a 64-bit float
-    if isinf(value) and "inf" not in cell.lower():
-        raise ValueError(cell)
-    return value
-
-
-def _whole(cell: str) -> int | float:
-    if "_" in cell:
-        raise ValueError(cell)
-    try:
-        return int(cell)
-    except ValueError:
-        return _float(cell)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        # float() also takes 1_000 and 1e999: a line with a wrong number is refused, not taken for
-        # a header
-        float(cell)
-    except ValueError:
-        return cell.strip().lower() in _BOOLEANS
-    return True
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return str(value).lower() if isinstance(value, np.bool_) else str(value)

@@ -88,15 +88,22 @@ class ArrayBuilder:
         tensor: spec of the input.
         limits: most rows, and most bytes of the array.
         max_values: most elements of the array; None for as many as the most rows have.
+        flat: whether the values of several rows may come as one list, so that nobody can count the
+            rows here.
     """
 
     def __init__(
-        self, tensor: TensorSpec, limits: DecodingLimits, max_values: int | None = None
+        self,
+        tensor: TensorSpec,
+        limits: DecodingLimits,
+        max_values: int | None = None,
+        flat: bool = False,
     ) -> None:
         """Begin without rows."""
         self._tensor = tensor
         self._limits = limits
         self._max_values = max_values
+        self._is_flat = flat
         self._max_row_values = None if tensor.free_axes else limits.max_rows * tensor.fixed_size
         self._flat = np.empty(0, tensor.datatype.numpy)
         self._used = 0
@@ -130,7 +137,7 @@ class ArrayBuilder:
             raise uneven(self._tensor)
         self._rows += count
         self._row_shape = shape if count else self._row_shape
-        self._limits.check(self._rows, self._nbytes(), self._tensor.name)
+        self._check_limits()
 
     def _fill(self, values: LongList, place: str, depth: int) -> tuple[int, ...]:
         """Append the values of a list within a row, and return the shape of the list."""
@@ -160,7 +167,7 @@ class ArrayBuilder:
             self._flat.resize(stop + stop // _GROWTH, refcheck=False)
         self._flat[self._used : stop] = array.reshape(-1)
         self._used = stop
-        self._limits.check(self._rows, self._nbytes(), self._tensor.name)
+        self._check_limits()
 
     def _check_values(self, count: int) -> None:
         name = self._tensor.name
@@ -173,16 +180,22 @@ class ArrayBuilder:
                 "more"
             )
 
-    def _nbytes(self) -> int:
-        return self._used * self._flat.itemsize + self._object_bytes
+    def _check_limits(self) -> None:
+        nbytes = self._used * self._flat.itemsize + self._object_bytes
+        self._limits.check(0 if self._is_flat else self._rows, nbytes, self._tensor.name)
 
 
 def array_from_value(
-    value: Any, tensor: TensorSpec, limits: DecodingLimits, max_values: int | None = None
+    value: Any,
+    tensor: TensorSpec,
+    limits: DecodingLimits,
+    max_values: int | None = None,
+    flat: bool = False,
 ) -> Array:
     """Return nested lists, long or not, as an array of `tensor`'s dtype.
 
-    The caller checks the shape, and whether a short list is within the limits.
+    The caller checks the shape, and whether a short list is within the limits. The arguments are
+    those of `ArrayBuilder`.
 
     Raises:
         InvalidInput: as `array_from_lists`; or a long list has more than `max_values` values.
@@ -190,7 +203,7 @@ def array_from_value(
     """
     if not isinstance(value, LongList):
         return array_from_lists(value, tensor)
-    builder = ArrayBuilder(tensor, limits, max_values)
+    builder = ArrayBuilder(tensor, limits, max_values, flat)
     for piece in value.pieces():
         builder.add(piece)
     return builder.array()

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from sys import maxsize
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -280,8 +279,7 @@ def _json_array(
     """Return nested or flat lists as an array of `shape`."""
     count = prod(shape)
     limits.check(shape[0], count * tensor.datatype.numpy.itemsize, tensor.name)
-    # in a flat list the values of a row are no longer beside each other, so they are counted alone
-    array = array_from_value(data, tensor, limits._replace(max_rows=maxsize), count)
+    array = array_from_value(data, tensor, limits, count, flat=True)
     # lists end at an axis of size 0, and do not show the axes behind it
     fits = array.ndim == 1 or array.shape == (shape if array.size else shape[: array.ndim])
     if array.size != count or not fits:

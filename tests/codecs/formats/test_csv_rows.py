@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.codecs.content import Content
-from batcher.codecs.formats import csv_rows
+from batcher.codecs.formats import csv_answers, csv_rows
 from batcher.core.spec import Array, Labels, ModelSpec, check_inputs
 from batcher.errors import DecodingError, InvalidInput
 from tests.support.codec_inputs import (
@@ -51,7 +51,7 @@ def written(rows: list[list[Any]], **options: Any) -> str:
 
 
 def answered(spec: ModelSpec, **outputs: Array) -> list[list[str]]:
-    body = bytes(csv_rows.encode(response(**outputs), spec)).decode()
+    body = bytes(csv_answers.encode(response(**outputs), spec)).decode()
     return list(csv.reader(StringIO(body, newline=""), strict=True))
 
 
@@ -75,7 +75,7 @@ def test_an_answer_that_is_sent_back_is_the_array_to_the_last_bit(
     drawn: tuple[ModelSpec, Array],
 ) -> None:
     spec, array = drawn
-    inputs = csv_rows.decode(Content(csv_rows.encode(response(x=array), spec)), spec)
+    inputs = csv_rows.decode(Content(csv_answers.encode(response(x=array), spec)), spec)
     assert check_inputs(spec, inputs) == len(array)
     same(inputs["x"], array)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from batcher.codecs.content import Content
-from batcher.codecs.formats import csv_rows
+from batcher.codecs.formats import csv_answers, csv_rows
 from batcher.core.spec import Array, ModelSpec, check_inputs
 from batcher.errors import DecodingError, InvalidInput
 from tests.support.codec_inputs import damaged, decoded_or_refused, echo_spec, response, same
@@ -73,7 +73,7 @@ def test_a_wrong_table_is_refused_with_its_place(body: str, complaint: str) -> N
 
 def test_a_table_that_is_answered_can_be_sent_back() -> None:
     inputs = decode("age,height,smokes,name\n30,1.8,1,Ann\n", TABLE)
-    again = decode(bytes(csv_rows.encode(response(**inputs), TABLE)), TABLE)
+    again = decode(bytes(csv_answers.encode(response(**inputs), TABLE)), TABLE)
     for name, array in inputs.items():
         same(again[name], array)
 

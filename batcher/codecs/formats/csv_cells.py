@@ -1,0 +1,121 @@
+"""Cells of CSV to values: what counts as a value of each datatype, and the error for what does not.
+
+Python's own `float` and `int` read the cells, many at once without a step of Python for each.
+`nan` and `inf` are numbers here. Not numbers: an empty cell, `1_000`, and digits that are too large
+even for a 64-bit float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain, compress
+from math import isinf
+from typing import Any, NamedTuple
+
+from batcher.core.spec import TensorSpec
+from batcher.errors import DecodingError
+
+BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
+"""Cells, in lower case, that are booleans."""
+
+FLOATS = ("FP16", "FP32", "FP64", "BF16")
+
+
+class Line(NamedTuple):
+    """A line that is not empty.
+
+    Attributes:
+        number: number of the line in the body, the first is 1.
+        cells: text of each cell.
+    """
+
+    number: int
+    cells: list[str]
+
+
+def values_of(lines: list[Line], tensor: TensorSpec) -> list[Any]:
+    """Return the values of all cells of `lines`, line by line.
+
+    Raises:
+        DecodingError: a cell is not a value of the tensor's datatype.
+    """
+    cells = list(chain.from_iterable(line.cells for line in lines))
+    try:
+        return _read(cells, tensor.datatype.name)
+    except (ValueError, KeyError):
+        # one by one, to tell which cell is wrong
+        return [_value(line, column, tensor) for line in lines for column in range(len(line.cells))]
+
+
+def column_of(lines: list[Line], column: int, tensor: TensorSpec) -> list[Any]:
+    """Return the values of one column of `lines`; raises as `values_of` does."""
+    try:
+        return _read([line.cells[column] for line in lines], tensor.datatype.name)
+    except (ValueError, KeyError):
+        return [_value(line, column, tensor) for line in lines]
+
+
+def _value(line: Line, column: int, tensor: TensorSpec) -> Any:
+    """Return the value of one cell. Raises DecodingError: it is none of the tensor's datatype."""
+    cell = line.cells[column]
+    try:
+        return _reader(tensor.datatype.name)(cell.strip())
+    except (ValueError, KeyError) as err:
+        raise DecodingError(
+            f"line {line.number}, cell {column + 1}: expected {tensor.datatype.name} for "
+            f"{tensor.name!r}; got {cell!r:.60}",
+        ) from err
+
+
+def is_number(cell: str) -> bool:
+    """Return whether `cell` is a number or a boolean, or was perhaps meant as one."""
+    try:
+        # float() also takes 1_000 and 1e999: a line with a wrong number is refused, not taken for
+        # a header
+        float(cell)
+    except ValueError:
+        return cell.strip().lower() in BOOLEANS
+    return True
+
+
+def _read(cells: list[str], datatype: str) -> list[Any]:
+    """Return the values of many cells. Raises ValueError or KeyError where one may be wrong."""
+    if datatype == "BYTES":
+        return list(map(str.strip, cells))
+    if datatype == "BOOL":
+        return list(map(BOOLEANS.__getitem__, map(str.lower, map(str.strip, cells))))
+    # Python reads 1_000 as a number; a table does not mean that
+    if "_" in "".join(cells):
+        raise ValueError
+    if datatype not in FLOATS:
+        return list(map(int, cells))
+    values = list(map(float, cells))
+    if any("inf" not in cell.lower() for cell in compress(cells, map(isinf, values))):
+        raise ValueError
+    return values
+
+
+def _reader(datatype: str) -> Callable[[str], Any]:
+    if datatype == "BYTES":
+        return str
+    if datatype == "BOOL":
+        return lambda cell: BOOLEANS[cell.lower()]
+    return _float if datatype in FLOATS else _whole
+
+
+def _float(cell: str) -> float:
+    if "_" in cell:
+        raise ValueError(cell)
+    value = float(cell)
+    if isinf(value) and "inf" not in cell.lower():
+        raise ValueError(cell)
+    return value
+
+
+def _whole(cell: str) -> int | float:
+    if "_" in cell:
+        raise ValueError(cell)
+    try:
+        return int(cell)
+    except ValueError:
+        return _float(cell)
