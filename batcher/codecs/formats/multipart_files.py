@@ -1,6 +1,7 @@
 """`multipart/form-data`: picture files in fields with the names of the model's inputs.
 
-Several files in one field are several rows of that input.
+Several files in one field are several rows of that input. A part of a form is a file whether or not
+it has a file name: many clients name none for bytes from memory.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
 
     Raises:
         DecodingError: the body is not multipart, or a file is not a whole picture.
-        InvalidInput: a field is not an input of the model, or has no file; or there are no files.
+        InvalidInput: a field is not an input of the model, or there are no fields.
         TooLarge: there are more than MAX_FILES files, too many pixels, or more rows than the
             limits of the content allow.
     """
@@ -56,11 +57,6 @@ def _pictures(content: Content, inputs: list[str]) -> dict[str, list[tuple[bytes
             expected = ", ".join(map(repr, inputs))
             raise InvalidInput(
                 f"multipart: expected files in field {expected}; got field {segment.name!r:.80}"
-            )
-        if segment.filename is None:
-            raise InvalidInput(
-                f"multipart: expected a file in field {segment.name!r}; got a value without a file "
-                "name"
             )
         files.setdefault(segment.name, []).append((body, (segment.content_type or "").lower()))
     if not files:

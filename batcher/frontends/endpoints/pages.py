@@ -1,6 +1,7 @@
 """The pages for people: one of the models and their states, one of the routes.
 
-The pages are plain HTML that loads nothing from elsewhere.
+The pages are plain HTML that loads nothing from elsewhere. Their links are relative, so that they
+lead to the right place behind a proxy that serves all of this under a path of its own.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class Pages:
         request_id = call.head.request_id
         rows = (_model_row(each, self._state(each, request_id)) for each in self._engine)
         models = _table(titles, rows)
-        paths = ("/docs", "/openapi.json", "/readyz", "/metrics")
-        links = " · ".join(f'<a href="{path}">{path}</a>' for path in paths)
+        paths = ("docs", "openapi.json", "readyz", "metrics")
+        links = " · ".join(f'<a href="{path}">/{path}</a>' for path in paths)
         return _page("Models", f"{models}<p>{links}</p>")
 
     def _state(self, version: ModelVersion, request_id: bytes | None) -> str:
@@ -76,7 +77,7 @@ class Pages:
     def docs(self, call: Call) -> Deferred[Reply]:
         """Answer the page of routes. Reactor thread."""
         routes = _route_table(self._routes)
-        models = '<p><a href="/">models</a></p>'
+        models = '<p><a href="./">models</a></p>'
         return _page("Routes", f"{routes}{_header_table()}{_status_table()}{_ERROR_NOTE}{models}")
 
     def openapi(self, call: Call) -> Deferred[Reply]:

@@ -179,7 +179,7 @@ def test_a_boundary_in_the_extended_notation_of_rfc_2231_is_read_or_refused() ->
         (form(part(PNG, None)), "expected files in field 'x'; got field ''"),
         (
             form(part(b"5", filename=None, content_type=None)),
-            "expected a file in field 'x'; got a value without a file name",
+            "expected a PNG, JPEG, WebP or BMP picture; got something else",
         ),
         (form(part(PNG), part(b"5", "submit", None, None)), "got field 'submit'"),
         (form(), "expected files in field 'x'; got none"),
@@ -192,6 +192,17 @@ def test_a_field_that_is_none_of_the_models_is_refused_with_its_name(
     with pytest.raises((InvalidInput, DecodingError), match=complaint or "expected") as refusal:
         decode(body)
     assert len(str(refusal.value)) < 500
+
+
+@pytest.mark.parametrize("filename", [None, "", "a", "a.bin"])
+@pytest.mark.parametrize(
+    "content_type", [None, "image/png", "IMAGE/PNG", "application/octet-stream", "text/plain"]
+)
+def test_a_part_is_a_picture_whatever_its_file_is_called(
+    filename: str | None, content_type: str | None
+) -> None:
+    named, unnamed = decode(form(part(PNG))), decode(form(part(PNG, "x", filename, content_type)))
+    np.testing.assert_array_equal(named["x"], unnamed["x"])
 
 
 def test_a_file_that_is_no_picture_is_refused() -> None:

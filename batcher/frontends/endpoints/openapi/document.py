@@ -64,6 +64,8 @@ def document(routes: tuple[Route, ...]) -> dict[str, Any]:
             "version": __version__,
             "description": "A batching inference server.",
         },
+        # Relative to this document, which a proxy may serve under a path of its own.
+        "servers": [{"url": "."}],
         "paths": paths,
         "components": {"responses": _shared_responses(), "headers": _SHARED_HEADERS},
     }

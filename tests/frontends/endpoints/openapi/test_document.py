@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable
 from html import escape
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
 from batcher.errors import ModelLoadError
 from tests.frontends.endpoints.test_formats import picture_model
-from tests.support.http import MemoryServer, ask
+from tests.support.http import MemoryServer, ask, over_connection
 from tests.support.http_answers import Answer
 from tests.support.models import RecordingModel, model_spec, tensor
 
@@ -175,6 +176,21 @@ def test_pages_load_nothing_from_elsewhere(both: Both, page: str) -> None:
     text = both(MemoryServer(), ask(page)).body.decode()
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)
     assert text.lower().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("prefix", ["", "/ml", "/a/b"])
+def test_links_lead_to_our_routes_also_under_a_path_that_a_proxy_adds(prefix: str) -> None:
+    server, base = MemoryServer(), f"https://example.org{prefix}"
+    for page in ("/", "/docs"):
+        links = re.findall(r'href="([^"]+)"', over_connection(server, ask(page)).body.decode())
+        assert links
+        for link in links:
+            target = urljoin(f"{base}{page}", link)
+            assert target.startswith(f"{base}/")
+            assert over_connection(server, ask(target.removeprefix(base))).status == 200
+    document = over_connection(server, ask("/openapi.json")).decoded()
+    urls = [urljoin(f"{base}/openapi.json", entry["url"]) for entry in document["servers"]]
+    assert urls == [f"{base}/"]
 
 
 def test_the_page_of_models_tells_what_each_takes_and_how_it_is(both: Both) -> None:
