@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import unquote
 
 from batcher.codecs.format_table import JSON, MSGPACK, Format, format_named, formats_for
 from batcher.codecs.q_values import q_value
+from batcher.core.bounded_cache import BoundedCache
 from batcher.core.error_text import brief
 from batcher.core.spec import ModelSpec
 from batcher.errors import HeadersTooLarge, NotAcceptable, UnsupportedMediaType
@@ -29,14 +29,24 @@ to the end of the header, which takes quadratic time.
 
 MAX_VALUE_CHARS = 1024
 """Longest `Content-Type` or `Accept` that is read. Browsers send 200 characters; reading 1024 takes
-less than a millisecond, and 1024 such values in a cache less than 2 MiB.
+less than a millisecond.
 """
 
 MAX_RANGES = 64
 """Most items of `Accept`: a client that names more has named all that there are."""
 
+MediaType = tuple[str, Mapping[str, str]]
 
-def media_type(header: str) -> tuple[str, Mapping[str, str]]:
+_media_types: BoundedCache[str, MediaType] = BoundedCache(1 << 20)
+_accepts: BoundedCache[str, dict[str, float]] = BoundedCache(1 << 20)
+
+
+def _size_of(text: str) -> int:
+    """Return the most bytes that `text` takes with its meaning: dictionaries of short texts."""
+    return 1000 + 60 * len(text)
+
+
+def media_type(header: str) -> MediaType:
     """Return the media type in a `Content-Type` value, in lower case, and its parameters.
 
     Text that is not a parameter is left out.
@@ -45,7 +55,11 @@ def media_type(header: str) -> tuple[str, Mapping[str, str]]:
         HeadersTooLarge: the value has more than MAX_VALUE_CHARS characters.
     """
     _check_length("Content-Type", header)
-    return _media_type(header)
+    found = _media_types.kept.get(header)
+    if found is None:
+        found = _read_media_type(header)
+        _media_types.put(header, found, _size_of(header))
+    return found
 
 
 def _check_length(name: str, value: str) -> None:
@@ -55,8 +69,7 @@ def _check_length(name: str, value: str) -> None:
         )
 
 
-@lru_cache(maxsize=1024)
-def _media_type(header: str) -> tuple[str, Mapping[str, str]]:
+def _read_media_type(header: str) -> MediaType:
     name, _, rest = header.partition(";")
     parameters: dict[str, str] = {}
     for key, quoted, plain in _PARAMETER.findall(f";{rest}"):
@@ -131,7 +144,6 @@ def wants_msgpack(accept: str, content_type: str) -> bool:
         return False
 
 
-@lru_cache(maxsize=1024)
 def _wants_msgpack(accept: str, content_type: str) -> bool:
     if accept and accept != "*/*":
         ranges = _ranges(accept)
@@ -139,18 +151,25 @@ def _wants_msgpack(accept: str, content_type: str) -> bool:
     return format_named(media_type(content_type)[0]) is MSGPACK
 
 
-@lru_cache(maxsize=1024)
 def _ranges(accept: str) -> dict[str, float]:
     """Return media type, or range such as `text/*`, to its highest weight.
 
     Raises HeadersTooLarge.
     """
+    found = _accepts.kept.get(accept)
+    if found is None:
+        found = _read_ranges(accept)
+        _accepts.put(accept, found, _size_of(accept))
+    return found
+
+
+def _read_ranges(accept: str) -> dict[str, float]:
     ranges: dict[str, float] = {}
     parts = _items(accept)
     if len(parts) > MAX_RANGES:
         raise HeadersTooLarge(f"Accept: expected at most {MAX_RANGES} items; got {len(parts)}")
     for part in parts:
-        name, parameters = media_type(part)
+        name, parameters = _read_media_type(part)
         # the weight is the second argument, because max() then passes over NaN
         ranges[name] = max(ranges.get(name, 0.0), q_value(parameters.get("q", "1")))
     return ranges

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from functools import lru_cache
 
 from batcher.codecs.q_values import q_value
+from batcher.core.bounded_cache import BoundedCache
 
 COMPRESSION_LEVEL = 1
 """zlib's quickest level: numbers hardly get smaller at a higher one."""
@@ -18,17 +18,25 @@ COMPRESSION_LEVEL = 1
 MAX_VALUE_CHARS = 1024
 """Longest `Accept-Encoding` that is read; clients send less than 100 characters."""
 
+_codings: BoundedCache[str, str] = BoundedCache(1 << 18)
+
 
 def response_coding(accept: str) -> str:
     """Return the coding that `Accept-Encoding` prefers, `gzip` or `deflate`; empty for none.
 
     A value of more than MAX_VALUE_CHARS characters asks for none.
     """
-    return _response_coding(accept) if len(accept) <= MAX_VALUE_CHARS else ""
+    if len(accept) > MAX_VALUE_CHARS:
+        return ""
+    found = _codings.kept.get(accept)
+    if found is None:
+        found = _preferred(accept)
+        # The text and its place in the dictionary; the coding is a constant.
+        _codings.put(accept, found, 300 + len(accept))
+    return found
 
 
-@lru_cache(maxsize=1024)
-def _response_coding(accept: str) -> str:
+def _preferred(accept: str) -> str:
     weights = {}
     for item in accept.lower().split(","):
         name, _, parameters = item.partition(";")

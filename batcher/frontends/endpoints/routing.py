@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -16,6 +15,7 @@ from mypy_extensions import mypyc_attr
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
+from batcher.core.bounded_cache import BoundedCache
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.call import Call, Endpoint, Fields, Headers, Reply
 from batcher.frontends.endpoints.cors import Cors
@@ -54,6 +54,12 @@ class Route:
     failure: FailureReply = failure_reply
 
 
+Match = tuple[Route, Mapping[str, str]]
+
+MAX_MATCH_BYTES = 4 << 20
+"""Bytes of the paths whose route is known: some 2,000 paths. A client may make up new ones."""
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Router:
     """Finds the route of a path, and answers a call by a route. Reactor thread.
@@ -81,8 +87,7 @@ class Router:
         self._cors = cors
         self._patterns = [(route, route.pattern.split("/")) for route in routes]
         self._fast = [row for row in self._patterns if row[0].fast]
-        # Clients use few paths; the bound is for a client that makes up ever new ones.
-        self.match = lru_cache(maxsize=4096)(self._match)
+        self._matches: BoundedCache[tuple[str, str], Match | None] = BoundedCache(MAX_MATCH_BYTES)
 
     def answer(self, route: Route, call: Call, send: Callable[[Reply], Sent]) -> Deferred[Sent]:
         """Call the endpoint of `route`, and give its reply, or that of its failure, to `send`.
@@ -132,11 +137,21 @@ class Router:
         preflight = () if self._cors is None else self._cors.preflight(headers, methods)
         return Reply(204, b"", b"", (allow_field(methods), *preflight))
 
-    def _match(self, method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:
+    def match(self, method: str, path: str) -> Match | None:
         """Return the fast route for `path` and the values that its pattern captures.
 
         None if Klein is to answer. `path` is still percent-encoded.
         """
+        key = method, path
+        found = self._matches.kept.get(key)
+        if found is None and key not in self._matches.kept:
+            found = self._match(method, path)
+            # The path, the values captured from it (one odd letter makes each of them four times
+            # as wide), and what holds them.
+            self._matches.put(key, found, 1500 + 9 * len(path))
+        return found
+
+    def _match(self, method: str, path: str) -> Match | None:
         segments = path.split("/")
         for route, pattern in self._fast:
             if route.method == method:

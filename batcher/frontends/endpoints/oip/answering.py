@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 MAX_KEPT_HEADS = 16
 MAX_KEPT_HEAD_BYTES = 1024
-"""How many parsed heads a plan keeps, and the bytes up to which a head is kept.
+"""How many parsed heads gRPC keeps for a model, and the bytes up to which a head is kept.
 
 Clients send the same head again and again. A head with tensors in its JSON, or with an id, hardly
 ever comes twice and is not kept.

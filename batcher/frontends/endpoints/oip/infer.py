@@ -5,7 +5,7 @@ where the JSON ends. `Content-Type` is ignored, since clients send different one
 octet-stream) for the same body.
 
 Clients send the same headers again and again, and often the same JSON before other tensors. So an
-`InferPlan` keeps what follows from the headers, and the JSON that it has read.
+`InferPlan` keeps what follows from the headers, and `KnownHeads` the JSON that was read.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from batcher.codecs.heavy import decode_heavy_oip, encode_heavy_oip, is_heavy, i
 from batcher.codecs.oip.request import InferHead, raw_head, read_head
 from batcher.codecs.oip.response import encode
 from batcher.codecs.response_coding import response_coding
+from batcher.core.bounded_cache import BoundedCache
+from batcher.core.epoch import Epoch
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput
@@ -30,12 +32,39 @@ from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.heavy_answers import write_heavy
 from batcher.frontends.endpoints.oip.answering import (
     MAX_KEPT_HEAD_BYTES,
-    MAX_KEPT_HEADS,
     has_slow_inputs,
     parameters_of,
     write_slow,
 )
 from batcher.serving.servable import Servable
+
+MAX_KNOWN_BYTES = 1 << 20
+"""Bytes of the JSON that is known for one version of a model, with what was read from it: some
+hundred texts. Most clients of a model send one and the same.
+"""
+
+
+class KnownHeads:
+    """The JSON that has been read, for each version of a model while an epoch lasts.
+
+    All plans for a version share it. If each plan had its own, a client could fill as many as it
+    can make up heads of HTTP.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._epoch: Epoch | None = None
+        self._heads: dict[Servable, BoundedCache[bytes, InferHead]] = {}
+
+    def of(self, servable: Servable, epoch: Epoch) -> BoundedCache[bytes, InferHead]:
+        """Return what is known for `servable`, which was found in `epoch`."""
+        if self._epoch is not epoch:
+            self._epoch = epoch
+            self._heads.clear()
+        found = self._heads.get(servable)
+        if found is None:
+            found = self._heads[servable] = BoundedCache(MAX_KNOWN_BYTES)
+        return found
 
 
 class InferPlan:
@@ -62,8 +91,8 @@ class InferPlan:
         "slow_inputs",
     )
 
-    def __init__(self, head: CallHead, engine: Engine) -> None:
-        """Work the plan out from `head`.
+    def __init__(self, head: CallHead, engine: Engine, known: KnownHeads) -> None:
+        """Work the plan out from `head`; `known` keeps the JSON that has been read.
 
         Raises:
             ClientError: a header is wrong, or there is no such model or version.
@@ -76,7 +105,7 @@ class InferPlan:
         self.coding = response_coding(head.header(b"accept-encoding"))
         length = head.headers.get(b"inference-header-content-length")
         self.json_length = None if length is None else _length(length)
-        self._heads: dict[bytes, InferHead] = {}
+        self._heads = known.of(self.servable, self.epoch)
         self.slow_inputs = has_slow_inputs(self.servable.spec)
         self.pooled = self.slow_inputs or self.servable.reads_client or bool(self.coding)
 
@@ -106,7 +135,7 @@ class InferPlan:
                 f"body; got {length}"
             )
         text = bytes(body[:length])
-        head = self._heads.get(text)
+        head = self._heads.kept.get(text)
         if head is None:
             head = self._read_head(text)
         data = body[length:]
@@ -117,9 +146,7 @@ class InferPlan:
     def _read_head(self, text: bytes) -> InferHead:
         head = read_head(text, self.servable.spec, self.servable.limits)
         if len(text) <= MAX_KEPT_HEAD_BYTES and not head.arrays and not head.id:
-            if len(self._heads) >= MAX_KEPT_HEADS:
-                self._heads.clear()
-            self._heads[text] = head
+            self._heads.put(text, head, 3000 + 60 * len(text))
         return head
 
 
@@ -168,6 +195,7 @@ class Infer:
     def __init__(self, engine: Engine) -> None:
         """Answer by the models of `engine`."""
         self._engine = engine
+        self._known = KnownHeads()
 
     def __call__(self, call: Call) -> Deferred[Any]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
@@ -177,7 +205,7 @@ class Infer:
         plan: InferPlan | None = call.head.plan
         # After its epoch a plan may name a version that is gone.
         if plan is None or plan.epoch.over:
-            plan = call.head.plan = InferPlan(call.head, self._engine)
+            plan = call.head.plan = InferPlan(call.head, self._engine, self._known)
         if isinstance(body, CodedBody) and plan.is_binary:
             inflated = plan.servable.run_on_pool(
                 len(body), body.plain, Parameters(client=client_of(call.peer))

@@ -7,13 +7,25 @@ cache, where one copy for each connection would not.
 
 from __future__ import annotations
 
+from batcher.core.bounded_cache import BoundedCache
 from batcher.frontends.web.http11.messages import RequestHead
 
-MAX_KEPT_HEADS = 1024
-"""Heads that are kept. Clients that send a new head each time only make the others be read anew."""
+MAX_KNOWN_BYTES = 8 << 20
+"""Bytes of the heads that are known, with all that is worked out from them: some 700 heads as
+usual clients send them. Clients that send a new head each time only make the others be read anew.
+"""
 
 MAX_KEPT_HEAD_BYTES = 2048
 """Bytes of the largest head that is kept."""
+
+
+def size_of_head(data: bytes, head: RequestHead) -> int:
+    """Return the most bytes that a head takes with its texts, its fields and its plan.
+
+    The path is kept as it was sent and as decoded text, of four bytes a letter where one letter is
+    an odd one; other texts are kept once or twice.
+    """
+    return 6000 + 12 * len(data) + 250 * len(head.headers)
 
 
 class SharedHeads:
@@ -21,7 +33,7 @@ class SharedHeads:
 
     def __init__(self) -> None:
         """Start with none."""
-        self._heads: dict[bytes, tuple[bytes, RequestHead]] = {}
+        self._heads: BoundedCache[bytes, tuple[bytes, RequestHead]] = BoundedCache(MAX_KNOWN_BYTES)
 
     def clear(self) -> None:
         """Forget all heads: the routes have changed, so everything is to be worked out anew."""
@@ -32,12 +44,9 @@ class SharedHeads:
 
         The first time, both are the arguments themselves.
         """
-        found = self._heads.get(data)
+        found = self._heads.kept.get(data)
         if found is not None:
             return found
-        if len(data) > MAX_KEPT_HEAD_BYTES:
-            return data, head
-        if len(self._heads) >= MAX_KEPT_HEADS:
-            self._heads.clear()
-        self._heads[data] = data, head
+        if len(data) <= MAX_KEPT_HEAD_BYTES:
+            self._heads.put(data, (data, head), size_of_head(data, head))
         return data, head

@@ -44,8 +44,11 @@ client expects something before it.
 
 MAX_HEADER_FIELDS = 128
 """Most header fields of a request; browsers behind several proxies send 50, and each field costs
-more than a microsecond.
+more than a microsecond, and some 200 bytes besides its text.
 """
+
+MAX_NAME_BYTES = 256
+"""Most bytes of a field's name: twisted.web remembers 10,000 names for ever."""
 
 SLICE_BYTES = 8192
 """Most bytes that are read at once, unless they are a body that is only kept. In the worst case,
@@ -240,6 +243,10 @@ class RequestReader:
         if self._fields > MAX_HEADER_FIELDS:
             expected = f"at most {MAX_HEADER_FIELDS} header fields"
             self._refuse(HeadersTooLarge(f"expected {expected}; got more"))
+            return
+        if len(name) > MAX_NAME_BYTES:
+            expected = f"names of header fields of at most {MAX_NAME_BYTES} bytes"
+            self._refuse(HeadersTooLarge(f"expected {expected}; got {len(name)}"))
             return
         if self._head_bytes > self._limits.header:
             self._refuse(_header_error(self._limits))
