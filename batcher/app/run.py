@@ -41,6 +41,7 @@ from batcher.app.process_settings import (
 from batcher.app.reloading import Read, reason_of, reload_on_hangup
 from batcher.batching import scheduler
 from batcher.config.settings import ServerSettings
+from batcher.core.standstill import TICK_S, Standstill
 from batcher.frontends.web.listening.asyncio_ports import LoopPorts
 from batcher.frontends.web.listening.sockets import Listen, Listening
 from batcher.frontends.web.listening.tls import Tls, tls_context
@@ -66,7 +67,13 @@ class StartObserver(Protocol):
 
 
 class ServerReactor(AsyncioSelectorReactor):
-    """Twisted's asyncio reactor, which a second SIGTERM or SIGINT does not disturb."""
+    """Twisted's asyncio reactor, which a second SIGTERM or SIGINT does not disturb.
+
+    Attributes:
+        stood_still: tells for how many seconds the loop has stood still.
+    """
+
+    stood_still: Callable[[], float]
 
     def stop(self) -> None:
         """Begin to stop; does nothing if that has begun."""
@@ -106,6 +113,7 @@ def _serve(
     reactor = _install_reactor(loop)
     begin_logging()
     outputs.watch(loop)
+    _tick(loop, reactor)
     set_process(settings)
     reload_on_hangup(reactor, lambda: _reload(service, read))
     _hint_if_not_compiled()
@@ -123,8 +131,15 @@ def _install_reactor(loop: asyncio.AbstractEventLoop) -> ServerReactor:
     reactor = ServerReactor(loop)
     # Not the system's clock: when that is set back, timers ring late, and set forward, all at once.
     reactor.seconds = monotonic
+    reactor.stood_still = Standstill(monotonic).stood_still
     installReactor(reactor)
     return reactor
+
+
+def _tick(loop: asyncio.AbstractEventLoop, reactor: ServerReactor) -> None:
+    """Look at the clock, now and every `TICK_S`."""
+    reactor.stood_still()
+    loop.call_later(TICK_S, _tick, loop, reactor)
 
 
 def _hint_if_not_compiled() -> None:

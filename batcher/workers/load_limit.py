@@ -8,6 +8,7 @@ from math import inf
 from twisted.internet.interfaces import IReactorTime
 
 from batcher.core.alarm import Alarm
+from batcher.core.standstill import stood_still_of
 
 
 class LoadLimit:
@@ -26,11 +27,26 @@ class LoadLimit:
             f"{title}: expected the model to be loaded within {seconds:g} s (`load_timeout_s`); it "
             "is not"
         )
-        self._alarm = Alarm(clock, lambda: exceeded(self._reason))
+        self._exceeded = exceeded
+        self._alarm = Alarm(clock, self._rung)
+        self._due = inf
+        self._stood_still = stood_still_of(clock)
+        self._granted = 0.0
 
     def begin(self) -> None:
         """Time a load that begins now. Reactor thread."""
-        self._alarm.set(self._clock.seconds() + self._seconds)
+        self._granted = self._stood_still()
+        self._due = self._clock.seconds() + self._seconds
+        self._alarm.set(self._due)
+
+    def _rung(self) -> None:
+        """Give up the load, unless the process stood still meanwhile. Reactor thread."""
+        granted, self._granted = self._granted, self._stood_still()
+        self._due += self._granted - granted
+        if self._clock.seconds() >= self._due:
+            self._exceeded(self._reason)
+        else:
+            self._alarm.set(self._due)
 
     def end(self) -> None:
         """Time nothing, and leave no timer behind: the load has ended. Reactor thread."""

@@ -2,6 +2,8 @@
 
 A timer is not set anew for every batch: one timer runs on while batches come and go. When the timer
 rings and the batch that it was set for has ended, the timer is set again for the batch that runs.
+
+Time in which the whole process stood still is not counted (`core/standstill.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from math import inf
 from twisted.internet.interfaces import IReactorTime
 
 from batcher.core.alarm import Alarm
+from batcher.core.standstill import stood_still_of
 
 
 class Watchdog:
@@ -24,6 +27,8 @@ class Watchdog:
         self._overdue = overdue
         self._due = inf
         self._alarm = Alarm(clock, self._rung)
+        self._stood_still = stood_still_of(clock)
+        self._granted = self._stood_still()
 
     def begin(self) -> None:
         """Time what begins now, and nothing else. Reactor thread."""
@@ -41,6 +46,9 @@ class Watchdog:
 
     def _rung(self) -> None:
         """Tell what is overdue, or time what began after the timer was set. Reactor thread."""
+        # All standstills since the last look: a batch that began after one gets too much, once.
+        granted, self._granted = self._granted, self._stood_still()
+        self._due += self._granted - granted
         if self._clock.seconds() >= self._due:
             self._due = inf
             self._overdue()

@@ -51,3 +51,17 @@ def test_zero_waits_for_ever() -> None:
     clock, limit, _ = limit_of(0)
     limit.begin()
     assert clock.getDelayedCalls() == []
+
+
+def test_time_in_which_the_process_stood_still_does_not_count() -> None:
+    clock, told = Clock(), list[str]()
+    stood_still = [5.0]
+    clock.stood_still = lambda: stood_still[0]  # type: ignore[attr-defined]
+    limit = LoadLimit(clock, "m", 10, told.append)
+    limit.begin()
+    clock.advance(9)
+    stood_still[0] += 90
+    clock.advance(90)
+    assert told == []
+    clock.advance(1)
+    assert told == [REASON]

@@ -83,3 +83,20 @@ def test_without_a_limit_it_needs_no_timer() -> None:
     bench = Bench(inf)
     bench.watchdog.begin()
     assert bench.clock.getDelayedCalls() == []
+
+
+def test_time_in_which_the_process_stood_still_does_not_count() -> None:
+    clock = Clock()
+    stood_still = [5.0]
+    clock.stood_still = lambda: stood_still[0]  # type: ignore[attr-defined]
+    barked: list[float] = []
+    watchdog = Watchdog(clock, 10.0, lambda: barked.append(clock.seconds()))
+    watchdog.begin()
+    clock.advance(9.0)
+    stood_still[0] += 90.0
+    clock.advance(90.0)
+    assert barked == [], "it has run for 9 of its 10 seconds"
+    clock.advance(0.5)
+    assert barked == []
+    clock.advance(0.5)
+    assert barked == [100.0]

@@ -116,8 +116,11 @@ class Connection(Pipeline):
 
     # What the front's sweep calls.
 
-    def check(self, now: float) -> None:
+    def check(self, now: float, stood_still: float) -> None:
         """Close, refuse or cut off a client that takes too long."""
+        self._reader.since += stood_still
+        self._idle_since += stood_still
+        self._out.since += stood_still
         self.recount(now)
         if now >= self._retires_at:
             self.retire()

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.web.server import Site
 
+from batcher.core.standstill import stood_still_of
 from batcher.core.waiters import Waiters
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.web.connection import Connection
@@ -51,6 +52,8 @@ class Front(Shared):
         self._timer: IDelayedCall | None = None
         self._next_sweep = self._next_look = 0.0
         self._emptied = Waiters()
+        self._stood_still = stood_still_of(clock)
+        self._granted = self._stood_still()  # seconds of standstill that clients were given
 
     def renew(self, router: Router, site: Site, limits: Limits) -> None:
         """Answer by other routes within other limits, also on connections that are open.
@@ -144,8 +147,9 @@ class Front(Shared):
             connection.probe()
         if now >= self._next_sweep or self.stopping:
             self._next_sweep = now + SWEEP_INTERVAL_S
+            granted, self._granted = self._granted, self._stood_still()
             for connection in list(self._connections):
-                connection.check(now)
+                connection.check(now, self._granted - granted)
         quick = self._half_closed or self.stopping
         wait = PROBE_INTERVAL_S if quick else max(self._next_sweep - now, PROBE_INTERVAL_S)
         self._next_look = now + wait

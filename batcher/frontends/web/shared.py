@@ -61,8 +61,12 @@ class TrackedConnection(ABC):
         """Have the next answer that has nothing behind it be the last, and say so."""
 
     @abstractmethod
-    def check(self, now: float) -> None:
-        """Close, refuse or cut off a client that takes too long."""
+    def check(self, now: float, stood_still: float) -> None:
+        """Close, refuse or cut off a client that takes too long.
+
+        `stood_still` are the seconds since the last check in which the loop stood still, and so has
+        not seen what the client did.
+        """
 
     @abstractmethod
     def probe(self) -> None:

@@ -301,3 +301,26 @@ def test_a_refusal_behind_a_big_answer_does_not_cut_the_answer_off(serve: Serve,
     assert [answer.status for answer in client.answers] == [200, 400]
     assert len(client.answers[0].body) == len(MANY)
     assert client.closed
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"POST /predict HTTP/1.1\r\nHo", ask("/predict", ROW)[:-3]],
+    ids=["nothing", "half a head", "half a body"],
+)
+def test_time_in_which_the_process_stood_still_is_given_to_every_client(
+    serve: Serve, kind: str, sent: bytes
+) -> None:
+    server = serve(header_timeout_s=10, body_timeout_s=10, idle_timeout_s=10, min_body_rate="1GiB")
+    stood_still = [0.0]
+    server.front._stood_still = lambda: stood_still[0]
+    client = server.connect(kind)
+    client.send(sent)
+    server.wait(8)
+    stood_still[0] = 90.0
+    server.clock.advance(90)
+    server.wait(1)
+    assert not client.closed
+    assert client.received == b"", "it has had 9 of its 10 seconds"
+    server.wait(5)
+    assert client.closed or client.answers[0].status == 408
