@@ -26,6 +26,10 @@ remembers every unknown name for ever.
 """
 
 
+MAX_IMAGE_PIXELS = 1 << 24
+"""Most pixels of one picture where nobody says otherwise, as the setting has it."""
+
+
 class Content(NamedTuple):
     """A request body and what its head says of it.
 
@@ -40,7 +44,7 @@ class Content(NamedTuple):
     body: Buffer
     media_type: str = ""
     parameters: Mapping[str, str] = {}
-    max_image_pixels: int = 1 << 24
+    max_image_pixels: int = MAX_IMAGE_PIXELS
     limits: DecodingLimits = NO_LIMITS
 
     def text(self) -> Buffer:

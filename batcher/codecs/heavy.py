@@ -73,10 +73,10 @@ def encode_heavy_oip(response: InferenceResponse, head: InferHead, coding: str) 
 
 
 def decode_heavy_tf_serving(
-    body: Body, spec: ModelSpec, limits: DecodingLimits
+    body: Body, spec: ModelSpec, limits: DecodingLimits, max_image_pixels: int
 ) -> tuple[dict[str, Array], bool]:
     """Return inputs and layout as `tf_serving.decode` does."""
-    return decode_tf_serving(plain_body(body), spec, limits)
+    return decode_tf_serving(plain_body(body), spec, limits, max_image_pixels)
 
 
 def encode_heavy_tf_serving(

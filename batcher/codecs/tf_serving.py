@@ -5,18 +5,19 @@
     by column   {"inputs": {name: rows}}   {"outputs": {name: rows}}
 
 Where the model has only one tensor, its bare values stand in place of the object of names. Byte
-strings that are not text are `{"b64": "…"}`, both ways.
+strings that are not text are `{"b64": "…"}`, both ways. So are pictures in a request.
 """
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
-from binascii import Error
+from base64 import b64encode
 from typing import Any
 
 import numpy as np
 
-from batcher.codecs.content import Buffer
+from batcher.codecs.content import MAX_IMAGE_PIXELS, Buffer
+from batcher.codecs.formats.base64_pictures import may_have_pictures, with_pictures
+from batcher.codecs.formats.base64_values import base64_text, from_base64
 from batcher.codecs.formats.bfloat16 import plain_numbers
 from batcher.codecs.formats.json_lists import to_json
 from batcher.codecs.formats.json_text import with_json
@@ -33,37 +34,50 @@ SIGNATURE = "serving_default"
 
 
 def decode(
-    body: Buffer, spec: ModelSpec, limits: DecodingLimits = NO_LIMITS
+    body: Buffer,
+    spec: ModelSpec,
+    limits: DecodingLimits = NO_LIMITS,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
 ) -> tuple[dict[str, Array], bool]:
     """Return the inputs in `body`, and whether its layout is by row.
+
+    A picture has at most `max_image_pixels`.
 
     Raises:
         DecodingError: the body is not JSON.
         InvalidInput: the body has neither layout or names another signature, or a value does not
             fit its input.
-        TooLarge: a large body has more rows or values than `limits` allow.
+        TooLarge: a large body has more rows or values than `limits` allow, or pictures have too
+            many pixels.
     """
-    return with_json(body, lambda document: _inputs(document, spec, limits))
+    max_pixels = max_image_pixels if may_have_pictures(body, spec) else None
+    return with_json(body, lambda document: _inputs(document, spec, limits, max_pixels))
 
 
 def _inputs(
-    document: Any, spec: ModelSpec, limits: DecodingLimits
+    document: Any, spec: ModelSpec, limits: DecodingLimits, max_pixels: int | None
 ) -> tuple[dict[str, Array], bool]:
-    if isinstance(document, dict):
-        signature = document.get("signature_name", SIGNATURE)
-        if signature not in (SIGNATURE, ""):
-            raise InvalidInput(
-                f"signature_name: expected {SIGNATURE!r}, the only one; got {signature!r:.60}"
-            )
-        takes_bytes = any(tensor.datatype.name == "BYTES" for tensor in spec.inputs)
-        document = {
-            key: _without_base64(value, 0) if takes_bytes else value
-            for key, value in document.items()
-        }
-        column = document.get("inputs")
-        if len(spec.inputs) == 1 and "inputs" in document and not isinstance(column, dict):
-            document["inputs"] = {spec.inputs[0].name: column}
-    return inputs_from_document(document, spec, limits), "instances" in document
+    """Return inputs and layout; `max_pixels` is None if there is no picture."""
+    if not isinstance(document, dict):
+        return inputs_from_document(document, spec, limits), False
+    _check_signature(document)
+    by_row = "instances" in document
+    if max_pixels is not None and by_row != ("inputs" in document):
+        document = {"inputs": with_pictures(document, spec, max_pixels, limits)}
+    if any(tensor.datatype.name == "BYTES" for tensor in spec.inputs):
+        document = {key: _without_base64(value, 0) for key, value in document.items()}
+    column = document.get("inputs")
+    if len(spec.inputs) == 1 and "inputs" in document and not isinstance(column, dict):
+        document = document | {"inputs": {spec.inputs[0].name: column}}
+    return inputs_from_document(document, spec, limits), by_row
+
+
+def _check_signature(document: dict[str, Any]) -> None:
+    signature = document.get("signature_name", SIGNATURE)
+    if signature not in (SIGNATURE, ""):
+        raise InvalidInput(
+            f"signature_name: expected {SIGNATURE!r}, the only one; got {signature!r:.60}"
+        )
 
 
 def encode(response: InferenceResponse, spec: ModelSpec, by_row: bool) -> bytes:
@@ -111,10 +125,7 @@ def _without_base64(value: Any, depth: int) -> Any:
         return Changed(value, lambda piece: _without_base64(piece, depth))
     if not isinstance(value, dict):
         return value
-    text = value.get("b64")
-    if len(value) != 1 or not isinstance(text, str):
-        return {name: _without_base64(inner, depth + 1) for name, inner in value.items()}
-    try:
-        return b64decode(text, validate=True)
-    except (Error, ValueError) as err:
-        raise InvalidInput(f"b64: expected base64; got {text!r:.60}") from err
+    text = base64_text(value)
+    if text is not None:
+        return from_base64(text)
+    return {name: _without_base64(inner, depth + 1) for name, inner in value.items()}

@@ -29,9 +29,12 @@ from batcher.frontends.endpoints.routing import Route
 class Invocations:
     """The endpoint that infers, with the only model there is. Reactor thread."""
 
-    def __init__(self, engine: Engine, predict: Predict) -> None:
-        """Answer by the models of `engine`; `predict` answers calls that are not JSON."""
-        self._tf_predict = tf_serving.TfPredict(engine)
+    def __init__(self, engine: Engine, predict: Predict, max_image_pixels: int) -> None:
+        """Answer by the models of `engine`; `predict` answers calls that are not JSON.
+
+        A picture in JSON has at most `max_image_pixels`.
+        """
+        self._tf_predict = tf_serving.TfPredict(engine, max_image_pixels)
         self._predict = predict
 
     def __call__(self, call: Call) -> Deferred[Any]:
@@ -46,7 +49,7 @@ def cloud_routes(
 
     `predict` and `health` are the endpoints of `/predict` and `/readyz`.
     """
-    invocations: Endpoint = Invocations(engine, predict)
+    invocations: Endpoint = Invocations(engine, predict, settings.max_image_pixels)
     health_paths, predict_paths = [settings.vertex_health_route], [settings.vertex_predict_route]
     if settings.sagemaker:
         health_paths.insert(0, "/ping")

@@ -37,7 +37,7 @@ def routes(
         *_predict_routes(engine, predict),
         *_server_routes(health, pages),
         *oip_routes(engine, control, ControlGuard(settings), disclosure),
-        *tf_serving_routes(engine, disclosure),
+        *tf_serving_routes(engine, disclosure, settings.max_image_pixels),
     )
     # The settings may give a cloud's route the path of one of our own.
     taken = {(route.method, route.pattern) for route in clouds}

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 
 from batcher.codecs.content import Buffer
 from batcher.codecs.content_coding import plain_body
+from batcher.codecs.formats.base64_pictures import may_have_pictures
 from batcher.codecs.heavy import (
     decode_heavy_tf_serving,
     encode_heavy_tf_serving,
@@ -77,12 +78,15 @@ _STATUS = operation_of(
 )
 
 
-def tf_serving_routes(engine: Engine, disclosure: Disclosure) -> tuple[Route, ...]:
+def tf_serving_routes(
+    engine: Engine, disclosure: Disclosure, max_image_pixels: int
+) -> tuple[Route, ...]:
     """Return the routes of the interface over `engine`.
 
-    `disclosure` says how much clients read of why a version could not be loaded.
+    `disclosure` says how much clients read of why a version could not be loaded. A picture has at
+    most `max_image_pixels`.
     """
-    predict, status = TfPredict(engine), TfStatus(engine, disclosure)
+    predict, status = TfPredict(engine, max_image_pixels), TfStatus(engine, disclosure)
     get = partial(Route, "GET", failure=oip_failure_reply)
     post = partial(Route, "POST", fast=True, failure=oip_failure_reply)
     model, version = "/v1/models/{name}", "/v1/models/{name}/versions/{version}"
@@ -129,9 +133,10 @@ class TfReplyWriter:
 class TfPredict:
     """The endpoint that infers. Reactor thread."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Answer by the models of `engine`."""
+    def __init__(self, engine: Engine, max_image_pixels: int) -> None:
+        """Answer by the models of `engine`; a picture has at most `max_image_pixels`."""
         self._engine = engine
+        self._max_image_pixels = max_image_pixels
 
     def __call__(self, call: Call) -> Deferred[InferenceResponse]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
@@ -140,18 +145,21 @@ class TfPredict:
         key = call.head.key() if servable.reads_key else ""
         client = client_of(call.peer) if servable.reads_client else ""
         parameters = Parameters(key=key, client=client) if key or client else NO_PARAMETERS
-        if is_heavy(call.body):
+        body, spec, limits = call.body, servable.spec, servable.limits
+        is_large = is_heavy(body)
+        if is_large or may_have_pictures(plain_body(body), spec):
             parameters = servable.timed(Parameters(key=key, client=client_of(call.peer)))
-            decoded = servable.run_heavy(
-                len(call.body),
-                parameters,
-                decode_heavy_tf_serving,
-                call.body,
-                servable.spec,
-                servable.limits,
+            arguments = (body, spec, limits, self._max_image_pixels)
+            # Pillow gives the interpreter lock up while it decodes; JSON of this size does not.
+            decoded = (
+                servable.run_heavy(len(body), parameters, decode_heavy_tf_serving, *arguments)
+                if is_large
+                else servable.run_on_pool(
+                    len(body), partial(decode_heavy_tf_serving, *arguments), parameters
+                )
             )
             return decoded.addCallback(_infer_decoded, call, servable, parameters)
-        inputs, by_row = decode(plain_body(call.body), servable.spec, servable.limits)
+        inputs, by_row = decode(plain_body(body), spec, limits)
         call.plan = TfReplyWriter(servable, by_row, parameters)
         return servable.infer(inputs, parameters)
 

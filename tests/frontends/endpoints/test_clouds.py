@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from batcher.config.settings import load_settings
 from batcher.errors import ConfigError
 from tests.frontends.endpoints.conftest import Both
+from tests.support.codec_inputs import encoded, picture_spec, pixels
 from tests.support.http import ROW, MemoryServer, ask
-from tests.support.models import RecordingModel, model_spec
+from tests.support.http_answers import Answer
+from tests.support.models import RecordingModel, model_spec, tensor
 
 ROWS = json.dumps({"instances": [[1, 1, 1, 1], [2, 2, 2, 2]]}).encode()
 PREDICTIONS = {"predictions": [[2, 2, 2, 2], [4, 4, 4, 4]]}
@@ -118,3 +121,31 @@ def test_the_variables_of_the_platforms_switch_it_on() -> None:
 def test_a_variable_that_is_wrong_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"environment variable {name}"):
         load_settings(None, {name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "path"),
+    [({}, "/v1/models/m:predict"), (SAGEMAKER, "/invocations"), (VERTEX, "/infer")],
+    ids=["tf_serving", "sagemaker", "vertex"],
+)
+def test_pictures_come_as_base64_and_are_answered_as_a_file_is(
+    both: Both, settings: dict[str, object], path: str
+) -> None:
+    spec = picture_spec((1, 2, 2), "L", scale=1.0)
+    output = tensor("y", shape=(1, 2, 2))
+    model = RecordingModel(model_spec(spec.inputs, (output,)), predict=lambda x: {"y": x["x"]})
+    server = MemoryServer(model, **settings)
+    file = encoded(pixels(2, 2, 1))
+    accept = ("Accept", "application/json")
+    direct = both(server, ask("/predict", file, accept, content_type="image/png")).decoded()
+    rows = [{"b64": base64.b64encode(file).decode()}] * 2
+
+    def send(document: object) -> Answer:
+        body = json.dumps(document).encode()
+        return both(server, ask(path, body, content_type="application/json"))
+
+    assert send({"instances": rows}).decoded() == {"predictions": direct["outputs"]["y"] * 2}
+    assert send({"inputs": {"x": rows}}).decoded() == {"outputs": direct["outputs"]["y"] * 2}
+    refused = send({"instances": [*rows, {"b64": "AAAA"}]})
+    assert refused.status == 400
+    assert "row 2" in refused.decoded()["error"]
