@@ -29,7 +29,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.app.access_log import AccessLog
-from batcher.app.heap_trim import HeapTrim, heap_trimmer
+from batcher.app.heap_trim import HeapTrim, heap_trimmer, resident_bytes
 from batcher.app.outputs.standard import StandardOutputs
 from batcher.app.process_settings import (
     begin_logging,
@@ -217,7 +217,8 @@ def _give_memory_back(reactor: ServerReactor, service: BatcherService) -> None:
         return
     # On a thread: a trim of a large heap may take longer than a turn of the loop should.
     holders = (service.front.buffers, *service.server.pools.holders)
-    trims = HeapTrim(holders, reactor, partial(reactor.callInThread, trim)).start()
+    beside = partial(reactor.callInThread, trim)
+    trims = HeapTrim(holders, reactor, beside, resident_bytes).start()
     trims.addErrback(lambda failure: _log.failure("memory is not given back any more", failure))
 
 

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from batcher.batching.worker import CallFromThread
 from batcher.core.alarm import Alarm
+from batcher.core.frames import clear_all_frames
 from batcher.errors import DeadlineExceeded, Draining, QueueFull
 from batcher.workers.daemon_threads import DaemonThreads
 from batcher.workers.fair_queue import FairQueue
@@ -67,8 +68,9 @@ class _CpuTask(Generic[Result]):
         try:
             self._result.append(function())
         # SystemExit too: it is the answer of this task, not the end of the thread.
-        except BaseException:
+        except BaseException as err:
             self._result.append(Failure())
+            clear_all_frames(err)
 
     def ended(self) -> None:
         """Hand the result over. A thread of the pool."""

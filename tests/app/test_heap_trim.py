@@ -8,7 +8,14 @@ from threading import Event
 
 import pytest
 
-from batcher.app.heap_trim import CHECK_INTERVAL_S, MIN_TRIM_BYTES, HeapTrim, heap_trimmer
+from batcher.app.heap_trim import (
+    CHECK_INTERVAL_S,
+    MIN_GROWTH_BYTES,
+    MIN_TRIM_BYTES,
+    HeapTrim,
+    heap_trimmer,
+    resident_bytes,
+)
 from batcher.frontends.web.buffers import Buffers
 from batcher.serving.metrics import ServerMetrics
 from batcher.workers.pool import CpuPool
@@ -28,7 +35,12 @@ class Paper:
 
 
 class Watched:
-    """Buffers that are watched, and when the heap was trimmed."""
+    """Holders and a process that are watched, and when the heap was trimmed.
+
+    Attributes:
+        resident: bytes that the process has.
+        in_use: bytes that it has after a trim.
+    """
 
     def __init__(self) -> None:
         self.loop = Loop()
@@ -36,9 +48,14 @@ class Watched:
         self.buffers = Buffers(MAX_BYTES, self.clock, ServerMetrics())
         self.pool = CpuPool(1, 1, MAX_BYTES, self.loop.call_from_thread, self.clock)
         self.trims: list[float] = []
-        HeapTrim(
-            [self.buffers, self.pool], self.clock, lambda: self.trims.append(self.clock.seconds())
-        ).start()
+        self.resident = 10 * MIN_GROWTH_BYTES
+        self.in_use = self.resident
+        holders = (self.buffers, self.pool)
+        HeapTrim(holders, self.clock, self._trim, lambda: self.resident).start()
+
+    def _trim(self) -> None:
+        self.trims.append(self.clock.seconds())
+        self.resident = self.in_use
 
     def pass_seconds(self, seconds: int) -> None:
         self.clock.pump([CHECK_INTERVAL_S] * int(seconds / CHECK_INTERVAL_S))
@@ -84,6 +101,50 @@ def test_little_is_kept_for_the_next(watched: Watched) -> None:
         watched.buffers.hold(client, 0)
         watched.pass_seconds(1)
     assert watched.trims == []
+
+
+def test_a_process_that_has_grown_is_trimmed_until_it_is_small_again(watched: Watched) -> None:
+    watched.resident += MIN_GROWTH_BYTES - 1
+    watched.pass_seconds(5)
+    assert watched.trims == [], "a little growth is no reason"
+    watched.resident += 1
+    watched.pass_seconds(1)
+    assert len(watched.trims) == 1
+    assert watched.resident == watched.in_use
+    watched.pass_seconds(500)
+    assert len(watched.trims) == 1
+
+
+def test_memory_that_is_in_use_for_a_while_is_given_back_afterwards(watched: Watched) -> None:
+    floor = watched.in_use
+    watched.resident = watched.in_use = 2 * floor
+    watched.pass_seconds(20)
+    tried = len(watched.trims)
+    assert 1 < tried < 6, "trims that gain nothing become rarer"
+    watched.in_use = floor
+    watched.pass_seconds(30)
+    assert len(watched.trims) == tried + 1
+    assert watched.resident == floor
+
+
+def test_memory_that_stays_in_use_becomes_the_floor_and_growth_above_it_counts(
+    watched: Watched,
+) -> None:
+    watched.resident = watched.in_use = 2 * watched.in_use
+    watched.pass_seconds(200)
+    tried = len(watched.trims)
+    assert tried == 7, "after 1, 2, 4, 8, 16, 32 and 64 seconds"
+    watched.pass_seconds(10_000)
+    assert len(watched.trims) == tried
+    watched.resident += MIN_GROWTH_BYTES
+    watched.pass_seconds(1)
+    assert len(watched.trims) == tried + 1
+
+
+def test_the_process_tells_what_it_has() -> None:
+    before = resident_bytes()
+    held = b"x" * MIN_GROWTH_BYTES
+    assert resident_bytes() - before > len(held) // 2
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="needs glibc")

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 
+from batcher.core.frames import clear_all_frames
 from batcher.errors import QueueFull
 from batcher.workers.codec_process.values import file_of, read_value
 from batcher.workers.process.described_error import describe_error
@@ -65,6 +66,7 @@ def answer(call: int) -> int:
         outcome = False, describe_error(error)
     except Exception as err:
         outcome = False, describe_error(err)
+        clear_all_frames(err)
     return file_of(outcome)
 
 
