@@ -57,8 +57,10 @@ def test_errors_have_them_too(stack: str, request_: bytes, status: int) -> None:
     ids=lambda each: "" if isinstance(each, bytes) else str(each),
 )
 def test_refusals_have_them_too(request_: bytes, status: int) -> None:
-    client = MemoryServer().connect("loop")
+    server = MemoryServer()
+    client = server.connect("loop")
     client.send(request_)
+    server.turn()
     (answer,) = client.answers
     assert answer.status == status
     check(answer)

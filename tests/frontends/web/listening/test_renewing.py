@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from batcher.config.settings import ServerSettings
+from batcher.frontends.endpoints.disclosure import disclosure_of
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.klein_app import klein_site
@@ -19,11 +20,9 @@ from tests.support.transports import Client
 def renew(server: MemoryServer, **settings: Any) -> None:
     """Have `server` answer as it would have with `settings`."""
     new = ServerSettings(**settings)
-    router = Router(
-        routes(server.server, server.repository, new),
-        server.router.answer_log,
-        new.expose_model_errors,
-    )
+    disclosure = disclosure_of(new, server.clock.seconds)
+    table = routes(server.server, server.repository, new, disclosure)
+    router = Router(table, server.router.answer_log, disclosure)
     server.front.renew(router, klein_site(router, new.max_body_bytes), Limits.from_settings(new))
 
 
