@@ -8,6 +8,7 @@ what the codecs need, and no framework.
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import select
 from collections.abc import Sequence
@@ -45,13 +46,16 @@ def _serve(connection: Connection, parent_fd: int) -> None:
     for waited_for in (connection.fileno(), parent_fd):
         poller.register(waited_for, select.POLLIN)
     give_back = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
+    gc.freeze()  # what was imported stays, and need not be looked at
     while all(ready != parent_fd for ready, _ in poller.poll()):
         outcome = answer(recv_handle(connection))
         try:
             send_handle(connection, outcome, os.getppid())
         finally:
             os.close(outcome)
-        give_back(0)  # a large body may be the last one for long
+        # A large body may be the last one for long, and a reader that refers to itself holds it.
+        gc.collect()
+        give_back(0)
 
 
 def answer(call: int) -> int:

@@ -55,6 +55,22 @@ def test_an_error_of_others_comes_back_in_a_class_of_its_name(process: CodecProc
     assert type(caught.value).__name__ == "ZeroDivisionError"
 
 
+LEAVE_A_CIRCLE = """
+import sys, weakref
+
+class Reader: pass
+
+reader = Reader()
+reader.itself = reader
+sys.reader = weakref.ref(reader)
+"""
+
+
+def test_what_refers_to_itself_does_not_outlive_its_call(process: CodecProcess) -> None:
+    call(process, exec, LEAVE_A_CIRCLE, {})
+    assert call(process, eval, "__import__('sys').reader()") is None
+
+
 def test_a_child_that_ends_fails_one_call_and_is_replaced(process: CodecProcess) -> None:
     with pytest.raises(Unavailable, match="exited with status 3"):
         call(process, os._exit, 3)
