@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from batcher.codecs.content import Buffer, Content
@@ -14,12 +15,14 @@ from batcher.codecs.formats import (
     csv_answers,
     csv_rows,
     images,
+    json_lines,
     json_lists,
     msgpack_maps,
     multipart_files,
     npy,
     octet_stream,
 )
+from batcher.codecs.formats.base64_pictures import takes_pictures
 from batcher.codecs.formats.msgpack_tokens import has_few_tokens
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec, TensorSpec
@@ -56,6 +59,7 @@ class Format:
         is_text: returns whether a body costs a step for each value, as text does. A large body of
             that kind is decoded in the process for heavy codecs. None for a format of bytes.
         writes_text: returns whether answers with these outputs cost a step for each value.
+        reads_pictures: whether pictures may stand in the text of a body, as base64.
         bind: returns a `decode` for one model whose only argument is the body. It is there for a
             format whose decoding costs less than passing the usual arguments; None for the others.
     """
@@ -68,7 +72,12 @@ class Format:
     pooled: bool = False
     is_text: Callable[[Buffer], bool] | None = None
     writes_text: Carries = _never
+    reads_pictures: bool = False
     bind: Callable[[ModelSpec], Callable[[Buffer], dict[str, Array]]] | None = None
+
+    def is_pooled(self, spec: ModelSpec) -> bool:
+        """Return whether decoding for the model `spec` is too slow for the loop."""
+        return self.pooled or (self.reads_pictures and takes_pictures(spec))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let a format be pickled by its name, so that other processes find their own row."""
@@ -109,6 +118,25 @@ CSV = Format(
     is_text=_always,
     writes_text=_always,
 )
+CSV_WITHOUT_HEADER = Format(
+    "text/csv; header=absent",
+    csv_rows.carries,
+    csv_rows.decode,
+    partial(csv_answers.encode, with_header=False),
+    is_text=_always,
+    writes_text=_always,
+)
+"""The form of CSV answers that a client gets who wants no header."""
+JSON_LINES = Format(
+    "application/jsonlines",
+    json_lines.carries,
+    json_lines.decode,
+    json_lines.encode,
+    ("application/x-jsonlines", "application/jsonl", "application/x-ndjson"),
+    is_text=_always,
+    writes_text=_always,
+    reads_pictures=True,
+)
 PICTURES = tuple(
     Format(
         media_type,
@@ -123,9 +151,22 @@ MULTIPART = Format(
     "multipart/form-data", multipart_files.carries, multipart_files.decode, pooled=True
 )
 
-FORMATS: tuple[Format, ...] = (JSON, MSGPACK, OCTET_STREAM, NPY, CSV, *PICTURES, MULTIPART)
+FORMATS: tuple[Format, ...] = (
+    JSON,
+    MSGPACK,
+    OCTET_STREAM,
+    NPY,
+    CSV,
+    JSON_LINES,
+    *PICTURES,
+    MULTIPART,
+)
 
-_BY_NAME = {name: entry for entry in FORMATS for name in (entry.media_type, *entry.aliases)}
+_BY_NAME = {
+    name: entry
+    for entry in (*FORMATS, CSV_WITHOUT_HEADER)
+    for name in (entry.media_type, *entry.aliases)
+}
 
 
 def format_named(media_type: str) -> Format | None:

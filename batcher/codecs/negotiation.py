@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from urllib.parse import unquote
 
-from batcher.codecs.format_table import JSON, MSGPACK, Format, format_named, formats_for
+from batcher.codecs.format_table import (
+    CSV,
+    CSV_WITHOUT_HEADER,
+    JSON,
+    MSGPACK,
+    Format,
+    format_named,
+    formats_for,
+)
 from batcher.codecs.q_values import q_value
 from batcher.core.bounded_cache import BoundedCache
 from batcher.core.error_text import brief
@@ -100,11 +108,14 @@ def request_format(header: str, spec: ModelSpec) -> Format:
     )
 
 
-def answer_format(accept: str, body_format: Format, spec: ModelSpec) -> Format:
+def answer_format(
+    accept: str, body_format: Format, spec: ModelSpec, csv_header: str = ""
+) -> Format:
     """Return the format to answer in: the one that `accept` weighs highest.
 
     Among equals, and without a wish, that is the body's own format, or JSON if the body's format
-    cannot carry the outputs.
+    cannot carry the outputs. CSV has a header as `accept` says, by `header=present` or
+    `header=absent`, and without that as `csv_header` says.
 
     Raises:
         NotAcceptable: no format that the client accepts can carry this model's outputs.
@@ -114,14 +125,27 @@ def answer_format(accept: str, body_format: Format, spec: ModelSpec) -> Format:
     candidates = formats_for(spec.outputs, answers=True)
     default = body_format if body_format in candidates else JSON
     if not accept or accept == "*/*":
-        return default
+        return _with_header(default, csv_header)
     ranges = _ranges(accept)
     ranked = [(_quality(ranges, entry), entry is default, entry) for entry in candidates]
     quality, _, best = max(ranked, key=lambda row: row[:2])
     if quality <= 0:
         expected = ", ".join(entry.media_type for entry in candidates)
         raise NotAcceptable(f"Accept: expected one of {expected}; got {brief(accept, 200)}")
-    return best
+    return _with_header(best, _csv_header(accept) or csv_header)
+
+
+def _with_header(entry: Format, csv_header: str) -> Format:
+    return CSV_WITHOUT_HEADER if entry is CSV and csv_header == "absent" else entry
+
+
+def _csv_header(accept: str) -> str:
+    """Return what the item `text/csv` of `accept` says of a header; empty if it says nothing."""
+    for item in _items(accept):
+        name, parameters = _read_media_type(item)
+        if name == CSV.media_type and "header" in parameters:
+            return parameters["header"]
+    return ""
 
 
 def accepts_json(accept: str) -> bool:

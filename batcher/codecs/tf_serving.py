@@ -50,16 +50,29 @@ def decode(
         TooLarge: a large body has more rows or values than `limits` allow, or pictures have too
             many pixels.
     """
-    max_pixels = max_image_pixels if may_have_pictures(body, spec) else None
-    return with_json(body, lambda document: _inputs(document, spec, limits, max_pixels))
+    max_pixels = pixels_of(body, spec, max_image_pixels)
+
+    def read(document: Any) -> tuple[dict[str, Array], bool]:
+        by_row = isinstance(document, dict) and "instances" in document
+        return inputs_of(document, spec, limits, max_pixels), by_row
+
+    return with_json(body, read)
 
 
-def _inputs(
+def pixels_of(body: Buffer, spec: ModelSpec, max_image_pixels: int) -> int | None:
+    """Return `max_image_pixels`, or None if `body` has no picture for the model `spec`."""
+    return max_image_pixels if may_have_pictures(body, spec) else None
+
+
+def inputs_of(
     document: Any, spec: ModelSpec, limits: DecodingLimits, max_pixels: int | None
-) -> tuple[dict[str, Array], bool]:
-    """Return inputs and layout; `max_pixels` is None if there is no picture."""
+) -> dict[str, Array]:
+    """Return the inputs in a document; `max_pixels` is None if there is no picture.
+
+    Raises as `decode` does.
+    """
     if not isinstance(document, dict):
-        return inputs_from_document(document, spec, limits), False
+        return inputs_from_document(document, spec, limits)
     _check_signature(document)
     by_row = "instances" in document
     if max_pixels is not None and by_row != ("inputs" in document):
@@ -69,7 +82,7 @@ def _inputs(
     column = document.get("inputs")
     if len(spec.inputs) == 1 and "inputs" in document and not isinstance(column, dict):
         document = document | {"inputs": {spec.inputs[0].name: column}}
-    return inputs_from_document(document, spec, limits), by_row
+    return inputs_from_document(document, spec, limits)
 
 
 def _check_signature(document: dict[str, Any]) -> None:

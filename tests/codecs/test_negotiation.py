@@ -108,8 +108,8 @@ def test_every_format_is_found_by_its_name_and_its_aliases(entry: Format) -> Non
         (
             "",
             SPEC,
-            "Content-Type: expected one of application/json, application/msgpack, .*text/csv; got "
-            "none$",
+            "Content-Type: expected one of application/json, application/msgpack, .*text/csv, "
+            "application/jsonlines; got none$",
         ),
         ("text/plain", SPEC, "got 'text/plain'$"),
         ("application/jsonx", SPEC, "got 'application/jsonx'"),
@@ -207,7 +207,8 @@ def test_an_answer_that_the_client_would_not_take_is_refused_with_those_there_ar
 
 def test_a_binary_format_that_cannot_hold_two_outputs_is_not_offered() -> None:
     with pytest.raises(
-        NotAcceptable, match="expected one of application/json, application/msgpack; got"
+        NotAcceptable,
+        match="expected one of application/json, application/msgpack, application/jsonlines; got",
     ):
         answer_format("application/octet-stream", JSON, TWO_OUTPUTS)
 

@@ -1,4 +1,4 @@
-"""Answers in CSV: a header, and a line for each row.
+"""Answers in CSV: a line for each row, behind a header unless the client wants none.
 
 orjson writes numbers, some rows at a time: it is quick, and each number has the fewest digits that
 tell it from its neighbours. Where JSON has no number (`nan`, `inf`) the text is put in afterwards.
@@ -25,8 +25,8 @@ _BLOCK_CELLS = 1 << 16
 """Cells that are written at once: their texts are small beside the answer."""
 
 
-def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
-    """Return a header and a line for each row.
+def encode(response: InferenceResponse, spec: ModelSpec, with_header: bool = True) -> Buffer:
+    """Return a line for each row, behind a header if it is wanted.
 
     A line has label and probability, if the model has labels, and then the values of each output.
     """
@@ -40,7 +40,7 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
         arrays.append(flat)
     is_plain = not best and all(array.size and not array.dtype.hasobject for array in arrays)
     step = max(_BLOCK_CELLS // max(len(header), 1), 1)
-    pieces = [_lines([header])]
+    pieces = [_lines([header])] if with_header else []
     for start in range(0, len(arrays[0]), step):
         block = [array[start : start + step] for array in arrays]
         pieces.append(

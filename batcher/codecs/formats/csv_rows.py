@@ -2,9 +2,11 @@
 
     model                                  a line holds                        header
     one input                              its elements, in row-major order    optional
-    several inputs of one value (a table)  one value of each input             names, in any order
+    several inputs of one value (a table)  one value of each input             names, in any order,
+                                                                               or `absent`
 
-Where the header is optional, the media type's `header=present` or `header=absent` decides (RFC
+Values of a table without a header stand in the order of the model's inputs. Where the header is
+optional, the media type's `header=present` or `header=absent` decides (RFC
 4180). Without that parameter a first line of names alone, with no number among them, is a header,
 unless the model takes strings. `nan` and `inf` are numbers here; an empty cell is not.
 """
@@ -176,8 +178,9 @@ def _rows(content: Content, tensor: TensorSpec, declared: str) -> Array:
 def _table(content: Content, spec: ModelSpec) -> dict[str, Array]:
     """Return the inputs of a model of several inputs of one value each."""
     lines = _lines(content)
-    header = [cell.strip() for cell in _first(lines).cells]
     names = [tensor.name for tensor in spec.inputs]
+    is_absent = content.parameters.get("header") == "absent"
+    header = names if is_absent else [cell.strip() for cell in _first(lines).cells]
     if sorted(header) != sorted(names):
         raise InvalidInput(
             f"line 1: expected a header of {', '.join(names)} in any order; got {', '.join(header)}"

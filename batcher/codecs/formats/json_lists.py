@@ -48,7 +48,7 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
     """Return `{"outputs": {name: lists}}`, with `"predictions"` for a model with labels."""
     document: dict[str, Any] = {
         "outputs": {
-            tensor.name: _listable(response.outputs[tensor.name], tensor) for tensor in spec.outputs
+            tensor.name: listable(response.outputs[tensor.name], tensor) for tensor in spec.outputs
         },
     }
     if best := predictions(response, spec):
@@ -56,7 +56,8 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
     return to_json(document)
 
 
-def _listable(array: Array, tensor: TensorSpec) -> Any:
+def listable(array: Array, tensor: TensorSpec) -> Any:
+    """Return an output as what orjson writes as nested lists."""
     if tensor.datatype.name == "BYTES":
         return texts_of(array).tolist()
     # orjson reads only arrays that lie in memory row by row

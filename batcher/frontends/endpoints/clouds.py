@@ -3,7 +3,8 @@
 Both clouds call a health route until the route answers 200, and post requests to one other route.
 Where body and answer are JSON, both have TensorFlow Serving's form (`instances`, `predictions`):
 that is the form of Vertex AI, and the usual one of SageMaker. Where either is of another media
-type, the route answers as `/predict` does.
+type, the route answers as `/predict` does, except that CSV has no header unless its media type says
+so: SageMaker's batch transform wants one line out for each line in.
 """
 
 from __future__ import annotations
@@ -29,13 +30,10 @@ from batcher.frontends.endpoints.routing import Route
 class Invocations:
     """The endpoint that infers, with the only model there is. Reactor thread."""
 
-    def __init__(self, engine: Engine, predict: Predict, max_image_pixels: int) -> None:
-        """Answer by the models of `engine`; `predict` answers calls that are not JSON.
-
-        A picture in JSON has at most `max_image_pixels`.
-        """
-        self._tf_predict = tf_serving.TfPredict(engine, max_image_pixels)
-        self._predict = predict
+    def __init__(self, engine: Engine, settings: ServerSettings) -> None:
+        """Answer by the models of `engine`; `settings` are those of `Predict`."""
+        self._tf_predict = tf_serving.TfPredict(engine, settings.max_image_pixels)
+        self._predict = Predict(engine, settings, csv_header="absent")
 
     def __call__(self, call: Call) -> Deferred[Any]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
@@ -43,13 +41,13 @@ class Invocations:
 
 
 def cloud_routes(
-    engine: Engine, settings: ServerSettings, predict: Predict, health: HealthRoutes
+    engine: Engine, settings: ServerSettings, health: HealthRoutes
 ) -> tuple[Route, ...]:
     """Return the routes of the clouds that `settings` switch on.
 
-    `predict` and `health` are the endpoints of `/predict` and `/readyz`.
+    `health` is the endpoint of `/readyz`.
     """
-    invocations: Endpoint = Invocations(engine, predict, settings.max_image_pixels)
+    invocations: Endpoint = Invocations(engine, settings)
     health_paths, predict_paths = [settings.vertex_health_route], [settings.vertex_predict_route]
     if settings.sagemaker:
         health_paths.insert(0, "/ping")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
@@ -39,6 +40,21 @@ MAX_NUMBER_CHARS = 64
 """Longest number that is read: a double needs 24 characters."""
 
 
+class PlanWishes(NamedTuple):
+    """What plans follow besides the heads of calls.
+
+    Attributes:
+        max_image_pixels: most pixels of one picture.
+        timing: whether every answer has `Server-Timing`.
+        csv_header: `present` or `absent`, what CSV has where its media type does not say; empty for
+            what each codec does by itself.
+    """
+
+    max_image_pixels: int
+    timing: bool
+    csv_header: str
+
+
 class Plan:
     """How to answer all calls that have one and the same head, while an epoch lasts.
 
@@ -55,6 +71,7 @@ class Plan:
         "_content",
         "_content_type",
         "_encode",
+        "_format_name",
         "_key",
         "_plain",
         "_priority",
@@ -70,7 +87,7 @@ class Plan:
         "servable",
     )
 
-    def __init__(self, head: CallHead, engine: Engine, max_image_pixels: int, timing: bool) -> None:
+    def __init__(self, head: CallHead, engine: Engine, wishes: PlanWishes) -> None:
         """Work the plan out from `head`; raises ClientError or Unavailable."""
         name = head.arguments.get("name") or engine.only_model()
         self.epoch = engine.epoch
@@ -78,23 +95,23 @@ class Plan:
         spec = self.servable.spec
         content_type = head.header(b"content-type")
         body_format = request_format(content_type, spec)
-        reply_format = answer_format(head.header(b"accept"), body_format, spec)
+        reply_format = answer_format(head.header(b"accept"), body_format, spec, wishes.csv_header)
         # `answer_format` chooses among formats that can be written.
         assert reply_format.encode is not None
         self._encode = reply_format.encode
-        self._content_type = reply_format.media_type.encode()
+        self._format_name, self._content_type = _names_of(reply_format)
         self._writes_text = reply_format.writes_text(spec.outputs)
-        self._content = _content(content_type, max_image_pixels, self.servable.limits)
+        self._content = _content(content_type, wishes, self.servable.limits)
         self.decode = _decoder(body_format, spec, self._content)
         self.is_text = body_format.is_text
         self.exact = body_format.bind is not None
-        self.pooled = body_format.pooled
+        self.pooled = body_format.is_pooled(spec)
         self._timeout, self._priority = _wishes(head, self.servable)
         self._key = head.key() if self.servable.reads_key else ""
         self._reads_client = self.pooled or self.servable.reads_client
         has_wishes = self._priority or self._key or self._reads_client
         self._plain = self._timeout is None and not has_wishes
-        self._timing = timing or head.headers.get(b"x-timing") == b"1"
+        self._timing = wishes.timing or head.headers.get(b"x-timing") == b"1"
 
     def parameters(self, peer: str) -> Parameters:
         """Return the parameters of a call that comes now from `peer`, an address."""
@@ -126,7 +143,7 @@ class Plan:
                 response,
                 NO_PARAMETERS,
                 encode_heavy,
-                self._content_type.decode(),
+                self._format_name,
                 spec,
             )
             return written.addCallback(
@@ -138,23 +155,21 @@ class Plan:
 class Predict:
     """`POST …/predict`: body and answer in any format of the native route."""
 
-    def __init__(self, engine: Engine, settings: ServerSettings) -> None:
+    def __init__(self, engine: Engine, settings: ServerSettings, csv_header: str = "") -> None:
         """Answer by the models of `engine`.
 
-        `settings` bound the pixels of a picture, and say whether each answer has `Server-Timing`.
+        `settings` bound the pixels of a picture, and say whether each answer has `Server-Timing`;
+        `csv_header` is as in PlanWishes.
         """
         self._engine = engine
-        self._max_image_pixels = settings.max_image_pixels
-        self._always_timing = settings.server_timing
+        self._wishes = PlanWishes(settings.max_image_pixels, settings.server_timing, csv_header)
 
     def __call__(self, call: Call) -> Deferred[InferenceResponse]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
         plan: Plan | None = call.head.plan
         # After its epoch a plan may name a version that is gone.
         if plan is None or plan.epoch.over:
-            plan = call.head.plan = Plan(
-                call.head, self._engine, self._max_image_pixels, self._always_timing
-            )
+            plan = call.head.plan = Plan(call.head, self._engine, self._wishes)
         call.plan = plan  # the head may have a newer plan before the answer is there
         parameters = plan.parameters(call.peer)
         body = call.body
@@ -163,11 +178,17 @@ class Predict:
         return plan.servable.infer(plan.decode(body), parameters, plan.exact)
 
 
-def _content(content_type: str, max_image_pixels: int, limits: DecodingLimits) -> Content:
+def _names_of(entry: Format) -> tuple[str, bytes]:
+    """Return the name of a format, and the `Content-Type` of its answers."""
+    return entry.media_type, media_type(entry.media_type)[0].encode()
+
+
+def _content(content_type: str, wishes: PlanWishes, limits: DecodingLimits) -> Content:
     """Return what a head says of its body, without the body."""
     name, parameters = media_type(content_type)
     # A plain dictionary can be pickled.
-    return Content(b"", name, dict(parameters), max_image_pixels, limits)
+    known = {"header": wishes.csv_header} if wishes.csv_header else {}
+    return Content(b"", name, {**known, **parameters}, wishes.max_image_pixels, limits)
 
 
 def _decoder(

@@ -32,7 +32,7 @@ def routes(
     """
     predict, health = Predict(engine, settings), HealthRoutes(engine, disclosure)
     pages = Pages(engine, disclosure)
-    clouds = cloud_routes(engine, settings, predict, health)
+    clouds = cloud_routes(engine, settings, health)
     own = (
         *_predict_routes(engine, predict),
         *_server_routes(health, pages),

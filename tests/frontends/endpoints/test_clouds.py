@@ -149,3 +149,70 @@ def test_pictures_come_as_base64_and_are_answered_as_a_file_is(
     refused = send({"instances": [*rows, {"b64": "AAAA"}]})
     assert refused.status == 400
     assert "row 2" in refused.decoded()["error"]
+
+
+CSV_ACCEPTS = ["", "text/csv", "text/csv; header=absent", "*/*"]
+
+
+@pytest.mark.parametrize("accept", CSV_ACCEPTS)
+@pytest.mark.parametrize(
+    ("body", "lines"),
+    [
+        (b"1,1,1,1\n", 1),
+        (b"1,1,1,1", 1),
+        (b"1,1,1,1\n2,2,2,2\n3,3,3,3\n", 3),
+        (b"1,1,1,1\r\n2,2,2,2\r\n3,3,3,3", 3),
+    ],
+    ids=range(4),
+)
+def test_batch_transform_gets_a_line_of_csv_for_each_line(
+    both: Both, body: bytes, lines: int, accept: str
+) -> None:
+    server = MemoryServer(sagemaker=True)
+    headers = [("Accept", accept)] if accept else []
+    answer = both(server, ask("/invocations", body, *headers, content_type="text/csv"))
+    expected = [",".join([f"{2 * row}.0"] * 4) for row in range(1, lines + 1)]
+    assert (answer.status, answer.body.decode().splitlines()) == (200, expected)
+
+
+def test_csv_has_a_header_where_it_is_asked_for(both: Both) -> None:
+    server = MemoryServer(sagemaker=True)
+    accept = ("Accept", "text/csv;header=present")
+    request = ask(
+        "/invocations", b"a,b,c,d\n1,1,1,1", accept, content_type="text/csv; header=present"
+    )
+    assert both(server, request).body == b"y[0],y[1],y[2],y[3]\n2.0,2.0,2.0,2.0\n"
+    native = ask(
+        "/predict", b"1,1,1,1", ("Accept", "text/csv; header=absent"), content_type="text/csv"
+    )
+    answer = both(server, native)
+    assert answer.body == b"2.0,2.0,2.0,2.0\n"
+    assert answer.header("content-type") == "text/csv"
+    native = ask("/predict", b"1,1,1,1", content_type="text/csv")
+    assert both(server, native).body.startswith(b"y[0],")
+
+
+def test_a_line_of_names_is_no_header_for_batch_transform(both: Both) -> None:
+    request = ask("/invocations", b"a,b,c,d\n1,1,1,1", content_type="text/csv")
+    answer = both(MemoryServer(sagemaker=True), request)
+    assert answer.status == 400
+    assert "line 1" in answer.decoded()["error"], "a row that vanished would shift all others"
+
+
+def test_a_table_without_a_header_has_the_inputs_in_their_order(both: Both) -> None:
+    spec = model_spec((tensor("a", shape=()), tensor("b", shape=())), (tensor("y", shape=()),))
+    model = RecordingModel(spec, predict=lambda inputs: {"y": inputs["a"] - inputs["b"]})
+    request = ask("/invocations", b"5,3\n9,1\n", content_type="text/csv")
+    assert both(MemoryServer(model, sagemaker=True), request).body == b"2.0\n8.0\n"
+
+
+@pytest.mark.parametrize("kind", ["application/jsonlines", "application/x-jsonlines"])
+def test_batch_transform_gets_a_line_of_json_for_each_line(both: Both, kind: str) -> None:
+    server = MemoryServer(sagemaker=True)
+    body = b'{"x":[1,1,1,1]}\n{"x":[2,2,2,2]}\n'
+    for headers in ([], [("Accept", kind)]):
+        answer = both(server, ask("/invocations", body, *headers, content_type=kind))
+        assert answer.status == 200
+        assert answer.body == b'{"y":[2.0,2.0,2.0,2.0]}\n{"y":[4.0,4.0,4.0,4.0]}\n'
+    text = both(server, ask("/invocations", body, ("Accept", "text/csv"), content_type=kind))
+    assert text.body == b"2.0,2.0,2.0,2.0\n4.0,4.0,4.0,4.0\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from batcher.codecs.format_table import MULTIPART, formats_for
+from batcher.codecs.format_table import CSV, JSON_LINES, MULTIPART, formats_for
 from batcher.core.spec import ModelSpec, TensorSpec
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.openapi.operations import (
@@ -56,7 +56,7 @@ def _content(engine: Engine, answers: bool) -> dict[str, Any]:
     for version in engine:
         tensors = version.spec.outputs if answers else version.spec.inputs
         for entry in formats_for(tensors, answers):
-            schema = TEXT if entry.media_type == "text/csv" else BINARY
+            schema = TEXT if entry in (CSV, JSON_LINES) else BINARY
             content.setdefault(entry.media_type, {"schema": schema})
     if MULTIPART.media_type in content:
         content[MULTIPART.media_type] = {
