@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from batcher.codecs.formats import json_text
+from batcher.codecs.formats import json_text, msgpack_lists
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -19,9 +19,11 @@ ROOT = Path(__file__).parent.parent.parent
 def pieces_of(size: int, long_bytes: int = 1) -> Iterator[None]:
     """Have every document read in pieces of `size` bytes, its lists from `long_bytes` on."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_text, "LARGE_BYTES", 1)
-        patch.setattr(json_text, "_LONG_BYTES", long_bytes)
-        patch.setattr(json_text, "PIECE_BYTES", size)
+        for reader in (json_text, msgpack_lists):
+            patch.setattr(reader, "LARGE_BYTES", 1)
+            patch.setattr(reader, "_LONG_BYTES", long_bytes)
+            patch.setattr(reader, "PIECE_BYTES", size)
+        patch.setattr(msgpack_lists, "_MIN_RUN", 2)
         patch.setattr(json_text, "_SMALLEST_WINDOW", max(size // 4, 1))
         patch.setattr(json_text, "_LARGEST_WINDOW", size)
         yield

@@ -24,7 +24,7 @@ import numpy as np
 import orjson
 
 from batcher.codecs.content import Buffer
-from batcher.codecs.formats.long_lists import PIECE_BYTES, LongList
+from batcher.codecs.formats.long_lists import PIECE_BYTES, LongList, UnreadLists
 from batcher.codecs.formats.nested_lists import MAX_DEPTH
 from batcher.core.spec import Array
 from batcher.errors import DecodingError, InvalidInput
@@ -73,7 +73,7 @@ def with_json(body: Buffer, use: Callable[[Any], Result]) -> Result:
         return use(from_json(body))
     large = _Document(memoryview(body))
     result = use(large.object(0, len(body)))
-    large.read_rest()
+    large.unread.read_all()
     return result
 
 
@@ -96,12 +96,17 @@ def _no_json(body: Buffer, reason: str) -> DecodingError:
 
 
 class _Document:
-    """A large document, and its lists that nobody has read yet."""
+    """A large document.
+
+    Attributes:
+        text: bytes of the document.
+        unread: lists that nobody has read yet.
+    """
 
     def __init__(self, text: memoryview) -> None:
         """Read nothing yet."""
         self.text = text
-        self._unread: dict[int, LongJsonList] = {}
+        self.unread = UnreadLists()
 
     def object(self, start: int, stop: int) -> Any:
         """Return the value from `start` to `stop`, its long lists left as text."""
@@ -117,22 +122,14 @@ class _Document:
             end = behind
         value = _piece(b"".join((*pieces, self.text[end:stop])), start)
         lists = {first + index: LongJsonList(self, *span) for index, span in enumerate(spans)}
-        self._unread |= {id(found): found for found in lists.values()}
+        for found in lists.values():
+            self.unread.add(found)
         return _with_lists(value, lists, 0)
 
     def elements(self, start: int, stop: int) -> list[Any]:
         """Return the elements of a list whose insides are the text from `start` to `stop`."""
         found: list[Any] = _piece(b"".join((b"[", self.text[start:stop], b"]")), start)
         return found
-
-    def was_read(self, found: LongJsonList) -> None:
-        """Hear that all elements of a list were read."""
-        self._unread.pop(id(found), None)
-
-    def read_rest(self) -> None:
-        """Read what nobody has read. Raises DecodingError: it is not JSON."""
-        while self._unread:
-            next(iter(self._unread.values())).read()
 
 
 class LongJsonList(LongList):
@@ -163,7 +160,7 @@ class LongJsonList(LongList):
             if end == stop:
                 break
             start = end + 1
-        document.was_read(self)
+        document.unread.remove(self)
 
     def _long_element(self, start: int, stop: int) -> list[Any] | LongList:
         first, last = _ends(self._document.text, start, stop)

@@ -64,6 +64,30 @@ class LongList(ABC):
         return count
 
 
+class UnreadLists:
+    """The long lists of a document that nobody has read from end to end.
+
+    Whether the document is right is not known before they are read.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._lists: dict[int, LongList] = {}
+
+    def add(self, found: LongList) -> None:
+        """Note a list."""
+        self._lists[id(found)] = found
+
+    def remove(self, found: LongList) -> None:
+        """Forget a list, which was read."""
+        self._lists.pop(id(found), None)
+
+    def read_all(self) -> None:
+        """Read every list that is left. Raises DecodingError, see `LongList.read`."""
+        while self._lists:
+            next(iter(self._lists.values())).read()
+
+
 class Changed(LongList):
     """A long list whose pieces go through a function before anybody sees them."""
 
@@ -122,7 +146,11 @@ class ArrayBuilder:
         if isinstance(rows, LongList):
             self._add_rows(1, self._fill(rows, f"[{self._rows}]", 1))
         else:
-            array = array_from_lists(rows, self._tensor, "", self._rows)
+            array = (
+                stacked(rows, self._tensor)
+                if rows and isinstance(rows[0], np.ndarray)
+                else array_from_lists(rows, self._tensor, "", self._rows)
+            )
             self._append(array)
             self._add_rows(len(array), array.shape[1:])
 
@@ -159,6 +187,11 @@ class ArrayBuilder:
 
     def _append(self, array: Array) -> None:
         stop = self._used + array.size
+        if array.dtype != self._flat.dtype:
+            raise InvalidInput(
+                f"input {self._tensor.name!r}: expected {self._tensor.describe()}; got rows of "
+                f"{array.dtype}"
+            )
         self._check_values(stop)
         if array.dtype.hasobject:
             self._object_bytes += sum(map(getsizeof, array.flat))
@@ -183,6 +216,17 @@ class ArrayBuilder:
     def _check_limits(self) -> None:
         nbytes = self._used * self._flat.itemsize + self._object_bytes
         self._limits.check(0 if self._is_flat else self._rows, nbytes, self._tensor.name)
+
+
+def stacked(rows: list[Any], tensor: TensorSpec) -> Array:
+    """Return arrays, one for each row, as one array. Raises InvalidInput: they are not alike."""
+    if not all(isinstance(row, np.ndarray) for row in rows):
+        raise uneven(tensor)
+    if len({(row.dtype, row.shape) for row in rows}) > 1:
+        raise InvalidInput(
+            f"input {tensor.name!r}: expected rows of one dtype and shape; got several"
+        )
+    return np.stack(rows)
 
 
 def array_from_value(

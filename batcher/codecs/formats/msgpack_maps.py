@@ -17,13 +17,15 @@ import numpy as np
 
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.booleans import checked_booleans
+from batcher.codecs.formats.long_lists import LongList
+from batcher.codecs.formats.msgpack_lists import with_msgpack
 from batcher.codecs.formats.predictions import predictions
 from batcher.codecs.formats.rows import inputs_from_document
 from batcher.core.error_text import brief
 from batcher.core.request import InferenceResponse
-from batcher.core.shapes import checked_shape
+from batcher.core.shapes import checked_shape, too_many_axes
 from batcher.core.spec import DATATYPES, Array, ModelSpec, TensorSpec, shape_text
-from batcher.errors import ClientError, DecodingError
+from batcher.errors import DecodingError
 
 _NUMBERS = {row.numpy.str: row.numpy for row in DATATYPES.values() if row.name != "BYTES"}
 _DTYPES = {
@@ -45,17 +47,13 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     Raises:
         DecodingError: the body is not MessagePack, or an array's map is wrong.
         InvalidInput: the layout is another one, or a value does not fit its input.
+        TooLarge: a large body has more rows or values than the limits allow.
     """
-    try:
-        document = msgpack.unpackb(content.body, object_hook=_unpacked, strict_map_key=True)
-    except ClientError:
-        raise
-    # the unpacker raises ValueError, TypeError, its own errors, and any error of the hook
-    except Exception as err:
-        raise DecodingError(
-            f"body: expected MessagePack; got something else: {err or type(err).__name__}"
-        ) from err
-    return inputs_from_document(document, spec)
+    return with_msgpack(
+        content.body,
+        _unpacked,
+        lambda document: inputs_from_document(document, spec, content.limits),
+    )
 
 
 def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
@@ -103,6 +101,8 @@ def _unpacked(value: dict[Any, Any]) -> Any:
 
 
 def _array(dtype: np.dtype[Any], shape: Any, data: Any) -> Array:
+    if isinstance(shape, LongList):
+        raise too_many_axes(shape.read(), "array")
     sizes = checked_shape(shape, dtype.itemsize, "array")
     expected = prod(sizes) * dtype.itemsize
     if not isinstance(data, bytes) or expected != len(data):

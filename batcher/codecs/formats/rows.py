@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from batcher.codecs.formats.long_lists import ArrayBuilder, LongList, array_from_value
+from batcher.codecs.formats.long_lists import ArrayBuilder, LongList, array_from_value, stacked
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import InvalidInput
@@ -64,16 +64,8 @@ def _array(value: Any, tensor: TensorSpec, limits: DecodingLimits) -> Any:
     if isinstance(value, np.ndarray):
         return value
     if isinstance(value, list) and value and all(isinstance(row, np.ndarray) for row in value):
-        return _stacked(value, tensor)
+        return stacked(value, tensor)
     return array_from_value(value, tensor, limits)
-
-
-def _stacked(rows: list[Array], tensor: TensorSpec) -> Array:
-    if len({(row.dtype, row.shape) for row in rows}) > 1:
-        raise InvalidInput(
-            f"input {tensor.name!r}: expected rows of one dtype and shape; got several"
-        )
-    return np.stack(rows)
 
 
 def _columns(instances: Any, spec: ModelSpec, limits: DecodingLimits) -> dict[str, Any]:
