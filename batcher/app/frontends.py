@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 
 from batcher.config.settings import ServerSettings
+from batcher.core.forks import bound_address, forget, keep_from_forks
 from batcher.errors import ConfigError, Draining
 from batcher.frontends.endpoints.answer_log import AnswerLog, WriteLine
 from batcher.frontends.endpoints.cors import Cors
@@ -57,6 +58,9 @@ class Frontends:
             answers in one burst.
         address: where clients connect, in words; empty before the ports are open.
     """
+
+    _bound: tuple[int | str, ...] = ()
+    """TCP ports and the path of the Unix socket, once they are open."""
 
     def __init__(
         self,
@@ -141,6 +145,9 @@ class Frontends:
         if self._grpc is not None:
             addresses.append(self._grpc.address)
         self.address = " and ".join(addresses)
+        grpc = [int(self._grpc.address.rpartition(":")[2])] if self._grpc is not None else []
+        self._bound = (*map(bound_address, listeners), *grpc)
+        keep_from_forks(addresses=self._bound)
         return self._listen(self.front, listeners, tls)
 
     def _opened(self, listening: Listening) -> None:
@@ -182,4 +189,5 @@ class Frontends:
     def stop(self) -> Deferred[Any]:
         """Cut off clients that are still there, after what is written; fires when none is left."""
         calls = self._grpc.stop() if self._grpc is not None else succeed(None)
-        return DeferredList([self.front.stop(), calls])
+        stopped = DeferredList([self.front.stop(), calls])
+        return stopped.addCallback(lambda _: forget(addresses=self._bound))

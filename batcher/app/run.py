@@ -41,6 +41,7 @@ from batcher.app.process_settings import (
 from batcher.app.reloading import Read, reason_of, reload_on_hangup
 from batcher.batching import scheduler
 from batcher.config.settings import ServerSettings
+from batcher.core.forks import keep_from_forks
 from batcher.core.standstill import TICK_S, Standstill
 from batcher.frontends.web.listening.asyncio_ports import LoopPorts
 from batcher.frontends.web.listening.sockets import Listen, Listening
@@ -113,6 +114,8 @@ def _serve(
     reactor = _install_reactor(loop)
     begin_logging()
     outputs.watch(loop)
+    backend = getattr(loop, "_get_backend_id", None)  # of uvloop: the descriptor of its epoll
+    keep_from_forks(descriptors=(backend(),) if backend is not None else ())
     _tick(loop, reactor)
     set_process(settings)
     reload_on_hangup(reactor, lambda: _reload(service, read))

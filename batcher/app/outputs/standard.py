@@ -16,6 +16,7 @@ from typing import NamedTuple
 from twisted.logger import Logger
 
 from batcher.app.outputs import pump
+from batcher.core.forks import forget, keep_from_forks
 
 PIPE_BYTES = 1 << 20
 """Bytes that a pipe to the pump holds, where the system allows as many: the server does not wait
@@ -153,6 +154,8 @@ class StandardOutputs:
     def _start(self) -> None:
         """Start a pump; where there can be none, give the outputs back. Main thread."""
         ours, self._control = os.pipe()
+        sources = (pipe.source for pipe in self._pipes)
+        keep_from_forks(descriptors=(self._control, *sources))
         passed = [ours, self._counts]
         arguments = [str(ours), str(self._counts)]
         for pipe in self._pipes:
@@ -185,6 +188,7 @@ class StandardOutputs:
         if self._ending or process is None:
             return
         process.wait()
+        forget(descriptors=(self._control,))
         os.close(self._control)
         loop.call_later(RESTART_AFTER_S, self._start_again, loop)
 
