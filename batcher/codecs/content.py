@@ -9,6 +9,7 @@ from encodings.aliases import aliases
 from typing import NamedTuple
 
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
+from batcher.core.error_text import brief
 from batcher.errors import DecodingError
 
 Buffer = bytes | memoryview
@@ -63,9 +64,9 @@ class Content(NamedTuple):
         name = aliases.get(name, name)
         if name not in _CHARSETS:
             raise DecodingError(
-                f"body: expected text in charset {charset!r:.80}, which is not known here"
+                f"body: expected text in charset {brief(charset)}, which is not known here"
             )
         try:
             return bytes(self.body).decode(name).encode().removeprefix(BOM_UTF8)
         except UnicodeError as err:
-            raise DecodingError(f"body: expected text in charset {charset!r:.80}: {err}") from err
+            raise DecodingError(f"body: expected text in charset {brief(charset)}: {err}") from err

@@ -8,7 +8,7 @@ and the end stay, and between them stands how much was left out. Any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterable, Sized
 from itertools import islice
 from traceback import format_exception, format_exception_only
 
@@ -78,6 +78,12 @@ def brief(value: object, max_chars: int = 80) -> str:
     """
     text = _brief(value, max_chars, 0)
     return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
+
+
+def brief_names(names: Iterable[object]) -> str:
+    """Return the first of `names`, which a client sent, as text with commas; empty for none."""
+    shown = [brief(name) for name in islice(names, _BRIEF_ITEMS + 1)]
+    return ", ".join(shown[:_BRIEF_ITEMS] + ["…"] * (len(shown) > _BRIEF_ITEMS))
 
 
 def _brief(value: object, max_chars: int, depth: int) -> str:

@@ -15,6 +15,7 @@ from operator import index
 from sys import getsizeof
 from typing import Any, Final, NamedTuple, final
 
+from batcher.core.error_text import brief
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput
 
@@ -113,7 +114,7 @@ def checked_parameters(parameters: Any, bulk: int) -> Parameters:
     try:
         deadline, priority = None if deadline is None else float(deadline), index(priority)
     except (TypeError, ValueError) as err:
-        got = f"{deadline!r:.100} and {priority!r:.100}"
+        got = f"{brief(deadline, 100)} and {brief(priority, 100)}"
         raise InvalidInput(
             f"parameters: expected a deadline in seconds and a whole priority; got {got}"
         ) from err

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from batcher.core.error_text import brief_names
 from batcher.errors import InvalidInput, ModelContractError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -305,5 +306,5 @@ def _wrong_form(tensor: TensorSpec, array: Array) -> str:
 
 def _wrong_names(spec: ModelSpec, inputs: Mapping[str, Array]) -> str:
     expected = ", ".join(repr(tensor.name) for tensor in spec.inputs)
-    got = ", ".join(repr(name) for name in inputs) or "none"
+    got = brief_names(inputs) or "none"
     return f"model {spec.name!r}: expected inputs {expected}; got {got}"

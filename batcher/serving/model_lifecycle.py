@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.epoch import Epoch
+from batcher.core.error_text import brief
 from batcher.core.names import name_fault
 from batcher.core.waiters import Waiters
 from batcher.errors import ConfigError, ModelLoadError
@@ -78,10 +79,8 @@ class ModelLifecycle(Keeper):
         `add` says the rest. Raises ConfigError: no path can hold the model's name.
         """
         if fault := name_fault(definition.spec.name):
-            raise ConfigError(
-                f"model: expected a name that fits into a path; got {definition.spec.name!r:.200}: "
-                f"{fault}"
-            )
+            got = brief(definition.spec.name, 200)
+            raise ConfigError(f"model: expected a name that fits into a path; got {got}: {fault}")
         version = ModelVersion(definition, settings, self._parts, self, load, required)
         version.set_name_stages(self._name_stages)
         self._alive.add(version)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
+from batcher.core.error_text import brief
 from batcher.errors import UnknownModel
 from batcher.serving.model_version import ModelVersion
 
@@ -42,13 +43,13 @@ class VersionTable:
         """
         versions = self._models.get(name)
         if not versions:
-            raise UnknownModel(f"model: expected one of {self._names()}; got {name!r:.200}")
+            raise UnknownModel(f"model: expected one of {self._names()}; got {brief(name, 200)}")
         if version:
             found = versions.get(version) or versions.get(version.lstrip("0") or "0")
             if found is None:
                 raise UnknownModel(
                     f"model {name!r}: expected version {' or '.join(versions)}; got "
-                    f"{version!r:.200}"
+                    f"{brief(version, 200)}"
                 )
             return found
         newest = sorted(versions.values(), key=lambda each: int(each.spec.version), reverse=True)

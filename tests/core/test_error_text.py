@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import batcher
 from batcher.core.error_text import (
     MAX_MESSAGE_CHARS,
     MAX_STACK_CHARS,
     brief,
+    brief_names,
     cut,
     message,
     stack,
     summary,
 )
+
+PACKAGE = Path(batcher.__file__).parent
 
 
 class Text(str):
@@ -117,3 +123,23 @@ def test_a_brief_text_of_lists_without_end_ends() -> None:
     endless: list[Any] = []
     endless.extend([endless] * 1000)
     assert len(brief(endless)) == 80
+
+
+def test_of_many_names_the_first_are_shown() -> None:
+    assert brief_names(["a", "b"]) == "'a', 'b'"
+    assert brief_names([]) == ""
+    text = brief_names({"x" * 1000 + str(number): 0 for number in range(100_000)})
+    assert len(text) < 1400
+    assert text.endswith("…, …")
+
+
+def test_what_clients_sent_is_shown_by_brief_and_never_written_out_to_be_cut() -> None:
+    """`f"{value!r:.80}"` writes all of a value of 64 MiB, on the loop, to show 80 characters."""
+    found = [
+        f"{path}:{node.lineno}: {ast.unparse(node.value)}: use batcher.core.error_text.brief"
+        for room in ("core", "codecs", "serving", "frontends")
+        for path in (PACKAGE / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FormattedValue) and node.conversion == ord("r") and node.format_spec
+    ]
+    assert found == []

@@ -12,6 +12,7 @@ from multipart import MultipartError, MultipartSegment, ParserLimitReached, Push
 
 from batcher.codecs.content import Content
 from batcher.codecs.formats.images import check_together, opened, rows_from_pictures
+from batcher.core.error_text import brief
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError, InvalidInput, TooLarge
 
@@ -56,7 +57,7 @@ def _pictures(content: Content, inputs: list[str]) -> dict[str, list[tuple[bytes
         if segment.name not in inputs:
             expected = ", ".join(map(repr, inputs))
             raise InvalidInput(
-                f"multipart: expected files in field {expected}; got field {segment.name!r:.80}"
+                f"multipart: expected files in field {expected}; got field {brief(segment.name)}"
             )
         files.setdefault(segment.name, []).append((body, (segment.content_type or "").lower()))
     if not files:
@@ -85,6 +86,6 @@ def _segments(content: Content) -> list[tuple[MultipartSegment, bytes]]:
         if isinstance(err, ParserLimitReached) and len(found) >= MAX_FILES:
             raise TooLarge(f"multipart: expected at most {MAX_FILES} files; got more") from err
         raise DecodingError(
-            f"body: expected multipart/form-data with boundary {boundary!r:.80}: {err}"
+            f"body: expected multipart/form-data with boundary {brief(boundary)}: {err}"
         ) from err
     return [(segment, b"".join(pieces)) for segment, pieces in found]

@@ -14,6 +14,7 @@ import numpy as np
 
 from batcher.codecs.formats.long_lists import ArrayBuilder, LongList, array_from_value, stacked
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
+from batcher.core.error_text import brief_names
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import InvalidInput
 
@@ -46,7 +47,7 @@ def _by_input(document: Any, spec: ModelSpec, limits: DecodingLimits) -> dict[st
             f'body: expected an object with "inputs" or "instances"; got {_kind(document)}'
         )
     if ("inputs" in document) == ("instances" in document):
-        got = ", ".join(map(repr, list(document)[:8])) or "an empty object"
+        got = brief_names(document) or "an empty object"
         raise InvalidInput(f'body: expected either "inputs" or "instances"; got {got}')
     if "instances" in document:
         return _columns(document["instances"], spec, limits)
@@ -85,7 +86,7 @@ def _by_name(rows: list[Any], names: list[str], first: int) -> dict[str, list[An
     expected = set(names)
     for index, row in enumerate(rows, first):
         if not isinstance(row, dict) or set(row) != expected:
-            got = ", ".join(map(repr, row)) if isinstance(row, dict) else _kind(row)
+            got = brief_names(row) if isinstance(row, dict) else _kind(row)
             raise InvalidInput(
                 f'"instances"[{index}]: expected an object of {", ".join(map(repr, names))}; got '
                 f"{got}"

@@ -21,6 +21,7 @@ from batcher.codecs.heavy import decode_heavy, encode_heavy, is_heavy_answer
 from batcher.codecs.negotiation import answer_format, media_type, request_format
 from batcher.config.settings import ServerSettings
 from batcher.core.decoding_limits import DecodingLimits
+from batcher.core.error_text import brief
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array, ModelSpec
 from batcher.errors import InvalidInput
@@ -227,7 +228,7 @@ def _timeout(text: str) -> float:
     if not 0 < milliseconds <= MAX_TIMEOUT_MS:
         raise InvalidInput(
             f"X-Timeout-Ms: expected milliseconds above 0 and up to {MAX_TIMEOUT_MS:.0f}; got "
-            f"{text!r:.80}"
+            f"{brief(text)}"
         )
     return milliseconds / 1e3
 
@@ -239,6 +240,6 @@ def _priority(text: str, bulk: int) -> int:
     if not (text.isdecimal() and text.isascii() and len(text) < 10 and 1 <= int(text) <= bulk):
         raise InvalidInput(
             f"X-Priority: expected 1 (the highest) to {bulk - 1}, or {bulk} or `bulk`; got "
-            f"{text!r:.80}"
+            f"{brief(text)}"
         )
     return int(text)

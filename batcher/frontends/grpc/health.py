@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2
 
+from batcher.core.error_text import brief
 from batcher.errors import DecodingError, UnknownRoute
 from batcher.frontends.grpc.calls import (
     INFERENCE_SERVICE,
@@ -59,9 +60,8 @@ class HealthService:
         Fails with NOT_FOUND for a service that the server lacks. Reactor thread.
         """
         if message.service not in ("", INFERENCE_SERVICE):
-            raise _UnknownService(
-                f"service: expected {INFERENCE_SERVICE!r} or none; got {message.service!r:.200}"
-            )
+            got = brief(message.service, 200)
+            raise _UnknownService(f"service: expected {INFERENCE_SERVICE!r} or none; got {got}")
         return _Status(status=self._status())
 
     async def watch(self, data: bytes, context: Context) -> AsyncIterator[Any]:

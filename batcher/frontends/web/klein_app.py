@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.exceptions import MethodNotAllowed as MethodUnknown
 
 from batcher.codecs.content_coding import Body, body_decoder
+from batcher.core.error_text import brief
 from batcher.errors import BatcherError, MalformedHttp, MethodNotAllowed, UnknownRoute
 from batcher.frontends.endpoints.call import Call, CallHead, Reply
 from batcher.frontends.endpoints.failures import failure_reply_on
@@ -168,5 +169,9 @@ def _routing_error(
         expected = f"expected method {' or '.join(methods)}; got {head.method}"
         return MethodNotAllowed(f"{head.path:.200}: {expected}", methods)
     if reason is None or isinstance(reason, NotFound | MethodUnknown):
-        return UnknownRoute(f"expected a route of this server, see /docs; got {head.path!r:.200}")
-    return MalformedHttp(f"expected a path that can be routed; got {head.path!r:.200}: {reason}")
+        return UnknownRoute(
+            f"expected a route of this server, see /docs; got {brief(head.path, 200)}"
+        )
+    return MalformedHttp(
+        f"expected a path that can be routed; got {brief(head.path, 200)}: {reason}"
+    )

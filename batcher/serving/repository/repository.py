@@ -20,6 +20,7 @@ from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.python.failure import Failure
 
 from batcher.config.settings import ServerSettings
+from batcher.core.error_text import brief
 from batcher.errors import ConfigError, Draining, Forbidden, ModelNotReady, UnknownModel
 from batcher.serving.model_version import GONE, ModelState, ModelVersion
 from batcher.serving.repository.disk import ModelDisk
@@ -226,5 +227,5 @@ def _folders_of(folders: list[ModelFolder], name: str) -> list[ModelFolder]:
     """Return those of `folders` that hold versions of the model `name`. Raises UnknownModel."""
     found = [folder for folder in folders if folder.name == name]
     if not found:
-        raise UnknownModel(f"model: expected one in the repository; got {name!r:.200}")
+        raise UnknownModel(f"model: expected one in the repository; got {brief(name, 200)}")
     return found

@@ -27,6 +27,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from batcher.config.settings import ServerSettings
+from batcher.core.error_text import brief
 from batcher.errors import Forbidden
 from batcher.frontends.endpoints.call import Headers
 
@@ -52,7 +53,7 @@ class ControlGuard:
         if own and not self._is_ours(host):
             raise Forbidden(
                 "Host: expected this server's address, localhost or a name of `control_hosts`; got "
-                f"{own!r:.200}"
+                f"{brief(own, 200)}"
             )
         origin = headers.get(b"origin")
         if origin is not None:
@@ -65,7 +66,7 @@ class ControlGuard:
         if default is None or not (same or found in self._named):
             raise Forbidden(
                 f"Origin: expected this server's own pages or a name of `control_hosts`; got "
-                f"{origin!r:.200}"
+                f"{brief(origin, 200)}"
             )
 
     def _is_ours(self, host: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from batcher.core.error_text import brief
 from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.engine import ModelControl
 
@@ -31,7 +32,7 @@ def overrides_of(parameters: dict[str, Any]) -> dict[str, Any]:
     for key in parameters:
         if key != "config":
             raise InvalidInput(
-                f"parameters: expected `config` alone; got {key!r:.80}: files are not taken from "
+                f"parameters: expected `config` alone; got {brief(key)}: files are not taken from "
                 "clients"
             )
     text = parameters.get("config", "{}")
@@ -39,7 +40,7 @@ def overrides_of(parameters: dict[str, Any]) -> dict[str, Any]:
     if config.keys() - {"name", "max_batch_size"} or not _is_size(config.get("max_batch_size", 1)):
         raise InvalidInput(
             "config: expected max_batch_size of 1 and more alone, the rest is the server's; got "
-            f"{text!r:.200}"
+            f"{brief(text, 200)}"
         )
     return {"max_batch_size": config["max_batch_size"]} if "max_batch_size" in config else {}
 
@@ -50,7 +51,7 @@ def _config(text: object) -> dict[str, Any]:
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        raise InvalidInput(f"config: expected a model configuration as JSON; got {text!r:.80}")
+        raise InvalidInput(f"config: expected a model configuration as JSON; got {brief(text)}")
     return config
 
 

@@ -13,6 +13,7 @@ from batcher.codecs.content_coding import HEAVY_BYTES, Body, plain_body, too_lar
 from batcher.codecs.formats.json_text import from_json
 from batcher.codecs.heavy import is_heavy
 from batcher.codecs.oip.members import object_of
+from batcher.core.error_text import brief
 from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.disclosure import Disclosure
@@ -45,7 +46,7 @@ class RepositoryRoutes:
             self._guard.check(call.head.headers)
         ready = _document(call.body).get("ready", False)
         if not isinstance(ready, bool):
-            raise InvalidInput(f"ready: expected true or false; got {ready!r:.60}")
+            raise InvalidInput(f"ready: expected true or false; got {brief(ready, 60)}")
         entries = index_entries(self._control, ready, self._disclosure, call.head.request_id)
         return entries.addCallback(json_reply)
 

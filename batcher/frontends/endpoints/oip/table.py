@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from twisted.internet.defer import Deferred
 
+from batcher.core.error_text import brief
 from batcher.errors import NotServed
 from batcher.frontends.endpoints.call import Call, Endpoint, Reply
 from batcher.frontends.endpoints.disclosure import Disclosure
@@ -104,9 +105,8 @@ def _post(
 
 def refuse(call: Call) -> Deferred[Reply]:
     """Refuse a part of the protocol that the server lacks, with NotServed. Reactor thread."""
-    raise NotServed(
-        f"expected a part of the protocol that is served, see GET /v2; got {call.head.path!r:.200}"
-    )
+    got = brief(call.head.path, 200)
+    raise NotServed(f"expected a part of the protocol that is served, see GET /v2; got {got}")
 
 
 def _refused_routes() -> Iterator[Route]:

@@ -36,7 +36,9 @@ def head_error(
     transfer = headers.get(b"transfer-encoding", b"chunked")
     if transfer.strip().lower() != b"chunked":
         coding = transfer.decode("latin-1")
-        return UnsupportedTransferCoding(f"Transfer-Encoding: expected chunked; got {coding!r:.80}")
+        return UnsupportedTransferCoding(
+            f"Transfer-Encoding: expected chunked; got {brief(coding)}"
+        )
     return None
 
 

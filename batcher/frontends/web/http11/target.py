@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_to_bytes
 
+from batcher.core.error_text import brief
 from batcher.errors import MalformedHttp
 
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
@@ -36,7 +37,7 @@ def split_target(target: bytes, method: bytes = b"GET") -> tuple[str, str]:
         unquote_to_bytes(path).decode()
     except UnicodeDecodeError as err:
         raise MalformedHttp(
-            f"expected a path in UTF-8, percent-encoded; got {path!r:.200}"
+            f"expected a path in UTF-8, percent-encoded; got {brief(path, 200)}"
         ) from err
     return path.decode(), query.decode("latin-1")
 
@@ -50,6 +51,6 @@ def origin_form(target: bytes) -> bytes:
         return target
     found = _ABSOLUTE.match(target)
     if found is None:
-        raise MalformedHttp(f"expected a target that begins with /; got {target!r:.200}")
+        raise MalformedHttp(f"expected a target that begins with /; got {brief(target, 200)}")
     rest = target[found.end() :]
     return rest if rest.startswith(b"/") else b"/" + rest
