@@ -25,6 +25,7 @@ from batcher.codecs.formats.long_lists import Changed, LongList
 from batcher.codecs.formats.nested_lists import MAX_DEPTH
 from batcher.codecs.formats.rows import inputs_from_document
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
+from batcher.core.error_text import brief
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import InvalidInput
@@ -89,7 +90,7 @@ def _check_signature(document: dict[str, Any]) -> None:
     signature = document.get("signature_name", SIGNATURE)
     if signature not in (SIGNATURE, ""):
         raise InvalidInput(
-            f"signature_name: expected {SIGNATURE!r}, the only one; got {signature!r:.60}"
+            f"signature_name: expected {SIGNATURE!r}, the only one; got {brief(signature, 60)}"
         )
 
 

@@ -22,6 +22,7 @@ from batcher.codecs.formats.base64_values import base64_text, from_base64
 from batcher.codecs.formats.images import Picture, check_together, opened, rows_from_pictures
 from batcher.codecs.formats.long_lists import ArrayBuilder, LongList
 from batcher.core.decoding_limits import DecodingLimits
+from batcher.core.error_text import brief
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import ClientError, DecodingError, InvalidInput, TooLarge
 
@@ -172,7 +173,9 @@ def _columns(inputs: Any, spec: ModelSpec) -> Iterator[tuple[str, Any]]:
     if len(spec.inputs) == 1 and not isinstance(inputs, dict):
         inputs = {spec.inputs[0].name: inputs}
     if not isinstance(inputs, dict):
-        raise InvalidInput(f'"inputs": expected an object of name to values; got {inputs!r:.60}')
+        raise InvalidInput(
+            f'"inputs": expected an object of name to values; got {brief(inputs, 60)}'
+        )
     made_of_pictures = {tensor.name for tensor in spec.inputs if tensor.image is not None}
     for name, column in inputs.items():
         if name in made_of_pictures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from binascii import Error, a2b_base64
 from typing import Any
 
+from batcher.core.error_text import brief
 from batcher.errors import InvalidInput
 
 _BLANKS = str.maketrans("", "", " \t\r\n")
@@ -32,4 +33,4 @@ def from_base64(text: str) -> bytes:
     try:
         return a2b_base64(plain + "=" * (-len(plain) % 4), strict_mode=True)
     except (Error, ValueError) as err:
-        raise InvalidInput(f"b64: expected base64; got {text!r:.60}") from err
+        raise InvalidInput(f"b64: expected base64; got {brief(text, 60)}") from err

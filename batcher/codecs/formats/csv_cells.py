@@ -12,6 +12,7 @@ from itertools import chain, compress
 from math import isinf
 from typing import Any, NamedTuple
 
+from batcher.core.error_text import brief
 from batcher.core.spec import TensorSpec
 from batcher.errors import DecodingError
 
@@ -63,7 +64,7 @@ def _value(line: Line, column: int, tensor: TensorSpec) -> Any:
     except (ValueError, KeyError) as err:
         raise DecodingError(
             f"line {line.number}, cell {column + 1}: expected {tensor.datatype.name} for "
-            f"{tensor.name!r}; got {cell!r:.60}",
+            f"{tensor.name!r}; got {brief(cell, 60)}",
         ) from err
 
 

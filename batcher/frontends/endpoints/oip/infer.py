@@ -23,6 +23,7 @@ from batcher.codecs.oip.response import encode
 from batcher.codecs.response_coding import response_coding
 from batcher.core.bounded_cache import BoundedCache
 from batcher.core.epoch import Epoch
+from batcher.core.error_text import brief
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput
@@ -249,6 +250,6 @@ def _length(value: bytes) -> int:
     if not value.isdigit() or len(value) > 18:
         raise InvalidInput(
             "Inference-Header-Content-Length: expected a number of bytes; got "
-            f"{value.decode('latin-1')!r:.60}"
+            f"{brief(value.decode('latin-1'), 60)}"
         )
     return int(value)
