@@ -22,7 +22,7 @@ from batcher.codecs.formats.base64_values import base64_text, from_base64
 from batcher.codecs.formats.images import Picture, check_together, opened, rows_from_pictures
 from batcher.codecs.formats.long_lists import ArrayBuilder, LongList
 from batcher.core.decoding_limits import DecodingLimits
-from batcher.core.error_text import brief
+from batcher.core.error_text import brief, brief_names
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import ClientError, DecodingError, InvalidInput, TooLarge
 
@@ -161,7 +161,7 @@ def _rows(instances: Any, spec: ModelSpec) -> Iterator[tuple[str, Any]]:
         elif isinstance(row, dict) and row.keys() == names:
             yield from row.items()
         else:
-            got = ", ".join(map(repr, row)) if isinstance(row, dict) else type(row).__name__
+            got = brief_names(row) if isinstance(row, dict) else type(row).__name__
             expected = ", ".join(map(repr, sorted(names)))
             raise InvalidInput(
                 f'"instances"[{index}]: expected an object of {expected}; got {got:.200}'

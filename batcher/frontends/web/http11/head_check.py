@@ -35,10 +35,8 @@ def head_error(
         return MalformedHttp(f"Host: expected {expected}; got {brief(host)}")
     transfer = headers.get(b"transfer-encoding", b"chunked")
     if transfer.strip().lower() != b"chunked":
-        coding = transfer.decode("latin-1")
-        return UnsupportedTransferCoding(
-            f"Transfer-Encoding: expected chunked; got {brief(coding)}"
-        )
+        got = brief(transfer.decode("latin-1"))
+        return UnsupportedTransferCoding(f"Transfer-Encoding: expected chunked; got {got}")
     return None
 
 
