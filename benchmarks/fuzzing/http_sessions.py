@@ -171,9 +171,10 @@ def _wrong(session: Session, answers: Sequence[Answer]) -> str:
     if session.framed and not _is_right(answers[-1], last):
         return f"the last request was answered {answers[-1]}"
     # What comes before the last request may have become a part of its head, and have changed it.
-    # But nobody else's row may ever come: only right requests are answered with as many bytes.
-    for answer in answers:
-        if len(answer.body) == ROW_BYTES and answer.body not in (first.row, last.row):
+    # But nobody else's row may ever come: only right requests get a 200 with as many bytes.
+    rows = [answer for answer in answers if answer.status == 200 and len(answer.body) == ROW_BYTES]
+    for answer in rows:
+        if answer.body not in (first.row, last.row):
             return f"an answer has a row that nobody sent here: {answer}"
     return ""
 
