@@ -17,6 +17,7 @@ from urllib.request import Request, urlopen
 import click
 
 from batcher import __version__
+from batcher.app.first_process import leave_first_place
 from batcher.app.outputs.standard import open_closed_outputs
 from batcher.app.reloading import Read
 from batcher.app.start_report import StartReport
@@ -107,6 +108,7 @@ def serve(config: Path | None, pairs: tuple[str, ...], **options: Any) -> None:
     SIGHUP has the configuration read again.
     """
     open_closed_outputs()  # here too, since `serve.py` calls this command alone
+    leave_first_place()
     flags = _assignments(pairs)
     for key, value in options.items():
         if value is not None:
