@@ -45,7 +45,7 @@ def leave_first_place() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _be_init(server: int, signals: set[signal.Signals | int]) -> NoReturn:
+def _be_init(server: int, signals: set[signal.Signals]) -> NoReturn:
     """Pass signals on to `server` and wait for children, until the server has ended."""
     while True:
         number = signal.sigwait(signals)
