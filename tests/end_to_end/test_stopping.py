@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 
 import numpy as np
 import pytest
@@ -50,6 +51,13 @@ def answers_of(connection: socket.socket) -> list[Answer]:
     answers, rest = parse_answers(receive_all(connection), [], over=True)
     assert rest == b""
     return answers
+
+
+def is_ready(server: Process) -> bool:
+    try:
+        return "true" in server.get("/readyz")
+    except HTTPError:
+        return False
 
 
 @pytest.fixture
@@ -113,6 +121,39 @@ def test_new_connections_are_refused_as_soon_as_it_stops(server: Process) -> Non
             "while one is still answered"
         )
     assert server.wait(10) == 0
+
+
+def test_a_request_on_a_kept_connection_is_answered_and_its_answer_is_the_last(
+    server: Process,
+) -> None:
+    with server.connect() as busy, server.connect() as kept:
+        kept.sendall(request(1))
+        assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        busy.sendall(request(1))
+        until(lambda: server.metric("batcher_in_flight_rows") > 0)
+        server.signal(signal.SIGTERM)
+        until(lambda: not server.listens(), seconds=2)
+        kept.sendall(request(2))
+        answers = answers_of(kept)
+        assert [(answer.status, answer.header("connection")) for answer in answers] == [
+            (200, "close")
+        ]
+    assert server.wait(10) == 0
+
+
+def test_before_it_stops_it_is_not_ready_and_takes_new_connections(tmp_path: Path) -> None:
+    write_model(tmp_path / "models", "slow", SLOW)
+    arguments = (f"model_repository={tmp_path / 'models'}", "pre_stop_s=1.5")
+    settings = [part for argument in arguments for part in ("--set", argument)]
+    with started(tmp_path, *settings) as server:
+        server.signal(signal.SIGTERM)
+        until(lambda: not is_ready(server), seconds=1)
+        with server.connect() as late:
+            late.sendall(request(1, "Connection: close"))
+            assert [answer.status for answer in answers_of(late)] == [200]
+        assert "true" in server.get("/livez")
+        assert server.wait(10) == 0
+        assert "Traceback" not in server.errors
 
 
 SERVE = ("serve.py", "--config")

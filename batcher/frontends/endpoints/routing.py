@@ -87,6 +87,7 @@ class Router:
         self._cors = cors
         self._patterns = [(route, route.pattern.split("/")) for route in routes]
         self._fast = [row for row in self._patterns if row[0].fast]
+        self._methods = _with_head([route.method for route in routes])
         self._matches: BoundedCache[tuple[str, str], Match | None] = BoundedCache(MAX_MATCH_BYTES)
 
     def answer(self, route: Route, call: Call, send: Callable[[Reply], Sent]) -> Deferred[Sent]:
@@ -122,16 +123,17 @@ class Router:
         `path` is still percent-encoded. Without a route there are none.
         """
         segments = segments_of(path)
-        found = {
-            route.method
-            for route, pattern in self._patterns
-            if captured(pattern, segments) is not None
-        }
-        return tuple(sorted(found | {"HEAD"} if "GET" in found else found))
+        return _with_head(
+            [
+                route.method
+                for route, pattern in self._patterns
+                if captured(pattern, segments) is not None
+            ]
+        )
 
     def options(self, path: str, headers: Headers) -> Reply | None:
-        """Return the reply to `OPTIONS` on `path`; None if there is no route."""
-        methods = self.methods_of(path)
+        """Return the reply to `OPTIONS` on `path`; None if there is no route. `/*` is any path."""
+        methods = self._methods if path == "/*" else self.methods_of(path)
         if not methods:
             return None
         preflight = () if self._cors is None else self._cors.preflight(headers, methods)
@@ -189,6 +191,12 @@ class Router:
 
     def _failure_reply(self, error: BaseException, route: Route, call: Call) -> Reply:
         return route.failure(error, call.head.headers, self.disclosure)
+
+
+def _with_head(methods: list[str]) -> tuple[str, ...]:
+    """Return `methods`, each once and sorted, and `HEAD` where `GET` is one of them."""
+    found = set(methods)
+    return tuple(sorted(found | {"HEAD"} if "GET" in found else found))
 
 
 def segments_of(path: str) -> list[str]:

@@ -70,7 +70,8 @@ class KleinChannel:
     def handle(self, request: Request) -> None:
         """Make a twisted.web request of `request` and let it be answered."""
         target = request.head.target
-        target = target if target == EVERYTHING else origin_form(target)
+        # twisted.web would answer `*` itself, and say nothing of methods.
+        target = b"/*" if target == EVERYTHING else origin_form(target)
         web: Any = _UnparsedRequest(self, target)
         self._request = web
         body, request.body = request.body, b""

@@ -15,7 +15,7 @@ MAX_PERCENT_CODES = 512
 
 
 EVERYTHING = b"*"
-"""The target of an `OPTIONS` that asks about the server as a whole; twisted.web answers it."""
+"""The target of an `OPTIONS` that asks about the server as a whole."""
 
 
 def split_target(target: bytes, method: bytes = b"GET") -> tuple[str, str]:
