@@ -154,6 +154,11 @@ def test_outputs_are_those_that_are_asked_for_as_bytes() -> None:
             one_input("FP32", (2**62, 4), contents={"fp32_contents": [1]}),
             "axes of at most 2147483647",
         ),
+        (one_input("FP32", (2**62,) * 100_000), "at most 32 axes; got 100000"),
+        (
+            pb.ModelInferRequest(inputs=request().inputs, raw_input_contents=[b""] * 100_000),
+            "expected 1, one for each input, or none; got 100000",
+        ),
         (
             one_input("FP32", (1, 4), contents={"fp64_contents": [1, 2, 3, 4]}),
             "fp32_contents for FP32; got fp64_contents",
