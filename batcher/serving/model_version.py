@@ -276,8 +276,14 @@ class ModelVersion(Servable):
 
     @property
     def public_text(self) -> str:
-        """What clients may read of `status_text`."""
-        return self.state.value if self.state in _PRIVATE else self.status_text
+        """What clients may read of `status_text`.
+
+        While the version loads, that is what is being done, without the reason behind the colon.
+        """
+        if self.state in _PRIVATE:
+            return self.state.value
+        is_loading = self.state is ModelState.LOADING
+        return f"loading: {self.detail.partition(':')[0]}" if is_loading else self.status_text
 
     @property
     def is_missing(self) -> bool:

@@ -102,7 +102,8 @@ class CodecProcess:
             with self._lock:
                 how = child.end()
                 self._close()
-            raise Unavailable(f"the process that reads and writes bodies ended: {how}") from err
+            public = "the process that reads and writes bodies ended"
+            raise Unavailable(f"{public}: {how}", public=public) from err
         finally:
             with self._lock:
                 self._current = None
@@ -141,7 +142,8 @@ def _start() -> ChildProcess:
     try:
         return ChildProcess(0, "batcher.workers.codec_process.child")
     except (OSError, MemoryError) as err:
-        raise Unavailable(f"no process to read and write bodies: {err}") from err
+        public = "there is no process to read and write bodies"
+        raise Unavailable(f"{public}: {err}", public=public) from err
 
 
 def _has_ended(child: ChildProcess) -> bool:

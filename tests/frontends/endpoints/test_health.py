@@ -58,6 +58,17 @@ def test_a_model_that_could_not_be_loaded_is_named_with_its_reason_where_clients
     assert document["error"] == f"not ready: other/1 is {state}{'' if exposed else MORE}"
 
 
+def test_what_a_load_does_is_told_without_the_reason_behind_it(both: Both) -> None:
+    server = MemoryServer()
+    server.add(RecordingModel(model_spec(name="other")))
+    server.server.find("other").report(
+        "not compiled: no compiler in /srv/bin. It is served as it is"
+    )
+    document = both(server, ask("/readyz")).decoded()
+    assert document["waiting_for"] == {"other/1": "loading: not compiled"}
+    assert "/srv" not in document["error"]
+
+
 def test_a_server_that_announces_its_end_is_not_ready_and_answers_requests(both: Both) -> None:
     server = MemoryServer()
     server.server.announce_end()
