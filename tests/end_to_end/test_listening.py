@@ -376,13 +376,14 @@ def reconnect(port: int, enough: Event, outcomes: list[str]) -> None:
 
 def test_every_connection_that_the_kernel_accepted_is_answered_when_it_stops(folder: Path) -> None:
     enough, outcomes = Event(), list[str]()
-    with launch(folder, "serve") as server, ThreadPoolExecutor(LOADERS) as pool:
+    # In this order: a loader ends when it finds no server any more, also where the test has failed.
+    with ThreadPoolExecutor(LOADERS) as pool, launch(folder, "serve") as server:
         wait_ready(server)
         loaders = [
             pool.submit(reconnect, server.host_and_port[1], enough, outcomes)
             for _ in range(LOADERS)
         ]
-        assert enough.wait(30)
+        assert enough.wait(300)  # on a busy machine
         server.signal(signal.SIGTERM)
         assert server.wait(15) == 0
         for loader in loaders:
