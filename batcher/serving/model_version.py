@@ -282,8 +282,9 @@ class ModelVersion(Servable):
         """
         if self.state in _PRIVATE:
             return self.state.value
-        is_loading = self.state is ModelState.LOADING
-        return f"loading: {self.detail.partition(':')[0]}" if is_loading else self.status_text
+        doing, colon, _ = self.detail.partition(":")
+        has_reason = self.state is ModelState.LOADING and colon
+        return f"{self.state.value}: {doing}" if has_reason else self.status_text
 
     @property
     def is_missing(self) -> bool:

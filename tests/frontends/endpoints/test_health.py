@@ -67,6 +67,8 @@ def test_what_a_load_does_is_told_without_the_reason_behind_it(both: Both) -> No
     document = both(server, ask("/readyz")).decoded()
     assert document["waiting_for"] == {"other/1": "loading: not compiled"}
     assert "/srv" not in document["error"]
+    server.server.find("other").report("loading")
+    assert both(server, ask("/readyz")).decoded()["error"] == "not ready: other/1 is loading"
 
 
 def test_a_server_that_announces_its_end_is_not_ready_and_answers_requests(both: Both) -> None:
