@@ -34,6 +34,16 @@ class Line(NamedTuple):
     cells: list[str]
 
 
+def check_length(number: int, cells: int, tensor: TensorSpec) -> None:
+    """Check that the line `number` has as many cells as a row. Raises DecodingError."""
+    unit = tensor.fixed_size
+    if (cells != unit) if not tensor.free_axes else (unit == 0 or cells % unit):
+        per = f"a multiple of {unit}" if tensor.free_axes else str(unit)
+        raise DecodingError(
+            f"line {number}: expected {per} cells for {tensor.describe()}; got {cells}"
+        )
+
+
 def values_of(lines: list[Line], tensor: TensorSpec) -> list[Any]:
     """Return the values of all cells of `lines`, line by line.
 

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import orjson
 
-from batcher.codecs.formats.csv_cells import BOOLEANS, FLOATS
+from batcher.codecs.formats.csv_cells import BOOLEANS, FLOATS, check_length
 from batcher.codecs.formats.long_lists import PIECE_BYTES, ArrayBuilder
 from batcher.core.decoding_limits import DecodingLimits
 from batcher.core.spec import Array, TensorSpec
-from batcher.errors import InvalidInput
+from batcher.errors import DecodingError, InvalidInput
 
 _BOOLEANS = {cell.encode(): value for cell, value in BOOLEANS.items()}
 _EMPTY_LINES = re.compile(rb"\n{2,}")
@@ -46,6 +46,7 @@ def read_flat(text: memoryview, start: int, tensor: TensorSpec, limits: Decoding
 
     Raises:
         Unusual: the text is not of the plain kind.
+        DecodingError: a very long first line has another length than a row.
         TooLarge: there are more lines or bytes than the limits allow.
     """
     width = _width(text, start, tensor)
@@ -65,17 +66,27 @@ def read_flat(text: memoryview, start: int, tensor: TensorSpec, limits: Decoding
 
 
 def _width(text: memoryview, start: int, tensor: TensorSpec) -> int:
-    """Return the cells of a line. Raises Unusual: a row of the tensor has another number."""
-    commas = 0
+    """Return the cells of the first line from `start` on.
+
+    Raises:
+        DecodingError: a long line has more or fewer cells than a row.
+        Unusual: a line has.
+    """
+    commas = length = 0
     for piece in _pieces(text, start):
         line, end, _ = piece.lstrip(b"\r\n").partition(b"\n")
         commas += line.count(b",")
+        length += len(piece)
         if end:
             break
-    unit, width = tensor.fixed_size, commas + 1
-    if (width != unit) if not tensor.free_axes else (unit == 0 or width % unit):
-        raise Unusual
-    return width
+    try:
+        check_length(1 + bytes(text[:start]).count(b"\n"), commas + 1, tensor)
+    except DecodingError as err:
+        # the csv module would first make an object of each cell
+        if length > PIECE_BYTES:
+            raise
+        raise Unusual from err
+    return commas + 1
 
 
 def _pieces(text: memoryview, start: int) -> Iterator[bytes]:
@@ -130,9 +141,16 @@ def _halves(quotes: Array) -> tuple[Array, Array]:
 
 def _check_lines(separators: bytes, column: int, width: int) -> None:
     """Check that every line has `width` cells; the first separator ends the cell `column`."""
-    ends = np.flatnonzero(np.frombuffer(separators, "u1") == ord("\n"))
-    first = width - 1 - column
-    if not np.array_equal(ends, np.arange(first, len(separators), width)):
+    to_end = width - column  # separators up to the end of the first line
+    if len(separators) < to_end:
+        expected = b"," * len(separators)
+    else:
+        lines, rest = divmod(len(separators) - to_end, width)
+        expected = b"," * (to_end - 1) + b"\n"
+        # a line may be longer than all pieces together: it is only made where it is there
+        expected += (b"," * (width - 1) + b"\n") * lines if lines else b""
+        expected += b"," * rest
+    if separators != expected:
         raise Unusual
 
 

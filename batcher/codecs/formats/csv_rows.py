@@ -19,7 +19,7 @@ from io import BytesIO, TextIOWrapper
 from itertools import chain
 
 from batcher.codecs.content import Buffer, Content
-from batcher.codecs.formats.csv_cells import Line, column_of, is_number, values_of
+from batcher.codecs.formats.csv_cells import Line, check_length, column_of, is_number, values_of
 from batcher.codecs.formats.csv_flat import Unusual, read_flat
 from batcher.codecs.formats.long_lists import ArrayBuilder
 from batcher.core.spec import Array, ModelSpec, TensorSpec
@@ -28,10 +28,10 @@ from batcher.errors import DecodingError, InvalidInput
 _PIECE_CELLS = 1 << 15
 """Cells that are read before their values are put into an array."""
 
-_MAX_HEADER_BYTES = 1 << 23
+MAX_HEADER_BYTES = 1 << 23
 """Longest first line that may be a header: one of a million names."""
 
-_MAX_COMMAS = 1 << 21
+MAX_COMMAS = 1 << 21
 """Most commas in a line that only Python's csv module can read: its cells take 100 bytes each."""
 
 
@@ -73,7 +73,7 @@ def _start(text: memoryview, tensor: TensorSpec, declared: str) -> int:
     """
     if declared == "absent" or (not declared and tensor.datatype.name == "BYTES"):
         return 0
-    piece = bytes(text[:_MAX_HEADER_BYTES])
+    piece = bytes(text[:MAX_HEADER_BYTES])
     blank = len(piece) - len(piece.lstrip(b"\r\n"))
     line, end, _ = piece[blank:].partition(b"\n")
     cells = line.removesuffix(b"\r")
@@ -108,9 +108,9 @@ class _PhysicalLines:
         for line in self._file:
             self._number += 1
             self.commas += line.count(",")
-            if self.commas > _MAX_COMMAS:
+            if self.commas > MAX_COMMAS:
                 raise DecodingError(
-                    f"line {self._number}: expected at most {_MAX_COMMAS} commas in a line of "
+                    f"line {self._number}: expected at most {MAX_COMMAS} commas in a line of "
                     "other cells than plain ones; got more"
                 )
             yield line
@@ -166,7 +166,7 @@ def _rows(content: Content, tensor: TensorSpec, declared: str) -> Array:
     builder = ArrayBuilder(tensor, content.limits)
     for piece in _pieces(chain([first], lines)):
         for line in piece:
-            _check_length(line, tensor)
+            check_length(line.number, len(line.cells), tensor)
         values, rows, end = values_of(piece, tensor), [], 0
         for line in piece:
             rows.append(values[end : end + len(line.cells)])
@@ -221,13 +221,3 @@ def _row_shape(tensor: TensorSpec, cells: int) -> tuple[int, ...]:
     """Return the shape of a row of so many cells; the one free axis follows from their number."""
     free = cells // tensor.fixed_size if tensor.fixed_size else 0
     return tuple(free if size < 0 else size for size in tensor.shape)
-
-
-def _check_length(line: Line, tensor: TensorSpec) -> None:
-    """Check that a line has as many cells as a row. Raises DecodingError."""
-    unit, count = tensor.fixed_size, len(line.cells)
-    if (count != unit) if not tensor.free_axes else (unit == 0 or count % unit):
-        per = f"a multiple of {unit}" if tensor.free_axes else str(unit)
-        raise DecodingError(
-            f"line {line.number}: expected {per} cells for {tensor.describe()}; got {count}"
-        )

@@ -46,7 +46,7 @@ MAX_LISTS = 1 << 14
 _LONG_BYTES = 1 << 10
 """Bytes of a list from which on it is left as text."""
 
-_MAX_LEVELS = 2 * MAX_DEPTH
+MAX_LEVELS = 2 * MAX_DEPTH
 """Most levels of lists and objects. An input has MAX_DEPTH at most, and the objects around few.
 
 A document is looked through once for each level.
@@ -181,7 +181,7 @@ def _piece(text: Buffer, place: int) -> Any:
 def _with_lists(value: Any, lists: dict[int, LongJsonList], depth: int) -> Any:
     """Return `value` with long lists in place of the numbers that stand for them."""
     if isinstance(value, dict):
-        if depth > _MAX_LEVELS:
+        if depth > MAX_LEVELS:
             raise _too_deep()
         return {key: _with_lists(inner, lists, depth + 1) for key, inner in value.items()}
     if isinstance(value, list) and len(value) == 1 and type(value[0]) is int:
@@ -234,7 +234,7 @@ def _first_comma(text: memoryview, start: int, stop: int) -> int:
     for begin, plain in _windows(text, start, stop):
         opened, closed = _brackets(plain)
         # most windows lie within lists from end to end, and counting is cheap
-        if closed >= depth or depth + opened > _MAX_LEVELS:
+        if closed >= depth or depth + opened > MAX_LEVELS:
             commas = _outer_commas(plain, depth)
             if len(commas):
                 return begin + int(commas[0])
@@ -270,13 +270,13 @@ def _outer_commas(plain: bytes, depth: int) -> Array:
     """
     characters = np.frombuffer(plain, "u1")
     depths = np.cumsum(_DEPTH[characters], dtype="i4")
-    if depth + int(depths.max(initial=0)) > _MAX_LEVELS:
+    if depth + int(depths.max(initial=0)) > MAX_LEVELS:
         raise _too_deep()
     return np.flatnonzero((characters == _COMMA) & (depths == -depth))
 
 
 def _too_deep() -> InvalidInput:
-    return InvalidInput(f"body: expected at most {_MAX_LEVELS} levels of lists; got more")
+    return InvalidInput(f"body: expected at most {MAX_LEVELS} levels of lists; got more")
 
 
 def _ends(text: memoryview, start: int, stop: int) -> tuple[int, int]:

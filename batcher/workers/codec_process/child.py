@@ -46,6 +46,8 @@ def _serve(connection: Connection, parent_fd: int) -> None:
     for waited_for in (connection.fileno(), parent_fd):
         poller.register(waited_for, select.POLLIN)
     give_back = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
+    # Lists of numbers by the million never refer to themselves, and what does is found below.
+    gc.disable()
     gc.freeze()  # what was imported stays, and need not be looked at
     while all(ready != parent_fd for ready, _ in poller.poll()):
         outcome = answer(recv_handle(connection))

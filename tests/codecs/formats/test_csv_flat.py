@@ -97,6 +97,14 @@ def test_more_lines_than_the_queue_can_hold_are_refused_before_they_are_read(bod
     assert len(csv_rows.decode(Content(body, limits=DecodingLimits(5, MIB)), spec)["x"]) == 5
 
 
+def test_a_long_line_of_another_length_than_a_row_is_refused_by_its_length() -> None:
+    body = b"1,2\n" + b"1," * MIB + b"1\n"
+    with pytest.raises(DecodingError, match=r"line 1: expected 2 cells for .*; got 1048577"):
+        csv_rows.decode(Content(body[4:]), one_input())
+    with pytest.raises(DecodingError, match="line 2: expected 2 cells"):
+        csv_rows.decode(Content(body), one_input())
+
+
 def test_a_line_of_very_many_odd_cells_is_refused_by_their_number() -> None:
     body = b'"1,0"' + b",1" * (3 * MIB) + b"\n"
     with pytest.raises(DecodingError, match="line 1: expected at most 2097152 commas"):
