@@ -13,8 +13,11 @@ from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
 from batcher.frontends.endpoints.oip.answering import MAX_KEPT_HEAD_BYTES, MAX_KEPT_HEADS
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
+from batcher.frontends.grpc.calls import MAX_SMALL_BYTES
 from batcher.frontends.grpc.front import MAX_CONNECTION_CALLS, MAX_ENDED_CALLS, MAX_PENDING_CALLS
+from batcher.frontends.grpc.large import MAX_FIELDS, MAX_HEAD_BYTES
 from batcher.frontends.grpc.requests import InferMessageReader
+from batcher.frontends.grpc.typed import MAX_TYPED_VALUES
 from tests.support.models import model_spec, tensor
 
 PAGE = (Path(__file__).parent.parent / "docs" / "memory.md").read_text()
@@ -67,6 +70,9 @@ def test_calls_of_grpc() -> None:
 @pytest.mark.parametrize(
     ("what", "figure"),
     [
+        ("objects made of one", f"{MAX_FIELDS:,} fields of {MAX_HEAD_BYTES // KIB} KiB together"),
+        ("values in the typed", f"{MAX_TYPED_VALUES:,} values"),
+        ("messages of calls", f"{MAX_SMALL_BYTES // KIB} KiB"),
         ("connections", f"{ServerSettings().max_connections:,}"),
         ("rows of a batch", f"{ModelSettings().max_client_batch_size:,} rows"),
         ("inputs and outputs of one", f"{ModelSettings().max_queue_bytes // MIB} MiB"),

@@ -234,7 +234,7 @@ def test_what_is_asked_before_inferring_is_answered(client: Any) -> None:
         ),
         (lambda client: client.infer("digits", [image()], sequence_id=3), "UNIMPLEMENTED"),
         (lambda client: client.get_model_config("other"), "NOT_FOUND"),
-        (lambda client: client.load_model("digits"), "UNAVAILABLE"),
+        (lambda client: client.load_model("digits"), "PERMISSION_DENIED"),
         (lambda client: client.get_trace_settings(), "UNIMPLEMENTED"),
         (lambda client: client.get_system_shared_memory_status(), "UNIMPLEMENTED"),
     ],

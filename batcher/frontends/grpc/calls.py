@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError, Message
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from batcher.errors import BatcherError, DeadlineExceeded, DecodingError, Unavailable
+from batcher.errors import BatcherError, DeadlineExceeded, DecodingError, TooLarge, Unavailable
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.api_key import named_key
 from batcher.frontends.endpoints.disclosure import Disclosure
@@ -33,12 +33,20 @@ AnyMessage = TypeVar("AnyMessage", bound=Message)
 Context = Any
 """A `grpc.aio.ServicerContext`."""
 
+AnswerCall = Callable[[Any, Context], Awaitable[Any]]
+Parse = Callable[[bytes], Any]
+Handler = Any
+"""A `grpc.RpcMethodHandler` of any messages."""
+
 INFERENCE_SERVICE = "inference.GRPCInferenceService"
 
 MAX_STATUS_TEXT_BYTES = 4000
 """Bytes of a status's text. Escaping makes at most three bytes of one, and 3 * 4000 bytes fit into
 the 16 KiB of trailers that clients take.
 """
+
+MAX_SMALL_BYTES = 1 << 18
+"""Most bytes of a message without tensors; the library reads a message on the loop."""
 
 DEADLINE_SLACK_S = 0.005
 """Seconds before a call's deadline from which the deadline counts as passed.
@@ -106,21 +114,19 @@ class Calls:
         self.seconds = answer_log.seconds
         self._answer_log = answer_log
 
-    def unary(
-        self, name: str, answer: Callable[[Any, Context], Awaitable[Any]], request: Any
-    ) -> tuple[str, grpc.RpcMethodHandler[Any, Any]]:
+    def unary(self, name: str, answer: AnswerCall, parse: Parse) -> tuple[str, Handler]:
         """Return name and handler of a call with one request and one answer.
 
         Args:
             name: of the call.
             answer: answers a message; what it raises becomes the status of the call.
-            request: class of the message.
+            parse: makes a message of its bytes.
         """
 
         async def handle(data: bytes, context: Context) -> Any:
             began = self._answer_log.seconds()
             try:
-                result = await answer(parse_message(request, data), context)
+                result = await answer(parse(data), context)
             except asyncio.CancelledError:
                 self.ended(name, CLIENT_LEFT, began)
                 raise
@@ -183,6 +189,18 @@ def parse_message(kind: type[AnyMessage], data: bytes) -> AnyMessage:
         raise DecodingError(
             f"expected a {kind.DESCRIPTOR.name} of {len(data)} bytes; got something else"
         ) from err
+
+
+def small_message(kind: type[AnyMessage], data: bytes) -> AnyMessage:
+    """Return the message of a call that carries no tensors.
+
+    Raises TooLarge or DecodingError.
+    """
+    if len(data) > MAX_SMALL_BYTES:
+        raise TooLarge(
+            f"expected a {kind.DESCRIPTOR.name} of at most {MAX_SMALL_BYTES} bytes; got {len(data)}"
+        )
+    return parse_message(kind, data)
 
 
 def to_bytes(message: Message) -> bytes:

@@ -31,10 +31,10 @@ from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.disclosure import disclosure_of
 from batcher.frontends.endpoints.engine import Engine, ModelControl
 from batcher.frontends.endpoints.readiness import unready_error
-from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import INFERENCE_SERVICE, Calls, to_bytes
 from batcher.frontends.grpc.health import HEALTH_SERVICE, HealthService
 from batcher.frontends.grpc.inference import Inference
+from batcher.frontends.grpc.large import read_infer_message
 from batcher.frontends.grpc.reflection import ReflectionService
 from batcher.frontends.grpc.service import Service
 from batcher.frontends.grpc.streams import Streams
@@ -212,7 +212,7 @@ class RpcFront:
         limits = settings.max_pipelined_requests, settings.write_timeout_s
         self._streams = streams = Streams(inference, calls, *limits, self._stopping)
         handlers = Service(engine, self._control, self._disclosure).handlers(calls)
-        handlers |= [calls.unary("ModelInfer", inference.infer, pb.ModelInferRequest)]
+        handlers |= [calls.unary("ModelInfer", inference.answer, read_infer_message)]
         handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
             streams.answer, None, to_bytes
         )

@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2
 
 from batcher.core.error_text import brief
-from batcher.errors import DecodingError, UnknownRoute
+from batcher.errors import ClientError, UnknownRoute
 from batcher.frontends.grpc.calls import (
     INFERENCE_SERVICE,
     Calls,
     Context,
-    parse_message,
+    small_message,
     to_bytes,
 )
 
@@ -50,7 +51,8 @@ class HealthService:
     def handlers(self, calls: Calls) -> dict[str, Any]:
         """Return name and handler of both calls; `calls` makes and counts that of `Check`."""
         self._calls = calls
-        handlers = dict([calls.unary("Check", self.check, health_pb2.HealthCheckRequest)])
+        parse = partial(small_message, health_pb2.HealthCheckRequest)
+        handlers = dict([calls.unary("Check", self.check, parse)])
         watch = grpc.unary_stream_rpc_method_handler(self.watch, None, to_bytes)
         return {"Watch": watch, **handlers}
 
@@ -70,8 +72,8 @@ class HealthService:
         Reactor thread.
         """
         try:
-            service = parse_message(health_pb2.HealthCheckRequest, data).service
-        except DecodingError as err:
+            service = small_message(health_pb2.HealthCheckRequest, data).service
+        except ClientError as err:
             await context.abort(*self._calls.status_of(err, context))
         last = None
         while not self._stopping.is_set():

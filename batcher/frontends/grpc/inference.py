@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from functools import partial
 
+from twisted.internet.defer import Deferred
+
 from batcher.codecs.content_coding import HEAVY_BYTES
-from batcher.core.request import Parameters
+from batcher.core.request import InferenceResponse, Parameters
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.oip.answering import parameters_of, write_slow
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import Context, key_of, outcome
+from batcher.frontends.grpc.large import InferMessage, LargeTensors
 from batcher.frontends.grpc.requests import InferMessageReader, ParsedRequest
 from batcher.frontends.grpc.responses import message_of
+from batcher.frontends.grpc.typed import typed_inputs
 from batcher.serving.servable import Servable
 
 
@@ -30,18 +34,29 @@ class Inference:
         self._epoch = engine.epoch
         self._found: dict[tuple[str, str], tuple[Servable, InferMessageReader]] = {}
 
-    async def infer(self, message: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        """Answer one request. Raises any ClientError or ServerError. Reactor thread."""
+    async def answer(self, asked: InferMessage, context: Context) -> pb.ModelInferResponse:
+        """Answer one call, as `infer` does. Reactor thread."""
+        return await self.infer(asked.message, context, asked.tensors)
+
+    async def infer(
+        self,
+        message: pb.ModelInferRequest,
+        context: Context,
+        tensors: LargeTensors | None = None,
+    ) -> pb.ModelInferResponse:
+        """Answer one request, whose `tensors` may have been cut out of the message.
+
+        Raises any ClientError or ServerError. Reactor thread.
+        """
         servable, reader = self._find(message.model_name, message.model_version)
-        request = reader.read(message)
+        request = reader.read(message, tensors)
         head = request.head
         key = key_of(context) if servable.reads_key else ""
-        client = client_of(context.peer()) if servable.reads_client or reader.slow else ""
+        pooled = servable.reads_client or reader.slow or request.typed
+        client = client_of(context.peer()) if pooled else ""
         parameters = _parameters(servable, request, key, client, context.time_remaining())
-        if request.raw and request.size >= HEAVY_BYTES and reader.slow:
-            deferred = servable.infer_decoded(request.size, request.inputs, parameters)
-        else:
-            deferred = servable.infer(request.inputs(), parameters)
+        slow = reader.slow and request.size >= HEAVY_BYTES
+        deferred = _begin(servable, request, parameters, slow)
         if not head.slow:
             return message_of(await outcome(deferred), head)
         write = partial(message_of, head=head)
@@ -68,6 +83,19 @@ class Inference:
             if not version:
                 self._found[name, ""] = found
         return found
+
+
+def _begin(
+    servable: Servable, request: ParsedRequest, parameters: Parameters, slow: bool
+) -> Deferred[InferenceResponse]:
+    """Decode the inputs where that holds nobody up, and have `servable` answer."""
+    size = request.size
+    if request.typed:
+        arguments = request.typed, request.head.binaries
+        return servable.infer_heavy(size, parameters, typed_inputs, *arguments)
+    if slow:
+        return servable.infer_decoded(size, request.inputs, parameters)
+    return servable.infer(request.inputs(), parameters)
 
 
 def _parameters(

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from batcher.codecs.content import Buffer
+from batcher.codecs.content_coding import HEAVY_BYTES
 from batcher.codecs.oip.members import MAX_PARAMETERS
 from batcher.codecs.oip.request import InferHead, array_from_bytes, read_document
 from batcher.core.error_text import brief
@@ -25,7 +27,8 @@ from batcher.frontends.endpoints.oip.answering import (
     has_slow_inputs,
 )
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.typed import typed_bytes
+from batcher.frontends.grpc.large import LargeTensors
+from batcher.frontends.grpc.typed import TypedInput, typed_bytes
 
 FINAL_RESPONSE_PARAMETER = "triton_enable_empty_final_response"
 """A parameter that clients always send in streams, and that is ignored.
@@ -41,11 +44,13 @@ class ParsedRequest(NamedTuple):
         head: everything but the bytes of the inputs; all outputs are to be bytes.
         raw: the bytes of each input, in the order of `head.binaries`.
         size: bytes of all inputs together.
+        typed: the inputs with typed contents too large for the loop; `raw` is empty then.
     """
 
     head: InferHead
-    raw: tuple[bytes, ...]
+    raw: tuple[Buffer, ...]
     size: int
+    typed: tuple[TypedInput, ...] = ()
 
     def inputs(self) -> dict[str, Array]:
         """Return all inputs, as views of their bytes. Any thread.
@@ -71,15 +76,19 @@ class InferMessageReader:
         self._heads: dict[bytes, InferHead] = {}
         self.slow = has_slow_inputs(spec)
 
-    def read(self, message: pb.ModelInferRequest) -> ParsedRequest:
+    def read(
+        self, message: pb.ModelInferRequest, tensors: LargeTensors | None = None
+    ) -> ParsedRequest:
         """Return the request in `message`, and take the bytes of the inputs out of the message.
+
+        `tensors` are what was cut out of a large message before.
 
         Raises:
             InvalidInput: a field is missing, or has a wrong name, dtype or shape.
             NotServed: the request wants shared memory or a sequence.
         """
         self._check_counts(message)
-        raw = _take_raw(message)
+        raw, typed = _take_raw(message) if tensors is None else _cut_raw(message, tensors)
         # The id differs from request to request: it is no part of the key, but of every answer.
         request_id, message.id = message.id, ""
         key = message.SerializeToString()
@@ -89,7 +98,8 @@ class InferMessageReader:
             head = self._read_head(message, key)
         if request_id:
             head = head._replace(id=request_id)
-        return ParsedRequest(head, raw, sum(map(len, raw)))
+        size = sum(map(len, raw)) + sum(len(each.contents) for each in typed)
+        return ParsedRequest(head, raw, size, typed)
 
     def _check_counts(self, message: pb.ModelInferRequest) -> None:
         """Refuse more entries than can be right, before the entries are read one by one."""
@@ -128,20 +138,48 @@ class InferMessageReader:
         return head
 
 
-def _take_raw(message: pb.ModelInferRequest) -> tuple[bytes, ...]:
+Taken = tuple[tuple[Buffer, ...], tuple[TypedInput, ...]]
+"""The bytes of each input, or inputs whose typed contents are to be read apart."""
+
+
+def _take_raw(message: pb.ModelInferRequest) -> Taken:
     """Take the bytes of each input out of `message`, whether they are there as such or typed."""
-    count, expected = len(message.raw_input_contents), len(message.inputs)
-    if count not in (0, expected):
-        raise InvalidInput(
-            f"raw_input_contents: expected {expected}, one for each input, or none; got {count}"
-        )
+    _check_raw(len(message.raw_input_contents), len(message.inputs))
     raw = tuple(message.raw_input_contents)
     if not raw:
         raw = tuple(map(typed_bytes, message.inputs))
         for entry in message.inputs:
             entry.ClearField("contents")
     del message.raw_input_contents[:]
-    return raw
+    return raw, ()
+
+
+def _cut_raw(message: pb.ModelInferRequest, tensors: LargeTensors) -> Taken:
+    """Return the bytes of each input; or none, and inputs whose contents are to be read apart."""
+    _check_raw(len(tensors.raw), len(message.inputs))
+    if tensors.raw:
+        for entry, contents in zip(message.inputs, tensors.contents, strict=True):
+            if contents:
+                raise _both(entry.name)
+        return tensors.raw, ()
+    typed = tuple(
+        TypedInput(entry.name, entry.datatype, contents)
+        for entry, contents in zip(message.inputs, tensors.contents, strict=True)
+    )
+    if sum(map(len, tensors.contents)) >= HEAVY_BYTES:
+        return (), typed
+    return tuple(typed_bytes(each.entry()) for each in typed), ()
+
+
+def _check_raw(count: int, expected: int) -> None:
+    if count not in (0, expected):
+        raise InvalidInput(
+            f"raw_input_contents: expected {expected}, one for each input, or none; got {count}"
+        )
+
+
+def _both(name: str) -> InvalidInput:
+    return InvalidInput(f"input {brief(name)}: expected contents or raw_input_contents; got both")
 
 
 def parameters_document(parameters: Mapping[str, pb.ModelRepositoryParameter]) -> dict[str, Any]:
@@ -162,9 +200,7 @@ def _chosen(parameter: pb.InferParameter | pb.ModelRepositoryParameter) -> Any:
 
 def _input(entry: pb.ModelInferRequest.InferInputTensor) -> dict[str, Any]:
     if entry.HasField("contents") and entry.contents.ByteSize():
-        raise InvalidInput(
-            f"input {brief(entry.name)}: expected contents or raw_input_contents; got both"
-        )
+        raise _both(entry.name)
     # The bytes stand beside the document, not in it.
     parameters = _parameters(entry.parameters) | {"binary_data_size": 0}
     return {

@@ -5,6 +5,7 @@ The answers carry the same documents as the protocol's HTTP routes.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from batcher.errors import BatcherError, NotServed
@@ -14,7 +15,7 @@ from batcher.frontends.endpoints.oip.documents import Documents, index_entries
 from batcher.frontends.endpoints.oip.load_parameters import load_for_client
 from batcher.frontends.endpoints.readiness import unready_error
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.calls import Calls, Context, outcome, request_id_of
+from batcher.frontends.grpc.calls import Calls, Context, outcome, request_id_of, small_message
 from batcher.frontends.grpc.requests import parameters_document
 from batcher.frontends.grpc.responses import fill_message
 
@@ -49,7 +50,7 @@ class Service:
         methods = {name: getattr(self, method) for name, method in _METHODS.items()}
         methods |= dict.fromkeys(NOT_SERVED, self.refuse)
         return dict(
-            calls.unary(name, method, getattr(pb, f"{name}Request"))
+            calls.unary(name, method, partial(small_message, getattr(pb, f"{name}Request")))
             for name, method in methods.items()
         )
 

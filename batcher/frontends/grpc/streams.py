@@ -22,8 +22,9 @@ from typing import Any
 import grpc
 
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.calls import Calls, Context, parse_message
+from batcher.frontends.grpc.calls import Calls, Context
 from batcher.frontends.grpc.inference import Inference
+from batcher.frontends.grpc.large import read_infer_message
 
 Answer = asyncio.Task[pb.ModelStreamInferResponse]
 Messages = AsyncIterator[bytes]
@@ -62,8 +63,8 @@ class Streams:
         began = self._calls.seconds()
         message = pb.ModelInferRequest()
         try:
-            message = parse_message(pb.ModelInferRequest, data)
-            response = await self._inference.infer(message, context)
+            message, tensors = read_infer_message(data)
+            response = await self._inference.infer(message, context, tensors)
         except Exception as err:  # every error is an answer: the stream goes on
             self._calls.ended("ModelStreamInfer", getattr(err, "http_status", 500), began)
             _, text = self._calls.status_of(err, context)

@@ -6,18 +6,45 @@ contents are made bytes first, so one code reads both.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from batcher.codecs.oip.elements import to_elements
+from batcher.codecs.oip.request import BinaryInput, array_from_bytes
 from batcher.core.error_text import brief
-from batcher.core.spec import DATATYPES
+from batcher.core.spec import DATATYPES, Array
 from batcher.errors import InvalidInput
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
+from batcher.frontends.grpc.wire import count_values, malformed
 
 MAX_TYPED_VALUES = 1 << 20
-"""Most values in the typed contents of an input: each costs the loop a step in Python."""
+"""Most values in the typed contents of an input: each costs a step in Python."""
+
+
+class TypedInput(NamedTuple):
+    """An input whose typed contents are not read yet.
+
+    Attributes:
+        name: name of the input.
+        datatype: its datatype, as the client wrote it.
+        contents: a message InferTensorContents.
+    """
+
+    name: str
+    datatype: str
+    contents: memoryview
+
+    def entry(self) -> pb.ModelInferRequest.InferInputTensor:
+        """Return the input as a message. Raises DecodingError. Any thread."""
+        entry = pb.ModelInferRequest.InferInputTensor(name=self.name, datatype=self.datatype)
+        try:
+            entry.contents.ParseFromString(bytes(self.contents))
+        except DecodeError as err:
+            raise malformed() from err
+        return entry
+
 
 _FIELDS = {
     "BOOL": "bool_contents",
@@ -37,6 +64,26 @@ _FIELDS = {
 
 _WIDE_DTYPES = {"int_contents": "<i4", "uint_contents": "<u4"}
 """The dtype of the fields that narrower datatypes share."""
+
+
+def typed_inputs(
+    inputs: tuple[TypedInput, ...], binaries: tuple[BinaryInput, ...]
+) -> dict[str, Array]:
+    """Return the arrays of `inputs`, each as the one of `binaries` at its place says.
+
+    This is for large contents, in another process. Raises as `typed_bytes` does, or DecodingError.
+    """
+    arrays = {}
+    for typed, binary in zip(inputs, binaries, strict=True):
+        # Before the message is made: 64 MiB hold 32 million empty texts.
+        if count_values(typed.contents, MAX_TYPED_VALUES) > MAX_TYPED_VALUES:
+            raise InvalidInput(
+                f"input {brief(typed.name)}: expected raw_input_contents for more than "
+                f"{MAX_TYPED_VALUES} values; got contents"
+            )
+        data = typed_bytes(typed.entry())
+        arrays[binary.tensor.name] = array_from_bytes(binary.tensor, binary.shape, data)
+    return arrays
 
 
 def typed_bytes(entry: pb.ModelInferRequest.InferInputTensor) -> bytes:

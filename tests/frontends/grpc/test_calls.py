@@ -23,6 +23,7 @@ from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import MAX_STATUS_TEXT_BYTES, outcome, status_of
 from batcher.frontends.grpc.front import RpcFront
 from batcher.frontends.grpc.health import HealthService
+from batcher.frontends.grpc.large import read_infer_message
 from batcher.frontends.grpc.service import _METHODS, NOT_SERVED, Service
 from tests.frontends.grpc.conftest import Aborted, Context, Rpc, request, run, turn
 from tests.support.http import MemoryServer
@@ -78,7 +79,7 @@ class Calls:
             self.server.server, self.server.repository, self.server.router.disclosure
         ).handlers(self.rpc.calls)
         self.handlers |= [
-            self.rpc.calls.unary("ModelInfer", self.rpc.inference.infer, pb.ModelInferRequest)
+            self.rpc.calls.unary("ModelInfer", self.rpc.inference.answer, read_infer_message)
         ]
 
     def __call__(self, name: str, /, **fields: Any) -> Any:
