@@ -1,7 +1,8 @@
 """Format `onnx`: an ONNX graph, run by onnxruntime (extra `onnx`).
 
 Names of inputs and outputs in `model.yaml` are those of the graph. onnxruntime releases the
-interpreter lock while a batch runs, and a run is one native call.
+interpreter lock while a batch runs, and a run is one native call. BYTES are tensors of strings in
+the graph, whose text is UTF-8.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import onnxruntime
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array
-from batcher.errors import ModelLoadError
+from batcher.errors import InvalidInput, ModelLoadError
 from batcher.models.protocol import Arrays, FreshMemory, Hook, Progress
 
 
@@ -33,6 +34,9 @@ class OnnxModel(FreshMemory):
         self._must_run_on_cuda = settings.devices[0].startswith("cuda")
         self._threads = settings.torch_threads
         self._output_names = [tensor.name for tensor in self.spec.outputs]
+        self._text_inputs = [
+            tensor.name for tensor in self.spec.inputs if tensor.datatype.name == "BYTES"
+        ]
         self._session: Any = None
 
     def load(self, device: str) -> None:
@@ -72,9 +76,40 @@ class OnnxModel(FreshMemory):
         return 1
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
-        """Run the session on one batch. Inference thread."""
-        values = self._session.run(self._output_names, dict(inputs))
-        return dict(zip(self._output_names, map(np.asarray, values), strict=True))
+        """Run the session on one batch.
+
+        Raises:
+            InvalidInput: an element of BYTES is not UTF-8.
+
+        Inference thread.
+        """
+        arrays = dict(inputs)
+        for name in self._text_inputs:
+            arrays[name] = _strings(arrays[name], name)
+        values = self._session.run(self._output_names, arrays)
+        return dict(zip(self._output_names, map(_array, values), strict=True))
+
+
+def _strings(array: Any, name: str) -> Array:
+    """Return an array of bytes as one of strings: onnxruntime would write `b'…'` for bytes."""
+    strings = np.empty(array.size, object)
+    try:
+        strings[:] = list(map(bytes.decode, array.ravel().tolist()))
+    except UnicodeDecodeError as err:
+        raise InvalidInput(
+            f"input {name!r}: expected text in UTF-8; got {err.object[:40]!r}"
+        ) from err
+    return strings.reshape(array.shape)
+
+
+def _array(value: Any) -> Array:
+    """Return an output as an array, strings as bytes."""
+    array = np.asarray(value)
+    if not array.dtype.hasobject:
+        return array
+    encoded = np.empty(array.size, object)
+    encoded[:] = list(map(str.encode, array.ravel().tolist()))
+    return encoded.reshape(array.shape)
 
 
 MODEL = OnnxModel
