@@ -138,12 +138,15 @@ def _file_of(value: object) -> int:
 
 def _start() -> ChildProcess:
     # Signals that are blocked here are blocked in the child from birth, until it is ready.
-    signal.pthread_sigmask(signal.SIG_BLOCK, group_signals())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, group_signals())
     try:
         return ChildProcess(0, "batcher.workers.codec_process.child")
     except (OSError, MemoryError) as err:
         public = "there is no process to read and write bodies"
         raise Unavailable(f"{public}: {err}", public=public) from err
+    finally:
+        # Every process that this thread starts later would be deaf to them.
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _has_ended(child: ChildProcess) -> bool:
