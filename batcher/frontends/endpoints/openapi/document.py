@@ -47,7 +47,12 @@ Native routes answer errors with a code, and in MessagePack to clients that read
 of others have a body of their own. A route of a cloud gives errors in either form.
 """
 _SHARED_HEADERS = {
-    "X-Request-Id": {"schema": TEXT, "description": "That of the request."},
+    "Cache-Control": {"schema": {"const": "no-store"}, "description": "No cache keeps answers."},
+    "X-Content-Type-Options": {"schema": {"const": "nosniff"}, "description": "For browsers."},
+    "X-Request-Id": {
+        "schema": TEXT,
+        "description": "That of the request, or a new one, by which the server's log says more.",
+    },
     "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."},
 }
 
@@ -124,5 +129,6 @@ def _failure(form: str, status: int, text: str) -> dict[str, Any]:
 
 
 def _headers(status: int) -> dict[str, Any]:
-    names = ["X-Request-Id", "Retry-After"] if status in (429, 503) else ["X-Request-Id"]
+    names = ["Cache-Control", "X-Content-Type-Options", "X-Request-Id"]
+    names += ["Retry-After"] if status in (429, 503) else []
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -108,7 +108,12 @@ def test_inference_routes_tell_their_formats_headers_and_every_status_of_an_erro
         "application/json",
         "application/msgpack",
     }
-    assert set(operation["responses"]["503"]["headers"]) == {"X-Request-Id", "Retry-After"}
+    assert set(operation["responses"]["503"]["headers"]) == {
+        "Cache-Control",
+        "X-Content-Type-Options",
+        "X-Request-Id",
+        "Retry-After",
+    }
 
 
 def test_tensors_are_described_with_their_sizes(both: Both) -> None:
