@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import signal
 import time
 from collections.abc import Iterator
 from threading import Thread
@@ -123,3 +124,9 @@ def test_a_stopped_process_takes_no_more_calls(process: CodecProcess) -> None:
         os.kill(pid, 0)
     with pytest.raises(Draining):
         call(process, len, b"")
+
+
+def test_the_thread_that_starts_the_child_hears_signals_as_before(process: CodecProcess) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    call(process, len, b"")
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
