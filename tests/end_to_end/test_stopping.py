@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 import numpy as np
 import pytest
 
-from tests.end_to_end.processes import Process, receive_all, started, until, write_model
+from tests.end_to_end.processes import Process, one_answer, receive_all, started, until, write_model
 from tests.support.http_answers import Answer, parse_answers
 
 SLOW = """
@@ -185,3 +185,31 @@ def test_a_model_that_hangs_delays_nothing_and_its_clients_are_told(
         )
         assert 0.9 < time.monotonic() - began < 3
         assert "Traceback" not in server.errors
+
+
+def test_a_models_own_signal_handlers_do_not_end_its_child_before_the_drain(
+    tmp_path: Path,
+) -> None:
+    write_model(
+        tmp_path / "models",
+        "handlers",
+        "import os, signal, time\n"
+        "class Model:\n"
+        "    def load(self, device):\n"
+        "        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):\n"
+        "            signal.signal(number, lambda *_: os._exit(3))\n"
+        "    def predict(self, inputs):\n"
+        "        if inputs['x'].any():\n"
+        "            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):\n"
+        "                os.kill(os.getpid(), number)\n"
+        "        return {'y': inputs['x']}\n",
+    )
+    config = tmp_path / "config.yaml"
+    config.write_text("defaults: {warmup: false, worker: process}\n")
+    with started(tmp_path, "-c", str(config)) as server, server.connect() as connection:
+        body = b"\x00\x00\x80\x3f" * 4
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Type: application/octet-stream\r\n"
+            b"Content-Length: 16\r\n\r\n" + body
+        )
+        assert one_answer(connection).status == 200

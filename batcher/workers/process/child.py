@@ -31,7 +31,7 @@ from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
 from batcher.models.loading import import_format, load_model
 from batcher.workers.process.described_error import describe_error
-from batcher.workers.process.lifeline import end_group, end_with_parent
+from batcher.workers.process.lifeline import end_group, end_with_parent, ignore_group_signals
 from batcher.workers.process.messages import (
     BatchDone,
     BatchFailed,
@@ -159,6 +159,7 @@ def _load(to_parent: ParentConnection) -> CheckedModel | None:
     except ModelLoadError as err:
         to_parent.send(LoadFailed(str(err)))
         return None
+    ignore_group_signals()  # again: the model may have set handlers of its own
     model.copies_outputs = False  # they are copied into the slot before the model runs again
     has_hooks = model.model.preprocess is not None or model.model.postprocess is not None
     to_parent.send(LoadDone(model.timings, has_hooks))

@@ -38,7 +38,7 @@ def end_with_parent(parent: int, lifeline: int) -> int:
         parent_fd = os.pidfd_open(parent)
     except ProcessLookupError:
         raise SystemExit from None
-    _ignore_group_signals()
+    ignore_group_signals()
     _end_with_lifeline(lifeline)
     _end_with_starter()
     # A parent that ended before the signal was asked for has sent none.
@@ -47,7 +47,7 @@ def end_with_parent(parent: int, lifeline: int) -> int:
     return parent_fd
 
 
-def _ignore_group_signals() -> None:
+def ignore_group_signals() -> None:
     """Ignore the signals that are the parent's to answer. Main thread of the child."""
     for number in group_signals():
         # Not SIG_IGN, which the programs that a model starts would inherit.
