@@ -142,8 +142,10 @@ def _start() -> ChildProcess:
     try:
         return ChildProcess(0, "batcher.workers.codec_process.child")
     except (OSError, MemoryError) as err:
-        raise Unavailable(f"no process to read and write bodies: {err}") from err
+        public = "there is no process to read and write bodies"
+        raise Unavailable(f"{public}: {err}", public=public) from err
     finally:
+        # Every process that this thread starts later would be deaf to them.
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
