@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError, Message
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from batcher.core.frames import clear_all_frames
 from batcher.errors import BatcherError, DeadlineExceeded, DecodingError, TooLarge, Unavailable
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.api_key import named_key
@@ -132,6 +133,8 @@ class Calls:
                 raise
             except Exception as err:  # the client gets a status for every error
                 self.ended(name, getattr(err, "http_status", 500), began)
+                clear_all_frames(err)
+                data = b""  # the library keeps the error for a while, and with it this frame
                 await context.abort(*self.status_of(err, context))
             self.ended(name, 200, began, getattr(result, "model_name", ""))
             return result

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import grpc
@@ -117,6 +118,19 @@ def test_no_call_tells_why_a_model_could_not_be_loaded(name: str) -> None:
     except Aborted as err:
         told = err.text
     assert "weights" not in told
+
+
+def test_the_error_that_the_library_keeps_holds_no_message() -> None:
+    calls = Calls()
+    with pytest.raises(Aborted) as caught:
+        calls("ModelInfer", model_name="m" * 100_000)
+    held: list[object] = []
+    error: BaseException | None = caught.value
+    while error is not None:
+        for frame, _ in walk_tb(error.__traceback__):
+            held += [value for value in frame.f_locals.values() if isinstance(value, bytes)]
+        error = error.__context__
+    assert [value for value in held if len(value) > 50_000] == []
 
 
 def test_every_call_of_the_definition_is_there() -> None:
