@@ -97,13 +97,13 @@ def declared() -> Iterator[bytes]:
 def bomb() -> Iterator[bytes]:
     body = gzip.compress(bytes(70 * MIB))
     assert len(body) < LIMIT
-    yield head(f"Content-Length: {len(body)}", "Content-Encoding: gzip") + body
+    yield head(f"Content-Length: {len(body)}", "Content-Encoding: gzip", "Connection: close") + body
 
 
 def chunked_bomb() -> Iterator[bytes]:
     body = gzip.compress(bytes(70 * MIB))
     yield head(
-        "Transfer-Encoding: chunked", "Content-Encoding: gzip"
+        "Transfer-Encoding: chunked", "Content-Encoding: gzip", "Connection: close"
     ) + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
 
 
