@@ -26,6 +26,7 @@ from twisted.web.server import Site
 from batcher import ModelServer, ModelSettings, ServerSettings
 from batcher.app.process_settings import YOUNG_OBJECTS
 from batcher.frontends.endpoints.answer_log import AnswerLog
+from batcher.frontends.endpoints.disclosure import disclosure_of
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.connection import Connection
@@ -101,9 +102,12 @@ class Bench:
         with patch("batcher.workers.making.InferenceThread", lambda *_: self.worker):
             server.add(definition, ModelSettings())
         self.scheduler = server.find("echo").scheduler
+        disclosure = disclosure_of(settings, clock.seconds)
+        repository = ModelRepository(server, settings, MODELS)
         router = Router(
-            routes(server, ModelRepository(server, settings, MODELS), settings),
+            routes(server, repository, settings, disclosure),
             AnswerLog(clock, server.metrics),
+            disclosure,
         )
         self.front = Front(
             router, Site(None), Limits.from_settings(settings), clock, server.metrics

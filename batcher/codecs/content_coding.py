@@ -169,8 +169,8 @@ class CodedBody:
         return CodedBody, (self._coding, self._limit, self.sent)
 
     def __len__(self) -> int:
-        """Bytes of the body as it was sent."""
-        return len(self.sent)
+        """Bytes that the plain body has at least: those that were sent, and `HEAVY_BYTES`."""
+        return max(len(self.sent), HEAVY_BYTES)
 
     def plain(self) -> memoryview:
         """Return the plain bytes; other threads run meanwhile. Any thread.

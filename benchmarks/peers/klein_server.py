@@ -15,6 +15,7 @@ from twisted.internet import reactor
 
 from batcher import ModelServer, ModelSettings, ServerSettings, load_model_definition
 from batcher.frontends.endpoints.answer_log import AnswerLog
+from batcher.frontends.endpoints.disclosure import disclosure_of
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.klein_app import klein_site
@@ -31,9 +32,12 @@ def main() -> None:
         server.add(
             load_model_definition(name, "1", MODELS / name / "1"), ModelSettings(torch_threads=1)
         )
+    disclosure = disclosure_of(settings, server.seconds)
+    repository = ModelRepository(server, settings, MODELS)
     router = Router(
-        routes(server, ModelRepository(server, settings, MODELS), settings),
+        routes(server, repository, settings, disclosure),
         AnswerLog(reactor, server.metrics),
+        disclosure,
     )
     reactor.listenTCP(
         int(sys.argv[1]), klein_site(router, settings.max_body_bytes), interface="127.0.0.1"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
 
@@ -139,18 +139,15 @@ class Plan:
         spec = self.servable.spec
         headers = ((b"Server-Timing", _server_timing(response)),) if self._timing else ()
         if self._writes_text and is_heavy_answer(response):
-            written = write_heavy(
-                self.servable,
-                response,
-                NO_PARAMETERS,
-                encode_heavy,
-                self._format_name,
-                spec,
-            )
-            return written.addCallback(
-                lambda body: Reply(200, self._content_type, body, headers, spec.name)
+            arguments = (encode_heavy, self._format_name, spec)
+            # No closure: one would be made at each call, also where the answer is short.
+            return write_heavy(self.servable, response, NO_PARAMETERS, *arguments).addCallback(
+                self._reply, headers
             )
         return Reply(200, self._content_type, self._encode(response, spec), headers, spec.name)
+
+    def _reply(self, body: Buffer, headers: tuple[tuple[bytes, bytes], ...]) -> Reply:
+        return Reply(200, self._content_type, body, headers, self.servable.spec.name)
 
 
 class Predict:
@@ -173,10 +170,9 @@ class Predict:
             plan = call.head.plan = Plan(call.head, self._engine, self._wishes)
         call.plan = plan  # the head may have a newer plan before the answer is there
         parameters = plan.parameters(call.peer)
-        body = call.body
-        if plan.pooled or isinstance(body, CodedBody) or len(body) >= HEAVY_BYTES:
-            return plan.infer_large(body, parameters._replace(client=client_of(call.peer)))
-        return plan.servable.infer(plan.decode(body), parameters, plan.exact)
+        if plan.pooled or call.size >= HEAVY_BYTES:
+            return plan.infer_large(call.body, parameters._replace(client=client_of(call.peer)))
+        return plan.servable.infer(plan.decode(call.body), parameters, plan.exact)
 
 
 def _names_of(entry: Format) -> tuple[str, bytes]:
@@ -194,7 +190,7 @@ def _content(content_type: str, wishes: PlanWishes, limits: DecodingLimits) -> C
 
 def _decoder(
     body_format: Format, spec: ModelSpec, content: Content
-) -> Callable[[Buffer], dict[str, Array]]:
+) -> Callable[[Any], dict[str, Array]]:
     if body_format.bind is not None:
         return body_format.bind(spec)
     return lambda body: decode_body(body_format, content._replace(body=body), spec)

@@ -175,15 +175,16 @@ class Router:
         self, result: Any, route: Route, call: Call, send: Callable[[Reply], Sent]
     ) -> Sent | Deferred[Sent]:
         try:
-            reply = result if type(result) is Reply else call.plan.reply(result)
+            found = result if type(result) is Reply else call.plan.reply(result)
         except Exception as err:  # a result that cannot be encoded is one more failure
-            reply = self._failure_reply(err, route, call)
-        if type(reply) is not Reply:  # a Deferred of the reply, which is long
+            found = self._failure_reply(err, route, call)
+        if type(found) is not Reply:  # a Deferred of the reply, which is long
             arguments = (route, call, send)
-            written: Deferred[Sent] = reply.addCallbacks(
+            written: Deferred[Sent] = found.addCallbacks(
                 self._answered, self._failed, arguments, errbackArgs=arguments
             )
             return written
+        reply: Reply = found  # as `Any`, each of its attributes would be looked up by name
         self.answer_log.answered(route.pattern, reply.model, reply.status, call.began, call)
         if call.head.marks:
             reply = marked(reply, call.head.marks)

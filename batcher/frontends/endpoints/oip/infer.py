@@ -16,7 +16,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from batcher.codecs.content import Buffer
-from batcher.codecs.content_coding import HEAVY_BYTES, Body, CodedBody, plain_body
+from batcher.codecs.content_coding import HEAVY_BYTES, Body, CodedBody
 from batcher.codecs.heavy import decode_heavy_oip, encode_heavy_oip, is_heavy, is_heavy_answer
 from batcher.codecs.oip.request import InferHead, raw_head, read_head
 from batcher.codecs.oip.response import encode
@@ -202,19 +202,20 @@ class Infer:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
         return self._infer(call.body, call)
 
-    def _infer(self, body: Body, call: Call) -> Deferred[Any]:
+    def _infer(self, body: Any, call: Call) -> Deferred[Any]:
         plan: InferPlan | None = call.head.plan
         # After its epoch a plan may name a version that is gone.
         if plan is None or plan.epoch.over:
             plan = call.head.plan = InferPlan(call.head, self._engine, self._known)
-        if isinstance(body, CodedBody) and plan.is_binary:
-            inflated = plan.servable.run_on_pool(
-                len(body), body.plain, Parameters(client=client_of(call.peer))
-            )
-            return inflated.addCallback(self._infer, call)
-        if plan.is_heavy(body):
-            return _infer_heavy(body, call, plan)
-        head, data = plan.read(plain_body(body))
+        if len(body) >= HEAVY_BYTES:
+            if isinstance(body, CodedBody) and plan.is_binary:
+                inflated = plan.servable.run_on_pool(
+                    len(body), body.plain, Parameters(client=client_of(call.peer))
+                )
+                return inflated.addCallback(self._infer, call)
+            if plan.is_heavy(body):
+                return _infer_heavy(body, call, plan)
+        head, data = plan.read(body)
         servable = plan.servable
         client = client_of(call.peer) if plan.pooled or head.slow else ""
         parameters = parameters_of(servable, head, plan.key, bool(plan.coding), client)
