@@ -16,13 +16,30 @@ from typing import Protocol
 
 _BELOW_A_SECOND = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _UP_TO_A_DAY = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14_400.0, 86_400.0)
-DURATION_BOUNDS_S = (*_BELOW_A_SECOND, 1.0, 2.0, 5.0, 10.0, 30.0, *_UP_TO_A_DAY)
+# As a tuple of unknown length: compiled, one of a known length is made anew at each use.
+DURATION_BOUNDS_S: tuple[float, ...] = (
+    *_BELOW_A_SECOND,
+    *(1.0, 2.0, 5.0, 10.0, 30.0),
+    *_UP_TO_A_DAY,
+)
 """Bucket bounds of durations, in seconds: from half a millisecond, a small model on a GPU, up to a
 day, the longest `watchdog_s` and `timeout_ms`. So no duration that a setting allows is beyond all
 bounds, where a quantile could not tell it.
 """
 
-BATCH_SIZE_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+BATCH_SIZE_BOUNDS: tuple[float, ...] = (
+    1.0,
+    2.0,
+    4.0,
+    8.0,
+    16.0,
+    32.0,
+    64.0,
+    128.0,
+    256.0,
+    512.0,
+    1024.0,
+)
 """Bucket bounds of batch sizes, in rows: the powers of two that warm-up uses."""
 
 REMEMBERED_BATCHES = 20
