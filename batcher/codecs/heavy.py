@@ -19,7 +19,7 @@ from batcher.codecs.response_coding import compress
 from batcher.codecs.tf_serving import decode as decode_tf_serving
 from batcher.codecs.tf_serving import encode as encode_tf_serving
 from batcher.core.decoding_limits import DecodingLimits
-from batcher.core.request import InferenceResponse, nbytes_of
+from batcher.core.request import InferenceResponse, is_larger
 from batcher.core.spec import Array, ModelSpec
 
 CodedAnswer = tuple[memoryview, int | None]
@@ -33,7 +33,7 @@ def is_heavy(body: Body) -> bool:
 
 def is_heavy_answer(response: InferenceResponse) -> bool:
     """Return whether the outputs of `response`, written as text, are too much for the loop."""
-    return nbytes_of(response.outputs) >= HEAVY_BYTES
+    return is_larger(response.outputs, HEAVY_BYTES)
 
 
 def decode_heavy(body: Body, content: Content, spec: ModelSpec) -> dict[str, Array]:

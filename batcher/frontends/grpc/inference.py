@@ -11,17 +11,25 @@ from functools import partial
 from twisted.internet.defer import Deferred
 
 from batcher.codecs.content_coding import HEAVY_BYTES
-from batcher.core.request import InferenceResponse, Parameters
+from batcher.codecs.oip.request import InferHead
+from batcher.core.request import InferenceResponse, Parameters, is_larger
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
+from batcher.frontends.endpoints.heavy_answers import write_heavy
 from batcher.frontends.endpoints.oip.answering import parameters_of, write_slow
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import Context, key_of, outcome
 from batcher.frontends.grpc.large import InferMessage, LargeTensors
 from batcher.frontends.grpc.requests import InferMessageReader, ParsedRequest
-from batcher.frontends.grpc.responses import message_of
+from batcher.frontends.grpc.responses import InferAnswer, WrittenAnswer, message_of, written_answer
 from batcher.frontends.grpc.typed import typed_inputs
 from batcher.serving.servable import Servable
+
+LARGE_ANSWER_BYTES = 8 << 20
+"""Bytes of numbers from which an answer is written in the process for heavy codecs.
+
+The loop copies up to as many within some milliseconds.
+"""
 
 
 class Inference:
@@ -34,7 +42,7 @@ class Inference:
         self._epoch = engine.epoch
         self._found: dict[tuple[str, str], tuple[Servable, InferMessageReader]] = {}
 
-    async def answer(self, asked: InferMessage, context: Context) -> pb.ModelInferResponse:
+    async def answer(self, asked: InferMessage, context: Context) -> InferAnswer:
         """Answer one call, as `infer` does. Reactor thread."""
         return await self.infer(asked.message, context, asked.tensors)
 
@@ -43,7 +51,7 @@ class Inference:
         message: pb.ModelInferRequest,
         context: Context,
         tensors: LargeTensors | None = None,
-    ) -> pb.ModelInferResponse:
+    ) -> InferAnswer:
         """Answer one request, whose `tensors` may have been cut out of the message.
 
         Raises any ClientError or ServerError. Reactor thread.
@@ -57,10 +65,7 @@ class Inference:
         parameters = _parameters(servable, request, key, client, context.time_remaining())
         slow = reader.slow and request.size >= HEAVY_BYTES
         deferred = _begin(servable, request, parameters, slow)
-        if not head.slow:
-            return message_of(await outcome(deferred), head)
-        write = partial(message_of, head=head)
-        return await outcome(deferred.addCallback(write_slow, servable, write, parameters))
+        return await _written(await outcome(deferred), head, servable, parameters)
 
     def _find(self, name: str, version: str) -> tuple[Servable, InferMessageReader]:
         """Return the servable for a model, and the reader of its requests.
@@ -83,6 +88,22 @@ class Inference:
             if not version:
                 self._found[name, ""] = found
         return found
+
+
+async def _written(
+    response: InferenceResponse, head: InferHead, servable: Servable, parameters: Parameters
+) -> InferAnswer:
+    """Return the message that carries `response`; a large one is written beside the loop."""
+    if is_larger(response.outputs, HEAVY_BYTES if head.slow else LARGE_ANSWER_BYTES):
+        written: Deferred[memoryview] = write_heavy(
+            servable, response, parameters, written_answer, head
+        )
+        data = await outcome(written)
+        return WrittenAnswer(response.model, bytes(data))
+    if not head.slow:
+        return message_of(response, head)
+    write = partial(message_of, head=head)
+    return await outcome(write_slow(response, servable, write, parameters))
 
 
 def _begin(

@@ -5,7 +5,7 @@ Tensors always go out as bytes (`raw_output_contents`): clients read nothing els
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.json_format import Parse
 from google.protobuf.message import Message
@@ -18,6 +18,25 @@ from batcher.core.request import InferenceResponse
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+
+class WrittenAnswer(NamedTuple):
+    """A message that was written already, since it is large.
+
+    Attributes:
+        model_name: name of the model that answered.
+        data: bytes of the message.
+    """
+
+    model_name: str
+    data: bytes
+
+    def SerializeToString(self) -> bytes:
+        """Return the bytes, as a message does."""
+        return self.data
+
+
+InferAnswer = pb.ModelInferResponse | WrittenAnswer
 
 
 def message_of(response: InferenceResponse, head: InferHead) -> pb.ModelInferResponse:
@@ -38,6 +57,11 @@ def message_of(response: InferenceResponse, head: InferHead) -> pb.ModelInferRes
         outputs=outputs,
         raw_output_contents=[bytes(piece) for piece in pieces],
     )
+
+
+def written_answer(response: InferenceResponse, head: InferHead) -> memoryview:
+    """Return the bytes of the message that `message_of` makes. Any process."""
+    return memoryview(message_of(response, head).SerializeToString())
 
 
 def fill_message(message: AnyMessage, document: dict[str, Any]) -> AnyMessage:

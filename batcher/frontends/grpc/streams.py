@@ -16,7 +16,7 @@ that does not read its answers loses its stream after a while.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -25,8 +25,19 @@ from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import Calls, Context
 from batcher.frontends.grpc.inference import Inference
 from batcher.frontends.grpc.large import read_infer_message
+from batcher.frontends.grpc.responses import WrittenAnswer
 
-Answer = asyncio.Task[pb.ModelStreamInferResponse]
+StreamAnswer = pb.ModelStreamInferResponse | WrittenAnswer
+Answer = asyncio.Task[StreamAnswer]
+
+_FINAL = "triton_final_response"
+_INFER_RESPONSE_TAG = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER << 3 | 2
+
+FIRST_REQUESTS = 16
+"""Requests that a stream begins with, before the size of an answer is known."""
+
+ANSWERS_BYTES = 128 << 20
+"""Bytes that the answers of one stream may take while they are not written: two of the largest."""
 Messages = AsyncIterator[bytes]
 
 
@@ -58,7 +69,7 @@ class Streams:
         """Answer the requests of one stream, in their order. Reactor thread."""
         await _Stream(self, messages, context).answer()
 
-    async def answer_one(self, data: bytes, context: Context) -> pb.ModelStreamInferResponse:
+    async def answer_one(self, data: bytes, context: Context) -> StreamAnswer:
         """Answer one request of a stream; an error goes into the answer. Reactor thread."""
         began = self._calls.seconds()
         message = pb.ModelInferRequest()
@@ -74,9 +85,34 @@ class Streams:
             )
             return pb.ModelStreamInferResponse(error_message=text, infer_response=response)
         self._calls.ended("ModelStreamInfer", 200, began, response.model_name)
+        if isinstance(response, WrittenAnswer):
+            return WrittenAnswer(response.model_name, b"".join(_in_stream(response.data)))
         # Clients wait for this flag: it marks the last answer to a request, here the only one.
-        response.parameters["triton_final_response"].bool_param = True
+        response.parameters[_FINAL].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response)
+
+
+def _in_stream(data: bytes) -> Iterator[bytes]:
+    """Yield the pieces of a `ModelStreamInferResponse` around `data`, a written answer.
+
+    Messages that stand one behind the other are read as one: the flag need not be written before.
+    """
+    final = pb.ModelInferResponse()
+    final.parameters[_FINAL].bool_param = True
+    flag = final.SerializeToString()
+    yield _varint(_INFER_RESPONSE_TAG)
+    yield _varint(len(data) + len(flag))
+    yield data
+    yield flag
+
+
+def _varint(number: int) -> bytes:
+    """Return `number` as protobuf writes it: seven bits a byte, the lowest first."""
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*digits, number))
 
 
 class _Stream:
@@ -86,7 +122,9 @@ class _Stream:
         self._streams = streams
         self._messages = messages
         self._context = context
-        self._room = asyncio.Semaphore(streams.max_requests)
+        self._written = asyncio.Event()
+        self._largest = ANSWERS_BYTES // FIRST_REQUESTS  # bytes of the largest answer so far
+        self._has_learnt = False
         self._answers: asyncio.Queue[Answer | None] = asyncio.Queue()  # None behind the last
         self._unwritten: set[Answer] = set()
 
@@ -97,10 +135,11 @@ class _Stream:
         try:
             while (answer := await self._answers.get()) is not None:
                 message = await answer
+                self._learn(message)
                 async with asyncio.timeout(streams.write_timeout_s):
                     await context.write(message)
                 self._unwritten.discard(answer)
-                self._room.release()
+                self._written.set()
             complete = await reading
         except TimeoutError:
             text = f"no answer was read for {streams.write_timeout_s:g} s"
@@ -113,6 +152,21 @@ class _Stream:
             text = "the server is being stopped and takes no more requests"
             await context.abort(grpc.StatusCode.UNAVAILABLE, text)
 
+    def _learn(self, message: StreamAnswer) -> None:
+        """Note how large answers are; the first one replaces the guess."""
+        size = len(message.data) if isinstance(message, WrittenAnswer) else message.ByteSize()
+        self._largest = max(size, self._largest if self._has_learnt else 1)
+        self._has_learnt = True
+
+    async def _room(self) -> None:
+        """Wait until one more answer may be on its way."""
+        while len(self._unwritten) >= self._most():
+            self._written.clear()
+            await self._written.wait()
+
+    def _most(self) -> int:
+        return min(self._streams.max_requests, max(ANSWERS_BYTES // self._largest, 1))
+
     async def _read(self) -> bool:
         """Begin each request as it comes; return whether the client ended the stream.
 
@@ -122,7 +176,7 @@ class _Stream:
         coming = stopping
         try:
             while True:
-                await self._room.acquire()
+                await self._room()
                 coming = asyncio.ensure_future(anext(self._messages, None))
                 await asyncio.wait((coming, stopping), return_when=asyncio.FIRST_COMPLETED)
                 if not coming.done():

@@ -10,9 +10,12 @@ import pytest
 from batcher.codecs.content_coding import HEAVY_BYTES
 from batcher.errors import DeadlineExceeded, InvalidInput, UnknownModel
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
+from batcher.frontends.grpc.inference import LARGE_ANSWER_BYTES
 from tests.frontends.grpc.conftest import Context, Rpc, request, run, turn
 from tests.support.http import MemoryServer
 from tests.support.models import RecordingModel, model_spec, tensor
+
+LONG = LARGE_ANSWER_BYTES // 4
 
 
 def values(response: pb.ModelInferResponse) -> list[float]:
@@ -136,7 +139,32 @@ def test_many_texts_are_read_and_written_beside_the_loop() -> None:
         await turn()
         assert rpc.server.server.find("m").scheduler.queue_rows == 0, "its bytes are read first"
         await rpc.settle()
-        assert task.result().raw_output_contents[0] == sent
+        answer = pb.ModelInferResponse.FromString(task.result().SerializeToString())
+        assert answer.model_name == "m"
+        assert answer.raw_output_contents[0] == sent
+
+    run(test)
+
+
+def test_a_long_answer_of_a_stream_is_written_beside_the_loop_and_flagged_as_final() -> None:
+    spec = model_spec((tensor("x", "FP32", (1,)),), (tensor("y", "FP32", (LONG,)),))
+    rpc = Rpc(MemoryServer(RecordingModel(spec, lambda _: {"y": np.ones((1, LONG), np.float32)})))
+    message = pb.ModelInferRequest(
+        model_name="m",
+        inputs=[{"name": "x", "datatype": "FP32", "shape": (1, 1)}],
+        raw_input_contents=[bytes(4)],
+    )
+
+    async def test() -> None:
+        answering = rpc.streams.answer_one(message.SerializeToString(), Context())
+        task = asyncio.ensure_future(answering)
+        await rpc.settle()
+        data = task.result().SerializeToString()
+        answer = pb.ModelStreamInferResponse.FromString(data)
+        assert not answer.error_message
+        assert answer.infer_response.parameters["triton_final_response"].bool_param
+        assert answer.infer_response.outputs[0].shape == [1, LONG]
+        assert len(answer.infer_response.raw_output_contents[0]) == LARGE_ANSWER_BYTES
 
     run(test)
 

@@ -12,7 +12,8 @@ import pytest
 
 from batcher.errors import ModelError
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.streams import Streams
+from batcher.frontends.grpc.responses import WrittenAnswer
+from batcher.frontends.grpc.streams import ANSWERS_BYTES, FIRST_REQUESTS, Streams, _Stream
 from tests.frontends.grpc.conftest import Aborted, Context, Rpc, request, run, turn
 from tests.frontends.grpc.test_inference import values
 from tests.support.http import MemoryServer
@@ -192,3 +193,16 @@ def test_a_models_own_error_is_told_only_where_that_is_wanted() -> None:
                 await rpc.infer(request())
 
         run(test)
+
+
+def test_a_stream_of_long_answers_has_few_of_them_on_their_way(rpc: Rpc) -> None:
+    rpc.streams.max_requests = 100
+    stream = _Stream(rpc.streams, sent(), Context())
+    assert stream._most() == FIRST_REQUESTS
+    long = WrittenAnswer("m", bytes(ANSWERS_BYTES // 2 + 1))
+    stream._learn(WrittenAnswer("m", b"short"))
+    assert stream._most() == rpc.streams.max_requests
+    stream._learn(long)
+    assert stream._most() == 1
+    stream._learn(WrittenAnswer("m", b"short"))
+    assert stream._most() == 1
