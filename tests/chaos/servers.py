@@ -69,12 +69,26 @@ def is_running(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """Return the children of the process `pid` that have not ended, the oldest first."""
+    """Return the children of the process `pid` that have not ended, the oldest first.
+
+    The pump of its outputs is not one of them: a server has it whatever its models are.
+    """
     known = {int(name): _status(int(name)) for name in os.listdir("/proc") if name.isdecimal()}
     found = [
-        child for child, status in known.items() if status.parent == pid and status.state != "Z"
+        child
+        for child, status in known.items()
+        if status.parent == pid and status.state != "Z" and not _is_pump(child)
     ]
     return sorted(found, key=lambda child: known[child].began)
+
+
+def _is_pump(pid: int) -> bool:
+    """Return whether the process `pid` passes on what a server writes."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
+    return b"outputs/pump.py" in command
 
 
 def is_quiet(server: Process) -> bool:

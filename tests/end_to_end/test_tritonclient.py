@@ -132,7 +132,7 @@ def test_errors_arrive_with_their_text(client: Any) -> None:
     wrong = http.InferInput("image", [1, 3], "FP32")
     wrong.set_data_from_numpy(np.zeros((1, 3), "<f4"))
     with pytest.raises(
-        utils.InferenceServerException, match=r"expected shape \[-1,1,8,8\]; got \[1, 3\]"
+        utils.InferenceServerException, match=r"expected shape \[-1,1,8,8\]; got \[1,3\]"
     ):
         client.infer("digits", [wrong])
     with pytest.raises(utils.InferenceServerException, match="expected one of 'digits'"):
