@@ -44,6 +44,11 @@ Handlers = Sequence["grpc.GenericRpcHandler[Any, Any]"]
 
 _log = Logger()
 
+LOOK_INTERVAL_S = 0.25
+"""Seconds between two looks whether the library's server still runs: as long as that, the port may
+be closed.
+"""
+
 REOPEN_AFTER_S = 0.5
 """Seconds between two tries to open the port again, where something else has taken it."""
 
@@ -189,10 +194,10 @@ class RpcFront:
     async def _supervise(self, server: aio.Server, handlers: Handlers) -> None:
         """Open the port again whenever the library's server ends by itself."""
         while True:
-            error = await _ended(server)
+            await _ended(server)
             if self._stopping.is_set():
                 return
-            _log.error("gRPC: the library's server ended by itself: {error!r}", error=error)
+            _log.error("gRPC: the library's server ended by itself")  # which says why
             while not self._stopping.is_set():
                 try:
                     self._server = server = await self._started(handlers)
@@ -286,13 +291,12 @@ def _credentials(settings: ServerSettings, certificate: str, base: Path) -> grpc
     return grpc.ssl_server_credentials([(key.read_bytes(), (base / certificate).read_bytes())])
 
 
-async def _ended(server: aio.Server) -> BaseException | None:
-    """Wait for the end of `server`, and return what ended it; None for a stop."""
-    try:
-        await server.wait_for_termination()
-    except Exception as err:  # the library raises here whatever its main loop did
-        return err
-    return None
+async def _ended(server: aio.Server) -> None:
+    """Wait for the end of `server`."""
+    # Not `wait_for_termination`: an error in the library's main loop leaves it waiting for ever,
+    # and cancelling it would cancel a `stop` under way.
+    while server._server.is_running():
+        await asyncio.sleep(LOOK_INTERVAL_S)
 
 
 def _deferred(coroutine: Coroutine[Any, Any, Result]) -> Deferred[Result]:
