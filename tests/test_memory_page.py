@@ -87,7 +87,7 @@ def test_settings(what: str, figure: str) -> None:
     ("what", "nbytes"),
     [
         ("bodies and answers that wait", SETTINGS.max_decoding_bytes),
-        ("what that process needs", 6 * SETTINGS.max_body_bytes),
+        ("what that process needs", 8 * SETTINGS.max_body_bytes),
         ("bodies that wait for the CPU pool", SETTINGS.cpu_pool_bytes),
         ("bodies that come", SETTINGS.max_buffer_bytes),
     ],

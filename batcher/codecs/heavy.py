@@ -11,7 +11,7 @@ A body of arrays in bytes is never heavy: the arrays are views of the body.
 from __future__ import annotations
 
 from batcher.codecs.content import Content
-from batcher.codecs.content_coding import HEAVY_BYTES, Body, CodedBody, plain_body
+from batcher.codecs.content_coding import HEAVY_BYTES, Body, plain_body
 from batcher.codecs.format_table import decode_body, format_named
 from batcher.codecs.oip.request import InferHead, read_head
 from batcher.codecs.oip.response import encode as encode_oip
@@ -28,7 +28,7 @@ CodedAnswer = tuple[memoryview, int | None]
 
 def is_heavy(body: Body) -> bool:
     """Return whether `body`, if it is text, is too large for the loop."""
-    return isinstance(body, CodedBody) or len(body) >= HEAVY_BYTES
+    return len(body) >= HEAVY_BYTES
 
 
 def is_heavy_answer(response: InferenceResponse) -> bool:

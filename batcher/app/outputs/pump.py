@@ -4,7 +4,7 @@ The server's standard output and error are pipes to this process, so whoever wri
 waits: the loop, models, code in C, and the programs that they start. The pump alone waits for the
 reader of an output:
 
-    server, children ──► pipe ──► pump: at most `MAX_WAITING_BYTES` wait ──► the output itself
+    server, children -> pipe -> pump: at most `MAX_WAITING_BYTES` wait -> the output itself
 
 | the output | what happens |
 |---|---|

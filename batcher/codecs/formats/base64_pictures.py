@@ -121,7 +121,7 @@ def with_pictures(
 ) -> dict[str, Any]:
     """Return the named values of `document` with an array in place of each input of pictures.
 
-    `document` has either layout, and its objects `{"b64": …}` are still there. Values of the other
+    `document` has either layout, and its objects `{"b64": ...}` are still there. Values of other
     inputs stay as they are. Raises as `PictureRows.add` does.
     """
     columns: dict[str, Any] = {}

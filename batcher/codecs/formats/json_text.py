@@ -5,9 +5,9 @@ text. So a large document is cut at its structure first: every list of more than
 parents are objects alone is left as text (`LongJsonList`), and orjson reads the rest. Such a list
 is cut at the commas between its elements, into pieces that orjson reads one by one.
 
-    {"id": "7", "inputs": {"x": [[0.5, …], …]}}    the document
-    {"id": "7", "inputs": {"x": [4611…]}}          read first; the number 4611… stands for a list
-    [[0.5, …], …]    [[…], …]    [[…], …]          pieces of the list
+    {"id": "7", "inputs": {"x": [[0.5, ...], ...]}}    the document
+    {"id": "7", "inputs": {"x": [4611...]}}            read first; the number stands for a list
+    [[0.5, ...], ...]   [[...], ...]   [[...], ...]    pieces of the list
 
 orjson checks every byte of the document in its piece, so what is not JSON is refused as before. The
 cuts are found by numpy and by methods of `bytes`, at the speed of C, after the insides of strings

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.support.http import ROW, MemoryServer, ask
+from tests.support.transports import Client
 
 Serve = Callable[..., MemoryServer]
+
+
+def assert_third_answer_closes(client: Client) -> None:
+    """Check that there are three good answers, and that the connection ended with the last."""
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (200, None),
+        (200, None),
+        (200, "close"),
+    ]
+    assert client.closed
 
 
 def test_the_first_answer_after_the_age_closes_the_connection(serve: Serve, kind: str) -> None:
@@ -19,12 +30,7 @@ def test_the_first_answer_after_the_age_closes_the_connection(serve: Serve, kind
     assert not client.closed, "a request may be on its way"
     client.send(ask("/predict", ROW))
     server.work()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
-        (200, None),
-        (200, None),
-        (200, "close"),
-    ]
-    assert client.closed
+    assert_third_answer_closes(client)
 
 
 def test_requests_that_were_sent_together_are_all_answered(serve: Serve, kind: str) -> None:
@@ -33,12 +39,7 @@ def test_requests_that_were_sent_together_are_all_answered(serve: Serve, kind: s
     server.wait(12, step=1)
     client.send(ask("/predict", ROW) * 3)
     server.work()
-    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
-        (200, None),
-        (200, None),
-        (200, "close"),
-    ]
-    assert client.closed
+    assert_third_answer_closes(client)
 
 
 def test_without_the_setting_a_connection_has_no_age(serve: Serve, kind: str) -> None:
