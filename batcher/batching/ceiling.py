@@ -11,6 +11,9 @@ Example: largest size 64, a batch of 64 does not fit: the ceiling is 32. After 2
 32 it is 36, that is 32 + 64 / 16. If 36 does not fit, it is 32 again, and the next step comes after
 400.
 
+A model whose file fixes the size of its batches has a limit of its own, which takes the place of
+the largest size and never rises.
+
 A single row that does not fit says nothing of how many other rows do. It must not make the batches
 of other requests small.
 """
@@ -44,6 +47,11 @@ class Ceiling:
         self._full = 0  # full batches since the ceiling last changed
         self._full_before_raise = FULL_BATCHES_BEFORE_RAISE
         self._untried = False  # whether the ceiling was raised and no batch has reached it yet
+
+    def limit(self, rows: int) -> None:
+        """Never allow more than `rows` rows from now on: the model takes no larger batch."""
+        self._largest = min(self._largest, rows)
+        self.rows = min(self.rows, rows)
 
     def note_overflow(self, rows: int) -> None:
         """Learn that a batch of `rows` rows did not fit."""

@@ -217,9 +217,16 @@ class BatchScheduler:
         self._alarm.cancel()
         self._check_drained()
 
-    def loaded(self, timings: Mapping[int, float]) -> None:
-        """Learn from warm-up: seconds of a batch by its rows. Reactor thread."""
+    def loaded(self, timings: Mapping[int, float], max_rows: int | None = None) -> None:
+        """Learn what loading has shown of the model. Reactor thread.
+
+        Args:
+            timings: seconds that warm-up took for a batch, by its rows.
+            max_rows: most rows that the model takes in one batch; None if it takes any number.
+        """
         self.admission.seed(timings.items())
+        if max_rows is not None:
+            self._ceiling.limit(max_rows)
 
     def check_invariants(self) -> None:
         """Assert that counters equal what is there; for tests, after every step. Reactor thread."""

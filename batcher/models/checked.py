@@ -54,9 +54,18 @@ class CheckedModel:
 
     def loaded(self) -> LoadedModel:
         """Return the facts that the loop needs. Inference thread."""
+        model = self.model
         return LoadedModel(
-            self.model.one_call, self.model.preprocess, self.model.postprocess, self.timings
+            model.one_call, model.preprocess, model.postprocess, self.timings, model.max_rows
         )
+
+    def largest(self, max_batch_size: int) -> int:
+        """Return the rows of the largest batch, where the settings allow `max_batch_size`.
+
+        Any thread.
+        """
+        limit = self.model.max_rows
+        return max_batch_size if limit is None else min(limit, max_batch_size)
 
     def predict(
         self, collate: Callable[..., dict[str, Array]], rows: int

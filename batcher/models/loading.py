@@ -118,9 +118,21 @@ def _load(definition: ModelDefinition, settings: ModelSettings, progress: Progre
     if settings.compile != "none":
         _compile(model, progress)
     checked = CheckedModel(model, settings.finite_outputs)
+    _tell_notes(checked, settings.max_batch_size, progress)
     if settings.warmup:
-        warm_up(checked, settings.max_batch_size, progress)
+        warm_up(checked, checked.largest(settings.max_batch_size), progress)
     return checked
+
+
+def _tell_notes(model: CheckedModel, max_batch_size: int, progress: Progress) -> None:
+    """Report what loading has shown, and what no failure follows from. Inference thread."""
+    for note in model.model.notes:
+        progress(f"note: {note}")
+    if model.largest(max_batch_size) < max_batch_size:
+        progress(
+            f"note: batches have at most {model.model.max_rows} rows, since the model takes no "
+            f"more at once; max_batch_size is {max_batch_size}"
+        )
 
 
 def _compile(model: Model, progress: Progress) -> None:

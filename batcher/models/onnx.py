@@ -23,6 +23,8 @@ class OnnxModel(FreshMemory):
     """A session of onnxruntime, on the CPU or on CUDA."""
 
     one_call = True
+    max_rows: int | None = None
+    notes: tuple[str, ...] = ()
     pinned = False
     preprocess: Hook | None = None
     postprocess: Hook | None = None

@@ -56,6 +56,9 @@ class Model(Protocol):
     Attributes:
         spec: name, version and tensors of the model.
         one_call: whether `predict` is one native call, which takes the interpreter lock once.
+        max_rows: most rows that the model takes in one batch; None if it takes any number. Known
+            once the model is loaded.
+        notes: what the operator should know of how the model was loaded, each a sentence.
         pinned: whether `allocate` returns pinned memory, from which the device reads faster than
             from other memory.
         preprocess: hook that turns one request's inputs into the inputs of `predict`; None if the
@@ -66,6 +69,8 @@ class Model(Protocol):
 
     spec: ModelSpec
     one_call: bool
+    max_rows: int | None
+    notes: tuple[str, ...]
     pinned: bool
     preprocess: Hook | None
     postprocess: Hook | None
@@ -109,9 +114,11 @@ class LoadedModel(NamedTuple):
         preprocess: hook of the model, for the CPU pool; None if the model has no such hook.
         postprocess: hook of the model, for the CPU pool; None if the model has no such hook.
         timings: seconds that warm-up took for a batch, by the rows of the batch.
+        max_rows: most rows that the model takes in one batch; None if it takes any number.
     """
 
     one_call: bool = False
     preprocess: Hook | None = None
     postprocess: Hook | None = None
     timings: Mapping[int, float] = {}
+    max_rows: int | None = None

@@ -121,3 +121,20 @@ def test_it_stays_between_one_row_and_the_largest_batch(
     for rows, fits in batches:
         (ceiling.note_fit if fits else ceiling.note_overflow)(min(rows, largest))
         assert 1 <= ceiling.rows <= largest
+
+
+def test_a_limit_of_the_model_is_never_exceeded_however_much_fits() -> None:
+    ceiling = Ceiling(64)
+    ceiling.limit(4)
+    assert ceiling.rows == 4
+    ceiling.note_overflow(4)
+    assert ceiling.rows == 2
+    run(ceiling, 64, 10 * MAX_FULL_BATCHES_BEFORE_RAISE)
+    assert ceiling.rows == 4
+
+
+def test_a_limit_above_what_fits_leaves_the_ceiling_where_it_was() -> None:
+    ceiling = Ceiling(64)
+    ceiling.note_overflow(16)
+    ceiling.limit(32)
+    assert ceiling.rows == 8

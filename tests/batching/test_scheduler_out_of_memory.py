@@ -165,3 +165,12 @@ def test_nothing_is_remembered_by_default() -> None:
         answer = h.submit(-1)
         h.finish()
         assert isinstance(answer.error, ModelError)
+
+
+def test_a_model_that_takes_few_rows_at_once_never_gets_more() -> None:
+    h = Harness(max_batch_size=8)
+    h.scheduler.loaded({}, max_rows=2)
+    answers = [h.submit(1), h.submit(*range(7)), h.submit(3)]
+    h.finish()
+    assert max(h.model.sizes()) == 2
+    assert answers[1].values == [2.0 * value for value in range(7)]

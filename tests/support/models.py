@@ -46,6 +46,8 @@ class RecordingModel:
     preprocess: Hook | None = None
     postprocess: Hook | None = None
     one_call = False
+    max_rows: int | None = None
+    notes: tuple[str, ...] = ()
 
     def __init__(self, spec: ModelSpec | None = None, predict: Predict = double) -> None:
         """Answer with `predict`."""

@@ -26,7 +26,7 @@ from batcher.models.loading import load_model
 from batcher.models.protocol import Progress
 from batcher.models.warmup import unsized_inputs, warm_up
 
-_HINT_BEGINNINGS = ("not compiled", "hint: ", "warm-up skipped")
+_HINT_BEGINNINGS = ("not compiled", "hint: ", "note: ", "warm-up skipped")
 """Progress texts that begin so stand in the report as notes; the others only show progress."""
 
 
@@ -76,7 +76,7 @@ class _Check:
         if checked is None:
             return Report(title, "", findings.all())
         batches = BatchCheck(checked.model, findings, self._report, self._seconds)
-        timings = batches.run(rows, self._settings.max_batch_size)
+        timings = batches.run(rows, checked.largest(self._settings.max_batch_size))
         if self._settings.warmup and not findings.has():
             self._warm_up(checked)
         for text in self._hints:
@@ -129,7 +129,7 @@ class _Check:
 
     def _warm_up(self, checked: CheckedModel) -> None:
         try:
-            warm_up(checked, self._settings.max_batch_size, self._report)
+            warm_up(checked, checked.largest(self._settings.max_batch_size), self._report)
         except ModelLoadError as err:
             message = f"expected outputs for rows of zeros; got {err}"
             self._findings.add(rules.WARMUP, "warm-up", message)

@@ -38,6 +38,8 @@ class TorchModule(ABC):
     """A module on one device, run in inference mode, on CUDA in a stream of its own."""
 
     one_call = False
+    max_rows: int | None = None
+    notes: tuple[str, ...] = ()
     pinned = False
     preprocess: Hook | None = None
     postprocess: Hook | None = None

@@ -76,6 +76,8 @@ class PythonModel(FreshMemory):
     """
 
     one_call = False
+    max_rows: int | None = None
+    notes: tuple[str, ...] = ()
     pinned = False
     preprocess: Hook | None = None
     postprocess: Hook | None = None

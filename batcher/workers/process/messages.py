@@ -72,10 +72,12 @@ class LoadDone(NamedTuple):
     Attributes:
         timings: seconds that warm-up took for a batch, by its rows.
         has_hooks: whether the model has `preprocess` or `postprocess`.
+        max_rows: most rows that the model takes in one batch; None if it takes any number.
     """
 
     timings: dict[int, float]
     has_hooks: bool
+    max_rows: int | None
 
 
 class LoadFailed(NamedTuple):
