@@ -126,6 +126,8 @@ class ModelFile(_Section):
         outputs: tensors that the model gives, in the order of its results.
         sample: a request that the model answers, as a file that could be posted to `/predict`;
             `batcher check --model` runs it.
+        gradients: whether PyTorch keeps what it needs to compute gradients while a batch runs, for
+            models that return gradients.
     """
 
     format: Format
@@ -135,6 +137,7 @@ class ModelFile(_Section):
     inputs: Annotated[tuple[InputFile, ...], Field(min_length=1)]
     outputs: Annotated[tuple[OutputFile, ...], Field(min_length=1)]
     sample: Annotated[str | None, Field(min_length=1)] = None
+    gradients: bool = False
 
     @model_validator(mode="after")
     def _what_the_format_needs(self) -> ModelFile:
@@ -142,6 +145,8 @@ class ModelFile(_Section):
             raise ValueError("`class: module:Class` for format python")
         if self.format != "python" and self.file is None:
             raise ValueError(f"`file` for format {self.format}")
+        if self.gradients and self.format == "onnx":
+            raise ValueError("no `gradients: true` for format onnx, which computes no gradients")
         for tensors in (self.inputs, self.outputs):
             if len({tensor.name for tensor in tensors}) != len(tensors):
                 raise ValueError("names that differ among inputs and among outputs")
@@ -160,6 +165,7 @@ class ModelDefinition:
         entry: `module:Class` for `python`, else empty.
         weights: file of weights for `python`, or None.
         sample: file of a request that the model answers, or None.
+        gradients: whether gradients can be computed while a batch runs.
     """
 
     spec: ModelSpec
@@ -169,6 +175,7 @@ class ModelDefinition:
     entry: str = ""
     weights: Path | None = None
     sample: Path | None = None
+    gradients: bool = False
 
 
 def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinition:
@@ -192,6 +199,7 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
         entry=model.entry or "",
         weights=folder / model.weights if model.weights else None,
         sample=folder / model.sample if model.sample else None,
+        gradients=model.gradients,
     )
 
 

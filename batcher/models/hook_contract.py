@@ -6,7 +6,11 @@ A model may have two hooks, and each is called with one request:
     preprocess   the inputs of the request     a mapping of name to array; all arrays have the same
                                                number of rows, at least 1
     postprocess  the request's rows of the     a mapping of name to array: the outputs that the
-                 outputs                       specification promises, for as many rows
+                 outputs                       specification promises, for as many rows as the
+                                               request has, or as many as the hook was called with
+
+A `preprocess` may make several rows of one, such as the windows of a recording. Then the batch has
+those rows, and `postprocess` may fold them back into one row for each row of the request.
 
 The specification describes what clients send and receive. So of a model with `postprocess` it says
 nothing about the outputs of `predict`, and one rule is left for those: rows out equal rows in.
@@ -60,13 +64,25 @@ def run_preprocess(hook: Hook, inputs: Arrays, model: str) -> tuple[dict[str, Ar
     Pool thread.
     """
     prepared = _run(hook, inputs, f"model {model!r}: preprocess")
-    rows = common_rows(prepared)
-    if rows == 0:
-        raise _uneven_error(model, prepared)
+    rows = prepared_rows(prepared, model)
     for name, array in prepared.items():
         if array.dtype.hasobject:
             check_objects(array, f"model {model!r}: {name!r} from preprocess")
     return prepared, rows
+
+
+def prepared_rows(prepared: Arrays, model: str) -> int:
+    """Return the number of rows that `preprocess` of the model named `model` has made.
+
+    Raises:
+        ModelContractError: `prepared` are arrays of different numbers of rows, or have none.
+
+    Any thread.
+    """
+    rows = common_rows(prepared)
+    if rows == 0:
+        raise _uneven_error(model, prepared)
+    return rows
 
 
 def run_postprocess(
@@ -78,7 +94,7 @@ def run_postprocess(
         hook: `postprocess` of a model.
         outputs: what the model returned for the request's rows.
         spec: the model's specification.
-        rows: the rows of the request.
+        rows: the rows of the request, before `preprocess`.
         finite_outputs: whether NaN and infinity are refused.
 
     Raises:
@@ -89,11 +105,38 @@ def run_postprocess(
     Pool thread.
     """
     made = _run(hook, outputs, f"model {spec.name!r}: postprocess")
-    check_outputs(spec, made, rows)
+    check_answer(spec, made, rows, common_rows(outputs))
     promised = {tensor.name: made[tensor.name] for tensor in spec.outputs}
     if finite_outputs and (errors := non_finite_rows(promised, spec)):
         raise errors[min(errors)]
     return promised
+
+
+def check_answer(spec: ModelSpec, answer: Arrays, rows: int, batch_rows: int) -> None:
+    """Check what `postprocess` of the model `spec` returned for a request.
+
+    Args:
+        spec: the model's specification.
+        answer: what the hook returned, as arrays.
+        rows: the rows of the request, before `preprocess`.
+        batch_rows: the rows that the hook was called with. More of them than `rows` may stay apart.
+
+    Raises:
+        ModelContractError: `answer` is not what `spec` promises, for either number of rows.
+
+    Any thread.
+    """
+    first = answer.get(spec.outputs[0].name)
+    if batch_rows > rows and first is not None and not has_rows(first, rows):
+        if not has_rows(first, batch_rows):
+            got = len(first) if first.ndim else "a scalar"
+            raise ModelContractError(
+                f"model {spec.name!r}: postprocess: expected {rows} rows, as the request has, or "
+                f"{batch_rows}, as preprocess has made of them; got {got} in output "
+                f"{spec.outputs[0].name!r}"
+            )
+        rows = batch_rows
+    check_outputs(spec, answer, rows)
 
 
 def check_raw_outputs(model: str, outputs: Arrays, rows: int) -> None:

@@ -73,7 +73,7 @@ class OnnxModel(FreshMemory):
         """
         raise ModelLoadError("expected a model of format export or python to compile; got onnx")
 
-    def operators(self) -> int:
+    def operators(self, inputs: Arrays) -> int:
         """Return 1: a run is one native call. Inference thread."""
         return 1
 

@@ -87,10 +87,12 @@ class Model(Protocol):
         Inference thread.
         """
 
-    def operators(self) -> int:
-        """Return how many operators a batch takes; 0 if that is unknown.
+    def operators(self, inputs: Arrays) -> int:
+        """Return how many operators a batch of `inputs` takes; 0 if that is unknown.
 
-        Each operator takes the interpreter lock once. Inference thread.
+        `inputs` are buffers from `allocate`. Each operator takes the interpreter lock once.
+
+        Inference thread.
         """
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -8,23 +8,29 @@ a largest batch of 6 rows these are 1, 2, 4 and 6. The runs show three more thin
 - how many seconds a batch takes, by its rows: the scheduler's cost curve begins with these;
 - whether outputs are fresh memory: if so, `CheckedModel` need not copy outputs.
 
+The rows pass `preprocess` first, and a batch has as many of the rows that the hook has made: those
+are the rows that the model computes (`blank_rows.py`).
+
 A model with a free axis and no `warmup_shape` for that axis is not warmed up: the model might not
 be able to take a size that warm-up chose.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import inf
 from time import perf_counter
 
 import numpy as np
 
 from batcher.core.error_text import message
-from batcher.core.spec import Array, ModelSpec, TensorSpec, check_outputs
+from batcher.core.spec import Array
 from batcher.errors import ModelLoadError, OutOfMemory
+from batcher.models.blank_rows import BlankBatch, unsized_inputs
 from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
-from batcher.models.hook_contract import as_arrays, check_raw_outputs
 from batcher.models.protocol import Arrays, Model, Progress
 
 OPERATORS_BEFORE_HINT = 20
@@ -32,6 +38,9 @@ OPERATORS_BEFORE_HINT = 20
 
 Under load each operator may wait for the interpreter lock, so a batch of many operators is slow.
 """
+
+_WANTS_GRADIENTS = re.compile("require(s_)? ?grad|[Ii]nference tensor")
+"""PyTorch's errors where gradients are computed in inference mode."""
 
 
 def warmup_sizes(max_batch_size: int) -> list[int]:
@@ -56,89 +65,89 @@ def warm_up(model: CheckedModel, max_batch_size: int, progress: Progress) -> Non
         progress(f"warm-up skipped: {reason}")
         return
     shared = False
-    fitted = 0
+    fitted, rows_each = 0, 1
     for size in warmup_sizes(max_batch_size):
         progress(f"warming up, batch size {size}")
-        # Twice, since the first run pays for whatever is made once. One row a third time: a model
-        # that takes two buffers in turn comes back to the first one only then.
-        shared = _run_size(model, size, 3 if size == 1 else 2, fitted) or shared
-        fitted = size
+        with _explained(size, fitted):
+            batch = BlankBatch(model.model, size, rows_each)
+            # Twice, since the first run pays for whatever is made once. One row a third time: a
+            # model that takes two buffers in turn comes back to the first one only then.
+            shared = _run_size(model, batch, 3 if size == 1 else 2) or shared
+        fitted, rows_each = size, batch.rows_each
+    if rows_each > max_batch_size:
+        _run_in_pieces(model.model, rows_each, max_batch_size)
     model.copies_outputs = shared
     _hint_at_operators(model.model, progress)
 
 
-def unsized_inputs(spec: ModelSpec) -> str:
-    """Return why the model `spec` has no blank rows; empty if it has. Any thread."""
-    free = [
-        tensor.name for tensor in spec.inputs if tensor.free_axes and tensor.warmup_shape is None
-    ]
-    return f"no warmup_shape for the free axes of {', '.join(free)}" if free else ""
+@contextmanager
+def _explained(rows: int, fitted: int) -> Iterator[None]:
+    """Raise whatever a batch of `rows` rows raises as a ModelLoadError that names the batch.
 
+    `fitted` are the rows of the last batch that was smaller, 0 without one.
 
-def blank_rows(spec: ModelSpec, rows: int) -> dict[str, Array]:
-    """Return inputs of zeros and empty texts for the model `spec`, all of whose axes have sizes.
-
-    Any thread.
+    Inference thread.
     """
-    return {tensor.name: _blank(tensor, rows) for tensor in spec.inputs}
+    try:
+        yield
+    # Also SystemExit: a model that calls sys.exit() must not end the thread.
+    except (Exception, SystemExit) as err:
+        reason = f"{type(err).__name__}: {message(err)}".removesuffix(": ")
+        raise ModelLoadError(
+            f"warm-up with batch size {rows} failed: {reason}{_advice(err, fitted)}"
+        ) from err
 
 
-def _run_size(model: CheckedModel, rows: int, runs: int, fitted: int) -> bool:
-    """Run `runs` batches of `rows` blank rows; return whether their outputs share memory.
+def _advice(error: BaseException, fitted: int) -> str:
+    """Return what an author can do about `error`, if that is known. Any thread."""
+    if fitted and isinstance(device_error(error), OutOfMemory):
+        return f"; {fitted} rows fit: set max_batch_size to at most {fitted}"
+    if isinstance(error, RuntimeError) and _WANTS_GRADIENTS.search(str(error)):
+        return "; if the model computes gradients, write `gradients: true` in model.yaml"
+    return ""
 
-    Only outputs of these runs are held, since those of the largest batches may be large. `fitted`
-    are the rows of the last batch that was smaller, 0 without one.
+
+def _run_size(model: CheckedModel, batch: BlankBatch, runs: int) -> bool:
+    """Run `batch` so many times; return whether the outputs of these runs share memory.
+
+    Only outputs of these runs are held, since those of the largest batches may be large.
 
     Inference thread.
     """
     earlier: list[Array] = []
     shared = False
     for _ in range(runs):
-        outputs = _run_blank(model, rows, fitted)
+        outputs = _run_once(model, batch)
         shared = shared or _share_memory(outputs, earlier)
         earlier += outputs.values()
     return shared
 
 
-def _run_blank(model: CheckedModel, rows: int, fitted: int) -> dict[str, Array]:
-    """Run one batch of blank rows, check and time it, and return the outputs. Inference thread."""
-    try:
-        inputs = _blank_inputs(model.model, rows)
-        started = perf_counter()
-        outputs = model.model.predict(inputs)
-        seconds = perf_counter() - started
-        model.timings[rows] = min(seconds, model.timings.get(rows, inf))
-        _check(model, outputs, rows)
-    # Also SystemExit: a model that calls sys.exit() must not end the thread.
-    except (Exception, SystemExit) as err:
-        full = fitted and isinstance(device_error(err), OutOfMemory)
-        advice = f"; {fitted} rows fit: set max_batch_size to at most {fitted}" if full else ""
-        reason = f"{type(err).__name__}: {message(err)}".removesuffix(": ")
-        raise ModelLoadError(f"warm-up with batch size {rows} failed: {reason}{advice}") from err
+def _run_once(model: CheckedModel, batch: BlankBatch) -> dict[str, Array]:
+    """Run and time `batch`, check the outputs, and return them. Inference thread."""
+    inputs = batch.inputs()
+    started = perf_counter()
+    outputs = model.model.predict(inputs)
+    seconds = perf_counter() - started
+    model.timings[batch.rows] = min(seconds, model.timings.get(batch.rows, inf))
+    batch.check(outputs)
     return outputs
 
 
-def _blank_inputs(model: Model, rows: int) -> dict[str, Array]:
-    """Return blank rows in buffers of `model`, after its `preprocess`. Inference thread."""
-    blank = blank_rows(model.spec, rows)
-    prepared = as_arrays(model.preprocess(blank)) if model.preprocess is not None else blank
-    inputs = {}
-    for name, array in prepared.items():
-        inputs[name] = model.allocate(name, array.shape, array.dtype)
-        inputs[name][...] = array
-    return inputs
-
-
-def _check(model: CheckedModel, outputs: Arrays, rows: int) -> None:
-    """Check `outputs` of a batch of `rows` rows, after `postprocess` if there is one.
+def _run_in_pieces(model: Model, rows: int, largest: int) -> None:
+    """Check a request of one row that becomes more rows, `rows`, than the `largest` batch has.
 
     Inference thread.
     """
-    postprocess = model.model.postprocess
-    if postprocess is not None:
-        check_raw_outputs(model.spec.name, outputs, rows)
-        outputs = as_arrays(postprocess(outputs))
-    check_outputs(model.spec, outputs, rows)
+    with _explained(rows, largest):
+        batch = BlankBatch(model, rows, rows)
+        inputs = batch.inputs()
+        pieces = []
+        for start in range(0, rows, largest):
+            piece = {name: array[start : start + largest] for name, array in inputs.items()}
+            outputs = model.predict(piece)
+            pieces.append({name: array.copy() for name, array in outputs.items()})
+        batch.check({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]})
 
 
 def _share_memory(outputs: Arrays, earlier: list[Array]) -> bool:
@@ -148,17 +157,10 @@ def _share_memory(outputs: Arrays, earlier: list[Array]) -> bool:
 
 def _hint_at_operators(model: Model, progress: Progress) -> None:
     """Report a hint to `progress` if a batch takes many operators. Inference thread."""
-    operators = model.operators()
+    with _explained(1, 0):
+        operators = model.operators(BlankBatch(model, 1).inputs())
     if operators > OPERATORS_BEFORE_HINT:
         progress(
             f"hint: {operators} operators a batch, each waiting for the interpreter lock: try "
             "`compile: aoti`"
         )
-
-
-def _blank(tensor: TensorSpec, rows: int) -> Array:
-    """Return `rows` blank rows of one input. Any thread."""
-    array: Array = np.zeros((rows, *(tensor.warmup_shape or tensor.shape)), tensor.datatype.numpy)
-    if tensor.datatype.name == "BYTES":
-        array.fill(b"")
-    return array

@@ -123,6 +123,37 @@ def test_preprocess_may_change_names_dtypes_and_shapes(serving: Serving) -> None
     assert serving.values(serving.infer(inputs={"text": text})) == [8, 10]
 
 
+def windows(inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return each element of `x` as a row, and the row of the request that the element is of."""
+    x = inputs["x"]
+    return {"x": x.reshape(-1, 1), "row": np.arange(len(x)).repeat(x.shape[1])}
+
+
+def test_rows_that_preprocess_has_made_may_be_folded_back_by_postprocess(serving: Serving) -> None:
+    def fold(outputs: Mapping[str, Array]) -> dict[str, Array]:
+        count = outputs["row"].max() + 1
+        return {"y": np.bincount(outputs["row"], outputs["x"][:, 0], count).astype("<f4")}
+
+    serving.add_ready(
+        spec=model_spec(outputs=(tensor("y", "FP32", ()),)),
+        settings=SETTINGS.model_copy(update={"max_batch_size": 3}),
+        preprocess=windows,
+        predict=lambda inputs: inputs,
+        postprocess=fold,
+    )
+    answers = [serving.infer(1, 2), serving.infer(3), serving.infer(4, 5, 6)]
+    found = [serving.response(answer).outputs["y"].tolist() for answer in answers]
+    assert found == [[4, 8], [12], [16, 20, 24]]
+
+
+def test_a_postprocess_that_leaves_a_row_unanswered_breaks_its_contract(serving: Serving) -> None:
+    serving.add_ready(preprocess=windows, postprocess=lambda outputs: {"y": outputs["y"][:3]})
+    text = "expected 2 rows, as the request has, or 8, as preprocess has made of them; got 3"
+    error = serving.loop.error_of(serving.infer(1, 2))
+    assert isinstance(error, ModelContractError)
+    assert text in str(error)
+
+
 def test_postprocess_gives_what_the_specification_promises(serving: Serving) -> None:
     serving.add_ready(
         spec=model_spec(outputs=(tensor("label", "INT64", ()),)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,23 @@ class Folders:
 
         `head` holds the lines of `model.yaml` that belong to the format.
         """
+        text = f"{head}\ninputs: {inputs}\noutputs: {outputs}\n"
+        return self.write(text, files, name, version)
+
+    def write(
+        self,
+        text: str,
+        files: Mapping[str, str | bytes] | None = None,
+        name: str = "m",
+        version: str = "1",
+    ) -> ModelDefinition:
+        """Write a version folder with `files` and the `text` of `model.yaml`; read the folder."""
         folder = self.base / name / version
         for file, content in (files or {}).items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_bytes(content.encode() if isinstance(content, str) else content)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "model.yaml").write_text(f"{head}\ninputs: {inputs}\noutputs: {outputs}\n")
+        (folder / "model.yaml").write_text(text)
         return load_model_definition(name, version, folder)
 
     def python(self, source: str, entry: str = "code:Model", **more: Any) -> ModelDefinition:

@@ -61,7 +61,7 @@ class RecordingModel:
     def compile(self, progress: Callable[[str], None]) -> None:
         """Do nothing: there is nothing to compile."""
 
-    def operators(self) -> int:
+    def operators(self, inputs: Mapping[str, Array]) -> int:
         """Return 0: the number is not known."""
         return 0
 

@@ -103,7 +103,7 @@ class BatchCheck:
         expected = [expected_rows(tensor, answers) for tensor in self._outputs]
         self._check_values(expected, answers)
         if self._runner.has_hooks:
-            self._check_request(rows.own, common_rows(singles[0].request))
+            self._check_request(rows.own)
         timings = self._batches(singles, expected, max_batch_size)
         self._repeat(singles, expected)
         if not self._findings.has(rules.CHANGES):
@@ -209,8 +209,8 @@ class BatchCheck:
             message = f"expected answers that differ; got the same for all of {len(alone)} rows"
             self._findings.add(rules.BLIND, "outputs", message)
 
-    def _check_request(self, own: Sequence[Row], rows_each: int) -> None:
-        """Run a request of several rows through the hooks; one row alone makes `rows_each` rows."""
+    def _check_request(self, own: Sequence[Row]) -> None:
+        """Run a request of several rows through the hooks."""
         rows = [own[index % len(own)] for index in range(ROWS_OF_REQUEST)]
         alike = [row if _shapes(row) == _shapes(rows[0]) else rows[0] for row in rows]
         joined = {name: np.concatenate([row[name] for row in alike]) for name in rows[0]}
@@ -219,14 +219,15 @@ class BatchCheck:
         request = self._runner.prepare(joined, self._findings)
         if request is None:
             return
-        count, expected = common_rows(request), ROWS_OF_REQUEST * rows_each
+        alone = [self._runner.prepare(row, self._findings) for row in alike]
+        count, expected = common_rows(request), sum(common_rows(row or {}) for row in alone)
         if count != expected:
             message = (
-                f"expected {expected} rows of a request of {ROWS_OF_REQUEST}, as {rows_each} of "
-                f"one row; got {count}"
+                f"expected {expected} rows of a request of {ROWS_OF_REQUEST}, as many as of its "
+                f"rows one by one; got {count}"
             )
             self._findings.add(rules.PREPROCESS, "preprocess", message)
-        self._runner.run([request], self._findings)
+        self._runner.run([request], self._findings, ROWS_OF_REQUEST)
 
     def _check_timings(self, timings: Sequence[Timing]) -> None:
         """Note if a row costs more in the largest batch than alone."""

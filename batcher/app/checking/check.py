@@ -21,10 +21,11 @@ from batcher.app.checking.samples import Rows, random_rows, read_sample
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
 from batcher.errors import ClientError, ConfigError, ModelLoadError
+from batcher.models.blank_rows import unsized_inputs
 from batcher.models.checked import CheckedModel
 from batcher.models.loading import load_model
 from batcher.models.protocol import Progress
-from batcher.models.warmup import unsized_inputs, warm_up
+from batcher.models.warmup import warm_up
 
 _HINT_BEGINNINGS = ("not compiled", "hint: ", "note: ", "warm-up skipped")
 """Progress texts that begin so stand in the report as notes; the others only show progress."""

@@ -84,7 +84,7 @@ PREPROCESS = Rule(
 POSTPROCESS = Rule(
     "breach",
     "postprocess is given one request's rows of the outputs, and returns what model.yaml promises "
-    "for as many rows",
+    "for as many rows, or for one row of each row of the request where preprocess made several",
     "keep one row for each row in every array, with the names, dtypes and shapes of `outputs`",
 )
 WARMUP = Rule(

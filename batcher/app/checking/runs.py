@@ -31,7 +31,7 @@ from batcher.batching.batch import Batch
 from batcher.batching.part import Part
 from batcher.core.spec import Array, ModelSpec, TensorSpec, check_outputs, has_rows, shape_text
 from batcher.errors import ModelContractError
-from batcher.models.hook_contract import as_arrays, common_rows
+from batcher.models.hook_contract import as_arrays, check_answer, common_rows
 from batcher.models.protocol import Arrays, Hook, Model
 
 _SERVER = Path(__file__).parents[2]
@@ -87,8 +87,8 @@ class Runner:
             return None
         return prepared
 
-    def run(self, requests: Sequence[Arrays], findings: Findings) -> Run:
-        """Run one batch of `requests`, which are prepared."""
+    def run(self, requests: Sequence[Arrays], findings: Findings, rows: int = 1) -> Run:
+        """Run one batch of `requests`, which are prepared and had `rows` rows each before."""
         batch = Batch([_part(inputs) for inputs in requests])
         try:
             inputs = batch.collate(self._model.allocate)
@@ -105,20 +105,31 @@ class Runner:
             return Run(tuple(batch.split(kept)), seconds)
         if not _check_raw_outputs(outputs, batch.rows, findings):
             return Run((), seconds)
-        return Run(self._postprocess(self._model.postprocess, batch, outputs, findings), seconds)
+        parts = zip(batch.parts, batch.split(outputs), strict=True)
+        raw = [(part.rows, answer) for part, answer in parts]
+        return Run(self._postprocess(self._model.postprocess, raw, rows, findings), seconds)
 
     def _postprocess(
-        self, hook: Hook, batch: Batch, outputs: Arrays, findings: Findings
+        self,
+        hook: Hook,
+        requests: Sequence[tuple[int, Answer]],
+        rows: int,
+        findings: Findings,
     ) -> tuple[Answer, ...]:
-        """Return the answers that `hook` makes; none if it fails for one of the requests."""
+        """Return the answers that `hook` makes; none if it fails for one of the `requests`.
+
+        Each of the requests stands as its rows in the batch and its outputs. Before `preprocess` it
+        had `rows` rows.
+        """
         spec, answers = self._model.spec, []
-        for part, rows in zip(batch.parts, batch.split(outputs), strict=True):
+        for batch_rows, outputs in requests:
             try:
                 # Copied, since a hook may use the memory of its last answer again.
-                answer = {name: np.array(value) for name, value in hook(rows).items()}
-                check_outputs(spec, answer, part.rows)
+                answer = {name: np.array(value) for name, value in hook(outputs).items()}
+                check_answer(spec, answer, rows, batch_rows)
             except (Exception, SystemExit) as err:
-                findings.add(rules.POSTPROCESS, "postprocess", _message(err, spec), batch.rows)
+                size = sum(count for count, _ in requests)
+                findings.add(rules.POSTPROCESS, "postprocess", _message(err, spec), size)
                 return ()
             answers.append(answer)
         return tuple(answers)

@@ -16,7 +16,7 @@ from batcher.core.waiters import Waiters
 from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.failures import describe_failure
-from batcher.models.warmup import blank_rows, unsized_inputs
+from batcher.models.blank_rows import blank_rows, unsized_inputs
 from batcher.serving.model_version import ModelState, ModelVersion
 
 CHECK_TIMEOUT_S = 5.0

@@ -26,16 +26,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.core.spec import Array, TensorSpec
+from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.protocol import Arrays, FreshMemory, Hook, Progress
 from batcher.models.pytorch import aoti
+from batcher.models.pytorch.autograd import batch_mode
+from batcher.models.pytorch.prepared_inputs import PreparedInputs
 from batcher.models.pytorch.staging import PinnedStaging, Staging
 from batcher.models.pytorch.tensors import by_name, to_array, to_host, to_tensor, torch_dtype
 
 
 class TorchModule(ABC):
-    """A module on one device, run in inference mode, on CUDA in a stream of its own."""
+    """A module on one device, on CUDA in a stream of its own."""
 
     one_call = False
     max_rows: int | None = None
@@ -54,6 +56,7 @@ class TorchModule(ABC):
         self._stream: torch.cuda.Stream | None = None
         self._module: Callable[..., Any]
         self._input_specs = {tensor.name: tensor for tensor in self.spec.inputs}
+        self._prepared: PreparedInputs | None = None
 
     @abstractmethod
     def read(self, device: torch.device) -> Callable[..., Any]:
@@ -85,6 +88,28 @@ class TorchModule(ABC):
             self.pinned = True
             self._stream = torch.cuda.Stream(self._device)
         self._module = self.read(self._device)
+        if self.preprocess is not None:
+            self._prepared = PreparedInputs(self._module, self.spec)
+        self._refuse_text()
+
+    def _refuse_text(self) -> None:
+        """Check that no text reaches the module, and that the module need not return text.
+
+        Raises:
+            ModelLoadError: a tensor of the specification is BYTES, and no hook takes its place.
+
+        Inference thread.
+        """
+        for tensors, hook, name in (
+            (self.spec.inputs, self.preprocess, "preprocess"),
+            (self.spec.outputs, self.postprocess, "postprocess"),
+        ):
+            texts = [tensor.name for tensor in tensors if tensor.datatype.name == "BYTES"]
+            if texts and hook is None:
+                raise ModelLoadError(
+                    f"{texts[0]!r}: expected a dtype that PyTorch has; got BYTES. Give a module of "
+                    f"format python a `{name}` that works with the text"
+                )
 
     def compile(self, progress: Progress) -> None:
         """Compile the module to one native call, or take the package that is kept.
@@ -96,6 +121,10 @@ class TorchModule(ABC):
 
         Inference thread.
         """
+        if self._definition.gradients:
+            raise ModelLoadError(
+                "expected no `gradients: true`: compiled code computes no gradients"
+            )
         if self.preprocess is not None:
             raise ModelLoadError(
                 "a module with preprocess may be given other inputs than its specification says"
@@ -117,7 +146,7 @@ class TorchModule(ABC):
         Inference thread.
         """
         inputs = self._comparison_inputs(rows)
-        with torch.inference_mode():
+        with self._batch_mode():
             expected = by_name(self._module(*inputs), self.spec)
             got = by_name(compiled(*inputs), self.spec)
         for name, value in expected.items():
@@ -145,19 +174,16 @@ class TorchModule(ABC):
             inputs.append(values.to(dtype).to(self._device))
         return inputs
 
-    def operators(self) -> int:
-        """Count the operators of a batch of one blank row. Inference thread."""
+    def operators(self, inputs: Arrays) -> int:
+        """Count the operators of a batch of `inputs`. Inference thread."""
         if self.one_call:
             return 1
         counter = _OperatorCounter()  # type: ignore[no-untyped-call]  # the base class has no types
-        with torch.inference_mode(), counter:
-            self.call({tensor.name: self._blank_row(tensor) for tensor in self.spec.inputs})
+        with self._batch_mode():
+            tensors = self._tensors(inputs)
+            with counter:
+                self.call(tensors)
         return counter.count
-
-    def _blank_row(self, tensor: TensorSpec) -> torch.Tensor:
-        """Return one row of zeros for an input. Inference thread."""
-        shape = (1, *(tensor.warmup_shape or tensor.shape))
-        return torch.zeros(shape, dtype=torch_dtype(tensor), device=self._device)
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return a staging buffer. Inference thread."""
@@ -165,21 +191,35 @@ class TorchModule(ABC):
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run the module on one batch. Inference thread."""
-        with torch.inference_mode(), self._on_stream():
-            tensors = {
-                name: to_tensor(array, self._input_specs.get(name), self._device)
-                for name, array in inputs.items()
-            }
-            outputs = by_name(self.call(tensors), self.spec)
+        with self._batch_mode(), self._on_stream():
+            outputs = by_name(self.call(self._tensors(inputs)), self.spec)
             # All copies are started before the first one is waited for.
             on_host = {name: to_host(value) for name, value in outputs.items()}
             if self._stream is not None:
                 self._stream.synchronize()
             return {name: to_array(value) for name, value in on_host.items()}
 
+    def _tensors(self, inputs: Arrays) -> dict[str, torch.Tensor]:
+        """Return `inputs` as tensors on the device. Inference thread."""
+        return {
+            name: to_tensor(array, self._input_specs.get(name), self._device)
+            for name, array in inputs.items()
+        }
+
     def call(self, tensors: dict[str, torch.Tensor]) -> Any:
-        """Call the module with the inputs in the order of the specification. Inference thread."""
+        """Call the module with the inputs in the order of the specification.
+
+        A module with `preprocess` gets what the hook made, as `PreparedInputs` says.
+
+        Inference thread.
+        """
+        if self._prepared is not None:
+            return self._prepared.call(tensors)
         return self._module(*(tensors[tensor.name] for tensor in self.spec.inputs))
+
+    def _batch_mode(self) -> AbstractContextManager[Any]:
+        """Return a context in which one batch runs. Inference thread."""
+        return batch_mode(self._definition.gradients)
 
     def _on_stream(self) -> AbstractContextManager[Any]:
         """Return a context in which work goes to the model's own stream. Inference thread."""

@@ -1,7 +1,8 @@
 """Format `python`: a class in a module beside `model.yaml`, or in an installed module.
 
-`class: code:Model` in `model.yaml` names the module `code` and the class `Model`. The kind of class
-decides how the class is used:
+`class: code:Model` in `model.yaml` names the module `code` and the class `Model`. In the place of a
+class there may be a function that makes the model, such as `torchvision.models:resnet18`. The kind
+of class decides how the class is used; of a function that is the class of the object it returns:
 
                    `torch.nn.Module`               any class with `predict`
     made           without arguments               without arguments
@@ -32,6 +33,8 @@ from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.protocol import Arrays, FreshMemory, Hook, Model, PartialOutputs, Progress
+from batcher.models.pytorch.autograd import batch_mode
+from batcher.models.pytorch.factories import factory_of
 from batcher.models.pytorch.folder_package import import_from_folder
 from batcher.models.pytorch.module import TorchModule
 from batcher.models.pytorch.tensors import by_name, to_array, to_host
@@ -88,6 +91,7 @@ class PythonModel(FreshMemory):
         """Remember what to load; `factory` is the class, and makes nothing yet. Any thread."""
         self.spec = definition.spec
         self._settings = settings
+        self._gradients = definition.gradients
         self._texts = {
             tensor.name for tensor in definition.spec.outputs if tensor.datatype.name == "BYTES"
         }
@@ -115,7 +119,7 @@ class PythonModel(FreshMemory):
         """
         raise ModelLoadError("expected a torch.nn.Module to compile; got a class with predict")
 
-    def operators(self) -> int:
+    def operators(self, inputs: Arrays) -> int:
         """Return 0: the number is unknown. Inference thread."""
         return 0
 
@@ -124,7 +128,7 @@ class PythonModel(FreshMemory):
 
         Inference thread.
         """
-        with torch.inference_mode():
+        with batch_mode(self._gradients):
             outputs = by_name(self._model.predict(inputs), self.spec)
             failed = take_errors(outputs, self.spec)
             arrays = {name: self._array(name, value) for name, value in outputs.items()}
@@ -155,21 +159,19 @@ class PythonModel(FreshMemory):
 def make(definition: ModelDefinition, settings: ModelSettings) -> Model:
     """Return the model of the class that `definition` names, not loaded yet.
 
+    A function is called here, since only its result tells the kind.
+
     Raises:
-        ModelLoadError: there is no such class, or it is neither a module nor has `predict`.
+        ModelLoadError: there is no such class or function, or what it makes is neither a module
+            nor has `predict`.
 
     Any thread.
     """
-    module_name, _, class_name = definition.entry.partition(":")
-    model_class = getattr(import_from_folder(definition, module_name), class_name, None)
-    if isinstance(model_class, type) and issubclass(model_class, torch.nn.Module):
-        return PythonModule(definition, settings, model_class)
-    if not callable(getattr(model_class, "predict", None)):
-        raise ModelLoadError(
-            f"expected a torch.nn.Module or a class with predict; got {definition.entry}"
-        )
-    assert callable(model_class)
-    return PythonModel(definition, settings, model_class)
+    module_name, _, name = definition.entry.partition(":")
+    maker = getattr(import_from_folder(definition, module_name), name, None)
+    kind, factory = factory_of(maker, definition.entry)
+    made_by = PythonModule if issubclass(kind, torch.nn.Module) else PythonModel
+    return made_by(definition, settings, factory)
 
 
 def _weights(file: Path, trusted: bool) -> dict[str, Any]:

@@ -36,13 +36,19 @@ def torch_dtype(tensor: TensorSpec) -> torch.dtype:
 def to_tensor(array: Array, spec: TensorSpec | None, device: torch.device) -> torch.Tensor:
     """Return `array`, a writable buffer, as a tensor on `device`.
 
-    `spec` is None for an input that `preprocess` has made. The copy to CUDA may still be running
-    when this function returns.
+    `spec` is that of the input of this name, None for another name that `preprocess` has given; the
+    hook may also have changed the dtype. The copy to CUDA may still be running when this function
+    returns.
+
+    Raises:
+        ModelContractError: `preprocess` has left text in the array.
 
     Inference thread.
     """
+    if array.dtype.hasobject:
+        raise ModelContractError("preprocess: expected numbers for a module; got an array of text")
     tensor = torch.from_numpy(array)
-    if spec is not None and spec.datatype.name == "BF16":
+    if spec is not None and spec.datatype.name == "BF16" and array.dtype == spec.datatype.numpy:
         tensor = tensor.view(torch.bfloat16)
     return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)
 
@@ -70,6 +76,7 @@ def to_array(value: Any) -> Array:
     Inference thread.
     """
     if isinstance(value, torch.Tensor):
+        value = value.detach()
         value = (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
     if type(value) is np.ndarray and value.flags.c_contiguous:
         return value

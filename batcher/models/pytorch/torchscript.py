@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from batcher.models.protocol import Arrays
 from batcher.models.pytorch.module import TorchModule
 
 
@@ -27,7 +28,7 @@ class TorchScriptModel(TorchModule):
         frozen: Callable[..., Any] = torch.jit.freeze(module)
         return frozen
 
-    def operators(self) -> int:
+    def operators(self, inputs: Arrays) -> int:
         """Return 0: TorchScript's interpreter runs operators without Python's lock.
 
         Inference thread.

@@ -73,7 +73,7 @@ class HookStage(Stage):
         prepared = self._preprocessed(request, deadline, parameters.client)
         self._requests += 1
         answer: Deferred[InferenceResponse] = prepared.addCallback(go_on)
-        answer.addCallback(self._postprocessed, deadline, parameters.client)
+        answer.addCallback(self._postprocessed, request.rows, deadline, parameters.client)
         answer.addBoth(self._ended)
         return answer
 
@@ -108,14 +108,13 @@ class HookStage(Stage):
         return self._pool.run(nbytes_of(request.inputs), deadline, prepared, client)
 
     def _postprocessed(
-        self, response: InferenceResponse, deadline: float, client: str
+        self, response: InferenceResponse, rows: int, deadline: float, client: str
     ) -> InferenceResponse | Deferred[InferenceResponse]:
         hook = self._model.postprocess
         if hook is None:
             return response
 
         def finished() -> InferenceResponse:
-            rows = len(next(iter(response.outputs.values())))
             outputs = run_postprocess(
                 hook, response.outputs, self._spec, rows, self._finite_outputs
             )

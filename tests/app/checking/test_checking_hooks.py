@@ -40,7 +40,7 @@ class TestHooks:
             ("return {}", "expected arrays of equally many rows, at least one; got nothing"),
             (
                 'return {"x": values["x"][:1]}',
-                "expected 3 rows of a request of 3, as 1 of one row; got 1",
+                "expected 3 rows of a request of 3, as many as of its rows one by one; got 1",
             ),
         ],
     )

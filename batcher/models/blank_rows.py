@@ -1,0 +1,98 @@
+"""Blank rows: zeros and empty texts, which a model can be run with before there are requests.
+
+Warm-up and deep checks run blank rows. A request of blank rows goes through `preprocess` first, as
+every request does, and the hook may make several rows of one. A batch of warm-up has a fixed number
+of rows, so the rows that the hook has made are repeated, or cut, to that number:
+
+    a model whose `preprocess` makes 10 rows of one, a batch of 4 rows
+    1 blank row  ->  preprocess  ->  10 rows  ->  the first 4 of them
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from batcher.core.spec import Array, ModelSpec, TensorSpec, check_outputs
+from batcher.models.hook_contract import as_arrays, check_answer, check_raw_outputs, prepared_rows
+from batcher.models.protocol import Arrays, Model
+
+
+def unsized_inputs(spec: ModelSpec) -> str:
+    """Return why the model `spec` has no blank rows; empty if it has. Any thread."""
+    free = [
+        tensor.name for tensor in spec.inputs if tensor.free_axes and tensor.warmup_shape is None
+    ]
+    return f"no warmup_shape for the free axes of {', '.join(free)}" if free else ""
+
+
+def blank_rows(spec: ModelSpec, rows: int) -> dict[str, Array]:
+    """Return inputs of zeros and empty texts for the model `spec`, all of whose axes have sizes.
+
+    Any thread.
+    """
+    return {tensor.name: _blank(tensor, rows) for tensor in spec.inputs}
+
+
+class BlankBatch:
+    """A batch of blank rows for one model, behind its `preprocess`. Inference thread.
+
+    Attributes:
+        rows: rows of the batch.
+    """
+
+    def __init__(self, model: Model, rows: int, rows_each: int = 1) -> None:
+        """Make a batch of `rows` rows for `model`.
+
+        `rows_each` are the rows that `preprocess` makes of one row, as far as that is known.
+        """
+        self.rows = rows
+        self._model = model
+        self._asked = max(rows // rows_each, 1)
+        blank = blank_rows(model.spec, self._asked)
+        prepared = model.preprocess(blank) if model.preprocess is not None else blank
+        self._prepared = as_arrays(prepared)
+        self._made = prepared_rows(self._prepared, model.spec.name)
+
+    @property
+    def rows_each(self) -> int:
+        """The rows that `preprocess` made of one row, at least 1."""
+        return max(self._made // self._asked, 1)
+
+    def inputs(self) -> dict[str, Array]:
+        """Return the batch in buffers of the model. Inference thread."""
+        inputs = {}
+        for name, array in self._prepared.items():
+            inputs[name] = self._model.allocate(name, (self.rows, *array.shape[1:]), array.dtype)
+            inputs[name][...] = (
+                array if self.rows == self._made else array[np.arange(self.rows) % self._made]
+            )
+        return inputs
+
+    def check(self, outputs: Arrays) -> None:
+        """Check `outputs` of the batch, after `postprocess` if the model has that hook.
+
+        `postprocess` takes the outputs of a whole request. A batch with fewer rows than a request
+        of one row becomes is checked without the hook.
+
+        Raises:
+            ModelContractError: the outputs are not what the specification promises.
+            BaseException: whatever the hook raises.
+
+        Inference thread.
+        """
+        spec, postprocess = self._model.spec, self._model.postprocess
+        if postprocess is None:
+            check_outputs(spec, outputs, self.rows)
+            return
+        check_raw_outputs(spec.name, outputs, self.rows)
+        if self._made <= self.rows:
+            whole = {name: array[: self._made] for name, array in outputs.items()}
+            check_answer(spec, as_arrays(postprocess(whole)), self._asked, self._made)
+
+
+def _blank(tensor: TensorSpec, rows: int) -> Array:
+    """Return `rows` blank rows of one input. Any thread."""
+    array: Array = np.zeros((rows, *(tensor.warmup_shape or tensor.shape)), tensor.datatype.numpy)
+    if tensor.datatype.name == "BYTES":
+        array.fill(b"")
+    return array

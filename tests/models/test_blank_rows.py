@@ -1,0 +1,67 @@
+"""Blank rows behind hooks: a row may become many, which `postprocess` folds back."""
+
+from __future__ import annotations
+
+import pytest
+
+from batcher.errors import ModelLoadError
+from tests.support.model_folders import Folders
+
+CLIPS = "[{name: audio, dtype: FP32, shape: [-1], warmup_shape: [40]}]"
+ENERGY = "[{name: energy, dtype: FP32, shape: []}]"
+WINDOWS = """
+SIZES = []
+
+class Model:
+    def preprocess(self, values):
+        return {"frames": values["audio"].reshape(-1, 4)}
+
+    def predict(self, values):
+        SIZES.append(len(values["frames"]))
+        return {"energy": values["frames"].mean(axis=1)}
+"""
+
+
+def folding(body: str) -> str:
+    """Return the windowed model with a `postprocess`."""
+    return f"{WINDOWS}\n    def postprocess(self, outputs):\n        {body}\n"
+
+
+def sizes(folders: Folders, source: str, largest: int) -> list[int]:
+    """Return the rows of the batches of warm-up, each size once."""
+    definition = folders.python(source, inputs=CLIPS, outputs=ENERGY)
+    loaded = folders.load(definition, max_batch_size=largest)
+    ran = loaded.model._model.predict.__globals__["SIZES"]  # type: ignore[attr-defined]
+    return list(dict.fromkeys(ran))
+
+
+def test_warmup_counts_the_rows_that_the_model_computes(folders: Folders) -> None:
+    assert sizes(folders, WINDOWS, 32) == [1, 2, 4, 8, 16, 32]
+
+
+def test_rows_that_are_folded_back_pass_warmup(folders: Folders) -> None:
+    source = folding('return {"energy": outputs["energy"].reshape(-1, 10).mean(axis=1)}')
+    assert sizes(folders, source, 16) == [1, 2, 4, 8, 16]
+
+
+def test_rows_that_are_not_folded_back_pass_warmup(folders: Folders) -> None:
+    assert sizes(folders, folding("return outputs"), 16) == [1, 2, 4, 8, 16]
+
+
+def test_a_row_that_becomes_more_rows_than_a_batch_has_is_tried_whole(folders: Folders) -> None:
+    source = folding('return {"energy": outputs["energy"].reshape(-1, 10).mean(axis=1)}')
+    assert sizes(folders, source, 4) == [1, 2, 4]
+    with pytest.raises(
+        ModelLoadError,
+        match=r"warm-up with batch size 10 failed: .*expected 1 rows, as the request has, or 10, "
+        r"as preprocess has made of them; got 2 in output 'energy'",
+    ):
+        sizes(folders, folding('return {"energy": outputs["energy"][:2]}'), 4)
+
+
+def test_rows_that_are_folded_wrongly_are_named_with_both_numbers(folders: Folders) -> None:
+    source = folding('return {"energy": outputs["energy"].reshape(-1, 5).mean(axis=1)}')
+    with pytest.raises(
+        ModelLoadError, match=r"expected 1 rows, as the request has, or 10, .*; got 2 in output"
+    ):
+        sizes(folders, source, 16)
