@@ -39,7 +39,8 @@ class _Section(BaseModel):
 class ImageFile(_Section):
     """How a picture becomes one row of an input: value = (pixel * scale - mean) / std.
 
-    Size and layout follow from the shape of the input.
+    Size and layout follow from the shape of the input. Where one of height and width is free, the
+    picture keeps its proportions; where both are, it keeps its size.
 
     Attributes:
         mode: `grey` or `rgb`.

@@ -260,8 +260,22 @@ def _explain(schema: type[BaseModel], source: Source, problem: Any) -> str:
         return f"{source.origin(key)}: {dotted(key)} is missing"
     return (
         f"{source.origin(key)}: {dotted(key) or 'settings'}: expected {_expected(problem)}; got "
-        f"{_got(problem)}"
+        f"{_got(problem)}{_quoting(problem)}"
     )
+
+
+def _quoting(problem: Any) -> str:
+    """Return the advice to quote a value that YAML takes for something else than text, or nothing.
+
+    YAML reads `no`, `off` and `null` as false and as nothing, `1.10` as a number, `2024-05-01` as a
+    date.
+    """
+    value = problem["input"]
+    if problem["type"] != "string_type" or isinstance(value, dict | list | tuple):
+        return ""
+    if isinstance(value, bool):
+        return '; YAML reads no, yes, on and off as false and true: quote it, as in "no"'
+    return "; quote it to make it text" if value is not None else "; quote it to mean the text null"
 
 
 def _expected(problem: Any) -> str:

@@ -80,7 +80,11 @@ def test_a_burst_is_a_second_s_worth_unless_it_is_named(load: Load) -> None:
             2,
             "quotas.<key>: expected a key of visible ASCII .*; got str",
         ),
-        ("quotas:\n  5309: {rows_per_s: 1}", 1, "quotas.<key>: expected .* string; got int"),
+        (
+            "quotas:\n  5309: {rows_per_s: 1}",
+            1,
+            "quotas.<key>: expected .* string; got int; quote it .*",
+        ),
     ],
 )
 def test_a_wrong_quota_is_refused_by_line_and_without_its_key(

@@ -36,7 +36,7 @@ def encode(response: InferenceResponse, spec: ModelSpec, with_header: bool = Tru
     for tensor in spec.outputs:
         array = plain_numbers(response.outputs[tensor.name], tensor.datatype.name)
         flat = array.reshape(len(array), -1)
-        header += _names(tensor.name, flat.shape[1])
+        header += names_of(tensor.name, flat.shape[1])
         arrays.append(flat)
     is_plain = not best and all(array.size and not array.dtype.hasobject for array in arrays)
     step = max(_BLOCK_CELLS // max(len(header), 1), 1)
@@ -49,8 +49,9 @@ def encode(response: InferenceResponse, spec: ModelSpec, with_header: bool = Tru
     return b"".join(pieces)
 
 
-def _names(output: str, width: int) -> list[str]:
-    return [output] if width == 1 else [f"{output}[{index}]" for index in range(width)]
+def names_of(tensor: str, width: int) -> list[str]:
+    """Return the header of a tensor that has `width` cells in a line."""
+    return [tensor] if width == 1 else [f"{tensor}[{index}]" for index in range(width)]
 
 
 def _number_lines(arrays: list[Array]) -> bytes:

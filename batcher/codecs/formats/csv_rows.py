@@ -7,8 +7,10 @@
 
 Values of a table without a header stand in the order of the model's inputs. Where the header is
 optional, the media type's `header=present` or `header=absent` decides (RFC
-4180). Without that parameter a first line of names alone, with no number among them, is a header,
-unless the model takes strings. `nan` and `inf` are numbers here; an empty cell is not.
+4180). Without that parameter a first line of names alone, with no number among them, is a header.
+Of a model that takes strings any line might be a row. There a header is the name of the input, or
+`name[0],name[1]` for several cells, with at least one line behind it; a row that reads like that
+needs `header=absent`. `nan` and `inf` are numbers here; an empty cell is not.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from io import BytesIO, TextIOWrapper
 from itertools import chain
 
 from batcher.codecs.content import Buffer, Content
+from batcher.codecs.formats.csv_answers import names_of
 from batcher.codecs.formats.csv_cells import Line, check_length, column_of, is_number, values_of
 from batcher.codecs.formats.csv_flat import Unusual, read_flat
 from batcher.codecs.formats.long_lists import ArrayBuilder
@@ -71,14 +74,14 @@ def _start(text: memoryview, tensor: TensorSpec, declared: str) -> int:
 
     Raises Unusual: there is no line, it is very long, or it does not end where a quote is open.
     """
-    if declared == "absent" or (not declared and tensor.datatype.name == "BYTES"):
+    if declared == "absent":
         return 0
     piece = bytes(text[:MAX_HEADER_BYTES])
     blank = len(piece) - len(piece.lstrip(b"\r\n"))
     line, end, _ = piece[blank:].partition(b"\n")
     cells = line.removesuffix(b"\r")
     # most bodies have no header, and their first cell shows that
-    if not declared and is_number(cells.partition(b",")[0].decode("latin-1")):
+    if not declared and _is_value(cells.partition(b",")[0].decode("latin-1"), tensor):
         return 0
     is_whole = bool(end) or len(piece) == len(text)
     if not is_whole or not cells or b"\r" in cells or cells.count(b'"') % 2:
@@ -87,7 +90,17 @@ def _start(text: memoryview, tensor: TensorSpec, declared: str) -> int:
         names = next(csv.reader([cells.decode()], strict=True))
     except (UnicodeDecodeError, csv.Error) as err:
         raise Unusual from err
-    return blank + len(line) + 1 if _has_header(names, tensor, declared) else 0
+    behind = blank + len(line) + 1
+    if not declared and tensor.datatype.name == "BYTES" and not piece[behind:].strip(b"\r\n"):
+        return 0
+    return behind if _has_header(names, tensor, declared) else 0
+
+
+def _is_value(cell: str, tensor: TensorSpec) -> bool:
+    """Return whether a line that begins with `cell` is surely a row."""
+    if tensor.datatype.name == "BYTES":
+        return not cell.lstrip(' "').startswith(tensor.name[:1])
+    return is_number(cell)
 
 
 class _PhysicalLines:
@@ -157,11 +170,13 @@ def _rows(content: Content, tensor: TensorSpec, declared: str) -> Array:
     lines = _lines(content)
     first = _first(lines)
     if _has_header(first.cells, tensor, declared):
-        header, first = first.cells, next(lines, Line(0, []))
+        header, behind = first, next(lines, Line(0, []))
+        # Of strings the name of the input may be a row, and is one where nothing else is.
+        first = behind if behind.cells or declared or tensor.datatype.name != "BYTES" else header
         if not first.cells:
             raise DecodingError(
-                f"line 1: expected {tensor.datatype.name} values; got {header[:4]}, and no line "
-                "behind it"
+                f"line 1: expected {tensor.datatype.name} values; got {header.cells[:4]}, and no "
+                "line behind it"
             )
     builder = ArrayBuilder(tensor, content.limits)
     for piece in _pieces(chain([first], lines)):
@@ -201,7 +216,7 @@ def _table(content: Content, spec: ModelSpec) -> dict[str, Array]:
 
 
 def _has_header(cells: list[str], tensor: TensorSpec, declared: str) -> bool:
-    """Return whether a first line of `cells` is a header.
+    """Return whether a first line of `cells` is a header, if there are lines behind it.
 
     The media type's parameter, `declared`, decides if it is there. Otherwise a header is a line
     that can be nothing but names. A line with a number, with an empty cell, or with more or fewer
@@ -210,10 +225,10 @@ def _has_header(cells: list[str], tensor: TensorSpec, declared: str) -> bool:
     """
     if declared in ("present", "absent"):
         return declared == "present"
-    if tensor.datatype.name == "BYTES" or (
-        not tensor.free_axes and len(cells) != tensor.fixed_size
-    ):
+    if not tensor.free_axes and len(cells) != tensor.fixed_size:
         return False
+    if tensor.datatype.name == "BYTES":
+        return [cell.strip() for cell in cells] == names_of(tensor.name, len(cells))
     return all(cell.strip() and not is_number(cell) for cell in cells)
 
 

@@ -90,14 +90,24 @@ class Picture(NamedTuple):
         """How many pixels it has."""
         return self.image.width * self.image.height
 
+    def size_for(self, spec: ImageSpec) -> tuple[int, int]:
+        """Return width and height of the upright picture after resizing.
+
+        Where `spec` fixes one of the two, the other follows from the picture's own proportions.
+        """
+        turned = self.orientation in _TURNED_SIDEWAYS
+        width, height = reversed(self.image.size) if turned else self.image.size
+        if spec.width < 0 <= spec.height:
+            return max(round(width * spec.height / height), 1), spec.height
+        if spec.height < 0 <= spec.width:
+            return spec.width, max(round(height * spec.width / width), 1)
+        return (width, height) if spec.width < 0 else (spec.width, spec.height)
+
     def row_shape(self, tensor: TensorSpec) -> tuple[int, ...]:
         """Return the shape of the row of `tensor` that the picture becomes."""
         spec = tensor.image
         assert spec is not None
-        turned = self.orientation in _TURNED_SIDEWAYS
-        width, height = reversed(self.image.size) if turned else self.image.size
-        height = height if spec.height < 0 else spec.height
-        width = width if spec.width < 0 else spec.width
+        width, height = self.size_for(spec)
         # (height, width): a grey picture without an axis for its one channel
         if len(tensor.shape) == 2:
             return height, width
@@ -137,6 +147,7 @@ def opened(body: Buffer, media_type: str, tensor: TensorSpec, max_pixels: int) -
     image = _open(file.data, media_type, max_pixels)
     picture = Picture(image, file.orientation)
     _check_pixels(picture, file.scans, max_pixels)
+    _check_resized(picture, tensor.image, max_pixels)
     return picture
 
 
@@ -152,6 +163,18 @@ def _check_pixels(picture: Picture, scans: int, max_pixels: int) -> None:
         raise TooLarge(
             f"picture: expected at most {FULL_SCANS} scans of {max_pixels} pixels; got {scans} "
             f"scans of {picture.pixels} pixels"
+        )
+
+
+def _check_resized(picture: Picture, spec: ImageSpec, max_pixels: int) -> None:
+    """Check the size that follows from the picture's proportions. Raises TooLarge.
+
+    A line of pixels, stretched to the height of the model, would be far larger than its file.
+    """
+    width, height = picture.size_for(spec)
+    if min(spec.width, spec.height) < 0 and width * height > max_pixels:
+        raise TooLarge(
+            f"picture: expected at most {max_pixels} pixels after resizing; got {width} x {height}"
         )
 
 
@@ -244,10 +267,7 @@ def _prepare(picture: Picture, spec: ImageSpec) -> Image.Image:
     if upright.mode.startswith("I"):
         upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
     coloured = upright.convert(spec.mode)
-    size = (
-        coloured.width if spec.width < 0 else spec.width,
-        coloured.height if spec.height < 0 else spec.height,
-    )
+    size = picture.size_for(spec)
     return coloured if coloured.size == size else coloured.resize(size, Image.Resampling.BILINEAR)
 
 

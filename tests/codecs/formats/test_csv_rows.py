@@ -314,3 +314,30 @@ def test_the_media_type_decides_whether_there_is_a_header() -> None:
     assert present["x"].tolist() == [[3, 4]]
     with pytest.raises(DecodingError, match="line 1"):
         csv_rows.decode(Content(b"a,b\n3,4\n", "text/csv", {"header": "absent"}), spec)
+
+
+@pytest.mark.parametrize(
+    ("shape", "body", "expected"),
+    [
+        ((), "text\nyes\nno\n", [b"yes", b"no"]),
+        ((1,), '"text"\r\nyes\r\n', [[b"yes"]]),
+        ((1,), ' text \n"a,b"\n', [[b"a,b"]]),
+        ((2,), "text[0],text[1]\na,b\n", [[b"a", b"b"]]),
+        ((1,), "texts\nyes\n", [[b"texts"], [b"yes"]]),
+        ((1,), "yes\ntext\n", [[b"yes"], [b"text"]]),
+        ((1,), "text\n", [[b"text"]]),
+        ((1,), '"text"\n\n', [[b"text"]]),
+    ],
+    ids=["plain", "quoted", "unusual", "columns", "another", "a later row", "alone", "alone, odd"],
+)
+def test_a_first_line_of_strings_is_a_header_if_it_is_the_name_of_the_input(
+    shape: tuple[int, ...], body: str, expected: list[Any]
+) -> None:
+    spec = model_spec((tensor("text", "BYTES", shape),))
+    assert csv_rows.decode(Content(body.encode(), "text/csv"), spec)["text"].tolist() == expected
+
+
+def test_a_row_that_is_the_name_of_the_input_is_kept_where_there_is_no_header() -> None:
+    spec = model_spec((tensor("text", "BYTES", ()),))
+    content = Content(b"text\nyes\n", "text/csv", {"header": "absent"})
+    assert csv_rows.decode(content, spec)["text"].tolist() == [b"text", b"yes"]

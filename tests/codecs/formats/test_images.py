@@ -169,8 +169,11 @@ def test_of_a_moving_picture_the_first_frame_is_taken(fmt: str) -> None:
         ((1, 2, 3), "L", (1, 2, 3)),
         ((2, 3, 1), "L", (2, 3, 1)),
         ((2, 3), "L", (2, 3)),
-        ((3, -1, 3), "RGB", (3, 4, 3)),
-        ((3, 2, -1), "RGB", (3, 2, 6)),
+        ((3, -1, 3), "RGB", (3, 2, 3)),
+        ((3, 2, -1), "RGB", (3, 2, 3)),
+        ((1, -1, 30), "L", (1, 20, 30)),
+        ((40, -1), "L", (40, 60)),
+        ((-1, 1), "L", (1, 1)),
         ((-1, -1), "L", (4, 6)),
         ((-1, -1, 3), "RGB", (4, 6, 3)),
     ],
@@ -179,6 +182,14 @@ def test_size_and_layout_follow_from_the_shape(
     shape: tuple[int, ...], mode: str, expected: tuple[int, ...]
 ) -> None:
     assert decode(encoded(pixels()), picture_spec(shape, mode)).shape == expected
+
+
+def test_a_free_width_keeps_the_proportions_of_a_picture_that_lies_on_its_side() -> None:
+    image, body = Image.fromarray(pixels()), BytesIO()
+    exif = image.getexif()
+    exif[ORIENTATION] = 6
+    image.save(body, "PNG", exif=exif)
+    assert decode(body.getvalue(), picture_spec((3, 12, -1))).shape == (3, 12, 8)
 
 
 def test_channels_last_holds_the_same_pixels_as_channels_first() -> None:

@@ -189,6 +189,13 @@ def test_a_picture_exactly_at_the_limit_is_taken() -> None:
     ].shape == (1, 3, 4, 6)
 
 
+@pytest.mark.usefixtures("no_decoding")
+def test_a_line_of_pixels_that_would_be_stretched_beyond_the_limit_is_refused() -> None:
+    spec = picture_spec((3, 8, -1))
+    with pytest.raises(TooLarge, match="at most 100 pixels after resizing; got 104 x 8"):
+        images.decode(Content(encoded(pixels(1, 13)), "image/png", max_image_pixels=100), spec)
+
+
 def free_rows(*pictures: bytes, max_pixels: int) -> tuple[int, ...]:
     spec: TensorSpec = FREE.inputs[0]
     found = [images.opened(picture, "image/png", spec, max_pixels) for picture in pictures]
