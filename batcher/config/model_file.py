@@ -129,6 +129,8 @@ class ModelFile(_Section):
             `batcher check --model` runs it.
         gradients: whether PyTorch keeps what it needs to compute gradients while a batch runs, for
             models that return gradients.
+        imports: modules that are imported before the model is read, such as libraries that
+            register the operators of the model's file.
     """
 
     format: Format
@@ -139,6 +141,7 @@ class ModelFile(_Section):
     outputs: Annotated[tuple[OutputFile, ...], Field(min_length=1)]
     sample: Annotated[str | None, Field(min_length=1)] = None
     gradients: bool = False
+    imports: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")], ...] = ()
 
     @model_validator(mode="after")
     def _what_the_format_needs(self) -> ModelFile:
@@ -167,6 +170,7 @@ class ModelDefinition:
         weights: file of weights for `python`, or None.
         sample: file of a request that the model answers, or None.
         gradients: whether gradients can be computed while a batch runs.
+        imports: modules that are imported before the model is read.
     """
 
     spec: ModelSpec
@@ -177,6 +181,7 @@ class ModelDefinition:
     weights: Path | None = None
     sample: Path | None = None
     gradients: bool = False
+    imports: tuple[str, ...] = ()
 
 
 def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinition:
@@ -201,6 +206,7 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
         weights=folder / model.weights if model.weights else None,
         sample=folder / model.sample if model.sample else None,
         gradients=model.gradients,
+        imports=model.imports,
     )
 
 

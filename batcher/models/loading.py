@@ -24,6 +24,7 @@ from batcher.core.error_text import message
 from batcher.errors import BatcherError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import Hook, Model, Progress
+from batcher.models.pytorch.folder_package import import_from_folder
 from batcher.models.warmup import warm_up
 
 _MODULES = {
@@ -59,8 +60,11 @@ def load_model(
 
 
 def make_model(definition: ModelDefinition, settings: ModelSettings) -> Any:
-    """Return the model of `definition`, not loaded yet. Any thread."""
-    return import_format(definition).MODEL(definition, settings)
+    """Return the model of `definition`, not loaded yet; import what it names. Any thread."""
+    module = import_format(definition)
+    for name in definition.imports:
+        _import_for(definition, name)
+    return module.MODEL(definition, settings)
 
 
 def import_format(definition: ModelDefinition) -> ModuleType:
@@ -122,6 +126,23 @@ def _load(definition: ModelDefinition, settings: ModelSettings, progress: Progre
     if settings.warmup:
         warm_up(checked, checked.largest(settings.max_batch_size), progress)
     return checked
+
+
+def _import_for(definition: ModelDefinition, name: str) -> None:
+    """Import the module `name` of the model's folder, or an installed one.
+
+    Raises:
+        ModelLoadError: there is no such module; the message says so.
+
+    Any thread.
+    """
+    try:
+        import_from_folder(definition, name)
+    except ModuleNotFoundError as err:
+        raise ModelLoadError(
+            f"imports: expected modules of the model's folder or of installed libraries; got "
+            f"{name!r}: {err}"
+        ) from err
 
 
 def _tell_notes(model: CheckedModel, max_batch_size: int, progress: Progress) -> None:

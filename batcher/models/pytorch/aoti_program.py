@@ -47,18 +47,17 @@ _PR_SET_PDEATHSIG = 1
 
 def compile_module(
     spec: ModelSpec,
-    source: torch.nn.Module | torch.export.ExportedProgram,
+    module: torch.nn.Module,
     device: torch.device,
     path: Path,
 ) -> None:
-    """Compile `source` for `device` into a package at `path`, for batches of any size.
+    """Compile `module` for `device` into a package at `path`, for batches of any size.
 
     Raises:
         ModelLoadError: the model would be compiled for some batch sizes only.
 
     Main thread of the compiling process.
     """
-    module = source.module() if isinstance(source, torch.export.ExportedProgram) else source
     examples = tuple(_example(tensor, device) for tensor in spec.inputs)
     axes = tuple({0: torch.export.Dim.DYNAMIC} for _ in spec.inputs)
     program = torch.export.export(_InOrder(module, spec), examples, dynamic_shapes=(axes,))

@@ -65,8 +65,8 @@ class TorchModule(ABC):
         Inference thread.
         """
 
-    def source(self, device: torch.device) -> torch.nn.Module | torch.export.ExportedProgram:
-        """Return the module on `device` as a compiler takes it.
+    def source(self, device: torch.device) -> torch.nn.Module:
+        """Return the module on `device` as a compiler takes it, with the inputs in order.
 
         Raises:
             ModelLoadError: a module of this format cannot be compiled.
@@ -132,10 +132,21 @@ class TorchModule(ABC):
         package = aoti.find_or_compile(self._definition, self._settings, self._device, progress)
         compiled = aoti.load_package(package, self._device)
         # The compiler's example has 2 rows; 1 and the largest batch are the ends of the range.
-        for rows in (1, 2, self._settings.max_batch_size):
-            self._compare(compiled, rows)
-        self._module = compiled
+        fitted = self.fitted(compiled)
+        largest = self._settings.max_batch_size
+        if self.max_rows is not None:
+            largest = min(largest, self.max_rows)
+        for rows in sorted({1, min(2, largest), largest}):
+            self._compare(fitted, rows)
+        self._module = fitted
         self.one_call = True
+
+    def fitted(self, module: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `module`, which takes what the source takes, for batches of any size.
+
+        Inference thread.
+        """
+        return module
 
     def _compare(self, compiled: Callable[..., Any], rows: int) -> None:
         """Check that `compiled` gives the outputs of the module on `rows` rows.
@@ -234,6 +245,7 @@ class _OperatorCounter(TorchDispatchMode):
     """
 
     count = 0
+    supports_higher_order_operators = True  # control flow, such as `torch.cond`
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count `func` and call it. Inference thread."""

@@ -12,6 +12,7 @@ import torch
 
 from batcher.models.protocol import Arrays
 from batcher.models.pytorch.module import TorchModule
+from batcher.models.pytorch.operators import UNKNOWN_BUILTIN, unknown_operator
 
 
 class TorchScriptModel(TorchModule):
@@ -24,9 +25,26 @@ class TorchScriptModel(TorchModule):
 
         Inference thread.
         """
-        module = torch.jit.load(str(self._definition.file), map_location=device).eval()
-        frozen: Callable[..., Any] = torch.jit.freeze(module)
+        frozen: Callable[..., Any] = torch.jit.freeze(self._archived(device).eval())
         return frozen
+
+    def _archived(self, device: torch.device) -> torch.jit.ScriptModule:
+        """Return the module in the archive, on `device`.
+
+        Raises:
+            ModelLoadError: the module has operators that no imported library has registered.
+
+        Inference thread.
+        """
+        try:
+            module: torch.jit.ScriptModule = torch.jit.load(
+                str(self._definition.file), map_location=device
+            )
+        except RuntimeError as err:
+            if found := UNKNOWN_BUILTIN.search(str(err)):
+                raise unknown_operator(found[1], found[2]) from err
+            raise
+        return module
 
     def operators(self, inputs: Arrays) -> int:
         """Return 0: TorchScript's interpreter runs operators without Python's lock.

@@ -23,7 +23,7 @@ import torch
 
 from batcher.config.model_file import ModelDefinition
 from batcher.errors import ModelLoadError
-from batcher.models.pytorch.export import check_archive
+from batcher.models.pytorch.archive_check import check_archive
 from tests.support.model_folders import Folders, answers
 
 DIGITS = Path(__file__).parents[3] / "models/digits/1/model.pt2"
@@ -157,7 +157,42 @@ def hidden_behind_a_duplicate(found: Members, ran: Path) -> Members:
     ]  # Python's zipfile reads the last of them, PyTorch's reader another
 
 
+def node(target: str, argument: str, result: str) -> dict[str, Any]:
+    """Return a node of a graph that calls `target` with one tensor more than `argument`."""
+    names = {"self": argument, "other": "planted"}
+    inputs = [
+        {"name": name, "arg": {"as_tensor": {"name": tensor}}, "kind": 1}
+        for name, tensor in names.items()
+    ]
+    outputs = [{"as_tensor": {"name": result}}]
+    return {"target": target, "inputs": inputs, "outputs": outputs, "metadata": {}, "name": result}
+
+
+def evil_file(found: Members, ran: Path) -> Members:
+    """`aten::from_file` makes the file that it maps, and maps any file that there is."""
+    inputs = [
+        {"name": "filename", "arg": {"as_string": str(ran)}, "kind": 1},
+        {"name": "shared", "arg": {"as_bool": True}, "kind": 1},
+        {"name": "size", "arg": {"as_int": 1}, "kind": 1},
+    ]
+
+    def change(document: dict[str, Any]) -> None:
+        graph = document["graph_module"]["graph"]
+        values, nodes = graph["tensor_values"], graph["nodes"]
+        one = [{"as_int": 1}]
+        values["planted"] = next(iter(values.values())) | {"sizes": one, "strides": one}
+        # The first operator takes a sum with the file: a result that nothing needs is left out.
+        first = nodes[0]["inputs"][0]["arg"]["as_tensor"]["name"]
+        values["total"] = values[first]
+        nodes[0]["inputs"][0]["arg"]["as_tensor"]["name"] = "total"
+        called = node("torch.ops.aten.from_file.default", "", "planted") | {"inputs": inputs}
+        nodes[:0] = [called, node("torch.ops.aten.add.Tensor", first, "total")]
+
+    return edited(found, PROGRAM, change)
+
+
 ATTACKS = [
+    evil_file,
     pickled_samples,
     pickled_weights,
     pickled_constant,
@@ -267,6 +302,77 @@ def test_an_honest_archive_whose_inputs_and_outputs_have_names_passes_the_check(
         torch.ones(3, 8), scale=torch.ones(3, 8)
     )
     assert again["more"]["list"][1].eq(2).all()
+
+
+class Nonzero(torch.nn.Module):
+    """Has a size that depends on the values."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1] * 0 + torch.nonzero(x > 0).size(0)
+
+
+class Masked(torch.nn.Module):
+    """Picks values by a mask."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1] * 0 + x[x > 0].sum()
+
+
+class Checks(torch.nn.Module):
+    """States what it expects of its input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch._check(x.shape[0] <= 100)
+        torch._check(x.shape[0] * 2 < 300)
+        return x[:, :1] + 1
+
+
+class Einsum(torch.nn.Module):
+    """Has a text as an argument."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bi,ij->bj", x, torch.eye(4)[:, 1:2])
+
+
+class Branches(torch.nn.Module):
+    """Has a graph for each branch."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        branches = (lambda y: y + 1, lambda y: y - 1)
+        result: torch.Tensor = torch.cond(x.sum() > 0, *branches, (x[:, :1],))
+        return result
+
+
+class EachRow(torch.nn.Module):
+    """Works on one row at a time."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.vmap(lambda row: row.sum(0, keepdim=True))(x)
+
+
+@pytest.mark.parametrize(
+    ("module", "right"),
+    [
+        (Nonzero(), 4),
+        (Masked(), 10),
+        (Checks(), 2),
+        (Einsum(), 2),
+        (Branches(), 2),
+        (EachRow(), 10),
+    ],
+    ids=["nonzero", "mask", "check", "einsum", "cond", "vmap"],
+)
+def test_a_harmless_program_is_served_without_trust(
+    folders: Folders, module: torch.nn.Module, right: float
+) -> None:
+    axes = ({0: torch.export.Dim.DYNAMIC},)
+    file = BytesIO()
+    torch.export.save(torch.export.export(module, (torch.ones(2, 4),), dynamic_shapes=axes), file)
+    outputs = "[{name: y, dtype: FP32, shape: [1]}]"
+    files: dict[str, str | bytes] = {"net.pt2": file.getvalue()}
+    definition = folders.define("format: export\nfile: net.pt2", files, outputs=outputs)
+    found = answers(folders.load(definition), x=np.array([[1, 2, 3, 4]], "f4"))
+    assert found["y"].tolist() == [[right]]
 
 
 @pytest.mark.parametrize(

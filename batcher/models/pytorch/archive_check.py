@@ -1,0 +1,189 @@
+"""Looks through the archive of an exported program for code, before PyTorch reads it.
+
+Such an archive is a ZIP file, mostly of raw weights and JSON. Yet two steps of its reader can run
+code that somebody hid in the archive: the reader unpickles some members, and it evaluates some
+texts of the program as Python. So the archive of a model that is not trusted is looked through, and
+whatever is not known to be harmless is refused:
+
+    member of the archive           refused
+    raw weights and constants       nothing: they are bytes
+    their configuration (JSON)      weights that are pickled
+    sample inputs                   pickles of more than tensors
+    the program (JSON)              texts that are not what their key says, see below
+    any other                       the member
+
+    text of the program             must be
+    size, guard                     arithmetic (`archive_texts.py`): PyTorch evaluates it
+    layout of inputs, outputs       plain containers: PyTorch finds their types by name
+    operator                        registered, and told by no text to reach beyond tensors
+                                    (`operators.py`)
+    argument, message, metadata     anything: PyTorch hands it on as text
+    any other                       a name: PyTorch writes names into code
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import torch
+
+from batcher.errors import ModelLoadError
+from batcher.models.pytorch.archive_texts import is_guard, is_key, is_size
+from batcher.models.pytorch.operators import check_registered, harm
+
+_RAW_MEMBER = re.compile(
+    r"data/(weights/weight_\d+|constants/tensor_\d+)|byteorder|archive_\w+|version|\.data/\w+"
+)
+_CONFIG_MEMBER = re.compile(r"data/(weights|constants)/\w+_config\.json")
+_PROGRAM_MEMBER = re.compile(r"models/\w+\.json")
+_SAMPLE_MEMBER = re.compile(r"data/sample_inputs/\w+\.pt")
+
+_NAME = re.compile(r"[\w.:+-]*")
+
+_PLAIN_TEXTS = frozenset(
+    {"as_string", "as_strings", "stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"}
+    | {"from_node", "custom", "torch_version"}
+)
+"""Keys of texts that PyTorch hands to an operator, or keeps for people."""
+
+_OPERATOR_KEYS = frozenset({"target", "as_operator"})
+_SIZE_KEYS = frozenset({"expr_str", "as_expr"})
+_LAYOUT_KEYS = frozenset({"in_spec", "out_spec"})
+
+_CONTAINER_TYPES = (
+    None,
+    "builtins.tuple",
+    "builtins.list",
+    "builtins.dict",
+    "collections.OrderedDict",
+)
+"""Types of containers that inputs and outputs may stand in; None is a leaf of the layout."""
+
+_CONTAINER_KEYS = frozenset({"type", "context", "children_spec"})
+
+
+def check_archive(path: Path) -> None:
+    """Check that reading the archive at `path` can run no code but the model's own operators.
+
+    Raises:
+        ModelLoadError: the archive holds a pickle, or something that is not known to be harmless;
+            the message names the member.
+
+    Any thread.
+    """
+    try:
+        with ZipFile(path) as archive:
+            names = archive.namelist()
+            # Of two members of one name this check might read the first and PyTorch the second.
+            if len(set(names)) < len(names):
+                raise _refused(path.name, "two members of one name")
+            for name in names:
+                _check_member(name.partition("/")[2], archive, name)
+    except BadZipFile as err:
+        raise ModelLoadError(
+            f"expected a .pt2 archive; got {path.name}, which is none: {err}"
+        ) from err
+
+
+def check_operators(path: Path) -> None:
+    """Check that every operator of the program in the archive at `path` is registered.
+
+    Raises:
+        ModelLoadError: an operator is not; the message says what to do.
+
+    Any thread.
+    """
+    with ZipFile(path) as archive:
+        for name in archive.namelist():
+            if _PROGRAM_MEMBER.fullmatch(name.partition("/")[2]):
+                for target in re.findall(r'"target": "([\w.]+)"', archive.read(name).decode()):
+                    check_registered(target)
+
+
+def _check_member(member: str, archive: ZipFile, name: str) -> None:
+    """Check one member, called `name` in full, and `member` below the archive's own folder.
+
+    Any thread.
+    """
+    if _PROGRAM_MEMBER.fullmatch(member):
+        _check_program(json.loads(archive.read(name)), "", member)
+    elif _CONFIG_MEMBER.fullmatch(member):
+        payloads = json.loads(archive.read(name)).get("config", {}).values()
+        if any(payload.get("use_pickle") for payload in payloads):
+            raise _refused(member, "pickled weights")
+    elif _SAMPLE_MEMBER.fullmatch(member):
+        # With `weights_only` the unpickler makes tensors and plain values, and nothing else.
+        try:
+            torch.load(BytesIO(archive.read(name)), weights_only=True)
+        # The unpickler refuses with errors of many kinds.
+        except Exception as err:
+            raise _refused(member, "a pickle of more than tensors") from err
+    elif not _RAW_MEMBER.fullmatch(member):
+        raise _refused(member, "a member that may be a pickle")
+
+
+def _check_program(value: Any, key: str, member: str) -> None:
+    """Walk through the program: every text must be what its `key` says. Any thread."""
+    if isinstance(value, dict):
+        for inner_key, inner in value.items():
+            # Ranges of sizes stand under expressions.
+            if not (_NAME.fullmatch(inner_key) or is_size(inner_key)):
+                raise _refused(member, f"the name {inner_key!r:.60}")
+            if inner_key not in _PLAIN_TEXTS:
+                _check_program(inner, inner_key, member)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_program(inner, key, member)
+    elif isinstance(value, str):
+        _check_text(value, key, member)
+
+
+def _check_text(text: str, key: str, member: str) -> None:
+    """Check one text of the program. Any thread."""
+    if key in _OPERATOR_KEYS:
+        check_registered(text)
+        if what := harm(text):
+            raise _refused(member, what)
+    elif key in _LAYOUT_KEYS:
+        layout = json.loads(text)
+        if not isinstance(layout, list) or len(layout) != 2:
+            raise _refused(member, f"{key} {text!r:.60}")
+        _check_layout(layout[1], member)
+    else:
+        is_right = is_size if key in _SIZE_KEYS else _NAME.fullmatch
+        if not (is_guard if key == "guards_code" else is_right)(text):
+            raise _refused(member, f"{key} {text!r:.80}")
+
+
+def _check_layout(layout: Any, member: str) -> None:
+    """Check the layout of inputs or outputs: plain containers, whose types are found by name.
+
+    Any thread.
+    """
+    if not isinstance(layout, dict) or not set(layout) <= _CONTAINER_KEYS:
+        raise _refused(member, f"the layout {layout!r:.60}")
+    if layout.get("type") not in _CONTAINER_TYPES:
+        raise _refused(member, f"the container {layout.get('type')!r:.60}")
+    for inner in layout.get("children_spec", []):
+        _check_layout(inner, member)
+    context = layout.get("context")
+    names = json.loads(context) if isinstance(context, str) else context
+    # An object in a context names a class, which is imported.
+    for name in names if isinstance(names, list) else [names]:
+        if not (name is None or isinstance(name, int | float)) and not (
+            isinstance(name, str) and is_key(name)
+        ):
+            raise _refused(member, f"the container {context!r:.60}")
+
+
+def _refused(member: str, what: str) -> ModelLoadError:
+    """Return the error for `what` in `member`, which an archive must not hold. Any thread."""
+    return ModelLoadError(
+        f"{member}: {what}, which can run any code when it is read. Export the model anew with "
+        "this PyTorch, or set `trusted: true` for it if you made the file yourself"
+    )
