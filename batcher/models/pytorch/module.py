@@ -131,12 +131,8 @@ class TorchModule(ABC):
             )
         package = aoti.find_or_compile(self._definition, self._settings, self._device, progress)
         compiled = aoti.load_package(package, self._device)
-        # The compiler's example has 2 rows; 1 and the largest batch are the ends of the range.
         fitted = self.fitted(compiled)
-        largest = self._settings.max_batch_size
-        if self.max_rows is not None:
-            largest = min(largest, self.max_rows)
-        for rows in sorted({1, min(2, largest), largest}):
+        for rows in self._comparison_sizes():
             self._compare(fitted, rows)
         self._module = fitted
         self.one_call = True
@@ -147,6 +143,12 @@ class TorchModule(ABC):
         Inference thread.
         """
         return module
+
+    def _comparison_sizes(self) -> list[int]:
+        """Return the sizes of batches on which a compiled module is compared. Any thread."""
+        # The compiler's example has 2 rows; 1 and the largest batch are the ends of the range.
+        largest = min(self._settings.max_batch_size, self.max_rows or self._settings.max_batch_size)
+        return sorted({1, min(2, largest), largest})
 
     def _compare(self, compiled: Callable[..., Any], rows: int) -> None:
         """Check that `compiled` gives the outputs of the module on `rows` rows.
