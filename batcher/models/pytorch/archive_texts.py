@@ -134,9 +134,8 @@ class _Sizes:
         if not isinstance(node.func, ast.Name) or node.func.id not in _TERMS:
             return False
         # Assumptions on a symbol: `integer=True`.
-        if not all(isinstance(keyword.value, ast.Constant) for keyword in node.keywords):
-            return False
-        if not all(self._constant(keyword.value.value) for keyword in node.keywords):  # type: ignore[attr-defined]  # checked above
+        assumed = [keyword.value for keyword in node.keywords]
+        if not all(isinstance(value, ast.Constant) and self.allows(value) for value in assumed):
             return False
         if node.func.id in _POWERS:
             return len(node.args) == 2 and self._power(node.args[0], node.args[1])
