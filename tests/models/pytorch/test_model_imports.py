@@ -37,7 +37,7 @@ def archives() -> dict[str, bytes]:
     scope: dict[str, Any] = {}
     exec(LIBRARY, scope)
     files = {"torchscript": BytesIO(), "export": BytesIO()}
-    torch.jit.save(torch.jit.script(Twice()), files["torchscript"])  # type: ignore[no-untyped-call]  # as PyTorch has it
+    torch.jit.save(torch.jit.script(Twice()), files["torchscript"])
     axes = ({0: torch.export.Dim.DYNAMIC},)
     program = torch.export.export(Twice(), (torch.ones(2, 4),), dynamic_shapes=axes)
     torch.export.save(program, files["export"])
