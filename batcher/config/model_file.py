@@ -6,12 +6,14 @@ files. Its paths are relative to that folder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from batcher.config import onnx_definition
 from batcher.config.reading import Integer, Number, Source, read_yaml, validate
 from batcher.core.spec import (
     DATATYPES,
@@ -56,11 +58,22 @@ class ImageFile(_Section):
 
 
 class TensorFile(_Section):
-    """A tensor: its name, its dtype, and the shape of one row."""
+    """A tensor: its name, its dtype, and the shape of one row.
+
+    Attributes:
+        name: name that clients use.
+        dtype: datatype of its elements.
+        shape: shape of one row; -1 for an axis of any size.
+        graph_name: format `onnx`: its name in the graph, where that is another one.
+        batch_axis: format `onnx`: the axis of the graph's tensor that counts the rows of a batch,
+            0 the first; needed where the shapes do not tell.
+    """
 
     name: Annotated[str, Field(min_length=1)]
     dtype: Datatype
     shape: tuple[Axis, ...]
+    graph_name: Annotated[str | None, Field(min_length=1)] = None
+    batch_axis: Annotated[Integer | None, Field(ge=0)] = None
 
     @field_validator("dtype", mode="before")
     @classmethod
@@ -131,6 +144,8 @@ class ModelFile(_Section):
             models that return gradients.
         imports: modules that are imported before the model is read, such as libraries that
             register the operators of the model's file.
+        constants: format `onnx`: inputs of the graph that have the same value in every batch, and
+            that clients do not send: name in the graph to value, a number or nested lists.
     """
 
     format: Format
@@ -142,6 +157,7 @@ class ModelFile(_Section):
     sample: Annotated[str | None, Field(min_length=1)] = None
     gradients: bool = False
     imports: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")], ...] = ()
+    constants: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _what_the_format_needs(self) -> ModelFile:
@@ -154,7 +170,32 @@ class ModelFile(_Section):
         for tensors in (self.inputs, self.outputs):
             if len({tensor.name for tensor in tensors}) != len(tensors):
                 raise ValueError("names that differ among inputs and among outputs")
+        if self.format != "onnx" and (self.constants or self._names_graph):
+            raise ValueError("`graph_name`, `batch_axis` and `constants` with format onnx alone")
         return self
+
+    @property
+    def _names_graph(self) -> bool:
+        return any(
+            tensor.graph_name is not None or tensor.batch_axis is not None
+            for tensor in (*self.inputs, *self.outputs)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GraphBinding:
+    """How the tensors of a specification stand in an ONNX graph, as far as `model.yaml` says.
+
+    Attributes:
+        inputs: for each input, in the order of the specification, its name in the graph and the
+            axis of the batch; the axis is None where `model.yaml` does not say.
+        outputs: the same for each output.
+        constants: values of inputs that clients do not send, by the name in the graph.
+    """
+
+    inputs: tuple[tuple[str, int | None], ...] = ()
+    outputs: tuple[tuple[str, int | None], ...] = ()
+    constants: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +212,7 @@ class ModelDefinition:
         sample: file of a request that the model answers, or None.
         gradients: whether gradients can be computed while a batch runs.
         imports: modules that are imported before the model is read.
+        graph: how the tensors stand in the graph of an ONNX model.
     """
 
     spec: ModelSpec
@@ -182,6 +224,7 @@ class ModelDefinition:
     sample: Path | None = None
     gradients: bool = False
     imports: tuple[str, ...] = ()
+    graph: GraphBinding = GraphBinding()
 
 
 def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinition:
@@ -193,12 +236,11 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
     """
     folder = folder.absolute()  # a model may change the working directory before it is read again
     source = read_yaml(folder / "model.yaml")
+    onnx_definition.fill_in(source, folder)
     model = validate(ModelFile, source)
     _check_files(folder, model, source)
-    inputs = tuple(_input_spec(tensor) for tensor in model.inputs)
-    outputs = tuple(_output_spec(tensor) for tensor in model.outputs)
     return ModelDefinition(
-        spec=ModelSpec(name, version, inputs, outputs, platform=model.format),
+        spec=_model_spec(name, version, model),
         format=model.format,
         folder=folder,
         file=folder / model.file if model.file else folder,
@@ -207,7 +249,22 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
         sample=folder / model.sample if model.sample else None,
         gradients=model.gradients,
         imports=model.imports,
+        graph=_graph_binding(model),
     )
+
+
+def _model_spec(name: str, version: str, model: ModelFile) -> ModelSpec:
+    inputs = tuple(_input_spec(tensor) for tensor in model.inputs)
+    outputs = tuple(_output_spec(tensor) for tensor in model.outputs)
+    return ModelSpec(name, version, inputs, outputs, platform=model.format)
+
+
+def _graph_binding(model: ModelFile) -> GraphBinding:
+    inputs, outputs = (
+        tuple((tensor.graph_name or tensor.name, tensor.batch_axis) for tensor in tensors)
+        for tensors in (model.inputs, model.outputs)
+    )
+    return GraphBinding(inputs, outputs, model.constants)
 
 
 def _check_files(folder: Path, model: ModelFile, source: Source) -> None:

@@ -31,7 +31,7 @@ _MODULES = {
     "python": "batcher.models.pytorch.python_class",
     "torchscript": "batcher.models.pytorch.torchscript",
     "export": "batcher.models.pytorch.export",
-    "onnx": "batcher.models.onnx",
+    "onnx": "batcher.models.onnx.model",
 }
 """The module of each format. Its `MODEL(definition, settings)` returns a Model, not loaded yet."""
 

@@ -1,0 +1,155 @@
+"""A graph of onnxruntime, on the CPU or on CUDA, as a `Model`.
+
+A run is one native call, during which onnxruntime lets go of the interpreter lock. What the graph
+takes and gives is held against the specification when the model is loaded (`binding.py`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from batcher.config.model_file import ModelDefinition
+from batcher.config.model_settings import ModelSettings
+from batcher.config.onnx_file import GraphTensor, OnnxFile
+from batcher.core.spec import Array
+from batcher.errors import ModelLoadError
+from batcher.models.onnx.binding import Binding, Signature, bind
+from batcher.models.onnx.session import open_session, read_graph
+from batcher.models.protocol import Arrays, FreshMemory, Hook, Progress
+
+_DTYPES = {
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(float16)": "FP16",
+    "tensor(bfloat16)": "BF16",
+    "tensor(string)": "BYTES",
+    "tensor(bool)": "BOOL",
+    **{f"tensor({sign}int{bits})": f"{sign.upper()}INT{bits}"
+       for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}  # fmt: skip
+"""The datatype of each type that onnxruntime names."""
+
+
+class OnnxModel(FreshMemory):
+    """A session of onnxruntime, on the CPU or on CUDA."""
+
+    one_call = True
+    max_rows: int | None = None
+    notes: tuple[str, ...] = ()
+    pinned = False
+    preprocess: Hook | None = None
+    postprocess: Hook | None = None
+
+    def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
+        """Remember what to load; nothing is read yet. Any thread."""
+        self.spec = definition.spec
+        self._definition = definition
+        self._must_run_on_cuda = settings.devices[0].startswith("cuda")
+        self._threads = settings.torch_threads
+        self._session: Any = None
+        self._binding = Binding()
+        self._output_names: list[str] = []
+
+    def load(self, device: str) -> None:
+        """Open the session, and bind the tensors of the specification to those of the graph.
+
+        Raises:
+            ModelLoadError: the graph does not take or give what the specification says; or the
+                settings name CUDA, and this build of onnxruntime has the CPU alone.
+
+        Inference thread.
+        """
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if device.startswith("cuda"):
+            number = int(device.partition(":")[2] or 0)
+            providers.insert(0, ("CUDAExecutionProvider", {"device_id": number}))
+        graph = read_graph(self._definition.file)
+        self._session = open_session(self._definition.file, graph, self._threads or 0, providers)
+        # onnxruntime falls back to the CPU without an error. Where the device was chosen by `auto`
+        # the fallback is welcome, where the operator named CUDA it is not.
+        if self._must_run_on_cuda and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise ModelLoadError(
+                f"expected onnxruntime to run on {device}; this build of it offers the CPU alone"
+            )
+        self._binding = bind(self.spec, self._definition.graph, _signature(self._session, graph))
+        self._output_names = [fetch.source.name for fetch in self._binding.fetches]
+        self.max_rows = self._binding.max_rows
+        self.notes = tuple(self._binding.notes)
+
+    def compile(self, progress: Progress) -> None:
+        """Refuse: onnxruntime has compiled the graph in its own way.
+
+        Raises:
+            ModelLoadError: always.
+
+        Inference thread.
+        """
+        raise ModelLoadError("expected a model of format export or python to compile; got onnx")
+
+    def operators(self, inputs: Arrays) -> int:
+        """Return 1: a run is one native call. Inference thread."""
+        return 1
+
+    def predict(self, inputs: Arrays) -> dict[str, Array]:
+        """Run the session on one batch.
+
+        Raises:
+            InvalidInput: an element of BYTES is not UTF-8.
+
+        Inference thread.
+        """
+        binding = self._binding
+        rows = len(next(iter(inputs.values())))
+        computed = rows if binding.fixed_rows is None else binding.fixed_rows
+        if computed > rows:
+            inputs = {name: _filled(array, computed) for name, array in inputs.items()}
+        fed = {feed.graph_name: feed.value(inputs[feed.name]) for feed in binding.feeds}
+        values = self._session.run(self._output_names, binding.constants | fed)
+        outputs = {}
+        for fetch, value in zip(binding.fetches, values, strict=True):
+            array = fetch.rows(value, computed)
+            # What a batch was filled up with is of no use to anybody.
+            array = array[:rows] if computed > rows and len(array) == computed else array
+            outputs[fetch.tensor.name] = np.ascontiguousarray(array) if array.ndim else array
+        return outputs
+
+
+def _filled(array: Array, rows: int) -> Array:
+    """Return `array` with copies of its last row, so that it has `rows` rows. Inference thread."""
+    return np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)])
+
+
+def _signature(session: Any, graph: OnnxFile) -> Signature:
+    """Return what a session takes and gives; `graph` knows the keys of maps. Inference thread."""
+    labelled = {tensor.name: tensor for tensor in graph.outputs if tensor.labels}
+    # Of a shape that the file does not say onnxruntime tells what it tells of a single number.
+    listed = (*graph.inputs, *graph.defaults, *graph.outputs)
+    unsaid = {tensor.name for tensor in listed if tensor.shape is None}
+    inputs, defaults, outputs = (
+        {node.name: _graph_tensor(node, node.name in unsaid) for node in nodes}
+        for nodes in (
+            session.get_inputs(),
+            session.get_overridable_initializers(),
+            session.get_outputs(),
+        )
+    )
+    return Signature(inputs, defaults, outputs | labelled)
+
+
+def _graph_tensor(node: Any, is_unsaid: bool) -> GraphTensor:
+    """Return an input or output of a session. Inference thread.
+
+    `is_unsaid` tells whether the file says nothing of the shape.
+    """
+    dtype = _DTYPES.get(node.type, "")
+    # A size of -1 or an empty name is not known.
+    shape = tuple(
+        None if dim == "" or (isinstance(dim, int) and dim < 0) else dim for dim in node.shape
+    )
+    is_known = dtype and (shape or not is_unsaid)
+    return GraphTensor(node.name, dtype, shape if is_known else None)
+
+
+MODEL = OnnxModel

@@ -1,0 +1,128 @@
+"""What an ONNX file says of its tensors, and what `model.yaml` may therefore leave out."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batcher.config.model_file import load_model_definition
+from batcher.config.onnx_axes import axes_of_rows
+from batcher.config.onnx_file import Dim, read_onnx
+from batcher.errors import ConfigError
+from tests.support.graphs import graph_bytes, node, value
+
+onnx = pytest.importorskip("onnx")
+
+
+def written(folder: Path, content: bytes, yaml: str = "") -> Path:
+    (folder / "net.onnx").write_bytes(content)
+    (folder / "model.yaml").write_text(f"format: onnx\nfile: net.onnx\n{yaml}\n")
+    return folder
+
+
+def text_and_scores(*more: object) -> bytes:
+    """Return a graph of text and numbers in, scores out; `more` are further inputs."""
+    return graph_bytes(
+        [node("Identity", ["x"], ["y"])],
+        [value("text", "BYTES", "batch"), value("x", "FP64", None, 3, "width"), *more],
+        [value("y", "FP64", None, 3, "width"), value("total", "FP32")],
+    )
+
+
+def test_names_datatypes_and_shapes_are_those_of_the_graph(tmp_path: Path) -> None:
+    definition = load_model_definition("m", "1", written(tmp_path, text_and_scores()))
+    spec = definition.spec
+    assert [(t.name, t.describe()) for t in (*spec.inputs, *spec.outputs)] == [
+        ("text", "BYTES[-1]"),
+        ("x", "FP64[-1,3,-1]"),
+        ("y", "FP64[-1,3,-1]"),
+    ]
+
+
+def test_what_stands_in_model_yaml_goes_before_the_graph(tmp_path: Path) -> None:
+    yaml = "inputs: [{name: x, shape: [3, 8]}, {name: text}]\noutputs: [{name: y, dtype: FP32}]"
+    spec = load_model_definition("m", "1", written(tmp_path, text_and_scores(), yaml)).spec
+    assert [(t.name, t.describe()) for t in (*spec.inputs, *spec.outputs)] == [
+        ("x", "FP64[-1,3,8]"),
+        ("text", "BYTES[-1]"),
+        ("y", "FP32[-1,3,-1]"),
+    ]
+
+
+def test_inputs_that_have_a_value_need_none_from_clients(tmp_path: Path) -> None:
+    bias = onnx.numpy_helper.from_array(np.zeros(1, "f4"), "bias")
+    content = graph_bytes(
+        [node("Add", ["x", "bias"], ["y"])],
+        [value("x", "FP32", "n", 1), value("bias", "FP32", 1)],
+        [value("y", "FP32", "n", 1)],
+        [bias],
+    )
+    definition = load_model_definition("m", "1", written(tmp_path, content))
+    assert [tensor.name for tensor in definition.spec.inputs] == ["x"]
+    assert [tensor.name for tensor in read_onnx(definition.file).defaults] == ["bias"]
+
+
+@pytest.mark.parametrize("extra", [value("scales", "FP32", 3), value("rate", "INT64")])
+def test_an_input_without_an_axis_for_rows_is_asked_for(tmp_path: Path, extra: object) -> None:
+    folder = written(tmp_path, text_and_scores(extra))
+    with pytest.raises(
+        ConfigError, match=r"model.yaml: inputs: .*`constants: \{(scales|rate): …\}`"
+    ):
+        load_model_definition("m", "1", folder)
+    name = extra.name  # type: ignore[attr-defined]  # a message of protocol buffers
+    folder = written(tmp_path, text_and_scores(extra), f"constants: {{{name}: 1}}")
+    assert len(load_model_definition("m", "1", folder).spec.inputs) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph", bytes(50), b"\x3a\x05"])
+def test_a_file_that_is_no_graph_is_told_where_it_would_have_to_say_more(
+    tmp_path: Path, content: bytes
+) -> None:
+    with pytest.raises(ConfigError, match=r"model.yaml:2: file: expected an ONNX file"):
+        load_model_definition("m", "1", written(tmp_path, content))
+
+
+def test_places_in_a_graph_belong_to_format_onnx_alone(tmp_path: Path) -> None:
+    (tmp_path / "model.yaml").write_text(
+        "format: python\nclass: a:B\nconstants: {x: 1}\n"
+        "inputs: [{name: x, dtype: FP32, shape: []}]\noutputs: [{name: y, dtype: FP32, shape: []}]"
+    )
+    with pytest.raises(ConfigError, match="with format onnx alone"):
+        load_model_definition("m", "1", tmp_path)
+
+
+@given(st.integers(0, 400), st.binary(max_size=40))
+def test_no_damaged_file_does_more_than_be_refused(
+    tmp_path_factory: pytest.TempPathFactory, place: int, damage: bytes
+) -> None:
+    content = text_and_scores()
+    file = tmp_path_factory.getbasetemp() / "damaged.onnx"
+    file.write_bytes(content[:place] + damage + content[place + len(damage) :])
+    with suppress(ValueError):
+        read_onnx(file, weights=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "row", "axes"),
+    [
+        (("batch", 3), (3,), [0]),
+        ((None, None), (5,), [0, 1]),
+        (("seq", "batch", 8), (-1, 8), [1]),
+        ((2, None, 128), (2, 128), [1, 0]),
+        ((16, 1, 64), (16, 64), [1]),
+        (("seq", 1, 64), (1, 64), [0]),
+        (("batch", 2), (3,), []),
+        ((None, 2), (3,), []),
+        (("batch", 3), (-1,), []),
+        (("batch", 3), (), []),
+    ],
+)
+def test_the_rows_lie_along_an_axis_without_which_the_shape_is_that_of_a_row(
+    shape: tuple[Dim, ...], row: tuple[int, ...], axes: list[int]
+) -> None:
+    assert axes_of_rows(shape, row) == axes
