@@ -209,9 +209,8 @@ class BatcherService(MultiService):
         answering = self._frontends.answering(settings) if changed else None
 
         def commit(_: None) -> list[str]:
-            if self.state is not State.SERVING:
-                rollout.give_up()
             _check_serving(self.state)
+            # First, since the files may have changed again while models loaded.
             if tls is not None:
                 self._frontends.renew_tls(tls)
             if answering is not None:
@@ -219,7 +218,11 @@ class BatcherService(MultiService):
             self.repository.commit(rollout, settings)
             return changed + rollout.changes()
 
-        return rollout.load().addCallback(commit)
+        def give_up(failure: Failure) -> Failure:
+            rollout.give_up()
+            return failure
+
+        return maybeDeferred(rollout.load).addCallback(commit).addErrback(give_up)
 
     def _renew(self, settings: ServerSettings, answering: Answering) -> None:
         """Have everything but the models follow `settings`."""

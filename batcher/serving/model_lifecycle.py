@@ -109,8 +109,9 @@ class ModelLifecycle(Keeper):
         self, definition: ModelDefinition, settings: ModelSettings, load: ModelLoader | None = None
     ) -> Deferred[None]:
         """Load a version anew, in place of the one that serves; `ModelServer.replace` says more."""
+        # First, since nobody would ever end a version that is made and then not started.
+        earlier = self.versions.find(definition.spec.name, definition.spec.version)
         version = self.make(definition, settings, load)
-        earlier = self.versions.find(*version.key)
 
         def swap(_: None) -> None:
             if self.versions.get(*version.key) is not earlier or not earlier.is_loaded:

@@ -136,6 +136,9 @@ class ModelServer:
         Fires and fails as `add` does. No request is lost: the version that is here serves until the
         new one is ready, and goes on if the new one cannot be loaded. If the version that is here
         was unloaded meanwhile, so is the new one.
+
+        Raises:
+            UnknownModel: there is no such version to replace.
         """
         return self.lifecycle.replace(definition, settings, load)
 

@@ -73,6 +73,7 @@ class InferenceThread:
 
     _deliver: Deliver
     _changed: ConditionListener
+    _started = False
     _quitting = False
     _awaits_outcome = False
     """Whether the loop waits for an outcome, and need not be called for it."""
@@ -110,6 +111,7 @@ class InferenceThread:
         """Start the thread and load the model on it. Reactor thread."""
         self._deliver = deliver
         self._changed = changed
+        self._started = True
         self._load_limit.begin()
         try:
             self._thread.start()
@@ -157,6 +159,8 @@ class InferenceThread:
         if not self._quitting:
             self._quitting = True
             self._batches.put(None)
+            if not self._started:  # there is no thread that could say so
+                self._end()
         return self._ended
 
     def _collect(self) -> None:

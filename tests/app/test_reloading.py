@@ -11,6 +11,7 @@ from twisted.logger import LogEvent
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, UnknownModel
+from batcher.frontends.web.listening.tls import Tls
 from batcher.serving.model_version import ModelState
 from tests.serving.repository.test_repository import write
 from tests.support.models import RecordingModel, checked, model_spec
@@ -262,6 +263,32 @@ class TestRefusals:
         while len(service.server.lifecycle._alive) > 2:
             service.loop.step()
         assert service.server.lifecycle._alive == set(service.server)
+
+    @pytest.mark.parametrize("certificate", ["renewed, and broken meanwhile", "as it was"])
+    def test_what_was_loaded_is_let_go_of_where_the_change_fails_at_its_end(
+        self,
+        service: MemoryService,
+        logged_errors: list[LogEvent],
+        monkeypatch: pytest.MonkeyPatch,
+        certificate: str,
+    ) -> None:
+        def broken(*_: object) -> None:
+            raise OSError("no certificate")
+
+        frontends = service.service._frontends
+        if certificate == "as it was":
+            monkeypatch.setattr(service.service.repository, "commit", broken)
+        else:
+            tls = Tls(Path("c.pem"), Path("k.pem"))
+            monkeypatch.setattr(frontends, "read_tls", lambda: tls)
+            monkeypatch.setattr(service.ports, "renew", broken)
+        write(service.folder / "m/1", "5")
+        assert service.refused() == "no certificate"
+        logged_errors.clear()
+        while len(service.server.lifecycle._alive) > 2:
+            service.loop.step()
+        assert service.server.lifecycle._alive == set(service.server)
+        assert service.value(service.infer("m")) == 2
 
     def test_every_model_that_cannot_be_loaded_is_named(self, service: MemoryService) -> None:
         write(service.folder / "m/1", "(")

@@ -8,18 +8,19 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from threading import Event
 from typing import Any
 
 import pytest
 
 from batcher.core.epoch import Epoch
-from batcher.errors import ConfigError, Draining, ModelLoadError, ModelNotReady
+from batcher.errors import ConfigError, Draining, ModelLoadError, ModelNotReady, UnknownModel
 from batcher.models.protocol import Progress
 from batcher.serving.model_version import ModelState
 from tests.serving.test_server_lifecycle import DEFINITION, Stuck, listen
 from tests.support.crossing import PATIENCE
-from tests.support.models import RecordingModel, checked, double
+from tests.support.models import RecordingModel, checked, double, model_spec
 from tests.support.serving import SETTINGS, Serving
 
 
@@ -196,6 +197,24 @@ def test_a_version_that_cannot_be_replaced_goes_on(serving: Serving) -> None:
     while len(serving.server.lifecycle._alive) > 1:
         serving.loop.step()
     assert serving.server.metrics.model("m", "1").load is serving.server.find("m").scheduler
+
+
+@pytest.mark.parametrize(("name", "version"), [("m", "9"), ("other", "1")])
+def test_what_is_not_there_cannot_be_replaced_and_the_server_still_stops(
+    name: str, version: str
+) -> None:
+    serving = Serving()
+    serving.add_ready()
+    definition = replace(DEFINITION, spec=model_spec(name=name, version=version))
+    with pytest.raises(UnknownModel):
+        serving.server.replace(definition, SETTINGS, load_of(RecordingModel()))
+    assert serving.loop.wait_for(serving.server.stop()) is None
+
+
+def test_a_version_that_was_made_and_never_started_does_not_hold_up_the_stop() -> None:
+    serving = Serving()
+    serving.server.lifecycle.make(DEFINITION, SETTINGS, load_of(RecordingModel()))
+    assert serving.loop.wait_for(serving.server.stop()) is None
 
 
 def test_a_required_model_that_is_loaded_again_is_still_required(serving: Serving) -> None:

@@ -215,6 +215,12 @@ def test_quitting_twice_ends_once() -> None:
     assert bench.loop.wait_for(second) is None
 
 
+def test_a_worker_that_never_started_ends_at_once() -> None:
+    ended: list[None] = []
+    Bench().worker.quit().addCallback(ended.append)
+    assert ended == [None]
+
+
 @pytest.mark.parametrize(
     "error",
     [ValueError("bad"), SystemExit(3), KeyboardInterrupt()],

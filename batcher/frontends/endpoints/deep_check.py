@@ -8,7 +8,7 @@ model at most one row at a time.
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
 from batcher.core.request import InferenceResponse, Parameters
@@ -65,7 +65,7 @@ class DeepCheck:
         result = self._running = self._running or CheckResult()
         if begins:
             rows = [self._send_row(version, result) for version in self._engine if _is_due(version)]
-            DeferredList(rows).addCallback(self._ended)
+            DeferredList(rows).addBoth(self._ended)
         return waiting.addCallback(lambda _: result)
 
     def _ended(self, _: object) -> None:
@@ -92,10 +92,15 @@ class DeepCheck:
         if reason := unsized_inputs(spec):
             result.skipped[title] = reason
             return succeed(None)
-        deadline = version.deadline(min(version.timeout, CHECK_TIMEOUT_S))
+        # Whatever this raises is the result of this model alone: a blank row may not fit into the
+        # memory, for example.
+        return maybeDeferred(self._infer_blank, version).addCallbacks(answered, failed)
+
+    def _infer_blank(self, version: ModelVersion) -> Deferred[InferenceResponse]:
+        """Answer one blank row by `version`."""
+        spec, deadline = version.spec, version.deadline(min(version.timeout, CHECK_TIMEOUT_S))
         parameters = Parameters(deadline=deadline, priority=1, key=None)
-        answer = engine.infer(spec.name, blank_rows(spec, 1), spec.version, parameters)
-        return answer.addCallbacks(answered, failed)
+        return self._engine.infer(spec.name, blank_rows(spec, 1), spec.version, parameters)
 
 
 def _is_due(version: ModelVersion) -> bool:

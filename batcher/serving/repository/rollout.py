@@ -77,13 +77,13 @@ class Rollout:
 
         Versions that are replaced, or go, answer the requests that they have taken.
         """
-        for version in self._made:
-            self._server.lifecycle.adopt(version)
+        while self._made:
+            self._server.lifecycle.adopt(self._made.pop(0))
         for version in self.going:
             self._server.lifecycle.forget(version)
 
     def give_up(self) -> None:
-        """Let go of what was loaded."""
+        """Let go of what was loaded, as far as it does not serve."""
         for version in self._made:
             version.unload()
 

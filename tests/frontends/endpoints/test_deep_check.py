@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from twisted.logger import LogEvent
 
 from batcher.config.quota import Quota
 from batcher.errors import ModelLoadError
@@ -56,6 +57,19 @@ def test_a_model_that_raises_is_named_with_the_reason_and_others_are_still_asked
     text = f"not ready: bad/1: model_error: the model failed on this request{MORE}"
     assert document["error"] == text
     assert answer.header("retry-after") == "1"
+
+
+def test_a_check_that_fails_with_any_exception_answers_and_so_does_the_next(
+    stack: Stack, logged_errors: list[LogEvent]
+) -> None:
+    endless = named("endless", inputs=(tensor("x", shape=(1 << 44,)),))
+    server = MemoryServer(endless, named("good"))
+    for _ in range(2):
+        document = stack(server, DEEP).decoded()
+        assert document["failed"]["endless/1"].startswith("internal: the server failed")
+        assert list(document["seconds"]) == ["good/1"]
+    assert len(logged_errors) == 2
+    logged_errors.clear()
 
 
 def test_what_a_model_raised_is_told_where_that_is_wanted() -> None:
