@@ -334,7 +334,17 @@ class ConfigError(OperatorError):
 
 
 class ModelLoadError(OperatorError):
-    """A model could not be loaded or warmed up."""
+    """A model could not be loaded or warmed up.
+
+    Attributes:
+        stage: what the model's own code did when it raised: `import`, `load` or `warmup`; empty
+            where that code did not raise.
+    """
+
+    def __init__(self, message: str = "", stage: str = "") -> None:
+        """Keep the stage."""
+        super().__init__(message)
+        self.stage = stage
 
 
 class ReloadRefused(OperatorError):

@@ -9,6 +9,7 @@ The service opens, renews and ends both together:
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from batcher.errors import ConfigError, Draining
 from batcher.frontends.endpoints.answer_log import AnswerLog, WriteLine
 from batcher.frontends.endpoints.cors import Cors
 from batcher.frontends.endpoints.disclosure import disclosure_of
+from batcher.frontends.endpoints.engine import model_named
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.front import Front
@@ -59,6 +61,7 @@ class Frontends:
         address: where clients connect, in words; empty before the ports are open.
     """
 
+    _closed = False
     _bound: tuple[int | str, ...] = ()
     """TCP ports and the path of the Unix socket, once they are open."""
 
@@ -80,13 +83,13 @@ class Frontends:
         self._base = base.absolute()  # a model may change the working directory
         self._listen = listen or twisted_listen(reactor)
         self._write_access_line = write_access_line
-        self._answer_log = AnswerLog(reactor, server.metrics, self._line_writer(settings))
+        log_line, named = self._line_writer(settings), partial(model_named, server)
+        self._answer_log = AnswerLog(reactor, server.metrics, log_line, named)
         self.front = Front(*self.answering(settings), reactor, server.metrics)
         # Bound once: every way back from a worker goes through this method.
         self.burst = self.front.burst
         self._grpc: RpcFront | None = None
         self._listening: Listening | None = None
-        self._closed = False
 
     def _line_writer(self, settings: ServerSettings) -> WriteLine | None:
         return self._write_access_line if settings.access_log else None

@@ -208,7 +208,7 @@ class BatcherService(MultiService):
         changed = changed_settings(self.settings, settings)
         answering = self._frontends.answering(settings) if changed else None
 
-        def commit(_: None) -> list[str]:
+        def commit() -> list[str]:
             _check_serving(self.state)
             # First, since the files may have changed again while models loaded.
             if tls is not None:
@@ -218,11 +218,7 @@ class BatcherService(MultiService):
             self.repository.commit(rollout, settings)
             return changed + rollout.changes()
 
-        def give_up(failure: Failure) -> Failure:
-            rollout.give_up()
-            return failure
-
-        return maybeDeferred(rollout.load).addCallback(commit).addErrback(give_up)
+        return rollout.make(commit)
 
     def _renew(self, settings: ServerSettings, answering: Answering) -> None:
         """Have everything but the models follow `settings`."""

@@ -25,8 +25,15 @@ from batcher.batching.queue import BatchQueue
 from batcher.batching.worker import Outcome
 from batcher.core.counters import ModelMetrics, TimedCount
 from batcher.core.error_text import without_stacks
-from batcher.errors import BatcherError, DeadlineExceeded, PredictedLate, Unavailable, WorkerLost
-from batcher.models.model_errors import model_error
+from batcher.errors import (
+    BatcherError,
+    ClientError,
+    DeadlineExceeded,
+    PredictedLate,
+    Unavailable,
+    WorkerLost,
+)
+from batcher.models.model_errors import is_fault, model_error
 
 
 class Completions:
@@ -78,9 +85,9 @@ class Completions:
 
     def fail_parts(self, parts: Sequence[Part], error: BaseException) -> None:
         """End every request that has one of `parts`, of a batch that failed with `error`."""
-        self._log.write(
-            f"{sum(part.rows for part in parts)} rows of a batch failed", error, self._seconds()
-        )
+        if not isinstance(error, ClientError):  # a request that the model refuses is no fault
+            rows = sum(part.rows for part in parts)
+            self._log.write(f"{rows} rows of a batch failed", error, self._seconds())
         # without its stack, which holds on to the arrays of the whole batch
         client_error = model_error(without_stacks(error))
         for part in parts:
@@ -139,9 +146,11 @@ class Completions:
         self, batch: Batch, errors: Mapping[int, BaseException]
     ) -> dict[Part, BatcherError]:
         """Return the parts with a row in `errors`, each with the error for its client."""
-        what = f"{len(errors)} of {batch.rows} rows failed by themselves, the first of them so"
-        self._log.write(what, next(iter(errors.values())), self._seconds())
         self._metrics.failed_rows += len(errors)
+        if faults := [error for error in errors.values() if is_fault(error)]:
+            self._metrics.exceptions["predict"] += len(faults)
+            what = f"{len(faults)} of {batch.rows} rows failed by themselves, the first of them so"
+            self._log.write(what, faults[0], self._seconds())
         for error in errors.values():
             without_stacks(error)
         failed: dict[Part, BatcherError] = {}

@@ -50,6 +50,7 @@ from batcher.core.request import InferenceRequest, InferenceResponse, nbytes_of
 from batcher.core.spec import Array
 from batcher.core.waiters import Waiters
 from batcher.errors import BatcherError, Draining, ModelNotReady, OutOfMemory, QueueFull
+from batcher.models.model_errors import is_fault
 
 NOT_READY_RETRY_S = 5
 """Seconds after which to ask a model again that is not ready: a restart takes about as long."""
@@ -264,6 +265,7 @@ class BatchScheduler:
     def _take_back_failed(self, batch: Batch, error: BaseException, now: float) -> None:
         """Let `batch`, which failed by `error`, run again, or end its requests. Reactor thread."""
         self._metrics.failed_batches += 1
+        self._metrics.exceptions["predict"] += is_fault(error)
         self._metrics.out_of_memory += isinstance(error, OutOfMemory)
         failed = self._reruns.note_failure(batch, error, halve, now, worth_a_run=not self._broken)
         if failed:

@@ -210,6 +210,9 @@ class ModelMetrics:
         cancelled_rows: rows whose client left, by where they were: `queued` or `in_flight`.
         expired_rows: rows whose deadline passed, likewise.
         rejected_rows: rows refused on arrival, by reason.
+        exceptions: exceptions of the model's own code, by the stage in which they were raised:
+            `import`, `load`, `warmup`, `preprocess`, `predict` or `postprocess`. A request that the
+            model refuses with InvalidInput is none.
         failed_batches: batches that raised, or did not come back.
         failed_rows: rows that failed by themselves in batches that did not.
         out_of_memory: batches that did not fit into the memory of the device.
@@ -228,6 +231,7 @@ class ModelMetrics:
         self.cancelled_rows: dict[str, int] = {"queued": 0, "in_flight": 0}
         self.expired_rows: dict[str, int] = {"queued": 0, "in_flight": 0}
         self.rejected_rows: dict[str, int] = defaultdict(int)
+        self.exceptions: dict[str, int] = defaultdict(int)
         self.failed_batches = 0
         self.failed_rows = 0
         self.out_of_memory = 0

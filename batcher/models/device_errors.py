@@ -18,6 +18,7 @@ from contextlib import suppress
 
 from batcher.core.error_text import summary
 from batcher.errors import DeviceLost, OutOfMemory
+from batcher.models.own_code import own_place
 
 _OUT_OF_MEMORY_TEXTS = (
     "out of memory",
@@ -40,9 +41,12 @@ def device_error(error: BaseException, answers: Callable[[], bool] | None = None
     """
     text = summary(error)
     if _is_out_of_memory(error, text):
+        full = OutOfMemory(text)
+        if (place := own_place(error)) is not None:
+            full.add_note(f"raised at {place}")
         error.__traceback__ = error.__cause__ = error.__context__ = None
         _empty_cache()
-        return OutOfMemory(text)
+        return full
     names_device = isinstance(error, RuntimeError) and any(name in text for name in _DEVICE_NAMES)
     if names_device and not (answers or _answers)():
         lost = DeviceLost(text)

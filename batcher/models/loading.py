@@ -13,6 +13,8 @@ compiled is served as it is, and `progress` says why.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +25,7 @@ from batcher.config.model_settings import ModelSettings
 from batcher.core.error_text import message
 from batcher.errors import BatcherError, ModelLoadError
 from batcher.models.checked import CheckedModel
+from batcher.models.own_code import with_place
 from batcher.models.protocol import Hook, Model, Progress
 from batcher.models.pytorch.folder_package import import_from_folder
 from batcher.models.warmup import warm_up
@@ -52,11 +55,15 @@ def load_model(
 
     Inference thread.
     """
-    # BaseException: whatever a model's own code raises is the reason that it cannot be served.
-    try:
-        return _load(definition, settings, progress)
-    except BaseException as err:
-        raise _load_error(definition, err) from err
+    with _explained(definition, settings, "import"):
+        progress("loading")
+        model = make_model(definition, settings)
+    with _explained(definition, settings, "load"):
+        checked = _load(model, settings, progress)
+    if settings.warmup:
+        with _explained(definition, settings, "warmup"):
+            warm_up(checked, checked.largest(settings.max_batch_size), progress)
+    return checked
 
 
 def make_model(definition: ModelDefinition, settings: ModelSettings) -> Any:
@@ -89,11 +96,9 @@ def make_hooks(
 
     Any thread.
     """
-    try:
+    with _explained(definition, settings, "import"):
         made = make_model(definition, settings).make()
         return getattr(made, "preprocess", None), getattr(made, "postprocess", None)
-    except BaseException as err:
-        raise _load_error(definition, err) from err
 
 
 def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:
@@ -110,10 +115,8 @@ def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:
     return package
 
 
-def _load(definition: ModelDefinition, settings: ModelSettings, progress: Progress) -> CheckedModel:
-    """Load, compile and warm up a model; raises whatever the model raises. Inference thread."""
-    progress("loading")
-    model = make_model(definition, settings)
+def _load(model: Model, settings: ModelSettings, progress: Progress) -> CheckedModel:
+    """Load and compile `model`; raises whatever the model raises. Inference thread."""
     device = _device(settings.devices[0])
     if device != "cpu":
         # The device of this thread, for code of the model that names no device.
@@ -123,8 +126,6 @@ def _load(definition: ModelDefinition, settings: ModelSettings, progress: Progre
         _compile(model, progress)
     checked = CheckedModel(model, settings.finite_outputs)
     _tell_notes(checked, settings.max_batch_size, progress)
-    if settings.warmup:
-        warm_up(checked, checked.largest(settings.max_batch_size), progress)
     return checked
 
 
@@ -173,12 +174,30 @@ def _device(setting: str) -> str:
     return device
 
 
-def _load_error(definition: ModelDefinition, error: BaseException) -> ModelLoadError:
-    """Return the error of a model that could not be loaded because of `error`. Any thread."""
-    text, reason = message(error), type(error).__name__
-    # The texts of our own errors say enough without the name of their class.
-    if text:
-        reason = text if isinstance(error, BatcherError) else f"{reason}: {text}"
-    return ModelLoadError(
-        f"model {definition.spec.name!r} version {definition.spec.version}: {reason}"
-    )
+@contextmanager
+def _explained(definition: ModelDefinition, settings: ModelSettings, stage: str) -> Iterator[None]:
+    """Turn whatever is raised meanwhile into the ModelLoadError that explains it. Any thread."""
+    # BaseException: whatever a model's own code raises is the reason that it cannot be served.
+    try:
+        yield
+    except BaseException as err:
+        text, reason = message(err), type(err).__name__
+        # The texts of our own errors say enough without the name of their class.
+        if text:
+            reason = text if isinstance(err, BatcherError) else f"{reason}: {text}"
+        title = f"model {definition.spec.name!r} version {definition.spec.version}"
+        advice = _advice(err) if settings.worker == "thread" else ""
+        raise ModelLoadError(f"{title}: {with_place(reason, err)}{advice}", stage) from err
+
+
+def _advice(error: BaseException) -> str:
+    """Return what to do about `error`, raised on a thread of this process; mostly nothing.
+
+    Any thread.
+    """
+    if isinstance(error, ValueError) and "signal only works in main thread" in message(error):
+        return (
+            ". Signals belong to this server, and its models run on threads: set `worker: process` "
+            "for a model, or a library, that installs signal handlers"
+        )
+    return ""

@@ -18,7 +18,14 @@ from __future__ import annotations
 from contextlib import suppress
 
 from batcher.core.error_text import MAX_MESSAGE_CHARS, summary
-from batcher.errors import BatcherError, InvalidInput, KnownToFail, ModelError
+from batcher.errors import (
+    BatcherError,
+    ClientError,
+    InvalidInput,
+    KnownToFail,
+    ModelError,
+    Unavailable,
+)
 
 _BEGINNING = "the model failed: "
 
@@ -44,6 +51,15 @@ def model_error(error: BaseException) -> BatcherError:
     The cause of a new error is `error`. Any thread.
     """
     return error if isinstance(error, BatcherError) else _described(error)
+
+
+def is_fault(error: BaseException) -> bool:
+    """Return whether `error`, of a batch or a hook, is a fault of the model's code.
+
+    A request that the model refuses is the client's fault, and a lost worker is nobody's. Any
+    thread.
+    """
+    return not isinstance(error, ClientError | Unavailable)
 
 
 def _has_valid_status(error: BatcherError) -> bool:

@@ -70,7 +70,13 @@ class Assembly:
         report: Callable[[str], None],
     ) -> list[Worker]:
         """Return the workers of a version, as `make_workers` says; `report` hears of loading."""
-        return make_workers(definition, settings, load, report, self._call_from_thread, self.clock)
+        exceptions = self.metrics.model(definition.spec.name, definition.spec.version).exceptions
+
+        def raised(stage: str) -> None:
+            exceptions[stage] += 1
+
+        cross, clock = self._call_from_thread, self.clock
+        return make_workers(definition, settings, load, report, cross, clock, raised)
 
     def scheduler(
         self, spec: ModelSpec, settings: ModelSettings, workers: Sequence[Worker]

@@ -63,6 +63,12 @@ _LABELLED_COUNTS = (
         "expired_rows",
     ),
     ("batcher_rejected_rows", "Rows refused on arrival, by reason.", "reason", "rejected_rows"),
+    (
+        "batcher_model_exceptions",
+        "Exceptions of the model's own code, by the stage in which they were raised.",
+        "stage",
+        "exceptions",
+    ),
 )
 _COUNTS = (
     ("batcher_failed_batches", "Batches that raised, or did not come back.", "failed_batches"),

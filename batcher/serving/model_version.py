@@ -150,6 +150,7 @@ class ModelVersion(Servable):
         workers = parts.workers(definition, settings, load, self.report)
         self.workers = Instances(workers)
         self.scheduler = parts.scheduler(spec, settings, workers)
+        self._metrics = parts.metrics.model(spec.name, spec.version)
 
     def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
         """Queue `request`; fails and raises as `BatchScheduler.submit` does."""
@@ -229,7 +230,8 @@ class ModelVersion(Servable):
         self.one_call = loaded.one_call
         if loaded.preprocess is not None or loaded.postprocess is not None:
             finite = self.settings.finite_outputs
-            hooks = HookStage(self._pools.cpu, self.spec, loaded, self.deadline, finite)
+            arguments = (loaded, self.deadline, self._metrics, self._seconds, finite)
+            hooks = HookStage(self._pools.cpu, self.spec, *arguments)
             self.set_version_stages((hooks,))
         if loaded.preprocess is not None:
             self.limits = NO_LIMITS  # the queue gets what the hook makes of the inputs

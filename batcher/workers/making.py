@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
@@ -24,14 +25,15 @@ def make_workers(
     progress: Progress,
     call_from_thread: CallFromThread,
     clock: IReactorTime,
+    raised: Callable[[str], None] = lambda stage: None,
 ) -> list[Worker]:
     """Return the workers of a model, one for each instance; nothing starts.
 
     `load` replaces the loading of what `definition` describes, and always runs on a thread of this
-    process. Loads and batches are timed by `clock`; while a model loads, `progress` hears of it.
-    Reactor thread.
+    process. Loads and batches are timed by `clock`; while a model loads, `progress` hears of
+    it, and `raised` of the stage in which its own code raised. Reactor thread.
     """
-    loop = LoopSide(progress, call_from_thread, clock)
+    loop = LoopSide(progress, call_from_thread, clock, raised)
     each = map(settings.for_instance, range(settings.instances))
     return [_worker(definition, instance, load, loop) for instance in each]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
 
@@ -18,11 +19,13 @@ class LoopSide(NamedTuple):
         progress: hears in words what is being done while the model loads. Reactor thread.
         call_from_thread: calls a function on the reactor thread, soon. Any thread.
         clock: measures how long loads and batches take. Reactor thread.
+        raised: hears the stage of a load in which the model's own code raised. Reactor thread.
     """
 
     progress: Progress
     call_from_thread: CallFromThread
     clock: IReactorTime
+    raised: Callable[[str], None] = lambda stage: None
 
 
 class WorkerOptions(NamedTuple):

@@ -90,6 +90,7 @@ class InferenceThread:
         self._title = options.title
         self._limit_s = options.watchdog_s
         self._progress = loop.progress
+        self._raised = loop.raised
         self._call_from_thread = loop.call_from_thread
         self._batches: SimpleQueue[tuple[Batch, float] | None] = SimpleQueue()
         self._outcomes: SimpleQueue[tuple[Batch, Outcome]] = SimpleQueue()
@@ -264,8 +265,11 @@ class InferenceThread:
             return
         if isinstance(result, LoadedModel):
             self._loaded.callback(result)
-        else:
-            self._loaded.errback(result)
+            return
+        stage = result.stage if isinstance(result, ModelLoadError) else "load"
+        if stage:
+            self._raised(stage)
+        self._loaded.errback(result)
 
     def _end(self) -> None:
         """Tell that the thread has ended, or is about to. Reactor thread."""

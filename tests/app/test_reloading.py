@@ -241,7 +241,10 @@ class TestRefusals:
         write(service.folder / "n/1")
         (service.folder / "n/1/net.py").write_text(source)
         service.refused()
-        assert log_lines == [f"not reloaded, nothing has changed: model 'n' version 1: {reason}"]
+        place = f"({service.folder}/n/1/net.py:1)"
+        assert log_lines == [
+            f"not reloaded, nothing has changed: model 'n' version 1: {reason} {place}"
+        ]
         assert logged_errors == []
 
     def test_a_fault_without_a_text_is_told_by_its_name(

@@ -130,3 +130,15 @@ def test_the_device_of_an_instance_is_the_one_its_thread_uses(
     checked = folders.load(folders.python(source), device=device)
     assert used == chosen
     np.testing.assert_array_equal(answers(checked, x=floats())["y"], floats())
+
+
+def test_an_error_of_memory_keeps_the_line_of_the_model_that_it_comes_from() -> None:
+    def predict() -> None:
+        raise MemoryError
+
+    try:
+        predict()
+    except MemoryError as err:
+        full = device_error(err)
+    line = predict.__code__.co_firstlineno + 1
+    assert full.__notes__ == [f"raised at {__file__}:{line}"]

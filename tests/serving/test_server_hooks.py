@@ -20,9 +20,11 @@ from batcher.errors import (
     InvalidInput,
     ModelContractError,
     ModelError,
+    ModelLoadError,
     QueueFull,
     Unavailable,
 )
+from tests.batching.test_failure_log import Logged
 from tests.support.crossing import PATIENCE
 from tests.support.models import double, model_spec, rows, tensor
 from tests.support.serving import SETTINGS, Serving
@@ -33,6 +35,12 @@ def serving() -> Iterator[Serving]:
     serving = Serving(cpu_pool_tasks=5)  # four for one client, and one more for another
     yield serving
     serving.end()
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[str]]:
+    with Logged() as lines:
+        yield lines
 
 
 class Gate:
@@ -253,6 +261,54 @@ def test_a_preprocess_that_refuses_its_input_is_told_as_it_says(serving: Serving
     error = serving.loop.error_of(serving.infer(1))
     assert isinstance(error, InvalidInput)
     assert str(error) == "text: expected UTF-8"
+
+
+class TestFaultsOfModels:
+    """What code of a model raises is counted by its stage, and logged with its own line."""
+
+    def exceptions(self, serving: Serving) -> dict[str, int]:
+        return {**serving.server.metrics.model("m", "1").exceptions}
+
+    @pytest.mark.parametrize("stage", ["preprocess", "predict", "postprocess"])
+    def test_of_a_request_are_counted_and_logged(
+        self, serving: Serving, log_lines: list[str], stage: str
+    ) -> None:
+        hooks: dict[str, Any] = {stage: raising(ValueError("bad row"))}
+        serving.add_ready(**hooks)
+        for _ in range(2):
+            serving.loop.error_of(serving.infer(1))
+        assert self.exceptions(serving) == {stage: 2}
+        (line,) = log_lines
+        assert line.startswith("model m/1: ")
+        assert "ValueError: bad row" in line
+        assert f'"{__file__}", line {raising.__code__.co_firstlineno + 2}, in hook' in line
+        assert f'batcher_model_exceptions_total{{model="m",stage="{stage}",version="1"}} 2.0' in (
+            serving.server.metrics.render().decode()
+        )
+
+    @pytest.mark.parametrize("stage", ["preprocess", "predict", "postprocess"])
+    def test_a_request_that_the_model_refuses_is_none(
+        self, serving: Serving, log_lines: list[str], stage: str
+    ) -> None:
+        hooks: dict[str, Any] = {stage: raising(InvalidInput("text: expected UTF-8"))}
+        serving.add_ready(**hooks)
+        assert isinstance(serving.loop.error_of(serving.infer(1)), InvalidInput)
+        assert self.exceptions(serving).get(stage, 0) == 0
+        assert log_lines == []
+
+    @pytest.mark.parametrize(
+        ("error", "expected"),
+        [
+            (ModelLoadError("no such file", "import"), {"import": 1}),
+            (ValueError("a loader of a program's own"), {"load": 1}),
+            (ModelLoadError("expected the model within 600 s"), {}),
+        ],
+    )
+    def test_of_a_load_are_counted_by_the_stage(
+        self, serving: Serving, error: Exception, expected: dict[str, int]
+    ) -> None:
+        serving.loop.error_of(serving.add(load=raising(error)))
+        assert self.exceptions(serving) == expected
 
 
 def test_what_postprocess_gives_is_what_has_to_be_finite(serving: Serving) -> None:

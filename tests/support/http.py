@@ -9,6 +9,7 @@ given at once and their results come back on the next turn of that clock.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,6 +25,7 @@ from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.cors import Cors
 from batcher.frontends.endpoints.disclosure import Disclosure, disclosure_of
+from batcher.frontends.endpoints.engine import model_named
 from batcher.frontends.endpoints.routing import Route, Router
 from batcher.frontends.endpoints.table import routes
 from batcher.frontends.web.connection import Connection
@@ -102,7 +104,8 @@ class MemoryServer:
             self.server = ModelServer(self.clock, self._call_from_thread, self.settings)
         self.lines: list[bytes] = []
         self.calls: list[Deferred[Reply]] = []
-        answer_log = AnswerLog(self.clock, self.server.metrics, self.lines.append)
+        named = partial(model_named, self.server)
+        answer_log = AnswerLog(self.clock, self.server.metrics, self.lines.append, named)
         self.repository = ModelRepository(self.server, self.settings, base)
         cors = Cors(self.settings.cors_origins) if self.settings.cors_origins else None
         disclosure = disclosure_of(self.settings, self.clock.seconds)

@@ -16,7 +16,6 @@ model's code. Therefore the error texts of `hook_contract` are not used here.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -32,9 +31,8 @@ from batcher.batching.part import Part
 from batcher.core.spec import Array, ModelSpec, TensorSpec, check_outputs, has_rows, shape_text
 from batcher.errors import ModelContractError
 from batcher.models.hook_contract import as_arrays, check_answer, common_rows
+from batcher.models.own_code import own_place
 from batcher.models.protocol import Arrays, Hook, Model
-
-_SERVER = Path(__file__).parents[2]
 
 Answer = Mapping[str, Array]
 """The outputs that one request gets; outputs that broke the contract are left out."""
@@ -166,18 +164,9 @@ def reason(error: BaseException) -> str:
 
     Without file and line, if the error did not pass through that code.
     """
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if _is_own(Path(frame.filename))
-    ]
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
-
-
-def _is_own(file: Path) -> bool:
-    """Return whether `file` belongs to the model: neither an installed package nor the server."""
-    return file.is_file() and "site-packages" not in file.parts and not file.is_relative_to(_SERVER)
+    place = own_place(error)
+    where = f" ({Path(place.file).name}:{place.line})" if place is not None else ""
+    return f"{type(error).__name__}: {error}{where}"
 
 
 def _part(inputs: Arrays) -> Part:

@@ -24,13 +24,20 @@ class AnswerLog:
     Attributes:
         seconds: the clock.
         write_line: takes each line of the access log; None if the settings want no access log.
+        model_named: returns the name of the model that a client's text means, empty if there is no
+            such model. A label of a metric must not be a text that clients make up.
     """
 
     def __init__(
-        self, clock: IReactorTime, metrics: ServerMetrics, write_line: WriteLine | None = None
+        self,
+        clock: IReactorTime,
+        metrics: ServerMetrics,
+        write_line: WriteLine | None = None,
+        model_named: Callable[[str], str] = lambda text: "",
     ) -> None:
         """Count in `metrics`, and write lines by `write_line`."""
         self.seconds = clock.seconds
+        self.model_named = model_named
         self.write_line = write_line
         self._metrics = metrics
         self._answers = metrics.answers
@@ -44,7 +51,7 @@ class AnswerLog:
 
         Args:
             route: pattern of the route, empty where no route was found.
-            model: name of the model that answered, empty where no model did.
+            model: name of the model that was asked for, empty where no model was.
             status: HTTP status of the answer.
             began: when the first byte of the request came, in seconds on the clock.
             call: the request, as far as it was read; None for gRPC.

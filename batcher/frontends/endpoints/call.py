@@ -110,7 +110,7 @@ class Reply:
         content_type: media type of the body.
         body: bytes to write.
         headers: further header fields, each a name and a value.
-        model: name of the model that answered, for metrics; empty where no model did.
+        model: name of the model that was asked, for metrics; empty where no model was.
     """
 
     __slots__ = ("body", "content_type", "headers", "model", "status")

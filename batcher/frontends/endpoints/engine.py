@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from batcher.core.epoch import Epoch
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.core.spec import Array
+from batcher.errors import BatcherError
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_version import ModelVersion
 from batcher.serving.repository.repository import ListedVersion
@@ -78,6 +79,17 @@ def versions_of(engine: Engine, name: str, version: str) -> list[ModelVersion]:
     """
     found = engine.find(name, version)
     return [found] if version else [each for each in engine if each.spec.name == name]
+
+
+def model_named(engine: Engine, text: str) -> str:
+    """Return the name of the model that `text` in a request means; empty if there is none.
+
+    No text means the only model there is. Reactor thread.
+    """
+    try:
+        return engine.find(text).spec.name if text else engine.only_model()
+    except BatcherError:
+        return ""
 
 
 class ModelControl(Protocol):

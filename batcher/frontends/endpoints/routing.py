@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from batcher.core.bounded_cache import BoundedCache
 from batcher.frontends.endpoints.answer_log import AnswerLog
-from batcher.frontends.endpoints.call import Call, Endpoint, Fields, Headers, Reply
+from batcher.frontends.endpoints.call import Call, CallHead, Endpoint, Fields, Headers, Reply
 from batcher.frontends.endpoints.cors import Cors
 from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.failures import (
@@ -166,10 +166,13 @@ class Router:
         self, failure: Failure, route: Route, call: Call, send: Callable[[Reply], Sent]
     ) -> Sent | Deferred[Sent] | Failure:
         if failure.check(CancelledError):
-            self.answer_log.answered(route.pattern, "", CLIENT_LEFT, call.began, call)
+            model = self._model_of(route, call.head)
+            self.answer_log.answered(route.pattern, model, CLIENT_LEFT, call.began, call)
             return failure
         assert failure.value is not None
-        return self._answered(self._failure_reply(failure.value, route, call), route, call, send)
+        return self._answered(
+            self.failure_reply(failure.value, route, call.head), route, call, send
+        )
 
     def _answered(
         self, result: Any, route: Route, call: Call, send: Callable[[Reply], Sent]
@@ -177,7 +180,7 @@ class Router:
         try:
             found = result if type(result) is Reply else call.plan.reply(result)
         except Exception as err:  # a result that cannot be encoded is one more failure
-            found = self._failure_reply(err, route, call)
+            found = self.failure_reply(err, route, call.head)
         if type(found) is not Reply:  # a Deferred of the reply, which is long
             arguments = (route, call, send)
             written: Deferred[Sent] = found.addCallbacks(
@@ -190,8 +193,17 @@ class Router:
             reply = marked(reply, call.head.marks)
         return send(reply)
 
-    def _failure_reply(self, error: BaseException, route: Route, call: Call) -> Reply:
-        return route.failure(error, call.head.headers, self.disclosure)
+    def failure_reply(self, error: BaseException, route: Route, head: CallHead) -> Reply:
+        """Return the reply to a call of `route` that failed with `error`."""
+        reply = route.failure(error, head.headers, self.disclosure)
+        model = self._model_of(route, head)
+        return Reply(reply.status, reply.content_type, reply.body, reply.headers, model)
+
+    def _model_of(self, route: Route, head: CallHead) -> str:
+        """Return the name of the model that a call is for; empty if it is for none."""
+        if not route.fast and "name" not in head.arguments:
+            return ""
+        return self.answer_log.model_named(head.arguments.get("name", ""))
 
 
 def _with_head(methods: list[str]) -> tuple[str, ...]:

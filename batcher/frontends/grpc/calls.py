@@ -124,22 +124,32 @@ class Calls:
             parse: makes a message of its bytes.
         """
 
-        async def handle(data: bytes, context: Context) -> Any:
-            began = self._answer_log.seconds()
+        async def handle(data: Any, context: Context) -> Any:
+            began, message = self.seconds(), None
             try:
-                result = await answer(parse(data), context)
+                message = parse(data)
+                result = await answer(message, context)
             except asyncio.CancelledError:
-                self.ended(name, CLIENT_LEFT, began)
+                self.ended(name, CLIENT_LEFT, began, self.model_of(message))
                 raise
             except Exception as err:  # the client gets a status for every error
-                self.ended(name, getattr(err, "http_status", 500), began)
-                clear_all_frames(err)
-                data = b""  # the library keeps the error for a while, and with it this frame
+                self.failed(name, err, began, message)
+                data = message = None  # the library keeps the error for a while, and this frame
                 await context.abort(*self.status_of(err, context))
             self.ended(name, 200, began, getattr(result, "model_name", ""))
             return result
 
         return name, grpc.unary_unary_rpc_method_handler(handle, None, to_bytes)
+
+    def failed(self, name: str, error: Exception, began: float, message: Any) -> None:
+        """Count a call of `message` that `error` has ended; the other arguments as for `ended`."""
+        self.ended(name, getattr(error, "http_status", 500), began, self.model_of(message))
+        clear_all_frames(error)
+
+    def model_of(self, message: Any) -> str:
+        """Return the name of the model that `message` asks for; empty if it asks for none."""
+        name = getattr(message, "model_name", "")
+        return self._answer_log.model_named(name) if name else ""
 
     def status_of(self, error: BaseException, context: Context) -> tuple[grpc.StatusCode, str]:
         """Return the status and the text for `error`, which the call of `context` raised."""
@@ -152,7 +162,7 @@ class Calls:
             name: of the call.
             status: the HTTP status with the meaning of the call's own.
             began: when the call came, in seconds on the clock.
-            model: name of the model that answered, empty where no model did.
+            model: name of the model that was asked for, empty where no model was.
         """
         self._answer_log.answered(f"/{self._service}/{name}", model, status, began)
 

@@ -66,6 +66,11 @@ class InferMessage(NamedTuple):
     message: pb.ModelInferRequest
     tensors: LargeTensors | None = None
 
+    @property
+    def model_name(self) -> str:
+        """The name of the model that the request is for."""
+        return self.message.model_name
+
 
 def read_infer_message(data: bytes) -> InferMessage:
     """Return the request in `data`. Raises DecodingError or InvalidInput. Reactor thread."""

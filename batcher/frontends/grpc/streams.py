@@ -77,7 +77,7 @@ class Streams:
             message, tensors = read_infer_message(data)
             response = await self._inference.infer(message, context, tensors)
         except Exception as err:  # every error is an answer: the stream goes on
-            self._calls.ended("ModelStreamInfer", getattr(err, "http_status", 500), began)
+            self._calls.failed("ModelStreamInfer", err, began, message)
             _, text = self._calls.status_of(err, context)
             # The client matches an error with its request by these fields.
             response = pb.ModelInferResponse(

@@ -95,8 +95,8 @@ def _handler(router: Router, route: Route, max_body: int) -> Callable[..., Defer
             call = Call(head, _body(request, head, max_body), began, _peer(request))
         except BatcherError as err:
             call = Call(head, b"", began, _peer(request))
-            router.answer_log.answered(route.pattern, "", err.http_status, began, call)
-            reply = marked(route.failure(err, head.headers, router.disclosure), head.marks)
+            reply = marked(router.failure_reply(err, route, head), head.marks)
+            router.answer_log.answered(route.pattern, reply.model, reply.status, began, call)
             return succeed(_write(reply, request))
         return router.answer(route, call, partial(_write, request=request))
 

@@ -7,20 +7,24 @@ nothing has changed.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.python.failure import Failure
 
 from batcher.errors import ReloadRefused
 from batcher.serving.model_version import ModelState, ModelVersion
 from batcher.serving.repository.reading import FoundVersion
 from batcher.serving.server import ModelServer
 
+Result = TypeVar("Result")
+
 
 class Rollout:
     """Versions that come and versions that go. Reactor thread.
 
-    `load`, and when that has fired `commit` or `give_up`.
+    `make` loads what comes, and calls what makes all changes, `commit` among them.
 
     Attributes:
         coming: versions to load; each takes the place of what has its name and version, if there is
@@ -50,11 +54,16 @@ class Rollout:
         self._known = {version.key for version in server}
         self._made: list[ModelVersion] = []
 
-    def load(self) -> Deferred[None]:
-        """Load what is coming; fires when all of it is ready.
+    def make(self, commit: Callable[[], Result]) -> Deferred[Result]:
+        """Load what is coming, and call `commit` when all of it is ready.
 
-        Fails with ReloadRefused if some of it is not, and gives up all of it.
+        Whatever fails, what was loaded and does not serve is let go of. The failure is
+        ReloadRefused if something cannot be loaded.
         """
+        made = maybeDeferred(self._load).addCallback(lambda _: commit())
+        return made.addErrback(self._give_up)
+
+    def _load(self) -> Deferred[None]:
         for found in self.coming:
             self._made.append(self._server.lifecycle.make(*found.or_failure(self.models)))
         loading = [version.start() for version in self._made]
@@ -69,7 +78,6 @@ class Rollout:
             if version.state is not ModelState.READY
         ]
         if reasons:
-            self.give_up()
             raise ReloadRefused(*reasons)
 
     def commit(self) -> None:
@@ -82,10 +90,10 @@ class Rollout:
         for version in self.going:
             self._server.lifecycle.forget(version)
 
-    def give_up(self) -> None:
-        """Let go of what was loaded, as far as it does not serve."""
+    def _give_up(self, failure: Failure) -> Failure:
         for version in self._made:
             version.unload()
+        return failure
 
     def changes(self) -> list[str]:
         """Return what the rollout changes, in words."""

@@ -13,11 +13,14 @@ from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
 
+from batcher.batching.failure_log import FailureLog
+from batcher.core.counters import ModelMetrics
 from batcher.core.request import InferenceRequest, InferenceResponse, nbytes_of
 from batcher.core.spec import ModelSpec
 from batcher.core.waiters import Waiters
-from batcher.errors import Unavailable
+from batcher.errors import ModelError, Unavailable
 from batcher.models.hook_contract import run_postprocess, run_preprocess
 from batcher.models.protocol import LoadedModel
 from batcher.serving.stages.stage import GoOn, Stage
@@ -37,9 +40,11 @@ class HookStage(Stage):
         spec: ModelSpec,
         model: LoadedModel,
         deadline: Callable[[], float],
+        metrics: ModelMetrics,
+        seconds: Callable[[], float],
         finite_outputs: bool = False,
     ) -> None:
-        """Run the hooks of `model`, specified by `spec`, on `pool`.
+        """Run the hooks of `model`, specified by `spec`, on `pool`; count and log what they raise.
 
         `deadline` returns the deadline, a time in seconds, of a request without one of its own.
         With `finite_outputs`, a request fails if `postprocess` returns NaN or infinity.
@@ -48,6 +53,9 @@ class HookStage(Stage):
         self._spec = spec
         self._model = model
         self._deadline = deadline
+        self._metrics = metrics
+        self._seconds = seconds
+        self._log = FailureLog("/".join(metrics.labels))
         self._finite_outputs = finite_outputs
         self._requests = 0
         self._drained = Waiters()
@@ -105,7 +113,10 @@ class HookStage(Stage):
                 request.model, request.version, inputs, rows, request.parameters
             )
 
-        return self._pool.run(nbytes_of(request.inputs), deadline, prepared, client)
+        nbytes = nbytes_of(request.inputs)
+        return self._pool.run(nbytes, deadline, prepared, client).addErrback(
+            self._failed, "preprocess"
+        )
 
     def _postprocessed(
         self, response: InferenceResponse, rows: int, deadline: float, client: str
@@ -124,8 +135,19 @@ class HookStage(Stage):
             )
 
         try:
-            return self._pool.run(nbytes_of(response.outputs), deadline, finished, client)
+            nbytes = nbytes_of(response.outputs)
+            return self._pool.run(nbytes, deadline, finished, client).addErrback(
+                self._failed, "postprocess"
+            )
         except Unavailable as err:
             # The model has run: a client must not be asked to send the request again.
             err.retry_after = 0
             raise
+
+    def _failed(self, failure: Failure, hook: str) -> Failure:
+        """Count and log what the model's own code has raised in `hook`."""
+        error = failure.value
+        if isinstance(error, ModelError):
+            self._metrics.exceptions[hook] += 1
+            self._log.write(f"{hook} failed for a request", error, self._seconds())
+        return failure

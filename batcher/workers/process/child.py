@@ -157,7 +157,7 @@ def _load(to_parent: ParentConnection) -> CheckedModel | None:
             prepare.definition, prepare.settings, lambda text: to_parent.send(LoadProgress(text))
         )
     except ModelLoadError as err:
-        to_parent.send(LoadFailed(str(err)))
+        to_parent.send(LoadFailed(str(err), err.stage))
         return None
     ignore_group_signals()  # again: the model may have set handlers of its own
     model.copies_outputs = False  # they are copied into the slot before the model runs again

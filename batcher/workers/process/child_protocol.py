@@ -21,8 +21,11 @@ class Parent(Protocol):
     def loaded(self, loaded: LoadedModel) -> None:
         """Hear that the model is loaded and the child ready for batches. Reactor thread."""
 
-    def load_failed(self, reason: str) -> None:
-        """Hear why the model cannot be loaded; the child ends. Reactor thread."""
+    def load_failed(self, reason: str, stage: str) -> None:
+        """Hear why the model cannot be loaded, and in which stage; the child ends.
+
+        Reactor thread.
+        """
 
     def delivered(self, batch: Batch, outcome: Outcome) -> None:
         """Hear what became of `batch`, the oldest that the child had. Reactor thread."""

@@ -237,7 +237,7 @@ class ChildThread:
         elif isinstance(message, LoadProgress):
             self._call_from_thread(self._parent.reported, message.text)
         elif isinstance(message, LoadFailed):
-            self._call_from_thread(self._parent.load_failed, message.reason)
+            self._call_from_thread(self._parent.load_failed, message.reason, message.stage)
         elif isinstance(message, LoadDone):
             self._load_done(message)
 
@@ -250,7 +250,7 @@ class ChildThread:
             try:
                 preprocess, postprocess = make_hooks(definition, settings)
             except ModelLoadError as err:
-                self._call_from_thread(self._parent.load_failed, str(err))
+                self._call_from_thread(self._parent.load_failed, str(err), err.stage)
                 self._last_order = _Order.KILL
                 return
             loaded = loaded._replace(preprocess=preprocess, postprocess=postprocess)

@@ -85,9 +85,11 @@ class LoadFailed(NamedTuple):
 
     Attributes:
         reason: why, in words.
+        stage: the `stage` of the ModelLoadError.
     """
 
     reason: str
+    stage: str
 
 
 class BatchDone(NamedTuple):

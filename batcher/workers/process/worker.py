@@ -79,6 +79,7 @@ class ProcessWorker:
         """Prepare a worker; `jitter` changes delays between restarts, in s. Reactor thread."""
         self._clock = clock = loop.clock
         self._progress = loop.progress
+        self._raised = loop.raised
         self._title = title = options.title
         hangs = f"a batch has run for more than {options.watchdog_s:g} s"
         self._held = HeldBatches(clock, options.watchdog_s, lambda: self._kill(hangs))
@@ -161,9 +162,11 @@ class ProcessWorker:
         else:
             self._changed(Condition.ALIVE, "")
 
-    def load_failed(self, reason: str) -> None:
+    def load_failed(self, reason: str, stage: str) -> None:
         """Remember until the child has ended why the model cannot be loaded. Reactor thread."""
         self._cause = reason
+        if stage:
+            self._raised(stage)
 
     def delivered(self, batch: Batch, outcome: Outcome) -> None:
         """Take back the oldest batch. Reactor thread."""

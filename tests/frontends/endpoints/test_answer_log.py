@@ -69,23 +69,27 @@ def test_the_time_in_the_log_is_that_between_the_first_byte_and_the_answer() -> 
 
 
 @pytest.mark.parametrize(
-    ("request_bytes", "status", "route"),
+    ("request_bytes", "status", "route", "model"),
     [
-        (ask("/predict", b"x"), 400, "/predict"),
-        (ask("/models/unknown/predict", ROW), 404, "/models/{name}/predict"),
-        (ask("/nowhere?secret=1", b"", ("X-Request-Id", "7")), 404, ""),
-        (ask("/predict"), 405, ""),
-        (ask("/livez"), 200, "/livez"),
+        (ask("/predict", b"x"), 400, "/predict", "m"),
+        (ask("/models/m/predict", b"x"), 400, "/models/{name}/predict", "m"),
+        (ask("/v1/models/m:predict", b"x"), 400, "/v1/models/{name}:predict", "m"),
+        (ask("/v2/models/m/infer", b"x"), 400, "/v2/models/{name}/infer", "m"),
+        (ask("/v2/models/m/versions/9"), 404, "/v2/models/{name}/versions/{version}", "m"),
+        (ask("/models/unknown/predict", ROW), 404, "/models/{name}/predict", ""),
+        (ask("/nowhere?secret=1", b"", ("X-Request-Id", "7")), 404, "", ""),
+        (ask("/predict"), 405, "", ""),
+        (ask("/livez"), 200, "/livez", ""),
     ],
 )
 def test_every_request_leaves_one_line_and_one_count(
-    stack: Stack, request_bytes: bytes, status: int, route: str
+    stack: Stack, request_bytes: bytes, status: int, route: str, model: str
 ) -> None:
     server = MemoryServer()
     stack(server, request_bytes)
     line = only_line(server)
-    assert (line["status"], line["route"], line["model"]) == (status, route, "")
-    assert counted(server) == {("", route, status): 1}
+    assert (line["status"], line["route"], line["model"]) == (status, route, model)
+    assert counted(server) == {(model, route, status): 1}
 
 
 def test_a_path_without_a_route_is_named_in_the_log(stack: Stack) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 import pytest
 
-from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import INFERENCE_SERVICE, Calls
 from batcher.frontends.grpc.inference import Inference
@@ -86,8 +85,7 @@ class Rpc:
     def __init__(self, server: MemoryServer, most_streamed: int = 4) -> None:
         self.server = server
         self.stopping = asyncio.Event()
-        answer_log = AnswerLog(server.clock, server.server.metrics, server.lines.append)
-        self.calls = Calls(INFERENCE_SERVICE, answer_log, server.router.disclosure)
+        self.calls = Calls(INFERENCE_SERVICE, server.router.answer_log, server.router.disclosure)
         self.inference = Inference(server.server)
         self.streams = Streams(self.inference, self.calls, most_streamed, 60, self.stopping)
 

@@ -31,10 +31,13 @@ WITHOUT_HOOKS = MODEL.replace("def preprocess", "def unused")
 @pytest.mark.parametrize(
     ("source", "why"),
     [
-        ("raise RuntimeError('no weights')", f"{TITLE}: RuntimeError: no weights"),
+        (
+            "raise RuntimeError('no weights')",
+            f"{TITLE}: RuntimeError: no weights PLACE",
+        ),
         ("import os; os._exit(4)", f"{TITLE}: the child exited with status 4, while it loaded"),
         (f"{THREAD}; {CLOSE}", f"{TITLE}: the child exited with status 1, while it loaded"),
-        (f"{THREAD}; raise KeyboardInterrupt", f"{TITLE}: KeyboardInterrupt"),
+        (f"{THREAD}; raise KeyboardInterrupt", f"{TITLE}: KeyboardInterrupt PLACE"),
         (
             f"{CLOSE}; os.kill(os.getpid(), signal.SIGSTOP)",
             f"{TITLE}: it closed its connection and did not end, while it loaded",
@@ -49,7 +52,7 @@ def test_a_model_that_cannot_be_loaded_fails_the_start_and_leaves_nothing(
     bench = Bench(tmp_path, source)
     error = bench.loop.error_of(bench.worker.start(bench._deliver, lambda *change: None))
     assert isinstance(error, ModelLoadError)
-    assert str(error) == why
+    assert str(error) == why.replace("PLACE", f"({tmp_path}/obedient.py:1)")
     assert bench.loop.wait_for(bench.worker.quit()) is None
     assert open_files() <= files, (
         "nothing is left; what earlier tests let go of meanwhile may be gone"

@@ -58,7 +58,7 @@ class FakeChild:
 
     def refuse(self, reason: str) -> None:
         """Say that the model cannot be loaded."""
-        self._parent.load_failed(reason)
+        self._parent.load_failed(reason, "load")
         self.end("the child exited with status 0")
 
     def end(self, how: str = KILLED, begun: int = 0) -> None:
