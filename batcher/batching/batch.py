@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from batcher.batching.part import Part
+from batcher.core.ragged import is_ragged, own_rows
 from batcher.core.request import BatchOutputs, OutputRows
 from batcher.core.spec import Array
 
@@ -53,14 +54,22 @@ class Batch:
             collated[name] = buffer
         return collated
 
-    def split(self, outputs: Mapping[str, Array]) -> list[OutputRows]:
-        """Return each part's own rows of `outputs`, as views, in their order. Any thread."""
+    def split(self, outputs: Mapping[str, Array]) -> list[Mapping[str, Array]]:
+        """Return each part's own rows of `outputs`, in their order. Any thread.
+
+        The rows are views, but where they are ragged and those of the part have one shape.
+        """
+        is_uneven = any(map(is_ragged, outputs.values()))
         shared = BatchOutputs(outputs)
-        split = []
+        split: list[Mapping[str, Array]] = []
         start = 0
         for part in self.parts:
             stop = start + part.rows
-            split.append(OutputRows(shared, start, stop))
+            if is_uneven:
+                own = {name: own_rows(array, start, stop) for name, array in outputs.items()}
+                split.append(own)
+            else:
+                split.append(OutputRows(shared, start, stop))
             start = stop
         return split
 

@@ -26,6 +26,7 @@ from batcher.codecs.formats.nested_lists import MAX_DEPTH
 from batcher.codecs.formats.rows import inputs_from_document
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.error_text import brief
+from batcher.core.ragged import is_ragged
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import InvalidInput
@@ -111,6 +112,8 @@ def encode(response: InferenceResponse, spec: ModelSpec, by_row: bool) -> bytes:
 
 
 def _listed(array: Array, tensor: TensorSpec) -> Any:
+    if is_ragged(array):
+        return [_listed(row, tensor) for row in array]
     if tensor.datatype.name == "BYTES":
         return _with_base64(array.tolist())
     # orjson reads only arrays that lie in memory row by row

@@ -16,6 +16,7 @@ from sys import getsizeof
 from typing import Any, Final, NamedTuple, final
 
 from batcher.core.error_text import brief
+from batcher.core.ragged import is_ragged
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput
 
@@ -223,9 +224,11 @@ _LEAST_ELEMENT_BYTES = getsizeof(b"")
 def nbytes_of(arrays: Mapping[str, Array]) -> int:
     """Return the bytes that all `arrays` occupy, the elements of object arrays included."""
     total = 0
-    for array in arrays.values():
+    for name, array in arrays.items():
         total += array.nbytes  # of an object array these are the references alone
-        if array.dtype.hasobject:
+        if is_ragged(array):
+            total += sum(nbytes_of({name: row}) for row in array)
+        elif array.dtype.hasobject:
             # A list of them all is read in a third of the time that the array itself takes.
             total += sum(map(getsizeof, array.ravel().tolist()))
     return total

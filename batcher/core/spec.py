@@ -133,6 +133,9 @@ class TensorSpec:
         image: how a picture becomes a row; None if pictures are not accepted.
         labels: names of the classes, if the last axis holds scores.
         warmup_shape: shape of a row during warm-up; None takes `shape`.
+        is_ragged: whether the rows of an output may differ in the sizes of their free axes.
+        missing_is_nan: whether a value that is missing in a text body (`null` in JSON, an empty
+            cell in CSV) is NaN; else such a body is refused.
         batch_shape: shape of many rows: -1, then `shape`.
         row_bytes: bytes of a row, counting the fixed axes alone. An FP32 tensor of shape (-1, 8)
             has 32.
@@ -144,6 +147,8 @@ class TensorSpec:
     image: ImageSpec | None = None
     labels: Labels | None = None
     warmup_shape: tuple[int, ...] | None = None
+    is_ragged: bool = False
+    missing_is_nan: bool = False
     batch_shape: tuple[int, ...] = field(init=False)
     row_bytes: int = field(init=False)
 
@@ -236,7 +241,7 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> int:
         if array is None:
             raise InvalidInput(_wrong_names(spec, inputs))
         if not tensor.admits(array):
-            raise InvalidInput(f"input {tensor.name!r}: {_wrong_form(tensor, array)}")
+            raise InvalidInput(f"input {tensor.name!r}: {wrong_form(tensor, array)}")
         if rows not in (-1, len(array)):
             expected = f"expected {rows} rows, as in {spec.inputs[0].name!r}"
             raise InvalidInput(f"input {tensor.name!r}: {expected}; got {len(array)}")
@@ -246,29 +251,6 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> int:
     return rows
 
 
-def check_outputs(spec: ModelSpec, outputs: Mapping[str, Array], rows: int) -> None:
-    """Check that `outputs`, name to array, are what `spec` promises for `rows` rows of input.
-
-    Raises:
-        ModelContractError: an output is missing, or has another number of rows, another dtype or
-            shape, or elements that should be bytes and are not.
-    """
-    for tensor in spec.outputs:
-        array = outputs.get(tensor.name)
-        if array is None:
-            names = ", ".join(map(repr, outputs)) or "none"
-            raise ModelContractError(
-                f"model {spec.name!r}: expected output {tensor.name!r}; got {names}"
-            )
-        if not has_rows(array, rows):
-            raise rows_error(spec.name, tensor.name, array, rows)
-        if not tensor.admits(array):
-            wrong = _wrong_form(tensor, array)
-            raise ModelContractError(f"model {spec.name!r}: output {tensor.name!r}: {wrong}")
-        if array.dtype.hasobject:
-            check_objects(array, f"model {spec.name!r}: output {tensor.name!r}")
-
-
 def has_rows(array: Array, rows: int) -> bool:
     """Return whether `array` has `rows` rows on its first axis; a scalar has no first axis."""
     return array.ndim > 0 and len(array) == rows
@@ -276,6 +258,11 @@ def has_rows(array: Array, rows: int) -> bool:
 
 def rows_error(model: str, output: str, array: Array, rows: int) -> ModelContractError:
     """Return the error of a `model` that got `rows` rows and made `array`, which has others."""
+    if array.dtype.hasobject and not array.ndim:
+        kind = type(array.item()).__name__
+        return ModelContractError(
+            f"model {model!r}: output {output!r}: expected an array of {rows} rows; got {kind}"
+        )
     got = len(array) if array.ndim else "a scalar"
     return ModelContractError(
         f"model {model!r}: {rows} rows in, {got} rows out in output {output!r}"
@@ -285,8 +272,8 @@ def rows_error(model: str, output: str, array: Array, rows: int) -> ModelContrac
 def check_objects(array: Array, place: str) -> None:
     """Check that every element of `array`, an array of objects, is `bytes`.
 
-    A `str` is refused rather than encoded: a model receives text as bytes, and a model that returns
-    text chooses the encoding itself, with `.encode()`.
+    A `str` is refused rather than encoded: whoever makes inputs of text chooses the encoding, with
+    `.encode()`.
 
     Raises:
         ModelContractError: an element is something else; the message begins with `place`.
@@ -300,7 +287,8 @@ def check_objects(array: Array, place: str) -> None:
         )
 
 
-def _wrong_form(tensor: TensorSpec, array: Array) -> str:
+def wrong_form(tensor: TensorSpec, array: Array) -> str:
+    """Return in words that `array` is not what `tensor` says."""
     return f"expected {tensor.describe()}; got {describe_array(array)}"
 
 

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from batcher.core.spec import Array, ModelSpec, TensorSpec, check_outputs
-from batcher.models.hook_contract import as_arrays, check_answer, check_raw_outputs, prepared_rows
-from batcher.models.protocol import Arrays, Model
+from batcher.core.ragged import own_rows
+from batcher.core.spec import Array, ModelSpec, TensorSpec
+from batcher.errors import ModelContractError
+from batcher.models.fitting import fit_outputs, fit_raw_outputs
+from batcher.models.hook_contract import answer_of, as_arrays, prepared_rows
+from batcher.models.protocol import Arrays, Model, PartialOutputs
 
 
 def unsized_inputs(spec: ModelSpec) -> str:
@@ -82,12 +85,22 @@ class BlankBatch:
         """
         spec, postprocess = self._model.spec, self._model.postprocess
         if postprocess is None:
-            check_outputs(spec, outputs, self.rows)
+            self._fit(outputs)
             return
-        check_raw_outputs(spec.name, outputs, self.rows)
+        raw = fit_raw_outputs(spec.name, outputs, self.rows)
         if self._made <= self.rows:
-            whole = {name: array[: self._made] for name, array in outputs.items()}
-            check_answer(spec, as_arrays(postprocess(whole)), self._asked, self._made)
+            whole = {name: own_rows(array, 0, self._made) for name, array in raw.items()}
+            answer_of(postprocess(whole), spec, self._asked, self._made)
+
+    def _fit(self, outputs: Arrays) -> None:
+        """Check outputs that no hook changes; raises as `check`. Inference thread."""
+        _, errors = fit_outputs(self._model.spec, outputs, self.rows)
+        if isinstance(outputs, PartialOutputs):
+            errors |= outputs.failed
+        # A model may refuse blank rows one by one, but what it returns for a row must be a row.
+        for error in errors.values():
+            if isinstance(error, ModelContractError):
+                raise error
 
 
 def _blank(tensor: TensorSpec, rows: int) -> Array:

@@ -4,8 +4,8 @@ A model is code of somebody else. `CheckedModel` stands between a worker and the
 three faults of a model away from clients:
 
     fault of the model                                       what CheckedModel does
-    outputs are not what `model.yaml` promises, or rows      fails the batch
-        out do not equal rows in
+    outputs are not what `model.yaml` promises, or rows      casts what can be cast, else fails the
+        out do not equal rows in                                 row or the batch (`fitting.py`)
     an error of the server's own is raised (`QueueFull`)     replaces the error with a ModelError
     each batch has its outputs in the same memory            copies the outputs
 
@@ -19,9 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from batcher.core.spec import Array, check_outputs
+from batcher.core.ragged import copied
+from batcher.core.spec import Array
 from batcher.errors import BatcherError
-from batcher.models.hook_contract import check_raw_outputs
+from batcher.models.fitting import fit_outputs, fit_raw_outputs
 from batcher.models.model_errors import allowed_from_model
 from batcher.models.protocol import LoadedModel, Model, PartialOutputs
 from batcher.models.row_errors import RowErrors, non_finite_rows
@@ -82,15 +83,15 @@ class CheckedModel:
         outputs = self._run(collate)
         failed = _allowed_errors(outputs)
         if self.model.postprocess is None:
-            check_outputs(self.spec, outputs, rows)
-            outputs = {tensor.name: outputs[tensor.name] for tensor in self.spec.outputs}
+            outputs, misfits = fit_outputs(self.spec, outputs, rows)
+            # A row's own error says more than what the row left in the outputs.
+            failed = misfits | failed
             if self._finite_outputs:
-                # A row's own error says more than the number that the row left.
                 failed = non_finite_rows(outputs, self.spec) | failed
         else:
-            check_raw_outputs(self.spec.name, outputs, rows)
+            outputs = fit_raw_outputs(self.spec.name, outputs, rows)
         if self.copies_outputs:
-            outputs = {name: array.copy() for name, array in outputs.items()}
+            outputs = {name: copied(array) for name, array in outputs.items()}
         return outputs, failed
 
     def _run(self, collate: Callable[..., dict[str, Array]]) -> dict[str, Array]:

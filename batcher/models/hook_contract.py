@@ -5,7 +5,7 @@ A model may have two hooks, and each is called with one request:
     hook         is called with                must return
     preprocess   the inputs of the request     a mapping of name to array; all arrays have the same
                                                number of rows, at least 1
-    postprocess  the request's rows of the     a mapping of name to array: the outputs that the
+    postprocess  the request's rows of the     whatever `predict` may return: the outputs that the
                  outputs                       specification promises, for as many rows as the
                                                request has, or as many as the hook was called with
 
@@ -15,28 +15,85 @@ those rows, and `postprocess` may fold them back into one row for each row of th
 The specification describes what clients send and receive. So of a model with `postprocess` it says
 nothing about the outputs of `predict`, and one rule is left for those: rows out equal rows in.
 
-The server raises at the first breach (`run_preprocess`, `run_postprocess`, `check_raw_outputs`).
-`batcher check` notes every breach in words of its own, with the place in the model's code. So
-`batcher check` takes from here the rules alone: `as_arrays` and `common_rows`.
+The server raises at the first breach (`run_preprocess`, `run_postprocess`). `batcher check` notes
+every breach in words of its own, with the place in the model's code. So `batcher check` takes from
+here the rules alone: `as_arrays`, `answer_of` and `common_rows`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from batcher.core.spec import Array, ModelSpec, check_objects, check_outputs, has_rows, rows_error
+from batcher.core.spec import Array, ModelSpec, check_objects, has_rows
 from batcher.errors import ModelContractError
+from batcher.models.fitting import fit_outputs
 from batcher.models.model_errors import allowed_from_model, model_error
-from batcher.models.protocol import Arrays, Hook
+from batcher.models.output_arrays import on_host, output_arrays
+from batcher.models.plain_calls import check_returned
+from batcher.models.protocol import Arrays, Hook, PartialOutputs
+from batcher.models.result_names import members, named_outputs
 from batcher.models.row_errors import non_finite_rows
 
 
-def as_arrays(result: Mapping[str, Any]) -> dict[str, Array]:
-    """Return what a hook returned, each value as an array. Any thread."""
-    return {name: np.asarray(value) for name, value in result.items()}
+def as_arrays(result: Any) -> dict[str, Array]:
+    """Return what `preprocess` returned by name, each value as an array.
+
+    Raises:
+        ModelContractError: the result is no mapping, named tuple or dataclass.
+
+    Any thread.
+    """
+    check_returned(result, "preprocess")
+    found = members(result)
+    if found is None:
+        raise ModelContractError(
+            f"expected a mapping of name to array; got {type(result).__name__}"
+        )
+    return {name: np.asarray(on_host(value, None, name)) for name, value in found.items()}
+
+
+def answer_of(result: Any, spec: ModelSpec, rows: int, batch_rows: int) -> dict[str, Array]:
+    """Return the outputs that `spec` promises, from what `postprocess` returned for a request.
+
+    Args:
+        result: what the hook returned: whatever `predict` may (`result_names.py`, `fitting.py`).
+        spec: the model's specification.
+        rows: the rows of the request, before `preprocess`.
+        batch_rows: the rows that the hook was called with. More of them than `rows` may stay apart.
+
+    Raises:
+        ModelContractError: the result is not what `spec` promises, for either number of rows.
+        BaseException: what stands in the place of a row that failed.
+
+    Any thread.
+    """
+    values, left_out = named_outputs(result, spec)
+    made = output_arrays(values, spec, left_out)
+    fitted, errors = fit_outputs(spec, made, _answered_rows(made, spec, rows, batch_rows))
+    if isinstance(made, PartialOutputs):
+        errors |= made.failed
+    if errors:
+        raise errors[min(errors)]
+    return fitted
+
+
+def _answered_rows(made: Arrays, spec: ModelSpec, rows: int, batch_rows: int) -> int:
+    """Return which of both numbers of rows an answer has; raises as `answer_of`. Any thread."""
+    name = spec.outputs[0].name
+    first = made.get(name)
+    if batch_rows <= rows or first is None or has_rows(first, rows):
+        return rows
+    if has_rows(first, batch_rows):
+        return batch_rows
+    got = len(first) if first.ndim else "a scalar"
+    raise ModelContractError(
+        f"model {spec.name!r}: postprocess: expected {rows} rows, as the request has, or "
+        f"{batch_rows}, as preprocess has made of them; got {got} in output {name!r}"
+    )
 
 
 def common_rows(arrays: Arrays) -> int:
@@ -63,7 +120,7 @@ def run_preprocess(hook: Hook, inputs: Arrays, model: str) -> tuple[dict[str, Ar
 
     Pool thread.
     """
-    prepared = _run(hook, inputs, f"model {model!r}: preprocess")
+    prepared = _run(hook, inputs, model, "preprocess", as_arrays)
     rows = prepared_rows(prepared, model)
     for name, array in prepared.items():
         if array.dtype.hasobject:
@@ -104,71 +161,28 @@ def run_postprocess(
 
     Pool thread.
     """
-    made = _run(hook, outputs, f"model {spec.name!r}: postprocess")
-    check_answer(spec, made, rows, common_rows(outputs))
-    promised = {tensor.name: made[tensor.name] for tensor in spec.outputs}
+    batch_rows = common_rows(outputs)
+    take = partial(answer_of, spec=spec, rows=rows, batch_rows=batch_rows)
+    promised = _run(hook, outputs, spec.name, "postprocess", take)
     if finite_outputs and (errors := non_finite_rows(promised, spec)):
         raise errors[min(errors)]
     return promised
 
 
-def check_answer(spec: ModelSpec, answer: Arrays, rows: int, batch_rows: int) -> None:
-    """Check what `postprocess` of the model `spec` returned for a request.
+def _run(
+    hook: Hook, values: Arrays, model: str, name: str, take: Callable[[Any], dict[str, Array]]
+) -> dict[str, Array]:
+    """Return the arrays that `take` finds in what `hook` makes of `values`.
 
-    Args:
-        spec: the model's specification.
-        answer: what the hook returned, as arrays.
-        rows: the rows of the request, before `preprocess`.
-        batch_rows: the rows that the hook was called with. More of them than `rows` may stay apart.
-
-    Raises:
-        ModelContractError: `answer` is not what `spec` promises, for either number of rows.
-
-    Any thread.
-    """
-    first = answer.get(spec.outputs[0].name)
-    if batch_rows > rows and first is not None and not has_rows(first, rows):
-        if not has_rows(first, batch_rows):
-            got = len(first) if first.ndim else "a scalar"
-            raise ModelContractError(
-                f"model {spec.name!r}: postprocess: expected {rows} rows, as the request has, or "
-                f"{batch_rows}, as preprocess has made of them; got {got} in output "
-                f"{spec.outputs[0].name!r}"
-            )
-        rows = batch_rows
-    check_outputs(spec, answer, rows)
-
-
-def check_raw_outputs(model: str, outputs: Arrays, rows: int) -> None:
-    """Check what `predict` of a model with `postprocess` returned for a batch of `rows` rows.
-
-    Raises:
-        ModelContractError: there are no outputs, or one of them has another number of rows or holds
-            objects that are no `bytes`.
-
-    Inference thread.
-    """
-    if not outputs:
-        raise ModelContractError(f"model {model!r}: expected outputs; got none")
-    for output, array in outputs.items():
-        if not has_rows(array, rows):
-            raise rows_error(model, output, array, rows)
-        if array.dtype.hasobject:
-            check_objects(array, f"model {model!r}: output {output!r}")
-
-
-def _run(hook: Hook, values: Arrays, place: str) -> dict[str, Array]:
-    """Return the arrays that `hook` makes of `values`; contract errors begin with `place`.
-
-    Pool thread.
+    Contract errors name the `model` and the hook by its `name`. Pool thread.
     """
     try:
         result = hook(values)
-        if not isinstance(result, Mapping):
-            raise ModelContractError(
-                f"{place}: expected a mapping of name to array; got {type(result).__name__}"
-            )
-        return as_arrays(result)
+        try:
+            return take(result)
+        except ModelContractError as err:
+            text = str(err).removeprefix(f"model {model!r}: ").removeprefix(f"{name}: ")
+            raise ModelContractError(f"model {model!r}: {name}: {text}") from err
     # A hook is code of the model's author: whatever it raises ends its own request alone.
     except BaseException as err:
         error = model_error(allowed_from_model(err))

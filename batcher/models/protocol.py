@@ -29,17 +29,24 @@ Progress = Callable[[str], None]
 
 
 class PartialOutputs(dict[str, Array]):
-    """Outputs of a batch in which some rows failed by themselves.
+    """Outputs of a batch in which some rows failed by themselves, or some values are left out.
 
     Attributes:
         failed: errors of the rows that failed, by the row's index in the batch. In the place of a
             failed row the outputs hold a row that means nothing.
+        left_out: names of values that the model returned and that are no outputs of it.
     """
 
-    def __init__(self, outputs: Arrays, failed: dict[int, BaseException]) -> None:
+    def __init__(
+        self,
+        outputs: Arrays,
+        failed: dict[int, BaseException],
+        left_out: tuple[str, ...] = (),
+    ) -> None:
         """Hold `outputs` of every row and the errors of the rows that `failed`. Any thread."""
         super().__init__(outputs)
         self.failed = failed
+        self.left_out = left_out
 
 
 class FreshMemory:
@@ -101,8 +108,10 @@ class Model(Protocol):
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run one batch, whose inputs are buffers from `allocate`.
 
-        The outputs of a batch in which rows failed by themselves are PartialOutputs. A model that
-        uses the memory of its outputs again costs a copy of each output (see `checked.py`).
+        The outputs of a batch in which rows failed by themselves, or of which some values are no
+        outputs, are PartialOutputs. Outputs need not have the declared dtypes: `fitting.py` casts
+        what can be cast. Rows of unequal shapes are ragged (`core/ragged.py`). A model that uses
+        the memory of its outputs again costs a copy of each output (see `checked.py`).
 
         Inference thread.
         """

@@ -12,10 +12,10 @@ copy of a sound row, and its error stands beside the array, under the row's inde
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from batcher.core.ragged import is_ragged
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import ModelContractError
 
@@ -24,29 +24,6 @@ RowErrors = dict[int, BaseException]
 
 _BF16_EXPONENT = 0x7F80
 """The exponent bits of a BF16 number; all of them are set in NaN and infinity alone."""
-
-
-def take_errors(outputs: dict[str, Any], spec: ModelSpec) -> RowErrors:
-    """Take the exceptions that stand in rows' places out of `outputs`, and return them.
-
-    Args:
-        outputs: what a model returned; only values that are lists are looked at. In each such list
-            a sound row takes the place of every exception.
-        spec: the model's specification. Outputs that `spec` does not name are those of a model with
-            `postprocess`.
-
-    Returns:
-        One error for each failed row. A row that failed in one output has failed in all of them.
-
-    Inference thread.
-    """
-    tensors = {tensor.name: tensor for tensor in spec.outputs}
-    errors: RowErrors = {}
-    for name, value in list(outputs.items()):
-        if isinstance(value, list):
-            outputs[name], listed = _without_errors(value, tensors.get(name))
-            errors = listed | errors
-    return errors
 
 
 def non_finite_rows(outputs: Mapping[str, Array], spec: ModelSpec) -> RowErrors:
@@ -58,9 +35,7 @@ def non_finite_rows(outputs: Mapping[str, Array], spec: ModelSpec) -> RowErrors:
     bf16 = {tensor.name for tensor in spec.outputs if tensor.datatype.name == "BF16"}
     errors: RowErrors = {}
     for name, array in outputs.items():
-        finite = _finite(array, name in bf16)
-        if finite is not None and not finite.all():
-            wrong = np.flatnonzero(~finite.reshape(len(array), -1).all(axis=1)).tolist()
+        if wrong := _not_finite(array, name in bf16):
             text = (
                 f"model {spec.name!r}: expected finite numbers in output {name!r}; got NaN or "
                 "infinity"
@@ -69,24 +44,23 @@ def non_finite_rows(outputs: Mapping[str, Array], spec: ModelSpec) -> RowErrors:
     return errors
 
 
-def _without_errors(rows: list[Any], tensor: TensorSpec | None) -> tuple[list[Any], RowErrors]:
-    """Return `rows` with a sound row in place of each exception, and the exceptions. Any thread."""
-    errors = {row: item for row, item in enumerate(rows) if isinstance(item, BaseException)}
-    if not errors:
-        return rows, errors
-    sound = (item for row, item in enumerate(rows) if row not in errors)
-    filler = next(sound, _blank_row(tensor))
-    return [filler if row in errors else item for row, item in enumerate(rows)], errors
-
-
-def _blank_row(tensor: TensorSpec | None) -> Any:
+def blank_row(tensor: TensorSpec | None) -> Array:
     """Return a row of zeros or empty texts, for a batch in which every row failed. Any thread."""
     if tensor is None:
-        return 0.0
+        return np.zeros(())
     dtype = tensor.datatype.numpy
-    row = np.full([max(size, 0) for size in tensor.shape], b"" if dtype.hasobject else 0, dtype)
-    # Where a row is a single element, [()] returns the element itself instead of an array.
-    return row[()]
+    return np.full([max(size, 0) for size in tensor.shape], b"" if dtype.hasobject else 0, dtype)
+
+
+def _not_finite(array: Array, is_bf16: bool) -> list[int]:
+    """Return the rows with elements that are no finite numbers. Any thread."""
+    if is_ragged(array):
+        return [row for row, own in enumerate(array) if _not_finite(own[np.newaxis], is_bf16)]
+    finite = _finite(array, is_bf16)
+    if finite is None or finite.all():
+        return []
+    wrong: list[int] = np.flatnonzero(~finite.reshape(len(array), -1).all(axis=1)).tolist()
+    return wrong
 
 
 def _finite(array: Array, is_bf16: bool) -> Array | None:

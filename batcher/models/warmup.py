@@ -26,6 +26,7 @@ from time import perf_counter
 import numpy as np
 
 from batcher.core.error_text import message
+from batcher.core.ragged import concatenated, copied
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError, OutOfMemory
 from batcher.models.blank_rows import BlankBatch, unsized_inputs
@@ -146,8 +147,8 @@ def _run_in_pieces(model: Model, rows: int, largest: int) -> None:
         for start in range(0, rows, largest):
             piece = {name: array[start : start + largest] for name, array in inputs.items()}
             outputs = model.predict(piece)
-            pieces.append({name: array.copy() for name, array in outputs.items()})
-        batch.check({name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]})
+            pieces.append({name: copied(array) for name, array in outputs.items()})
+        batch.check({name: concatenated([piece[name] for piece in pieces]) for name in pieces[0]})
 
 
 def _share_memory(outputs: Arrays, earlier: list[Array]) -> bool:

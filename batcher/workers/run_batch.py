@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from batcher.batching.batch import Allocate, Batch
 from batcher.batching.worker import Outcome
@@ -30,7 +30,7 @@ def run_batch(
     try:
         outputs, failed = model.predict(collate, batch.rows)
         predicted = seconds()
-        results: list[Mapping[str, Array]] = [*batch.split(outputs)]
+        results = batch.split(outputs)
     except BaseException as err:  # a model that calls sys.exit() must not end the thread either
         return Outcome([], device_error(err), waited, seconds() - started)
     ended = seconds()

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
+from batcher.core.ragged import ragged
 from batcher.core.spec import Array
 from batcher.errors import BatcherError, ModelContractError, ModelError
-from tests.support.models import double
+from tests.support.models import double, model_spec, tensor
 from tests.support.scheduling import Harness
 
 
@@ -90,7 +91,7 @@ def test_rows_out_must_equal_rows_in_and_the_message_names_both(moody: Moody) ->
     [
         {},
         {"z": np.zeros((1, 4), "<f4")},
-        {"y": np.zeros((1, 4), "<f8")},
+        {"y": np.zeros((1, 4), "<c8")},
         {"y": np.zeros((1, 4, 4), "<f4")},
         {"y": np.float32(1.0)},
     ],
@@ -155,21 +156,33 @@ def test_a_cut_request_whose_second_piece_fails_gets_one_error(moody: Moody) -> 
     assert harness.counts == (0, 0, 0)
 
 
-def test_pieces_whose_outputs_cannot_be_joined_fail_their_request_and_no_neighbour(
-    moody: Moody,
-) -> None:
+def test_pieces_of_other_widths_are_joined_as_ragged_rows(moody: Moody) -> None:
     harness = Harness(predict=moody, max_batch_size=2)
+    harness.model.postprocess = dict  # what goes to a hook is not held against the specification
     large, small = harness.submit(1, 2, 3), harness.submit(4)
     harness.turn()
     harness.perform()
     moody.outputs = {"y": np.ones((2, 9), "<f4")}  # as wide as the widest answer of the batch, say
-    try:
-        harness.perform()
-    except ValueError as err:
-        pytest.fail(f"delivering a batch must never raise: {err}")
-    assert isinstance(large.error, BatcherError)
+    harness.perform()
+    assert [len(row) for row in large.response.outputs["y"]] == [4, 4, 9]
     assert small.values == [1]
     assert harness.counts == (0, 0, 0)
+
+
+@pytest.mark.parametrize("sizes", [(2, 0, 3), (2, 2, 2)], ids=str)
+def test_each_request_gets_its_own_rows_of_a_ragged_batch_in_one_run(
+    moody: Moody, sizes: tuple[int, ...]
+) -> None:
+    harness = Harness(predict=moody, max_batch_size=4)
+    harness.model.spec = model_spec(outputs=(tensor("y", "FP32", (-1,)),))
+    one, two = harness.submit(1), harness.submit(2, 3)
+    moody.outputs = {"y": ragged([np.full(size, size, "<f4") for size in sizes])}
+    harness.finish()
+    assert one.response.outputs["y"].tolist() == [[2, 2]]
+    assert [row.tolist() for row in two.response.outputs["y"]] == [
+        [size] * size for size in sizes[1:]
+    ]
+    assert len(harness.model.batches) == 1
 
 
 def test_pieces_whose_outputs_have_other_names_fail_their_request_and_no_neighbour(

@@ -1,4 +1,4 @@
-"""The dtype table, and the checks of inputs and outputs against a specification."""
+"""The dtype table, and the check of inputs against a specification."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from batcher.core.spec import (
     Array,
     Datatype,
     check_inputs,
-    check_outputs,
     datatype,
     describe_array,
     shape_text,
 )
-from batcher.errors import InvalidInput, ModelContractError
+from batcher.errors import InvalidInput
 from tests.support.models import model_spec, tensor
 
 ROW_SHAPES = st.lists(st.integers(-1, 4), max_size=3).map(tuple)
@@ -34,10 +33,6 @@ def zeros(dtype: str, *shape: int) -> Array:
 
 def inputs(**changes: Array) -> dict[str, Array]:
     return {"a": zeros("FP32", 2, 2), "b": zeros("INT64", 2, 5, 3), **changes}
-
-
-def outputs(**changes: Array) -> dict[str, Array]:
-    return {"y": zeros("FP32", 2, 2), "z": zeros("BOOL", 2), **changes}
 
 
 @pytest.mark.parametrize("row", DATATYPES.values(), ids=DATATYPES)
@@ -153,57 +148,3 @@ def test_inputs_that_do_not_fit_are_refused_with_what_was_expected_and_what_came
 ) -> None:
     with pytest.raises(InvalidInput, match=complaint):
         check_inputs(TWO, wrong_inputs)
-
-
-def test_bytes_and_what_is_below_them_are_what_an_output_of_bytes_holds() -> None:
-    array = np.array([[b"", b"a"], [np.bytes_(b"b"), b"c"]], object)
-    check_outputs(model_spec(outputs=(tensor("y", "BYTES", (2,)),)), {"y": array}, 2)
-
-
-@pytest.mark.parametrize("wrong", ["text", None, 5, bytearray(b"a"), ValueError("no")], ids=repr)
-def test_anything_else_is_refused_and_named(wrong: object) -> None:
-    array = np.array([b"fine", wrong], object)
-    expected = (
-        f"model 'm': output 'y': expected elements that are bytes; got {type(wrong).__name__}"
-    )
-    with pytest.raises(ModelContractError, match=expected):
-        check_outputs(model_spec(outputs=(tensor("y", "BYTES", ()),)), {"y": array}, 2)
-
-
-def test_outputs_that_fit_are_taken_and_further_ones_ignored() -> None:
-    check_outputs(TWO, outputs(more=zeros("FP32", 7)), 2)
-
-
-@pytest.mark.parametrize(
-    ("wrong_outputs", "complaint"),
-    [
-        ({}, "model 'm': expected output 'y'; got none"),
-        (
-            {"y": zeros("FP32", 2, 2), "Z": zeros("BOOL", 2)},
-            "model 'm': expected output 'z'; got 'y', 'Z'",
-        ),
-        (outputs(y=zeros("FP32", 3, 2)), "model 'm': 2 rows in, 3 rows out in output 'y'"),
-        (outputs(y=zeros("FP32", 0, 2)), "model 'm': 2 rows in, 0 rows out in output 'y'"),
-        (
-            outputs(z=zeros("BOOL")),
-            "model 'm': 2 rows in, a scalar rows out in output 'z'|a scalar",
-        ),
-        (
-            outputs(y=zeros("FP64", 2, 2)),
-            r"model 'm': output 'y': expected FP32\[-1,2\]; got float64\[2,2\]",
-        ),
-        (
-            outputs(y=zeros("FP32", 2, 3)),
-            r"model 'm': output 'y': expected FP32\[-1,2\]; got float32\[2,3\]",
-        ),
-        (
-            outputs(y=zeros("FP32", 2, 2, 1)),
-            r"output 'y': expected FP32\[-1,2\]; got float32\[2,2,1\]",
-        ),
-    ],
-)
-def test_outputs_that_break_the_contract_are_refused_with_both_numbers(
-    wrong_outputs: dict[str, Array], complaint: str
-) -> None:
-    with pytest.raises(ModelContractError, match=complaint):
-        check_outputs(TWO, wrong_outputs, 2)

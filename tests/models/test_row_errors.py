@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from batcher.core.spec import Array, check_outputs
+from batcher.core.spec import Array
 from batcher.errors import ModelContractError
 from batcher.models.checked import CheckedModel
-from batcher.models.row_errors import non_finite_rows, take_errors
+from batcher.models.row_errors import non_finite_rows
 from tests.support.model_folders import Folders, floats
 from tests.support.models import RecordingModel, model_spec, tensor
 
@@ -35,41 +33,6 @@ class Model:
 {more}
 """
     return folders.load(folders.python(source), **{"warmup": False, **settings})
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=8))
-def test_what_stands_beside_an_exception_keeps_its_place(failed: list[bool]) -> None:
-    value: list[Any] = [
-        ERROR if wrong else np.full(4, row, "<f4") for row, wrong in enumerate(failed)
-    ]
-    outputs: dict[str, Any] = {"y": list(value)}
-    errors = take_errors(outputs, model_spec())
-    assert errors == {row: ERROR for row, wrong in enumerate(failed) if wrong}
-    assert np.asarray(outputs["y"]).shape == (len(failed), 4)
-    assert all(outputs["y"][row] is value[row] for row, wrong in enumerate(failed) if not wrong)
-
-
-def test_a_row_that_fails_in_one_output_has_failed_and_its_first_error_is_told() -> None:
-    first, second, third = KeyError(1), KeyError(2), KeyError(3)
-    outputs: dict[str, Any] = {"y": [first, 1.0, 1.0], "z": [second, 1.0, third], "w": np.zeros(3)}
-    spec = model_spec(outputs=tuple(tensor(name, shape=()) for name in "yzw"))
-    assert take_errors(outputs, spec) == {0: first, 2: third}
-
-
-@pytest.mark.parametrize("dtype", ["FP32", "INT64", "BOOL", "BYTES", "BF16"])
-@pytest.mark.parametrize("shape", [(2, -1), (2,), ()], ids=str)
-def test_if_every_row_fails_the_specification_says_what_a_row_is(
-    dtype: str, shape: tuple[int, ...]
-) -> None:
-    spec = model_spec(outputs=(tensor("y", dtype, shape),))
-    outputs: dict[str, Any] = {"y": [ERROR, ERROR]}
-    assert take_errors(outputs, spec).keys() == {0, 1}
-    check_outputs(spec, {"y": np.array(outputs["y"], spec.outputs[0].datatype.numpy)}, 2)
-
-
-def test_arrays_are_not_looked_through() -> None:
-    outputs: dict[str, Any] = {"y": np.array([ERROR, 1], object)}
-    assert take_errors(outputs, model_spec()) == {}
 
 
 @pytest.mark.parametrize("row", ["2 * row", "torch.from_numpy(2 * row)"], ids=["array", "tensor"])

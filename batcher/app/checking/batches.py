@@ -52,11 +52,13 @@ class _Single(NamedTuple):
 
     Attributes:
         request: the row, prepared by `preprocess`.
-        answer: the outputs of the row; None if the run failed.
+        answer: the outputs of the row; None if the row or its run failed.
+        failed: why the row failed by itself; empty if it did not.
     """
 
     request: Arrays
     answer: Answer | None
+    failed: str = ""
 
 
 class _BatchRun(NamedTuple):
@@ -134,6 +136,13 @@ class BatchCheck:
     def _alone(self, rows: Rows) -> list[_Single]:
         """Run each row alone; return the rows that may share a batch with the first of them."""
         own = [self._try(row, self._findings) for row in rows.own]
+        failed = [single.failed for single in own if single is not None and single.failed]
+        if failed:
+            rule = rules.FAILED if len(failed) == len(own) else rules.FAILED_ROWS
+            message = f"expected answers to {len(own)} rows; {len(failed)} failed: {failed[0]}"
+            self._findings.add(rule, "rows of the sample", message)
+            if rule is rules.FAILED:
+                return []
         answered = any(single is not None and single.answer is not None for single in own)
         made = [self._try_made(row, answered) for row in rows.made]
         if refused := made.count(None):
@@ -150,7 +159,10 @@ class BatchCheck:
         request = self._runner.prepare(row, findings)
         if request is None:
             return None
-        return _Single(request, next(iter(self._runner.run([request], findings).answers), None))
+        run = self._runner.run([request], findings)
+        if run.failed:
+            return _Single(request, None, run.failed[0])
+        return _Single(request, next(iter(run.answers), None))
 
     def _try_made(self, row: Row, may_be_refused: bool) -> _Single | None:
         """Run a variant of a row alone; None if the model refuses the row and may do so."""

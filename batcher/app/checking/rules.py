@@ -38,6 +38,13 @@ RAISES = Rule(
     "make predict work at any number of rows; if it ran out of memory, lower max_batch_size; "
     "if it cannot take such values, declare a `sample` that it can",
 )
+FAILED = Rule(
+    "breach",
+    "a model that answers no row of its sample has shown nothing: neither that it works, nor that "
+    "it keeps the contract",
+    "declare a `sample` that the model can answer, or mend what the error names",
+)
+FAILED_ROWS = Rule("note", "a row that fails by itself is answered with its own error")
 MISSING = Rule(
     "breach",
     "each output of model.yaml is promised to clients by name",

@@ -16,23 +16,26 @@ model's code. Therefore the error texts of `hook_contract` are not used here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import accumulate
 from math import inf
 from pathlib import Path
-
-import numpy as np
 
 from batcher.app.checking import rules
 from batcher.app.checking.contract import Findings, Rule
 from batcher.app.checking.samples import Row
 from batcher.batching.batch import Batch
 from batcher.batching.part import Part
-from batcher.core.spec import Array, ModelSpec, TensorSpec, check_outputs, has_rows, shape_text
+from batcher.core.ragged import copied
+from batcher.core.spec import Array, ModelSpec, TensorSpec, has_rows, shape_text
 from batcher.errors import ModelContractError
-from batcher.models.hook_contract import as_arrays, check_answer, common_rows
+from batcher.models.casting import CannotCast, cast
+from batcher.models.fitting import fit_outputs, fit_raw_outputs
+from batcher.models.hook_contract import answer_of, as_arrays, common_rows
 from batcher.models.own_code import own_place
-from batcher.models.protocol import Arrays, Hook, Model
+from batcher.models.protocol import Arrays, Hook, Model, PartialOutputs
+from batcher.models.row_errors import RowErrors
 
 Answer = Mapping[str, Array]
 """The outputs that one request gets; outputs that broke the contract are left out."""
@@ -45,10 +48,13 @@ class Run:
     Attributes:
         answers: one for each request, in the order of the requests; empty if the batch failed.
         seconds: the time in `predict` alone.
+        failed: why rows failed by themselves, one reason for each such row. The answer of a request
+            with such a row is empty.
     """
 
     answers: tuple[Answer, ...] = ()
     seconds: float = 0.0
+    failed: tuple[str, ...] = ()
 
 
 class Runner:
@@ -75,7 +81,7 @@ class Runner:
         try:
             prepared = as_arrays(hook(inputs))
         except (Exception, SystemExit) as err:
-            message = f"expected a mapping of name to array; got {reason(err)}"
+            message = _message(err, self._model.spec)
             findings.add(rules.PREPROCESS, "preprocess", message)
             return None
         if common_rows(prepared) == 0:
@@ -97,15 +103,28 @@ class Runner:
             findings.add(rules.RAISES, "predict", message, batch.rows)
             return Run()
         seconds = self._seconds() - began
-        outputs = {name: np.array(array) for name, array in predicted.items()}
+        failed = predicted.failed if isinstance(predicted, PartialOutputs) else {}
+        answers = self._answers(batch, _copied(predicted), rows, findings)
+        if answers and failed:
+            answers = _without_failed(answers, batch.parts, failed)
+        reasons = tuple(reason(error) for _, error in sorted(failed.items()))
+        return Run(tuple(answers), seconds, reasons)
+
+    def _answers(
+        self, batch: Batch, outputs: Arrays, rows: int, findings: Findings
+    ) -> Sequence[Answer]:
+        """Return the answers of a batch that ran; none if `predict` or a hook broke its contract.
+
+        Before `preprocess` each request had `rows` rows.
+        """
         if self._model.postprocess is None:
             kept = checked_outputs(self._model.spec, outputs, batch.rows, findings)
-            return Run(tuple(batch.split(kept)), seconds)
+            return batch.split(kept)
         if not _check_raw_outputs(outputs, batch.rows, findings):
-            return Run((), seconds)
+            return ()
         parts = zip(batch.parts, batch.split(outputs), strict=True)
         raw = [(part.rows, answer) for part, answer in parts]
-        return Run(self._postprocess(self._model.postprocess, raw, rows, findings), seconds)
+        return self._postprocess(self._model.postprocess, raw, rows, findings)
 
     def _postprocess(
         self,
@@ -122,41 +141,50 @@ class Runner:
         spec, answers = self._model.spec, []
         for batch_rows, outputs in requests:
             try:
-                # Copied, since a hook may use the memory of its last answer again.
-                answer = {name: np.array(value) for name, value in hook(outputs).items()}
-                check_answer(spec, answer, rows, batch_rows)
+                raw = fit_raw_outputs(spec.name, outputs, batch_rows)
+                answer = answer_of(hook(raw), spec, rows, batch_rows)
             except (Exception, SystemExit) as err:
                 size = sum(count for count, _ in requests)
                 findings.add(rules.POSTPROCESS, "postprocess", _message(err, spec), size)
                 return ()
-            answers.append(answer)
+            # Copied, since a hook may use the memory of its last answer again.
+            answers.append({name: copied(value) for name, value in answer.items()})
         return tuple(answers)
 
 
 def checked_outputs(
     spec: ModelSpec, outputs: Arrays, rows: int, findings: Findings
 ) -> dict[str, Array]:
-    """Return those of `outputs` that are what `spec` promises for `rows` rows.
+    """Return those of `outputs` that are what `spec` promises for `rows` rows, cast to its dtypes.
 
-    A breach of any other output is noted in `findings`.
+    A breach of any other output is noted in `findings`, and what else was returned.
     """
     kept = {}
     for tensor in spec.outputs:
+        one = ModelSpec(spec.name, spec.version, (), (tensor,))
         try:
-            check_outputs(ModelSpec(spec.name, spec.version, (), (tensor,)), outputs, rows)
+            fitted, errors = fit_outputs(one, outputs, rows)
         except ModelContractError as err:
             rule = _broken_rule(tensor, outputs.get(tensor.name), rows)
-            findings.add(
-                rule, f"output {tensor.name!r}", _explained(err, outputs.get(tensor.name)), rows
-            )
+            findings.add(rule, f"output {tensor.name!r}", _explained(err), rows)
+            continue
+        if errors:
+            text = _explained(errors[min(errors)])
+            findings.add(rules.DTYPE, f"output {tensor.name!r}", text, rows)
         else:
-            kept[tensor.name] = outputs[tensor.name]
-    for name in outputs.keys() - {tensor.name for tensor in spec.outputs}:
+            kept |= fitted
+    left_out = outputs.left_out if isinstance(outputs, PartialOutputs) else ()
+    _note_extra(spec, {*outputs, *left_out}, findings)
+    return kept
+
+
+def _note_extra(spec: ModelSpec, names: Set[str], findings: Findings) -> None:
+    """Note those of the `names` of what a model returned that are no outputs of `spec`."""
+    for name in names - {tensor.name for tensor in spec.outputs}:
         expected = ", ".join(repr(tensor.name) for tensor in spec.outputs)
         findings.add(
             rules.EXTRA, f"output {name!r}", f"expected {expected} alone; got {name!r} as well"
         )
-    return kept
 
 
 def reason(error: BaseException) -> str:
@@ -167,6 +195,25 @@ def reason(error: BaseException) -> str:
     place = own_place(error)
     where = f" ({Path(place.file).name}:{place.line})" if place is not None else ""
     return f"{type(error).__name__}: {error}{where}"
+
+
+def _copied(outputs: Arrays) -> Arrays:
+    """Return a copy of what `predict` returned, with the names of what was left out."""
+    copies = {name: copied(array) for name, array in outputs.items()}
+    if not isinstance(outputs, PartialOutputs):
+        return copies
+    return PartialOutputs(copies, outputs.failed, outputs.left_out)
+
+
+def _without_failed(
+    answers: Sequence[Answer], parts: Sequence[Part], failed: RowErrors
+) -> list[Answer]:
+    """Return `answers`, with an empty one for each of `parts` that has a row in `failed`."""
+    ends = accumulate(part.rows for part in parts)
+    return [
+        {} if any(row in failed for row in range(end - part.rows, end)) else answer
+        for answer, part, end in zip(answers, parts, ends, strict=True)
+    ]
 
 
 def _part(inputs: Arrays) -> Part:
@@ -195,18 +242,16 @@ def _broken_rule(tensor: TensorSpec, array: Array | None, rows: int) -> Rule:
         return rules.MISSING
     if not has_rows(array, rows):
         return rules.ROWS
-    # An output that `admits` takes and `check_outputs` does not is one of BYTES with elements that
-    # are no bytes: a wrong dtype, too.
-    wrong_dtype = array.dtype != tensor.datatype.numpy or tensor.admits(array)
-    return rules.DTYPE if wrong_dtype else rules.SHAPE
+    try:
+        cast(array, tensor)
+    except CannotCast:
+        return rules.DTYPE
+    return rules.SHAPE
 
 
-def _explained(error: ModelContractError, array: Array | None) -> str:
-    """Return the text of `error` without the model, and what was returned if that is no array."""
-    message = str(error).partition(": ")[2]
-    if array is not None and array.dtype == object and array.ndim == 0:
-        return f"{message}: expected an array; got {type(array.item()).__name__}"
-    return message
+def _explained(error: BaseException) -> str:
+    """Return the text of `error` without the model."""
+    return str(error).partition(": ")[2]
 
 
 def _message(error: BaseException, spec: ModelSpec) -> str:

@@ -17,6 +17,7 @@ from batcher.codecs.formats.bfloat16 import plain_numbers
 from batcher.codecs.formats.json_text import with_json
 from batcher.codecs.formats.predictions import predictions
 from batcher.codecs.formats.rows import inputs_from_document
+from batcher.core.ragged import is_ragged
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 
@@ -58,6 +59,8 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
 
 def listable(array: Array, tensor: TensorSpec) -> Any:
     """Return an output as what orjson writes as nested lists."""
+    if is_ragged(array):
+        return [listable(row, tensor) for row in array]
     if tensor.datatype.name == "BYTES":
         return texts_of(array).tolist()
     # orjson reads only arrays that lie in memory row by row

@@ -22,6 +22,7 @@ from batcher.codecs.formats.msgpack_lists import with_msgpack
 from batcher.codecs.formats.predictions import predictions
 from batcher.codecs.formats.rows import inputs_from_document
 from batcher.core.error_text import brief
+from batcher.core.ragged import is_ragged
 from batcher.core.request import InferenceResponse
 from batcher.core.shapes import checked_shape, too_many_axes
 from batcher.core.spec import DATATYPES, Array, ModelSpec, TensorSpec, shape_text
@@ -75,6 +76,8 @@ def to_msgpack(value: Any) -> bytes:
 
 
 def _packable(array: Array, tensor: TensorSpec) -> Any:
+    if is_ragged(array):
+        return [_packable(row, tensor) for row in array]
     if tensor.datatype.name == "BYTES":
         return array.tolist()
     return {

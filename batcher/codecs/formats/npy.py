@@ -14,6 +14,7 @@ from numpy.lib import format as npy_format
 
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.booleans import checked_booleans
+from batcher.codecs.formats.uneven_rows import even_rows
 from batcher.core.error_text import brief
 from batcher.core.request import InferenceResponse
 from batcher.core.shapes import checked_shape
@@ -124,5 +125,7 @@ def _check_header(header: _Header, length: int, name: str) -> None:
 def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
     """Return the one output as a .npy file."""
     file = BytesIO()
-    npy_format.write_array(file, response.outputs[spec.outputs[0].name], allow_pickle=False)
+    tensor = spec.outputs[0]
+    array = even_rows(response.outputs[tensor.name], tensor)
+    npy_format.write_array(file, array, allow_pickle=False)
     return file.getvalue()

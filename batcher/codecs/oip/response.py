@@ -17,6 +17,7 @@ from batcher.codecs.content import Buffer
 from batcher.codecs.formats.bfloat16 import plain_numbers
 from batcher.codecs.formats.json_lists import to_json
 from batcher.codecs.formats.octet_stream import output_bytes
+from batcher.codecs.formats.uneven_rows import even_rows
 from batcher.codecs.oip.classes import best_classes
 from batcher.codecs.oip.elements import texts, to_elements
 from batcher.codecs.oip.request import InferHead, RequestedOutput
@@ -40,7 +41,7 @@ def encode(response: InferenceResponse, head: InferHead) -> Encoded:
     """Return the answer with the outputs that `head` asks for.
 
     Raises:
-        NotAcceptable: JSON is asked for, and cannot hold a BYTES output.
+        NotAcceptable: JSON is asked for, and cannot hold a BYTES output; or rows are ragged.
     """
     document: dict[str, Any] = {"id": head.id} if head.id else {}
     document |= {"model_name": response.model, "model_version": response.version}
@@ -60,10 +61,10 @@ def output_entry(
     """Return the entry of one output in an answer; append its bytes to `pieces` if it is binary.
 
     Raises:
-        NotAcceptable: the output is BYTES that JSON cannot hold.
+        NotAcceptable: the output is BYTES that JSON cannot hold, or its rows are ragged.
     """
     tensor = output.tensor
-    array = response.outputs[tensor.name]
+    array = even_rows(response.outputs[tensor.name], tensor)
     datatype = tensor.datatype.name
     if output.classes:
         names = tensor.labels.names if tensor.labels is not None else ()

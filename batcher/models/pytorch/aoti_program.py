@@ -29,7 +29,8 @@ from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import ModelSpec, TensorSpec
 from batcher.errors import ModelLoadError
 from batcher.models.loading import make_model
-from batcher.models.pytorch.tensors import by_name, torch_dtype
+from batcher.models.pytorch.tensors import torch_dtype
+from batcher.models.result_names import named_outputs
 
 BATCH_ROWS_REQUIRED = 1 << 30
 """Rows of a batch that a compiled model must take at least.
@@ -81,7 +82,7 @@ class _InOrder(torch.nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the outputs in order. Main thread of the compiling process."""
-        outputs = by_name(self._module(*inputs), self._spec)
+        outputs, _ = named_outputs(self._module(*inputs), self._spec)
         return tuple(outputs[tensor.name] for tensor in self._spec.outputs)
 
 

@@ -28,12 +28,14 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
+from batcher.models.output_arrays import output_arrays
 from batcher.models.protocol import Arrays, FreshMemory, Hook, Progress
 from batcher.models.pytorch import aoti
 from batcher.models.pytorch.autograd import batch_mode
 from batcher.models.pytorch.prepared_inputs import PreparedInputs
 from batcher.models.pytorch.staging import PinnedStaging, Staging
-from batcher.models.pytorch.tensors import by_name, to_array, to_host, to_tensor, torch_dtype
+from batcher.models.pytorch.tensors import to_host, to_tensor, torch_dtype
+from batcher.models.result_names import named_outputs
 
 
 class TorchModule(ABC):
@@ -160,8 +162,8 @@ class TorchModule(ABC):
         """
         inputs = self._comparison_inputs(rows)
         with self._batch_mode():
-            expected = by_name(self._module(*inputs), self.spec)
-            got = by_name(compiled(*inputs), self.spec)
+            expected, _ = named_outputs(self._module(*inputs), self.spec)
+            got, _ = named_outputs(compiled(*inputs), self.spec)
         for name, value in expected.items():
             if not torch.allclose(
                 got[name].double(), value.double(), rtol=1e-2, atol=1e-3, equal_nan=True
@@ -204,13 +206,15 @@ class TorchModule(ABC):
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Run the module on one batch. Inference thread."""
+        is_raw = self.postprocess is not None
         with self._batch_mode(), self._on_stream():
-            outputs = by_name(self.call(self._tensors(inputs)), self.spec)
+            result = self.call(self._tensors(inputs))
+            outputs, left_out = named_outputs(result, self.spec, is_raw)
             # All copies are started before the first one is waited for.
             on_host = {name: to_host(value) for name, value in outputs.items()}
             if self._stream is not None:
                 self._stream.synchronize()
-            return {name: to_array(value) for name, value in on_host.items()}
+            return output_arrays(on_host, self.spec, left_out, is_raw)
 
     def _tensors(self, inputs: Arrays) -> dict[str, torch.Tensor]:
         """Return `inputs` as tensors on the device. Inference thread."""

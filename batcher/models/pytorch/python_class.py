@@ -9,10 +9,10 @@ of class decides how the class is used; of a function that is the class of the o
     prepared by    its weights, if there are any   its method `load(device)`, if there is one
     called as      forward(*inputs), in order      predict(inputs)
     takes          tensors                         a mapping of name to array
-    returns        tensors, by name or in order    arrays or tensors, by name or in order
+    returns        what `result_names.py` names    what `result_names.py` names
 
-Both kinds may have the hooks `preprocess` and `postprocess`. `predict` may also return an output as
-a list of rows, with an exception in the place of a row that failed: only that row's request fails.
+Both kinds may have the hooks `preprocess` and `postprocess`. Both may also return an output as a
+list of rows, with an exception in the place of a row that failed: only that row's request fails.
 
 A loaded model owns the names of its modules, for as long as `folder_package.py` says. So two models
 may hold files of the same name, and a model that is loaded again is read again.
@@ -24,7 +24,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -32,13 +31,15 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
-from batcher.models.protocol import Arrays, FreshMemory, Hook, Model, PartialOutputs, Progress
+from batcher.models.output_arrays import output_arrays
+from batcher.models.plain_calls import check_methods, check_returned
+from batcher.models.protocol import Arrays, FreshMemory, Hook, Model, Progress
 from batcher.models.pytorch.autograd import batch_mode
 from batcher.models.pytorch.factories import factory_of
 from batcher.models.pytorch.folder_package import import_from_folder
 from batcher.models.pytorch.module import TorchModule
-from batcher.models.pytorch.tensors import by_name, to_array, to_host
-from batcher.models.row_errors import take_errors
+from batcher.models.pytorch.tensors import to_host
+from batcher.models.result_names import named_outputs
 
 
 class PythonModule(TorchModule):
@@ -58,6 +59,7 @@ class PythonModule(TorchModule):
     def read(self, device: torch.device) -> Callable[..., Any]:
         """Make the module and give it its weights. Inference thread."""
         module = self.source(device)
+        check_methods(module)
         self.preprocess = getattr(module, "preprocess", None)
         self.postprocess = getattr(module, "postprocess", None)
         return module
@@ -92,9 +94,6 @@ class PythonModel(FreshMemory):
         self.spec = definition.spec
         self._settings = settings
         self._gradients = definition.gradients
-        self._texts = {
-            tensor.name for tensor in definition.spec.outputs if tensor.datatype.name == "BYTES"
-        }
         self.make = factory
         self._model: Any = None
 
@@ -104,8 +103,9 @@ class PythonModel(FreshMemory):
         if self._settings.torch_threads is not None:
             torch.set_num_threads(self._settings.torch_threads)
         self._model = self.make()
+        check_methods(self._model)
         if hasattr(self._model, "load"):
-            self._model.load(device)
+            check_returned(self._model.load(device), "load")
         self.preprocess = getattr(self._model, "preprocess", None)
         self.postprocess = getattr(self._model, "postprocess", None)
 
@@ -128,32 +128,13 @@ class PythonModel(FreshMemory):
 
         Inference thread.
         """
+        is_raw = self.postprocess is not None
         with batch_mode(self._gradients):
-            outputs = by_name(self._model.predict(inputs), self.spec)
-            failed = take_errors(outputs, self.spec)
-            arrays = {name: self._array(name, value) for name, value in outputs.items()}
-        return PartialOutputs(arrays, failed) if failed else arrays
-
-    def _array(self, name: str, value: Any) -> Array:
-        """Return the output `name` as an array in host memory. Inference thread."""
-        if isinstance(value, list):
-            value = self._join(name, value)
-        if isinstance(value, torch.Tensor) and value.device.type == "cuda":
-            value = to_host(value)
-            torch.cuda.synchronize()
-        return to_array(value)
-
-    def _join(self, name: str, rows: list[Any]) -> Any:
-        """Return the rows of an output that was returned as a list as one value, if need be.
-
-        Inference thread.
-        """
-        # NumPy's own texts would lose zero bytes at their ends.
-        if name in self._texts:
-            return np.array(rows, object)
-        if rows and all(isinstance(row, torch.Tensor) for row in rows):
-            return torch.stack(rows)
-        return rows
+            outputs, left_out = named_outputs(self._model.predict(inputs), self.spec, is_raw)
+            on_host = {name: to_host(value) for name, value in outputs.items()}
+            if any(host is not outputs[name] for name, host in on_host.items()):
+                torch.cuda.synchronize()
+            return output_arrays(on_host, self.spec, left_out, is_raw)
 
 
 def make(definition: ModelDefinition, settings: ModelSettings) -> Model:

@@ -3,18 +3,27 @@
 On the CPU an array and its tensor share their memory. To and from CUDA the copies are asynchronous,
 through pinned memory. NumPy has no BF16, so a BF16 array holds 16-bit integers, which are viewed as
 BF16 on the way to a tensor.
+
+A model may return tensors that NumPy cannot read:
+
+    the tensor                                      becomes
+    needs gradients, has a conjugate or negative    an array of its values
+        bit, is of a subclass
+    BF16, for an output of another dtype            FP32
+    nested                                          a list of rows of unequal shapes
+    sparse, quantised                               an error that says what to write
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
-from batcher.core.spec import Array, ModelSpec, TensorSpec
+from batcher.core.spec import Array, TensorSpec
 from batcher.errors import ModelContractError, ModelLoadError
+
+_NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
 
 
 def torch_dtype(tensor: TensorSpec) -> torch.dtype:
@@ -54,52 +63,87 @@ def to_tensor(array: Array, spec: TensorSpec | None, device: torch.device) -> to
 
 
 def to_host(value: Any) -> Any:
-    """Return `value`, if it is a tensor, in host memory; other values as they are.
+    """Return `value`, if it is a tensor on CUDA, in host memory; other values as they are.
 
-    The copy from CUDA may still be running: synchronise before the tensor is read.
+    The copy may still be running: synchronise before the tensor is read.
 
     Inference thread.
     """
-    if not isinstance(value, torch.Tensor):
+    if not isinstance(value, torch.Tensor) or value.device.type != "cuda" or not _is_dense(value):
         return value
-    if value.device.type == "cpu":
-        return value.detach()
+    value = value.detach().resolve_conj().resolve_neg()
     host = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
-    return host.copy_(value.detach(), non_blocking=True)
+    return host.copy_(value, non_blocking=True)
 
 
-def to_array(value: Any) -> Array:
-    """Return a tensor in host memory, or an array, as a contiguous array.
+def on_host(value: Any, tensor: TensorSpec | None, place: str) -> Any:
+    """Return a tensor as an array, also where a list of rows holds it; other values as they are.
 
-    BF16 becomes 16-bit integers.
-
-    Inference thread.
-    """
-    if isinstance(value, torch.Tensor):
-        value = value.detach()
-        value = (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
-    if type(value) is np.ndarray and value.flags.c_contiguous:
-        return value
-    # `ascontiguousarray` gives a scalar an axis, and the check of rows would take it for a row.
-    return np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
-
-
-def by_name(result: Any, spec: ModelSpec) -> dict[str, Any]:
-    """Return the outputs in a module's `result` by their names.
-
-    A mapping has the names already. A sequence of outputs, or a single output, gets the names of
-    the specification in its order.
-
-    Raises:
-        ModelContractError: the result has another number of outputs than the specification.
+    A nested tensor becomes a list of rows. The arguments and errors are those of `to_array`.
 
     Any thread.
     """
-    if isinstance(result, Mapping):
-        return dict(result)
-    values = list(result) if isinstance(result, Sequence) else [result]
-    if len(values) != len(spec.outputs):
+    if isinstance(value, torch.Tensor):
+        if value.is_nested:
+            return [to_array(row, tensor, place) for row in value.unbind()]
+        return to_array(value, tensor, place)
+    if isinstance(value, list | tuple) and any(isinstance(row, torch.Tensor) for row in value):
+        return [on_host(row, tensor, place) for row in value]
+    return value
+
+
+def to_array(value: torch.Tensor, tensor: TensorSpec | None, place: str) -> Array:
+    """Return a tensor as an array in host memory, which may be memory of the tensor.
+
+    For an output of BF16 a BF16 tensor becomes 16-bit integers, for every other output FP32.
+
+    Args:
+        value: the tensor.
+        tensor: the output that the tensor is of; None if that is unknown.
+        place: names the model and the output, for error texts.
+
+    Raises:
+        ModelContractError: the tensor holds no plain numbers; the message says what to write.
+
+    Any thread.
+    """
+    try:
+        array: Array = value.numpy()
+    # Not the usual case: to ask first would cost every batch.
+    except (TypeError, RuntimeError):
+        array = _readable(value, tensor, place).numpy()
+    return array
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    return tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested)
+
+
+def _readable(value: torch.Tensor, tensor: TensorSpec | None, place: str) -> torch.Tensor:
+    """Return a tensor that NumPy cannot read as one that NumPy can; raises as `to_array`."""
+    got = _kind_without_numbers(value)
+    if got is not None:
+        kind, mend = got
         raise ModelContractError(
-            f"model {spec.name!r}: expected {len(spec.outputs)} outputs; got {len(values)}"
+            f"{place}: expected a dense tensor; got a {kind} one: return `.{mend}()` of it"
         )
-    return {tensor.name: value for tensor, value in zip(spec.outputs, values, strict=True)}
+    plain = value.detach().cpu().as_subclass(torch.Tensor).resolve_conj().resolve_neg()
+    if plain.dtype is torch.bfloat16 and tensor is not None and tensor.datatype.name == "BF16":
+        return plain.view(torch.uint16)
+    # NumPy has neither BF16 nor the floats of 8 bits.
+    if plain.dtype.is_floating_point and plain.dtype not in _NUMPY_FLOATS:
+        return plain.float()
+    # A tensor that is known to hold zeros has no memory; its clone has.
+    return plain.clone() if plain._is_zerotensor() else plain
+
+
+def _kind_without_numbers(value: torch.Tensor) -> tuple[str, str] | None:
+    """Return the kind of a tensor that holds no plain numbers, and the method that makes it dense.
+
+    None for every other tensor.
+    """
+    if value.is_quantized:
+        return "quantised", "dequantize"
+    if value.layout is not torch.strided:
+        return str(value.layout).removeprefix("torch."), "to_dense"
+    return ("meta", "to_empty") if value.device.type == "meta" else None

@@ -186,7 +186,7 @@ class Transit:
         # The child may have made the slot larger than this process has mapped.
         task.slot.reserve(answer.end)
         results = task.batch.split(self._ring.read(task.slot, answer.table))
-        return [*results], {row: rebuild_error(error) for row, error in answer.failed.items()}
+        return results, {row: rebuild_error(error) for row, error in answer.failed.items()}
 
     def _deliver_answered(self) -> None:
         """Deliver every batch before the first without an outcome. Child thread."""

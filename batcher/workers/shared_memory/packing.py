@@ -3,6 +3,7 @@
 | array | in memory | when read |
 |---|---|---|
 | BYTES, that is of objects | the lengths of the elements as uint64, then the elements | copied |
+| ragged rows (`core/ragged.py`) | the elements of all rows, one row behind the other | as those |
 | any other | its bytes | a writable view |
 
 Nothing is pickled but the table.
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from batcher.core.ragged import is_ragged, ragged
 from batcher.core.spec import Array
 from batcher.workers.shared_memory.slots import Slot
 
@@ -36,6 +38,7 @@ class ArrayPlace(NamedTuple):
         shape: its shape.
         offset: bytes from the beginning of the slot.
         nbytes: bytes that it takes there.
+        rows: shapes of its rows, if the rows are ragged. `shape` is then that of all elements.
     """
 
     name: str
@@ -43,6 +46,7 @@ class ArrayPlace(NamedTuple):
     shape: tuple[int, ...]
     offset: int
     nbytes: int
+    rows: tuple[tuple[int, ...], ...] = ()
 
 
 class Packer:
@@ -79,11 +83,20 @@ class Packer:
         Any one thread.
         """
         for name, array in arrays.items():
-            if array.dtype.hasobject:
-                self._put_bytes(name, array)
+            if is_ragged(array):
+                self._put(name, np.concatenate([row.ravel() for row in array]))
+                shapes = tuple(row.shape for row in array)
+                self._places[name] = self._places[name]._replace(rows=shapes)
             elif name not in self._places:
-                self.allocate(name, array.shape, array.dtype)[...] = array
+                self._put(name, array)
         return [self._places[name] for name in arrays]
+
+    def _put(self, name: str, array: Array) -> None:
+        """Write an array that is not ragged. Any one thread."""
+        if array.dtype.hasobject:
+            self._put_bytes(name, array)
+        else:
+            self.allocate(name, array.shape, array.dtype)[...] = array
 
     def _place(
         self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int
@@ -122,9 +135,19 @@ def unpack(table: Sequence[ArrayPlace], memory: Array) -> dict[str, Array]:
 def _array(place: ArrayPlace, memory: Array) -> Array:
     """Return one array, a view unless it is of objects. Any thread."""
     dtype = np.dtype(place.dtype)
-    if dtype.hasobject:
-        return _bytes(place, memory)
-    return np.ndarray(place.shape, dtype, memory, place.offset)
+    array: Array = (
+        _bytes(place, memory)
+        if dtype.hasobject
+        else np.ndarray(place.shape, dtype, memory, place.offset)
+    )
+    return _uneven(array, place.rows) if place.rows else array
+
+
+def _uneven(flat: Array, shapes: Sequence[tuple[int, ...]]) -> Array:
+    """Return ragged rows of `shapes`, whose elements lie one behind the other. Any thread."""
+    ends = np.cumsum([prod(shape) for shape in shapes])[:-1]
+    pieces = np.split(flat, ends)
+    return ragged([piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)])
 
 
 def _bytes(place: ArrayPlace, memory: Array) -> Array:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from batcher.core.ragged import copied
 from batcher.core.spec import Array
 from batcher.workers.shared_memory.packing import ArrayPlace, unpack
 from batcher.workers.shared_memory.slots import Slot
@@ -63,4 +64,4 @@ class Ring:
         nbytes = sum(place.nbytes for place in table)
         if nbytes > MAX_COPIED_BYTES and sum(slot.held for slot in self._slots) < MAX_HELD_SLOTS:
             return unpack(table, slot.lease())
-        return {name: array.copy() for name, array in unpack(table, slot.memory).items()}
+        return {name: copied(array) for name, array in unpack(table, slot.memory).items()}

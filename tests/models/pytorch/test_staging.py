@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
 from batcher.core.spec import Array
-from batcher.models.protocol import FreshMemory
+from batcher.errors import ModelContractError
+from batcher.models.protocol import FreshMemory, PartialOutputs
 from batcher.models.pytorch.staging import PinnedStaging
-from batcher.models.pytorch.tensors import by_name, to_array, to_host, to_tensor
+from batcher.models.pytorch.tensors import arrays_of, on_host, to_array, to_host, to_tensor
+from batcher.models.result_names import named_outputs
 from tests.support.model_folders import Folders, answers, floats
 from tests.support.models import model_spec, tensor
 
@@ -54,9 +59,74 @@ def test_bf16_is_viewed_anew_and_not_converted() -> None:
     found = to_tensor(bits.copy(), tensor("x", "BF16", (2,)), CPU)
     assert found.dtype == torch.bfloat16
     assert found.tolist() == [[1.0, -3.0]]
-    back = to_array(to_host(found))
+    back = to_array(to_host(found), tensor("y", "BF16", (2,)))
     assert back.dtype == np.dtype("<u2")
     np.testing.assert_array_equal(back, bits)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (torch.tensor([1 + 2j, 3 - 4j]).conj().imag, [-2, 4]),
+        (torch.ones(2, requires_grad=True) * 3, [3, 3]),
+        (torch.nn.Parameter(torch.ones(2)), [1, 1]),
+        (torch.tensor([1.5, 2], dtype=torch.bfloat16), [1.5, 2]),
+        (torch.tensor([1.5, 2]).to(torch.float8_e4m3fn), [1.5, 2]),
+        (torch._efficientzerotensor((2,)), [0, 0]),
+    ],
+    ids=["negative bit", "gradients", "a parameter", "BF16", "8 bits", "zeros alone"],
+)
+def test_tensors_that_numpy_cannot_read_are_read(value: torch.Tensor, expected: object) -> None:
+    assert to_array(to_host(value), tensor("y", "FP32", ())).tolist() == expected
+
+
+def test_a_conjugate_bit_is_resolved() -> None:
+    assert to_array(torch.tensor([1 + 2j]).conj()).tolist() == [1 - 2j]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: torch.eye(2).to_sparse(), "got a sparse_coo one: return `.to_dense()` of it"),
+        (lambda: torch.eye(2).to_sparse_csr(), "got a sparse_csr one: return `.to_dense()`"),
+        (
+            lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8),
+            "got a quantised one: return `.dequantize()` of it",
+        ),
+        (lambda: torch.ones(2, device="meta"), "got a meta one"),
+    ],
+    ids=["sparse", "sparse rows", "quantised", "on no device"],
+)
+def test_tensors_without_plain_numbers_are_refused_with_what_to_write(
+    make: Callable[[], torch.Tensor], complaint: str
+) -> None:
+    with pytest.raises(
+        ModelContractError, match=re.escape(f"place: expected a dense tensor; {complaint}")
+    ):
+        to_array(to_host(make()), None, "place")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+def test_a_nested_tensor_is_a_list_of_rows(layout: torch.layout) -> None:
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.zeros(3)], layout=layout)
+    assert [row.tolist() for row in on_host(nested, None, "y")] == [[1, 1], [0, 0, 0]]
+
+
+def test_a_masked_array_is_refused_unless_nothing_is_masked() -> None:
+    assert to_array(np.ma.array([1.0, 2.0])).tolist() == [1, 2]
+    with pytest.raises(ModelContractError, match="got a masked one"):
+        to_array(np.ma.array([1.0, 2.0], mask=[0, 1]))
+
+
+def test_outputs_that_were_not_declared_are_neither_copied_nor_converted() -> None:
+    sparse = torch.eye(2).to_sparse()
+    values, left_out = named_outputs({"y": torch.ones(2, 4), "hidden": sparse}, model_spec())
+    arrays = arrays_of(values, model_spec(), left_out, is_raw=False)
+    assert arrays.keys() == {"y"}
+    assert isinstance(arrays, PartialOutputs)
+    assert arrays.left_out == ("hidden",)
 
 
 @pytest.mark.parametrize(
@@ -88,17 +158,8 @@ def test_whatever_a_model_answers_becomes_a_contiguous_array_of_the_same_values(
     expected = (
         value.detach().float().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
     )
-    if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:
-        found = torch.from_numpy(found.view("<i2")).view(torch.bfloat16).float().numpy()
     np.testing.assert_array_equal(found, expected)
     assert found.shape == expected.shape
-
-
-@pytest.mark.parametrize(
-    "result", [{"y": 1, "z": 2}, [1, 2], (1, 2)], ids=["a mapping", "a list", "a tuple"]
-)
-def test_several_results_are_named_in_the_order_of_the_specification(result: object) -> None:
-    assert by_name(result, model_spec(outputs=(tensor("y"), tensor("z")))) == {"y": 1, "z": 2}
 
 
 @needs_cuda

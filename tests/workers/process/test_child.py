@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from batcher.core.ragged import ragged
 from batcher.core.spec import Array
 from batcher.errors import DeviceLost, ModelContractError, OutOfMemory
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import PartialOutputs
-from batcher.models.row_errors import take_errors
+from batcher.models.row_lists import array_of_rows
 from batcher.workers.process.child import ParentConnection, run, serve, status_of
 from batcher.workers.process.child_process import how_ended
 from batcher.workers.process.lifeline import end_with_parent
@@ -104,8 +105,8 @@ def test_if_every_row_of_texts_fails_each_is_told_why(bench: Bench) -> None:
     class Texts(StagingModel):
         def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
             outputs: dict[str, Any] = {"y": [ValueError("first"), ValueError("second")]}
-            failed = take_errors(outputs, spec)
-            return PartialOutputs({"y": np.array(outputs["y"], object)}, failed)
+            array, failed = array_of_rows(outputs["y"], spec.outputs[0], "y")
+            return PartialOutputs({"y": array}, failed)
 
     model = Texts()
     model.spec = spec
@@ -114,18 +115,34 @@ def test_if_every_row_of_texts_fails_each_is_told_why(bench: Bench) -> None:
     assert {row: error.message for row, error in answer.failed.items()} == {0: "first", 1: "second"}
 
 
-@pytest.mark.parametrize("postprocess", [None, dict], ids=["answered", "for a hook"])
-@pytest.mark.parametrize("wrong", ["text", None, 5])
-def test_texts_that_are_no_bytes_break_the_contract(
-    bench: Bench, wrong: object, postprocess: Any
-) -> None:
+@pytest.mark.parametrize("wrong", [None, 5])
+def test_a_row_that_is_no_text_fails_alone(bench: Bench, wrong: object) -> None:
     model = StagingModel(lambda inputs: {"y": np.array([b"a", wrong], object)})
     model.spec = model_spec(outputs=(tensor("y", "BYTES", ()),))
-    model.postprocess = postprocess
+    answer = bench.run(model)
+    assert isinstance(answer, BatchDone), answer
+    assert answer.failed.keys() == {1}
+    assert f"expected BYTES; got {type(wrong).__name__} {wrong}" in answer.failed[1].message
+
+
+def test_for_a_hook_a_value_that_is_no_text_breaks_the_contract(bench: Bench) -> None:
+    model = StagingModel(lambda inputs: {"y": np.array([b"a", None], object)})
+    model.postprocess = dict
     answer = bench.run(model)
     assert isinstance(answer, BatchFailed)
     assert answer.error.known is ModelContractError
-    assert f"expected elements that are bytes; got {type(wrong).__name__}" in answer.error.message
+    assert "expected texts or numbers; got NoneType None" in answer.error.message
+
+
+def test_ragged_rows_cross_with_their_shapes(bench: Bench) -> None:
+    rows = [np.ones((2, 3), "<f4"), np.empty((0, 3), "<f4")]
+    model = StagingModel(lambda inputs: {"y": ragged(rows)})
+    model.spec = model_spec(outputs=(tensor("y", "FP32", (-1, 3)),))
+    answer = bench.run(model)
+    assert isinstance(answer, BatchDone), answer
+    found = unpack(answer.table, bench.slot.memory)["y"]
+    assert [row.tolist() for row in found] == [row.tolist() for row in rows]
+    assert [row.shape for row in found] == [(2, 3), (0, 3)]
 
 
 def test_after_a_lost_device_no_batch_is_begun(bench: Bench) -> None:

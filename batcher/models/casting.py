@@ -1,0 +1,173 @@
+"""An array becomes one of the dtype that the model's output declares, where no value changes.
+
+NumPy's rule of the `same_kind` decides, and where it leaves room for wrong numbers, the values do:
+
+    from                          to                   allowed
+    float                         float                yes; a finite number must stay finite
+    whole number, boolean         float                yes; a finite number must stay finite
+    whole number, boolean         whole number         where the numbers fit
+    Python numbers (object)       any of these         as their own types
+    text (`str`)                  BYTES                as UTF-8
+    a dtype S, `bytearray`        BYTES                yes
+    float to whole number, complex, anything else      no: the error says what to write
+
+NaN and infinity pass from float to float. A number that does not fit fails its own row alone.
+
+NumPy has no BF16: an array of the dtype uint16 for an output of BF16 holds bits and stays as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from batcher.codecs.formats.bfloat16 import from_float32
+from batcher.core.error_text import brief
+from batcher.core.spec import Array, TensorSpec
+
+_MENDS = {
+    ("f", "i"): "round it in the model, or declare FP32",
+    ("f", "b"): "compare it in the model, or declare FP32",
+    ("i", "b"): "compare it with 0 in the model, or declare an integer dtype",
+    ("c", ""): "take `.real`, or `abs()` of it, in the model",
+    ("M", ""): "write `.astype('int64')` in the model, and declare INT64",
+    ("m", ""): "write `.astype('int64')` in the model, and declare INT64",
+    ("O", ""): "return numbers, or convert the values in the model",
+}
+"""What to write, by the kinds of both dtypes; an empty second kind stands for every kind."""
+
+
+class CannotCast(Exception):
+    """No array of that dtype becomes one of the declared dtype.
+
+    Attributes:
+        advice: what to write in the model, behind a colon; may be empty.
+    """
+
+    def __init__(self, advice: str) -> None:
+        """Keep `advice`. Any thread."""
+        super().__init__(advice)
+        self.advice = f": {advice}" if advice else ""
+
+
+def cast(array: Array, tensor: TensorSpec) -> tuple[Array, dict[int, str]]:
+    """Return `array`, whose first axis is the row, with the dtype of `tensor`.
+
+    Returns:
+        The array, and for each row that cannot be cast what it holds; such a row means nothing.
+
+    Raises:
+        CannotCast: no array of that dtype can be cast.
+
+    Any thread.
+    """
+    if tensor.datatype.name == "BYTES":
+        return texts(array)
+    if array.dtype == tensor.datatype.numpy:
+        return array, {}
+    array = _plain(array)
+    source, target = _kind(array.dtype), _kind(tensor.datatype.numpy)
+    if tensor.datatype.name == "BF16":
+        target = "f"
+    if target == "f" and source in "fib":
+        return _floats(array, tensor)
+    if target == "i" and source in "ib":
+        return _integers(array, tensor.datatype.numpy)
+    raise CannotCast(_MENDS.get((source, target)) or _MENDS.get((source, ""), ""))
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    """Return the kind of a dtype, `i` for whole numbers with and without a sign. Any thread."""
+    return "i" if dtype.kind == "u" else dtype.kind
+
+
+def _plain(array: Array) -> Array:
+    """Return an array of objects that are all numbers as an array of numbers.
+
+    So is one of the dtype bfloat16 that other libraries have. Other arrays stay as they are.
+
+    Any thread.
+    """
+    if array.dtype.name == "bfloat16":
+        return array.astype("<f4")
+    if not array.dtype.hasobject:
+        return array
+    values = array.ravel().tolist()
+    kinds = set(map(type, values))
+    if not all(issubclass(kind, bool | int | float | np.number | np.bool_) for kind in kinds):
+        return array
+    plain = np.array(values)
+    # Integers beyond 64 bits stay objects.
+    return plain.reshape(array.shape)
+
+
+def _floats(array: Array, tensor: TensorSpec) -> tuple[Array, dict[int, str]]:
+    """Return numbers as floats; a number that became infinite does not fit. Any thread."""
+    with np.errstate(over="ignore"):
+        if tensor.datatype.name == "BF16":
+            numbers = array.astype("<f4")
+            made = from_float32(numbers)
+            infinite = (made & 0x7FFF) == 0x7F80
+        else:
+            made = array.astype(tensor.datatype.numpy)
+            infinite = np.isinf(made)
+    if not infinite.any():
+        return made, {}
+    return made, _wrong_rows(array, infinite & np.isfinite(array))
+
+
+def _integers(array: Array, dtype: np.dtype[Any]) -> tuple[Array, dict[int, str]]:
+    """Return whole numbers in another dtype; those beyond its range do not fit. Any thread."""
+    made = array.astype(dtype)
+    if array.dtype.kind == "b" or not array.size:
+        return made, {}
+    own, limits = np.iinfo(array.dtype), np.iinfo(dtype)
+    # NumPy refuses to compare an array with a number that the array's dtype cannot hold.
+    least, most = max(int(limits.min), int(own.min)), min(int(limits.max), int(own.max))
+    if array.min() >= least and array.max() <= most:
+        return made, {}
+    return made, _wrong_rows(array, (array < least) | (array > most))
+
+
+def _wrong_rows(array: Array, wrong: Array) -> dict[int, str]:
+    """Return the first wrong value of each row that has one, as text. Any thread."""
+    rows = np.flatnonzero(wrong.reshape(len(array), -1).any(axis=1)).tolist()
+    return {row: brief(array[row][wrong[row]].ravel()[0].item(), 60) for row in rows}
+
+
+def texts(array: Array) -> tuple[Array, dict[int, str]]:
+    """Return texts as an array of `bytes`, and what the rows hold that are no texts.
+
+    Raises:
+        CannotCast: the array holds neither texts nor objects.
+
+    Any thread.
+    """
+    if array.dtype.kind not in "OSUT":
+        raise CannotCast("write `str(value).encode()` in the model, or declare a numeric dtype")
+    values = array.ravel().tolist()
+    if array.dtype.hasobject and all(issubclass(kind, bytes) for kind in set(map(type, values))):
+        return array, {}
+    wrong: dict[int, str] = {}
+    elements = len(values) // max(len(array), 1)
+    for index, value in enumerate(values):
+        encoded = _encoded(value)
+        if encoded is None:
+            wrong.setdefault(index // elements, f"{type(value).__name__} {brief(value, 60)}")
+        values[index] = encoded or b""
+    made = np.empty(len(values), object)
+    made[:] = values
+    return made.reshape(array.shape), wrong
+
+
+def _encoded(value: Any) -> bytes | None:
+    """Return a text as bytes; None if it is no text, or text without UTF-8. Any thread."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        try:
+            return value.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair
+            return None
+    return bytes(value) if isinstance(value, bytearray | memoryview) else None

@@ -1,0 +1,112 @@
+"""The outputs of a batch become what `model.yaml` promises, or fail with words that say why not.
+
+What happens to an output:
+
+an output                                                   what happens
+has the declared dtype and shape (nearly always)            nothing
+has another dtype that can be cast (see `casting.py`)       is cast
+holds rows of unequal shapes (see `core/ragged.py`)         stays ragged, if an axis is free
+is missing, has too few rows, cannot be cast                the batch fails
+has rows that do not fit                                    those rows fail
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from batcher.core.ragged import is_ragged
+from batcher.core.spec import (
+    Array,
+    ModelSpec,
+    TensorSpec,
+    has_rows,
+    rows_error,
+    wrong_form,
+)
+from batcher.errors import ModelContractError
+from batcher.models.casting import CannotCast, cast, texts
+from batcher.models.protocol import Arrays, PartialOutputs
+from batcher.models.row_errors import RowErrors
+from batcher.models.row_lists import array_of_rows
+
+
+def fit_outputs(spec: ModelSpec, outputs: Arrays, rows: int) -> tuple[dict[str, Array], RowErrors]:
+    """Return the outputs that `spec` promises for `rows` rows, and the errors of rows that failed.
+
+    Raises:
+        ModelContractError: an output is missing, has another number of rows, or has a dtype or
+            shape that cannot be made the promised one.
+
+    Any thread.
+    """
+    fitted: dict[str, Array] = {}
+    failed: RowErrors = {}
+    for tensor in spec.outputs:
+        array = outputs.get(tensor.name)
+        if array is None:
+            raise _missing(spec, tensor, outputs)
+        if not has_rows(array, rows):
+            raise rows_error(spec.name, tensor.name, array, rows)
+        if array.dtype.hasobject or not tensor.admits(array):
+            place = f"model {spec.name!r}: output {tensor.name!r}"
+            array, errors = _fitted(array, tensor, place)
+            failed = errors | failed
+        fitted[tensor.name] = array
+    return fitted, failed
+
+
+def _missing(spec: ModelSpec, tensor: TensorSpec, outputs: Arrays) -> ModelContractError:
+    """Return the error for an output that is not among `outputs`. Any thread."""
+    left_out = outputs.left_out if isinstance(outputs, PartialOutputs) else ()
+    got = ", ".join(map(repr, (*outputs, *left_out))) or "none"
+    return ModelContractError(f"model {spec.name!r}: expected output {tensor.name!r}; got {got}")
+
+
+def _fitted(array: Array, tensor: TensorSpec, place: str) -> tuple[Array, RowErrors]:
+    """Return `array` as `tensor` promises, and the errors of rows that do not fit. Any thread."""
+    # Rows of unequal shapes, or lists, as the elements of an array of objects.
+    if array.ndim == 1 and isinstance(array[0], np.ndarray | list | tuple):
+        return array_of_rows(list(array), tensor, place)
+    try:
+        made, wrong = cast(array, tensor)
+    except CannotCast as err:
+        raise ModelContractError(f"{place}: {wrong_form(tensor, array)}{err.advice}") from err
+    if not tensor.admits(made):
+        raise ModelContractError(f"{place}: {wrong_form(tensor, array)}")
+    expected = f"expected {tensor.datatype.name}"
+    return made, {
+        row: ModelContractError(f"{place}, row {row}: {expected}; got {got}")
+        for row, got in wrong.items()
+    }
+
+
+def fit_raw_outputs(model: str, outputs: Arrays, rows: int) -> dict[str, Array]:
+    """Return what `predict` of a model with `postprocess` returned for `rows` rows.
+
+    Texts become `bytes`; nothing else is promised of these outputs but their number of rows.
+
+    Raises:
+        ModelContractError: there are no outputs, or one of them has another number of rows or holds
+            objects that are no texts.
+
+    Any thread.
+    """
+    if not outputs:
+        raise ModelContractError(f"model {model!r}: expected outputs; got none")
+    for name, array in outputs.items():
+        if not has_rows(array, rows):
+            raise rows_error(model, name, array, rows)
+    return {name: _raw(array, model, name) for name, array in outputs.items()}
+
+
+def _raw(array: Array, model: str, name: str) -> Array:
+    """Return an output for `postprocess`, texts as `bytes`; raises as `fit_raw_outputs`."""
+    if array.dtype.kind not in "OSUT" or is_ragged(array):
+        return array
+    made, wrong = texts(array)
+    if wrong:
+        got = wrong[min(wrong)]
+        raise ModelContractError(
+            f"model {model!r}: output {name!r}: expected texts or numbers; got {got}"
+        )
+    return made
