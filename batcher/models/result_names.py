@@ -40,9 +40,7 @@ def named_outputs(
 
     Raises:
         ModelContractError: the result has no names and another number of values than `spec` has
-            outputs, or an output is None or holds values by name itself.
-
-    Any thread.
+            outputs, or an output is None or a mapping. Any thread.
     """
     found = members(result)
     if found is None:
@@ -50,7 +48,7 @@ def named_outputs(
     if is_raw:
         return {name: value for name, value in _flat(found, "") if value is not None}, ()
     outputs = _found_outputs(found, spec)
-    # The usual result holds the outputs alone, and no names have to be compared.
+    # The usual result: no names have to be compared.
     if len(outputs) == len(spec.outputs) == len(found):
         return outputs, ()
     if not outputs and not isinstance(result, Mapping) and not is_dataclass(result):

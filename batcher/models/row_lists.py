@@ -54,7 +54,7 @@ def array_of_rows(
 
 
 def _filled(rows: Sequence[Array | None], tensor: TensorSpec | None) -> Array:
-    """Return rows as one value; a sound row, or a blank one, fills the place of None. Any thread."""
+    """Return rows as one value. A sound row, or a blank one, stands for None. Any thread."""
     filler = next((row for row in rows if row is not None), blank_row(tensor))
     whole = [filler if row is None else row for row in rows]
     # Only rows for `postprocess`, of which nothing is promised, may differ in more than sizes.

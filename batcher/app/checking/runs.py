@@ -159,7 +159,7 @@ def checked_outputs(
 
     A breach of any other output is noted in `findings`, and what else was returned.
     """
-    kept = {}
+    kept: dict[str, Array] = {}
     for tensor in spec.outputs:
         one = ModelSpec(spec.name, spec.version, (), (tensor,))
         try:

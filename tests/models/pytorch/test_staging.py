@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from batcher.core.spec import Array
+from batcher.core.spec import Array, TensorSpec
 from batcher.errors import ModelContractError
+from batcher.models.output_arrays import on_host, output_arrays, plain_array
 from batcher.models.protocol import FreshMemory, PartialOutputs
 from batcher.models.pytorch.staging import PinnedStaging
-from batcher.models.pytorch.tensors import arrays_of, on_host, to_array, to_host, to_tensor
+from batcher.models.pytorch.tensors import to_host, to_tensor
 from batcher.models.result_names import named_outputs
 from tests.support.model_folders import Folders, answers, floats
 from tests.support.models import model_spec, tensor
@@ -36,6 +37,11 @@ class Model(torch.nn.Module):
 ECHO = "class Model(torch.nn.Module):\n    def forward(self, x):\n        return x\n"
 
 
+def read(value: object, spec: TensorSpec | None = None) -> Array:
+    """Return what a model returned for the output `spec` as an array."""
+    return plain_array(on_host(to_host(value), spec, "place"), "place")
+
+
 def test_on_the_cpu_every_batch_gets_memory_of_its_own() -> None:
     staging = FreshMemory()
     first, second = (staging.allocate("x", (2, 3), FLOAT) for _ in range(2))
@@ -51,7 +57,7 @@ def test_on_the_cpu_every_batch_gets_memory_of_its_own() -> None:
 def test_on_the_cpu_a_tensor_is_the_array_itself() -> None:
     array = floats()
     assert np.shares_memory(to_tensor(array, tensor(), CPU).numpy(), array)
-    assert np.shares_memory(to_array(to_host(torch.from_numpy(array))), array)
+    assert np.shares_memory(read(torch.from_numpy(array)), array)
 
 
 def test_bf16_is_viewed_anew_and_not_converted() -> None:
@@ -59,7 +65,7 @@ def test_bf16_is_viewed_anew_and_not_converted() -> None:
     found = to_tensor(bits.copy(), tensor("x", "BF16", (2,)), CPU)
     assert found.dtype == torch.bfloat16
     assert found.tolist() == [[1.0, -3.0]]
-    back = to_array(to_host(found), tensor("y", "BF16", (2,)))
+    back = read(found, tensor("y", "BF16", (2,)))
     assert back.dtype == np.dtype("<u2")
     np.testing.assert_array_equal(back, bits)
 
@@ -77,11 +83,11 @@ def test_bf16_is_viewed_anew_and_not_converted() -> None:
     ids=["negative bit", "gradients", "a parameter", "BF16", "8 bits", "zeros alone"],
 )
 def test_tensors_that_numpy_cannot_read_are_read(value: torch.Tensor, expected: object) -> None:
-    assert to_array(to_host(value), tensor("y", "FP32", ())).tolist() == expected
+    assert read(value, tensor("y", "FP32", ())).tolist() == expected
 
 
 def test_a_conjugate_bit_is_resolved() -> None:
-    assert to_array(torch.tensor([1 + 2j]).conj()).tolist() == [1 - 2j]
+    assert read(torch.tensor([1 + 2j]).conj()).tolist() == [1 - 2j]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -104,7 +110,7 @@ def test_tensors_without_plain_numbers_are_refused_with_what_to_write(
     with pytest.raises(
         ModelContractError, match=re.escape(f"place: expected a dense tensor; {complaint}")
     ):
-        to_array(to_host(make()), None, "place")
+        read(make())
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -115,15 +121,15 @@ def test_a_nested_tensor_is_a_list_of_rows(layout: torch.layout) -> None:
 
 
 def test_a_masked_array_is_refused_unless_nothing_is_masked() -> None:
-    assert to_array(np.ma.array([1.0, 2.0])).tolist() == [1, 2]
+    assert read(np.ma.array([1.0, 2.0])).tolist() == [1, 2]
     with pytest.raises(ModelContractError, match="got a masked one"):
-        to_array(np.ma.array([1.0, 2.0], mask=[0, 1]))
+        read(np.ma.array([1.0, 2.0], mask=[0, 1]))
 
 
 def test_outputs_that_were_not_declared_are_neither_copied_nor_converted() -> None:
     sparse = torch.eye(2).to_sparse()
     values, left_out = named_outputs({"y": torch.ones(2, 4), "hidden": sparse}, model_spec())
-    arrays = arrays_of(values, model_spec(), left_out, is_raw=False)
+    arrays = output_arrays(values, model_spec(), left_out)
     assert arrays.keys() == {"y"}
     assert isinstance(arrays, PartialOutputs)
     assert arrays.left_out == ("hidden",)
@@ -153,7 +159,7 @@ def test_outputs_that_were_not_declared_are_neither_copied_nor_converted() -> No
 def test_whatever_a_model_answers_becomes_a_contiguous_array_of_the_same_values(
     value: object,
 ) -> None:
-    found = to_array(to_host(value))
+    found = read(value)
     assert found.flags.c_contiguous
     expected = (
         value.detach().float().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
