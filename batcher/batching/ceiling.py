@@ -11,8 +11,8 @@ Example: largest size 64, a batch of 64 does not fit: the ceiling is 32. After 2
 32 it is 36, that is 32 + 64 / 16. If 36 does not fit, it is 32 again, and the next step comes after
 400.
 
-A model whose file fixes the size of its batches has a limit of its own, which takes the place of
-the largest size and never rises.
+A model whose file fixes the size of its batches, or whose rows cost more in large batches, has a
+limit of its own, which takes the place of the largest size and never rises.
 
 A single row that does not fit says nothing of how many other rows do. It must not make the batches
 of other requests small.
@@ -53,14 +53,14 @@ class Ceiling:
         self._largest = min(self._largest, rows)
         self.rows = min(self.rows, rows)
 
-    def note_overflow(self, rows: int) -> None:
-        """Learn that a batch of `rows` rows did not fit."""
+    def note_overflow(self, rows: int, fitted: int = 0) -> None:
+        """Learn that a batch of `rows` rows did not fit, and that one of `fitted` rows does."""
         if rows > self.rows:
             return  # it was sent before the last overflow, which has said more
         if self._untried:
             doubled = 2 * self._full_before_raise
             self._full_before_raise = min(doubled, MAX_FULL_BATCHES_BEFORE_RAISE)
-        fits = self._fitted if self._fitted < rows else 0
+        fits = max(fit for fit in (0, fitted, self._fitted) if fit < rows)
         # rounded up: the larger half of the batch runs next and must be allowed to
         self.rows = max((rows + 1) // 2, fits)
         self._too_large = rows

@@ -218,16 +218,21 @@ class BatchScheduler:
         self._alarm.cancel()
         self._check_drained()
 
-    def loaded(self, timings: Mapping[int, float], max_rows: int | None = None) -> None:
+    def loaded(
+        self, timings: Mapping[int, float], max_rows: int | None = None, overflow_rows: int = 0
+    ) -> None:
         """Learn what loading has shown of the model. Reactor thread.
 
         Args:
             timings: seconds that warm-up took for a batch, by its rows.
-            max_rows: most rows that the model takes in one batch; None if it takes any number.
+            max_rows: most rows of one batch, where the model takes no more; None for any number.
+            overflow_rows: rows of the warm-up batch that did not fit into the memory; 0 for none.
         """
         self.admission.seed(timings.items())
         if max_rows is not None:
             self._ceiling.limit(max_rows)
+        if overflow_rows:
+            self._ceiling.note_overflow(overflow_rows, max(timings, default=0))
 
     def check_invariants(self) -> None:
         """Assert that counters equal what is there; for tests, after every step. Reactor thread."""

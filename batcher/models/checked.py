@@ -36,6 +36,7 @@ class CheckedModel:
         spec: name, version and tensors of the model.
         copies_outputs: whether outputs are copied, since the model may use their memory again.
         timings: seconds that warm-up took for a batch, by the rows of the batch.
+        overflow_rows: rows of the batch that did not fit into the memory at warm-up; 0 if all did.
     """
 
     def __init__(self, model: Model, finite_outputs: bool = False) -> None:
@@ -52,20 +53,31 @@ class CheckedModel:
         self.spec = model.spec
         self.copies_outputs = True
         self.timings: dict[int, float] = {}
+        self.overflow_rows = 0
+        self._max_rows = model.max_rows
 
     def loaded(self) -> LoadedModel:
         """Return the facts that the loop needs. Inference thread."""
         model = self.model
         return LoadedModel(
-            model.one_call, model.preprocess, model.postprocess, self.timings, model.max_rows
+            model.one_call,
+            model.preprocess,
+            model.postprocess,
+            self.timings,
+            self._max_rows,
+            self.overflow_rows,
         )
+
+    def limit(self, rows: int) -> None:
+        """Have batches of at most `rows` rows, since larger ones cost more. Inference thread."""
+        self._max_rows = self.largest(rows)
 
     def largest(self, max_batch_size: int) -> int:
         """Return the rows of the largest batch, where the settings allow `max_batch_size`.
 
         Any thread.
         """
-        limit = self.model.max_rows
+        limit = self._max_rows
         return max_batch_size if limit is None else min(limit, max_batch_size)
 
     def predict(

@@ -125,7 +125,9 @@ class LoadedModel(NamedTuple):
         preprocess: hook of the model, for the CPU pool; None if the model has no such hook.
         postprocess: hook of the model, for the CPU pool; None if the model has no such hook.
         timings: seconds that warm-up took for a batch, by the rows of the batch.
-        max_rows: most rows that the model takes in one batch; None if it takes any number.
+        max_rows: most rows that the model takes in one batch, or that are worth sending; None if it
+            takes any number.
+        overflow_rows: rows of the batch that did not fit into the memory at warm-up; 0 if all did.
     """
 
     one_call: bool = False
@@ -133,3 +135,4 @@ class LoadedModel(NamedTuple):
     postprocess: Hook | None = None
     timings: Mapping[int, float] = {}
     max_rows: int | None = None
+    overflow_rows: int = 0

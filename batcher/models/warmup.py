@@ -2,11 +2,22 @@
 
 The first run of a batch size is slow: kernels are chosen and memory is allocated. So warm-up runs
 rows of zeros and empty texts in batches of 1, the largest size, and the powers of two between. With
-a largest batch of 6 rows these are 1, 2, 4 and 6. The runs show three more things about the model:
+a largest batch of 6 rows these are 1, 2, 4 and 6. The runs show more about the model:
 
 - whether the model keeps its contract: if not, the model is not served;
 - how many seconds a batch takes, by its rows: the scheduler's cost curve begins with these;
-- whether outputs are fresh memory: if so, `CheckedModel` need not copy outputs.
+- whether outputs are fresh memory: if so, `CheckedModel` need not copy outputs;
+- which batches fit into the memory: the scheduler's ceiling begins below the first that does not;
+- whether a row costs more in a larger batch, as in models that fill rows up to the longest one: if
+  so, larger batches are neither tried nor sent.
+
+Example of the last point, with batches of up to 16 rows:
+
+    rows of the batch     1        2        4        8
+    seconds               0.20     0.30     0.50     1.60
+    seconds for a row     0.20     0.15     0.125    0.20, more than 1.25 * 0.125
+
+Warm-up ends there, and batches have at most 4 rows.
 
 The rows pass `preprocess` first, and a batch has as many of the rows that the hook has made: those
 are the rows that the model computes (`blank_rows.py`).
@@ -40,6 +51,17 @@ OPERATORS_BEFORE_HINT = 20
 Under load each operator may wait for the interpreter lock, so a batch of many operators is slow.
 """
 
+COSTLY_BATCH_S = 0.25
+"""Seconds of a batch from which its rows are held against those of smaller batches. A shorter time
+is easily doubled by something else that runs, and warm-up is quick anyhow.
+"""
+
+WORTHWHILE = 1.25
+"""How many times the least seconds for a row the rows of a larger batch may take: less is noise."""
+
+SHOWN_BATCH_S = 1.0
+"""Seconds of a batch from which each further size is a line of its own in the log."""
+
 _WANTS_GRADIENTS = re.compile("require(s_)? ?grad|[Ii]nference tensor")
 """PyTorch's errors where gradients are computed in inference mode."""
 
@@ -65,27 +87,100 @@ def warm_up(model: CheckedModel, max_batch_size: int, progress: Progress) -> Non
     if reason := unsized_inputs(model.spec):
         progress(f"warm-up skipped: {reason}")
         return
-    shared = False
-    fitted, rows_each = 0, 1
-    for size in warmup_sizes(max_batch_size):
-        progress(f"warming up, batch size {size}")
-        with _explained(size, fitted):
-            batch = BlankBatch(model.model, size, rows_each)
-            # Twice, since the first run pays for whatever is made once. One row a third time: a
-            # model that takes two buffers in turn comes back to the first one only then.
-            shared = _run_size(model, batch, 3 if size == 1 else 2) or shared
-        fitted, rows_each = size, batch.rows_each
-    if rows_each > max_batch_size:
-        _run_in_pieces(model.model, rows_each, max_batch_size)
-    model.copies_outputs = shared
+    rows_each = _run_sizes(model, max_batch_size, progress)
+    if rows_each > model.largest(max_batch_size):
+        _run_in_pieces(model.model, rows_each, model.largest(max_batch_size))
     _hint_at_operators(model.model, progress)
 
 
-@contextmanager
-def _explained(rows: int, fitted: int) -> Iterator[None]:
-    """Raise whatever a batch of `rows` rows raises as a ModelLoadError that names the batch.
+def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> int:
+    """Run blank rows at each warm-up size; return the rows that `preprocess` makes of one.
 
-    `fitted` are the rows of the last batch that was smaller, 0 without one.
+    Inference thread.
+    """
+    shared, rows_each = False, 1
+    for size in warmup_sizes(max_batch_size):
+        progress(_step(model, size))
+        try:
+            with _explained(size):
+                batch = BlankBatch(model.model, size, rows_each)
+                # Twice, since the first run pays for whatever is made once. One row a third time:
+                # a model that takes two buffers in turn comes back to the first one only then.
+                shared = _run_size(model, batch, 3 if size == 1 else 2) or shared
+                worthwhile = _worthwhile(model, size, batch.rows_each)
+        except OutOfMemory as err:
+            _note_overflow(model, size, err, progress)
+            break
+        rows_each = batch.rows_each
+        if worthwhile < size:
+            _note_costs(model, worthwhile, size, progress)
+            break
+    model.copies_outputs = shared
+    return rows_each
+
+
+def _step(model: CheckedModel, rows: int) -> str:
+    """Return what is done next, in words: batches of `rows` rows are run. Any thread."""
+    if not model.timings or model.timings[max(model.timings)] < SHOWN_BATCH_S:
+        return f"warming up, batch size {rows}"
+    last, seconds = max(model.timings.items())
+    return f"warming up with {rows} rows; a batch of {last} rows took {seconds:.1f} s"
+
+
+def _note_overflow(model: CheckedModel, rows: int, error: OutOfMemory, progress: Progress) -> None:
+    """Note that a batch of `rows` rows does not fit into the memory, though smaller ones do.
+
+    Raises:
+        ModelLoadError: there is no smaller one.
+
+    Inference thread.
+    """
+    if not model.timings:
+        raise ModelLoadError(f"warm-up: one row does not fit into the memory: {error}") from error
+    model.overflow_rows, fitted = rows, max(model.timings)
+    progress(
+        f"note: a batch of {rows} rows does not fit into the memory ({error}). Batches begin with "
+        f"{fitted} rows; set max_batch_size to {fitted} to keep them there"
+    )
+
+
+def _note_costs(model: CheckedModel, rows: int, tried: int, progress: Progress) -> None:
+    """Note that no batch larger than `rows` rows is worth running. Inference thread."""
+    model.limit(rows)
+    each, more = model.timings[rows] / rows, model.timings[tried] / tried
+    progress(
+        f"note: batches have at most {rows} rows, since a row costs more in larger ones: "
+        f"{more:.3g} s in a batch of {tried} rows, {each:.3g} s in one of {rows}. Set "
+        f"max_batch_size to {rows} to have a quicker warm-up"
+    )
+
+
+def _worthwhile(model: CheckedModel, rows: int, rows_each: int) -> int:
+    """Return the rows of the largest batch that is worth running, of those that have run.
+
+    `rows` is the largest of these. Inference thread.
+    """
+    seconds = model.timings
+    if seconds[rows] < COSTLY_BATCH_S:
+        return rows
+    each = {size: time / size for size, time in seconds.items()}
+    cheapest = min(each, key=each.__getitem__)
+    if each[rows] <= WORTHWHILE * each[cheapest]:
+        return rows
+    # Once more, now: the machine may have been busier when the larger batch ran.
+    now, _ = _run_timed(model, BlankBatch(model.model, cheapest, rows_each))
+    if each[rows] <= WORTHWHILE * now / cheapest:
+        return rows
+    return max(size for size in each if each[size] <= WORTHWHILE * each[cheapest])
+
+
+@contextmanager
+def _explained(rows: int) -> Iterator[None]:
+    """Raise whatever a batch of `rows` rows raises as an error that names the batch.
+
+    Raises:
+        OutOfMemory: the batch does not fit into the memory.
+        ModelLoadError: anything else was raised.
 
     Inference thread.
     """
@@ -94,15 +189,16 @@ def _explained(rows: int, fitted: int) -> Iterator[None]:
     # Also SystemExit: a model that calls sys.exit() must not end the thread.
     except (Exception, SystemExit) as err:
         reason = f"{type(err).__name__}: {message(err)}".removesuffix(": ")
+        error = device_error(err)
+        if isinstance(error, OutOfMemory):
+            raise error from None
         raise ModelLoadError(
-            f"warm-up with batch size {rows} failed: {reason}{_advice(err, fitted)}"
+            f"warm-up with batch size {rows} failed: {reason}{_advice(err)}"
         ) from err
 
 
-def _advice(error: BaseException, fitted: int) -> str:
+def _advice(error: BaseException) -> str:
     """Return what an author can do about `error`, if that is known. Any thread."""
-    if fitted and isinstance(device_error(error), OutOfMemory):
-        return f"; {fitted} rows fit: set max_batch_size to at most {fitted}"
     if isinstance(error, RuntimeError) and _WANTS_GRADIENTS.search(str(error)):
         return "; if the model computes gradients, write `gradients: true` in model.yaml"
     return ""
@@ -126,13 +222,18 @@ def _run_size(model: CheckedModel, batch: BlankBatch, runs: int) -> bool:
 
 def _run_once(model: CheckedModel, batch: BlankBatch) -> dict[str, Array]:
     """Run and time `batch`, check the outputs, and return them. Inference thread."""
+    seconds, outputs = _run_timed(model, batch)
+    batch.check(outputs)
+    model.timings[batch.rows] = min(seconds, model.timings.get(batch.rows, inf))
+    return outputs
+
+
+def _run_timed(model: CheckedModel, batch: BlankBatch) -> tuple[float, dict[str, Array]]:
+    """Run `batch`; return the seconds that it took, and the outputs. Inference thread."""
     inputs = batch.inputs()
     started = perf_counter()
     outputs = model.model.predict(inputs)
-    seconds = perf_counter() - started
-    model.timings[batch.rows] = min(seconds, model.timings.get(batch.rows, inf))
-    batch.check(outputs)
-    return outputs
+    return perf_counter() - started, outputs
 
 
 def _run_in_pieces(model: Model, rows: int, largest: int) -> None:
@@ -140,7 +241,7 @@ def _run_in_pieces(model: Model, rows: int, largest: int) -> None:
 
     Inference thread.
     """
-    with _explained(rows, largest):
+    with _explained(rows):
         batch = BlankBatch(model, rows, rows)
         inputs = batch.inputs()
         pieces = []
@@ -158,7 +259,7 @@ def _share_memory(outputs: Arrays, earlier: list[Array]) -> bool:
 
 def _hint_at_operators(model: Model, progress: Progress) -> None:
     """Report a hint to `progress` if a batch takes many operators. Inference thread."""
-    with _explained(1, 0):
+    with _explained(1):
         operators = model.operators(BlankBatch(model, 1).inputs())
     if operators > OPERATORS_BEFORE_HINT:
         progress(

@@ -237,7 +237,7 @@ class ModelVersion(Servable):
             self.limits = NO_LIMITS  # the queue gets what the hook makes of the inputs
         if loaded.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
             self.scheduler.group_key = None
-        self.scheduler.loaded(loaded.timings, loaded.max_rows)
+        self.scheduler.loaded(loaded.timings, loaded.max_rows, loaded.overflow_rows)
         self.become(ModelState.READY)
         self._workers_changed()  # one worker may have ended while another still loaded
 

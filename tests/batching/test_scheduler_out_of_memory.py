@@ -174,3 +174,16 @@ def test_a_model_that_takes_few_rows_at_once_never_gets_more() -> None:
     h.finish()
     assert max(h.model.sizes()) == 2
     assert answers[1].values == [2.0 * value for value in range(7)]
+
+
+@pytest.mark.parametrize(("timings", "most"), [({1: 1, 2: 1, 4: 1}, 4), ({1: 1, 2: 1}, 3)])
+def test_what_warm_up_has_learnt_of_the_memory_is_where_batches_begin(
+    timings: dict[int, float], most: int
+) -> None:
+    h = Harness(max_batch_size=8)
+    h.scheduler.loaded(timings, overflow_rows=6)
+    assert h.scheduler.ceiling_rows == most
+    answer = h.submit(*range(8))
+    h.finish()
+    assert max(h.model.sizes()) == most
+    assert answer.values == [2.0 * value for value in range(8)]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from batcher.core.spec import Array
 from batcher.errors import ModelContractError, ModelLoadError
 from batcher.models.checked import CheckedModel
-from batcher.models.warmup import warmup_sizes
+from batcher.models.warmup import warm_up, warmup_sizes
 from tests.support.model_folders import Folders, answers, floats
 from tests.support.models import RecordingModel, model_spec, tensor
 
@@ -91,14 +91,114 @@ def test_warmup_holds_the_outputs_of_two_batches_of_the_largest_size_at_most(
     assert checked.copies_outputs is False
 
 
-@pytest.mark.parametrize("largest", [20, 64])
-def test_a_warmup_that_finds_the_memory_full_names_the_size_that_fits(
-    folders: Folders, largest: int
+@pytest.mark.parametrize(("largest", "overflow"), [(20, 20), (64, 32)])
+def test_a_warmup_that_finds_the_memory_full_goes_on_with_the_size_that_fits(
+    folders: Folders, largest: int, overflow: int
 ) -> None:
-    body = 'if len(x) > 17:\n            raise MemoryError\n        return {"y": x}'
-    expected = r"batch size \d+ failed: MemoryError; 16 rows fit: set max_batch_size to at most 16"
-    with pytest.raises(ModelLoadError, match=expected):
-        folders.load(folders.python(predicting(body)), max_batch_size=largest)
+    body = 'if len(x) > 17:\n            raise MemoryError("full")\n        return {"y": x}'
+    checked = folders.load(folders.python(predicting(body)), max_batch_size=largest)
+    assert checked.loaded().overflow_rows == overflow
+    assert list(checked.timings) == [1, 2, 4, 8, 16]
+    (note,) = [text for text in folders.progress if text.startswith("note: ")]
+    assert f"a batch of {overflow} rows does not fit into the memory (MemoryError: full)" in note
+    assert "set max_batch_size to 16" in note
+    assert checked.copies_outputs is False
+
+
+def test_a_single_row_that_does_not_fit_into_the_memory_fails_the_load(folders: Folders) -> None:
+    body = 'raise MemoryError("full")'
+    with pytest.raises(ModelLoadError, match=r"one row does not fit into the memory: .*full"):
+        folders.load(folders.python(predicting(body)))
+
+
+class Costs:
+    """A clock, and a model whose batches cost what `seconds` says by their rows."""
+
+    def __init__(self, seconds: dict[int, float]) -> None:
+        self.now = 0.0
+        self.seconds = seconds
+        self.model = CheckedModel(RecordingModel(predict=self._predict))
+        self.progress: list[str] = []
+
+    def _predict(self, inputs: Any) -> dict[str, Array]:
+        self.now += self.seconds[len(inputs["x"])]
+        return {"y": inputs["x"] * 2}
+
+    def warm_up(self, monkeypatch: pytest.MonkeyPatch, largest: int) -> None:
+        monkeypatch.setattr("batcher.models.warmup.perf_counter", lambda: self.now)
+        warm_up(self.model, largest, self.progress.append)
+
+    @property
+    def notes(self) -> list[str]:
+        return [text for text in self.progress if text.startswith("note: ")]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "most", "tried"),
+    [
+        ({1: 0.2, 2: 0.3, 4: 0.5, 8: 1.6, 16: 9.0}, 4, 8),
+        ({1: 0.2, 2: 0.44, 4: 0.96, 8: 2.4, 16: 9.0}, 4, 8),
+        ({1: 1.0, 2: 3.0, 4: 9.0, 8: 27.0, 16: 81.0}, 1, 2),
+        ({1: 0.01, 2: 0.04, 4: 0.16, 8: 0.64, 16: 2.56}, 1, 8),
+    ],
+)
+def test_warmup_ends_where_a_row_costs_more_in_larger_batches(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], most: int, tried: int
+) -> None:
+    costs = Costs(seconds)
+    costs.warm_up(monkeypatch, 16)
+    assert costs.model.loaded().max_rows == costs.model.largest(16) == most
+    assert max(costs.model.timings) == tried
+    (note,) = costs.notes
+    assert f"at most {most} rows, since a row costs more in larger ones" in note
+    assert f"Set max_batch_size to {most}" in note
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        {1: 0.3, 2: 0.6, 4: 1.2, 8: 2.4, 16: 4.8},
+        {1: 0.3, 2: 0.3, 4: 0.3, 8: 0.35, 16: 0.6},
+        {1: 0.001, 2: 0.008, 4: 0.03, 8: 0.1, 16: 0.2},
+    ],
+    ids=["a row costs the same", "large batches are cheaper", "all batches are quick"],
+)
+def test_warmup_tries_every_size_where_no_row_costs_more(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float]
+) -> None:
+    costs = Costs(seconds)
+    costs.warm_up(monkeypatch, 16)
+    assert (costs.model.loaded().max_rows, max(costs.model.timings)) == (None, 16)
+    assert costs.notes == []
+
+
+def test_a_machine_that_became_busy_meanwhile_ends_no_warmup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    costs = Costs({1: 0.4, 2: 0.8, 4: 0.0, 8: 0.0})
+
+    class Busier(dict[int, float]):
+        def __getitem__(self, rows: int) -> float:
+            if rows == 4:
+                costs.seconds = {1: 0.8, 2: 1.6, 4: 3.2, 8: 6.4}
+            return costs.seconds[rows] if rows == 4 else super().__getitem__(rows)
+
+    costs.seconds = Busier(costs.seconds)
+    costs.warm_up(monkeypatch, 8)
+    assert max(costs.model.timings) == 8
+    assert costs.notes == []
+
+
+def test_warmup_of_costly_batches_shows_each_size_and_what_the_last_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    costs = Costs({1: 0.6, 2: 1.2, 4: 2.4})
+    costs.warm_up(monkeypatch, 4)
+    assert costs.progress == [
+        "warming up, batch size 1",
+        "warming up, batch size 2",
+        "warming up with 4 rows; a batch of 2 rows took 1.2 s",
+    ]
 
 
 def test_a_model_is_not_run_where_warmup_is_switched_off(folders: Folders) -> None:

@@ -162,7 +162,8 @@ def _load(to_parent: ParentConnection) -> CheckedModel | None:
     ignore_group_signals()  # again: the model may have set handlers of its own
     model.copies_outputs = False  # they are copied into the slot before the model runs again
     has_hooks = model.model.preprocess is not None or model.model.postprocess is not None
-    to_parent.send(LoadDone(model.timings, has_hooks, model.model.max_rows))
+    loaded = model.loaded()
+    to_parent.send(LoadDone(loaded.timings, has_hooks, loaded.max_rows, loaded.overflow_rows))
     return model
 
 

@@ -244,7 +244,12 @@ class ChildThread:
     def _load_done(self, message: LoadDone) -> None:
         """Make the hooks if they are wanted, and tell supervision. Child thread."""
         # One call: no batch takes the interpreter lock of this process.
-        loaded = LoadedModel(one_call=True, timings=message.timings, max_rows=message.max_rows)
+        loaded = LoadedModel(
+            one_call=True,
+            timings=message.timings,
+            max_rows=message.max_rows,
+            overflow_rows=message.overflow_rows,
+        )
         if message.has_hooks and self._with_hooks:
             definition, settings = self._prepare
             try:

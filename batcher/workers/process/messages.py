@@ -12,6 +12,7 @@ Messages are small and pickled: both sides are the same program. Arrays lie in s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pickle import HIGHEST_PROTOCOL, dumps
 from typing import NamedTuple
@@ -72,12 +73,14 @@ class LoadDone(NamedTuple):
     Attributes:
         timings: seconds that warm-up took for a batch, by its rows.
         has_hooks: whether the model has `preprocess` or `postprocess`.
-        max_rows: most rows that the model takes in one batch; None if it takes any number.
+        max_rows: as in LoadedModel.
+        overflow_rows: as in LoadedModel.
     """
 
-    timings: dict[int, float]
+    timings: Mapping[int, float]
     has_hooks: bool
     max_rows: int | None
+    overflow_rows: int
 
 
 class LoadFailed(NamedTuple):
