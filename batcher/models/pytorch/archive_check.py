@@ -14,7 +14,8 @@ whatever is not known to be harmless is refused:
 
     text of the program             must be
     size, guard                     arithmetic (`archive_texts.py`): PyTorch evaluates it
-    layout of inputs, outputs       plain containers: PyTorch finds their types by name
+    layout of inputs, outputs       containers whose types are known (`archive_layouts.py`): PyTorch
+                                    finds them by name
     operator                        registered, and told by no text to reach beyond tensors
                                     (`operators.py`)
     argument, message, metadata     anything: PyTorch hands it on as text
@@ -27,13 +28,14 @@ import json
 import re
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 import torch
 
 from batcher.errors import ModelLoadError
-from batcher.models.pytorch.archive_texts import is_guard, is_key, is_size
+from batcher.models.pytorch.archive_layouts import layout_harm
+from batcher.models.pytorch.archive_texts import is_guard, is_size
 from batcher.models.pytorch.operators import check_registered, harm
 
 _RAW_MEMBER = re.compile(
@@ -55,20 +57,23 @@ _OPERATOR_KEYS = frozenset({"target", "as_operator"})
 _SIZE_KEYS = frozenset({"expr_str", "as_expr"})
 _LAYOUT_KEYS = frozenset({"in_spec", "out_spec"})
 
-_CONTAINER_TYPES = (
-    None,
-    "builtins.tuple",
-    "builtins.list",
-    "builtins.dict",
-    "collections.OrderedDict",
-)
-"""Types of containers that inputs and outputs may stand in; None is a leaf of the layout."""
 
-_CONTAINER_KEYS = frozenset({"type", "context", "children_spec"})
+class _Member(NamedTuple):
+    """A member that is looked at.
+
+    Attributes:
+        name: its name below the archive's own folder.
+        imports: modules whose types may hold inputs and outputs.
+    """
+
+    name: str
+    imports: tuple[str, ...]
 
 
-def check_archive(path: Path) -> None:
+def check_archive(path: Path, imports: tuple[str, ...] = ()) -> None:
     """Check that reading the archive at `path` can run no code but the model's own operators.
+
+    The modules in `imports` are imported by now, and their types may hold inputs and outputs.
 
     Raises:
         ModelLoadError: the archive holds a pickle, or something that is not known to be harmless;
@@ -81,9 +86,9 @@ def check_archive(path: Path) -> None:
             names = archive.namelist()
             # Of two members of one name this check might read the first and PyTorch the second.
             if len(set(names)) < len(names):
-                raise _refused(path.name, "two members of one name")
+                raise _refused(_Member(path.name, imports), "two members of one name")
             for name in names:
-                _check_member(name.partition("/")[2], archive, name)
+                _check_member(_Member(name.partition("/")[2], imports), archive, name)
     except BadZipFile as err:
         raise ModelLoadError(
             f"expected a .pt2 archive; got {path.name}, which is none: {err}"
@@ -105,29 +110,26 @@ def check_operators(path: Path) -> None:
                     check_registered(target)
 
 
-def _check_member(member: str, archive: ZipFile, name: str) -> None:
-    """Check one member, called `name` in full, and `member` below the archive's own folder.
-
-    Any thread.
-    """
-    if _PROGRAM_MEMBER.fullmatch(member):
+def _check_member(member: _Member, archive: ZipFile, name: str) -> None:
+    """Check one member, called `name` in full. Any thread."""
+    if _PROGRAM_MEMBER.fullmatch(member.name):
         _check_program(json.loads(archive.read(name)), "", member)
-    elif _CONFIG_MEMBER.fullmatch(member):
+    elif _CONFIG_MEMBER.fullmatch(member.name):
         payloads = json.loads(archive.read(name)).get("config", {}).values()
         if any(payload.get("use_pickle") for payload in payloads):
             raise _refused(member, "pickled weights")
-    elif _SAMPLE_MEMBER.fullmatch(member):
+    elif _SAMPLE_MEMBER.fullmatch(member.name):
         # With `weights_only` the unpickler makes tensors and plain values, and nothing else.
         try:
             torch.load(BytesIO(archive.read(name)), weights_only=True)
         # The unpickler refuses with errors of many kinds.
         except Exception as err:
             raise _refused(member, "a pickle of more than tensors") from err
-    elif not _RAW_MEMBER.fullmatch(member):
+    elif not _RAW_MEMBER.fullmatch(member.name):
         raise _refused(member, "a member that may be a pickle")
 
 
-def _check_program(value: Any, key: str, member: str) -> None:
+def _check_program(value: Any, key: str, member: _Member) -> None:
     """Walk through the program: every text must be what its `key` says. Any thread."""
     if isinstance(value, dict):
         for inner_key, inner in value.items():
@@ -143,47 +145,24 @@ def _check_program(value: Any, key: str, member: str) -> None:
         _check_text(value, key, member)
 
 
-def _check_text(text: str, key: str, member: str) -> None:
+def _check_text(text: str, key: str, member: _Member) -> None:
     """Check one text of the program. Any thread."""
     if key in _OPERATOR_KEYS:
         check_registered(text)
         if what := harm(text):
             raise _refused(member, what)
     elif key in _LAYOUT_KEYS:
-        layout = json.loads(text)
-        if not isinstance(layout, list) or len(layout) != 2:
-            raise _refused(member, f"{key} {text!r:.60}")
-        _check_layout(layout[1], member)
+        if what := layout_harm(text, member.imports):
+            raise _refused(member, what)
     else:
         is_right = is_size if key in _SIZE_KEYS else _NAME.fullmatch
         if not (is_guard if key == "guards_code" else is_right)(text):
             raise _refused(member, f"{key} {text!r:.80}")
 
 
-def _check_layout(layout: Any, member: str) -> None:
-    """Check the layout of inputs or outputs: plain containers, whose types are found by name.
-
-    Any thread.
-    """
-    if not isinstance(layout, dict) or not set(layout) <= _CONTAINER_KEYS:
-        raise _refused(member, f"the layout {layout!r:.60}")
-    if layout.get("type") not in _CONTAINER_TYPES:
-        raise _refused(member, f"the container {layout.get('type')!r:.60}")
-    for inner in layout.get("children_spec", []):
-        _check_layout(inner, member)
-    context = layout.get("context")
-    names = json.loads(context) if isinstance(context, str) else context
-    # An object in a context names a class, which is imported.
-    for name in names if isinstance(names, list) else [names]:
-        if not (name is None or isinstance(name, int | float)) and not (
-            isinstance(name, str) and is_key(name)
-        ):
-            raise _refused(member, f"the container {context!r:.60}")
-
-
-def _refused(member: str, what: str) -> ModelLoadError:
+def _refused(member: _Member, what: str) -> ModelLoadError:
     """Return the error for `what` in `member`, which an archive must not hold. Any thread."""
     return ModelLoadError(
-        f"{member}: {what}, which can run any code when it is read. Export the model anew with "
-        "this PyTorch, or set `trusted: true` for it if you made the file yourself"
+        f"{member.name}: {what}, which can run any code when it is read. Export the model anew "
+        "with this PyTorch, or set `trusted: true` for it if you made the file yourself"
     )
