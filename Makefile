@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml compiled_modules.txt $(shell find batcher -name '*.py')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test test-python integration chaos soak lint bench clients proto clean
+.PHONY: serve test test-python integration models chaos soak lint bench clients proto clean
 
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
@@ -16,7 +16,12 @@ test: $(VENV)/.test
 
 # Behind nginx and HAProxy; skipped where they are not installed. One at a time: traffic comes on a schedule.
 integration: $(VENV)/.test
-	$(BIN)/python -m pytest tests/integration -rs
+	$(BIN)/python -m pytest tests/integration --ignore tests/integration/models -rs
+
+# Models of real libraries, which bring a gigabyte: torchvision, transformers, scikit-learn and others.
+NO_CUDA := $(VENV)/no_cuda
+models: $(VENV)/.models
+	LD_LIBRARY_PATH=$(CURDIR)/$(NO_CUDA):$$LD_LIBRARY_PATH $(BIN)/python -m pytest tests/integration/models -rs
 
 # The same, with the sources of the compiled modules in their place.
 test-python: $(VENV)/.test
@@ -90,6 +95,17 @@ $(VENV)/.serve: $(VENV)/.torch $(SOURCES)
 $(VENV)/.test: $(VENV)/.torch $(SOURCES)
 	$(PIP) -e '.[test]'
 	touch $@ $(VENV)/.serve
+
+# A torchvision for CUDA beside a PyTorch for the CPU needs no_cuda.c, which says why. Without a C compiler its models are skipped.
+REAL := tests/integration/models
+$(VENV)/.models: $(VENV)/.test $(REAL)/requirements.txt $(REAL)/without_dependencies.txt $(REAL)/no_cuda.c
+	$(PIP) -r $(REAL)/requirements.txt
+	$(PIP) --no-deps -r $(REAL)/without_dependencies.txt
+	rm -rf $(NO_CUDA)
+	$(BIN)/python -c 'import torchvision' 2>/dev/null || { mkdir $(NO_CUDA) && cd $(NO_CUDA) && \
+		cc -shared -fPIC -o libc10_cuda.so $(CURDIR)/$(REAL)/no_cuda.c && cp libc10_cuda.so libtorch_cuda.so && \
+		ln -s ../lib/python3*/site-packages/torchvision.libs/libcudart.*.so.13 libcudart.so.13; } || true
+	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	$(PIP) -e '.[dev]'

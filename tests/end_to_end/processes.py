@@ -90,10 +90,10 @@ class Process:
         assert found, self.lines
         return found[1]
 
-    def wait_ready(self) -> None:
-        """Read the server's output until the ready line with the address."""
+    def wait_ready(self, seconds: float = START_LIMIT_S) -> None:
+        """Read the server's output until the ready line with the address, within `seconds`."""
         assert self._process.stdout is not None
-        deadline = time.monotonic() + START_LIMIT_S
+        deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while not (found := re.search(r"ready on (http://\S+)", "\n".join(self.lines))):
