@@ -81,7 +81,8 @@ def place_inputs(program: torch.export.ExportedProgram, names: Sequence[str]) ->
             f"{', '.join(names)}. Give each input the name that the program has for it"
         )
     places = {name: place for place, name in leaves.items()}
-    return Placing(tuple(places[name] for name in names), "")
+    note = f"inputs go by their names to {signature}; model.yaml lists {', '.join(names)}"
+    return Placing(tuple(places[name] for name in names), note if list(names) != taken else "")
 
 
 def takes_in_order(program: torch.export.ExportedProgram, places: Sequence[int]) -> bool:

@@ -7,7 +7,7 @@ of class decides how the class is used; of a function that is the class of the o
                    `torch.nn.Module`               any class with `predict`
     made           without arguments               without arguments
     prepared by    its weights, if there are any   its method `load(device)`, if there is one
-    called as      forward(*inputs), in order      predict(inputs)
+    called as      forward, see `input_order.py`   predict(inputs)
     takes          tensors                         a mapping of name to array
     returns        what `result_names.py` names    what `result_names.py` names
 
@@ -37,6 +37,7 @@ from batcher.models.protocol import Arrays, FreshMemory, Hook, Model, Progress
 from batcher.models.pytorch.autograd import batch_mode
 from batcher.models.pytorch.factories import factory_of
 from batcher.models.pytorch.folder_package import import_from_folder
+from batcher.models.pytorch.input_order import arrange, parameters_of_python
 from batcher.models.pytorch.module import TorchModule
 from batcher.models.pytorch.tensors import to_host
 from batcher.models.result_names import named_outputs
@@ -58,13 +59,31 @@ class PythonModule(TorchModule):
 
     def read(self, device: torch.device) -> Callable[..., Any]:
         """Make the module and give it its weights. Inference thread."""
-        module = self.source(device)
+        module = self._ready(device)
         check_methods(module)
         self.preprocess = getattr(module, "preprocess", None)
         self.postprocess = getattr(module, "postprocess", None)
-        return module
+        # What a hook makes has names of its own, which decide (`prepared_inputs.py`).
+        return module if self.preprocess is not None else self._arranged(module)
 
     def source(self, device: torch.device) -> torch.nn.Module:
+        """Return the module with its weights, in evaluation mode, with the inputs in order.
+
+        Any thread.
+        """
+        return self._arranged(self._ready(device))
+
+    def _arranged(self, module: torch.nn.Module) -> torch.nn.Module:
+        """Return `module` as it is called with the inputs in order. Raises ModelLoadError.
+
+        Any thread.
+        """
+        names = [tensor.name for tensor in self.spec.inputs]
+        arranged, note = arrange(module, parameters_of_python(module), names)
+        self.notes = (note,) if note else ()
+        return arranged
+
+    def _ready(self, device: torch.device) -> torch.nn.Module:
         """Return the module with its weights, in evaluation mode. Any thread."""
         module = self.make()
         if self._definition.weights is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from batcher.models.protocol import Arrays
+from batcher.models.pytorch.input_order import arrange, parameters_of_script
 from batcher.models.pytorch.module import TorchModule
 from batcher.models.pytorch.operators import UNKNOWN_BUILTIN, unknown_operator
 
@@ -25,8 +26,11 @@ class TorchScriptModel(TorchModule):
 
         Inference thread.
         """
-        frozen: Callable[..., Any] = torch.jit.freeze(self._archived(device).eval())
-        return frozen
+        module = self._archived(device).eval()
+        names = [tensor.name for tensor in self.spec.inputs]
+        arranged, note = arrange(torch.jit.freeze(module), parameters_of_script(module), names)
+        self.notes = (note,) if note else ()
+        return arranged
 
     def _archived(self, device: torch.device) -> torch.jit.ScriptModule:
         """Return the module in the archive, on `device`.

@@ -1,0 +1,127 @@
+"""Inputs reach the parameters that have their names, whatever their order in `model.yaml`."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+
+from batcher.config.model_file import ModelDefinition
+from batcher.core.spec import Array
+from batcher.errors import ModelLoadError
+from tests.support.model_folders import Folders, answers
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
+OUTPUTS = "[{name: y, dtype: FP32, shape: [1]}]"
+
+
+class Minus(torch.nn.Module):
+    """Tells its arguments apart."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a - b
+
+
+def inputs_of(*names: str) -> str:
+    return f"[{', '.join(f'{{name: {name}, dtype: FP32, shape: [1]}}' for name in names)}]"
+
+
+def python(
+    folders: Folders, *names: str, signature: str = "a, b", body: str = "a - b"
+) -> ModelDefinition:
+    source = (
+        "class Model(torch.nn.Module):\n"
+        f"    def forward(self, {signature}):\n        return {body}\n"
+    )
+    return folders.python(source, inputs=inputs_of(*names), outputs=OUTPUTS)
+
+
+def scripted(folders: Folders, *names: str) -> ModelDefinition:
+    return script(folders, torch.jit.script(Minus()), *names)
+
+
+def traced(folders: Folders, *names: str) -> ModelDefinition:
+    example = (torch.zeros(2, 1), torch.zeros(2, 1))
+    return script(folders, torch.jit.trace(Minus(), example), *names)
+
+
+def script(folders: Folders, module: torch.jit.ScriptModule, *names: str) -> ModelDefinition:
+    file = BytesIO()
+    torch.jit.save(module, file)
+    head, files = "format: torchscript\nfile: net.pt", {"net.pt": file.getvalue()}
+    return folders.define(head, files, inputs=inputs_of(*names), outputs=OUTPUTS)
+
+
+def one(number: float) -> Array:
+    return np.array([[number]], "<f4")
+
+
+every_kind = pytest.mark.parametrize("make", [python, scripted, traced])
+
+
+@every_kind
+def test_names_of_parameters_decide_over_the_order(folders: Folders, make: object) -> None:
+    for names in (("a", "b"), ("b", "a")):
+        checked = folders.load(make(folders, *names))  # type: ignore[operator]  # see `every_kind`
+        assert answers(checked, a=one(5), b=one(3))["y"].tolist() == [[2]]
+    assert "note: inputs go by their names to forward(a, b); model.yaml lists b, a" in (
+        folders.progress
+    )
+
+
+@every_kind
+def test_other_names_go_in_their_order_and_a_note_shows_both(
+    folders: Folders, make: object
+) -> None:
+    checked = folders.load(make(folders, "p", "q"))  # type: ignore[operator]  # see `every_kind`
+    assert answers(checked, p=one(5), q=one(3))["y"].tolist() == [[2]]
+    note = "note: the order of inputs counts: forward(a, b) gets p, q, in this order"
+    assert note in folders.progress
+
+
+@every_kind
+@pytest.mark.parametrize(
+    "names", [("b", "q"), ("p", "a"), ("a",), ("p",), ("a", "b", "c"), ("p", "q", "r")]
+)
+def test_names_that_leave_it_open_are_refused_with_both_orders(
+    folders: Folders, make: object, names: tuple[str, ...]
+) -> None:
+    definition = make(folders, *names)  # type: ignore[operator]  # see `every_kind`
+    with pytest.raises(
+        ModelLoadError, match=rf"forward\(a, b\); model.yaml lists {', '.join(names)}"
+    ):
+        folders.load(definition)
+
+
+def test_a_name_at_the_place_of_its_parameter_lets_others_be_of_any_name(folders: Folders) -> None:
+    checked = folders.load(python(folders, "a", "other"))
+    assert answers(checked, a=one(5), other=one(3))["y"].tolist() == [[2]]
+
+
+@pytest.mark.parametrize(
+    "signature",
+    ["a, *, b", "a, c=None, b=None", "a, c=None, *, b", "b=None, c=None, a=None", "b, /, a"],
+)
+def test_parameters_may_be_keywords_or_left_out(folders: Folders, signature: str) -> None:
+    for names in (("a", "b"), ("b", "a")):
+        checked = folders.load(python(folders, *names, signature=signature))
+        assert answers(checked, a=one(5), b=one(3))["y"].tolist() == [[2]]
+
+
+@pytest.mark.parametrize(
+    ("signature", "body"),
+    [("*inputs", "inputs[0] - inputs[1]"), ("first, *rest", "first - rest[0]")],
+)
+def test_a_forward_of_any_inputs_gets_them_in_order(
+    folders: Folders, signature: str, body: str
+) -> None:
+    checked = folders.load(python(folders, "p", "q", signature=signature, body=body))
+    assert answers(checked, p=one(5), q=one(3))["y"].tolist() == [[2]]
+
+
+def test_a_forward_of_named_inputs_alone_gets_all_by_name(folders: Folders) -> None:
+    definition = python(folders, "b", "a", signature="**inputs", body='inputs["a"] - inputs["b"]')
+    assert answers(folders.load(definition), a=one(5), b=one(3))["y"].tolist() == [[2]]
