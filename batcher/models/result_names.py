@@ -10,6 +10,8 @@
                                                           as many axes as a row
     any other list or tuple                               in order
     any other value                                       as the only output
+    for `postprocess`, a tuple or a value where           as `output_0`, `output_1`, …
+        model.yaml has another number of outputs
 
 Values that the specification does not name are left out before anything is done with them: they are
 neither copied from the device nor converted. Only their names are kept, for error texts and for
@@ -127,7 +129,7 @@ def _checked(value: Any, tensor: TensorSpec, spec: ModelSpec) -> Any:
 def _by_rows_or_order(result: Any, spec: ModelSpec, is_raw: bool) -> dict[str, Any]:
     """Return the outputs in a `result` without names; raises as `named_outputs`. Any thread."""
     if hasattr(result, "__array__"):
-        return _in_order(result, spec)
+        return _in_order(result, spec, is_raw)
     _check_values(result, spec)
     if isinstance(result, list | tuple):
         rows = [None if isinstance(row, BaseException) else members(row) for row in result]
@@ -138,7 +140,7 @@ def _by_rows_or_order(result: Any, spec: ModelSpec, is_raw: bool) -> dict[str, A
         tensor = spec.outputs[0]
         if _are_rows(result, tensor):
             return {tensor.name: result}
-    return _in_order(result, spec)
+    return _in_order(result, spec, is_raw)
 
 
 def _check_values(result: Any, spec: ModelSpec) -> None:
@@ -206,11 +208,14 @@ def _axes(value: Any) -> int:
     return axes + getattr(value, "ndim", 0)
 
 
-def _in_order(result: Any, spec: ModelSpec) -> dict[str, Any]:
-    """Return the values of a sequence, or a single value, as outputs in their order."""
+def _in_order(result: Any, spec: ModelSpec, is_raw: bool = False) -> dict[str, Any]:
+    """Return the values of a sequence, or a single value, as outputs in their order. Any thread."""
     is_sequence = isinstance(result, Sequence) and not isinstance(result, str | bytes)
     values = list(result) if is_sequence else [result]
     if len(values) != len(spec.outputs):
+        # A list may be one of rows: to name those outputs would hide the mistake.
+        if is_raw and not isinstance(result, list):
+            return {f"output_{at}": value for at, value in enumerate(values) if value is not None}
         raise ModelContractError(
             f"model {spec.name!r}: expected {len(spec.outputs)} outputs; got {len(values)}"
         )

@@ -166,3 +166,21 @@ def test_for_postprocess_every_value_with_a_name_is_taken_but_none() -> None:
     found, left_out = named_outputs({"raw": Y, "loss": None, "in": {"a": Z}}, TWO, is_raw=True)
     assert found == {"raw": Y, "in.a": Z}
     assert left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("result", "names"),
+    [
+        (Y, ["output_0"]),
+        ((Y, None, Z), ["output_0", "output_2"]),
+        ((Y, Z), ["y", "z"]),
+    ],
+    ids=["one value", "three values", "as many as there are outputs"],
+)
+def test_for_postprocess_values_without_names_are_numbered(result: Any, names: list[str]) -> None:
+    assert list(named_outputs(result, TWO, is_raw=True)[0]) == names
+
+
+def test_for_postprocess_a_list_that_may_be_one_of_rows_is_refused() -> None:
+    with pytest.raises(ModelContractError, match="expected 2 outputs; got 3"):
+        named_outputs([Y, Y, Y], TWO, is_raw=True)

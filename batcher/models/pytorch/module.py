@@ -123,10 +123,6 @@ class TorchModule(ABC):
 
         Inference thread.
         """
-        if self._definition.gradients:
-            raise ModelLoadError(
-                "expected no `gradients: true`: compiled code computes no gradients"
-            )
         if self.preprocess is not None:
             raise ModelLoadError(
                 "a module with preprocess may be given other inputs than its specification says"
