@@ -4,6 +4,9 @@ Most bodies are numbers that JSON writes in the same way. So orjson reads a piec
 time, with commas in place of the ends of lines. Other numbers (`+1`, `.5`, `nan`) are split at the
 commas and read by `float` or `int`.
 
+A table has a column for each input of a model. The columns of one datatype are read together, as
+the cells of one wider row, since a table may have thousands of columns.
+
 Whatever is unusual raises `Unusual`: quoted commas, a carriage return by itself, text that is not
 ASCII, and everything that is wrong. `csv_rows` then reads the body again with Python's csv module,
 which knows all of CSV and the lines that its errors name.
@@ -12,10 +15,11 @@ which knows all of CSV and the lines that its errors name.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import compress
 from math import isinf
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -51,18 +55,99 @@ def read_flat(text: memoryview, start: int, tensor: TensorSpec, limits: Decoding
     """
     width = _width(text, start, tensor)
     builder = ArrayBuilder(tensor, limits, flat=True)
-    cells = 0
-    for piece in _pieces(text, start):
-        plain = _plain(piece, cells % width == 0)
-        separators = plain.translate(None, _NOT_SEPARATORS)
-        _check_lines(separators, cells % width, width)
-        cells += len(separators)
-        limits.check(cells // width, cells * tensor.datatype.numpy.itemsize, tensor.name)
-        if plain:
-            _add(builder, plain[:-1].replace(b"\n", b","), tensor.datatype.name)
-    if not cells or cells % width:
-        raise Unusual
+    for piece in _checked_pieces(text, start, width):
+        limits.check(piece.end // width, piece.end * tensor.datatype.numpy.itemsize, tensor.name)
+        if piece.end > piece.begin:
+            _add(builder, piece.text, tensor.datatype.name)
     return builder.array().reshape(-1, width)
+
+
+def read_columns(
+    text: memoryview, start: int, tensors: Sequence[TensorSpec], limits: DecodingLimits
+) -> dict[str, Array]:
+    """Return the columns of a table from `start` on; a cell is one value of one tensor.
+
+    `tensors` are in the order of the columns, and so are the arrays.
+
+    Raises:
+        Unusual: the text is not of the plain kind.
+        TooLarge: there are more lines or bytes than the limits allow.
+    """
+    width = len(tensors)
+    groups = [_Group(tensors, name, limits) for name in {spec.datatype.name for spec in tensors}]
+    for piece in _checked_pieces(text, start, width):
+        limits.check(piece.end // width, 0, tensors[0].name)
+        if piece.end > piece.begin:
+            cells = piece.text.split(b",") if len(groups) > 1 else []
+            for group in groups:
+                group.add(piece, cells, width)
+    columns: dict[str, Array] = {}
+    for group in groups:
+        columns |= group.columns()
+    return columns
+
+
+class _Piece(NamedTuple):
+    """Cells of whole lines, and of parts of two.
+
+    Attributes:
+        text: the cells, with commas between them.
+        begin: cells of the body before the piece.
+        end: cells of the body up to the end of the piece.
+    """
+
+    text: bytes
+    begin: int
+    end: int
+
+
+class _Group:
+    """The columns of one datatype in a table."""
+
+    def __init__(
+        self, tensors: Sequence[TensorSpec], datatype: str, limits: DecodingLimits
+    ) -> None:
+        """Begin without cells; `tensors` are those of all columns."""
+        self._mask = bytes(tensor.datatype.name == datatype for tensor in tensors)
+        self._tensors = list(compress(tensors, self._mask))
+        row = replace(self._tensors[0], shape=(len(self._tensors),), warmup_shape=None)
+        self._builder = ArrayBuilder(row, limits, flat=True)
+        self._datatype = datatype
+
+    def add(self, piece: _Piece, cells: list[bytes], width: int) -> None:
+        """Add the cells of the group in `piece`; a line has `width` cells.
+
+        `cells` are those of the piece, or empty if there is no other group. Raises Unusual.
+        """
+        text = piece.text
+        if cells:
+            lines = len(cells) // width + 2
+            found = list(compress(cells, (self._mask * lines)[piece.begin % width :]))
+            # of a piece within one line, a group may have nothing
+            if not found:
+                return
+            text = b",".join(found)
+        _add(self._builder, text, self._datatype)
+
+    def columns(self) -> dict[str, Array]:
+        """Return the array of each tensor."""
+        rows = self._builder.array().reshape(-1, len(self._tensors))
+        columns = zip(self._tensors, np.ascontiguousarray(rows.T), strict=True)
+        return {tensor.name: column.reshape(-1, *tensor.shape) for tensor, column in columns}
+
+
+def _checked_pieces(text: memoryview, start: int, width: int) -> Iterator[_Piece]:
+    """Yield the cells from `start` on, all lines of `width` cells. Raises Unusual."""
+    end = 0
+    for piece in _pieces(text, start):
+        begin = end
+        plain = _plain(piece, begin % width == 0)
+        separators = plain.translate(None, _NOT_SEPARATORS)
+        _check_lines(separators, begin % width, width)
+        end += len(separators)
+        yield _Piece(plain[:-1].replace(b"\n", b","), begin, end)
+    if not end or end % width:
+        raise Unusual
 
 
 def _width(text: memoryview, start: int, tensor: TensorSpec) -> int:

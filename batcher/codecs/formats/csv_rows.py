@@ -23,7 +23,7 @@ from itertools import chain
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.csv_answers import names_of
 from batcher.codecs.formats.csv_cells import Line, check_length, column_of, is_number, values_of
-from batcher.codecs.formats.csv_flat import Unusual, read_flat
+from batcher.codecs.formats.csv_flat import Unusual, read_columns, read_flat
 from batcher.codecs.formats.long_lists import ArrayBuilder
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError, InvalidInput
@@ -76,24 +76,32 @@ def _start(text: memoryview, tensor: TensorSpec, declared: str) -> int:
     """
     if declared == "absent":
         return 0
-    piece = bytes(text[:MAX_HEADER_BYTES])
-    blank = len(piece) - len(piece.lstrip(b"\r\n"))
-    line, end, _ = piece[blank:].partition(b"\n")
-    cells = line.removesuffix(b"\r")
+    head = bytes(text[:MAX_HEADER_BYTES])
     # most bodies have no header, and their first cell shows that
-    if not declared and _is_value(cells.partition(b",")[0].decode("latin-1"), tensor):
+    first = head.lstrip(b"\r\n").partition(b"\n")[0].partition(b",")[0]
+    if not declared and _is_value(first.removesuffix(b"\r").decode("latin-1"), tensor):
         return 0
-    is_whole = bool(end) or len(piece) == len(text)
-    if not is_whole or not cells or b"\r" in cells or cells.count(b'"') % 2:
-        raise Unusual
-    try:
-        names = next(csv.reader([cells.decode()], strict=True))
-    except (UnicodeDecodeError, csv.Error) as err:
-        raise Unusual from err
-    behind = blank + len(line) + 1
-    if not declared and tensor.datatype.name == "BYTES" and not piece[behind:].strip(b"\r\n"):
+    names, behind = _first_line(head, len(head) == len(text))
+    if not declared and tensor.datatype.name == "BYTES" and not head[behind:].strip(b"\r\n"):
         return 0
     return behind if _has_header(names, tensor, declared) else 0
+
+
+def _first_line(head: bytes, is_all: bool) -> tuple[list[str], int]:
+    """Return the cells of the first line, and the place behind that line.
+
+    `head` is the beginning of the body, or all of it. Raises Unusual: there is no line, it is very
+    long, or it does not end where a quote is open.
+    """
+    blank = len(head) - len(head.lstrip(b"\r\n"))
+    line, end, _ = head[blank:].partition(b"\n")
+    cells = line.removesuffix(b"\r")
+    if not (end or is_all) or not cells or b"\r" in cells or cells.count(b'"') % 2:
+        raise Unusual
+    try:
+        return next(csv.reader([cells.decode()], strict=True)), blank + len(line) + 1
+    except (UnicodeDecodeError, csv.Error) as err:
+        raise Unusual from err
 
 
 def _is_value(cell: str, tensor: TensorSpec) -> bool:
@@ -192,23 +200,43 @@ def _rows(content: Content, tensor: TensorSpec, declared: str) -> Array:
 
 def _table(content: Content, spec: ModelSpec) -> dict[str, Array]:
     """Return the inputs of a model of several inputs of one value each."""
-    lines = _lines(content)
-    names = [tensor.name for tensor in spec.inputs]
+    text = memoryview(content.text())
     is_absent = content.parameters.get("header") == "absent"
-    header = names if is_absent else [cell.strip() for cell in _first(lines).cells]
-    if sorted(header) != sorted(names):
+    try:
+        if is_absent:
+            return read_columns(text, 0, spec.inputs, content.limits)
+        head = bytes(text[:MAX_HEADER_BYTES])
+        names, start = _first_line(head, len(head) == len(text))
+        return read_columns(text, start, _in_order(names, spec), content.limits)
+    except Unusual:
+        return _odd_table(content, spec, is_absent)
+
+
+def _in_order(header: list[str], spec: ModelSpec) -> list[TensorSpec]:
+    """Return the inputs in the order of `header`. Raises InvalidInput: it names others."""
+    found = [cell.strip() for cell in header]
+    names = [tensor.name for tensor in spec.inputs]
+    if sorted(found) != sorted(names):
         raise InvalidInput(
-            f"line 1: expected a header of {', '.join(names)} in any order; got {', '.join(header)}"
+            f"line 1: expected a header of {', '.join(names)} in any order; got {', '.join(found)}"
         )
-    builders = {tensor: ArrayBuilder(tensor, content.limits) for tensor in spec.inputs}
+    tensors = {tensor.name: tensor for tensor in spec.inputs}
+    return [tensors[name] for name in found]
+
+
+def _odd_table(content: Content, spec: ModelSpec, is_absent: bool) -> dict[str, Array]:
+    """Return the columns of any table, which has no header if `is_absent`."""
+    lines = _lines(content)
+    tensors = list(spec.inputs) if is_absent else _in_order(_first(lines).cells, spec)
+    builders = {tensor: ArrayBuilder(tensor, content.limits) for tensor in tensors}
     for piece in _pieces(lines):
         for line in piece:
-            if len(line.cells) != len(header):
+            if len(line.cells) != len(tensors):
                 raise DecodingError(
-                    f"line {line.number}: expected {len(header)} cells; got {len(line.cells)}"
+                    f"line {line.number}: expected {len(tensors)} cells; got {len(line.cells)}"
                 )
-        for tensor, builder in builders.items():
-            builder.add(column_of(piece, header.index(tensor.name), tensor))
+        for column, (tensor, builder) in enumerate(builders.items()):
+            builder.add(column_of(piece, column, tensor))
     return {
         tensor.name: builder.array().reshape(-1, *tensor.shape)
         for tensor, builder in builders.items()
