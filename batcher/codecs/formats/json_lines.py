@@ -75,8 +75,12 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
         columns["prediction"] = best
     names = list(columns)
     option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-    rows = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return b"".join([orjson.dumps(row, option=option) for row in rows])
+    lines = bytearray()
+    for row in zip(*columns.values(), strict=True):
+        # orjson gives each line a kilobyte at least: a list of all lines would be a hundred times
+        # as large as the answer
+        lines += orjson.dumps(dict(zip(names, row, strict=True)), option=option)
+    return memoryview(lines)
 
 
 def _lines(content: Content) -> bytes:

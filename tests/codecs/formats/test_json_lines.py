@@ -14,7 +14,16 @@ from batcher.codecs.formats.json_text import LARGE_BYTES
 from batcher.core.decoding_limits import DecodingLimits
 from batcher.core.spec import Array, Labels, ModelSpec
 from batcher.errors import DecodingError, InvalidInput, TooLarge
-from tests.support.codec_inputs import echo_spec, encoded, one_input, picture_spec, pixels, response
+from tests.support.codec_inputs import (
+    MIB,
+    echo_spec,
+    encoded,
+    one_input,
+    picture_spec,
+    pixels,
+    process_memory_below,
+    response,
+)
 from tests.support.models import model_spec, tensor
 
 SPEC = one_input()
@@ -107,6 +116,15 @@ def test_an_answer_has_an_object_on_each_line(dtype: str) -> None:
     lines = bytes(encode(response(y=stored), model_spec(outputs=(kind,)))).split(b"\n")
     assert lines.pop() == b""
     assert [json.loads(line) for line in lines] == [{"y": row} for row in values.tolist()]
+
+
+def test_an_answer_of_many_lines_takes_little_more_memory_than_its_text() -> None:
+    values = np.zeros((200_000, 1), "<f4")
+    answer = response(y=values)
+    spec = model_spec(outputs=(tensor("y", "FP32", (1,)),))
+    encode(answer, spec)  # what the first call allocates for good is not counted
+    with process_memory_below(24 * MIB):
+        assert len(encode(answer, spec)) == 200_000 * len('{"y":[0.0]}\n')
 
 
 def test_an_answer_has_every_output_and_the_best_label() -> None:
