@@ -79,6 +79,11 @@ def test_byte_strings_count_with_the_memory_of_their_objects() -> None:
     assert nbytes_of({"x": strings}) == strings.nbytes + getsizeof(b"ab") + getsizeof(b"")
 
 
+def test_what_is_no_byte_string_counts_with_the_memory_of_its_object() -> None:
+    strings = np.array([[None, 7.5]], dtype=object)
+    assert nbytes_of({"x": strings}) == strings.nbytes + getsizeof(None) + getsizeof(7.5)
+
+
 def test_what_was_taken_is_answered_before_the_drain_is_over() -> None:
     harness = Harness(max_batch_size=2)
     answers = [harness.submit(value) for value in range(3)]

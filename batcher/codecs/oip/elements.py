@@ -14,10 +14,21 @@ from struct import Struct
 import numpy as np
 
 from batcher.codecs.content import Buffer
+from batcher.core.decoding_limits import DecodingLimits
+from batcher.core.request import bytes_of_packed_elements
 from batcher.core.spec import Array
 from batcher.errors import DecodingError, NotAcceptable
 
 _LENGTH = Struct("<I")
+
+
+def check_elements(count: int, nbytes: int, limits: DecodingLimits, name: str) -> None:
+    """Check that `count` elements in `nbytes` bytes are within `limits`, before they are objects.
+
+    Raises:
+        TooLarge: their objects would take more bytes than the limits allow.
+    """
+    limits.check(0, bytes_of_packed_elements(count, nbytes, _LENGTH.size), name)
 
 
 def from_elements(data: Buffer, shape: tuple[int, ...], name: str) -> Array:

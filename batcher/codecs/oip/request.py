@@ -23,7 +23,7 @@ from batcher.codecs.content import Buffer
 from batcher.codecs.formats.booleans import lenient_booleans
 from batcher.codecs.formats.json_text import with_json
 from batcher.codecs.formats.long_lists import LongList, array_from_value
-from batcher.codecs.oip.elements import from_elements
+from batcher.codecs.oip.elements import check_elements, from_elements
 from batcher.codecs.oip.members import (
     flag_of,
     is_whole,
@@ -259,18 +259,29 @@ def _read_input(
             raise InvalidInput(f"{where}: expected {expected}; got neither")
         arrays[tensor.name] = _json_array(data, tensor, shape, limits).reshape(array_shape)
         return
-    _check_binary(data, size, where)
+    _check_binary(data, size, tensor, shape, limits)
     start = binaries[-1].stop if binaries else 0
     binaries.append(BinaryInput(tensor, array_shape, start, start + size))
 
 
-def _check_binary(data: Any, size: Any, where: str) -> None:
-    """Check the members of an input whose bytes stand behind the JSON. Raises InvalidInput."""
+def _check_binary(
+    data: Any, size: Any, tensor: TensorSpec, shape: tuple[int, ...], limits: DecodingLimits
+) -> None:
+    """Check an input of `size` bytes behind the JSON, before it is an array.
+
+    Raises:
+        InvalidInput: there is `data` in the JSON too, or `size` is no number of bytes.
+        TooLarge: there are more rows or bytes than `limits` allow.
+    """
+    where = f"input {tensor.name!r}"
     if data is not None:
         raise InvalidInput(f"{where}: expected data or binary_data_size; got both")
     if not is_whole(size):
         expected = "binary_data_size: expected a number of bytes"
         raise InvalidInput(f"{where}: {expected}; got {value_text(size)}")
+    limits.check(shape[0], 0, tensor.name)
+    if tensor.datatype.name == "BYTES":
+        check_elements(prod(shape), size, limits, tensor.name)
 
 
 def _json_array(

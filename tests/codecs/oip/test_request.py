@@ -18,8 +18,10 @@ from batcher.codecs.oip.classes import best_classes
 from batcher.codecs.oip.elements import from_elements, to_elements
 from batcher.codecs.oip.request import InferHead, raw_head, read_head
 from batcher.codecs.oip.response import encode
+from batcher.core.decoding_limits import DecodingLimits
+from batcher.core.request import nbytes_of
 from batcher.core.spec import DATATYPES, Array, Labels, ModelSpec, check_inputs
-from batcher.errors import DecodingError, InvalidInput, NotServed
+from batcher.errors import DecodingError, InvalidInput, NotServed, TooLarge
 from tests.support.codec_inputs import REFUSALS, arrays, batches, damaged, one_input, response
 from tests.support.models import model_spec, tensor
 
@@ -304,6 +306,36 @@ class TestElements:
     def test_a_shape_that_is_too_large_costs_nothing(self) -> None:
         with pytest.raises(DecodingError, match="too few"):
             from_elements(b"\0\0\0\0", (1 << 62, 4), "x")
+
+
+class TestBinariesBeyondTheLimits:
+    """What the queue could never hold is refused before the bytes are looked at."""
+
+    @staticmethod
+    def head(
+        shape: list[int], size: int, limits: DecodingLimits, dtype: str = "BYTES"
+    ) -> InferHead:
+        entry = {
+            "name": "x",
+            "shape": shape,
+            "datatype": dtype,
+            "parameters": {"binary_data_size": size},
+        }
+        return read_head(json.dumps({"inputs": [entry]}).encode(), one_input(dtype, (-1,)), limits)
+
+    @pytest.mark.parametrize("sent", [[b"", b"", b""], [b"a" * 100, b"bc", b""]])
+    def test_elements_count_with_the_memory_of_their_objects(self, sent: list[bytes]) -> None:
+        array = np.array([sent], object)
+        data, held = to_elements(array), nbytes_of({"x": array})
+        exactly = self.head([1, 3], len(data), DecodingLimits(1, held))
+        assert exactly.inputs(data)["x"].tolist() == [sent]
+        with pytest.raises(TooLarge, match=f"got at least 0 rows and {held} bytes"):
+            self.head([1, 3], len(data), DecodingLimits(1, held - 1))
+
+    @pytest.mark.parametrize("dtype", ["BYTES", "FP32"])
+    def test_rows_are_counted(self, dtype: str) -> None:
+        with pytest.raises(TooLarge, match="at most 4 rows"):
+            self.head([5, 1], 20, DecodingLimits(4, 1 << 30), dtype)
 
 
 class TestRawBodies:
