@@ -109,9 +109,9 @@ def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:
 
     Any thread.
     """
-    package: Path = import_module("batcher.models.pytorch.aoti").find_or_compile(
-        definition, settings, _device(settings.devices[0])
-    )
+    aoti = import_module("batcher.models.pytorch.aoti")
+    device = import_module("torch").device(_device(settings.devices[0]))
+    package: Path = aoti.find_or_compile(aoti.Wanted(definition, settings, device))
     return package
 
 
@@ -161,8 +161,9 @@ def _compile(model: Model, progress: Progress) -> None:
     """Compile a model; if that fails, the model stays as it is. Inference thread."""
     try:
         model.compile(progress)
-    except ModelLoadError as err:
-        progress(f"not compiled: {err}. It is served as it is")
+    # Whatever stands in the compiler's way: the model itself is sound.
+    except Exception as err:
+        progress(f"not compiled: {_reason(err)}. It is served as it is")
 
 
 def _device(setting: str) -> str:
@@ -181,13 +182,9 @@ def _explained(definition: ModelDefinition, settings: ModelSettings, stage: str)
     try:
         yield
     except BaseException as err:
-        text, reason = message(err), type(err).__name__
-        # The texts of our own errors say enough without the name of their class.
-        if text:
-            reason = text if isinstance(err, BatcherError) else f"{reason}: {text}"
         title = f"model {definition.spec.name!r} version {definition.spec.version}"
         advice = _advice(err) if settings.worker == "thread" else ""
-        raise ModelLoadError(f"{title}: {with_place(reason, err)}{advice}", stage) from err
+        raise ModelLoadError(f"{title}: {with_place(_reason(err), err)}{advice}", stage) from err
 
 
 def _advice(error: BaseException) -> str:
@@ -201,3 +198,12 @@ def _advice(error: BaseException) -> str:
             "for a model, or a library, that installs signal handlers"
         )
     return ""
+
+
+def _reason(error: BaseException) -> str:
+    """Return in words why something failed. Any thread."""
+    text, reason = message(error), type(error).__name__
+    # The texts of our own errors say enough without the name of their class.
+    if text:
+        reason = text if isinstance(error, BatcherError) else f"{reason}: {text}"
+    return reason

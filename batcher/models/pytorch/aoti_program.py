@@ -19,6 +19,7 @@ import json
 import signal
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,10 @@ from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import ModelSpec, TensorSpec
 from batcher.errors import ModelLoadError
 from batcher.models.loading import make_model
+from batcher.models.pytorch.aoti_packages import Notes, imported_files, weights_digest
+from batcher.models.pytorch.batch_sizes import ANY_SIZE, BatchSizes, sizes_of
 from batcher.models.pytorch.tensors import torch_dtype
 from batcher.models.result_names import named_outputs
-
-BATCH_ROWS_REQUIRED = 1 << 30
-"""Rows of a batch that a compiled model must take at least.
-
-What native code does with more rows than it was compiled for is undefined, so a model whose graph
-bounds the batch is refused. No `max_batch_size` comes near this number.
-"""
 
 EXAMPLE_ROWS = 2
 """Rows of the example inputs of an export: a single row would be compiled in as a constant."""
@@ -51,21 +47,43 @@ def compile_module(
     module: torch.nn.Module,
     device: torch.device,
     path: Path,
-) -> None:
-    """Compile `module` for `device` into a package at `path`, for batches of any size.
+    rows: int,
+    sizes: BatchSizes = ANY_SIZE,
+) -> int:
+    """Compile `module` for `device` into a package at `path`; return its largest batch in rows.
+
+    What native code does with more rows than it was compiled for is undefined. So the package must
+    take all batches of `sizes` up to `rows` rows.
 
     Raises:
-        ModelLoadError: the model would be compiled for some batch sizes only.
+        ModelLoadError: the model would be compiled for other batch sizes only.
 
     Main thread of the compiling process.
     """
-    examples = tuple(_example(tensor, device) for tensor in spec.inputs)
-    axes = tuple({0: torch.export.Dim.DYNAMIC} for _ in spec.inputs)
-    program = torch.export.export(_InOrder(module, spec), examples, dynamic_shapes=(axes,))
-    bounds = [bound.upper for bound in program.range_constraints.values()]
-    if len(bounds) != 1 or bounds[0] < BATCH_ROWS_REQUIRED:
-        raise ModelLoadError("expected a model that takes batches of any size")
+    example_rows = max(EXAMPLE_ROWS * sizes.multiple, sizes.least)
+    is_fixed = sizes.least == sizes.most
+    examples = tuple(_example(tensor, device, example_rows) for tensor in spec.inputs)
+    axes = (tuple({0: torch.export.Dim.DYNAMIC} for _ in spec.inputs),)
+    program = torch.export.export(
+        _InOrder(module, spec), examples, dynamic_shapes=None if is_fixed else axes
+    )
+    most = sizes.most if is_fixed else _largest_batch(program)
+    if most < min(rows, sizes.most):
+        raise ModelLoadError(
+            f"expected a model that takes batches of up to {rows} rows; it would be compiled for "
+            f"at most {most}"
+        )
     torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+    return most
+
+
+def _largest_batch(program: torch.export.ExportedProgram) -> int:
+    """Return the rows of the largest batch of a program with one free axis; 0 if there are others.
+
+    Main thread of the compiling process.
+    """
+    symbols = [size for size in program.range_constraints if size.is_Symbol]
+    return sizes_of(program).most if len(symbols) == 1 else 0
 
 
 class _InOrder(torch.nn.Module):
@@ -86,9 +104,9 @@ class _InOrder(torch.nn.Module):
         return tuple(outputs[tensor.name] for tensor in self._spec.outputs)
 
 
-def _example(tensor: TensorSpec, device: torch.device) -> torch.Tensor:
+def _example(tensor: TensorSpec, device: torch.device, rows: int) -> torch.Tensor:
     """Return zeros for one input. Main thread of the compiling process."""
-    shape = (EXAMPLE_ROWS, *tensor.shape)
+    shape = (rows, *tensor.shape)
     return torch.zeros(shape, dtype=torch_dtype(tensor), device=device)
 
 
@@ -104,11 +122,21 @@ def _main() -> None:
     # The number of threads is compiled in.
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
-    source = getattr(make_model(definition, settings), "source", None)
+    # What PyTorch imports to compile is not the model's.
+    for name in ("torch._dynamo", "torch._inductor.compile_fx"):
+        import_module(name)
+    known = set(sys.modules)
+    model = make_model(definition, settings)
+    source = getattr(model, "source", None)
     if source is None:
         raise ModelLoadError("expected a torch.nn.Module or an exported program to compile")
+    module, path, rows = source(device), Path(task["path"]), settings.max_batch_size
+    sizes = getattr(model, "sizes", ANY_SIZE)
     with torch.no_grad():
-        compile_module(definition.spec, source(device), device, Path(task["path"]))
+        most = compile_module(definition.spec, module, device, path, rows, sizes)
+    own = [sys.modules[name] for name in set(sys.modules) - known]
+    weights = weights_digest(module)
+    Notes(imported_files(own, definition.folder), weights, most).write(path)
 
 
 if __name__ == "__main__":

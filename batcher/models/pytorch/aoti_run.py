@@ -16,14 +16,17 @@ its tensor, so every handle must be deleted exactly once:
 from __future__ import annotations
 
 import ctypes
-import tempfile
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import finalize
 from zipfile import ZipFile
 
 import torch
 
 from batcher.errors import ModelLoadError
+from batcher.models.pytorch.shared_library import close_library, open_library
+from batcher.models.pytorch.unpacked_folder import UnpackedFolder
 
 _SUCCESS = 0
 _Handles = ctypes.POINTER(ctypes.c_void_p)
@@ -37,36 +40,52 @@ _new_capsule.restype = ctypes.py_object
 _new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
 
 
+class UnusableLibrary(Exception):
+    """The library of a package does not fit this PyTorch, or is damaged."""
+
+
+_NOT_THE_LIBRARY = re.compile("map segment|[Pp]ermission|annot allocate|No such file")
+"""What the loader says of a library where the folder or the memory is at fault."""
+
+
 class CompiledModule:
-    """The model in a package. Called with its inputs in order; returns its outputs in order."""
+    """The model in a package. Called with its inputs in order; returns its outputs in order.
+
+    The native container, which holds the weights, is freed with this object. The library leaves the
+    memory with the thread that has loaded it, or later: the library has variables of that thread.
+    """
 
     def __init__(self, package: Path, device: torch.device) -> None:
         """Load the library in `package` for `device`.
 
         Raises:
-            ModelLoadError: the library cannot be loaded; the message says why.
+            BadZipFile: the package is damaged.
+            UnusableLibrary: the library is not one for this PyTorch.
+            OSError: there is no temporary folder with room whose files may be run.
+            ModelLoadError: the library refuses.
 
         Inference thread.
         """
         self._device = device
-        # Kept as long as the module: kernels for CUDA are read from the folder later.
-        self._folder = tempfile.TemporaryDirectory(prefix="batcher-aoti-")
-        with ZipFile(package) as archive:
-            archive.extractall(self._folder.name)
-        paths = list(Path(self._folder.name).rglob("*.so"))
-        if len(paths) != 1:
-            raise ModelLoadError(f"expected a package with one library; got {len(paths)}")
-        library = ctypes.CDLL(str(paths[0]))
+        self._folder = UnpackedFolder()
+        library, path = _unpacked_library(package, self._folder.path)
+        container = _new_container(library, device, path.parent)
+        # Not at the end of the process, which frees everything at once.
+        finalize(self, _free, library, container).atexit = False
+        # Kernels for CUDA are read from the folder later.
+        if device.type == "cpu":
+            self._folder.remove()
+        self._library = library
+        self._container = container
         self._run = _run_function(library)
         self._delete = _delete_function()
-        self._container = _new_container(library, device, paths[0].parent)
-        self._output_count = _count_outputs(library, self._container)
+        self._output_count = _count_outputs(library, container)
 
     def __call__(self, *inputs: torch.Tensor) -> Sequence[torch.Tensor]:
         """Run one batch.
 
         Raises:
-            RuntimeError: the library failed, and wrote the reason to standard error.
+            RuntimeError: the library failed; the message says why.
 
         Inference thread.
         """
@@ -82,9 +101,7 @@ class CompiledModule:
             self._container, input_handles, len(inputs), output_handles, output_count, stream, None
         )
         if status != _SUCCESS:
-            raise RuntimeError(
-                "the compiled model failed on this batch; what it said stands on standard error"
-            )
+            raise RuntimeError(f"the compiled model failed: {_last_error(self._library)}")
         return self._tensors(output_handles)
 
     def _tensors(self, handles: ctypes.Array[ctypes.c_void_p]) -> list[torch.Tensor]:
@@ -96,6 +113,44 @@ class CompiledModule:
         finally:
             for handle in handles:
                 self._delete(handle)
+
+
+def _unpacked_library(package: Path, folder: Path) -> tuple[ctypes.CDLL, Path]:
+    """Return the library of `package`, unpacked into `folder` and opened, and its path.
+
+    Raises:
+        BadZipFile: the package is damaged.
+        UnusableLibrary: the library is not one for this PyTorch.
+        OSError: there is no room, or files in `folder` may not be run.
+
+    Inference thread.
+    """
+    with ZipFile(package) as archive:
+        archive.extractall(folder)
+    paths = list(folder.rglob("*.so"))
+    if len(paths) != 1:
+        raise UnusableLibrary(f"expected one library; got {len(paths)}")
+    try:
+        return open_library(paths[0]), paths[0]
+    except OSError as err:
+        if _NOT_THE_LIBRARY.search(str(err)):
+            raise
+        raise UnusableLibrary(str(err)) from err
+
+
+def _free(library: ctypes.CDLL, container: ctypes.c_void_p) -> None:
+    """Free `container`, and close its library. Any thread."""
+    delete = library.AOTInductorModelContainerDelete
+    delete.argtypes = [ctypes.c_void_p]
+    delete(container)
+    close_library(library)
+
+
+def _last_error(library: ctypes.CDLL) -> str:
+    """Return what `library` says of the last call that failed on this thread. Inference thread."""
+    text = ctypes.c_char_p()
+    library.AOTInductorGetLastError(ctypes.byref(text))
+    return (text.value or b"without a reason").decode(errors="replace")
 
 
 def _run_function(library: ctypes.CDLL) -> ctypes._FuncPointer:
@@ -135,7 +190,9 @@ def _new_container(library: ctypes.CDLL, device: torch.device, folder: Path) -> 
     create.argtypes = [_Handles, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_char_p]
     status = create(ctypes.byref(container), 1, str(device).encode(), str(folder).encode())
     if status != _SUCCESS:
-        raise ModelLoadError("the compiled library refused to be set up")
+        reason = _last_error(library)
+        close_library(library)
+        raise ModelLoadError(f"the compiled library refused to be set up: {reason}")
     return container
 
 

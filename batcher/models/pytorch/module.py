@@ -31,6 +31,7 @@ from batcher.errors import ModelLoadError
 from batcher.models.output_arrays import output_arrays
 from batcher.models.protocol import Arrays, FreshMemory, Hook, Progress
 from batcher.models.pytorch import aoti
+from batcher.models.pytorch.aoti_packages import weights_digest
 from batcher.models.pytorch.autograd import batch_mode
 from batcher.models.pytorch.prepared_inputs import PreparedInputs
 from batcher.models.pytorch.staging import PinnedStaging, Staging
@@ -127,13 +128,24 @@ class TorchModule(ABC):
             raise ModelLoadError(
                 "a module with preprocess may be given other inputs than its specification says"
             )
-        package = aoti.find_or_compile(self._definition, self._settings, self._device, progress)
-        compiled = aoti.load_package(package, self._device)
+        module = self._module
+        weights = weights_digest(module) if isinstance(module, torch.nn.Module) else ""
+        rows = max(self._comparison_sizes())
+        wanted = aoti.Wanted(self._definition, self._settings, self._device, weights, rows)
+        self._module = self.fitted(aoti.compiled_module(wanted, self._check_compiled, progress))
+        self.one_call = True
+
+    def _check_compiled(self, compiled: Callable[..., Any]) -> None:
+        """Check that `compiled` gives the outputs of the module.
+
+        Raises:
+            UnusablePackage: an output differs by more than rounding explains.
+
+        Inference thread.
+        """
         fitted = self.fitted(compiled)
         for rows in self._comparison_sizes():
             self._compare(fitted, rows)
-        self._module = fitted
-        self.one_call = True
 
     def fitted(self, module: Callable[..., Any]) -> Callable[..., Any]:
         """Return `module`, which takes what the source takes, for batches of any size.
@@ -152,7 +164,7 @@ class TorchModule(ABC):
         """Check that `compiled` gives the outputs of the module on `rows` rows.
 
         Raises:
-            ModelLoadError: an output differs by more than rounding explains.
+            UnusablePackage: an output differs by more than rounding explains.
 
         Inference thread.
         """
@@ -164,7 +176,7 @@ class TorchModule(ABC):
             if not torch.allclose(
                 got[name].double(), value.double(), rtol=1e-2, atol=1e-3, equal_nan=True
             ):
-                raise ModelLoadError(
+                raise aoti.UnusablePackage(
                     f"output {name!r} of the compiled model differs from that of the model, {rows} "
                     "rows"
                 )

@@ -5,24 +5,31 @@ The same answers, kept and found again, and what happens where it cannot be done
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from batcher.app.cli import main
-from batcher.config.model_file import ModelDefinition
+from batcher.config.model_file import ModelDefinition, load_model_definition
+from batcher.config.model_settings import ModelSettings
 from batcher.errors import ModelLoadError
-from batcher.models.pytorch import aoti, aoti_program
+from batcher.models.pytorch import aoti_program
+from batcher.models.pytorch.aoti_packages import Notes, package_key
+from batcher.models.pytorch.export import ExportModel
 from tests.support.model_folders import Folders, answers
 
+REPOSITORY = Path(__file__).parents[3]
 SOURCE = """
 class Model(torch.nn.Module):
     def __init__(self):
@@ -44,6 +51,12 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def libraries_mapped() -> set[str]:
+    """Return the paths of the libraries of packages that are in the memory of this process."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line.split()[5] for line in lines if "batcher-aoti-" in line}
+
+
 def network(folders: Folders, source: str = SOURCE) -> ModelDefinition:
     return folders.python(source, inputs=INPUTS, outputs=OUTPUTS)
 
@@ -57,6 +70,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    # PyTorch's own cache outlives the tests: it keeps headers, which take a minute to compile.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -86,7 +101,7 @@ class ByName(torch.nn.Module):
 
 
 def exported(folders: Folders) -> ModelDefinition:
-    axes = ({0: torch.export.Dim.DYNAMIC},)
+    axes = ({0: torch.export.Dim("batch", max=8)},)
     program = torch.export.export(ByName().eval(), (torch.zeros(3, 4),), dynamic_shapes=axes)
     folders.base.mkdir(parents=True)
     torch.export.save(program, folders.base / "model.pt2")
@@ -117,15 +132,14 @@ class TestCompiled:
         ).model.one_call
         assert "compiling" not in folders.progress
 
-    def test_an_exported_program_gives_the_same_answers_by_their_names(
+    def test_an_exported_program_gives_the_same_answers_by_their_names_up_to_its_largest_batch(
         self, folders: Folders
     ) -> None:
         definition = exported(folders)
-        eager, compiled = (
-            folders.load(definition),
-            folders.load(definition, compile="aoti", torch_threads=1),
-        )
+        eager = folders.load(definition, max_batch_size=64)
+        compiled = folders.load(definition, max_batch_size=64, compile="aoti", torch_threads=1)
         assert compiled.model.one_call
+        assert compiled.loaded().max_rows == 8
         for rows in (1, 2, 5):
             expected, found = answers(eager, x=ROWS[:rows]), answers(compiled, x=ROWS[:rows])
             np.testing.assert_allclose(found["y"], expected["y"], atol=1e-5)
@@ -166,6 +180,25 @@ class TestCompiled:
         for _ in range(200):
             answers(compiled, **inputs)
         assert resident() - before < 4 << 20, "200 calls of 100 KB"
+
+    def test_what_it_takes_leaves_the_process_with_the_thread_that_has_loaded_it(
+        self, folders: Folders
+    ) -> None:
+        """The library is closed with the model, and leaves at the next such end."""
+
+        def load() -> None:
+            model = folders.load(
+                network(folders), max_batch_size=70, compile="aoti", torch_threads=1
+            )
+            assert model.model.one_call
+
+        for _ in range(4):
+            thread = Thread(target=load)
+            thread.start()
+            thread.join()
+        gc.collect()
+        assert len(libraries_mapped()) <= 1
+        assert not list(Path(tempfile.gettempdir()).glob("batcher-aoti-*"))
 
     def test_packages_lie_where_nobody_else_may_write(self, folders: Folders, cache: Path) -> None:
         folders.load(network(folders), max_batch_size=70, compile="aoti", torch_threads=1)
@@ -233,19 +266,6 @@ class TestNotCompiled:
         assert [text for text in folders.progress if "nobody else may write" in text]
 
     @pytest.mark.usefixtures("no_compiler")
-    def test_a_damaged_package_is_thrown_away(
-        self, folders: Folders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        definition = network(folders)
-        path = tmp_path / "package.pt2"
-        path.write_bytes(b"no package")
-        monkeypatch.setattr("batcher.models.pytorch.aoti.find_or_compile", lambda *_: path)
-        assert not folders.load(definition, compile="aoti").model.one_call
-        assert [text for text in folders.progress if text.startswith("not compiled: ")]
-        assert not path.exists()
-
-    @pytest.mark.usefixtures("no_compiler")
     def test_a_free_axis_is_not_compiled_since_native_code_does_not_check_sizes(
         self, folders: Folders
     ) -> None:
@@ -261,61 +281,6 @@ class TestNotCompiled:
         )
         assert not checked.model.one_call
         assert [text for text in folders.progress if "free axes" in text]
-
-    def test_a_program_for_some_batch_sizes_only_is_not_compiled(self, folders: Folders) -> None:
-        module = torch.nn.Linear(4, 4).eval()
-        program = torch.export.export(
-            module, (torch.zeros(4, 4),), dynamic_shapes=({0: torch.export.Dim("batch", max=8)},)
-        )
-        folders.base.mkdir(parents=True)
-        torch.export.save(program, folders.base / "model.pt2")
-        data = (folders.base / "model.pt2").read_bytes()
-        definition = folders.define("format: export\nfile: model.pt2", {"model.pt2": data})
-        assert not folders.load(definition, compile="aoti").model.one_call
-        assert [text for text in folders.progress if text.startswith("not compiled: ")]
-
-    def test_a_package_that_answers_otherwise_is_not_used(
-        self, folders: Folders, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("batcher.models.pytorch.aoti.find_or_compile", lambda *_: Path())
-        monkeypatch.setattr(
-            "batcher.models.pytorch.aoti.load_package",
-            lambda *_: lambda x, mask: (x * 0 + 1, x.sum(1)),
-        )
-        assert not folders.load(network(folders), compile="aoti").model.one_call
-        assert [
-            text for text in folders.progress if "output 'y' of the compiled model differs" in text
-        ]
-
-
-class TestKey:
-    def key(self, definition: ModelDefinition, folders: Folders, **settings: Any) -> str:
-        from batcher.config.settings import ModelSettings
-
-        return aoti._key(definition, ModelSettings(**settings), torch.device("cpu"))
-
-    def test_a_change_of_any_file_or_of_the_threads_makes_another_package(
-        self, folders: Folders
-    ) -> None:
-        definition = network(folders)
-        keys = {
-            self.key(definition, folders, torch_threads=1),
-            self.key(definition, folders, torch_threads=2),
-        }
-        assert self.key(definition, folders, torch_threads=1, max_batch_size=7) in keys
-        (definition.folder / "helper.py").write_text("WIDTH = 4")
-        keys.add(self.key(definition, folders, torch_threads=1))
-        (definition.folder / "helper.py").write_text("WIDTH = 5")
-        keys.add(self.key(definition, folders, torch_threads=1))
-        assert len(keys) == 4
-
-    def test_nothing_but_the_files_counts(self, folders: Folders) -> None:
-        definition = network(folders)
-        before = self.key(definition, folders, torch_threads=1)
-        os.utime(definition.folder / "code.py", (1, 1))
-        (definition.folder / "__pycache__").mkdir()
-        (definition.folder / "__pycache__" / "code.pyc").write_bytes(b"1")
-        assert self.key(definition, folders, torch_threads=1) == before
 
 
 def test_a_model_of_many_operators_is_given_a_hint_and_one_of_few_is_not(folders: Folders) -> None:
@@ -361,11 +326,42 @@ class TestCommand:
 
         folder = tmp_path / "batcher" / "aoti"
         folder.mkdir(parents=True, mode=0o700)
-        name = aoti._key(definition, ModelSettings(torch_threads=1), torch.device("cpu"))
-        (folder / f"{name}.pt2").write_bytes(b"")
+        name = package_key(definition, ModelSettings(torch_threads=1), torch.device("cpu"))
+        with ZipFile(folder / f"{name}.pt2", "w"):
+            pass
+        Notes({}, "", 64).write(folder / f"{name}.pt2")
         options = ["--set", f"model_repository={folders.base}", "--set", "defaults.torch_threads=1"]
         done = CliRunner().invoke(main, ["compile", "m", *options, "--set", "defaults.device=cpu"])
         assert done.output == f"model m/1: {folder / name}.pt2\n"
+
+
+def test_the_shipped_model_is_compiled_although_its_export_bounds_the_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packed: list[torch.export.ExportedProgram] = []
+    monkeypatch.setattr(
+        "torch._inductor.aoti_compile_and_package", lambda program, **_: packed.append(program)
+    )
+    definition = load_model_definition("digits", "1", REPOSITORY / "models/digits/1")
+    model = ExportModel(definition, ModelSettings(device="cpu"))
+    cpu = torch.device("cpu")
+    module = model.source(cpu)
+    most = aoti_program.compile_module(definition.spec, module, cpu, Path(), 64, model.sizes)
+    assert len(packed) == 1
+    assert most >= 64
+
+
+def test_a_module_that_takes_fewer_rows_than_a_batch_has_is_not_compiled(
+    folders: Folders,
+) -> None:
+    class Bounded(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            torch._check(x.shape[0] <= 32)
+            return x + 1
+
+    spec = folders.python("").spec
+    with pytest.raises(ModelLoadError, match="up to 64 rows; it would be compiled for at most 32"):
+        aoti_program.compile_module(spec, Bounded(), torch.device("cpu"), Path(), 64)
 
 
 def test_a_tensor_of_bytes_has_no_dtype_to_compile(folders: Folders) -> None:
@@ -373,4 +369,4 @@ def test_a_tensor_of_bytes_has_no_dtype_to_compile(folders: Folders) -> None:
         SOURCE, inputs="[{name: x, dtype: BYTES, shape: []}]", outputs=OUTPUTS
     )
     with pytest.raises(ModelLoadError, match="BYTES"):
-        aoti_program._example(definition.spec.inputs[0], torch.device("cpu"))
+        aoti_program._example(definition.spec.inputs[0], torch.device("cpu"), 2)
