@@ -152,7 +152,7 @@ def _check_text(text: str, key: str, member: _Member) -> None:
         if what := harm(text):
             raise _refused(member, what)
     elif key in _LAYOUT_KEYS:
-        if what := layout_harm(text, member.imports):
+        if what := layout_harm(text, member.imports, of_inputs=key == "in_spec"):
             raise _refused(member, what)
     else:
         is_right = is_size if key in _SIZE_KEYS else _NAME.fullmatch

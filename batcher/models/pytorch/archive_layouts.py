@@ -10,17 +10,19 @@ and calls what was registered for the type. So a layout is harmless in two cases
         with PyTorch, such as an output of      type, so the operator vouches for its code; and the
         `transformers`                          type has no reader of its own for the context
 
-And the context must be numbers and keys: an object in it names a class, which is imported.
+And the context must be numbers and keys: an object in it names a class, which is imported. Keys of
+inputs are plain words, since PyTorch writes some of them into code.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from torch.utils import _pytree as pytree
 
-from batcher.models.pytorch.archive_texts import is_key
+from batcher.models.pytorch.archive_texts import is_key, is_word
 
 _PLAIN_TYPES = (
     None,
@@ -34,29 +36,35 @@ _PLAIN_TYPES = (
 _KEYS = frozenset({"type", "context", "children_spec"})
 
 
-def layout_harm(text: str, imports: tuple[str, ...]) -> str:
-    """Return what is harmful in the `text` of a layout; empty if nothing is.
+def layout_harm(text: str, imports: tuple[str, ...], of_inputs: bool) -> str:
+    """Return what is harmful in a layout; empty if nothing is.
 
-    `imports` are the modules, imported by now, whose types may be containers.
+    Args:
+        text: the layout.
+        imports: modules, imported by now, whose types may be containers.
+        of_inputs: whether the layout is of inputs, not of outputs.
 
     Any thread.
     """
     layout = json.loads(text)
     if not isinstance(layout, list) or len(layout) != 2:
         return f"the layout {text!r:.60}"
-    return _harm(layout[1], imports)
+    return _harm(layout[1], imports, is_word if of_inputs else is_key)
 
 
-def _harm(layout: Any, imports: tuple[str, ...]) -> str:
-    """Return what is harmful in one container, or in those within it. Any thread."""
+def _harm(layout: Any, imports: tuple[str, ...], is_name: Callable[[str], bool]) -> str:
+    """Return what is harmful in one container, or in those within it.
+
+    Keys must pass `is_name`. Any thread.
+    """
     if not isinstance(layout, dict) or not set(layout) <= _KEYS:
         return f"the layout {layout!r:.60}"
     kind, context = layout.get("type"), layout.get("context")
     if kind not in _PLAIN_TYPES and not _is_imported(kind, imports):
         return f"the container {kind!r:.120} (not of a module that `imports` in model.yaml names)"
-    if not _is_plain(json.loads(context) if isinstance(context, str) else context):
+    if not _is_plain(json.loads(context) if isinstance(context, str) else context, is_name):
         return f"the container {context!r:.60}"
-    inside = (_harm(inner, imports) for inner in layout.get("children_spec", []))
+    inside = (_harm(inner, imports, is_name) for inner in layout.get("children_spec", []))
     return next(filter(None, inside), "")
 
 
@@ -71,9 +79,9 @@ def _is_imported(kind: Any, imports: tuple[str, ...]) -> bool:
     return pytree.SUPPORTED_SERIALIZED_TYPES[found].from_dumpable_context is None
 
 
-def _is_plain(context: Any) -> bool:
-    """Return whether a context has nothing but numbers and keys. Any thread."""
+def _is_plain(context: Any, is_name: Callable[[str], bool]) -> bool:
+    """Return whether a context has nothing but numbers and keys that pass `is_name`. Any thread."""
     return all(
-        name is None or isinstance(name, int | float) or (isinstance(name, str) and is_key(name))
+        name is None or isinstance(name, int | float) or (isinstance(name, str) and is_name(name))
         for name in (context if isinstance(context, list) else [context])
     )

@@ -87,11 +87,18 @@ def is_guard(text: str) -> bool:
 
 
 def is_key(text: str) -> bool:
-    """Return whether `text` may name a part of an input or output.
-
-    PyTorch writes such names in quotes into the code of guards. Any thread.
-    """
+    """Return whether `text` may be a key of an output: it cannot end a quotation. Any thread."""
     return text.isprintable() and not re.search(r"[\"'\\]", text)
+
+
+def is_word(text: str) -> bool:
+    """Return whether `text` may be a key of an input.
+
+    PyTorch writes the names of keywords into the code of a function, and not only in quotes.
+
+    Any thread.
+    """
+    return re.fullmatch(r"[\w .-]*", text) is not None
 
 
 def _passes(text: str, grammar: _Sizes) -> bool:

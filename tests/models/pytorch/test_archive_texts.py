@@ -6,7 +6,7 @@ import pytest
 import sympy
 
 from batcher.models.pytorch import archive_texts
-from batcher.models.pytorch.archive_texts import is_guard, is_key, is_size
+from batcher.models.pytorch.archive_texts import is_guard, is_size
 
 CODE = "__import__('os').system('true')"
 
@@ -137,22 +137,6 @@ def test_conditions_on_the_sizes_of_inputs_pass(text: str) -> None:
 )
 def test_what_could_run_code_in_a_guard_does_not_pass(text: str) -> None:
     assert not is_guard(text)
-
-
-@pytest.mark.parametrize(
-    ("key", "passes"),
-    [
-        ("my-out", True),
-        ("a b", True),
-        ("größe", True),
-        ('a"', False),
-        ("a'", False),
-        ("a\\", False),
-        ("a\n", False),
-    ],
-)
-def test_names_of_parts_have_no_quotes_and_no_line_ends(key: str, passes: bool) -> None:
-    assert is_key(key) is passes
 
 
 def test_every_term_that_sympy_has_is_arithmetic_and_no_symbol_is_a_name_of_sympy() -> None:

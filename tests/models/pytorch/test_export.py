@@ -149,6 +149,22 @@ def evil_outputs(found: Members, ran: Path) -> Members:
     return evil_tree(found, ran, "out_spec")
 
 
+def evil_keyword(found: Members, ran: Path) -> Members:
+    """The names of keywords are written into a dict in the code, in quotes that this one ends."""
+    name = f"a': {expression(ran)}, 'b"
+    leaf = {"type": None, "context": None, "children_spec": []}
+
+    def change(document: dict[str, Any]) -> None:
+        signature = document["graph_module"]["module_call_graph"][0]["signature"]
+        layout = json.loads(signature["in_spec"])
+        arguments, keywords = layout[1]["children_spec"]
+        arguments["children_spec"] = []
+        keywords.update(context=json.dumps([name]), children_spec=[leaf])
+        signature.update(in_spec=json.dumps(layout), forward_arg_names=["image"])
+
+    return edited(found, PROGRAM, change)
+
+
 def hidden_behind_a_duplicate(found: Members, ran: Path) -> Members:
     evil = dict(evil_size(found, ran))[PROGRAM]
     return [
@@ -204,6 +220,8 @@ ATTACKS = [
     evil_outputs,
     hidden_behind_a_duplicate,
 ]
+REFUSED = [*ATTACKS, evil_keyword]
+"""The last one is written into the code of a function, whose call then fails for other reasons."""
 
 
 def archived(found: Members) -> bytes:
@@ -222,7 +240,7 @@ def define(folders: Folders, content: bytes) -> ModelDefinition:
     return folders.define("format: export\nfile: net.pt2", {"net.pt2": content}, inputs, outputs)
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("attack", REFUSED)
 def test_an_archive_that_would_run_code_is_refused_and_the_code_did_not_run(
     folders: Folders, tmp_path: Path, attack: Attack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +252,7 @@ def test_an_archive_that_would_run_code_is_refused_and_the_code_did_not_run(
     assert not ran.exists()
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("attack", REFUSED)
 def test_the_check_alone_refuses_it_before_anything_is_loaded(
     folders: Folders, tmp_path: Path, attack: Attack
 ) -> None:
@@ -373,6 +391,20 @@ def test_a_harmless_program_is_served_without_trust(
     definition = folders.define("format: export\nfile: net.pt2", files, outputs=outputs)
     found = answers(folders.load(definition), x=np.array([[1, 2, 3, 4]], "f4"))
     assert found["y"].tolist() == [[right]]
+
+
+@pytest.mark.parametrize("name", ['a"', "a'", "a\\", "a\n", "a\x00"])
+def test_a_name_of_an_output_that_could_end_a_quotation_is_refused(
+    folders: Folders, name: str
+) -> None:
+    def change(document: dict[str, Any]) -> None:
+        signature = document["graph_module"]["module_call_graph"][0]["signature"]
+        leaf = {"type": None, "context": None, "children_spec": []}
+        layout = {"type": "builtins.dict", "context": json.dumps([name]), "children_spec": [leaf]}
+        signature["out_spec"] = json.dumps([1, layout])
+
+    with pytest.raises(ModelLoadError, match="the container"):
+        folders.load(define(folders, archived(edited(members(), PROGRAM, change))))
 
 
 @pytest.mark.parametrize(
