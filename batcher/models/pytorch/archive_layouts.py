@@ -36,7 +36,7 @@ _PLAIN_TYPES = (
 _KEYS = frozenset({"type", "context", "children_spec"})
 
 
-def layout_harm(text: str, imports: tuple[str, ...], of_inputs: bool) -> str:
+def layout_harm(text: str, imports: tuple[str, ...], of_inputs: bool = True) -> str:
     """Return what is harmful in a layout; empty if nothing is.
 
     Args:

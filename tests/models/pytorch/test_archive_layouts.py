@@ -102,3 +102,25 @@ def test_the_context_of_an_imported_type_may_be_keys_alone() -> None:
 @pytest.mark.parametrize("text", ["3", "[]", "[1, 3]", '[1, {"type": ["a"]}]', '[1, {"kind": 1}]'])
 def test_what_is_no_layout_is_refused(text: str) -> None:
     assert layout_harm(text, (__name__,))
+
+
+@pytest.mark.parametrize(
+    ("name", "of_inputs", "of_outputs"),
+    [
+        ("input_ids", True, True),
+        ("my-input 1.x", True, True),
+        ("größe", True, True),
+        ("a:b", False, True),
+        ("a=exit()", False, True),
+        ("a'", False, False),
+        ('a"', False, False),
+        ("a\\", False, False),
+        ("a\n", False, False),
+    ],
+)
+def test_keys_of_inputs_are_plain_words_and_keys_of_outputs_end_no_quotation(
+    name: str, of_inputs: bool, of_outputs: bool
+) -> None:
+    text = layout("builtins.dict", json.dumps([name]))
+    assert (layout_harm(text, ()) == "") is of_inputs
+    assert (layout_harm(text, (), of_inputs=False) == "") is of_outputs
