@@ -30,7 +30,6 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 
-import batcher
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.errors import ModelLoadError
@@ -41,6 +40,7 @@ key, so that no package of the old way is used.
 """
 
 _NOTES_MEMBER = "batcher-notes.json"
+_OWN_FOLDER = Path(__file__).parents[2]
 
 
 class Notes(NamedTuple):
@@ -168,7 +168,7 @@ def imported_files(modules: Iterable[ModuleType], own_folder: Path) -> dict[str,
 
 def _is_known(path: Path) -> bool:
     """Return whether the file at `path` is of PyTorch, of the server, or of Python. Any thread."""
-    if any(path.is_relative_to(Path(file).parent) for file in (torch.__file__, batcher.__file__)):
+    if any(path.is_relative_to(folder) for folder in (Path(torch.__file__).parent, _OWN_FOLDER)):
         return True
     # Libraries are installed in a folder within that of Python's own modules.
     if any(path.is_relative_to(sysconfig.get_path(name)) for name in ("purelib", "platlib")):
