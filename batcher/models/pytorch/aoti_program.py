@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from batcher.config.model_file import load_model_definition
+from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import ModelSpec, TensorSpec
 from batcher.errors import ModelLoadError
@@ -52,22 +52,13 @@ def compile_module(
 ) -> int:
     """Compile `module` for `device` into a package at `path`; return its largest batch in rows.
 
-    What native code does with more rows than it was compiled for is undefined. So the package must
-    take all batches of `sizes` up to `rows` rows.
-
-    Raises:
-        ModelLoadError: the model would be compiled for other batch sizes only.
+    The package must take all batches of `sizes` up to `rows` rows: what native code does with more
+    rows than it was compiled for is undefined. Raises ModelLoadError for a package that would not.
 
     Main thread of the compiling process.
     """
-    example_rows = max(EXAMPLE_ROWS * sizes.multiple, sizes.least)
-    is_fixed = sizes.least == sizes.most
-    examples = tuple(_example(tensor, device, example_rows) for tensor in spec.inputs)
-    axes = (tuple({0: torch.export.Dim.DYNAMIC} for _ in spec.inputs),)
-    program = torch.export.export(
-        _InOrder(module, spec), examples, dynamic_shapes=None if is_fixed else axes
-    )
-    most = sizes.most if is_fixed else _largest_batch(program)
+    program = _exported(spec, module, device, sizes)
+    most = sizes.most if sizes.is_one else _largest_batch(program)
     if most < min(rows, sizes.most):
         raise ModelLoadError(
             f"expected a model that takes batches of up to {rows} rows; it would be compiled for "
@@ -75,6 +66,17 @@ def compile_module(
         )
     torch._inductor.aoti_compile_and_package(program, package_path=str(path))
     return most
+
+
+def _exported(
+    spec: ModelSpec, module: torch.nn.Module, device: torch.device, sizes: BatchSizes
+) -> torch.export.ExportedProgram:
+    """Return `module` as a program for batches of `sizes`. Main thread of the compiling process."""
+    rows = sizes.most if sizes.is_one else sizes.padded(EXAMPLE_ROWS * sizes.multiple)
+    examples = tuple(_example(tensor, device, rows) for tensor in spec.inputs)
+    axes = (tuple({0: torch.export.Dim.DYNAMIC} for _ in spec.inputs),)
+    ordered = _InOrder(module, spec)
+    return torch.export.export(ordered, examples, dynamic_shapes=None if sizes.is_one else axes)
 
 
 def _largest_batch(program: torch.export.ExportedProgram) -> int:
@@ -122,6 +124,13 @@ def _main() -> None:
     # The number of threads is compiled in.
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
+    _compile(definition, settings, device, Path(task["path"]))
+
+
+def _compile(
+    definition: ModelDefinition, settings: ModelSettings, device: torch.device, path: Path
+) -> None:
+    """Compile a model into a package with notes at `path`. Main thread of the compiling process."""
     # What PyTorch imports to compile is not the model's.
     for name in ("torch._dynamo", "torch._inductor.compile_fx"):
         import_module(name)
@@ -130,13 +139,12 @@ def _main() -> None:
     source = getattr(model, "source", None)
     if source is None:
         raise ModelLoadError("expected a torch.nn.Module or an exported program to compile")
-    module, path, rows = source(device), Path(task["path"]), settings.max_batch_size
-    sizes = getattr(model, "sizes", ANY_SIZE)
+    module, rows = source(device), settings.max_batch_size
     with torch.no_grad():
+        sizes = getattr(model, "sizes", ANY_SIZE)
         most = compile_module(definition.spec, module, device, path, rows, sizes)
     own = [sys.modules[name] for name in set(sys.modules) - known]
-    weights = weights_digest(module)
-    Notes(imported_files(own, definition.folder), weights, most).write(path)
+    Notes(imported_files(own, definition.folder), weights_digest(module), most).write(path)
 
 
 if __name__ == "__main__":

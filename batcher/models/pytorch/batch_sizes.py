@@ -49,6 +49,11 @@ class BatchSizes(NamedTuple):
         return None if self.most >= UNBOUNDED else self.most - self.most % self.multiple
 
     @property
+    def is_one(self) -> bool:
+        """Whether one number alone is taken."""
+        return self.least == self.most
+
+    @property
     def need_padding(self) -> bool:
         """Whether some batches up to the largest one are padded."""
         return self.least > 1 or self.multiple > 1
@@ -60,7 +65,7 @@ class BatchSizes(NamedTuple):
 
     def __str__(self) -> str:
         """Return the numbers in words. Any thread."""
-        if self.least == self.most:
+        if self.is_one:
             return f"{self.least} rows"
         words = [f"a multiple of {self.multiple} rows"] if self.multiple > 1 else []
         words += [f"at least {self.least} rows"] if self.least > 1 else []

@@ -26,6 +26,7 @@ from batcher.config.model_settings import ModelSettings
 from batcher.errors import ModelLoadError
 from batcher.models.pytorch import aoti_program
 from batcher.models.pytorch.aoti_packages import Notes, package_key
+from batcher.models.pytorch.batch_sizes import BatchSizes
 from batcher.models.pytorch.export import ExportModel
 from tests.support.model_folders import Folders, answers
 
@@ -371,3 +372,32 @@ def test_a_tensor_of_bytes_has_no_dtype_to_compile(folders: Folders) -> None:
     )
     with pytest.raises(ModelLoadError, match="BYTES"):
         aoti_program._example(definition.spec.inputs[0], torch.device("cpu"), 2)
+
+
+@pytest.mark.parametrize(
+    ("axis", "sizes", "rows", "most"),
+    [
+        (None, BatchSizes(4, 4, 4), 4, 4),
+        (torch.export.Dim("rows", min=5, max=32), BatchSizes(5, 32), 5, 32),
+        (torch.export.Dim("rows", max=32), BatchSizes(1, 32), 2, 32),
+    ],
+)
+def test_an_export_for_some_batch_sizes_is_compiled_for_those(
+    monkeypatch: pytest.MonkeyPatch,
+    folders: Folders,
+    axis: torch.export.Dim | None,
+    sizes: BatchSizes,
+    rows: int,
+    most: int,
+) -> None:
+    packed: list[torch.export.ExportedProgram] = []
+    monkeypatch.setattr(
+        "torch._inductor.aoti_compile_and_package", lambda program, **_: packed.append(program)
+    )
+    axes = ({0: axis},) if axis is not None else None
+    example = torch.zeros(max(rows, 4), 4)
+    module = torch.export.export(torch.nn.ReLU(), (example,), dynamic_shapes=axes).module()
+    spec, cpu = folders.python("").spec, torch.device("cpu")
+    found = aoti_program.compile_module(spec, module, cpu, Path(), 64, sizes)
+    assert found == most
+    assert len(packed) == 1
