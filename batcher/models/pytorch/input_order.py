@@ -80,11 +80,15 @@ class Arranged(torch.nn.Module):
 
 
 def arrange(
-    module: torch.nn.Module, parameters: Parameters, names: Sequence[str]
+    module: torch.nn.Module,
+    parameters: Parameters,
+    names: Sequence[str],
+    listing: str = "model.yaml lists",
 ) -> tuple[torch.nn.Module, str]:
     """Return `module` as it is called with inputs called `names`, in this order, and a note.
 
-    The note says what the operator should know of the order; empty if there is nothing.
+    The note says what the operator should know of the order; empty if there is nothing. `listing`
+    says in error texts where `names` come from.
 
     Raises:
         ModelLoadError: names and places disagree; the message shows both orders.
@@ -96,14 +100,22 @@ def arrange(
     if not parameters.names:
         return module, ""
     if set(names) <= set(parameters.names):
-        return _by_name(module, parameters, names)
+        return _by_name(module, parameters, names, listing)
+    return module, _order_note(parameters, names, listing)
+
+
+def _order_note(parameters: Parameters, names: Sequence[str], listing: str) -> str:
+    """Return what the operator should know of a call by place. Raises as `arrange` does.
+
+    Any thread.
+    """
     if not _agree(parameters, names) or not _fits(parameters, len(names)):
         raise ModelLoadError(
-            f"expected the inputs that the module takes, {parameters}; model.yaml lists "
+            f"expected the inputs that the module takes, {parameters}; {listing} "
             f"{', '.join(names)}. Give each input the name that forward has for it"
         )
     note = f"the order of inputs counts: {parameters} gets {', '.join(names)}, in this order"
-    return module, note if len(names) > 1 else ""
+    return note if len(names) > 1 else ""
 
 
 def parameters_of_python(module: torch.nn.Module) -> Parameters:
@@ -136,7 +148,7 @@ def parameters_of_script(module: Any) -> Parameters:
 
 
 def _by_name(
-    module: torch.nn.Module, parameters: Parameters, names: Sequence[str]
+    module: torch.nn.Module, parameters: Parameters, names: Sequence[str], listing: str
 ) -> tuple[torch.nn.Module, str]:
     """Return `module` called by name with inputs in the order of `names`, and a note.
 
@@ -147,7 +159,7 @@ def _by_name(
     """
     if missing := [name for name in parameters.required if name not in names]:
         raise ModelLoadError(
-            f"expected all inputs that the module takes, {parameters}; model.yaml lists "
+            f"expected all inputs that the module takes, {parameters}; {listing} "
             f"{', '.join(names)}, and {', '.join(missing)} is missing"
         )
     if tuple(names) == parameters.positional[: len(names)]:

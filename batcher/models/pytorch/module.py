@@ -92,6 +92,7 @@ class TorchModule(ABC):
             self._stream = torch.cuda.Stream(self._device)
         self._module = self.read(self._device)
         if self.preprocess is not None:
+            assert isinstance(self._module, torch.nn.Module)
             self._prepared = PreparedInputs(self._module, self.spec)
         self._refuse_text()
 

@@ -113,7 +113,7 @@ def test_names_of_which_some_are_parameters_at_other_places_are_refused(folders:
     )
     with pytest.raises(
         ModelLoadError,
-        match=r"expected the names of forward's parameters, ids, mask; got attention, ids$",
+        match=r"module takes, forward\(ids, mask\); preprocess gives attention, ids\. Give each",
     ):
         folders.load(folders.python(source))
 
