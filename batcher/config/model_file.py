@@ -17,6 +17,7 @@ from batcher.config import onnx_definition
 from batcher.config.reading import Integer, Number, Source, read_yaml, validate
 from batcher.core.spec import (
     DATATYPES,
+    FLOATS,
     Datatype,
     ImageSpec,
     Labels,
@@ -90,10 +91,19 @@ class InputFile(TensorFile):
     Attributes:
         image: how a picture becomes a row; None if pictures are not accepted.
         warmup_shape: shape of a row during warm-up, needed where `shape` has free axes.
+        missing: `nan` if a `null` in JSON and an empty cell in CSV stand for NaN; without it they
+            are refused. For floats alone.
     """
 
     image: ImageFile | None = None
     warmup_shape: tuple[Annotated[Integer, Field(ge=0)], ...] | None = None
+    missing: Literal["nan"] | None = None
+
+    @field_validator("missing", mode="before")
+    @classmethod
+    def _nan_as_text(cls, value: object) -> object:
+        # YAML reads `.nan` as a number, and `nan` as text.
+        return "nan" if isinstance(value, float) and value != value else value
 
     @model_validator(mode="after")
     def _consistent(self) -> InputFile:
@@ -107,6 +117,8 @@ class InputFile(TensorFile):
             )
         ):
             raise ValueError(f"warmup_shape to fit shape {list(self.shape)}")
+        if self.missing is not None and self.dtype.name not in FLOATS:
+            raise ValueError(f"dtype {', '.join(FLOATS)} for `missing: nan`")
         return self
 
 
@@ -116,13 +128,18 @@ class OutputFile(TensorFile):
     Attributes:
         labels: names of the classes along the last axis.
         scores: `probability` if the values are probabilities, `logit` if they are logits.
+        ragged: whether rows may differ in the sizes of their free axes (-1), as the boxes found in
+            pictures do.
     """
 
     labels: tuple[str, ...] | None = None
     scores: Literal["probability", "logit"] = "probability"
+    ragged: bool = False
 
     @model_validator(mode="after")
-    def _one_label_a_class(self) -> OutputFile:
+    def _consistent(self) -> OutputFile:
+        if self.ragged and -1 not in self.shape:
+            raise ValueError(f"a shape with an axis of -1 for `ragged: true`, not {self.shape}")
         if self.labels is not None and (not self.shape or self.shape[-1] != len(self.labels)):
             raise ValueError(f"as many labels as the last axis of shape {list(self.shape)}")
         return self
@@ -277,13 +294,20 @@ def _check_files(folder: Path, model: ModelFile, source: Source) -> None:
 def _input_spec(tensor: InputFile) -> TensorSpec:
     image = _image_spec(tensor.image, tensor) if tensor.image else None
     return TensorSpec(
-        tensor.name, tensor.dtype, tensor.shape, image=image, warmup_shape=tensor.warmup_shape
+        tensor.name,
+        tensor.dtype,
+        tensor.shape,
+        image=image,
+        warmup_shape=tensor.warmup_shape,
+        missing_is_nan=tensor.missing is not None,
     )
 
 
 def _output_spec(tensor: OutputFile) -> TensorSpec:
     labels = Labels(tensor.labels, tensor.scores == "logit") if tensor.labels else None
-    return TensorSpec(tensor.name, tensor.dtype, tensor.shape, labels=labels)
+    return TensorSpec(
+        tensor.name, tensor.dtype, tensor.shape, labels=labels, is_ragged=tensor.ragged
+    )
 
 
 def _image_spec(image: ImageFile, tensor: InputFile) -> ImageSpec:

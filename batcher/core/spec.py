@@ -63,6 +63,9 @@ DATATYPES: dict[str, Datatype] = {
 
 """Every datatype by its name in the Open Inference Protocol."""
 
+FLOATS = ("FP16", "FP32", "FP64", "BF16")
+"""The datatypes of floats, which alone can be NaN."""
+
 _BY_ALIAS = {row.alias: row for row in DATATYPES.values()}
 
 

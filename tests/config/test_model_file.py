@@ -131,6 +131,17 @@ def test_pixels_of_an_integer_input_are_not_scaled_unless_it_is_said(define: Def
     assert (plain.scale, scaled.scale) == (1.0, 0.5)
 
 
+@pytest.mark.parametrize("written", ["nan", ".nan", "'nan'"])
+def test_missing_values_of_an_input_may_be_nan(define: Define, written: str) -> None:
+    spec = define(changed("[4]", f"[4]\n    missing: {written}")).spec
+    assert spec.inputs[0].missing_is_nan
+    assert not define(RIGHT).spec.inputs[0].missing_is_nan
+
+
+def test_rows_of_an_output_may_be_ragged(define: Define) -> None:
+    assert define(changed("[2]", "[-1, 4]\n    ragged: true")).spec.outputs[0].is_ragged
+
+
 def test_scores_may_be_logits(define: Define) -> None:
     spec = define(RIGHT + "    labels: [a, b]\n    scores: logit\n").spec
     assert spec.outputs[0].labels == Labels(("a", "b"), logits=True)
@@ -235,6 +246,12 @@ def test_a_wrong_value_is_refused_with_file_line_setting_expected_and_got(
             4,
             ["inputs.0", "UINT8, FP16, FP32 or FP64", "INT64"],
         ),
+        (
+            changed("FP32\n    shape: [4]", "INT64\n    shape: [4]\n    missing: nan"),
+            4,
+            ["FP16, FP32"],
+        ),
+        (changed("[2]", "[2]\n    ragged: true"), 8, ["axis of -1", "ragged: true"]),
         (
             changed("[4]", "[-1]\n    warmup_shape: [3, 3]"),
             4,

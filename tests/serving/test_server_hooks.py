@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from twisted.internet.defer import CancelledError, Deferred
 
 from batcher.core.spec import Array
@@ -211,22 +212,57 @@ def test_a_hook_that_raises_what_ends_others_is_a_failing_model_like_any_other(
     assert told.__cause__ is error
 
 
-@pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
 @pytest.mark.parametrize("given", [None, 1, [], "text"], ids=repr)
-def test_a_hook_that_gives_no_mapping_is_told_so(serving: Serving, hook: str, given: Any) -> None:
-    serving.add_ready(**{hook: lambda _: given})
+def test_a_preprocess_that_gives_no_mapping_is_told_so(serving: Serving, given: Any) -> None:
+    serving.add_ready(preprocess=lambda _: given)
     error = serving.loop.error_of(serving.infer(1))
     assert isinstance(error, ModelContractError)
     assert (
         str(error)
-        == f"model 'm': {hook}: expected a mapping of name to array; got {type(given).__name__}"
+        == f"model 'm': preprocess: expected a mapping of name to array; got {type(given).__name__}"
     )
 
 
-@pytest.mark.parametrize("hook", ["preprocess", "postprocess"])
-def test_a_hook_that_gives_what_is_no_array_fails_its_request(serving: Serving, hook: str) -> None:
-    serving.add_ready(**{hook: lambda _: {"x": [[1], [2, 3]]}})
+@pytest.mark.parametrize("given", [None, 1, [], "text"], ids=repr)
+def test_a_postprocess_that_gives_no_outputs_is_told_so(serving: Serving, given: Any) -> None:
+    serving.add_ready(postprocess=lambda _: given)
+    error = serving.loop.error_of(serving.infer(1))
+    assert isinstance(error, ModelContractError)
+    assert str(error).startswith("model 'm': postprocess: ")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda y: {"y": y.astype("<f8")},
+        lambda y: {"y": list(y)},
+        lambda y: y,
+        lambda y: [row.tolist() for row in y],
+        lambda y: [{"y": row, "more": None} for row in y],
+        lambda y: {"y": torch.from_numpy(y.copy()).requires_grad_()},
+    ],
+    ids=["float64", "rows", "an array", "a list of rows", "a dict a row", "a tensor"],
+)
+def test_a_postprocess_may_give_whatever_predict_may(serving: Serving, given: Any) -> None:
+    serving.add_ready(postprocess=lambda outputs: given(outputs["y"]))
+    found = serving.loop.wait_for(serving.infer(1, 2)).outputs["y"]
+    assert found.dtype == np.dtype("<f4")
+    assert found[:, 0].tolist() == [2, 4]
+
+
+def test_a_preprocess_that_gives_what_is_no_array_fails_its_request(serving: Serving) -> None:
+    serving.add_ready(preprocess=lambda _: {"x": [[1], [2, 3]]})
     assert type(serving.loop.error_of(serving.infer(1))) is ModelError
+
+
+def test_a_postprocess_gets_ragged_rows_and_gives_some(serving: Serving) -> None:
+    def widen(outputs: Any) -> Any:
+        return {"y": [np.arange(int(row[0])) for row in outputs["y"]]}
+
+    spec = model_spec(outputs=(tensor("y", "FP32", (-1,)),))
+    serving.add_ready(spec=spec, postprocess=widen)
+    found = serving.loop.wait_for(serving.infer(1, 2)).outputs["y"]
+    assert [row.tolist() for row in found] == [[0, 1], [0, 1, 2, 3]]
 
 
 @pytest.mark.parametrize(
@@ -337,7 +373,7 @@ def test_a_hook_cannot_raise_what_is_the_server_s_to_say(serving: Serving, hook:
 
 @pytest.mark.parametrize(
     "outputs",
-    [{}, {"y": rows(1)}, {"y": rows(1, 2).astype("<f8")}],
+    [{}, {"y": rows(1)}, {"y": rows(1, 2).astype("<c8")}],
     ids=["nothing", "a row less", "another dtype"],
 )
 def test_a_postprocess_that_breaks_the_promise_is_told_so(

@@ -125,6 +125,12 @@ EXTRA = Rule(
     "the server drops what model.yaml does not promise",
     "declare it in `outputs` if clients should get it",
 )
+RAGGED = Rule(
+    "note",
+    "a client that sends several rows at once gets rows of unequal sizes, which JSON, MessagePack "
+    "and CSV hold and other formats do not",
+    "write `ragged: true` for the output in model.yaml, so that clients can read it there",
+)
 BLIND = Rule(
     "note",
     "answers that went to the wrong row would not be noticed",

@@ -27,7 +27,7 @@ from batcher.app.checking.contract import Findings, Rule
 from batcher.app.checking.samples import Row
 from batcher.batching.batch import Batch
 from batcher.batching.part import Part
-from batcher.core.ragged import copied
+from batcher.core.ragged import copied, is_ragged, row_shapes
 from batcher.core.spec import Array, ModelSpec, TensorSpec, has_rows, shape_text
 from batcher.errors import ModelContractError
 from batcher.models.casting import CannotCast, cast
@@ -173,9 +173,17 @@ def checked_outputs(
             findings.add(rules.DTYPE, f"output {tensor.name!r}", text, rows)
         else:
             kept |= fitted
+            _note_ragged(tensor, fitted[tensor.name], findings)
     left_out = outputs.left_out if isinstance(outputs, PartialOutputs) else ()
     _note_extra(spec, {*outputs, *left_out}, findings)
     return kept
+
+
+def _note_ragged(tensor: TensorSpec, array: Array, findings: Findings) -> None:
+    """Note if the rows of an output are unequal and model.yaml does not say so."""
+    if not tensor.is_ragged and is_ragged(array):
+        message = f"expected rows of one shape; got {row_shapes(array)}"
+        findings.add(rules.RAGGED, f"output {tensor.name!r}", message)
 
 
 def _note_extra(spec: ModelSpec, names: Set[str], findings: Findings) -> None:

@@ -3,6 +3,7 @@
 orjson writes numbers, some rows at a time: it is quick, and each number has the fewest digits that
 tell it from its neighbours. Where JSON has no number (`nan`, `inf`) the text is put in afterwards.
 Cells that may need quotes (labels, BYTES) go through Python's csv module, and numbers beside them.
+Of ragged rows the short ones end with empty cells, so that every line has as many cells.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from batcher.codecs.content import Buffer
 from batcher.codecs.formats.bfloat16 import plain_numbers
 from batcher.codecs.formats.json_lists import texts_of
 from batcher.codecs.formats.predictions import Prediction, predictions
+from batcher.core.ragged import is_ragged
 from batcher.core.request import InferenceResponse
-from batcher.core.spec import Array, ModelSpec
+from batcher.core.spec import Array, ModelSpec, TensorSpec
 
 _BLOCK_CELLS = 1 << 16
 """Cells that are written at once: their texts are small beside the answer."""
@@ -34,8 +36,11 @@ def encode(response: InferenceResponse, spec: ModelSpec, with_header: bool = Tru
     header = ["label", "probability"] if best else []
     arrays = []
     for tensor in spec.outputs:
-        array = plain_numbers(response.outputs[tensor.name], tensor.datatype.name)
-        flat = array.reshape(len(array), -1)
+        array = response.outputs[tensor.name]
+        if is_ragged(array):
+            flat = _padded(array, tensor)
+        else:
+            flat = plain_numbers(array, tensor.datatype.name).reshape(len(array), -1)
         header += names_of(tensor.name, flat.shape[1])
         arrays.append(flat)
     is_plain = not best and all(array.size and not array.dtype.hasobject for array in arrays)
@@ -52,6 +57,18 @@ def encode(response: InferenceResponse, spec: ModelSpec, with_header: bool = Tru
 def names_of(tensor: str, width: int) -> list[str]:
     """Return the header of a tensor that has `width` cells in a line."""
     return [tensor] if width == 1 else [f"{tensor}[{index}]" for index in range(width)]
+
+
+def _padded(array: Array, tensor: TensorSpec) -> Array:
+    """Return ragged rows as texts of the shape (rows, cells of the longest row)."""
+    cells = np.full((len(array), max(row.size for row in array)), "", object)
+    for line, row in zip(cells, array, strict=True):
+        flat = plain_numbers(row, tensor.datatype.name).reshape(1, -1)
+        if flat.dtype.hasobject:
+            line[: row.size] = texts_of(flat)[0]
+        elif flat.size:
+            line[: row.size] = _number_text(flat).decode().split(",")
+    return cells
 
 
 def _number_lines(arrays: list[Array]) -> bytes:

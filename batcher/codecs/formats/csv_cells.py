@@ -1,25 +1,23 @@
 """Cells of CSV to values: what counts as a value of each datatype, and the error for what does not.
 
 Python's own `float` and `int` read the cells, many at once without a step of Python for each.
-`nan` and `inf` are numbers here. Not numbers: an empty cell, `1_000`, and digits that are too large
-even for a 64-bit float.
+`nan` and `inf` are numbers here. Not numbers: `1_000`, and digits that are too large even for a
+64-bit float. An empty cell is NaN for an input that says `missing: nan`, else it is no number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain, compress
-from math import isinf
+from math import isinf, nan
 from typing import Any, NamedTuple
 
 from batcher.core.error_text import brief
-from batcher.core.spec import TensorSpec
+from batcher.core.spec import FLOATS, TensorSpec
 from batcher.errors import DecodingError
 
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 """Cells, in lower case, that are booleans."""
-
-FLOATS = ("FP16", "FP32", "FP64", "BF16")
 
 
 class Line(NamedTuple):
@@ -52,7 +50,7 @@ def values_of(lines: list[Line], tensor: TensorSpec) -> list[Any]:
     """
     cells = list(chain.from_iterable(line.cells for line in lines))
     try:
-        return _read(cells, tensor.datatype.name)
+        return _read(cells, tensor)
     except (ValueError, KeyError):
         # one by one, to tell which cell is wrong
         return [_value(line, column, tensor) for line in lines for column in range(len(line.cells))]
@@ -61,7 +59,7 @@ def values_of(lines: list[Line], tensor: TensorSpec) -> list[Any]:
 def column_of(lines: list[Line], column: int, tensor: TensorSpec) -> list[Any]:
     """Return the values of one column of `lines`; raises as `values_of` does."""
     try:
-        return _read([line.cells[column] for line in lines], tensor.datatype.name)
+        return _read([line.cells[column] for line in lines], tensor)
     except (ValueError, KeyError):
         return [_value(line, column, tensor) for line in lines]
 
@@ -69,6 +67,8 @@ def column_of(lines: list[Line], column: int, tensor: TensorSpec) -> list[Any]:
 def _value(line: Line, column: int, tensor: TensorSpec) -> Any:
     """Return the value of one cell. Raises DecodingError: it is none of the tensor's datatype."""
     cell = line.cells[column]
+    if tensor.missing_is_nan and not cell.strip():
+        return nan
     try:
         return _reader(tensor.datatype.name)(cell.strip())
     except (ValueError, KeyError) as err:
@@ -89,8 +89,9 @@ def is_number(cell: str) -> bool:
     return True
 
 
-def _read(cells: list[str], datatype: str) -> list[Any]:
+def _read(cells: list[str], tensor: TensorSpec) -> list[Any]:
     """Return the values of many cells. Raises ValueError or KeyError where one may be wrong."""
+    datatype = tensor.datatype.name
     if datatype == "BYTES":
         return list(map(str.strip, cells))
     if datatype == "BOOL":
@@ -100,6 +101,8 @@ def _read(cells: list[str], datatype: str) -> list[Any]:
         raise ValueError
     if datatype not in FLOATS:
         return list(map(int, cells))
+    if tensor.missing_is_nan:
+        cells = [cell if cell and not cell.isspace() else "nan" for cell in cells]
     values = list(map(float, cells))
     if any("inf" not in cell.lower() for cell in compress(cells, map(isinf, values))):
         raise ValueError

@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from batcher.codecs.formats.csv_cells import BOOLEANS, FLOATS, check_length
+from batcher.codecs.formats.csv_cells import BOOLEANS, check_length
 from batcher.codecs.formats.long_lists import PIECE_BYTES, ArrayBuilder
 from batcher.core.decoding_limits import DecodingLimits
-from batcher.core.spec import Array, TensorSpec
+from batcher.core.spec import FLOATS, Array, TensorSpec
 from batcher.errors import DecodingError, InvalidInput
 
 _BOOLEANS = {cell.encode(): value for cell, value in BOOLEANS.items()}
@@ -58,7 +58,7 @@ def read_flat(text: memoryview, start: int, tensor: TensorSpec, limits: Decoding
     for piece in _checked_pieces(text, start, width):
         limits.check(piece.end // width, piece.end * tensor.datatype.numpy.itemsize, tensor.name)
         if piece.end > piece.begin:
-            _add(builder, piece.text, tensor.datatype.name)
+            _add(builder, piece.text, tensor)
     return builder.array().reshape(-1, width)
 
 
@@ -239,16 +239,17 @@ def _check_lines(separators: bytes, column: int, width: int) -> None:
         raise Unusual
 
 
-def _add(builder: ArrayBuilder, cells: bytes, datatype: str) -> None:
+def _add(builder: ArrayBuilder, cells: bytes, tensor: TensorSpec) -> None:
     """Add the values of cells between commas. Raises Unusual."""
     try:
-        builder.add(_values(cells, datatype))
+        builder.add(_values(cells, tensor))
     # the place of a wrong value is that of its line and cell
     except (InvalidInput, ValueError, KeyError, OverflowError) as err:
         raise Unusual from err
 
 
-def _values(cells: bytes, datatype: str) -> list[Any]:
+def _values(cells: bytes, tensor: TensorSpec) -> list[Any]:
+    datatype = tensor.datatype.name
     if datatype == "BYTES":
         return _texts(cells.split(b","))
     if datatype == "BOOL":
@@ -265,6 +266,8 @@ def _values(cells: bytes, datatype: str) -> list[Any]:
     texts = cells.split(b",")
     if datatype not in FLOATS:
         return list(map(int, texts))
+    if tensor.missing_is_nan:
+        texts = [text if text and not text.isspace() else b"nan" for text in texts]
     values = list(map(float, texts))
     # digits that are too large even for a 64-bit float
     if any(b"inf" not in text.lower() for text in compress(texts, map(isinf, values))):

@@ -10,7 +10,8 @@ optional, the media type's `header=present` or `header=absent` decides (RFC
 4180). Without that parameter a first line of names alone, with no number among them, is a header.
 Of a model that takes strings any line might be a row. There a header is the name of the input, or
 `name[0],name[1]` for several cells, with at least one line behind it; a row that reads like that
-needs `header=absent`. `nan` and `inf` are numbers here; an empty cell is not.
+needs `header=absent`. `nan` and `inf` are numbers here; an empty cell is NaN if the input says
+`missing: nan`.
 """
 
 from __future__ import annotations

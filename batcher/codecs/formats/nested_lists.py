@@ -5,7 +5,7 @@ also takes whole numbers, an integer input also takes floats without a fraction,
 converted. These are errors that name the place of the value:
 
 - a fraction, a string or a boolean for an integer input;
-- a string, a boolean or null for a float input;
+- a string or a boolean for a float input; null, unless the input says `missing: nan`;
 - a value outside the range of the datatype.
 
 The types of all values are gathered before numpy sees any value, at the speed of C. Without that,
@@ -17,12 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
+from math import nan
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from batcher.codecs.formats import bfloat16
-from batcher.core.spec import Array, TensorSpec
+from batcher.core.spec import FLOATS, Array, TensorSpec
 from batcher.errors import InvalidInput
 
 _EXACT_FLOAT = 1 << 53
@@ -82,9 +84,12 @@ def array_from_lists(value: Any, tensor: TensorSpec, place: str = "", first: int
         if not types <= {bool}:
             raise _misfit(lists, lambda leaf: not isinstance(leaf, bool), "true or false")
         return np.array(flat, "?").reshape(shape)
+    if tensor.missing_is_nan and NoneType in types:
+        lists = lists._replace(flat=[nan if leaf is None else leaf for leaf in flat])
+        types = types - {NoneType}
     if not types <= {int, float}:
         raise _misfit(lists, _is_not_number, "a number")
-    if name in ("FP16", "FP32", "FP64", "BF16"):
+    if name in FLOATS:
         return _floats(lists)
     return _integers(lists)
 
@@ -223,6 +228,8 @@ def _leaves(value: Any, place: str, first: int = 0) -> Iterator[tuple[str, Any]]
 def _misfit(lists: _Lists, is_wrong: IsWrong, expected: str) -> InvalidInput:
     """Return the error for the first value that `is_wrong`, with its place."""
     places = _leaves(lists.value, lists.place, lists.first)
+    if lists.tensor.missing_is_nan:
+        places = ((place, leaf) for place, leaf in places if leaf is not None)
     place, leaf = next(
         ((place, leaf) for place, leaf in places if is_wrong(leaf)), ("", lists.value)
     )

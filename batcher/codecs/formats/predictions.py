@@ -7,8 +7,9 @@ from typing import TypedDict
 import numpy as np
 
 from batcher.codecs.formats.bfloat16 import plain_numbers
+from batcher.core.ragged import is_ragged
 from batcher.core.request import InferenceResponse
-from batcher.core.spec import Array, ModelSpec
+from batcher.core.spec import Array, Labels, ModelSpec
 
 
 class Prediction(TypedDict):
@@ -28,17 +29,26 @@ def predictions(response: InferenceResponse, spec: ModelSpec) -> list[Prediction
 
     The list is empty for a model without labels.
     """
-    for tensor in spec.outputs:
-        if tensor.labels is not None:
-            scores = plain_numbers(response.outputs[tensor.name], tensor.datatype.name)
-            probabilities = _softmax(scores) if tensor.labels.logits else scores
-            flat = probabilities.reshape(len(scores), -1)
-            names = tensor.labels.names
-            return [
-                {"label": names[best % len(names)], "probability": float(row[best])}
-                for row, best in zip(flat, flat.argmax(axis=1), strict=True)
-            ]
-    return []
+    tensor = next((tensor for tensor in spec.outputs if tensor.labels is not None), None)
+    if tensor is None or tensor.labels is None:
+        return []
+    array, labels = response.outputs[tensor.name], tensor.labels
+    rows = [row[np.newaxis] for row in array] if is_ragged(array) else [array]
+    scores = [plain_numbers(each, tensor.datatype.name) for each in rows]
+    return [best for each in scores for best in _best(each, labels)]
+
+
+def _best(scores: Array, labels: Labels) -> list[Prediction]:
+    """Return the best class of each row; an empty label for a row without scores."""
+    if not scores.size:
+        return [{"label": "", "probability": 0.0} for _ in scores]
+    probabilities = _softmax(scores) if labels.logits else scores
+    flat = probabilities.reshape(len(scores), -1)
+    names = labels.names
+    return [
+        {"label": names[best % len(names)], "probability": float(row[best])}
+        for row, best in zip(flat, flat.argmax(axis=1), strict=True)
+    ]
 
 
 def _softmax(logits: Array) -> Array:

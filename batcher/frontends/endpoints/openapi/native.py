@@ -96,10 +96,12 @@ def _named(tensors: tuple[TensorSpec, ...], answers: bool) -> dict[str, Any]:
 def _tensor(tensor: TensorSpec, answers: bool) -> dict[str, Any]:
     name = tensor.datatype.name
     kind = _JSON_KINDS.get(name, "number" if name in _FLOATS else "integer")
-    # JSON has no NaN: an answer has null in its place.
-    schema: dict[str, Any] = {"type": [kind, "null"] if kind == "number" and answers else kind}
+    # JSON has no NaN: null stands in its place.
+    may_be_null = kind == "number" and (answers or tensor.missing_is_nan)
+    schema: dict[str, Any] = {"type": [kind, "null"] if may_be_null else kind}
     for size in reversed(tensor.shape):
         schema = {"type": "array", "items": schema}
         if size >= 0:
             schema |= {"minItems": size, "maxItems": size}
-    return {"type": "array", "items": schema, "description": tensor.describe()}
+    uneven = "; rows may differ in the sizes of axes of -1" if tensor.is_ragged else ""
+    return {"type": "array", "items": schema, "description": f"{tensor.describe()}{uneven}"}
