@@ -74,7 +74,7 @@ def read_columns(
         TooLarge: there are more lines or bytes than the limits allow.
     """
     width = len(tensors)
-    groups = [_Group(tensors, name, limits) for name in {spec.datatype.name for spec in tensors}]
+    groups = [_Group(tensors, kind, limits) for kind in set(map(_kind_of, tensors))]
     for piece in _checked_pieces(text, start, width):
         limits.check(piece.end // width, 0, tensors[0].name)
         if piece.end > piece.begin:
@@ -101,18 +101,22 @@ class _Piece(NamedTuple):
     end: int
 
 
+def _kind_of(tensor: TensorSpec) -> tuple[str, bool]:
+    """Return what decides how the cells of `tensor` are read."""
+    return tensor.datatype.name, tensor.missing_is_nan
+
+
 class _Group:
-    """The columns of one datatype in a table."""
+    """The columns of a table whose cells are read alike."""
 
     def __init__(
-        self, tensors: Sequence[TensorSpec], datatype: str, limits: DecodingLimits
+        self, tensors: Sequence[TensorSpec], kind: tuple[str, bool], limits: DecodingLimits
     ) -> None:
-        """Begin without cells; `tensors` are those of all columns."""
-        self._mask = bytes(tensor.datatype.name == datatype for tensor in tensors)
+        """Begin without cells; `tensors` are those of all columns, `kind` is that of the group."""
+        self._mask = bytes(_kind_of(tensor) == kind for tensor in tensors)
         self._tensors = list(compress(tensors, self._mask))
-        row = replace(self._tensors[0], shape=(len(self._tensors),), warmup_shape=None)
-        self._builder = ArrayBuilder(row, limits, flat=True)
-        self._datatype = datatype
+        self._row = replace(self._tensors[0], shape=(len(self._tensors),), warmup_shape=None)
+        self._builder = ArrayBuilder(self._row, limits, flat=True)
 
     def add(self, piece: _Piece, cells: list[bytes], width: int) -> None:
         """Add the cells of the group in `piece`; a line has `width` cells.
@@ -127,7 +131,7 @@ class _Group:
             if not found:
                 return
             text = b",".join(found)
-        _add(self._builder, text, self._datatype)
+        _add(self._builder, text, self._row)
 
     def columns(self) -> dict[str, Array]:
         """Return the array of each tensor."""
