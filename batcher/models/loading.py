@@ -26,7 +26,7 @@ from batcher.core.error_text import message
 from batcher.errors import BatcherError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.own_code import with_place
-from batcher.models.protocol import Hook, Model, Progress
+from batcher.models.protocol import Model, Progress
 from batcher.models.pytorch.folder_package import import_from_folder
 from batcher.models.warmup import warm_up
 
@@ -80,25 +80,6 @@ def import_format(definition: ModelDefinition) -> ModuleType:
     Any thread.
     """
     return import_module(_MODULES[definition.format])
-
-
-def make_hooks(
-    definition: ModelDefinition, settings: ModelSettings
-) -> tuple[Hook | None, Hook | None]:
-    """Return `preprocess` and `postprocess` of a model that is loaded in another process.
-
-    The hooks run in this process, so the model's class is imported and made here. That object is
-    neither loaded nor given weights.
-
-    Raises:
-        ModelLoadError: the class cannot be imported or made; the message names the model and the
-            reason.
-
-    Any thread.
-    """
-    with _explained(definition, settings, "import"):
-        made = make_model(definition, settings).make()
-        return getattr(made, "preprocess", None), getattr(made, "postprocess", None)
 
 
 def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:

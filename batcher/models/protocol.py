@@ -11,6 +11,7 @@ never touches a model: the worker gives the loop a `LoadedModel`, the few facts 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +24,19 @@ Arrays = Mapping[str, Array]
 
 Hook = Callable[[Arrays], Mapping[str, Any]]
 """`preprocess` or `postprocess` of a model; `hook_contract.py` says what a hook must return."""
+
+
+class RemoteHook(ABC):
+    """A hook that another process runs, on the object that is loaded there."""
+
+    @abstractmethod
+    def run(self, values: Arrays, rows: int) -> tuple[dict[str, Array], int]:
+        """Return what the hook makes of one request, and its number of rows.
+
+        The other process has checked the contract. `rows` are those of the request, which
+        `postprocess` needs to know. Raises BatcherError. Pool thread.
+        """
+
 
 Progress = Callable[[str], None]
 """Takes a text that says which step of loading a model begins. Called on the inference thread."""
@@ -131,8 +145,8 @@ class LoadedModel(NamedTuple):
     """
 
     one_call: bool = False
-    preprocess: Hook | None = None
-    postprocess: Hook | None = None
+    preprocess: Hook | RemoteHook | None = None
+    postprocess: Hook | RemoteHook | None = None
     timings: Mapping[int, float] = {}
     max_rows: int | None = None
     overflow_rows: int = 0

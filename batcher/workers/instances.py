@@ -9,7 +9,8 @@ from twisted.internet.defer import Deferred, DeferredList, FirstError, gatherRes
 from twisted.python.failure import Failure
 
 from batcher.batching.worker import Condition, Deliver, Worker
-from batcher.models.protocol import LoadedModel
+from batcher.models.protocol import Hook, LoadedModel, RemoteHook
+from batcher.workers.process.hook_client import SharedHook
 
 SetTakesBatches = Callable[[int, bool], None]
 """Hears the index of a worker, and whether that worker takes batches now. Reactor thread."""
@@ -65,7 +66,7 @@ class Instances:
 
         started = [worker.start(deliver, partial(change, i)) for i, worker in enumerate(self)]
         loaded = gatherResults(started, consumeErrors=True)
-        return loaded.addCallbacks(lambda results: results[0], self._failed)
+        return loaded.addCallbacks(_with_shared_hooks, self._failed)
 
     def quit(self) -> Deferred[None]:
         """End all workers; fires when all have ended, which a thread that hangs never does.
@@ -79,3 +80,20 @@ class Instances:
         self.quit()
         first = failure.value
         return first.subFailure if isinstance(first, FirstError) else failure
+
+
+def _with_shared_hooks(loaded: list[LoadedModel]) -> LoadedModel:
+    """Return the first of `loaded`, with hooks that run in all processes in turn.
+
+    Hooks of this process run on the first instance: one lock lets one of them run. Reactor thread.
+    """
+    return loaded[0]._replace(
+        preprocess=_shared([one.preprocess for one in loaded]),
+        postprocess=_shared([one.postprocess for one in loaded]),
+    )
+
+
+def _shared(hooks: list[Hook | RemoteHook | None]) -> Hook | RemoteHook | None:
+    """Return one hook that stands for the `hooks` of all instances. Reactor thread."""
+    remote = [hook for hook in hooks if isinstance(hook, RemoteHook)]
+    return SharedHook(remote) if len(remote) > 1 else hooks[0]

@@ -18,11 +18,11 @@ from twisted.python.failure import Failure
 from batcher.batching.failure_log import FailureLog
 from batcher.core.counters import ModelMetrics
 from batcher.core.request import InferenceRequest, InferenceResponse, nbytes_of
-from batcher.core.spec import ModelSpec
+from batcher.core.spec import Array, ModelSpec
 from batcher.core.waiters import Waiters
 from batcher.errors import ModelError, Unavailable
 from batcher.models.hook_contract import run_postprocess, run_preprocess
-from batcher.models.protocol import LoadedModel
+from batcher.models.protocol import Arrays, Hook, LoadedModel, RemoteHook
 from batcher.serving.stages.stage import GoOn, Stage
 from batcher.workers.pool import CpuPool
 
@@ -108,7 +108,10 @@ class HookStage(Stage):
             return succeed(request)
 
         def prepared() -> InferenceRequest:
-            inputs, rows = run_preprocess(hook, request.inputs, request.model)
+            if isinstance(hook, RemoteHook):
+                inputs, rows = hook.run(request.inputs, request.rows)
+            else:
+                inputs, rows = run_preprocess(hook, request.inputs, request.model)
             return InferenceRequest(
                 request.model, request.version, inputs, rows, request.parameters
             )
@@ -126,9 +129,7 @@ class HookStage(Stage):
             return response
 
         def finished() -> InferenceResponse:
-            outputs = run_postprocess(
-                hook, response.outputs, self._spec, rows, self._finite_outputs
-            )
+            outputs = self._answer(hook, response.outputs, rows)
             queue, compute, batch_size = response.queue, response.compute, response.batch_size
             return InferenceResponse(
                 response.model, response.version, outputs, queue, compute, batch_size
@@ -143,6 +144,12 @@ class HookStage(Stage):
             # The model has run: a client must not be asked to send the request again.
             err.retry_after = 0
             raise
+
+    def _answer(self, hook: Hook | RemoteHook, outputs: Arrays, rows: int) -> dict[str, Array]:
+        """Return what `postprocess` makes of one request's outputs. Pool thread."""
+        if isinstance(hook, RemoteHook):
+            return hook.run(outputs, rows)[0]
+        return run_postprocess(hook, outputs, self._spec, rows, self._finite_outputs)
 
     def _failed(self, failure: Failure, hook: str) -> Failure:
         """Count and log what the model's own code has raised in `hook`."""

@@ -16,12 +16,14 @@ from __future__ import annotations
 import atexit
 import os
 import select
+import socket
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from io import TextIOWrapper
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
 from typing import NoReturn
 
 from batcher.batching.batch import Allocate
@@ -31,8 +33,11 @@ from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
 from batcher.models.loading import import_format, load_model
 from batcher.workers.process.described_error import describe_error
+from batcher.workers.process.hook_server import HookServer
 from batcher.workers.process.lifeline import end_group, end_with_parent, ignore_group_signals
 from batcher.workers.process.messages import (
+    POSTPROCESS,
+    PREPROCESS,
     BatchDone,
     BatchFailed,
     LoadDone,
@@ -116,6 +121,10 @@ class ParentConnection:
         self.end_copies()
         send(self._connection, message)
 
+    def send_socket(self, line: socket.socket) -> None:
+        """Send the descriptor of `line`. Main thread of the child."""
+        send_handle(self._connection, line.fileno(), os.getppid())
+
     def end_copies(self) -> None:
         """End this process if it is a copy, as the exception on its way would have. Any thread."""
         if os.getpid() != self._pid:
@@ -161,10 +170,21 @@ def _load(to_parent: ParentConnection) -> CheckedModel | None:
         return None
     ignore_group_signals()  # again: the model may have set handlers of its own
     model.copies_outputs = False  # they are copied into the slot before the model runs again
-    has_hooks = model.model.preprocess is not None or model.model.postprocess is not None
-    loaded = model.loaded()
-    to_parent.send(LoadDone(loaded.timings, has_hooks, loaded.max_rows, loaded.overflow_rows))
+    _report_loaded(to_parent, model, prepare.settings.finite_outputs)
     return model
+
+
+def _report_loaded(to_parent: ParentConnection, model: CheckedModel, finite_outputs: bool) -> None:
+    """Tell what loading has shown, and serve the hooks of `model` if it has any.
+
+    Main thread of the child.
+    """
+    loaded = model.loaded()
+    hooks = tuple(name for name in (PREPROCESS, POSTPROCESS) if getattr(loaded, name) is not None)
+    to_parent.send(LoadDone(loaded.timings, hooks, loaded.max_rows, loaded.overflow_rows))
+    if hooks:
+        with HookServer(model, finite_outputs, to_parent.end_copies).start() as line:
+            to_parent.send_socket(line)
 
 
 def serve(to_parent: ParentConnection, model: CheckedModel, slots: Sequence[Slot]) -> None:

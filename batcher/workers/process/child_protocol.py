@@ -44,8 +44,8 @@ class Child(Protocol):
     def start(self) -> None:
         """Start the process, which imports what the model needs. Reactor thread."""
 
-    def load(self, with_hooks: bool) -> None:
-        """Load the model; with hooks, make its hooks in this process too. Reactor thread."""
+    def load(self) -> None:
+        """Load the model. Reactor thread."""
 
     def run(self, batch: Batch) -> None:
         """Run `batch` after those before it. Reactor thread."""

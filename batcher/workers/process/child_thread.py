@@ -21,6 +21,7 @@ import signal
 from enum import Enum
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
 from queue import SimpleQueue
 from threading import Event, Thread
 
@@ -28,12 +29,13 @@ from batcher.batching.batch import Batch
 from batcher.batching.worker import CallFromThread
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.errors import ModelLoadError
-from batcher.models.loading import make_hooks
-from batcher.models.protocol import LoadedModel
+from batcher.models.protocol import LoadedModel, RemoteHook
 from batcher.workers.process.child_process import ChildProcess, group_signals
 from batcher.workers.process.child_protocol import Parent
+from batcher.workers.process.hook_client import ChildHook, HookLine
 from batcher.workers.process.messages import (
+    POSTPROCESS,
+    PREPROCESS,
     BatchDone,
     BatchFailed,
     Load,
@@ -56,7 +58,6 @@ class _Order(Enum):
     """What the loop orders besides batches."""
 
     LOAD = "load"
-    LOAD_WITH_HOOKS = "load with hooks"
     QUIT = "quit"
     KILL = "kill"
 
@@ -69,7 +70,7 @@ class ChildThread:
 
     # These belong to the thread, but for `_child`, on which the loop may call `kill`.
     _child: ChildProcess | None = None
-    _with_hooks = False
+    _hooks: HookLine | None = None
     _last_order: _Order | None = None
     """QUIT or KILL, once one of the two was ordered."""
 
@@ -104,9 +105,9 @@ class ChildThread:
         except (OSError, RuntimeError) as err:  # no more files, no more threads
             self._call_from_thread(self._ended, f"the child could not be started: {err}", 0)
 
-    def load(self, with_hooks: bool) -> None:
-        """Load the model; with hooks, make its hooks in this process too. Reactor thread."""
-        self._order(_Order.LOAD_WITH_HOOKS if with_hooks else _Order.LOAD)
+    def load(self) -> None:
+        """Load the model. Reactor thread."""
+        self._order(_Order.LOAD)
 
     def run(self, batch: Batch) -> None:
         """Run `batch` after those before it. Reactor thread."""
@@ -145,6 +146,8 @@ class ChildThread:
                 how = self._end(child)
             finally:
                 child.close()
+                if self._hooks is not None:
+                    self._hooks.close()
         except Exception as err:  # of the system, which has no more processes, files, memory
             how = f"the child could not be had: {type(err).__name__}: {err}"
         self._call_from_thread(self._ended, self._fault or how, self._begun())
@@ -209,7 +212,6 @@ class ChildThread:
             elif order in (_Order.QUIT, _Order.KILL):
                 self._last_order = order
             else:
-                self._with_hooks = order is _Order.LOAD_WITH_HOOKS
                 _send(connection, Load())
 
     def _feed(self, connection: Connection) -> None:
@@ -242,23 +244,23 @@ class ChildThread:
             self._load_done(message)
 
     def _load_done(self, message: LoadDone) -> None:
-        """Make the hooks if they are wanted, and tell supervision. Child thread."""
-        # One call: no batch takes the interpreter lock of this process.
+        """Take the way to the model's hooks, if it has any, and tell supervision. Child thread."""
+        hooks: dict[str, RemoteHook] = {}
+        if message.hooks and self._child is not None:
+            try:
+                self._hooks = line = HookLine(recv_handle(self._child.connection))
+            except (EOFError, OSError, RuntimeError) as err:
+                self._fault = f"it did not send the way to its hooks: {err}"
+                return
+            hooks = {name: ChildHook(line, name) for name in message.hooks}
         loaded = LoadedModel(
-            one_call=True,
+            one_call=True,  # no batch takes the interpreter lock of this process
+            preprocess=hooks.get(PREPROCESS),
+            postprocess=hooks.get(POSTPROCESS),
             timings=message.timings,
             max_rows=message.max_rows,
             overflow_rows=message.overflow_rows,
         )
-        if message.has_hooks and self._with_hooks:
-            definition, settings = self._prepare
-            try:
-                preprocess, postprocess = make_hooks(definition, settings)
-            except ModelLoadError as err:
-                self._call_from_thread(self._parent.load_failed, str(err), err.stage)
-                self._last_order = _Order.KILL
-                return
-            loaded = loaded._replace(preprocess=preprocess, postprocess=postprocess)
         self._call_from_thread(self._parent.loaded, loaded)
 
 

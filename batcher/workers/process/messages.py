@@ -7,7 +7,8 @@
 | `RunBatch`, any number of times | `BatchDone` or `BatchFailed`, in the order of the batches |
 | None | nothing: the child ends |
 
-Messages are small and pickled: both sides are the same program. Arrays lie in slots.
+Messages are small and pickled: both sides are the same program. Arrays lie in slots. Hooks have
+connections of their own (`hook_server.py`), and there arrays are pickled too.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.spec import Array
 from batcher.workers.process.described_error import DescribedError
 from batcher.workers.shared_memory.packing import ArrayPlace
 
@@ -72,13 +74,14 @@ class LoadDone(NamedTuple):
 
     Attributes:
         timings: seconds that warm-up took for a batch, by its rows.
-        has_hooks: whether the model has `preprocess` or `postprocess`.
+        hooks: names of the hooks that the model has. If there are any, the descriptor of a socket
+            follows, through which the parent opens connections (`hook_server.py`).
         max_rows: as in LoadedModel.
         overflow_rows: as in LoadedModel.
     """
 
     timings: Mapping[int, float]
-    has_hooks: bool
+    hooks: tuple[str, ...]
     max_rows: int | None
     overflow_rows: int
 
@@ -121,6 +124,35 @@ class BatchFailed(NamedTuple):
 
     number: int
     error: DescribedError
+
+
+PREPROCESS, POSTPROCESS = "preprocess", "postprocess"
+
+
+class RunHook(NamedTuple):
+    """To a hook server: run one hook for one request.
+
+    Attributes:
+        hook: PREPROCESS or POSTPROCESS.
+        values: name to array, which the hook is called with.
+        rows: rows of the request.
+    """
+
+    hook: str
+    values: dict[str, Array]
+    rows: int
+
+
+class HookDone(NamedTuple):
+    """From a hook server, which sends a DescribedError where the hook failed.
+
+    Attributes:
+        values: name to array, which the hook has made.
+        rows: rows of these arrays, or of the request.
+    """
+
+    values: dict[str, Array]
+    rows: int
 
 
 def send(connection: Connection, message: object) -> None:

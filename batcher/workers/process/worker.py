@@ -27,6 +27,7 @@ from batcher.workers.held_batches import HeldBatches
 from batcher.workers.load_limit import LoadLimit
 from batcher.workers.options import LoopSide, WorkerOptions
 from batcher.workers.process.child_protocol import Child, Parent
+from batcher.workers.process.hook_client import Relays
 from batcher.workers.process.restarts import Restarts
 from batcher.workers.process.spare import SpareChild
 
@@ -52,8 +53,8 @@ class _State(Enum):
 class ProcessWorker:
     """A worker in a child process, on Linux.
 
-    Hooks of the model run in this process, on an object that is made here and neither loaded nor
-    given weights.
+    Hooks of the model run in the child, on the object that is loaded there. The pool of this
+    process waits for them, through relays that lead to whatever child has the model.
     """
 
     _deliver: Deliver
@@ -78,13 +79,12 @@ class ProcessWorker:
     ) -> None:
         """Prepare a worker; `jitter` changes delays between restarts, in s. Reactor thread."""
         self._clock = clock = loop.clock
-        self._progress = loop.progress
-        self._raised = loop.raised
+        self._progress, self._raised = loop.progress, loop.raised
         self._title = title = options.title
         hangs = f"a batch has run for more than {options.watchdog_s:g} s"
         self._held = HeldBatches(clock, options.watchdog_s, lambda: self._kill(hangs))
-        load_timeout_s = options.load_timeout_s
-        self._load_limit = LoadLimit(clock, title, load_timeout_s, self._loads_too_long)
+        limits = title, options.load_timeout_s
+        self._load_limit = LoadLimit(clock, *limits, self._loads_too_long)
         self._restarts, spare_restarts = Restarts(jitter), Restarts(jitter)
         self._next_child = Alarm(clock, self._begin_child)
         self._exit_limit = Alarm(clock, self._kill)
@@ -92,6 +92,7 @@ class ProcessWorker:
         self._spare = SpareChild(
             clock, spare_restarts, lambda: make_child(self), lambda: self._state is _State.READY
         )
+        self._relays = Relays()
         self._loaded: Deferred[LoadedModel] = Deferred()
         self._ended: Deferred[None] = Deferred()
 
@@ -157,6 +158,7 @@ class ProcessWorker:
         self._state = _State.READY
         self._restarts.loaded(self._clock.seconds())
         self._spare.prepare()
+        loaded = self._relays.relayed(loaded)
         if not self._loaded.called:
             self._loaded.callback(loaded)
         else:
@@ -221,14 +223,13 @@ class ProcessWorker:
         self._state = _State.LOADING
         self._child = self._spare.take()
         self._load_limit.begin()
-        # Hooks are made once, with the first load, and outlive every child.
-        self._child.load(with_hooks=not self._loaded.called)
+        self._child.load()
 
     def _loads_too_long(self, reason: str) -> None:
         """Give up the load that runs. Reactor thread."""
         self._kill(reason)
         if not self._loaded.called:
-            # At once: where hooks hang while they are made, in this process, no end is heard.
+            # At once: a child may be stuck where not even a signal ends it.
             self._fail_load(reason)
 
     def _kill(self, cause: str = "") -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from batcher.config.model_settings import ModelSettings
 from batcher.errors import ModelLoadError
-from batcher.models.loading import make_hooks
 from tests.support.model_folders import Folders, answers, floats
 
 DOUBLING = """
@@ -60,14 +58,6 @@ def make():
     definition = folders.python(source, "code:make")
     folders.load(definition)
     assert (definition.folder / "code.py.calls").read_text() == "1"
-
-
-def test_hooks_of_what_a_function_returns_are_found_for_another_process(folders: Folders) -> None:
-    definition = folders.python(DOUBLING + "def make():\n    return Double()\n", "code:make")
-    preprocess, postprocess = make_hooks(definition, ModelSettings(device="cpu"))
-    assert preprocess is not None
-    assert preprocess({"x": 1}) == {"x": 1}
-    assert postprocess is None
 
 
 @pytest.mark.parametrize(

@@ -451,10 +451,5 @@ def test_a_child_whose_device_is_lost_is_replaced(bench: Bench) -> None:
     assert bench.run(b"a").error is None
 
 
-def test_hooks_run_here_on_an_object_that_was_not_loaded(bench: Bench) -> None:
-    assert bench.loaded.preprocess is not None
-    assert (
-        bench.loaded.preprocess({"x": np.zeros(1)})["x"] == 0
-    )  # `load` would have set the number of the process
-    assert bench.loaded.postprocess is None
+def test_a_batch_is_one_call(bench: Bench) -> None:
     assert bench.loaded.one_call

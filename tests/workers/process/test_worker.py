@@ -33,8 +33,8 @@ class FakeChild:
     def start(self) -> None:
         self._events.append(f"{self._name} starts")
 
-    def load(self, with_hooks: bool) -> None:
-        self._events.append(f"{self._name} loads{' with hooks' * with_hooks}")
+    def load(self) -> None:
+        self._events.append(f"{self._name} loads")
 
     def run(self, batch: Batch) -> None:
         self.batches.append(batch)
@@ -130,7 +130,7 @@ class Bench:
 
 def test_the_model_is_loaded_and_then_a_spare_is_started_that_does_not_load_it() -> None:
     bench = Bench()
-    assert bench.happened() == ["child 0 starts", "child 0 loads with hooks"]
+    assert bench.happened() == ["child 0 starts", "child 0 loads"]
     bench.children[0].ready()
     assert bench.happened() == ["child 1 starts", "loaded"]
 
