@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from batcher.batching.part import Part
 from batcher.batching.queue import BatchQueue
 from batcher.core.ragged import concatenated
-from batcher.core.request import InferenceRequest, InferenceResponse, nbytes_of
+from batcher.core.request import InferenceRequest, InferenceResponse
 from batcher.core.spec import Array
 from batcher.errors import ModelContractError
 
@@ -140,10 +140,14 @@ class PendingRequest(Part):
 
     def _piece(self, part: Part, start: int, rows: int) -> Part:
         inputs = {name: array[start : start + rows] for name, array in part.inputs.items()}
+        # Its share by rows: the elements of texts are counted once, and the parts together take
+        # up what the whole takes.
+        end = start + rows
+        nbytes = part.nbytes * end // part.rows - part.nbytes * start // part.rows
         return Part(
             inputs,
             rows,
-            nbytes_of(inputs),
+            nbytes,
             self.group,
             self.level,
             self.arrival,

@@ -10,6 +10,8 @@ A body of arrays in bytes is never heavy: the arrays are views of the body.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from batcher.codecs.content import Content
 from batcher.codecs.content_coding import HEAVY_BYTES, Body, plain_body
 from batcher.codecs.format_table import decode_body, format_named
@@ -19,6 +21,7 @@ from batcher.codecs.response_coding import compress
 from batcher.codecs.tf_serving import decode as decode_tf_serving
 from batcher.codecs.tf_serving import encode as encode_tf_serving
 from batcher.core.decoding_limits import DecodingLimits
+from batcher.core.element_sizes import sized
 from batcher.core.request import InferenceResponse, is_larger
 from batcher.core.spec import Array, ModelSpec
 
@@ -36,11 +39,11 @@ def is_heavy_answer(response: InferenceResponse) -> bool:
     return is_larger(response.outputs, HEAVY_BYTES)
 
 
-def decode_heavy(body: Body, content: Content, spec: ModelSpec) -> dict[str, Array]:
+def decode_heavy(body: Body, content: Content, spec: ModelSpec) -> Mapping[str, Array]:
     """Return the inputs in `body`, which `content` describes; raises as `decode_body` does."""
     entry = format_named(content.media_type)
     assert entry is not None, "the caller has found the format"
-    return decode_body(entry, content._replace(body=plain_body(body)), spec)
+    return sized(decode_body(entry, content._replace(body=plain_body(body)), spec))
 
 
 def encode_heavy(response: InferenceResponse, media_type: str, spec: ModelSpec) -> memoryview:
@@ -53,7 +56,7 @@ def encode_heavy(response: InferenceResponse, media_type: str, spec: ModelSpec) 
 
 def decode_heavy_oip(
     body: Body, json_length: int | None, spec: ModelSpec, limits: DecodingLimits
-) -> tuple[InferHead, dict[str, Array]]:
+) -> tuple[InferHead, Mapping[str, Array]]:
     """Return head and inputs of a request of the Open Inference Protocol.
 
     `json_length` is the bytes of the JSON before binary tensors, None for JSON alone. The head is
@@ -63,7 +66,7 @@ def decode_heavy_oip(
     length = len(plain) if json_length is None else json_length
     head = read_head(plain[:length], spec, limits)
     inputs = head.inputs(plain[length:])
-    return head._replace(arrays={}), inputs
+    return head._replace(arrays={}), sized(inputs)
 
 
 def encode_heavy_oip(response: InferenceResponse, head: InferHead, coding: str) -> CodedAnswer:
@@ -74,9 +77,10 @@ def encode_heavy_oip(response: InferenceResponse, head: InferHead, coding: str) 
 
 def decode_heavy_tf_serving(
     body: Body, spec: ModelSpec, limits: DecodingLimits, max_image_pixels: int
-) -> tuple[dict[str, Array], bool]:
+) -> tuple[Mapping[str, Array], bool]:
     """Return inputs and layout as `tf_serving.decode` does."""
-    return decode_tf_serving(plain_body(body), spec, limits, max_image_pixels)
+    inputs, by_row = decode_tf_serving(plain_body(body), spec, limits, max_image_pixels)
+    return sized(inputs), by_row
 
 
 def encode_heavy_tf_serving(

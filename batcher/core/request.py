@@ -12,12 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from operator import index
-from struct import calcsize
-from sys import getsizeof
 from typing import Any, Final, NamedTuple, final
 
+from batcher.core.element_sizes import LEAST_ELEMENT_BYTES, SizedArrays, bytes_of_elements
 from batcher.core.error_text import brief
-from batcher.core.ragged import is_ragged
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput
 
@@ -218,42 +216,17 @@ class InferenceResponse:
         )
 
 
-_LEAST_ELEMENT_BYTES = getsizeof(b"")
-"""Bytes of an element of an object array without content."""
-
-_REFERENCE_BYTES = calcsize("P")
-"""Bytes of an object array for each element."""
-
-
 def nbytes_of(arrays: Mapping[str, Array]) -> int:
     """Return the bytes that all `arrays` occupy, the elements of object arrays included."""
     total = 0
-    for name, array in arrays.items():
+    for array in arrays.values():
         total += array.nbytes  # of an object array these are the references alone
-        if is_ragged(array):
-            total += sum(nbytes_of({name: row}) for row in array)
-        elif array.dtype.hasobject:
-            total += _bytes_of_elements(array)
+        if array.dtype.hasobject:
+            if isinstance(arrays, SizedArrays):
+                return arrays.nbytes
+            # A list of them all is read in a third of the time that the array itself takes.
+            total += bytes_of_elements(array.ravel().tolist())
     return total
-
-
-def _bytes_of_elements(array: Array) -> int:
-    # A list of them all is read in a third of the time that the array itself takes.
-    elements = array.ravel().tolist()
-    try:
-        # The loop does this, and `getsizeof` takes four times as long for millions of elements.
-        return len(elements) * _LEAST_ELEMENT_BYTES + sum(map(len, elements))
-    except TypeError:  # a model may put anything into its outputs
-        return sum(map(getsizeof, elements))
-
-
-def bytes_of_packed_elements(count: int, nbytes: int, length_bytes: int) -> int:
-    """Return the bytes that BYTES elements occupy in an array, as `nbytes_of` counts them.
-
-    In `nbytes` bytes `count` elements lie one behind the other, each after a length of
-    `length_bytes` bytes.
-    """
-    return nbytes + count * (_REFERENCE_BYTES + _LEAST_ELEMENT_BYTES - length_bytes)
 
 
 def is_larger(arrays: Mapping[str, Array], nbytes: int) -> bool:
@@ -262,7 +235,7 @@ def is_larger(arrays: Mapping[str, Array], nbytes: int) -> bool:
     Elements of object arrays are looked at only where their number does not decide.
     """
     least = sum(
-        array.nbytes + (array.size * _LEAST_ELEMENT_BYTES if array.dtype.hasobject else 0)
+        array.size * LEAST_ELEMENT_BYTES if array.dtype.hasobject else array.nbytes
         for array in arrays.values()
     )
     return least >= nbytes or nbytes_of(arrays) >= nbytes

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from mypy_extensions import mypyc_attr
 from twisted.internet.defer import Deferred, succeed
 
 from batcher.core.decoding_limits import NO_LIMITS
+from batcher.core.element_sizes import sized
 from batcher.core.request import (
     NO_PARAMETERS,
     InferenceRequest,
@@ -113,7 +115,7 @@ class Servable(ABC):
         raises as `infer` does; raises QueueFull if the pool has too much to do.
         """
         parameters = self.timed(parameters)
-        decoded = self.run_on_pool(nbytes, decode, parameters)
+        decoded = self.run_on_pool(nbytes, partial(_decode, decode), parameters)
         return decoded.addCallback(self.infer_by_successor, parameters)
 
     def infer_heavy(
@@ -213,6 +215,11 @@ class Servable(ABC):
     @abstractmethod
     def successor(self) -> Servable:
         """Return what takes requests in place of this one, which was found a while ago."""
+
+
+def _decode(decode: Callable[[], Mapping[str, Array]]) -> Mapping[str, Array]:
+    """Return the inputs that `decode` makes, together with their size. The pool's thread."""
+    return sized(decode())
 
 
 def _drain(_: None, stage: Stage) -> Deferred[None]:

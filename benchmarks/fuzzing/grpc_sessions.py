@@ -137,7 +137,7 @@ def _connected(target: Target) -> socket.socket:
     while True:
         try:
             return socket.create_connection((target.host, target.grpc_port), timeout=20)
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):  # the port is opened anew
             if time.monotonic() > end:
                 raise
             time.sleep(0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 import struct
@@ -129,8 +130,17 @@ def run_session(target: Target, session: Session) -> tuple[int, str]:
             if session.leaves:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 return 1, ""
-            connection.shutdown(socket.SHUT_WR)
+            end_sending(connection)
         return judge(session, _receive(connection))
+
+
+def end_sending(connection: socket.socket) -> None:
+    """End the sending side, unless the server has reset the connection already."""
+    try:
+        connection.shutdown(socket.SHUT_WR)
+    except OSError as err:
+        if err.errno != errno.ENOTCONN:
+            raise
 
 
 def _receive(connection: socket.socket) -> bytes | str:

@@ -7,7 +7,7 @@ import socket
 import ssl
 from contextlib import suppress
 
-from benchmarks.fuzzing.http_sessions import judge, make_session
+from benchmarks.fuzzing.http_sessions import end_sending, judge, make_session
 from benchmarks.fuzzing.mutator import mutated
 from benchmarks.hostile_kinds.kind import Target
 
@@ -68,7 +68,7 @@ def _wrong_handshake(target: Target, chance: random.Random) -> tuple[int, str]:
         hello.do_handshake()
     with _connect(target) as connection:
         connection.sendall(mutated(chance, outgoing.read(), [chance.randbytes(64)]))
-        connection.shutdown(socket.SHUT_WR)
+        end_sending(connection)
         _receive(connection)
     return 1, ""
 
@@ -91,6 +91,6 @@ def _wrong_records(target: Target, chance: random.Random, name: str) -> tuple[in
         connection.sendall(outgoing.read())
         within.write(b"".join(make_session(name).pieces))
         connection.sendall(mutated(chance, outgoing.read(), [chance.randbytes(64)]))
-        connection.shutdown(socket.SHUT_WR)
+        end_sending(connection)
         _receive(connection)
     return 1, ""

@@ -15,7 +15,7 @@ import numpy as np
 
 from batcher.codecs.content import Buffer
 from batcher.core.decoding_limits import DecodingLimits
-from batcher.core.request import bytes_of_packed_elements
+from batcher.core.element_sizes import bytes_of_packed_elements, pieces_of
 from batcher.core.spec import Array
 from batcher.errors import DecodingError, NotAcceptable
 
@@ -56,11 +56,12 @@ def from_elements(data: Buffer, shape: tuple[int, ...], name: str) -> Array:
 
 def to_elements(array: Array) -> bytes:
     """Return the elements of `array`, an object array of `bytes` or text, row-major."""
-    pieces: list[bytes] = []
-    for element in array.ravel().tolist():
-        value = element if isinstance(element, bytes) else str(element).encode()
-        pieces += (_LENGTH.pack(len(value)), value)
-    return b"".join(pieces)
+    data = bytearray()
+    for piece in pieces_of(array):
+        for element in piece:
+            value = element if isinstance(element, bytes) else str(element).encode()
+            data += _LENGTH.pack(len(value)) + value
+    return bytes(data)
 
 
 def texts(array: Array) -> list[str]:

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from batcher.core.request import InferenceResponse, Parameters, nbytes_of
+from batcher.core.element_sizes import about_nbytes
+from batcher.core.request import InferenceResponse, Parameters
 from batcher.errors import Unavailable
 from batcher.serving.servable import Servable
 
@@ -29,7 +30,7 @@ def write_heavy(
     Raises:
         QueueFull: too many bytes wait for that process already.
     """
-    nbytes = nbytes_of(response.outputs)
+    nbytes = about_nbytes(response.outputs)
     try:
         return servable.run_heavy(nbytes, parameters, encode, response, *arguments)
     except Unavailable as err:

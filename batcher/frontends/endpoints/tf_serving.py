@@ -6,6 +6,7 @@ rows (`instances`) or columns (`inputs`), and get the same layout back.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -165,7 +166,10 @@ class TfPredict:
 
 
 def _infer_decoded(
-    decoded: tuple[dict[str, Array], bool], call: Call, servable: Servable, parameters: Parameters
+    decoded: tuple[Mapping[str, Array], bool],
+    call: Call,
+    servable: Servable,
+    parameters: Parameters,
 ) -> Deferred[InferenceResponse]:
     inputs, by_row = decoded
     call.plan = TfReplyWriter(servable, by_row, parameters)

@@ -98,8 +98,10 @@ async def _written(
         written: Deferred[memoryview] = write_heavy(
             servable, response, parameters, written_answer, head
         )
+        model = response.model
+        del response  # millions of texts are let go of where they were copied, not on the loop
         data = await outcome(written)
-        return WrittenAnswer(response.model, bytes(data))
+        return WrittenAnswer(model, (data,))
     if not head.slow:
         return message_of(response, head)
     write = partial(message_of, head=head)

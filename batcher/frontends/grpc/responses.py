@@ -25,15 +25,19 @@ class WrittenAnswer(NamedTuple):
 
     Attributes:
         model_name: name of the model that answered.
-        data: bytes of the message.
+        pieces: bytes of the message, in pieces.
     """
 
     model_name: str
-    data: bytes
+    pieces: tuple[bytes | memoryview, ...]
+
+    def ByteSize(self) -> int:
+        """Return how many bytes the message has, as a message does."""
+        return sum(map(len, self.pieces))
 
     def SerializeToString(self) -> bytes:
         """Return the bytes, as a message does."""
-        return self.data
+        return b"".join(self.pieces)
 
 
 InferAnswer = pb.ModelInferResponse | WrittenAnswer

@@ -33,8 +33,10 @@ Answer = asyncio.Task[StreamAnswer]
 _FINAL = "triton_final_response"
 _INFER_RESPONSE_TAG = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER << 3 | 2
 
-FIRST_REQUESTS = 16
-"""Requests that a stream begins with, before the size of an answer is known."""
+FIRST_REQUESTS = 4
+"""Requests that a stream begins with, before the size of an answer is known; each answer allows one
+more.
+"""
 
 ANSWERS_BYTES = 128 << 20
 """Bytes that the answers of one stream may take while they are not written: two of the largest."""
@@ -86,14 +88,14 @@ class Streams:
             return pb.ModelStreamInferResponse(error_message=text, infer_response=response)
         self._calls.ended("ModelStreamInfer", 200, began, response.model_name)
         if isinstance(response, WrittenAnswer):
-            return WrittenAnswer(response.model_name, b"".join(_in_stream(response.data)))
+            return WrittenAnswer(response.model_name, tuple(_in_stream(response)))
         # Clients wait for this flag: it marks the last answer to a request, here the only one.
         response.parameters[_FINAL].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response)
 
 
-def _in_stream(data: bytes) -> Iterator[bytes]:
-    """Yield the pieces of a `ModelStreamInferResponse` around `data`, a written answer.
+def _in_stream(answer: WrittenAnswer) -> Iterator[bytes | memoryview]:
+    """Yield the pieces of a `ModelStreamInferResponse` around `answer`.
 
     Messages that stand one behind the other are read as one: the flag need not be written before.
     """
@@ -101,8 +103,8 @@ def _in_stream(data: bytes) -> Iterator[bytes]:
     final.parameters[_FINAL].bool_param = True
     flag = final.SerializeToString()
     yield _varint(_INFER_RESPONSE_TAG)
-    yield _varint(len(data) + len(flag))
-    yield data
+    yield _varint(answer.ByteSize() + len(flag))
+    yield from answer.pieces
     yield flag
 
 
@@ -123,8 +125,8 @@ class _Stream:
         self._messages = messages
         self._context = context
         self._written = asyncio.Event()
-        self._largest = ANSWERS_BYTES // FIRST_REQUESTS  # bytes of the largest answer so far
-        self._has_learnt = False
+        self._largest = 1  # bytes of the largest answer so far
+        self._most_begun = FIRST_REQUESTS
         self._answers: asyncio.Queue[Answer | None] = asyncio.Queue()  # None behind the last
         self._unwritten: set[Answer] = set()
 
@@ -153,10 +155,9 @@ class _Stream:
             await context.abort(grpc.StatusCode.UNAVAILABLE, text)
 
     def _learn(self, message: StreamAnswer) -> None:
-        """Note how large answers are; the first one replaces the guess."""
-        size = len(message.data) if isinstance(message, WrittenAnswer) else message.ByteSize()
-        self._largest = max(size, self._largest if self._has_learnt else 1)
-        self._has_learnt = True
+        """Note how large answers are: the more are known, the more may be on their way."""
+        self._largest = max(message.ByteSize(), self._largest)
+        self._most_begun += 1
 
     async def _room(self) -> None:
         """Wait until one more answer may be on its way."""
@@ -165,7 +166,8 @@ class _Stream:
             await self._written.wait()
 
     def _most(self) -> int:
-        return min(self._streams.max_requests, max(ANSWERS_BYTES // self._largest, 1))
+        fitting = max(ANSWERS_BYTES // self._largest, 1)
+        return min(self._streams.max_requests, self._most_begun, fitting)
 
     async def _read(self) -> bool:
         """Begin each request as it comes; return whether the client ended the stream.

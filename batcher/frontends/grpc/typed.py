@@ -6,6 +6,7 @@ contents are made bytes first, so one code reads both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from google.protobuf.message import DecodeError
 
 from batcher.codecs.oip.elements import to_elements
 from batcher.codecs.oip.request import BinaryInput, array_from_bytes
+from batcher.core.element_sizes import sized
 from batcher.core.error_text import brief
 from batcher.core.spec import DATATYPES, Array
 from batcher.errors import InvalidInput
@@ -68,7 +70,7 @@ _WIDE_DTYPES = {"int_contents": "<i4", "uint_contents": "<u4"}
 
 def typed_inputs(
     inputs: tuple[TypedInput, ...], binaries: tuple[BinaryInput, ...]
-) -> dict[str, Array]:
+) -> Mapping[str, Array]:
     """Return the arrays of `inputs`, each as the one of `binaries` at its place says.
 
     This is for large contents, in another process. Raises as `typed_bytes` does, or DecodingError.
@@ -83,7 +85,7 @@ def typed_inputs(
             )
         data = typed_bytes(typed.entry())
         arrays[binary.tensor.name] = array_from_bytes(binary.tensor, binary.shape, data)
-    return arrays
+    return sized(arrays)
 
 
 def typed_bytes(entry: pb.ModelInferRequest.InferInputTensor) -> bytes:

@@ -18,6 +18,7 @@ requests are cancelled before they cost anything. A client that waits has lost n
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import Any
 
 from mypy_extensions import mypyc_attr
@@ -29,6 +30,13 @@ from batcher.frontends.web.outgoing import Outgoing
 from batcher.frontends.web.pipeline import Pipeline
 from batcher.frontends.web.shared import Shared
 from batcher.frontends.web.transport import Transport, has_failed, peer_of
+
+LAST_REQUESTS_S = 5.0
+"""Seconds for which a connection that retires reads on while its client pipelines.
+
+Then what was read is answered, and the connection closes: a client that pipelines without a pause
+would keep a server that stops until `drain_timeout_s`.
+"""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -43,6 +51,9 @@ class Connection(Pipeline):
         self._made_at = front.seconds()
         self._retires_at = front.retires_at(self._made_at)  # inf where no age is set
         self._held_bytes = 0  # bytes that the front's buffers count for this connection
+        self._reads_until = inf  # when it stops to read, since it retires
+        if front.stopping:
+            self.retire()
 
     def connection_made(self, transport: Transport) -> None:
         """Begin; refuse at once if there are too many."""
@@ -57,7 +68,7 @@ class Connection(Pipeline):
 
     def data_received(self, data: bytes) -> None:
         """Read `data`, and start on the requests that are complete."""
-        if self._out.lingering or self._out.closing:
+        if self._deaf or self._out.lingering or self._out.closing:
             return  # under TLS the transport goes on reading
         reader = self._reader
         if reader.rest:
@@ -122,8 +133,12 @@ class Connection(Pipeline):
         self._idle_since += stood_still
         self._out.since += stood_still
         self.recount(now)
+        self._reads_until += stood_still
         if now >= self._retires_at:
             self.retire()
+        if now >= self._reads_until and self._exchanges:
+            self._deaf = True
+            self._balance()
         if self._out.is_waiting:
             if self._out.is_overdue(now):
                 self.abort()
@@ -140,11 +155,18 @@ class Connection(Pipeline):
         self._max_exchanges = self._front.limits.pipelined
         self._reader.renew(self._front.limits)
         self._retires_at = self._front.retires_at(self._made_at)
-        self._retiring = self._front.stopping
+        self._retiring, self._reads_until = False, inf
+        if self._front.stopping:
+            self.retire()
 
     def retire(self) -> None:
-        """Have the next answer that has nothing behind it be the last, and say so."""
-        self._retiring = True
+        """Have the next answer that has nothing behind it be the last, and say so.
+
+        From LAST_REQUESTS_S on, nothing more is read while requests are answered.
+        """
+        if not self._retiring:
+            self._retiring = True
+            self._reads_until = self._front.seconds() + LAST_REQUESTS_S
 
     def probe(self) -> None:
         """See whether a client that ended its sending side is gone altogether."""
@@ -197,7 +219,8 @@ class Connection(Pipeline):
         """Read while there is room for requests and the client reads its answers."""
         self._count()
         pause = not self._out.lingering and (
-            self._out.blocked
+            self._deaf
+            or self._out.blocked
             or len(self._waiting) > 0
             or len(self._reader.rest) > 0
             or self._is_full()

@@ -47,7 +47,8 @@ class Pipeline(TurnOrder):
         self._ended = False  # whether the client has ended its sending side
         self._paused = False  # whether nothing is read from the client
         # Whether the next answer that has nothing behind it is the last on this connection.
-        self._retiring = front.stopping
+        self._retiring = False
+        self._deaf = False  # whether what was read so far is the last that is read
 
     @property
     def turn(self) -> Exchange | None:
@@ -75,11 +76,11 @@ class Pipeline(TurnOrder):
         """Return whether the connection retires and nothing comes behind `exchange`."""
         if not self._retiring:
             return False
-        # A request of which a part has come is answered, too.
+        # A request of which a part has come is answered, too, unless more and more come.
         return (
             self._exchanges[-1] is exchange
             and not self._waiting
-            and self._reader.phase not in (Phase.HEAD, Phase.BODY)
+            and (self._deaf or self._reader.phase not in (Phase.HEAD, Phase.BODY))
         )
 
     def answered(self, exchange: AnswerTurn, data: bytes) -> None:
@@ -116,8 +117,8 @@ class Pipeline(TurnOrder):
             self._advancing = False
         if not self._exchanges and not self._waiting and not self._out.closing:
             self._idle_since = self._front.seconds()
-            if self._ended:
-                self._finish(linger=False)
+            if self._ended or self._deaf:
+                self._finish(linger=self._deaf)
         self._balance()
 
     def _step(self) -> bool:
@@ -125,7 +126,7 @@ class Pipeline(TurnOrder):
         if self._exchanges and self._exchanges[0].done:
             finished = self._exchanges.popleft()
             if finished.closes:
-                self._finish(isinstance(finished.request, Refusal))
+                self._finish(self._deaf or isinstance(finished.request, Refusal))
             elif self._exchanges:
                 self._send_held(self._exchanges[0])
             return True

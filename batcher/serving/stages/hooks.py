@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from batcher.batching.failure_log import FailureLog
 from batcher.core.counters import ModelMetrics
+from batcher.core.element_sizes import about_nbytes, sized
 from batcher.core.request import InferenceRequest, InferenceResponse, nbytes_of
 from batcher.core.spec import Array, ModelSpec
 from batcher.core.waiters import Waiters
@@ -113,7 +114,7 @@ class HookStage(Stage):
             else:
                 inputs, rows = run_preprocess(hook, request.inputs, request.model)
             return InferenceRequest(
-                request.model, request.version, inputs, rows, request.parameters
+                request.model, request.version, sized(inputs), rows, request.parameters
             )
 
         nbytes = nbytes_of(request.inputs)
@@ -136,7 +137,7 @@ class HookStage(Stage):
             )
 
         try:
-            nbytes = nbytes_of(response.outputs)
+            nbytes = about_nbytes(response.outputs)
             return self._pool.run(nbytes, deadline, finished, client).addErrback(
                 self._failed, "postprocess"
             )

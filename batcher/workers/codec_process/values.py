@@ -19,14 +19,16 @@ from __future__ import annotations
 
 import os
 import pickle
+from array import array
 from io import BytesIO
-from itertools import pairwise
+from math import prod
 from mmap import mmap
 from struct import Struct
 from typing import Any
 
 import numpy as np
 
+from batcher.core.element_sizes import pieces_of
 from batcher.core.spec import Array
 
 _COUNTS = Struct("<QQ")
@@ -42,20 +44,23 @@ class _ValuePickler(pickle.Pickler):
         if isinstance(value, memoryview):
             return memoryview, (pickle.PickleBuffer(value),)
         if isinstance(value, np.ndarray) and value.dtype.hasobject:
-            elements = value.ravel().tolist()
-            if all(type(element) is bytes for element in elements):
-                lengths = np.fromiter(map(len, elements), np.int64, len(elements))
-                return join_elements, (lengths, memoryview(b"".join(elements)), value.shape)
+            lengths, content = array("q"), bytearray()
+            for piece in pieces_of(value):
+                if set(map(type, piece)) != {bytes}:
+                    return NotImplemented
+                lengths.extend(map(len, piece))
+                content += b"".join(piece)
+            return join_elements, (memoryview(lengths), memoryview(content), value.shape)
         return NotImplemented
 
 
-def join_elements(lengths: Array, content: memoryview, shape: tuple[int, ...]) -> Array:
+def join_elements(lengths: memoryview, content: memoryview, shape: tuple[int, ...]) -> Array:
     """Return an array of `shape` with the elements that lie in `content`. Any thread."""
-    ends = lengths.cumsum().tolist()
-    array = np.empty(len(ends), object)
-    for index, (start, end) in enumerate(pairwise([0, *ends])):
-        array[index] = bytes(content[start:end])
-    return array.reshape(shape)
+    elements = np.empty(prod(shape), object)
+    start = 0
+    for index, length in enumerate(lengths.cast("B").cast("q")):
+        elements[index] = bytes(content[start : (start := start + length)])
+    return elements.reshape(shape)
 
 
 def file_of(value: object) -> int:

@@ -199,10 +199,10 @@ def test_a_stream_of_long_answers_has_few_of_them_on_their_way(rpc: Rpc) -> None
     rpc.streams.max_requests = 100
     stream = _Stream(rpc.streams, sent(), Context())
     assert stream._most() == FIRST_REQUESTS
-    long = WrittenAnswer("m", bytes(ANSWERS_BYTES // 2 + 1))
-    stream._learn(WrittenAnswer("m", b"short"))
-    assert stream._most() == rpc.streams.max_requests
-    stream._learn(long)
+    for answers in range(1, 100):
+        stream._learn(WrittenAnswer("m", (b"short",)))
+        assert stream._most() == min(FIRST_REQUESTS + answers, rpc.streams.max_requests)
+    stream._learn(WrittenAnswer("m", (bytes(ANSWERS_BYTES // 4), bytes(ANSWERS_BYTES // 4 + 1))))
     assert stream._most() == 1
-    stream._learn(WrittenAnswer("m", b"short"))
+    stream._learn(WrittenAnswer("m", (b"short",)))
     assert stream._most() == 1

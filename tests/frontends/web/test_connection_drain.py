@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 from twisted.internet.defer import Deferred
 
+from batcher.frontends.web.connection import LAST_REQUESTS_S
 from tests.support.http import ROW, MemoryServer, ask
 from tests.support.models import rows
-from tests.support.transports import HIGH
+from tests.support.transports import HIGH, Client
 
 Serve = Callable[..., MemoryServer]
 
@@ -295,4 +296,66 @@ def test_a_half_closed_client_gets_its_answer_while_the_server_stops(
         (200, "close")
     ]
     assert client.received.count(b"HTTP/1.1") == 1
+    assert done == [None]
+
+
+def pipeline_without_a_pause(
+    server: MemoryServer, kind: str, seconds: float
+) -> tuple[Client, list[None]]:
+    """Send the beginning of the next request with the end of each, ten a second, for `seconds`."""
+    client = server.connect(kind)
+    request = ask("/predict", ROW)
+    client.send(request[:20])
+    done = drain(server)
+    for _ in range(round(seconds * 10)):
+        client.send(request[20:] + request[:20])
+        server.wait(0.1, step=0.01)
+        server.work()
+    return client, done
+
+
+def test_a_client_that_pipelines_without_a_pause_is_served_for_a_while(
+    serve: Serve, kind: str
+) -> None:
+    server = serve()
+    client, _ = pipeline_without_a_pause(server, kind, LAST_REQUESTS_S - 0.2)
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (200, None)
+    ] * round(10 * LAST_REQUESTS_S - 2)
+    assert not client.closed
+
+
+def test_a_client_that_pipelines_without_a_pause_gets_all_answers_to_what_was_read(
+    serve: Serve, kind: str
+) -> None:
+    server = serve()
+    client, done = pipeline_without_a_pause(server, kind, LAST_REQUESTS_S + 1)
+    *others, last = [(answer.status, answer.header("connection")) for answer in client.answers]
+    assert last == (200, "close")
+    assert set(others) == {(200, None)}
+    assert abs(len(others) - 10 * LAST_REQUESTS_S) <= 2
+    client.end()  # it reads the last answer, and closes
+    server.wait(1)
+    assert client.closed
+    assert done == [None]
+
+
+def test_what_comes_behind_the_last_request_that_is_read_is_dropped(
+    serve: Serve, kind: str
+) -> None:
+    server = serve()
+    client = server.connect(kind)
+    done = drain(server)
+    client.send(ask("/predict", ROW) * 2 + b"POST /predict HTTP/1.1\r\n")
+    server.wait(LAST_REQUESTS_S + 0.5)
+    client.send(b"Host: here\r\n\r\n" + ask("/predict", ROW))
+    server.work()
+    assert [(answer.status, answer.header("connection")) for answer in client.answers] == [
+        (200, None),
+        (200, "close"),
+    ]
+    client.end()
+    server.wait(1)
+    assert client.closed
+    assert not client.aborted
     assert done == [None]

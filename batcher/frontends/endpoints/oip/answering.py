@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred
 
 from batcher.codecs.oip.members import BULK_PRIORITY
 from batcher.codecs.oip.request import InferHead
-from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters, nbytes_of
+from batcher.core.element_sizes import about_nbytes
+from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import ModelSpec
 from batcher.errors import Unavailable
 from batcher.serving.servable import Servable
@@ -73,7 +74,7 @@ def write_slow(
     Raises:
         QueueFull: the pool has too many tasks or bytes already.
     """
-    nbytes = nbytes_of(response.outputs)
+    nbytes = about_nbytes(response.outputs)
     try:
         return servable.run_on_pool(nbytes, partial(write, response), parameters)
     except Unavailable as err:

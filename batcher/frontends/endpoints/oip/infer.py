@@ -10,6 +10,7 @@ Clients send the same headers again and again, and often the same JSON before ot
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -235,7 +236,7 @@ def _infer_heavy(body: Body, call: Call, plan: InferPlan) -> Deferred[InferenceR
 
 
 def _infer_decoded(
-    decoded: tuple[InferHead, dict[str, Array]], call: Call, plan: InferPlan, began: float
+    decoded: tuple[InferHead, Mapping[str, Array]], call: Call, plan: InferPlan, began: float
 ) -> Deferred[InferenceResponse]:
     """Answer a call whose body was read; the time of its timeout runs since `began`, in seconds."""
     head, inputs = decoded
