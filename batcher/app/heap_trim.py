@@ -38,8 +38,9 @@ MIN_TRIM_BYTES = 4 << 20
 """Bytes that clients must have let go of since the last trim before a trim is worth its time."""
 
 
-MIN_GROWTH_BYTES = 32 << 20
-"""Bytes by which the process must have grown before a trim is tried: a tenth of a small server."""
+MIN_GROWTH_BYTES = 16 << 20
+"""Bytes by which the process must have grown before a trim is tried: a twentieth of a small server.
+"""
 
 MAX_PAUSE_S = 64.0
 """Seconds between two trims that gain nothing, beyond which the process's memory is in use."""
@@ -67,7 +68,7 @@ class HeapTrim:
 
     `peak` is the most bytes that were held since the last trim. After a peak of 10 MiB the heap is
     trimmed when 6 MiB or less are held. `floor` is what the process had after a trim. A
-    server of 300 MiB that has 500 is trimmed after 1, 2, 4, … 64 s, until less than 332 MiB are
+    server of 300 MiB that has 500 is trimmed after 1, 2, 4, … 64 s, until less than 316 MiB are
     left; if 500 remain, 500 is the floor. Reactor thread.
     """
 

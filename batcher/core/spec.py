@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from batcher.core.element_sizes import pieces_of
 from batcher.core.error_text import brief_names
 from batcher.errors import InvalidInput, ModelContractError
 
@@ -281,9 +282,10 @@ def check_objects(array: Array, place: str) -> None:
     Raises:
         ModelContractError: an element is something else; the message begins with `place`.
     """
-    wrong = sorted(
-        {kind.__name__ for kind in set(map(type, array.flat)) if not issubclass(kind, bytes)}
-    )
+    kinds: set[type] = set()
+    for piece in pieces_of(array):
+        kinds.update(map(type, piece))
+    wrong = sorted({kind.__name__ for kind in kinds if not issubclass(kind, bytes)})
     if wrong:
         raise ModelContractError(
             f"{place}: expected elements that are bytes; got {', '.join(wrong[:3])}"

@@ -84,7 +84,8 @@ class Inference:
             number = servable.spec.version
             found = self._found.get((name, number))
             if found is None or found[0] is not servable:
-                found = self._found[name, number] = servable, InferMessageReader(servable.spec)
+                reader = InferMessageReader(servable.spec, servable.limits)
+                found = self._found[name, number] = servable, reader
             if not version:
                 self._found[name, ""] = found
         return found

@@ -17,6 +17,7 @@ from batcher.codecs.content import Buffer
 from batcher.codecs.content_coding import HEAVY_BYTES
 from batcher.codecs.oip.members import MAX_PARAMETERS
 from batcher.codecs.oip.request import InferHead, array_from_bytes, read_document
+from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.error_text import brief
 from batcher.core.shapes import MAX_AXES, too_many_axes
 from batcher.core.spec import Array, ModelSpec
@@ -70,9 +71,10 @@ class InferMessageReader:
         slow: whether some inputs are BYTES, which are decoded one by one.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
-        """Read requests for the model `spec`."""
+    def __init__(self, spec: ModelSpec, limits: DecodingLimits = NO_LIMITS) -> None:
+        """Read requests for the model `spec`, whose inputs are within `limits`."""
         self._spec = spec
+        self._limits = limits
         self._heads: dict[bytes, InferHead] = {}
         self.slow = has_slow_inputs(spec)
 
@@ -86,6 +88,7 @@ class InferMessageReader:
         Raises:
             InvalidInput: a field is missing, or has a wrong name, dtype or shape.
             NotServed: the request wants shared memory or a sequence.
+            TooLarge: an input has more rows or bytes than the queue can ever hold.
         """
         self._check_counts(message)
         raw, typed = _take_raw(message) if tensors is None else _cut_raw(message, tensors)
@@ -128,7 +131,7 @@ class InferMessageReader:
                 for entry in message.outputs
             ],
         }
-        head = read_document(document, self._spec)
+        head = read_document(document, self._spec, self._limits)
         # Clients of gRPC read bytes alone.
         head = head._replace(outputs=tuple(output._replace(binary=True) for output in head.outputs))
         if len(key) <= MAX_KEPT_HEAD_BYTES:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batcher.core.decoding_limits import DecodingLimits
 from batcher.core.spec import DATATYPES
-from batcher.errors import ClientError, NotServed
+from batcher.errors import ClientError, NotServed, TooLarge
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.requests import InferMessageReader
 from batcher.frontends.grpc.typed import MAX_TYPED_VALUES
@@ -238,3 +239,10 @@ def test_no_message_that_can_be_parsed_is_more_than_refused(data: bytes) -> None
         return
     with suppress(ClientError):
         assert set(InferMessageReader(SPEC).read(message).inputs()) == {"x"}
+
+
+def test_more_elements_than_the_queue_can_hold_are_refused_before_they_are_made() -> None:
+    spec = model_spec((tensor("x", "BYTES", (-1,)),))
+    reader = InferMessageReader(spec, DecodingLimits(10, 1000))
+    with pytest.raises(TooLarge, match=r"expected at most 10 rows .* and 1000 bytes"):
+        reader.read(one_input("BYTES", shape=(1, 30), contents={"bytes_contents": [b""] * 30}))
