@@ -19,6 +19,7 @@ whatever is not known to be harmless is refused:
     operator                        registered, and told by no text to reach beyond tensors
                                     (`operators.py`)
     argument, message, metadata     anything: PyTorch hands it on as text
+    name of a weight                without quotes: PyTorch writes it into code in quotes
     any other                       a name: PyTorch writes names into code
 """
 
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +37,7 @@ import torch
 
 from batcher.errors import ModelLoadError
 from batcher.models.pytorch.archive_layouts import layout_harm
-from batcher.models.pytorch.archive_texts import is_guard, is_size
+from batcher.models.pytorch.archive_texts import is_guard, is_key, is_size
 from batcher.models.pytorch.operators import check_registered, harm
 
 _RAW_MEMBER = re.compile(
@@ -54,7 +56,17 @@ _PLAIN_TEXTS = frozenset(
 """Keys of texts that PyTorch hands to an operator, or keeps for people."""
 
 _OPERATOR_KEYS = frozenset({"target", "as_operator"})
-_SIZE_KEYS = frozenset({"expr_str", "as_expr"})
+_GRAMMARS: dict[str, Callable[[str], object]] = {
+    "expr_str": is_size,
+    "as_expr": is_size,
+    "guards_code": is_guard,
+    "parameter_name": is_key,
+    "buffer_name": is_key,
+    "tensor_constant_name": is_key,
+    "fqn": is_key,
+}
+"""What a text must be, by its key; every other text is a name."""
+
 _LAYOUT_KEYS = frozenset({"in_spec", "out_spec"})
 
 
@@ -154,10 +166,8 @@ def _check_text(text: str, key: str, member: _Member) -> None:
     elif key in _LAYOUT_KEYS:
         if what := layout_harm(text, member.imports, of_inputs=key == "in_spec"):
             raise _refused(member, what)
-    else:
-        is_right = is_size if key in _SIZE_KEYS else _NAME.fullmatch
-        if not (is_guard if key == "guards_code" else is_right)(text):
-            raise _refused(member, f"{key} {text!r:.80}")
+    elif not _GRAMMARS.get(key, _NAME.fullmatch)(text):
+        raise _refused(member, f"{key} {text!r:.80}")
 
 
 def _refused(member: _Member, what: str) -> ModelLoadError:

@@ -87,7 +87,10 @@ def is_guard(text: str) -> bool:
 
 
 def is_key(text: str) -> bool:
-    """Return whether `text` may be a key of an output: it cannot end a quotation. Any thread."""
+    """Return whether `text` may be a key of an output, or the name of a weight.
+
+    PyTorch writes it into code in quotes, which `text` cannot end. Any thread.
+    """
     return text.isprintable() and not re.search(r"[\"'\\]", text)
 
 
@@ -230,7 +233,7 @@ def _is_power(node: ast.AST) -> bool:
 
 
 def _number(node: ast.expr) -> float:
-    """Return the number that `node` writes: `2`, `-1`, `Integer(2)`, `Rational(1, 2)`.
+    """Return the number that `node` writes: `2`, `-1`, `Integer(2)`, `Float('0.5')`.
 
     Raises:
         ValueError: `node` is no number.
@@ -241,10 +244,10 @@ def _number(node: ast.expr) -> float:
         return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_number(node.operand)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-        if node.func.id == "Integer" and len(node.args) == 1:
-            return _number(node.args[0])
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
         # A fraction is at most as large as its numerator.
-        if node.func.id == "Rational" and len(node.args) == 2:
+        if node.func.id in ("Integer", "Rational"):
             return _number(node.args[0])
+        if node.func.id == "Float" and _is_quoted(node.args[0], _QUOTED["Float"]):
+            return float(ast.literal_eval(node.args[0]))
     raise ValueError(ast.dump(node))

@@ -368,6 +368,27 @@ class EachRow(torch.nn.Module):
         return torch.vmap(lambda row: row.sum(0, keepdim=True))(x)
 
 
+class Powers(torch.nn.Module):
+    """Takes a power of a size, which is no whole number."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1] * 0 + x.shape[0] ** 0.5
+
+
+class Names(torch.nn.Module):
+    """Has weights whose names are no names of Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleDict({"layer one": torch.nn.BatchNorm1d(4)})
+        self.weights = torch.nn.ParameterDict({"w-1 (first)": torch.nn.Parameter(torch.ones(1))})
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.layers["layer one"](x)
+        return result[:, :1].round() + self.weights["w-1 (first)"]
+
+
 @pytest.mark.parametrize(
     ("module", "right"),
     [
@@ -377,8 +398,10 @@ class EachRow(torch.nn.Module):
         (Einsum(), 2),
         (Branches(), 2),
         (EachRow(), 10),
+        (Powers(), 1),
+        (Names(), 2),
     ],
-    ids=["nonzero", "mask", "check", "einsum", "cond", "vmap"],
+    ids=["nonzero", "mask", "check", "einsum", "cond", "vmap", "power", "names"],
 )
 def test_a_harmless_program_is_served_without_trust(
     folders: Folders, module: torch.nn.Module, right: float
@@ -404,6 +427,18 @@ def test_a_name_of_an_output_that_could_end_a_quotation_is_refused(
         signature["out_spec"] = json.dumps([1, layout])
 
     with pytest.raises(ModelLoadError, match="the container"):
+        folders.load(define(folders, archived(edited(members(), PROGRAM, change))))
+
+
+@pytest.mark.parametrize("name", ['a"', "a'", "a\\", "a\n"])
+def test_a_name_of_a_weight_that_could_end_a_quotation_is_refused(
+    folders: Folders, name: str
+) -> None:
+    def change(document: dict[str, Any]) -> None:
+        specs = document["graph_module"]["signature"]["input_specs"]
+        next(spec for spec in specs if "parameter" in spec)["parameter"]["parameter_name"] = name
+
+    with pytest.raises(ModelLoadError, match="parameter_name"):
         folders.load(define(folders, archived(edited(members(), PROGRAM, change))))
 
 
