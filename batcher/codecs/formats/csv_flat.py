@@ -7,8 +7,8 @@ commas and read by `float` or `int`.
 A table has a column for each input of a model. The columns of one datatype are read together, as
 the cells of one wider row, since a table may have thousands of columns.
 
-Whatever is unusual raises `Unusual`: quoted commas, a carriage return by itself, text that is not
-ASCII, and everything that is wrong. `csv_rows` then reads the body again with Python's csv module,
+Whatever is unusual raises `Unusual`: quoted commas, numbers in letters other than ASCII, and
+everything that is wrong. `csv_rows` then reads the body again with Python's csv module,
 which knows all of CSV and the lines that its errors name.
 """
 
@@ -31,6 +31,9 @@ from batcher.core.spec import FLOATS, Array, TensorSpec
 from batcher.errors import DecodingError, InvalidInput
 
 _BOOLEANS = {cell.encode(): value for cell, value in BOOLEANS.items()}
+LINE_END = re.compile(rb"[\r\n]")
+"""Behind an end of two characters there is an empty line, which is passed over like any other."""
+
 _EMPTY_LINES = re.compile(rb"\n{2,}")
 _MINUS_ZERO = re.compile(rb"-0(?![.0-9eE])")
 """A float to CSV, but the whole number 0 to JSON, whose sign is lost."""
@@ -161,42 +164,42 @@ def _width(text: memoryview, start: int, tensor: TensorSpec) -> int:
         DecodingError: a long line has more or fewer cells than a row.
         Unusual: a line has.
     """
-    commas = length = 0
+    commas = length = quotes = 0
     for piece in _pieces(text, start):
-        line, end, _ = piece.lstrip(b"\r\n").partition(b"\n")
+        begun = piece.lstrip(b"\r\n")
+        line = LINE_END.split(begun, 1)[0]
         commas += line.count(b",")
+        quotes += line.count(b'"')
         length += len(piece)
-        if end:
+        if len(line) < len(begun):
             break
     try:
-        check_length(1 + bytes(text[:start]).count(b"\n"), commas + 1, tensor)
+        check_length(1 + len(bytes(text[:start]).splitlines()), commas + 1, tensor)
     except DecodingError as err:
-        # the csv module would first make an object of each cell
-        if length > PIECE_BYTES:
+        # the csv module would first make an object of each cell, but it knows commas within quotes
+        if length > PIECE_BYTES and not quotes:
             raise
         raise Unusual from err
     return commas + 1
 
 
 def _pieces(text: memoryview, start: int) -> Iterator[bytes]:
-    """Yield the text in pieces that end with a comma or the end of a line."""
+    """Yield the text in pieces that end with a comma or the end of a line. Raises Unusual."""
     while start < len(text):
         piece = bytes(text[start : start + PIECE_BYTES])
         if start + len(piece) < len(text):
-            end = max(piece.rfind(b","), piece.rfind(b"\n")) + 1
+            end = max(map(piece.rfind, (b",", b"\n", b"\r"))) + 1
             if not end:
                 raise Unusual
             piece = piece[:end]
         start += len(piece)
-        yield piece if piece.endswith((b",", b"\n")) else piece + b"\n"
+        yield piece if piece.endswith((b",", b"\n", b"\r")) else piece + b"\n"
 
 
 def _plain(piece: bytes, begins_line: bool) -> bytes:
     """Return `piece` without empty lines, quotes and carriage returns. Raises Unusual."""
-    if b"\r" in piece:
-        piece = piece.replace(b"\r\n", b"\n")
-        if b"\r" in piece:
-            raise Unusual
+    # two ends of a line are one, and one in quotes is unusual in any case
+    piece = piece.replace(b"\r", b"\n")
     if b"\n\n" in piece:
         piece = _EMPTY_LINES.sub(b"\n", piece)
     if begins_line:
@@ -255,7 +258,7 @@ def _add(builder: ArrayBuilder, cells: bytes, tensor: TensorSpec) -> None:
 def _values(cells: bytes, tensor: TensorSpec) -> list[Any]:
     datatype = tensor.datatype.name
     if datatype == "BYTES":
-        return _texts(cells.split(b","))
+        return _texts(cells)
     if datatype == "BOOL":
         return list(map(_BOOLEANS.__getitem__, cells.lower().split(b",")))
     if b"[" in cells or b"{" in cells or b"_" in cells or not cells.isascii():
@@ -279,10 +282,11 @@ def _values(cells: bytes, tensor: TensorSpec) -> list[Any]:
     return values
 
 
-def _texts(cells: list[bytes]) -> list[bytes]:
-    text = b"".join(cells)
-    if not text.isascii() or max(map(len, cells)) > _MAX_CELL:
+def _texts(cells: bytes) -> list[bytes] | list[str]:
+    found = cells.split(b",")
+    if max(map(len, found)) > _MAX_CELL:
         raise Unusual
-    if any(blank in text for blank in b"\x1c\x1d\x1e\x1f"):
-        raise Unusual  # blanks to `str.strip` alone
-    return list(map(bytes.strip, cells))
+    # to `str.strip` more characters are blanks
+    if cells.isascii() and not any(blank in cells for blank in b"\x1c\x1d\x1e\x1f"):
+        return list(map(bytes.strip, found))
+    return list(map(str.strip, cells.decode().split(",")))

@@ -24,7 +24,7 @@ from itertools import chain
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.csv_answers import names_of
 from batcher.codecs.formats.csv_cells import Line, check_length, column_of, is_number, values_of
-from batcher.codecs.formats.csv_flat import Unusual, read_columns, read_flat
+from batcher.codecs.formats.csv_flat import LINE_END, Unusual, read_columns, read_flat
 from batcher.codecs.formats.long_lists import ArrayBuilder
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError, InvalidInput
@@ -79,8 +79,8 @@ def _start(text: memoryview, tensor: TensorSpec, declared: str) -> int:
         return 0
     head = bytes(text[:MAX_HEADER_BYTES])
     # most bodies have no header, and their first cell shows that
-    first = head.lstrip(b"\r\n").partition(b"\n")[0].partition(b",")[0]
-    if not declared and _is_value(first.removesuffix(b"\r").decode("latin-1"), tensor):
+    first = LINE_END.split(head.lstrip(b"\r\n").partition(b",")[0], 1)[0]
+    if not declared and _is_value(first.decode("latin-1"), tensor):
         return 0
     names, behind = _first_line(head, len(head) == len(text))
     if not declared and tensor.datatype.name == "BYTES" and not head[behind:].strip(b"\r\n"):
@@ -95,12 +95,13 @@ def _first_line(head: bytes, is_all: bool) -> tuple[list[str], int]:
     long, or it does not end where a quote is open.
     """
     blank = len(head) - len(head.lstrip(b"\r\n"))
-    line, end, _ = head[blank:].partition(b"\n")
-    cells = line.removesuffix(b"\r")
-    if not (end or is_all) or not cells or b"\r" in cells or cells.count(b'"') % 2:
+    cells = LINE_END.split(head[blank:], 1)[0]
+    behind = blank + len(cells) + 1
+    is_whole = behind <= len(head) or is_all
+    if not is_whole or not cells or cells.count(b'"') % 2:
         raise Unusual
     try:
-        return next(csv.reader([cells.decode()], strict=True)), blank + len(line) + 1
+        return next(csv.reader([cells.decode()], strict=True)), behind
     except (UnicodeDecodeError, csv.Error) as err:
         raise Unusual from err
 

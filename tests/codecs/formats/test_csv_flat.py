@@ -22,7 +22,17 @@ PLAIN = ["0", "1", "2.5", "-7", "1e3", "-0.5"]
 ODD = [
     *("+4", "007", ".5", "5.", "-0", "nan", "inf", "-inf", " 1", "1\t", '"1"', '" 2"', "1e-400"),
     *("1_0", "", "a", "true", "0x1", "1e999", "1" * 30, "x\x00", "[1", "2]", "{}", "null", "é"),
-    *('"1,5"', '"', "\uff11", "\x1f1", "-00", "1\x0b", "9007199254740993", "18446744073709551615"),
+    *(
+        "é\u2003",
+        '"1,5"',
+        '"',
+        "\uff11",
+        "\x1f1",
+        "-00",
+        "1\x0b",
+        "9007199254740993",
+        "18446744073709551615",
+    ),
 ]
 DTYPES = ["FP16", "FP32", "FP64", "BF16", "INT64", "UINT8", "BOOL", "BYTES"]
 
@@ -78,6 +88,19 @@ def test_the_quick_way_reads_what_the_csv_module_reads(
     assert (found is None) == (expected is None)
     if found is not None and expected is not None:
         same(found, expected)
+
+
+def test_text_beyond_ascii_is_of_the_plain_kind() -> None:
+    text = memoryview("ä,b\u2003\nc, \N{EURO SIGN}\n".encode())
+    found = csv_flat.read_flat(text, 0, one_input("BYTES").inputs[0], NO_LIMITS)
+    same(found, np.array([["ä".encode(), b"b"], [b"c", "\N{EURO SIGN}".encode()]], object))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_the_place_of_a_wrong_long_row_counts_the_header(end: str) -> None:
+    body = f"a,b{end}" + "1," * MIB + "1"
+    with pytest.raises(DecodingError, match="line 2: expected 2 cells"):
+        csv_rows.decode(Content(body.encode()), one_input())
 
 
 def test_a_table_is_of_the_plain_kind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,14 +160,16 @@ def test_more_lines_of_a_table_than_the_queue_can_hold_are_refused_before_they_a
     assert len(csv_rows.decode(Content(body, limits=DecodingLimits(5, MIB)), TABLE)["c"]) == 5
 
 
-@pytest.mark.parametrize("quoted", ['"1","2"\n"3",4\n', "1,2\r\n\r\n3,4", '\n1,2\n\n3,"4"\n'])
+@pytest.mark.parametrize(
+    "quoted", ['"1","2"\n"3",4\n', "1,2\r\n\r\n3,4", '\n1,2\n\n3,"4"\n', "1,2\r3,4\r"]
+)
 def test_simple_quotes_and_empty_lines_are_of_the_plain_kind(quoted: str) -> None:
     text = memoryview(quoted.encode())
     found = csv_flat.read_flat(text, 0, one_input().inputs[0], NO_LIMITS)
     same(found, np.array([[1, 2], [3, 4]], "<f4"))
 
 
-@pytest.mark.parametrize("body", ['1,"2,3"\n', "1,2\r3,4\n", '1,2"\n', "1,1_0\n", "1,2\n3\n", ""])
+@pytest.mark.parametrize("body", ['1,"2,3"\n', '1,"2\r3"\n', '1,2"\n', "1,1_0\n", "1,2\n3\n", ""])
 def test_what_is_in_doubt_is_left_to_the_csv_module(body: str) -> None:
     with pytest.raises(csv_flat.Unusual):
         csv_flat.read_flat(memoryview(body.encode()), 0, one_input().inputs[0], NO_LIMITS)
@@ -164,6 +189,13 @@ def test_a_long_line_of_another_length_than_a_row_is_refused_by_its_length() -> 
         csv_rows.decode(Content(body[4:]), one_input())
     with pytest.raises(DecodingError, match="line 2: expected 2 cells"):
         csv_rows.decode(Content(body), one_input())
+
+
+def test_commas_in_quotes_are_no_cells_of_a_long_line() -> None:
+    cell = "one, two; " * 10_000
+    body = ",".join([f'"{cell}"'] * 4) + "\n"
+    found = csv_rows.decode(Content(body.encode()), one_input("BYTES", (4,)))["x"]
+    assert found.tolist() == [[cell.strip().encode()] * 4]
 
 
 def test_a_line_of_very_many_odd_cells_is_refused_by_their_number() -> None:
