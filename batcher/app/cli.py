@@ -164,7 +164,7 @@ def _check_model(
     for found, model_settings in zip(versions, own, strict=True):
         name, version = found.name, found.version
         progress = partial(screen.progress, f"{name}/{version}")
-        mine = share_threads(model_settings, 1)
+        mine = share_threads(model_settings, model_settings.instances)
         report = check_version(name, version, found.folder, mine, progress)
         screen.stop()
         click.echo(report_text(report))
@@ -212,11 +212,12 @@ def compile_models(names: tuple[str, ...], config: Path | None, pairs: tuple[str
         if unknown:
             expected = ", ".join(sorted({folder.name for folder in known}))
             raise ConfigError(f"expected one of {expected}; got {', '.join(sorted(unknown))}")
+        instances = sum(settings.for_model(folder.name).instances for folder in known)
         for folder in known:
             if folder.name in names:
                 definition = load_model_definition(folder.name, folder.version, folder.folder)
                 # As at start: the number of threads is compiled in.
-                own = share_threads(settings.for_model(folder.name), len(known))
+                own = share_threads(settings.for_model(folder.name), instances)
                 outcome = compile_ahead(definition, own)
                 click.echo(f"model {folder.name}/{folder.version}: {outcome}")
     except BatcherError as err:

@@ -29,6 +29,7 @@ from twisted.logger import (
 )
 
 from batcher.config.settings import ServerSettings
+from batcher.serving.model_version import ModelState
 from batcher.serving.server import ModelServer
 
 OPERATORS_INTERVAL_MS = 0.2
@@ -41,6 +42,9 @@ YOUNG_OBJECTS = 5000
 """Objects between two looks of the collector for cycles. With Python's 700 a request costs half a
 microsecond more; more than 5000 gain nothing.
 """
+
+_NO_MODEL = (ModelState.FAILED, ModelState.UNLOADED, ModelState.STOPPED)
+"""States in which a version runs nothing."""
 
 _MIDDLE_COLLECTIONS, _OLD_COLLECTIONS = 20, 50
 """Collections of one generation before the next older one is looked at too."""
@@ -71,8 +75,12 @@ def set_process(settings: ServerSettings) -> None:
 
 
 def set_switch_interval(settings: ServerSettings, server: ModelServer) -> None:
-    """Set the interval for the models of `server`, unless `settings` name an interval."""
-    one_calls = all(version.one_call for version in server)
+    """Set the interval for the models of `server`, unless `settings` name an interval.
+
+    To be called whenever a model has come, gone or changed its state.
+    """
+    # A model that loads is of many operators until it is known to be none.
+    one_calls = all(version.one_call for version in server if version.state not in _NO_MODEL)
     default = CALLS_INTERVAL_MS if one_calls else OPERATORS_INTERVAL_MS
     _set_interval_ms(settings.switch_interval_ms or default)
 

@@ -185,7 +185,7 @@ def _run(reactor: AsyncioSelectorReactor, service: BatcherService, observer: Sta
     status = 0
 
     def started(_: None) -> None:
-        set_switch_interval(service.settings, service.server)
+        _follow_models(service)
         set_collector(service.settings)
         observer.ready(service.address)
 
@@ -203,6 +203,16 @@ def _run(reactor: AsyncioSelectorReactor, service: BatcherService, observer: Sta
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
     return status
+
+
+def _follow_models(service: BatcherService) -> None:
+    """Set the switch interval for the models that serve, now and whenever these change."""
+
+    def set_interval() -> None:
+        set_switch_interval(service.settings, service.server)
+
+    set_interval()
+    service.server.watch(set_interval)
 
 
 def _reload(service: BatcherService, read: Read) -> None:

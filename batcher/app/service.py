@@ -227,6 +227,7 @@ class BatcherService(MultiService):
             self.server.limit(quotas_of(settings.quotas))
         self.settings = settings
         self.server.lifecycle.drain_timeout_s = settings.drain_timeout_s
+        self.server.lifecycle.turns.set_limit(settings.load_concurrency)
         self._frontends.renew(settings, answering)
 
     def _load(self, _: None) -> Deferred[list[tuple[bool, Any]]]:

@@ -215,9 +215,11 @@ class GraphBinding:
     constants: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class ModelDefinition:
     """A version of a model as it stands on disk.
+
+    Whoever runs the model holds this object: the modules of the model live as long.
 
     Attributes:
         spec: the model's name, version and tensors.

@@ -43,7 +43,8 @@ class ModelSettings(Section):
         watchdog_s: seconds after which a running batch counts as hung.
         retry_on_crash: whether a batch is run once more when its worker has ended; its requests may
             then run twice.
-        torch_threads: threads inside one operator; None shares the cores among the models.
+        torch_threads: threads inside one operator, for each instance; None shares the cores among
+            all instances of all models.
         max_batch_size: most rows of a batch.
         max_client_batch_size: largest `max_batch_size` that a client's load may name, where the
             buffers of one batch also fit into `max_queue_bytes`.

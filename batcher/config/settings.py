@@ -74,6 +74,8 @@ class ServerSettings(Section):
         vertex_health_route: path on which Google's Vertex AI asks whether the server is ready; None
             has no such route.
         vertex_predict_route: path on which Google's Vertex AI sends inputs; None has no such route.
+        load_concurrency: models that load at once, on threads and in child processes together. In
+            the server's own process never more than one loads.
         strict_start: whether the server ends when a model cannot be loaded at start.
         pre_stop_s: seconds for which the server goes on as before when it is to stop, but is no
             longer ready; 0 stops at once.
@@ -131,6 +133,7 @@ class ServerSettings(Section):
     sagemaker: Live[bool] = False
     vertex_health_route: Live[RoutePath | None] = None
     vertex_predict_route: Live[RoutePath | None] = None
+    load_concurrency: Live[Count] = 1
     strict_start: Live[bool] = True
     pre_stop_s: Live[SecondsOrNone] = 0.0
     drain_timeout_s: Live[Seconds] = 30.0
@@ -236,14 +239,15 @@ def _check_models(settings: ServerSettings) -> None:
         raise ConfigError("\n".join(reasons))
 
 
-def share_threads(settings: ModelSettings, models: int) -> ModelSettings:
+def share_threads(settings: ModelSettings, instances: int) -> ModelSettings:
     """Return `settings` with `torch_threads` filled in where it is None.
 
-        torch_threads = max(1, (cores - 1) // models)
+        torch_threads = max(1, (cores - 1) // instances)
 
-    One core stays free for the event loop. With 8 cores and 3 models each model has 2 threads.
+    `instances` are those of all models together. One core stays free for the event loop. With 8
+    cores, one model of 2 instances and another of one, each of the 3 instances has 2 threads.
     """
     if settings.torch_threads is not None:
         return settings
-    threads = max(1, (cores() - 1) // max(models, 1))
+    threads = max(1, (cores() - 1) // max(instances, 1))
     return settings.model_copy(update={"torch_threads": threads})

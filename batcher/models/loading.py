@@ -25,9 +25,10 @@ from batcher.config.model_settings import ModelSettings
 from batcher.core.error_text import message
 from batcher.errors import BatcherError, ModelLoadError
 from batcher.models.checked import CheckedModel
+from batcher.models.file_facts import unchanged
 from batcher.models.own_code import with_place
 from batcher.models.protocol import Model, Progress
-from batcher.models.pytorch.folder_package import import_from_folder
+from batcher.models.version_code.importing import import_from_folder
 from batcher.models.warmup import warm_up
 
 _MODULES = {
@@ -102,7 +103,9 @@ def _load(model: Model, settings: ModelSettings, progress: Progress) -> CheckedM
     if device != "cpu":
         # The device of this thread, for code of the model that names no device.
         import_module("torch").cuda.set_device(device)
-    model.load(device)
+    files = [definition.file, definition.weights]
+    with unchanged([file for file in files if file is not None and file.is_file()]):
+        model.load(device)
     if settings.compile != "none":
         _compile(model, progress)
     checked = CheckedModel(model, settings.finite_outputs)

@@ -25,6 +25,7 @@ from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ModelMetrics
 from batcher.core.spec import Array, ModelSpec
 from batcher.serving.metrics import ServerMetrics
+from batcher.workers.load_turns import LoadTurns
 from batcher.workers.making import make_workers
 from batcher.workers.pools import Pools
 from batcher.workers.thread import ModelLoader
@@ -37,6 +38,7 @@ class Assembly:
         clock: the only time there is.
         pools: where heavy work of single requests runs; all versions share them.
         metrics: where requests and batches are counted.
+        turns: say when a model may load.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Assembly:
         call_soon: CallSoon | None,
         pools: Pools,
         metrics: ServerMetrics,
+        turns: LoadTurns,
     ) -> None:
         """Store the surroundings; nothing starts.
 
@@ -55,10 +58,12 @@ class Assembly:
             call_soon: calls a function in the next turn of the loop; None for a timer of no delay.
             pools: run what is too slow for the loop.
             metrics: where to count.
+            turns: say when a model may load.
         """
         self.clock = clock
         self.pools = pools
         self.metrics = metrics
+        self.turns = turns
         self._call_from_thread = call_from_thread
         self._call_soon = call_soon
 
@@ -76,7 +81,7 @@ class Assembly:
             exceptions[stage] += 1
 
         cross, clock = self._call_from_thread, self.clock
-        return make_workers(definition, settings, load, report, cross, clock, raised)
+        return make_workers(definition, settings, load, report, cross, clock, self.turns, raised)
 
     def scheduler(
         self, spec: ModelSpec, settings: ModelSettings, workers: Sequence[Worker]

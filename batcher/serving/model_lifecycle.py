@@ -38,6 +38,7 @@ class ModelLifecycle(Keeper):
         ending: whether the server is about to end, and should be sent no more requests.
         draining: whether no more requests are taken.
         drain_timeout_s: seconds that a version which is unloaded has for its last answers.
+        turns: say when a model may load.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ModelLifecycle(Keeper):
         self.looking = False
         self.draining = False
         self.drain_timeout_s = drain_timeout_s
+        self.turns = parts.turns
         self._parts = parts
         self._progress = progress
         self._name_stages: tuple[Stage, ...] = ()

@@ -27,6 +27,7 @@ from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_lifecycle import ModelLifecycle
 from batcher.serving.model_version import ModelVersion, not_ready_error
 from batcher.serving.stages.quotas import Quotas, QuotaStage, quotas_of
+from batcher.workers.load_turns import LoadTurns
 from batcher.workers.pools import make_pools
 from batcher.workers.thread import ModelLoader
 
@@ -73,7 +74,8 @@ class ModelServer:
         self.seconds = clock.seconds
         self.pools = make_pools(settings, call_from_thread, clock)
         self.disk_pool = self.pools.disk
-        parts = Assembly(clock, call_from_thread, call_soon, self.pools, self.metrics)
+        turns = LoadTurns(settings.load_concurrency)
+        parts = Assembly(clock, call_from_thread, call_soon, self.pools, self.metrics, turns)
         self.lifecycle = ModelLifecycle(parts, progress, settings.drain_timeout_s)
         self.limit(quotas_of(settings.quotas))
 

@@ -12,6 +12,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.models.loading import load_model
 from batcher.models.protocol import Progress
+from batcher.workers.load_turns import LoadTurns
 from batcher.workers.options import LoopSide, WorkerOptions
 from batcher.workers.process.child_thread import ChildThread
 from batcher.workers.process.worker import ProcessWorker
@@ -25,15 +26,17 @@ def make_workers(
     progress: Progress,
     call_from_thread: CallFromThread,
     clock: IReactorTime,
+    turns: LoadTurns,
     raised: Callable[[str], None] = lambda stage: None,
 ) -> list[Worker]:
     """Return the workers of a model, one for each instance; nothing starts.
 
     `load` replaces the loading of what `definition` describes, and always runs on a thread of this
-    process. Loads and batches are timed by `clock`; while a model loads, `progress` hears of
-    it, and `raised` of the stage in which its own code raised. Reactor thread.
+    process. Loads and batches are timed by `clock`, and `turns` say when a load begins; while a
+    model loads, `progress` hears of it, and `raised` of the stage in which its own code raised.
+    Reactor thread.
     """
-    loop = LoopSide(progress, call_from_thread, clock, raised)
+    loop = LoopSide(progress, call_from_thread, clock, turns, raised)
     each = map(settings.for_instance, range(settings.instances))
     return [_worker(definition, instance, load, loop) for instance in each]
 

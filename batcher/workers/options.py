@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from batcher.batching.worker import CallFromThread
 from batcher.models.protocol import Progress
+from batcher.workers.load_turns import LoadTurns
 
 
 class LoopSide(NamedTuple):
@@ -19,12 +20,14 @@ class LoopSide(NamedTuple):
         progress: hears in words what is being done while the model loads. Reactor thread.
         call_from_thread: calls a function on the reactor thread, soon. Any thread.
         clock: measures how long loads and batches take. Reactor thread.
+        turns: says when a load may begin. Reactor thread.
         raised: hears the stage of a load in which the model's own code raised. Reactor thread.
     """
 
     progress: Progress
     call_from_thread: CallFromThread
     clock: IReactorTime
+    turns: LoadTurns
     raised: Callable[[str], None] = lambda stage: None
 
 

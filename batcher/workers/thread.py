@@ -45,7 +45,9 @@ from batcher.models.checked import CheckedModel
 from batcher.models.protocol import LoadedModel, Progress
 from batcher.workers.begin_wait import LONG_BATCH_S, BeginWait
 from batcher.workers.held_batches import HeldBatches
+from batcher.workers.load_alone import LOAD_LOCK, load_alone
 from batcher.workers.load_limit import LoadLimit
+from batcher.workers.load_turns import LoadTurn
 from batcher.workers.options import LoopSide, WorkerOptions
 from batcher.workers.run_batch import run_batch
 
@@ -101,17 +103,23 @@ class InferenceThread:
             loop.clock,
             options.title,
             options.load_timeout_s,
-            lambda reason: self._load_ended(ModelLoadError(reason)),
+            self._give_load_up,
         )
+        self._turn = LoadTurn(loop.turns)
         self._begin_wait = BeginWait()
         self._thread = Thread(target=self._run, name=options.name, daemon=True)
         self._loaded: Deferred[LoadedModel] = Deferred()
         self._ended: Deferred[None] = Deferred()
 
     def start(self, deliver: Deliver, changed: ConditionListener) -> Deferred[LoadedModel]:
-        """Start the thread and load the model on it. Reactor thread."""
+        """Load the model on the thread when its turn has come. Reactor thread."""
         self._deliver = deliver
         self._changed = changed
+        self._turn.wait(self._begin)
+        return self._loaded
+
+    def _begin(self) -> None:
+        """Start the thread, which loads the model. Reactor thread."""
         self._started = True
         self._load_limit.begin()
         try:
@@ -119,7 +127,6 @@ class InferenceThread:
         except RuntimeError as err:  # no more threads
             self._call_from_thread(self._load_ended, ModelLoadError(f"{self._title}: {err}"))
             self._call_from_thread(self._end)
-        return self._loaded
 
     def do(self, batch: Batch) -> None:
         """Hand over `batch`. Reactor thread."""
@@ -160,6 +167,9 @@ class InferenceThread:
         if not self._quitting:
             self._quitting = True
             self._batches.put(None)
+            if self._turn.is_waiting:
+                reason = f"{self._title}: it was told to end before it loaded"
+                self._load_ended(ModelLoadError(reason))
             if not self._started:  # there is no thread that could say so
                 self._end()
         return self._ended
@@ -226,7 +236,9 @@ class InferenceThread:
     def _run(self) -> None:
         """Load the model, run batches and let go of the model. Inference thread."""
         try:
-            model = self._load(self._report)
+            model = load_alone(
+                self, self._title, lambda: self._load(self._report), self._call_from_thread
+            )
         # A module that calls sys.exit() when it is imported is a failure like any other.
         except BaseException as err:
             self._call_from_thread(self._load_ended, err)
@@ -258,9 +270,15 @@ class InferenceThread:
         """Tell the loop what is being done while the model loads. Inference thread."""
         self._call_from_thread(self._progress, text)
 
+    def _give_load_up(self, reason: str) -> None:
+        """Leave the load that takes too long behind, and let others load. Reactor thread."""
+        LOAD_LOCK.take_from(self)
+        self._load_ended(ModelLoadError(reason))
+
     def _load_ended(self, result: LoadedModel | BaseException) -> None:
         """Tell how the load went, unless it was given up before. Reactor thread."""
         self._load_limit.end()
+        self._turn.end()
         if self._loaded.called:
             return
         if isinstance(result, LoadedModel):

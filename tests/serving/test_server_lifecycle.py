@@ -22,6 +22,7 @@ from batcher.models.protocol import Progress
 from batcher.serving.assembly import Assembly
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_version import STATES, Keeper, ModelState, ModelVersion
+from batcher.workers.load_turns import LoadTurns
 from batcher.workers.pools import make_pools
 from tests.support.crossing import PATIENCE
 from tests.support.models import RecordingModel, checked, double, model_spec
@@ -72,7 +73,9 @@ def loading_model(texts: list[str]) -> ModelVersion:
     def call(function: Any, *arguments: Any) -> None:
         function(*arguments)
 
-    parts = Assembly(clock, call, None, make_pools(ServerSettings(), call, clock), ServerMetrics())
+    parts = Assembly(
+        clock, call, None, make_pools(ServerSettings(), call, clock), ServerMetrics(), LoadTurns(1)
+    )
     return ModelVersion(DEFINITION, SETTINGS, parts, RecordingKeeper(texts))
 
 

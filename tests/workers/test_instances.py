@@ -14,6 +14,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.errors import ModelLoadError
 from batcher.models.protocol import LoadedModel
 from batcher.workers.instances import Instances
+from batcher.workers.load_turns import LoadTurns
 from batcher.workers.making import make_workers
 from tests.support.crossing import Loop
 from tests.support.models import RecordingModel, checked, model_spec
@@ -134,7 +135,13 @@ def test_each_instance_is_loaded_by_itself_and_takes_the_device_whose_turn_it_is
     settings = SETTINGS.model_copy(update={"instances": 5, "device": "cpu,cuda:1"})
     workers = Instances(
         make_workers(
-            definition, settings, None, lambda text: None, loop.call_from_thread, loop.clock
+            definition,
+            settings,
+            None,
+            lambda text: None,
+            loop.call_from_thread,
+            loop.clock,
+            LoadTurns(1),
         )
     )
     assert len([*workers]) == 5

@@ -19,6 +19,7 @@ from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import LoadedModel, Progress
+from batcher.workers.load_turns import LoadTurns
 from batcher.workers.options import LoopSide, WorkerOptions
 from batcher.workers.thread import InferenceThread
 from tests.support.crossing import PATIENCE, Loop, no_more_threads
@@ -41,7 +42,10 @@ class Bench:
     """
 
     def __init__(
-        self, predict: Predict = double, load: Callable[[Progress], CheckedModel] | None = None
+        self,
+        predict: Predict = double,
+        load: Callable[[Progress], CheckedModel] | None = None,
+        turns: LoadTurns | None = None,
     ) -> None:
         self.loop = Loop()
         self.model = RecordingModel(predict=predict)
@@ -55,6 +59,7 @@ class Bench:
                 lambda text: self.progress.append((text, get_ident())),
                 self.loop.call_from_thread,
                 self.loop.clock,
+                turns or LoadTurns(1),
             ),
             WorkerOptions("batcher-test", "model 'm' version 1", WATCHDOG, LOAD_TIMEOUT),
         )

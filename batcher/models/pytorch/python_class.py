@@ -14,8 +14,8 @@ of class decides how the class is used; of a function that is the class of the o
 Both kinds may have the hooks `preprocess` and `postprocess`. Both may also return an output as a
 list of rows, with an exception in the place of a row that failed: only that row's request fails.
 
-A loaded model owns the names of its modules, for as long as `folder_package.py` says. So two models
-may hold files of the same name, and a model that is loaded again is read again.
+A loaded model owns the names of its modules, for as long as `version_code` says. So two models may
+hold files of the same name, and a model that is loaded again is read again.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
+from batcher.models.file_facts import own_copy
 from batcher.models.output_arrays import output_arrays
 from batcher.models.plain_calls import check_methods, check_returned
 from batcher.models.protocol import Arrays, FreshMemory, Hook, Model, Progress
 from batcher.models.pytorch.autograd import batch_mode
 from batcher.models.pytorch.factories import factory_of
-from batcher.models.pytorch.folder_package import import_from_folder
 from batcher.models.pytorch.input_order import arrange, parameters_of_python
 from batcher.models.pytorch.module import TorchModule
 from batcher.models.pytorch.tensors import to_host
 from batcher.models.result_names import named_outputs
+from batcher.models.version_code.importing import import_from_folder
 
 
 class PythonModule(TorchModule):
@@ -111,6 +112,7 @@ class PythonModel(FreshMemory):
     ) -> None:
         """Remember what to load; `factory` is the class, and makes nothing yet. Any thread."""
         self.spec = definition.spec
+        self._definition = definition  # its modules live as long, and may be imported late
         self._settings = settings
         self._gradients = definition.gradients
         self.make = factory
@@ -183,7 +185,8 @@ def _weights(file: Path, trusted: bool) -> dict[str, Any]:
     Any thread.
     """
     if file.suffix == ".safetensors":
-        return load_file(file)
+        with own_copy(file) as copy:
+            return load_file(copy)
     if not trusted:
         raise ModelLoadError(
             f"expected weights as .safetensors; got {file.name}, a pickle, which can run any code "

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from batcher.config.settings import ServerSettings
 from batcher.core.error_text import message
 from batcher.errors import Draining, ModelNotReady
-from batcher.serving.model_version import ModelState, ModelVersion, not_ready_error
+from batcher.serving.model_version import GONE, ModelState, ModelVersion, not_ready_error
 from batcher.serving.repository.disk import ModelDisk
 from batcher.serving.repository.folders import ModelFolder
 from batcher.serving.repository.overrides import check_batch_fits
@@ -39,21 +39,21 @@ class Loads:
     Attributes:
         settings: the settings in force.
         sources: what each version was loaded from last, by name and version.
-        models: how many models share the cores.
+        instances: how many instances of all models share the cores.
     """
 
     def __init__(self, server: ModelServer, disk: ModelDisk, settings: ServerSettings) -> None:
         """Load into `server` what `disk` reads."""
         self.settings = settings
         self.sources: dict[Key, VersionSource] = {}
-        self.models = 1
+        self.instances = 1
         self._server = server
         self._disk = disk
 
     def add(self, found: FoundVersion, required: bool) -> Deferred[None]:
         """Load a version that is not here; fires and fails as `ModelServer.add` does."""
         self.sources[found.source.key] = found.source
-        return self._server.add(*found.or_failure(self.models), required)
+        return self._server.add(*found.or_failure(self.instances), required)
 
     def versions_of(self, name: str) -> list[ModelVersion]:
         """Return every version of the model `name`."""
@@ -88,10 +88,18 @@ class Loads:
         for found in versions:
             if found.definition is not None:
                 check_batch_fits(overrides, found.source.settings, found.definition.spec)
+        self.instances = self._instances_with(versions)
         there = {found.source.key for found in versions}
         gone = [version for version in self.versions_of(name) if version.key not in there]
         attempts = [*map(self._server.unload, gone), *map(self._load_version, versions)]
         return DeferredList(attempts, consumeErrors=True).addCallback(_check_all_ready)
+
+    def _instances_with(self, coming: list[FoundVersion]) -> int:
+        """Return how many instances share the cores once versions that are `coming` are loaded."""
+        there = {version.key for version in self._server if version.state not in GONE}
+        sources = {key: source for key, source in self.sources.items() if key in there}
+        sources.update((found.source.key, found.source) for found in coming)
+        return sum(source.instances for source in sources.values())
 
     def _load_version(self, found: FoundVersion) -> Deferred[None]:
         """Serve one version; fires when it is ready."""
@@ -127,7 +135,9 @@ class Loads:
             public = f"model {name} could not be loaded anew; what was loaded before goes on"
             raise ModelNotReady(failure.getErrorMessage(), public=public)
 
-        return self._server.replace(*found.or_failure(self.models)).addCallbacks(replaced, refused)
+        return self._server.replace(*found.or_failure(self.instances)).addCallbacks(
+            replaced, refused
+        )
 
 
 def _log_failed(name: str, failure: Failure) -> None:

@@ -43,12 +43,14 @@ class FoundVersion(NamedTuple):
         """Whether `model.yaml` was read."""
         return self.definition is not None or bool(self.fault)
 
-    def or_failure(self, models: int) -> tuple[ModelDefinition, ModelSettings, ModelLoader | None]:
-        """Return what to add to a server in which `models` share the cores.
+    def or_failure(
+        self, instances: int
+    ) -> tuple[ModelDefinition, ModelSettings, ModelLoader | None]:
+        """Return what to add to a server in which `instances` share the cores.
 
         A version whose definition is wrong fails to load, and keeps the reason visible.
         """
-        settings = self.source.settings_among(models)
+        settings = self.source.settings_among(instances)
         if self.definition is not None:
             return self.definition, settings, None
         (name, version), folder = self.source.key, self.source.folder.folder
@@ -83,12 +85,12 @@ class Change(NamedTuple):
     Attributes:
         coming: versions to load.
         staying: names and versions of what may go on to serve.
-        models: how many models share the cores afterwards.
+        instances: how many instances of all models share the cores afterwards.
     """
 
     coming: list[FoundVersion]
     staying: frozenset[Key]
-    models: int
+    instances: int
 
 
 def at_start(settings: ServerSettings, base: Path) -> list[FoundVersion]:
@@ -107,7 +109,7 @@ def at_load(
 
     Raises ConfigError: the model's settings contradict each other. Disk thread.
     """
-    source = source_of(folder, settings, overrides)
+    source = source_of(folder, settings, overrides, known)
     return FoundVersion(source) if source == known else _define(source)
 
 
@@ -119,15 +121,15 @@ def at_reload(settings: ServerSettings, base: Path, standing: Standing) -> Chang
     folders = find_models(settings, base)
     wanted = _wanted(settings, folders, standing)
     sources = [
-        source_of(folder, settings, standing.overrides.get((folder.name, folder.version), {}))
-        for folder in wanted
+        source_of(folder, settings, standing.overrides.get(key, {}), standing.sources.get(key))
+        for folder, key in ((folder, (folder.name, folder.version)) for folder in wanted)
     ]
     coming = [source for source in sources if source != standing.sources.get(source.key)]
     staying = folders if settings.model_control == "explicit" else wanted
     return Change(
         [_define(source) for source in coming],
         frozenset((folder.name, folder.version) for folder in staying),
-        len(wanted),
+        sum(source.instances for source in sources),
     )
 
 

@@ -81,7 +81,7 @@ class ModelRepository:
     def _start(self, versions: list[FoundVersion]) -> list[Deferred[None]]:
         if self._server.draining:
             raise Draining("the server was stopped before its models were loaded")
-        self._loads.models = len(versions)
+        self._loads.instances = sum(found.source.instances for found in versions)
         return [self._loads.add(found, required=True) for found in versions]
 
     def _looked(self, result: Result) -> Result:
@@ -103,7 +103,7 @@ class ModelRepository:
     def _rollout(self, change: Change) -> Rollout:
         ours = self._loads.sources.keys() - change.staying
         going = [version for version in self._server if version.key in ours]
-        return Rollout(self._server, change.coming, going, change.models)
+        return Rollout(self._server, change.coming, going, change.instances)
 
     def _refused(self, failure: Failure) -> Rollout:
         failure.trap(ConfigError)
@@ -126,7 +126,7 @@ class ModelRepository:
         self.controlled = settings.model_control == "explicit"
         loads = self._loads
         loads.settings = settings
-        loads.models = rollout.models
+        loads.instances = rollout.instances
         loads.sources.update((found.source.key, found.source) for found in rollout.coming)
         for version in rollout.going:
             del loads.sources[version.key]

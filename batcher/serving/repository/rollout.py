@@ -30,7 +30,7 @@ class Rollout:
         coming: versions to load; each takes the place of what has its name and version, if there is
             such a version.
         going: versions to unload.
-        models: how many models share the cores afterwards.
+        instances: how many instances of all models share the cores afterwards.
         reasons: why the change cannot be made, as far as that is known before a model is loaded.
     """
 
@@ -39,12 +39,12 @@ class Rollout:
         server: ModelServer,
         coming: list[FoundVersion],
         going: list[ModelVersion],
-        models: int,
+        instances: int,
     ) -> None:
         """Look for faults in the definitions of what is `coming`; nothing else happens yet."""
         self.coming = coming
         self.going = going
-        self.models = models
+        self.instances = instances
         self.reasons = [
             f"model {'/'.join(found.source.key)}: {line}"
             for found in coming
@@ -65,7 +65,7 @@ class Rollout:
 
     def _load(self) -> Deferred[None]:
         for found in self.coming:
-            self._made.append(self._server.lifecycle.make(*found.or_failure(self.models)))
+            self._made.append(self._server.lifecycle.make(*found.or_failure(self.instances)))
         loading = [version.start() for version in self._made]
         return DeferredList(loading, consumeErrors=True).addCallback(self._check_ready)
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings, share_threads
+from batcher.models.file_facts import FileFacts, facts_of
 from batcher.serving.repository.folders import ModelFolder
 
 
@@ -21,13 +22,13 @@ class VersionSource(NamedTuple):
 
     Attributes:
         folder: the version's own folder.
-        files: path, time of change in nanoseconds and size in bytes of each file in the folder.
+        files: what is known of each file in the folder.
         settings: those of the version's model, before models share the cores.
         overrides: settings of the model, by name, that a client wanted otherwise.
     """
 
     folder: ModelFolder
-    files: tuple[tuple[str, int, int], ...]
+    files: tuple[FileFacts, ...]
     settings: ModelSettings
     overrides: dict[str, Any]
 
@@ -43,28 +44,36 @@ class VersionSource(NamedTuple):
         """
         return load_model_definition(self.folder.name, self.folder.version, self.folder.folder)
 
-    def settings_among(self, models: int) -> ModelSettings:
-        """Return the settings that the version runs with if `models` share the cores."""
-        return share_threads(self.settings.model_copy(update=self.overrides), models)
+    @property
+    def instances(self) -> int:
+        """How many instances of the version share the cores with others."""
+        return self.settings.instances
+
+    def settings_among(self, instances: int) -> ModelSettings:
+        """Return the settings that the version runs with if `instances` share the cores."""
+        return share_threads(self.settings.model_copy(update=self.overrides), instances)
 
 
 def source_of(
-    folder: ModelFolder, settings: ServerSettings, overrides: dict[str, Any]
+    folder: ModelFolder,
+    settings: ServerSettings,
+    overrides: dict[str, Any],
+    known: VersionSource | None = None,
 ) -> VersionSource:
-    """Return what `folder` is loaded from now.
+    """Return what `folder` is loaded from now; `known` is what it was loaded from last.
 
     Raises ConfigError: the model's settings contradict each other. Disk thread.
     """
-    files = _files(folder.folder)
+    files = _files(folder.folder, known.files if known is not None else ())
     return VersionSource(folder, files, settings.for_model(folder.name), overrides)
 
 
-def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Return path, time of change and size of every file of a version."""
+def _files(folder: Path, known: tuple[FileFacts, ...]) -> tuple[FileFacts, ...]:
+    """Return what is known of every file of a version now; `known` was known before."""
+    before = {facts.path: facts for facts in known}
     found = []
     for path in sorted(folder.rglob("*")):
         with suppress(FileNotFoundError):  # the file has just been removed
             if path.is_file() and "__pycache__" not in path.parts:
-                status = path.stat()
-                found.append((str(path), status.st_mtime_ns, status.st_size))
+                found.append(facts_of(path, before.get(str(path))))
     return tuple(found)

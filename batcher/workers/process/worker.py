@@ -25,6 +25,7 @@ from batcher.models.protocol import LoadedModel
 from batcher.workers.begin_wait import BEGIN_WAIT_S, LONG_BATCH_S
 from batcher.workers.held_batches import HeldBatches
 from batcher.workers.load_limit import LoadLimit
+from batcher.workers.load_turns import LoadTurn
 from batcher.workers.options import LoopSide, WorkerOptions
 from batcher.workers.process.child_protocol import Child, Parent
 from batcher.workers.process.hook_client import Relays
@@ -83,8 +84,8 @@ class ProcessWorker:
         self._title = title = options.title
         hangs = f"a batch has run for more than {options.watchdog_s:g} s"
         self._held = HeldBatches(clock, options.watchdog_s, lambda: self._kill(hangs))
-        limits = title, options.load_timeout_s
-        self._load_limit = LoadLimit(clock, *limits, self._loads_too_long)
+        self._load_limit = LoadLimit(clock, title, options.load_timeout_s, self._loads_too_long)
+        self._turn = LoadTurn(loop.turns)
         self._restarts, spare_restarts = Restarts(jitter), Restarts(jitter)
         self._next_child = Alarm(clock, self._begin_child)
         self._exit_limit = Alarm(clock, self._kill)
@@ -153,6 +154,7 @@ class ProcessWorker:
     def loaded(self, loaded: LoadedModel) -> None:
         """Take batches. Reactor thread."""
         self._load_limit.end()
+        self._turn.end()
         if self._quitting:
             return  # the child was killed while it loaded
         self._state = _State.READY
@@ -196,6 +198,7 @@ class ProcessWorker:
         else:
             self._child = None
             self._load_limit.end()
+            self._turn.end()
             reason, self._cause = self._cause or how, ""
             self._child_ended(reason, begun)
         self._check_ended()
@@ -221,13 +224,22 @@ class ProcessWorker:
     def _begin_child(self) -> None:
         """Load the model in the spare, or in a new child. Reactor thread."""
         self._state = _State.LOADING
-        self._child = self._spare.take()
-        self._load_limit.begin()
-        self._child.load()
+        self._child = child = self._spare.take()
+
+        def load() -> None:
+            self._load_limit.begin()
+            child.load()
+
+        # A restart takes no turn: its memory was the model's before, and requests wait.
+        if self._loaded.called:
+            load()
+        else:
+            self._turn.wait(load)
 
     def _loads_too_long(self, reason: str) -> None:
         """Give up the load that runs. Reactor thread."""
         self._kill(reason)
+        self._turn.end()
         if not self._loaded.called:
             # At once: a child may be stuck where not even a signal ends it.
             self._fail_load(reason)

@@ -24,6 +24,7 @@ from batcher.core.spec import Array, ModelSpec
 from batcher.errors import DeviceLost, InvalidInput, ModelError, WorkerLost
 from batcher.models.model_errors import model_error
 from batcher.models.protocol import LoadedModel
+from batcher.workers.load_turns import LoadTurns
 from batcher.workers.making import make_workers
 from batcher.workers.process.child_thread import ChildThread
 from batcher.workers.process.worker import ProcessWorker
@@ -166,7 +167,9 @@ class Bench:
             worker="process", device="cpu", max_batch_size=2, warmup=False
         ).model_copy(update={"pipeline_depth": pipeline_depth})
         call, clock = self.loop.call_from_thread, self.loop.clock
-        (worker,) = make_workers(definition, settings, None, lambda text: None, call, clock)
+        (worker,) = make_workers(
+            definition, settings, None, lambda text: None, call, clock, LoadTurns(1)
+        )
         assert isinstance(worker, ProcessWorker)
         self.worker = worker
 

@@ -10,6 +10,7 @@ from batcher.batching.worker import Condition, Outcome
 from batcher.config.model_settings import ModelSettings
 from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
 from batcher.models.protocol import LoadedModel
+from batcher.workers.load_turns import LoadTurns
 from batcher.workers.options import LoopSide, WorkerOptions
 from batcher.workers.process.child_protocol import Child, Parent
 from batcher.workers.process.restarts import FAILURES_UNTIL_DEAD, SOUND_AFTER_S
@@ -74,7 +75,7 @@ class Bench:
         children: every child, in the order they were made: the first, its spare, the spare's…
     """
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, turns: LoadTurns | None = None, **settings: object) -> None:
         self.clock = Clock()
         self.events: list[str] = []
         self.children: list[FakeChild] = []
@@ -85,6 +86,7 @@ class Bench:
                 lambda text: self.events.append(text),
                 lambda function, *arguments: function(*arguments),
                 self.clock,
+                turns or LoadTurns(1),
             ),
             WorkerOptions("test", TITLE, checked.watchdog_s, checked.load_timeout_s),
             self._make_child,

@@ -1,0 +1,55 @@
+"""The module that `class:` in `model.yaml` names, and how long its names stay."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from itertools import count
+from types import ModuleType
+from weakref import finalize
+
+from batcher.config.model_file import ModelDefinition
+from batcher.models.version_code.finder import drop_sources, keep_sources
+from batcher.models.version_code.names import PREFIX, package_name
+from batcher.models.version_code.plain_names import use_plain_names
+
+_load_numbers = count()
+_packages: dict[int, str] = {}
+"""The package of each definition, by the definition's identity."""
+
+
+def import_from_folder(definition: ModelDefinition, name: str) -> ModuleType:
+    """Import the module `name` from the version folder or, if it is not there, an installed one.
+
+    Raises:
+        ImportError: there is no such module.
+        BaseException: whatever the module raises.
+
+    The thread that loads.
+    """
+    file = definition.folder.joinpath(*name.split("."))
+    if not (file.with_suffix(".py").is_file() or file.joinpath("__init__.py").is_file()):
+        return import_module(name)
+    package = _packages.get(id(definition)) or _new_package(definition)
+    use_plain_names(package)
+    return import_module(f"{package}.{name}")
+
+
+def _new_package(definition: ModelDefinition) -> str:
+    """Return the name of a package for `definition`, whose files are read now. Any thread."""
+    package = package_name(str(definition.folder), next(_load_numbers))
+    _packages[id(definition)] = package
+    finalize(definition, _forget, id(definition), package)
+    keep_sources(package)
+    return package
+
+
+def _forget(identity: int, package: str) -> None:
+    """Remove the names of a package, and all below it: nobody runs its model. Any thread."""
+    del _packages[identity]
+    drop_sources(package)
+    for name in list(sys.modules):
+        if f"{name}.".startswith(f"{package}."):
+            sys.modules.pop(name, None)
+    # Importing has made the package an attribute of the package above.
+    vars(sys.modules[PREFIX[:-1]]).pop(package[len(PREFIX) :], None)
