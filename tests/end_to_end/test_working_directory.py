@@ -1,4 +1,4 @@
-"""A model that changes the working directory while it loads: reloads and crashed children go on."""
+"""A model that changes the working directory: reloads and crashed children go on."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class Model:
     def load(self, device):
         os.chdir("/")
     def predict(self, inputs):
+        os.chdir("/")
         return {"y": inputs["x"]}
 """
 CRASHES = """
@@ -36,11 +37,14 @@ def test_children_start_again_and_a_reload_finds_every_file(tmp_path: Path) -> N
     relative = os.path.relpath(tmp_path / "config.yaml", Path(__file__).parents[2])
     with started(tmp_path, "-c", relative) as server:
 
-        def status(body: bytes) -> int:
+        def status(body: bytes, model: str = "crashes") -> int:
             with server.connect() as connection:
-                connection.sendall(predict(body, model="crashes"))
+                connection.sendall(predict(body, model=model))
                 return one_answer(connection).status
 
+        # What a load changes is put back; what a model changes later is not.
+        assert os.readlink(f"/proc/{server.pid}/cwd") == str(Path(__file__).parents[2])
+        assert status(ROW, "changes") == 200
         assert os.readlink(f"/proc/{server.pid}/cwd") == "/"
         for _ in range(2):  # the first crash finds a child that was started ahead
             assert status(b"\0\0\x10\x41" * 4) == 503

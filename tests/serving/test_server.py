@@ -76,11 +76,11 @@ def test_a_newer_version_that_is_not_ready_does_not_answer(serving: Serving) -> 
         raise ModelLoadError("never mind")
 
     serving.add_ready(version="1")
-    loading = serving.add(version="3", load=load)
     assert isinstance(
         serving.loop.error_of(serving.add(version="2", load=failing(ModelLoadError("broken")))),
         ModelLoadError,
     )
+    loading = serving.add(version="3", load=load)
     assert serving.response(serving.infer(1)).version == "1"
     leave.set()
     serving.loop.error_of(loading)

@@ -1,0 +1,257 @@
+"""Loads in a real server: side by side, of files that changed, and of models with processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import py_compile
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.end_to_end.processes import Process, started, until, write_model
+
+TENSORS = (
+    "inputs: [{name: x, dtype: FP32, shape: [4]}]\noutputs: [{name: y, dtype: FP32, shape: [4]}]\n"
+)
+FIXED = 10**18
+"""A time of change, in nanoseconds, that tells nothing."""
+
+BUILDS = """
+import time, torch
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(4, 4, bias=False)
+        time.sleep(0.05)
+        self.second = torch.nn.Linear(4, 4, bias=False)
+        assert self.second.weight.dtype == torch.float32
+        for layer in (self.first, self.second):
+            torch.nn.init.eye_(layer.weight)
+    def forward(self, x):
+        return self.second(self.first(x))
+"""
+CHANGES_ALL = """
+import random, time, numpy, torch
+
+class Model:
+    def load(self, device):
+        torch.set_default_dtype(torch.bfloat16)
+        torch.manual_seed(0)
+        time.sleep(0.05)
+    def predict(self, inputs):
+        return {"y": inputs["x"]}
+"""
+EXPORTS = """
+import torch
+
+class Model:
+    def load(self, device):
+        program = torch.export.export(torch.nn.ReLU(), (torch.ones(2, 4),))
+        self.module = program.module()
+    def predict(self, inputs):
+        return {"y": inputs["x"]}
+"""
+POOL = """
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+import numpy as np
+from factors import FACTOR
+
+def times(row):
+    return [value * FACTOR for value in row]
+
+class Model:
+    def load(self, device):
+        self.pool = ProcessPoolExecutor(1, mp_context=get_context({method!r}))
+    def predict(self, inputs):
+        rows = self.pool.map(times, inputs["x"].tolist(), timeout=60)
+        return {{"y": np.array([*rows], "f4")}}
+"""
+
+
+def ask(server: Process, model: str, value: float = 1.0) -> float:
+    """Return the first number of a model's answer."""
+    body = json.dumps({"inputs": {"x": [[value] * 4]}}).encode()
+    target = f"{server.address}/models/{model}/predict"
+    with urlopen(Request(target, body, {"Content-Type": "application/json"}), timeout=60) as answer:
+        return float(json.loads(answer.read())["outputs"]["y"][0][0])
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the processes below a process."""
+    found = set()
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found |= {int(child)} | descendants(int(child))
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            if int(child) not in found:
+                found |= {int(child)} | descendants(int(child))
+    return found
+
+
+def make_models(repository: Path, kind: str, count: int) -> None:
+    """Write `count` models of one kind, all of which answer with their inputs."""
+    for number in range(count):
+        name = f"m{number}"
+        if kind == "python":
+            sources = (BUILDS, CHANGES_ALL, EXPORTS)
+            write_model(repository, name, sources[number % len(sources)])
+            continue
+        folder = repository / name / "1"
+        folder.mkdir(parents=True)
+        (folder / "model.yaml").write_text(f"format: {kind}\nfile: model\n{TENSORS}")
+        if kind == "export":
+            rows = torch.export.Dim("rows")
+            inputs = (torch.ones(2, 4),)
+            program = torch.export.export(torch.nn.Identity(), inputs, dynamic_shapes=({0: rows},))
+            torch.export.save(program, folder / "model.pt2")
+            (folder / "model.pt2").rename(folder / "model")
+        else:
+            torch.jit.script(torch.nn.Identity()).save(str(folder / "model"))
+
+
+@pytest.mark.parametrize("kind", ["python", "export", "torchscript"])
+@pytest.mark.parametrize(("models", "instances"), [(4, 1), (1, 4), (3, 2)])
+def test_models_and_instances_start_together(
+    tmp_path: Path, kind: str, models: int, instances: int
+) -> None:
+    make_models(tmp_path / "models", kind, models)
+    (tmp_path / "config.yaml").write_text(f"defaults: {{instances: {instances}}}\n")
+    with started(tmp_path, "-c", str(tmp_path / "config.yaml")) as server:
+        assert [ask(server, f"m{number}", 3) for number in range(models)] == [3] * models
+
+
+def version(folder: Path, factor: int) -> None:
+    """Write a version that multiplies by `factor`, in its code and in its weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.yaml").write_text(
+        f"format: python\nclass: code:Model\nweights: w.safetensors\n{TENSORS}"
+    )
+    (folder / "code.py").write_text(
+        "import torch\nfrom factors import FACTOR\n\nclass Model(torch.nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n"
+        "        self.f = torch.nn.Parameter(torch.zeros(1))\n"
+        "    def forward(self, x):\n        return x * self.f * FACTOR\n"
+    )
+    (folder / "factors.py").write_text(f"FACTOR = {factor}\n")
+    save_file({"f": torch.tensor([1.0])}, str(folder / "w.safetensors"))
+    for file in folder.iterdir():
+        os.utime(file, ns=(FIXED, FIXED))
+
+
+def code_of_the_same_size(folder: Path, factor: int) -> None:
+    """Write other code of the same size and time in place, beside bytecode of the code before."""
+    code = folder / "factors.py"
+    py_compile.compile(str(code))
+    code.write_text(f"FACTOR = {factor}\n")
+    os.utime(code, ns=(FIXED, FIXED))
+
+
+def weights_of(folder: Path, factor: int) -> bytes:
+    """Return weights that give `factor`, whatever the code multiplies by."""
+    by_code = int((folder / "factors.py").read_text().split()[-1])
+    other = folder.parent / "other.safetensors"
+    save_file({"f": torch.tensor([factor / by_code])}, str(other))
+    return other.read_bytes()
+
+
+def weights_in_place(folder: Path, factor: int) -> None:
+    """Write other weights into the file, and set its time back."""
+    (folder / "w.safetensors").write_bytes(weights_of(folder, factor))
+    os.utime(folder / "w.safetensors", ns=(FIXED, FIXED))
+
+
+def weights_renamed(folder: Path, factor: int) -> None:
+    """Put another file of weights, of the same size and time, in the place of the first."""
+    new = folder / "new"
+    new.write_bytes(weights_of(folder, factor))
+    os.utime(new, ns=(FIXED, FIXED))
+    os.replace(new, folder / "w.safetensors")
+
+
+def link_turned(folder: Path, factor: int) -> None:
+    """Have the version's folder be a link that leads to another folder."""
+    target = folder.parents[2] / f"elsewhere{factor}"
+    version(target, factor)
+    new = folder.with_name("new")
+    new.symlink_to(target)
+    if not folder.is_symlink():
+        folder.rename(folder.parents[2] / "before")
+    os.replace(new, folder)
+
+
+@pytest.mark.parametrize("worker", ["thread", "process"])
+@pytest.mark.parametrize(
+    "change", [code_of_the_same_size, weights_in_place, weights_renamed, link_turned]
+)
+def test_the_next_answer_after_a_reload_is_the_new_one(
+    tmp_path: Path, change: Callable[[Path, int], None], worker: str
+) -> None:
+    folder = tmp_path / "models" / "m" / "1"
+    version(folder, 2)
+    (tmp_path / "config.yaml").write_text(f"defaults: {{worker: {worker}}}\n")
+    with started(tmp_path, "-c", str(tmp_path / "config.yaml")) as server:
+        assert ask(server, "m") == 2
+        for reloads, factor in enumerate((3, 5, 7), 1):
+            change(folder, factor)
+            server.signal(signal.SIGHUP)
+            until(partial(reloaded, server, reloads), 60)
+            assert ask(server, "m") == factor
+
+
+def reloaded(server: Process, times: int) -> bool:
+    """Return whether the server has ended that many reloads."""
+    return server.metric("batcher_reloads_total") == times
+
+
+def test_what_has_not_changed_is_not_loaded_again(tmp_path: Path) -> None:
+    version(tmp_path / "models" / "m" / "1", 2)
+    (tmp_path / "config.yaml").write_text("defaults: {warmup: false}\n")
+    with started(tmp_path, "-c", str(tmp_path / "config.yaml")) as server:
+        server.signal(signal.SIGHUP)
+        until(lambda: "nothing has changed" in server.errors, 60)
+
+
+@pytest.mark.parametrize("worker", ["thread", "process"])
+@pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
+def test_a_model_s_pool_of_processes_finds_the_model_s_code_and_ends_with_the_server(
+    tmp_path: Path, method: str, worker: str
+) -> None:
+    write_model(tmp_path / "models", "m", POOL.format(method=method))
+    (tmp_path / "models" / "m" / "1" / "factors.py").write_text("FACTOR = 3\n")
+    (tmp_path / "config.yaml").write_text(f"defaults: {{worker: {worker}}}\n")
+    with started(tmp_path, "-c", str(tmp_path / "config.yaml")) as server:
+        assert ask(server, "m", 2) == 6
+        below = descendants(server.pid)
+        assert below
+        server.signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+        until(lambda: not [pid for pid in below if Path(f"/proc/{pid}/exe").exists()])
+
+
+OPERATORS = """
+import sys, torch
+class Model(torch.nn.Module):
+    def forward(self, x):
+        return x * 0 + sys.getswitchinterval() * 1e3
+"""
+
+
+def test_the_switch_interval_follows_models_that_clients_load_and_unload(tmp_path: Path) -> None:
+    write_model(tmp_path / "models", "m", OPERATORS)
+    (tmp_path / "config.yaml").write_text("model_control: explicit\nload_at_start: []\n")
+    with started(tmp_path, "-c", str(tmp_path / "config.yaml")) as server:
+        for _ in range(2):
+            for action in ("load", "unload"):
+                target = f"{server.address}/v2/repository/models/m/{action}"
+                urlopen(Request(target, b"{}"), timeout=60).close()
+                if action == "load":
+                    assert ask(server, "m") == pytest.approx(0.2, abs=0.01)

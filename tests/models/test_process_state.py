@@ -1,0 +1,159 @@
+"""What models set for the whole process while they load: put back, and told by name."""
+
+from __future__ import annotations
+
+import gc
+import locale
+import logging
+import os
+import random
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageFile
+import pytest
+import torch
+
+from batcher.models.process_state import MAX_NAMES, ProcessState
+
+CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "PyTorch's default dtype": (
+        torch.get_default_dtype,
+        lambda: torch.set_default_dtype(torch.bfloat16),
+    ),
+    "PyTorch's deterministic algorithms": (
+        torch.are_deterministic_algorithms_enabled,
+        lambda: torch.use_deterministic_algorithms(True),
+    ),
+    "NumPy's floating-point errors (divide, over)": (
+        np.geterr,
+        lambda: np.seterr(divide="raise", over="raise"),
+    ),
+    "PIL.Image.MAX_IMAGE_PIXELS": (
+        lambda: PIL.Image.MAX_IMAGE_PIXELS,
+        lambda: setattr(PIL.Image, "MAX_IMAGE_PIXELS", None),
+    ),
+    "PIL.ImageFile.LOAD_TRUNCATED_IMAGES": (
+        lambda: PIL.ImageFile.LOAD_TRUNCATED_IMAGES,
+        lambda: setattr(PIL.ImageFile, "LOAD_TRUNCATED_IMAGES", True),
+    ),
+    "the time-out of sockets": (socket.getdefaulttimeout, lambda: socket.setdefaulttimeout(5)),
+    "the root logger": (
+        lambda: (logging.root.level, list(logging.root.handlers)),
+        lambda: logging.basicConfig(level=logging.DEBUG, force=True),
+    ),
+    "the switch interval": (sys.getswitchinterval, lambda: sys.setswitchinterval(0.5)),
+    "the collector of cycles": (gc.isenabled, gc.disable),
+    "the working directory": (os.getcwd, lambda: os.chdir("/")),
+    "environment variables (SOMEBODY_S)": (
+        lambda: os.environ.get("SOMEBODY_S"),
+        lambda: os.environ.update(SOMEBODY_S="value"),
+    ),
+    "the locale": (
+        lambda: locale.setlocale(locale.LC_ALL),
+        lambda: locale.setlocale(locale.LC_ALL, "C.UTF-8" if _is_c() else "C"),
+    ),
+    "warnings as errors": (
+        lambda: list(warnings.filters),
+        lambda: warnings.simplefilter("error"),
+    ),
+}
+"""How each setting is read and changed, by what the log calls it."""
+
+
+def _is_c() -> bool:
+    return locale.setlocale(locale.LC_ALL) == "C"
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_setting_of_the_process_is_put_back_and_named(name: str) -> None:
+    read, change = CHANGES[name]
+    before, state = read(), ProcessState()
+    try:
+        change()
+        assert read() != before, "the change changes nothing"
+    finally:
+        told = state.put_back()
+    assert told == [name]
+    assert read() == before
+
+
+def test_the_states_of_random_generators_are_put_back_and_not_named() -> None:
+    def draws() -> list[float]:
+        return [random.random(), float(np.random.random()), float(torch.rand(()))]
+
+    state = ProcessState()
+    first = draws()
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    assert state.put_back() == []
+    assert draws() == first
+
+
+def test_filters_of_warnings_that_make_no_errors_are_put_back_and_not_named() -> None:
+    before, state = list(warnings.filters), ProcessState()
+    warnings.filterwarnings("ignore", "whatever")
+    assert state.put_back() == []
+    assert list(warnings.filters) == before
+
+
+def test_a_variable_that_was_removed_or_changed_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMOVED", "1")
+    monkeypatch.setenv("CHANGED", "1")
+    state = ProcessState()
+    del os.environ["REMOVED"]
+    os.environ["CHANGED"] = "2"
+    assert state.put_back() == ["environment variables (CHANGED, REMOVED)"]
+    assert (os.environ["REMOVED"], os.environ["CHANGED"]) == ("1", "1")
+
+
+def test_of_many_variables_a_few_are_named() -> None:
+    state = ProcessState()
+    os.environ.update({f"MANY_{number:02}": "1" for number in range(MAX_NAMES + 3)})
+    (told,) = state.put_back()
+    assert told.endswith("MANY_07 and 3 more)")
+    assert not [name for name in os.environ if name.startswith("MANY_")]
+
+
+def test_variables_that_libraries_set_for_themselves_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("KMP_INIT_AT_FORK", raising=False)
+    state = ProcessState()
+    os.environ["KMP_INIT_AT_FORK"] = "FALSE"
+    assert state.put_back() == []
+    assert os.environ.pop("KMP_INIT_AT_FORK") == "FALSE"
+
+
+def test_a_library_that_the_load_has_imported_gets_its_own_defaults_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "PIL.ImageFile")
+    monkeypatch.setattr(PIL.ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    state = ProcessState()
+    monkeypatch.setitem(sys.modules, "PIL.ImageFile", PIL.ImageFile)
+    assert state.put_back() == ["PIL.ImageFile.LOAD_TRUNCATED_IMAGES"]
+    assert PIL.ImageFile.LOAD_TRUNCATED_IMAGES is False
+
+
+def test_what_cannot_be_put_back_is_named_and_stops_nothing_else(tmp_path: Any) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    state = ProcessState()
+    os.chdir(tmp_path)
+    gone.rmdir()
+    socket.setdefaulttimeout(7)
+    assert state.put_back() == ["the time-out of sockets", "the working directory"]
+    assert socket.getdefaulttimeout() is None

@@ -1,0 +1,99 @@
+"""Loads in one process: one at a time, and what they change is put back and told."""
+
+from __future__ import annotations
+
+import os
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from twisted.logger import globalLogPublisher
+
+from batcher.workers.load_alone import LOAD_LOCK, LoadLock, load_alone
+from tests.support.crossing import PATIENCE
+
+
+def call(function: Any, *arguments: Any) -> None:
+    """Stand for the way to the loop."""
+    function(*arguments)
+
+
+def test_a_load_waits_until_the_one_before_has_ended() -> None:
+    lock, entered, events = LoadLock(), Event(), []
+
+    def second() -> None:
+        entered.set()
+        with lock.held_by("second"):
+            events.append("second")
+
+    thread = Thread(target=second, daemon=True)
+    with lock.held_by("first"):
+        thread.start()
+        assert entered.wait(PATIENCE)
+        events.append("first")
+    thread.join(PATIENCE)
+    assert events == ["first", "second"]
+
+
+def test_a_load_that_hangs_can_lose_the_lock_and_does_not_take_it_from_the_next_one() -> None:
+    lock = LoadLock()
+    with lock.held_by("hangs"):
+        lock.take_from("hangs")
+        with lock.held_by("next"):
+            assert not lock.is_held_by("hangs")
+            lock.take_from("hangs")
+            assert lock.is_held_by("next")
+
+
+def test_what_a_load_has_changed_is_put_back_and_told_with_the_model_s_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BELONGS_TO_ALL", "before")
+    said: list[str] = []
+
+    def observe(event: Any) -> None:
+        said.append(event["log_format"].format(**event))
+
+    def load() -> str:
+        os.environ["BELONGS_TO_ALL"] = "after"
+        return "a model"
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        assert load_alone(object(), "model 'm' version 1", load, call) == "a model"
+        assert load_alone(object(), "model 'n' version 1", lambda: "another", call) == "another"
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert os.environ["BELONGS_TO_ALL"] == "before"
+    (line,) = said
+    assert line.startswith("model 'm' version 1: its load changed")
+    assert "environment variables (BELONGS_TO_ALL)" in line
+    assert "worker: process" in line
+
+
+def test_what_a_load_that_fails_has_changed_is_put_back_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BELONGS_TO_ALL", "before")
+
+    def load() -> None:
+        os.environ["BELONGS_TO_ALL"] = "after"
+        raise RuntimeError("no weights")
+
+    with pytest.raises(RuntimeError, match="no weights"):
+        load_alone(object(), "model 'm' version 1", load, call)
+    assert os.environ["BELONGS_TO_ALL"] == "before"
+
+
+def test_a_load_that_was_given_up_changes_nothing_under_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BELONGS_TO_ALL", "before")
+    holder = object()
+
+    def load() -> None:
+        LOAD_LOCK.take_from(holder)
+        os.environ["BELONGS_TO_ALL"] = "the next one's"
+
+    load_alone(holder, "model 'm' version 1", load, call)
+    assert os.environ["BELONGS_TO_ALL"] == "the next one's"
