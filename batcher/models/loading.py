@@ -59,7 +59,7 @@ def load_model(
     with _explained(definition, settings, "import"):
         progress("loading")
         model = make_model(definition, settings)
-    with _explained(definition, settings, "load"):
+    with _explained(definition, settings, "load"), unchanged(_read_files(definition)):
         checked = _load(model, settings, progress)
     if settings.warmup:
         with _explained(definition, settings, "warmup"):
@@ -73,6 +73,12 @@ def make_model(definition: ModelDefinition, settings: ModelSettings) -> Any:
     for name in definition.imports:
         _import_for(definition, name)
     return module.MODEL(definition, settings)
+
+
+def _read_files(definition: ModelDefinition) -> list[Path]:
+    """Return the files that a load reads, besides code. Any thread."""
+    files = (definition.file, definition.weights)
+    return [file for file in files if file is not None and file.is_file()]
 
 
 def import_format(definition: ModelDefinition) -> ModuleType:
@@ -103,9 +109,7 @@ def _load(model: Model, settings: ModelSettings, progress: Progress) -> CheckedM
     if device != "cpu":
         # The device of this thread, for code of the model that names no device.
         import_module("torch").cuda.set_device(device)
-    files = [definition.file, definition.weights]
-    with unchanged([file for file in files if file is not None and file.is_file()]):
-        model.load(device)
+    model.load(device)
     if settings.compile != "none":
         _compile(model, progress)
     checked = CheckedModel(model, settings.finite_outputs)
