@@ -138,10 +138,10 @@ def test_a_load_that_hangs_gives_its_turn_and_the_process_to_the_next_one_in_tim
 def test_a_child_starts_at_once_and_loads_when_its_turn_has_come() -> None:
     turns = LoadTurns(1)
     first, second = ChildBench(turns), ChildBench(turns)
-    assert first.happened() == ["child 0 starts", "child 0 loads with hooks"]
+    assert first.happened() == ["child 0 starts", "child 0 loads"]
     assert second.happened() == ["child 0 starts"]
     first.children[0].ready()
-    assert second.happened() == ["child 0 loads with hooks"]
+    assert second.happened() == ["child 0 loads"]
 
 
 def test_a_child_that_ends_while_it_waits_or_loads_gives_its_turn_away() -> None:
@@ -150,8 +150,8 @@ def test_a_child_that_ends_while_it_waits_or_loads_gives_its_turn_away() -> None
     second.children[0].end()
     first.children[0].end()
     assert [len(bench.failures) for bench in (first, second, third)] == [1, 1, 0]
-    assert "child 0 loads with hooks" in third.happened()
-    assert "child 0 loads with hooks" not in second.happened()
+    assert "child 0 loads" in third.happened()
+    assert "child 0 loads" not in second.happened()
 
 
 def test_a_child_that_is_started_again_takes_no_turn() -> None:
@@ -170,4 +170,4 @@ def test_a_child_that_loads_too_long_gives_its_turn_away() -> None:
     first, second = ChildBench(turns, load_timeout_s=60), ChildBench(turns)
     second.happened()
     first.clock.advance(60)
-    assert second.happened() == ["child 0 loads with hooks"]
+    assert second.happened() == ["child 0 loads"]
