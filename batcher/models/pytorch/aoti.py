@@ -81,13 +81,15 @@ def compiled_module(wanted: Wanted, check: Check, progress: Progress) -> Compile
 
     Inference thread; may take minutes.
     """
-    path = find_or_compile(wanted, progress)
+    path, is_new = _obtain(wanted, progress)
     try:
         return _load(path, wanted.device, check)
     except UnusablePackage as err:
+        if is_new:
+            raise
         progress(f"compiled anew: {err}")
     path.unlink(missing_ok=True)
-    return _load(find_or_compile(wanted, progress), wanted.device, check)
+    return _load(_obtain(wanted, progress)[0], wanted.device, check)
 
 
 def find_or_compile(wanted: Wanted, progress: Progress = lambda text: None) -> Path:
@@ -98,19 +100,31 @@ def find_or_compile(wanted: Wanted, progress: Progress = lambda text: None) -> P
 
     Any thread; may take minutes.
     """
+    return _obtain(wanted, progress)[0]
+
+
+def _obtain(wanted: Wanted, progress: Progress) -> tuple[Path, bool]:
+    """Return the path of a model's package, and whether it was made now.
+
+    Raises:
+        ModelLoadError: the model cannot be compiled.
+
+    Any thread; may take minutes.
+    """
     if any(tensor.free_axes for tensor in wanted.definition.spec.inputs):
         raise ModelLoadError(
             "expected inputs without free axes: native code does not check their sizes"
         )
     path = package_path(wanted.definition, wanted.settings, wanted.device)
-    if not _is_kept(path, wanted, progress):
-        _check_compiler()
-        with _locked(path.parent):
-            # Another process may have made it meanwhile.
-            if not _is_kept(path, wanted, lambda text: None):
-                progress("compiling")
-                _run_compiler(wanted, path)
-    return path
+    if _is_kept(path, wanted, progress):
+        return path, False
+    _check_compiler()
+    with _locked(path.parent):
+        # Another process may have made it meanwhile.
+        if not _is_kept(path, wanted, lambda text: None):
+            progress("compiling")
+            _run_compiler(wanted, path)
+    return path, True
 
 
 def load_package(path: Path, device: torch.device) -> CompiledModule:
@@ -140,10 +154,20 @@ def _load(path: Path, device: torch.device, check: Check) -> CompiledModule:
 
 
 def _is_kept(path: Path, wanted: Wanted, progress: Progress) -> bool:
-    """Return whether there is a package that matches; tell what does not. Any thread."""
+    """Return whether there is a package that matches; tell what does not.
+
+    Raises:
+        ModelLoadError: the weights are never those of a package.
+
+    Any thread.
+    """
     if not path.is_file():
         return False
     notes = read_notes(path)
+    if notes is not None and wanted.weights not in ("", notes.weights) and notes.is_random:
+        raise ModelLoadError(
+            "expected the same weights each time that the model is made: give it `weights`"
+        )
     mismatch = "it is damaged" if notes is None else notes.mismatch(wanted.weights, wanted.rows)
     if mismatch:
         progress(f"compiled anew: the package does not match: {mismatch}")

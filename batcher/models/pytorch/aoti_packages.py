@@ -40,7 +40,7 @@ key, so that no package of the old way is used.
 """
 
 _NOTES_MEMBER = "batcher-notes.json"
-_OWN_FOLDER = Path(__file__).parents[2]
+_OWN_FOLDERS = (Path(torch.__file__).resolve().parent, Path(__file__).resolve().parents[2])
 
 
 class Notes(NamedTuple):
@@ -50,11 +50,13 @@ class Notes(NamedTuple):
         files: hashes of the modules that the model imported from elsewhere, by their paths.
         weights: hash of the model's weights.
         most: rows of the largest batch that the package takes.
+        is_random: whether the weights are others each time that the model is made.
     """
 
     files: dict[str, str]
     weights: str
     most: int
+    is_random: bool = False
 
     def write(self, package: Path) -> None:
         """Put these notes into the file `package`. Any thread."""
@@ -160,20 +162,23 @@ def imported_files(modules: Iterable[ModuleType], own_folder: Path) -> dict[str,
     """
     found = {}
     for module in modules:
-        path = Path(getattr(module, "__file__", None) or os.devnull).absolute()
-        if path.is_file() and not path.is_relative_to(own_folder) and not _is_known(path):
+        path = Path(getattr(module, "__file__", None) or os.devnull).resolve()
+        if path.is_file() and not path.is_relative_to(own_folder.resolve()) and not _is_known(path):
             found[str(path)] = file_digest(path)
     return found
 
 
 def _is_known(path: Path) -> bool:
     """Return whether the file at `path` is of PyTorch, of the server, or of Python. Any thread."""
-    if any(path.is_relative_to(folder) for folder in (Path(torch.__file__).parent, _OWN_FOLDER)):
+    if any(path.is_relative_to(folder) for folder in _OWN_FOLDERS):
         return True
     # Libraries are installed in a folder within that of Python's own modules.
-    if any(path.is_relative_to(sysconfig.get_path(name)) for name in ("purelib", "platlib")):
-        return False
-    return any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
+    return _is_in(path, "stdlib", "platstdlib") and not _is_in(path, "purelib", "platlib")
+
+
+def _is_in(path: Path, *names: str) -> bool:
+    """Return whether `path` is in one of Python's folders of these names. Any thread."""
+    return any(path.is_relative_to(Path(sysconfig.get_path(name)).resolve()) for name in names)
 
 
 def weights_digest(module: torch.nn.Module) -> str:

@@ -143,8 +143,12 @@ def _compile(
     with torch.no_grad():
         sizes = getattr(model, "sizes", ANY_SIZE)
         most = compile_module(definition.spec, module, device, path, rows, sizes)
-    own = [sys.modules[name] for name in set(sys.modules) - known]
-    Notes(imported_files(own, definition.folder), weights_digest(module), most).write(path)
+    files = imported_files(
+        [sys.modules[name] for name in set(sys.modules) - known], definition.folder
+    )
+    weights = weights_digest(module)
+    del module  # one at a time
+    Notes(files, weights, most, weights_digest(source(device)) != weights).write(path)
 
 
 if __name__ == "__main__":

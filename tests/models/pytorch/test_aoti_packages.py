@@ -140,6 +140,7 @@ class TestKept:
     def test_other_answers_than_those_of_the_module_make_it_anew_once(
         self, folders: Folders, compiler: Compiler
     ) -> None:
+        assert load(folders)
         compiler.modules = [lambda x: x * 3, lambda x: x * 2]
         assert load(folders)
         assert "output 'y' of the compiled model differs" in told(folders, "compiled anew: ")
@@ -152,7 +153,17 @@ class TestKept:
         compiler.modules = [lambda x: x * 3]
         assert not load(folders)
         assert "differs" in told(folders, "not compiled: ")
-        assert compiler.runs == 2
+        assert compiler.runs == 1
+
+    def test_weights_that_are_drawn_anew_each_time_are_compiled_once_and_named(
+        self, folders: Folders, compiler: Compiler
+    ) -> None:
+        compiler.notes = compiler.notes._replace(weights="others", is_random=True)
+        compiler.modules = [lambda x: x * 3]
+        assert not load(folders)
+        assert not load(folders)
+        assert "give it `weights`" in told(folders, "not compiled: ")
+        assert compiler.runs == 1
 
     @pytest.mark.parametrize("content", [b"", b"no package", b"PK\x05\x06" + bytes(18)])
     def test_a_damaged_package_is_made_anew(
@@ -167,6 +178,7 @@ class TestKept:
     def test_a_library_that_does_not_fit_this_pytorch_is_made_anew(
         self, folders: Folders, compiler: Compiler
     ) -> None:
+        assert load(folders)
         compiler.modules = [UnusableLibrary("undefined symbol"), lambda x: x * 2]
         assert load(folders)
         assert "undefined symbol" in told(folders, "compiled anew: ")
@@ -278,8 +290,10 @@ class TestNotes:
         other.write_text("2")
         modules = [module_of(own), module_of(other), ModuleType("without_a_file")]
         modules += [torch, torch.nn, json_module(), sys.modules["batcher"], pytest]
+        (own.parent / "link.py").symlink_to(other)
+        modules += [module_of(own.parent / "link.py")]
         found = imported_files(modules, own.parent)
-        assert set(found) == {str(other), pytest.__file__}
+        assert set(found) == {str(other), str(Path(pytest.__file__).resolve())}
 
     def test_equal_weights_have_one_hash_and_the_smallest_change_makes_another(self) -> None:
         module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
