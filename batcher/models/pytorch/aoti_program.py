@@ -6,7 +6,7 @@
     folder          version folder of the model, with `model.yaml`
     settings        ModelSettings of the model
     device          device that the package is compiled for (`cpu`, `cuda:0`)
-    path            file that the package is written to
+    path            file that the package is written to, with notes of what it was made from
 
 On failure the program writes the reason to standard error, for the server to show, and ends with
 status 1. Compiling has a process of its own, so that the server is not held up while it starts.

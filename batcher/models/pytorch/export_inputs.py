@@ -88,13 +88,8 @@ def place_inputs(program: torch.export.ExportedProgram, names: Sequence[str]) ->
 def takes_in_order(program: torch.export.ExportedProgram, places: Sequence[int]) -> bool:
     """Return whether the program can be called with the inputs as they are. Any thread."""
     arguments, keywords = pytree.tree_unflatten(list(_values(program)), _layout(program))
-    return not keywords and len(arguments) == len(places) and _all_leaves(arguments, places)
-
-
-def _all_leaves(arguments: Sequence[Any], places: Sequence[int]) -> bool:
-    """Return whether `arguments` are no containers, and `places` are in order. Any thread."""
-    plain = not any(isinstance(argument, tuple | list | dict) for argument in arguments)
-    return plain and list(places) == list(range(len(arguments)))
+    are_leaves = all(pytree.tree_leaves(argument) == [argument] for argument in arguments)
+    return not keywords and are_leaves and list(places) == list(range(len(arguments)))
 
 
 def _agree(names: Sequence[str], taken: Sequence[str]) -> bool:

@@ -265,6 +265,14 @@ class TestKey:
         monkeypatch.setattr("torch.version.git_version", "another")
         assert self.key(definition) != before
 
+    def test_another_processor_makes_another_package(
+        self, folders: Folders, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        definition = folders.python(SOURCE)
+        before = self.key(definition)
+        monkeypatch.setattr("batcher.models.pytorch.aoti_packages._machine", lambda _: ["sse2"])
+        assert self.key(definition) != before
+
     def test_nothing_but_the_files_counts(self, folders: Folders) -> None:
         definition = folders.python(SOURCE)
         before = self.key(definition, torch_threads=1)
