@@ -140,7 +140,7 @@ class BatchCheck:
         if failed:
             rule = rules.FAILED if len(failed) == len(own) else rules.FAILED_ROWS
             message = f"expected answers to {len(own)} rows; {len(failed)} failed: {failed[0]}"
-            self._findings.add(rule, "rows of the sample", message)
+            self._findings.add(rule, "rows", message)
             if rule is rules.FAILED:
                 return []
         answered = any(single is not None and single.answer is not None for single in own)

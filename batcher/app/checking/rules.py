@@ -40,8 +40,8 @@ RAISES = Rule(
 )
 FAILED = Rule(
     "breach",
-    "a model that answers no row of its sample has shown nothing: neither that it works, nor that "
-    "it keeps the contract",
+    "a model that answers no row has shown nothing: neither that it works, nor that it keeps the "
+    "contract",
     "declare a `sample` that the model can answer, or mend what the error names",
 )
 FAILED_ROWS = Rule("note", "a row that fails by itself is answered with its own error")

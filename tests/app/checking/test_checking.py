@@ -308,3 +308,42 @@ def test_an_output_of_bytes_that_holds_a_number_has_another_dtype(folders: Folde
     )
     report = check(definition, warmup=False)
     assert of(report, rules.DTYPE).message.endswith("expected BYTES; got int 5")
+
+
+@pytest.mark.parametrize(
+    ("rows", "rule", "message"),
+    [
+        ("[error for row in x]", rules.FAILED, "expected answers to 11 rows; 11 failed: KeyError"),
+        (
+            "[error if row[0] > 0.5 else row for row in x]",
+            rules.FAILED_ROWS,
+            r"expected answers to 11 rows; \d failed: KeyError: 'no'",
+        ),
+    ],
+    ids=["all rows", "some rows"],
+)
+def test_a_model_that_answers_no_row_of_its_sample_does_not_pass(
+    folders: Folders, rows: str, rule: Rule, message: str
+) -> None:
+    report = check(folders.python(predicting(f'error = KeyError("no"); return {{"y": {rows}}}')))
+    finding = of(report, rule)
+    assert re.match(message, finding.message)
+    assert report.count("breach") == (rule is rules.FAILED)
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "not declared"])
+def test_rows_of_unequal_length_keep_the_contract_and_are_better_declared(
+    folders: Folders, declared: bool
+) -> None:
+    more = ", ragged: true" if declared else ""
+    definition = folders.python(
+        predicting('return {"y": [row[: 1 + (row[0] > 0.5)] for row in x]}'),
+        outputs=f"[{{name: y, dtype: FP32, shape: [-1]{more}}}]",
+    )
+    report = check(definition)
+    assert [finding.rule for finding in report.findings] == ([] if declared else [rules.RAGGED])
+
+
+def test_what_can_be_cast_keeps_the_contract(folders: Folders) -> None:
+    report = check(folders.python(predicting('return {"y": x.astype("f8").tolist()}')))
+    assert report.findings == ()
