@@ -75,6 +75,14 @@ class Format:
     reads_pictures: bool = False
     bind: Callable[[ModelSpec], Callable[[Buffer], dict[str, Array]]] | None = None
 
+    def carries_inputs(self, spec: ModelSpec) -> bool:
+        """Return whether a body can hold a request for `spec`, or one without optional inputs."""
+        return self.carries(spec.inputs) or self.carries(spec.required)
+
+    def spec_of_body(self, spec: ModelSpec) -> ModelSpec:
+        """Return `spec` with those inputs alone that a body can hold."""
+        return spec if self.carries(spec.inputs) else spec.of_required()
+
     def is_pooled(self, spec: ModelSpec) -> bool:
         """Return whether decoding for the model `spec` is too slow for the loop."""
         return self.pooled or (self.reads_pictures and takes_pictures(spec))
@@ -174,6 +182,11 @@ def format_named(media_type: str) -> Format | None:
     return _BY_NAME.get(media_type)
 
 
+def formats_of_requests(spec: ModelSpec) -> list[Format]:
+    """Return the formats that can hold a request for `spec`, in order of preference."""
+    return [entry for entry in FORMATS if entry.carries_inputs(spec)]
+
+
 def formats_for(tensors: tuple[TensorSpec, ...], answers: bool = False) -> list[Format]:
     """Return the formats that can hold `tensors`, in order of preference.
 
@@ -195,4 +208,4 @@ def decode_body(entry: Format, content: Content, spec: ModelSpec) -> dict[str, A
     """
     if not content.body:
         raise DecodingError(f"body: expected {entry.media_type}; got an empty body")
-    return entry.decode(content, spec)
+    return entry.decode(content, entry.spec_of_body(spec))

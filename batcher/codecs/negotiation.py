@@ -19,6 +19,7 @@ from batcher.codecs.format_table import (
     Format,
     format_named,
     formats_for,
+    formats_of_requests,
 )
 from batcher.codecs.q_values import q_value
 from batcher.core.bounded_cache import BoundedCache
@@ -98,9 +99,9 @@ def request_format(header: str, spec: ModelSpec) -> Format:
     """
     name, _ = media_type(header)
     found = format_named(name)
-    if found is not None and found.carries(spec.inputs):
+    if found is not None and found.carries_inputs(spec):
         return found
-    expected = ", ".join(entry.media_type for entry in formats_for(spec.inputs))
+    expected = ", ".join(entry.media_type for entry in formats_of_requests(spec))
     inputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
     why = f", which cannot carry {inputs}" if found is not None else ""
     raise UnsupportedMediaType(

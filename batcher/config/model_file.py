@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from batcher.config import onnx_definition
+from batcher.config.default_values import default_row
 from batcher.config.reading import Integer, Number, Source, read_yaml, validate
 from batcher.core.spec import (
     DATATYPES,
@@ -93,11 +94,17 @@ class InputFile(TensorFile):
         warmup_shape: shape of a row during warm-up, needed where `shape` has free axes.
         missing: `nan` if a `null` in JSON and an empty cell in CSV stand for NaN; without it they
             are refused. For floats alone.
+        optional: whether a request may leave the input out.
+        default: what an optional input is in a request without that input, for each row: one value,
+            or nested lists of the shape of a row. Without a default the model does not get the
+            input. An input with a default is optional.
     """
 
     image: ImageFile | None = None
     warmup_shape: tuple[Annotated[Integer, Field(ge=0)], ...] | None = None
     missing: Literal["nan"] | None = None
+    optional: bool = False
+    default: Any = None
 
     @field_validator("missing", mode="before")
     @classmethod
@@ -119,7 +126,14 @@ class InputFile(TensorFile):
             raise ValueError(f"warmup_shape to fit shape {list(self.shape)}")
         if self.missing is not None and self.dtype.name not in FLOATS:
             raise ValueError(f"dtype {', '.join(FLOATS)} for `missing: nan`")
+        if self.default is not None:
+            default_row(self.default, self.dtype, self.shape)
         return self
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether a request may leave the input out."""
+        return self.optional or self.default is not None
 
 
 class OutputFile(TensorFile):
@@ -187,6 +201,8 @@ class ModelFile(_Section):
         for tensors in (self.inputs, self.outputs):
             if len({tensor.name for tensor in tensors}) != len(tensors):
                 raise ValueError("names that differ among inputs and among outputs")
+        if all(tensor.is_optional for tensor in self.inputs):
+            raise ValueError("an input without `optional` and `default`, whose rows are counted")
         if self.format != "onnx" and (self.constants or self._names_graph):
             raise ValueError("`graph_name`, `batch_axis` and `constants` with format onnx alone")
         return self
@@ -295,6 +311,7 @@ def _check_files(folder: Path, model: ModelFile, source: Source) -> None:
 
 def _input_spec(tensor: InputFile) -> TensorSpec:
     image = _image_spec(tensor.image, tensor) if tensor.image else None
+    is_given = tensor.default is not None
     return TensorSpec(
         tensor.name,
         tensor.dtype,
@@ -302,6 +319,8 @@ def _input_spec(tensor: InputFile) -> TensorSpec:
         image=image,
         warmup_shape=tensor.warmup_shape,
         missing_is_nan=tensor.missing is not None,
+        is_optional=tensor.is_optional,
+        default=default_row(tensor.default, tensor.dtype, tensor.shape) if is_given else None,
     )
 
 

@@ -13,7 +13,7 @@ Two datatypes are not numpy's own:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -140,6 +140,9 @@ class TensorSpec:
         is_ragged: whether the rows of an output may differ in the sizes of their free axes.
         missing_is_nan: whether a value that is missing in a text body (`null` in JSON, an empty
             cell in CSV) is NaN; else such a body is refused.
+        is_optional: whether a request may leave the input out.
+        default: the row of an optional input in a request without that input; None if the model
+            then does not get the input.
         batch_shape: shape of many rows: -1, then `shape`.
         row_bytes: bytes of a row, counting the fixed axes alone. An FP32 tensor of shape (-1, 8)
             has 32.
@@ -153,6 +156,8 @@ class TensorSpec:
     warmup_shape: tuple[int, ...] | None = None
     is_ragged: bool = False
     missing_is_nan: bool = False
+    is_optional: bool = False
+    default: Array | None = field(default=None, compare=False)
     batch_shape: tuple[int, ...] = field(init=False)
     row_bytes: int = field(init=False)
 
@@ -165,6 +170,11 @@ class TensorSpec:
     def free_axes(self) -> int:
         """How many axes of a row may have any size."""
         return self.shape.count(-1)
+
+    @property
+    def may_lack(self) -> bool:
+        """Whether the model may get a batch without this input."""
+        return self.is_optional and self.default is None
 
     @property
     def fixed_size(self) -> int:
@@ -215,6 +225,20 @@ class ModelSpec:
     platform: str = "python"
 
     @property
+    def required(self) -> tuple[TensorSpec, ...]:
+        """The inputs that every request brings; at least one."""
+        return tuple(tensor for tensor in self.inputs if not tensor.is_optional)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether requests may differ in the names or the shapes of their inputs."""
+        return any(tensor.free_axes or tensor.may_lack for tensor in self.inputs)
+
+    def of_required(self) -> ModelSpec:
+        """Return the specification without optional inputs, for bodies that hold no others."""
+        return replace(self, inputs=self.required)
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of a row of all inputs and outputs; free axes count as in warm-up, or as 1."""
         return sum(tensor.warmup_bytes for tensor in (*self.inputs, *self.outputs))
@@ -238,21 +262,40 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> int:
             expected and what came.
     """
     rows = -1
-    if len(inputs) != len(spec.inputs):
-        raise InvalidInput(_wrong_names(spec, inputs))
-    for tensor in spec.inputs:
+    tensors = spec.inputs if len(inputs) == len(spec.inputs) else _without_optional(spec, inputs)
+    for tensor in tensors:
         array = inputs.get(tensor.name)
         if array is None:
             raise InvalidInput(_wrong_names(spec, inputs))
         if not tensor.admits(array):
             raise InvalidInput(f"input {tensor.name!r}: {wrong_form(tensor, array)}")
         if rows not in (-1, len(array)):
-            expected = f"expected {rows} rows, as in {spec.inputs[0].name!r}"
+            expected = f"expected {rows} rows, as in {tensors[0].name!r}"
             raise InvalidInput(f"input {tensor.name!r}: {expected}; got {len(array)}")
         rows = len(array)
     if rows < 1:
         raise InvalidInput(f"expected at least 1 row; got {max(rows, 0)}")
     return rows
+
+
+def _without_optional(spec: ModelSpec, inputs: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
+    """Return the tensors of `inputs`, where optional ones are left out. Raises InvalidInput."""
+    tensors = tuple(
+        tensor for tensor in spec.inputs if not tensor.is_optional or tensor.name in inputs
+    )
+    if len(tensors) != len(inputs):
+        raise InvalidInput(_wrong_names(spec, inputs))
+    return tensors
+
+
+def with_defaults(spec: ModelSpec, inputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
+    """Return `inputs` of so many `rows` and, of optional inputs that are left out, the defaults."""
+    missing = {
+        tensor.name: np.repeat(tensor.default[np.newaxis], rows, axis=0)
+        for tensor in spec.inputs
+        if tensor.default is not None and tensor.name not in inputs
+    }
+    return {**inputs, **missing} if missing else inputs
 
 
 def has_rows(array: Array, rows: int) -> bool:
@@ -298,6 +341,12 @@ def wrong_form(tensor: TensorSpec, array: Array) -> str:
 
 
 def _wrong_names(spec: ModelSpec, inputs: Mapping[str, Array]) -> str:
-    expected = ", ".join(repr(tensor.name) for tensor in spec.inputs)
     got = brief_names(inputs) or "none"
-    return f"model {spec.name!r}: expected inputs {expected}; got {got}"
+    return f"model {spec.name!r}: expected inputs {input_names(spec)}; got {got}"
+
+
+def input_names(spec: ModelSpec) -> str:
+    """Return the names of the inputs as text, such as `'x', 'bias' (optional)`."""
+    return ", ".join(
+        f"{tensor.name!r}{' (optional)' if tensor.is_optional else ''}" for tensor in spec.inputs
+    )

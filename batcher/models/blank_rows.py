@@ -22,18 +22,23 @@ from batcher.models.protocol import Arrays, Model, PartialOutputs
 
 def unsized_inputs(spec: ModelSpec) -> str:
     """Return why the model `spec` has no blank rows; empty if it has. Any thread."""
-    free = [
-        tensor.name for tensor in spec.inputs if tensor.free_axes and tensor.warmup_shape is None
-    ]
+    free = [tensor.name for tensor in spec.required if not _has_size(tensor)]
     return f"no warmup_shape for the free axes of {', '.join(free)}" if free else ""
 
 
 def blank_rows(spec: ModelSpec, rows: int) -> dict[str, Array]:
     """Return inputs of zeros and empty texts for the model `spec`, all of whose axes have sizes.
 
+    Optional inputs are what a request without them has; those without a default are blank too, and
+    left out where their axes have no sizes.
+
     Any thread.
     """
-    return {tensor.name: _blank(tensor, rows) for tensor in spec.inputs}
+    return {
+        tensor.name: _blank(tensor, rows)
+        for tensor in spec.inputs
+        if not tensor.is_optional or tensor.default is not None or _has_size(tensor)
+    }
 
 
 class BlankBatch:
@@ -103,8 +108,15 @@ class BlankBatch:
                 raise error
 
 
+def _has_size(tensor: TensorSpec) -> bool:
+    """Return whether warm-up knows the size of a row. Any thread."""
+    return not tensor.free_axes or tensor.warmup_shape is not None
+
+
 def _blank(tensor: TensorSpec, rows: int) -> Array:
-    """Return `rows` blank rows of one input. Any thread."""
+    """Return `rows` blank rows of one input, its default if it has one. Any thread."""
+    if tensor.default is not None:
+        return np.repeat(tensor.default[np.newaxis], rows, axis=0)
     array: Array = np.zeros((rows, *(tensor.warmup_shape or tensor.shape)), tensor.datatype.numpy)
     if tensor.datatype.name == "BYTES":
         array.fill(b"")

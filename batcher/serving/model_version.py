@@ -235,7 +235,7 @@ class ModelVersion(Servable):
             self.set_version_stages((hooks,))
         if loaded.preprocess is not None:
             self.limits = NO_LIMITS  # the queue gets what the hook makes of the inputs
-        if loaded.preprocess is None and not any(tensor.free_axes for tensor in self.spec.inputs):
+        if loaded.preprocess is None and not self.spec.has_groups:
             self.scheduler.group_key = None
         self.scheduler.loaded(loaded.timings, loaded.max_rows, loaded.overflow_rows)
         self.become(ModelState.READY)

@@ -24,7 +24,7 @@ from batcher.core.request import (
     Parameters,
     checked_parameters,
 )
-from batcher.core.spec import Array, ModelSpec, check_inputs
+from batcher.core.spec import Array, ModelSpec, check_inputs, with_defaults
 from batcher.serving.stages.stage import GoOn, Stage, chain_of
 from batcher.workers.pools import Pools
 
@@ -100,6 +100,8 @@ class Servable(ABC):
         """
         spec = self.spec
         rows = len(inputs[spec.inputs[0].name]) if exact else check_inputs(spec, inputs)
+        if len(inputs) < len(spec.inputs):
+            inputs = with_defaults(spec, inputs, rows)
         if parameters is not NO_PARAMETERS:
             parameters = checked_parameters(parameters, self.max_level)
         request = InferenceRequest(spec.name, spec.version, inputs, rows, parameters)

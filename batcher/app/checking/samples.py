@@ -26,7 +26,7 @@ from batcher.codecs.content import Content
 from batcher.codecs.file_names import format_of_file
 from batcher.codecs.format_table import decode_body
 from batcher.codecs.formats.bfloat16 import from_float32, to_float32
-from batcher.core.spec import Array, ModelSpec, TensorSpec, check_inputs
+from batcher.core.spec import Array, ModelSpec, TensorSpec, check_inputs, with_defaults
 from batcher.errors import UnsupportedMediaType
 
 ROW_COUNT = 11
@@ -69,15 +69,16 @@ def read_sample(file: Path, spec: ModelSpec) -> Rows:
             what the file holds.
     """
     entry = format_of_file(file)
-    if not entry.carries(spec.inputs):
+    if not entry.carries_inputs(spec):
         takes = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
         raise UnsupportedMediaType(
             f"{file.name}: expected a format that can carry {takes}; got {entry.media_type}"
         )
     inputs = decode_body(entry, Content(file.read_bytes(), entry.media_type), spec)
     count = check_inputs(spec, inputs)
+    filled = with_defaults(spec, inputs, count)
     own = tuple(
-        _row({name: array[index : index + 1] for name, array in inputs.items()})
+        _row({name: array[index : index + 1] for name, array in filled.items()})
         for index in range(min(count, ROW_COUNT))
     )
     made = tuple(_variant(own[turn % len(own)], turn, spec) for turn in range(len(own), ROW_COUNT))
@@ -129,7 +130,8 @@ def _random(tensor: TensorSpec, generator: np.random.Generator) -> Array:
 
 
 def _variant(row: Row, turn: int, spec: ModelSpec) -> Row:
-    return _row({tensor.name: _rotated(row[tensor.name], tensor, turn) for tensor in spec.inputs})
+    tensors = [tensor for tensor in spec.inputs if tensor.name in row]
+    return _row({tensor.name: _rotated(row[tensor.name], tensor, turn) for tensor in tensors})
 
 
 def _rotated(array: Array, tensor: TensorSpec, turn: int) -> Array:

@@ -153,12 +153,13 @@ def _decoded(pictures: dict[str, PictureRows], max_pixels: int) -> dict[str, Arr
 def _rows(instances: Any, spec: ModelSpec) -> Iterator[tuple[str, Any]]:
     """Yield name and value of each value of rows. Raises InvalidInput."""
     names = {tensor.name for tensor in spec.inputs}
+    required = {tensor.name for tensor in spec.required}
     only = spec.inputs[0].name
     for index, row in enumerate(_elements(instances, '"instances"')):
         is_bare = len(names) == 1 and (not isinstance(row, dict) or base64_text(row) is not None)
         if is_bare:
             yield only, row
-        elif isinstance(row, dict) and row.keys() == names:
+        elif isinstance(row, dict) and required <= row.keys() <= names:
             yield from row.items()
         else:
             got = brief_names(row) if isinstance(row, dict) else type(row).__name__

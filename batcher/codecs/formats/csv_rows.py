@@ -218,7 +218,8 @@ def _in_order(header: list[str], spec: ModelSpec) -> list[TensorSpec]:
     """Return the inputs in the order of `header`. Raises InvalidInput: it names others."""
     found = [cell.strip() for cell in header]
     names = [tensor.name for tensor in spec.inputs]
-    if sorted(found) != sorted(names):
+    required = {tensor.name for tensor in spec.required}
+    if len(set(found)) < len(found) or not required <= set(found) <= set(names):
         raise InvalidInput(
             f"line 1: expected a header of {', '.join(names)} in any order; got {', '.join(found)}"
         )

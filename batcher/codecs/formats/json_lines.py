@@ -44,14 +44,15 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     count = lines.count(b"\n") + 1
     if not lines:
         raise DecodingError("body: expected at least one line of JSON; got none")
-    content.limits.check(count, 0, spec.inputs[0].name)
+    first = spec.required[0].name
+    content.limits.check(count, 0, first)
     document = b"[%b]" % lines.replace(b"\n", b",")
     try:
         inputs = _read(document, content, spec)
     except DecodingError:
         _check_lines(lines)
         raise
-    if len(inputs[spec.inputs[0].name]) != count:
+    if len(inputs[first]) != count:
         _check_lines(lines)
     return inputs
 

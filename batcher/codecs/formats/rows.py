@@ -15,7 +15,7 @@ import numpy as np
 from batcher.codecs.formats.long_lists import ArrayBuilder, LongList, array_from_value, stacked
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.error_text import brief_names
-from batcher.core.spec import Array, ModelSpec, TensorSpec
+from batcher.core.spec import Array, ModelSpec, TensorSpec, input_names
 from batcher.errors import InvalidInput
 
 
@@ -37,6 +37,7 @@ def inputs_from_document(
     return {
         name: _array(value, tensors[name], limits) if name in tensors else value
         for name, value in named.items()
+        if value is not None or name not in tensors or not tensors[name].is_optional
     }
 
 
@@ -78,35 +79,65 @@ def _columns(instances: Any, spec: ModelSpec, limits: DecodingLimits) -> dict[st
     names = [tensor.name for tensor in spec.inputs]
     if len(names) == 1 and not any(isinstance(row, dict) for row in instances):
         return {names[0]: instances}
-    return _by_name(instances, names, 0)
+    return _by_name(instances, spec, 0)
 
 
-def _by_name(rows: list[Any], names: list[str], first: int) -> dict[str, list[Any]]:
+def _by_name(rows: list[Any], spec: ModelSpec, first: int) -> dict[str, list[Any]]:
     """Return name to values of rows, the first of which has the index `first`."""
-    expected = set(names)
+    known = {tensor.name for tensor in spec.inputs}
+    required = {tensor.name for tensor in spec.required}
     for index, row in enumerate(rows, first):
-        if not isinstance(row, dict) or set(row) != expected:
+        if not isinstance(row, dict) or not required <= row.keys() <= known:
             got = brief_names(row) if isinstance(row, dict) else _kind(row)
             raise InvalidInput(
-                f'"instances"[{index}]: expected an object of {", ".join(map(repr, names))}; got '
-                f"{got}"
+                f'"instances"[{index}]: expected an object of {input_names(spec)}; got {got}'
             )
-    return {name: [row[name] for row in rows] for name in names}
+    columns = {name: [row[name] for row in rows] for name in required}
+    for tensor in spec.inputs:
+        if tensor.is_optional and (column := _optional_column(rows, tensor)):
+            columns[tensor.name] = column
+    return columns
+
+
+def _optional_column(rows: list[dict[str, Any]], tensor: TensorSpec) -> list[Any]:
+    """Return the values of an optional input, with its default in the rows without a value.
+
+    Returns:
+        One value a row; none if the input has no default and no row has a value.
+
+    Raises:
+        InvalidInput: some rows have a value, others have none, and there is no default.
+    """
+    name = tensor.name
+    # `null` means that the value is left out, unless it means NaN.
+    null_is_left_out = not tensor.missing_is_nan
+    given = [name in row and not (row[name] is None and null_is_left_out) for row in rows]
+    if tensor.default is not None:
+        default = tensor.default.tolist()
+        return [row[name] if has else default for row, has in zip(rows, given, strict=True)]
+    if 0 < sum(given) < len(rows):
+        raise InvalidInput(
+            f'"instances": expected {name!r} in all rows or in none, since it has no '
+            f"default; got it in {sum(given)} of {len(rows)} rows"
+        )
+    return [row[name] for row in rows] if any(given) else []
 
 
 def _long_columns(instances: LongList, spec: ModelSpec, limits: DecodingLimits) -> dict[str, Array]:
     """Return input name to array of a long list of rows."""
     builders = {tensor.name: ArrayBuilder(tensor, limits) for tensor in spec.inputs}
-    names, first = list(builders), 0
+    names, first, given = list(builders), 0, set()
     for piece in instances.pieces():
         rows = piece if isinstance(piece, list) else [piece]
         if len(names) == 1 and not any(isinstance(row, dict) for row in rows):
             builders[names[0]].add(piece)
+            given.add(names[0])
         else:
-            for name, values in _by_name(rows, names, first).items():
+            for name, values in _by_name(rows, spec, first).items():
                 _add(builders[name], values)
+                given.add(name)
         first += len(rows)
-    return {name: builder.array() for name, builder in builders.items()}
+    return {name: builder.array() for name, builder in builders.items() if name in given}
 
 
 def _add(builder: ArrayBuilder, values: list[Any]) -> None:

@@ -36,7 +36,7 @@ from batcher.codecs.oip.members import (
 )
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.shapes import checked_shape, too_many_axes
-from batcher.core.spec import Array, ModelSpec, TensorSpec, shape_text
+from batcher.core.spec import Array, ModelSpec, TensorSpec, input_names, shape_text
 from batcher.errors import DecodingError, InvalidInput
 
 MAX_CLASSES = 1000
@@ -177,7 +177,7 @@ def read_document(
     for entry in list_of(document, "inputs"):
         tensor = _tensor(entry, spec.inputs, "input", seen)
         _read_input(entry, tensor, arrays, binaries, limits)
-    if len(seen) < len(spec.inputs):
+    if len(seen) < len(spec.inputs) and not seen.issuperset(t.name for t in spec.required):
         raise _missing_inputs(spec, seen)
     outputs = _outputs(document, spec, flag_of(parameters, "binary_data_output", "the request"))
     priority, timeout = priority_of(parameters), timeout_of(parameters)
@@ -194,9 +194,9 @@ def raw_head(spec: ModelSpec, length: int) -> InferHead:
     Raises:
         InvalidInput: the model has several inputs, or the length does not give the row's shape.
     """
-    tensor = spec.inputs[0]
+    tensor, others = spec.required[0], spec.required[1:]
     is_bytes = tensor.datatype.name == "BYTES"
-    if len(spec.inputs) > 1 or tensor.free_axes > 1 or (is_bytes and tensor.fixed_size != 1):
+    if others or tensor.free_axes > 1 or (is_bytes and tensor.fixed_size != 1):
         raise InvalidInput(
             f"model {spec.name!r}: expected JSON before the tensors; a body of tensor bytes alone "
             "needs one input with at most one free axis"
@@ -214,10 +214,9 @@ def raw_head(spec: ModelSpec, length: int) -> InferHead:
 
 
 def _missing_inputs(spec: ModelSpec, seen: set[str]) -> InvalidInput:
-    missing = ", ".join(repr(tensor.name) for tensor in spec.inputs if tensor.name not in seen)
+    missing = ", ".join(repr(tensor.name) for tensor in spec.required if tensor.name not in seen)
     return InvalidInput(
-        f"model {spec.name!r}: expected inputs {', '.join(repr(t.name) for t in spec.inputs)}; "
-        f"{missing} is missing"
+        f"model {spec.name!r}: expected inputs {input_names(spec)}; {missing} is missing"
     )
 
 

@@ -12,7 +12,7 @@ from html import escape
 from twisted.internet.defer import Deferred, succeed
 
 from batcher import __version__
-from batcher.codecs.format_table import formats_for
+from batcher.codecs.format_table import formats_of_requests
 from batcher.core.spec import TensorSpec
 from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.disclosure import Disclosure
@@ -92,7 +92,7 @@ def _model_row(version: ModelVersion, state: str) -> tuple[str, ...]:
         escape(state),
         _tensors(spec.inputs),
         _tensors(spec.outputs),
-        escape(", ".join(entry.media_type for entry in formats_for(spec.inputs))),
+        escape(", ".join(entry.media_type for entry in formats_of_requests(spec))),
         escape(version.settings.device),
     )
 

@@ -105,7 +105,7 @@ class Plan:
         self._content = _content(content_type, wishes, self.servable.limits)
         self.decode = _decoder(body_format, spec, self._content)
         self.is_text = body_format.is_text
-        self.exact = body_format.bind is not None
+        self.exact = body_format.bind is not None and len(spec.required) == len(spec.inputs)
         self.pooled = body_format.is_pooled(spec)
         self._timeout, self._priority = _wishes(head, self.servable)
         self._key = head.key() if self.servable.reads_key else ""
@@ -192,7 +192,7 @@ def _decoder(
     body_format: Format, spec: ModelSpec, content: Content
 ) -> Callable[[Any], dict[str, Array]]:
     if body_format.bind is not None:
-        return body_format.bind(spec)
+        return body_format.bind(body_format.spec_of_body(spec))
     return lambda body: decode_body(body_format, content._replace(body=body), spec)
 
 

@@ -206,6 +206,11 @@ class _Binder:
             if source is None:
                 raise _unknown("inputs", tensor.name, name, self._takes)
             _check_dtype("input", tensor, source)
+            if tensor.may_lack and name in self._signature.inputs:
+                raise ModelLoadError(
+                    f"input {tensor.name!r}: expected a `default` for an optional input that has "
+                    "no value in the graph; got none"
+                )
             self.binding.feeds.append(self._feed(tensor, source, axis))
         self._check_all_fed()
         self._fix_rows()

@@ -105,20 +105,28 @@ class OnnxModel(FreshMemory):
         computed = rows if binding.fixed_rows is None else binding.fixed_rows
         if computed > rows:
             inputs = {name: _filled(array, computed) for name, array in inputs.items()}
-        fed = {feed.graph_name: feed.value(inputs[feed.name]) for feed in binding.feeds}
+        fed = {
+            feed.graph_name: feed.value(inputs[feed.name])
+            for feed in binding.feeds
+            if feed.name in inputs  # of an optional input that is left out the graph has a value
+        }
         values = self._session.run(self._output_names, binding.constants | fed)
         outputs = {}
         for fetch, value in zip(binding.fetches, values, strict=True):
-            array = fetch.rows(value, computed)
-            # What a batch was filled up with is of no use to anybody.
-            array = array[:rows] if computed > rows and len(array) == computed else array
-            outputs[fetch.tensor.name] = np.ascontiguousarray(array) if array.ndim else array
+            outputs[fetch.tensor.name] = _own_rows(fetch.rows(value, computed), rows, computed)
         return outputs
 
 
 def _filled(array: Array, rows: int) -> Array:
     """Return `array` with copies of its last row, so that it has `rows` rows. Inference thread."""
     return np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)])
+
+
+def _own_rows(array: Array, rows: int, computed: int) -> Array:
+    """Return the first `rows` of the `computed` rows, in memory row by row. Inference thread."""
+    if computed > rows and array.ndim and len(array) == computed:
+        array = array[:rows]
+    return np.ascontiguousarray(array) if array.ndim else array
 
 
 def _signature(session: Any, graph: OnnxFile) -> Signature:

@@ -47,6 +47,7 @@ class ExportModel(TorchModule):
 
     def read(self, device: torch.device) -> Callable[..., Any]:
         """Read the archive and move its program to `device`. Inference thread."""
+        self.refuse_lacking("an exported program")
         module = self.source(device)
         if self.sizes.least == SPECIALISED_ROWS and self._takes_one_row(module):
             self.sizes = self.sizes._replace(least=1)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from batcher.core.spec import ModelSpec
 from batcher.errors import ModelLoadError
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -71,12 +72,17 @@ class Arranged(torch.nn.Module):
         self._by_name = tuple(by_name.items())
         self.eval()
 
-    def forward(self, *inputs: torch.Tensor) -> Any:
-        """Return what the module returns for `inputs`. Inference thread."""
-        return self._module(
-            *[inputs[index] for index in self._by_place],
-            **{name: inputs[index] for name, index in self._by_name},
-        )
+    def forward(self, *inputs: torch.Tensor | None) -> Any:
+        """Return what the module returns for `inputs`, where None is one that is left out.
+
+        Inference thread.
+        """
+        by_place = [inputs[index] for index in self._by_place]
+        while by_place and by_place[-1] is None:
+            by_place.pop()
+        by_name = {name: inputs[index] for name, index in self._by_name}
+        given = {name: value for name, value in by_name.items() if value is not None}
+        return self._module(*by_place, **given)
 
 
 def arrange(
@@ -116,6 +122,19 @@ def _order_note(parameters: Parameters, names: Sequence[str], listing: str) -> s
         )
     note = f"the order of inputs counts: {parameters} gets {', '.join(names)}, in this order"
     return note if len(names) > 1 else ""
+
+
+def arranged_for(
+    spec: ModelSpec, module: torch.nn.Module, parameters: Parameters
+) -> tuple[torch.nn.Module, str]:
+    """Return `module` as it is called with the inputs of `spec`, in order, and a note.
+
+    In the place of an input that is left out stands None. Raises as `arrange` does. Any thread.
+    """
+    arranged, note = arrange(module, parameters, [tensor.name for tensor in spec.inputs])
+    if any(tensor.may_lack for tensor in spec.inputs) and arranged is module:
+        arranged = Arranged(module, range(len(spec.inputs)), {})
+    return arranged, note
 
 
 def parameters_of_python(module: torch.nn.Module) -> Parameters:

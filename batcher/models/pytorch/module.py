@@ -115,6 +115,21 @@ class TorchModule(ABC):
                     f"format python a `{name}` that works with the text"
                 )
 
+    def refuse_lacking(self, what: str) -> None:
+        """Check that the model gets every input in every batch, as `what` needs it.
+
+        Raises:
+            ModelLoadError: an optional input has no default.
+
+        Any thread.
+        """
+        for tensor in self.spec.inputs:
+            if tensor.may_lack:
+                raise ModelLoadError(
+                    f"input {tensor.name!r}: expected a `default` for an optional input, since "
+                    f"{what} takes all inputs; got none"
+                )
+
     def compile(self, progress: Progress) -> None:
         """Compile the module to one native call, or take the package that is kept.
 
@@ -125,6 +140,7 @@ class TorchModule(ABC):
 
         Inference thread.
         """
+        self.refuse_lacking("compiled code")
         if self.preprocess is not None:
             raise ModelLoadError(
                 "a module with preprocess may be given other inputs than its specification says"
@@ -235,13 +251,15 @@ class TorchModule(ABC):
     def call(self, tensors: dict[str, torch.Tensor]) -> Any:
         """Call the module with the inputs in the order of the specification.
 
+        In the place of an optional input that is left out stands None.
+
         A module with `preprocess` gets what the hook made, as `PreparedInputs` says.
 
         Inference thread.
         """
         if self._prepared is not None:
             return self._prepared.call(tensors)
-        return self._module(*(tensors[tensor.name] for tensor in self.spec.inputs))
+        return self._module(*(tensors.get(tensor.name) for tensor in self.spec.inputs))
 
     def _batch_mode(self) -> AbstractContextManager[Any]:
         """Return a context in which one batch runs. Inference thread."""

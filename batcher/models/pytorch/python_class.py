@@ -37,7 +37,7 @@ from batcher.models.plain_calls import check_methods, check_returned
 from batcher.models.protocol import Arrays, FreshMemory, Hook, Model, Progress
 from batcher.models.pytorch.autograd import batch_mode
 from batcher.models.pytorch.factories import factory_of
-from batcher.models.pytorch.input_order import arrange, parameters_of_python
+from batcher.models.pytorch.input_order import arranged_for, parameters_of_python
 from batcher.models.pytorch.module import TorchModule
 from batcher.models.pytorch.tensors import to_host
 from batcher.models.result_names import named_outputs
@@ -79,8 +79,7 @@ class PythonModule(TorchModule):
 
         Any thread.
         """
-        names = [tensor.name for tensor in self.spec.inputs]
-        arranged, note = arrange(module, parameters_of_python(module), names)
+        arranged, note = arranged_for(self.spec, module, parameters_of_python(module))
         self.notes = (note,) if note else ()
         return arranged
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from batcher.models.protocol import Arrays
-from batcher.models.pytorch.input_order import arrange, parameters_of_script
+from batcher.models.pytorch.input_order import arranged_for, parameters_of_script
 from batcher.models.pytorch.module import TorchModule
 from batcher.models.pytorch.operators import UNKNOWN_BUILTIN, unknown_operator
 
@@ -27,8 +27,8 @@ class TorchScriptModel(TorchModule):
         Inference thread.
         """
         module = self._archived(device).eval()
-        names = [tensor.name for tensor in self.spec.inputs]
-        arranged, note = arrange(torch.jit.freeze(module), parameters_of_script(module), names)
+        frozen = torch.jit.freeze(module)
+        arranged, note = arranged_for(self.spec, frozen, parameters_of_script(module))
         self.notes = (note,) if note else ()
         return arranged
 

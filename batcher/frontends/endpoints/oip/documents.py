@@ -79,7 +79,7 @@ class Documents:
             "platform": spec.platform,
             "backend": spec.platform,
             "max_batch_size": settings.max_batch_size,
-            "input": [_config_tensor(_input(tensor)) for tensor in spec.inputs],
+            "input": list(map(_config_input, spec.inputs)),
             "output": [_config_tensor(_output(tensor)) for tensor in spec.outputs],
             "dynamic_batching": _dynamic_batching(settings, model_version.max_level),
             "model_transaction_policy": {"decoupled": False},
@@ -168,6 +168,12 @@ def _input(tensor: TensorSpec) -> dict[str, Any]:
 
 def _output(tensor: TensorSpec) -> dict[str, Any]:
     return _tensor(tensor, tensor.batch_shape)
+
+
+def _config_input(tensor: TensorSpec) -> dict[str, Any]:
+    """Return the configuration's entry for an input."""
+    entry = _config_tensor(_input(tensor))
+    return entry | {"optional": True} if tensor.is_optional else entry
 
 
 def _config_tensor(tensor: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from batcher.codecs.format_table import CSV, JSON_LINES, MULTIPART, formats_for
+from batcher.codecs.format_table import CSV, JSON_LINES, MULTIPART, formats_for, formats_of_requests
 from batcher.core.spec import ModelSpec, TensorSpec
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.openapi.operations import (
@@ -54,8 +54,9 @@ def native_operation(engine: Engine) -> dict[str, Any]:
 def _content(engine: Engine, answers: bool) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for version in engine:
-        tensors = version.spec.outputs if answers else version.spec.inputs
-        for entry in formats_for(tensors, answers):
+        spec = version.spec
+        entries = formats_for(spec.outputs, True) if answers else formats_of_requests(spec)
+        for entry in entries:
             schema = TEXT if entry in (CSV, JSON_LINES) else BINARY
             content.setdefault(entry.media_type, {"schema": schema})
     if MULTIPART.media_type in content:
@@ -88,7 +89,7 @@ def _model_schema(spec: ModelSpec, answers: bool) -> dict[str, Any]:
 
 def _named(tensors: tuple[TensorSpec, ...], answers: bool) -> dict[str, Any]:
     return object_of(
-        tuple(tensor.name for tensor in tensors),
+        tuple(tensor.name for tensor in tensors if not tensor.is_optional),
         **{tensor.name: _tensor(tensor, answers) for tensor in tensors},
     )
 

@@ -54,7 +54,13 @@ _ANSWER = object_of(
     model_version=TEXT,
     outputs=list_of(_OUTPUT),
 )
-_CONFIG_TENSOR = object_of(("name", "data_type", "dims"), name=TEXT, data_type=TEXT, dims=_SHAPE)
+_CONFIG_TENSOR = object_of(
+    ("name", "data_type", "dims"),
+    name=TEXT,
+    data_type=TEXT,
+    dims=_SHAPE,
+    optional={"type": "boolean"},
+)
 _DURATION = object_of(("count", "ns"), count=COUNT, ns=COUNT)
 _STATISTICS = object_of(
     (
