@@ -62,11 +62,18 @@ def cast(array: Array, tensor: TensorSpec) -> tuple[Array, dict[int, str]]:
 
     Any thread.
     """
+    if array.dtype == tensor.datatype.numpy and not array.dtype.hasobject:
+        return array, {}
+    # To NumPy an empty list is float64. Where there are no elements, none changes its meaning.
+    if not array.size:
+        return np.empty(array.shape, tensor.datatype.numpy), {}
     if tensor.datatype.name == "BYTES":
         return texts(array)
-    if array.dtype == tensor.datatype.numpy:
-        return array, {}
-    array = _plain(array)
+    return _numbers(_plain(array), tensor)
+
+
+def _numbers(array: Array, tensor: TensorSpec) -> tuple[Array, dict[int, str]]:
+    """Return numbers with the dtype of `tensor`, and the rows of others; raises as `cast`."""
     source, target = _kind(array.dtype), _kind(tensor.datatype.numpy)
     if tensor.datatype.name == "BF16":
         target = "f"

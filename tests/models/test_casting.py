@@ -50,6 +50,12 @@ def test_an_array_of_the_declared_dtype_is_not_copied() -> None:
     assert cast(array, tensor("y", "FP32", ()))[0] is array
 
 
+@pytest.mark.parametrize("dtype", ["INT64", "UINT8", "BOOL", "FP32", "BF16", "BYTES"])
+def test_no_elements_at_all_fit_every_dtype(dtype: str) -> None:
+    array = made([[], []], dtype, (-1,))
+    assert array.shape == (2, 0)
+
+
 @pytest.mark.parametrize("dtype", ["FP16", "FP32", "FP64", "BF16"])
 def test_nan_and_infinity_pass(dtype: str) -> None:
     values = np.array([np.nan, np.inf, -np.inf], "<f4" if dtype == "FP64" else "<f8")

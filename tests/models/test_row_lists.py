@@ -69,6 +69,14 @@ def test_rows_that_differ_in_a_free_axis_are_ragged_and_have_the_declared_dtype(
     assert {row.ndim for row in array} == {len(shape)}
 
 
+@pytest.mark.parametrize("dtype", ["INT64", "FP32", "BYTES"])
+def test_rows_that_all_have_no_elements_have_the_declared_dtype(dtype: str) -> None:
+    array, errors = rows_of([[], []], dtype, (-1,))
+    assert errors == {}
+    assert array.shape == (2, 0)
+    assert array.dtype == tensor("y", dtype, ()).datatype.numpy
+
+
 def test_rows_of_one_shape_are_an_ordinary_array() -> None:
     array, errors = rows_of([[1.5, 2], [3, 4]], "FP32", (-1,))
     assert errors == {}
