@@ -177,9 +177,12 @@ def _check_model(
 def _check_configuration(settings: ServerSettings, base: Path) -> None:
     problems = 0
     try:
-        folders = find_models(settings, base)
+        listing = find_models(settings, base)
+        folders = listing.folders
     except ConfigError as err:
         raise click.ClickException(str(err)) from err
+    for warning in listing.warnings():
+        click.echo(warning, err=True)
     for folder in folders:
         try:
             spec = load_model_definition(folder.name, folder.version, folder.folder).spec
@@ -207,7 +210,7 @@ def compile_models(names: tuple[str, ...], config: Path | None, pairs: tuple[str
     from batcher.models.loading import compile_ahead
 
     try:
-        known = find_models(settings, base)
+        known = find_models(settings, base).folders
         unknown = set(names) - {folder.name for folder in known}
         if unknown:
             expected = ", ".join(sorted({folder.name for folder in known}))

@@ -38,6 +38,7 @@ class ModelSettings(Section):
         worker: `thread` runs the model in this process; `process` runs the model in a process of
             its own, which is started again when it ends.
         instances: number of copies of the model; all copies take their batches from one queue.
+        versions: which versions of the model serve: `all`, `latest`, or a list of numbers.
         load_timeout_s: seconds after which a load (construction, `load`, compilation, warm-up)
             fails; 0 waits for ever.
         watchdog_s: seconds after which a running batch counts as hung.
@@ -81,6 +82,7 @@ class ModelSettings(Section):
     device: Devices = "auto"
     worker: Literal["thread", "process"] = "thread"
     instances: Annotated[Integer, Field(ge=1, le=256)] = 1
+    versions: Literal["all", "latest"] | tuple[Annotated[Integer, Field(ge=0)], ...] = "all"
     load_timeout_s: SecondsOrNone = 600.0
     watchdog_s: Seconds = 60.0
     retry_on_crash: bool = False

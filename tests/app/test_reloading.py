@@ -75,6 +75,46 @@ class TestWhatChanged:
         service.reload()
         assert service.server.only_model() == "m"
 
+    def test_a_model_whose_folder_cannot_be_read_for_a_while_goes_on(
+        self, service: MemoryService
+    ) -> None:
+        before = service.found()
+        for kept in (service.folder / "m", service.folder / "n/1"):
+            kept.rename(service.folder.parent / kept.name)
+            kept.symlink_to(kept.name)
+            service.reload()
+            assert service.found() == before
+            kept.unlink()
+            (service.folder.parent / kept.name).rename(kept)
+        service.reload()
+        assert service.found() == before
+
+    @pytest.mark.parametrize(
+        ("versions", "served"),
+        [
+            ("all", {"m/1", "m/3", "m/20", "n/1"}),
+            ("latest", {"m/20", "n/1"}),
+            ("[1, 20]", {"m/1", "m/20"}),
+        ],
+    )
+    def test_the_versions_that_the_settings_name_serve(
+        self, service: MemoryService, versions: str, served: set[str]
+    ) -> None:
+        write(service.folder / "m/3", "3")
+        write(service.folder / "m/20", "4")
+        if versions == "[1, 20]":
+            rmtree(service.folder / "n")
+        service.reload()
+        before = service.found()["m/1"]
+        service.configure(defaults=f"versions: {versions}")
+        service.reload()
+        assert service.found().keys() == served
+        assert service.found().get("m/1", before) is before, "it was not loaded anew"
+
+    def test_a_version_that_is_named_must_be_there(self, service: MemoryService) -> None:
+        service.configure(defaults="versions: [7]")
+        assert "model 'm': versions: expected of 1; got 7" in service.refused()
+
     def test_a_model_that_went_may_come_back(self, service: MemoryService) -> None:
         service.configure("load_at_start: [m]\n")
         service.reload()

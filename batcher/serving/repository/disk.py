@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from batcher.config.settings import ServerSettings
 from batcher.core.waiters import Waiters
 from batcher.errors import ConfigError, DeadlineExceeded
-from batcher.serving.repository.folders import ModelFolder, find_models
+from batcher.serving.repository.folders import Listing, find_models
 from batcher.workers.pool import CpuPool
 
 Result = TypeVar("Result")
@@ -48,7 +48,7 @@ class ModelDisk:
         reading = self._pool.run(0, self._seconds() + DISK_WAIT_S, function)
         return reading.addErrback(_explain)
 
-    def folders(self, settings: ServerSettings) -> Deferred[list[ModelFolder]]:
+    def listing(self, settings: ServerSettings) -> Deferred[Listing]:
         """List every version of every model, as `find_models` does and fails; may be cancelled."""
         listing = self._listing
         if listing is None or listing.begun or listing.settings is not settings:
@@ -70,20 +70,20 @@ class _Listing:
         self.begun = False
         self._base = base
         self._ended = Waiters()
-        self._result: list[ModelFolder] | Failure | None = None
+        self._result: Listing | Failure | None = None
 
-    def run(self) -> list[ModelFolder]:
+    def run(self) -> Listing:
         """List the folders. Disk thread."""
         self.begun = True
         return find_models(self.settings, self._base)
 
-    def wait(self) -> Deferred[list[ModelFolder]]:
+    def wait(self) -> Deferred[Listing]:
         """Return a Deferred of the folders. Reactor thread."""
         ended = self._ended.wait() if self._result is None else succeed(None)
         # A Failure that a callback returns fails the Deferred.
         return ended.addCallback(lambda _: self._result)
 
-    def end(self, result: list[ModelFolder] | Failure) -> None:
+    def end(self, result: Listing | Failure) -> None:
         """Hand `result` to all who wait. Reactor thread."""
         self.begun = True
         self._result = result

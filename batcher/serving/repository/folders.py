@@ -1,5 +1,8 @@
 """The models on disk: a folder a model, and in that folder one for each version, a number.
 
+What cannot be read is left out and named: a repository may be a volume with a `lost+found`, or hold
+a link that leads nowhere. Only a model that a setting names must be readable.
+
 The functions here read the disk, and so does `source.py`. The server calls them on a thread of
 their own (`disk.py`), since a mounted disk may take a millisecond for each look; commands call them
 as they are.
@@ -7,12 +10,18 @@ as they are.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from batcher.config.settings import ServerSettings
 from batcher.core.names import name_fault
 from batcher.errors import ConfigError
+
+Key = tuple[str, str]
+"""Name and version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,27 @@ class ModelFolder:
     folder: Path
 
 
-def find_models(settings: ServerSettings, base: Path) -> list[ModelFolder]:
+class Listing(NamedTuple):
+    """What was found in the repository and at the paths of models.
+
+    Attributes:
+        folders: every version of every model that can be read.
+        unread: why something cannot be read, by name and version of the model; the version is empty
+            where no version of the model can be read.
+    """
+
+    folders: list[ModelFolder]
+    unread: dict[Key, str]
+
+    def warnings(self) -> list[str]:
+        """Return a line for the log for everything that cannot be read."""
+        return [
+            f"{name}{f'/{version}' * bool(version)} in the repository is left out: {reason}"
+            for (name, version), reason in self.unread.items()
+        ]
+
+
+def find_models(settings: ServerSettings, base: Path) -> Listing:
     """List every version of every model, in the repository or at a path of its own.
 
     Args:
@@ -39,38 +68,66 @@ def find_models(settings: ServerSettings, base: Path) -> list[ModelFolder]:
 
     Raises:
         ConfigError: a folder is missing or holds no version, or a setting names a model that is
-            nowhere.
+            nowhere or cannot be read.
     """
-    folders = _folders_of_repository(settings, base)
+    unread: dict[Key, str] = {}
+    found = _models_of_repository(settings, base, unread)
     for name, own in settings.models.items():
         _check_name(name, f"{settings.origin('models', name)}: models")
+        place = f"{settings.origin('models', name)}: models.{name}"
         if own.path is not None:
-            folders[name] = base / own.path
-        elif name not in folders:
-            known = ", ".join(folders) or "none"
-            place = settings.origin("models", name)
-            raise ConfigError(
-                f"{place}: models.{name}: no such model in the repository, which has: {known}"
-            )
-    places = {name: f"{settings.origin('models', name)}: models.{name}" for name in folders}
-    return [each for name in folders for each in _model_folders(name, folders[name], places[name])]
+            found[name] = _model_folders(name, base / own.path, place)
+        elif name not in found:
+            known = ", ".join(found) or "none"
+            missing = f"no such model in the repository, which has: {known}"
+            unreadable = f"expected a model that can be read; {unread_reason(name, unread)}"
+            fault = unreadable if unread_reason(name, unread) else missing
+            raise ConfigError(f"{place}: {fault}")
+    return Listing([folder for folders in found.values() for folder in folders], unread)
 
 
-def _folders_of_repository(settings: ServerSettings, base: Path) -> dict[str, Path]:
-    """Return the folder of each model in the repository, by name. Raises ConfigError."""
+def unread_reason(name: str, unread: Mapping[Key, str]) -> str:
+    """Return why the model `name`, or a version, is among what is `unread`; empty if not."""
+    return "; ".join(reason for (model, _), reason in unread.items() if model == name)
+
+
+def _models_of_repository(
+    settings: ServerSettings, base: Path, unread: dict[Key, str]
+) -> dict[str, list[ModelFolder]]:
+    """Return the versions of each model in the repository, by name; note what is `unread`.
+
+    Raises ConfigError.
+    """
+    found = {}
+    for entry in _entries_of_repository(settings, base):
+        faults: dict[str, str] = {}
+        versions = _versions(entry, faults)
+        unread.update({(entry.name, version): reason for version, reason in faults.items()})
+        if versions:
+            _check_name(entry.name, f"{entry.parent}")
+            place = f"{settings.origin('models', entry.name)}: models.{entry.name}"
+            found[entry.name] = _folders_of(entry.name, versions, place)
+    return found
+
+
+def _entries_of_repository(settings: ServerSettings, base: Path) -> list[Path]:
+    """Return what lies in the repository. Raises ConfigError."""
     repository = base / settings.model_repository
-    if repository.is_dir():
-        models = {entry.name: entry for entry in sorted(repository.iterdir()) if _versions(entry)}
-        for name in models:
-            _check_name(name, f"{repository}")
-        return models
+    try:
+        if repository.is_dir():
+            return sorted(repository.iterdir())
+    except OSError as err:
+        place = settings.origin("model_repository")
+        raise ConfigError(
+            f"{place}: model_repository: expected a folder that can be read: {err}"
+        ) from err
     if "model_repository" in settings.model_fields_set:
         place = settings.origin("model_repository")
         raise ConfigError(
             f"{place}: model_repository: expected a folder; there is no "
             f"{settings.model_repository!r}"
         )
-    return {}
+    return []
 
 
 def _check_name(name: str, place: str) -> None:
@@ -105,12 +162,23 @@ def find_versions(folder: Path, settings: ServerSettings, base: Path) -> list[Mo
 
 
 def _model_folders(name: str, folder: Path, place: str) -> list[ModelFolder]:
-    versions = _versions(folder)
+    """Return the versions in `folder`, of a model that is named at `place`. Raises ConfigError."""
+    faults: dict[str, str] = {}
+    versions = _versions(folder, faults)
+    if faults:
+        raise ConfigError(
+            f"{place}: expected folders that can be read; {'; '.join(faults.values())}"
+        )
     if not versions:
         raise ConfigError(
             f"{place}: expected version folders (1, 2, …) with a model.yaml in {folder.name!r}; "
             "got none"
         )
+    return _folders_of(name, versions, place)
+
+
+def _folders_of(name: str, versions: list[Path], place: str) -> list[ModelFolder]:
+    """Return `versions` of the model `name`. Raises ConfigError: two have one number."""
     numbers = [int(version.name) for version in versions]
     if len(set(numbers)) < len(numbers):
         raise ConfigError(
@@ -120,12 +188,32 @@ def _model_folders(name: str, folder: Path, place: str) -> list[ModelFolder]:
     return [ModelFolder(name, str(int(version.name)), version) for version in versions]
 
 
-def _versions(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+def _versions(folder: Path, faults: dict[str, str]) -> list[Path]:
+    """Return the version folders in `folder`, by their numbers.
+
+    Why one cannot be read goes into `faults` by its name, and by the empty name for `folder`.
+    """
+    try:
+        entries = list(folder.iterdir())
+    except OSError as err:
+        _note_unread(folder, err, faults, "")
         return []
-    found = [
-        entry
-        for entry in folder.iterdir()
-        if entry.name.isdecimal() and (entry / "model.yaml").is_file()
-    ]
+    found = [entry for entry in entries if entry.name.isdecimal() and _is_version(entry, faults)]
     return sorted(found, key=lambda entry: int(entry.name))
+
+
+def _is_version(folder: Path, faults: dict[str, str]) -> bool:
+    """Return whether `folder` can be read and holds a `model.yaml`."""
+    try:
+        return "model.yaml" in os.listdir(folder) and (folder / "model.yaml").is_file()
+    except OSError as err:
+        _note_unread(folder, err, faults, str(int(folder.name)))
+        return False
+
+
+def _note_unread(folder: Path, error: OSError, faults: dict[str, str], name: str) -> None:
+    """Note in `faults` why `folder` cannot be read; not if it is a file, or has just gone."""
+    if isinstance(error, FileNotFoundError) and folder.is_symlink():
+        faults[name] = f"{folder} is a link that leads nowhere"
+    elif not isinstance(error, FileNotFoundError | NotADirectoryError):
+        faults[name] = f"{folder}: {error.strerror or error}"

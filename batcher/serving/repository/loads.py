@@ -24,9 +24,9 @@ from batcher.core.error_text import message
 from batcher.errors import Draining, ModelNotReady
 from batcher.serving.model_version import GONE, ModelState, ModelVersion, not_ready_error
 from batcher.serving.repository.disk import ModelDisk
-from batcher.serving.repository.folders import ModelFolder
+from batcher.serving.repository.folders import Key, ModelFolder
 from batcher.serving.repository.overrides import check_batch_fits
-from batcher.serving.repository.reading import FoundVersion, Key, at_load
+from batcher.serving.repository.reading import FoundVersion, at_load
 from batcher.serving.repository.source import VersionSource
 from batcher.serving.server import ModelServer
 

@@ -6,6 +6,7 @@ is handed over as a value, and what was read comes back as a value.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +17,9 @@ from batcher.core.spec import ModelSpec
 from batcher.errors import ConfigError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import Progress
-from batcher.serving.repository.folders import ModelFolder, find_models
+from batcher.serving.repository.folders import Key, Listing, ModelFolder, find_models, unread_reason
 from batcher.serving.repository.source import VersionSource, source_of
 from batcher.workers.thread import ModelLoader
-
-Key = tuple[str, str]
-"""Name and version."""
 
 
 class FoundVersion(NamedTuple):
@@ -86,17 +84,24 @@ class Change(NamedTuple):
         coming: versions to load.
         staying: names and versions of what may go on to serve.
         instances: how many instances of all models share the cores afterwards.
+        warnings: what cannot be read, in words.
     """
 
     coming: list[FoundVersion]
     staying: frozenset[Key]
     instances: int
+    warnings: list[str]
 
 
-def at_start(settings: ServerSettings, base: Path) -> list[FoundVersion]:
-    """Return the versions that serve from the start. Raises ConfigError. Disk thread."""
-    folders = _loaded_at_start(settings, find_models(settings, base))
-    return [_define(source_of(folder, settings, {})) for folder in folders]
+def at_start(settings: ServerSettings, base: Path) -> tuple[list[FoundVersion], list[str]]:
+    """Return the versions that serve from the start, and what cannot be read, in words.
+
+    Raises ConfigError. Disk thread.
+    """
+    listing = find_models(settings, base)
+    folders = _loaded_at_start(settings, listing)
+    versions = [_define(source_of(folder, settings, {})) for folder in folders]
+    return versions, listing.warnings()
 
 
 def at_load(
@@ -118,19 +123,27 @@ def at_reload(settings: ServerSettings, base: Path, standing: Standing) -> Chang
 
     Disk thread.
     """
-    folders = find_models(settings, base)
-    wanted = _wanted(settings, folders, standing)
+    listing = find_models(settings, base)
+    wanted = _wanted(settings, listing, standing)
     sources = [
         source_of(folder, settings, standing.overrides.get(key, {}), standing.sources.get(key))
         for folder, key in ((folder, (folder.name, folder.version)) for folder in wanted)
     ]
     coming = [source for source in sources if source != standing.sources.get(source.key)]
-    staying = folders if settings.model_control == "explicit" else wanted
+    staying = listing.folders if settings.model_control == "explicit" else wanted
+    # What serves goes on where its folder cannot be read for a while.
+    unread = {key for key in standing.sources if not listing.unread.keys().isdisjoint(_names(key))}
     return Change(
         [_define(source) for source in coming],
-        frozenset((folder.name, folder.version) for folder in staying),
+        frozenset((folder.name, folder.version) for folder in staying) | unread,
         sum(source.instances for source in sources),
+        listing.warnings(),
     )
+
+
+def _names(key: Key) -> tuple[Key, Key]:
+    """Return the keys in `Listing.unread` that a version stands under."""
+    return key, (key[0], "")
 
 
 def _define(source: VersionSource) -> FoundVersion:
@@ -140,35 +153,60 @@ def _define(source: VersionSource) -> FoundVersion:
         return FoundVersion(source, fault=str(err))
 
 
-def _wanted(
-    settings: ServerSettings, folders: list[ModelFolder], standing: Standing
-) -> list[ModelFolder]:
+def _wanted(settings: ServerSettings, listing: Listing, standing: Standing) -> list[ModelFolder]:
     """Return the versions that are to serve.
 
     Where clients load and unload models, a model that a client has loaded or unloaded is left as it
     is.
     """
-    from_start = _loaded_at_start(settings, folders)
+    from_start = _loaded_at_start(settings, listing)
     if settings.model_control == "none":
         return from_start
     return [
         folder
-        for folder in folders
+        for folder in served(listing.folders, settings)
         if folder.name in standing.up or (folder.name not in standing.seen and folder in from_start)
     ]
 
 
-def _loaded_at_start(settings: ServerSettings, folders: list[ModelFolder]) -> list[ModelFolder]:
-    """Return those of `folders` whose versions serve from the start. Raises ConfigError."""
-    wanted = settings.load_at_start
+def _loaded_at_start(settings: ServerSettings, listing: Listing) -> list[ModelFolder]:
+    """Return the versions in `listing` that serve from the start. Raises ConfigError."""
+    folders, wanted = served(listing.folders, settings), settings.load_at_start
     if wanted is None:
         return folders
     known = {folder.name for folder in folders}
     for name in wanted:
         if name not in known:
-            place = settings.origin("load_at_start")
+            expected = f"load_at_start: expected of {', '.join(sorted(known)) or 'none'}"
+            why = unread_reason(name, listing.unread)
             raise ConfigError(
-                f"{place}: load_at_start: expected of {', '.join(sorted(known)) or 'none'}; got "
-                f"{name!r}"
+                f"{settings.origin('load_at_start')}: {expected}; got {name!r}"
+                f"{', which cannot be read: ' * bool(why)}{why}"
             )
     return [folder for folder in folders if folder.name in wanted]
+
+
+def served(folders: list[ModelFolder], settings: ServerSettings) -> list[ModelFolder]:
+    """Return those of `folders` whose versions the setting `versions` lets serve.
+
+    Raises ConfigError: the setting names a version that is not there.
+    """
+    names = dict.fromkeys(folder.name for folder in folders)
+    chosen = {name: _chosen(name, folders, settings) for name in names}
+    return [folder for folder in folders if folder.version in chosen[folder.name]]
+
+
+def _chosen(name: str, folders: list[ModelFolder], settings: ServerSettings) -> Collection[str]:
+    """Return which versions of the model `name` may serve. Raises ConfigError."""
+    there = [folder.version for folder in folders if folder.name == name]
+    wanted = settings.for_model(name).versions
+    if wanted == "all":
+        return there
+    if wanted == "latest":
+        return [max(there, key=int)]
+    chosen = [str(version) for version in wanted]
+    if missing := [version for version in chosen if version not in there]:
+        raise ConfigError(
+            f"model {name!r}: versions: expected of {', '.join(there)}; got {', '.join(missing)}"
+        )
+    return chosen

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.config.settings import ServerSettings
@@ -24,14 +25,22 @@ from batcher.core.error_text import brief
 from batcher.errors import ConfigError, Draining, Forbidden, ModelNotReady, UnknownModel
 from batcher.serving.model_version import GONE, ModelState, ModelVersion
 from batcher.serving.repository.disk import ModelDisk
-from batcher.serving.repository.folders import ModelFolder
+from batcher.serving.repository.folders import Listing, ModelFolder, unread_reason
 from batcher.serving.repository.loads import Loads
 from batcher.serving.repository.overrides import check_overrides
-from batcher.serving.repository.reading import Change, FoundVersion, Standing, at_reload, at_start
+from batcher.serving.repository.reading import (
+    Change,
+    FoundVersion,
+    Standing,
+    at_reload,
+    at_start,
+    served,
+)
 from batcher.serving.repository.rollout import Rollout
 from batcher.serving.repository.turns import ModelTurns
 from batcher.serving.server import ModelServer
 
+_log = Logger()
 Result = TypeVar("Result")
 
 NOT_LOADED = "not loaded"
@@ -78,11 +87,13 @@ class ModelRepository:
         found = self._disk.read(partial(at_start, self._loads.settings, self._disk.base))
         return found.addCallback(self._start).addBoth(self._looked)
 
-    def _start(self, versions: list[FoundVersion]) -> list[Deferred[None]]:
+    def _start(self, found: tuple[list[FoundVersion], list[str]]) -> list[Deferred[None]]:
         if self._server.draining:
             raise Draining("the server was stopped before its models were loaded")
-        self._loads.instances = sum(found.source.instances for found in versions)
-        return [self._loads.add(found, required=True) for found in versions]
+        versions, warnings = found
+        _warn(warnings)
+        self._loads.instances = sum(one.source.instances for one in versions)
+        return [self._loads.add(one, required=True) for one in versions]
 
     def _looked(self, result: Result) -> Result:
         self._server.lifecycle.set_looking(False)
@@ -101,6 +112,7 @@ class ModelRepository:
         return self._disk.read(reading).addCallbacks(self._rollout, self._refused)
 
     def _rollout(self, change: Change) -> Rollout:
+        _warn(change.warnings)
         ours = self._loads.sources.keys() - change.staying
         going = [version for version in self._server if version.key in ours]
         return Rollout(self._server, change.coming, going, change.instances)
@@ -158,6 +170,7 @@ class ModelRepository:
 
         def change() -> Deferred[None]:
             found = self._on_disk().addCallback(_folders_of, name)
+            found.addCallback(served, self._loads.settings)
             return found.addCallback(self._loads.load, name, overrides)
 
         return self._turns.one(name, change)
@@ -188,15 +201,15 @@ class ModelRepository:
 
         Where clients may load models, also the versions that are only on disk.
         """
-        on_disk = self._on_disk() if self.controlled else succeed([])
+        on_disk = self._on_disk() if self.controlled else succeed(Listing([], {}))
         return on_disk.addCallback(self._listed)
 
-    def _listed(self, folders: list[ModelFolder]) -> list[ListedVersion]:
+    def _listed(self, listing: Listing) -> list[ListedVersion]:
         known = {version.key: version for version in self._server}
         listed = [_listed_version(version) for version in known.values()]
         return listed + [
             ListedVersion(folder.name, folder.version, None, NOT_LOADED, NOT_LOADED)
-            for folder in folders
+            for folder in listing.folders
             if (folder.name, folder.version) not in known
         ]
 
@@ -207,8 +220,8 @@ class ModelRepository:
                 "models are loaded and unloaded by clients under `model_control: explicit` alone"
             )
 
-    def _on_disk(self) -> Deferred[list[ModelFolder]]:
-        return self._disk.folders(self._loads.settings).addErrback(_unreadable)
+    def _on_disk(self) -> Deferred[Listing]:
+        return self._disk.listing(self._loads.settings).addErrback(_unreadable)
 
 
 def _listed_version(version: ModelVersion) -> ListedVersion:
@@ -223,9 +236,20 @@ def _unreadable(failure: Failure) -> NoReturn:
     raise ModelNotReady(f"{public}: {failure.value}", public=public) from failure.value
 
 
-def _folders_of(folders: list[ModelFolder], name: str) -> list[ModelFolder]:
-    """Return those of `folders` that hold versions of the model `name`. Raises UnknownModel."""
-    found = [folder for folder in folders if folder.name == name]
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        _log.warn("{warning}", warning=warning)
+
+
+def _folders_of(listing: Listing, name: str) -> list[ModelFolder]:
+    """Return the folders in `listing` that hold versions of the model `name`.
+
+    Raises UnknownModel; ModelNotReady: a folder of the model cannot be read.
+    """
+    if reason := unread_reason(name, listing.unread):
+        public = "the folder of the model cannot be read"
+        raise ModelNotReady(f"{public}: {reason}", public=public)
+    found = [folder for folder in listing.folders if folder.name == name]
     if not found:
         raise UnknownModel(f"model: expected one in the repository; got {brief(name, 200)}")
     return found

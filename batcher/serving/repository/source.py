@@ -65,7 +65,9 @@ def source_of(
     Raises ConfigError: the model's settings contradict each other. Disk thread.
     """
     files = _files(folder.folder, known.files if known is not None else ())
-    return VersionSource(folder, files, settings.for_model(folder.name), overrides)
+    # Which versions serve changes nothing for one that does.
+    own = settings.for_model(folder.name).model_copy(update={"versions": "all"})
+    return VersionSource(folder, files, own, overrides)
 
 
 def _files(folder: Path, known: tuple[FileFacts, ...]) -> tuple[FileFacts, ...]:

@@ -24,14 +24,13 @@ def make(base: Path, *folders: str) -> None:
 
 def found(base: Path, **settings: Any) -> list[tuple[str, str, str]]:
     """Return name, version and place of every version that is found."""
-    models = find_models(ServerSettings(**settings), base)
+    models = find_models(ServerSettings(**settings), base).folders
     return [(model.name, model.version, str(model.folder.relative_to(base))) for model in models]
 
 
 def test_the_digits_model_of_the_repository_is_found() -> None:
-    assert ModelFolder("digits", "1", ROOT / "models/digits/1") in find_models(
-        ServerSettings(), ROOT
-    )
+    listing = find_models(ServerSettings(), ROOT)
+    assert ModelFolder("digits", "1", ROOT / "models/digits/1") in listing.folders
 
 
 def test_every_version_of_every_model_is_found_in_the_order_of_names_and_numbers(
@@ -103,7 +102,7 @@ def test_an_absolute_path_is_taken_as_it_is(tmp_path: Path) -> None:
     # as from a file
     models: Any = {"a": {"path": str(tmp_path / "elsewhere")}}
     settings = ServerSettings(models=models)
-    assert find_models(settings, Path("/nowhere")) == [
+    assert find_models(settings, Path("/nowhere")).folders == [
         ModelFolder("a", "1", tmp_path / "elsewhere/1")
     ]
 
@@ -177,7 +176,7 @@ def test_a_name_that_no_path_can_hold_is_refused_with_the_reason(
 def test_a_folder_whose_name_is_no_utf8_is_refused_if_it_is_a_model(tmp_path: Path) -> None:
     stranger = tmp_path / "models" / os.fsdecode(b"m\xff")
     stranger.mkdir(parents=True)
-    assert find_models(ServerSettings(), tmp_path) == []
+    assert find_models(ServerSettings(), tmp_path).folders == []
     make(stranger, "1")
     with pytest.raises(ConfigError, match=r"got 'm\\udcff': it is not UTF-8"):
         find_models(ServerSettings(), tmp_path)
@@ -186,4 +185,51 @@ def test_a_folder_whose_name_is_no_utf8_is_refused_if_it_is_a_model(tmp_path: Pa
 @pytest.mark.parametrize("name", ["a b", "Größe", "100%", "a.b-c_d", "a\\b", "q?x#y"])
 def test_other_names_are_fine(tmp_path: Path, name: str) -> None:
     make(tmp_path, f"models/{name}/1")
-    assert [model.name for model in find_models(ServerSettings(), tmp_path)] == [name]
+    assert [model.name for model in find_models(ServerSettings(), tmp_path).folders] == [name]
+
+
+class TestUnreadable:
+    """A link that leads to itself cannot be read, whoever asks."""
+
+    def loop(self, path: Path) -> None:
+        path.symlink_to(path.name)
+
+    def test_what_cannot_be_read_is_left_out_and_named(self, tmp_path: Path) -> None:
+        make(tmp_path, "models/a/1", "models/b/2")
+        self.loop(tmp_path / "models/lost")
+        (tmp_path / "models/gone").symlink_to("nowhere")
+        self.loop(tmp_path / "models/b/1")
+        (tmp_path / "models/README").write_text("a file is no model")
+        listing = find_models(ServerSettings(), tmp_path)
+        assert [(each.name, each.version) for each in listing.folders] == [("a", "1"), ("b", "2")]
+        assert listing.unread.keys() == {("lost", ""), ("gone", ""), ("b", "1")}
+        warnings = listing.warnings()
+        assert (
+            f"gone in the repository is left out: {tmp_path}/models/gone is a link"
+            in warnings[list(listing.unread).index(("gone", ""))]
+        )
+        assert "Too many levels of symbolic links" in "".join(warnings)
+        assert any(warning.startswith("b/1 in the repository") for warning in warnings)
+
+    @pytest.mark.parametrize(
+        "text", ["models:\n  lost: {max_batch_size: 2}\n", "models:\n  lost: {path: models/lost}\n"]
+    )
+    def test_a_model_that_is_named_must_be_readable(self, tmp_path: Path, text: str) -> None:
+        make(tmp_path, "models/a/1")
+        self.loop(tmp_path / "models/lost")
+        (tmp_path / "config.yaml").write_text(text)
+        settings = load_settings(tmp_path / "config.yaml", {})
+        with pytest.raises(ConfigError, match="Too many levels") as refusal:
+            find_models(settings, tmp_path)
+        assert str(refusal.value).startswith("config.yaml:2: models.lost: expected")
+
+    def test_a_repository_that_cannot_be_listed_is_an_error_with_its_setting(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(path: Path) -> None:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        make(tmp_path, "models/a/1")
+        monkeypatch.setattr(Path, "iterdir", refuse)
+        with pytest.raises(ConfigError, match=r"model_repository: .* can be read: .*denied"):
+            find_models(ServerSettings(), tmp_path)

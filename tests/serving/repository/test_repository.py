@@ -22,7 +22,7 @@ from batcher.errors import (
 )
 from batcher.frontends.endpoints.oip.load_parameters import load_for_client
 from batcher.serving.model_version import ModelState
-from batcher.serving.repository.folders import ModelFolder, find_models
+from batcher.serving.repository.folders import Listing, find_models
 from batcher.serving.repository.repository import ModelRepository
 from tests.serving.test_server_lifecycle import listen
 from tests.support.crossing import PATIENCE
@@ -276,6 +276,15 @@ def test_a_name_that_is_to_be_loaded_at_start_must_be_there(tmp_path: Path) -> N
     repository.serving.end()
 
 
+def test_a_name_that_is_to_be_loaded_at_start_must_be_readable(tmp_path: Path) -> None:
+    write(tmp_path / "models/m/1")
+    (tmp_path / "models/other").symlink_to("other")
+    repository = Repository(tmp_path, load_at_start=("m", "other"))
+    with pytest.raises(ConfigError, match=r"got 'other', which cannot be read: .*Too many levels"):
+        raise repository.serving.loop.error_of(repository.repository.start())
+    repository.serving.end()
+
+
 class SlowDisk:
     """Stands for `find_models`: looks at the disk once the test lets it.
 
@@ -287,7 +296,7 @@ class SlowDisk:
         self.looks = 0
         self.go_on = Event()
 
-    def __call__(self, settings: ServerSettings, base: Path) -> list[ModelFolder]:
+    def __call__(self, settings: ServerSettings, base: Path) -> Listing:
         self.looks += 1
         assert self.go_on.wait(PATIENCE)
         return find_models(settings, base)
