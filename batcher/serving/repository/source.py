@@ -75,7 +75,7 @@ def _files(folder: Path, known: tuple[FileFacts, ...]) -> tuple[FileFacts, ...]:
     before = {facts.path: facts for facts in known}
     found = []
     for path in sorted(folder.rglob("*")):
-        with suppress(FileNotFoundError):  # the file has just been removed
+        with suppress(OSError):  # it has just been removed; or else the load will say why
             if path.is_file() and "__pycache__" not in path.parts:
                 found.append(facts_of(path, before.get(str(path))))
     return tuple(found)
