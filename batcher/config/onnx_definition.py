@@ -77,6 +77,9 @@ class _Filling:
             if isinstance(dim, str)
         )
 
+        firsts = [tensor.shape[0] for tensor in self._needed if tensor.shape]
+        self._is_free = any(not isinstance(size, int) for size in firsts)
+
     def fill(self) -> None:
         if "inputs" not in self._values:
             self._check_batches()
@@ -97,11 +100,11 @@ class _Filling:
 
     def _check_batches(self) -> None:
         """Check that each input which every request must bring has an axis for the batch."""
-        sizes = {tensor.shape[0] for tensor in self._needed if tensor.shape}
-        is_free = any(not isinstance(size, int) for size in sizes)
         for tensor in self._needed:
             first = tensor.shape[0] if tensor.shape else None
-            if tensor.shape == () or (is_free and isinstance(first, int) and self._is_lone(tensor)):
+            if tensor.shape == () or (
+                self._is_free and isinstance(first, int) and self._is_lone(tensor)
+            ):
                 raise ConfigError(
                     f"{self._source.origin(())}: inputs: expected inputs with an axis for the rows "
                     f"of a batch; the graph's {tensor.name!r} is {described(tensor)}. If its value "
@@ -121,10 +124,17 @@ class _Filling:
         if tensor.shape is not None and "shape" not in entry:
             entry["shape"] = self._row_shape(tensor.shape, entry.get("batch_axis"))
 
+    def _batch_axis(self, shape: tuple[Dim, ...]) -> int:
+        """Return the axis of the batch."""
+        axis = first_choice(shape, self._batch_names)
+        free = [place for place, dim in enumerate(shape) if not isinstance(dim, int)]
+        # Where other inputs take any number of rows, an axis of a fixed size counts none.
+        return free[0] if self._is_free and free and axis not in free else axis
+
     def _row_shape(self, shape: tuple[Dim, ...], axis: object) -> list[int]:
         """Return `shape` without the axis of the batch; sizes that are not fixed are -1."""
         if not isinstance(axis, int) or not 0 <= axis < len(shape):
-            axis = first_choice(shape, self._batch_names)
+            axis = self._batch_axis(shape)
         return [
             dim if isinstance(dim, int) else -1 for place, dim in enumerate(shape) if place != axis
         ]

@@ -102,7 +102,7 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
     for size in warmup_sizes(max_batch_size):
         progress(_step(model, size))
         try:
-            with _explained(size):
+            with _explained(size, max(model.timings, default=0)):
                 batch = BlankBatch(model.model, size, rows_each)
                 # Twice, since the first run pays for whatever is made once. One row a third time:
                 # a model that takes two buffers in turn comes back to the first one only then.
@@ -175,8 +175,10 @@ def _worthwhile(model: CheckedModel, rows: int, rows_each: int) -> int:
 
 
 @contextmanager
-def _explained(rows: int) -> Iterator[None]:
+def _explained(rows: int, fitted: int = 0) -> Iterator[None]:
     """Raise whatever a batch of `rows` rows raises as an error that names the batch.
+
+    `fitted` are the rows of the largest batch that has run, 0 without one.
 
     Raises:
         OutOfMemory: the batch does not fit into the memory.
@@ -188,19 +190,24 @@ def _explained(rows: int) -> Iterator[None]:
         yield
     # Also SystemExit: a model that calls sys.exit() must not end the thread.
     except (Exception, SystemExit) as err:
-        reason = f"{type(err).__name__}: {message(err)}".removesuffix(": ")
+        reason = f"{type(err).__name__}: {message(err).strip()}".removesuffix(": ")
         error = device_error(err)
         if isinstance(error, OutOfMemory):
             raise error from None
         raise ModelLoadError(
-            f"warm-up with batch size {rows} failed: {reason}{_advice(err)}"
+            f"warm-up with batch size {rows} failed: {reason}{_advice(err, fitted)}"
         ) from err
 
 
-def _advice(error: BaseException) -> str:
+def _advice(error: BaseException, fitted: int) -> str:
     """Return what an author can do about `error`, if that is known. Any thread."""
     if isinstance(error, RuntimeError) and _WANTS_GRADIENTS.search(str(error)):
         return "; if the model computes gradients, write `gradients: true` in model.yaml"
+    if fitted:
+        return (
+            f"; a batch of {fitted} ran: if the model takes no more rows at once, set "
+            f"max_batch_size to {fitted}"
+        )
     return ""
 
 

@@ -126,3 +126,13 @@ def test_the_rows_lie_along_an_axis_without_which_the_shape_is_that_of_a_row(
     shape: tuple[Dim, ...], row: tuple[int, ...], axes: list[int]
 ) -> None:
     assert axes_of_rows(shape, row) == axes
+
+
+def test_an_axis_of_a_fixed_size_counts_no_rows_beside_inputs_of_any_number(tmp_path: Path) -> None:
+    content = graph_bytes(
+        [node("Identity", ["state"], ["next"])],
+        [value("x", "FP32", None, 8), value("state", "FP32", 2, None, 4)],
+        [value("next", "FP32", None, None, None)],
+    )
+    spec = load_model_definition("m", "1", written(tmp_path, content)).spec
+    assert [tensor.shape for tensor in spec.inputs] == [(8,), (2, 4)]

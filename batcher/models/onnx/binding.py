@@ -81,12 +81,15 @@ class Fetch:
         source: the output of the graph.
         axes: axes that may count rows; one, unless the shapes leave that open. Batches of which the
             shape fits one axis alone decide.
+        is_first: whether the first axis counts rows wherever that fits, since it does in all
+            inputs.
         one_row: whether the graph computes one row, and may give outputs without an axis for rows.
     """
 
     tensor: TensorSpec
     source: GraphTensor
     axes: list[int]
+    is_first: bool
     one_row: bool
 
     def rows(self, value: Any, rows: int) -> Array:
@@ -113,6 +116,8 @@ class Fetch:
             and shape[axis] == rows
             and fits((*shape[:axis], *shape[axis + 1 :]), self.tensor.shape, is_output=True)
         ]
+        if self.is_first and len(fitting) > 1 and 0 in fitting:
+            return 0
         if len(fitting) > 1:
             raise ModelContractError(
                 f"output {self.tensor.name!r}: its rows may lie along axis "
@@ -205,6 +210,13 @@ class _Binder:
             source = self._takes.get(name)
             if source is None:
                 raise _unknown("inputs", tensor.name, name, self._takes)
+            if name in self.binding.constants or any(
+                feed.graph_name == name for feed in self.binding.feeds
+            ):
+                raise ModelLoadError(
+                    f"inputs: expected each input of the graph once, among inputs and constants; "
+                    f"got {name!r} twice"
+                )
             _check_dtype("input", tensor, source)
             if tensor.may_lack and name in self._signature.inputs:
                 raise ModelLoadError(
@@ -223,7 +235,8 @@ class _Binder:
             self._check_output(tensor, source)
             axes = [axis] if axis is not None else self._output_axes(tensor, source)
             one_row = self.binding.fixed_rows == 1 or self.binding.max_rows == 1
-            self.binding.fetches.append(Fetch(tensor, source, axes, one_row))
+            is_first = not any(feed.axis for feed in self.binding.feeds)
+            self.binding.fetches.append(Fetch(tensor, source, axes, is_first, one_row))
 
     def _feed(self, tensor: TensorSpec, source: GraphTensor, named: int | None) -> Feed:
         axis = named or 0 if source.shape is None else self._input_axis(tensor, source, named)
@@ -312,7 +325,7 @@ class _Binder:
                 f"model.yaml says {tensor.describe()}"
             )
         if not is_moved:
-            return [0] if 0 in axes or not axes else axes[:1]
+            return sorted(axes) or [0]
         named = [axis for axis in axes if source.shape[axis] in self._batch_names]
         return named[:1] or axes or list(range(len(tensor.shape) + 1))
 

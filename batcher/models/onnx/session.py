@@ -48,7 +48,9 @@ def open_session(path: Path, graph: OnnxFile, threads: int, providers: list[Any]
     if not graph.external:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     _check_locations(path, graph)
-    if any(not tensor.name or tensor.dtype in _UNSHARED for tensor in graph.external):
+    is_shared = all(tensor.name and tensor.dtype not in _UNSHARED for tensor in graph.external)
+    # Values on the CPU are no values for a session on another device.
+    if not is_shared or providers != ["CPUExecutionProvider"]:
         return _of_copies(path, graph, options, providers)
     return _of_values(path, graph, options, providers)
 

@@ -227,3 +227,50 @@ def test_an_output_that_is_no_tensor_is_named(folders: Folders) -> None:
     yaml = "outputs: [{name: pieces, dtype: FP32, shape: [2]}]"
     with pytest.raises(ModelLoadError, match=r"'pieces' of the graph is no tensor.*Leave it out"):
         folders.load(onnx_model(folders, content, yaml))
+
+
+def test_a_graph_that_takes_one_row_in_secret_is_refused_with_the_mend(folders: Folders) -> None:
+    shape = onnx.numpy_helper.from_array(np.array([1, 2]), "shape")
+    content = graph_bytes(
+        [node("Reshape", ["x", "shape"], ["y"])],
+        [value("x", "FP32", "batch", 2)],
+        [value("y", "FP32", "batch", 2)],
+        [shape],
+    )
+    with pytest.raises(ModelLoadError, match=r"batch size 2 failed.*set max_batch_size to 1\b"):
+        folders.load(onnx_model(folders, content))
+    checked = folders.load(onnx_model(folders, content), max_batch_size=1)
+    assert answers(checked, x=floats(1, 2))["y"].tolist() == [[0, 1]]
+
+
+def test_an_output_shows_in_warm_up_that_its_rows_lie_along_another_axis(folders: Folders) -> None:
+    content = graph_bytes(
+        [node("Transpose", ["x"], ["y"], perm=[1, 0, 2])],
+        [value("x", "FP32", "n", 3, 2)],
+        [value("y", "FP32", None, None, None)],
+    )
+    checked = folders.load(
+        onnx_model(folders, content, "outputs: [{name: y, dtype: FP32, shape: [3, 2]}]")
+    )
+    rows = np.arange(18, dtype="<f4").reshape(3, 3, 2)
+    assert answers(checked, x=rows)["y"].tolist() == rows.tolist()
+
+
+def test_a_square_output_without_warm_up_has_its_rows_first(folders: Folders) -> None:
+    content = graph_bytes(
+        [node("Relu", ["x"], ["y"])], [value("x", "FP32", "n", 3)], [value("y", "FP32", None, None)]
+    )
+    yaml = "outputs: [{name: y, dtype: FP32, shape: [3]}]"
+    checked = folders.load(onnx_model(folders, content, yaml), warmup=False)
+    assert answers(checked, x=floats(3, 3))["y"].tolist() == floats(3, 3).tolist()
+    assert answers(checked, x=floats(2, 3))["y"].tolist() == floats(2, 3).tolist()
+
+
+def test_the_same_input_of_a_graph_twice_is_refused(folders: Folders) -> None:
+    yaml = "inputs: [{name: x}, {name: z, graph_name: x}]"
+    with pytest.raises(ModelLoadError, match=r"each input of the graph once.*got 'x' twice"):
+        folders.load(onnx_model(folders, doubled("batch", 2), yaml))
+    with pytest.raises(ModelLoadError, match=r"each input of the graph once.*got 'x' twice"):
+        folders.load(
+            onnx_model(folders, doubled("batch", 2), f"{PAIR}\nconstants: {{x: [[1, 2]]}}")
+        )
