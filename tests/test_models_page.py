@@ -1,4 +1,4 @@
-"""Every example of docs/models.md is a model that `batcher check` finds nothing wrong with.
+"""docs/models.md: `batcher check` finds nothing wrong with its examples, and its table is right.
 
 An example is a block of YAML, `model.yaml`, and the block of Python behind it, `model.py`.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.checking import check, messages
+from tests.support.kinds import table
 from tests.support.model_folders import Folders
 from tests.support.model_folders import folders as folders
 
@@ -32,3 +33,7 @@ def test_an_example_is_a_model_without_breaches(folders: Folders, head: str, sou
 
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) == PAGE.read_text().count("```python\n") > 0
+
+
+def test_the_table_of_kinds_is_that_of_the_tests() -> None:
+    assert table() in PAGE.read_text()

@@ -1,0 +1,3 @@
+"""Models on disk for these tests."""
+
+from tests.support.model_folders import folders as folders
