@@ -237,6 +237,39 @@ def test_a_model_s_pool_of_processes_finds_the_model_s_code_and_ends_with_the_se
         until(lambda: not [pid for pid in below if Path(f"/proc/{pid}/exe").exists()])
 
 
+THREADS = """
+import os, torch
+class Model:
+    def predict(self, inputs):
+        threads = {int(os.environ["OMP_NUM_THREADS"]), torch.get_num_threads()}
+        return {"y": inputs["x"] * threads.pop() if len(threads) == 1 else None}
+"""
+
+
+def test_libraries_in_a_child_have_as_many_threads_as_pytorch(tmp_path: Path) -> None:
+    write_model(tmp_path / "models", "m", THREADS)
+    (tmp_path / "config.yaml").write_text("defaults: {worker: process, torch_threads: 3}\n")
+    own = {"OMP_NUM_THREADS": "3"} if "OMP_NUM_THREADS" in os.environ else None
+    with started(tmp_path, "-c", str(tmp_path / "config.yaml"), environment=own) as server:
+        assert ask(server, "m") == 3
+
+
+def test_a_pool_ends_when_its_model_is_unloaded(tmp_path: Path) -> None:
+    write_model(tmp_path / "models", "m", POOL.format(method="spawn"))
+    (tmp_path / "models" / "m" / "1" / "factors.py").write_text("FACTOR = 3\n")
+    (tmp_path / "config.yaml").write_text("model_control: explicit\n")
+
+    def workers() -> list[int]:
+        lines = {pid: Path(f"/proc/{pid}/cmdline") for pid in descendants(server.pid)}
+        return [pid for pid, line in lines.items() if b"spawn_main" in line.read_bytes()]
+
+    with started(tmp_path, "-c", str(tmp_path / "config.yaml")) as server:
+        assert ask(server, "m", 2) == 6
+        assert workers()
+        urlopen(Request(f"{server.address}/v2/repository/models/m/unload", b"{}")).close()
+        until(lambda: not workers())
+
+
 OPERATORS = """
 import sys, torch
 class Model(torch.nn.Module):

@@ -165,6 +165,23 @@ class Model:
     assert "features" not in sys.modules
 
 
+def test_the_next_model_s_plain_names_take_the_place_of_the_last_one_s(folders: Folders) -> None:
+    source = """
+import importlib
+
+class Model:
+    def load(self, device):
+        self.factor = importlib.import_module("constants").FACTOR
+    def predict(self, inputs):
+        return {"y": inputs["x"] * self.factor}
+"""
+    loaded = [
+        folders.load(folders.python(source, files=beside(factor), version=str(factor)))
+        for factor in (2, 3)
+    ]
+    assert [multiplied_by(checked) for checked in loaded] == [2, 3]
+
+
 def test_a_file_that_changes_within_a_second_and_keeps_its_size_is_read_anew(
     folders: Folders,
 ) -> None:

@@ -39,7 +39,7 @@ def _new_package(definition: ModelDefinition) -> str:
     """Return the name of a package for `definition`, whose files are read now. Any thread."""
     package = package_name(str(definition.folder), next(_load_numbers))
     _packages[id(definition)] = package
-    finalize(definition, _forget, id(definition), package)
+    finalize(definition, _forget, id(definition), package).atexit = False
     keep_sources(package)
     return package
 

@@ -27,7 +27,12 @@ _given: dict[str, ModuleType] = {}
 
 
 def use_plain_names(package: str) -> None:
-    """Have plain names mean the modules of `package` too. The thread that loads."""
+    """Have plain names mean the modules of `package` too, and of no other version.
+
+    The thread that loads.
+    """
+    if package != _package.get():
+        forget_plain_names()
     _package.set(package)
     if not any(isinstance(finder, _PlainFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _PlainFinder())

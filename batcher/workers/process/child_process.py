@@ -11,10 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from multiprocessing import Pipe
 from threading import Lock
+from types import MappingProxyType
 
 from batcher.workers.shared_memory.slots import Slot
 
@@ -48,9 +49,15 @@ class ChildProcess:
         ended_fd: descriptor that can be read from when the child has ended.
     """
 
-    def __init__(self, slots: int, module: str = "batcher.workers.process.child") -> None:
+    def __init__(
+        self,
+        slots: int,
+        module: str = "batcher.workers.process.child",
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Start a child that runs `main` of `module`, and shares `slots` slots.
 
+        `environment` holds variables that the child has where this process has none.
         Raises OSError or MemoryError where something cannot be had. Child thread.
         """
         self._is_reaped = False
@@ -67,7 +74,7 @@ class ChildProcess:
                     fds.append(os.memfd_create("batcher-slot"))
                     opened.callback(os.close, fds[-1])
                 self.slots = [Slot(fd) for fd in fds]
-                self._process = _spawn(module, its.fileno(), fds, lifeline)
+                self._process = _spawn(module, its.fileno(), fds, lifeline, environment)
             opened.callback(self._reap)
             self.ended_fd = os.pidfd_open(self._process.pid)
             opened.callback(os.close, self.ended_fd)
@@ -112,7 +119,9 @@ class ChildProcess:
         self._process.wait()
 
 
-def _spawn(module: str, fd: int, slots: Sequence[int], lifeline: int) -> subprocess.Popen[bytes]:
+def _spawn(
+    module: str, fd: int, slots: Sequence[int], lifeline: int, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     """Start a child that inherits the descriptors, and no other. Child thread."""
     program = _PROGRAM.format(
         module=module,
@@ -126,7 +135,12 @@ def _spawn(module: str, fd: int, slots: Sequence[int], lifeline: int) -> subproc
     # Where this program began: a model on a thread may have changed the folder since.
     folder = _START_FOLDER if os.path.isdir(_START_FOLDER) else None
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, pass_fds=fds, start_new_session=True, cwd=folder
+        command,
+        stdin=subprocess.DEVNULL,
+        pass_fds=fds,
+        start_new_session=True,
+        cwd=folder,
+        env={**environment, **os.environ},
     )
 
 

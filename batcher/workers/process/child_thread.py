@@ -54,6 +54,10 @@ The rest takes a few.
 """
 
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables by which libraries for arrays learn how many threads they may have."""
+
+
 class _Order(Enum):
     """What the loop orders besides batches."""
 
@@ -88,6 +92,9 @@ class ChildThread:
         """Prepare a child, and a thread called `name`. Reactor thread."""
         self._prepare = Prepare(definition, settings)
         self._depth = settings.pipeline_depth
+        # Libraries under NumPy read their number of threads when they are imported.
+        threads = settings.torch_threads
+        self._environment = dict.fromkeys(THREAD_VARIABLES, str(threads)) if threads else {}
         self._call_from_thread = call_from_thread
         self._parent = parent
         self._orders: SimpleQueue[BatchInTransit | _Order] = SimpleQueue()
@@ -139,7 +146,9 @@ class ChildThread:
         # Signals that are blocked here are blocked in the child from birth, until it is ready.
         signal.pthread_sigmask(signal.SIG_BLOCK, group_signals())
         try:
-            self._child = child = ChildProcess(self._depth + MAX_HELD_SLOTS)
+            self._child = child = ChildProcess(
+                self._depth + MAX_HELD_SLOTS, environment=self._environment
+            )
             try:
                 self._transit.begin(child.slots, partial(_send, child.connection))
                 self._serve(child.connection, child.ended_fd)

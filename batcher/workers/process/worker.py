@@ -143,6 +143,7 @@ class ProcessWorker:
                 self._child.quit()
                 self._limit_exit()
             else:
+                self._turn.end()
                 self._kill("it was told to end")
             self._check_ended()
         return self._ended
