@@ -234,7 +234,7 @@ def test_a_model_s_pool_of_processes_finds_the_model_s_code_and_ends_with_the_se
         assert below
         server.signal(signal.SIGTERM)
         assert server.wait(30) == 0
-        until(lambda: not [pid for pid in below if Path(f"/proc/{pid}/exe").exists()])
+        until(lambda: not [pid for pid in below if Path(f"/proc/{pid}/exe").exists()], 60)
 
 
 THREADS = """
