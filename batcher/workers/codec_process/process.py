@@ -140,7 +140,7 @@ def _start() -> ChildProcess:
     # Signals that are blocked here are blocked in the child from birth, until it is ready.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, group_signals())
     try:
-        return ChildProcess(0, "batcher.workers.codec_process.child")
+        return ChildProcess(0, {}, "batcher.workers.codec_process.child")
     except (OSError, MemoryError) as err:
         public = "there is no process to read and write bodies"
         raise Unavailable(f"{public}: {err}", public=public) from err

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from multiprocessing import Pipe
 from threading import Lock
-from types import MappingProxyType
 
 from batcher.workers.shared_memory.slots import Slot
 
@@ -24,6 +23,10 @@ _PROGRAM = (
     "main({fd}, {slots}, {parent}, {lifeline})"
 )
 """Not `-m`: the package may be found by this process's own path alone."""
+
+
+MODEL = "batcher.workers.process.child"
+"""The module whose `main` runs a model."""
 
 
 def _working_folder() -> str:
@@ -49,12 +52,7 @@ class ChildProcess:
         ended_fd: descriptor that can be read from when the child has ended.
     """
 
-    def __init__(
-        self,
-        slots: int,
-        module: str = "batcher.workers.process.child",
-        environment: Mapping[str, str] = MappingProxyType({}),
-    ) -> None:
+    def __init__(self, slots: int, environment: Mapping[str, str], module: str = MODEL) -> None:
         """Start a child that runs `main` of `module`, and shares `slots` slots.
 
         `environment` holds variables that the child has where this process has none.

@@ -146,9 +146,8 @@ class ChildThread:
         # Signals that are blocked here are blocked in the child from birth, until it is ready.
         signal.pthread_sigmask(signal.SIG_BLOCK, group_signals())
         try:
-            self._child = child = ChildProcess(
-                self._depth + MAX_HELD_SLOTS, environment=self._environment
-            )
+            slots = self._depth + MAX_HELD_SLOTS
+            self._child = child = ChildProcess(slots, self._environment)
             try:
                 self._transit.begin(child.slots, partial(_send, child.connection))
                 self._serve(child.connection, child.ended_fd)
