@@ -111,7 +111,8 @@ def list_of(document: dict[str, Any], key: str) -> Iterable[Any]:
     """Return the member `key`, which is to be a list of at least one tensor."""
     value = document.get(key)
     if isinstance(value, LongList):
-        return chain.from_iterable(_elements(piece) for piece in value.pieces())
+        # `map` reads piece after piece; mypyc would make a list of all from a generator expression.
+        return chain.from_iterable(map(_elements, value.pieces()))
     if not isinstance(value, list) or not value:
         raise InvalidInput(
             f"{key}: expected a list of tensors; got "
