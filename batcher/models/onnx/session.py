@@ -28,6 +28,13 @@ from batcher.errors import ModelLoadError
 _UNSHARED = ("BYTES", "BOOL", "BF16", "")
 """Datatypes of which numpy has no array that onnxruntime takes by reference."""
 
+_ERRORS_ALONE = 3
+"""Least severity of what onnxruntime logs.
+
+onnxruntime warns again in each run, and so once a batch, of outputs whose shape is not the one that
+the graph declares. Converters of trees declare one label, whatever the number of rows.
+"""
+
 
 def open_session(path: Path, graph: OnnxFile, threads: int, providers: list[Any]) -> Any:
     """Return a session of the file at `path`.
@@ -45,6 +52,7 @@ def open_session(path: Path, graph: OnnxFile, threads: int, providers: list[Any]
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = _ERRORS_ALONE
     if not graph.external:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     _check_locations(path, graph)

@@ -139,3 +139,13 @@ def test_weights_that_are_missing_or_short_are_named(folders: Folders) -> None:
     data(folders).unlink()
     with pytest.raises(ModelLoadError, match=r"weights in 'net.data' beside it; there is no"):
         folders.load(definition)
+
+
+def test_a_run_logs_no_shape_that_a_converter_declared_wrong(
+    folders: Folders, capfd: pytest.CaptureFixture[str]
+) -> None:
+    x, label = value("x", "FP32", "n", 4), value("label", "INT64", 1)  # one label, for any rows
+    model = graph([node("ArgMax", ["x"], ["label"], axis=1, keepdims=0)], [x], [label])
+    checked = folders.load(onnx_model(folders, model.SerializeToString()))
+    assert answers(checked, x=np.eye(3, 4, dtype="f4"))["label"].tolist() == [0, 1, 2]
+    assert capfd.readouterr().err == ""
