@@ -265,7 +265,14 @@ def _share_memory(outputs: Arrays, earlier: list[Array]) -> bool:
 
 
 def _hint_at_operators(model: Model, progress: Progress) -> None:
-    """Report a hint to `progress` if a batch takes many operators. Inference thread."""
+    """Report a hint to `progress` if a batch takes many operators, and the model can be compiled.
+
+    Compiled code does not check its inputs, so their shapes must be those of the specification.
+
+    Inference thread.
+    """
+    if model.preprocess is not None or any(tensor.free_axes for tensor in model.spec.inputs):
+        return
     with _explained(1):
         operators = model.operators(BlankBatch(model, 1).inputs())
     if operators > OPERATORS_BEFORE_HINT:

@@ -299,6 +299,21 @@ def test_a_model_of_many_operators_is_given_a_hint_and_one_of_few_is_not(folders
     assert not [text for text in folders.progress if text.startswith("hint: ")]
 
 
+@pytest.mark.parametrize(
+    ("source", "inputs"),
+    [
+        (SOURCE, INPUTS.replace("[4]", "[-1], warmup_shape: [4]")),
+        (f"{SOURCE}\n    def preprocess(self, inputs):\n        return inputs\n", INPUTS),
+    ],
+    ids=["a free axis", "preprocess"],
+)
+def test_a_model_that_cannot_be_compiled_is_not_told_to_be(
+    folders: Folders, source: str, inputs: str
+) -> None:
+    folders.load(folders.python(source, inputs=inputs, outputs=OUTPUTS))
+    assert not [text for text in folders.progress if text.startswith("hint: ")]
+
+
 class TestCommand:
     def test_it_names_the_models_it_knows(self, folders: Folders) -> None:
         network(folders)
