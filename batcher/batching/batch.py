@@ -59,7 +59,11 @@ class Batch:
 
         The rows are views, but where they are ragged and those of the part have one shape.
         """
-        is_uneven = any(map(is_ragged, outputs.values()))
+        is_uneven = False
+        for array in outputs.values():
+            # Asked here first: a call would cost each batch.
+            if array.dtype.hasobject and is_ragged(array):
+                is_uneven = True
         shared = BatchOutputs(outputs)
         split: list[Mapping[str, Array]] = []
         start = 0

@@ -154,7 +154,7 @@ def texts(array: Array) -> tuple[Array, dict[int, str]]:
     if array.dtype.kind not in "OSUT":
         raise CannotCast("write `str(value).encode()` in the model, or declare a numeric dtype")
     values = array.ravel().tolist()
-    if array.dtype.hasobject and all(issubclass(kind, bytes) for kind in set(map(type, values))):
+    if array.dtype.hasobject and set(map(type, values)) <= {bytes, np.bytes_}:
         return array, {}
     wrong: dict[int, str] = {}
     elements = len(values) // max(len(array), 1)

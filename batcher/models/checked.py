@@ -97,7 +97,7 @@ class CheckedModel:
         if self.model.postprocess is None:
             outputs, misfits = fit_outputs(self.spec, outputs, rows)
             # A row's own error says more than what the row left in the outputs.
-            failed = misfits | failed
+            failed = misfits | failed if misfits else failed
             if self._finite_outputs:
                 failed = non_finite_rows(outputs, self.spec) | failed
         else:

@@ -48,9 +48,8 @@ def fit_outputs(spec: ModelSpec, outputs: Arrays, rows: int) -> tuple[dict[str, 
         if not has_rows(array, rows):
             raise rows_error(spec.name, tensor.name, array, rows)
         if array.dtype.hasobject or not tensor.admits(array):
-            place = f"model {spec.name!r}: output {tensor.name!r}"
-            array, errors = _fitted(array, tensor, place)
-            failed = errors | failed
+            array, errors = _fitted(array, tensor, spec)
+            failed = errors | failed if errors else failed
         fitted[tensor.name] = array
     return fitted, failed
 
@@ -62,8 +61,9 @@ def _missing(spec: ModelSpec, tensor: TensorSpec, outputs: Arrays) -> ModelContr
     return ModelContractError(f"model {spec.name!r}: expected output {tensor.name!r}; got {got}")
 
 
-def _fitted(array: Array, tensor: TensorSpec, place: str) -> tuple[Array, RowErrors]:
+def _fitted(array: Array, tensor: TensorSpec, spec: ModelSpec) -> tuple[Array, RowErrors]:
     """Return `array` as `tensor` promises, and the errors of rows that do not fit. Any thread."""
+    place = f"model {spec.name!r}: output {tensor.name!r}"
     # Rows of unequal shapes, or lists, as the elements of an array of objects.
     if array.ndim == 1 and isinstance(array[0], np.ndarray | list | tuple):
         return array_of_rows(list(array), tensor, place)

@@ -36,6 +36,8 @@ def output_arrays(
 
     Any thread.
     """
+    if not left_out and all(map(_is_plain, values.values())):
+        return dict(values)
     tensors = {tensor.name: tensor for tensor in spec.outputs}
     arrays: dict[str, Array] = {}
     failed: RowErrors = {}
@@ -75,9 +77,15 @@ def plain_array(value: Any, place: str) -> Array:
 
     Any thread.
     """
-    if type(value) is np.ndarray and value.flags.c_contiguous:
-        return value
+    if _is_plain(value):
+        plain: Array = value
+        return plain
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise ModelContractError(f"{place}: expected an array; got a masked one: use `.filled()`")
     # `ascontiguousarray` gives a scalar an axis, and the check of rows would take it for a row.
     return np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether `value` is a contiguous array already. Any thread."""
+    return type(value) is np.ndarray and value.flags.c_contiguous

@@ -35,22 +35,23 @@ _ABSENT = object()
 def named_outputs(
     result: Any, spec: ModelSpec, is_raw: bool = False
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the outputs in `result` by their names, and the names of values that are left out.
+    """Return the outputs that are in `result` by name, and the names of values that are left out.
 
-    An output that is not there is missing from the outputs. With `is_raw` the outputs are those for
-    `postprocess`, of which `spec` says nothing: then all values with a name are outputs, but None.
+    With `is_raw` the outputs are those for `postprocess`, of which `spec` says nothing: then all
+    values with a name are outputs, but None.
 
     Raises:
-        ModelContractError: the result has no names and another number of values than `spec` has
-            outputs, or an output is None or a mapping. Any thread.
+        ModelContractError: the result does not tell the outputs; the message says what to write.
     """
+    # A single tensor is common; to ask for its kind would cost each batch.
+    if type(result).__module__ == "torch" and len(spec.outputs) == 1:
+        return {spec.outputs[0].name: result}, ()
     found = members(result)
     if found is None:
         return _by_rows_or_order(result, spec, is_raw), ()
     if is_raw:
         return {name: value for name, value in _flat(found, "") if value is not None}, ()
     outputs = _found_outputs(found, spec)
-    # The usual result: no names have to be compared.
     if len(outputs) == len(spec.outputs) == len(found):
         return outputs, ()
     if not outputs and not isinstance(result, Mapping) and not is_dataclass(result):
@@ -60,17 +61,20 @@ def named_outputs(
 
 def _found_outputs(found: Mapping[Any, Any], spec: ModelSpec) -> dict[str, Any]:
     """Return those outputs of `spec` that are in `found`; raises as `named_outputs`. Any thread."""
-    values = [(tensor, _lookup(found, tensor.name)) for tensor in spec.outputs]
-    return {
-        tensor.name: _checked(value, tensor, spec)
-        for tensor, value in values
-        if value is not _ABSENT
-    }
+    outputs = {}
+    for tensor in spec.outputs:
+        value = _lookup(found, tensor.name)
+        # Nearly always: an array or a tensor.
+        if hasattr(value, "__array__"):
+            outputs[tensor.name] = value
+        elif value is not _ABSENT:
+            outputs[tensor.name] = _checked(value, tensor, spec)
+    return outputs
 
 
 def members(value: Any) -> Mapping[Any, Any] | None:
     """Return what `value` holds by name; None if it holds nothing by name. Any thread."""
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         return value
     if hasattr(value, "dtype"):
         names = getattr(value.dtype, "names", None)  # those of a structured array

@@ -152,7 +152,7 @@ class PythonModel(FreshMemory):
         with batch_mode(self._gradients):
             outputs, left_out = named_outputs(self._model.predict(inputs), self.spec, is_raw)
             on_host = {name: to_host(value) for name, value in outputs.items()}
-            if any(host is not outputs[name] for name, host in on_host.items()):
+            if torch.Tensor in map(type, on_host.values()) and torch.cuda.is_initialized():
                 torch.cuda.synchronize()
             return output_arrays(on_host, self.spec, left_out, is_raw)
 

@@ -63,13 +63,22 @@ def to_tensor(array: Array, spec: TensorSpec | None, device: torch.device) -> to
 
 
 def to_host(value: Any) -> Any:
-    """Return `value`, if it is a tensor on CUDA, in host memory; other values as they are.
+    """Return a tensor in memory of the host, as an array if it lies there already.
 
-    The copy may still be running: synchronise before the tensor is read.
+    A copy from CUDA stays a tensor, and may still be running: synchronise before it is read. Values
+    of other kinds, and tensors that NumPy cannot read, stay as they are.
 
     Inference thread.
     """
-    if not isinstance(value, torch.Tensor) or value.device.type != "cuda" or not _is_dense(value):
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.is_cpu:
+        try:
+            return value.numpy()
+        # Not the usual case: to ask first would cost every batch.
+        except (TypeError, RuntimeError):
+            return value
+    if not value.is_cuda or not _is_dense(value):
         return value
     value = value.detach().resolve_conj().resolve_neg()
     host = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
@@ -109,7 +118,6 @@ def to_array(value: torch.Tensor, tensor: TensorSpec | None, place: str) -> Arra
     """
     try:
         array: Array = value.numpy()
-    # Not the usual case: to ask first would cost every batch.
     except (TypeError, RuntimeError):
         array = _readable(value, tensor, place).numpy()
     return array
