@@ -43,7 +43,8 @@ def as_arrays(result: Any) -> dict[str, Array]:
     """Return what `preprocess` returned by name, each value as an array.
 
     Raises:
-        ModelContractError: the result is no mapping, named tuple or dataclass.
+        ModelContractError: the result is no mapping, named tuple or dataclass, or holds rows of
+            unequal lengths.
 
     Any thread.
     """
@@ -53,7 +54,22 @@ def as_arrays(result: Any) -> dict[str, Array]:
         raise ModelContractError(
             f"expected a mapping of name to array; got {type(result).__name__}"
         )
-    return {name: np.asarray(on_host(value, None, name)) for name, value in found.items()}
+    return {name: _as_array(value, name) for name, value in found.items()}
+
+
+def _as_array(value: Any, name: str) -> Array:
+    """Return what `preprocess` returned as `name` as an array. Raises ModelContractError.
+
+    Any thread.
+    """
+    try:
+        return np.asarray(on_host(value, None, name))
+    except ValueError as err:
+        if "inhomogeneous" not in str(err):
+            raise
+        raise ModelContractError(
+            f"{name!r}: expected rows of one shape; got rows of unequal lengths: pad them"
+        ) from err
 
 
 def answer_of(result: Any, spec: ModelSpec, rows: int, batch_rows: int) -> dict[str, Array]:

@@ -32,11 +32,16 @@ UNEVEN = "model 'm': preprocess: expected arrays of the same number of rows, at 
         ({"x": 1.0}, f"{UNEVEN}arrays of 0 rows"),
         ({"x": rows(1), "z": rows(1, 2)}, f"{UNEVEN}arrays of 1, 2 rows"),
         (
+            {"ids": [[1, 2], [3]]},
+            "model 'm': preprocess: 'ids': expected rows of one shape; got rows of unequal "
+            "lengths: pad them",
+        ),
+        (
             {"x": np.array(["text"], object)},
             "model 'm': 'x' from preprocess: expected elements that are bytes; got str",
         ),
     ],
-    ids=["no mapping", "nothing", "a scalar", "uneven", "text"],
+    ids=["no mapping", "nothing", "a scalar", "uneven", "unequal rows", "text"],
 )
 def test_a_preprocess_that_breaks_the_contract_is_named_with_what_it_returned(
     returned: Any, message: str
