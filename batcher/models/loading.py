@@ -189,9 +189,26 @@ def _advice(error: BaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return in words why something failed. Any thread."""
-    text, reason = message(error), type(error).__name__
-    # The texts of our own errors say enough without the name of their class.
-    if text:
-        reason = text if isinstance(error, BatcherError) else f"{reason}: {text}"
-    return reason
+    """Return in words why something failed, and what that was raised from. Any thread."""
+    # The texts of our own errors say enough without the name of their class and without a cause.
+    if isinstance(error, BatcherError):
+        return message(error) or type(error).__name__
+    first = _first_cause(error)
+    reason, cause = _named(error), _named(first)
+    # `transformers` says only that a module of its own could not be imported.
+    return reason if first is error else f"{reason}; the cause is {cause}"
+
+
+def _named(error: BaseException) -> str:
+    """Return class and message of `error`. Any thread."""
+    text, name = message(error), type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return what `error` was raised from, through all causes; `error` without one. Any thread."""
+    seen = {id(error)}  # causes may be a circle
+    while error.__cause__ is not None and id(error.__cause__) not in seen:
+        error = error.__cause__
+        seen.add(id(error))
+    return error

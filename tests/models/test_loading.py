@@ -405,6 +405,21 @@ def test_loading_is_imported_without_pytorch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_failure_names_what_it_was_raised_from(folders: Folders) -> None:
+    """Libraries that import late hide the reason behind an error of their own."""
+    raises = (
+        "    try:\n        import not_there_at_all\n    except ImportError as err:\n"
+        "        raise RuntimeError('could not import it') from err\n"
+    )
+    source = f"class Model:\n  def load(self, device):\n{raises}  def predict(self, inputs): ...\n"
+    expected = (
+        r"RuntimeError: could not import it; the cause is ModuleNotFoundError: No module named "
+        r"'not_there_at_all' \("
+    )
+    with pytest.raises(ModelLoadError, match=expected):
+        folders.load(folders.python(source))
+
+
 def test_a_failure_names_the_version_of_the_model(folders: Folders) -> None:
     with pytest.raises(ModelLoadError, match=r"^model 'digits' version 12: warm-up"):
         folders.load(folders.python(predicting("return None"), name="digits", version="12"))
