@@ -53,11 +53,10 @@ class LoadTurn:
         is_waiting: whether the load has still to begin.
     """
 
-    _begin: Callable[[], object]
-
     def __init__(self, turns: LoadTurns) -> None:
         """Wait for no turn of `turns` yet. Reactor thread."""
         self._turns = turns
+        self._begin: Callable[[], object] | None = None
         self.is_waiting = False
 
     def wait(self, begin: Callable[[], object]) -> None:
@@ -68,8 +67,11 @@ class LoadTurn:
 
     def begin(self) -> None:
         """Begin the load: its turn has come. Reactor thread."""
+        # Forgotten now: it holds a child, and with it memory that outlives the child.
+        begin, self._begin = self._begin, None
         self.is_waiting = False
-        self._begin()
+        assert begin is not None, "only what waits begins"
+        begin()
 
     def end(self) -> None:
         """Let the next load begin: this one has ended, or is not wanted any more.
@@ -77,4 +79,5 @@ class LoadTurn:
         Reactor thread.
         """
         self.is_waiting = False
+        self._begin = None
         self._turns.remove(self)

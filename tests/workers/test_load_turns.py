@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from threading import Event
 
 from batcher.models.checked import CheckedModel
@@ -33,6 +34,22 @@ class Bench:
         """Have every load begin when its turn has come."""
         for number in range(len(self.each)):
             self.wait(number)
+
+
+def test_a_load_that_has_begun_or_is_not_wanted_is_not_held_any_more() -> None:
+    class Load:
+        def __call__(self) -> None:
+            pass
+
+    turns = LoadTurns(1)
+    first, second = LoadTurn(turns), LoadTurn(turns)
+    loads = [Load(), Load()]
+    held = [weakref.ref(load) for load in loads]
+    for turn in (first, second):
+        turn.wait(loads.pop(0))
+    assert [load() is not None for load in held] == [False, True]
+    second.end()
+    assert held[1]() is None
 
 
 def test_as_many_loads_as_the_limit_says_run_at_once_in_the_order_of_their_coming() -> None:
