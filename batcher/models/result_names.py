@@ -38,7 +38,7 @@ def named_outputs(
     """Return the outputs that are in `result` by name, and the names of values that are left out.
 
     With `is_raw` the outputs are those for `postprocess`, of which `spec` says nothing: then all
-    values with a name are outputs, but None.
+    values with a name are outputs, but None. Any thread.
 
     Raises:
         ModelContractError: the result does not tell the outputs; the message says what to write.
