@@ -162,3 +162,20 @@ class TestSamples:
         )
         report = check(folders.python(source.format("x / len(x)"), version="2", **tensors))
         assert "; got " in of(report, rules.NEIGHBOURS).message
+
+
+@pytest.mark.parametrize("rest", ["optional: true", "default: 1"])
+def test_a_sample_may_leave_out_what_a_request_may(folders: Folders, rest: str) -> None:
+    source = """
+class Model:
+    def predict(self, inputs):
+        return {"y": inputs["x"] + inputs.get("bias", 0)}
+"""
+    tensors = "{name: x, dtype: FP32, shape: [4]}, {name: bias, dtype: FP32, shape: [4], %s}"
+    definition = folders.python(
+        source,
+        head="\nsample: sample.json",
+        files={"sample.json": json.dumps({"inputs": {"x": [[1, 2, 3, 4]]}})},
+        inputs=f"[{tensors % rest}]",
+    )
+    assert messages(check(definition)) == []

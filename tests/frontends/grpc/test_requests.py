@@ -246,3 +246,11 @@ def test_more_elements_than_the_queue_can_hold_are_refused_before_they_are_made(
     reader = InferMessageReader(spec, DecodingLimits(10, 1000))
     with pytest.raises(TooLarge, match=r"expected at most 10 rows .* and 1000 bytes"):
         reader.read(one_input("BYTES", shape=(1, 30), contents={"bytes_contents": [b""] * 30}))
+
+
+def test_an_optional_input_may_be_left_out_of_a_message() -> None:
+    reader = InferMessageReader(model_spec((tensor("bias", is_optional=True), tensor("x"))))
+    message = one_input("FP32", (1, 4), contents={"fp32_contents": [1, 2, 3, 4]})
+    assert {name: array.tolist() for name, array in reader.read(message).inputs().items()} == {
+        "x": [[1, 2, 3, 4]]
+    }
