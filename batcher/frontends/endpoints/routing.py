@@ -16,6 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.python.failure import Failure
 
 from batcher.core.bounded_cache import BoundedCache
+from batcher.core.frames import clear_all_frames
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.call import Call, CallHead, Endpoint, Fields, Headers, Reply
 from batcher.frontends.endpoints.cors import Cors
@@ -194,8 +195,12 @@ class Router:
         return send(reply)
 
     def failure_reply(self, error: BaseException, route: Route, head: CallHead) -> Reply:
-        """Return the reply to a call of `route` that failed with `error`."""
+        """Return the reply to a call of `route` that failed with `error`.
+
+        The frames of `error` let go of the body: refused bodies stayed until the collector came.
+        """
         reply = route.failure(error, head.headers, self.disclosure)
+        clear_all_frames(error)
         model = self._model_of(route, head)
         return Reply(reply.status, reply.content_type, reply.body, reply.headers, model)
 

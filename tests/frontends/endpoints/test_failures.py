@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
 
 from batcher.core.spec import Array
-from batcher.errors import InvalidInput, ModelLoadError
+from batcher.errors import InvalidInput, ModelLoadError, QueueFull
+from batcher.frontends.endpoints.call import CallHead
 from batcher.models.protocol import PartialOutputs
 from tests.frontends.endpoints.conftest import MORE
 from tests.frontends.endpoints.test_formats import npy, picture, picture_model
@@ -367,3 +369,23 @@ def test_an_error_of_our_own_gets_500_without_a_word_about_it_and_is_logged(
     assert "division" not in text
     assert len(logged_errors) == 1
     logged_errors.clear()
+
+
+def test_the_frames_of_an_error_let_go_of_the_body_when_the_reply_is_made() -> None:
+    class LargeBody:
+        pass
+
+    def refuse(body: LargeBody) -> None:
+        error = QueueFull("full")  # the frame holds the error, and the error the frame
+        raise error
+
+    body = LargeBody()
+    held = weakref.ref(body)
+    with pytest.raises(QueueFull) as caught:
+        refuse(body)
+    del body
+    router = MemoryServer().router
+    head = CallHead("POST", "/predict", {}, "", {}, ())
+    reply = router.failure_reply(caught.value, router.routes[0], head)
+    assert reply.status == 503
+    assert held() is None
