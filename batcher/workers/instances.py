@@ -65,8 +65,7 @@ class Instances:
             changed()
 
         started = [worker.start(deliver, partial(change, i)) for i, worker in enumerate(self)]
-        loaded = gatherResults(started, consumeErrors=True)
-        return loaded.addCallbacks(_with_shared_hooks, self._failed)
+        return _gathered(started).addCallbacks(_with_shared_hooks, self._failed)
 
     def quit(self) -> Deferred[None]:
         """End all workers; fires when all have ended, which a thread that hangs never does.
@@ -80,6 +79,15 @@ class Instances:
         self.quit()
         first = failure.value
         return first.subFailure if isinstance(first, FirstError) else failure
+
+
+def _gathered(started: list[Deferred[LoadedModel]]) -> Deferred[list[LoadedModel]]:
+    """Fire with the results of all `started`, or fail with the first failure. Reactor thread."""
+    loaded = gatherResults(started, consumeErrors=True)
+    for one in started:
+        # A Deferred keeps its result, and with hooks the model, as long as the worker is there.
+        one.addCallback(lambda _: None)
+    return loaded
 
 
 def _with_shared_hooks(loaded: list[LoadedModel]) -> LoadedModel:

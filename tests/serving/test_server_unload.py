@@ -199,6 +199,30 @@ def test_a_version_that_cannot_be_replaced_goes_on(serving: Serving) -> None:
     assert serving.server.metrics.model("m", "1").load is serving.server.find("m").scheduler
 
 
+def test_a_model_with_hooks_is_let_go_of_though_its_version_is_still_listed(
+    serving: Serving,
+) -> None:
+    class Hook:
+        def __call__(self, values: Any) -> Any:
+            return values
+
+    made = []
+
+    def load(progress: Progress) -> Any:
+        model = RecordingModel()
+        model.preprocess = Hook()
+        made.append(weakref.ref(model.preprocess))
+        return checked(model)
+
+    serving.add_ready(load=load)
+    version = serving.server.find("m")
+    serving.loop.wait_for(serving.server.unload(version))
+    while serving.server.lifecycle._alive:
+        serving.loop.step()
+    assert made[0]() is None
+    assert serving.server.find("m") is version
+
+
 @pytest.mark.parametrize(("name", "version"), [("m", "9"), ("other", "1")])
 def test_what_is_not_there_cannot_be_replaced_and_the_server_still_stops(
     name: str, version: str
