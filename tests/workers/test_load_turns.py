@@ -5,6 +5,8 @@ from __future__ import annotations
 import weakref
 from threading import Event
 
+import pytest
+
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import LoadedModel, Progress
 from batcher.workers.load_turns import LoadTurn, LoadTurns
@@ -98,6 +100,22 @@ def test_a_load_that_ends_while_it_begins_lets_the_next_one_begin() -> None:
     bench.each[0].wait(lambda: bench.each[0].end())
     bench.wait(1)
     assert bench.begun == [1]
+
+
+@pytest.mark.parametrize("ending", ["begun", "given up"])
+def test_a_turn_keeps_what_starts_the_load_no_longer_than_the_load_waits(ending: str) -> None:
+    class Start:
+        def __call__(self) -> None:
+            pass
+
+    turns, start = LoadTurns(1), Start()
+    busy, turn, alive = LoadTurn(turns), LoadTurn(turns), weakref.ref(start)
+    busy.wait(lambda: None)
+    turn.wait(start)
+    del start
+    assert alive() is not None
+    (busy if ending == "begun" else turn).end()
+    assert alive() is None
 
 
 def test_a_thread_loads_when_its_turn_has_come_and_its_time_counts_from_then() -> None:
