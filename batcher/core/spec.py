@@ -266,7 +266,7 @@ def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> int:
     for tensor in tensors:
         array = inputs.get(tensor.name)
         if array is None:
-            raise InvalidInput(_wrong_names(spec, inputs))
+            raise wrong_names(spec, inputs)
         if not tensor.admits(array):
             raise InvalidInput(f"input {tensor.name!r}: {wrong_form(tensor, array)}")
         if rows not in (-1, len(array)):
@@ -284,7 +284,7 @@ def _without_optional(spec: ModelSpec, inputs: Mapping[str, Array]) -> tuple[Ten
         tensor for tensor in spec.inputs if not tensor.is_optional or tensor.name in inputs
     )
     if len(tensors) != len(inputs):
-        raise InvalidInput(_wrong_names(spec, inputs))
+        raise wrong_names(spec, inputs)
     return tensors
 
 
@@ -340,9 +340,10 @@ def wrong_form(tensor: TensorSpec, array: Array) -> str:
     return f"expected {tensor.describe()}; got {describe_array(array)}"
 
 
-def _wrong_names(spec: ModelSpec, inputs: Mapping[str, Array]) -> str:
+def wrong_names(spec: ModelSpec, inputs: Mapping[str, object]) -> InvalidInput:
+    """Return the error for `inputs` whose names are not those of the inputs of `spec`."""
     got = brief_names(inputs) or "none"
-    return f"model {spec.name!r}: expected inputs {input_names(spec)}; got {got}"
+    return InvalidInput(f"model {spec.name!r}: expected inputs {input_names(spec)}; got {got}")
 
 
 def input_names(spec: ModelSpec) -> str:

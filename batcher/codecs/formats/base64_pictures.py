@@ -3,9 +3,10 @@
     by row      {"instances": [{"b64": "…"}, {"image": {"b64": "…"}, "scale": 2}, …]}
     by column   {"inputs": {"image": [{"b64": "…"}, …], "scale": [2, …]}}
 
-A row of the same input may also be numbers. As in a form, the heads of all pictures of a request
-are checked, and their pixels counted together, before the first picture is decoded. A large
-document is read piece by piece, so that its numbers never are objects all at once.
+A picture alone in place of a column is a column of one row, and in place of all columns the only
+row of the only input. A row of the same input may also be numbers. As in a form, the heads of all
+pictures of a request are checked, and their pixels counted together, before the first picture is
+decoded. A large document is read piece by piece, so that its numbers never are objects all at once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ from batcher.core.error_text import brief, brief_names
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import ClientError, DecodingError, InvalidInput, TooLarge
 
-_MARK = b'"b64"'
+_MARKS = b'"b64"', b"\\u00"
+"""Text without which a document has no picture: the name, and the beginning of each code that may
+stand for one of its letters.
+"""
 
 
 def takes_pictures(spec: ModelSpec) -> bool:
@@ -36,7 +40,10 @@ def takes_pictures(spec: ModelSpec) -> bool:
 
 def may_have_pictures(body: Buffer, spec: ModelSpec) -> bool:
     """Return whether `body`, JSON for the model `spec`, may have a picture in it."""
-    return takes_pictures(spec) and _MARK in bytes(body)
+    if not takes_pictures(spec):
+        return False
+    text = bytes(body)
+    return any(mark in text for mark in _MARKS)
 
 
 class PictureRows:
@@ -171,7 +178,7 @@ def _rows(instances: Any, spec: ModelSpec) -> Iterator[tuple[str, Any]]:
 
 def _columns(inputs: Any, spec: ModelSpec) -> Iterator[tuple[str, Any]]:
     """Yield name and value of each row of pictures, and of each whole column of others."""
-    if len(spec.inputs) == 1 and not isinstance(inputs, dict):
+    if len(spec.inputs) == 1 and (not isinstance(inputs, dict) or base64_text(inputs) is not None):
         inputs = {spec.inputs[0].name: inputs}
     if not isinstance(inputs, dict):
         raise InvalidInput(
@@ -179,7 +186,9 @@ def _columns(inputs: Any, spec: ModelSpec) -> Iterator[tuple[str, Any]]:
         )
     made_of_pictures = {tensor.name for tensor in spec.inputs if tensor.image is not None}
     for name, column in inputs.items():
-        if name in made_of_pictures:
+        if name in made_of_pictures and base64_text(column) is not None:
+            yield name, column
+        elif name in made_of_pictures:
             for value in _elements(column, f"input {name!r}"):
                 yield name, value
         else:

@@ -15,7 +15,7 @@ import numpy as np
 from batcher.codecs.formats.long_lists import ArrayBuilder, LongList, array_from_value, stacked
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.error_text import brief_names
-from batcher.core.spec import Array, ModelSpec, TensorSpec, input_names
+from batcher.core.spec import Array, ModelSpec, TensorSpec, input_names, wrong_names
 from batcher.errors import InvalidInput
 
 
@@ -28,16 +28,19 @@ def inputs_from_document(
     send some.
 
     Raises:
-        InvalidInput: neither or both layouts are there, or a value does not fit its input.
+        InvalidInput: neither or both layouts are there, the model has no input of a name, or a
+            value does not fit its input.
         TooLarge: a long list has more rows or values than `limits` allow.
     """
     named = _by_input(document, spec, limits)
     tensors = {tensor.name: tensor for tensor in spec.inputs}
-    # names that the model lacks stay: the check of the inputs refuses them with the names it knows
+    # Whoever gets the inputs may rely on arrays, and a value without a spec cannot become one.
+    if named.keys() - tensors.keys():
+        raise wrong_names(spec, named)
     return {
-        name: _array(value, tensors[name], limits) if name in tensors else value
+        name: _array(value, tensors[name], limits)
         for name, value in named.items()
-        if value is not None or name not in tensors or not tensors[name].is_optional
+        if value is not None or not tensors[name].is_optional
     }
 
 

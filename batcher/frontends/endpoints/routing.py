@@ -121,16 +121,14 @@ class Router:
     def methods_of(self, path: str) -> tuple[str, ...]:
         """Return the methods of the routes on `path`, sorted, `HEAD` beside each `GET`.
 
-        `path` is still percent-encoded. Without a route there are none.
+        `path` is still percent-encoded. Without a route there are none. A path that ends as a
+        pattern demands has the methods of such patterns alone: of `/v1/models/m:predict`, nobody
+        wants to hear that a model of the name `m:predict` would answer `GET`.
         """
         segments = segments_of(path)
-        return _with_head(
-            [
-                route.method
-                for route, pattern in self._patterns
-                if captured(pattern, segments) is not None
-            ]
-        )
+        found = [row for row in self._patterns if captured(row[1], segments) is not None]
+        ended = [row for row in found if any(map(_demands_end, row[1]))]
+        return _with_head([route.method for route, _ in ended or found])
 
     def options(self, path: str, headers: Headers) -> Reply | None:
         """Return the reply to `OPTIONS` on `path`; None if there is no route. `/*` is any path."""
@@ -245,6 +243,11 @@ def captured(pattern: list[str], segments: list[str]) -> dict[str, str] | None:
         elif want != have:
             return None
     return values
+
+
+def _demands_end(segment: str) -> bool:
+    """Return whether `segment` of a pattern captures the text up to a certain end."""
+    return segment.startswith("{") and not segment.endswith("}")
 
 
 def _is_segment(text: str) -> bool:

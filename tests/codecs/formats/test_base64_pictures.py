@@ -59,6 +59,27 @@ def test_pictures_are_rows_in_every_layout(layout: Callable[..., dict[str, Any]]
 
 
 @LAYOUT
+@pytest.mark.parametrize("name", ['"\\u0062\\u0036\\u0034"', '"b6\\u0034"'])
+def test_codes_may_stand_for_the_letters_of_b64(
+    layout: Callable[..., dict[str, Any]], name: str
+) -> None:
+    document = json.dumps(layout([b64(body) for body in BODIES])).replace('"b64"', name)
+    assert np.array_equal(decode(document.encode(), SPEC)[0][NAME], RIGHT)
+
+
+def test_codes_in_other_texts_change_nothing() -> None:
+    document = json.dumps({"inputs": {NAME: RIGHT.tolist()}, "note": "\u00e9"})
+    assert np.array_equal(decode(document.encode(), SPEC)[0][NAME], RIGHT)
+
+
+@pytest.mark.parametrize("columns", [b64(BODIES[0]), {NAME: b64(BODIES[0])}])
+def test_a_picture_in_place_of_a_column_is_the_only_row(columns: Any) -> None:
+    inputs, by_row = inputs_of({"inputs": columns})
+    assert not by_row
+    assert np.array_equal(inputs[NAME], RIGHT[:1])
+
+
+@LAYOUT
 def test_numbers_and_pictures_may_be_rows_of_one_request(
     layout: Callable[..., dict[str, Any]],
 ) -> None:
@@ -159,6 +180,6 @@ def test_a_document_of_neither_layout_is_refused(document: dict[str, Any]) -> No
         inputs_of(document)
 
 
-def test_an_input_that_is_not_there_stays_away() -> None:
-    inputs, _ = inputs_of({"inputs": {"y": [b64(BODIES[0])]}})
-    assert list(inputs) == ["y"], "the check of the inputs refuses it, and names what is missing"
+def test_a_picture_for_an_input_that_the_model_lacks_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=f"expected inputs '{NAME}'; got 'y'"):
+        inputs_of({"inputs": {"y": [b64(BODIES[0])]}})

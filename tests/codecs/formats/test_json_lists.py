@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from batcher.codecs.content import Content
 from batcher.codecs.formats import json_lists
+from batcher.codecs.formats.json_text import LARGE_BYTES
 from batcher.codecs.negotiation import media_type
 from batcher.core.spec import Array, ModelSpec, check_inputs
 from batcher.errors import DecodingError, InvalidInput
@@ -142,6 +143,13 @@ def test_another_layout_is_refused_with_what_was_expected_and_what_came(
 ) -> None:
     with pytest.raises(InvalidInput, match=complaint or "expected"):
         decode(body, TWO_INPUTS)
+
+
+@pytest.mark.parametrize("more", ["null", "1", "[1]", '{"a": 1}', f"[{'1.5,' * LARGE_BYTES}2]"])
+def test_a_name_that_the_model_lacks_is_refused_whatever_its_value(more: str) -> None:
+    body = b'{"inputs": {"x": [[1, 2]], "z": %b}}' % more.encode()
+    with pytest.raises(InvalidInput, match="expected inputs 'x'; got 'x', 'z'"):
+        json_lists.decode(Content(body), one_input())
 
 
 @pytest.mark.parametrize(

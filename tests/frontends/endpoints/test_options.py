@@ -41,6 +41,13 @@ class TestMethods:
             assert {route.method, "OPTIONS"} <= set(allowed)
             assert ("HEAD" in allowed) == ("GET" in allowed)
 
+    @pytest.mark.parametrize("target", ["/v1/models/m:predict", "/v1/models/m%3Apredict"])
+    def test_a_path_with_an_ending_has_not_the_methods_of_a_name_with_that_ending(
+        self, both: Both, target: str
+    ) -> None:
+        for request in (options(target), ask(target, b"", method="PUT")):
+            assert both(MemoryServer(), request).header("allow") == "POST, OPTIONS"
+
     def test_an_answer_without_a_body_names_neither_length_nor_type(self, stack: Stack) -> None:
         answer = stack(MemoryServer(), options("/predict"))
         assert answer.header("content-length") is None

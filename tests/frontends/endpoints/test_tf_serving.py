@@ -67,6 +67,18 @@ def test_the_only_column_needs_no_name(both: Both, column: Any) -> None:
     assert posted(both, {"inputs": column}).decoded() == {"outputs": [[2, 4, 6, 8]]}
 
 
+@pytest.mark.parametrize("size", [4, 1 << 17])
+@pytest.mark.parametrize("target", [PREDICT, "/models/m/predict"])
+def test_an_input_that_the_model_lacks_is_the_clients_fault(
+    both: Both, size: int, target: str
+) -> None:
+    columns = {"x": [[1, 2, 3, 4]], "z": [[0] * size]}
+    body = json.dumps({"inputs": columns}).encode()
+    answer = both(MemoryServer(), ask(target, body, content_type="application/json"))
+    assert answer.status == 400
+    assert "expected inputs 'x'; got 'x', 'z'" in answer.decoded()["error"]
+
+
 def test_bytes_that_are_no_text_are_base64_both_ways(both: Both) -> None:
     spec = model_spec(inputs=(tensor("x", "BYTES", ()),), outputs=(tensor("y", "BYTES", ()),))
     packed = {"b64": b64encode(b"\xff\x00").decode()}

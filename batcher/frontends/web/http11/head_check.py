@@ -23,7 +23,7 @@ def head_error(
     """
     if method == b"CONNECT":
         return MethodNotAllowed(
-            "expected a method that the route knows; got CONNECT", ("GET", "POST")
+            "expected a method that the route knows; got CONNECT", ("GET", "HEAD", "POST")
         )
     if version not in ("1.0", "1.1"):
         return MalformedHttp(f"expected HTTP/1.1 or HTTP/1.0; got HTTP/{version}")
