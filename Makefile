@@ -21,7 +21,7 @@ integration: $(VENV)/.test
 # Models of real libraries, which bring a gigabyte: torchvision, transformers, scikit-learn and others.
 NO_CUDA := $(VENV)/no_cuda
 models: $(VENV)/.models
-	LD_LIBRARY_PATH=$(CURDIR)/$(NO_CUDA):$$LD_LIBRARY_PATH $(BIN)/python -m pytest tests/integration/models -rs
+	LD_LIBRARY_PATH=$(CURDIR)/$(NO_CUDA)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH} $(BIN)/python -m pytest tests/integration/models -rs
 
 # The same, with the sources of the compiled modules in their place.
 test-python: $(VENV)/.test
