@@ -46,6 +46,7 @@ from batcher.core.standstill import TICK_S, Standstill
 from batcher.frontends.web.listening.asyncio_ports import LoopPorts
 from batcher.frontends.web.listening.sockets import Listen, Listening
 from batcher.frontends.web.listening.tls import Tls, tls_context
+from batcher.workers.started_processes import kill_started_processes
 
 if TYPE_CHECKING:
     from batcher.app.service import BatcherService
@@ -237,6 +238,7 @@ def _give_memory_back(reactor: ServerReactor, service: BatcherService) -> None:
 
 def leave(status: int) -> None:
     """End the process at once with `status`, whatever its other threads do."""
+    kill_started_processes()
     os._exit(status)
 
 
