@@ -111,7 +111,10 @@ def test_requests_of_one_row_get_the_answer_of_the_library(served: Served, case:
     made = reference(served, case)
     inputs, expected = made.inputs, made.answer(made.inputs)
     rows = range(len(next(iter(inputs.values()))))
-    with Client(served.process.address, retries=0) as client, ThreadPoolExecutor(len(rows)) as pool:
+    with (
+        Client(served.process.address, timeout=LOAD_LIMIT_S, retries=0) as client,
+        ThreadPoolExecutor(len(rows)) as pool,
+    ):
         alone = [client.infer(case.name, row(inputs, index)) for index in rows]
         together = list(pool.map(lambda index: client.infer(case.name, row(inputs, index)), rows))
     for index in rows:
@@ -126,7 +129,7 @@ def test_a_request_of_all_rows_gets_the_answer_of_the_library(served: Served, ca
     if case.ragged:
         pytest.skip("rows that differ in length are asked for one by one")
     inputs, expected = made.inputs, made.answer(made.inputs)
-    with Client(served.process.address, retries=0) as client:
+    with Client(served.process.address, timeout=LOAD_LIMIT_S, retries=0) as client:
         result = client.infer(case.name, inputs)
     for name, values in expected.items():
         for got, value in zip(result.outputs[name], values, strict=True):
