@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml compiled_modules.txt $(shell find batcher -name '*.py')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test test-python integration models chaos soak lint bench clients proto clean
+.PHONY: serve test test-python integration kinds models chaos soak lint bench clients proto clean
 
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
@@ -17,6 +17,10 @@ test: $(VENV)/.test
 # Behind nginx and HAProxy; skipped where they are not installed. One at a time: traffic comes on a schedule.
 integration: $(VENV)/.test
 	$(BIN)/python -m pytest tests/integration --ignore tests/integration/models -rs
+
+# Every kind of model in every format, compiled too: a quarter of an hour.
+kinds: $(VENV)/.test
+	ALL_KINDS=1 $(BIN)/python -m pytest tests/integration/kinds
 
 # Models of real libraries, which bring a gigabyte: torchvision, transformers, scikit-learn and others.
 NO_CUDA := $(VENV)/no_cuda
