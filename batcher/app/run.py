@@ -33,6 +33,7 @@ from batcher.app.heap_trim import HeapTrim, heap_trimmer, resident_bytes
 from batcher.app.outputs.standard import StandardOutputs
 from batcher.app.process_settings import (
     begin_logging,
+    leave_objects,
     release_frozen_objects,
     set_collector,
     set_process,
@@ -201,6 +202,7 @@ def _run(reactor: AsyncioSelectorReactor, service: BatcherService, observer: Sta
 
     service.ready.addCallbacks(started, not_started)
     reactor.callWhenRunning(service.startService)
+    reactor.addSystemEventTrigger("before", "shutdown", leave_objects)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
     return status

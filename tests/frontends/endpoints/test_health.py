@@ -120,7 +120,7 @@ def test_metrics_count_what_was_answered_by_model_route_and_status() -> None:
     for line in (
         'batcher_requests_total{code="200",model="m",route="/predict"} 2.0',
         'batcher_requests_total{code="200",model="m",route="/models/{name}/predict"} 2.0',
-        'batcher_requests_total{code="400",model="",route="/models/{name}/predict"} 2.0',
+        'batcher_requests_total{code="400",model="m",route="/models/{name}/predict"} 2.0',
         'batcher_requests_total{code="200",model="",route="/livez"} 2.0',
         'batcher_requests_total{code="404",model="",route=""} 2.0',
         'batcher_batch_size_count{model="m",version="1"} 4.0',
