@@ -252,7 +252,7 @@ def test_a_postprocess_may_give_whatever_predict_may(serving: Serving, given: An
 
 def test_a_preprocess_that_gives_what_is_no_array_fails_its_request(serving: Serving) -> None:
     serving.add_ready(preprocess=lambda _: {"x": [[1], [2, 3]]})
-    assert type(serving.loop.error_of(serving.infer(1))) is ModelError
+    assert type(serving.loop.error_of(serving.infer(1))) is ModelContractError
 
 
 def test_a_postprocess_gets_ragged_rows_and_gives_some(serving: Serving) -> None:
