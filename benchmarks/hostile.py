@@ -11,6 +11,9 @@ memory of the server's processes is added up every 20 ms. A kind is within bound
 - memory grows by at most MAX_GROWTH_BYTES, and is back within BACK_SHARE of where it began within
   BACK_S after the last clients left.
 
+A machine that others use needs `--tries`: a kind that is out of bounds is tried again, and the
+table says which try its row is of.
+
 What the kinds do stands in `hostile_kinds/`. Exit status: 0, or 1 if any kind is out of bounds.
 """
 
@@ -60,6 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kinds", default="", help="regular expression that a name contains")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each kind, at least once")
+    parser.add_argument("--tries", type=int, default=1, help="of a kind that is out of bounds")
     parser.add_argument("--name", default=None, help="write results/NAME.md and NAME.json")
     parser.add_argument("--list", action="store_true", help="print the names and end")
     options = parser.parse_args()
@@ -73,7 +77,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         write_models(Path(folder))
         for kind in kinds:
-            rows.append(measured(kind, Path(folder), options.seconds))
+            rows.append(best_of(kind, Path(folder), options.seconds, options.tries))
             print(table(rows[-1:]).splitlines()[-1] if rows[1:] else table(rows), flush=True)
     failed = [row["kind"] for row in rows if row["out of bounds"]]
     if options.name:
@@ -91,6 +95,15 @@ def remarks(rows: list[Row]) -> list[str]:
         "`got`: statuses that the hostile clients got, and how often. `up`: the most MiB of "
         "memory above the start. `left`: MiB above the start in the end.",
     ]
+
+
+def best_of(kind: Kind, models: Path, seconds: float, tries: int) -> Row:
+    """Return the row of the first try of `kind` that is within bounds, or of the last try."""
+    for number in range(1, tries + 1):
+        row = measured(kind, models, seconds) | {"try": number}
+        if not row["out of bounds"]:
+            break
+    return row
 
 
 def measured(kind: Kind, models: Path, seconds: float) -> Row:
