@@ -170,6 +170,7 @@ class CpuPool:
         try:
             self._threads.add(task)
         except (QueueFull, RuntimeError) as err:
+            task.function = None  # the task and its Deferred hold each other, and a body with them
             self._unanswered.discard(task)
             self._cancel_idle_alarm()
             if isinstance(err, QueueFull):

@@ -11,6 +11,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from threading import Event, get_ident
 from typing import Any
 
@@ -120,6 +121,21 @@ def test_more_bytes_than_its_bound_are_refused_at_once(bench: Bench) -> None:
     bench.run(nbytes=40, client="another")
     assert (bench.pool.tasks, bench.pool.nbytes) == (2, 100)
     bench.settle()
+
+
+def test_a_task_that_is_refused_lets_go_of_its_body_at_once(bench: Bench) -> None:
+    bench.hold(nbytes=60)
+    body = Body()
+    held = weakref.ref(body)
+    gc.disable()
+    try:
+        with pytest.raises(QueueFull):
+            bench.run(partial(id, body), nbytes=60)
+        del body
+        assert held() is None
+    finally:
+        gc.enable()
+    bench.release.set()
 
 
 def test_behind_one_client_s_flood_another_client_gets_in_and_is_next(bench: Bench) -> None:
