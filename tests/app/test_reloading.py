@@ -60,6 +60,30 @@ class TestWhatChanged:
         assert service.value(service.infer("m")) == 5
         assert service.found()["n/1"] is before["n/1"]
 
+    @pytest.mark.parametrize("how", ["turned", "written through"])
+    def test_a_model_that_reads_through_a_link_to_a_folder_is_loaded_anew(
+        self, service: MemoryService, how: str
+    ) -> None:
+        kept = service.folder.parent / "kept"
+        for name in ("old", "new"):
+            (kept / name).mkdir(parents=True)
+            (kept / name / "factor.txt").write_text(name)
+        link = service.folder / "m/1/data"
+        link.symlink_to(kept / "old")
+        (kept / "old/circle").symlink_to(service.folder / "m/1")
+        service.reload()
+        before = service.found()
+        service.reload()
+        assert service.found() == before
+        if how == "turned":
+            link.unlink()
+            link.symlink_to(kept / "new")
+        else:
+            (kept / "old/factor.txt").write_text("new")
+        service.reload()
+        assert service.found()["m/1"] is not before["m/1"]
+        assert service.found()["n/1"] is before["n/1"]
+
     def test_models_and_versions_come_and_go_with_their_folders(
         self, service: MemoryService, log_lines: list[str]
     ) -> None:

@@ -6,6 +6,8 @@ be loaded anew.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,8 +76,26 @@ def _files(folder: Path, known: tuple[FileFacts, ...]) -> tuple[FileFacts, ...]:
     """Return what is known of every file of a version now; `known` was known before."""
     before = {facts.path: facts for facts in known}
     found = []
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(_paths(folder)):
         with suppress(OSError):  # it has just been removed; or else the load will say why
-            if path.is_file() and "__pycache__" not in path.parts:
+            if path.is_file():
                 found.append(facts_of(path, before.get(str(path))))
     return tuple(found)
+
+
+def _paths(folder: Path) -> Iterator[Path]:
+    """Yield the paths of all files below `folder`, but those of bytecode. Disk thread.
+
+    Links to folders are followed, since models read through them; a folder that several links lead
+    to is looked at once, so that links in a circle come to an end.
+    """
+    seen = {os.path.realpath(folder)}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        inside = []
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(parent, name))
+            if name != "__pycache__" and real not in seen:
+                seen.add(real)
+                inside.append(name)
+        folders[:] = inside
+        yield from (Path(parent, name) for name in files)
