@@ -10,7 +10,8 @@ names in `model.yaml` are names of the parameters of `forward`, the names decide
     some are, each at its parameter's place in the order of model.yaml; a note shows both orders
     some are, one at another's place        not at all: the load is refused with both orders
 
-A `forward` of unknown parameters, such as `*inputs`, is called in the order of `model.yaml`.
+A `forward` of unknown parameters, such as `*inputs`, is called in the order of `model.yaml`; a note
+shows this order.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def arrange(
     if parameters.is_mapping:
         return Arranged(module, (), {name: place for place, name in enumerate(names)}), ""
     if not parameters.names:
-        return module, ""
+        note = f"the order of inputs counts: forward gets {', '.join(names)}, in this order"
+        return module, note if len(names) > 1 else ""
     if set(names) <= set(parameters.names):
         return _by_name(module, parameters, names, listing)
     return module, _order_note(parameters, names, listing)

@@ -120,6 +120,9 @@ def test_a_forward_of_any_inputs_gets_them_in_order(
 ) -> None:
     checked = folders.load(python(folders, "p", "q", signature=signature, body=body))
     assert answers(checked, p=one(5), q=one(3))["y"].tolist() == [[2]]
+    (note,) = [line for line in folders.progress if line.startswith("note: ")]
+    assert note.startswith("note: the order of inputs counts: forward")
+    assert note.endswith(" gets p, q, in this order")
 
 
 def test_a_forward_of_named_inputs_alone_gets_all_by_name(folders: Folders) -> None:
