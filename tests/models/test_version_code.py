@@ -369,3 +369,62 @@ def test_loading_leaves_the_path_for_imports_alone(folders: Folders) -> None:
     before = list(sys.path)
     folders.load(folders.python(DOUBLE))
     assert sys.path == before
+
+
+PATH_IMPORTS = """
+import sys
+from pathlib import Path, PurePath
+
+sys.path.{change}
+import beside_by_path
+
+class Model:
+    def predict(self, inputs):
+        import beside_by_path as late
+        assert late.FACTOR > 0
+        return {{"y": inputs["x"] * beside_by_path.FACTOR}}
+"""
+FOLDER_OF_CODE = "str(Path(__file__).parent / 'src')"
+
+
+@pytest.fixture
+def _own_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave nothing in `sys.path` and in `sys.modules` of what models put there."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    sys.modules.pop("beside_by_path", None)
+
+
+@pytest.mark.usefixtures("_own_path")
+@pytest.mark.parametrize("change", [f"insert(0, {FOLDER_OF_CODE})", f"append({FOLDER_OF_CODE})"])
+def test_a_version_s_own_folder_in_the_path_gives_no_module_of_another_version(
+    folders: Folders, change: str
+) -> None:
+    source = PATH_IMPORTS.format(change=change)
+    loaded = []
+    for version in ("1", "2", "3"):
+        files = {"src/beside_by_path.py": f"FACTOR = {version}\n"}
+        loaded.append(folders.load(folders.python(source, version=version, files=files)))
+        forget_plain_names()
+
+    assert [answers(each, x=floats())["y"][0, 1] for each in loaded] == [1, 2, 3]
+    assert [answers(each, x=floats())["y"][0, 1] for each in loaded] == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("_own_path")
+def test_a_file_in_the_path_that_changes_and_keeps_its_times_is_read_anew(
+    folders: Folders,
+) -> None:
+    source = PATH_IMPORTS.format(change=f"insert(0, {FOLDER_OF_CODE})")
+    factors = []
+    for factor in (4, 5):
+        files = {"src/beside_by_path.py": f"FACTOR = {factor}\n"}
+        definition = folders.python(source, files=files)
+        helper = definition.folder / "src" / "beside_by_path.py"
+        os.utime(helper, (1, 1))
+        checked = folders.load(definition)
+        forget_plain_names()
+        factors.append(answers(checked, x=floats())["y"][0, 1])
+        py_compile.compile(str(helper))
+
+    assert factors == [4, 5]

@@ -20,6 +20,7 @@ from importlib.machinery import (
     ExtensionFileLoader,
     FileFinder,
     ModuleSpec,
+    PathFinder,
     SourceFileLoader,
     SourcelessFileLoader,
 )
@@ -34,11 +35,16 @@ from batcher.models.version_code.names import folder_of, package_of
 _sources: dict[str, dict[str, bytes]] = {}
 """By package: the text of each `.py` file, by its path."""
 
+_folders: set[str] = set()
+"""All version folders that were loaded, as named and without links; a separator ends each."""
+
 
 def keep_sources(package: str) -> None:
     """Read the `.py` files of a package now, for every import that is to come. Any thread."""
+    folder = folder_of(package)
+    _folders.update(os.path.join(each, "") for each in (folder, os.path.realpath(folder)))
     kept = _sources[package] = {}
-    for path in Path(folder_of(package)).rglob("*.py"):
+    for path in Path(folder).rglob("*.py"):
         with suppress(OSError):  # an import of that file will say so
             kept[str(path)] = path.read_bytes()
 
@@ -104,6 +110,44 @@ def is_beside(package: str, name: str) -> bool:
     return spec is not None and spec.loader is not None
 
 
+def home_of(package: str, name: str) -> str:
+    """Return the package in which the plain `name` means a module of the version.
+
+    That is `package` for a file beside the model. It is a package below for the only file of that
+    name in a folder which the model puts into `sys.path`: there, the module would stand in
+    `sys.modules` for all models, and be the old one for the next version.
+
+    Returns:
+        The package's full name; empty for a name that means no file of the version.
+
+    Any thread.
+    """
+    if is_beside(package, name):
+        return package
+    kept = _sources.get(package, {})
+    if name in sys.stdlib_module_names or not any(b"sys.path" in text for text in kept.values()):
+        return ""
+    ends = (os.path.join(os.sep, name, "__init__.py"), f"{os.sep}{name}.py")
+    found = [path.removesuffix(end) for path in kept for end in ends if path.endswith(end)]
+    if len(found) != 1 or _is_installed(name):
+        return ""
+    parts = Path(found[0]).relative_to(folder_of(package)).parts
+    return "" if "." in "".join(parts) else ".".join((package, *parts))
+
+
+def _is_installed(name: str) -> bool:
+    """Return whether `name` is found outside of all version folders. Any thread."""
+    folders = tuple(_folders)
+    paths = [
+        each for each in sys.path if not f"{os.path.normpath(each)}{os.sep}".startswith(folders)
+    ]
+    with suppress(Exception):  # whatever stands in the way of a finder of another library
+        spec = PathFinder.find_spec(name, paths)
+        # A folder without `__init__.py` comes after every module of its name.
+        return spec is not None and spec.origin is not None
+    return True
+
+
 class ModelSource(SourceFileLoader):
     """Reads one `.py` file of a version."""
 
@@ -122,13 +166,13 @@ class ModelSource(SourceFileLoader):
     ) -> CodeType:
         """Compile `data`; plain imports mean the files beside the model. Any thread."""
         package = package_of(self.name)
-        own = self.name[len(package) + 1 :]
         is_package = self.is_package(self.name)
 
-        def is_local(name: str) -> bool:
+        def home(name: str) -> str:
+            found = home_of(package, name)
             # A file `tokenizers.py` that imports `tokenizers` means the library.
-            return (is_package or name != own) and is_beside(package, name)
+            return found if is_package or f"{found}.{name}" != self.name else ""
 
-        tree = with_local_imports(ast.parse(data, path), package, is_local)
+        tree = with_local_imports(ast.parse(data, path), home)
         code: CodeType = compile(tree, path, "exec", dont_inherit=True)
         return code

@@ -16,54 +16,52 @@ import ast
 from collections.abc import Callable, Iterable
 
 
-def with_local_imports(
-    tree: ast.Module, package: str, is_local: Callable[[str], bool]
-) -> ast.Module:
-    """Return `tree` with plain imports of the names that are `is_local` turned to `package`.
+def with_local_imports(tree: ast.Module, home: Callable[[str], str]) -> ast.Module:
+    """Return `tree` with plain imports of the version's own names turned to their packages.
 
-    Any thread.
+    `home` returns the package of a name, empty for a name that is not the version's. Any thread.
     """
-    turned: ast.Module = _LocalImports(package, is_local).visit(tree)
+    turned: ast.Module = _LocalImports(home).visit(tree)
     return ast.fix_missing_locations(turned)
 
 
 class _LocalImports(ast.NodeTransformer):
     """Turns plain imports. Any thread."""
 
-    def __init__(self, package: str, is_local: Callable[[str], bool]) -> None:
-        self._package = package
-        self._is_local = is_local
+    def __init__(self, home: Callable[[str], str]) -> None:
+        self._home = home
 
     def visit_Import(self, node: ast.Import) -> Iterable[ast.stmt]:
         """Turn `import name, other as alias`, one statement a name where names are local."""
-        if not any(map(self._means_local, node.names)):
+        if not any(self._home_of(alias.name) for alias in node.names):
             return [node]
         statements: list[ast.stmt] = []
         for alias in node.names:
-            if self._means_local(alias):
-                statements += self._turned(alias)
+            if home := self._home_of(alias.name):
+                statements += _turned(alias, home)
             else:
                 statements.append(ast.Import([alias]))
         return [ast.copy_location(statement, node) for statement in statements]
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
         """Turn `from name import …`."""
-        if node.level == 0 and node.module and self._is_local(node.module.partition(".")[0]):
-            node.module = f"{self._package}.{node.module}"
+        if node.level == 0 and node.module and (home := self._home_of(node.module)):
+            node.module = f"{home}.{node.module}"
         return node
 
-    def _means_local(self, alias: ast.alias) -> bool:
-        return self._is_local(alias.name.partition(".")[0])
+    def _home_of(self, module: str) -> str:
+        return self._home(module.partition(".")[0])
 
-    def _turned(self, alias: ast.alias) -> list[ast.stmt]:
-        """Return the statements for one name of an `import`."""
-        first, *deeper = alias.name.split(".")
-        parent, _, last = f"{self._package}.{alias.name}".rpartition(".")
-        statements = [_import_from(parent, last, alias.asname or first)]
-        if deeper and not alias.asname:
-            # The first statement imports the submodule, the second gives the name its meaning.
-            statements.append(_import_from(self._package, first, first))
-        return statements
+
+def _turned(alias: ast.alias, home: str) -> list[ast.stmt]:
+    """Return the statements for one name of an `import`, whose package is `home`. Any thread."""
+    first, *deeper = alias.name.split(".")
+    parent, _, last = f"{home}.{alias.name}".rpartition(".")
+    statements = [_import_from(parent, last, alias.asname or first)]
+    if deeper and not alias.asname:
+        # The first statement imports the submodule, the second gives the name its meaning.
+        statements.append(_import_from(home, first, first))
+    return statements
 
 
 def _import_from(module: str, name: str, meaning: str) -> ast.stmt:

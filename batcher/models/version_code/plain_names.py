@@ -17,7 +17,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from batcher.models.version_code.finder import is_beside
+from batcher.models.version_code.finder import home_of
 
 _package: ContextVar[str] = ContextVar("package", default="")
 """The package whose modules have plain names, for this thread."""
@@ -57,9 +57,8 @@ class _PlainFinder(MetaPathFinder):
         package, first = _package.get(), fullname.partition(".")[0]
         if not package or (first in sys.modules and first not in _given):
             return None
-        if not is_beside(package, first):
-            return None
-        return ModuleSpec(fullname, _SameModule(f"{package}.{fullname}"))
+        home = home_of(package, first)
+        return ModuleSpec(fullname, _SameModule(f"{home}.{fullname}")) if home else None
 
 
 class _SameModule(Loader):
