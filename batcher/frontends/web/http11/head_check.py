@@ -29,14 +29,21 @@ def head_error(
         return MalformedHttp(f"expected HTTP/1.1 or HTTP/1.0; got HTTP/{version}")
     if version == "1.1" and hosts != 1:
         return MalformedHttp(f"expected exactly one Host header; got {hosts}")
-    host = headers.get(b"host", b"")
-    if len(host) > MAX_HOST_BYTES or not _HOST.fullmatch(host):
-        expected = "a name or an address, with or without a port"
-        return MalformedHttp(f"Host: expected {expected}; got {brief(host)}")
+    if error := _host_error(headers.get(b"host", b"")):
+        return error
     transfer = headers.get(b"transfer-encoding", b"chunked")
     if transfer.strip().lower() != b"chunked":
         got = brief(transfer.decode("latin-1"))
         return UnsupportedTransferCoding(f"Transfer-Encoding: expected chunked; got {got}")
+    return None
+
+
+def _host_error(host: bytes) -> MalformedHttp | None:
+    if len(host) > MAX_HOST_BYTES:
+        return MalformedHttp(f"Host: expected at most {MAX_HOST_BYTES} bytes; got {len(host)}")
+    if not _HOST.fullmatch(host):
+        expected = "a name or an address, with or without a port"
+        return MalformedHttp(f"Host: expected {expected}; got {brief(host)}")
     return None
 
 
