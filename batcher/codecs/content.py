@@ -40,6 +40,8 @@ class Content(NamedTuple):
         parameters: parameters of the media type, names in lower case.
         max_image_pixels: most pixels that one picture may have.
         limits: most rows and bytes of an input.
+        line_for_line: whether an empty line of text before the last line is an error, since the
+            client counts on one line of the answer for each of the body; else it is passed over.
     """
 
     body: Buffer
@@ -47,6 +49,7 @@ class Content(NamedTuple):
     parameters: Mapping[str, str] = {}
     max_image_pixels: int = MAX_IMAGE_PIXELS
     limits: DecodingLimits = NO_LIMITS
+    line_for_line: bool = False
 
     def text(self) -> Buffer:
         """Return the body in UTF-8 without a byte order mark, recoded from its charset.

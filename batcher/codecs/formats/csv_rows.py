@@ -11,7 +11,7 @@ optional, the media type's `header=present` or `header=absent` decides (RFC
 Of a model that takes strings any line might be a row. There a header is the name of the input, or
 `name[0],name[1]` for several cells, with at least one line behind it; a row that reads like that
 needs `header=absent`. `nan` and `inf` are numbers here; an empty cell is NaN if the input says
-`missing: nan`.
+`missing: nan`. Empty lines are passed over, but are an error where `Content.line_for_line` is set.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.csv_answers import names_of
 from batcher.codecs.formats.csv_cells import Line, check_length, column_of, is_number, values_of
 from batcher.codecs.formats.csv_flat import LINE_END, Unusual, read_columns, read_flat
+from batcher.codecs.formats.empty_lines import empty_line_error, find_empty_line
 from batcher.codecs.formats.long_lists import ArrayBuilder
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError, InvalidInput
@@ -64,10 +65,20 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     text = memoryview(content.text())
     declared = content.parameters.get("header", "")
     try:
+        _check_line_for_line(content, text)
         array = read_flat(text, _start(text, tensor, declared), tensor, content.limits)
     except Unusual:
         array = _rows(content, tensor, declared)
     return {tensor.name: array.reshape(len(array), *_row_shape(tensor, array.shape[1]))}
+
+
+def _check_line_for_line(content: Content, text: Buffer) -> None:
+    """Check that no line seems empty where each must be a row. Raises Unusual.
+
+    `_lines` knows whether such a line stands within quotes.
+    """
+    if content.line_for_line and find_empty_line(text) is not None:
+        raise Unusual
 
 
 def _start(text: memoryview, tensor: TensorSpec, declared: str) -> int:
@@ -141,13 +152,18 @@ class _PhysicalLines:
 
 def _lines(content: Content) -> Iterator[Line]:
     """Yield the lines of the body that are not empty. Raises DecodingError."""
+    empty = 0  # the first line that is empty
     physical = _PhysicalLines(content.text())
     reader = csv.reader(physical, strict=True)
     try:
         for cells in reader:
             physical.commas = 0
-            if cells:
-                yield Line(reader.line_num, cells)
+            if not cells:
+                empty = empty or reader.line_num
+                continue
+            if empty and content.line_for_line:
+                raise empty_line_error(empty)
+            yield Line(reader.line_num, cells)
     except (UnicodeDecodeError, csv.Error) as err:
         raise DecodingError(
             f"body: expected CSV in charset {content.parameters.get('charset', 'utf-8')!r}: {err}"
@@ -205,6 +221,7 @@ def _table(content: Content, spec: ModelSpec) -> dict[str, Array]:
     text = memoryview(content.text())
     is_absent = content.parameters.get("header") == "absent"
     try:
+        _check_line_for_line(content, text)
         if is_absent:
             return read_columns(text, 0, spec.inputs, content.limits)
         head = bytes(text[:MAX_HEADER_BYTES])

@@ -5,7 +5,8 @@
 
 A line is what an element of `instances` is in TensorFlow Serving's JSON: a bare value where the
 model has one input, or an object of names; `{"b64": "…"}` stands for bytes and for a picture. An
-answer has one line for each line of its request. Empty lines are passed over.
+answer has one line for each line of its request. Empty lines are passed over, but are an error
+where `Content.line_for_line` is set.
 
 The lines are read as the elements of one list, which a reader of C does. What is no row on its own
 line is found by the number of rows, and only then are the lines read one by one.
@@ -18,6 +19,7 @@ from typing import Any
 import orjson
 
 from batcher.codecs.content import Buffer, Content
+from batcher.codecs.formats.empty_lines import check_line_for_line
 from batcher.codecs.formats.json_lists import listable
 from batcher.codecs.formats.json_text import from_json, with_json
 from batcher.codecs.formats.predictions import predictions
@@ -36,7 +38,7 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     """Return the inputs in the lines of the body.
 
     Raises:
-        DecodingError: a line is not JSON, or a picture cannot be read.
+        DecodingError: a line is not JSON or must not be empty, or a picture cannot be read.
         InvalidInput: a line is no row of the model, or a value does not fit its input.
         TooLarge: there are more rows, bytes or pixels than the limits allow.
     """
@@ -85,8 +87,14 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
 
 
 def _lines(content: Content) -> bytes:
-    """Return the lines that are not empty, with one line feed between them."""
-    text = bytes(content.text()).replace(b"\r", b"\n").strip(b"\n")
+    """Return the lines that are not empty, with one line feed between them.
+
+    Raises DecodingError: a line is empty where each must be a row.
+    """
+    text = bytes(content.text())
+    if content.line_for_line:
+        check_line_for_line(text)
+    text = text.replace(b"\r", b"\n").strip(b"\n")
     while b"\n\n" in text:
         text = text.replace(b"\n\n", b"\n")
     return text

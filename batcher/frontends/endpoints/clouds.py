@@ -3,8 +3,9 @@
 Both clouds call a health route until the route answers 200, and post requests to one other route.
 Where body and answer are JSON, both have TensorFlow Serving's form (`instances`, `predictions`):
 that is the form of Vertex AI, and the usual one of SageMaker. Where either is of another media
-type, the route answers as `/predict` does, except that CSV has no header unless its media type says
-so: SageMaker's batch transform wants one line out for each line in.
+type, the route answers as `/predict` does, with two differences, since SageMaker's batch transform
+wants one line out for each line in: CSV has no header unless its media type says so, and an empty
+line before the last line is refused.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Invocations:
     def __init__(self, engine: Engine, settings: ServerSettings) -> None:
         """Answer by the models of `engine`; `settings` are those of `Predict`."""
         self._tf_predict = tf_serving.TfPredict(engine, settings.max_image_pixels)
-        self._predict = Predict(engine, settings, csv_header="absent")
+        self._predict = Predict(engine, settings, csv_header="absent", line_for_line=True)
 
     def __call__(self, call: Call) -> Deferred[Any]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""

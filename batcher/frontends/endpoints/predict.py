@@ -49,11 +49,13 @@ class PlanWishes(NamedTuple):
         timing: whether every answer has `Server-Timing`.
         csv_header: `present` or `absent`, what CSV has where its media type does not say; empty for
             what each codec does by itself.
+        line_for_line: as in Content.
     """
 
     max_image_pixels: int
     timing: bool
     csv_header: str
+    line_for_line: bool
 
 
 class Plan:
@@ -153,14 +155,22 @@ class Plan:
 class Predict:
     """`POST …/predict`: body and answer in any format of the native route."""
 
-    def __init__(self, engine: Engine, settings: ServerSettings, csv_header: str = "") -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: ServerSettings,
+        csv_header: str = "",
+        line_for_line: bool = False,
+    ) -> None:
         """Answer by the models of `engine`.
 
         `settings` bound the pixels of a picture, and say whether each answer has `Server-Timing`;
-        `csv_header` is as in PlanWishes.
+        `csv_header` and `line_for_line` are as in PlanWishes.
         """
         self._engine = engine
-        self._wishes = PlanWishes(settings.max_image_pixels, settings.server_timing, csv_header)
+        self._wishes = PlanWishes(
+            settings.max_image_pixels, settings.server_timing, csv_header, line_for_line
+        )
 
     def __call__(self, call: Call) -> Deferred[InferenceResponse]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
@@ -185,7 +195,14 @@ def _content(content_type: str, wishes: PlanWishes, limits: DecodingLimits) -> C
     name, parameters = media_type(content_type)
     # A plain dictionary can be pickled.
     known = {"header": wishes.csv_header} if wishes.csv_header else {}
-    return Content(b"", name, {**known, **parameters}, wishes.max_image_pixels, limits)
+    return Content(
+        b"",
+        name,
+        {**known, **parameters},
+        wishes.max_image_pixels,
+        limits,
+        wishes.line_for_line,
+    )
 
 
 def _decoder(

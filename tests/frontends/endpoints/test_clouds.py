@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 
+import numpy as np
 import pytest
 
 from batcher.config.settings import load_settings
@@ -216,3 +217,57 @@ def test_batch_transform_gets_a_line_of_json_for_each_line(both: Both, kind: str
         assert answer.body == b'{"y":[2.0,2.0,2.0,2.0]}\n{"y":[4.0,4.0,4.0,4.0]}\n'
     text = both(server, ask("/invocations", body, ("Accept", "text/csv"), content_type=kind))
     assert text.body == b"2.0,2.0,2.0,2.0\n4.0,4.0,4.0,4.0\n"
+
+
+@pytest.mark.parametrize("kind", ["text/csv", "application/jsonlines"])
+@pytest.mark.parametrize(
+    ("ends", "line"),
+    [
+        (("", "\n\n", "\n"), 2),
+        (("", "\r\n\r\n", "\r\n"), 2),
+        (("", "\r\r", ""), 2),
+        (("\n", "\n", ""), 1),
+        (("\n\r\n", "\n\n", ""), 1),
+    ],
+    ids=range(5),
+)
+def test_an_empty_line_is_refused_where_answers_are_joined_with_lines(
+    both: Both, kind: str, ends: tuple[str, str, str], line: int
+) -> None:
+    row = "1,1,1,1" if kind == "text/csv" else "[1,1,1,1]"
+    before, between, after = ends
+    body = f"{before}{row}{between}{row}{after}".encode()
+    server = MemoryServer(sagemaker=True)
+    answer = both(server, ask("/invocations", body, content_type=kind))
+    assert answer.status == 400
+    assert f"line {line}: expected a row" in answer.decoded()["error"]
+    native = both(server, ask("/predict", body, content_type=kind))
+    assert native.status == 200, "other clients mean nothing by an empty line"
+
+
+@pytest.mark.parametrize("kind", ["text/csv", "application/jsonlines"])
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r", "\n\n"])
+def test_ends_of_lines_after_the_last_line_are_no_empty_lines(
+    both: Both, kind: str, end: str
+) -> None:
+    row = "1,1,1,1" if kind == "text/csv" else "[1,1,1,1]"
+    body = f"{row}\r\n{row}{end}".encode()
+    answer = both(MemoryServer(sagemaker=True), ask("/invocations", body, content_type=kind))
+    assert answer.status == 200
+    assert len(answer.body.splitlines()) == 2
+
+
+def test_an_empty_line_of_a_table_is_refused_too(both: Both) -> None:
+    spec = model_spec((tensor("a", shape=()), tensor("b", shape=())), (tensor("y", shape=()),))
+    model = RecordingModel(spec, predict=lambda inputs: {"y": inputs["a"] - inputs["b"]})
+    request = ask("/invocations", b"5,3\n9,1\n\n1,1\n", content_type="text/csv")
+    answer = both(MemoryServer(model, sagemaker=True), request)
+    assert answer.status == 400
+    assert "line 3: expected a row" in answer.decoded()["error"]
+
+
+def test_an_empty_line_within_quotes_belongs_to_a_row(both: Both) -> None:
+    spec = model_spec((tensor("text", "BYTES", ()),), (tensor("y", shape=()),))
+    model = RecordingModel(spec, predict=lambda inputs: {"y": np.ones(len(inputs["text"]), "f4")})
+    request = ask("/invocations", b'"a\n\nb"\nc\n', content_type="text/csv")
+    assert both(MemoryServer(model, sagemaker=True), request).body == b"1.0\n1.0\n"
