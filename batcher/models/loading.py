@@ -84,9 +84,19 @@ def _read_files(definition: ModelDefinition) -> list[Path]:
 def import_format(definition: ModelDefinition) -> ModuleType:
     """Import the module for the format of `definition`, and with it PyTorch or onnxruntime.
 
+    Raises:
+        ModelLoadError: onnxruntime, an extra, is not installed; the message names the extra.
+
     Any thread.
     """
-    return import_module(_MODULES[definition.format])
+    try:
+        return import_module(_MODULES[definition.format])
+    except ModuleNotFoundError as err:
+        if err.name != "onnxruntime":
+            raise
+        raise ModelLoadError(
+            f"format: expected `pip install 'batcher[onnx]'`; got none: {err}"
+        ) from err
 
 
 def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -41,6 +42,20 @@ class Model:
         weight = np.array({WEIGHT.tolist()}, "f4")
         return {{"y": inputs["x"] @ weight.T + np.array({BIAS.tolist()}, "f4")}}
 """
+
+
+def test_a_graph_without_onnxruntime_names_the_extra(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("model", "session"):
+        monkeypatch.delitem(sys.modules, f"batcher.models.onnx.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    inputs = "[{name: x, dtype: FP32, shape: [4]}]"
+    definition = folders.write(
+        f"format: onnx\nfile: net.onnx\ninputs: {inputs}\noutputs: {OUTPUTS}\n", {"net.onnx": b""}
+    )
+    with pytest.raises(ModelLoadError, match=r"expected `pip install 'batcher\[onnx\]'`; got none"):
+        folders.load(definition)
 
 
 def network() -> torch.nn.Module:
