@@ -16,7 +16,8 @@ test: $(VENV)/.test
 
 # Behind nginx and HAProxy; skipped where they are not installed. One at a time: traffic comes on a schedule.
 integration: $(VENV)/.test
-	$(BIN)/python -m pytest tests/integration --ignore tests/integration/models -rs
+	$(BIN)/python -m pytest tests/integration --ignore tests/integration/models --ignore tests/integration/kinds -rs
+	$(BIN)/python -m pytest -n 2 tests/integration/kinds
 
 # Every kind of model in every format, compiled too: a quarter of an hour.
 kinds: $(VENV)/.test
