@@ -247,14 +247,14 @@ def test_tasks_that_are_cancelled_leave_nothing_behind_a_thread_that_hangs(bench
 
 def test_a_thread_that_hangs_does_not_keep_a_program_from_ending() -> None:
     program = """
-import threading, time
+import threading
 from twisted.internet.task import Clock
 from batcher.workers.pool import CpuPool
 pool = CpuPool(2, 8, 100, lambda function, *arguments: None, Clock())
 entered = threading.Event()
 def hang():
     entered.set()
-    time.sleep(3600)
+    threading.Event().wait()
 pool.run(1, 1e9, hang)
 entered.wait()
 pool.stop()

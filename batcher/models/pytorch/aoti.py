@@ -4,10 +4,10 @@ A compiled module is one native call, which takes the interpreter lock once; an 
 the lock for every operator. Compiling takes seconds to minutes and needs a C++ compiler. So a model
 is compiled in a process of its own (`aoti_program.py`), and the result, a package, is kept:
 
-    a package is kept, and matches? ─ yes ─► loaded ─► its answers are those of the module?
-        └- no ─► compiled, kept ─────────────┘            ├─ yes ─► CompiledModule
-                        ▲                                 └─ no: once, if it was kept
-                        └─────────────────────────────────────┘
+    a package is kept, and matches? - yes -> loaded -> its answers are those of the module?
+        +- no -> compiled, kept -------------+            +- yes -> CompiledModule
+                        ^                                 +- no: once, if it was kept
+                        +-------------------------------------+
 
 What a package must match stands in `aoti_packages.py`. A package that is damaged, or whose answers
 are not those of the module, is thrown away and made anew. A package is kept where it is sound and

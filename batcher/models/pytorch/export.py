@@ -1,8 +1,8 @@
 """Format `export`: a `.pt2` archive made by `torch.export.save`.
 
-    archive ─► check_archive (unless trusted) ─► torch.export.load ─► program ─► to the device
-        ─► placed: called with the inputs in the order of `model.yaml` (`export_inputs.py`)
-        ─► padded: called with batches of any size (`batch_sizes.py`), if it takes some sizes only
+    archive -> check_archive (unless trusted) -> torch.export.load -> program -> to the device
+        -> placed: called with the inputs in the order of `model.yaml` (`export_inputs.py`)
+        -> padded: called with batches of any size (`batch_sizes.py`), if it takes some sizes only
 
 Programs that take their inputs by place, in the order of `model.yaml`, in batches of any size, are
 called as they are.

@@ -4,7 +4,7 @@ Two models, or two versions of a model, may hold files of the same name, say `ne
 under their plain names such modules would take each other's place in `sys.modules`, which belongs
 to the whole process. So the folder becomes a package below this one:
 
-    /models/digits/2/network.py  ─►  batcher.models.version_code.v17__2fmodels_2fdigits_2f2.network
+    /models/digits/2/network.py  ->  batcher.models.version_code.v17__2fmodels_2fdigits_2f2.network
 
 17 counts loads, and the rest is the folder's path (`names.py`). So a fresh interpreter finds the
 module by its name alone: functions of a model can be handed to processes that `multiprocessing`

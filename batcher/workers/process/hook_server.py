@@ -1,8 +1,8 @@
 """The hooks of a model in a child: they run on the object that was loaded, as on a thread.
 
     pool thread of the parent            thread of the child
-    RunHook ──────────────────────────►  run_preprocess or run_postprocess
-    HookDone or DescribedError ◄───────
+    RunHook -------------------------->  run_preprocess or run_postprocess
+    HookDone or DescribedError <-------
 
 Each pool thread of the parent has a connection of its own, and each connection a thread here. So
 hooks run beside each other and beside `predict`, as many at once as the parent has threads for. A
