@@ -105,7 +105,7 @@ class BuildCompiled(build_ext):
 
 
 setup(
-    name="batcher",
+    name="batcher-inference",  # on PyPI `batcher` is another program
     version=VERSION,
     description="An asynchronous batching inference server on Twisted and PyTorch",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),

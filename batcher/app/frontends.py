@@ -135,7 +135,8 @@ class Frontends:
         except ImportError as err:
             place = settings.origin("grpc_port")
             raise ConfigError(
-                f"{place}: grpc_port: expected `pip install 'batcher[grpc]'`; got none: {err}"
+                f"{place}: grpc_port: expected `pip install 'batcher-inference[grpc]'`; "
+                f"got none: {err}"
             ) from err
         server, log = self._server, self._answer_log
         self._grpc = RpcFront(server, self._repository, settings, self._base, server.clock, log)

@@ -95,7 +95,7 @@ def import_format(definition: ModelDefinition) -> ModuleType:
         if err.name != "onnxruntime":
             raise
         raise ModelLoadError(
-            f"format: expected `pip install 'batcher[onnx]'`; got none: {err}"
+            f"format: expected `pip install 'batcher-inference[onnx]'`; got none: {err}"
         ) from err
 
 

@@ -54,7 +54,9 @@ def test_a_graph_without_onnxruntime_names_the_extra(
     definition = folders.write(
         f"format: onnx\nfile: net.onnx\ninputs: {inputs}\noutputs: {OUTPUTS}\n", {"net.onnx": b""}
     )
-    with pytest.raises(ModelLoadError, match=r"expected `pip install 'batcher\[onnx\]'`; got none"):
+    with pytest.raises(
+        ModelLoadError, match=r"expected `pip install 'batcher-inference\[onnx\]'`; got none"
+    ):
         folders.load(definition)
 
 
