@@ -1,12 +1,14 @@
-"""A line chart as SVG, written by hand: people look at results in the repository.
+"""Charts as SVG, written by hand: people look at results in the repository.
 
-One kind of chart is not worth a plotting library.
+Lines for measurements, bars for a comparison in two themes. Two kinds of charts are not worth a
+plotting library.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 150, 40, 50  # margins; the legend stands in the right one
@@ -15,6 +17,19 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 TICKS = 5  # of the ordinate
 
 Points = Sequence[tuple[float, float]]
+
+# Of the bars: a group has a heading at its left, and the figure stands behind each bar.
+BAR, GAP, BARS_LEFT, BARS_RIGHT, BARS_TOP = 16, 14, 130, 80, 64
+
+
+class Theme(NamedTuple):
+    """Colours of a chart."""
+
+    paper: str
+    ink: str
+    rule: str
+    bars: tuple[str, ...]
+    """One for each name of the legend."""
 
 
 def line_chart(
@@ -50,13 +65,7 @@ def line_chart(
         ]
     for number, (name, points) in enumerate(lines.items()):
         parts += _line(scale, number, name, points)
-    opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        'font-family="sans-serif">'
-    )
-    return "\n".join(
-        [opening, f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>', *parts, "</svg>", ""]
-    )
+    return _svg(HEIGHT, "#fff", parts)
 
 
 class _Scale:
@@ -91,8 +100,56 @@ def _rule(x1: float, y1: float, x2: float, y2: float, colour: str = "#ccc", widt
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 12) -> str:
+def _text(
+    x: float, y: float, text: str, anchor: str = "start", size: int = 12, colour: str = "#333"
+) -> str:
     return (
-        f'<text x="{x}" y="{y}" font-size="{size}" text-anchor="{anchor}" '
-        f'fill="#333">{escape(text)}</text>'
+        f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}" '
+        f'fill="{colour}">{escape(text)}</text>'
     )
+
+
+def bar_chart(
+    title: str, names: Sequence[str], groups: Mapping[str, Mapping[str, float]], theme: Theme
+) -> str:
+    """Return an SVG with one group of bars for each of `groups`, all from 0 at one scale.
+
+    Args:
+        title: above the chart.
+        names: of the bars of a group, in their order; the legend.
+        groups: from a group's heading to its values by name; a value may be missing.
+        theme: colours.
+    """
+    group_height = len(names) * BAR + GAP
+    height = BARS_TOP + len(groups) * group_height
+    highest = max((value for values in groups.values() for value in values.values()), default=1.0)
+    parts = [_text(GAP, 24, title, size=15, colour=theme.ink)]
+    for number, name in enumerate(names):
+        x = BARS_LEFT + 110 * number
+        parts.append(f'<rect x="{x}" y="38" width="12" height="12" fill="{theme.bars[number]}"/>')
+        parts.append(_text(x + 18, 49, name, colour=theme.ink))
+    for row, (heading, values) in enumerate(groups.items()):
+        top = BARS_TOP + row * group_height
+        middle = top + len(names) * BAR / 2 + 4
+        parts.append(_text(BARS_LEFT - 10, middle, heading, "end", colour=theme.ink))
+        for number, name in enumerate(names):
+            if name in values:
+                length = round(values[name] / highest * (WIDTH - BARS_LEFT - BARS_RIGHT), 1)
+                y, colour = top + number * BAR, theme.bars[number]
+                parts += [
+                    f'<rect x="{BARS_LEFT}" y="{y}" width="{length}" height="{BAR - 3}" '
+                    f'fill="{colour}"/>',
+                    _text(BARS_LEFT + length + 6, y + 11, f"{values[name]:,}", colour=theme.ink),
+                ]
+    end = height - GAP
+    parts.append(_rule(BARS_LEFT, BARS_TOP - 4, BARS_LEFT, end, theme.rule))
+    return _svg(height, theme.paper, parts)
+
+
+def _svg(height: float, paper: str, parts: Sequence[str]) -> str:
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" '
+        'font-family="sans-serif">'
+    )
+    background = f'<rect width="{WIDTH}" height="{height:g}" fill="{paper}"/>'
+    return "\n".join([opening, background, *parts, "</svg>", ""])

@@ -1,7 +1,7 @@
 """What is set for the whole process: switch interval, garbage collector, open files, logging.
 
 Only this module sets such things, and only `run.py` calls it. A program that embeds a `ModelServer`
-or a `BatcherService` decides about its own process; the README says what to set there.
+or a `BatcherService` decides about its own process; docs/embedding.md says what to set there.
 
 The switch interval is how long a thread may keep the interpreter lock while another thread wants
 the lock. Event loop and inference threads fight for that lock. A model of many operators takes the

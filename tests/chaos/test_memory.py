@@ -1,4 +1,4 @@
-"""Memory stays under the README's bound, whatever clients send slowly or do not read."""
+"""Memory stays under the bound of docs/memory.md, whatever clients send slowly or do not read."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Each flood makes up the worst that a client could send: ever new texts of a kind that takes the most
 memory for its length. Memory is measured, and compared with the bound of the cache. The sum of the
-bounds is compared with the README.
+bounds is compared with docs/memory.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from batcher.frontends.web.http11 import heads, reader
 from tests.support.http import ROW, MemoryServer, ask
 from tests.support.memory import held_after
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "memory.md"
 NOISE_BYTES = 100_000
 """Bytes that a measurement finds without a flood."""
 
@@ -173,7 +173,7 @@ def test_json_before_binary_tensors_takes_no_more_than_its_bound_whatever_the_he
 def test_the_last_head_of_a_connection_takes_no_more_than_the_readme_says() -> None:
     server = MemoryServer(quotas={"*": {"rows_per_s": 1e9}})
     settings = server.settings
-    assert "6 · (`max_uri_bytes` + `max_header_bytes`) of heads" in _readme()
+    assert "6 · (`max_uri_bytes` + `max_header_bytes`) of heads" in _page()
     name = "m" * (settings.max_uri_bytes - 100) + "%F0%9F%98%80"
     fields = [(f"{number}", "v" * 230) for number in range(120)]
     request = ask(f"/models/{name}/predict", ROW, *fields)
@@ -220,17 +220,17 @@ def test_twisted_web_remembers_a_bounded_number_of_names() -> None:
     assert names * 2 * (reader.MAX_NAME_BYTES + 33 + 100) <= NAMES_BYTES
 
 
-def test_the_readme_says_how_much_is_remembered() -> None:
+def test_the_page_of_memory_says_how_much_is_remembered() -> None:
     caches = negotiation._media_types, negotiation._accepts, response_coding._codings
     fixed = sum(cache._max_bytes for cache in caches) + RENDERED_BYTES + NAMES_BYTES
     total = fixed + routing.MAX_MATCH_BYTES + heads.MAX_KNOWN_BYTES
-    row = re.search(r"^\| routes, heads and values of headers .*\| (\d+) MiB", _readme(), re.M)
-    model = re.search(r"and (\d+) MiB for each version of a model", _readme())
+    row = re.search(r"^\| routes, heads and values of headers .*\| (\d+) MiB", _page(), re.M)
+    model = re.search(r"and (\d+) MiB for each version of a model", _page())
     assert row
     assert model
     assert int(row[1]) == -(-total // MIB)
     assert int(model[1]) * MIB == infer.MAX_KNOWN_BYTES
 
 
-def _readme() -> str:
-    return README.read_text()
+def _page() -> str:
+    return PAGE.read_text()
