@@ -27,6 +27,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.main import installReactor
 
 from batcher import ModelServer, ModelSettings, ServerSettings
+from batcher.app.process_settings import set_switch_interval
 from benchmarks.bare import bare_rate, example_row, load
 from benchmarks.load import LoadOptions, run_load
 from benchmarks.reporting import write_results
@@ -90,7 +91,6 @@ def main() -> None:
     asyncio.set_event_loop(loop)
     reactor = AsyncioSelectorReactor(loop)
     installReactor(reactor)
-    sys.setswitchinterval(ServerSettings().switch_interval_ms / 1e3)
     rows: list[dict[str, Any]] = []
 
     async def measure_all() -> None:
@@ -130,6 +130,7 @@ async def measure(
     await server.add(definition, ModelSettings(max_batch_size=BATCH, torch_threads=1)).asFuture(
         loop
     )
+    set_switch_interval(ServerSettings(), server)
     body = b"".join(array.tobytes() for array in row.values())
     samples: dict[str, list[float]] = {"bare": [], "in process": [], "http": []}
     with running_server(MODELS) as address:

@@ -74,6 +74,21 @@ def test_tensors_in_bytes_are_views_of_the_message() -> None:
     assert (asked.message.id, asked.message.model_name) == ("i", "m")
 
 
+@pytest.mark.parametrize("zeros", [0, 1, 4095, 4096, 1 << 20])
+def test_leading_zeros_of_a_version_take_no_room_besides_the_tensors(zeros: int) -> None:
+    asked = read_infer_message(
+        raw_message(numbers(ROWS, 4), model_version="0" * zeros + "120").SerializeToString()
+    )
+    assert len(asked.message.model_version) < 4100
+    assert asked.message.model_version.lstrip("0") == "120"
+
+
+def test_a_version_of_other_digits_counts_besides_the_tensors() -> None:
+    message = raw_message(numbers(ROWS, 4), model_version="1" * MAX_HEAD_BYTES)
+    with pytest.raises(InvalidInput, match="besides the tensors"):
+        read_infer_message(message.SerializeToString())
+
+
 def test_small_messages_are_read_by_the_library() -> None:
     assert read_infer_message(request(1).SerializeToString()) == InferMessage(request(1))
 
