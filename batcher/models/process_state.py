@@ -7,7 +7,7 @@ looked at before a load and after it. What differs is put back, and most of it i
 
 Not told are the states of random generators, since every load draws some numbers; the filters of
 warnings, which most libraries extend, unless warnings were made errors; and the plain names of
-modules beside the model (`version_code`).
+modules beside the model (`version_code`). What belongs to the thread alone is not told either.
 
 Nothing is imported for the sake of looking: a library that the load itself has imported had its own
 defaults before. In a child process, which has one model alone, nothing is put back.
@@ -22,14 +22,17 @@ import os
 import random
 import socket
 import sys
+import time
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from batcher.models.process_setting import Setting, of_module
+from batcher.models.torch_state import TORCH_SETTINGS
 from batcher.models.version_code import forget_plain_names
+from batcher.models.version_code.own_path import without_own
 
 OF_LIBRARIES = ("CUDA_MODULE_LOADING", "KMP_", "TORCHINDUCTOR_", "TRITON_")
 """Beginnings of environment variables that PyTorch and OpenMP set for themselves, when they are
@@ -38,20 +41,6 @@ first used. These are left as they are.
 
 MAX_NAMES = 8
 """Environment variables that are told by name: a line of the log stays readable."""
-
-
-class _Setting(NamedTuple):
-    """Something that belongs to the process, with the functions that read and write it.
-
-    Attributes:
-        name: what the log calls the setting; empty for a setting whose change is not told.
-        read: returns the value now. Any thread.
-        write: makes a value from `read` the value again. Any thread.
-    """
-
-    name: str
-    read: Callable[[], Any]
-    write: Callable[[Any], object]
 
 
 class ProcessState:
@@ -101,66 +90,6 @@ def _changed_names(before: Any, now: Any) -> str:
     return f" ({', '.join(names[:MAX_NAMES])}{more})"
 
 
-def _of_module(module: str, attribute: str, default: Any) -> _Setting:
-    """Return the setting that an attribute of a module is; `default` without the module."""
-
-    def read() -> Any:
-        return getattr(sys.modules.get(module), attribute, default)
-
-    def write(value: Any) -> None:
-        setattr(sys.modules[module], attribute, value)
-
-    return _Setting(f"{module}.{attribute}", read, write)
-
-
-def _torch() -> Any:
-    """Return the module `torch` if it has been imported, else None. Any thread."""
-    return sys.modules.get("torch")
-
-
-def _default_dtype() -> str:
-    """Return the name of PyTorch's default dtype. Any thread."""
-    torch = _torch()
-    return str(torch.get_default_dtype()).partition(".")[2] if torch else "float32"
-
-
-def _set_default_dtype(name: str) -> None:
-    """Set PyTorch's default dtype by its name. Any thread."""
-    _torch().set_default_dtype(getattr(_torch(), name))
-
-
-def _deterministic() -> tuple[bool, bool]:
-    """Return whether PyTorch avoids algorithms that are not deterministic, or warns of them.
-
-    Any thread.
-    """
-    torch = _torch()
-    if not torch:
-        return False, False
-    is_on = torch.are_deterministic_algorithms_enabled()
-    return is_on, torch.is_deterministic_algorithms_warn_only_enabled()
-
-
-def _set_deterministic(value: tuple[bool, bool]) -> None:
-    """Set what `_deterministic` returns. Any thread."""
-    _torch().use_deterministic_algorithms(value[0], warn_only=value[1])
-
-
-def _torch_random() -> bytes:
-    """Return the state of PyTorch's generator; nothing if PyTorch is not imported. Any thread."""
-    torch = _torch()
-    return torch.get_rng_state().numpy().tobytes() if torch else b""
-
-
-def _set_torch_random(state: bytes) -> None:
-    """Set the state of PyTorch's generator; of one that had none before, to chance. Any thread."""
-    torch = _torch()
-    if state:
-        torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
-    else:
-        torch.seed()
-
-
 def _numpy_random() -> tuple[Any, ...]:
     """Return the state of NumPy's shared generator, so that it can be compared. Any thread."""
     kind, keys, *rest = np.random.get_state()
@@ -200,6 +129,11 @@ def _set_switch_interval(microseconds: int) -> None:
     sys.setswitchinterval((microseconds + 0.5) / 1e6)
 
 
+def _set_path(before: list[str]) -> None:
+    """Make `sys.path` as it was, but for folders of libraries, which stay. Any thread."""
+    sys.path[:] = without_own(sys.path, before)
+
+
 def _folder() -> str:
     """Return the working directory; nothing where it is gone. Any thread."""
     try:
@@ -220,6 +154,7 @@ def _set_environment(before: dict[str, str]) -> None:
     for name, value in before.items():
         if os.environ.get(name) != value:
             os.environ[name] = value
+    time.tzset()  # the variable TZ, as the C library keeps it
 
 
 def _set_collector(is_on: bool) -> None:
@@ -228,24 +163,28 @@ def _set_collector(is_on: bool) -> None:
 
 
 _SETTINGS = (
-    _Setting("PyTorch's default dtype", _default_dtype, _set_default_dtype),
-    _Setting("PyTorch's deterministic algorithms", _deterministic, _set_deterministic),
-    _Setting("NumPy's floating-point errors", np.geterr, lambda value: np.seterr(**value)),
-    _of_module("PIL.Image", "MAX_IMAGE_PIXELS", 1024 * 1024 * 1024 // 4 // 3),
-    _of_module("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", False),
-    _Setting("the time-out of sockets", socket.getdefaulttimeout, socket.setdefaulttimeout),
-    _Setting("the root logger", _root_logger, _set_root_logger),
-    _Setting("the switch interval", _switch_interval, _set_switch_interval),
-    _Setting("the collector of cycles", gc.isenabled, _set_collector),
-    _Setting("the working directory", _folder, os.chdir),
-    _Setting("environment variables", _environment, _set_environment),
-    _Setting(
+    *TORCH_SETTINGS,
+    Setting("NumPy's floating-point errors", np.geterr, lambda value: np.seterr(**value)),
+    Setting(
+        "NumPy's print options",
+        np.get_printoptions,
+        lambda value: np.set_printoptions(**value),
+    ),
+    of_module("PIL.Image", "MAX_IMAGE_PIXELS", 1024 * 1024 * 1024 // 4 // 3),
+    of_module("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", False),
+    Setting("the time-out of sockets", socket.getdefaulttimeout, socket.setdefaulttimeout),
+    Setting("the root logger", _root_logger, _set_root_logger),
+    Setting("the switch interval", _switch_interval, _set_switch_interval),
+    Setting("the recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
+    Setting("the path of imports (sys.path)", lambda: list(sys.path), _set_path),
+    Setting("the collector of cycles", gc.isenabled, _set_collector),
+    Setting("the working directory", _folder, os.chdir),
+    Setting("environment variables", _environment, _set_environment),
+    Setting(
         "the locale",
         lambda: locale.setlocale(locale.LC_ALL),
         lambda value: locale.setlocale(locale.LC_ALL, value),
     ),
-    _Setting("", random.getstate, random.setstate),
-    _Setting("", _numpy_random, _set_numpy_random),
-    _Setting("", _torch_random, _set_torch_random),
+    Setting("", random.getstate, random.setstate),
+    Setting("", _numpy_random, _set_numpy_random),
 )
-"""The defaults of a library that is not imported yet stand in the functions that read."""

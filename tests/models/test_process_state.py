@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,31 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "PyTorch's deterministic algorithms": (
         torch.are_deterministic_algorithms_enabled,
         lambda: torch.use_deterministic_algorithms(True),
+    ),
+    "PyTorch's precision of float32 (TF32)": (
+        torch.get_float32_matmul_precision,
+        lambda: torch.set_float32_matmul_precision("high"),
+    ),
+    "torch.backends.cudnn.benchmark": (
+        lambda: torch.backends.cudnn.benchmark,
+        lambda: setattr(torch.backends.cudnn, "benchmark", True),
+    ),
+    "torch.backends.cudnn.deterministic": (
+        lambda: torch.backends.cudnn.deterministic,
+        lambda: setattr(torch.backends.cudnn, "deterministic", True),
+    ),
+    "PyTorch's detection of anomalies": (
+        torch.is_anomaly_enabled,
+        lambda: torch.autograd.set_detect_anomaly(True),
+    ),
+    "NumPy's print options (precision)": (
+        np.get_printoptions,
+        lambda: np.set_printoptions(precision=2),
+    ),
+    "the recursion limit": (sys.getrecursionlimit, lambda: sys.setrecursionlimit(12345)),
+    "the path of imports (sys.path)": (
+        lambda: list(sys.path),
+        lambda: sys.path.insert(0, "/of/a/model"),
     ),
     "NumPy's floating-point errors (divide, over)": (
         np.geterr,
@@ -99,6 +125,66 @@ def test_the_states_of_random_generators_are_put_back_and_not_named() -> None:
     torch.manual_seed(0)
     assert state.put_back() == []
     assert draws() == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", True),
+        lambda: setattr(torch.backends.cudnn, "allow_tf32", False),
+        lambda: setattr(torch.backends, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+        lambda: setattr(torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
+    ],
+    ids=["matmul", "cudnn", "all", "one operation", "on the CPU"],
+)
+def test_the_precision_of_float32_is_put_back_however_it_was_changed(
+    change: Callable[[], Any],
+) -> None:
+    def precisions() -> list[str]:
+        backends = (
+            torch.backends,
+            torch.backends.cuda.matmul,
+            torch.backends.cudnn.conv,
+            torch.backends.cudnn.rnn,
+            torch.backends.mkldnn.matmul,
+        )
+        return [each.fp32_precision for each in backends]
+
+    before, state = precisions(), ProcessState()
+    change()
+    assert precisions() != before
+    assert state.put_back() == ["PyTorch's precision of float32 (TF32)"]
+    assert precisions() == before
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_gradients_on_the_thread_are_put_back_and_not_named() -> None:
+    state = ProcessState()
+    torch.set_grad_enabled(False)
+    assert state.put_back() == []
+    assert torch.is_grad_enabled()
+
+
+def test_the_c_library_has_its_time_zone_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    state = ProcessState()
+    os.environ["TZ"] = "EST5"
+    time.tzset()
+    assert state.put_back() == ["environment variables (TZ)"]
+    assert time.localtime(0).tm_hour == 0
+
+
+def test_folders_of_installed_libraries_stay_in_the_path_at_its_end(tmp_path: Any) -> None:
+    (tmp_path / "library-1.0.dist-info").mkdir()
+    before, state = list(sys.path), ProcessState()
+    sys.path[:0] = [str(tmp_path), str(tmp_path / "of_the_model")]
+    try:
+        assert state.put_back() == ["the path of imports (sys.path)"]
+        assert sys.path == [*before, str(tmp_path)]
+    finally:
+        sys.path[:] = before
 
 
 def test_filters_of_warnings_that_make_no_errors_are_put_back_and_not_named() -> None:

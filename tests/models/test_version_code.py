@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import gc
 import os
-import pickle
 import py_compile
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 from batcher.errors import ModelLoadError
-from batcher.models.checked import CheckedModel
 from batcher.models.version_code.names import PREFIX, folder_of, package_name, package_of
 from batcher.models.version_code.plain_names import forget_plain_names
-from tests.support.model_folders import Folders, answers, floats
+from tests.support.model_folders import Folders, answers, floats, multiplied_by, pickled_elsewhere
 
 DOUBLE = """
 class Model:
@@ -86,11 +84,6 @@ class Model:
 """
 
 
-def multiplied_by(checked: CheckedModel) -> float:
-    """Return the factor of a model that multiplies."""
-    return float(answers(checked, x=np.ones((1, 4), "<f4"))["y"][0, 0])
-
-
 @pytest.mark.parametrize("late", [False, True], ids=["at load", "in predict"])
 @pytest.mark.parametrize("statement", PLAIN_IMPORTS)
 def test_plain_imports_mean_the_files_beside_the_model_and_two_models_do_not_mix(
@@ -121,17 +114,6 @@ def test_a_folder_without_init_hides_no_installed_module(folders: Folders) -> No
     files: dict[str, str | bytes] = {"safetensors/weights.bin": b""}
     source = using("from safetensors import __version__", "2 if __version__ else 0")
     assert multiplied_by(folders.load(folders.python(source, files=files))) == 2
-
-
-def pickled_elsewhere() -> bytes:
-    """Return a pickle of a class of a module `features`, made as by a script."""
-    module = ModuleType("features")
-    exec("class Extractor:\n    def factor(self):\n        return 0\n", vars(module))
-    sys.modules["features"] = module
-    try:
-        return pickle.dumps(module.Extractor())
-    finally:
-        del sys.modules["features"]
 
 
 @pytest.mark.parametrize(
@@ -371,60 +353,42 @@ def test_loading_leaves_the_path_for_imports_alone(folders: Folders) -> None:
     assert sys.path == before
 
 
-PATH_IMPORTS = """
-import sys
-from pathlib import Path, PurePath
-
-sys.path.{change}
-import beside_by_path
-
-class Model:
-    def predict(self, inputs):
-        import beside_by_path as late
-        assert late.FACTOR > 0
-        return {{"y": inputs["x"] * beside_by_path.FACTOR}}
-"""
-FOLDER_OF_CODE = "str(Path(__file__).parent / 'src')"
-
-
-@pytest.fixture
-def _own_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Leave nothing in `sys.path` and in `sys.modules` of what models put there."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield
-    sys.modules.pop("beside_by_path", None)
-
-
-@pytest.mark.usefixtures("_own_path")
-@pytest.mark.parametrize("change", [f"insert(0, {FOLDER_OF_CODE})", f"append({FOLDER_OF_CODE})"])
-def test_a_version_s_own_folder_in_the_path_gives_no_module_of_another_version(
-    folders: Folders, change: str
+@pytest.mark.parametrize("late", [False, True], ids=["at load", "in predict"])
+@pytest.mark.parametrize(
+    ("statement", "factor"),
+    [
+        ("from layers.numbers import FACTOR", "FACTOR"),
+        ("import layers.numbers", "layers.numbers.FACTOR"),
+        ("from layers import numbers", "numbers.FACTOR"),
+        ("from layers.deeper.numbers import FACTOR", "FACTOR"),
+        ("from .layers.numbers import FACTOR", "FACTOR"),
+    ],
+)
+def test_a_folder_beside_the_model_needs_no_init(
+    folders: Folders, statement: str, factor: str, late: bool
 ) -> None:
-    source = PATH_IMPORTS.format(change=change)
     loaded = []
-    for version in ("1", "2", "3"):
-        files = {"src/beside_by_path.py": f"FACTOR = {version}\n"}
-        loaded.append(folders.load(folders.python(source, version=version, files=files)))
+    for number, name in ((2, "m"), (3, "n")):
+        files: dict[str, str | bytes] = {
+            "layers/numbers.py": f"FACTOR = {number}\n",
+            "layers/deeper/numbers.py": "from layers.numbers import FACTOR\n",
+        }
+        definition = folders.python(using(statement, factor, late), files=files, name=name)
+        loaded.append(folders.load(definition, warmup=False))
         forget_plain_names()
+        # What was read is imported, whatever lies on the disk by now.
+        shutil.rmtree(definition.folder)
+    assert [multiplied_by(checked) for checked in loaded] == [2, 3]
+    assert "layers" not in sys.modules
 
-    assert [answers(each, x=floats())["y"][0, 1] for each in loaded] == [1, 2, 3]
-    assert [answers(each, x=floats())["y"][0, 1] for each in loaded] == [1, 2, 3]
 
-
-@pytest.mark.usefixtures("_own_path")
-def test_a_file_in_the_path_that_changes_and_keeps_its_times_is_read_anew(
-    folders: Folders,
-) -> None:
-    source = PATH_IMPORTS.format(change=f"insert(0, {FOLDER_OF_CODE})")
-    factors = []
-    for factor in (4, 5):
-        files = {"src/beside_by_path.py": f"FACTOR = {factor}\n"}
-        definition = folders.python(source, files=files)
-        helper = definition.folder / "src" / "beside_by_path.py"
-        os.utime(helper, (1, 1))
-        checked = folders.load(definition)
-        forget_plain_names()
-        factors.append(answers(checked, x=floats())["y"][0, 1])
-        py_compile.compile(str(helper))
-
-    assert factors == [4, 5]
+def test_the_example_of_the_page_on_loading_runs(folders: Folders) -> None:
+    page = Path(__file__).parents[2] / "docs" / "loading.md"
+    example = page.read_text().partition("```python\n")[2].partition("```")[0]
+    files: dict[str, str | bytes] = {
+        "network.py": "class Net: FACTOR = 2\n",
+        "features.py": "FACTOR = 3\n",
+        "layers/attention.py": "class Attention: FACTOR = 5\n",
+    }
+    source = using(example, "Net.FACTOR * features.FACTOR * Attention.FACTOR")
+    assert multiplied_by(folders.load(folders.python(source, files=files))) == 30

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -95,6 +98,22 @@ def answers(checked: CheckedModel, **inputs: Array) -> dict[str, Array]:
 def floats(rows: int = 3, width: int = 4) -> Array:
     """Return float32 rows that are all different."""
     return np.arange(rows * width, dtype="<f4").reshape(rows, width)
+
+
+def multiplied_by(checked: CheckedModel) -> float:
+    """Return the factor of a model that multiplies."""
+    return float(answers(checked, x=np.ones((1, 4), "<f4"))["y"][0, 0])
+
+
+def pickled_elsewhere() -> bytes:
+    """Return a pickle of a class of a module `features`, made as by a script."""
+    module = ModuleType("features")
+    exec("class Extractor:\n    def factor(self):\n        return 0\n", vars(module))
+    sys.modules["features"] = module
+    try:
+        return pickle.dumps(module.Extractor())
+    finally:
+        del sys.modules["features"]
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ starts. Importing this package puts the finder for such names into `sys.meta_pat
 
 Modules of the folder import each other relatively (`from .network import Net`), or by their plain
 names (`import network`), which come before installed modules, but not before those of the standard
-library (`local_imports.py`). Names in a folder below, which the model puts into `sys.path`, are
-plain names too, unless an installed module or several files have the name (`finder.home_of`). While
-a model loads on a thread, pickles and `import_module` find plain names too (`plain_names.py`).
+library (`local_imports.py`). Folders that the model puts into `sys.path` become packages as well,
+so that each model has the modules there for itself (`own_path.py`). Which folder a plain name means
+is decided when the import runs (`homes.py`). While a model loads on a thread, pickles and
+`import_module` find plain names too (`plain_names.py`).
 
     event                                 what happens
     a definition is loaded first          the `.py` files are read, all of them; modules are made

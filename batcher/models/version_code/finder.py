@@ -1,6 +1,6 @@
-"""Finds and reads the modules of packages over version folders.
+"""Finds and reads the modules of packages over the folders of models.
 
-`.py` files are taken from what was read when the definition was loaded (`keep_sources`). A process
+`.py` files are taken from what was read when the definition was loaded (`sources.py`). A process
 that was started by a model has read nothing, and takes them from the disk, like all other modules:
 extensions, and bytecode that has no source.
 """
@@ -8,59 +8,29 @@ extensions, and bytecode that has no source.
 from __future__ import annotations
 
 import ast
-import os
+import builtins
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.abc import MetaPathFinder
-from importlib.machinery import (
-    BYTECODE_SUFFIXES,
-    EXTENSION_SUFFIXES,
-    SOURCE_SUFFIXES,
-    ExtensionFileLoader,
-    FileFinder,
-    ModuleSpec,
-    PathFinder,
-    SourceFileLoader,
-    SourcelessFileLoader,
-)
-from importlib.util import spec_from_file_location
-from pathlib import Path
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import Any
 
+from batcher.models.version_code.homes import home_of, is_beside
 from batcher.models.version_code.local_imports import with_local_imports
-from batcher.models.version_code.names import folder_of, package_of
-
-_sources: dict[str, dict[str, bytes]] = {}
-"""By package: the text of each `.py` file, by its path."""
-
-_folders: set[str] = set()
-"""All version folders that were loaded, as named and without links; a separator ends each."""
-
-
-def keep_sources(package: str) -> None:
-    """Read the `.py` files of a package now, for every import that is to come. Any thread."""
-    folder = folder_of(package)
-    _folders.update(os.path.join(each, "") for each in (folder, os.path.realpath(folder)))
-    kept = _sources[package] = {}
-    for path in Path(folder).rglob("*.py"):
-        with suppress(OSError):  # an import of that file will say so
-            kept[str(path)] = path.read_bytes()
-
-
-def drop_sources(package: str) -> None:
-    """Forget what `keep_sources` has read. Any thread."""
-    _sources.pop(package, None)
+from batcher.models.version_code.names import PREFIX, folder_of, package_of
+from batcher.models.version_code.search import find_in
+from batcher.models.version_code.sources import may_change_path, sources_of
 
 
 class VersionFinder(MetaPathFinder):
-    """Finds packages over version folders, and the modules in them."""
+    """Finds packages over the folders of models, and the modules in them."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return where the module `fullname` comes from, None if it is none of a version.
+        """Return where the module `fullname` comes from, None if it is no model's.
 
         Any thread.
         """
@@ -71,89 +41,16 @@ class VersionFinder(MetaPathFinder):
             spec = ModuleSpec(fullname, None, is_package=True)
             spec.submodule_search_locations = [folder_of(package)]
             return spec
-        found = (find_in(folder, fullname) for folder in path or ())
+        found = (find_in(package, folder, fullname, ModelSource) for folder in path or ())
         return next(filter(None, found), None)
 
 
-def find_in(folder: str, fullname: str) -> ModuleSpec | None:
-    """Return where the module `fullname` of a version comes from, if it is in `folder`.
-
-    Any thread.
-    """
-    below = os.path.join(folder, fullname.rpartition(".")[2])
-    sources = _sources.get(package_of(fullname), {})
-    for file, locations in ((os.path.join(below, "__init__.py"), [below]), (f"{below}.py", None)):
-        if file in sources:
-            loader = ModelSource(fullname, file)
-            return spec_from_file_location(
-                fullname, file, loader=loader, submodule_search_locations=locations
-            )
-    # A new one each time: a finder that is kept takes its time to see a new file.
-    finder = FileFinder(
-        folder,
-        (ExtensionFileLoader, EXTENSION_SUFFIXES),
-        (ModelSource, SOURCE_SUFFIXES),
-        (SourcelessFileLoader, BYTECODE_SUFFIXES),
-    )
-    return finder.find_spec(fullname)
-
-
-def is_beside(package: str, name: str) -> bool:
-    """Return whether the plain `name` means a file of the version, and nothing of Python's own.
-
-    Any thread.
-    """
-    if name in sys.stdlib_module_names:
-        return False
-    spec = find_in(folder_of(package), f"{package}.{name}")
-    # A folder without `__init__.py`, say of data, hides no installed module.
-    return spec is not None and spec.loader is not None
-
-
-def home_of(package: str, name: str) -> str:
-    """Return the package in which the plain `name` means a module of the version.
-
-    That is `package` for a file beside the model. It is a package below for the only file of that
-    name in a folder which the model puts into `sys.path`: there, the module would stand in
-    `sys.modules` for all models, and be the old one for the next version.
-
-    Returns:
-        The package's full name; empty for a name that means no file of the version.
-
-    Any thread.
-    """
-    if is_beside(package, name):
-        return package
-    kept = _sources.get(package, {})
-    if name in sys.stdlib_module_names or not any(b"sys.path" in text for text in kept.values()):
-        return ""
-    ends = (os.path.join(os.sep, name, "__init__.py"), f"{os.sep}{name}.py")
-    found = [path.removesuffix(end) for path in kept for end in ends if path.endswith(end)]
-    if len(found) != 1 or _is_installed(name):
-        return ""
-    parts = Path(found[0]).relative_to(folder_of(package)).parts
-    return "" if "." in "".join(parts) else ".".join((package, *parts))
-
-
-def _is_installed(name: str) -> bool:
-    """Return whether `name` is found outside of all version folders. Any thread."""
-    folders = tuple(_folders)
-    paths = [
-        each for each in sys.path if not f"{os.path.normpath(each)}{os.sep}".startswith(folders)
-    ]
-    with suppress(Exception):  # whatever stands in the way of a finder of another library
-        spec = PathFinder.find_spec(name, paths)
-        # A folder without `__init__.py` comes after every module of its name.
-        return spec is not None and spec.origin is not None
-    return True
-
-
 class ModelSource(SourceFileLoader):
-    """Reads one `.py` file of a version."""
+    """Reads one `.py` file of a model."""
 
     def get_data(self, path: str) -> bytes:
         """Return the text of the file. Any thread."""
-        kept = _sources.get(package_of(self.name), {}).get(path)
+        kept = sources_of(package_of(self.name)).get(path)
         return kept if kept is not None else super().get_data(path)
 
     def get_code(self, fullname: str) -> CodeType:
@@ -166,13 +63,48 @@ class ModelSource(SourceFileLoader):
     ) -> CodeType:
         """Compile `data`; plain imports mean the files beside the model. Any thread."""
         package = package_of(self.name)
-        is_package = self.is_package(self.name)
 
         def home(name: str) -> str:
-            found = home_of(package, name)
-            # A file `tokenizers.py` that imports `tokenizers` means the library.
-            return found if is_package or f"{found}.{name}" != self.name else ""
+            return package if is_beside(package, name) and not self._is_own(package, name) else ""
 
         tree = with_local_imports(ast.parse(data, path), home)
         code: CodeType = compile(tree, path, "exec", dont_inherit=True)
         return code
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the file; its imports find the folders that the model puts into `sys.path`.
+
+        Any thread.
+        """
+        text = self.get_data(self.get_filename(self.name))
+        if may_change_path(package_of(self.name), text):
+            # Only a name's first use tells which folder it is in: the path changes meanwhile.
+            vars(module)["__builtins__"] = {**vars(builtins), "__import__": self._import()}
+        super().exec_module(module)
+
+    def _is_own(self, home: str, name: str) -> bool:
+        """Return whether `name` in the package `home` is this file itself, and no package.
+
+        A file `tokenizers.py` that imports `tokenizers` means the library. Any thread.
+        """
+        return f"{home}.{name}" == self.name and not self.is_package(self.name)
+
+    def _import(self) -> Callable[..., Any]:
+        """Return what the statement `import` calls in this file. Any thread."""
+        package = package_of(self.name)
+
+        def own_import(
+            name: str, space: Any = None, names: Any = None, wanted: Any = (), level: int = 0
+        ) -> Any:
+            first = name.partition(".")[0]
+            # With a list C code asks, such as pickle's, and looks for the plain name afterwards.
+            is_plain = not level and not name.startswith(PREFIX) and not isinstance(wanted, list)
+            home = home_of(package, first) if is_plain else ""
+            if not home or self._is_own(home, first):
+                return builtins.__import__(name, space, names, wanted, level)
+            if wanted:
+                return builtins.__import__(f"{home}.{name}", space, names, wanted)
+            import_module(f"{home}.{name}")
+            return sys.modules[f"{home}.{first}"]
+
+        return own_import

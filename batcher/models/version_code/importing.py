@@ -9,9 +9,11 @@ from types import ModuleType
 from weakref import finalize
 
 from batcher.config.model_file import ModelDefinition
-from batcher.models.version_code.finder import drop_sources, keep_sources
+from batcher.models.version_code import own_path
+from batcher.models.version_code.homes import forget_homes
 from batcher.models.version_code.names import PREFIX, package_name
 from batcher.models.version_code.plain_names import use_plain_names
+from batcher.models.version_code.sources import drop_sources, keep_sources
 
 _load_numbers = count()
 _packages: dict[int, str] = {}
@@ -40,6 +42,7 @@ def _new_package(definition: ModelDefinition) -> str:
     package = package_name(str(definition.folder), next(_load_numbers))
     _packages[id(definition)] = package
     finalize(definition, _forget, id(definition), package).atexit = False
+    own_path.begin(package)
     keep_sources(package)
     return package
 
@@ -47,7 +50,14 @@ def _new_package(definition: ModelDefinition) -> str:
 def _forget(identity: int, package: str) -> None:
     """Remove the names of a package, and all below it: nobody runs its model. Any thread."""
     del _packages[identity]
-    drop_sources(package)
+    own_path.forget(package)
+    for each in (package, *drop_sources(package)):
+        forget_homes(each)
+        _remove(each)
+
+
+def _remove(package: str) -> None:
+    """Remove the modules of `package` from what Python knows by name. Any thread."""
     for name in list(sys.modules):
         if f"{name}.".startswith(f"{package}."):
             sys.modules.pop(name, None)

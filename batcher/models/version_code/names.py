@@ -12,7 +12,7 @@ import re
 PREFIX = "batcher.models.version_code."
 """What the names of all packages begin with."""
 
-_PACKAGE = re.compile(r"v\d+_((?:[0-9A-Za-z]|_[0-9a-f]{2})+)")
+_PACKAGE = re.compile(r"v(\d+)_((?:[0-9A-Za-z]|_[0-9a-f]{2})+)")
 _ESCAPE = re.compile(rb"_([0-9a-f]{2})")
 _PLAIN = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 
@@ -36,7 +36,12 @@ def package_of(module: str) -> str:
 
 def folder_of(package: str) -> str:
     """Return the folder of a package. Any thread."""
+    return parts_of(package)[1]
+
+
+def parts_of(package: str) -> tuple[int, str]:
+    """Return the number of the load that made a package, and its folder. Any thread."""
     found = _PACKAGE.fullmatch(package[len(PREFIX) :])
     assert found is not None, package
-    escaped = found[1].encode()
-    return os.fsdecode(_ESCAPE.sub(lambda each: bytes([int(each[1], 16)]), escaped))
+    folder = _ESCAPE.sub(lambda each: bytes([int(each[1], 16)]), found[2].encode())
+    return int(found[1]), os.fsdecode(folder)

@@ -17,7 +17,8 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from batcher.models.version_code.finder import home_of
+from batcher.models.version_code import own_path
+from batcher.models.version_code.homes import home_of
 
 _package: ContextVar[str] = ContextVar("package", default="")
 """The package whose modules have plain names, for this thread."""
@@ -40,6 +41,7 @@ def use_plain_names(package: str) -> None:
 
 def forget_plain_names() -> None:
     """Have plain names mean what they did before a load. The thread that loads."""
+    own_path.end(_package.get())
     _package.set("")
     while _given:
         name, module = _given.popitem()

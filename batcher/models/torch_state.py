@@ -1,0 +1,140 @@
+"""PyTorch's settings for the whole process, read and written without an import of PyTorch.
+
+Nothing is imported for the sake of looking: as long as nobody has imported PyTorch, its settings
+are its defaults.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import Any
+
+from batcher.models.process_setting import Setting, of_module
+
+_OLDER = {
+    "float32_matmul_precision": "highest",
+    "cublas_allow_tf32": False,
+    "cudnn_allow_tf32": True,
+}
+"""PyTorch's older settings of the precision of float32, with their defaults."""
+
+_PRECISIONS = {
+    ("generic", "all"): "none",
+    **{("cuda", each): "none" for each in ("all", "matmul")},
+    **{("cuda", each): "tf32" for each in ("conv", "rnn")},
+    **{("mkldnn", each): "none" for each in ("all", "matmul", "conv", "rnn")},
+}
+"""By backend and operation: PyTorch's own precision of float32. TF32 is less exact, and quicker."""
+
+
+def _torch() -> Any:
+    """Return the module `torch` if it has been imported, else None. Any thread."""
+    return sys.modules.get("torch")
+
+
+def _default_dtype() -> str:
+    """Return the name of PyTorch's default dtype. Any thread."""
+    torch = _torch()
+    return str(torch.get_default_dtype()).partition(".")[2] if torch else "float32"
+
+
+def _set_default_dtype(name: str) -> None:
+    """Set PyTorch's default dtype by its name. Any thread."""
+    _torch().set_default_dtype(getattr(_torch(), name))
+
+
+def _deterministic() -> tuple[bool, bool]:
+    """Return whether PyTorch avoids algorithms that are not deterministic, or warns of them.
+
+    Any thread.
+    """
+    torch = _torch()
+    if not torch:
+        return False, False
+    is_on = torch.are_deterministic_algorithms_enabled()
+    return is_on, torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+def _set_deterministic(value: tuple[bool, bool]) -> None:
+    """Set what `_deterministic` returns. Any thread."""
+    _torch().use_deterministic_algorithms(value[0], warn_only=value[1])
+
+
+def _precisions() -> tuple[dict[str, Any], dict[tuple[str, str], str]]:
+    """Return how exactly PyTorch computes with float32: the older settings, and the newer ones.
+
+    Any thread.
+    """
+    torch = _torch()
+    if not torch:
+        return _OLDER, _PRECISIONS
+    older = {}
+    for name in _OLDER:
+        with suppress(RuntimeError):  # older and newer settings were used, and disagree
+            older[name] = getattr(torch._C, f"_get_{name}")()
+    read = getattr(torch._C, "_get_fp32_precision_getter", None)
+    return older, {each: read(*each) for each in _PRECISIONS} if read else _PRECISIONS
+
+
+def _set_precisions(value: tuple[dict[str, Any], dict[tuple[str, str], str]]) -> None:
+    """Set what `_precisions` returns. Any thread."""
+    torch = _torch()
+    for name, setting in value[0].items():
+        getattr(torch._C, f"_set_{name}")(setting)
+    if hasattr(torch._C, "_set_fp32_precision_setter"):  # PyTorch before 2.9 has none
+        # The older settings have changed some of these.
+        for each, precision in value[1].items():
+            torch._C._set_fp32_precision_setter(*each, precision)
+
+
+def _anomaly() -> bool:
+    """Return whether PyTorch looks for anomalies of gradients. Any thread."""
+    torch = _torch()
+    return bool(torch.is_anomaly_enabled()) if torch else False
+
+
+def _set_anomaly(is_on: bool) -> None:
+    """Set what `_anomaly` returns. Any thread."""
+    _torch().autograd.set_detect_anomaly(is_on)
+
+
+def _gradients() -> bool:
+    """Return whether PyTorch records gradients on this thread. Any thread."""
+    torch = _torch()
+    return bool(torch.is_grad_enabled()) if torch else True
+
+
+def _set_gradients(is_on: bool) -> None:
+    """Set what `_gradients` returns. Any thread."""
+    _torch().set_grad_enabled(is_on)
+
+
+def _torch_random() -> bytes:
+    """Return the state of PyTorch's generator; nothing if PyTorch is not imported. Any thread."""
+    torch = _torch()
+    return torch.get_rng_state().numpy().tobytes() if torch else b""
+
+
+def _set_torch_random(state: bytes) -> None:
+    """Set the state of PyTorch's generator; of one that had none before, to chance. Any thread."""
+    torch = _torch()
+    if state:
+        torch.set_rng_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+    else:
+        torch.seed()
+
+
+TORCH_SETTINGS = (
+    Setting("PyTorch's default dtype", _default_dtype, _set_default_dtype),
+    Setting("PyTorch's deterministic algorithms", _deterministic, _set_deterministic),
+    Setting("PyTorch's precision of float32 (TF32)", _precisions, _set_precisions),
+    of_module("torch.backends.cudnn", "benchmark", False),
+    of_module("torch.backends.cudnn", "deterministic", False),
+    of_module("torch.backends.cudnn", "enabled", True),
+    Setting("PyTorch's detection of anomalies", _anomaly, _set_anomaly),
+    # Of this thread alone, and each batch sets it anyhow.
+    Setting("", _gradients, _set_gradients),
+    Setting("", _torch_random, _set_torch_random),
+)
+"""All of them; the defaults stand in the functions that read."""

@@ -1,0 +1,47 @@
+"""Where a module lies in a folder of a model: among the texts that were read, or on the disk."""
+
+from __future__ import annotations
+
+import os
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
+from importlib.util import spec_from_file_location
+
+from batcher.models.version_code.sources import is_kept_below, sources_of
+
+
+def find_in(
+    package: str, folder: str, name: str, source: type[SourceFileLoader] = SourceFileLoader
+) -> ModuleSpec | None:
+    """Return where the module `name` of `package` comes from, if it is in `folder`.
+
+    `name` may be the full name; `source` reads `.py` files. A folder without `__init__.py` has a
+    spec without a loader. Any thread.
+    """
+    below = os.path.join(folder, name.rpartition(".")[2])
+    kept = sources_of(package)
+    for file, locations in ((os.path.join(below, "__init__.py"), [below]), (f"{below}.py", None)):
+        if file in kept:
+            return spec_from_file_location(
+                name, file, loader=source(name, file), submodule_search_locations=locations
+            )
+    # A new one each time: a finder that is kept takes its time to see a new file.
+    spec = FileFinder(
+        folder,
+        (ExtensionFileLoader, EXTENSION_SUFFIXES),
+        (source, SOURCE_SUFFIXES),
+        (SourcelessFileLoader, BYTECODE_SUFFIXES),
+    ).find_spec(name)
+    if spec is None and is_kept_below(package, below):
+        # A folder without `__init__.py`, which is gone from the disk.
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [below]
+    return spec
