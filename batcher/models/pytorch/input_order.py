@@ -10,6 +10,10 @@ names in `model.yaml` are names of the parameters of `forward`, the names decide
     some are, each at its parameter's place in the order of model.yaml; a note shows both orders
     some are, one at another's place        not at all: the load is refused with both orders
 
+`forward` stands for `__call__` where the module's class has its own `__call__`, unless that one
+takes `*args, **kwargs` and so passes all on. Wrappers of PyTorch's, such as `torch.compile` makes,
+take what the module in them takes.
+
 A `forward` of unknown parameters, such as `*inputs`, is called in the order of `model.yaml`; a note
 shows this order.
 """
@@ -17,7 +21,7 @@ shows this order.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,6 +29,7 @@ import torch
 from batcher.core.spec import ModelSpec
 from batcher.errors import ModelLoadError
 
+_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -37,6 +42,8 @@ class Parameters(NamedTuple):
         required: names of the parameters without a default.
         is_open: whether `forward` takes any number of further arguments by place.
         is_mapping: whether `forward` takes nothing but arguments of any name.
+        takes_others: whether `forward` takes arguments of any name besides.
+        method: the method whose parameters these are.
     """
 
     positional: tuple[str, ...]
@@ -44,6 +51,8 @@ class Parameters(NamedTuple):
     required: tuple[str, ...]
     is_open: bool = False
     is_mapping: bool = False
+    takes_others: bool = False
+    method: str = "forward"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,8 +62,8 @@ class Parameters(NamedTuple):
         return (*self.positional, *rest, *others)
 
     def __str__(self) -> str:
-        """Return the parameters as `forward` declares them. Any thread."""
-        return f"forward({', '.join(self.names)})"
+        """Return the parameters as the method declares them. Any thread."""
+        return f"{self.method}({', '.join(self.names)})"
 
 
 class Arranged(torch.nn.Module):
@@ -105,11 +114,21 @@ def arrange(
     if parameters.is_mapping:
         return Arranged(module, (), {name: place for place, name in enumerate(names)}), ""
     if not parameters.names:
-        note = f"the order of inputs counts: forward gets {', '.join(names)}, in this order"
-        return module, note if len(names) > 1 else ""
-    if set(names) <= set(parameters.names):
+        return module, _counting(parameters.method, names)
+    if _are_names(parameters, names):
         return _by_name(module, parameters, names, listing)
     return module, _order_note(parameters, names, listing)
+
+
+def _are_names(parameters: Parameters, names: Sequence[str]) -> bool:
+    """Return whether `names` are the names of parameters. Any thread."""
+    others = set(names) - set(parameters.names)
+    return not others or (
+        # The names that a mapping gets are told from names of another order by those it requires.
+        parameters.takes_others
+        and bool(parameters.required)
+        and set(parameters.required) <= set(names)
+    )
 
 
 def _order_note(parameters: Parameters, names: Sequence[str], listing: str) -> str:
@@ -120,10 +139,16 @@ def _order_note(parameters: Parameters, names: Sequence[str], listing: str) -> s
     if not _agree(parameters, names) or not _fits(parameters, len(names)):
         raise ModelLoadError(
             f"expected the inputs that the module takes, {parameters}; {listing} "
-            f"{', '.join(names)}. Give each input the name that forward has for it"
+            f"{', '.join(names)}. Give each input the name that {parameters.method} has for it"
         )
-    note = f"the order of inputs counts: {parameters} gets {', '.join(names)}, in this order"
-    return note if len(names) > 1 else ""
+    return _counting(str(parameters), names)
+
+
+def _counting(method: str, names: Sequence[str]) -> str:
+    """Return the note that `method` gets inputs called `names` by their order. Any thread."""
+    if len(names) < 2:
+        return ""
+    return f"the order of inputs counts: {method} gets {', '.join(names)}, in this order"
 
 
 def arranged_for(
@@ -134,21 +159,50 @@ def arranged_for(
     In the place of an input that is left out stands None. Raises as `arrange` does. Any thread.
     """
     arranged, note = arrange(module, parameters, [tensor.name for tensor in spec.inputs])
-    if any(tensor.may_lack for tensor in spec.inputs) and arranged is module:
+    may_lack = any(tensor.may_lack for tensor in spec.inputs)
+    # A compiler takes `forward` of the module that it is given, and `__call__` of those within.
+    if arranged is module and (may_lack or parameters.method == "__call__"):
         arranged = Arranged(module, range(len(spec.inputs)), {})
     return arranged, note
 
 
 def parameters_of_python(module: torch.nn.Module) -> Parameters:
-    """Return what `forward` of a module in Python takes; nothing if Python cannot tell.
+    """Return what a call of a module in Python takes; nothing if Python cannot tell.
 
+    That is what `__call__` takes if the class has its own one, and passes more on than it names.
     Any thread.
     """
+    if isinstance(module, torch.jit.ScriptModule):
+        return parameters_of_script(module)
+    if type(module).__call__ is not torch.nn.Module.__call__:
+        found = _parameters(module.__call__, "__call__")
+        if found.names or found.is_mapping:
+            return found
+    inner = _wrapped_module(module)
+    return parameters_of_python(inner) if inner else _parameters(module.forward, "forward")
+
+
+def _wrapped_module(module: torch.nn.Module) -> torch.nn.Module | None:
+    """Return the module that one of PyTorch's wrappers calls with all arguments. Any thread.
+
+    `torch.compile`, `AveragedModel` and `DataParallel` make such wrappers.
+    """
+    if type(module).__module__.startswith("torch."):
+        for name in ("_orig_mod", "module"):
+            if isinstance(inner := getattr(module, name, None), torch.nn.Module):
+                return inner
+    return None
+
+
+def _parameters(method: Callable[..., Any], name: str) -> Parameters:
+    """Return what `method`, called `name`, takes; nothing if Python cannot tell. Any thread."""
     try:
-        signature = inspect.signature(module.forward)
+        listed = list(inspect.signature(method, follow_wrapped=False).parameters.values())
+        if all(each.kind in _OPEN for each in listed):
+            # A decorator that passes all arguments on shows what it decorates.
+            listed = list(inspect.signature(method).parameters.values())
     except (TypeError, ValueError):
         return Parameters((), frozenset(), (), True)
-    listed = list(signature.parameters.values())
     named = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
     kinds = {each.kind for each in listed}
     return Parameters(
@@ -157,6 +211,8 @@ def parameters_of_python(module: torch.nn.Module) -> Parameters:
         tuple(each.name for each in listed if each.kind in named and each.default is each.empty),
         inspect.Parameter.VAR_POSITIONAL in kinds,
         kinds == {inspect.Parameter.VAR_KEYWORD},
+        inspect.Parameter.VAR_KEYWORD in kinds,
+        name,
     )
 
 

@@ -33,15 +33,21 @@ def find_in(
             return spec_from_file_location(
                 name, file, loader=source(name, file), submodule_search_locations=locations
             )
-    # A new one each time: a finder that is kept takes its time to see a new file.
-    spec = FileFinder(
-        folder,
-        (ExtensionFileLoader, EXTENSION_SUFFIXES),
-        (source, SOURCE_SUFFIXES),
-        (SourcelessFileLoader, BYTECODE_SUFFIXES),
-    ).find_spec(name)
+    spec = _on_disk(folder, name, source)
     if spec is None and is_kept_below(package, below):
         # A folder without `__init__.py`, which is gone from the disk.
         spec = ModuleSpec(name, None, is_package=True)
         spec.submodule_search_locations = [below]
     return spec
+
+
+def _on_disk(folder: str, name: str, source: type[SourceFileLoader]) -> ModuleSpec | None:
+    """Return where the module `name` comes from, if it lies in `folder`. Any thread."""
+    # A new one each time: a finder that is kept takes its time to see a new file.
+    finder = FileFinder(
+        folder,
+        (ExtensionFileLoader, EXTENSION_SUFFIXES),
+        (source, SOURCE_SUFFIXES),
+        (SourcelessFileLoader, BYTECODE_SUFFIXES),
+    )
+    return finder.find_spec(name)

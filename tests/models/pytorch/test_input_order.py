@@ -128,3 +128,94 @@ def test_a_forward_of_any_inputs_gets_them_in_order(
 def test_a_forward_of_named_inputs_alone_gets_all_by_name(folders: Folders) -> None:
     definition = python(folders, "b", "a", signature="**inputs", body='inputs["a"] - inputs["b"]')
     assert answers(folders.load(definition), a=one(5), b=one(3))["y"].tolist() == [[2]]
+
+
+CALLS = {
+    "another order": "def __call__(self, b, a): return super().__call__(a, b)",
+    "names of its own": "def __call__(self, a=None, *, b): return super().__call__(a, b=b)",
+    "by keyword alone": "def __call__(self, **inputs): return super().__call__(**inputs)",
+    "passes all on": "def __call__(self, *all, **named): return super().__call__(*all, **named)",
+}
+"""Own methods `__call__` of a module whose `forward` takes `a, b`."""
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_the_names_that_a_class_s_own_call_takes_decide(
+    folders: Folders, call: str, names: tuple[str, str]
+) -> None:
+    source = f"""
+class Model(torch.nn.Module):
+    def forward(self, a, b):
+        return a - b
+    {CALLS[call]}
+"""
+    definition = folders.python(source, inputs=inputs_of(*names), outputs=OUTPUTS)
+    checked = folders.load(definition)
+    assert answers(checked, a=one(5), b=one(3))["y"].tolist() == [[2]]
+
+
+def test_names_of_no_parameter_go_in_the_order_of_the_class_s_own_call(folders: Folders) -> None:
+    source = f"""
+class Model(torch.nn.Module):
+    def forward(self, a, b):
+        return a - b
+    {CALLS["another order"]}
+"""
+    checked = folders.load(folders.python(source, inputs=inputs_of("p", "q"), outputs=OUTPUTS))
+    assert answers(checked, p=one(5), q=one(3))["y"].tolist() == [[-2]]
+    assert (
+        "note: the order of inputs counts: __call__(b, a) gets p, q, in this order"
+        in folders.progress
+    )
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "torch.jit.script(Net())",
+        "torch.compile(Net(), backend='eager')",
+        "torch.optim.swa_utils.AveragedModel(Net())",
+    ],
+)
+def test_the_names_of_a_module_in_a_wrapper_of_pytorch_decide(folders: Folders, made: str) -> None:
+    source = f"""
+class Net(torch.nn.Module):
+    def forward(self, a, b):
+        return a - b
+
+def make():
+    return {made}
+"""
+    definition = folders.python(
+        source, entry="code:make", inputs=inputs_of("b", "a"), outputs=OUTPUTS
+    )
+    checked = folders.load(definition)
+    assert answers(checked, a=one(5), b=one(3))["y"].tolist() == [[2]]
+
+
+def test_a_decorator_with_parameters_of_its_own_is_what_is_called(folders: Folders) -> None:
+    source = """
+import functools
+
+def swapped(function):
+    @functools.wraps(function)
+    def call(self, b, a):
+        return function(self, a, b)
+    return call
+
+class Model(torch.nn.Module):
+    @swapped
+    def forward(self, a, b):
+        return a - b
+"""
+    for names in (("a", "b"), ("b", "a")):
+        checked = folders.load(folders.python(source, inputs=inputs_of(*names), outputs=OUTPUTS))
+        assert answers(checked, a=one(5), b=one(3))["y"].tolist() == [[2]]
+
+
+def test_further_arguments_of_any_name_go_by_name(folders: Folders) -> None:
+    signature, body = "a, **others", "a - others['b']"
+    for names in (("a", "b"), ("b", "a")):
+        checked = folders.load(python(folders, *names, signature=signature, body=body))
+        assert answers(checked, a=one(5), b=one(3))["y"].tolist() == [[2]]
