@@ -1,9 +1,10 @@
 """What the pages for readers name is there: files behind links, functions in files, every room.
 
-Pages go out of date in silence, and a wrong link costs a newcomer more than none. Three forms are
-checked: links to files of the repository; links whose text is code, as in
+Pages go out of date in silence, and a wrong link costs a newcomer more than none. These forms are
+checked: links to files of the repository and to headings of pages; links whose text is code, as in
 [`Router.answer`](../batcher/frontends/endpoints/routing.py), whose names must stand in the file;
-and paths in backquotes, as in `benchmarks/load.py`.
+and paths in backquotes, as in `benchmarks/load.py`. Code blocks run in `tests/end_to_end/docs/`;
+here stands only that no block is left out.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import blocks
+from tests.support.blocks import ROOT, Block, blocks_of
 from tests.test_imports import ENTRIES
 
-ROOT = Path(__file__).parent.parent
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "benchmarks" / "HOT_PATH.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-]
+PAGES = [*blocks.PAGES, ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "HOT_PATH.md"]
 EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+RUN_ELSEWHERE = {
+    ROOT / "docs" / "models.md": "tests/test_models_page.py",
+    ROOT / "docs" / "onnx.md": "tests/test_onnx_page.py",
+    ROOT / "docs" / "exports.md": "tests/test_exports_page.py",
+}
+"""Pages whose blocks are models that a test of their own checks."""
 
 LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
@@ -36,6 +40,32 @@ def targets(text: str) -> Iterator[tuple[str, str]]:
     for words, target in LINK.findall(text):
         if "://" not in target and not target.startswith("#"):
             yield words, target.partition("#")[0]
+
+
+def headings(text: str) -> set[str]:
+    """Return the anchors of a page, as a forge and the site's builder name them."""
+    anchors: set[str] = set()
+    for heading in re.findall(r"^#+ +(.+?) *$", blocks.FENCE.sub("", text), re.MULTILINE):
+        words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        anchor = base = re.sub(r"[^\w -]", "", words).replace(" ", "-")
+        count = 0
+        while anchor in anchors:
+            count += 1
+            anchor = f"{base}-{count}"
+        anchors.add(anchor)
+    return anchors
+
+
+def broken_anchors(page: Path, text: str) -> list[str]:
+    """Return the links to headings that are not on the page behind the link."""
+    broken = []
+    for _, target in LINK.findall(text):
+        file, _, anchor = target.partition("#")
+        path = page.parent / file if file else page
+        if anchor and "://" not in target and path.suffix == ".md" and (not file or path.exists()):
+            known = headings(path.read_text() if file else text)
+            broken += [target] if anchor not in known else []
+    return broken
 
 
 def broken_links(page: Path, text: str) -> list[str]:
@@ -71,6 +101,25 @@ def test_links_lead_to_files(page: Path) -> None:
 
 
 @EACH_PAGE
+def test_links_lead_to_headings(page: Path) -> None:
+    assert broken_anchors(page, page.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in blocks.PAGES if page not in RUN_ELSEWHERE],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_every_block_is_of_a_kind_that_runs(page: Path) -> None:
+    assert [str(block) for block in blocks_of(page) if not _is_tried(block)] == []
+
+
+def _is_tried(block: Block) -> bool:
+    runs = block.language in blocks.RUN | blocks.TEXT or block.quoted is not None
+    return runs or block.file is not None or block.when != "test"
+
+
+@EACH_PAGE
 def test_functions_stand_in_the_files_that_they_are_linked_to(page: Path) -> None:
     assert missing_names(page, page.read_text()) == []
 
@@ -94,5 +143,9 @@ def test_what_is_not_there_is_found(tmp_path: Path) -> None:
         "[elsewhere](https://example.org/x.md), [here](#part), `batcher/riddles.py`, `batcher/`"
     )
     assert broken_links(page, text) == ["gone.md"]
+    (tmp_path / "other.md").write_text("# `A` page: two\n\n## Words\n\n## Words\n")
+    anchors = "(#here) (other.md#a-page-two) (other.md#words-1) (other.md#words-2) (#gone)"
+    linked = "# Here\n" + anchors.replace("(", "[link](")
+    assert broken_anchors(page, linked) == ["other.md#words-2", "#gone"]
     assert missing_names(page, text) == ["Router.reply in routing.py"]
     assert missing_paths(text) == ["batcher/riddles.py"]

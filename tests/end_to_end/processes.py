@@ -39,14 +39,20 @@ class Process:
         lines: the lines on the server's standard output so far.
     """
 
-    def __init__(self, command: Sequence[str], folder: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        environment: dict[str, str],
+        working: Path = ROOT,
+    ) -> None:
         self._errors: IO[bytes] = (folder / f"stderr-{time.monotonic_ns()}.txt").open("w+b")
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")
         }
         self._process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=working,
             env=clean | environment,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -163,9 +169,10 @@ def started(
     command: Sequence[str] = ("serve.py", "--port", "0"),
     environment: dict[str, str] | None = None,
     ready: bool = True,
+    working: Path = ROOT,
 ) -> Iterator[Process]:
-    """Run a server while the context is open; its standard error is kept in `folder`."""
-    process = Process([sys.executable, *command, *arguments], folder, environment or {})
+    """Run a server in `working` while the context is open; its errors are kept in `folder`."""
+    process = Process([sys.executable, *command, *arguments], folder, environment or {}, working)
     try:
         if ready:
             process.wait_ready()

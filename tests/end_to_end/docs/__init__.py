@@ -1,0 +1,1 @@
+"""The code blocks of README and docs/, run as a reader runs them."""

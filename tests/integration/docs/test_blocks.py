@@ -1,0 +1,26 @@
+"""The code blocks that `make test` leaves out, with those of the same page that come before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.docs.running import Page
+from tests.end_to_end.docs.test_blocks import shared as shared
+from tests.end_to_end.docs.test_blocks import workspace as workspace
+from tests.end_to_end.docs.workspace import Workspace
+from tests.end_to_end.processes import Process
+from tests.support.blocks import PAGES, ROOT, Block, blocks_of
+
+
+def waits(block: Block) -> bool:
+    return block.when == "integration"
+
+
+WITH_BLOCKS = [page for page in PAGES if any(map(waits, blocks_of(page)))]
+
+
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_blocks_of_a_page_run(page: Path, workspace: Workspace, shared: Process) -> None:
+    Page(page, workspace, shared).run(lambda block: block.when != "never")
