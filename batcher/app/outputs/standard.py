@@ -102,10 +102,17 @@ class StandardOutputs:
                 stream.reconfigure(line_buffering=True)
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start another pump when this one ends before the server does. Reactor thread."""
+        """Start another pump when this one ends before the server does. Reactor thread.
+
+        Linux before 5.3 and other systems do not tell, so that no other pump is started there.
+        """
         if self._process is None or not hasattr(os, "pidfd_open"):
             return
-        ended = os.pidfd_open(self._process.pid)
+        try:
+            ended = os.pidfd_open(self._process.pid)
+        except OSError as err:
+            _log.info("a pump that ends is not started again: {reason}", reason=err)
+            return
         loop.add_reader(ended, self._restart, loop, ended)
 
     def dropped(self) -> Mapping[str, int]:
