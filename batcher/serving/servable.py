@@ -93,14 +93,14 @@ class Servable(ABC):
         Args:
             inputs: name to array of shape (rows, *row shape), in the dtypes of the specification.
             parameters: deadline, priority, key and client.
-            exact: whether `inputs` were made after the specification and need no check.
+            exact: whether `inputs` hold all that the specification names, as it says: no check.
 
         Raises:
             BatcherError: the request is refused at once.
         """
         spec = self.spec
         rows = len(inputs[spec.inputs[0].name]) if exact else check_inputs(spec, inputs)
-        if len(inputs) < len(spec.inputs):
+        if not exact and len(inputs) < len(spec.inputs):
             inputs = with_defaults(spec, inputs, rows)
         if parameters is not NO_PARAMETERS:
             parameters = checked_parameters(parameters, self.max_level)
