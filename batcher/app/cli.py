@@ -26,7 +26,8 @@ from batcher.config.model_file import load_model_definition
 from batcher.config.reading import dotted, scalar
 from batcher.config.settings import ServerSettings, load_settings, share_threads
 from batcher.errors import BatcherError, ConfigError, UnsupportedMediaType
-from batcher.serving.repository.folders import find_models, find_versions
+from batcher.serving.repository.folders import ModelFolder, find_models, find_versions
+from batcher.serving.repository.repository import NO_MODEL
 
 DEFAULT_CONFIG = Path("config.yaml")
 
@@ -175,29 +176,34 @@ def _check_model(
 
 
 def _check_configuration(settings: ServerSettings, base: Path) -> None:
-    problems = 0
     try:
         listing = find_models(settings, base)
-        folders = listing.folders
     except ConfigError as err:
         raise click.ClickException(str(err)) from err
     for warning in listing.warnings():
         click.echo(warning, err=True)
-    for folder in folders:
-        try:
-            spec = load_model_definition(folder.name, folder.version, folder.folder).spec
-            settings.for_model(folder.name)
-        except ConfigError as err:
-            problems += 1
-            click.echo(f"model {folder.name}/{folder.version}: {err}", err=True)
-        else:
-            inputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
-            outputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.outputs)
-            text = f"{spec.platform}, takes {inputs}, gives {outputs}"
-            click.echo(f"model {folder.name}/{folder.version}: {text}")
+    folders = listing.folders
+    problems = sum(not _check_definition(folder, settings) for folder in folders)
     if problems:
         raise click.ClickException(f"{problems} of {len(folders)} models cannot be served")
+    if not folders and settings.model_control == "none":
+        raise click.ClickException(f"the model repository is {NO_MODEL}")
     click.echo(f"the configuration is right; {len(folders)} models")
+
+
+def _check_definition(folder: ModelFolder, settings: ServerSettings) -> bool:
+    """Write what the model in `folder` takes and gives, or what is wrong; return whether it can."""
+    title = f"{folder.name}/{folder.version}"
+    try:
+        spec = load_model_definition(folder.name, folder.version, folder.folder).spec
+        settings.for_model(folder.name)
+    except ConfigError as err:
+        click.echo(f"model {title}: {err}", err=True)
+        return False
+    inputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
+    outputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.outputs)
+    click.echo(f"model {title}: {spec.platform}, takes {inputs}, gives {outputs}")
+    return True
 
 
 @main.command(name="compile")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -64,6 +64,9 @@ class StartObserver(Protocol):
 
     def ready(self, address: str) -> None:
         """Hear once where clients connect, when every model is ready."""
+
+    def empty(self, address: str, reasons: Sequence[str]) -> None:
+        """Hear once where the server listens, which has no model, and why it has none."""
 
     def failed(self, reason: str) -> None:
         """Hear why the server cannot start."""
@@ -189,7 +192,7 @@ def _run(reactor: AsyncioSelectorReactor, service: BatcherService, observer: Sta
     def started(_: None) -> None:
         _follow_models(service)
         set_collector(service.settings)
-        observer.ready(service.address)
+        _tell_start(service, observer)
 
     def not_started(failure: Failure) -> None:
         nonlocal status
@@ -206,6 +209,14 @@ def _run(reactor: AsyncioSelectorReactor, service: BatcherService, observer: Sta
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
     return status
+
+
+def _tell_start(service: BatcherService, observer: StartObserver) -> None:
+    """Tell that the server listens, and whether it has a model."""
+    if service.server.lifecycle.empty and not list(service.server):
+        observer.empty(service.address, list(service.server.unready().values()))
+    else:
+        observer.ready(service.address)
 
 
 def _follow_models(service: BatcherService) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 
 import click
 from rich.console import Console
@@ -52,6 +53,14 @@ class StartReport:
         self._is_ready = True
         seconds = time.monotonic() - self._began
         click.echo(f"batcher {__version__} is ready on {address} after {seconds:.1f} s")
+
+    def empty(self, address: str, reasons: Sequence[str]) -> None:
+        """Write that the server listens on `address` and has no model, and why."""
+        self.stop()
+        self._is_ready = True
+        for reason in reasons:
+            click.echo(f"the model repository is {reason}", err=True)
+        click.echo(f"batcher {__version__} listens on {address}, without a model: not ready")
 
     def failed(self, reason: str) -> None:
         """Write why the server cannot start."""

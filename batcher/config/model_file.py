@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from batcher.config import onnx_definition
 from batcher.config.default_values import default_row
-from batcher.config.reading import Integer, Number, Source, read_yaml, validate
+from batcher.config.model_settings import ModelSettings
+from batcher.config.reading import Integer, Number, Source, names_of, read_yaml, validate
 from batcher.core.spec import (
     DATATYPES,
     FLOATS,
@@ -30,6 +32,11 @@ from batcher.errors import ConfigError
 
 Format = Literal["python", "torchscript", "export", "onnx"]
 Axis = Annotated[Integer, Field(ge=-1)]
+_IN_CONFIG = dict.fromkeys(
+    names_of(ModelSettings),
+    "into config.yaml, below `models` and the model's name, or below `defaults`: model.yaml says "
+    "what a model is, config.yaml how models are run",
+)
 _CHANNELS = {"grey": 1, "rgb": 3}
 _PIL_MODES = {"grey": "L", "rgb": "RGB"}
 
@@ -272,7 +279,7 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
     folder = folder.absolute()  # a model may change the working directory before it is read again
     source = read_yaml(folder / "model.yaml")
     onnx_definition.fill_in(source, folder)
-    model = validate(ModelFile, source)
+    model = validate(ModelFile, source, _IN_CONFIG)
     _check_files(folder, model, source)
     return ModelDefinition(
         spec=_model_spec(name, version, model),
@@ -306,7 +313,22 @@ def _check_files(folder: Path, model: ModelFile, source: Source) -> None:
     for key, file in (("file", model.file), ("weights", model.weights), ("sample", model.sample)):
         if file and not (folder / file).is_file():
             place = source.origin((key,))
-            raise ConfigError(f"{place}: {key}: expected a file {file!r} beside it; there is none")
+            raise ConfigError(
+                f"{place}: {key}: expected a file {file!r} beside it; there is none: "
+                f"{_file_advice(folder, key, file)}"
+            )
+
+
+def _file_advice(folder: Path, key: str, file: str) -> str:
+    """Return what to do about a `file` that is not in `folder`; names files that may be meant."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    alike = [name for name in names if Path(name).suffix == Path(file).suffix]
+    meant = get_close_matches(file, names, cutoff=0.7) or alike[:3]
+    if not meant:
+        return "put the file there, or name another one"
+    return f"write `{key}: {meant[0]}`, which is there" + (
+        f" (or {', '.join(meant[1:])})" if meant[1:] else ""
+    )
 
 
 def _input_spec(tensor: InputFile) -> TensorSpec:

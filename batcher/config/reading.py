@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import yaml
@@ -228,8 +229,15 @@ def scalar(text: str) -> Any:
         return text
 
 
-def validate(schema: type[Settings], source: Source) -> Settings:
+def validate(
+    schema: type[Settings], source: Source, elsewhere: Mapping[str, str] = MappingProxyType({})
+) -> Settings:
     """Return the values of `source` as settings of the class `schema`.
+
+    Args:
+        schema: what the values may be.
+        source: the values.
+        elsewhere: from the name of a setting that belongs into another place to that place.
 
     Raises:
         ConfigError: values are wrong; the message has one line for each: its origin, its name, what
@@ -240,7 +248,7 @@ def validate(schema: type[Settings], source: Source) -> Settings:
     except ValidationError as err:
         problems = [problem for problem in err.errors() if not _is_echo(problem)]
         raise ConfigError(
-            "\n".join(_explain(schema, source, problem) for problem in problems)
+            "\n".join(_explain(schema, source, problem, elsewhere) for problem in problems)
         ) from err
 
 
@@ -252,10 +260,14 @@ def _is_echo(problem: Any) -> bool:
     return problem["type"] == "too_short" and len(problem["input"]) > 0
 
 
-def _explain(schema: type[BaseModel], source: Source, problem: Any) -> str:
+def _explain(
+    schema: type[BaseModel], source: Source, problem: Any, elsewhere: Mapping[str, str]
+) -> str:
     key = problem["loc"]
     if problem["type"] == "extra_forbidden":
-        return f"{source.origin(key)}: unknown setting {dotted(key)}{_suggestion(schema, key)}"
+        place = elsewhere.get(str(key[-1]))
+        advice = f"; {key[-1]} belongs {place}" if place else _suggestion(schema, key)
+        return f"{source.origin(key)}: unknown setting {dotted(key)}{advice}"
     if problem["type"] == "missing":
         return f"{source.origin(key)}: {dotted(key)} is missing"
     return (
@@ -300,6 +312,11 @@ def _suggestion(schema: type[BaseModel], key: Key) -> str:
     known = _fields_at(schema, key[:-1])
     close = get_close_matches(str(key[-1]), known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"
+
+
+def names_of(section: type[BaseModel]) -> list[str]:
+    """Return the names of the settings of `section`, as they stand in the file."""
+    return list(_fields_of(section))
 
 
 def _fields_at(schema: Any, key: Key) -> list[str]:

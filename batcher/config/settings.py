@@ -13,11 +13,13 @@ from typing import Annotated, Literal
 
 from pydantic import ByteSize, Field, PrivateAttr
 
+from batcher.config.model_file import ModelFile
 from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.quota import Quota
 from batcher.config.reading import (
     Integer,
     Source,
+    names_of,
     override_from_environment,
     override_from_platform,
     read_yaml,
@@ -221,10 +223,24 @@ def load_settings(
     override_from_environment(source, environment)
     for key, (flag, value) in (flags or {}).items():
         source.override(key, value, flag)
-    settings = validate(ServerSettings, source)
+    settings = validate(ServerSettings, source, _ELSEWHERE)
     settings._source = source
     _check_models(settings)
     return settings
+
+
+_ELSEWHERE = {
+    **dict.fromkeys(
+        names_of(ModelFile), "into the model.yaml of the model, beside the model's files"
+    ),
+    **{
+        name: f"below `defaults` for all models, or below `models` and the model's name; on the "
+        f"command line it is --set defaults.{name}=…"
+        for name in names_of(ModelSettings)
+    },
+    **dict.fromkeys(names_of(ServerSettings), "to the top of config.yaml"),
+}
+"""Where a setting belongs that stands in a section without it."""
 
 
 def _check_models(settings: ServerSettings) -> None:

@@ -35,6 +35,9 @@ class ModelLifecycle(Keeper):
         epoch: ends whenever a model comes, goes or changes its state; what was looked up before is
             then to be looked up again.
         looking: whether the models that are to serve are still looked for.
+        left_out: why something in the model repository is not served, by its path there.
+        empty: in words, what the model repository is while the server has no model, where the
+            server is not ready without one; else empty.
         ending: whether the server is about to end, and should be sent no more requests.
         draining: whether no more requests are taken.
         drain_timeout_s: seconds that a version which is unloaded has for its last answers.
@@ -55,6 +58,8 @@ class ModelLifecycle(Keeper):
         self.epoch = Epoch()
         self.ending = False
         self.looking = False
+        self.left_out: dict[str, str] = {}
+        self.empty = ""
         self.draining = False
         self.drain_timeout_s = drain_timeout_s
         self.turns = parts.turns

@@ -46,6 +46,7 @@ class ModelServer:
         lifecycle: makes, keeps and ends the versions of models.
         pools: where heavy work of single requests runs.
         disk_pool: the one thread that reads the disk, for whoever finds models there.
+        left_out: why something in the model repository is not served, by its path there.
 
     Args:
         clock: the reactor, or a `Clock` in tests.
@@ -77,6 +78,7 @@ class ModelServer:
         turns = LoadTurns(settings.load_concurrency)
         parts = Assembly(clock, call_from_thread, call_soon, self.pools, self.metrics, turns)
         self.lifecycle = ModelLifecycle(parts, progress, settings.drain_timeout_s)
+        self.left_out = self.lifecycle.left_out
         self.limit(quotas_of(settings.quotas))
 
     def __iter__(self) -> Iterator[ModelVersion]:
@@ -219,6 +221,8 @@ class ModelServer:
         """
         if self.lifecycle.looking:
             return {"the model repository": "still being read"}
+        if self.lifecycle.empty and not any(True for _ in self):
+            return {"model repository": self.lifecycle.empty}
         return {
             version.title: version.public_text if public else version.status_text
             for version in self

@@ -42,6 +42,20 @@ def log_lines() -> Iterator[list[str]]:
     globalLogPublisher.removeObserver(observe)
 
 
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """Return the warnings about the model repository, as they come."""
+    lines: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        if event.get("log_namespace") == "batcher.serving.repository.repository":
+            lines.append(str(event["log_format"]).format(**event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
+
+
 def closed_gate_in(folder: Path) -> None:
     """Have the model in `folder` stop while it loads."""
     GATE.close()

@@ -19,6 +19,44 @@ from tests.support.service import MemoryService
 from tests.support.serving import SETTINGS
 
 
+class TestLaidOutWrongly:
+    def test_a_folder_that_is_left_out_is_named_at_the_reload(
+        self, service: MemoryService, warnings: list[str]
+    ) -> None:
+        (service.folder / "n/1").rename(service.folder / "n/v1")
+        service.reload()
+        reason = (
+            "expected folders of versions that are named by a number, 1, 2, …; got 'v1': rename it "
+            "to 1"
+        )
+        assert warnings == [f"n in the repository is left out: {reason}"]
+        assert service.server.left_out == {"n": reason}
+        assert service.server.unready() == {}
+        (service.folder / "n/v1").rename(service.folder / "n/1")
+        service.reload()
+        assert service.server.left_out == {}
+
+    @pytest.mark.parametrize("control", ["none", "explicit"])
+    def test_without_a_model_the_server_is_not_ready_unless_clients_load_models(
+        self, service: MemoryService, control: str
+    ) -> None:
+        for name in ("m", "n"):
+            rmtree(service.folder / name)
+        (service.folder / "lost").mkdir()
+        service.configure(f"model_control: {control}\n")
+        service.reload()
+        assert list(service.server.left_out) == ["lost"]
+        if control == "explicit":
+            assert service.server.unready() == {}
+            return
+        (reason,) = service.server.unready(public=True).values()
+        assert reason.startswith("without a model that can be served")
+        assert "batcher serve FILE" in reason
+        write(service.folder / "m/1", "2")
+        service.reload()
+        assert service.server.unready() == {}
+
+
 class TestWhatChanged:
     def test_what_has_not_changed_is_not_touched(
         self, service: MemoryService, log_lines: list[str]

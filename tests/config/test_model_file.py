@@ -324,6 +324,10 @@ def test_a_setting_that_is_missing_in_a_tensor_has_the_tensors_line(
     [
         (changed("class:", "clas:"), "model.yaml:2: unknown setting clas; did you mean class[?]"),
         (
+            changed("class:", "max_batch_size:"),
+            "model.yaml:2: unknown setting max_batch_size; max_batch_size belongs into config.yaml",
+        ),
+        (
             changed("dtype:", "dtyp:"),
             "model.yaml:5: unknown setting inputs.0.dtyp; did you mean dtype[?]",
         ),

@@ -216,6 +216,14 @@ def test_every_wrong_value_has_its_own_line_in_the_message(load: Load) -> None:
         ),
         ("Port: 1", "config.yaml:1: unknown setting Port; did you mean port[?]"),
         (
+            "max_batch_size: 8",
+            "config.yaml:1: unknown setting max_batch_size; max_batch_size belongs below "
+            "`defaults` .* --set defaults.max_batch_size=",
+        ),
+        ("trusted: true", "unknown setting trusted; trusted belongs below `defaults`"),
+        ("defaults: {port: 1}", "unknown setting defaults.port; .* to the top of config.yaml"),
+        ("models: {m: {inputs: []}}", "models.m.inputs; inputs belongs into the model.yaml of the"),
+        (
             "defaults:\n  max_batch: 1",
             "config.yaml:2: unknown setting defaults.max_batch; did you mean max_batch_size[?]",
         ),

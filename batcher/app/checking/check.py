@@ -10,6 +10,7 @@ breach, because it would mostly fail for the same reason.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -26,6 +27,9 @@ from batcher.models.checked import CheckedModel
 from batcher.models.loading import load_model
 from batcher.models.protocol import Progress
 from batcher.models.warmup import warm_up
+
+_LIKE_A_VERSION = re.compile(r"(?i)v(er(sion)?)?[._-]?\d[\d.]*|\d+\.[\d.]*|latest")
+"""Names of folders that were meant to be versions; a folder of any other name is version 1."""
 
 _HINT_BEGINNINGS = ("not compiled", "hint: ", "note: ", "warm-up skipped")
 """Progress texts that begin so stand in the report as notes; the others only show progress."""
@@ -91,7 +95,7 @@ class _Check:
         self._progress(text)
 
     def _definition(self, name: str, version: str, folder: Path) -> ModelDefinition | None:
-        if not folder.name.isdecimal():
+        if _LIKE_A_VERSION.fullmatch(folder.name):
             self._findings.add(
                 rules.FOLDER,
                 "folder",

@@ -113,6 +113,13 @@ class Findings:
         if size and size not in sizes:
             sizes.append(size)
 
+    def replace(self, rule: Rule, other: Rule) -> None:
+        """Have whatever breaks `rule` break the rule `other` instead."""
+        self._seen = {
+            (other if each is rule else each, subject): value
+            for (each, subject), value in self._seen.items()
+        }
+
     def has(self, *rules: Rule) -> bool:
         """Return whether one of `rules` was broken; without `rules`, whether a breach was found."""
         return any(rule in rules if rules else rule.level == "breach" for rule, _ in self._seen)

@@ -38,6 +38,13 @@ RAISES = Rule(
     "make predict work at any number of rows; if it ran out of memory, lower max_batch_size; "
     "if it cannot take such values, declare a `sample` that it can",
 )
+RAISES_ALWAYS = Rule(
+    "breach",
+    "each request would be answered with 500: predict raises at every number of rows, one row "
+    "included",
+    "mend what the error names: it is in the model's own code, or the rows are none that the model "
+    "can take; then declare a `sample` that it can",
+)
 FAILED = Rule(
     "breach",
     "a model that answers no row has shown nothing: neither that it works, nor that it keeps the "

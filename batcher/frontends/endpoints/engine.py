@@ -29,10 +29,12 @@ class Engine(Protocol):
     Attributes:
         metrics: numbers of requests and batches.
         seconds: the clock.
+        left_out: why something in the model repository is not served, by its path there.
     """
 
     metrics: ServerMetrics
     seconds: Callable[[], float]
+    left_out: dict[str, str]
 
     @property
     def epoch(self) -> Epoch:

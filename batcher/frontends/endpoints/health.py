@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import parse_qs
 
 from twisted.internet.defer import Deferred, succeed
@@ -44,14 +45,19 @@ class HealthRoutes:
         deep, headers = _is_deep(call.head.query), call.head.headers
         if error := unready_error(self._engine):
             waiting = self._engine.unready(public=not self._disclosure.errors)
-            members = {"ready": False, "waiting_for": waiting}
+            members = {"ready": False, "waiting_for": waiting, **self._left_out()}
             return succeed(failure_reply(error, headers, self._disclosure, members))
         if deep:
             return self._check.run().addCallback(self._deep_reply, headers)
-        return json_reply({"ready": True})
+        return json_reply({"ready": True, **self._left_out()})
+
+    def _left_out(self) -> dict[str, Any]:
+        """Return the member that names what in the repository is not served; none if all is."""
+        left_out = self._engine.left_out
+        return {"left_out": left_out} if left_out else {}
 
     def _deep_reply(self, result: CheckResult, headers: Headers) -> Reply:
-        findings = {"seconds": result.seconds, "skipped": result.skipped}
+        findings = {"seconds": result.seconds, "skipped": result.skipped, **self._left_out()}
         if not result.failed:
             return Reply(200, b"application/json", to_json({"ready": True, **findings}))
         reasons = "; ".join(f"{title}: {reason}" for title, reason in result.failed.items())

@@ -1,7 +1,10 @@
 """The models on disk: a folder a model, and in that folder one for each version, a number.
 
+A model's folder that holds a `model.yaml` itself, and no folder of a version, is version 1.
+
 What cannot be read is left out and named: a repository may be a volume with a `lost+found`, or hold
-a link that leads nowhere. Only a model that a setting names must be readable.
+a link that leads nowhere. Only a model that a setting names must be readable. What is no model, but
+was probably meant to be one, is left out and named too (`left_out.py`).
 
 The functions here read the disk, and so does `source.py`. The server calls them on a thread of
 their own (`disk.py`), since a mounted disk may take a millisecond for each look; commands call them
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +23,24 @@ from typing import NamedTuple
 from batcher.config.settings import ServerSettings
 from batcher.core.names import name_fault
 from batcher.errors import ConfigError
+from batcher.serving.repository.left_out import (
+    DEFINITION,
+    is_no_model,
+    misnamed_versions,
+    reason_of_file,
+    reason_of_model,
+    reason_of_name,
+    reason_of_number,
+    reason_of_version,
+)
 
 Key = tuple[str, str]
 """Name and version."""
+
+MAX_LEFT_OUT = 50
+"""Folders that clients read the reasons of: a balancer asks every second, and a person mends the
+first ones first. The log has all.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +65,35 @@ class Listing(NamedTuple):
         folders: every version of every model that can be read.
         unread: why something cannot be read, by name and version of the model; the version is empty
             where no version of the model can be read.
+        misplaced: why something that can be read is no model, by the same keys.
     """
 
     folders: list[ModelFolder]
     unread: dict[Key, str]
+    misplaced: dict[Key, str]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why something is not served, by its path in the repository; for clients too.
+
+        At most MAX_LEFT_OUT reasons.
+        """
+        found = {_titled(key): reason for key, reason in self.misplaced.items()}
+        found.update({_titled(key): "it cannot be read" for key in self.unread})
+        return dict(list(found.items())[:MAX_LEFT_OUT])
 
     def warnings(self) -> list[str]:
-        """Return a line for the log for everything that cannot be read."""
+        """Return a line for the log for everything that is left out."""
         return [
-            f"{name}{f'/{version}' * bool(version)} in the repository is left out: {reason}"
-            for (name, version), reason in self.unread.items()
+            f"{_titled(key)} in the repository is left out: {reason}"
+            for key, reason in (*self.unread.items(), *self.misplaced.items())
         ]
+
+
+def _titled(key: Key) -> str:
+    """Return name and version as text that every log and answer can hold."""
+    text = "/".join(filter(None, key))
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def find_models(settings: ServerSettings, base: Path) -> Listing:
@@ -70,44 +107,72 @@ def find_models(settings: ServerSettings, base: Path) -> Listing:
         ConfigError: a folder is missing or holds no version, or a setting names a model that is
             nowhere or cannot be read.
     """
-    unread: dict[Key, str] = {}
-    found = _models_of_repository(settings, base, unread)
+    found, unread, misplaced = _models_of_repository(settings, base)
     for name, own in settings.models.items():
         _check_name(name, f"{settings.origin('models', name)}: models")
         place = f"{settings.origin('models', name)}: models.{name}"
         if own.path is not None:
             found[name] = _model_folders(name, base / own.path, place)
         elif name not in found:
-            known = ", ".join(found) or "none"
-            missing = f"no such model in the repository, which has: {known}"
-            unreadable = f"expected a model that can be read; {unread_reason(name, unread)}"
-            fault = unreadable if unread_reason(name, unread) else missing
+            why = reason_for(name, unread) or reason_for(name, misplaced)
+            known = f"no such model in the repository, which has: {', '.join(found) or 'none'}"
+            fault = f"expected a model that can be read; {why}" if why else known
             raise ConfigError(f"{place}: {fault}")
-    return Listing([folder for folders in found.values() for folder in folders], unread)
+    folders = [folder for folders in found.values() for folder in folders]
+    return Listing(folders, unread, misplaced)
 
 
-def unread_reason(name: str, unread: Mapping[Key, str]) -> str:
-    """Return why the model `name`, or a version, is among what is `unread`; empty if not."""
-    return "; ".join(reason for (model, _), reason in unread.items() if model == name)
+def reason_for(name: str, reasons: Mapping[Key, str]) -> str:
+    """Return why the model `name`, or a version, is among the `reasons`; empty if it is not."""
+    return "; ".join(reason for (model, _), reason in reasons.items() if model == name)
+
+
+Reasons = dict[Key, str]
+"""Why something is left out, by name and version."""
 
 
 def _models_of_repository(
-    settings: ServerSettings, base: Path, unread: dict[Key, str]
-) -> dict[str, list[ModelFolder]]:
-    """Return the versions of each model in the repository, by name; note what is `unread`.
+    settings: ServerSettings, base: Path
+) -> tuple[dict[str, list[ModelFolder]], Reasons, Reasons]:
+    """Return the versions of each model in the repository by name, what is unread, and misplaced.
 
     Raises ConfigError.
     """
-    found = {}
+    found: dict[str, list[ModelFolder]] = {}
+    unread: Reasons = {}
+    misplaced: Reasons = {}
     for entry in _entries_of_repository(settings, base):
         faults: dict[str, str] = {}
         versions = _versions(entry, faults)
         unread.update({(entry.name, version): reason for version, reason in faults.items()})
+        if not faults and not is_no_model(entry.name):
+            reasons = _reasons(entry, versions)
+            misplaced.update({(entry.name, name): reason for name, reason in reasons.items()})
+            if "" in reasons:
+                continue
         if versions:
             _check_name(entry.name, f"{entry.parent}")
             place = f"{settings.origin('models', entry.name)}: models.{entry.name}"
             found[entry.name] = _folders_of(entry.name, versions, place)
-    return found
+    return found, unread, misplaced
+
+
+def _reasons(entry: Path, versions: list[Version]) -> dict[str, str]:
+    """Return why what lies in `entry` of the repository is no version, by its name.
+
+    The name is empty for `entry` itself.
+    """
+    if not entry.is_dir():
+        reason = reason_of_file(entry) if entry.is_file() else ""
+        return {"": reason} if reason else {}
+    numbered = _numbered(entry)
+    if not versions:
+        return {"": reason_of_model(entry, numbered)}
+    if versions[0].folder == entry:
+        return {"": reason_of_number()} if entry.name.isdecimal() else {}
+    known = {version.folder for version in versions}
+    empty = {each.name: reason_of_version(each) for each in numbered if each not in known}
+    return empty | {each.name: reason_of_name(each.name) for each in misnamed_versions(entry)}
 
 
 def _entries_of_repository(settings: ServerSettings, base: Path) -> list[Path]:
@@ -170,26 +235,34 @@ def _model_folders(name: str, folder: Path, place: str) -> list[ModelFolder]:
             f"{place}: expected folders that can be read; {'; '.join(faults.values())}"
         )
     if not versions:
+        what = folder.name
+        why = reason_of_model(folder, _numbered(folder)) if folder.is_dir() else "no such folder"
         raise ConfigError(
-            f"{place}: expected version folders (1, 2, …) with a model.yaml in {folder.name!r}; "
-            "got none"
+            f"{place}: expected version folders (1, 2, …) with a {DEFINITION} in {what!r}, or a "
+            f"{DEFINITION} itself; got none: {why}"
         )
     return _folders_of(name, versions, place)
 
 
-def _folders_of(name: str, versions: list[Path], place: str) -> list[ModelFolder]:
+class Version(NamedTuple):
+    """The folder of a version, and its number."""
+
+    number: int
+    folder: Path
+
+
+def _folders_of(name: str, versions: list[Version], place: str) -> list[ModelFolder]:
     """Return `versions` of the model `name`. Raises ConfigError: two have one number."""
-    numbers = [int(version.name) for version in versions]
-    if len(set(numbers)) < len(numbers):
+    if len({version.number for version in versions}) < len(versions):
         raise ConfigError(
             f"{place}: expected one folder a version; got "
-            f"{', '.join(version.name for version in versions)}"
+            f"{', '.join(version.folder.name for version in versions)}"
         )
-    return [ModelFolder(name, str(int(version.name)), version) for version in versions]
+    return [ModelFolder(name, str(version.number), version.folder) for version in versions]
 
 
-def _versions(folder: Path, faults: dict[str, str]) -> list[Path]:
-    """Return the version folders in `folder`, by their numbers.
+def _versions(folder: Path, faults: dict[str, str]) -> list[Version]:
+    """Return the versions in `folder`, by their numbers; `folder` itself where it is version 1.
 
     Why one cannot be read goes into `faults` by its name, and by the empty name for `folder`.
     """
@@ -198,14 +271,28 @@ def _versions(folder: Path, faults: dict[str, str]) -> list[Path]:
     except OSError as err:
         _note_unread(folder, err, faults, "")
         return []
-    found = [entry for entry in entries if entry.name.isdecimal() and _is_version(entry, faults)]
-    return sorted(found, key=lambda entry: int(entry.name))
+    found = [
+        Version(int(entry.name), entry)
+        for entry in entries
+        if entry.name.isdecimal() and _is_version(entry, faults)
+    ]
+    if not found and not faults and folder / DEFINITION in entries:
+        return [Version(1, folder)] if (folder / DEFINITION).is_file() else []
+    return sorted(found)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Return the folders in `folder` that are named by a number, by their numbers."""
+    with suppress(OSError):
+        found = [each for each in folder.iterdir() if each.name.isdecimal() and each.is_dir()]
+        return sorted(found, key=lambda each: int(each.name))
+    return []
 
 
 def _is_version(folder: Path, faults: dict[str, str]) -> bool:
     """Return whether `folder` can be read and holds a `model.yaml`."""
     try:
-        return "model.yaml" in os.listdir(folder) and (folder / "model.yaml").is_file()
+        return DEFINITION in os.listdir(folder) and (folder / DEFINITION).is_file()
     except OSError as err:
         _note_unread(folder, err, faults, str(int(folder.name)))
         return False

@@ -17,7 +17,7 @@ from batcher.core.spec import ModelSpec
 from batcher.errors import ConfigError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import Progress
-from batcher.serving.repository.folders import Key, Listing, ModelFolder, find_models, unread_reason
+from batcher.serving.repository.folders import Key, Listing, ModelFolder, find_models, reason_for
 from batcher.serving.repository.source import VersionSource, source_of
 from batcher.workers.thread import ModelLoader
 
@@ -84,24 +84,24 @@ class Change(NamedTuple):
         coming: versions to load.
         staying: names and versions of what may go on to serve.
         instances: how many instances of all models share the cores afterwards.
-        warnings: what cannot be read, in words.
+        listing: all that was found.
     """
 
     coming: list[FoundVersion]
     staying: frozenset[Key]
     instances: int
-    warnings: list[str]
+    listing: Listing
 
 
-def at_start(settings: ServerSettings, base: Path) -> tuple[list[FoundVersion], list[str]]:
-    """Return the versions that serve from the start, and what cannot be read, in words.
+def at_start(settings: ServerSettings, base: Path) -> tuple[list[FoundVersion], Listing]:
+    """Return the versions that serve from the start, and all that was found.
 
     Raises ConfigError. Disk thread.
     """
     listing = find_models(settings, base)
     folders = _loaded_at_start(settings, listing)
     versions = [_define(source_of(folder, settings, {})) for folder in folders]
-    return versions, listing.warnings()
+    return versions, listing
 
 
 def at_load(
@@ -137,7 +137,7 @@ def at_reload(settings: ServerSettings, base: Path, standing: Standing) -> Chang
         [_define(source) for source in coming],
         frozenset((folder.name, folder.version) for folder in staying) | unread,
         sum(source.instances for source in sources),
-        listing.warnings(),
+        listing,
     )
 
 
@@ -178,7 +178,7 @@ def _loaded_at_start(settings: ServerSettings, listing: Listing) -> list[ModelFo
     for name in wanted:
         if name not in known:
             expected = f"load_at_start: expected of {', '.join(sorted(known)) or 'none'}"
-            why = unread_reason(name, listing.unread)
+            why = reason_for(name, listing.unread) or reason_for(name, listing.misplaced)
             raise ConfigError(
                 f"{settings.origin('load_at_start')}: {expected}; got {name!r}"
                 f"{', which cannot be read: ' * bool(why)}{why}"

@@ -25,7 +25,7 @@ from batcher.core.error_text import brief
 from batcher.errors import ConfigError, Draining, Forbidden, ModelNotReady, UnknownModel
 from batcher.serving.model_version import GONE, ModelState, ModelVersion
 from batcher.serving.repository.disk import ModelDisk
-from batcher.serving.repository.folders import Listing, ModelFolder, unread_reason
+from batcher.serving.repository.folders import Listing, ModelFolder, reason_for
 from batcher.serving.repository.loads import Loads
 from batcher.serving.repository.overrides import check_overrides
 from batcher.serving.repository.reading import (
@@ -44,6 +44,12 @@ _log = Logger()
 Result = TypeVar("Result")
 
 NOT_LOADED = "not loaded"
+
+NO_MODEL = (
+    "without a model that can be served (put a folder with a model.yaml into it, or serve one file "
+    "with `batcher serve FILE`)"
+)
+"""What the repository is where it has no model."""
 
 
 class ListedVersion(NamedTuple):
@@ -87,11 +93,12 @@ class ModelRepository:
         found = self._disk.read(partial(at_start, self._loads.settings, self._disk.base))
         return found.addCallback(self._start).addBoth(self._looked)
 
-    def _start(self, found: tuple[list[FoundVersion], list[str]]) -> list[Deferred[None]]:
+    def _start(self, found: tuple[list[FoundVersion], Listing]) -> list[Deferred[None]]:
         if self._server.draining:
             raise Draining("the server was stopped before its models were loaded")
-        versions, warnings = found
-        _warn(warnings)
+        versions, listing = found
+        _warn(listing.warnings())
+        self._note_left_out(listing.left_out)
         self._loads.instances = sum(one.source.instances for one in versions)
         return [self._loads.add(one, required=True) for one in versions]
 
@@ -111,15 +118,24 @@ class ModelRepository:
         reading = partial(at_reload, settings, self._disk.base, self._standing())
         return self._disk.read(reading).addCallbacks(self._rollout, self._refused)
 
+    def _note_left_out(self, left_out: dict[str, str]) -> None:
+        """Have clients told what is left out, and that the server needs a model to be ready."""
+        lifecycle = self._server.lifecycle
+        lifecycle.left_out.clear()
+        lifecycle.left_out.update(left_out)
+        # Where clients load the models, a server without models is what it should be.
+        lifecycle.empty = "" if self.controlled else NO_MODEL
+
     def _rollout(self, change: Change) -> Rollout:
-        _warn(change.warnings)
+        _warn(change.listing.warnings())
         ours = self._loads.sources.keys() - change.staying
         going = [version for version in self._server if version.key in ours]
-        return Rollout(self._server, change.coming, going, change.instances)
+        left_out = change.listing.left_out
+        return Rollout(self._server, change.coming, going, change.instances, left_out)
 
     def _refused(self, failure: Failure) -> Rollout:
         failure.trap(ConfigError)
-        refused = Rollout(self._server, [], [], 0)
+        refused = Rollout(self._server, [], [], 0, {})
         refused.reasons.extend(str(failure.value).splitlines())
         return refused
 
@@ -142,6 +158,7 @@ class ModelRepository:
         loads.sources.update((found.source.key, found.source) for found in rollout.coming)
         for version in rollout.going:
             del loads.sources[version.key]
+        self._note_left_out(rollout.left_out)
         rollout.commit()
 
     def alone(self, change: Callable[[], Deferred[Result]]) -> Deferred[Result]:
@@ -201,7 +218,7 @@ class ModelRepository:
 
         Where clients may load models, also the versions that are only on disk.
         """
-        on_disk = self._on_disk() if self.controlled else succeed(Listing([], {}))
+        on_disk = self._on_disk() if self.controlled else succeed(Listing([], {}, {}))
         return on_disk.addCallback(self._listed)
 
     def _listed(self, listing: Listing) -> list[ListedVersion]:
@@ -246,7 +263,7 @@ def _folders_of(listing: Listing, name: str) -> list[ModelFolder]:
 
     Raises UnknownModel; ModelNotReady: a folder of the model cannot be read.
     """
-    if reason := unread_reason(name, listing.unread):
+    if reason := reason_for(name, listing.unread):
         public = "the folder of the model cannot be read"
         raise ModelNotReady(f"{public}: {reason}", public=public)
     found = [folder for folder in listing.folders if folder.name == name]

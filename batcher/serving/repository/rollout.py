@@ -31,6 +31,7 @@ class Rollout:
             such a version.
         going: versions to unload.
         instances: how many instances of all models share the cores afterwards.
+        left_out: why something in the repository is not served, by its path there.
         reasons: why the change cannot be made, as far as that is known before a model is loaded.
     """
 
@@ -40,11 +41,13 @@ class Rollout:
         coming: list[FoundVersion],
         going: list[ModelVersion],
         instances: int,
+        left_out: dict[str, str],
     ) -> None:
         """Look for faults in the definitions of what is `coming`; nothing else happens yet."""
         self.coming = coming
         self.going = going
         self.instances = instances
+        self.left_out = left_out
         self.reasons = [
             f"model {'/'.join(found.source.key)}: {line}"
             for found in coming

@@ -66,12 +66,11 @@ def test_all_versions_of_a_model_are_checked_or_the_one_that_is_named(folders: F
     assert (one.exit_code, "m/2" in one.stdout) == (0, False)
 
 
-def test_a_folder_without_a_number_is_checked_with_a_warning(folders: Folders) -> None:
+def test_a_folder_without_a_number_is_version_1(folders: Folders) -> None:
     folders.python(GOOD, version="draft")
     done = run("--model", folders.base / "m" / "draft")
     assert done.exit_code == 0
-    assert "model draft/1: keeps the contract (1 warning)" in done.stdout
-    assert "got 'draft'" in done.stdout
+    assert "model draft/1: keeps the contract\n" in done.stdout
 
 
 def test_settings_are_those_of_the_model(folders: Folders, tmp_path: Path) -> None:
@@ -126,6 +125,19 @@ def test_without_a_model_the_configuration_is_checked(folders: Folders) -> None:
     done = run("--set", f"model_repository={folders.base}")
     assert done.exit_code == 0, "no model is loaded"
     assert "the configuration is right; 1 models" in done.output
+
+
+def test_a_configuration_without_a_model_fails_and_names_what_is_left_out(
+    folders: Folders,
+) -> None:
+    folders.python(WRONG, version="v1")
+    done = run("--set", f"model_repository={folders.base}")
+    assert done.exit_code == 1
+    assert "m in the repository is left out: expected folders of versions" in done.output
+    assert "got 'v1': rename it to 1" in done.output
+    assert "batcher serve FILE" in done.output
+    explicit = run("--set", f"model_repository={folders.base}", "--set", "model_control=explicit")
+    assert explicit.exit_code == 0, "clients load models there"
 
 
 def test_a_report_is_text_of_a_readable_width() -> None:

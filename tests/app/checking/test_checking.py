@@ -48,7 +48,7 @@ BROKEN = [
         "AssertionError: three (code.py:",
     ),
     (
-        rules.RAISES,
+        rules.RAISES_ALWAYS,
         'raise SystemExit("bye")',
         "predict, batch sizes 1, 2, 3, 7, 8",
         "expected outputs.*got SystemExit: bye",
@@ -66,7 +66,12 @@ BROKEN = [
         "2 rows in, 1 rows out",
     ),
     (rules.ROWS, 'return {"y": x.squeeze()}', "output 'y', batch size 1", "1 rows in, 4 rows out"),
-    (rules.RAISES, "return None", "predict, batch sizes 1, 2", "got None: return a dict such as"),
+    (
+        rules.RAISES_ALWAYS,
+        "return None",
+        "predict, batch sizes 1, 2",
+        "got None: return a dict such as",
+    ),
     (rules.ROWS, 'return {"y": {1}}', "output 'y', batch sizes 1, 2", "1 rows; got set"),
     (rules.ROWS, 'return {"y": "text"}', "output 'y', batch sizes 1, 2", "1 rows in, a scalar"),
     (
@@ -81,7 +86,7 @@ BROKEN = [
         "output 'y'",
         r"expected FP32\[-1,4\]; got float32\[1,3\]",
     ),
-    (rules.RAISES, "return x, x", "predict, batch sizes 1, 2", "expected 1 outputs; got 2"),
+    (rules.RAISES_ALWAYS, "return x, x", "predict, batch sizes 1, 2", "expected 1 outputs; got 2"),
     (
         rules.MIXED,
         'return {"y": x[::-1]}',
@@ -241,10 +246,13 @@ def test_whoever_interrupts_a_check_is_not_told_of_a_breach(folders: Folders) ->
         check(folders.python("raise KeyboardInterrupt"))
 
 
-def test_a_folder_that_is_no_version_is_a_warning(folders: Folders) -> None:
-    report = check(folders.python(predicting("return x"), version="draft"))
+@pytest.mark.parametrize("name", ["v2", "1.0", "latest"])
+def test_a_folder_that_looks_like_a_version_and_is_none_is_a_warning(
+    folders: Folders, name: str
+) -> None:
+    report = check(folders.python(predicting("return x"), version=name))
     assert (
-        "expected a version folder that is named by a number; got 'draft'"
+        f"expected a version folder that is named by a number; got {name!r}"
         in of(report, rules.FOLDER).message
     )
     assert report.count("breach") == 0

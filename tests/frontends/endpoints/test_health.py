@@ -128,3 +128,32 @@ def test_metrics_count_what_was_answered_by_model_route_and_status() -> None:
         'batcher_queue_rows{model="m",version="1"} 0.0',
     ):
         assert line in text
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_readyz_names_what_in_the_repository_is_left_out(stack: str) -> None:
+    server = MemoryServer()
+    server.server.left_out["n"] = "expected a file model.yaml"
+    answer = STACKS[stack](server, ask("/readyz"))
+    assert (answer.status, answer.decoded()) == (
+        200,
+        {"ready": True, "left_out": {"n": "expected a file model.yaml"}},
+    )
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_readyz_says_why_a_server_without_a_model_is_not_ready(stack: str) -> None:
+    server = MemoryServer()
+    for version in list(server.server):
+        server.server.lifecycle.forget(version)
+    server.server.left_out["n"] = "expected a file model.yaml"
+    server.server.lifecycle.empty = "without a model"
+    answer = STACKS[stack](server, ask("/readyz"))
+    assert answer.status == 503
+    assert answer.decoded() == {
+        "error": "not ready: model repository is without a model",
+        "code": "model_not_ready",
+        "ready": False,
+        "waiting_for": {"model repository": "without a model"},
+        "left_out": {"n": "expected a file model.yaml"},
+    }

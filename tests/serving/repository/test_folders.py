@@ -10,7 +10,7 @@ import pytest
 
 from batcher.config.settings import ServerSettings, load_settings
 from batcher.errors import ConfigError
-from batcher.serving.repository.folders import ModelFolder, find_models
+from batcher.serving.repository.folders import MAX_LEFT_OUT, ModelFolder, find_models
 
 ROOT = Path(__file__).parents[3]
 
@@ -58,11 +58,94 @@ def test_two_folders_for_one_version_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "folder",
-    ["models/a/v1", "models/a/1.0", "models/a/-1", "models/a/.1", "models/a/latest", "models/a"],
+    ["models/a/v1", "models/a/1.0", "models/a/-1", "models/a/.1", "models/a/latest"],
 )
 def test_a_folder_whose_name_is_no_number_is_no_version(tmp_path: Path, folder: str) -> None:
     make(tmp_path, folder, "models/b/1")
     assert found(tmp_path) == [("b", "1", "models/b/1")]
+
+
+def test_a_folder_with_a_model_yaml_of_its_own_is_version_1(tmp_path: Path) -> None:
+    make(tmp_path, "models/a", "models/b/1", "elsewhere")
+    (tmp_path / "models/a/weights").mkdir()
+    assert found(tmp_path, models={"c": {"path": "elsewhere"}}) == [
+        ("a", "1", "models/a"),
+        ("b", "1", "models/b/1"),
+        ("c", "1", "elsewhere"),
+    ]
+
+
+def test_numbered_versions_come_before_a_model_yaml_beside_them(tmp_path: Path) -> None:
+    make(tmp_path, "models/a", "models/a/3")
+    assert found(tmp_path) == [("a", "3", "models/a/3")]
+
+
+MISPLACED = [
+    ("a/v1/model.yaml", "a", "got 'v1': rename it to 1"),
+    ("a/v12/model.yaml", "a", "got 'v12': rename it to 12"),
+    ("a/latest/model.yaml", "a", "got 'latest': rename it to 1"),
+    ("a/1/model.yml", "a", "1: expected a file model.yaml; got 'model.yml': rename it"),
+    ("a/1/Model.yaml", "a", "got 'Model.yaml': rename it"),
+    ("a/model.yaml.txt", "a", "got 'model.yaml.txt': rename it"),
+    ("a/1/net.onnx", "a", "beside 'net.onnx'; there is none: write one, as `batcher init` does"),
+    ("a/net.pt2", "a", "beside 'net.pt2'; there is none"),
+    ("a/1/notes", "a", "1: expected a file model.yaml; there is none"),
+    ("b/2/net.onnx", "b/2", "beside 'net.onnx'"),
+    ("b/v2/model.yaml", "b/v2", "got 'v2': rename it to 2"),
+    ("1/model.yaml", "1", "got a folder that is named by a number, as versions are"),
+    ("net.onnx", "net.onnx", "got a file: serve it with `batcher serve net.onnx`"),
+    ("model.yaml", "model.yaml", "this repository is the folder of one"),
+]
+
+
+@pytest.mark.parametrize(("file", "title", "reason"), MISPLACED, ids=[row[0] for row in MISPLACED])
+def test_what_is_laid_out_wrongly_is_named_with_its_reason(
+    tmp_path: Path, file: str, title: str, reason: str
+) -> None:
+    make(tmp_path, "models/b/1")
+    path = tmp_path / "models" / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
+    listing = find_models(ServerSettings(), tmp_path)
+    assert [(each.name, each.version) for each in listing.folders] == [("b", "1")]
+    assert list(listing.left_out) == [title]
+    assert reason in listing.left_out[title]
+    assert listing.warnings() == [
+        f"{title} in the repository is left out: {listing.left_out[title]}"
+    ]
+
+
+@pytest.mark.parametrize(
+    "file", [".git/config", "__pycache__/a.pyc", "README.md", "lost+found/1", "b/1/more/x"]
+)
+def test_what_no_model_was_meant_to_be_is_not_named(tmp_path: Path, file: str) -> None:
+    make(tmp_path, "models/b/1")
+    path = tmp_path / "models" / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("")
+    assert find_models(ServerSettings(), tmp_path).warnings() == []
+
+
+def test_a_folder_that_is_empty_is_named(tmp_path: Path) -> None:
+    (tmp_path / "models/a").mkdir(parents=True)
+    assert find_models(ServerSettings(), tmp_path).left_out == {
+        "a": "expected a file model.yaml; the folder is empty"
+    }
+
+
+def test_clients_read_of_some_folders_that_are_left_out_and_the_log_has_all(tmp_path: Path) -> None:
+    for number in range(MAX_LEFT_OUT + 5):
+        (tmp_path / f"models/m{number}").mkdir(parents=True)
+    listing = find_models(ServerSettings(), tmp_path)
+    assert len(listing.left_out) == MAX_LEFT_OUT
+    assert len(listing.warnings()) == MAX_LEFT_OUT + 5
+
+
+def test_the_error_for_a_model_that_is_named_says_why_it_is_left_out(tmp_path: Path) -> None:
+    make(tmp_path, "models/a/v1", "models/b/1")
+    for settings in ({"models": {"a": {}}}, {"models": {"a": {"path": "models/a"}}}):
+        with pytest.raises(ConfigError, match="got 'v1': rename it to 1"):
+            find_models(ServerSettings.model_validate(settings), tmp_path)
 
 
 def test_a_version_without_a_model_yaml_and_files_beside_models_are_passed_over(

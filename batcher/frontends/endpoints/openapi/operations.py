@@ -112,10 +112,11 @@ _DEEP = {
     "long each took, `skipped` which have no such row.",
 }
 READY = operation_of(
-    object_of(("ready",), ready=FLAG, seconds=_SECONDS, skipped=_BY_TITLE),
+    object_of(("ready",), ready=FLAG, seconds=_SECONDS, skipped=_BY_TITLE, left_out=_BY_TITLE),
     {
         503: "Not every model is ready: `waiting_for` names those, or `failed` those that did not "
-        "answer."
+        "answer. `left_out` says what in the repository is no model, and why; it makes no server "
+        "unready."
     },
 ) | {"parameters": [_DEEP]}
 METRICS = operation_of(TEXT, media_type="text/plain")

@@ -43,6 +43,14 @@ _NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 """Errors of an address that this machine does not have, such as any of IPv6 where that is off."""
 
 
+_PORT_ADVICE = {
+    errno.EADDRINUSE: "; another program has port {port}: end it, or choose another port by "
+    "--set port=8090, where port=0 lets the system choose",
+    errno.EACCES: "; port {port} needs more rights: choose one from 1024 on by --set port=8090",
+}
+"""What an operator can do about an error, by its number."""
+
+
 class Listening(Protocol):
     """Open ports."""
 
@@ -197,7 +205,8 @@ def _tcp_sockets(settings: ServerSettings) -> list[socket.socket]:
     except OSError as err:
         close_listeners(found)
         where = f"{settings.host}:{settings.port}"
-        raise OSError(err.errno, f"cannot listen on {where}: {err.strerror}") from err
+        advice = _PORT_ADVICE.get(err.errno or 0, "").format(port=settings.port)
+        raise OSError(err.errno, f"cannot listen on {where}: {err.strerror}{advice}") from err
     return found
 
 

@@ -1,0 +1,112 @@
+"""Why a folder of the repository is not served: what was expected there, what is there, what to do.
+
+A model that is laid out wrongly would else vanish without a word: the server would be ready, and
+the model unknown. The usual mistakes have a reason of their own:
+
+    in the repository                   the reason advises
+    digits/v1/model.yaml                to rename `v1` to `1`
+    digits/1/model.yml                  to rename `model.yml` to `model.yaml`
+    digits/1/net.onnx                   to write a model.yaml, as `batcher init` does
+    net.onnx                            to serve that file, or to make a folder for it
+    1/model.yaml                        to name the folder above as the repository
+
+Reasons name files and folders of the repository and no path outside of it: clients may read them.
+Every function here reads the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+DEFINITION = "model.yaml"
+"""The file that makes a folder a version."""
+
+MODEL_SUFFIXES = (".onnx", ".pt2", ".pt", ".pth", ".torchscript", ".safetensors", ".py")
+"""What the names of files end with that a model may be made of."""
+
+_ALMOST = re.compile(r"(?i)^models?[._-]?(ya?ml)?(\.(ya?ml|txt|json|bak))*$")
+_NO_MODEL = re.compile(r"^([._]|lost\+found$)")
+
+
+def is_no_model(name: str) -> bool:
+    """Return whether no model has that `name`: hidden, made by Python, or by the file system."""
+    return _NO_MODEL.match(name) is not None
+
+
+def reason_of_version(folder: Path) -> str:
+    """Return why `folder`, which a version would stand in, is none."""
+    names = _names(folder)
+    if almost := [name for name in names if _ALMOST.match(name) and name != DEFINITION]:
+        return f"expected a file {DEFINITION}; got {almost[0]!r}: rename it"
+    if files := _model_files(names):
+        return (
+            f"expected a file {DEFINITION} beside {files[0]!r}; there is none: write one, as "
+            "`batcher init` does"
+        )
+    return f"expected a file {DEFINITION}; {'there is none' if names else 'the folder is empty'}"
+
+
+def reason_of_model(folder: Path, numbered: Sequence[Path]) -> str:
+    """Return why `folder` is no model; `numbered` are the folders in it named by a number."""
+    if misnamed := misnamed_versions(folder):
+        return reason_of_name(misnamed[0].name)
+    if numbered:
+        return f"{numbered[0].name}: {reason_of_version(numbered[0])}"
+    return reason_of_version(folder)
+
+
+def reason_of_name(name: str) -> str:
+    """Return why the folder `name`, which holds a `model.yaml`, is no version."""
+    number = re.search(r"\d+", name)
+    return (
+        f"expected folders of versions that are named by a number, 1, 2, …; got {name!r}: rename "
+        f"it to {int(number[0]) if number else 1}"
+    )
+
+
+def reason_of_number() -> str:
+    """Return why a `model.yaml` in a folder named by a number, in the repository, is no model."""
+    return (
+        "expected the folder of a model, with a name; got a folder that is named by a number, as "
+        "versions are: name the folder above it as `model_repository`, or put it into a folder "
+        "with the model's name"
+    )
+
+
+def reason_of_file(path: Path) -> str:
+    """Return why the file `path` in the repository is no model; empty for a file of no model."""
+    if path.name == DEFINITION:
+        return (
+            "expected a folder for each model; this repository is the folder of one: serve it with "
+            "`batcher serve FOLDER`, or move it into a folder with the model's name"
+        )
+    if path.suffix not in MODEL_SUFFIXES:
+        return ""
+    return (
+        f"expected a folder for each model; got a file: serve it with `batcher serve {path.name}`, "
+        "or make a folder of it with `batcher init FOLDER --from FILE`"
+    )
+
+
+def misnamed_versions(folder: Path) -> list[Path]:
+    """Return the folders in `folder` that hold a `model.yaml` and are not named by a number."""
+    return [
+        folder / name
+        for name in _names(folder)
+        if not name.isdecimal() and not is_no_model(name) and (folder / name / DEFINITION).is_file()
+    ]
+
+
+def _model_files(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name.endswith(MODEL_SUFFIXES)]
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names in `folder`, sorted; none if it cannot be read."""
+    with suppress(OSError):
+        return sorted(os.listdir(folder))
+    return []
