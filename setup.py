@@ -29,7 +29,6 @@ GRPC = [
     "grpcio-reflection>=1.66",
 ]
 BUILD_ONNX = ["onnx>=1.17"]
-CLIENT = ["httpx>=0.27", "treq>=24.9"]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
@@ -37,7 +36,8 @@ TEST = [
     "aiohttp>=3.11",
     "requests>=2.32",
     "schemathesis>=4.32",
-    *CLIENT,
+    "httpx>=0.27",
+    "treq>=24.9",
     "h11>=0.14",
     "msgpack-numpy>=0.4.8",
     *ONNX,
@@ -138,7 +138,6 @@ setup(
     extras_require={
         "onnx": ONNX,
         "grpc": GRPC,
-        "client": CLIENT,
         "test": TEST,
         "test-clients": TEST_CLIENTS,
         "dev": DEV,

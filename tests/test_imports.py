@@ -62,10 +62,9 @@ OWNERS = {
     "torch": ["models"],
     "safetensors": ["models"],
     "onnxruntime": ["models"],
-    "httpx": ["client"],
-    "treq": ["client"],
-    # The pump is a program of its own, which only the standard library is there for.
-    "threading": ["workers", "app/outputs/pump"],
+    # The pump is a program of its own, which only the standard library is there for. Threads of
+    # other programs share a client.
+    "threading": ["workers", "app/outputs/pump", "client/shared_sockets"],
     "multiprocessing": ["workers"],
     "concurrent": ["workers"],
     "ray": ["workers"],
@@ -74,8 +73,8 @@ OWNERS = {
     "txredisapi": ["serving"],
     "opentelemetry": ["serving"],
     "klein": ["frontends/web"],
-    "httptools": ["frontends/web"],
-    "twisted.web": ["frontends/web", "client"],
+    "httptools": ["frontends/web", "client"],
+    "twisted.web": ["frontends/web"],
     "grpc": ["frontends/grpc"],
     "grpc_health": ["frontends/grpc"],
     "grpc_reflection": ["frontends/grpc"],
@@ -93,7 +92,6 @@ OWNERS = {
         "core/alarm",
         "core/waiters",
         "client/deferred",
-        "client/over_twisted",
         "batching",
         "workers",
         "serving",

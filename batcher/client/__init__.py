@@ -2,13 +2,13 @@
 
 The client takes numpy arrays and returns numpy arrays. There are three forms with the same methods:
 
-    Client         blocks the calling thread    (httpx)
-    AsyncClient    for asyncio                  (httpx)
-    TwistedClient  for Twisted                  (treq)
+    Client         blocks the calling thread
+    AsyncClient    for asyncio
+    TwistedClient  for Twisted
 
-The modules that the forms share do no I/O (`attempts`), so a form only sends, waits and tells the
-time. A form is imported on first use: no form needs the library of another form, and no form
-installs a reactor.
+The modules that the forms share do no I/O: `attempts`, `http_exchange`, `connection_pool`. A form
+only connects, sends, waits and tells the time. A form is imported on first use: Twisted is needed
+by its own form alone, and no form installs a reactor.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from batcher.client.errors import (
     AnswerLost,
+    ClientClosed,
     ClientFailure,
     DeadlineExceeded,
     InferenceFailed,
@@ -37,6 +38,7 @@ __all__ = [
     "AsyncClient",
     "Bfloat16",
     "Client",
+    "ClientClosed",
     "ClientFailure",
     "DeadlineExceeded",
     "InferResult",

@@ -1,25 +1,27 @@
-"""The asyncio form, on httpx.
+"""The asyncio form, on transports of the running loop.
 
 Cancelling a call closes its connection, and the server then drops the request too.
+
+Why no library sends the requests: httpx looks through all its waiting requests and connections at
+each call, so 5,000 calls at once take minutes; aiohttp has its own layers of sessions, cookies and
+redirects, which cost more than the rest of a call. `benchmarks/clients.py` measures both.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from math import inf
-from random import random
+from ssl import SSLContext, create_default_context
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
-import httpx
-
-from batcher.client.attempts import UNTIL_READY, Attempts, checked_options
-from batcher.client.errors import ClientFailure
-from batcher.client.over_httpx import client_failures, httpx_arguments, pool_limits
+from batcher.client.attempts import UNTIL_READY, Attempts, ClientOptions, checked_options
+from batcher.client.connection_pool import Turn
+from batcher.client.errors import AnswerLost, ClientFailure, NotConnected
+from batcher.client.http_exchange import ResponseReader
+from batcher.client.pooled_calls import PooledCalls
 from batcher.client.request_building import (
-    HttpRequest,
     Inputs,
     MetadataOperation,
     Operation,
@@ -31,6 +33,12 @@ from batcher.client.response_reading import HttpResponse, InferResult
 from batcher.client.retrying import RetryPolicy
 
 Result = TypeVar("Result")
+Connect = Callable[
+    [Callable[[], asyncio.Protocol]], Awaitable[tuple[asyncio.BaseTransport, asyncio.BaseProtocol]]
+]
+"""Opens a connection for the protocol that it is given the maker of, as a loop's
+`create_connection` and `create_unix_connection` do.
+"""
 
 
 class AsyncClient:
@@ -38,7 +46,18 @@ class AsyncClient:
 
     A call returns its result or raises a `ClientFailure`. A call is repeated only if its request
     surely did not run. Connections are kept and used again until `close`, or until the end of the
-    `async with` block.
+    `async with` block. Thousands of calls may wait at once: each waits for its turn.
+
+    Args:
+        address: as for `Client`, and so are `timeout`, `retries`, `connections`, `api_key` and
+            `ssl_context`.
+        timeout: seconds for a whole call, the wait for a connection included.
+        retries: most attempts of a call after the first.
+        connections: most connections at once; a call beyond them waits for its turn.
+        api_key: key whose quota the requests are charged to.
+        ssl_context: what an `https` server must prove, in place of the system's usual.
+        connect: opens a connection in place of the one to `address`, for a Unix socket, say:
+            `lambda made: asyncio.get_running_loop().create_unix_connection(made, path)`.
     """
 
     def __init__(
@@ -49,11 +68,17 @@ class AsyncClient:
         retries: int = 3,
         connections: int = 100,
         api_key: str = "",
-        transport: httpx.AsyncBaseTransport | None = None,
+        ssl_context: SSLContext | None = None,
+        connect: Connect | None = None,
     ) -> None:
-        """Connect to nothing yet; the arguments and the errors are those of `Client`."""
+        """Connect to nothing yet; the class says what the arguments are.
+
+        Raises:
+            ValueError: an argument is not what it should be.
+        """
         self._options = checked_options(address, timeout, retries, api_key)
-        self._http = httpx.AsyncClient(transport=transport, limits=pool_limits(connections))
+        self._connect = connect or _tcp(self._options, ssl_context)
+        self._calls = _Calls(self._options, connections, self._connect)
 
     async def infer(
         self,
@@ -100,8 +125,8 @@ class AsyncClient:
         await self._call(ReadyOperation(), timeout, UNTIL_READY)
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self._http.aclose()
+        """Close all connections; calls that have not ended raise `ClientClosed`."""
+        await self._calls.closed()
 
     async def __aenter__(self) -> Self:
         """Return the client, which the end of the block closes."""
@@ -122,24 +147,160 @@ class AsyncClient:
         timeout: float | None,
         policy: RetryPolicy | None = None,
     ) -> Result:
-        seconds = asyncio.get_running_loop().time
-        attempts = self._options.attempts(operation, timeout, seconds(), policy)
-        while True:
-            request, seconds_left = attempts.next_request(seconds())
-            try:
-                return attempts.read(await self._send(request, seconds_left, attempts), time.time())
-            except ClientFailure as err:
-                await asyncio.sleep(attempts.next_wait(err, seconds(), random()))
+        self._calls.check_loop()
+        attempts = self._options.attempts(operation, timeout, self._calls.seconds(), policy)
+        return await self._calls.call(attempts)
 
-    async def _send(
-        self, request: HttpRequest, seconds_left: float, attempts: Attempts[Any]
-    ) -> HttpResponse:
-        arguments = httpx_arguments(self._options.address, request, seconds_left)
+
+class _Connection(asyncio.Protocol):
+    """A connection of the client's; one request at a time."""
+
+    def __init__(self, calls: _Calls) -> None:
+        self._calls = calls
+        self._reader = ResponseReader()
+        self._answer: asyncio.Future[HttpResponse] | None = None
+        self._transport: Any = None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a request may be sent: nothing is left of the last one, and nobody closed."""
+        return (
+            self._reader.is_reusable
+            and not self._transport.is_closing()
+            and not self._transport.get_write_buffer_size()
+        )
+
+    def ask(self, data: bytes) -> asyncio.Future[HttpResponse]:
+        """Send a request."""
+        self._reader.expect()
+        self._answer = self._calls.loop.create_future()
+        self._transport.write(data)
+        return self._answer
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = transport
+        self._calls.open_connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a piece of the response; bytes that nobody asked for end the connection."""
+        answer = self._answer
+        if answer is None or answer.done():
+            self._transport.abort()
+            return
         try:
-            # httpx bounds single waits only; this bounds them all together
-            async with asyncio.timeout(seconds_left if seconds_left < inf else None):
-                with client_failures(attempts):
-                    response = await self._http.request(**arguments)
-        except TimeoutError as err:
-            raise attempts.expired() from err
-        return HttpResponse(response.status_code, response.headers, response.content)
+            response = self._reader.feed(data)
+        except ClientFailure as err:
+            answer.set_exception(err)
+            return
+        if response is not None:
+            answer.set_result(response)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End the call with what has come."""
+        self._calls.open_connections.discard(self)
+        self._calls.ended(self)
+        response = self._reader.end()
+        answer = self._answer
+        if answer is None or answer.done():
+            return
+        if response is not None and error is None:
+            answer.set_result(response)
+        else:
+            answer.set_exception(
+                AnswerLost(
+                    f"expected an answer; the connection broke: {error or 'the server closed it'}"
+                )
+            )
+
+
+class _Calls(PooledCalls[_Connection]):
+    """The calls of one client, in one loop."""
+
+    def __init__(self, options: ClientOptions, connections: int, connect: Connect) -> None:
+        super().__init__(options, connections)
+        self._connect = connect
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.open_connections: set[_Connection] = set()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the first call."""
+        assert self._loop is not None
+        return self._loop
+
+    def check_loop(self) -> None:
+        """Let calls of one loop pass.
+
+        Raises:
+            RuntimeError: the client belongs to another loop.
+        """
+        running = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = running
+        if self._loop is not running:
+            raise RuntimeError(
+                "expected the event loop of this AsyncClient's first call, to which its "
+                "connections belong; got another loop: make an AsyncClient in each loop, or use "
+                "Client"
+            )
+
+    async def closed(self) -> None:
+        """End all connections, and wait until the loop has let go of them."""
+        for turn in self.close():
+            turn.grant(None)
+        for connection in list(self.open_connections):
+            connection.abort()
+        while self.open_connections and self._loop is asyncio.get_running_loop():
+            await asyncio.sleep(0)
+
+    def seconds(self) -> float:
+        return self.loop.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    async def connect(self, seconds: float) -> _Connection:
+        connection = _Connection(self)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._connect(lambda: connection)
+        except (OSError, TimeoutError) as err:
+            raise NotConnected(
+                f"expected a connection; got none: {err or type(err).__name__}"
+            ) from err
+        return connection
+
+    def turn(self) -> tuple[Turn[_Connection], asyncio.Future[None]]:
+        waiting: asyncio.Future[None] = self.loop.create_future()
+        return Turn(lambda: None if waiting.done() else waiting.set_result(None)), waiting
+
+    async def within(self, attempts: Attempts[Any], waiting: Awaitable[Result]) -> Result:
+        if attempts.deadline == inf:
+            return await waiting
+        assert isinstance(waiting, asyncio.Future)
+        timer = self.loop.call_at(attempts.deadline, _expire, waiting, attempts)
+        try:
+            return cast(Result, await waiting)
+        finally:
+            timer.cancel()
+
+
+def _expire(waiting: asyncio.Future[Any], attempts: Attempts[Any]) -> None:
+    if not waiting.done():
+        waiting.set_exception(attempts.expired())
+
+
+def _tcp(options: ClientOptions, ssl_context: SSLContext | None) -> Connect:
+    server = options.address
+    secure = (ssl_context or create_default_context()) if server.is_secure else None
+
+    def connect(made: Callable[[], asyncio.Protocol]) -> Any:
+        loop = asyncio.get_running_loop()
+        return loop.create_connection(made, server.host, server.port, ssl=secure)
+
+    return connect

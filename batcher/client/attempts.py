@@ -14,15 +14,14 @@ Each form runs the same loop:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
-from urllib.parse import urlsplit
 
 from batcher.client.errors import ClientFailure, DeadlineExceeded
 from batcher.client.request_building import HttpRequest, Operation
-from batcher.client.response_reading import HttpResponse, failure_of
+from batcher.client.response_reading import HttpResponse, failure_of, unpacked
 from batcher.client.retrying import RetryPolicy, next_wait
+from batcher.client.server_address import ServerAddress, checked_address
 
 Result = TypeVar("Result")
 UNTIL_READY = RetryPolicy(float("inf"), repeats_any_error=True)
@@ -34,28 +33,23 @@ class Attempts(Generic[Result]):
 
     The caller hands in the time with each method, all of one call from one clock that never goes
     back. Nothing is sent here, and nothing waits here.
+
+    Attributes:
+        deadline: when the call's time is over.
     """
 
-    __slots__ = ("_began", "_failed", "_headers", "_operation", "_policy", "_timeout")
+    __slots__ = ("_began", "_failed", "_operation", "_policy", "_timeout", "deadline")
 
     def __init__(
-        self,
-        operation: Operation[Result],
-        policy: RetryPolicy,
-        timeout: float,
-        now: float,
-        headers: Mapping[str, str] | None = None,
+        self, operation: Operation[Result], policy: RetryPolicy, timeout: float, now: float
     ) -> None:
-        """Ask for `operation` for at most `timeout` seconds from `now` on.
-
-        Each request carries `headers` besides the operation's own.
-        """
+        """Ask for `operation` for at most `timeout` seconds from `now` on."""
         self._operation = operation
-        self._headers = headers or {}
         self._policy = policy
         self._timeout = timeout
         self._began = now
         self._failed = 0
+        self.deadline = now + timeout
 
     def seconds_left(self, now: float) -> float:
         """Return the seconds that are left; 0 or less once the time is over."""
@@ -74,8 +68,7 @@ class Attempts(Generic[Result]):
         seconds_left = self.seconds_left(now)
         if seconds_left <= 0:
             raise self.expired()
-        request = self._operation.request(seconds_left)
-        return replace(request, headers={**request.headers, **self._headers}), seconds_left
+        return self._operation.request(seconds_left), seconds_left
 
     def read(self, response: HttpResponse, unix_time: float) -> Result:
         """Return what `response` says; `unix_time` is in seconds since 1970.
@@ -84,6 +77,7 @@ class Attempts(Generic[Result]):
             InferenceFailed: the response tells of an error.
             MalformedAnswer: the response cannot be read.
         """
+        response = unpacked(response)
         failure = failure_of(response, unix_time)
         if failure is not None:
             raise failure
@@ -95,8 +89,7 @@ class Attempts(Generic[Result]):
         Raises:
             ClientFailure: `failure` itself, if there is no next attempt.
         """
-        deadline = self._began + self._timeout
-        wait = next_wait(self._policy, self._failed, now, deadline, failure, jitter)
+        wait = next_wait(self._policy, self._failed, now, self.deadline, failure, jitter)
         if wait is None:
             raise failure
         self._failed += 1
@@ -108,18 +101,17 @@ class ClientOptions:
     """What holds for all calls of a client.
 
     Attributes:
-        address: `http://host:port`, with a path behind it if the server has one, without a slash
-            at the end.
+        address: where the server is.
         timeout: seconds for a call that names no timeout.
         policy: when a call is repeated.
-        headers: header fields of every request, the API key among them. They are left out of the
-            `repr`, since the key is a secret.
+        common_lines: header lines of every request, the API key among them. They are left out of
+            the `repr`, since the key is a secret.
     """
 
-    address: str
+    address: ServerAddress = field(repr=False)
     timeout: float
     policy: RetryPolicy
-    headers: Mapping[str, str] = field(repr=False)
+    common_lines: str = field(repr=False)
 
     def attempts(
         self,
@@ -134,7 +126,7 @@ class ClientOptions:
             ValueError: `timeout` is not more than 0 seconds.
         """
         seconds = self.timeout if timeout is None else checked_timeout(timeout)
-        return Attempts(operation, policy or self.policy, seconds, now, self.headers)
+        return Attempts(operation, policy or self.policy, seconds, now)
 
 
 def checked_options(address: str, timeout: float, retries: int, api_key: str = "") -> ClientOptions:
@@ -143,18 +135,19 @@ def checked_options(address: str, timeout: float, retries: int, api_key: str = "
     Raises:
         ValueError: an argument is not what it should be.
     """
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"address: expected one such as http://localhost:8080; got {address!r}")
+    server = checked_address(address)
     if retries < 0:
         raise ValueError(f"retries: expected 0 or more; got {retries}")
     # the key itself is not shown: it is a secret
     if not all("!" <= character <= "~" for character in api_key):
         raise ValueError("api_key: expected visible ASCII characters; got others")
-    headers = {"x-api-key": api_key} if api_key else {}
-    return ClientOptions(
-        address.rstrip("/"), checked_timeout(timeout), RetryPolicy(retries), headers
-    )
+    # numbers hardly get smaller, and packing costs the server more than the network gains
+    lines = f"host: {server.authority}\r\naccept-encoding: identity\r\n"
+    if server.credentials:
+        lines += f"authorization: Basic {server.credentials}\r\n"
+    if api_key:
+        lines += f"x-api-key: {api_key}\r\n"
+    return ClientOptions(server, checked_timeout(timeout), RetryPolicy(retries), lines)
 
 
 def checked_timeout(timeout: float) -> float:

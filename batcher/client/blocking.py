@@ -1,30 +1,28 @@
-"""The blocking form, on httpx.
+"""The blocking form, on plain sockets.
 
-Threads may share one client: the client's pool gives each call a connection of its own.
+Threads may share one client: a call has a connection for itself, and waits for its turn where all
+are taken. The time of a call bounds each wait of the call, so every call ends on time.
 
-httpx bounds each wait on the socket, not the whole call. So each part of a call (the connection,
-the request, the head, the body) begins with a bound of the time that is then left, and the time is
-looked at again after each piece of the body. A server that hangs is left on time. A server that
-sends its body in drops may hold a call for up to as long again; a server that sends its head in
-drops may hold the call longer. The other forms have a clock to cancel by, and end every call on
-time.
+A process that was forked from one with a client begins with no connections: two processes that read
+from one connection would get each other's answers.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from random import random
+from socket import socket
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Self, TypeVar
-
-import httpx
+from weakref import WeakSet
 
 from batcher.client.attempts import UNTIL_READY, Attempts, checked_options
-from batcher.client.errors import ClientFailure
-from batcher.client.over_httpx import client_failures, httpx_arguments, pool_limits
+from batcher.client.errors import ClientClosed, ClientFailure
+from batcher.client.http_exchange import request_bytes
 from batcher.client.request_building import (
-    HttpRequest,
     Inputs,
     MetadataOperation,
     Operation,
@@ -34,6 +32,7 @@ from batcher.client.request_building import (
 )
 from batcher.client.response_reading import HttpResponse, InferResult
 from batcher.client.retrying import RetryPolicy
+from batcher.client.shared_sockets import SharedSockets, tcp
 
 Result = TypeVar("Result")
 
@@ -52,7 +51,9 @@ class Client:
         retries: most attempts of a call after the first.
         connections: most connections at once; a call beyond them waits for its turn.
         api_key: key whose quota the requests are charged to, where the server has quotas.
-        transport: a transport in place of httpx's own, for another TLS setup or a Unix socket.
+        ssl_context: what an `https` server must prove, in place of the system's usual.
+        connect: makes a connected socket within so many seconds, in place of one to `address`, for
+            a Unix socket, say.
         seconds: a clock that never goes back.
         sleep: waits for so many seconds.
     """
@@ -65,7 +66,8 @@ class Client:
         retries: int = 3,
         connections: int = 100,
         api_key: str = "",
-        transport: httpx.BaseTransport | None = None,
+        ssl_context: SSLContext | None = None,
+        connect: Callable[[float], socket] | None = None,
         seconds: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -75,9 +77,11 @@ class Client:
             ValueError: an argument is not what it should be.
         """
         self._options = checked_options(address, timeout, retries, api_key)
-        self._http = httpx.Client(transport=transport, limits=pool_limits(connections))
+        connect = connect or tcp(self._options.address, ssl_context)
+        self._sockets = SharedSockets(connections, connect, seconds)
         self._seconds = seconds
         self._sleep = sleep
+        _CLIENTS.add(self._sockets)
 
     def infer(
         self,
@@ -132,8 +136,8 @@ class Client:
         self._call(ReadyOperation(), timeout, UNTIL_READY)
 
     def close(self) -> None:
-        """Close all connections."""
-        self._http.close()
+        """Close all connections; calls that have not ended raise `ClientClosed`."""
+        self._sockets.close()
 
     def __enter__(self) -> Self:
         """Return the client, which the end of the block closes."""
@@ -156,21 +160,26 @@ class Client:
     ) -> Result:
         attempts = self._options.attempts(operation, timeout, self._seconds(), policy)
         while True:
-            request, seconds_left = attempts.next_request(self._seconds())
             try:
-                return attempts.read(self._send(request, seconds_left, attempts), time.time())
+                return attempts.read(self._exchange(attempts), time.time())
             except ClientFailure as err:
-                self._sleep(attempts.next_wait(err, self._seconds(), random()))
+                if self._sockets.is_closed:
+                    raise ClientClosed("expected an open client; got a closed one") from err
+                wait = attempts.next_wait(err, self._seconds(), random())
+            self._sleep(wait)
 
-    def _send(
-        self, request: HttpRequest, seconds_left: float, attempts: Attempts[Any]
-    ) -> HttpResponse:
-        pieces: list[bytes] = []
-        arguments = httpx_arguments(self._options.address, request, seconds_left)
-        with client_failures(attempts), self._http.stream(**arguments) as response:
-            for piece in response.iter_bytes():
-                pieces.append(piece)
-                # httpx's own bound begins anew with each piece
-                if attempts.seconds_left(self._seconds()) <= 0:
-                    raise attempts.expired()
-            return HttpResponse(response.status_code, response.headers, b"".join(pieces))
+    def _exchange(self, attempts: Attempts[Any]) -> HttpResponse:
+        with self._sockets.connection(attempts) as connection:
+            request, _ = attempts.next_request(self._seconds())
+            return connection.ask(request_bytes(request, self._options), attempts)
+
+
+_CLIENTS: WeakSet[SharedSockets] = WeakSet()
+
+
+def _begin_anew() -> None:
+    for sockets in list(_CLIENTS):
+        sockets.begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -1,35 +1,33 @@
-"""The Twisted form: treq on an Agent that keeps connections, on the reactor that is handed in.
+"""The Twisted form, on endpoints of the reactor that is handed in.
 
 Cancelling a call's Deferred closes its connection, at any moment, and the server then drops the
 request too.
 
-- The pool repeats nothing by itself (`retryAutomatically`): only `retrying` decides on that.
-- A body is written in one piece: treq's own producer needs the global reactor's cooperator.
-- A response's body is read by a protocol of our own, whose Deferred can be cancelled; treq's
-  cannot.
+Why no library sends the requests: treq and Twisted's Agent bound no connections in use, so 5,000
+calls at once would open 5,000 of them, and a call costs several times what it costs here
+(`benchmarks/clients.py`).
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Iterable
 from math import inf
-from random import random
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
-from treq.client import HTTPClient
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent
 
-from batcher.client.attempts import UNTIL_READY, Attempts, checked_options
-from batcher.client.errors import ClientFailure
-from batcher.client.over_twisted import UncompressedAgent, WholeBody, body_of, client_failures
+from batcher.client.attempts import UNTIL_READY, Attempts, ClientOptions, checked_options
+from batcher.client.connection_pool import Turn
+from batcher.client.errors import AnswerLost, ClientFailure, NotConnected
+from batcher.client.http_exchange import ResponseReader
+from batcher.client.pooled_calls import PooledCalls
 from batcher.client.request_building import (
-    HttpRequest,
     Inputs,
     MetadataOperation,
     Operation,
@@ -38,7 +36,7 @@ from batcher.client.request_building import (
     model_path,
 )
 from batcher.client.response_reading import HttpResponse, InferResult
-from batcher.client.retrying import CONNECT_TIMEOUT_S, KEEP_ALIVE_S, RetryPolicy
+from batcher.client.retrying import CONNECT_TIMEOUT_S, RetryPolicy
 
 Result = TypeVar("Result")
 
@@ -55,9 +53,9 @@ class TwistedClient:
         address: as for `Client`, and so are `timeout`, `retries` and `api_key`.
         timeout: seconds for a whole call.
         retries: most attempts of a call after the first.
-        connections: most idle connections that are kept; connections in use have no limit.
+        connections: most connections at once; a call beyond them waits for its turn.
         api_key: key whose quota the requests are charged to.
-        agent: an agent in place of one on a pool of our own, for another TLS setup or a Unix
+        endpoint: connects in place of the one to `address`, for another TLS setup or a Unix
             socket.
     """
 
@@ -70,7 +68,7 @@ class TwistedClient:
         retries: int = 3,
         connections: int = 100,
         api_key: str = "",
-        agent: IAgent | None = None,
+        endpoint: IStreamClientEndpoint | None = None,
     ) -> None:
         """Connect to nothing yet; the class says what the arguments are.
 
@@ -79,9 +77,8 @@ class TwistedClient:
         """
         self._options = checked_options(address, timeout, retries, api_key)
         self._reactor = reactor
-        self._pool = _pool(reactor, connections)
-        own = agent or Agent(reactor, connectTimeout=CONNECT_TIMEOUT_S, pool=self._pool)
-        self._http = HTTPClient(UncompressedAgent(own), data_to_body_producer=WholeBody)
+        own = endpoint or _endpoint(reactor, self._options)
+        self._exchanges = _Exchanges(self._options, connections, reactor, own)
         self._calls: set[Deferred[Any]] = set()
 
     def infer(
@@ -128,10 +125,10 @@ class TwistedClient:
 
     def close(self) -> Deferred[None]:
         """Cancel the calls that have not ended, and fire once all connections are closed."""
+        self._exchanges.close()
         for call in list(self._calls):
             call.cancel()
-        closed: Deferred[None] = self._pool.closeCachedConnections()
-        return closed
+        return self._exchanges.closed()
 
     def _call(
         self,
@@ -140,7 +137,7 @@ class TwistedClient:
         policy: RetryPolicy | None = None,
     ) -> Deferred[Result]:
         attempts = self._options.attempts(operation, timeout, self._reactor.seconds(), policy)
-        call = Deferred.fromCoroutine(self._run(attempts))
+        call = Deferred.fromCoroutine(self._exchanges.call(attempts))
         self._calls.add(call)
 
         def ended(result: Result) -> Result:
@@ -149,50 +146,169 @@ class TwistedClient:
 
         return call.addBoth(ended)
 
-    async def _run(self, attempts: Attempts[Result]) -> Result:
-        while True:
-            request, seconds_left = attempts.next_request(self._reactor.seconds())
-            try:
-                response = await self._within(seconds_left, attempts, self._send(request))
-                return attempts.read(response, time.time())
-            except ClientFailure as err:
-                wait = attempts.next_wait(err, self._reactor.seconds(), random())
-                await deferLater(self._reactor, wait)
 
-    def _within(
+class _Connection(Protocol):
+    """A connection of the client's; one request at a time."""
+
+    transport: Any
+
+    def __init__(self, calls: _Exchanges) -> None:
+        self._calls = calls
+        self._reader = ResponseReader()
+        self._answer: Deferred[HttpResponse] | None = None
+        self._is_open = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a request may be sent."""
+        return self._is_open and self._reader.is_reusable
+
+    def ask(self, data: bytes) -> Deferred[HttpResponse]:
+        """Send a request."""
+        self._reader.expect()
+        answer = self._answer = Deferred()
+        self.transport.write(data)
+        return answer
+
+    def abort(self) -> None:
+        """End the connection now."""
+        if self._is_open:
+            self._is_open = False
+            self.transport.abortConnection()
+
+    def connectionMade(self) -> None:
+        """Keep count. Reactor thread, as the methods below."""
+        self._is_open = True
+        self._calls.open_connections.add(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Read a piece of the response; bytes that nobody asked for end the connection."""
+        answer = self._answer
+        if answer is None or answer.called:
+            self.abort()
+            return
+        try:
+            response = self._reader.feed(data)
+        except ClientFailure:
+            answer.errback()
+            return
+        if response is not None:
+            answer.callback(response)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End the call with what has come."""
+        self._is_open = False
+        response = self._reader.end()
+        answer = self._answer
+        if answer is not None and not answer.called:
+            if response is not None:
+                answer.callback(response)
+            else:
+                answer.errback(
+                    AnswerLost(
+                        "expected an answer; the connection broke: "
+                        f"{reason.value or type(reason.value).__name__}"
+                    )
+                )
+        self._calls.gone(self)
+
+
+class _Factory(Factory):
+    """Makes the connections of one client."""
+
+    noisy = False
+
+    def __init__(self, calls: _Exchanges) -> None:
+        self._calls = calls
+
+    def buildProtocol(self, address: Any) -> _Connection:
+        return _Connection(self._calls)
+
+
+class _Exchanges(PooledCalls[_Connection]):
+    """The calls of one client, on one reactor."""
+
+    def __init__(
         self,
-        seconds_left: float,
-        attempts: Attempts[Any],
-        sending: Coroutine[Any, Any, HttpResponse],
-    ) -> Deferred[HttpResponse]:
+        options: ClientOptions,
+        connections: int,
+        reactor: Any,
+        endpoint: IStreamClientEndpoint,
+    ) -> None:
+        super().__init__(options, connections)
+        self._reactor = reactor
+        self._endpoint = endpoint
+        self.open_connections: set[_Connection] = set()
+        self._closing: list[Deferred[None]] = []
+
+    def gone(self, connection: _Connection) -> None:
+        """Forget a connection that has ended."""
+        self.open_connections.discard(connection)
+        self.ended(connection)
+        self._tell_closed()
+
+    def closed(self) -> Deferred[None]:
+        """End all connections, and fire once they have ended."""
+        for connection in list(self.open_connections):
+            connection.abort()
+        closed: Deferred[None] = Deferred()
+        self._closing.append(closed)
+        self._tell_closed()
+        return closed
+
+    def seconds(self) -> float:
+        now: float = self._reactor.seconds()
+        return now
+
+    async def sleep(self, seconds: float) -> None:
+        await deferLater(self._reactor, seconds)
+
+    async def connect(self, seconds: float) -> _Connection:
+        try:
+            connecting: Deferred[Any] = self._endpoint.connect(_Factory(self))
+            connecting.addTimeout(seconds, self._reactor, _connected_too_late)
+            connection: _Connection = await connecting
+            return connection
+        except CancelledError:
+            raise
+        except ConnectingCancelledError as err:
+            raise CancelledError from err
+        except Exception as err:
+            raise NotConnected(
+                f"expected a connection; got none: {err or type(err).__name__}"
+            ) from err
+
+    def turn(self) -> tuple[Turn[_Connection], Deferred[None]]:
+        waiting: Deferred[None] = Deferred()
+        return Turn(lambda: None if waiting.called else waiting.callback(None)), waiting
+
+    async def within(self, attempts: Attempts[Any], waiting: Awaitable[Result]) -> Result:
+        assert isinstance(waiting, Deferred)
+
         def expire(_: object, __: float) -> NoReturn:
             raise attempts.expired()
 
-        response = Deferred.fromCoroutine(sending)
-        if seconds_left == inf:
-            return response
-        return response.addTimeout(seconds_left, self._reactor, expire)
+        seconds_left = attempts.seconds_left(self.seconds())
+        if seconds_left < inf:
+            waiting.addTimeout(max(seconds_left, 0), self._reactor, expire)
+        return cast(Result, await waiting)
 
-    async def _send(self, request: HttpRequest) -> HttpResponse:
-        with client_failures():
-            response = await self._http.request(
-                request.method,
-                self._options.address + request.path,
-                headers=Headers({name: [value] for name, value in request.headers.items()}),
-                data=request.body or None,
-                allow_redirects=False,
-                unbuffered=True,
-                reactor=self._reactor,
-            )
-            body = await body_of(response)
-        raw = response.headers.getAllRawHeaders()
-        headers = {name.lower().decode(): values[-1].decode("latin-1") for name, values in raw}
-        return HttpResponse(response.code, headers, body)
+    def _tell_closed(self) -> None:
+        if self.is_closed and not self.open_connections:
+            while self._closing:
+                self._closing.pop().callback(None)
 
 
-def _pool(reactor: Any, connections: int) -> HTTPConnectionPool:
-    pool = HTTPConnectionPool(reactor, persistent=True)
-    pool.maxPersistentPerHost = connections
-    pool.cachedConnectionTimeout = KEEP_ALIVE_S
-    pool.retryAutomatically = False
-    return pool
+def _connected_too_late(_: object, seconds: float) -> NoReturn:
+    raise NotConnected(f"expected a connection within {seconds:g} s; got none")
+
+
+def _endpoint(reactor: Any, options: ClientOptions) -> IStreamClientEndpoint:
+    server = options.address
+    plain = HostnameEndpoint(reactor, server.host, server.port, timeout=CONNECT_TIMEOUT_S)
+    if not server.is_secure:
+        return plain
+    # here, since only an https address needs pyOpenSSL
+    from twisted.internet.ssl import optionsForClientTLS
+
+    return wrapClientTLS(optionsForClientTLS(server.host), plain)

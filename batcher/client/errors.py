@@ -6,6 +6,7 @@
      +- DeadlineExceeded  the caller's time is over                            (a TimeoutError)
      +- InferenceFailed   the server answered with an error status
      +- MalformedAnswer   the answer is not one of the Open Inference Protocol
+     +- ClientClosed      the client was closed, before the call or during it  (a RuntimeError)
 
 This tree is apart from `batcher.errors`: `batcher.errors` tells what happened inside the server,
 this tree tells what the caller can know. Arguments that cannot be sent raise a plain `TypeError`
@@ -56,3 +57,7 @@ class InferenceFailed(ClientFailure):
 
 class MalformedAnswer(ClientFailure):
     """The server answered with success, but its answer cannot be read."""
+
+
+class ClientClosed(ClientFailure, RuntimeError):
+    """The client was closed before the call, or during it; the request may have run."""

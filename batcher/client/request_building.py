@@ -6,9 +6,6 @@ that the server drops a request that nobody waits for any more. The first attemp
 own number to the digit: a server keeps what it worked out for a JSON head that comes again byte for
 byte.
 
-Responses are asked for uncompressed (`Accept-Encoding: identity`): numbers hardly get smaller, and
-compressing costs the server more than the network gains.
-
 Source: Open Inference Protocol v2 and its binary tensor data and parameters extensions.
 """
 
@@ -36,8 +33,6 @@ from batcher.codecs.oip.members import MAX_TIMEOUT_US
 Result = TypeVar("Result", covariant=True)
 Inputs = Mapping[str, ArrayLike | Bfloat16]
 """Input name to anything that numpy takes for an array."""
-
-UNCOMPRESSED = {"accept-encoding": "identity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +90,6 @@ class InferOperation:
             }
         )
         headers = {
-            **UNCOMPRESSED,
             "content-type": "application/octet-stream",
             "inference-header-content-length": str(len(head)),
         }
@@ -128,7 +122,7 @@ class MetadataOperation:
 
     def request(self, seconds_left: float) -> HttpRequest:
         """Return the request."""
-        return HttpRequest("GET", self.path, UNCOMPRESSED)
+        return HttpRequest("GET", self.path, {})
 
     def read(self, response: HttpResponse) -> dict[str, Any]:
         """Return the JSON object. Raises MalformedAnswer."""
@@ -147,7 +141,7 @@ class ReadyOperation:
 
     def request(self, seconds_left: float) -> HttpRequest:
         """Return the request."""
-        return HttpRequest("GET", self.path, UNCOMPRESSED)
+        return HttpRequest("GET", self.path, {})
 
     def read(self, response: HttpResponse) -> None:
         """Let a response with status 200 pass. Raises MalformedAnswer."""

@@ -6,6 +6,7 @@ the reading raise becomes one exception, `MalformedAnswer`.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
@@ -28,6 +29,9 @@ _READING_ERRORS = (
     ValueError,
 )
 """All that reading another program's bytes may raise; to the caller they are all the same."""
+
+_ZLIB_OR_GZIP = 47
+"""For zlib: find out by the first bytes which of the two forms it is."""
 
 
 class HttpResponse(NamedTuple):
@@ -61,6 +65,21 @@ class InferResult:
     version: str
     id: str
     outputs: Mapping[str, Array]
+
+
+def unpacked(response: HttpResponse) -> HttpResponse:
+    """Return `response` with its body unpacked, should a proxy have packed it unasked.
+
+    Raises:
+        MalformedAnswer: the body is not what its content coding says.
+    """
+    coding = response.headers.get("content-encoding", "")
+    if coding not in ("gzip", "x-gzip", "deflate"):
+        return response
+    try:
+        return response._replace(body=zlib.decompress(response.body, _ZLIB_OR_GZIP))
+    except zlib.error as err:
+        raise MalformedAnswer(f"expected a body of coding {coding}; got another: {err}") from err
 
 
 def read_success(response: HttpResponse) -> None:

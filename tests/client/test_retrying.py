@@ -251,7 +251,9 @@ def test_retries_must_be_a_number_of_them() -> None:
 
 
 def test_a_path_behind_the_address_is_kept() -> None:
-    assert checked_options("https://h:1/models/", 1.0, 0).address == "https://h:1/models"
+    address = checked_options("https://h:1/models/", 1.0, 0).address
+    assert (address.is_secure, address.host, address.port) == (True, "h", 1)
+    assert (address.authority, address.prefix) == ("h:1", "/models")
 
 
 def test_a_key_is_one_that_a_header_can_carry_and_is_not_shown() -> None:

@@ -6,24 +6,22 @@ The clock of each form moves only when everybody waits.
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionLost, ConnectionRefusedError
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
 from batcher.client import AsyncClient, Client, TwistedClient
-from batcher.client.response_reading import HttpResponse
-from tests.support.oip_peer import Hang, Lose, Peer, Refuse
+from tests.support.oip_peer import Peer
+from tests.support.peer_connection import PeerConnection
 
 ADDRESS = "http://peer:1/base"
 ClientCall = Callable[[Any], Any]
@@ -33,37 +31,58 @@ CallResult = tuple[Any, float]
 """The result or the exception of a call, and the seconds that the call took."""
 
 
-def httpx_answer(answer: HttpResponse) -> httpx.Response:
-    return httpx.Response(answer.status, headers=dict(answer.headers), content=answer.body)
+class PeerSocket:
+    """A connected socket, whose waits move a clock."""
+
+    def __init__(self, peer: Peer, clock: Clock) -> None:
+        self._connection = PeerConnection(peer)
+        self._clock = clock
+        self._timeout: float | None = None
+        self._silence = os.pipe()
+        self.is_closed = False
+
+    def fileno(self) -> int:
+        return self._silence[0]
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._timeout = seconds
+
+    def sendall(self, data: bytes) -> None:
+        self._connection.take(data)
+
+    def recv(self, most: int) -> bytes:
+        found, self._connection.answers = self._connection.answers[:5], self._connection.answers[5:]
+        if not found and self._connection.is_hanging:
+            assert self._timeout is not None, "nothing will ever happen again"
+            self._clock.advance(self._timeout)
+            raise TimeoutError("timed out")
+        return found
+
+    def close(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            for end in self._silence:
+                os.close(end)
 
 
 def blocking(peer: Peer, call: ClientCall, **options: Any) -> CallResult:
     """Run `call` on a `Client`."""
     clock = Clock()
+    made: list[PeerSocket] = []
 
-    def handle(request: httpx.Request) -> httpx.Response:
-        try:
-            return httpx_answer(
-                peer.ask(request.url.raw_path.decode(), request.headers, request.read())
-            )
-        except Refuse as err:
-            raise httpx.ConnectError("refused") from err
-        except Lose as err:
-            raise httpx.RemoteProtocolError(
-                "Server disconnected without sending a response."
-            ) from err
-        except Hang as err:
-            clock.advance(request.extensions["timeout"]["read"])
-            raise httpx.ReadTimeout("timed out") from err
+    def connect(seconds: float) -> Any:
+        made.append(PeerSocket(peer, clock))
+        return made[-1]
 
-    transport = httpx.MockTransport(handle)
     with Client(
-        ADDRESS, transport=transport, seconds=clock.seconds, sleep=clock.advance, **options
+        ADDRESS, connect=connect, seconds=clock.seconds, sleep=clock.advance, **options
     ) as client:
         try:
-            return call(client), clock.seconds()
+            result = call(client)
         except Exception as err:
-            return err, clock.seconds()
+            result = err
+    assert all(each.is_closed for each in made)
+    return result, clock.seconds()
 
 
 class JumpingSelector(selectors.DefaultSelector):
@@ -90,124 +109,130 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return self.jumping.now
 
 
+class PeerTransport(asyncio.Transport):
+    """A transport of asyncio to a `Peer`."""
+
+    def __init__(self, peer: Peer, protocol: Any) -> None:
+        super().__init__()
+        self._connection = PeerConnection(peer)
+        self._protocol = protocol
+        self._loop = asyncio.get_running_loop()
+        self.is_aborted = False
+        protocol.connection_made(self)
+
+    def write(self, data: Any) -> None:
+        assert not self.is_aborted
+        self._connection.take(data)
+        self._loop.call_soon(self._answer)
+
+    def is_closing(self) -> bool:
+        return self.is_aborted
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        if not self.is_aborted:
+            self.is_aborted = True
+            self._loop.call_soon(self._protocol.connection_lost, None)
+
+    def _answer(self) -> None:
+        found, self._connection.answers = self._connection.answers, b""
+        for piece in (found[:5], found[5:]):
+            if piece and not self.is_aborted:
+                self._protocol.data_received(piece)
+        if self._connection.is_lost:
+            self.abort()
+
+
 def asynchronous(peer: Peer, call: ClientCall, **options: Any) -> CallResult:
     """Run `call` on an `AsyncClient`."""
+    made: list[PeerTransport] = []
 
-    async def handle(request: httpx.Request) -> httpx.Response:
-        try:
-            return httpx_answer(
-                peer.ask(request.url.raw_path.decode(), request.headers, request.content)
-            )
-        except Refuse as err:
-            raise httpx.ConnectError("refused") from err
-        except Lose as err:
-            raise httpx.RemoteProtocolError(
-                "Server disconnected without sending a response."
-            ) from err
-        except Hang:
-            await asyncio.get_running_loop().create_future()
-            raise
+    async def connect(factory: Callable[[], Any]) -> Any:
+        protocol = factory()
+        made.append(PeerTransport(peer, protocol))
+        return made[-1], protocol
 
     async def main() -> CallResult:
         time = asyncio.get_running_loop().time
-        async with AsyncClient(ADDRESS, transport=httpx.MockTransport(handle), **options) as client:
+        async with AsyncClient(ADDRESS, connect=connect, **options) as client:
             try:
-                return await call(client), time()
+                result = await call(client)
             except Exception as err:
-                return err, time()
+                result = err
+            took = time()
+        return result, took
 
     with asyncio.Runner(loop_factory=JumpingLoop) as runner:
-        return runner.run(main())
+        found = runner.run(main())
+    assert all(each.is_aborted for each in made)
+    return found
 
 
-@implementer(IResponse)
-class FakeResponse:
-    """A response of Twisted's whose body comes at once, or never."""
+class PeerStringTransport(StringTransport):
+    """A transport of Twisted's to a `Peer`."""
 
-    version = (b"HTTP", 1, 1)
-    phrase = b""
-    request = previousResponse = None
-
-    def __init__(self, answer: HttpResponse, body_comes: bool = True) -> None:
-        self.code = answer.status
-        self.headers = Headers({name: [value] for name, value in answer.headers.items()})
-        self.length = len(answer.body)
-        self.transport = StringTransport()
-        self._body = answer.body if body_comes else None
-
-    def deliverBody(self, protocol: Any) -> None:
-        protocol.makeConnection(self.transport)
-        if self._body is not None:
-            protocol.dataReceived(self._body[:5])
-            protocol.dataReceived(self._body[5:])
-            protocol.connectionLost(Failure(ResponseDone()))
-
-
-class _Written:
-    """Takes what a body producer writes."""
-
-    def __init__(self) -> None:
-        self.data = b""
+    def __init__(self, peer: Peer) -> None:
+        super().__init__()
+        self._connection = PeerConnection(peer)
+        self.is_aborted = False
+        self.protocol: Any = None
 
     def write(self, data: bytes) -> None:
-        self.data += data
+        self._connection.take(data)
+        found, self._connection.answers = self._connection.answers, b""
+        for piece in (found[:5], found[5:]):
+            if piece:
+                self.protocol.dataReceived(piece)
+        if self._connection.is_lost:
+            self.abortConnection()
+
+    def abortConnection(self) -> None:
+        if not self.is_aborted:
+            self.is_aborted = True
+            self.protocol.connectionLost(Failure(ConnectionDone()))
 
 
-@implementer(IAgent)
-class PeerAgent:
-    """An agent of Twisted's that asks a `Peer`.
+@implementer(IStreamClientEndpoint)
+class PeerEndpoint:
+    """An endpoint of Twisted's that leads to a `Peer`.
 
     Attributes:
-        cancelled: how many requests were cancelled while they hung.
+        transports: the connections that were made.
     """
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
-        self.cancelled = 0
+        self.transports: list[PeerStringTransport] = []
 
-    def request(
-        self, method: bytes, uri: bytes, headers: Headers, bodyProducer: Any = None
-    ) -> Deferred[Any]:
-        written = _Written()
-        if bodyProducer is not None:
-            bodyProducer.startProducing(written)
-            assert len(written.data) == bodyProducer.length
-        fields = {
-            name.decode().lower(): b", ".join(values).decode()
-            for name, values in headers.getAllRawHeaders()
-        }
+    def connect(self, factory: Any) -> Deferred[Any]:
         try:
-            return succeed(
-                FakeResponse(
-                    self._peer.ask(
-                        uri.removeprefix(b"http://peer:1").decode(), fields, written.data
-                    )
-                )
-            )
-        except Refuse:
+            transport = PeerStringTransport(self._peer)
+        except OSError:
             return fail(ConnectionRefusedError())
-        except Lose:
-            from twisted.web._newclient import ResponseNeverReceived
-
-            return fail(ResponseNeverReceived([Failure(ConnectionLost())]))
-        except Hang:
-            return Deferred(self._cancel)
-
-    def _cancel(self, _: object) -> None:
-        self.cancelled += 1
+        transport.protocol = factory.buildProtocol(None)
+        transport.protocol.makeConnection(transport)
+        self.transports.append(transport)
+        return succeed(transport.protocol)
 
 
 def deferred(peer: Peer, call: ClientCall, **options: Any) -> CallResult:
     """Run `call` on a `TwistedClient`."""
     clock = Clock()
     outcomes: list[Any] = []
-    client = TwistedClient(clock, ADDRESS, agent=PeerAgent(peer), **options)
+    endpoint = PeerEndpoint(peer)
+    client = TwistedClient(clock, ADDRESS, endpoint=endpoint, **options)
     call(client).addErrback(lambda failure: failure.value).addCallback(outcomes.append)
     while not outcomes:
         (due, *_) = sorted(timer.getTime() for timer in clock.getDelayedCalls())
         clock.advance(due - clock.seconds())
     took = clock.seconds()
     assert not clock.getDelayedCalls(), "every timer ends with its call"
+    closed: list[None] = []
+    client.close().addCallback(closed.append)
+    assert closed
+    assert all(each.is_aborted for each in endpoint.transports)
     return outcomes[0], took
 
 

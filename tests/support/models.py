@@ -10,7 +10,6 @@ import numpy as np
 from batcher.core.spec import Array, ModelSpec, TensorSpec, datatype
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import Hook
-from batcher.models.sample import sample_of
 
 Predict = Callable[[Mapping[str, Array]], Mapping[str, Any]]
 
@@ -46,7 +45,6 @@ class RecordingModel:
 
     preprocess: Hook | None = None
     postprocess: Hook | None = None
-    sample: object = None
     one_call = False
     max_rows: int | None = None
     notes: tuple[str, ...] = ()
@@ -83,9 +81,7 @@ class RecordingModel:
 
 def checked(model: RecordingModel) -> CheckedModel:
     """Return `model` as a worker gets it."""
-    found = CheckedModel(model)
-    found.sample = sample_of(None, model.sample, model.spec)
-    return found
+    return CheckedModel(model)
 
 
 def rows(*values: float, width: int = 4) -> Array:

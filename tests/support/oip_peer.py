@@ -72,19 +72,36 @@ class Peer:
 
     Attributes:
         seen: path, headers and body of every request.
+        refusals: how many connections were refused.
     """
 
     def __init__(self, *steps: Step) -> None:
         self._steps = list(steps)
         self.seen: list[tuple[str, dict[str, str], bytes]] = []
+        self.refusals = 0
+
+    @property
+    def attempts(self) -> int:
+        """How often a client tried to ask."""
+        return len(self.seen) + self.refusals
+
+    def accept(self) -> None:
+        """Take a connection. Raises ConnectionRefusedError where the script says so."""
+        if isinstance(self._steps[0], Refuse):
+            self._next_step()
+            self.refusals += 1
+            raise ConnectionRefusedError("refused")
 
     def ask(self, path: str, headers: Mapping[str, str], body: bytes) -> HttpResponse:
         """Take a request. Raises what the script says."""
         self.seen.append((path, dict(headers), body))
-        step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
+        step = self._next_step()
         if isinstance(step, Exception):
             raise step
         return step if isinstance(step, HttpResponse) else step(headers, body)
+
+    def _next_step(self) -> Step:
+        return self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
 
     def timeouts(self) -> list[float | None]:
         """Return the seconds that each request told the server."""

@@ -91,12 +91,12 @@ class TestSamples:
             (
                 "s.doc",
                 b"text",
-                "expected one of application/json, ",
+                "expected a file named .json, .csv, .png, .npy or the like; got '.doc'",
             ),
             (
                 "s.png",
                 picture(),
-                "got 'image/png', which cannot carry x FP32[-1,4]",
+                "s.png: expected a format that can carry x FP32[-1,4]; got image/png",
             ),
         ],
     )

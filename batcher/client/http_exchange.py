@@ -1,0 +1,107 @@
+"""HTTP/1.1 as a client speaks it, without any I/O: a request to bytes, bytes to the response.
+
+One connection carries one request at a time. httptools parses the responses, as it parses the
+requests in the server. A response whose head tells no length ends with its connection, so the end
+of the connection is told to the reader too.
+"""
+
+from __future__ import annotations
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from batcher.client.attempts import ClientOptions
+from batcher.client.errors import AnswerLost
+from batcher.client.request_building import HttpRequest
+from batcher.client.response_reading import HttpResponse
+
+_NO_BODY = (204, 304)
+
+
+def request_bytes(request: HttpRequest, options: ClientOptions) -> bytes:
+    """Return `request` as the bytes that a client with `options` sends."""
+    path = options.address.prefix + request.path
+    lines = [f"{request.method} {path} HTTP/1.1\r\n{options.common_lines}"]
+    lines += [f"{name}: {value}\r\n" for name, value in request.headers.items()]
+    if request.body:
+        lines.append(f"content-length: {len(request.body)}\r\n")
+    lines.append("\r\n")
+    return "".join(lines).encode() + request.body
+
+
+class ResponseReader:
+    """Reads the responses of one connection.
+
+    Attributes:
+        is_reusable: whether the connection may carry another request after the last response.
+    """
+
+    __slots__ = ("_body", "_found", "_headers", "_is_framed", "_parser", "is_reusable")
+
+    def __init__(self) -> None:
+        """Expect the response to the first request."""
+        self._parser = HttpResponseParser(self)
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self._is_framed: bool | None = None  # None until the head is whole
+        self._found: HttpResponse | None = None
+        self.is_reusable = True
+
+    def expect(self) -> None:
+        """Expect the response to one more request."""
+        self._found = None
+        self.is_reusable = False
+
+    def feed(self, data: bytes) -> HttpResponse | None:
+        """Return the response that `data` completes; None if there is more to come.
+
+        Raises:
+            AnswerLost: the bytes are no HTTP/1.1.
+        """
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as err:
+            self.is_reusable = False
+            # what follows a whole response does not spoil the response
+            if self._found is None:
+                raise AnswerLost(f"expected an answer in HTTP/1.1; got other bytes: {err}") from err
+        return self._found
+
+    def end(self) -> HttpResponse | None:
+        """Return the response that the end of the connection completes; None without."""
+        if self._found is None and self._is_framed is False:
+            self.on_message_complete()
+        self.is_reusable = False
+        return self._found
+
+    def on_message_begin(self) -> None:
+        """Begin a response. A parser's callback, as those that follow."""
+        self._headers, self._body, self._is_framed = {}, [], None
+        self.is_reusable = False  # nobody asked for a second one
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header field; the last of those with one name counts."""
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """Find out how the body will end."""
+        headers = self._headers
+        self._is_framed = (
+            "content-length" in headers
+            or "chunked" in headers.get("transfer-encoding", "").lower()
+            or self._parser.get_status_code() in _NO_BODY
+        )
+
+    def on_body(self, data: bytes) -> None:
+        """Keep a piece of the body."""
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """Keep the response. Those below 200 only announce another one."""
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        if self._found is not None:
+            return
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._found = HttpResponse(status, self._headers, body)
+        self.is_reusable = bool(self._is_framed) and self._parser.should_keep_alive()

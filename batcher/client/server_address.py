@@ -1,0 +1,68 @@
+"""Where a server is, from the one text that the caller gives."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import NamedTuple
+from urllib.parse import SplitResult, unquote, urlsplit
+
+_PORTS = {"http": 80, "https": 443}
+
+
+class ServerAddress(NamedTuple):
+    """Where a server is.
+
+    Attributes:
+        is_secure: whether connections are encrypted.
+        host: name or number of the host.
+        port: TCP port.
+        authority: host and port as the `Host` field has them.
+        prefix: path before that of each route, without a slash at its end.
+        credentials: `user:password` from the address, in base64; empty without.
+    """
+
+    is_secure: bool
+    host: str
+    port: int
+    authority: str
+    prefix: str
+    credentials: str
+
+
+def checked_address(address: str) -> ServerAddress:
+    """Return where `address` leads.
+
+    Raises:
+        ValueError: it is no address of a server.
+    """
+    try:
+        parts = urlsplit(address)
+        host = _ascii_host(parts.hostname or "")
+        port = parts.port or _PORTS[parts.scheme]
+    except (LookupError, ValueError) as err:
+        raise _refusal(address) from err
+    is_plain = all("!" <= character <= "~" for character in parts.path)
+    if not host or not is_plain or parts.query or parts.fragment:
+        raise _refusal(address)
+    secure, authority = parts.scheme == "https", _authority(host, port, parts.scheme)
+    return ServerAddress(secure, host, port, authority, parts.path.rstrip("/"), _credentials(parts))
+
+
+def _ascii_host(host: str) -> str:
+    return host if ":" in host else host.encode("idna").decode()  # else a number of IPv6
+
+
+def _credentials(parts: SplitResult) -> str:
+    if parts.username is None:
+        return ""
+    user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return b64encode(user.encode()).decode()
+
+
+def _authority(host: str, port: int, scheme: str) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return name if port == _PORTS[scheme] else f"{name}:{port}"
+
+
+def _refusal(address: str) -> ValueError:
+    return ValueError(f"address: expected one such as http://localhost:8080; got {address!r}")

@@ -1,0 +1,242 @@
+"""Sockets that the threads of a program share, each for one call at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from math import inf
+from select import POLLIN, poll
+from socket import IPPROTO_TCP, SHUT_RDWR, TCP_NODELAY, create_connection, socket
+from ssl import SSLContext, create_default_context
+from threading import Lock
+from typing import Any
+
+from batcher.client.attempts import Attempts
+from batcher.client.connection_pool import ConnectionPool, Turn
+from batcher.client.errors import AnswerLost, ClientClosed, NotConnected
+from batcher.client.http_exchange import ResponseReader
+from batcher.client.response_reading import HttpResponse
+from batcher.client.retrying import CONNECT_TIMEOUT_S
+from batcher.client.server_address import ServerAddress
+
+_PIECE_BYTES = 1 << 16
+
+Connect = Callable[[float], socket]
+"""Makes a connected socket within so many seconds."""
+
+
+def tcp(server: ServerAddress, ssl_context: SSLContext | None) -> Connect:
+    """Return what connects to `server` by TCP, and by TLS where its address is `https`."""
+    secure = (ssl_context or create_default_context()) if server.is_secure else None
+
+    def connect(seconds: float) -> socket:
+        made = create_connection((server.host, server.port), seconds)
+        made.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        if secure is None:
+            return made
+        try:
+            return secure.wrap_socket(made, server_hostname=server.host)
+        except BaseException:
+            made.close()
+            raise
+
+    return connect
+
+
+class Connection:
+    """A connection of the client's; one request at a time, of one thread."""
+
+    def __init__(self, connected: socket, seconds: Callable[[], float]) -> None:
+        """Ask by a connected socket."""
+        self._socket = connected
+        self._seconds = seconds
+        self._reader = ResponseReader()
+        self._readable = poll()
+        self._readable.register(connected, POLLIN)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a request may be sent: a server that closed, or sent unasked, is left."""
+        return self._reader.is_reusable and not self._readable.poll(0)
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the last response allows another request."""
+        return self._reader.is_reusable
+
+    def ask(self, data: bytes, attempts: Attempts[Any]) -> HttpResponse:
+        """Send a request and return the response.
+
+        Raises:
+            AnswerLost: the connection ended before the response was whole.
+            DeadlineExceeded: the time is over.
+        """
+        self._reader.expect()
+        try:
+            broken = self._send(data, attempts)
+            return self._receive(attempts, broken)
+        except TimeoutError as err:
+            raise attempts.expired() from err
+
+    def stop(self) -> None:
+        """Wake the thread that waits for the response."""
+        with suppress(OSError):  # the other side may be faster
+            self._socket.shutdown(SHUT_RDWR)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._socket.close()
+
+    def _send(self, data: bytes, attempts: Attempts[Any]) -> OSError | None:
+        """Send; a server that refuses a large request may answer, and close, before its end."""
+        try:
+            self._bound(attempts)
+            self._socket.sendall(data)
+        except TimeoutError:
+            raise
+        except OSError as err:
+            return err
+        return None
+
+    def _receive(self, attempts: Attempts[Any], broken: OSError | None) -> HttpResponse:
+        response, data = None, b"-"
+        while response is None and data:
+            self._bound(attempts)
+            try:
+                data = self._socket.recv(_PIECE_BYTES)
+            except TimeoutError:
+                raise
+            except (OSError, ValueError) as err:  # ValueError: TLS that `stop` has ended
+                raise _lost(broken or err) from err
+            response = self._reader.feed(data) if data else self._reader.end()
+        if response is None:
+            raise _lost(broken or "the server closed it")
+        return response
+
+    def _bound(self, attempts: Attempts[Any]) -> None:
+        seconds_left = attempts.seconds_left(self._seconds())
+        if seconds_left <= 0:
+            raise attempts.expired()
+        self._socket.settimeout(seconds_left if seconds_left < inf else None)
+
+
+class SharedSockets:
+    """The connections of one client, which many threads share.
+
+    Attributes:
+        is_closed: whether the client is closed.
+    """
+
+    def __init__(self, limit: int, connect: Connect, seconds: Callable[[], float]) -> None:
+        """Keep at most `limit` connections."""
+        self._limit = limit
+        self._connect = connect
+        self._seconds = seconds
+        self.is_closed = False
+        self._start()
+
+    @contextmanager
+    def connection(self, attempts: Attempts[Any]) -> Iterator[Connection]:
+        """Give a connection for one exchange; an exchange that fails ends it.
+
+        Raises:
+            ClientClosed: the client is closed.
+            DeadlineExceeded: the time was over before the turn had come.
+            NotConnected: no connection could be made.
+        """
+        connection = self._taken(attempts)
+        try:
+            yield connection
+        except BaseException:
+            self._end(connection)
+            raise
+        if connection.is_reusable and not self.is_closed:
+            with self._lock:
+                self._pool.give_back(connection, self._seconds())
+        else:
+            self._end(connection)
+
+    def close(self) -> None:
+        """End all connections; who waits for one is told."""
+        with self._lock:
+            self.is_closed = True
+            for turn in self._pool.close():
+                turn.grant(None)
+            for connection in list(self._all):
+                connection.stop()
+
+    def begin_anew(self) -> None:
+        """Leave the connections to the process that this one was forked from."""
+        inherited = self._all
+        self._start()
+        for connection in inherited:
+            connection.close()
+
+    def _start(self) -> None:
+        self._lock = Lock()
+        self._all: set[Connection] = set()
+        self._pool: ConnectionPool[Connection] = ConnectionPool(self._limit, self._close)
+
+    def _taken(self, attempts: Attempts[Any]) -> Connection:
+        """Return a connection, whose place in the pool the caller gives up or back."""
+        with self._lock:
+            connection = self._pool.idle(self._seconds())
+            needs_turn = connection is None and not self._pool.has_place()
+        if needs_turn:
+            connection = self._granted(attempts)
+        if connection is not None:
+            if connection.is_usable:
+                return connection
+            self._close(connection)
+        try:
+            return self._opened(attempts)
+        except BaseException:
+            with self._lock:
+                self._pool.give_up()
+            raise
+
+    def _granted(self, attempts: Attempts[Any]) -> Connection | None:
+        waiting = Lock()  # taken twice: whose turn has come lets go of it for the one who waits
+        waiting.acquire()
+        turn: Turn[Connection] = Turn(waiting.release)
+        with self._lock:
+            self._pool.wait(turn)
+        try:
+            seconds_left = attempts.seconds_left(self._seconds())
+            if not waiting.acquire(timeout=min(seconds_left, 1e6) if seconds_left > 0 else 0):
+                raise attempts.expired()
+        except BaseException:
+            with self._lock:
+                self._pool.leave(turn, self._seconds())
+            raise
+        return turn.connection
+
+    def _opened(self, attempts: Attempts[Any]) -> Connection:
+        if self.is_closed:
+            raise ClientClosed("expected an open client; got a closed one")
+        seconds_left = attempts.seconds_left(self._seconds())
+        if seconds_left <= 0:
+            raise attempts.expired()
+        try:
+            connected = self._connect(min(seconds_left, CONNECT_TIMEOUT_S))
+        except OSError as err:
+            if attempts.seconds_left(self._seconds()) <= 0:
+                raise attempts.expired() from err
+            raise NotConnected(f"expected a connection; got none: {err}") from err
+        connection = Connection(connected, self._seconds)
+        with self._lock:
+            self._all.add(connection)
+        return connection
+
+    def _end(self, connection: Connection) -> None:
+        self._close(connection)
+        with self._lock:
+            self._pool.give_up()
+
+    def _close(self, connection: Connection) -> None:
+        self._all.discard(connection)
+        connection.close()
+
+
+def _lost(reason: object) -> AnswerLost:
+    return AnswerLost(f"expected an answer; the connection broke: {reason}")
