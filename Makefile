@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml compiled_modules.txt $(shell find batcher -name '*.py')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test test-python integration kinds models chaos soak lint bench clients proto clean
+.PHONY: serve test test-python integration kinds models chaos soak lint bench clients tools proto clean
 
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
@@ -14,7 +14,7 @@ serve: $(VENV)/.serve
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/integration
 
-# Behind nginx and HAProxy; skipped where they are not installed. One at a time: traffic comes on a schedule.
+# The recipes of deploy/ and examples/load; what is not installed is skipped. One at a time: traffic comes on a schedule.
 integration: $(VENV)/.test
 	$(BIN)/python -m pytest tests/integration --ignore tests/integration/models --ignore tests/integration/kinds -rs
 	$(BIN)/python -m pytest -n 2 tests/integration/kinds
@@ -55,20 +55,29 @@ bench: $(VENV)/.serve
 CLIENTS := .clients
 MLSERVER := $(CLIENTS)/mlserver
 PERF_ANALYZER := $(CLIENTS)/perf_analyzer
-clients: $(MLSERVER)/.done $(PERF_ANALYZER)/.done
+TOOLS := $(CLIENTS)/tools
+clients: $(MLSERVER)/.done tools
+
+# Those that tests/integration runs, besides what Debian has.
+tools: $(TOOLS)/.done $(PERF_ANALYZER)/.done
+
+$(TOOLS)/.done: tests/integration/tools.txt
+	$(PYTHON) -m venv --clear $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 $(MLSERVER)/.done: tests/end_to_end/mlserver.txt
 	$(PYTHON) -m venv --clear $(MLSERVER)
 	$(MLSERVER)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-# By the pip of the other one. It is linked to CUDA's runtime, but needs no GPU.
-$(PERF_ANALYZER)/.done: | $(MLSERVER)/.done
+# By the pip of the other ones. It is linked to CUDA's runtime, but needs no GPU.
+$(PERF_ANALYZER)/.done: | $(TOOLS)/.done
 	rm -rf $(PERF_ANALYZER)
-	$(MLSERVER)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+	$(TOOLS)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
 		--platform manylinux1_x86_64 --platform manylinux2014_x86_64 --dest $(PERF_ANALYZER)/wheels \
 		tritonclient==2.51.0 nvidia-cuda-runtime-cu12==12.9.79
-	cd $(PERF_ANALYZER) && for wheel in wheels/*.whl; do $(CURDIR)/$(MLSERVER)/bin/python -m zipfile -e $$wheel wheels; done
+	cd $(PERF_ANALYZER) && for wheel in wheels/*.whl; do $(CURDIR)/$(TOOLS)/bin/python -m zipfile -e $$wheel wheels; done
 	mv $(PERF_ANALYZER)/wheels/*/data/bin/perf_analyzer $(PERF_ANALYZER)/wheels/nvidia/cuda_runtime/lib/libcudart.so.12 $(PERF_ANALYZER)
 	rm -r $(PERF_ANALYZER)/wheels
 	chmod +x $(PERF_ANALYZER)/perf_analyzer

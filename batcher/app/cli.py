@@ -21,11 +21,11 @@ from batcher.app.first_process import leave_first_place
 from batcher.app.outputs.standard import open_closed_outputs
 from batcher.app.reloading import Read
 from batcher.app.start_report import StartReport
-from batcher.codecs.file_names import format_of_file
+from batcher.codecs.file_names import media_type_of_file
 from batcher.config.model_file import load_model_definition
 from batcher.config.reading import dotted, scalar
 from batcher.config.settings import ServerSettings, load_settings, share_threads
-from batcher.errors import BatcherError, ConfigError, UnsupportedMediaType
+from batcher.errors import BatcherError, ConfigError
 from batcher.serving.repository.folders import ModelFolder, find_models, find_versions
 from batcher.serving.repository.repository import NO_MODEL
 
@@ -252,10 +252,7 @@ def _predict_one(url: str, file: Path, timeout: float) -> bool:
     On urllib, not on `batcher.client`: that speaks the Open Inference Protocol alone, which carries
     no files, and needs the extra `client`.
     """
-    try:
-        headers = {"Content-Type": format_of_file(file).media_type, "Accept": "application/json"}
-    except UnsupportedMediaType as err:
-        raise click.ClickException(str(err)) from err
+    headers = {"Content-Type": media_type_of_file(file), "Accept": "application/json"}
     try:
         with urlopen(Request(url, file.read_bytes(), headers), timeout=timeout) as answer:
             click.echo(answer.read().decode())

@@ -14,6 +14,7 @@ from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats import (
     csv_answers,
     csv_rows,
+    files,
     images,
     json_lines,
     json_lists,
@@ -75,6 +76,11 @@ class Format:
     reads_pictures: bool = False
     bind: Callable[[ModelSpec], Callable[[Buffer], dict[str, Array]]] | None = None
 
+    @property
+    def title(self) -> str:
+        """Name of the format in an error, and on a page."""
+        return "any other type, taken as a file" if self is ANY_FILE else self.media_type
+
     def carries_inputs(self, spec: ModelSpec) -> bool:
         """Return whether a body can hold a request for `spec`, or one without optional inputs."""
         return self.carries(spec.inputs) or self.carries(spec.required)
@@ -84,7 +90,7 @@ class Format:
         return spec if self.carries(spec.inputs) else spec.of_required()
 
     def is_pooled(self, spec: ModelSpec) -> bool:
-        """Return whether decoding for the model `spec` is too slow for the loop."""
+        """Return whether decoding for the model `spec` may be too slow for the loop."""
         return self.pooled or (self.reads_pictures and takes_pictures(spec))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -100,6 +106,7 @@ JSON = Format(
     ("text/json",),
     is_text=_always,
     writes_text=_always,
+    reads_pictures=True,
 )
 MSGPACK = Format(
     "application/msgpack",
@@ -158,6 +165,9 @@ PICTURES = tuple(
 MULTIPART = Format(
     "multipart/form-data", multipart_files.carries, multipart_files.decode, pooled=True
 )
+TEXT = Format("text/plain", files.carries, files.decode_text)
+ANY_FILE = Format("*/*", files.carries, files.decode)
+"""A body of a type that is in no row above, or that no row above reads for the model."""
 
 FORMATS: tuple[Format, ...] = (
     JSON,
@@ -168,6 +178,8 @@ FORMATS: tuple[Format, ...] = (
     JSON_LINES,
     *PICTURES,
     MULTIPART,
+    TEXT,
+    ANY_FILE,
 )
 
 _BY_NAME = {

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from urllib.parse import unquote
 
 from batcher.codecs.format_table import (
+    ANY_FILE,
     CSV,
     CSV_WITHOUT_HEADER,
     JSON,
@@ -43,6 +44,16 @@ less than a millisecond.
 
 MAX_RANGES = 64
 """Most items of `Accept`: a client that names more has named all that there are."""
+
+_UNNAMED = {
+    "": "",
+    "application/x-www-form-urlencoded": (
+        ", which `curl -d` sends unless `-H 'Content-Type: …'` names the type"
+    ),
+}
+"""What says nothing of the body, such as the type that curl sends by itself; the body may be JSON
+that nobody should take for a file. Each has the advice that its refusal gives.
+"""
 
 MediaType = tuple[str, Mapping[str, str]]
 
@@ -93,6 +104,8 @@ def _read_media_type(header: str) -> MediaType:
 def request_format(header: str, spec: ModelSpec) -> Format:
     """Return the format that the `Content-Type` value `header` names, for inputs of `spec`.
 
+    A model of one BYTES input takes a body of every other type as a file.
+
     Raises:
         UnsupportedMediaType: the media type is missing, is unknown, or cannot hold this model's
             inputs.
@@ -101,9 +114,11 @@ def request_format(header: str, spec: ModelSpec) -> Format:
     found = format_named(name)
     if found is not None and found.carries_inputs(spec):
         return found
-    expected = ", ".join(entry.media_type for entry in formats_of_requests(spec))
-    inputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
-    why = f", which cannot carry {inputs}" if found is not None else ""
+    if name not in _UNNAMED and ANY_FILE.carries_inputs(spec):
+        return ANY_FILE
+    expected = ", ".join([entry.title for entry in formats_of_requests(spec)])
+    inputs = ", ".join([f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs])
+    why = f", which cannot carry {inputs}" if found is not None else _UNNAMED.get(name, "")
     raise UnsupportedMediaType(
         f"Content-Type: expected one of {expected}; got {brief(name) if name else 'none'}{why}"
     )

@@ -16,14 +16,10 @@ from typing import Any
 import numpy as np
 
 from batcher.codecs.content import MAX_IMAGE_PIXELS, Buffer
-from batcher.codecs.formats.base64_pictures import may_have_pictures, with_pictures
-from batcher.codecs.formats.base64_values import base64_text, from_base64
 from batcher.codecs.formats.bfloat16 import plain_numbers
+from batcher.codecs.formats.json_documents import inputs_of, pixels_of
 from batcher.codecs.formats.json_lists import to_json
 from batcher.codecs.formats.json_text import with_json
-from batcher.codecs.formats.long_lists import Changed, LongList
-from batcher.codecs.formats.nested_lists import MAX_DEPTH
-from batcher.codecs.formats.rows import inputs_from_document
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.error_text import brief
 from batcher.core.ragged import is_ragged
@@ -55,40 +51,15 @@ def decode(
     max_pixels = pixels_of(body, spec, max_image_pixels)
 
     def read(document: Any) -> tuple[dict[str, Array], bool]:
+        _check_signature(document)
         by_row = isinstance(document, dict) and "instances" in document
         return inputs_of(document, spec, limits, max_pixels), by_row
 
     return with_json(body, read)
 
 
-def pixels_of(body: Buffer, spec: ModelSpec, max_image_pixels: int) -> int | None:
-    """Return `max_image_pixels`, or None if `body` has no picture for the model `spec`."""
-    return max_image_pixels if may_have_pictures(body, spec) else None
-
-
-def inputs_of(
-    document: Any, spec: ModelSpec, limits: DecodingLimits, max_pixels: int | None
-) -> dict[str, Array]:
-    """Return the inputs in a document; `max_pixels` is None if there is no picture.
-
-    Raises as `decode` does.
-    """
-    if not isinstance(document, dict):
-        return inputs_from_document(document, spec, limits)
-    _check_signature(document)
-    by_row = "instances" in document
-    if max_pixels is not None and by_row != ("inputs" in document):
-        document = {"inputs": with_pictures(document, spec, max_pixels, limits)}
-    if any(tensor.datatype.name == "BYTES" for tensor in spec.inputs):
-        document = {key: _without_base64(value, 0) for key, value in document.items()}
-    column = document.get("inputs")
-    if len(spec.inputs) == 1 and "inputs" in document and not isinstance(column, dict):
-        document = document | {"inputs": {spec.inputs[0].name: column}}
-    return inputs_from_document(document, spec, limits)
-
-
-def _check_signature(document: dict[str, Any]) -> None:
-    signature = document.get("signature_name", SIGNATURE)
+def _check_signature(document: Any) -> None:
+    signature = document.get("signature_name", SIGNATURE) if isinstance(document, dict) else ""
     if signature not in (SIGNATURE, ""):
         raise InvalidInput(
             f"signature_name: expected {SIGNATURE!r}, the only one; got {brief(signature, 60)}"
@@ -129,20 +100,3 @@ def _with_base64(value: Any) -> Any:
         except UnicodeDecodeError:
             return {"b64": b64encode(value).decode()}
     return str(value)
-
-
-def _without_base64(value: Any, depth: int) -> Any:
-    """Return `value` with bytes in place of each object whose only member is `b64`."""
-    if depth > MAX_DEPTH:
-        # left as it is: `nested_lists` refuses it as too deep
-        return value
-    if isinstance(value, list):
-        return [_without_base64(inner, depth + 1) for inner in value]
-    if isinstance(value, LongList):
-        return Changed(value, lambda piece: _without_base64(piece, depth))
-    if not isinstance(value, dict):
-        return value
-    text = base64_text(value)
-    if text is not None:
-        return from_base64(text)
-    return {name: _without_base64(inner, depth + 1) for name, inner in value.items()}

@@ -1,11 +1,12 @@
 """Blank rows: zeros and empty texts, which a model can be run with before there are requests.
 
-Warm-up and deep checks run blank rows. A request of blank rows goes through `preprocess` first, as
-every request does, and the hook may make several rows of one. A batch of warm-up has a fixed number
-of rows, so the rows that the hook has made are repeated, or cut, to that number:
+Warm-up and deep checks run blank rows, unless the model has a sample. A request of such rows goes
+through `preprocess` first, as every request does, and the hook may make several rows of one. A
+batch of warm-up has a fixed number of rows, so the rows that the hook has made are repeated, or
+cut, to that number:
 
     a model whose `preprocess` makes 10 rows of one, a batch of 4 rows
-    1 blank row  ->  preprocess  ->  10 rows  ->  the first 4 of them
+    1 row  ->  preprocess  ->  10 rows  ->  the first 4 of them
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from batcher.errors import ModelContractError
 from batcher.models.fitting import fit_outputs, fit_raw_outputs
 from batcher.models.hook_contract import answer_of, as_arrays, prepared_rows
 from batcher.models.protocol import Arrays, Model, PartialOutputs
+from batcher.models.sample import Sample, repeated
 
 
 def unsized_inputs(spec: ModelSpec) -> str:
     """Return why the model `spec` has no blank rows; empty if it has. Any thread."""
     free = [tensor.name for tensor in spec.required if not _has_size(tensor)]
-    return f"no warmup_shape for the free axes of {', '.join(free)}" if free else ""
+    return f"no sample, and no warmup_shape for the free axes of {', '.join(free)}" if free else ""
 
 
 def blank_rows(spec: ModelSpec, rows: int) -> dict[str, Array]:
@@ -41,23 +43,26 @@ def blank_rows(spec: ModelSpec, rows: int) -> dict[str, Array]:
     }
 
 
-class BlankBatch:
-    """A batch of blank rows for one model, behind its `preprocess`. Inference thread.
+class WarmupBatch:
+    """A batch of rows for warm-up of one model, behind its `preprocess`. Inference thread.
 
     Attributes:
         rows: rows of the batch.
     """
 
-    def __init__(self, model: Model, rows: int, rows_each: int = 1) -> None:
-        """Make a batch of `rows` rows for `model`.
+    def __init__(
+        self, model: Model, rows: int, rows_each: int = 1, sample: Sample | None = None
+    ) -> None:
+        """Make a batch of `rows` rows for `model`, those of `sample` or else blank ones.
 
         `rows_each` are the rows that `preprocess` makes of one row, as far as that is known.
         """
         self.rows = rows
         self._model = model
         self._asked = max(rows // rows_each, 1)
-        blank = blank_rows(model.spec, self._asked)
-        prepared = model.preprocess(blank) if model.preprocess is not None else blank
+        asked = self._asked
+        sent = blank_rows(model.spec, asked) if sample is None else repeated(sample, asked)
+        prepared = model.preprocess(sent) if model.preprocess is not None else sent
         self._prepared = as_arrays(prepared)
         self._made = prepared_rows(self._prepared, model.spec.name)
 

@@ -26,6 +26,7 @@ from batcher.models.fitting import fit_outputs, fit_raw_outputs
 from batcher.models.model_errors import allowed_from_model
 from batcher.models.protocol import LoadedModel, Model, PartialOutputs
 from batcher.models.row_errors import RowErrors, non_finite_rows
+from batcher.models.sample import Sample, repeated
 
 
 class CheckedModel:
@@ -37,6 +38,7 @@ class CheckedModel:
         copies_outputs: whether outputs are copied, since the model may use their memory again.
         timings: seconds that warm-up took for a batch, by the rows of the batch.
         overflow_rows: rows of the batch that did not fit into the memory at warm-up; 0 if all did.
+        sample: rows that the model's author has named; None if there are none.
     """
 
     def __init__(self, model: Model, finite_outputs: bool = False) -> None:
@@ -54,6 +56,7 @@ class CheckedModel:
         self.copies_outputs = True
         self.timings: dict[int, float] = {}
         self.overflow_rows = 0
+        self.sample: Sample | None = None
         self._max_rows = model.max_rows
 
     def loaded(self) -> LoadedModel:
@@ -66,6 +69,7 @@ class CheckedModel:
             self.timings,
             self._max_rows,
             self.overflow_rows,
+            repeated(self.sample, 1) if self.sample is not None else None,
         )
 
     def limit(self, rows: int) -> None:

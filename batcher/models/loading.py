@@ -28,6 +28,7 @@ from batcher.models.checked import CheckedModel
 from batcher.models.file_facts import unchanged
 from batcher.models.own_code import with_place
 from batcher.models.protocol import Model, Progress
+from batcher.models.sample import sample_of
 from batcher.models.version_code.importing import import_from_folder
 from batcher.models.warmup import warm_up
 
@@ -51,8 +52,7 @@ def load_model(
         progress: is called before each step, with the step in words.
 
     Raises:
-        ModelLoadError: the model cannot be loaded, or fails on its warm-up; the message names the
-            model and the reason.
+        ModelLoadError: the model cannot be loaded, or fails on its warm-up; the text says which.
 
     Inference thread.
     """
@@ -61,6 +61,7 @@ def load_model(
         model = make_model(definition, settings)
     with _explained(definition, settings, "load"), unchanged(_read_files(definition)):
         checked = _load(model, settings, progress)
+        checked.sample = sample_of(definition.sample, model.sample, model.spec)
     if settings.warmup:
         with _explained(definition, settings, "warmup"):
             warm_up(checked, checked.largest(settings.max_batch_size), progress)

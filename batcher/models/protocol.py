@@ -86,6 +86,8 @@ class Model(Protocol):
             model has no such hook. Runs on the CPU pool.
         postprocess: hook that turns one request's rows of the outputs of `predict` into the answer;
             None if the model has no such hook. Runs on the CPU pool.
+        sample: what an author's class has as its attribute `sample`, whatever that is; known once
+            the model is loaded. See `sample.py`.
     """
 
     spec: ModelSpec
@@ -95,6 +97,7 @@ class Model(Protocol):
     pinned: bool
     preprocess: Hook | None
     postprocess: Hook | None
+    sample: object
 
     def load(self, device: str) -> None:
         """Read the model onto `device` (`cpu`, `cuda:0`). Once, first of all. Inference thread."""
@@ -142,6 +145,7 @@ class LoadedModel(NamedTuple):
         max_rows: most rows that the model takes in one batch, or that are worth sending; None if it
             takes any number.
         overflow_rows: rows of the batch that did not fit into the memory at warm-up; 0 if all did.
+        sample: the first row of the model's sample, for a deep check; None without a sample.
     """
 
     one_call: bool = False
@@ -150,3 +154,4 @@ class LoadedModel(NamedTuple):
     timings: Mapping[int, float] = {}
     max_rows: int | None = None
     overflow_rows: int = 0
+    sample: Arrays | None = None

@@ -1,8 +1,9 @@
-"""Warm-up: a loaded model runs blank rows before the first request, so no client pays for it.
+"""Warm-up: a loaded model runs a few batches before the first request, so no client pays for it.
 
 The first run of a batch size is slow: kernels are chosen and memory is allocated. So warm-up runs
-rows of zeros and empty texts in batches of 1, the largest size, and the powers of two between. With
-a largest batch of 6 rows these are 1, 2, 4 and 6. The runs show more about the model:
+the rows of the model's sample (`sample.py`), or else rows of zeros and empty texts, in batches of
+1, the largest size, and the powers of two between. With a largest batch of 6 rows these are 1, 2, 4
+and 6. The runs show more about the model:
 
 - whether the model keeps its contract: if not, the model is not served;
 - how many seconds a batch takes, by its rows: the scheduler's cost curve begins with these;
@@ -22,8 +23,8 @@ Warm-up ends there, and batches have at most 4 rows.
 The rows pass `preprocess` first, and a batch has as many of the rows that the hook has made: those
 are the rows that the model computes (`blank_rows.py`).
 
-A model with a free axis and no `warmup_shape` for that axis is not warmed up: the model might not
-be able to take a size that warm-up chose.
+A model without a sample, with a free axis and no `warmup_shape` for that axis, is not warmed up:
+the model might not be able to take a size that warm-up chose.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ from batcher.core.error_text import message
 from batcher.core.ragged import concatenated, copied
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError, OutOfMemory
-from batcher.models.blank_rows import BlankBatch, unsized_inputs
+from batcher.models.blank_rows import WarmupBatch, unsized_inputs
 from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
-from batcher.models.protocol import Arrays, Model, Progress
+from batcher.models.protocol import Arrays, Progress
 
 OPERATORS_BEFORE_HINT = 20
 """Operators a batch; a model with more gets a hint at start.
@@ -77,24 +78,24 @@ def warmup_sizes(max_batch_size: int) -> list[int]:
 
 
 def warm_up(model: CheckedModel, max_batch_size: int, progress: Progress) -> None:
-    """Run `model` on blank rows at each warm-up size, and note what the runs show.
+    """Run `model` at each warm-up size, and note what the runs show.
 
     Raises:
-        ModelLoadError: the model fails on blank rows, or its outputs break its specification.
+        ModelLoadError: the model fails on rows of warm-up, or its outputs break its specification.
 
     Inference thread.
     """
-    if reason := unsized_inputs(model.spec):
+    if model.sample is None and (reason := unsized_inputs(model.spec)):
         progress(f"warm-up skipped: {reason}")
         return
     rows_each = _run_sizes(model, max_batch_size, progress)
     if rows_each > model.largest(max_batch_size):
-        _run_in_pieces(model.model, rows_each, model.largest(max_batch_size))
-    _hint_at_operators(model.model, progress)
+        _run_in_pieces(model, rows_each, model.largest(max_batch_size))
+    _hint_at_operators(model, progress)
 
 
 def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> int:
-    """Run blank rows at each warm-up size; return the rows that `preprocess` makes of one.
+    """Run a batch of each warm-up size; return the rows that `preprocess` makes of one.
 
     Inference thread.
     """
@@ -103,7 +104,7 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
         progress(_step(model, size))
         try:
             with _explained(size, max(model.timings, default=0)):
-                batch = BlankBatch(model.model, size, rows_each)
+                batch = _batch(model, size, rows_each)
                 # Twice, since the first run pays for whatever is made once. One row a third time:
                 # a model that takes two buffers in turn comes back to the first one only then.
                 shared = _run_size(model, batch, 3 if size == 1 else 2) or shared
@@ -117,6 +118,11 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
             break
     model.copies_outputs = shared
     return rows_each
+
+
+def _batch(model: CheckedModel, rows: int, rows_each: int = 1) -> WarmupBatch:
+    """Return a batch of `rows` rows; `rows_each` as in WarmupBatch. Inference thread."""
+    return WarmupBatch(model.model, rows, rows_each, model.sample)
 
 
 def _step(model: CheckedModel, rows: int) -> str:
@@ -168,7 +174,7 @@ def _worthwhile(model: CheckedModel, rows: int, rows_each: int) -> int:
     if each[rows] <= WORTHWHILE * each[cheapest]:
         return rows
     # Once more, now: the machine may have been busier when the larger batch ran.
-    now, _ = _run_timed(model, BlankBatch(model.model, cheapest, rows_each))
+    now, _ = _run_timed(model, _batch(model, cheapest, rows_each))
     if each[rows] <= WORTHWHILE * now / cheapest:
         return rows
     return max(size for size in each if each[size] <= WORTHWHILE * each[cheapest])
@@ -211,7 +217,7 @@ def _advice(error: BaseException, fitted: int) -> str:
     return ""
 
 
-def _run_size(model: CheckedModel, batch: BlankBatch, runs: int) -> bool:
+def _run_size(model: CheckedModel, batch: WarmupBatch, runs: int) -> bool:
     """Run `batch` so many times; return whether the outputs of these runs share memory.
 
     Only outputs of these runs are held, since those of the largest batches may be large.
@@ -227,7 +233,7 @@ def _run_size(model: CheckedModel, batch: BlankBatch, runs: int) -> bool:
     return shared
 
 
-def _run_once(model: CheckedModel, batch: BlankBatch) -> dict[str, Array]:
+def _run_once(model: CheckedModel, batch: WarmupBatch) -> dict[str, Array]:
     """Run and time `batch`, check the outputs, and return them. Inference thread."""
     seconds, outputs = _run_timed(model, batch)
     batch.check(outputs)
@@ -235,7 +241,7 @@ def _run_once(model: CheckedModel, batch: BlankBatch) -> dict[str, Array]:
     return outputs
 
 
-def _run_timed(model: CheckedModel, batch: BlankBatch) -> tuple[float, dict[str, Array]]:
+def _run_timed(model: CheckedModel, batch: WarmupBatch) -> tuple[float, dict[str, Array]]:
     """Run `batch`; return the seconds that it took, and the outputs. Inference thread."""
     inputs = batch.inputs()
     started = perf_counter()
@@ -243,18 +249,18 @@ def _run_timed(model: CheckedModel, batch: BlankBatch) -> tuple[float, dict[str,
     return perf_counter() - started, outputs
 
 
-def _run_in_pieces(model: Model, rows: int, largest: int) -> None:
+def _run_in_pieces(model: CheckedModel, rows: int, largest: int) -> None:
     """Check a request of one row that becomes more rows, `rows`, than the `largest` batch has.
 
     Inference thread.
     """
     with _explained(rows):
-        batch = BlankBatch(model, rows, rows)
+        batch = _batch(model, rows, rows)
         inputs = batch.inputs()
         pieces = []
         for start in range(0, rows, largest):
             piece = {name: array[start : start + largest] for name, array in inputs.items()}
-            outputs = model.predict(piece)
+            outputs = model.model.predict(piece)
             pieces.append({name: copied(array) for name, array in outputs.items()})
         batch.check({name: concatenated([piece[name] for piece in pieces]) for name in pieces[0]})
 
@@ -264,17 +270,18 @@ def _share_memory(outputs: Arrays, earlier: list[Array]) -> bool:
     return any(np.may_share_memory(new, old) for new in outputs.values() for old in earlier)
 
 
-def _hint_at_operators(model: Model, progress: Progress) -> None:
+def _hint_at_operators(checked: CheckedModel, progress: Progress) -> None:
     """Report a hint to `progress` if a batch takes many operators, and the model can be compiled.
 
     Compiled code does not check its inputs, so their shapes must be those of the specification.
 
     Inference thread.
     """
+    model = checked.model
     if model.preprocess is not None or any(tensor.free_axes for tensor in model.spec.inputs):
         return
     with _explained(1):
-        operators = model.operators(BlankBatch(model, 1).inputs())
+        operators = model.operators(_batch(checked, 1).inputs())
     if operators > OPERATORS_BEFORE_HINT:
         progress(
             f"hint: {operators} operators a batch, each waiting for the interpreter lock: try "

@@ -28,7 +28,7 @@ from batcher.core.request import InferenceRequest, InferenceResponse
 from batcher.core.states import StateTable
 from batcher.core.waiters import Waiters
 from batcher.errors import Draining, ModelNotReady
-from batcher.models.protocol import LoadedModel
+from batcher.models.protocol import Arrays, LoadedModel
 from batcher.serving.assembly import Assembly
 from batcher.serving.servable import Servable
 from batcher.serving.stages.hooks import HookStage
@@ -114,6 +114,7 @@ class ModelVersion(Servable):
         state: where the version is in its life.
         detail: what the version is doing or why it failed, in words.
         one_call: whether a batch takes the interpreter lock of this process but once, or never.
+        sample: one row of inputs that the model's author has named; None if there is none.
         workers: they run the batches.
         scheduler: the queue of requests, and the policy that makes batches of them.
 
@@ -125,6 +126,8 @@ class ModelVersion(Servable):
         load: loads the model on the inference thread; None loads what `definition` says.
         required: whether the server is not ready without this version.
     """
+
+    sample: Arrays | None = None
 
     def __init__(
         self,
@@ -228,6 +231,7 @@ class ModelVersion(Servable):
         if self.state is not ModelState.LOADING:
             return
         self.one_call = loaded.one_call
+        self.sample = loaded.sample
         if loaded.preprocess is not None or loaded.postprocess is not None:
             finite = self.settings.finite_outputs
             arguments = (loaded, self.deadline, self._metrics, self._seconds, finite)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.codecs.content import Content
 from batcher.codecs.format_table import (
+    ANY_FILE,
     CSV,
     FORMATS,
     JSON,
@@ -16,6 +19,7 @@ from batcher.codecs.format_table import (
     NPY,
     OCTET_STREAM,
     PICTURES,
+    TEXT,
     Format,
     decode_body,
 )
@@ -28,6 +32,7 @@ from tests.support.models import model_spec, tensor
 SPEC = one_input()
 TWO_OUTPUTS = model_spec(outputs=(tensor("y"), tensor("z")))
 PICTURE = picture_spec((3, 4, 6))
+ONE_TEXT = one_input("BYTES", (1,))
 HEADERS = st.text(st.characters(codec="latin-1"), max_size=60) | st.lists(
     st.sampled_from(
         [
@@ -90,9 +95,27 @@ def test_a_parameter_in_the_extended_notation_of_rfc_2231_is_text() -> None:
     )
 
 
+def spec_for(entry: Format) -> ModelSpec:
+    """Return a model whose input bodies of the format can carry."""
+    if entry in (TEXT, ANY_FILE):
+        return ONE_TEXT
+    return PICTURE if entry in (*PICTURES, MULTIPART) else SPEC
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["application/pdf", "image/png", "audio/wav; codecs=1", "application/octet-stream", "text/x-y"],
+)
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (-1,)])
+def test_a_model_of_one_element_of_bytes_takes_every_other_type_as_a_file(
+    header: str, shape: tuple[int, ...]
+) -> None:
+    assert request_format(header, one_input("BYTES", shape)) is ANY_FILE
+
+
 @pytest.mark.parametrize("entry", FORMATS, ids=lambda entry: entry.media_type)
 def test_every_format_is_found_by_its_name_and_its_aliases(entry: Format) -> None:
-    spec = PICTURE if entry in (*PICTURES, MULTIPART) else SPEC
+    spec = spec_for(entry)
     for name in (
         entry.media_type,
         *entry.aliases,
@@ -111,7 +134,11 @@ def test_every_format_is_found_by_its_name_and_its_aliases(entry: Format) -> Non
             "Content-Type: expected one of application/json, application/msgpack, .*text/csv, "
             "application/jsonlines; got none$",
         ),
-        ("text/plain", SPEC, "got 'text/plain'$"),
+        ("text/html", SPEC, "got 'text/html'$"),
+        ("text/plain", SPEC, r"got 'text/plain', which cannot carry x FP32\[-1,2\]"),
+        ("", ONE_TEXT, "text/plain, any other type, taken as a file; got none$"),
+        ("application/x-www-form-urlencoded", ONE_TEXT, "which `curl -d` sends unless `-H"),
+        ("application/pdf", one_input("BYTES", (2,)), "got 'application/pdf'$"),
         ("application/jsonx", SPEC, "got 'application/jsonx'"),
         ("image/png", SPEC, r"got 'image/png', which cannot carry x FP32\[-1,2\]"),
         (
@@ -270,12 +297,12 @@ def test_an_error_is_msgpack_if_it_was_asked_for_or_sent(
 @pytest.mark.parametrize("entry", FORMATS, ids=lambda entry: entry.media_type)
 def test_an_empty_body_is_refused_in_every_format(entry: Format) -> None:
     with pytest.raises(
-        DecodingError, match=f"body: expected {entry.media_type}; got an empty body"
+        DecodingError, match=f"body: expected {re.escape(entry.media_type)}; got an empty body"
     ):
         decode_body(
             entry,
             Content(b"", entry.media_type),
-            PICTURE if entry in (*PICTURES, MULTIPART) else SPEC,
+            spec_for(entry),
         )
 
 

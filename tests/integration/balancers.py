@@ -1,4 +1,7 @@
-"""nginx and HAProxy as processes of their own, each with a configuration for one test."""
+"""nginx and HAProxy as processes of their own, with the files that `deploy/` offers.
+
+A test changes in a file what belongs to its machine alone: addresses, and how often HAProxy polls.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.end_to_end.processes import until
+from tests.end_to_end.processes import ROOT, until
+
+DEPLOY = ROOT / "deploy"
 
 # Debian puts servers where only root looks for programs.
 PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
@@ -51,7 +56,8 @@ def free_port() -> int:
         return port
 
 
-def _program(name: str, package: str) -> str:
+def found_program(name: str, package: str) -> str:
+    """Return the path of a program; skip the test where it is not installed."""
     found = shutil.which(name, path=PATH)
     if found is None:
         pytest.skip(f"{name} is not installed; on Debian: apt-get install {package}")
@@ -59,85 +65,70 @@ def _program(name: str, package: str) -> str:
 
 
 @contextmanager
-def nginx(
-    folder: Path, ports: Sequence[int], locations: str = "", repeated: str = "error timeout"
-) -> Iterator[Balancer]:
-    """Run nginx before the servers on `ports`, with kept connections to them.
-
-    nginx asks no server for its health. It turns to the next one where a connection is refused, and
-    tries the first again a second later (by itself after ten, in which the next one may go too).
+def nginx(folder: Path, ports: Sequence[int], locations: str = "") -> Iterator[Balancer]:
+    """Run nginx with the file of `deploy/nginx/` before the servers on `ports`.
 
     Args:
         folder: for its files.
         ports: of the servers.
-        locations: `location` blocks; without, everything goes to the servers.
-        repeated: what nginx asks the next server after; by itself it repeats no POST that was sent.
+        locations: further `location` blocks.
     """
-    program, port = _program("nginx", "nginx-light"), free_port()
-    servers = " ".join(f"server 127.0.0.1:{one} fail_timeout=1s;" for one in ports)
+    program, port = found_program("nginx", "nginx-light"), free_port()
+    server = "server 127.0.0.1:{} max_fails=0;"
+    site = _replaced(
+        (DEPLOY / "nginx" / "batcher.conf").read_text(),
+        {
+            server.format(8080): " ".join(server.format(one) for one in ports),
+            "listen 80;": f"listen 127.0.0.1:{port} backlog=4096; {locations}",
+        },
+    )
     names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     paths = " ".join(f"{name}_temp_path {folder / name};" for name in names)
-    configuration = f"""
-        daemon off; master_process off; worker_processes 1; pid {folder / "nginx.pid"};
-        events {{ worker_connections 4096; }}
-        http {{
-            access_log off; {paths}
-            upstream servers {{ {servers} keepalive 64; }}
-            server {{
-                listen 127.0.0.1:{port} backlog=4096;
-                proxy_http_version 1.1;
-                proxy_next_upstream {repeated};
-                proxy_set_header Connection "";
-                proxy_set_header Host $http_host;
-                {locations or "location / { proxy_pass http://servers; }"}
-            }}
-        }}
-    """
     file = folder / "nginx.conf"
-    file.write_text(configuration)
+    file.write_text(
+        f"daemon off; master_process off; worker_processes 1; pid {folder / 'nginx.pid'};\n"
+        f"events {{ worker_connections 4096; }}\nhttp {{ access_log off; {paths}\n{site}}}\n"
+    )
     command = [program, "-p", str(folder), "-e", str(folder / "errors.txt"), "-c", str(file)]
     with _running(command, folder, port) as balancer:
         yield balancer
 
 
 @contextmanager
-def haproxy(
-    folder: Path, ports: Sequence[int], check: str = "GET /readyz", frontend: str = ""
-) -> Iterator[Balancer]:
-    """Run HAProxy before the servers on `ports`.
+def haproxy(folder: Path, ports: Sequence[int], check: str = "GET /readyz") -> Iterator[Balancer]:
+    """Run HAProxy with the file of `deploy/haproxy/` before the servers on `ports`.
 
     Args:
         folder: for its files.
         ports: of the servers.
         check: the request of its checks; its own, `OPTIONS / HTTP/1.0`, if empty.
-        frontend: further lines of the front end.
     """
-    program, port = _program("haproxy", "haproxy"), free_port()
-    interval = f"inter {round(CHECK_INTERVAL_S * 1000)} fall 2 rise 1"
-    servers = "\n".join(f"  server s{one} 127.0.0.1:{one} check {interval}" for one in ports)
+    program, port = found_program("haproxy", "haproxy"), free_port()
     (folder / "haproxy.cfg").write_text(
-        f"""
-global
-  stats socket {folder / "stats.sock"}
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 60s
-  timeout server 60s
-  option redispatch
-frontend front
-  bind 127.0.0.1:{port} backlog 4096
-  {frontend}
-  default_backend servers
-backend servers
-  balance roundrobin
-  option httpchk {check}
-{servers}
-"""
+        _replaced(
+            (DEPLOY / "haproxy" / "haproxy.cfg").read_text(),
+            {
+                "\nglobal\n": f"\nglobal\n  stats socket {folder / 'stats.sock'}\n",
+                "bind :80": f"bind 127.0.0.1:{port} backlog 4096",
+                "httpchk GET /readyz": f"httpchk {check}",
+                "inter 2s": f"inter {round(CHECK_INTERVAL_S * 1000)}",
+                "  server batcher1 127.0.0.1:8080\n": "".join(
+                    f"  server s{one} 127.0.0.1:{one}\n" for one in ports
+                ),
+            },
+        )
     )
     command = [program, "-db", "-f", str(folder / "haproxy.cfg")]
     with _running(command, folder, port) as balancer:
         yield balancer
+
+
+def _replaced(text: str, changes: dict[str, str]) -> str:
+    """Return `text` with each key of `changes`, which stands in it once, replaced."""
+    for old, new in changes.items():
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the recipe"
+        text = text.replace(old, new)
+    return text
 
 
 def checked_states(balancer: Balancer) -> dict[str, tuple[str, str]]:

@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,11 +54,7 @@ def test_without_pre_stop_s_no_request_fails_on_a_kept_connection(
     assert stopped_under_traffic(tmp_path, balance, 0).failures["kept"] == []
 
 
-PATIENT_NGINX = partial(nginx, repeated="error timeout http_503 non_idempotent")
-"""nginx that asks the next server what one refuses while its models load: it has run nothing."""
-
-
-@pytest.mark.parametrize("balance", [PATIENT_NGINX, haproxy], ids=["nginx", "haproxy"])
+@BALANCERS
 def test_both_servers_are_replaced_one_by_one_without_a_request_that_fails(
     tmp_path: Path, balance: Balance
 ) -> None:

@@ -212,7 +212,9 @@ def test_free_axes_without_a_warmup_shape_are_passed_over_with_a_line_that_says_
 ) -> None:
     checked = folders.load(folders.python(RECORDS, inputs=FREE, outputs=FREE_OUT))
     assert shapes(checked) == []
-    assert folders.progress[1:] == ["warm-up skipped: no warmup_shape for the free axes of x"]
+    assert folders.progress[1:] == [
+        "warm-up skipped: no sample, and no warmup_shape for the free axes of x"
+    ]
 
 
 def test_free_axes_with_a_warmup_shape_are_warmed_up_in_that_size(folders: Folders) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from batcher.core.spec import Array, ModelSpec, TensorSpec, datatype
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import Hook
+from batcher.models.sample import sample_of
 
 Predict = Callable[[Mapping[str, Array]], Mapping[str, Any]]
 
@@ -45,6 +46,7 @@ class RecordingModel:
 
     preprocess: Hook | None = None
     postprocess: Hook | None = None
+    sample: object = None
     one_call = False
     max_rows: int | None = None
     notes: tuple[str, ...] = ()
@@ -81,7 +83,9 @@ class RecordingModel:
 
 def checked(model: RecordingModel) -> CheckedModel:
     """Return `model` as a worker gets it."""
-    return CheckedModel(model)
+    found = CheckedModel(model)
+    found.sample = sample_of(None, model.sample, model.spec)
+    return found
 
 
 def rows(*values: float, width: int = 4) -> Array:

@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
 from batcher.app.checking import rules
 from batcher.app.checking.batches import BatchCheck
 from batcher.app.checking.contract import Findings, Report
-from batcher.app.checking.samples import Rows, random_rows, read_sample
+from batcher.app.checking.samples import random_rows, rows_of_sample
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
 from batcher.errors import ClientError, ConfigError, ModelLoadError
-from batcher.models.blank_rows import unsized_inputs
 from batcher.models.checked import CheckedModel
 from batcher.models.loading import load_model
 from batcher.models.protocol import Progress
+from batcher.models.sample import Sample, sample_of_file
 from batcher.models.warmup import warm_up
 
 _LIKE_A_VERSION = re.compile(r"(?i)v(er(sion)?)?[._-]?\d[\d.]*|\d+\.[\d.]*|latest")
@@ -76,10 +77,16 @@ class _Check:
         definition = self._definition(name, version, folder)
         if definition is None:
             return Report(title, "", findings.all())
-        rows = self._rows(definition)
-        checked = self._load(definition)
+        sample = self._sample(definition)
+        # A sample that cannot be read is a breach of its own, and must not stop the load.
+        checked = self._load(replace(definition, sample=None))
         if checked is None:
             return Report(title, "", findings.all())
+        if sample is not None:
+            checked.sample = sample
+        name = definition.sample.name if sample and definition.sample else "the class's sample"
+        spec = definition.spec
+        rows = rows_of_sample(checked.sample, name, spec) if checked.sample else random_rows(spec)
         batches = BatchCheck(checked.model, findings, self._report, self._seconds)
         timings = batches.run(rows, checked.largest(self._settings.max_batch_size))
         if self._settings.warmup and not findings.has():
@@ -107,17 +114,18 @@ class _Check:
             self._findings.add(rules.DEFINITION, "model.yaml", str(err))
             return None
 
-    def _rows(self, definition: ModelDefinition) -> Rows:
-        """Return the rows of the sample; random ones if there is no sample that can be read."""
-        if definition.sample is not None:
-            try:
-                return read_sample(definition.sample, definition.spec)
-            except (ClientError, OSError) as err:
-                self._findings.add(rules.SAMPLE, f"sample {definition.sample.name}", str(err))
-        return random_rows(definition.spec)
+    def _sample(self, definition: ModelDefinition) -> Sample | None:
+        """Return the sample that `model.yaml` names; None if there is none that can be read."""
+        if definition.sample is None:
+            return None
+        try:
+            return sample_of_file(definition.sample, definition.spec)
+        except (ClientError, OSError) as err:
+            self._findings.add(rules.SAMPLE, f"sample {definition.sample.name}", str(err))
+            return None
 
     def _load(self, definition: ModelDefinition) -> CheckedModel | None:
-        # Without warm-up: rows of the sample say more about a breach than rows of zeros.
+        # Without warm-up: a check of the contract says more about a breach.
         settings = self._settings.model_copy(update={"warmup": False})
         try:
             return load_model(definition, settings, self._report)
@@ -136,11 +144,12 @@ class _Check:
         try:
             warm_up(checked, checked.largest(self._settings.max_batch_size), self._report)
         except ModelLoadError as err:
-            message = f"expected outputs for rows of zeros; got {err}"
+            kind = "of zeros" if checked.sample is None else "of the sample"
+            message = f"expected outputs for rows {kind}; got {err}"
             self._findings.add(rules.WARMUP, "warm-up", message)
             return
         # A warm-up that was skipped has not shown whose memory the outputs are.
-        if checked.copies_outputs and not unsized_inputs(checked.spec):
+        if checked.copies_outputs and checked.timings:
             self._findings.add(
                 rules.SHARED,
                 "predict",

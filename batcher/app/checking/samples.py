@@ -18,16 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 
 import numpy as np
 
-from batcher.codecs.content import Content
-from batcher.codecs.file_names import format_of_file
-from batcher.codecs.format_table import decode_body
 from batcher.codecs.formats.bfloat16 import from_float32, to_float32
-from batcher.core.spec import Array, ModelSpec, TensorSpec, check_inputs, with_defaults
-from batcher.errors import UnsupportedMediaType
+from batcher.core.spec import Array, ModelSpec, TensorSpec
+from batcher.models.sample import Sample
 
 ROW_COUNT = 11
 """Different rows that a model is checked with.
@@ -61,29 +57,16 @@ class Rows:
     description: str
 
 
-def read_sample(file: Path, spec: ModelSpec) -> Rows:
-    """Return the rows in `file`, read as the server reads a body of that format, and variants.
-
-    Raises:
-        ClientError: the file is not what the model takes; the message says what was expected and
-            what the file holds.
-    """
-    entry = format_of_file(file)
-    if not entry.carries_inputs(spec):
-        takes = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
-        raise UnsupportedMediaType(
-            f"{file.name}: expected a format that can carry {takes}; got {entry.media_type}"
-        )
-    inputs = decode_body(entry, Content(file.read_bytes(), entry.media_type), spec)
-    count = check_inputs(spec, inputs)
-    filled = with_defaults(spec, inputs, count)
+def rows_of_sample(sample: Sample, name: str, spec: ModelSpec) -> Rows:
+    """Return the rows of the sample called `name`, and variants."""
+    count = len(next(iter(sample.values())))
     own = tuple(
-        _row({name: array[index : index + 1] for name, array in filled.items()})
+        _row({name: array[index : index + 1] for name, array in sample.items()})
         for index in range(min(count, ROW_COUNT))
     )
     made = tuple(_variant(own[turn % len(own)], turn, spec) for turn in range(len(own), ROW_COUNT))
     counts = _plural(len(own), "row"), _plural(len(made), "row")
-    return Rows(own, made, f"{counts[0]} of {file.name}, and {counts[1]} made from them")
+    return Rows(own, made, f"{counts[0]} of {name}, and {counts[1]} made from them")
 
 
 def random_rows(spec: ModelSpec) -> Rows:

@@ -19,18 +19,22 @@ from typing import Any
 import numpy as np
 
 from batcher.codecs.content import Buffer
-from batcher.codecs.formats.base64_values import base64_text, from_base64
+from batcher.codecs.formats.base64_values import B64, base64_text, from_base64
 from batcher.codecs.formats.images import Picture, check_together, opened, rows_from_pictures
 from batcher.codecs.formats.long_lists import ArrayBuilder, LongList
+from batcher.codecs.formats.rows import is_bare, only_name
 from batcher.core.decoding_limits import DecodingLimits
 from batcher.core.error_text import brief, brief_names
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import ClientError, DecodingError, InvalidInput, TooLarge
 
-_MARKS = b'"b64"', b"\\u00"
+_MARKS = f'"{B64}"'.encode(), b"\\u00"
 """Text without which a document has no picture: the name, and the beginning of each code that may
 stand for one of its letters.
 """
+
+_SEARCHED_BYTES, _OVERLAP_BYTES = 1 << 18, 8
+"""Bytes that are searched at once, and a few of the next, where a mark may end."""
 
 
 def takes_pictures(spec: ModelSpec) -> bool:
@@ -42,8 +46,12 @@ def may_have_pictures(body: Buffer, spec: ModelSpec) -> bool:
     """Return whether `body`, JSON for the model `spec`, may have a picture in it."""
     if not takes_pictures(spec):
         return False
-    text = bytes(body)
-    return any(mark in text for mark in _MARKS)
+    # Piece by piece, since a large body is a view, and has to be copied for the search.
+    for start in range(0, len(body), _SEARCHED_BYTES):
+        piece = bytes(body[start : start + _SEARCHED_BYTES + _OVERLAP_BYTES])
+        if any(mark in piece for mark in _MARKS):
+            return True
+    return False
 
 
 class PictureRows:
@@ -161,10 +169,9 @@ def _rows(instances: Any, spec: ModelSpec) -> Iterator[tuple[str, Any]]:
     """Yield name and value of each value of rows. Raises InvalidInput."""
     names = {tensor.name for tensor in spec.inputs}
     required = {tensor.name for tensor in spec.required}
-    only = spec.inputs[0].name
+    only = only_name(spec)
     for index, row in enumerate(_elements(instances, '"instances"')):
-        is_bare = len(names) == 1 and (not isinstance(row, dict) or base64_text(row) is not None)
-        if is_bare:
+        if only and is_bare(row, only):
             yield only, row
         elif isinstance(row, dict) and required <= row.keys() <= names:
             yield from row.items()
@@ -178,8 +185,9 @@ def _rows(instances: Any, spec: ModelSpec) -> Iterator[tuple[str, Any]]:
 
 def _columns(inputs: Any, spec: ModelSpec) -> Iterator[tuple[str, Any]]:
     """Yield name and value of each row of pictures, and of each whole column of others."""
-    if len(spec.inputs) == 1 and (not isinstance(inputs, dict) or base64_text(inputs) is not None):
-        inputs = {spec.inputs[0].name: inputs}
+    only = only_name(spec)
+    if only and is_bare(inputs, only):
+        inputs = {only: inputs}
     if not isinstance(inputs, dict):
         raise InvalidInput(
             f'"inputs": expected an object of name to values; got {brief(inputs, 60)}'

@@ -8,6 +8,9 @@ from typing import Any
 from batcher.core.error_text import brief
 from batcher.errors import InvalidInput
 
+B64 = "b64"
+"""The only member of such an object."""
+
 _BLANKS = str.maketrans("", "", " \t\r\n")
 
 
@@ -15,7 +18,7 @@ def base64_text(value: Any) -> str | None:
     """Return the base64 in an object `{"b64": "…"}`; None if `value` is anything else."""
     if not isinstance(value, dict) or len(value) != 1:
         return None
-    text = value.get("b64")
+    text = value.get(B64)
     return text if isinstance(text, str) else None
 
 

@@ -20,10 +20,10 @@ import orjson
 
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.empty_lines import check_line_for_line
+from batcher.codecs.formats.json_documents import inputs_of, pixels_of
 from batcher.codecs.formats.json_lists import listable
 from batcher.codecs.formats.json_text import from_json, with_json
 from batcher.codecs.formats.predictions import predictions
-from batcher.codecs.tf_serving import inputs_of, pixels_of
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError

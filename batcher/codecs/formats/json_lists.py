@@ -1,5 +1,8 @@
 """`application/json`: nested lists, by input or by row; also the one JSON writer.
 
+An object `{"b64": "…"}` stands for bytes of a BYTES input, and for a picture of an input that is
+made of pictures.
+
 JSON has no NaN and no infinities. A body with the literals `NaN` or `Infinity`, which some encoders
 write, is refused with an error that says so. In an answer a number that is not finite becomes
 `null`. Clients that need such numbers use a binary format.
@@ -14,9 +17,8 @@ import orjson
 
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.bfloat16 import plain_numbers
-from batcher.codecs.formats.json_text import with_json
+from batcher.codecs.formats.json_documents import read_inputs
 from batcher.codecs.formats.predictions import predictions
-from batcher.codecs.formats.rows import inputs_from_document
 from batcher.core.ragged import is_ragged
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec, TensorSpec
@@ -36,13 +38,11 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     """Return the inputs of `{"inputs": {name: lists}}` or `{"instances": [row, …]}`.
 
     Raises:
-        DecodingError: the body is not JSON in its charset.
+        DecodingError: the body is not JSON in its charset, or a picture cannot be read.
         InvalidInput: the layout is another one, or a value does not fit its input.
-        TooLarge: a large body has more rows or values than the limits allow.
+        TooLarge: a large body has more rows, values or pixels than the limits allow.
     """
-    return with_json(
-        content.text(), lambda found: inputs_from_document(found, spec, content.limits)
-    )
+    return read_inputs(content.text(), spec, content.limits, content.max_image_pixels)
 
 
 def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:

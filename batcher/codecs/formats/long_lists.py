@@ -13,7 +13,7 @@ rows or values than the model's queue could ever hold costs no more than what fi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from sys import getsizeof
 from typing import Any
 
@@ -86,23 +86,6 @@ class UnreadLists:
         """Read every list that is left. Raises DecodingError, see `LongList.read`."""
         while self._lists:
             next(iter(self._lists.values())).read()
-
-
-class Changed(LongList):
-    """A long list whose pieces go through a function before anybody sees them."""
-
-    def __init__(self, inner: LongList, change: Callable[[list[Any]], list[Any]]) -> None:
-        """Pass each piece of `inner` through `change`, which keeps the number of elements."""
-        self._inner = inner
-        self._change = change
-
-    def pieces(self) -> Iterator[list[Any] | LongList]:
-        """Yield the changed pieces."""
-        for piece in self._inner.pieces():
-            if isinstance(piece, LongList):
-                yield Changed(piece, self._change)
-            else:
-                yield self._change(piece)
 
 
 class ArrayBuilder:

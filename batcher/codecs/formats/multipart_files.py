@@ -1,16 +1,19 @@
-"""`multipart/form-data`: picture files in fields with the names of the model's inputs.
+"""`multipart/form-data`: files in fields with the names of the model's inputs.
 
-Several files in one field are several rows of that input. A part of a form is a file whether or not
-it has a file name: many clients name none for bytes from memory.
+An input takes pictures, if `model.yaml` says so, or any file as it is, if it is of BYTES. Several
+files in one field are several rows of that input. A part of a form is a file whether or not it has
+a file name: many clients name none for bytes from memory.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import chain
 
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 
 from batcher.codecs.content import Content
+from batcher.codecs.formats.files import rows_from_files, takes_files
 from batcher.codecs.formats.images import check_together, opened, rows_from_pictures
 from batcher.core.error_text import brief
 from batcher.core.spec import Array, ModelSpec, TensorSpec
@@ -19,10 +22,13 @@ from batcher.errors import DecodingError, InvalidInput, TooLarge
 MAX_FILES = 4096
 """Most parts of one body: by default the queue has room for as many rows and no more."""
 
+_Files = list[tuple[bytes, str]]
+"""The files of a field, each with its media type."""
+
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
-    """Return whether every tensor is made of pictures."""
-    return all(tensor.image is not None for tensor in tensors)
+    """Return whether every tensor is made of pictures, or takes files as they are."""
+    return all(tensor.image is not None or takes_files(tensor) for tensor in tensors)
 
 
 def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
@@ -35,13 +41,27 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
             limits of the content allow.
     """
     tensors = {tensor.name: tensor for tensor in spec.inputs}
-    files, most = _pictures(content, list(tensors)), content.max_image_pixels
-    for name, bodies in files.items():
+    fields = _files(content, list(tensors))
+    for name, files in fields.items():
         # before any file is looked at
-        content.limits.check(len(bodies), len(bodies) * tensors[name].row_bytes, name)
+        content.limits.check(len(files), len(files) * tensors[name].row_bytes, name)
+    pictures = {name: files for name, files in fields.items() if tensors[name].image is not None}
+    plain = {
+        name: rows_from_files([body for body, _ in files], tensors[name])
+        for name, files in fields.items()
+        if name not in pictures
+    }
+    return plain | _pictures(pictures, tensors, content)
+
+
+def _pictures(
+    fields: Mapping[str, _Files], tensors: Mapping[str, TensorSpec], content: Content
+) -> dict[str, Array]:
+    """Return the pictures of each field as rows; raises as `decode` does."""
+    most = content.max_image_pixels
     found = {
-        name: [opened(body, media_type, tensors[name], most) for body, media_type in bodies]
-        for name, bodies in files.items()
+        name: [opened(body, media_type, tensors[name], most) for body, media_type in files]
+        for name, files in fields.items()
     }
     check_together(list(chain.from_iterable(found.values())), most)
     return {
@@ -50,9 +70,9 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     }
 
 
-def _pictures(content: Content, inputs: list[str]) -> dict[str, list[tuple[bytes, str]]]:
+def _files(content: Content, inputs: list[str]) -> dict[str, _Files]:
     """Return field name to its files, each with its media type."""
-    files: dict[str, list[tuple[bytes, str]]] = {}
+    files: dict[str, _Files] = {}
     for segment, body in _segments(content):
         if segment.name not in inputs:
             expected = ", ".join(map(repr, inputs))

@@ -8,6 +8,8 @@ converted. These are errors that name the place of the value:
 - a string or a boolean for a float input; null, unless the input says `missing: nan`;
 - a value outside the range of the datatype.
 
+Among BYTES an object `{"b64": "…"}` stands for the bytes that its base64 says.
+
 The types of all values are gathered before numpy sees any value, at the speed of C. Without that,
 one long string among many numbers would make numpy allocate the product of both. The slow walk that
 finds the place of a wrong value runs only once a value is known to be wrong.
@@ -24,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batcher.codecs.formats import bfloat16
+from batcher.codecs.formats.base64_values import base64_text, from_base64
 from batcher.core.spec import FLOATS, Array, TensorSpec
 from batcher.errors import InvalidInput
 
@@ -199,13 +202,17 @@ def _whole_floats(lists: _Lists) -> Array:
 
 
 def _strings(lists: _Lists) -> Array:
-    if not lists.types <= {str, bytes}:
-        raise _misfit(lists, lambda leaf: not isinstance(leaf, str | bytes), "a string")
-    texts = lists.flat
+    texts, types = lists.flat, lists.types
+    if dict in types:
+        texts = [_from_object(leaf) for leaf in texts]
+        types = set(map(type, texts))
+    if not types <= {str, bytes}:
+        expected = 'a string, or an object {"b64": "…"},'
+        raise _misfit(lists, lambda leaf: not isinstance(_from_object(leaf), str | bytes), expected)
     try:
-        if lists.types == {str}:
+        if types == {str}:
             texts = list(map(str.encode, texts))
-        elif str in lists.types:
+        elif str in types:
             texts = [leaf.encode() if isinstance(leaf, str) else leaf for leaf in texts]
     except UnicodeEncodeError as err:
         raise InvalidInput(
@@ -214,6 +221,12 @@ def _strings(lists: _Lists) -> Array:
     flat = np.empty(len(texts), dtype=object)
     flat[:] = texts
     return flat.reshape(lists.shape)
+
+
+def _from_object(leaf: Any) -> Any:
+    """Return the bytes of an object `{"b64": "…"}`, and any other value as it is."""
+    text = base64_text(leaf)
+    return leaf if text is None else from_base64(text)
 
 
 def _leaves(value: Any, place: str, first: int = 0) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,6 @@
-"""Whether models really answer: one blank row is inferred by each model that should serve.
+"""Whether models really answer: one row is inferred by each model that should serve.
+
+That is the first row of the model's sample, or a blank row where the model has no sample.
 
 The row goes the way of every request (stages, queue, worker). So a deep check finds failures that
 the state of a model does not show: a model that hangs, a device that is lost. A client that asks
@@ -73,7 +75,7 @@ class DeepCheck:
         self._waiters.release()
 
     def _send_row(self, version: ModelVersion, result: CheckResult) -> Deferred[None]:
-        """Send one blank row to `version`; fires when `result` has an entry for the model.
+        """Send one row to `version`; fires when `result` has an entry for the model.
 
         The row has the highest priority and is charged to no quota.
         """
@@ -89,18 +91,19 @@ class DeepCheck:
             _, code, text, _ = describe_failure(failure.value, self._disclosure, None)
             result.failed[title] = f"{code}: {text}"
 
-        if reason := unsized_inputs(spec):
+        if version.sample is None and (reason := unsized_inputs(spec)):
             result.skipped[title] = reason
             return succeed(None)
         # Whatever this raises is the result of this model alone: a blank row may not fit into the
         # memory, for example.
-        return maybeDeferred(self._infer_blank, version).addCallbacks(answered, failed)
+        return maybeDeferred(self._infer_row, version).addCallbacks(answered, failed)
 
-    def _infer_blank(self, version: ModelVersion) -> Deferred[InferenceResponse]:
-        """Answer one blank row by `version`."""
+    def _infer_row(self, version: ModelVersion) -> Deferred[InferenceResponse]:
+        """Answer one row by `version`."""
         spec, deadline = version.spec, version.deadline(min(version.timeout, CHECK_TIMEOUT_S))
         parameters = Parameters(deadline=deadline, priority=1, key=None)
-        return self._engine.infer(spec.name, blank_rows(spec, 1), spec.version, parameters)
+        row = blank_rows(spec, 1) if version.sample is None else dict(version.sample)
+        return self._engine.infer(spec.name, row, spec.version, parameters)
 
 
 def _is_due(version: ModelVersion) -> bool:

@@ -92,7 +92,7 @@ def _model_row(version: ModelVersion, state: str) -> tuple[str, ...]:
         escape(state),
         _tensors(spec.inputs),
         _tensors(spec.outputs),
-        escape(", ".join(entry.media_type for entry in formats_of_requests(spec))),
+        escape(", ".join(entry.title for entry in formats_of_requests(spec))),
         escape(version.settings.device),
     )
 

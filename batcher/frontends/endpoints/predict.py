@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.content_coding import HEAVY_BYTES, Body, CodedBody, plain_body
 from batcher.codecs.format_table import Format, decode_body
+from batcher.codecs.formats.base64_pictures import may_have_pictures
 from batcher.codecs.heavy import decode_heavy, encode_heavy, is_heavy_answer
 from batcher.codecs.negotiation import answer_format, media_type, request_format
 from batcher.config.settings import ServerSettings
@@ -66,7 +67,7 @@ class Plan:
         servable: answers the calls.
         decode: makes the inputs from a body.
         exact: whether inputs from `decode` always fit the model's specification.
-        pooled: whether `decode` is too slow for the loop and runs on the CPU pool.
+        pooled: whether `decode` may be too slow for the loop, and then runs on the CPU pool.
         is_text: returns whether a body costs a step for each value.
     """
 
@@ -79,6 +80,7 @@ class Plan:
         "_plain",
         "_priority",
         "_reads_client",
+        "_reads_pictures",
         "_timeout",
         "_timing",
         "_writes_text",
@@ -108,7 +110,7 @@ class Plan:
         self.decode = _decoder(body_format, spec, self._content)
         self.is_text = body_format.is_text
         self.exact = body_format.bind is not None and len(spec.required) == len(spec.inputs)
-        self.pooled = body_format.is_pooled(spec)
+        self.pooled, self._reads_pictures = body_format.is_pooled(spec), body_format.reads_pictures
         self._timeout, self._priority = _wishes(head, self.servable)
         self._key = head.key() if self.servable.reads_key else ""
         self._reads_client = self.pooled or self.servable.reads_client
@@ -131,10 +133,15 @@ class Plan:
         if self.is_text is not None and (is_coded or self.is_text(plain_body(body))):
             arguments = (decode_heavy, body, self._content, servable.spec)
             return servable.infer_heavy(len(body), parameters, *arguments)
-        if is_coded or self.pooled:
+        if is_coded or (self.pooled and self._is_slow(plain_body(body))):
             decode = partial(_decode_plain, self.decode, body)
             return servable.infer_decoded(len(body), decode, parameters)
         return servable.infer(self.decode(plain_body(body)), parameters, self.exact)
+
+    def _is_slow(self, body: Buffer) -> bool:
+        """Return whether decoding `body`, of a format that is pooled, is too slow for the loop."""
+        # Text is only if it has pictures in it.
+        return not self._reads_pictures or may_have_pictures(body, self.servable.spec)
 
     def reply(self, response: InferenceResponse) -> Reply | Deferred[Reply]:
         """Return the reply that carries `response`, or a Deferred of a reply that is long text."""

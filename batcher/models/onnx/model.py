@@ -41,6 +41,7 @@ class OnnxModel(FreshMemory):
     pinned = False
     preprocess: Hook | None = None
     postprocess: Hook | None = None
+    sample: object = None
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
         """Remember what to load; nothing is read yet. Any thread."""

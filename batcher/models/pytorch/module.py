@@ -48,6 +48,7 @@ class TorchModule(ABC):
     pinned = False
     preprocess: Hook | None = None
     postprocess: Hook | None = None
+    sample: object = None
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
         """Remember what to load; nothing is read yet. Any thread."""

@@ -11,7 +11,8 @@ of class decides how the class is used; of a function that is the class of the o
     takes          tensors                         a mapping of name to array
     returns        what `result_names.py` names    what `result_names.py` names
 
-Both kinds may have the hooks `preprocess` and `postprocess`. Both may also return an output as a
+Both kinds may have the hooks `preprocess` and `postprocess`, and rows of inputs as the attribute
+`sample`, which warm-up runs. Both may also return an output as a
 list of rows, with an exception in the place of a row that failed: only that row's request fails.
 
 A loaded model owns the names of its modules, for as long as `version_code` says. So two models may
@@ -64,6 +65,7 @@ class PythonModule(TorchModule):
         check_methods(module)
         self.preprocess = getattr(module, "preprocess", None)
         self.postprocess = getattr(module, "postprocess", None)
+        self.sample = getattr(module, "sample", None)
         # What a hook makes has names of its own, which decide (`prepared_inputs.py`).
         return module if self.preprocess is not None else self._arranged(module)
 
@@ -105,6 +107,7 @@ class PythonModel(FreshMemory):
     pinned = False
     preprocess: Hook | None = None
     postprocess: Hook | None = None
+    sample: object = None
 
     def __init__(
         self, definition: ModelDefinition, settings: ModelSettings, factory: Callable[[], Any]
@@ -128,6 +131,7 @@ class PythonModel(FreshMemory):
             check_returned(self._model.load(device), "load")
         self.preprocess = getattr(self._model, "preprocess", None)
         self.postprocess = getattr(self._model, "postprocess", None)
+        self.sample = getattr(self._model, "sample", None)
 
     def compile(self, progress: Progress) -> None:
         """Refuse: a compiler cannot know what `predict` of any class does.

@@ -268,6 +268,7 @@ class ChildThread:
             timings=message.timings,
             max_rows=message.max_rows,
             overflow_rows=message.overflow_rows,
+            sample=message.sample,
         )
         self._call_from_thread(self._parent.loaded, loaded)
 

@@ -78,12 +78,14 @@ class LoadDone(NamedTuple):
             follows, through which the parent opens connections (`hook_server.py`).
         max_rows: as in LoadedModel.
         overflow_rows: as in LoadedModel.
+        sample: as in LoadedModel.
     """
 
     timings: Mapping[int, float]
     hooks: tuple[str, ...]
     max_rows: int | None
     overflow_rows: int
+    sample: Mapping[str, Array] | None
 
 
 class LoadFailed(NamedTuple):

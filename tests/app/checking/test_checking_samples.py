@@ -91,12 +91,12 @@ class TestSamples:
             (
                 "s.doc",
                 b"text",
-                "expected a file named .json, .csv, .png, .npy or the like; got '.doc'",
+                "expected one of application/json, ",
             ),
             (
                 "s.png",
                 picture(),
-                "s.png: expected a format that can carry x FP32[-1,4]; got image/png",
+                "got 'image/png', which cannot carry x FP32[-1,4]",
             ),
         ],
     )

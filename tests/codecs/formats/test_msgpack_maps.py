@@ -226,7 +226,6 @@ def test_an_array_of_objects_which_msgpack_numpy_pickles_is_refused_and_not_run(
         b"\x81\xa6inputs\x81\xa1x\x91\x92\xa2\xff\xfe\x01",
         msgpack.packb([1, 2]),
         msgpack.packb(array_map()),
-        msgpack.packb({"inputs": array_map()}),
         msgpack.packb({"instances": array_map()}),
     ],
 )

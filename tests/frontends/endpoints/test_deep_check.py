@@ -96,6 +96,14 @@ def test_a_model_that_hangs_is_named_at_the_deadline(timeout_ms: float, seconds:
     server.check_nothing_is_left()
 
 
+def test_a_model_with_a_sample_answers_its_first_row(stack: Stack) -> None:
+    free = named("free", inputs=(tensor("x", shape=(-1,)),), outputs=(tensor("y", shape=(-1,)),))
+    free.sample = {"x": [[1, 2], [3, 4]]}
+    answer = stack(MemoryServer(free), DEEP)
+    assert (answer.status, list(answer.decoded()["seconds"])) == (200, ["free/1"])
+    assert [batch["x"].tolist() for batch in free.batches] == [[[1, 2]]]
+
+
 def test_a_model_without_a_blank_row_is_skipped_and_says_why(stack: Stack) -> None:
     free = named("free", inputs=(tensor("x", shape=(-1,)),), outputs=(tensor("y", shape=(-1,)),))
     sized = named(
@@ -105,7 +113,9 @@ def test_a_model_without_a_blank_row_is_skipped_and_says_why(stack: Stack) -> No
     )
     answer = stack(MemoryServer(free, sized), DEEP)
     assert answer.status == 200
-    assert answer.decoded()["skipped"] == {"free/1": "no warmup_shape for the free axes of x"}
+    assert answer.decoded()["skipped"] == {
+        "free/1": "no sample, and no warmup_shape for the free axes of x"
+    }
     assert list(answer.decoded()["seconds"]) == ["sized/1"]
     assert (free.sizes(), sized.batches[0]["x"].shape) == ([], (1, 3))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
@@ -70,6 +71,9 @@ BODIES = {
     "application/octet-stream": ROWS.tobytes(),
     "application/json": json.dumps({"inputs": {"image": ROWS.tolist()}}).encode(),
     "application/json; charset=utf-8": json.dumps({"instances": ROWS.tolist()}).encode(),
+    "application/json; pictures=base64": json.dumps(
+        {"inputs": {"image": {"b64": b64encode(picture("PNG")).decode()}}}
+    ).encode(),
     "text/json": json.dumps({"instances": [{"image": ROWS[0].tolist()}]}).encode(),
     "application/msgpack": msgpack.packb({"inputs": {"image": ROWS}}, default=msgpack_numpy.encode),
     "application/x-msgpack": msgpack.packb({"instances": ROWS.tolist()}),

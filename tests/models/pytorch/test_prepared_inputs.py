@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from batcher.errors import ModelContractError, ModelLoadError
-from batcher.models.blank_rows import BlankBatch
+from batcher.models.blank_rows import WarmupBatch
 from tests.support.model_folders import FLOATS, Folders, answers, floats
 
 TEXT = "[{name: text, dtype: BYTES, shape: []}]"
@@ -153,6 +153,6 @@ def test_the_operators_of_a_module_are_counted_behind_its_preprocess(folders: Fo
         'return {"x": np.zeros((len(values["text"]), 4), "f4")}',
     )
     model = folders.load(folders.python(source, inputs=TEXT, outputs=FLOATS.format("y"))).model
-    assert model.operators(BlankBatch(model, 1).inputs()) == 30
+    assert model.operators(WarmupBatch(model, 1).inputs()) == 30
     # A module with `preprocess` cannot be compiled, so no hint advises it.
     assert not any("hint" in text for text in folders.progress)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from batcher.codecs.format_table import CSV, JSON_LINES, MULTIPART, formats_for, formats_of_requests
+from batcher.codecs.format_table import TEXT as PLAIN_TEXT
 from batcher.core.spec import ModelSpec, TensorSpec
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.openapi.operations import (
@@ -57,7 +58,7 @@ def _content(engine: Engine, answers: bool) -> dict[str, Any]:
         spec = version.spec
         entries = formats_for(spec.outputs, True) if answers else formats_of_requests(spec)
         for entry in entries:
-            schema = TEXT if entry in (CSV, JSON_LINES) else BINARY
+            schema = TEXT if entry in (CSV, JSON_LINES, PLAIN_TEXT) else BINARY
             content.setdefault(entry.media_type, {"schema": schema})
     if MULTIPART.media_type in content:
         content[MULTIPART.media_type] = {

@@ -1,0 +1,82 @@
+"""The sample of a model: rows of inputs that the model can answer, named by its author.
+
+Zeros and empty texts mean nothing to many models: an empty text has no words, and a free axis no
+size. So a model may name a sample, in one of two places. Warm-up runs rows of the sample in place
+of blank rows, and a deep check of readiness sends the first row.
+
+| where | what |
+|---|---|
+| `sample: file` in `model.yaml` | a file that could be posted to `/predict` |
+| an attribute `sample` of a Python class | a dictionary of names to rows, as JSON's `inputs` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from batcher.codecs.content import Content
+from batcher.codecs.file_names import media_type_of_file
+from batcher.codecs.format_table import decode_body
+from batcher.codecs.formats.rows import inputs_from_document
+from batcher.codecs.negotiation import request_format
+from batcher.core.spec import Array, ModelSpec, check_inputs, with_defaults
+from batcher.errors import ClientError, ModelLoadError
+
+Sample = Mapping[str, Array]
+"""The inputs of a sample; the first axis of each array is the row."""
+
+
+def sample_of_file(file: Path, spec: ModelSpec) -> Sample:
+    """Return the rows in `file`, read as the server reads a body of the type that the name tells.
+
+    Raises:
+        ClientError: the file is not what the model takes; the message says what was expected and
+            what the file holds.
+
+    Any thread.
+    """
+    media_type = media_type_of_file(file)
+    body = Content(file.read_bytes(), media_type)
+    return _checked(decode_body(request_format(media_type, spec), body, spec), spec)
+
+
+def sample_of_values(values: Mapping[str, Any], spec: ModelSpec) -> Sample:
+    """Return the rows in `values`, name to array or lists. Raises ClientError. Any thread."""
+    tensors = {tensor.name: tensor for tensor in spec.inputs}
+    named: dict[str, Any] = {}
+    for name, value in values.items():
+        dtype = tensors[name].datatype.numpy if name in tensors else None
+        is_array = isinstance(value, np.ndarray) and dtype is not None and value.dtype != dtype
+        named[name] = value.tolist() if is_array else value
+    return _checked(inputs_from_document({"inputs": named}, spec), spec)
+
+
+def sample_of(file: Path | None, values: object, spec: ModelSpec) -> Sample | None:
+    """Return the sample in `file`, or in `values`, an attribute of a class; None without either.
+
+    Raises:
+        ModelLoadError: the sample is not what the model takes.
+
+    Any thread.
+    """
+    try:
+        if file is not None:
+            return sample_of_file(file, spec)
+        # A method of that name, as generative models have one, is no sample.
+        return sample_of_values(values, spec) if isinstance(values, Mapping) else None
+    except ClientError as err:
+        where = file.name if file is not None else "attribute of the class"
+        raise ModelLoadError(f"sample ({where}): {err}") from err
+
+
+def repeated(sample: Sample, rows: int) -> dict[str, Array]:
+    """Return so many `rows` of `sample`, the first one again behind the last. Any thread."""
+    return {name: array[np.arange(rows) % len(array)] for name, array in sample.items()}
+
+
+def _checked(inputs: Mapping[str, Array], spec: ModelSpec) -> Sample:
+    return with_defaults(spec, inputs, check_inputs(spec, inputs))
