@@ -7,19 +7,33 @@ cut, to that number:
 
     a model whose `preprocess` makes 10 rows of one, a batch of 4 rows
     1 row  ->  preprocess  ->  10 rows  ->  the first 4 of them
+
+A hook may make no rows of an empty text, such as one that cuts texts into sentences, or may refuse
+such a text. Then the rows are made of a text of two sentences. A hook that makes no rows of zeros
+either has no blank rows at all (`NothingPrepared`): its model is served without a warm-up.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 
+from batcher.core.error_text import message
 from batcher.core.ragged import own_rows
 from batcher.core.spec import Array, ModelSpec, TensorSpec
-from batcher.errors import ModelContractError
+from batcher.errors import InvalidInput, ModelContractError
 from batcher.models.fitting import fit_outputs, fit_raw_outputs
 from batcher.models.hook_contract import answer_of, as_arrays, prepared_rows
 from batcher.models.protocol import Arrays, Model, PartialOutputs
 from batcher.models.sample import Sample, repeated
+
+SENTENCES = b"This is a text of two sentences. It stands for the texts of clients."
+"""A text for hooks that make no rows of an empty one, or refuse it."""
+
+
+class NothingPrepared(Exception):
+    """`preprocess` makes no rows of blank rows, or refuses them; the message says which."""
 
 
 def unsized_inputs(spec: ModelSpec) -> str:
@@ -28,8 +42,8 @@ def unsized_inputs(spec: ModelSpec) -> str:
     return f"no sample, and no warmup_shape for the free axes of {', '.join(free)}" if free else ""
 
 
-def blank_rows(spec: ModelSpec, rows: int) -> dict[str, Array]:
-    """Return inputs of zeros and empty texts for the model `spec`, all of whose axes have sizes.
+def blank_rows(spec: ModelSpec, rows: int, text: bytes = b"") -> dict[str, Array]:
+    """Return inputs of zeros and `text` for the model `spec`, all of whose axes have sizes.
 
     Optional inputs are what a request without them has; those without a default are blank too, and
     left out where their axes have no sizes.
@@ -37,7 +51,7 @@ def blank_rows(spec: ModelSpec, rows: int) -> dict[str, Array]:
     Any thread.
     """
     return {
-        tensor.name: _blank(tensor, rows)
+        tensor.name: _blank(tensor, rows, text)
         for tensor in spec.inputs
         if not tensor.is_optional or tensor.default is not None or _has_size(tensor)
     }
@@ -55,16 +69,19 @@ class WarmupBatch:
     ) -> None:
         """Make a batch of `rows` rows for `model`, those of `sample` or else blank ones.
 
-        `rows_each` are the rows that `preprocess` makes of one row, as far as that is known.
+        `rows_each` are the rows that `preprocess` makes of one row, as far as that is known. If
+        there are several, the request behind the batch has one row: what folds the rows back may
+        not know several requests' rows apart.
+
+        Raises:
+            NothingPrepared: `preprocess` makes no rows of blank ones.
+            ModelContractError: `preprocess` returned something else than arrays of as many rows.
+            BaseException: whatever the hook raises.
         """
         self.rows = rows
         self._model = model
-        self._asked = max(rows // rows_each, 1)
-        asked = self._asked
-        sent = blank_rows(model.spec, asked) if sample is None else repeated(sample, asked)
-        prepared = model.preprocess(sent) if model.preprocess is not None else sent
-        self._prepared = as_arrays(prepared)
-        self._made = prepared_rows(self._prepared, model.spec.name)
+        self._asked = rows if rows_each == 1 else 1
+        self._prepared, self._made = _prepared(model, self._asked, sample)
 
     @property
     def rows_each(self) -> int:
@@ -113,16 +130,44 @@ class WarmupBatch:
                 raise error
 
 
+def _prepared(model: Model, rows: int, sample: Sample | None) -> tuple[dict[str, Array], int]:
+    """Return what `preprocess` makes of `rows` rows of `sample`, or blank ones, and how many.
+
+    Raises as `WarmupBatch` does. Inference thread.
+    """
+    if sample is not None:
+        return _prepared_of(model, repeated(sample, rows))
+    if any(tensor.datatype.name == "BYTES" for tensor in model.spec.inputs):
+        # Whatever stands in the way of an empty text: clients send others.
+        with suppress(Exception):
+            return _prepared_of(model, blank_rows(model.spec, rows))
+    try:
+        return _prepared_of(model, blank_rows(model.spec, rows, SENTENCES))
+    except InvalidInput as err:
+        raise NothingPrepared(f"preprocess refuses blank rows: {message(err)}") from err
+
+
+def _prepared_of(model: Model, sent: Arrays) -> tuple[dict[str, Array], int]:
+    """Return what `preprocess` makes of a request, and how many rows; raises as `_prepared`.
+
+    Inference thread.
+    """
+    prepared = as_arrays(model.preprocess(sent) if model.preprocess is not None else sent)
+    if prepared and all(array.ndim and not len(array) for array in prepared.values()):
+        raise NothingPrepared("preprocess makes no rows of blank ones")
+    return prepared, prepared_rows(prepared, model.spec.name)
+
+
 def _has_size(tensor: TensorSpec) -> bool:
     """Return whether warm-up knows the size of a row. Any thread."""
     return not tensor.free_axes or tensor.warmup_shape is not None
 
 
-def _blank(tensor: TensorSpec, rows: int) -> Array:
+def _blank(tensor: TensorSpec, rows: int, text: bytes) -> Array:
     """Return `rows` blank rows of one input, its default if it has one. Any thread."""
     if tensor.default is not None:
         return np.repeat(tensor.default[np.newaxis], rows, axis=0)
     array: Array = np.zeros((rows, *(tensor.warmup_shape or tensor.shape)), tensor.datatype.numpy)
     if tensor.datatype.name == "BYTES":
-        array.fill(b"")
+        array.fill(text)
     return array

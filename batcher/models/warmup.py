@@ -41,7 +41,7 @@ from batcher.core.error_text import message
 from batcher.core.ragged import concatenated, copied
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError, OutOfMemory
-from batcher.models.blank_rows import WarmupBatch, unsized_inputs
+from batcher.models.blank_rows import NothingPrepared, WarmupBatch, unsized_inputs
 from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
 from batcher.models.protocol import Arrays, Progress
@@ -88,7 +88,11 @@ def warm_up(model: CheckedModel, max_batch_size: int, progress: Progress) -> Non
     if model.sample is None and (reason := unsized_inputs(model.spec)):
         progress(f"warm-up skipped: {reason}")
         return
-    rows_each = _run_sizes(model, max_batch_size, progress)
+    try:
+        rows_each = _run_sizes(model, max_batch_size, progress)
+    except NothingPrepared as err:
+        progress(f"warm-up skipped: {err}")
+        return
     if rows_each > model.largest(max_batch_size):
         _run_in_pieces(model, rows_each, model.largest(max_batch_size))
     _hint_at_operators(model, progress)
@@ -194,6 +198,8 @@ def _explained(rows: int, fitted: int = 0) -> Iterator[None]:
     """
     try:
         yield
+    except NothingPrepared:
+        raise
     # Also SystemExit: a model that calls sys.exit() must not end the thread.
     except (Exception, SystemExit) as err:
         reason = f"{type(err).__name__}: {message(err).strip()}".removesuffix(": ")

@@ -65,3 +65,65 @@ def test_rows_that_are_folded_wrongly_are_named_with_both_numbers(folders: Folde
         ModelLoadError, match=r"expected 1 rows, as the request has, or 10, .*; got 2 in output"
     ):
         sizes(folders, source, 16)
+
+
+CUTS_TEXTS = """
+class Model:
+    def preprocess(self, inputs):
+        parts = [part for text in inputs["text"] for part in text.split(b".") if part]
+        {also}
+        return {{"length": np.array([len(part) for part in parts], np.float32)}}
+
+    def predict(self, values):
+        return {{"energy": values["length"]}}
+
+    def postprocess(self, outputs):
+        return {{"energy": outputs["energy"].sum(keepdims=True)}}
+"""
+TEXTS = "[{name: text, dtype: BYTES, shape: []}]"
+
+
+@pytest.mark.parametrize(
+    "also",
+    [
+        "",
+        "np.stack([np.frombuffer(part, np.uint8)[:3] for part in parts])",
+        "assert len(parts), 'no text'",
+    ],
+    ids=["makes no rows", "raises an error of a library", "raises an error of its own"],
+)
+def test_a_hook_that_takes_no_empty_text_is_warmed_up_with_another(
+    folders: Folders, also: str
+) -> None:
+    source = CUTS_TEXTS.format(also=also)
+    folders.load(folders.python(source, inputs=TEXTS, outputs=ENERGY), max_batch_size=16)
+    assert folders.progress[-1] == "warming up, batch size 16"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("return {'frames': values['audio'][:0]}", "preprocess makes no rows of blank ones"),
+        ("raise InvalidInput('silence')", "preprocess refuses blank rows: silence"),
+    ],
+)
+def test_a_hook_that_makes_no_rows_of_blank_ones_is_served_without_a_warmup(
+    folders: Folders, body: str, reason: str
+) -> None:
+    source = f"""
+from batcher.errors import InvalidInput
+
+class Model:
+    def preprocess(self, values):
+        {body}
+
+    def predict(self, values):
+        return {{"energy": values["frames"].mean(axis=1)}}
+"""
+    folders.load(folders.python(source, inputs=CLIPS, outputs=ENERGY))
+    assert folders.progress[-1] == f"warm-up skipped: {reason}"
+
+
+def test_rows_are_folded_back_one_request_at_a_time(folders: Folders) -> None:
+    source = folding('return {"energy": outputs["energy"].mean(keepdims=True)}')
+    assert sizes(folders, source, 32) == [1, 2, 4, 8, 16, 32]

@@ -9,7 +9,7 @@ import pytest
 from twisted.logger import LogEvent
 
 from batcher.config.quota import Quota
-from batcher.errors import ModelLoadError
+from batcher.errors import InvalidInput, ModelLoadError
 from tests.frontends.endpoints.conftest import MORE
 from tests.support.http import STACKS, MemoryServer, ask
 from tests.support.http_answers import Answer
@@ -118,6 +118,17 @@ def test_a_model_without_a_blank_row_is_skipped_and_says_why(stack: Stack) -> No
     }
     assert list(answer.decoded()["seconds"]) == ["sized/1"]
     assert (free.sizes(), sized.batches[0]["x"].shape) == ([], (1, 3))
+
+
+def test_a_model_that_refuses_the_blank_row_has_answered_and_is_skipped() -> None:
+    def refuse(inputs: Any) -> Any:
+        raise InvalidInput("silence")
+
+    model = RecordingModel()
+    model.preprocess = refuse
+    answer = STACKS["connection"](MemoryServer(model), DEEP)
+    assert answer.status == 200
+    assert answer.decoded()["skipped"] == {"m/1": "it refuses blank rows: silence"}
 
 
 def test_those_who_ask_at_once_share_one_row() -> None:
