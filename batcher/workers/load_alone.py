@@ -4,6 +4,9 @@ The code of a model and the libraries below it change what belongs to the whole 
 load: PyTorch's exporters and its default dtype, seeds, late imports. Two loads on two threads would
 spoil each other. So a load on a thread holds `LOAD_LOCK` from its begin to its end, warm-up
 included. What the load has changed is put back at its end (`process_state.py`), and told.
+
+A load that waits for a compiler pauses: others load meanwhile. So what the load has changed is put
+back at the begin of the pause, too, and the rest of the load runs as the model will serve.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import TypeVar
 from twisted.logger import Logger
 
 from batcher.batching.worker import CallFromThread
+from batcher.models.load_pause import pause_with
 from batcher.models.process_state import ProcessState
 
 Loaded = TypeVar("Loaded")
@@ -31,16 +35,11 @@ class LoadLock:
         self._condition = Condition()
         self._holder: object = None
 
-    @contextmanager
-    def held_by(self, holder: object) -> Iterator[None]:
-        """Wait until nobody else holds the lock, and hold the lock meanwhile. Any thread."""
+    def take_for(self, holder: object) -> None:
+        """Wait until nobody holds the lock, and let `holder` hold the lock. Any thread."""
         with self._condition:
             self._condition.wait_for(lambda: self._holder is None)
             self._holder = holder
-        try:
-            yield
-        finally:
-            self.take_from(holder)
 
     def is_held_by(self, holder: object) -> bool:
         """Return whether `holder` holds the lock still. Any thread."""
@@ -59,22 +58,76 @@ LOAD_LOCK = LoadLock()
 
 
 def load_alone(
-    holder: object, title: str, load: Callable[[], Loaded], call_from_thread: CallFromThread
+    holder: object,
+    title: str,
+    load: Callable[[], Loaded],
+    call_from_thread: CallFromThread,
+    paused: Callable[[], object] = lambda: None,
+    resumes: Callable[[], object] = lambda: None,
 ) -> Loaded:
     """Return what `load` returns, while nothing else loads in this process.
 
-    What `load` has changed for the whole process is put back. `holder` is whoever takes the lock
-    away from a load that hangs, `title` the model as the log names it. Any thread.
+    What `load` has changed for the whole process is put back.
+
+    Args:
+        holder: whoever takes the lock away from a load that hangs.
+        title: the model as the log names it.
+        load: loads the model.
+        call_from_thread: calls the loop.
+        paused: is called when the load waits for another process, and others may load.
+        resumes: is called when that wait is over; may raise, which ends the load.
+
+    Any thread.
     """
-    with LOAD_LOCK.held_by(holder):
-        before = ProcessState()
+
+    @contextmanager
+    def pause() -> Iterator[None]:
+        alone.leave()
+        paused()
         try:
-            return load()
+            yield
         finally:
-            # A load that was given up has left the process to others.
-            changes = before.put_back() if LOAD_LOCK.is_held_by(holder) else []
-            if changes:
-                call_from_thread(_warn, title, changes)
+            resumes()
+            alone.enter()
+
+    alone = _Alone(holder, title, call_from_thread)
+    alone.enter()
+    try:
+        with pause_with(pause):
+            return load()
+    finally:
+        alone.leave()
+
+
+class _Alone:
+    """The time in which one model alone loads in this process."""
+
+    _before: ProcessState | None = None
+
+    def __init__(self, holder: object, title: str, call_from_thread: CallFromThread) -> None:
+        """Let `holder` load the model `title`, once it has entered. Any thread."""
+        self._holder = holder
+        self._title = title
+        self._call_from_thread = call_from_thread
+
+    def enter(self) -> None:
+        """Wait until nobody else loads. Any thread."""
+        LOAD_LOCK.take_for(self._holder)
+        self._before = ProcessState()
+
+    def leave(self) -> None:
+        """Put the process back as it was, and let others load. Not inside is nothing to do.
+
+        Any thread.
+        """
+        before, self._before = self._before, None
+        if before is None:
+            return
+        # A load that was given up has left the process to others.
+        changes = before.put_back() if LOAD_LOCK.is_held_by(self._holder) else []
+        LOAD_LOCK.take_from(self._holder)
+        if changes:
+            self._call_from_thread(_warn, self._title, changes)
 
 
 def _warn(title: str, changes: list[str]) -> None:

@@ -3,7 +3,8 @@
 A load needs more memory than what stays of it: the weights as they are read lie beside the weights
 of the model. So at most `load_concurrency` loads run at once, of threads and of child processes
 together, and the others wait for their turn. A restart of a child takes no turn: the memory was the
-model's before, and requests wait.
+model's before, and requests wait. A load that waits for a compiler gives its turn up: its model
+lies in the memory already, and compiling takes minutes.
 """
 
 from __future__ import annotations

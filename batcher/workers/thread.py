@@ -76,6 +76,7 @@ class InferenceThread:
     _deliver: Deliver
     _changed: ConditionListener
     _started = False
+    _load_given_up = False
     _quitting = False
     _awaits_outcome = False
     """Whether the loop waits for an outcome, and need not be called for it."""
@@ -237,7 +238,12 @@ class InferenceThread:
         """Load the model, run batches and let go of the model. Inference thread."""
         try:
             model = load_alone(
-                self, self._title, lambda: self._load(self._report), self._call_from_thread
+                self,
+                self._title,
+                lambda: self._load(self._report),
+                self._call_from_thread,
+                lambda: self._call_from_thread(self._turn.end),
+                self._refuse_if_given_up,
             )
         # A module that calls sys.exit() when it is imported is a failure like any other.
         except BaseException as err:
@@ -270,8 +276,14 @@ class InferenceThread:
         """Tell the loop what is being done while the model loads. Inference thread."""
         self._call_from_thread(self._progress, text)
 
+    def _refuse_if_given_up(self) -> None:
+        """Raise ModelLoadError if nobody waits for the load any more. Inference thread."""
+        if self._load_given_up:
+            raise ModelLoadError(f"{self._title}: it was given up")
+
     def _give_load_up(self, reason: str) -> None:
         """Leave the load that takes too long behind, and let others load. Reactor thread."""
+        self._load_given_up = True
         LOAD_LOCK.take_from(self)
         self._load_ended(ModelLoadError(reason))
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from twisted.logger import globalLogPublisher
 
+from batcher.errors import ModelLoadError
+from batcher.models.load_pause import others_may_load
 from batcher.workers.load_alone import LOAD_LOCK, LoadLock, load_alone
 from tests.support.crossing import PATIENCE
 
@@ -23,26 +25,27 @@ def test_a_load_waits_until_the_one_before_has_ended() -> None:
 
     def second() -> None:
         entered.set()
-        with lock.held_by("second"):
-            events.append("second")
+        lock.take_for("second")
+        events.append("second")
 
     thread = Thread(target=second, daemon=True)
-    with lock.held_by("first"):
-        thread.start()
-        assert entered.wait(PATIENCE)
-        events.append("first")
+    lock.take_for("first")
+    thread.start()
+    assert entered.wait(PATIENCE)
+    events.append("first")
+    lock.take_from("first")
     thread.join(PATIENCE)
     assert events == ["first", "second"]
 
 
 def test_a_load_that_hangs_can_lose_the_lock_and_does_not_take_it_from_the_next_one() -> None:
     lock = LoadLock()
-    with lock.held_by("hangs"):
-        lock.take_from("hangs")
-        with lock.held_by("next"):
-            assert not lock.is_held_by("hangs")
-            lock.take_from("hangs")
-            assert lock.is_held_by("next")
+    lock.take_for("hangs")
+    lock.take_from("hangs")
+    lock.take_for("next")
+    assert not lock.is_held_by("hangs")
+    lock.take_from("hangs")
+    assert lock.is_held_by("next")
 
 
 def test_what_a_load_has_changed_is_put_back_and_told_with_the_model_s_name(
@@ -97,3 +100,47 @@ def test_a_load_that_was_given_up_changes_nothing_under_the_next_one(
 
     load_alone(holder, "model 'm' version 1", load, call)
     assert os.environ["BELONGS_TO_ALL"] == "the next one's"
+
+
+def test_a_load_that_waits_for_another_process_lets_others_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BELONGS_TO_ALL", "before")
+    events: list[str] = []
+
+    def another() -> None:
+        events.append(f"another loads, {os.environ['BELONGS_TO_ALL']}")
+
+    def load() -> None:
+        os.environ["BELONGS_TO_ALL"] = "changed"
+        with others_may_load():
+            load_alone(object(), "model 'n' version 1", another, call)
+        events.append(f"goes on, {os.environ['BELONGS_TO_ALL']}")
+        assert LOAD_LOCK.is_held_by(holder)
+
+    holder = object()
+    load_alone(
+        holder,
+        "model 'm' version 1",
+        load,
+        call,
+        lambda: events.append("paused"),
+        lambda: events.append("resumes"),
+    )
+    assert events == ["paused", "another loads, before", "resumes", "goes on, before"]
+    assert not LOAD_LOCK.is_held_by(holder)
+
+
+def test_a_load_that_was_given_up_in_its_pause_does_not_go_on() -> None:
+    def load() -> None:
+        with others_may_load():
+            pass
+        raise AssertionError("it went on")
+
+    def refuse() -> None:
+        raise ModelLoadError("it was given up")
+
+    holder = object()
+    with pytest.raises(ModelLoadError, match="given up"):
+        load_alone(holder, "model 'm' version 1", load, call, resumes=refuse)
+    assert not LOAD_LOCK.is_held_by(holder)

@@ -18,6 +18,7 @@ from batcher.batching.worker import Condition, Outcome
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.checked import CheckedModel
+from batcher.models.load_pause import others_may_load
 from batcher.models.protocol import LoadedModel, Progress
 from batcher.workers.load_turns import LoadTurns
 from batcher.workers.options import LoopSide, WorkerOptions
@@ -307,3 +308,19 @@ def test_where_there_are_no_more_threads_the_load_fails_and_the_worker_has_ended
     assert str(bench.loop.error_of(bench.start())) == "model 'm' version 1: can't start new thread"
     assert bench.loop.wait_for(bench.worker.quit()) is None
     assert bench.loop.clock.getDelayedCalls() == []
+
+
+def test_a_load_that_waits_for_another_process_lets_the_next_one_load() -> None:
+    turns, compiled = LoadTurns(1), Event()
+
+    def load(progress: Progress) -> CheckedModel:
+        with others_may_load():
+            assert compiled.wait(PATIENCE)
+        return checked(first.model)
+
+    first, second = Bench(load=load, turns=turns), Bench(turns=turns)
+    first_loads, second_loads = first.start(), second.start()
+    first.loop.step()  # which hears of the pause
+    assert isinstance(second.loop.wait_for(second_loads), LoadedModel)
+    compiled.set()
+    assert isinstance(first.loop.wait_for(first_loads), LoadedModel)

@@ -2,7 +2,8 @@
 
 A compiled module is one native call, which takes the interpreter lock once; an eager module takes
 the lock for every operator. Compiling takes seconds to minutes and needs a C++ compiler. So a model
-is compiled in a process of its own (`aoti_program.py`), and the result, a package, is kept:
+is compiled in a process of its own (`aoti_program.py`), while others may load, and the result,
+a package, is kept:
 
     a package is kept, and matches? - yes -> loaded -> its answers are those of the module?
         +- no -> compiled, kept -------------+            +- yes -> CompiledModule
@@ -35,6 +36,7 @@ import torch
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.errors import ModelLoadError
+from batcher.models.load_pause import others_may_load
 from batcher.models.protocol import Progress
 from batcher.models.pytorch.aoti_packages import package_path, read_notes
 from batcher.models.pytorch.aoti_run import CompiledModule, UnusableLibrary
@@ -119,7 +121,7 @@ def _obtain(wanted: Wanted, progress: Progress) -> tuple[Path, bool]:
     if _is_kept(path, wanted, progress):
         return path, False
     _check_compiler()
-    with _locked(path.parent):
+    with others_may_load(), _locked(path.parent):
         # Another process may have made it meanwhile.
         if not _is_kept(path, wanted, lambda text: None):
             progress("compiling")

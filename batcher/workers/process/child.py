@@ -19,8 +19,8 @@ import select
 import socket
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
@@ -31,6 +31,7 @@ from batcher.core.spec import Array
 from batcher.errors import DeviceLost, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
+from batcher.models.load_pause import pause_with
 from batcher.models.loading import import_format, load_model
 from batcher.workers.process.described_error import describe_error
 from batcher.workers.process.hook_server import HookServer
@@ -42,6 +43,7 @@ from batcher.workers.process.messages import (
     BatchFailed,
     LoadDone,
     LoadFailed,
+    LoadPaused,
     LoadProgress,
     Prepare,
     RunBatch,
@@ -161,10 +163,19 @@ def _load(to_parent: ParentConnection) -> CheckedModel | None:
         import_format(prepare.definition)
     if to_parent.recv() is None:
         return None
+
+    @contextmanager
+    def pause() -> Iterator[None]:
+        to_parent.send(LoadPaused())
+        yield
+
     try:
-        model = load_model(
-            prepare.definition, prepare.settings, lambda text: to_parent.send(LoadProgress(text))
-        )
+        with pause_with(pause):
+            model = load_model(
+                prepare.definition,
+                prepare.settings,
+                lambda text: to_parent.send(LoadProgress(text)),
+            )
     except ModelLoadError as err:
         to_parent.send(LoadFailed(str(err), err.stage))
         return None

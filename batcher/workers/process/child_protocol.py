@@ -18,6 +18,9 @@ class Parent(Protocol):
     def reported(self, text: str) -> None:
         """Hear in words what the child does while the model loads. Reactor thread."""
 
+    def load_paused(self) -> None:
+        """Hear that the load waits for another process, and others may load. Reactor thread."""
+
     def loaded(self, loaded: LoadedModel) -> None:
         """Hear that the model is loaded and the child ready for batches. Reactor thread."""
 

@@ -41,6 +41,7 @@ from batcher.workers.process.messages import (
     Load,
     LoadDone,
     LoadFailed,
+    LoadPaused,
     LoadProgress,
     Prepare,
     send,
@@ -246,6 +247,8 @@ class ChildThread:
             self._fault = self._transit.take_answer(message)
         elif isinstance(message, LoadProgress):
             self._call_from_thread(self._parent.reported, message.text)
+        elif isinstance(message, LoadPaused):
+            self._call_from_thread(self._parent.load_paused)
         elif isinstance(message, LoadFailed):
             self._call_from_thread(self._parent.load_failed, message.reason, message.stage)
         elif isinstance(message, LoadDone):

@@ -3,7 +3,7 @@
 | to the child, in this order | the child answers |
 |---|---|
 | `Prepare` | nothing |
-| `Load` | `LoadProgress`, any number of times, then `LoadDone` or `LoadFailed` |
+| `Load` | `LoadProgress` and `LoadPaused`, any number of times, then `LoadDone` or `LoadFailed` |
 | `RunBatch`, any number of times | `BatchDone` or `BatchFailed`, in the order of the batches |
 | None | nothing: the child ends |
 
@@ -67,6 +67,10 @@ class LoadProgress(NamedTuple):
     """
 
     text: str
+
+
+class LoadPaused(NamedTuple):
+    """From the child: the load waits for another process, and others may load."""
 
 
 class LoadDone(NamedTuple):

@@ -152,6 +152,10 @@ class ProcessWorker:
         """Pass on what the child does while the model loads. Reactor thread."""
         self._progress(text)
 
+    def load_paused(self) -> None:
+        """Let others load: this load waits for another process. Reactor thread."""
+        self._turn.end()
+
     def loaded(self, loaded: LoadedModel) -> None:
         """Take batches. Reactor thread."""
         self._load_limit.end()

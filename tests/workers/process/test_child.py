@@ -11,18 +11,32 @@ from typing import Any
 import numpy as np
 import pytest
 
+from batcher.config.model_settings import ModelSettings
 from batcher.core.ragged import ragged
 from batcher.core.spec import Array
 from batcher.errors import DeviceLost, ModelContractError, OutOfMemory
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import PartialOutputs
 from batcher.models.row_lists import array_of_rows
+from batcher.workers.process import child
 from batcher.workers.process.child import ParentConnection, run, serve, status_of
 from batcher.workers.process.child_process import how_ended
 from batcher.workers.process.lifeline import end_with_parent
-from batcher.workers.process.messages import BatchDone, BatchFailed, RunBatch, send
+from batcher.workers.process.messages import (
+    BatchDone,
+    BatchFailed,
+    Load,
+    LoadDone,
+    LoadPaused,
+    LoadProgress,
+    Prepare,
+    RunBatch,
+    send,
+)
 from batcher.workers.shared_memory.packing import Packer, unpack
 from batcher.workers.shared_memory.slots import Slot
+from tests.support.model_folders import Folders
+from tests.support.model_folders import folders as folders
 from tests.support.models import Predict, RecordingModel, double, model_spec, rows, tensor
 
 
@@ -158,6 +172,30 @@ def test_after_a_lost_device_no_batch_is_begun(bench: Bench) -> None:
         assert ours.recv().error.known is DeviceLost
         assert not ours.poll()
     assert len(model.batches) == 1
+
+
+def test_a_load_that_waits_for_another_process_tells_the_parent(
+    bench: Bench, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "ignore_group_signals", lambda: None)
+    definition = folders.python("""
+from batcher.models.load_pause import others_may_load
+
+class Model:
+    def load(self, device):
+        with others_may_load():
+            pass
+
+    def predict(self, inputs):
+        return {"y": inputs["x"]}
+""")
+    ours, its = Pipe()
+    with ours, its:
+        for message in (Prepare(definition, ModelSettings(device="cpu", warmup=False)), Load()):
+            send(ours, message)
+        assert child._load(ParentConnection(its, bench.parent)) is not None
+        heard = [type(ours.recv()) for _ in range(3)]
+    assert heard == [LoadProgress, LoadPaused, LoadDone]
 
 
 def test_memory_that_runs_out_is_told_as_that(bench: Bench) -> None:

@@ -144,6 +144,17 @@ def test_what_the_child_does_while_it_loads_is_passed_on() -> None:
     assert bench.happened() == ["warming up"]
 
 
+def test_a_load_that_waits_for_another_process_lets_the_next_one_begin() -> None:
+    turns = LoadTurns(1)
+    first, second = Bench(turns), Bench(turns)
+    assert "child 0 loads" not in second.happened()
+    first.worker.load_paused()
+    assert second.happened() == ["child 0 loads"]
+    second.children[0].ready()
+    first.children[0].ready()
+    assert "loaded" in first.happened()
+
+
 def test_batches_go_to_the_child_and_come_back() -> None:
     bench = Bench()
     bench.ready()
