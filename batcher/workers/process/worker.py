@@ -86,6 +86,7 @@ class ProcessWorker:
         self._held = HeldBatches(clock, options.watchdog_s, lambda: self._kill(hangs))
         self._load_limit = LoadLimit(clock, title, options.load_timeout_s, self._loads_too_long)
         self._turn = LoadTurn(loop.turns)
+        self.load_paused = self._turn.end  # others load while this load waits
         self._restarts, spare_restarts = Restarts(jitter), Restarts(jitter)
         self._next_child = Alarm(clock, self._begin_child)
         self._exit_limit = Alarm(clock, self._kill)
@@ -151,10 +152,6 @@ class ProcessWorker:
     def reported(self, text: str) -> None:
         """Pass on what the child does while the model loads. Reactor thread."""
         self._progress(text)
-
-    def load_paused(self) -> None:
-        """Let others load: this load waits for another process. Reactor thread."""
-        self._turn.end()
 
     def loaded(self, loaded: LoadedModel) -> None:
         """Take batches. Reactor thread."""
