@@ -80,20 +80,10 @@ def load_alone(
     Any thread.
     """
 
-    @contextmanager
-    def pause() -> Iterator[None]:
-        alone.leave()
-        paused()
-        try:
-            yield
-        finally:
-            resumes()
-            alone.enter()
-
-    alone = _Alone(holder, title, call_from_thread)
+    alone = _Alone(holder, title, call_from_thread, paused, resumes)
     alone.enter()
     try:
-        with pause_with(pause):
+        with pause_with(alone.pause):
             return load()
     finally:
         alone.leave()
@@ -104,16 +94,36 @@ class _Alone:
 
     _before: ProcessState | None = None
 
-    def __init__(self, holder: object, title: str, call_from_thread: CallFromThread) -> None:
-        """Let `holder` load the model `title`, once it has entered. Any thread."""
+    def __init__(
+        self,
+        holder: object,
+        title: str,
+        call_from_thread: CallFromThread,
+        paused: Callable[[], object],
+        resumes: Callable[[], object],
+    ) -> None:
+        """Let `holder` load; the arguments are those of `load_alone`. Any thread."""
         self._holder = holder
         self._title = title
         self._call_from_thread = call_from_thread
+        self._paused = paused
+        self._resumes = resumes
 
     def enter(self) -> None:
         """Wait until nobody else loads. Any thread."""
         LOAD_LOCK.take_for(self._holder)
         self._before = ProcessState()
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Let others load meanwhile. Any thread."""
+        self.leave()
+        self._paused()
+        try:
+            yield
+        finally:
+            self._resumes()
+            self.enter()
 
     def leave(self) -> None:
         """Put the process back as it was, and let others load. Not inside is nothing to do.
