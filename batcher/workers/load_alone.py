@@ -79,7 +79,6 @@ def load_alone(
 
     Any thread.
     """
-
     alone = _Alone(holder, title, call_from_thread, paused, resumes)
     alone.enter()
     try:
