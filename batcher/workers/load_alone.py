@@ -67,15 +67,9 @@ def load_alone(
 ) -> Loaded:
     """Return what `load` returns, while nothing else loads in this process.
 
-    What `load` has changed for the whole process is put back.
-
-    Args:
-        holder: whoever takes the lock away from a load that hangs.
-        title: the model as the log names it.
-        load: loads the model.
-        call_from_thread: calls the loop.
-        paused: is called when the load waits for another process, and others may load.
-        resumes: is called when that wait is over; may raise, which ends the load.
+    What `load` has changed for the whole process is put back. `holder` is whoever takes the lock
+    away from a load that hangs, `title` the model as the log names it. `paused` is called when the
+    load waits for another process, `resumes` after that wait; what it raises ends the load.
 
     Any thread.
     """

@@ -88,13 +88,10 @@ class DeepCheck:
 
         def failed(failure: Failure) -> None:
             assert failure.value is not None
-            # An answer, of the model's own code.
             if isinstance(failure.value, InvalidInput) and version.sample is None:
                 result.skipped[title] = f"it refuses blank rows: {failure.value}"
-                return
-            # Clients that share the check share its references, too.
-            _, code, text, _ = describe_failure(failure.value, self._disclosure, None)
-            result.failed[title] = f"{code}: {text}"
+            else:
+                result.failed[title] = self._described(failure.value)
 
         if version.sample is None and (reason := unsized_inputs(spec)):
             result.skipped[title] = reason
@@ -102,6 +99,11 @@ class DeepCheck:
         # Whatever this raises is the result of this model alone: a blank row may not fit into the
         # memory, for example.
         return maybeDeferred(self._infer_row, version).addCallbacks(answered, failed)
+
+    def _described(self, error: BaseException) -> str:
+        """Return `error` in words for the clients that share a check, and share its references."""
+        _, code, text, _ = describe_failure(error, self._disclosure, None)
+        return f"{code}: {text}"
 
     def _infer_row(self, version: ModelVersion) -> Deferred[InferenceResponse]:
         """Answer one row by `version`."""

@@ -163,19 +163,8 @@ def _load(to_parent: ParentConnection) -> CheckedModel | None:
         import_format(prepare.definition)
     if to_parent.recv() is None:
         return None
-
-    @contextmanager
-    def pause() -> Iterator[None]:
-        to_parent.send(LoadPaused())
-        yield
-
     try:
-        with pause_with(pause):
-            model = load_model(
-                prepare.definition,
-                prepare.settings,
-                lambda text: to_parent.send(LoadProgress(text)),
-            )
+        model = _load_model(to_parent, prepare)
     except ModelLoadError as err:
         to_parent.send(LoadFailed(str(err), err.stage))
         return None
@@ -183,6 +172,24 @@ def _load(to_parent: ParentConnection) -> CheckedModel | None:
     model.copies_outputs = False  # they are copied into the slot before the model runs again
     _report_loaded(to_parent, model, prepare.settings.finite_outputs)
     return model
+
+
+def _load_model(to_parent: ParentConnection, prepare: Prepare) -> CheckedModel:
+    """Load the model, and tell the parent how that goes on. Raises ModelLoadError.
+
+    Main thread of the child.
+    """
+
+    @contextmanager
+    def pause() -> Iterator[None]:
+        to_parent.send(LoadPaused())
+        yield
+
+    def report(text: str) -> None:
+        to_parent.send(LoadProgress(text))
+
+    with pause_with(pause):
+        return load_model(prepare.definition, prepare.settings, report)
 
 
 def _report_loaded(to_parent: ParentConnection, model: CheckedModel, finite_outputs: bool) -> None:

@@ -79,9 +79,8 @@ class ProcessWorker:
         jitter: Callable[[float], float] = lambda delay: delay * uniform(0.5, 1.0),
     ) -> None:
         """Prepare a worker; `jitter` changes delays between restarts, in s. Reactor thread."""
-        self._clock = clock = loop.clock
+        self._clock, self._title = clock, title = loop.clock, options.title
         self._progress, self._raised = loop.progress, loop.raised
-        self._title = title = options.title
         hangs = f"a batch has run for more than {options.watchdog_s:g} s"
         self._held = HeldBatches(clock, options.watchdog_s, lambda: self._kill(hangs))
         self._load_limit = LoadLimit(clock, title, options.load_timeout_s, self._loads_too_long)
