@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml compiled_modules.txt $(shell find batcher -name '*.py')
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test test-python integration kinds models chaos soak lint bench clients tools proto clean
+.PHONY: serve test test-python integration kinds models chaos soak lint bench docs reference clients tools proto clean
 
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
@@ -49,6 +49,16 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.serve
 	$(BIN)/python benchmarks/ceiling.py
 	$(BIN)/python benchmarks/fixed_cost.py
+
+# A site of docs/ in build/site. Fails on a dead link, and on a page that would load something from a foreign server.
+docs: $(VENV)/.docs
+	$(BIN)/python docs_tools/site.py prepare
+	$(BIN)/zensical build --strict --clean --config-file mkdocs.yml
+	$(BIN)/python docs_tools/site.py finish
+
+# The pages of docs/reference, from the code; a test fails while they are not what this writes.
+reference: $(VENV)/.serve
+	$(BIN)/python docs_tools/reference.py
 
 # Programs of others, for end-to-end tests that are skipped without them. They have no place in .venv: MLServer needs an older FastAPI,
 # and perf_analyzer is C++, of which 2.51 is the last that runs with glibc 2.36. It comes in wheels for Linux on x86-64.
@@ -120,6 +130,10 @@ $(VENV)/.models: $(VENV)/.test $(REAL)/requirements.txt $(REAL)/without_dependen
 		cc -shared -fPIC -o libc10_cuda.so $(CURDIR)/$(REAL)/no_cuda.c && cp libc10_cuda.so libtorch_cuda.so && \
 		ln -s ../lib/python3*/site-packages/torchvision.libs/libcudart.*.so.13 libcudart.so.13; } || true
 	touch $@
+
+$(VENV)/.docs: $(VENV)/.torch $(SOURCES)
+	$(PIP) -e '.[docs]'
+	touch $@ $(VENV)/.serve
 
 $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	$(PIP) -e '.[dev]'

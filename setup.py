@@ -45,6 +45,7 @@ TEST = [
     *BUILD_ONNX,
 ]
 TEST_CLIENTS = ["tritonclient[http,grpc]>=2.73", "kserve>=0.21"]
+DOCS = ["zensical>=0.0.73"]
 BENCH = ["mosec>=0.9.8", "fastapi>=0.115", "uvicorn>=0.32"]
 DEV = [
     *TEST,
@@ -142,6 +143,7 @@ setup(
         "test-clients": TEST_CLIENTS,
         "dev": DEV,
         "bench": BENCH,
+        "docs": DOCS,
     },
     entry_points={"console_scripts": ["batcher = batcher.app.cli:main"]},
 )

@@ -12,9 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from docs_tools.reference import FOLDER, pages
 from tests.support import blocks
 from tests.support.blocks import ROOT, Block, blocks_of
 from tests.test_imports import ENTRIES
@@ -127,6 +130,25 @@ def test_functions_stand_in_the_files_that_they_are_linked_to(page: Path) -> Non
 @EACH_PAGE
 def test_paths_in_backquotes_lead_somewhere(page: Path) -> None:
     assert missing_paths(page.read_text()) == []
+
+
+@pytest.mark.parametrize(("name", "made"), pages().items(), ids=lambda value: value[:13])
+def test_a_page_of_the_reference_is_what_the_code_gives(name: str, made: str) -> None:
+    now = (FOLDER / name).read_text()
+    assert now == made, "run `make reference`, which is `python docs_tools/reference.py`"
+
+
+def test_every_page_has_its_place_in_the_navigation() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    pages = {str(page.relative_to(ROOT / "docs")) for page in blocks.PAGES[1:]}
+    assert set(_entries(nav)) == pages, "add the page to `nav` in mkdocs.yml"
+
+
+def _entries(nav: Any) -> list[str]:
+    if isinstance(nav, str):
+        return [nav]
+    parts = nav.values() if isinstance(nav, dict) else nav
+    return [entry for part in parts for entry in _entries(part)]
 
 
 def test_the_table_of_rooms_has_every_room() -> None:
