@@ -1,4 +1,4 @@
-"""The pages of docs/reference/ say all that the code says; that they are up to date: test_docs.py."""
+"""The pages of docs/reference/ say all that the code says; test_docs.py has them up to date."""
 
 from __future__ import annotations
 
