@@ -144,7 +144,7 @@ def test_models_can_be_compiled_into_the_cache_folder_alone(booted: Booted) -> N
     user = booted.run("stat", "--format", "%u", f"/proc/{pid}").strip()
     as_service = ("nsenter", "-t", pid, "-m", "-S", user)
     booted.run(*as_service, "touch", "/var/cache/batcher/package")
-    with pytest.raises(AssertionError, match="Permission denied|Read-only"):
+    with pytest.raises(AssertionError, match=r"Permission denied|Read-only"):
         booted.run(*as_service, "touch", "/etc/batcher/config.yaml")
 
 
