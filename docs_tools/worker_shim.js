@@ -1,5 +1,5 @@
-// The site's search runs in a worker, which browsers do not start for pages that are opened from the
-// disk. There a hidden frame runs the worker's script instead.
+// The site's search runs in a worker, which browsers do not start for pages that are opened from
+// the disk. There a hidden frame runs the worker's script instead.
 if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
     constructor(url) {
@@ -24,8 +24,8 @@ if (location.protocol === "file:") {
     }
 
     postMessage(data) {
-      const copy = structuredClone(data)
-      this.started.then(() => this.inside.dispatchEvent(new MessageEvent("message", { data: copy })))
+      const event = new MessageEvent("message", { data: structuredClone(data) })
+      this.started.then(() => this.inside.dispatchEvent(event))
     }
 
     terminate() {

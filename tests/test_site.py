@@ -46,13 +46,13 @@ def test_links_out_of_docs_lead_to_copies(root: Path) -> None:
 def test_dead_links_and_foreign_servers_are_found(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text(
         '<h1 id="top">Top</h1><a href="#top">1</a><a href="#gone">2</a><a href="other.html">3</a>'
-        '<a href="gone.html">4</a><a href="https://example.org">5</a><img src="https://x.org/p.png">'
+        '<a href="gone.html">4</a><a href="https://example.org">5</a><img src="https://x.org/p">'
         '<link rel="canonical" href="https://x.org"><link rel="stylesheet" href="//x.org/s.css">'
     )
     (tmp_path / "other.html").write_text('<a href="index.html#top">1</a>')
     assert sorted(problems(tmp_path)) == [
         "index.html loads //x.org/s.css",
-        "index.html loads https://x.org/p.png",
+        "index.html loads https://x.org/p",
         "index.html: #gone is no place of the page",
         "index.html: gone.html is not there",
     ]
