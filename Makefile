@@ -140,5 +140,5 @@ $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	touch $@ $(VENV)/.test $(VENV)/.serve
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) build dist *.egg-info
+	rm -rf $(VENV) $(CLIENTS) build dist client/build client/src/batcher_inference_client/batcher *.egg-info
 	find . -name '*.so' -delete

@@ -64,7 +64,15 @@ def __getattr__(name: str) -> Any:
         return import_module("batcher.errors")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+    try:
+        globals()[name] = value = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as err:
+        if not (err.name or "").startswith("batcher."):
+            raise
+        # the client's own distribution has this door too, and little behind it
+        raise ModuleNotFoundError(
+            f"{name}: expected `pip install batcher-inference`; got its client alone", name=err.name
+        ) from err
     return value
 
 

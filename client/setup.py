@@ -46,7 +46,8 @@ class BuildWithPath(build_py):
     """Adds the line that Python reads when it starts."""
 
     def run(self) -> None:
-        """Build, and add the file beside the folder."""
+        """Build, without what an earlier build left, and add the file beside the folder."""
+        shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
         Path(self.build_lib, PATH_FILE).write_text(f"import {FOLDER}\n")
 

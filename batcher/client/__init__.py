@@ -58,4 +58,12 @@ def __getattr__(name: str) -> Any:
     """Import one of the three forms now and return it."""
     if name not in _MODULE_OF_FORM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF_FORM[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_MODULE_OF_FORM[name]}"), name)
+    except ModuleNotFoundError as err:
+        if err.name != "twisted":
+            raise
+        raise ModuleNotFoundError(
+            f"{name}: expected `pip install 'batcher-inference-client[twisted]'`; got no Twisted",
+            name=err.name,
+        ) from err

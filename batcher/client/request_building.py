@@ -27,7 +27,7 @@ from batcher.client.response_reading import (
     read_success,
 )
 from batcher.client.tensors import Bfloat16, BinaryTensor, to_tensor
-from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.formats.json_text import to_json
 from batcher.codecs.oip.members import MAX_TIMEOUT_US
 
 Result = TypeVar("Result", covariant=True)

@@ -18,8 +18,7 @@ import numpy as np
 from batcher.codecs.content import MAX_IMAGE_PIXELS, Buffer
 from batcher.codecs.formats.bfloat16 import plain_numbers
 from batcher.codecs.formats.json_documents import inputs_of, pixels_of
-from batcher.codecs.formats.json_lists import to_json
-from batcher.codecs.formats.json_text import with_json
+from batcher.codecs.formats.json_text import to_json, with_json
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.error_text import brief
 from batcher.core.ragged import is_ragged

@@ -1,10 +1,12 @@
-"""The imports of a program that only uses the client.
+"""The imports of a program that only uses the client: of each form, only what the form needs.
 
-Each form imports one HTTP library, no reactor, and none of the server's heavy libraries.
+The distribution of the client alone holds the files of `client/files.txt`, so they are those that
+the three forms import, no fewer and no more.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +16,29 @@ import pytest
 import batcher.client
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"torch", "klein", "pydantic", "prometheus_client", "twisted.internet.reactor", "uvloop"}
-FORMS = {
-    "Client": {"treq", "twisted"},
-    "AsyncClient": {"treq", "twisted"},
-    "TwistedClient": {"httpx"},
-    "ClientFailure": {"treq", "twisted", "httpx"},
+FILES = (ROOT / "client" / "files.txt").read_text().split()
+REQUIRED = {"numpy", "orjson", "httptools"}
+"""Libraries that the client's distribution requires."""
+
+OF_THE_SERVER = {
+    "torch",
+    "klein",
+    "pydantic",
+    "yaml",
+    "PIL",
+    "msgpack",
+    "multipart",
+    "click",
+    "rich",
 }
+OF_THE_SERVER |= {"prometheus_client", "safetensors", "uvloop", "twisted.internet.reactor"}
+OTHERS = {"httpx", "treq", "aiohttp", "requests"}
+FORMS = {"Client": {"twisted"}, "AsyncClient": {"twisted"}, "TwistedClient": set()}
+"""What each form leaves alone besides."""
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_a_form_imports_only_what_it_needs(name: str) -> None:
+def imported(name: str) -> set[str]:
+    """Return the modules of a program that imports a name of the client."""
     code = f"import sys; from batcher.client import {name}; print(*sorted(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code],
@@ -34,8 +48,34 @@ def test_a_form_imports_only_what_it_needs(name: str) -> None:
         check=True,
         timeout=60,
     )
-    assert "batcher.client" in result.stdout.split()
-    assert not set(result.stdout.split()) & (HEAVY | FORMS[name])
+    return set(result.stdout.split())
+
+
+def file_of(module: str) -> str:
+    """Return the file of a module of ours, as its path from the repository's root."""
+    path = Path(*module.split("."))
+    package = path / "__init__.py"
+    return str(package if (ROOT / package).exists() else path.with_suffix(".py"))
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_imports_only_what_it_needs(name: str) -> None:
+    found = imported(name)
+    assert "batcher.client" in found
+    assert found >= REQUIRED
+    assert not found & (OF_THE_SERVER | OTHERS | FORMS[name])
+
+
+def test_the_client_alone_has_the_files_that_its_forms_import() -> None:
+    found = set().union(*(imported(name) for name in FORMS))
+    ours = {name for name in found if name.partition(".")[0] == "batcher"}
+    assert sorted(FILES) == sorted(file_of(name) for name in ours)
+
+
+def test_the_client_alone_requires_what_its_forms_import() -> None:
+    setup = (ROOT / "client" / "setup.py").read_text()
+    required = re.findall(r'"([a-z]+)>=', setup.partition("install_requires")[2].split("\n")[0])
+    assert set(required) == REQUIRED
 
 
 def test_every_public_name_is_there_and_no_other() -> None:

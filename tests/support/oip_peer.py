@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from batcher.client.response_reading import HttpResponse
-from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.formats.json_text import to_json
 from batcher.codecs.oip.request import InferHead, read_head
 from batcher.codecs.oip.response import encode
 from batcher.core.spec import Array, ModelSpec

@@ -1,4 +1,4 @@
-"""`application/json`: nested lists, by input or by row; also the one JSON writer.
+"""`application/json`: nested lists, by input or by row.
 
 An object `{"b64": "…"}` stands for bytes of a BYTES input, and for a picture of an input that is
 made of pictures.
@@ -13,11 +13,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import orjson
 
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.bfloat16 import plain_numbers
 from batcher.codecs.formats.json_documents import read_inputs
+from batcher.codecs.formats.json_text import to_json
 from batcher.codecs.formats.predictions import predictions
 from batcher.core.ragged import is_ragged
 from batcher.core.request import InferenceResponse
@@ -27,11 +27,6 @@ from batcher.core.spec import Array, ModelSpec, TensorSpec
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
     """Return True: JSON holds any tensors."""
     return True
-
-
-def to_json(value: Any) -> bytes:
-    """Return `value` as compact UTF-8 JSON; numpy arrays become nested lists."""
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:

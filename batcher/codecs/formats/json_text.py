@@ -1,4 +1,4 @@
-"""Large JSON documents, read piece by piece.
+"""JSON: large documents, read piece by piece, and the one writer.
 
 orjson builds a whole document or nothing, and its objects take up to eight times the bytes of their
 text. So a large document is cut at its structure first: every list of more than a kilobyte whose
@@ -75,6 +75,11 @@ def with_json(body: Buffer, use: Callable[[Any], Result]) -> Result:
     result = use(large.object(0, len(body)))
     large.unread.read_all()
     return result
+
+
+def to_json(value: Any) -> bytes:
+    """Return `value` as compact UTF-8 JSON; numpy arrays become nested lists."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def from_json(body: Buffer) -> Any:

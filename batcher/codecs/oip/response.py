@@ -15,7 +15,7 @@ import numpy as np
 
 from batcher.codecs.content import Buffer
 from batcher.codecs.formats.bfloat16 import plain_numbers
-from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.formats.json_text import to_json
 from batcher.codecs.formats.octet_stream import output_bytes
 from batcher.codecs.formats.uneven_rows import even_rows
 from batcher.codecs.oip.classes import best_classes

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.formats.json_text import to_json
 from batcher.frontends.endpoints.call import Call
 from batcher.serving.metrics import ServerMetrics
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.formats.json_text import to_json
 from batcher.codecs.formats.msgpack_maps import to_msgpack
 from batcher.codecs.negotiation import wants_msgpack
 from batcher.errors import BatcherError, DeadlineExceeded, MethodNotAllowed, Unavailable

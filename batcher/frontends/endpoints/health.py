@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 from twisted.internet.defer import Deferred, succeed
 
-from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.formats.json_text import to_json
 from batcher.core.error_text import brief
 from batcher.errors import InvalidInput, ModelNotReady
 from batcher.frontends.endpoints.call import Call, Headers, Reply

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
-from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.formats.json_text import to_json
 from batcher.frontends.endpoints.call import Reply
 
 

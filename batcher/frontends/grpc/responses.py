@@ -11,7 +11,7 @@ from google.protobuf.json_format import Parse
 from google.protobuf.message import Message
 
 from batcher.codecs.content import Buffer
-from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.formats.json_text import to_json
 from batcher.codecs.oip.request import InferHead
 from batcher.codecs.oip.response import output_entry
 from batcher.core.request import InferenceResponse
