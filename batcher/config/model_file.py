@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from batcher.config import onnx_definition
 from batcher.config.default_values import default_row
+from batcher.config.model_files import check_file_is_named, check_files
 from batcher.config.model_settings import ModelSettings
-from batcher.config.reading import Integer, Number, Source, names_of, read_yaml, validate
+from batcher.config.reading import Integer, Number, names_of, read_yaml, validate
 from batcher.core.spec import (
     DATATYPES,
     FLOATS,
@@ -28,7 +28,6 @@ from batcher.core.spec import (
     TensorSpec,
     datatype,
 )
-from batcher.errors import ConfigError
 
 Format = Literal["python", "torchscript", "export", "onnx"]
 Axis = Annotated[Integer, Field(ge=-1)]
@@ -215,6 +214,11 @@ class ModelFile(_Section):
         return self
 
     @property
+    def named_files(self) -> dict[str, str | None]:
+        """The files that must stand beside `model.yaml`, by their keys."""
+        return {"file": self.file, "weights": self.weights, "sample": self.sample}
+
+    @property
     def _names_graph(self) -> bool:
         return any(
             tensor.graph_name is not None or tensor.batch_axis is not None
@@ -278,9 +282,10 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
     """
     folder = folder.absolute()  # a model may change the working directory before it is read again
     source = read_yaml(folder / "model.yaml")
+    check_file_is_named(folder, source)
     onnx_definition.fill_in(source, folder)
     model = validate(ModelFile, source, _IN_CONFIG)
-    _check_files(folder, model, source)
+    check_files(folder, model.named_files, source)
     return ModelDefinition(
         spec=_model_spec(name, version, model),
         format=model.format,
@@ -307,28 +312,6 @@ def _graph_binding(model: ModelFile) -> GraphBinding:
         for tensors in (model.inputs, model.outputs)
     )
     return GraphBinding(inputs, outputs, model.constants)
-
-
-def _check_files(folder: Path, model: ModelFile, source: Source) -> None:
-    for key, file in (("file", model.file), ("weights", model.weights), ("sample", model.sample)):
-        if file and not (folder / file).is_file():
-            place = source.origin((key,))
-            raise ConfigError(
-                f"{place}: {key}: expected a file {file!r} beside it; there is none: "
-                f"{_file_advice(folder, key, file)}"
-            )
-
-
-def _file_advice(folder: Path, key: str, file: str) -> str:
-    """Return what to do about a `file` that is not in `folder`; names files that may be meant."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    alike = [name for name in names if Path(name).suffix == Path(file).suffix]
-    meant = get_close_matches(file, names, cutoff=0.7) or alike[:3]
-    if not meant:
-        return "put the file there, or name another one"
-    return f"write `{key}: {meant[0]}`, which is there" + (
-        f" (or {', '.join(meant[1:])})" if meant[1:] else ""
-    )
 
 
 def _input_spec(tensor: InputFile) -> TensorSpec:

@@ -4,7 +4,8 @@ NumPy's rule of the `same_kind` decides, and where it leaves room for wrong numb
 
     from                          to                   allowed
     float                         float                yes; a finite number must stay finite
-    whole number, boolean         float                yes; a finite number must stay finite
+    whole number, boolean         float                yes; a finite number must stay finite, and
+                                                       for FP64 a whole number must stay that number
     whole number, boolean         whole number         where the numbers fit
     Python numbers (object)       any of these         as their own types
     text (`str`)                  BYTES                as UTF-8
@@ -18,6 +19,7 @@ NumPy has no BF16: an array of the dtype uint16 for an output of BF16 holds bits
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,10 @@ _MENDS = {
     ("O", ""): "return numbers, or convert the values in the model",
 }
 """What to write, by the kinds of both dtypes; an empty second kind stands for every kind."""
+
+
+_EXACT_FLOAT = 1 << 53
+"""First whole number from which a float64 no longer tells neighbouring whole numbers apart."""
 
 
 class CannotCast(Exception):
@@ -104,9 +110,35 @@ def _plain(array: Array) -> Array:
     kinds = set(map(type, values))
     if not all(issubclass(kind, bool | int | float | np.number | np.bool_) for kind in kinds):
         return array
-    plain = np.array(values)
     # Integers beyond 64 bits stay objects.
-    return plain.reshape(array.shape)
+    return numbers_of(values).reshape(array.shape)
+
+
+def numbers_of(values: Any) -> Array:
+    """Return Python numbers, or lists of such, as an array.
+
+    Raises:
+        CannotCast: a whole number among floats loses digits.
+        ValueError: lists have unequal lengths.
+
+    Any thread.
+    """
+    array = np.asarray(values)
+    if array is values or array.dtype != np.float64 or not (np.abs(array) >= _EXACT_FLOAT).any():
+        return array
+    objects = np.array(values, object)
+    flat = objects.ravel().tolist()
+    if all(isinstance(value, int | np.integer) for value in flat):
+        # Of whole numbers with and without a sign NumPy makes floats.
+        with suppress(OverflowError):
+            return objects.astype(np.uint64 if min(flat) >= 0 else np.int64)
+        return objects
+    if all(not isinstance(value, int) or int(float(value)) == value for value in flat):
+        return array
+    raise CannotCast(
+        "whole numbers of more than 53 bits lose digits among floats: return them as an output of "
+        "their own, of INT64"
+    )
 
 
 def _floats(array: Array, tensor: TensorSpec) -> tuple[Array, dict[int, str]]:
@@ -119,9 +151,19 @@ def _floats(array: Array, tensor: TensorSpec) -> tuple[Array, dict[int, str]]:
         else:
             made = array.astype(tensor.datatype.numpy)
             infinite = np.isinf(made)
+            if array.dtype.kind in "iu" and array.dtype.itemsize == made.dtype.itemsize == 8:
+                return made, _wrong_rows(array, _loses_digits(array, made))
     if not infinite.any():
         return made, {}
     return made, _wrong_rows(array, infinite & np.isfinite(array))
+
+
+def _loses_digits(array: Array, made: Array) -> Array:
+    """Return which whole numbers are others in `made`, an array of float64. Any thread."""
+    if not (np.abs(made) >= _EXACT_FLOAT).any():
+        return np.zeros(array.shape, bool)
+    exact = [int(number) for number in made.ravel().tolist()]
+    return np.array(exact, object).reshape(array.shape) != array
 
 
 def _integers(array: Array, dtype: np.dtype[Any]) -> tuple[Array, dict[int, str]]:

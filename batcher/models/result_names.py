@@ -212,6 +212,18 @@ def _axes(value: Any) -> int:
     return axes + getattr(value, "ndim", 0)
 
 
+def _row_advice(values: Sequence[Any], spec: ModelSpec) -> str:
+    """Return what to write in place of a list of rows that hold all outputs; mostly nothing."""
+    count = len(spec.outputs)
+    if count < 2 or not all(type(row) is tuple and len(row) == count for row in values):
+        return ""
+    example = ", ".join(f"{tensor.name!r}: …" for tensor in spec.outputs)
+    return (
+        f": each element is a tuple of {count} values, as rows are: return a dict such as "
+        f"{{{example}}} for each row; or arrays, one for each output"
+    )
+
+
 def _in_order(result: Any, spec: ModelSpec, is_raw: bool = False) -> dict[str, Any]:
     """Return the values of a sequence, or a single value, as outputs in their order. Any thread."""
     is_sequence = isinstance(result, Sequence) and not isinstance(result, str | bytes)
@@ -222,6 +234,12 @@ def _in_order(result: Any, spec: ModelSpec, is_raw: bool = False) -> dict[str, A
             return {f"output_{at}": value for at, value in enumerate(values) if value is not None}
         raise ModelContractError(
             f"model {spec.name!r}: expected {len(spec.outputs)} outputs; got {len(values)}"
+            f"{_row_advice(values, spec)}"
+        )
+    if isinstance(result, list) and (advice := _row_advice(values, spec)):
+        # As many rows as outputs: to take either for the other would be wrong in silence.
+        raise ModelContractError(
+            f"model {spec.name!r}: expected outputs; got a list of {len(values)} tuples{advice}"
         )
     return {
         tensor.name: _checked(value, tensor, spec)

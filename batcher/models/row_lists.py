@@ -22,7 +22,7 @@ from batcher.core.error_text import message
 from batcher.core.ragged import joined_rows, ragged
 from batcher.core.spec import Array, TensorSpec, describe_array, shape_text
 from batcher.errors import ModelContractError
-from batcher.models.casting import CannotCast, cast, texts
+from batcher.models.casting import CannotCast, cast, numbers_of, texts
 from batcher.models.row_errors import RowErrors, blank_row
 
 _NUMBERS = "biufc"
@@ -74,7 +74,7 @@ def _at_once(rows: Sequence[Any], tensor: TensorSpec | None) -> Array | None:
         is_text = tensor.datatype.name == "BYTES"
     try:
         # NumPy's own texts would lose zero bytes at their ends.
-        array = np.array(rows, object) if is_text else np.asarray(rows)
+        array = np.array(rows, object) if is_text else numbers_of(rows)
     except Exception:  # rows of unequal shapes, or of something else; each row will say
         return None
     if tensor is not None and array.ndim != len(tensor.shape) + 1:
@@ -93,7 +93,7 @@ def _row(row: Any, tensor: TensorSpec | None) -> Array:
 
     Any thread.
     """
-    array = np.asarray(row)
+    array = numbers_of(row)
     is_number = array.dtype.kind in _NUMBERS
     if not is_number and not isinstance(row, np.ndarray):
         array = np.array(row, object)

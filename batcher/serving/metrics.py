@@ -24,6 +24,11 @@ from batcher.core.counters import AnswerMetrics, Histogram, ModelMetrics
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
+MAX_ENDED_VERSIONS = 100
+"""Versions that serve no more whose numbers are kept. A version takes a few KB, and a server whose
+models get a new version each hour ends thousands of them.
+"""
+
 _VERSION = ("model", "version")
 """Labels of everything that is counted for each version of a model."""
 
@@ -102,6 +107,7 @@ class ServerMetrics(Collector):
     def __init__(self) -> None:
         """Start at zero, with an own registry: two servers in one process do not clash."""
         self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self._ended: dict[tuple[str, str], None] = {}
         self.answers: dict[tuple[str, str], AnswerMetrics] = defaultdict(AnswerMetrics)
         self.connections = 0
         self.dropped_lines: dict[str, int] = defaultdict(int)
@@ -118,9 +124,19 @@ class ServerMetrics(Collector):
     def model(self, name: str, version: str) -> ModelMetrics:
         """Return the numbers of a version of a model.
 
-        The same object for the same version, so counts never restart.
+        The same object for the same version, so counts do not restart when it is loaded again,
+        unless MAX_ENDED_VERSIONS others have ended since.
         """
+        self._ended.pop((name, version), None)
         return self._models.setdefault((name, version), ModelMetrics(name, version))
+
+    def ended(self, name: str, version: str) -> None:
+        """Note that a version serves no more; forget the one that ended first of too many."""
+        self.model(name, version).load = None
+        self._ended[name, version] = None
+        if len(self._ended) > MAX_ENDED_VERSIONS:
+            oldest = next(iter(self._ended))
+            del self._ended[oldest], self._models[oldest]
 
     def reloaded(self, outcome: str) -> None:
         """Count a reload of the settings that was `applied` or `refused`."""

@@ -152,7 +152,7 @@ class ModelLifecycle(Keeper):
     def forget(self, version: ModelVersion) -> Deferred[None]:
         """Unload `version` as `unload` does; from now on nobody finds it."""
         self.versions.remove(version)
-        self._parts.metrics.model(*version.key).load = None
+        self._parts.metrics.ended(*version.key)
         self._end_epoch()
         return self.unload(version)
 

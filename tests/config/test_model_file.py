@@ -390,6 +390,18 @@ def test_a_file_that_is_not_there_is_named_with_its_line(
         define(text)
 
 
+@pytest.mark.parametrize(
+    ("fmt", "file"),
+    [("torchscript", "net.pt"), ("export", "model.pt2"), ("onnx", "model.onnx")],
+)
+def test_a_file_that_is_left_out_is_suggested(define: Define, fmt: str, file: str) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=rf"model\.yaml:1: file: .*format {fmt}; got none: write `file: {file}`, which is",
+    ):
+        define(changed("python\nclass: net:Net", fmt), file)
+
+
 def test_a_missing_model_yaml_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model\.yaml: cannot be read"):
         load_model_definition("m", "1", tmp_path)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.core.spec import Array, datatype
-from batcher.models.casting import CannotCast, cast
+from batcher.models.casting import CannotCast, cast, numbers_of
 from tests.support.models import tensor
 
 
@@ -136,3 +136,39 @@ def test_whole_numbers_are_cast_exactly_or_named(source: str, target: str, data:
         fits = int(to.min) <= value <= int(to.max)
         assert (row not in wrong) == fits
         assert not fits or int(array[row]) == value
+
+
+BIG = 2**53 + 1
+"""A whole number that float64 does not have."""
+
+
+@pytest.mark.parametrize(
+    "values", [[[BIG, 1.5]], np.array([[BIG, 1.5]], object), [[0.5, 2.0], [BIG, 2.0]]]
+)
+@pytest.mark.parametrize("dtype", ["FP64", "INT64"])
+def test_a_whole_number_that_would_lose_digits_among_floats_is_refused(
+    values: Any, dtype: str
+) -> None:
+    array = values if isinstance(values, np.ndarray) else np.array(values, object)
+    with pytest.raises(CannotCast, match="of more than 53 bits lose digits among floats"):
+        cast(array, tensor("y", dtype, (2,)))
+    with pytest.raises(CannotCast, match="of more than 53 bits lose digits among floats"):
+        numbers_of(array.tolist())
+
+
+@pytest.mark.parametrize("values", [[2.0**60, 1.5], [2**60, 1.5], [float("nan"), 1e300], [0.5, 3]])
+def test_whole_numbers_that_floats_have_stay_floats(values: list[float]) -> None:
+    assert numbers_of(values).dtype == np.float64
+
+
+def test_whole_numbers_that_fp64_does_not_have_fail_their_rows_alone() -> None:
+    array, wrong = cast(np.array([[BIG, 1], [BIG - 1, 2]]), tensor("y", "FP64", (2,)))
+    assert wrong == {0: str(BIG)}
+    assert array[1].tolist() == [BIG - 1, 2]
+
+
+@pytest.mark.parametrize("values", [[2**64 - 1, 1], [2**63, 0], [BIG, 1]])
+def test_whole_numbers_of_64_bits_keep_their_digits(values: list[int]) -> None:
+    for numbers in (np.array(values, object), numbers_of(values)):
+        array, wrong = cast(numbers, tensor("y", "UINT64", ()))
+        assert (array.tolist(), wrong) == (values, {})

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import BATCH_SIZE_BOUNDS, DURATION_BOUNDS_S, Histogram
-from batcher.serving.metrics import METRICS_CONTENT_TYPE, ServerMetrics
+from batcher.serving.metrics import MAX_ENDED_VERSIONS, METRICS_CONTENT_TYPE, ServerMetrics
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -152,6 +152,20 @@ def test_a_version_that_is_loaded_again_goes_on_counting() -> None:
     metrics.model("m", "1").failed_batches = 3
     assert metrics.model("m", "1").failed_batches == 3
     assert metrics.model("m", "2").failed_batches == 0
+
+
+def test_of_versions_that_have_ended_the_last_hundred_are_kept() -> None:
+    metrics = ServerMetrics()
+    metrics.model("serves", "1").failed_batches = 7
+    for version in range(MAX_ENDED_VERSIONS + 2):
+        metrics.model("m", str(version)).failed_batches = 3
+        metrics.ended("m", str(version))
+        metrics.model("m", "0")  # which serves again
+    labels = [dict(labels) for name, labels in scraped(metrics) if "failed_batches" in name]
+    found = {each["version"] for each in labels if each["model"] == "m"}
+    assert found == {*map(str, range(MAX_ENDED_VERSIONS + 2))} - {"1"}
+    assert value(metrics, "batcher_failed_batches_total", model="serves", version="1") == 7
+    assert metrics.model("m", "0").failed_batches == 3
 
 
 def test_two_servers_in_one_process_count_apart() -> None:

@@ -1,0 +1,67 @@
+"""The files that a `model.yaml` names, or should name: they must stand beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+from batcher.config.reading import Source
+from batcher.errors import ConfigError
+
+_SUFFIXES = {
+    "torchscript": (".pt", ".pth", ".ts", ".jit"),
+    "export": (".pt2", ".ep"),
+    "onnx": (".onnx",),
+}
+"""How files of the formats are called that need one, mostly."""
+
+
+def check_file_is_named(folder: Path, source: Source) -> None:
+    """Check that `file` is there for a format that needs one.
+
+    Raises:
+        ConfigError: `file` is left out; the message names files in `folder` that may be meant.
+    """
+    values = source.values
+    suffixes = _SUFFIXES.get(str(values.get("format")))
+    if suffixes is None or values.get("file") is not None:
+        return
+    found = sorted(path.name for path in folder.iterdir() if path.suffix in suffixes)
+    if found:
+        raise ConfigError(
+            f"{source.origin(('format',))}: file: expected the model's file for format "
+            f"{values['format']}; got none: {_line_for('file', found[:3])}"
+        )
+
+
+def check_files(folder: Path, named: Mapping[str, str | None], source: Source) -> None:
+    """Check that the files `named` in `model.yaml`, by their keys, are in `folder`.
+
+    Raises:
+        ConfigError: one of them is not; the message names files that may be meant.
+    """
+    for key, file in named.items():
+        if file and not (folder / file).is_file():
+            place = source.origin((key,))
+            raise ConfigError(
+                f"{place}: {key}: expected a file {file!r} beside it; there is none: "
+                f"{_file_advice(folder, key, file)}"
+            )
+
+
+def _file_advice(folder: Path, key: str, file: str) -> str:
+    """Return what to do about a `file` that is not in `folder`; names files that may be meant."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    alike = [name for name in names if Path(name).suffix == Path(file).suffix]
+    meant = get_close_matches(file, names, cutoff=0.7) or alike[:3]
+    if not meant:
+        return "put the file there, or name another one"
+    return _line_for(key, meant)
+
+
+def _line_for(key: str, found: list[str]) -> str:
+    """Return the line to write in `model.yaml` for one of the files that were `found`."""
+    return f"write `{key}: {found[0]}`, which is there" + (
+        f" (or {', '.join(found[1:])})" if found[1:] else ""
+    )
