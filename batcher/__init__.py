@@ -6,6 +6,7 @@
     ModelSettings          settings of one model
     Parameters             deadline, priority and key of a request
     load_model_definition  reads the `model.yaml` of a model
+    model                  a decorator: what a class or function takes and gives
     serve                  the command that runs a server; `serve.py` is no more than this
     errors                 every failure that a client or an operator can see
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from batcher.config.model_settings import ModelSettings
     from batcher.config.settings import ServerSettings
     from batcher.core.request import Parameters
+    from batcher.models.declaring import model
     from batcher.serving.server import ModelServer
 
 __version__ = "0.1.0"
@@ -44,6 +46,7 @@ __all__ = [
     "__version__",
     "errors",
     "load_model_definition",
+    "model",
     "serve",
 ]
 _HOMES = {
@@ -53,6 +56,7 @@ _HOMES = {
     "Parameters": "batcher.core.request",
     "ServerSettings": "batcher.config.settings",
     "load_model_definition": "batcher.config.model_file",
+    "model": "batcher.models.declaring",
     "serve": "batcher.app.cli",
 }
 """The module of each name that is loaded at its first use."""

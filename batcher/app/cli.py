@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,17 @@ from batcher.app.first_process import leave_first_place
 from batcher.app.outputs.standard import open_closed_outputs
 from batcher.app.reloading import Read
 from batcher.app.start_report import StartReport
+from batcher.app.target import Flags, Said, target_flags
 from batcher.codecs.file_names import media_type_of_file
-from batcher.config.model_file import load_model_definition
+from batcher.config.model_file import ModelDefinition
+from batcher.config.model_settings import ModelSettings
 from batcher.config.reading import dotted, scalar
 from batcher.config.settings import ServerSettings, load_settings, share_threads
 from batcher.errors import BatcherError, ConfigError
-from batcher.serving.repository.folders import ModelFolder, find_models, find_versions
+from batcher.serving.repository.folders import ModelFolder, define, find_models, find_versions
 from batcher.serving.repository.repository import NO_MODEL
 
 DEFAULT_CONFIG = Path("config.yaml")
-
-Flags = dict[tuple[str, ...], tuple[str, object]]
-"""From a setting's path to the name of a flag and the value that the flag sets."""
 
 
 @click.group()
@@ -55,9 +55,16 @@ def _checked(read: Read) -> ServerSettings:
         raise click.ClickException(str(err)) from err
 
 
-def _sources(config: Path | None, flags: Flags) -> tuple[Read, Path]:
-    """Return a function that reads the settings, and the folder that paths in them start from."""
-    path = config if config is not None else DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None
+def _sources(
+    config: Path | None, flags: Flags, default: Path | None = DEFAULT_CONFIG
+) -> tuple[Read, Path]:
+    """Return a function that reads the settings, and the folder that paths in them start from.
+
+    `default` is the configuration file that is read if it is there, where no other is named.
+    """
+    if default is not None and not default.is_file():
+        default = None
+    path = config if config is not None else default
     # From here on no path depends on the working directory, which a model may change.
     path = path.absolute() if path is not None else None
     base = path.parent if path is not None else Path.cwd()
@@ -73,6 +80,18 @@ def _assignments(pairs: tuple[str, ...]) -> Flags:
         steps = tuple(key.split("."))
         flags[steps] = (f"--set {dotted(steps)}", scalar(value))
     return flags
+
+
+def _target_flags(target: str | None, said: Said, alone: bool) -> Flags:
+    """Return the settings for a target; `said` is what options say."""
+    if target is None:
+        if any(said):
+            raise click.UsageError("--name, --input, --output and --sample are for a TARGET")
+        return {}
+    try:
+        return target_flags(target, said, alone)
+    except ConfigError as err:
+        raise click.ClickException(str(err)) from err
 
 
 _config_option = click.option(
@@ -91,7 +110,28 @@ _set_option = click.option(
 
 
 @main.command()
+@click.argument("target", required=False)
 @_config_option
+@click.option("--name", help="Name of the model in TARGET; that of the file or folder if left out.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=DTYPE[SHAPE]",
+    help="An input of the file, as x=FP32[784]; the shape of one row, -1 where any size will do.",
+)
+@click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="NAME=DTYPE[SHAPE]",
+    help="An output of the file; without it the model runs once to show its outputs.",
+)
+@click.option(
+    "--sample",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A first example that shows the inputs of the file: .npy, .npz or .json.",
+)
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 lets the system choose.")
 @click.option(
@@ -103,18 +143,20 @@ _set_option = click.option(
     "--access-log/--no-access-log", default=None, help="Log each request as a line of JSON."
 )
 @_set_option
-def serve(config: Path | None, pairs: tuple[str, ...], **options: Any) -> None:
-    """Serve the models of the configuration until a signal ends it.
+def serve(target: str | None, config: Path | None, pairs: tuple[str, ...], **options: Any) -> None:
+    """Serve TARGET, or the models of the configuration, until a signal ends it.
 
-    SIGHUP has the configuration read again.
+    TARGET is a file (net.onnx, net.pt2, net.pt, model.py or model.py:Class), the folder of a model,
+    or a repository of such folders. SIGHUP has the configuration and all files read again.
     """
     open_closed_outputs()  # here too, since `serve.py` calls this command alone
     leave_first_place()
-    flags = _assignments(pairs)
+    said = Said(*(options.pop(key) for key in Said._fields))
+    flags = _target_flags(target, said, config is None) | _assignments(pairs)
     for key, value in options.items():
         if value is not None:
             flags[key,] = (f"--{key.replace('_', '-')}", value)
-    read, base = _sources(config, flags)
+    read, base = _sources(config, flags, DEFAULT_CONFIG if target is None else None)
     settings = _checked(read)
     # Here, since no other command needs an event loop.
     from batcher.app.run import leave, run_server
@@ -127,8 +169,8 @@ def serve(config: Path | None, pairs: tuple[str, ...], **options: Any) -> None:
 @_set_option
 @click.option(
     "--model",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of a model or a version.",
+    type=click.Path(path_type=Path),
+    help="Folder of a model or a version, or one file.",
 )
 @click.option("--device", help="Device to check the model on, as the setting `device`.")
 def check(
@@ -166,13 +208,21 @@ def _check_model(
         name, version = found.name, found.version
         progress = partial(screen.progress, f"{name}/{version}")
         mine = share_threads(model_settings, model_settings.instances)
-        report = check_version(name, version, found.folder, mine, progress)
+        read = _definer(found, mine)
+        report = check_version(name, version, found.folder, mine, progress, define=read)
         screen.stop()
         click.echo(report_text(report))
         breaches += report.count("breach")
     if breaches:
         count = f"{breaches} breaches" if breaches > 1 else "1 breach"
         raise click.ClickException(f"{count} of the contract")
+
+
+def _definer(
+    found: ModelFolder, settings: ModelSettings
+) -> Callable[[str, str, Path], ModelDefinition]:
+    """Return what reads the definition of what was `found`."""
+    return lambda name, version, folder: define(found, settings.trusted)
 
 
 def _check_configuration(settings: ServerSettings, base: Path) -> None:
@@ -195,8 +245,7 @@ def _check_definition(folder: ModelFolder, settings: ServerSettings) -> bool:
     """Write what the model in `folder` takes and gives, or what is wrong; return whether it can."""
     title = f"{folder.name}/{folder.version}"
     try:
-        spec = load_model_definition(folder.name, folder.version, folder.folder).spec
-        settings.for_model(folder.name)
+        spec = define(folder, settings.for_model(folder.name).trusted).spec
     except ConfigError as err:
         click.echo(f"model {title}: {err}", err=True)
         return False
@@ -224,9 +273,9 @@ def compile_models(names: tuple[str, ...], config: Path | None, pairs: tuple[str
         instances = sum(settings.for_model(folder.name).instances for folder in known)
         for folder in known:
             if folder.name in names:
-                definition = load_model_definition(folder.name, folder.version, folder.folder)
                 # As at start: the number of threads is compiled in.
                 own = share_threads(settings.for_model(folder.name), instances)
+                definition = define(folder, own.trusted)
                 outcome = compile_ahead(definition, own)
                 click.echo(f"model {folder.name}/{folder.version}: {outcome}")
     except BatcherError as err:

@@ -41,6 +41,7 @@ from batcher.app.process_settings import (
 )
 from batcher.app.reloading import Read, reason_of, reload_on_hangup
 from batcher.batching import scheduler
+from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
 from batcher.core.forks import keep_from_forks
 from batcher.core.standstill import TICK_S, Standstill
@@ -62,8 +63,8 @@ class StartObserver(Protocol):
     def progress(self, title: str, text: str) -> None:
         """Hear in words what is being done with the model `title`."""
 
-    def ready(self, address: str) -> None:
-        """Hear once where clients connect, when every model is ready."""
+    def ready(self, address: str, definitions: Sequence[ModelDefinition]) -> None:
+        """Hear once where clients connect, when every model is ready, and what the models are."""
 
     def empty(self, address: str, reasons: Sequence[str]) -> None:
         """Hear once where the server listens, which has no model, and why it has none."""
@@ -216,7 +217,7 @@ def _tell_start(service: BatcherService, observer: StartObserver) -> None:
     if service.server.lifecycle.empty and not list(service.server):
         observer.empty(service.address, list(service.server.unready().values()))
     else:
-        observer.ready(service.address)
+        observer.ready(service.address, [version.definition for version in service.server])
 
 
 def _follow_models(service: BatcherService) -> None:

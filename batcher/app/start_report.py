@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.status import Status
 
 from batcher import __version__
+from batcher.app.first_words import first_words
+from batcher.config.model_file import ModelDefinition
 
 
 class StartReport:
@@ -47,12 +49,15 @@ class StartReport:
             line = f"model {title}: {stage} ({seconds:.1f} s)"
             self._console.print(line, markup=False, soft_wrap=True)
 
-    def ready(self, address: str) -> None:
-        """Write, in one line, where clients connect."""
+    def ready(self, address: str, definitions: Sequence[ModelDefinition]) -> None:
+        """Write, in one line, where clients connect; of single files also what they are."""
         self.stop()
         self._is_ready = True
         seconds = time.monotonic() - self._began
-        click.echo(f"batcher {__version__} is ready on {address} after {seconds:.1f} s")
+        single = [each for each in definitions if each.is_single]
+        words = f"\n\n{first_words(single, address)}\n" if single else ""
+        # At once: whoever waits for the first line finds the others.
+        click.echo(f"batcher {__version__} is ready on {address} after {seconds:.1f} s{words}")
 
     def empty(self, address: str, reasons: Sequence[str]) -> None:
         """Write that the server listens on `address` and has no model, and why."""

@@ -17,7 +17,7 @@ from batcher.config import onnx_definition
 from batcher.config.default_values import default_row
 from batcher.config.model_files import check_file_is_named, check_files
 from batcher.config.model_settings import ModelSettings
-from batcher.config.reading import Integer, Number, names_of, read_yaml, validate
+from batcher.config.reading import Integer, Number, Source, names_of, read_yaml, validate
 from batcher.core.spec import (
     DATATYPES,
     FLOATS,
@@ -187,7 +187,7 @@ class ModelFile(_Section):
 
     format: Format
     file: str | None = None
-    entry: Annotated[str | None, Field(alias="class", pattern=r"^[\w.]+:\w+$")] = None
+    entry: Annotated[str | None, Field(alias="class", pattern=r"^[\w.-]+:\w+$")] = None
     weights: str | None = None
     inputs: Annotated[tuple[InputFile, ...], Field(min_length=1)]
     outputs: Annotated[tuple[OutputFile, ...], Field(min_length=1)]
@@ -259,6 +259,8 @@ class ModelDefinition:
         gradients: whether gradients can be computed while a batch runs.
         imports: modules that are imported before the model is read.
         graph: how the tensors stand in the graph of an ONNX model.
+        learnt: where all this is known from, in words, for a model that is one file; empty for one
+            with a `model.yaml`.
     """
 
     spec: ModelSpec
@@ -271,6 +273,12 @@ class ModelDefinition:
     gradients: bool = False
     imports: tuple[str, ...] = ()
     graph: GraphBinding = GraphBinding()
+    learnt: tuple[str, ...] = ()
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the model is one file, and its folder is not the model's own."""
+        return bool(self.learnt)
 
 
 def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinition:
@@ -283,6 +291,17 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
     folder = folder.absolute()  # a model may change the working directory before it is read again
     source = read_yaml(folder / "model.yaml")
     check_file_is_named(folder, source)
+    return definition_of(source, name, version, folder)
+
+
+def definition_of(
+    source: Source, name: str, version: str, folder: Path, learnt: tuple[str, ...] = ()
+) -> ModelDefinition:
+    """Return what `source` says, the content of a `model.yaml` in `folder`.
+
+    `learnt` says where that is known from, for a model that is one file of that folder. Raises as
+    `load_model_definition` does.
+    """
     onnx_definition.fill_in(source, folder)
     model = validate(ModelFile, source, _IN_CONFIG)
     check_files(folder, model.named_files, source)
@@ -297,6 +316,7 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
         gradients=model.gradients,
         imports=model.imports,
         graph=_graph_binding(model),
+        learnt=learnt,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ByteSize, Field
 
@@ -135,7 +135,16 @@ class ModelOverrides(ModelSettings):
     """The settings of one model that differ from `defaults`.
 
     Attributes:
-        path: folder of a model outside the repository; relative to the configuration file.
+        path: a model outside the repository, relative to the configuration file: its folder, or
+            one file, such as `net.onnx` or `model.py:Net`.
+        inputs: of a path to one file: from the name of an input to its datatype and the shape of
+            one row, as `FP32[3,224,224]`; None where the file says them.
+        outputs: the same of the outputs.
+        sample: of a path to one file: a file with a first example; relative to the configuration
+            file.
     """
 
     path: str | None = None
+    inputs: dict[str, Any] | None = None
+    outputs: dict[str, Any] | None = None
+    sample: str | None = None

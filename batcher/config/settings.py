@@ -64,6 +64,7 @@ class ServerSettings(Section):
             chain, for HTTPS; relative to the configuration file.
         tls_key: PEM file with the certificate's key; None if the certificate's file holds the key.
         model_repository: folder whose subfolders are models; relative to the configuration file.
+            None serves the `models` with a path alone.
         model_control: `none` serves what the configuration names; `explicit` lets clients load and
             unload models.
         control_hosts: names, without a port, by which clients reach the server through a proxy when
@@ -127,7 +128,7 @@ class ServerSettings(Section):
     reuse_port: AtStart[bool] = False
     tls_certificate: AtStart[str | None] = None
     tls_key: AtStart[str | None] = None
-    model_repository: Live[str] = "models"
+    model_repository: Live[str | None] = "models"
     model_control: Live[Literal["none", "explicit"]] = "none"
     control_hosts: Live[tuple[HostName, ...]] = ()
     load_at_start: Live[tuple[str, ...] | None] = None
@@ -181,7 +182,7 @@ class ServerSettings(Section):
         own = self.models.get(name)
         if own is None:
             return self._consistent(("defaults",), self.defaults)
-        overrides = {field: getattr(own, field) for field in own.model_fields_set - {"path"}}
+        overrides = {field: getattr(own, field) for field in own.model_fields_set - _OF_PATH}
         settings = self.defaults.model_copy(update=overrides)
         return self._consistent(("models", name), settings)
 
@@ -228,6 +229,9 @@ def load_settings(
     _check_models(settings)
     return settings
 
+
+_OF_PATH = frozenset(ModelOverrides.model_fields) - frozenset(ModelSettings.model_fields)
+"""What an entry of `models` says of where the model is, not of how it is run."""
 
 _ELSEWHERE = {
     **dict.fromkeys(

@@ -42,7 +42,7 @@ _MODULES = {
 
 
 def load_model(
-    definition: ModelDefinition, settings: ModelSettings, progress: Progress
+    definition: ModelDefinition, settings: ModelSettings, progress: Progress, maker: Any = None
 ) -> CheckedModel:
     """Load and warm up a model.
 
@@ -50,6 +50,7 @@ def load_model(
         definition: what the model is.
         settings: how the model is run.
         progress: is called before each step, with the step in words.
+        maker: as for `make_model`.
 
     Raises:
         ModelLoadError: the model cannot be loaded, or fails on its warm-up; the text says which.
@@ -58,21 +59,26 @@ def load_model(
     """
     with _explained(definition, settings, "import"):
         progress("loading")
-        model = make_model(definition, settings)
+        model = make_model(definition, settings, maker)
     with _explained(definition, settings, "load"), unchanged(_read_files(definition)):
-        checked = _load(model, settings, progress)
-        checked.sample = sample_of(definition.sample, model.sample, model.spec)
+        checked = _load(model, definition, settings, progress)
     if settings.warmup:
         with _explained(definition, settings, "warmup"):
             warm_up(checked, checked.largest(settings.max_batch_size), progress)
     return checked
 
 
-def make_model(definition: ModelDefinition, settings: ModelSettings) -> Any:
-    """Return the model of `definition`, not loaded yet; import what it names. Any thread."""
+def make_model(definition: ModelDefinition, settings: ModelSettings, maker: Any = None) -> Any:
+    """Return the model of `definition`, not loaded yet; import what it names.
+
+    `maker` is the class or function that makes a model of format `python`, where that is an object
+    of the program; None imports what `definition` names. Any thread.
+    """
     module = import_format(definition)
     for name in definition.imports:
         _import_for(definition, name)
+    if maker is not None:
+        return module.made_by(maker, definition, settings)
     return module.MODEL(definition, settings)
 
 
@@ -114,7 +120,9 @@ def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:
     return package
 
 
-def _load(model: Model, settings: ModelSettings, progress: Progress) -> CheckedModel:
+def _load(
+    model: Model, definition: ModelDefinition, settings: ModelSettings, progress: Progress
+) -> CheckedModel:
     """Load and compile `model`; raises whatever the model raises. Inference thread."""
     device = _device(settings.devices[0])
     if device != "cpu":
@@ -125,6 +133,7 @@ def _load(model: Model, settings: ModelSettings, progress: Progress) -> CheckedM
         _compile(model, progress)
     checked = CheckedModel(model, settings.finite_outputs)
     _tell_notes(checked, settings.max_batch_size, progress)
+    checked.sample = sample_of(definition.sample, model.sample, model.spec)
     return checked
 
 
@@ -162,7 +171,7 @@ def _compile(model: Model, progress: Progress) -> None:
         model.compile(progress)
     # Whatever stands in the compiler's way: the model itself is sound.
     except Exception as err:
-        progress(f"not compiled: {_reason(err)}. It is served as it is")
+        progress(f"not compiled: {reason_of(err)}. It is served as it is")
 
 
 def _device(setting: str) -> str:
@@ -183,7 +192,7 @@ def _explained(definition: ModelDefinition, settings: ModelSettings, stage: str)
     except BaseException as err:
         title = f"model {definition.spec.name!r} version {definition.spec.version}"
         advice = _advice(err) if settings.worker == "thread" else ""
-        raise ModelLoadError(f"{title}: {with_place(_reason(err), err)}{advice}", stage) from err
+        raise ModelLoadError(f"{title}: {with_place(reason_of(err), err)}{advice}", stage) from err
 
 
 def _advice(error: BaseException) -> str:
@@ -199,7 +208,7 @@ def _advice(error: BaseException) -> str:
     return ""
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Return in words why something failed, and what that was raised from. Any thread."""
     # The texts of our own errors say enough without the name of their class and without a cause.
     if isinstance(error, BatcherError):

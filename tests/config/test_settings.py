@@ -222,7 +222,10 @@ def test_every_wrong_value_has_its_own_line_in_the_message(load: Load) -> None:
         ),
         ("trusted: true", "unknown setting trusted; trusted belongs below `defaults`"),
         ("defaults: {port: 1}", "unknown setting defaults.port; .* to the top of config.yaml"),
-        ("models: {m: {inputs: []}}", "models.m.inputs; inputs belongs into the model.yaml of the"),
+        (
+            "models: {m: {format: onnx}}",
+            "format; format belongs into the model.yaml of the",
+        ),
         (
             "defaults:\n  max_batch: 1",
             "config.yaml:2: unknown setting defaults.max_batch; did you mean max_batch_size[?]",

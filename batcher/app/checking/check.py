@@ -43,6 +43,7 @@ def check_version(
     settings: ModelSettings,
     progress: Progress = lambda text: None,
     seconds: Callable[[], float] = perf_counter,
+    define: Callable[[str, str, Path], ModelDefinition] = load_model_definition,
 ) -> Report:
     """Check the version of a model that stands in `folder`. Inference thread.
 
@@ -53,19 +54,25 @@ def check_version(
         settings: how the model is run; batches are at most `max_batch_size` rows.
         progress: is called before each step, with the step in words.
         seconds: a clock.
+        define: reads the definition of the name and version in the folder; raises ConfigError.
 
     Returns:
         All findings. Nothing is raised, whatever the model does.
     """
-    return _Check(settings, progress, seconds).run(name, version, folder)
+    return _Check(settings, progress, seconds, define).run(name, version, folder)
 
 
 class _Check:
     """One check of one version; collects the findings and hints of its steps."""
 
     def __init__(
-        self, settings: ModelSettings, progress: Progress, seconds: Callable[[], float]
+        self,
+        settings: ModelSettings,
+        progress: Progress,
+        seconds: Callable[[], float],
+        define: Callable[[str, str, Path], ModelDefinition],
     ) -> None:
+        self._define = define
         self._settings = settings
         self._progress = progress
         self._seconds = seconds
@@ -109,7 +116,7 @@ class _Check:
                 f"expected a version folder that is named by a number; got {folder.name!r}",
             )
         try:
-            return load_model_definition(name, version, folder)
+            return self._define(name, version, folder)
         except ConfigError as err:
             self._findings.add(rules.DEFINITION, "model.yaml", str(err))
             return None

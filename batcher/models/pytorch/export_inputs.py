@@ -85,6 +85,15 @@ def place_inputs(program: torch.export.ExportedProgram, names: Sequence[str]) ->
     return Placing(tuple(places[name] for name in names), note if list(names) != taken else "")
 
 
+def input_names(program: torch.export.ExportedProgram) -> list[tuple[str, str]]:
+    """Return for each tensor that `program` takes its own name, and the one in the program.
+
+    Any thread.
+    """
+    values = _values(program)
+    return [(name, str(values[place])) for place, name in _tensor_names(program).items()]
+
+
 def takes_in_order(program: torch.export.ExportedProgram, places: Sequence[int]) -> bool:
     """Return whether the program can be called with the inputs as they are. Any thread."""
     arguments, keywords = pytree.tree_unflatten(list(_values(program)), _layout(program))

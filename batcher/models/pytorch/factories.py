@@ -2,6 +2,9 @@
 
     `class:` names                        how the model is made
     a class                               by the class, without arguments
+    a function that `@batcher.model`      not at all: the function is called for each batch
+    declares, or whose inputs are
+    annotated with dtypes
     any other callable: a function, a     by the callable, without arguments, each time that a model
     method, `functools.partial`           is needed
     a model that is made already          refused: instances and reloads would share one object
@@ -12,26 +15,29 @@ A class or function must need no arguments: `model.yaml` has none to give.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from batcher.errors import ModelLoadError
+from batcher.models.declaring import declaration_of
+from batcher.models.describing.annotated import inputs_of, parameters_of
 
 
 def factory_of(maker: Any, entry: str) -> tuple[type, Callable[[], Any]]:
     """Return the class of the models that `maker` makes, and what makes one.
 
-    `class: entry` names `maker`. The class of what a function returns is known only when the
-    function has run: it runs here, and the first call of the factory returns its first model.
+    `class: entry` names `maker`. A function runs here, since only its result tells the class; the
+    first call of the factory returns that model.
 
-    Raises:
-        ModelLoadError: `maker` is neither class nor function, needs arguments, or makes no model.
-        BaseException: whatever a function raises.
+    Raises ModelLoadError: `maker` is neither class nor function, needs arguments, or makes no
+    model; and whatever a function raises.
 
     Any thread.
     """
+    if is_predict_function(maker):
+        return FunctionModel, lambda: FunctionModel(maker)
     if isinstance(maker, type):
         if not _is_model(maker):
             raise _wrong(entry, f"the class {maker.__name__}")
@@ -44,6 +50,30 @@ def factory_of(maker: Any, entry: str) -> tuple[type, Callable[[], Any]]:
         raise _wrong(entry, f"a function that returns {got}")
     kept = [first]
     return type(first), lambda: kept.pop() if kept else maker()
+
+
+class FunctionModel:
+    """A function as a model: called with each input by its name, or with all as one mapping."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        """Serve `function`. Any thread."""
+        self._function = function
+        parameters = parameters_of(function)
+        self._names = {each.name for each in parameters}
+        self._is_open = any(each.kind is each.VAR_KEYWORD for each in parameters)
+
+    def predict(self, inputs: Mapping[str, Any]) -> Any:
+        """Return what the function returns for `inputs`. Inference thread."""
+        if self._is_open or inputs.keys() <= self._names:
+            return self._function(**inputs)
+        return self._function(inputs)
+
+
+def is_predict_function(maker: Any) -> bool:
+    """Return whether `maker` is a function that computes outputs, and makes no model."""
+    if not inspect.isfunction(maker) or not parameters_of(maker):
+        return False
+    return declaration_of(maker) is not None or inputs_of(maker) is not None
 
 
 def _check_function(maker: Any, entry: str) -> None:

@@ -174,9 +174,14 @@ def make(definition: ModelDefinition, settings: ModelSettings) -> Model:
     """
     module_name, _, name = definition.entry.partition(":")
     maker = getattr(import_from_folder(definition, module_name), name, None)
+    return made_by(maker, definition, settings)
+
+
+def made_by(maker: Any, definition: ModelDefinition, settings: ModelSettings) -> Model:
+    """Return the model that the class or function `maker` makes, as `make` does. Any thread."""
     kind, factory = factory_of(maker, definition.entry)
-    made_by = PythonModule if issubclass(kind, torch.nn.Module) else PythonModel
-    return made_by(definition, settings, factory)
+    made = PythonModule if issubclass(kind, torch.nn.Module) else PythonModel
+    return made(definition, settings, factory)
 
 
 def _weights(file: Path, trusted: bool) -> dict[str, Any]:

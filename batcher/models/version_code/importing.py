@@ -43,7 +43,7 @@ def _new_package(definition: ModelDefinition) -> str:
     _packages[id(definition)] = package
     finalize(definition, _forget, id(definition), package).atexit = False
     own_path.begin(package)
-    keep_sources(package)
+    keep_sources(package, not definition.is_single)
     return package
 
 

@@ -23,10 +23,14 @@ _CHANGES_PATH = re.compile(rb"\bsys\b|\baddsitedir\b")
 """What a file says that puts folders into `sys.path`."""
 
 
-def keep_sources(package: str) -> None:
-    """Read the `.py` files of a package now, for every import that is to come. Any thread."""
+def keep_sources(package: str, is_whole: bool = True) -> None:
+    """Read the `.py` files of a package now, for every import that is to come.
+
+    Only those directly in its folder unless `is_whole`: the folder of a single file may hold
+    anything, and whatever else it imports is read from the disk. Any thread.
+    """
     kept = _sources[package] = {}
-    for path in Path(folder_of(package)).rglob("*.py"):
+    for path in Path(folder_of(package)).glob("**/*.py" if is_whole else "*.py"):
         with suppress(OSError):  # an import of that file will say so
             kept[str(path)] = path.read_bytes()
 

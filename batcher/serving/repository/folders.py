@@ -20,11 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from batcher.config.model_file import ModelDefinition, load_model_definition
+from batcher.config.model_settings import ModelOverrides
 from batcher.config.settings import ServerSettings
+from batcher.config.single_file import SingleFile, name_of, split_entry
 from batcher.core.names import name_fault
 from batcher.errors import ConfigError
+from batcher.models.describing.describe import define_single
 from batcher.serving.repository.left_out import (
     DEFINITION,
+    MODEL_SUFFIXES,
     is_no_model,
     misnamed_versions,
     reason_of_file,
@@ -50,12 +55,14 @@ class ModelFolder:
     Attributes:
         name: the model's name.
         version: its version, a decimal number as text without leading zeros.
-        folder: where its `model.yaml` stands.
+        folder: where its `model.yaml` stands; of a single file, where that is.
+        single: the file, for a model of one file without a `model.yaml`.
     """
 
     name: str
     version: str
     folder: Path
+    single: SingleFile | None = None
 
 
 class Listing(NamedTuple):
@@ -112,7 +119,7 @@ def find_models(settings: ServerSettings, base: Path) -> Listing:
         _check_name(name, f"{settings.origin('models', name)}: models")
         place = f"{settings.origin('models', name)}: models.{name}"
         if own.path is not None:
-            found[name] = _model_folders(name, base / own.path, place)
+            found[name] = _at_path(name, own, base, place)
         elif name not in found:
             why = reason_for(name, unread) or reason_for(name, misplaced)
             known = f"no such model in the repository, which has: {', '.join(found) or 'none'}"
@@ -175,8 +182,32 @@ def _reasons(entry: Path, versions: list[Version]) -> dict[str, str]:
     return empty | {each.name: reason_of_name(each.name) for each in misnamed_versions(entry)}
 
 
+def _at_path(name: str, own: ModelOverrides, base: Path, place: str) -> list[ModelFolder]:
+    """Return the versions of a model that has a path of its own. Raises ConfigError."""
+    path, entry = split_entry(base / str(own.path))
+    if path.is_file() or entry or (path.suffix in MODEL_SUFFIXES and not path.is_dir()):
+        sample = base / own.sample if own.sample is not None else None
+        single = SingleFile(path.absolute(), entry, own.inputs, own.outputs, sample)
+        return [ModelFolder(name, "1", path.parent, single)]
+    if said := [key for key in ("inputs", "outputs", "sample") if getattr(own, key) is not None]:
+        raise ConfigError(
+            f"{place}: expected {said[0]} in the model.yaml of {path.name!r}, which is a folder; "
+            "here it is said of a path to one file"
+        )
+    return _model_folders(name, path, place)
+
+
+def define(folder: ModelFolder, trusted: bool) -> ModelDefinition:
+    """Return what the `model.yaml` in `folder` says, or the single file. Raises ConfigError."""
+    if folder.single is not None:
+        return define_single(folder.single, folder.name, folder.version, trusted)
+    return load_model_definition(folder.name, folder.version, folder.folder)
+
+
 def _entries_of_repository(settings: ServerSettings, base: Path) -> list[Path]:
     """Return what lies in the repository. Raises ConfigError."""
+    if settings.model_repository is None:
+        return []
     repository = base / settings.model_repository
     try:
         if repository.is_dir():
@@ -205,8 +236,8 @@ def _check_name(name: str, place: str) -> None:
 def find_versions(folder: Path, settings: ServerSettings, base: Path) -> list[ModelFolder]:
     """List the versions of the model in `folder`.
 
-    A `folder` that holds a `model.yaml` itself is one version. The model has the name by which
-    `settings` give that path, else the name of its folder.
+    A `folder` that holds a `model.yaml` itself is one version, and so is a single file. The model
+    has the name by which `settings` give that path, else the name of its folder.
 
     Args:
         folder: of a model or of a version.
@@ -216,6 +247,8 @@ def find_versions(folder: Path, settings: ServerSettings, base: Path) -> list[Mo
     Raises:
         ConfigError: there is neither a `model.yaml` nor a version folder in it.
     """
+    if split_entry(folder)[0].is_file():
+        return _of_single(folder.absolute(), settings, base)
     folder = folder.resolve()
     alone = (folder / "model.yaml").is_file()
     model = folder.parent if alone and folder.name.isdecimal() else folder
@@ -224,6 +257,13 @@ def find_versions(folder: Path, settings: ServerSettings, base: Path) -> list[Mo
     if not alone:
         return _model_folders(name, folder, str(folder))
     return [ModelFolder(name, str(int(folder.name)) if folder.name.isdecimal() else "1", folder)]
+
+
+def _of_single(path: Path, settings: ServerSettings, base: Path) -> list[ModelFolder]:
+    """Return the only version of a single file, which `settings` may say more of."""
+    name = name_of(split_entry(path)[0])
+    known = settings.models.get(name) or ModelOverrides()
+    return _at_path(name, known.model_copy(update={"path": str(path)}), base, str(path))
 
 
 def _model_folders(name: str, folder: Path, place: str) -> list[ModelFolder]:

@@ -7,16 +7,17 @@ be loaded anew.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from batcher.config.model_file import ModelDefinition, load_model_definition
+from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings, share_threads
 from batcher.models.file_facts import FileFacts, facts_of
-from batcher.serving.repository.folders import ModelFolder
+from batcher.serving.repository.folders import ModelFolder, define
 
 
 class VersionSource(NamedTuple):
@@ -44,7 +45,7 @@ class VersionSource(NamedTuple):
 
         Raises ConfigError. Disk thread.
         """
-        return load_model_definition(self.folder.name, self.folder.version, self.folder.folder)
+        return define(self.folder, self.settings.trusted)
 
     @property
     def instances(self) -> int:
@@ -66,21 +67,35 @@ def source_of(
 
     Raises ConfigError: the model's settings contradict each other. Disk thread.
     """
-    files = _files(folder.folder, known.files if known is not None else ())
+    files = _files(_paths_of(folder), known.files if known is not None else ())
     # Which versions serve changes nothing for one that does.
     own = settings.for_model(folder.name).model_copy(update={"versions": "all"})
     return VersionSource(folder, files, own, overrides)
 
 
-def _files(folder: Path, known: tuple[FileFacts, ...]) -> tuple[FileFacts, ...]:
+def _files(paths: Iterable[Path], known: tuple[FileFacts, ...]) -> tuple[FileFacts, ...]:
     """Return what is known of every file of a version now; `known` was known before."""
     before = {facts.path: facts for facts in known}
     found = []
-    for path in sorted(_paths(folder)):
+    for path in sorted(paths):
         with suppress(OSError):  # it has just been removed; or else the load will say why
             if path.is_file():
                 found.append(facts_of(path, before.get(str(path))))
     return tuple(found)
+
+
+def _paths_of(folder: ModelFolder) -> Iterable[Path]:
+    """Return the paths of all files of a version. Disk thread.
+
+    A single file has beside it, of its own, the weights of a graph, which have the graph's name and
+    more, and the modules that it may import. Whatever else is in that folder is not the model's.
+    """
+    single = folder.single
+    if single is None:
+        return _paths(folder.folder)
+    pattern = "*.py" if single.file.suffix == ".py" else f"{escape(single.file.name)}*"
+    beside = [path for path in folder.folder.glob(pattern) if path.is_file()]
+    return {single.file, *beside, *([single.sample] if single.sample is not None else [])}
 
 
 def _paths(folder: Path) -> Iterator[Path]:

@@ -105,7 +105,7 @@ def test_the_device_is_that_of_the_option_whatever_the_settings_say(folders: Fol
     ("arguments", "status", "complaint"),
     [
         (("--device", "cpu"), 2, "--device is for --model"),
-        (("--model", "nowhere"), 2, "nowhere"),
+        (("--model", "nowhere"), 1, "nowhere"),
         (("--model", "."), 1, "expected version folders"),
         (("--model", DIGITS, "--device", "tpu"), 1, "--device"),
         (("--model", DIGITS, "--set", "prot=1"), 1, "did you mean port"),

@@ -1,0 +1,100 @@
+"""What `batcher serve TARGET` means: one file, the folder of one model, or a repository.
+
+    TARGET                                     is served
+    net.onnx, net.pt2, net.pt, model.py[:Net]  that file, as a model of the file's name
+    a folder with a model.yaml, or versions    that model
+    any other folder                           as the repository of models
+
+Without `-c` the target is served alone, and a `config.yaml` in the working directory is not read:
+one file needs no settings, and settings of other models would not fit. With `-c` a model is served
+beside those of the configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from batcher.config.single_file import name_of, split_entry
+from batcher.errors import ConfigError
+from batcher.models.describing.file_kinds import kind_of
+from batcher.serving.repository.left_out import DEFINITION
+
+Flags = dict[tuple[str, ...], tuple[str, object]]
+"""From a setting's path to the name of a flag and the value that the flag sets."""
+
+
+class Said(NamedTuple):
+    """What is said of a target on the command line.
+
+    Attributes:
+        name: the model's name; None for that of the file or folder.
+        inputs: what is declared of a single file, each as `NAME=FP32[3]`.
+        outputs: the same of the outputs.
+        sample: a first example of a single file.
+    """
+
+    name: str | None = None
+    inputs: Sequence[str] = ()
+    outputs: Sequence[str] = ()
+    sample: Path | None = None
+
+    @property
+    def is_of_file(self) -> bool:
+        """Whether something is said that only a single file needs."""
+        return bool(self.inputs or self.outputs or self.sample)
+
+
+def target_flags(target: str, said: Said, alone: bool) -> Flags:
+    """Return the settings that serve `target`, and nothing else if it is to be served `alone`.
+
+    Raises:
+        ConfigError: the target is not there, or holds no model.
+    """
+    path, entry = split_entry(Path(target).absolute())
+    is_folder = path.is_dir()
+    if is_folder and said.is_of_file:
+        raise ConfigError(
+            f"{target}: expected one file for --input, --output and --sample; got a folder, whose "
+            "model.yaml says them"
+        )
+    if is_folder and not is_model(path):
+        return {("model_repository",): (target, str(path))}
+    if not is_folder:
+        kind_of(path)  # what can be said at once is said before anything starts
+    own = {"path": f"{path}:{entry}" if entry else str(path), **_of_file(said)}
+    title = said.name or (path.name if is_folder else name_of(path))
+    flags: Flags = {("models", title, key): (target, value) for key, value in own.items()}
+    if alone:
+        flags["model_repository",] = (target, None)
+    return flags
+
+
+def _of_file(said: Said) -> dict[str, Any]:
+    """Return what is said of a single file, as settings."""
+    own: dict[str, Any] = {}
+    if said.inputs:
+        own["inputs"] = _declared(said.inputs, "--input")
+    if said.outputs:
+        own["outputs"] = _declared(said.outputs, "--output")
+    if said.sample is not None:
+        own["sample"] = str(said.sample.absolute())
+    return own
+
+
+def is_model(folder: Path) -> bool:
+    """Return whether `folder` is that of one model: a version, or one with versions in it."""
+    if (folder / DEFINITION).is_file():
+        return True
+    return any(each.name.isdecimal() and (each / DEFINITION).is_file() for each in folder.iterdir())
+
+
+def _declared(pairs: Sequence[str], option: str) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{option}: expected NAME=DTYPE[SHAPE], as x=FP32[784]; got {pair!r}")
+        found[name] = text
+    return found

@@ -1,0 +1,90 @@
+"""`@batcher.model(…)`: a class, a module or a function says what it takes and gives.
+
+    @batcher.model(inputs={"text": "BYTES[1]"}, outputs={"score": "FP32[2]"})
+    class Sentiment:
+        def predict(self, inputs):
+            ...
+
+The decorator changes nothing and loads nothing: it leaves a note at the class, which `batcher
+serve FILE` and `batcher.serve` read. Without outputs, the model runs once and shows them. Texts are
+those of `config/tensor_text.py`.
+
+Annotations say the same: `def forward(self, x: Annotated[torch.Tensor, "FP32[784]"])`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from batcher.config.tensor_text import tensor_values
+from batcher.errors import ConfigError
+
+Declared = TypeVar("Declared", bound=Callable[..., Any])
+_MARK = "__batcher_model__"
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What a model says of itself.
+
+    Attributes:
+        inputs: inputs by name; None if it does not say.
+        outputs: outputs by name; None if it does not say.
+        sample: a first example: a file, an array, or arrays by name; None without one.
+        more: other keys of `model.yaml`, such as `weights` and `gradients`.
+    """
+
+    inputs: Mapping[str, Any] | None = None
+    outputs: Mapping[str, Any] | None = None
+    sample: Any = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def model(
+    inputs: Mapping[str, Any] | None = None,
+    outputs: Mapping[str, Any] | None = None,
+    *,
+    sample: Any = None,
+    weights: str | Path | None = None,
+    gradients: bool = False,
+) -> Callable[[Declared], Declared]:
+    """Return a decorator that declares what a class, module or function takes and gives.
+
+    Tensors are texts such as `FP32[3,224,224]` by name, or mappings of what `model.yaml` may say of
+    one. `sample` is a first example in the place of `inputs`: a file (`.npy`, `.npz`, `.json`), an
+    array, or arrays by name. `weights` is a file for a `torch.nn.Module`, beside the Python file.
+    Raises ConfigError where a text cannot be read, or the parentheses are missing.
+    """
+    _check(inputs)
+    _check(outputs)
+    said = {"weights": weights and str(weights), "gradients": gradients}
+    declaration = Declaration(inputs, outputs, sample, {k: v for k, v in said.items() if v})
+
+    def declare(target: Declared) -> Declared:
+        setattr(target, _MARK, declaration)
+        return target
+
+    return declare
+
+
+def _check(tensors: Mapping[str, Any] | None) -> None:
+    """Raise ConfigError if one of `tensors` cannot be read."""
+    if callable(tensors):
+        raise ConfigError(
+            "batcher.model: expected arguments: write "
+            '@batcher.model(inputs={"x": "FP32[784]"}); got none'
+        )
+    for name, declared in (tensors or {}).items():
+        try:
+            tensor_values(name, declared)
+        except ValueError as err:
+            raise ConfigError(f"batcher.model: {err}") from err
+
+
+def declaration_of(target: Any) -> Declaration | None:
+    """Return what `target` declares by itself, not by a class above it; None if nothing."""
+    found = vars(target).get(_MARK) if hasattr(target, "__dict__") else None
+    return found if isinstance(found, Declaration) else None

@@ -1,0 +1,69 @@
+"""The process that reads a single file: `python -m batcher.models.describing.child RESULT < task`.
+
+The task is a mapping in JSON (`describe.py`). The result goes to the file RESULT, since whatever
+the model prints goes to the outputs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from batcher.config.model_settings import ModelSettings
+from batcher.config.single_file import SingleFile
+from batcher.models.describing.probe import explained, probe
+from batcher.models.describing.python_file import describe_python
+from batcher.models.describing.wanted import Found, listed
+
+
+def main() -> None:
+    """Read the task, and write the result."""
+    task = json.load(sys.stdin)
+    try:
+        found = described(task)
+        result: dict[str, Any] = {"values": found.values, "notes": found.notes}
+    # Whatever the code of the model raises is the answer.
+    except BaseException as err:
+        result = {"error": explained(err)}
+    Path(sys.argv[1]).write_text(json.dumps(result))
+    sys.stdout.flush()
+    os._exit(0)  # threads that the model has left must not keep this process
+
+
+def described(task: dict[str, Any]) -> Found:
+    """Return what the file of a task says. Raises whatever its code raises."""
+    sample = Path(task["sample"]) if task["sample"] else None
+    file = Path(task["file"])
+    single = SingleFile(file, task["entry"], task["inputs"], task["outputs"], sample)
+    settings = ModelSettings(device="cpu", warmup=False, trusted=task["trusted"])
+    found = _read(task["format"], single, settings, task["values"])
+    if single.outputs and "outputs" not in found.values:
+        found.values["outputs"] = listed(single.outputs, single.title)
+    probe(found, single.title, file.parent, settings, None)
+    return found
+
+
+def _read(
+    kind: str, single: SingleFile, settings: ModelSettings, values: dict[str, Any] | None
+) -> Found:
+    if kind == "python":
+        return describe_python(single)
+    if kind == "onnx":
+        assert values is not None
+        return Found(values, ["an ONNX graph: names, dtypes and shapes are the graph's"])
+    # Here, since a model of ONNX must not need PyTorch.
+    torch_files = import_module("batcher.models.describing.torch_files")
+    found: Found = (
+        torch_files.describe_export(single, settings)
+        if kind == "export"
+        else torch_files.describe_script(single)
+    )
+    return found
+
+
+if __name__ == "__main__":
+    main()
