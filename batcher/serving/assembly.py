@@ -98,16 +98,19 @@ def build_scheduler(
     clock: IReactorTime,
     metrics: ModelMetrics,
     call_soon: CallSoon | None = None,
+    *,
+    policy: Policy | None = None,
+    admission: Admission | None = None,
 ) -> BatchScheduler:
-    """Return the scheduler that `settings` ask for, in front of `workers`."""
+    """Return the scheduler that `settings` ask for; `policy` and `admission` replace theirs."""
     return BatchScheduler(
         _queue(settings),
-        BulkLast(_policy(settings), settings.bulk_after_ms / 1e3),
+        BulkLast(policy or _policy(settings), settings.bulk_after_ms / 1e3),
         workers,
         clock,
         metrics,
         options=_options(settings, spec.version),
-        admission=Admission(CostModel(), settings.max_batch_size, settings.max_queue_rows),
+        admission=admission or _admission(settings),
         group_key=shape_key,
         call_soon=call_soon,
     )
@@ -128,6 +131,10 @@ def _queue(settings: ModelSettings) -> BatchQueue:
         smaller_first=settings.smaller_first_ms / 1e3,
         bulk_level=settings.bulk_level,
     )
+
+
+def _admission(settings: ModelSettings) -> Admission:
+    return Admission(CostModel(), settings.max_batch_size, settings.max_queue_rows)
 
 
 def _options(settings: ModelSettings, version: str) -> SchedulerOptions:

@@ -1,0 +1,113 @@
+"""From the words of the command line to values: times, numbers, lists, files of numbers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from batcher.errors import ConfigError
+
+UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
+
+
+def duration(text: str) -> float:
+    """Return the seconds that `text` says, such as 5ms.
+
+    Raises:
+        ConfigError: `text` is no time.
+    """
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zµ]*)\s*", text)
+    unit = found[2].replace("µ", "u") if found else ""
+    if found is None or (unit not in UNITS_S and float(found[1])):
+        raise ConfigError(f"expected a time such as 5ms, 250us or 1.5s; got {text!r}")
+    return float(found[1]) * UNITS_S.get(unit, 0.0)
+
+
+def duration_text(seconds: float) -> str:
+    """Return `seconds` in the unit in which they are easily read."""
+    unit = next((unit for unit in ("s", "ms") if seconds >= UNITS_S[unit]), "us")
+    return f"{seconds / UNITS_S[unit]:.4g}{unit}"
+
+
+def number(text: str, what: str) -> float:
+    """Return the number, 0 or more, that `text` says; errors call it `what`.
+
+    Raises:
+        ConfigError: `text` is no such number.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not isfinite(value) or value < 0:
+        raise ConfigError(f"{what}: expected a number of 0 or more; got {text!r}")
+    return value
+
+
+def split_pairs(text: str, error: str) -> list[tuple[str, str]]:
+    """Return the pairs of `text`, such as a=b,c=d.
+
+    Raises:
+        ConfigError: `text` is no such list; its words are `error`.
+    """
+    pairs = [item.partition("=") for item in text.split(",")]
+    if not all(key and equals and value for key, equals, value in pairs):
+        raise ConfigError(error)
+    return [(key.strip(), value.strip()) for key, _, value in pairs]
+
+
+def numbers_of_file(path: Path, names: tuple[str, ...], required: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the numbers called `names` of each line of `path`, None for one that is not there.
+
+    The file is CSV, with a first line of names or in the order of `names`, or JSON lines: an object
+    or a list on each. Columns and members of other names are passed over.
+
+    Args:
+        path: the file.
+        names: names of the numbers.
+        required: how many of the first names each line must have.
+
+    Raises:
+        ConfigError: the file cannot be read, or a line has no such numbers.
+    """
+    header = names
+    for place, line in _lines(path):
+        fields = _fields(line, header)
+        if fields is None and place == 1:
+            header = tuple(name.strip() for name in line.split(","))
+            if set(names[:required]) <= set(header):
+                continue
+        row = tuple((fields or {}).get(name) for name in names)
+        if None in row[:required]:
+            raise ConfigError(f"{path}:{place}: expected {', '.join(names)}; got {line[:80]!r}")
+        yield row
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines that are not empty, each with its number."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [(place, line) for place, line in enumerate(lines, 1) if line.strip()]
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError(f"{path}: cannot be read: {err}") from err
+
+
+def _fields(line: str, header: tuple[str, ...]) -> dict[str, float] | None:
+    """Return the numbers of a line by name; None if it has none."""
+    try:
+        if line.lstrip().startswith(("{", "[")):
+            values = json.loads(line)
+            pairs = (
+                values.items() if isinstance(values, dict) else zip(header, values, strict=False)
+            )
+        else:
+            pairs = zip(header, next(csv.reader([line])), strict=False)
+        fields = {name: float(value) for name, value in pairs if value not in (None, "")}
+    except (ValueError, TypeError):
+        return None
+    return fields if all(isfinite(value) for value in fields.values()) else None

@@ -1,0 +1,68 @@
+"""What is simulated: a model's cost, its devices, the load, and what the loop costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from batcher.app.simulation.candidates import Candidate, checked_settings
+from batcher.app.simulation.costs import BatchCost
+from batcher.app.simulation.distributions import Distribution, constant
+from batcher.app.simulation.loads import Load
+from batcher.config.model_settings import ModelSettings
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """All but the policy.
+
+    Attributes:
+        cost: mean seconds of a batch by its rows.
+        load: when requests are sent.
+        settings: settings of the model that differ from the defaults, such as `max_batch_size`.
+        requests: requests that are sent in all.
+        devices: devices, each with its own copy of the model.
+        noise: standard deviation of the logarithm of the factor by which batches differ.
+        rows: rows of a request.
+        deadline: seconds from the sending of a request to its deadline; None for no deadline.
+        level: priority of a request; None for the model's default.
+        loop_cost: seconds of the server's loop for each request.
+        client_cost: seconds of the clients' own work for each request.
+        cores: 2 if the clients have a core of their own, 1 if they share the loop's.
+        warmup: share of the requests, the first ones, that no result counts.
+        seed: of all that is drawn; the same seed sends the same requests to every policy.
+    """
+
+    cost: BatchCost
+    load: Load
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    requests: int = 20_000
+    devices: int = 1
+    noise: float = 0.0
+    rows: Distribution = field(default_factory=lambda: constant(1))
+    deadline: Distribution | None = None
+    level: Distribution | None = None
+    loop_cost: float = 0.0
+    client_cost: float = 0.0
+    cores: int = 2
+    warmup: float = 0.1
+    seed: int = 1
+
+    def settings_of(self, candidate: Candidate) -> ModelSettings:
+        """Return the settings of the model under `candidate`."""
+        settings = checked_settings({**self.settings, **candidate.settings})
+        # more than a setting may say: such a server binds whatever waits
+        depth = {"pipeline_depth": 1 << 30} if candidate.binds_early else {}
+        return settings.model_copy(update=depth)
+
+    @property
+    def max_batch_size(self) -> int:
+        """Most rows of a batch."""
+        return checked_settings(self.settings).max_batch_size
+
+    @property
+    def capacity(self) -> float:
+        """Rows/s of all devices in full batches."""
+        size = self.max_batch_size
+        return self.devices * size / self.cost.seconds(size)

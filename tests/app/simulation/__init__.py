@@ -1,0 +1,1 @@
+"""The simulator: known figures, what it reads, what it writes."""
