@@ -163,7 +163,8 @@ def _loses_digits(array: Array, made: Array) -> Array:
     if not (np.abs(made) >= _EXACT_FLOAT).any():
         return np.zeros(array.shape, bool)
     exact = [int(number) for number in made.ravel().tolist()]
-    return np.array(exact, object).reshape(array.shape) != array
+    differs: Array = np.array(exact, object).reshape(array.shape) != array
+    return differs
 
 
 def _integers(array: Array, dtype: np.dtype[Any]) -> tuple[Array, dict[int, str]]:
