@@ -52,6 +52,9 @@ SLOW_BODY_SENT = len(SLOW_BODY) - 4095
 BYTE_INTERVAL_S = 0.3
 """Seconds between two bytes of a slow client: 50 bytes of a head within `header_timeout_s`."""
 
+Found = dict[tuple[str, bool], list[list[float]]]
+"""By kind of request, and whether idle connections are beside: percentiles of each round, in ms."""
+
 
 def main() -> None:
     """Measure, write the results, print the table."""
@@ -88,9 +91,7 @@ def main() -> None:
 def measure_idle(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """Return a row for each kind of request, and a sentence about memory."""
     requests = {"/readyz": READY, "inference": PREDICT}
-    found: dict[tuple[str, bool], list[list[float]]] = {
-        (name, beside): [] for name in requests for beside in (False, True)
-    }
+    found: Found = {(name, beside): [] for name in requests for beside in (False, True)}
     memory = []
     with running_server() as address:
         place = host_and_port(address)
@@ -106,25 +107,7 @@ def measure_idle(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str
                 memory.append((resident(pid) - before) / options.idle / 1024)
                 for name, request in requests.items():
                     found[name, True].append(latencies(place, request, options.requests))
-    rows = [
-        {
-            "normal clients": f"1, {name}",
-            "beside": f"{options.idle:,} idle",
-            **compared(
-                "p50 ms",
-                [times[49] for times in found[name, True]],
-                [times[49] for times in found[name, False]],
-            ),
-            **compared(
-                "p99 ms",
-                [times[98] for times in found[name, True]],
-                [times[98] for times in found[name, False]],
-            ),
-            **dict.fromkeys(("requests/s", "requests/s without", "requests/s ratio"), ""),
-            "errors": 0,
-        }
-        for name in requests
-    ]
+    rows = [idle_row(name, options.idle, found) for name in requests]
     later = ", ".join(f"{grown:.2f}" for grown in memory[1:])
     remark = f"the server's resident memory grew by {memory[0]:.2f} KiB for each"
     return (
@@ -132,6 +115,24 @@ def measure_idle(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str
         f"When {options.idle:,} idle connections were first opened, {remark}; in later rounds by "
         f"{later} KiB.",
     )
+
+
+def idle_row(name: str, idle: int, found: Found) -> dict[str, Any]:
+    """Return the row for requests `name` with and without `idle` connections beside them."""
+    percentiles = {}
+    for percentile in (50, 99):
+        beside, alone = (
+            [times[percentile - 1] for times in found[name, is_beside]]
+            for is_beside in (True, False)
+        )
+        percentiles |= compared(f"p{percentile} ms", beside, alone)
+    return {
+        "normal clients": f"1, {name}",
+        "beside": f"{idle:,} idle",
+        **percentiles,
+        **dict.fromkeys(("requests/s", "requests/s without", "requests/s ratio"), ""),
+        "errors": 0,
+    }
 
 
 def measure_slow(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
@@ -143,35 +144,15 @@ def measure_slow(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str
     kinds["head and body"] = kinds["head"] + kinds["body"]
     rows, cpu = [], []
     with running_server() as address:
-        url = address + TARGET
-        run_wrk(url, ROW, options.connections, 1)
+        run_wrk(address + TARGET, ROW, options.connections, 1)
         for kind, clients in kinds.items():
-            alone: list[Measured] = []
-            beside: list[Measured] = []
-            for number in range(options.rounds):
-                for slow in (False, True) if number % 2 else (True, False):
-                    if slow:
-                        with slow_clients(host_and_port(address), clients) as used:
-                            beside.append(run_wrk(url, ROW, options.connections, options.seconds))
-                        cpu.append(used[0])
-                    else:
-                        alone.append(run_wrk(url, ROW, options.connections, options.seconds))
+            alone, beside, used = with_and_without(address, clients, options)
+            cpu += used
             rows.append(
                 {
                     "normal clients": f"{options.connections}, inference",
                     "beside": f"{len(clients):,} slow ({kind})",
-                    **compared(
-                        "p50 ms", [found.p50 for found in beside], [found.p50 for found in alone]
-                    ),
-                    **compared(
-                        "p99 ms", [found.p99 for found in beside], [found.p99 for found in alone]
-                    ),
-                    **compared(
-                        "requests/s",
-                        [found.rate for found in beside],
-                        [found.rate for found in alone],
-                    ),
-                    "errors": sum(found.errors for found in (*alone, *beside)),
+                    **slow_figures(alone, beside),
                 }
             )
             print(rows[-1], flush=True)
@@ -180,6 +161,40 @@ def measure_slow(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str
         f"The slow clients' own thread took {median(cpu):.0%} of a core (median), of the same "
         "cores; no ratio leaves it out.",
     )
+
+
+def with_and_without(
+    address: str, clients: list[tuple[bytes, int]], options: argparse.Namespace
+) -> tuple[list[Measured], list[Measured], list[float]]:
+    """Measure rounds of normal clients, alone and beside slow `clients`, in turn.
+
+    Returns:
+        What was measured alone, what beside, and the cores that the slow clients took themselves.
+    """
+    url = address + TARGET
+    alone: list[Measured] = []
+    beside: list[Measured] = []
+    cpu = []
+    for number in range(options.rounds):
+        for slow in (False, True) if number % 2 else (True, False):
+            if slow:
+                with slow_clients(host_and_port(address), clients) as used:
+                    beside.append(run_wrk(url, ROW, options.connections, options.seconds))
+                cpu.append(used[0])
+            else:
+                alone.append(run_wrk(url, ROW, options.connections, options.seconds))
+    return alone, beside, cpu
+
+
+def slow_figures(alone: list[Measured], beside: list[Measured]) -> dict[str, Any]:
+    """Return the figures of a row, of normal clients `alone` and `beside` slow ones."""
+    figures = {}
+    for name, attribute in (("p50 ms", "p50"), ("p99 ms", "p99"), ("requests/s", "rate")):
+        with_slow, without = (
+            [getattr(found, attribute) for found in measured] for measured in (beside, alone)
+        )
+        figures |= compared(name, with_slow, without)
+    return {**figures, "errors": sum(found.errors for found in (*alone, *beside))}
 
 
 def compared(name: str, beside: list[float], alone: list[float]) -> dict[str, float]:

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from batcher.config.model_file import ModelDefinition
+from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array, ModelSpec
 
 Arrays = Mapping[str, Array]
@@ -132,6 +134,24 @@ class Model(Protocol):
 
         Inference thread.
         """
+
+
+class PlainModel:
+    """What a model of any format has, where that format says nothing else."""
+
+    one_call = False
+    max_rows: int | None = None
+    notes: tuple[str, ...] = ()
+    pinned = False
+    preprocess: Hook | None = None
+    postprocess: Hook | None = None
+    sample: object = None
+
+    def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
+        """Remember what to load; nothing is read yet. Any thread."""
+        self.spec = definition.spec
+        self._definition = definition  # its modules live as long, and may be imported late
+        self._settings = settings
 
 
 class LoadedModel(NamedTuple):

@@ -231,8 +231,18 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("url", help="http://host[:port]/path")
+    parser.add_argument("url", help="http://host[:port]/path")
+    _add_traffic(parser.add_argument, default)
+    _add_request(parser.add_argument, default)
+    _add_rules(parser.add_argument, default)
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the result there; - is standard output"
+    )
+    return parser
+
+
+def _add_traffic(add: Callable[..., object], default: LoadOptions) -> None:
+    """Add the options that say how much load there is, and for how long."""
     add(
         "--closed",
         action="store_true",
@@ -248,6 +258,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--duration", type=float, default=default.duration, help="seconds that are measured")
     add("--warmup", type=float, default=default.warmup, help="seconds before them that are not")
     add("--connections", type=int, default=default.connections, help="keep-alive connections")
+
+
+def _add_request(add: Callable[..., object], default: LoadOptions) -> None:
+    """Add the options that say what one request is."""
     add("--method", help="POST with a body, else GET, unless given")
     add("--body", metavar="FILE", help="the request's body; - reads standard input")
     add("--random-body", type=int, metavar="BYTES", help="a body of so many random bytes")
@@ -261,6 +275,10 @@ def _parser() -> argparse.ArgumentParser:
         help="s to wait for a connection, and again for the answer",
     )
     add("--seed", type=int, default=default.seed, help="seeds schedule and random body")
+
+
+def _add_rules(add: Callable[..., object], default: LoadOptions) -> None:
+    """Add the options that say which answers count, and which runs."""
     add(
         "--deadline-ms",
         type=float,
@@ -273,8 +291,6 @@ def _parser() -> argparse.ArgumentParser:
         help="invalid above this own lag, p99",
     )
     add("--realtime", action="store_true", help="run under SCHED_FIFO (needs the privilege)")
-    add("--json", metavar="FILE", help="write the result there; - is standard output")
-    return parser
 
 
 def _split_header(line: str) -> tuple[str, str]:

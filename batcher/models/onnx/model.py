@@ -17,7 +17,7 @@ from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.onnx.binding import Binding, Signature, bind
 from batcher.models.onnx.session import open_session, read_graph
-from batcher.models.protocol import Arrays, FreshMemory, Hook, Progress
+from batcher.models.protocol import Arrays, FreshMemory, PlainModel, Progress
 
 _DTYPES = {
     "tensor(float)": "FP32",
@@ -32,21 +32,14 @@ _DTYPES = {
 """The datatype of each type that onnxruntime names."""
 
 
-class OnnxModel(FreshMemory):
+class OnnxModel(PlainModel, FreshMemory):
     """A session of onnxruntime, on the CPU or on CUDA."""
 
     one_call = True
-    max_rows: int | None = None
-    notes: tuple[str, ...] = ()
-    pinned = False
-    preprocess: Hook | None = None
-    postprocess: Hook | None = None
-    sample: object = None
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
         """Remember what to load; nothing is read yet. Any thread."""
-        self.spec = definition.spec
-        self._definition = definition
+        super().__init__(definition, settings)
         self._must_run_on_cuda = settings.devices[0].startswith("cuda")
         self._threads = settings.torch_threads
         self._session: Any = None

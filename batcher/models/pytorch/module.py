@@ -29,7 +29,7 @@ from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.output_arrays import output_arrays
-from batcher.models.protocol import Arrays, FreshMemory, Hook, Progress
+from batcher.models.protocol import Arrays, FreshMemory, PlainModel, Progress
 from batcher.models.pytorch import aoti
 from batcher.models.pytorch.aoti_packages import weights_digest
 from batcher.models.pytorch.autograd import batch_mode
@@ -39,22 +39,12 @@ from batcher.models.pytorch.tensors import to_host, to_tensor, torch_dtype
 from batcher.models.result_names import named_outputs
 
 
-class TorchModule(ABC):
+class TorchModule(PlainModel, ABC):
     """A module on one device, on CUDA in a stream of its own."""
-
-    one_call = False
-    max_rows: int | None = None
-    notes: tuple[str, ...] = ()
-    pinned = False
-    preprocess: Hook | None = None
-    postprocess: Hook | None = None
-    sample: object = None
 
     def __init__(self, definition: ModelDefinition, settings: ModelSettings) -> None:
         """Remember what to load; nothing is read yet. Any thread."""
-        self.spec = definition.spec
-        self._definition = definition
-        self._settings = settings
+        super().__init__(definition, settings)
         self._staging: Staging = FreshMemory()
         self._device = torch.device("cpu")
         self._stream: torch.cuda.Stream | None = None

@@ -35,7 +35,7 @@ from batcher.errors import ModelLoadError
 from batcher.models.file_facts import own_copy
 from batcher.models.output_arrays import output_arrays
 from batcher.models.plain_calls import check_methods, check_returned
-from batcher.models.protocol import Arrays, FreshMemory, Hook, Model, Progress
+from batcher.models.protocol import Arrays, FreshMemory, Model, PlainModel, Progress
 from batcher.models.pytorch.autograd import batch_mode
 from batcher.models.pytorch.factories import factory_of
 from batcher.models.pytorch.input_order import arranged_for, parameters_of_python
@@ -94,28 +94,18 @@ class PythonModule(TorchModule):
         return ready
 
 
-class PythonModel(FreshMemory):
+class PythonModel(PlainModel, FreshMemory):
     """An object with `predict`, of any class.
 
     Attributes:
         make: makes the object, not loaded.
     """
 
-    one_call = False
-    max_rows: int | None = None
-    notes: tuple[str, ...] = ()
-    pinned = False
-    preprocess: Hook | None = None
-    postprocess: Hook | None = None
-    sample: object = None
-
     def __init__(
         self, definition: ModelDefinition, settings: ModelSettings, factory: Callable[[], Any]
     ) -> None:
         """Remember what to load; `factory` is the class, and makes nothing yet. Any thread."""
-        self.spec = definition.spec
-        self._definition = definition  # its modules live as long, and may be imported late
-        self._settings = settings
+        super().__init__(definition, settings)
         self._gradients = definition.gradients
         self.make = factory
         self._model: Any = None
