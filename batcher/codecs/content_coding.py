@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from sys import getsizeof
 from typing import Any, Protocol, final
 
+from batcher.codecs.arriving_body import ArrivingBody
 from batcher.errors import DecodingError, TooLarge, UnsupportedMediaType
 
 MAX_GZIP_STREAMS = 4096
@@ -46,17 +47,17 @@ _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
 class Identity:
-    """A body without a coding, whose length was not declared."""
+    """A body without a coding, in several pieces."""
 
-    def __init__(self, limit: int) -> None:
-        """Allow at most `limit` bytes."""
+    def __init__(self, limit: int, is_exact: bool = False) -> None:
+        """Allow at most `limit` bytes, which the body has if `is_exact`."""
         self._limit = limit
-        self._body = bytearray()
+        self._body = ArrivingBody(limit if is_exact else 0)
 
     @property
     def held(self) -> int:
         """Bytes of memory that the body takes so far."""
-        return getsizeof(self._body)
+        return self._body.held
 
     def feed(self, piece: bytes) -> None:
         """Take a piece of the body.
@@ -66,12 +67,12 @@ class Identity:
         """
         if len(self._body) + len(piece) > self._limit:
             raise too_large(self._limit)
-        self._body += piece
+        self._body.append(piece)
 
     def finish(self) -> memoryview:
         """Return the body: nothing can be missing."""
-        body, self._body = self._body, bytearray()
-        return memoryview(body)
+        body, self._body = self._body, ArrivingBody()
+        return body.whole()
 
 
 class Inflate:
@@ -180,11 +181,11 @@ class CodedBody:
             DecodingError: the bytes are not in this coding.
         """
         inflate = Inflate(self._coding, self._limit)
-        plain = bytearray()
+        plain = ArrivingBody()
         for part in inflate.parts(self.sent):
-            plain += part
+            plain.append(part)
         inflate.finish()
-        return memoryview(plain)
+        return plain.whole()
 
 
 Body = bytes | memoryview | CodedBody
@@ -203,14 +204,14 @@ class InflateWhileSmall:
         """Undo `coding` (`gzip` or `deflate`) up to `limit` bytes."""
         self._coding = coding
         self._limit = limit
-        self._sent = bytearray()
-        self._plain = bytearray()
+        self._sent = ArrivingBody()
+        self._plain = bytearray()  # of HEAVY_BYTES at most
         self._inflate: Inflate | None = Inflate(coding, min(limit, HEAVY_BYTES))
 
     @property
     def held(self) -> int:
         """Bytes of memory that the body takes so far."""
-        return getsizeof(self._sent) + getsizeof(self._plain)
+        return self._sent.held + getsizeof(self._plain)
 
     def feed(self, piece: bytes) -> None:
         """Take a piece of the body as it was sent.
@@ -221,7 +222,7 @@ class InflateWhileSmall:
         """
         if len(self._sent) + len(piece) > self._limit + CODING_OVERHEAD_BYTES:
             raise too_large(self._limit)
-        self._sent += piece
+        self._sent.append(piece)
         if self._inflate is not None:
             try:
                 self._plain += self._inflate.feed(piece)
@@ -237,7 +238,7 @@ class InflateWhileSmall:
             DecodingError: a small body was cut off; a large one is found so when it is inflated.
         """
         if self._inflate is None:
-            return CodedBody(self._coding, self._limit, memoryview(self._sent))
+            return CodedBody(self._coding, self._limit, self._sent.whole())
         self._inflate.finish()
         return memoryview(self._plain)
 

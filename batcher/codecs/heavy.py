@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from batcher.codecs.content import Content
 from batcher.codecs.content_coding import HEAVY_BYTES, Body, plain_body
 from batcher.codecs.format_table import decode_body, format_named
+from batcher.codecs.joining import LARGE_BYTES
 from batcher.codecs.oip.request import InferHead, read_head
 from batcher.codecs.oip.response import encode as encode_oip
 from batcher.codecs.response_coding import compress
@@ -37,6 +38,19 @@ def is_heavy(body: Body) -> bool:
 def is_heavy_answer(response: InferenceResponse) -> bool:
     """Return whether the outputs of `response`, written as text, are too much for the loop."""
     return is_larger(response.outputs, HEAVY_BYTES)
+
+
+def rows_of_large_answer(spec: ModelSpec) -> int:
+    """Return the fewest rows of an answer of LARGE_BYTES; 0 if rows have no fixed size."""
+    tensors = spec.outputs
+    if any(tensor.free_axes or tensor.datatype.name == "BYTES" for tensor in tensors):
+        return 0
+    return -(-LARGE_BYTES // max(sum(tensor.row_bytes for tensor in tensors), 1))
+
+
+def is_large_answer(response: InferenceResponse) -> bool:
+    """Return whether the outputs of `response` are too many bytes to copy on the loop."""
+    return is_larger(response.outputs, LARGE_BYTES)
 
 
 def decode_heavy(body: Body, content: Content, spec: ModelSpec) -> Mapping[str, Array]:

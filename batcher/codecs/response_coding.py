@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import zlib
 
+from batcher.codecs.content import Buffer
 from batcher.codecs.q_values import q_value
 from batcher.core.bounded_cache import BoundedCache
 
@@ -48,7 +49,7 @@ def _preferred(accept: str) -> str:
     return best if found[best] > 0 and found[best] >= plain else ""
 
 
-def compress(body: bytes, coding: str) -> bytes:
+def compress(body: Buffer, coding: str) -> bytes:
     """Return `body` in `coding`, `gzip` or `deflate`. Any thread."""
     if coding == "gzip":
         # without a time, equal answers are equal bytes

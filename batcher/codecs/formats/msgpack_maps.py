@@ -21,6 +21,7 @@ from batcher.codecs.formats.long_lists import LongList
 from batcher.codecs.formats.msgpack_lists import with_msgpack
 from batcher.codecs.formats.predictions import predictions
 from batcher.codecs.formats.rows import inputs_from_document
+from batcher.codecs.joining import joined
 from batcher.core.error_text import brief
 from batcher.core.ragged import is_ragged
 from batcher.core.request import InferenceResponse
@@ -33,6 +34,11 @@ _DTYPES = {
     **_NUMBERS,
     **{dtype.newbyteorder(">").str: dtype.newbyteorder(">") for dtype in _NUMBERS.values()},
 }
+
+_VIEWED_BYTES = 1 << 16
+"""Bytes of an array from which the packer does not copy it; a binary of so many has a length of
+four bytes in MessagePack.
+"""
 
 
 def carries(tensors: tuple[TensorSpec, ...]) -> bool:
@@ -66,7 +72,7 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
     }
     if best := predictions(response, spec):
         document["predictions"] = best
-    return to_msgpack(document)
+    return _with_large_arrays(document)
 
 
 def to_msgpack(value: Any) -> bytes:
@@ -85,8 +91,41 @@ def _packable(array: Array, tensor: TensorSpec) -> Any:
         b"type": array.dtype.str,
         b"kind": b"",
         b"shape": array.shape,
-        b"data": array.tobytes(),
+        b"data": _bytes_of(array),
     }
+
+
+def _bytes_of(array: Array) -> Buffer:
+    """Return the bytes of `array`, a view if they are many."""
+    if array.nbytes < _VIEWED_BYTES:
+        return array.tobytes()
+    return np.ascontiguousarray(array).data.cast("B")
+
+
+def _with_large_arrays(document: dict[str, Any]) -> Buffer:
+    """Return `document` as MessagePack; views in it are copied once, by `joined`."""
+    packer, pieces = msgpack.Packer(autoreset=False), list[Buffer]()
+    _pack(document, packer, pieces)
+    pieces.append(packer.bytes())
+    return joined(pieces)
+
+
+def _pack(value: Any, packer: msgpack.Packer, pieces: list[Buffer]) -> None:
+    """Pack `value`; what comes before a view, and the view, go to `pieces`."""
+    if isinstance(value, memoryview):
+        pieces += (packer.bytes(), b"\xc6" + len(value).to_bytes(4, "big"), value)
+        packer.reset()
+    elif isinstance(value, dict):
+        packer.pack_map_header(len(value))
+        for key, inner in value.items():
+            packer.pack(key)
+            _pack(inner, packer, pieces)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):  # rows of arrays
+        packer.pack_array_header(len(value))
+        for inner in value:
+            _pack(inner, packer, pieces)
+    else:
+        packer.pack(value)
 
 
 def _unpacked(value: dict[Any, Any]) -> Any:

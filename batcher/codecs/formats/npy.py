@@ -14,7 +14,9 @@ from numpy.lib import format as npy_format
 
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.booleans import checked_booleans
+from batcher.codecs.formats.octet_stream import output_bytes
 from batcher.codecs.formats.uneven_rows import even_rows
+from batcher.codecs.joining import joined
 from batcher.core.error_text import brief
 from batcher.core.request import InferenceResponse
 from batcher.core.shapes import checked_shape
@@ -127,5 +129,12 @@ def encode(response: InferenceResponse, spec: ModelSpec) -> Buffer:
     file = BytesIO()
     tensor = spec.outputs[0]
     array = even_rows(response.outputs[tensor.name], tensor)
-    npy_format.write_array(file, array, allow_pickle=False)
-    return file.getvalue()
+    npy_format.write_array_header_1_0(
+        file,
+        {
+            "descr": npy_format.dtype_to_descr(array.dtype),
+            "fortran_order": False,
+            "shape": array.shape,
+        },
+    )
+    return joined((file.getvalue(), output_bytes(response, tensor)))

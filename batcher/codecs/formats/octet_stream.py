@@ -18,7 +18,7 @@ import numpy as np
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.booleans import checked_booleans
 from batcher.codecs.formats.uneven_rows import even_rows
-from batcher.core.request import InferenceResponse, OutputRows
+from batcher.core.request import InferenceResponse, OutputRows, bytes_or_view
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError
 
@@ -85,8 +85,7 @@ def output_bytes(response: InferenceResponse, tensor: TensorSpec) -> Buffer:
     outputs = response.outputs
     if isinstance(outputs, OutputRows) and tensor.row_bytes <= _SMALL_ROW_BYTES:
         return outputs.tobytes(tensor.name)
-    array = even_rows(outputs[tensor.name], tensor)
-    return array.data.cast("B") if array.flags.c_contiguous and array.size else array.tobytes()
+    return bytes_or_view(even_rows(outputs[tensor.name], tensor))
 
 
 def _rows(body: Buffer, tensor: TensorSpec) -> dict[str, Array]:

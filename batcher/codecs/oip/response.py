@@ -18,6 +18,7 @@ from batcher.codecs.formats.bfloat16 import plain_numbers
 from batcher.codecs.formats.json_text import to_json
 from batcher.codecs.formats.octet_stream import output_bytes
 from batcher.codecs.formats.uneven_rows import even_rows
+from batcher.codecs.joining import joined
 from batcher.codecs.oip.classes import best_classes
 from batcher.codecs.oip.elements import texts, to_elements
 from batcher.codecs.oip.request import InferHead, RequestedOutput
@@ -33,7 +34,7 @@ class Encoded(NamedTuple):
         json_length: bytes of the JSON, if binary tensors follow; else None.
     """
 
-    body: bytes
+    body: Buffer
     json_length: int | None
 
 
@@ -52,7 +53,7 @@ def encode(response: InferenceResponse, head: InferHead) -> Encoded:
     if not any(output.binary for output in head.outputs):
         return Encoded(text, None)
     pieces[0] = text
-    return Encoded(b"".join(pieces), len(text))
+    return Encoded(joined(pieces), len(text))
 
 
 def output_entry(

@@ -1,14 +1,19 @@
-"""Answers that are written away from the loop: the model has run, and its outputs are long text."""
+"""Answers that are written away from the loop: the model has run, and its outputs are large.
+
+Text is written in the process for heavy codecs, since each value costs a step. Bytes are only
+copied, on the CPU pool.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
 from batcher.core.element_sizes import about_nbytes
-from batcher.core.request import InferenceResponse, Parameters
+from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.errors import Unavailable
 from batcher.serving.servable import Servable
 
@@ -35,4 +40,22 @@ def write_heavy(
         return servable.run_heavy(nbytes, parameters, encode, response, *arguments)
     except Unavailable as err:
         err.retry_after = 0  # the model has run: a client must not be told to send it again
+        raise
+
+
+def write_large(
+    servable: Servable, write: Callable[..., Result], *arguments: Any
+) -> Deferred[Result]:
+    """Fire with `write(*arguments)`, called on the CPU pool. Reactor thread.
+
+    The outputs exist already, and are let go of the sooner, the sooner they are copied. So they
+    count as no bytes of the pool: answers that one batch brings together are all written.
+
+    Raises:
+        QueueFull: too many tasks wait for the pool already.
+    """
+    try:
+        return servable.run_on_pool(0, partial(write, *arguments), NO_PARAMETERS)
+    except Unavailable as err:
+        err.retry_after = 0  # as above
         raise

@@ -17,8 +17,10 @@ from twisted.internet.defer import Deferred
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.content_coding import HEAVY_BYTES, Body, CodedBody, plain_body
 from batcher.codecs.format_table import Format, decode_body
+from batcher.codecs.formats import octet_stream
 from batcher.codecs.formats.base64_pictures import may_have_pictures
-from batcher.codecs.heavy import decode_heavy, encode_heavy, is_heavy_answer
+from batcher.codecs.heavy import decode_heavy, encode_heavy, is_heavy_answer, is_large_answer
+from batcher.codecs.joining import LARGE_BYTES, joined
 from batcher.codecs.negotiation import answer_format, media_type, request_format
 from batcher.config.settings import ServerSettings
 from batcher.core.decoding_limits import DecodingLimits
@@ -29,7 +31,7 @@ from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.call import Call, CallHead, Reply
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
-from batcher.frontends.endpoints.heavy_answers import write_heavy
+from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
 from batcher.serving.servable import Servable
 
 MAX_TIMEOUT_MS = 86_400_000.0
@@ -74,6 +76,7 @@ class Plan:
     __slots__ = (
         "_content",
         "_content_type",
+        "_copies",
         "_encode",
         "_format_name",
         "_key",
@@ -106,6 +109,7 @@ class Plan:
         self._encode = reply_format.encode
         self._format_name, self._content_type = _names_of(reply_format)
         self._writes_text = reply_format.writes_text(spec.outputs)
+        self._copies = reply_format.encode is not octet_stream.encode
         self._content = _content(content_type, wishes, self.servable.limits)
         self.decode = _decoder(body_format, spec, self._content)
         self.is_text = body_format.is_text
@@ -114,8 +118,7 @@ class Plan:
         self._timeout, self._priority = _wishes(head, self.servable)
         self._key = head.key() if self.servable.reads_key else ""
         self._reads_client = self.pooled or self.servable.reads_client
-        has_wishes = self._priority or self._key or self._reads_client
-        self._plain = self._timeout is None and not has_wishes
+        self._plain = not (self._timeout or self._priority or self._key or self._reads_client)
         self._timing = wishes.timing or head.headers.get(b"x-timing") == b"1"
 
     def parameters(self, peer: str) -> Parameters:
@@ -144,7 +147,7 @@ class Plan:
         return not self._reads_pictures or may_have_pictures(body, self.servable.spec)
 
     def reply(self, response: InferenceResponse) -> Reply | Deferred[Reply]:
-        """Return the reply that carries `response`, or a Deferred of a reply that is long text."""
+        """Return the reply that carries `response`, or a Deferred of a reply that is large."""
         spec = self.servable.spec
         headers = ((b"Server-Timing", _server_timing(response)),) if self._timing else ()
         if self._writes_text and is_heavy_answer(response):
@@ -153,7 +156,15 @@ class Plan:
             return write_heavy(self.servable, response, NO_PARAMETERS, *arguments).addCallback(
                 self._reply, headers
             )
-        return Reply(200, self._content_type, self._encode(response, spec), headers, spec.name)
+        if self._copies and is_large_answer(response):
+            return write_large(self.servable, self._encode, response, spec).addCallback(
+                self._reply, headers
+            )
+        body = self._encode(response, spec)
+        # A view would hold the outputs of the whole batch until a slow client has read its answer.
+        if not isinstance(body, bytes) and len(body) >= LARGE_BYTES:
+            return write_large(self.servable, joined, (body,)).addCallback(self._reply, headers)
+        return Reply(200, self._content_type, body, headers, spec.name)
 
     def _reply(self, body: Buffer, headers: tuple[tuple[bytes, bytes], ...]) -> Reply:
         return Reply(200, self._content_type, body, headers, self.servable.spec.name)

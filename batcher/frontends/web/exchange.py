@@ -10,11 +10,12 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from batcher.codecs.content import Buffer
 from batcher.frontends.endpoints.call import CallHead, Reply
 from batcher.frontends.endpoints.failures import failure_reply_on
 from batcher.frontends.endpoints.routing import Route, marked
 from batcher.frontends.web.http11.messages import Refusal, Request, RequestHead
-from batcher.frontends.web.http11.rendering import render
+from batcher.frontends.web.http11.rendering import LARGE_BODY_BYTES, render, render_head
 from batcher.frontends.web.klein_channel import KleinChannel
 from batcher.frontends.web.shared import Shared
 from batcher.frontends.web.turns import AnswerTurn, TurnOrder
@@ -116,7 +117,7 @@ class Exchange(AnswerTurn):
             return b"close"
         return b"keep-alive" if request.head.old else b""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Send `data` if it is this exchange's turn, else hold it back."""
         if self._connection.turn is self:
             self._connection.write(data)
@@ -131,10 +132,19 @@ class Exchange(AnswerTurn):
     def reply(self, reply: Reply) -> None:
         """Send a whole answer."""
         try:
-            self._connection.answered(self, render(reply, self.connection_header()))
+            if isinstance(reply.body, bytes) or len(reply.body) < LARGE_BODY_BYTES:
+                self._connection.answered(self, render(reply, self.connection_header()))
+            else:
+                self._reply_in_two(reply)
         except Exception:
             _log.failure("an answer could not be written")
             self._connection.abort()
+
+    def _reply_in_two(self, reply: Reply) -> None:
+        """Send an answer without a copy of its body, which nobody else may change."""
+        self.write(render_head(reply, self.connection_header()))
+        self.write(reply.body)
+        self.finish()
 
     def give_up(self) -> None:
         """Cancel the work on the request: the client is gone."""

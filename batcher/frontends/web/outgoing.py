@@ -75,6 +75,15 @@ class Outgoing(BurstSender):
         if len(self._gathered) > MAX_GATHERED_BYTES:
             self.flush()
 
+    def write_view(self, data: memoryview) -> None:
+        """Send `data`, which the transport holds, and does not copy, until the client reads it."""
+        if self.closing:
+            return
+        if self.blocked:
+            self.unsent += len(data)
+        self.flush()
+        self._transport.write(data)
+
     def send_prefix(self) -> None:
         """Send what the next answer begins with ahead of it."""
         if not self.prefix_sent:

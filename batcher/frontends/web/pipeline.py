@@ -17,6 +17,7 @@ from collections import deque
 
 from mypy_extensions import mypyc_attr
 
+from batcher.codecs.content import Buffer
 from batcher.frontends.web.exchange import Exchange
 from batcher.frontends.web.http11.messages import Continue, Event, Refusal, Request, size_of
 from batcher.frontends.web.http11.reader import Phase, RequestReader
@@ -60,13 +61,16 @@ class Pipeline(TurnOrder):
         """Whether the client reads what is written."""
         return not self._out.blocked
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Send `data` of the exchange whose turn it is."""
-        self._out.write(data)
+        if isinstance(data, bytes):
+            self._out.write(data)
+        else:
+            self._out.write_view(data)
         if self._out.blocked:
             self._count()
 
-    def hold(self, exchange: AnswerTurn, data: bytes) -> None:
+    def hold(self, exchange: AnswerTurn, data: Buffer) -> None:
         """Keep `data` until it is the turn of `exchange`."""
         exchange.held.append(data)
         self._out.early += len(data)
@@ -90,7 +94,9 @@ class Pipeline(TurnOrder):
         if exchanges[0] is not exchange:
             self.hold(exchange, data)
             return
-        self.write(data)
+        self._out.write(data)
+        if self._out.blocked:
+            self._count()
         if (
             len(exchanges) > 1
             or exchange.closes
@@ -168,10 +174,10 @@ class Pipeline(TurnOrder):
 
     def _send_held(self, exchange: Exchange) -> None:
         if exchange.held:
-            data = b"".join(exchange.held)
-            exchange.held = []
-            self._out.early -= len(data)
-            self.write(data)
+            pieces, exchange.held = exchange.held, []
+            for data in pieces:
+                self._out.early -= len(data)
+                self.write(data)
         self._pace()
 
     def _pace(self) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from socket import SO_ERROR, SOL_SOCKET
 from typing import Any, Protocol
 
+from batcher.codecs.content import Buffer
+
 
 class Transport(Protocol):
     """What a connection needs of asyncio's transports."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Send `data` behind what was written before."""
 
     def write_eof(self) -> None:

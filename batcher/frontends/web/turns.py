@@ -12,6 +12,7 @@ from typing import Any
 
 from mypy_extensions import mypyc_attr
 
+from batcher.codecs.content import Buffer
 from batcher.frontends.endpoints.call import Call
 from batcher.frontends.web.http11.messages import Refusal, Request
 from batcher.frontends.web.shared import TrackedConnection
@@ -36,7 +37,7 @@ class AnswerTurn(Call, ABC):
         self.request = request
         self.began = request.began
         self.peer = peer
-        self.held: list[bytes] = []
+        self.held: list[Buffer] = []
         self.done = False
         self.closes = False
 
@@ -48,7 +49,7 @@ class AnswerTurn(Call, ABC):
         """
 
     @abstractmethod
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Send `data` if it is this turn, else hold `data` back."""
 
     @abstractmethod
@@ -81,11 +82,11 @@ class TurnOrder(TrackedConnection):
         """Return what the transport knows about itself under `name`."""
 
     @abstractmethod
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Send `data` of the exchange whose turn it is."""
 
     @abstractmethod
-    def hold(self, exchange: AnswerTurn, data: bytes) -> None:
+    def hold(self, exchange: AnswerTurn, data: Buffer) -> None:
         """Keep `data` until it is the turn of `exchange`."""
 
     @abstractmethod

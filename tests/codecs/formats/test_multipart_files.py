@@ -283,3 +283,14 @@ def test_pixels_of_all_inputs_are_counted_together() -> None:
     body = form(*[part(PNG, "left")] * 5, *[part(PNG, "right")] * 5)
     with pytest.raises(TooLarge, match="192 pixels in one request; got 240 in 10 pictures"):
         multipart_files.decode(Content(body, *header, max_image_pixels=24), TWO)
+
+
+@pytest.mark.parametrize("before_border", [0, 1, 2, 5, 9, 60, 120])
+def test_a_form_is_read_whole_wherever_its_pieces_end(before_border: int) -> None:
+    """The parser gets 64 KiB at a time; boundaries and heads of parts may lie across the border."""
+    first = part(PNG)
+    padding = (1 << 16) - len(first) - before_border
+    # What stands behind the end of a picture is passed over.
+    padded = part(PNG + bytes(padding))
+    inputs = decode(form(padded, part(PNG)))
+    np.testing.assert_array_equal(inputs["x"][0], inputs["x"][1])

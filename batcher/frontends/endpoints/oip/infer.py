@@ -18,20 +18,27 @@ from twisted.internet.defer import Deferred
 
 from batcher.codecs.content import Buffer
 from batcher.codecs.content_coding import HEAVY_BYTES, Body, CodedBody
-from batcher.codecs.heavy import decode_heavy_oip, encode_heavy_oip, is_heavy, is_heavy_answer
+from batcher.codecs.heavy import (
+    decode_heavy_oip,
+    encode_heavy_oip,
+    is_heavy,
+    is_heavy_answer,
+    is_large_answer,
+    rows_of_large_answer,
+)
 from batcher.codecs.oip.request import InferHead, raw_head, read_head
-from batcher.codecs.oip.response import encode
+from batcher.codecs.oip.response import Encoded, encode
 from batcher.codecs.response_coding import response_coding
 from batcher.core.bounded_cache import BoundedCache
 from batcher.core.epoch import Epoch
 from batcher.core.error_text import brief
-from batcher.core.request import InferenceResponse, Parameters
+from batcher.core.request import InferenceResponse, OutputRows, Parameters
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput
 from batcher.frontends.endpoints.call import Call, CallHead, Reply
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
-from batcher.frontends.endpoints.heavy_answers import write_heavy
+from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
 from batcher.frontends.endpoints.oip.answering import (
     MAX_KEPT_HEAD_BYTES,
     has_slow_inputs,
@@ -76,6 +83,7 @@ class InferPlan:
         epoch: the time in which the plan is true.
         servable: answers the calls.
         key: API key whose quota the calls are charged to; empty where no stage reads keys.
+        large_rows: fewest rows of an answer that is too large to be copied on the loop.
         coding: content coding of the answers, empty for none.
         pooled: whether every call has work for the CPU pool.
         slow_inputs: whether some inputs are BYTES, which are decoded one by one.
@@ -88,6 +96,7 @@ class InferPlan:
         "epoch",
         "json_length",
         "key",
+        "large_rows",
         "pooled",
         "servable",
         "slow_inputs",
@@ -108,6 +117,7 @@ class InferPlan:
         length = head.headers.get(b"inference-header-content-length")
         self.json_length = None if length is None else _length(length)
         self._heads = known.of(self.servable, self.epoch)
+        self.large_rows = rows_of_large_answer(self.servable.spec)
         self.slow_inputs = has_slow_inputs(self.servable.spec)
         self.pooled = self.slow_inputs or self.servable.reads_client or bool(self.coding)
 
@@ -178,6 +188,12 @@ class OipReplyWriter:
             return write_slow(response, plan.servable, write, self._parameters).addCallback(
                 self._reply, response.model, plan.coding
             )
+        outputs = response.outputs
+        if (
+            not isinstance(outputs, OutputRows) or outputs.rows >= plan.large_rows
+        ) and is_large_answer(response):
+            written: Deferred[Encoded] = write_large(plan.servable, encode, response, head)
+            return written.addCallback(self._reply, response.model)
         return self._reply(encode(response, head), response.model)
 
     def _reply(self, encoded: tuple[Buffer, int | None], model: str, coding: str = "") -> Reply:

@@ -113,7 +113,7 @@ class RequestReader:
         self._hosts = self._head_bytes = self._fields = 0
         # Counts from the next piece on: where in this piece the head began is not known.
         self._silent_bytes = 0
-        self._body: bytes | bytearray = b""
+        self._body = b""
         self.body_bytes = 0
         self._body_left = 0  # bytes of a body that is only kept, as it was sent
         self._decoder: BodyDecoder | None = None
@@ -276,16 +276,17 @@ class RequestReader:
         self._silent_bytes = 0
         self.body_bytes += len(piece)
         self._body_left -= len(piece)
-        if self._decoder is not None:
-            try:
-                self._decoder.feed(piece)
-            except BatcherError as err:
-                self._refuse(err)
-        elif self._body:
-            self._body = self._body if isinstance(self._body, bytearray) else bytearray(self._body)
-            self._body += piece
-        else:
+        if self._body:  # it is not one piece, as the usual body is
+            first, self._body = self._body, b""
+            self._decoder = Identity(self.body_bytes + self._body_left, is_exact=True)
+            self._decoder.feed(first)
+        if self._decoder is None:
             self._body = piece
+            return
+        try:
+            self._decoder.feed(piece)
+        except BatcherError as err:
+            self._refuse(err)
 
     def on_message_complete(self) -> None:
         """Finish the request."""
@@ -294,7 +295,7 @@ class RequestReader:
         body, self._body = self._body, b""
         decoder, self._decoder = self._decoder, None
         try:
-            whole = _whole(body) if decoder is None else decoder.finish()
+            whole: Body = body if decoder is None else decoder.finish()
         except BatcherError as err:
             self._refuse(err)
             return
@@ -380,10 +381,6 @@ class RequestReader:
 
 def _is_closed(reader: RequestReader) -> bool:
     return reader.phase is _CLOSED
-
-
-def _whole(body: bytes | bytearray) -> Body:
-    return memoryview(body) if isinstance(body, bytearray) else body
 
 
 def _header_error(limits: Limits) -> HeadersTooLarge:

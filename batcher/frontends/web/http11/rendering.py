@@ -49,14 +49,22 @@ def _head(status: int, content_type: bytes, length: int) -> bytes:
     return b"%bContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (start, content_type, length)
 
 
+LARGE_BODY_BYTES = 1 << 18
+"""Bytes of a view from which it is written by itself: behind its head it would be copied."""
+
+
 def render(reply: Reply, connection: bytes = b"") -> bytes:
     """Return the answer's bytes.
 
     `connection` is the value of the `Connection` header, empty for none.
     """
-    body = reply.body
-    head = _head(reply.status, reply.content_type, len(body))
+    return render_head(reply, connection) + reply.body
+
+
+def render_head(reply: Reply, connection: bytes = b"") -> bytes:
+    """Return the answer's bytes without those of its body."""
+    head = _head(reply.status, reply.content_type, len(reply.body))
     if reply.headers or connection:
         fields = (*reply.headers, (b"Connection", connection)) if connection else reply.headers
         head = b"%b%b\r\n" % (head[:-2], b"".join([b"%b: %b\r\n" % field for field in fields]))
-    return head + body
+    return head

@@ -19,6 +19,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from batcher.codecs.content import Buffer
 from batcher.frontends.web.connection import Connection
 from batcher.frontends.web.front import Front
 from batcher.frontends.web.listening.sockets import (
@@ -64,7 +65,7 @@ class TlsTransport:
         self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
         self.get_extra_info = transport.get_extra_info
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Buffer) -> None:
         """Send `data` in pieces, so that the transport notices when the client does not read."""
         if len(data) <= MAX_TLS_WRITE_BYTES:
             self._transport.write(data)

@@ -9,6 +9,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from batcher.codecs.content import Buffer
 from batcher.frontends.web.connection import Connection
 from batcher.frontends.web.front import Front
 
@@ -19,9 +20,12 @@ class TwistedTransport:
     def __init__(self, transport: Any) -> None:
         """Wrap `transport`."""
         self._transport = transport
-        self.write = transport.write
         self.pause_reading = transport.pauseProducing
         self.resume_reading = transport.resumeProducing
+
+    def write(self, data: Buffer) -> None:
+        """Send `data`; Twisted takes bytes alone."""
+        self._transport.write(data if isinstance(data, bytes) else bytes(data))
 
     def close(self) -> None:
         """Close once everything is sent."""
