@@ -7,7 +7,7 @@
     Parameters             deadline, priority and key of a request
     load_model_definition  reads the `model.yaml` of a model
     model                  a decorator: what a class or function takes and gives
-    serve                  the command that runs a server; `serve.py` is no more than this
+    serve                  serves a class, function or file from a script or a notebook
     errors                 every failure that a client or an operator can see
 
 The rooms behind the door may move; these names stay. Each name is loaded at its first use, so a
@@ -26,7 +26,7 @@ from batcher.core import systemd_sockets as systemd_sockets
 
 if TYPE_CHECKING:
     from batcher import errors
-    from batcher.app.cli import serve
+    from batcher.app.in_program import serve
     from batcher.app.service import BatcherService
     from batcher.config.model_file import load_model_definition
     from batcher.config.model_settings import ModelSettings
@@ -57,7 +57,7 @@ _HOMES = {
     "ServerSettings": "batcher.config.settings",
     "load_model_definition": "batcher.config.model_file",
     "model": "batcher.models.declaring",
-    "serve": "batcher.app.cli",
+    "serve": "batcher.app.in_program",
 }
 """The module of each name that is loaded at its first use."""
 

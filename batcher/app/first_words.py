@@ -23,12 +23,14 @@ MAX_BODY_CHARS = 400
 _TEXT = "an example"
 
 
-def first_words(definitions: Sequence[ModelDefinition], address: str) -> str:
-    """Return the screen about models that a server on `address` serves."""
+def first_words(
+    definitions: Sequence[ModelDefinition], address: str, end: str = "Ctrl-C stops the server"
+) -> str:
+    """Return the screen about models that a server on `address` serves; `end` says how it ends."""
     url, options = _url(address)
     parts = [_of_model(definition, url, options) for definition in definitions]
     if url.startswith("http") and not options:
-        parts.append(f"The page: {url}/   its routes: {url}/docs   Ctrl-C stops the server")
+        parts.append(f"The page: {url}/   its routes: {url}/docs   {end}")
     return "\n\n".join(parts)
 
 

@@ -45,6 +45,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
 from batcher.core.forks import keep_from_forks
 from batcher.core.standstill import TICK_S, Standstill
+from batcher.frontends.endpoints.answer_log import WriteLine
 from batcher.frontends.web.listening.asyncio_ports import LoopPorts
 from batcher.frontends.web.listening.sockets import Listen, Listening
 from batcher.frontends.web.listening.tls import Tls, tls_context
@@ -117,7 +118,7 @@ def _serve(
 ) -> int:
     """Serve as `run_server` does, with outputs that nobody waits for. Main thread."""
     loop = uvloop.new_event_loop()
-    reactor = _install_reactor(loop)
+    reactor = install_reactor(loop)
     begin_logging()
     outputs.watch(loop)
     backend = getattr(loop, "_get_backend_id", None)  # of uvloop: the descriptor of its epoll
@@ -127,7 +128,7 @@ def _serve(
     reload_on_hangup(reactor, lambda: _reload(service, read))
     _hint_if_not_compiled()
     access_log = AccessLog(loop)
-    service = _service(settings, base, loop, reactor, observer.progress, access_log)
+    service = make_service(settings, base, loop, reactor, observer.progress, access_log.write)
     service.server.metrics.dropped_by_outputs = outputs.dropped
     _give_memory_back(reactor, service)
     status = _run(reactor, service, observer)
@@ -135,7 +136,8 @@ def _serve(
     return status
 
 
-def _install_reactor(loop: asyncio.AbstractEventLoop) -> ServerReactor:
+def install_reactor(loop: asyncio.AbstractEventLoop) -> ServerReactor:
+    """Install the reactor on `loop`, which becomes that of this thread, and return it."""
     asyncio.set_event_loop(loop)
     reactor = ServerReactor(loop)
     # Not the system's clock: when that is set back, timers ring late, and set forward, all at once.
@@ -159,31 +161,35 @@ def _hint_if_not_compiled() -> None:
         )
 
 
-def _service(
+def make_service(
     settings: ServerSettings,
     base: Path,
     loop: asyncio.AbstractEventLoop,
     reactor: AsyncioSelectorReactor,
-    progress: Callable[[str, str], None],
-    access_log: AccessLog,
+    progress: Callable[[str, str], None] = lambda title, text: None,
+    write_access_line: WriteLine | None = None,
 ) -> BatcherService:
+    """Return a server that listens by `loop`; nothing starts. Any thread."""
     # Here, since it imports Klein, which needs the reactor to be chosen.
     from batcher.app.service import BatcherService
-
-    def call_from_thread(function: Callable[..., object], *arguments: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(function, *arguments)
 
     return BatcherService(
         settings,
         base,
         reactor,
-        call_from_thread=call_from_thread,
+        call_from_thread=partial(_call_from_thread, loop),
         call_soon=loop.call_soon,
         listen=_loop_listen(loop),
         progress=progress,
-        write_access_line=access_log.write,
+        write_access_line=write_access_line,
     )
+
+
+def _call_from_thread(
+    loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: object
+) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(function, *arguments)
 
 
 def _run(reactor: AsyncioSelectorReactor, service: BatcherService, observer: StartObserver) -> int:

@@ -7,6 +7,7 @@ the queue until a thread comes to it; here it leaves at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from threading import Condition, Thread
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
@@ -25,6 +26,11 @@ class Task(Item, Protocol):
 
 
 AnyTask = TypeVar("AnyTask", bound=Task)
+
+
+def start_daemon(function: Callable[[], object], name: str) -> None:
+    """Run `function` on a thread of its own, which does not keep the program from ending."""
+    Thread(target=function, name=name, daemon=True).start()
 
 
 class DaemonThreads(Generic[AnyTask]):

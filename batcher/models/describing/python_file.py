@@ -210,7 +210,7 @@ def _nothing_said(target: Any, title: str, function: Callable[..., Any]) -> str:
         names = ["x"] if names in (["inputs"], []) else names
     inputs = ", ".join(f'"{name}": "FP32[4]"' for name in names or ["x"])
     sample = (
-        "or name a file with a first example: --sample example.npy (or .npz, .json)"
+        "or give a first example: --sample example.npy (or .npz, .json), or `sample=` in Python"
         if isinstance(target, type)
         else "A function without arguments is taken to make the model"
     )

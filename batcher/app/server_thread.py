@@ -1,0 +1,102 @@
+"""The thread of a program on which servers run, with a loop and a reactor of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
+
+from batcher.app.process_settings import begin_logging
+from batcher.app.run import install_reactor, make_service
+from batcher.config.model_file import ModelDefinition
+from batcher.config.model_settings import ModelSettings
+from batcher.config.settings import ServerSettings
+from batcher.errors import ConfigError
+from batcher.models.loading import load_model
+from batcher.workers.daemon_threads import start_daemon
+
+if TYPE_CHECKING:
+    from batcher.app.service import BatcherService
+
+_thread: ServerThread | None = None
+
+
+def server_thread() -> ServerThread:
+    """Return the thread of servers, which is started now if there is none.
+
+    Raises:
+        ConfigError: the program has a reactor already.
+    """
+    global _thread
+    if _thread is None:
+        if "twisted.internet.reactor" in sys.modules:
+            raise ConfigError(
+                "batcher.serve: expected a program without a reactor of Twisted; got one that has "
+                "imported twisted.internet.reactor: use batcher.BatcherService on that reactor"
+            )
+        _thread = ServerThread()
+    return _thread
+
+
+class ServerThread:
+    """Runs functions on the thread of the reactor. Any thread but that one."""
+
+    def __init__(self) -> None:
+        """Start the thread, and wait until the reactor runs."""
+        began: SimpleQueue[None] = SimpleQueue()
+        self._reactor: Any = None
+        start_daemon(lambda: self._run(began), "batcher-reactor")
+        began.get()
+
+    def _run(self, began: SimpleQueue[None]) -> None:
+        """Run the reactor for ever. Its own thread."""
+        self._loop = uvloop.new_event_loop()
+        self._reactor = install_reactor(self._loop)
+        begin_logging()
+        self._reactor.callWhenRunning(began.put, None)
+        self._reactor.run(installSignalHandlers=False)
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        """Return what `function` returns there, or its Deferred fires with; raise its failure."""
+        answer: SimpleQueue[Any] = SimpleQueue()
+        self._reactor.callFromThread(lambda: maybeDeferred(function).addBoth(answer.put))
+        result = answer.get()
+        if isinstance(result, Failure):
+            raise result.value.with_traceback(None)
+        return result
+
+    def start(self, settings: ServerSettings, base: Path) -> BatcherService:
+        """Return a server that listens and has loaded the models of its settings."""
+
+        def begin() -> Deferred[BatcherService]:
+            service = make_service(settings, base, self._loop, self._reactor)
+            service.startService()
+            return service.ready.addCallbacks(lambda _: service, give_up, errbackArgs=(service,))
+
+        def give_up(failure: Failure, service: BatcherService) -> Deferred[Any]:
+            return service.stopService().addCallback(lambda _: failure)
+
+        found: BatcherService = self.call(begin)
+        return found
+
+    def add(
+        self,
+        service: BatcherService,
+        definition: ModelDefinition,
+        maker: Any,
+        settings: ModelSettings,
+    ) -> None:
+        """Have `service` serve the model that `maker` makes; returns when it is ready."""
+        self.call(
+            lambda: service.server.add(
+                definition,
+                settings,
+                lambda progress: load_model(definition, settings, progress, maker),
+            )
+        )
