@@ -49,23 +49,25 @@ def line_chart(
     scale = _Scale(max(abscissae, default=0.0) or 1.0, highest)
     middle, end = (LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM
     parts = [
-        _text(middle, TOP - 16, title, "middle", size=15),
-        _text(middle, HEIGHT - 10, across, "middle"),
-        f'<g transform="rotate(-90 16 {HEIGHT / 2})">{_text(16, HEIGHT / 2, upward, "middle")}</g>',
+        text_at(middle, TOP - 16, title, "middle", size=15),
+        text_at(middle, HEIGHT - 10, across, "middle"),
+        f'<g transform="rotate(-90 16 {HEIGHT / 2})">',
+        text_at(16, HEIGHT / 2, upward, "middle"),
+        "</g>",
     ]
     for x in abscissae:
         parts += [
-            _rule(scale.x(x), end, scale.x(x), end + 5),
-            _text(scale.x(x), end + 18, f"{x:g}", "middle"),
+            rule(scale.x(x), end, scale.x(x), end + 5),
+            text_at(scale.x(x), end + 18, f"{x:g}", "middle"),
         ]
     for y in (highest * tick / TICKS for tick in range(TICKS + 1)):
         parts += [
-            _rule(LEFT, scale.y(y), WIDTH - RIGHT, scale.y(y)),
-            _text(LEFT - 8, scale.y(y) + 4, f"{y:.3g}", "end"),
+            rule(LEFT, scale.y(y), WIDTH - RIGHT, scale.y(y)),
+            text_at(LEFT - 8, scale.y(y) + 4, f"{y:.3g}", "end"),
         ]
     for number, (name, points) in enumerate(lines.items()):
         parts += _line(scale, number, name, points)
-    return _svg(HEIGHT, "#fff", parts)
+    return svg(HEIGHT, "#fff", parts)
 
 
 class _Scale:
@@ -89,20 +91,22 @@ def _line(scale: _Scale, number: int, name: str, points: Points) -> list[str]:
     return [
         f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>',
         *(f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>' for x, y in places),
-        _rule(WIDTH - RIGHT + 12, beside - 4, WIDTH - RIGHT + 34, beside - 4, colour, 2),
-        _text(WIDTH - RIGHT + 40, beside, name),
+        rule(WIDTH - RIGHT + 12, beside - 4, WIDTH - RIGHT + 34, beside - 4, colour, 2),
+        text_at(WIDTH - RIGHT + 40, beside, name),
     ]
 
 
-def _rule(x1: float, y1: float, x2: float, y2: float, colour: str = "#ccc", width: int = 1) -> str:
+def rule(x1: float, y1: float, x2: float, y2: float, colour: str = "#ccc", width: int = 1) -> str:
+    """Return a straight line."""
     return (
         f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{colour}" stroke-width="{width}"/>'
     )
 
 
-def _text(
+def text_at(
     x: float, y: float, text: str, anchor: str = "start", size: int = 12, colour: str = "#333"
 ) -> str:
+    """Return a text that begins at `x`, or ends or has its middle there, as `anchor` says."""
     return (
         f'<text x="{x:g}" y="{y:g}" font-size="{size}" text-anchor="{anchor}" '
         f'fill="{colour}">{escape(text)}</text>'
@@ -123,15 +127,15 @@ def bar_chart(
     group_height = len(names) * BAR + GAP
     height = BARS_TOP + len(groups) * group_height
     highest = max((value for values in groups.values() for value in values.values()), default=1.0)
-    parts = [_text(GAP, 24, title, size=15, colour=theme.ink)]
+    parts = [text_at(GAP, 24, title, size=15, colour=theme.ink)]
     for number, name in enumerate(names):
         x = BARS_LEFT + 110 * number
         parts.append(f'<rect x="{x}" y="38" width="12" height="12" fill="{theme.bars[number]}"/>')
-        parts.append(_text(x + 18, 49, name, colour=theme.ink))
+        parts.append(text_at(x + 18, 49, name, colour=theme.ink))
     for row, (heading, values) in enumerate(groups.items()):
         top = BARS_TOP + row * group_height
         middle = top + len(names) * BAR / 2 + 4
-        parts.append(_text(BARS_LEFT - 10, middle, heading, "end", colour=theme.ink))
+        parts.append(text_at(BARS_LEFT - 10, middle, heading, "end", colour=theme.ink))
         for number, name in enumerate(names):
             if name in values:
                 length = round(values[name] / highest * (WIDTH - BARS_LEFT - BARS_RIGHT), 1)
@@ -139,14 +143,15 @@ def bar_chart(
                 parts += [
                     f'<rect x="{BARS_LEFT}" y="{y}" width="{length}" height="{BAR - 3}" '
                     f'fill="{colour}"/>',
-                    _text(BARS_LEFT + length + 6, y + 11, f"{values[name]:,}", colour=theme.ink),
+                    text_at(BARS_LEFT + length + 6, y + 11, f"{values[name]:,}", colour=theme.ink),
                 ]
     end = height - GAP
-    parts.append(_rule(BARS_LEFT, BARS_TOP - 4, BARS_LEFT, end, theme.rule))
-    return _svg(height, theme.paper, parts)
+    parts.append(rule(BARS_LEFT, BARS_TOP - 4, BARS_LEFT, end, theme.rule))
+    return svg(height, theme.paper, parts)
 
 
-def _svg(height: float, paper: str, parts: Sequence[str]) -> str:
+def svg(height: float, paper: str, parts: Sequence[str]) -> str:
+    """Return a whole picture of `WIDTH` pixels on paper of a colour."""
     opening = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" '
         'font-family="sans-serif">'

@@ -1,4 +1,4 @@
-"""README.md: short, with figures that are the results', and charts that are made from them."""
+"""README.md: short, with figures that are the results'; charts and pictures are worked out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,18 @@ import re
 from pathlib import Path
 
 from benchmarks.peers_chart import PICTURES, charts, comparisons
+from docs_tools.batching_pictures import (
+    FIXED_MS,
+    LOADS,
+    ROW_MS,
+    TIMER_MS,
+    batches,
+    eager,
+    mean_ms,
+    one_by_one,
+    pictures,
+    timer,
+)
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -34,3 +46,16 @@ def test_its_pictures_are_there_in_both_themes() -> None:
     pictures = re.findall(r'(?:src|srcset)="([^"]+)"', TEXT)
     assert len(pictures) == 4
     assert [name for name in pictures if not (ROOT / name).is_file()] == []
+
+
+def test_the_pictures_of_batching_are_worked_out() -> None:
+    for name, picture in pictures().items():
+        assert (PICTURES / name).read_text() == picture, "run docs_tools/batching_pictures.py"
+
+
+def test_a_picture_of_batching_shows_what_each_way_does() -> None:
+    few, many = (arrivals for _, arrivals in LOADS.values())
+    assert [len(batch.arrivals) for batch in batches(many, eager)] == [1, 4, 6, 7, 6]
+    assert mean_ms(batches(few, eager)) == mean_ms(batches(few, one_by_one)) == FIXED_MS + ROW_MS
+    assert mean_ms(batches(few, timer)) == FIXED_MS + ROW_MS + TIMER_MS
+    assert mean_ms(batches(many, eager)) < mean_ms(batches(many, one_by_one))

@@ -30,6 +30,7 @@ from tests.support.transcript import Command, commands, differs
 COMMAND_LIMIT_S = 120
 SERVE = re.compile(r"(?:\.venv/bin/)?batcher serve\b|\.venv/bin/python serve\.py\b")
 MODEL_FILE = re.compile(r"models/([\w.-]+)/")
+DIGITS = re.compile(r"(?<!examples/)\bdigits\b")
 TENSORS = {"inputs": [{"name": "x", "dtype": "FP32", "shape": [4]}]}
 WITHOUT_EXAMPLE = {
     "format": "python",
@@ -44,7 +45,7 @@ class Page:
     """One page while its blocks run.
 
     The server that all pages share serves what the page has written so far, or the digits model
-    where a block speaks of digits: `/predict` asks for the only model there is.
+    where a command speaks of digits: `/predict` asks for the only model there is.
     """
 
     def __init__(self, path: Path, workspace: Workspace, shared: Process) -> None:
@@ -54,6 +55,7 @@ class Page:
         self._shared = shared
         self._server = shared
         self._own: list[str] = []
+        self._has_written = False
         self._names: dict[str, Any] = {"__name__": "__page__"}
         self._printed = ""
         self._stack = ExitStack()
@@ -73,7 +75,6 @@ class Page:
                         raise
         finally:
             os.chdir(before)
-            self._load({"digits"})
         return blocks
 
     def _run(self, block: Block) -> None:
@@ -82,8 +83,8 @@ class Page:
         elif block.file is not None:
             self._write(block, block.file)
         elif block.language == "console":
-            self._choose_models(block.text)
             for command in commands(block.text):
+                self._choose_models(command.text)
                 self._command(command)
         elif block.language == "python":
             self._choose_models(block.text)
@@ -98,17 +99,19 @@ class Page:
     def _write(self, block: Block, path: str) -> None:
         self._workspace.write(path, block.text)
         found = MODEL_FILE.match(path)
+        self._has_written = True
         if found and found[1] not in self._own:
             self._own.append(found[1])
 
     def _choose_models(self, text: str) -> None:
         """Have the shared server serve what a block asks for."""
         if self._server is self._shared and "localhost" in text:
-            self._load({"digits"} if "digits" in text or not self._own else set(self._own))
+            self._load({"digits"} if DIGITS.search(text) or not self._own else set(self._own))
 
     def _load(self, wanted: set[str]) -> None:
-        if not self._workspace.serve(wanted):
+        if not self._workspace.serve(wanted) and not self._has_written:
             return
+        self._has_written = False
         reloads = self._shared.metric("batcher_reloads_total")
         self._shared.signal(signal.SIGHUP)
         until(lambda: self._shared.metric("batcher_reloads_total") > reloads)
