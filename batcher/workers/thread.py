@@ -27,7 +27,6 @@ delays the end of the process.
 
 from __future__ import annotations
 
-import gc
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -44,6 +43,7 @@ from batcher.errors import DeviceLost, ModelLoadError, WorkerLost
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import LoadedModel, Progress
 from batcher.workers.begin_wait import LONG_BATCH_S, BeginWait
+from batcher.workers.collecting import collect_once
 from batcher.workers.held_batches import HeldBatches
 from batcher.workers.load_alone import LOAD_LOCK, load_alone
 from batcher.workers.load_limit import LoadLimit
@@ -252,7 +252,7 @@ class InferenceThread:
             self._call_from_thread(self._load_ended, model.loaded())
             self._serve(model)
             del model
-            gc.collect()  # modules of PyTorch hold on to each other
+            collect_once()  # modules of PyTorch hold on to each other
         self._call_from_thread(self._end)
 
     def _serve(self, model: CheckedModel) -> None:

@@ -54,13 +54,32 @@ class AnswerLog:
             model: name of the model that was asked for, empty where no model was.
             status: HTTP status of the answer.
             began: when the first byte of the request came, in seconds on the clock.
-            call: the request, as far as it was read; None for gRPC.
+            call: the request, as far as it was read.
         """
         seconds = self.seconds() - began
         self._answers[model, route].observe(status, seconds)
         if self.write_line is not None:
+            line = _line(route, model, status, seconds)
+            if call is not None:
+                _describe(call, line)
+            self._write(line)
+
+    def answered_rpc(
+        self, route: str, model: str, status: int, began: float, peer: Callable[[], str]
+    ) -> None:
+        """Count one call of gRPC; arguments as of `answered`.
+
+        `peer` returns the client's address, and is called for a line alone.
+        """
+        seconds = self.seconds() - began
+        self._answers[model, route].observe(status, seconds)
+        if self.write_line is not None:
+            self._write(_line(route, model, status, seconds) | {"peer": peer()})
+
+    def _write(self, line: dict[str, object]) -> None:
+        if self.write_line is not None:
             try:
-                self.write_line(to_json(_line(route, model, status, seconds, call)))
+                self.write_line(to_json(line))
             # The writer is an embedding program's: its error costs the line, never an answer.
             except Exception:
                 self._line_failed()
@@ -74,21 +93,21 @@ class AnswerLog:
             self._log.failure("a line of the access log could not be written")
 
 
-def _line(
-    route: str, model: str, status: int, seconds: float, call: Call | None
-) -> dict[str, object]:
-    line: dict[str, object] = {
+def _line(route: str, model: str, status: int, seconds: float) -> dict[str, object]:
+    return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "status": status,
         "route": route,
         "model": model,
         "ms": round(seconds * 1e3, 3),
     }
-    if call is not None:
-        head = call.head
-        if head.method:  # of a refused request, only what was read is known
-            line["method"] = head.method
-        line |= {"path": head.path, "peer": call.peer, "bytes_in": call.size}
-        if b"x-request-id" in head.headers:
-            line["request_id"] = head.header(b"x-request-id")
-    return line
+
+
+def _describe(call: Call, line: dict[str, object]) -> None:
+    """Put into `line` what was read of `call`."""
+    head = call.head
+    if head.method:  # of a refused request, only what was read is known
+        line["method"] = head.method
+    line |= {"path": head.path, "peer": call.peer, "bytes_in": call.size}
+    if b"x-request-id" in head.headers:
+        line["request_id"] = head.header(b"x-request-id")

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -130,20 +132,23 @@ class Calls:
                 message = parse(data)
                 result = await answer(message, context)
             except asyncio.CancelledError:
-                self.ended(name, CLIENT_LEFT, began, self.model_of(message))
+                self.ended(name, CLIENT_LEFT, began, context, self.model_of(message))
                 raise
             except Exception as err:  # the client gets a status for every error
-                self.failed(name, err, began, message)
+                self.failed(name, err, began, message, context)
                 data = message = None  # the library keeps the error for a while, and this frame
                 await context.abort(*self.status_of(err, context))
-            self.ended(name, 200, began, getattr(result, "model_name", ""))
+            self.ended(name, 200, began, context, getattr(result, "model_name", ""))
             return result
 
         return name, grpc.unary_unary_rpc_method_handler(handle, None, to_bytes)
 
-    def failed(self, name: str, error: Exception, began: float, message: Any) -> None:
+    def failed(
+        self, name: str, error: Exception, began: float, message: Any, context: Context
+    ) -> None:
         """Count a call of `message` that `error` has ended; the other arguments as for `ended`."""
-        self.ended(name, getattr(error, "http_status", 500), began, self.model_of(message))
+        status = getattr(error, "http_status", 500)
+        self.ended(name, status, began, context, self.model_of(message))
         clear_all_frames(error)
 
     def model_of(self, message: Any) -> str:
@@ -155,16 +160,29 @@ class Calls:
         """Return the status and the text for `error`, which the call of `context` raised."""
         return status_of(error, self.disclosure, request_id_of(context), is_timed(context))
 
-    def ended(self, name: str, status: int, began: float, model: str = "") -> None:
+    def ended(
+        self, name: str, status: int, began: float, context: Context, model: str = ""
+    ) -> None:
         """Count one call.
 
         Args:
             name: of the call.
             status: the HTTP status with the meaning of the call's own.
             began: when the call came, in seconds on the clock.
+            context: of the call.
             model: name of the model that was asked for, empty where no model was.
         """
-        self._answer_log.answered(f"/{self._service}/{name}", model, status, began)
+        route = f"/{self._service}/{name}"
+        self._answer_log.answered_rpc(route, model, status, began, partial(_peer_of, context))
+
+
+def _peer_of(context: Context) -> str:
+    """Return the address and the port of a client, written as HTTP's lines have them."""
+    peer: str = context.peer()
+    for family in ("ipv4:", "ipv6:"):
+        if peer.startswith(family):
+            return unquote(peer.removeprefix(family)).replace("[", "").replace("]", "")
+    return peer.rstrip(":")
 
 
 def is_timed(context: Context) -> bool:

@@ -79,14 +79,14 @@ class Streams:
             message, tensors = read_infer_message(data)
             response = await self._inference.infer(message, context, tensors)
         except Exception as err:  # every error is an answer: the stream goes on
-            self._calls.failed("ModelStreamInfer", err, began, message)
+            self._calls.failed("ModelStreamInfer", err, began, message, context)
             _, text = self._calls.status_of(err, context)
             # The client matches an error with its request by these fields.
             response = pb.ModelInferResponse(
                 model_name=message.model_name, model_version=message.model_version, id=message.id
             )
             return pb.ModelStreamInferResponse(error_message=text, infer_response=response)
-        self._calls.ended("ModelStreamInfer", 200, began, response.model_name)
+        self._calls.ended("ModelStreamInfer", 200, began, context, response.model_name)
         if isinstance(response, WrittenAnswer):
             return WrittenAnswer(response.model_name, tuple(_in_stream(response)))
         # Clients wait for this flag: it marks the last answer to a request, here the only one.

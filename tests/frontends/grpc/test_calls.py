@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
+from unittest.mock import patch
 
 import grpc
 import pytest
@@ -229,6 +230,7 @@ def test_calls_are_counted_and_logged() -> None:
         ("/inference.GRPCInferenceService/ServerLive", 200),
         ("/inference.GRPCInferenceService/ModelMetadata", 404),
     ]
+    assert [line["peer"] for line in lines] == ["127.0.0.1:5000"] * 2
     answered = [
         line
         for line in call.server.server.metrics.render().splitlines()
@@ -347,3 +349,18 @@ def test_the_messages_live_beside_another_clients_copy_of_them() -> None:
         other.ModelInferRequest.FromString(message.SerializeToString()).SerializeToString()
         == message.SerializeToString()
     )
+
+
+@pytest.mark.parametrize(
+    ("peer", "written"),
+    [
+        ("ipv4:192.0.2.1:5000", "192.0.2.1:5000"),
+        ("ipv6:%5B2001:db8::1%5D:5000", "2001:db8::1:5000"),
+        ("unix:", "unix"),
+    ],
+)
+def test_the_line_of_a_call_names_its_peer_as_lines_of_http_do(peer: str, written: str) -> None:
+    with patch.object(Context, "peer", lambda self: peer):
+        call = Calls()
+        call("ServerLive")
+    assert [json.loads(line)["peer"] for line in call.server.lines] == [written]
