@@ -76,6 +76,14 @@ $(TOOLS)/.done: tests/integration/tools.txt
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
+# The frameworks of examples/, with the client alone, and a driver for Debian's chromium.
+FRONTS := $(CLIENTS)/fronts
+fronts: $(FRONTS)/.done
+$(FRONTS)/.done: tests/integration/fronts/requirements.txt $(shell find client -name '*.py' -o -name '*.toml') $(shell find batcher/client -name '*.py')
+	$(PYTHON) -m venv --clear $(FRONTS)
+	$(FRONTS)/bin/python -m pip install --quiet --disable-pip-version-check -r $< ./client
+	touch $@
+
 $(MLSERVER)/.done: tests/end_to_end/mlserver.txt
 	$(PYTHON) -m venv --clear $(MLSERVER)
 	$(MLSERVER)/bin/python -m pip install --quiet --disable-pip-version-check -r $<

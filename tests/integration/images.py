@@ -85,7 +85,10 @@ def _pip_mounts(file: Path) -> Sequence[str]:
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     keys = "cert|index-url|extra-index-url|find-links"
     known = dict(re.findall(rf"^[\w:]+\.({keys})='(.*)'$", listed, re.MULTILINE))
-    file.write_text("[global]\n" + "".join(f"{key} = {value}\n" for key, value in known.items()))
-    words = {word.removeprefix("file://") for word in " ".join(known.values()).split()}
-    folders = [word for word in sorted(words) if Path(word).is_dir()]
+    # Indexes that are folders have links to other folders, which would be missing.
+    known["extra-index-url"] = re.sub(r"file:\S+", "", known.get("extra-index-url", "")).strip()
+    file.write_text(
+        "[global]\n" + "".join(f"{key} = {value}\n" for key, value in known.items() if value)
+    )
+    folders = [word for word in known.get("find-links", "").split() if Path(word).is_dir()]
     return [f"{file}:/etc/pip.conf:ro", *(f"{folder}:{folder}:ro" for folder in folders)]

@@ -1,0 +1,1 @@
+"""The front-ends of `examples/`, clicked through in a browser without a network."""
