@@ -1,4 +1,4 @@
-"""The command line: `batcher serve`, `check`, `compile` and `predict`.
+"""The command line: `batcher serve`, `init`, `check`, `compile` and `predict`.
 
 What only one command needs is imported in that command: PyTorch takes seconds to import, and Klein
 must not be imported before `run.py` has chosen the reactor.
@@ -19,6 +19,7 @@ import click
 
 from batcher import __version__
 from batcher.app.first_process import leave_first_place
+from batcher.app.new_model_questions import Answers
 from batcher.app.outputs.standard import open_closed_outputs
 from batcher.app.reloading import Read
 from batcher.app.start_report import StartReport
@@ -161,7 +162,40 @@ def serve(target: str | None, config: Path | None, pairs: tuple[str, ...], **opt
     # Here, since no other command needs an event loop.
     from batcher.app.run import leave, run_server
 
-    leave(run_server(settings, base, StartReport(), read))
+    leave(run_server(settings, base, StartReport(target is not None), read))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--from", "source", help="The model's file, as for `batcher serve`; it is copied.")
+@click.option(
+    "--kind",
+    type=click.Choice(["class", "module"]),
+    help="Without a file: a class with predict (the default), or a torch.nn.Module.",
+)
+@click.option("--input", "inputs", multiple=True, metavar="NAME=DTYPE[SHAPE]", help="An input.")
+@click.option("--output", "outputs", multiple=True, metavar="NAME=DTYPE[SHAPE]", help="An output.")
+@click.option(
+    "--sample",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A first example that shows the inputs of the file: .npy, .npz or .json.",
+)
+def init(folder: Path, sample: Path | None, **said: Any) -> None:
+    """Write the FOLDER of a model: model.yaml, the class or file, a sample, and a test.
+
+    What no option says is asked for at a terminal; elsewhere defaults are taken.
+    """
+    from batcher.app.new_model import Wanted, write_folder
+
+    try:
+        asked = Answers(**said).asked(sys.stdin.isatty())
+        names = write_folder(folder, Wanted(sample=sample, **asked))
+    except ConfigError as err:
+        raise click.ClickException(str(err)) from err
+    click.echo(f"{folder} has {', '.join(names)}\n\nNext:")
+    for command in (f"serve {folder}", f"check --model {folder}"):
+        click.echo(f"  batcher {command}")
+    click.echo(f"  pytest {folder}")
 
 
 @main.command()

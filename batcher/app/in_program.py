@@ -118,15 +118,16 @@ def serve(
     `inputs`, `outputs` and `sample` are those of `batcher.model`. Other arguments are settings:
     `port=8081`, `max_batch_size=16`. With `wait` it returns None when the server has ended, else
     the server at once; the default is to wait unless an event loop runs here, as in a notebook.
-
     Raises ConfigError, ModelLoadError, OSError: settings, model or port cannot be used.
     """
     if not _is_program(sys._getframe(1).f_globals.get("__name__", "")):
         return None
     wait = not _has_running_loop() if wait is None else wait
-    serving = _start(model, Asked(name, inputs, outputs, sample), settings)
-    _tell(serving, "Ctrl-C" if wait else "stop() of the result")
-    return serving.wait() if wait else serving
+    serving = _start(model, Asked(name, inputs, outputs, sample), settings, wait)
+    if not wait:
+        return serving
+    serving.wait()
+    return None
 
 
 class Asked(NamedTuple):
@@ -154,8 +155,8 @@ def _tell(serving: Serving, how: str) -> None:
     click.echo(f"{first_words(definitions, serving.address, f'{how} stops the server')}\n")
 
 
-def _start(model: Any, asked: Asked, own: Mapping[str, Any]) -> Serving:
-    """Start a server for `model`, and stop the one before."""
+def _start(model: Any, asked: Asked, own: Mapping[str, Any], wait: bool) -> Serving:
+    """Start a server for `model`, stop the one before, and tell how to ask the new one."""
     global _current
     # Here, since most programs that import batcher start no server.
     from batcher.app.server_thread import server_thread
@@ -172,6 +173,7 @@ def _start(model: Any, asked: Asked, own: Mapping[str, Any]) -> Serving:
     _current = Serving(thread, service)
     if made is not None:
         _current.add(*made, share_threads(settings.defaults, settings.defaults.instances))
+    _tell(_current, "Ctrl-C" if wait else "stop() of the result")
     return _current
 
 
@@ -186,11 +188,12 @@ def _settings(own: Mapping[str, Any], flags: Flags) -> ServerSettings:
 
 def _said(asked: Asked) -> Said:
     """Return what is said of a file."""
-    pairs = [
+    inputs, outputs = (
         [f"{key}={text}" for key, text in (each or {}).items()]
         for each in (asked.inputs, asked.outputs)
-    ]
-    return Said(asked.name, *pairs, Path(asked.sample) if asked.sample is not None else None)
+    )
+    sample = Path(asked.sample) if asked.sample is not None else None
+    return Said(asked.name, inputs, outputs, sample)
 
 
 def _made(model: Any, asked: Asked, settings: ModelSettings) -> tuple[ModelDefinition, Any]:

@@ -68,7 +68,7 @@ class ServerThread:
         self._reactor.callFromThread(lambda: maybeDeferred(function).addBoth(answer.put))
         result = answer.get()
         if isinstance(result, Failure):
-            raise result.value.with_traceback(None)
+            result.raiseException()
         return result
 
     def start(self, settings: ServerSettings, base: Path) -> BatcherService:

@@ -14,6 +14,9 @@ from batcher import __version__
 from batcher.app.first_words import first_words
 from batcher.config.model_file import ModelDefinition
 
+MAX_EXPLAINED = 3
+"""Models that a screen has room for."""
+
 
 class StartReport:
     """Writes to standard error what loads, and to standard output that the server is ready.
@@ -21,8 +24,9 @@ class StartReport:
     Scripts wait for that one line on standard output.
     """
 
-    def __init__(self) -> None:
-        """Begin to measure the time."""
+    def __init__(self, explains: bool = False) -> None:
+        """Begin to measure the time; with `explains`, say of few models how to ask them."""
+        self._explains = explains
         # Asked now: later, standard error is a pipe, whatever it leads to.
         is_terminal = sys.stderr.isatty() or None
         self._console = Console(stderr=True, highlight=False, force_terminal=is_terminal)
@@ -50,12 +54,13 @@ class StartReport:
             self._console.print(line, markup=False, soft_wrap=True)
 
     def ready(self, address: str, definitions: Sequence[ModelDefinition]) -> None:
-        """Write, in one line, where clients connect; of single files also what they are."""
+        """Write, in one line, where clients connect; and of some models how to ask them."""
         self.stop()
         self._is_ready = True
         seconds = time.monotonic() - self._began
-        single = [each for each in definitions if each.is_single]
-        words = f"\n\n{first_words(single, address)}\n" if single else ""
+        few = self._explains and len(definitions) <= MAX_EXPLAINED
+        shown = [each for each in definitions if few or each.is_single]
+        words = f"\n\n{first_words(shown, address)}\n" if shown else ""
         # At once: whoever waits for the first line finds the others.
         click.echo(f"batcher {__version__} is ready on {address} after {seconds:.1f} s{words}")
 

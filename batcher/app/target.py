@@ -75,9 +75,9 @@ def _of_file(said: Said) -> dict[str, Any]:
     """Return what is said of a single file, as settings."""
     own: dict[str, Any] = {}
     if said.inputs:
-        own["inputs"] = _declared(said.inputs, "--input")
+        own["inputs"] = declared(said.inputs, "--input")
     if said.outputs:
-        own["outputs"] = _declared(said.outputs, "--output")
+        own["outputs"] = declared(said.outputs, "--output")
     if said.sample is not None:
         own["sample"] = str(said.sample.absolute())
     return own
@@ -90,7 +90,8 @@ def is_model(folder: Path) -> bool:
     return any(each.name.isdecimal() and (each / DEFINITION).is_file() for each in folder.iterdir())
 
 
-def _declared(pairs: Sequence[str], option: str) -> dict[str, str]:
+def declared(pairs: Sequence[str], option: str) -> dict[str, str]:
+    """Return tensors by name that an `option` gave as `NAME=DTYPE[SHAPE]`. Raises ConfigError."""
     found = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -1,0 +1,143 @@
+"""`batcher init`: the folder that it writes is served, checked and tested as it is."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from batcher.app.cli import main
+from batcher.app.new_model import Wanted, write_folder
+from batcher.app.new_model_questions import Answers
+from batcher.config.model_file import load_model_definition
+from batcher.errors import ConfigError
+from tests.support import single_files
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def check(folder: Path) -> str:
+    """Return what `batcher check` says of the model in `folder`."""
+    return run("check", "--model", folder, "--set", "defaults.device=cpu").output
+
+
+def test_a_new_class_keeps_the_contract_before_it_is_filled_in(tmp_path: Path) -> None:
+    done = run("init", tmp_path / "m")
+    assert done.exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
+        "model.py",
+        "model.yaml",
+        "sample.json",
+        "test_model.py",
+    ]
+    assert f"batcher serve {tmp_path / 'm'}\n" in done.output
+    report = check(tmp_path / "m")
+    assert "model m/1: keeps the contract" in report
+    assert "run on 2 rows of sample.json" in report
+
+
+TENSORS = (("x=FP32[3]", "ids=INT64[n]"), ("y=FP16[2,2]", "is_good=BOOL", "label=BYTES[1]"))
+
+
+@pytest.mark.parametrize("kind", ["class", "module"])
+def test_a_new_model_has_the_tensors_that_are_said(tmp_path: Path, kind: str) -> None:
+    inputs, outputs = TENSORS
+    outputs = outputs[: 2 if kind == "module" else 3]
+    options = [f"--input={each}" for each in inputs] + [f"--output={each}" for each in outputs]
+    assert run("init", tmp_path / "m", "--kind", kind, *options).exit_code == 0
+    spec = load_model_definition("m", "1", tmp_path / "m").spec
+    assert [each.describe() for each in spec.inputs] == ["FP32[-1,3]", "INT64[-1,-1]"]
+    assert [each.name for each in spec.outputs] == ["y", "is_good", "label"][: len(outputs)]
+    assert "keeps the contract" in check(tmp_path / "m")
+
+
+def test_a_file_is_copied_with_all_that_it_says(tmp_path: Path) -> None:
+    single_files.write_onnx(tmp_path / "net.onnx", "fixed")
+    (tmp_path / "net.onnx.data").write_bytes(b"weights")
+    (tmp_path / "upper.py").write_text(single_files.DECLARED)
+    for name in ("net.onnx", "upper.py"):
+        done = run("init", tmp_path / name[:2], "--from", tmp_path / name)
+        assert done.exit_code == 0, done.output
+        assert (tmp_path / name[:2] / name).read_bytes() == (tmp_path / name).read_bytes()
+        assert "keeps the contract" in check(tmp_path / name[:2])
+    assert (tmp_path / "ne/net.onnx.data").read_bytes() == b"weights"
+    values = yaml.safe_load((tmp_path / "up/model.yaml").read_text())
+    assert values["class"] == "upper:Upper"
+    assert values["inputs"] == [{"name": "text", "dtype": "BYTES", "shape": [1]}]
+
+
+def test_the_test_that_is_written_runs_and_can_fail(tmp_path: Path) -> None:
+    write_folder(tmp_path / "m", Wanted())
+    test = runpy.run_path(str(tmp_path / "m/test_model.py"))["test_the_model_keeps_the_contract"]
+    test()
+    source = (tmp_path / "m/model.py").read_text()
+    (tmp_path / "m/model.py").write_text(source.replace("(rows, 4)", "(rows + 1, 4)"))
+    with pytest.raises(AssertionError, match="1 rows in, 2 rows out"):
+        test()
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/model.py").write_text("mine")
+    with pytest.raises(ConfigError, match=r"expected a folder without model\.py; .* move the file"):
+        write_folder(tmp_path / "m", Wanted())
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["model.py"]
+
+
+def test_a_file_that_says_too_little_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_text("no graph")
+    done = run("init", tmp_path / "m", "--from", tmp_path / "net.onnx")
+    assert done.exit_code == 1
+    assert "expected an ONNX graph" in done.output
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (
+            "\nmodule\na=FP32[2] b=INT64\ny=FP32\n",
+            {
+                "source": None,
+                "kind": "module",
+                "inputs": {"a": "FP32[2]", "b": "INT64"},
+                "outputs": {"y": "FP32"},
+            },
+        ),
+        (
+            "\n\n\n\n",
+            {
+                "source": None,
+                "kind": "class",
+                "inputs": {"x": "FP32[4]"},
+                "outputs": {"y": "FP32[4]"},
+            },
+        ),
+        (
+            "net.onnx\n",
+            {"source": Path("net.onnx"), "kind": "class", "inputs": None, "outputs": None},
+        ),
+    ],
+)
+def test_a_person_is_asked_at_most_four_questions(answers: str, expected: dict[str, Any]) -> None:
+    got: list[dict[str, Any]] = []
+
+    @click.command()
+    def ask() -> None:
+        got.append(Answers().asked(True))
+
+    done = CliRunner().invoke(ask, input=answers)
+    assert done.exit_code == 0, done.output
+    assert got == [expected]
+
+
+def test_what_options_say_is_not_asked_for() -> None:
+    said = Answers(None, "class", ["x=FP32"], ["y=FP32"])
+    assert said.asked(True) == said.asked(False)
