@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from math import inf
+from select import POLLIN, poll
 from ssl import SSLContext, create_default_context
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -160,15 +161,25 @@ class _Connection(asyncio.Protocol):
         self._reader = ResponseReader()
         self._answer: asyncio.Future[HttpResponse] | None = None
         self._transport: Any = None
+        self._readable = poll()
 
     @property
-    def is_usable(self) -> bool:
-        """Whether a request may be sent: nothing is left of the last one, and nobody closed."""
+    def is_reusable(self) -> bool:
+        """Whether the last exchange allows another one."""
         return (
             self._reader.is_reusable
             and not self._transport.is_closing()
             and not self._transport.get_write_buffer_size()
         )
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a request may be sent.
+
+        The socket is looked at, since a loop that was busy, or that did not run for a while, has
+        not told of the server's closing yet.
+        """
+        return self.is_reusable and not self._readable.poll(0)
 
     def ask(self, data: bytes) -> asyncio.Future[HttpResponse]:
         """Send a request."""
@@ -182,8 +193,11 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Keep the transport, and its socket in view."""
         self._transport = transport
+        raw = transport.get_extra_info("socket")
+        if raw is not None:  # a transport of the caller's own need not have one
+            self._readable.register(raw.fileno(), POLLIN)
         self._calls.open_connections.add(self)
 
     def data_received(self, data: bytes) -> None:

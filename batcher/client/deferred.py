@@ -159,9 +159,14 @@ class _Connection(Protocol):
         self._is_open = False
 
     @property
-    def is_usable(self) -> bool:
-        """Whether a request may be sent."""
+    def is_reusable(self) -> bool:
+        """Whether the last exchange allows another one."""
         return self._is_open and self._reader.is_reusable
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a request may be sent: the reactor has not told of an end."""
+        return self.is_reusable
 
     def ask(self, data: bytes) -> Deferred[HttpResponse]:
         """Send a request."""

@@ -27,8 +27,13 @@ class Asked(Protocol):
     """A connection as the calls see it."""
 
     @property
+    def is_reusable(self) -> bool:
+        """Whether the last exchange allows another one."""
+        ...
+
+    @property
     def is_usable(self) -> bool:
-        """Whether a request may be sent."""
+        """Whether a request may be sent: the server has not closed meanwhile."""
         ...
 
     def ask(self, data: bytes) -> Awaitable[HttpResponse]:
@@ -117,7 +122,7 @@ class PooledCalls(ABC, Generic[Connection]):
             connection.abort()
             self._pool.give_up()
             raise
-        if connection.is_usable and not self.is_closed:
+        if connection.is_reusable and not self.is_closed:
             self._pool.give_back(connection, self.seconds())
         else:
             connection.abort()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -189,6 +191,57 @@ def test_calls_at_the_same_time_each_get_their_own(form: Form, server: Process) 
     expected = form(server.address, [digits(IMAGES[:TOGETHER])])[0].outputs["scores"]
     found = np.concatenate([result.outputs["scores"] for result in results])
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+
+
+def test_many_calls_at_once_take_turns_on_few_connections(form: Form, server: Process) -> None:
+    expected = form(server.address, [digits()])[0].outputs["scores"].argmax(axis=1)
+    rows = [index % len(IMAGES) for index in range(600)]
+    calls = [digits(IMAGES[row : row + 1]) for row in rows]
+    with relayed(server) as (address, accepted):
+        results = form(address, calls, True, connections=12)
+    assert [result.outputs["scores"].argmax() for result in results] == expected[rows].tolist()
+    assert len(accepted) <= 12
+
+
+def test_a_process_that_was_forked_has_connections_of_its_own(server: Process) -> None:
+    program = f"""
+import os
+import numpy as np
+from batcher.client import Client
+
+def scores(sign):
+    images = np.full((1, 1, 8, 8), sign, "<f4")
+    return client.infer("digits", {{"image": images}}).outputs["scores"]
+
+client = Client("{server.address}")
+expected = [scores(0), scores(1)]
+child = os.fork()
+mine = 0 if child else 1
+same = all(np.allclose(scores(mine), expected[mine], atol=1e-5) for _ in range(200))
+if not child:
+    os._exit(0 if same else 1)
+print(same, os.waitpid(child, 0)[1])
+"""
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.stdout == "True 0\n", result.stderr
+
+
+def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
+    answer = b'HTTP/1.1 200 OK\r\nContent-Length: 31\r\n\r\n{"model_name":"m","outputs":[]}'
+
+    async def ask(client: AsyncClient) -> Any:
+        return await client.infer("m", {"x": ROW})
+
+    # the server takes one connection after the other, so the last one is closed at the next answer
+    with listening(answer) as (address, _), asyncio.Runner() as runner, Client(address) as client:
+        other = AsyncClient(address)
+        for _ in range(3):
+            assert client.infer("m", {"x": ROW}).model == "m"
+            assert runner.run(ask(other)).model == "m"
+        runner.run(other.close())
 
 
 def test_retry_after_is_waited_for_and_then_it_is_asked_again(form: Form) -> None:

@@ -31,18 +31,31 @@ CallResult = tuple[Any, float]
 """The result or the exception of a call, and the seconds that the call took."""
 
 
-class PeerSocket:
+class Silence:
+    """What a program may wait for to be readable: it never is."""
+
+    def __init__(self) -> None:
+        self._ends = os.pipe()
+        self.is_closed = False
+
+    def fileno(self) -> int:
+        return self._ends[0]
+
+    def close(self) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            for end in self._ends:
+                os.close(end)
+
+
+class PeerSocket(Silence):
     """A connected socket, whose waits move a clock."""
 
     def __init__(self, peer: Peer, clock: Clock) -> None:
         self._connection = PeerConnection(peer)
+        super().__init__()
         self._clock = clock
         self._timeout: float | None = None
-        self._silence = os.pipe()
-        self.is_closed = False
-
-    def fileno(self) -> int:
-        return self._silence[0]
 
     def settimeout(self, seconds: float | None) -> None:
         self._timeout = seconds
@@ -57,12 +70,6 @@ class PeerSocket:
             self._clock.advance(self._timeout)
             raise TimeoutError("timed out")
         return found
-
-    def close(self) -> None:
-        if not self.is_closed:
-            self.is_closed = True
-            for end in self._silence:
-                os.close(end)
 
 
 def blocking(peer: Peer, call: ClientCall, **options: Any) -> CallResult:
@@ -115,6 +122,7 @@ class PeerTransport(asyncio.Transport):
     def __init__(self, peer: Peer, protocol: Any) -> None:
         super().__init__()
         self._connection = PeerConnection(peer)
+        self._silence = Silence()
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()
         self.is_aborted = False
@@ -125,6 +133,9 @@ class PeerTransport(asyncio.Transport):
         self._connection.take(data)
         self._loop.call_soon(self._answer)
 
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._silence
+
     def is_closing(self) -> bool:
         return self.is_aborted
 
@@ -134,6 +145,7 @@ class PeerTransport(asyncio.Transport):
     def abort(self) -> None:
         if not self.is_aborted:
             self.is_aborted = True
+            self._silence.close()
             self._loop.call_soon(self._protocol.connection_lost, None)
 
     def _answer(self) -> None:
