@@ -80,7 +80,7 @@ class Arranged(torch.nn.Module):
         self._module = module
         self._by_place = tuple(by_place)
         self._by_name = tuple(by_name.items())
-        self.eval()
+        self.training = False  # `module` has its mode, which one from an export cannot change
 
     def forward(self, *inputs: torch.Tensor | None) -> Any:
         """Return what the module returns for `inputs`, where None is one that is left out.

@@ -209,6 +209,8 @@ class TorchModule(PlainModel, ABC):
         """Count the operators of a batch of `inputs`. Inference thread."""
         if self.one_call:
             return 1
+        if _is_compiled(self._module):
+            return 0
         counter = _OperatorCounter()  # type: ignore[no-untyped-call]  # the base class has no types
         with self._batch_mode():
             tensors = self._tensors(inputs)
@@ -259,6 +261,15 @@ class TorchModule(PlainModel, ABC):
     def _on_stream(self) -> AbstractContextManager[Any]:
         """Return a context in which work goes to the model's own stream. Inference thread."""
         return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
+
+
+def _is_compiled(module: Callable[..., Any]) -> bool:
+    """Return whether `torch.compile` has made a part of `module`. Inference thread.
+
+    Such a part is not compiled while operators are counted, and may refuse to run as it is.
+    """
+    parts = module.modules() if isinstance(module, torch.nn.Module) else ()
+    return any(hasattr(part, "_orig_mod") for part in parts)
 
 
 class _OperatorCounter(TorchDispatchMode):

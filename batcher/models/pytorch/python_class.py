@@ -22,6 +22,7 @@ hold files of the same name, and a model that is loaded again is read again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ class PythonModule(TorchModule):
         module = self.make()
         if self._definition.weights is not None:
             module.load_state_dict(_weights(self._definition.weights, self._settings.trusted))
-        ready: torch.nn.Module = module.eval().to(device)
+        with suppress(NotImplementedError):  # a module that was exported is in its mode for good
+            module.eval()
+        ready: torch.nn.Module = module.to(device)
         return ready
 
 

@@ -45,6 +45,33 @@ def test_a_partial_function_may_make_the_model(folders: Folders) -> None:
     )
 
 
+MADE_BY_PYTORCH = {
+    "compiled": "torch.compile(Net(), backend='eager', fullgraph=True)",
+    "exported": "torch.export.export(Net(), EXAMPLE, dynamic_shapes=ANY_ROWS).module()",
+}
+
+
+@pytest.mark.parametrize("made", MADE_BY_PYTORCH)
+def test_a_function_may_return_what_pytorch_has_compiled_or_exported(
+    folders: Folders, made: str
+) -> None:
+    source = f"""
+EXAMPLE = (torch.zeros(2, 4), torch.zeros(2, 4))
+ANY_ROWS = ({{0: torch.export.Dim("rows", max=64)}},) * 2
+
+class Net(torch.nn.Module):
+    def forward(self, a, b):
+        return a - b
+
+def make():
+    return {MADE_BY_PYTORCH[made]}
+"""
+    inputs = "[{name: b, dtype: FP32, shape: [4]}, {name: a, dtype: FP32, shape: [4]}]"
+    loaded = folders.load(folders.python(source, "code:make", inputs=inputs))
+    found = answers(loaded, a=floats() * 3, b=floats())["y"]
+    np.testing.assert_array_equal(found, floats() * 2)
+
+
 def test_a_function_runs_once_for_each_load(folders: Folders) -> None:
     source = (
         DOUBLING
