@@ -6,6 +6,7 @@ import csv
 import math
 from io import StringIO
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -341,3 +342,26 @@ def test_a_row_that_is_the_name_of_the_input_is_kept_where_there_is_no_header() 
     spec = model_spec((tensor("text", "BYTES", ()),))
     content = Content(b"text\nyes\n", "text/csv", {"header": "absent"})
     assert csv_rows.decode(content, spec)["text"].tolist() == [b"text", b"yes"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_empty_lines_before_the_first_row_are_passed_over_and_counted(end: str) -> None:
+    assert values(3 * end + f'"1",2{end}3,4') == [[1, 2], [3, 4]]
+    with pytest.raises(DecodingError, match="line 5, cell 1"):
+        values(3 * end + f'"1",2{end}a,4')
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_of_empty_lines_alone_no_line_is_made(end: str) -> None:
+    with (
+        patch(
+            "batcher.codecs.formats.csv_rows.csv.reader",
+            lambda lines, **_: map(_never, lines),
+        ),
+        pytest.raises(DecodingError, match="at least one line of values; got none"),
+    ):
+        values(end * 1000)
+
+
+def _never(line: str) -> list[str]:
+    raise AssertionError(f"the csv module got {line!r}")
