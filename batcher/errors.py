@@ -195,10 +195,13 @@ class ModelError(ServerError):
     Attributes:
         private: whether the message is the model's own text, which clients see only if the setting
             `expose_model_errors` allows it.
+        place: file and line of the model's code that the error comes from, for the log; empty if
+            that is not known.
     """
 
     code = "model_error"
     private = True
+    place = ""
 
 
 class ModelContractError(ModelError):

@@ -22,7 +22,7 @@ from batcher.app.first_process import leave_first_place
 from batcher.app.new_model_questions import Answers
 from batcher.app.outputs.standard import open_closed_outputs
 from batcher.app.reloading import Read
-from batcher.app.start_report import StartReport
+from batcher.app.start_report import LoadScreen, StartReport
 from batcher.app.target import Flags, Said, target_flags
 from batcher.codecs.file_names import media_type_of_file
 from batcher.config.model_file import ModelDefinition
@@ -143,6 +143,11 @@ _set_option = click.option(
 @click.option(
     "--access-log/--no-access-log", default=None, help="Log each request as a line of JSON."
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="Write the log for people (text), or for programs, one JSON object a line.",
+)
 @_set_option
 def serve(target: str | None, config: Path | None, pairs: tuple[str, ...], **options: Any) -> None:
     """Serve TARGET, or the models of the configuration, until a signal ends it.
@@ -162,7 +167,7 @@ def serve(target: str | None, config: Path | None, pairs: tuple[str, ...], **opt
     # Here, since no other command needs an event loop.
     from batcher.app.run import leave, run_server
 
-    leave(run_server(settings, base, StartReport(target is not None), read))
+    leave(run_server(settings, base, StartReport(settings.log_format, target is not None), read))
 
 
 @main.command()
@@ -237,7 +242,7 @@ def _check_model(
         own = [settings.for_model(found.name).model_copy(update=update) for found in versions]
     except ConfigError as err:
         raise click.ClickException(str(err)) from err
-    screen, breaches = StartReport(), 0
+    screen, breaches = LoadScreen(), 0
     for found, model_settings in zip(versions, own, strict=True):
         name, version = found.name, found.version
         progress = partial(screen.progress, f"{name}/{version}")

@@ -1,7 +1,8 @@
-"""What is set for the whole process: switch interval, garbage collector, open files, logging.
+"""What is set for the whole process: switch interval, garbage collector, open files.
 
-Only this module sets such things, and only `run.py` calls it. A program that embeds a `ModelServer`
-or a `BatcherService` decides about its own process; docs/embedding.md says what to set there.
+Only this module and `log_lines.py` set such things, and only `run.py` calls them. A program that
+embeds a `ModelServer` or a `BatcherService` decides about its own process; docs/embedding.md says
+what to set there.
 
 The switch interval is how long a thread may keep the interpreter lock while another thread wants
 the lock. Event loop and inference threads fight for that lock. A model of many operators takes the
@@ -19,14 +20,6 @@ import resource
 import sys
 import warnings
 from contextlib import suppress
-
-from twisted.logger import (
-    FilteringLogObserver,
-    LogLevel,
-    LogLevelFilterPredicate,
-    globalLogBeginner,
-    textFileLogObserver,
-)
 
 from batcher.config.settings import ServerSettings
 from batcher.serving.model_version import ModelState
@@ -52,14 +45,6 @@ _MIDDLE_COLLECTIONS, _OLD_COLLECTIONS = 20, 50
 
 _M_ARENA_MAX = -8
 """The parameter of glibc's `mallopt` that bounds how many heaps the threads have."""
-
-
-def begin_logging() -> None:
-    """Write the log to standard error: the server's own from `info` on, others' from `warn` on."""
-    levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
-    levels.setLogLevelForNamespace("batcher", LogLevel.info)
-    observer = FilteringLogObserver(textFileLogObserver(sys.stderr), [levels])
-    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
 
 
 def set_process(settings: ServerSettings) -> None:

@@ -30,9 +30,9 @@ from twisted.python.failure import Failure
 
 from batcher.app.access_log import AccessLog
 from batcher.app.heap_trim import HeapTrim, heap_trimmer, resident_bytes
+from batcher.app.log_lines import begin_logging
 from batcher.app.outputs.standard import StandardOutputs
 from batcher.app.process_settings import (
-    begin_logging,
     leave_objects,
     release_frozen_objects,
     set_collector,
@@ -119,7 +119,7 @@ def _serve(
     """Serve as `run_server` does, with outputs that nobody waits for. Main thread."""
     loop = uvloop.new_event_loop()
     reactor = install_reactor(loop)
-    begin_logging()
+    begin_logging(settings.log_format)
     outputs.watch(loop)
     backend = getattr(loop, "_get_backend_id", None)  # of uvloop: the descriptor of its epoll
     keep_from_forks(descriptors=(backend(),) if backend is not None else ())

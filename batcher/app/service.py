@@ -73,6 +73,9 @@ STATES = StateTable(
 )
 """From each state, the states that may follow."""
 
+_TIME_IS_OVER = object()
+"""Why a drain ends that has taken `drain_timeout_s`."""
+
 
 class BatcherService(MultiService):
     """The whole server as a Twisted service. Reactor thread.
@@ -98,6 +101,7 @@ class BatcherService(MultiService):
     """
 
     state = State.NEW
+    _stopping_since: float | None = None
 
     def __init__(
         self,
@@ -260,17 +264,28 @@ class BatcherService(MultiService):
         if self.state is State.NEW:
             self._end(None)
             return
+        self._stopping_since = self.server.clock.seconds()
         self.server.announce_end()
         # Nobody was sent to a server that has not been ready yet.
         if self.state is State.SERVING and self.settings.pre_stop_s:
             self._become(State.LEAVING)
+            _log.info(
+                "stopping: not ready from now on; all requests are taken for {seconds:g} s more "
+                "(pre_stop_s)",
+                seconds=self.settings.pre_stop_s,
+            )
             self.server.clock.callLater(self.settings.pre_stop_s, self._drain)
         else:
             self._drain()
 
     def _drain(self) -> None:
         self._become(State.DRAINING)
-        timeout = self.server.clock.callLater(self.settings.drain_timeout_s, self._end, None)
+        limit = self.settings.drain_timeout_s
+        _log.info(
+            "draining: no new connections; what was accepted has {seconds:g} s (drain_timeout_s)",
+            seconds=limit,
+        )
+        timeout = self.server.clock.callLater(limit, self._end, _TIME_IS_OVER)
         # Clients first: their last requests still need the models.
         closed = self._frontends.close()
         closed.addCallback(lambda _: self._frontends.drain())
@@ -283,10 +298,12 @@ class BatcherService(MultiService):
             timeout.cancel()
         self._end(None)
 
-    def _end(self, _: object) -> None:
+    def _end(self, reason: object) -> None:
         # Twice after a drain that took too long: from the timer, and from the drain itself.
         if self.state is State.STOPPED:
             return
+        if reason is _TIME_IS_OVER:
+            _log.warn("drain_timeout_s is over: requests that are not answered yet are given up")
         draining = self.state is State.DRAINING
         self._become(State.STOPPED)
         if draining:
@@ -299,6 +316,9 @@ class BatcherService(MultiService):
         if not self.ready.called:
             self.ready.errback(Draining("the server was stopped"))
         super().stopService()  # type: ignore[no-untyped-call]  # mypy-zope sees no stub
+        if self._stopping_since is not None:
+            seconds = self.server.clock.seconds() - self._stopping_since
+            _log.info("stopped after {seconds:.1f} s", seconds=seconds)
         self._stopped.release()
 
     def _become(self, state: State) -> None:

@@ -88,8 +88,9 @@ class Completions:
         if not isinstance(error, ClientError):  # a request that the model refuses is no fault
             rows = sum(part.rows for part in parts)
             self._log.write(f"{rows} rows of a batch failed", error, self._seconds())
-        # without its stack, which holds on to the arrays of the whole batch
-        client_error = model_error(without_stacks(error))
+        client_error = model_error(error)
+        # whose stack holds on to the arrays of the whole batch
+        without_stacks(error)
         for part in parts:
             self.fail(owner(part), client_error)
 
@@ -151,8 +152,6 @@ class Completions:
             self._metrics.exceptions["predict"] += len(faults)
             what = f"{len(faults)} of {batch.rows} rows failed by themselves, the first of them so"
             self._log.write(what, faults[0], self._seconds())
-        for error in errors.values():
-            without_stacks(error)
         failed: dict[Part, BatcherError] = {}
         start = 0
         for part in batch.parts:
@@ -160,6 +159,8 @@ class Completions:
             if row is not None:
                 failed[part] = model_error(errors[row])
             start += part.rows
+        for error in errors.values():
+            without_stacks(error)
         return failed
 
     def _finish(self, pending: PendingRequest, count: TimedCount) -> None:

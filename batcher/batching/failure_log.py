@@ -1,8 +1,8 @@
 """What a model's failures leave in the log: few tracebacks, each of bounded length.
 
-Errors of one class are one kind. Of each kind one traceback is logged in `LOG_INTERVAL_S`, with the
-number of errors that were left out since the last one. How many batches failed in all, the metrics
-say.
+Errors of one class that were raised in one line of the model's code are one kind. Of each kind one
+traceback is logged in `LOG_INTERVAL_S`, with the number of errors that were left out since the last
+one. How many batches failed in all, the metrics say.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from twisted.logger import Logger
 
 from batcher.core.error_text import stack
+from batcher.models.own_code import first_cause, own_place
 
 _log = Logger()
 
@@ -22,7 +23,7 @@ An operator who looks sees a failure at once, and a model that always fails fill
 MAX_KINDS = 16
 """Kinds of errors that are told apart.
 
-All further classes count as one kind, since a model might make up classes for ever.
+All further kinds count as one, since a model might make up classes for ever.
 """
 
 
@@ -37,7 +38,9 @@ class FailureLog:
 
     def write(self, what: str, error: BaseException, now: float) -> None:
         """Log that `what` has failed with `error`, unless its kind was logged just before `now`."""
-        kind = type(error).__qualname__
+        place = own_place(error)
+        # The class of the server's own error, in which a hook's is wrapped, says nothing.
+        kind = f"{type(error).__qualname__} {type(first_cause(error)).__qualname__} {place}"
         if kind not in self._logged_at and len(self._logged_at) >= MAX_KINDS:
             kind = ""
         logged_at = self._logged_at.get(kind)
@@ -48,9 +51,10 @@ class FailureLog:
         left_out = self._left_out.pop(kind, 0)
         more = f" ({left_out} more like it were not logged since the last)" if left_out else ""
         _log.error(
-            "model {model}: {what}{more}\n{trace}",
+            "model {model}: {what}{place}{more}\n{trace}",
             model=self._model,
             what=what,
+            place=f" ({place})" if place is not None else "",
             more=more,
             trace=stack(error),
         )

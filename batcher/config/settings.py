@@ -108,6 +108,7 @@ class ServerSettings(Section):
             that reads and writes them, or are read and written there.
         switch_interval_ms: milliseconds for which a thread may keep the interpreter lock while
             another thread wants the lock; None chooses by the models.
+        log_format: `text` writes the log for people; `json` writes one JSON object a line.
         access_log: whether each request is logged, one JSON object a line.
         server_timing: whether every answer carries `Server-Timing`, also without `X-Timing: 1`.
         expose_errors: whether clients read why a model is not ready, with paths and the text of
@@ -158,6 +159,7 @@ class ServerSettings(Section):
     cpu_pool_bytes: AtStart[Bytes] = ByteSize(256 * MIB)
     max_decoding_bytes: AtStart[Bytes] = ByteSize(256 * MIB)
     switch_interval_ms: Live[Milliseconds | None] = None
+    log_format: AtStart[Literal["text", "json"]] = "text"
     access_log: Live[bool] = False
     server_timing: Live[bool] = False
     expose_errors: Live[bool] = False

@@ -26,7 +26,7 @@ from batcher.core.error_text import message
 from batcher.errors import BatcherError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.file_facts import unchanged
-from batcher.models.own_code import with_place
+from batcher.models.own_code import first_cause, with_place
 from batcher.models.protocol import Model, Progress
 from batcher.models.sample import sample_of
 from batcher.models.version_code.importing import import_from_folder
@@ -213,7 +213,7 @@ def reason_of(error: BaseException) -> str:
     # The texts of our own errors say enough without the name of their class and without a cause.
     if isinstance(error, BatcherError):
         return message(error) or type(error).__name__
-    first = _first_cause(error)
+    first = first_cause(error)
     reason, cause = _named(error), _named(first)
     # `transformers` says only that a module of its own could not be imported.
     return reason if first is error else f"{reason}; the cause is {cause}"
@@ -223,12 +223,3 @@ def _named(error: BaseException) -> str:
     """Return class and message of `error`. Any thread."""
     text, name = message(error), type(error).__name__
     return f"{name}: {text}" if text else name
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """Return what `error` was raised from, through all causes; `error` without one. Any thread."""
-    seen = {id(error)}  # causes may be a circle
-    while error.__cause__ is not None and id(error.__cause__) not in seen:
-        error = error.__cause__
-        seen.add(id(error))
-    return error

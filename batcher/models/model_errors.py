@@ -26,6 +26,7 @@ from batcher.errors import (
     ModelError,
     Unavailable,
 )
+from batcher.models.own_code import own_place
 
 _BEGINNING = "the model failed: "
 
@@ -71,10 +72,11 @@ def _has_valid_status(error: BatcherError) -> bool:
     """
     with suppress(BaseException):
         status, code, name = error.http_status, error.code, error.grpc_code
+        place = getattr(error, "place", "")
         return (
             type(status) is int
             and 400 <= status < 600
-            and type(code) is type(name) is str
+            and type(code) is type(name) is type(place) is str
             and code.isascii()
         )
     return False
@@ -85,4 +87,5 @@ def _described(error: BaseException) -> ModelError:
     text = summary(error, MAX_MESSAGE_CHARS - len(_BEGINNING))
     described = ModelError(f"{_BEGINNING}{text}")
     described.__cause__ = error
+    described.place = str(own_place(error) or "")
     return described

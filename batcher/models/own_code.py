@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import sysconfig
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from traceback import walk_tb
-from types import TracebackType
 from typing import NamedTuple
 
 _SERVER = str(Path(__file__).parents[1])
@@ -41,21 +42,45 @@ class Place(NamedTuple):
         return f"{self.file}:{self.line}"
 
 
+class RemoteError(Exception):
+    """The cause of an exception that was raised in another process.
+
+    Attributes:
+        place: the line of the author's code that the exception came from; None if there is none.
+    """
+
+    place: Place | None = None
+
+
 def own_place(error: BaseException) -> Place | None:
     """Return the line of the author's code that `error` comes from; None if there is none.
 
     If `error` was raised because of another exception, and passed through no code of the author,
     the place is that of the other exception. Any thread.
     """
-    for link in _chain(error):
-        places = [Place(frame.f_code.co_filename, line) for frame, line in walk_tb(link)]
-        foreign = [place for place in places if _is_foreign(place.file)]
-        own = [place for place in foreign if _INSTALLED.isdisjoint(Path(place.file).parts)]
-        if own:
-            return own[-1]
-        if foreign:
-            return foreign[0]
+    with suppress(BaseException):  # attributes of a model's own class may do anything
+        for link in _chain(error):
+            if isinstance(link, RemoteError):
+                return link.place
+            places = [
+                Place(frame.f_code.co_filename, line) for frame, line in walk_tb(link.__traceback__)
+            ]
+            foreign = [place for place in places if _is_foreign(place.file)]
+            own = [place for place in foreign if not _is_installed(place.file)]
+            if own:
+                return own[-1]
+            if foreign:
+                return foreign[0]
     return None
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Return what `error` was raised from, through all causes; `error` without one. Any thread."""
+    seen = {id(error)}  # causes may be a circle
+    while error.__cause__ is not None and id(error.__cause__) not in seen:
+        error = error.__cause__
+        seen.add(id(error))
+    return error
 
 
 def with_place(text: str, error: BaseException) -> str:
@@ -65,17 +90,24 @@ def with_place(text: str, error: BaseException) -> str:
     return text if place is None or isinstance(error, SyntaxError) else f"{text} ({place})"
 
 
-def _chain(error: BaseException) -> Iterator[TracebackType | None]:
-    """Yield the traceback of `error` and of all that led to it. Any thread."""
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error` and all that led to it. Any thread."""
     link: BaseException | None = error
     seen = set()  # a chain of causes may be a circle
     while link is not None and id(link) not in seen:
         seen.add(id(link))
-        yield link.__traceback__
+        yield link
         link = link.__cause__ or link.__context__
 
 
+@lru_cache(maxsize=1024)
 def _is_foreign(file: str) -> bool:
     """Return whether `file` is a file, and neither the server's nor Python's. Any thread."""
-    is_python = file.startswith(_PYTHON) and _INSTALLED.isdisjoint(Path(file).parts)
+    is_python = file.startswith(_PYTHON) and not _is_installed(file)
     return not (file.startswith(("<", _SERVER)) or is_python)
+
+
+@lru_cache(maxsize=1024)
+def _is_installed(file: str) -> bool:
+    """Return whether `file` belongs to an installed package. Any thread."""
+    return not _INSTALLED.isdisjoint(Path(file).parts)

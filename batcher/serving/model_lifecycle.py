@@ -21,7 +21,7 @@ from batcher.core.names import name_fault
 from batcher.core.waiters import Waiters
 from batcher.errors import ConfigError, ModelLoadError
 from batcher.serving.assembly import Assembly
-from batcher.serving.model_version import Keeper, ModelState, ModelVersion
+from batcher.serving.model_version import Keeper, ModelState, ModelVersion, progress_text
 from batcher.serving.stages.stage import Stage
 from batcher.serving.versions import VersionTable
 from batcher.workers.thread import ModelLoader
@@ -141,11 +141,13 @@ class ModelLifecycle(Keeper):
         earlier = self.versions.get(*version.key)
         if earlier is not None:
             version.required = earlier.required
-            self.unload(earlier)
         self._put(version)
+        if earlier is not None:
+            self.unload(earlier)
 
     def _put(self, version: ModelVersion) -> None:
         self.versions.put(version)
+        version.adopted = True
         self._parts.metrics.model(*version.key).load = version.scheduler
         self._end_epoch()
 
@@ -207,9 +209,16 @@ class ModelLifecycle(Keeper):
         self._end_epoch(version)
 
     def reported(self, version: ModelVersion, text: str) -> None:
-        """Tell what `version` does while it loads: nothing that was looked up depends on it."""
-        if not self.draining:
-            self._progress(version.title, text)
+        """Tell in words what `version` does."""
+        if self.draining:
+            return
+        serving = self.versions.get(*version.key)
+        if not version.adopted:
+            # Versions that were loaded for nothing are let go of, which takes nothing from clients.
+            text = f"a new one, which does not serve yet: {text}"
+        elif serving is not None and serving is not version:
+            text = f"the earlier one, which was replaced: {text}"
+        self._progress(version.title, text)
 
     def ended(self, version: ModelVersion) -> None:
         """Forget `version`, whose workers have ended."""
@@ -224,7 +233,7 @@ class ModelLifecycle(Keeper):
     def _end_epoch(self, version: ModelVersion | None = None) -> None:
         self.epoch.over = True
         self.epoch = Epoch()
-        if version is not None and not self.draining:
-            self._progress(version.title, version.status_text)
+        if version is not None:
+            self.reported(version, progress_text(version))
         for watcher in self._watchers:
             watcher()

@@ -115,6 +115,8 @@ class ModelVersion(Servable):
         detail: what the version is doing or why it failed, in words.
         one_call: whether a batch takes the interpreter lock of this process but once, or never.
         sample: one row of inputs that the model's author has named; None if there is none.
+        load_s: seconds that the load has taken, without the wait for its turn.
+        adopted: whether the version serves, or has served; one that is loaded beside it does not.
         workers: they run the batches.
         scheduler: the queue of requests, and the policy that makes batches of them.
 
@@ -128,6 +130,11 @@ class ModelVersion(Servable):
     """
 
     sample: Arrays | None = None
+    _began: float | None = None
+    """When the load began, in seconds on the clock; None before."""
+
+    load_s = 0.0
+    adopted = False
 
     def __init__(
         self,
@@ -218,6 +225,8 @@ class ModelVersion(Servable):
     def report(self, text: str) -> None:
         """Hear what a worker does while it loads, in words."""
         if self.state is ModelState.LOADING:
+            if self._began is None:
+                self._began = self._seconds()
             self.detail = text
             self._keeper.reported(self, text)
 
@@ -230,6 +239,8 @@ class ModelVersion(Servable):
     def _loaded(self, loaded: LoadedModel) -> None:
         if self.state is not ModelState.LOADING:
             return
+        if self._began is not None:
+            self.load_s = self._seconds() - self._began
         self.one_call = loaded.one_call
         self.sample = loaded.sample
         if loaded.preprocess is not None or loaded.postprocess is not None:
@@ -296,6 +307,13 @@ class ModelVersion(Servable):
     def is_missing(self) -> bool:
         """Whether the version should serve and does not."""
         return self.required and self.state is not ModelState.READY and self.state not in GONE
+
+
+def progress_text(version: ModelVersion) -> str:
+    """Return what the log says of the state of `version`, and how long a load took. Any thread."""
+    if version.state is ModelState.READY and not version.detail:
+        return f"ready, loaded in {version.load_s:.1f} s"
+    return version.status_text
 
 
 def not_ready_error(version: ModelVersion, retry_after: int = 1) -> ModelNotReady:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 
 from batcher.batching.failure_log import LOG_INTERVAL_S, MAX_KINDS, FailureLog
 from batcher.core.error_text import MAX_STACK_CHARS
+from batcher.errors import ModelError
 
 
 class Logged(list[str]):
@@ -44,7 +46,8 @@ def raised(error: BaseException) -> BaseException:
 def test_the_first_failure_is_told_with_its_traceback(logged: list[str]) -> None:
     FailureLog("m/1").write("2 rows of a batch failed", raised(ValueError("bad row")), 5.0)
     (text,) = logged
-    assert text.startswith("model m/1: 2 rows of a batch failed\nTraceback")
+    place = rf"\({__file__}:\d+\)"
+    assert re.match(rf"model m/1: 2 rows of a batch failed {place}\nTraceback", text)
     assert "in raised" in text
     assert text.endswith("ValueError: bad row\n")
 
@@ -103,6 +106,34 @@ def test_each_kind_of_error_is_told(logged: list[str]) -> None:
     log = FailureLog("m/1")
     for error in (ValueError(), KeyError(), ValueError(), KeyError()):
         log.write("a batch failed", error, 0.0)
+    assert len(logged) == 2
+
+
+def raised_in_line(line: int, error: BaseException) -> BaseException:
+    """Return `error` raised in a line of a file of the model's author."""
+    try:
+        exec(compile("\n" * (line - 1) + "raise error", "/models/m/1/model.py", "exec"))
+    except BaseException as caught:
+        return caught
+    raise AssertionError
+
+
+def test_an_error_of_the_same_class_in_another_line_is_told(logged: list[str]) -> None:
+    log = FailureLog("m/1")
+    for line in (3, 7, 3, 7):
+        log.write("predict failed", raised_in_line(line, ValueError()), 0.0)
+    assert [text.splitlines()[0] for text in logged] == [
+        "model m/1: predict failed (/models/m/1/model.py:3)",
+        "model m/1: predict failed (/models/m/1/model.py:7)",
+    ]
+
+
+def test_errors_of_hooks_are_told_apart_by_what_the_hooks_raised(logged: list[str]) -> None:
+    log = FailureLog("m/1")
+    for cause in (KeyError(), TypeError(), KeyError()):
+        wrapped = ModelError("the model failed")
+        wrapped.__cause__ = cause
+        log.write("preprocess failed", wrapped, 0.0)
     assert len(logged) == 2
 
 

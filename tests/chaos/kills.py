@@ -39,6 +39,7 @@ def load_seconds(server: Process, model: str) -> float:
 
     The start of the model's process is part of them.
     """
-    found = re.search(rf"^model {model}/1: ready \((\S+) s\)$", server.errors, re.MULTILINE)
+    line = rf"\] model {model}/1: ready, loaded in (\S+) s$"
+    found = re.search(line, server.errors, re.MULTILINE)
     assert found, server.errors
     return float(found[1])

@@ -20,6 +20,7 @@ OTHERS = {
     "port": "9000",
     "unix_socket": "a.sock",
     "unix_socket_mode": '"0600"',
+    "log_format": "json",
     "reuse_port": "true",
     "tls_certificate": "a.pem",
     "tls_key": "a.key",

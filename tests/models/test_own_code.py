@@ -11,7 +11,7 @@ import pytest
 
 from batcher.core.spec import datatype
 from batcher.errors import ModelLoadError
-from batcher.models.own_code import own_place, with_place
+from batcher.models.own_code import Place, RemoteError, own_place, with_place
 from tests.support.model_folders import Folders
 
 HERE = Path(__file__)
@@ -128,3 +128,23 @@ def test_a_model_that_installs_signal_handlers_on_a_thread_is_told_what_to_set(
     assert isinstance(error, ModelLoadError)
     assert "code.py:7). Signals belong to this server" in str(error)
     assert "set `worker: process`" in str(error)
+
+
+class Remote(RemoteError):
+    """What came from another process."""
+
+
+def test_an_error_of_another_process_says_its_place_itself() -> None:
+    remote, error = Remote("stack"), ValueError("no")
+    remote.place = Place("/m/1/model.py", 3)
+    error.__cause__ = remote
+    assert own_place(error) == Place("/m/1/model.py", 3)
+
+
+def test_a_class_whose_attributes_raise_has_no_place() -> None:
+    class Hostile(Exception):
+        @property
+        def __cause__(self) -> BaseException:  # type: ignore[override]
+            raise SystemExit(3)
+
+    assert own_place(Hostile()) is None

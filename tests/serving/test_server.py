@@ -178,7 +178,7 @@ def test_nothing_is_unready_when_every_model_serves(serving: Serving) -> None:
     serving.add_ready("m", "1")
     serving.add_ready("m", "2")
     assert serving.server.unready() == {}
-    assert serving.progress[-1] == ("m/2", "ready")
+    assert serving.progress[-1] == ("m/2", "ready, loaded in 0.0 s")
     assert [served.title for served in serving.server] == ["m/1", "m/2"]
 
 

@@ -241,3 +241,28 @@ def test_a_server_that_stopped_runs_nothing_more_on_its_pool() -> None:
     serving.end()
     with pytest.raises(Draining):
         version.run_on_pool(1, lambda: None, Parameters(8.0))
+
+
+def test_of_two_versions_with_one_name_the_log_says_which_serves() -> None:
+    serving = Serving()
+    serving.add_ready()
+    serving.progress.clear()
+    definition = serving.server.find("m").definition
+
+    def fail(progress: Progress) -> Any:
+        progress("loading")
+        raise ModelLoadError("no disk")
+
+    serving.loop.error_of(serving.server.replace(definition, SETTINGS, fail))
+    assert {text for _, text in serving.progress} == {
+        "a new one, which does not serve yet: loading",
+        "a new one, which does not serve yet: failed: no disk",
+        "a new one, which does not serve yet: unloaded",
+    }
+    serving.progress.clear()
+    replaced = serving.server.replace(definition, SETTINGS, lambda _: checked(RecordingModel()))
+    assert serving.loop.wait_for(replaced) is None
+    told = [text for _, text in serving.progress]
+    assert "a new one, which does not serve yet: ready, loaded in 0.0 s" in told
+    assert any(text.startswith("the earlier one, which was replaced: unload") for text in told)
+    serving.end()

@@ -307,7 +307,7 @@ def test_what_a_version_says_while_it_loads_ends_no_look_up(serving: Serving) ->
     epoch = serving.server.epoch
     version = serving.server.lifecycle.make(DEFINITION, SETTINGS, load_of(RecordingModel()))
     version.report("compiling")
-    assert serving.progress[-1] == ("m/1", "compiling")
+    assert serving.progress[-1] == ("m/1", "a new one, which does not serve yet: compiling")
     assert not epoch.over
     serving.loop.wait_for(version.start())
     assert epoch.over

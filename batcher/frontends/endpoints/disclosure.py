@@ -82,7 +82,8 @@ class Disclosure:
             return self._withhold("the server failed on this request", error, request_id)
         text = message(error)
         if isinstance(error, ModelError) and error.private and not self.model_errors:
-            return self._withhold("the model failed on this request", text, request_id)
+            whole = f"{text} ({error.place})" if error.place else text
+            return self._withhold("the model failed on this request", whole, request_id)
         return self.part(text, error.public, request_id)
 
     def part(self, whole: str, public: str | None, request_id: bytes | None) -> Told:

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from batcher import errors
 from batcher.core.error_text import cut, message, stack, text_or
 from batcher.errors import BatcherError
+from batcher.models.own_code import Place, RemoteError, own_place
 
 _KNOWN_CLASSES = tuple(
     kind
@@ -57,6 +58,7 @@ class DescribedError(NamedTuple):
         attributes: what a class of `errors.py` keeps besides, each as `marshal` writes it.
         notes: texts of its notes.
         stack: text of its stack.
+        place: line of the author's code that it comes from, or None.
     """
 
     known: type[BatcherError] | None
@@ -66,10 +68,16 @@ class DescribedError(NamedTuple):
     attributes: dict[str, bytes]
     notes: list[str]
     stack: str
+    place: Place | None
 
 
-class RemoteStack(Exception):
+class RemoteStack(RemoteError):
     """Where an exception was raised, in another process."""
+
+    def __init__(self, text: str, place: Place | None) -> None:
+        """Hold the `text` of the stack, and the line of the author's code. Any thread."""
+        super().__init__(text)
+        self.place = place
 
     def __str__(self) -> str:
         """Return the text of the stack, on lines of its own. Any thread."""
@@ -91,6 +99,7 @@ def describe_error(error: BaseException) -> DescribedError:
         dict(_attributes(error)) if known is not None else {},
         _notes(error),
         stack(error),
+        own_place(error),
     )
 
 
@@ -102,7 +111,7 @@ def rebuild_error(described: DescribedError) -> BaseException:
     vars(error).update({name: marshal.loads(data) for name, data in described.attributes.items()})
     for note in described.notes:
         error.add_note(note)
-    error.__cause__ = RemoteStack(described.stack)
+    error.__cause__ = RemoteStack(described.stack, described.place)
     return error
 
 
