@@ -33,7 +33,7 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
-from batcher.codecs.formats.json_lists import to_json
+from batcher.codecs.formats.json_text import to_json
 
 _LEVELS = {
     logging.WARNING: LogLevel.warn,
@@ -70,6 +70,10 @@ def begin_logging(log_format: str) -> None:
     levels.setLogLevelForNamespace("batcher", LogLevel.info)
     observer = FilteringLogObserver(_observer(log_format), [levels])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+
+
+def take_python_logging() -> None:
+    """Have Python's `logging` go into the log; not in a program that has handlers of its own."""
     logging.getLogger().addHandler(_PythonLogging(logging.WARNING))
 
 

@@ -12,7 +12,7 @@ import uvloop
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.python.failure import Failure
 
-from batcher.app.process_settings import begin_logging
+from batcher.app.log_lines import begin_logging
 from batcher.app.run import install_reactor, make_service
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
@@ -58,7 +58,7 @@ class ServerThread:
         """Run the reactor for ever. Its own thread."""
         self._loop = uvloop.new_event_loop()
         self._reactor = install_reactor(self._loop)
-        begin_logging()
+        begin_logging("text")
         self._reactor.callWhenRunning(began.put, None)
         self._reactor.run(installSignalHandlers=False)
 
