@@ -64,17 +64,18 @@ class _PythonLogging(logging.Handler):
         Logger(record.name).emit(_LEVELS[level], "{text}", text=self.format(record))
 
 
-def begin_logging(log_format: str) -> None:
-    """Write the log to standard error: the server's own from `info` on, others' from `warn` on."""
+def begin_logging(log_format: str, all_of_process: bool = False) -> None:
+    """Write the log to standard error: the server's own from `info` on, others' from `warn` on.
+
+    With `all_of_process`, Python's `logging` goes into the log too. A program that holds a server
+    has handlers of its own.
+    """
     levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.warn)
     levels.setLogLevelForNamespace("batcher", LogLevel.info)
     observer = FilteringLogObserver(_observer(log_format), [levels])
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-
-
-def take_python_logging() -> None:
-    """Have Python's `logging` go into the log; not in a program that has handlers of its own."""
-    logging.getLogger().addHandler(_PythonLogging(logging.WARNING))
+    if all_of_process:
+        logging.getLogger().addHandler(_PythonLogging(logging.WARNING))
 
 
 def json_line(level: str, source: str, message: str, model: str = "") -> str:

@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 
 from batcher.app.access_log import AccessLog
 from batcher.app.heap_trim import HeapTrim, heap_trimmer, resident_bytes
-from batcher.app.log_lines import begin_logging, take_python_logging
+from batcher.app.log_lines import begin_logging
 from batcher.app.outputs.standard import StandardOutputs
 from batcher.app.process_settings import (
     leave_objects,
@@ -119,8 +119,7 @@ def _serve(
     """Serve as `run_server` does, with outputs that nobody waits for. Main thread."""
     loop = uvloop.new_event_loop()
     reactor = install_reactor(loop)
-    begin_logging(settings.log_format)
-    take_python_logging()
+    begin_logging(settings.log_format, all_of_process=True)
     outputs.watch(loop)
     backend = getattr(loop, "_get_backend_id", None)  # of uvloop: the descriptor of its epoll
     keep_from_forks(descriptors=(backend(),) if backend is not None else ())
