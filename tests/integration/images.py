@@ -24,7 +24,8 @@ PACKAGES = "python3,python3-venv,python3-dev,ca-certificates,systemd,systemd-sys
 """What the base has: what images of Python have, and systemd, which a container boots."""
 
 CERTIFICATES = Path("/etc/ssl/certs")
-BUILD_LIMIT_S = 900
+BUILD_LIMIT_S = 1800
+"""Seconds for a build: three minutes on a quiet machine, and many more on a busy one."""
 
 
 def buildah(*arguments: str | Path) -> str:
