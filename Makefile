@@ -117,10 +117,12 @@ proto:
 # torch first and by itself: an index that offers CPU-only builds of it is then used for it alone.
 $(VENV)/.torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing PyTorch into $(VENV): some minutes, the first time"
 	$(PIP) torch
 	touch $@
 
 $(VENV)/.serve: $(VENV)/.torch $(SOURCES)
+	@echo "installing the server into $(VENV), and compiling its hot path: a minute or two"
 	$(PIP) -e .
 	touch $@
 

@@ -7,10 +7,9 @@ import asyncio
 import inspect
 import os
 import re
-import signal
 import subprocess
 from collections.abc import Callable
-from contextlib import ExitStack, redirect_stdout
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from batcher.app.cli import main
 from batcher.config.model_file import ModelFile
 from batcher.config.reading import Source, validate
 from batcher.config.settings import ServerSettings, load_settings
+from tests.end_to_end.docs.servers import Servers
 from tests.end_to_end.docs.workspace import Workspace, batcher_arguments, installs
-from tests.end_to_end.processes import Process, started, until
 from tests.support.blocks import Block, blocks_of, misquoted
 from tests.support.transcript import Command, commands, differs
 
@@ -48,17 +47,16 @@ class Page:
     where a command speaks of digits: `/predict` asks for the only model there is.
     """
 
-    def __init__(self, path: Path, workspace: Workspace, shared: Process) -> None:
+    def __init__(self, path: Path, workspace: Workspace, servers: Servers) -> None:
         """Run nothing yet."""
         self._path = path
         self._workspace = workspace
-        self._shared = shared
-        self._server = shared
+        self._servers = servers
+        self._server = servers.shared
         self._own: list[str] = []
         self._has_written = False
         self._names: dict[str, Any] = {"__name__": "__page__"}
         self._printed = ""
-        self._stack = ExitStack()
 
     def run(self, includes: Callable[[Block], bool]) -> list[Block]:
         """Run the blocks that are included, and return them."""
@@ -66,7 +64,7 @@ class Page:
         before = Path.cwd()
         os.chdir(self._workspace.folder)
         try:
-            with self._stack, asyncio.Runner() as self._loop:
+            with asyncio.Runner() as self._loop:
                 for block in blocks:
                     try:
                         self._run(block)
@@ -105,17 +103,10 @@ class Page:
 
     def _choose_models(self, text: str) -> None:
         """Have the shared server serve what a block asks for."""
-        if self._server is self._shared and "localhost" in text:
-            self._load({"digits"} if DIGITS.search(text) or not self._own else set(self._own))
-
-    def _load(self, wanted: set[str]) -> None:
-        if not self._workspace.serve(wanted) and not self._has_written:
-            return
-        self._has_written = False
-        reloads = self._shared.metric("batcher_reloads_total")
-        self._shared.signal(signal.SIGHUP)
-        until(lambda: self._shared.metric("batcher_reloads_total") > reloads)
-        assert self._shared.metric("batcher_config_last_reload_successful"), self._shared.errors
+        if self._server is self._servers.shared and "localhost" in text:
+            models = {"digits"} if DIGITS.search(text) or not self._own else set(self._own)
+            self._servers.show(models, self._has_written)
+            self._has_written = False
 
     def _here(self, text: str) -> str:
         """Return `text` with the address of the server that runs."""
@@ -156,17 +147,7 @@ class Page:
         arguments = (batcher_arguments(command.text) or ["serve"])[1:]
         if not arguments and not command.output:
             return
-        self._server = self._stack.enter_context(
-            started(
-                self._workspace.folder,
-                *arguments,
-                "--port",
-                "0",
-                command=("-m", "batcher.app.cli", "serve"),
-                environment=self._workspace.environment,
-                working=self._workspace.folder,
-            )
-        )
+        self._server = self._servers.start(arguments)
         printed = "\n".join(self._server.lines) + self._server.errors
         for line in command.output.splitlines():
             expected = self._here(line)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.docs.running import Page
+from tests.end_to_end.docs.servers import Servers, running_servers
 from tests.end_to_end.docs.workspace import Workspace
-from tests.end_to_end.processes import Process, started
 from tests.support.blocks import PAGES, ROOT, Block, blocks_of
 from tests.test_docs import RUN_ELSEWHERE
 
@@ -30,15 +30,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def shared(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    workspace.serve({"digits"})
-    settings = (f"model_repository={workspace.served}", "sagemaker=true")
-    pairs = [word for setting in settings for word in ("--set", setting)]
-    with started(tmp_path_factory.mktemp("server"), *pairs) as process:
-        yield process
+def servers(workspace: Workspace) -> Iterator[Servers]:
+    with running_servers(workspace) as servers:
+        yield servers
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the pages ask by curl; it is not here")
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_blocks_of_a_page_run(page: Path, workspace: Workspace, shared: Process) -> None:
-    assert Page(page, workspace, shared).run(runs)
+def test_the_blocks_of_a_page_run(page: Path, workspace: Workspace, servers: Servers) -> None:
+    assert Page(page, workspace, servers).run(runs)
