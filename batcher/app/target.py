@@ -64,7 +64,9 @@ def target_flags(target: str, said: Said, alone: bool) -> Flags:
     if not is_folder:
         kind_of(path)  # what can be said at once is said before anything starts
     own = {"path": f"{path}:{entry}" if entry else str(path), **_of_file(said)}
-    title = said.name or (path.name if is_folder else name_of(path))
+    # The folder of a version has the model's name above it.
+    folder = path.parent if path.name.isdecimal() else path
+    title = said.name or (folder.name if is_folder else name_of(path))
     flags: Flags = {("models", title, key): (target, value) for key, value in own.items()}
     if alone:
         flags["model_repository",] = (target, None)

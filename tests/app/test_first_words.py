@@ -10,8 +10,10 @@ import pytest
 from batcher.app.first_words import MAX_BODY_CHARS, curl_line, first_words
 from batcher.app.target import Said, target_flags
 from batcher.config.model_file import ModelDefinition
+from batcher.config.settings import load_settings
 from batcher.core.spec import ModelSpec, TensorSpec, datatype
 from batcher.errors import ConfigError
+from batcher.serving.repository.folders import find_models
 
 URL = "http://127.0.0.1:1/models/m/predict"
 
@@ -88,6 +90,16 @@ class TestTarget:
         flags = target_flags(str(tmp_path / "m"), Said("other"), False)
         assert list(flags) == [("models", "other", "path")]
         assert list(target_flags(str(tmp_path), Said(), True)) == [("model_repository",)]
+
+    def test_the_folder_of_a_version_has_the_name_of_its_model(self, tmp_path: Path) -> None:
+        (tmp_path / "m/3").mkdir(parents=True)
+        (tmp_path / "m/3/model.yaml").touch()
+        flags = target_flags(str(tmp_path / "m/3"), Said(), True)
+        assert list(flags)[0] == ("models", "m", "path")
+        settings = load_settings(None, {}, flags)
+        assert [(each.name, each.version) for each in find_models(settings, tmp_path).folders] == [
+            ("m", "3")
+        ]
 
     def test_what_is_said_of_a_folder_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="got a folder, whose"):

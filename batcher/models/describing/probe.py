@@ -11,7 +11,7 @@ and (3,16,5): it is FP32[n,5].
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from batcher.models.hook_contract import as_arrays
 from batcher.models.loading import make_model, reason_of
 from batcher.models.own_code import with_place
 from batcher.models.protocol import Model
+from batcher.models.result_names import members
 
 FREE_SIZES = (8, 16, 32, 64, 224, 1, 3, 128, 512)
 """Sizes that free axes are tried with: small ones first, since they are quick; 32 to 224 suit nets
@@ -67,6 +68,8 @@ def probe(found: Found, title: str, folder: Path, settings: ModelSettings, maker
     definition = definition_from(found, title, "1", folder)
     try:
         model: Any = make_model(definition, settings, maker)
+        if hasattr(model, "make") and not hasattr(model, "source"):
+            model.make = _keeping_lists(model.make)
         model.load("cpu")
     # Also SystemExit, whatever the code of the model does.
     except BaseException as err:
@@ -175,6 +178,29 @@ def _mapping(returned: Any) -> Mapping[str, Any]:
 
 def _as_array(value: Any) -> Array:
     return value if isinstance(value, np.ndarray) else np.asarray(value)
+
+
+class _KeepsLists:
+    """An object with `predict` whose lists of a value for each row become one output."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def predict(self, inputs: Mapping[str, Array]) -> Any:
+        returned = self._model.predict(inputs)
+        rows = len(next(iter(inputs.values())))
+        if not isinstance(returned, list) or len(returned) != rows:
+            return returned
+        if any(members(row) is not None or isinstance(row, BaseException) for row in returned):
+            return returned
+        return {_PLACEHOLDER["name"]: np.asarray(returned)}
+
+
+def _keeping_lists(make: Callable[[], Any]) -> Callable[[], Any]:
+    return lambda: _KeepsLists(make())
 
 
 def explained(error: BaseException) -> str:

@@ -122,14 +122,7 @@ def _find(module: ModuleType, single: SingleFile) -> tuple[str, Any]:
     """Return name and object of the model in `module`. Raises ConfigError."""
     found, file = _candidates(module), single.file.name
     if single.entry:
-        target = getattr(module, single.entry, None)
-        if not callable(target):
-            known = ", ".join(f"{file}:{name}" for name in found)
-            raise ConfigError(
-                f"{single.title}: expected a class or a function of {file}; got {single.entry!r}; "
-                f"there are: {known or 'none'}"
-            )
-        return single.entry, target
+        return single.entry, _named(module, single, found)
     declared = {name: each for name, each in found.items() if declaration_of(each) is not None}
     narrowed = declared or ({"Model": found["Model"]} if "Model" in found else found)
     if len(narrowed) == 1:
@@ -138,20 +131,44 @@ def _find(module: ModuleType, single: SingleFile) -> tuple[str, Any]:
         names = " or ".join(f"{file}:{name}" for name in narrowed)
         got = ", ".join(narrowed)
         raise ConfigError(f"{file}: expected one model; got {got}: name one, as in {names}")
+    functions = _functions(module)
+    if len(functions) == 1:
+        return next(iter(functions.items()))
     raise ConfigError(
         f"{file}: expected a torch.nn.Module, a class with predict, or a function that "
-        f"@batcher.model declares; got {_functions(module) or 'none'}. Write one:\n\n{_EXAMPLE}"
+        f"@batcher.model declares; got {_others(module, functions)}. Write one:\n\n{_EXAMPLE}"
     )
 
 
-def _functions(module: ModuleType) -> str:
-    """Return the functions that the file defines and does not declare, in words."""
-    found = [
-        name
+def _named(module: ModuleType, single: SingleFile, found: Mapping[str, Any]) -> Any:
+    """Return the class or function that the path names. Raises ConfigError."""
+    target = getattr(module, single.entry, None)
+    if not callable(target):
+        known = ", ".join(f"{single.file.name}:{name}" for name in found)
+        raise ConfigError(
+            f"{single.title}: expected a class or a function of {single.file.name}; got "
+            f"{single.entry!r}; there are: {known or 'none'}"
+        )
+    return target
+
+
+def _functions(module: ModuleType) -> dict[str, Any]:
+    """Return the functions that the file defines, by name."""
+    return {
+        name: each
         for name, each in vars(module).items()
-        if inspect.isfunction(each) and each.__module__ == module.__name__
-    ]
-    return f"functions alone ({', '.join(found[:5])}), which say nothing" if found else ""
+        if inspect.isfunction(each) and each.__module__ == module.__name__ and name[0] != "_"
+    }
+
+
+def _others(module: ModuleType, functions: Mapping[str, Any]) -> str:
+    """Return in words what a file has in the place of a model."""
+    if functions:
+        return f"functions alone ({', '.join(list(functions)[:5])}), which say nothing"
+    made = [name for name, each in vars(module).items() if is_module(type(each))]
+    if made:
+        return f"{made[0]}, which is made already: a function that returns it would do"
+    return "none"
 
 
 def _candidates(module: ModuleType) -> dict[str, Any]:

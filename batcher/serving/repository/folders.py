@@ -317,7 +317,9 @@ def _versions(folder: Path, faults: dict[str, str]) -> list[Version]:
         if entry.name.isdecimal() and _is_version(entry, faults)
     ]
     if not found and not faults and folder / DEFINITION in entries:
-        return [Version(1, folder)] if (folder / DEFINITION).is_file() else []
+        # The path of a model may be the folder of one of its versions.
+        number = int(folder.name) if folder.name.isdecimal() else 1
+        return [Version(number, folder)] if (folder / DEFINITION).is_file() else []
     return sorted(found)
 
 

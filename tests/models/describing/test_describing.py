@@ -49,6 +49,12 @@ GOOD = [
         ["x FP32[-1,4]", "shift FP32[-1,1]"],
         ["shifted FP32[-1,4]", "top INT64[-1]"],
     ),
+    (
+        "import batcher\n\n\n@batcher.model(inputs={'text': 'BYTES'})\n"
+        "def lengths(text):\n    return [len(each) for each in text]\n",
+        ["text BYTES[-1]"],
+        ["output INT64[-1]"],
+    ),
     (single_files.DECLARED, ["text BYTES[-1,1]"], ["upper BYTES[-1,1]", "length INT64[-1]"]),
     (single_files.TYPED, ["x FP32[-1,-1]"], ["total FP32[-1]"]),
     (single_files.FUNCTION, ["x FP32[-1,-1,2]", "factor FP32[-1,1,1]"], ["y FP32[-1,-1,2]"]),
@@ -143,7 +149,9 @@ WRONG = [
     ("net.py", "import nowhere_at_all\n", "No module named 'nowhere_at_all' .*net.py:1.*install"),
     ("net.py", "x = 1 / 0\n", "ZeroDivisionError: division by zero .*net.py:1"),
     ("net.py", "", "a class with predict, .* got none. Write one"),
-    ("net.py", "def f(x):\n    return x\n", r"got functions alone \(f\)"),
+    ("net.py", "def f(x): ...\ndef g(x): ...\n", r"got functions alone \(f, g\)"),
+    ("net.py", "def f(x, y):\n    return x\n", r'={"x": "FP32\[4\]", "y": .*\n    def f\(x, y\):'),
+    ("net.py", "import torch\n\nnet = torch.nn.Linear(1, 1)\n", "got net, which is made already"),
     (
         "net.py",
         single_files.TWO,
