@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from batcher.config.model_files import check_files
 from batcher.config.onnx_axes import first_choice
 from batcher.config.onnx_file import Dim, GraphTensor, OnnxFile, read_onnx
 from batcher.config.reading import Source
@@ -36,8 +37,7 @@ def fill_in(source: Source, folder: Path) -> None:
     if values.get("format") != "onnx" or not isinstance(file, str) or _is_complete(values):
         return
     path = folder / file
-    if not path.is_file():
-        return  # the check of the files will say so
+    check_files(folder, {"file": file}, source)
     try:
         graph = read_onnx(path)
     except (OSError, ValueError, RecursionError) as err:
@@ -94,9 +94,24 @@ class _Filling:
             ]
         for kind, tensors in (("inputs", self._inputs), ("outputs", self._outputs)):
             entries = self._values[kind]
-            for entry in entries if isinstance(entries, list) else ():
+            for place, entry in enumerate(entries if isinstance(entries, list) else ()):
                 if isinstance(entry, dict):
+                    self._check_name((kind, place), entry, tensors)
                     self._fill_entry(entry, tensors)
+
+    def _check_name(
+        self, key: tuple[str, int], entry: dict[str, Any], tensors: dict[str, GraphTensor]
+    ) -> None:
+        """Check that the graph has a tensor that is left to the graph. Raises ConfigError."""
+        name = entry.get("graph_name", entry.get("name"))
+        if name is None or str(name) in tensors or {"dtype", "shape"} <= entry.keys():
+            return  # what is left is checked with the graph, at the load
+        known = ", ".join(f"{each.name!r} {described(each)}" for each in tensors.values())
+        raise ConfigError(
+            f"{self._source.origin(key)}: {key[0]}: expected names of the graph, "
+            f"{known or 'none'}; got {name!r}. For another name of your own write `graph_name` "
+            "beside `name`"
+        )
 
     def _check_batches(self) -> None:
         """Check that each input which every request must bring has an axis for the batch."""
@@ -119,7 +134,7 @@ class _Filling:
     def _fill_entry(self, entry: dict[str, Any], tensors: dict[str, GraphTensor]) -> None:
         tensor = tensors.get(str(entry.get("graph_name", entry.get("name"))))
         if tensor is None or not tensor.dtype:
-            return  # the load will name the tensors of the graph
+            return  # the load will say so
         entry.setdefault("dtype", tensor.dtype)
         if tensor.shape is not None and "shape" not in entry:
             entry["shape"] = self._row_shape(tensor.shape, entry.get("batch_axis"))

@@ -95,7 +95,7 @@ class TestTarget:
         (tmp_path / "m/3").mkdir(parents=True)
         (tmp_path / "m/3/model.yaml").touch()
         flags = target_flags(str(tmp_path / "m/3"), Said(), True)
-        assert list(flags)[0] == ("models", "m", "path")
+        assert next(iter(flags)) == ("models", "m", "path")
         settings = load_settings(None, {}, flags)
         assert [(each.name, each.version) for each in find_models(settings, tmp_path).folders] == [
             ("m", "3")

@@ -87,6 +87,27 @@ def test_a_file_that_is_no_graph_is_told_where_it_would_have_to_say_more(
         load_model_definition("m", "1", written(tmp_path, content))
 
 
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("inputs: [{name: z}]", r"model.yaml:3: inputs: .* the graph, 'text' BYTES.*; got 'z'"),
+        ("outputs: [{name: o, graph_name: w}]", r"outputs: .* the graph, 'y' FP64.*; got 'w'"),
+    ],
+)
+def test_a_name_that_the_graph_lacks_is_told_with_those_that_it_has(
+    tmp_path: Path, yaml: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{words}.* write `graph_name`"):
+        load_model_definition("m", "1", written(tmp_path, text_and_scores(), yaml))
+
+
+def test_a_graph_that_is_not_there_is_told_with_the_files_that_are(tmp_path: Path) -> None:
+    folder = written(tmp_path, text_and_scores())
+    (folder / "model.yaml").write_text("format: onnx\nfile: nett.onnx\n")
+    with pytest.raises(ConfigError, match=r"model.yaml:2: file: .* write `file: net.onnx`"):
+        load_model_definition("m", "1", folder)
+
+
 def test_places_in_a_graph_belong_to_format_onnx_alone(tmp_path: Path) -> None:
     (tmp_path / "model.yaml").write_text(
         "format: python\nclass: a:B\nconstants: {x: 1}\n"

@@ -87,7 +87,8 @@ def reason_of_file(path: Path) -> str:
     if path.suffix not in MODEL_SUFFIXES:
         return ""
     return (
-        f"expected a folder for each model; got a file: serve it with `batcher serve {path.name}`, "
+        f"expected a folder for each model; got a file: serve it with `batcher serve "
+        f"{path.parent.name}/{path.name}`, "
         "or make a folder of it with `batcher init FOLDER --from FILE`"
     )
 

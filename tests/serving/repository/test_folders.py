@@ -93,7 +93,7 @@ MISPLACED = [
     ("b/2/net.onnx", "b/2", "beside 'net.onnx'"),
     ("b/v2/model.yaml", "b/v2", "got 'v2': rename it to 2"),
     ("1/model.yaml", "1", "got a folder that is named by a number, as versions are"),
-    ("net.onnx", "net.onnx", "got a file: serve it with `batcher serve net.onnx`"),
+    ("net.onnx", "net.onnx", "got a file: serve it with `batcher serve models/net.onnx`"),
     ("model.yaml", "model.yaml", "this repository is the folder of one"),
 ]
 
