@@ -6,8 +6,10 @@ the model prints goes to the outputs.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -19,9 +21,13 @@ from batcher.models.describing.probe import explained, probe
 from batcher.models.describing.python_file import describe_python
 from batcher.models.describing.wanted import Found, listed
 
+_PR_SET_PDEATHSIG = 1
+"""Of prctl(2): the signal for this process when its parent is gone."""
+
 
 def main() -> None:
     """Read the task, and write the result."""
+    _end_with_the_server()
     task = json.load(sys.stdin)
     try:
         found = described(task)
@@ -32,6 +38,13 @@ def main() -> None:
     Path(sys.argv[1]).write_text(json.dumps(result))
     sys.stdout.flush()
     os._exit(0)  # threads that the model has left must not keep this process
+
+
+def _end_with_the_server() -> None:
+    """Have the system kill this process when the thread that waits for it is gone."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)  # of Linux alone
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def described(task: dict[str, Any]) -> Found:

@@ -82,7 +82,12 @@ def _onnx_values(single: SingleFile) -> dict[str, Any]:
         values["inputs"] = listed(single.inputs, single.title)
     if single.outputs:
         values["outputs"] = listed(single.outputs, single.title)
-    fill_in(Source(values, {(): single.title, ("file",): single.title}), single.file.parent)
+    try:
+        fill_in(Source(values, {(): single.title, ("file",): single.title}), single.file.parent)
+    except ConfigError as err:
+        raise ConfigError(
+            f"{err}. A file by itself cannot say so: put it into a folder with a model.yaml"
+        ) from err
     return values
 
 

@@ -162,12 +162,19 @@ class _Probe:
                 f"got an array of shape {list(first.shape)}. Keep the first axis, that of the "
                 "rows, in every output"
             )
-        alike = len(first.shape) == len(second.shape)
-        shape = [
-            one if alike and one == other else -1
-            for one, other in zip(first.shape[1:], second.shape[1:], strict=False)
-        ]
+        rows = [row for array in (first, second) for row in array if isinstance(row, np.ndarray)]
+        if first.dtype.hasobject and len(rows) == len(first) + len(second):
+            shape = _common_shape([row.shape for row in rows])
+            return {"name": name, "dtype": datatype_of(name, rows[0]), "shape": shape} | (
+                {"ragged": True} if -1 in shape else {}
+            )
+        shape = _common_shape([first.shape[1:], second.shape[1:]])
         return {"name": name, "dtype": datatype_of(name, first), "shape": shape}
+
+
+def _common_shape(shapes: list[tuple[int, ...]]) -> list[int]:
+    """Return the sizes that all `shapes` have; -1 where they differ."""
+    return [sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*shapes, strict=False)]
 
 
 def _mapping(returned: Any) -> Mapping[str, Any]:

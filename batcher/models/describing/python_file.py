@@ -222,10 +222,11 @@ def _example(sample: Any, function: Callable[..., Any], folder: Path) -> dict[st
 
 def _nothing_said(target: Any, title: str, function: Callable[..., Any]) -> str:
     """Return the error of a model that says nothing of its inputs, and what to write."""
-    names = [each.name for each in parameters_of(function)]
-    if not isinstance(target, type) or not is_module(target):
-        names = ["x"] if names in (["inputs"], []) else names
-    inputs = ", ".join(f'"{name}": "FP32[4]"' for name in names or ["x"])
+    needed = [each for each in parameters_of(function) if each.default is each.empty]
+    texts = {each.name: _likely(each.annotation) for each in needed}
+    # `predict` mostly gets all inputs as one mapping.
+    texts = {"x": _likely(None)} if not texts or list(texts) == ["inputs"] else texts
+    inputs = ", ".join(f'"{name}": "{text}"' for name, text in texts.items())
     sample = (
         "or give a first example: --sample example.npy (or .npz, .json), or `sample=` in Python"
         if isinstance(target, type)
@@ -235,6 +236,14 @@ def _nothing_said(target: Any, title: str, function: Callable[..., Any]) -> str:
         f"{title}: expected names, dtypes and shapes of the inputs; got none. Write above it, with "
         f"the datatype and the shape of one row, -1 where any size will do:\n\n    import batcher\n"
         f"\n    @batcher.model(inputs={{{inputs}}})\n    {_head(target)}\n\n{sample}"
+    )
+
+
+def _likely(annotation: Any) -> str:
+    """Return the text of a tensor that somebody may mean by a type of Python's."""
+    name = getattr(annotation, "__name__", str(annotation))
+    return {"str": "BYTES", "bytes": "BYTES", "int": "INT64", "float": "FP32", "bool": "BOOL"}.get(
+        name, "FP32[4]"
     )
 
 

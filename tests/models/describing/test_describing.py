@@ -55,6 +55,12 @@ GOOD = [
         ["text BYTES[-1]"],
         ["output INT64[-1]"],
     ),
+    (
+        "import batcher\nimport numpy as np\n\n\n@batcher.model(inputs={'x': 'FP32[4]'})\n"
+        "def boxes(x):\n    return {'boxes': [x[:at] for at in range(len(x))]}\n",
+        ["x FP32[-1,4]"],
+        ["boxes FP32[-1,-1,4]"],
+    ),
     (single_files.DECLARED, ["text BYTES[-1,1]"], ["upper BYTES[-1,1]", "length INT64[-1]"]),
     (single_files.TYPED, ["x FP32[-1,-1]"], ["total FP32[-1]"]),
     (single_files.FUNCTION, ["x FP32[-1,-1,2]", "factor FP32[-1,1,1]"], ["y FP32[-1,-1,2]"]),
@@ -151,6 +157,11 @@ WRONG = [
     ("net.py", "", "a class with predict, .* got none. Write one"),
     ("net.py", "def f(x): ...\ndef g(x): ...\n", r"got functions alone \(f, g\)"),
     ("net.py", "def f(x, y):\n    return x\n", r'={"x": "FP32\[4\]", "y": .*\n    def f\(x, y\):'),
+    (
+        "net.py",
+        "class M:\n    def predict(self, text: str, k: int = 1): ...\n",
+        r'inputs={"text": "BYTES"}\)',
+    ),
     ("net.py", "import torch\n\nnet = torch.nn.Linear(1, 1)\n", "got net, which is made already"),
     (
         "net.py",
