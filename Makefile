@@ -141,9 +141,10 @@ $(VENV)/.models: $(VENV)/.test $(REAL)/requirements.txt $(REAL)/without_dependen
 		ln -s ../lib/python3*/site-packages/torchvision.libs/libcudart.*.so.13 libcudart.so.13; } || true
 	touch $@
 
-$(VENV)/.docs: $(VENV)/.torch $(SOURCES)
-	$(PIP) -e '.[docs]'
-	touch $@ $(VENV)/.serve
+# Not the server itself, which would be compiled once more: pages are made of text alone.
+$(VENV)/.docs: $(VENV)/.torch setup.py
+	$(PIP) zensical
+	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch $(SOURCES)
 	$(PIP) -e '.[dev]'

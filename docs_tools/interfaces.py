@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
 from prometheus_client.metrics_core import Metric
 from twisted.internet.task import Clock
 
+import batcher
 from batcher.app.cli import main
 from batcher.codecs.format_table import FORMATS
 from batcher.config.settings import ServerSettings
@@ -76,6 +78,9 @@ A server that runs has the same list on its page `/docs`, and for programs in `/
 These routes of the Open Inference Protocol answer 501, with what the server has instead:
 {", ".join(map(_title, refused))}.
 
+Over gRPC, where `grpc_port` is set: {_grpc_calls()} of `inference.GRPCInferenceService`,
+`grpc.health.v1.Health` and server reflection.
+
 ## Formats
 
 The body's format is its `Content-Type`. A model refuses formats that cannot carry its tensors.
@@ -91,6 +96,17 @@ The body's format is its `Content-Type`. A model refuses formats that cannot car
 
 def _title(route: Route) -> str:
     return f"`{route.method} {route.pattern}`"
+
+
+def _grpc_calls() -> str:
+    """Return the calls that are served. The sources are read: gRPC is an extra."""
+    folder = Path(batcher.__file__).parent / "frontends" / "grpc"
+    calls = re.findall(
+        r"^  rpc (\w+)", (folder / "_generated/grpc_service.proto").read_text(), re.M
+    )
+    source = (folder / "service.py").read_text()
+    (refused,) = re.findall(r"^NOT_SERVED = \((.*?)^\)", source, re.M | re.S)
+    return ", ".join(f"`{call}`" for call in calls if f'"{call}"' not in refused)
 
 
 def _answers(each: object) -> str:

@@ -14,6 +14,7 @@ import batcher
 import batcher.client
 from docs_tools.docstrings import section
 
+_SINGULAR = {"Attributes": "attribute", "Args": "argument", "Raises": "raises"}
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -118,8 +119,8 @@ def _prose(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     docstring = ast.get_docstring(node) or ""
     text = docstring
     lists = []
-    for title in ("Attributes", "Args", "Raises"):
+    for title in _SINGULAR:
         items = section(docstring, title)
         text = text.partition(f"\n{title}:\n")[0]
-        lists += [f"- {title.lower()[:-1]} `{name}`: {said}" for name, said in items.items()]
+        lists += [f"- {_SINGULAR[title]} `{name}`: {said}" for name, said in items.items()]
     return text.strip() + "\n" + ("\n" + "\n".join(lists) + "\n" if lists else "")

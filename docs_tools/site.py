@@ -6,7 +6,8 @@
 
 Pages of docs/ link to sources, tests and results, so that readers on a forge find them. A site has
 pages alone. So `prepare` copies the files behind such links, and turns the links: Markdown becomes
-a page of the site, any other file a text. A link to a folder becomes its words.
+a page of the site, a picture stays one, and any other file becomes a text. A link to a folder
+becomes its words.
 
 `finish` puts a script of our own (`worker_shim.js`) in the place of the one script that the builder
 would have browsers load from a foreign server. It fails if a page has a link that leads nowhere, or
@@ -31,7 +32,8 @@ ELSEWHERE = "repository"
 _FOREIGN_SHIM = "https://unpkg.com/iframe-worker/shim"
 _SHIM = ROOT / "docs_tools" / "worker_shim.js"
 
-_LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])+)\]\(([^)\s]+)\)")
+_PICTURES = {".svg", ".png"}
+_LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\])+)\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^( *)```.*?^\1```$", re.MULTILINE | re.DOTALL)
 _LOADED = {"script": "src", "img": "src", "source": "srcset", "iframe": "src"}
 _NOT_LOADED = {"canonical", "alternate", "prev", "next"}
@@ -100,7 +102,8 @@ class _Pages:
         if path.suffix == ".md":
             self.found[path] = place
             return place
-        place = place.with_name(f"{place.name}.txt")
+        if path.suffix not in _PICTURES:
+            place = place.with_name(f"{place.name}.txt")
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place)
         return place

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from benchmarks.peers_chart import PICTURES, charts, comparisons
+from docs_tools import batching_pictures, way_picture
 from docs_tools.batching_pictures import (
     FIXED_MS,
     LOADS,
@@ -15,7 +16,6 @@ from docs_tools.batching_pictures import (
     eager,
     mean_ms,
     one_by_one,
-    pictures,
     timer,
 )
 
@@ -48,9 +48,10 @@ def test_its_pictures_are_there_in_both_themes() -> None:
     assert [name for name in pictures if not (ROOT / name).is_file()] == []
 
 
-def test_the_pictures_of_batching_are_worked_out() -> None:
-    for name, picture in pictures().items():
-        assert (PICTURES / name).read_text() == picture, "run docs_tools/batching_pictures.py"
+def test_the_pictures_of_pages_are_made_by_scripts() -> None:
+    for script in (batching_pictures, way_picture):
+        for name, picture in script.pictures().items():
+            assert (PICTURES / name).read_text() == picture, f"run {script.__name__}"
 
 
 def test_a_picture_of_batching_shows_what_each_way_does() -> None:

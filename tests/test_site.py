@@ -20,8 +20,9 @@ def root(tmp_path: Path) -> Path:
         "docs/a/page.md": (
             "[home](../../README.md) [work](../../WORK.md) [`code`](../../code.py) "
             "[folder](../../docs) [here](#part) [site](https://example.org)\n\n"
-            "```text\n[code](../../code.py)\n```\n\n![picture](../p.svg)\n"
+            "```text\n[code](../../code.py)\n```\n\n![picture](../p.svg) ![result](../../r.svg)\n"
         ),
+        "r.svg": "<svg/>",
         "docs/p.svg": "<svg/>",
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +36,8 @@ def test_links_out_of_docs_lead_to_copies(root: Path) -> None:
     assert (prepared / "a" / "page.md").read_text() == (
         "[home](../index.md) [work](../repository/WORK.md) [`code`](../repository/code.py.txt) "
         "folder [here](#part) [site](https://example.org)\n\n"
-        "```text\n[code](../../code.py)\n```\n\n![picture](../p.svg)\n"
+        "```text\n[code](../../code.py)\n```\n\n"
+        "![picture](../p.svg) ![result](../repository/r.svg)\n"
     )
     work = prepared / "repository" / "WORK.md"
     assert work.read_text() == "[page](../a/page.md#part) and [code](code.py.txt)"

@@ -9,7 +9,7 @@ Nothing on a page goes untried. What a block is follows from its language and it
 | `yaml` | settings of `config.yaml` or a `model.yaml`, checked by the server's own reader |
 | any | a first line `# models/x/1/model.py` makes a file of the block, before the next block runs |
 | any | a first line with a path of the repository (`# deploy/…`) quotes that file, line by line |
-| `text`, `mermaid` | text; directly behind a block of Python, `text` is what the block prints |
+| `text` | text; directly behind a block of Python, `text` is what the block prints |
 
 A line in italics above a block, which readers see too, takes the block out of `make test`:
 
@@ -31,7 +31,7 @@ FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTAL
 MARK = re.compile(r"\*(Run by `make integration`|Not run): [^*\n]+\*\n+ *$")
 FILE = re.compile(r"\A(?:#|//|--|<!--) ([\w./-]+/[\w.-]+|[\w-]+\.\w+)(?: -->)?\s*(?:#.*)?\n")
 RUN = {"console", "python", "yaml"}
-TEXT = {"", "text", "mermaid"}
+TEXT = {"", "text"}
 
 When = Literal["test", "integration", "never"]
 
