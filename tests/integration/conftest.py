@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +14,10 @@ from tests.integration.images import built
 
 
 @pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the name of the image that `Containerfile` describes."""
-    return os.environ.get("TEST_IMAGE") or built(tmp_path_factory.mktemp("image"))
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the name of the image that `Containerfile` describes."""
+    if there := os.environ.get("TEST_IMAGE"):
+        yield there
+        return
+    with built(tmp_path_factory.mktemp("image")) as name:
+        yield name

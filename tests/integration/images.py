@@ -43,17 +43,26 @@ def buildah(*arguments: str | Path) -> str:
     return done.stdout.strip()
 
 
-def built(folder: Path) -> str:
-    """Return the name of the image of this checkout, which is built with files in `folder`."""
+@contextmanager
+def built(folder: Path) -> Iterator[str]:
+    """Yield the name of the image of this checkout; its files and its base go at the end.
+
+    Args:
+        folder: for files of the build.
+    """
     if os.geteuid() != 0:
         pytest.skip("images are built by root here")
     for program in ("buildah", "debootstrap"):
         found_program(program, program)
-    _make_base(folder / "base")
+    _make_base()
     mounts = [f"{CERTIFICATES}:{CERTIFICATES}:ro", *_pip_mounts(folder / "pip.conf")]
     volumes = [part for mount in mounts for part in ("-v", mount)]
-    buildah("bud", "--layers=false", "--build-arg", f"BASE={BASE}", *volumes, "-t", IMAGE, ROOT)
-    return IMAGE
+    try:
+        buildah("bud", "--layers=false", "--build-arg", f"BASE={BASE}", *volumes, "-t", IMAGE, ROOT)
+        yield IMAGE
+        buildah("rmi", IMAGE)
+    finally:
+        buildah("rmi", "--force", BASE)
 
 
 @contextmanager
@@ -66,15 +75,14 @@ def container(image: str) -> Iterator[tuple[str, Path]]:
         buildah("rm", name)
 
 
-def _make_base(folder: Path) -> None:
+def _make_base() -> None:
     """Make the image `BASE` of the release of Debian that runs here."""
     release = re.search(r"VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text())
     assert release
-    command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", release[1], str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
-    with container("scratch") as (name, _):
-        buildah("copy", "--quiet", name, folder, "/")
+    with container("scratch") as (name, root):
+        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", release[1]]
+        done = subprocess.run([*command, root], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout[-2000:]
         paths = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         buildah("config", "--env", paths, name)
         buildah("commit", "--quiet", name, BASE)
