@@ -100,7 +100,9 @@ def slow_server(folder: Path, seconds: float) -> Iterator[Process]:
     model.mkdir(parents=True)
     (model / "code.py").write_text(SLOW_DIGITS.format(seconds=seconds))
     (model / "model.yaml").write_text(SPECIFICATION)
-    with started(folder, "--set", f"model_repository={folder / 'models'}") as process:
+    # A warm-up would run each size of batch twice.
+    settings = (f"model_repository={folder / 'models'}", "defaults.warmup=false")
+    with started(folder, *(part for pair in settings for part in ("--set", pair))) as process:
         yield process
 
 
