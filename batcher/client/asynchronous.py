@@ -15,7 +15,7 @@ from math import inf
 from select import POLLIN, poll
 from ssl import SSLContext, create_default_context
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar
 
 from batcher.client.attempts import UNTIL_READY, Attempts, ClientOptions, checked_options
 from batcher.client.connection_pool import Turn
@@ -293,14 +293,13 @@ class _Calls(PooledCalls[_Connection]):
         waiting: asyncio.Future[None] = self.loop.create_future()
         return Turn(lambda: None if waiting.done() else waiting.set_result(None)), waiting
 
-    async def within(self, attempts: Attempts[Any], waiting: Awaitable[Result]) -> Result:
+    def timer(self, attempts: Attempts[Any], waiting: Any) -> asyncio.TimerHandle | None:
         if attempts.deadline == inf:
-            return await waiting
-        assert isinstance(waiting, asyncio.Future)
-        timer = self.loop.call_at(attempts.deadline, _expire, waiting, attempts)
-        try:
-            return cast(Result, await waiting)
-        finally:
+            return None
+        return self.loop.call_at(attempts.deadline, _expire, waiting, attempts)
+
+    def stop(self, timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
             timer.cancel()
 
 

@@ -10,9 +10,9 @@ calls at once would open 5,000 of them, and a call costs several times what it c
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from math import inf
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
@@ -139,12 +139,11 @@ class TwistedClient:
         attempts = self._options.attempts(operation, timeout, self._reactor.seconds(), policy)
         call = Deferred.fromCoroutine(self._exchanges.call(attempts))
         self._calls.add(call)
+        return call.addBoth(self._ended, call)
 
-        def ended(result: Result) -> Result:
-            self._calls.discard(call)
-            return result
-
-        return call.addBoth(ended)
+    def _ended(self, result: Result, call: Deferred[Any]) -> Result:
+        self._calls.discard(call)
+        return result
 
 
 class _Connection(Protocol):
@@ -287,21 +286,25 @@ class _Exchanges(PooledCalls[_Connection]):
         waiting: Deferred[None] = Deferred()
         return Turn(lambda: None if waiting.called else waiting.callback(None)), waiting
 
-    async def within(self, attempts: Attempts[Any], waiting: Awaitable[Result]) -> Result:
-        assert isinstance(waiting, Deferred)
-
-        def expire(_: object, __: float) -> NoReturn:
-            raise attempts.expired()
-
+    def timer(self, attempts: Attempts[Any], waiting: Any) -> Any:
         seconds_left = attempts.seconds_left(self.seconds())
-        if seconds_left < inf:
-            waiting.addTimeout(max(seconds_left, 0), self._reactor, expire)
-        return cast(Result, await waiting)
+        if seconds_left == inf:
+            return None
+        return self._reactor.callLater(max(seconds_left, 0), _expire, waiting, attempts)
+
+    def stop(self, timer: Any) -> None:
+        if timer is not None and timer.active():
+            timer.cancel()
 
     def _tell_closed(self) -> None:
         if self.is_closed and not self.open_connections:
             while self._closing:
                 self._closing.pop().callback(None)
+
+
+def _expire(waiting: Deferred[Any], attempts: Attempts[Any]) -> None:
+    if not waiting.called:
+        waiting.errback(attempts.expired())
 
 
 def _connected_too_late(_: object, seconds: float) -> NoReturn:

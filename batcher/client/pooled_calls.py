@@ -105,19 +105,23 @@ class PooledCalls(ABC, Generic[Connection]):
         """Return a turn, and what ends once the turn has come."""
 
     @abstractmethod
-    async def within(self, attempts: Attempts[Any], waiting: Awaitable[Result]) -> Result:
-        """Wait, for as long as the call has time.
+    def timer(self, attempts: Attempts[Any], waiting: Any) -> Any:
+        """Fail `waiting`, what `turn` or `ask` gave, with `DeadlineExceeded` at the deadline."""
 
-        Raises:
-            DeadlineExceeded: the time is over.
-        """
+    @abstractmethod
+    def stop(self, timer: Any) -> None:
+        """End a timer, whether it has run or not."""
 
     async def _exchange(self, attempts: Attempts[Any]) -> HttpResponse:
         connection = await self._connection(attempts)
         try:
             request, _ = attempts.next_request(self.seconds())
-            data = request_bytes(request, self.options)
-            response = await self.within(attempts, connection.ask(data))
+            answer = connection.ask(request_bytes(request, self.options))
+            timer = self.timer(attempts, answer)
+            try:
+                response = await answer
+            finally:
+                self.stop(timer)
         except BaseException:  # a cancelled call too: its request is dropped with its connection
             connection.abort()
             self._pool.give_up()
@@ -145,11 +149,14 @@ class PooledCalls(ABC, Generic[Connection]):
     async def _granted(self, attempts: Attempts[Any]) -> Connection | None:
         turn, waiting = self.turn()
         self._pool.wait(turn)
+        timer = self.timer(attempts, waiting)
         try:
-            await self.within(attempts, waiting)
+            await waiting
         except BaseException:
             self._pool.leave(turn, self.seconds())
             raise
+        finally:
+            self.stop(timer)
         return turn.connection
 
     async def _connected(self, attempts: Attempts[Any]) -> Connection:

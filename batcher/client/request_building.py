@@ -2,9 +2,7 @@
 
 Nothing is sent here. A call may take several attempts, and each attempt builds its request anew,
 because each attempt has less time left. An inference tells the server the seconds that are left, so
-that the server drops a request that nobody waits for any more. The first attempt tells the caller's
-own number to the digit: a server keeps what it worked out for a JSON head that comes again byte for
-byte.
+that the server drops a request that nobody waits for any more.
 
 Source: Open Inference Protocol v2 and its binary tensor data and parameters extensions.
 """

@@ -62,8 +62,9 @@ def test_a_refusal_is_repeated_after_the_time_that_it_asks_for_and_no_earlier(fo
     first, second, third = peer.timeouts()
     assert first == 20.0
     assert second is not None
-    assert 17.8 < second <= 18.0
-    assert third == pytest.approx(20 - took, abs=1e-5)
+    step = 20 / 64
+    assert 17.8 < second <= 18.0 + step
+    assert 20 - took <= third <= 20 - took + step
 
 
 def test_a_connection_that_is_refused_is_tried_again(form: Form) -> None:
