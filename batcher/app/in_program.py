@@ -19,6 +19,7 @@ too, as `batcher serve FILE` does.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import signal
 import sys
@@ -37,8 +38,11 @@ from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings, load_settings, share_threads
 from batcher.config.single_file import SingleFile
 from batcher.errors import ConfigError
+from batcher.models.declaring import declaration_of
+from batcher.models.declaring import model as declare
+from batcher.models.describing.annotated import parameters_of
 from batcher.models.describing.probe import definition_from, probe
-from batcher.models.describing.python_file import describe_class
+from batcher.models.describing.python_file import describe_class, is_module, kind_in_words
 
 if TYPE_CHECKING:
     from batcher.app.server_thread import ServerThread
@@ -201,21 +205,42 @@ def _made(model: Any, asked: Asked, settings: ModelSettings) -> tuple[ModelDefin
 
     Raises ConfigError.
     """
-    is_made = not isinstance(model, type) and not hasattr(model, "__name__")
+    model = _servable(model)
+    is_made = not isinstance(model, type) and not inspect.isfunction(model)
     if settings.worker == "process" or (is_made and settings.instances > 1):
         raise ConfigError(
             "batcher.serve: expected worker=thread, and one instance of a model that is made "
             "already; a class in a file of its own can have more: batcher.serve('model.py')"
         )
     kind = type(model) if is_made else model
-    title = asked.name or kind.__name__
+    title = asked.name or kind.__name__.strip("<>")
     single = SingleFile(Path.cwd() / "program", "", asked.inputs, asked.outputs, asked.sample)
     found = describe_class(kind, title, single)
     found.values |= {"format": "python", "class": "program:Model"}
-    found.notes.insert(0, f"{'an object of class' if is_made else ''} {kind.__name__}".strip())
+    what = "an object of class" if is_made else kind_in_words(kind)
+    found.notes.insert(0, f"{what} {kind.__name__}")
     maker = (lambda: model) if is_made else model
     probe(found, title, Path.cwd(), settings.model_copy(update={"device": "cpu"}), maker)
     return definition_from(found, title, "1", Path.cwd()), maker
+
+
+def _servable(model: Any) -> Any:
+    """Return `model`; a function of inputs as one that says so. Raises ConfigError."""
+    if isinstance(model, type) or is_module(type(model)) or hasattr(model, "predict"):
+        return model
+    if not callable(model):
+        raise ConfigError(
+            "batcher.serve: expected a class, a function, a torch.nn.Module, an object with "
+            f"predict, or a path; got {type(model).__name__}"
+        )
+    function = model
+    if not inspect.isfunction(model):  # a method, or `functools.partial`
+        function = lambda **inputs: model(**inputs)  # noqa: E731  # it has no name of its own
+        function.__name__ = getattr(model, "__name__", type(model).__name__)
+        function.__signature__ = inspect.signature(model)
+    # A function without arguments makes the model.
+    is_declared = declaration_of(function) is not None or not parameters_of(function)
+    return function if is_declared else declare()(function)
 
 
 def _has_running_loop() -> bool:

@@ -23,14 +23,14 @@ class SingleFile(NamedTuple):
         inputs: inputs by name, as texts or mappings (`tensor_text.py`); None where the file, or an
             example, says them.
         outputs: the same of the outputs.
-        sample: file of a first example; None without one.
+        sample: file of a first example, or the example itself; None without one.
     """
 
     file: Path
     entry: str = ""
     inputs: Mapping[str, Any] | None = None
     outputs: Mapping[str, Any] | None = None
-    sample: Path | None = None
+    sample: Any = None
 
     @property
     def title(self) -> str:

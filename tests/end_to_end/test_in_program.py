@@ -72,10 +72,13 @@ async def cells():
     print(refusal(Double, port=0, max_batch=3))
     print(refusal(type("Silent", (), {"predict": lambda self, inputs: inputs}), port=0))
     print(refusal(Double, port=0, worker="process"))
+    print(refusal(5))
+    function = batcher.serve(lambda x: x + 1, port=0, inputs={"x": "FP32[1]"}, name="plus")
+    print(await asyncio.to_thread(ask, function, {"inputs": {"x": [[7]]}}))
     print(first.address in repr(first))
     layer = torch.nn.Linear(2, 1, bias=False)
     torch.nn.init.ones_(layer.weight)
-    again = batcher.serve(layer, port=0, inputs={"input": "FP32[2]"}, name="layer")
+    again = batcher.serve(layer, port=0, sample=torch.ones(1, 2), name="layer")
     print(first, await asyncio.to_thread(ask, again, {"inputs": {"input": [[1, 2]]}}))
     Path("net.py").write_text(SOURCE)
     file = batcher.serve("net.py", port=0)
@@ -122,6 +125,8 @@ def test_a_notebook_goes_on_and_its_cells_can_be_run_again(tmp_path: Path) -> No
     assert "unknown setting defaults.max_batch; did you mean max_batch_size?" in printed
     assert "Silent: expected names, dtypes and shapes of the inputs; got none" in printed
     assert "expected worker=thread" in printed
+    assert "a torch.nn.Module, an object with predict, or a path; got int\n" in printed
+    assert "{'output': [[8.0]]}" in printed
     assert "<batcher, stopped> {'output': [[3.0]]}" in printed
     assert "{'y': [[6.0, 8.0]]}\n<batcher, stopped>" in printed
 

@@ -10,7 +10,6 @@ breach, because it would mostly fail for the same reason.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +27,7 @@ from batcher.models.loading import load_model
 from batcher.models.protocol import Progress
 from batcher.models.sample import Sample, sample_of_file
 from batcher.models.warmup import warm_up
-
-_LIKE_A_VERSION = re.compile(r"(?i)v(er(sion)?)?[._-]?\d[\d.]*|\d+\.[\d.]*|latest")
-"""Names of folders that were meant to be versions; a folder of any other name is version 1."""
+from batcher.serving.repository.left_out import is_like_version
 
 _HINT_BEGINNINGS = ("not compiled", "hint: ", "note: ", "warm-up skipped")
 """Progress texts that begin so stand in the report as notes; the others only show progress."""
@@ -109,7 +106,7 @@ class _Check:
         self._progress(text)
 
     def _definition(self, name: str, version: str, folder: Path) -> ModelDefinition | None:
-        if _LIKE_A_VERSION.fullmatch(folder.name):
+        if is_like_version(folder.name) and not folder.name.isdecimal():
             self._findings.add(
                 rules.FOLDER,
                 "folder",

@@ -43,7 +43,7 @@ def describe_python(single: SingleFile) -> Found:
     name, target = _find(_imported(single), single)
     found = describe_class(target, f"{single.file.name}: {name}", single)
     found.values |= {"format": "python", "class": f"{single.file.stem}:{name}"}
-    found.notes.insert(0, f"{_kind(target)} {name} of {single.file.name}")
+    found.notes.insert(0, f"{kind_in_words(target)} {name} of {single.file.name}")
     return found
 
 
@@ -52,7 +52,8 @@ def describe_class(target: Any, title: str, single: SingleFile) -> Found:
     declared = declaration_of(target) or Declaration()
     found = Found(dict(declared.more), [])
     function = _called(target)
-    sample = single.sample or declared.sample
+    # An array is neither true nor false.
+    sample = declared.sample if single.sample is None else single.sample
     if sample is None and isinstance(target, type):
         sample = getattr(target, "sample", None)  # the one that warm-up takes, too
     if sample is not None:
@@ -194,7 +195,8 @@ def is_module(kind: type) -> bool:
     return any(f"{base.__module__}.{base.__name__}" == _MODULE for base in kind.__mro__)
 
 
-def _kind(target: Any) -> str:
+def kind_in_words(target: Any) -> str:
+    """Return what `target` is: a function, a class, or a module's class."""
     if not isinstance(target, type):
         return "function"
     return "torch.nn.Module" if is_module(target) else "class"

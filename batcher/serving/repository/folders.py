@@ -30,6 +30,7 @@ from batcher.models.describing.describe import define_single
 from batcher.serving.repository.left_out import (
     DEFINITION,
     MODEL_SUFFIXES,
+    is_like_version,
     is_no_model,
     misnamed_versions,
     reason_of_file,
@@ -176,7 +177,7 @@ def _reasons(entry: Path, versions: list[Version]) -> dict[str, str]:
     if not versions:
         return {"": reason_of_model(entry, numbered)}
     if versions[0].folder == entry:
-        return {"": reason_of_number()} if entry.name.isdecimal() else {}
+        return {"": reason_of_number(entry.name)} if is_like_version(entry.name) else {}
     known = {version.folder for version in versions}
     empty = {each.name: reason_of_version(each) for each in numbered if each not in known}
     return empty | {each.name: reason_of_name(each.name) for each in misnamed_versions(entry)}

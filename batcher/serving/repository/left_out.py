@@ -8,7 +8,7 @@ the model unknown. The usual mistakes have a reason of their own:
     digits/1/model.yml                  to rename `model.yml` to `model.yaml`
     digits/1/net.onnx                   to write a model.yaml, as `batcher init` does
     net.onnx                            to serve that file, or to make a folder for it
-    1/model.yaml                        to name the folder above as the repository
+    1/model.yaml, v1/model.yaml         to serve the folder above
 
 Reasons name files and folders of the repository and no path outside of it: clients may read them.
 Every function here reads the disk.
@@ -28,7 +28,8 @@ DEFINITION = "model.yaml"
 MODEL_SUFFIXES = (".onnx", ".pt2", ".pt", ".pth", ".torchscript", ".safetensors", ".py")
 """What the names of files end with that a model may be made of."""
 
-_ALMOST = re.compile(r"(?i)^models?[._-]?(ya?ml)?(\.(ya?ml|txt|json|bak))*$")
+_ALMOST = re.compile(r"(?i)models?[._-]?ya?ml(\.\w+)*")
+_LIKE_A_VERSION = re.compile(r"(?i)v(er(sion)?)?[._-]?\d[\d.]*|\d+[\d.]*|latest")
 _NO_MODEL = re.compile(r"^([._]|lost\+found$)")
 
 
@@ -37,10 +38,15 @@ def is_no_model(name: str) -> bool:
     return _NO_MODEL.match(name) is not None
 
 
+def is_like_version(name: str) -> bool:
+    """Return whether a folder of this `name` is, or was meant to be, that of a version."""
+    return _LIKE_A_VERSION.fullmatch(name) is not None
+
+
 def reason_of_version(folder: Path) -> str:
     """Return why `folder`, which a version would stand in, is none."""
     names = _names(folder)
-    if almost := [name for name in names if _ALMOST.match(name) and name != DEFINITION]:
+    if almost := [name for name in names if _ALMOST.fullmatch(name) and name != DEFINITION]:
         return f"expected a file {DEFINITION}; got {almost[0]!r}: rename it"
     if files := _model_files(names):
         return (
@@ -68,12 +74,14 @@ def reason_of_name(name: str) -> str:
     )
 
 
-def reason_of_number() -> str:
-    """Return why a `model.yaml` in a folder named by a number, in the repository, is no model."""
+def reason_of_number(name: str) -> str:
+    """Return why the folder `name` of a version, in the repository, is no model."""
+    number = re.search(r"\d+", name)
+    rename = "" if name.isdecimal() else f"rename it to {int(number[0]) if number else 1}, and "
     return (
-        "expected the folder of a model, with a name; got a folder that is named by a number, as "
-        "versions are: name the folder above it as `model_repository`, or put it into a folder "
-        "with the model's name"
+        f"expected the folder of a model, with its name; got {name!r}, a name of versions: {rename}"
+        "serve the folder above it with `batcher serve FOLDER`, or put that folder into the "
+        "repository"
     )
 
 
@@ -85,7 +93,8 @@ def reason_of_file(path: Path) -> str:
             "`batcher serve FOLDER`, or move it into a folder with the model's name"
         )
     if path.suffix not in MODEL_SUFFIXES:
-        return ""
+        is_almost = _ALMOST.fullmatch(path.name)
+        return f"expected a file {DEFINITION}; got {path.name!r}: rename it" if is_almost else ""
     return (
         f"expected a folder for each model; got a file: serve it with `batcher serve "
         f"{path.parent.name}/{path.name}`, "

@@ -92,7 +92,9 @@ MISPLACED = [
     ("a/1/notes", "a", "1: expected a file model.yaml; there is none"),
     ("b/2/net.onnx", "b/2", "beside 'net.onnx'"),
     ("b/v2/model.yaml", "b/v2", "got 'v2': rename it to 2"),
-    ("1/model.yaml", "1", "got a folder that is named by a number, as versions are"),
+    ("1/model.yaml", "1", "got '1', a name of versions: serve the folder above it"),
+    ("v2/model.yaml", "v2", "got 'v2', a name of versions: rename it to 2, and serve the folder"),
+    ("model.yml", "model.yml", "expected a file model.yaml; got 'model.yml': rename it"),
     ("net.onnx", "net.onnx", "got a file: serve it with `batcher serve models/net.onnx`"),
     ("model.yaml", "model.yaml", "this repository is the folder of one"),
 ]
