@@ -233,7 +233,7 @@ def _servable(model: Any) -> Any:
             "batcher.serve: expected a class, a function, a torch.nn.Module, an object with "
             f"predict, or a path; got {type(model).__name__}"
         )
-    function = model
+    function: Any = model
     if not inspect.isfunction(model):  # a method, or `functools.partial`
         function = lambda **inputs: model(**inputs)  # noqa: E731  # it has no name of its own
         function.__name__ = getattr(model, "__name__", type(model).__name__)
