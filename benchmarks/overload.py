@@ -37,9 +37,9 @@ from typing import Any
 
 import numpy as np
 
+from batcher.app.charts import line_chart
 from benchmarks.http import Target, check_answers, running
 from benchmarks.load import LoadOptions, LoadResult, report_invalid, run_load
-from benchmarks.plotting import line_chart
 from benchmarks.reporting import RESULTS, ROOT, write_results
 from benchmarks.serving import MODELS, running_server
 from benchmarks.wrk import OCTETS

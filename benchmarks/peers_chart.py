@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import orjson
 
-from benchmarks.plotting import Theme, bar_chart
+from batcher.app.charts import Theme, bar_chart
 from benchmarks.reporting import RESULTS, ROOT
 
 PICTURES = ROOT / "docs" / "pictures"

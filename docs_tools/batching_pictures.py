@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from batcher.app.charts import Theme, rule, svg, text_at
 from benchmarks.peers_chart import PICTURES, THEMES
-from benchmarks.plotting import Theme, rule, svg, text_at
 
 FIXED_MS, ROW_MS = 4.0, 0.5
 MAX_ROWS = 8

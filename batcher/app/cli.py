@@ -1,4 +1,4 @@
-"""The command line: `batcher serve`, `init`, `check`, `compile` and `predict`.
+"""The command line: `batcher serve`, `init`, `check`, `compile`, `predict` and `simulate`.
 
 What only one command needs is imported in that command: PyTorch takes seconds to import, and Klein
 must not be imported before `run.py` has chosen the reactor.
@@ -34,9 +34,26 @@ from batcher.serving.repository.folders import ModelFolder, define, find_models,
 from batcher.serving.repository.repository import NO_MODEL
 
 DEFAULT_CONFIG = Path("config.yaml")
+SIMULATE = "simulate"
 
 
-@click.group()
+class Commands(click.Group):
+    """The commands below, and those that are imported only when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted([*super().list_commands(ctx), SIMULATE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name."""
+        if cmd_name == SIMULATE:
+            from batcher.app.simulation.command import simulate_command
+
+            return simulate_command
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=Commands)
 @click.version_option(__version__, prog_name="batcher")
 def main() -> None:
     """An asynchronous batching inference server."""

@@ -32,6 +32,8 @@ DROPS: tuple[Drop, ...] = get_args(Drop)
 SHIPPED: tuple[str, ...] = get_args(ModelSettings.model_fields["policy"].annotation)
 """The policies of the server."""
 
+DEFERRED = "deferred"
+
 MakePolicy = Callable[[Facts], Policy]
 
 
@@ -53,8 +55,8 @@ class Candidate(NamedTuple):
     binds_early: bool = False
 
 
-def read_candidate(text: str) -> Candidate:
-    """Return the policy that `text` says: NAME[:VALUE][,SETTING=VALUE...].
+def read_candidate(text: str, drop: Drop = "early") -> Candidate:
+    """Return the policy that `text` says: NAME[:VALUE][,SETTING=VALUE...], with the rule `drop`.
 
     Raises:
         ConfigError: `text` is no policy.
@@ -73,7 +75,7 @@ def read_candidate(text: str) -> Candidate:
     else:
         raise ConfigError(error)
     checked_settings(settings)
-    return Candidate(text, settings, make, binds_early=name == "early-binding")
+    return Candidate(text, settings, make, drop, binds_early=name == "early-binding")
 
 
 def shipped_settings(name: str, value: str) -> dict[str, Any]:
@@ -105,9 +107,9 @@ COMPARISONS: dict[str, Callable[[str], MakePolicy]] = {
     "early-binding": lambda value: _waiting(EarlyBinding, value),
     "fixed-wait": lambda value: _waiting(FixedWait, value),
     "threshold": lambda value: _threshold(value),
-    "deferred": lambda value: Deferred,
+    DEFERRED: lambda value: Deferred,
 }
-FORM = dict.fromkeys(COMPARISONS, "TIME") | {"threshold": "ROWS", "deferred": ""}
+FORM = dict.fromkeys(COMPARISONS, "TIME") | {"threshold": "ROWS", DEFERRED: ""}
 TAKES_VALUE = {name: bool(form) for name, form in FORM.items()}
 
 

@@ -59,20 +59,16 @@ class Schedule:
         events: Events,
         send: Send,
         arrivals: Iterator[Arrival],
-        exhausted: Callable[[], object],
     ) -> None:
-        """Send `arrivals`, then call `exhausted`."""
+        """Send `arrivals`."""
         self._events = events
         self._send = send
         self._arrivals = arrivals
-        self._exhausted = exhausted
 
     def begin(self) -> None:
         """Set the time of the first request."""
         arrival = next(self._arrivals, None)
-        if arrival is None:
-            self._exhausted()
-        else:
+        if arrival is not None:
             self._events.at(arrival.time, self._go, arrival)
 
     def _go(self, arrival: Arrival) -> None:
@@ -86,7 +82,6 @@ class Surroundings(NamedTuple):
     Attributes:
         events: simulated time.
         send: sends one request.
-        exhausted: called when a schedule has ended.
         capacity: requests/s of all devices.
         stagger: seconds within which clients of closed loops begin, at random.
         seed: of the times.
@@ -94,7 +89,6 @@ class Surroundings(NamedTuple):
 
     events: Events
     send: Send
-    exhausted: Callable[[], object]
     capacity: float
     stagger: float
     seed: int
@@ -111,5 +105,5 @@ def senders(load: Load, around: Surroundings) -> list[Sender]:
             found += [Client(around.events, around.send, start, think) for start in starts]
         else:
             arrivals = part.arrivals(around.capacity, random)
-            found.append(Schedule(around.events, around.send, arrivals, around.exhausted))
+            found.append(Schedule(around.events, around.send, arrivals))
     return found

@@ -59,12 +59,14 @@ class OpenLoad(NamedTuple):
         share: mean rate as a share of capacity; 0 if `rate` says it.
         rate: mean rate in requests/s; 0 if `share` says it, or a trace has its own.
         draw: yields the requests, given the mean rate in requests/s.
+        total: number of the requests; None for any number.
     """
 
     text: str
     share: float
     rate: float
     draw: Draw
+    total: int | None = None
 
     def arrivals(self, capacity: float, random: np.random.Generator) -> Iterator[Arrival]:
         """Yield the requests in order; `capacity` is that of all devices, in requests/s."""
@@ -98,6 +100,13 @@ def closed(clients: int, think: float = 0.0) -> Load:
     """Return `clients` that think for `think` seconds."""
     text = f"closed:{clients}" + (f",think={think * 1e3:g}ms" if think else "")
     return (ClosedLoad(text, clients, constant(think)),)
+
+
+def count_of(load: Load) -> int | None:
+    """Return how many requests `load` has in all; None for any number."""
+    counts = [part.total if isinstance(part, OpenLoad) else None for part in load]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(load) else None
 
 
 def text_of(load: Load) -> str:
@@ -177,7 +186,7 @@ def _read_trace(text: str, path: Path, known: dict[str, str], error: str) -> Ope
         Arrival((time - begin) / speed, _whole(rows), deadline, _whole(level))
         for time, rows, deadline, level in lines
     ]
-    return OpenLoad(text, 0.0, 0.0, lambda rate, random: iter(arrivals))
+    return OpenLoad(text, 0.0, 0.0, lambda rate, random: iter(arrivals), len(arrivals))
 
 
 def _whole(value: float | None) -> int | None:

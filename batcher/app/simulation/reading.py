@@ -77,7 +77,7 @@ def numbers_of_file(path: Path, names: tuple[str, ...], required: int) -> Iterat
     """
     header = names
     for place, line in _lines(path):
-        fields = _fields(line, header)
+        fields = _fields(line, header, names)
         if fields is None and place == 1:
             header = tuple(name.strip() for name in line.split(","))
             if set(names[:required]) <= set(header):
@@ -97,8 +97,8 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         raise ConfigError(f"{path}: cannot be read: {err}") from err
 
 
-def _fields(line: str, header: tuple[str, ...]) -> dict[str, float] | None:
-    """Return the numbers of a line by name; None if it has none."""
+def _fields(line: str, header: tuple[str, ...], names: tuple[str, ...]) -> dict[str, float] | None:
+    """Return the numbers of a line called `names`; None if one of them is no number."""
     try:
         if line.lstrip().startswith(("{", "[")):
             values = json.loads(line)
@@ -107,7 +107,8 @@ def _fields(line: str, header: tuple[str, ...]) -> dict[str, float] | None:
             )
         else:
             pairs = zip(header, next(csv.reader([line])), strict=False)
-        fields = {name: float(value) for name, value in pairs if value not in (None, "")}
+        wanted = [pair for pair in pairs if pair[0] in names and pair[1] not in (None, "")]
+        fields = {name: float(value) for name, value in wanted}
     except (ValueError, TypeError):
         return None
     return fields if all(isfinite(value) for value in fields.values()) else None

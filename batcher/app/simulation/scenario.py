@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from batcher.app.simulation.candidates import Candidate, checked_settings
 from batcher.app.simulation.costs import BatchCost
 from batcher.app.simulation.distributions import Distribution, constant
-from batcher.app.simulation.loads import Load
+from batcher.app.simulation.loads import Load, count_of
 from batcher.config.model_settings import ModelSettings
+
+REQUESTS = 10_000
+"""Requests of a run: the mean latency under a stable load is then known to a few percent."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Scenario:
         cost: mean seconds of a batch by its rows.
         load: when requests are sent.
         settings: settings of the model that differ from the defaults, such as `max_batch_size`.
-        requests: requests that are sent in all.
+        requests: most requests that are sent; None for all of a trace, and 10,000 of other loads.
         devices: devices, each with its own copy of the model.
         noise: standard deviation of the logarithm of the factor by which batches differ.
         rows: rows of a request.
@@ -37,7 +42,7 @@ class Scenario:
     cost: BatchCost
     load: Load
     settings: Mapping[str, Any] = field(default_factory=dict)
-    requests: int = 20_000
+    requests: int | None = None
     devices: int = 1
     noise: float = 0.0
     rows: Distribution = field(default_factory=lambda: constant(1))
@@ -55,6 +60,18 @@ class Scenario:
         # more than a setting may say: such a server binds whatever waits
         depth = {"pipeline_depth": 1 << 30} if candidate.binds_early else {}
         return settings.model_copy(update=depth)
+
+    @property
+    def count(self) -> int:
+        """Requests that are sent."""
+        count = count_of(self.load)
+        if count is None:
+            return self.requests or REQUESTS
+        return min(self.requests or count, count)
+
+    def random(self, stream: int) -> np.random.Generator:
+        """Return the generator that draws rows (0), deadlines (1) or levels (2) of requests."""
+        return np.random.default_rng((self.seed, stream, 1))
 
     @property
     def max_batch_size(self) -> int:

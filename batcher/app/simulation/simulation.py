@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from itertools import repeat
 from math import inf
 
-import numpy as np
 from twisted.python.failure import Failure
 
 from batcher.app.simulation.candidates import Candidate
@@ -76,8 +75,8 @@ class Run:
         self._binds_early = candidate.binds_early
         self._has_deadlines = candidate.drop != "none"
         self._scenario = scenario
-        self._left = scenario.requests
-        self._warmup = int(scenario.requests * scenario.warmup)
+        self._left = self._to_submit = scenario.count
+        self._warmup = int(scenario.count * scenario.warmup)
         self._rows, self._allowed, self._level = _traits(scenario)
         self._requests: dict[tuple[int, int], InferenceRequest] = {}
 
@@ -87,7 +86,6 @@ class Run:
         around = Surroundings(
             self._events,
             self._send,
-            self._note_end,
             capacity=scenario.capacity / scenario.rows.mean,
             stagger=scenario.cost.seconds(1),
             seed=scenario.seed,
@@ -95,16 +93,12 @@ class Run:
         for sender in senders(scenario.load, around):
             sender.begin()
         self._events.run()
-        if self.record.open:
-            # a policy without a timer waits for rows that never come
-            self.scheduler.drain()
-            self._events.run()
 
     def _scheduler(
         self, scenario: Scenario, candidate: Candidate, settings: ModelSettings
     ) -> BatchScheduler:
         size, seconds = settings.max_batch_size, scenario.cost.seconds
-        make = candidate.make
+        make, allowed = candidate.make, scenario.deadline.mean if scenario.deadline else inf
         scheduler = build_scheduler(
             settings,
             SPEC,
@@ -112,7 +106,7 @@ class Run:
             self._loop,
             self.metrics,
             self._loop.call_soon,
-            policy=make(Facts(size, seconds, Watch(self._devices))) if make else None,
+            policy=make(Facts(size, seconds, Watch(self._devices), allowed)) if make else None,
             admission=AdmitAll(size) if candidate.drop == "expired" else None,
         )
         for device in self._devices:
@@ -136,7 +130,7 @@ class Run:
         else:
             self._loop.post(self._half, self._submit, sent)
         if not self._left:
-            self._note_end()
+            self.record.end_window(moment(self._events.now, self._devices, self.metrics))
         return self._left > 0
 
     def _traits_of(self, arrival: Arrival | None) -> tuple[int, float | None, int]:
@@ -147,14 +141,12 @@ class Run:
         own = arrival.allowed
         return arrival.rows or rows, allowed if own is None else own, arrival.level or level
 
-    def _note_end(self) -> None:
-        self.record.end_window(moment(self._events.now, self._devices, self.metrics))
-
     def _post(self, sent: Sent) -> None:
         self._loop.post(self._half, self._submit, sent)
 
     def _submit(self, sent: Sent) -> None:
         _, rows, allowed, level, _ = sent
+        self._to_submit -= 1
         # the server knows when the request was read, not when it was sent
         try:
             deferred = self.scheduler.submit(self._request(rows, allowed, level))
@@ -167,6 +159,9 @@ class Run:
         if self._binds_early:
             # the scheduler does not ask while all workers are busy; this one has to be asked
             self.scheduler.set_alive(0, True)
+        if not self._to_submit:
+            # a policy without a timer would wait for rows that never come
+            self.scheduler.drain()
 
     def _request(self, rows: int, allowed: float | None, level: int) -> InferenceRequest:
         if self._has_deadlines and allowed is not None:
@@ -220,9 +215,7 @@ def _traits(
     scenario: Scenario,
 ) -> tuple[Iterator[int], Iterator[float | None], Iterator[int]]:
     """Return rows, seconds until the deadline, and level of one request after the other."""
-    rows, deadlines, levels = (
-        np.random.default_rng((scenario.seed, stream, 1)) for stream in range(3)
-    )
+    rows, deadlines, levels = (scenario.random(stream) for stream in range(3))
     allowed = scenario.deadline
     return (
         scenario.rows.whole(rows),

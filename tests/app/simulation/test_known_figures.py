@@ -30,7 +30,7 @@ def run(
         deadline=constant(deadline) if deadline else None,
         **more,  # type: ignore[arg-type]
     )
-    return simulate(scenario, read_candidate(policy)._replace(drop=drop))
+    return simulate(scenario, read_candidate(policy, drop))
 
 
 def test_without_waiting_a_request_takes_little_more_than_its_batch_at_low_load() -> None:

@@ -19,9 +19,10 @@ class Deferred:
     """
 
     def __init__(self, facts: Facts) -> None:
-        """Know the true cost of a batch."""
+        """Know the true cost of a batch, and where parts have no deadline, the usual one."""
         self.max_batch_size = facts.max_batch_size
         self._seconds = facts.seconds
+        self._allowed = facts.allowed
 
     def decide(self, queue: BatchQueue, worker: WorkerState, now: float, cost: Cost) -> Decision:
         """Return Take for a full batch, or at the latest start."""
@@ -32,6 +33,7 @@ class Deferred:
         rows = min(queue.group_rows(oldest.group), size)
         # one more row may come at the last moment, and makes the batch longer
         longest = max(self._seconds(min(rows + 1, size)), cost(rows, oldest.group))
-        earliest = min(part.deadline for part in queue.in_turn())
+        # the server that drops nothing is told no deadlines
+        earliest = min(min(part.deadline, part.arrival + self._allowed) for part in queue.in_turn())
         until = earliest - (1 + SLACK_SHARE) * longest
         return send_or_wait(queue, worker, oldest, size, until, now, cost)

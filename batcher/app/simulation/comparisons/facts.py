@@ -21,11 +21,13 @@ class Facts(NamedTuple):
         max_batch_size: most rows of a batch.
         seconds: the true mean seconds of a batch, by its rows.
         watch: when devices became idle.
+        allowed: mean seconds from a request to its deadline; infinity if it has none.
     """
 
     max_batch_size: int
     seconds: Callable[[float], float]
     watch: Watch
+    allowed: float
 
 
 def oldest_with_place(queue: BatchQueue, worker: WorkerState, size: int) -> Part | None:

@@ -1,4 +1,4 @@
-"""Charts as SVG, written by hand: people look at results in the repository.
+"""Charts as SVG, written by hand: people look at results of benchmarks and of simulations.
 
 Lines for measurements, bars for a comparison in two themes. Two kinds of charts are not worth a
 plotting library.
@@ -6,7 +6,7 @@ plotting library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -45,29 +45,14 @@ def line_chart(
         top: end of the ordinate; without, the highest point.
     """
     abscissae = sorted({x for points in lines.values() for x, _ in points})
-    highest = top or max((y for points in lines.values() for _, y in points), default=0.0) or 1.0
+    ordinates = [y for points in lines.values() for _, y in points]
+    highest = top or max(ordinates, default=0.0) or 1.0
     scale = _Scale(max(abscissae, default=0.0) or 1.0, highest)
-    middle, end = (LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM
-    parts = [
-        text_at(middle, TOP - 16, title, "middle", size=15),
-        text_at(middle, HEIGHT - 10, across, "middle"),
-        f'<g transform="rotate(-90 16 {HEIGHT / 2})">',
-        text_at(16, HEIGHT / 2, upward, "middle"),
-        "</g>",
-    ]
-    for x in abscissae:
-        parts += [
-            rule(scale.x(x), end, scale.x(x), end + 5),
-            text_at(scale.x(x), end + 18, f"{x:g}", "middle"),
-        ]
-    for y in (highest * tick / TICKS for tick in range(TICKS + 1)):
-        parts += [
-            rule(LEFT, scale.y(y), WIDTH - RIGHT, scale.y(y)),
-            text_at(LEFT - 8, scale.y(y) + 4, f"{y:.3g}", "end"),
-        ]
+    parts = [*_headings(title, across, upward), *_ticks(scale, abscissae, highest)]
     for number, (name, points) in enumerate(lines.items()):
         parts += _line(scale, number, name, points)
-    return svg(HEIGHT, "#fff", parts)
+    legend = 48 + round(6.5 * max(map(len, lines), default=0))
+    return svg(HEIGHT, "#fff", parts, WIDTH + max(legend - RIGHT, 0))
 
 
 class _Scale:
@@ -82,6 +67,33 @@ class _Scale:
 
     def y(self, value: float) -> float:
         return round(HEIGHT - BOTTOM - value / self._top * (HEIGHT - TOP - BOTTOM), 1)
+
+
+def _headings(title: str, across: str, upward: str) -> list[str]:
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    return [
+        text_at(middle, TOP - 16, title, "middle", size=15),
+        text_at(middle, HEIGHT - 10, across, "middle"),
+        f'<g transform="rotate(-90 16 {HEIGHT / 2})">',
+        text_at(16, HEIGHT / 2, upward, "middle"),
+        "</g>",
+    ]
+
+
+def _ticks(scale: _Scale, abscissae: Sequence[float], highest: float) -> list[str]:
+    end = HEIGHT - BOTTOM
+    parts = []
+    for x in abscissae:
+        parts += [
+            rule(scale.x(x), end, scale.x(x), end + 5),
+            text_at(scale.x(x), end + 18, f"{x:g}", "middle"),
+        ]
+    for y in (highest * tick / TICKS for tick in range(TICKS + 1)):
+        parts += [
+            rule(LEFT, scale.y(y), WIDTH - RIGHT, scale.y(y)),
+            text_at(LEFT - 8, scale.y(y) + 4, f"{y:.3g}", "end"),
+        ]
+    return parts
 
 
 def _line(scale: _Scale, number: int, name: str, points: Points) -> list[str]:
@@ -127,33 +139,44 @@ def bar_chart(
     group_height = len(names) * BAR + GAP
     height = BARS_TOP + len(groups) * group_height
     highest = max((value for values in groups.values() for value in values.values()), default=1.0)
-    parts = [text_at(GAP, 24, title, size=15, colour=theme.ink)]
-    for number, name in enumerate(names):
-        x = BARS_LEFT + 110 * number
-        parts.append(f'<rect x="{x}" y="38" width="12" height="12" fill="{theme.bars[number]}"/>')
-        parts.append(text_at(x + 18, 49, name, colour=theme.ink))
+    parts = [text_at(GAP, 24, title, size=15, colour=theme.ink), *_legend(names, theme)]
     for row, (heading, values) in enumerate(groups.items()):
         top = BARS_TOP + row * group_height
         middle = top + len(names) * BAR / 2 + 4
         parts.append(text_at(BARS_LEFT - 10, middle, heading, "end", colour=theme.ink))
-        for number, name in enumerate(names):
-            if name in values:
-                length = round(values[name] / highest * (WIDTH - BARS_LEFT - BARS_RIGHT), 1)
-                y, colour = top + number * BAR, theme.bars[number]
-                parts += [
-                    f'<rect x="{BARS_LEFT}" y="{y}" width="{length}" height="{BAR - 3}" '
-                    f'fill="{colour}"/>',
-                    text_at(BARS_LEFT + length + 6, y + 11, f"{values[name]:,}", colour=theme.ink),
-                ]
+        parts += _bars(names, values, top, highest, theme)
     end = height - GAP
     parts.append(rule(BARS_LEFT, BARS_TOP - 4, BARS_LEFT, end, theme.rule))
     return svg(height, theme.paper, parts)
 
 
-def svg(height: float, paper: str, parts: Sequence[str]) -> str:
-    """Return a whole picture of `WIDTH` pixels on paper of a colour."""
+def _legend(names: Sequence[str], theme: Theme) -> Iterator[str]:
+    for number, name in enumerate(names):
+        x = BARS_LEFT + 110 * number
+        yield f'<rect x="{x}" y="38" width="12" height="12" fill="{theme.bars[number]}"/>'
+        yield text_at(x + 18, 49, name, colour=theme.ink)
+
+
+def _bars(
+    names: Sequence[str], values: Mapping[str, float], top: float, highest: float, theme: Theme
+) -> list[str]:
+    parts = []
+    for number, name in enumerate(names):
+        if name in values:
+            length = round(values[name] / highest * (WIDTH - BARS_LEFT - BARS_RIGHT), 1)
+            y, colour = top + number * BAR, theme.bars[number]
+            parts += [
+                f'<rect x="{BARS_LEFT}" y="{y}" width="{length}" height="{BAR - 3}" '
+                f'fill="{colour}"/>',
+                text_at(BARS_LEFT + length + 6, y + 11, f"{values[name]:,}", colour=theme.ink),
+            ]
+    return parts
+
+
+def svg(height: float, paper: str, parts: Sequence[str], width: float = WIDTH) -> str:
+    """Return a whole picture of `width` pixels on paper of a colour."""
     opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
         'font-family="sans-serif">'
     )
     background = f'<rect width="{WIDTH}" height="{height:g}" fill="{paper}"/>'

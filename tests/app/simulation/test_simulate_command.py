@@ -1,0 +1,125 @@
+"""`batcher simulate`: what it prints, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner, Result
+
+from batcher.app.cli import main
+from batcher.app.simulation.command import LOADS, POLICIES
+
+FEW = ("--requests", "300")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["simulate", *arguments])
+
+
+def test_alone_it_compares_policies_under_open_and_closed_loads() -> None:
+    done = run(*FEW)
+    assert done.exit_code == 0, done.output
+    lines = [line.split() for line in done.stdout.splitlines() if line]
+    assert lines[0][:4] == ["load", "policy", "offered/s", "answered/s"]
+    assert [(line[0], line[1]) for line in lines[1:]] == [
+        (load, policy) for load in LOADS for policy in POLICIES
+    ]
+
+
+def test_options_take_all_words_up_to_the_next_one() -> None:
+    done = run(*FEW, "--policy", "eager", "delay:5ms", "--load=poisson:0.2", "closed:4", "--json")
+    found = [(each["load"], each["policy"]) for each in json.loads(done.stdout)]
+    assert found == [
+        (load, policy) for load in ("poisson:0.2", "closed:4") for policy in ("eager", "delay:5ms")
+    ]
+
+
+def test_with_deadlines_each_policy_runs_with_and_without_early_drop() -> None:
+    done = run(*FEW, "--load", "poisson:2", "--policy", "eager", "--deadline", "20ms", "--json")
+    early, none = json.loads(done.stdout)
+    assert (early["drop"], none["drop"]) == ("early", "none")
+    assert early["goodput"] > 1.5 * none["goodput"]
+    assert early["refused"] + early["dropped"] > 0.2
+    assert early["latency"]["p99"] <= 20e-3
+
+
+def test_what_nobody_answered_has_no_latency(tmp_path: Path) -> None:
+    done = run(
+        *("--load", "poisson:1", "--policy", "eager", "--deadline", "1ms", "--drop", "expired"),
+        *(*FEW, "--json"),
+    )
+    (found,) = json.loads(done.stdout)
+    assert (found["answered"], found["latency"]["mean"]) == (0, None)
+
+
+def test_a_trace_is_run_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        "".join(f"{n / 100},{n % 3 + 1},,{n % 2 + 1}\n" for n in range(90))
+    )
+    load = f"trace:{tmp_path / 't.csv'}"
+    (found,) = json.loads(
+        run("--load", load, "--policy", "eager", "--drop", "early", "--json").stdout
+    )
+    assert found["requests"] == 90
+    assert found["offered"] == pytest.approx(200, rel=0.05)
+    assert set(found["levels"]) == {"1", "2"}
+
+
+def test_many_devices_share_the_load_and_rows_are_counted() -> None:
+    done = run(
+        *("--devices", "50", "--rows", "1..8", "--load", "poisson:0.5", "--policy", "eager"),
+        *("--requests", "1500", "--json"),
+    )
+    (found,) = json.loads(done.stdout)
+    assert found["capacity"] == pytest.approx(50 * 32 / 12e-3)
+    assert found["answered"] == pytest.approx(found["offered"], rel=0.1)
+    assert found["offered"] == pytest.approx(0.5 * found["capacity"], rel=0.1)
+
+
+def test_charts_are_written_for_each_kind_of_load(tmp_path: Path) -> None:
+    done = run(
+        *("--load", "poisson:0.2", "poisson:0.8", "closed:4", "closed:8"),
+        *("--policy", "eager", "delay:5ms", *FEW, "--svg", str(tmp_path / "charts")),
+    )
+    names = sorted(path.name for path in (tmp_path / "charts").iterdir())
+    assert names == sorted(
+        f"{kind}-{what}.svg"
+        for kind in ("poisson", "closed")
+        for what in ("answers", "mean", "p99")
+    )
+    assert all(name in done.stderr for name in names)
+    for path in (tmp_path / "charts").iterdir():
+        texts = [each.text for each in ElementTree.parse(path).iter() if each.tag.endswith("text")]
+        assert {"eager", "delay:5ms"} <= set(texts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--cost", "fast"), "expected a line such as 4ms+0.25ms"),
+        (("--policy", "eagre"), "policy: expected eager"),
+        (("--policy", "best-of-all"), "policy: expected best-delay"),
+        (("--load", "poisson"), "load: expected poisson:0.7"),
+        (("--drop", "early"), "set --deadline"),
+        (
+            ("--deadline", "20ms", "--drop", "late"),
+            "drop: expected early, expired, none; got 'late'",
+        ),
+        (("--deadline", "20"), "expected a time such as 5ms"),
+        (("--policy", "optimum", "--load", "closed:4"), "policy optimum: expected one open load"),
+        (("--set", "pipeline_depth"), "expected KEY=VALUE"),
+        (("--set", "max_delay=5"), "unknown setting max_delay"),
+        (("--devices", "0"), "--devices"),
+        (("--noise", "-1"), "--noise"),
+        (("--policy",), "--policy"),
+        (("--policy", "deferred"), "deferred: needs requests with a deadline"),
+    ],
+)
+def test_a_wrong_word_ends_it_with_what_was_expected(arguments: tuple[str, ...], said: str) -> None:
+    done = run(*FEW, *arguments)
+    assert done.exit_code != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.output
