@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from math import inf
-from select import POLLIN, poll
 from ssl import SSLContext, create_default_context
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -22,6 +21,7 @@ from batcher.client.connection_pool import Turn
 from batcher.client.errors import AnswerLost, ClientFailure, NotConnected
 from batcher.client.http_exchange import ResponseReader
 from batcher.client.pooled_calls import PooledCalls
+from batcher.client.readiness import Readiness
 from batcher.client.request_building import (
     Inputs,
     MetadataOperation,
@@ -161,7 +161,7 @@ class _Connection(asyncio.Protocol):
         self._reader = ResponseReader()
         self._answer: asyncio.Future[HttpResponse] | None = None
         self._transport: Any = None
-        self._readable = poll()
+        self._has_come: Readiness | None = None
 
     @property
     def is_reusable(self) -> bool:
@@ -179,7 +179,7 @@ class _Connection(asyncio.Protocol):
         The socket is looked at, since a loop that was busy, or that did not run for a while, has
         not told of the server's closing yet.
         """
-        return self.is_reusable and not self._readable.poll(0)
+        return self.is_reusable and not self._has_come
 
     def ask(self, data: bytes) -> asyncio.Future[HttpResponse]:
         """Send a request."""
@@ -197,7 +197,7 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
         raw = transport.get_extra_info("socket")
         if raw is not None:  # a transport of the caller's own need not have one
-            self._readable.register(raw.fileno(), POLLIN)
+            self._has_come = Readiness(raw.fileno())
         self._calls.open_connections.add(self)
 
     def data_received(self, data: bytes) -> None:

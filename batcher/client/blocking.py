@@ -182,4 +182,5 @@ def _begin_anew() -> None:
         sockets.begin_anew()
 
 
-os.register_at_fork(after_in_child=_begin_anew)
+if hasattr(os, "register_at_fork"):  # not every system forks
+    os.register_at_fork(after_in_child=_begin_anew)

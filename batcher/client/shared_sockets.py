@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
-from select import POLLIN, poll
 from socket import IPPROTO_TCP, SHUT_RDWR, TCP_NODELAY, create_connection, socket
 from ssl import SSLContext, create_default_context
 from threading import Lock
@@ -15,6 +14,7 @@ from batcher.client.attempts import Attempts
 from batcher.client.connection_pool import ConnectionPool, Turn
 from batcher.client.errors import AnswerLost, ClientClosed, NotConnected
 from batcher.client.http_exchange import ResponseReader
+from batcher.client.readiness import Readiness
 from batcher.client.response_reading import HttpResponse
 from batcher.client.retrying import CONNECT_TIMEOUT_S
 from batcher.client.server_address import ServerAddress
@@ -51,13 +51,12 @@ class Connection:
         self._socket = connected
         self._seconds = seconds
         self._reader = ResponseReader()
-        self._readable = poll()
-        self._readable.register(connected, POLLIN)
+        self._has_come = Readiness(connected.fileno())
 
     @property
     def is_usable(self) -> bool:
         """Whether a request may be sent: a server that closed, or sent unasked, is left."""
-        return self._reader.is_reusable and not self._readable.poll(0)
+        return self._reader.is_reusable and not self._has_come
 
     @property
     def is_reusable(self) -> bool:
