@@ -44,7 +44,7 @@ def sample_of_file(file: Path, spec: ModelSpec) -> Sample:
     return _checked(decode_body(request_format(media_type, spec), body, spec), spec)
 
 
-def sample_of_values(values: Mapping[str, Any], spec: ModelSpec) -> Sample:
+def inputs_of_values(values: Mapping[str, Any], spec: ModelSpec) -> dict[str, Array]:
     """Return the rows in `values`, name to array or lists. Raises ClientError. Any thread."""
     tensors = {tensor.name: tensor for tensor in spec.inputs}
     named: dict[str, Any] = {}
@@ -52,7 +52,7 @@ def sample_of_values(values: Mapping[str, Any], spec: ModelSpec) -> Sample:
         dtype = tensors[name].datatype.numpy if name in tensors else None
         is_array = isinstance(value, np.ndarray) and dtype is not None and value.dtype != dtype
         named[name] = value.tolist() if is_array else value
-    return _checked(inputs_from_document({"inputs": named}, spec), spec)
+    return inputs_from_document({"inputs": named}, spec)
 
 
 def sample_of(file: Path | None, values: object, spec: ModelSpec) -> Sample | None:
@@ -67,7 +67,9 @@ def sample_of(file: Path | None, values: object, spec: ModelSpec) -> Sample | No
         if file is not None:
             return sample_of_file(file, spec)
         # A method of that name, as generative models have one, is no sample.
-        return sample_of_values(values, spec) if isinstance(values, Mapping) else None
+        if not isinstance(values, Mapping):
+            return None
+        return _checked(inputs_of_values(values, spec), spec)
     except ClientError as err:
         where = file.name if file is not None else "attribute of the class"
         raise ModelLoadError(f"sample ({where}): {err}") from err

@@ -40,7 +40,9 @@ class Workspace:
         commands = self.folder / ".venv" / "bin"
         commands.mkdir(parents=True)
         python = shlex.quote(sys.executable)
-        for name, line in (("python", python), ("batcher", f"{python} -m batcher.app.cli")):
+        modules = {"batcher": "batcher.app.cli", "pytest": "pytest"}
+        lines = {name: f"{python} -m {module}" for name, module in modules.items()}
+        for name, line in {"python": python, **lines}.items():
             (commands / name).write_text(f'#!/bin/sh\nexec {line} "$@"\n')
             (commands / name).chmod(0o755)
         (self.folder / ".curlrc").write_text("silent\nshow-error\n")  # no meter of progress
