@@ -176,6 +176,8 @@ def serve(target: str | None, config: Path | None, pairs: tuple[str, ...], **opt
     leave_first_place()
     said = Said(*(options.pop(key) for key in Said._fields))
     flags = _target_flags(target, said, config is None) | _assignments(pairs)
+    if target is not None and config is None and DEFAULT_CONFIG.is_file():
+        click.echo(f"{DEFAULT_CONFIG} is not read; -c {DEFAULT_CONFIG} reads it", err=True)
     for key, value in options.items():
         if value is not None:
             flags[key,] = (f"--{key.replace('_', '-')}", value)
@@ -210,7 +212,7 @@ def init(folder: Path, sample: Path | None, **said: Any) -> None:
     from batcher.app.new_model import Wanted, write_folder
 
     try:
-        asked = Answers(**said).asked(sys.stdin.isatty())
+        asked = Answers(**said).asked(sys.stdin is not None and sys.stdin.isatty())
         names = write_folder(folder, Wanted(sample=sample, **asked))
     except ConfigError as err:
         raise click.ClickException(str(err)) from err
