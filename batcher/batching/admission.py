@@ -140,6 +140,10 @@ class Admission:
         """Learn from warm-up: rows and seconds of batches."""
         self._cost.seed(timings)
 
+    def batch_seconds(self, rows: int, group: Hashable) -> float:
+        """Return how long a batch of `rows` rows of `group` takes; 0 where nothing is known."""
+        return self._cost.seconds(rows, group)
+
     def estimates(self) -> Estimates:
         """Return all that was learnt."""
         return Estimates(self._cost.size_classes(), self._cost.margin, self.reserve)

@@ -30,6 +30,7 @@ from batcher.batching.places import Places
 from batcher.batching.policies.policy import Cost, Decision, Policy, Take, WaitUntil, WorkerState
 from batcher.batching.queue import BatchQueue
 from batcher.batching.reruns import RERUN_REASONS, Reruns
+from batcher.batching.returns import Returns
 from batcher.batching.worker import Worker
 from batcher.core.counters import ModelMetrics
 
@@ -51,6 +52,7 @@ class Dispatcher:
         reruns: Reruns,
         completions: Completions,
         metrics: ModelMetrics,
+        returns: Returns,
     ) -> None:
         """Send from `queue` and `reruns` to `workers`, whose batches `places` counts."""
         self.draining = False
@@ -63,6 +65,7 @@ class Dispatcher:
         self._reruns = reruns
         self._completions = completions
         self._metrics = metrics
+        self._returns = returns
         self._turn_of_reruns = False  # whether the last batch was a fresh one
 
     def parts(self) -> Iterator[Part]:
@@ -91,8 +94,7 @@ class Dispatcher:
         while True:
             rerun_sent = len(self._reruns) > 0 and self._send_rerun(now)
             held = self._places.held
-            state = WorkerState(held, self._places.depth, self.draining, self._ceiling.rows)
-            decision = self._policy.decide(self._queue, state, now, cost)
+            decision = self._policy.decide(self._queue, self._worker_state(held, now), now, cost)
             if self._carry_out(decision, now) or rerun_sent:
                 continue
             if self._turn_of_reruns or held or not self._reruns:
@@ -109,6 +111,16 @@ class Dispatcher:
         """Wait for the last batch here and now if that is worthwhile and nothing else waits."""
         if self._places.rows and not self._queue.rows:
             self._last_worker.linger()
+
+    def _worker_state(self, held: int, now: float) -> WorkerState:
+        """Return the state of the worker that takes the next batch."""
+        depth, most, returns = self._places.depth, self._ceiling.rows, self._returns
+        if not returns.found or held or self.draining or self._places.alive > 1:
+            return WorkerState(held, depth, self.draining, most)
+        head = self._queue.head()
+        if head is not None and not returns.until:
+            returns.plan(self._queue.rows, head.group, most, now)
+        return WorkerState(held, depth, False, most, returns.until, returns.rows)
 
     def _send_rerun(self, now: float) -> bool:
         """Send the next rerun if reruns have the turn; return whether one was sent."""
@@ -129,6 +141,8 @@ class Dispatcher:
         if isinstance(decision, Take):
             # before any callback runs, which might change the queue
             self._queue.take(decision.parts, now)
+            if self._returns.rows:
+                self._returns.note_sent(sum(part.rows for part in decision.parts), now)
             self._hand_over(Batch(decision.parts, decision.reason, now))
         for part in decision.shed:
             self._completions.expire(owner(part))

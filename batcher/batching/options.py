@@ -15,6 +15,7 @@ class SchedulerOptions(NamedTuple):
         default_level: priority of a request that names none; 1 is the highest.
         isolate: whether a batch that raised is halved until the requests at fault stand alone.
         retry_on_crash: whether a batch runs once more if its worker ended while it ran.
+        max_wait: most seconds that a free worker waits for clients that return; 0 never waits.
         remember_failed_s: seconds for which requests that fail alone are remembered; 0 for none.
     """
 
@@ -24,6 +25,7 @@ class SchedulerOptions(NamedTuple):
     default_level: int = 1
     isolate: bool = False
     retry_on_crash: bool = False
+    max_wait: float = 0.0
     remember_failed_s: float = 0.0
 
 

@@ -43,6 +43,7 @@ from batcher.batching.poison import PoisonList
 from batcher.batching.policies.policy import Policy
 from batcher.batching.queue import BatchQueue
 from batcher.batching.reruns import Reruns
+from batcher.batching.returns import Returns
 from batcher.batching.worker import Outcome, Worker
 from batcher.core.alarm import Alarm
 from batcher.core.counters import ModelMetrics
@@ -101,8 +102,17 @@ class BatchScheduler:
         self._poison_list = PoisonList(options.remember_failed_s)
         self._reruns = Reruns(ceiling, self._poison_list, options.isolate, options.retry_on_crash)
         self._completions = Completions(queue, metrics, clock.seconds, options.version)
+        self._returns = Returns(admission.batch_seconds, options.max_wait)
         self._dispatcher = Dispatcher(
-            queue, policy, workers, self._places, ceiling, self._reruns, self._completions, metrics
+            queue,
+            policy,
+            workers,
+            self._places,
+            ceiling,
+            self._reruns,
+            self._completions,
+            metrics,
+            self._returns,
         )
         self._deadlines = Deadlines(self._dispatcher, self._completions)
         self._alarm = Alarm(clock, self._pump_and_check)
@@ -146,12 +156,15 @@ class BatchScheduler:
         """
         pending = self._admit(request)
         self._completions.pending += 1
+        waiting = self._queue.rows
         if pending.rows <= self._ceiling.rows:
             self._queue.add(pending)
         else:
             pending.cut(self._ceiling.rows)
             for part in pending.parts:
                 self._queue.add(part)
+        if self._returns.counts:
+            self._returns.note_rows(self._queue.rows - waiting, pending.arrival)
         if pending.deadline < self._deadlines.earliest:
             self._deadlines.earliest = pending.deadline
             self._alarm.set(pending.deadline)
@@ -166,6 +179,7 @@ class BatchScheduler:
         now, error = self._seconds(), outcome.error
         began = self._places.remove(batch, now)
         self.admission.note_batch(batch, began, now, outcome.compute, error is not None)
+        self._returns.note_end(batch.rows, self._queue.rows, now)
         # the next batch leaves before answers are written, which takes longer than sending
         if self.queue_rows or self._reruns or now >= self._deadlines.earliest:
             self._pump()

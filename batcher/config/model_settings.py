@@ -49,10 +49,12 @@ class ModelSettings(Section):
         max_batch_size: most rows of a batch.
         max_client_batch_size: largest `max_batch_size` that a client's load may name, where the
             buffers of one batch also fit into `max_queue_bytes`.
-        policy: `eager` never waits; `delay` waits for a full batch up to `max_delay_ms`; `slo` is
-            `eager` with `slo_ms`.
+        policy: `eager` sends what is there as soon as the model is free, but for a short wait where
+            clients are found to return; `delay` waits for a full batch up to `max_delay_ms`; `slo`
+            is `eager` with `slo_ms`.
         slo_ms: policy `slo`: deadline of a request without one, in milliseconds after its arrival.
-        max_delay_ms: policy `delay`: longest wait of the oldest request, in milliseconds.
+        max_delay_ms: longest wait in milliseconds: under policy `delay` of the oldest request;
+            under `eager` and `slo` of a free model for clients that return, 0 for none.
         preferred_batch_sizes: policy `delay`: numbers of rows that are sent without a longer wait.
         pipeline_depth: batches that a worker may hold; with 2, the next full batch is ready when
             one ends.
@@ -91,7 +93,7 @@ class ModelSettings(Section):
     max_client_batch_size: Count = 1024
     policy: Literal["eager", "delay", "slo"] = "eager"
     slo_ms: Milliseconds = 100.0
-    max_delay_ms: Milliseconds = 5.0
+    max_delay_ms: MillisecondsOrNone = 5.0
     preferred_batch_sizes: tuple[Count, ...] = ()
     pipeline_depth: Annotated[Integer, Field(ge=1, le=2)] = 2
     max_queue_rows: Count = 4096

@@ -145,6 +145,7 @@ def _options(settings: ModelSettings, version: str) -> SchedulerOptions:
         default_level=settings.default_priority,
         isolate=settings.isolate,
         retry_on_crash=settings.retry_on_crash,
+        max_wait=0.0 if settings.policy == "delay" else settings.max_delay_ms / 1e3,
         remember_failed_s=settings.remember_failed_s,
     )
 

@@ -14,7 +14,7 @@ Each batch carries a flush reason, which metrics count:
     full       the batch cannot grow
     idle       the worker was free
     shape      the worker was free, and the other requests that wait have other shapes
-    waited     the delay is over (`delay`)
+    waited     the delay is over (`delay`), or the clients have returned (`eager`)
     deadline   waiting longer would make a request late (`delay`)
     drain      the server is being stopped, so no more requests will come (`delay`)
     bulk       only bulk requests waited (`bulk`)
@@ -49,12 +49,16 @@ class WorkerState(NamedTuple):
         depth: most batches that the worker may hold.
         draining: whether no further requests will come.
         max_rows: rows of the largest batch that fits into the device's memory.
+        wait_until: time in seconds until which clients are likely to return (`returns`).
+        wait_rows: rows that are likely to be there by then; 0 where nobody is waited for.
     """
 
     held: int
     depth: int
     draining: bool = False
     max_rows: int = 1 << 31
+    wait_until: float = 0.0
+    wait_rows: int = 0
 
 
 class Take(NamedTuple):

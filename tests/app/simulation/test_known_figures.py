@@ -17,6 +17,7 @@ from batcher.app.simulation.simulation import simulate
 
 A = AffineCost(4e-3, 0.25e-3)
 REQUESTS = 4000
+NEVER_WAITS = "eager,max_delay_ms=0"
 
 
 def run(
@@ -34,7 +35,7 @@ def run(
 
 
 def test_without_waiting_a_request_takes_little_more_than_its_batch_at_low_load() -> None:
-    assert run("poisson:0.05", "eager").latency.mean == pytest.approx(5.4e-3, rel=0.01)
+    assert run("poisson:0.05", NEVER_WAITS).latency.mean == pytest.approx(5.4e-3, rel=0.01)
 
 
 def test_timers_cost_milliseconds_at_low_load_most_from_dequeue() -> None:
@@ -47,7 +48,7 @@ def test_timers_cost_milliseconds_at_low_load_most_from_dequeue() -> None:
 @pytest.mark.parametrize(("clients", "rate"), [(8, 800), (32, 2000)])
 def test_a_closed_loop_splits_into_two_half_batches_without_a_wait(clients: int, rate: int) -> None:
     # rate = N / (2 * beta + alpha * N)
-    found = run(f"closed:{clients},think=1.5ms", "eager")
+    found = run(f"closed:{clients},think=1.5ms", NEVER_WAITS)
     assert found.answered == pytest.approx(rate, rel=0.01)
     assert found.mean_batch == pytest.approx(clients / 2, rel=0.01)
 
@@ -62,19 +63,19 @@ def test_a_short_wait_makes_one_batch_of_a_closed_loop(clients: int, rate: int) 
 
 def test_a_wait_longer_than_a_batch_halves_the_rate_of_a_closed_loop() -> None:
     found = run("closed:4,think=6ms", "delay-from-dequeue:10ms")
-    assert found.answered < 0.6 * run("closed:4,think=6ms", "eager").answered
+    assert found.answered < 0.6 * run("closed:4,think=6ms", NEVER_WAITS).answered
 
 
 @pytest.mark.parametrize(("load", "goodput"), [(0.8, 0.79), (1.0, 0.91), (1.3, 0.97), (2.0, 1.0)])
 def test_early_drop_keeps_goodput_however_much_is_offered(load: float, goodput: float) -> None:
     # the figures know what batches cost, and admission still learns that here
-    found = run(f"poisson:{load}", "eager", deadline=20e-3)
+    found = run(f"poisson:{load}", NEVER_WAITS, deadline=20e-3)
     assert found.goodput / found.capacity == pytest.approx(goodput, rel=0.12)
 
 
 @pytest.mark.parametrize("drop", ["expired", "none"])
 def test_without_early_drop_hardly_any_answer_is_in_time_above_capacity(drop: Drop) -> None:
-    found = run("poisson:1.3", "eager", drop, deadline=20e-3)
+    found = run("poisson:1.3", NEVER_WAITS, drop, deadline=20e-3)
     assert found.goodput < 0.2 * found.capacity
 
 
@@ -88,7 +89,7 @@ def test_a_deferred_start_meets_deadlines_and_leaves_a_third_of_the_device() -> 
 def test_batches_that_are_bound_early_lose_stability_below_capacity() -> None:
     found = run("poisson:0.7", "early-binding:5ms")
     assert found.answered < 0.9 * found.offered
-    assert found.latency.mean > 10 * run("poisson:0.7", "eager").latency.mean
+    assert found.latency.mean > 10 * run("poisson:0.7", NEVER_WAITS).latency.mean
 
 
 def test_a_request_costs_the_loop_time_that_a_batch_of_all_clients_does_not_hide() -> None:
@@ -96,7 +97,7 @@ def test_a_request_costs_the_loop_time_that_a_batch_of_all_clients_does_not_hide
     found = run("closed:32", "fixed-wait:2ms", loop_cost=38e-6)
     assert found.answered == pytest.approx(32 / (12e-3 + 32 * 38e-6), rel=0.01)
     # two half batches hide the loop's work behind each other
-    assert run("closed:32", "eager", loop_cost=38e-6).answered == pytest.approx(2000, rel=0.01)
+    assert run("closed:32", NEVER_WAITS, loop_cost=38e-6).answered == pytest.approx(2000, rel=0.01)
 
 
 def test_clients_on_the_core_of_the_loop_add_their_own_work_to_its_time() -> None:

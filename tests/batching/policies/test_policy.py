@@ -321,3 +321,19 @@ def test_nothing_is_dropped_while_no_batch_is_about_to_run() -> None:
     assert decide(Eager(4), parts, ONE_RUNS, now=1.0) == Idle([]), (
         "the scheduler's clock answers those that expired"
     )
+
+
+def test_eager_waits_for_clients_that_return_until_they_are_there() -> None:
+    returning = WorkerState(held=0, depth=2, wait_until=3.0, wait_rows=4)
+    assert decide(Eager(8), singles(2), returning, now=1.0) == WaitUntil(3.0, "waited", [])
+    assert taken(decide(Eager(8), singles(4), returning, now=1.0)) == (4, "waited")
+    assert taken(decide(Eager(8), singles(2), returning, now=3.0)) == (2, "waited")
+    assert taken(decide(Eager(2), singles(2), returning, now=1.0)) == (2, "full")
+
+
+def test_eager_waits_for_nobody_if_a_request_would_be_late_or_another_shape_waits() -> None:
+    returning = WorkerState(held=0, depth=2, wait_until=3.0, wait_rows=4)
+    urgent = [part(), part(deadline=6.9)]
+    assert taken(decide(Eager(8), urgent, returning, now=1.0, cost=1.0))[0] == 2
+    shapes = [part(group="a"), part(group="b")]
+    assert isinstance(decide(Eager(8), shapes, returning, now=1.0), Take)

@@ -1,0 +1,220 @@
+"""How long a free worker may wait for clients that come back after their answers.
+
+Clients that each send their next request when they have an answer split into two groups under a
+policy that never waits: while the requests of one group run, those of the other are answered and
+come back. Each batch is half as large as it could be, and the fixed cost of a batch is paid twice.
+
+    N clients, batches of b rows take l(b) = beta + alpha * b, answered clients are back within w
+
+    two half batches by turns    N rows in 2 * l(N / 2) = 2 * beta + alpha * N
+    one full batch at a time     N rows in w + l(N)     = w + beta + alpha * N
+
+So one full batch is better where w < beta, and a free worker should wait that long.
+
+**What is learnt.** Rows are counted by the time that has passed since the last batch ended. This is
+done whatever is decided, so that a decision never changes what is learnt. Old counts fade: a batch
+counts half after 35 further batches, or after a third of a second.
+
+**When it is used.** Clients return if rows come sooner after the end of a batch than at other
+times. Let M be the rows that came within w, and B those that would have come within w at the rate
+of the time after w. At least half of M must be more than B, and M at least 30 rows. Rows that come
+at random have M = B, and are never waited for.
+
+**How long.** With n rows that wait, the worker waits for the time w that makes the rate largest,
+
+    (n + M(w)) / (w + l(n + M(w)))     M(w): rows that come within w, per batch
+
+if that is above n / l(n) by 3 %. The wait ends as soon as n + M(w) rows are there. A wait that ends
+without them makes what was learnt fade by a fifth.
+
+Example: l(b) = 2 ms + 0.05 ms * b, and 16 clients are back within 0.6 ms. With 8 rows, n / l(n) is
+3,333 rows/s, and (8 + 8) / (0.6 ms + 2.8 ms) is 4,706 rows/s: the worker waits.
+
+No wait is longer than the fixed cost of a batch, about l(1): a longer one cannot win.
+
+**What is found too late to know before.** The time until clients are back holds what the loop and
+the clients need for each request. That time overlaps the other half batch, but no full batch, so it
+doubles when two half batches become one. So what waits bring is measured: if fewer rows are done in
+a second than by half batches, no wait is made for 64 batches, then for 128, and so on up to 512.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from math import inf
+
+BINS = 16
+"""Lengths of waits that are compared."""
+
+LEAST_SPAN_S = 2e-4
+"""Seconds that a batch of one row must take: below, a wait costs as much as it brings."""
+
+FADE = 1.02
+"""Factor by which a batch counts more than the one before."""
+
+FADE_A_SECOND = 2.0
+"""Factor's growth by each second between two batches: rare batches tell of long ago."""
+
+FORGET_S = 0.5
+"""Seconds without the end of a batch after which all is forgotten."""
+
+LEAST_ROWS = 40
+"""Rows that tell chance from habit."""
+
+LEAST_SHARE = 0.6
+"""Part of the rows that must have come because a batch had ended."""
+
+LEAST_GAIN = 1.03
+"""Times that a wait must raise the rate: below, it is noise."""
+
+MAX_DRIFT = 1.5
+"""Factor within which the fixed cost may change before all is learnt anew."""
+
+WEIGHT = 0.2
+"""Weight of a wait in the mean of the clients' rows."""
+
+MIN_PAUSE, MAX_PAUSE = 64, 512
+"""Batches without a wait after waits that have not paid, at first and at most."""
+
+LEAST_PAY = 0.95
+"""Least rate with waits, as a part of that of half batches, whose way to the worker costs too."""
+
+MISSED = 1.25
+"""Factor by which what is learnt fades where a wait was in vain."""
+
+REVIEW_EVERY = 8
+"""Batches between two looks at what was learnt, which take as long as a batch's decision."""
+
+Seconds = Callable[[int, Hashable], float]
+"""Estimates the seconds of a batch of so many rows of a shape."""
+
+
+class Returns:
+    """Learns when clients return, and says how long to wait for them. Reactor thread.
+
+    Attributes:
+        counts: whether rows are counted; not while a batch costs too little to wait for anybody.
+        found: whether clients are known to return.
+        until: time in seconds at which the wait after the last batch ends; 0 if none was planned.
+        rows: rows that this wait is for; 0 if there is nothing to wait for.
+    """
+
+    def __init__(self, seconds: Seconds, max_wait: float) -> None:
+        """Know nothing yet; batches take `seconds`, and no wait is longer than `max_wait` s."""
+        self.counts = False
+        self.found = False
+        self.until = 0.0
+        self.rows = 0
+        self._seconds = seconds
+        self._max_wait = max_wait
+        self._ended = -1e9  # when the last batch ended
+        self._since = 0  # rows that have come since then
+        self._weight = 1.0  # of the rows and batches that come now
+        self._span = 0.0  # seconds of the longest wait
+        self._bin_s = inf
+        self._came: list[float] = []  # rows, by the time since the last batch
+        self._ends: list[float] = []  # batches, by the time until the next one ended
+        self._within = [0.0] * BINS  # rows a batch that come until the end of each bin
+        self._review_in = 1
+        # Waits so far, rows of all clients where one was made, and rows done since the last review.
+        self._waits, self._clients, self._done = 0, 0.0, 0
+        self._reviewed = 0.0  # when the last review was
+        self._has_waited = False  # whether the batch that runs was waited for
+        self._pause, self._next_pause = 0, MIN_PAUSE  # batches without a wait, and so many next
+
+    def note_rows(self, rows: int, now: float) -> None:
+        """Count `rows` that come; only while `counts`."""
+        self._since += rows
+        index = int((now - self._ended) / self._bin_s)
+        if 0 <= index < 2 * BINS:  # a clock may be set back
+            self._came[index] += rows * self._weight
+
+    def note_end(self, rows: int, waiting: int, now: float) -> None:
+        """Count the end of a batch of `rows` rows, while `waiting` rows wait; plan the next wait.
+
+        A wait that was planned before is over.
+        """
+        passed, self._ended = max(now - self._ended, 0.0), now
+        self.until, self.rows, self._since = 0.0, 0, 0
+        self._pause -= 1
+        self._done += rows
+        if self._has_waited:
+            self._has_waited = False
+            self._clients += max(WEIGHT, 1 / self._waits) * (rows + waiting - self._clients)
+        if self.counts:
+            self._ends[min(int(passed / self._bin_s), 2 * BINS)] += self._weight
+            self._weight *= FADE * (1 + FADE_A_SECOND * passed)
+        self._review_in -= 1
+        if not self._review_in or passed > FORGET_S:
+            self._review_in = REVIEW_EVERY
+            self._review(passed > FORGET_S, now)
+
+    def note_sent(self, rows: int, now: float) -> None:
+        """Count the end of a wait, with a batch of `rows` rows."""
+        if now >= self.until and rows < self.rows:
+            self._weight *= MISSED
+        self._waits += 1
+        self._has_waited = True
+
+    def plan(self, rows: int, group: Hashable, most: int, now: float) -> None:
+        """Set how long to wait, where `rows` rows of `group` are there and `most` make a batch."""
+        self.until = now
+        first = int(max(now - self._ended, 0.0) / self._bin_s)
+        coming = min(self._within[BINS - 1] - self._since, most - rows)
+        alone, together = self._seconds(rows, group), self._seconds(rows + int(coming), group)
+        if first >= BINS or coming < 0.5 or not alone:
+            return
+        row_s = (together - alone) / coming
+        best = LEAST_GAIN * rows / alone
+        for index in range(first, BINS):
+            end = self._ended + (index + 1) * self._bin_s
+            more = min(self._within[index] - self._since, coming)
+            rate = (rows + more) / (end - now + alone + row_s * more)
+            if more > 0 and rate > best:
+                best, self.until, self.rows = rate, end, rows + int(more + 0.5)
+
+    def _review(self, forget: bool, now: float) -> None:
+        """See whether clients return, from what was counted."""
+        if self.found and self._waits >= REVIEW_EVERY:
+            self._judge(self._done / max(now - self._reviewed, LEAST_SPAN_S))
+        self.found, self._done, self._reviewed = False, 0, now
+        span = min(self._seconds(1, ()), self._max_wait)
+        self.counts = span >= LEAST_SPAN_S
+        if not self.counts:
+            self._span = 0.0
+        elif forget or not self._span / MAX_DRIFT < span < self._span * MAX_DRIFT:
+            self._span, self._bin_s, self._weight = span, span / BINS, 1.0
+            self._pause, self._next_pause, self._waits = 0, MIN_PAUSE, 0
+            self._came, self._ends = [0.0] * (2 * BINS), [0.0] * (2 * BINS + 1)
+        else:
+            self._measure()
+
+    def _measure(self) -> None:
+        scale = 1 / self._weight
+        came = self._came = [rows * scale for rows in self._came]
+        ends = self._ends = [batches * scale for batches in self._ends]
+        self._weight = 1.0
+        # Batches after which the next one ended in each bin or later.
+        lasting = sum(ends)
+        reached = []
+        for batches in ends:
+            reached.append(lasting)
+            lasting -= batches
+        within, later, later_bins = 0.0, sum(came), sum(reached[:-1])
+        for index in range(BINS):
+            within += came[index]
+            later -= came[index]
+            later_bins -= reached[index]
+            self._within[index] = within / reached[0] if reached[0] else 0.0
+            chance = later / later_bins * (index + 1) * reached[0] if later_bins > 0 else within
+            if within >= LEAST_ROWS and chance <= (1 - LEAST_SHARE) * within:
+                self.found = self._pause <= 0
+
+    def _judge(self, rate: float) -> None:
+        """Pause where `rate`, the rows/s with waits, is below that of half batches by turns."""
+        half = int(self._clients / 2)
+        if rate * self._seconds(half, ()) >= LEAST_PAY * half:
+            self._next_pause = MIN_PAUSE
+            return
+        self._waits = 0
+        self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, MAX_PAUSE)
