@@ -78,7 +78,10 @@ class Workspace:
 
 
 def batcher_arguments(command: str) -> list[str] | None:
-    """Return the arguments of a command of `batcher`, or None where a shell is needed."""
+    """Return the arguments of a command of `batcher`, or None where a shell is needed.
+
+    Models then need not import PyTorch anew for each command.
+    """
     plain = re.sub(r"\s#\s.*", "", command)
     found = re.match(r"(?:\.venv/bin/)?batcher\s", plain)
     if found is None or METACHARACTERS & set(plain):
