@@ -9,6 +9,9 @@ from contextlib import ExitStack, contextmanager
 from tests.end_to_end.docs.workspace import Workspace
 from tests.end_to_end.processes import Process, started, until
 
+START_LIMIT_S = 300.0
+"""Seconds for a start: PyTorch is imported twice, and a line may compile a model."""
+
 
 class Servers:
     """Servers that run in the workspace, until the last page has been run.
@@ -30,7 +33,7 @@ class Servers:
             return
         reloads = self.shared.metric("batcher_reloads_total")
         self.shared.signal(signal.SIGHUP)
-        until(lambda: self.shared.metric("batcher_reloads_total") > reloads)
+        until(lambda: self.shared.metric("batcher_reloads_total") > reloads, START_LIMIT_S)
         assert self.shared.metric("batcher_config_last_reload_successful"), self.shared.errors
 
     def start(self, arguments: Sequence[str]) -> Process:
@@ -50,8 +53,10 @@ class Servers:
                     command=("-m", "batcher.app.cli", "serve"),
                     environment=self._workspace.environment,
                     working=self._workspace.folder,
+                    ready=False,
                 )
             )
+            self._started[key].wait_ready(START_LIMIT_S)
         return self._started[key]
 
 
@@ -62,5 +67,6 @@ def running_servers(workspace: Workspace) -> Iterator[Servers]:
     settings = (f"model_repository={workspace.served}", "sagemaker=true")
     pairs = [word for setting in settings for word in ("--set", setting)]
     with ExitStack() as stack:
-        shared = stack.enter_context(started(workspace.folder, *pairs))
+        shared = stack.enter_context(started(workspace.folder, *pairs, ready=False))
+        shared.wait_ready(START_LIMIT_S)
         yield Servers(workspace, shared, stack)
