@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from batcher.app.charts import Theme, svg, text_at
 from benchmarks.peers_chart import PICTURES, THEMES
-from benchmarks.plotting import Theme, svg, text_at
 
 HEIGHT = 330
 

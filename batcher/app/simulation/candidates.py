@@ -13,7 +13,7 @@ from batcher.app.simulation.comparisons.deferred import Deferred
 from batcher.app.simulation.comparisons.early_binding import EarlyBinding
 from batcher.app.simulation.comparisons.facts import Facts
 from batcher.app.simulation.comparisons.threshold import Threshold
-from batcher.app.simulation.comparisons.waits import DequeueDelay, FixedWait
+from batcher.app.simulation.comparisons.waits import DequeueDelay, FixedWait, Stagger
 from batcher.app.simulation.reading import duration, number, split_pairs
 from batcher.batching.policies.policy import Policy
 from batcher.config.model_settings import ModelSettings
@@ -106,6 +106,7 @@ COMPARISONS: dict[str, Callable[[str], MakePolicy]] = {
     "delay-from-dequeue": lambda value: _waiting(DequeueDelay, value),
     "early-binding": lambda value: _waiting(EarlyBinding, value),
     "fixed-wait": lambda value: _waiting(FixedWait, value),
+    "stagger": lambda value: _waiting(Stagger, value),
     "threshold": lambda value: _threshold(value),
     DEFERRED: lambda value: Deferred,
 }

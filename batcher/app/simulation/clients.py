@@ -29,12 +29,18 @@ class Sender(Protocol):
 class Client:
     """One client of a closed loop."""
 
-    def __init__(self, events: Events, send: Send, start: float, think: Iterator[float]) -> None:
-        """Send the first request at `start`; `think` gives the seconds before the next ones."""
+    def __init__(
+        self, events: Events, send: Send, start: float, think: Iterator[float], end: float
+    ) -> None:
+        """Send the first request at `start`, and none from `end` on.
+
+        `think` gives the seconds before the next ones.
+        """
         self._events = events
         self._send = send
         self._start = start
         self._think = think
+        self._end = end
 
     def begin(self) -> None:
         """Set the time of the first request."""
@@ -45,7 +51,8 @@ class Client:
         pause = next(self._think)
         if refused:
             pause = max(pause, PAUSE_AFTER_REFUSAL_S)
-        self._events.at(time + pause, self._go)
+        if time + pause < self._end:
+            self._events.at(time + pause, self._go)
 
     def _go(self, _: None) -> None:
         self._send(self, None)
@@ -101,8 +108,11 @@ def senders(load: Load, around: Surroundings) -> list[Sender]:
         random = np.random.default_rng((around.seed, number))
         if isinstance(part, ClosedLoad):
             think = part.think.values(random)
-            starts = random.uniform(0.0, around.stagger, part.clients).tolist()
-            found += [Client(around.events, around.send, start, think) for start in starts]
+            starts = part.begin + random.uniform(0.0, around.stagger, part.clients)
+            found += [
+                Client(around.events, around.send, start, think, part.end)
+                for start in starts.tolist()
+            ]
         else:
             arrivals = part.arrivals(around.capacity, random)
             found.append(Schedule(around.events, around.send, arrivals))

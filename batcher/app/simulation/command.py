@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from batcher.app.simulation.candidates import (
     read_candidate,
 )
 from batcher.app.simulation.costs import EXPECTED as COST_FORMS
-from batcher.app.simulation.costs import read_cost
+from batcher.app.simulation.costs import BatchCost, read_cost
 from batcher.app.simulation.distributions import read_distribution
 from batcher.app.simulation.loads import FORMS as LOAD_FORMS
 from batcher.app.simulation.loads import Load, read_load
@@ -79,6 +80,7 @@ def _many(name: str, words: str, default: Sequence[str] | None = None) -> Callab
 
 @click.command(cls=SimulateCommand, name="simulate")
 @click.option("--cost", default=COST, show_default=True, help=f"Seconds of a batch: {COST_FORMS}.")
+@_many("--cost-from", "What a batch costs from a time on, as in 5s=12ms+0.75ms.")
 @click.option(
     "--max-batch-size", type=COUNT, default=32, show_default=True, help="Most rows of a batch."
 )
@@ -117,7 +119,7 @@ def simulate_command(**options: Any) -> None:
     """
     try:
         plan = Plan(options)
-        results = list(plan.results())
+        results = list(_shown(plan.results(), plan.count))
     except ConfigError as err:
         raise click.ClickException(str(err)) from err
     if options["wants_json"]:
@@ -126,10 +128,24 @@ def simulate_command(**options: Any) -> None:
         click.echo(table(results, plan.has_deadlines))
     folder = options["folder"]
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in charts(results, plan.has_deadlines).items():
-            (folder / name).write_text(text, encoding="utf-8")
-            click.echo(f"written: {folder / name}", err=True)
+        _write_charts(folder, charts(results, plan.has_deadlines))
+
+
+def _write_charts(folder: Path, files: Mapping[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+        click.echo(f"written: {folder / name}", err=True)
+    if not files:
+        click.echo("no charts: expected loads of one kind with several values", err=True)
+
+
+def _shown(results: Iterator[Result], count: int) -> Iterator[Result]:
+    """Yield `results`, and show on a terminal how many there are."""
+    with click.progressbar(
+        results, length=count, file=sys.stderr, hidden=not sys.stderr.isatty()
+    ) as progress:
+        yield from progress
 
 
 class Plan:
@@ -137,6 +153,7 @@ class Plan:
 
     Attributes:
         has_deadlines: whether requests have deadlines.
+        count: number of results.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -155,6 +172,8 @@ class Plan:
         self._drops = _drops(options["drop"], self.has_deadlines)
         for text in self._policies:
             self._check(text)
+        runs = sum(1 if text == OPTIMUM else len(self._drops) for text in self._policies)
+        self.count = len(self._scenarios) * runs
 
     def results(self) -> Iterator[Result]:
         """Yield the result of each run."""
@@ -186,6 +205,7 @@ class Plan:
             client_cost=duration(options["client_cost"]),
             cores=options["cores"],
             seed=options["seed"],
+            later_costs=tuple(map(_later_cost, options["cost_from"])),
         )
 
     def _check(self, text: str) -> None:
@@ -195,6 +215,13 @@ class Plan:
             self._base.settings_of(read_candidate(text))
         if text == DEFERRED and not self.has_deadlines:
             raise ConfigError("policy deferred: needs requests with a deadline; set --deadline")
+
+
+def _later_cost(text: str) -> tuple[float, BatchCost]:
+    time, equals, cost = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--cost-from: expected TIME=COST, as in 5s=12ms+0.75ms; got {text!r}")
+    return duration(time), read_cost(cost)
 
 
 _PAIR = "--set: expected KEY=VALUE, such as pipeline_depth=1"

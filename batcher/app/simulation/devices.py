@@ -29,6 +29,8 @@ class SimulatedDevice:
         batches: batches that ran.
         idle_since: time in seconds at which the last batch ended; infinity while one runs.
         last_end: time in seconds at which the last batch ended, minus infinity before that.
+        last_begin: time in seconds at which the last batch began, likewise.
+        cost: mean seconds of a batch; may be replaced while the device runs.
     """
 
     _deliver: Deliver
@@ -36,9 +38,9 @@ class SimulatedDevice:
     def __init__(self, events: Events, cost: BatchCost, noise: Noise, cross: Cross) -> None:
         """Take the seconds of a batch from `cost`, times a factor of `noise`."""
         self.busy, self.batches = 0.0, 0
-        self.idle_since = self.last_end = -inf
+        self.idle_since = self.last_end = self.last_begin = -inf
+        self.cost = cost
         self._events = events
-        self._cost = cost
         self._noise = noise
         self._cross = cross
         self._waiting: deque[tuple[Batch, float]] = deque()
@@ -67,8 +69,8 @@ class SimulatedDevice:
         return succeed(None)
 
     def _begin(self, batch: Batch, waited: float) -> None:
-        self.idle_since = inf
-        seconds = self._cost.seconds(batch.rows) * self._noise.factor()
+        self.idle_since, self.last_begin = inf, self._events.now
+        seconds = self.cost.seconds(batch.rows) * self._noise.factor()
         self.busy += seconds
         self.batches += 1
         self._outcomes.append(Outcome([NO_ROWS] * len(batch.parts), None, waited, seconds))
@@ -101,3 +103,8 @@ class Watch:
     def last_end(self) -> float:
         """Time at which the last batch of any device ended."""
         return max(device.last_end for device in self._devices)
+
+    @property
+    def last_begin(self) -> float:
+        """Time at which the last batch of any device began."""
+        return max(device.last_begin for device in self._devices)

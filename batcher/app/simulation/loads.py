@@ -8,6 +8,7 @@
     closed:32,think=1.5ms        32 clients; each sends 1.5 ms after the answer to its last request
     trace:FILE                   as recorded: lines of seconds[,rows[,deadline[,level]]], see below
     poisson:0.3+closed:8         all of these at once
+    closed:8@0s..5s              in these seconds alone; either end may be left out
 
 A trace is CSV or JSON lines; `seconds` are those of the arrival, `deadline` the seconds that the
 request has from then on. `trace:FILE,speed=2` sends twice as fast as recorded.
@@ -15,7 +16,9 @@ request has from then on. `trace:FILE,speed=2` sends twice as fast as recorded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,8 +30,13 @@ from batcher.errors import ConfigError
 
 FORMS = (
     "poisson:0.7, poisson:900/s, constant:0.7, gamma:0.7,cv=3, onoff:0.7,on=100ms,off=300ms, "
-    "closed:32,think=1.5ms, trace:FILE, or several joined by +"
+    "closed:32,think=1.5ms, trace:FILE, several joined by +, or for a time as in "
+    "closed:8@0s..5s"
 )
+
+
+TIMED = re.compile(r"(.+)@([^@]*)\.\.([^@]*)")
+"""A load, and the seconds in which it is sent."""
 
 
 class Arrival(NamedTuple):
@@ -60,6 +68,8 @@ class OpenLoad(NamedTuple):
         rate: mean rate in requests/s; 0 if `share` says it, or a trace has its own.
         draw: yields the requests, given the mean rate in requests/s.
         total: number of the requests; None for any number.
+        begin: seconds at which the load begins.
+        end: seconds at which it ends.
     """
 
     text: str
@@ -67,10 +77,16 @@ class OpenLoad(NamedTuple):
     rate: float
     draw: Draw
     total: int | None = None
+    begin: float = 0.0
+    end: float = inf
 
     def arrivals(self, capacity: float, random: np.random.Generator) -> Iterator[Arrival]:
         """Yield the requests in order; `capacity` is that of all devices, in requests/s."""
-        return self.draw(self.share * capacity or self.rate, random)
+        for arrival in self.draw(self.share * capacity or self.rate, random):
+            time = arrival.time + self.begin
+            if time >= self.end:
+                return
+            yield arrival._replace(time=time) if self.begin else arrival
 
 
 class ClosedLoad(NamedTuple):
@@ -80,11 +96,15 @@ class ClosedLoad(NamedTuple):
         text: how the load is written.
         clients: number of clients.
         think: seconds from an answer to the next request.
+        begin: seconds at which the clients begin.
+        end: seconds from which no client sends a request.
     """
 
     text: str
     clients: int
     think: Distribution
+    begin: float = 0.0
+    end: float = inf
 
 
 Load = tuple[OpenLoad | ClosedLoad, ...]
@@ -122,7 +142,18 @@ def read_load(text: str) -> Load:
     """
     # a path may hold a plus sign
     parts = [text] if text.startswith("trace:") else text.split("+")
-    return tuple(_read_part(part) for part in parts)
+    return tuple(_read_timed(part) for part in parts)
+
+
+def _read_timed(text: str) -> OpenLoad | ClosedLoad:
+    found = TIMED.fullmatch(text)
+    if found is None:
+        return _read_part(text)
+    begin, end = (duration(word) if word else None for word in found.group(2, 3))
+    begin, end = begin or 0.0, inf if end is None else end
+    if begin >= end:
+        raise ConfigError(f"load: expected a beginning before the end; got {text!r}")
+    return _read_part(found[1])._replace(text=text, begin=begin, end=end)
 
 
 def _read_part(text: str) -> OpenLoad | ClosedLoad:

@@ -157,13 +157,13 @@ def _requests(scenario: Scenario) -> tuple[Floats, np.ndarray]:
 def _check(scenario: Scenario) -> OpenLoad:
     """Return the load; raise if the optimum cannot be computed."""
     load = scenario.load[0]
-    costs = scenario.noise or scenario.loop_cost or scenario.client_cost
+    costs = scenario.later_costs or scenario.noise or scenario.loop_cost or scenario.client_cost
     rules = {
         "one open load": len(scenario.load) == 1 and isinstance(load, OpenLoad),
         "one device": scenario.devices == 1,
         "no deadline": scenario.deadline is None,
         "one level": scenario.level is None,
-        "no noise, loop cost or client cost": not costs,
+        "one cost, no noise, loop cost or client cost": not costs,
         f"at most {MAX_REQUESTS} requests": scenario.count <= MAX_REQUESTS,
     }
     for expected, is_so in rules.items():

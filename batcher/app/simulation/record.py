@@ -49,6 +49,11 @@ class Record:
         """How many requests were sent."""
         return len(self._sent)
 
+    @property
+    def last_sent(self) -> float:
+        """Time at which the last request was sent; 0 before the first."""
+        return self._sent[-1] if self._sent else 0.0
+
     def send(self, now: float, rows: int, allowed: float | None, level: int) -> int:
         """Note a request that is sent now; return its number."""
         self.open += 1
@@ -73,6 +78,11 @@ class Record:
     def end_window(self, moment: Moment) -> None:
         """Count what has ended by now."""
         self._end = moment
+
+    def times(self) -> tuple[Floats, Floats]:
+        """Return when each request was sent, and when it ended; NaN for one without an answer."""
+        answered = np.frombuffer(self._fates, np.uint8) == ANSWERED
+        return np.array(self._sent), np.where(answered, np.array(self._ended), nan)
 
     def result(self, about: About) -> Result:
         """Return the numbers of the run."""

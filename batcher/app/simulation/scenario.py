@@ -37,6 +37,7 @@ class Scenario:
         cores: 2 if the clients have a core of their own, 1 if they share the loop's.
         warmup: share of the requests, the first ones, that no result counts.
         seed: of all that is drawn; the same seed sends the same requests to every policy.
+        later_costs: times in seconds from which batches cost something else, and what.
     """
 
     cost: BatchCost
@@ -53,6 +54,7 @@ class Scenario:
     cores: int = 2
     warmup: float = 0.1
     seed: int = 1
+    later_costs: tuple[tuple[float, BatchCost], ...] = ()
 
     def settings_of(self, candidate: Candidate) -> ModelSettings:
         """Return the settings of the model under `candidate`."""

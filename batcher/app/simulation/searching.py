@@ -1,6 +1,7 @@
 """The best value of a policy that has one: the mark that a policy without a value must reach.
 
-    best-delay, best-fixed-wait, best-delay-from-dequeue, best-early-binding     over times
+    best-delay, best-fixed-wait, best-delay-from-dequeue, best-early-binding,
+    best-stagger                                                                over times
     best-threshold                                                              over numbers of rows
 
 A coarse grid is tried first, then three times finer ones around the best value so far. What is best
@@ -25,7 +26,7 @@ from batcher.app.simulation.simulation import simulate
 from batcher.errors import ConfigError
 
 BEST = "best-"
-OF_TIME = ("delay", "fixed-wait", "delay-from-dequeue", "early-binding")
+OF_TIME = ("delay", "fixed-wait", "delay-from-dequeue", "early-binding", "stagger")
 SEARCHED = (*OF_TIME, "threshold")
 ROUNDS = 3
 """Finer grids: the value is then known to a sixty-fourth of the coarse grid's step."""

@@ -20,12 +20,12 @@ from twisted.python.failure import Failure
 from batcher.app.simulation.candidates import Candidate
 from batcher.app.simulation.clients import Client, Surroundings, senders
 from batcher.app.simulation.comparisons.facts import Facts
-from batcher.app.simulation.costs import Noise
+from batcher.app.simulation.costs import BatchCost, Noise
 from batcher.app.simulation.devices import SimulatedDevice, Watch
 from batcher.app.simulation.events import Events
 from batcher.app.simulation.loads import Arrival, text_of
 from batcher.app.simulation.loop import Core, Loop
-from batcher.app.simulation.record import ANSWERED, DROPPED, REFUSED, Record, moment
+from batcher.app.simulation.record import ANSWERED, DROPPED, REFUSED, Moment, Record, moment
 from batcher.app.simulation.result import About, Result
 from batcher.app.simulation.scenario import Scenario
 from batcher.batching.admission import AdmitAll
@@ -92,7 +92,12 @@ class Run:
         )
         for sender in senders(scenario.load, around):
             sender.begin()
+        for time, cost in scenario.later_costs:
+            self._events.at(time, self._change_cost, cost)
         self._events.run()
+        if self._left:
+            # all loads have ended before the last request
+            self.record.end_window(self._moment(self.record.last_sent))
 
     def _scheduler(
         self, scenario: Scenario, candidate: Candidate, settings: ModelSettings
@@ -115,12 +120,19 @@ class Run:
         scheduler.loaded({rows: seconds(rows) for rows in sizes})
         return scheduler
 
+    def _change_cost(self, cost: BatchCost) -> None:
+        for device in self._devices:
+            device.cost = cost
+
+    def _moment(self, time: float) -> Moment:
+        return moment(time, self._devices, self.metrics)
+
     def _send(self, client: Client | None, arrival: Arrival | None) -> bool:
         """Send a request; return whether more are to come."""
         if not self._left:
             return False
         if len(self.record) == self._warmup:
-            self.record.begin_window(moment(self._events.now, self._devices, self.metrics))
+            self.record.begin_window(self._moment(self._events.now))
         self._left -= 1
         rows, allowed, level = self._traits_of(arrival)
         number = self.record.send(self._events.now, rows, allowed, level)
@@ -130,7 +142,7 @@ class Run:
         else:
             self._loop.post(self._half, self._submit, sent)
         if not self._left:
-            self.record.end_window(moment(self._events.now, self._devices, self.metrics))
+            self.record.end_window(self._moment(self._events.now))
         return self._left > 0
 
     def _traits_of(self, arrival: Arrival | None) -> tuple[int, float | None, int]:

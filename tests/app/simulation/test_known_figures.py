@@ -86,6 +86,14 @@ def test_a_deferred_start_meets_deadlines_and_leaves_a_third_of_the_device() -> 
     assert 9e-3 <= found.latency.mean <= 15e-3
 
 
+def test_a_wait_between_beginnings_lets_four_devices_take_turns() -> None:
+    together = run("poisson:0.5", "eager", devices=4)
+    assert together.latency.p99 == pytest.approx(14.4e-3, rel=0.08)
+    apart = run("poisson:0.5", "stagger:2ms", devices=4)
+    assert apart.latency.p99 == pytest.approx(10.7e-3, rel=0.08)
+    assert apart.latency.mean < together.latency.mean
+
+
 def test_batches_that_are_bound_early_lose_stability_below_capacity() -> None:
     found = run("poisson:0.7", "early-binding:5ms")
     assert found.answered < 0.9 * found.offered

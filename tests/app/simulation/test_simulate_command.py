@@ -113,6 +113,8 @@ def test_charts_are_written_for_each_kind_of_load(tmp_path: Path) -> None:
         (("--set", "pipeline_depth"), "expected KEY=VALUE"),
         (("--set", "max_delay=5"), "unknown setting max_delay"),
         (("--devices", "0"), "--devices"),
+        (("--cost-from", "12ms+1ms"), "expected TIME=COST"),
+        (("--load", "closed:4@5s..1s"), "expected a beginning before the end"),
         (("--noise", "-1"), "--noise"),
         (("--policy",), "--policy"),
         (("--policy", "deferred"), "deferred: needs requests with a deadline"),
@@ -123,3 +125,20 @@ def test_a_wrong_word_ends_it_with_what_was_expected(arguments: tuple[str, ...],
     assert done.exit_code != 0
     assert said in done.stderr
     assert "Traceback" not in done.output
+
+
+def test_loads_and_costs_change_while_it_runs() -> None:
+    done = run(
+        *("--load", "closed:4@0s..1s+constant:100/s@2s..3s", "--cost", "4ms+0ms"),
+        *("--cost-from", "2s=40ms+0ms", "--policy", "eager", "--set", "max_batch_size=1", "--json"),
+    )
+    (found,) = json.loads(done.stdout)
+    # 4 ms a request for a second, and 100 requests of 40 ms behind each other
+    assert found["requests"] == pytest.approx(250 + 100, abs=3)
+    assert found["latency"]["longest"] == pytest.approx(4.0 - 1.0, rel=0.05)
+
+
+def test_a_load_without_other_values_has_no_chart(tmp_path: Path) -> None:
+    done = run(*FEW, "--load", "closed:4", "--policy", "eager", "--svg", str(tmp_path))
+    assert "no charts: expected loads of one kind with several values" in done.stderr
+    assert list(tmp_path.iterdir()) == []

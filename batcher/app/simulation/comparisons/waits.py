@@ -4,6 +4,7 @@
 |---|---|
 | `DequeueDelay` | when a worker takes the first request: Mosec, TorchServe, LitServe, DJL |
 | `FixedWait` | when a batch has ended: what a learned wait would do at its best, without learning |
+| `Stagger` | when a batch has begun on another device: several devices then take turns |
 """
 
 from __future__ import annotations
@@ -54,4 +55,27 @@ class FixedWait:
         if oldest is None:
             return NOTHING_TO_DO
         until = self._watch.last_end + self._wait
+        return send_or_wait(queue, worker, oldest, size, until, now, cost)
+
+
+class Stagger:
+    """Sends as `Eager` does, but not within `wait` seconds of the beginning of another batch.
+
+    With K devices and a wait of a Kth of a batch, one device becomes free after the other, and a
+    request waits for the next one alone.
+    """
+
+    def __init__(self, facts: Facts, wait: float) -> None:
+        """Leave `wait` seconds between the beginnings of two batches."""
+        self.max_batch_size = facts.max_batch_size
+        self._watch = facts.watch
+        self._wait = wait
+
+    def decide(self, queue: BatchQueue, worker: WorkerState, now: float, cost: Cost) -> Decision:
+        """Return Take for a full batch, or when the wait is over."""
+        size = min(self.max_batch_size, worker.max_rows)
+        oldest = oldest_with_place(queue, worker, size)
+        if oldest is None:
+            return NOTHING_TO_DO
+        until = self._watch.last_begin + self._wait
         return send_or_wait(queue, worker, oldest, size, until, now, cost)
