@@ -380,15 +380,3 @@ def test_a_folder_beside_the_model_needs_no_init(
         shutil.rmtree(definition.folder)
     assert [multiplied_by(checked) for checked in loaded] == [2, 3]
     assert "layers" not in sys.modules
-
-
-def test_the_example_of_the_page_on_loading_runs(folders: Folders) -> None:
-    page = Path(__file__).parents[2] / "docs" / "loading.md"
-    example = page.read_text().partition("```python\n")[2].partition("```")[0]
-    files: dict[str, str | bytes] = {
-        "network.py": "class Net: FACTOR = 2\n",
-        "features.py": "FACTOR = 3\n",
-        "layers/attention.py": "class Attention: FACTOR = 5\n",
-    }
-    source = using(example, "Net.FACTOR * features.FACTOR * Attention.FACTOR")
-    assert multiplied_by(folders.load(folders.python(source, files=files))) == 30

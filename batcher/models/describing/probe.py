@@ -27,7 +27,7 @@ from batcher.models.describing.wanted import Found, Values
 from batcher.models.hook_contract import as_arrays
 from batcher.models.loading import make_model, reason_of
 from batcher.models.own_code import with_place
-from batcher.models.protocol import Model
+from batcher.models.protocol import Arrays, Model
 from batcher.models.result_names import members
 
 FREE_SIZES = (8, 16, 32, 64, 224, 1, 3, 128, 512)
@@ -68,12 +68,12 @@ def probe(found: Found, title: str, folder: Path, settings: ModelSettings, maker
     definition = definition_from(found, title, "1", folder)
     try:
         model: Any = make_model(definition, settings, maker)
-        if hasattr(model, "make") and not hasattr(model, "source"):
-            model.make = _keeping_lists(model.make)
         model.load("cpu")
     # Also SystemExit, whatever the code of the model does.
     except BaseException as err:
         raise ConfigError(f"{title}: {with_place(reason_of(err), err)}") from err
+    if hasattr(model, "make") and not hasattr(model, "source"):
+        model.call = _keeping_lists(model.call)
     _Probe(model, found, title).run()
 
 
@@ -187,17 +187,11 @@ def _as_array(value: Any) -> Array:
     return value if isinstance(value, np.ndarray) else np.asarray(value)
 
 
-class _KeepsLists:
-    """An object with `predict` whose lists of a value for each row become one output."""
+def _keeping_lists(call: Callable[[Arrays], Any]) -> Callable[[Arrays], Any]:
+    """Return `call`, whose lists of a value for each row become one output."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def predict(self, inputs: Mapping[str, Array]) -> Any:
-        returned = self._model.predict(inputs)
+    def keeping(inputs: Arrays) -> Any:
+        returned = call(inputs)
         rows = len(next(iter(inputs.values())))
         if not isinstance(returned, list) or len(returned) != rows:
             return returned
@@ -205,9 +199,7 @@ class _KeepsLists:
             return returned
         return {_PLACEHOLDER["name"]: np.asarray(returned)}
 
-
-def _keeping_lists(make: Callable[[], Any]) -> Callable[[], Any]:
-    return lambda: _KeepsLists(make())
+    return keeping
 
 
 def explained(error: BaseException) -> str:

@@ -7,7 +7,7 @@ of class decides how the class is used; of a function that is the class of the o
                    `torch.nn.Module`               any class with `predict`
     made           without arguments               without arguments
     prepared by    its weights, if there are any   its method `load(device)`, if there is one
-    called as      forward, see `input_order.py`   predict(inputs)
+    called as      forward, see `input_order.py`   predict, see `predict_calls.py`
     takes          tensors                         a mapping of name to array
     returns        what `result_names.py` names    what `result_names.py` names
 
@@ -36,6 +36,7 @@ from batcher.errors import ModelLoadError
 from batcher.models.file_facts import own_copy
 from batcher.models.output_arrays import output_arrays
 from batcher.models.plain_calls import check_methods, check_returned
+from batcher.models.predict_calls import predict_of
 from batcher.models.protocol import Arrays, FreshMemory, Model, PlainModel, Progress
 from batcher.models.pytorch.autograd import batch_mode
 from batcher.models.pytorch.factories import factory_of
@@ -102,7 +103,10 @@ class PythonModel(PlainModel, FreshMemory):
 
     Attributes:
         make: makes the object, not loaded.
+        call: calls its `predict` with all inputs; there once the object is loaded.
     """
+
+    call: Callable[[Arrays], Any]
 
     def __init__(
         self, definition: ModelDefinition, settings: ModelSettings, factory: Callable[[], Any]
@@ -120,6 +124,7 @@ class PythonModel(PlainModel, FreshMemory):
             torch.set_num_threads(self._settings.torch_threads)
         self._model = self.make()
         check_methods(self._model)
+        self.call = predict_of(self._model, [tensor.name for tensor in self.spec.inputs])
         if hasattr(self._model, "load"):
             check_returned(self._model.load(device), "load")
         self.preprocess = getattr(self._model, "preprocess", None)
@@ -147,7 +152,7 @@ class PythonModel(PlainModel, FreshMemory):
         """
         is_raw = self.postprocess is not None
         with batch_mode(self._gradients):
-            outputs, left_out = named_outputs(self._model.predict(inputs), self.spec, is_raw)
+            outputs, left_out = named_outputs(self.call(inputs), self.spec, is_raw)
             on_host = {name: to_host(value) for name, value in outputs.items()}
             if torch.Tensor in map(type, on_host.values()) and torch.cuda.is_initialized():
                 torch.cuda.synchronize()

@@ -61,6 +61,18 @@ GOOD = [
         ["x FP32[-1,4]"],
         ["boxes FP32[-1,-1,4]"],
     ),
+    (
+        "import batcher\n\n\n@batcher.model(inputs={'text': 'BYTES'})\nclass Length:\n"
+        "    def predict(self, text):\n        return {'n': [len(each) for each in text]}\n",
+        ["text BYTES[-1]"],
+        ["n INT64[-1]"],
+    ),
+    (
+        "class Sum:\n    def predict(self, x: 'FP32[4]', y: 'FP32[4]', scale=1):\n"
+        "        return (x + y) * scale\n",
+        ["x FP32[-1,4]", "y FP32[-1,4]"],
+        ["output FP32[-1,4]"],
+    ),
     (single_files.DECLARED, ["text BYTES[-1,1]"], ["upper BYTES[-1,1]", "length INT64[-1]"]),
     (single_files.TYPED, ["x FP32[-1,-1]"], ["total FP32[-1]"]),
     (single_files.FUNCTION, ["x FP32[-1,-1,2]", "factor FP32[-1,1,1]"], ["y FP32[-1,-1,2]"]),

@@ -1,0 +1,57 @@
+"""How `predict` of a class is called: with all inputs as one mapping, or with each by its name.
+
+    def predict(self, inputs)              one mapping of name to array
+    def predict(self, text, lengths)       each input by its name, if all names are inputs
+    def predict(self, text)                by its name, if `@batcher.model` or an annotation says
+                                           what the inputs are; else one mapping, as ever
+    any other names of several arguments   refused at load, with both lists of names
+
+One argument alone may have the name of an input and mean the mapping. So its name decides only in a
+class that says itself what its inputs are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from inspect import Parameter
+from typing import Any
+
+from batcher.errors import ModelLoadError
+from batcher.models.declaring import declaration_of
+from batcher.models.describing.annotated import inputs_of, parameters_of
+from batcher.models.protocol import Arrays
+
+_NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+
+
+def predict_of(model: Any, names: Sequence[str]) -> Callable[[Arrays], Any]:
+    """Return `predict` of `model` as a function of the mapping of the inputs called `names`.
+
+    Raises:
+        ModelLoadError: `predict` takes several arguments, and they are not the inputs.
+
+    Inference thread.
+    """
+    predict: Callable[..., Any] = model.predict
+    taken = parameters_of(predict)
+    needed = [each.name for each in taken if each.kind in _NAMED and each.default is each.empty]
+    if not needed or any(each.kind is Parameter.POSITIONAL_ONLY for each in taken):
+        return predict
+    # What `preprocess` makes has names of its own, known when a batch comes.
+    are_inputs = hasattr(model, "preprocess") or _are_inputs(taken, needed, names)
+    says = declaration_of(type(model)) is not None or inputs_of(predict) is not None
+    if len(needed) > 1 and not are_inputs:
+        raise ModelLoadError(
+            f"{type(model).__name__}.predict: expected one argument, the mapping of all inputs, or "
+            f"the inputs by their names, {', '.join(names)}; got {', '.join(needed)}"
+        )
+    is_one = len(needed) == 1 and not (says and needed[0] in names and are_inputs)
+    return predict if is_one else lambda inputs: predict(**inputs)
+
+
+def _are_inputs(taken: Sequence[Parameter], needed: Sequence[str], names: Sequence[str]) -> bool:
+    """Return whether the parameters `taken`, of which some are `needed`, can take all inputs."""
+    if any(each.kind is Parameter.VAR_KEYWORD for each in taken):
+        return set(needed) <= set(names)
+    known = {each.name for each in taken if each.kind in _NAMED}
+    return set(needed) <= set(names) <= known

@@ -1,0 +1,83 @@
+"""How `predict` of a class is called: with one mapping, or with each input by its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import batcher
+from batcher.errors import ModelLoadError
+from batcher.models.predict_calls import predict_of
+
+INPUTS: Any = {"x": 1, "y": 2}
+
+
+class Mapping:
+    def predict(self, inputs: Any) -> Any:
+        return inputs
+
+
+class Several:
+    def predict(self, y: int, x: int, scale: int = 3) -> Any:
+        return x, y, scale
+
+
+class Open:
+    def predict(self, x: int, **others: int) -> Any:
+        return x, others
+
+
+class Anything:
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+
+class One:
+    def predict(self, x: Any) -> Any:
+        return x
+
+
+@batcher.model(inputs={"x": "FP32"})
+class Declared:
+    def predict(self, x: Any) -> Any:
+        return x
+
+
+class Annotated:
+    def predict(self, x: FP32[4]) -> Any:  # type: ignore[name-defined]  # noqa: F821  # a text
+        return x
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (Mapping(), INPUTS),
+        (Several(), (1, 2, 3)),
+        (Anything(), ((INPUTS,), {})),
+        (Open(), (INPUTS, {})),
+    ],
+)
+def test_names_decide_where_they_are_those_of_the_inputs(model: Any, expected: Any) -> None:
+    assert predict_of(model, ["x", "y"])(INPUTS) == expected
+
+
+def test_several_arguments_take_what_preprocess_has_named() -> None:
+    class Prepared(Several):
+        preprocess = None
+
+    assert predict_of(Prepared(), ["text"])(INPUTS) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"), [(One(), {"x": 1}), (Declared(), 1), (Annotated(), 1)]
+)
+def test_one_argument_is_the_mapping_unless_the_class_says_what_its_inputs_are(
+    model: Any, expected: Any
+) -> None:
+    assert predict_of(model, ["x"])({"x": 1}) == expected
+
+
+def test_other_names_are_refused_with_both_lists() -> None:
+    with pytest.raises(ModelLoadError, match="inputs by their names, a, b; got y, x"):
+        predict_of(Several(), ["a", "b"])
