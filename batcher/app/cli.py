@@ -1,4 +1,4 @@
-"""The command line: `batcher serve`, `init`, `check`, `compile`, `predict` and `simulate`.
+"""The command line: `batcher serve`, `init`, `check`, `doctor`, `compile`, `predict`, `simulate`.
 
 What only one command needs is imported in that command: PyTorch takes seconds to import, and Klein
 must not be imported before `run.py` has chosen the reactor.
@@ -338,6 +338,27 @@ def compile_models(names: tuple[str, ...], config: Path | None, pairs: tuple[str
                 click.echo(f"model {folder.name}/{folder.version}: {outcome}")
     except BatcherError as err:
         raise click.ClickException(str(err)) from err
+
+
+@main.command()
+@_config_option
+@_set_option
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object, for programs.")
+def doctor(config: Path | None, pairs: tuple[str, ...], as_json: bool) -> None:
+    """Say what is there (PyTorch, compiler, extras, limits, ports), and what that means.
+
+    The exit status is 1 if something keeps the server from starting as it is configured.
+    """
+    from batcher.app import doctor
+
+    try:
+        findings = doctor.examine(_sources(config, _assignments(pairs))[0]())
+    except ConfigError as err:
+        findings = [doctor.Finding("configuration", "problem", str(err))]
+        findings += doctor.examine(ServerSettings())
+    text = doctor.report_json(findings) if as_json else doctor.report_text(findings)
+    click.echo(text)
+    sys.exit(int(doctor.has_problem(findings)))
 
 
 @main.command()

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succee
 
 from batcher.config.settings import ServerSettings
 from batcher.core.forks import bound_address, forget, keep_from_forks
+from batcher.core.installing import how_to_install
 from batcher.errors import ConfigError, Draining
 from batcher.frontends.endpoints.answer_log import AnswerLog, WriteLine
 from batcher.frontends.endpoints.cors import Cors
@@ -135,8 +136,8 @@ class Frontends:
         except ImportError as err:
             place = settings.origin("grpc_port")
             raise ConfigError(
-                f"{place}: grpc_port: expected `pip install 'batcher-inference[grpc]'`; "
-                f"got none: {err}"
+                f"{place}: grpc_port: expected the extra grpc; got none: {err}. It comes with "
+                f"{how_to_install('grpc')}"
             ) from err
         server, log = self._server, self._answer_log
         self._grpc = RpcFront(server, self._repository, settings, self._base, server.clock, log)

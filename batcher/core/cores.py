@@ -1,4 +1,4 @@
-"""How many cores this process may use: fewer than the machine has, mostly, in a container.
+"""How many cores and bytes this process may use: fewer than the machine has, in a container.
 
     cores = min(cores that the process may run on, ceil(quota))
 
@@ -27,6 +27,9 @@ from pathlib import Path, PurePosixPath
 
 _ROOT = Path("/")
 
+_NO_LIMIT_BYTES = 1 << 60
+"""Version 1 writes a number of this size where memory is not limited."""
+
 
 def cores(root: Path = _ROOT) -> int:
     """Return how many cores this process may use, at least one.
@@ -39,17 +42,33 @@ def cores(root: Path = _ROOT) -> int:
     return allowed if quota == inf else max(1, min(allowed, ceil(quota)))
 
 
+def memory_limit(root: Path = _ROOT) -> int | None:
+    """Return how many bytes control groups allow this process; None without a limit.
+
+    `root` is as in `cores`.
+    """
+    return min(
+        (limit for each in _folders(root, "memory") for limit in _limit_in(each)), default=None
+    )
+
+
 def _quotas(root: Path) -> Iterator[float]:
     """Yield the quota of each control group around this process that has one, in cores."""
+    for folder in _folders(root, "cpu"):
+        yield from _quota_in(folder)
+
+
+def _folders(root: Path, controller: str) -> Iterator[Path]:
+    """Yield the folder of each control group around this process, for one controller."""
     groups = _groups(root)
     for mount_root, mount_point, kind, options in _mounts(root):
-        group = groups.get("" if kind == "cgroup2" else "cpu")
-        if group is None or (kind == "cgroup" and "cpu" not in options):
+        group = groups.get("" if kind == "cgroup2" else controller)
+        if group is None or (kind == "cgroup" and controller not in options):
             continue
         top = root / mount_point.relative_to("/")
         folder = top / _below(group, mount_root)
         while True:
-            yield from _quota_in(folder)
+            yield folder
             if folder == top:
                 break
             folder = folder.parent
@@ -94,6 +113,15 @@ def _quota_in(folder: Path) -> Iterator[float]:
         quota, period = map(int, " ".join(texts).split())
         if quota > 0 and period > 0:
             yield quota / period
+
+
+def _limit_in(folder: Path) -> Iterator[int]:
+    """Yield the bytes that are allowed in `folder`, if they are limited."""
+    texts = _lines(folder / "memory.max") or _lines(folder / "memory.limit_in_bytes")
+    with suppress(ValueError):
+        limit = int(" ".join(texts))
+        if limit < _NO_LIMIT_BYTES:
+            yield limit
 
 
 def _lines(path: Path) -> list[str]:

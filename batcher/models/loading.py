@@ -23,6 +23,7 @@ from typing import Any
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.error_text import message
+from batcher.core.installing import how_to_install
 from batcher.errors import BatcherError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.file_facts import unchanged
@@ -102,7 +103,8 @@ def import_format(definition: ModelDefinition) -> ModuleType:
         if err.name != "onnxruntime":
             raise
         raise ModelLoadError(
-            f"format: expected `pip install 'batcher-inference[onnx]'`; got none: {err}"
+            f"format: expected the extra onnx; got none: {err}. It comes with "
+            f"{how_to_install('onnx')}"
         ) from err
 
 

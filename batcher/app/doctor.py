@@ -1,0 +1,204 @@
+"""`batcher doctor`: what is there on this machine, and what that means for the server.
+
+Each finding is a fact in one line, and where the fact costs something, the cost and the mend. There
+are three levels: `ok`, `note` (works, but slower or less), and `problem` (the server would not
+start, or not serve what the configuration names).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from batcher.batching import scheduler
+from batcher.codecs.formats.json_text import to_json
+from batcher.config.settings import ServerSettings
+from batcher.core.cores import cores, memory_limit
+from batcher.core.installing import EXTRAS, how_to_install
+
+FEW_FILES = 4096
+"""Open files below which many clients at once are refused: each connection is one."""
+
+SHARED_BYTES = 64 << 20
+"""Bytes of /dev/shm below which PyTorch's own worker processes often fail; Docker's default."""
+
+
+class Finding(NamedTuple):
+    """One fact.
+
+    Attributes:
+        subject: what was looked at.
+        level: `ok`, `note` or `problem`.
+        found: the fact, in words.
+        meaning: what follows from the fact, and what to do; empty if nothing does.
+    """
+
+    subject: str
+    level: str
+    found: str
+    meaning: str = ""
+
+
+def examine(settings: ServerSettings) -> list[Finding]:
+    """Return what is there, for a server with `settings`."""
+    return [
+        _python(),
+        *_torch(),
+        _compiler(),
+        _compiled(),
+        *_extras(settings),
+        _cores(),
+        _memory(),
+        _files(settings),
+        _shared_memory(),
+        *_ports(settings),
+    ]
+
+
+def _python() -> Finding:
+    return Finding("python", "ok", f"{platform.python_version()} on {platform.machine()}")
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        torch = import_module("torch")
+    # A torch for another CUDA, or one whose libraries are missing, raises whatever it likes.
+    except Exception as err:
+        meaning = "models of PyTorch cannot be served: install torch again"
+        yield Finding("torch", "problem", f"cannot be imported: {err}", meaning)
+        return
+    yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        yield Finding("cuda", "ok", ", ".join(names))
+    elif shutil.which("nvidia-smi"):
+        meaning = "models run on the CPU: this torch is built without CUDA, or the driver is older"
+        yield Finding("cuda", "note", "a driver is there, but PyTorch sees no device", meaning)
+    else:
+        yield Finding("cuda", "ok", "none: models run on the CPU")
+
+
+def _compiler() -> Finding:
+    found = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
+    if found:
+        return Finding("compiler", "ok", found)
+    meaning = "`compile: aoti` serves models as they are: install g++ (`apt-get install g++`)"
+    return Finding("compiler", "note", "none", meaning)
+
+
+def _compiled() -> Finding:
+    if scheduler.__file__.endswith(".py"):
+        meaning = "each request costs more: install the package again where there is a C compiler"
+        return Finding("hot path", "note", "not compiled", meaning)
+    return Finding("hot path", "ok", "compiled")
+
+
+def _extras(settings: ServerSettings) -> Iterator[Finding]:
+    for name, module in EXTRAS.items():
+        if find_spec(module) is not None:
+            yield Finding(f"extra {name}", "ok", "installed")
+            continue
+        is_needed = name == "grpc" and settings.grpc_port is not None
+        level = "problem" if is_needed else "note"
+        yield Finding(f"extra {name}", level, "not installed", f"if needed: {how_to_install(name)}")
+
+
+def _cores() -> Finding:
+    mine, machine = cores(), os.cpu_count() or 1
+    if mine < machine:
+        return Finding("cores", "ok", f"{mine} of {machine}, by affinity or a control group")
+    return Finding("cores", "ok", str(mine))
+
+
+def _memory() -> Finding:
+    limit, machine = memory_limit(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if limit is None or limit >= machine:
+        return Finding("memory", "ok", f"{_gib(machine)} of the machine, no limit")
+    meaning = "what goes beyond is killed by the kernel: docs/memory.md counts what clients hold"
+    return Finding("memory", "note", f"limit of {_gib(limit)} by a control group", meaning)
+
+
+def _files(settings: ServerSettings) -> Finding:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard in (resource.RLIM_INFINITY, -1) or hard >= min(settings.max_connections, FEW_FILES):
+        text = "no limit" if hard in (resource.RLIM_INFINITY, -1) else f"{hard} at most"
+        return Finding("open files", "ok", text)
+    meaning = (
+        f"more clients at once than that are refused: raise the hard limit (`ulimit -Hn`), "
+        f"max_connections is {settings.max_connections}"
+    )
+    return Finding("open files", "note", f"{hard} at most", meaning)
+
+
+def _shared_memory() -> Finding:
+    with suppress(OSError):
+        room = shutil.disk_usage("/dev/shm").total
+        if room > SHARED_BYTES:
+            return Finding("shared memory", "ok", f"{_gib(room)} in /dev/shm")
+        meaning = (
+            "the server needs none, but processes of PyTorch's data loaders do: `--shm-size` of a "
+            "container raises it"
+        )
+        return Finding("shared memory", "note", f"{_gib(room)} in /dev/shm", meaning)
+    return Finding("shared memory", "note", "no /dev/shm", "processes of PyTorch may need one")
+
+
+def _ports(settings: ServerSettings) -> Iterator[Finding]:
+    if settings.unix_socket is not None:
+        yield Finding("socket", "ok", f"{settings.unix_socket} (unix_socket)")
+    for name, port in (("port", settings.port), ("grpc_port", settings.grpc_port)):
+        if not port or (name == "port" and settings.unix_socket is not None):
+            continue
+        if reason := _why_taken(settings.host, port):
+            meaning = f"another program listens there: stop it, or set another {name}"
+            yield Finding(name, "problem", f"{settings.host}:{port}: {reason}", meaning)
+        else:
+            yield Finding(name, "ok", f"{settings.host}:{port} is free")
+
+
+def _why_taken(host: str, port: int) -> str:
+    """Return why nobody can listen on that port now; empty if somebody can."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as err:
+        return err.strerror or str(err)
+    return ""
+
+
+def _gib(count: int) -> str:
+    return f"{count / (1 << 30):.1f} GiB"
+
+
+def report_text(findings: list[Finding]) -> str:
+    """Return the findings for people: one a line, with its meaning below."""
+    width = max(len(finding.subject) for finding in findings)
+    lines = []
+    for subject, level, found, meaning in findings:
+        lines.append(f"{level:<7}  {subject:<{width}}  {found}")
+        if meaning:
+            lines.append(f"{'':<7}  {'':<{width}}  {meaning}")
+    return "\n".join(lines)
+
+
+def report_json(findings: list[Finding]) -> str:
+    """Return the findings for programs, as one JSON object."""
+    listed = [finding._asdict() for finding in findings]
+    return to_json({"ok": not has_problem(findings), "findings": listed}).decode()
+
+
+def has_problem(findings: list[Finding]) -> bool:
+    """Return whether the server would not start, or not serve what is asked of it."""
+    return any(finding.level == "problem" for finding in findings)

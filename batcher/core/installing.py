@@ -1,0 +1,21 @@
+"""How a part that is missing is installed: the one place where the server names itself for pip.
+
+The package is imported as `batcher`, and that name belongs to somebody else on PyPI. So no advice
+may say `pip install batcher`.
+"""
+
+from __future__ import annotations
+
+DISTRIBUTION = "batcher-inference"
+"""The name under which pip knows the server."""
+
+EXTRAS = {"onnx": "onnxruntime", "grpc": "grpc"}
+"""Extras that the server can do without, each with a module that it brings."""
+
+
+def how_to_install(extra: str) -> str:
+    """Return the command that installs `extra`, of an installation and of a checkout."""
+    return (
+        f"`pip install '{DISTRIBUTION}[{extra}]'`, or in a checkout `pip install -e '.[{extra}]' "
+        "-c constraints.txt`"
+    )

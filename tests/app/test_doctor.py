@@ -1,0 +1,115 @@
+"""`batcher doctor`: facts, what they mean, and an exit status."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from batcher.app import doctor
+from batcher.app.cli import main
+from batcher.config.settings import ServerSettings
+from batcher.core.cores import memory_limit
+
+
+def found(settings: ServerSettings) -> dict[str, doctor.Finding]:
+    return {finding.subject: finding for finding in doctor.examine(settings)}
+
+
+def test_it_looks_at_all_that_a_server_needs() -> None:
+    findings = found(ServerSettings(port=0))
+    assert set(findings) >= {
+        "python",
+        "torch",
+        "cuda",
+        "compiler",
+        "hot path",
+        "extra onnx",
+        "extra grpc",
+        "cores",
+        "memory",
+        "open files",
+        "shared memory",
+    }
+    assert all(finding.level in ("ok", "note", "problem") for finding in findings.values())
+    assert all(each.meaning for each in findings.values() if each.level != "ok")
+
+
+def test_an_extra_that_is_missing_is_a_problem_only_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda module: None)
+    assert found(ServerSettings(port=0))["extra grpc"].level == "note"
+    needed = found(ServerSettings(port=0, grpc_port=1))["extra grpc"]
+    assert needed.level == "problem"
+    assert "pip install 'batcher-inference[grpc]'" in needed.meaning
+    assert "pip install -e '.[grpc]' -c constraints.txt" in needed.meaning
+
+
+def test_few_open_files_are_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 256))
+    finding = found(ServerSettings(port=0))["open files"]
+    assert (finding.level, finding.found) == ("note", "256 at most")
+    assert "ulimit" in finding.meaning
+
+
+def test_a_torch_that_cannot_be_imported_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise OSError("libcudart.so: cannot open")
+
+    monkeypatch.setattr(doctor, "import_module", broken)
+    finding = found(ServerSettings(port=0))["torch"]
+    assert (finding.level, "libcudart" in finding.found) == ("problem", True)
+
+
+def test_a_port_that_is_taken_ends_with_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    run = CliRunner().invoke
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run(main, ["doctor", "--json", "--set", f"port={port}"])
+    document = json.loads(done.stdout)
+    assert (done.exit_code, document["ok"]) == (1, False)
+    (problem,) = [each for each in document["findings"] if each["level"] == "problem"]
+    assert problem["subject"] == "port"
+    assert "in use" in problem["found"].lower()
+
+
+def test_without_a_problem_the_status_is_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    done = CliRunner().invoke(main, ["doctor", "--set", "port=0"])
+    assert done.exit_code == 0
+    assert "python" in done.stdout
+
+
+def test_a_wrong_configuration_is_a_problem_beside_the_others(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("port: many\n")
+    done = CliRunner().invoke(main, ["doctor", "-c", str(config)])
+    assert done.exit_code == 1
+    assert "config.yaml:1: port: expected" in done.stdout
+    assert "torch" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "group", "file", "text", "limit"),
+    [
+        ("cgroup2 cgroup2 rw", "0::/", "memory.max", "1048576", 1 << 20),
+        ("cgroup2 cgroup2 rw", "0::/", "memory.max", "max", None),
+        ("cgroup cgroup rw,memory", "5:memory:/", "memory.limit_in_bytes", "4096", 4096),
+        ("cgroup cgroup rw,memory", "5:memory:/", "memory.limit_in_bytes", str(1 << 63), None),
+    ],
+)
+def test_the_limit_of_memory_is_that_of_the_control_group(
+    tmp_path: Path, kind: str, group: str, file: str, text: str, limit: int | None
+) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(f"{group}\n")
+    (tmp_path / "proc/self/mountinfo").write_text(f"30 20 0:1 / /sys/fs/cgroup rw - {kind}\n")
+    (tmp_path / "sys/fs/cgroup" / file).write_text(f"{text}\n")
+    assert memory_limit(tmp_path) == limit
