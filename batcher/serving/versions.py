@@ -76,9 +76,15 @@ class VersionTable:
         Raises UnknownModel if there are none or several.
         """
         if len(self._models) != 1:
-            expected = "a server with one model; this one has"
+            first = next(iter(self._models), "")
+            # A client of a cloud cannot choose another path; who runs the server can.
+            advice = (
+                f": ask for one by /models/{first}/predict, or have the server serve one alone, by "
+                f"`load_at_start: [{first}]`"
+            )
             raise UnknownModel(
-                f"/predict: expected {expected} {self._names()}: name one in the path"
+                "this route: expected a server with one model; this one has "
+                f"{self._names()}{advice if first else ''}"
             )
         return next(iter(self._models))
 

@@ -83,6 +83,8 @@ def test_several_models_are_too_many(both: Both) -> None:
         ask("/invocations", ROWS, content_type="application/json"),
     )
     assert answer.status == 404
+    assert "'m', 'n'" in answer.decoded()["error"]
+    assert "load_at_start: [m]" in answer.decoded()["error"], "a client cannot choose the path"
 
 
 def test_nothing_of_it_is_there_that_was_not_switched_on(both: Both) -> None:
