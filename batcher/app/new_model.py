@@ -86,19 +86,32 @@ class Model(torch.nn.Module):
         }}
 '''
 _TEST = '''\
-"""The model answers its sample, alone and in batches: run by `pytest`."""
+"""The model answers its sample, with the server's own checks: run by `pytest`."""
 
-import subprocess
-import sys
 from pathlib import Path
+
+from batcher.testing import batcher_model
 
 FOLDER = Path(__file__).parent
 
 
-def test_the_model_keeps_the_contract():
-    command = [sys.executable, "-m", "batcher.app.cli", "check", "--model", str(FOLDER)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_the_model_answers_its_sample(batcher_model):
+    model = batcher_model(FOLDER)
+    outputs = model.post((FOLDER / "sample.json").read_bytes(), "application/json")
+    assert set(outputs) == NAMES
+'''
+_TEST_OF_BLANKS = '''\
+"""The model can be loaded, and runs on blank rows: run by `pytest`."""
+
+from pathlib import Path
+
+from batcher.testing import batcher_model
+
+FOLDER = Path(__file__).parent
+
+
+def test_the_model_loads_and_warms_up(batcher_model):
+    assert batcher_model(FOLDER)
 '''
 
 
@@ -140,7 +153,9 @@ def write_folder(folder: Path, wanted: Wanted) -> list[str]:
         found.values["sample"] = "sample.json"
         files["sample.json"] = sample
     files["model.yaml"] = _model_yaml(found.values)
-    files["test_model.py"] = _TEST
+    names = ", ".join(json.dumps(each["name"]) for each in found.values["outputs"])
+    test = _TEST if sample else _TEST_OF_BLANKS
+    files["test_model.py"] = test.replace("NAMES", f"{{{names}}}")
     _write(folder, files)
     return sorted(files)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import runpy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,21 @@ def test_a_file_is_copied_with_all_that_it_says(tmp_path: Path) -> None:
 
 
 def test_the_test_that_is_written_runs_and_can_fail(tmp_path: Path) -> None:
-    write_folder(tmp_path / "m", Wanted())
-    test = runpy.run_path(str(tmp_path / "m/test_model.py"))["test_the_model_keeps_the_contract"]
-    test()
-    source = (tmp_path / "m/model.py").read_text()
-    (tmp_path / "m/model.py").write_text(source.replace("(rows, 4)", "(rows + 1, 4)"))
-    with pytest.raises(AssertionError, match="1 rows in, 2 rows out"):
-        test()
+    for name in ("good", "bad"):
+        write_folder(tmp_path / name, Wanted())
+    source = (tmp_path / "bad/model.py").read_text()
+    (tmp_path / "bad/model.py").write_text(source.replace("(rows, 4)", "(rows + 1, 4)"))
+    options = ("-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-rA", ".")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "PASSED good/test_model.py::test_the_model_answers_its_sample" in done.stdout
+    assert "FAILED bad/test_model.py::test_the_model_answers_its_sample" in done.stdout
+    assert "2 rows in, 3 rows out" in done.stdout or "1 rows in, 2 rows out" in done.stdout
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
