@@ -39,7 +39,7 @@ COUNT = click.IntRange(min=1)
 LOADS = ("poisson:0.3", "poisson:0.7", "poisson:0.95", "closed:8,think=1ms", "closed:32,think=1ms")
 POLICIES = (
     *(name for name in SHIPPED if name not in {"delay", "slo"}),
-    *("delay:5ms", "delay-from-dequeue:5ms", "early-binding:5ms"),
+    *("eager:0ms", "delay:5ms", "delay-from-dequeue:5ms", "early-binding:5ms"),
 )
 
 

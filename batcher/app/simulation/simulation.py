@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from batcher.app.simulation.candidates import Candidate
 from batcher.app.simulation.clients import Client, Surroundings, senders
+from batcher.app.simulation.comparisons.expired_only import ExpiredOnly
 from batcher.app.simulation.comparisons.facts import Facts
 from batcher.app.simulation.costs import BatchCost, Noise
 from batcher.app.simulation.devices import SimulatedDevice, Watch
@@ -28,7 +29,7 @@ from batcher.app.simulation.loop import Core, Loop
 from batcher.app.simulation.record import ANSWERED, DROPPED, REFUSED, Moment, Record, moment
 from batcher.app.simulation.result import About, Result
 from batcher.app.simulation.scenario import Scenario
-from batcher.batching.admission import AdmitAll
+from batcher.batching.cost import CostModel
 from batcher.batching.scheduler import BatchScheduler
 from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ModelMetrics
@@ -112,7 +113,7 @@ class Run:
             self.metrics,
             self._loop.call_soon,
             policy=make(Facts(size, seconds, Watch(self._devices), allowed)) if make else None,
-            admission=AdmitAll(size) if candidate.drop == "expired" else None,
+            admission=_expired_only(settings) if candidate.drop == "expired" else None,
         )
         for device in self._devices:
             device.start(scheduler.deliver, lambda condition, reason: None)
@@ -209,6 +210,10 @@ class Run:
         self.record.end(number, time, fate)
         if client is not None:
             client.again(time, fate != ANSWERED)
+
+
+def _expired_only(settings: ModelSettings) -> ExpiredOnly:
+    return ExpiredOnly(CostModel(), settings.max_batch_size, settings.max_queue_rows)
 
 
 def _devices(scenario: Scenario, events: Events, loop: Loop) -> list[SimulatedDevice]:

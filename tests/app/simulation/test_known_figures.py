@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from batcher.app.simulation.candidates import Drop, read_candidate
+from batcher.app.simulation.candidates import DROPS, Drop, read_candidate
 from batcher.app.simulation.costs import AffineCost
 from batcher.app.simulation.distributions import constant
 from batcher.app.simulation.loads import read_load
@@ -77,6 +77,12 @@ def test_early_drop_keeps_goodput_however_much_is_offered(load: float, goodput: 
 def test_without_early_drop_hardly_any_answer_is_in_time_above_capacity(drop: Drop) -> None:
     found = run("poisson:1.3", NEVER_WAITS, drop, deadline=20e-3)
     assert found.goodput < 0.2 * found.capacity
+
+
+@pytest.mark.parametrize("drop", DROPS)
+def test_the_rule_for_late_requests_changes_nothing_where_none_is_late(drop: Drop) -> None:
+    found = run("closed:8,think=1.5ms", "eager", drop, deadline=1.0)
+    assert found.answered == pytest.approx(8 / 7.5e-3, rel=0.02)
 
 
 def test_a_deferred_start_meets_deadlines_and_leaves_a_third_of_the_device() -> None:

@@ -18,7 +18,7 @@ from batcher.app.simulation.searching import search
 from batcher.app.simulation.simulation import simulate
 from batcher.errors import ConfigError
 
-SCENARIO = Scenario(AffineCost(4e-3, 0.25e-3), poisson(0.7), {"max_batch_size": 32}, 1000)
+SCENARIO = Scenario(AffineCost(4e-3, 0.25e-3), poisson(0.7), {"max_batch_size": 32}, 500)
 SIZE = 3
 SECONDS = [0.0, 3.0, 3.5, 6.0]
 
@@ -91,7 +91,7 @@ def test_the_best_wait_of_a_closed_loop_is_the_time_in_which_clients_return() ->
 
 
 def test_the_best_threshold_of_an_open_loop_is_hardly_better_than_not_to_wait() -> None:
-    scenario = replace(SCENARIO, load=poisson(0.2))
+    scenario = replace(SCENARIO, load=poisson(0.2), requests=1000)
     found = search(scenario, "best-threshold", "early")
     assert found.policy == "best-threshold=1"
     eager = simulate(scenario, read_candidate("eager"))
