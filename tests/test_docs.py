@@ -117,6 +117,15 @@ def test_every_block_is_of_a_kind_that_runs(page: Path) -> None:
     assert [str(block) for block in blocks_of(page) if not _is_tried(block)] == []
 
 
+@pytest.mark.parametrize(
+    "block",
+    [block for page in blocks.PAGES for block in blocks_of(page) if block.quoted is not None],
+    ids=str,
+)
+def test_a_file_is_quoted_as_it_is(block: Block) -> None:
+    assert blocks.misquoted(block) == []
+
+
 def _is_tried(block: Block) -> bool:
     runs = block.language in blocks.RUN | blocks.TEXT or block.quoted is not None
     return runs or block.file is not None or block.when != "test"
