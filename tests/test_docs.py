@@ -35,7 +35,16 @@ RUN_ELSEWHERE = {
 LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 NAME = re.compile(r"[A-Za-z_]\w*")
-ROOT_FOLDERS = {"batcher", "tests", "benchmarks", "docs", "examples", "models"}
+ROOT_FOLDERS = {
+    "batcher",
+    "tests",
+    "benchmarks",
+    "docs",
+    "docs_tools",
+    "deploy",
+    "examples",
+    "models",
+}
 
 
 def targets(text: str) -> Iterator[tuple[str, str]]:
