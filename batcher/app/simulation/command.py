@@ -20,7 +20,7 @@ from batcher.app.simulation.candidates import (
 )
 from batcher.app.simulation.costs import EXPECTED as COST_FORMS
 from batcher.app.simulation.costs import BatchCost, read_cost
-from batcher.app.simulation.distributions import read_distribution
+from batcher.app.simulation.distributions import read_counts, read_distribution
 from batcher.app.simulation.loads import FORMS as LOAD_FORMS
 from batcher.app.simulation.loads import Load, read_load
 from batcher.app.simulation.optimum import NAME as OPTIMUM
@@ -106,7 +106,13 @@ def _many(name: str, words: str, default: Sequence[str] | None = None) -> Callab
 @click.option("--client-cost", default="0", show_default=True, help="Clients' time of a request.")
 @click.option("--cores", type=click.IntRange(1, 2), default=2, show_default=True)
 @click.option("--requests", type=click.IntRange(min=10), help=f"Of each run. Default: {REQUESTS}.")
-@click.option("--seed", default=1, show_default=True, help="The same seed sends the same requests.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="The same seed sends the same requests.",
+)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the model.")
 @click.option("--json", "wants_json", is_flag=True, help="Print the results as JSON.")
 @click.option(
@@ -132,10 +138,13 @@ def simulate_command(**options: Any) -> None:
 
 
 def _write_charts(folder: Path, files: Mapping[str, str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-        click.echo(f"written: {folder / name}", err=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+            click.echo(f"written: {folder / name}", err=True)
+    except OSError as err:
+        raise click.ClickException(f"--svg: cannot be written: {err}") from err
     if not files:
         click.echo("no charts: expected loads of one kind with several values", err=True)
 
@@ -198,9 +207,9 @@ class Plan:
             requests=options["requests"],
             devices=options["devices"],
             noise=options["noise"],
-            rows=read_distribution(options["rows"], "rows"),
+            rows=read_counts(options["rows"], "rows"),
             deadline=deadline and read_distribution(deadline, "deadline", duration),
-            level=level and read_distribution(level, "level"),
+            level=level and read_counts(level, "level"),
             loop_cost=duration(options["loop_cost"]),
             client_cost=duration(options["client_cost"]),
             cores=options["cores"],

@@ -12,6 +12,7 @@ Times are written with their unit (`exp:2ms`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import Any
@@ -25,6 +26,8 @@ CHUNK = 4096
 """Numbers that are drawn at once: NumPy's cost of a call is then a few nanoseconds a number."""
 
 FORMS = "4, 1..8, exp:2, geometric:4, lognormal:64,0.8 or 1=0.9,32=0.1"
+
+WHOLE = "expected whole numbers of 1 or more"
 
 Read = Callable[[str], float]
 
@@ -91,6 +94,19 @@ def read_distribution(text: str, what: str, read: Read | None = None) -> Distrib
             raise ConfigError(error)
         return _even(text, low, high, whole=read is None)
     return constant(value(text), text)
+
+
+def read_counts(text: str, what: str) -> Distribution:
+    """Return the distribution that `text` says, of rows or levels; `what` names them.
+
+    Raises:
+        ConfigError: `text` is none, or has numbers that are no whole ones of 1 or more.
+    """
+    found = read_distribution(text, what)
+    ends = re.findall(r"(?:^|\.\.|,)\s*([\d.]+?)(?=\.\.|=|$)", text) if ":" not in text else []
+    if found.mean < 1 or any(float(end) % 1 or float(end) < 1 for end in ends):
+        raise ConfigError(f"{what}: {WHOLE}; got {text!r}")
+    return found
 
 
 def _of_kind(kind: str, rest: str, text: str, value: Read, error: str) -> Distribution:

@@ -91,7 +91,7 @@ def numbers_of_file(path: Path, names: tuple[str, ...], required: int) -> Iterat
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Return the lines that are not empty, each with its number."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
         return [(place, line) for place, line in enumerate(lines, 1) if line.strip()]
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"{path}: cannot be read: {err}") from err

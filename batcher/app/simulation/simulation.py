@@ -35,7 +35,7 @@ from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ModelMetrics
 from batcher.core.request import InferenceRequest, InferenceResponse, Parameters
 from batcher.core.spec import ModelSpec
-from batcher.errors import BatcherError
+from batcher.errors import BatcherError, ConfigError
 from batcher.serving.assembly import build_scheduler
 
 SPEC = ModelSpec("simulated", "1", (), ())
@@ -73,6 +73,7 @@ class Run:
         self._devices = _devices(scenario, events, self._loop)
         settings = scenario.settings_of(candidate)
         self.scheduler = self._scheduler(scenario, candidate, settings)
+        self._bulk_level = settings.bulk_level
         self._binds_early = candidate.binds_early
         self._has_deadlines = candidate.drop != "none"
         self._scenario = scenario
@@ -158,17 +159,8 @@ class Run:
         self._loop.post(self._half, self._submit, sent)
 
     def _submit(self, sent: Sent) -> None:
-        _, rows, allowed, level, _ = sent
         self._to_submit -= 1
-        # the server knows when the request was read, not when it was sent
-        try:
-            deferred = self.scheduler.submit(self._request(rows, allowed, level))
-        except BatcherError:
-            self._end(sent, REFUSED)
-            return
-        deferred.addCallbacks(
-            self._answered, self._failed, callbackArgs=(sent,), errbackArgs=(sent,)
-        )
+        self._hand_in(sent)
         if self._binds_early:
             # the scheduler does not ask while all workers are busy; this one has to be asked
             self.scheduler.set_alive(0, True)
@@ -176,7 +168,25 @@ class Run:
             # a policy without a timer would wait for rows that never come
             self.scheduler.drain()
 
+    def _hand_in(self, sent: Sent) -> None:
+        _, rows, allowed, level, _ = sent
+        # the deadline counts from now: the server knows when the request was read, not when sent
+        request = self._request(rows, allowed, level)
+        try:
+            deferred = self.scheduler.submit(request)
+        except BatcherError:
+            self._end(sent, REFUSED)
+            return
+        deferred.addCallbacks(
+            self._answered, self._failed, callbackArgs=(sent,), errbackArgs=(sent,)
+        )
+
     def _request(self, rows: int, allowed: float | None, level: int) -> InferenceRequest:
+        if level > self._bulk_level:
+            raise ConfigError(
+                f"level: expected 1 to {self._bulk_level}, as level_weights has them, the last for "
+                f"bulk; got {level}"
+            )
         if self._has_deadlines and allowed is not None:
             deadline = self._events.now + allowed
             return InferenceRequest(SPEC.name, "", {}, rows, Parameters(deadline, level))

@@ -113,6 +113,12 @@ def test_charts_are_written_for_each_kind_of_load(tmp_path: Path) -> None:
         (("--set", "pipeline_depth"), "expected KEY=VALUE"),
         (("--set", "max_delay=5"), "unknown setting max_delay"),
         (("--devices", "0"), "--devices"),
+        (("--rows", "0.5"), "rows: expected whole numbers of 1 or more"),
+        (("--rows", "0..3"), "rows: expected whole numbers of 1 or more"),
+        (("--rows", "0=1,2=1"), "rows: expected whole numbers of 1 or more"),
+        (("--level", "9", "--load", "poisson:0.5"), "level: expected 1 to 4"),
+        (("--svg", "/dev/null/charts", "--load", "closed:4", "closed:8"), "cannot be written"),
+        (("--seed", "-1"), "--seed"),
         (("--cost-from", "12ms+1ms"), "expected TIME=COST"),
         (("--load", "closed:4@5s..1s"), "expected a beginning before the end"),
         (("--noise", "-1"), "--noise"),
@@ -142,3 +148,22 @@ def test_a_load_without_other_values_has_no_chart(tmp_path: Path) -> None:
     done = run(*FEW, "--load", "closed:4", "--policy", "eager", "--svg", str(tmp_path))
     assert "no charts: expected loads of one kind with several values" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_of_many_batches_are_cut_and_what_the_queue_cannot_hold_is_refused() -> None:
+    done = run(
+        *FEW, "--load", "poisson:0.5", "--rows", "100=9,5000=1", "--policy", "eager", "--json"
+    )
+    (found,) = json.loads(done.stdout)
+    assert found["refused"] == pytest.approx(0.1, abs=0.06)
+    assert found["latency"]["p50"] > 3 * 12e-3
+    assert found["reasons"]["full"] > 0.5
+
+
+def test_levels_are_served_by_their_weights() -> None:
+    done = run(
+        *("--load", "poisson:0.97", "--level", "1=0.5,3=0.5", "--policy", "eager", "--json"),
+        *("--requests", "3000"),
+    )
+    (found,) = json.loads(done.stdout)
+    assert found["levels"]["1"] < found["levels"]["3"]
