@@ -1,7 +1,7 @@
 """How a part that is missing is installed: the one place where the server names itself for pip.
 
 The package is imported as `batcher`, and that name belongs to somebody else on PyPI. So no advice
-may say `pip install batcher`.
+may have pip install what has that name.
 """
 
 from __future__ import annotations
