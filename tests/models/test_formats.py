@@ -268,3 +268,9 @@ def test_the_settings_decide_how_many_threads_an_operator_uses(
     folders.load(python_module(folders), torch_threads=3)
     folders.load(python_predict(folders), torch_threads=2)
     assert asked == [3, 2]
+
+
+def test_a_module_without_forward_is_refused_by_name(folders: Folders) -> None:
+    source = "class Model(torch.nn.Module):\n    def predict(self, inputs):\n        return 1\n"
+    with pytest.raises(ModelLoadError, match=r"Model: expected a method `forward`.*`predict`"):
+        folders.load(folders.python(source))

@@ -65,6 +65,13 @@ class PythonModule(TorchModule):
         """Make the module and give it its weights. Inference thread."""
         module = self._ready(device)
         check_methods(module)
+        forward = getattr(getattr(module, "forward", None), "__func__", None)
+        own_call = type(module).__call__ is not torch.nn.Module.__call__
+        if forward is torch.nn.Module.forward and not own_call:
+            raise ModelLoadError(
+                f"{type(module).__name__}: expected a method `forward`, which PyTorch calls with a "
+                "batch; got none. A class with `predict` needs no torch.nn.Module as its base"
+            )
         self.preprocess = getattr(module, "preprocess", None)
         self.postprocess = getattr(module, "postprocess", None)
         self.sample = getattr(module, "sample", None)
