@@ -28,9 +28,9 @@ NO_CUDA := $(VENV)/no_cuda
 models: $(VENV)/.models
 	LD_LIBRARY_PATH=$(CURDIR)/$(NO_CUDA)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH} $(BIN)/python -m pytest tests/integration/models -rs
 
-# The same, with the sources of the compiled modules in their place.
+# The rooms of the compiled modules, with the sources of these modules in their place.
 test-python: $(VENV)/.test
-	WITHOUT_MYPYC=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/end_to_end --ignore tests/benchmarks --ignore tests/integration
+	WITHOUT_MYPYC=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/batching tests/codecs tests/core tests/frontends tests/serving
 
 # Faults under load, each for a minute; `make test` has them for seconds. What was measured is shown at the end.
 chaos: $(VENV)/.test
