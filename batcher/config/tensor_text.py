@@ -17,7 +17,8 @@ from typing import Any
 
 from batcher.core.spec import DATATYPES, datatype
 
-_TENSOR = re.compile(r"\s*([A-Za-z]\w*)\s*(?:\[([^\[\]]*)\]|\(([^()]*)\))?\s*")
+_TENSOR = re.compile(r"([A-Za-z]\w*)\s*(?:\[([^\[\]]*)\]|\(([^()]*)\))?")
+"""A text without blanks around it."""
 _NUMBER = re.compile(r"-?\d{1,9}")
 _FREE = re.compile(r"[?*:]|\.\.\.|[A-Za-z_]\w*")
 EXPECTED = "a datatype and the shape of one row, such as FP32[3,224,224] or BYTES[1]"
@@ -25,7 +26,7 @@ EXPECTED = "a datatype and the shape of one row, such as FP32[3,224,224] or BYTE
 
 def is_tensor_text(text: str) -> bool:
     """Return whether `text` is meant for a tensor: it begins with the name of a datatype."""
-    found = _TENSOR.fullmatch(text)
+    found = _TENSOR.fullmatch(text.strip())
     return found is not None and (found[1].upper() in DATATYPES or _has_datatype(found[1]))
 
 
@@ -37,7 +38,7 @@ def tensor_values(name: str, declared: Any) -> dict[str, Any]:
     """
     if isinstance(declared, Mapping):
         return {"name": name, **declared}
-    found = _TENSOR.fullmatch(declared) if isinstance(declared, str) else None
+    found = _TENSOR.fullmatch(declared.strip()) if isinstance(declared, str) else None
     if found is None:
         raise ValueError(f"{name}: expected {EXPECTED}; got {declared!r:.100}")
     if not _has_datatype(found[1]):

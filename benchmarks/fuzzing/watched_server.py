@@ -31,7 +31,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 import orjson
 import uvloop
 
-from batcher import serve
+from batcher.app.cli import serve
 
 BEAT_S = 0.005
 LATE_S = 0.03

@@ -16,7 +16,6 @@ request has from then on. `trace:FILE,speed=2` sends twice as fast as recorded.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from math import inf
 from pathlib import Path
@@ -35,7 +34,6 @@ FORMS = (
 )
 
 
-TIMED = re.compile(r"(.+)@([^@]*)\.\.([^@]*)")
 """A load, and the seconds in which it is sent."""
 
 
@@ -146,14 +144,15 @@ def read_load(text: str) -> Load:
 
 
 def _read_timed(text: str) -> OpenLoad | ClosedLoad:
-    found = TIMED.fullmatch(text)
-    if found is None:
+    load, _, times = text.rpartition("@")
+    first, dots, last = times.partition("..")
+    if not load or not dots:
         return _read_part(text)
-    begin, end = (duration(word) if word else None for word in found.group(2, 3))
+    begin, end = (duration(word) if word else None for word in (first, last))
     begin, end = begin or 0.0, inf if end is None else end
     if begin >= end:
         raise ConfigError(f"load: expected a beginning before the end; got {text!r}")
-    return _read_part(found[1])._replace(text=text, begin=begin, end=end)
+    return _read_part(load)._replace(text=text, begin=begin, end=end)
 
 
 def _read_part(text: str) -> OpenLoad | ClosedLoad:

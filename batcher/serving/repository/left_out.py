@@ -29,7 +29,8 @@ MODEL_SUFFIXES = (".onnx", ".pt2", ".pt", ".pth", ".torchscript", ".safetensors"
 """What the names of files end with that a model may be made of."""
 
 _ALMOST = re.compile(r"(?i)models?[._-]?ya?ml(\.\w+)*")
-_LIKE_A_VERSION = re.compile(r"(?i)v(er(sion)?)?[._-]?\d[\d.]*|\d+[\d.]*|latest")
+_LIKE_A_VERSION = re.compile(r"(?i)v(er(sion)?)?[._-]?\d[\d.]*|\d[\d.]*|latest")
+_DIGITS = re.compile(r"\d+")
 _NO_MODEL = re.compile(r"^([._]|lost\+found$)")
 
 
@@ -67,7 +68,7 @@ def reason_of_model(folder: Path, numbered: Sequence[Path]) -> str:
 
 def reason_of_name(name: str) -> str:
     """Return why the folder `name`, which holds a `model.yaml`, is no version."""
-    number = re.search(r"\d+", name)
+    number = _DIGITS.search(name)
     return (
         f"expected folders of versions that are named by a number, 1, 2, …; got {name!r}: rename "
         f"it to {int(number[0]) if number else 1}"
@@ -76,7 +77,7 @@ def reason_of_name(name: str) -> str:
 
 def reason_of_number(name: str) -> str:
     """Return why the folder `name` of a version, in the repository, is no model."""
-    number = re.search(r"\d+", name)
+    number = _DIGITS.search(name)
     rename = "" if name.isdecimal() else f"rename it to {int(number[0]) if number else 1}, and "
     return (
         f"expected the folder of a model, with its name; got {name!r}, a name of versions: {rename}"
