@@ -10,13 +10,15 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
 
-# Two at a time: most of the time goes into starting servers.
+# Two at a time: most of the time goes into starting servers. In the order of the folders: by the number of
+# their tests, long files of few tests would come last.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/integration
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/integration
 
 # The recipes of deploy/ and examples/load; what is not installed is skipped. One at a time: traffic comes on a schedule.
 integration: $(VENV)/.test
 	$(BIN)/python -m pytest tests/integration --ignore tests/integration/models --ignore tests/integration/kinds -rs
+	LIVES_ROUNDS=100 $(BIN)/python -m pytest tests/end_to_end/test_lives.py
 	$(BIN)/python -m pytest -n 2 tests/integration/kinds
 
 # Every kind of model in every format, compiled too: a quarter of an hour.
@@ -30,7 +32,7 @@ models: $(VENV)/.models
 
 # The rooms of the compiled modules, with the sources of these modules in their place.
 test-python: $(VENV)/.test
-	WITHOUT_MYPYC=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/batching tests/codecs tests/core tests/frontends tests/serving
+	WITHOUT_MYPYC=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/batching tests/codecs tests/core tests/frontends tests/serving
 
 # Faults under load, each for a minute; `make test` has them for seconds. What was measured is shown at the end.
 chaos: $(VENV)/.test

@@ -31,7 +31,7 @@ GRPC = [
 BUILD_ONNX = ["onnx>=1.17"]
 TEST = [
     "pytest>=8",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.8",
     "hypothesis>=6.100",
     "aiohttp>=3.11",
     "requests>=2.32",

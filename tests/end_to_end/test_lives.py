@@ -12,8 +12,11 @@ from urllib.request import Request, urlopen
 from tests.end_to_end.processes import Process, started, until, write_model
 from tests.end_to_end.test_loading import ask
 
-ROUNDS = 100
-"""Rounds, some 200 changes of models: a leak of one file or thread at each shows in the counts."""
+ROUNDS = int(os.environ.get("LIVES_ROUNDS", "30"))
+"""Rounds of two changes of models each: a leak of one file or thread at each shows in the counts.
+
+`make integration` has a hundred.
+"""
 
 PROCESS_ROUNDS = 5
 """Loads of a model in a process; each takes seconds, and a leak of a process shows at once."""
