@@ -124,10 +124,13 @@ class _Probe:
         if "outputs" in self._found.values:
             return 0, {}  # warm-up is left out, and a sample of the user's own will tell
         assert reason is not None
+        inputs = ", ".join(f"{each.name} {each.describe()}" for each in self._model.spec.inputs)
         raise ConfigError(
-            f"{self._title}: expected the model to run on a few rows, to show its outputs; got "
-            f"{with_place(reason_of(reason), reason)}. Declare the outputs, or give an example "
-            "that the model can take: --sample example.npy (or .npz, .json)"
+            f"{self._title}: expected the model to run on a few rows of {inputs}, to show its "
+            f"outputs; got {with_place(reason_of(reason), reason)}. If the model takes other "
+            "inputs, say so: --input NAME=DTYPE[SHAPE], or an example that the model can take, "
+            "--sample example.npy (or .npz, .json). `predict` of one argument, which is no input's "
+            "name, gets a mapping of all inputs by their names"
         ) from reason
 
     def _try(self, rows: int, size: int) -> Outputs | None:

@@ -111,6 +111,8 @@ def _import_error(file: Path, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         place = f"{Path(error.filename or file).name}:{error.lineno}"
         return f"{place}: {error.msg}: {(error.text or '').strip()!r:.120}"
+    if isinstance(error, ConfigError):  # what a declaration in the file says wrongly
+        return f"{file.name}: {error}"
     is_missing = isinstance(error, ModuleNotFoundError)
     return (
         f"{file.name}: expected a file that can be imported; got "

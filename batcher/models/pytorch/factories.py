@@ -106,7 +106,8 @@ def _refuse_arguments(maker: Callable[..., Any], entry: str) -> None:
     except TypeError as err:
         raise ModelLoadError(
             f"class {entry}: expected a class or function that needs no arguments; got "
-            f"{entry.partition(':')[2]}{signature}. Write a function that gives them"
+            f"{entry.partition(':')[2]}{signature}. Give each argument a default, or write "
+            "a function without arguments that returns the model, and name that function"
         ) from err
 
 

@@ -204,7 +204,13 @@ WRONG = [
     (
         "net.py",
         single_files.FUNCTION.replace("x * factor", "x @ factor.nothing"),
-        "expected the model to run on a few rows, .* got AttributeError.* Declare the outputs",
+        r"expected the model to run on a few rows of x FP32\[.*, .* got AttributeError.* "
+        r"takes other inputs, say so: --input .* of one argument, .* gets a mapping",
+    ),
+    (
+        "net.py",
+        "import batcher\n@batcher.model(inputs={'x': 'float[4]'})\ndef double(x):\n    return x\n",
+        r"^net.py: batcher.model: x: expected one of BOOL, .*got 'float'",
     ),
 ]
 

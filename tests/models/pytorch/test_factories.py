@@ -93,7 +93,7 @@ def make():
         (
             "def make(size):\n    return torch.nn.Linear(size, size)\n",
             r"class code:make: expected a class or function that needs no arguments; got "
-            r"make\(size\)\. Write a function that gives them",
+            r"make\(size\)\. Give each argument a default, or write a function without arguments",
         ),
         ("def make():\n    return None\n", "got a function that returns NoneType$"),
         (
