@@ -211,6 +211,29 @@ def test_installed_libraries_of_a_folder_in_the_path_are_imported_once(folders: 
         sys.modules.pop("beside_by_path", None)
 
 
+def test_a_library_that_puts_its_own_folder_into_the_path_keeps_the_names_of_its_modules(
+    folders: Folders,
+) -> None:
+    """As OpenCV does, whose native module refuses another name than its own."""
+    elsewhere = folders.base.parent / "target"
+    (elsewhere / "library_by_path-1.0.dist-info").mkdir(parents=True)
+    library = elsewhere / "library_by_path"
+    library.mkdir()
+    (library / "__init__.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(library)!r})\nimport part_by_path\nFACTOR = 7\n"
+    )
+    (library / "part_by_path.py").write_text("assert __name__ == 'part_by_path', __name__\n")
+    change = CHANGES_OF_PATH["in front"].replace("{folder!r}", repr(str(elsewhere)))
+    before = list(sys.path)
+    try:
+        source = BY_PATH.format(change=change, name="library_by_path")
+        assert multiplied_by(folders.load(folders.python(source))) == 7
+    finally:
+        sys.path[:] = before
+        for name in ("library_by_path", "part_by_path"):
+            sys.modules.pop(name, None)
+
+
 def test_the_names_of_helpers_go_with_the_model(folders: Folders) -> None:
     checked = with_helper(folders, "m", 2, CHANGES_OF_PATH["in front"], "beside_by_path")
     helpers = [name for name in sys.modules if name.endswith(".beside_by_path")]

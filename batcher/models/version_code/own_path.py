@@ -23,7 +23,7 @@ from typing import NamedTuple
 from batcher.models.version_code.names import folder_of, package_name, parts_of
 from batcher.models.version_code.sources import own
 
-_LIBRARIES = ("site-packages", "dist-packages")
+_LIBRARIES = frozenset({"site-packages", "dist-packages"})
 """Names of folders of installed libraries."""
 
 _before: dict[str, list[str]] = {}
@@ -96,9 +96,14 @@ def _folders_of(package: str) -> list[str]:
 
 
 def holds_libraries(folder: str) -> bool:
-    """Return whether `folder` holds installed libraries. Any thread."""
-    if os.path.basename(folder) in _LIBRARIES:
+    """Return whether `folder` holds installed libraries, or is a part of one. Any thread.
+
+    OpenCV, for one, puts the folder `site-packages/cv2` into the path to find what it is made of.
+    """
+    if not _LIBRARIES.isdisjoint(folder.split(os.sep)):
         return True
+    if os.path.isfile(os.path.join(folder, "__init__.py")):
+        folder = os.path.dirname(folder)
     try:
         return any(name.endswith((".dist-info", ".egg-info")) for name in os.listdir(folder))
     except OSError:
