@@ -40,6 +40,7 @@ def test_a_picture_gets_its_colour(batcher_model: Load) -> None:
 
 
 def test_rows_of_csv_get_their_kinds(batcher_model: Load) -> None:
+    pytest.importorskip("sklearn")
     outputs = batcher_model(EXAMPLES / "table.py").post(b"5,3.4,1.5,0.2\n6,3,5.5,2\n", "text/csv")
     assert outputs["kind"].tolist() == [b"setosa", b"virginica"]
     assert (outputs["probability"] > 0.8).all()
@@ -65,6 +66,7 @@ def test_texts_of_similar_lengths_share_a_batch(batcher_model: Load) -> None:
 
 
 def test_each_picture_has_as_many_boxes_as_spots(batcher_model: Load) -> None:
+    pytest.importorskip("scipy")
     model = batcher_model(EXAMPLES / "detections.py")
     picture = Image.new("L", (64, 64))
     draw = ImageDraw.Draw(picture)

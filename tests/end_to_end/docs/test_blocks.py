@@ -24,6 +24,10 @@ WITH_BLOCKS = [
 ]
 
 
+NEEDED = {"protocols.md": ("tritonclient",)}
+"""Page to the modules that its blocks import and `make test` does not install; `make lint` does."""
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return Workspace(tmp_path_factory.mktemp("workspace"))
@@ -38,4 +42,6 @@ def servers(workspace: Workspace) -> Iterator[Servers]:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the pages ask by curl; it is not here")
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run(page: Path, workspace: Workspace, servers: Servers) -> None:
+    for module in NEEDED.get(page.name, ()):
+        pytest.importorskip(module)
     assert Page(page, workspace, servers).run(runs)
