@@ -212,6 +212,7 @@ class _Connection(asyncio.Protocol):
             answer.set_exception(err)
             return
         if response is not None:
+            self._answer = None  # which would hold the response while the connection is idle
             answer.set_result(response)
 
     def connection_lost(self, error: Exception | None) -> None:

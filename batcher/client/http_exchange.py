@@ -35,7 +35,15 @@ class ResponseReader:
         is_reusable: whether the connection may carry another request after the last response.
     """
 
-    __slots__ = ("_body", "_found", "_headers", "_is_framed", "_parser", "is_reusable")
+    __slots__ = (
+        "_body",
+        "_found",
+        "_headers",
+        "_is_framed",
+        "_is_whole",
+        "_parser",
+        "is_reusable",
+    )
 
     def __init__(self) -> None:
         """Expect the response to the first request."""
@@ -43,12 +51,13 @@ class ResponseReader:
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._is_framed: bool | None = None  # None until the head is whole
-        self._found: HttpResponse | None = None
+        self._is_whole = False
+        self._found: HttpResponse | None = None  # until it is given to the caller
         self.is_reusable = True
 
     def expect(self) -> None:
         """Expect the response to one more request."""
-        self._found = None
+        self._is_whole, self._found = False, None
         self.is_reusable = False
 
     def feed(self, data: bytes) -> HttpResponse | None:
@@ -62,16 +71,16 @@ class ResponseReader:
         except (HttpParserError, HttpParserUpgrade) as err:
             self.is_reusable = False
             # what follows a whole response does not spoil the response
-            if self._found is None:
+            if not self._is_whole:
                 raise AnswerLost(f"expected an answer in HTTP/1.1; got other bytes: {err}") from err
-        return self._found
+        return self._taken()
 
     def end(self) -> HttpResponse | None:
         """Return the response that the end of the connection completes; None without."""
-        if self._found is None and self._is_framed is False:
+        if not self._is_whole and self._is_framed is False:
             self.on_message_complete()
         self.is_reusable = False
-        return self._found
+        return self._taken()
 
     def on_message_begin(self) -> None:
         """Begin a response. A parser's callback, as those that follow."""
@@ -100,8 +109,15 @@ class ResponseReader:
         status = self._parser.get_status_code()
         if status < 200:
             return
-        if self._found is not None:
+        if self._is_whole:
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._found = HttpResponse(status, self._headers, body)
+        self._is_whole, self._found = True, HttpResponse(status, self._headers, body)
         self.is_reusable = bool(self._is_framed) and self._parser.should_keep_alive()
+
+    def _taken(self) -> HttpResponse | None:
+        """Return the response and keep nothing of it: an idle connection holds no answer."""
+        found, self._found = self._found, None
+        if found is not None:
+            self._body = []
+        return found

@@ -102,7 +102,7 @@ class InferOperation:
         parameters: dict[str, Any] = {"binary_data_output": True}
         if seconds_left < float("inf"):
             # rounded up: a timeout of 0 would mean the model's default
-            parameters["timeout"] = min(ceil(seconds_left * 1e6), MAX_TIMEOUT_US)
+            parameters["timeout"] = ceil(min(seconds_left * 1e6, MAX_TIMEOUT_US))
         if self.priority:
             parameters["priority"] = self.priority
         return parameters

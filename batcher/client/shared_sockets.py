@@ -20,6 +20,8 @@ from batcher.client.retrying import CONNECT_TIMEOUT_S
 from batcher.client.server_address import ServerAddress
 
 _PIECE_BYTES = 1 << 16
+_MAX_WAIT_S = 1e6
+"""Longest wait that is asked of the system, twelve days: much longer ones are an error there."""
 
 Connect = Callable[[float], socket]
 """Makes a connected socket within so many seconds."""
@@ -116,7 +118,7 @@ class Connection:
         seconds_left = attempts.seconds_left(self._seconds())
         if seconds_left <= 0:
             raise attempts.expired()
-        self._socket.settimeout(seconds_left if seconds_left < inf else None)
+        self._socket.settimeout(min(seconds_left, _MAX_WAIT_S) if seconds_left < inf else None)
 
 
 class SharedSockets:
@@ -202,7 +204,9 @@ class SharedSockets:
             self._pool.wait(turn)
         try:
             seconds_left = attempts.seconds_left(self._seconds())
-            if not waiting.acquire(timeout=min(seconds_left, 1e6) if seconds_left > 0 else 0):
+            if not waiting.acquire(
+                timeout=min(seconds_left, _MAX_WAIT_S) if seconds_left > 0 else 0
+            ):
                 raise attempts.expired()
         except BaseException:
             with self._lock:

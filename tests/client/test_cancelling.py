@@ -6,6 +6,7 @@ Also a body that comes in drops.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -154,6 +155,17 @@ def test_a_cancelled_task_ends_its_connection() -> None:
         assert [transport.is_aborted for transport in transports] == [True]
 
     in_a_loop(peer, main)
+
+
+def test_an_idle_connection_holds_no_answer() -> None:
+    async def main(client: AsyncClient, transports: list[PeerTransport]) -> None:
+        await client.infer("m", {"x": ROW})
+        await asyncio.sleep(0)  # the loop holds what woke this task until its next turn
+        assert [transport.is_aborted for transport in transports] == [False]
+        gc.collect()
+        assert not [each for each in gc.get_objects() if type(each) is HttpResponse]
+
+    in_a_loop(Peer(doubled), main)
 
 
 def test_a_turn_that_was_granted_to_a_cancelled_task_goes_to_the_next() -> None:

@@ -132,6 +132,12 @@ def test_a_call_without_a_limit_tells_none(form: Form) -> None:
     assert peer.timeouts() == [None]
 
 
+@pytest.mark.parametrize("seconds", [1e10, 1e305])
+def test_a_limit_of_ages_is_as_good_as_any(form: Form, seconds: float) -> None:
+    result, _ = form(Peer(doubled), infer(timeout=seconds))
+    assert_doubled(result)
+
+
 @pytest.mark.parametrize(
     ("step", "ready"),
     [(OK, True), (refused(503, "1"), False), (Refuse(), False), (Lose(), False)],

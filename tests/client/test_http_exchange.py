@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import zlib
 
@@ -113,6 +114,18 @@ def test_one_reader_reads_one_response_after_the_other() -> None:
         assert response is not None
         assert response.body == body
         assert reader.is_reusable
+
+
+def test_a_response_that_was_given_is_not_held() -> None:
+    reader = ResponseReader()
+    for data in (OK, CHUNKED):
+        reader.expect()
+        response = reader.feed(data)
+        assert response is not None
+        held = gc.get_referents(reader)
+        assert reader.is_reusable
+        assert response not in held
+        assert [b"body"] not in held
 
 
 def test_a_body_that_a_proxy_has_packed_unasked_is_unpacked() -> None:

@@ -58,6 +58,7 @@ class PeerSocket(Silence):
         self._timeout: float | None = None
 
     def settimeout(self, seconds: float | None) -> None:
+        assert seconds is None or seconds < 9e9, "more than a socket of the system takes"
         self._timeout = seconds
 
     def sendall(self, data: bytes) -> None:
