@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from batcher.codecs.content_coding import HEAVY_BYTES
+from batcher.codecs.format_table import TEXT
 from batcher.core.spec import Array, ImageSpec, Labels
 from tests.support.http import MemoryServer, ask
 from tests.support.http_answers import Answer
@@ -242,3 +244,22 @@ def test_a_chunked_body_is_put_together(both: Both) -> None:
         b"Transfer-Encoding: chunked\r\n\r\n"
     )
     assert both(server, head + chunks + b"\r\n0\r\n\r\n").body == SCORES.tobytes()
+
+
+def test_long_text_of_another_charset_is_recoded_beside_the_loop(both: Both) -> None:
+    spec = model_spec((tensor("x", "BYTES", ()),), (tensor("y", "BYTES", ()),))
+    server = MemoryServer(RecordingModel(spec, lambda inputs: {"y": inputs["x"]}))
+    text = "größer" * HEAVY_BYTES
+    body = text.encode("utf-16")
+    answer = both(
+        server,
+        ask(
+            "/predict",
+            body,
+            ("Content-Type", "text/plain; charset=utf-16"),
+            ("Accept", "application/json"),
+        ),
+    )
+    assert json.loads(answer.body)["outputs"]["y"] == [text]
+    assert TEXT.is_text is not None
+    assert TEXT.is_text(body)
