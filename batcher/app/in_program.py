@@ -67,6 +67,7 @@ class Serving:
         self.address = service.address
         self._thread = thread
         self._service: BatcherService | None = service
+        self._ended: SimpleQueue[None] = SimpleQueue()
 
     @property
     def versions(self) -> list[ModelVersion]:
@@ -86,17 +87,20 @@ class Serving:
         """Answer what was accepted, and end the server; does nothing if it has ended."""
         service, self._service = self._service, None
         if service is not None:
-            self._thread.call(service.stopService)
+            try:
+                self._thread.call(service.stopService)
+            finally:
+                self._ended.put(None)
 
     def wait(self) -> None:
         """Return when Ctrl-C or SIGTERM has ended the server, or `stop`. Main thread."""
-        ended: SimpleQueue[None] = SimpleQueue()
         before = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             with suppress(ValueError):  # only the main thread hears signals
-                before[number] = signal.signal(number, lambda *_: ended.put(None))
+                before[number] = signal.signal(number, lambda *_: self._ended.put(None))
         try:
-            ended.get()
+            if self._service is not None:
+                self._ended.get()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from glob import escape
 from pathlib import Path
 from shutil import copyfile
 from typing import Any, NamedTuple
@@ -183,7 +184,7 @@ def _described(wanted: Wanted) -> tuple[Found, Files]:
     sample = wanted.sample.absolute() if wanted.sample is not None else None
     found = describe(SingleFile(file, entry, wanted.inputs, wanted.outputs, sample), False)
     # The weights of an ONNX graph lie in files that begin with its name.
-    beside = file.parent.glob(f"{file.name}*") if file.suffix == ".onnx" else [file]
+    beside = file.parent.glob(f"{escape(file.name)}*") if file.suffix == ".onnx" else [file]
     files: Files = {path.name: path for path in beside if path.is_file()}
     if weights := found.values.get("weights"):
         found.values["weights"] = Path(weights).name

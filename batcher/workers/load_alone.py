@@ -69,13 +69,14 @@ def load_alone(
 
     What `load` has changed for the whole process is put back. `holder` is whoever takes the lock
     away from a load that hangs, `title` the model as the log names it. `paused` is called when the
-    load waits for another process, `resumes` after that wait; what it raises ends the load.
+    load waits for another process, `resumes` whenever the load has waited and holds the lock; what
+    `resumes` raises ends the load.
 
     Any thread.
     """
     alone = _Alone(holder, title, call_from_thread, paused, resumes)
-    alone.enter()
     try:
+        alone.enter()
         with pause_with(alone.pause):
             return load()
     finally:
@@ -103,9 +104,14 @@ class _Alone:
         self._resumes = resumes
 
     def enter(self) -> None:
-        """Wait until nobody else loads. Any thread."""
+        """Wait until nobody else loads; raise if nobody waits for this load any more.
+
+        Any thread.
+        """
         LOAD_LOCK.take_for(self._holder)
         self._before = ProcessState()
+        # Now, since the load may have been given up while it waited for the lock.
+        self._resumes()
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -115,7 +121,6 @@ class _Alone:
         try:
             yield
         finally:
-            self._resumes()
             self.enter()
 
     def leave(self) -> None:

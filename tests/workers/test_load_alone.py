@@ -127,7 +127,8 @@ def test_a_load_that_waits_for_another_process_lets_others_load(
         lambda: events.append("paused"),
         lambda: events.append("resumes"),
     )
-    assert events == ["paused", "another loads, before", "resumes", "goes on, before"]
+    told = ["resumes", "paused", "another loads, before", "resumes", "goes on, before"]
+    assert events == told
     assert not LOAD_LOCK.is_held_by(holder)
 
 
@@ -144,3 +145,36 @@ def test_a_load_that_was_given_up_in_its_pause_does_not_go_on() -> None:
     with pytest.raises(ModelLoadError, match="given up"):
         load_alone(holder, "model 'm' version 1", load, call, resumes=refuse)
     assert not LOAD_LOCK.is_held_by(holder)
+
+
+def test_a_load_that_is_given_up_while_it_waits_for_another_does_not_load() -> None:
+    """Nobody would take the lock from it again."""
+    begun, may_end, waits = Event(), Event(), Event()
+    given_up = object()
+
+    def first() -> None:
+        begun.set()
+        assert may_end.wait(PATIENCE)
+
+    def second() -> None:
+        raise AssertionError("it loads")
+
+    def refuse() -> None:
+        raise ModelLoadError("it was given up")
+
+    def load_second() -> None:
+        waits.set()
+        with pytest.raises(ModelLoadError, match="given up"):
+            load_alone(given_up, "model 'n' version 1", second, call, resumes=refuse)
+
+    threads = [Thread(target=load_alone, args=(object(), "m", first, call), daemon=True)]
+    threads[0].start()
+    assert begun.wait(PATIENCE)
+    threads.append(Thread(target=load_second, daemon=True))
+    threads[1].start()
+    assert waits.wait(PATIENCE)
+    LOAD_LOCK.take_from(given_up)  # as the server does when a load takes too long
+    may_end.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert not LOAD_LOCK.is_held_by(given_up)
