@@ -32,7 +32,7 @@ models: $(VENV)/.models
 
 # The rooms of the compiled modules, with the sources of these modules in their place.
 test-python: $(VENV)/.test
-	WITHOUT_MYPYC=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/batching tests/codecs tests/core tests/frontends tests/serving
+	WITHOUT_MYPYC=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/batching tests/codecs/oip tests/codecs/formats/test_octet_stream.py tests/core tests/frontends tests/serving
 
 # Faults under load, each for a minute; `make test` has them for seconds. What was measured is shown at the end.
 chaos: $(VENV)/.test
