@@ -98,23 +98,16 @@ class BatchScheduler:
         self._timeout = options.timeout
         self._default_level = options.default_level
         self._ceiling = ceiling = admission.ceiling
-        self._places = Places(len(workers), options.pipeline_depth)
+        self._places = places = Places(len(workers), options.pipeline_depth)
         self._poison_list = PoisonList(options.remember_failed_s)
-        self._reruns = Reruns(ceiling, self._poison_list, options.isolate, options.retry_on_crash)
-        self._completions = Completions(queue, metrics, clock.seconds, options.version)
-        self._returns = Returns(admission.batch_seconds, options.max_wait)
+        reruns = Reruns(ceiling, self._poison_list, options.isolate, options.retry_on_crash)
+        completions = Completions(queue, metrics, clock.seconds, options.version)
+        returns = Returns(admission.batch_seconds, options.max_wait)
+        self._reruns, self._completions, self._returns = reruns, completions, returns
         self._dispatcher = Dispatcher(
-            queue,
-            policy,
-            workers,
-            self._places,
-            ceiling,
-            self._reruns,
-            self._completions,
-            metrics,
-            self._returns,
+            queue, policy, workers, places, ceiling, reruns, completions, metrics, returns
         )
-        self._deadlines = Deadlines(self._dispatcher, self._completions)
+        self._deadlines = Deadlines(self._dispatcher, completions)
         self._alarm = Alarm(clock, self._pump_and_check)
         self._call_soon = call_soon or (lambda function: self._alarm.set(clock.seconds()))
         self._pump_due = False

@@ -3,8 +3,8 @@
 A full collection keeps the interpreter lock for a tenth of a second in a large process. When one
 reload unloads a hundred models, a hundred threads end, and each would collect.
 
-    thread 1   collects ──────────────►
-    thread 2       waits, for all that have ended since ►collects ────────────►
+    thread 1   collects -------------->
+    thread 2       waits, for all that have ended since >collects ------------>
     others          leave it to thread 2
 """
 

@@ -1,8 +1,8 @@
 """One run: the server's own scheduler, queue, admission and policy, on simulated time and devices.
 
-    sender ──► clients' core ──► loop ──► BatchScheduler.submit ──► Policy ──► device
-                                                                                 │
-    record ◄── clients' core ◄── loop ◄── Deferreds fire ◄── BatchScheduler.deliver
+    sender --> clients' core --> loop --> BatchScheduler.submit --> Policy --> device
+                                                                                 |
+    record <-- clients' core <-- loop <-- Deferreds fire <-- BatchScheduler.deliver
 
 Requests have no tensors, since a batch costs what the cost model says. All else is as in the
 server: `build_scheduler` makes the scheduler from the settings, and the scheduler learns from

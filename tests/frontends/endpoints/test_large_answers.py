@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from io import BytesIO
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -26,9 +27,9 @@ NATIVE = {
 }
 
 
-def _from_map(found: dict[bytes, object]) -> np.ndarray:
+def _from_map(found: dict[bytes, Any]) -> np.ndarray:
     assert list(found) == [b"nd", b"type", b"kind", b"shape", b"data"]
-    return np.frombuffer(found[b"data"], found[b"type"]).reshape(found[b"shape"])  # type: ignore
+    return np.frombuffer(found[b"data"], found[b"type"]).reshape(found[b"shape"])
 
 
 def server_of(columns: bool = False, **settings: int) -> MemoryServer:
