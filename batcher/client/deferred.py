@@ -27,6 +27,7 @@ from batcher.client.connection_pool import Turn
 from batcher.client.errors import AnswerLost, ClientFailure, NotConnected
 from batcher.client.http_exchange import ResponseReader
 from batcher.client.pooled_calls import PooledCalls
+from batcher.client.readiness import Readiness
 from batcher.client.request_building import (
     Inputs,
     MetadataOperation,
@@ -156,6 +157,7 @@ class _Connection(Protocol):
         self._reader = ResponseReader()
         self._answer: Deferred[HttpResponse] | None = None
         self._is_open = False
+        self._has_come: Readiness | None = None
 
     @property
     def is_reusable(self) -> bool:
@@ -164,8 +166,12 @@ class _Connection(Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether a request may be sent: the reactor has not told of an end."""
-        return self.is_reusable
+        """Whether a request may be sent.
+
+        The socket is looked at, since a reactor that was busy has not told of the server's closing,
+        or of bytes that nobody asked for, yet.
+        """
+        return self.is_reusable and not self._has_come
 
     def ask(self, data: bytes) -> Deferred[HttpResponse]:
         """Send a request."""
@@ -181,8 +187,11 @@ class _Connection(Protocol):
             self.transport.abortConnection()
 
     def connectionMade(self) -> None:
-        """Keep count. Reactor thread, as the methods below."""
+        """Keep count, and the socket in view. Reactor thread, as the methods below."""
         self._is_open = True
+        file = getattr(self.transport, "fileno", None)
+        if file is not None:  # a transport of the caller's own need not have one
+            self._has_come = Readiness(file())
         self._calls.open_connections.add(self)
 
     def dataReceived(self, data: bytes) -> None:

@@ -138,8 +138,10 @@ class PooledCalls(ABC, Generic[Connection]):
         connection = self._pool.idle(self.seconds())
         if connection is None and not self._pool.has_place():
             connection = await self._granted(attempts)
-        if connection is not None and connection.is_usable:
-            return connection
+        if connection is not None:
+            if connection.is_usable:
+                return connection
+            connection.abort()
         try:
             return await self._connected(attempts)
         except BaseException:

@@ -67,6 +67,21 @@ def test_a_refusal_is_repeated_after_the_time_that_it_asks_for_and_no_earlier(fo
     assert 20 - took <= third <= 20 - took + step
 
 
+@pytest.mark.parametrize("is_silent", [True, False])
+def test_a_connection_by_which_something_comes_unasked_carries_no_other_request(
+    form: Form, is_silent: bool
+) -> None:
+    def full(*_: Any) -> HttpResponse:
+        if not is_silent:
+            peer.speak()
+        return refused(503, "1")
+
+    peer = Peer(full, doubled)
+    result, _ = form(peer, infer())
+    assert_doubled(result)
+    assert (len(peer.seen), peer.accepted) == (2, 1 if is_silent else 2)
+
+
 def test_a_connection_that_is_refused_is_tried_again(form: Form) -> None:
     peer = Peer(Refuse(), Refuse(), doubled)
     result, took = form(peer, infer())

@@ -31,12 +31,13 @@ CallResult = tuple[Any, float]
 """The result or the exception of a call, and the seconds that the call took."""
 
 
-class Silence:
-    """What a program may wait for to be readable: it never is."""
+class Line:
+    """The descriptor of a connection to a `Peer`: readable once the peer speaks unasked."""
 
-    def __init__(self) -> None:
+    def __init__(self, peer: Peer) -> None:
         self._ends = os.pipe()
         self.is_closed = False
+        peer.speak = lambda: os.write(self._ends[1], b"x")
 
     def fileno(self) -> int:
         return self._ends[0]
@@ -48,12 +49,12 @@ class Silence:
                 os.close(end)
 
 
-class PeerSocket(Silence):
+class PeerSocket(Line):
     """A connected socket, whose waits move a clock."""
 
     def __init__(self, peer: Peer, clock: Clock) -> None:
         self._connection = PeerConnection(peer)
-        super().__init__()
+        super().__init__(peer)
         self._clock = clock
         self._timeout: float | None = None
 
@@ -123,7 +124,7 @@ class PeerTransport(asyncio.Transport):
     def __init__(self, peer: Peer, protocol: Any) -> None:
         super().__init__()
         self._connection = PeerConnection(peer)
-        self._silence = Silence()
+        self._line = Line(peer)
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()
         self.is_aborted = False
@@ -135,7 +136,7 @@ class PeerTransport(asyncio.Transport):
         self._loop.call_soon(self._answer)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._silence
+        return self._line
 
     def is_closing(self) -> bool:
         return self.is_aborted
@@ -146,7 +147,7 @@ class PeerTransport(asyncio.Transport):
     def abort(self) -> None:
         if not self.is_aborted:
             self.is_aborted = True
-            self._silence.close()
+            self._line.close()
             self._loop.call_soon(self._protocol.connection_lost, None)
 
     def _answer(self) -> None:
@@ -189,8 +190,12 @@ class PeerStringTransport(StringTransport):
     def __init__(self, peer: Peer) -> None:
         super().__init__()
         self._connection = PeerConnection(peer)
+        self._line = Line(peer)
         self.is_aborted = False
         self.protocol: Any = None
+
+    def fileno(self) -> int:
+        return self._line.fileno()
 
     def write(self, data: bytes) -> None:
         self._connection.take(data)
@@ -204,6 +209,7 @@ class PeerStringTransport(StringTransport):
     def abortConnection(self) -> None:
         if not self.is_aborted:
             self.is_aborted = True
+            self._line.close()
             self.protocol.connectionLost(Failure(ConnectionDone()))
 
 

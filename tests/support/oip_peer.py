@@ -72,13 +72,17 @@ class Peer:
 
     Attributes:
         seen: path, headers and body of every request.
+        accepted: how many connections were made.
         refusals: how many connections were refused.
+        speak: sends something that nobody asked for by the connection that was made last.
     """
 
     def __init__(self, *steps: Step) -> None:
         self._steps = list(steps)
         self.seen: list[tuple[str, dict[str, str], bytes]] = []
+        self.accepted = 0
         self.refusals = 0
+        self.speak: Callable[[], object] = lambda: None
 
     @property
     def attempts(self) -> int:
@@ -91,6 +95,7 @@ class Peer:
             self._next_step()
             self.refusals += 1
             raise ConnectionRefusedError("refused")
+        self.accepted += 1
 
     def ask(self, path: str, headers: Mapping[str, str], body: bytes) -> HttpResponse:
         """Take a request. Raises what the script says."""
