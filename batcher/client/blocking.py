@@ -169,9 +169,15 @@ class Client:
             self._sleep(wait)
 
     def _exchange(self, attempts: Attempts[Any]) -> HttpResponse:
-        with self._sockets.connection(attempts) as connection:
+        connection = self._sockets.take(attempts)
+        try:
             request, _ = attempts.next_request(self._seconds())
-            return connection.ask(request_bytes(request, self._options), attempts)
+            response = connection.ask(request_bytes(request, self._options), attempts)
+        except BaseException:
+            self._sockets.end(connection)
+            raise
+        self._sockets.give_back(connection)
+        return response
 
 
 _CLIENTS: WeakSet[SharedSockets] = WeakSet()

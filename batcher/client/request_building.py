@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import ceil
-from typing import Any, Protocol, TypeVar
+from functools import lru_cache
+from math import ceil, inf
+from typing import Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
 from numpy.typing import ArrayLike
@@ -32,9 +33,11 @@ Result = TypeVar("Result", covariant=True)
 Inputs = Mapping[str, ArrayLike | Bfloat16]
 """Input name to anything that numpy takes for an array."""
 
+_MAX_HEADS = 256
+"""How many JSON heads of requests are kept: the next request mostly has the same one."""
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+
+class HttpRequest(NamedTuple):
     """A request, ready to be sent.
 
     Attributes:
@@ -62,30 +65,37 @@ class Operation(Protocol[Result]):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class InferOperation:
+class InferOperation(NamedTuple):
     """`POST …/infer`.
 
     Attributes:
         path: path of the route.
-        members: members of the JSON besides `inputs` and `parameters`.
+        request_id: the caller's name for the request, empty without.
+        output_names: names of the outputs wanted, None for all.
         priority: 1 the highest, 0 for the model's default.
         tensors: input name to tensor.
     """
 
     path: str
-    members: Mapping[str, Any]
+    request_id: str
+    output_names: tuple[str, ...] | None
     priority: int
     tensors: Mapping[str, BinaryTensor]
 
     def request(self, seconds_left: float) -> HttpRequest:
         """Return the request. The caller's arrays are read now, and again at a later attempt."""
-        head = to_json(
-            {
-                **self.members,
-                "inputs": [_input_entry(name, tensor) for name, tensor in self.tensors.items()],
-                "parameters": self._parameters(seconds_left),
-            }
+        head = _head(
+            self.request_id,
+            tuple(
+                [
+                    (name, tensor.datatype, tensor.shape, tensor.size)
+                    for name, tensor in self.tensors.items()
+                ]
+            ),
+            self.output_names,
+            self.priority,
+            # rounded up: a timeout of 0 would mean the model's default
+            ceil(min(seconds_left * 1e6, MAX_TIMEOUT_US)) if seconds_left < inf else 0,
         )
         headers = {
             "content-type": "application/octet-stream",
@@ -97,15 +107,6 @@ class InferOperation:
     def read(self, response: HttpResponse) -> InferResult:
         """Return the outputs. Raises MalformedAnswer."""
         return read_result(response)
-
-    def _parameters(self, seconds_left: float) -> dict[str, Any]:
-        parameters: dict[str, Any] = {"binary_data_output": True}
-        if seconds_left < float("inf"):
-            # rounded up: a timeout of 0 would mean the model's default
-            parameters["timeout"] = ceil(min(seconds_left * 1e6, MAX_TIMEOUT_US))
-        if self.priority:
-            parameters["priority"] = self.priority
-        return parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +167,10 @@ def infer_operation(
         raise ValueError(
             f"priority: expected 1 (the highest) and up, or 0 for the default; got {priority!r}"
         )
-    members: dict[str, Any] = {"id": request_id} if request_id else {}
-    if outputs is not None:
-        members["outputs"] = [{"name": name} for name in outputs]
     tensors = {name: to_tensor(name, value) for name, value in inputs.items()}
-    return InferOperation(f"{model_path(model, version)}/infer", members, priority, tensors)
+    names = None if outputs is None else tuple(outputs)
+    path = f"{model_path(model, version)}/infer"
+    return InferOperation(path, request_id, names, int(priority), tensors)
 
 
 def model_path(model: str, version: str = "") -> str:
@@ -189,10 +189,30 @@ def model_path(model: str, version: str = "") -> str:
     return f"{path}/versions/{quote(version, safe='')}" if version else path
 
 
-def _input_entry(name: str, tensor: BinaryTensor) -> dict[str, Any]:
-    return {
-        "name": name,
-        "shape": tensor.shape,
-        "datatype": tensor.datatype,
-        "parameters": {"binary_data_size": tensor.size},
-    }
+@lru_cache(maxsize=_MAX_HEADS)
+def _head(
+    request_id: str,
+    inputs: tuple[tuple[str, str, tuple[int, ...], int], ...],
+    output_names: tuple[str, ...] | None,
+    priority: int,
+    timeout_us: int,
+) -> bytes:
+    """Return the JSON of an inference; `inputs` are name, datatype, shape and bytes of each."""
+    members: dict[str, Any] = {"id": request_id} if request_id else {}
+    if output_names is not None:
+        members["outputs"] = [{"name": name} for name in output_names]
+    members["inputs"] = [
+        {
+            "name": name,
+            "shape": shape,
+            "datatype": datatype,
+            "parameters": {"binary_data_size": size},
+        }
+        for name, datatype, shape, size in inputs
+    ]
+    parameters: dict[str, Any] = {"binary_data_output": True}
+    if timeout_us:
+        parameters["timeout"] = timeout_us
+    if priority:
+        parameters["priority"] = priority
+    return to_json({**members, "parameters": parameters})

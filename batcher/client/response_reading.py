@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from batcher.client.errors import InferenceFailed, MalformedAnswer
@@ -32,6 +33,21 @@ _READING_ERRORS = (
 
 _ZLIB_OR_GZIP = 47
 """For zlib: find out by the first bytes which of the two forms it is."""
+
+_MAX_HEADS, _MAX_HEAD_BYTES = 256, 4096
+"""How many JSON heads of answers are kept, and of which size: 1 MiB at most.
+
+The next answer of a model mostly has the same one.
+"""
+
+
+class _Entry(NamedTuple):
+    """An output as the head of an answer describes it."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    size: int
 
 
 class HttpResponse(NamedTuple):
@@ -158,26 +174,42 @@ def _result(response: HttpResponse) -> InferResult:
         raise ValueError(
             f"expected JSON of at most {len(body)} bytes, the whole body; got {length}"
         )
-    document = from_json(body[:length])
-    outputs = _outputs(document["outputs"], body, length)
-    return InferResult(
-        document["model_name"], document.get("model_version", ""), document.get("id", ""), outputs
+    read = _read_head if length <= _MAX_HEAD_BYTES else _read_head.__wrapped__
+    model, version, request_id, entries = read(bytes(body[:length]))
+    return InferResult(model, version, request_id, _outputs(entries, body, length))
+
+
+@lru_cache(maxsize=_MAX_HEADS)
+def _read_head(head: bytes) -> tuple[str, str, str, list[_Entry]]:
+    """Return model, version, id of the request, and the entries of the outputs."""
+    document = from_json(head)
+    entries = [
+        _Entry(
+            entry["name"],
+            entry["datatype"],
+            tuple(entry["shape"]),
+            entry["parameters"]["binary_data_size"],
+        )
+        for entry in document["outputs"]
+    ]
+    return (
+        document["model_name"],
+        document.get("model_version", ""),
+        document.get("id", ""),
+        entries,
     )
 
 
-def _outputs(entries: Any, body: memoryview, start: int) -> dict[str, Array]:
+def _outputs(entries: list[_Entry], body: memoryview, start: int) -> dict[str, Array]:
     """Return the tensors that `entries` describe; the first one begins at `start` of `body`."""
     outputs: dict[str, Array] = {}
-    for entry in entries:
-        stop = start + entry["parameters"]["binary_data_size"]
+    for name, datatype, shape, size in entries:
+        stop = start + size
         if not start <= stop <= len(body):
             raise ValueError(
                 f"expected tensors within {len(body)} bytes; got one from {start} to {stop}"
             )
-        name = entry["name"]
-        outputs[name] = from_tensor(
-            name, entry["datatype"], tuple(entry["shape"]), body[start:stop]
-        )
+        outputs[name] = from_tensor(name, datatype, shape, body[start:stop])
         start = stop
     if start < len(body):
         raise ValueError(f"expected {start} bytes; got {len(body)}")

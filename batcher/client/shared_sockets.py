@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from socket import IPPROTO_TCP, SHUT_RDWR, TCP_NODELAY, create_connection, socket
 from ssl import SSLContext, create_default_context
@@ -22,6 +22,11 @@ from batcher.client.server_address import ServerAddress
 _PIECE_BYTES = 1 << 16
 _MAX_WAIT_S = 1e6
 """Longest wait that is asked of the system, twelve days: much longer ones are an error there."""
+_LATE_S = 1e-3
+"""How much later than its time a call may end: the system counts such waits in milliseconds.
+
+To set the wait of a socket anew is a call of the system, and another thread goes on meanwhile.
+"""
 
 Connect = Callable[[float], socket]
 """Makes a connected socket within so many seconds."""
@@ -52,6 +57,7 @@ class Connection:
         """Ask by a connected socket."""
         self._socket = connected
         self._seconds = seconds
+        self._wait = -1.0  # seconds that the socket waits, once they are set
         self._reader = ResponseReader()
         self._has_come = Readiness(connected.fileno())
 
@@ -118,7 +124,10 @@ class Connection:
         seconds_left = attempts.seconds_left(self._seconds())
         if seconds_left <= 0:
             raise attempts.expired()
-        self._socket.settimeout(min(seconds_left, _MAX_WAIT_S) if seconds_left < inf else None)
+        wait = min(seconds_left, _MAX_WAIT_S)
+        if abs(wait - self._wait) > _LATE_S:
+            self._wait = wait
+            self._socket.settimeout(wait if seconds_left < inf else None)
 
 
 class SharedSockets:
@@ -136,26 +145,43 @@ class SharedSockets:
         self.is_closed = False
         self._start()
 
-    @contextmanager
-    def connection(self, attempts: Attempts[Any]) -> Iterator[Connection]:
-        """Give a connection for one exchange; an exchange that fails ends it.
+    def take(self, attempts: Attempts[Any]) -> Connection:
+        """Return a connection for one exchange; the caller gives it back, or ends it.
 
         Raises:
             ClientClosed: the client is closed.
             DeadlineExceeded: the time was over before the turn had come.
             NotConnected: no connection could be made.
         """
-        connection = self._taken(attempts)
+        with self._lock:
+            connection = self._pool.idle(self._seconds())
+            needs_turn = connection is None and not self._pool.has_place()
+        if needs_turn:
+            connection = self._granted(attempts)
+        if connection is not None:
+            if connection.is_usable:
+                return connection
+            self._close(connection)
         try:
-            yield connection
+            return self._opened(attempts)
         except BaseException:
-            self._end(connection)
+            with self._lock:
+                self._pool.give_up()
             raise
+
+    def give_back(self, connection: Connection) -> None:
+        """Pass on a connection after an exchange; it ends if it may not be used again."""
         if connection.is_reusable and not self.is_closed:
             with self._lock:
                 self._pool.give_back(connection, self._seconds())
         else:
-            self._end(connection)
+            self.end(connection)
+
+    def end(self, connection: Connection) -> None:
+        """End a connection whose exchange failed, and pass on its place."""
+        self._close(connection)
+        with self._lock:
+            self._pool.give_up()
 
     def close(self) -> None:
         """End all connections; who waits for one is told."""
@@ -177,24 +203,6 @@ class SharedSockets:
         self._lock = Lock()
         self._all: set[Connection] = set()
         self._pool: ConnectionPool[Connection] = ConnectionPool(self._limit, self._close)
-
-    def _taken(self, attempts: Attempts[Any]) -> Connection:
-        """Return a connection, whose place in the pool the caller gives up or back."""
-        with self._lock:
-            connection = self._pool.idle(self._seconds())
-            needs_turn = connection is None and not self._pool.has_place()
-        if needs_turn:
-            connection = self._granted(attempts)
-        if connection is not None:
-            if connection.is_usable:
-                return connection
-            self._close(connection)
-        try:
-            return self._opened(attempts)
-        except BaseException:
-            with self._lock:
-                self._pool.give_up()
-            raise
 
     def _granted(self, attempts: Attempts[Any]) -> Connection | None:
         waiting = Lock()  # taken twice: whose turn has come lets go of it for the one who waits
@@ -230,11 +238,6 @@ class SharedSockets:
         with self._lock:
             self._all.add(connection)
         return connection
-
-    def _end(self, connection: Connection) -> None:
-        self._close(connection)
-        with self._lock:
-            self._pool.give_up()
 
     def _close(self, connection: Connection) -> None:
         self._all.discard(connection)

@@ -24,7 +24,7 @@ from batcher.codecs.oip.elements import from_elements, to_elements
 from batcher.core.spec import DATATYPES, Array
 
 _BY_DTYPE = {
-    row.numpy.str: row.name for row in DATATYPES.values() if row.name not in ("BF16", "BYTES")
+    row.numpy: row.name for row in DATATYPES.values() if row.name not in ("BF16", "BYTES")
 }
 _BFLOAT16 = "bfloat16"
 """Name of the dtype that ml_dtypes adds."""
@@ -66,13 +66,17 @@ def to_tensor(name: str, value: ArrayLike | Bfloat16) -> BinaryTensor:
     Raises:
         TypeError: the dtype of `value` has no datatype.
     """
+    is_bfloat16 = isinstance(value, Bfloat16)
     array = np.asarray(value.values if isinstance(value, Bfloat16) else value)
-    if isinstance(value, Bfloat16) or array.dtype.name == _BFLOAT16:
+    found = None if is_bfloat16 else _BY_DTYPE.get(array.dtype)
+    if found is not None:  # first, since numpy takes long to name or to turn a dtype
+        return BinaryTensor(found, array.shape, np.asarray(array, order="C"))
+    if is_bfloat16 or array.dtype.name == _BFLOAT16:
         return BinaryTensor("BF16", array.shape, _laid_out(_bits(name, array)))
     # objects, bytes, and both kinds of numpy's text
     if array.dtype.kind in "OSUT":
         return BinaryTensor("BYTES", array.shape, _elements(name, array))
-    found = _BY_DTYPE.get(array.dtype.newbyteorder("<").str)
+    found = _BY_DTYPE.get(np.dtype(array.dtype.newbyteorder("<").str))
     if found is None:
         raise TypeError(
             f"input {name!r}: expected an array of one of {', '.join(DATATYPES)}; got {array.dtype}"
@@ -98,7 +102,7 @@ def from_tensor(name: str, datatype: str, shape: tuple[int, ...], data: Buffer) 
             f"output {name!r}: expected {prod(shape) * dtype.itemsize} bytes; got {len(data)}"
         )
     array: Array = np.ndarray(shape, dtype, data) if data else np.empty(shape, dtype)
-    return checked_booleans(array, name)
+    return checked_booleans(array, name) if datatype == "BOOL" else array
 
 
 def _bits(name: str, array: Array) -> Array:
