@@ -7,6 +7,8 @@ of the connection is told to the reader too.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from batcher.client.attempts import ClientOptions
@@ -26,6 +28,11 @@ def request_bytes(request: HttpRequest, options: ClientOptions) -> bytes:
         lines.append(f"content-length: {len(request.body)}\r\n")
     lines.append("\r\n")
     return "".join(lines).encode() + request.body
+
+
+@lru_cache(maxsize=256)  # servers send the same few names with every response
+def _field_name(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
 class ResponseReader:
@@ -89,7 +96,7 @@ class ResponseReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header field; the last of those with one name counts."""
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._headers[_field_name(name)] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """Find out how the body will end."""

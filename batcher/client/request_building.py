@@ -33,8 +33,8 @@ Result = TypeVar("Result", covariant=True)
 Inputs = Mapping[str, ArrayLike | Bfloat16]
 """Input name to anything that numpy takes for an array."""
 
-_MAX_HEADS = 256
-"""How many JSON heads of requests are kept: the next request mostly has the same one."""
+_MAX_KEPT = 256
+"""How many paths and JSON heads are kept: the next request mostly has the same ones."""
 
 
 class HttpRequest(NamedTuple):
@@ -84,24 +84,20 @@ class InferOperation(NamedTuple):
 
     def request(self, seconds_left: float) -> HttpRequest:
         """Return the request. The caller's arrays are read now, and again at a later attempt."""
-        head = _head(
-            self.request_id,
-            tuple(
-                [
-                    (name, tensor.datatype, tensor.shape, tensor.size)
-                    for name, tensor in self.tensors.items()
-                ]
-            ),
-            self.output_names,
-            self.priority,
-            # rounded up: a timeout of 0 would mean the model's default
-            ceil(min(seconds_left * 1e6, MAX_TIMEOUT_US)) if seconds_left < inf else 0,
+        inputs = tuple(
+            [
+                (name, tensor.datatype, tensor.shape, tensor.size)
+                for name, tensor in self.tensors.items()
+            ]
         )
+        # rounded up: a timeout of 0 would mean the model's default
+        timeout_us = ceil(min(seconds_left * 1e6, MAX_TIMEOUT_US)) if seconds_left < inf else 0
+        head = _head(self.request_id, inputs, self.output_names, self.priority, timeout_us)
         headers = {
             "content-type": "application/octet-stream",
             "inference-header-content-length": str(len(head)),
         }
-        body = b"".join((head, *(tensor.data for tensor in self.tensors.values())))
+        body = b"".join([head, *[tensor.data for tensor in self.tensors.values()]])
         return HttpRequest("POST", self.path, headers, body)
 
     def read(self, response: HttpResponse) -> InferResult:
@@ -173,6 +169,7 @@ def infer_operation(
     return InferOperation(path, request_id, names, int(priority), tensors)
 
 
+@lru_cache(maxsize=_MAX_KEPT)
 def model_path(model: str, version: str = "") -> str:
     """Return the path of a model, or of one version of the model.
 
@@ -189,7 +186,7 @@ def model_path(model: str, version: str = "") -> str:
     return f"{path}/versions/{quote(version, safe='')}" if version else path
 
 
-@lru_cache(maxsize=_MAX_HEADS)
+@lru_cache(maxsize=_MAX_KEPT)
 def _head(
     request_id: str,
     inputs: tuple[tuple[str, str, tuple[int, ...], int], ...],
@@ -201,18 +198,19 @@ def _head(
     members: dict[str, Any] = {"id": request_id} if request_id else {}
     if output_names is not None:
         members["outputs"] = [{"name": name} for name in output_names]
-    members["inputs"] = [
-        {
-            "name": name,
-            "shape": shape,
-            "datatype": datatype,
-            "parameters": {"binary_data_size": size},
-        }
-        for name, datatype, shape, size in inputs
-    ]
+    members["inputs"] = [_input_entry(*entry) for entry in inputs]
     parameters: dict[str, Any] = {"binary_data_output": True}
     if timeout_us:
         parameters["timeout"] = timeout_us
     if priority:
         parameters["priority"] = priority
     return to_json({**members, "parameters": parameters})
+
+
+def _input_entry(name: str, datatype: str, shape: tuple[int, ...], size: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "shape": shape,
+        "datatype": datatype,
+        "parameters": {"binary_data_size": size},
+    }

@@ -23,9 +23,7 @@ from batcher.codecs.formats.booleans import checked_booleans
 from batcher.codecs.oip.elements import from_elements, to_elements
 from batcher.core.spec import DATATYPES, Array
 
-_BY_DTYPE = {
-    row.numpy: row.name for row in DATATYPES.values() if row.name not in ("BF16", "BYTES")
-}
+_BY_DTYPE = {row.numpy: row.name for row in DATATYPES.values() if row.name not in ("BF16", "BYTES")}
 _BFLOAT16 = "bfloat16"
 """Name of the dtype that ml_dtypes adds."""
 
