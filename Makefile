@@ -13,12 +13,12 @@ serve: $(VENV)/.serve
 # Two at a time: most of the time goes into starting servers. In the order of the folders: by the number of
 # their tests, long files of few tests would come last.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/integration
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/integration -m "not long"
 
 # The recipes of deploy/ and examples/load; what is not installed is skipped. One at a time: traffic comes on a schedule.
 integration: $(VENV)/.test
 	$(BIN)/python -m pytest tests/integration --ignore tests/integration/models --ignore tests/integration/kinds -rs
-	LIVES_ROUNDS=100 $(BIN)/python -m pytest tests/end_to_end/test_lives.py
+	LIVES_ROUNDS=100 $(BIN)/python -m pytest -n 2 --ignore tests/integration -m long
 	$(BIN)/python -m pytest -n 2 tests/integration/kinds
 
 # Every kind of model in every format, compiled too: a quarter of an hour.

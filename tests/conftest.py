@@ -66,10 +66,11 @@ settings.register_profile(
 settings.load_profile("batcher")
 
 
-def pytest_collection_finish() -> None:
-    """Look no more at what was imported.
+@pytest.fixture(scope="module", autouse=True)
+def young_heap() -> None:
+    """Look no more at what was imported before this module, and what earlier modules left.
 
-    Every worker that ends collects garbage, a third of a second of what PyTorch made.
+    Every worker that ends collects garbage: seconds, in a process that has run all tests of models.
     """
     gc.collect()
     gc.freeze()

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.clients import under_load
 from tests.chaos.kills import CHILDREN, RESTART_LIMIT_S, kill
 from tests.chaos.ledger import Ledger, Load
@@ -79,6 +81,7 @@ def test_no_request_is_lost_in_a_hundred_hangups_while_models_fail_and_workers_a
         assert '"ready":true' in server.get("/readyz")
 
 
+@pytest.mark.long
 def test_a_worker_in_a_process_is_replaced_under_load_and_no_request_notices(
     tmp_path: Path,
 ) -> None:

@@ -16,9 +16,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 from urllib.request import urlopen
 
+from tests.end_to_end.forking import Fork, can_fork, forks
 from tests.support.http_answers import Answer, parse_answers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,15 +52,21 @@ class Process:
         clean = {
             name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")
         }
-        self._process = subprocess.Popen(
-            command,
-            cwd=working,
-            env=clean | environment,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            stdin=subprocess.DEVNULL,
-            preexec_fn=_hear_interrupts,
-        )
+        self._process: Fork | subprocess.Popen[bytes]
+        if can_fork(command, clean | environment):
+            self._process = forks().start(
+                command, working, clean | environment, self._errors.fileno()
+            )
+        else:
+            self._process = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=working,
+                env=clean | environment,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_hear_interrupts,
+            )
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
         self._output = b""
@@ -172,7 +180,7 @@ def started(
     working: Path = ROOT,
 ) -> Iterator[Process]:
     """Run a server in `working` while the context is open; its errors are kept in `folder`."""
-    process = Process([sys.executable, *command, *arguments], folder, environment or {}, working)
+    process = Process([*command, *arguments], folder, environment or {}, working)
     try:
         if ready:
             process.wait_ready()
@@ -185,16 +193,21 @@ def run(
     *arguments: str, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run `batcher` with `arguments` to its end."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("BATCHER_")}
-    return subprocess.run(
-        [sys.executable, "-m", "batcher.app.cli", *arguments],
-        cwd=ROOT,
-        env=clean | (environment or {}),
-        capture_output=True,
-        text=True,
-        timeout=START_LIMIT_S,
-        check=False,
-    )
+    return run_python("-m", "batcher.app.cli", *arguments, environment=environment)
+
+
+def run_python(
+    *arguments: str, environment: dict[str, str] | None = None, working: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run a script, or `-m` and the name of a module, to its end in the folder `working`."""
+    with TemporaryDirectory() as folder:
+        process = Process(arguments, Path(folder), environment or {}, working)
+        try:
+            status = process.wait(START_LIMIT_S)
+            printed = "".join(f"{line}\n" for line in process.lines)
+            return subprocess.CompletedProcess(arguments, status, printed, process.errors)
+        finally:
+            process.end()
 
 
 def until(true: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.end_to_end.processes import Process, until
+from tests.end_to_end.processes import Process, run_python, until
 
 MODEL = """\
 import batcher
@@ -96,7 +95,7 @@ asyncio.run(cells())
 def test_a_script_is_held_up_until_a_signal_has_ended_the_server(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    server = Process([sys.executable, str(script)], tmp_path, {})
+    server = Process([str(script)], tmp_path, {})
     try:
         until(lambda: "Ctrl-C stops the server" in "\n".join(server.lines), 60)
         (line,) = [line for line in server.lines if "curl" in line]
@@ -111,14 +110,7 @@ def test_a_script_is_held_up_until_a_signal_has_ended_the_server(tmp_path: Path)
 
 def test_a_notebook_goes_on_and_its_cells_can_be_run_again(tmp_path: Path) -> None:
     (tmp_path / "notebook.py").write_text(NOTEBOOK)
-    done = subprocess.run(
-        [sys.executable, "notebook.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+    done = run_python("notebook.py", working=tmp_path)
     assert done.returncode == 0, done.stderr
     printed = done.stdout
     assert "{'y': [[2.0, 4.0]]} True\n" in printed
@@ -133,13 +125,6 @@ def test_a_notebook_goes_on_and_its_cells_can_be_run_again(tmp_path: Path) -> No
 
 def test_a_file_that_serves_itself_says_where_that_belongs(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(f"{MODEL}batcher.serve(Double)\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "batcher.app.cli", "serve", "net.py", "--port", "0"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = run_python("-m", "batcher.app.cli", "serve", "net.py", "--port", "0", working=tmp_path)
     assert done.returncode == 1
     assert 'write it below `if __name__ == "__main__":`' in done.stderr

@@ -9,6 +9,8 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import pytest
+
 from tests.end_to_end.processes import Process, started, until, write_model
 from tests.end_to_end.test_loading import ask
 
@@ -129,6 +131,7 @@ class Lives:
             assert ask(self.server, name) == number
 
 
+@pytest.mark.long
 def test_what_models_took_is_given_back_when_they_have_gone(tmp_path: Path) -> None:
     repository, temporary = tmp_path / "models", tmp_path / "temporary"
     temporary.mkdir()

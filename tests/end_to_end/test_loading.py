@@ -119,7 +119,9 @@ def make_models(repository: Path, kind: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["python", "export", "torchscript"])
-@pytest.mark.parametrize(("models", "instances"), [(4, 1), (1, 4), (3, 2)])
+@pytest.mark.parametrize(
+    ("models", "instances"), [(4, 1), (1, 4), pytest.param(3, 2, marks=pytest.mark.long)]
+)
 def test_models_and_instances_start_together(
     tmp_path: Path, kind: str, models: int, instances: int
 ) -> None:
@@ -197,7 +199,7 @@ def link_turned(folder: Path, factor: int) -> None:
         (link_turned, "thread"),
         # What has changed is found in the server; a child need only read files and run code again.
         (code_of_the_same_size, "process"),
-        (weights_in_place, "process"),
+        pytest.param(weights_in_place, "process", marks=pytest.mark.long),
     ],
 )
 def test_the_next_answer_after_a_reload_is_the_new_one(

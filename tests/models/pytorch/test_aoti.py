@@ -110,6 +110,7 @@ def exported(folders: Folders) -> ModelDefinition:
     return folders.define("format: export\nfile: model.pt2", files, outputs=OUTPUTS)
 
 
+@pytest.mark.long
 class TestCompiled:
     def test_a_python_module_gives_the_same_answers_at_every_batch_size_and_is_found_again(
         self, folders: Folders, monkeypatch: pytest.MonkeyPatch
@@ -228,6 +229,7 @@ class TestNotCompiled:
         assert "g++" in told
         assert answers(checked, x=ROWS[:3], mask=MASK[:3])["y"].shape == (3, 4)
 
+    @pytest.mark.long
     def test_what_the_compiler_cannot_take_is_served_as_it_is(self, folders: Folders) -> None:
         source = SOURCE.replace(
             "return self.layers", "x = x if float(x.sum()) > 0 else -x\n        return self.layers"
