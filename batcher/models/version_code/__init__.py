@@ -14,8 +14,8 @@ Modules of the folder import each other relatively (`from .network import Net`),
 names (`import network`), which come before installed modules, but not before those of the standard
 library (`local_imports.py`). Folders that the model puts into `sys.path` become packages as well,
 so that each model has the modules there for itself (`own_path.py`). Which folder a plain name means
-is decided when the import runs (`homes.py`). While a model loads on a thread, pickles and
-`import_module` find plain names too (`plain_names.py`).
+is decided when the import runs (`homes.py`). Pickles and `import_module` find plain names too, each
+model its own (`plain_names.py`).
 
     event                                 what happens
     a definition is loaded first          the `.py` files are read, all of them; modules are made

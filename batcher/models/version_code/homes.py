@@ -33,7 +33,7 @@ def is_beside(package: str, name: str) -> bool:
     if name in sys.stdlib_module_names:
         return False
     spec = find_in(package, folder_of(package), name)
-    return spec is not None and (spec.loader is not None or not _is_installed(package, name))
+    return spec is not None and (spec.loader is not None or not is_installed(package, name))
 
 
 def home_of(package: str, name: str) -> str:
@@ -84,7 +84,7 @@ def _on_path(owner: str, name: str) -> str:
     return own_path.package_over(owner, without_init) if without_init else ""
 
 
-def _is_installed(package: str, name: str) -> bool:
+def is_installed(package: str, name: str) -> bool:
     """Return whether `name` is a module outside of the model. Any thread."""
     return _is_in([each.path for each in own_path.folders(package) if not each.is_own], name)
 

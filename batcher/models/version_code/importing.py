@@ -12,7 +12,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.models.version_code import own_path
 from batcher.models.version_code.homes import forget_homes
 from batcher.models.version_code.names import PREFIX, package_name
-from batcher.models.version_code.plain_names import use_plain_names
+from batcher.models.version_code.plain_names import remove_plain_names, use_plain_names
 from batcher.models.version_code.sources import drop_sources, keep_sources
 
 _load_numbers = count()
@@ -53,6 +53,7 @@ def _forget(identity: int, package: str) -> None:
     own_path.forget(package)
     for each in (package, *drop_sources(package)):
         forget_homes(each)
+        remove_plain_names(each)
         _remove(each)
 
 

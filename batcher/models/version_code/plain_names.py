@@ -1,10 +1,24 @@
-"""Plain names of a model's modules for pickles and `import_module`, while the model loads.
+"""Plain names of a model's modules for whatever looks modules up at run time.
 
-A pickle names the module of each class, and Python looks the name up in `sys.modules`:
-`features.Extractor` is found only if `features` stands there. So for the thread that loads a model
-the plain names of the files beside the model are found too, and stand for the modules of the
-version's package. At the end of the load `forget_plain_names` removes them again: the next model
-may have other files of these names. A model in a child process keeps its plain names.
+    importlib.import_module("features")    __import__("features")    exec("import features")
+    pickle.loads(data), torch.load(file)   a pickle names the module of each class
+
+All of these look into `sys.modules`, which the whole process shares: `features` of one model would
+be found by the next. So an entry is made whose name equals the plain name for code of one package
+alone. For all other code the entry is not there.
+
+    who looks                                      finds `features`
+    a file of model a, or what such a file calls   a's module
+    a file of model b, or what such a file calls   b's module
+    the thread that loads model a                  a's module
+    anybody else                                   whatever the process knows by that name
+
+Who looks is seen on the stack of calls, so nothing is paid in `predict`, and threads that a model
+starts are known too. A library's own `import` statement means an installed module first, whichever
+model calls the library.
+
+Refused: modules that stand under their plain names during a call (models run at the same time), and
+other functions in place of `import_module` and `pickle.loads` (pickles of C code call neither).
 """
 
 from __future__ import annotations
@@ -12,55 +26,141 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
+from dis import opmap
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import FrameType, ModuleType
+from typing import NamedTuple
 
 from batcher.models.version_code import own_path
-from batcher.models.version_code.homes import home_of
+from batcher.models.version_code.homes import home_of, is_installed
+from batcher.models.version_code.names import package_of
 
 _package: ContextVar[str] = ContextVar("package", default="")
-"""The package whose modules have plain names, for this thread."""
+"""The package of the model that this thread loads. A child process, with one model, keeps it."""
 
-_given: dict[str, ModuleType] = {}
-"""Modules that stand in `sys.modules` under their plain names."""
+_names: dict[tuple[str, str], _PlainName] = {}
+"""The names that stand in `sys.modules`, by package and text."""
+
+_IMPORT = opmap["IMPORT_NAME"]
 
 
 def use_plain_names(package: str) -> None:
-    """Have plain names mean the modules of `package` too, and of no other version.
-
-    The thread that loads.
-    """
-    if package != _package.get():
-        forget_plain_names()
+    """Have plain names mean the modules of `package` on this thread. The thread that loads."""
     _package.set(package)
     if not any(isinstance(finder, _PlainFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _PlainFinder())
 
 
 def forget_plain_names() -> None:
-    """Have plain names mean what they did before a load. The thread that loads."""
+    """Have plain names mean on this thread what they did before. The thread that loads."""
     own_path.end(_package.get())
     _package.set("")
-    while _given:
-        name, module = _given.popitem()
-        if sys.modules.get(name) is module:
-            del sys.modules[name]
+
+
+def remove_plain_names(package: str) -> None:
+    """Remove the plain names of a package, which nobody uses any more. Any thread."""
+    for key in [key for key in list(_names) if key[0] == package]:
+        sys.modules.pop(_names.pop(key), None)
+
+
+class _PlainName(str):
+    """A name that equals its text for code of one package, and for no other code.
+
+    Attributes:
+        package: the package.
+    """
+
+    package: str
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether `other` is this text, looked up by code of the package. Any thread."""
+        if self is other:
+            return True
+        if type(other) is not str or not str.__eq__(self, other):
+            return False
+        asker = _asker()
+        is_own = asker.package == self.package and not asker.is_library_import
+        return is_own and not asker.imports_own_name(other)
+
+    def __ne__(self, other: object) -> bool:
+        """Return the opposite of `==`. Any thread."""
+        return not self == other
+
+    __hash__ = str.__hash__
+
+
+class _Asker(NamedTuple):
+    """The code that looks a module up.
+
+    Attributes:
+        package: the package of the model whose code it is, empty for code of no model.
+        importing: the name of the module that runs a statement `import`; empty where the module is
+            looked up by a call.
+    """
+
+    package: str
+    importing: str
+
+    @property
+    def is_library_import(self) -> bool:
+        """Whether a module of no model runs a statement `import`. Any thread."""
+        return bool(self.importing) and not package_of(self.importing)
+
+    def imports_own_name(self, name: str) -> bool:
+        """Return whether a file imports its own `name`, and so means the library. Any thread."""
+        return self.importing == f"{self.package}.{name}"
+
+
+def _asker() -> _Asker:
+    """Return who looks a module up at this moment. Any thread."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_machinery(frame):
+        frame = frame.f_back
+    importing = ""
+    if frame is not None and frame.f_code.co_code[frame.f_lasti] == _IMPORT:
+        importing = str(frame.f_globals.get("__name__"))
+    while frame is not None:
+        if package := package_of(str(frame.f_globals.get("__name__"))):
+            return _Asker(package, importing)
+        frame = frame.f_back
+    return _Asker(_package.get(), importing)
+
+
+def _is_machinery(frame: FrameType) -> bool:
+    """Return whether `frame` is one of Python's importing, or of this file. Any thread."""
+    name = frame.f_code.co_filename
+    return name.startswith("<frozen importlib") or frame.f_globals is globals()
 
 
 class _PlainFinder(MetaPathFinder):
-    """Finds modules of the version that loads on this thread by their plain names."""
+    """Finds modules of the model whose code asks for them by their plain names."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return a spec for `fullname` if the version has such a module. Any thread."""
-        package, first = _package.get(), fullname.partition(".")[0]
-        if not package or (first in sys.modules and first not in _given):
+        """Return a spec for `fullname` if the model has such a module. Any thread."""
+        first = fullname.partition(".")[0]
+        known = sys.modules.get(first)
+        if known is not None and not package_of(str(getattr(known, "__name__", ""))):
             return None
-        home = home_of(package, first)
-        return ModuleSpec(fullname, _SameModule(f"{home}.{fullname}")) if home else None
+        asker = _asker()
+        home = home_of(asker.package, first) if asker.package else ""
+        if not home or (known is None and asker.imports_own_name(first)):
+            return None
+        if asker.is_library_import and is_installed(asker.package, first):
+            return None
+        name = _name(asker.package, fullname)
+        # Python puts the module into `sys.modules` by the name of the spec, not by `fullname`.
+        return ModuleSpec(name, _SameModule(f"{home}.{fullname}"))
+
+
+def _name(package: str, text: str) -> _PlainName:
+    """Return the one name that equals `text` for the code of `package`. Any thread."""
+    name = _PlainName(text)
+    name.package = package
+    return _names.setdefault((package, text), name)
 
 
 class _SameModule(Loader):
@@ -72,7 +172,7 @@ class _SameModule(Loader):
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Return the module, imported now if need be. Any thread."""
-        module = _given[spec.name] = import_module(self._fullname)
+        module = import_module(self._fullname)
         self._spec = module.__spec__
         return module
 
