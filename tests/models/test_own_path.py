@@ -7,12 +7,14 @@ import os
 import py_compile
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from batcher.errors import ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.process_state import ProcessState
+from batcher.models.version_code import homes, importing, own_path, plain_names, sources
 from batcher.models.version_code.plain_names import forget_plain_names
 from tests.support.model_folders import Folders, answers, floats, multiplied_by, pickled_elsewhere
 
@@ -241,3 +243,45 @@ def test_the_names_of_helpers_go_with_the_model(folders: Folders) -> None:
     del checked
     gc.collect()
     assert not [name for name in sys.modules if name.endswith(".beside_by_path")]
+
+
+CHANGES_LATE = """
+import importlib, sys
+sys.path.insert(0, {folder!r})
+import beside_by_path
+
+class Model:
+    def predict(self, inputs):
+        sys.path.append({late!r})
+        late = importlib.import_module("late_by_path")
+        return {{"y": inputs["x"] * beside_by_path.FACTOR * late.FACTOR}}
+"""
+STATE: dict[str, dict[Any, Any]] = {
+    f"{module.__name__}.{name}": value
+    for module in (own_path, homes, sources, importing, plain_names)
+    for name, value in vars(module).items()
+    if name.startswith("_") and isinstance(value, dict) and not name.startswith("__")
+}
+"""What is known of packages: by the names of the dictionaries."""
+
+
+def test_200_loads_leave_nothing_behind(folders: Folders) -> None:
+    def known() -> tuple[dict[str, int], list[str], int]:
+        gc.collect()
+        sizes = {name: len(each) for name, each in STATE.items()}
+        return sizes, list(sys.path), len(sys.modules)
+
+    assert len(STATE) == 8
+    before = known()
+    for number in range(200):
+        folder, late = (folders.base.parent / f"{name}{number}" for name in ("early", "late"))
+        for each, module in ((folder, "beside_by_path"), (late, "late_by_path")):
+            each.mkdir()
+            (each / f"{module}.py").write_text("FACTOR = 3\n")
+        source = CHANGES_LATE.format(folder=str(folder), late=str(late))
+        state = ProcessState()
+        checked = folders.load(folders.python(source), warmup=False)
+        state.put_back()
+        assert multiplied_by(checked) == 9
+        del checked
+    assert known() == before

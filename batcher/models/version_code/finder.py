@@ -21,7 +21,8 @@ from batcher.models.version_code.homes import home_of, is_beside
 from batcher.models.version_code.local_imports import with_local_imports
 from batcher.models.version_code.names import PREFIX, folder_of, package_of
 from batcher.models.version_code.search import find_in
-from batcher.models.version_code.sources import may_change_path, sources_of
+from batcher.models.version_code.sources import is_kept_below, may_change_path, sources_of
+from batcher.models.version_code.zipped import keep_zipped, read_zipped
 
 
 class VersionFinder(MetaPathFinder):
@@ -38,8 +39,11 @@ class VersionFinder(MetaPathFinder):
         if not package:
             return None
         if fullname == package:
+            folder = folder_of(package)
+            if not is_kept_below(package, folder):
+                keep_zipped(package, folder)  # for a process that the model has started
             spec = ModuleSpec(fullname, None, is_package=True)
-            spec.submodule_search_locations = [folder_of(package)]
+            spec.submodule_search_locations = [folder]
             return spec
         found = (find_in(package, folder, fullname, ModelSource) for folder in path or ())
         return next(filter(None, found), None)
@@ -49,9 +53,14 @@ class ModelSource(SourceFileLoader):
     """Reads one `.py` file of a model."""
 
     def get_data(self, path: str) -> bytes:
-        """Return the text of the file. Any thread."""
+        """Return the text of the file, or data beside it. Any thread."""
         kept = sources_of(package_of(self.name)).get(path)
-        return kept if kept is not None else super().get_data(path)
+        if kept is not None:
+            return kept
+        try:
+            return super().get_data(path)
+        except NotADirectoryError:
+            return read_zipped(path)
 
     def get_code(self, fullname: str) -> CodeType:
         """Compile the text of the file, whatever bytecode there is. Any thread."""

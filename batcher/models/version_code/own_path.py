@@ -7,10 +7,11 @@
 Python would keep `features` in `sys.modules` for all models: the next model that means another
 `features`, or the next version, would get this one. So each such folder becomes a package, as the
 model's own folder is one. The path is put back after the load. The model's imports go on to find
-the folders, in `predict` too.
+the folders, in `predict` too. A `.zip` file counts as a folder (`zipped.py`).
 
 A folder of installed libraries (`pip install --target`) belongs to all models, since many libraries
-cannot be imported twice in a process. Such a folder stays in `sys.path`, at the end.
+cannot be imported twice in a process. Such a folder stays in `sys.path`, at the end. So does a
+wheel, which is a `.zip` file of one library.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import NamedTuple
 
 from batcher.models.version_code.names import folder_of, package_name, parts_of
 from batcher.models.version_code.sources import own
+from batcher.models.version_code.zipped import keep_zipped, top_names
 
 _LIBRARIES = frozenset({"site-packages", "dist-packages"})
 """Names of folders of installed libraries."""
@@ -32,8 +34,8 @@ _before: dict[str, list[str]] = {}
 _after: dict[str, list[str]] = {}
 """By package: the folders of `sys.path` at the end of the load."""
 
-_of_models: set[str] = set()
-"""Folders that models have put into `sys.path`."""
+_of_models: dict[str, set[str]] = {}
+"""By package: the folders that the model has put into `sys.path`, as far as imports have asked."""
 
 
 class Folder(NamedTuple):
@@ -63,9 +65,13 @@ def end(package: str) -> None:
 
 
 def forget(package: str) -> None:
-    """Forget all of a package. Any thread."""
+    """Forget all of a package, whose model is gone. Any thread."""
     _before.pop(package, None)
     _after.pop(package, None)
+    put = _of_models.pop(package, set())
+    # What the model has put there since it was loaded, in `predict`, was not put back.
+    if gone := put.difference(*list(_of_models.values())):
+        sys.path[:] = [each for each in sys.path if each not in gone]
 
 
 def folders(package: str) -> list[Folder]:
@@ -76,11 +82,19 @@ def folders(package: str) -> list[Folder]:
     for path in _folders_of(package):
         is_own = path not in before and not holds_libraries(path)
         if is_own:
-            _of_models.add(path)
+            _own(package, path)
         # Of a folder that another model has put there nothing is found.
-        if is_own or path not in _of_models:
+        if is_own or not any(path in each for each in list(_of_models.values())):
             found.append(Folder(path, is_own))
     return found
+
+
+def _own(package: str, path: str) -> None:
+    """Note that the model of `package` has put `path` into `sys.path`. Any thread."""
+    known = _of_models.setdefault(package, set())
+    if path not in known:
+        keep_zipped(package, path)
+        known.add(path)
 
 
 def _folders_of(package: str) -> list[str]:
@@ -105,9 +119,10 @@ def holds_libraries(folder: str) -> bool:
     if os.path.isfile(os.path.join(folder, "__init__.py")):
         folder = os.path.dirname(folder)
     try:
-        return any(name.endswith((".dist-info", ".egg-info")) for name in os.listdir(folder))
+        names = os.listdir(folder) if os.path.isdir(folder) else top_names(folder)
     except OSError:
         return False
+    return any(name.endswith((".dist-info", ".egg-info")) or name == "EGG-INFO" for name in names)
 
 
 def without_own(path: Iterable[str], before: list[str]) -> list[str]:

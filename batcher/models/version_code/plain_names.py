@@ -41,7 +41,7 @@ _package: ContextVar[str] = ContextVar("package", default="")
 """The package of the model that this thread loads. A child process, with one model, keeps it."""
 
 _names: dict[tuple[str, str], _PlainName] = {}
-"""The names that stand in `sys.modules`, by package and text."""
+"""The names that stand in `sys.modules`, by package and plain name."""
 
 _IMPORT = opmap["IMPORT_NAME"]
 
@@ -66,19 +66,23 @@ def remove_plain_names(package: str) -> None:
 
 
 class _PlainName(str):
-    """A name that equals its text for code of one package, and for no other code.
+    """A name that equals a plain name for code of one package, and for no other code.
+
+    Its text is the full name of the module, so that a list of all names shows nothing else.
 
     Attributes:
         package: the package.
+        plain: the plain name.
     """
 
     package: str
+    plain: str
 
     def __eq__(self, other: object) -> bool:
-        """Return whether `other` is this text, looked up by code of the package. Any thread."""
+        """Return whether `other` is the plain name, looked up by the package. Any thread."""
         if self is other:
             return True
-        if type(other) is not str or not str.__eq__(self, other):
+        if type(other) is not str or other != self.plain:
             return False
         asker = _asker()
         is_own = asker.package == self.package and not asker.is_library_import
@@ -88,7 +92,9 @@ class _PlainName(str):
         """Return the opposite of `==`. Any thread."""
         return not self == other
 
-    __hash__ = str.__hash__
+    def __hash__(self) -> int:
+        """Return the hash of the plain name, so that a look-up comes by. Any thread."""
+        return hash(self.plain)
 
 
 class _Asker(NamedTuple):
@@ -151,16 +157,16 @@ class _PlainFinder(MetaPathFinder):
             return None
         if asker.is_library_import and is_installed(asker.package, first):
             return None
-        name = _name(asker.package, fullname)
+        name = _name(asker.package, fullname, f"{home}.{fullname}")
         # Python puts the module into `sys.modules` by the name of the spec, not by `fullname`.
-        return ModuleSpec(name, _SameModule(f"{home}.{fullname}"))
+        return ModuleSpec(name, _SameModule(str(name)))
 
 
-def _name(package: str, text: str) -> _PlainName:
-    """Return the one name that equals `text` for the code of `package`. Any thread."""
+def _name(package: str, plain: str, text: str) -> _PlainName:
+    """Return the one name that equals `plain` for the code of `package`. Any thread."""
     name = _PlainName(text)
-    name.package = package
-    return _names.setdefault((package, text), name)
+    name.package, name.plain = package, plain
+    return _names.setdefault((package, plain), name)
 
 
 class _SameModule(Loader):

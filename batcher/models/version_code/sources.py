@@ -35,6 +35,11 @@ def keep_sources(package: str, is_whole: bool = True) -> None:
             kept[str(path)] = path.read_bytes()
 
 
+def keep_text(package: str, path: str, text: bytes) -> None:
+    """Keep `text`, which was read for a package at `path`, for imports to come. Any thread."""
+    _sources.setdefault(package, {})[path] = text
+
+
 def drop_sources(package: str) -> list[str]:
     """Forget what was read of a package; return the packages that it owned. Any thread."""
     _sources.pop(package, None)
