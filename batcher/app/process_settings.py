@@ -24,6 +24,7 @@ from contextlib import suppress
 from batcher.config.settings import ServerSettings
 from batcher.serving.model_version import ModelState
 from batcher.serving.server import ModelServer
+from batcher.workers.unmapping import unmap_on_thread
 
 OPERATORS_INTERVAL_MS = 0.2
 """Switch interval while a model of many operators is served, in milliseconds."""
@@ -50,6 +51,7 @@ _M_ARENA_MAX = -8
 def set_process(settings: ServerSettings) -> None:
     """Set what does not depend on the models that are loaded. Main thread, before anything runs."""
     use_one_heap()
+    unmap_on_thread()
     # The codec counts the pixels of a picture itself, and refuses with a clear error.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     # While models load, some of them may be of many operators.

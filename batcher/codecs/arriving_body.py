@@ -20,6 +20,9 @@ from __future__ import annotations
 import mmap
 import sys
 
+from batcher.core.mappings import Mapping
+from batcher.errors import BuffersFull
+
 SMALL_BYTES = 1 << 20
 """Bytes up to which a body may be moved: a copy of so many takes half a millisecond."""
 
@@ -43,7 +46,7 @@ class ArrivingBody:
         """Begin with no bytes."""
         self.expected = expected
         self._small = bytearray()
-        self._mapping: mmap.mmap | None = None
+        self._mapping: Mapping | None = None
         self._end = 0
 
     def __len__(self) -> int:
@@ -69,7 +72,7 @@ class ArrivingBody:
         memory = memoryview(self._small if self._mapping is None else self._mapping)
         return memory[: self._end]
 
-    def _mapped(self, nbytes: int) -> mmap.mmap:
+    def _mapped(self, nbytes: int) -> Mapping:
         """Return the mapping, with room for `nbytes` bytes and those of the small body in it."""
         mapping = self._mapping
         if mapping is None:
@@ -81,15 +84,26 @@ class ArrivingBody:
         return mapping
 
 
-def _mapping(nbytes: int) -> mmap.mmap:
-    return mmap.mmap(-1, nbytes, **_PRIVATE)
+def _mapping(nbytes: int) -> Mapping:
+    try:
+        return Mapping(-1, nbytes, **_PRIVATE)
+    except OSError as err:
+        raise _no_memory(nbytes, err) from err
 
 
-def _larger(mapping: mmap.mmap, nbytes: int) -> mmap.mmap:
+def _larger(mapping: Mapping, nbytes: int) -> Mapping:
     """Return `mapping` with room for `nbytes` bytes."""
     if _CAN_MOVE:
-        mapping.resize(nbytes)
+        try:
+            mapping.resize(nbytes)
+        except OSError as err:
+            raise _no_memory(nbytes, err) from err
         return mapping
     larger = _mapping(nbytes)
     larger[: len(mapping)] = mapping[:]
     return larger
+
+
+def _no_memory(nbytes: int, err: OSError) -> BuffersFull:
+    """Return the error for a body for which the system has no memory."""
+    return BuffersFull(f"expected memory for a body of {nbytes} bytes; the system has none: {err}")

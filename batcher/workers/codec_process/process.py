@@ -62,6 +62,8 @@ class CodecProcess:
             os.close(call)
         try:
             is_result, value = read_value(answer)
+        except MemoryError as err:
+            raise Unavailable(f"there is no memory for the result: {err}") from err
         finally:
             os.close(answer)
         if is_result:

@@ -22,13 +22,13 @@ import pickle
 from array import array
 from io import BytesIO
 from math import prod
-from mmap import mmap
 from struct import Struct
 from typing import Any
 
 import numpy as np
 
 from batcher.core.element_sizes import pieces_of
+from batcher.core.mappings import Mapping
 from batcher.core.spec import Array
 
 _COUNTS = Struct("<QQ")
@@ -95,8 +95,15 @@ def _write_value(fd: int, value: object) -> None:
 
 
 def read_value(fd: int) -> Any:
-    """Return the value in the file `fd`; its buffers are views of the file. Any thread."""
-    memory = memoryview(mmap(fd, os.fstat(fd).st_size))
+    """Return the value in the file `fd`; its buffers are views of the file. Any thread.
+
+    Raises:
+        MemoryError: the system has no room for a view of the file.
+    """
+    try:
+        memory = memoryview(Mapping(fd, os.fstat(fd).st_size))
+    except OSError as err:
+        raise MemoryError(str(err)) from err
     count, nbytes = _COUNTS.unpack_from(memory)
     start = _COUNTS.size + 8 * count
     sizes = np.frombuffer(memory, np.uint64, count, _COUNTS.size).tolist()

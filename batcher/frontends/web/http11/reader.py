@@ -172,10 +172,12 @@ class RequestReader:
 
     @property
     def held(self) -> int:
-        """Bytes of memory that the present part of a body takes."""
+        """Bytes of memory that the present part of a body takes, read or not."""
+        if self.phase is not _BODY:
+            return 0
         if self._decoder is not None:
-            return self._decoder.held
-        return getsizeof(self._body) if self._body else 0
+            return self._decoder.held + len(self.rest)
+        return (getsizeof(self._body) if self._body else 0) + len(self.rest)
 
     def timed_out(self, now: float) -> RequestTimeout | None:
         """Return why to refuse a request that arrives too slowly; None if it does not."""
@@ -198,6 +200,7 @@ class RequestReader:
     def refuse(self, error: BatcherError) -> Refusal:
         """Read no further, for `error`, in the middle of a request; return its refusal."""
         self._events = []
+        self.rest = b""
         self._refuse(error)
         refusal = self._events.pop()
         assert isinstance(refusal, Refusal)
@@ -277,9 +280,8 @@ class RequestReader:
         self.body_bytes += len(piece)
         self._body_left -= len(piece)
         if self._body:  # it is not one piece, as the usual body is
-            first, self._body = self._body, b""
+            piece, self._body = self._body + piece, b""
             self._decoder = Identity(self.body_bytes + self._body_left, is_exact=True)
-            self._decoder.feed(first)
         if self._decoder is None:
             self._body = piece
             return

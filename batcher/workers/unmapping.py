@@ -1,0 +1,25 @@
+"""A thread that gives back the memory of mappings which nobody uses any more."""
+
+from __future__ import annotations
+
+from functools import partial
+from mmap import mmap
+from queue import SimpleQueue
+
+from batcher.core.mappings import let_go_by
+from batcher.workers.daemon_threads import start_daemon
+
+
+def unmap_on_thread() -> None:
+    """Have a thread of its own close mappings. Main thread, before anything runs."""
+    # Python's collector may hand over a mapping while the same thread hands over another: this
+    # queue is the one that admits that.
+    unused: SimpleQueue[mmap] = SimpleQueue()
+    let_go_by(unused.put)
+    start_daemon(partial(_close_all, unused), "batcher-unmap")
+
+
+def _close_all(unused: SimpleQueue[mmap]) -> None:
+    """Close mappings as they come. The thread."""
+    while True:
+        unused.get().close()
