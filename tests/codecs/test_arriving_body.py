@@ -7,6 +7,8 @@ from itertools import accumulate
 import pytest
 
 from batcher.codecs.arriving_body import SMALL_BYTES, ArrivingBody
+from batcher.core.mappings import Mapping
+from batcher.errors import BuffersFull
 
 SIZES = (
     (0, 1, 2),
@@ -42,3 +44,17 @@ def test_a_large_body_of_known_length_never_moves() -> None:
         body.append(bytes(SMALL_BYTES))
     assert len(body.whole()) == 7 * SMALL_BYTES + 1
     assert len(first) == SMALL_BYTES + 1
+
+
+def test_a_body_that_cannot_grow_in_memory_is_refused_for_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = ArrivingBody()
+    body.append(bytes(SMALL_BYTES + 1))
+
+    def no_room(*_: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(Mapping, "resize", no_room)
+    with pytest.raises(BuffersFull, match=f"{4 * SMALL_BYTES} bytes.*no room"):
+        body.append(bytes(SMALL_BYTES))

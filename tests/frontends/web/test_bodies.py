@@ -5,15 +5,22 @@ While their requests wait the inputs that the queue counts, and nothing once the
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
+import os
 import re
 import tracemalloc
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
+from twisted.internet.task import Clock
 
+from batcher.codecs.arriving_body import SMALL_BYTES, ArrivingBody
 from batcher.codecs.content_coding import HEAVY_BYTES
+from batcher.frontends.web.connection import LARGE_PIECE_BYTES
+from batcher.frontends.web.turn_budget import TURN_S
 from tests.support.http import ROW, MemoryServer, ask
 
 Serve = Callable[..., MemoryServer]
@@ -106,3 +113,67 @@ def test_of_a_body_that_was_answered_nothing_is_kept(serve: Serve, kind: str, ta
         404 if target == "/unknown" else 400
     ] * 4
     assert kept < len(body)
+
+
+def test_a_turn_reads_no_more_of_fast_bodies_than_it_has_time_for(
+    serve: Serve, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve()
+    append = ArrivingBody.append
+
+    def slow_append(body: ArrivingBody, piece: bytes) -> None:
+        server.clock.rightNow += TURN_S
+        append(body, piece)
+
+    monkeypatch.setattr(ArrivingBody, "append", slow_append)
+    pieces = [bytes(LARGE_PIECE_BYTES)] * 20
+    size = sum(map(len, pieces))
+    clients = [server.connect(kind) for _ in range(3)]
+    readers = [connection._reader for connection in server.front._connections]
+    read = [0]
+    for client in clients:
+        head, _, _ = ask("/predict", bytes(size)).partition(b"\r\n\r\n")
+        client.send(head + b"\r\n\r\n", *pieces)
+    while read[-1] < size * len(clients):
+        _one_turn(server.clock)
+        read.append(sum(reader.body_bytes for reader in readers))
+        assert len(read) <= 4 * len(pieces) * len(clients), "the bodies are not read on"
+    # The first piece of each body costs nothing yet, and the second may have been begun in time.
+    most = 2 * len(clients) * len(pieces[0])
+    assert max(after - before for before, after in pairwise(read)) <= most
+    server.work()
+    assert all(len(client.answers) == 1 for client in clients)
+
+
+def _one_turn(clock: Clock) -> None:
+    """Make the calls that are due; not `advance`, which would also make those of later turns."""
+    for call in [call for call in clock.calls if call.getTime() <= clock.seconds()]:
+        clock.calls.remove(call)
+        call.called = True
+        call.func(*call.args, **call.kw)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_body_for_which_the_system_has_no_memory_may_be_sent_again_later(
+    serve: Serve, kind: str, chunked: bool, pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_mapping(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("batcher.codecs.arriving_body.Mapping", no_mapping)
+    server = serve()
+    body = bytes(SMALL_BYTES + 1)
+    head, _, _ = ask("/predict", body).partition(b"\r\n\r\n")
+    if chunked:
+        head = re.sub(rb"Content-Length: \d+", b"Transfer-Encoding: chunked", head)
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    step = -(-len(body) // pieces)
+    client = server.connect(kind)
+    client.send(head + b"\r\n\r\n" + body[:100])
+    client.send(*(body[start : start + step] for start in range(100, len(body), step)))
+    server.work()
+    (answer,) = client.answers
+    assert answer.status == 503
+    assert answer.header("retry-after") == "1"
+    assert b"memory for a body" in answer.body
