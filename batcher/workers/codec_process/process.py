@@ -60,12 +60,7 @@ class CodecProcess:
             answer = self._run(owner, call)
         finally:
             os.close(call)
-        try:
-            is_result, value = read_value(answer)
-        except MemoryError as err:
-            raise Unavailable(f"there is no memory for the result: {err}") from err
-        finally:
-            os.close(answer)
+        is_result, value = _read_and_close(answer)
         if is_result:
             return value
         raise rebuild_error(value)
@@ -136,6 +131,15 @@ def _file_of(value: object) -> int:
         return file_of(value)
     except OSError as err:
         raise Unavailable(f"there is no memory for the body: {err}") from err
+
+
+def _read_and_close(answer: int) -> Any:
+    try:
+        return read_value(answer)
+    except MemoryError as err:
+        raise Unavailable(f"there is no memory for the result: {err}") from err
+    finally:
+        os.close(answer)
 
 
 def _start() -> ChildProcess:
