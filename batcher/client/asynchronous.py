@@ -33,6 +33,9 @@ from batcher.client.request_building import (
 from batcher.client.response_reading import HttpResponse, InferResult
 from batcher.client.retrying import RetryPolicy
 
+_NEXT_ADDRESS_S = 0.25
+"""Seconds after which the next address of a host is tried as well, as RFC 8305 has it."""
+
 Result = TypeVar("Result")
 Connect = Callable[
     [Callable[[], asyncio.Protocol]], Awaitable[tuple[asyncio.BaseTransport, asyncio.BaseProtocol]]
@@ -309,12 +312,18 @@ def _expire(waiting: asyncio.Future[Any], attempts: Attempts[Any]) -> None:
         waiting.set_exception(attempts.expired())
 
 
+def _is_plain(loop: asyncio.AbstractEventLoop) -> bool:
+    return isinstance(loop, asyncio.BaseEventLoop)
+
+
 def _tcp(options: ClientOptions, ssl_context: SSLContext | None) -> Connect:
     server = options.address
     secure = (ssl_context or create_default_context()) if server.is_secure else None
 
     def connect(made: Callable[[], asyncio.Protocol]) -> Any:
         loop = asyncio.get_running_loop()
-        return loop.create_connection(made, server.host, server.port, ssl=secure)
+        # an address that is silent does not keep the call from the others; uvloop has no such way
+        ways: dict[str, Any] = {"happy_eyeballs_delay": _NEXT_ADDRESS_S} if _is_plain(loop) else {}
+        return loop.create_connection(made, server.host, server.port, ssl=secure, **ways)
 
     return connect

@@ -17,10 +17,11 @@ from typing import Any, NoReturn, TypeVar
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectingCancelledError
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IHandshakeListener, INegotiated, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from batcher.client.attempts import UNTIL_READY, Attempts, ClientOptions, checked_options
 from batcher.client.connection_pool import Turn
@@ -147,6 +148,7 @@ class TwistedClient:
         return result
 
 
+@implementer(IHandshakeListener)
 class _Connection(Protocol):
     """A connection of the client's; one request at a time."""
 
@@ -158,6 +160,7 @@ class _Connection(Protocol):
         self._answer: Deferred[HttpResponse] | None = None
         self._is_open = False
         self._has_come: Readiness | None = None
+        self._handshake: Deferred[_Connection] | None = None  # of TLS
 
     @property
     def is_reusable(self) -> bool:
@@ -172,6 +175,10 @@ class _Connection(Protocol):
         or of bytes that nobody asked for, yet.
         """
         return self.is_reusable and not self._has_come
+
+    def ready(self) -> _Connection | Deferred[_Connection]:
+        """Return the connection, once its TLS is agreed upon if it has any."""
+        return self if self._handshake is None else self._handshake
 
     def ask(self, data: bytes) -> Deferred[HttpResponse]:
         """Send a request."""
@@ -189,10 +196,17 @@ class _Connection(Protocol):
     def connectionMade(self) -> None:
         """Keep count, and the socket in view. Reactor thread, as the methods below."""
         self._is_open = True
+        if INegotiated.providedBy(self.transport):
+            self._handshake = Deferred(lambda _: self.abort())
         file = getattr(self.transport, "fileno", None)
         if file is not None:  # a transport of the caller's own need not have one
             self._has_come = Readiness(file())
         self._calls.open_connections.add(self)
+
+    def handshakeCompleted(self) -> None:
+        """Let requests be sent."""
+        if self._handshake is not None and not self._handshake.called:
+            self._handshake.callback(self)
 
     def dataReceived(self, data: bytes) -> None:
         """Read a piece of the response; bytes that nobody asked for end the connection."""
@@ -211,6 +225,8 @@ class _Connection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the call with what has come."""
         self._is_open = False
+        if self._handshake is not None and not self._handshake.called:
+            self._handshake.errback(reason)
         response = self._reader.end()
         answer = self._answer
         if answer is not None and not answer.called:
@@ -279,6 +295,7 @@ class _Exchanges(PooledCalls[_Connection]):
     async def connect(self, seconds: float) -> _Connection:
         try:
             connecting: Deferred[Any] = self._endpoint.connect(_Factory(self))
+            connecting.addCallback(_Connection.ready)
             connecting.addTimeout(seconds, self._reactor, _connected_too_late)
             connection: _Connection = await connecting
             return connection

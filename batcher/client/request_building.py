@@ -160,12 +160,12 @@ def infer_operation(
     if not inputs:
         raise ValueError(f"model {model!r}: expected at least one input; got none")
     if not isinstance(priority, int) or priority < 0:
-        raise ValueError(
-            f"priority: expected 1 (the highest) and up, or 0 for the default; got {priority!r}"
-        )
+        raise ValueError(f"priority: expected 1 (highest) and up, or 0 (default); got {priority!r}")
+    if isinstance(outputs, str):
+        raise ValueError(f"outputs: expected a list of names; got one text: write [{outputs!r}]")
     tensors = {name: to_tensor(name, value) for name, value in inputs.items()}
     names = None if outputs is None else tuple(outputs)
-    path = f"{model_path(model, version)}/infer"
+    path = model_path(model, version) + "/infer"
     return InferOperation(path, request_id, names, int(priority), tensors)
 
 

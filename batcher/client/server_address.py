@@ -38,14 +38,19 @@ def checked_address(address: str) -> ServerAddress:
     try:
         parts = urlsplit(address)
         host = _ascii_host(parts.hostname or "")
-        port = parts.port or _PORTS[parts.scheme]
+        port = _PORTS[parts.scheme] if parts.port is None else parts.port
     except (LookupError, ValueError) as err:
         raise _refusal(address) from err
-    is_plain = all("!" <= character <= "~" for character in parts.path)
-    if not host or not is_plain or parts.query or parts.fragment:
+    # urlsplit drops line ends without a word
+    is_plain = all(character > " " for character in address) and _is_visible(host + parts.path)
+    if not host or not port or not is_plain or parts.query or parts.fragment:
         raise _refusal(address)
     secure, authority = parts.scheme == "https", _authority(host, port, parts.scheme)
     return ServerAddress(secure, host, port, authority, parts.path.rstrip("/"), _credentials(parts))
+
+
+def _is_visible(text: str) -> bool:
+    return all("!" <= character <= "~" for character in text)
 
 
 def _ascii_host(host: str) -> str:

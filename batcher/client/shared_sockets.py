@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
-from socket import IPPROTO_TCP, SHUT_RDWR, TCP_NODELAY, create_connection, socket
+from socket import IPPROTO_TCP, SHUT_RDWR, SOCK_STREAM, TCP_NODELAY, getaddrinfo, socket
 from ssl import SSLContext, create_default_context
 from threading import Lock
+from time import monotonic
 from typing import Any
 
 from batcher.client.attempts import Attempts
@@ -22,6 +23,9 @@ from batcher.client.server_address import ServerAddress
 _PIECE_BYTES = 1 << 16
 _MAX_WAIT_S = 1e6
 """Longest wait that is asked of the system, twelve days: much longer ones are an error there."""
+_LEAST_WAIT_S = 1e-3
+"""Least wait that is asked for: 0 would mean not to wait, and fail otherwise."""
+
 _LATE_S = 1e-3
 """How much later than its time a call may end: the system counts such waits in milliseconds.
 
@@ -37,7 +41,7 @@ def tcp(server: ServerAddress, ssl_context: SSLContext | None) -> Connect:
     secure = (ssl_context or create_default_context()) if server.is_secure else None
 
     def connect(seconds: float) -> socket:
-        made = create_connection((server.host, server.port), seconds)
+        made = _connected(server, seconds)
         made.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         if secure is None:
             return made
@@ -48,6 +52,33 @@ def tcp(server: ServerAddress, ssl_context: SSLContext | None) -> Connect:
             raise
 
     return connect
+
+
+def _connected(server: ServerAddress, seconds: float) -> socket:
+    """Return a socket to the first of the server's addresses that answers.
+
+    Each address gets its share of the seconds that are left, so that one that is silent, as that
+    of a network that is not there, does not keep the call from the others.
+
+    Raises:
+        OSError: none answers; the error is that of the first address.
+    """
+    end = monotonic() + seconds
+    addresses = getaddrinfo(server.host, server.port, type=SOCK_STREAM)
+    errors: list[OSError] = []
+    for index, (family, kind, protocol, _, where) in enumerate(addresses):
+        made = socket(family, kind, protocol)
+        try:
+            made.settimeout(max((end - monotonic()) / (len(addresses) - index), _LEAST_WAIT_S))
+            made.connect(where)
+            made.settimeout(max(end - monotonic(), _LEAST_WAIT_S))
+            return made
+        except BaseException as err:
+            made.close()
+            if not isinstance(err, OSError):
+                raise
+            errors.append(err)
+    raise errors[0]
 
 
 class Connection:
@@ -224,7 +255,7 @@ class SharedSockets:
 
     def _opened(self, attempts: Attempts[Any]) -> Connection:
         if self.is_closed:
-            raise ClientClosed("expected an open client; got a closed one")
+            raise _closed()
         seconds_left = attempts.seconds_left(self._seconds())
         if seconds_left <= 0:
             raise attempts.expired()
@@ -237,11 +268,18 @@ class SharedSockets:
         connection = Connection(connected, self._seconds)
         with self._lock:
             self._all.add(connection)
+        if self.is_closed:  # meanwhile: `close` may not have seen this connection
+            self._close(connection)
+            raise _closed()
         return connection
 
     def _close(self, connection: Connection) -> None:
         self._all.discard(connection)
         connection.close()
+
+
+def _closed() -> ClientClosed:
+    return ClientClosed("expected an open client; got a closed one")
 
 
 def _lost(reason: object) -> AnswerLost:

@@ -7,13 +7,13 @@ import gzip
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from batcher.client import AnswerLost, MalformedAnswer
 from batcher.client.attempts import checked_options
 from batcher.client.http_exchange import ResponseReader, request_bytes
-from batcher.client.request_building import HttpRequest, MetadataOperation
+from batcher.client.request_building import HttpRequest, MetadataOperation, infer_operation
 from batcher.client.response_reading import HttpResponse, unpacked
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nRetry-After: 1\r\nretry-after: 2\r\n\r\nbody"
@@ -145,6 +145,25 @@ def test_a_request_has_its_lines_and_those_of_all() -> None:
     )
 
 
+@given(st.text(min_size=1), st.text(), st.text(), st.text())
+def test_no_name_adds_a_line_to_the_head_of_a_request(
+    model: str, version: str, request_id: str, output: str
+) -> None:
+    assume(model not in (".", "..") and version not in (".", ".."))
+    options = checked_options("http://h", 1.0, 0)
+    operation = infer_operation(model, {model: [1.0]}, version, [output], 0, request_id)
+    lines = request_bytes(operation.request(1.0), options).partition(b"\r\n\r\n")[0].split(b"\n")
+    assert [line.partition(b" ")[0] for line in lines] == [
+        b"POST",
+        b"host:",
+        b"accept-encoding:",
+        b"content-type:",
+        b"inference-header-content-length:",
+        b"content-length:",
+    ]
+    assert lines[0].count(b" ") == 2
+
+
 @pytest.mark.parametrize(
     ("address", "connected", "authority"),
     [
@@ -162,7 +181,19 @@ def test_an_address_is_where_to_connect_and_whom_to_ask(
     assert data.startswith(f"GET /v2 HTTP/1.1\r\nhost: {authority}\r\n".encode())
 
 
-@pytest.mark.parametrize("address", ["http://h/a b", "http://h:x", "http://h:99999", "http://[::1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://h/a b",
+        "http://h:x",
+        "http://h:0",
+        "http://h:99999",
+        "http://[::1",
+        "http://a b",
+        "http://h\r\nx: 1",
+        "http://h\n",
+    ],
+)
 def test_an_address_that_no_request_can_carry_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match="expected one such as http://localhost:8080"):
         checked_options(address, 1.0, 0)

@@ -185,6 +185,8 @@ def test_a_name_that_would_lead_elsewhere_is_refused(model: str, version: str) -
 def test_a_call_without_inputs_or_with_an_odd_priority_is_refused() -> None:
     with pytest.raises(ValueError, match="expected at least one input"):
         infer_operation("m", {}, "", None, 0, "")
+    with pytest.raises(ValueError, match=r"write \['y'\]"):
+        infer_operation("m", {"x": [1]}, "", "y", 0, "")
     for priority in (-1, 1.5):
         with pytest.raises(ValueError, match="expected 1"):
             infer_operation("m", {"x": [1]}, "", None, priority, "")  # type: ignore[arg-type]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -30,6 +31,7 @@ from batcher.client import (
 )
 from tests.end_to_end.processes import ROOT, Process, started, until, write_model
 from tests.end_to_end.test_clients import relayed
+from tests.end_to_end.test_listening import certify
 
 HELDOUT = np.load(ROOT / "examples" / "digits" / "heldout.npz")
 IMAGES, LABELS = HELDOUT["images"].astype("<f4"), HELDOUT["labels"]
@@ -294,6 +296,28 @@ def test_nobody_there_is_told_as_such(form: Form) -> None:
     error, ready = form(address, [row(), lambda client: client.is_ready()], retries=1)
     assert isinstance(error, NotConnected)
     assert ready is False
+
+
+def test_a_certificate_that_nobody_trusts_is_no_connection(form: Form, tmp_path: Path) -> None:
+    certify(tmp_path, "own")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "own.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
+
+        def read() -> bytes:
+            accepted, _ = listener.accept()
+            with (
+                suppress(OSError),  # some forms say why they leave, others just leave
+                context.wrap_socket(accepted, server_side=True) as connection,
+            ):
+                return connection.recv(1)
+            return b""
+
+        received = threads.submit(read)
+        (error,) = form(f"https://127.0.0.1:{listener.getsockname()[1]}", [row()], retries=0)
+        assert received.result(10) == b""
+    assert isinstance(error, NotConnected)
+    assert "certificate" in str(error)
 
 
 def test_a_client_that_comes_first_waits_until_the_server_is_ready(tmp_path: Path) -> None:
