@@ -25,6 +25,7 @@ written for the reader of the answer: what was expected, and what came.
      +- ServerError                  500   INTERNAL            the request may be right
      |   +- ModelError               500   INTERNAL            the model raised
      |   |   +- ModelContractError   500   INTERNAL            output against the specification
+     |   |   |   +- NoRowsPrepared   500   INTERNAL            `preprocess` made no rows
      |   |   +- OutOfMemory          500   INTERNAL            too little memory for the batch
      |   |   +- KnownToFail          500   INTERNAL            the same inputs failed before
      |   |   +- DeviceLost           500   INTERNAL            the device answers with errors alone
@@ -209,6 +210,12 @@ class ModelContractError(ModelError):
 
     code = "model_contract"
     private = False
+
+
+class NoRowsPrepared(ModelContractError):
+    """`preprocess` of the model made no rows of the request, such as of an empty text."""
+
+    code = "no_rows_prepared"
 
 
 class OutOfMemory(ModelError):

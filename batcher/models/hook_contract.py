@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from batcher.core.spec import Array, ModelSpec, check_objects, has_rows
-from batcher.errors import ModelContractError
+from batcher.errors import ModelContractError, NoRowsPrepared
 from batcher.models.fitting import fit_outputs
 from batcher.models.model_errors import allowed_from_model, model_error
 from batcher.models.output_arrays import on_host, output_arrays
@@ -148,7 +148,8 @@ def prepared_rows(prepared: Arrays, model: str) -> int:
     """Return the number of rows that `preprocess` of the model named `model` has made.
 
     Raises:
-        ModelContractError: `prepared` are arrays of different numbers of rows, or have none.
+        NoRowsPrepared: `prepared` are arrays without rows.
+        ModelContractError: `prepared` are arrays of different numbers of rows, or none.
 
     Any thread.
     """
@@ -211,7 +212,9 @@ def _uneven_error(model: str, prepared: Arrays) -> ModelContractError:
     """Return the error of a `preprocess` that made no rows, or uneven ones. Any thread."""
     counts = ", ".join(map(str, sorted(_row_counts(prepared))))
     got = f"arrays of {counts} rows" if counts else "none"
-    return ModelContractError(
+    are_empty = bool(prepared) and all(each.ndim and not len(each) for each in prepared.values())
+    kind = NoRowsPrepared if are_empty else ModelContractError
+    return kind(
         f"model {model!r}: preprocess: expected arrays of the same number of rows, at "
         f"least 1; got {got}"
     )

@@ -1,6 +1,7 @@
 """Whether models really answer: one row is inferred by each model that should serve.
 
-That is the first row of the model's sample, or a blank row where the model has no sample.
+That is the first row of the model's sample, or a blank row where the model has no sample. A model
+that refuses the blank row, or whose `preprocess` makes no rows of it, has run and is no broken one.
 
 The row goes the way of every request (stages, queue, worker). So a deep check finds failures that
 the state of a model does not show: a model that hangs, a device that is lost. A client that asks
@@ -15,7 +16,7 @@ from twisted.python.failure import Failure
 
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.core.waiters import Waiters
-from batcher.errors import InvalidInput
+from batcher.errors import InvalidInput, NoRowsPrepared
 from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.failures import describe_failure
@@ -88,8 +89,8 @@ class DeepCheck:
 
         def failed(failure: Failure) -> None:
             assert failure.value is not None
-            if isinstance(failure.value, InvalidInput) and version.sample is None:
-                result.skipped[title] = f"it refuses blank rows: {failure.value}"
+            if version.sample is None and (refusal := _refusal(failure.value)):
+                result.skipped[title] = refusal
             else:
                 result.failed[title] = self._described(failure.value)
 
@@ -113,6 +114,18 @@ class DeepCheck:
         # Many models take no empty text.
         row = blank_rows(spec, 1, SENTENCES) if sample is None else dict(sample)
         return self._engine.infer(spec.name, row, spec.version, parameters)
+
+
+def _refusal(error: BaseException) -> str:
+    """Return why a model that works may answer a blank row with `error`; empty if it may not.
+
+    A blank row is made up, so a model may refuse it, or make nothing of it. The model has run then.
+    """
+    if isinstance(error, InvalidInput):
+        return f"it refuses blank rows: {error}"
+    if isinstance(error, NoRowsPrepared):
+        return "no sample, and preprocess makes no rows of blank ones"
+    return ""
 
 
 def _is_due(version: ModelVersion) -> bool:

@@ -131,6 +131,37 @@ def test_a_model_that_refuses_the_blank_row_has_answered_and_is_skipped() -> Non
     assert answer.decoded()["skipped"] == {"m/1": "it refuses blank rows: silence"}
 
 
+def test_a_model_that_makes_no_rows_of_the_blank_row_is_skipped_but_not_with_a_sample() -> None:
+    def sounds(inputs: Any) -> Any:
+        return {"x": inputs["x"][inputs["x"].any(axis=1)]}
+
+    silent, sampled = named("silent"), named("sampled")
+    sampled.sample = {"x": [[1.0] * 4]}
+    silent.preprocess = sampled.preprocess = sounds
+    answer = STACKS["connection"](MemoryServer(silent, sampled), DEEP)
+    assert answer.status == 200
+    assert answer.decoded()["skipped"] == {
+        "silent/1": "no sample, and preprocess makes no rows of blank ones"
+    }
+    assert list(answer.decoded()["seconds"]) == ["sampled/1"]
+
+
+@pytest.mark.parametrize("raised", [ValueError("zeros"), InvalidInput("zeros")])
+@pytest.mark.parametrize("has_sample", [False, True])
+def test_a_hook_that_crashes_fails_the_check_and_so_does_one_that_refuses_the_sample(
+    raised: Exception, has_sample: bool
+) -> None:
+    def refuse(inputs: Any) -> Any:
+        raise raised
+
+    model = RecordingModel()
+    model.preprocess = refuse
+    model.sample = {"x": [[1.0] * 4]} if has_sample else None
+    answer = STACKS["connection"](MemoryServer(model), DEEP)
+    is_refused_blank = not has_sample and isinstance(raised, InvalidInput)
+    assert answer.status == (200 if is_refused_blank else 503)
+
+
 def test_those_who_ask_at_once_share_one_row() -> None:
     server = MemoryServer()
     clients = [server.connect("loop") for _ in range(20)]
