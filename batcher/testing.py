@@ -115,6 +115,11 @@ class ModelInProcess:
         self._take_calls(lambda: answer.is_there or self._version.scheduler.pending > before)
         return answer
 
+    @property
+    def sample(self) -> Mapping[str, Array] | None:
+        """The first row of the model's sample, which a deep check sends; None without a sample."""
+        return self._version.sample
+
     def step(self) -> int:
         """Run the next batch, and return its rows; 0 if no request waits for one."""
         self.clock.advance(0)

@@ -127,3 +127,17 @@ def test_an_answer_that_waits_for_a_batch_says_how_to_run_one(
     answer: Any = batcher_model(folder(tmp_path, PREDICT)).submit({"text": "a"})
     with pytest.raises(TimeoutError, match="which `step` runs"):
         _ = answer.outputs
+
+
+def test_a_single_file_is_warmed_up_and_checked_with_its_sample(
+    batcher_model: Load, tmp_path: Path
+) -> None:
+    file = tmp_path / "m.py"
+    file.write_text(
+        "import batcher\n\n@batcher.model(inputs={'text': 'BYTES'}, sample={'text': 'ab'})\n"
+        "class Model:\n    def predict(self, inputs):\n        assert all(inputs['text'])\n"
+        "        return {'letters': [len(text) for text in inputs['text']]}\n"
+    )
+    model = batcher_model(file)
+    assert model.predict({"text": "one"})["letters"].tolist() == [3]
+    assert model.sample == {"text": [b"ab"]}

@@ -15,7 +15,7 @@ from urllib.parse import quote as quote_url
 
 from batcher.codecs.file_names import media_type_of_file
 from batcher.config.model_file import ModelDefinition
-from batcher.core.spec import TensorSpec
+from batcher.core.spec import TensorSpec, shape_text
 
 MAX_BODY_CHARS = 400
 """Characters of a body that is shown: such a line can still be read, and edited."""
@@ -51,16 +51,15 @@ def _of_model(definition: ModelDefinition, url: str, options: str) -> str:
 
 
 def _described(tensor: TensorSpec) -> str:
-    sizes = ",".join("any" if size < 0 else str(size) for size in tensor.shape)
     optional = " (optional)" if tensor.is_optional else ""
-    return f"{tensor.name} {tensor.datatype.name}[{sizes}]{optional}"
+    return f"{tensor.name} {tensor.datatype.name}{shape_text(tensor.shape)}{optional}"
 
 
 def curl_line(definition: ModelDefinition, target: str, options: str = "") -> str:
     """Return the command that asks the model behind the URL `target`, and works as it stands."""
     url, tensors = quote(target), definition.spec.required
     post = f"curl {options}{url} -H"
-    if definition.sample is not None:
+    if definition.sample is not None and _is_body(definition):
         media_type = media_type_of_file(definition.sample)
         accept = "" if media_type == "application/json" else "-H 'Accept: application/json' "
         file = quote(f"@{definition.sample}")
@@ -79,6 +78,20 @@ def curl_line(definition: ModelDefinition, target: str, options: str = "") -> st
         f"python3 -c {quote(_program(tensors))} | {post} 'Content-Type: application/json' "
         "--data-binary @-"
     )
+
+
+def _is_body(definition: ModelDefinition) -> bool:
+    """Return whether the sample can be posted as it is; the first example of a file may not."""
+    file = definition.sample
+    if not definition.is_single or file is None:
+        return file is not None
+    if file.suffix == ".npy":
+        return len(definition.spec.required) == 1
+    try:
+        document = json.loads(file.read_text()) if file.suffix == ".json" else None
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and ("inputs" in document) != ("instances" in document)
 
 
 def _program(tensors: Sequence[TensorSpec]) -> str:

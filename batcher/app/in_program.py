@@ -74,11 +74,11 @@ class Serving:
         """The models that are served."""
         return list(self._service.server) if self._service is not None else []
 
-    def add(self, definition: ModelDefinition, maker: Any, settings: ModelSettings) -> None:
-        """Serve what `maker` makes as well; where it cannot be loaded, stop and raise why."""
+    def add(self, made: Made, settings: ModelSettings) -> None:
+        """Serve what was `made` as well; where it cannot be loaded, stop and raise why."""
         assert self._service is not None
         try:
-            self._thread.add(self._service, definition, maker, settings)
+            self._thread.add(self._service, *made, settings)
         except BaseException:
             self.stop()
             raise
@@ -147,6 +147,20 @@ class Asked(NamedTuple):
     sample: Any
 
 
+class Made(NamedTuple):
+    """A model that an object of this program makes.
+
+    Attributes:
+        definition: what the model is.
+        maker: the class or function that makes it.
+        sample: rows by name that it can answer; None without any.
+    """
+
+    definition: ModelDefinition
+    maker: Any
+    sample: Mapping[str, Any] | None
+
+
 def _is_program(caller: str) -> bool:
     """Return whether the module `caller` is a program that may serve. Raises ConfigError."""
     if caller.startswith(_FILE_OF_MODELS):
@@ -180,7 +194,7 @@ def _start(model: Any, asked: Asked, own: Mapping[str, Any], wait: bool) -> Serv
     service = thread.start(settings, Path.cwd())
     _current = Serving(thread, service)
     if made is not None:
-        _current.add(*made, share_threads(settings.defaults, settings.defaults.instances))
+        _current.add(made, share_threads(settings.defaults, settings.defaults.instances))
     _tell(_current, "Ctrl-C" if wait else "stop() of the result")
     return _current
 
@@ -204,11 +218,8 @@ def _said(asked: Asked) -> Said:
     return Said(asked.name, inputs, outputs, sample)
 
 
-def _made(model: Any, asked: Asked, settings: ModelSettings) -> tuple[ModelDefinition, Any]:
-    """Return the definition of an object of this program, and what makes the model.
-
-    Raises ConfigError.
-    """
+def _made(model: Any, asked: Asked, settings: ModelSettings) -> Made:
+    """Return what is to be loaded for an object of this program. Raises ConfigError."""
     model = _servable(model)
     is_made = not isinstance(model, type) and not inspect.isfunction(model)
     if settings.worker == "process" or (is_made and settings.instances > 1):
@@ -225,7 +236,7 @@ def _made(model: Any, asked: Asked, settings: ModelSettings) -> tuple[ModelDefin
     found.notes.insert(0, f"{what} {kind.__name__}")
     maker = (lambda: model) if is_made else model
     probe(found, title, Path.cwd(), settings.model_copy(update={"device": "cpu"}), maker)
-    return definition_from(found, title, "1", Path.cwd()), maker
+    return Made(definition_from(found, title, "1", Path.cwd()), maker, found.example)
 
 
 def _servable(model: Any) -> Any:

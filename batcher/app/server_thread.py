@@ -90,13 +90,17 @@ class ServerThread:
         service: BatcherService,
         definition: ModelDefinition,
         maker: Any,
+        sample: Any,
         settings: ModelSettings,
     ) -> None:
-        """Have `service` serve the model that `maker` makes; returns when it is ready."""
+        """Have `service` serve the model that `maker` makes; returns when it is ready.
+
+        `sample` are rows by name that it can answer; None without any.
+        """
         self.call(
             lambda: service.server.add(
                 definition,
                 settings,
-                lambda progress: load_model(definition, settings, progress, maker),
+                lambda progress: load_model(definition, settings, progress, maker, sample),
             )
         )

@@ -226,6 +226,15 @@ class ModelFile(_Section):
         )
 
 
+LISTINGS = {
+    "inputs: as declared": "`@batcher.model` declares",
+    "inputs: as --input or the settings say": "--input, or `inputs` of the settings, lists",
+    "inputs: from annotations": "the annotations are of",
+    "inputs: of the shape of the first example": "the first example has",
+}
+"""Where inputs of a single file are known from, as notes say it, to the begin of a list of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class GraphBinding:
     """How the tensors of a specification stand in an ONNX graph, as far as `model.yaml` says.
@@ -279,6 +288,13 @@ class ModelDefinition:
     def is_single(self) -> bool:
         """Whether the model is one file, and its folder is not the model's own."""
         return bool(self.learnt)
+
+    @property
+    def listing(self) -> str:
+        """Where the names of the inputs come from, as the begin of a list of these names."""
+        if not self.is_single:
+            return "model.yaml lists"
+        return next((LISTINGS[note] for note in self.learnt if note in LISTINGS), "the file names")
 
 
 def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinition:

@@ -68,6 +68,8 @@ FLOATS = ("FP16", "FP32", "FP64", "BF16")
 """The datatypes of floats, which alone can be NaN."""
 
 _BY_ALIAS = {row.alias: row for row in DATATYPES.values()}
+NAMES = {row.numpy: row.name for row in DATATYPES.values() if row.name != "BF16"}
+"""The name of a datatype by its numpy dtype; BF16, which numpy does not have, is among none."""
 
 
 def datatype(name: str) -> Datatype:
@@ -249,9 +251,16 @@ def shape_text(shape: tuple[int, ...]) -> str:
     return f"[{','.join(map(str, shape))}]"
 
 
+def dtype_text(dtype: np.dtype[Any]) -> str:
+    """Return the datatype of arrays of `dtype`, as `FP32`; numpy's name where none is known."""
+    if dtype.kind in "OUS":
+        return "BYTES"
+    return NAMES.get(dtype.newbyteorder("<"), str(dtype))
+
+
 def describe_array(array: Array) -> str:
-    """Return dtype and shape of `array` as text, such as `float32[1,64]`."""
-    return f"{array.dtype.name if array.dtype != object else 'bytes'}{shape_text(array.shape)}"
+    """Return dtype and shape of `array` as text, such as `FP32[1,64]`, spelt as in `model.yaml`."""
+    return f"{dtype_text(array.dtype)}{shape_text(array.shape)}"
 
 
 def check_inputs(spec: ModelSpec, inputs: Mapping[str, Array]) -> int:
@@ -337,7 +346,10 @@ def check_objects(array: Array, place: str) -> None:
 
 def wrong_form(tensor: TensorSpec, array: Array) -> str:
     """Return in words that `array` is not what `tensor` says."""
-    return f"expected {tensor.describe()}; got {describe_array(array)}"
+    # Arrays of BF16 hold its bits, and have another dtype in numpy.
+    is_dtype = array.dtype == tensor.datatype.numpy
+    text = f"{tensor.datatype.name}{shape_text(array.shape)}" if is_dtype else describe_array(array)
+    return f"expected {tensor.describe()}; got {text}"
 
 
 def wrong_names(spec: ModelSpec, inputs: Mapping[str, object]) -> InvalidInput:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from batcher.config.tensor_text import tensor_values
 from batcher.errors import ConfigError
 
@@ -54,9 +56,10 @@ def model(
     """Return a decorator that declares what a class, module or function takes and gives.
 
     Tensors are texts such as `FP32[3,224,224]` by name, or mappings of what `model.yaml` may say of
-    one. `sample` is a first example in the place of `inputs`: a file (`.npy`, `.npz`, `.json`), an
-    array, or arrays by name. `weights` is a file for a `torch.nn.Module`, beside the Python file.
-    Raises ConfigError where a text cannot be read, or the parentheses are missing.
+    one. `sample` is a first example: rows for warm-up and deep checks, and in the place of `inputs`
+    what the inputs are. It is a file (`.npy`, `.npz`, `.json`), an array, or arrays by name.
+    `weights` is a file for a `torch.nn.Module`, beside the Python file. Raises ConfigError where a
+    text cannot be read, or the parentheses are missing.
     """
     _check(inputs)
     _check(outputs)
@@ -82,6 +85,19 @@ def _check(tensors: Mapping[str, Any] | None) -> None:
             tensor_values(name, declared)
         except ValueError as err:
             raise ConfigError(f"batcher.model: {err}") from err
+
+
+def sample_attribute(model: Any) -> Any:
+    """Return the attribute `sample` of a class, or of an object of a class, if it holds rows.
+
+    A mapping does, and what the class itself has: an array, or the path of a file. Anything else of
+    that name is something of the model's own, as `sample` of generative models is a method.
+    """
+    own = getattr(model, "sample", None)
+    if isinstance(own, Mapping):
+        return own
+    of_class = getattr(model if isinstance(model, type) else type(model), "sample", None)
+    return of_class if isinstance(of_class, np.ndarray | Path) else None
 
 
 def declaration_of(target: Any) -> Declaration | None:

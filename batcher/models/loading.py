@@ -43,7 +43,11 @@ _MODULES = {
 
 
 def load_model(
-    definition: ModelDefinition, settings: ModelSettings, progress: Progress, maker: Any = None
+    definition: ModelDefinition,
+    settings: ModelSettings,
+    progress: Progress,
+    maker: Any = None,
+    sample: Any = None,
 ) -> CheckedModel:
     """Load and warm up a model.
 
@@ -52,6 +56,7 @@ def load_model(
         settings: how the model is run.
         progress: is called before each step, with the step in words.
         maker: as for `make_model`.
+        sample: rows by name, in the place of a sample of the model's own; None without any.
 
     Raises:
         ModelLoadError: the model cannot be loaded, or fails on its warm-up; the text says which.
@@ -61,6 +66,7 @@ def load_model(
     with _explained(definition, settings, "import"):
         progress("loading")
         model = make_model(definition, settings, maker)
+        model.sample = model.sample if sample is None else sample
     with _explained(definition, settings, "load"), unchanged(_read_files(definition)):
         checked = _load(model, definition, settings, progress)
     if settings.warmup:
@@ -135,7 +141,7 @@ def _load(
         _compile(model, progress)
     checked = CheckedModel(model, settings.finite_outputs)
     _tell_notes(checked, settings.max_batch_size, progress)
-    checked.sample = sample_of(definition.sample, model.sample, model.spec)
+    checked.sample = sample_of(definition, model.sample)
     return checked
 
 

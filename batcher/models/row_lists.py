@@ -125,6 +125,6 @@ def _declared(array: Array, tensor: TensorSpec) -> Array:
     if wrong:
         raise ValueError(f"{expected}; got {wrong[0]}")
     if not tensor.admits(made):
-        hint = "" if tensor.free_axes else ": an axis that differs between rows is -1 in model.yaml"
+        hint = "" if tensor.free_axes else ": an axis that differs between rows is -1 in the shape"
         raise ValueError(f"{expected}; got {got}{hint}")
     return made.reshape(array.shape)

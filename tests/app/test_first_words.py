@@ -64,7 +64,7 @@ def test_a_sample_of_the_model_is_what_the_line_sends(tmp_path: Path) -> None:
 def test_the_line_asks_where_the_server_listens(address: str, words: str) -> None:
     text = first_words([definition(tensor("x", "FP32", -1))], address)
     assert words in text
-    assert text.startswith("model m, a graph\n  takes x FP32[any]\n  gives y FP32[any]\n  a note\n")
+    assert text.startswith("model m, a graph\n  takes x FP32[-1]\n  gives y FP32[-1]\n  a note\n")
 
 
 class TestTarget:

@@ -98,9 +98,9 @@ def test_a_specification_is_described_with_its_free_batch_axis() -> None:
 
 
 def test_what_came_is_described_by_dtype_and_shape() -> None:
-    assert describe_array(zeros("FP16", 2, 3)) == "float16[2,3]"
-    assert describe_array(zeros("BYTES", 1)) == "bytes[1]"
-    assert describe_array(np.array(1.5)) == "float64[]"
+    assert describe_array(zeros("FP16", 2, 3)) == "FP16[2,3]"
+    assert describe_array(zeros("BYTES", 1)) == "BYTES[1]"
+    assert describe_array(np.array(1.5)) == "FP64[]"
     assert shape_text((1, -1)) == "[1,-1]"
 
 
@@ -127,20 +127,20 @@ def test_free_axes_take_any_size_and_the_batch_axis_any_number_of_rows(
             "expected inputs 'a', 'b'; got 'a', 'c'",
         ),
         (inputs(c=zeros("FP32", 2)), "expected inputs 'a', 'b'; got 'a', 'b', 'c'"),
-        (inputs(a=zeros("FP64", 2, 2)), r"input 'a': expected FP32\[-1,2\]; got float64\[2,2\]"),
-        (inputs(a=zeros("FP32", 2, 3)), r"input 'a': expected FP32\[-1,2\]; got float32\[2,3\]"),
-        (inputs(a=zeros("FP32", 2)), r"input 'a': expected FP32\[-1,2\]; got float32\[2\]"),
-        (inputs(a=zeros("FP32")), r"input 'a': expected FP32\[-1,2\]; got float32\[\]"),
+        (inputs(a=zeros("FP64", 2, 2)), r"input 'a': expected FP32\[-1,2\]; got FP64\[2,2\]"),
+        (inputs(a=zeros("FP32", 2, 3)), r"input 'a': expected FP32\[-1,2\]; got FP32\[2,3\]"),
+        (inputs(a=zeros("FP32", 2)), r"input 'a': expected FP32\[-1,2\]; got FP32\[2\]"),
+        (inputs(a=zeros("FP32")), r"input 'a': expected FP32\[-1,2\]; got FP32\[\]"),
         (
             inputs(b=zeros("INT64", 2, 5, 4)),
-            r"input 'b': expected INT64\[-1,-1,3\]; got int64\[2,5,4\]",
+            r"input 'b': expected INT64\[-1,-1,3\]; got INT64\[2,5,4\]",
         ),
         (inputs(b=zeros("INT64", 3, 5, 3)), "input 'b': expected 2 rows, as in 'a'; got 3"),
         (
             {"a": zeros("FP32", 0, 2), "b": zeros("INT64", 0, 5, 3)},
             "expected at least 1 row; got 0",
         ),
-        (inputs(a=zeros("BYTES", 2, 2)), r"input 'a': expected FP32\[-1,2\]; got bytes\[2,2\]"),
+        (inputs(a=zeros("BYTES", 2, 2)), r"input 'a': expected FP32\[-1,2\]; got BYTES\[2,2\]"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused_with_what_was_expected_and_what_came(

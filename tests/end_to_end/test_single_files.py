@@ -64,7 +64,7 @@ def server(folder: Path) -> Iterator[Process]:
 def test_all_are_served_and_the_screen_says_what_was_understood(server: Process) -> None:
     text = "\n".join(server.lines)
     assert "model strings, an ONNX graph" in text
-    assert "  takes x FP32[3,any]\n" in text
+    assert "  takes x FP32[3,-1]\n" in text
     assert "model annotated, torch.nn.Module Model of annotated.py" in text
     assert "  inputs: from annotations\n  outputs: as the model gave them" in text
     assert f"The page: {server.address}/   its routes: {server.address}/docs" in text

@@ -53,15 +53,15 @@ def test_bytes_and_what_is_below_them_are_what_an_output_of_bytes_holds() -> Non
         (outputs(y=np.array({1}, object)), "output 'y': expected an array of 2 rows; got set"),
         (
             outputs(z=zeros("FP64", 2)),
-            r"model 'm': output 'z': expected BOOL\[-1\]; got float64\[2\]: compare it",
+            r"model 'm': output 'z': expected BOOL\[-1\]; got FP64\[2\]: compare it",
         ),
         (
             outputs(y=zeros("FP32", 2, 3)),
-            r"model 'm': output 'y': expected FP32\[-1,2\]; got float32\[2,3\]",
+            r"model 'm': output 'y': expected FP32\[-1,2\]; got FP32\[2,3\]",
         ),
         (
             outputs(y=zeros("FP64", 2, 2, 1)),
-            r"output 'y': expected FP32\[-1,2\]; got float64\[2,2,1\]",
+            r"output 'y': expected FP32\[-1,2\]; got FP64\[2,2,1\]",
         ),
     ],
 )
@@ -99,7 +99,7 @@ def test_rows_of_unequal_shapes_fail_one_by_one_where_no_axis_is_free() -> None:
         model_spec(), {"y": ragged([np.ones(4, "<f4"), np.ones(3, "<f4")])}, 2
     )
     assert failed.keys() == {1}
-    assert "expected FP32[4]; got float32[3]: an axis that differs" in str(failed[1])
+    assert "expected FP32[4]; got FP32[3]: an axis that differs" in str(failed[1])
     assert fitted["y"][0].tolist() == [1] * 4
 
 

@@ -104,9 +104,9 @@ def test_texts_become_bytes(values: Any, shape: tuple[int, ...], expected: Any) 
     ("row", "complaint"),
     [
         (None, "got NoneType: return numbers"),
-        (np.ones(3), "got float64[3]: an axis that differs between rows is -1 in model.yaml"),
-        (np.ones((1, 4)), "got float64[1,4]"),
-        (["a", "b", "c", "d"], "got bytes[4]"),
+        (np.ones(3), "got FP64[3]: an axis that differs between rows is -1 in model.yaml"),
+        (np.ones((1, 4)), "got FP64[1,4]"),
+        (["a", "b", "c", "d"], "got BYTES[4]"),
         ([1, 2, 3, 1e40], "got 1e+40"),
         (object(), "got object"),
     ],

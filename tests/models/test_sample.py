@@ -119,3 +119,44 @@ def test_without_warmup_the_sample_is_read_all_the_same(folders: Folders) -> Non
     definition = folders.python(COUNT, head="\nsample: s.txt", files=files, **WORDS)
     assert ModelSettings().warmup
     assert folders.load(definition, warmup=False).loaded().sample == {"text": [b"a"]}
+
+
+@pytest.mark.parametrize(
+    ("declared", "more"),
+    [
+        ("{'text': 'one text'}", ""),
+        ("{'text': np.array([b'one text'], object)}", ""),
+        ("np.array([b'one text'], object)", ""),
+        ("'first.json'", ""),
+        ("{'text': ['one text']}", "    sample = {'text': 'of the class'}\n"),
+        ("None", "    sample = {'text': 'one text'}\n"),
+        ("None", "    sample = np.array([b'one text'], object)\n"),
+    ],
+)
+def test_warmup_and_deep_checks_run_the_sample_of_the_decorator(
+    folders: Folders, declared: str, more: str
+) -> None:
+    decorator = f"import batcher\nimport numpy as np\n\n@batcher.model(sample={declared})\n"
+    source = COUNT.replace("class Model:\n", f"{decorator}class Model:\n{more}")
+    files: dict[str, str | bytes] = {"first.json": '{"text": ["one text"]}'}
+    checked = folders.load(folders.python(source, files=files, **WORDS))
+    assert seen(checked)[0] == [b"one text"]
+    assert checked.loaded().sample == {"text": [b"one text"]}
+
+
+def test_the_sample_of_a_function_is_run_too(folders: Folders) -> None:
+    source = (
+        "import batcher\n\n@batcher.model(inputs={'text': 'BYTES'}, sample=['a b'])\n"
+        "def Model(text):\n    assert all(text)\n    return {'words': [len(t) for t in text]}\n"
+    )
+    checked = folders.load(folders.python(source, **WORDS))
+    assert checked.loaded().sample == {"text": [b"a b"]}
+
+
+def test_a_sample_of_the_decorator_that_the_model_does_not_take_fails_the_load(
+    folders: Folders,
+) -> None:
+    decorator = "import batcher\n\n@batcher.model(sample='first.txt')\n"
+    source = COUNT.replace("class Model:", f"{decorator}class Model:")
+    with pytest.raises(ModelLoadError, match=r"sample first.txt: expected .npy, .npz, .json"):
+        folders.load(folders.python(source, **WORDS))

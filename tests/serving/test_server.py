@@ -211,9 +211,9 @@ def test_a_model_whose_module_cannot_be_imported_fails_to_load(
     [
         ({"z": rows(1)}, "expected inputs 'x'; got 'z'"),
         ({"x": rows(1), "z": rows(1)}, "expected inputs 'x'; got 'x', 'z'"),
-        ({"x": rows(1).astype("<f8")}, r"input 'x': expected FP32\[-1,4\]; got float64\[1,4\]"),
-        ({"x": rows(1, width=3)}, r"expected FP32\[-1,4\]; got float32\[1,3\]"),
-        ({"x": rows(1)[0]}, r"expected FP32\[-1,4\]; got float32\[4\]"),
+        ({"x": rows(1).astype("<f8")}, r"input 'x': expected FP32\[-1,4\]; got FP64\[1,4\]"),
+        ({"x": rows(1, width=3)}, r"expected FP32\[-1,4\]; got FP32\[1,3\]"),
+        ({"x": rows(1)[0]}, r"expected FP32\[-1,4\]; got FP32\[4\]"),
         ({"x": rows()}, "expected at least 1 row; got 0"),
     ],
     ids=[

@@ -10,7 +10,7 @@ import numpy as np
 from batcher.core.spec import Array, ModelSpec, TensorSpec, datatype
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import Hook
-from batcher.models.sample import sample_of
+from batcher.models.sample import sample_of_values
 
 Predict = Callable[[Mapping[str, Array]], Mapping[str, Any]]
 
@@ -84,7 +84,8 @@ class RecordingModel:
 def checked(model: RecordingModel) -> CheckedModel:
     """Return `model` as a worker gets it."""
     found = CheckedModel(model)
-    found.sample = sample_of(None, model.sample, model.spec)
+    if isinstance(model.sample, dict):
+        found.sample = sample_of_values(model.sample, model.spec)
     return found
 
 

@@ -123,8 +123,8 @@ class _Check:
         if definition.sample is None:
             return None
         try:
-            return sample_of_file(definition.sample, definition.spec)
-        except (ClientError, OSError) as err:
+            return sample_of_file(definition.sample, definition.spec, definition.is_single)
+        except (ClientError, ConfigError, OSError) as err:
             self._findings.add(rules.SAMPLE, f"sample {definition.sample.name}", str(err))
             return None
 

@@ -26,7 +26,7 @@ from batcher.codecs.formats.nested_lists import (
     uneven,
 )
 from batcher.core.decoding_limits import DecodingLimits
-from batcher.core.spec import Array, TensorSpec
+from batcher.core.spec import Array, TensorSpec, dtype_text
 from batcher.errors import InvalidInput, TooLarge
 
 PIECE_BYTES = 1 << 18
@@ -173,7 +173,7 @@ class ArrayBuilder:
         if array.dtype != self._flat.dtype:
             raise InvalidInput(
                 f"input {self._tensor.name!r}: expected {self._tensor.describe()}; got rows of "
-                f"{array.dtype}"
+                f"{dtype_text(array.dtype)}"
             )
         self._check_values(stop)
         if array.dtype.hasobject:

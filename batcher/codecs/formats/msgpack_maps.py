@@ -26,7 +26,7 @@ from batcher.core.error_text import brief
 from batcher.core.ragged import is_ragged
 from batcher.core.request import InferenceResponse
 from batcher.core.shapes import checked_shape, too_many_axes
-from batcher.core.spec import DATATYPES, Array, ModelSpec, TensorSpec, shape_text
+from batcher.core.spec import DATATYPES, Array, ModelSpec, TensorSpec, dtype_text, shape_text
 from batcher.errors import DecodingError
 
 _NUMBERS = {row.numpy.str: row.numpy for row in DATATYPES.values() if row.name != "BYTES"}
@@ -150,7 +150,8 @@ def _array(dtype: np.dtype[Any], shape: Any, data: Any) -> Array:
     if not isinstance(data, bytes) or expected != len(data):
         got = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
         raise DecodingError(
-            f"array: expected {expected} bytes for {dtype}{shape_text(sizes)}; got {got}"
+            f"array: expected {expected} bytes for {dtype_text(dtype)}{shape_text(sizes)}; "
+            f"got {got}"
         )
     array = np.frombuffer(data, dtype).reshape(sizes)
     return checked_booleans(array.astype(dtype.newbyteorder("<"), copy=False), "array")

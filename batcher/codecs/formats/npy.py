@@ -20,7 +20,7 @@ from batcher.codecs.joining import joined
 from batcher.core.error_text import brief
 from batcher.core.request import InferenceResponse
 from batcher.core.shapes import checked_shape
-from batcher.core.spec import Array, ModelSpec, TensorSpec
+from batcher.core.spec import Array, ModelSpec, TensorSpec, dtype_text, shape_text
 from batcher.errors import DecodingError
 
 MAX_PADDED_HEADER_BYTES = (1 << 16) - 1
@@ -120,7 +120,8 @@ def _check_header(header: _Header, length: int, name: str) -> None:
     expected, got = prod(shape) * dtype.itemsize, length - header.data_start
     if expected != got:
         raise DecodingError(
-            f"input {name!r}: expected {expected} bytes for {dtype}{list(shape)}; got {got}"
+            f"input {name!r}: expected {expected} bytes for {dtype_text(dtype)}"
+            f"{shape_text(shape)}; got {got}"
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from batcher.config.model_settings import ModelSettings
 from batcher.config.single_file import SingleFile
+from batcher.models.describing.examples import example_by_name
 from batcher.models.describing.probe import explained, probe
 from batcher.models.describing.python_file import describe_python
 from batcher.models.describing.wanted import Found, listed
@@ -56,6 +57,10 @@ def described(task: dict[str, Any]) -> Found:
     found = _read(task["format"], single, settings, task["values"])
     if single.outputs and "outputs" not in found.values:
         found.values["outputs"] = listed(single.outputs, single.title)
+    if sample is not None:
+        found.values["sample"] = str(sample)
+        names = [each["name"] for each in found.values["inputs"]]
+        found.example = found.example or example_by_name(sample, names, file.parent)
     probe(found, single.title, file.parent, settings, None)
     return found
 

@@ -40,6 +40,8 @@ def describe(single: SingleFile, trusted: bool) -> Found:
     """
     kind = kind_of(single.file)
     values = _onnx_values(single) if kind == "onnx" else None
+    if values is not None and single.sample is not None:
+        values["sample"] = str(single.sample)
     if values is not None and not _has_free_axis(values):
         return Found(values, ["an ONNX graph: names, dtypes and shapes are the graph's"])
     result = _run(task_of(single, kind, trusted, values), single)

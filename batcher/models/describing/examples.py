@@ -13,16 +13,15 @@ may have other sizes. Declare such an axis, as in `FP32[n,3]`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from batcher.core.spec import DATATYPES, Array
+from batcher.core.spec import DATATYPES, NAMES, Array, dtype_text
 from batcher.errors import ConfigError
 
-_BY_DTYPE = {row.numpy: row.name for row in DATATYPES.values() if row.name != "BF16"}
 READABLE = (".npy", ".npz", ".json")
 """What the names of files end with that can be examples."""
 
@@ -43,19 +42,25 @@ def read_example(file: Path) -> Any:
         raise ConfigError(f"sample {file.name}: expected arrays; got {err}") from err
 
 
-def named_example(example: Any, names: tuple[str, ...]) -> dict[str, Array]:
-    """Return `example` as arrays by name; `names` are the parameters that take them, if known.
+def example_by_name(example: Any, names: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Return arrays or lists by name of an example: a file, from `folder` on, an array, a mapping.
 
-    Raises:
-        ConfigError: it has no rows, or other values than arrays.
+    `names` are those of the inputs, if known: an array alone is the first of them. Raises
+    ConfigError.
     """
+    if isinstance(example, str | Path):
+        example = read_example(folder / example)
     if not isinstance(example, Mapping):
         example = {names[0] if names else "input": example}
-    return {str(name): _array(name, value) for name, value in example.items()}
+    return {str(name): _on_host(value) for name, value in example.items()}
 
 
-def tensor_of(name: str, array: Array) -> dict[str, Any]:
-    """Return what `model.yaml` would say of an input of which `array` holds rows."""
+def tensor_of(name: str, value: Any) -> dict[str, Any]:
+    """Return what `model.yaml` would say of an input of which `value` holds rows.
+
+    Raises ConfigError.
+    """
+    array = _array(name, value)
     return {"name": name, "dtype": datatype_of(name, array), "shape": list(array.shape[1:])}
 
 
@@ -63,9 +68,11 @@ def datatype_of(name: str, array: Array) -> str:
     """Return the name of the datatype of `array`. Raises ConfigError."""
     if array.dtype.kind in "OUS":
         return "BYTES"
-    found = _BY_DTYPE.get(array.dtype.newbyteorder("<"))
+    found = NAMES.get(array.dtype.newbyteorder("<"))
     if found is None:
-        raise ConfigError(f"{name}: expected a dtype of {', '.join(DATATYPES)}; got {array.dtype}")
+        raise ConfigError(
+            f"{name}: expected a dtype of {', '.join(DATATYPES)}; got {dtype_text(array.dtype)}"
+        )
     return found
 
 
@@ -75,10 +82,14 @@ def _of_json(document: Any) -> Any:
     return document.get("instances", document) if isinstance(document, Mapping) else document
 
 
+def _on_host(value: Any) -> Any:
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+
+
 def _array(name: object, value: Any) -> Array:
     """Return `value` as an array of rows. Raises ConfigError."""
     try:
-        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        array = np.asarray(value)
     except ValueError as err:
         raise ConfigError(f"sample: {name}: expected rows of one shape; got {err}") from err
     if not array.ndim or not len(array):

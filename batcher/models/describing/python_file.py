@@ -20,9 +20,9 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.single_file import SingleFile
 from batcher.core.spec import ModelSpec
 from batcher.errors import ConfigError
-from batcher.models.declaring import Declaration, declaration_of
+from batcher.models.declaring import Declaration, declaration_of, sample_attribute
 from batcher.models.describing.annotated import inputs_of, outputs_of, parameters_of
-from batcher.models.describing.examples import named_example, read_example, tensor_of
+from batcher.models.describing.examples import example_by_name, tensor_of
 from batcher.models.describing.wanted import Found, listed
 from batcher.models.loading import reason_of
 from batcher.models.own_code import with_place
@@ -54,11 +54,12 @@ def describe_class(target: Any, title: str, single: SingleFile) -> Found:
     function = _called(target)
     # An array is neither true nor false.
     sample = declared.sample if single.sample is None else single.sample
-    if sample is None and isinstance(target, type):
-        sample = getattr(target, "sample", None)  # the one that warm-up takes, too
+    sample = sample_attribute(target) if sample is None else sample
     if sample is not None:
-        found.example = _example(sample, function, single.file.parent)
-    _add_inputs(found, single.inputs or declared.inputs, function, title)
+        names = [each.name for each in parameters_of(function)]
+        known = list(single.inputs or declared.inputs or ([] if names == ["inputs"] else names))
+        found.example = example_by_name(sample, known, single.file.parent)
+    _add_inputs(found, single, declared, function, title)
     if "inputs" not in found.values or _is_plain_function(target):
         raise ConfigError(_nothing_said(target, title, function))
     if outputs := single.outputs or declared.outputs or outputs_of(function):
@@ -68,13 +69,23 @@ def describe_class(target: Any, title: str, single: SingleFile) -> Found:
 
 
 def _add_inputs(
-    found: Found, declared: Mapping[str, Any] | None, function: Callable[..., Any], title: str
+    found: Found,
+    single: SingleFile,
+    declared: Declaration,
+    function: Callable[..., Any],
+    title: str,
 ) -> None:
     """Add the inputs to what is `found`, if anybody says them. Raises ConfigError."""
-    if inputs := declared or inputs_of(function):
-        found.values["inputs"] = listed(inputs, title)
-        found.notes.append(f"inputs: {'as declared' if declared else 'from annotations'}")
-    elif found.example is not None:
+    for inputs, note in (
+        (single.inputs, "as --input or the settings say"),
+        (declared.inputs, "as declared"),
+        (inputs_of(function), "from annotations"),
+    ):
+        if inputs:
+            found.values["inputs"] = listed(inputs, title)
+            found.notes.append(f"inputs: {note}")
+            return
+    if found.example is not None:
         found.values["inputs"] = [tensor_of(*each) for each in found.example.items()]
         found.notes.append("inputs: of the shape of the first example")
 
@@ -214,14 +225,6 @@ def _called(target: Any) -> Callable[..., Any]:
     methods = (getattr(target, name, None) for name in names)
     found: Callable[..., Any] = next(filter(None, methods), target)
     return found
-
-
-def _example(sample: Any, function: Callable[..., Any], folder: Path) -> dict[str, Any]:
-    """Return a first example as arrays by name. Raises ConfigError."""
-    if isinstance(sample, str | Path):
-        sample = read_example(folder / sample)
-    names = tuple(each.name for each in parameters_of(function))
-    return named_example(sample, () if names == ("inputs",) else names)
 
 
 def _nothing_said(target: Any, title: str, function: Callable[..., Any]) -> str:

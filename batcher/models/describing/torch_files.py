@@ -10,7 +10,7 @@ from batcher.config.model_settings import ModelSettings
 from batcher.config.single_file import SingleFile
 from batcher.core.spec import DATATYPES
 from batcher.errors import ConfigError
-from batcher.models.describing.examples import named_example, read_example, tensor_of
+from batcher.models.describing.examples import example_by_name, tensor_of
 from batcher.models.describing.wanted import Found, Values, listed
 from batcher.models.pytorch.archive_check import check_archive, check_operators
 from batcher.models.pytorch.export_inputs import input_names
@@ -31,6 +31,7 @@ def describe_export(single: SingleFile, settings: ModelSettings) -> Found:
     found = Found({"format": "export", "file": single.file.name}, ["an exported program"])
     if single.inputs:
         found.values["inputs"] = listed(single.inputs, single.title)
+        found.notes.append("inputs: as --input or the settings say")
         return found
     shapes = {
         node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"
@@ -52,9 +53,9 @@ def describe_script(single: SingleFile) -> Found:
     found = Found({"format": "torchscript", "file": single.file.name}, ["TorchScript"])
     if single.inputs:
         found.values["inputs"] = listed(single.inputs, single.title)
-        found.notes.append("inputs: as declared")
+        found.notes.append("inputs: as --input or the settings say")
     elif single.sample is not None:
-        found.example = named_example(read_example(single.sample), names)
+        found.example = example_by_name(single.sample, names, single.file.parent)
         found.values["inputs"] = [tensor_of(*each) for each in found.example.items()]
         found.notes.append("inputs: of the shape of the first example")
     else:

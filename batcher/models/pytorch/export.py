@@ -63,7 +63,7 @@ class ExportModel(TorchModule):
 
         Raises:
             ModelLoadError: the model is not trusted, and its archive could run code; or the
-                program takes other inputs than `model.yaml` lists.
+                program takes other inputs than are declared.
 
         Any thread.
         """
@@ -71,7 +71,9 @@ class ExportModel(TorchModule):
         if device.type != "cpu":
             program = move_to_device_pass(program, device)
         self.sizes = sizes_of(program)
-        placing = place_inputs(program, [tensor.name for tensor in self.spec.inputs])
+        placing = place_inputs(
+            program, [tensor.name for tensor in self.spec.inputs], self._definition.listing
+        )
         if placing.note:
             self.notes += (placing.note,)
         if takes_in_order(program, placing.places):

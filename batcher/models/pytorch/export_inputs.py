@@ -59,8 +59,12 @@ class PlacedProgram(torch.nn.Module):
         return self._module(*args, **kwargs)
 
 
-def place_inputs(program: torch.export.ExportedProgram, names: Sequence[str]) -> Placing:
+def place_inputs(
+    program: torch.export.ExportedProgram, names: Sequence[str], listing: str
+) -> Placing:
     """Return where the inputs called `names` go among the arguments of `program`.
+
+    `listing` says in texts where `names` come from.
 
     Raises:
         ModelLoadError: the program takes other inputs; the message shows its arguments.
@@ -77,11 +81,11 @@ def place_inputs(program: torch.export.ExportedProgram, names: Sequence[str]) ->
         return Placing(tuple(leaves), note if several else "")
     if set(names) != set(taken) or len(names) != len(taken):
         raise ModelLoadError(
-            f"expected the inputs that the exported program takes, {signature}; model.yaml lists "
+            f"expected the inputs that the exported program takes, {signature}; {listing} "
             f"{', '.join(names)}. Give each input the name that the program has for it"
         )
     places = {name: place for place, name in leaves.items()}
-    note = f"inputs go by their names to {signature}; model.yaml lists {', '.join(names)}"
+    note = f"inputs go by their names to {signature}; {listing} {', '.join(names)}"
     return Placing(tuple(places[name] for name in names), note if list(names) != taken else "")
 
 

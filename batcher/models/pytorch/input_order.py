@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from batcher.core.spec import ModelSpec
+from batcher.config.model_file import ModelDefinition
 from batcher.errors import ModelLoadError
 
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -99,7 +99,7 @@ def arrange(
     module: torch.nn.Module,
     parameters: Parameters,
     names: Sequence[str],
-    listing: str = "model.yaml lists",
+    listing: str,
 ) -> tuple[torch.nn.Module, str]:
     """Return `module` as it is called with inputs called `names`, in this order, and a note.
 
@@ -152,13 +152,15 @@ def _counting(method: str, names: Sequence[str]) -> str:
 
 
 def arranged_for(
-    spec: ModelSpec, module: torch.nn.Module, parameters: Parameters
+    definition: ModelDefinition, module: torch.nn.Module, parameters: Parameters
 ) -> tuple[torch.nn.Module, str]:
-    """Return `module` as it is called with the inputs of `spec`, in order, and a note.
+    """Return `module` as it is called with the inputs of `definition`, in order, and a note.
 
     In the place of an input that is left out stands None. Raises as `arrange` does. Any thread.
     """
-    arranged, note = arrange(module, parameters, [tensor.name for tensor in spec.inputs])
+    spec = definition.spec
+    names = [tensor.name for tensor in spec.inputs]
+    arranged, note = arrange(module, parameters, names, definition.listing)
     may_lack = any(tensor.may_lack for tensor in spec.inputs)
     # A compiler takes `forward` of the module that it is given, and `__call__` of those within.
     if arranged is module and (may_lack or parameters.method == "__call__"):
@@ -247,7 +249,7 @@ def _by_name(
         if name not in places:
             break
         by_place.append(places.pop(name))
-    note = f"inputs go by their names to {parameters}; model.yaml lists {', '.join(names)}"
+    note = f"inputs go by their names to {parameters}; {listing} {', '.join(names)}"
     return Arranged(module, by_place, places), note
 
 

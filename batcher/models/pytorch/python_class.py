@@ -33,6 +33,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
+from batcher.models.declaring import Declaration, declaration_of, sample_attribute
 from batcher.models.file_facts import own_copy
 from batcher.models.output_arrays import output_arrays
 from batcher.models.plain_calls import check_methods, check_returned
@@ -74,7 +75,7 @@ class PythonModule(TorchModule):
             )
         self.preprocess = getattr(module, "preprocess", None)
         self.postprocess = getattr(module, "postprocess", None)
-        self.sample = getattr(module, "sample", None)
+        self.sample = sample_attribute(module) if self.sample is None else self.sample
         # What a hook makes has names of its own, which decide (`prepared_inputs.py`).
         return module if self.preprocess is not None else self._arranged(module)
 
@@ -90,7 +91,7 @@ class PythonModule(TorchModule):
 
         Any thread.
         """
-        arranged, note = arranged_for(self.spec, module, parameters_of_python(module))
+        arranged, note = arranged_for(self._definition, module, parameters_of_python(module))
         self.notes = (note,) if note else ()
         return arranged
 
@@ -136,7 +137,7 @@ class PythonModel(PlainModel, FreshMemory):
             check_returned(self._model.load(device), "load")
         self.preprocess = getattr(self._model, "preprocess", None)
         self.postprocess = getattr(self._model, "postprocess", None)
-        self.sample = getattr(self._model, "sample", None)
+        self.sample = sample_attribute(self._model) if self.sample is None else self.sample
 
     def compile(self, progress: Progress) -> None:
         """Refuse: a compiler cannot know what `predict` of any class does.
@@ -186,7 +187,9 @@ def made_by(maker: Any, definition: ModelDefinition, settings: ModelSettings) ->
     """Return the model that the class or function `maker` makes, as `make` does. Any thread."""
     kind, factory = factory_of(maker, definition.entry)
     made = PythonModule if issubclass(kind, torch.nn.Module) else PythonModel
-    return made(definition, settings, factory)
+    model: PythonModule | PythonModel = made(definition, settings, factory)
+    model.sample = (declaration_of(maker) or Declaration()).sample
+    return model
 
 
 def _weights(file: Path, trusted: bool) -> dict[str, Any]:

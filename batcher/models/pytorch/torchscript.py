@@ -28,7 +28,7 @@ class TorchScriptModel(TorchModule):
         """
         module = self._archived(device).eval()
         frozen = torch.jit.freeze(module)
-        arranged, note = arranged_for(self.spec, frozen, parameters_of_script(module))
+        arranged, note = arranged_for(self._definition, frozen, parameters_of_script(module))
         self.notes = (note,) if note else ()
         return arranged
 

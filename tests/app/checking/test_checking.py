@@ -84,7 +84,7 @@ BROKEN = [
         rules.SHAPE,
         'return {"y": x[:, :3]}',
         "output 'y'",
-        r"expected FP32\[-1,4\]; got float32\[1,3\]",
+        r"expected FP32\[-1,4\]; got FP32\[1,3\]",
     ),
     (rules.RAISES_ALWAYS, "return x, x", "predict, batch sizes 1, 2", "expected 1 outputs; got 2"),
     (

@@ -86,7 +86,7 @@ class TestSamples:
         ("name", "body", "message"),
         [
             ("s.json", b'{"inputs": {"z": [[1]]}}', "expected inputs 'x'; got 'z'"),
-            ("s.npy", saved(floats(2, 5)), "expected FP32[-1,4]; got float32[2,5]"),
+            ("s.npy", saved(floats(2, 5)), "expected FP32[-1,4]; got FP32[2,5]"),
             ("s.json", b"", "expected application/json; got an empty body"),
             (
                 "s.doc",

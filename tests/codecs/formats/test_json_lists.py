@@ -117,14 +117,14 @@ def test_other_members_such_as_an_id_are_ignored() -> None:
             b'{"inputs": {"a": [[1, 2]], "b": [1, 2]}}',
             "input 'b': expected 1 rows, as in 'a'; got 2",
         ),
-        (b'{"inputs": {"a": [], "b": []}}', r"input 'a': expected FP32\[-1,2\]; got float32\[0\]"),
+        (b'{"inputs": {"a": [], "b": []}}', r"input 'a': expected FP32\[-1,2\]; got FP32\[0\]"),
         (
             b'{"inputs": {"a": 5, "b": [1]}}',
             r"input 'a': expected FP32\[-1,2\] as nested lists; got 5",
         ),
         (b'{"inputs": {"a": null, "b": [1]}}', "as nested lists; got null"),
         (b'{"inputs": {"a": {"b": 1}, "b": [1]}}', "as nested lists; got an object"),
-        (b'{"inputs": {"a": [[1, 2, 3]], "b": [1]}}', r"expected FP32\[-1,2\]; got float32\[1,3\]"),
+        (b'{"inputs": {"a": [[1, 2, 3]], "b": [1]}}', r"expected FP32\[-1,2\]; got FP32\[1,3\]"),
         (b'{"instances": {"a": [1, 2], "b": 1}}', '"instances": expected a list of rows; got dict'),
         (b'{"instances": []}', ""),
         (

@@ -166,7 +166,7 @@ def test_rows_of_different_shapes_are_refused(rows: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"shape": [1, 3]}, r"expected 12 bytes for float32\[1,3\]; got 8 bytes"),
+        ({"shape": [1, 3]}, r"expected 12 bytes for FP32\[1,3\]; got 8 bytes"),
         ({"shape": [-1, -2]}, r"expected a shape of whole numbers; got \[-1, -2\]"),
         ({"shape": [1.0, 2]}, r"expected a shape of whole numbers; got \[1.0, 2\]"),
         ({"shape": [True, 2]}, r"expected a shape of whole numbers; got \[True, 2\]"),

@@ -105,7 +105,7 @@ def test_data_of_another_length_than_promised_is_refused_with_both_lengths(
     extra: bytes, came: int
 ) -> None:
     with pytest.raises(
-        DecodingError, match=rf"input 'x': expected 8 bytes for float32\[1, 2\]; got {came}"
+        DecodingError, match=rf"input 'x': expected 8 bytes for FP32\[1,2\]; got {came}"
     ):
         npy.decode(Content(saved(np.zeros((1, 2), "<f4")) + extra), one_input())
 
@@ -219,7 +219,7 @@ def test_an_array_of_another_dtype_or_shape_is_refused(array: Array) -> None:
 
 
 def test_the_declared_dtype_and_shape_are_named_beside_those_that_came() -> None:
-    with pytest.raises(InvalidInput, match=r"input 'x': expected FP32\[-1,2\]; got float64\[1,3\]"):
+    with pytest.raises(InvalidInput, match=r"input 'x': expected FP32\[-1,2\]; got FP64\[1,3\]"):
         check_inputs(one_input(), npy.decode(Content(saved(np.zeros((1, 3)))), one_input()))
 
 

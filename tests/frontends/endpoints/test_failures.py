@@ -122,7 +122,7 @@ def test_binary_arrays_must_have_the_declared_dtype(both: Both) -> None:
     )
     text = error_of(answer, 400, "invalid_input")
     assert "FP32[-1,4]" in text
-    assert "float64[1,4]" in text
+    assert "FP64[1,4]" in text
 
 
 @pytest.mark.parametrize("body", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + bytes(40)])

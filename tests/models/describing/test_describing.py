@@ -7,6 +7,7 @@ import re
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -106,6 +107,69 @@ def test_what_is_declared_from_outside_comes_first(tmp_path: Path) -> None:
         ["x FP64[-1,2,2]", "factor FP64[-1,1,1]"],
         ["y FP32[-1,2,2]"],
     )
+
+
+FREE = [
+    ("FP32[-1]", "[[1, 2, 3, 4]]", "x", "y FP32[-1,-1]", (4,)),
+    ("FP32[-1]", "[[1, 2, 3, 4]]", "x[:, :4]", "y FP32[-1,4]", (4,)),
+    ("FP32[-1]", "[[1, 2, 3, 4]]", "x.sum(1)", "y FP32[-1]", (4,)),
+    (
+        "FP32[-1]",
+        "[[1, 2, 3, 4]]",
+        "x + np.zeros(x.shape) if x.shape[1] <= 4 else 1 / 0",
+        "y FP64[-1,-1]",
+        (4,),
+    ),
+    ("FP32[-1,-1]", "[[[1, 2], [3, 4], [5, 6]]]", "x @ np.ones((2, 5))", "y FP64[-1,-1,5]", (3, 2)),
+    ("INT64[-1,2]", "[[[1, 2], [3, 4], [5, 6]]]", "x[..., 0]", "y INT64[-1,-1]", (3, 2)),
+    ("BYTES[-1]", "[['a', 'b']]", "x", "y BYTES[-1,-1]", (2,)),
+    ("BYTES", "'one text'", "[len(t) for t in x]", "y INT64[-1]", None),
+]
+
+
+@pytest.mark.parametrize(("declared", "sample", "result", "output", "warmup"), FREE)
+def test_a_sample_shows_a_size_of_a_free_axis_which_stays_free(
+    tmp_path: Path,
+    declared: str,
+    sample: str,
+    result: str,
+    output: str,
+    warmup: tuple[int, ...] | None,
+) -> None:
+    source = (
+        "import batcher\nimport numpy as np\n\n\n"
+        f"@batcher.model(inputs={{'x': '{declared}'}}, sample={{'x': {sample}}})\n"
+        f"class Model:\n    def predict(self, x):\n        return {{'y': {result}}}\n"
+    )
+    found = definition(write(tmp_path, source))
+    assert tensors(found)[1] == [output]
+    assert found.spec.inputs[0].warmup_shape == warmup
+
+
+def test_a_warmup_shape_that_is_declared_leaves_the_axis_free(tmp_path: Path) -> None:
+    declared = {"x": {"dtype": "FP32", "shape": [-1], "warmup_shape": [4]}}
+    source = f"import batcher\n\n\n@batcher.model(inputs={declared})\ndef f(x):\n    return x\n"
+    assert tensors(definition(write(tmp_path, source)))[1] == ["output FP32[-1,-1]"]
+
+
+def test_a_sample_that_the_declared_inputs_do_not_take_is_an_error(tmp_path: Path) -> None:
+    source = (
+        "import batcher\nimport numpy as np\n\n\n"
+        "@batcher.model(inputs={'x': 'FP32[3]'}, sample=np.ones((1, 4), np.float32))\n"
+        "def f(x):\n    return x\n"
+    )
+    words = r"sample: input 'x': expected FP32\[-1,3\]; got FP32\[1,4\]"
+    with pytest.raises(ConfigError, match=words):
+        definition(write(tmp_path, source))
+
+
+def test_a_sample_file_gives_an_onnx_graph_its_size_of_warmup(tmp_path: Path) -> None:
+    single_files.write_onnx(tmp_path / "wide.onnx", "wide")
+    np.save(tmp_path / "x.npy", np.ones((1, 3, 5), np.float32))
+    single = SingleFile(tmp_path / "wide.onnx", sample=tmp_path / "x.npy")
+    found = describe(single, False)
+    assert found.values["inputs"][0]["warmup_shape"] == [3, 5]
+    assert found.values["sample"] == str(tmp_path / "x.npy")
 
 
 def test_a_free_axis_gets_a_size_that_the_model_runs_with(tmp_path: Path) -> None:
