@@ -71,7 +71,7 @@ class StartObserver(Protocol):
         """Hear once where the server listens, which has no model, and why it has none."""
 
     def failed(self, reason: str) -> None:
-        """Hear why the server cannot start."""
+        """Hear why the server could not start; it has stopped."""
 
 
 class ServerReactor(AsyncioSelectorReactor):
@@ -193,8 +193,11 @@ def _call_from_thread(
 
 
 def _run(reactor: AsyncioSelectorReactor, service: BatcherService, observer: StartObserver) -> int:
-    """Run `service` until a signal ends it, and return the exit status: 1 if it could not start."""
-    status = 0
+    """Run `service` until a signal ends it, and return the exit status: 1 if it could not start.
+
+    Why it could not start is told at the very end, where people look first.
+    """
+    reasons: list[str] = []
 
     def started(_: None) -> None:
         _follow_models(service)
@@ -202,11 +205,9 @@ def _run(reactor: AsyncioSelectorReactor, service: BatcherService, observer: Sta
         _tell_start(service, observer)
 
     def not_started(failure: Failure) -> None:
-        nonlocal status
         # A server that a signal stops while it starts has not failed.
         if service.state.value == "starting":
-            status = 1
-            observer.failed(reason_of(failure))
+            reasons.append(reason_of(failure))
         if reactor.running:
             reactor.stop()
 
@@ -215,7 +216,9 @@ def _run(reactor: AsyncioSelectorReactor, service: BatcherService, observer: Sta
     reactor.addSystemEventTrigger("before", "shutdown", leave_objects)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
-    return status
+    for reason in reasons:
+        observer.failed(reason)
+    return int(bool(reasons))
 
 
 def _tell_start(service: BatcherService, observer: StartObserver) -> None:

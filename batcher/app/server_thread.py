@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ def server_thread() -> ServerThread:
 
     Raises:
         ConfigError: the program has a reactor already.
+        Exception: whatever kept the reactor from running.
     """
     global _thread
     if _thread is None:
@@ -41,6 +43,8 @@ def server_thread() -> ServerThread:
                 "imported twisted.internet.reactor: use batcher.BatcherService on that reactor"
             )
         _thread = ServerThread()
+    # Kept before the wait: Ctrl-C ends the wait, and the next server finds the thread.
+    _thread.wait_for_reactor()
     return _thread
 
 
@@ -48,19 +52,29 @@ class ServerThread:
     """Runs functions on the thread of the reactor. Any thread but that one."""
 
     def __init__(self) -> None:
-        """Start the thread, and wait until the reactor runs."""
-        began: SimpleQueue[None] = SimpleQueue()
+        """Start the thread."""
+        self._began: SimpleQueue[BaseException | None] = SimpleQueue()
         self._reactor: Any = None
-        start_daemon(lambda: self._run(began), "batcher-reactor")
-        began.get()
+        start_daemon(self._run, "batcher-reactor")
 
-    def _run(self, began: SimpleQueue[None]) -> None:
+    def wait_for_reactor(self) -> None:
+        """Return when the reactor runs; raise what kept it from running."""
+        error = self._began.get()
+        self._began.put(error)  # for whoever asks next
+        if error is not None:
+            raise error
+
+    def _run(self) -> None:
         """Run the reactor for ever. Its own thread."""
-        self._loop = uvloop.new_event_loop()
-        self._reactor = install_reactor(self._loop)
-        begin_logging("text")
-        self._reactor.callWhenRunning(began.put, None)
-        self._reactor.run(installSignalHandlers=False)
+        try:
+            self._loop = uvloop.new_event_loop()
+            self._reactor = install_reactor(self._loop)
+            begin_logging("text")
+            self._reactor.callWhenRunning(self._began.put, None)
+            self._reactor.run(installSignalHandlers=False)
+        # Whatever it is, nobody else would hear it, and the program would wait for ever.
+        except BaseException as err:
+            self._began.put(err)
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Return what `function` returns there, or its Deferred fires with; raise its failure."""
@@ -72,18 +86,23 @@ class ServerThread:
         return result
 
     def start(self, settings: ServerSettings, base: Path) -> BatcherService:
-        """Return a server that listens and has loaded the models of its settings."""
+        """Return a server that listens and has loaded the models of its settings.
 
-        def begin() -> Deferred[BatcherService]:
-            service = make_service(settings, base, self._loop, self._reactor)
+        Whatever ends the wait, Ctrl-C too, ends the server, so that its port is free again.
+        """
+        make = partial(make_service, settings, base, self._loop, self._reactor)
+        service: BatcherService = self.call(make)
+
+        def begin() -> Deferred[None]:
             service.startService()
-            return service.ready.addCallbacks(lambda _: service, give_up, errbackArgs=(service,))
+            return service.ready
 
-        def give_up(failure: Failure, service: BatcherService) -> Deferred[Any]:
-            return service.stopService().addCallback(lambda _: failure)
-
-        found: BatcherService = self.call(begin)
-        return found
+        try:
+            self.call(begin)
+        except BaseException:
+            self.call(service.stopService)
+            raise
+        return service
 
     def add(
         self,

@@ -240,11 +240,13 @@ class BatcherService(MultiService):
 
     def _loaded(self, results: list[tuple[bool, Any]]) -> None:
         failures = [result for succeeded, result in results if not succeeded]
-        if failures and self.settings.strict_start:
+        is_over = bool(failures) and self.settings.strict_start
+        # Why the start is over is the first reason, which whoever waits for `ready` tells.
+        for failure in failures[1:] if is_over else failures:
+            _log.error("{reason}", reason=failure.getErrorMessage())
+        if is_over:
             self._failed(failures[0])
             return
-        for failure in failures:
-            _log.error("{reason}", reason=failure.getErrorMessage())
         if self.state is State.STARTING:
             self._become(State.SERVING)
             self.ready.callback(None)

@@ -23,6 +23,9 @@ from batcher.config.model_file import ModelDefinition
 MAX_EXPLAINED = 3
 """Models that a screen has room for."""
 
+_FAILED = "failed: "
+"""What the progress of a model begins with that could not be loaded, before the reason."""
+
 _log = Logger()
 
 WriteStage = Callable[[str, str], None]
@@ -76,6 +79,15 @@ class StartReport(LoadScreen):
         self._explains = explains
         self._is_json = log_format == "json"
         self._began = time.monotonic()
+        self._is_starting = True
+
+    def progress(self, title: str, text: str) -> None:
+        """Show what is being done with the model `title`, as every screen does.
+
+        Why a model has failed is told at the end of the start, once.
+        """
+        is_reason = self._is_starting and text.startswith(_FAILED)
+        super().progress(title, _FAILED.rstrip(": ") if is_reason else text)
 
     def ready(self, address: str, definitions: Sequence[ModelDefinition]) -> None:
         """Write, in one line, where clients connect; and for people how to ask some models."""
@@ -93,12 +105,13 @@ class StartReport(LoadScreen):
         self._say(f"batcher {__version__} listens on {address}, without a model: not ready")
 
     def failed(self, reason: str) -> None:
-        """Write why the server cannot start."""
+        """Write why the server could not start."""
         self.stop()
         _log.error("batcher cannot start: {reason}", reason=reason)
 
     def _say(self, text: str) -> None:
         self.stop()
+        self._is_starting = False
         click.echo(json_line("info", __name__, text) if self._is_json else text, nl=False)
         if not self._is_json:
             click.echo()

@@ -92,6 +92,60 @@ asyncio.run(cells())
 ).replace("MODEL_SOURCE", repr(MODEL))
 
 
+INTERRUPTED = """\
+import os
+import signal
+import socket
+from pathlib import Path
+
+import batcher
+
+MODEL = '''
+import os
+import signal
+
+import batcher
+
+
+@batcher.model(inputs={"x": "FP32[2]"}, outputs={"y": "FP32[2]"})
+class Slow:
+    def load(self, device):
+        os.kill(os.getpid(), signal.SIGINT)  # somebody presses Ctrl-C
+
+    def predict(self, inputs):
+        return {"y": inputs["x"]}
+'''
+exec(MODEL)
+Path("slow.py").write_text(MODEL)
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+for model in (Slow, "slow.py"):
+    try:
+        batcher.serve(model, port=port, wait=False)
+    except KeyboardInterrupt:
+        print("interrupted")
+Slow.load = lambda self, device: None
+again = batcher.serve(Slow, port=port, wait=False)
+print(again)
+again.stop()
+"""
+
+
+def test_an_interrupted_start_leaves_the_port_free_for_the_next(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("interrupted\ninterrupted\n")
+    assert done.stdout.splitlines()[-1].startswith("<batcher on http://127.0.0.1:")
+
+
 def test_a_script_is_held_up_until_a_signal_has_ended_the_server(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

@@ -209,7 +209,7 @@ class _Probe:
         """Return the shape of the rows that the model runs with first."""
         example = self._examples.get(tensor.name)
         if example is not None:
-            return example.shape[1:]
+            return tuple(map(int, example.shape[1:]))
         shape = tensor.warmup_shape or tensor.shape
         return tuple(self._size if axis < 0 else axis for axis in shape)
 
