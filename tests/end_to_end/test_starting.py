@@ -158,7 +158,8 @@ class TestBrokenModels:
         ) as server:
             assert server.wait(60) == 1
             assert "the disk of the weights is gone" in server.errors
-            assert "cannot start" in server.errors
+            assert server.errors.count("the disk of the weights is gone") == 1
+            assert "cannot start" in server.errors.splitlines()[-1]
             assert "Traceback" not in server.errors
             assert server.lines == []
 
