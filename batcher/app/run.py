@@ -193,10 +193,7 @@ def _call_from_thread(
 
 
 def _run(reactor: AsyncioSelectorReactor, service: BatcherService, observer: StartObserver) -> int:
-    """Run `service` until a signal ends it, and return the exit status: 1 if it could not start.
-
-    Why it could not start is told at the very end, where people look first.
-    """
+    """Run `service` until a signal ends it, and return the exit status: 1 if it could not start."""
     reasons: list[str] = []
 
     def started(_: None) -> None:
@@ -216,7 +213,7 @@ def _run(reactor: AsyncioSelectorReactor, service: BatcherService, observer: Sta
     reactor.addSystemEventTrigger("before", "shutdown", leave_objects)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
-    for reason in reasons:
+    for reason in reasons:  # at the very end, where people look first
         observer.failed(reason)
     return int(bool(reasons))
 

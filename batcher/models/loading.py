@@ -49,19 +49,11 @@ def load_model(
     maker: Any = None,
     sample: Any = None,
 ) -> CheckedModel:
-    """Load and warm up a model.
+    """Load and warm up a model of `definition`, as `settings` say; `maker` as for `make_model`.
 
-    Args:
-        definition: what the model is.
-        settings: how the model is run.
-        progress: is called before each step, with the step in words.
-        maker: as for `make_model`.
-        sample: rows by name, in the place of a sample of the model's own; None without any.
-
-    Raises:
-        ModelLoadError: the model cannot be loaded, or fails on its warm-up; the text says which.
-
-    Inference thread.
+    `progress` is called before each step, with the step in words. `sample` are rows by name, in the
+    place of a sample of the model's own. Raises ModelLoadError: the model cannot be loaded, or
+    fails on its warm-up; the text says which. Inference thread.
     """
     with _explained(definition, settings, "import"):
         progress("loading")

@@ -133,14 +133,7 @@ again.stop()
 
 
 def test_an_interrupted_start_leaves_the_port_free_for_the_next(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+    done = run_python("-c", INTERRUPTED, working=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("interrupted\ninterrupted\n")
     assert done.stdout.splitlines()[-1].startswith("<batcher on http://127.0.0.1:")

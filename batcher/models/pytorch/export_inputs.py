@@ -64,12 +64,8 @@ def place_inputs(
 ) -> Placing:
     """Return where the inputs called `names` go among the arguments of `program`.
 
-    `listing` says in texts where `names` come from.
-
-    Raises:
-        ModelLoadError: the program takes other inputs; the message shows its arguments.
-
-    Any thread.
+    `listing` says in texts where `names` come from. Raises ModelLoadError: the program takes other
+    inputs; the message shows its arguments. Any thread.
     """
     leaves = _tensor_names(program)
     taken = list(leaves.values())
