@@ -56,10 +56,9 @@ def model(
     """Return a decorator that declares what a class, module or function takes and gives.
 
     Tensors are texts such as `FP32[3,224,224]` by name, or mappings of what `model.yaml` may say of
-    one. `sample` is a first example: rows for warm-up and deep checks, and in the place of `inputs`
-    what the inputs are. It is a file (`.npy`, `.npz`, `.json`), an array, or arrays by name.
-    `weights` is a file for a `torch.nn.Module`, beside the Python file. Raises ConfigError where a
-    text cannot be read, or the parentheses are missing.
+    one. `sample` is a file (`.npy`, `.npz`, `.json`), an array, or arrays by name: a first example
+    in the place of `inputs`, and rows for warm-up and deep checks. `weights` is a file for a
+    `torch.nn.Module`, beside the Python file. Raises ConfigError: a text is not one of a tensor.
     """
     _check(inputs)
     _check(outputs)
