@@ -216,7 +216,10 @@ def init(folder: Path, sample: Path | None, **said: Any) -> None:
         names = write_folder(folder, Wanted(sample=sample, **asked))
     except ConfigError as err:
         raise click.ClickException(str(err)) from err
-    click.echo(f"{folder} has {', '.join(names)}\n\nNext:")
+    click.echo(f"{folder} has {', '.join(names)}")
+    if any(name.endswith(".py") and name not in ("model.py", "test_model.py") for name in names):
+        click.echo("Copy there also what the code opens by itself: its weights, vocabularies, …")
+    click.echo("\nNext:")
     for command in (f"serve {folder}", f"check --model {folder}"):
         click.echo(f"  batcher {command}")
     click.echo(f"  pytest {folder}")

@@ -1,7 +1,7 @@
 """`batcher init DIR`: the folder of a model, ready to be served, checked and filled in.
 
     model.yaml       what the model is, with comments
-    model.py         a class to fill in, or the file of `--from`
+    model.py         a class to fill in, or the file of `--from` with what it needs beside it
     sample.json      a request, which `batcher check` and warm-up run
     test_model.py    a test for pytest: the model keeps the contract on its sample
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from glob import escape
 from pathlib import Path
 from shutil import copyfile
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batcher.app.checking.samples import random_rows
+from batcher.app.new_model_files import files_of
 from batcher.config.reading import scalar
 from batcher.config.single_file import SingleFile, split_entry
 from batcher.core.spec import Array, ModelSpec, datatype
@@ -28,6 +28,7 @@ from batcher.errors import ConfigError
 from batcher.models.describing.describe import describe
 from batcher.models.describing.probe import definition_from
 from batcher.models.describing.wanted import Found, Values, listed
+from batcher.models.sample import sample_of_file
 
 SAMPLE_ROWS = 2
 """Rows of the sample: with two that differ, an answer that went to the wrong row is noticed."""
@@ -150,7 +151,7 @@ def write_folder(folder: Path, wanted: Wanted) -> list[str]:
     found, files = _described(wanted)
     home = folder if wanted.source is None else split_entry(wanted.source.absolute())[0].parent
     spec = definition_from(found, folder.name, "1", home).spec
-    if sample := _sample(spec):
+    if sample := _sample(spec, wanted.sample):
         found.values["sample"] = "sample.json"
         files["sample.json"] = sample
     files["model.yaml"] = _model_yaml(found.values)
@@ -171,6 +172,7 @@ def _write(folder: Path, files: Files) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         if isinstance(content, Path):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             copyfile(content, folder / name)
         else:
             (folder / name).write_text(content)
@@ -183,9 +185,8 @@ def _described(wanted: Wanted) -> tuple[Found, Files]:
     file, entry = split_entry(wanted.source.absolute())
     sample = wanted.sample.absolute() if wanted.sample is not None else None
     found = describe(SingleFile(file, entry, wanted.inputs, wanted.outputs, sample), False)
-    # The weights of an ONNX graph lie in files that begin with its name.
-    beside = file.parent.glob(f"{escape(file.name)}*") if file.suffix == ".onnx" else [file]
-    files: Files = {path.name: path for path in beside if path.is_file()}
+    found.values.pop("sample", None)  # the sample of the folder is a request
+    files: Files = {**files_of(file)}
     if weights := found.values.get("weights"):
         found.values["weights"] = Path(weights).name
         files[Path(weights).name] = file.parent / weights
@@ -226,12 +227,19 @@ def _shape(output: Values) -> str:
     return f"({', '.join(['rows', *sizes])})" if sizes else "(rows,)"
 
 
-def _sample(spec: ModelSpec) -> str:
-    """Return a request in JSON; empty where JSON does not hold the inputs, or not in reason."""
+def _sample(spec: ModelSpec, example: Path | None) -> str:
+    """Return a request in JSON; empty where JSON does not hold the inputs, or not in reason.
+
+    Its rows are the first ones of the `example`, or random ones without it.
+    """
     if any(tensor.datatype.name == "BF16" for tensor in spec.inputs):
         return ""
-    rows = random_rows(spec).own[:SAMPLE_ROWS]
-    inputs = {name: _plain(np.concatenate([row[name] for row in rows])) for name in rows[0]}
+    if example is not None:
+        shown = sample_of_file(example, spec, is_example=True)
+        inputs = {name: _plain(array[:SAMPLE_ROWS]) for name, array in shown.items()}
+    else:
+        rows = random_rows(spec).own[:SAMPLE_ROWS]
+        inputs = {name: _plain(np.concatenate([row[name] for row in rows])) for name in rows[0]}
     text = json.dumps({"inputs": inputs})
     return text + "\n" if len(text) <= MAX_SAMPLE_CHARS else ""
 

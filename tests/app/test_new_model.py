@@ -12,10 +12,13 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from batcher.app import new_model_files
 from batcher.app.cli import main
 from batcher.app.new_model import Wanted, write_folder
+from batcher.app.new_model_files import files_of
 from batcher.app.new_model_questions import Answers
 from batcher.config.model_file import load_model_definition
+from batcher.config.onnx_file import ExternalTensor, OnnxFile
 from batcher.errors import ConfigError
 from tests.support import single_files
 
@@ -61,17 +64,70 @@ def test_a_new_model_has_the_tensors_that_are_said(tmp_path: Path, kind: str) ->
 
 def test_a_file_is_copied_with_all_that_it_says(tmp_path: Path) -> None:
     single_files.write_onnx(tmp_path / "net.onnx", "fixed")
-    (tmp_path / "net.onnx.data").write_bytes(b"weights")
+    (tmp_path / "net.onnx.bak").write_bytes(b"an older one")
     (tmp_path / "upper.py").write_text(single_files.DECLARED)
     for name in ("net.onnx", "upper.py"):
         done = run("init", tmp_path / name[:2], "--from", tmp_path / name)
         assert done.exit_code == 0, done.output
         assert (tmp_path / name[:2] / name).read_bytes() == (tmp_path / name).read_bytes()
         assert "keeps the contract" in check(tmp_path / name[:2])
-    assert (tmp_path / "ne/net.onnx.data").read_bytes() == b"weights"
+    assert not (tmp_path / "ne/net.onnx.bak").exists()
     values = yaml.safe_load((tmp_path / "up/model.yaml").read_text())
     assert values["class"] == "upper:Upper"
     assert values["inputs"] == [{"name": "text", "dtype": "BYTES", "shape": [1]}]
+
+
+def test_what_a_file_imports_from_beside_it_is_copied(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "parts" / "deep").mkdir(parents=True)
+    (home / "parts" / "__init__.py").write_text("from .deep.factor import FACTOR\n")
+    (home / "parts" / "deep" / "factor.py").write_text("import again\n\nFACTOR = again.THREE\n")
+    (home / "parts" / "words.txt").write_text("one")
+    (home / "again.py").write_text("import sizes\n\nTHREE = 3\n")
+    (home / "sizes.py").write_text("TEXT = 'FP32[5]'\n")
+    (home / "json.py").write_text("of nobody\n")
+    (home / "other.py").write_text("of nobody\n")
+    (home / "net.py").write_text(
+        "import json\nimport batcher\n\n\n@batcher.model(inputs={'x': 'FP32[5]'})\n"
+        "def f(x):\n    from parts import FACTOR\n\n    return x * FACTOR\n"
+    )
+    done = run("init", tmp_path / "m", "--from", home / "net.py")
+    assert done.exit_code == 0, done.output
+    there = {str(path.relative_to(tmp_path / "m")) for path in (tmp_path / "m").rglob("*.*")}
+    own = {"model.yaml", "sample.json", "test_model.py", "net.py", "again.py", "sizes.py"}
+    assert there == own | {"parts/__init__.py", "parts/deep/factor.py", "parts/words.txt"}
+    assert "keeps the contract" in check(tmp_path / "m")
+    assert "Copy there also what the code opens by itself" in done.output
+
+
+def test_the_weights_of_a_graph_are_copied_by_the_names_in_the_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = tmp_path / "net.onnx"
+    (tmp_path / "w").mkdir()
+    weights = tmp_path / "w" / "all.bin"
+    for path in (graph, weights, tmp_path / "net.onnx.bak"):
+        path.touch()
+    tensor = ExternalTensor("w", "FP32", (1,), "w/all.bin", 0)
+    monkeypatch.setattr(
+        new_model_files, "read_onnx", lambda path, weights: OnnxFile(external=[tensor])
+    )
+    assert files_of(graph) == {"net.onnx": graph, "w/all.bin": weights}
+    weights.unlink()
+    with pytest.raises(ConfigError, match=r"names, 'w/all.bin', in the folder of the graph"):
+        files_of(graph)
+
+
+def test_a_sample_that_is_named_is_the_sample_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "class Model:\n    def predict(self, inputs):\n        return {'y': inputs['x']}\n"
+    )
+    (tmp_path / "s.json").write_text('{"x": [[1.5, 2.5], [3, 4], [5, 6]]}')
+    sample = ("--sample", tmp_path / "s.json")
+    assert run("init", tmp_path / "m", "--from", tmp_path / "net.py", *sample).exit_code == 0
+    written = (tmp_path / "m" / "sample.json").read_text()
+    assert written == '{"inputs": {"x": [[1.5, 2.5], [3.0, 4.0]]}}\n'
+    assert yaml.safe_load((tmp_path / "m/model.yaml").read_text())["sample"] == "sample.json"
 
 
 def test_the_test_that_is_written_runs_and_can_fail(tmp_path: Path) -> None:
