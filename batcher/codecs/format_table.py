@@ -25,6 +25,7 @@ from batcher.codecs.formats import (
 )
 from batcher.codecs.formats.base64_pictures import takes_pictures
 from batcher.codecs.formats.msgpack_tokens import has_few_tokens
+from batcher.codecs.joining import LARGE_BYTES
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError
@@ -57,8 +58,10 @@ class Format:
         encode: response to body; None for a format of requests only.
         aliases: other media types that clients use for the format.
         pooled: whether decoding is heavy enough to run on the CPU pool.
+        pooled_bytes: bytes from which a body of a format that is pooled runs there.
         is_text: returns whether a body costs a step for each value, as text does. A large body of
-            that kind is decoded in the process for heavy codecs. None for a format of bytes.
+            that kind is decoded in the process for heavy codecs. None for a format of bytes. A
+            body that its reader copies counts as text from LARGE_BYTES on.
         writes_text: returns whether answers with these outputs cost a step for each value.
         reads_pictures: whether pictures may stand in the text of a body, as base64.
         bind: returns a `decode` for one model whose only argument is the body. It is there for a
@@ -71,6 +74,7 @@ class Format:
     encode: Encode | None = None
     aliases: tuple[str, ...] = ()
     pooled: bool = False
+    pooled_bytes: int = 0
     is_text: Callable[[Buffer], bool] | None = None
     writes_text: Carries = _never
     reads_pictures: bool = False
@@ -114,7 +118,8 @@ MSGPACK = Format(
     msgpack_maps.decode,
     msgpack_maps.encode,
     ("application/x-msgpack", "application/vnd.msgpack"),
-    is_text=lambda body: not has_few_tokens(body),
+    # The unpacker copies arrays twice, and keeps the interpreter lock.
+    is_text=lambda body: len(body) >= LARGE_BYTES or not has_few_tokens(body),
     writes_text=_has_bytes,
 )
 OCTET_STREAM = Format(
@@ -167,7 +172,7 @@ MULTIPART = Format(
 )
 # To recode text costs a step for each character: 32 MiB of UTF-16 took five seconds.
 TEXT = Format("text/plain", files.carries, files.decode_text, is_text=_always)
-ANY_FILE = Format("*/*", files.carries, files.decode)
+ANY_FILE = Format("*/*", files.carries, files.decode, pooled=True, pooled_bytes=LARGE_BYTES)
 """A body of a type that is in no row above, or that no row above reads for the model."""
 
 FORMATS: tuple[Format, ...] = (

@@ -310,4 +310,5 @@ def test_heavy_formats_alone_run_on_the_pool() -> None:
     assert {entry.media_type for entry in FORMATS if entry.pooled} == {
         *(entry.media_type for entry in PICTURES),
         MULTIPART.media_type,
+        ANY_FILE.media_type,
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from batcher.codecs.content import Buffer, Content
+from batcher.core.copied_bytes import copied_bytes
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 
 
@@ -36,6 +37,6 @@ def decode_text(content: Content, spec: ModelSpec) -> dict[str, Array]:
 def rows_from_files(files: list[Buffer], tensor: TensorSpec) -> Array:
     """Return files as rows of `tensor`: shape (files, *row shape), all axes of a row of size 1."""
     flat = np.empty(len(files), object)
-    flat[:] = [bytes(file) for file in files]
+    flat[:] = [copied_bytes(file) for file in files]
     rows: Array = flat.reshape(len(files), *(1 for _ in tensor.shape))
     return rows

@@ -14,6 +14,7 @@ from struct import Struct
 import numpy as np
 
 from batcher.codecs.content import Buffer
+from batcher.core.copied_bytes import copied_bytes
 from batcher.core.decoding_limits import DecodingLimits
 from batcher.core.element_sizes import bytes_of_packed_elements, pieces_of
 from batcher.core.spec import Array
@@ -48,7 +49,7 @@ def from_elements(data: Buffer, shape: tuple[int, ...], name: str) -> Array:
         begin = start + _LENGTH.size
         if begin > end or (start := begin + _LENGTH.unpack_from(data, start)[0]) > end:
             raise _wrong_length(name, count, f"{end} bytes, which end within element {index}")
-        flat[index] = bytes(data[begin:start])
+        flat[index] = copied_bytes(data[begin:start])
     if start < end:
         raise _wrong_length(name, count, f"{end - start} bytes behind the last")
     return flat.reshape(shape)

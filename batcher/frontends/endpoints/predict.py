@@ -81,6 +81,7 @@ class Plan:
         "_format_name",
         "_key",
         "_plain",
+        "_pooled_bytes",
         "_priority",
         "_reads_client",
         "_reads_pictures",
@@ -115,6 +116,7 @@ class Plan:
         self.is_text = body_format.is_text
         self.exact = body_format.bind is not None and len(spec.required) == len(spec.inputs)
         self.pooled, self._reads_pictures = body_format.is_pooled(spec), body_format.reads_pictures
+        self._pooled_bytes = body_format.pooled_bytes
         self._timeout, self._priority = _wishes(head, self.servable)
         self._key = head.key() if self.servable.reads_key else ""
         self._reads_client = self.pooled or self.servable.reads_client
@@ -143,6 +145,8 @@ class Plan:
 
     def _is_slow(self, body: Buffer) -> bool:
         """Return whether decoding `body`, of a format that is pooled, is too slow for the loop."""
+        if len(body) < self._pooled_bytes:
+            return False
         # Text is only if it has pictures in it.
         return not self._reads_pictures or may_have_pictures(body, self.servable.spec)
 

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from batcher.core.copied_bytes import copied_bytes
 from batcher.core.element_sizes import pieces_of
 from batcher.core.mappings import Mapping
 from batcher.core.spec import Array
@@ -59,7 +60,7 @@ def join_elements(lengths: memoryview, content: memoryview, shape: tuple[int, ..
     elements = np.empty(prod(shape), object)
     start = 0
     for index, length in enumerate(lengths.cast("B").cast("q")):
-        elements[index] = bytes(content[start : (start := start + length)])
+        elements[index] = copied_bytes(content[start : (start := start + length)])
     return elements.reshape(shape)
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from batcher.core.copied_bytes import LARGE_BYTES
 from tests.support.codec_inputs import encoded, picture_spec, pixels
 from tests.support.http import MemoryServer, ask, over_connection
-from tests.support.models import RecordingModel, rows
+from tests.support.models import RecordingModel, model_spec, rows
 
 PEER = "192.0.2.7"
 JSON = json.dumps(
@@ -65,3 +66,22 @@ def test_a_model_without_work_for_the_pool_charges_nobody(monkeypatch: pytest.Mo
     clients = charged(server, monkeypatch)
     assert over_connection(server, ask("/v2/models/m/infer", JSON)).status == 200
     assert clients == []
+
+
+@pytest.mark.parametrize(("size", "tasks"), [(LARGE_BYTES - 1, []), (LARGE_BYTES, [PEER])])
+def test_a_large_file_is_copied_on_the_pool_and_charged_to_the_client(
+    size: int, tasks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[bytes] = []
+
+    def predict(inputs: Any) -> Any:
+        taken.extend(inputs["x"].ravel())
+        return {"y": rows(1.0)}
+
+    spec = model_spec(inputs=(tensor("x", "BYTES", (1,)),))
+    server = MemoryServer(RecordingModel(spec, predict))
+    clients = charged(server, monkeypatch)
+    body = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    assert over_connection(server, ask("/predict", body, content_type="audio/wav")).status == 200
+    assert taken[-1] == body
+    assert clients == tasks

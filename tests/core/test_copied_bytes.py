@@ -1,0 +1,24 @@
+"""Copies of buffers, small and large."""
+
+from __future__ import annotations
+
+import pytest
+
+from batcher.core.copied_bytes import LARGE_BYTES, copied_bytes
+
+
+@pytest.mark.parametrize("size", [0, 1, LARGE_BYTES - 1, LARGE_BYTES, LARGE_BYTES + 7])
+def test_a_copy_is_equal_and_of_its_own(size: int) -> None:
+    original = bytearray(range(256)) * (size // 256 + 1)
+    part = memoryview(original)[3 : 3 + size]
+    copy = copied_bytes(part)
+    expected = bytes(part)
+    part[:] = bytes(len(part))
+    assert type(copy) is bytes
+    assert copy == expected
+    assert hash(copy) == hash(expected)
+
+
+def test_bytes_are_not_copied() -> None:
+    original = bytes(LARGE_BYTES)
+    assert copied_bytes(original) is original
