@@ -113,10 +113,9 @@ class Plan:
         self._copies = reply_format.encode is not octet_stream.encode
         self._content = _content(content_type, wishes, self.servable.limits)
         self.decode = _decoder(body_format, spec, self._content)
-        self.is_text = body_format.is_text
+        self.is_text, self._reads_pictures = body_format.is_text, body_format.reads_pictures
         self.exact = body_format.bind is not None and len(spec.required) == len(spec.inputs)
-        self.pooled, self._reads_pictures = body_format.is_pooled(spec), body_format.reads_pictures
-        self._pooled_bytes = body_format.pooled_bytes
+        self.pooled, self._pooled_bytes = body_format.is_pooled(spec), body_format.pooled_bytes
         self._timeout, self._priority = _wishes(head, self.servable)
         self._key = head.key() if self.servable.reads_key else ""
         self._reads_client = self.pooled or self.servable.reads_client
