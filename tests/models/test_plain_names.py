@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from batcher.models.checked import CheckedModel
+from batcher.models.version_code import plain_names
 from batcher.models.version_code.plain_names import forget_plain_names
 from tests.support.model_folders import Folders, multiplied_by, pickled_elsewhere
 
@@ -116,6 +118,18 @@ def test_threads_that_a_model_starts_find_its_modules(folders: Folders) -> None:
     )
     loaded = [late(folders, name, n, "found", statement) for n, name in ((2, "m"), (3, "n"))]
     assert [multiplied_by(each) for each in loaded] == [2, 3]
+
+
+def test_a_process_of_one_model_knows_its_names_on_every_thread(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain_names, "_only", [])
+    files: dict[str, str | bytes] = {"features.py": FEATURES.format(factor=2)}
+    checked = folders.load(folders.python(LATE.format(statement="pass", found="2"), files=files))
+    plain_names.keep_plain_names()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(pickle.loads, pickled_elsewhere()).result().factor() == 2
+    del checked
 
 
 def test_a_model_that_loads_gives_its_modules_to_no_other_model(folders: Folders) -> None:

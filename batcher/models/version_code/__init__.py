@@ -33,8 +33,8 @@ from __future__ import annotations
 import sys
 
 from batcher.models.version_code.finder import VersionFinder
-from batcher.models.version_code.plain_names import forget_plain_names
+from batcher.models.version_code.plain_names import forget_plain_names, keep_plain_names
 
-__all__ = ["forget_plain_names"]
+__all__ = ["forget_plain_names", "keep_plain_names"]
 
 sys.meta_path.insert(0, VersionFinder())

@@ -11,6 +11,7 @@ alone. For all other code the entry is not there.
     a file of model a, or what such a file calls   a's module
     a file of model b, or what such a file calls   b's module
     the thread that loads model a                  a's module
+    a child process, which has one model           its module
     anybody else                                   whatever the process knows by that name
 
 Who looks is seen on the stack of calls, so nothing is paid in `predict`, and threads that a model
@@ -38,10 +39,13 @@ from batcher.models.version_code.homes import home_of, is_installed
 from batcher.models.version_code.names import package_of
 
 _package: ContextVar[str] = ContextVar("package", default="")
-"""The package of the model that this thread loads. A child process, with one model, keeps it."""
+"""The package of the model that this thread loads."""
 
 _names: dict[tuple[str, str], _PlainName] = {}
 """The names that stand in `sys.modules`, by package and plain name."""
+
+_only: list[str] = []
+"""The package of the one model of this process, if there is one."""
 
 _IMPORT = opmap["IMPORT_NAME"]
 
@@ -57,6 +61,14 @@ def forget_plain_names() -> None:
     """Have plain names mean on this thread what they did before. The thread that loads."""
     own_path.end(_package.get())
     _package.set("")
+
+
+def keep_plain_names() -> None:
+    """Have plain names go on to mean what they do on this thread, on all threads of the process.
+
+    For a process of one model. The thread that has loaded.
+    """
+    _only[:] = [_package.get()]
 
 
 def remove_plain_names(package: str) -> None:
@@ -131,7 +143,7 @@ def _asker() -> _Asker:
         if package := package_of(str(frame.f_globals.get("__name__"))):
             return _Asker(package, importing)
         frame = frame.f_back
-    return _Asker(_package.get(), importing)
+    return _Asker(_package.get() or "".join(_only), importing)
 
 
 def _is_machinery(frame: FrameType) -> bool:

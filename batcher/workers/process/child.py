@@ -33,6 +33,7 @@ from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
 from batcher.models.load_pause import pause_with
 from batcher.models.loading import import_format, load_model
+from batcher.models.version_code import keep_plain_names
 from batcher.workers.process.described_error import describe_error
 from batcher.workers.process.hook_server import HookServer
 from batcher.workers.process.lifeline import end_group, end_with_parent, ignore_group_signals
@@ -168,6 +169,7 @@ def _load(to_parent: ParentConnection) -> CheckedModel | None:
     except ModelLoadError as err:
         to_parent.send(LoadFailed(str(err), err.stage))
         return None
+    keep_plain_names()
     ignore_group_signals()  # again: the model may have set handlers of its own
     model.copies_outputs = False  # they are copied into the slot before the model runs again
     _report_loaded(to_parent, model, prepare.settings.finite_outputs)
