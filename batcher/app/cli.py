@@ -355,7 +355,8 @@ def doctor(config: Path | None, pairs: tuple[str, ...], as_json: bool) -> None:
     from batcher.app import doctor
 
     try:
-        findings = doctor.examine(_sources(config, _assignments(pairs))[0]())
+        read, base = _sources(config, _assignments(pairs))
+        findings = doctor.examine(read(), base)
     except ConfigError as err:
         findings = [doctor.Finding("configuration", "problem", str(err))]
         findings += doctor.examine(ServerSettings())

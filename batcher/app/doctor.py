@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
 from batcher.batching import scheduler
@@ -23,6 +24,8 @@ from batcher.codecs.formats.json_text import to_json
 from batcher.config.settings import ServerSettings
 from batcher.core.cores import cores, memory_limit
 from batcher.core.installing import EXTRAS, how_to_install
+from batcher.errors import ConfigError
+from batcher.serving.repository.folders import ModelFolder, find_models
 
 FEW_FILES = 4096
 """Open files below which many clients at once are refused: each connection is one."""
@@ -47,14 +50,14 @@ class Finding(NamedTuple):
     meaning: str = ""
 
 
-def examine(settings: ServerSettings) -> list[Finding]:
-    """Return what is there, for a server with `settings`."""
+def examine(settings: ServerSettings, base: Path | None = None) -> list[Finding]:
+    """Return what is there, for a server with `settings`, whose paths start from `base`."""
     return [
         _python(),
         *_torch(),
         _compiler(),
         _compiled(),
-        *_extras(settings),
+        *_extras(settings, base or Path.cwd()),
         _cores(),
         _memory(),
         _files(settings),
@@ -101,14 +104,31 @@ def _compiled() -> Finding:
     return Finding("hot path", "ok", "compiled")
 
 
-def _extras(settings: ServerSettings) -> Iterator[Finding]:
+def _extras(settings: ServerSettings, base: Path) -> Iterator[Finding]:
     for name, module in EXTRAS.items():
         if find_spec(module) is not None:
             yield Finding(f"extra {name}", "ok", "installed")
             continue
-        is_needed = name == "grpc" and settings.grpc_port is not None
-        level = "problem" if is_needed else "note"
-        yield Finding(f"extra {name}", level, "not installed", f"if needed: {how_to_install(name)}")
+        needs = _need_of(name, settings, base)
+        level, why = ("problem", f"needed by {needs}") if needs else ("note", "if needed")
+        yield Finding(f"extra {name}", level, "not installed", f"{why}: {how_to_install(name)}")
+
+
+def _need_of(extra: str, settings: ServerSettings, base: Path) -> str:
+    """Return what of the configuration needs `extra`; empty if nothing does."""
+    if extra == "grpc":
+        return "grpc_port" if settings.grpc_port is not None else ""
+    try:
+        folders = find_models(settings, base).folders
+    except ConfigError:  # the server says so itself when it starts
+        return ""
+    return next((f"model {each.name}" for each in folders if _is_onnx(each)), "")
+
+
+def _is_onnx(found: ModelFolder) -> bool:
+    if found.single is not None:
+        return found.single.file.suffix == ".onnx"
+    return any(found.folder.glob("*.onnx"))
 
 
 def _cores() -> Finding:

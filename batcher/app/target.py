@@ -99,5 +99,9 @@ def declared(pairs: Sequence[str], option: str) -> dict[str, str]:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise ConfigError(f"{option}: expected NAME=DTYPE[SHAPE], as x=FP32[784]; got {pair!r}")
+        if name in found:
+            raise ConfigError(
+                f"{option}: expected each name once; got {name} twice, {found[name]} and {text}"
+            )
         found[name] = text
     return found

@@ -25,7 +25,7 @@ from batcher.codecs.format_table import (
 from batcher.codecs.q_values import q_value
 from batcher.core.bounded_cache import BoundedCache
 from batcher.core.error_text import brief
-from batcher.core.spec import ModelSpec
+from batcher.core.spec import FLOATS, ModelSpec, TensorSpec
 from batcher.errors import HeadersTooLarge, NotAcceptable, UnsupportedMediaType
 
 _PARAMETER = re.compile(r';\s*([\w!#$%&\'*+.^`|~-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))')
@@ -119,9 +119,16 @@ def request_format(header: str, spec: ModelSpec) -> Format:
     expected = ", ".join([entry.title for entry in formats_of_requests(spec)])
     inputs = ", ".join([f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs])
     why = f", which cannot carry {inputs}" if found is not None else _UNNAMED.get(name, "")
+    if name.startswith("image/") and any(_may_be_picture(each) for each in spec.inputs):
+        why += ": an input takes pictures if `image:` says so in model.yaml, see /docs"
     raise UnsupportedMediaType(
         f"Content-Type: expected one of {expected}; got {brief(name) if name else 'none'}{why}"
     )
+
+
+def _may_be_picture(tensor: TensorSpec) -> bool:
+    shape, is_picture = tensor.shape, tensor.image is not None
+    return not is_picture and len(shape) in (2, 3) and tensor.datatype.name in ("UINT8", *FLOATS)
 
 
 def answer_format(

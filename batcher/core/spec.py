@@ -352,6 +352,13 @@ def wrong_form(tensor: TensorSpec, array: Array) -> str:
     return f"expected {tensor.describe()}; got {text}"
 
 
+def missing_advice(tensor: TensorSpec, is_missing: bool) -> str:
+    """Return how an input takes a value that is missing, for the end of a message."""
+    if not is_missing or tensor.datatype.name not in FLOATS or tensor.missing_is_nan:
+        return ""
+    return ". Where values may be missing, say `missing: nan` of the input in model.yaml"
+
+
 def wrong_names(spec: ModelSpec, inputs: Mapping[str, object]) -> InvalidInput:
     """Return the error for `inputs` whose names are not those of the inputs of `spec`."""
     got = brief_names(inputs) or "none"

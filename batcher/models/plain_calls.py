@@ -48,6 +48,18 @@ def check_methods(model: object) -> None:
             )
 
 
+def note_of_both(model: object, served: str) -> tuple[str, ...]:
+    """Return the note that `model` has `predict` and `forward`, of which one is `served`.
+
+    Empty if it has one of them. Any thread.
+    """
+    other = "forward" if served == "predict" else "predict"
+    if not callable(getattr(type(model), other, None)):
+        return ()
+    name = type(model).__name__
+    return (f"{name} has predict and forward: {served} is served, the server calls no {other}",)
+
+
 def check_returned(result: Any, what: str) -> None:
     """Check that `result`, which `what` of a model returned, is a value.
 

@@ -50,6 +50,24 @@ def test_an_extra_that_is_missing_is_a_problem_only_where_it_is_asked_for(
     assert "pip install -e '.[grpc]' -c constraints.txt" in needed.meaning
 
 
+def test_onnxruntime_is_a_problem_where_a_model_of_the_repository_needs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda module: None)
+    for number, files in enumerate((("model.py",), ("model.py", "net.onnx"))):
+        folder = tmp_path / str(number) / "m" / "1"
+        folder.mkdir(parents=True)
+        for name in ("model.yaml", *files):
+            (folder / name).touch()
+    levels = []
+    for number in range(2):
+        settings = ServerSettings(port=0, model_repository=str(number))
+        findings = {each.subject: each for each in doctor.examine(settings, tmp_path)}
+        levels.append(findings["extra onnx"].level)
+    assert levels == ["note", "problem"]
+    assert "needed by model m: `pip install" in findings["extra onnx"].meaning
+
+
 def test_few_open_files_are_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 256))
     finding = found(ServerSettings(port=0))["open files"]

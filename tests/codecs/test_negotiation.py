@@ -142,6 +142,11 @@ def test_every_format_is_found_by_its_name_and_its_aliases(entry: Format) -> Non
         ("application/jsonx", SPEC, "got 'application/jsonx'"),
         ("image/png", SPEC, r"got 'image/png', which cannot carry x FP32\[-1,2\]"),
         (
+            "image/png",
+            one_input("UINT8", (-1, -1, 3)),
+            r"cannot carry x UINT8\[-1,-1,-1,3\]: an input takes pictures if `image:` says so",
+        ),
+        (
             "image/gif",
             PICTURE,
             "image/png, image/jpeg, image/webp, image/bmp, multipart/form-data; got 'image/gif'$",

@@ -8,6 +8,7 @@ import pytest
 
 import batcher
 from batcher.errors import ModelLoadError
+from batcher.models.plain_calls import note_of_both
 from batcher.models.predict_calls import predict_of
 
 INPUTS: Any = {"x": 1, "y": 2}
@@ -81,3 +82,17 @@ def test_one_argument_is_the_mapping_unless_the_class_says_what_its_inputs_are(
 def test_other_names_are_refused_with_both_lists() -> None:
     with pytest.raises(ModelLoadError, match="inputs by their names, a, b; got y, x"):
         predict_of(Several(), ["a", "b"])
+
+
+def test_a_model_with_predict_and_forward_says_which_one_is_served() -> None:
+    class Both:
+        def predict(self, inputs: Any) -> Any:
+            return inputs
+
+        def forward(self, inputs: Any) -> Any:
+            return inputs
+
+    assert note_of_both(Both(), "predict") == (
+        "Both has predict and forward: predict is served, the server calls no forward",
+    )
+    assert note_of_both(object(), "predict") == ()

@@ -13,7 +13,7 @@ from math import isinf, nan
 from typing import Any, NamedTuple
 
 from batcher.core.error_text import brief
-from batcher.core.spec import FLOATS, TensorSpec
+from batcher.core.spec import FLOATS, TensorSpec, missing_advice
 from batcher.errors import DecodingError
 
 BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
@@ -32,14 +32,34 @@ class Line(NamedTuple):
     cells: list[str]
 
 
-def check_length(number: int, cells: int, tensor: TensorSpec) -> None:
-    """Check that the line `number` has as many cells as a row. Raises DecodingError."""
+NO_LINE_ENDS = (
+    ". The body has no line end: `curl -d @file` takes line ends out, `curl --data-binary @file` "
+    "keeps them"
+)
+"""Advice for a body that is one line with the cells of several."""
+
+
+def check_length(number: int, cells: int, tensor: TensorSpec, advice: str = "") -> None:
+    """Check that the line `number` has as many cells as a row. Raises DecodingError.
+
+    `advice` ends the message where the line has the cells of several rows.
+    """
     unit = tensor.fixed_size
     if (cells != unit) if not tensor.free_axes else (unit == 0 or cells % unit):
         per = f"a multiple of {unit}" if tensor.free_axes else str(unit)
         raise DecodingError(
             f"line {number}: expected {per} cells for {tensor.describe()}; got {cells}"
+            f"{advice if are_joined(cells, unit) else ''}"
         )
+
+
+def are_joined(cells: int, unit: int) -> bool:
+    """Return whether a line of so many `cells` may be several rows of `unit` without line ends.
+
+    Where a line end is lost, the last cell of a row and the first of the next become one: two rows
+    of four cells have seven. A file that ends its lines with commas has eight.
+    """
+    return cells > unit > 1 and (cells % unit == 0 or (cells - 1) % (unit - 1) == 0)
 
 
 def values_of(lines: list[Line], tensor: TensorSpec) -> list[Any]:
@@ -74,7 +94,7 @@ def _value(line: Line, column: int, tensor: TensorSpec) -> Any:
     except (ValueError, KeyError) as err:
         raise DecodingError(
             f"line {line.number}, cell {column + 1}: expected {tensor.datatype.name} for "
-            f"{tensor.name!r}; got {brief(cell, 60)}",
+            f"{tensor.name!r}; got {brief(cell, 60)}{missing_advice(tensor, not cell.strip())}",
         ) from err
 
 

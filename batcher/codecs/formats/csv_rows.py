@@ -23,7 +23,15 @@ from itertools import chain
 
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.csv_answers import names_of
-from batcher.codecs.formats.csv_cells import Line, check_length, column_of, is_number, values_of
+from batcher.codecs.formats.csv_cells import (
+    NO_LINE_ENDS,
+    Line,
+    are_joined,
+    check_length,
+    column_of,
+    is_number,
+    values_of,
+)
 from batcher.codecs.formats.csv_flat import LINE_END, Unusual, read_columns, read_flat
 from batcher.codecs.formats.empty_lines import (
     empty_line_error,
@@ -211,10 +219,10 @@ def _rows(content: Content, tensor: TensorSpec, declared: str) -> Array:
                 f"line 1: expected {tensor.datatype.name} values; got {header.cells[:4]}, and no "
                 "line behind it"
             )
-    builder = ArrayBuilder(tensor, content.limits)
+    builder, advice = ArrayBuilder(tensor, content.limits), _advice(content)
     for piece in _pieces(chain([first], lines)):
         for line in piece:
-            check_length(line.number, len(line.cells), tensor)
+            check_length(line.number, len(line.cells), tensor, advice)
         values, rows, end = values_of(piece, tensor), [], 0
         for line in piece:
             rows.append(values[end : end + len(line.cells)])
@@ -233,19 +241,26 @@ def _table(content: Content, spec: ModelSpec) -> dict[str, Array]:
             return read_columns(text, 0, spec.inputs, content.limits)
         head = bytes(text[:MAX_HEADER_BYTES])
         names, start = _first_line(head, len(head) == len(text))
-        return read_columns(text, start, _in_order(names, spec), content.limits)
+        tensors = _in_order(names, spec, content)
+        return read_columns(text, start, tensors, content.limits)
     except Unusual:
         return _odd_table(content, spec, is_absent)
 
 
-def _in_order(header: list[str], spec: ModelSpec) -> list[TensorSpec]:
+def _advice(content: Content) -> str:
+    """Return the advice for a body without line ends, if it is one."""
+    return "" if LINE_END.search(content.text()) else NO_LINE_ENDS
+
+
+def _in_order(header: list[str], spec: ModelSpec, content: Content) -> list[TensorSpec]:
     """Return the inputs in the order of `header`. Raises InvalidInput: it names others."""
     found = [cell.strip() for cell in header]
     names = [tensor.name for tensor in spec.inputs]
     required = {tensor.name for tensor in spec.required}
     if len(set(found)) < len(found) or not required <= set(found) <= set(names):
         raise InvalidInput(
-            f"line 1: expected a header of {', '.join(names)} in any order; got {', '.join(found)}"
+            f"line 1: expected a header of {', '.join(names)} in any order; got "
+            f"{', '.join(found)}{_advice(content) if are_joined(len(found), len(names)) else ''}"
         )
     tensors = {tensor.name: tensor for tensor in spec.inputs}
     return [tensors[name] for name in found]
@@ -254,13 +269,15 @@ def _in_order(header: list[str], spec: ModelSpec) -> list[TensorSpec]:
 def _odd_table(content: Content, spec: ModelSpec, is_absent: bool) -> dict[str, Array]:
     """Return the columns of any table, which has no header if `is_absent`."""
     lines = _lines(content)
-    tensors = list(spec.inputs) if is_absent else _in_order(_first(lines).cells, spec)
+    tensors = list(spec.inputs) if is_absent else _in_order(_first(lines).cells, spec, content)
     builders = {tensor: ArrayBuilder(tensor, content.limits) for tensor in tensors}
     for piece in _pieces(lines):
         for line in piece:
             if len(line.cells) != len(tensors):
+                advice = _advice(content) if are_joined(len(line.cells), len(tensors)) else ""
                 raise DecodingError(
                     f"line {line.number}: expected {len(tensors)} cells; got {len(line.cells)}"
+                    f"{advice}"
                 )
         for column, (tensor, builder) in enumerate(builders.items()):
             builder.add(column_of(piece, column, tensor))

@@ -27,7 +27,7 @@ import numpy as np
 
 from batcher.codecs.formats import bfloat16
 from batcher.codecs.formats.base64_values import base64_text, from_base64
-from batcher.core.spec import FLOATS, Array, TensorSpec
+from batcher.core.spec import FLOATS, Array, TensorSpec, missing_advice
 from batcher.errors import InvalidInput
 
 _EXACT_FLOAT = 1 << 53
@@ -248,7 +248,8 @@ def _misfit(lists: _Lists, is_wrong: IsWrong, expected: str) -> InvalidInput:
     )
     return InvalidInput(
         f"input {lists.tensor.name!r}{place}: expected {expected} for "
-        f"{lists.tensor.datatype.name}; got {_kind(leaf)}",
+        f"{lists.tensor.datatype.name}; got {_kind(leaf)}"
+        f"{missing_advice(lists.tensor, leaf is None)}",
     )
 
 

@@ -21,6 +21,7 @@ from batcher.core.error_text import brief
 from batcher.errors import BatcherError, MalformedHttp, MethodNotAllowed, UnknownRoute
 from batcher.frontends.endpoints.call import Call, CallHead, Reply
 from batcher.frontends.endpoints.failures import failure_reply_on
+from batcher.frontends.endpoints.other_routes import route_like
 from batcher.frontends.endpoints.routing import Route, Router, captured, marked, segments_of
 from batcher.frontends.web.http11.rendering import NO_CONTENT, STANDARD_FIELDS
 
@@ -169,8 +170,10 @@ def _routing_error(
         expected = f"expected method {' or '.join(methods)}; got {head.method}"
         return MethodNotAllowed(f"{head.path:.200}: {expected}", methods)
     if reason is None or isinstance(reason, NotFound | MethodUnknown):
+        meant = route_like(head.path)
         return UnknownRoute(
             f"expected a route of this server, see /docs; got {brief(head.path, 200)}"
+            + (f". Did you mean {meant}?" if meant else "")
         )
     return MalformedHttp(
         f"expected a path that can be routed; got {brief(head.path, 200)}: {reason}"

@@ -36,7 +36,7 @@ from batcher.errors import ModelLoadError
 from batcher.models.declaring import Declaration, declaration_of, sample_attribute
 from batcher.models.file_facts import own_copy
 from batcher.models.output_arrays import output_arrays
-from batcher.models.plain_calls import check_methods, check_returned
+from batcher.models.plain_calls import check_methods, check_returned, note_of_both
 from batcher.models.predict_calls import predict_of
 from batcher.models.protocol import Arrays, FreshMemory, Model, PlainModel, Progress
 from batcher.models.pytorch.autograd import batch_mode
@@ -76,6 +76,7 @@ class PythonModule(TorchModule):
         self.preprocess = getattr(module, "preprocess", None)
         self.postprocess = getattr(module, "postprocess", None)
         self.sample = sample_attribute(module) if self.sample is None else self.sample
+        self.notes = note_of_both(module, "forward")
         # What a hook makes has names of its own, which decide (`prepared_inputs.py`).
         return module if self.preprocess is not None else self._arranged(module)
 
@@ -92,7 +93,7 @@ class PythonModule(TorchModule):
         Any thread.
         """
         arranged, note = arranged_for(self._definition, module, parameters_of_python(module))
-        self.notes = (note,) if note else ()
+        self.notes = (*note_of_both(module, "forward"), *((note,) if note else ()))
         return arranged
 
     def _ready(self, device: torch.device) -> torch.nn.Module:
@@ -132,6 +133,7 @@ class PythonModel(PlainModel, FreshMemory):
             torch.set_num_threads(self._settings.torch_threads)
         self._model = self.make()
         check_methods(self._model)
+        self.notes = note_of_both(self._model, "predict")
         self.call = predict_of(self._model, [tensor.name for tensor in self.spec.inputs])
         if hasattr(self._model, "load"):
             check_returned(self._model.load(device), "load")

@@ -251,6 +251,13 @@ def test_the_line_that_is_named_is_the_line_of_the_file(body: str, line: int) ->
         ((2,), "1\n", r"line 1: expected 2 cells for FP32\[-1,2\]; got 1"),
         ((2,), "1,2,3\n", r"line 1: expected 2 cells for FP32\[-1,2\]; got 3"),
         ((2,), "1,2,\n", "line 1"),
+        # what `curl -d @file` makes of two and three lines
+        ((4,), "1,2,3,45,6,7,8", "got 7. The body has no line end: .*--data-binary"),
+        ((2,), "1,23,45,6", "got 4. The body has no line end"),
+        ((3,), "a,b,c1,2,34,5,6", "got 7. The body has no line end"),
+        ((2,), "1,2,3\n4,5\n", r"line 1: expected 2 cells for FP32\[-1,2\]; got 3$"),
+        ((4,), "1,2,3,4,5", r"got 5$"),
+        ((2,), "1,\n", "got ''. Where values may be missing, say `missing: nan` of the input"),
         ((2, -1), "1,2,3\n", r"line 1: expected a multiple of 2 cells for FP32\[-1,2,-1\]; got 3"),
         ((-1,), "1,2\n1,2,3\n", "expected .* of equal lengths; got uneven ones"),
         ((2,), "", "expected at least one line of values; got none"),

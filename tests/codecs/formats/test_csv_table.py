@@ -63,6 +63,7 @@ def test_a_table_names_its_columns_in_any_order() -> None:
             "age,height,smokes,name\n1.5,2,0,a\n",
             "input 'age'.*expected a whole number for INT32; got 1.5",
         ),
+        ("age,height,smokes,name1,2,0,a", "got age, .*The body has no line end: `curl -d"),
         ("age,height,smokes,name\n", "expected at least 1 row; got 0"),
     ],
 )
