@@ -94,7 +94,7 @@ def is_model(folder: Path) -> bool:
 
 def declared(pairs: Sequence[str], option: str) -> dict[str, str]:
     """Return tensors by name that an `option` gave as `NAME=DTYPE[SHAPE]`. Raises ConfigError."""
-    found = {}
+    found: dict[str, str] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:

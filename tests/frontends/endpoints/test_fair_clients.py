@@ -10,7 +10,7 @@ import pytest
 from batcher.core.copied_bytes import LARGE_BYTES
 from tests.support.codec_inputs import encoded, picture_spec, pixels
 from tests.support.http import MemoryServer, ask, over_connection
-from tests.support.models import RecordingModel, model_spec, rows
+from tests.support.models import RecordingModel, model_spec, rows, tensor
 
 PEER = "192.0.2.7"
 JSON = json.dumps(
