@@ -38,14 +38,31 @@ _EMPTY_LINES = re.compile(rb"\n{2,}")
 _MINUS_ZERO = re.compile(rb"-0(?![.0-9eE])")
 """A float to CSV, but the whole number 0 to JSON, whose sign is lost."""
 
+_NOT_BEHIND_PLUS = re.compile(rb"\+[^0-9n]")
+"""What keeps a number with a plus from being read without the plus: `+-1` and `+ 1` are none."""
+
+_OF_NUMBERS = b"0123456789+-.,e \tnan"
+"""Characters of numbers and of `nan`, and those between them."""
+
 _NOT_SEPARATORS = bytes(set(range(256)) - set(b",\n"))
 _SEPARATORS = np.isin(np.arange(256), list(b",\n"))
+_ENDS = np.isin(np.arange(256), list(b", \t"))
+"""Characters that may stand beside a number."""
+
 _MAX_CELL = 1 << 17
 """Most characters of a cell to Python's csv module."""
 
 
 class Unusual(Exception):
-    """The body is not of the plain kind. It may be right all the same."""
+    """The body is not of the plain kind. It may be right all the same.
+
+    Attributes:
+        place: bytes of the body before the first line that is to be read again; 0 for all lines.
+        rows: the cells of the lines before, of shape (lines, cells of a line).
+    """
+
+    place = 0
+    rows: Array = np.empty((0, 0))
 
 
 def read_flat(text: memoryview, start: int, tensor: TensorSpec, limits: DecodingLimits) -> Array:
@@ -58,11 +75,26 @@ def read_flat(text: memoryview, start: int, tensor: TensorSpec, limits: Decoding
     """
     width = _width(text, start, tensor)
     builder = ArrayBuilder(tensor, limits, flat=True)
-    for piece in _checked_pieces(text, start, width):
-        limits.check(piece.end // width, piece.end * tensor.datatype.numpy.itemsize, tensor.name)
-        if piece.end > piece.begin:
-            _add(builder, piece.text, tensor)
+    piece = _Piece(b"", 0, 0, start)
+    try:
+        for piece in _checked_pieces(text, start, width):
+            nbytes = piece.end * tensor.datatype.numpy.itemsize
+            limits.check(piece.end // width, nbytes, tensor.name)
+            if piece.end > piece.begin:
+                _add(builder, piece.text, tensor)
+    except Unusual as unusual:
+        _keep_rows(unusual, builder.array(), text[: piece.place], piece.begin // width, width)
+        raise
     return builder.array().reshape(-1, width)
+
+
+def _keep_rows(unusual: Unusual, cells: Array, text: memoryview, lines: int, width: int) -> None:
+    """Note the whole lines in `text`, whose `cells` need not be read again by a slow reader."""
+    tail = bytes(text[-PIECE_BYTES:])
+    end = max(map(tail.rfind, (b"\n", b"\r"))) + 1
+    if lines and end:
+        unusual.place = len(text) - len(tail) + end
+        unusual.rows = cells.reshape(-1)[: lines * width].reshape(lines, width)
 
 
 def read_columns(
@@ -97,11 +129,13 @@ class _Piece(NamedTuple):
         text: the cells, with commas between them.
         begin: cells of the body before the piece.
         end: cells of the body up to the end of the piece.
+        place: bytes of the body before the piece.
     """
 
     text: bytes
     begin: int
     end: int
+    place: int
 
 
 def _kind_of(tensor: TensorSpec) -> tuple[str, bool]:
@@ -145,14 +179,15 @@ class _Group:
 
 def _checked_pieces(text: memoryview, start: int, width: int) -> Iterator[_Piece]:
     """Yield the cells from `start` on, all lines of `width` cells. Raises Unusual."""
-    end = 0
+    end, place = 0, start
     for piece in _pieces(text, start):
         begin = end
         plain = _plain(piece, begin % width == 0)
         separators = plain.translate(None, _NOT_SEPARATORS)
         _check_lines(separators, begin % width, width)
         end += len(separators)
-        yield _Piece(plain[:-1].replace(b"\n", b","), begin, end)
+        yield _Piece(plain[:-1].replace(b"\n", b","), begin, end, place)
+        place += len(piece)
     if not end or end % width:
         raise Unusual
 
@@ -263,13 +298,11 @@ def _values(cells: bytes, tensor: TensorSpec) -> list[Any]:
         return list(map(_BOOLEANS.__getitem__, cells.lower().split(b",")))
     if b"[" in cells or b"{" in cells or b"_" in cells or not cells.isascii():
         raise Unusual
-    try:
-        if not _MINUS_ZERO.search(cells):
-            found: list[Any] = orjson.loads(b"".join((b"[", cells, b"]")))
-            # a cell of blanks alone is no value
-            return found or [float(cells)]
-    except orjson.JSONDecodeError:
-        pass
+    if (found := _as_json(cells)) is not None:
+        # a cell of blanks alone is no value
+        return found or [float(cells)]
+    if datatype in FLOATS and (found := _with_nan(cells, tensor.missing_is_nan)):
+        return found
     texts = cells.split(b",")
     if datatype not in FLOATS:
         return list(map(int, texts))
@@ -280,6 +313,45 @@ def _values(cells: bytes, tensor: TensorSpec) -> list[Any]:
     if any(b"inf" not in text.lower() for text in compress(texts, map(isinf, values))):
         raise Unusual
     return values
+
+
+def _as_json(cells: bytes) -> list[Any] | None:
+    """Return the values of numbers as JSON writes them, with or without a plus; None for others."""
+    if b"+" in cells and not _NOT_BEHIND_PLUS.search(cells):
+        cells = (b"," + cells).replace(b",+", b",")[1:]
+    if _MINUS_ZERO.search(cells):
+        return None
+    try:
+        found: list[Any] = orjson.loads(b"".join((b"[", cells, b"]")))
+    except orjson.JSONDecodeError:
+        return None
+    return found
+
+
+def _with_nan(cells: bytes, missing_is_nan: bool) -> list[float] | None:
+    """Return the values of numbers and `nan`, empty cells too if `missing_is_nan`; None for others.
+
+    JSON reads a 0 in place of each `nan`, since other values would take twice as long.
+    """
+    cells = cells.lower()
+    if (not missing_is_nan and b"nan" not in cells) or cells.translate(None, _OF_NUMBERS):
+        return None
+    cells = b"," + cells + b","
+    if missing_is_nan:
+        # Twice, since two empty cells beside each other share a comma.
+        cells = cells.replace(b",,", b",nan,").replace(b",,", b",nan,")
+    characters = np.frombuffer(cells, np.uint8)
+    places = np.flatnonzero(characters[:-2] == ord("n"))[::2]  # an `n` begins, and one ends `nan`
+    ends = _ENDS[characters]
+    found = _as_json(cells[1:-1].replace(b"nan", b"0"))
+    if found is None or cells.count(b"nan") != len(places):
+        return None
+    if not (ends[places - 1].all() and ends[places + 3].all()):
+        return None
+    values = np.array(found, np.float64)
+    values[np.cumsum(characters == ord(","), dtype=np.int32)[places] - 1] = np.nan
+    read: list[float] = values.tolist()
+    return read
 
 
 def _texts(cells: bytes) -> list[bytes] | list[str]:

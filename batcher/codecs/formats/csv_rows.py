@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from io import BytesIO, TextIOWrapper
 from itertools import chain
 
+import numpy as np
+
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.csv_answers import names_of
 from batcher.codecs.formats.csv_cells import (
@@ -39,6 +41,7 @@ from batcher.codecs.formats.empty_lines import (
     leading_empty_lines,
 )
 from batcher.codecs.formats.long_lists import ArrayBuilder
+from batcher.codecs.formats.nested_lists import uneven
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError, InvalidInput
 
@@ -79,8 +82,11 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     try:
         _check_line_for_line(content, text)
         array = read_flat(text, _start(text, tensor, declared), tensor, content.limits)
-    except Unusual:
-        array = _rows(content, tensor, declared)
+    except Unusual as unusual:
+        if unusual.place:
+            array = _rows_behind(unusual, text, content, tensor)
+        else:
+            array = _rows(_lines(content), content, tensor, declared)
     return {tensor.name: array.reshape(len(array), *_row_shape(tensor, array.shape[1]))}
 
 
@@ -162,12 +168,16 @@ class _PhysicalLines:
             yield line
 
 
-def _lines(content: Content) -> Iterator[Line]:
-    """Yield the lines of the body that are not empty. Raises DecodingError."""
+def _lines(content: Content, before: int = 0) -> Iterator[Line]:
+    """Yield the lines of the body that are not empty; `before` lines stand before the body.
+
+    Raises DecodingError.
+    """
     text = content.text()
     # 64 MiB of empty lines are a step of C here, and were 15 s of the csv module.
     skipped, start = leading_empty_lines(text)
-    empty = min(skipped, 1)  # the first line that is empty
+    skipped += before
+    empty = before + 1 if skipped > before else 0  # the first line that is empty
     physical = _PhysicalLines(memoryview(text)[start:], skipped)
     reader = csv.reader(physical, strict=True)
     try:
@@ -206,9 +216,22 @@ def _first(lines: Iterator[Line]) -> Line:
     return line
 
 
-def _rows(content: Content, tensor: TensorSpec, declared: str) -> Array:
+def _rows_behind(unusual: Unusual, text: memoryview, content: Content, tensor: TensorSpec) -> Array:
+    """Return the rows that `unusual` has, and those in the lines behind."""
+    before = bytes(text[: unusual.place])
+    number = before.count(b"\n") + before.count(b"\r") - before.count(b"\r\n")
+    rest = content._replace(body=text[unusual.place :], parameters={})
+    rows = _rows(_lines(rest, number), rest, tensor, "absent")
+    if rows.shape[1] != unusual.rows.shape[1]:
+        raise uneven(tensor)
+    content.limits.check(
+        len(rows) + len(unusual.rows), rows.nbytes + unusual.rows.nbytes, tensor.name
+    )
+    return np.concatenate((unusual.rows, rows))
+
+
+def _rows(lines: Iterator[Line], content: Content, tensor: TensorSpec, declared: str) -> Array:
     """Return the cells of any CSV as an array of the shape (lines, cells of a line)."""
-    lines = _lines(content)
     first = _first(lines)
     if _has_header(first.cells, tensor, declared):
         header, behind = first, next(lines, Line(0, []))

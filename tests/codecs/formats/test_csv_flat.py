@@ -20,6 +20,7 @@ from tests.support.models import tensor
 
 PLAIN = ["0", "1", "2.5", "-7", "1e3", "-0.5"]
 ODD = [
+    *("+1", "+-1", "+ 1", "++1", " +1", "+.5", "+nan", "NaN", "-nan", "nan1", "1e+5", "-+0"),
     *("+4", "007", ".5", "5.", "-0", "nan", "inf", "-inf", " 1", "1\t", '"1"', '" 2"', "1e-400"),
     *("1_0", "", "a", "true", "0x1", "1e999", "1" * 30, "x\x00", "[1", "2]", "{}", "null", "é"),
     *(
@@ -210,3 +211,24 @@ def test_a_large_body_takes_at_most_six_times_its_bytes(
 ) -> None:
     body = b",".join([cell] * (32 * MIB // (len(cell) + 1)))
     assert memory_ratio("text/csv", dtype, body, tmp_path) < 6
+
+
+@pytest.mark.parametrize("behind", ["x", "1,2", '"4,', "", "nan", "\n\n+5"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\n"])
+def test_lines_behind_many_plain_ones_are_read_as_if_they_stood_alone(
+    behind: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [f"{number},{number + 0.5}" for number in range(200)]
+    text = end.join([*lines, f"7,{behind}", "8,9"]).encode()
+    spec = one_input("FP32", (2,))
+
+    def found() -> object:
+        try:
+            return csv_rows.decode(Content(text), spec)["x"].tolist()
+        except ClientError as err:
+            return str(err)
+
+    monkeypatch.setattr(csv_flat, "PIECE_BYTES", 64)
+    seen = found()
+    monkeypatch.setattr(csv_rows, "read_flat", _unusual)
+    assert str(seen) == str(found())
