@@ -19,6 +19,7 @@ Time stands still, and passes by `advance` alone. Hooks run on threads of the CP
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -85,7 +86,11 @@ class ModelInProcess:
         self._lifecycle = ModelLifecycle(parts, lambda title, text: None, 30.0)
         self._version = self._lifecycle.make(definition, own)
         self._lifecycle.adopt(self._version)
-        self._wait_for(self._version.start())
+        try:
+            self._wait_for(self._version.start())
+        except BaseException:
+            self.close()
+            raise
 
     def predict(self, values: Mapping[str, Any]) -> Mapping[str, Array]:
         """Return the outputs of one request, name to array.
@@ -221,15 +226,14 @@ def batcher_model() -> Iterator[Callable[..., ModelInProcess]]:
 
     The arguments are those of ModelInProcess. Models are let go of at the end of the test.
     """
-    models: list[ModelInProcess] = []
+    with ExitStack() as opened:
 
-    def load(folder: str | Path, **settings: Any) -> ModelInProcess:
-        models.append(ModelInProcess(folder, **settings))
-        return models[-1]
+        def load(folder: str | Path, **settings: Any) -> ModelInProcess:
+            model = ModelInProcess(folder, **settings)
+            opened.callback(model.close)
+            return model
 
-    yield load
-    for model in models:
-        model.close()
+        yield load
 
 
 try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -141,3 +143,22 @@ def test_a_single_file_is_warmed_up_and_checked_with_its_sample(
     model = batcher_model(file)
     assert model.predict({"text": "one"})["letters"].tolist() == [3]
     assert model.sample == {"text": [b"ab"]}
+
+
+def test_what_a_model_has_opened_is_closed_with_it(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    model = ModelInProcess(folder(tmp_path, PREDICT + HOOKS))
+    assert model.predict({"text": "one"})["letters"].tolist() == [30]
+    hooks = set(threading.enumerate()) - before
+    assert hooks, "hooks run on threads of the pool"
+    model.close()
+    broken = folder(
+        tmp_path / "broken", "class Model:\n    def load(self, device):\n        1 / 0\n"
+    )
+    with pytest.raises(ModelLoadError):
+        ModelInProcess(broken)
+    left = set(threading.enumerate()) - before
+    for thread in left:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in left)
+    assert multiprocessing.active_children() == []
