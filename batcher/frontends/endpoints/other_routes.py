@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 _HINTS = (
-    (r"(/v\d+|/api)?/models/?|/v2/?repository/?", "POST /v2/repository/index lists the models"),
+    (
+        r"(/v\d+|/api)?/models/?|/v2/?repository/?",
+        "POST /v2/repository/index, which lists the models",
+    ),
     (r"/(health|healthz|ready|ready[sz]|status|ping|up|startupz?)(/ready)?/?", "GET /readyz"),
     (r"/(health/)?(live|alive|liveness)/?", "GET /livez"),
     (r"/(readiness|v1/health)/?", "GET /readyz"),
@@ -15,7 +18,10 @@ _HINTS = (
     (r"(/v\d+|/api)?/(infer|inference|invoke|invocations|run|score)/?", "POST /predict"),
     (r"(/v\d+|/api)/predict/?|/predict/", "POST /predict"),
     (r"(/v\d+|/api)?/predictions?/[^/]+/?", "POST /models/NAME/predict"),
-    (r"/models/[^/]+/(infer|inference|invoke|predict/)/?", "POST /models/NAME/predict"),
+    (
+        r"/models?/[^/]+/(infer|inference|invoke|predictions?|predict)/?",
+        "POST /models/NAME/predict",
+    ),
     (r"/predict/[^/]+/?", "POST /models/NAME/predict"),
     (r"/models/[^/]+/?", "GET /v2/models/NAME"),
     (r"/v2/models/[^/]+/(predict|infer/)/?", "POST /v2/models/NAME/infer"),

@@ -177,6 +177,9 @@ def _functions(module: ModuleType) -> dict[str, Any]:
 
 def _others(module: ModuleType, functions: Mapping[str, Any]) -> str:
     """Return in words what a file has in the place of a model."""
+    own = [each for each in vars(module).values() if isinstance(each, type)]
+    if kinds := [each.__name__ for each in own if each.__module__ == module.__name__]:
+        return f"the class {kinds[0]}, which has no predict"
     if functions:
         return f"functions alone ({', '.join(list(functions)[:5])}), which say nothing"
     made = [name for name, each in vars(module).items() if is_module(type(each))]

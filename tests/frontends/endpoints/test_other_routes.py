@@ -25,6 +25,8 @@ from tests.support.http_answers import Answer
         ("/predictions/m", "/models/NAME/predict"),
         ("/models/m", "/v2/models/NAME"),
         ("/models/m/infer", "/models/NAME/predict"),
+        ("/model/m/predict", "/models/NAME/predict"),
+        ("/models/m/predict/", "/models/NAME/predict"),
         ("/v2/models/m/predict", "/v2/models/NAME/infer"),
         ("/stats", "/metrics"),
         ("/swagger", "/docs"),

@@ -231,6 +231,7 @@ WRONG = [
     ("net.py", "import nowhere_at_all\n", "No module named 'nowhere_at_all' .*net.py:1.*install"),
     ("net.py", "x = 1 / 0\n", "ZeroDivisionError: division by zero .*net.py:1"),
     ("net.py", "", "a class with predict, .* got none. Write one"),
+    ("net.py", "class M:\n    def run(self, x): ...\n", "got the class M, which has no predict"),
     ("net.py", "def f(x): ...\ndef g(x): ...\n", r"got functions alone \(f, g\)"),
     ("net.py", "def f(x, y):\n    return x\n", r'={"x": "FP32\[4\]", "y": .*\n    def f\(x, y\):'),
     (
