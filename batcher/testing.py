@@ -86,11 +86,7 @@ class ModelInProcess:
         self._lifecycle = ModelLifecycle(parts, lambda title, text: None, 30.0)
         self._version = self._lifecycle.make(definition, own)
         self._lifecycle.adopt(self._version)
-        try:
-            self._wait_for(self._version.start())
-        except BaseException:
-            self.close()
-            raise
+        self._start()
 
     def predict(self, values: Mapping[str, Any]) -> Mapping[str, Array]:
         """Return the outputs of one request, name to array.
@@ -159,10 +155,12 @@ class ModelInProcess:
                 ) from None
             function(*arguments)
 
-    def _wait_for(self, deferred: Deferred[None]) -> None:
+    def _start(self) -> None:
+        """Load the model; where that fails, let go of it and raise why."""
         failures: list[Failure] = []
-        deferred.addErrback(failures.append)
+        self._version.start().addErrback(failures.append)
         if failures:
+            self.close()
             failures[0].raiseException()
 
 
