@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from twisted.application.internet import TimerService
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, gatherResults, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -35,6 +36,7 @@ from batcher.app.reloading import Read, Reloads
 from batcher.batching.worker import CallFromThread
 from batcher.config.changes import changed_settings, restart_reasons
 from batcher.config.settings import ServerSettings
+from batcher.core.history import STEP_S
 from batcher.core.states import StateTable
 from batcher.core.waiters import Waiters
 from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, ReloadRefused
@@ -153,6 +155,7 @@ class BatcherService(MultiService):
 
     def startService(self) -> None:
         """Open the ports, then load every model; `ready` says how that went."""
+        _marks(self.server).setServiceParent(self)  # type: ignore[no-untyped-call]
         super().startService()  # type: ignore[no-untyped-call]  # mypy-zope sees no stub
         self._become(State.STARTING)
         opening = maybeDeferred(self._frontends.open).addCallback(self._load)
@@ -325,6 +328,13 @@ class BatcherService(MultiService):
 
     def _become(self, state: State) -> None:
         self.state = STATES.step(self.state, state)
+
+
+def _marks(server: ModelServer) -> TimerService:
+    """Return the timer that keeps marks of what `server` counts."""
+    timer = TimerService(STEP_S, lambda: server.metrics.note(server.seconds()))
+    timer.clock = server.clock
+    return timer
 
 
 def _check_serving(state: State) -> None:

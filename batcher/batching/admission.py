@@ -90,11 +90,13 @@ class Estimates(NamedTuple):
         batches: mean rows and mean seconds of batches, one pair for each class of sizes, ascending.
         margin: seconds by which answers leave later than batches end.
         reserve: seconds that a request must have left besides.
+        shapes: shapes that batches have had, at most some 64; 0 where rows have one shape.
     """
 
     batches: list[tuple[float, float]]
     margin: float
     reserve: float
+    shapes: int = 0
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -146,7 +148,8 @@ class Admission:
 
     def estimates(self) -> Estimates:
         """Return all that was learnt."""
-        return Estimates(self._cost.size_classes(), self._cost.margin, self.reserve)
+        cost = self._cost
+        return Estimates(cost.size_classes(), cost.margin, self.reserve, cost.shape_count)
 
     def note_batch(
         self, batch: Batch, began: float, now: float, seconds: float, failed: bool

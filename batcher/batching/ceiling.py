@@ -48,6 +48,11 @@ class Ceiling:
         self._full_before_raise = FULL_BATCHES_BEFORE_RAISE
         self._untried = False  # whether the ceiling was raised and no batch has reached it yet
 
+    @property
+    def largest(self) -> int:
+        """Rows that a batch may have where memory is not short."""
+        return self._largest
+
     def limit(self, rows: int) -> None:
         """Never allow more than `rows` rows from now on: the model takes no larger batch."""
         self._largest = min(self._largest, rows)

@@ -161,6 +161,11 @@ class CostModel:
         """Return mean rows and mean seconds of each class of sizes, over all shapes, ascending."""
         return self._all.size_classes()
 
+    @property
+    def shape_count(self) -> int:
+        """Shapes whose own times are kept: 0 where rows have one shape."""
+        return len(self._shapes)
+
     def finish(self, rows: int, group: Hashable = ()) -> float:
         """Return within how many seconds a batch that begins now is answered, nine times of ten."""
         seconds = self.seconds(rows, group)

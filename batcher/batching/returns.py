@@ -97,6 +97,7 @@ class Returns:
         found: whether clients are known to return.
         until: time in seconds at which the wait after the last batch ends; 0 if none was planned.
         rows: rows that this wait is for; 0 if there is nothing to wait for.
+        wait: seconds from the end of a batch to that of the wait that was planned last; 0 before.
     """
 
     def __init__(self, seconds: Seconds, max_wait: float) -> None:
@@ -105,6 +106,7 @@ class Returns:
         self.found = False
         self.until = 0.0
         self.rows = 0
+        self.wait = 0.0
         self._seconds = seconds
         self._max_wait = max_wait
         self._ended = -1e9  # when the last batch ended
@@ -121,6 +123,16 @@ class Returns:
         self._reviewed = 0.0  # when the last review was
         self._has_waited = False  # whether the batch that runs was waited for
         self._pause, self._next_pause = 0, MIN_PAUSE  # batches without a wait, and so many next
+
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest wait that may be made; 0 while nobody is waited for."""
+        return self._span
+
+    @property
+    def paused(self) -> bool:
+        """Whether clients return, but waits for them have not paid."""
+        return self._pause > 0
 
     def note_rows(self, rows: int, now: float) -> None:
         """Count `rows` that come; only while `counts`."""
@@ -172,6 +184,7 @@ class Returns:
             rate = (rows + more) / (end - now + alone + row_s * more)
             if more > 0 and rate > best:
                 best, self.until, self.rows = rate, end, rows + int(more + 0.5)
+                self.wait = end - self._ended
 
     def _review(self, forget: bool, now: float) -> None:
         """See whether clients return, from what was counted."""

@@ -70,6 +70,7 @@ class BatchScheduler:
     Attributes:
         group_key: gives the key that requests must share to share a batch; None if all may.
         admission: predicts how long requests wait, and refuses those that would be too late.
+        returns: learns how long to wait for clients that come back.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class BatchScheduler:
         reruns = Reruns(ceiling, self._poison_list, options.isolate, options.retry_on_crash)
         completions = Completions(queue, metrics, clock.seconds, options.version)
         returns = Returns(admission.batch_seconds, options.max_wait)
-        self._reruns, self._completions, self._returns = reruns, completions, returns
+        self._reruns, self._completions, self.returns = reruns, completions, returns
         self._dispatcher = Dispatcher(
             queue, policy, workers, places, ceiling, reruns, completions, metrics, returns
         )
@@ -156,8 +157,8 @@ class BatchScheduler:
             pending.cut(self._ceiling.rows)
             for part in pending.parts:
                 self._queue.add(part)
-        if self._returns.counts:
-            self._returns.note_rows(self._queue.rows - waiting, pending.arrival)
+        if self.returns.counts:
+            self.returns.note_rows(self._queue.rows - waiting, pending.arrival)
         if pending.deadline < self._deadlines.earliest:
             self._deadlines.earliest = pending.deadline
             self._alarm.set(pending.deadline)
@@ -172,7 +173,7 @@ class BatchScheduler:
         now, error = self._seconds(), outcome.error
         began = self._places.remove(batch, now)
         self.admission.note_batch(batch, began, now, outcome.compute, error is not None)
-        self._returns.note_end(batch.rows, self._queue.rows, now)
+        self.returns.note_end(batch.rows, self._queue.rows, now)
         # the next batch leaves before answers are written, which takes longer than sending
         if self.queue_rows or self._reruns or now >= self._deadlines.earliest:
             self._pump()

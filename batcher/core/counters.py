@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import Protocol
 
+from batcher.core.history import History, Mark
+
 _BELOW_A_SECOND = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 _UP_TO_A_DAY = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14_400.0, 86_400.0)
 # As a tuple of unknown length: compiled, one of a known length is made anew at each use.
@@ -217,6 +219,7 @@ class ModelMetrics:
         failed_rows: rows that failed by themselves in batches that did not.
         out_of_memory: batches that did not fit into the memory of the device.
         statistics: numbers for the Open Inference Protocol.
+        history: what the numbers were lately.
     """
 
     def __init__(self, model: str, version: str) -> None:
@@ -236,6 +239,29 @@ class ModelMetrics:
         self.failed_rows = 0
         self.out_of_memory = 0
         self.statistics = Statistics()
+        self.history = History()
+
+    def mark(self, now: float, loop: float) -> Mark:
+        """Return the numbers at `now`, when the loop's thread has run for `loop` seconds."""
+        statistics, load = self.statistics, self.load
+        success, fail = statistics.success, statistics.fail
+        return Mark(
+            time=now,
+            loop=loop,
+            running=load.in_flight_rows if load is not None else 0,
+            batches=self.batch_size.count,
+            rows=self.batch_size.total,
+            ended=self.model_time.count,
+            busy=self.model_time.total,
+            parts=statistics.queue.count,
+            queued=statistics.queue.seconds,
+            requests=success.count + fail.count,
+            pending=success.seconds + fail.seconds,
+            expired=sum(self.expired_rows.values()),
+            failed=self.failed_batches,
+            flushes=dict(self.flushes),
+            refused=dict(self.rejected_rows),
+        )
 
     def count_sent(self, rows: int, reason: str) -> None:
         """Count a batch of `rows` rows that is sent for `reason`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from time import thread_time
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -102,6 +103,7 @@ class ServerMetrics(Collector):
         quota_rejected_rows: rows that were refused, by the name of the quota that was used up.
         reloads: reloads of the settings, by outcome.
         last_reload_successful: whether the last reload was applied; true before the first.
+        loop_seconds: gives the processor time of the thread that calls it, the loop's, in seconds.
     """
 
     def __init__(self) -> None:
@@ -116,6 +118,7 @@ class ServerMetrics(Collector):
         self.quota_rejected_rows: dict[str, int] = defaultdict(int)
         self.reloads = {"applied": 0, "refused": 0}
         self.last_reload_successful = True
+        self.loop_seconds: Callable[[], float] = thread_time
         self._registry = CollectorRegistry()
         self._registry.register(self)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -132,11 +135,20 @@ class ServerMetrics(Collector):
 
     def ended(self, name: str, version: str) -> None:
         """Note that a version serves no more; forget the one that ended first of too many."""
-        self.model(name, version).load = None
+        counts = self.model(name, version)
+        counts.load = None
+        counts.history.clear()
         self._ended[name, version] = None
         if len(self._ended) > MAX_ENDED_VERSIONS:
             oldest = next(iter(self._ended))
             del self._ended[oldest], self._models[oldest]
+
+    def note(self, now: float) -> None:
+        """Keep a mark of the numbers of each version that serves, at `now`."""
+        loop = self.loop_seconds()
+        for counts in self._models.values():
+            if counts.load is not None:
+                counts.history.note(counts.mark(now, loop))
 
     def reloaded(self, outcome: str) -> None:
         """Count a reload of the settings that was `applied` or `refused`."""

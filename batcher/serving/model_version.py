@@ -155,12 +155,12 @@ class ModelVersion(Servable):
         self.state = ModelState.LOADING
         self.detail = "waiting to be loaded"
         self.one_call = False
-        self._keeper = keeper
-        self._settled = Waiters()
+        self._keeper, self._settled = keeper, Waiters()
         workers = parts.workers(definition, settings, load, self.report)
         self.workers = Instances(workers)
         self.scheduler = parts.scheduler(spec, settings, workers)
         self._metrics = parts.metrics.model(spec.name, spec.version)
+        self._note_numbers = parts.metrics.note
 
     def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
         """Queue `request`; fails and raises as `BatchScheduler.submit` does."""
@@ -254,6 +254,7 @@ class ModelVersion(Servable):
             self.scheduler.group_key = None
         self.scheduler.loaded(loaded.timings, loaded.max_rows, loaded.overflow_rows)
         self.become(ModelState.READY)
+        self._note_numbers(self._seconds())
         self._workers_changed()  # one worker may have ended while another still loaded
 
     def _workers_changed(self) -> None:

@@ -40,6 +40,11 @@ class Instances:
         # Conditions are listed from the best to the worst.
         return next(condition for condition in Condition if condition in self._conditions)
 
+    @property
+    def alive(self) -> int:
+        """Workers that take batches. Reactor thread."""
+        return self._conditions.count(Condition.ALIVE)
+
     def start(
         self,
         deliver: Deliver,

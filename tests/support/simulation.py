@@ -99,14 +99,15 @@ class SimulatedDevice:
             self.idle += now - self._ended_at
         self._computing = True
         self.sizes.append(batch.rows)
-        self.busy += self._seconds(batch.rows)
-        self._clock.callLater(self._seconds(batch.rows), self._computed, batch, handed_at)
+        taken = self._seconds(batch.rows)
+        self.busy += taken
+        self._clock.callLater(taken, self._computed, batch, now - handed_at, taken)
 
-    def _computed(self, batch: Batch, handed_at: float) -> None:
+    def _computed(self, batch: Batch, waited: float, taken: float) -> None:
         self._computing = False
-        self._ended_at = self._clock.seconds()
-        outcome = run_batch(self._model, batch, handed_at, self._clock.seconds)._replace(
-            compute=self._seconds(batch.rows)
+        self._ended_at = now = self._clock.seconds()
+        outcome = run_batch(self._model, batch, now, self._clock.seconds)._replace(
+            waited=waited, compute=taken
         )
         if self._crossing:
             self._compute_next()

@@ -12,7 +12,14 @@ from batcher.frontends.endpoints.health import HealthRoutes
 from batcher.frontends.endpoints.oip.control_guard import ControlGuard
 from batcher.frontends.endpoints.oip.table import oip_routes
 from batcher.frontends.endpoints.openapi.native import native_operation
-from batcher.frontends.endpoints.openapi.operations import DOCUMENT, LIVE, METRICS, PAGE, READY
+from batcher.frontends.endpoints.openapi.operations import (
+    DOCUMENT,
+    LIVE,
+    METRICS,
+    MODEL_PAGE,
+    PAGE,
+    READY,
+)
 from batcher.frontends.endpoints.pages import Pages
 from batcher.frontends.endpoints.predict import Predict
 from batcher.frontends.endpoints.routing import Route
@@ -59,12 +66,15 @@ def _predict_routes(engine: Engine, predict: Predict) -> list[Route]:
 
 def _server_routes(health: HealthRoutes, pages: Pages) -> list[Route]:
     get = partial(Route, "GET")
+    batches = "Why the batches of a model are as they are, for people."
     return [
         # Fast: beside a flood of pages, a platform must not take the process for dead.
         get("/livez", health.live, "Whether the process is up.", LIVE, fast=True),
         get("/readyz", health.ready, "Whether every model is ready.", READY, fast=True),
         get("/metrics", health.metrics, "All metrics as Prometheus text.", METRICS),
         get("/", pages.index, "The models and their state, for people.", PAGE),
+        get("/models/{name}", pages.model, batches, MODEL_PAGE),
+        get("/models/{name}/versions/{version}", pages.model, batches, MODEL_PAGE),
         get("/docs", pages.docs, "The routes and formats, for people.", PAGE),
         get("/openapi.json", pages.openapi, "The routes and formats, for programs.", DOCUMENT),
     ]

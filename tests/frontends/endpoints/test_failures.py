@@ -183,9 +183,9 @@ def test_a_parameter_that_is_wrong_gets_400_that_names_it(
         ("/models/m/versions/2/predict", "unknown_model", "1"),
         ("/models/m/versions/x/predict", "unknown_model", "1"),
         ("/nowhere", "unknown_route", "/nowhere"),
-        ("/models/m", "unknown_route", "/models/m"),
+        ("/models/m/", "unknown_route", "/models/m/"),
         ("/models/m/predict/", "unknown_route", "/models/m/predict/"),
-        ("/models/m/versions/1", "unknown_route", "/models/m/versions/1"),
+        ("/models/m/versions", "unknown_route", "/models/m/versions"),
     ],
 )
 def test_what_is_not_there_gets_404(both: Both, target: str, code: str, names: str) -> None:

@@ -87,6 +87,38 @@ _STATISTICS = object_of(
 _NUMBER = {"type": "number"}
 _BATCH_TIME = object_of(("rows", "ms"), rows=_NUMBER, ms=_NUMBER)
 _SENT_BATCH = object_of(("rows", "reason"), rows=COUNT, reason=TEXT)
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+_EXPLANATION = object_of(
+    ("situation", "because", "change"),
+    situation=TEXT | {"description": "Why batches are as they are, as one word for programs."},
+    because=list_of(TEXT) | {"description": "The same in sentences; the first one says why."},
+    change=list_of(TEXT) | {"description": "What to change; empty if nothing is wrong."},
+)
+_LATELY = object_of(
+    ("seconds", "batches", "rows_per_batch", "model_busy", "flush_shares"),
+    seconds=_NUMBER | {"description": "Length of the last while with traffic, at most some 30."},
+    ended_s_ago=_NUMBER,
+    batches=COUNT,
+    rows=COUNT,
+    requests=COUNT,
+    rows_per_batch=_NUMBER,
+    requests_at_once=_NUMBER | {"description": "Mean number that the model has at a time."},
+    queue_ms=_NUMBER | {"description": "Mean wait of a request for its batch."},
+    batch_ms=_NUMBER | {"description": "Mean time of a batch on its worker."},
+    model_busy=_SHARE,
+    loop_busy=_SHARE,
+    flush_shares={"type": "object", "additionalProperties": _SHARE},
+    refused_rows={"type": "object", "additionalProperties": COUNT},
+    expired_rows=COUNT,
+    failed_batches=COUNT,
+)
+_WAIT = object_of(
+    ("clients_return", "ms", "longest_ms"),
+    clients_return=FLAG | {"description": "Whether clients send again when they have an answer."},
+    ms=_NUMBER | {"description": "The wait planned last, from the end of a batch."},
+    longest_ms=_NUMBER | {"description": "The longest that may be made; 0 for none."},
+    max_delay_ms=_NUMBER,
+)
 _JSON_LENGTH = (
     "Bytes of the JSON before the binary tensors; without it the body is JSON alone, 0: there is "
     "no JSON."
@@ -132,7 +164,13 @@ BATCHING = operation_of(
             "policy",
             "max_batch_size",
             "batch_ceiling_rows",
+            "explanation",
+            "lately",
+            "queue_rows",
             "batch_ms",
+            "wait",
+            "shapes",
+            "instances",
             "flushes",
             "last_batches",
         ),
@@ -141,13 +179,19 @@ BATCHING = operation_of(
         policy=TEXT,
         max_batch_size=COUNT,
         batch_ceiling_rows=COUNT,
+        explanation=_EXPLANATION,
+        lately=_LATELY,
+        queue_rows=COUNT,
         batch_ms=list_of(_BATCH_TIME),
+        wait=_WAIT,
+        shapes=COUNT,
+        instances=object_of(("alive", "all"), alive=COUNT, all=COUNT),
         margin_ms=_NUMBER,
         reserve_ms=_NUMBER,
         flushes={"type": "object", "additionalProperties": COUNT},
         last_batches=list_of(_SENT_BATCH),
     ),
-    _NO_MODEL,
+    _UNKNOWN,
 )
 INDEX = operation_of(
     list_of(

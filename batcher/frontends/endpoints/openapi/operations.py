@@ -121,4 +121,5 @@ READY = operation_of(
 ) | {"parameters": [_DEEP]}
 METRICS = operation_of(TEXT, media_type="text/plain")
 PAGE = operation_of(TEXT, media_type="text/html")
+MODEL_PAGE = operation_of(TEXT, {404: "No such model or version."}, "text/html")
 DOCUMENT = operation_of(object_of(("openapi", "info", "paths")))

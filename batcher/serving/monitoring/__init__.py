@@ -1,0 +1,1 @@
+"""What a server shows to people: why the batches of a model are as they are."""
