@@ -12,7 +12,7 @@ first and its last mark are kept, and the window begins and ends with traffic:
     window            [  ]
 
 The first interval with traffic is left out, and the last one once traffic has ended: traffic began
-and ended somewhere within them. They count where no other interval has traffic.
+and ended somewhere within them. They count where no other interval has traffic next to them.
 """
 
 from __future__ import annotations
@@ -106,9 +106,10 @@ class History:
             for index, traffic in enumerate(active)
             if traffic and (index == last or marks[index].time >= end - WINDOW_S)
         )
-        if first < last and active[first + 1] and (first == 0 or not active[first - 1]):
+        ended, length = last < len(active) - 1, last - first
+        if length > ended and active[first + 1] and not (first and active[first - 1]):
             first += 1
-        if first < last < len(active) - 1 and active[last - 1]:
+        if ended and length > 1 and active[last - 1]:
             last -= 1
         return marks[first], marks[last + 1]
 
