@@ -155,7 +155,7 @@ class BatcherService(MultiService):
 
     def startService(self) -> None:
         """Open the ports, then load every model; `ready` says how that went."""
-        _marks(self.server).setServiceParent(self)  # type: ignore[no-untyped-call]
+        _marks(self.server).setServiceParent(self)
         super().startService()  # type: ignore[no-untyped-call]  # mypy-zope sees no stub
         self._become(State.STARTING)
         opening = maybeDeferred(self._frontends.open).addCallback(self._load)

@@ -5,7 +5,8 @@ second by the service, when a model is ready, and when somebody asks. What is co
 run is not touched: a mark reads what is there.
 
 Only times with traffic tell why batches are as they are. So of a while without traffic only its
-first and its last mark are kept, and the window begins and ends with traffic:
+first and its last mark are kept, and the window begins and ends with traffic. Where there is much
+of it, a pause separates one load from the next:
 
     marks          |  |  |  |  |                    |
     traffic            ## ## ##
@@ -25,8 +26,13 @@ from typing import NamedTuple
 STEP_S = 1.0
 """Seconds between two marks."""
 
-WINDOW_S = 30.0
+WINDOW_S = 15.0
 """Seconds of the longest window: long enough for means, short enough to follow the load."""
+
+LEAST_INTERVALS = 4
+"""Intervals with traffic after which one without ends the window: what came before was another
+load. Fewer tell little, so where requests are rare the window goes on over pauses.
+"""
 
 MAX_MARKS = 32
 """Marks that are kept, of some 1 KB each: a window of them, and the while before."""
@@ -100,18 +106,24 @@ class History:
         if True not in active:
             return None
         last = len(active) - 1 - active[::-1].index(True)
-        end = marks[last + 1].time
-        first = next(
-            index
-            for index, traffic in enumerate(active)
-            if traffic and (index == last or marks[index].time >= end - WINDOW_S)
-        )
+        first = _first(marks, active, last)
         ended, length = last < len(active) - 1, last - first
         if length > ended and active[first + 1] and not (first and active[first - 1]):
             first += 1
         if ended and length > 1 and active[last - 1]:
             last -= 1
         return marks[first], marks[last + 1]
+
+
+def _first(marks: list[Mark], active: list[bool], last: int) -> int:
+    """Return the interval with which the window begins that ends with the interval `last`."""
+    first, count, earliest = last, 1, marks[last + 1].time - WINDOW_S
+    for index in range(last - 1, -1, -1):
+        if marks[index].time < earliest or (not active[index] and count >= LEAST_INTERVALS):
+            break
+        if active[index]:
+            first, count = index, count + 1
+    return first
 
 
 def _active(before: Mark, after: Mark) -> bool:

@@ -51,6 +51,17 @@ def test_the_other_half_is_waited_for_until_it_is_back(halves: tuple[Returns, fl
     assert BACK_S <= returns.until - now <= 1.4 * BACK_S
 
 
+def test_the_wait_that_was_planned_last_and_its_bound_are_told(
+    halves: tuple[Returns, float],
+) -> None:
+    returns, now = halves
+    assert returns.wait == 0
+    returns.plan(8, (), 64, now)
+    assert returns.wait == pytest.approx(returns.until - now)
+    assert returns.wait <= returns.longest == pytest.approx(seconds(1))
+    assert not returns.paused
+
+
 def test_who_is_back_already_is_not_waited_for_again(halves: tuple[Returns, float]) -> None:
     returns, now = halves
     for after in back(8)[:6]:

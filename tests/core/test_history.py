@@ -31,6 +31,7 @@ def history_of(rows: list[float], step: float = STEP_S) -> History:
         ([0, 0, 0, 3, 9, 15, 18, 18, 18], (3, 5)),
         ([0, 3, 3, 3, 3, 6], (0, 5)),
         ([0, 3, 9, 9, 9, 9, 12, 18, 24], (1, 8)),
+        ([0, 3, 6, 9, 12, 15, 15, 18, 19, 20, 21, 22], (7, 11)),
     ],
 )
 def test_the_window_is_around_the_traffic(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -221,3 +222,18 @@ def test_histograms_reach_as_far_as_any_time_that_a_setting_allows(field: str) -
     histogram = Histogram(DURATION_BOUNDS_S)
     histogram.observe(seconds)
     assert dict(histogram.buckets())[repr(max(DURATION_BOUNDS_S))] == 1
+
+
+def test_marks_of_a_version_are_kept_while_it_serves() -> None:
+    metrics = ServerMetrics()
+    counts = metrics.model("m", "1")
+    counts.load = SimpleNamespace(in_flight_rows=0)  # type: ignore[assignment]
+    for second in range(3):
+        counts.count_sent(4, "idle")
+        metrics.note(float(second))
+    window = counts.history.window(counts.mark(3.0, 0.0))
+    assert window is not None
+    assert [mark.flushes["idle"] for mark in window] == [1, 3]
+    metrics.ended("m", "1")
+    metrics.note(4.0)
+    assert counts.history.window(counts.mark(5.0, 0.0)) is None

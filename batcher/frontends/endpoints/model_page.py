@@ -90,7 +90,7 @@ def _words(facts: Facts) -> str:
 
 
 def _numbers(facts: Facts) -> Iterator[str]:
-    if facts.window.batches:
+    if facts.window.batches and facts.window.seconds:
         yield f"<h2>In numbers</h2>{table(('what', 'lately'), _lately(facts))}"
         head = ("reason", "share", "the batch was sent because")
         yield f"<h2>Why batches were sent</h2>{table(head, _reasons(facts))}"
@@ -100,9 +100,9 @@ def _numbers(facts: Facts) -> Iterator[str]:
 
 def _lately(facts: Facts) -> list[tuple[str, str]]:
     window = facts.window
-    ended = f", which ended {time_text(window.ended)} ago" if window.ended >= 1 else ""
+    ended = f", until {time_text(window.ended)} ago" if window.ended >= 1 else ""
     return [
-        ("seconds that these numbers are of", f"{window.seconds:.1f}{ended}"),
+        ("time that these numbers are of", f"{time_text(window.seconds)}{ended}"),
         ("batches", f"{window.batches:,}"),
         ("rows of a batch", number(window.rows_per_batch)),
         ("rows a second", number(window.rows / window.seconds)),

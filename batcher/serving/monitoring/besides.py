@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from batcher.serving.monitoring.facts import Facts
 from batcher.serving.monitoring.situations import CHEAPER, MEND, MENTIONED, lost, takes_turns
-from batcher.serving.monitoring.wording import counted, number, percent, several, time_text
+from batcher.serving.monitoring.wording import counted, percent, several, time_text
 
 
 class More(NamedTuple):
@@ -46,8 +46,8 @@ def _waiting(facts: Facts) -> More:
     return More(
         f"Clients return after their answers, so a free model waits for them: until "
         f"{time_text(facts.wait)} after the batch before, never above "
-        f"{time_text(facts.longest_wait)}. {percent(facts.window.share('waited'))} of the batches "
-        "were waited for."
+        f"{time_text(facts.longest_wait)}. Such a wait came before "
+        f"{percent(facts.window.share('waited'))} of the batches."
     )
 
 
@@ -140,7 +140,7 @@ def _cost(facts: Facts) -> More:
     (few, short), (many, long) = facts.times[0], facts.times[-1]
     text = (
         f"A batch of {several(few, 'row')} takes {time_text(short)}, "
-        f"one of {number(many)} {time_text(long)}"
+        f"one of {several(many, 'row')} takes {time_text(long)}"
     )
     cheaper = (short / few) / (long / many) if long else 0.0
     if cheaper >= CHEAPER:

@@ -10,10 +10,10 @@ its shape is not small because the model was idle.
     refused          every request was refused
     failing          batches fail, and run again in parts
     capacity         they are full, and the model is always busy
+    deadlines        much cannot be answered in time, so it is not in them
     full             they are full, though the model is not always busy
     large_requests   two requests do not fit into one batch
     shapes           rows of different shapes cannot share one
-    deadlines        much cannot be answered in time, so it is not in them
     delay            policy `delay` waits so long and no longer
     loop             the server's own loop has no time for more requests
     closed_loop      clients wait for their answers, and there are so many of them
@@ -336,10 +336,10 @@ SITUATIONS: Sequence[Situation] = (
         _capacity,
         _grow,
     ),
+    Situation("deadlines", _too_late, _deadlines, _relax),
     Situation("full", _batches_are_full, _full, _nothing),
     Situation("large_requests", _fits_alone, _large_requests, _smaller_requests),
     Situation("shapes", lambda facts: facts.window.share("shape") >= MUCH, _unlike, _pad),
-    Situation("deadlines", _too_late, _deadlines, _relax),
     Situation("delay", _delayed, _delay, _other_policy),
     Situation("loop", _loop_is_full, _loop, _relieve),
     Situation("closed_loop", _clients_wait, _closed_loop, _more_clients),

@@ -82,6 +82,12 @@ def test_it_says_why_with_numbers_and_a_picture() -> None:
     assert b"<script" not in answer.body
 
 
+def test_a_look_at_the_very_moment_of_the_first_request_finds_nothing_to_measure() -> None:
+    server = MemoryServer()
+    over_connection(server, ask("/predict", rows(1.0).tobytes()))
+    assert "In numbers" not in page_of(over_connection(server, PAGE)).text
+
+
 @pytest.mark.parametrize("target", ["/models/m", "/models/m/versions/1"])
 def test_links_lead_to_the_right_place_behind_a_proxy_with_a_path(target: str) -> None:
     page = page_of(over_connection(MemoryServer(), ask(target, method="GET")))

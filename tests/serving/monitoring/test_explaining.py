@@ -149,7 +149,7 @@ def test_every_situation_stands_in_the_table() -> None:
     [
         (
             facts(BUSY, returning=True, wait=6e-4, longest_wait=2e-3),
-            "until 0.6 ms after the batch before, never above 2 ms. 0 % of the batches",
+            "until 0.6 ms after the batch before, never above 2 ms. Such a wait came before 0 %",
             "",
         ),
         (facts(BUSY, returning=True), "so soon after their answers that no wait", ""),
@@ -181,7 +181,11 @@ def test_every_situation_stands_in_the_table() -> None:
             "10 % of the batches are parts of failed ones",
             "Mend the model",
         ),
-        (facts(times=CURVE), "one of 64 8 ms: a row is 16 times cheaper in the larger one", ""),
+        (
+            facts(times=CURVE),
+            "one of 64 rows takes 8 ms: a row is 16 times cheaper in the larger one",
+            "",
+        ),
         (facts(times=((1.0, 1e-3), (64.0, 64e-3))), "make a row of this model hardly cheaper", ""),
         (
             facts(replace(SPARSE, ended=40.0)),

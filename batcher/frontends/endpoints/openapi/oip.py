@@ -96,7 +96,7 @@ _EXPLANATION = object_of(
 )
 _LATELY = object_of(
     ("seconds", "batches", "rows_per_batch", "model_busy", "flush_shares"),
-    seconds=_NUMBER | {"description": "Length of the last while with traffic, at most some 30."},
+    seconds=_NUMBER | {"description": "Length of the last while with traffic, at most some 15."},
     ended_s_ago=_NUMBER,
     batches=COUNT,
     rows=COUNT,
