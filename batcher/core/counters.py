@@ -242,7 +242,7 @@ class ModelMetrics:
         self.history = History()
 
     def mark(self, now: float, loop: float) -> Mark:
-        """Return the numbers at `now`, when the loop's thread has run for `loop` seconds."""
+        """Return the numbers at `now`, when the loop has worked for `loop` seconds."""
         statistics, load = self.statistics, self.load
         success, fail = statistics.success, statistics.fail
         return Mark(

@@ -43,7 +43,7 @@ class Mark(NamedTuple):
 
     Attributes:
         time: the moment.
-        loop: processor time of the loop's thread so far.
+        loop: time for which the loop's thread has worked so far.
         running: rows that workers hold.
         batches: batches that were sent.
         rows: rows of these batches.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from time import thread_time
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -21,6 +20,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from batcher.core.counters import AnswerMetrics, Histogram, ModelMetrics
+from batcher.core.thread_seconds import thread_seconds
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -103,7 +103,7 @@ class ServerMetrics(Collector):
         quota_rejected_rows: rows that were refused, by the name of the quota that was used up.
         reloads: reloads of the settings, by outcome.
         last_reload_successful: whether the last reload was applied; true before the first.
-        loop_seconds: gives the processor time of the thread that calls it, the loop's, in seconds.
+        loop_seconds: gives the seconds for which the thread that calls it, the loop's, has worked.
     """
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class ServerMetrics(Collector):
         self.quota_rejected_rows: dict[str, int] = defaultdict(int)
         self.reloads = {"applied": 0, "refused": 0}
         self.last_reload_successful = True
-        self.loop_seconds: Callable[[], float] = thread_time
+        self.loop_seconds: Callable[[], float] = thread_seconds
         self._registry = CollectorRegistry()
         self._registry.register(self)
         for collector in (ProcessCollector, PlatformCollector, GCCollector):

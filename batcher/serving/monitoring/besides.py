@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from batcher.serving.monitoring.facts import Facts
 from batcher.serving.monitoring.situations import CHEAPER, MEND, MENTIONED, lost, takes_turns
-from batcher.serving.monitoring.wording import counted, percent, several, time_text
+from batcher.serving.monitoring.wording import counted, number, percent, several, time_text
 
 
 class More(NamedTuple):
@@ -144,5 +144,5 @@ def _cost(facts: Facts) -> More:
     )
     cheaper = (short / few) / (long / many) if long else 0.0
     if cheaper >= CHEAPER:
-        return More(f"{text}: a row is {cheaper:.2g} times cheaper in the larger one.")
+        return More(f"{text}: a row is {number(cheaper)} times cheaper in the larger one.")
     return More(f"{text}: large batches make a row of this model hardly cheaper.")

@@ -11,11 +11,11 @@ its shape is not small because the model was idle.
     failing          batches fail, and run again in parts
     capacity         they are full, and the model is always busy
     deadlines        much cannot be answered in time, so it is not in them
+    shapes           rows of different shapes cannot share one
+    loop             the server's own loop has no time for more requests
     full             they are full, though the model is not always busy
     large_requests   two requests do not fit into one batch
-    shapes           rows of different shapes cannot share one
     delay            policy `delay` waits so long and no longer
-    loop             the server's own loop has no time for more requests
     closed_loop      clients wait for their answers, and there are so many of them
     bulk             only bulk requests come
     sparse           the model is free when requests come
@@ -43,7 +43,10 @@ FULL = 0.7
 """Part of the most rows from which batches count as full: requests of several rows leave gaps."""
 
 BUSY = 0.85
-"""Share of the time from which the model, or the loop, has no time for more."""
+"""Share of the time from which the model has no time for more."""
+
+LOOP_BUSY = 0.7
+"""Share of the time from which the loop has none: besides, it waits for the interpreter lock."""
 
 FREE = 0.6
 """Share of the time below which the model is mostly free when a request comes."""
@@ -180,6 +183,10 @@ def _smaller_requests(facts: Facts) -> list[str]:
     return [f"Send at most {max(facts.ceiling_rows // 2, 1)} rows a request, or few rows in each."]
 
 
+def _many_shapes(facts: Facts) -> bool:
+    return facts.window.share("shape") >= MUCH and not _batches_are_full(facts)
+
+
 def _unlike(facts: Facts) -> str:
     share = percent(facts.window.share("shape"))
     return (
@@ -239,21 +246,22 @@ def _other_policy(facts: Facts) -> list[str]:
 
 
 def _loop_is_full(facts: Facts) -> bool:
-    return facts.window.loop_busy >= BUSY > facts.window.busy
+    window = facts.window
+    return window.loop_busy >= LOOP_BUSY and window.busy < min(window.loop_busy, BUSY)
 
 
 def _loop(facts: Facts) -> str:
     return (
-        f"{_average(facts)} because the loop is the bottleneck, not the model: reading requests "
-        f"and writing answers keeps it busy {percent(facts.window.loop_busy)} of the time, while "
-        f"{_idle(facts)}."
+        f"{_average(facts)}, and {_idle(facts)} because the loop is the bottleneck, not the model: "
+        "reading requests and writing answers keeps the loop busy "
+        f"{percent(facts.window.loop_busy)} of the time."
     )
 
 
 def _relieve(facts: Facts) -> list[str]:
     return [
         "Make requests cheaper: several rows in one request, raw bytes or .npy instead of JSON, "
-        "kept connections. Or run more servers beside this one."
+        "kept connections. Or give the server more of the machine, or run more servers."
     ]
 
 
@@ -337,11 +345,11 @@ SITUATIONS: Sequence[Situation] = (
         _grow,
     ),
     Situation("deadlines", _too_late, _deadlines, _relax),
+    Situation("shapes", _many_shapes, _unlike, _pad),
+    Situation("loop", _loop_is_full, _loop, _relieve),
     Situation("full", _batches_are_full, _full, _nothing),
     Situation("large_requests", _fits_alone, _large_requests, _smaller_requests),
-    Situation("shapes", lambda facts: facts.window.share("shape") >= MUCH, _unlike, _pad),
     Situation("delay", _delayed, _delay, _other_policy),
-    Situation("loop", _loop_is_full, _loop, _relieve),
     Situation("closed_loop", _clients_wait, _closed_loop, _more_clients),
     Situation("bulk", lambda facts: facts.window.share("bulk") >= MOST, _bulk, _nothing),
     Situation("sparse", lambda facts: facts.window.busy < FREE, _sparse, _nothing),

@@ -105,6 +105,7 @@ TABLE = [
         "the loop is the bottleneck, not the model",
         "Make requests cheaper",
     ),
+    ("loop", facts(replace(FULL, busy=0.1, loop_busy=0.8)), "the loop is the", "Make requests"),
     (
         "closed_loop",
         facts(replace(BUSY, at_once=4.2, queued=0.0)),
@@ -186,6 +187,7 @@ def test_every_situation_stands_in_the_table() -> None:
             "one of 64 rows takes 8 ms: a row is 16 times cheaper in the larger one",
             "",
         ),
+        (facts(times=((1.0, 1e-3), (640.0, 2e-3))), "a row is 320 times cheaper", ""),
         (facts(times=((1.0, 1e-3), (64.0, 64e-3))), "make a row of this model hardly cheaper", ""),
         (
             facts(replace(SPARSE, ended=40.0)),
