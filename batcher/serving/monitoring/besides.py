@@ -19,7 +19,7 @@ class More(NamedTuple):
 def besides(facts: Facts, situation: str) -> list[More]:
     """Return what else is true and matters."""
     return [
-        _waiting(facts),
+        _waiting(facts, situation),
         _no_waiting(facts, situation),
         _memory(facts),
         _own_limit(facts),
@@ -32,9 +32,11 @@ def besides(facts: Facts, situation: str) -> list[More]:
     ]
 
 
-def _waiting(facts: Facts) -> More:
-    """Say how long a free model waits for clients that return."""
-    if not facts.may_wait or not (facts.returning or facts.paused or facts.window.share("waited")):
+def _waiting(facts: Facts, situation: str) -> More:
+    """Say how long a free model waits for clients that return; full batches wait for nobody."""
+    if situation == "capacity" or not facts.may_wait:
+        return More()
+    if not (facts.returning or facts.paused or facts.window.share("waited")):
         return More()
     if facts.paused:
         return More(
