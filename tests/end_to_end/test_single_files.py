@@ -27,6 +27,9 @@ ANSWERS: dict[str, dict[str, Any]] = {
 }
 """What each model answers to the printed line."""
 
+START_LIMIT_S = 300.0
+"""Seconds for a start that describes seven files, some in processes that import PyTorch."""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -56,7 +59,8 @@ def server(folder: Path) -> Iterator[Process]:
     )
     target = (str(folder / "script.pt"), "--input", "x=FP32[4]")
     command = ("-m", "batcher.app.cli", "serve", *target, "-c", str(config), "--port", "0")
-    with started(folder, command=command) as process:
+    with started(folder, command=command, ready=False) as process:
+        process.wait_ready(START_LIMIT_S)
         until(lambda: "Ctrl-C" in "\n".join(process.lines))
         yield process
 
@@ -87,7 +91,7 @@ def test_a_reload_describes_a_file_that_has_changed(server: Process, folder: Pat
     single_files.write_onnx(folder / "fixed.onnx", "strings")
     server.signal(signal.SIGHUP)
     until(lambda: '"name":"t"' in server.get("/v2/models/fixed"))
-    assert "model fixed/1 replaced\n" in server.errors, "and no other"
+    until(lambda: "model fixed/1 replaced\n" in server.errors)  # and no other
 
 
 def test_a_file_that_holds_no_model_ends_the_start_with_what_to_write(tmp_path: Path) -> None:
