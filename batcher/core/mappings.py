@@ -12,12 +12,22 @@ are closed at once, where they are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from mmap import mmap
 
 LetGo = Callable[[mmap], object]
 """Closes a mapping that nobody uses, now or later. Called on any thread, by Python's collector."""
 
-_let_go: LetGo = mmap.close
+
+def close(mapping: mmap) -> None:
+    """Give the memory of `mapping` back; with the last view, if there are views. Any thread."""
+    # Python's collector hands over a mapping and its views together, if objects in a circle hold
+    # them. Then the mapping has views, until the collector has deleted the views.
+    with suppress(BufferError):
+        mapping.close()
+
+
+_let_go: LetGo = close
 
 
 class Mapping(mmap):
@@ -29,6 +39,6 @@ class Mapping(mmap):
 
 
 def let_go_by(let_go: LetGo) -> None:
-    """Have `let_go` close mappings from now on. Main thread, before anything runs."""
+    """Have `let_go` close mappings from now on. Main thread, while no other thread runs."""
     global _let_go
     _let_go = let_go

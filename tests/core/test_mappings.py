@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Iterator
 from mmap import mmap
 
 import numpy as np
 import pytest
 
-from batcher.core.mappings import Mapping, let_go_by
+from batcher.core.mappings import Mapping, close, let_go_by
 
 
 @pytest.fixture
@@ -17,7 +19,7 @@ def let_go() -> Iterator[list[mmap]]:
     found: list[mmap] = []
     let_go_by(found.append)
     yield found
-    let_go_by(mmap.close)
+    let_go_by(close)
 
 
 def test_a_mapping_is_handed_over_open_when_its_last_view_is_gone(let_go: list[mmap]) -> None:
@@ -39,6 +41,27 @@ def test_without_another_choice_a_mapping_is_closed_where_its_last_view_is_gone(
     view = memoryview(Mapping(-1, 64 << 20))
     assert _mapped_bytes() >= before + (64 << 20)
     del view
+    assert _mapped_bytes() < before + (64 << 20)
+
+
+class Circle:
+    """An object that holds a mapping, the view of the mapping, and itself."""
+
+    def __init__(self) -> None:
+        self.mapping = Mapping(-1, 64 << 20)
+        self.view = memoryview(self.mapping)
+        self.circle = self
+
+
+def test_a_mapping_in_a_circle_of_objects_is_given_back_with_its_views(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unraised: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraised.append)
+    before = _mapped_bytes()
+    Circle()
+    gc.collect()
+    assert not unraised
     assert _mapped_bytes() < before + (64 << 20)
 
 

@@ -7,11 +7,13 @@ Python's own `float` and `int` read the cells, many at once without a step of Py
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import chain, compress
 from math import isinf, nan
 from typing import Any, NamedTuple
 
+from batcher.codecs.content import Buffer
 from batcher.core.error_text import brief
 from batcher.core.spec import FLOATS, TensorSpec, missing_advice
 from batcher.errors import DecodingError
@@ -32,34 +34,34 @@ class Line(NamedTuple):
     cells: list[str]
 
 
-NO_LINE_ENDS = (
-    ". The body has no line end: `curl -d @file` takes line ends out, `curl --data-binary @file` "
-    "keeps them"
-)
-"""Advice for a body that is one line with the cells of several."""
+LINE_END = re.compile(rb"[\r\n]")
+"""Behind an end of two characters there is an empty line, which is passed over like any other."""
 
 
-def check_length(number: int, cells: int, tensor: TensorSpec, advice: str = "") -> None:
-    """Check that the line `number` has as many cells as a row. Raises DecodingError.
-
-    `advice` ends the message where the line has the cells of several rows.
-    """
+def check_length(number: int, cells: int, tensor: TensorSpec, text: Buffer) -> None:
+    """Check that the line `number` of `text` has as many cells as a row. Raises DecodingError."""
     unit = tensor.fixed_size
     if (cells != unit) if not tensor.free_axes else (unit == 0 or cells % unit):
         per = f"a multiple of {unit}" if tensor.free_axes else str(unit)
         raise DecodingError(
             f"line {number}: expected {per} cells for {tensor.describe()}; got {cells}"
-            f"{advice if are_joined(cells, unit) else ''}"
+            f"{line_end_advice(text, cells, unit)}"
         )
 
 
-def are_joined(cells: int, unit: int) -> bool:
-    """Return whether a line of so many `cells` may be several rows of `unit` without line ends.
+def line_end_advice(text: Buffer, cells: int, unit: int) -> str:
+    """Return advice if `text` is one line whose `cells` may be those of several rows of `unit`.
 
     Where a line end is lost, the last cell of a row and the first of the next become one: two rows
     of four cells have seven. A file that ends its lines with commas has eight.
     """
-    return cells > unit > 1 and (cells % unit == 0 or (cells - 1) % (unit - 1) == 0)
+    are_joined = cells > unit > 1 and (cells % unit == 0 or (cells - 1) % (unit - 1) == 0)
+    if not are_joined or LINE_END.search(text):
+        return ""
+    return (
+        ". The body has no line end: `curl -d @file` takes line ends out, "
+        "`curl --data-binary @file` keeps them"
+    )
 
 
 def values_of(lines: list[Line], tensor: TensorSpec) -> list[Any]:

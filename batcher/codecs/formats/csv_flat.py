@@ -24,16 +24,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from batcher.codecs.formats.csv_cells import BOOLEANS, check_length
+from batcher.codecs.formats.csv_cells import BOOLEANS, LINE_END, check_length
+from batcher.codecs.formats.empty_lines import leading_empty_lines, line_ends
 from batcher.codecs.formats.long_lists import PIECE_BYTES, ArrayBuilder
 from batcher.core.decoding_limits import DecodingLimits
 from batcher.core.spec import FLOATS, Array, TensorSpec
 from batcher.errors import DecodingError, InvalidInput
 
 _BOOLEANS = {cell.encode(): value for cell, value in BOOLEANS.items()}
-LINE_END = re.compile(rb"[\r\n]")
-"""Behind an end of two characters there is an empty line, which is passed over like any other."""
-
 _EMPTY_LINES = re.compile(rb"\n{2,}")
 _MINUS_ZERO = re.compile(rb"-0(?![.0-9eE])")
 """A float to CSV, but the whole number 0 to JSON, whose sign is lost."""
@@ -83,18 +81,25 @@ def read_flat(text: memoryview, start: int, tensor: TensorSpec, limits: Decoding
             if piece.end > piece.begin:
                 _add(builder, piece.text, tensor)
     except Unusual as unusual:
-        _keep_rows(unusual, builder.array(), text[: piece.place], piece.begin // width, width)
+        _keep_rows(unusual, builder.array(), text, piece, width)
         raise
     return builder.array().reshape(-1, width)
 
 
-def _keep_rows(unusual: Unusual, cells: Array, text: memoryview, lines: int, width: int) -> None:
-    """Note the whole lines in `text`, whose `cells` need not be read again by a slow reader."""
-    tail = bytes(text[-PIECE_BYTES:])
+def _keep_rows(unusual: Unusual, cells: Array, text: memoryview, at: _Piece, width: int) -> None:
+    """Note the whole lines before the piece `at`, which a slow reader need not read again.
+
+    `cells` are those of these lines, and perhaps more.
+    """
+    before, lines = max(at.place - PIECE_BYTES, 0), at.begin // width
+    tail = bytes(text[before : at.place])
     end = max(map(tail.rfind, (b"\n", b"\r"))) + 1
-    if lines and end:
-        unusual.place = len(text) - len(tail) + end
-        unusual.rows = cells.reshape(-1)[: lines * width].reshape(lines, width)
+    if not (lines and end):
+        return
+    place = before + end
+    # A piece may begin between the two characters of an end of a line.
+    unusual.place = place + (text[place - 1 : place + 1] == b"\r\n")
+    unusual.rows = cells.reshape(-1)[: lines * width].reshape(lines, width)
 
 
 def read_columns(
@@ -208,8 +213,9 @@ def _width(text: memoryview, start: int, tensor: TensorSpec) -> int:
         length += len(piece)
         if len(line) < len(begun):
             break
+    _, blank = leading_empty_lines(text[start:])
     try:
-        check_length(1 + len(bytes(text[:start]).splitlines()), commas + 1, tensor)
+        check_length(1 + line_ends(bytes(text[: start + blank])), commas + 1, tensor, text)
     except DecodingError as err:
         # the csv module would first make an object of each cell, but it knows commas within quotes
         if length > PIECE_BYTES and not quotes:

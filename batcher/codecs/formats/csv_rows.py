@@ -21,27 +21,25 @@ from collections.abc import Iterator
 from io import BytesIO, TextIOWrapper
 from itertools import chain
 
-import numpy as np
-
 from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.csv_answers import names_of
 from batcher.codecs.formats.csv_cells import (
-    NO_LINE_ENDS,
+    LINE_END,
     Line,
-    are_joined,
     check_length,
     column_of,
     is_number,
+    line_end_advice,
     values_of,
 )
-from batcher.codecs.formats.csv_flat import LINE_END, Unusual, read_columns, read_flat
+from batcher.codecs.formats.csv_flat import Unusual, read_columns, read_flat
 from batcher.codecs.formats.empty_lines import (
     empty_line_error,
     find_empty_line,
     leading_empty_lines,
+    line_ends,
 )
 from batcher.codecs.formats.long_lists import ArrayBuilder
-from batcher.codecs.formats.nested_lists import uneven
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError, InvalidInput
 
@@ -86,7 +84,7 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
         if unusual.place:
             array = _rows_behind(unusual, text, content, tensor)
         else:
-            array = _rows(_lines(content), content, tensor, declared)
+            array = _rows(_lines(text, content), content, tensor, declared)
     return {tensor.name: array.reshape(len(array), *_row_shape(tensor, array.shape[1]))}
 
 
@@ -168,12 +166,11 @@ class _PhysicalLines:
             yield line
 
 
-def _lines(content: Content, before: int = 0) -> Iterator[Line]:
-    """Yield the lines of the body that are not empty; `before` lines stand before the body.
+def _lines(text: Buffer, content: Content, before: int = 0) -> Iterator[Line]:
+    """Yield the lines of `text` that are not empty; `before` lines of the body stand before them.
 
     Raises DecodingError.
     """
-    text = content.text()
     # 64 MiB of empty lines are a step of C here, and were 15 s of the csv module.
     skipped, start = leading_empty_lines(text)
     skipped += before
@@ -218,20 +215,22 @@ def _first(lines: Iterator[Line]) -> Line:
 
 def _rows_behind(unusual: Unusual, text: memoryview, content: Content, tensor: TensorSpec) -> Array:
     """Return the rows that `unusual` has, and those in the lines behind."""
-    before = bytes(text[: unusual.place])
-    number = before.count(b"\n") + before.count(b"\r") - before.count(b"\r\n")
-    rest = content._replace(body=text[unusual.place :], parameters={})
-    rows = _rows(_lines(rest, number), rest, tensor, "absent")
-    if rows.shape[1] != unusual.rows.shape[1]:
-        raise uneven(tensor)
-    content.limits.check(
-        len(rows) + len(unusual.rows), rows.nbytes + unusual.rows.nbytes, tensor.name
-    )
-    return np.concatenate((unusual.rows, rows))
+    number = line_ends(bytes(text[: unusual.place]))
+    lines = _lines(text[unusual.place :], content, number)
+    return _rows(lines, content, tensor, "absent", unusual.rows)
 
 
-def _rows(lines: Iterator[Line], content: Content, tensor: TensorSpec, declared: str) -> Array:
-    """Return the cells of any CSV as an array of the shape (lines, cells of a line)."""
+def _rows(
+    lines: Iterator[Line],
+    content: Content,
+    tensor: TensorSpec,
+    declared: str,
+    before: Array | None = None,
+) -> Array:
+    """Return the cells of any CSV as an array of the shape (lines, cells of a line).
+
+    The rows `before` those of `lines` are known. `declared` is as in `_has_header`.
+    """
     first = _first(lines)
     if _has_header(first.cells, tensor, declared):
         header, behind = first, next(lines, Line(0, []))
@@ -242,10 +241,12 @@ def _rows(lines: Iterator[Line], content: Content, tensor: TensorSpec, declared:
                 f"line 1: expected {tensor.datatype.name} values; got {header.cells[:4]}, and no "
                 "line behind it"
             )
-    builder, advice = ArrayBuilder(tensor, content.limits), _advice(content)
+    builder, text = ArrayBuilder(tensor, content.limits), content.text()
+    if before is not None:
+        builder.add_array(before)
     for piece in _pieces(chain([first], lines)):
         for line in piece:
-            check_length(line.number, len(line.cells), tensor, advice)
+            check_length(line.number, len(line.cells), tensor, text)
         values, rows, end = values_of(piece, tensor), [], 0
         for line in piece:
             rows.append(values[end : end + len(line.cells)])
@@ -267,12 +268,7 @@ def _table(content: Content, spec: ModelSpec) -> dict[str, Array]:
         tensors = _in_order(names, spec, content)
         return read_columns(text, start, tensors, content.limits)
     except Unusual:
-        return _odd_table(content, spec, is_absent)
-
-
-def _advice(content: Content) -> str:
-    """Return the advice for a body without line ends, if it is one."""
-    return "" if LINE_END.search(content.text()) else NO_LINE_ENDS
+        return _odd_table(text, content, spec, is_absent)
 
 
 def _in_order(header: list[str], spec: ModelSpec, content: Content) -> list[TensorSpec]:
@@ -283,24 +279,25 @@ def _in_order(header: list[str], spec: ModelSpec, content: Content) -> list[Tens
     if len(set(found)) < len(found) or not required <= set(found) <= set(names):
         raise InvalidInput(
             f"line 1: expected a header of {', '.join(names)} in any order; got "
-            f"{', '.join(found)}{_advice(content) if are_joined(len(found), len(names)) else ''}"
+            f"{', '.join(found)}{line_end_advice(content.text(), len(found), len(names))}"
         )
     tensors = {tensor.name: tensor for tensor in spec.inputs}
     return [tensors[name] for name in found]
 
 
-def _odd_table(content: Content, spec: ModelSpec, is_absent: bool) -> dict[str, Array]:
+def _odd_table(
+    text: Buffer, content: Content, spec: ModelSpec, is_absent: bool
+) -> dict[str, Array]:
     """Return the columns of any table, which has no header if `is_absent`."""
-    lines = _lines(content)
+    lines = _lines(text, content)
     tensors = list(spec.inputs) if is_absent else _in_order(_first(lines).cells, spec, content)
     builders = {tensor: ArrayBuilder(tensor, content.limits) for tensor in tensors}
     for piece in _pieces(lines):
         for line in piece:
             if len(line.cells) != len(tensors):
-                advice = _advice(content) if are_joined(len(line.cells), len(tensors)) else ""
                 raise DecodingError(
                     f"line {line.number}: expected {len(tensors)} cells; got {len(line.cells)}"
-                    f"{advice}"
+                    f"{line_end_advice(text, len(line.cells), len(tensors))}"
                 )
         for column, (tensor, builder) in enumerate(builders.items()):
             builder.add(column_of(piece, column, tensor))

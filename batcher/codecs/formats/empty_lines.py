@@ -33,17 +33,18 @@ def check_line_for_line(text: Buffer) -> None:
     """Check that no line before the last one is empty. Raises DecodingError."""
     place = find_empty_line(text)
     if place is not None:
-        raise empty_line_error(1 + _line_ends(bytes(text[:place])))
+        raise empty_line_error(1 + line_ends(bytes(text[:place])))
 
 
 def leading_empty_lines(text: Buffer) -> tuple[int, int]:
     """Return how many empty lines `text` begins with, and the place behind them."""
     found = _CONTENT.search(text)
     behind = len(text) if found is None else found.start()
-    return _line_ends(bytes(text[:behind])), behind
+    return line_ends(bytes(text[:behind])), behind
 
 
-def _line_ends(text: bytes) -> int:
+def line_ends(text: bytes) -> int:
+    """Return how many lines end in `text`."""
     # No list of the lines: of short lines it would be twenty times as large as the body.
     return text.count(b"\n") + text.count(b"\r") - text.count(b"\r\n")
 

@@ -134,8 +134,12 @@ class ArrayBuilder:
                 if rows and isinstance(rows[0], np.ndarray)
                 else array_from_lists(rows, self._tensor, "", self._rows)
             )
-            self._append(array)
-            self._add_rows(len(array), array.shape[1:])
+            self.add_array(array)
+
+    def add_array(self, rows: Array) -> None:
+        """Add rows of the tensor's dtype; raises as `add` does."""
+        self._append(rows)
+        self._add_rows(len(rows), rows.shape[1:])
 
     def array(self) -> Array:
         """Return the array of all rows that came."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain
-from math import nan
+from math import inf, nan
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -168,7 +168,7 @@ def _floats(lists: _Lists) -> Array:
 
 
 def _beyond(lists: _Lists, limit: float) -> InvalidInput:
-    return _misfit(lists, lambda leaf: abs(leaf) > limit, f"a number within ±{limit:.3g}")
+    return _misfit(lists, lambda leaf: limit < abs(leaf) < inf, f"a number within ±{limit:.3g}")
 
 
 def _integers(lists: _Lists) -> Array:
@@ -258,7 +258,7 @@ def _is_not_number(leaf: Any) -> bool:
 
 
 def _is_not_whole(leaf: Any) -> bool:
-    return leaf != leaf or leaf in (float("inf"), float("-inf")) or leaf != int(leaf)
+    return leaf != leaf or leaf in (inf, -inf) or leaf != int(leaf)
 
 
 def _kind(leaf: Any) -> str:

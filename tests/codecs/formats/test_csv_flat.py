@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from batcher.codecs.content import Content
 from batcher.codecs.formats import csv_flat, csv_rows
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.spec import Array, ModelSpec
-from batcher.errors import ClientError, DecodingError, TooLarge
+from batcher.errors import ClientError, DecodingError, InvalidInput, TooLarge
 from tests.support.codec_inputs import MIB, echo_spec, one_input, same
 from tests.support.long_lists import memory_ratio
 from tests.support.models import tensor
@@ -232,3 +233,43 @@ def test_lines_behind_many_plain_ones_are_read_as_if_they_stood_alone(
     seen = found()
     monkeypatch.setattr(csv_rows, "read_flat", _unusual)
     assert str(seen) == str(found())
+
+
+@pytest.mark.parametrize("size", range(3, 9))
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_behind_what_was_read_quickly_are_no_other_than_in_one_go(
+    end: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_flat, "PIECE_BYTES", size)
+    body = end.join(["1,2", "3,4", "5,6", '7,"8,0"', "9,9", ""]).encode()
+    content = Content(body, line_for_line=True)
+    with pytest.raises(DecodingError, match="line 4, cell 2: expected FP32"):
+        csv_rows.decode(content, one_input())
+    right = content._replace(body=body.replace(b"8,0", b"8"))
+    expected = np.array([*range(1, 9), 9, 9], "<f4").reshape(5, 2)
+    same(csv_rows.decode(right, one_input())["x"], expected)
+    with pytest.raises(InvalidInput, match=re.escape("'x'[3][1]: expected 0 to 255")):
+        csv_rows.decode(content._replace(body=body.replace(b'"8,0"', b"-8")), one_input("UINT8"))
+
+
+def test_a_byte_order_mark_within_a_text_stays_however_the_text_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(csv_flat, "PIECE_BYTES", 6)
+    body = 'a,b\nc,d\n\ufeffe,"f,g"\n'.encode()
+    found = csv_rows.decode(Content(body, parameters={"header": "absent"}), one_input("BYTES"))
+    assert found["x"][2].tolist() == ["\ufeffe".encode(), b"f,g"]
+
+
+def test_a_long_line_without_line_ends_is_refused_with_advice_and_its_number() -> None:
+    body = b"1," * MIB + b"1"
+    with pytest.raises(DecodingError, match=r"line 1: .* has no line end: `curl"):
+        csv_rows.decode(Content(body), one_input("FP32", (3,)))
+    with pytest.raises(DecodingError, match=r"line 3: .*; got \d+$"):
+        csv_rows.decode(Content(b"\r\n\r\n" + body), one_input("FP32", (3,)))
+
+
+def test_the_number_that_is_out_of_range_is_named_not_an_infinity_before() -> None:
+    body = b"inf,1,-inf,1e6\n"
+    with pytest.raises(InvalidInput, match=re.escape("'x'[0][3]: expected a number within")):
+        csv_rows.decode(Content(body), one_input("FP16", (4,)))
