@@ -5,7 +5,8 @@ loop reads and writes text up to `HEAVY_BYTES` by itself, and leaves all that is
 process. That process calls the functions of this module: their arguments and results can be
 pickled, and their bodies and answers are memory views, which are not copied on the way.
 
-A body of arrays in bytes is never heavy: the arrays are views of the body.
+A body of arrays in bytes is not heavy: the arrays are views of the body. Large MessagePack is: its
+reader copies the arrays.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from batcher.codecs.format_table import (
     CSV,
     FORMATS,
     JSON,
+    LARGE_MSGPACK_BYTES,
     MSGPACK,
     MULTIPART,
     NPY,
@@ -317,3 +318,11 @@ def test_heavy_formats_alone_run_on_the_pool() -> None:
         MULTIPART.media_type,
         ANY_FILE.media_type,
     }
+
+
+@pytest.mark.parametrize("nbytes", [LARGE_MSGPACK_BYTES - 1, LARGE_MSGPACK_BYTES])
+def test_messagepack_of_arrays_is_heavy_once_its_copy_takes_the_loop_too_long(nbytes: int) -> None:
+    body = b"\xc6" + (nbytes - 5).to_bytes(4, "big") + bytes(nbytes - 5)
+    assert len(body) == nbytes
+    assert MSGPACK.is_text is not None
+    assert MSGPACK.is_text(body) == (nbytes >= LARGE_MSGPACK_BYTES)

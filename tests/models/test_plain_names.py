@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import pickle
 import sys
@@ -206,3 +207,15 @@ def test_the_plain_names_go_with_the_model(folders: Folders) -> None:
     del checked
     gc.collect()
     assert len(sys.modules) == before
+
+
+def test_copies_and_pickles_of_names_are_plain_text_that_names_the_same_module(
+    folders: Folders,
+) -> None:
+    checked = late(folders, "m", 2, WAYS["import_module"])
+    multiplied_by(checked)
+    names = list(sys.modules)
+    assert any(type(name) is not str for name in names)
+    for copied in (copy.deepcopy(names), pickle.loads(pickle.dumps(names))):
+        assert all(type(name) is str for name in copied)
+        assert [sys.modules[name] for name in copied] == [sys.modules[name] for name in names]

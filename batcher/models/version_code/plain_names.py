@@ -108,6 +108,13 @@ class _PlainName(str):
         """Return the hash of the plain name, so that a look-up comes by. Any thread."""
         return hash(self.plain)
 
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        """Have copies and pickles of the name be its text, which every process knows. Any thread.
+
+        A library may send a list of all names to a process without this package.
+        """
+        return str, (str(self),)
+
 
 class _Asker(NamedTuple):
     """The code that looks a module up.
