@@ -98,7 +98,7 @@ def _keep_rows(unusual: Unusual, cells: Array, text: memoryview, at: _Piece, wid
         return
     place = before + end
     # A piece may begin between the two characters of an end of a line.
-    unusual.place = place + (text[place - 1 : place + 1] == b"\r\n")
+    unusual.place = place + (bytes(text[place - 1 : place + 1]) == b"\r\n")
     unusual.rows = cells.reshape(-1)[: lines * width].reshape(lines, width)
 
 

@@ -6,7 +6,9 @@ would hold up everybody else for seconds. So such work is done as long as the tu
 and what is left waits for a later turn. In between, the loop hears all other clients.
 
 Of the connections whose work waits, the next is the one that has used the least time since anything
-began to wait. So one client's thousand pages do not delay the single page of another.
+began to wait. So one client's thousand pages do not delay the single page of another. A connection
+that begins later counts as if it had had its share of that time. So a connection that sends for
+long has its turns, however many new ones come.
 
 Requests for inference that arrive one by one never come here: their work is bounded already, and to
 look at the clock for each would cost too much.
@@ -25,6 +27,9 @@ from twisted.logger import Logger
 TURN_S = 0.002
 """Seconds of one turn for such work. A small request beside it waits a few times as long."""
 
+MOST_FORMER = 64
+"""Owners besides those whose work waits, about, of whom it is known what they have used."""
+
 Work = Callable[[], object]
 
 
@@ -39,6 +44,7 @@ class TurnBudget:
         self._owners: list[tuple[float, int, object]] = []  # a heap: used seconds, number, owner
         self._numbers = count()
         self._used: dict[object, float] = {}  # seconds of each owner, since something waits
+        self._share = 0.0  # seconds that a new owner counts as having used
         self._spent = 0.0  # seconds of the present turn
         self._working = False
         self._timer: IDelayedCall | None = None
@@ -53,20 +59,21 @@ class TurnBudget:
             if self._spent >= TURN_S:
                 self._wake()
             elif not self._waiting:
-                self._used.clear()
+                self._begin_anew()
 
     def later(self, owner: object, work: Work) -> None:
         """Do `work` of `owner` in a later turn, behind all that waits for this owner."""
         works = self._waiting.get(owner)
         if works is None:
             self._waiting[owner] = deque((work,))
+            self._used[owner] = max(self._used.get(owner, 0.0), self._share)
             self._enter(owner)
         else:
             works.append(work)
         self._wake()
 
     def _enter(self, owner: object) -> None:
-        heappush(self._owners, (self._used.get(owner, 0.0), next(self._numbers), owner))
+        heappush(self._owners, (self._used[owner], next(self._numbers), owner))
 
     def _do(self, owner: object, work: Work) -> None:
         began, self._working = self._seconds(), True
@@ -77,7 +84,9 @@ class TurnBudget:
         self._working = False
         spent = self._seconds() - began
         self._spent += spent
-        self._used[owner] = self._used.get(owner, 0.0) + spent
+        self._used[owner] = self._used.get(owner, self._share) + spent
+        # One more than those that wait: the owner that comes next.
+        self._share += spent / (len(self._waiting) + 1)
 
     def _wake(self) -> None:
         """See to it that there is a next turn."""
@@ -88,14 +97,26 @@ class TurnBudget:
         self._timer = None
         self._spent = 0.0
         while self._owners and self._spent < TURN_S:
-            _, _, owner = heappop(self._owners)
+            used, _, owner = heappop(self._owners)
+            self._share = max(self._share, used)
             works = self._waiting[owner]
             self._do(owner, works.popleft())
             if works:
                 self._enter(owner)
             else:
                 del self._waiting[owner]
-        if self._owners:
-            self._wake()
-        else:
-            self._used.clear()
+        if not self._owners:
+            self._begin_anew()
+            return
+        self._wake()
+        if len(self._used) > 2 * len(self._waiting) + MOST_FORMER:
+            # Something may wait for hours, and connections come and go meanwhile.
+            known = self._used.items()
+            self._used = {
+                owner: used for owner, used in known if used > self._share or owner in self._waiting
+            }
+
+    def _begin_anew(self) -> None:
+        """Forget what each owner has used: nothing waits."""
+        self._used.clear()
+        self._share = 0.0

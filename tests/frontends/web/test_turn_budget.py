@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from batcher.frontends.web.turn_budget import TURN_S, TurnBudget
+from batcher.frontends.web.turn_budget import MOST_FORMER, TURN_S, TurnBudget
 
 
 class Turns:
@@ -72,6 +72,33 @@ def test_who_has_used_least_is_next() -> None:
     turns.budget.run("other", turns.work("other", TURN_S))
     assert turns.turn() == ["other"]
     assert turns.turn() == ["flood 2"]
+
+
+def test_who_has_used_much_has_turns_however_many_others_come() -> None:
+    turns = Turns()
+    for _ in range(20):
+        turns.budget.run("long", turns.work("long", TURN_S))
+    for _ in range(18):
+        turns.turn()
+    for index in range(20):
+        turns.budget.run(f"new {index}", turns.work("new", TURN_S))
+        turns.budget.run(f"newer {index}", turns.work("new", TURN_S))
+        if "long" in turns.turn():
+            return
+    raise AssertionError("the one that was there first waits for all others")
+
+
+def test_nothing_is_kept_of_owners_that_are_gone_while_others_wait() -> None:
+    turns = Turns()
+    for index in range(10 * MOST_FORMER):
+        turns.budget.run(index, turns.work("page", TURN_S))
+        turns.budget.run("flood", turns.work("flood", TURN_S))
+        turns.turn()
+    assert turns.clock.getDelayedCalls()
+    waiting = len(turns.budget._waiting)
+    for _ in range(2 * waiting):
+        turns.turn()
+    assert len(turns.budget._used) <= 2 * len(turns.budget._waiting) + MOST_FORMER + 1
 
 
 def test_the_work_of_one_owner_is_done_in_order() -> None:
