@@ -202,7 +202,7 @@ def _width(text: memoryview, start: int, tensor: TensorSpec) -> int:
 
     Raises:
         DecodingError: a long line has more or fewer cells than a row.
-        Unusual: a line has.
+        Unusual: a line has, or there is no line.
     """
     commas = length = quotes = 0
     for piece in _pieces(text, start):
@@ -214,6 +214,8 @@ def _width(text: memoryview, start: int, tensor: TensorSpec) -> int:
         if len(line) < len(begun):
             break
     _, blank = leading_empty_lines(text[start:])
+    if start + blank == len(text):
+        raise Unusual
     try:
         check_length(1 + line_ends(bytes(text[: start + blank])), commas + 1, tensor, text)
     except DecodingError as err:

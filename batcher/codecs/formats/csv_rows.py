@@ -213,6 +213,23 @@ def _first(lines: Iterator[Line]) -> Line:
     return line
 
 
+def _first_row(lines: Iterator[Line], tensor: TensorSpec, declared: str) -> Line:
+    """Return the first line that is no header; `declared` is as in `_has_header`."""
+    first = _first(lines)
+    if not _has_header(first.cells, tensor, declared):
+        return first
+    behind = next(lines, None)
+    if behind is not None:
+        return behind
+    # Of strings the name of the input may be a row, and is one where nothing else is.
+    if tensor.datatype.name == "BYTES" and not declared:
+        return first
+    raise DecodingError(
+        f"line 1: expected {tensor.datatype.name} values; got {first.cells[:4]}, and no line "
+        "behind it"
+    )
+
+
 def _rows_behind(unusual: Unusual, text: memoryview, content: Content, tensor: TensorSpec) -> Array:
     """Return the rows that `unusual` has, and those in the lines behind."""
     number = line_ends(bytes(text[: unusual.place]))
@@ -231,16 +248,7 @@ def _rows(
 
     The rows `before` those of `lines` are known. `declared` is as in `_has_header`.
     """
-    first = _first(lines)
-    if _has_header(first.cells, tensor, declared):
-        header, behind = first, next(lines, Line(0, []))
-        # Of strings the name of the input may be a row, and is one where nothing else is.
-        first = behind if behind.cells or declared or tensor.datatype.name != "BYTES" else header
-        if not first.cells:
-            raise DecodingError(
-                f"line 1: expected {tensor.datatype.name} values; got {header.cells[:4]}, and no "
-                "line behind it"
-            )
+    first = _first_row(lines, tensor, declared)
     builder, text = ArrayBuilder(tensor, content.limits), content.text()
     if before is not None:
         builder.add_array(before)

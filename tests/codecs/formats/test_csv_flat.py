@@ -261,6 +261,11 @@ def test_a_byte_order_mark_within_a_text_stays_however_the_text_is_read(
     assert found["x"][2].tolist() == ["\ufeffe".encode(), b"f,g"]
 
 
+def test_of_many_empty_lines_the_error_is_that_of_no_line() -> None:
+    with pytest.raises(DecodingError, match="expected at least one line of values; got none"):
+        csv_rows.decode(Content(b"\r\n" * MIB), one_input())
+
+
 def test_a_long_line_without_line_ends_is_refused_with_advice_and_its_number() -> None:
     body = b"1," * MIB + b"1"
     with pytest.raises(DecodingError, match=r"line 1: .* has no line end: `curl"):
