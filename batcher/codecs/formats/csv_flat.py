@@ -200,24 +200,22 @@ def _checked_pieces(text: memoryview, start: int, width: int) -> Iterator[_Piece
 def _width(text: memoryview, start: int, tensor: TensorSpec) -> int:
     """Return the cells of the first line from `start` on.
 
-    Raises:
-        DecodingError: a long line has more or fewer cells than a row.
-        Unusual: a line has, or there is no line.
+    Raises DecodingError: a long line has more or fewer cells than a row. Raises Unusual: a shorter
+    line has, or there is no line.
     """
+    begin = start + leading_empty_lines(text[start:])[1]
+    if begin == len(text):
+        raise Unusual
     commas = length = quotes = 0
-    for piece in _pieces(text, start):
-        begun = piece.lstrip(b"\r\n")
-        line = LINE_END.split(begun, 1)[0]
+    for piece in _pieces(text, begin):
+        line = LINE_END.split(piece, 1)[0]
         commas += line.count(b",")
         quotes += line.count(b'"')
         length += len(piece)
-        if len(line) < len(begun):
+        if len(line) < len(piece):
             break
-    _, blank = leading_empty_lines(text[start:])
-    if start + blank == len(text):
-        raise Unusual
     try:
-        check_length(1 + line_ends(bytes(text[: start + blank])), commas + 1, tensor, text)
+        check_length(1 + line_ends(bytes(text[:begin])), commas + 1, tensor, text)
     except DecodingError as err:
         # the csv module would first make an object of each cell, but it knows commas within quotes
         if length > PIECE_BYTES and not quotes:
