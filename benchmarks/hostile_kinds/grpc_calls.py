@@ -188,6 +188,12 @@ def continuation(number: int) -> bytes:
     return frame(9, 0, 1, block) if number else frame(1, 0, 1, CALL_HEADERS)
 
 
+def small_entries(number: int) -> bytes:
+    """Go on with a head by entries that are as small as entries can be."""
+    block = header(b"a", b"") * 3000
+    return frame(9, 0, 1, block) if number else frame(1, 0, 1, CALL_HEADERS)
+
+
 def _call(name: str, make: Callable[[], bytes], clients: int = 1) -> Kind:
     return Kind(f"grpc_{name}", partial(calling, make), clients)
 
@@ -238,4 +244,5 @@ GRPC_KINDS = (
     Kind("grpc_pings", partial(frames, ping, 500), 4),
     Kind("grpc_settings", partial(frames, settings, 500), 4),
     Kind("grpc_continuations", partial(frames, continuation, 10), 4),
+    Kind("grpc_small entries", partial(frames, small_entries, 1)),
 )

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-DATA, HEADERS, RESET, SETTINGS = 0, 1, 3, 4
+DATA, HEADERS, RESET, SETTINGS, CONTINUATION = 0, 1, 3, 4, 9
 END_HEADERS = 4
 CANCEL = 8
 
@@ -20,7 +20,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS, 0, 0, b"")
 
 
-def call(stream: int, service: str, method: str) -> bytes:
+def call(stream: int, service: str, method: str, flags: int = END_HEADERS) -> bytes:
     """Return the frame that opens `stream`, an odd number, with a gRPC call."""
     fields = {
         ":path": f"{service}/{method}",
@@ -30,7 +30,12 @@ def call(stream: int, service: str, method: str) -> bytes:
     }
     # 0x83 and 0x86 stand for `:method: POST` and `:scheme: http`.
     head = b"\x83\x86" + b"".join(map(_field, fields, fields.values()))
-    return _frame(HEADERS, END_HEADERS, stream, head)
+    return _frame(HEADERS, flags, stream, head)
+
+
+def more_fields(stream: int, count: int, flags: int = 0) -> bytes:
+    """Return the frame that goes on with a head by `count` fields named `a`, without a value."""
+    return _frame(CONTINUATION, flags, stream, _field("a", "") * count)
 
 
 def _field(name: str, value: str) -> bytes:

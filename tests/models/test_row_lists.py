@@ -104,7 +104,7 @@ def test_texts_become_bytes(values: Any, shape: tuple[int, ...], expected: Any) 
     ("row", "complaint"),
     [
         (None, "got NoneType: return numbers"),
-        (np.ones(3), "got FP64[3]: an axis that differs between rows is -1 in model.yaml"),
+        (np.ones(3), "got FP64[3]: an axis that differs between rows is -1 in the shape"),
         (np.ones((1, 4)), "got FP64[1,4]"),
         (["a", "b", "c", "d"], "got BYTES[4]"),
         ([1, 2, 3, 1e40], "got 1e+40"),

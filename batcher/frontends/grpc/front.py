@@ -35,6 +35,7 @@ from batcher.frontends.grpc.calls import INFERENCE_SERVICE, Calls, to_bytes
 from batcher.frontends.grpc.health import HEALTH_SERVICE, HealthService
 from batcher.frontends.grpc.inference import Inference
 from batcher.frontends.grpc.large import read_infer_message
+from batcher.frontends.grpc.metadata_limit import MetadataLimit
 from batcher.frontends.grpc.reflection import ReflectionService
 from batcher.frontends.grpc.service import Service
 from batcher.frontends.grpc.streams import Streams
@@ -223,6 +224,7 @@ class RpcFront:
         )
         reflection = ReflectionService((INFERENCE_SERVICE, HEALTH_SERVICE), self._stopping)
         return (
+            MetadataLimit(),
             grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers),
             grpc.method_handlers_generic_handler(HEALTH_SERVICE, self._health.handlers(checks)),
             *reflection.handlers(),
