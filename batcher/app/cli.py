@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -220,9 +221,8 @@ def init(folder: Path, sample: Path | None, **said: Any) -> None:
     if any(name.endswith(".py") and name not in ("model.py", "test_model.py") for name in names):
         click.echo("Copy there also what the code opens by itself: its weights, vocabularies, …")
     click.echo("\nNext:")
-    for command in (f"serve {folder}", f"check --model {folder}"):
-        click.echo(f"  batcher {command}")
-    click.echo(f"  pytest {folder}")
+    for command in ("batcher serve", "batcher check --model", "pytest"):
+        click.echo(f"  {command} {quote(str(folder))}")
 
 
 @main.command()

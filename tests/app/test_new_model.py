@@ -206,3 +206,14 @@ def test_a_person_is_asked_at_most_four_questions(answers: str, expected: dict[s
 def test_what_options_say_is_not_asked_for() -> None:
     said = Answers(None, "class", ["x=FP32"], ["y=FP32"])
     assert said.asked(True) == said.asked(False)
+
+
+def test_the_next_commands_work_for_a_folder_with_a_space_in_its_name(tmp_path: Path) -> None:
+    source = tmp_path / "net.py"
+    source.write_text(
+        'class Net:\n    def predict(self, x: "FP32[2]") -> "FP32[2]":\n        return x\n'
+    )
+    done = run("init", tmp_path / "my net", "--from", source)
+    assert f"  batcher serve '{tmp_path / 'my net'}'\n" in done.output
+    assert f"  batcher check --model '{tmp_path / 'my net'}'\n" in done.output
+    assert f"  pytest '{tmp_path / 'my net'}'\n" in done.output
