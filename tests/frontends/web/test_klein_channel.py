@@ -100,7 +100,7 @@ def test_a_method_that_a_route_does_not_know_gets_405_with_those_it_knows(
 
 
 @pytest.mark.parametrize(
-    "target", ["/nowhere", "/models", "/predict/", "/models/m", "/livez/more", "/models//predict"]
+    "target", ["/nowhere", "/models", "/predict/", "/models/m/n", "/livez/more", "/models//predict"]
 )
 def test_a_path_without_a_route_gets_404(serve: Serve, kind: str, target: str) -> None:
     server = serve()
