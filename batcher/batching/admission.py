@@ -170,7 +170,7 @@ class Admission:
         self.reserve = self._affordable_reserve(seconds) if full else self.reserve / 2
         if not failed:
             late = max(now - began - seconds, 0.0)
-            self._cost.add(batch.rows, batch.parts[0].group, seconds, late)
+            self._cost.add(batch.rows, batch.group, seconds, late)
             # three batches more than the queue: the one that runs, one ready, and the own batch
             most = self.ceiling.rows
             self.horizon = (self._max_queue_rows / most + 3) * self._cost.finish(most)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from batcher.batching.part import Part
+from batcher.batching.ragged_cuts import padded_group
+from batcher.core.padding import RaggedGroup
 from batcher.core.ragged import is_ragged, own_rows
 from batcher.core.request import BatchOutputs, OutputRows
 from batcher.core.spec import Array
@@ -28,11 +30,12 @@ class Batch:
     Attributes:
         parts: the parts, in the order of their rows in the batch.
         rows: rows of all parts together.
+        group: what the parts share; where rows are padded, with the length of the batch.
         reason: flush reason, see `policies.policy`.
         bound_at: time in seconds, on the scheduler's clock, at which the batch was made.
     """
 
-    __slots__ = ("bound_at", "parts", "reason", "rows")
+    __slots__ = ("bound_at", "group", "parts", "reason", "rows")
 
     def __init__(self, parts: Sequence[Part], reason: str = "idle", bound_at: float = 0.0) -> None:
         """Make a batch of `parts`, at least one, all of one group."""
@@ -40,6 +43,8 @@ class Batch:
         self.rows = sum(part.rows for part in parts)
         self.reason = reason
         self.bound_at = bound_at
+        group = parts[0].group
+        self.group = padded_group(parts) if isinstance(group, RaggedGroup) else group
 
     def collate(self, allocate: Allocate) -> dict[str, Array]:
         """Return each input's rows in one writable buffer of shape (rows, *row shape). Any thread.
@@ -47,6 +52,8 @@ class Batch:
         A batch of one part is copied as well: a model may write into its inputs, and the arrays of
         a request may be views of the body that its client sent.
         """
+        if isinstance(self.group, RaggedGroup):
+            return self._padded(self.group, allocate)
         collated = {}
         for name, first in self.parts[0].inputs.items():
             buffer = allocate(name, (self.rows, *first.shape[1:]), first.dtype)
@@ -59,6 +66,8 @@ class Batch:
 
         The rows are views, but where they are ragged and those of the part have one shape.
         """
+        if isinstance(self.group, RaggedGroup) and self.group.padding.output_axes:
+            return self._unpadded(self.group, outputs)
         is_uneven = False
         for array in outputs.values():
             # Asked here first: a call would cost each batch.
@@ -74,6 +83,34 @@ class Batch:
                 split.append(own)
             else:
                 split.append(OutputRows(shared, start, stop))
+            start = stop
+        return split
+
+    def _padded(self, group: RaggedGroup, allocate: Allocate) -> dict[str, Array]:
+        """Collate, and pad the rows to the length of the batch. Any thread."""
+        collated = {}
+        for name, first in self.parts[0].inputs.items():
+            shape = group.padding.padded_shape(name, first.shape[1:], group.length)
+            buffer = allocate(name, (self.rows, *shape), first.dtype)
+            arrays = [part.inputs[name] for part in self.parts]
+            if any([array.shape[1:] != shape for array in arrays]):
+                group.padding.fill(buffer, name, arrays)
+            else:
+                _fill(buffer, arrays)
+            collated[name] = buffer
+        return collated
+
+    def _unpadded(
+        self, group: RaggedGroup, outputs: Mapping[str, Array]
+    ) -> list[Mapping[str, Array]]:
+        """Split, and cut the rows of each part to its own length. Any thread."""
+        padding = group.padding
+        padding.check_outputs(outputs, group.length)
+        split: list[Mapping[str, Array]] = []
+        start = 0
+        for part in self.parts:
+            stop = start + part.rows
+            split.append(padding.own_rows(outputs, start, stop, padding.length_of(part.inputs)))
             start = stop
         return split
 

@@ -33,6 +33,7 @@ from batcher.batching.reruns import RERUN_REASONS, Reruns
 from batcher.batching.returns import Returns
 from batcher.batching.worker import Worker
 from batcher.core.counters import ModelMetrics
+from batcher.core.padding import RaggedGroup
 
 
 class Dispatcher:
@@ -151,6 +152,9 @@ class Dispatcher:
     def _hand_over(self, batch: Batch) -> None:
         self._turn_of_reruns = batch.reason not in RERUN_REASONS
         self._metrics.count_sent(batch.rows, batch.reason)
+        if isinstance(batch.group, RaggedGroup):
+            own = [part.rows * batch.group.own_elements(part.inputs) for part in batch.parts]
+            self._metrics.count_elements(sum(own), batch.rows * batch.group.elements)
         self._last_worker = self._workers[self._places.put(batch, batch.bound_at)]
         self._last_worker.do(batch)
 

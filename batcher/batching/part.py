@@ -20,10 +20,21 @@ class Part:
         level: priority, 1 the highest.
         arrival: time in seconds at which the part was queued.
         deadline: time in seconds after which its result is worthless.
+        overtaken: rows behind it that were sent before it, where rows are padded.
         owner: the request that the part was cut from; None if the part is the request itself.
     """
 
-    __slots__ = ("arrival", "deadline", "group", "inputs", "level", "nbytes", "owner", "rows")
+    __slots__ = (
+        "arrival",
+        "deadline",
+        "group",
+        "inputs",
+        "level",
+        "nbytes",
+        "overtaken",
+        "owner",
+        "rows",
+    )
 
     def __init__(
         self,
@@ -45,3 +56,4 @@ class Part:
         self.arrival = arrival
         self.deadline = deadline
         self.owner = owner
+        self.overtaken = 0

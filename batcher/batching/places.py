@@ -37,7 +37,7 @@ class Place:
         """Return in how many seconds the worker will have run all its batches."""
         if not self.batches:
             return 0.0
-        left = [seconds(batch.rows, batch.parts[0].group) for batch in self.batches]
+        left = [seconds(batch.rows, batch.group) for batch in self.batches]
         left[0] = max(left[0] - (now - self.began), 0.0)
         return sum(left)
 

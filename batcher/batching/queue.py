@@ -16,6 +16,7 @@ from math import inf
 
 from batcher.batching.levels import Levels
 from batcher.batching.part import Part
+from batcher.batching.ragged_cuts import RaggedCuts
 from batcher.errors import QueueFull, TooLarge
 
 
@@ -32,6 +33,7 @@ class BatchQueue(Levels):
         bulk: the parts that take no turns.
         last_arrival: time in seconds at which the last part that takes turns was added; minus
             infinity before the first.
+        cuts: cut batches of padded rows by their lengths; None where rows are not padded.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class BatchQueue(Levels):
         ageing: float = inf,
         smaller_first: float = 0.0,
         bulk_level: int = 0,
+        cuts: RaggedCuts | None = None,
     ) -> None:
         """Bound the queue by `max_rows` and `max_bytes`; parts of `bulk_level` take no turns.
 
         The other arguments are those of `Levels`.
         """
         super().__init__(weight, ageing, smaller_first)
+        self.cuts = cuts
         self.max_rows = max_rows
         self.max_bytes = max_bytes
         self.bulk = Levels(smaller_first=smaller_first)

@@ -42,6 +42,7 @@ from batcher.batching.places import Places
 from batcher.batching.poison import PoisonList
 from batcher.batching.policies.policy import Policy
 from batcher.batching.queue import BatchQueue
+from batcher.batching.ragged_cuts import padded_group
 from batcher.batching.reruns import Reruns
 from batcher.batching.returns import Returns
 from batcher.batching.worker import Outcome, Worker
@@ -150,11 +151,11 @@ class BatchScheduler:
         """
         pending = self._admit(request)
         self._completions.pending += 1
-        waiting = self._queue.rows
-        if pending.rows <= self._ceiling.rows:
+        waiting, most = self._queue.rows, self._most_rows(pending)
+        if pending.rows <= most:
             self._queue.add(pending)
         else:
-            pending.cut(self._ceiling.rows)
+            pending.cut(most)
             for part in pending.parts:
                 self._queue.add(part)
         if self.returns.counts:
@@ -274,6 +275,13 @@ class BatchScheduler:
                 err.retry_after = self.admission.retry_after()
             raise
         return PendingRequest(request, nbytes, group, level, now, deadline, self._cancelled)
+
+    def _most_rows(self, pending: PendingRequest) -> int:
+        """Return how many rows of `pending` fit into one batch. Reactor thread."""
+        cuts, most = self._queue.cuts, self._ceiling.rows
+        if cuts is None or pending.rows == 1:
+            return most
+        return min(most, cuts.most_rows(padded_group([pending])))
 
     def _take_back_failed(self, batch: Batch, error: BaseException, now: float) -> None:
         """Let `batch`, which failed by `error`, run again, or end its requests. Reactor thread."""

@@ -11,26 +11,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from batcher.config import onnx_definition
 from batcher.config.default_values import default_row
 from batcher.config.model_files import check_file_is_named, check_files
 from batcher.config.model_settings import ModelSettings
 from batcher.config.reading import Integer, Number, Source, names_of, read_yaml, validate
+from batcher.config.tensor_file import (
+    FileSection,
+    PaddedFile,
+    PreparedFile,
+    TensorFile,
+    fillers,
+)
 from batcher.core.spec import (
-    DATATYPES,
     FLOATS,
-    Datatype,
     ImageSpec,
     Labels,
     ModelSpec,
     TensorSpec,
-    datatype,
 )
 
 Format = Literal["python", "torchscript", "export", "onnx"]
-Axis = Annotated[Integer, Field(ge=-1)]
 _IN_CONFIG = dict.fromkeys(
     names_of(ModelSettings),
     "into config.yaml, below `models` and the model's name, or below `defaults`: model.yaml says "
@@ -40,13 +43,7 @@ _CHANNELS = {"grey": 1, "rgb": 3}
 _PIL_MODES = {"grey": "L", "rgb": "RGB"}
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True
-    )
-
-
-class ImageFile(_Section):
+class ImageFile(FileSection):
     """How a picture becomes one row of an input: value = (pixel * scale - mean) / std.
 
     Size and layout follow from the shape of the input. Where one of height and width is free, the
@@ -65,34 +62,7 @@ class ImageFile(_Section):
     std: tuple[Annotated[Number, Field(gt=0)], ...] = (1.0,)
 
 
-class TensorFile(_Section):
-    """A tensor: its name, its dtype, and the shape of one row.
-
-    Attributes:
-        name: name that clients use.
-        dtype: datatype of its elements.
-        shape: shape of one row; -1 for an axis of any size.
-        graph_name: format `onnx`: its name in the graph, where that is another one.
-        batch_axis: format `onnx`: the axis of the graph's tensor that counts the rows of a batch,
-            0 the first; needed where the shapes do not tell.
-    """
-
-    name: Annotated[str, Field(min_length=1)]
-    dtype: Datatype
-    shape: tuple[Axis, ...]
-    graph_name: Annotated[str | None, Field(min_length=1)] = None
-    batch_axis: Annotated[Integer | None, Field(ge=0)] = None
-
-    @field_validator("dtype", mode="before")
-    @classmethod
-    def _known_datatype(cls, value: object) -> Datatype:
-        try:
-            return datatype(str(value))
-        except KeyError as err:
-            raise ValueError(f"one of {', '.join(DATATYPES)}") from err
-
-
-class InputFile(TensorFile):
+class InputFile(PaddedFile):
     """An input tensor.
 
     Attributes:
@@ -150,22 +120,27 @@ class OutputFile(TensorFile):
         scores: `probability` if the values are probabilities, `logit` if they are logits.
         ragged: whether rows may differ in the sizes of their free axes (-1), as the boxes found in
             pictures do.
+        unpad: whether rows are cut to the length of the padded inputs of their request; the shape
+            has one axis of -1 then.
     """
 
     labels: tuple[str, ...] | None = None
     scores: Literal["probability", "logit"] = "probability"
     ragged: bool = False
+    unpad: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> OutputFile:
         if self.ragged and -1 not in self.shape:
             raise ValueError(f"a shape with an axis of -1 for `ragged: true`, not {self.shape}")
+        if self.unpad and (self.ragged or self.shape.count(-1) != 1):
+            raise ValueError("a shape with one axis of -1, and no `ragged`, for `unpad: true`")
         if self.labels is not None and (not self.shape or self.shape[-1] != len(self.labels)):
             raise ValueError(f"as many labels as the last axis of shape {list(self.shape)}")
         return self
 
 
-class ModelFile(_Section):
+class ModelFile(FileSection):
     """All of `model.yaml`.
 
     Attributes:
@@ -183,6 +158,7 @@ class ModelFile(_Section):
             register the operators of the model's file.
         constants: format `onnx`: inputs of the graph that have the same value in every batch, and
             that clients do not send: name in the graph to value, a number or nested lists.
+        prepared: of the tensors that `preprocess` makes for `predict`, those that are padded.
     """
 
     format: Format
@@ -195,6 +171,7 @@ class ModelFile(_Section):
     gradients: bool = False
     imports: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")], ...] = ()
     constants: dict[str, Any] = Field(default_factory=dict)
+    prepared: tuple[PreparedFile, ...] = ()
 
     @model_validator(mode="after")
     def _what_the_format_needs(self) -> ModelFile:
@@ -207,7 +184,10 @@ class ModelFile(_Section):
         for tensors in (self.inputs, self.outputs):
             if len({tensor.name for tensor in tensors}) != len(tensors):
                 raise ValueError("names that differ among inputs and among outputs")
-        if all(tensor.is_optional for tensor in self.inputs):
+        masks, lengths = fillers(self.inputs, "mask"), fillers(self.inputs, "lengths")
+        if any(tensor.unpad for tensor in self.outputs) and not self._pads:
+            raise ValueError("an input with `pad` for `unpad: true` of an output")
+        if all(tensor.is_optional or tensor.name in (masks | lengths) for tensor in self.inputs):
             raise ValueError("an input without `optional` and `default`, whose rows are counted")
         if self.format != "onnx" and (self.constants or self._names_graph):
             raise ValueError("`graph_name`, `batch_axis` and `constants` with format onnx alone")
@@ -217,6 +197,10 @@ class ModelFile(_Section):
     def named_files(self) -> dict[str, str | None]:
         """The files that must stand beside `model.yaml`, by their keys."""
         return {"file": self.file, "weights": self.weights, "sample": self.sample}
+
+    @property
+    def _pads(self) -> bool:
+        return any(tensor.pad is not None for tensor in (*self.inputs, *self.prepared))
 
     @property
     def _names_graph(self) -> bool:
@@ -337,9 +321,14 @@ def definition_of(
 
 
 def _model_spec(name: str, version: str, model: ModelFile) -> ModelSpec:
-    inputs = tuple(_input_spec(tensor) for tensor in model.inputs)
+    masks, lengths = fillers(model.inputs, "mask"), fillers(model.inputs, "lengths")
+    inputs = tuple(
+        _input_spec(tensor, masks.get(tensor.name, ""), lengths.get(tensor.name, ""))
+        for tensor in model.inputs
+    )
     outputs = tuple(_output_spec(tensor) for tensor in model.outputs)
-    return ModelSpec(name, version, inputs, outputs, platform=model.format)
+    prepared = tuple(tensor.spec() for tensor in model.prepared)
+    return ModelSpec(name, version, inputs, outputs, platform=model.format, prepared=prepared)
 
 
 def _graph_binding(model: ModelFile) -> GraphBinding:
@@ -350,7 +339,7 @@ def _graph_binding(model: ModelFile) -> GraphBinding:
     return GraphBinding(inputs, outputs, model.constants)
 
 
-def _input_spec(tensor: InputFile) -> TensorSpec:
+def _input_spec(tensor: InputFile, mask_of: str, lengths_of: str) -> TensorSpec:
     image = _image_spec(tensor.image, tensor) if tensor.image else None
     is_given = tensor.default is not None
     return TensorSpec(
@@ -360,15 +349,26 @@ def _input_spec(tensor: InputFile) -> TensorSpec:
         image=image,
         warmup_shape=tensor.warmup_shape,
         missing_is_nan=tensor.missing is not None,
-        is_optional=tensor.is_optional,
+        is_optional=tensor.is_optional or bool(mask_of or lengths_of),
         default=default_row(tensor.default, tensor.dtype, tensor.shape) if is_given else None,
+        # Behind the end of a row its mask is padding, too.
+        pad=False if mask_of and tensor.pad is None else tensor.pad_value,
+        pad_to_multiple_of=tensor.pad_to_multiple_of,
+        pad_sizes=tensor.pad_sizes,
+        mask_of=mask_of,
+        lengths_of=lengths_of,
     )
 
 
 def _output_spec(tensor: OutputFile) -> TensorSpec:
     labels = Labels(tensor.labels, tensor.scores == "logit") if tensor.labels else None
     return TensorSpec(
-        tensor.name, tensor.dtype, tensor.shape, labels=labels, is_ragged=tensor.ragged
+        tensor.name,
+        tensor.dtype,
+        tensor.shape,
+        labels=labels,
+        is_ragged=tensor.ragged,
+        unpads=tensor.unpad,
     )
 
 

@@ -47,6 +47,8 @@ class ModelSettings(Section):
         torch_threads: threads inside one operator, for each instance; None shares the cores among
             all instances of all models.
         max_batch_size: most rows of a batch.
+        max_batch_elements: most elements of a batch whose rows are padded, padding included: rows
+            times their length; None for any number.
         max_client_batch_size: largest `max_batch_size` that a client's load may name, where the
             buffers of one batch also fit into `max_queue_bytes`.
         policy: `eager` sends what is there as soon as the model is free, but for a short wait where
@@ -90,6 +92,7 @@ class ModelSettings(Section):
     retry_on_crash: bool = False
     torch_threads: Count | None = None
     max_batch_size: Count = 64
+    max_batch_elements: Count | None = None
     max_client_batch_size: Count = 1024
     policy: Literal["eager", "delay", "slo"] = "eager"
     slo_ms: Milliseconds = 100.0

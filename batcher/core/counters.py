@@ -218,6 +218,8 @@ class ModelMetrics:
         failed_batches: batches that raised, or did not come back.
         failed_rows: rows that failed by themselves in batches that did not.
         out_of_memory: batches that did not fit into the memory of the device.
+        real_elements: elements of rows in batches whose rows are padded.
+        padded_elements: the same with the padding.
         statistics: numbers for the Open Inference Protocol.
         history: what the numbers were lately.
     """
@@ -238,6 +240,8 @@ class ModelMetrics:
         self.failed_batches = 0
         self.failed_rows = 0
         self.out_of_memory = 0
+        self.real_elements = 0
+        self.padded_elements = 0
         self.statistics = Statistics()
         self.history = History()
 
@@ -268,6 +272,11 @@ class ModelMetrics:
         self.flushes[reason] += 1
         self.batch_size.observe(rows)
         self.last_batches.append((rows, reason))
+
+    def count_elements(self, real: int, padded: int) -> None:
+        """Count a batch of `real` elements, and `padded` ones with the padding, that is sent."""
+        self.real_elements += real
+        self.padded_elements += padded
 
     def count_batch(
         self,

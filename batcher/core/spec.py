@@ -145,6 +145,15 @@ class TensorSpec:
         is_optional: whether a request may leave the input out.
         default: the row of an optional input in a request without that input; None if the model
             then does not get the input.
+        pad: what stands behind the end of a row that shares a batch with longer rows; None if rows
+            of different lengths share no batch.
+        pad_to_multiple_of: the length of a padded batch is a multiple of that.
+        pad_sizes: lengths of padded batches, ascending; empty for any length.
+        mask_of: name of the padded input whose mask this input is, where a request leaves it out:
+            1 for data, 0 for padding. Empty if this input is no mask.
+        lengths_of: name of the padded input whose lengths this input holds, likewise.
+        unpads: whether rows of an output are cut to the length of the padded inputs of their
+            request.
         batch_shape: shape of many rows: -1, then `shape`.
         row_bytes: bytes of a row, counting the fixed axes alone. An FP32 tensor of shape (-1, 8)
             has 32.
@@ -160,6 +169,12 @@ class TensorSpec:
     missing_is_nan: bool = False
     is_optional: bool = False
     default: Array | None = field(default=None, compare=False)
+    pad: Any = None
+    pad_to_multiple_of: int = 1
+    pad_sizes: tuple[int, ...] = ()
+    mask_of: str = ""
+    lengths_of: str = ""
+    unpads: bool = False
     batch_shape: tuple[int, ...] = field(init=False)
     row_bytes: int = field(init=False)
 
@@ -176,7 +191,8 @@ class TensorSpec:
     @property
     def may_lack(self) -> bool:
         """Whether the model may get a batch without this input."""
-        return self.is_optional and self.default is None
+        is_filled = bool(self.mask_of or self.lengths_of)
+        return self.is_optional and self.default is None and not is_filled
 
     @property
     def fixed_size(self) -> int:
@@ -218,6 +234,7 @@ class ModelSpec:
         inputs: tensors that the model takes, in the order of its positional arguments.
         outputs: tensors that the model gives, in the order of its results.
         platform: format that the model is loaded from, for its metadata.
+        prepared: of what `preprocess` makes, the tensors that are padded.
     """
 
     name: str
@@ -225,6 +242,12 @@ class ModelSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     platform: str = "python"
+    prepared: tuple[TensorSpec, ...] = ()
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether rows of different lengths share batches."""
+        return any(tensor.pad is not None for tensor in (*self.inputs, *self.prepared))
 
     @property
     def required(self) -> tuple[TensorSpec, ...]:
@@ -295,16 +318,6 @@ def _without_optional(spec: ModelSpec, inputs: Mapping[str, Array]) -> tuple[Ten
     if len(tensors) != len(inputs):
         raise wrong_names(spec, inputs)
     return tensors
-
-
-def with_defaults(spec: ModelSpec, inputs: Mapping[str, Array], rows: int) -> Mapping[str, Array]:
-    """Return `inputs` of so many `rows` and, of optional inputs that are left out, the defaults."""
-    missing = {
-        tensor.name: np.repeat(tensor.default[np.newaxis], rows, axis=0)
-        for tensor in spec.inputs
-        if tensor.default is not None and tensor.name not in inputs
-    }
-    return {**inputs, **missing} if missing else inputs
 
 
 def has_rows(array: Array, rows: int) -> bool:

@@ -26,7 +26,8 @@ from batcher.codecs.format_table import decode_body
 from batcher.codecs.formats.rows import inputs_from_document
 from batcher.codecs.negotiation import request_format
 from batcher.config.model_file import ModelDefinition
-from batcher.core.spec import Array, ModelSpec, check_inputs, with_defaults
+from batcher.core.left_out import with_defaults
+from batcher.core.spec import Array, ModelSpec, check_inputs
 from batcher.errors import ClientError, ConfigError, ModelLoadError
 from batcher.models.describing.examples import example_by_name
 

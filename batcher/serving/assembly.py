@@ -18,11 +18,14 @@ from batcher.batching.policies.delay import Delay
 from batcher.batching.policies.eager import Eager
 from batcher.batching.policies.policy import Policy
 from batcher.batching.queue import BatchQueue
+from batcher.batching.ragged_cost import RaggedCostModel
+from batcher.batching.ragged_cuts import RaggedCuts
 from batcher.batching.scheduler import BatchScheduler, CallSoon
 from batcher.batching.worker import CallFromThread, Worker
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ModelMetrics
+from batcher.core.padding import Padding
 from batcher.core.spec import Array, ModelSpec
 from batcher.serving.metrics import ServerMetrics
 from batcher.workers.load_turns import LoadTurns
@@ -103,15 +106,20 @@ def build_scheduler(
     admission: Admission | None = None,
 ) -> BatchScheduler:
     """Return the scheduler that `settings` ask for; `policy` and `admission` replace theirs."""
+    padding = Padding(spec) if spec.is_padded else None
+    cost = RaggedCostModel(padding.warmup_elements) if padding is not None else CostModel()
+    cuts = None
+    if isinstance(cost, RaggedCostModel):
+        cuts = RaggedCuts(cost.plane, settings.max_batch_elements)
     return BatchScheduler(
-        _queue(settings),
+        _queue(settings, cuts),
         BulkLast(policy or _policy(settings), settings.bulk_after_ms / 1e3),
         workers,
         clock,
         metrics,
         options=_options(settings, spec.version),
-        admission=admission or _admission(settings),
-        group_key=shape_key,
+        admission=admission or _admission(settings, cost),
+        group_key=padding.group_of if padding is not None else shape_key,
         call_soon=call_soon,
     )
 
@@ -121,7 +129,7 @@ def shape_key(inputs: Mapping[str, Array]) -> Hashable:
     return tuple((name, array.dtype.str, array.shape[1:]) for name, array in sorted(inputs.items()))
 
 
-def _queue(settings: ModelSettings) -> BatchQueue:
+def _queue(settings: ModelSettings, cuts: RaggedCuts | None) -> BatchQueue:
     weights = settings.level_weights
     return BatchQueue(
         settings.max_queue_rows,
@@ -130,11 +138,12 @@ def _queue(settings: ModelSettings) -> BatchQueue:
         ageing=settings.ageing_ms / 1e3,
         smaller_first=settings.smaller_first_ms / 1e3,
         bulk_level=settings.bulk_level,
+        cuts=cuts,
     )
 
 
-def _admission(settings: ModelSettings) -> Admission:
-    return Admission(CostModel(), settings.max_batch_size, settings.max_queue_rows)
+def _admission(settings: ModelSettings, cost: CostModel) -> Admission:
+    return Admission(cost, settings.max_batch_size, settings.max_queue_rows)
 
 
 def _options(settings: ModelSettings, version: str) -> SchedulerOptions:

@@ -88,6 +88,16 @@ _COUNTS = (
         "Batches that did not fit into the device's memory.",
         "out_of_memory",
     ),
+    (
+        "batcher_real_elements",
+        "Elements of rows in batches whose rows are padded, without padding.",
+        "real_elements",
+    ),
+    (
+        "batcher_padded_elements",
+        "Elements of batches whose rows are padded, padding included.",
+        "padded_elements",
+    ),
 )
 
 

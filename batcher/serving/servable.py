@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from batcher.core.decoding_limits import NO_LIMITS
 from batcher.core.element_sizes import sized
+from batcher.core.left_out import with_defaults
 from batcher.core.request import (
     NO_PARAMETERS,
     InferenceRequest,
@@ -24,7 +25,7 @@ from batcher.core.request import (
     Parameters,
     checked_parameters,
 )
-from batcher.core.spec import Array, ModelSpec, check_inputs, with_defaults
+from batcher.core.spec import Array, ModelSpec, check_inputs
 from batcher.serving.stages.stage import GoOn, Stage, chain_of
 from batcher.workers.pools import Pools
 

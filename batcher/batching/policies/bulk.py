@@ -30,6 +30,8 @@ from batcher.batching.policies.policy import (
     WorkerState,
 )
 from batcher.batching.queue import BatchQueue
+from batcher.batching.ragged_cuts import not_longer, padded_group
+from batcher.core.padding import RaggedGroup
 
 BULK = "bulk"
 """The flush reason of a batch of bulk requests alone."""
@@ -69,22 +71,29 @@ class BulkLast:
         """Add as much bulk as makes the batch hardly longer, and no request in it late."""
         group, rows = take.parts[0].group, rows_of(take.parts)
         most = min(size, rows + queue.bulk.group_rows(group))
+        shape = padded_group(take.parts) if queue.cuts is not None else group
+        if queue.cuts is not None:
+            most = min(most, queue.cuts.most_rows(shape))
         if most <= rows:
             return take
         earliest = min(part.deadline for part in take.parts)
-        longest = min(MAX_SLOWDOWN * cost(rows, group), earliest - now)
+        longest = min(MAX_SLOWDOWN * cost(rows, shape), earliest - now)
         # the cost grows with the rows, so the last size that is cheap enough is found by halving
         free = bisect_right(
-            range(rows + 1, most + 1), longest, key=lambda filled: cost(filled, group)
+            range(rows + 1, most + 1), longest, key=lambda filled: cost(filled, shape)
         )
         if not free:
             return take
-        parts, shed = queue.bulk.pack_in_time(group, free, now, now + cost(rows + free, group))
+        parts, shed = queue.bulk.pack_in_time(group, free, now, now + cost(rows + free, shape))
+        parts = not_longer(parts, shape)
         return Take(take.parts + parts, take.reason, take.shed + shed)
 
     def _alone(self, queue: BatchQueue, size: int, now: float, cost: Cost) -> Decision:
         head = queue.bulk.head()
         assert head is not None, "bulk waits"
+        if queue.cuts is not None and isinstance(head.group, RaggedGroup):
+            parts, shed = queue.cuts.pack(queue.bulk, head.group, size, now, cost)
+            return Take(parts, BULK, shed) if parts else Idle(shed)
         rows = min(queue.bulk.group_rows(head.group), size)
         parts, shed = queue.bulk.pack_in_time(
             head.group, size, now, now + cost(rows, head.group), at_least_one=True

@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from batcher.batching.part import Part
 from batcher.batching.policies.policy import FULL, Cost, Decision, Idle, Take, WorkerState
 from batcher.batching.queue import BatchQueue
+from batcher.core.padding import RaggedGroup
 
 
 def has_place(queue: BatchQueue, worker: WorkerState, group: Hashable, max_batch_size: int) -> bool:
@@ -23,20 +24,31 @@ def pack_batch(
 
     The time of the batch is estimated from all rows of the group that wait. So a part may be shed
     that would have been in time in the smaller batch that remains: a batch is not shrunk to save
-    old requests.
+    old requests. Where rows are padded, the batch is cut by lengths (`ragged_cuts`).
     """
     available = queue.group_rows(group)
-    seconds = cost(min(available, max_rows), group)
-    parts, shed = queue.pack_in_time(group, max_rows, now, now + seconds, at_least_one=True)
+    is_cut = queue.cuts is not None and isinstance(group, RaggedGroup)
+    parts, shed = _fill(queue, group, max_rows, now, cost)
     if not parts:
         return Idle(shed)
     rows = rows_of(parts)
     # rows of the shape are left over, or no row fits any more
-    if rows + rows_of(shed) < available or rows == max_rows:
+    if rows == max_rows or (rows + rows_of(shed) < available and not is_cut):
         reason = FULL
-    elif reason == "idle" and queue.rows > available:
+    # rows of other lengths count as rows of other shapes
+    elif reason == "idle" and queue.rows > (rows if is_cut else available):
         reason = "shape"
     return Take(parts, reason, shed)
+
+
+def _fill(
+    queue: BatchQueue, group: Hashable, max_rows: int, now: float, cost: Cost
+) -> tuple[list[Part], list[Part]]:
+    """Return the parts of the next batch, and those that would be late in it."""
+    if queue.cuts is not None and isinstance(group, RaggedGroup):
+        return queue.cuts.pack(queue, group, max_rows, now, cost)
+    seconds = cost(min(queue.group_rows(group), max_rows), group)
+    return queue.pack_in_time(group, max_rows, now, now + seconds, at_least_one=True)
 
 
 def rows_of(parts: list[Part]) -> int:

@@ -22,6 +22,7 @@ from time import perf_counter
 from batcher.batching.batch import Batch
 from batcher.batching.worker import Outcome
 from batcher.core.spec import Array
+from batcher.errors import ModelContractError
 from batcher.models.device_errors import device_error
 from batcher.workers.process.described_error import rebuild_error
 from batcher.workers.process.messages import BatchDone, BatchFailed, RunBatch
@@ -172,7 +173,8 @@ class Transit:
         else:
             try:
                 results, failed = self._results(task, answer)
-            except MemoryError as err:
+            # No memory, or outputs that cannot be cut to the lengths of their rows.
+            except (MemoryError, ModelContractError) as err:
                 task.slot.busy, error = False, device_error(err)
         ended = perf_counter()
         waited, compute = started - task.handed_at, ended - started

@@ -1,0 +1,140 @@
+"""What `model.yaml` says of any tensor, and how rows of different lengths are padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from batcher.config.default_values import default_row
+from batcher.config.reading import Integer
+from batcher.core.spec import DATATYPES, Datatype, TensorSpec, datatype
+
+Axis = Annotated[Integer, Field(ge=-1)]
+
+
+class FileSection(BaseModel):
+    """A part of `model.yaml`."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True
+    )
+
+
+class TensorFile(FileSection):
+    """A tensor: its name, its dtype, and the shape of one row.
+
+    Attributes:
+        name: name that clients use.
+        dtype: datatype of its elements.
+        shape: shape of one row; -1 for an axis of any size.
+        graph_name: format `onnx`: its name in the graph, where that is another one.
+        batch_axis: format `onnx`: the axis of the graph's tensor that counts the rows of a batch,
+            0 the first; needed where the shapes do not tell.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    dtype: Datatype
+    shape: tuple[Axis, ...]
+    graph_name: Annotated[str | None, Field(min_length=1)] = None
+    batch_axis: Annotated[Integer | None, Field(ge=0)] = None
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _known_datatype(cls, value: object) -> Datatype:
+        try:
+            return datatype(str(value))
+        except KeyError as err:
+            raise ValueError(f"one of {', '.join(DATATYPES)}") from err
+
+
+class PaddedFile(TensorFile):
+    """A tensor whose free axis may be padded, so that rows of all lengths share batches.
+
+    Attributes:
+        pad: what stands behind the end of a row that shares a batch with longer rows; the shape
+            has one axis of -1 then. Without it rows of different lengths share no batch.
+        pad_to_multiple_of: the length of a padded batch is a multiple of that.
+        pad_sizes: lengths of padded batches, for models that are compiled for some lengths.
+        mask: name of the input that tells the model where rows are padded: 1 for data, 0 for
+            padding. Where a request leaves that input out, the server fills it.
+        lengths: name of the input that tells the model how long each row is; filled likewise.
+    """
+
+    pad: Any = None
+    pad_to_multiple_of: Annotated[Integer, Field(ge=1)] = 1
+    pad_sizes: tuple[Annotated[Integer, Field(ge=1)], ...] = ()
+    mask: Annotated[str | None, Field(min_length=1)] = None
+    lengths: Annotated[str | None, Field(min_length=1)] = None
+
+    @model_validator(mode="after")
+    def _can_be_padded(self) -> PaddedFile:
+        if self.pad is None:
+            if not {"pad_to_multiple_of", "pad_sizes", "mask", "lengths"}.isdisjoint(
+                self.model_fields_set
+            ):
+                raise ValueError("`pad` beside pad_to_multiple_of, pad_sizes, mask and lengths")
+            return self
+        if self.shape.count(-1) != 1:
+            raise ValueError(f"a shape with one axis of -1 for `pad`, not {list(self.shape)}")
+        if list(self.pad_sizes) != sorted(set(self.pad_sizes)):
+            raise ValueError("pad_sizes in ascending order")
+        if self.pad_sizes and self.pad_to_multiple_of > 1:
+            raise ValueError("either pad_sizes or pad_to_multiple_of")
+        try:
+            default_row(self.pad, self.dtype, ())
+        except ValueError as err:
+            raise ValueError(f"a `pad` that is one value of {self.dtype.name}") from err
+        return self
+
+    @property
+    def pad_value(self) -> Any:
+        """The padding as an element of an array; None without padding."""
+        return None if self.pad is None else default_row(self.pad, self.dtype, ())[()]
+
+
+class PreparedFile(PaddedFile):
+    """A tensor that `preprocess` makes, and whose rows are padded."""
+
+    @model_validator(mode="after")
+    def _is_padded(self) -> PreparedFile:
+        if self.pad is None or self.mask or self.lengths:
+            raise ValueError("`pad`, and neither `mask` nor `lengths`: preprocess makes those")
+        return self
+
+    def spec(self) -> TensorSpec:
+        """Return the specification of the tensor."""
+        return TensorSpec(
+            self.name,
+            self.dtype,
+            self.shape,
+            pad=self.pad_value,
+            pad_to_multiple_of=self.pad_to_multiple_of,
+            pad_sizes=self.pad_sizes,
+        )
+
+
+def fillers(inputs: Sequence[PaddedFile], key: str) -> dict[str, str]:
+    """Return the inputs that `key`, `mask` or `lengths`, of `inputs` names, and of which each is.
+
+    Raises:
+        ValueError: there is no such input, or it cannot be filled; the message says what to write.
+    """
+    found: dict[str, str] = {}
+    by_name = {tensor.name: tensor for tensor in inputs}
+    for tensor in inputs:
+        name = getattr(tensor, key)
+        if name is None:
+            continue
+        filled = by_name.get(name)
+        if filled is None or filled is tensor or name in found:
+            raise ValueError(f"`{key}` of {tensor.name!r} to be another input of its own")
+        fits = filled.shape.count(-1) == 1 if key == "mask" else set(filled.shape) <= {1}
+        if not fits:
+            shape = "one axis of -1" if key == "mask" else "[] or [1]"
+            raise ValueError(f"input {name!r}, the {key} of {tensor.name!r}, with shape {shape}")
+        if filled.dtype.name in ("BYTES", "BF16"):
+            raise ValueError(f"input {name!r}, the {key} of {tensor.name!r}, to be of numbers")
+        found[name] = tensor.name
+    return found
