@@ -93,7 +93,7 @@ class Batch:
             shape = group.padding.padded_shape(name, first.shape[1:], group.length)
             buffer = allocate(name, (self.rows, *shape), first.dtype)
             arrays = [part.inputs[name] for part in self.parts]
-            if any([array.shape[1:] != shape for array in arrays]):
+            if any(array.shape[1:] != shape for array in arrays):
                 group.padding.fill(buffer, name, arrays)
             else:
                 _fill(buffer, arrays)

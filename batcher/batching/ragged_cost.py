@@ -101,17 +101,7 @@ class Plane:
         if len(known) < 2:
             self._guess(known)
             return
-        squares = [[0.0, 0.0, 0.0] for _ in range(3)]
-        products = [0.0, 0.0, 0.0]
-        for each in known:
-            worth = 0.5 ** ((self._batches - each.last) / HALF_LIFE)
-            row = [1.0 / each.seconds, each.rows / each.seconds, each.elements / each.seconds]
-            for high in range(3):
-                products[high] += worth * row[high]
-                for low in range(3):
-                    squares[high][low] += worth * row[high] * row[low]
-        for term in range(3):
-            squares[term][term] *= 1.0 + RIDGE[term]
+        squares, products = self._normal_equations(known)
         best = 0.0
         for terms in _TERMS:
             found = _solved(squares, products, terms)
@@ -124,6 +114,20 @@ class Plane:
                 self.base = values.get(0, 0.0)
                 self.per_row = values.get(1, 0.0)
                 self.per_element = values.get(2, 0.0)
+
+    def _normal_equations(self, known: list[_SizeClass]) -> tuple[list[list[float]], list[float]]:
+        """Return the sums of squares and of products of the fit."""
+        squares, products = [[0.0, 0.0, 0.0] for _ in range(3)], [0.0, 0.0, 0.0]
+        for each in known:
+            worth = 0.5 ** ((self._batches - each.last) / HALF_LIFE)
+            row = [1.0 / each.seconds, each.rows / each.seconds, each.elements / each.seconds]
+            for high in range(3):
+                products[high] += worth * row[high]
+                for low in range(3):
+                    squares[high][low] += worth * row[high] * row[low]
+        for term in range(3):
+            squares[term][term] *= 1.0 + RIDGE[term]
+        return squares, products
 
     def _guess(self, known: list[_SizeClass]) -> None:
         """Take a plane that batches of one size alone do not contradict."""

@@ -25,6 +25,7 @@ Source: the batching of sorted sequences by dynamic programming, for costs that 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from math import inf
 
 from batcher.batching.levels import Levels
 from batcher.batching.part import Part
@@ -65,34 +66,48 @@ def optimal_cuts(
         base: seconds of a batch, however small.
         slope: seconds of a row of so many elements.
     """
-    count = len(rows)
-    best = [0.0] * (count + 1)  # seconds of the best plan for the parts before each
-    begins = [0] * (count + 1)  # where the last batch of that plan begins
-    for end in range(1, count + 1):
-        longest, filled, begin = elements[end - 1], rows[end - 1], end - 1
-        each = slope(longest)
+    best = [0.0]  # seconds of the best plan for the parts before each
+    begins = [0]  # where the last batch of that plan begins
+    for end in range(1, len(rows) + 1):
+        longest = elements[end - 1]
         most = min(max_rows, max_elements // longest) if longest else max_rows
-        best[end], begins[end] = best[begin] + filled * each, begin
-        while begin > 0 and filled + rows[begin - 1] <= most:
-            begin -= 1
-            filled += rows[begin]
-            seconds = best[begin] + filled * each
-            if seconds <= best[end]:
-                best[end], begins[end] = seconds, begin
-        best[end] += base
+        begin, seconds = _last_batch(rows, best, end, most, slope(longest))
+        best.append(seconds + base)
+        begins.append(begin)
     ends: list[int] = []
-    while count:
-        ends.append(count)
-        count = begins[count]
+    end = len(rows)
+    while end:
+        ends.append(end)
+        end = begins[end]
     return ends[::-1]
 
 
+def _last_batch(
+    rows: Sequence[int], best: list[float], end: int, most: int, slope: float
+) -> tuple[int, float]:
+    """Return where the best last batch before `end` begins, and the seconds without its base."""
+    begin = at = end - 1
+    filled = rows[begin]
+    least = best[begin] + filled * slope
+    while begin > 0 and filled + rows[begin - 1] <= most:
+        begin -= 1
+        filled += rows[begin]
+        seconds = best[begin] + filled * slope
+        if seconds <= least:
+            least, at = seconds, begin
+    return at, least
+
+
 class RaggedCuts:
-    """Cuts batches from the requests of one model whose rows are padded. Reactor thread."""
+    """Cuts batches from the requests of one model whose rows are padded. Reactor thread.
+
+    Attributes:
+        max_elements: most elements of a batch, padding included.
+    """
 
     def __init__(self, plane: Plane, max_elements: int | None = None) -> None:
         """Cut by the times of `plane`; a batch has at most `max_elements`, None for any number."""
-        self._plane = plane
+        self.plane = plane
         self.max_elements = max_elements if max_elements is not None else 1 << 62
 
     def most_rows(self, group: Hashable) -> int:
@@ -109,153 +124,95 @@ class RaggedCuts:
         after their deadline if it ran now.
         """
         size = max(max_rows, min(WINDOW_BATCHES * max_rows, MAX_WINDOW_ROWS))
-        window, late = waiting.pack_in_time(group, size, now, now, at_least_one=True)
-        if not window:
-            return window, late
-        chosen, length = self._choose(window, group, max_rows, now, cost)
-        until = now + cost(sum([part.rows for part in chosen]), group.padded_to(length))
-        late += [part for part in chosen if part.deadline < until]
-        return [part for part in chosen if part.deadline >= until], late
-
-    def _choose(
-        self, window: list[Part], group: RaggedGroup, max_rows: int, now: float, cost: Cost
-    ) -> tuple[list[Part], int]:
-        """Return the parts of the next batch, in their order in the window, and its length."""
+        parts, late = waiting.pack_in_time(group, size, now, now, at_least_one=True)
+        if not parts:
+            return parts, late
+        window = _Window(parts, group)
         # A part that was cut before memory became short goes alone.
-        if window[0].rows > max_rows:
-            return window[:1], group.padding.length_of(window[0].inputs)
-        lengths = [group.padding.length_of(part.inputs) for part in window]
-        batches = self._plan(window, lengths, group, max_rows)
-        own = next(batch for batch in batches if 0 in batch)
-        first = _urgent(batches, own, window, lengths, group, now, cost)
-        most = MAX_OVERTAKING * max_rows
-        chosen = _without_overtaking(window, first, most) or _without_overtaking(window, own, most)
-        _note_overtaking(window, chosen)
-        return [window[index] for index in chosen], max([lengths[each] for each in chosen])
+        alone = parts[0].rows > max_rows
+        chosen = [0] if alone else window.choose(self, max_rows, now, cost)
+        until = now + window.seconds(chosen, cost)
+        late += [parts[index] for index in chosen if parts[index].deadline < until]
+        return [parts[index] for index in chosen if parts[index].deadline >= until], late
 
-    def _plan(
-        self, window: list[Part], lengths: list[int], group: RaggedGroup, max_rows: int
-    ) -> list[list[int]]:
-        """Return the batches of the plan, as indices of `window`, shorter ones first."""
-        plane, width, padded = self._plane, group.width, group.padding.padded
-        order = [index for index, part in enumerate(window) if part.rows <= max_rows]
+
+class _Window:
+    """The parts among which a batch is planned, in their order, and the length of each.
+
+    Batches are lists of indices of these parts.
+    """
+
+    def __init__(self, parts: list[Part], group: RaggedGroup) -> None:
+        self._parts = parts
+        self._group = group
+        self._lengths = [group.padding.length_of(part.inputs) for part in parts]
+
+    def seconds(self, batch: list[int], cost: Cost) -> float:
+        """Return within how many seconds `batch` is answered if it runs now."""
+        longest = max([self._lengths[index] for index in batch])
+        rows = sum([self._parts[index].rows for index in batch])
+        return cost(rows, self._group.padded_to(longest))
+
+    def choose(self, cuts: RaggedCuts, max_rows: int, now: float, cost: Cost) -> list[int]:
+        """Return the batch that goes next, ascending, and count whom it overtakes."""
+        batches = self._plan(cuts, max_rows)
+        own = next(batch for batch in batches if 0 in batch)
+        first = self._urgent(batches, own, now, cost)
+        most = MAX_OVERTAKING * max_rows
+        chosen = self._fair(first, most) or self._fair(own, most)
+        taken, behind = set(chosen), 0
+        for index in range(chosen[-1], -1, -1):
+            if index in taken:
+                behind += self._parts[index].rows
+            else:
+                self._parts[index].overtaken += behind
+        return chosen
+
+    def _plan(self, cuts: RaggedCuts, max_rows: int) -> list[list[int]]:
+        """Return the batches of the least time in all, shorter ones first."""
+        parts, lengths, group = self._parts, self._lengths, self._group
+        order = [index for index, part in enumerate(parts) if part.rows <= max_rows]
         order.sort(key=lengths.__getitem__)
-        ends = optimal_cuts(
-            [window[index].rows for index in order],
-            [width * padded(lengths[index]) for index in order],
-            max_rows,
-            self.max_elements,
-            plane.base,
-            plane.slope,
-        )
+        rows = [parts[index].rows for index in order]
+        elements = [group.padded_to(lengths[index]).elements for index in order]
+        plane, most = cuts.plane, cuts.max_elements
+        ends = optimal_cuts(rows, elements, max_rows, most, plane.base, plane.slope)
         starts = [0, *ends[:-1]]
         return [order[start:end] for start, end in zip(starts, ends, strict=True)]
 
+    def _urgent(
+        self, batches: list[list[int]], own: list[int], now: float, cost: Cost
+    ) -> list[int]:
+        """Return `own`, or another of `batches` that is in time now, and behind `own` is not."""
+        earliest = [min([self._parts[index].deadline for index in batch]) for batch in batches]
+        if min(earliest) == inf:
+            return own
+        wait = self.seconds(own, cost)
+        for batch, deadline in zip(batches, earliest, strict=True):
+            if batch is own:
+                continue
+            end = now + self.seconds(batch, cost)
+            if end <= deadline < end + wait:
+                return batch
+        return own
 
-def _without_overtaking(window: list[Part], batch: list[int], most: int) -> list[int]:
-    """Return those of `batch`, indices of `window`, that overtake no part by above `most` rows.
+    def _fair(self, batch: list[int], most: int) -> list[int]:
+        """Return what of `batch` overtakes no part by above `most` rows in all, ascending.
 
-    They are in ascending order. The first part that stays is the one overtaken most.
-    """
-    chosen = sorted(batch)
-    first = 0
-    while first < len(chosen) and chosen[first] == first:
-        first += 1
-    allowed = most - window[first].overtaken if first < len(window) else 0
-    kept = chosen[:first]
-    for index in chosen[first:]:
-        allowed -= window[index].rows
-        if allowed < 0:
-            break
-        kept.append(index)
-    return kept
-
-
-def _note_overtaking(window: list[Part], chosen: list[int]) -> None:
-    """Count for each part of `window` that stays the rows behind it that are `chosen`."""
-    taken, behind = set(chosen), 0
-    for index in range(chosen[-1], -1, -1):
-        if index in taken:
-            behind += window[index].rows
-        else:
-            window[index].overtaken += behind
-
-
-def _urgent(
-    batches: list[list[int]],
-    first: list[int],
-    window: list[Part],
-    lengths: list[int],
-    group: RaggedGroup,
-    now: float,
-    cost: Cost,
-) -> list[int]:
-    """Return `first`, or another of `batches` that would be late behind it and still is in time."""
-    seconds = [
-        cost(
-            sum([window[index].rows for index in batch]),
-            group.padded_to(max([lengths[index] for index in batch])),
-        )
-        for batch in batches
-    ]
-    later = now + seconds[batches.index(first)]
-    for batch, own in zip(batches, seconds, strict=True):
-        earliest = min([window[index].deadline for index in batch])
-        if batch is not first and now + own <= earliest < later + own:
-            return batch
-    return first
-
-
-def _without_overtaking(window: list[Part], batch: list[int], most: int) -> list[int]:
-    """Return those of `batch`, indices of `window`, that overtake no part by above `most` rows.
-
-    They are in ascending order. The first part that stays is the one overtaken most.
-    """
-    chosen = sorted(batch)
-    first = 0
-    while first < len(chosen) and chosen[first] == first:
-        first += 1
-    allowed = most - window[first].overtaken if first < len(window) else 0
-    kept = chosen[:first]
-    for index in chosen[first:]:
-        allowed -= window[index].rows
-        if allowed < 0:
-            break
-        kept.append(index)
-    return kept
-
-
-def _note_overtaking(window: list[Part], chosen: list[int]) -> None:
-    """Count for each part of `window` that stays the rows behind it that are `chosen`."""
-    taken, behind = set(chosen), 0
-    for index in range(chosen[-1], -1, -1):
-        if index in taken:
-            behind += window[index].rows
-        else:
-            window[index].overtaken += behind
-
-
-def _urgent(
-    batches: list[list[int]],
-    first: list[int],
-    window: list[Part],
-    lengths: list[int],
-    group: RaggedGroup,
-    now: float,
-    cost: Cost,
-) -> list[int]:
-    """Return `first`, or another of `batches` that would be late behind it and still is in time."""
-
-    def end(batch: list[int], begin: float) -> float:
-        rows = sum([window[index].rows for index in batch])
-        return begin + cost(rows, group.padded_to(max([lengths[index] for index in batch])))
-
-    after = end(first, now)
-    for batch in batches:
-        earliest = min([window[index].deadline for index in batch])
-        if batch is not first and end(batch, now) <= earliest < end(batch, after):
-            return batch
-    return first
+        The first part that stays is the one that has been overtaken most, and is now.
+        """
+        chosen = sorted(batch)
+        first = 0
+        while first < len(chosen) and chosen[first] == first:
+            first += 1
+        allowed = most - self._parts[first].overtaken if first < len(chosen) else 0
+        kept = chosen[:first]
+        for index in chosen[first:]:
+            allowed -= self._parts[index].rows
+            if allowed < 0:
+                break
+            kept.append(index)
+        return kept
 
 
 def padded_group(parts: Sequence[Part]) -> Hashable:

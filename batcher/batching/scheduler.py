@@ -151,7 +151,9 @@ class BatchScheduler:
         """
         pending = self._admit(request)
         self._completions.pending += 1
-        waiting, most = self._queue.rows, self._most_rows(pending)
+        waiting, most = self._queue.rows, self._ceiling.rows
+        if self._queue.cuts is not None and pending.rows > 1:
+            most = min(most, self._queue.cuts.most_rows(padded_group([pending])))
         if pending.rows <= most:
             self._queue.add(pending)
         else:
@@ -275,13 +277,6 @@ class BatchScheduler:
                 err.retry_after = self.admission.retry_after()
             raise
         return PendingRequest(request, nbytes, group, level, now, deadline, self._cancelled)
-
-    def _most_rows(self, pending: PendingRequest) -> int:
-        """Return how many rows of `pending` fit into one batch. Reactor thread."""
-        cuts, most = self._queue.cuts, self._ceiling.rows
-        if cuts is None or pending.rows == 1:
-            return most
-        return min(most, cuts.most_rows(padded_group([pending])))
 
     def _take_back_failed(self, batch: Batch, error: BaseException, now: float) -> None:
         """Let `batch`, which failed by `error`, run again, or end its requests. Reactor thread."""
