@@ -46,33 +46,20 @@ Cost = Callable[[int, Hashable], float]
 
 
 def optimal_cuts(
-    rows: Sequence[int],
-    elements: Sequence[int],
-    max_rows: int,
-    max_elements: int,
-    base: float,
-    slope: Callable[[float], float],
+    rows: Sequence[int], elements: Sequence[int], max_rows: int, max_elements: int, plane: Plane
 ) -> list[int]:
-    """Return the ends of the batches of the least time in all.
+    """Return the ends of the batches that take the least time in all; of equals, larger ones.
 
-    A batch is a stretch of the parts, and takes base + rows of the batch * slope(its longest). Of
-    plans that take the same time, the one of larger batches is taken.
-
-    Args:
-        rows: rows of each part, at least 1 and at most `max_rows`.
-        elements: elements of each of its rows, padding included, ascending.
-        max_rows: most rows of a batch.
-        max_elements: most elements of a batch, padding included, but a part alone may have more.
-        base: seconds of a batch, however small.
-        slope: seconds of a row of so many elements.
+    Part number i has `rows[i]` rows of `elements[i]` elements, padding included; the elements are
+    ascending. A part alone may have more than `max_elements`, a batch of several has not.
     """
     best = [0.0]  # seconds of the best plan for the parts before each
     begins = [0]  # where the last batch of that plan begins
     for end in range(1, len(rows) + 1):
         longest = elements[end - 1]
         most = min(max_rows, max_elements // longest) if longest else max_rows
-        begin, seconds = _last_batch(rows, best, end, most, slope(longest))
-        best.append(seconds + base)
+        begin, seconds = _last_batch(rows, best, end, most, plane.slope(longest))
+        best.append(seconds + plane.base)
         begins.append(begin)
     ends: list[int] = []
     end = len(rows)
@@ -175,8 +162,7 @@ class _Window:
         order.sort(key=lengths.__getitem__)
         rows = [parts[index].rows for index in order]
         elements = [group.padded_to(lengths[index]).elements for index in order]
-        plane, most = cuts.plane, cuts.max_elements
-        ends = optimal_cuts(rows, elements, max_rows, most, plane.base, plane.slope)
+        ends = optimal_cuts(rows, elements, max_rows, cuts.max_elements, cuts.plane)
         starts = [0, *ends[:-1]]
         return [order[start:end] for start, end in zip(starts, ends, strict=True)]
 

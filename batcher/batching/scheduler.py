@@ -157,9 +157,7 @@ class BatchScheduler:
         if pending.rows <= most:
             self._queue.add(pending)
         else:
-            pending.cut(most)
-            for part in pending.parts:
-                self._queue.add(part)
+            _add_pieces(self._queue, pending, most)
         if self.returns.counts:
             self.returns.note_rows(self._queue.rows - waiting, pending.arrival)
         if pending.deadline < self._deadlines.earliest:
@@ -319,3 +317,10 @@ class BatchScheduler:
         """Fire the Deferreds of `drain` if no request and no batch is left. Reactor thread."""
         if self._dispatcher.draining and not self._completions.pending and not self._places.rows:
             self._drained.release()
+
+
+def _add_pieces(queue: BatchQueue, pending: PendingRequest, size: int) -> None:
+    """Cut `pending` into parts of at most `size` rows, and queue them."""
+    pending.cut(size)
+    for part in pending.parts:
+        queue.add(part)

@@ -191,8 +191,12 @@ class TensorSpec:
     @property
     def may_lack(self) -> bool:
         """Whether the model may get a batch without this input."""
-        is_filled = bool(self.mask_of or self.lengths_of)
-        return self.is_optional and self.default is None and not is_filled
+        return self.is_optional and self.default is None and not self.is_filled
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether the server fills the input where a request leaves it out: a mask, or lengths."""
+        return bool(self.mask_of or self.lengths_of)
 
     @property
     def fixed_size(self) -> int:

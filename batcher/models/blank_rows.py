@@ -20,6 +20,7 @@ from contextlib import suppress
 import numpy as np
 
 from batcher.core.error_text import message
+from batcher.core.left_out import with_defaults
 from batcher.core.ragged import own_rows
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import InvalidInput, ModelContractError
@@ -50,11 +51,13 @@ def blank_rows(spec: ModelSpec, rows: int, text: bytes = b"") -> dict[str, Array
 
     Any thread.
     """
-    return {
+    blank: Arrays = {
         tensor.name: _blank(tensor, rows, text)
         for tensor in spec.inputs
-        if not tensor.is_optional or tensor.default is not None or _has_size(tensor)
+        if (not tensor.is_optional or tensor.default is not None or _has_size(tensor))
+        and not tensor.is_filled
     }
+    return dict(with_defaults(spec, blank, rows))
 
 
 class WarmupBatch:

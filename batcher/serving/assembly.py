@@ -20,7 +20,7 @@ from batcher.batching.policies.policy import Policy
 from batcher.batching.queue import BatchQueue
 from batcher.batching.ragged_cost import RaggedCostModel
 from batcher.batching.ragged_cuts import RaggedCuts
-from batcher.batching.scheduler import BatchScheduler, CallSoon
+from batcher.batching.scheduler import BatchScheduler, CallSoon, GroupKey
 from batcher.batching.worker import CallFromThread, Worker
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
@@ -106,11 +106,7 @@ def build_scheduler(
     admission: Admission | None = None,
 ) -> BatchScheduler:
     """Return the scheduler that `settings` ask for; `policy` and `admission` replace theirs."""
-    padding = Padding(spec) if spec.is_padded else None
-    cost = RaggedCostModel(padding.warmup_elements) if padding is not None else CostModel()
-    cuts = None
-    if isinstance(cost, RaggedCostModel):
-        cuts = RaggedCuts(cost.plane, settings.max_batch_elements)
+    cost, cuts, group_key = _batch_making(settings, spec)
     return BatchScheduler(
         _queue(settings, cuts),
         BulkLast(policy or _policy(settings), settings.bulk_after_ms / 1e3),
@@ -119,9 +115,20 @@ def build_scheduler(
         metrics,
         options=_options(settings, spec.version),
         admission=admission or _admission(settings, cost),
-        group_key=padding.group_of if padding is not None else shape_key,
+        group_key=group_key,
         call_soon=call_soon,
     )
+
+
+def _batch_making(
+    settings: ModelSettings, spec: ModelSpec
+) -> tuple[CostModel, RaggedCuts | None, GroupKey]:
+    """Return how long batches take, how padded ones are cut, and who may share a batch."""
+    if not spec.is_padded:
+        return CostModel(), None, shape_key
+    padding = Padding(spec)
+    cost = RaggedCostModel(padding.warmup_elements)
+    return cost, RaggedCuts(cost.plane, settings.max_batch_elements), padding.group_of
 
 
 def shape_key(inputs: Mapping[str, Array]) -> Hashable:

@@ -417,3 +417,41 @@ def test_paths_are_absolute_from_the_start_since_a_model_may_change_the_folder(
     )
     monkeypatch.chdir(tmp_path)
     assert load_model_definition("m", "1", Path("m")).folder == tmp_path / "m"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "expected"),
+    [
+        ([{"name": "x", "dtype": "FP32", "shape": [4], "pad": 0}], "one axis of -1 for `pad`"),
+        ([{"name": "x", "dtype": "FP32", "shape": [-1, -1], "pad": 0}], "one axis of -1 for `pad`"),
+        ([{"name": "x", "dtype": "INT64", "shape": [-1], "pad": 0.5}], "one value of INT64"),
+        ([{"name": "x", "dtype": "FP32", "shape": [-1], "mask": "m"}], "`pad` beside"),
+        (
+            [{"name": "x", "dtype": "FP32", "shape": [-1], "pad": 0, "mask": "m"}],
+            "`mask` of 'x' to be another input",
+        ),
+        (
+            [
+                {"name": "x", "dtype": "FP32", "shape": [-1], "pad": 0, "lengths": "n"},
+                {"name": "n", "dtype": "INT64", "shape": [2]},
+            ],
+            r"with shape \[\] or \[1\]",
+        ),
+        (
+            [{"name": "x", "dtype": "FP32", "shape": [-1], "pad": 0, "pad_sizes": [8, 4]}],
+            "ascending order",
+        ),
+    ],
+)
+def test_a_padded_input_that_cannot_be_is_refused_with_what_is_expected(
+    tmp_path: Path, inputs: list[dict[str, Any]], expected: str
+) -> None:
+    file = {
+        "format": "python",
+        "class": "model:Model",
+        "inputs": inputs,
+        "outputs": [{"name": "y", "dtype": "FP32", "shape": []}],
+    }
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(file))
+    with pytest.raises(ConfigError, match=expected):
+        load_model_definition("m", "1", tmp_path)

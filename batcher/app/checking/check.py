@@ -21,6 +21,7 @@ from batcher.app.checking.contract import Findings, Report
 from batcher.app.checking.samples import random_rows, rows_of_sample
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.spec import ModelSpec
 from batcher.errors import ClientError, ConfigError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.loading import load_model
@@ -59,6 +60,18 @@ def check_version(
     return _Check(settings, progress, seconds, define).run(name, version, folder)
 
 
+def _lone_sizes(spec: ModelSpec) -> list[str]:
+    """Return a hint if requests of different sizes share no batch, though they might."""
+    padded = spec.is_padded
+    free = [] if padded else [tensor.name for tensor in spec.required if tensor.free_axes]
+    if not free:
+        return []
+    return [
+        f"hint: requests of different sizes of {', '.join(free)} share no batch. If the model can "
+        "take padded rows, write `pad: 0` beside the input's shape (docs/ragged.md)"
+    ]
+
+
 class _Check:
     """One check of one version; collects the findings and hints of its steps."""
 
@@ -95,6 +108,7 @@ class _Check:
         timings = batches.run(rows, checked.largest(self._settings.max_batch_size))
         if self._settings.warmup and not findings.has():
             self._warm_up(checked)
+        self._hints += _lone_sizes(spec)
         for text in self._hints:
             findings.add(rules.HINT, "start", text)
         return Report(title, rows.description, findings.all(), timings)

@@ -22,6 +22,7 @@ from math import prod
 import numpy as np
 
 from batcher.codecs.formats.bfloat16 import from_float32, to_float32
+from batcher.core.left_out import with_defaults
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.models.sample import Sample
 
@@ -75,13 +76,12 @@ def random_rows(spec: ModelSpec) -> Rows:
     Floats are 0 to 1, UINT8 0 to 255, other integers 0 or 1.
     """
     generator = np.random.default_rng(SEED)
+    sent = [tensor for tensor in spec.inputs if not tensor.is_filled]
     own = tuple(
-        _row({tensor.name: _random(tensor, generator) for tensor in spec.inputs})
+        _row(with_defaults(spec, {tensor.name: _random(tensor, generator) for tensor in sent}, 1))
         for _ in range(ROW_COUNT)
     )
-    free = [
-        tensor.name for tensor in spec.inputs if tensor.free_axes and tensor.warmup_shape is None
-    ]
+    free = [tensor.name for tensor in sent if tensor.free_axes and tensor.warmup_shape is None]
     sizes = f", the free axes of {', '.join(free)} taken as {FREE_AXIS_SIZE}" if free else ""
     return Rows(
         own,
@@ -114,7 +114,14 @@ def _random(tensor: TensorSpec, generator: np.random.Generator) -> Array:
 
 def _variant(row: Row, turn: int, spec: ModelSpec) -> Row:
     tensors = [tensor for tensor in spec.inputs if tensor.name in row]
-    return _row({tensor.name: _rotated(row[tensor.name], tensor, turn) for tensor in tensors})
+    return _row(
+        {
+            tensor.name: row[tensor.name]
+            if tensor.is_filled
+            else _rotated(row[tensor.name], tensor, turn)
+            for tensor in tensors
+        }
+    )
 
 
 def _rotated(array: Array, tensor: TensorSpec, turn: int) -> Array:

@@ -173,7 +173,6 @@ class Transit:
         else:
             try:
                 results, failed = self._results(task, answer)
-            # No memory, or outputs that cannot be cut to the lengths of their rows.
             except (MemoryError, ModelContractError) as err:
                 task.slot.busy, error = False, device_error(err)
         ended = perf_counter()

@@ -1,0 +1,191 @@
+"""Cuts by length take the least time, lose no row, keep every limit, and starve nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from math import inf
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batcher.batching.levels import Levels
+from batcher.batching.part import Part
+from batcher.batching.ragged_cost import Plane
+from batcher.batching.ragged_cuts import MAX_OVERTAKING, RaggedCuts, optimal_cuts
+from batcher.core.padding import Padding, RaggedGroup
+from tests.support.models import model_spec, tensor
+
+SPEC = model_spec(inputs=(tensor("x", shape=(-1,), pad=0),), outputs=(tensor("y", shape=()),))
+PADDING = Padding(SPEC)
+parts_of_windows = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 9)), min_size=1, max_size=8)
+
+
+def plane(base: float = 8.0, per_row: float = 0.0, per_element: float = 1.0) -> Plane:
+    made = Plane()
+    made.base, made.per_row, made.per_element = base, per_row, per_element
+    return made
+
+
+def part(length: int, rows: int = 1, deadline: float = inf) -> Part:
+    inputs = {"x": np.zeros((rows, length), "<f4")}
+    return Part(inputs, rows, 1, PADDING.group_of(inputs), 1, 0.0, deadline)
+
+
+def group() -> RaggedGroup:
+    found = PADDING.group_of({"x": np.zeros((1, 1), "<f4")})
+    assert isinstance(found, RaggedGroup)
+    return found
+
+
+def length(each: Part) -> int:
+    return each.inputs["x"].shape[1]
+
+
+def waiting(parts: Sequence[Part]) -> Levels:
+    levels = Levels()
+    for each in parts:
+        levels.add(each)
+    return levels
+
+
+def next_batch(levels: Levels, cuts: RaggedCuts, max_rows: int, now: float = 0.0) -> list[Part]:
+    def cost(rows: int, shape: object) -> float:
+        assert isinstance(shape, RaggedGroup)
+        return cuts.plane.seconds(rows, shape.elements)
+
+    packed, late = cuts.pack(levels, group(), max_rows, now, cost)
+    levels.take(packed, now)
+    for each in late:
+        levels.remove(each)
+    return packed
+
+
+def batches(sizes: Sequence[int], ends: Sequence[int]) -> Iterator[list[int]]:
+    start = 0
+    for end in ends:
+        yield list(range(start, end))
+        start = end
+
+
+def seconds(
+    rows: Sequence[int], elements: Sequence[int], ends: Sequence[int], costs: Plane
+) -> float:
+    return sum(
+        costs.seconds(sum(rows[index] for index in batch), elements[batch[-1]])
+        for batch in batches(rows, ends)
+    )
+
+
+def fits(
+    rows: Sequence[int], elements: Sequence[int], ends: Sequence[int], most: int, limit: int
+) -> bool:
+    for batch in batches(rows, ends):
+        filled = sum(rows[index] for index in batch)
+        if filled > most or (len(batch) > 1 and filled * elements[batch[-1]] > limit):
+            return False
+    return True
+
+
+@given(
+    parts_of_windows,
+    st.integers(3, 9),
+    st.integers(4, 60),
+    st.integers(0, 30),
+    st.integers(0, 3),
+    st.integers(0, 3),
+)
+def test_no_other_cuts_take_less_time_within_the_limits_and_each_row_is_in_one_batch(
+    window: list[tuple[int, int]], most: int, limit: int, base: int, per_row: int, per_element: int
+) -> None:
+    window = sorted(window, key=lambda each: each[1])
+    rows, elements = [each[0] for each in window], [each[1] for each in window]
+    costs = plane(base, per_row, per_element)
+    ends = optimal_cuts(rows, elements, most, limit, costs)
+    assert ends[-1] == len(rows)
+    assert ends == sorted(set(ends))
+    assert fits(rows, elements, ends, most, limit)
+    inner = range(1, len(rows))
+    every = [[*cuts, len(rows)] for n in range(len(rows)) for cuts in combinations(inner, n)]
+    best = min(
+        seconds(rows, elements, other, costs)
+        for other in every
+        if fits(rows, elements, other, most, limit)
+    )
+    assert seconds(rows, elements, ends, costs) == pytest.approx(best)
+
+
+def test_a_small_base_keeps_lengths_apart_and_a_large_one_mixes_them() -> None:
+    rows, elements = [1] * 8, [4, 4, 5, 5, 6, 7, 60, 61]
+    assert optimal_cuts(rows, elements, 8, 1 << 40, plane(base=8)) == [6, 8]
+    assert optimal_cuts(rows, elements, 8, 1 << 40, plane(base=1e6)) == [8]
+
+
+def test_before_any_batch_has_run_all_that_fits_shares_a_batch() -> None:
+    levels = waiting([part(5), part(50), part(500)])
+    assert len(next_batch(levels, RaggedCuts(Plane()), 8)) == 3
+
+
+def test_the_batch_with_the_request_whose_turn_it_is_goes_first() -> None:
+    levels = waiting([part(60), part(4), part(5), part(61)])
+    first = next_batch(levels, RaggedCuts(plane(base=1)), 8)
+    assert [length(each) for each in first] == [60, 61]
+    assert [length(each) for each in next_batch(levels, RaggedCuts(plane()), 8)] == [4, 5]
+
+
+def test_a_batch_that_would_be_late_behind_another_goes_before_it() -> None:
+    levels = waiting([part(60), part(4, deadline=20.0), part(5)])
+    first = next_batch(levels, RaggedCuts(plane(base=1)), 8)
+    assert [length(each) for each in first] == [4, 5]
+
+
+def test_what_would_be_late_in_its_own_batch_is_shed() -> None:
+    levels = waiting([part(60, deadline=20.0), part(4)])
+    cuts = RaggedCuts(plane(base=1))
+    assert next_batch(levels, cuts, 8) == []
+    assert [length(each) for each in next_batch(levels, cuts, 8)] == [4]
+
+
+def test_a_part_that_is_larger_than_any_batch_may_be_now_goes_alone() -> None:
+    levels = waiting([part(5, rows=4), part(5)])
+    assert [each.rows for each in next_batch(levels, RaggedCuts(plane()), 2)] == [4]
+
+
+@given(st.lists(st.integers(1, 60), max_size=120), st.integers(0, 60), st.integers(2, 6))
+def test_nobody_is_overtaken_by_more_rows_than_three_full_batches_have(
+    lengths: list[int], base: int, most: int
+) -> None:
+    coming = [part(each) for each in lengths]
+    order = {each: index for index, each in enumerate(coming)}
+    levels, cuts, sent = Levels(), RaggedCuts(plane(base)), []
+    while coming or levels.rows:
+        for each in coming[: 3 * most - levels.rows]:
+            levels.add(each)
+        coming = coming[max(3 * most - levels.rows, 0) :] if coming else []
+        coming = [each for each in order if each not in sent and each not in levels]
+        batch = next_batch(levels, cuts, most)
+        assert 0 < len(batch) <= most
+        sent += batch
+    assert len(sent) == len(lengths)
+    for place, each in enumerate(sent):
+        overtakers = sum(order[other] > order[each] for other in sent[:place])
+        assert overtakers <= MAX_OVERTAKING * most
+
+
+@pytest.mark.parametrize("ahead", [0, 3, 8, 20])
+def test_an_outlier_in_a_flood_of_short_rows_goes_three_batches_later_than_in_turn_at_most(
+    ahead: int,
+) -> None:
+    most = 4
+    levels, cuts = waiting([part(4) for _ in range(ahead)]), RaggedCuts(plane(base=2))
+    outlier = part(512)
+    levels.add(outlier)
+    for number in range(100):
+        while levels.rows < 40:
+            levels.add(part(3 + number % 3))
+        if outlier in next_batch(levels, cuts, most):
+            assert number <= ahead // most + 3
+            return
+    raise AssertionError("the outlier was not sent")
