@@ -35,8 +35,10 @@ from batcher.core.padding import RaggedGroup
 WINDOW_BATCHES = 2
 """Full batches in the window. With more, rows of rare lengths are overtaken too often."""
 
-MAX_WINDOW_ROWS = 512
-"""Most rows of the window, so that a plan takes well below a millisecond of the loop."""
+BLOCKS = 64
+"""Blocks that a full batch is planned in. A block is one row where batches have up to 64 rows; in
+larger ones rows of about one length are planned together, or a plan would take milliseconds.
+"""
 
 MAX_OVERTAKING = 3
 """Full batches of rows by which a request may be overtaken; the window seldom leads to as many."""
@@ -110,7 +112,7 @@ class RaggedCuts:
         Late are parts whose deadline has passed, and those of the batch that would be answered
         after their deadline if it ran now.
         """
-        size = max(max_rows, min(WINDOW_BATCHES * max_rows, MAX_WINDOW_ROWS))
+        size = WINDOW_BATCHES * max_rows
         parts, late = waiting.pack_in_time(group, size, now, now, at_least_one=True)
         if not parts:
             return parts, late
@@ -160,11 +162,15 @@ class _Window:
         parts, lengths, group = self._parts, self._lengths, self._group
         order = [index for index, part in enumerate(parts) if part.rows <= max_rows]
         order.sort(key=lengths.__getitem__)
-        rows = [parts[index].rows for index in order]
-        elements = [group.padded_to(lengths[index]).elements for index in order]
+        longest = max(group.padded_to(lengths[order[-1]]).elements, 1)
+        most = min(max_rows, cuts.max_elements // longest) // BLOCKS
+        blocks = _blocks([parts[index].rows for index in order], max(most, 1))
+        rows = [sum([parts[order[at]].rows for at in range(begin, end)]) for begin, end in blocks]
+        elements = [group.padded_to(lengths[order[end - 1]]).elements for _, end in blocks]
         ends = optimal_cuts(rows, elements, max_rows, cuts.max_elements, cuts.plane)
-        starts = [0, *ends[:-1]]
-        return [order[start:end] for start, end in zip(starts, ends, strict=True)]
+        stops = [blocks[end - 1][1] for end in ends]
+        starts = [0, *stops[:-1]]
+        return [order[start:stop] for start, stop in zip(starts, stops, strict=True)]
 
     def _urgent(
         self, batches: list[list[int]], own: list[int], now: float, cost: Cost
@@ -199,6 +205,20 @@ class _Window:
                 break
             kept.append(index)
         return kept
+
+
+def _blocks(rows: list[int], most: int) -> list[tuple[int, int]]:
+    """Return begin and end of stretches of parts with at most `most` rows, or one part, each."""
+    blocks: list[tuple[int, int]] = []
+    begin = filled = 0
+    for end, own in enumerate(rows):
+        if end > begin and filled + own > most:
+            blocks.append((begin, end))
+            begin, filled = end, 0
+        filled += own
+    if rows:
+        blocks.append((begin, len(rows)))
+    return blocks
 
 
 def padded_group(parts: Sequence[Part]) -> Hashable:

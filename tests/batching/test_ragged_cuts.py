@@ -123,6 +123,17 @@ def test_a_small_base_keeps_lengths_apart_and_a_large_one_mixes_them() -> None:
     assert optimal_cuts(rows, elements, 8, 1 << 40, plane(base=1e6)) == [8]
 
 
+def test_rows_of_large_batches_are_planned_in_blocks_and_none_is_lost() -> None:
+    parts = [part(1 + number % 200) for number in range(400)]
+    levels, cuts = waiting(parts), RaggedCuts(plane(base=50))
+    sent: list[Part] = []
+    while levels.rows:
+        batch = next_batch(levels, cuts, 256)
+        assert 0 < len(batch) <= 256
+        sent += batch
+    assert len(sent) == len(set(sent)) == 400
+
+
 def test_before_any_batch_has_run_all_that_fits_shares_a_batch() -> None:
     levels = waiting([part(5), part(50), part(500)])
     assert len(next_batch(levels, RaggedCuts(Plane()), 8)) == 3
@@ -159,12 +170,10 @@ def test_nobody_is_overtaken_by_more_rows_than_three_full_batches_have(
 ) -> None:
     coming = [part(each) for each in lengths]
     order = {each: index for index, each in enumerate(coming)}
-    levels, cuts, sent = Levels(), RaggedCuts(plane(base)), []
+    levels, cuts, sent = Levels(), RaggedCuts(plane(base)), list[Part]()
     while coming or levels.rows:
-        for each in coming[: 3 * most - levels.rows]:
-            levels.add(each)
-        coming = coming[max(3 * most - levels.rows, 0) :] if coming else []
-        coming = [each for each in order if each not in sent and each not in levels]
+        while coming and levels.rows < 3 * most:
+            levels.add(coming.pop(0))
         batch = next_batch(levels, cuts, most)
         assert 0 < len(batch) <= most
         sent += batch
