@@ -60,16 +60,15 @@ def check_version(
     return _Check(settings, progress, seconds, define).run(name, version, folder)
 
 
-def _lone_sizes(spec: ModelSpec) -> list[str]:
+def _lone_sizes(spec: ModelSpec) -> str:
     """Return a hint if requests of different sizes share no batch, though they might."""
-    padded = spec.is_padded
-    free = [] if padded else [tensor.name for tensor in spec.required if tensor.free_axes]
-    if not free:
-        return []
-    return [
+    free = [tensor.name for tensor in spec.required if tensor.free_axes]
+    if not free or spec.is_padded:
+        return ""
+    return (
         f"hint: requests of different sizes of {', '.join(free)} share no batch. If the model can "
         "take padded rows, write `pad: 0` beside the input's shape (docs/ragged.md)"
-    ]
+    )
 
 
 class _Check:
@@ -108,7 +107,8 @@ class _Check:
         timings = batches.run(rows, checked.largest(self._settings.max_batch_size))
         if self._settings.warmup and not findings.has():
             self._warm_up(checked)
-        self._hints += _lone_sizes(spec)
+        if lone := _lone_sizes(spec):
+            findings.add(rules.HINT, "inputs", lone)
         for text in self._hints:
             findings.add(rules.HINT, "start", text)
         return Report(title, rows.description, findings.all(), timings)
