@@ -157,6 +157,12 @@ def infer_operation(
         TypeError: an input's dtype has no datatype.
         ValueError: a name or the priority is not what it should be, or there are no inputs.
     """
+    if type(inputs) is not dict and not isinstance(inputs, Mapping):
+        # a caller without annotations hands in an array, which has neither truth value nor names
+        raise ValueError(
+            "inputs: expected a mapping of names to arrays; got "
+            f"{type(inputs).__name__}: write {{name: array}}"
+        )
     if not inputs:
         raise ValueError(f"model {model!r}: expected at least one input; got none")
     if not isinstance(priority, int) or priority < 0:

@@ -199,6 +199,21 @@ def test_an_array_that_cannot_be_sent_is_told_at_once(form: Form) -> None:
     assert not peer.seen
 
 
+@pytest.mark.parametrize("inputs", [ROW, [[1, 2]], "text", None, [], np.zeros(0)])
+def test_inputs_without_names_are_refused_and_the_form_is_named(form: Form, inputs: Any) -> None:
+    peer = Peer(doubled)
+    try:
+        error, _ = form(peer, lambda client: client.infer("m", inputs))
+    except ValueError as err:  # Twisted's form raises it where it is called
+        error = err
+    assert isinstance(error, ValueError)
+    assert str(error) == (
+        "inputs: expected a mapping of names to arrays; got "
+        f"{type(inputs).__name__}: write {{name: array}}"
+    )
+    assert not peer.seen
+
+
 def test_every_request_names_the_client_s_key(form: Form) -> None:
     peer = Peer(refused(429, "1"), doubled)
     result, _ = form(peer, infer(), api_key="SECRET")

@@ -2,7 +2,8 @@
 
 The body is the one element of one row: a text, a recording, a page of PDF. No other format reads
 such a body for such a model, so whatever its media type says, the bytes are the model's to read. A
-body of `text/plain` is recoded to UTF-8 where its charset is another one.
+body of `text/plain` is recoded to UTF-8 where its charset is another one. A body that is not in its
+charset is refused.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from batcher.codecs.content import Buffer, Content
 from batcher.core.copied_bytes import copied_bytes
 from batcher.core.spec import Array, ModelSpec, TensorSpec
+from batcher.errors import DecodingError
 
 
 def takes_files(tensor: TensorSpec) -> bool:
@@ -31,7 +33,25 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
 
 def decode_text(content: Content, spec: ModelSpec) -> dict[str, Array]:
     """Return the body, in UTF-8, as the only row. Raises DecodingError: the charset is wrong."""
-    return {spec.inputs[0].name: rows_from_files([content.text()], spec.inputs[0])}
+    text = content.text()
+    _check_utf_8(text, len(content.body) - len(text))
+    return {spec.inputs[0].name: rows_from_files([text], spec.inputs[0])}
+
+
+def _check_utf_8(text: Buffer, skipped: int) -> None:
+    """Check that `text` is UTF-8, as every text is that was recoded.
+
+    `skipped` is the number of bytes before the text, those of a byte order mark. Raises
+    DecodingError.
+    """
+    try:
+        str(text, "utf-8")
+    except UnicodeDecodeError as err:
+        raise DecodingError(
+            f"body: expected text in UTF-8; got byte 0x{text[err.start]:02x} at offset "
+            f"{skipped + err.start}: name another charset, as in `text/plain; charset=latin-1`, or "
+            "send bytes that are no text as application/octet-stream"
+        ) from err
 
 
 def rows_from_files(files: list[Buffer], tensor: TensorSpec) -> Array:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from batcher.codecs.formats.base64_values import B64, base64_text
+from batcher.codecs.formats.body_advice import advice
 from batcher.codecs.formats.long_lists import ArrayBuilder, LongList, array_from_value, stacked
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.error_text import brief_names
@@ -59,10 +60,12 @@ def _by_input(document: Any, spec: ModelSpec, limits: DecodingLimits) -> dict[st
     if not isinstance(document, dict):
         raise InvalidInput(
             f'body: expected an object with "inputs" or "instances"; got {_kind(document)}'
+            f"{advice(document, spec)}"
         )
     if ("inputs" in document) == ("instances" in document):
         got = brief_names(document) or "an empty object"
-        raise InvalidInput(f'body: expected either "inputs" or "instances"; got {got}')
+        more = "" if "inputs" in document else advice(document, spec)
+        raise InvalidInput(f'body: expected either "inputs" or "instances"; got {got}{more}')
     if "instances" in document:
         return _columns(document["instances"], spec, limits)
     named, only = document["inputs"], only_name(spec)

@@ -25,6 +25,17 @@ BULK_PRIORITY = -1
 levels.
 """
 
+_INPUTS_FORM = (
+    ': write {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": '
+    "[4, 4]}]}, or post plain rows to /models/NAME/predict"
+)
+_FORMS = {
+    "body": _INPUTS_FORM,
+    "inputs": _INPUTS_FORM,
+    "outputs": ': write {"outputs": [{"name": "y"}]}',
+}
+"""Member of a request to an example of its form, which stands behind an error's text."""
+
 _UNSET = (0, "", None, False)
 """Values by which clients say that a sequence parameter is not used."""
 
@@ -103,7 +114,8 @@ def flag_of(parameters: dict[str, Any], key: str, where: str) -> bool | None:
 def object_of(value: Any, where: str) -> dict[str, Any]:
     """Return `value`, which is to be an object; `where` names it in an error."""
     if not isinstance(value, dict):
-        raise InvalidInput(f"{where}: expected an object; got {value_text(value)}")
+        form = _FORMS.get(where, "")
+        raise InvalidInput(f"{where}: expected an object; got {value_text(value)}{form}")
     return value
 
 
@@ -116,7 +128,7 @@ def list_of(document: dict[str, Any], key: str) -> Iterable[Any]:
     if not isinstance(value, list) or not value:
         raise InvalidInput(
             f"{key}: expected a list of tensors; got "
-            f"{'none' if key not in document else value_text(value)}"
+            f"{'none' if key not in document else value_text(value)}{_FORMS.get(key, '')}"
         )
     return value
 

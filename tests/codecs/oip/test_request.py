@@ -490,3 +490,30 @@ def test_any_json_in_any_place_is_read_or_refused(member: str, value: Any, inner
     body = with_input(**{inner: value}) if inner else document(**{member: value})
     with suppress(*REFUSALS, NotServed):
         read_head(body, SPEC).inputs(b"")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"inputs": [[4, 4]]}', "inputs: expected an object; got"),
+        (b'{"inputs": {"x": [4, 4]}}', "inputs: expected a list of tensors; got"),
+        (b'{"instances": [[4, 4]]}', "inputs: expected a list of tensors; got none"),
+        (b"[[4, 4]]", "body: expected an object; got"),
+    ],
+)
+def test_rows_in_the_place_of_tensors_are_refused_with_the_form_and_the_route_of_plain_rows(
+    body: bytes, words: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read_head(body, SPEC)
+    message = str(caught.value)
+    assert message.startswith(words)
+    example, route = message.split(": write ")[1].rsplit(", or post plain rows to ")
+    assert route == "/models/NAME/predict"
+    head = read_head(example.encode(), one_input("FP32", (2,)))
+    assert head.arrays["x"].tolist() == [[4, 4]]
+
+
+def test_names_in_the_place_of_outputs_are_refused_with_the_form() -> None:
+    with pytest.raises(InvalidInput, match=r'got .y.: write {"outputs": \[{"name": "y"}\]}$'):
+        read_head(document(outputs=["y"]), SPEC)
