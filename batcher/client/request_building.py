@@ -157,14 +157,8 @@ def infer_operation(
         TypeError: an input's dtype has no datatype.
         ValueError: a name or the priority is not what it should be, or there are no inputs.
     """
-    if type(inputs) is not dict and not isinstance(inputs, Mapping):
-        # a caller without annotations hands in an array, which has neither truth value nor names
-        raise ValueError(
-            "inputs: expected a mapping of names to arrays; got "
-            f"{type(inputs).__name__}: write {{name: array}}"
-        )
-    if not inputs:
-        raise ValueError(f"model {model!r}: expected at least one input; got none")
+    if (type(inputs) is not dict and not isinstance(inputs, Mapping)) or not inputs:
+        raise _without_names(model, inputs)
     if not isinstance(priority, int) or priority < 0:
         raise ValueError(f"priority: expected 1 (highest) and up, or 0 (default); got {priority!r}")
     if isinstance(outputs, str):
@@ -173,6 +167,16 @@ def infer_operation(
     names = None if outputs is None else tuple(outputs)
     path = model_path(model, version) + "/infer"
     return InferOperation(path, request_id, names, int(priority), tensors)
+
+
+def _without_names(model: str, inputs: object) -> ValueError:
+    """Return the error of a call whose inputs are no mapping, such as an array, or are none."""
+    if isinstance(inputs, Mapping):
+        return ValueError(f"model {model!r}: expected at least one input; got none")
+    kind = type(inputs).__name__
+    return ValueError(
+        f"inputs: expected a mapping of names to arrays; got {kind}: write {{name: array}}"
+    )
 
 
 @lru_cache(maxsize=_MAX_KEPT)
