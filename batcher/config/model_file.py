@@ -16,8 +16,8 @@ from pydantic import Field, field_validator, model_validator
 from batcher.config import onnx_definition
 from batcher.config.default_values import default_row
 from batcher.config.model_files import check_file_is_named, check_files
-from batcher.config.model_settings import ModelSettings
-from batcher.config.reading import Integer, Number, Source, names_of, read_yaml, validate
+from batcher.config.places import places_outside_model_file
+from batcher.config.reading import Integer, Number, Source, read_yaml, validate
 from batcher.config.tensor_file import (
     FileSection,
     PaddedFile,
@@ -34,11 +34,6 @@ from batcher.core.spec import (
 )
 
 Format = Literal["python", "torchscript", "export", "onnx"]
-_IN_CONFIG = dict.fromkeys(
-    names_of(ModelSettings),
-    "into config.yaml, below `models` and the model's name, or below `defaults`: model.yaml says "
-    "what a model is, config.yaml how models are run",
-)
 _CHANNELS = {"grey": 1, "rgb": 3}
 _PIL_MODES = {"grey": "L", "rgb": "RGB"}
 
@@ -303,7 +298,7 @@ def definition_of(
     `load_model_definition` does.
     """
     onnx_definition.fill_in(source, folder)
-    model = validate(ModelFile, source, _IN_CONFIG)
+    model = validate(ModelFile, source, places_outside_model_file(ModelFile))
     check_files(folder, model.named_files, source)
     return ModelDefinition(
         spec=_model_spec(name, version, model),

@@ -14,7 +14,7 @@ A key that is written twice is an error here; YAML readers usually keep the last
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
@@ -265,8 +265,7 @@ def _explain(
 ) -> str:
     key = problem["loc"]
     if problem["type"] == "extra_forbidden":
-        place = elsewhere.get(str(key[-1]))
-        advice = f"; {key[-1]} belongs {place}" if place else _suggestion(schema, key)
+        advice = _suggestion(schema, key, elsewhere)
         return f"{source.origin(key)}: unknown setting {dotted(key)}{advice}"
     if problem["type"] == "missing":
         return f"{source.origin(key)}: {dotted(key)} is missing"
@@ -308,19 +307,27 @@ def _got(problem: Any) -> str:
     return repr(value) if is_public else type(value).__name__
 
 
-def _suggestion(schema: type[BaseModel], key: Key) -> str:
-    known = _fields_at(schema, key[:-1])
-    close = get_close_matches(str(key[-1]), known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else f"; known here: {', '.join(known)}"
+def _suggestion(schema: type[BaseModel], key: Key, elsewhere: Mapping[str, str]) -> str:
+    """Return the setting that is meant by `key`, here or in one of the places of `elsewhere`."""
+    known, name = names_at(schema, key[:-1]), str(key[-1])
+    here = get_close_matches(name, known, n=1, cutoff=0.5)
+    likeness = _likeness(here[0], name) if here else 0.0
+    # `default` for `defaults`: a slip here is likelier than a key of another file
+    if name in elsewhere and likeness < 0.9:
+        return f"; {name} belongs {elsewhere[name]}"
+    there = get_close_matches(name, elsewhere, n=1, cutoff=0.75)
+    if there and there[0] != name and _likeness(there[0], name) > likeness:
+        return f"; did you mean {there[0]}? {there[0]} belongs {elsewhere[there[0]]}"
+    return f"; did you mean {here[0]}?" if here else f"; known here: {', '.join(known)}"
 
 
-def names_of(section: type[BaseModel]) -> list[str]:
-    """Return the names of the settings of `section`, as they stand in the file."""
-    return list(_fields_of(section))
+def _likeness(known: str, name: str) -> float:
+    # in this order, as `get_close_matches` has it: the reverse order may give another number
+    return SequenceMatcher(None, known, name).ratio()
 
 
-def _fields_at(schema: Any, key: Key) -> list[str]:
-    """Return the names of the settings at `key` below `schema`.
+def names_at(schema: Any, key: Key = ()) -> list[str]:
+    """Return the names of the settings at `key` below `schema`, as they stand in the file.
 
     `schema` is a section or a type that contains a section, such as a list or a mapping of it. A
     step of `key` through a list or a mapping is an index or a key, and leads to the section inside.

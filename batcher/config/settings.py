@@ -15,11 +15,12 @@ from pydantic import ByteSize, Field, PrivateAttr
 
 from batcher.config.model_file import ModelFile
 from batcher.config.model_settings import ModelOverrides, ModelSettings
+from batcher.config.places import levels_of_model_file
 from batcher.config.quota import Quota
 from batcher.config.reading import (
     Integer,
     Source,
-    names_of,
+    names_at,
     override_from_environment,
     override_from_platform,
     read_yaml,
@@ -236,15 +237,18 @@ _OF_PATH = frozenset(ModelOverrides.model_fields) - frozenset(ModelSettings.mode
 """What an entry of `models` says of where the model is, not of how it is run."""
 
 _ELSEWHERE = {
-    **dict.fromkeys(
-        names_of(ModelFile), "into the model.yaml of the model, beside the model's files"
-    ),
+    **dict.fromkeys(names_at(Quota), "below a key of `quotas`"),
+    **{
+        name: f"into the model.yaml of the model, beside the model's files, at {level}"
+        for name, level in levels_of_model_file(ModelFile).items()
+    },
+    "path": "below `models` and the model's name",
     **{
         name: f"below `defaults` for all models, or below `models` and the model's name; on the "
         f"command line it is --set defaults.{name}=…"
-        for name in names_of(ModelSettings)
+        for name in names_at(ModelSettings)
     },
-    **dict.fromkeys(names_of(ServerSettings), "to the top of config.yaml"),
+    **dict.fromkeys(names_at(ServerSettings), "to the top of config.yaml"),
 }
 """Where a setting belongs that stands in a section without it."""
 

@@ -344,6 +344,26 @@ def test_a_setting_that_is_missing_in_a_tensor_has_the_tensors_line(
             "model.yaml:11: unknown setting zzzzzz; known here: format, file, class, weights, "
             "inputs, outputs",
         ),
+        (
+            changed("shape: [4]", "shape: [4]\n    labels: [a, b, c, d]"),
+            "model.yaml:7: unknown setting inputs.0.labels; labels belongs to an output$",
+        ),
+        (RIGHT + "scores: logit\n", "unknown setting scores; scores belongs to an output$"),
+        (RIGHT + "    warmup_shape: [1]\n", "outputs.0.warmup_shape; .* belongs to an input$"),
+        (RIGHT + "dtype: FP32\n", "dtype belongs to an input or an output$"),
+        (
+            changed("shape: [4]", "shape: [4]\n    mean: [1]"),
+            "mean belongs to `image` of an input$",
+        ),
+        (RIGHT + "    weights: w.pt\n", "outputs.0.weights; weights belongs to the top$"),
+        (
+            changed("shape: [4]", "shape: [4]\n    labls: [a]"),
+            "did you mean labels[?] labels belongs to an output$",
+        ),
+        (
+            RIGHT + "max_batchsize: 8\n",
+            "did you mean max_batch_size[?] max_batch_size belongs into config.yaml",
+        ),
         (RIGHT + "format: onnx\n", "model.yaml:11: format is set twice"),
         (
             changed("name: x\n", "name: x\n    name: z\n"),
