@@ -32,7 +32,6 @@ from batcher.config.reading import dotted, scalar
 from batcher.config.settings import ServerSettings, load_settings, share_threads
 from batcher.errors import BatcherError, ConfigError
 from batcher.serving.repository.folders import ModelFolder, define, find_models, find_versions
-from batcher.serving.repository.repository import NO_MODEL
 
 DEFAULT_CONFIG = Path("config.yaml")
 SIMULATE = "simulate"
@@ -247,7 +246,9 @@ def check(
     flags = _assignments(pairs) | ({("defaults", "device"): ("--device", device)} if device else {})
     settings, base = _configuration(config, flags)
     if model is None:
-        _check_configuration(settings, base)
+        from batcher.app.checking.configuration import check_configuration
+
+        check_configuration(settings, base)
     else:
         _check_model(model, settings, base, {"device": device} if device else {})
 
@@ -284,36 +285,6 @@ def _definer(
 ) -> Callable[[str, str, Path], ModelDefinition]:
     """Return what reads the definition of what was `found`."""
     return lambda name, version, folder: define(found, settings.trusted)
-
-
-def _check_configuration(settings: ServerSettings, base: Path) -> None:
-    try:
-        listing = find_models(settings, base)
-    except ConfigError as err:
-        raise click.ClickException(str(err)) from err
-    for warning in listing.warnings():
-        click.echo(warning, err=True)
-    folders = listing.folders
-    problems = sum(not _check_definition(folder, settings) for folder in folders)
-    if problems:
-        raise click.ClickException(f"{problems} of {len(folders)} models cannot be served")
-    if not folders and settings.model_control == "none":
-        raise click.ClickException(f"the model repository is {NO_MODEL}")
-    click.echo(f"the configuration is right; {len(folders)} models")
-
-
-def _check_definition(folder: ModelFolder, settings: ServerSettings) -> bool:
-    """Write what the model in `folder` takes and gives, or what is wrong; return whether it can."""
-    title = f"{folder.name}/{folder.version}"
-    try:
-        spec = define(folder, settings.for_model(folder.name).trusted).spec
-    except ConfigError as err:
-        click.echo(f"model {title}: {err}", err=True)
-        return False
-    inputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
-    outputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.outputs)
-    click.echo(f"model {title}: {spec.platform}, takes {inputs}, gives {outputs}")
-    return True
 
 
 @main.command(name="compile")

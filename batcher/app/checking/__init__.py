@@ -4,4 +4,7 @@
 
 `contract` defines a rule, a finding and a report, `rules` lists every rule, and `report_text`
 writes a report for a terminal.
+
+`configuration` is the check without `--model`, which loads nothing; `entry` looks there for the
+class that a `model.yaml` names.
 """

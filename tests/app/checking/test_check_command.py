@@ -151,3 +151,13 @@ def test_a_report_is_text_of_a_readable_width() -> None:
     assert "2. breach: predict" in text
     assert "mend" not in text
     assert lines[-1].split() == ["4", "2.000", "0.5000"]
+
+
+def test_the_check_of_a_configuration_names_a_class_that_is_not_there(folders: Folders) -> None:
+    folders.python(GOOD)
+    folders.python(GOOD, entry="code:Modell", version="2")
+    done = run("--set", f"model_repository={folders.base}")
+    assert (done.exit_code, "model m/1: python" in done.stdout) == (1, True)
+    assert "class: expected a class or a function Modell in code.py" in done.stderr
+    assert "did you mean Model?" in done.stderr
+    assert "cannot be served" in done.stderr

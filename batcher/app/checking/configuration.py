@@ -1,0 +1,51 @@
+"""`batcher check` without a model: whether the models of a configuration can be served.
+
+Models are read and not loaded, so that the check takes a moment and runs no code of a folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from batcher.app.checking.entry import check_entry
+from batcher.config.settings import ServerSettings
+from batcher.errors import ConfigError
+from batcher.serving.repository.folders import ModelFolder, define, find_models
+from batcher.serving.repository.repository import NO_MODEL
+
+
+def check_configuration(settings: ServerSettings, base: Path) -> None:
+    """Write what each model takes and gives; `base` is the folder that paths start from.
+
+    Raises:
+        ClickException: there is no model, or one cannot be served.
+    """
+    try:
+        listing = find_models(settings, base)
+    except ConfigError as err:
+        raise click.ClickException(str(err)) from err
+    for warning in listing.warnings():
+        click.echo(warning, err=True)
+    folders = listing.folders
+    problems = sum(not _check_definition(folder, settings) for folder in folders)
+    if problems:
+        raise click.ClickException(f"{problems} of {len(folders)} models cannot be served")
+    if not folders and settings.model_control == "none":
+        raise click.ClickException(f"the model repository is {NO_MODEL}")
+    click.echo(f"the configuration is right; {len(folders)} models")
+
+
+def _check_definition(folder: ModelFolder, settings: ServerSettings) -> bool:
+    """Write what the model in `folder` takes and gives, or what is wrong; return whether it can."""
+    title = f"{folder.name}/{folder.version}"
+    try:
+        spec = check_entry(define(folder, settings.for_model(folder.name).trusted)).spec
+    except ConfigError as err:
+        click.echo(f"model {title}: {err}", err=True)
+        return False
+    inputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
+    outputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.outputs)
+    click.echo(f"model {title}: {spec.platform}, takes {inputs}, gives {outputs}")
+    return True
