@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from mypy_extensions import mypyc_attr
 
@@ -39,7 +39,7 @@ would keep a server that stops until `drain_timeout_s`.
 """
 
 
-LARGE_PIECE_BYTES = 1 << 14
+LARGE_PIECE_BYTES: Final = 1 << 14
 """Bytes of a piece of a body from which the piece counts against the time of the loop's turn.
 
 libuv reads a connection up to 32 times a turn, 250 KiB each time: 8 MiB. Eight clients that send

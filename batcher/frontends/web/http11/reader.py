@@ -173,6 +173,8 @@ class RequestReader:
     @property
     def held(self) -> int:
         """Bytes of memory that the present part of a body takes, read or not."""
+        if not self._body and not self.rest and self._decoder is None:
+            return 0  # before the phase is compared, which costs more
         if self.phase is not _BODY:
             return 0
         if self._decoder is not None:
