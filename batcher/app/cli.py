@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
 
 import click
 
@@ -22,10 +20,10 @@ from batcher import __version__
 from batcher.app.first_process import leave_first_place
 from batcher.app.new_model_questions import Answers
 from batcher.app.outputs.standard import open_closed_outputs
+from batcher.app.posting import post_file
 from batcher.app.reloading import Read
 from batcher.app.start_report import LoadScreen, StartReport
 from batcher.app.target import Flags, Said, target_flags
-from batcher.codecs.file_names import media_type_of_file
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.reading import dotted, scalar
@@ -271,7 +269,8 @@ def _check_model(
         progress = partial(screen.progress, f"{name}/{version}")
         mine = share_threads(model_settings, model_settings.instances)
         read = _definer(found, mine)
-        report = check_version(name, version, found.folder, mine, progress, define=read)
+        file = found.single.file.name if found.single is not None else ""
+        report = check_version(name, version, found.folder, mine, progress, define=read, file=file)
         screen.stop()
         click.echo(report_text(report))
         breaches += report.count("breach")
@@ -344,27 +343,9 @@ def doctor(config: Path | None, pairs: tuple[str, ...], as_json: bool) -> None:
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for each answer.")
 def predict(url: str, files: tuple[Path, ...], timeout: float) -> None:
     """Post each of FILES to URL, a …/predict route, and print the answers as lines of JSON."""
-    failures = sum(not _predict_one(url, file, timeout) for file in files)
+    failures = sum(not post_file(url, file, timeout) for file in files)
     if failures:
         raise click.ClickException(f"{failures} of {len(files)} requests failed")
-
-
-def _predict_one(url: str, file: Path, timeout: float) -> bool:
-    """Post one file, print the answer or the error, and return whether it was an answer.
-
-    On urllib, not on `batcher.client`: that speaks the Open Inference Protocol alone, which carries
-    no files, and needs the extra `client`.
-    """
-    headers = {"Content-Type": media_type_of_file(file), "Accept": "application/json"}
-    try:
-        with urlopen(Request(url, file.read_bytes(), headers), timeout=timeout) as answer:
-            click.echo(answer.read().decode())
-            return True
-    except HTTPError as err:
-        click.echo(f"{file}: {err.code}: {err.read().decode('utf-8', 'replace')}", err=True)
-    except (URLError, OSError, ValueError) as err:
-        click.echo(f"{file}: {err}", err=True)
-    return False
 
 
 if __name__ == "__main__":

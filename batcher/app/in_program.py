@@ -23,8 +23,9 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,6 +36,7 @@ from batcher.app.first_words import first_words
 from batcher.app.target import Flags, Said, target_flags
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
+from batcher.config.reading import names_of
 from batcher.config.settings import ServerSettings, load_settings, share_threads
 from batcher.config.single_file import SingleFile
 from batcher.errors import ConfigError
@@ -131,7 +133,11 @@ def serve(
     if not _is_program(sys._getframe(1).f_globals.get("__name__", "")):
         return None
     wait = not _has_running_loop() if wait is None else wait
-    serving = _start(model, Asked(name, inputs, outputs, sample), settings, wait)
+    try:
+        serving = _start(model, Asked(name, inputs, outputs, sample), settings, wait)
+    except ConfigError as err:
+        # The caller's line is at fault, and no line of the server's own.
+        raise err.with_traceback(None) from err.__cause__
     if not wait:
         return serving
     serving.wait()
@@ -202,10 +208,24 @@ def _start(model: Any, asked: Asked, own: Mapping[str, Any], wait: bool) -> Serv
 def _settings(own: Mapping[str, Any], flags: Flags) -> ServerSettings:
     """Return the settings of the server; `own` are those that the caller names."""
     flags = dict(flags)
+    servers, models = names_of(ServerSettings), names_of(ModelSettings)
     for key, value in own.items():
+        if key not in servers and key not in models:
+            raise _unknown(key, [*Asked._fields, "wait", *models, *servers])
         is_server = key in ServerSettings.model_fields
         flags[(key,) if is_server else ("defaults", key)] = (f"batcher.serve({key}=…)", value)
-    return load_settings(None, os.environ, flags)
+    try:
+        return load_settings(None, os.environ, flags)
+    except ConfigError as err:
+        # The caller knows nothing of a section `defaults`.
+        raise ConfigError(str(err).replace("=…): defaults.", "=…): ")) from None
+
+
+def _unknown(key: str, known: Sequence[str]) -> ConfigError:
+    """Return the error of an argument that is none of those `known`."""
+    close = get_close_matches(key, known, n=1, cutoff=0.5)
+    advice = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
+    return ConfigError(f"batcher.serve: unknown argument {key}; {advice}")
 
 
 def _said(asked: Asked) -> Said:

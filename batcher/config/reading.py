@@ -249,7 +249,7 @@ def validate(
         problems = [problem for problem in err.errors() if not _is_echo(problem)]
         raise ConfigError(
             "\n".join(_explain(schema, source, problem, elsewhere) for problem in problems)
-        ) from err
+        ) from None  # Pydantic's own text says the same, in words for programmers
 
 
 def _is_echo(problem: Any) -> bool:

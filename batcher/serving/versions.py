@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from difflib import get_close_matches
+from itertools import chain, islice
 
 from batcher.core.error_text import brief
 from batcher.errors import UnknownModel
 from batcher.serving.model_version import ModelVersion
+
+MAX_NAMES = 10
+"""Names of models that an error lists: nobody reads more of them."""
+
+MAX_COMPARED = 200
+"""Names, and characters of a name, that are looked through for one that was meant: a comparison
+takes some 10 µs of the loop, and clients decide how often.
+"""
 
 
 class VersionTable:
@@ -43,7 +52,9 @@ class VersionTable:
         """
         versions = self._models.get(name)
         if not versions:
-            raise UnknownModel(f"model: expected one of {self._names()}; got {brief(name, 200)}")
+            raise UnknownModel(
+                f"model: expected one of {self._names()}; got {brief(name, 200)}{self._meant(name)}"
+            )
         if version:
             found = versions.get(version) or versions.get(version.lstrip("0") or "0")
             if found is None:
@@ -76,7 +87,7 @@ class VersionTable:
         Raises UnknownModel if there are none or several.
         """
         if len(self._models) != 1:
-            first = next(iter(self._models), "")
+            first = next(chain(self._ready(), self._models), "")
             # A client of a cloud cannot choose another path; who runs the server can.
             advice = (
                 f": ask for one by /models/{first}/predict, or have the server serve one alone, by "
@@ -88,5 +99,33 @@ class VersionTable:
             )
         return next(iter(self._models))
 
+    def _ready(self) -> list[str]:
+        """Return the names of the models that have a version which takes requests."""
+        return [
+            name
+            for name, versions in self._models.items()
+            if any(version.accepts for version in versions.values())
+        ]
+
     def _names(self) -> str:
-        return ", ".join(map(repr, self._models)) or "none"
+        """Return names of models for an error, those that take requests first."""
+        ready = self._ready()
+        others = sorted(self._models.keys() - set(ready))
+        if not ready:
+            return _listed(others) or "none"
+        unready = f" (not ready: {_listed(others)})" if others else ""
+        return f"{_listed(ready)}{unready}"
+
+    def _meant(self, name: str) -> str:
+        """Return the question whether a model was meant whose name is like `name`."""
+        if len(name) > MAX_COMPARED:
+            return ""
+        close = get_close_matches(name, list(islice(self._models, MAX_COMPARED)), 1, 0.6)
+        return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _listed(names: list[str]) -> str:
+    """Return the first of `names`, and how many there are besides."""
+    shown = ", ".join(map(repr, names[:MAX_NAMES]))
+    more = len(names) - MAX_NAMES
+    return f"{shown} and {more} more" if more > 0 else shown

@@ -161,7 +161,7 @@ def test_a_notebook_goes_on_and_its_cells_can_be_run_again(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     printed = done.stdout
     assert "{'y': [[2.0, 4.0]]} True\n" in printed
-    assert "unknown setting defaults.max_batch; did you mean max_batch_size?" in printed
+    assert "unknown argument max_batch; did you mean max_batch_size?" in printed
     assert "Silent: expected names, dtypes and shapes of the inputs; got none" in printed
     assert "expected worker=thread" in printed
     assert "a torch.nn.Module, an object with predict, or a path; got int\n" in printed

@@ -116,6 +116,28 @@ def test_an_unknown_model_is_told_which_there_are(serving: Serving) -> None:
     assert str(error) == "model: expected one of 'm'; got 'digits'"
 
 
+def test_an_unknown_model_is_told_the_ready_ones_first_and_the_one_that_is_like_it(
+    serving: Serving,
+) -> None:
+    broken = serving.add("broken", load=lambda report: 1 / 0)
+    serving.loop.wait_for(broken.addErrback(lambda failure: None))
+    for name in ("later", "m"):
+        serving.add_ready(name)
+    error = str(error_now(serving.infer(1, model="late")))
+    assert error == (
+        "model: expected one of 'later', 'm' (not ready: 'broken'); got 'late'; did you mean "
+        "'later'?"
+    )
+    with pytest.raises(UnknownModel, match=r"/models/later/predict.*`load_at_start: \[later\]`"):
+        serving.server.only_model()
+
+
+def test_of_many_models_an_error_names_ten(serving: Serving) -> None:
+    for number in range(12):
+        serving.add_ready(f"m{number}")
+    assert "'m9' and 2 more; got 'x'" in str(error_now(serving.infer(1, model="x")))
+
+
 def test_a_long_unknown_name_does_not_fill_the_answer(serving: Serving) -> None:
     assert len(str(error_now(serving.infer(1, model="x" * 10_000)))) < 300
 

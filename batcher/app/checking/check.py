@@ -17,7 +17,7 @@ from time import perf_counter
 
 from batcher.app.checking import rules
 from batcher.app.checking.batches import BatchCheck
-from batcher.app.checking.contract import Findings, Report
+from batcher.app.checking.contract import Finding, Findings, Report
 from batcher.app.checking.samples import random_rows, rows_of_sample
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
@@ -42,6 +42,7 @@ def check_version(
     progress: Progress = lambda text: None,
     seconds: Callable[[], float] = perf_counter,
     define: Callable[[str, str, Path], ModelDefinition] = load_model_definition,
+    file: str = "",
 ) -> Report:
     """Check the version of a model that stands in `folder`. Inference thread.
 
@@ -53,11 +54,12 @@ def check_version(
         progress: is called before each step, with the step in words.
         seconds: a clock.
         define: reads the definition of the name and version in the folder; raises ConfigError.
+        file: name of the one file that the model is, without a `model.yaml`; empty for a folder.
 
     Returns:
         All findings. Nothing is raised, whatever the model does.
     """
-    return _Check(settings, progress, seconds, define).run(name, version, folder)
+    return _Check(settings, progress, seconds, define, file).run(name, version, folder)
 
 
 def _lone_sizes(spec: ModelSpec) -> str:
@@ -80,8 +82,10 @@ class _Check:
         progress: Progress,
         seconds: Callable[[], float],
         define: Callable[[str, str, Path], ModelDefinition],
+        file: str,
     ) -> None:
         self._define = define
+        self._file = file
         self._settings = settings
         self._progress = progress
         self._seconds = seconds
@@ -92,12 +96,12 @@ class _Check:
         title, findings = f"{name}/{version}", self._findings
         definition = self._definition(name, version, folder)
         if definition is None:
-            return Report(title, "", findings.all())
+            return Report(title, "", self._all())
         sample = self._sample(definition)
         # A sample that cannot be read is a breach of its own, and must not stop the load.
         checked = self._load(replace(definition, sample=None))
         if checked is None:
-            return Report(title, "", findings.all())
+            return Report(title, "", self._all())
         if sample is not None:
             checked.sample = sample
         name = definition.sample.name if sample and definition.sample else "the class's sample"
@@ -111,7 +115,11 @@ class _Check:
             findings.add(rules.HINT, "inputs", lone)
         for text in self._hints:
             findings.add(rules.HINT, "start", text)
-        return Report(title, rows.description, findings.all(), timings)
+        return Report(title, rows.description, self._all(), timings)
+
+    def _all(self) -> tuple[Finding, ...]:
+        findings = self._findings.all()
+        return tuple(map(rules.of_file, findings)) if self._file else findings
 
     def _report(self, text: str) -> None:
         """Pass `text` on to the caller's `progress`, and keep it if it is a hint."""
@@ -129,7 +137,8 @@ class _Check:
         try:
             return self._define(name, version, folder)
         except ConfigError as err:
-            self._findings.add(rules.DEFINITION, "model.yaml", str(err))
+            rule = rules.FILE if self._file else rules.DEFINITION
+            self._findings.add(rule, self._file or "model.yaml", str(err))
             return None
 
     def _sample(self, definition: ModelDefinition) -> Sample | None:

@@ -6,12 +6,21 @@ rule, then how a model that breaks the rule is mended.
 
 from __future__ import annotations
 
-from batcher.app.checking.contract import Rule
+from dataclasses import replace
+
+from batcher.app.checking.contract import Finding, Rule
 
 DEFINITION = Rule(
     "breach",
     "the server learns from model.yaml what the model is, takes and gives",
     "correct the line that is named",
+)
+FILE = Rule(
+    "breach",
+    "of one file without a model.yaml the server learns what the model takes and gives from the "
+    "file itself, and from a trial run of its code",
+    "correct the file where the reason names it; what the file does not say stands in its "
+    "`@batcher.model(inputs=…, outputs=…)`, or in the model.yaml that `batcher init --from` writes",
 )
 FOLDER = Rule(
     "warning",
@@ -158,3 +167,14 @@ SLOWER = Rule(
 )
 HINT = Rule("note")
 """What the server says about a model at start; the text itself says why and what to do."""
+
+
+def of_file(finding: Finding) -> Finding:
+    """Return `finding` for a model of one file, whose declarations stand in no `model.yaml`."""
+    if finding.rule in (FILE, HINT):
+        return finding
+    why, mend = (
+        text.replace("model.yaml", "the file's declaration")
+        for text in (finding.rule.why, finding.rule.mend)
+    )
+    return replace(finding, rule=replace(finding.rule, why=why, mend=mend))

@@ -86,8 +86,8 @@ def random_rows(spec: ModelSpec) -> Rows:
     return Rows(
         own,
         (),
-        f"{ROW_COUNT} rows of random values of the declared dtypes{sizes}; model.yaml declares no "
-        "usable `sample`",
+        f"{ROW_COUNT} rows of random values of the declared dtypes{sizes}; no usable `sample` is "
+        "declared",
     )
 
 

@@ -171,8 +171,10 @@ def _read_part(text: str) -> OpenLoad | ClosedLoad:
         raise ConfigError(error)
     per_second = first.removesuffix("/s")
     value = number(per_second, "load")
-    if known or not value:
-        raise ConfigError(error)
+    if known:
+        raise ConfigError(f"load: {kind} has no option {', '.join(known)}; got {text!r}")
+    if not value:
+        raise ConfigError(f"load: expected a share or a rate above 0; got {text!r}")
     share, rate = (value, 0.0) if per_second == first else (0.0, value)
     return OpenLoad(text, share, rate, draw)
 

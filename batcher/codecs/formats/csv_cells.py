@@ -34,6 +34,9 @@ class Line(NamedTuple):
     cells: list[str]
 
 
+_MAX_BEGIN = 1 << 12
+"""Bytes of a first line that are looked through for another separator."""
+
 LINE_END = re.compile(rb"[\r\n]")
 """Behind an end of two characters there is an empty line, which is passed over like any other."""
 
@@ -45,7 +48,7 @@ def check_length(number: int, cells: int, tensor: TensorSpec, text: Buffer) -> N
         per = f"a multiple of {unit}" if tensor.free_axes else str(unit)
         raise DecodingError(
             f"line {number}: expected {per} cells for {tensor.describe()}; got {cells}"
-            f"{line_end_advice(text, cells, unit)}"
+            f"{line_end_advice(text, cells, unit)}{separator_advice(_begin(text), unit)}"
         )
 
 
@@ -62,6 +65,24 @@ def line_end_advice(text: Buffer, cells: int, unit: int) -> str:
         ". The body has no line end: `curl -d @file` takes line ends out, "
         "`curl --data-binary @file` keeps them"
     )
+
+
+def _begin(text: Buffer) -> str:
+    """Return the first line that is not empty, or its begin where it is very long."""
+    line = LINE_END.split(bytes(text[:_MAX_BEGIN]).lstrip(b"\r\n"), 1)[0]
+    return line.decode("utf-8", "replace")
+
+
+def separator_advice(line: str, cells: int = 0) -> str:
+    """Return advice if `line` has another separator than commas where commas are expected.
+
+    `cells` are those of a row; 0 or 1 for any number.
+    """
+    for separator, name in ((";", "';'"), ("\t", "a tab")):
+        count = line.count(separator)
+        if count and (cells < 2 or count == cells - 1):
+            return f". Cells are separated by commas, not by {name}: write the file with commas"
+    return ""
 
 
 def values_of(lines: list[Line], tensor: TensorSpec) -> list[Any]:
@@ -96,7 +117,8 @@ def _value(line: Line, column: int, tensor: TensorSpec) -> Any:
     except (ValueError, KeyError) as err:
         raise DecodingError(
             f"line {line.number}, cell {column + 1}: expected {tensor.datatype.name} for "
-            f"{tensor.name!r}; got {brief(cell, 60)}{missing_advice(tensor, not cell.strip())}",
+            f"{tensor.name!r}; got {brief(cell, 60)}{missing_advice(tensor, not cell.strip())}"
+            f"{separator_advice(cell)}",
         ) from err
 
 

@@ -30,6 +30,7 @@ from batcher.codecs.formats.csv_cells import (
     column_of,
     is_number,
     line_end_advice,
+    separator_advice,
     values_of,
 )
 from batcher.codecs.formats.csv_flat import Unusual, read_columns, read_flat
@@ -40,6 +41,7 @@ from batcher.codecs.formats.empty_lines import (
     line_ends,
 )
 from batcher.codecs.formats.long_lists import ArrayBuilder
+from batcher.core.error_text import brief
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import DecodingError, InvalidInput
 
@@ -288,9 +290,25 @@ def _in_order(header: list[str], spec: ModelSpec, content: Content) -> list[Tens
         raise InvalidInput(
             f"line 1: expected a header of {', '.join(names)} in any order; got "
             f"{', '.join(found)}{line_end_advice(content.text(), len(found), len(names))}"
+            f"{_header_advice(header, names)}"
         )
     tensors = {tensor.name: tensor for tensor in spec.inputs}
     return [tensors[name] for name in found]
+
+
+def _header_advice(header: list[str], names: list[str]) -> str:
+    """Return advice where `header` is not a wrong one, but none, or has other separators."""
+    line = ",".join(header)
+    if advice := separator_advice(line, len(names)):
+        return advice
+    if not any(map(is_number, header)):
+        return ""
+    example = ",".join(names)
+    return (
+        ". A model of several inputs needs a header, which says whose value each cell is: put the "
+        f"line {brief(example, 200)} before the rows, or post them in this order as "
+        "`text/csv; header=absent`"
+    )
 
 
 def _odd_table(

@@ -16,6 +16,7 @@ were blotted out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from random import getrandbits
 from typing import Any, TypeVar
@@ -57,6 +58,12 @@ _SMALLEST_WINDOW, _LARGEST_WINDOW = 1 << 9, 1 << 18
 
 _QUOTE, _COMMA, _BLANKS = ord('"'), ord(","), b" \t\r\n"
 
+_MAX_BEGIN = 1 << 10
+"""Bytes of a body that are looked through for single quotes."""
+
+_SINGLE_QUOTES = re.compile(rb"""^\s*[\[{][\[{\s]*'|"\s*:[\[{\s]*'""")
+"""A name or a text in single quotes, where the document or the value of a member begins."""
+
 Result = TypeVar("Result")
 
 
@@ -97,6 +104,8 @@ def from_json(body: Buffer) -> Any:
 def _no_json(body: Buffer, reason: str) -> DecodingError:
     literals = [name for name in (b"NaN", b"Infinity") if name in bytes(body)]
     hint = f"; JSON has no {literals[0].decode()}" if literals else ""
+    if _SINGLE_QUOTES.search(bytes(body[:_MAX_BEGIN])):
+        hint += "; JSON has names and texts in double quotes, not in single ones"
     return DecodingError(f"body: expected JSON; got something else: {reason}{hint}")
 
 

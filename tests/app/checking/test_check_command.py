@@ -55,6 +55,19 @@ def test_every_breach_is_explained_and_ends_it_with_status_1(folders: Folders) -
     assert "Error: 1 breach of the contract" in done.stderr
 
 
+def test_of_a_single_file_no_model_yaml_is_blamed(tmp_path: Path) -> None:
+    (tmp_path / "silent.py").write_text(GOOD)
+    done = run("--model", tmp_path / "silent.py")
+    assert (done.exit_code, "1. breach: silent.py" in done.stdout) == (1, True)
+    assert "correct the line that is named" not in done.stdout
+    inputs, outputs = "inputs={'x': 'FP32[2]'}", "outputs={'y': 'FP32[2]'}"
+    declared = f"import batcher\n\n\n@batcher.model({inputs}, {outputs})\n{WRONG}"
+    (tmp_path / "wrong.py").write_text(declared)
+    done = run("--model", tmp_path / "wrong.py")
+    assert (done.exit_code, "2 rows in, 1 rows out" in done.stdout) == (1, True)
+    assert "model.yaml" not in done.stdout
+
+
 def test_all_versions_of_a_model_are_checked_or_the_one_that_is_named(folders: Folders) -> None:
     folders.python(GOOD)
     folders.python(WRONG, version="2")

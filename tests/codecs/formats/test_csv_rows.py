@@ -204,6 +204,7 @@ def test_a_cell_is_read_as_the_datatype_says(dtype: str, cell: str, value: Any) 
     [
         ("FP32", "", r"line 2, cell 2: expected FP32 for 'x'; got ''"),
         ("FP32", "abc", "line 2, cell 2: expected FP32 for 'x'; got 'abc'"),
+        ("FP32", "1;2", "got '1;2'. Cells are separated by commas, not by ';'"),
         ("FP32", "1_000", "line 2, cell 2: expected FP32 for 'x'; got '1_000'"),
         ("INT32", "1_0", "line 2, cell 2: expected INT32 for 'x'; got '1_0'"),
         ("FP32", "true", "line 2, cell 2: expected FP32 for 'x'; got 'true'"),

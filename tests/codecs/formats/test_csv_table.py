@@ -49,7 +49,14 @@ def test_a_table_names_its_columns_in_any_order() -> None:
         ),
         ("age,height,smokes,nam\n1,2,0,a\n", "got age, height, smokes, nam"),
         ("age,age,height,smokes,name\n1,1,2,0,a\n", "got age, age"),
-        ("1,2,0,a\n", "line 1: expected a header"),
+        (
+            "1,2,0,a\n",
+            "line 1: expected a header of .*A model of several inputs needs a header, .*put the "
+            "line 'age,height,smokes,name' before the rows, or .* `text/csv; header=absent`",
+        ),
+        ("age;height;smokes;name\n1;2;0;a\n", "Cells are separated by commas, not by ';'"),
+        ("age\theight\tsmokes\tname\n1\t2\t0\ta\n", "separated by commas, not by a tab"),
+        ("1;2;0;a\n", "Cells are separated by commas, not by ';'"),
         ("age,height,smokes,name\n1,2,0\n", "line 2: expected 4 cells; got 3"),
         (
             "age,height,smokes,name\n1,2,0,a\n1,x,0,a\n",

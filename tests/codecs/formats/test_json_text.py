@@ -112,6 +112,23 @@ def test_lists_that_are_no_json_are_refused_wherever_they_are_cut(inside: str, s
         decode(body, one_input())
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{'inputs': [1]}",
+        b"{\"inputs\": {'x': [1]}}",
+        b"[{'x': 1}]",
+        b'{"id": \'a\', "inputs": [1]}',
+    ],
+)
+def test_of_single_quotes_the_error_says_that_json_wants_double_ones(body: bytes) -> None:
+    with pytest.raises(DecodingError, match="in double quotes, not in single ones"):
+        decode(body, one_input())
+    with pytest.raises(DecodingError) as raised:
+        decode(b'{"inputs": "it\'s, \'so\'",}', one_input())
+    assert "single" not in str(raised.value)
+
+
 def test_every_list_becomes_pieces_when_pieces_are_small() -> None:
     with pieces_of(4):
         kinds = json_text.with_json(b'{"a": [[1, 2], [3]], "b": [[[4]]]}', lambda found: found)

@@ -45,8 +45,8 @@ _NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 
 _PORT_ADVICE = {
     errno.EADDRINUSE: "; another program has port {port}: end it, or choose another port by "
-    "--set port=8090, where port=0 lets the system choose",
-    errno.EACCES: "; port {port} needs more rights: choose one from 1024 on by --set port=8090",
+    "`--port 8090`, or the setting `port` where there is no command; 0 lets the system choose",
+    errno.EACCES: "; port {port} needs more rights: choose one from 1024 on, as by `--port 8090`",
 }
 """What an operator can do about an error, by its number."""
 
