@@ -239,15 +239,18 @@ class BatcherService(MultiService):
 
     def _load(self, _: None) -> Deferred[list[tuple[bool, Any]]]:
         loading = self.repository.start()
+        if not self.settings.strict_start:
+            # At once: the last model may be ready minutes later.
+            loading.addCallback(lambda each: [one.addErrback(_log_reason) for one in each])
         return loading.addCallback(lambda each: DeferredList(each, consumeErrors=True))
 
     def _loaded(self, results: list[tuple[bool, Any]]) -> None:
         failures = [result for succeeded, result in results if not succeeded]
         is_over = bool(failures) and self.settings.strict_start
-        # Why the start is over is the first reason, which whoever waits for `ready` tells.
-        for failure in failures[1:] if is_over else failures:
-            _log.error("{reason}", reason=failure.getErrorMessage())
         if is_over:
+            # Why the start is over is the first reason, which whoever waits for `ready` tells.
+            for failure in failures[1:]:
+                _log_reason(failure)
             self._failed(failures[0])
             return
         if self.state is State.STARTING:
@@ -328,6 +331,12 @@ class BatcherService(MultiService):
 
     def _become(self, state: State) -> None:
         self.state = STATES.step(self.state, state)
+
+
+def _log_reason(failure: Failure) -> Failure:
+    """Log why a model could not be loaded; the failure goes on."""
+    _log.error("{reason}", reason=failure.getErrorMessage())
+    return failure
 
 
 def _marks(server: ModelServer) -> TimerService:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import LogEvent, Logger, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from batcher.app.log_lines import _as_json, _PythonLogging, json_line
 from batcher.app.start_report import LoadScreen, StartReport
+from batcher.errors import ModelLoadError
+from tests.serving.test_server_lifecycle import listen
 from tests.support.service import MemoryService
 
 
@@ -124,3 +127,22 @@ def test_a_stop_says_when_it_drains_and_when_it_has_stopped(
         "draining: no new connections; what was accepted has 30 s (drain_timeout_s)",
         "stopped after 2.0 s",
     ]
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_why_a_model_failed_is_told_at_once_where_the_start_goes_on(
+    tmp_path: Path, events: list[LogEvent], monkeypatch: pytest.MonkeyPatch, strict: bool
+) -> None:
+    service = MemoryService(tmp_path, f"strict_start: {str(strict).lower()}\n")
+    broken: Deferred[None] = Deferred()
+    slow: Deferred[None] = Deferred()
+    monkeypatch.setattr(service.service.repository, "start", lambda: succeed([broken, slow]))
+    ready = listen(service.service.ready)
+    service.begin()
+    broken.errback(ModelLoadError("no disk"))
+    assert [formatEvent(event) for event in events] == ([] if strict else ["no disk"])
+    assert ready == []
+    slow.callback(None)
+    assert [formatEvent(event) for event in events] == ([] if strict else ["no disk"])
+    assert str(getattr(ready[0], "value", None)) == ("no disk" if strict else "None")
+    service.end()

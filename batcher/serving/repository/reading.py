@@ -10,6 +10,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from twisted.logger import Logger
+
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
@@ -20,6 +22,8 @@ from batcher.models.protocol import Progress
 from batcher.serving.repository.folders import Key, Listing, ModelFolder, find_models, reason_for
 from batcher.serving.repository.source import VersionSource, source_of
 from batcher.workers.thread import ModelLoader
+
+_log = Logger()
 
 
 class FoundVersion(NamedTuple):
@@ -147,6 +151,10 @@ def _names(key: Key) -> tuple[Key, Key]:
 
 
 def _define(source: VersionSource) -> FoundVersion:
+    single = source.folder.single
+    if single is not None:
+        # In a process of its own, one file after the other: seconds of each.
+        _log.info("model {name}: describing {file}", name=source.folder.name, file=single.file.name)
     try:
         return FoundVersion(source, source.define())
     except ConfigError as err:
