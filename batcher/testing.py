@@ -38,7 +38,7 @@ from batcher.config.reading import Source, validate
 from batcher.config.settings import ServerSettings
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.core.spec import Array, ModelSpec
-from batcher.errors import ModelError
+from batcher.errors import BatcherError, ModelContractError, ModelError
 from batcher.models.loading import load_model
 from batcher.models.sample import inputs_of_values
 from batcher.serving.assembly import Assembly
@@ -73,13 +73,24 @@ class ModelInProcess:
             ConfigError: there is no model in the folder, or a setting is wrong.
             ModelLoadError: the model cannot be loaded.
         """
+        __tracebackhide__ = True
         self.clock = Clock()
         self.batches: list[int] = []
         self._calls: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]]] = SimpleQueue()
+        self._home = Path(folder)
+        try:
+            self._load(settings)
+        except BatcherError as err:
+            raise own_part(err, self._home) from err.__cause__
+
+    def _load(self, settings: Mapping[str, Any]) -> None:
         source = Source({"device": "cpu", **settings}, {(): "batcher_model"})
         own = validate(ModelSettings, source)
-        found = find_versions(Path(folder), ServerSettings(), Path.cwd())
-        definition = define(max(found, key=lambda each: int(each.version)), own.trusted)
+        found = find_versions(self._home, ServerSettings(), Path.cwd())
+        newest = max(found, key=lambda each: int(each.version))
+        # Links are followed: the code of a model knows its file's own path.
+        self._home = newest.folder.resolve()
+        definition = define(newest, own.trusted)
         self.spec: ModelSpec = definition.spec
         self._pools = make_pools(ServerSettings(), self._call_later, self.clock)
         parts = _MemoryAssembly(self.clock, self._call_later, self._pools)
@@ -94,6 +105,7 @@ class ModelInProcess:
         `values` are arrays, or lists and texts as in the `inputs` of a JSON request. Raises the
         error that a client would get.
         """
+        __tracebackhide__ = True
         answer = self.submit(values)
         while not answer.is_there and self.step():
             pass
@@ -101,18 +113,27 @@ class ModelInProcess:
 
     def post(self, body: bytes, content_type: str) -> Mapping[str, Array]:
         """Return the outputs of a request of `/predict` with this body and `Content-Type`."""
+        __tracebackhide__ = True
         name, parameters = media_type(content_type)
         content = Content(body, name, parameters)
         entry = request_format(content_type, self.spec)
-        return self.predict(decode_body(entry, content, self.spec))
+        try:
+            inputs = decode_body(entry, content, self.spec)
+        except BatcherError as err:
+            raise own_part(err, self._home) from err.__cause__
+        return self.predict(inputs)
 
     def submit(self, values: Mapping[str, Any], timeout_s: float | None = None) -> PendingAnswer:
         """Queue a request behind `preprocess`; no batch runs. Raises what refuses it at once."""
-        inputs = inputs_of_values(values, self.spec)
+        __tracebackhide__ = True
+        try:
+            inputs = inputs_of_values(values, self.spec)
+        except BatcherError as err:
+            raise own_part(err, self._home) from err.__cause__
         deadline = self.clock.seconds() + timeout_s if timeout_s is not None else None
         before = self._version.scheduler.pending
         sent = self._version.infer(inputs, Parameters(deadline=deadline))
-        answer = PendingAnswer(sent, self._take_calls)
+        answer = PendingAnswer(sent, self._take_calls, self._home)
         self._take_calls(lambda: answer.is_there or self._version.scheduler.pending > before)
         return answer
 
@@ -168,9 +189,13 @@ class PendingAnswer:
     """The answer to a request that was submitted."""
 
     def __init__(
-        self, sent: Deferred[InferenceResponse], take: Callable[[Callable[[], bool]], None]
+        self,
+        sent: Deferred[InferenceResponse],
+        take: Callable[[Callable[[], bool]], None],
+        home: Path,
     ) -> None:
-        """Wait for `sent`; `take` makes calls until something is true."""
+        """Wait for `sent`; `take` makes calls until something is true. The model is in `home`."""
+        self._home = home
         self._result: InferenceResponse | Failure | None = None
         self._sent = sent
         self._take = take
@@ -184,13 +209,14 @@ class PendingAnswer:
     @property
     def outputs(self) -> Mapping[str, Array]:
         """The outputs, name to array, behind `postprocess`; raises the error of the request."""
+        __tracebackhide__ = True
         self._take(lambda: self.is_there)
         result = self._result
         if isinstance(result, Failure):
             error = result.value
             if isinstance(error, ModelError) and error.place:
                 error.add_note(f"raised in {error.place}")
-            result.raiseException()
+            raise own_part(error, self._home) from error.__cause__
         assert isinstance(result, InferenceResponse)
         return result.outputs
 
@@ -200,6 +226,33 @@ class PendingAnswer:
 
     def _keep(self, result: InferenceResponse | Failure) -> None:
         self._result = result
+
+
+def own_part(error: BaseException, home: Path) -> BaseException:
+    """Return `error` without the server's own lines, with those of the model in `home`.
+
+    The cause of the error is the innermost one that the model's code has raised, from the first
+    line of that code on. So what pytest shows of a broken model is the model.
+    """
+    cause: BaseException | None = None
+    link: BaseException | None = error
+    seen: set[int] = set()  # a chain of causes may be a circle
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        if isinstance(link, ModelContractError) and (home / "model.yaml").is_file():
+            error.add_note(f"what is expected stands in {home / 'model.yaml'}")
+        lines = link.__traceback__
+        while lines is not None and not _is_in(lines.tb_frame.f_code.co_filename, home):
+            lines = lines.tb_next
+        if lines is not None:
+            cause = link.with_traceback(lines)
+        link = link.__cause__
+    error.__cause__ = cause if cause is not error else None
+    return error.with_traceback(None)
+
+
+def _is_in(file: str, home: Path) -> bool:
+    return Path(file).is_relative_to(home)
 
 
 class _MemoryAssembly(Assembly):
@@ -227,6 +280,7 @@ def batcher_model() -> Iterator[Callable[..., ModelInProcess]]:
     with ExitStack() as opened:
 
         def load(folder: str | Path, **settings: Any) -> ModelInProcess:
+            __tracebackhide__ = True
             model = ModelInProcess(folder, **settings)
             opened.callback(model.close)
             return model

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batcher.errors import ConfigError, DeadlineExceeded, InvalidInput, ModelError, ModelLoadError
+from batcher.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    InvalidInput,
+    ModelError,
+    ModelLoadError,
+)
 from batcher.testing import ModelInProcess, batcher_model
 
 assert batcher_model  # a fixture, by its name
@@ -117,6 +123,30 @@ def test_a_model_that_does_not_load_says_why(batcher_model: Load, tmp_path: Path
         batcher_model(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="max_batch_size: expected"):
         batcher_model(tmp_path / "m", max_batch_size=0)
+
+
+def test_of_a_broken_model_pytest_shows_the_lines_of_the_test_and_of_the_model_alone(
+    batcher_model: Load, tmp_path: Path
+) -> None:
+    head = "    def predict(self, inputs):\n"
+    code = PREDICT.replace(head, f"{head}        1 / 0\n")
+    with pytest.raises(ModelLoadError, match="division by zero") as raised:
+        batcher_model(folder(tmp_path, code))
+    visible = [entry for entry in raised.traceback if not entry.ishidden(raised)]
+    assert {Path(entry.path).name for entry in visible} == {"test_testing.py"}
+    cause = raised.value.__cause__
+    assert cause is not None
+    assert cause.__traceback__ is not None
+    assert cause.__traceback__.tb_frame.f_code.co_filename == f"{tmp_path}/m/1/code.py"
+
+
+def test_of_outputs_against_the_contract_the_error_names_model_yaml(
+    batcher_model: Load, tmp_path: Path
+) -> None:
+    code = "class Model:\n    def predict(self, inputs):\n        return {'letters': [1.5] * 3}\n"
+    with pytest.raises(ModelLoadError) as raised:
+        batcher_model(folder(tmp_path, code))
+    assert raised.value.__notes__ == [f"what is expected stands in {tmp_path}/m/1/model.yaml"]
 
 
 LOAD = '    def load(self, device):\n        raise OSError("no disk")\n\n'
