@@ -214,6 +214,7 @@ class PendingAnswer:
         result = self._result
         if isinstance(result, Failure):
             error = result.value
+            assert error is not None
             if isinstance(error, ModelError) and error.place:
                 error.add_note(f"raised in {error.place}")
             raise own_part(error, self._home) from error.__cause__

@@ -269,14 +269,13 @@ def _check_model(
         progress = partial(screen.progress, f"{name}/{version}")
         mine = share_threads(model_settings, model_settings.instances)
         read = _definer(found, mine)
-        file = found.single.file.name if found.single is not None else ""
+        file = found.single.file.name if found.single else ""
         report = check_version(name, version, found.folder, mine, progress, define=read, file=file)
         screen.stop()
         click.echo(report_text(report))
         breaches += report.count("breach")
     if breaches:
-        count = f"{breaches} breaches" if breaches > 1 else "1 breach"
-        raise click.ClickException(f"{count} of the contract")
+        raise click.ClickException(f"{breaches} breach{'es' * (breaches > 1)} of the contract")
 
 
 def _definer(

@@ -36,7 +36,6 @@ from batcher.app.first_words import first_words
 from batcher.app.target import Flags, Said, target_flags
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.config.reading import names_of
 from batcher.config.settings import ServerSettings, load_settings, share_threads
 from batcher.config.single_file import SingleFile
 from batcher.errors import ConfigError
@@ -133,11 +132,7 @@ def serve(
     if not _is_program(sys._getframe(1).f_globals.get("__name__", "")):
         return None
     wait = not _has_running_loop() if wait is None else wait
-    try:
-        serving = _start(model, Asked(name, inputs, outputs, sample), settings, wait)
-    except ConfigError as err:
-        # The caller's line is at fault, and no line of the server's own.
-        raise err.with_traceback(None) from err.__cause__
+    serving = _started(model, Asked(name, inputs, outputs, sample), settings, wait)
     if not wait:
         return serving
     serving.wait()
@@ -183,6 +178,14 @@ def _tell(serving: Serving, how: str) -> None:
     click.echo(f"{first_words(definitions, serving.address, f'{how} stops the server')}\n")
 
 
+def _started(model: Any, asked: Asked, own: Mapping[str, Any], wait: bool) -> Serving:
+    """Do what `_start` does; a ConfigError has none of the server's own lines above it."""
+    try:
+        return _start(model, asked, own, wait)
+    except ConfigError as err:
+        raise err.with_traceback(None) from err.__cause__
+
+
 def _start(model: Any, asked: Asked, own: Mapping[str, Any], wait: bool) -> Serving:
     """Start a server for `model`, stop the one before, and tell how to ask the new one."""
     global _current
@@ -208,7 +211,7 @@ def _start(model: Any, asked: Asked, own: Mapping[str, Any], wait: bool) -> Serv
 def _settings(own: Mapping[str, Any], flags: Flags) -> ServerSettings:
     """Return the settings of the server; `own` are those that the caller names."""
     flags = dict(flags)
-    servers, models = names_of(ServerSettings), names_of(ModelSettings)
+    servers, models = ServerSettings.model_fields, ModelSettings.model_fields
     for key, value in own.items():
         if key not in servers and key not in models:
             raise _unknown(key, [*Asked._fields, "wait", *models, *servers])

@@ -44,7 +44,7 @@ def check_version(
     define: Callable[[str, str, Path], ModelDefinition] = load_model_definition,
     file: str = "",
 ) -> Report:
-    """Check the version of a model that stands in `folder`. Inference thread.
+    """Return all that is found out about a version; nothing is raised. Inference thread.
 
     Args:
         name: the model's name.
@@ -55,9 +55,6 @@ def check_version(
         seconds: a clock.
         define: reads the definition of the name and version in the folder; raises ConfigError.
         file: name of the one file that the model is, without a `model.yaml`; empty for a folder.
-
-    Returns:
-        All findings. Nothing is raised, whatever the model does.
     """
     return _Check(settings, progress, seconds, define, file).run(name, version, folder)
 
