@@ -112,7 +112,9 @@ class OutputFile(TensorFile):
 
     Attributes:
         labels: names of the classes along the last axis.
-        scores: `probability` if the values are probabilities, `logit` if they are logits.
+        scores: `probability` if the values are probabilities, `logit` if they are logits, which a
+            softmax turns into probabilities. Without it an answer has `probability` beside the
+            label if its values are 0 to 1 with a sum of 1 in each row, and else `score`.
         ragged: whether rows may differ in the sizes of their free axes (-1), as the boxes found in
             pictures do.
         unpad: whether rows are cut to the length of the padded inputs of their request; the shape
@@ -120,7 +122,7 @@ class OutputFile(TensorFile):
     """
 
     labels: tuple[str, ...] | None = None
-    scores: Literal["probability", "logit"] = "probability"
+    scores: Literal["probability", "logit"] | None = None
     ragged: bool = False
     unpad: bool = False
 
@@ -356,7 +358,8 @@ def _input_spec(tensor: InputFile, mask_of: str, lengths_of: str) -> TensorSpec:
 
 
 def _output_spec(tensor: OutputFile) -> TensorSpec:
-    labels = Labels(tensor.labels, tensor.scores == "logit") if tensor.labels else None
+    said = tensor.scores
+    labels = Labels(tensor.labels, said == "logit", said is not None) if tensor.labels else None
     return TensorSpec(
         tensor.name,
         tensor.dtype,

@@ -122,10 +122,13 @@ class Labels:
     Attributes:
         names: one name a class, in the order of the scores.
         logits: whether the scores are logits, which a softmax turns into probabilities.
+        is_declared: whether the model says what the scores are. Without it they are called
+            probabilities where they look like probabilities.
     """
 
     names: tuple[str, ...]
     logits: bool = False
+    is_declared: bool = True
 
 
 @dataclass(frozen=True, slots=True)

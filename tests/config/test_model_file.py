@@ -142,6 +142,11 @@ def test_rows_of_an_output_may_be_ragged(define: Define) -> None:
     assert define(changed("[2]", "[-1, 4]\n    ragged: true")).spec.outputs[0].is_ragged
 
 
+def test_scores_may_be_left_open(define: Define) -> None:
+    spec = define(RIGHT + "    labels: [a, b]\n").spec
+    assert spec.outputs[0].labels == Labels(("a", "b"), is_declared=False)
+
+
 def test_scores_may_be_logits(define: Define) -> None:
     spec = define(RIGHT + "    labels: [a, b]\n    scores: logit\n").spec
     assert spec.outputs[0].labels == Labels(("a", "b"), logits=True)

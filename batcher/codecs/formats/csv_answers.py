@@ -30,10 +30,10 @@ _BLOCK_CELLS = 1 << 16
 def encode(response: InferenceResponse, spec: ModelSpec, with_header: bool = True) -> Buffer:
     """Return a line for each row, behind a header if it is wanted.
 
-    A line has label and probability, if the model has labels, and then the values of each output.
+    A line has a label and its probability or score, if there are labels, and then all outputs.
     """
     best = predictions(response, spec)
-    header = ["label", "probability"] if best else []
+    header = list(best[0]) if best else []
     arrays = []
     for tensor in spec.outputs:
         array = response.outputs[tensor.name]
@@ -101,7 +101,10 @@ def _rows(arrays: list[Array], best: list[Prediction]) -> Iterator[list[str]]:
         if array.shape[1]
     ]
     for index in range(len(arrays[0])):
-        row = [best[index]["label"], repr(best[index]["probability"])] if best else []
+        row = []
+        if best:
+            label, value = best[index].values()
+            row = [label, repr(value)]
         for cells in columns:
             row += cells[index]
         yield row

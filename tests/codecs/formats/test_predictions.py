@@ -9,9 +9,9 @@ import msgpack
 import numpy as np
 import pytest
 
-from batcher.codecs.formats import bfloat16, json_lists, msgpack_maps
+from batcher.codecs.formats import bfloat16, csv_answers, json_lists, msgpack_maps
 from batcher.codecs.formats.predictions import predictions
-from batcher.core.spec import Array, Labels, ModelSpec
+from batcher.core.spec import DATATYPES, Array, Labels, ModelSpec
 from tests.support.codec_inputs import response
 from tests.support.models import model_spec, tensor
 
@@ -76,3 +76,31 @@ def test_a_score_that_is_no_number_is_answered_as_null() -> None:
     answer = response(z=np.zeros((1, 4), "<f4"), y=np.full((1, 3), math.nan, "<f4"))
     (prediction,) = json.loads(bytes(json_lists.encode(answer, labelled())))["predictions"]
     assert prediction["probability"] is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        ([[0.25, 0.5, 0.25]], "probability"),
+        ([[0.25, 0.5, 0.25], [math.nan, 0, 0]], "probability"),
+        ([[1 / 3, 1 / 3, 1 / 3], [0, 1, 0]], "probability"),
+        ([[0.25, 4.0, 0.25]], "score"),
+        ([[-0.5, 1.0, 0.5]], "score"),
+        ([[0.9, 0.9, 0.1]], "score"),
+        ([[0.25, 0.5, 0.25], [3, 2, 1]], "score"),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["FP16", "FP32", "FP64"])
+def test_what_is_no_probability_is_called_a_score_unless_the_model_says_what_it_is(
+    rows: list[list[float]], kind: str, dtype: str
+) -> None:
+    labels = Labels(NAMES, is_declared=False)
+    spec = model_spec(outputs=(tensor("y", dtype, (3,), labels=labels),))
+    answer = response(y=np.array(rows, DATATYPES[dtype].numpy))
+    found = json.loads(bytes(json_lists.encode(answer, spec)))["predictions"]
+    assert [list(best) for best in found] == [["label", kind]] * len(rows)
+    assert bytes(csv_answers.encode(answer, spec)).startswith(f"label,{kind},".encode())
+    said = model_spec(outputs=(tensor("y", dtype, (3,), labels=Labels(NAMES)),))
+    assert [list(best) for best in predictions(answer, said)] == [["label", "probability"]] * len(
+        rows
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from batcher.codecs.format_table import CSV, JSON_LINES, MULTIPART, formats_for, formats_of_requests
 from batcher.codecs.format_table import TEXT as PLAIN_TEXT
-from batcher.core.spec import ModelSpec, TensorSpec
+from batcher.core.spec import Labels, ModelSpec, TensorSpec
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.openapi.operations import (
     BINARY,
@@ -82,10 +82,16 @@ def _json_schema(engine: Engine, answers: bool) -> dict[str, Any]:
 def _model_schema(spec: ModelSpec, answers: bool) -> dict[str, Any]:
     if not answers:
         return object_of(("inputs",), inputs=_named(spec.inputs, answers))
-    best = object_of(("label", "probability"), label=TEXT, probability={"type": ["number", "null"]})
-    labelled = any(tensor.labels is not None for tensor in spec.outputs)
-    more = {"predictions": list_of(best)} if labelled else {}
+    labels = next((tensor.labels for tensor in spec.outputs if tensor.labels is not None), None)
+    more = {"predictions": list_of(_best(labels))} if labels is not None else {}
     return object_of(("outputs", *more), outputs=_named(spec.outputs, answers), **more)
+
+
+def _best(labels: Labels) -> dict[str, Any]:
+    value = {"type": ["number", "null"]}
+    if labels.is_declared:
+        return object_of(("label", "probability"), label=TEXT, probability=value)
+    return object_of(("label",), label=TEXT, probability=value, score=value)
 
 
 def _named(tensors: tuple[TensorSpec, ...], answers: bool) -> dict[str, Any]:
