@@ -15,6 +15,7 @@ from batcher.errors import (
     KnownToFail,
     ModelContractError,
     ModelError,
+    NoRowsPrepared,
     OutOfMemory,
     QueueFull,
     WorkerLost,
@@ -23,7 +24,14 @@ from batcher.models.model_errors import allowed_from_model, model_error
 from batcher.models.protocol import PartialOutputs
 from tests.support.models import RecordingModel, checked, double, rows
 
-ALLOWED = {InvalidInput, ModelError, ModelContractError, OutOfMemory, DeviceLost}
+ALLOWED = {
+    InvalidInput,
+    ModelError,
+    ModelContractError,
+    NoRowsPrepared,
+    OutOfMemory,
+    DeviceLost,
+}
 ALL = [
     kind
     for kind in vars(errors).values()

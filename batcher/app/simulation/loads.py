@@ -172,7 +172,8 @@ def _read_part(text: str) -> OpenLoad | ClosedLoad:
     per_second = first.removesuffix("/s")
     value = number(per_second, "load")
     if known:
-        raise ConfigError(f"load: {kind} has no option {', '.join(known)}; got {text!r}")
+        unknown = ", ".join(known)
+        raise ConfigError(f"load: expected no option {unknown} of {kind}; got {text!r}")
     if not value:
         raise ConfigError(f"load: expected a share or a rate above 0; got {text!r}")
     share, rate = (value, 0.0) if per_second == first else (0.0, value)
