@@ -6,10 +6,8 @@ import gc
 import os
 import py_compile
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ import pytest
 from batcher.errors import ModelLoadError
 from batcher.models.version_code.names import PREFIX, folder_of, package_name, package_of
 from batcher.models.version_code.plain_names import forget_plain_names
+from tests.support.interpreters import printed
 from tests.support.model_folders import Folders, answers, floats, multiplied_by, pickled_elsewhere
 
 DOUBLE = """
@@ -238,14 +237,7 @@ def test_a_fresh_interpreter_finds_a_module_by_its_name(folders: Folders) -> Non
     definition = folders.python(using("import constants", "constants.FACTOR"), files=beside(7))
     name = f"{package_name(str(definition.folder), 3)}.constants"
     program = f"from {name} import FACTOR; print(FACTOR)"
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert ended.stdout == "7\n"
+    assert printed(program) == "7\n"
 
 
 @pytest.mark.parametrize("folder", ["/models/a/1", "/Ä b_c/é.d/1", "relative"])

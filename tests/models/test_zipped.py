@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from zipfile import ZipFile
@@ -13,6 +12,7 @@ import pytest
 from batcher.models.checked import CheckedModel
 from batcher.models.process_state import ProcessState
 from batcher.models.version_code.names import package_name
+from tests.support.interpreters import printed
 from tests.support.model_folders import Folders, multiplied_by
 
 BY_ZIP = """
@@ -81,14 +81,7 @@ def test_a_process_that_a_model_has_started_finds_the_modules_by_their_names(
     file.parent.mkdir(exist_ok=True)
     write_zip(file, 5)
     program = f"from {package_name(str(file), 3)}.zipped_late import FACTOR; print(FACTOR)"
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert ended.stdout == "5\n"
+    assert printed(program) == "5\n"
 
 
 def test_a_wheel_in_the_path_is_a_library_of_all_models(folders: Folders) -> None:

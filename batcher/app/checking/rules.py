@@ -20,7 +20,8 @@ FILE = Rule(
     "of one file without a model.yaml the server learns what the model takes and gives from the "
     "file itself, and from a trial run of its code",
     "correct the file where the reason names it; what the file does not say stands in its "
-    "`@batcher.model(inputs=…, outputs=…)`, or in the model.yaml that `batcher init --from` writes",
+    "`@batcher.model(inputs=…, outputs=…)`, or in the model.yaml that "
+    "`batcher init --from` writes",
 )
 FOLDER = Rule(
     "warning",
