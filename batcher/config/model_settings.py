@@ -29,6 +29,10 @@ Devices = Annotated[
 ]
 
 
+EAGER_POLICIES = ("eager", "slo")
+"""Policies under which a free model takes what waits, but for clients that return."""
+
+
 class ModelSettings(Section):
     """How one model is run and batched.
 
@@ -53,8 +57,9 @@ class ModelSettings(Section):
             buffers of one batch also fit into `max_queue_bytes`.
         policy: `eager` sends what is there as soon as the model is free, but for a short wait where
             clients are found to return; `delay` waits for a full batch up to `max_delay_ms`; `slo`
-            is `eager` with `slo_ms`.
-        slo_ms: policy `slo`: deadline of a request without one, in milliseconds after its arrival.
+            is `eager` with `slo_ms`; `deferred` sends as late as deadlines and `slo_ms` allow.
+        slo_ms: policies `slo` and `deferred`: deadline of a request without one, in milliseconds
+            after its arrival; under `deferred` no request waits longer.
         max_delay_ms: longest wait in milliseconds: under policy `delay` of the oldest request;
             under `eager` and `slo` of a free model for clients that return, 0 for none.
         preferred_batch_sizes: policy `delay`: numbers of rows that are sent without a longer wait.
@@ -94,7 +99,7 @@ class ModelSettings(Section):
     max_batch_size: Count = 64
     max_batch_elements: Count | None = None
     max_client_batch_size: Count = 1024
-    policy: Literal["eager", "delay", "slo"] = "eager"
+    policy: Literal["eager", "delay", "slo", "deferred"] = "eager"
     slo_ms: Milliseconds = 100.0
     max_delay_ms: MillisecondsOrNone = 5.0
     preferred_batch_sizes: tuple[Count, ...] = ()
@@ -131,9 +136,15 @@ class ModelSettings(Section):
         return len(self.level_weights) + 1
 
     @property
+    def is_eager(self) -> bool:
+        """Whether a free model takes what waits, but for clients that return."""
+        return self.policy in EAGER_POLICIES
+
+    @property
     def timeout(self) -> float:
         """Seconds from arrival to the deadline of a request without a deadline of its own."""
-        return (self.slo_ms if self.policy == "slo" else self.timeout_ms) / 1e3
+        has_slo = self.policy in ("slo", "deferred")
+        return (self.slo_ms if has_slo else self.timeout_ms) / 1e3
 
 
 class ModelOverrides(ModelSettings):

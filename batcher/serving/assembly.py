@@ -14,6 +14,7 @@ from batcher.batching.admission import Admission
 from batcher.batching.cost import CostModel
 from batcher.batching.options import SchedulerOptions
 from batcher.batching.policies.bulk import BulkLast
+from batcher.batching.policies.deferred import Deferred
 from batcher.batching.policies.delay import Delay
 from batcher.batching.policies.eager import Eager
 from batcher.batching.policies.policy import Policy
@@ -107,14 +108,15 @@ def build_scheduler(
 ) -> BatchScheduler:
     """Return the scheduler that `settings` ask for; `policy` and `admission` replace theirs."""
     cost, cuts, group_key = _batch_making(settings, spec)
+    admission = admission or _admission(settings, cost)
     return BatchScheduler(
         _queue(settings, cuts),
-        BulkLast(policy or _policy(settings), settings.bulk_after_ms / 1e3),
+        BulkLast(policy or _policy(settings, admission), settings.bulk_after_ms / 1e3),
         workers,
         clock,
         metrics,
         options=_options(settings, spec.version),
-        admission=admission or _admission(settings, cost),
+        admission=admission,
         group_key=group_key,
         call_soon=call_soon,
     )
@@ -161,14 +163,15 @@ def _options(settings: ModelSettings, version: str) -> SchedulerOptions:
         default_level=settings.default_priority,
         isolate=settings.isolate,
         retry_on_crash=settings.retry_on_crash,
-        max_wait=0.0 if settings.policy == "delay" else settings.max_delay_ms / 1e3,
+        max_wait=settings.max_delay_ms / 1e3 if settings.is_eager else 0.0,
         remember_failed_s=settings.remember_failed_s,
     )
 
 
-def _policy(settings: ModelSettings) -> Policy:
+def _policy(settings: ModelSettings, admission: Admission) -> Policy:
+    size = settings.max_batch_size
     if settings.policy == "delay":
-        return Delay(
-            settings.max_batch_size, settings.max_delay_ms / 1e3, settings.preferred_batch_sizes
-        )
-    return Eager(settings.max_batch_size)
+        return Delay(size, settings.max_delay_ms / 1e3, settings.preferred_batch_sizes)
+    if settings.policy == "deferred":
+        return Deferred(size, settings.slo_ms / 1e3, admission.batch_seconds)
+    return Eager(size)

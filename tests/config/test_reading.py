@@ -211,7 +211,7 @@ def test_any_text_of_a_variable_is_a_value(text: str) -> None:
         (
             {},
             {("defaults", "policy"): ("--set", "lazy")},
-            "^--set: defaults.policy: expected 'eager', 'delay' or 'slo'; got 'lazy'$",
+            "^--set: defaults.policy: expected 'eager', 'delay', 'slo' or 'deferred'; got 'lazy'$",
         ),
         ({}, {}, "^config.yaml:2: port: expected a valid integer.*; got 'x'$"),
     ],

@@ -111,7 +111,7 @@ def test_a_device_is_named_as_pytorch_names_it(load: Load, device: str) -> None:
         ("access_log: 2", 1, "access_log", "boolean", "2"),
         ("defaults:\n  device: gpu", 2, "defaults.device", "cuda", "'gpu'"),
         ("defaults:\n  device: cuda:-1", 2, "defaults.device", "cuda", "'cuda:-1'"),
-        ("defaults:\n  policy: lazy", 2, "defaults.policy", "'eager', 'delay' or 'slo'", "'lazy'"),
+        ("defaults:\n  policy: lazy", 2, "defaults.policy", "'slo' or 'deferred'", "'lazy'"),
         ("defaults:\n  warmup: 'please'", 2, "defaults.warmup", "boolean", "'please'"),
         ("defaults:\n  pipeline_depth: 3", 2, "defaults.pipeline_depth", "2", "3"),
         ("defaults:\n  level_weights: []", 2, "defaults.level_weights", "1", r"\[\]"),

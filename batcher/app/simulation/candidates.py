@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
-from batcher.app.simulation.comparisons.deferred import Deferred
 from batcher.app.simulation.comparisons.early_binding import EarlyBinding
 from batcher.app.simulation.comparisons.facts import Facts
 from batcher.app.simulation.comparisons.threshold import Threshold
@@ -31,8 +30,6 @@ none       answered late: the server is told no deadlines
 DROPS: tuple[Drop, ...] = get_args(Drop)
 SHIPPED: tuple[str, ...] = get_args(ModelSettings.model_fields["policy"].annotation)
 """The policies of the server."""
-
-DEFERRED = "deferred"
 
 MakePolicy = Callable[[Facts], Policy]
 
@@ -70,7 +67,7 @@ def read_candidate(text: str, drop: Drop = "early") -> Candidate:
     make: MakePolicy | None = None
     if name in SHIPPED:
         settings = shipped_settings(name, value if colon else "") | settings
-    elif name in COMPARISONS and bool(value) == TAKES_VALUE[name]:
+    elif name in COMPARISONS and value:
         make = COMPARISONS[name](value)
     else:
         raise ConfigError(error)
@@ -82,7 +79,7 @@ def shipped_settings(name: str, value: str) -> dict[str, Any]:
     """Return the settings of the server's policy `name`, with its time `value`, empty for none."""
     settings: dict[str, Any] = {"policy": name}
     if value:
-        key = "slo_ms" if name == "slo" else "max_delay_ms"
+        key = "slo_ms" if name in ("slo", "deferred") else "max_delay_ms"
         settings[key] = duration(value) * 1e3
     return settings
 
@@ -98,7 +95,7 @@ def checked_settings(settings: Mapping[str, Any]) -> ModelSettings:
 
 def expected() -> str:
     """Return the names of all policies, for errors and help."""
-    others = [f"{name}:{FORM[name]}" if FORM[name] else name for name in COMPARISONS]
+    others = [f"{name}:{form}" for name, form in FORM.items()]
     return ", ".join([*SHIPPED, *others])
 
 
@@ -108,10 +105,8 @@ COMPARISONS: dict[str, Callable[[str], MakePolicy]] = {
     "fixed-wait": lambda value: _waiting(FixedWait, value),
     "stagger": lambda value: _waiting(Stagger, value),
     "threshold": lambda value: _threshold(value),
-    DEFERRED: lambda value: Deferred,
 }
-FORM = dict.fromkeys(COMPARISONS, "TIME") | {"threshold": "ROWS", DEFERRED: ""}
-TAKES_VALUE = {name: bool(form) for name, form in FORM.items()}
+FORM = dict.fromkeys(COMPARISONS, "TIME") | {"threshold": "ROWS"}
 
 
 def _waiting(policy: Callable[[Facts, float], Policy], value: str) -> MakePolicy:

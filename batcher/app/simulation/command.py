@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from batcher.app.simulation.candidates import (
-    DEFERRED,
     DROPS,
     SHIPPED,
     Drop,
@@ -38,7 +37,7 @@ COST = "4ms+0.25ms"
 COUNT = click.IntRange(min=1)
 LOADS = ("poisson:0.3", "poisson:0.7", "poisson:0.95", "closed:8,think=1ms", "closed:32,think=1ms")
 POLICIES = (
-    *(name for name in SHIPPED if name not in {"delay", "slo"}),
+    *(name for name in SHIPPED if name not in {"delay", "slo", "deferred"}),
     *("eager:0ms", "delay:5ms", "delay-from-dequeue:5ms", "early-binding:5ms"),
 )
 
@@ -222,8 +221,6 @@ class Plan:
             check_searched(text)
         elif text != OPTIMUM:
             self._base.settings_of(read_candidate(text))
-        if text == DEFERRED and not self.has_deadlines:
-            raise ConfigError("policy deferred: needs requests with a deadline; set --deadline")
 
 
 def _later_cost(text: str) -> tuple[float, BatchCost]:

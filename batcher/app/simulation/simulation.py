@@ -105,7 +105,7 @@ class Run:
         self, scenario: Scenario, candidate: Candidate, settings: ModelSettings
     ) -> BatchScheduler:
         size, seconds = settings.max_batch_size, scenario.cost.seconds
-        make, allowed = candidate.make, scenario.deadline.mean if scenario.deadline else inf
+        make = candidate.make
         scheduler = build_scheduler(
             settings,
             SPEC,
@@ -113,7 +113,7 @@ class Run:
             self._loop,
             self.metrics,
             self._loop.call_soon,
-            policy=make(Facts(size, seconds, Watch(self._devices), allowed)) if make else None,
+            policy=make(Facts(size, Watch(self._devices))) if make else None,
             admission=_expired_only(settings) if candidate.drop == "expired" else None,
         )
         for device in self._devices:

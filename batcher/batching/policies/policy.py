@@ -15,8 +15,8 @@ Each batch carries a flush reason, which metrics count:
     idle       the worker was free
     shape      the worker was free, and the other requests that wait have other shapes
     waited     the delay is over (`delay`), or the clients have returned (`eager`)
-    deadline   waiting longer would make a request late (`delay`)
-    drain      the server is being stopped, so no more requests will come (`delay`)
+    deadline   waiting longer would make a request late (`delay`, `deferred`)
+    drain      the server is being stopped, so no more requests will come (`delay`, `deferred`)
     bulk       only bulk requests waited (`bulk`)
     isolate, retry, memory   the batch runs again (`reruns`)
 """

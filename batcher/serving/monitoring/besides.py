@@ -55,7 +55,7 @@ def _waiting(facts: Facts, situation: str) -> More:
 
 def _no_waiting(facts: Facts, situation: str) -> More:
     """Say that nobody is waited for where that might bring something."""
-    if facts.policy == "delay" or situation not in ("closed_loop", "steady"):
+    if not facts.is_eager or situation not in ("closed_loop", "steady"):
         return More()
     if not facts.max_delay:
         return More(

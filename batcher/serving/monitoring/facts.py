@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from batcher.batching.reruns import RERUN_REASONS
 from batcher.batching.scheduler import BatchScheduler
-from batcher.config.model_settings import ModelSettings
+from batcher.config.model_settings import EAGER_POLICIES, ModelSettings
 from batcher.core.history import History, Mark
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_version import ModelVersion
@@ -101,6 +101,7 @@ class Facts:
         model_rows: most rows that the model takes at a time.
         ceiling_rows: most rows that fit into the memory of the device, as far as is known.
         max_delay: longest wait, by the settings.
+        slo: policies `slo` and `deferred`: longest time until an answer, by the settings.
         instances: copies of the model.
         alive: copies that take batches.
         shapes: shapes that rows have had since the model was loaded; 0 where they have one.
@@ -121,6 +122,7 @@ class Facts:
     model_rows: int = 64
     ceiling_rows: int = 64
     max_delay: float = 5e-3
+    slo: float = 0.1
     instances: int = 1
     alive: int = 1
     shapes: int = 0
@@ -135,9 +137,14 @@ class Facts:
     window: Window = field(default_factory=Window)
 
     @property
+    def is_eager(self) -> bool:
+        """Whether a free model takes what waits, but for clients that return."""
+        return self.policy in EAGER_POLICIES
+
+    @property
     def may_wait(self) -> bool:
         """Whether a free model may wait for clients that return, by the settings."""
-        return self.policy != "delay" and self.instances == 1 and self.max_delay > 0
+        return self.is_eager and self.instances == 1 and self.max_delay > 0
 
 
 def facts_of(
@@ -185,6 +192,7 @@ def _of_settings(settings: ModelSettings) -> Facts:
         policy=settings.policy,
         max_batch_size=settings.max_batch_size,
         max_delay=settings.max_delay_ms / 1e3,
+        slo=settings.slo_ms / 1e3,
         instances=settings.instances,
         alive=settings.instances,
     )

@@ -16,6 +16,7 @@ its shape is not small because the model was idle.
     full             they are full, though the model is not always busy
     large_requests   two requests do not fit into one batch
     delay            policy `delay` waits so long and no longer
+    deferred         policy `deferred` starts them as late as their deadlines allow
     closed_loop      clients wait for their answers, and there are so many of them
     bulk             only bulk requests come
     sparse           the model is free when requests come
@@ -201,7 +202,9 @@ def _pad(facts: Facts) -> list[str]:
 
 def _too_late(facts: Facts) -> bool:
     window = facts.window
-    return window.lost >= MUCH or window.share("deadline") >= MUCH
+    # policy deferred starts every batch so, and nothing is wrong
+    early = window.share("deadline") if facts.policy == "delay" else 0.0
+    return window.lost >= MUCH or early >= MUCH
 
 
 def _deadlines(facts: Facts) -> str:
@@ -245,6 +248,18 @@ def _other_policy(facts: Facts) -> list[str]:
     ]
 
 
+def _deferred(facts: Facts) -> str:
+    return (
+        f"{_average(facts)} because policy deferred starts each at the last moment that meets its "
+        f"deadlines, {time_text(facts.slo)} (slo_ms) or less, and {_idle(facts)}: that time is "
+        "left to other models."
+    )
+
+
+def _sooner(facts: Facts) -> list[str]:
+    return ["Policy slo answers sooner, and takes more of the device: in smaller batches."]
+
+
 def _loop_is_full(facts: Facts) -> bool:
     window = facts.window
     return window.loop_busy >= LOOP_BUSY and window.busy < min(window.loop_busy, BUSY)
@@ -279,7 +294,7 @@ def _clients_wait(facts: Facts) -> bool:
 def takes_turns(facts: Facts) -> bool:
     """Return whether half of the clients wait while a batch with the other half runs."""
     window = facts.window
-    alone = facts.instances == 1 and facts.policy != "delay" and window.parts_per_batch > 1
+    alone = facts.instances == 1 and facts.is_eager and window.parts_per_batch > 1
     return alone and TURNS * window.batch_s <= window.queued <= window.batch_s / TURNS
 
 
@@ -350,6 +365,12 @@ SITUATIONS: Sequence[Situation] = (
     Situation("full", _batches_are_full, _full, _nothing),
     Situation("large_requests", _fits_alone, _large_requests, _smaller_requests),
     Situation("delay", _delayed, _delay, _other_policy),
+    Situation(
+        "deferred",
+        lambda facts: facts.policy == "deferred" and facts.window.share("deadline") >= MOST,
+        _deferred,
+        _sooner,
+    ),
     Situation("closed_loop", _clients_wait, _closed_loop, _more_clients),
     Situation("bulk", lambda facts: facts.window.share("bulk") >= MOST, _bulk, _nothing),
     Situation("sparse", lambda facts: facts.window.busy < FREE, _sparse, _nothing),

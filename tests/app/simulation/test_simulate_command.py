@@ -125,7 +125,6 @@ def test_charts_are_written_for_each_kind_of_load(tmp_path: Path) -> None:
         (("--load", "closed:4@5s..1s"), "expected a beginning before the end"),
         (("--noise", "-1"), "--noise"),
         (("--policy",), "--policy"),
-        (("--policy", "deferred"), "deferred: needs requests with a deadline"),
     ],
 )
 def test_a_wrong_word_ends_it_with_what_was_expected(arguments: tuple[str, ...], said: str) -> None:

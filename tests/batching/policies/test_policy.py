@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from batcher.batching.part import Part
+from batcher.batching.policies.deferred import Deferred
 from batcher.batching.policies.delay import Delay
 from batcher.batching.policies.eager import Eager
 from batcher.batching.policies.policy import (
@@ -241,10 +242,11 @@ def test_a_preferred_size_alone_does_not_fill_the_second_place() -> None:
     assert decide(Delay(8, DELAY, (2,)), singles(4), ONE_RUNS) == Idle([])
 
 
-POLICIES = [Eager(2), Delay(2, DELAY)]
+POLICIES = [Eager(2), Delay(2, DELAY), Deferred(2, DELAY, lambda rows, group: float(rows))]
+NAMES = ["eager", "delay", "deferred"]
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=["eager", "delay"])
+@pytest.mark.parametrize("policy", POLICIES, ids=NAMES)
 def test_heads_that_would_miss_their_deadline_are_dropped_and_their_places_given_away(
     policy: Policy,
 ) -> None:
@@ -253,7 +255,7 @@ def test_heads_that_would_miss_their_deadline_are_dropped_and_their_places_given
     assert decision == Take(good, "full", late)
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=["eager", "delay"])
+@pytest.mark.parametrize("policy", POLICIES, ids=NAMES)
 def test_a_batch_is_not_shrunk_to_rescue_an_old_head(policy: Policy) -> None:
     old, young = (
         part(deadline=1.5),
@@ -264,7 +266,7 @@ def test_a_batch_is_not_shrunk_to_rescue_an_old_head(policy: Policy) -> None:
     assert (decision.parts, decision.shed) == ([young], [old])
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=["eager", "delay"])
+@pytest.mark.parametrize("policy", POLICIES, ids=NAMES)
 def test_a_deadline_that_is_just_met_is_kept(policy: Policy) -> None:
     just = singles(2, deadline=5.0)
     decision = decide(policy, just, now=3.0, cost=1.0)
@@ -272,7 +274,7 @@ def test_a_deadline_that_is_just_met_is_kept(policy: Policy) -> None:
     assert (decision.parts, decision.shed) == (just, [])
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=["eager", "delay"])
+@pytest.mark.parametrize("policy", POLICIES, ids=NAMES)
 def test_when_none_can_make_it_all_are_dropped_and_nothing_is_sent(policy: Policy) -> None:
     late = singles(5, deadline=1.5)
     assert decide(policy, late, cost=1.0) == Idle(late)

@@ -134,6 +134,16 @@ def test_without_a_wait_the_halves_of_a_closed_loop_are_told_what_switches_it_of
     assert any("max_delay_ms: 0 switches the learned wait off" in text for text in change)
 
 
+def test_batches_that_start_as_late_as_they_may_are_no_sign_of_tight_deadlines() -> None:
+    load = Load(policy="deferred", slo_ms=40)
+    load.by_chance(400, load.send)
+    facts, (situation, because, _) = load.explained()
+    assert situation == "deferred"
+    assert facts.window.share("deadline") > 0.9
+    assert facts.window.rows_per_batch > 8
+    assert "at the last moment that meets its deadlines, 40 ms (slo_ms)" in because[0]
+
+
 def test_a_steady_load_at_random_is_no_closed_loop() -> None:
     load = Load()
     load.by_chance(800, load.send)

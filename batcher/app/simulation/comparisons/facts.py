@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from batcher.app.simulation.devices import Watch
@@ -19,15 +18,11 @@ class Facts(NamedTuple):
 
     Attributes:
         max_batch_size: most rows of a batch.
-        seconds: the true mean seconds of a batch, by its rows.
         watch: when devices became idle.
-        allowed: mean seconds from a request to its deadline; infinity if it has none.
     """
 
     max_batch_size: int
-    seconds: Callable[[float], float]
     watch: Watch
-    allowed: float
 
 
 def oldest_with_place(queue: BatchQueue, worker: WorkerState, size: int) -> Part | None:

@@ -148,6 +148,8 @@ def _dynamic_batching(settings: ModelSettings, max_level: int) -> dict[str, Any]
     if settings.policy == "delay":
         batching["max_queue_delay_microseconds"] = round(settings.max_delay_ms * 1000)
         batching["preferred_batch_size"] = settings.preferred_batch_sizes
+    elif settings.policy == "deferred":
+        batching["max_queue_delay_microseconds"] = round(settings.slo_ms * 1000)
     batching["priority_levels"] = max_level
     batching["default_priority_level"] = settings.default_priority
     return batching
