@@ -186,6 +186,16 @@ def test_bytecode_that_lies_there_and_seems_to_fit_is_not_used(folders: Folders)
     assert multiplied_by(folders.load(definition)) == 3
 
 
+def test_a_class_may_stand_in_a_module_without_source(folders: Folders) -> None:
+    definition = folders.define(
+        "format: python\nclass: bare.numbers:Model", files={"bare/numbers.py": DOUBLE}
+    )
+    source = definition.folder / "bare" / "numbers.py"
+    py_compile.compile(str(source), str(source.with_suffix(".pyc")))
+    source.unlink()
+    assert multiplied_by(folders.load(definition)) == 2
+
+
 def test_a_file_is_imported_once_by_all_instances(folders: Folders) -> None:
     files: dict[str, str | bytes] = {"log.py": "import os\nos.environ['TIMES'] += '+'\n"}
     definition = folders.python(using("from . import log", "2"), files=files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import sys
 from pathlib import Path
 from zipfile import ZipFile
@@ -66,6 +67,33 @@ def test_two_models_with_zip_files_in_the_path_have_modules_of_their_own(
     assert [multiplied_by(each) for each in loaded * 2] == [2, 3, 2, 3]
     assert sys.path == before
     assert not [name for name in sys.modules if name.startswith("zipped_")]
+
+
+def test_two_models_with_zip_files_of_bytecode_alone_have_modules_of_their_own(
+    folders: Folders, tmp_path: Path
+) -> None:
+    loaded = []
+    for factor, name in ((2, "m"), (3, "n")):
+        with ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            for module, text in {
+                "zipped_bare": "from zipped_bare_parts.numbers import FACTOR\n",
+                "zipped_bare_parts/__init__": "",
+                "zipped_bare_parts/numbers": f"FACTOR = {factor}\n",
+            }.items():
+                (tmp_path / "module.py").write_text(text)
+                py_compile.compile(str(tmp_path / "module.py"), str(tmp_path / "module.pyc"))
+                archive.write(tmp_path / "module.pyc", f"{module}.pyc")
+        source = (
+            f"import sys\nsys.path.insert(0, {str(tmp_path / name) + '.zip'!r})\n"
+            "class Model:\n"
+            "    def predict(self, inputs):\n"
+            "        import zipped_bare\n"
+            "        return {'y': inputs['x'] * zipped_bare.FACTOR}\n"
+        )
+        state = ProcessState()
+        loaded.append(folders.load(folders.python(source, name=name), warmup=False))
+        state.put_back()
+    assert [multiplied_by(each) for each in loaded * 2] == [2, 3, 2, 3]
 
 
 def test_a_zip_file_that_is_replaced_is_read_anew_by_the_next_load_alone(folders: Folders) -> None:

@@ -59,10 +59,11 @@ def check_version(
     return _Check(settings, progress, seconds, define, file).run(name, version, folder)
 
 
-def _lone_sizes(spec: ModelSpec) -> str:
+def _lone_sizes(spec: ModelSpec, has_preprocess: bool) -> str:
     """Return a hint if requests of different sizes share no batch, though they might."""
     free = [tensor.name for tensor in spec.required if tensor.free_axes]
-    if not free or spec.is_padded:
+    # Requests are put together as `preprocess` has made them, often of one size.
+    if not free or spec.is_padded or has_preprocess:
         return ""
     return (
         f"hint: requests of different sizes of {', '.join(free)} share no batch. If the model can "
@@ -108,7 +109,7 @@ class _Check:
         timings = batches.run(rows, checked.largest(self._settings.max_batch_size))
         if self._settings.warmup and not findings.has():
             self._warm_up(checked)
-        if lone := _lone_sizes(spec):
+        if lone := _lone_sizes(spec, checked.model.preprocess is not None):
             findings.add(rules.HINT, "inputs", lone)
         for text in self._hints:
             findings.add(rules.HINT, "start", text)

@@ -1,8 +1,8 @@
 """Whether the class that `model.yaml` names is there, as far as that shows without running code.
 
     class: net:Net     net.py, or net/__init__.py, beside model.yaml    its own names are looked at
-                       no such file, but an installed package           only that it is installed
-                       neither                                          refused
+                       an extension there, or an installed package      only that it is there
+                       neither, or a module of Python itself            refused
 
 Names of a module may come into being while the module runs (`import *`, `globals()`). Where the
 file has such code, every name is taken to be there.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import symtable
+import sys
 from difflib import get_close_matches
 from importlib.util import decode_source, find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 from batcher.config.model_file import ModelDefinition
 from batcher.config.reading import read_yaml
 from batcher.errors import ConfigError
+from batcher.models.version_code.importing import is_in_folder
 
 _MAKERS = {"globals", "locals", "vars", "exec", "eval", "setattr", "__getattr__", "modules"}
 """Names in code that may make other names of the module."""
@@ -42,7 +44,8 @@ def check_entry(definition: ModelDefinition) -> ModelDefinition:
     file = _file_of(definition.folder, module)
     if file is not None:
         wrong = _wrong_name(file, name)
-    elif _is_installed(module) or definition.imports:  # what is imported first may add folders
+    # An extension has no text to look at, and what is imported first may add folders.
+    elif is_in_folder(definition, module) or _is_installed(module) or definition.imports:
         wrong = ""
     else:
         wrong = _wrong_module(definition.folder, module, name)
@@ -61,6 +64,8 @@ def _file_of(folder: Path, module: str) -> Path | None:
 
 def _is_installed(module: str) -> bool:
     top = module.partition(".")[0]
+    if top in sys.stdlib_module_names:  # which has no models
+        return False
     try:
         return find_spec(top) is not None
     except (ImportError, ValueError):  # a module that is there, and does not say where it is from

@@ -21,6 +21,7 @@ hold files of the same name, and a model that is loaded again is read again.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -45,7 +46,7 @@ from batcher.models.pytorch.input_order import arranged_for, parameters_of_pytho
 from batcher.models.pytorch.module import TorchModule
 from batcher.models.pytorch.tensors import to_host
 from batcher.models.result_names import named_outputs
-from batcher.models.version_code.importing import import_from_folder
+from batcher.models.version_code.importing import import_from_folder, is_in_folder
 
 
 class PythonModule(TorchModule):
@@ -181,8 +182,19 @@ def make(definition: ModelDefinition, settings: ModelSettings) -> Model:
     Any thread.
     """
     module_name, _, name = definition.entry.partition(":")
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        _refuse_standard(definition, module_name)
     maker = getattr(import_from_folder(definition, module_name), name, None)
     return made_by(maker, definition, settings)
+
+
+def _refuse_standard(definition: ModelDefinition, module: str) -> None:
+    """Raise ModelLoadError if no file beside the model is `module`, which Python has too."""
+    if not is_in_folder(definition, module):
+        raise ModelLoadError(
+            f"class {definition.entry}: expected a file {module.replace('.', '/')}.py beside "
+            f"model.yaml; there is none, and the module {module} of Python itself has no models"
+        )
 
 
 def made_by(maker: Any, definition: ModelDefinition, settings: ModelSettings) -> Model:

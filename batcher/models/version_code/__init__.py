@@ -24,17 +24,20 @@ model its own (`plain_names.py`).
     a load fails, others are loaded       nothing: each definition has modules of its own
     nobody holds the definition any more  its names are removed from `sys.modules`
 
-Whoever runs a model holds its definition. Bytecode is neither read nor written: Python would take
-an old `.pyc` for a file that was changed twice within a second and has kept its size.
+Whoever runs a model holds its definition. Bytecode is neither read nor written, not even where the
+model loads a file beside it by itself (`bytecode.py`): Python would take an old `.pyc` for a file
+that was changed twice within a second and has kept its size.
 """
 
 from __future__ import annotations
 
 import sys
 
+from batcher.models.version_code.bytecode import use_no_bytecode
 from batcher.models.version_code.finder import VersionFinder
 from batcher.models.version_code.plain_names import forget_plain_names, keep_plain_names
 
 __all__ = ["forget_plain_names", "keep_plain_names"]
 
 sys.meta_path.insert(0, VersionFinder())
+use_no_bytecode()

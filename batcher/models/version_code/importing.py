@@ -13,6 +13,7 @@ from batcher.models.version_code import own_path
 from batcher.models.version_code.homes import forget_homes
 from batcher.models.version_code.names import PREFIX, package_name
 from batcher.models.version_code.plain_names import remove_plain_names, use_plain_names
+from batcher.models.version_code.search import find_in
 from batcher.models.version_code.sources import drop_sources, keep_sources
 
 _load_numbers = count()
@@ -29,12 +30,21 @@ def import_from_folder(definition: ModelDefinition, name: str) -> ModuleType:
 
     The thread that loads.
     """
-    file = definition.folder.joinpath(*name.split("."))
-    if not (file.with_suffix(".py").is_file() or file.joinpath("__init__.py").is_file()):
+    if not is_in_folder(definition, name):
         return import_module(name)
     package = _packages.get(id(definition)) or _new_package(definition)
     use_plain_names(package)
     return import_module(f"{package}.{name}")
+
+
+def is_in_folder(definition: ModelDefinition, name: str) -> bool:
+    """Return whether the module `name` lies in the version folder. Any thread.
+
+    It may be a `.py` file, a package, an extension, or bytecode without source.
+    """
+    *above, _ = name.split(".")
+    spec = find_in("", str(definition.folder.joinpath(*above)), name)
+    return spec is not None and spec.loader is not None
 
 
 def _new_package(definition: ModelDefinition) -> str:

@@ -125,6 +125,12 @@ def holds_libraries(folder: str) -> bool:
     return any(name.endswith((".dist-info", ".egg-info")) or name == "EGG-INFO" for name in names)
 
 
+def is_of_folder(file: str, folder: str) -> bool:
+    """Return whether `file` lies in `folder`, and in no installed library there. Any thread."""
+    below = file.removeprefix(os.path.join(folder, ""))
+    return below != file and _LIBRARIES.isdisjoint(below.split(os.sep))
+
+
 def without_own(path: Iterable[str], before: list[str]) -> list[str]:
     """Return `sys.path` as it was `before`, and behind it the libraries of `path`. Any thread."""
     return [*before, *(each for each in path if each not in before and holds_libraries(each))]

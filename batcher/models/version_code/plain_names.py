@@ -18,6 +18,11 @@ Who looks is seen on the stack of calls, so nothing is paid in `predict`, and th
 starts are known too. A library's own `import` statement means an installed module first, whichever
 model calls the library.
 
+A model's code may put modules into `sys.modules` itself, mostly for pickles that name a module of
+another place: `sys.modules["old_features"] = features`. At the end of the load such a name becomes
+one of the model alone, for the libraries that the model calls too. What stood there before is put
+back.
+
 Refused: modules that stand under their plain names during a call (models run at the same time), and
 other functions in place of `import_module` and `pickle.loads` (pickles of C code call neither).
 """
@@ -36,13 +41,18 @@ from typing import NamedTuple
 
 from batcher.models.version_code import own_path
 from batcher.models.version_code.homes import home_of, is_installed
-from batcher.models.version_code.names import package_of
+from batcher.models.version_code.names import folder_of, package_of
+from batcher.models.version_code.own_path import is_of_folder
+from batcher.models.version_code.sources import owner_of
 
 _package: ContextVar[str] = ContextVar("package", default="")
 """The package of the model that this thread loads."""
 
 _names: dict[tuple[str, str], _PlainName] = {}
 """The names that stand in `sys.modules`, by package and plain name."""
+
+_before: ContextVar[dict[str, ModuleType]] = ContextVar("before")
+"""What stood in `sys.modules` when this thread began to load."""
 
 _only: list[str] = []
 """The package of the one model of this process, if there is one."""
@@ -52,15 +62,22 @@ _IMPORT = opmap["IMPORT_NAME"]
 
 def use_plain_names(package: str) -> None:
     """Have plain names mean the modules of `package` on this thread. The thread that loads."""
-    _package.set(package)
+    if _package.get() != package:
+        forget_plain_names()
+        _package.set(package)
+        _before.set(dict(sys.modules))
     if not any(isinstance(finder, _PlainFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _PlainFinder())
 
 
 def forget_plain_names() -> None:
     """Have plain names mean on this thread what they did before. The thread that loads."""
-    own_path.end(_package.get())
+    package = _package.get()
+    own_path.end(package)
     _package.set("")
+    if package:
+        _keep_apart(package, _before.get())
+        _before.set({})
 
 
 def keep_plain_names() -> None:
@@ -77,6 +94,38 @@ def remove_plain_names(package: str) -> None:
         sys.modules.pop(_names.pop(key), None)
 
 
+def _keep_apart(package: str, before: dict[str, ModuleType]) -> None:
+    """Make names that the code of `package` has put into `sys.modules` names for it alone.
+
+    `before` is what stood there before. The thread that has loaded.
+    """
+    for name, module in list(sys.modules.items()):
+        if type(name) is not str or package_of(name) or before.get(name) is module:
+            continue
+        if _is_put_by(package, name, module):
+            del sys.modules[name]
+            own = _name(package, name, f"{package}.{name}")
+            own.is_put = True
+            sys.modules[own] = module
+            sys.modules.setdefault(str(own), module)
+            if name in before:
+                # Behind the model's own name, which a look-up compares first.
+                sys.modules[name] = before[name]
+
+
+def _is_put_by(package: str, name: str, module: ModuleType) -> bool:
+    """Return whether the code of `package`, and no import, has put `module` there. Any thread."""
+    if not isinstance(module, ModuleType):
+        return False
+    facts = ModuleType.__getattribute__(module, "__dict__")  # a lazy module stays as it is
+    file = facts.get("__file__")
+    if file is None and type(module) is ModuleType and facts.get("__spec__") is None:
+        return "." not in name
+    if owner := package_of(str(facts.get("__name__"))):
+        return owner_of(owner) == package
+    return is_of_folder(str(file), folder_of(package))
+
+
 class _PlainName(str):
     """A name that equals a plain name for code of one package, and for no other code.
 
@@ -85,10 +134,12 @@ class _PlainName(str):
     Attributes:
         package: the package.
         plain: the plain name.
+        is_put: whether the code of the package has put the name into `sys.modules`.
     """
 
     package: str
     plain: str
+    is_put = False
 
     def __eq__(self, other: object) -> bool:
         """Return whether `other` is the plain name, looked up by the package. Any thread."""
@@ -97,8 +148,9 @@ class _PlainName(str):
         if type(other) is not str or other != self.plain:
             return False
         asker = _asker()
-        is_own = asker.package == self.package and not asker.is_library_import
-        return is_own and not asker.imports_own_name(other)
+        if asker.package != self.package:
+            return False
+        return self.is_put or not (asker.is_library_import or asker.imports_own_name(other))
 
     def __ne__(self, other: object) -> bool:
         """Return the opposite of `==`. Any thread."""

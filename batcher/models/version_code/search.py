@@ -15,6 +15,7 @@ from importlib.machinery import (
 )
 from importlib.util import spec_from_file_location
 
+from batcher.models.version_code.names import package_of
 from batcher.models.version_code.sources import is_kept_below, sources_of
 
 
@@ -28,17 +29,26 @@ def find_in(
     """
     below = os.path.join(folder, name.rpartition(".")[2])
     kept = sources_of(package)
-    for file, locations in ((os.path.join(below, "__init__.py"), [below]), (f"{below}.py", None)):
-        if file in kept:
-            return spec_from_file_location(
-                name, file, loader=source(name, file), submodule_search_locations=locations
-            )
+    for module, locations in ((os.path.join(below, "__init__"), [below]), (below, None)):
+        for suffix, loader in ((".py", source), (".pyc", _KeptBytecode)):
+            if (file := module + suffix) in kept:
+                return spec_from_file_location(
+                    name, file, loader=loader(name, file), submodule_search_locations=locations
+                )
     spec = _on_disk(folder, name, source)
     if spec is None and is_kept_below(package, below):
         # A folder without `__init__.py`, which is gone from the disk.
         spec = ModuleSpec(name, None, is_package=True)
         spec.submodule_search_locations = [below]
     return spec
+
+
+class _KeptBytecode(SourcelessFileLoader):
+    """Reads a `.pyc` file without source, which was read from a `.zip` file."""
+
+    def get_data(self, path: str) -> bytes:
+        """Return what was read of the file. Any thread."""
+        return sources_of(package_of(self.name))[path]
 
 
 def _on_disk(folder: str, name: str, source: type[SourceFileLoader]) -> ModuleSpec | None:

@@ -59,6 +59,11 @@ def owner_of(package: str) -> str:
     return _owners.get(package, package)
 
 
+def packages() -> list[str]:
+    """Return all packages whose files were read. Any thread."""
+    return list(_sources)
+
+
 def sources_of(package: str) -> dict[str, bytes]:
     """Return the texts that were read for a package, by the files' paths. Any thread."""
     return _sources.get(owner_of(package), {})

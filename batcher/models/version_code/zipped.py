@@ -3,10 +3,10 @@
     sys.path.insert(0, "/models/shared/features.zip")     # in m/1/code.py
     import features                                       # features.py in that file
 
-Such a file is a folder whose `.py` files are read when the model's imports first look into it, as
-`/models/shared/features.zip/features.py`. Python would look into the file again at each import: a
-file that was replaced meanwhile would be read at the places of the old one. Of a file with bytecode
-alone nothing is found here; Python finds its modules, for all models.
+Such a file is a folder whose `.py` files, and `.pyc` files beside them, are read when the model's
+imports first look into it, as `/models/shared/features.zip/features.py`. Python would look into the
+file again at each import: a file that was replaced meanwhile would be read at the places of the old
+one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from batcher.models.version_code.sources import keep_text
 
 
 def keep_zipped(package: str, folder: str) -> None:
-    """Read the `.py` files for `package`, if `folder` is a `.zip` file or in one. Any thread."""
+    """Read the modules for `package`, if `folder` is a `.zip` file or in one. Any thread."""
     for name, text in _members(folder).items():
-        if name.endswith(".py"):
+        if name.endswith((".py", ".pyc")):
             keep_text(package, os.path.join(folder, *name.split("/")), text)
 
 

@@ -281,6 +281,16 @@ def test_what_is_told_at_start_is_kept(folders: Folders) -> None:
     assert "the free axes of x taken as 3" in report.rows
 
 
+def test_sizes_that_preprocess_makes_equal_keep_no_requests_apart(folders: Folders) -> None:
+    source = (
+        "class Model:\n"
+        "    def preprocess(self, inputs): return {'x': inputs['x'].sum(1, keepdims=True)}\n"
+        "    def predict(self, inputs): return {'y': np.repeat(inputs['x'], 4, axis=1)}\n"
+    )
+    report = check(folders.python(source, inputs=FREE))
+    assert not [each for each in report.findings if "share no batch" in each.message]
+
+
 def test_batches_that_cost_more_a_row_than_rows_alone_are_told_of(folders: Folders) -> None:
     class Clock:
         now = 0.0

@@ -22,6 +22,7 @@ def checked(
     [
         ("nett:Net", "class: expected a file nett.py beside it, .*: write `class: net:Net`"),
         ("no.such_module:Net", "class: expected a file no/such_module.py beside it"),
+        ("code:Net", "class: expected a file code.py beside it, .*: write `class: net:Net`"),
         ("net:Nett", "class: expected a class or a function Nett in net.py; .*did you mean Net[?]"),
         ("net:Zzz", "class: expected a class or a function Zzz in net.py; .*none; it has Net$"),
         ("net:SystemExit", "class: expected a class or a function SystemExit in net.py"),
@@ -82,7 +83,8 @@ def test_every_way_in_which_a_module_gets_a_name_is_known(
     [
         ("net:Net", "net/__init__.py"),
         ("deep.net:Net", "deep/net.py"),
-        ("collections:deque", "a.py"),
+        ("numpy:ndarray", "a.py"),
+        ("net:Net", "net.pyc"),
     ],
 )
 def test_a_module_may_be_a_package_lie_deeper_or_be_installed(

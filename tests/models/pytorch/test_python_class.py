@@ -157,6 +157,7 @@ def test_a_class_may_stand_in_an_installed_module(folders: Folders) -> None:
             "expected a torch.nn.Module or a class with predict",
         ),
         ("", "nowhere:Model", "ModuleNotFoundError: .*nowhere"),
+        ("", "json.decoder:Model", "expected a file json/decoder.py beside model.yaml"),
         ("raise RuntimeError('no licence')", "code:Model", "RuntimeError: no licence"),
         ("def f(:", "code:Model", "SyntaxError"),
         ("from .nowhere import x", "code:Model", "ModuleNotFoundError"),
