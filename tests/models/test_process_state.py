@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gc
+import io
 import locale
 import logging
+import multiprocessing
 import os
 import random
 import socket
+import ssl
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,14 @@ import pytest
 import torch
 
 from batcher.models.process_state import MAX_NAMES, ProcessState
+
+
+def umask() -> int:
+    """Return which rights new files do not have."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
 
 CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "PyTorch's default dtype": (
@@ -75,6 +87,17 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     ),
     "the switch interval": (sys.getswitchinterval, lambda: sys.setswitchinterval(0.5)),
     "the collector of cycles": (gc.isenabled, gc.disable),
+    "sys.stdout": (lambda: sys.stdout, lambda: setattr(sys, "stdout", io.StringIO())),
+    "sys.excepthook": (lambda: sys.excepthook, lambda: setattr(sys, "excepthook", print)),
+    "threading.excepthook": (
+        lambda: threading.excepthook,
+        lambda: setattr(threading, "excepthook", print),
+    ),
+    "ssl._create_default_https_context": (
+        lambda: ssl._create_default_https_context,
+        lambda: setattr(ssl, "_create_default_https_context", ssl._create_unverified_context),
+    ),
+    "the rights of new files (umask)": (umask, lambda: os.umask(0o007)),
     "the working directory": (os.getcwd, lambda: os.chdir("/")),
     "environment variables (SOMEBODY_S)": (
         lambda: os.environ.get("SOMEBODY_S"),
@@ -112,6 +135,35 @@ def test_a_setting_of_the_process_is_put_back_and_named(name: str) -> None:
         told = state.put_back()
     assert told == [name]
     assert read() == before
+
+
+@pytest.fixture
+def _start_method() -> Iterator[None]:
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(None, force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.usefixtures("_start_method")
+def test_each_model_may_set_how_processes_are_started_and_the_first_counts() -> None:
+    told = []
+    for method in (None, "spawn", "spawn", "forkserver", None):
+        state = ProcessState()
+        if method:
+            multiprocessing.set_start_method(method)
+        told.append(state.put_back())
+    assert told == [[], [], [], ["the start method of multiprocessing"], []]
+    assert multiprocessing.get_start_method() == "spawn"
+
+
+@pytest.mark.usefixtures("_start_method")
+def test_a_lock_that_a_library_makes_sets_no_start_method_for_the_next_model() -> None:
+    state = ProcessState()
+    multiprocessing.Lock()
+    assert state.put_back() == []
+    ProcessState()
+    multiprocessing.set_start_method("spawn")
 
 
 def test_the_states_of_random_generators_are_put_back_and_not_named() -> None:

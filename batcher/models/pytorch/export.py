@@ -29,6 +29,7 @@ from batcher.models.pytorch.batch_sizes import (
     sizes_of,
 )
 from batcher.models.pytorch.export_inputs import PlacedProgram, place_inputs, takes_in_order
+from batcher.models.pytorch.export_tensors import check_inputs, training_note
 from batcher.models.pytorch.module import TorchModule
 
 # PyTorch imports this module only when the first archive is read, and takes a second for it. A
@@ -74,8 +75,8 @@ class ExportModel(TorchModule):
         placing = place_inputs(
             program, [tensor.name for tensor in self.spec.inputs], self._definition.listing
         )
-        if placing.note:
-            self.notes += (placing.note,)
+        check_inputs(program, self.spec.inputs, placing.places)
+        self.notes += tuple(filter(None, (placing.note, training_note(program))))
         if takes_in_order(program, placing.places):
             module: torch.nn.Module = program.module()
             return module

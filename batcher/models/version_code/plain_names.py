@@ -37,7 +37,7 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from batcher.models.version_code import own_path
 from batcher.models.version_code.homes import home_of, is_installed
@@ -51,7 +51,7 @@ _package: ContextVar[str] = ContextVar("package", default="")
 _names: dict[tuple[str, str], _PlainName] = {}
 """The names that stand in `sys.modules`, by package and plain name."""
 
-_before: ContextVar[dict[str, ModuleType]] = ContextVar("before")
+_before: ContextVar[dict[str, Any]] = ContextVar("before")
 """What stood in `sys.modules` when this thread began to load."""
 
 _only: list[str] = []
@@ -65,7 +65,7 @@ def use_plain_names(package: str) -> None:
     if _package.get() != package:
         forget_plain_names()
         _package.set(package)
-        _before.set(dict(sys.modules))
+        _before.set(_standing())
     if not any(isinstance(finder, _PlainFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _PlainFinder())
 
@@ -94,13 +94,13 @@ def remove_plain_names(package: str) -> None:
         sys.modules.pop(_names.pop(key), None)
 
 
-def _keep_apart(package: str, before: dict[str, ModuleType]) -> None:
+def _keep_apart(package: str, before: dict[str, Any]) -> None:
     """Make names that the code of `package` has put into `sys.modules` names for it alone.
 
     `before` is what stood there before. The thread that has loaded.
     """
-    for name, module in list(sys.modules.items()):
-        if type(name) is not str or package_of(name) or before.get(name) is module:
+    for name, module in _standing().items():
+        if package_of(name) or before.get(name) is module:
             continue
         if _is_put_by(package, name, module):
             del sys.modules[name]
@@ -113,7 +113,14 @@ def _keep_apart(package: str, before: dict[str, ModuleType]) -> None:
                 sys.modules[name] = before[name]
 
 
-def _is_put_by(package: str, name: str, module: ModuleType) -> bool:
+def _standing() -> dict[str, Any]:
+    """Return what stands in `sys.modules` by plain texts. Any thread."""
+    # Any step may collect a model that is gone, whose names go too: the loop is over a copy.
+    texts = [name for name in list(sys.modules) if type(name) is str]
+    return {name: sys.modules.get(name) for name in texts}
+
+
+def _is_put_by(package: str, name: str, module: Any) -> bool:
     """Return whether the code of `package`, and no import, has put `module` there. Any thread."""
     if not isinstance(module, ModuleType):
         return False
