@@ -92,6 +92,11 @@ class _Filling:
                 for tensor in self._outputs.values()
                 if tensor.dtype and tensor.shape != ()
             ]
+            if not self._values["outputs"]:
+                raise ConfigError(
+                    f"{self._source.origin(())}: outputs: expected outputs with an axis for the "
+                    f"rows of a batch; the graph has {_listed(self._outputs)}"
+                )
         for kind, tensors in (("inputs", self._inputs), ("outputs", self._outputs)):
             entries = self._values[kind]
             for place, entry in enumerate(entries if isinstance(entries, list) else ()):
@@ -106,10 +111,9 @@ class _Filling:
         name = entry.get("graph_name", entry.get("name"))
         if name is None or str(name) in tensors or {"dtype", "shape"} <= entry.keys():
             return  # what is left is checked with the graph, at the load
-        known = ", ".join(f"{each.name!r} {described(each)}" for each in tensors.values())
         raise ConfigError(
             f"{self._source.origin(key)}: {key[0]}: expected names of the graph, "
-            f"{known or 'none'}; got {name!r}. For another name of your own write `graph_name` "
+            f"{_listed(tensors)}; got {name!r}. For another name of your own write `graph_name` "
             "beside `name`"
         )
 
@@ -153,6 +157,11 @@ class _Filling:
         return [
             dim if isinstance(dim, int) else -1 for place, dim in enumerate(shape) if place != axis
         ]
+
+
+def _listed(tensors: dict[str, GraphTensor]) -> str:
+    """Return names, datatypes and shapes of `tensors` as text."""
+    return ", ".join(f"{each.name!r} {described(each)}" for each in tensors.values()) or "none"
 
 
 def described(tensor: GraphTensor) -> str:

@@ -359,8 +359,9 @@ def check_objects(array: Array, place: str) -> None:
         kinds.update(map(type, piece))
     wrong = sorted({kind.__name__ for kind in kinds if not issubclass(kind, bytes)})
     if wrong:
+        mend = ": write `.encode()` at each text" if "str" in wrong else ""
         raise ModelContractError(
-            f"{place}: expected elements that are bytes; got {', '.join(wrong[:3])}"
+            f"{place}: expected elements that are bytes; got {', '.join(wrong[:3])}{mend}"
         )
 
 

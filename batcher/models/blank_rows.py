@@ -155,7 +155,13 @@ def _prepared_of(model: Model, sent: Arrays) -> tuple[dict[str, Array], int]:
 
     Inference thread.
     """
-    prepared = as_arrays(model.preprocess(sent) if model.preprocess is not None else sent)
+    if model.preprocess is None:
+        return dict(sent), prepared_rows(sent, model.spec.name)
+    result = model.preprocess(sent)
+    try:
+        prepared = as_arrays(result)
+    except ModelContractError as err:
+        raise ModelContractError(f"preprocess: {err}") from err
     if prepared and all(array.ndim and not len(array) for array in prepared.values()):
         raise NothingPrepared("preprocess makes no rows of blank ones")
     return prepared, prepared_rows(prepared, model.spec.name)

@@ -4,10 +4,11 @@
     def predict(self, text, lengths)       each input by its name, if all names are inputs
     def predict(self, text)                by its name, if `@batcher.model` or an annotation says
                                            what the inputs are; else one mapping, as ever
+    predict(X) of an estimator             the array of the one input, as scikit-learn has it
     any other names of several arguments   refused at load, with both lists of names
 
 One argument alone may have the name of an input and mean the mapping. So its name decides only in a
-class that says itself what its inputs are.
+class that says itself what its inputs are. An estimator is an object that has `fit` too.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def predict_of(model: Any, names: Sequence[str]) -> Callable[[Arrays], Any]:
     needed = [each.name for each in taken if each.kind in _NAMED and each.default is each.empty]
     if not needed or any(each.kind is Parameter.POSITIONAL_ONLY for each in taken):
         return predict
+    if needed == ["X"] and hasattr(model, "fit"):
+        return _of_estimator(model, names)
     # What `preprocess` makes has names of its own, known when a batch comes.
     are_inputs = hasattr(model, "preprocess") or _are_inputs(taken, needed, names)
     says = declaration_of(type(model)) is not None or inputs_of(predict) is not None
@@ -47,6 +50,24 @@ def predict_of(model: Any, names: Sequence[str]) -> Callable[[Arrays], Any]:
         )
     is_one = len(needed) == 1 and not (says and needed[0] in names and are_inputs)
     return predict if is_one else lambda inputs: predict(**inputs)
+
+
+def _of_estimator(model: Any, names: Sequence[str]) -> Callable[[Arrays], Any]:
+    """Return what calls `predict` of an estimator with the array of its one input.
+
+    Raises:
+        ModelLoadError: there are several inputs.
+
+    Inference thread.
+    """
+    if len(names) > 1:
+        raise ModelLoadError(
+            f"{type(model).__name__}.predict: expected one input, the array X; got "
+            f"{', '.join(names)}. Write a class whose `predict(self, inputs)` makes the table of "
+            "all inputs, and calls the estimator"
+        )
+    (name,) = names
+    return lambda inputs: model.predict(inputs[name])
 
 
 def _are_inputs(taken: Sequence[Parameter], needed: Sequence[str], names: Sequence[str]) -> bool:

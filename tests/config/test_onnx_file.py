@@ -79,6 +79,16 @@ def test_an_input_without_an_axis_for_rows_is_asked_for(tmp_path: Path, extra: o
     assert len(load_model_definition("m", "1", folder).spec.inputs) == 2
 
 
+def test_outputs_that_all_lack_an_axis_for_rows_are_named(tmp_path: Path) -> None:
+    content = graph_bytes(
+        [node("ReduceSum", ["x"], ["total"], keepdims=0)],
+        [value("x", "FP32", "batch", 3)],
+        [value("total", "FP32")],
+    )
+    with pytest.raises(ConfigError, match=r"axis for the rows of a batch; .* 'total' FP32\[\]"):
+        load_model_definition("m", "1", written(tmp_path, content))
+
+
 @pytest.mark.parametrize("content", [b"", b"no graph", bytes(50), b"\x3a\x05"])
 def test_a_file_that_is_no_graph_is_told_where_it_would_have_to_say_more(
     tmp_path: Path, content: bytes

@@ -38,7 +38,8 @@ UNEVEN = "model 'm': preprocess: expected arrays of the same number of rows, at 
         ),
         (
             {"x": np.array(["text"], object)},
-            "model 'm': 'x' from preprocess: expected elements that are bytes; got str",
+            "model 'm': 'x' from preprocess: expected elements that are bytes; got str:"
+            " write `.encode()` at each text",
         ),
     ],
     ids=["no mapping", "nothing", "a scalar", "uneven", "unequal rows", "text"],

@@ -79,6 +79,19 @@ def test_one_argument_is_the_mapping_unless_the_class_says_what_its_inputs_are(
     assert predict_of(model, ["x"])({"x": 1}) == expected
 
 
+class Estimator:
+    def fit(self, X: Any, y: Any) -> None: ...
+
+    def predict(self, X: Any) -> Any:
+        return X
+
+
+def test_an_estimator_gets_the_array_of_its_one_input_and_is_refused_several() -> None:
+    assert predict_of(Estimator(), ["x"])({"x": 1}) == 1
+    with pytest.raises(ModelLoadError, match="expected one input, the array X; got x, y"):
+        predict_of(Estimator(), ["x", "y"])
+
+
 def test_other_names_are_refused_with_both_lists() -> None:
     with pytest.raises(ModelLoadError, match="inputs by their names, a, b; got y, x"):
         predict_of(Several(), ["a", "b"])

@@ -273,7 +273,8 @@ def test_a_postprocess_gets_ragged_rows_and_gives_some(serving: Serving) -> None
         ({"x": rows(1), "z": rows(1, 2)}, "got arrays of 1, 2 rows"),
         (
             {"x": np.array(["text"], object)},
-            "'x' from preprocess: expected elements that are bytes; got str",
+            "'x' from preprocess: expected elements that are bytes; got str:"
+            " write `.encode()` at each text",
         ),
     ],
     ids=["nothing", "a scalar", "uneven", "text"],

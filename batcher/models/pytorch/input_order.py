@@ -6,6 +6,9 @@ names in `model.yaml` are names of the parameters of `forward`, the names decide
     names in model.yaml                     forward is called
     all are parameters                      by name, whatever the order in model.yaml
     forward takes any names, `**inputs`     by name
+    forward takes one dict of tensors       with a dict of all inputs by name
+    forward takes one list of tensors       with a list of several inputs, in the order of
+                                            model.yaml; a note shows this order
     none is a parameter                     in the order of model.yaml; a note shows both orders
     some are, each at its parameter's place in the order of model.yaml; a note shows both orders
     some are, one at another's place        not at all: the load is refused with both orders
@@ -14,6 +17,8 @@ names in `model.yaml` are names of the parameters of `forward`, the names decide
 takes `*args, **kwargs` and so passes all on. Wrappers of PyTorch's, such as `torch.compile` makes,
 take what the module in them takes.
 
+Whether a parameter is a dict or a list, its annotation says, or the type that TorchScript knows.
+
 A `forward` of unknown parameters, such as `*inputs`, is called in the order of `model.yaml`; a note
 shows this order.
 """
@@ -21,8 +26,8 @@ shows this order.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, get_origin, get_type_hints
 
 import torch
 
@@ -43,6 +48,8 @@ class Parameters(NamedTuple):
         is_open: whether `forward` takes any number of further arguments by place.
         is_mapping: whether `forward` takes nothing but arguments of any name.
         takes_others: whether `forward` takes arguments of any name besides.
+        container: the class of the one parameter without a default, if that takes a dict, a list or
+            a tuple of tensors; else None.
         method: the method whose parameters these are.
     """
 
@@ -52,6 +59,7 @@ class Parameters(NamedTuple):
     is_open: bool = False
     is_mapping: bool = False
     takes_others: bool = False
+    container: type[dict[str, Any]] | type[list[Any]] | type[tuple[Any, ...]] | None = None
     method: str = "forward"
 
     @property
@@ -95,6 +103,28 @@ class Arranged(torch.nn.Module):
         return self._module(*by_place, **given)
 
 
+class Contained(torch.nn.Module):
+    """A module that is called with one dict, list or tuple of its inputs."""
+
+    def __init__(self, module: torch.nn.Module, names: Sequence[str], container: type) -> None:
+        """Call `module` with a `container` of inputs called `names`. Any thread."""
+        super().__init__()
+        self._module = module
+        self._names = tuple(names)
+        self._container = container
+        self.training = False
+
+    def forward(self, *inputs: torch.Tensor | None) -> Any:
+        """Return what the module returns for `inputs`; a dict lacks those that are None.
+
+        Inference thread.
+        """
+        if self._container is not dict:
+            return self._module(self._container(inputs))
+        pairs = zip(self._names, inputs, strict=True)
+        return self._module({name: value for name, value in pairs if value is not None})
+
+
 def arrange(
     module: torch.nn.Module,
     parameters: Parameters,
@@ -115,9 +145,22 @@ def arrange(
         return Arranged(module, (), {name: place for place, name in enumerate(names)}), ""
     if not parameters.names:
         return module, _counting(parameters.method, names)
+    if parameters.container and _are_contained(parameters, names):
+        note = "" if parameters.container is dict else _counting(str(parameters), names)
+        return Contained(module, names, parameters.container), note
     if _are_names(parameters, names):
         return _by_name(module, parameters, names, listing)
     return module, _order_note(parameters, names, listing)
+
+
+def _are_contained(parameters: Parameters, names: Sequence[str]) -> bool:
+    """Return whether inputs called `names` are members of the one parameter. Any thread.
+
+    A list for a single input may as well hold its rows, so nothing is said of that.
+    """
+    return not set(names) & set(parameters.names) and (
+        parameters.container is dict or len(names) > 1
+    )
 
 
 def _are_names(parameters: Parameters, names: Sequence[str]) -> bool:
@@ -140,8 +183,17 @@ def _order_note(parameters: Parameters, names: Sequence[str], listing: str) -> s
         raise ModelLoadError(
             f"expected the inputs that the module takes, {parameters}; {listing} "
             f"{', '.join(names)}. Give each input the name that {parameters.method} has for it"
+            f"{_advice(parameters, names)}"
         )
     return _counting(str(parameters), names)
+
+
+def _advice(parameters: Parameters, names: Sequence[str]) -> str:
+    """Return what to write if one parameter stands for several inputs; mostly nothing."""
+    if len(parameters.required) != 1 or len(names) < 2:
+        return ""
+    one, method = parameters.required[0], parameters.method
+    return f"; if {one} is a dict of all, write `{one}: dict[str, torch.Tensor]` in {method}"
 
 
 def _counting(method: str, names: Sequence[str]) -> str:
@@ -214,16 +266,40 @@ def _parameters(method: Callable[..., Any], name: str) -> Parameters:
         inspect.Parameter.VAR_POSITIONAL in kinds,
         kinds == {inspect.Parameter.VAR_KEYWORD},
         inspect.Parameter.VAR_KEYWORD in kinds,
+        _container_of(method, listed),
         name,
     )
+
+
+def _container_of(method: Callable[..., Any], listed: Sequence[inspect.Parameter]) -> Any:
+    """Return the class of container that the one required parameter takes, None if none.
+
+    Any thread.
+    """
+    required = [each for each in listed if each.kind not in _OPEN and each.default is each.empty]
+    if len(required) != 1 or required[0] is not listed[0] or required[0].kind not in _POSITIONAL:
+        return None
+    try:
+        hint = get_type_hints(method).get(required[0].name)
+    except Exception:  # names that are there for type checkers alone
+        return None
+    kind = get_origin(hint) or hint
+    if isinstance(kind, type) and issubclass(kind, Mapping):
+        return dict
+    return {list: list, tuple: tuple, Sequence: list}.get(kind)
 
 
 def parameters_of_script(module: Any) -> Parameters:
     """Return what `forward` of a scripted or traced module takes. Any thread."""
     arguments = module.forward.schema.arguments[1:]  # the first is the module itself
     names = tuple(argument.name for argument in arguments)
-    required = tuple(each.name for each in arguments if not each.has_default_value())
-    return Parameters(names, frozenset(names), required)
+    required = [each for each in arguments if not each.has_default_value()]
+    container = None
+    if len(required) == 1 and required[0] is arguments[0]:
+        container = {"DictType": dict, "ListType": list}.get(required[0].type.kind())
+    return Parameters(
+        names, frozenset(names), tuple(each.name for each in required), container=container
+    )
 
 
 def _by_name(

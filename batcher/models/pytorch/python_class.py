@@ -22,7 +22,7 @@ hold files of the same name, and a model that is loaded again is read again.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from safetensors.torch import load_file
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.error_text import brief_names
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.declaring import Declaration, declaration_of, sample_attribute
@@ -210,7 +211,8 @@ def _weights(file: Path, trusted: bool) -> dict[str, Any]:
     """Return the weights in `file` by their names; a pickle is read only if `trusted`.
 
     Raises:
-        ModelLoadError: the file is a pickle, and the model is not trusted.
+        ModelLoadError: the file is a pickle, and the model is not trusted, or it holds anything
+            else than weights.
 
     Any thread.
     """
@@ -223,7 +225,24 @@ def _weights(file: Path, trusted: bool) -> dict[str, Any]:
             "when it is read. Convert it, or set `trusted: true` for this model"
         )
     weights: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=False)
+    _check_weights(weights, file)
     return weights
+
+
+def _check_weights(weights: Any, file: Path) -> None:
+    """Raise ModelLoadError if `weights`, from `file`, are a module or a checkpoint. Any thread."""
+    got = type(weights).__name__
+    if isinstance(weights, Mapping):
+        # A module may keep values of any kind under names of this ending.
+        inner = [name for name in weights if not str(name).endswith("_extra_state")]
+        inner = [name for name in inner if isinstance(weights[name], Mapping)]
+        got = f"a mapping in {brief_names(inner)}"
+        if not inner:
+            return
+    raise ModelLoadError(
+        f"weights: expected tensors by the names that the module has for them in {file.name}, as "
+        f"`torch.save(module.state_dict(), ...)` writes; got {got}"
+    )
 
 
 MODEL = make

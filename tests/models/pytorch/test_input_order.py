@@ -219,3 +219,53 @@ def test_further_arguments_of_any_name_go_by_name(folders: Folders) -> None:
     for names in (("a", "b"), ("b", "a")):
         checked = folders.load(python(folders, *names, signature=signature, body=body))
         assert answers(checked, a=one(5), b=one(3))["y"].tolist() == [[2]]
+
+
+class OfDict(torch.nn.Module):
+    """Takes its inputs in a dict, beside a number."""
+
+    def forward(self, batch: dict[str, torch.Tensor], factor: int = 1) -> torch.Tensor:
+        return factor * (batch["a"] - batch["b"])
+
+
+class OfList(torch.nn.Module):
+    """Takes its inputs in a list."""
+
+    def forward(self, batch: list[torch.Tensor]) -> torch.Tensor:
+        return batch[0] - batch[1]
+
+
+def test_a_parameter_that_is_a_dict_gets_all_inputs_by_their_names(folders: Folders) -> None:
+    hint = "dict[str, torch.Tensor]"
+    made = [
+        python(folders, "b", "a", signature=f"batch: {hint}", body="batch['a'] - batch['b']"),
+        python(folders, "b", "a", signature=f"batch: '{hint}'", body="batch['a'] - batch['b']"),
+        script(folders, torch.jit.script(OfDict()), "b", "a"),
+    ]
+    for definition in made:
+        checked = folders.load(definition)
+        assert answers(checked, a=one(5), b=one(3))["y"].tolist() == [[2]]
+
+
+def test_a_parameter_that_is_a_list_gets_several_inputs_in_their_order(folders: Folders) -> None:
+    signature, body = "batch: list[torch.Tensor]", "batch[0] - batch[1]"
+    for made in ("python", "script"):
+        if made == "python":
+            definition = python(folders, "p", "q", signature=signature, body=body)
+        else:
+            definition = script(folders, torch.jit.script(OfList()), "p", "q")
+        checked = folders.load(definition)
+        assert answers(checked, p=one(5), q=one(3))["y"].tolist() == [[2]]
+        note = "note: the order of inputs counts: forward(batch) gets p, q, in this order"
+        assert note in folders.progress
+        folders.progress.clear()
+
+
+def test_one_parameter_of_no_known_kind_for_several_inputs_is_refused_with_the_mend(
+    folders: Folders,
+) -> None:
+    definition = python(folders, "a", "b", signature="batch", body="batch['a']")
+    with pytest.raises(
+        ModelLoadError, match=r"write `batch: dict\[str, torch.Tensor\]` in forward"
+    ):
+        folders.load(definition)

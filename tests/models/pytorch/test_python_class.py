@@ -277,6 +277,24 @@ def test_pickled_weights_of_a_trusted_model_are_read(folders: Folders) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("saved", "got"),
+    [
+        (torch.nn.Linear(4, 4), "got Linear"),
+        ({"state_dict": {"weight": torch.ones(4)}, "epoch": 3}, "got a mapping in 'state_dict'"),
+    ],
+    ids=["a module", "a checkpoint"],
+)
+def test_a_file_that_holds_more_than_weights_is_refused_with_what_to_save(
+    folders: Folders, saved: object, got: str
+) -> None:
+    file = BytesIO()
+    torch.save(saved, file)
+    definition = folders.python(LINEAR, head="\nweights: w.pt", files={"w.pt": file.getvalue()})
+    with pytest.raises(ModelLoadError, match=rf"torch.save\(module.state_dict\(\).*; {got}"):
+        folders.load(definition, trusted=True)
+
+
 def test_of_a_load_that_fails_with_much_to_say_the_beginning_and_the_end_are_told(
     folders: Folders,
 ) -> None:
