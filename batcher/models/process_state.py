@@ -18,13 +18,11 @@ from __future__ import annotations
 import gc
 import locale
 import logging
-import multiprocessing
 import os
 import random
 import socket
 import ssl
 import sys
-import threading
 import time
 import warnings
 from contextlib import suppress
@@ -52,9 +50,6 @@ class ProcessState:
     def __init__(self) -> None:
         """Look at the process. The thread that loads."""
         self._values = [setting.read() for setting in _SETTINGS]
-        self._start_method = multiprocessing.get_start_method(allow_none=True)
-        # A model may set it once, as a program may, whatever another model has set.
-        multiprocessing.set_start_method(None, force=True)
         # This one changes a copy of the filters until its exit.
         self._warnings = warnings.catch_warnings()
         self._warnings.__enter__()
@@ -79,26 +74,7 @@ class ProcessState:
                 setting.write(before)
             if setting.name:
                 told.append(f"{setting.name}{_changed_names(before, now)}")
-        if self._put_start_method_back():
-            told.append("the start method of multiprocessing")
         return told
-
-    def _put_start_method_back(self) -> bool:
-        """Have the first method count that a model has set; return whether this load set another.
-
-        The processes of that model, which may be started while it serves, need the method. The
-        thread that loads.
-        """
-        now, default = (multiprocessing.get_start_method(allow_none=True), _default_start_method())
-        # Whatever makes a lock or a queue sets the default method.
-        changed = now if now != default else None
-        multiprocessing.set_start_method(self._start_method or changed, force=True)
-        return None not in (changed, self._start_method) and changed != self._start_method
-
-
-def _default_start_method() -> str:
-    """Return the method by which `multiprocessing` starts processes on its own. Any thread."""
-    return multiprocessing.get_all_start_methods()[0]
 
 
 def _errors(filters: Any) -> set[Any]:
@@ -211,7 +187,7 @@ _SETTINGS = (
     Setting("the path of imports (sys.path)", lambda: list(sys.path), _set_path),
     Setting("the collector of cycles", gc.isenabled, _set_collector),
     *(of_module("sys", name, None) for name in ("stdout", "stderr", "excepthook")),
-    of_module("threading", "excepthook", threading.excepthook),
+    of_module("threading", "excepthook", None),  # imported with the server
     of_module("ssl", "_create_default_https_context", ssl.create_default_context),
     Setting("the rights of new files (umask)", _umask, os.umask),
     Setting("the working directory", _folder, os.chdir),

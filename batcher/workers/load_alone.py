@@ -21,6 +21,8 @@ from twisted.logger import Logger
 from batcher.batching.worker import CallFromThread
 from batcher.models.load_pause import pause_with
 from batcher.models.process_state import ProcessState
+from batcher.workers.own_threads import follow_threads
+from batcher.workers.start_method import StartMethod
 
 Loaded = TypeVar("Loaded")
 
@@ -87,6 +89,7 @@ class _Alone:
     """The time in which one model alone loads in this process."""
 
     _before: ProcessState | None = None
+    _start_method: StartMethod
 
     def __init__(
         self,
@@ -110,6 +113,8 @@ class _Alone:
         """
         LOAD_LOCK.take_for(self._holder)
         self._before = ProcessState()
+        self._start_method = StartMethod()
+        follow_threads()
         # Now, since the load may have been given up while it waited for the lock.
         self._resumes()
 
@@ -132,7 +137,9 @@ class _Alone:
         if before is None:
             return
         # A load that was given up has left the process to others.
-        changes = before.put_back() if LOAD_LOCK.is_held_by(self._holder) else []
+        changes = []
+        if LOAD_LOCK.is_held_by(self._holder):
+            changes = [*before.put_back(), *self._start_method.put_back()]
         LOAD_LOCK.take_from(self._holder)
         if changes:
             self._call_from_thread(_warn, self._title, changes)

@@ -6,7 +6,6 @@ import gc
 import io
 import locale
 import logging
-import multiprocessing
 import os
 import random
 import socket
@@ -15,7 +14,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -135,35 +134,6 @@ def test_a_setting_of_the_process_is_put_back_and_named(name: str) -> None:
         told = state.put_back()
     assert told == [name]
     assert read() == before
-
-
-@pytest.fixture
-def _start_method() -> Iterator[None]:
-    before = multiprocessing.get_start_method(allow_none=True)
-    multiprocessing.set_start_method(None, force=True)
-    yield
-    multiprocessing.set_start_method(before, force=True)
-
-
-@pytest.mark.usefixtures("_start_method")
-def test_each_model_may_set_how_processes_are_started_and_the_first_counts() -> None:
-    told = []
-    for method in (None, "spawn", "spawn", "forkserver", None):
-        state = ProcessState()
-        if method:
-            multiprocessing.set_start_method(method)
-        told.append(state.put_back())
-    assert told == [[], [], [], ["the start method of multiprocessing"], []]
-    assert multiprocessing.get_start_method() == "spawn"
-
-
-@pytest.mark.usefixtures("_start_method")
-def test_a_lock_that_a_library_makes_sets_no_start_method_for_the_next_model() -> None:
-    state = ProcessState()
-    multiprocessing.Lock()
-    assert state.put_back() == []
-    ProcessState()
-    multiprocessing.set_start_method("spawn")
 
 
 def test_the_states_of_random_generators_are_put_back_and_not_named() -> None:

@@ -36,22 +36,26 @@ def check_inputs(
     """
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     for tensor, place in zip(tensors, places, strict=True):
-        taken = nodes[str(program.graph_signature.user_inputs[place])].meta["val"]
-        if tensor.datatype.name == "BYTES":
-            continue  # refused for every format of PyTorch's
-        if not taken.ndim:
-            raise ModelLoadError(
-                f"input {tensor.name!r}: expected a program that takes it with a first axis of "
-                "rows; got one that takes a single number for the whole batch. Export the module "
-                "with one number for each row, or with the number as its constant"
-            )
-        sizes = [size if isinstance(size, int) else -1 for size in taken.shape[1:]]
-        if taken.dtype != torch_dtype(tensor) or not _fits(tensor.shape, sizes):
-            raise ModelLoadError(
-                f"input {tensor.name!r}: expected rows as the exported program takes them, "
-                f"{str(taken.dtype).partition('.')[2]} of shape {sizes}; got "
-                f"{tensor.datatype.alias} of shape {list(tensor.shape)} in the specification"
-            )
+        if tensor.datatype.name != "BYTES":  # refused for every format of PyTorch's
+            node = nodes[str(program.graph_signature.user_inputs[place])]
+            _check_input(tensor, node.meta["val"])
+
+
+def _check_input(tensor: TensorSpec, taken: torch.Tensor) -> None:
+    """Raise ModelLoadError unless `tensor` is what the program takes. Any thread."""
+    if not taken.ndim:
+        raise ModelLoadError(
+            f"input {tensor.name!r}: expected a program that takes it with a first axis of rows; "
+            "got one that takes a single number for the whole batch. Export the module with one "
+            "number for each row, or with the number as its constant"
+        )
+    sizes = [size if isinstance(size, int) else -1 for size in taken.shape[1:]]
+    if taken.dtype != torch_dtype(tensor) or not _fits(tensor.shape, sizes):
+        raise ModelLoadError(
+            f"input {tensor.name!r}: expected rows as the exported program takes them, "
+            f"{str(taken.dtype).partition('.')[2]} of shape {sizes}; got "
+            f"{tensor.datatype.alias} of shape {list(tensor.shape)} in the specification"
+        )
 
 
 def training_note(program: torch.export.ExportedProgram) -> str:

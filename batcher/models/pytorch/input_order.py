@@ -59,7 +59,7 @@ class Parameters(NamedTuple):
     is_open: bool = False
     is_mapping: bool = False
     takes_others: bool = False
-    container: type[dict[str, Any]] | type[list[Any]] | type[tuple[Any, ...]] | None = None
+    container: type | None = None
     method: str = "forward"
 
     @property
@@ -126,10 +126,7 @@ class Contained(torch.nn.Module):
 
 
 def arrange(
-    module: torch.nn.Module,
-    parameters: Parameters,
-    names: Sequence[str],
-    listing: str,
+    module: torch.nn.Module, parameters: Parameters, names: Sequence[str], listing: str
 ) -> tuple[torch.nn.Module, str]:
     """Return `module` as it is called with inputs called `names`, in this order, and a note.
 
@@ -271,7 +268,7 @@ def _parameters(method: Callable[..., Any], name: str) -> Parameters:
     )
 
 
-def _container_of(method: Callable[..., Any], listed: Sequence[inspect.Parameter]) -> Any:
+def _container_of(method: Callable[..., Any], listed: Sequence[inspect.Parameter]) -> type | None:
     """Return the class of container that the one required parameter takes, None if none.
 
     Any thread.
@@ -283,10 +280,11 @@ def _container_of(method: Callable[..., Any], listed: Sequence[inspect.Parameter
         hint = get_type_hints(method).get(required[0].name)
     except Exception:  # names that are there for type checkers alone
         return None
-    kind = get_origin(hint) or hint
+    kind: Any = get_origin(hint) or hint
     if isinstance(kind, type) and issubclass(kind, Mapping):
         return dict
-    return {list: list, tuple: tuple, Sequence: list}.get(kind)
+    kinds: dict[Any, type] = {list: list, tuple: tuple, Sequence: list}
+    return kinds.get(kind)
 
 
 def parameters_of_script(module: Any) -> Parameters:
@@ -294,9 +292,10 @@ def parameters_of_script(module: Any) -> Parameters:
     arguments = module.forward.schema.arguments[1:]  # the first is the module itself
     names = tuple(argument.name for argument in arguments)
     required = [each for each in arguments if not each.has_default_value()]
-    container = None
+    container: type | None = None
     if len(required) == 1 and required[0] is arguments[0]:
-        container = {"DictType": dict, "ListType": list}.get(required[0].type.kind())
+        kinds: dict[str, type] = {"DictType": dict, "ListType": list}
+        container = kinds.get(required[0].type.kind())
     return Parameters(
         names, frozenset(names), tuple(each.name for each in required), container=container
     )

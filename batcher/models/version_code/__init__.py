@@ -35,9 +35,14 @@ import sys
 
 from batcher.models.version_code.bytecode import use_no_bytecode
 from batcher.models.version_code.finder import VersionFinder
-from batcher.models.version_code.plain_names import forget_plain_names, keep_plain_names
+from batcher.models.version_code.plain_names import (
+    belong_to,
+    calling_package,
+    forget_plain_names,
+    keep_plain_names,
+)
 
-__all__ = ["forget_plain_names", "keep_plain_names"]
+__all__ = ["belong_to", "calling_package", "forget_plain_names", "keep_plain_names"]
 
 sys.meta_path.insert(0, VersionFinder())
 use_no_bytecode()

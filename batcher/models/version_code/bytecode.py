@@ -27,7 +27,8 @@ _get_code = SourceFileLoader.get_code
 
 def use_no_bytecode() -> None:
     """Have Python's loader leave bytecode of models' files alone. The thread that imports."""
-    SourceFileLoader.get_code = _code  # type: ignore[method-assign]
+    # For this class of loaders alone, not for its base class, as the checker of types sees it.
+    SourceFileLoader.get_code = _code  # type: ignore[method-assign,assignment]
 
 
 def _code(loader: SourceFileLoader, fullname: str) -> CodeType | None:

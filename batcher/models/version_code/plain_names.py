@@ -11,12 +11,13 @@ alone. For all other code the entry is not there.
     a file of model a, or what such a file calls   a's module
     a file of model b, or what such a file calls   b's module
     the thread that loads model a                  a's module
+    a thread that code of model a has started      a's module
     a child process, which has one model           its module
     anybody else                                   whatever the process knows by that name
 
-Who looks is seen on the stack of calls, so nothing is paid in `predict`, and threads that a model
-starts are known too. A library's own `import` statement means an installed module first, whichever
-model calls the library.
+Who looks is seen on the stack of calls, so nothing is paid in `predict`. A thread knows who has
+started it (`workers/own_threads.py`). A library's own `import` statement means an installed module
+first, whichever model calls the library.
 
 A model's code may put modules into `sys.modules` itself, mostly for pickles that name a module of
 another place: `sys.modules["old_features"] = features`. At the end of the load such a name becomes
@@ -47,6 +48,9 @@ from batcher.models.version_code.sources import owner_of
 
 _package: ContextVar[str] = ContextVar("package", default="")
 """The package of the model that this thread loads."""
+
+_starter: ContextVar[str] = ContextVar("starter", default="")
+"""The package of the model that has started this thread."""
 
 _names: dict[tuple[str, str], _PlainName] = {}
 """The names that stand in `sys.modules`, by package and plain name."""
@@ -86,6 +90,16 @@ def keep_plain_names() -> None:
     For a process of one model. The thread that has loaded.
     """
     _only[:] = [_package.get()]
+
+
+def calling_package() -> str:
+    """Return the package of the model whose code calls; empty for code of no model. Any thread."""
+    return _asker().package
+
+
+def belong_to(package: str) -> None:
+    """Have plain names mean on this thread those of `package`, whoever calls. Any thread."""
+    _starter.set(package)
 
 
 def remove_plain_names(package: str) -> None:
@@ -209,7 +223,7 @@ def _asker() -> _Asker:
         if package := package_of(str(frame.f_globals.get("__name__"))):
             return _Asker(package, importing)
         frame = frame.f_back
-    return _Asker(_package.get() or "".join(_only), importing)
+    return _Asker(_package.get() or _starter.get() or "".join(_only), importing)
 
 
 def _is_machinery(frame: FrameType) -> bool:

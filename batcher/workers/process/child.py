@@ -34,6 +34,7 @@ from batcher.models.device_errors import device_error
 from batcher.models.load_pause import pause_with
 from batcher.models.loading import import_format, load_model
 from batcher.models.version_code import keep_plain_names
+from batcher.workers.own_threads import follow_threads
 from batcher.workers.process.described_error import describe_error
 from batcher.workers.process.hook_server import HookServer
 from batcher.workers.process.lifeline import end_group, end_with_parent, ignore_group_signals
@@ -164,6 +165,7 @@ def _load(to_parent: ParentConnection) -> CheckedModel | None:
         import_format(prepare.definition)
     if to_parent.recv() is None:
         return None
+    follow_threads()
     try:
         model = _load_model(to_parent, prepare)
     except ModelLoadError as err:
