@@ -33,18 +33,24 @@ class Theme(NamedTuple):
 
 
 def line_chart(
-    title: str, across: str, upward: str, lines: Mapping[str, Points], top: float | None = None
+    title: str,
+    across: str,
+    upward: str,
+    lines: Mapping[str, Points],
+    top: float | None = None,
+    ticks: Sequence[float] | None = None,
 ) -> str:
     """Return an SVG with one line for each of `lines`, both axes from 0.
 
     Args:
         title: above the chart.
-        across: what the abscissa is; its ticks are where there are points.
+        across: what the abscissa is.
         upward: what the ordinate is.
         lines: points by name, ascending.
         top: end of the ordinate; without, the highest point.
+        ticks: ticks of the abscissa; without, they are where there are points.
     """
-    abscissae = sorted({x for points in lines.values() for x, _ in points})
+    abscissae = ticks or sorted({x for points in lines.values() for x, _ in points})
     ordinates = [y for points in lines.values() for _, y in points]
     highest = top or max(ordinates, default=0.0) or 1.0
     scale = _Scale(max(abscissae, default=0.0) or 1.0, highest)

@@ -1,4 +1,4 @@
-"""The command line: `batcher serve`, `init`, `check`, `doctor`, `compile`, `predict`, `simulate`.
+"""The command line: `batcher serve`, `init`, `check`, `doctor`, `compile`, `predict`, and others.
 
 What only one command needs is imported in that command: PyTorch takes seconds to import, and Klein
 must not be imported before `run.py` has chosen the reactor.
@@ -32,7 +32,8 @@ from batcher.errors import BatcherError, ConfigError
 from batcher.serving.repository.folders import ModelFolder, define, find_models, find_versions
 
 DEFAULT_CONFIG = Path("config.yaml")
-SIMULATE = "simulate"
+LATER = ("simulate", "tune")
+"""Commands that are files of their own, imported when they are asked for."""
 
 
 class Commands(click.Group):
@@ -40,14 +41,18 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
-        return sorted([*super().list_commands(ctx), SIMULATE])
+        return sorted([*super().list_commands(ctx), *LATER])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by its name."""
-        if cmd_name == SIMULATE:
+        if cmd_name == "simulate":
             from batcher.app.simulation.command import simulate_command
 
             return simulate_command
+        if cmd_name == "tune":
+            from batcher.app.tuning.command import tune_command
+
+            return tune_command
         return super().get_command(ctx, cmd_name)
 
 

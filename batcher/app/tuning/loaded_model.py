@@ -1,0 +1,147 @@
+"""The model in this process, as the server runs it, for batches of chosen sizes.
+
+A real server is started here: with its queue, its worker of the kind that the settings name, hooks
+and warm-up. Only the moment at which the worker may take a batch is chosen by hand:
+
+    1. the worker is closed                 so whatever comes waits
+    2. b requests of one row are sent       hooks and all, until the queue has b rows
+    3. the worker is opened                 it takes all of them as one batch
+
+What counts are the seconds that the worker took, from putting rows together to cutting outputs:
+those that the scheduler learns too. Of padded rows the queue may make several batches; then the
+seconds from 3 to the last answer count.
+
+With several instances each gets a batch of its own at once, since they share cores or a device.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import cycle
+from pathlib import Path
+from time import perf_counter
+
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+from twisted.internet.defer import FirstError, gatherResults
+
+from batcher.app.run import make_service
+from batcher.app.tuning.sample_rows import Row, request_rows
+from batcher.app.tuning.subject import Changes, Subject
+from batcher.app.tuning.time_box import Note
+from batcher.core.request import InferenceResponse
+from batcher.core.spec import ModelSpec
+from batcher.errors import BatcherError, ConfigError
+from batcher.serving.model_version import ModelVersion
+
+BEYOND = 4
+"""Times the present `max_batch_size` up to which batches are measured. Twice as large is seldom
+enough where the present size is far too small; a second `batcher tune` begins at the new size."""
+
+MEASURED = "measured"
+"""The model's name in the server that measures."""
+
+
+class LoadedModel:
+    """One loaded model and the requests that it is sent. Reactor thread.
+
+    Attributes:
+        rows: the different requests, each of one row.
+    """
+
+    def __init__(self, version: ModelVersion, lengths: Sequence[int]) -> None:
+        """Send `version`, which is ready, rows of `lengths`; of any length if there are none.
+
+        Raises:
+            ConfigError: there are no rows to be sent.
+        """
+        self.rows = request_rows(version.spec, version.sample, lengths)
+        self._version = version
+        self._instances = range(version.settings.instances)
+        self._rows = cycle(self.rows)
+        self._open(False)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Inputs and outputs of the model."""
+        return self._version.spec
+
+    async def run(self, rows: int) -> float | None:
+        """Return the seconds of a batch of `rows` rows; None if it did not run as one.
+
+        Raises:
+            ConfigError: the model fails on the rows.
+        """
+        try:
+            return await self._run([next(self._rows) for _ in range(rows)])
+        except BatcherError as err:
+            raise ConfigError(
+                f"expected answers to {rows} rows; the model failed: {err}. See also `batcher "
+                "check --model`"
+            ) from err
+
+    async def _run(self, rows: list[Row]) -> float | None:
+        scheduler = self._version.scheduler
+        sent, began = [], 0.0
+        for instance in self._instances:
+            sent += [self._version.infer(row) for row in rows]
+            while scheduler.queue_rows < len(rows) and not any(each.called for each in sent):
+                await asyncio.sleep(0)
+            began = began or perf_counter()
+            scheduler.set_alive(instance, True)
+            scheduler.set_alive(instance, False)
+        self._open(True)  # for rows that did not fit into one batch
+        try:
+            together = gatherResults(sent, consumeErrors=True)
+            answers = await together.asFuture(asyncio.get_running_loop())
+        except FirstError as err:
+            raise err.subFailure.value from None
+        finally:
+            self._open(False)
+        return self._seconds(answers, len(rows), perf_counter() - began)
+
+    def _seconds(self, answers: list[InferenceResponse], rows: int, whole: float) -> float | None:
+        if self._version.spec.is_padded:
+            return whole
+        if any(answer.batch_size != rows for answer in answers):
+            return None
+        return max(answer.compute for answer in answers)
+
+    def _open(self, is_open: bool) -> None:
+        for instance in self._instances:
+            self._version.scheduler.set_alive(instance, is_open)
+
+
+@asynccontextmanager
+async def loaded(
+    subject: Subject,
+    changes: Changes,
+    lengths: Sequence[int],
+    reactor: AsyncioSelectorReactor,
+    note: Note,
+) -> AsyncIterator[LoadedModel]:
+    """Load the model with `changes`, and let go of it at the end.
+
+    Raises:
+        BatcherError: it cannot be loaded or sent anything.
+    """
+    most = BEYOND * subject.present.max_batch_size
+    own = {
+        "max_batch_size": most,
+        "max_queue_rows": max(2 * most, subject.present.max_queue_rows),
+        "policy": "eager",
+        "max_delay_ms": 0,
+        "preferred_batch_sizes": [],
+        "timeout_ms": subject.present.load_timeout_s * 1e3 or 3_600_000,
+        **changes,
+    }
+    loop = asyncio.get_running_loop()
+    settings = subject.settings({MEASURED: own})
+    service = make_service(settings, Path.cwd(), loop, reactor, lambda title, text: note(text))
+    service.startService()
+    try:
+        await service.ready.asFuture(loop)
+        yield LoadedModel(service.server.ready_model(MEASURED), lengths)
+    finally:
+        await service.stopService().asFuture(loop)

@@ -1,0 +1,215 @@
+"""One tuning, from the loaded model to its verified settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from twisted.internet.asyncioreactor import AsyncioSelectorReactor
+
+from batcher.app.tuning import verdict
+from batcher.app.tuning.child_server import child_server
+from batcher.app.tuning.choosing import Option, Setup, Simulator, different, search
+from batcher.app.tuning.curve import Curve, Limits, Run, measured
+from batcher.app.tuning.loaded_model import BEYOND, LoadedModel, loaded
+from batcher.app.tuning.rounds import Costs, Rounds
+from batcher.app.tuning.sample_rows import Inputs, Row
+from batcher.app.tuning.sending import Measured
+from batcher.app.tuning.subject import Changes, Subject
+from batcher.app.tuning.time_box import CHOSEN, MEASURED, Note, TimeBox
+from batcher.app.tuning.user_load import UserLoad
+from batcher.core.cores import cores
+from batcher.core.spec import ModelSpec
+from batcher.errors import BatcherError, ConfigError
+
+VERIFIED = 2
+"""Settings that real load is sent to beside the present ones."""
+
+SETUP_PART = 0.5
+"""Part of the time for measuring that the present setup has; the others share the rest."""
+
+LEAST_REQUESTS, MOST_REQUESTS = 2_000, 20_000
+"""Requests of a simulated run: with 2,000 a 99th percentile is known to some percent."""
+
+SECONDS_A_REQUEST = 40e-6
+"""Seconds of one simulated request, not compiled, on a slow machine."""
+
+EXPECTED_RUNS = 20
+"""Simulated runs of one setup."""
+
+PRESENT = "present"
+"""The model's name in a server, with the present settings."""
+
+NextInputs = Callable[[int], Mapping[str, Any]]
+"""Gives the inputs of the next request, of so many rows."""
+
+
+class Tuning(NamedTuple):
+    """What a tuning has found.
+
+    Attributes:
+        subject: the model.
+        user: the load.
+        setups: the ways in which the model was run, the present one first.
+        costs: what a request costs beside the model.
+        options: what was simulated, the present settings first.
+        verified: what real load was sent to, the present settings first.
+        rounds: the rounds of each of these.
+        best: the best of these settings; none where the present ones stay.
+        simulator: simulates further settings.
+    """
+
+    subject: Subject
+    user: UserLoad
+    setups: list[Setup]
+    costs: Costs
+    options: list[Option]
+    verified: list[Option]
+    rounds: list[list[Measured]]
+    best: Changes
+    simulator: Simulator
+
+
+class Tuner:
+    """Tunes one model. The thread of the loop."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        user: UserLoad,
+        lengths: Sequence[int],
+        seconds: float,
+        reactor: AsyncioSelectorReactor,
+        note: Note,
+    ) -> None:
+        """Tune `subject` for `user`, with rows of `lengths`, within about so many `seconds`."""
+        self._subject = subject
+        self._user = user
+        self._lengths = lengths
+        self._reactor = reactor
+        self._note = note
+        self._box = TimeBox(seconds, perf_counter)
+        self._rows: list[Row] = []
+        self._spec: ModelSpec
+
+    async def run(self) -> Tuning:
+        """Go through all steps.
+
+        Raises:
+            BatcherError: the model cannot be tuned; the message says why.
+        """
+        setups = await self._setups()
+        costs = await self._costs()
+        simulator = self._simulator(costs, len(setups))
+        options = search(simulator, setups, self._note)
+        tried = [options[0], *different(options, VERIFIED)]
+        verified, rounds = await self._verified(tried)
+        place = verdict.best(rounds[0], rounds[1:])
+        best = verified[1 + place].changes if place is not None else {}
+        found = (self._subject, self._user, setups, costs, options)
+        return Tuning(*found, verified, rounds, best, simulator)
+
+    async def _setups(self) -> list[Setup]:
+        """Measure the present setup, and others as far as there is time."""
+        present = Setup({}, await self._curve({}, MEASURED * SETUP_PART))
+        self._check_deadline(present.curve)
+        setups = [present]
+        for changes in other_setups(self._subject, cores()):
+            if not self._box.left(MEASURED):
+                break
+            try:
+                setups.append(Setup(changes, await self._curve(changes, MEASURED)))
+            except BatcherError:
+                continue  # the memory may have no room for a second instance
+        return setups
+
+    async def _curve(self, changes: Changes, part: float) -> Curve:
+        subject, limits = self._subject, self._limits()
+        words = ", ".join(f"{key} {value}" for key, value in changes.items())
+        self._note(f"loading the model{f' with {words}' if words else ''}")
+        async with loaded(
+            subject, changes, self._lengths, self._reactor, lambda text: None
+        ) as model:
+            self._rows, self._spec = model.rows, model.spec
+            clock, left = perf_counter, lambda: self._box.left(part)
+            curve = await measured(self._noted(model, words), limits, clock, left)
+        if not curve.timings:
+            raise ConfigError(
+                f"model {subject.title}: expected batches of whole requests; got other ones, as of "
+                "a `preprocess` that makes several rows of one"
+            )
+        return curve
+
+    def _noted(self, model: LoadedModel, words: str) -> Run:
+        sizes: set[int] = set()
+
+        async def run(rows: int) -> float | None:
+            if rows not in sizes:
+                sizes.add(rows)
+                self._note(f"measuring batches of {rows}{f' with {words}' if words else ''}")
+            return await model.run(rows)
+
+        return run
+
+    def _limits(self) -> Limits:
+        present = self._subject.present.max_batch_size
+        return Limits(present, BEYOND * present, self._user.deadline)
+
+    def _check_deadline(self, curve: Curve) -> None:
+        alone, deadline = curve.timings[0].seconds, self._user.deadline
+        if deadline is not None and alone >= deadline:
+            raise ConfigError(
+                f"--deadline: expected more than the {alone * 1e3:.3g} ms that the model takes for "
+                f"one row alone; got {deadline * 1e3:g} ms: no setting can help"
+            )
+
+    async def _costs(self) -> Costs:
+        self._note("starting a server, to see what a request costs")
+        with child_server(self._subject.configuration({PRESENT: {}})) as server:
+            server.ready([PRESENT])
+            return await Rounds(server, self._user, self._inputs(), self._box).costs(PRESENT)
+
+    def _simulator(self, costs: Costs, setups: int) -> Simulator:
+        fitting = self._box.left(CHOSEN) / (EXPECTED_RUNS * setups * SECONDS_A_REQUEST)
+        requests = round(min(max(fitting, LEAST_REQUESTS), MOST_REQUESTS))
+        present = self._subject.present
+        return Simulator(present, self._user, requests, *costs, cores=min(cores(), 2))
+
+    async def _verified(self, tried: list[Option]) -> tuple[list[Option], list[list[Measured]]]:
+        """Send real load to what was `tried`; return what could be loaded, and its rounds."""
+        named = {
+            PRESENT if not place else f"best-{place}": each for place, each in enumerate(tried)
+        }
+        self._note("starting a server, with the present settings and the best ones")
+        models = {name: option.changes for name, option in named.items()}
+        with child_server(self._subject.configuration(models)) as server:
+            ready = server.ready(list(named))
+            rate = tried[0].result.answered / self._user.rows.mean
+            sender = Rounds(server, self._user, self._inputs(), self._box)
+            rounds = await sender.compare(ready, rate, self._note)
+        return [named[name] for name in ready], rounds
+
+    def _inputs(self) -> NextInputs:
+        return Inputs(self._spec, self._rows).next
+
+
+def other_setups(subject: Subject, count: int) -> list[Changes]:
+    """Return other ways to run a model on a machine of `count` cores.
+
+    One thread a batch, or all cores; and one more instance, on cores of its own or on the same
+    device. A setup that is the present one is left out.
+    """
+    present = subject.present
+    is_on_cpu = set(present.devices) <= {"cpu", "auto"}
+    changes: list[Changes] = []
+    if is_on_cpu:
+        threads = {1, count} - {present.torch_threads}
+        changes += [{"torch_threads": number} for number in sorted(threads)]
+    more = present.instances + 1
+    if not is_on_cpu:
+        changes.append({"instances": more})
+    elif count >= more and present.torch_threads is not None:
+        own = max(count // more, 1)
+        changes.append({"instances": more, "torch_threads": own})
+    return changes

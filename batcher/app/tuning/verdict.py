@@ -1,0 +1,111 @@
+"""Whether settings are better than the present ones, by several rounds of real load.
+
+Within a round all settings meet the same machine, so they are compared within rounds:
+
+    ratio of a round = what the settings did / what the present settings did
+    gain             = median of the ratios - 1
+    noise            = 2 * 1.25 * 1.48 * median deviation of the ratios / sqrt(rounds)
+
+1.25 is how much less exact a median is than a mean, and 1.48 makes a median deviation a standard
+deviation. With few rounds that is itself uncertain, so the noise is never taken as less than 2 % of
+the answers and 5 % of the 99th percentile.
+
+| answers in time | p99 | settings are |
+|---|---|---|
+| more, beyond the noise | any, but with equal deadlines | better |
+| as many, within the noise | less, beyond the noise | better |
+| else | | not better |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf, sqrt
+from statistics import median
+from typing import NamedTuple
+
+from batcher.app.tuning.curve import DEVIATIONS
+from batcher.app.tuning.sending import Measured
+
+LEAST_ANSWERS_NOISE, LEAST_P99_NOISE = 0.02, 0.05
+"""Least noise of answers and of the 99th percentile, as shares."""
+
+MEDIAN_ERROR = 1.25
+"""Error of a median over that of a mean, of a normal distribution."""
+
+
+class Compared(NamedTuple):
+    """A number of some settings over that of the present ones.
+
+    Attributes:
+        gain: how much larger it is, as a share.
+        noise: what such a share may be without any reason.
+    """
+
+    gain: float
+    noise: float
+
+
+class Verdict(NamedTuple):
+    """What real load has shown of some settings.
+
+    Attributes:
+        is_better: whether they are better than the present ones by more than the noise.
+        answers: answers in time beside those of the present settings.
+        p99: the 99th percentile beside theirs.
+    """
+
+    is_better: bool
+    answers: Compared
+    p99: Compared
+
+    @property
+    def words(self) -> str:
+        """Return the verdict in words."""
+        return f"answers {_share(self.answers)}, p99 {_share(self.p99)}"
+
+
+def verdict(present: Sequence[Measured], other: Sequence[Measured]) -> Verdict:
+    """Compare the rounds of two settings, as the module says."""
+    answers = compared(
+        [each.in_time for each in present], [each.in_time for each in other], LEAST_ANSWERS_NOISE
+    )
+    p99 = compared([each.p99 for each in present], [each.p99 for each in other], LEAST_P99_NOISE)
+    as_many = abs(answers.gain) <= answers.noise
+    is_better = answers.gain > answers.noise or (as_many and p99.gain < -p99.noise)
+    return Verdict(is_better, answers, p99)
+
+
+def compared(present: Sequence[float], other: Sequence[float], least: float) -> Compared:
+    """Compare the rounds of one number; `least` is the least noise."""
+    ratios = [_ratio(new, old) for old, new in zip(present, other, strict=True)]
+    middle = median(ratios)
+    if middle == inf:
+        return Compared(inf, least)
+    deviation = DEVIATIONS * median(abs(ratio - middle) for ratio in ratios)
+    return Compared(middle - 1, max(least, 2 * MEDIAN_ERROR * deviation / sqrt(len(ratios))))
+
+
+def _ratio(new: float, old: float) -> float:
+    if new == old:
+        return 1.0
+    return new / old if old else inf
+
+
+def _share(number: Compared) -> str:
+    return f"{number.gain:+.1%} (noise {number.noise:.1%})"
+
+
+def best(present: Sequence[Measured], others: Sequence[Sequence[Measured]]) -> int | None:
+    """Return the place of the best of `others`; None if none is better than `present`."""
+    found = [(verdict(present, other), place) for place, other in enumerate(others)]
+    better = [(found_one, place) for found_one, place in found if found_one.is_better]
+    if not better:
+        return None
+    most = max(each.answers.gain for each, _ in better)
+    equal = [
+        (each.p99.gain, place)
+        for each, place in better
+        if each.answers.gain >= most - each.answers.noise
+    ]
+    return min(equal)[1]
