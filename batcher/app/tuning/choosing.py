@@ -205,10 +205,23 @@ def ranked(options: Sequence[Option]) -> list[Option]:
         good = [each for each in left if each.result.goodput >= (1 - EQUAL_ANSWERS) * most]
         least = min(_p99(option) for option in good)
         fast = [each for each in good if _p99(each) <= (1 + EQUAL_P99) * least]
-        best = min(fast, key=lambda option: len(option.changes))
+        best = min(fast, key=_distance)
         order.append(best)
         left.remove(best)
     return order
+
+
+def is_better(option: Option, present: Option) -> bool:
+    """Return whether an option does clearly better than the present settings."""
+    gain = option.result.goodput / max(present.result.goodput, 1e-9) - 1
+    if abs(gain) > EQUAL_ANSWERS:
+        return gain > 0
+    return _p99(option) < (1 - EQUAL_P99) * _p99(present)
+
+
+def _distance(option: Option) -> tuple[int, int]:
+    """Return how far an option is from the present settings; a larger batch is nearer."""
+    return len(option.changes), -option.changes.get("max_batch_size", 0)
 
 
 def _p99(option: Option) -> float:
@@ -217,10 +230,16 @@ def _p99(option: Option) -> float:
 
 
 def different(options: Sequence[Option], count: int) -> list[Option]:
-    """Return the best `count` of `options` whose changes differ, without the present settings."""
+    """Return the best `count` of `options`, without the present settings.
+
+    What does no better than an option that changes less is left out.
+    """
     found: list[Option] = []
     for option in ranked(options):
-        if option.changes and all(option.changes != each.changes for each in found):
+        own = option.changes.items()
+        if own and not any(
+            each.changes.items() <= own and not is_better(option, each) for each in found
+        ):
             found.append(option)
         if len(found) == count:
             break

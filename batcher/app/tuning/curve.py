@@ -2,7 +2,7 @@
 
 Batches of 1, 2, 4, ... rows run, up to the present `max_batch_size` and beyond. A size is the end
 
-    if a row costs clearly more in it than in a smaller batch,
+    if a row costs clearly more in it, and in the size before, than in a smaller batch,
     if it gains next to nothing beyond the present `max_batch_size`,
     if it takes longer than the deadline,
     if it does not fit into the memory, or the model takes no batch of that size.
@@ -78,6 +78,11 @@ class Timing(NamedTuple):
     def row_seconds(self) -> float:
         """Median seconds of a row."""
         return self.seconds / self.rows
+
+    @property
+    def least_row_seconds(self) -> float:
+        """Seconds of a row in the fastest run, which nothing has disturbed."""
+        return min(self.runs) / self.rows
 
     @property
     def deviation(self) -> float:
@@ -188,9 +193,9 @@ def _reason_to_end(timings: list[Timing], limits: Limits) -> str:
         return f"a batch of {last.rows} rows takes longer than the deadline"
     if not before:
         return ""
-    cheapest = min(before, key=lambda timing: timing.row_seconds)
-    if last.row_seconds > COSTLIER * cheapest.row_seconds:
-        return f"a row costs more in a batch of {last.rows} than in one of {cheapest.rows}"
-    if last.rows > limits.present and last.row_seconds > GAIN * cheapest.row_seconds:
+    cheapest = min(before, key=lambda timing: timing.least_row_seconds)
+    if all(each.least_row_seconds > COSTLIER * cheapest.least_row_seconds for each in timings[-2:]):
+        return f"a row costs more in batches of {last.rows} than in one of {cheapest.rows}"
+    if last.rows > limits.present and last.least_row_seconds > GAIN * cheapest.least_row_seconds:
         return f"a row costs as much in a batch of {last.rows} as in one of {cheapest.rows}"
     return ""

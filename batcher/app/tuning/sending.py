@@ -40,6 +40,9 @@ class Client(Protocol):
 class Measured(NamedTuple):
     """What a run has shown. Rates are rows/s, times are seconds.
 
+    Requests count by when they were sent: those of an open loop are then the same ones in every run
+    of one seed, whoever answers them.
+
     Attributes:
         answered: rows that were answered.
         in_time: rows that were answered within the deadline; all of them without one.
@@ -141,14 +144,12 @@ class Sending:
     def _measured(self, begin: float, worked: float) -> Measured:
         """Return what the run has shown from `begin` on."""
         ends = np.array(self._ends or [(0.0, 0.0, 0.0, 0)], float)
-        began, took, allowed, rows = ends.T
-        within = (began + took >= begin) & (began + took <= self._end)
-        times = took[began >= begin]
+        _, took, allowed, rows = ends[ends[:, 0] >= begin].T
         lost = sum(time >= begin for time in self._lost)
-        seconds = self._end - begin
+        seconds, times = self._end - begin, took
         return Measured(
-            answered=float(rows[within].sum() / seconds),
-            in_time=float(rows[within & (took <= allowed)].sum() / seconds),
+            answered=float(rows.sum() / seconds),
+            in_time=float(rows[took <= allowed].sum() / seconds),
             mean=float(times.mean()) if len(times) else inf,
             p99=float(np.percentile(times, 99)) if len(times) else inf,
             lost=lost / max(lost + len(times), 1),

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
-from batcher.app.tuning import verdict
 from batcher.app.tuning.child_server import child_server
-from batcher.app.tuning.choosing import Option, Setup, Simulator, different, search
+from batcher.app.tuning.choosing import Option, Setup, Simulator, different, is_better, search
 from batcher.app.tuning.curve import Curve, Limits, Run, measured
 from batcher.app.tuning.loaded_model import BEYOND, LoadedModel, loaded
 from batcher.app.tuning.rounds import Costs, Rounds
@@ -19,9 +18,11 @@ from batcher.app.tuning.sending import Measured
 from batcher.app.tuning.subject import Changes, Subject
 from batcher.app.tuning.time_box import CHOSEN, MEASURED, Note, TimeBox
 from batcher.app.tuning.user_load import UserLoad
+from batcher.app.tuning.verdict import best, verdict
 from batcher.core.cores import cores
 from batcher.core.spec import ModelSpec
 from batcher.errors import BatcherError, ConfigError
+from batcher.models.pytorch.module import choose_device
 
 VERIFIED = 2
 """Settings that real load is sent to beside the present ones."""
@@ -105,10 +106,8 @@ class Tuner:
         options = search(simulator, setups, self._note)
         tried = [options[0], *different(options, VERIFIED)]
         verified, rounds = await self._verified(tried)
-        place = verdict.best(rounds[0], rounds[1:])
-        best = verified[1 + place].changes if place is not None else {}
         found = (self._subject, self._user, setups, costs, options)
-        return Tuning(*found, verified, rounds, best, simulator)
+        return Tuning(*found, verified, rounds, chosen(verified, rounds), simulator)
 
     async def _setups(self) -> list[Setup]:
         """Measure the present setup, and others as far as there is time."""
@@ -194,6 +193,22 @@ class Tuner:
         return Inputs(self._spec, self._rows).next
 
 
+def chosen(verified: Sequence[Option], rounds: Sequence[Sequence[Measured]]) -> Changes:
+    """Return the best of the `verified` settings, by the rounds of each; none for the present ones.
+
+    Settings must be better in both ways. What is equal in simulation and better under real load has
+    mostly been lucky; and what is better in simulation alone has met something that is not in it.
+    """
+    found = [
+        verdict(rounds[0], own)._replace(is_better=False)
+        if not is_better(option, verified[0])
+        else verdict(rounds[0], own)
+        for option, own in zip(verified[1:], rounds[1:], strict=True)
+    ]
+    place = best(found)
+    return verified[1 + place].changes if place is not None else {}
+
+
 def other_setups(subject: Subject, count: int) -> list[Changes]:
     """Return other ways to run a model on a machine of `count` cores.
 
@@ -201,7 +216,7 @@ def other_setups(subject: Subject, count: int) -> list[Changes]:
     device. A setup that is the present one is left out.
     """
     present = subject.present
-    is_on_cpu = set(present.devices) <= {"cpu", "auto"}
+    is_on_cpu = {choose_device(device) for device in present.devices} == {"cpu"}
     changes: list[Changes] = []
     if is_on_cpu:
         threads = {1, count} - {present.torch_threads}

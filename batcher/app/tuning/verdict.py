@@ -4,11 +4,12 @@ Within a round all settings meet the same machine, so they are compared within r
 
     ratio of a round = what the settings did / what the present settings did
     gain             = median of the ratios - 1
-    noise            = 2 * 1.25 * 1.48 * median deviation of the ratios / sqrt(rounds)
+    noise            = t * 1.25 * 1.48 * median deviation of the ratios / sqrt(rounds)
 
-1.25 is how much less exact a median is than a mean, and 1.48 makes a median deviation a standard
-deviation. With few rounds that is itself uncertain, so the noise is never taken as less than 2 % of
-the answers and 5 % of the 99th percentile.
+1.48 makes a median deviation a standard deviation, 1.25 is how much less exact a median is than a
+mean, and t is Student's quantile: in 19 of 20 cases two equal settings differ by less. The noise is
+never taken as less than 2 % of the answers and 5 % of the 99th percentile: machines differ from day
+to day by more.
 
 | answers in time | p99 | settings are |
 |---|---|---|
@@ -26,6 +27,9 @@ from typing import NamedTuple
 
 from batcher.app.tuning.curve import DEVIATIONS
 from batcher.app.tuning.sending import Measured
+
+STUDENT = {3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31}
+"""Student's quantile (0.975) by the number of rounds."""
 
 LEAST_ANSWERS_NOISE, LEAST_P99_NOISE = 0.02, 0.05
 """Least noise of answers and of the 99th percentile, as shares."""
@@ -83,7 +87,8 @@ def compared(present: Sequence[float], other: Sequence[float], least: float) -> 
     if middle == inf:
         return Compared(inf, least)
     deviation = DEVIATIONS * median(abs(ratio - middle) for ratio in ratios)
-    return Compared(middle - 1, max(least, 2 * MEDIAN_ERROR * deviation / sqrt(len(ratios))))
+    error = MEDIAN_ERROR * deviation / sqrt(len(ratios))
+    return Compared(middle - 1, max(least, STUDENT[len(ratios)] * error))
 
 
 def _ratio(new: float, old: float) -> float:
@@ -96,16 +101,11 @@ def _share(number: Compared) -> str:
     return f"{number.gain:+.1%} (noise {number.noise:.1%})"
 
 
-def best(present: Sequence[Measured], others: Sequence[Sequence[Measured]]) -> int | None:
-    """Return the place of the best of `others`; None if none is better than `present`."""
-    found = [(verdict(present, other), place) for place, other in enumerate(others)]
-    better = [(found_one, place) for found_one, place in found if found_one.is_better]
+def best(verdicts: Sequence[Verdict]) -> int | None:
+    """Return the place of the best of `verdicts`, the first of equal ones; None if none is better."""
+    better = [each for each in verdicts if each.is_better]
     if not better:
         return None
-    most = max(each.answers.gain for each, _ in better)
-    equal = [
-        (each.p99.gain, place)
-        for each, place in better
-        if each.answers.gain >= most - each.answers.noise
-    ]
-    return min(equal)[1]
+    most = max(each.answers.gain for each in better)
+    equal = [each for each in better if each.answers.gain >= most - each.answers.noise]
+    return verdicts.index(equal[0])
