@@ -48,17 +48,20 @@ def line_chart(
         upward: what the ordinate is.
         lines: points by name, ascending.
         top: end of the ordinate; without, the highest point.
-        ticks: ticks of the abscissa; without, they are where there are points.
+        ticks: of the abscissa; without, they are where there are points.
     """
     abscissae = ticks or sorted({x for points in lines.values() for x, _ in points})
-    ordinates = [y for points in lines.values() for _, y in points]
-    highest = top or max(ordinates, default=0.0) or 1.0
+    highest = top or max((y for points in lines.values() for _, y in points), default=0.0) or 1.0
     scale = _Scale(max(abscissae, default=0.0) or 1.0, highest)
     parts = [*_headings(title, across, upward), *_ticks(scale, abscissae, highest)]
     for number, (name, points) in enumerate(lines.items()):
         parts += _line(scale, number, name, points)
-    legend = 48 + round(6.5 * max(map(len, lines), default=0))
-    return svg(HEIGHT, "#fff", parts, WIDTH + max(legend - RIGHT, 0))
+    return svg(HEIGHT, "#fff", parts, WIDTH + _legend_excess(lines))
+
+
+def _legend_excess(lines: Mapping[str, Points]) -> int:
+    """Return by how many pixels the names of `lines` are wider than the margin."""
+    return max(48 + round(6.5 * max(map(len, lines), default=0)) - RIGHT, 0)
 
 
 class _Scale:

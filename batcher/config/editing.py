@@ -93,7 +93,7 @@ def _changed(text: str, section: Key, values: Mapping[str, NewValue]) -> str:
 
 def _with_value(text: str, section: Key, key: str, new: NewValue) -> str:
     """Return `text` with one value of a section that has lines of its own."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     for step in section:
         node = _value_of(node, step)
     old = _value_of(node, key)
@@ -179,8 +179,10 @@ def _merged(before: Any, section: Key, values: Mapping[str, NewValue]) -> Any:
     after = deepcopy(before) if before is not None else {}
     inner = after
     for step in section:
-        if not isinstance(inner.get(step), dict):
+        if inner.get(step) is None:
             inner[step] = {}
         inner = inner[step]
+        if not isinstance(inner, dict):
+            return None  # no text that is written can be that
     inner.update({key: new.value for key, new in values.items()})
     return after

@@ -111,7 +111,7 @@ class TuneCommand:
             end = lambda _: reactor.stop()  # noqa: E731  # of the result nothing is wanted here
             reactor.callWhenRunning(task.add_done_callback, end)
             try:
-                reactor.run(installSignalHandlers=False)
+                reactor.run(installSignalHandlers=False)  # type: ignore[no-untyped-call]  # Twisted
             except KeyboardInterrupt:
                 task.cancel()  # the server of its own must not be left behind
                 loop.run_until_complete(asyncio.wait([task]))

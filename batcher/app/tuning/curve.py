@@ -142,21 +142,26 @@ async def measured(
         left: seconds that are left. One round is always made.
     """
     runs: dict[int, list[float]] = {}
-    end = f"no larger batch than {limits.most} rows was tried"
-    for size in _sizes(limits):
-        found = await _visited(run, size, clock, FIRST_RUNS)
-        if found is None:
-            end = f"a batch of {size} rows does not run as one: memory, or the model, sets the end"
-            break
-        runs[size] = found
-        if reason := _reason_to_end(_timings(runs), limits):
-            end = reason
-            break
+    end = await _first_round(run, limits, clock, runs)
     while left() and not all(timing.is_known for timing in _timings(runs)):
         for timing in _timings(runs):
             if left() and not timing.is_known:
                 runs[timing.rows] += await _visited(run, timing.rows, clock) or []
     return Curve(tuple(_timings(runs)), end)
+
+
+async def _first_round(
+    run: Run, limits: Limits, clock: Callable[[], float], runs: dict[int, list[float]]
+) -> str:
+    """Put the first runs of each size into `runs`; return why no larger size was measured."""
+    for size in _sizes(limits):
+        found = await _visited(run, size, clock, FIRST_RUNS)
+        if found is None:
+            return f"a batch of {size} rows does not run as one: memory, or the model, sets the end"
+        runs[size] = found
+        if reason := _reason_to_end(_timings(runs), limits):
+            return reason
+    return f"no larger batch than {limits.most} rows was tried"
 
 
 def _sizes(limits: Limits) -> list[int]:

@@ -22,14 +22,17 @@ from contextlib import asynccontextmanager
 from itertools import cycle
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import FirstError, gatherResults
+from twisted.python.failure import Failure
 
 from batcher.app.run import make_service
 from batcher.app.tuning.sample_rows import Row, request_rows
 from batcher.app.tuning.subject import Changes, Subject
 from batcher.app.tuning.time_box import Note
+from batcher.config.model_settings import ModelSettings
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import ModelSpec
 from batcher.errors import BatcherError, ConfigError
@@ -38,6 +41,9 @@ from batcher.serving.model_version import ModelVersion
 BEYOND = 4
 """Times the present `max_batch_size` up to which batches are measured. Twice as large is seldom
 enough where the present size is far too small; a second `batcher tune` begins at the new size."""
+
+MOST_TIMEOUT_MS = 3_600_000
+"""Deadline of a batch that is measured, where a load may take any time."""
 
 MEASURED = "measured"
 """The model's name in the server that measures."""
@@ -96,7 +102,8 @@ class LoadedModel:
             together = gatherResults(sent, consumeErrors=True)
             answers = await together.asFuture(asyncio.get_running_loop())
         except FirstError as err:
-            raise err.subFailure.value from None
+            failure: Failure = err.subFailure
+            failure.raiseException()
         finally:
             self._open(False)
         return self._seconds(answers, len(rows), perf_counter() - began)
@@ -126,18 +133,8 @@ async def loaded(
     Raises:
         BatcherError: it cannot be loaded or sent anything.
     """
-    most = BEYOND * subject.present.max_batch_size
-    own = {
-        "max_batch_size": most,
-        "max_queue_rows": max(2 * most, subject.present.max_queue_rows),
-        "policy": "eager",
-        "max_delay_ms": 0,
-        "preferred_batch_sizes": [],
-        "timeout_ms": subject.present.load_timeout_s * 1e3 or 3_600_000,
-        **changes,
-    }
     loop = asyncio.get_running_loop()
-    settings = subject.settings({MEASURED: own})
+    settings = subject.settings({MEASURED: {**_openly(subject.present), **changes}})
     service = make_service(settings, Path.cwd(), loop, reactor, lambda title, text: note(text))
     service.startService()
     try:
@@ -145,3 +142,16 @@ async def loaded(
         yield LoadedModel(service.server.ready_model(MEASURED), lengths)
     finally:
         await service.stopService().asFuture(loop)
+
+
+def _openly(present: ModelSettings) -> dict[str, Any]:
+    """Return settings with which whatever waits is sent at once, up to the largest size."""
+    most = BEYOND * present.max_batch_size
+    return {
+        "max_batch_size": most,
+        "max_queue_rows": max(2 * most, present.max_queue_rows),
+        "policy": "eager",
+        "max_delay_ms": 0,
+        "preferred_batch_sizes": [],
+        "timeout_ms": present.load_timeout_s * 1e3 or MOST_TIMEOUT_MS,
+    }

@@ -98,8 +98,9 @@ def _resized(tensor: TensorSpec, array: Array, length: int) -> Array:
     if tensor.pad is None:
         words = array.flat[0].split() or [b"word"]
         text = b" ".join(words[place % len(words)] for place in range(length))
-        resized = np.empty(array.shape, object)
+        resized: Array = np.empty(array.shape, object)
         resized.fill(text)
         return resized
     axis = tensor.shape.index(-1) + 1
-    return np.take(array, np.arange(length) % array.shape[axis], axis=axis)
+    taken: Array = np.take(array, np.arange(length) % array.shape[axis], axis=axis)
+    return taken

@@ -78,7 +78,7 @@ class Sending:
         self._ends: list[tuple[float, float, float, int]] = []
         self._lost: list[float] = []
         self._lags: list[float] = [0.0]
-        self._requests: set[asyncio.Future[object]] = set()
+        self._requests: set[asyncio.Future[bool]] = set()
         self._sent = 0
 
     async def run(self, seconds: float, seed: int) -> Measured:

@@ -102,7 +102,7 @@ def _share(number: Compared) -> str:
 
 
 def best(verdicts: Sequence[Verdict]) -> int | None:
-    """Return the place of the best of `verdicts`, the first of equal ones; None if none is better."""
+    """Return the place of the best of `verdicts`, the first of equal ones; None without any."""
     better = [each for each in verdicts if each.is_better]
     if not better:
         return None

@@ -1,0 +1,1 @@
+"""The tuner: curves, choices, verdicts, and the load that it sends."""
