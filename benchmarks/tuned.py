@@ -1,0 +1,185 @@
+"""What `batcher tune` is worth: its settings beside the default ones, under the load it was told.
+
+Each case runs `batcher tune MODEL ... --write` once, on a configuration that names nothing but the
+repository. Then two servers, one with the default settings and one with the written ones, get the
+same load by turns, from a generator that had no part in the tuning (`benchmarks/load.py`).
+
+| case | load |
+|---|---|
+| `digits`, closed | 64 clients that each await their answer |
+| `digits`, open | 500 requests/s, of use within 50 ms |
+| `knee`, closed | 64 clients; a row costs ten times as much in batches of more than 16 rows |
+| `overload`, open | 1.3 times capacity, of use within 40 ms |
+
+The table has medians over the rounds, and of the ratios within a round. Where the tuning has kept
+the default settings, both servers are equal, and their ratio shows the noise.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# Run as a script: this folder, in which http.py would hide the library's own, leaves the path.
+if __package__ in (None, ""):
+    sys.path[0] = sys.path[0].rpartition("/")[0]
+
+import argparse
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from benchmarks.load import LoadOptions, LoadResult, report_invalid, run_load
+from benchmarks.reporting import ROOT, write_results
+from benchmarks.serving import MODELS, running_server
+from benchmarks.wrk import OCTETS
+
+BODY = np.random.default_rng(0).random(64, dtype=np.float32).tobytes()
+WARMUP_S = 1.0
+
+
+class Case(NamedTuple):
+    """A model and its load.
+
+    Attributes:
+        model: name of the model.
+        repository: where the model lies.
+        clients: clients of a closed loop; None for an open loop.
+        rate: requests/s of an open loop.
+        deadline_ms: time after which an answer is of no use; None for any time.
+    """
+
+    model: str
+    repository: Path
+    clients: int | None = None
+    rate: float = 0.0
+    deadline_ms: float | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """The load as options of `batcher tune`."""
+        load = ["--clients", str(self.clients)] if self.clients else ["--rate", f"{self.rate:g}"]
+        return load + (["--deadline", f"{self.deadline_ms:g}ms"] if self.deadline_ms else [])
+
+
+CASES = {
+    "digits_closed": Case("digits", ROOT / "models", clients=64),
+    "digits_open": Case("digits", ROOT / "models", rate=500, deadline_ms=50),
+    "knee_closed": Case("knee", MODELS, clients=64),
+    "overload_open": Case("overload", MODELS, rate=2850, deadline_ms=40),
+}
+
+REMARKS = (
+    "`written`: what `batcher tune` has put into config.yaml; the rest is default.",
+    "`default/s`, `tuned/s`: answers 200 a second, where there is a deadline those in time. "
+    "`ratio`: of the two, median over the rounds of the ratio within a round; `spread`: least and greatest.",
+    "p99 counts from the time for which a request was scheduled, in the open loops.",
+)
+
+
+def main() -> int:
+    """Tune, measure, write the results, print the table; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="*", default=list(CASES), choices=CASES)
+    parser.add_argument("--time", default="60s", help="of each tuning")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    options = parser.parse_args()
+    rows, results = [], []
+    for name in options.cases:
+        case = CASES[name]
+        written = tuned(case, options.time)
+        print(name, written, flush=True)
+        default, own = measured(case, written, options)
+        rows.append(summary(case, written, default, own))
+        print(rows[-1], flush=True)
+        results += [*default, *own]
+    title = "The settings of `batcher tune` beside the default ones"
+    print(write_results("tuned", title, rows, REMARKS))
+    return report_invalid(results)
+
+
+def tuned(case: Case, time: str) -> dict[str, Any]:
+    """Run `batcher tune`, and return the settings that it has written."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder, "config.yaml")
+        config.write_text(f"model_repository: {case.repository}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "batcher.app.cli", "tune", case.model, "-c", str(config)]
+        words = [*case.words, "--time", time, "--write"]
+        subprocess.run([*command, *words], check=True, cwd=ROOT)
+        values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    found: dict[str, Any] = values.get("models", {}).get(case.model, {})
+    return found
+
+
+def measured(
+    case: Case, written: dict[str, Any], options: argparse.Namespace
+) -> tuple[list[LoadResult], list[LoadResult]]:
+    """Return the rounds of the default settings, and of those that were written."""
+    own = [f"models.{case.model}.{key}={value}" for key, value in written.items()]
+    only = f"load_at_start=[{case.model}]"
+    rounds: tuple[list[LoadResult], list[LoadResult]] = ([], [])
+    with ExitStack() as stack:
+        urls = [
+            f"{stack.enter_context(running_server(case.repository, only, *settings))}"
+            f"/models/{case.model}/predict"
+            for settings in ([], own)
+        ]
+        for number in range(options.rounds):
+            turns = list(zip(urls, rounds, strict=True))
+            for url, found in turns if number % 2 == 0 else turns[::-1]:
+                found.append(run_load(load_options(case, url, options.seconds, number)))
+    return rounds
+
+
+def load_options(case: Case, url: str, seconds: float, seed: int) -> LoadOptions:
+    """Return the load of one measurement."""
+    return LoadOptions(
+        url=url,
+        body=BODY,
+        headers=tuple(OCTETS.items()),
+        closed=case.clients is not None,
+        rate=case.rate or 1.0,
+        connections=case.clients or 2048,
+        duration=seconds,
+        warmup=WARMUP_S,
+        deadline_ms=case.deadline_ms,
+        seed=seed,
+    )
+
+
+def summary(
+    case: Case,
+    written: dict[str, Any],
+    default: Sequence[LoadResult],
+    own: Sequence[LoadResult],
+) -> dict[str, Any]:
+    """Return the row of one case."""
+    before, after = ([rate(case, each) for each in rounds] for rounds in (default, own))
+    ratios = [new / old for old, new in zip(before, after, strict=True)]
+    return {
+        "model": case.model,
+        "load": " ".join(case.words),
+        "written": ", ".join(f"{key} {value}" for key, value in written.items()) or "nothing",
+        "default/s": round(median(before)),
+        "tuned/s": round(median(after)),
+        "ratio": round(median(ratios), 3),
+        "spread": f"{min(ratios):.2f} to {max(ratios):.2f}",
+        "default p99 ms": median(each.latency_200_ms.get("p99", 0.0) for each in default),
+        "tuned p99 ms": median(each.latency_200_ms.get("p99", 0.0) for each in own),
+    }
+
+
+def rate(case: Case, result: LoadResult) -> float:
+    """Return the answers a second that are of use."""
+    return result.on_time_rate if case.deadline_ms else result.achieved_rate_200
+
+
+if __name__ == "__main__":
+    sys.exit(main())
