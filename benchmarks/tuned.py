@@ -78,7 +78,8 @@ CASES = {
 REMARKS = (
     "`written`: what `batcher tune` has put into config.yaml; the rest is default.",
     "`default/s`, `tuned/s`: answers 200 a second, where there is a deadline those in time. "
-    "`ratio`: of the two, median over the rounds of the ratio within a round; `spread`: least and greatest.",
+    "`ratio`: of the two, median over the rounds of the ratio within a round; `spread`: least and "
+    "greatest.",
     "p99 counts from the time for which a request was scheduled, in the open loops.",
 )
 
