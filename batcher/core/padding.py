@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from batcher.core.ragged import own_rows
+from batcher.core.ragged import is_ragged, own_rows
 from batcher.core.spec import Array, ModelSpec, shape_text
 from batcher.errors import InvalidInput, ModelContractError
 
@@ -138,6 +138,21 @@ class Padding:
             buffer[(slice(start, stop), *_ends(axis, array.shape[axis]))] = array
             start = stop
 
+    def even_rows(self, arrays: Mapping[str, Array]) -> Rows:
+        """Return `arrays` with ragged rows padded to the longest of them."""
+        return {
+            name: self._evened(name, array) if is_ragged(array) else array
+            for name, array in arrays.items()
+        }
+
+    def _evened(self, name: str, rows: Array) -> Array:
+        axis = self.axes[name]
+        length = self.padded(max([row.shape[axis - 1] for row in rows]))
+        shape = self.padded_shape(name, rows[0].shape, length)
+        even: Array = np.empty((len(rows), *shape), rows[0].dtype)
+        self.fill(even, name, [row[np.newaxis] for row in rows])
+        return even
+
     def check_outputs(self, outputs: Mapping[str, Array], length: int) -> None:
         """Check that `outputs` of a batch of `length` can be cut.
 
@@ -166,6 +181,13 @@ class Padding:
 
 
 Rows = dict[str, Array]
+
+
+def even_rows(arrays: Mapping[str, Array], spec: ModelSpec) -> Rows:
+    """Return `arrays`, which a model `spec` takes, with ragged rows padded to the longest."""
+    if not any(map(is_ragged, arrays.values())):
+        return dict(arrays)
+    return Padding(spec).even_rows(arrays)
 
 
 def _ends(axis: int, length: int) -> list[slice]:

@@ -21,11 +21,12 @@ import numpy as np
 
 from batcher.core.error_text import message
 from batcher.core.left_out import with_defaults
+from batcher.core.padding import even_rows
 from batcher.core.ragged import own_rows
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import InvalidInput, ModelContractError
 from batcher.models.fitting import fit_outputs, fit_raw_outputs
-from batcher.models.hook_contract import answer_of, as_arrays, prepared_rows
+from batcher.models.hook_contract import answer_of, as_arrays, prepared_rows, uneven_names
 from batcher.models.protocol import Arrays, Model, PartialOutputs
 from batcher.models.sample import Sample, repeated
 
@@ -155,16 +156,17 @@ def _prepared_of(model: Model, sent: Arrays) -> tuple[dict[str, Array], int]:
 
     Inference thread.
     """
+    spec = model.spec
     if model.preprocess is None:
-        return dict(sent), prepared_rows(sent, model.spec.name)
+        return dict(sent), prepared_rows(sent, spec.name)
     result = model.preprocess(sent)
     try:
-        prepared = as_arrays(result)
+        prepared = even_rows(as_arrays(result, uneven_names(spec)), spec)
     except ModelContractError as err:
         raise ModelContractError(f"preprocess: {err}") from err
     if prepared and all(array.ndim and not len(array) for array in prepared.values()):
         raise NothingPrepared("preprocess makes no rows of blank ones")
-    return prepared, prepared_rows(prepared, model.spec.name)
+    return prepared, prepared_rows(prepared, spec.name)
 
 
 def _has_size(tensor: TensorSpec) -> bool:

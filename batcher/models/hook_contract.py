@@ -4,7 +4,9 @@ A model may have two hooks, and each is called with one request:
 
     hook         is called with                must return
     preprocess   the inputs of the request     a mapping of name to array; all arrays have the same
-                                               number of rows, at least 1
+                                               number of rows, at least 1. What `prepared` of
+                                               model.yaml pads may be a list of rows of unequal
+                                               lengths
     postprocess  the request's rows of the     whatever `predict` may return: the outputs that the
                  outputs                       specification promises, for as many rows as the
                                                request has, or as many as the hook was called with
@@ -22,12 +24,13 @@ here the rules alone: `as_arrays`, `answer_of` and `common_rows`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from batcher.core.ragged import is_ragged, ragged
 from batcher.core.spec import Array, ModelSpec, check_objects, has_rows
 from batcher.errors import ModelContractError, NoRowsPrepared
 from batcher.models.fitting import fit_outputs
@@ -39,12 +42,14 @@ from batcher.models.result_names import members, named_outputs
 from batcher.models.row_errors import non_finite_rows
 
 
-def as_arrays(result: Any) -> dict[str, Array]:
+def as_arrays(result: Any, uneven: Collection[str] = ()) -> dict[str, Array]:
     """Return what `preprocess` returned by name, each value as an array.
 
+    The rows of the arrays named in `uneven` may have unequal lengths: such rows are ragged.
+
     Raises:
-        ModelContractError: the result is no mapping, named tuple or dataclass, or holds rows of
-            unequal lengths.
+        ModelContractError: the result is no mapping, named tuple or dataclass, or other arrays hold
+            rows of unequal lengths.
 
     Any thread.
     """
@@ -54,10 +59,15 @@ def as_arrays(result: Any) -> dict[str, Array]:
         raise ModelContractError(
             f"expected a mapping of name to array; got {type(result).__name__}"
         )
-    return {name: _as_array(value, name) for name, value in found.items()}
+    return {name: _as_array(value, name, name in uneven) for name, value in found.items()}
 
 
-def _as_array(value: Any, name: str) -> Array:
+def uneven_names(spec: ModelSpec) -> list[str]:
+    """Return the names of what `preprocess` may make of rows of unequal lengths. Any thread."""
+    return [tensor.name for tensor in spec.prepared]
+
+
+def _as_array(value: Any, name: str, may_be_uneven: bool) -> Array:
     """Return what `preprocess` returned as `name` as an array. Raises ModelContractError.
 
     Any thread.
@@ -67,9 +77,23 @@ def _as_array(value: Any, name: str) -> Array:
     except ValueError as err:
         if "inhomogeneous" not in str(err):
             raise
+        if may_be_uneven:
+            return _uneven_rows(value, name)
         raise ModelContractError(
-            f"{name!r}: expected rows of one shape; got rows of unequal lengths: pad them"
+            f"{name!r}: expected rows of one shape; got rows of unequal lengths: pad them, or name "
+            f"{name!r} below `prepared` in model.yaml with a `pad`"
         ) from err
+
+
+def _uneven_rows(value: Any, name: str) -> Array:
+    """Return rows of unequal lengths as ragged rows. Raises ModelContractError. Any thread."""
+    rows = [np.asarray(on_host(row, None, name)) for row in value]
+    kinds = sorted({f"{row.dtype} with {row.ndim} axes" for row in rows})
+    if len(kinds) > 1:
+        raise ModelContractError(
+            f"{name!r}: expected rows of one dtype and number of axes; got {' and '.join(kinds)}"
+        )
+    return ragged(rows)
 
 
 def answer_of(result: Any, spec: ModelSpec, rows: int, batch_rows: int) -> dict[str, Array]:
@@ -121,13 +145,13 @@ def common_rows(arrays: Arrays) -> int:
     return counts.pop() if len(counts) == 1 else 0
 
 
-def run_preprocess(hook: Hook, inputs: Arrays, model: str) -> tuple[dict[str, Array], int]:
+def run_preprocess(hook: Hook, inputs: Arrays, spec: ModelSpec) -> tuple[dict[str, Array], int]:
     """Return what `hook` makes of the `inputs` of one request, and its number of rows.
 
     Args:
         hook: `preprocess` of a model.
         inputs: name to array; the first axis is the row.
-        model: the model's name, for error texts.
+        spec: the model's specification.
 
     Raises:
         ModelContractError: the hook returned no mapping, arrays of different numbers of rows, or
@@ -136,11 +160,12 @@ def run_preprocess(hook: Hook, inputs: Arrays, model: str) -> tuple[dict[str, Ar
 
     Pool thread.
     """
-    prepared = _run(hook, inputs, model, "preprocess", as_arrays)
-    rows = prepared_rows(prepared, model)
+    take = partial(as_arrays, uneven=uneven_names(spec))
+    prepared = _run(hook, inputs, spec.name, "preprocess", take)
+    rows = prepared_rows(prepared, spec.name)
     for name, array in prepared.items():
-        if array.dtype.hasobject:
-            check_objects(array, f"model {model!r}: {name!r} from preprocess")
+        if array.dtype.hasobject and not is_ragged(array):
+            check_objects(array, f"model {spec.name!r}: {name!r} from preprocess")
     return prepared, rows
 
 

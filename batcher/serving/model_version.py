@@ -245,7 +245,8 @@ class ModelVersion(Servable):
         self.sample = loaded.sample
         if loaded.preprocess is not None or loaded.postprocess is not None:
             finite = self.settings.finite_outputs
-            arguments = (loaded, self.deadline, self._metrics, self._seconds, finite)
+            most = self.settings.max_queue_rows
+            arguments = (loaded, self.deadline, self._metrics, self._seconds, finite, most)
             hooks = HookStage(self._pools.cpu, self.spec, *arguments)
             self.set_version_stages((hooks,))
         if loaded.preprocess is not None:

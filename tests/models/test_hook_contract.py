@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from batcher.models.hook_contract import (
     run_postprocess,
     run_preprocess,
 )
-from tests.support.models import model_spec, rows
+from tests.support.models import model_spec, rows, tensor
 
 
 def test_preprocess_may_change_names_and_the_number_of_rows() -> None:
-    prepared, count = run_preprocess(lambda x: {"z": [*x["x"], *x["x"]]}, {"x": rows(1)}, "m")
+    def hook(inputs: Any) -> Any:
+        return {"z": [*inputs["x"], *inputs["x"]]}
+
+    prepared, count = run_preprocess(hook, {"x": rows(1)}, model_spec())
     assert (list(prepared), count, prepared["z"].shape) == (["z"], 2, (2, 4))
 
 
@@ -34,7 +38,7 @@ UNEVEN = "model 'm': preprocess: expected arrays of the same number of rows, at 
         (
             {"ids": [[1, 2], [3]]},
             "model 'm': preprocess: 'ids': expected rows of one shape; got rows of unequal "
-            "lengths: pad them",
+            "lengths: pad them, or name 'ids' below `prepared` in model.yaml with a `pad`",
         ),
         (
             {"x": np.array(["text"], object)},
@@ -48,8 +52,18 @@ def test_a_preprocess_that_breaks_the_contract_is_named_with_what_it_returned(
     returned: Any, message: str
 ) -> None:
     with pytest.raises(ModelContractError) as raised:
-        run_preprocess(lambda _: returned, {"x": rows(1)}, "m")
+        run_preprocess(lambda _: returned, {"x": rows(1)}, model_spec())
     assert str(raised.value) == message
+
+
+def test_rows_of_what_is_padded_may_have_unequal_lengths_and_one_dtype() -> None:
+    padded = replace(model_spec(), prepared=(tensor("ids", "INT64", (-1,), pad=0),))
+    hook = {"ids": [np.arange(2), np.arange(3)]}
+    prepared, count = run_preprocess(lambda _: hook, {"x": rows(1)}, padded)
+    assert ([row.tolist() for row in prepared["ids"]], count) == ([[0, 1], [0, 1, 2]], 2)
+    mixed = {"ids": [np.arange(2), np.arange(3.0)]}
+    with pytest.raises(ModelContractError, match=r"one dtype .* float64 with 1 axes and int64"):
+        run_preprocess(lambda _: mixed, {"x": rows(1)}, padded)
 
 
 def test_of_what_postprocess_returns_the_promised_outputs_are_the_answer() -> None:
@@ -102,7 +116,7 @@ def test_a_hook_raises_what_a_model_may_raise_and_nothing_of_the_server(
         raise error
 
     with pytest.raises(kind) as raised:
-        run_preprocess(hook, {"x": rows(1)}, "m")
+        run_preprocess(hook, {"x": rows(1)}, model_spec())
     assert type(raised.value) is kind
     assert raised.value is error or raised.value.__cause__ is error
 

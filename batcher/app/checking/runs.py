@@ -27,12 +27,13 @@ from batcher.app.checking.contract import Findings, Rule
 from batcher.app.checking.samples import Row
 from batcher.batching.batch import Batch
 from batcher.batching.part import Part
+from batcher.core.padding import even_rows
 from batcher.core.ragged import copied, is_ragged, row_shapes
 from batcher.core.spec import Array, ModelSpec, TensorSpec, has_rows, shape_text
 from batcher.errors import ModelContractError
 from batcher.models.casting import CannotCast, cast
 from batcher.models.fitting import fit_outputs, fit_raw_outputs
-from batcher.models.hook_contract import answer_of, as_arrays, common_rows
+from batcher.models.hook_contract import answer_of, as_arrays, common_rows, uneven_names
 from batcher.models.own_code import own_place
 from batcher.models.protocol import Arrays, Hook, Model, PartialOutputs
 from batcher.models.row_errors import RowErrors
@@ -79,7 +80,8 @@ class Runner:
         if hook is None:
             return inputs
         try:
-            prepared = as_arrays(hook(inputs))
+            spec = self._model.spec
+            prepared = even_rows(as_arrays(hook(inputs), uneven_names(spec)), spec)
         except (Exception, SystemExit) as err:
             message = _message(err, self._model.spec)
             findings.add(rules.PREPROCESS, "preprocess", message)

@@ -2,6 +2,9 @@
 
     request -> pool: preprocess -> go_on (queue, batch, model) -> pool: postprocess -> response
 
+A `preprocess` may make rows of unequal lengths. Then the request goes on in pieces
+(`uneven_rows.py`), and the pool joins their answers before `postprocess`.
+
 A hook is code of the model's author. So hooks run neither on the loop, which every client would
 wait for, nor on the inference thread, which the device would wait for. A hook that raises, or that
 returns what its contract forbids, fails the one request that it was called for.
@@ -21,10 +24,11 @@ from batcher.core.element_sizes import about_nbytes, sized
 from batcher.core.request import InferenceRequest, InferenceResponse, nbytes_of
 from batcher.core.spec import Array, ModelSpec
 from batcher.core.waiters import Waiters
-from batcher.errors import ModelError, Unavailable
+from batcher.errors import ModelError, TooLarge, Unavailable
 from batcher.models.hook_contract import run_postprocess, run_preprocess
 from batcher.models.protocol import Arrays, Hook, LoadedModel, RemoteHook
 from batcher.serving.stages.stage import GoOn, Stage
+from batcher.serving.stages.uneven_rows import Piece, PieceAnswers, PieceWait, pieces_of
 from batcher.workers.pool import CpuPool
 
 Result = TypeVar("Result")
@@ -44,11 +48,13 @@ class HookStage(Stage):
         metrics: ModelMetrics,
         seconds: Callable[[], float],
         finite_outputs: bool = False,
+        max_rows: int | None = None,
     ) -> None:
         """Run the hooks of `model`, specified by `spec`, on `pool`; count and log what they raise.
 
         `deadline` returns the deadline, a time in seconds, of a request without one of its own.
-        With `finite_outputs`, a request fails if `postprocess` returns NaN or infinity.
+        With `finite_outputs`, a request fails if `postprocess` returns NaN or infinity. A request
+        in pieces has at most `max_rows` rows, what the queue can ever hold; None for any number.
         """
         self._pool = pool
         self._spec = spec
@@ -58,6 +64,7 @@ class HookStage(Stage):
         self._seconds = seconds
         self._log = FailureLog("/".join(metrics.labels))
         self._finite_outputs = finite_outputs
+        self._max_rows = max_rows
         self._requests = 0
         self._drained = Waiters()
 
@@ -81,7 +88,7 @@ class HookStage(Stage):
         )
         prepared = self._preprocessed(request, deadline, parameters.client)
         self._requests += 1
-        answer: Deferred[InferenceResponse] = prepared.addCallback(go_on)
+        answer: Deferred[InferenceResponse] = prepared.addCallback(self._answered, go_on)
         answer.addCallback(self._postprocessed, request.rows, deadline, parameters.client)
         answer.addBoth(self._ended)
         return answer
@@ -101,20 +108,35 @@ class HookStage(Stage):
         if self._requests == 0:
             self._drained.release()
 
+    def _answered(
+        self, pieces: list[Piece], go_on: GoOn
+    ) -> Deferred[InferenceResponse] | Deferred[PieceAnswers]:
+        """Have `go_on` answer what `preprocess` has made. Raises as `infer` does, or TooLarge."""
+        if len(pieces) == 1:
+            return go_on(pieces[0].request)
+        rows = sum([piece.request.rows for piece in pieces])
+        if self._max_rows is not None and rows > self._max_rows:
+            raise TooLarge(
+                f"expected at most {self._max_rows} rows, what the queue can ever hold; got {rows}"
+            )
+        return PieceWait(pieces, go_on).answered
+
     def _preprocessed(
         self, request: InferenceRequest, deadline: float, client: str
-    ) -> Deferred[InferenceRequest]:
+    ) -> Deferred[list[Piece]]:
         hook = self._model.preprocess
         if hook is None:
-            return succeed(request)
+            return succeed(pieces_of(request))
 
-        def prepared() -> InferenceRequest:
+        def prepared() -> list[Piece]:
             if isinstance(hook, RemoteHook):
                 inputs, rows = hook.run(request.inputs, request.rows)
             else:
-                inputs, rows = run_preprocess(hook, request.inputs, request.model)
-            return InferenceRequest(
-                request.model, request.version, sized(inputs), rows, request.parameters
+                inputs, rows = run_preprocess(hook, request.inputs, self._spec)
+            return pieces_of(
+                InferenceRequest(
+                    request.model, request.version, sized(inputs), rows, request.parameters
+                )
             )
 
         nbytes = nbytes_of(request.inputs)
@@ -123,13 +145,16 @@ class HookStage(Stage):
         )
 
     def _postprocessed(
-        self, response: InferenceResponse, rows: int, deadline: float, client: str
+        self, answer: InferenceResponse | PieceAnswers, rows: int, deadline: float, client: str
     ) -> InferenceResponse | Deferred[InferenceResponse]:
         hook = self._model.postprocess
-        if hook is None:
-            return response
+        if hook is None and isinstance(answer, InferenceResponse):
+            return answer
 
         def finished() -> InferenceResponse:
+            response = answer.joined() if isinstance(answer, PieceAnswers) else answer
+            if hook is None:
+                return response
             outputs = self._answer(hook, response.outputs, rows)
             queue, compute, batch_size = response.queue, response.compute, response.batch_size
             return InferenceResponse(
@@ -137,7 +162,8 @@ class HookStage(Stage):
             )
 
         try:
-            nbytes = about_nbytes(response.outputs)
+            answers = answer.answers if isinstance(answer, PieceAnswers) else (answer,)
+            nbytes = sum([about_nbytes(each.outputs) for each in answers])
             return self._pool.run(nbytes, deadline, finished, client).addErrback(
                 self._failed, "postprocess"
             )

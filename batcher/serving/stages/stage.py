@@ -42,7 +42,9 @@ class Stage(ABC):
 
     @abstractmethod
     def infer(self, request: InferenceRequest, go_on: GoOn) -> Deferred[InferenceResponse]:
-        """Answer `request`, or have `go_on` answer it; `go_on` is called at most once.
+        """Answer `request`, or have `go_on` answer it.
+
+        `go_on` is called at most once, or once for each piece that `request` is cut into.
 
         Cancelling the Deferred cancels what the stage waits for. Raises where the request is
         refused at once.

@@ -75,7 +75,7 @@ class HookServer:
         try:
             if task.hook == PREPROCESS:
                 assert model.preprocess is not None
-                return HookDone(*run_preprocess(model.preprocess, task.values, model.spec.name))
+                return HookDone(*run_preprocess(model.preprocess, task.values, model.spec))
             assert model.postprocess is not None
             arguments = task.values, model.spec, task.rows, self._finite_outputs
             return HookDone(run_postprocess(model.postprocess, *arguments), task.rows)

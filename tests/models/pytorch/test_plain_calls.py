@@ -82,6 +82,6 @@ def test_a_hook_that_returns_a_coroutine_is_named() -> None:
 
     inputs = {"x": floats(), "y": floats()}
     with pytest.raises(ModelContractError, match=r"preprocess: .*got a coroutine"):
-        run_preprocess(lambda values: later(values), inputs, "m")
+        run_preprocess(lambda values: later(values), inputs, model_spec())
     with pytest.raises(ModelContractError, match=r"postprocess: .*got a coroutine"):
         run_postprocess(lambda values: later(values), inputs, model_spec(), 1)
