@@ -15,6 +15,9 @@ from collections.abc import Mapping
 
 from batcher.codecs.content import Content
 from batcher.codecs.content_coding import HEAVY_BYTES, Body, plain_body
+from batcher.codecs.embeddings import Embedder, Wish
+from batcher.codecs.embeddings import decode as decode_wish
+from batcher.codecs.embeddings import encode as encode_embeddings
 from batcher.codecs.format_table import decode_body, format_named
 from batcher.codecs.joining import LARGE_BYTES
 from batcher.codecs.oip.request import InferHead, read_head
@@ -103,3 +106,15 @@ def encode_heavy_tf_serving(
 ) -> memoryview:
     """Return the answer as `tf_serving.encode` does."""
     return memoryview(encode_tf_serving(response, spec, by_row))
+
+
+def decode_heavy_embeddings(body: Body) -> Wish:
+    """Return what is wished for as `embeddings.decode` does."""
+    return decode_wish(plain_body(body))
+
+
+def encode_heavy_embeddings(
+    response: InferenceResponse, wish: Wish, embedder: Embedder
+) -> memoryview:
+    """Return the answer as `embeddings.encode` does."""
+    return memoryview(encode_embeddings(response, wish, embedder))

@@ -244,9 +244,7 @@ class ModelVersion(Servable):
         self.one_call = loaded.one_call
         self.sample = loaded.sample
         if loaded.preprocess is not None or loaded.postprocess is not None:
-            finite = self.settings.finite_outputs
-            most = self.settings.max_queue_rows
-            arguments = (loaded, self.deadline, self._metrics, self._seconds, finite, most)
+            arguments = (loaded, self.deadline, self._metrics, self._seconds, self.settings)
             hooks = HookStage(self._pools.cpu, self.spec, *arguments)
             self.set_version_stages((hooks,))
         if loaded.preprocess is not None:

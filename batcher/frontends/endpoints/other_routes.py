@@ -25,7 +25,8 @@ _HINTS = (
     (r"/predict/[^/]+/?", "POST /models/NAME/predict"),
     (r"/models/[^/]+/?", "GET /v2/models/NAME"),
     (r"/v2/models/[^/]+/(predict|infer/)/?", "POST /v2/models/NAME/infer"),
-    (r"/v1/(chat/)?completions/?|/v1/embeddings/?", "POST /models/NAME/predict"),
+    (r"/v1/(chat/)?completions/?", "POST /models/NAME/predict"),
+    (r"(/v\d+|/api)?/(embeddings?|embed)/?", "POST /v1/embeddings"),
 )
 _PATTERNS = tuple((re.compile(pattern), hint) for pattern, hint in _HINTS)
 

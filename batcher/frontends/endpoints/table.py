@@ -7,6 +7,7 @@ from functools import partial
 from batcher.config.settings import ServerSettings
 from batcher.frontends.endpoints.clouds import cloud_routes
 from batcher.frontends.endpoints.disclosure import Disclosure
+from batcher.frontends.endpoints.embeddings import embeddings_routes
 from batcher.frontends.endpoints.engine import Engine, ModelControl
 from batcher.frontends.endpoints.health import HealthRoutes
 from batcher.frontends.endpoints.oip.control_guard import ControlGuard
@@ -37,13 +38,13 @@ def routes(
         settings: of the server.
         disclosure: decides what clients learn of errors.
     """
-    predict, health = Predict(engine, settings), HealthRoutes(engine, disclosure)
-    pages = Pages(engine, disclosure)
+    health, pages = HealthRoutes(engine, disclosure), Pages(engine, disclosure)
     clouds = cloud_routes(engine, settings, health)
     own = (
-        *_predict_routes(engine, predict),
+        *_predict_routes(engine, Predict(engine, settings)),
         *_server_routes(health, pages),
         *oip_routes(engine, control, ControlGuard(settings), disclosure),
+        *embeddings_routes(engine),
         *tf_serving_routes(engine, disclosure, settings.max_image_pixels),
     )
     # The settings may give a cloud's route the path of one of our own.

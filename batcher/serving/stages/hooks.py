@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from batcher.batching.failure_log import FailureLog
+from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ModelMetrics
 from batcher.core.element_sizes import about_nbytes, sized
 from batcher.core.request import InferenceRequest, InferenceResponse, nbytes_of
@@ -47,14 +48,11 @@ class HookStage(Stage):
         deadline: Callable[[], float],
         metrics: ModelMetrics,
         seconds: Callable[[], float],
-        finite_outputs: bool = False,
-        max_rows: int | None = None,
+        settings: ModelSettings,
     ) -> None:
         """Run the hooks of `model`, specified by `spec`, on `pool`; count and log what they raise.
 
         `deadline` returns the deadline, a time in seconds, of a request without one of its own.
-        With `finite_outputs`, a request fails if `postprocess` returns NaN or infinity. A request
-        in pieces has at most `max_rows` rows, what the queue can ever hold; None for any number.
         """
         self._pool = pool
         self._spec = spec
@@ -63,8 +61,8 @@ class HookStage(Stage):
         self._metrics = metrics
         self._seconds = seconds
         self._log = FailureLog("/".join(metrics.labels))
-        self._finite_outputs = finite_outputs
-        self._max_rows = max_rows
+        self._finite_outputs = settings.finite_outputs
+        self._max_rows = settings.max_queue_rows
         self._requests = 0
         self._drained = Waiters()
 
@@ -115,7 +113,7 @@ class HookStage(Stage):
         if len(pieces) == 1:
             return go_on(pieces[0].request)
         rows = sum([piece.request.rows for piece in pieces])
-        if self._max_rows is not None and rows > self._max_rows:
+        if rows > self._max_rows:
             raise TooLarge(
                 f"expected at most {self._max_rows} rows, what the queue can ever hold; got {rows}"
             )
@@ -153,13 +151,7 @@ class HookStage(Stage):
 
         def finished() -> InferenceResponse:
             response = answer.joined() if isinstance(answer, PieceAnswers) else answer
-            if hook is None:
-                return response
-            outputs = self._answer(hook, response.outputs, rows)
-            queue, compute, batch_size = response.queue, response.compute, response.batch_size
-            return InferenceResponse(
-                response.model, response.version, outputs, queue, compute, batch_size
-            )
+            return response if hook is None else self._finished(hook, response, rows)
 
         try:
             answers = answer.answers if isinstance(answer, PieceAnswers) else (answer,)
@@ -171,6 +163,20 @@ class HookStage(Stage):
             # The model has run: a client must not be asked to send the request again.
             err.retry_after = 0
             raise
+
+    def _finished(
+        self, hook: Hook | RemoteHook, response: InferenceResponse, rows: int
+    ) -> InferenceResponse:
+        """Return what `postprocess` makes of one request's answer. Pool thread."""
+        outputs = self._answer(hook, response.outputs, rows)
+        return InferenceResponse(
+            response.model,
+            response.version,
+            outputs,
+            response.queue,
+            response.compute,
+            response.batch_size,
+        )
 
     def _answer(self, hook: Hook | RemoteHook, outputs: Arrays, rows: int) -> dict[str, Array]:
         """Return what `postprocess` makes of one request's outputs. Pool thread."""

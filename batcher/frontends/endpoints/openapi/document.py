@@ -11,7 +11,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from batcher import __version__
-from batcher.frontends.endpoints.failures import failure_reply, failure_reply_on, oip_failure_reply
+from batcher.frontends.endpoints.failures import (
+    failure_reply,
+    failure_reply_on,
+    oip_failure_reply,
+    openai_failure_reply,
+)
 from batcher.frontends.endpoints.openapi.operations import (
     BINARY,
     COMMON_FAILURES,
@@ -36,9 +41,17 @@ _NATIVE_BODY = {
     "application/msgpack": {"schema": BINARY},
 }
 _PROTOCOL_BODY = {"application/json": {"schema": object_of(("error",), error=TEXT)}}
+_OPENAI_ERROR = object_of(
+    ("message", "type", "param", "code"),
+    message=TEXT,
+    type=TEXT,
+    param={"type": ["string", "null"]},
+    code=TEXT,
+)
 _FORMS = {
     "Error": _NATIVE_BODY,
     "ProtocolError": _PROTOCOL_BODY,
+    "OpenAIError": {"application/json": {"schema": object_of(("error",), error=_OPENAI_ERROR)}},
     "CloudError": {**_NATIVE_BODY, **_PROTOCOL_BODY},
 }
 """Bodies of errors, by form.
@@ -111,6 +124,8 @@ def _form(route: Route) -> str:
     forms = {route.failure, failure_reply_on(route.pattern)}
     if forms == {failure_reply}:
         return "Error"
+    if forms == {openai_failure_reply}:
+        return "OpenAIError"
     return "ProtocolError" if forms == {oip_failure_reply} else "CloudError"
 
 

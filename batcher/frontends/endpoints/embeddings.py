@@ -1,0 +1,188 @@
+"""OpenAI's interface of embeddings: `POST /v1/embeddings`, and `GET /v1/models` beside it.
+
+The name of the model stands in the body, so nothing can be worked out from a head, and there is no
+plan for many calls. Whether a model makes embeddings follows from its tensors
+(`codecs/embeddings.py`). All texts of a call are one request to the model, one row for each.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.internet.defer import Deferred
+
+from batcher.codecs.content import Buffer
+from batcher.codecs.content_coding import plain_body
+from batcher.codecs.embeddings import Embedder, Wish, decode, embedder_of, encode, inputs_for
+from batcher.codecs.heavy import (
+    decode_heavy_embeddings,
+    encode_heavy_embeddings,
+    is_heavy,
+    is_heavy_answer,
+)
+from batcher.core.request import InferenceResponse, Parameters
+from batcher.errors import InvalidInput, UnknownModel
+from batcher.frontends.endpoints.call import Call, Reply
+from batcher.frontends.endpoints.client_address import client_of
+from batcher.frontends.endpoints.engine import Engine
+from batcher.frontends.endpoints.failures import openai_failure_reply
+from batcher.frontends.endpoints.heavy_answers import write_heavy
+from batcher.frontends.endpoints.json_reply import json_reply
+from batcher.frontends.endpoints.openapi.operations import (
+    API_KEY_HEADER,
+    COUNT,
+    INFERENCE_FAILURES,
+    TEXT,
+    header,
+    list_of,
+    object_of,
+    operation_of,
+)
+from batcher.frontends.endpoints.routing import Route
+from batcher.serving.model_version import ModelVersion
+from batcher.serving.servable import Servable
+
+_IDS = list_of(COUNT)
+_REQUEST = object_of(
+    ("model", "input"),
+    model=TEXT,
+    input={"anyOf": [TEXT, list_of(TEXT), _IDS, list_of(_IDS)]},
+    encoding_format={"enum": ["float", "base64", None]},
+    dimensions={"type": ["integer", "null"], "minimum": 1},
+    user={},
+)
+_VECTOR = {"anyOf": [list_of({"type": ["number", "null"]}), TEXT]}
+_EMBEDDING = object_of(
+    ("object", "index", "embedding"),
+    object={"const": "embedding"},
+    index=COUNT,
+    embedding=_VECTOR,
+)
+_ANSWER = object_of(
+    ("object", "data", "model", "usage"),
+    object={"const": "list"},
+    data=list_of(_EMBEDDING),
+    model=TEXT,
+    usage=object_of(("prompt_tokens", "total_tokens"), prompt_tokens=COUNT, total_tokens=COUNT),
+)
+_FAILURES = {**INFERENCE_FAILURES, 504: "The deadline passed."}
+_OPERATION = operation_of(_ANSWER, _FAILURES) | {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": _REQUEST}}},
+    "parameters": [header(*API_KEY_HEADER)],
+}
+_MODEL = object_of(
+    ("id", "object", "created", "owned_by"),
+    id=TEXT,
+    object={"const": "model"},
+    created=COUNT,
+    owned_by=TEXT,
+)
+_MODELS = operation_of(
+    object_of(("object", "data"), object={"const": "list"}, data=list_of(_MODEL))
+)
+
+
+def embeddings_routes(engine: Engine) -> tuple[Route, ...]:
+    """Return the routes of the interface over `engine`."""
+    return (
+        Route(
+            "POST",
+            "/v1/embeddings",
+            Embeddings(engine),
+            "Vectors of texts, in OpenAI's form.",
+            _OPERATION,
+            fast=True,
+            failure=openai_failure_reply,
+        ),
+        Route(
+            "GET",
+            "/v1/models",
+            partial(_models, engine),
+            "The models that make embeddings, in OpenAI's form.",
+            _MODELS,
+            failure=openai_failure_reply,
+        ),
+    )
+
+
+class EmbeddingsWriter:
+    """Makes the reply of one call."""
+
+    __slots__ = ("_embedder", "_parameters", "_servable", "_wish")
+
+    def __init__(
+        self, servable: Servable, wish: Wish, embedder: Embedder, parameters: Parameters
+    ) -> None:
+        """Write the answer of `servable`, an `embedder`, to `wish`, sent with `parameters`."""
+        self._servable = servable
+        self._wish = wish
+        self._embedder = embedder
+        self._parameters = parameters
+
+    def reply(self, response: InferenceResponse) -> Reply | Deferred[Reply]:
+        """Return the reply that carries `response`, or a Deferred of a reply that is long."""
+        if is_heavy_answer(response):
+            arguments = (encode_heavy_embeddings, self._wish, self._embedder)
+            return write_heavy(self._servable, response, self._parameters, *arguments).addCallback(
+                self._reply
+            )
+        return self._reply(encode(response, self._wish, self._embedder))
+
+    def _reply(self, body: Buffer) -> Reply:
+        return Reply(200, b"application/json", body, (), self._servable.spec.name)
+
+
+class Embeddings:
+    """The endpoint that infers. Reactor thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Answer by the models of `engine`."""
+        self._engine = engine
+
+    def __call__(self, call: Call) -> Deferred[InferenceResponse]:
+        """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
+        if not is_heavy(call.body):
+            return self._infer(decode(plain_body(call.body)), call)
+        # Which model is meant is not known before the body is read. Any servable knows the process
+        # that reads it.
+        reader = next(iter(_embedders(self._engine)), None)
+        if reader is None:
+            raise UnknownModel("model: expected a model that makes embeddings; there is none")
+        body, parameters = call.body, _parameters(call, reader)
+        decoded = reader.run_heavy(len(body), parameters, decode_heavy_embeddings, body)
+        return decoded.addCallback(self._infer, call)
+
+    def _infer(self, wish: Wish, call: Call) -> Deferred[InferenceResponse]:
+        servable = self._engine.ready_model(wish.model)
+        embedder = embedder_of(servable.spec)
+        if embedder is None:
+            raise InvalidInput(
+                f"model: expected a model that makes embeddings, of one input of texts and one "
+                f"output that is a vector of floats; got {servable.spec.name!r}"
+            )
+        parameters = _parameters(call, servable)
+        inputs = inputs_for(wish, embedder)
+        # The texts or ids belong to the request from here on.
+        kept = wish._replace(texts=wish.texts[:0], ids=None) if embedder.count else wish
+        call.plan = EmbeddingsWriter(servable, kept, embedder, parameters)
+        return servable.infer(inputs, parameters)
+
+
+def _parameters(call: Call, servable: Servable) -> Parameters:
+    """Return the parameters of `call`, with the deadline of a request that comes now."""
+    key = call.head.key() if servable.reads_key else ""
+    return servable.timed(Parameters(key=key, client=client_of(call.peer)))
+
+
+def _embedders(engine: Engine) -> list[ModelVersion]:
+    """Return the versions that take requests and make embeddings."""
+    return [each for each in engine if each.accepts and embedder_of(each.spec) is not None]
+
+
+def _models(engine: Engine, _: Call) -> Deferred[Reply]:
+    """Return the reply that lists the models which make embeddings."""
+    names = dict.fromkeys(version.spec.name for version in _embedders(engine))
+    listed = [
+        {"id": name, "object": "model", "created": 0, "owned_by": "batcher"} for name in names
+    ]
+    return json_reply({"object": "list", "data": listed})
