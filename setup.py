@@ -28,6 +28,7 @@ GRPC = [
     "grpcio-health-checking>=1.66",
     "grpcio-reflection>=1.66",
 ]
+TEXT = ["tokenizers>=0.20"]
 BUILD_ONNX = ["onnx>=1.17"]
 TEST = [
     "pytest>=8",
@@ -139,6 +140,7 @@ setup(
     extras_require={
         "onnx": ONNX,
         "grpc": GRPC,
+        "text": TEXT,
         "test": TEST,
         "test-clients": TEST_CLIENTS,
         "dev": DEV,

@@ -52,6 +52,8 @@ def set_process(settings: ServerSettings) -> None:
     """Set what does not depend on the models that are loaded. Main thread, before anything runs."""
     use_one_heap()
     unmap_on_thread()
+    # The CPU pool has a thread for each core already, and models share the cores with it.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # The codec counts the pixels of a picture itself, and refuses with a clear error.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     # While models load, some of them may be of many operators.

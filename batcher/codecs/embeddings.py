@@ -59,13 +59,13 @@ class Embedder(NamedTuple):
         text: the input of texts.
         ids: the input of token ids; None if the model takes none.
         vector: the output of vectors.
-        count: the output that says how many tokens a text had; None without one.
+        tokens: the output that says how many tokens a text had; None without one.
     """
 
     text: TensorSpec
     ids: TensorSpec | None
     vector: TensorSpec
-    count: TensorSpec | None
+    tokens: TensorSpec | None
 
 
 class Wish(NamedTuple):
@@ -190,7 +190,7 @@ class _Inputs:
 
     def add(self, piece: list[Any] | LongList) -> None:
         """Add elements of `input`, or one long element."""
-        elements = [piece] if isinstance(piece, LongList) else piece
+        elements: list[Any] = [piece] if isinstance(piece, LongList) else piece
         kinds = set(map(type, elements))
         if kinds <= {str}:
             self._texts += [text.encode() for text in elements]
@@ -344,6 +344,6 @@ def _shortened(vectors: Array, dimensions: int) -> Array:
 
 def _tokens(response: InferenceResponse, wish: Wish, embedder: Embedder) -> int:
     """Return how many tokens the texts had: as the model says, else as came; 0 if nobody knows."""
-    if embedder.count is not None:
-        return int(response.outputs[embedder.count.name].sum())
+    if embedder.tokens is not None:
+        return int(response.outputs[embedder.tokens.name].sum())
     return 0 if wish.ids is None else int((wish.ids != NO_ID).sum())

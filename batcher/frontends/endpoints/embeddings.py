@@ -163,7 +163,7 @@ class Embeddings:
         parameters = _parameters(call, servable)
         inputs = inputs_for(wish, embedder)
         # The texts or ids belong to the request from here on.
-        kept = wish._replace(texts=wish.texts[:0], ids=None) if embedder.count else wish
+        kept = wish._replace(texts=wish.texts[:0], ids=None) if embedder.tokens else wish
         call.plan = EmbeddingsWriter(servable, kept, embedder, parameters)
         return servable.infer(inputs, parameters)
 

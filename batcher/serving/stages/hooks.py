@@ -13,7 +13,7 @@ returns what its contract forbids, fails the one request that it was called for.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
@@ -106,10 +106,12 @@ class HookStage(Stage):
         if self._requests == 0:
             self._drained.release()
 
-    def _answered(
-        self, pieces: list[Piece], go_on: GoOn
-    ) -> Deferred[InferenceResponse] | Deferred[PieceAnswers]:
-        """Have `go_on` answer what `preprocess` has made. Raises as `infer` does, or TooLarge."""
+    def _answered(self, pieces: list[Piece], go_on: GoOn) -> Deferred[Any]:
+        """Have `go_on` answer what `preprocess` has made.
+
+        Fires with an InferenceResponse, or with PieceAnswers where there are several pieces. Raises
+        as `infer` does, or TooLarge.
+        """
         if len(pieces) == 1:
             return go_on(pieces[0].request)
         rows = sum([piece.request.rows for piece in pieces])
