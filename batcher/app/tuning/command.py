@@ -113,7 +113,9 @@ class TuneCommand:
             try:
                 reactor.run(installSignalHandlers=False)  # type: ignore[no-untyped-call]  # Twisted
             except KeyboardInterrupt:
-                task.cancel()  # the server of its own must not be left behind
+                # The server that gets the load must not be left behind.
+                task.remove_done_callback(end)
+                task.cancel()
                 loop.run_until_complete(asyncio.wait([task]))
                 raise
         return task.result()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
+from math import ceil, floor, isfinite, log10
 from statistics import median
 
 from batcher.app.charts import line_chart
@@ -20,6 +20,7 @@ CUT_FACTOR = 6.0
 answered would press all others onto the axis."""
 
 TICKS = 5
+"""Ticks of the abscissa, about."""
 
 Point = tuple[float, float]
 
@@ -37,15 +38,23 @@ def chart(found: Tuning) -> str:
         name: [(x, y) for x, y in each if isfinite(y) and y <= top]
         for name, each in (lines | points).items()
     }
-    right = max((x for each in shown.values() for x, _ in each), default=1.0)
+    # Nothing may have been answered.
+    right = max((x for each in shown.values() for x, _ in each), default=0.0) or 1.0
     title = f"{found.subject.found.name}: {found.user.text}, 0.25 to 3 times"
     return line_chart(
         title,
         "answers in time, rows/s" if found.user.deadline else "answers, rows/s",
         "p99 of latency in ms",
         shown,
-        ticks=[round(right * tick / TICKS, 1) for tick in range(TICKS + 1)],
+        ticks=ticks(right),
     )
+
+
+def ticks(right: float) -> list[float]:
+    """Return even numbers from 0 to `right` or a little beyond: multiples of 1, 2 or 5."""
+    unit = 10.0 ** floor(log10(right / TICKS))
+    step = unit * next(each for each in (1, 2, 5, 10) if each * unit >= right / TICKS)
+    return [step * number for number in range(ceil(right / step) + 1)]
 
 
 def _simulated(found: Tuning, option: Option) -> list[Point]:

@@ -9,6 +9,7 @@ import pytest
 from batcher.app.simulation.loads import closed, read_load
 from batcher.app.tuning.choosing import Option, Setup, Simulator, different, ranked, search
 from batcher.app.tuning.curve import Curve, Timing
+from batcher.app.tuning.picture import ticks
 from batcher.app.tuning.reasons import with_reasons
 from batcher.app.tuning.rounds import run_seconds
 from batcher.app.tuning.sending import Measured
@@ -128,6 +129,13 @@ def test_settings_must_be_better_both_simulated_and_measured() -> None:
     assert chosen([options[0], better], [slow, fast]) == {"max_batch_size": 8}
     assert chosen([options[0], better], [slow, slow]) == {}
     assert chosen([options[0], equal], [slow, fast]) == {}
+
+
+@pytest.mark.parametrize(
+    ("right", "expected"), [(7.0, [0, 2, 4, 6, 8]), (1500.0, [0, 500, 1000, 1500])]
+)
+def test_the_ticks_of_the_chart_are_round_numbers(right: float, expected: list[float]) -> None:
+    assert ticks(right) == pytest.approx(expected)
 
 
 def test_runs_are_long_enough_and_leave_enough_rounds() -> None:
