@@ -163,7 +163,8 @@ def summary(
 ) -> dict[str, Any]:
     """Return the row of one case."""
     before, after = ([rate(case, each) for each in rounds] for rounds in (default, own))
-    ratios = [new / old for old, new in zip(before, after, strict=True)]
+    # a server that answers nobody in time counts as one answer a second
+    ratios = [max(new, 1.0) / max(old, 1.0) for old, new in zip(before, after, strict=True)]
     return {
         "model": case.model,
         "load": " ".join(case.words),

@@ -32,8 +32,11 @@ def _reason(
         return _of_size(value, chosen, options)
     if key == "timeout_ms":
         return f"later than {milliseconds(deadline or 0)} is too late: refused at once instead"
+    if key == "torch_threads" and "instances" in chosen.changes:
+        return "the cores, shared among the instances"
     if key in ("torch_threads", "instances"):
-        return _of_setup(chosen.setup.curve, options[0].setup.curve)
+        at_once = " in each at once" if key == "instances" else ""
+        return _of_setup(chosen.setup.curve, options[0].setup.curve, at_once)
     without = _simulated(options, {k: v for k, v in chosen.changes.items() if k != key}, chosen)
     if without is not None:
         return f"simulated {_numbers(chosen)}; without it {_numbers(without)}"
@@ -53,12 +56,12 @@ def _of_size(size: int, chosen: Option, options: Sequence[Option]) -> str:
     return f"{costs}; simulated {_numbers(chosen)}, now {_numbers(options[0])}"
 
 
-def _of_setup(curve: Curve, present: Curve) -> str:
+def _of_setup(curve: Curve, present: Curve, at_once: str) -> str:
     most = max(set(curve.sizes) & set(present.sizes))
     new, old = curve.at(most), present.at(most)
     assert new is not None
     assert old is not None
-    return f"{most} rows take {milliseconds(new.seconds)}; {milliseconds(old.seconds)} now"
+    return f"{most} rows take {milliseconds(new.seconds)}{at_once}; {milliseconds(old.seconds)} now"
 
 
 def _simulated(

@@ -84,6 +84,14 @@ def test_what_is_no_better_for_more_changes_is_not_tried() -> None:
     assert not first.changes.items() <= second.changes.items()
 
 
+def test_the_best_of_each_setup_is_tried_before_the_second_of_any() -> None:
+    faster = Setup({"torch_threads": 4}, curve((1, 1e-3), (8, 1.4e-3), (32, 3e-3)))
+    options = searched(simulator("closed:32"), KNEE, faster)
+    first, second = different(options, 2)
+    assert first.changes["torch_threads"] == 4
+    assert second.changes == {"max_batch_size": 8}
+
+
 def test_a_load_is_scaled_in_requests_or_in_clients() -> None:
     assert scaled(read_load("poisson:100/s"), 2)[0].rate == 200  # type: ignore[union-attr]
     assert scaled(closed(8), 0.5)[0].clients == 4  # type: ignore[union-attr]
