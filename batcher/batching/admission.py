@@ -110,6 +110,7 @@ class Admission:
         horizon: seconds within which a full queue is worked off. A request with more time than
             that need not be checked.
         reserve: seconds that a request must have left beyond the prediction.
+        mean_batch_rows: rows of a batch, a moving mean; 0 before the first.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class Admission:
         self._arrival_rate = 0.0  # rows/s that were admitted, a moving mean
         self._arrivals = 0  # rows that were checked since the last batch
         self._mean_arrivals = 0.0  # the same from batch to batch, a moving mean
-        self._mean_batch_rows = 0.0
+        self.mean_batch_rows = 0.0
         self.horizon, self.reserve = inf, 0.0
 
     def seed(self, timings: Iterable[tuple[int, float]]) -> None:
@@ -164,7 +165,7 @@ class Admission:
             self._arrival_rate += RATE_WEIGHT * (rate - self._arrival_rate)
         self._last_end = now
         self._mean_arrivals += RATE_WEIGHT * (self._arrivals - self._mean_arrivals)
-        self._mean_batch_rows += RATE_WEIGHT * (batch.rows - self._mean_batch_rows)
+        self.mean_batch_rows += RATE_WEIGHT * (batch.rows - self.mean_batch_rows)
         self._arrivals = 0
         full = batch.rows >= self.ceiling.rows
         self.reserve = self._affordable_reserve(seconds) if full else self.reserve / 2
@@ -220,7 +221,7 @@ class Admission:
         """Return the reserve after a full batch that took `seconds`, see the module's formula."""
         if not self._mean_arrivals:
             return 0.0
-        spare = 1 - self._mean_batch_rows / self._mean_arrivals
+        spare = 1 - self.mean_batch_rows / self._mean_arrivals
         return min(max(spare, 0.0), MAX_RESERVE_SHARE) * seconds
 
     def _wait(

@@ -31,6 +31,7 @@ from batcher.batching.policies.policy import Cost, Decision, Policy, Take, WaitU
 from batcher.batching.queue import BatchQueue
 from batcher.batching.reruns import RERUN_REASONS, Reruns
 from batcher.batching.returns import Returns
+from batcher.batching.stagger import Stagger
 from batcher.batching.worker import Worker
 from batcher.core.counters import ModelMetrics
 from batcher.core.padding import RaggedGroup
@@ -54,19 +55,19 @@ class Dispatcher:
         completions: Completions,
         metrics: ModelMetrics,
         returns: Returns,
+        stagger: Stagger | None,
     ) -> None:
-        """Send from `queue` and `reruns` to `workers`, whose batches `places` counts."""
+        """Send from `queue` and `reruns` to `workers`; `returns` and `stagger` say who waits."""
         self.draining = False
         self._queue = queue
         self._policy = policy
         self._workers = workers
         self._last_worker = workers[0]  # the worker that was handed the last batch
-        self._places = places
-        self._ceiling = ceiling
+        self._places, self._ceiling = places, ceiling
         self._reruns = reruns
         self._completions = completions
         self._metrics = metrics
-        self._returns = returns
+        self._returns, self._stagger = returns, stagger
         self._turn_of_reruns = False  # whether the last batch was a fresh one
 
     def parts(self) -> Iterator[Part]:
@@ -116,12 +117,21 @@ class Dispatcher:
     def _worker_state(self, held: int, now: float) -> WorkerState:
         """Return the state of the worker that takes the next batch."""
         depth, most, returns = self._places.depth, self._ceiling.rows, self._returns
+        if self._stagger is not None and self._places.alive > 1:
+            return self._state_by_turns(self._stagger, held, now)
         if not returns.found or held or self.draining or self._places.alive > 1:
             return WorkerState(held, depth, self.draining, most)
         head = self._queue.head()
         if head is not None and not returns.until:
             returns.plan(self._queue.rows, head.group, most, now)
         return WorkerState(held, depth, False, most, returns.until, returns.rows)
+
+    def _state_by_turns(self, stagger: Stagger, held: int, now: float) -> WorkerState:
+        """Return the state of the one of several workers that takes the next batch."""
+        depth, most = self._places.depth, self._ceiling.rows
+        head = None if held or self.draining else self._queue.head()
+        until = stagger.until(head.group, most, now) if head is not None else 0.0
+        return WorkerState(held, depth, self.draining, most, until, most if until else 0)
 
     def _send_rerun(self, now: float) -> bool:
         """Send the next rerun if reruns have the turn; return whether one was sent."""
@@ -144,6 +154,8 @@ class Dispatcher:
             self._queue.take(decision.parts, now)
             if self._returns.rows:
                 self._returns.note_sent(sum(part.rows for part in decision.parts), now)
+            if self._stagger is not None:
+                self._stagger.note_sent()
             self._hand_over(Batch(decision.parts, decision.reason, now))
         for part in decision.shed:
             self._completions.expire(owner(part))

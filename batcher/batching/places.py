@@ -79,6 +79,19 @@ class Places:
                 held = len(place.batches)
         return held
 
+    def free_and_latest(self) -> tuple[int, float]:
+        """Return how many living workers hold no batch, and when a running one began last.
+
+        That is a time in seconds, minus infinity if none runs.
+        """
+        free, latest = 0, -inf
+        for place in self._places:
+            if place.batches:
+                latest = max(latest, place.began)
+            elif place.alive:
+                free += 1
+        return free, latest
+
     def set_alive(self, index: int, alive: bool) -> None:
         """Let the worker at `index` take batches, or none."""
         self._places[index].alive = alive

@@ -17,31 +17,32 @@ counts half after 35 further batches, or after a third of a second.
 
 **When it is used.** Clients return if rows come sooner after the end of a batch than at other
 times. Let M be the rows that came within w, and B those that would have come within w at the rate
-of the time after w. At least half of M must be more than B, and M at least 30 rows. Rows that come
-at random have M = B, and are never waited for.
+of the time after w. At least 0.6 of M must be more than B, and M at least 40 rows. B counts as 2.5
+deviations more than it is, since few rows come then. Rows that come at random have M = B, and are
+hardly ever waited for.
 
 **How long.** With n rows that wait, the worker waits for the time w that makes the rate largest,
 
-    (n + M(w)) / (w + l(n + M(w)))     M(w): rows that come within w, per batch
+    (n + M(w)) / (w + l(n + M(w)))     M(w): rows that come within w after a batch of its size
 
 if that is above n / l(n) by 3 %. The wait ends as soon as n + M(w) rows are there. A wait that ends
-without them makes what was learnt fade by a fifth.
+without them makes what was learnt fade by a fifth. M is learnt as a share of the rows of a batch,
+since it is those whose clients return: after a batch of 32 rows four times as many as of 8.
 
 Example: l(b) = 2 ms + 0.05 ms * b, and 16 clients are back within 0.6 ms. With 8 rows, n / l(n) is
 3,333 rows/s, and (8 + 8) / (0.6 ms + 2.8 ms) is 4,706 rows/s: the worker waits.
 
 No wait is longer than the fixed cost of a batch, about l(1): a longer one cannot win.
 
-**What is found too late to know before.** The time until clients are back holds what the loop and
-the clients need for each request. That time overlaps the other half batch, but no full batch, so it
-doubles when two half batches become one. So what waits bring is measured: if fewer rows are done in
-a second than by half batches, no wait is made for 64 batches, then for 128, and so on up to 512.
+**For whom.** For all clients, or for half of them, whichever was found to be better (`halves`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from math import inf
+from math import inf, sqrt
+
+from batcher.batching.halves import Halves
 
 BINS = 16
 """Lengths of waits that are compared."""
@@ -67,17 +68,11 @@ LEAST_SHARE = 0.6
 LEAST_GAIN = 1.03
 """Times that a wait must raise the rate: below, it is noise."""
 
+SURE = 2.5
+"""Deviations by which rows of later times may be few by chance: they count as that many more."""
+
 MAX_DRIFT = 1.5
 """Factor within which the fixed cost may change before all is learnt anew."""
-
-WEIGHT = 0.2
-"""Weight of a wait in the mean of the clients' rows."""
-
-MIN_PAUSE, MAX_PAUSE = 64, 512
-"""Batches without a wait after waits that have not paid, at first and at most."""
-
-LEAST_PAY = 0.95
-"""Least rate with waits, as a part of that of half batches, whose way to the worker costs too."""
 
 MISSED = 1.25
 """Factor by which what is learnt fades where a wait was in vain."""
@@ -116,13 +111,12 @@ class Returns:
         self._bin_s = inf
         self._came: list[float] = []  # rows, by the time since the last batch
         self._ends: list[float] = []  # batches, by the time until the next one ended
-        self._within = [0.0] * BINS  # rows a batch that come until the end of each bin
+        self._ended_rows = 0.0  # rows of these batches
+        self._last_rows = 0  # rows of the last batch
+        self._within = [0.0] * BINS  # rows that come until the end of each bin, for one that ended
         self._review_in = 1
-        # Waits so far, rows of all clients where one was made, and rows done since the last review.
-        self._waits, self._clients, self._done = 0, 0.0, 0
-        self._reviewed = 0.0  # when the last review was
-        self._has_waited = False  # whether the batch that runs was waited for
-        self._pause, self._next_pause = 0, MIN_PAUSE  # batches without a wait, and so many next
+        self._done, self._reviewed = 0, 0.0  # rows since the last review, and when that was
+        self._halves = Halves()
 
     @property
     def longest(self) -> float:
@@ -131,15 +125,21 @@ class Returns:
 
     @property
     def paused(self) -> bool:
-        """Whether clients return, but waits for them have not paid."""
-        return self._pause > 0
+        """Whether clients return, but waits for all of them have not paid."""
+        return self._halves.pause > 0
 
-    def note_rows(self, rows: int, now: float) -> None:
-        """Count `rows` that come; only while `counts`."""
+    def note_rows(self, before: int, waiting: int, now: float) -> bool:
+        """Count rows that come: `before` rows waited, now `waiting` do. Only while `counts`.
+
+        Return whether all are there now that were waited for. Their batch is sent at once: the rest
+        of the loop's turn, in which the loop reads other requests, would be lost.
+        """
+        rows = waiting - before
         self._since += rows
         index = int((now - self._ended) / self._bin_s)
         if 0 <= index < 2 * BINS:  # a clock may be set back
             self._came[index] += rows * self._weight
+        return 0 < self.rows <= waiting
 
     def note_end(self, rows: int, waiting: int, now: float) -> None:
         """Count the end of a batch of `rows` rows, while `waiting` rows wait; plan the next wait.
@@ -147,13 +147,12 @@ class Returns:
         A wait that was planned before is over.
         """
         passed, self._ended = max(now - self._ended, 0.0), now
-        self.until, self.rows, self._since = 0.0, 0, 0
-        self._pause -= 1
+        self.until, self.rows, self._since, self._last_rows = 0.0, 0, 0, rows
+        self._halves.pause -= 1
         self._done += rows
-        if self._has_waited:
-            self._has_waited = False
-            self._clients += max(WEIGHT, 1 / self._waits) * (rows + waiting - self._clients)
         if self.counts:
+            self._halves.note_end(rows, waiting)
+            self._ended_rows += rows * self._weight
             self._ends[min(int(passed / self._bin_s), 2 * BINS)] += self._weight
             self._weight *= FADE * (1 + FADE_A_SECOND * passed)
         self._review_in -= 1
@@ -165,31 +164,39 @@ class Returns:
         """Count the end of a wait, with a batch of `rows` rows."""
         if now >= self.until and rows < self.rows:
             self._weight *= MISSED
-        self._waits += 1
-        self._has_waited = True
+        self._halves.note_wait()
+        self.rows = 0
 
     def plan(self, rows: int, group: Hashable, most: int, now: float) -> None:
         """Set how long to wait, where `rows` rows of `group` are there and `most` make a batch."""
         self.until = now
-        first = int(max(now - self._ended, 0.0) / self._bin_s)
-        coming = min(self._within[BINS - 1] - self._since, most - rows)
+        halves = self._halves.chosen
+        if halves:
+            most = min(most, self._halves.rows)
+        last, since = self._last_rows, self._since
+        coming = min(self._within[BINS - 1] * last - since, most - rows)
         alone, together = self._seconds(rows, group), self._seconds(rows + int(coming), group)
-        if first >= BINS or coming < 0.5 or not alone:
+        if coming < 0.5 or not alone:
             return
         row_s = (together - alone) / coming
         best = LEAST_GAIN * rows / alone
-        for index in range(first, BINS):
+        for index in range(int(max(now - self._ended, 0.0) / self._bin_s), BINS):
             end = self._ended + (index + 1) * self._bin_s
-            more = min(self._within[index] - self._since, coming)
+            more = min(self._within[index] * last - since, coming)
             rate = (rows + more) / (end - now + alone + row_s * more)
             if more > 0 and rate > best:
                 best, self.until, self.rows = rate, end, rows + int(more + 0.5)
-                self.wait = end - self._ended
+        if self.rows and halves:
+            # of uneven halves too few are back in time, which would keep them uneven
+            self.until, self.rows = self._ended + self._span, most
+        if self.rows:
+            self.wait = self.until - self._ended
 
     def _review(self, forget: bool, now: float) -> None:
         """See whether clients return, from what was counted."""
-        if self.found and self._waits >= REVIEW_EVERY:
-            self._judge(self._done / max(now - self._reviewed, LEAST_SPAN_S))
+        if self.found:
+            rate = self._done / max(now - self._reviewed, LEAST_SPAN_S)
+            self._halves.compare(rate, self._seconds(self._halves.rows, ()))
         self.found, self._done, self._reviewed = False, 0, now
         span = min(self._seconds(1, ()), self._max_wait)
         self.counts = span >= LEAST_SPAN_S
@@ -197,37 +204,39 @@ class Returns:
             self._span = 0.0
         elif forget or not self._span / MAX_DRIFT < span < self._span * MAX_DRIFT:
             self._span, self._bin_s, self._weight = span, span / BINS, 1.0
-            self._pause, self._next_pause, self._waits = 0, MIN_PAUSE, 0
             self._came, self._ends = [0.0] * (2 * BINS), [0.0] * (2 * BINS + 1)
+            self._ended_rows = 0.0
+            self._halves.forget()
         else:
-            self._measure()
+            self._scale()
+            self._halves.certain = self._measure()
+            self.found = self._halves.certain or self._halves.steady
 
-    def _measure(self) -> None:
+    def _scale(self) -> None:
+        """Count anew from a weight of 1."""
         scale = 1 / self._weight
-        came = self._came = [rows * scale for rows in self._came]
-        ends = self._ends = [batches * scale for batches in self._ends]
+        self._came = [rows * scale for rows in self._came]
+        self._ends = [batches * scale for batches in self._ends]
+        self._ended_rows *= scale
         self._weight = 1.0
+
+    def _measure(self) -> bool:
+        """Learn when rows come; return whether that is when clients do that return."""
         # Batches after which the next one ended in each bin or later.
-        lasting = sum(ends)
+        lasting = sum(self._ends)
         reached = []
-        for batches in ends:
+        for batches in self._ends:
             reached.append(lasting)
             lasting -= batches
-        within, later, later_bins = 0.0, sum(came), sum(reached[:-1])
+        within, later, later_bins = 0.0, sum(self._came), sum(reached[:-1])
+        found = False
         for index in range(BINS):
-            within += came[index]
-            later -= came[index]
+            within += self._came[index]
+            later -= self._came[index]
             later_bins -= reached[index]
-            self._within[index] = within / reached[0] if reached[0] else 0.0
-            chance = later / later_bins * (index + 1) * reached[0] if later_bins > 0 else within
+            self._within[index] = within / self._ended_rows if self._ended_rows else 0.0
+            many = later + SURE * sqrt(max(later, 1.0))
+            chance = many / later_bins * (index + 1) * reached[0] if later_bins > 0 else within
             if within >= LEAST_ROWS and chance <= (1 - LEAST_SHARE) * within:
-                self.found = self._pause <= 0
-
-    def _judge(self, rate: float) -> None:
-        """Pause where `rate`, the rows/s with waits, is below that of half batches by turns."""
-        half = int(self._clients / 2)
-        if rate * self._seconds(half, ()) >= LEAST_PAY * half:
-            self._next_pause = MIN_PAUSE
-            return
-        self._waits = 0
-        self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, MAX_PAUSE)
+                found = True
+        return found

@@ -45,6 +45,7 @@ from batcher.batching.queue import BatchQueue
 from batcher.batching.ragged_cuts import padded_group
 from batcher.batching.reruns import Reruns
 from batcher.batching.returns import Returns
+from batcher.batching.stagger import Stagger
 from batcher.batching.worker import Outcome, Worker
 from batcher.core.alarm import Alarm
 from batcher.core.counters import ModelMetrics
@@ -106,8 +107,10 @@ class BatchScheduler:
         completions = Completions(queue, metrics, clock.seconds, options.version)
         returns = Returns(admission.batch_seconds, options.max_wait)
         self._reruns, self._completions, self.returns = reruns, completions, returns
+        by_turns = len(workers) > 1 and options.max_wait > 0
+        stagger = Stagger(places, admission, options.max_wait) if by_turns else None
         self._dispatcher = Dispatcher(
-            queue, policy, workers, places, ceiling, reruns, completions, metrics, returns
+            queue, policy, workers, places, ceiling, reruns, completions, metrics, returns, stagger
         )
         self._deadlines = Deadlines(self._dispatcher, completions)
         self._alarm = Alarm(clock, self._pump_and_check)
@@ -151,15 +154,15 @@ class BatchScheduler:
         """
         pending = self._admit(request)
         self._completions.pending += 1
-        waiting, most = self._queue.rows, self._ceiling.rows
-        if self._queue.cuts is not None and pending.rows > 1:
-            most = min(most, self._queue.cuts.most_rows(padded_group([pending])))
+        queue, waiting, most = self._queue, self._queue.rows, self._ceiling.rows
+        if queue.cuts is not None and pending.rows > 1:
+            most = min(most, queue.cuts.most_rows(padded_group([pending])))
         if pending.rows <= most:
-            self._queue.add(pending)
+            queue.add(pending)
         else:
-            _add_pieces(self._queue, pending, most)
-        if self.returns.counts:
-            self.returns.note_rows(self._queue.rows - waiting, pending.arrival)
+            _add_pieces(queue, pending, most)
+        if self.returns.counts and self.returns.note_rows(waiting, queue.rows, pending.arrival):
+            self._pump()
         if pending.deadline < self._deadlines.earliest:
             self._deadlines.earliest = pending.deadline
             self._alarm.set(pending.deadline)

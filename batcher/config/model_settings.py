@@ -61,7 +61,8 @@ class ModelSettings(Section):
         slo_ms: policies `slo` and `deferred`: deadline of a request without one, in milliseconds
             after its arrival; under `deferred` no request waits longer.
         max_delay_ms: longest wait in milliseconds: under policy `delay` of the oldest request;
-            under `eager` and `slo` of a free model for clients that return, 0 for none.
+            under `eager` and `slo` of a free model for clients that return, and of the last free
+            one of several instances for its turn; 0 for none.
         preferred_batch_sizes: policy `delay`: numbers of rows that are sent without a longer wait.
         pipeline_depth: batches that a worker may hold; with 2, the next full batch is ready when
             one ends.

@@ -27,7 +27,7 @@ def learn(
         now += seconds(rows)
         returns.note_end(rows, waiting, now)
         for after in came if returns.counts else ():
-            returns.note_rows(1, now + after)
+            returns.note_rows(0, 1, now + after)
     returns.note_end(rows, waiting, now + seconds(rows))
     return now + seconds(rows)
 
@@ -65,7 +65,7 @@ def test_the_wait_that_was_planned_last_and_its_bound_are_told(
 def test_who_is_back_already_is_not_waited_for_again(halves: tuple[Returns, float]) -> None:
     returns, now = halves
     for after in back(8)[:6]:
-        returns.note_rows(1, now + after)
+        returns.note_rows(0, 1, now + after)
     returns.plan(14, (), 64, now + back(8)[5])
     assert returns.rows == 16
 
@@ -99,7 +99,7 @@ def test_requests_at_random_are_not_taken_for_clients_that_return(rate: float, s
             found += returns.found
             ends += seconds(1) if random.random() < 0.7 else 3 * seconds(1)
         if returns.counts:
-            returns.note_rows(1, now)
+            returns.note_rows(0, 1, now)
     assert found <= 100, "by chance, now and then"
 
 
@@ -136,9 +136,9 @@ def test_waits_that_bring_less_than_half_batches_pause_for_longer_and_longer(
     waited = []
     for _ in range(1000):
         now = learn(returns, 1, 8, 8, back(8), now)
-        waited.append(returns.found)
-        if returns.found:
-            returns.plan(8, (), 64, now)
+        waited.append(not returns.paused)
+        returns.plan(8, (), 64, now)
+        if returns.rows:
             returns.note_sent(16, returns.until)
             now += 2 * seconds(8) + seconds(16)  # as if the loop had needed two more half batches
             returns.note_end(16, 0, now)
@@ -146,9 +146,64 @@ def test_waits_that_bring_less_than_half_batches_pause_for_longer_and_longer(
     assert sum(waited[-500:]) < 50
 
 
+def test_while_waits_for_all_pause_half_of_the_clients_are_waited_for(
+    halves: tuple[Returns, float],
+) -> None:
+    returns, now = halves
+    while not returns.paused:
+        returns.note_end(16, 0, now)
+        for after in back(16):
+            returns.note_rows(0, 1, now + after)
+        returns.plan(1, (), 64, now)
+        returns.note_sent(16, returns.until)
+        now += 2 * seconds(8) + seconds(16)
+    returns.note_end(15, 1, now)
+    returns.plan(1, (), 64, now)
+    assert returns.rows == 8, "one and fifteen would stay apart for ever"
+    returns.note_end(8, 8, now)
+    returns.plan(8, (), 64, now)
+    assert returns.rows == 0, "half of them are there"
+
+
+def test_rows_that_come_after_a_batch_are_reckoned_by_its_size(
+    halves: tuple[Returns, float],
+) -> None:
+    returns, now = halves
+    for rows, expected in ((8, 12), (4, 8), (16, 20)):
+        returns.note_end(rows, 4, now)
+        returns.plan(4, (), 64, now)
+        assert returns.rows == expected
+
+
+def test_half_of_clients_who_are_always_as_many_are_waited_for_though_they_are_back_late() -> None:
+    """One row runs while the loop works for the 31 others, and so on for ever."""
+    returns, now = Returns(seconds, 5e-3), 0.0
+    for _ in range(BATCHES):
+        now += seconds(31)
+        returns.note_end(31, 1, now)
+        for number in range(31 if returns.counts else 0):
+            returns.note_rows(0, 1, now + seconds(1) * (0.5 if number < 12 else 1.01))
+        now += 1.2 * seconds(1)
+        returns.note_end(1, 31, now)
+    assert returns.found
+    returns.note_end(31, 1, now)
+    returns.plan(1, (), 64, now)
+    assert returns.rows == 16
+
+
+def test_it_is_told_when_all_are_there_that_were_waited_for(halves: tuple[Returns, float]) -> None:
+    returns, now = halves
+    assert not returns.note_rows(8, 9, now), "nobody is waited for yet"
+    returns.plan(9, (), 64, now)
+    assert not returns.note_rows(9, 15, now)
+    assert returns.note_rows(15, 16, now)
+    returns.note_sent(16, now)
+    assert not returns.note_rows(15, 16, now), "their batch is on its way"
+
+
 def test_a_clock_that_is_set_back_does_no_harm(halves: tuple[Returns, float]) -> None:
     returns, now = halves
-    returns.note_rows(1, now - 1)
+    returns.note_rows(0, 1, now - 1)
     returns.plan(8, (), 64, now - 1)
     returns.note_sent(8, now - 1)
     for _ in range(REVIEW_EVERY):

@@ -3,8 +3,9 @@
 With one device and open arrivals `Eager` is within half a percent of the best threshold policy at
 every load. Batches grow by themselves, because requests gather while the device is busy.
 
-Clients that return after each answer are the exception: for them `Eager` waits, a little and only
-where that was found to bring more than it costs (`batching/returns.py`).
+There are two exceptions, in which a free worker waits a little. For clients that return after each
+answer, where that was found to bring more than it costs (`batching/returns.py`). And where a model
+has several workers, so that those take turns (`batching/stagger.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from batcher.batching.queue import BatchQueue
 
 
 class Eager:
-    """Sends as many requests as fit, whenever the worker is free and nobody returns soon."""
+    """Sends as many requests as fit, whenever a worker is free and need not wait."""
 
     def __init__(self, max_batch_size: int) -> None:
         """Send at most `max_batch_size` rows at a time."""
@@ -34,15 +35,17 @@ class Eager:
         size = min(self.max_batch_size, worker.max_rows)
         if head is None or not has_place(queue, worker, head.group, size):
             return NOTHING_TO_DO
-        if not worker.wait_rows:
+        rows = queue.group_rows(head.group) if worker.wait_rows else 0
+        # rows of other shapes wait for nobody
+        if rows != queue.rows:
             return pack_batch(queue, head.group, size, now, cost, "idle")
-        rows = queue.group_rows(head.group)
         wanted = min(worker.wait_rows, size)
-        if now < worker.wait_until and rows < wanted and rows == queue.rows:
-            earliest = min(map(_deadline, queue.in_turn()))
-            if worker.wait_until + cost(wanted, head.group) < earliest:
-                return WaitUntil(worker.wait_until, "waited", [])
-        return pack_batch(queue, head.group, size, now, cost, "waited")
+        if now >= worker.wait_until or rows >= wanted:
+            return pack_batch(queue, head.group, size, now, cost, "waited")
+        earliest = min(map(_deadline, queue.in_turn()))
+        if worker.wait_until + cost(wanted, head.group) < earliest:
+            return WaitUntil(worker.wait_until, "waited", [])
+        return pack_batch(queue, head.group, size, now, cost, "idle")
 
 
 def _deadline(part: Part) -> float:

@@ -40,8 +40,9 @@ def _waiting(facts: Facts, situation: str) -> More:
         return More()
     if facts.paused:
         return More(
-            "Clients return after their answers, but waits for them have not brought more "
-            "answers: for the next batches the model waits for nobody."
+            "Clients return after their answers, but waits for all of them have not brought more "
+            "answers than two half batches by turns: for a while the model waits for half of them "
+            "at most."
         )
     if not facts.wait:
         return More("Clients return so soon after their answers that no wait for them is needed.")
@@ -64,8 +65,9 @@ def _no_waiting(facts: Facts, situation: str) -> More:
         )
     if facts.instances > 1:
         return More(
-            f"{facts.instances} instances take from one queue, so nobody is waited for, and rows "
-            "are spread over them."
+            f"{facts.instances} instances take from one queue, so rows are spread over them. The "
+            "last free one waits for a part of a batch's time, so that they take turns: before "
+            f"{percent(facts.window.share('waited'))} of the batches."
         )
     if takes_turns(facts) and not facts.returning:
         return More("Half of the clients wait while a batch with the other half runs.")

@@ -93,11 +93,14 @@ def test_a_deferred_start_meets_deadlines_and_leaves_much_of_the_device() -> Non
 
 
 def test_a_wait_between_beginnings_lets_four_devices_take_turns() -> None:
-    together = run("poisson:0.5", "eager", devices=4)
+    together = run("poisson:0.5", NEVER_WAITS, devices=4)
     assert together.latency.p99 == pytest.approx(14.4e-3, rel=0.08)
     apart = run("poisson:0.5", "stagger:2ms", devices=4)
     assert apart.latency.p99 == pytest.approx(10.7e-3, rel=0.08)
     assert apart.latency.mean < together.latency.mean
+    learnt = run("poisson:0.5", "eager", devices=4)
+    assert learnt.latency.p99 < 0.85 * together.latency.p99
+    assert learnt.latency.mean < together.latency.mean
 
 
 def test_batches_that_are_bound_early_lose_stability_below_capacity() -> None:

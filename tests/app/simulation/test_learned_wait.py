@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from batcher.app.simulation.candidates import read_candidate
 from batcher.app.simulation.costs import AffineCost, BatchCost
 from batcher.app.simulation.loads import read_load
 from batcher.app.simulation.result import Result
 from batcher.app.simulation.scenario import Scenario
-from batcher.app.simulation.simulation import simulate
+from batcher.app.simulation.simulation import Run, simulate
 
 A = AffineCost(4e-3, 0.25e-3), 32
 B = AffineCost(2e-3, 0.02e-3), 64
 C = AffineCost(0.6e-3, 0.01e-3), 64
 NEVER_WAITS = "eager,max_delay_ms=0"
 LOOP_COST_S = 38e-6
+Floats = NDArray[np.float64]
 LEARNT = 0.5
 """Share of the requests that come before the default has learnt enough to be compared."""
 
@@ -49,6 +52,54 @@ def test_clients_that_return_at_once_share_one_batch(
     best = max(run(model, load, f"fixed-wait:{wait}ms").answered for wait in (0.11, 0.2, 0.4))
     assert run(model, load).answered >= 0.95 * best
     assert best > 1.2 * run(model, load, NEVER_WAITS).answered
+
+
+@pytest.mark.parametrize(("clients", "most"), [(32, 1.0), (64, 0.95)])
+def test_many_clients_get_one_batch_or_two_even_halves_whichever_the_loop_allows(
+    clients: int, most: float
+) -> None:
+    fixed_cost = AffineCost(2e-3, 0.05e-3), 64
+    found = run(fixed_cost, f"closed:{clients},think=0.1ms", loop_cost=LOOP_COST_S, requests=9000)
+    together = clients / (LOOP_COST_S * clients + 0.1e-3 + fixed_cost[0].seconds(clients))
+    halves = clients / (2 * fixed_cost[0].seconds(clients // 2))
+    assert found.answered >= most * max(together, halves)
+
+
+def answers(load: str, policy: str, change: float, seconds: float) -> tuple[Floats, Floats]:
+    """Return when requests to model A were sent and answered, three times slower from `change`."""
+    cost, size = A
+    slower = AffineCost(3 * cost.beta, 3 * cost.alpha)
+    scenario = Scenario(
+        cost=cost,
+        load=read_load(load),
+        settings={"max_batch_size": size},
+        requests=int(seconds * size / cost.seconds(size)),
+        noise=0.02,
+        later_costs=((change, slower),),
+    )
+    simulated = Run(scenario, read_candidate(policy))
+    simulated.run()
+    return simulated.record.times()
+
+
+def test_two_hundred_batches_after_all_take_longer_the_wait_is_right_again() -> None:
+    found = {}
+    for policy in ("eager", "fixed-wait:0.11ms"):
+        ended = np.sort(answers("closed:8,think=0.1ms", policy, 1.0, 4.5)[1])
+        batches = np.unique(ended[ended > 1.0])
+        counted = (ended > batches[200]) & (ended <= batches[300])
+        found[policy] = counted.sum() / (batches[300] - batches[200])
+    assert found["eager"] >= 0.95 * found["fixed-wait:0.11ms"]
+
+
+def test_two_seconds_after_clients_have_left_nobody_waits_for_them() -> None:
+    load = "closed:32,think=0.1ms@0s..1s+poisson:0.2@1s.."
+    p99 = {}
+    for policy in ("eager", NEVER_WAITS):
+        sent, ended = answers(load, policy, np.inf, 2.5)
+        late = sent > 3.0
+        p99[policy] = np.percentile((ended - sent)[late], 99)
+    assert p99["eager"] <= 1.1 * p99[NEVER_WAITS]
 
 
 @pytest.mark.parametrize("clients", [16, 64])

@@ -1,0 +1,123 @@
+"""Whether one batch holds all clients that return, or two batches by turns half of them each.
+
+The time until clients are back holds what the loop and the clients need for each request. That time
+overlaps the other half batch, but no full batch. N clients with c seconds a request make
+
+    one full batch      N rows in c * N + l(N)
+    two half batches    N rows in 2 * l(N / 2), if c * N / 2 < l(N / 2)
+
+So rates are measured. Where full batches bring less than half batches could at best, half of the
+clients are waited for at most, for 64 batches. Then full batches are tried again, and after the
+next failure not for 128 batches, and so on up to 512. From then on the measured rate of half
+batches is the mark, for as long as there are about as many clients.
+
+Also half batches need waits, seldom: without, 64 clients may split into 1 and 63. The one is sent
+as soon as the 63 are done, and the loop's work for 63 is longer than a batch of one. There clients
+are back too late to be told from others by their times, but the rows of a batch and those that wait
+at its end are always as many. At random they would differ by their root, 8 of 64. So half of the
+clients are waited for also where that sum differs by less than a quarter of its root.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+WEIGHT = 0.2
+"""Weight of a batch in the mean of the clients' rows, and of a review in the mean of rates."""
+
+REVIEWED_WAITS = 8
+"""Waits for all clients before their rate is looked at."""
+
+MIN_PAUSE, MAX_PAUSE = 64, 512
+"""Batches for which half of the clients are waited for where full batches have brought less, at
+first and at most.
+"""
+
+STEADY, STEADY_WEIGHT = 0.25, 0.05
+"""Part of the root of the clients by which their number may differ on average, and the weight of a
+batch in that average.
+"""
+
+LEAST_CLIENTS = 16
+"""Rows of clients below which their number is no evidence: one or two rows are often as many."""
+
+SAME_CLIENTS = 1.25
+"""Factor within which the number of clients may change before rates are no longer compared."""
+
+
+class Halves:
+    """Compares the rates of full and of half batches. Reactor thread.
+
+    Attributes:
+        pause: batches for which only half of the clients are waited for; 0 or less for none.
+        certain: whether clients are known to return by their times, and not by their number alone.
+    """
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self.pause = 0
+        self.certain = False
+        self._next_pause = MIN_PAUSE
+        self._clients = 0.0  # rows of all clients
+        self._differs = float(LEAST_CLIENTS)  # by how much that number differs on average
+        self._waits = 0  # for all clients, since such waits began
+        # Rows/s with waits for all, with waits for half, and the clients' rows then.
+        self._together, self._apart, self._apart_clients = 0.0, 0.0, 0.0
+
+    @property
+    def chosen(self) -> bool:
+        """Whether half of the clients are the most that is waited for."""
+        return self.pause > 0 or not self.certain
+
+    @property
+    def rows(self) -> int:
+        """Rows of half of the clients."""
+        return int(self._clients / 2 + 0.5)
+
+    @property
+    def steady(self) -> bool:
+        """Whether there are always as many clients."""
+        clients = self._clients
+        return clients >= LEAST_CLIENTS and self._differs <= STEADY * sqrt(clients)
+
+    def forget(self) -> None:
+        """Forget the rates, since batches take other times now."""
+        self.pause, self._next_pause, self._waits = 0, MIN_PAUSE, 0
+        self._together, self._apart, self._apart_clients = 0.0, 0.0, 0.0
+        self._differs = float(LEAST_CLIENTS)
+
+    def note_end(self, rows: int, waiting: int) -> None:
+        """Count the end of a batch of `rows` rows, while `waiting` rows wait."""
+        change = rows + waiting - self._clients
+        self._clients += WEIGHT * change
+        self._differs += STEADY_WEIGHT * (abs(change) - self._differs)
+
+    def note_wait(self) -> None:
+        """Count a wait for clients."""
+        if not self.chosen:
+            self._waits += 1
+
+    def compare(self, rate: float, half_s: float) -> None:
+        """Learn from `rate`, the rows/s since the last time, and pause where that is too low.
+
+        A batch with half of the clients takes `half_s` seconds.
+        """
+        if self.chosen:
+            self._apart, self._apart_clients = _mean(self._apart, rate), self._clients
+            return
+        if self._waits < REVIEWED_WAITS or not half_s:
+            return
+        self._together = _mean(self._together, rate)
+        mark = self.rows / half_s
+        if self._apart_clients / SAME_CLIENTS < self._clients < self._apart_clients * SAME_CLIENTS:
+            mark = min(mark, self._apart)
+        if self._together >= mark:
+            self._next_pause = MIN_PAUSE
+            return
+        self._waits, self._together, self._apart = 0, 0.0, 0.0
+        self.pause, self._next_pause = self._next_pause, min(2 * self._next_pause, MAX_PAUSE)
+
+
+def _mean(mean: float, rate: float) -> float:
+    """Return the moving mean with one more rate; 0 stands for none."""
+    return mean + WEIGHT * (rate - mean) if mean else rate
