@@ -63,7 +63,9 @@ def build(package: Path, folder: Path) -> None:
     """Write the model of `package` into `folder`; `model.yaml`, which makes it one, comes last."""
     folder.mkdir(parents=True, exist_ok=True)
     published = package / "model"
-    save_file(network(load_file(published / "model.safetensors")), folder / "model.safetensors")
+    weights = folder / "model.safetensors"
+    save_file(network(load_file(published / "model.safetensors")), weights)
+    weights.chmod(0o644)  # `save_file` lets nobody else read, and the server may be another user
     (folder / "tokenizer.json").write_text(
         tokenizer((published / "tokenizer.json").read_text(encoding="utf-8")), encoding="utf-8"
     )
