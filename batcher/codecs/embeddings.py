@@ -192,17 +192,17 @@ class _Inputs:
         """Add elements of `input`, or one long element."""
         elements: list[Any] = [piece] if isinstance(piece, LongList) else piece
         kinds = set(map(type, elements))
-        if kinds <= {str}:
-            self._texts += [text.encode() for text in elements]
-        elif kinds == {int}:
+        if kinds == {int}:
             self._single.append(_ids(elements))
+        elif len(self._texts) + len(self._rows) + len(elements) > MAX_INPUTS:
+            raise InvalidInput(f"input: expected at most {MAX_INPUTS} texts in a request; got more")
+        elif kinds <= {str}:
+            self._texts += [text.encode() for text in elements]
         elif all(issubclass(kind, list | LongList) for kind in kinds):
             self._rows += _rows_of_ids(elements)
         else:
             names = sorted({kind.__name__ for kind in kinds})
             raise InvalidInput(f"input: expected {_ACCEPTED}; got a list of {', '.join(names)}")
-        if len(self._texts) > MAX_INPUTS or len(self._rows) > MAX_INPUTS:
-            raise InvalidInput(f"input: expected at most {MAX_INPUTS} texts in a request; got more")
         _check_ids(sum(map(len, (*self._rows, *self._single))))
 
     def arrays(self) -> tuple[Array, Array | None]:
