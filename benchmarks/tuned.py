@@ -81,6 +81,7 @@ REMARKS = (
     "`ratio`: of the two, median over the rounds of the ratio within a round; `spread`: least and "
     "greatest.",
     "p99 counts from the time for which a request was scheduled, in the open loops.",
+    "A server that answers nobody in time counts as one answer a second.",
 )
 
 
