@@ -3,14 +3,14 @@
 For several models on one device: fewer and fuller batches leave more of the device to the others.
 The answers come later for it.
 
-    due    = min(deadline, arrival + slo)                    when a request must be answered
-    start  = earliest due - 1.1 * l(n + 1 + n / 16) - 1 ms   when the batch of n rows is sent
+    due    = arrival + 0.9 * min(deadline - arrival, slo)   when a request is to be answered
+    start  = earliest due - 1.1 * l(n + 1 + n / 16)         when the batch of n rows is sent
 
 `slo` is the deadline of a request that names none. It also bounds the wait of a request that allows
 more: clients name deadlines of half a minute as a safety, not as a wish to wait so long.
 
 Example: slo = 40 ms, l(b) = 2 ms + 0.25 ms * b, and the first of 8 rows came at 0 ms. One more row
-is reckoned with: 1.1 * 4.25 ms + 1 ms is 5.7 ms, so the batch starts at 34.3 ms.
+is reckoned with: 1.1 * 4.25 ms is 4.7 ms, so the batch starts at 36 ms - 4.7 ms = 31.3 ms.
 
 Several shapes need a batch each, one behind the other. Their starts are found from the last due
 backwards, each batch before the start of the next:
@@ -44,8 +44,10 @@ from batcher.batching.ragged_cuts import padded_group
 SLACK = 1.1
 """Times its own that a batch is given: by so much may the server's own margin grow, too."""
 
-LATE_S = 1e-3
-"""Seconds by which a batch may start late: timers ring to the millisecond."""
+SHARE = 0.9
+"""Part of a request's time after which it is to be answered: timers, a busy loop and the way back
+are late by milliseconds, and a batch that is started too late is lost.
+"""
 
 JOINING = 16
 """Rows that wait for each row more that is reckoned with: it may come at the last moment."""
@@ -93,7 +95,7 @@ class Deferred:
         return start, dues[-1][1][0].group
 
     def _due(self, part: Part) -> float:
-        return min(part.deadline, part.arrival + self._slo)
+        return part.arrival + SHARE * min(part.deadline - part.arrival, self._slo)
 
     def _time(self, queue: BatchQueue, parts: list[Part], size: int, cost: Cost) -> float:
         """Return the seconds that `parts` are given, of one group; infinity if that is unknown.
@@ -110,7 +112,7 @@ class Deferred:
         seconds = full * self._longest(most, group, cost) if full else 0.0
         if rest:
             seconds += self._longest(rest, group, cost)
-        return seconds + LATE_S
+        return seconds
 
     def _longest(self, rows: int, group: Hashable, cost: Cost) -> float:
         seconds = self._seconds(rows, group)

@@ -88,7 +88,7 @@ def test_the_rule_for_late_requests_changes_nothing_where_none_is_late(drop: Dro
 def test_a_deferred_start_meets_deadlines_and_leaves_much_of_the_device() -> None:
     found = run("poisson:0.5", "deferred", deadline=20e-3)
     assert found.goodput == pytest.approx(found.offered, rel=0.01)
-    assert 0.5 <= found.busy <= 0.72
+    assert 0.5 <= found.busy <= 0.75
     assert 9e-3 <= found.latency.mean <= 15e-3
 
 
