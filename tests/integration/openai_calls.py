@@ -45,6 +45,7 @@ sys.stdout.write(
             "many floats": vectors(input=many, encoding_format="float")[0],
             "indices": [each.index for each in answered.data] == list(range(2048)),
             "models": [model.id for model in client.models.list()],
+            "model": client.models.retrieve("words").id,
             "no model": refused(lambda: create(model="gone", input="a")),
             "empty": refused(lambda: create(model="words", input="")),
             "empty list": refused(lambda: create(model="words", input=[])),

@@ -85,6 +85,7 @@ def test_openai_s_client_is_answered(words: Process) -> None:
     assert found["many"] == [vector(f"text {index}") for index in range(2048)]
     assert found["indices"]
     assert found["models"] == ["words"]
+    assert found["model"] == "words"
     invalid = "invalid_request_error"
     assert found["no model"] == ["NotFoundError", 404, "model_not_found", "model", invalid]
     for name in ("empty", "empty list", "too many"):

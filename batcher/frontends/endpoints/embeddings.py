@@ -13,7 +13,15 @@ from twisted.internet.defer import Deferred
 
 from batcher.codecs.content import Buffer
 from batcher.codecs.content_coding import plain_body
-from batcher.codecs.embeddings import Embedder, Wish, decode, embedder_of, encode, inputs_for
+from batcher.codecs.embeddings import (
+    Embedder,
+    Wish,
+    decode,
+    embedder_of,
+    encode,
+    inputs_for,
+    listed_model,
+)
 from batcher.codecs.heavy import (
     decode_heavy_embeddings,
     encode_heavy_embeddings,
@@ -182,7 +190,5 @@ def _embedders(engine: Engine) -> list[ModelVersion]:
 def _models(engine: Engine, _: Call) -> Deferred[Reply]:
     """Return the reply that lists the models which make embeddings."""
     names = dict.fromkeys(version.spec.name for version in _embedders(engine))
-    listed = [
-        {"id": name, "object": "model", "created": 0, "owned_by": "batcher"} for name in names
-    ]
+    listed = [listed_model(name) for name in names]
     return json_reply({"object": "list", "data": listed})

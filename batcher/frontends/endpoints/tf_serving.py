@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from batcher.codecs.content import Buffer
 from batcher.codecs.content_coding import plain_body
+from batcher.codecs.embeddings import listed_model
 from batcher.codecs.formats.base64_pictures import may_have_pictures
 from batcher.codecs.heavy import (
     decode_heavy_tf_serving,
@@ -188,7 +189,11 @@ class TfStatus:
         """Answer one call. Raises UnknownModel. Reactor thread."""
         versions = versions_of(self._engine, *call.head.model())
         statuses = [self._status(version, call.head.request_id) for version in versions]
-        return json_reply({"model_version_status": statuses})
+        document: dict[str, Any] = {"model_version_status": statuses}
+        if not call.head.model()[1]:
+            # The path is OpenAI's, too, for one model of its list; each client reads its own part.
+            document = listed_model(versions[0].spec.name) | document
+        return json_reply(document)
 
     def _status(self, version: ModelVersion, request_id: bytes | None) -> dict[str, Any]:
         code, text = "OK", ""

@@ -162,4 +162,5 @@ def test_models_that_make_embeddings_are_listed_once(both: Both) -> None:
         "data": [{"id": "words", "object": "model", "created": 0, "owned_by": "batcher"}],
     }
     status = both(server, ask("/v1/models/words")).decoded()
+    assert (status["id"], status["object"]) == ("words", "model")
     assert [each["version"] for each in status["model_version_status"]] == ["1", "2"]

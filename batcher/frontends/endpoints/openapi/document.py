@@ -67,6 +67,10 @@ _SHARED_HEADERS = {
         "description": "That of the request, or a new one, by which the server's log says more.",
     },
     "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."},
+    "X-Should-Retry": {
+        "schema": {"enum": ["true", "false"]},
+        "description": "Whether a client of OpenAI's sends the same request again.",
+    },
 }
 
 
@@ -140,7 +144,10 @@ def _responses(form: str, responses: Mapping[str, Any]) -> Iterator[tuple[str, d
 
 
 def _failure(form: str, status: int, text: str) -> dict[str, Any]:
-    return {"description": text, "headers": _headers(status), "content": _FORMS[form]}
+    headers = _headers(status)
+    if form == "OpenAIError":
+        headers["X-Should-Retry"] = {"$ref": "#/components/headers/X-Should-Retry"}
+    return {"description": text, "headers": headers, "content": _FORMS[form]}
 
 
 def _headers(status: int) -> dict[str, Any]:
