@@ -180,6 +180,8 @@ def test_answers_to_right_requests_are_as_described(live: Live) -> None:
         expected = 200 if response_of(live.document, operation, 200) else 501
         if operation.path.endswith("load") and not live.options:
             expected = 403
+        if operation.path == "/v1/embeddings":
+            expected = 400  # the model that exists makes no embeddings
         for request in posts(operation.path) if operation.method == "post" else [{}]:
             answer, wrong = live.call(operation, **request)
             assert not wrong, "\n".join(wrong)
