@@ -81,7 +81,7 @@ OWNERS = {
     "grpc_reflection": ["frontends/grpc"],
     "google": ["frontends/grpc"],
     "zmq": ["frontends/zeromq"],
-    "asyncio": ["app", "frontends/grpc", "frontends/web/listening", "client"],
+    "asyncio": ["app", "frontends/grpc", "frontends/listening", "client"],
     "twisted.application": ["app"],
     "twisted.internet.reactor": ["app"],
     "uvloop": ["app"],
@@ -184,8 +184,8 @@ def test_rooms_take_the_version_from_the_door_and_nothing_else(tmp_path: Path) -
     assert circles(house) == []
 
 
-def test_the_ways_in_share_the_endpoints_and_nothing_else() -> None:
-    assert crossing_imports(HOUSE, "frontends", shared="endpoints") == []
+def test_the_ways_in_share_the_endpoints_and_the_ports_and_nothing_else() -> None:
+    assert crossing_imports(HOUSE, "frontends", "endpoints", "listening") == []
 
 
 def test_an_import_between_two_ways_in_is_found(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_an_import_between_two_ways_in_is_found(tmp_path: Path) -> None:
             "frontends/endpoints/call.py": "from batcher.frontends.web.front import Front\n",
         },
     )
-    assert crossing_imports(house, "frontends", shared="endpoints") == [
+    assert crossing_imports(house, "frontends", "endpoints") == [
         "batcher.frontends.endpoints.call imports batcher.frontends.web.front",
         "batcher.frontends.grpc.front imports batcher.frontends.web.front",
     ]

@@ -25,12 +25,12 @@ from batcher.frontends.endpoints.disclosure import disclosure_of
 from batcher.frontends.endpoints.engine import model_named
 from batcher.frontends.endpoints.routing import Router
 from batcher.frontends.endpoints.table import routes
+from batcher.frontends.listening.sockets import Listening, address_of, open_sockets
+from batcher.frontends.listening.tls import Tls, tls_files
 from batcher.frontends.web.front import Front
 from batcher.frontends.web.klein_app import klein_site
 from batcher.frontends.web.limits import Limits
-from batcher.frontends.web.listening.sockets import Listen, Listening, address_of, open_sockets
-from batcher.frontends.web.listening.tls import Tls, tls_files
-from batcher.frontends.web.listening.twisted_ports import twisted_listen
+from batcher.frontends.web.listening.twisted_ports import Listen, twisted_listen
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.server import ModelServer
 
@@ -150,7 +150,7 @@ class Frontends:
         if self._grpc is not None:
             addresses.append(self._grpc.address)
         self.address = " and ".join(addresses)
-        grpc = [int(self._grpc.address.rpartition(":")[2])] if self._grpc is not None else []
+        grpc = self._grpc.bound if self._grpc is not None else ()
         self._bound = (*map(bound_address, listeners), *grpc)
         keep_from_forks(addresses=self._bound)
         return self._listen(self.front, listeners, tls)
@@ -177,6 +177,8 @@ class Frontends:
         """Show the certificate in the files of `tls` to clients that connect from now on."""
         if self._listening is not None:
             self._listening.renew(tls)
+        if self._grpc is not None:
+            self._grpc.renew_tls(tls)
 
     def close(self) -> Deferred[Any]:
         """Take no more connections of HTTP; fires when no port is open."""

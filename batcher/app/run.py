@@ -46,9 +46,11 @@ from batcher.config.settings import ServerSettings
 from batcher.core.forks import keep_from_forks
 from batcher.core.standstill import TICK_S, Standstill
 from batcher.frontends.endpoints.answer_log import WriteLine
-from batcher.frontends.web.listening.asyncio_ports import LoopPorts
-from batcher.frontends.web.listening.sockets import Listen, Listening
-from batcher.frontends.web.listening.tls import Tls, tls_context
+from batcher.frontends.listening.asyncio_ports import LoopPorts
+from batcher.frontends.listening.sockets import Listening
+from batcher.frontends.listening.tls import Tls
+from batcher.frontends.web.listening.twisted_ports import Listen
+from batcher.frontends.web.tls_connection import TlsConnection
 from batcher.workers.started_processes import kill_started_processes
 
 if TYPE_CHECKING:
@@ -266,7 +268,8 @@ def _loop_listen(loop: asyncio.AbstractEventLoop) -> Listen:
     def listen(
         front: Front, listeners: list[socket.socket], tls: Tls | None
     ) -> Deferred[Listening]:
-        ports = LoopPorts(loop, front, listeners, tls_context(tls) if tls is not None else None)
+        connection = front.connection if tls is None else partial(TlsConnection, front)
+        ports = LoopPorts(loop, connection, lambda: front.limits, listeners, tls)
         ports.open()
         return succeed(ports)
 

@@ -42,7 +42,7 @@ from batcher.core.waiters import Waiters
 from batcher.errors import BatcherError, ConfigError, Draining, ModelLoadError, ReloadRefused
 from batcher.frontends.endpoints.answer_log import WriteLine
 from batcher.frontends.web.front import Front
-from batcher.frontends.web.listening.sockets import Listen
+from batcher.frontends.web.listening.twisted_ports import Listen
 from batcher.serving.repository.repository import ModelRepository
 from batcher.serving.repository.rollout import Rollout
 from batcher.serving.server import ModelServer

@@ -55,6 +55,16 @@ def bound_address(bound: socket.socket) -> int | str:
     return os.fsdecode(name) if bound.family == socket.AF_UNIX else 0
 
 
+def _connected_path(connected: socket.socket) -> str:
+    """Return the path of the Unix socket that `connected` is connected to, empty if none."""
+    if connected.family != socket.AF_UNIX:
+        return ""
+    try:
+        return os.fsdecode(connected.getpeername())
+    except OSError:  # it listens
+        return ""
+
+
 def _let_go() -> None:
     """Put the null device in place of what is the server's. Any thread of a copy, at its begin."""
     null = os.open(os.devnull, os.O_RDWR)
@@ -81,7 +91,7 @@ def _is_of_server(descriptor: int) -> bool:
     except OSError:
         return False
     try:
-        return bound_address(found) in _addresses
+        return bound_address(found) in _addresses or _connected_path(found) in _addresses
     except OSError:
         return False
     finally:

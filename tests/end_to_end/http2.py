@@ -10,7 +10,9 @@ from contextlib import contextmanager, suppress
 
 DATA, HEADERS, RESET, SETTINGS, CONTINUATION = 0, 1, 3, 4, 9
 END_HEADERS = 4
+END_STREAM = 1
 CANCEL = 8
+ACKNOWLEDGED = 1
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -18,6 +20,16 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS, 0, 0, b"")
+
+
+ACKNOWLEDGEMENT = _frame(SETTINGS, ACKNOWLEDGED, 0, b"")
+
+
+def begin(connection: socket.socket) -> None:
+    """Open HTTP/2 on `connection` as every client does: with the server's settings acknowledged."""
+    connection.sendall(PREFACE)
+    assert connection.recv(1 << 16), "the server's settings come first"
+    connection.sendall(ACKNOWLEDGEMENT)
 
 
 def call(stream: int, service: str, method: str, flags: int = END_HEADERS) -> bytes:
@@ -41,6 +53,11 @@ def more_fields(stream: int, count: int, flags: int = 0) -> bytes:
 def _field(name: str, value: str) -> bytes:
     """Return a field that neither side need remember; both texts have at most 126 bytes."""
     return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in (name, value))
+
+
+def message(stream: int, content: bytes) -> bytes:
+    """Return the frame with a gRPC message that is the last one of `stream`."""
+    return _frame(DATA, END_STREAM, stream, b"\0" + struct.pack(">I", len(content)) + content)
 
 
 def reset(stream: int) -> bytes:

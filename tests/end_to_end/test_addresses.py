@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from batcher.config.settings import ServerSettings
-from batcher.frontends.web.listening.sockets import open_sockets
+from batcher.frontends.listening.sockets import open_sockets
 
 Opened = Callable[..., list[tuple[str, int]]]
 NOBODY = "192.0.2.1"

@@ -135,7 +135,7 @@ def test_a_client_that_resets_its_calls_at_once_cannot_fill_the_memory_and_other
     host, port = server.grpc_address.rsplit(":", 1)
     before = server.resident()
     with socket.create_connection((host, int(port)), timeout=60) as attacker:
-        attacker.sendall(http2.PREFACE)
+        http2.begin(attacker)
         # The server refuses most of the calls, and its refusals have to be read.
         with http2.reading(attacker):
             for first in range(1, 100_000, 1000):
@@ -152,33 +152,13 @@ def test_a_client_that_resets_its_calls_at_once_cannot_fill_the_memory_and_other
     assert server.resident() - before < 64 << 20
 
 
-def test_a_head_without_end_of_a_client_without_settings_is_refused_and_others_are_answered(
-    server: Process,
-) -> None:
-    host, port = server.grpc_address.rsplit(":", 1)
-    with socket.create_connection((host, int(port)), timeout=60) as attacker:
-        attacker.sendall(http2.PREFACE + http2.call(1, SERVICE, "ModelStreamInfer", flags=0))
-        for _ in range(16):
-            attacker.sendall(http2.more_fields(1, 1000))
-        attacker.sendall(http2.more_fields(1, 1, http2.END_HEADERS))
-        answer = b""
-        while b"metadata" not in answer:
-            came = attacker.recv(1 << 16)
-            assert came, answer
-            answer += came
-    # The library's `te`, `content-type` and such are no entries.
-    assert b"expected at most 512 entries of metadata; got 16001" in answer
-    with grpc.insecure_channel(server.grpc_address) as channel:
-        live = channel.unary_unary(f"{SERVICE}/ServerLive")
-        assert live(b"", timeout=60)
-
-
 def test_a_call_that_ends_the_librarys_server_does_not_close_the_port(tmp_path: Path) -> None:
     call = http2.call(1, SERVICE, "ServerLive").replace(b"Live", b"Li\xe9\xe9")
     with started(tmp_path, "--grpc-port", "0") as process:
         host, port = process.grpc_address.rsplit(":", 1)
         with socket.create_connection((host, int(port)), timeout=60) as attacker:
-            attacker.sendall(http2.PREFACE + call)
+            http2.begin(attacker)
+            attacker.sendall(call)
             until(lambda: "ended by itself" in process.errors)
         with grpc.insecure_channel(process.grpc_address) as channel:
             live = channel.unary_unary(f"{SERVICE}/ServerLive")

@@ -94,13 +94,13 @@ def imports_between(house: House, room: str, other: str) -> list[str]:
     ]
 
 
-def crossing_imports(house: House, folder: str, shared: str) -> list[str]:
-    """Return the imports between subfolders of `folder` that are not imports of `shared`."""
+def crossing_imports(house: House, folder: str, *shared: str) -> list[str]:
+    """Return the imports between subfolders of `folder` that are not imports of a `shared` one."""
     found = []
     for module, others in house.graph.items():
         for other in sorted(others):
             own, target = _subfolder(house, module, folder), _subfolder(house, other, folder)
-            if own and target and target not in (own, shared):
+            if own and target and target not in {own, *shared}:
                 found.append(f"{module} imports {other}")
     return found
 

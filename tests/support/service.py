@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from batcher.app.service import BatcherService
 from batcher.config.settings import ServerSettings, load_settings
-from batcher.frontends.web.listening.tls import Tls
+from batcher.frontends.listening.tls import Tls
 from batcher.serving.model_version import ModelVersion
 from tests.support.crossing import Loop
 from tests.support.models import rows

@@ -12,14 +12,13 @@ def client_of(peer: str) -> str:
     any address. A peer on a Unix socket has neither, and is one client with all others there.
 
     Args:
-        peer: as HTTP names it (`192.0.2.1:5000`, `2001:db8::1:5000`), or as gRPC does
-            (`ipv4:192.0.2.1:5000`, `ipv6:%5B2001:db8::1%5D:5000`).
+        peer: as `192.0.2.1:5000` or `2001:db8::1:5000`.
     """
-    host = peer.removeprefix("ipv4:").removeprefix("ipv6:").rpartition(":")[0]
+    host = peer.rpartition(":")[0]
     if ":" not in host:
         return host
     try:
-        address = IPv6Address(host.removeprefix("%5B").removesuffix("%5D").strip("[]"))
+        address = IPv6Address(host)
     except ValueError:
         return host
     if address.ipv4_mapped is not None:

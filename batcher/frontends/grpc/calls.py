@@ -17,7 +17,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -37,6 +36,9 @@ Context = Any
 """A `grpc.aio.ServicerContext`."""
 
 AnswerCall = Callable[[Any, Context], Awaitable[Any]]
+PeerOf = Callable[[str], str]
+"""Returns the address and the port of a client, of what the library calls the client."""
+
 Parse = Callable[[bytes], Any]
 Handler = Any
 """A `grpc.RpcMethodHandler` of any messages."""
@@ -110,8 +112,14 @@ class Calls:
         seconds: the clock.
     """
 
-    def __init__(self, service: str, answer_log: AnswerLog, disclosure: Disclosure) -> None:
-        """Count every call of the service named `service` in `answer_log`."""
+    def __init__(
+        self, service: str, answer_log: AnswerLog, disclosure: Disclosure, peer_of: PeerOf
+    ) -> None:
+        """Count every call of the service named `service` in `answer_log`.
+
+        `peer_of` says who is behind what the library calls the client.
+        """
+        self._peer_of = peer_of
         self._service = service
         self.disclosure = disclosure
         self.seconds = answer_log.seconds
@@ -173,16 +181,10 @@ class Calls:
             model: name of the model that was asked for, empty where no model was.
         """
         route = f"/{self._service}/{name}"
-        self._answer_log.answered_rpc(route, model, status, began, partial(_peer_of, context))
+        self._answer_log.answered_rpc(route, model, status, began, partial(self._peer, context))
 
-
-def _peer_of(context: Context) -> str:
-    """Return the address and the port of a client, written as HTTP's lines have them."""
-    peer: str = context.peer()
-    for family in ("ipv4:", "ipv6:"):
-        if peer.startswith(family):
-            return unquote(peer.removeprefix(family)).replace("[", "").replace("]", "")
-    return peer.rstrip(":")
+    def _peer(self, context: Context) -> str:
+        return self._peer_of(context.peer())
 
 
 def is_timed(context: Context) -> bool:

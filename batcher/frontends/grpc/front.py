@@ -5,10 +5,11 @@ reactor. Its calls come to `Calls`, one coroutine each, on the reactor thread. A
 given other settings while it is open, and ends in two steps: `drain` takes no more calls, and
 `stop` ends the calls that are left.
 
-The library's server may end by itself: one call whose path is not UTF-8 is enough (grpcio 1.85,
-which decodes the path in its main loop). The front then opens the port again with a new server.
-Calls under way are lost with the old one; no way to keep the library from it was found, because the
-path is decoded before any code of ours sees the call.
+Clients connect to a `GuardedPort`, which connects them to the library's server. That server may end
+by itself: one call whose path is not UTF-8 is enough (grpcio 1.85, which decodes the path in its
+main loop). The front then begins a new one. Calls under way are lost with the old one; no way to
+keep the library from it was found, because the path is decoded before any code of ours sees the
+call.
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ from batcher.frontends.endpoints.disclosure import disclosure_of
 from batcher.frontends.endpoints.engine import Engine, ModelControl
 from batcher.frontends.endpoints.readiness import unready_error
 from batcher.frontends.grpc.calls import INFERENCE_SERVICE, Calls, to_bytes
+from batcher.frontends.grpc.guarded_port import GrpcLimits, GuardedPort
 from batcher.frontends.grpc.health import HEALTH_SERVICE, HealthService
 from batcher.frontends.grpc.inference import Inference
 from batcher.frontends.grpc.large import read_infer_message
-from batcher.frontends.grpc.metadata_limit import MetadataLimit
 from batcher.frontends.grpc.reflection import ReflectionService
 from batcher.frontends.grpc.service import Service
 from batcher.frontends.grpc.streams import Streams
+from batcher.frontends.listening.tls import Tls, tls_files
 
 Result = TypeVar("Result")
 Handlers = Sequence["grpc.GenericRpcHandler[Any, Any]"]
@@ -46,12 +48,12 @@ Handlers = Sequence["grpc.GenericRpcHandler[Any, Any]"]
 _log = Logger()
 
 LOOK_INTERVAL_S = 0.25
-"""Seconds between two looks whether the library's server still runs: as long as that, the port may
-be closed.
+"""Seconds between two looks whether the library's server still runs: as long as that, new
+connections may be closed at once.
 """
 
-REOPEN_AFTER_S = 0.5
-"""Seconds between two tries to open the port again, where something else has taken it."""
+BEGIN_AGAIN_AFTER_S = 0.5
+"""Seconds between two tries to begin another server of the library."""
 
 DRAIN_MARGIN_S = 5.0
 """Seconds by which the library ends calls later than the service does: both ends at the same moment
@@ -128,9 +130,14 @@ class RpcFront:
         self._answer_log = answer_log
         self._stopping = asyncio.Event()
         self._server: aio.Server | None = None
-        self._port = settings.grpc_port
+        self._port: GuardedPort | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._disclosure = disclosure_of(settings, engine.seconds)
+
+    @property
+    def bound(self) -> tuple[int | str, ...]:
+        """The TCP port and the path of the inner socket, once they are open."""
+        return () if self._port is None else (self._port.port, str(self._port.inner))
 
     def open(self) -> Deferred[None]:
         """Listen; fires when the port is open.
@@ -154,15 +161,27 @@ class RpcFront:
 
     def stop(self) -> Deferred[None]:
         """End every call; fires when all have ended."""
-        return self._end(0)
+        return self._end(0).addBoth(self._ended_port)
+
+    def renew_tls(self, tls: Tls) -> None:
+        """Show the certificate in the files of `tls` to clients that connect from now on."""
+        if self._port is not None:
+            self._port.renew(tls)
 
     def _end(self, seconds: float) -> Deferred[None]:
         """Take no more calls, and end the calls that are left after `seconds`."""
         self._stopping.set()
-        if self._server is None:
+        port, server = self._port, self._server
+        if server is None or port is None:
             return succeed(None)
         self._health.changed()
-        return _deferred(self._server.stop(seconds))
+        # The connections that the kernel had taken reach the library before it closes.
+        return port.close().addCallback(lambda _: _deferred(server.stop(seconds)))
+
+    def _ended_port(self, result: Result) -> Result:
+        if self._port is not None:
+            self._port.stop()
+        return result
 
     def _in_loop(self) -> Deferred[None]:
         try:
@@ -177,23 +196,29 @@ class RpcFront:
     async def _open(self) -> None:
         if self._stopping.is_set():
             raise Draining("the server was stopped before it had started")
-        handlers = self._handlers()
-        self._server = server = await self._started(handlers)
-        self._supervision = asyncio.ensure_future(self._supervise(server, handlers))
+        settings = self._settings
+        tls = tls_files(settings, self._base)
+        self._port = port = GuardedPort(settings, self._limits, tls)
+        handlers = self._handlers(port)
+        self._server = server = await self._started(handlers, port)
+        port.open()
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self.address = f"{'grpc' if tls is None else 'grpcs'}://{host}:{port.port}"
+        self._supervision = asyncio.ensure_future(self._supervise(server, handlers, port))
 
-    async def _started(self, handlers: Handlers) -> aio.Server:
-        """Return a server of the library that listens and answers by `handlers`."""
+    async def _started(self, handlers: Handlers, port: GuardedPort) -> aio.Server:
+        """Return a server of the library that listens behind `port` and answers by `handlers`."""
         server = aio.server(
             options=_options(self._settings),
             maximum_concurrent_rpcs=self._settings.max_connections,
         )
         server.add_generic_rpc_handlers(handlers)
-        self._bind(server)
+        server.add_insecure_port(f"unix:{port.inner}")
         await server.start()
         return server
 
-    async def _supervise(self, server: aio.Server, handlers: Handlers) -> None:
-        """Open the port again whenever the library's server ends by itself."""
+    async def _supervise(self, server: aio.Server, handlers: Handlers, port: GuardedPort) -> None:
+        """Begin another server whenever the library's server ends by itself."""
         while True:
             await _ended(server)
             if self._stopping.is_set():
@@ -201,20 +226,22 @@ class RpcFront:
             _log.error("gRPC: the library's server ended by itself")  # which says why
             while not self._stopping.is_set():
                 try:
-                    self._server = server = await self._started(handlers)
+                    self._server = server = await self._started(handlers, port)
                     break
-                except ConfigError as err:
-                    _log.error("gRPC: the port is not open again: {error}", error=err)
-                    await asyncio.sleep(REOPEN_AFTER_S)
+                except (RuntimeError, OSError) as err:
+                    _log.error(
+                        "gRPC: the library's server does not begin again: {error}", error=err
+                    )
+                    await asyncio.sleep(BEGIN_AGAIN_AFTER_S)
 
-    def _handlers(self) -> Handlers:
+    def _handlers(self, port: GuardedPort) -> Handlers:
         """Wire the parts, and return the handlers of all services."""
         settings, engine = self._settings, self._engine
-        calls = Calls(INFERENCE_SERVICE, self._answer_log, self._disclosure)
-        checks = Calls(HEALTH_SERVICE, self._answer_log, self._disclosure)
+        calls = Calls(INFERENCE_SERVICE, self._answer_log, self._disclosure, port.peer_of)
+        checks = Calls(HEALTH_SERVICE, self._answer_log, self._disclosure, port.peer_of)
         self._health = HealthService(lambda: unready_error(engine) is None, self._stopping)
         engine.watch(self._health.changed)
-        inference = Inference(engine)
+        inference = Inference(engine, port.peer_of)
         limits = settings.max_pipelined_requests, settings.write_timeout_s
         self._streams = streams = Streams(inference, calls, *limits, self._stopping)
         handlers = Service(engine, self._control, self._disclosure).handlers(calls)
@@ -224,29 +251,14 @@ class RpcFront:
         )
         reflection = ReflectionService((INFERENCE_SERVICE, HEALTH_SERVICE), self._stopping)
         return (
-            MetadataLimit(),
             grpc.method_handlers_generic_handler(INFERENCE_SERVICE, handlers),
             grpc.method_handlers_generic_handler(HEALTH_SERVICE, self._health.handlers(checks)),
             *reflection.handlers(),
         )
 
-    def _bind(self, server: aio.Server) -> None:
-        settings = self._settings
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        address, certificate = f"{host}:{self._port}", settings.tls_certificate
-        try:
-            if certificate is None:
-                port = server.add_insecure_port(address)
-            else:
-                credentials = _credentials(settings, certificate, self._base)
-                port = server.add_secure_port(address, credentials)
-        except (RuntimeError, OSError) as err:
-            place = f"{settings.origin('grpc_port')}: grpc_port"
-            raise ConfigError(
-                f"{place}: expected an address to listen on; got {address}: {err}"
-            ) from err
-        self._port = port
-        self.address = f"{'grpc' if certificate is None else 'grpcs'}://{host}:{port}"
+    def _limits(self) -> GrpcLimits:
+        now = self._settings
+        return GrpcLimits(now.max_connections, now.header_timeout_s, now.write_timeout_s)
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:
@@ -261,7 +273,6 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.http2.max_deallocating_streams", MAX_ENDED_CALLS),
         ("grpc.keepalive_time_ms", PING_AFTER_MS),
         ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
-        ("grpc.so_reuseport", int(settings.reuse_port)),
         # A client that pings between calls is no attacker.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", MIN_CLIENT_PING_INTERVAL_MS),
@@ -286,11 +297,6 @@ def _age_options(settings: ServerSettings) -> list[tuple[str, int]]:
 def _milliseconds(seconds: float) -> int:
     """Return `seconds` in milliseconds, at least 1 and at most what the library's options hold."""
     return min(max(round(seconds * 1000), 1), MAX_OPTION)
-
-
-def _credentials(settings: ServerSettings, certificate: str, base: Path) -> grpc.ServerCredentials:
-    key = base / (settings.tls_key or certificate)
-    return grpc.ssl_server_credentials([(key.read_bytes(), (base / certificate).read_bytes())])
 
 
 async def _ended(server: aio.Server) -> None:

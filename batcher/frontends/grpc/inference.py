@@ -18,7 +18,7 @@ from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.heavy_answers import write_heavy
 from batcher.frontends.endpoints.oip.answering import parameters_of, write_slow
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.calls import Context, key_of, outcome
+from batcher.frontends.grpc.calls import Context, PeerOf, key_of, outcome
 from batcher.frontends.grpc.large import InferMessage, LargeTensors
 from batcher.frontends.grpc.requests import InferMessageReader, ParsedRequest
 from batcher.frontends.grpc.responses import InferAnswer, WrittenAnswer, message_of, written_answer
@@ -35,9 +35,13 @@ The loop copies up to as many within some milliseconds.
 class Inference:
     """`ModelInfer`, and each request of `ModelStreamInfer`. Reactor thread."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Answer by the models of `engine`."""
+    def __init__(self, engine: Engine, peer_of: PeerOf) -> None:
+        """Answer by the models of `engine`.
+
+        `peer_of` says who is behind what the library calls the client.
+        """
         self._engine = engine
+        self._peer_of = peer_of
         # The look-ups below are true while this epoch lasts.
         self._epoch = engine.epoch
         self._found: dict[tuple[str, str], tuple[Servable, InferMessageReader]] = {}
@@ -61,7 +65,7 @@ class Inference:
         head = request.head
         key = key_of(context) if servable.reads_key else ""
         pooled = servable.reads_client or reader.slow or request.typed
-        client = client_of(context.peer()) if pooled else ""
+        client = client_of(self._peer_of(context.peer())) if pooled else ""
         parameters = _parameters(servable, request, key, client, context.time_remaining())
         slow = reader.slow and request.size >= HEAVY_BYTES
         deferred = _begin(servable, request, parameters, slow)

@@ -16,6 +16,9 @@ from batcher.frontends.grpc.streams import Streams
 from tests.support.http import MemoryServer
 from tests.support.models import rows
 
+PEERS = {"unix-abstract:00001": "127.0.0.1:5000"}
+"""Who is behind what the library calls the client."""
+
 
 class _Turn:
     def __await__(self) -> Generator[None, None, None]:
@@ -62,7 +65,7 @@ class Context:
         return self.left
 
     def peer(self) -> str:
-        return "ipv4:127.0.0.1:5000"
+        return "unix-abstract:00001"
 
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         return self._metadata
@@ -85,8 +88,9 @@ class Rpc:
     def __init__(self, server: MemoryServer, most_streamed: int = 4) -> None:
         self.server = server
         self.stopping = asyncio.Event()
-        self.calls = Calls(INFERENCE_SERVICE, server.router.answer_log, server.router.disclosure)
-        self.inference = Inference(server.server)
+        log, disclosure = server.router.answer_log, server.router.disclosure
+        self.calls = Calls(INFERENCE_SERVICE, log, disclosure, PEERS.__getitem__)
+        self.inference = Inference(server.server, PEERS.__getitem__)
         self.streams = Streams(self.inference, self.calls, most_streamed, 60, self.stopping)
 
     async def settle(self) -> None:

@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
-from unittest.mock import patch
 
 import grpc
 import pytest
@@ -349,18 +348,3 @@ def test_the_messages_live_beside_another_clients_copy_of_them() -> None:
         other.ModelInferRequest.FromString(message.SerializeToString()).SerializeToString()
         == message.SerializeToString()
     )
-
-
-@pytest.mark.parametrize(
-    ("peer", "written"),
-    [
-        ("ipv4:192.0.2.1:5000", "192.0.2.1:5000"),
-        ("ipv6:%5B2001:db8::1%5D:5000", "2001:db8::1:5000"),
-        ("unix:", "unix"),
-    ],
-)
-def test_the_line_of_a_call_names_its_peer_as_lines_of_http_do(peer: str, written: str) -> None:
-    with patch.object(Context, "peer", lambda self: peer):
-        call = Calls()
-        call("ServerLive")
-    assert [json.loads(line)["peer"] for line in call.server.lines] == [written]

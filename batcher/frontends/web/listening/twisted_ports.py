@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -18,20 +19,22 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from batcher.frontends.web.front import Front
-from batcher.frontends.web.listening.sockets import (
+from batcher.frontends.listening.sockets import (
     ACCEPT_PAUSE_S,
     ACCEPTS_PER_TURN,
     BACKLOG_CONNECTIONS,
-    Listen,
     Listening,
     close_listeners,
     take_connections,
 )
-from batcher.frontends.web.listening.tls import Tls
+from batcher.frontends.listening.tls import Tls
+from batcher.frontends.web.front import Front
 from batcher.frontends.web.listening.twisted_transport import ConnectionFactory
 
 _log = Logger()
+
+Listen = Callable[[Front, list[socket.socket], Tls | None], "Deferred[Listening]"]
+"""Lets a front take connections from sockets that listen."""
 
 
 def twisted_listen(reactor: Any) -> Listen:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from batcher.frontends.web.listening.sockets import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN
+from batcher.frontends.listening.sockets import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN
 from batcher.frontends.web.listening.twisted_ports import _TwistedPort
 
 ADDRESS = ("127.0.0.1", 1)

@@ -13,6 +13,10 @@ from typing import NamedTuple
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError
 
+HTTP_1 = "http/1.1"
+HTTP_2 = "h2"
+"""What a port speaks, by the names that clients offer in their TLS handshake (ALPN, RFC 7301)."""
+
 
 class Tls(NamedTuple):
     """The files of the server's certificate.
@@ -47,10 +51,10 @@ def tls_files(settings: ServerSettings, base: Path) -> Tls | None:
     return tls
 
 
-def tls_context(tls: Tls) -> ssl.SSLContext:
-    """Return a context of the standard library."""
+def tls_context(tls: Tls, protocol: str = HTTP_1) -> ssl.SSLContext:
+    """Return a context of the standard library for a port that speaks `protocol`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([protocol])
     context.load_cert_chain(tls.certificate, tls.key)
     return context

@@ -6,23 +6,23 @@ import asyncio
 import errno
 import ssl
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from batcher.frontends.web.listening.asyncio_ports import (
-    MAX_TLS_WRITE_BYTES,
-    LoopPorts,
-    TlsTransport,
-)
-from batcher.frontends.web.listening.sockets import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN
+from batcher.frontends.listening.asyncio_ports import LoopPorts
+from batcher.frontends.listening.sockets import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN
+from batcher.frontends.listening.tls import Tls
+from batcher.frontends.listening.tls_transport import MAX_TLS_WRITE_BYTES, TlsTransport
 from tests.support.crossing import PATIENCE
 
-FRONT: Any = SimpleNamespace(
-    connection=None, limits=SimpleNamespace(connections=2, header_timeout=15.0)
-)
-"""As much of a front as ports look at."""
+LIMITS: Any = SimpleNamespace(connections=2, header_timeout=15.0)
+
+
+def connection() -> Any:
+    """Make no protocol: the loop of these tests has no use for one."""
 
 
 class Listener:
@@ -91,10 +91,10 @@ class Task:
         pass
 
 
-def opened(listener: Listener, context: ssl.SSLContext | None = None) -> tuple[Loop, LoopPorts]:
-    loop = Loop()
-    # as much as is called
-    ports = LoopPorts(loop, FRONT, [listener], context)  # type: ignore[arg-type, list-item]
+def opened(listener: Listener, tls: Tls | None = None) -> tuple[Loop, LoopPorts]:
+    loop: Any = Loop()  # as much as is called
+    listeners: Any = [listener]
+    ports = LoopPorts(loop, connection, lambda: LIMITS, listeners, tls)
     ports.open()
     return loop, ports
 
@@ -124,6 +124,7 @@ class Encrypting:
         return SimpleNamespace(fileno=lambda: 7) if name == "socket" else None
 
     write_eof = can_write_eof = abort = pause_reading = resume_reading = close
+    is_closing = set_protocol = close
 
 
 def test_a_big_answer_is_encrypted_piece_by_piece() -> None:
@@ -152,15 +153,19 @@ def test_at_the_end_what_the_system_has_counts_as_not_sent(monkeypatch: pytest.M
     assert tls.get_write_buffer_size() == 300
 
 
-def test_no_more_shake_hands_than_there_may_be_connections() -> None:
+def test_no_more_shake_hands_than_there_may_be_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    monkeypatch.setattr("batcher.frontends.listening.asyncio_ports.tls_context", lambda *_: context)
     waiting = [SimpleNamespace(closed=[]) for _ in range(4)]
     for connection in waiting:
         connection.close = lambda closed=connection.closed: closed.append(True)
-    loop, _ = opened(Listener(*waiting), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    loop, _ = opened(Listener(*waiting), Tls(Path("c.pem"), Path("k.pem")))
     loop.readers[7]()
     assert loop.taken == waiting[:2]
     assert [bool(connection.closed) for connection in waiting] == [False, False, True, True]
-    assert loop.how["ssl_handshake_timeout"] == FRONT.limits.header_timeout
+    assert loop.how["ssl_handshake_timeout"] == LIMITS.header_timeout
 
 
 def test_all_that_wait_are_taken_in_one_turn() -> None:
@@ -202,11 +207,11 @@ def test_a_port_that_was_closed_while_it_rested_stays_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "batcher.frontends.web.listening.asyncio_ports.take_all_and_close",
+        "batcher.frontends.listening.asyncio_ports.take_all_and_close",
         lambda listener: iter(()),
     )
     monkeypatch.setattr(
-        "batcher.frontends.web.listening.asyncio_ports.close_listeners", lambda listeners: None
+        "batcher.frontends.listening.asyncio_ports.close_listeners", lambda listeners: None
     )
     listener = Listener(OSError(errno.EMFILE, "none is left"))
     loop, ports = opened(listener)
@@ -226,7 +231,8 @@ def test_a_connection_that_has_just_been_taken_is_no_hindrance_to_closing(
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(loop, "add_reader", lambda *_: None)
         monkeypatch.setattr(loop, "connect_accepted_socket", taken)
-        ports = LoopPorts(loop, FRONT, [Listener(1)], None)  # type: ignore[list-item]
+        listeners: Any = [Listener(1)]
+        ports = LoopPorts(loop, connection, lambda: LIMITS, listeners, None)
         ports.open()
         ports._accept(Listener(1))  # type: ignore[arg-type]
         closed: asyncio.Future[Any] = loop.create_future()
@@ -238,10 +244,10 @@ def test_a_connection_that_has_just_been_taken_is_no_hindrance_to_closing(
         await asyncio.wait_for(closed, PATIENCE)
 
     monkeypatch.setattr(
-        "batcher.frontends.web.listening.asyncio_ports.take_all_and_close",
+        "batcher.frontends.listening.asyncio_ports.take_all_and_close",
         lambda listener: iter(()),
     )
     monkeypatch.setattr(
-        "batcher.frontends.web.listening.asyncio_ports.close_listeners", lambda listeners: None
+        "batcher.frontends.listening.asyncio_ports.close_listeners", lambda listeners: None
     )
     asyncio.run(close())

@@ -8,28 +8,22 @@ wait for 200 turns.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import socket
 import ssl
-import sys
-import termios
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
-from batcher.codecs.content import Buffer
-from batcher.frontends.web.connection import Connection
-from batcher.frontends.web.front import Front
-from batcher.frontends.web.listening.sockets import (
+from batcher.frontends.listening.sockets import (
     ACCEPT_PAUSE_S,
     ACCEPTS_PER_TURN,
     close_listeners,
     take_all_and_close,
     take_connections,
 )
-from batcher.frontends.web.listening.tls import Tls, tls_context
+from batcher.frontends.listening.tls import HTTP_1, Tls, tls_context
 
 _log = Logger()
 
@@ -44,71 +38,19 @@ uvloop never does: the limits of the connection end such a client, and the conne
 an answer is still on the way.
 """
 
-MAX_TLS_WRITE_BYTES = 1 << 16
-"""Bytes that are encrypted at a time. Bytes that were encrypted and passed on are in no count, so a
-larger write would not pause a client that does not read.
-"""
 
+class ConnectionLimits(Protocol):
+    """Bounds of connections.
 
-class TlsTransport:
-    """A TLS transport of uvloop that keeps the rules of its plain ones. Reactor thread."""
+    Attributes:
+        connections: most connections at a time.
+        header_timeout: seconds that a client has until the server knows what the client wants.
+    """
 
-    def __init__(self, transport: Any) -> None:
-        """Wrap `transport`."""
-        self._transport = transport
-        self._closing = False
-        self.write_eof, self.can_write_eof, self.abort = (
-            transport.write_eof,
-            transport.can_write_eof,
-            transport.abort,
-        )
-        self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
-        self.get_extra_info = transport.get_extra_info
-
-    def write(self, data: Buffer) -> None:
-        """Send `data` in pieces, so that the transport notices when the client does not read."""
-        if len(data) <= MAX_TLS_WRITE_BYTES:
-            self._transport.write(data)
-            return
-        pieces = memoryview(data)
-        for start in range(0, len(data), MAX_TLS_WRITE_BYTES):
-            self._transport.write(pieces[start : start + MAX_TLS_WRITE_BYTES])
-
-    def close(self) -> None:
-        """Close once everything is sent."""
-        self._closing = True
-        self._transport.close()
-
-    def get_write_buffer_size(self) -> int:
-        """Return the bytes that wait in the transport.
-
-        Once `close` was called and none wait there: the bytes that the system holds and the client
-        has not acknowledged.
-        """
-        return self._transport.get_write_buffer_size() or (
-            self._in_the_system() if self._closing else 0
-        )
-
-    def _in_the_system(self) -> int:
-        sock = self._transport.get_extra_info("socket")
-        try:
-            return int.from_bytes(
-                fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder
-            )
-        except (
-            AttributeError,
-            OSError,
-            ValueError,
-        ):  # the socket is gone, or this system does not tell
-            return 0
-
-
-class TlsConnection(Connection):
-    """A connection over TLS. Reactor thread."""
-
-    def connection_made(self, transport: Any) -> None:
-        """Begin."""
-        super().connection_made(TlsTransport(transport))
+    @property
+    def connections(self) -> int: ...  # noqa: D102
+    @property
+    def header_timeout(self) -> float: ...  # noqa: D102
 
 
 class LoopPorts:
@@ -117,15 +59,26 @@ class LoopPorts:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        front: Front,
+        connection: Callable[[], Any],
+        limits: Callable[[], ConnectionLimits],
         listeners: list[socket.socket],
-        context: ssl.SSLContext | None,
+        tls: Tls | None,
+        protocol: str = HTTP_1,
     ) -> None:
-        """Let `front` serve each connection, over TLS if there is a `context`; `open` begins."""
-        self._loop = loop
-        self._front = front
+        """Store the arguments; `open` begins.
+
+        Args:
+            loop: watches the sockets.
+            connection: makes the protocol of a new connection.
+            limits: returns the limits of today.
+            listeners: sockets that listen; they are the ports' own from now on.
+            tls: the certificate; None for connections without TLS.
+            protocol: what the connections speak, by its name in ALPN.
+        """
+        self._loop, self._connection, self._limits = loop, connection, limits
         self._listeners = listeners
-        self._context = context
+        self._protocol = protocol
+        self._context = tls_context(tls, protocol) if tls is not None else None
         self._taking: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -151,9 +104,9 @@ class LoopPorts:
 
     def renew(self, tls: Tls) -> None:
         """Show another certificate."""
-        fresh = tls_context(
-            tls
-        )  # the other one would keep the old certificate beside a new one with another kind of key
+        # A new context: the first would keep the old certificate beside a new one whose key is of
+        # another kind.
+        fresh = tls_context(tls, self._protocol)
 
         def show(connection: ssl.SSLObject, *_: object) -> None:
             connection.context = fresh
@@ -179,7 +132,7 @@ class LoopPorts:
             self._loop.call_later(ACCEPT_PAUSE_S, self._watch, listener)
 
     def _take(self, connection: socket.socket) -> None:
-        if self._context is not None and len(self._taking) >= self._front.limits.connections:
+        if self._context is not None and len(self._taking) >= self._limits().connections:
             # those that shake hands are not counted as connections: nothing could be answered yet
             connection.close()
             return
@@ -189,12 +142,12 @@ class LoopPorts:
 
     def _taken_over(self, connection: socket.socket) -> Coroutine[Any, Any, Any]:
         if self._context is None:
-            return self._loop.connect_accepted_socket(self._front.connection, connection)
+            return self._loop.connect_accepted_socket(self._connection, connection)
         return self._loop.connect_accepted_socket(
-            lambda: TlsConnection(self._front),
+            self._connection,
             connection,
             ssl=self._context,
-            ssl_handshake_timeout=self._front.limits.header_timeout,
+            ssl_handshake_timeout=self._limits().header_timeout,
             ssl_shutdown_timeout=TLS_SHUTDOWN_TIMEOUT_S,
         )
 

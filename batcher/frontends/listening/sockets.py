@@ -10,18 +10,15 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
-
 from batcher.config.settings import ServerSettings
 from batcher.core.systemd_sockets import SYSTEMD_DESCRIPTORS
 from batcher.errors import ConfigError
-from batcher.frontends.web.front import Front
-from batcher.frontends.web.listening.tls import Tls
+from batcher.frontends.listening.tls import Tls
 
 ACCEPTS_PER_TURN = 64
 """Connections that are taken in one turn of the loop: some milliseconds of work, so that a flood
@@ -67,10 +64,6 @@ class Listening(Protocol):
         """
 
 
-Listen = Callable[[Front, list[socket.socket], Tls | None], "Deferred[Listening]"]
-"""Lets a front take connections from sockets that listen."""
-
-
 def open_sockets(settings: ServerSettings, base: Path) -> list[socket.socket]:
     """Return sockets that listen.
 
@@ -90,7 +83,7 @@ def open_sockets(settings: ServerSettings, base: Path) -> list[socket.socket]:
     if settings.unix_socket is not None:
         mode = int(settings.unix_socket_mode, 8)
         return [_unix_socket(base / settings.unix_socket, mode)]
-    return _tcp_sockets(settings)
+    return _http_sockets(settings)
 
 
 def address_of(listener: socket.socket, tls: bool) -> str:
@@ -183,39 +176,48 @@ def _is_served(path: Path) -> bool:
         return True
 
 
-def _tcp_sockets(settings: ServerSettings) -> list[socket.socket]:
-    """Return a socket for each address of the host that this machine has.
+def _http_sockets(settings: ServerSettings) -> list[socket.socket]:
+    try:
+        return tcp_sockets(settings.host, settings.port, settings.reuse_port)
+    except OSError as err:
+        where = f"{settings.host}:{settings.port}"
+        advice = _PORT_ADVICE.get(err.errno or 0, "").format(port=settings.port)
+        raise OSError(err.errno, f"cannot listen on {where}: {err.strerror}{advice}") from err
 
-    With port 0 all get the port that the system chose for the first. `localhost` is 127.0.0.1 and
-    ::1; where IPv6 is off, only the first of them can be had. That is no error: clients that ask
-    for the name find the other.
+
+def tcp_sockets(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
+    """Return a socket that listens for each address of `host` that this machine has.
+
+    With port 0 all get the port that the system chose for the first. Where IPv6 is off, only one of
+    the two addresses of `localhost` can be had: clients that ask for the name find it.
+
+    Raises:
+        OSError: no address can be had, or one is taken.
     """
     found: list[socket.socket] = []
     missing: list[OSError] = []
     try:
-        for row in _rows(settings):
+        for row in _rows(host, port):
             try:
-                found.append(_tcp_socket(*row, found, settings.reuse_port))
+                found.append(_tcp_socket(*row, found, reuse_port))
             except OSError as err:
                 if err.errno not in _NOT_OURS:
                     raise
                 missing.append(err)
         if not found:
             raise missing[0]
-    except OSError as err:
+    except OSError:
         close_listeners(found)
-        where = f"{settings.host}:{settings.port}"
-        advice = _PORT_ADVICE.get(err.errno or 0, "").format(port=settings.port)
-        raise OSError(err.errno, f"cannot listen on {where}: {err.strerror}{advice}") from err
+        raise
     return found
 
 
-def _rows(settings: ServerSettings) -> list[tuple[int, int, int, tuple[Any, ...]]]:
+def _rows(host: str, port: int) -> list[tuple[int, int, int, tuple[Any, ...]]]:
     """Return family, kind, protocol and address for each address of the host, once."""
     # Two sockets instead of one for both families: IPv4 clients keep their own addresses then.
-    host = None if settings.host in ("", IPV6_ANY) else settings.host
+    asked = None if host in ("", IPV6_ANY) else host
     kind, passive = socket.SOCK_STREAM, socket.AI_PASSIVE
-    rows = socket.getaddrinfo(host, settings.port, type=kind, flags=passive)
+    rows = socket.getaddrinfo(asked, port, type=kind, flags=passive)
     return [(row[0], row[1], row[2], row[4]) for row in dict.fromkeys(rows)]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from batcher.config.settings import ServerSettings, load_settings
 from batcher.errors import ConfigError
-from batcher.frontends.web.listening.sockets import close_listeners, open_sockets
+from batcher.frontends.listening.sockets import close_listeners, open_sockets
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077, 0o777], ids=oct)

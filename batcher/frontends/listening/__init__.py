@@ -1,0 +1,1 @@
+"""Where every way in listens: sockets, certificates, and the ports of an asyncio loop."""
