@@ -139,9 +139,8 @@ def test_the_document_tells_of_429_on_every_route_that_infers_and_on_no_other(st
         for operation in methods.values()
         if "429" in operation["responses"]
     }
-    assert answers == {
-        path for path in paths if path.endswith(("predict", "/infer", "/invocations", "/vertex"))
-    }
+    infers = ("predict", "/infer", "/invocations", "/vertex", "/embeddings")
+    assert answers == {path for path in paths if path.endswith(infers)}
     for path in answers:
         operation = paths[path]["post"]
         assert "Retry-After" in operation["responses"]["429"]["headers"]
