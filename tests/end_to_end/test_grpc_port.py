@@ -20,7 +20,7 @@ import pytest
 
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from tests.end_to_end import http2
-from tests.end_to_end.grpc_calls import SERVICE, stream_on
+from tests.end_to_end.grpc_calls import SERVICE, row, stream_on
 from tests.end_to_end.processes import Process, started, until, write_model
 from tests.end_to_end.test_listening import certify
 
@@ -32,10 +32,20 @@ class Model:
 """
 
 
+SLOW = """
+import time
+class Model:
+    def predict(self, inputs):
+        time.sleep(float(inputs["x"].max()))
+        return {"y": inputs["x"]}
+"""
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     folder = tmp_path_factory.mktemp("grpc")
     write_model(folder / "models", "wide", WIDE)
+    write_model(folder / "models", "m", SLOW)
     definition = folder / "models" / "wide" / "1" / "model.yaml"
     wide = definition.read_text().replace(
         "y, dtype: FP32, shape: [4]", "y, dtype: FP32, shape: [-1]"
@@ -118,6 +128,20 @@ def test_the_access_log_names_the_client_and_not_the_port_in_between(server: Pro
             return [json.loads(line).get("peer", "") for line in server.lines if line[:1] == "{"]
 
         until(lambda: peer in peers())
+
+
+def test_the_line_of_a_client_that_left_names_the_client(server: Process) -> None:
+    request = row(0.5).SerializeToString()
+    with connected(server) as leaving:
+        http2.begin(leaving)
+        leaving.sendall(http2.call(1, SERVICE, "ModelInfer") + http2.message(1, request))
+        peer = "{}:{}".format(*leaving.getsockname())
+        until(lambda: server.metric("batcher_in_flight_rows") == 1)
+
+    def lines() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in server.lines if line[:1] == "{"]
+
+    until(lambda: any(line["peer"] == peer and line["status"] == 499 for line in lines()))
 
 
 def wide_request() -> pb.ModelInferRequest:

@@ -5,7 +5,7 @@ folder that only this process's user may enter. `Opening` decides what passes un
 acknowledged the library's settings; from then on, bytes pass both ways without a look, and without
 any code in Python: the loop hands what it has read on one side to the other side's `write`.
 
-    client ◄─ TLS, if any ─► ClientEnd ◄── bytes ──► LibraryEnd ◄─ Unix socket ─► grpcio
+    client -- TLS, if any -- ClientEnd -- bytes -- LibraryEnd -- Unix socket -- grpcio
 
 The library sees a Unix socket as the address of each client; `peer_of` says who is behind it.
 """
@@ -41,9 +41,15 @@ SOCKET_NAME = "grpc"
 MEMORY_FOLDER = "/dev/shm"
 """A folder that most containers can write to whose other folders are read-only."""
 
-
 MAX_SOCKET_PATH_BYTES = 100
 """Longest path of a Unix socket on every system; Linux takes 107."""
+
+NAME_KEPT_S = 5.0
+"""Seconds for which it is known who stood behind a connection that has ended.
+
+The library cancels the calls of a client that has left a little later, and their lines of the
+access log name the client.
+"""
 
 
 class GrpcLimits(NamedTuple):
@@ -103,6 +109,7 @@ class LibraryEnd(_End):
     def connection_lost(self, reason: Exception | None) -> None:
         """End the client's side, too, once the client has read what is on the way."""
         self._client.end()
+        self._client.forget()
 
 
 class ClientEnd(_End):
@@ -114,7 +121,7 @@ class ClientEnd(_End):
         self.other = self._library = LibraryEnd(self)
         self._opening = Opening()
         self._timer: asyncio.TimerHandle | None = None
-        self._name = ""
+        self._name = self._peer = ""
         self._early = b""
 
     def connection_made(self, transport: Any) -> None:
@@ -130,7 +137,8 @@ class ClientEnd(_End):
             return
         self._name = _name_of(inner)
         host, number, *_ = transport.get_extra_info("peername")
-        self._port.peers[self._name] = f"{host}:{number}"
+        self._peer = f"{host}:{number}"
+        self._port.peers[self._name] = self._peer
         self._port.begin(self._connect(inner))
 
     async def _connect(self, inner: socket.socket) -> None:
@@ -149,8 +157,7 @@ class ClientEnd(_End):
         try:
             passed = self._opening.receive(data, self._library.has_spoken)
         except BadOpening as err:
-            peer = self._port.peer_of(self._name)
-            _log.info("gRPC: closed the connection of {peer}: {reason}", peer=peer, reason=err)
+            _log.info("gRPC: closed the connection of {who}: {why}", who=self._peer, why=err)
             self.abort()
             return
         write = self._library.transport.write
@@ -168,7 +175,6 @@ class ClientEnd(_End):
         """End the library's side; its calls are cancelled."""
         self._stop_timer()
         self._port.ends.discard(self)
-        self._port.peers.pop(self._name, None)
         if self._library.transport is not None:
             self._library.transport.abort()
 
@@ -179,6 +185,10 @@ class ClientEnd(_End):
         self._stop_timer()
         self.transport.close()
         self._timer = self._port.loop.call_later(self._port.limits().write_timeout, self.abort)
+
+    def forget(self) -> None:
+        """Let go of the client's name in a while: the library's side has ended."""
+        self._port.loop.call_later(NAME_KEPT_S, self._port.forget, self._name, self._peer)
 
     def abort(self) -> None:
         """Close at once."""
@@ -210,7 +220,7 @@ class GuardedPort:
 
     Attributes:
         loop: the loop.
-        host, port: where clients connect.
+        port: the TCP port where clients connect.
         inner: the path where the library has to listen.
         limits: returns the limits of today.
         ends: the clients' connections.
@@ -261,7 +271,8 @@ class GuardedPort:
         return self._ports.close()
 
     def stop(self) -> None:
-        """Close every connection, and remove the inner socket."""
+        """Take no more connections, close every one, and remove the inner socket."""
+        self.close()
         for end in list(self.ends):
             end.abort()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -269,6 +280,11 @@ class GuardedPort:
     def peer_of(self, name: str) -> str:
         """Return who is behind the connection that the library calls `name`."""
         return self.peers.get(name, name)
+
+    def forget(self, name: str, peer: str) -> None:
+        """Let go of `peer`, unless the kernel has given `name` to another one's connection."""
+        if self.peers.get(name) is peer:
+            del self.peers[name]
 
     def connected(self) -> socket.socket:
         """Return a new connection to the library.

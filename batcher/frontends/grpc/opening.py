@@ -9,8 +9,11 @@ So frames of calls are held until the client has acknowledged. Every client libr
 soon as the server's settings have come, which is one way to the client and back. The libraries for
 C, Python and Go begin no call earlier.
 
-    preface ── SETTINGS ── HEADERS ── DATA ── SETTINGS, acknowledged ── everything
-       │ at once   │ at once   └── held ─┘ behind the acknowledgement │      │ untouched
+| what comes | when it passes |
+|---|---|
+| the preface, and frames that belong to no call | at once |
+| frames of calls | behind the acknowledgement, in their order |
+| everything after the acknowledgement | at once, without a look |
 """
 
 from __future__ import annotations
