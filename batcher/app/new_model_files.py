@@ -32,7 +32,7 @@ def files_of(file: Path) -> dict[str, Path]:
 def _weights(graph: Path) -> set[Path]:
     """Return the files of weights that `graph` names. Raises ConfigError: one is not there."""
     folder, found = graph.parent, set()
-    for location in {tensor.location for tensor in read_onnx(graph, weights=True).external}:
+    for location in {tensor.location for tensor in read_onnx(graph, nodes=True).external}:
         path = Path(folder, location)
         if not path.is_file() or ".." in Path(location).parts or Path(location).is_absolute():
             raise ConfigError(

@@ -1,10 +1,8 @@
 """What an ONNX file says of its tensors, read without onnxruntime.
 
 The settings need names, dtypes and shapes before any library is loaded, and a load needs to know
-which weights lie in files of their own. An ONNX file is one message of protocol buffers. A message
-is a row of fields, each with its number and, for what is itself a message, its length in bytes. So
-a reader needs neither the schema nor the weights: whatever is not asked for is skipped by its
-length. The numbers of the fields are those of `onnx.proto`.
+which weights lie in files of their own. An ONNX file is one message of protocol buffers
+(`wire_messages.py`). The numbers of the fields are those of `onnx.proto`.
 """
 
 from __future__ import annotations
@@ -13,16 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import SEEK_END
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
+
+from batcher.config.onnx_training import training_operators
+from batcher.config.wire_messages import MAX_DEPTH, Message, MessageReader
 
 Dim = int | str | None
 """Size of an axis: a number, the name of a size that differs from batch to batch, or unknown."""
-
-TEXT_BYTES = 1 << 16
-"""Longest name that is read; a longer one belongs to no tensor that a person has named."""
-
-MAX_DEPTH = 32
-"""Most graphs within graphs, such as the branches of an `If`."""
 
 _DTYPES = {
     1: "FP32",
@@ -87,26 +82,20 @@ class OnnxFile:
         defaults: inputs that have a value in the graph, which a batch may replace.
         outputs: the outputs.
         external: weights in other files.
+        training: kinds of operators that run as in training.
     """
 
     inputs: list[GraphTensor] = field(default_factory=list)
     defaults: list[GraphTensor] = field(default_factory=list)
     outputs: list[GraphTensor] = field(default_factory=list)
     external: list[ExternalTensor] = field(default_factory=list)
+    training: list[str] = field(default_factory=list)
 
 
-class _Message(NamedTuple):
-    """A field that is a message, a text or bytes: where it lies in the file."""
+def read_onnx(path: Path, nodes: bool = False) -> OnnxFile:
+    """Return what the file at `path` says of its tensors.
 
-    start: int
-    stop: int
-
-
-Field = tuple[int, int | _Message]
-
-
-def read_onnx(path: Path, weights: bool = False) -> OnnxFile:
-    """Return what the file at `path` says of its tensors; with `weights` also of external ones.
+    External weights and operators in training are read with `nodes` alone, since that takes longer.
 
     Raises:
         OSError: the file cannot be read.
@@ -114,7 +103,7 @@ def read_onnx(path: Path, weights: bool = False) -> OnnxFile:
     """
     with path.open("rb") as file:
         size = file.seek(0, SEEK_END)
-        return _Reader(file).model(_Message(0, size), weights)
+        return _Reader(file).model(Message(0, size), nodes)
 
 
 def _map_tensor(name: str, labels: tuple[int | str, ...]) -> GraphTensor:
@@ -122,15 +111,12 @@ def _map_tensor(name: str, labels: tuple[int | str, ...]) -> GraphTensor:
     return GraphTensor(name, "FP32", (None, len(labels)), labels)
 
 
-class _Reader:
-    """Reads messages of one file."""
+class _Reader(MessageReader):
+    """Reads what one file says of its tensors."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def model(self, message: _Message, weights: bool) -> OnnxFile:
+    def model(self, message: Message, nodes: bool) -> OnnxFile:
         found = OnnxFile()
-        graphs = list(self._messages(message, 7))
+        graphs = list(self.messages(message, 7))
         if len(graphs) != 1:
             raise ValueError("expected one graph")
         initialized = self._signature(graphs[0], found)
@@ -144,73 +130,74 @@ class _Reader:
                 else tensor
                 for tensor in found.outputs
             ]
-        if weights:
+        if nodes:
+            found.training = training_operators(self, message)
             found.external = list(self._external(graphs[0], 0))
-            for function in self._messages(message, 25):
-                found.external += self._external_of_nodes(self._messages(function, 7), 0)
+            for function in self.messages(message, 25):
+                found.external += self._external_of_nodes(self.messages(function, 7), 0)
         return found
 
-    def _signature(self, graph: _Message, found: OnnxFile) -> set[str]:
+    def _signature(self, graph: Message, found: OnnxFile) -> set[str]:
         """Put inputs and outputs of `graph` into `found`; return the names of initializers."""
         initialized: set[str] = set()
-        for number, value in self._fields(graph):
-            if isinstance(value, _Message):
+        for number, value in self.fields(graph):
+            if isinstance(value, Message):
                 if number == 11:
                     found.inputs.append(self._tensor(value))
                 elif number == 12:
                     found.outputs.append(self._tensor(value))
                 elif number == 5:
-                    initialized.add(self._text_of(value, 8))
+                    initialized.add(self.text_of(value, 8))
                 elif number == 15:
-                    for values in self._messages(value, 1):
-                        initialized.add(self._text_of(values, 8))
+                    for values in self.messages(value, 1):
+                        initialized.add(self.text_of(values, 8))
         return initialized
 
-    def _tensor(self, message: _Message) -> GraphTensor:
-        name = self._text_of(message, 1)
-        for kind in self._messages(message, 2):
-            for tensor in self._messages(kind, 1):
-                dtype = _DTYPES.get(self._number_of(tensor, 1), "")
-                shapes = [self._shape(shape) for shape in self._messages(tensor, 2)]
+    def _tensor(self, message: Message) -> GraphTensor:
+        name = self.text_of(message, 1)
+        for kind in self.messages(message, 2):
+            for tensor in self.messages(kind, 1):
+                dtype = _DTYPES.get(self.number_of(tensor, 1), "")
+                shapes = [self._shape(shape) for shape in self.messages(tensor, 2)]
                 return GraphTensor(name, dtype, shapes[0] if shapes else None)
         return GraphTensor(name, "", None)
 
-    def _shape(self, message: _Message) -> tuple[Dim, ...]:
-        return tuple(self._dim(dim) for dim in self._messages(message, 1))
+    def _shape(self, message: Message) -> tuple[Dim, ...]:
+        return tuple(self._dim(dim) for dim in self.messages(message, 1))
 
-    def _dim(self, message: _Message) -> Dim:
-        for number, value in self._fields(message):
+    def _dim(self, message: Message) -> Dim:
+        for number, value in self.fields(message):
             if number == 1 and isinstance(value, int):
                 return value if value >= 0 else None
-            if number == 2 and isinstance(value, _Message):
-                return self._text(value) or None
+            if number == 2 and isinstance(value, Message):
+                return self.text(value) or None
         return None
 
-    def _zip_maps(self, graph: _Message) -> Iterator[tuple[str, tuple[int | str, ...]]]:
+    def _zip_maps(self, graph: Message) -> Iterator[tuple[str, tuple[int | str, ...]]]:
         """Yield the output of each ZipMap, and its keys."""
-        for node in self._messages(graph, 1):
-            if self._text_of(node, 4) == "ZipMap":
+        for node in self.messages(graph, 1):
+            if self.text_of(node, 4) == "ZipMap":
                 labels: list[int | str] = []
-                for attribute in self._messages(node, 5):
-                    labels += self._integers(attribute, 8)
-                    labels += map(self._text, self._messages(attribute, 9))
-                yield self._text_of(node, 2), tuple(labels)
+                for attribute in self.messages(node, 5):
+                    labels += self.integers(attribute, 8)
+                    labels += map(self.text, self.messages(attribute, 9))
+                yield self.text_of(node, 2), tuple(labels)
 
-    def _external(self, graph: _Message, depth: int) -> Iterator[ExternalTensor]:
+    def _external(self, graph: Message, depth: int) -> Iterator[ExternalTensor]:
         """Yield the weights of `graph`, and of graphs within it, that lie in other files."""
         if depth > MAX_DEPTH:
             raise ValueError("expected fewer graphs within graphs")
-        for initializer in self._messages(graph, 5):
+        for initializer in self.messages(graph, 5):
             yield from self._external_tensor(initializer, depth == 0)
-        for sparse in self._messages(graph, 15):
+        for sparse in self.messages(graph, 15):
             yield from self._external_of_sparse(sparse)
-        yield from self._external_of_nodes(self._messages(graph, 1), depth)
+        yield from self._external_of_nodes(self.messages(graph, 1), depth)
 
-    def _external_of_nodes(self, nodes: Iterator[_Message], depth: int) -> Iterator[ExternalTensor]:
+    def _external_of_nodes(self, nodes: Iterator[Message], depth: int) -> Iterator[ExternalTensor]:
         for node in nodes:
-            for attribute in self._messages(node, 5):
-                for number, value in self._fields(attribute):
-                    if not isinstance(value, _Message):
+            for attribute in self.messages(node, 5):
+                for number, value in self.fields(attribute):
+                    if not isinstance(value, Message):
                         continue
                     if number in (5, 10):
                         yield from self._external_tensor(value, False)
@@ -219,96 +206,21 @@ class _Reader:
                     elif number in (22, 23):
                         yield from self._external_of_sparse(value)
 
-    def _external_of_sparse(self, message: _Message) -> Iterator[ExternalTensor]:
+    def _external_of_sparse(self, message: Message) -> Iterator[ExternalTensor]:
         for number in (1, 2):
-            for tensor in self._messages(message, number):
+            for tensor in self.messages(message, number):
                 yield from self._external_tensor(tensor, False)
 
-    def _external_tensor(self, message: _Message, named: bool) -> Iterator[ExternalTensor]:
-        if self._number_of(message, 14) != 1:
+    def _external_tensor(self, message: Message, named: bool) -> Iterator[ExternalTensor]:
+        if self.number_of(message, 14) != 1:
             return
         entries = {
-            self._text_of(entry, 1): self._text_of(entry, 2)
-            for entry in self._messages(message, 13)
+            self.text_of(entry, 1): self.text_of(entry, 2) for entry in self.messages(message, 13)
         }
         yield ExternalTensor(
-            self._text_of(message, 8) if named else "",
-            _DTYPES.get(self._number_of(message, 2), ""),
-            tuple(self._integers(message, 1)),
+            self.text_of(message, 8) if named else "",
+            _DTYPES.get(self.number_of(message, 2), ""),
+            tuple(self.integers(message, 1)),
             entries.get("location", ""),
             int(entries.get("offset", "0")),
         )
-
-    def _messages(self, message: _Message, wanted: int) -> Iterator[_Message]:
-        """Yield the fields of number `wanted` that are messages."""
-        for number, value in self._fields(message):
-            if number == wanted and isinstance(value, _Message):
-                yield value
-
-    def _number_of(self, message: _Message, wanted: int) -> int:
-        """Return the last number in the field `wanted`, 0 without one."""
-        found = 0
-        for number, value in self._fields(message):
-            if number == wanted and isinstance(value, int):
-                found = value
-        return found
-
-    def _integers(self, message: _Message, wanted: int) -> Iterator[int]:
-        """Yield the numbers of a field that is repeated, one by one or packed."""
-        for number, value in self._fields(message):
-            if number == wanted:
-                if isinstance(value, int):
-                    yield value
-                else:
-                    self._file.seek(value.start)
-                    while self._file.tell() < value.stop:
-                        found = self._varint()
-                        place = self._file.tell()
-                        yield found
-                        self._file.seek(place)
-
-    def _text_of(self, message: _Message, wanted: int) -> str:
-        """Return the first text in the field `wanted`, empty without one."""
-        return next(map(self._text, self._messages(message, wanted)), "")
-
-    def _text(self, message: _Message) -> str:
-        if message.stop - message.start > TEXT_BYTES:
-            raise ValueError("expected a shorter name")
-        self._file.seek(message.start)
-        return self._file.read(message.stop - message.start).decode()
-
-    def _fields(self, message: _Message) -> Iterator[Field]:
-        """Yield number and value of each field; what is neither number nor message is skipped."""
-        place = message.start
-        while place < message.stop:
-            self._file.seek(place)
-            key = self._varint()
-            number, wire = key >> 3, key & 7
-            if wire == 0:
-                value = self._varint()
-                place = self._file.tell()
-                yield number, value
-            elif wire == 2:
-                length = self._varint()
-                start = self._file.tell()
-                place = start + length
-                if length < 0 or place > message.stop:
-                    raise ValueError("expected a field within its message")
-                yield number, _Message(start, place)
-            elif wire in (1, 5):
-                place = self._file.tell() + (8 if wire == 1 else 4)
-            else:
-                raise ValueError(f"expected a field of a known kind; got {wire}")
-
-    def _varint(self) -> int:
-        """Return the next number, of at most 64 bits, signed."""
-        found = 0
-        for shift in range(0, 70, 7):
-            byte = self._file.read(1)
-            if not byte:
-                raise ValueError("expected more bytes")
-            found |= (byte[0] & 127) << shift
-            if byte[0] < 128:
-                found &= (1 << 64) - 1
-                return found - (1 << 64) if found >> 63 else found
-        raise ValueError("expected a number of at most 64 bits")

@@ -23,6 +23,8 @@ from batcher.models.own_code import own_place
 _OUT_OF_MEMORY_TEXTS = (
     "out of memory",
     "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
     "failed to allocate memory",
     "alloc_failed",
 )
@@ -43,7 +45,7 @@ def device_error(error: BaseException, answers: Callable[[], bool] | None = None
     if _is_out_of_memory(error, text):
         full = OutOfMemory(text)
         if (place := own_place(error)) is not None:
-            full.add_note(f"raised at {place}")
+            full.place = str(place)
         error.__traceback__ = error.__cause__ = error.__context__ = None
         _empty_cache()
         return full

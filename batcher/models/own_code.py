@@ -21,6 +21,8 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import NamedTuple
 
+from batcher.errors import OutOfMemory
+
 _SERVER = str(Path(__file__).parents[1])
 _PYTHON = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -62,6 +64,10 @@ def own_place(error: BaseException) -> Place | None:
         for link in _chain(error):
             if isinstance(link, RemoteError):
                 return link.place
+            # The stack of such an error was let go of, with the tensors that its frames held.
+            if isinstance(link, OutOfMemory) and link.place:
+                file, _, line = link.place.rpartition(":")
+                return Place(file, int(line))
             places = [
                 Place(frame.f_code.co_filename, line) for frame, line in walk_tb(link.__traceback__)
             ]

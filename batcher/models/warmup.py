@@ -40,10 +40,11 @@ import numpy as np
 from batcher.core.error_text import message
 from batcher.core.ragged import concatenated, copied
 from batcher.core.spec import Array
-from batcher.errors import ModelLoadError, OutOfMemory
+from batcher.errors import InvalidInput, ModelContractError, ModelLoadError, OutOfMemory
 from batcher.models.blank_rows import NothingPrepared, WarmupBatch, unsized_inputs
 from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
+from batcher.models.own_code import with_place
 from batcher.models.protocol import Arrays, Progress
 
 OPERATORS_BEFORE_HINT = 20
@@ -65,6 +66,17 @@ SHOWN_BATCH_S = 1.0
 
 _WANTS_GRADIENTS = re.compile("require(s_)? ?grad|[Ii]nference tensor")
 """PyTorch's errors where gradients are computed in inference mode."""
+
+_OF_NO_SIZE = (AttributeError, NameError, ImportError, KeyError, InvalidInput)
+"""Errors of code that is wrong for a batch of any size."""
+
+_WANTS_ONE = re.compile("arrays can be converted|converted to (a )?(Python )?[Ss]calar")
+"""Errors of NumPy and PyTorch where a single number was meant; others of the class TypeError are of
+no size.
+"""
+
+_OTHER_ROWS = re.compile(r"\d+ rows in, .+ out in output")
+"""The breach of the contract that a smaller batch may mend: other rows out than in."""
 
 
 def warmup_sizes(max_batch_size: int) -> list[int]:
@@ -148,8 +160,9 @@ def _note_overflow(model: CheckedModel, rows: int, error: OutOfMemory, progress:
     if not model.timings:
         raise ModelLoadError(f"warm-up: one row does not fit into the memory: {error}") from error
     model.overflow_rows, fitted = rows, max(model.timings)
+    reason = with_place(message(error), error)
     progress(
-        f"note: a batch of {rows} rows does not fit into the memory ({error}). Batches begin with "
+        f"note: a batch of {rows} rows does not fit into the memory ({reason}). Batches begin with "
         f"{fitted} rows; set max_batch_size to {fitted} to keep them there"
     )
 
@@ -215,12 +228,21 @@ def _advice(error: BaseException, fitted: int) -> str:
     """Return what an author can do about `error`, if that is known. Any thread."""
     if isinstance(error, RuntimeError) and _WANTS_GRADIENTS.search(str(error)):
         return "; if the model computes gradients, write `gradients: true` in model.yaml"
-    if fitted:
+    if fitted and _may_be_of_size(error):
         return (
             f"; a batch of {fitted} ran: if the model takes no more rows at once, set "
             f"max_batch_size to {fitted}"
         )
     return ""
+
+
+def _may_be_of_size(error: BaseException) -> bool:
+    """Return whether a smaller batch may be the mend of `error`. Any thread."""
+    if isinstance(error, TypeError):
+        return bool(_WANTS_ONE.search(str(error)))
+    if isinstance(error, ModelContractError):
+        return bool(_OTHER_ROWS.search(str(error)))
+    return not isinstance(error, _OF_NO_SIZE)
 
 
 def _run_size(model: CheckedModel, batch: WarmupBatch, runs: int) -> bool:

@@ -110,7 +110,7 @@ def test_the_weights_of_a_graph_are_copied_by_the_names_in_the_graph(
         path.touch()
     tensor = ExternalTensor("w", "FP32", (1,), "w/all.bin", 0)
     monkeypatch.setattr(
-        new_model_files, "read_onnx", lambda path, weights: OnnxFile(external=[tensor])
+        new_model_files, "read_onnx", lambda path, nodes: OnnxFile(external=[tensor])
     )
     assert files_of(graph) == {"net.onnx": graph, "w/all.bin": weights}
     weights.unlink()

@@ -13,6 +13,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from batcher.batching.failure_log import LOG_INTERVAL_S, MAX_KINDS, FailureLog
 from batcher.core.error_text import MAX_STACK_CHARS
 from batcher.errors import ModelError
+from batcher.models.device_errors import device_error
 
 
 class Logged(list[str]):
@@ -50,6 +51,12 @@ def test_the_first_failure_is_told_with_its_traceback(logged: list[str]) -> None
     assert re.match(rf"model m/1: 2 rows of a batch failed {place}\nTraceback", text)
     assert "in raised" in text
     assert text.endswith("ValueError: bad row\n")
+
+
+def test_too_little_memory_is_told_with_the_line_that_asked_for_it(logged: list[str]) -> None:
+    FailureLog("m/1").write("a batch failed", device_error(raised(MemoryError("full"))), 5.0)
+    (text,) = logged
+    assert re.match(rf"model m/1: a batch failed \({__file__}:\d+\)\n.*MemoryError: full", text)
 
 
 class Long(Exception):

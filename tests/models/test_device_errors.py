@@ -14,6 +14,8 @@ import pytest
 
 from batcher.errors import DeviceLost, ModelContractError, OutOfMemory
 from batcher.models.device_errors import device_error
+from batcher.models.own_code import own_place
+from batcher.workers.process.described_error import describe_error, rebuild_error
 from tests.support.model_folders import Folders, answers, floats
 
 ARRAY_MEMORY_ERROR: Any = vars(np._core._exceptions)["_ArrayMemoryError"]
@@ -42,6 +44,8 @@ def fails(*arguments: object) -> None:
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes"),
+        FromOnnx("Exception during initialization: std::bad_alloc"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
         FromOnnx("bfc_arena.cc:376 Failed to allocate memory for requested buffer of size 4096"),
     ],
@@ -141,4 +145,7 @@ def test_an_error_of_memory_keeps_the_line_of_the_model_that_it_comes_from() -> 
     except MemoryError as err:
         full = device_error(err)
     line = predict.__code__.co_firstlineno + 1
-    assert full.__notes__ == [f"raised at {__file__}:{line}"]
+    assert isinstance(full, OutOfMemory)
+    assert full.place == str(own_place(full)) == f"{__file__}:{line}"
+    # As it comes from a child process.
+    assert str(own_place(rebuild_error(describe_error(full)))) == f"{__file__}:{line}"

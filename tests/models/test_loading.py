@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -100,9 +101,37 @@ def test_a_warmup_that_finds_the_memory_full_goes_on_with_the_size_that_fits(
     assert checked.loaded().overflow_rows == overflow
     assert list(checked.timings) == [1, 2, 4, 8, 16]
     (note,) = [text for text in folders.progress if text.startswith("note: ")]
-    assert f"a batch of {overflow} rows does not fit into the memory (MemoryError: full)" in note
+    place = re.escape(str(folders.base / "m/1/code.py"))
+    assert re.search(
+        rf"a batch of {overflow} rows does not fit .*\(MemoryError: full \({place}:\d+\)\)", note
+    )
     assert "set max_batch_size to 16" in note
     assert checked.copies_outputs is False
+
+
+@pytest.mark.parametrize(
+    ("line", "is_advised"),
+    [
+        ('raise ValueError("one at a time")', True),
+        ("int(np.zeros(2))", True),
+        ("torch.zeros(2).item()", True),
+        ('return {"y": x[:1]}', True),
+        ('x + "1"', False),
+        ("x.colour", False),
+        ("colour", False),
+        ('inputs["colour"]', False),
+        ("import colour", False),
+        ('return {"y": x.astype("c8")}', False),
+        ('return {"y": x[:, :3]}', False),
+    ],
+)
+def test_smaller_batches_are_advised_where_they_may_help(
+    folders: Folders, line: str, is_advised: bool
+) -> None:
+    body = f'if len(x) > 1:\n            {line}\n        return {{"y": x}}'
+    with pytest.raises(ModelLoadError, match="warm-up with batch size 2 failed") as failed:
+        folders.load(folders.python(predicting(body)))
+    assert ("set max_batch_size to 1" in str(failed.value)) is is_advised
 
 
 def test_a_single_row_that_does_not_fit_into_the_memory_fails_the_load(folders: Folders) -> None:

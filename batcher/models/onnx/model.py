@@ -70,7 +70,7 @@ class OnnxModel(PlainModel, FreshMemory):
         self._binding = bind(self.spec, self._definition.graph, _signature(self._session, graph))
         self._output_names = [fetch.source.name for fetch in self._binding.fetches]
         self.max_rows = self._binding.max_rows
-        self.notes = tuple(self._binding.notes)
+        self.notes = (*self._binding.notes, *_training_notes(graph.training))
 
     def compile(self, progress: Progress) -> None:
         """Refuse: onnxruntime has compiled the graph in its own way.
@@ -109,6 +109,20 @@ class OnnxModel(PlainModel, FreshMemory):
         for fetch, value in zip(binding.fetches, values, strict=True):
             outputs[fetch.tensor.name] = _own_rows(fetch.rows(value, computed), rows, computed)
         return outputs
+
+
+def _training_notes(operators: list[str]) -> list[str]:
+    """Return a note that a graph runs `operators` as in training; none without operators.
+
+    Any thread.
+    """
+    if not operators:
+        return []
+    return [
+        f"the graph was exported in training mode ({', '.join(operators)}): answers may be drawn "
+        "at random, or depend on the other rows of a batch. Call `.eval()` before the export, and "
+        "leave out `training=` of torch.onnx.export"
+    ]
 
 
 def _filled(array: Array, rows: int) -> Array:

@@ -69,7 +69,7 @@ def read_graph(path: Path) -> OnnxFile:
     Inference thread.
     """
     try:
-        return read_onnx(path, weights=True)
+        return read_onnx(path, nodes=True)
     except (ValueError, RecursionError):
         return OnnxFile()
 
