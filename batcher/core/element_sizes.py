@@ -28,6 +28,9 @@ _REFERENCE_BYTES = np.dtype("O").itemsize
 LEAST_ELEMENT_BYTES = _REFERENCE_BYTES + _OBJECT_BYTES
 """Bytes that an element takes at least, together with its place in the array."""
 
+_LENGTH_BYTES = 8
+"""Bytes of an element's length on its way to another process; in an answer it takes fewer."""
+
 PIECE_ELEMENTS = 1 << 13
 """Elements of one step: a step of C, which holds the interpreter lock, takes some 0.2 ms."""
 
@@ -60,6 +63,14 @@ def about_nbytes(arrays: Mapping[str, _Array]) -> int:
     At most SAMPLED_ELEMENTS of an array are looked at, and stand for the others. Any thread.
     """
     return sum(map(_about_nbytes, arrays.values()))
+
+
+def about_written_nbytes(arrays: Mapping[str, _Array]) -> int:
+    """Return about how many bytes `arrays` take once they are written, as `about_nbytes` does.
+
+    An element is written as its length and its bytes. Any thread.
+    """
+    return sum(map(_about_written_nbytes, arrays.values()))
 
 
 def bytes_of_elements(elements: list[Any]) -> int:
@@ -97,6 +108,21 @@ def _exact_nbytes(array: _Array) -> int:
 def _about_nbytes(array: _Array) -> int:
     if not array.dtype.hasobject or not array.size:
         return array.nbytes
-    # `flat` steps through an array of any layout, and copies nothing.
-    looked_at = array.flat[:: -(-array.size // SAMPLED_ELEMENTS)].tolist()
+    looked_at = _some_elements(array)
     return array.nbytes + bytes_of_elements(looked_at) * array.size // len(looked_at)
+
+
+def _about_written_nbytes(array: _Array) -> int:
+    if not array.dtype.hasobject or not array.size:
+        return array.nbytes
+    looked_at = _some_elements(array)
+    nbytes = bytes_of_elements(looked_at)
+    if isinstance(looked_at[0], bytes):
+        nbytes -= len(looked_at) * _OBJECT_BYTES
+    return array.size * _LENGTH_BYTES + nbytes * array.size // len(looked_at)
+
+
+def _some_elements(array: _Array) -> list[Any]:
+    # `flat` steps through an array of any layout, and copies nothing.
+    elements: list[Any] = array.flat[:: -(-array.size // SAMPLED_ELEMENTS)].tolist()
+    return elements

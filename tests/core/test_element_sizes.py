@@ -13,6 +13,7 @@ from batcher.core.element_sizes import (
     SAMPLED_ELEMENTS,
     SizedArrays,
     about_nbytes,
+    about_written_nbytes,
     pieces_of,
     sized,
 )
@@ -65,6 +66,20 @@ def test_an_estimate_looks_at_few_elements(monkeypatch: pytest.MonkeyPatch) -> N
     )
     about_nbytes({"t": texts(10 * SAMPLED_ELEMENTS)})
     assert 0 < len(looked_at) <= SAMPLED_ELEMENTS
+
+
+@pytest.mark.parametrize("count", [0, 1, SAMPLED_ELEMENTS, 5 * SAMPLED_ELEMENTS + 3])
+def test_an_answer_counts_with_what_is_written_and_not_with_its_objects(count: int) -> None:
+    array = texts(count)
+    written = 8 * count + sum(map(len, array.tolist()))
+    assert about_written_nbytes({"t": array}) == pytest.approx(written, rel=0.01)
+
+
+def test_rows_of_different_lengths_count_with_their_numbers() -> None:
+    rows: Array = np.empty(2, object)
+    rows[:] = [np.zeros(5, "f4"), np.zeros(7, "f4")]
+    arrays = {"x": rows, "y": np.zeros(3, "f8")}
+    assert about_written_nbytes(arrays) == 2 * 8 + 4 * 12 + 24
 
 
 def test_pieces_are_all_elements_in_row_major_order() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batcher.core.element_sizes import PIECE_ELEMENTS, pieces_of
 from batcher.core.spec import Array, datatype
+from batcher.models import casting
 from batcher.models.casting import CannotCast, cast, numbers_of
 from tests.support.models import tensor
 
@@ -43,6 +46,21 @@ def made(values: Any, dtype: str, shape: tuple[int, ...] = ()) -> Array:
 )
 def test_values_that_keep_their_meaning_are_cast(values: Array, dtype: str, expected: Any) -> None:
     assert made(values, dtype).tolist() == expected
+
+
+def test_many_texts_are_looked_at_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+
+    def noted(array: Array) -> Iterator[list[bytes]]:
+        for piece in pieces_of(array):
+            looked_at.append(len(piece))
+            yield piece
+
+    monkeypatch.setattr(casting, "pieces_of", noted)
+    texts = np.full((3, PIECE_ELEMENTS), b"word", object)
+    array, wrong = cast(texts, tensor("y", "BYTES", (PIECE_ELEMENTS,)))
+    assert (array is texts, wrong) == (True, {})
+    assert looked_at == [PIECE_ELEMENTS] * 3
 
 
 def test_an_array_of_the_declared_dtype_is_not_copied() -> None:

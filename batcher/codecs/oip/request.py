@@ -86,7 +86,8 @@ class InferHead(NamedTuple):
         binaries: inputs whose bytes stand behind the JSON, in the order of their bytes.
         outputs: outputs that are asked for, in the order of the model's outputs.
         slow: whether writing the answer takes a Python step for each element: classes, or BYTES.
-        text: whether some outputs are asked for in JSON.
+        heavy: whether a large answer takes much longer to write than its bytes take to copy: some
+            outputs are asked for in JSON, or as classes.
     """
 
     id: str
@@ -96,7 +97,7 @@ class InferHead(NamedTuple):
     binaries: tuple[BinaryInput, ...]
     outputs: tuple[RequestedOutput, ...]
     slow: bool = False
-    text: bool = False
+    heavy: bool = False
 
     def inputs(self, data: Buffer) -> dict[str, Array]:
         """Return all inputs; binary inputs are views of `data`, the bytes behind the JSON.
@@ -181,8 +182,7 @@ def read_document(
         raise _missing_inputs(spec, seen)
     outputs = _outputs(document, spec, flag_of(parameters, "binary_data_output", "the request"))
     priority, timeout = priority_of(parameters), timeout_of(parameters)
-    text = not all(output.binary for output in outputs)
-    found = (arrays, tuple(binaries), outputs, _is_slow(outputs), text)
+    found = (arrays, tuple(binaries), outputs, _is_slow(outputs), is_heavy(outputs))
     return InferHead(name or "", priority, timeout, *found)
 
 
@@ -223,6 +223,11 @@ def _missing_inputs(spec: ModelSpec, seen: set[str]) -> InvalidInput:
 def all_outputs(spec: ModelSpec, binary: bool) -> tuple[RequestedOutput, ...]:
     """Return all outputs of the model, for a request that names none."""
     return tuple(RequestedOutput(tensor, binary) for tensor in spec.outputs)
+
+
+def is_heavy(outputs: tuple[RequestedOutput, ...]) -> bool:
+    """Return whether some of the `outputs` are asked for in JSON, or as classes."""
+    return any(output.classes > 0 or not output.binary for output in outputs)
 
 
 def _is_slow(outputs: tuple[RequestedOutput, ...]) -> bool:

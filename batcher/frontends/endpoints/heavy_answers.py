@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from batcher.core.element_sizes import about_nbytes
+from batcher.core.element_sizes import about_written_nbytes
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.errors import Unavailable
 from batcher.serving.servable import Servable
@@ -35,7 +35,9 @@ def write_heavy(
     Raises:
         QueueFull: too many bytes wait for that process already.
     """
-    nbytes = about_nbytes(response.outputs)
+    # The outputs exist already: what counts is what writing adds. Else two answers of four million
+    # words each, 187 MiB of objects, are more than the pool takes.
+    nbytes = about_written_nbytes(response.outputs)
     try:
         return servable.run_heavy(nbytes, parameters, encode, response, *arguments)
     except Unavailable as err:

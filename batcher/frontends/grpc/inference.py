@@ -6,30 +6,31 @@ client waits no more, and likewise when its client cancels the call.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from twisted.internet.defer import Deferred
 
+from batcher.codecs.content import Buffer
 from batcher.codecs.content_coding import HEAVY_BYTES
+from batcher.codecs.heavy import is_heavy_answer, is_large_answer
 from batcher.codecs.oip.request import InferHead
-from batcher.core.request import InferenceResponse, Parameters, is_larger
+from batcher.core.copied_bytes import joined_bytes
+from batcher.core.request import InferenceResponse, Parameters
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
-from batcher.frontends.endpoints.heavy_answers import write_heavy
+from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
 from batcher.frontends.endpoints.oip.answering import parameters_of, write_slow
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import Context, PeerOf, key_of, outcome
 from batcher.frontends.grpc.large import InferMessage, LargeTensors
 from batcher.frontends.grpc.requests import InferMessageReader, ParsedRequest
-from batcher.frontends.grpc.responses import InferAnswer, WrittenAnswer, message_of, written_answer
+from batcher.frontends.grpc.responses import InferAnswer, WrittenAnswer, answer_pieces, message_of
 from batcher.frontends.grpc.typed import typed_inputs
 from batcher.serving.servable import Servable
 
-LARGE_ANSWER_BYTES = 8 << 20
-"""Bytes of numbers from which an answer is written in the process for heavy codecs.
-
-The loop copies up to as many within some milliseconds.
-"""
+Around = Callable[[list[Buffer]], list[Buffer]]
+"""Returns the pieces of the message around those of a response."""
 
 
 class Inference:
@@ -55,10 +56,12 @@ class Inference:
         message: pb.ModelInferRequest,
         context: Context,
         tensors: LargeTensors | None = None,
+        around: Around = list,
     ) -> InferAnswer:
         """Answer one request, whose `tensors` may have been cut out of the message.
 
-        Raises any ClientError or ServerError. Reactor thread.
+        `around` makes the whole of an answer that is written here. Raises any ClientError or
+        ServerError. Reactor thread.
         """
         servable, reader = self._find(message.model_name, message.model_version)
         request = reader.read(message, tensors)
@@ -69,7 +72,7 @@ class Inference:
         parameters = _parameters(servable, request, key, client, context.time_remaining())
         slow = reader.slow and request.size >= HEAVY_BYTES
         deferred = _begin(servable, request, parameters, slow)
-        return await _written(await outcome(deferred), head, servable, parameters)
+        return await _written(await outcome(deferred), head, servable, parameters, around)
 
     def _find(self, name: str, version: str) -> tuple[Servable, InferMessageReader]:
         """Return the servable for a model, and the reader of its requests.
@@ -96,21 +99,37 @@ class Inference:
 
 
 async def _written(
-    response: InferenceResponse, head: InferHead, servable: Servable, parameters: Parameters
+    response: InferenceResponse,
+    head: InferHead,
+    servable: Servable,
+    parameters: Parameters,
+    around: Around,
 ) -> InferAnswer:
     """Return the message that carries `response`; a large one is written beside the loop."""
-    if is_larger(response.outputs, HEAVY_BYTES if head.slow else LARGE_ANSWER_BYTES):
-        written: Deferred[memoryview] = write_heavy(
-            servable, response, parameters, written_answer, head
-        )
+    if head.heavy and is_heavy_answer(response):
         model = response.model
-        del response  # millions of texts are let go of where they were copied, not on the loop
-        data = await outcome(written)
-        return WrittenAnswer(model, (data,))
-    if not head.slow:
+        heavy = write_heavy(servable, response, parameters, answer_pieces, head)
+        del response  # it is let go of where it was copied, not on the loop
+        pieces = await outcome(heavy)
+        return await outcome(write_large(servable, _joined, model, pieces, around))
+    if head.slow:
+        write = partial(_write, head=head, around=around)
+        written: Deferred[WrittenAnswer] = write_slow(response, servable, write, parameters)
+    elif is_large_answer(response):
+        written = write_large(servable, _write, response, head, around)
+    else:
         return message_of(response, head)
-    write = partial(message_of, head=head)
-    return await outcome(write_slow(response, servable, write, parameters))
+    del response  # as above: it may be millions of texts
+    return await outcome(written)
+
+
+def _write(response: InferenceResponse, head: InferHead, around: Around) -> WrittenAnswer:
+    return _joined(response.model, answer_pieces(response, head), around)
+
+
+def _joined(model: str, pieces: list[Buffer], around: Around) -> WrittenAnswer:
+    # The library takes nothing but `bytes`, and copies them once more on the loop.
+    return WrittenAnswer(model, joined_bytes(around(pieces)))
 
 
 def _begin(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from batcher.codecs.content import Buffer
 from batcher.codecs.content_coding import HEAVY_BYTES
 from batcher.codecs.oip.members import MAX_PARAMETERS
-from batcher.codecs.oip.request import InferHead, array_from_bytes, read_document
+from batcher.codecs.oip.request import InferHead, array_from_bytes, is_heavy, read_document
 from batcher.core.decoding_limits import NO_LIMITS, DecodingLimits
 from batcher.core.error_text import brief
 from batcher.core.shapes import MAX_AXES, too_many_axes
@@ -133,7 +133,8 @@ class InferMessageReader:
         }
         head = read_document(document, self._spec, self._limits)
         # Clients of gRPC read bytes alone.
-        head = head._replace(outputs=tuple(output._replace(binary=True) for output in head.outputs))
+        outputs = tuple(output._replace(binary=True) for output in head.outputs)
+        head = head._replace(outputs=outputs, heavy=is_heavy(outputs))
         if len(key) <= MAX_KEPT_HEAD_BYTES:
             if len(self._heads) >= MAX_KEPT_HEADS:
                 self._heads.clear()

@@ -16,7 +16,7 @@ that does not read its answers loses its stream after a while.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -25,13 +25,10 @@ from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import Calls, Context
 from batcher.frontends.grpc.inference import Inference
 from batcher.frontends.grpc.large import read_infer_message
-from batcher.frontends.grpc.responses import WrittenAnswer
+from batcher.frontends.grpc.responses import FINAL_RESPONSE, WrittenAnswer, in_stream
 
 StreamAnswer = pb.ModelStreamInferResponse | WrittenAnswer
 Answer = asyncio.Task[StreamAnswer]
-
-_FINAL = "triton_final_response"
-_INFER_RESPONSE_TAG = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER << 3 | 2
 
 FIRST_REQUESTS = 4
 """Requests that a stream begins with, before the size of an answer is known; each answer allows one
@@ -77,7 +74,7 @@ class Streams:
         message = pb.ModelInferRequest()
         try:
             message, tensors = read_infer_message(data)
-            response = await self._inference.infer(message, context, tensors)
+            response = await self._inference.infer(message, context, tensors, in_stream)
         except Exception as err:  # every error is an answer: the stream goes on
             self._calls.failed("ModelStreamInfer", err, began, message, context)
             _, text = self._calls.status_of(err, context)
@@ -88,33 +85,10 @@ class Streams:
             return pb.ModelStreamInferResponse(error_message=text, infer_response=response)
         self._calls.ended("ModelStreamInfer", 200, began, context, response.model_name)
         if isinstance(response, WrittenAnswer):
-            return WrittenAnswer(response.model_name, tuple(_in_stream(response)))
+            return response
         # Clients wait for this flag: it marks the last answer to a request, here the only one.
-        response.parameters[_FINAL].bool_param = True
+        response.parameters[FINAL_RESPONSE].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=response)
-
-
-def _in_stream(answer: WrittenAnswer) -> Iterator[bytes | memoryview]:
-    """Yield the pieces of a `ModelStreamInferResponse` around `answer`.
-
-    Messages that stand one behind the other are read as one: the flag need not be written before.
-    """
-    final = pb.ModelInferResponse()
-    final.parameters[_FINAL].bool_param = True
-    flag = final.SerializeToString()
-    yield _varint(_INFER_RESPONSE_TAG)
-    yield _varint(answer.ByteSize() + len(flag))
-    yield from answer.pieces
-    yield flag
-
-
-def _varint(number: int) -> bytes:
-    """Return `number` as protobuf writes it: seven bits a byte, the lowest first."""
-    digits = bytearray()
-    while number > 0x7F:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes((*digits, number))
 
 
 class _Stream:

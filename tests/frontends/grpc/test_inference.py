@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from batcher.codecs.content_coding import HEAVY_BYTES
+from batcher.codecs.joining import LARGE_BYTES
+from batcher.codecs.oip.elements import to_elements
 from batcher.errors import DeadlineExceeded, InvalidInput, UnknownModel
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.inference import LARGE_ANSWER_BYTES
 from tests.frontends.grpc.conftest import Context, Rpc, request, run, turn
 from tests.support.http import MemoryServer
 from tests.support.models import RecordingModel, model_spec, tensor
 
-LONG = LARGE_ANSWER_BYTES // 4
+LONG = LARGE_BYTES // 4
 
 
 def values(response: pb.ModelInferResponse) -> list[float]:
@@ -164,7 +165,51 @@ def test_a_long_answer_of_a_stream_is_written_beside_the_loop_and_flagged_as_fin
         assert not answer.error_message
         assert answer.infer_response.parameters["triton_final_response"].bool_param
         assert answer.infer_response.outputs[0].shape == [1, LONG]
-        assert len(answer.infer_response.raw_output_contents[0]) == LARGE_ANSWER_BYTES
+        assert len(answer.infer_response.raw_output_contents[0]) == LARGE_BYTES
+
+    run(test)
+
+
+@pytest.mark.parametrize("in_stream", [False, True])
+def test_a_large_answer_in_texts_is_written_beside_the_loop(in_stream: bool) -> None:
+    texts = np.empty((1, HEAVY_BYTES // 8), object)
+    texts[:] = b"text"
+    spec = model_spec((tensor("x", "FP32", (4,)),), (tensor("y", "BYTES", texts.shape[1:]),))
+    rpc = Rpc(MemoryServer(RecordingModel(spec, lambda _: {"y": texts})))
+
+    async def one() -> pb.ModelInferResponse:
+        if not in_stream:
+            answer = await rpc.inference.infer(request(), Context())
+            return pb.ModelInferResponse.FromString(answer.SerializeToString())
+        answer = await rpc.streams.answer_one(request().SerializeToString(), Context())
+        whole = pb.ModelStreamInferResponse.FromString(answer.SerializeToString())
+        assert not whole.error_message
+        assert whole.infer_response.parameters["triton_final_response"].bool_param
+        return whole.infer_response
+
+    async def test() -> None:
+        task = asyncio.ensure_future(one())
+        await rpc.settle()
+        assert task.result().raw_output_contents == [to_elements(texts)]
+        assert task.result().outputs[0].shape == [1, HEAVY_BYTES // 8]
+
+    run(test)
+
+
+def test_classes_of_a_large_answer_are_those_of_a_small_one() -> None:
+    spec = model_spec((tensor("x", "FP32", (4,)),), (tensor("y", "FP32", (LONG,)),))
+    scores = np.arange(LONG, dtype=np.float32)[np.newaxis]
+    rpc = Rpc(MemoryServer(RecordingModel(spec, lambda _: {"y": scores})))
+    message = request()
+    message.outputs.add(name="y").parameters["classification"].int64_param = 2
+
+    async def test() -> None:
+        task = asyncio.ensure_future(rpc.inference.infer(message, Context()))
+        await rpc.settle()
+        answer = pb.ModelInferResponse.FromString(task.result().SerializeToString())
+        best = np.array([f"{LONG - n}.000000:{LONG - n}".encode() for n in (1, 2)], object)
+        assert answer.raw_output_contents == [to_elements(best)]
+        assert (answer.outputs[0].datatype, answer.outputs[0].shape) == ("BYTES", [1, 2])
 
     run(test)
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from batcher.codecs.oip.members import BULK_PRIORITY
 from batcher.codecs.oip.request import InferHead
-from batcher.core.element_sizes import about_nbytes
+from batcher.core.element_sizes import about_written_nbytes
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import ModelSpec
 from batcher.errors import Unavailable
@@ -74,7 +74,7 @@ def write_slow(
     Raises:
         QueueFull: the pool has too many tasks or bytes already.
     """
-    nbytes = about_nbytes(response.outputs)
+    nbytes = about_written_nbytes(response.outputs)  # the outputs exist already
     try:
         return servable.run_on_pool(nbytes, partial(write, response), parameters)
     except Unavailable as err:

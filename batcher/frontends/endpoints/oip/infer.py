@@ -179,7 +179,7 @@ class OipReplyWriter:
     def reply(self, response: InferenceResponse) -> Reply | Deferred[Reply]:
         """Return the reply that carries `response`, or a Deferred of a reply that takes long."""
         head, plan = self._head, self._plan
-        if (head.text or head.slow) and is_heavy_answer(response):
+        if head.heavy and is_heavy_answer(response):
             return write_heavy(
                 plan.servable, response, self._parameters, encode_heavy_oip, head, plan.coding
             ).addCallback(self._reply, response.model, plan.coding)
