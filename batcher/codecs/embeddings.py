@@ -44,6 +44,12 @@ MAX_INPUTS = 2048
 MAX_PADDED_IDS = 1 << 21
 """Most token ids of a request, counted as if every list had the length of the longest: 16 MiB."""
 
+MAX_LOOP_VALUES = 1 << 13
+"""Most texts, ids and lists of a body that the loop reads: that takes a millisecond at most.
+
+A body of 256 KiB may hold 130,000, which take up to 18 times as long to read, and to let go of.
+"""
+
 NO_ID = -1
 """What stands behind the ids of a list that is shorter than the longest of its request."""
 
@@ -77,6 +83,7 @@ class Wish(NamedTuple):
         ids: a row of token ids for each text, with NO_ID behind shorter rows; None for texts.
         base64: whether vectors are sent as bytes, in base64.
         dimensions: how many numbers of a vector are sent; 0 for all.
+        tokens: how many token ids came.
     """
 
     model: str
@@ -84,6 +91,11 @@ class Wish(NamedTuple):
     ids: Array | None = None
     base64: bool = False
     dimensions: int = 0
+    tokens: int = 0
+
+    def without_inputs(self) -> Wish:
+        """Return what an answer needs to be written: the inputs belong to the request."""
+        return self._replace(texts=np.empty(0, object), ids=None)
 
 
 def embedder_of(spec: ModelSpec) -> Embedder | None:
@@ -123,6 +135,17 @@ def _is_count(tensor: TensorSpec) -> bool:
     return tensor.datatype.name in _INTEGERS and tensor.shape in _ONE_ELEMENT
 
 
+def has_many_values(body: Buffer) -> bool:
+    """Return whether `body` may hold more than MAX_LOOP_VALUES. Any thread.
+
+    Commas and brackets within texts count, too: such a body is only read elsewhere.
+    """
+    if len(body) <= MAX_LOOP_VALUES:
+        return False
+    characters = np.frombuffer(body, np.uint8)
+    return sum([int((characters == each).sum()) for each in b",[{"]) > MAX_LOOP_VALUES
+
+
 def listed_model(name: str) -> dict[str, Any]:
     """Return what OpenAI's form says of the model called `name`; nobody knows when it was made."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "batcher"}
@@ -151,8 +174,9 @@ def _wish(document: Any) -> Wish:
     if encoding not in ("float", "base64"):
         raise InvalidInput(f"encoding_format: expected 'float' or 'base64'; got {brief(encoding)}")
     dimensions = _dimensions(document.get("dimensions"))
-    texts, ids = _inputs(document)
-    return Wish(model, texts, ids, encoding == "base64", dimensions)
+    inputs = _inputs(document)
+    texts, ids = inputs.arrays()
+    return Wish(model, texts, ids, encoding == "base64", dimensions, inputs.tokens)
 
 
 def _got(document: dict[str, Any], name: str) -> str:
@@ -170,8 +194,8 @@ def _dimensions(value: Any) -> int:
     return value
 
 
-def _inputs(document: dict[str, Any]) -> tuple[Array, Array | None]:
-    """Return the texts of a request, and its token ids, as Wish has them."""
+def _inputs(document: dict[str, Any]) -> _Inputs:
+    """Return the texts of a request, or its token ids."""
     value, inputs = document.get("input"), _Inputs()
     if isinstance(value, str):
         inputs.add([value])
@@ -182,68 +206,80 @@ def _inputs(document: dict[str, Any]) -> tuple[Array, Array | None]:
             inputs.add(piece)
     else:
         raise InvalidInput(f"input: expected {_ACCEPTED}; got {_got(document, 'input')}")
-    return inputs.arrays()
+    return inputs
 
 
 class _Inputs:
-    """Collects the inputs of one request, of which the texts or ids come in pieces."""
+    """Collects the inputs of one request, of which the texts or ids come in pieces.
+
+    Attributes:
+        tokens: how many token ids came.
+    """
 
     def __init__(self) -> None:
+        self.tokens = 0
         self._texts: list[bytes] = []
-        self._rows: list[Array] = []  # a list of ids each
-        self._single: list[Array] = []  # the only list of ids, in pieces
+        self._ids: list[Array] = []  # of all lists, one behind the other
+        self._lengths: list[int] = []  # of each list of ids
+        self._single = False  # whether ids stand in `input` itself
 
     def add(self, piece: list[Any] | LongList) -> None:
         """Add elements of `input`, or one long element."""
         elements: list[Any] = [piece] if isinstance(piece, LongList) else piece
         kinds = set(map(type, elements))
         if kinds == {int}:
-            self._single.append(_ids(elements))
-        elif len(self._texts) + len(self._rows) + len(elements) > MAX_INPUTS:
+            self._single = True
+            self._add_ids(elements)
+        elif len(self._texts) + len(self._lengths) + len(elements) > MAX_INPUTS:
             raise InvalidInput(f"input: expected at most {MAX_INPUTS} texts in a request; got more")
         elif kinds <= {str}:
             self._texts += [text.encode() for text in elements]
         elif all(issubclass(kind, list | LongList) for kind in kinds):
-            self._rows += _rows_of_ids(elements)
+            self._add_lists(elements)
         else:
             names = sorted({kind.__name__ for kind in kinds})
             raise InvalidInput(f"input: expected {_ACCEPTED}; got a list of {', '.join(names)}")
-        _check_ids(sum(map(len, (*self._rows, *self._single))))
 
     def arrays(self) -> tuple[Array, Array | None]:
         """Return the texts and the ids, as Wish has them."""
-        if sum(map(bool, (self._texts, self._rows, self._single))) != 1:
-            many = self._texts or self._rows
-            got = "a list of several of these" if many else "an empty list"
+        if bool(self._texts) + bool(self._lengths) + self._single != 1:
+            got = "a list of several of these" if self._texts or self._ids else "an empty list"
             raise InvalidInput(f"input: expected {_ACCEPTED}; got {got}")
         if b"" in self._texts:
             raise InvalidInput("input: expected texts that are not empty; got an empty one")
         if self._texts:
             return _objects(self._texts), None
-        rows = self._rows or [np.concatenate(self._single)]
-        return _objects([b""] * len(rows)), _padded(rows)
+        lengths = self._lengths or [self.tokens]
+        return _objects([b""] * len(lengths)), _padded(self._ids, lengths)
 
+    def _add_lists(self, elements: list[Any]) -> None:
+        """Add lists of ids."""
+        if any(isinstance(element, LongList) for element in elements):
+            for element in elements:
+                self._add_list(element)
+            return
+        lengths = list(map(len, elements))
+        if not all(lengths):
+            raise InvalidInput("input: expected lists of token ids, none empty; got an empty list")
+        # All lists at once: to look at each id by itself takes much longer.
+        self._add_ids(list(chain.from_iterable(elements)))
+        self._lengths += lengths
 
-def _rows_of_ids(elements: list[Any]) -> list[Array]:
-    """Return an array for each list of ids."""
-    if any(isinstance(element, LongList) for element in elements):
-        return [_long_row(element) for element in elements]
-    # All lists at once: to look at each id by itself takes much longer.
-    flat = _ids(list(chain.from_iterable(elements)))
-    lengths = list(map(len, elements))
-    if not all(lengths):
-        raise InvalidInput("input: expected lists of token ids, none empty; got an empty list")
-    return np.split(flat, np.cumsum(lengths)[:-1])
+    def _add_list(self, element: list[Any] | LongList) -> None:
+        """Add one list of ids beside long ones."""
+        if not isinstance(element, LongList):
+            self._add_lists([element])
+            return
+        before = self.tokens
+        for piece in element.pieces():
+            self._add_ids([None] if isinstance(piece, LongList) else piece)
+        self._lengths.append(self.tokens - before)
 
-
-def _long_row(element: list[Any] | LongList) -> Array:
-    if not isinstance(element, LongList):
-        return _rows_of_ids([element])[0]
-    pieces = []
-    for piece in element.pieces():
-        pieces.append(_ids([None] if isinstance(piece, LongList) else piece))
-        _check_ids(sum(map(len, pieces)))
-    return np.concatenate(pieces)
+    def _add_ids(self, values: list[Any]) -> None:
+        """Add ids to the list that they belong to."""
+        self._ids.append(_ids(values))
+        self.tokens += len(values)
+        _check_ids(self.tokens)
 
 
 def _ids(values: list[Any]) -> Array:
@@ -271,12 +307,13 @@ def _check_ids(count: int) -> None:
         )
 
 
-def _padded(rows: list[Array]) -> Array:
-    longest = max(map(len, rows))
-    _check_ids(len(rows) * longest)
-    padded: Array = np.full((len(rows), longest), NO_ID, np.int64)
-    for row, ids in zip(padded, rows, strict=True):
-        row[: len(ids)] = ids
+def _padded(ids: list[Array], lengths: list[int]) -> Array:
+    """Return `ids`, those of lists of `lengths` one behind the other, as a row for each list."""
+    longest = max(lengths)
+    _check_ids(len(lengths) * longest)
+    padded: Array = np.full((len(lengths), longest), NO_ID, np.int64)
+    # A step of Python for each list would take a millisecond for 2,048 of them.
+    padded[np.arange(longest) < np.array(lengths)[:, np.newaxis]] = np.concatenate(ids)
     return padded
 
 
@@ -351,4 +388,4 @@ def _tokens(response: InferenceResponse, wish: Wish, embedder: Embedder) -> int:
     """Return how many tokens the texts had: as the model says, else as came; 0 if nobody knows."""
     if embedder.tokens is not None:
         return int(response.outputs[embedder.tokens.name].sum())
-    return 0 if wish.ids is None else int((wish.ids != NO_ID).sum())
+    return wish.tokens

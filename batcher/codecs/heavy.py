@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from batcher.codecs.content import Content
 from batcher.codecs.content_coding import HEAVY_BYTES, Body, plain_body
-from batcher.codecs.embeddings import Embedder, Wish
+from batcher.codecs.embeddings import Embedder, Wish, has_many_values
 from batcher.codecs.embeddings import decode as decode_wish
 from batcher.codecs.embeddings import encode as encode_embeddings
 from batcher.codecs.format_table import decode_body, format_named
@@ -106,6 +106,11 @@ def encode_heavy_tf_serving(
 ) -> memoryview:
     """Return the answer as `tf_serving.encode` does."""
     return memoryview(encode_tf_serving(response, spec, by_row))
+
+
+def is_heavy_wish(body: Body) -> bool:
+    """Return whether `body`, a request for embeddings, is too large or too finely cut."""
+    return is_heavy(body) or has_many_values(plain_body(body))
 
 
 def decode_heavy_embeddings(body: Body) -> Wish:

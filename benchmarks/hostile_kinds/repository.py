@@ -13,6 +13,9 @@ SETTINGS = ("grpc_port=0",)
 ANSWER_VALUES = 1 << 18
 """Values in one row of `large`: 1 MiB, so that the 64 rows of one batch are 64 MiB."""
 
+VECTOR_NUMBERS = 1 << 10
+"""Numbers of a vector of `embedder`: 2,048 texts have 8 MiB of them."""
+
 ANSWER_WORDS = 1 << 16
 """Texts in one row of `words`: 64 rows are four million."""
 
@@ -55,6 +58,18 @@ class Model:
         return {{"y": np.broadcast_to(WORDS, (len(inputs["x"]), {ANSWER_WORDS}))}}
 """
 
+_EMBEDDER = f"""
+import numpy as np
+
+VECTOR = np.random.default_rng(0).random({VECTOR_NUMBERS}, "f4")
+
+class Model:
+    def predict(self, inputs):
+        y = np.empty((len(inputs["text"]), {VECTOR_NUMBERS}), "f4")
+        y[:] = VECTOR
+        return {{"y": y}}
+"""
+
 _Y = "[{name: y, dtype: FP32, shape: [1]}]"
 
 MODELS = {
@@ -90,6 +105,12 @@ MODELS = {
         _WORDS,
         "[{name: x, dtype: FP32, shape: [1]}]",
         f"[{{name: y, dtype: BYTES, shape: [{ANSWER_WORDS}]}}]",
+    ),
+    "embedder": (
+        _EMBEDDER,
+        "[{name: text, dtype: BYTES, shape: []},"
+        " {name: ids, dtype: INT64, shape: [-1], optional: true}]",
+        f"[{{name: y, dtype: FP32, shape: [{VECTOR_NUMBERS}]}}]",
     ),
 }
 """Name to source, inputs and outputs. `probe` is asked by nobody but the probes."""

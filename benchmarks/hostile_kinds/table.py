@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from benchmarks.hostile_kinds.answers import ANSWER_KINDS
 from benchmarks.hostile_kinds.binaries import FORM_BODIES, MSGPACK_BODIES, OTHER_BODIES
 from benchmarks.hostile_kinds.bodies import kinds_of
+from benchmarks.hostile_kinds.embeddings import EMBEDDING_BODIES
 from benchmarks.hostile_kinds.grpc_calls import GRPC_KINDS
 from benchmarks.hostile_kinds.heads import FRAMING_KINDS, HEAD_KINDS
 from benchmarks.hostile_kinds.kind import Kind
@@ -23,6 +24,7 @@ BODIES = (
     *OIP_BODIES,
     *FORM_BODIES,
     *PICTURE_BODIES,
+    *EMBEDDING_BODIES,
 )
 
 STREAMS = (
@@ -36,6 +38,8 @@ STREAMS = (
     "form_pictures",
     "picture_jpeg",
     "picture_500 scans",
+    "embeddings_small lists",
+    "embeddings_answer base64",
 )
 """Kinds of bodies that are also tried by CLIENTS at a time."""
 

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from batcher.codecs.embeddings import MAX_INPUTS, Embedder, decode, embedder_of, encode, inputs_for
+from batcher.codecs.embeddings import (
+    MAX_INPUTS,
+    MAX_LOOP_VALUES,
+    Embedder,
+    decode,
+    embedder_of,
+    encode,
+    has_many_values,
+    inputs_for,
+)
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import Labels
 from batcher.errors import InvalidInput, TooLarge
@@ -63,6 +72,18 @@ def test_ids_stand_behind_each_other_with_a_mark_behind_shorter_lists() -> None:
     assert inputs["ids"].tolist() == [[1, 2, 3], [4, -1, -1]]
     assert inputs["ids"].dtype == np.int32
     assert inputs["text"].tolist() == [b"", b""]
+
+
+@pytest.mark.parametrize(("value", "each"), [(1, 1), ([1], 2), ([], 2), ({}, 2), ("a", 1)], ids=str)
+def test_many_values_are_told_by_commas_and_brackets(value: Any, each: int) -> None:
+    # The object and the list around the values count, and so does the comma before that list.
+    most = (MAX_LOOP_VALUES - 2) // each
+    assert not has_many_values(body([value] * most))
+    assert has_many_values(body([value] * (most + 1)))
+
+
+def test_a_long_text_is_not_many_values() -> None:
+    assert not has_many_values(body("a text of words, and of some more " * 7000))
 
 
 def test_ids_of_a_large_body_are_read_piece_by_piece() -> None:
@@ -178,7 +199,9 @@ def test_tokens_are_counted_by_the_ids_where_the_model_does_not_say() -> None:
     silent = embedder(model_spec(inputs=(TEXT, IDS), outputs=(VECTOR,)))
     response = InferenceResponse("m", "1", {"vector": np.ones((2, 4), "<f4")}, 0.0, 0.0, 2)
     for given, tokens in (([[1, 2, 3], [4]], 4), (["a", "b"], 0)):
-        found = json.loads(encode(response, decode(body(given)), silent))
+        wish = decode(body(given)).without_inputs()
+        assert (wish.texts.tolist(), wish.ids) == ([], None)
+        found = json.loads(encode(response, wish, silent))
         assert found["usage"]["prompt_tokens"] == tokens
 
 

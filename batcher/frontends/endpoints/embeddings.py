@@ -25,8 +25,8 @@ from batcher.codecs.embeddings import (
 from batcher.codecs.heavy import (
     decode_heavy_embeddings,
     encode_heavy_embeddings,
-    is_heavy,
     is_heavy_answer,
+    is_heavy_wish,
 )
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.errors import InvalidInput, UnknownModel
@@ -149,7 +149,7 @@ class Embeddings:
 
     def __call__(self, call: Call) -> Deferred[InferenceResponse]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
-        if not is_heavy(call.body):
+        if not is_heavy_wish(call.body):
             return self._infer(decode(plain_body(call.body)), call)
         # Which model is meant is not known before the body is read. Any servable knows the process
         # that reads it.
@@ -170,9 +170,7 @@ class Embeddings:
             )
         parameters = _parameters(call, servable)
         inputs = inputs_for(wish, embedder)
-        # The texts or ids belong to the request from here on.
-        kept = wish._replace(texts=wish.texts[:0], ids=None) if embedder.tokens else wish
-        call.plan = EmbeddingsWriter(servable, kept, embedder, parameters)
+        call.plan = EmbeddingsWriter(servable, wish.without_inputs(), embedder, parameters)
         return servable.infer(inputs, parameters)
 
 

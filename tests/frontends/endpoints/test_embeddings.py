@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from batcher.errors import ModelError
+from batcher.frontends.endpoints import embeddings
 from tests.frontends.endpoints.conftest import MORE
 from tests.support.http import MemoryServer, ask, over_connection
 from tests.support.http_answers import Answer
@@ -108,6 +109,32 @@ def test_what_is_wrong_is_named_in_the_form_of_openai(
     assert error["type"] == "invalid_request_error"
     assert (error["param"], error["code"]) == (param, code or "invalid_input")
     assert answer.header("x-should-retry") == "false"
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ([7] * 9000, 200),
+        ([[7]] * 60_000, 400),
+        ([[]] * 60_000, 400),
+        (["a"] * 60_000, 400),
+        ([{}] * 60_000, 400),
+        ([[7] * 1024] * 2048, 200),
+        ([[7] * 1025] * 2048, 413),
+    ],
+    ids=range(7),
+)
+def test_a_body_that_is_small_but_finely_cut_is_not_read_on_the_loop(
+    both: Both, given: Any, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings, "decode", lambda _: pytest.fail("read on the loop"))
+    answer = posted(both, {"model": "words", "input": given})
+    assert answer.status == status
+    if status == 400:
+        assert "at most 2048" in error_of(answer)["message"]
+    if status == 200:
+        ids = given if isinstance(given[0], list) else [given]
+        assert answer.decoded()["usage"]["prompt_tokens"] == sum(map(len, ids))
 
 
 def test_a_model_that_is_not_there_or_makes_no_embeddings_is_named(both: Both) -> None:
