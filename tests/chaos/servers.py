@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tests.end_to_end.processes import ROOT, Process, started
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "5"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "3"))
 """Seconds of each kind of trouble: a minute in `make chaos`, a few seconds in `make test`."""
 
 MODELS = ROOT / "tests" / "chaos" / "models"

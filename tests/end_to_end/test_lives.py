@@ -20,7 +20,7 @@ ROUNDS = int(os.environ.get("LIVES_ROUNDS", "30"))
 `make integration` has a hundred.
 """
 
-PROCESS_ROUNDS = 5
+PROCESS_ROUNDS = 3
 """Loads of a model in a process; each takes seconds, and a leak of a process shows at once."""
 
 SETTLED = 20
