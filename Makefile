@@ -21,11 +21,13 @@ test: $(VENV)/.test
 # The files with tests of that mark: pytest imports no others.
 LONG = $(shell grep --recursive --files-with-matches --include='test_*.py' 'mark\.long' tests)
 
-# The recipes of deploy/ and examples/load; what is not installed is skipped. One at a time: traffic comes on a schedule.
+# The recipes of deploy/ and examples/load; what is not installed is skipped. Where traffic comes on a schedule, one test at a time.
+INTEGRATION := tests/integration
+ALONE := $(patsubst %,$(INTEGRATION)/test_%.py,behind image load_scripts replacing systemd)
 integration: $(VENV)/.test
-	$(BIN)/python -m pytest tests/integration --ignore tests/integration/models --ignore tests/integration/kinds -rs
+	$(BIN)/python -m pytest $(ALONE) -rs
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(INTEGRATION) $(addprefix --ignore ,$(INTEGRATION)/models $(ALONE)) -rs
 	LIVES_ROUNDS=100 $(BIN)/python -m pytest -n 2 -m long $(LONG)
-	$(BIN)/python -m pytest -n 2 tests/integration/kinds
 
 # Every kind of model in every format, compiled too: a quarter of an hour.
 kinds: $(VENV)/.test
@@ -36,9 +38,11 @@ NO_CUDA := $(VENV)/no_cuda
 models: $(VENV)/.models
 	LD_LIBRARY_PATH=$(CURDIR)/$(NO_CUDA)$${LD_LIBRARY_PATH:+:$$LD_LIBRARY_PATH} $(BIN)/python -m pytest tests/integration/models -rs
 
-# The rooms of the compiled modules, with the sources of these modules in their place.
+# The rooms of the compiled modules, with the sources of these modules in their place. Not the figures of overload: whole
+# minutes are simulated for each of them, and they are the same, compiled or not.
 test-python: $(VENV)/.test
-	WITHOUT_MYPYC=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/batching tests/codecs/oip tests/codecs/formats/test_octet_stream.py tests/core tests/frontends tests/serving
+	WITHOUT_MYPYC=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/batching tests/codecs/oip tests/codecs/formats/test_octet_stream.py tests/core tests/frontends tests/serving \
+		--ignore tests/batching/test_scheduler_overload.py
 
 # Faults under load, each for a minute; `make test` has them for seconds. What was measured is shown at the end.
 chaos: $(VENV)/.test
