@@ -22,6 +22,14 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(SETTINGS, 0, 0, b"")
 
 
+def _setting(name: int, value: int) -> bytes:
+    return _frame(SETTINGS, 0, 0, struct.pack(">HI", name, value))
+
+
+MAX_WINDOW = (1 << 31) - 1
+WIDE_WINDOWS = _setting(4, MAX_WINDOW) + _frame(8, 0, 0, struct.pack(">I", MAX_WINDOW - 65_535))
+"""Frames by which a client lets the server send as much as the connection takes."""
+
 ACKNOWLEDGEMENT = _frame(SETTINGS, ACKNOWLEDGED, 0, b"")
 
 

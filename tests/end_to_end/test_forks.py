@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,10 @@ def sockets_of(pid: int) -> set[str]:
     """Return the sockets and the epoll instances that a process holds."""
     found = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        target = os.readlink(entry)
-        if re.match(r"socket:|anon_inode:\[eventpoll\]", target):
-            found.add(target)
+        with suppress(FileNotFoundError):  # closed meanwhile
+            target = os.readlink(entry)
+            if re.match(r"socket:|anon_inode:\[eventpoll\]", target):
+                found.add(target)
     return found
 
 

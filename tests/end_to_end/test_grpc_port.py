@@ -7,11 +7,11 @@ import re
 import signal
 import socket
 import ssl
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import Queue
-from tempfile import gettempdir
 from typing import Any
 
 import grpc
@@ -22,6 +22,7 @@ from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from tests.end_to_end import http2
 from tests.end_to_end.grpc_calls import SERVICE, row, stream_on
 from tests.end_to_end.processes import Process, started, until, write_model
+from tests.end_to_end.test_forks import sockets_of
 from tests.end_to_end.test_listening import certify
 
 WIDE = """
@@ -169,6 +170,29 @@ def test_large_answers_to_a_slow_reader_come_whole(server: Process) -> None:
         sent.put(None)
 
 
+def test_clients_that_leave_before_they_are_taken_leave_nothing_behind(server: Process) -> None:
+    before = len(sockets_of(server.pid))
+    for _ in range(200):
+        with connected(server) as leaving:
+            leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert is_live(server)
+    # The fixture looks for tracebacks.
+    until(lambda: len(sockets_of(server.pid)) <= before)
+
+
+def test_a_client_that_reads_nothing_is_cut_off(server: Process) -> None:
+    before = len(sockets_of(server.pid))
+    request = wide_request().SerializeToString()
+    with connected(server) as silent:
+        http2.begin(silent)
+        silent.sendall(http2.WIDE_WINDOWS)
+        for number in range(1, 16, 2):
+            silent.sendall(http2.call(number, SERVICE, "ModelInfer"))
+            silent.sendall(http2.message(number, request))
+        until(lambda: len(sockets_of(server.pid)) > before)
+        until(lambda: len(sockets_of(server.pid)) <= before)
+
+
 def test_a_new_certificate_is_shown_after_a_reload(tmp_path: Path) -> None:
     certify(tmp_path, "server")
     arguments = ("--grpc-port", "0", "--set", f"tls_certificate={tmp_path / 'server.pem'}")
@@ -191,12 +215,10 @@ def test_a_new_certificate_is_shown_after_a_reload(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_the_inner_socket(tmp_path: Path) -> None:
-    def folders() -> set[Path]:
-        return set(Path(gettempdir()).glob("batcher-grpc-*"))
-
-    before = folders()
-    with started(tmp_path, "--grpc-port", "0") as process:
-        (made,) = folders() - before
+    place = tmp_path / "50%41 ä?#"  # has to be written otherwise in an address
+    place.mkdir()
+    with started(tmp_path, "--grpc-port", "0", environment={"TMPDIR": str(place)}) as process:
+        (made,) = place.glob("batcher-grpc-*")
         assert made.stat().st_mode & 0o777 == 0o700
         assert is_live(process)
         process.signal(signal.SIGTERM)

@@ -15,9 +15,11 @@ call.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import grpc
 from grpc import aio
@@ -33,7 +35,8 @@ from batcher.frontends.endpoints.disclosure import disclosure_of
 from batcher.frontends.endpoints.engine import Engine, ModelControl
 from batcher.frontends.endpoints.readiness import unready_error
 from batcher.frontends.grpc.calls import INFERENCE_SERVICE, Calls, to_bytes
-from batcher.frontends.grpc.guarded_port import GrpcLimits, GuardedPort
+from batcher.frontends.grpc.connection_ends import GrpcLimits
+from batcher.frontends.grpc.guarded_port import GuardedPort
 from batcher.frontends.grpc.health import HEALTH_SERVICE, HealthService
 from batcher.frontends.grpc.inference import Inference
 from batcher.frontends.grpc.large import read_infer_message
@@ -49,7 +52,7 @@ _log = Logger()
 
 LOOK_INTERVAL_S = 0.25
 """Seconds between two looks whether the library's server still runs: as long as that, new
-connections may be closed at once.
+connections have to wait.
 """
 
 BEGIN_AGAIN_AFTER_S = 0.5
@@ -156,12 +159,15 @@ class RpcFront:
         self._streams.write_timeout_s = settings.write_timeout_s
 
     def drain(self) -> Deferred[None]:
-        """Take no more calls; fires when all earlier calls have ended, at the latest by `stop`."""
-        return self._end(self._settings.drain_timeout_s + DRAIN_MARGIN_S)
+        """Take no more calls; fires when clients have all answers, at the latest by `stop`."""
+        ended = self._end(self._settings.drain_timeout_s + DRAIN_MARGIN_S)
+        port = self._port
+        return ended if port is None else ended.addCallback(lambda _: port.emptied())
 
     def stop(self) -> Deferred[None]:
         """End every call; fires when all have ended."""
-        return self._end(0).addBoth(self._ended_port)
+        ended: Deferred[None] = self._end(0).addBoth(self._ended_port)
+        return ended
 
     def renew_tls(self, tls: Tls) -> None:
         """Show the certificate in the files of `tls` to clients that connect from now on."""
@@ -178,10 +184,10 @@ class RpcFront:
         # The connections that the kernel had taken reach the library before it closes.
         return port.close().addCallback(lambda _: _deferred(server.stop(seconds)))
 
-    def _ended_port(self, result: Result) -> Result:
-        if self._port is not None:
-            self._port.stop()
-        return result
+    def _ended_port(self, result: Any) -> Any:
+        if self._port is None:
+            return result
+        return self._port.stop().addCallback(lambda _: result)
 
     def _in_loop(self) -> Deferred[None]:
         try:
@@ -213,7 +219,7 @@ class RpcFront:
             maximum_concurrent_rpcs=self._settings.max_connections,
         )
         server.add_generic_rpc_handlers(handlers)
-        server.add_insecure_port(f"unix:{port.inner}")
+        server.add_insecure_port(f"unix:{quote(os.fsencode(port.inner))}")
         await server.start()
         return server
 

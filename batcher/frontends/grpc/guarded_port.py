@@ -1,9 +1,8 @@
 """The port of gRPC: it guards the library's server, which listens where nobody else can connect.
 
 Clients connect here. Each connection has one of its own to the library, over a Unix socket in a
-folder that only this process's user may enter. `Opening` decides what passes until the client has
-acknowledged the library's settings; from then on, bytes pass both ways without a look, and without
-any code in Python: the loop hands what it has read on one side to the other side's `write`.
+folder that only this process's user may enter. No call passes before the client has acknowledged
+the library's settings (`opening`).
 
     client -- TLS, if any -- ClientEnd -- bytes -- LibraryEnd -- Unix socket -- grpcio
 
@@ -13,206 +12,37 @@ The library sees a Unix socket as the address of each client; `peer_of` says who
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import socket
 import sys
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import gettempdir
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from batcher.config.settings import ServerSettings
+from batcher.core.own_folder import OwnFolder
+from batcher.core.waiters import Waiters
 from batcher.errors import ConfigError
-from batcher.frontends.grpc.opening import BadOpening, Opening
+from batcher.frontends.grpc.connection_ends import LOOK_INTERVAL_S, ClientEnd, GrpcLimits
 from batcher.frontends.listening.asyncio_ports import LoopPorts
 from batcher.frontends.listening.sockets import tcp_sockets
 from batcher.frontends.listening.tls import HTTP_2, Tls
-from batcher.frontends.listening.tls_transport import TlsTransport
 
 _log = Logger()
 
+FOLDER_PREFIX = "batcher-grpc-"
 SOCKET_NAME = "grpc"
 MEMORY_FOLDER = "/dev/shm"
 """A folder that most containers can write to whose other folders are read-only."""
 
-MAX_SOCKET_PATH_BYTES = 100
-"""Longest path of a Unix socket on every system; Linux takes 107."""
-
-NAME_KEPT_S = 5.0
-"""Seconds for which it is known who stood behind a connection that has ended.
-
-The library cancels the calls of a client that has left a little later, and their lines of the
-access log name the client.
+LAST_ANSWERS_S = 0.5
+"""Seconds for the last answers to go out when the port ends; an answer that waits longer waits for
+a client that does not read.
 """
-
-
-class GrpcLimits(NamedTuple):
-    """Limits of connections, from the settings.
-
-    Attributes:
-        connections: most connections that shake hands at a time; the library counts the others.
-        header_timeout: seconds that a connection has to open.
-        write_timeout: seconds that a client has to read the last bytes of a connection that ends.
-    """
-
-    connections: int
-    header_timeout: float
-    write_timeout: float
-
-
-class _End(asyncio.Protocol):
-    """One side of a connection. Reactor thread.
-
-    Attributes:
-        transport: of this side; None until it is connected.
-        other: the other side.
-    """
-
-    transport: Any = None
-    other: _End
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-
-    def pause_writing(self) -> None:
-        """Read no more on the other side while this side's peer does not read."""
-        source = self.other.transport
-        if source is not None and not source.is_closing():
-            source.pause_reading()
-
-    def resume_writing(self) -> None:
-        source = self.other.transport
-        if source is not None and not source.is_closing():
-            source.resume_reading()
-
-
-class LibraryEnd(_End):
-    """The connection to the library that stands for one client's. Reactor thread."""
-
-    def __init__(self, client: ClientEnd) -> None:
-        """Belong to `client`."""
-        self.other = self._client = client
-        self.has_spoken = False
-
-    def data_received(self, data: bytes) -> None:
-        """Pass on what comes first, the library's settings."""
-        self.has_spoken = True
-        self._client.transport.write(data)
-        self.transport.set_protocol(_Passing(self, self._client.transport.write))
-
-    def connection_lost(self, reason: Exception | None) -> None:
-        """End the client's side, too, once the client has read what is on the way."""
-        self._client.end()
-        self._client.forget()
-
-
-class ClientEnd(_End):
-    """A client's connection. Reactor thread."""
-
-    def __init__(self, port: GuardedPort) -> None:
-        """Belong to `port`."""
-        self._port = port
-        self.other = self._library = LibraryEnd(self)
-        self._opening = Opening()
-        self._timer: asyncio.TimerHandle | None = None
-        self._name = self._peer = ""
-        self._early = b""
-
-    def connection_made(self, transport: Any) -> None:
-        """Connect to the library."""
-        self.transport = TlsTransport(transport) if self._port.has_tls else transport
-        self._port.ends.add(self)
-        self._timer = self._port.loop.call_later(self._port.limits().header_timeout, self.abort)
-        try:
-            inner = self._port.connected()
-        except OSError as err:  # the library has just ended; `RpcFront` begins it again
-            _log.warn("gRPC: a client cannot reach the library's server: {reason}", reason=err)
-            self.abort()
-            return
-        self._name = _name_of(inner)
-        host, number, *_ = transport.get_extra_info("peername")
-        self._peer = f"{host}:{number}"
-        self._port.peers[self._name] = self._peer
-        self._port.begin(self._connect(inner))
-
-    async def _connect(self, inner: socket.socket) -> None:
-        await self._port.loop.connect_accepted_socket(lambda: self._library, inner)
-        if self.transport.is_closing():
-            self._library.transport.abort()
-        else:
-            self.data_received(b"")
-
-    def data_received(self, data: bytes) -> None:
-        """Pass on what may pass, until the client has acknowledged the library's settings."""
-        if self._library.transport is None:  # for a turn of the loop
-            self._early += data
-            return
-        data, self._early = self._early + data, b""
-        try:
-            passed = self._opening.receive(data, self._library.has_spoken)
-        except BadOpening as err:
-            _log.info("gRPC: closed the connection of {who}: {why}", who=self._peer, why=err)
-            self.abort()
-            return
-        write = self._library.transport.write
-        if passed:
-            write(b"".join(passed))
-        if self._opening.over:
-            self._stop_timer()
-            self.transport.set_protocol(_Passing(self, write))
-
-    def eof_received(self) -> None:
-        """End as the library does: a client that sends no more wants no answer."""
-        self.end()
-
-    def connection_lost(self, reason: Exception | None) -> None:
-        """End the library's side; its calls are cancelled."""
-        self._stop_timer()
-        self._port.ends.discard(self)
-        if self._library.transport is not None:
-            self._library.transport.abort()
-
-    def end(self) -> None:
-        """Close, once the client has read what is on the way, or has had its time for that."""
-        if self.transport.is_closing():
-            return
-        self._stop_timer()
-        self.transport.close()
-        self._timer = self._port.loop.call_later(self._port.limits().write_timeout, self.abort)
-
-    def forget(self) -> None:
-        """Let go of the client's name in a while: the library's side has ended."""
-        self._port.loop.call_later(NAME_KEPT_S, self._port.forget, self._name, self._peer)
-
-    def abort(self) -> None:
-        """Close at once."""
-        self.transport.abort()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-class _Passing(asyncio.Protocol):
-    """What one side becomes whose bytes pass without a look.
-
-    Attributes:
-        data_received: the other side's `write`, so that no code in Python runs for a piece.
-    """
-
-    def __init__(self, end: _End, write: Callable[[bytes], None]) -> None:
-        self.data_received = write  # type: ignore[assignment, method-assign]
-        self.pause_writing = end.pause_writing  # type: ignore[method-assign]
-        self.resume_writing = end.resume_writing  # type: ignore[method-assign]
-        self.eof_received = end.eof_received  # type: ignore[method-assign]
-        self.connection_lost = end.connection_lost  # type: ignore[method-assign]
 
 
 class GuardedPort:
@@ -224,8 +54,15 @@ class GuardedPort:
         inner: the path where the library has to listen.
         limits: returns the limits of today.
         ends: the clients' connections.
+        waited_for: those of them whose client's turn it is.
+        is_over: whether the library has ended for good.
         peers: who stands behind a connection of the library, by the name that the library gives.
     """
+
+    is_over = False
+    _closed = False
+    _is_reachable = True
+    _looking: asyncio.TimerHandle | None = None
 
     def __init__(
         self,
@@ -242,19 +79,26 @@ class GuardedPort:
         self.has_tls = tls is not None
         self.limits = limits
         self.ends: set[ClientEnd] = set()
+        self.waited_for: set[ClientEnd] = set()
+        self._emptied = Waiters()
         self.peers: dict[str, str] = {}
         self._connecting: set[asyncio.Task[None]] = set()
-        self._closed = False
         listeners = _listeners(settings)
         self.port: int = listeners[0].getsockname()[1]
         self._folder = _own_folder(settings)
-        self.inner = self._folder / SOCKET_NAME
+        self.inner = self._folder.path / SOCKET_NAME
         connection = partial(ClientEnd, self)
         self._ports = LoopPorts(self.loop, connection, limits, listeners, tls, HTTP_2)
 
     def open(self) -> None:
         """Begin to take connections: the library listens."""
         self._ports.open()
+        self._look()
+
+    def _look(self) -> None:
+        for end in list(self.waited_for):
+            end.look()
+        self._looking = self.loop.call_later(LOOK_INTERVAL_S, self._look)
 
     def renew(self, tls: Tls) -> None:
         """Show the certificate in the files of `tls` to clients that connect from now on."""
@@ -270,12 +114,42 @@ class GuardedPort:
         self._closed = True
         return self._ports.close()
 
-    def stop(self) -> None:
-        """Take no more connections, close every one, and remove the inner socket."""
+    def emptied(self) -> Deferred[None]:
+        """Return what fires when clients have their last bytes; the library has ended for good."""
+        self.is_over = True
+        emptied = self._emptied.wait()
+        self._release_if_empty()
+        return emptied
+
+    def lost(self, end: ClientEnd) -> None:
+        """Forget a client's connection that is closed."""
+        self.ends.discard(end)
+        self.waited_for.discard(end)
+        self._release_if_empty()
+
+    def _release_if_empty(self) -> None:
+        if not self.ends:
+            self._emptied.release()
+
+    def stop(self) -> Deferred[None]:
+        """Take no more connections, and close every one behind what is on the way.
+
+        A client that does not read within `LAST_ANSWERS_S` is cut off. Fires when the inner socket
+        is removed.
+        """
         self.close()
+        cut = self.loop.call_later(LAST_ANSWERS_S, self._cut_off)
+        return self.emptied().addCallback(self._stopped, cut)
+
+    def _cut_off(self) -> None:
         for end in list(self.ends):
             end.abort()
-        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _stopped(self, _: None, cut: asyncio.TimerHandle) -> None:
+        cut.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+        self._folder.remove()
 
     def peer_of(self, name: str) -> str:
         """Return who is behind the connection that the library calls `name`."""
@@ -301,19 +175,20 @@ class GuardedPort:
         except OSError:
             inner.close()
             raise
+        self._is_reachable = True
         return inner
+
+    def unreachable(self, reason: OSError) -> None:
+        """Log why the library cannot be reached, once until it can."""
+        if self._is_reachable and not self.is_over:
+            self._is_reachable = False
+            _log.warn("gRPC: clients wait for the library's server: {reason}", reason=reason)
 
     def begin(self, connecting: Any) -> None:
         """Run `connecting`, a coroutine."""
         task = self.loop.create_task(connecting)
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
-
-
-def _name_of(inner: socket.socket) -> str:
-    """Return what the library calls the client at this end, empty where it has no name."""
-    name = inner.getsockname()
-    return f"unix-abstract:{name[1:].decode()}" if isinstance(name, bytes) else ""
 
 
 def _listeners(settings: ServerSettings) -> list[socket.socket]:
@@ -326,15 +201,29 @@ def _listeners(settings: ServerSettings) -> list[socket.socket]:
         ) from err
 
 
-def _own_folder(settings: ServerSettings) -> Path:
-    """Make a folder that only this process's user may enter."""
-    for parent in (None, MEMORY_FOLDER):
-        with suppress(OSError):
-            folder = tempfile.mkdtemp(prefix="batcher-grpc-", dir=parent)
-            if len(folder) + len(SOCKET_NAME) < MAX_SOCKET_PATH_BYTES:
-                return Path(folder)
-            os.rmdir(folder)
+def _own_folder(settings: ServerSettings) -> OwnFolder:
+    """Make a folder, which only this process's user may enter, where a socket can listen."""
+    reason = ""
+    for parent in (gettempdir, lambda: MEMORY_FOLDER):
+        try:
+            folder = OwnFolder(FOLDER_PREFIX, parent())
+        except OSError as err:
+            reason = reason or str(err)
+            continue
+        try:
+            _try_to_listen(folder.path / SOCKET_NAME)
+            return folder
+        except OSError as err:
+            folder.remove()
+            reason = reason or f"{folder.path / SOCKET_NAME}: {err}"
     raise ConfigError(
         f"{settings.origin('grpc_port')}: grpc_port: expected a folder for a temporary socket, "
-        f"TMPDIR or {MEMORY_FOLDER}, that can be written to and whose path is short; got none"
+        f"TMPDIR or {MEMORY_FOLDER}, that can be written to and whose path is short; got {reason}"
     )
+
+
+def _try_to_listen(path: Path) -> None:
+    """Raise OSError where no socket can have the address `path`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+        trial.bind(str(path))
+    path.unlink()

@@ -8,7 +8,7 @@ Each format is a subclass of `TorchModule`, but for Python classes with `predict
     export            format `export`; `archive_*` and `operators` look for code in its archives,
                       `export_inputs` and `batch_sizes` fit inputs and batches to its programs
     aoti              `compile: aoti`; `aoti_packages` says which package is used, `aoti_program`
-                      compiles, `aoti_run` runs (with `shared_library`, `unpacked_folder`)
+                      compiles, `aoti_run` runs (with `shared_library`)
     input_order       which input is which parameter of `forward`
     staging, tensors  buffers for inputs; arrays to tensors and back
 """

@@ -24,9 +24,14 @@ from zipfile import ZipFile
 
 import torch
 
+from batcher.core.own_folder import OwnFolder
 from batcher.errors import ModelLoadError
 from batcher.models.pytorch.shared_library import close_library, open_library
-from batcher.models.pytorch.unpacked_folder import UnpackedFolder
+
+FOLDER_PREFIX = "batcher-aoti-"
+"""Of the temporary folders that packages are unpacked into. On the CPU a folder is removed as soon
+as the library is open, on CUDA when the model is unloaded, since kernels are read late.
+"""
 
 _SUCCESS = 0
 _Handles = ctypes.POINTER(ctypes.c_void_p)
@@ -67,7 +72,7 @@ class CompiledModule:
         Inference thread.
         """
         self._device = device
-        self._folder = UnpackedFolder()
+        self._folder = OwnFolder(FOLDER_PREFIX)
         library, path = _unpacked_library(package, self._folder.path)
         container = _new_container(library, device, path.parent)
         # Not at the end of the process, which frees everything at once.

@@ -1,0 +1,220 @@
+"""The two ends of a connection, by transports and a port that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Coroutine
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from batcher.frontends.grpc.connection_ends import LINGER_S, LOOK_INTERVAL_S, ClientEnd, LibraryEnd
+from batcher.frontends.grpc.opening import PREFACE
+
+ACKNOWLEDGED = b"\0\0\0" + struct.pack(">BBI", 4, 1, 0)
+LIMITS = SimpleNamespace(connections=4, header_timeout=5.0, write_timeout=10.0)
+
+
+class Transport:
+    """One side's transport.
+
+    Attributes:
+        events: what was done with it.
+        written: the bytes that were written.
+        unsent: bytes of them that the peer has not read.
+        peer: the address of the peer; None if the peer is gone.
+    """
+
+    def __init__(self, peer: tuple[str, int] | None = ("192.0.2.1", 5000)) -> None:
+        self.events: list[str] = []
+        self.written = b""
+        self.unsent = 0
+        self.peer = peer
+        self.protocol: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda: self.events.append(name)
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def get_extra_info(self, name: str) -> Any:
+        assert name == "peername"
+        return self.peer
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def is_closing(self) -> bool:
+        return "abort" in self.events or "close" in self.events
+
+
+class Port:
+    """What the ends need of the port; connections to the library are made by `library`.
+
+    Attributes:
+        unreachable_for: tries for which the library cannot be reached.
+    """
+
+    def __init__(self) -> None:
+        self.loop: Any = SimpleNamespace(call_later=lambda *_: None)
+        self.loop.connect_accepted_socket = self.library
+        self.has_tls = self.is_over = False
+        self.ends: set[ClientEnd] = set()
+        self.waited_for: set[ClientEnd] = set()
+        self.peers: dict[str, str] = {}
+        self.limits: Any = lambda: LIMITS
+        self.unreachable_for = 0
+        self.reasons: list[OSError] = []
+        self.tasks: list[Coroutine[Any, Any, None]] = []
+        self.inner = Transport()
+
+    async def library(self, protocol: Any, inner: Any) -> None:
+        protocol().connection_made(self.inner)
+
+    def connected(self) -> Any:
+        if self.unreachable_for:
+            self.unreachable_for -= 1
+            raise ConnectionRefusedError
+        return SimpleNamespace(getsockname=lambda: b"\x0000001")
+
+    def unreachable(self, reason: OSError) -> None:
+        self.reasons.append(reason)
+
+    def begin(self, connecting: Any) -> None:
+        self.tasks.append(connecting)
+
+    def lost(self, end: ClientEnd) -> None:
+        self.ends.discard(end)
+        self.waited_for.discard(end)
+
+    def forget(self, name: str, peer: str) -> None:
+        pass
+
+    def run(self) -> None:
+        """Make the connections to the library."""
+        for task in self.tasks:
+            asyncio.run(task)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("batcher.frontends.grpc.connection_ends.CONNECT_AGAIN_S", 0)
+
+
+def taken(port: Port) -> tuple[ClientEnd, Transport]:
+    end, transport = ClientEnd(port), Transport()
+    end.connection_made(transport)
+    return end, transport
+
+
+def opened(port: Port) -> tuple[ClientEnd, Transport]:
+    """Return a connection that has opened, and its client's transport."""
+    end, transport = taken(port)
+    port.run()
+    library = end.other
+    assert isinstance(library, LibraryEnd)
+    library.data_received(b"settings")
+    end.data_received(PREFACE + ACKNOWLEDGED)
+    assert port.waited_for == set()
+    return end, transport
+
+
+def looks(end: ClientEnd, seconds: float) -> None:
+    for _ in range(round(seconds / LOOK_INTERVAL_S)):
+        end.look()
+
+
+def test_a_client_that_is_gone_again_is_let_go() -> None:
+    port, transport = Port(), Transport(peer=None)
+    end = ClientEnd(port)
+    end.connection_made(transport)
+    assert transport.events == ["abort"]
+    end.connection_lost(None)
+    assert (port.ends, port.waited_for, port.tasks) == (set(), set(), [])
+
+
+def test_a_client_waits_for_a_library_that_begins_again_and_loses_no_byte() -> None:
+    port = Port()
+    port.unreachable_for = 3
+    end, transport = taken(port)
+    end.data_received(PREFACE[:5])
+    end.data_received(PREFACE[5:])
+    port.run()
+    assert len(port.reasons) == 3
+    assert port.inner.written == PREFACE
+    assert transport.events == ["pause_reading", "resume_reading"]
+    assert port.peers == {"unix-abstract:00001": "192.0.2.1:5000"}
+
+
+def test_once_the_library_has_ended_for_good_no_client_waits() -> None:
+    port = Port()
+    port.unreachable_for = 3
+    port.is_over = True
+    _, transport = taken(port)
+    port.run()
+    assert transport.events == ["abort"]
+
+
+def test_a_client_that_leaves_while_the_library_is_reached_is_written_nothing() -> None:
+    port = Port()
+    end, transport = taken(port)
+    transport.abort()
+    end.connection_lost(None)
+    asyncio.run(port.library(lambda: end.other, None))
+    assert port.inner.events == ["abort"]
+    end.other.data_received(b"settings")
+    assert transport.written == b""
+    port.tasks[0].close()
+
+
+def test_a_connection_has_limited_time_to_open_whatever_it_reads() -> None:
+    port = Port()
+    end, transport = taken(port)
+    port.run()
+    looks(end, LIMITS.header_timeout - LOOK_INTERVAL_S)
+    transport.unsent = 1
+    assert transport.events == []
+    looks(end, LOOK_INTERVAL_S)
+    assert transport.events == ["abort"]
+
+
+def test_a_client_that_reads_however_slowly_stays_and_one_that_reads_nothing_goes() -> None:
+    port = Port()
+    end, transport = opened(port)
+    transport.unsent = 100
+    end.pause_writing()
+    assert port.inner.events == ["pause_reading"]
+    for unsent in (99, 98):
+        looks(end, LIMITS.write_timeout - LOOK_INTERVAL_S)
+        transport.unsent = unsent
+        end.look()
+    end.resume_writing()
+    assert port.waited_for == set()
+    end.pause_writing()
+    assert port.waited_for == {end}
+    looks(end, LIMITS.write_timeout)
+    assert transport.events == ["abort"]
+    end.connection_lost(None)
+    assert port.inner.events[-1] == "abort", "its calls are cancelled"
+    assert port.waited_for == set()
+
+
+def test_when_the_library_ends_a_connection_its_client_has_time_to_read_the_last_bytes() -> None:
+    port = Port()
+    end, transport = opened(port)
+    transport.unsent = 100
+    end.other.connection_lost(None)
+    assert transport.events == ["close"]
+    looks(end, LIMITS.write_timeout - LOOK_INTERVAL_S)
+    transport.unsent = 0
+    end.look()
+    looks(end, LINGER_S - LOOK_INTERVAL_S)
+    assert transport.events == ["close"], "the last word of TLS may come yet"
+    end.look()
+    assert transport.events == ["close", "abort"]
