@@ -99,7 +99,7 @@ class Port:
     def run(self) -> None:
         """Make the connections to the library."""
         for task in self.tasks:
-            asyncio.run(task)  # type: ignore[arg-type]
+            asyncio.run(task)
 
 
 @pytest.fixture(autouse=True)

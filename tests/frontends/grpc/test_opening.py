@@ -90,6 +90,7 @@ def test_however_the_bytes_are_split_the_same_passes_and_nothing_is_lost(
         (PREFACE + frame(DATA, 1, bytes(1 << 14)) * 7, f"more than {MAX_HELD_BYTES} bytes"),
         (PREFACE + frame(DATA, 1) * (MAX_HELD_BYTES // 64), f"more than {MAX_HELD_BYTES}"),
         (PREFACE + OWN_SETTINGS * 5000, f"more than {MAX_SETTINGS_BYTES} bytes"),
+        (PREFACE + frame(SETTINGS) * 1000, f"more than {MAX_SETTINGS_BYTES} bytes"),
     ],
 )
 def test_what_no_honest_client_sends_ends_the_connection(sent: bytes, reason: str) -> None:
