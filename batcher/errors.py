@@ -49,6 +49,12 @@ Authors of models import this module, so its path stays.
 
 from __future__ import annotations
 
+MODEL_FAILED = "the model failed on this request"
+"""What clients read in place of a model's own exception (`expose_model_errors: false`).
+
+The client library knows the text, and says where the exception is to be found.
+"""
+
 
 class BatcherError(Exception):
     """Root of the tree.

@@ -15,6 +15,14 @@ or `ValueError` before anything is sent.
 
 from __future__ import annotations
 
+from batcher.errors import MODEL_FAILED
+
+_WHERE = (
+    ". The text of the model's exception is in the server's log, under this request id; with the "
+    "server's setting `expose_model_errors: true` it is in the answer"
+)
+"""What stands behind the server's reason where the server has withheld an exception."""
+
 
 class ClientFailure(Exception):
     """Root of the tree."""
@@ -44,7 +52,9 @@ class InferenceFailed(ClientFailure):
 
     def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
         """Keep what the answer said."""
-        super().__init__(f"{status}: {message}")
+        # Without a request id in brackets the server's log says nothing of this request.
+        where = _WHERE if message.startswith(f"{MODEL_FAILED} (") else ""
+        super().__init__(f"{status}: {message}{where}")
         self.status = status
         self.message = message
         self.retry_after = retry_after

@@ -375,8 +375,13 @@ def wrong_form(tensor: TensorSpec, array: Array) -> str:
 
 def missing_advice(tensor: TensorSpec, is_missing: bool) -> str:
     """Return how an input takes a value that is missing, for the end of a message."""
-    if not is_missing or tensor.datatype.name not in FLOATS or tensor.missing_is_nan:
+    name = tensor.datatype.name
+    if not is_missing or tensor.missing_is_nan:
         return ""
+    if name == "BYTES":
+        return ". Where a text is missing, send an empty one"
+    if name not in FLOATS:
+        return f". {name} has no value for what is missing: declare FP32, with `missing: nan`"
     return ". Where values may be missing, say `missing: nan` of the input in model.yaml"
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,24 +53,30 @@ def model(
     sample: Any = None,
     weights: str | Path | None = None,
     gradients: bool = False,
+    prepared: Mapping[str, Any] | None = None,
 ) -> Callable[[Declared], Declared]:
     """Return a decorator that declares what a class, module or function takes and gives.
 
     Tensors are texts such as `FP32[3,224,224]` by name, or mappings of what `model.yaml` may say of
     one. `sample` is a file (`.npy`, `.npz`, `.json`), an array, or arrays by name: a first example
     in the place of `inputs`, and rows for warm-up and deep checks. `weights` is a file for a
-    `torch.nn.Module`, beside the Python file. Raises ConfigError: a text is not one of a tensor.
+    `torch.nn.Module`, beside the Python file. `prepared` are tensors that `preprocess` makes in
+    rows of unequal lengths, each with a `pad`: `{"dtype": "INT64", "shape": [-1], "pad": 0}`.
+    Raises ConfigError: a text is not one of a tensor.
     """
-    _check(inputs)
-    _check(outputs)
-    said = {"weights": weights and str(weights), "gradients": gradients}
-    declaration = Declaration(inputs, outputs, sample, {k: v for k, v in said.items() if v})
+    for tensors in (inputs, outputs, prepared):
+        _check(tensors)
+    uneven = [tensor_values(*declared) for declared in (prepared or {}).items()]
+    said = {"weights": weights and str(weights), "gradients": gradients, "prepared": uneven}
+    return partial(
+        _mark, Declaration(inputs, outputs, sample, {k: v for k, v in said.items() if v})
+    )
 
-    def declare(target: Declared) -> Declared:
-        setattr(target, _MARK, declaration)
-        return target
 
-    return declare
+def _mark(declaration: Declaration, target: Declared) -> Declared:
+    """Leave `declaration` at `target`, and return `target`."""
+    setattr(target, _MARK, declaration)
+    return target
 
 
 def _check(tensors: Mapping[str, Any] | None) -> None:

@@ -81,7 +81,8 @@ def _as_array(value: Any, name: str, may_be_uneven: bool) -> Array:
             return _uneven_rows(value, name)
         raise ModelContractError(
             f"{name!r}: expected rows of one shape; got rows of unequal lengths: pad them, or name "
-            f"{name!r} below `prepared` in model.yaml with a `pad`"
+            f"{name!r} with a `pad`, below `prepared` in model.yaml or in "
+            "`@batcher.model(prepared=…)`"
         ) from err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from batcher.client import (
     NotConnected,
 )
 from batcher.client.response_reading import HttpResponse
+from batcher.codecs.formats.json_text import to_json
+from batcher.errors import MODEL_FAILED
 from tests.support.client_forms import FORMS, CallResult
 from tests.support.oip_peer import Hang, Lose, Peer, Refuse, doubled, refused, take
 
@@ -138,6 +141,22 @@ def test_a_wait_that_is_too_long_is_not_begun(form: Form) -> None:
     assert isinstance(error, InferenceFailed)
     assert (error.status, error.retry_after, took, len(peer.seen)) == (503, 30.0, 0.0, 1)
     assert "expected better" in error.message
+
+
+def test_a_models_exception_that_is_withheld_is_said_to_be_in_the_log(form: Form) -> None:
+    reason = f"{MODEL_FAILED} (the server's log says more: request 5f0c9a7e)"
+    error, _ = form(Peer(HttpResponse(500, {}, to_json({"error": reason}))), infer())
+    assert isinstance(error, InferenceFailed)
+    assert error.message == reason
+    assert str(error).startswith(f"500: {reason}. The text of the model's exception is in the ")
+    assert "`expose_model_errors: true`" in str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_a_models_exception_that_is_told_has_no_hint(form: Form) -> None:
+    reason = "model 'm': predict raised KeyError: 'x'"
+    error, _ = form(Peer(HttpResponse(500, {}, to_json({"error": reason}))), infer())
+    assert str(error) == f"500: {reason}"
 
 
 def test_a_call_without_a_limit_tells_none(form: Form) -> None:

@@ -38,7 +38,8 @@ UNEVEN = "model 'm': preprocess: expected arrays of the same number of rows, at 
         (
             {"ids": [[1, 2], [3]]},
             "model 'm': preprocess: 'ids': expected rows of one shape; got rows of unequal "
-            "lengths: pad them, or name 'ids' below `prepared` in model.yaml with a `pad`",
+            "lengths: pad them, or name 'ids' with a `pad`, below `prepared` in model.yaml or in "
+            "`@batcher.model(prepared=…)`",
         ),
         (
             {"x": np.array(["text"], object)},

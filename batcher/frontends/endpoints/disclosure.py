@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 
 from batcher.config.settings import ServerSettings
 from batcher.core.error_text import cut, message
-from batcher.errors import BatcherError, ModelError
+from batcher.errors import MODEL_FAILED, BatcherError, ModelError
 
 MAX_LINES = 100
 """Lines a second. An operator needs one; a flood of requests must neither fill the disk nor take
@@ -83,7 +83,7 @@ class Disclosure:
         text = message(error)
         if isinstance(error, ModelError) and error.private and not self.model_errors:
             whole = f"{text} ({error.place})" if error.place else text
-            return self._withhold("the model failed on this request", whole, request_id)
+            return self._withhold(MODEL_FAILED, whole, request_id)
         return self.part(text, error.public, request_id)
 
     def part(self, whole: str, public: str | None, request_id: bytes | None) -> Told:

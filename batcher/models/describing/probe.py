@@ -24,11 +24,13 @@ import numpy as np
 from batcher.config.model_file import ModelDefinition, definition_of
 from batcher.config.model_settings import ModelSettings
 from batcher.config.reading import Source
+from batcher.core.padding import even_rows
 from batcher.core.spec import Array, TensorSpec
 from batcher.errors import BatcherError, ClientError, ConfigError
 from batcher.models.describing.examples import datatype_of
+from batcher.models.describing.run_failures import run_failed
 from batcher.models.describing.wanted import Found, Values
-from batcher.models.hook_contract import as_arrays
+from batcher.models.hook_contract import as_arrays, uneven_names
 from batcher.models.loading import make_model, reason_of
 from batcher.models.own_code import with_place
 from batcher.models.protocol import Arrays, Model
@@ -105,6 +107,7 @@ class _Probe:
         self._title = title
         self._examples = self._sample(model)
         self._size = 0
+        self._stage = ""
         self._rows = min(2, model.max_rows or 2)
         if model.postprocess is None:
             # With a hook all results are kept, by their own names.
@@ -135,23 +138,18 @@ class _Probe:
         and a sample of the user's own will tell. Raises ConfigError if they are unknown.
         """
         reason: BaseException | None = None
+        stage = ""
         for self._size in sizes:
             try:
                 return self._outputs(self._rows)
             # Also SystemExit, whatever the code of the model does.
             except BaseException as err:
-                reason = reason or err
+                if reason is None:
+                    reason, stage = err, self._stage
         if "outputs" in self._found.values:
             return None
         assert reason is not None
-        inputs = ", ".join(f"{each.name} {each.describe()}" for each in self._model.spec.inputs)
-        raise ConfigError(
-            f"{self._title}: expected the model to run on a few rows of {inputs}, to show its "
-            f"outputs; got {with_place(reason_of(reason), reason)}. If the model takes other "
-            "inputs, say so: --input NAME=DTYPE[SHAPE], or an example that the model can take, "
-            "--sample example.npy (or .npz, .json). `predict` of one argument, which is no input's "
-            "name, gets a mapping of all inputs by their names"
-        ) from reason
+        raise ConfigError(f"{self._title}: {run_failed(self._model, stage, reason)}") from reason
 
     def _others(self, rows: int) -> list[Outputs]:
         """Return the outputs for so many `rows`, and for other sizes of the free axes, if it runs.
@@ -192,8 +190,14 @@ class _Probe:
             for axis in axes:
                 if axis <= len(tensor.shape) and tensor.shape[axis - 1] < 0:
                     inputs[tensor.name] = _resized(inputs[tensor.name], axis, length)
-        prepared = inputs if model.preprocess is None else as_arrays(model.preprocess(inputs))
-        returned = model.postprocess(model.predict(dict(prepared)))
+        if model.preprocess is not None:
+            self._stage = "preprocess"
+            made = as_arrays(model.preprocess(inputs), uneven_names(model.spec))
+            inputs = even_rows(made, model.spec)
+        self._stage = "predict"
+        predicted = model.predict(dict(inputs))
+        self._stage = "postprocess"
+        returned = model.postprocess(predicted)
         return {str(name): _as_array(value) for name, value in _mapping(returned).items()}
 
     def _input(self, tensor: TensorSpec, rows: int) -> Array:

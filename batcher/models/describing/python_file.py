@@ -28,6 +28,8 @@ from batcher.models.loading import reason_of
 from batcher.models.own_code import with_place
 from batcher.models.version_code.importing import import_from_folder
 
+_NUMBERS = "FP32[4]"
+_TEXTS = {"text", "texts", "sentence", "sentences", "prompt", "prompts"}
 _MODULE = "torch.nn.modules.module.Module"
 _EXAMPLE = """\
     import batcher
@@ -233,9 +235,10 @@ def _called(target: Any) -> Callable[..., Any]:
 def _nothing_said(target: Any, title: str, function: Callable[..., Any]) -> str:
     """Return the error of a model that says nothing of its inputs, and what to write."""
     needed = [each for each in parameters_of(function) if each.default is each.empty]
-    texts = {each.name: _likely(each.annotation) for each in needed}
+    takes_text = getattr(function, "__name__", "") != "forward"  # which PyTorch calls with tensors
+    texts = {each.name: _likely(each, takes_text) for each in needed}
     # `predict` mostly gets all inputs as one mapping.
-    texts = {"x": _likely(None)} if not texts or list(texts) == ["inputs"] else texts
+    texts = {"x": _NUMBERS} if not texts or list(texts) == ["inputs"] else texts
     inputs = ", ".join(f'"{name}": "{text}"' for name, text in texts.items())
     sample = (
         "or give a first example: --sample example.npy (or .npz, .json), or `sample=` in Python"
@@ -249,11 +252,12 @@ def _nothing_said(target: Any, title: str, function: Callable[..., Any]) -> str:
     )
 
 
-def _likely(annotation: Any) -> str:
-    """Return the text of a tensor that somebody may mean by a type of Python's."""
-    name = getattr(annotation, "__name__", str(annotation))
+def _likely(parameter: inspect.Parameter, takes_text: bool) -> str:
+    """Return the text of a tensor that somebody may mean by a parameter's type, or its name."""
+    kind = getattr(parameter.annotation, "__name__", str(parameter.annotation))
+    of_name = "BYTES" if takes_text and parameter.name in _TEXTS else _NUMBERS
     return {"str": "BYTES", "bytes": "BYTES", "int": "INT64", "float": "FP32", "bool": "BOOL"}.get(
-        name, "FP32[4]"
+        kind, of_name
     )
 
 

@@ -16,6 +16,7 @@ from batcher.config.onnx_file import GraphTensor, OnnxFile
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.onnx.binding import Binding, Signature, bind
+from batcher.models.onnx.empty_rows import empty_rows
 from batcher.models.onnx.session import open_session, read_graph
 from batcher.models.protocol import Arrays, FreshMemory, PlainModel, Progress
 
@@ -90,7 +91,8 @@ class OnnxModel(PlainModel, FreshMemory):
         """Run the session on one batch.
 
         Raises:
-            InvalidInput: an element of BYTES is not UTF-8.
+            InvalidInput: an element of BYTES is not UTF-8, or the graph failed on rows without an
+                element.
 
         Inference thread.
         """
@@ -99,16 +101,26 @@ class OnnxModel(PlainModel, FreshMemory):
         computed = rows if binding.fixed_rows is None else binding.fixed_rows
         if computed > rows:
             inputs = {name: _filled(array, computed) for name, array in inputs.items()}
+        outputs = {}
+        for fetch, value in zip(binding.fetches, self._run(inputs), strict=True):
+            outputs[fetch.tensor.name] = _own_rows(fetch.rows(value, computed), rows, computed)
+        return outputs
+
+    def _run(self, inputs: Arrays) -> list[Any]:
+        """Return what the graph gives for `inputs`; raises as `predict` does. Inference thread."""
+        binding = self._binding
         fed = {
             feed.graph_name: feed.value(inputs[feed.name])
             for feed in binding.feeds
             if feed.name in inputs  # of an optional input that is left out the graph has a value
         }
-        values = self._session.run(self._output_names, binding.constants | fed)
-        outputs = {}
-        for fetch, value in zip(binding.fetches, values, strict=True):
-            outputs[fetch.tensor.name] = _own_rows(fetch.rows(value, computed), rows, computed)
-        return outputs
+        try:
+            values: list[Any] = self._session.run(self._output_names, binding.constants | fed)
+        except Exception as err:
+            if refusal := empty_rows(inputs, binding.feeds, self._session.get_inputs()):
+                raise refusal from err
+            raise
+        return values
 
 
 def _training_notes(operators: list[str]) -> list[str]:

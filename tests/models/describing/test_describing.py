@@ -268,9 +268,14 @@ WRONG = [
     ),
     (
         "net.py",
+        "def predict(text, x):\n    return len(text)\n",
+        r'inputs={"text": "BYTES", "x": "FP32\[4\]"}',
+    ),
+    (
+        "net.py",
         single_files.FUNCTION.replace("x * factor", "x @ factor.nothing"),
-        r"expected the model to run on a few rows of x FP32\[.*, .* got AttributeError.* "
-        r"takes other inputs, say so: --input .* of one argument, .* gets a mapping",
+        r"expected the model to run on a few rows of x FP32\[.*, .* got in `predict`: "
+        r"AttributeError.* `predict` gets a batch: .* takes other inputs, say so: --input ",
     ),
     (
         "net.py",
