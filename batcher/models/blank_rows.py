@@ -26,7 +26,7 @@ from batcher.core.ragged import own_rows
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import InvalidInput, ModelContractError
 from batcher.models.fitting import fit_outputs, fit_raw_outputs
-from batcher.models.hook_contract import answer_of, as_arrays, prepared_rows, uneven_names
+from batcher.models.hook_contract import answer_of, as_arrays, own_copy, prepared_rows, uneven_names
 from batcher.models.protocol import Arrays, Model, PartialOutputs
 from batcher.models.sample import Sample, repeated
 
@@ -159,7 +159,7 @@ def _prepared_of(model: Model, sent: Arrays) -> tuple[dict[str, Array], int]:
     spec = model.spec
     if model.preprocess is None:
         return dict(sent), prepared_rows(sent, spec.name)
-    result = model.preprocess(sent)
+    result = model.preprocess(own_copy(sent))
     try:
         prepared = even_rows(as_arrays(result, uneven_names(spec)), spec)
     except ModelContractError as err:

@@ -162,12 +162,21 @@ def run_preprocess(hook: Hook, inputs: Arrays, spec: ModelSpec) -> tuple[dict[st
     Pool thread.
     """
     take = partial(as_arrays, uneven=uneven_names(spec))
-    prepared = _run(hook, inputs, spec.name, "preprocess", take)
+    prepared = _run(hook, own_copy(inputs), spec.name, "preprocess", take)
     rows = prepared_rows(prepared, spec.name)
     for name, array in prepared.items():
         if array.dtype.hasobject and not is_ragged(array):
             check_objects(array, f"model {spec.name!r}: {name!r} from preprocess")
     return prepared, rows
+
+
+def own_copy(inputs: Arrays) -> dict[str, Array]:
+    """Return the `inputs` of a request for a hook, which may write into them. Any thread.
+
+    They may be views of the bytes that a client sent, or be shared with another model: with the
+    next step of a pipeline, or with a shadow.
+    """
+    return {name: array.copy() for name, array in inputs.items()}
 
 
 def prepared_rows(prepared: Arrays, model: str) -> int:
@@ -204,9 +213,9 @@ def run_postprocess(
 
     Pool thread.
     """
-    batch_rows = common_rows(outputs)
-    take = partial(answer_of, spec=spec, rows=rows, batch_rows=batch_rows)
-    promised = _run(hook, outputs, spec.name, "postprocess", take)
+    take = partial(answer_of, spec=spec, rows=rows, batch_rows=common_rows(outputs))
+    # A mapping of the hook's own, in which it may set a key.
+    promised = _run(hook, dict(outputs), spec.name, "postprocess", take)
     if finite_outputs and (errors := non_finite_rows(promised, spec)):
         raise errors[min(errors)]
     return promised

@@ -64,6 +64,8 @@ def load_model(
     if settings.warmup:
         with _explained(definition, settings, "warmup"):
             warm_up(checked, checked.largest(settings.max_batch_size), progress)
+    if note := checked.model.training_note():
+        progress(f"note: {note}")
     return checked
 
 
@@ -191,21 +193,39 @@ def _explained(definition: ModelDefinition, settings: ModelSettings, stage: str)
         yield
     except BaseException as err:
         title = f"model {definition.spec.name!r} version {definition.spec.version}"
-        advice = _advice(err) if settings.worker == "thread" else ""
+        advice = _advice(err, definition, settings)
         raise ModelLoadError(f"{title}: {with_place(reason_of(err), err)}{advice}", stage) from err
 
 
-def _advice(error: BaseException) -> str:
-    """Return what to do about `error`, raised on a thread of this process; mostly nothing.
+def _advice(error: BaseException, definition: ModelDefinition, settings: ModelSettings) -> str:
+    """Return what to do about `error`, which stands in the way of a load; mostly nothing.
 
     Any thread.
     """
-    if isinstance(error, ValueError) and "signal only works in main thread" in message(error):
+    first = first_cause(error)
+    signals = isinstance(first, ValueError) and "signal only works in main thread" in message(first)
+    if signals and settings.worker == "thread":
         return (
             ". Signals belong to this server, and its models run on threads: set `worker: process` "
             "for a model, or a library, that installs signal handlers"
         )
+    if name := _beside(first, definition.folder):
+        return (
+            ". Paths begin in the working directory of the server. For the file beside the model "
+            f"write `Path(__file__).parent / {name!r}`, with `from pathlib import Path`"
+        )
     return ""
+
+
+def _beside(error: BaseException, folder: Path) -> str:
+    """Return the relative path that was not found, but is there in `folder`; mostly empty.
+
+    Any thread.
+    """
+    name = getattr(error, "filename", None)
+    if not isinstance(error, FileNotFoundError) or not isinstance(name, str) or not name:
+        return ""
+    return name if not Path(name).is_absolute() and (folder / name).exists() else ""
 
 
 def reason_of(error: BaseException) -> str:

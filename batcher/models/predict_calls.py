@@ -2,6 +2,7 @@
 
     def predict(self, inputs)              one mapping of name to array
     def predict(self, text, lengths)       each input by its name, if all names are inputs
+    def predict(self, **inputs)            each input by its name
     def predict(self, text)                by its name, if `@batcher.model` or an annotation says
                                            what the inputs are; else one mapping, as ever
     predict(X) of an estimator             the array of the one input, as scikit-learn has it
@@ -23,6 +24,11 @@ from batcher.models.describing.annotated import inputs_of, parameters_of
 from batcher.models.protocol import Arrays
 
 _NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+_POSITIONAL = (
+    Parameter.POSITIONAL_ONLY,
+    Parameter.POSITIONAL_OR_KEYWORD,
+    Parameter.VAR_POSITIONAL,
+)
 
 
 def predict_of(model: Any, names: Sequence[str]) -> Callable[[Arrays], Any]:
@@ -36,20 +42,28 @@ def predict_of(model: Any, names: Sequence[str]) -> Callable[[Arrays], Any]:
     predict: Callable[..., Any] = model.predict
     taken = parameters_of(predict)
     needed = [each.name for each in taken if each.kind in _NAMED and each.default is each.empty]
-    if not needed or any(each.kind is Parameter.POSITIONAL_ONLY for each in taken):
+    takes_mapping = not taken or any(each.kind in _POSITIONAL for each in taken)
+    is_positional = any(each.kind is Parameter.POSITIONAL_ONLY for each in taken)
+    if is_positional or (takes_mapping and not needed):
         return predict
     if needed == ["X"] and hasattr(model, "fit"):
         return _of_estimator(model, names)
     # What `preprocess` makes has names of its own, known when a batch comes.
     are_inputs = hasattr(model, "preprocess") or _are_inputs(taken, needed, names)
     says = declaration_of(type(model)) is not None or inputs_of(predict) is not None
-    if len(needed) > 1 and not are_inputs:
-        raise ModelLoadError(
-            f"{type(model).__name__}.predict: expected one argument, the mapping of all inputs, or "
-            f"the inputs by their names, {', '.join(names)}; got {', '.join(needed)}"
-        )
-    is_one = len(needed) == 1 and not (says and needed[0] in names and are_inputs)
-    return predict if is_one else lambda inputs: predict(**inputs)
+    if len(needed) == 1 and takes_mapping and not (says and needed[0] in names and are_inputs):
+        return predict
+    if not are_inputs:
+        raise _other_names(model, names, needed)
+    return lambda inputs: predict(**inputs)
+
+
+def _other_names(model: Any, names: Sequence[str], needed: Sequence[str]) -> ModelLoadError:
+    """Return the error for a `predict` that needs arguments of other names. Any thread."""
+    return ModelLoadError(
+        f"{type(model).__name__}.predict: expected one argument, the mapping of all inputs, or "
+        f"the inputs by their names, {', '.join(names)}; got {', '.join(needed)}"
+    )
 
 
 def _of_estimator(model: Any, names: Sequence[str]) -> Callable[[Arrays], Any]:

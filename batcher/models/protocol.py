@@ -121,6 +121,12 @@ class Model(Protocol):
         Inference thread.
         """
 
+    def training_note(self) -> str:
+        """Return the note that parts of the model are in training mode; empty if none is.
+
+        Inference thread.
+        """
+
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return a writable buffer for the input `name` of the next `predict`. Inference thread."""
 
@@ -152,6 +158,10 @@ class PlainModel:
         self.spec = definition.spec
         self._definition = definition  # its modules live as long, and may be imported late
         self._settings = settings
+
+    def training_note(self) -> str:
+        """Return nothing: files of most formats are in their mode for good. Inference thread."""
+        return ""
 
 
 class LoadedModel(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from batcher.core.request import BatchOutputs, OutputRows
 from batcher.errors import InvalidInput, ModelContractError, ModelError, QueueFull
 from batcher.models.hook_contract import (
     common_rows,
@@ -23,6 +24,31 @@ def test_preprocess_may_change_names_and_the_number_of_rows() -> None:
 
     prepared, count = run_preprocess(hook, {"x": rows(1)}, model_spec())
     assert (list(prepared), count, prepared["z"].shape) == (["z"], 2, (2, 4))
+
+
+def test_preprocess_may_write_into_its_inputs_which_nobody_else_has() -> None:
+    def hook(inputs: Any) -> Any:
+        inputs["x"] += 1
+        inputs["z"] = inputs.pop("x")
+        return inputs
+
+    sent = {"x": rows(1)}
+    sent["x"].flags.writeable = False  # as a view of a body
+    prepared, _ = run_preprocess(hook, sent, model_spec())
+    assert (prepared["z"] == rows(1) + 1).all()
+    assert list(sent) == ["x"]
+    assert (sent["x"] == rows(1)).all()
+
+
+def test_postprocess_may_set_outputs_in_the_mapping_that_it_gets() -> None:
+    def hook(outputs: Any) -> Any:
+        outputs["y"] = outputs["y"] * 2
+        outputs["y"] += 1
+        return outputs
+
+    batch = BatchOutputs({"y": rows(1, 2, 3)})
+    promised = run_postprocess(hook, OutputRows(batch, 1, 2), model_spec(), 1)
+    assert (promised["y"] == rows(2) * 2 + 1).all()
 
 
 UNEVEN = "model 'm': preprocess: expected arrays of the same number of rows, at least 1; got "

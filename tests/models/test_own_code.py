@@ -148,3 +148,22 @@ def test_a_class_whose_attributes_raise_has_no_place() -> None:
             raise SystemExit(3)
 
     assert own_place(Hostile()) is None
+
+
+@pytest.mark.parametrize("at_load", [True, False], ids=["load", "warm-up"])
+def test_a_file_beside_the_model_that_was_looked_for_elsewhere_is_named_with_the_mend(
+    folders: Folders, at_load: bool
+) -> None:
+    def model(name: str, line: str) -> str:
+        source = (
+            f"class Model:\n    def load(self, device):\n        {line if at_load else 'pass'}\n"
+        )
+        source += f"    def predict(self, inputs):\n        {line}\n        return inputs['x']\n"
+        with pytest.raises(ModelLoadError) as failed:
+            folders.load(folders.python(source, files={"deep/words.txt": ""}, name=name))
+        return str(failed.value)
+
+    mend = "write `Path(__file__).parent / 'deep/words.txt'`"
+    assert mend in model("a", "open('deep/words.txt')")
+    assert "Path(__file__)" not in model("b", "open('words.txt')")
+    assert "Path(__file__)" not in model("c", "open('/deep/words.txt')")

@@ -79,6 +79,26 @@ def test_one_argument_is_the_mapping_unless_the_class_says_what_its_inputs_are(
     assert predict_of(model, ["x"])({"x": 1}) == expected
 
 
+def test_what_takes_no_place_is_called_by_name() -> None:
+    class Keywords:
+        def predict(self, **inputs: Any) -> Any:
+            return inputs
+
+    class Keyword:
+        def predict(self, *, x: Any, y: Any = 0) -> Any:
+            return x, y
+
+    class Places:
+        def predict(self, *inputs: Any) -> Any:
+            return inputs
+
+    assert predict_of(Keywords(), ["x", "y"])(INPUTS) == INPUTS
+    assert predict_of(Keyword(), ["x"])({"x": 1}) == (1, 0)
+    assert predict_of(Places(), ["x", "y"])(INPUTS) == (INPUTS,)
+    with pytest.raises(ModelLoadError, match="inputs by their names, a; got x"):
+        predict_of(Keyword(), ["a"])
+
+
 class Estimator:
     def fit(self, X: Any, y: Any) -> None: ...
 

@@ -382,3 +382,19 @@ def test_a_folder_beside_the_model_needs_no_init(
         shutil.rmtree(definition.folder)
     assert [multiplied_by(checked) for checked in loaded] == [2, 3]
     assert "layers" not in sys.modules
+
+
+@pytest.mark.parametrize("package", ["__package__", '"deep"', '"deep.whole"'])
+def test_files_of_packages_are_found_as_resources(folders: Folders, package: str) -> None:
+    source = f"""
+from importlib import resources
+
+FACTOR = float(resources.files({package}).joinpath("factor.txt").read_text())
+
+class Model:
+    def predict(self, inputs):
+        return {{"y": inputs["x"] * FACTOR}}
+"""
+    folder = package.strip('"').replace(".", "/").replace("__package__", "")
+    files = {f"{folder}/factor.txt".lstrip("/"): "3", "deep/whole/__init__.py": ""}
+    assert multiplied_by(folders.load(folders.python(source, files=files))) == 3

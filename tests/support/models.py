@@ -67,6 +67,10 @@ class RecordingModel:
         """Return 0: the number is not known."""
         return 0
 
+    def training_note(self) -> str:
+        """Return nothing: there is no module."""
+        return ""
+
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Return fresh memory."""
         return np.empty(shape, dtype)

@@ -33,7 +33,7 @@ from safetensors.torch import load_file
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.error_text import brief_names
-from batcher.core.spec import Array
+from batcher.core.spec import Array, ModelSpec
 from batcher.errors import ModelLoadError
 from batcher.models.declaring import Declaration, declaration_of, sample_attribute
 from batcher.models.file_facts import own_copy
@@ -46,6 +46,7 @@ from batcher.models.pytorch.factories import factory_of
 from batcher.models.pytorch.input_order import arranged_for, parameters_of_python
 from batcher.models.pytorch.module import TorchModule
 from batcher.models.pytorch.tensors import to_host
+from batcher.models.pytorch.training import training_note
 from batcher.models.result_names import named_outputs
 from batcher.models.version_code.importing import import_from_folder, is_in_folder
 
@@ -88,6 +89,10 @@ class PythonModule(TorchModule):
         Any thread.
         """
         return self._arranged(self._ready(device))
+
+    def training_note(self) -> str:
+        """Return the note that parts of the module are in training mode. Inference thread."""
+        return training_note(self._module)
 
     def _arranged(self, module: torch.nn.Module) -> torch.nn.Module:
         """Return `module` as it is called with the inputs in order. Raises ModelLoadError.
@@ -135,7 +140,7 @@ class PythonModel(PlainModel, FreshMemory):
             torch.set_num_threads(self._settings.torch_threads)
         self._model = self.make()
         check_methods(self._model)
-        self.notes = note_of_both(self._model, "predict")
+        self.notes = (*note_of_both(self._model, "predict"), *_notes_of_bits(self.spec))
         self.call = predict_of(self._model, [tensor.name for tensor in self.spec.inputs])
         if hasattr(self._model, "load"):
             check_returned(self._model.load(device), "load")
@@ -156,6 +161,10 @@ class PythonModel(PlainModel, FreshMemory):
     def operators(self, inputs: Arrays) -> int:
         """Return 0: the number is unknown. Inference thread."""
         return 0
+
+    def training_note(self) -> str:
+        """Return the note that parts of the object are in training mode. Inference thread."""
+        return training_note(self._model)
 
     def predict(self, inputs: Arrays) -> dict[str, Array]:
         """Call `predict` of the object; tensors become arrays, exceptions in lists failed rows.
@@ -205,6 +214,17 @@ def made_by(maker: Any, definition: ModelDefinition, settings: ModelSettings) ->
     model: PythonModule | PythonModel = made(definition, settings, factory)
     model.sample = (declaration_of(maker) or Declaration()).sample
     return model
+
+
+def _notes_of_bits(spec: ModelSpec) -> list[str]:
+    """Return a note of the inputs that NumPy has no dtype for. Any thread."""
+    names = [repr(tensor.name) for tensor in spec.inputs if tensor.datatype.name == "BF16"]
+    if not names:
+        return []
+    return [
+        f"NumPy has no BF16, so hooks and predict get {', '.join(names)} as the bits, uint16: "
+        "`torch.from_numpy(array).view(torch.bfloat16)` reads them"
+    ]
 
 
 def _weights(file: Path, trusted: bool) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ast
 import builtins
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.readers import FileReader
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -42,11 +44,41 @@ class VersionFinder(MetaPathFinder):
             folder = folder_of(package)
             if not is_kept_below(package, folder):
                 keep_zipped(package, folder)  # for a process that the model has started
-            spec = ModuleSpec(fullname, None, is_package=True)
-            spec.submodule_search_locations = [folder]
-            return spec
-        found = (find_in(package, folder, fullname, ModelSource) for folder in path or ())
-        return next(filter(None, found), None)
+            return _of_folder(fullname, folder)
+        for each in path or ():
+            if spec := find_in(package, each, fullname, ModelSource):
+                locations = spec.submodule_search_locations
+                return spec if spec.loader or not locations else _of_folder(fullname, locations[0])
+        return None
+
+
+def _of_folder(fullname: str, folder: str) -> ModuleSpec:
+    """Return the spec of a package over a folder without `__init__.py`. Any thread."""
+    spec = ModuleSpec(fullname, FolderLoader(folder), is_package=True)
+    spec.submodule_search_locations = [folder]
+    return spec
+
+
+class FolderLoader(Loader):
+    """Makes an empty package, whose files `importlib.resources` finds.
+
+    Python's own loader for such folders knows its own paths alone.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """Make a package over `folder`. Any thread."""
+        self._folder = folder
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave it to Python to make the module. Any thread."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run nothing. Any thread."""
+
+    def get_resource_reader(self, name: str) -> FileReader:
+        """Return what finds the files of the folder. Any thread."""
+        # Of a loader the reader takes the path of the file that the package has, or would have.
+        return FileReader(SourceFileLoader(name, os.path.join(self._folder, "__init__.py")))
 
 
 class ModelSource(SourceFileLoader):

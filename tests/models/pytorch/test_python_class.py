@@ -309,3 +309,11 @@ class Model:
     with pytest.raises(ModelLoadError, match="ValueError: long") as raised:
         folders.load(folders.python(source))
     assert len(str(raised.value)) < 5000
+
+
+def test_a_class_is_told_that_it_gets_the_bits_of_bf16(folders: Folders) -> None:
+    source = "class Model:\n    def predict(self, inputs):\n        return inputs['x']\n"
+    tensors = "[{{name: {}, dtype: BF16, shape: [4]}}]"
+    folders.load(folders.python(source, inputs=tensors.format("x"), outputs=tensors.format("y")))
+    (note,) = [line for line in folders.progress if line.startswith("note: ")]
+    assert "get 'x' as the bits, uint16" in note
