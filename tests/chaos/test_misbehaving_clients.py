@@ -55,7 +55,7 @@ def test_memory_and_descriptors_come_back(tmp_path: Path) -> None:
             until(lambda: ledger.outcomes("large")["200"] > 100)
         until(lambda: is_quiet(server))
         resident, opened = server.resident(), descriptors(server.pid)
-        for _ in range(3):
+        for _ in range(2):
             with under_load(server, *BEHAVED) as ledger:
                 make_trouble(server, KINDS, SECONDS / 3)
             until(lambda: is_quiet(server))
