@@ -22,7 +22,7 @@ import numpy as np
 from batcher.core.error_text import message
 from batcher.core.left_out import with_defaults
 from batcher.core.padding import even_rows
-from batcher.core.ragged import own_rows
+from batcher.core.ragged import copied, own_rows
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import InvalidInput, ModelContractError
 from batcher.models.fitting import fit_outputs, fit_raw_outputs
@@ -120,7 +120,8 @@ class WarmupBatch:
             return
         raw = fit_raw_outputs(spec.name, outputs, self.rows)
         if self._made <= self.rows:
-            whole = {name: own_rows(array, 0, self._made) for name, array in raw.items()}
+            # The hook may write into what it gets, which may be the model's own memory.
+            whole = {name: copied(own_rows(array, 0, self._made)) for name, array in raw.items()}
             answer_of(postprocess(whole), spec, self._asked, self._made)
 
     def _fit(self, outputs: Arrays) -> None:

@@ -46,7 +46,7 @@ def fit_outputs(spec: ModelSpec, outputs: Arrays, rows: int) -> tuple[dict[str, 
         if array is None:
             raise _missing(spec, tensor, outputs)
         if not has_rows(array, rows):
-            raise rows_error(spec.name, tensor.name, array, rows)
+            raise _other_rows(spec, tensor, array, rows)
         if array.dtype.hasobject or not tensor.admits(array):
             array, errors = _fitted(array, tensor, spec)
             failed = errors | failed if errors else failed
@@ -59,6 +59,17 @@ def _missing(spec: ModelSpec, tensor: TensorSpec, outputs: Arrays) -> ModelContr
     left_out = outputs.left_out if isinstance(outputs, PartialOutputs) else ()
     got = ", ".join(map(repr, (*outputs, *left_out))) or "none"
     return ModelContractError(f"model {spec.name!r}: expected output {tensor.name!r}; got {got}")
+
+
+def _other_rows(spec: ModelSpec, tensor: TensorSpec, array: Array, rows: int) -> ModelContractError:
+    """Return the error for an output of `array`, which has other rows than `rows`. Any thread."""
+    error = rows_error(spec.name, tensor.name, array, rows)
+    if rows > 1 or array.ndim != len(tensor.shape):
+        return error
+    return ModelContractError(
+        f"{error}: it has no axis for the rows. `squeeze()` takes it off a batch of one row: "
+        "write `squeeze(-1)`. `sum()` and `mean()` take all rows together: name an axis"
+    )
 
 
 def _fitted(array: Array, tensor: TensorSpec, spec: ModelSpec) -> tuple[Array, RowErrors]:

@@ -139,12 +139,31 @@ def _by_rows_or_order(result: Any, spec: ModelSpec, is_raw: bool) -> dict[str, A
         rows = [None if isinstance(row, BaseException) else members(row) for row in result]
         first = next((row for row in rows if row is not None), None)
         if first is not None and (is_raw or any(_has(first, tensor) for tensor in spec.outputs)):
+            _refuse_mixture(result, rows, spec)
             return _columns(list(zip(result, rows, strict=True)), spec, is_raw)
     if isinstance(result, list) and len(spec.outputs) == 1 and not is_raw:
         tensor = spec.outputs[0]
         if _are_rows(result, tensor):
             return {tensor.name: result}
     return _in_order(result, spec, is_raw)
+
+
+def _refuse_mixture(result: Any, rows: Sequence[Any], spec: ModelSpec) -> None:
+    """Raise ModelContractError if `result` is a tuple of outputs, of which some are by name.
+
+    `rows` are what the elements hold by name. Any thread.
+    """
+    unnamed = [
+        type(value).__name__
+        for value, row in zip(result, rows, strict=True)
+        if row is None and not isinstance(value, BaseException)
+    ]
+    if isinstance(result, tuple) and unnamed:
+        example = ", ".join(f"{tensor.name!r}: …" for tensor in spec.outputs)
+        raise ModelContractError(
+            f"model {spec.name!r}: expected all outputs by name, or none; got a tuple of mappings "
+            f"and of {', '.join(unnamed)}: return one dict such as {{{example}}}"
+        )
 
 
 def _check_values(result: Any, spec: ModelSpec) -> None:

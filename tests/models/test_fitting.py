@@ -33,6 +33,16 @@ def test_outputs_that_fit_are_taken_as_they_are_and_further_ones_left_out() -> N
     assert failed == {}
 
 
+@pytest.mark.parametrize("z", [zeros("BOOL"), zeros("BOOL", 2, 1)])
+def test_a_single_row_without_the_axis_of_the_rows_is_told_with_the_mend(z: Array) -> None:
+    wrong = {"y": zeros("FP32", 2), "z": zeros("BOOL", 1)}
+    with pytest.raises(ModelContractError, match=r"output 'y': it has no axis for .*`squeeze\(-1"):
+        fit_outputs(TWO, wrong, 1)
+    with pytest.raises(ModelContractError, match=r"output 'z'(: it has no axis|$)") as failed:
+        fit_outputs(TWO, outputs(y=zeros("FP32", 1, 2), z=z), 1)
+    assert ("squeeze" in str(failed.value)) is not bool(z.ndim)
+
+
 def test_bytes_and_what_is_below_them_are_what_an_output_of_bytes_holds() -> None:
     array = np.array([[b"", b"a"], [np.bytes_(b"b"), b"c"]], object)
     spec = model_spec(outputs=(tensor("y", "BYTES", (2,)),))

@@ -463,3 +463,21 @@ def test_a_model_that_needs_no_device_loads_wherever_it_is_asked_to(
     np.testing.assert_array_equal(
         answers(folders.load(folders.python(RECORDS), **setting), x=floats())["y"], floats() * 2
     )
+
+
+def test_a_postprocess_that_writes_into_the_memory_of_its_model_changes_it_in_no_warmup(
+    folders: Folders,
+) -> None:
+    source = """
+TABLE = np.ones((8, 4), np.float32)
+
+class Model:
+    def predict(self, inputs):
+        return TABLE[: len(inputs["x"])]
+
+    def postprocess(self, outputs):
+        outputs["y"] += 1
+        return outputs
+"""
+    checked = folders.load(folders.python(source))
+    assert answers(checked, x=floats())["y"].max() == 1

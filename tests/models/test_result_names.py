@@ -146,6 +146,7 @@ def coroutine() -> Any:
         (coroutine(), "got a coroutine, and nobody awaits it"),
         ({"y": coroutine(), "z": Z}, "output 'y': expected a value; got a coroutine"),
         ("ab", "expected 2 outputs; got 1"),
+        ((Y, {"z": Z}), "got a tuple of mappings and of ndarray: return one dict such as {'y': …"),
         ([(1, 2), (3, 4)], "got a list of 2 tuples: each element is a tuple of 2 values, as rows"),
         ([(1, 2)] * 3, "got 3: each element is a tuple of 2 values, as rows are: return a dict"),
     ],
