@@ -20,6 +20,7 @@ class Part:
         level: priority, 1 the highest.
         arrival: time in seconds at which the part was queued.
         deadline: time in seconds after which its result is worthless.
+        overdue: batches that were sent since its turn has passed, where rows are padded.
         overtaken: rows behind it that were sent before it, where rows are padded.
         owner: the request that the part was cut from; None if the part is the request itself.
     """
@@ -31,6 +32,7 @@ class Part:
         "inputs",
         "level",
         "nbytes",
+        "overdue",
         "overtaken",
         "owner",
         "rows",
@@ -56,4 +58,5 @@ class Part:
         self.arrival = arrival
         self.deadline = deadline
         self.owner = owner
+        self.overdue = 0
         self.overtaken = 0

@@ -58,7 +58,7 @@ class PendingRequest(Part):
         self.level = level
         self.arrival = arrival
         self.deadline = deadline
-        self.overtaken = 0
+        self.overdue = self.overtaken = 0
         self.request = request
         self._on_cancel = on_cancel
         self.deferred: Deferred[InferenceResponse] = Deferred(self._cancel)

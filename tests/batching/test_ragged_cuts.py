@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from batcher.batching.levels import Levels
 from batcher.batching.part import Part
 from batcher.batching.ragged_cost import Plane
-from batcher.batching.ragged_cuts import MAX_OVERTAKING, RaggedCuts, optimal_cuts
+from batcher.batching.ragged_cuts import MAX_LATE, RaggedCuts, optimal_cuts
 from batcher.core.padding import Padding, RaggedGroup
 from tests.support.models import model_spec, tensor
 
@@ -164,37 +164,76 @@ def test_a_part_that_is_larger_than_any_batch_may_be_now_goes_alone() -> None:
     assert [each.rows for each in next_batch(levels, RaggedCuts(plane()), 2)] == [4]
 
 
-@given(st.lists(st.integers(1, 60), max_size=120), st.integers(0, 60), st.integers(2, 6))
-def test_nobody_is_overtaken_by_more_rows_than_three_full_batches_have(
-    lengths: list[int], base: int, most: int
+class Flood:
+    """Rows that are sent while others come, beside the same number of rows in order of arrival.
+
+    Attributes:
+        sent: by batch, its parts.
+    """
+
+    def __init__(self, coming: Sequence[Part], most: int, waiting: int, base: float) -> None:
+        """Let `coming` come such that about `waiting` rows wait; batches have `most` rows."""
+        self._ends = np.cumsum([each.rows for each in coming])
+        self._places = {each: index for index, each in enumerate(coming)}
+        self._most = most
+        self._rows = [0]  # rows in all batches up to each
+        self.sent: list[list[Part]] = []
+        rest, levels, cuts = list(coming), Levels(), RaggedCuts(plane(base))
+        while rest or levels.rows:
+            while rest and levels.rows < waiting:
+                levels.add(rest.pop(0))
+            self.sent.append(next_batch(levels, cuts, most))
+            self._rows.append(self._rows[-1] + sum(each.rows for each in self.sent[-1]))
+
+    def turn(self, each: Part) -> int:
+        """Return in which batch `each` would be in order of arrival, with as many rows in each."""
+        return int(np.searchsorted(self._rows, self._ends[self._places[each]])) - 1
+
+    def rows_since_turn(self, each: Part, batch: int) -> int:
+        """Return how many rows were sent after the place of `each` in order of arrival."""
+        return self._rows[batch] - int(self._ends[self._places[each]])
+
+
+coming_rows = st.lists(st.one_of(st.integers(1, 60), st.sampled_from([3, 50])), max_size=150)
+floods = given(coming_rows, st.sampled_from([0, 5, 60, 500]), st.integers(2, 8), st.integers(1, 6))
+
+
+@floods
+def test_no_row_goes_later_than_three_full_batches_of_rows_after_its_turn(
+    lengths: list[int], base: int, most: int, waiting: int
+) -> None:
+    flood = Flood([part(each) for each in lengths], most, waiting * most, base)
+    assert sum(map(len, flood.sent)) == len(lengths)
+    for number, batch in enumerate(flood.sent):
+        assert 0 < len(batch) <= most
+        for each in batch:
+            assert flood.rows_since_turn(each, number) <= MAX_LATE * most
+
+
+@floods
+def test_the_longest_row_goes_at_most_three_batches_after_its_turn(
+    lengths: list[int], base: int, most: int, waiting: int
 ) -> None:
     coming = [part(each) for each in lengths]
-    order = {each: index for index, each in enumerate(coming)}
-    levels, cuts, sent = Levels(), RaggedCuts(plane(base)), list[Part]()
-    while coming or levels.rows:
-        while coming and levels.rows < 3 * most:
-            levels.add(coming.pop(0))
-        batch = next_batch(levels, cuts, most)
-        assert 0 < len(batch) <= most
-        sent += batch
-    assert len(sent) == len(lengths)
-    for place, each in enumerate(sent):
-        overtakers = sum(order[other] > order[each] for other in sent[:place])
-        assert overtakers <= MAX_OVERTAKING * most
-
-
-@pytest.mark.parametrize("ahead", [0, 3, 8, 20])
-def test_an_outlier_in_a_flood_of_short_rows_goes_three_batches_later_than_in_turn_at_most(
-    ahead: int,
-) -> None:
-    most = 4
-    levels, cuts = waiting([part(4) for _ in range(ahead)]), RaggedCuts(plane(base=2))
     outlier = part(512)
-    levels.add(outlier)
-    for number in range(100):
-        while levels.rows < 40:
-            levels.add(part(3 + number % 3))
-        if outlier in next_batch(levels, cuts, most):
-            assert number <= ahead // most + 3
-            return
-    raise AssertionError("the outlier was not sent")
+    coming.insert(len(coming) // 3, outlier)
+    flood = Flood(coming, most, waiting * most, base)
+    (number,) = [number for number, batch in enumerate(flood.sent) if outlier in batch]
+    assert number <= flood.turn(outlier) + MAX_LATE
+
+
+@pytest.mark.parametrize("base", [0, 5, 60, 500])
+@pytest.mark.parametrize("seed", range(4))
+def test_in_a_long_flood_of_random_lengths_no_row_and_no_outlier_goes_too_late(
+    seed: int, base: int
+) -> None:
+    random, most = np.random.default_rng(seed), 16
+    coming = [part(int(each)) for each in random.lognormal(3, 0.8, 500).clip(1, 200)]
+    outliers = [part(512) for _ in range(4)]
+    for number, outlier in enumerate(outliers):
+        coming.insert(100 * (number + 1), outlier)
+    flood = Flood(coming, most, 4 * most, base)
+    for number, batch in enumerate(flood.sent):
+        for each in batch:
+            assert flood.rows_since_turn(each, number) <= MAX_LATE * most
+            assert each not in outliers or number <= flood.turn(each) + MAX_LATE

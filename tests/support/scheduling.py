@@ -21,9 +21,11 @@ from batcher.batching.part import Part
 from batcher.batching.policies.eager import Eager
 from batcher.batching.policies.policy import Cost, Policy, no_cost
 from batcher.batching.queue import BatchQueue
+from batcher.batching.ragged_cuts import RaggedCuts
 from batcher.batching.scheduler import BatchScheduler
 from batcher.batching.worker import Condition
 from batcher.core.counters import ModelMetrics
+from batcher.core.padding import Padding
 from batcher.core.request import InferenceRequest, InferenceResponse, Parameters
 from batcher.core.spec import Array, ModelSpec
 from batcher.serving.assembly import shape_key
@@ -150,6 +152,7 @@ class Harness:
         ageing: float = NEVER,
         smaller_first: float = 0.0,
         bulk_level: int = 0,
+        cuts: RaggedCuts | None = None,
         predict: Predict = double,
         spec: ModelSpec = FREE_SPEC,
         places: int = 2,
@@ -163,7 +166,8 @@ class Harness:
     ) -> None:
         """Wire a scheduler; eager unless told.
 
-        `soon`: the loop's own turns are used, not the clock's.
+        `cuts`: rows are padded, as `spec` says. `soon`: the loop's own turns are used, not the
+        clock's.
         """
         self.events: list[str] = []
         self.soon: list[Callable[[], None]] = []
@@ -178,6 +182,7 @@ class Harness:
             ageing=ageing,
             smaller_first=smaller_first,
             bulk_level=bulk_level,
+            cuts=cuts,
         )
         self.metrics = ModelMetrics("m", "1")
         followed = policy or Eager(max_batch_size)
@@ -199,7 +204,7 @@ class Harness:
                 retry_on_crash=retry,
                 remember_failed_s=remembered,
             ),
-            group_key=shape_key,
+            group_key=Padding(spec).group_of if cuts is not None else shape_key,
             admission=admission,
             call_soon=self.soon.append if soon else None,
         )
