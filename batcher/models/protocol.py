@@ -82,8 +82,8 @@ class Model(Protocol):
         max_rows: most rows that the model takes in one batch; None if it takes any number. Known
             once the model is loaded.
         notes: what the operator should know of how the model was loaded, each a sentence.
-        pinned: whether `allocate` returns pinned memory, from which the device reads faster than
-            from other memory.
+        own_buffers: whether inputs must lie in buffers from `allocate` wherever they came from:
+            the device reads faster from those, or code of an author may keep what it gets.
         preprocess: hook that turns one request's inputs into the inputs of `predict`; None if the
             model has no such hook. Runs on the CPU pool.
         postprocess: hook that turns one request's rows of the outputs of `predict` into the answer;
@@ -96,7 +96,7 @@ class Model(Protocol):
     one_call: bool
     max_rows: int | None
     notes: tuple[str, ...]
-    pinned: bool
+    own_buffers: bool
     preprocess: Hook | None
     postprocess: Hook | None
     sample: object
@@ -148,7 +148,7 @@ class PlainModel:
     one_call = False
     max_rows: int | None = None
     notes: tuple[str, ...] = ()
-    pinned = False
+    own_buffers = False
     preprocess: Hook | None = None
     postprocess: Hook | None = None
     sample: object = None

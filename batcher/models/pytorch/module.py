@@ -79,7 +79,7 @@ class TorchModule(PlainModel, ABC):
         self._device = torch.device(device)
         if self._device.type == "cuda":
             self._staging = PinnedStaging()
-            self.pinned = True
+            self.own_buffers = True
             self._stream = torch.cuda.Stream(self._device)
         self._module = self.read(self._device)
         if self.preprocess is not None:

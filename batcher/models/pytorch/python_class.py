@@ -58,6 +58,8 @@ class PythonModule(TorchModule):
         make: makes the module, without its weights.
     """
 
+    own_buffers = True  # `forward` may keep its inputs, for instance to compare the next ones
+
     def __init__(
         self, definition: ModelDefinition, settings: ModelSettings, factory: Callable[[], Any]
     ) -> None:
@@ -123,6 +125,7 @@ class PythonModel(PlainModel, FreshMemory):
     """
 
     call: Callable[[Arrays], Any]
+    own_buffers = True  # `predict` may keep its inputs, for instance to compare the next ones
 
     def __init__(
         self, definition: ModelDefinition, settings: ModelSettings, factory: Callable[[], Any]

@@ -19,6 +19,8 @@ from batcher.models.pytorch.operators import UNKNOWN_BUILTIN, unknown_operator
 class TorchScriptModel(TorchModule):
     """A scripted or traced module."""
 
+    own_buffers = True  # a script may keep its inputs, for instance to compare the next ones
+
     def read(self, device: torch.device) -> Callable[..., Any]:
         """Read the archive onto `device`, and freeze the module.
 

@@ -235,7 +235,7 @@ def run(
         inputs = unpack(task.table, slot.memory)
         try:
             outputs, failed = model.predict(
-                lambda allocate: _collated(inputs, allocate if model.model.pinned else None),
+                lambda allocate: _collated(inputs, allocate if model.model.own_buffers else None),
                 task.rows,
             )
         finally:
@@ -252,8 +252,8 @@ def run(
 def _collated(inputs: dict[str, Array], allocate: Allocate | None) -> dict[str, Array]:
     """Return the inputs as the model takes them.
 
-    They lie in the slot itself, or in buffers of the model's, from which its device reads faster.
-    Main thread of the child.
+    They lie in the slot itself, which the next batches use again, or in buffers of the model's: its
+    device reads faster from those, or its code may keep them. Main thread of the child.
     """
     if allocate is None:
         return inputs

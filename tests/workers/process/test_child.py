@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from multiprocessing import Pipe
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from batcher.config.model_settings import ModelSettings
 from batcher.core.ragged import ragged
@@ -43,7 +46,7 @@ from tests.support.models import Predict, RecordingModel, double, model_spec, ro
 class StagingModel(RecordingModel):
     """A model whose device reads from memory of its own faster; it remembers what it gave."""
 
-    pinned = True
+    own_buffers = True
 
     def __init__(self, predict: Predict = double) -> None:
         super().__init__(predict=predict)
@@ -61,12 +64,19 @@ class Bench:
         self.fd = os.memfd_create("test")
         self.parent = os.pidfd_open(os.getpid())
         self.slot = Slot(self.fd)
+        self.fill(rows(1, 2))
+
+    def fill(self, x: Array) -> None:
+        """Put two rows of input into the slot, over what was there."""
         packer = Packer(self.slot)
-        self.task = RunBatch(7, 0, packer.table({"x": rows(1, 2)}), packer.end, 2)
+        self.task = RunBatch(7, 0, packer.table({"x": x}), packer.end, 2)
 
     def run(self, model: StagingModel) -> BatchDone | BatchFailed:
         """Run the two rows."""
-        checked = CheckedModel(model)
+        return self.run_checked(CheckedModel(model))
+
+    def run_checked(self, checked: CheckedModel) -> BatchDone | BatchFailed:
+        """Run the two rows on a model that is loaded."""
         checked.copies_outputs = False
         ours, its = Pipe()
         with ours, its:
@@ -100,11 +110,58 @@ def test_a_model_with_memory_of_its_own_is_given_that(bench: Bench) -> None:
 def test_any_other_is_given_the_slot_itself_and_may_give_it_back(bench: Bench) -> None:
     seen: list[Array] = []
     model = StagingModel(lambda inputs: (seen.append(inputs["x"]), {"y": inputs["x"]})[1])
-    model.pinned = False
+    model.own_buffers = False
     answer = bench.run(model)
     assert np.may_share_memory(seen[0], bench.slot.memory)
     bench.slot.memory[: bench.task.end] = 0  # what it gave back lies elsewhere
     assert bench.outputs(answer) == [[1] * 4, [2] * 4]
+
+
+KEEPS = {
+    "a class": """
+class Model:
+    last = None
+
+    def predict(self, inputs):
+        x = inputs["x"]
+        if self.last is None or not np.array_equal(self.last[0], x):
+            self.last = x, x * 2
+        return self.last[1]
+""",
+    "a module": """
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.x = self.y = torch.zeros(0)
+
+    def forward(self, x):
+        if self.x.shape != x.shape or not torch.equal(self.x, x):
+            self.x, self.y = x, x * 2
+        return self.y
+""",
+}
+"""Models that answer the same inputs from memory."""
+
+
+@pytest.mark.parametrize("kind", ["a class", "a module", "TorchScript"])
+def test_what_a_model_keeps_of_its_inputs_stays_as_it_was(
+    bench: Bench, folders: Folders, kind: str
+) -> None:
+    if kind == "TorchScript":
+        folders.python(KEEPS["a module"])
+        module = ModuleType("code")
+        path = folders.base / "m/1/code.py"
+        exec(compile(path.read_text(), path, "exec"), vars(module))
+        archive = BytesIO()
+        torch.jit.save(torch.jit.script(module.Model()), archive)
+        files = {"net.pt": archive.getvalue()}
+        definition = folders.define("format: torchscript\nfile: net.pt", files)
+    else:
+        definition = folders.python(KEEPS[kind])
+    checked = folders.load(definition)
+    assert bench.outputs(bench.run_checked(checked)) == [[2] * 4, [4] * 4]
+    bench.fill(rows(5, 6))
+    assert bench.outputs(bench.run_checked(checked)) == [[10] * 4, [12] * 4]
 
 
 def test_outputs_that_break_the_contract_fail_the_batch(bench: Bench) -> None:
