@@ -105,8 +105,8 @@ class Dispatcher:
             self._turn_of_reruns = True
 
     def let_begin(self) -> None:
-        """Let the last batch begin, if it is the only one and no other will follow now."""
-        if len(self._places) == 1 and not self._queue.rows:
+        """Let the last batch begin, if it is the only one: the device has nothing else to do."""
+        if len(self._places) == 1:
             self._last_worker.let_begin()
 
     def linger(self) -> None:

@@ -8,7 +8,7 @@ the interpreter lock and get it at the end of a switch interval.
 |---|---|
 | up to `LONG_BATCH_S` | goes on at once |
 | more than `LONG_BATCH_S` | waits for the batch to begin, up to `BEGIN_WAIT_S` |
-| more, and the last wait was far too long | goes on at once, `BATCHES_WITHOUT_WAIT` times |
+| more, and the last waits were far too long | goes on at once, `BATCHES_WITHOUT_WAIT` times |
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ LONG_BATCH_S = 1e-3
 BEGIN_WAIT_S = 300e-6
 """Seconds that the loop waits at most for a batch to begin."""
 
-BATCHES_WITHOUT_WAIT = 1000
-"""Batches that begin without a wait after a wait of more than twice `BEGIN_WAIT_S`.
+WAITS_TOO_LONG = 3
+"""Waits in a row, each of more than twice `BEGIN_WAIT_S`, that show that the model keeps the lock.
 
-A wait so much too long was a wait for the interpreter lock itself: the model keeps the lock while
-the model computes, and the next wait would take as long as the next batch.
+Such waits were waits for the interpreter lock itself: the model keeps the lock while the model
+computes, and the next wait would take as long as the next batch. A single such wait shows nothing:
+on a busy machine any wait may be as long.
 """
+
+BATCHES_WITHOUT_WAIT = 1000
+"""Batches that begin without a wait where the model keeps the lock."""
 
 
 class BeginWait:
@@ -40,6 +44,7 @@ class BeginWait:
         """Wait for nothing yet. Reactor thread."""
         self._begun = Event()
         self._batches_without_wait = 0
+        self._too_long = 0  # waits in a row that were
 
     def reset(self) -> None:
         """Expect a batch to begin, which is about to be handed over. Reactor thread."""
@@ -56,5 +61,6 @@ class BeginWait:
             return
         since = perf_counter()
         self._begun.wait(BEGIN_WAIT_S)
-        if perf_counter() - since > 2 * BEGIN_WAIT_S:
-            self._batches_without_wait = BATCHES_WITHOUT_WAIT
+        self._too_long = self._too_long + 1 if perf_counter() - since > 2 * BEGIN_WAIT_S else 0
+        if self._too_long == WAITS_TOO_LONG:
+            self._batches_without_wait, self._too_long = BATCHES_WITHOUT_WAIT, 0

@@ -298,7 +298,7 @@ def test_a_shape_that_waits_under_delay_is_not_starved_by_one_that_is_always_ful
     assert rare.values == [-2], "not expired, for want of a turn in 32 batches"
 
 
-def test_the_worker_may_begin_before_answers_are_written_unless_more_waits() -> None:
+def test_the_worker_may_begin_before_answers_are_written_also_if_more_waits() -> None:
     harness = Harness()
     worker: Any = harness.worker
     worker.let_begin = lambda: harness.events.append("let begin")
@@ -312,4 +312,11 @@ def test_the_worker_may_begin_before_answers_are_written_unless_more_waits() -> 
     for value in range(2, 8):
         harness.submit(value)
     harness.perform()
-    assert harness.events[4:] == ["handed 4"], "two wait: the loop has other work"
+    assert harness.events[4:] == ["handed 4", "let begin"], "two wait"
+    for value in range(8, 10):
+        harness.submit(value)
+    harness.turn()
+    assert harness.events[6:] == ["handed 4"], "behind the one that runs"
+    harness.submit(10)
+    harness.perform()
+    assert harness.events[7:] == ["let begin"], "one that was handed over before"
