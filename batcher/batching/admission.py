@@ -29,13 +29,18 @@ The levels of priority decide which rows are served first, see `levels.Levels.ro
 **The reserve.** If more rows come than batches can hold, a request that would only just make its
 deadline gives way to a request that comes a little later and has more time left. That costs no
 batch a row, and delays that no prediction sees (sockets, a busy loop, the way to the client) make
-no answer late. After each full batch
+no answer late. After each full batch of b rows, while which a rows came,
 
-    reserve = min(1 - rows of a batch / rows that came meanwhile, 0.15) * seconds of the batch
+    reserve = max(spare, sure) * seconds of the batch
+    spare   = min(1 - b / a, 0.15)     the next batch is filled, on average
+    sure    = 1 - b / least            the next batch is filled, though as few rows come as of late
 
 so that enough requests remain to fill the next batch; after a batch that was not full the reserve
-is halved. Example: 40 rows come while a batch of 32 rows runs for 20 ms: 1 - 32/40 = 0.2, so the
-reserve is 0.15 * 20 ms = 3 ms.
+is halved. `least` is the fewest rows that came while a batch ran: it falls to fewer rows at once,
+and rises by a fiftieth of the difference. Example: a batch of 32 rows runs for 20 ms. Of 40 rows
+that come meanwhile, or 30 at the least, 8 are too many: spare = 0.15, a reserve of 3 ms. Of 128
+rows, or 100 at the least, sure = 0.68: a reserve of 14 ms, and no stall of the server up to that
+length makes an answer late.
 
 **What is not known is not refused.** Sizes that never ran cost nothing, and after a second without
 a batch all estimates count as unknown: an estimate that refuses everybody would never be corrected.
@@ -68,9 +73,14 @@ MAX_RETRY_AFTER_S = 60
 RATE_WEIGHT = 0.1
 """Weight of the last batch in the moving means of arrivals and batch sizes."""
 
-MAX_RESERVE_SHARE = 0.15
-"""Most of a batch's time that a request must have left: 3 ms of 20, longer than an answer is on its
-way.
+LEAST_WEIGHT = 0.02
+"""Weight of the last batch where the fewest arrivals rise: after a pause of the load it takes some
+fifty full batches until requests are refused that the next pause would leave a place for.
+"""
+
+MAX_SPARE_SHARE = 0.15
+"""Most of a batch's time that a request must have left where the next batch may not be filled: 3 ms
+of 20, longer than an answer is on its way.
 """
 
 STALE_AFTER_S = 1.0
@@ -136,8 +146,8 @@ class Admission:
         self._arrival_rate = 0.0  # rows/s that were admitted, a moving mean
         self._arrivals = 0  # rows that were checked since the last batch
         self._mean_arrivals = 0.0  # the same from batch to batch, a moving mean
-        self.mean_batch_rows = 0.0
-        self.horizon, self.reserve = inf, 0.0
+        self._least_arrivals = 0.0  # the fewest from batch to batch, of late
+        self.mean_batch_rows, self.horizon, self.reserve = 0.0, inf, 0.0
 
     def seed(self, timings: Iterable[tuple[int, float]]) -> None:
         """Learn from warm-up: rows and seconds of batches."""
@@ -165,6 +175,8 @@ class Admission:
             self._arrival_rate += RATE_WEIGHT * (rate - self._arrival_rate)
         self._last_end = now
         self._mean_arrivals += RATE_WEIGHT * (self._arrivals - self._mean_arrivals)
+        self._least_arrivals += LEAST_WEIGHT * (self._arrivals - self._least_arrivals)
+        self._least_arrivals = min(self._least_arrivals, self._arrivals)
         self.mean_batch_rows += RATE_WEIGHT * (batch.rows - self.mean_batch_rows)
         self._arrivals = 0
         full = batch.rows >= self.ceiling.rows
@@ -219,10 +231,12 @@ class Admission:
 
     def _affordable_reserve(self, seconds: float) -> float:
         """Return the reserve after a full batch that took `seconds`, see the module's formula."""
-        if not self._mean_arrivals:
+        came, fit = self._mean_arrivals, self.mean_batch_rows
+        if not came:
             return 0.0
-        spare = 1 - self.mean_batch_rows / self._mean_arrivals
-        return min(max(spare, 0.0), MAX_RESERVE_SHARE) * seconds
+        spare = min(1 - fit / came, MAX_SPARE_SHARE)
+        sure = 1 - fit / self._least_arrivals if self._least_arrivals else 0.0
+        return max(spare, sure, 0.0) * seconds
 
     def _wait(
         self,

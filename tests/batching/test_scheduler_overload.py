@@ -87,6 +87,10 @@ class OpenLoop:
             self.scheduler.check_invariants()
         return (self.good - before) / (SECONDS - 1.0) / CAPACITY
 
+    def slow_down_to(self, rate: float) -> None:
+        """Send `rate` requests/s from now on."""
+        self._rate = rate
+
     def _seconds(self, batch_rows: int) -> float:
         return seconds(batch_rows) * (self._slower if self.clock.seconds() > SECONDS / 2 else 1.0)
 
@@ -149,6 +153,24 @@ def test_what_no_prediction_sees_makes_few_late_where_others_have_more_time(
     load = OpenLoop(offered * CAPACITY, predicts=True, way=0.4e-3)
     assert load.run() >= least
     assert load.late < 0.015 * load.sent
+
+
+def test_stalls_make_hardly_any_late_where_far_more_come_than_fit() -> None:
+    load = OpenLoop(4.0 * CAPACITY, predicts=True, way=1.5e-3)
+    assert load.run() >= 0.97
+    assert load.late < 0.003 * load.sent
+
+
+def test_after_a_flood_all_are_taken_that_can_be_answered() -> None:
+    load = OpenLoop(4.0 * CAPACITY, predicts=True)
+    while advance_to_next(load.clock) < SECONDS / 2:
+        pass
+    assert load.scheduler.admission.reserve > 0.4 * seconds(LARGEST)
+    load.slow_down_to(1.0 * CAPACITY)
+    before = load.good
+    while advance_to_next(load.clock) < SECONDS:
+        pass
+    assert (load.good - before) / (SECONDS / 2) / CAPACITY >= 0.88
 
 
 def test_dropping_only_what_has_expired_falls_far_behind() -> None:
