@@ -19,6 +19,7 @@ too, as `batcher serve FILE` does.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import inspect
 import os
 import signal
@@ -69,6 +70,7 @@ class Serving:
         self._thread = thread
         self._service: BatcherService | None = service
         self._ended: SimpleQueue[None] = SimpleQueue()
+        atexit.register(self._stop_at_exit)
 
     @property
     def versions(self) -> list[ModelVersion]:
@@ -86,12 +88,18 @@ class Serving:
 
     def stop(self) -> None:
         """Answer what was accepted, and end the server; does nothing if it has ended."""
+        atexit.unregister(self._stop_at_exit)
         service, self._service = self._service, None
         if service is not None:
             try:
                 self._thread.call(service.stopService)
             finally:
                 self._ended.put(None)
+
+    def _stop_at_exit(self) -> None:
+        """Stop with the program."""
+        if self._thread.is_alive:
+            self.stop()
 
     def wait(self) -> None:
         """Return when Ctrl-C or SIGTERM has ended the server, or `stop`. Main thread."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,7 @@ from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError
 from batcher.models.loading import load_model
-from batcher.workers.daemon_threads import start_daemon
+from batcher.workers.daemon_threads import start_daemon, wait_at_exit
 
 if TYPE_CHECKING:
     from batcher.app.service import BatcherService
@@ -55,7 +56,19 @@ class ServerThread:
         """Start the thread."""
         self._began: SimpleQueue[BaseException | None] = SimpleQueue()
         self._reactor: Any = None
-        start_daemon(self._run, "batcher-reactor")
+        self._thread = start_daemon(self._run, "batcher-reactor")
+        atexit.register(self._end)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether functions can be run: not in a copy of the process that a model has forked."""
+        return self._thread.is_alive()
+
+    def _end(self) -> None:
+        """End the thread with the program. Main thread."""
+        if self.is_alive and self._reactor is not None:
+            wait_at_exit(self._thread)
+            self._reactor.callFromThread(self._reactor.stop)
 
     def wait_for_reactor(self) -> None:
         """Return when the reactor runs; raise what kept it from running."""

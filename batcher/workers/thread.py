@@ -44,6 +44,7 @@ from batcher.models.checked import CheckedModel
 from batcher.models.protocol import LoadedModel, Progress
 from batcher.workers.begin_wait import LONG_BATCH_S, BeginWait
 from batcher.workers.collecting import collect_once
+from batcher.workers.daemon_threads import wait_at_exit
 from batcher.workers.held_batches import HeldBatches
 from batcher.workers.load_alone import LOAD_LOCK, load_alone
 from batcher.workers.load_limit import LoadLimit
@@ -304,4 +305,5 @@ class InferenceThread:
     def _end(self) -> None:
         """Tell that the thread has ended, or is about to. Reactor thread."""
         self._held.stop()
+        wait_at_exit(self._thread)
         self._ended.callback(None)

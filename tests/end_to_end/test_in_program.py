@@ -175,3 +175,11 @@ def test_a_file_that_serves_itself_says_where_that_belongs(tmp_path: Path) -> No
     done = run_python("-m", "batcher.app.cli", "serve", "net.py", "--port", "0", working=tmp_path)
     assert done.returncode == 1
     assert 'write it below `if __name__ == "__main__":`' in done.stderr
+
+
+def test_a_server_ends_with_its_program(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(f"{MODEL}print(batcher.serve(Double, port=0, wait=False))")
+    done = run_python("program.py", working=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("<batcher on http://127.0.0.1:")
+    assert "stopped after" in done.stderr

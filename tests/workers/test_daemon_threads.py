@@ -12,6 +12,7 @@ import pytest
 from batcher.workers.daemon_threads import DaemonThreads
 from batcher.workers.fair_queue import FairQueue
 from tests.support.crossing import PATIENCE, no_more_threads
+from tests.support.interpreters import printed
 
 
 class Held:
@@ -129,3 +130,19 @@ def test_a_task_has_left_the_queue_before_anybody_hears_that_it_ended() -> None:
     task.release.set()
     assert heard.get(timeout=PATIENCE) == 0
     threads.stop()
+
+
+ENDING = """\
+import os
+from batcher.workers.daemon_threads import start_daemon, wait_at_exit
+
+def work():
+    sum(range(5_000_000))
+    os.write(1, b"ended")
+
+wait_at_exit(start_daemon(work, "ending"))
+"""
+
+
+def test_the_end_of_a_program_waits_for_threads_that_are_about_to_end() -> None:
+    assert printed(ENDING) == "ended"
