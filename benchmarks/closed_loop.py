@@ -8,10 +8,12 @@ request on its way. Servers alternate within a round:
 | `learned` | this server's default: at once, but for clients that are found to return |
 | `never` | this server without a wait (`max_delay_ms: 0`) |
 | `delay 1`, `2`, `5` | policy `delay`: 64 rows, or so many ms after the oldest arrival |
+| `all`, `half`, `quarter` | when that part of the clients waits, and the model is free |
 | `mosec` | up to 64 rows, 5 ms |
 
 The table has the medians over the rounds of requests/s, and of `learned` over each other server
-within a round.
+within a round. `simulated` is what the simulator says of `learned`: with batches that take as long
+as the server has learnt, and with the processor time that a request took of the loop and of wrk.
 """
 
 from __future__ import annotations
@@ -25,14 +27,20 @@ if __package__ in (None, ""):
 import argparse
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from resource import RUSAGE_CHILDREN, getrusage
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from batcher.app.simulation.candidates import read_candidate
+from batcher.app.simulation.loads import closed
+from batcher.app.simulation.scenario import Scenario
+from batcher.app.simulation.simulation import simulate
 from benchmarks.http import WIDTHS, running
 from benchmarks.reporting import write_results
-from benchmarks.serving import MODELS, running_server
+from benchmarks.serving import MODELS, Running, server_process
+from benchmarks.simulated import learnt_cost, loop_seconds
 from benchmarks.wrk import require_wrk, run_wrk
 
 MODEL = "fixed_cost"
@@ -46,10 +54,25 @@ OURS = {
 }
 """Settings of this server under each name."""
 
+PARTS = {"all": 1, "half": 2, "quarter": 4}
+"""Clients over the rows that a fixed size waits for, under each name."""
+
+LONGEST_WAIT_MS = 20
+"""Wait of a fixed size for clients that are late."""
+
+SIMULATED_REQUESTS = 10_000
+"""Requests of a simulation, of which the second half counts."""
+
+BEST_OF = ("never", *PARTS)
+"""The simpler ways of which `over best` takes the best one."""
+
 REMARKS = (
     "`learned` is the default; `never` sends whatever is there when the model is free; `delay` "
     "waits for 64 rows up to so many ms after the oldest arrival; `mosec` has batches up to 64, "
-    "5 ms.",
+    "5 ms. `all`, `half`, `quarter` wait for that part of the clients, up to 20 ms.",
+    "`over best`: over the best of `never`, `all`, `half`, `quarter`. `simulated`: requests/s of "
+    "`learned` in the simulator, with the seconds of batches that the server has learnt, and the "
+    "processor time of the loop and of wrk for a request; `over simulated`: `learned` over it.",
     "`over …`: requests/s of `learned` over those of the other server, median over the rounds of "
     "the ratio within a round.",
 )
@@ -64,44 +87,127 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
     options = parser.parse_args()
     require_wrk()
-    body = np.random.default_rng(0).random(WIDTHS[MODEL], dtype=np.float32).tobytes()
     with ExitStack() as stack:
-        urls = {name: stack.enter_context(serving(name)) for name in options.servers}
-        rows = [measure(clients, urls, body, options) for clients in options.clients]
+        servers = {name: stack.enter_context(serving(name)) for name in options.servers}
+        rows = [row_of(clients, servers, options) for clients in options.clients]
     title = "Requests/s of clients that each wait for their answer"
     print(write_results("closed_loop", title, rows, REMARKS))
 
 
+class Served(NamedTuple):
+    """A server that is ready.
+
+    Attributes:
+        url: answers for the model.
+        process: the server's process, if the server is ours.
+    """
+
+    url: str
+    process: Running | None
+
+
 @contextmanager
-def serving(name: str) -> Iterator[str]:
-    """Run the server `name`, and give the URL that answers for the model."""
-    if name in OURS:
-        with running_server(MODELS, *OURS[name]) as address:
-            yield f"{address}/models/{MODEL}/predict"
+def serving(name: str, clients: int = 0) -> Iterator[Served]:
+    """Run the server `name`, for so many clients where it waits for a part of them."""
+    if name in OURS or name in PARTS:
+        settings = OURS[name] if name in OURS else fixed_size(clients // PARTS[name])
+        with server_process(MODELS, *settings) as process:
+            yield Served(f"{process.http}/models/{MODEL}/predict", process)
     else:
         with running(name, MODEL) as url:
-            yield url
+            yield Served(url, None)
+
+
+def fixed_size(rows: int) -> tuple[str, ...]:
+    """Return the settings of a server that sends batches of `rows` rows."""
+    delay = ("defaults.policy=delay", f"defaults.max_delay_ms={LONGEST_WAIT_MS}")
+    return (*delay, f"defaults.preferred_batch_sizes=[{rows}]")
+
+
+def row_of(clients: int, servers: dict[str, Served], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the row for so many clients."""
+    with ExitStack() as stack:
+        fixed = {name: stack.enter_context(serving(name, clients)) for name in PARTS}
+        row = measure(clients, servers | fixed, options)
+    print(row, flush=True)
+    return row
 
 
 def measure(
-    clients: int, urls: dict[str, str], body: bytes, options: argparse.Namespace
+    clients: int, servers: dict[str, Served], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Return the row for so many clients."""
+    """Return what was measured of each server, and what is simulated of the first."""
     rounds: list[dict[str, float]] = []
+    expected: list[float] = []
+    first, *others = servers
     for _ in range(options.rounds):
-        found = {name: run_wrk(url, body, clients, options.seconds) for name, url in urls.items()}
-        if failed := [name for name, each in found.items() if each.errors]:
-            raise SystemExit(f"expected no failed requests; got some of {', '.join(failed)}")
+        found = {name: run(each, clients, options.seconds) for name, each in servers.items()}
         rounds.append({name: each.rate for name, each in found.items()})
-    first, *others = urls
+        expected.append(simulated_rate(servers[first], found[first], clients))
     row: dict[str, Any] = {"clients": clients}
-    row |= {name: round(median(rates[name] for rates in rounds)) for name in urls}
+    row |= {name: round(median(rates[name] for rates in rounds)) for name in servers}
     row |= {
         f"over {name}": round(median(rates[first] / rates[name] for rates in rounds), 2)
         for name in others
+        if name not in PARTS
     }
-    print(row, flush=True)
-    return row
+    best = [max(rates[name] for name in BEST_OF if name in rates) for rates in rounds]
+    over = [rates[first] / most for rates, most in zip(rounds, best, strict=True)]
+    simulated = median(expected)
+    return row | {
+        "over best": round(median(over), 2),
+        "simulated": round(simulated),
+        "over simulated": round(row[first] / simulated, 2),
+    }
+
+
+class Found(NamedTuple):
+    """One measurement.
+
+    Attributes:
+        rate: requests/s.
+        loop: processor seconds of the server's loop for a request; 0 for a server of others.
+        client: processor seconds of wrk for a request.
+    """
+
+    rate: float
+    loop: float
+    client: float
+
+
+def run(server: Served, clients: int, seconds: int) -> Found:
+    """Return the figures of one measurement."""
+    body = np.random.default_rng(0).random(WIDTHS[MODEL], dtype=np.float32).tobytes()
+    pid = server.process.pid if server.process is not None else None
+    loop_before, client_before = loop_seconds(pid), processor_seconds_of_children()
+    found = run_wrk(server.url, body, clients, seconds)
+    if found.errors:
+        raise SystemExit(f"expected no failed requests; got some of {server.url}")
+    requests = found.rate * seconds
+    loop = (loop_seconds(pid) - loop_before) / requests
+    return Found(found.rate, loop, (processor_seconds_of_children() - client_before) / requests)
+
+
+def simulated_rate(server: Served, found: Found, clients: int) -> float:
+    """Return the requests/s that the simulator finds with the times that were `found`."""
+    assert server.process is not None
+    scenario = Scenario(
+        cost=learnt_cost(server.process, MODEL),
+        load=closed(clients),
+        settings={"max_batch_size": 64},
+        requests=SIMULATED_REQUESTS,
+        noise=0.02,
+        loop_cost=found.loop,
+        client_cost=found.client,
+        warmup=0.5,
+    )
+    return simulate(scenario, read_candidate("eager")).answered
+
+
+def processor_seconds_of_children() -> float:
+    """Return the processor seconds of the programs that this one has run and seen end."""
+    used = getrusage(RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

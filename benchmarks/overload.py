@@ -16,6 +16,10 @@ The offered load is 0.5 to 4 times capacity, one row a request, in an open loop 
 | `no_drop` | this server without deadlines: nothing |
 | `mosec` | nothing; it has no deadlines |
 
+Beside the goodput of `batcher` stands what the simulator says of the same policy: with batches that
+take as long as the server has learnt and a loop that takes the measured time for a request, and
+with a server that costs nothing.
+
 Servers alternate within a factor, and factors within a round. The table has medians over the valid
 rounds. A run whose generator lagged its own schedule says nothing: the run is left out and counted,
 and makes the exit status 3.
@@ -30,23 +34,32 @@ if __package__ in (None, ""):
     sys.path[0] = sys.path[0].rpartition("/")[0]
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from batcher.app.charts import line_chart
+from batcher.app.simulation.candidates import read_candidate
+from batcher.app.simulation.costs import AffineCost, BatchCost
+from batcher.app.simulation.distributions import constant
+from batcher.app.simulation.loads import read_load
+from batcher.app.simulation.scenario import Scenario
+from batcher.app.simulation.simulation import simulate
 from benchmarks.http import Target, check_answers, running
 from benchmarks.load import LoadOptions, LoadResult, report_invalid, run_load
 from benchmarks.reporting import RESULTS, ROOT, write_results
-from benchmarks.serving import MODELS, running_server
+from benchmarks.serving import MODELS, Running, server_process
+from benchmarks.simulated import learnt_cost, loop_seconds
 from benchmarks.wrk import OCTETS
 
 MODEL = "overload"
 BATCH = 32
-CAPACITY = BATCH / (10e-3 + 0.3e-3 * BATCH)
+COST = AffineCost(10e-3, 0.3e-3)
+CAPACITY = BATCH / COST.seconds(BATCH)
 """Rows/s that the model can do in full batches."""
 
 DEADLINE_MS = 40.0
@@ -57,8 +70,14 @@ CONNECTIONS = 4608
 reach that server.
 """
 
+FEW_CONNECTIONS = 256
+"""Connections while the loop's time for a request is measured, of which their making is no part."""
+
 WARMUP_S = 1.0
 """Seconds before measuring: 25 deadlines, after which a queue that does settle has settled."""
+
+SIMULATED_S = 10.0
+"""Seconds of load that are simulated: goodput is then known to half a percent."""
 
 SERVERS = ("batcher", "expired_only", "no_drop", "mosec")
 WITH_DEADLINE = ("batcher", "expired_only")
@@ -74,6 +93,10 @@ REMARKS = (
     "at 1,024 requests (its default).",
     "`refused/s`: 429, 503 and 504. `errors`: requests without an answer, and other statuses. "
     "Times count from the schedule.",
+    "`simulated`: what the simulator says of the policy, with batches that take as long as the "
+    "server has learnt, and a loop that takes the measured time for a request. `ideal`: the same "
+    "with batches as long as the model sleeps, and a loop that takes no time. `over …`: `goodput` "
+    "over it.",
     "`left out`: rounds in which the generator lagged its own schedule (p99 above 2 ms).",
 )
 
@@ -100,17 +123,26 @@ def main() -> int:
     body = np.random.default_rng(0).random(64, dtype=np.float32).tobytes()
     found: dict[tuple[float, str], list[LoadResult]] = {}
     with ExitStack() as stack:
-        urls = {server: stack.enter_context(serving(server)) for server in options.servers}
-        check_answers({server: Target(url, body, OCTETS) for server, url in urls.items()})
+        servers = {server: stack.enter_context(serving(server)) for server in options.servers}
+        check_answers({name: Target(each.url, body, OCTETS) for name, each in servers.items()})
         for number in range(options.rounds):
             for factor in options.factors:
-                for server, url in urls.items():
-                    result = run_load(load_options(server, url, body, factor, options, seed=number))
+                for server, each in servers.items():
+                    load = load_options(server, each.url, body, factor, options, seed=number)
+                    result = run_load(load)
                     found.setdefault((factor, server), []).append(result)
                     print(
                         summary(factor, server, [result]), result.invalid_reason or "", flush=True
                     )
-    rows = [summary(factor, server, results) for (factor, server), results in found.items()]
+        costs = {
+            factor: measured_cost(servers["batcher"], body, factor, options)
+            for factor in options.factors
+            if "batcher" in servers
+        }
+    rows = [
+        summary(factor, server, results) | beside(factor, server, results, costs)
+        for (factor, server), results in found.items()
+    ]
     print(
         write_results(
             "overload",
@@ -123,16 +155,83 @@ def main() -> int:
     return report_invalid([result for results in found.values() for result in results])
 
 
+class Served(NamedTuple):
+    """A server that is ready.
+
+    Attributes:
+        url: answers for the model.
+        process: the server's process, if the server is ours.
+    """
+
+    url: str
+    process: Running | None
+
+
+class Cost(NamedTuple):
+    """What was measured of this server.
+
+    Attributes:
+        batch: seconds of a batch.
+        loop: seconds of the loop for a request.
+    """
+
+    batch: BatchCost
+    loop: float
+
+
 @contextmanager
-def serving(server: str) -> Iterator[str]:
+def serving(server: str) -> Iterator[Served]:
     """Run `server` in a process of its own, and give the URL that answers for the model."""
     if server == "mosec":
         with running(server, MODEL, PEER_BATCH=str(BATCH)) as url:
-            yield url
+            yield Served(url, None)
         return
     script = ROOT / ("serve.py" if server == "batcher" else "benchmarks/peers/dropping_server.py")
-    with running_server(MODELS, f"models.{MODEL}.max_batch_size={BATCH}", script=script) as address:
-        yield f"{address}/models/{MODEL}/predict"
+    with server_process(MODELS, f"models.{MODEL}.max_batch_size={BATCH}", script=script) as process:
+        yield Served(f"{process.http}/models/{MODEL}/predict", process)
+
+
+def measured_cost(server: Served, body: bytes, factor: float, options: argparse.Namespace) -> Cost:
+    """Return what batches take under a load, and what a request takes of the loop."""
+    assert server.process is not None
+    load = load_options("batcher", server.url, body, factor, options, seed=0)
+    load = replace(load, connections=FEW_CONNECTIONS)
+    pid = server.process.pid
+    before = loop_seconds(pid)
+    requests = run_load(load).offered_rate * (options.seconds + WARMUP_S)
+    return Cost(learnt_cost(server.process, MODEL), (loop_seconds(pid) - before) / requests)
+
+
+def beside(
+    factor: float, server: str, results: Sequence[LoadResult], costs: Mapping[float, Cost]
+) -> dict[str, Any]:
+    """Return the columns that hold `goodput` against the simulator; dashes for other servers."""
+    if server != "batcher":
+        return dict.fromkeys(("simulated", "over simulated", "ideal", "over ideal"), "-")
+    goodput = summary(factor, server, results)["goodput"]
+    simulated = simulated_goodput(factor, costs[factor])
+    ideal = simulated_goodput(factor, Cost(COST, 0.0))
+    return {
+        "simulated": round(simulated, 3),
+        "over simulated": round(goodput / simulated, 3),
+        "ideal": round(ideal, 3),
+        "over ideal": round(goodput / ideal, 3),
+    }
+
+
+def simulated_goodput(factor: float, cost: Cost) -> float:
+    """Return the goodput that the simulator finds, as a share of capacity."""
+    rate = factor * CAPACITY
+    run = Scenario(
+        cost=cost.batch,
+        load=read_load(f"poisson:{rate:.1f}/s"),
+        settings={"max_batch_size": BATCH},
+        requests=int(rate * (SIMULATED_S + WARMUP_S)),
+        deadline=constant(DEADLINE_MS / 1e3),
+        loop_cost=cost.loop,
+        warmup=WARMUP_S / (SIMULATED_S + WARMUP_S),
+    )
+    return simulate(run, read_candidate("eager")).goodput / CAPACITY
 
 
 def load_options(

@@ -13,8 +13,8 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from batcher import serve
 from batcher.app import run as running
+from batcher.app.cli import serve
 from batcher.batching.admission import AdmitAll
 
 
@@ -31,6 +31,6 @@ def without_admission(*arguments: Any) -> Any:
 
 
 if __name__ == "__main__":
-    with_admission = running._service
-    running._service = without_admission  # the one switch of this benchmark
+    with_admission = running.make_service
+    running.make_service = without_admission  # the one switch of this benchmark
     serve()
