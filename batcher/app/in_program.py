@@ -261,7 +261,7 @@ def _made(model: Any, asked: Asked, settings: ModelSettings) -> Made:
     kind = type(model) if is_made else model
     title = asked.name or kind.__name__.strip("<>")
     single = SingleFile(Path.cwd() / "program", "", asked.inputs, asked.outputs, asked.sample)
-    found = describe_class(kind, title, single)
+    found = describe_class(kind, title, single, in_program=True)
     found.values |= {"format": "python", "class": "program:Model"}
     what = "an object of class" if is_made else kind_in_words(kind)
     found.notes.insert(0, f"{what} {kind.__name__}")

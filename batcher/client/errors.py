@@ -15,7 +15,14 @@ or `ValueError` before anything is sent.
 
 from __future__ import annotations
 
+import re
+
+from batcher.core.spec import DATATYPES
 from batcher.errors import MODEL_FAILED
+
+_OTHER_DTYPE = re.compile(r": expected datatype (\w+); got ")
+"""The server's reason where an array has another dtype, as NumPy's float64 mostly is."""
+
 
 _WHERE = (
     ". The text of the model's exception is in the server's log, under this request id; with the "
@@ -52,9 +59,7 @@ class InferenceFailed(ClientFailure):
 
     def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
         """Keep what the answer said."""
-        # Without a request id in brackets the server's log says nothing of this request.
-        where = _WHERE if message.startswith(f"{MODEL_FAILED} (") else ""
-        super().__init__(f"{status}: {message}{where}")
+        super().__init__(f"{status}: {message}{_advice(message)}")
         self.status = status
         self.message = message
         self.retry_after = retry_after
@@ -63,6 +68,18 @@ class InferenceFailed(ClientFailure):
         """Let copies and pickles keep the three attributes."""
         # Exception's own __reduce__ would call __init__ with the one text
         return InferenceFailed, (self.status, self.message, self.retry_after)
+
+
+def _advice(message: str) -> str:
+    """Return what stands behind the server's reason: what the caller may do."""
+    # Without a request id in brackets the server's log says nothing of this request.
+    if message.startswith(f"{MODEL_FAILED} ("):
+        return _WHERE
+    expected = _OTHER_DTYPE.search(message)
+    if expected is None or expected[1] not in DATATYPES or expected[1] in ("BYTES", "BF16"):
+        return ""
+    dtype = DATATYPES[expected[1]].numpy.name
+    return f". Nothing is converted: pass `np.asarray(values, np.{dtype})`"
 
 
 class MalformedAnswer(ClientFailure):

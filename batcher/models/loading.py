@@ -163,7 +163,8 @@ def _tell_notes(model: CheckedModel, max_batch_size: int, progress: Progress) ->
     if model.largest(max_batch_size) < max_batch_size:
         progress(
             f"note: batches have at most {model.model.max_rows} rows, since the model takes no "
-            f"more at once; max_batch_size is {max_batch_size}"
+            f"more at once; max_batch_size is {max_batch_size}. A model that was exported for one "
+            "row takes more when its first axis is exported as free (`dynamic_shapes`)"
         )
 
 

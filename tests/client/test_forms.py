@@ -153,6 +153,23 @@ def test_a_models_exception_that_is_withheld_is_said_to_be_in_the_log(form: Form
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
+@pytest.mark.parametrize(
+    ("datatype", "advice"),
+    [
+        ("FP32", ". Nothing is converted: pass `np.asarray(values, np.float32)`"),
+        ("BOOL", ". Nothing is converted: pass `np.asarray(values, np.bool)`"),
+        ("BF16", ""),
+        ("FP99", ""),
+    ],
+)
+def test_an_array_of_another_dtype_is_told_how_to_make_it(
+    form: Form, datatype: str, advice: str
+) -> None:
+    reason = f"input 'x': expected datatype {datatype}; got 'FP64'"
+    error, _ = form(Peer(HttpResponse(400, {}, to_json({"error": reason}))), infer())
+    assert str(error) == f"400: {reason}{advice}"
+
+
 def test_a_models_exception_that_is_told_has_no_hint(form: Form) -> None:
     reason = "model 'm': predict raised KeyError: 'x'"
     error, _ = form(Peer(HttpResponse(500, {}, to_json({"error": reason}))), infer())

@@ -52,6 +52,12 @@ def check_length(number: int, cells: int, tensor: TensorSpec, text: Buffer) -> N
         )
 
 
+NO_LINE_END = (
+    ". The body has no line end: `curl -d @file` takes line ends out, "
+    "`curl --data-binary @file` keeps them"
+)
+
+
 def line_end_advice(text: Buffer, cells: int, unit: int) -> str:
     """Return advice if `text` is one line whose `cells` may be those of several rows of `unit`.
 
@@ -61,10 +67,7 @@ def line_end_advice(text: Buffer, cells: int, unit: int) -> str:
     are_joined = cells > unit > 1 and (cells % unit == 0 or (cells - 1) % (unit - 1) == 0)
     if not are_joined or LINE_END.search(text):
         return ""
-    return (
-        ". The body has no line end: `curl -d @file` takes line ends out, "
-        "`curl --data-binary @file` keeps them"
-    )
+    return NO_LINE_END
 
 
 def _begin(text: Buffer) -> str:

@@ -25,6 +25,7 @@ from batcher.codecs.content import Buffer, Content
 from batcher.codecs.formats.csv_answers import names_of
 from batcher.codecs.formats.csv_cells import (
     LINE_END,
+    NO_LINE_END,
     Line,
     check_length,
     column_of,
@@ -191,6 +192,7 @@ def _lines(text: Buffer, content: Content, before: int = 0) -> Iterator[Line]:
     except (UnicodeDecodeError, csv.Error) as err:
         raise DecodingError(
             f"body: expected CSV in charset {content.parameters.get('charset', 'utf-8')!r}: {err}"
+            f"{'' if LINE_END.search(text) else NO_LINE_END}"
         ) from err
 
 

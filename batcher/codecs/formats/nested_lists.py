@@ -126,11 +126,14 @@ def too_deep(tensor: TensorSpec) -> InvalidInput:
     )
 
 
+_OWN_REQUESTS = ". Rows of different lengths are requests of their own, which may come at once"
+
+
 def uneven(tensor: TensorSpec) -> InvalidInput:
     """Return the error for lists of unequal lengths."""
     return InvalidInput(
         f"input {tensor.name!r}: expected {tensor.describe()} as nested lists of equal lengths; "
-        "got uneven ones",
+        f"got uneven ones{_OWN_REQUESTS if -1 in tensor.shape else ''}",
     )
 
 

@@ -49,8 +49,11 @@ def describe_python(single: SingleFile) -> Found:
     return found
 
 
-def describe_class(target: Any, title: str, single: SingleFile) -> Found:
-    """Return what the class or function `target` says; `title` names it. Raises ConfigError."""
+def describe_class(target: Any, title: str, single: SingleFile, in_program: bool = False) -> Found:
+    """Return what the class or function `target` says; `title` names it. Raises ConfigError.
+
+    `in_program` tells whether a program serves it by `batcher.serve`, which takes arguments.
+    """
     declared = declaration_of(target) or Declaration()
     found = Found(dict(declared.more), [])
     function = _called(target)
@@ -63,7 +66,7 @@ def describe_class(target: Any, title: str, single: SingleFile) -> Found:
         found.example = example_by_name(sample, known, single.file.parent)
     _add_inputs(found, single, declared, function, title)
     if "inputs" not in found.values or _is_plain_function(target):
-        raise ConfigError(_nothing_said(target, title, function))
+        raise ConfigError(_nothing_said(target, title, function, in_program))
     if outputs := single.outputs or declared.outputs or outputs_of(function):
         found.values["outputs"] = listed(outputs, title)
         found.notes.append("outputs: as declared")
@@ -232,7 +235,7 @@ def _called(target: Any) -> Callable[..., Any]:
     return found
 
 
-def _nothing_said(target: Any, title: str, function: Callable[..., Any]) -> str:
+def _nothing_said(target: Any, title: str, function: Callable[..., Any], in_program: bool) -> str:
     """Return the error of a model that says nothing of its inputs, and what to write."""
     needed = [each for each in parameters_of(function) if each.default is each.empty]
     takes_text = getattr(function, "__name__", "") != "forward"  # which PyTorch calls with tensors
@@ -240,14 +243,20 @@ def _nothing_said(target: Any, title: str, function: Callable[..., Any]) -> str:
     # `predict` mostly gets all inputs as one mapping.
     texts = {"x": _NUMBERS} if not texts or list(texts) == ["inputs"] else texts
     inputs = ", ".join(f'"{name}": "{text}"' for name, text in texts.items())
+    nothing = f"{title}: expected names, dtypes and shapes of the inputs; got none."
+    row = "the datatype and the shape of one row, -1 where any size will do:"
+    if in_program:
+        return (
+            f"{nothing} Say them, with {row}\n\n    batcher.serve(…, inputs={{{inputs}}})\n\nor "
+            "give a first example: `sample=`, an array or a file (.npy, .npz, .json)"
+        )
     sample = (
         "or give a first example: --sample example.npy (or .npz, .json), or `sample=` in Python"
         if isinstance(target, type)
         else "A function without arguments is taken to make the model"
     )
     return (
-        f"{title}: expected names, dtypes and shapes of the inputs; got none. Write above it, with "
-        f"the datatype and the shape of one row, -1 where any size will do:\n\n    import batcher\n"
+        f"{nothing} Write above it, with {row}\n\n    import batcher\n"
         f"\n    @batcher.model(inputs={{{inputs}}})\n    {_head(target)}\n\n{sample}"
     )
 

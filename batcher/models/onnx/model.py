@@ -17,7 +17,7 @@ from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.onnx.binding import Binding, Signature, bind
 from batcher.models.onnx.empty_rows import empty_rows
-from batcher.models.onnx.session import open_session, read_graph
+from batcher.models.onnx.session import open_session, quiet_run, read_graph
 from batcher.models.protocol import Arrays, FreshMemory, PlainModel, Progress
 
 _DTYPES = {
@@ -44,6 +44,7 @@ class OnnxModel(PlainModel, FreshMemory):
         self._must_run_on_cuda = settings.devices[0].startswith("cuda")
         self._threads = settings.torch_threads
         self._session: Any = None
+        self._options = quiet_run()
         self._binding = Binding()
         self._output_names: list[str] = []
 
@@ -115,7 +116,10 @@ class OnnxModel(PlainModel, FreshMemory):
             if feed.name in inputs  # of an optional input that is left out the graph has a value
         }
         try:
-            values: list[Any] = self._session.run(self._output_names, binding.constants | fed)
+            inputs_of_graph = binding.constants | fed
+            values: list[Any] = self._session.run(
+                self._output_names, inputs_of_graph, self._options
+            )
         except Exception as err:
             if refusal := empty_rows(inputs, binding.feeds, self._session.get_inputs()):
                 raise refusal from err

@@ -36,6 +36,21 @@ the graph declares. Converters of trees declare one label, whatever the number o
 """
 
 
+_NOTHING_BUT_THE_END = 4
+"""Least severity of what onnxruntime logs of a run.
+
+Whatever fails in a run is raised as well, and logged in our own way. By itself onnxruntime would
+write a line, in colours, for each request that a graph fails on: clients could fill a disk.
+"""
+
+
+def quiet_run() -> Any:
+    """Return the options of runs, which write nothing. Any thread."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _NOTHING_BUT_THE_END
+    return options
+
+
 def open_session(path: Path, graph: OnnxFile, threads: int, providers: list[Any]) -> Any:
     """Return a session of the file at `path`.
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from batcher.core.error_text import brief_names
 from batcher.errors import ModelLoadError
 from batcher.models.declaring import declaration_of
 from batcher.models.describing.annotated import inputs_of, parameters_of
@@ -78,8 +79,6 @@ def is_predict_function(maker: Any) -> bool:
 
 def _check_function(maker: Any, entry: str) -> None:
     """Raise ModelLoadError unless `maker` is a callable without arguments. Any thread."""
-    if maker is None:
-        raise _wrong(entry, "nothing of that name")
     if _is_model(type(maker)):
         raise ModelLoadError(
             f"class {entry}: expected a class, or a function that makes the model; got a model "
@@ -109,6 +108,17 @@ def _refuse_arguments(maker: Callable[..., Any], entry: str) -> None:
             f"{entry.partition(':')[2]}{signature}. Give each argument a default, or write "
             "a function without arguments that returns the model, and name that function"
         ) from err
+
+
+def nothing_named(entry: str, names: Mapping[str, Any]) -> ModelLoadError:
+    """Return the error for a `class:` that is none of the `names` of its module. Any thread."""
+    models = [
+        name
+        for name, each in names.items()
+        if isinstance(each, type) and _is_model(each) and each.__module__ == names["__name__"]
+    ]
+    known = f"; there is {brief_names(models)}" if models else ""
+    return _wrong(entry, f"nothing of that name{known}")
 
 
 def _wrong(entry: str, got: str) -> ModelLoadError:

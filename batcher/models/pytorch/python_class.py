@@ -42,7 +42,7 @@ from batcher.models.plain_calls import check_methods, check_returned, note_of_bo
 from batcher.models.predict_calls import predict_of
 from batcher.models.protocol import Arrays, FreshMemory, Model, PlainModel, Progress
 from batcher.models.pytorch.autograd import batch_mode
-from batcher.models.pytorch.factories import factory_of
+from batcher.models.pytorch.factories import factory_of, nothing_named
 from batcher.models.pytorch.input_order import arranged_for, parameters_of_python
 from batcher.models.pytorch.module import TorchModule
 from batcher.models.pytorch.tensors import to_host
@@ -197,7 +197,10 @@ def make(definition: ModelDefinition, settings: ModelSettings) -> Model:
     module_name, _, name = definition.entry.partition(":")
     if module_name.partition(".")[0] in sys.stdlib_module_names:
         _refuse_standard(definition, module_name)
-    maker = getattr(import_from_folder(definition, module_name), name, None)
+    module = import_from_folder(definition, module_name)
+    maker = getattr(module, name, None)
+    if maker is None:
+        raise nothing_named(definition.entry, vars(module))
     return made_by(maker, definition, settings)
 
 

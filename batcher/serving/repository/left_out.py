@@ -98,9 +98,17 @@ def reason_of_file(path: Path) -> str:
         return f"expected a file {DEFINITION}; got {path.name!r}: rename it" if is_almost else ""
     return (
         f"expected a folder for each model; got a file: serve it with `batcher serve "
-        f"{path.parent.name}/{path.name}`, "
+        f"{_from_here(path)}`, "
         "or make a folder of it with `batcher init FOLDER --from FILE`"
     )
+
+
+def _from_here(path: Path) -> str:
+    """Return `path` as it is written in the working directory, or the end of it elsewhere."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return f"{path.parent.name}/{path.name}"
 
 
 def misnamed_versions(folder: Path) -> list[Path]:

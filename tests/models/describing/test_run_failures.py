@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from batcher.config.single_file import SingleFile
 from batcher.errors import ConfigError
+from batcher.models.describing.python_file import describe_class
 from tests.models.describing.test_describing import definition
 
 HEAD = "import batcher\nimport numpy as np\nimport torch\n\n\n"
@@ -79,3 +81,12 @@ def test_a_class_may_say_that_preprocess_makes_rows_of_unequal_lengths(tmp_path:
     spec = definition(SingleFile(file)).spec
     assert [each.describe() for each in spec.outputs] == ["INT64[-1]"]
     assert [(each.name, each.pad) for each in spec.prepared] == [("ids", -1)]
+
+
+def test_a_program_is_told_the_argument_and_not_a_decorator_of_pytorchs_own_class(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        describe_class(torch.nn.Linear, "Linear", SingleFile(tmp_path / "net.py"), in_program=True)
+    assert 'batcher.serve(…, inputs={"input": "FP32[4]"})' in str(caught.value)
+    assert "class Linear" not in str(caught.value)

@@ -144,7 +144,7 @@ def test_a_class_may_stand_in_an_installed_module(folders: Folders) -> None:
         (
             DOUBLE,
             "code:Modle",
-            "returns a model of either kind; got nothing of that name",
+            "returns a model of either kind; got nothing of that name; there is 'Model'",
         ),
         (
             "Model = 5",

@@ -117,6 +117,16 @@ def test_what_is_laid_out_wrongly_is_named_with_its_reason(
     ]
 
 
+def test_a_file_below_the_working_directory_is_named_as_a_command_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "deep/models/b/1")
+    (tmp_path / "deep" / "models" / "net.onnx").write_text("")
+    monkeypatch.chdir(tmp_path)
+    listing = find_models(ServerSettings(), tmp_path / "deep")
+    assert "`batcher serve deep/models/net.onnx`" in listing.left_out["net.onnx"]
+
+
 @pytest.mark.parametrize(
     "file", [".git/config", "__pycache__/a.pyc", "README.md", "lost+found/1", "b/1/more/x"]
 )
