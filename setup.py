@@ -4,12 +4,10 @@ The README's dependency table gives the reason for each library.
 
 The modules of `compiled_modules.txt`, those that every request goes through, are compiled with
 mypyc if the machine has a C compiler. Without one, and with `WITHOUT_MYPYC=1`, they are installed
-as Python, which does the same, slower. Compiling takes minutes. So `pip install -e '.[onnx]'`,
-which adds an extra to a checkout, leaves compiled modules alone that are newer than every source.
+as Python, which does the same, slower.
 """
 
 import os
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -67,9 +65,6 @@ class BuildCompiled(build_ext):
 
     def run(self) -> None:
         """Find out what to build only now: most commands of an installation do not need to know."""
-        if self.inplace and self._is_current():
-            self._build([])
-            return
         self._remove_old()
         try:
             self._build(self._extensions())
@@ -80,16 +75,6 @@ class BuildCompiled(build_ext):
             )
             self._remove_old()
             self._build([])
-
-    def _is_current(self) -> bool:
-        """Return whether all is compiled, for this Python, and nothing has changed since then."""
-        compiled = [(HERE / name).with_suffix(EXTENSION_SUFFIXES[0]) for name in COMPILED]
-        if os.environ.get("WITHOUT_MYPYC") or not all(file.is_file() for file in compiled):
-            return False
-        parts = [HERE / name for name in ("setup.py", "pyproject.toml", "compiled_modules.txt")]
-        sources = [*parts, *HERE.glob("batcher/**/*.py")]
-        newest = max(file.stat().st_mtime for file in sources)
-        return all(file.stat().st_mtime > newest for file in compiled)
 
     def _remove_old(self) -> None:
         """Remove what earlier runs left: modules may be Python again, or be gone."""
