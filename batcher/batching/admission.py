@@ -4,7 +4,8 @@ A refusal at once is worth more than an answer that comes too late: a client tha
 elsewhere. So the queue holds only requests that can be answered in time, also when more requests
 come than the model can answer.
 
-A request is refused if `now + wait + reserve > deadline`. The prediction, in seconds, is
+A request is refused if `now + wait + reserve > deadline`; where no batch runs, without the reserve.
+The prediction, in seconds, is
 
     wait = running + ahead + reruns + own + margin
 
@@ -31,7 +32,7 @@ deadline gives way to a request that comes a little later and has more time left
 batch a row, and delays that no prediction sees (sockets, a busy loop, the way to the client) make
 no answer late. After each full batch of b rows, while which a rows came,
 
-    reserve = max(spare, sure) * seconds of the batch
+    reserve = max(spare, sure) * estimated seconds of the batch
     spare   = min(1 - b / a, 0.15)     the next batch is filled, on average
     sure    = 1 - b / least            the next batch is filled, though as few rows come as of late
 
@@ -180,7 +181,7 @@ class Admission:
         self.mean_batch_rows += RATE_WEIGHT * (batch.rows - self.mean_batch_rows)
         self._arrivals = 0
         full = batch.rows >= self.ceiling.rows
-        self.reserve = self._affordable_reserve(seconds) if full else self.reserve / 2
+        self.reserve = self._affordable_reserve(batch) if full else self.reserve / 2
         if not failed:
             late = max(now - began - seconds, 0.0)
             self._cost.add(batch.rows, batch.group, seconds, late)
@@ -214,7 +215,7 @@ class Admission:
         if self._is_stale(places, now):
             return
         wait = self._wait(queue, places, reruns, rows, level, group, now)
-        if now + wait + self.reserve > deadline:
+        if now + wait + (self.reserve if places.rows else 0.0) > deadline:
             raise PredictedLate(
                 f"the request would be answered in about {wait:.3f} s; its deadline is in "
                 f"{deadline - now:.3f} s",
@@ -229,14 +230,15 @@ class Admission:
         missing = min(self.horizon, MAX_RETRY_AFTER_S) if seconds is None else seconds
         return min(max(ceil(missing * (1 + self._jitter())), 1), MAX_RETRY_AFTER_S)
 
-    def _affordable_reserve(self, seconds: float) -> float:
-        """Return the reserve after a full batch that took `seconds`, see the module's formula."""
+    def _affordable_reserve(self, batch: Batch) -> float:
+        """Return the reserve after `batch`, which was full, see the module's formula."""
         came, fit = self._mean_arrivals, self.mean_batch_rows
         if not came:
             return 0.0
         spare = min(1 - fit / came, MAX_SPARE_SHARE)
         sure = 1 - fit / self._least_arrivals if self._least_arrivals else 0.0
-        return max(spare, sure, 0.0) * seconds
+        # not of the seconds that this one took: a stall would have all requests refused
+        return max(spare, sure, 0.0) * self._cost.seconds(batch.rows, batch.group)
 
     def _wait(
         self,

@@ -48,7 +48,7 @@ class OpenLoop:
     """
 
     def __init__(
-        self, rate: float, predicts: bool, *, slower: float = 1.0, way: float = 0.0, seed: int = 1
+        self, rate: float, predicts: bool, *, slower: float = 1.0, way: float = 0.0, depth: int = 2
     ) -> None:
         """Send `rate` requests/s, each `way` seconds on its way in the mean, as is its answer.
 
@@ -58,6 +58,7 @@ class OpenLoop:
         model = checked(RecordingModel())
         model.model.predict = lambda inputs: {"y": inputs["x"]}  # nothing is recorded of a long run
         self._slower = slower
+        self._stall = 0.0
         self._way = way
         self.device = SimulatedDevice(model, self.clock, self._seconds, crossing=way / 4)
         queue = BatchQueue(100_000, 1 << 30)
@@ -67,7 +68,7 @@ class OpenLoop:
             [self.device],
             self.clock,
             ModelMetrics("m", "1"),
-            options=SchedulerOptions(pipeline_depth=2),
+            options=SchedulerOptions(pipeline_depth=depth),
             admission=Admission(CostModel(), LARGEST, queue.max_rows, jitter=lambda: 0.5)
             if predicts
             else AdmitAll(LARGEST),
@@ -75,7 +76,7 @@ class OpenLoop:
         self.device.start(self.scheduler.deliver, ignore_changes)
         self.good = self.late = self.sent = 0
         self.ended: dict[type, int] = {}
-        self._random, self._rate = Random(seed), rate
+        self._random, self._rate = Random(1), rate
         self._send()
 
     def run(self) -> float:
@@ -91,8 +92,15 @@ class OpenLoop:
         """Send `rate` requests/s from now on."""
         self._rate = rate
 
+    def stall_next(self, stall: float) -> None:
+        """Let the next batch take `stall` seconds more."""
+        self._stall = stall
+
     def _seconds(self, batch_rows: int) -> float:
-        return seconds(batch_rows) * (self._slower if self.clock.seconds() > SECONDS / 2 else 1.0)
+        stall, self._stall = self._stall, 0.0
+        return stall + seconds(batch_rows) * (
+            self._slower if self.clock.seconds() > SECONDS / 2 else 1.0
+        )
 
     def _send(self) -> None:
         now = self.clock.seconds()
@@ -171,6 +179,16 @@ def test_after_a_flood_all_are_taken_that_can_be_answered() -> None:
     while advance_to_next(load.clock) < SECONDS:
         pass
     assert (load.good - before) / (SECONDS / 2) / CAPACITY >= 0.88
+
+
+def test_after_a_batch_that_took_far_too_long_others_run_at_once() -> None:
+    load = OpenLoop(4.0 * CAPACITY, predicts=True, depth=1)
+    while advance_to_next(load.clock) < SECONDS / 2:
+        pass
+    load.stall_next(0.1)
+    while advance_to_next(load.clock) < SECONDS / 2 + 0.4:
+        pass
+    assert load.device.sizes[-10:] == [LARGEST] * 10
 
 
 def test_dropping_only_what_has_expired_falls_far_behind() -> None:
