@@ -60,7 +60,7 @@ from mypy_extensions import mypyc_attr
 
 from batcher.batching.batch import Batch
 from batcher.batching.ceiling import Ceiling
-from batcher.batching.cost import CostModel
+from batcher.batching.cost import NO_TIMINGS, CostModel, LengthTimings
 from batcher.batching.places import Places
 from batcher.batching.policies.bulk import BULK
 from batcher.batching.policies.policy import Cost, no_cost
@@ -150,9 +150,11 @@ class Admission:
         self._least_arrivals = 0.0  # the fewest from batch to batch, of late
         self.mean_batch_rows, self.horizon, self.reserve = 0.0, inf, 0.0
 
-    def seed(self, timings: Iterable[tuple[int, float]]) -> None:
-        """Learn from warm-up: rows and seconds of batches."""
-        self._cost.seed(timings)
+    def seed(
+        self, timings: Iterable[tuple[int, float]], length_timings: LengthTimings = NO_TIMINGS
+    ) -> None:
+        """Learn from warm-up: rows and seconds of batches, and seconds by the length of rows."""
+        self._cost.seed(timings, length_timings)
 
     def batch_seconds(self, rows: int, group: Hashable) -> float:
         """Return how long a batch of `rows` rows of `group` takes; 0 where nothing is known."""
@@ -275,7 +277,9 @@ class AdmitAll(Admission):
         super().__init__(CostModel(), max_batch_size, max_batch_size)
         self.horizon = -inf  # so no request is ever checked
 
-    def seed(self, timings: Iterable[tuple[int, float]]) -> None:
+    def seed(
+        self, timings: Iterable[tuple[int, float]], length_timings: LengthTimings = NO_TIMINGS
+    ) -> None:
         """Learn nothing."""
 
     def note_batch(

@@ -26,7 +26,7 @@ slope of the line is then noise.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 
 OBSERVATION_WEIGHT = 0.1
 """Weight of a new observation in a mean: about the last twenty batches count."""
@@ -42,6 +42,11 @@ MAX_MARGIN_SHARE = 0.1
 
 MAX_SHAPES = 64
 """Shapes whose own times are kept; the shape that was seen longest ago is forgotten first."""
+
+LengthTimings = Mapping[tuple[int, int], float]
+"""Seconds of batches by their rows and the elements of a row, padding included."""
+
+NO_TIMINGS: LengthTimings = {}
 
 
 class SizeClass:
@@ -126,8 +131,13 @@ class CostModel:
         # the shape that was seen longest ago first
         self._shapes: OrderedDict[Hashable, Curve] = OrderedDict()
 
-    def seed(self, timings: Iterable[tuple[int, float]]) -> None:
-        """Learn from warm-up: rows and seconds of batches."""
+    def seed(
+        self, timings: Iterable[tuple[int, float]], length_timings: LengthTimings = NO_TIMINGS
+    ) -> None:
+        """Learn from warm-up: rows and seconds of batches.
+
+        `length_timings` are for models whose rows are padded (`ragged_cost`).
+        """
         for rows, seconds in timings:
             self._all.add(rows, seconds)
 

@@ -15,7 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 
-from batcher.batching.cost import MAX_SURPRISE, OBSERVATION_WEIGHT, CostModel
+from batcher.batching.cost import (
+    MAX_SURPRISE,
+    NO_TIMINGS,
+    OBSERVATION_WEIGHT,
+    CostModel,
+    LengthTimings,
+)
 from batcher.core.padding import RaggedGroup
 
 HALF_LIFE = 200.0
@@ -163,20 +169,21 @@ class RaggedCostModel(CostModel):
         plane: seconds by rows and elements.
     """
 
-    def __init__(self, warmup_elements: int) -> None:
-        """Start knowing nothing; a row of warm-up has `warmup_elements`, 0 if nobody knows."""
+    def __init__(self) -> None:
+        """Start knowing nothing."""
         super().__init__()
         self.plane = Plane()
-        self._warmup_elements = warmup_elements
-        self._mean_elements = float(warmup_elements)
+        self._mean_elements = 0.0  # of a row, of late
 
-    def seed(self, timings: Iterable[tuple[int, float]]) -> None:
-        """Learn from warm-up: rows and seconds of batches."""
-        known = list(timings)
-        super().seed(known)
-        if self._warmup_elements:
-            for rows, seconds in known:
-                self.plane.add(rows, self._warmup_elements, seconds)
+    def seed(
+        self, timings: Iterable[tuple[int, float]], length_timings: LengthTimings = NO_TIMINGS
+    ) -> None:
+        """Learn from warm-up: rows and seconds of batches, and seconds by the length of rows."""
+        super().seed(timings)
+        for (rows, elements), seconds in length_timings.items():
+            self.plane.add(rows, elements, seconds)
+            # The length of warm-up's own rows is run first: more like requests than the others.
+            self._mean_elements = self._mean_elements or float(elements)
 
     def add(self, rows: int, group: Hashable, seconds: float, late: float = 0.0) -> None:
         """Learn from a batch of `rows` rows of the padded shape `group`."""

@@ -34,6 +34,7 @@ from twisted.internet.interfaces import IReactorTime
 from batcher.batching.admission import Admission
 from batcher.batching.batch import Batch
 from batcher.batching.completion import Completions
+from batcher.batching.cost import NO_TIMINGS, LengthTimings
 from batcher.batching.deadlines import Deadlines
 from batcher.batching.dispatch import Dispatcher
 from batcher.batching.options import DEFAULT_OPTIONS, SchedulerOptions
@@ -231,7 +232,11 @@ class BatchScheduler:
         self._check_drained()
 
     def loaded(
-        self, timings: Mapping[int, float], max_rows: int | None = None, overflow_rows: int = 0
+        self,
+        timings: Mapping[int, float],
+        max_rows: int | None = None,
+        overflow_rows: int = 0,
+        length_timings: LengthTimings = NO_TIMINGS,
     ) -> None:
         """Learn what loading has shown of the model. Reactor thread.
 
@@ -239,8 +244,9 @@ class BatchScheduler:
             timings: seconds that warm-up took for a batch, by its rows.
             max_rows: most rows of one batch, where the model takes no more; None for any number.
             overflow_rows: rows of the warm-up batch that did not fit into the memory; 0 for none.
+            length_timings: the same seconds by rows and elements of a row, where rows are padded.
         """
-        self.admission.seed(timings.items())
+        self.admission.seed(timings.items(), length_timings)
         if max_rows is not None:
             self._ceiling.limit(max_rows)
         if overflow_rows:

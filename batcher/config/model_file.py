@@ -352,6 +352,7 @@ def _input_spec(tensor: InputFile, mask_of: str, lengths_of: str) -> TensorSpec:
         pad=False if mask_of and tensor.pad is None else tensor.pad_value,
         pad_to_multiple_of=tensor.pad_to_multiple_of,
         pad_sizes=tensor.pad_sizes,
+        warmup_lengths=tensor.warmup_lengths,
         mask_of=mask_of,
         lengths_of=lengths_of,
     )

@@ -49,6 +49,9 @@ class TensorFile(FileSection):
             raise ValueError(f"one of {', '.join(DATATYPES)}") from err
 
 
+_BESIDE_PAD = {"pad_to_multiple_of", "pad_sizes", "warmup_lengths", "mask", "lengths"}
+
+
 class PaddedFile(TensorFile):
     """A tensor whose free axis may be padded, so that rows of all lengths share batches.
 
@@ -57,6 +60,8 @@ class PaddedFile(TensorFile):
             has one axis of -1 then. Without it rows of different lengths share no batch.
         pad_to_multiple_of: the length of a padded batch is a multiple of that.
         pad_sizes: lengths of padded batches, for models that are compiled for some lengths.
+        warmup_lengths: lengths that warm-up runs, beside that of its rows; without any, those of
+            `pad_sizes`.
         mask: name of the input that tells the model where rows are padded: 1 for data, 0 for
             padding. Where a request leaves that input out, the server fills it.
         lengths: name of the input that tells the model how long each row is; filled likewise.
@@ -65,16 +70,17 @@ class PaddedFile(TensorFile):
     pad: Any = None
     pad_to_multiple_of: Annotated[Integer, Field(ge=1)] = 1
     pad_sizes: tuple[Annotated[Integer, Field(ge=1)], ...] = ()
+    warmup_lengths: tuple[Annotated[Integer, Field(ge=1)], ...] = ()
     mask: Annotated[str | None, Field(min_length=1)] = None
     lengths: Annotated[str | None, Field(min_length=1)] = None
 
     @model_validator(mode="after")
     def _can_be_padded(self) -> PaddedFile:
         if self.pad is None:
-            if not {"pad_to_multiple_of", "pad_sizes", "mask", "lengths"}.isdisjoint(
-                self.model_fields_set
-            ):
-                raise ValueError("`pad` beside pad_to_multiple_of, pad_sizes, mask and lengths")
+            if not _BESIDE_PAD.isdisjoint(self.model_fields_set):
+                raise ValueError(
+                    "`pad` beside pad_to_multiple_of, pad_sizes, warmup_lengths, mask and lengths"
+                )
             return self
         if self.shape.count(-1) != 1:
             raise ValueError(f"a shape with one axis of -1 for `pad`, not {list(self.shape)}")
@@ -112,6 +118,7 @@ class PreparedFile(PaddedFile):
             pad=self.pad_value,
             pad_to_multiple_of=self.pad_to_multiple_of,
             pad_sizes=self.pad_sizes,
+            warmup_lengths=self.warmup_lengths,
         )
 
 

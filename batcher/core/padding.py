@@ -62,7 +62,7 @@ class Padding:
         axes: for each input that is padded, its axis of the length, counted in the batch.
         values: for each of these inputs, what stands behind the end of a row.
         output_axes: for each output that is cut, its axis of the length, counted in the batch.
-        warmup_elements: elements of a row during warm-up; 0 if that is not known.
+        warmup_lengths: lengths of batches that warm-up runs, beside that of its rows.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -77,7 +77,9 @@ class Padding:
         self._first = first.name
         self._multiple = first.pad_to_multiple_of
         self._sizes = first.pad_sizes
-        self.warmup_elements = prod(first.warmup_shape) if first.warmup_shape else 0
+        self._lengths_inputs = [tensor.name for tensor in spec.inputs if tensor.lengths_of]
+        lengths = first.warmup_lengths or first.pad_sizes
+        self.warmup_lengths = sorted({self.padded(length) for length in lengths})
 
     def padded(self, length: int) -> int:
         """Return the length that rows of at most `length` are padded to."""
@@ -137,6 +139,25 @@ class Padding:
             stop = start + len(array)
             buffer[(slice(start, stop), *_ends(axis, array.shape[axis]))] = array
             start = stop
+
+    def stretched(self, inputs: Mapping[str, Array], length: int = 0) -> tuple[Rows, int]:
+        """Return rows made of `inputs` that have `length`, and the elements of each.
+
+        What a row has is repeated, or cut. Length 0 stands for the length that a batch of `inputs`
+        is padded to. The elements are 0 where no input is padded.
+        """
+        rows, group = dict(inputs), self.group_of(inputs)
+        if not isinstance(group, RaggedGroup):
+            return rows, 0
+        own = self.length_of(inputs)
+        group = group.padded_to(length or own)
+        for name, axis in self.axes.items():
+            if name in rows and axis < rows[name].ndim and own:
+                rows[name] = rows[name].take(np.arange(group.length) % own, axis)
+        for name in self._lengths_inputs:
+            if name in rows:
+                rows[name] = np.full_like(rows[name], group.length)
+        return rows, group.elements
 
     def even_rows(self, arrays: Mapping[str, Array]) -> Rows:
         """Return `arrays` with ragged rows padded to the longest of them."""

@@ -152,6 +152,7 @@ class TensorSpec:
             of different lengths share no batch.
         pad_to_multiple_of: the length of a padded batch is a multiple of that.
         pad_sizes: lengths of padded batches, ascending; empty for any length.
+        warmup_lengths: lengths of padded batches that warm-up runs, beside that of its rows.
         mask_of: name of the padded input whose mask this input is, where a request leaves it out:
             1 for data, 0 for padding. Empty if this input is no mask.
         lengths_of: name of the padded input whose lengths this input holds, likewise.
@@ -175,6 +176,7 @@ class TensorSpec:
     pad: Any = None
     pad_to_multiple_of: int = 1
     pad_sizes: tuple[int, ...] = ()
+    warmup_lengths: tuple[int, ...] = ()
     mask_of: str = ""
     lengths_of: str = ""
     unpads: bool = False

@@ -21,7 +21,7 @@ import numpy as np
 
 from batcher.core.error_text import message
 from batcher.core.left_out import with_defaults
-from batcher.core.padding import even_rows
+from batcher.core.padding import Padding, even_rows
 from batcher.core.ragged import copied, own_rows
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import InvalidInput, ModelContractError
@@ -66,16 +66,23 @@ class WarmupBatch:
 
     Attributes:
         rows: rows of the batch.
+        length: length that its rows were stretched to; 0 for the length that they have.
+        elements: elements of a row, where rows of different lengths are padded; else 0.
     """
 
     def __init__(
-        self, model: Model, rows: int, rows_each: int = 1, sample: Sample | None = None
+        self,
+        model: Model,
+        rows: int,
+        rows_each: int = 1,
+        sample: Sample | None = None,
+        length: int = 0,
     ) -> None:
         """Make a batch of `rows` rows for `model`, those of `sample` or else blank ones.
 
         `rows_each` are the rows that `preprocess` makes of one row, as far as that is known. If
         there are several, the request behind the batch has one row: what folds the rows back may
-        not know several requests' rows apart.
+        not know several requests' rows apart. `length` is the attribute.
 
         Raises:
             NothingPrepared: `preprocess` makes no rows of blank ones.
@@ -86,6 +93,8 @@ class WarmupBatch:
         self._model = model
         self._asked = rows if rows_each == 1 else 1
         self._prepared, self._made = _prepared(model, self._asked, sample)
+        self.length = length
+        self._prepared, self.elements = _stretched(self._prepared, model.spec, length)
 
     @property
     def rows_each(self) -> int:
@@ -133,6 +142,11 @@ class WarmupBatch:
         for error in errors.values():
             if isinstance(error, ModelContractError):
                 raise error
+
+
+def _stretched(inputs: Arrays, spec: ModelSpec, length: int) -> tuple[dict[str, Array], int]:
+    """Return `inputs` of `length` where they are padded, and the elements of a row, else 0."""
+    return Padding(spec).stretched(inputs, length) if spec.is_padded else (dict(inputs), 0)
 
 
 def _prepared(model: Model, rows: int, sample: Sample | None) -> tuple[dict[str, Array], int]:

@@ -37,6 +37,8 @@ class CheckedModel:
         spec: name, version and tensors of the model.
         copies_outputs: whether outputs are copied, since the model may use their memory again.
         timings: seconds that warm-up took for a batch, by the rows of the batch.
+        length_timings: seconds that warm-up took for a batch, by its rows and the elements of a
+            row, where rows of different lengths are padded.
         overflow_rows: rows of the batch that did not fit into the memory at warm-up; 0 if all did.
         sample: rows that the model's author has named; None if there are none.
     """
@@ -55,6 +57,7 @@ class CheckedModel:
         self.spec = model.spec
         self.copies_outputs = True
         self.timings: dict[int, float] = {}
+        self.length_timings: dict[tuple[int, int], float] = {}
         self.overflow_rows = 0
         self.sample: Sample | None = None
         self._max_rows = model.max_rows
@@ -70,6 +73,7 @@ class CheckedModel:
             self._max_rows,
             self.overflow_rows,
             repeated(self.sample, 1) if self.sample is not None else None,
+            self.length_timings,
         )
 
     def limit(self, rows: int) -> None:

@@ -63,7 +63,7 @@ def load_model(
         checked = _load(model, definition, settings, progress)
     if settings.warmup:
         with _explained(definition, settings, "warmup"):
-            warm_up(checked, checked.largest(settings.max_batch_size), progress)
+            warm_up(checked, settings.max_batch_size, progress, settings.max_batch_elements)
     if note := checked.model.training_note():
         progress(f"note: {note}")
     return checked

@@ -176,6 +176,8 @@ class LoadedModel(NamedTuple):
             takes any number.
         overflow_rows: rows of the batch that did not fit into the memory at warm-up; 0 if all did.
         sample: the first row of the model's sample, for a deep check; None without a sample.
+        length_timings: seconds that warm-up took for a batch, by its rows and the elements of a
+            row, where rows of different lengths are padded.
     """
 
     one_call: bool = False
@@ -185,3 +187,4 @@ class LoadedModel(NamedTuple):
     max_rows: int | None = None
     overflow_rows: int = 0
     sample: Arrays | None = None
+    length_timings: Mapping[tuple[int, int], float] = {}

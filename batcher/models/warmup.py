@@ -20,6 +20,11 @@ Example of the last point, with batches of up to 16 rows:
 
 Warm-up ends there, and batches have at most 4 rows.
 
+Where rows of different lengths are padded, some batches more run, of the lengths in
+`warmup_lengths` or `pad_sizes`, so that code which is compiled for one length is there, and the
+scheduler knows what lengths cost. A length ends with the first batch that does not fit, or that
+takes `COSTLY_BATCH_S`: long rows would make warm-up long.
+
 The rows pass `preprocess` first, and a batch has as many of the rows that the hook has made: those
 are the rows that the model computes (`blank_rows.py`).
 
@@ -38,6 +43,7 @@ from time import perf_counter
 import numpy as np
 
 from batcher.core.error_text import message
+from batcher.core.padding import Padding
 from batcher.core.ragged import concatenated, copied
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput, ModelContractError, ModelLoadError, OutOfMemory
@@ -89,14 +95,17 @@ def warmup_sizes(max_batch_size: int) -> list[int]:
     return sorted(sizes)
 
 
-def warm_up(model: CheckedModel, max_batch_size: int, progress: Progress) -> None:
-    """Run `model` at each warm-up size, and note what the runs show.
+def warm_up(
+    model: CheckedModel, max_batch_size: int, progress: Progress, max_elements: int | None = None
+) -> None:
+    """Run `model` at each warm-up size and length (there up to `max_elements`); note what it shows.
 
     Raises:
         ModelLoadError: the model fails on rows of warm-up, or its outputs break its specification.
 
     Inference thread.
     """
+    max_batch_size = model.largest(max_batch_size)
     if model.sample is None and (reason := unsized_inputs(model.spec)):
         progress(f"warm-up skipped: {reason}")
         return
@@ -105,8 +114,11 @@ def warm_up(model: CheckedModel, max_batch_size: int, progress: Progress) -> Non
     except NothingPrepared as err:
         progress(f"warm-up skipped: {err}")
         return
-    if rows_each > model.largest(max_batch_size):
-        _run_in_pieces(model, rows_each, model.largest(max_batch_size))
+    largest = model.largest(max_batch_size)
+    if rows_each > largest:
+        _run_in_pieces(model, rows_each, largest)
+    if model.spec.is_padded:
+        _run_lengths(model, largest, max_elements, rows_each, progress)
     _hint_at_operators(model, progress)
 
 
@@ -136,9 +148,42 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
     return rows_each
 
 
-def _batch(model: CheckedModel, rows: int, rows_each: int = 1) -> WarmupBatch:
-    """Return a batch of `rows` rows; `rows_each` as in WarmupBatch. Inference thread."""
-    return WarmupBatch(model.model, rows, rows_each, model.sample)
+def _run_lengths(
+    model: CheckedModel, largest: int, max_elements: int | None, rows_each: int, progress: Progress
+) -> None:
+    """Run batches of further lengths; `rows_each` as in WarmupBatch. Inference thread."""
+    for length in Padding(model.spec).warmup_lengths:
+        progress(f"warming up, length {length}")
+        for size in warmup_sizes(largest):
+            try:
+                with _explained(size, length=length):
+                    batch = _batch(model, size, rows_each, length)
+                    if not _run_of_length(model, batch, max_elements):
+                        break
+            except OutOfMemory as err:
+                progress(
+                    f"note: a batch of {size} rows of length {length} does not fit into the memory "
+                    f"({err}). Set max_batch_elements lower"
+                )
+                break
+
+
+def _run_of_length(model: CheckedModel, batch: WarmupBatch, max_elements: int | None) -> bool:
+    """Run `batch`, unless its size and length have run, or it has more than `max_elements`.
+
+    Return whether larger batches of that length are to run. Inference thread.
+    """
+    rows, key = batch.rows, (batch.rows, batch.elements)
+    most = max_elements or rows * batch.elements
+    if key in model.length_timings or (rows > 1 and rows * batch.elements > most):
+        return False
+    model.copies_outputs |= _run_size(model, batch, 2)
+    return model.length_timings[key] < COSTLY_BATCH_S
+
+
+def _batch(model: CheckedModel, rows: int, rows_each: int = 1, length: int = 0) -> WarmupBatch:
+    """Return a batch of `rows` rows; the others as in WarmupBatch. Inference thread."""
+    return WarmupBatch(model.model, rows, rows_each, model.sample, length)
 
 
 def _step(model: CheckedModel, rows: int) -> str:
@@ -198,10 +243,11 @@ def _worthwhile(model: CheckedModel, rows: int, rows_each: int) -> int:
 
 
 @contextmanager
-def _explained(rows: int, fitted: int = 0) -> Iterator[None]:
+def _explained(rows: int, fitted: int = 0, length: int = 0) -> Iterator[None]:
     """Raise whatever a batch of `rows` rows raises as an error that names the batch.
 
-    `fitted` are the rows of the largest batch that has run, 0 without one.
+    `fitted` are the rows of the largest batch that has run, 0 without one. `length` is 0 for the
+    length of warm-up's own rows.
 
     Raises:
         OutOfMemory: the batch does not fit into the memory.
@@ -219,9 +265,8 @@ def _explained(rows: int, fitted: int = 0) -> Iterator[None]:
         error = device_error(err)
         if isinstance(error, OutOfMemory):
             raise error from None
-        raise ModelLoadError(
-            f"warm-up with batch size {rows} failed: {reason}{_advice(err, fitted)}"
-        ) from err
+        what = f"batch size {rows}" + (f" and length {length}" if length else "")
+        raise ModelLoadError(f"warm-up with {what} failed: {reason}{_advice(err, fitted)}") from err
 
 
 def _advice(error: BaseException, fitted: int) -> str:
@@ -265,7 +310,11 @@ def _run_once(model: CheckedModel, batch: WarmupBatch) -> dict[str, Array]:
     """Run and time `batch`, check the outputs, and return them. Inference thread."""
     seconds, outputs = _run_timed(model, batch)
     batch.check(outputs)
-    model.timings[batch.rows] = min(seconds, model.timings.get(batch.rows, inf))
+    if not batch.length:
+        model.timings[batch.rows] = min(seconds, model.timings.get(batch.rows, inf))
+    if batch.elements:
+        key = batch.rows, batch.elements
+        model.length_timings[key] = min(seconds, model.length_timings.get(key, inf))
     return outputs
 
 

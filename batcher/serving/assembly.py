@@ -129,7 +129,7 @@ def _batch_making(
     if not spec.is_padded:
         return CostModel(), None, shape_key
     padding = Padding(spec)
-    cost = RaggedCostModel(padding.warmup_elements)
+    cost = RaggedCostModel()
     return cost, RaggedCuts(cost.plane, settings.max_batch_elements), padding.group_of
 
 

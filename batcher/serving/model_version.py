@@ -251,7 +251,8 @@ class ModelVersion(Servable):
             self.limits = NO_LIMITS  # the queue gets what the hook makes of the inputs
         if loaded.preprocess is None and not self.spec.has_groups:
             self.scheduler.group_key = None
-        self.scheduler.loaded(loaded.timings, loaded.max_rows, loaded.overflow_rows)
+        numbers = loaded.max_rows, loaded.overflow_rows, loaded.length_timings
+        self.scheduler.loaded(loaded.timings, *numbers)
         self.become(ModelState.READY)
         self._note_numbers(self._seconds())
         self._workers_changed()  # one worker may have ended while another still loaded

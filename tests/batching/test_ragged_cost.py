@@ -77,9 +77,20 @@ def test_no_estimate_is_negative_or_falls_with_the_size(
 
 def test_warm_up_seeds_the_plane_and_a_group_without_a_length_has_the_mean_one() -> None:
     padding = Padding(SPEC)
-    model = RaggedCostModel(padding.warmup_elements)
-    model.seed([(1, 2e-3), (2, 3e-3), (4, 5e-3)])
+    model = RaggedCostModel()
+    timings = {1: 2e-3, 2: 3e-3, 4: 5e-3}
+    model.seed(timings.items(), {(rows, 10): each for rows, each in timings.items()})
     group = padding.group_of({"x": np.zeros((1, 7), "<f4")})
     assert isinstance(group, RaggedGroup)
     assert model.seconds(4, group) == pytest.approx(5e-3, rel=0.01)
     assert model.seconds(4, group.padded_to(20)) == pytest.approx(9e-3, rel=0.01)
+
+
+def test_warm_up_at_several_lengths_tells_rows_from_elements() -> None:
+    model = RaggedCostModel()
+    sizes = [(rows, elements) for elements in (16, 128, 512) for rows in (1, 4, 32)]
+    lengths = {(rows, each): 2e-3 + rows * 1e-4 + rows * each * 1e-6 for rows, each in sizes}
+    model.seed([], lengths)
+    assert model.plane.base == pytest.approx(2e-3, rel=0.05)
+    assert model.plane.per_row == pytest.approx(1e-4, rel=0.05)
+    assert model.plane.per_element == pytest.approx(1e-6, rel=0.05)

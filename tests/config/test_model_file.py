@@ -451,6 +451,7 @@ def test_paths_are_absolute_from_the_start_since_a_model_may_change_the_folder(
         ([{"name": "x", "dtype": "FP32", "shape": [-1, -1], "pad": 0}], "one axis of -1 for `pad`"),
         ([{"name": "x", "dtype": "INT64", "shape": [-1], "pad": 0.5}], "one value of INT64"),
         ([{"name": "x", "dtype": "FP32", "shape": [-1], "mask": "m"}], "`pad` beside"),
+        ([{"name": "x", "dtype": "FP32", "shape": [-1], "warmup_lengths": [8]}], "`pad` beside"),
         (
             [{"name": "x", "dtype": "FP32", "shape": [-1], "pad": 0, "mask": "m"}],
             "`mask` of 'x' to be another input",

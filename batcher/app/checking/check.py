@@ -167,7 +167,8 @@ class _Check:
 
     def _warm_up(self, checked: CheckedModel) -> None:
         try:
-            warm_up(checked, checked.largest(self._settings.max_batch_size), self._report)
+            settings = self._settings
+            warm_up(checked, settings.max_batch_size, self._report, settings.max_batch_elements)
         except ModelLoadError as err:
             kind = "of zeros" if checked.sample is None else "of the sample"
             message = f"expected outputs for rows {kind}; got {err}"

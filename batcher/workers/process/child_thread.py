@@ -272,6 +272,7 @@ class ChildThread:
             max_rows=message.max_rows,
             overflow_rows=message.overflow_rows,
             sample=message.sample,
+            length_timings=message.length_timings,
         )
         self._call_from_thread(self._parent.loaded, loaded)
 

@@ -83,6 +83,7 @@ class LoadDone(NamedTuple):
         max_rows: as in LoadedModel.
         overflow_rows: as in LoadedModel.
         sample: as in LoadedModel.
+        length_timings: as in LoadedModel.
     """
 
     timings: Mapping[int, float]
@@ -90,6 +91,7 @@ class LoadDone(NamedTuple):
     max_rows: int | None
     overflow_rows: int
     sample: Mapping[str, Array] | None
+    length_timings: Mapping[tuple[int, int], float]
 
 
 class LoadFailed(NamedTuple):

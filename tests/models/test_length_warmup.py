@@ -1,0 +1,104 @@
+"""Warm-up of models whose rows are padded: batches of several lengths run before requests do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from batcher.errors import ModelLoadError
+from batcher.models.checked import CheckedModel
+from tests.support.model_folders import Folders
+
+RECORDS = """
+SHAPES = []
+
+class Model:
+    def predict(self, inputs):
+        x = inputs["x"]
+        SHAPES.append(x.shape)
+        assert (inputs["mask"] == 1).all() and (inputs["sizes"] == x.shape[1]).all()
+        {line}
+        return {{"y": 2 * x}}
+"""
+OTHERS = "{name: mask, dtype: INT64, shape: [-1]}, {name: sizes, dtype: INT64, shape: []}"
+OUTPUT = "[{name: y, dtype: FP32, shape: [-1], unpad: true}]"
+
+
+def loaded(
+    folders: Folders, more: str, line: str = "", shape: str = "[4]", **settings: Any
+) -> CheckedModel:
+    padded = f"pad: 0, mask: mask, lengths: sizes, warmup_shape: {shape}{more}"
+    inputs = f"[{{name: x, dtype: FP32, shape: [-1], {padded}}}, {OTHERS}]"
+    definition = folders.python(RECORDS.format(line=line), inputs=inputs, outputs=OUTPUT)
+    return folders.load(definition, **settings)
+
+
+def shapes(checked: CheckedModel) -> set[tuple[int, ...]]:
+    model: Any = checked.model
+    return set(model._model.predict.__globals__["SHAPES"])
+
+
+def test_batches_of_all_sizes_run_at_each_length(folders: Folders) -> None:
+    checked = loaded(folders, ", warmup_lengths: [2, 4, 16]")
+    assert shapes(checked) == {(rows, length) for rows in (1, 2, 4) for length in (2, 4, 16)}
+    assert set(checked.length_timings) == shapes(checked)
+    assert sorted(checked.timings) == [1, 2, 4], "batches of warm-up's own length"
+    assert checked.loaded().length_timings is checked.length_timings
+    assert checked.copies_outputs is False
+
+
+def test_without_lengths_to_run_the_sizes_run_that_batches_are_padded_to(
+    folders: Folders,
+) -> None:
+    checked = loaded(folders, ", pad_sizes: [8, 32]", shape="[5]")
+    assert {length for _, length in shapes(checked)} == {8, 32}
+
+
+def test_no_batch_has_more_elements_than_the_setting_allows_but_for_a_row_alone(
+    folders: Folders,
+) -> None:
+    checked = loaded(folders, ", warmup_lengths: [8, 64]", max_batch_elements=20)
+    assert shapes(checked) == {(1, 4), (2, 4), (4, 4), (1, 8), (2, 8), (1, 64)}
+
+
+def test_a_length_ends_where_the_memory_does_and_limits_no_other_length(folders: Folders) -> None:
+    line = 'if x.size > 40: raise MemoryError("full")'
+    checked = loaded(folders, ", warmup_lengths: [16]", line)
+    assert (4, 4) in shapes(checked)
+    assert set(checked.length_timings) == {(1, 4), (2, 4), (4, 4), (1, 16), (2, 16)}
+    assert checked.overflow_rows == 0
+    (note,) = [text for text in folders.progress if text.startswith("note: ")]
+    assert "4 rows of length 16 does not fit into the memory" in note
+    assert "Set max_batch_elements lower" in note
+
+
+def test_a_model_that_cannot_run_a_length_is_not_served(folders: Folders) -> None:
+    line = 'if x.shape[1] > 10: raise ValueError("too long")'
+    with pytest.raises(ModelLoadError, match=r"batch size 1 and length 16 failed.*too long"):
+        loaded(folders, ", warmup_lengths: [16]", line)
+
+
+def test_rows_that_preprocess_makes_run_at_each_length(folders: Folders) -> None:
+    source = """
+SHAPES = []
+
+class Model:
+    def preprocess(self, inputs):
+        return {"ids": np.ones((len(inputs["text"]), 3), "i8")}
+
+    def predict(self, inputs):
+        SHAPES.append(inputs["ids"].shape)
+        assert inputs["ids"].all()
+        return {"y": inputs["ids"].sum(axis=1)}
+"""
+    prepared = "[{name: ids, dtype: INT64, shape: [-1], pad: 0, warmup_lengths: [2, 9]}]"
+    checked = folders.load(
+        folders.python(
+            source,
+            head=f"\nprepared: {prepared}",
+            inputs="[{name: text, dtype: BYTES, shape: []}]",
+            outputs="[{name: y, dtype: INT64, shape: []}]",
+        )
+    )
+    assert {length for _, length in shapes(checked)} == {2, 3, 9}
