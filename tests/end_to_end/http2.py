@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-DATA, HEADERS, RESET, SETTINGS, CONTINUATION = 0, 1, 3, 4, 9
+DATA, HEADERS, RESET, SETTINGS, GOAWAY, CONTINUATION = 0, 1, 3, 4, 7, 9
 END_HEADERS = 4
 END_STREAM = 1
 CANCEL = 8
@@ -31,6 +31,7 @@ WIDE_WINDOWS = _setting(4, MAX_WINDOW) + _frame(8, 0, 0, struct.pack(">I", MAX_W
 """Frames by which a client lets the server send as much as the connection takes."""
 
 ACKNOWLEDGEMENT = _frame(SETTINGS, ACKNOWLEDGED, 0, b"")
+NO_MORE_CALLS = _frame(GOAWAY, 0, 0, struct.pack(">II", (1 << 31) - 1, 0))
 
 
 def begin(connection: socket.socket) -> None:

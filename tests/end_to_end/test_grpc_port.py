@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ import pytest
 
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from tests.end_to_end import http2
-from tests.end_to_end.grpc_calls import SERVICE, row, stream_on
+from tests.end_to_end.grpc_calls import SERVICE, infer_on, row, stream_on
 from tests.end_to_end.processes import Process, started, until, write_model
 from tests.end_to_end.test_forks import sockets_of
 from tests.end_to_end.test_listening import certify
@@ -224,3 +225,99 @@ def test_nothing_is_left_of_the_inner_socket(tmp_path: Path) -> None:
         process.signal(signal.SIGTERM)
         assert process.wait(20) == 0
         assert not made.exists()
+
+
+def test_a_call_that_crosses_the_word_of_the_end_is_answered(tmp_path: Path) -> None:
+    with started(tmp_path, "--grpc-port", "0") as process, connected(process) as kept:
+        http2.begin(kept)
+        process.signal(signal.SIGTERM)
+        came = b""
+        while http2.NO_MORE_CALLS not in came:
+            came += kept.recv(1 << 16)
+        kept.sendall(http2.call(1, SERVICE, "ServerLive") + http2.message(1, b""))
+        answer = read_to_the_end(kept)
+        assert b"\x08\x01" in answer, "live"
+        assert b"grpc-status" in answer
+        assert process.wait(20) == 0
+
+
+def test_clients_that_call_without_a_pause_lose_nothing_when_one_of_two_servers_ends(
+    tmp_path: Path,
+) -> None:
+    write_model(tmp_path / "models", "m", SLOW)
+    arguments = ("--grpc-port", "0", "--set", f"model_repository={tmp_path / 'models'}")
+    answered = [0] * 12
+    over = threading.Event()
+    failures: list[grpc.RpcError] = []
+
+    def call_without_a_pause(number: int, addresses: str) -> None:
+        own = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own
+        with grpc.insecure_channel(addresses, own) as channel:
+            infer = infer_on(channel)
+            while not over.is_set():
+                try:
+                    infer(row(0.0), timeout=60)
+                    answered[number] += 1
+                except grpc.RpcError as err:
+                    failures.append(err)
+                    return
+
+    def until_each_has_more() -> None:
+        before = list(answered)
+        until(lambda: failures or all(map(lambda now, then: now > then + 5, answered, before)), 60)
+
+    with started(tmp_path, *arguments) as first, started(tmp_path, *arguments) as second:
+        addresses = f"ipv4:{first.grpc_address},{second.grpc_address}"
+        clients = [
+            threading.Thread(target=call_without_a_pause, args=(number, addresses))
+            for number in range(len(answered))
+        ]
+        for client in clients:
+            client.start()
+        try:
+            until_each_has_more()
+            assert first.metric("batcher_batch_size_count") > 0
+            assert second.metric("batcher_batch_size_count") == 0, "all call the first server"
+            first.signal(signal.SIGTERM)
+            assert first.wait(30) == 0
+            until_each_has_more()
+        finally:
+            over.set()
+            for client in clients:
+                client.join()
+        assert not failures
+
+
+def test_an_idle_client_of_tls_that_says_nothing_delays_no_end(tmp_path: Path) -> None:
+    certify(tmp_path, "server")
+    arguments = ("--grpc-port", "0", "--set", f"tls_certificate={tmp_path / 'server.pem'}")
+    context = ssl.create_default_context(cafile=tmp_path / "server.crt")
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2"])
+    with started(tmp_path, *arguments, ready=False) as process:
+        until(lambda: "grpcs://" in "\n".join(process.lines), 60)
+        found = re.search(r"grpcs://\S+:(\d+)", "\n".join(process.lines))
+        assert found
+        plain = socket.create_connection(("127.0.0.1", int(found[1])), timeout=60)
+        with context.wrap_socket(plain) as silent:
+            http2.begin(silent)
+            process.signal(signal.SIGTERM)
+            assert process.wait(15) == 0, "the library waits for 20 s"
+
+
+def test_a_silent_client_whose_call_hangs_delays_the_end_no_longer_than_the_drain_timeout(
+    tmp_path: Path,
+) -> None:
+    write_model(tmp_path / "models", "m", SLOW)
+    settings = (f"model_repository={tmp_path / 'models'}", "drain_timeout_s=1")
+    arguments = (part for setting in settings for part in ("--set", setting))
+    with (
+        started(tmp_path, "--grpc-port", "0", *arguments) as process,
+        connected(process) as silent,
+    ):
+        http2.begin(silent)
+        request = row(60.0).SerializeToString()
+        silent.sendall(http2.call(1, SERVICE, "ModelInfer") + http2.message(1, request))
+        until(lambda: process.metric("batcher_in_flight_rows") == 1)
+        process.signal(signal.SIGTERM)
+        assert process.wait(15) == 0, "the library waits for 20 s"

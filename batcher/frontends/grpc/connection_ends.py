@@ -1,8 +1,9 @@
 """Both sides of a client's connection: to the client, and to gRPC's library.
 
-`Opening` decides what passes until the client has acknowledged the library's settings; from then
-on, bytes pass both ways without a look, and without any code in Python: the loop hands what it has
-read on one side to the other side's `write`.
+`Opening` decides what passes until the client has acknowledged the library's settings. From then
+on, all bytes pass both ways as they come. Both sides follow the heads of the frames, for which they
+read nine bytes of each frame: `OpenCalls` knows so which calls have no end yet, and a frame of the
+port's own can be put between two frames of the library.
 
 | while | nothing is read from |
 |---|---|
@@ -20,7 +21,10 @@ from typing import Any, NamedTuple, Protocol
 
 from twisted.logger import Logger
 
-from batcher.frontends.grpc.opening import BadOpening, Opening
+from batcher.frontends.grpc.frames import NO_MORE_CALLS, FrameFollower
+from batcher.frontends.grpc.open_calls import OpenCalls
+from batcher.frontends.grpc.opening import PREFACE, BadOpening, Opening
+from batcher.frontends.listening.ending import DRAIN_GRACE_S
 from batcher.frontends.listening.tls_transport import TlsTransport
 
 _log = Logger()
@@ -65,6 +69,7 @@ class Port(Protocol):
     Attributes:
         loop: the loop.
         has_tls: whether clients speak TLS.
+        is_draining: whether every connection is to end behind its calls.
         is_over: whether the library has ended for good.
         ends: the clients' connections.
         waited_for: those of them whose client's turn it is.
@@ -74,6 +79,7 @@ class Port(Protocol):
 
     loop: asyncio.AbstractEventLoop
     has_tls: bool
+    is_draining: bool
     is_over: bool
     ends: set[ClientEnd]
     waited_for: set[ClientEnd]
@@ -125,10 +131,12 @@ class _End(asyncio.Protocol):
 class LibraryEnd(_End):
     """The connection to the library that stands for one client's. Reactor thread."""
 
-    def __init__(self, client: ClientEnd) -> None:
-        """Belong to `client`."""
+    def __init__(self, client: ClientEnd, calls: OpenCalls) -> None:
+        """Belong to `client`, whose calls are `calls`."""
         self.other = self._client = client
         self.has_spoken = False
+        self._frames = FrameFollower(calls.answered)
+        self._own_frame = b""  # waits for a place between two frames of the library
 
     def connection_made(self, transport: Any) -> None:
         """Begin, unless the client has left meanwhile."""
@@ -140,8 +148,29 @@ class LibraryEnd(_End):
         if self.transport.is_closing():  # the client has left
             return
         self.has_spoken = True
+        self._pass_on(data)
+        self.transport.set_protocol(_Passing(self, self._pass_on))
+
+    def _pass_on(self, data: bytes) -> None:
+        """Pass on what the library sends."""
+        if self._own_frame:
+            data = self._pass_own_frame(data)
+        self._frames.follow(data)
         self._client.transport.write(data)
-        self.transport.set_protocol(_Passing(self, self._client.transport.write))
+
+    def tell(self, frame: bytes) -> None:
+        """Send `frame` to the client, between two frames of the library."""
+        self._own_frame = frame
+        self._pass_on(b"")
+
+    def _pass_own_frame(self, data: bytes) -> bytes:
+        """Send the own frame if it may stand in `data`; return what comes behind it."""
+        gap = self._frames.follow_to_gap(data)
+        self._client.transport.write(data[:gap])
+        if self._frames.is_between_frames():
+            self._client.transport.write(self._own_frame)
+            self._own_frame = b""
+        return data[gap:]
 
     def connection_lost(self, reason: Exception | None) -> None:
         """End the client's side, too, once the client has read what is on the way."""
@@ -153,13 +182,24 @@ class ClientEnd(_End):
     """A client's connection. Reactor thread.
 
     A client whose turn it is, to open the connection or to read, has limited time for that.
+
+    While the port drains, a connection ends in this way:
+
+    | when | what happens |
+    |---|---|
+    | the connection is open, or has its first call | the client is told to begin no more calls |
+    | the client reads that | it closes the connection once it has the answers to its calls |
+    | the connection has had no call for `DRAIN_GRACE_S` | the port closes it |
     """
 
     def __init__(self, port: Port) -> None:
         """Belong to `port`."""
         self._port = port
-        self.other = self._library = LibraryEnd(self)
+        self._calls = OpenCalls()
+        self.other = self._library = LibraryEnd(self, self._calls)
         self._opening = Opening()
+        self._frames = FrameFollower(self._calls.asked)
+        self._grace_left = DRAIN_GRACE_S  # while the port drains and the client has no call
         self._left = port.limits().header_timeout  # seconds that the client has for its turn
         self._unsent = 0  # bytes that the client had still to read at the last look
         self._ending = False
@@ -216,12 +256,40 @@ class ClientEnd(_End):
             _log.info("gRPC: closed the connection of {who}: {why}", who=self._peer, why=err)
             self.abort()
             return
-        write = self._library.transport.write
-        if passed:
-            write(b"".join(passed))
+        if passed and passed[0] is PREFACE:
+            self._library.transport.write(passed.pop(0))
+        self._pass_on(b"".join(passed))
         if self._opening.over:
             self._port.waited_for.discard(self)
-            self.transport.set_protocol(_Passing(self, write))
+            self.transport.set_protocol(_Passing(self, self._pass_on))
+
+    def _pass_on(self, data: bytes) -> None:
+        """Pass on frames of the client."""
+        self._frames.follow(data)
+        self._library.transport.write(data)
+        if self._port.is_draining and self._calls.numbers:
+            self._tell_no_more_calls()
+
+    def drain(self) -> None:
+        """Have the client begin no more calls: the port drains."""
+        if self._opening.over:
+            self._tell_no_more_calls()
+
+    def _tell_no_more_calls(self) -> None:
+        if not self._calls.are_last and not self.transport.is_closing():
+            self._calls.are_last = True
+            self._library.tell(NO_MORE_CALLS)
+
+    def look_drained(self) -> None:
+        """Close the connection once the client has had no call for long enough; the port drains."""
+        if self._calls.numbers or self.transport.is_closing():
+            self._grace_left = DRAIN_GRACE_S
+            return
+        self._grace_left -= LOOK_INTERVAL_S
+        if self._grace_left <= 0:
+            self.end()
+            if self._library.transport is not None:
+                self._library.transport.abort()
 
     def eof_received(self) -> None:
         """End as the library does: a client that sends no more wants no answer."""
@@ -279,14 +347,14 @@ class ClientEnd(_End):
 
 
 class _Passing(asyncio.Protocol):
-    """What one side becomes whose bytes pass without a look.
+    """What one side becomes whose bytes pass as they come.
 
     Attributes:
-        data_received: the other side's `write`, so that no code in Python runs for a piece.
+        data_received: passes a piece on, so that no other code in Python runs for a piece.
     """
 
-    def __init__(self, end: _End, write: Callable[[bytes], None]) -> None:
-        self.data_received = write  # type: ignore[assignment, method-assign]
+    def __init__(self, end: _End, pass_on: Callable[[bytes], None]) -> None:
+        self.data_received = pass_on  # type: ignore[assignment, method-assign]
         self.pause_writing = end.pause_writing  # type: ignore[method-assign]
         self.resume_writing = end.resume_writing  # type: ignore[method-assign]
         self.eof_received = end.eof_received  # type: ignore[method-assign]

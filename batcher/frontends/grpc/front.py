@@ -2,8 +2,12 @@
 
 The library's server runs on the asyncio loop that the reactor turns, and so needs Twisted's asyncio
 reactor. Its calls come to `Calls`, one coroutine each, on the reactor thread. A front opens, may be
-given other settings while it is open, and ends in two steps: `drain` takes no more calls, and
-`stop` ends the calls that are left.
+given other settings while it is open, and ends in two steps: `drain` answers the calls that still
+come while clients learn of the end, and `stop` ends the calls that are left.
+
+The library's own way to drain is not used: it cancels calls that reach it once it has begun to stop
+and before their clients have read of that. The port tells the clients instead, while the library
+serves.
 
 Clients connect to a `GuardedPort`, which connects them to the library's server. That server may end
 by itself: one call whose path is not UTF-8 is enough (grpcio 1.85, which decodes the path in its
@@ -24,7 +28,7 @@ from urllib.parse import quote
 import grpc
 from grpc import aio
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -43,6 +47,7 @@ from batcher.frontends.grpc.large import read_infer_message
 from batcher.frontends.grpc.reflection import ReflectionService
 from batcher.frontends.grpc.service import Service
 from batcher.frontends.grpc.streams import Streams
+from batcher.frontends.listening.ending import DRAIN_GRACE_S
 from batcher.frontends.listening.tls import Tls, tls_files
 
 Result = TypeVar("Result")
@@ -57,11 +62,6 @@ connections have to wait.
 
 BEGIN_AGAIN_AFTER_S = 0.5
 """Seconds between two tries to begin another server of the library."""
-
-DRAIN_MARGIN_S = 5.0
-"""Seconds by which the library ends calls later than the service does: both ends at the same moment
-crash the library (grpcio 1.85).
-"""
 
 MAX_CONNECTION_CALLS = 256
 """Calls of one connection at a time; a client keeps further calls until earlier calls have ended.
@@ -111,6 +111,8 @@ class RpcFront:
         address: the address on which the front listens, empty before.
     """
 
+    _end_of_streams: IDelayedCall | None = None
+
     def __init__(
         self,
         engine: Engine,
@@ -159,14 +161,23 @@ class RpcFront:
         self._streams.write_timeout_s = settings.write_timeout_s
 
     def drain(self) -> Deferred[None]:
-        """Take no more calls; fires when clients have all answers, at the latest by `stop`."""
-        ended = self._end(self._settings.drain_timeout_s + DRAIN_MARGIN_S)
-        port = self._port
-        return ended if port is None else ended.addCallback(lambda _: port.emptied())
+        """Let every client end with the answers to its calls; fires when all have left.
+
+        Streams that are left after `DRAIN_GRACE_S` take no more requests.
+        """
+        if self._server is None or self._port is None:
+            self._stopping.set()
+            return succeed(None)
+        if self._end_of_streams is None:
+            self._end_of_streams = self._clock.callLater(DRAIN_GRACE_S, self._end_streams)
+        return self._port.drain()
 
     def stop(self) -> Deferred[None]:
         """End every call; fires when all have ended."""
-        ended: Deferred[None] = self._end(0).addBoth(self._ended_port)
+        if self._end_of_streams is not None and self._end_of_streams.active():
+            self._end_of_streams.cancel()
+        self._stopping.set()
+        ended: Deferred[None] = self._ended_library().addBoth(self._ended_port)
         return ended
 
     def renew_tls(self, tls: Tls) -> None:
@@ -174,15 +185,23 @@ class RpcFront:
         if self._port is not None:
             self._port.renew(tls)
 
-    def _end(self, seconds: float) -> Deferred[None]:
-        """Take no more calls, and end the calls that are left after `seconds`."""
+    def _end_streams(self) -> None:
         self._stopping.set()
+        self._health.changed()
+
+    def _ended_library(self) -> Deferred[None]:
+        """Cancel the calls that are left."""
         port, server = self._port, self._server
         if server is None or port is None:
             return succeed(None)
         self._health.changed()
         # The connections that the kernel had taken reach the library before it closes.
-        return port.close().addCallback(lambda _: _deferred(server.stop(seconds)))
+        return port.close().addCallback(lambda _: self._cancel_calls(server, port))
+
+    def _cancel_calls(self, server: aio.Server, port: GuardedPort) -> Deferred[None]:
+        # The library waits 20 s for a client that says nothing, unless its connection is closed.
+        port.cut_off_soon()
+        return _deferred(server.stop(0))
 
     def _ended_port(self, result: Any) -> Any:
         if self._port is None:
@@ -228,6 +247,7 @@ class RpcFront:
         while True:
             await _ended(server)
             if self._stopping.is_set():
+                port.is_over = True  # clients that still connect wait for nothing
                 return
             _log.error("gRPC: the library's server ended by itself")  # which says why
             while not self._stopping.is_set():

@@ -29,6 +29,7 @@ from batcher.core.waiters import Waiters
 from batcher.errors import ConfigError
 from batcher.frontends.grpc.connection_ends import LOOK_INTERVAL_S, ClientEnd, GrpcLimits
 from batcher.frontends.listening.asyncio_ports import LoopPorts
+from batcher.frontends.listening.ending import LAST_ANSWERS_S
 from batcher.frontends.listening.sockets import tcp_sockets
 from batcher.frontends.listening.tls import HTTP_2, Tls
 
@@ -38,11 +39,6 @@ FOLDER_PREFIX = "batcher-grpc-"
 SOCKET_NAME = "grpc"
 MEMORY_FOLDER = "/dev/shm"
 """A folder that most containers can write to whose other folders are read-only."""
-
-LAST_ANSWERS_S = 0.5
-"""Seconds for the last answers to go out when the port ends; an answer that waits longer waits for
-a client that does not read.
-"""
 
 
 class GuardedPort:
@@ -55,14 +51,17 @@ class GuardedPort:
         limits: returns the limits of today.
         ends: the clients' connections.
         waited_for: those of them whose client's turn it is.
+        is_draining: whether every connection is to end behind its calls.
         is_over: whether the library has ended for good.
         peers: who stands behind a connection of the library, by the name that the library gives.
     """
 
+    is_draining = False
     is_over = False
     _closed = False
     _is_reachable = True
     _looking: asyncio.TimerHandle | None = None
+    _cutting: asyncio.TimerHandle | None = None
 
     def __init__(
         self,
@@ -98,6 +97,9 @@ class GuardedPort:
     def _look(self) -> None:
         for end in list(self.waited_for):
             end.look()
+        if self.is_draining:
+            for end in list(self.ends):
+                end.look_drained()
         self._looking = self.loop.call_later(LOOK_INTERVAL_S, self._look)
 
     def renew(self, tls: Tls) -> None:
@@ -114,9 +116,26 @@ class GuardedPort:
         self._closed = True
         return self._ports.close()
 
-    def emptied(self) -> Deferred[None]:
-        """Return what fires when clients have their last bytes; the library has ended for good."""
-        self.is_over = True
+    def drain(self) -> Deferred[None]:
+        """Take no more connections, and let every one end behind the calls that come on it.
+
+        Fires when all are closed. The library has to serve until then.
+        """
+        closed = self.close()
+        if not self.is_draining:
+            self.is_draining = True
+            for end in list(self.ends):
+                end.drain()
+            self._look_from_now()
+        return closed.addCallback(lambda _: self._all_closed())
+
+    def _look_from_now(self) -> None:
+        """Look first in `LOOK_INTERVAL_S`, so that no client has less time than it should."""
+        if self._looking is not None:
+            self._looking.cancel()
+        self._looking = self.loop.call_later(LOOK_INTERVAL_S, self._look)
+
+    def _all_closed(self) -> Deferred[None]:
         emptied = self._emptied.wait()
         self._release_if_empty()
         return emptied
@@ -132,23 +151,27 @@ class GuardedPort:
             self._emptied.release()
 
     def stop(self) -> Deferred[None]:
-        """Take no more connections, and close every one behind what is on the way.
+        """Close every connection behind what is on the way; fires when no socket is left.
 
-        A client that does not read within `LAST_ANSWERS_S` is cut off. Fires when the inner socket
-        is removed.
+        The library has ended.
         """
-        self.close()
-        cut = self.loop.call_later(LAST_ANSWERS_S, self._cut_off)
-        return self.emptied().addCallback(self._stopped, cut)
+        self.is_over = True
+        self.cut_off_soon()
+        return self._all_closed().addCallback(self._stopped)
+
+    def cut_off_soon(self) -> None:
+        """Cut off clients that are still there in `LAST_ANSWERS_S`; no more are taken."""
+        if self._cutting is None:
+            self._cutting = self.loop.call_later(LAST_ANSWERS_S, self._cut_off)
 
     def _cut_off(self) -> None:
         for end in list(self.ends):
             end.abort()
 
-    def _stopped(self, _: None, cut: asyncio.TimerHandle) -> None:
-        cut.cancel()
-        if self._looking is not None:
-            self._looking.cancel()
+    def _stopped(self, _: None) -> None:
+        for timer in (self._cutting, self._looking):
+            if timer is not None:
+                timer.cancel()
         self._folder.remove()
 
     def peer_of(self, name: str) -> str:

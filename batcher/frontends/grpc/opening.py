@@ -13,19 +13,16 @@ C, Python and Go begin no call earlier.
 |---|---|
 | the preface, and frames that belong to no call | at once |
 | frames of calls | behind the acknowledgement, in their order |
-| everything after the acknowledgement | at once, without a look |
+| everything after the acknowledgement | at once |
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from batcher.frontends.grpc.frames import ACKNOWLEDGED, FRAME_HEAD_BYTES, SETTINGS, STREAM_BITS
+
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-FRAME_HEAD_BYTES: Final = 9
-SETTINGS: Final = 4
-ACKNOWLEDGED: Final = 1
-STREAM_BITS: Final = 0x7FFF_FFFF
-"""The bits of a frame's head that say which call it belongs to; 0 is for no call."""
 
 MAX_FRAME_BYTES: Final = 1 << 14
 """Most bytes of a frame's payload until both sides agree on more (RFC 9113, section 6.5.2)."""

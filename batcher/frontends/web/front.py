@@ -14,6 +14,7 @@ from twisted.web.server import Site
 from batcher.core.standstill import stood_still_of
 from batcher.core.waiters import Waiters
 from batcher.frontends.endpoints.routing import Router
+from batcher.frontends.listening.ending import LAST_ANSWERS_S
 from batcher.frontends.web.connection import Connection
 from batcher.frontends.web.limits import Limits
 from batcher.frontends.web.shared import Shared, TrackedConnection
@@ -24,11 +25,6 @@ SWEEP_INTERVAL_S = 0.5
 
 PROBE_INTERVAL_S = 0.01
 """Seconds between two looks while a client has ended its sending side and may be gone."""
-
-LAST_ANSWERS_S = 0.5
-"""Seconds for the last answers to go out when the server ends; an answer that waits longer waits
-for a client that does not read.
-"""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -17,18 +17,12 @@ from twisted.logger import Logger
 from twisted.web.server import Site
 
 from batcher.frontends.endpoints.routing import Router
+from batcher.frontends.listening.ending import DRAIN_GRACE_S
 from batcher.frontends.web.buffers import Buffers
 from batcher.frontends.web.http11.heads import SharedHeads
 from batcher.frontends.web.limits import Limits
 from batcher.frontends.web.turn_budget import TurnBudget
 from batcher.serving.metrics import ServerMetrics
-
-DRAIN_GRACE_S = 1.0
-"""Seconds that a kept connection without a request stays open when the server is stopped, so that a
-client that sends a request each second, or more often, learns of the end from an answer and never
-from a broken connection. Seconds in which the loop stood still do not count, since a request that
-arrived in them has not been read.
-"""
 
 AGE_JITTER = 0.1
 """Part of `max_connection_age_s` by which the ages of connections differ, either way: connections

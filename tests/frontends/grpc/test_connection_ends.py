@@ -11,9 +11,15 @@ from typing import Any
 import pytest
 
 from batcher.frontends.grpc.connection_ends import LINGER_S, LOOK_INTERVAL_S, ClientEnd, LibraryEnd
+from batcher.frontends.grpc.frames import END_HEADERS, END_STREAM, HEADERS, NO_MORE_CALLS
 from batcher.frontends.grpc.opening import PREFACE
+from batcher.frontends.listening.ending import DRAIN_GRACE_S
 
-ACKNOWLEDGED = b"\0\0\0" + struct.pack(">BBI", 4, 1, 0)
+SETTINGS = bytes(3) + struct.pack(">BBI", 4, 0, 0)
+ACKNOWLEDGED = bytes(3) + struct.pack(">BBI", 4, 1, 0)
+CALL = bytes(3) + struct.pack(">BBI", HEADERS, END_HEADERS, 1)
+HALF_ANSWER = bytes(3) + struct.pack(">BBI", HEADERS, END_HEADERS, 1)
+END_OF_ANSWER = bytes(3) + struct.pack(">BBI", HEADERS, END_HEADERS | END_STREAM, 1)
 LIMITS = SimpleNamespace(connections=4, header_timeout=5.0, write_timeout=10.0)
 
 
@@ -64,7 +70,7 @@ class Port:
     def __init__(self) -> None:
         self.loop: Any = SimpleNamespace(call_later=lambda *_: None)
         self.loop.connect_accepted_socket = self.library
-        self.has_tls = self.is_over = False
+        self.has_tls = self.is_draining = self.is_over = False
         self.ends: set[ClientEnd] = set()
         self.waited_for: set[ClientEnd] = set()
         self.peers: dict[str, str] = {}
@@ -119,7 +125,7 @@ def opened(port: Port) -> tuple[ClientEnd, Transport]:
     port.run()
     library = end.other
     assert isinstance(library, LibraryEnd)
-    library.data_received(b"settings")
+    library.data_received(SETTINGS)
     end.data_received(PREFACE + ACKNOWLEDGED)
     assert port.waited_for == set()
     return end, transport
@@ -218,3 +224,78 @@ def test_when_the_library_ends_a_connection_its_client_has_time_to_read_the_last
     assert transport.events == ["close"], "the last word of TLS may come yet"
     end.look()
     assert transport.events == ["close", "abort"]
+
+
+def drain(port: Port) -> None:
+    port.is_draining = True
+    for end in list(port.ends):
+        end.drain()
+
+
+def drained_looks(end: ClientEnd, seconds: float) -> None:
+    for _ in range(round(seconds / LOOK_INTERVAL_S)):
+        end.look_drained()
+
+
+def test_a_drained_connection_ends_behind_its_calls_and_its_client_is_told_at_once() -> None:
+    port = Port()
+    end, transport = opened(port)
+    transport.protocol.data_received(CALL)
+    drain(port)
+    assert transport.written == SETTINGS + NO_MORE_CALLS
+    drained_looks(end, 30)
+    port.inner.protocol.data_received(END_OF_ANSWER)
+    drained_looks(end, DRAIN_GRACE_S - LOOK_INTERVAL_S)
+    assert (transport.events, port.inner.events) == ([], [])
+    drained_looks(end, LOOK_INTERVAL_S)
+    assert (transport.events, port.inner.events) == (["close"], ["abort"])
+    drained_looks(end, 30)
+    assert (transport.events, port.inner.events) == (["close"], ["abort"])
+    assert transport.written == SETTINGS + NO_MORE_CALLS + END_OF_ANSWER
+
+
+def test_the_ports_own_frame_stands_between_two_frames_of_the_library() -> None:
+    port = Port()
+    _, transport = opened(port)
+    transport.protocol.data_received(CALL)
+    answer = HALF_ANSWER + END_OF_ANSWER
+    port.inner.protocol.data_received(answer[:5])
+    drain(port)
+    assert transport.written == SETTINGS + answer[:5]
+    for place in range(5, len(answer)):
+        port.inner.protocol.data_received(answer[place : place + 1])
+    assert transport.written == SETTINGS + HALF_ANSWER + NO_MORE_CALLS + END_OF_ANSWER
+
+
+def test_a_client_whose_connection_opens_while_the_port_drains_is_told_with_its_first_call() -> (
+    None
+):
+    port = Port()
+    end, transport = taken(port)
+    drain(port)
+    port.run()
+    end.other.data_received(SETTINGS)
+    end.data_received(PREFACE + ACKNOWLEDGED)
+    assert transport.written == SETTINGS
+    drained_looks(end, DRAIN_GRACE_S - LOOK_INTERVAL_S)
+    transport.protocol.data_received(CALL)
+    assert transport.written == SETTINGS + NO_MORE_CALLS
+    drained_looks(end, 30)
+    assert transport.events == []
+
+
+def test_a_client_that_the_library_has_told_of_the_end_is_not_told_again() -> None:
+    port = Port()
+    _, transport = opened(port)
+    port.inner.protocol.data_received(NO_MORE_CALLS)
+    drain(port)
+    assert transport.written == SETTINGS + NO_MORE_CALLS
+
+
+def test_a_connection_that_never_reaches_the_library_ends_with_the_grace() -> None:
+    port = Port()
+    end, transport = taken(port)
+    drain(port)
+    drained_looks(end, DRAIN_GRACE_S)
+    assert transport.events == ["close"]
+    port.tasks[0].close()
