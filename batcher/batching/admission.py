@@ -156,6 +156,10 @@ class Admission:
         """Learn from warm-up: rows and seconds of batches, and seconds by the length of rows."""
         self._cost.seed(timings, length_timings)
 
+    def run_as_multiples_of(self, rows: int) -> None:
+        """Note that a batch runs as the next multiple of so many `rows`."""
+        self._cost.rows_multiple = rows
+
     def batch_seconds(self, rows: int, group: Hashable) -> float:
         """Return how long a batch of `rows` rows of `group` takes; 0 where nothing is known."""
         return self._cost.seconds(rows, group)

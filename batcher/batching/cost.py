@@ -121,12 +121,14 @@ class CostModel:
     """How long one model's batches take, by rows and shape. Reactor thread.
 
     Attributes:
+        rows_multiple: a batch runs as the next multiple of so many rows.
         margin: seconds by which answers leave later than estimated, at most, in nine of ten cases.
     """
 
     def __init__(self) -> None:
         """Start knowing nothing: every estimate is 0, so nothing is refused for it."""
         self.margin = 0.0
+        self.rows_multiple = 1
         self._all = Curve()
         # the shape that was seen longest ago first
         self._shapes: OrderedDict[Hashable, Curve] = OrderedDict()
@@ -139,7 +141,7 @@ class CostModel:
         `length_timings` are for models whose rows are padded (`ragged_cost`).
         """
         for rows, seconds in timings:
-            self._all.add(rows, seconds)
+            self._all.add(self._run_as(rows), seconds)
 
     def add(self, rows: int, group: Hashable, seconds: float, late: float = 0.0) -> None:
         """Learn from a batch of `rows` rows of the shape `group`.
@@ -150,6 +152,7 @@ class CostModel:
             seconds: time that the worker took for the batch.
             late: seconds from then until the batch was delivered.
         """
+        rows = self._run_as(rows)
         self._learn_margin(late + seconds - self.seconds(rows, group), seconds)
         self._all.add(rows, seconds)
         if group == ():
@@ -165,7 +168,7 @@ class CostModel:
     def seconds(self, rows: int, group: Hashable = ()) -> float:
         """Return how long a batch of `rows` rows of `group` is likely to keep its worker."""
         curve = self._shapes.get(group, self._all) if self._shapes else self._all
-        return curve.seconds(rows)
+        return curve.seconds(self._run_as(rows))
 
     def size_classes(self) -> list[tuple[float, float]]:
         """Return mean rows and mean seconds of each class of sizes, over all shapes, ascending."""
@@ -180,6 +183,10 @@ class CostModel:
         """Return within how many seconds a batch that begins now is answered, nine times of ten."""
         seconds = self.seconds(rows, group)
         return seconds + self.margin if seconds else 0.0
+
+    def _run_as(self, rows: int) -> int:
+        """Return the rows that a batch of `rows` rows runs as."""
+        return rows + -rows % self.rows_multiple if self.rows_multiple > 1 else rows
 
     def _learn_margin(self, late: float, seconds: float) -> None:
         """Move the margin towards the ninth decile of `late`.

@@ -33,6 +33,7 @@ class BatchQueue(Levels):
         bulk: the parts that take no turns.
         last_arrival: time in seconds at which the last part that takes turns was added; minus
             infinity before the first.
+        rows_multiple: the model runs a batch as the next multiple of so many rows.
         cuts: cut batches of padded rows by their lengths; None where rows are not padded.
     """
 
@@ -53,6 +54,7 @@ class BatchQueue(Levels):
         """
         super().__init__(weight, ageing, smaller_first)
         self.cuts = cuts
+        self.rows_multiple = 1
         self.max_rows = max_rows
         self.max_bytes = max_bytes
         self.bulk = Levels(smaller_first=smaller_first)

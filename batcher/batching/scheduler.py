@@ -237,6 +237,7 @@ class BatchScheduler:
         max_rows: int | None = None,
         overflow_rows: int = 0,
         length_timings: LengthTimings = NO_TIMINGS,
+        rows_multiple: int = 1,
     ) -> None:
         """Learn what loading has shown of the model. Reactor thread.
 
@@ -244,8 +245,11 @@ class BatchScheduler:
             timings: seconds that warm-up took for a batch, by its rows.
             max_rows: most rows of one batch, where the model takes no more; None for any number.
             overflow_rows: rows of the warm-up batch that did not fit into the memory; 0 for none.
+            rows_multiple: the model runs a batch as the next multiple of so many rows.
             length_timings: the same seconds by rows and elements of a row, where rows are padded.
         """
+        self._queue.rows_multiple = rows_multiple
+        self.admission.run_as_multiples_of(rows_multiple)
         self.admission.seed(timings.items(), length_timings)
         if max_rows is not None:
             self._ceiling.limit(max_rows)

@@ -74,6 +74,7 @@ class CheckedModel:
             self.overflow_rows,
             repeated(self.sample, 1) if self.sample is not None else None,
             self.length_timings,
+            model.rows_multiple,
         )
 
     def limit(self, rows: int) -> None:

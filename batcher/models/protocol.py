@@ -81,6 +81,8 @@ class Model(Protocol):
         one_call: whether `predict` is one native call, which takes the interpreter lock once.
         max_rows: most rows that the model takes in one batch; None if it takes any number. Known
             once the model is loaded.
+        rows_multiple: a batch runs as the next multiple of so many rows; 1 if it runs as it is.
+            Known once the model is loaded.
         notes: what the operator should know of how the model was loaded, each a sentence.
         own_buffers: whether inputs must lie in buffers from `allocate` wherever they came from:
             the device reads faster from those, or code of an author may keep what it gets.
@@ -95,6 +97,7 @@ class Model(Protocol):
     spec: ModelSpec
     one_call: bool
     max_rows: int | None
+    rows_multiple: int
     notes: tuple[str, ...]
     own_buffers: bool
     preprocess: Hook | None
@@ -147,6 +150,7 @@ class PlainModel:
 
     one_call = False
     max_rows: int | None = None
+    rows_multiple = 1
     notes: tuple[str, ...] = ()
     own_buffers = False
     preprocess: Hook | None = None
@@ -178,6 +182,7 @@ class LoadedModel(NamedTuple):
         sample: the first row of the model's sample, for a deep check; None without a sample.
         length_timings: seconds that warm-up took for a batch, by its rows and the elements of a
             row, where rows of different lengths are padded.
+        rows_multiple: as in Model.
     """
 
     one_call: bool = False
@@ -188,3 +193,4 @@ class LoadedModel(NamedTuple):
     overflow_rows: int = 0
     sample: Arrays | None = None
     length_timings: Mapping[tuple[int, int], float] = {}
+    rows_multiple: int = 1

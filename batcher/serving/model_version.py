@@ -251,7 +251,12 @@ class ModelVersion(Servable):
             self.limits = NO_LIMITS  # the queue gets what the hook makes of the inputs
         if loaded.preprocess is None and not self.spec.has_groups:
             self.scheduler.group_key = None
-        numbers = loaded.max_rows, loaded.overflow_rows, loaded.length_timings
+        numbers = (
+            loaded.max_rows,
+            loaded.overflow_rows,
+            loaded.length_timings,
+            loaded.rows_multiple,
+        )
         self.scheduler.loaded(loaded.timings, *numbers)
         self.become(ModelState.READY)
         self._note_numbers(self._seconds())

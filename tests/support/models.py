@@ -49,6 +49,7 @@ class RecordingModel:
     sample: object = None
     one_call = False
     max_rows: int | None = None
+    rows_multiple = 1
     notes: tuple[str, ...] = ()
 
     def __init__(self, spec: ModelSpec | None = None, predict: Predict = double) -> None:

@@ -53,6 +53,7 @@ class ExportModel(TorchModule):
         if self.sizes.least == SPECIALISED_ROWS and self._takes_one_row(module):
             self.sizes = self.sizes._replace(least=1)
         self.max_rows = self.sizes.max_rows
+        self.rows_multiple = self.sizes.multiple
         if self.sizes.need_padding:
             self.notes += (
                 f"the exported program takes batches of {self.sizes}: smaller batches are padded",

@@ -84,6 +84,7 @@ class LoadDone(NamedTuple):
         overflow_rows: as in LoadedModel.
         sample: as in LoadedModel.
         length_timings: as in LoadedModel.
+        rows_multiple: as in LoadedModel.
     """
 
     timings: Mapping[int, float]
@@ -92,6 +93,7 @@ class LoadDone(NamedTuple):
     overflow_rows: int
     sample: Mapping[str, Array] | None
     length_timings: Mapping[tuple[int, int], float]
+    rows_multiple: int
 
 
 class LoadFailed(NamedTuple):

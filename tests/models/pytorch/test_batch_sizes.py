@@ -93,6 +93,14 @@ def test_smaller_batches_are_padded_and_a_line_says_so(
     assert [text for text in folders.progress if "smaller batches are padded" in text]
 
 
+@pytest.mark.parametrize(("axis", "multiple"), [(2 * Dim("half", max=16), 2), (Dim.DYNAMIC, 1)])
+def test_the_loop_is_told_of_which_rows_multiples_run(
+    folders: Folders, axis: Any, multiple: int
+) -> None:
+    checked = folders.load(define(folders, exported(axis)), max_batch_size=8)
+    assert checked.loaded().rows_multiple == multiple
+
+
 def test_larger_batches_are_never_sent_and_a_line_says_so(folders: Folders) -> None:
     checked = folders.load(define(folders, exported(Dim("rows", max=32))), max_batch_size=64)
     assert checked.loaded().max_rows == 32
