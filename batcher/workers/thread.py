@@ -169,6 +169,7 @@ class InferenceThread:
         if not self._quitting:
             self._quitting = True
             self._batches.put(None)
+            wait_at_exit(self._thread)  # now: a loop that ends with the program may not hear `_end`
             if self._turn.is_waiting:
                 reason = f"{self._title}: it was told to end before it loaded"
                 self._load_ended(ModelLoadError(reason))

@@ -213,6 +213,18 @@ def test_quit_finishes_what_is_there_and_refuses_afterwards() -> None:
     assert [outcome.results[0]["y"][0, 0] for _, outcome in bench.delivered] == [2, 4]
 
 
+def test_a_program_waits_for_the_thread_from_the_order_to_quit_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited_for: list[threading.Thread] = []
+    monkeypatch.setattr("batcher.workers.thread.wait_at_exit", waited_for.append)
+    bench = Bench()
+    bench.ready()
+    ended = bench.worker.quit()
+    assert waited_for == [bench.worker._thread], "the loop may end before it hears of the end"
+    assert bench.loop.wait_for(ended) is None
+
+
 def test_quitting_twice_ends_once() -> None:
     bench = Bench()
     bench.ready()
