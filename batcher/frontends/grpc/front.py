@@ -192,11 +192,14 @@ class RpcFront:
     def _ended_library(self) -> Deferred[None]:
         """Cancel the calls that are left."""
         port, server = self._port, self._server
-        if server is None or port is None:
+        if port is None:
             return succeed(None)
-        self._health.changed()
         # The connections that the kernel had taken reach the library before it closes.
-        return port.close().addCallback(lambda _: self._cancel_calls(server, port))
+        closed = port.close()
+        if server is None:  # the library has not begun yet
+            return closed
+        self._health.changed()
+        return closed.addCallback(lambda _: self._cancel_calls(server, port))
 
     def _cancel_calls(self, server: aio.Server, port: GuardedPort) -> Deferred[None]:
         # The library waits 20 s for a client that says nothing, unless its connection is closed.
@@ -225,7 +228,11 @@ class RpcFront:
         tls = tls_files(settings, self._base)
         self._port = port = GuardedPort(settings, self._limits, tls)
         handlers = self._handlers(port)
-        self._server = server = await self._started(handlers, port)
+        server = await self._started(handlers, port)
+        if self._stopping.is_set():
+            await server.stop(0)
+            raise Draining("the server was stopped before it had started")
+        self._server = server
         port.open()
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.address = f"{'grpc' if tls is None else 'grpcs'}://{host}:{port.port}"

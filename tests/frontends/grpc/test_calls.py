@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import socket
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
@@ -17,7 +18,14 @@ from twisted.internet.task import Clock
 
 import batcher.errors
 from batcher.config.settings import ServerSettings
-from batcher.errors import BatcherError, ConfigError, DeadlineExceeded, InvalidInput, ModelLoadError
+from batcher.errors import (
+    BatcherError,
+    ConfigError,
+    DeadlineExceeded,
+    Draining,
+    InvalidInput,
+    ModelLoadError,
+)
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
@@ -338,6 +346,38 @@ def test_what_never_opened_drains_at_once() -> None:
     front(Clock()).drain().addCallback(done.append)
     front(Clock()).stop().addCallback(done.append)
     assert done == [None, None]
+
+
+def test_a_stop_while_the_library_begins_leaves_no_port_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test() -> None:
+        clock, loop = Clock(), asyncio.get_running_loop()
+        stopped = front(clock)
+        begun, go_on, servers = asyncio.Event(), asyncio.Event(), []
+        start = stopped._started
+
+        async def started(*arguments: Any) -> Any:
+            servers.append(await start(*arguments))
+            begun.set()
+            await go_on.wait()
+            return servers[0]
+
+        monkeypatch.setattr(stopped, "_started", started)
+        opened = stopped.open().asFuture(loop)
+        clock.advance(0)
+        await begun.wait()
+        port, inner = stopped.bound
+        await stopped.stop().asFuture(loop)
+        go_on.set()
+        with pytest.raises(Draining, match="before it had started"):
+            await opened
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(port)))
+        assert not Path(str(inner)).exists()
+        assert not servers[0]._server.is_running()
+
+    run(test)
 
 
 def test_the_messages_live_beside_another_clients_copy_of_them() -> None:
