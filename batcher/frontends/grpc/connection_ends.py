@@ -266,6 +266,10 @@ class ClientEnd(_End):
     def _pass_on(self, data: bytes) -> None:
         """Pass on frames of the client."""
         self._frames.follow(data)
+        if self._calls.are_too_many:
+            _log.info("gRPC: closed the connection of {who}: too many calls", who=self._peer)
+            self.abort()
+            return
         self._library.transport.write(data)
         if self._port.is_draining and self._calls.numbers:
             self._tell_no_more_calls()

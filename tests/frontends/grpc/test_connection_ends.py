@@ -12,6 +12,7 @@ import pytest
 
 from batcher.frontends.grpc.connection_ends import LINGER_S, LOOK_INTERVAL_S, ClientEnd, LibraryEnd
 from batcher.frontends.grpc.frames import END_HEADERS, END_STREAM, HEADERS, NO_MORE_CALLS
+from batcher.frontends.grpc.open_calls import MAX_OPEN_CALLS
 from batcher.frontends.grpc.opening import PREFACE
 from batcher.frontends.listening.ending import DRAIN_GRACE_S
 
@@ -290,6 +291,22 @@ def test_a_client_that_the_library_has_told_of_the_end_is_not_told_again() -> No
     port.inner.protocol.data_received(NO_MORE_CALLS)
     drain(port)
     assert transport.written == SETTINGS + NO_MORE_CALLS
+
+
+def test_a_client_whose_calls_never_end_is_cut_off_before_they_fill_the_memory() -> None:
+    port = Port()
+    end, transport = opened(port)
+    heads = [
+        bytes(3) + struct.pack(">BBI", HEADERS, END_HEADERS, 2 * number + 1)
+        for number in range(MAX_OPEN_CALLS + 1)
+    ]
+    transport.protocol.data_received(b"".join(heads[:-1]))
+    assert transport.events == []
+    transport.protocol.data_received(heads[-1])
+    assert transport.events == ["abort"]
+    assert not port.inner.written.endswith(heads[-1]), "the library does not see it"
+    end.connection_lost(None)
+    assert port.ends == set()
 
 
 def test_a_connection_that_never_reaches_the_library_ends_with_the_grace() -> None:

@@ -22,7 +22,8 @@ from batcher.frontends.grpc.frames import (
     SETTINGS,
     FrameFollower,
 )
-from batcher.frontends.grpc.open_calls import OpenCalls
+from batcher.frontends.grpc.front import MAX_CONNECTION_CALLS, MAX_ENDED_CALLS
+from batcher.frontends.grpc.open_calls import MAX_OPEN_CALLS, OpenCalls
 
 Head = tuple[int, int, int]
 
@@ -138,6 +139,25 @@ def test_a_call_is_open_until_the_server_ends_it_or_either_side_resets_it(end: o
     assert calls.numbers == {1}
     calls.asked(HEADERS, END_STREAM, 3)
     assert calls.numbers == {1}, "the last fields of a call begin no call"
+
+
+def test_a_head_that_the_library_ignores_begins_no_call() -> None:
+    calls = OpenCalls()
+    for stream in (2, 5, 4, 3, 6):
+        calls.asked(HEADERS, END_HEADERS, stream)
+    assert calls.numbers == {5}
+
+
+def test_a_client_has_a_bounded_number_of_calls_without_an_end() -> None:
+    calls = OpenCalls()
+    for number in range(MAX_OPEN_CALLS):
+        calls.asked(HEADERS, END_HEADERS, 2 * number + 1)
+    assert MAX_OPEN_CALLS > MAX_CONNECTION_CALLS + MAX_ENDED_CALLS
+    assert not calls.are_too_many
+    calls.asked(HEADERS, END_HEADERS, 2 * MAX_OPEN_CALLS + 1)
+    assert calls.are_too_many
+    calls.asked(RESET, 0, 1)
+    assert not calls.are_too_many, "calls that are reset are not counted"
 
 
 def test_a_client_that_the_library_has_told_need_not_be_told_again() -> None:
