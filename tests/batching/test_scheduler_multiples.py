@@ -39,6 +39,20 @@ def test_rows_beyond_a_multiple_go_along_where_each_row_is_cheaper_for_that(
     assert [answer.values for answer in answers] == [[2.0 * number] for number in range(9)]
 
 
+@pytest.mark.parametrize(
+    ("deadline", "handed"), [(9.5e-3, ["handed 9"]), (10.5e-3, ["handed 8", "handed 1"])]
+)
+def test_rows_that_would_be_late_in_the_next_batch_go_along(
+    deadline: float, handed: list[str]
+) -> None:
+    h = harness(5e-3, 9e-3)
+    answers = [h.submit(number) for number in range(8)]
+    answers.append(h.submit(8, deadline=deadline))
+    h.finish()
+    assert h.events == handed
+    assert [answer.values for answer in answers] == [[2.0 * number] for number in range(9)]
+
+
 def test_fewer_rows_than_one_multiple_go_at_once() -> None:
     h = harness(5e-3, 9e-3)
     for number in range(7):

@@ -31,7 +31,7 @@ def pack_batch(
     parts, shed = _fill(queue, group, max_rows, now, cost)
     if not parts:
         return Idle(shed)
-    parts = _worth_running(parts, queue.rows_multiple, cost)
+    parts = _worth_running(parts, queue.rows_multiple, now, cost)
     rows = rows_of(parts)
     # rows of the shape are left over, or no row fits any more
     if rows == max_rows or (rows + rows_of(shed) < available and not is_cut):
@@ -42,7 +42,7 @@ def pack_batch(
     return Take(parts, reason, shed)
 
 
-def _worth_running(parts: list[Part], multiple: int, cost: Cost) -> list[Part]:
+def _worth_running(parts: list[Part], multiple: int, now: float, cost: Cost) -> list[Part]:
     """Return those of `parts` that go now, where a batch runs as a multiple of so many rows.
 
     Rows beyond the last whole multiple wait where that is cheaper for each row:
@@ -50,7 +50,8 @@ def _worth_running(parts: list[Part], multiple: int, cost: Cost) -> list[Part]:
         cost(fewer) / fewer < cost(rows) / rows
 
     Example: 9 rows wait, and multiples of 8 run. If 8 rows take 5 ms and 16 take 9 ms, 8 go at
-    0.63 ms each; 9 would take 1 ms each. If 16 take 5.5 ms, all 9 go.
+    0.63 ms each; 9 would take 1 ms each. If 16 take 5.5 ms, all 9 go, and also if the ninth would
+    be late in a batch behind that of 8.
     """
     rows = rows_of(parts)
     left = rows - rows % multiple
@@ -63,7 +64,9 @@ def _worth_running(parts: list[Part], multiple: int, cost: Cost) -> list[Part]:
             break
         fewer.append(part)
     group, taken = parts[0].group, rows_of(fewer)
-    return fewer if cost(taken, group) * rows < cost(rows, group) * taken else parts
+    first, rest = cost(taken, group), cost(rows - taken, group)
+    in_time = min([part.deadline for part in parts[len(fewer) :]]) >= now + first + rest
+    return fewer if in_time and first * rows < cost(rows, group) * taken else parts
 
 
 def _fill(
