@@ -72,10 +72,10 @@ class _Walk:
         attributes = list(reader.messages(node, 5))
         if kind in ("Identity", "Dropout"):
             inputs = [reader.text(each) for each in reader.messages(node, 1)]
-            if kind == "Identity":
-                self._same[reader.text_of(node, 2)] = inputs[0]
-            else:
+            if kind == "Dropout":
                 self._modes += inputs[2:]
+            elif inputs:  # a broken file may have none
+                self._same[reader.text_of(node, 2)] = inputs[0]
         elif kind == "BatchNormalization":
             self._normalises |= self._is_training(node, attributes)
         elif kind == "Constant":

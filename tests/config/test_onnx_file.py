@@ -138,6 +138,13 @@ def test_no_damaged_file_does_more_than_be_refused(
         read_onnx(file, nodes=True)
 
 
+@pytest.mark.parametrize("kind", ["Identity", "Dropout", "BatchNormalization", "Constant", "If"])
+def test_a_node_without_inputs_and_outputs_is_read_past(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "bare.onnx"
+    file.write_bytes(graph_bytes([node(kind, [], [])], [], []))
+    assert read_onnx(file, nodes=True).training == []
+
+
 @pytest.mark.parametrize(
     ("shape", "row", "axes"),
     [
