@@ -122,7 +122,8 @@ class GuardedPort:
         Fires when all are closed. The library has to serve until then.
         """
         closed = self.close()
-        if not self.is_draining:
+        # A server whose time to drain is over may be told to drain only after its end.
+        if not (self.is_draining or self.is_over):
             self.is_draining = True
             for end in list(self.ends):
                 end.drain()
