@@ -177,6 +177,8 @@ def serve(target: str | None, config: Path | None, pairs: tuple[str, ...], **opt
     """
     open_closed_outputs()  # here too, since `serve.py` calls this command alone
     leave_first_place()
+    if sys.stderr.isatty():  # what is imported below takes seconds, and a log has its own lines
+        click.echo(f"batcher {__version__} is starting …", err=True)
     said = Said(*(options.pop(key) for key in Said._fields))
     flags = _target_flags(target, said, config is None) | _assignments(pairs)
     if target is not None and config is None and DEFAULT_CONFIG.is_file():

@@ -12,6 +12,7 @@ import platform
 import resource
 import shutil
 import socket
+import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
@@ -89,9 +90,12 @@ def _torch() -> Iterator[Finding]:
         yield Finding("cuda", "ok", "none: models run on the CPU")
 
 
+def _found_compiler() -> str | None:
+    return shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
+
+
 def _compiler() -> Finding:
-    found = shutil.which("g++") or shutil.which("c++") or shutil.which("clang++")
-    if found:
+    if found := _found_compiler():
         return Finding("compiler", "ok", found)
     meaning = "`compile: aoti` serves models as they are: install g++ (`apt-get install g++`)"
     return Finding("compiler", "note", "none", meaning)
@@ -99,7 +103,11 @@ def _compiler() -> Finding:
 
 def _compiled() -> Finding:
     if scheduler.__file__.endswith(".py"):
-        meaning = "each request costs more: install the package again where there is a C compiler"
+        missing = [] if _found_compiler() else ["a C compiler"]
+        if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+            missing.append("Python's headers (`apt-get install python3-dev`)")
+        needs = f" with {' and '.join(missing)}" if missing else ", which compiles it"
+        meaning = f"each request costs more: install the package again{needs}"
         return Finding("hot path", "note", "not compiled", meaning)
     return Finding("hot path", "ok", "compiled")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import socket
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from click.testing import CliRunner
 
 from batcher.app import doctor
 from batcher.app.cli import main
+from batcher.batching import scheduler
 from batcher.config.settings import ServerSettings
 from batcher.core.cores import memory_limit
 
@@ -82,6 +85,32 @@ def test_a_torch_that_cannot_be_imported_is_a_problem(monkeypatch: pytest.Monkey
     monkeypatch.setattr(doctor, "import_module", broken)
     finding = found(ServerSettings(port=0))["torch"]
     assert (finding.level, "libcudart" in finding.found) == ("problem", True)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "headers", "expected"),
+    [
+        (True, True, "install the package again, which compiles it"),
+        (False, True, "install the package again with a C compiler"),
+        (True, False, "install the package again with Python's headers"),
+        (False, False, "a C compiler and Python's headers"),
+    ],
+)
+def test_a_slow_hot_path_is_told_with_what_its_compilation_lacks(
+    compiler: bool,
+    headers: bool,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    if headers:
+        (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(scheduler, "__file__", "scheduler.py")
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/c++" if compiler else None)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    finding = found(ServerSettings(port=0))["hot path"]
+    assert finding.level == "note"
+    assert expected in finding.meaning
 
 
 def test_a_port_that_is_taken_ends_with_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
