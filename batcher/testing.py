@@ -238,16 +238,18 @@ def own_part(error: BaseException, home: Path) -> BaseException:
     cause: BaseException | None = None
     link: BaseException | None = error
     seen: set[int] = set()  # a chain of causes may be a circle
+    is_of_contract = False
     while link is not None and id(link) not in seen:
         seen.add(id(link))
-        if isinstance(link, ModelContractError) and (home / "model.yaml").is_file():
-            error.add_note(f"what is expected stands in {home / 'model.yaml'}")
+        is_of_contract |= isinstance(link, ModelContractError)
         lines = link.__traceback__
         while lines is not None and not _is_in(lines.tb_frame.f_code.co_filename, home):
             lines = lines.tb_next
         if lines is not None:
             cause = link.with_traceback(lines)
         link = link.__cause__
+    if is_of_contract and (home / "model.yaml").is_file():
+        error.add_note(f"what is expected stands in {home / 'model.yaml'}")
     error.__cause__ = cause if cause is not error else None
     return error.with_traceback(None)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from queue import Queue
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -216,10 +217,13 @@ def test_a_new_certificate_is_shown_after_a_reload(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_the_inner_socket(tmp_path: Path) -> None:
-    place = tmp_path / "50%41 ä?#"  # has to be written otherwise in an address
-    place.mkdir()
-    with started(tmp_path, "--grpc-port", "0", environment={"TMPDIR": str(place)}) as process:
-        (made,) = place.glob("batcher-grpc-*")
+    # Not in `tmp_path`, whose length may leave no room: a socket's path has at most 107 bytes. The
+    # prefix has to be written otherwise in an address.
+    with (
+        TemporaryDirectory(prefix="50%41 ä?#") as place,
+        started(tmp_path, "--grpc-port", "0", environment={"TMPDIR": place}) as process,
+    ):
+        (made,) = Path(place).glob("batcher-grpc-*")
         assert made.stat().st_mode & 0o777 == 0o700
         assert is_live(process)
         process.signal(signal.SIGTERM)

@@ -106,7 +106,7 @@ def test_the_longest_of_unequal_rows_decides_what_warm_up_runs(
 def test_rows_that_are_not_padded_have_one_length(batcher_model: Load, tmp_path: Path) -> None:
     without = "\n".join(line for line in DEFINITION.splitlines() if not line.startswith("prepared"))
     model = batcher_model(embedder(tmp_path, definition=without))
-    with pytest.raises(ModelContractError, match="pad them, or name 'ids' below `prepared`"):
+    with pytest.raises(ModelContractError, match="pad them, or name 'ids' with a `pad`"):
         model.predict({"text": TEXTS})
 
 
