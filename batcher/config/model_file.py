@@ -209,7 +209,7 @@ class ModelFile(FileSection):
 
 LISTINGS = {
     "inputs: as declared": "`@batcher.model` declares",
-    "inputs: as --input or the settings say": "--input, or `inputs` of the settings, lists",
+    "inputs: as --input, inputs= or the settings say": "--input, or `inputs`, lists",
     "inputs: from annotations": "the annotations are of",
     "inputs: of the shape of the first example": "the first example has",
 }

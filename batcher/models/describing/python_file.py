@@ -82,7 +82,7 @@ def _add_inputs(
 ) -> None:
     """Add the inputs to what is `found`, if anybody says them. Raises ConfigError."""
     for inputs, note in (
-        (single.inputs, "as --input or the settings say"),
+        (single.inputs, "as --input, inputs= or the settings say"),
         (declared.inputs, "as declared"),
         (inputs_of(function), "from annotations"),
     ):

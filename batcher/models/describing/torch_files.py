@@ -31,7 +31,7 @@ def describe_export(single: SingleFile, settings: ModelSettings) -> Found:
     found = Found({"format": "export", "file": single.file.name}, ["an exported program"])
     if single.inputs:
         found.values["inputs"] = listed(single.inputs, single.title)
-        found.notes.append("inputs: as --input or the settings say")
+        found.notes.append("inputs: as --input, inputs= or the settings say")
         return found
     shapes = {
         node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"
@@ -53,7 +53,7 @@ def describe_script(single: SingleFile) -> Found:
     found = Found({"format": "torchscript", "file": single.file.name}, ["TorchScript"])
     if single.inputs:
         found.values["inputs"] = listed(single.inputs, single.title)
-        found.notes.append("inputs: as --input or the settings say")
+        found.notes.append("inputs: as --input, inputs= or the settings say")
     elif single.sample is not None:
         found.example = example_by_name(single.sample, names, single.file.parent)
         found.values["inputs"] = [tensor_of(*each) for each in found.example.items()]
