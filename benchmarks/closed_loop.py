@@ -39,7 +39,7 @@ from batcher.app.simulation.scenario import Scenario
 from batcher.app.simulation.simulation import simulate
 from benchmarks.http import WIDTHS, running
 from benchmarks.reporting import write_results
-from benchmarks.serving import MODELS, Running, server_process
+from benchmarks.serving import MODELS, Served, server_process
 from benchmarks.simulated import learnt_cost, loop_seconds
 from benchmarks.wrk import require_wrk, run_wrk
 
@@ -92,18 +92,6 @@ def main() -> None:
         rows = [row_of(clients, servers, options) for clients in options.clients]
     title = "Requests/s of clients that each wait for their answer"
     print(write_results("closed_loop", title, rows, REMARKS))
-
-
-class Served(NamedTuple):
-    """A server that is ready.
-
-    Attributes:
-        url: answers for the model.
-        process: the server's process, if the server is ours.
-    """
-
-    url: str
-    process: Running | None
 
 
 @contextmanager

@@ -52,7 +52,7 @@ from batcher.app.simulation.simulation import simulate
 from benchmarks.http import Target, check_answers, running
 from benchmarks.load import LoadOptions, LoadResult, report_invalid, run_load
 from benchmarks.reporting import RESULTS, ROOT, write_results
-from benchmarks.serving import MODELS, Running, server_process
+from benchmarks.serving import MODELS, Served, server_process
 from benchmarks.simulated import learnt_cost, loop_seconds
 from benchmarks.wrk import OCTETS
 
@@ -95,14 +95,14 @@ REMARKS = (
     "Times count from the schedule.",
     "`simulated`: what the simulator says of the policy, with batches that take as long as the "
     "server has learnt, and a loop that takes the measured time for a request. `ideal`: the same "
-    "with batches as long as the model sleeps, and a loop that takes no time. `over …`: `goodput` "
-    "over it.",
+    "with batches as long as the model sleeps, and a loop that takes no time. `over …`: "
+    "`goodput` over it.",
     "`left out`: rounds in which the generator lagged its own schedule (p99 above 2 ms).",
 )
 
 
-def main() -> int:
-    """Measure, write the results and the plot, print the table; return the exit status."""
+def arguments() -> argparse.Namespace:
+    """Return what was asked for on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--factors",
@@ -119,7 +119,12 @@ def main() -> int:
         action="store_true",
         help="run the generator under SCHED_FIFO (needs the privilege)",
     )
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Measure, write the results and the plot, print the table; return the exit status."""
+    options = arguments()
     body = np.random.default_rng(0).random(64, dtype=np.float32).tobytes()
     found: dict[tuple[float, str], list[LoadResult]] = {}
     with ExitStack() as stack:
@@ -153,18 +158,6 @@ def main() -> int:
     )
     (RESULTS / "overload.svg").write_text(plot(rows, options.servers), encoding="utf-8")
     return report_invalid([result for results in found.values() for result in results])
-
-
-class Served(NamedTuple):
-    """A server that is ready.
-
-    Attributes:
-        url: answers for the model.
-        process: the server's process, if the server is ours.
-    """
-
-    url: str
-    process: Running | None
 
 
 class Cost(NamedTuple):

@@ -29,6 +29,18 @@ class Running(NamedTuple):
     grpc: str | None
 
 
+class Served(NamedTuple):
+    """A server that is ready.
+
+    Attributes:
+        url: answers for the model.
+        process: the server's process, if the server is ours.
+    """
+
+    url: str
+    process: Running | None
+
+
 @contextmanager
 def running_server(
     models: Path = MODELS, *settings: str, script: Path = ROOT / "serve.py"

@@ -6,7 +6,7 @@ the queue until a thread comes to it; here it leaves at once.
 
 A program that ends waits for threads that are about to end, but not for long:
 
-    server stops ─► wait_at_exit(thread) ─► … ─► program ends ─► at most ENDING_S ─► Python ends
+    server stops ─► wait_at_exit ─► program ends ─► at most ENDING_S ─► Python ends
 
 Without that wait some programs crashed. A thread that has used PyTorch destroys values when it
 ends, and these may ask for Python's lock, which kills the process once Python itself has ended.
