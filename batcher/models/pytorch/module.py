@@ -282,6 +282,14 @@ class _OperatorCounter(TorchDispatchMode):
     count = 0
     supports_higher_order_operators = True  # control flow, such as `torch.cond`
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: to hide from TorchDynamo would import it, which takes seconds. Any thread.
+
+        Nothing is compiled under this mode: the operators of compiled modules are not counted.
+        """
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count `func` and call it. Inference thread."""
         self.count += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -156,3 +157,12 @@ def test_the_operators_of_a_module_are_counted_behind_its_preprocess(folders: Fo
     assert model.operators(WarmupBatch(model, 1).inputs()) == 30
     # A module with `preprocess` cannot be compiled, so no hint advises it.
     assert not any("hint" in text for text in folders.progress)
+
+
+def test_counting_operators_does_not_import_the_compiler(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # to import it is an error now
+    source = "class Model(torch.nn.Module):\n    def forward(self, x): return x * 2\n"
+    model = folders.load(folders.python(source)).model
+    assert model.operators(WarmupBatch(model, 1).inputs()) == 1
