@@ -117,7 +117,7 @@ def compile_ahead(definition: ModelDefinition, settings: ModelSettings) -> Path:
     Any thread.
     """
     aoti = import_module("batcher.models.pytorch.aoti")
-    device = import_module("torch").device(_device(settings.devices[0]))
+    device = import_module("torch").device(_device(definition, settings))
     package: Path = aoti.find_or_compile(aoti.Wanted(definition, settings, device))
     return package
 
@@ -126,7 +126,7 @@ def _load(
     model: Model, definition: ModelDefinition, settings: ModelSettings, progress: Progress
 ) -> CheckedModel:
     """Load and compile `model`; raises whatever the model raises. Inference thread."""
-    device = _device(settings.devices[0])
+    device = _device(definition, settings)
     if device != "cpu":
         # The device of this thread, for code of the model that names no device.
         import_module("torch").cuda.set_device(device)
@@ -177,9 +177,14 @@ def _compile(model: Model, progress: Progress) -> None:
         progress(f"not compiled: {reason_of(err)}. It is served as it is")
 
 
-def _device(setting: str) -> str:
-    """Return the device for a `setting`. Any thread."""
-    # PyTorch knows which devices there are; a model on the CPU must not need PyTorch.
+def _device(definition: ModelDefinition, settings: ModelSettings) -> str:
+    """Return the device for a model. Any thread."""
+    setting = settings.devices[0]
+    if setting == "auto" and definition.format == "onnx":
+        has_cuda = import_module("batcher.models.onnx.session").has_cuda()
+        setting = setting if has_cuda else "cpu"
+    # PyTorch knows which devices there are; what runs on the CPU must not wait for its import,
+    # which takes two seconds.
     if setting == "cpu":
         return setting
     device: str = import_module("batcher.models.pytorch.module").choose_device(setting)

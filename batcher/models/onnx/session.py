@@ -44,6 +44,11 @@ write a line, in colours, for each request that a graph fails on: clients could 
 """
 
 
+def has_cuda() -> bool:
+    """Return whether this build of onnxruntime can run on CUDA. Any thread."""
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
 def quiet_run() -> Any:
     """Return the options of runs, which write nothing. Any thread."""
     options = onnxruntime.RunOptions()

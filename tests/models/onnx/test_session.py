@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tests.support.graphs import KINDS, graph, node, onnx_model, value
 from tests.support.model_folders import Folders, answers
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 TABLE = np.arange(4000, dtype="<f4").reshape(1000, 4)
 
@@ -149,3 +150,17 @@ def test_a_run_logs_no_shape_that_a_converter_declared_wrong(
     checked = folders.load(onnx_model(folders, model.SerializeToString()))
     assert answers(checked, x=np.eye(3, 4, dtype="f4"))["label"].tolist() == [0, 1, 2]
     assert capfd.readouterr().err == ""
+
+
+def test_a_graph_that_can_run_on_the_cpu_alone_does_not_wait_for_pytorch(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    for module in ("torch", "batcher.models.pytorch.module"):  # to import one is an error now
+        monkeypatch.setitem(sys.modules, module, None)
+    row, out = value("row", "FP32", "n", 1), value("out", "FP32", "n", 1)
+    definition = onnx_model(
+        folders, graph([node("Abs", ["row"], ["out"])], [row], [out]).SerializeToString()
+    )
+    answer = answers(folders.load(definition, device="auto"), row=np.array([[-2]], "f4"))
+    assert answer["out"].tolist() == [[2]]
