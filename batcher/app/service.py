@@ -272,7 +272,9 @@ class BatcherService(MultiService):
         if self.state is State.NEW:
             self._end(None)
             return
-        self._stopping_since = self.server.clock.seconds()
+        # A start that failed is told by `ready`: lines about its end would stand around the reason.
+        if not (self.state is State.STARTING and self.ready.called):
+            self._stopping_since = self.server.clock.seconds()
         self.server.announce_end()
         # Nobody was sent to a server that has not been ready yet.
         if self.state is State.SERVING and self.settings.pre_stop_s:
@@ -289,10 +291,12 @@ class BatcherService(MultiService):
     def _drain(self) -> None:
         self._become(State.DRAINING)
         limit = self.settings.drain_timeout_s
-        _log.info(
-            "draining: no new connections; what was accepted has {seconds:g} s (drain_timeout_s)",
-            seconds=limit,
-        )
+        if self._stopping_since is not None:
+            _log.info(
+                "draining: no new connections; what was accepted has {seconds:g} s "
+                "(drain_timeout_s)",
+                seconds=limit,
+            )
         timeout = self.server.clock.callLater(limit, self._end, _TIME_IS_OVER)
         # Clients first: their last requests still need the models.
         closed = self._frontends.close()

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from batcher.config import onnx_definition
 from batcher.config.default_values import default_row
-from batcher.config.model_files import check_file_is_named, check_files
+from batcher.config.model_files import check_files, find_file
 from batcher.config.places import places_outside_model_file
 from batcher.config.reading import Integer, Number, Source, read_yaml, validate
 from batcher.config.tensor_file import (
@@ -142,7 +142,8 @@ class ModelFile(FileSection):
 
     Attributes:
         format: format of the model, which says how it is loaded.
-        file: the model's file; formats other than `python` need it.
+        file: the model's file, for formats other than `python`; may be left out where one file
+            alone has the format's suffix.
         entry: format `python`: `module:Class`; the module is looked for in this folder first.
         weights: format `python`: a file of weights for a `torch.nn.Module`.
         inputs: tensors that the model takes, in the order of its positional arguments.
@@ -174,8 +175,6 @@ class ModelFile(FileSection):
     def _what_the_format_needs(self) -> ModelFile:
         if self.format == "python" and self.entry is None:
             raise ValueError("`class: module:Class` for format python")
-        if self.format != "python" and self.file is None:
-            raise ValueError(f"`file` for format {self.format}")
         if self.gradients and self.format == "onnx":
             raise ValueError("no `gradients: true` for format onnx, which computes no gradients")
         for tensors in (self.inputs, self.outputs):
@@ -287,7 +286,7 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
     """
     folder = folder.absolute()  # a model may change the working directory before it is read again
     source = read_yaml(folder / "model.yaml")
-    check_file_is_named(folder, source)
+    find_file(folder, source)
     return definition_of(source, name, version, folder)
 
 

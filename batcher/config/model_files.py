@@ -1,4 +1,4 @@
-"""The files that a `model.yaml` names, or should name: they must stand beside it."""
+"""The files that a `model.yaml` names, or leaves to be found: they must stand beside it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,30 @@ _SUFFIXES = {
 """How files of the formats are called that need one, mostly."""
 
 
-def check_file_is_named(folder: Path, source: Source) -> None:
-    """Check that `file` is there for a format that needs one.
+def find_file(folder: Path, source: Source) -> None:
+    """Name the model's file in `source` where `file` is left out for a format that needs one.
+
+    One file in `folder` that is called as files of the format are is the model's.
 
     Raises:
-        ConfigError: `file` is left out; the message names files in `folder` that may be meant.
+        ConfigError: there is none, or there are several; the message says what to write.
     """
     values = source.values
     suffixes = _SUFFIXES.get(str(values.get("format")))
     if suffixes is None or values.get("file") is not None:
         return
     found = sorted(path.name for path in folder.iterdir() if path.suffix in suffixes)
+    place = source.origin(("format",))
+    if len(found) == 1:
+        source.override(("file",), found[0], place)
+        return
+    advice = f"put a file that ends in {suffixes[0]} beside it, or write `file: NAME`"
     if found:
-        raise ConfigError(
-            f"{source.origin(('format',))}: file: expected the model's file for format "
-            f"{values['format']}; got none: {_line_for('file', found[:3])}"
-        )
+        advice = f"{len(found)} may be meant: {_line_for('file', found[:3])}"
+    raise ConfigError(
+        f"{place}: file: expected the model's file for format {values['format']}; got none: "
+        f"{advice}"
+    )
 
 
 def check_files(folder: Path, named: Mapping[str, str | None], source: Source) -> None:

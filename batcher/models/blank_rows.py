@@ -155,18 +155,18 @@ def _prepared(model: Model, rows: int, sample: Sample | None) -> tuple[dict[str,
     Raises as `WarmupBatch` does. Inference thread.
     """
     if sample is not None:
-        return _prepared_of(model, repeated(sample, rows))
+        return prepared_of(model, repeated(sample, rows))
     if any(tensor.datatype.name == "BYTES" for tensor in model.spec.inputs):
         # Whatever stands in the way of an empty text: clients send others.
         with suppress(Exception):
-            return _prepared_of(model, blank_rows(model.spec, rows))
+            return prepared_of(model, blank_rows(model.spec, rows))
     try:
-        return _prepared_of(model, blank_rows(model.spec, rows, SENTENCES))
+        return prepared_of(model, blank_rows(model.spec, rows, SENTENCES))
     except InvalidInput as err:
         raise NothingPrepared(f"preprocess refuses blank rows: {message(err)}") from err
 
 
-def _prepared_of(model: Model, sent: Arrays) -> tuple[dict[str, Array], int]:
+def prepared_of(model: Model, sent: Arrays) -> tuple[dict[str, Array], int]:
     """Return what `preprocess` makes of a request, and how many rows; raises as `_prepared`.
 
     Inference thread.

@@ -52,6 +52,7 @@ from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
 from batcher.models.own_code import with_place
 from batcher.models.protocol import Arrays, Progress
+from batcher.models.uneven_texts import uneven_texts_note
 
 OPERATORS_BEFORE_HINT = 20
 """Operators a batch; a model with more gets a hint at start.
@@ -119,7 +120,7 @@ def warm_up(
         _run_in_pieces(model, rows_each, largest)
     if model.spec.is_padded:
         _run_lengths(model, largest, max_elements, rows_each, progress)
-    _hint_at_operators(model, progress)
+    _tell_hints(model, progress)
 
 
 def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> int:
@@ -345,6 +346,13 @@ def _run_in_pieces(model: CheckedModel, rows: int, largest: int) -> None:
 def _share_memory(outputs: Arrays, earlier: list[Array]) -> bool:
     """Return whether one of `outputs` may lie in memory of an `earlier` output. Any thread."""
     return any(np.may_share_memory(new, old) for new in outputs.values() for old in earlier)
+
+
+def _tell_hints(model: CheckedModel, progress: Progress) -> None:
+    """Report to `progress` what a model that works could do better. Inference thread."""
+    if note := uneven_texts_note(model.model, model.sample):
+        progress(note)
+    _hint_at_operators(model, progress)
 
 
 def _hint_at_operators(checked: CheckedModel, progress: Progress) -> None:

@@ -129,6 +129,20 @@ def test_a_stop_says_when_it_drains_and_when_it_has_stopped(
     ]
 
 
+def test_a_start_that_failed_ends_without_lines_about_its_end(
+    tmp_path: Path, events: list[LogEvent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = MemoryService(tmp_path, "")
+    broken: Deferred[None] = Deferred()
+    monkeypatch.setattr(service.service.repository, "start", lambda: succeed([broken]))
+    ready = listen(service.service.ready)
+    service.begin()
+    broken.errback(ModelLoadError("no disk"))
+    service.wait(service.service.stopService())
+    assert str(getattr(ready[0], "value", None)) == "no disk"
+    assert [formatEvent(event) for event in events] == []
+
+
 @pytest.mark.parametrize("strict", [True, False])
 def test_why_a_model_failed_is_told_at_once_where_the_start_goes_on(
     tmp_path: Path, events: list[LogEvent], monkeypatch: pytest.MonkeyPatch, strict: bool

@@ -283,7 +283,6 @@ def test_settings_of_a_tensor_that_do_not_fit_together_are_refused_with_its_line
     ("text", "words"),
     [
         (changed("class: net:Net\n", ""), ["class: module:Class", "format python"]),
-        (changed("python\nclass: net:Net", "export"), ["`file`", "format export"]),
         (
             changed("inputs:\n", "inputs:\n  - {name: x, dtype: FP32, shape: [1]}\n"),
             ["names that differ among inputs", "x"],
@@ -419,12 +418,30 @@ def test_a_file_that_is_not_there_is_named_with_its_line(
     ("fmt", "file"),
     [("torchscript", "net.pt"), ("export", "model.pt2"), ("onnx", "model.onnx")],
 )
-def test_a_file_that_is_left_out_is_suggested(define: Define, fmt: str, file: str) -> None:
+def test_a_file_that_is_left_out_is_the_only_one_of_its_format(
+    define: Define, fmt: str, file: str
+) -> None:
+    definition = define(changed("python\nclass: net:Net", fmt), file, "notes.txt")
+    assert definition.file.name == file
+
+
+@pytest.mark.parametrize("fmt", ["torchscript", "export", "onnx"])
+def test_of_several_files_the_one_that_is_meant_is_asked_for(define: Define, fmt: str) -> None:
+    suffix = {"torchscript": "pt", "export": "pt2", "onnx": "onnx"}[fmt]
     with pytest.raises(
         ConfigError,
-        match=rf"model\.yaml:1: file: .*format {fmt}; got none: write `file: {file}`, which is",
+        match=rf"model\.yaml:1: file: .*format {fmt}; got none: 2 may be meant: "
+        rf"write `file: a.{suffix}`, which is there \(or b.{suffix}\)",
     ):
-        define(changed("python\nclass: net:Net", fmt), file)
+        define(changed("python\nclass: net:Net", fmt), f"a.{suffix}", f"b.{suffix}")
+
+
+def test_a_format_without_any_file_says_what_to_put_there(define: Define) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"yaml:1: file: .* format export; got none: put a file .* in \.pt2 beside",
+    ):
+        define(changed("python\nclass: net:Net", "export"))
 
 
 def test_a_missing_model_yaml_is_named(tmp_path: Path) -> None:
