@@ -16,6 +16,7 @@ from batcher.config.model_file import ImageFile, InputFile, ModelFile, OutputFil
 from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.quota import Quota
 from batcher.config.settings import ServerSettings
+from batcher.config.traffic import Latest
 from batcher.config.values import TakesEffect
 from docs_tools.docstrings import section, sentence, table
 
@@ -59,7 +60,7 @@ def settings_page() -> str:
     ]
     model = [
         (f"`{name}`", _value(said["defaults", name]), sentence(text), said["defaults", name].reason)
-        for name, text in section(ModelSettings.__doc__, "Attributes").items()
+        for name, text in _texts(ModelSettings).items()
     ]
     own = section(ModelOverrides.__doc__, "Attributes")["path"]
     return f"""# Settings: every key of `config.yaml`
@@ -129,6 +130,7 @@ def _places() -> list[tuple[str, str, str]]:
         ),
         ("path", "config.yaml", "under `models.NAME`"),
         *((name, "config.yaml", "under a key of `quotas`") for name in Quota.model_fields),
+        *((name, "config.yaml", "under `versions`") for name in Latest.model_fields),
         *((_key(ModelFile, name), "model.yaml", "at the top") for name in ModelFile.model_fields),
         *((name, "model.yaml", "under an input") for name in InputFile.model_fields),
         *((name, "model.yaml", "under an output") for name in OutputFile.model_fields),
@@ -157,14 +159,20 @@ def _key(owner: type[BaseModel], name: str) -> str:
 
 
 def _fields(owner: type[BaseModel]) -> str:
-    texts: dict[str, str] = {}
-    for each in reversed(owner.__mro__):
-        texts |= section(each.__doc__, "Attributes")
+    texts = _texts(owner)
     rows = [
         (f"`{_key(owner, name)}`", _default(owner, name), sentence(texts[name]))
         for name in owner.model_fields
     ]
     return table(("key", "without it", "what"), rows)
+
+
+def _texts(owner: type[BaseModel]) -> dict[str, str]:
+    """Return what each field of `owner` is, those of its bases first."""
+    texts: dict[str, str] = {}
+    for each in reversed(owner.__mro__):
+        texts |= section(each.__doc__, "Attributes")
+    return {name: texts[name] for name in owner.model_fields}
 
 
 def _default(owner: type[BaseModel], name: str) -> str:

@@ -232,6 +232,7 @@ class BatcherService(MultiService):
         # Quotas that have not changed keep what is left in their buckets.
         if settings.quotas != self.settings.quotas:
             self.server.limit(quotas_of(settings.quotas))
+        self.server.traffic.follow(settings)
         self.settings = settings
         self.server.lifecycle.drain_timeout_s = settings.drain_timeout_s
         self.server.lifecycle.turns.set_limit(settings.load_concurrency)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ByteSize, Field
 
 from batcher.config.reading import Integer, Number
+from batcher.config.traffic import TrafficSettings
 from batcher.config.values import (
     MIB,
     Bytes,
@@ -15,7 +16,6 @@ from batcher.config.values import (
     MillisecondsOrNone,
     Seconds,
     SecondsOrNone,
-    Section,
 )
 
 
@@ -33,7 +33,7 @@ EAGER_POLICIES = ("eager", "slo")
 """Policies under which a free model takes what waits, but for clients that return."""
 
 
-class ModelSettings(Section):
+class ModelSettings(TrafficSettings):
     """How one model is run and batched.
 
     Attributes:
@@ -42,7 +42,6 @@ class ModelSettings(Section):
         worker: `thread` runs the model in this process; `process` runs the model in a process of
             its own, which is started again when it ends.
         instances: number of copies of the model; all copies take their batches from one queue.
-        versions: which versions of the model serve: `all`, `latest`, or a list of numbers.
         load_timeout_s: seconds after which a load (construction, `load`, compilation, warm-up)
             fails; 0 waits for ever.
         watchdog_s: seconds after which a running batch counts as hung.
@@ -92,7 +91,6 @@ class ModelSettings(Section):
     device: Devices = "auto"
     worker: Literal["thread", "process"] = "thread"
     instances: Annotated[Integer, Field(ge=1, le=256)] = 1
-    versions: Literal["all", "latest"] | tuple[Annotated[Integer, Field(ge=0)], ...] = "all"
     load_timeout_s: SecondsOrNone = 600.0
     watchdog_s: Seconds = 60.0
     retry_on_crash: bool = False

@@ -27,6 +27,6 @@ def places_outside_model_file(file: type[BaseModel]) -> dict[str, str]:
         "says what a model is, config.yaml how models are run"
     )
     return {
-        **{name: f"to {level}" for name, level in levels_of_model_file(file).items()},
         **dict.fromkeys(names_at(ModelSettings), in_config),
+        **{name: f"to {level}" for name, level in levels_of_model_file(file).items()},
     }

@@ -248,6 +248,8 @@ _ELSEWHERE = {
         f"command line it is --set defaults.{name}=…"
         for name in names_at(ModelSettings)
     },
+    "labels": "below `models` and the model's name where they are labels of versions; labels of "
+    "classes belong into the model.yaml of the model, at an output",
     **dict.fromkeys(names_at(ServerSettings), "to the top of config.yaml"),
 }
 """Where a setting belongs that stands in a section without it."""

@@ -149,13 +149,13 @@ class ModelLifecycle(Keeper):
         self.versions.put(version)
         version.adopted = True
         self._parts.metrics.model(*version.key).load = version.scheduler
-        self._end_epoch()
+        self.end_epoch()
 
     def forget(self, version: ModelVersion) -> Deferred[None]:
         """Unload `version` as `unload` does; from now on nobody finds it."""
         self.versions.remove(version)
         self._parts.metrics.ended(*version.key)
-        self._end_epoch()
+        self.end_epoch()
         return self.unload(version)
 
     def unload(self, version: ModelVersion) -> Deferred[None]:
@@ -174,22 +174,22 @@ class ModelLifecycle(Keeper):
         self._name_stages = stages
         for version in self._alive:
             version.set_name_stages(stages)
-        self._end_epoch()
+        self.end_epoch()
 
     def announce_end(self) -> None:
         """Be about to end, and go on to take requests."""
         self.ending = True
-        self._end_epoch()
+        self.end_epoch()
 
     def set_looking(self, looking: bool) -> None:
         """Say whether the models that are to serve are still looked for; not ready meanwhile."""
         self.looking = looking
-        self._end_epoch()
+        self.end_epoch()
 
     def refuse_requests(self) -> None:
         """Take no more requests."""
         self.ending = self.draining = True
-        self._end_epoch()
+        self.end_epoch()
 
     def drain(self) -> Deferred[None]:
         """Take no more requests; fires when those that were taken are answered."""
@@ -206,7 +206,7 @@ class ModelLifecycle(Keeper):
 
     def changed(self, version: ModelVersion) -> None:
         """Tell of the new state of `version`, and end the epoch."""
-        self._end_epoch(version)
+        self.end_epoch(version)
 
     def reported(self, version: ModelVersion, text: str) -> None:
         """Tell in words what `version` does."""
@@ -230,7 +230,8 @@ class ModelLifecycle(Keeper):
         """Return what takes requests in place of `version`."""
         return self.versions.successor(version)
 
-    def _end_epoch(self, version: ModelVersion | None = None) -> None:
+    def end_epoch(self, version: ModelVersion | None = None) -> None:
+        """Have all who looked something up look again, and tell of the new state of `version`."""
         self.epoch.over = True
         self.epoch = Epoch()
         if version is not None:

@@ -27,6 +27,7 @@ from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_lifecycle import ModelLifecycle
 from batcher.serving.model_version import ModelVersion, not_ready_error
 from batcher.serving.stages.quotas import Quotas, QuotaStage, quotas_of
+from batcher.serving.traffic import Traffic
 from batcher.workers.load_turns import LoadTurns
 from batcher.workers.pools import make_pools
 from batcher.workers.thread import ModelLoader
@@ -47,12 +48,13 @@ class ModelServer:
         pools: where heavy work of single requests runs.
         disk_pool: the one thread that reads the disk, for whoever finds models there.
         left_out: why something in the model repository is not served, by its path there.
+        traffic: divides the requests of a model among its versions.
 
     Args:
         clock: the reactor, or a `Clock` in tests.
         call_from_thread: `reactor.callFromThread`, or under asyncio `loop.call_soon_threadsafe`,
             which is cheaper.
-        settings: bounds of the pools, and quotas; None for the built-in defaults.
+        settings: bounds of the pools, quotas, labels of versions; None for the built-in defaults.
         metrics: where to count; None for an object of the server's own.
         progress: told a model's title and what is being done with the model.
         call_soon: under asyncio `loop.call_soon`, which is cheaper than a timer of no delay, the
@@ -79,11 +81,18 @@ class ModelServer:
         parts = Assembly(clock, call_from_thread, call_soon, self.pools, self.metrics, turns)
         self.lifecycle = ModelLifecycle(parts, progress, settings.drain_timeout_s)
         self.left_out = self.lifecycle.left_out
+        self.traffic = Traffic(self.lifecycle)
+        self.traffic.follow(settings)
         self.limit(quotas_of(settings.quotas))
 
     def __iter__(self) -> Iterator[ModelVersion]:
         """Iterate over every version of every model."""
         return iter(self.lifecycle.versions)
+
+    @property
+    def quotas(self) -> Quotas | None:
+        """What limits the rows of each key; None limits nobody. `limit` exchanges them."""
+        return self._quotas
 
     @property
     def epoch(self) -> Epoch:
@@ -99,11 +108,6 @@ class ModelServer:
     def draining(self) -> bool:
         """Whether the server takes no more requests."""
         return self.lifecycle.draining
-
-    @property
-    def quotas(self) -> Quotas | None:
-        """What limits the rows of each key; None limits nobody. `limit` exchanges them."""
-        return self._quotas
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called whenever a model has come, gone or changed its state."""
@@ -154,9 +158,10 @@ class ModelServer:
         return self.lifecycle.unload(version)
 
     def find(self, name: str, version: str = "") -> ModelVersion:
-        """Return that version of a model; without `version` the newest that is ready.
+        """Return that version of a model, by number or label; without one the newest that is ready.
 
-        Raises UnknownModel, or ModelNotReady while models are still looked for.
+        Raises UnknownModel; or ModelNotReady while models are still looked for, and where a label
+        stands for a version that is not loaded.
         """
         try:
             return self.lifecycle.versions.find(name, version)
@@ -189,7 +194,7 @@ class ModelServer:
             model: the model's name.
             inputs: name to array of shape (rows, *row shape), in the dtypes of the model's
                 specification.
-            version: which version; empty takes the newest that is ready.
+            version: which version, by number or label; empty takes the newest that is ready.
             parameters: deadline, priority, key and client.
 
         Returns:

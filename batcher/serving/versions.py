@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from itertools import chain, islice
 
 from batcher.core.error_text import brief
-from batcher.errors import UnknownModel
+from batcher.errors import ModelNotReady, UnknownModel
 from batcher.serving.model_version import ModelVersion
 
 MAX_NAMES = 10
@@ -19,11 +19,25 @@ takes some 10 µs of the loop, and clients decide how often.
 """
 
 
+NumberOf = Callable[[str, str], str]
+"""Returns the number of the version that a label of a model stands for; empty without the label."""
+
+
+def no_labels(name: str, label: str) -> str:
+    """Return the empty text: no model has labels."""
+    return ""
+
+
 class VersionTable:
-    """Finds what serves a name. Reactor thread."""
+    """Finds what serves a name. Reactor thread.
+
+    Attributes:
+        number_of: knows the labels of models.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
+        self.number_of: NumberOf = no_labels
         self._models: dict[str, dict[str, ModelVersion]] = {}
 
     def __iter__(self) -> Iterator[ModelVersion]:
@@ -46,9 +60,10 @@ class VersionTable:
             del self._models[version.spec.name]
 
     def find(self, name: str, version: str = "") -> ModelVersion:
-        """Return that version of a model; without `version` the newest that is ready.
+        """Return that version of a model, by number or label.
 
-        Raises UnknownModel.
+        Without `version` it is the newest that is ready. Raises UnknownModel; ModelNotReady: the
+        label stands for a version that is not here.
         """
         versions = self._models.get(name)
         if not versions:
@@ -57,14 +72,25 @@ class VersionTable:
             )
         if version:
             found = versions.get(version) or versions.get(version.lstrip("0") or "0")
-            if found is None:
-                raise UnknownModel(
-                    f"model {name!r}: expected version {' or '.join(versions)}; got "
-                    f"{brief(version, 200)}"
-                )
-            return found
+            return found if found is not None else self._labelled(name, version)
         newest = sorted(versions.values(), key=lambda each: int(each.spec.version), reverse=True)
         return next((each for each in newest if each.accepts), newest[0])
+
+    def _labelled(self, name: str, label: str) -> ModelVersion:
+        """Return the version that `label` stands for; raises as `find` does."""
+        versions, number = self._models[name], self.number_of(name, label)
+        if not number:
+            raise UnknownModel(
+                f"model {name!r}: expected version {' or '.join(versions)}, or a label; got "
+                f"{brief(label, 200)}"
+            )
+        if number not in versions:
+            raise ModelNotReady(
+                f"model {name!r}: label {label!r} stands for version {number}, which is not "
+                "loaded yet",
+                retry_after=5,
+            )
+        return versions[number]
 
     def ready_versions(self, name: str) -> list[str]:
         """Return the versions of a model that can answer, ascending."""

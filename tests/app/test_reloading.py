@@ -125,6 +125,9 @@ class TestWhatChanged:
     def test_models_and_versions_come_and_go_with_their_folders(
         self, service: MemoryService, log_lines: list[str]
     ) -> None:
+        service.configure(defaults="versions: all")
+        service.reload()
+        log_lines.clear()
         write(service.folder / "m/2", "20")
         write(service.folder / "o/1", "7")
         rmtree(service.folder / "n")
@@ -156,6 +159,7 @@ class TestWhatChanged:
         [
             ("all", {"m/1", "m/3", "m/20", "n/1"}),
             ("latest", {"m/20", "n/1"}),
+            ("{latest: 2}", {"m/3", "m/20", "n/1"}),
             ("[1, 20]", {"m/1", "m/20"}),
         ],
     )
@@ -166,6 +170,7 @@ class TestWhatChanged:
         write(service.folder / "m/20", "4")
         if versions == "[1, 20]":
             rmtree(service.folder / "n")
+        service.configure(defaults="versions: all")
         service.reload()
         before = service.found()["m/1"]
         service.configure(defaults=f"versions: {versions}")

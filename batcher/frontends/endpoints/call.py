@@ -68,8 +68,12 @@ class CallHead:
         return self.headers.get(name, b"").decode("latin-1")
 
     def model(self) -> tuple[str, str]:
-        """Return name and version of the model in the path, each empty where the path has none."""
-        return self.arguments.get("name", ""), self.arguments.get("version", "")
+        """Return name and version of the model in the path, each empty where the path has none.
+
+        A label in the path stands in the version's place.
+        """
+        found = self.arguments
+        return found.get("name", ""), found.get("version", "") or found.get("label", "")
 
     def key(self) -> str:
         """Return the API key whose quota the request is charged to, empty without a key."""

@@ -98,9 +98,9 @@ class Plan:
 
     def __init__(self, head: CallHead, engine: Engine, wishes: PlanWishes) -> None:
         """Work the plan out from `head`; raises ClientError or Unavailable."""
-        name = head.arguments.get("name") or engine.only_model()
+        name, version = head.model()
         self.epoch = engine.epoch
-        self.servable: Servable = engine.ready_model(name, head.arguments.get("version", ""))
+        self.servable: Servable = engine.ready_model(name or engine.only_model(), version)
         spec = self.servable.spec
         content_type = head.header(b"content-type")
         body_format = request_format(content_type, spec)

@@ -57,11 +57,13 @@ def routes(
 def _predict_routes(engine: Engine, predict: Predict) -> list[Route]:
     post, operation = partial(Route, "POST", fast=True), partial(native_operation, engine)
     any_version, one_version = "/models/{name}/predict", "/models/{name}/versions/{version}/predict"
+    labelled, which = "/models/{name}/labels/{label}/predict", "Infer with the version of a label."
     newest = "Infer with the newest version that is ready."
     return [
         post("/predict", predict, "Infer with the only model there is.", operation),
         post(any_version, predict, newest, operation),
         post(one_version, predict, "Infer with one version.", operation),
+        post(labelled, predict, which, operation),
     ]
 
 

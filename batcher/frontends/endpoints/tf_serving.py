@@ -92,11 +92,14 @@ def tf_serving_routes(
     get = partial(Route, "GET", failure=oip_failure_reply)
     post = partial(Route, "POST", fast=True, failure=oip_failure_reply)
     model, version = "/v1/models/{name}", "/v1/models/{name}/versions/{version}"
+    label = "/v1/models/{name}/labels/{label}"
     return (
         post(f"{model}:predict", predict, "TensorFlow Serving's way to infer.", _PREDICT),
         post(f"{version}:predict", predict, "The same with one version.", _PREDICT),
+        post(f"{label}:predict", predict, "The same with the version of a label.", _PREDICT),
         get(model, status, "The states of a model's versions.", _STATUS),
         get(version, status, "The state of one version.", _STATUS),
+        get(label, status, "The state of the version of a label.", _STATUS),
     )
 
 

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings
+from batcher.config.traffic import Latest
 from batcher.core.spec import ModelSpec
 from batcher.errors import ConfigError, ModelLoadError
 from batcher.models.checked import CheckedModel
@@ -207,14 +208,15 @@ def served(folders: list[ModelFolder], settings: ServerSettings) -> list[ModelFo
 def _chosen(name: str, folders: list[ModelFolder], settings: ServerSettings) -> Collection[str]:
     """Return which versions of the model `name` may serve. Raises ConfigError."""
     there = [folder.version for folder in folders if folder.name == name]
-    wanted = settings.for_model(name).versions
-    if wanted == "all":
+    own = settings.for_model(name)
+    if own.versions == "all":
         return there
-    if wanted == "latest":
-        return [max(there, key=int)]
-    chosen = [str(version) for version in wanted]
+    if own.versions == "latest" or isinstance(own.versions, Latest):
+        newest = 1 if own.versions == "latest" else own.versions.latest
+        return {*sorted(there, key=int)[-newest:], *own.named}
+    chosen = [str(version) for version in own.versions]
     if missing := [version for version in chosen if version not in there]:
         raise ConfigError(
             f"model {name!r}: versions: expected of {', '.join(there)}; got {', '.join(missing)}"
         )
-    return chosen
+    return {*chosen, *own.named}

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings, share_threads
+from batcher.config.traffic import TrafficSettings
 from batcher.models.file_facts import FileFacts, facts_of
 from batcher.serving.repository.folders import ModelFolder, define
 
@@ -68,8 +69,8 @@ def source_of(
     Raises ConfigError: the model's settings contradict each other. Disk thread.
     """
     files = _files(_paths_of(folder), known.files if known is not None else ())
-    # Which versions serve changes nothing for one that does.
-    own = settings.for_model(folder.name).model_copy(update={"versions": "all"})
+    # Which versions serve, and who gets which requests, changes nothing for one that serves.
+    own = settings.for_model(folder.name).model_copy(update=TrafficSettings().model_dump())
     return VersionSource(folder, files, own, overrides)
 
 

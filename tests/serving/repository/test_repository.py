@@ -58,7 +58,7 @@ class Repository:
         common = {
             "model_control": "explicit",
             "model_repository": "models",
-            "defaults": {"device": "cpu"},
+            "defaults": {"device": "cpu", "versions": "all"},
         }
         self.repository = ModelRepository(
             self.serving.server, ServerSettings(**{**common, **settings}), base

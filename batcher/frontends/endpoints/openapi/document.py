@@ -33,7 +33,8 @@ CONTENT_ENCODING = header(
 
 _PATH_PARAMETERS = {
     "name": "The name of a model.",
-    "version": "A version of the model: a whole number.",
+    "version": "A version of the model: a whole number, or a label.",
+    "label": "A label of a version, such as `stable`.",
     "region": "The name of a region of shared memory.",
 }
 _NATIVE_BODY = {

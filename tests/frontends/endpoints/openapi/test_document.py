@@ -39,7 +39,8 @@ def test_every_route_of_the_document_is_served(both: Both) -> None:
     server = MemoryServer(picture_model())
     for path, methods in described(both, server)["paths"].items():
         for method in methods:
-            target = path.replace("{name}", "m").replace("{version}", "1").replace("{region}", "r")
+            values = {"name": "m", "version": "1", "label": "1", "region": "r"}
+            target = path.format(**values)
             answer = (
                 both(server, ask(target, b"", method=method.upper()))
                 if path != "/metrics"
