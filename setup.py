@@ -28,6 +28,9 @@ GRPC = [
     "grpcio-health-checking>=1.66",
     "grpcio-reflection>=1.66",
 ]
+SKLEARN = ["scikit-learn>=1.5", "joblib>=1.4", "pandas>=2.2"]
+XGBOOST = ["xgboost-cpu>=3.0"]
+LIGHTGBM = ["lightgbm>=4.5"]
 TEXT = ["tokenizers>=0.20"]
 BUILD_ONNX = ["onnx>=1.17"]
 TEST = [
@@ -44,6 +47,7 @@ TEST = [
     *ONNX,
     *GRPC,
     *BUILD_ONNX,
+    *SKLEARN,
 ]
 TEST_CLIENTS = ["tritonclient[http,grpc]>=2.73", "kserve>=0.21"]
 DOCS = ["zensical>=0.0.73"]
@@ -56,7 +60,6 @@ DEV = [
     "mypy-zope>=1.0",
     "types-PyYAML",
     "types-protobuf",
-    "scikit-learn>=1.5",
 ]
 
 
@@ -140,6 +143,9 @@ setup(
     extras_require={
         "onnx": ONNX,
         "grpc": GRPC,
+        "sklearn": SKLEARN,
+        "xgboost": XGBOOST,
+        "lightgbm": LIGHTGBM,
         "text": TEXT,
         "test": TEST,
         "test-clients": TEST_CLIENTS,

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from batcher.config.model_file import ImageFile, InputFile, ModelFile, OutputFile
+from batcher.config.image_file import ImageFile
+from batcher.config.model_file import InputFile, ModelFile, OutputFile
 from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.quota import Quota
 from batcher.config.settings import ServerSettings

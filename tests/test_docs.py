@@ -28,6 +28,7 @@ EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.rel
 RUN_ELSEWHERE = {
     ROOT / "docs" / "models.md": "tests/test_models_page.py",
     ROOT / "docs" / "onnx.md": "tests/test_onnx_page.py",
+    ROOT / "docs" / "formats.md": "tests/test_formats_page.py",
     ROOT / "docs" / "exports.md": "tests/test_exports_page.py",
 }
 """Pages whose blocks are models that a test of their own checks."""

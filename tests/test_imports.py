@@ -63,6 +63,11 @@ OWNERS = {
     "torch": ["models"],
     "safetensors": ["models"],
     "onnxruntime": ["models"],
+    "sklearn": ["models/tables"],
+    "joblib": ["models/tables"],
+    "pandas": ["models/tables"],
+    "xgboost": ["models/tables"],
+    "lightgbm": ["models/tables"],
     # The pump is a program of its own, which only the standard library is there for. Threads of
     # other programs share a client.
     "threading": ["workers", "app/outputs/pump", "client/shared_sockets"],

@@ -15,9 +15,10 @@ from pydantic import Field, field_validator, model_validator
 
 from batcher.config import onnx_definition
 from batcher.config.default_values import default_row
+from batcher.config.image_file import ImageFile, image_spec
 from batcher.config.model_files import check_files, find_file
 from batcher.config.places import places_outside_model_file
-from batcher.config.reading import Integer, Number, Source, read_yaml, validate
+from batcher.config.reading import Integer, Source, read_yaml, validate
 from batcher.config.tensor_file import (
     FileSection,
     PaddedFile,
@@ -27,34 +28,14 @@ from batcher.config.tensor_file import (
 )
 from batcher.core.spec import (
     FLOATS,
-    ImageSpec,
     Labels,
     ModelSpec,
     TensorSpec,
 )
 
-Format = Literal["python", "torchscript", "export", "onnx"]
-_CHANNELS = {"grey": 1, "rgb": 3}
-_PIL_MODES = {"grey": "L", "rgb": "RGB"}
-
-
-class ImageFile(FileSection):
-    """How a picture becomes one row of an input: value = (pixel * scale - mean) / std.
-
-    Size and layout follow from the shape of the input. Where one of height and width is free, the
-    picture keeps its proportions; where both are, it keeps its size.
-
-    Attributes:
-        mode: `grey` or `rgb`.
-        scale: factor of the formula; a pixel is 0..255.
-        mean: mean of the formula, one value for all channels or one a channel.
-        std: divisor of the formula, one value for all channels or one a channel.
-    """
-
-    mode: Literal["grey", "rgb"]
-    scale: Number = 1 / 255
-    mean: tuple[Number, ...] = (0.0,)
-    std: tuple[Annotated[Number, Field(gt=0)], ...] = (1.0,)
+Format = Literal["python", "torchscript", "export", "onnx", "sklearn", "xgboost", "lightgbm"]
+TABLES = ("sklearn", "xgboost", "lightgbm")
+"""The formats whose inputs may be the columns of a table, in which a text may be missing."""
 
 
 class InputFile(PaddedFile):
@@ -64,7 +45,7 @@ class InputFile(PaddedFile):
         image: how a picture becomes a row; None if pictures are not accepted.
         warmup_shape: shape of a row during warm-up, needed where `shape` has free axes.
         missing: `nan` if a `null` in JSON and an empty cell in CSV stand for NaN; without it they
-            are refused. For floats alone.
+            are refused. For floats, and for texts of a table, of which an empty one is missing.
         optional: whether a request may leave the input out.
         default: what an optional input is in a request without that input, for each row: one value,
             or nested lists of the shape of a row. Without a default the model does not get the
@@ -86,7 +67,7 @@ class InputFile(PaddedFile):
     @model_validator(mode="after")
     def _consistent(self) -> InputFile:
         if self.image is not None:
-            _image_spec(self.image, self)
+            image_spec(self.image, self)
         if self.warmup_shape is not None and (
             len(self.warmup_shape) != len(self.shape)
             or any(
@@ -95,8 +76,8 @@ class InputFile(PaddedFile):
             )
         ):
             raise ValueError(f"warmup_shape to fit shape {list(self.shape)}")
-        if self.missing is not None and self.dtype.name not in FLOATS:
-            raise ValueError(f"dtype {', '.join(FLOATS)} for `missing: nan`")
+        if self.missing is not None and self.dtype.name not in (*FLOATS, "BYTES"):
+            raise ValueError(f"dtype {', '.join(FLOATS)} or BYTES for `missing: nan`")
         if self.default is not None:
             default_row(self.default, self.dtype, self.shape)
         return self
@@ -175,8 +156,11 @@ class ModelFile(FileSection):
     def _what_the_format_needs(self) -> ModelFile:
         if self.format == "python" and self.entry is None:
             raise ValueError("`class: module:Class` for format python")
-        if self.gradients and self.format == "onnx":
-            raise ValueError("no `gradients: true` for format onnx, which computes no gradients")
+        if self.gradients and self.format not in ("python", "torchscript", "export"):
+            raise ValueError(f"no `gradients: true` for format {self.format}, which has none")
+        texts = (tensor.missing for tensor in self.inputs if tensor.dtype.name == "BYTES")
+        if any(texts) and self.format not in TABLES:
+            raise ValueError(f"`missing: nan` of a text with format {' or '.join(TABLES)} alone")
         for tensors in (self.inputs, self.outputs):
             if len({tensor.name for tensor in tensors}) != len(tensors):
                 raise ValueError("names that differ among inputs and among outputs")
@@ -336,7 +320,7 @@ def _graph_binding(model: ModelFile) -> GraphBinding:
 
 
 def _input_spec(tensor: InputFile, mask_of: str, lengths_of: str) -> TensorSpec:
-    image = _image_spec(tensor.image, tensor) if tensor.image else None
+    image = image_spec(tensor.image, tensor) if tensor.image else None
     is_given = tensor.default is not None
     return TensorSpec(
         tensor.name,
@@ -367,28 +351,4 @@ def _output_spec(tensor: OutputFile) -> TensorSpec:
         labels=labels,
         is_ragged=tensor.ragged,
         unpads=tensor.unpad,
-    )
-
-
-def _image_spec(image: ImageFile, tensor: InputFile) -> ImageSpec:
-    channels = _CHANNELS[image.mode]
-    # A shape such as [3, 8, 3] could be either; channels first is what PyTorch's models take.
-    first = len(tensor.shape) == 3 and tensor.shape[0] == channels
-    last = len(tensor.shape) == 3 and tensor.shape[2] == channels and not first
-    flat = len(tensor.shape) == 2 and channels == 1
-    if not (first or last or flat):
-        raise ValueError(
-            f"a shape of [{channels}, height, width] or [height, width, {channels}] for a "
-            f"{image.mode} image"
-        )
-    if any(len(values) not in (1, channels) for values in (image.mean, image.std)):
-        raise ValueError(f"1 or {channels} values of mean and of std for a {image.mode} image")
-    if tensor.dtype.name not in ("UINT8", "FP16", "FP32", "FP64"):
-        raise ValueError("dtype UINT8, FP16, FP32 or FP64 for an image")
-    # The default scale turns 0..255 into 0..1, of which integers would keep only 0 and 1.
-    if tensor.dtype.name == "UINT8" and "scale" not in image.model_fields_set:
-        image = image.model_copy(update={"scale": 1.0})
-    height, width = tensor.shape[1:] if first else tensor.shape[:2]
-    return ImageSpec(
-        _PIL_MODES[image.mode], height, width, not last, image.scale, image.mean, image.std
     )

@@ -13,6 +13,9 @@ _SUFFIXES = {
     "torchscript": (".pt", ".pth", ".ts", ".jit"),
     "export": (".pt2", ".ep"),
     "onnx": (".onnx",),
+    "sklearn": (".joblib", ".pkl", ".pickle"),
+    "xgboost": (".ubj", ".json"),
+    "lightgbm": (".txt",),
 }
 """How files of the formats are called that need one, mostly."""
 

@@ -12,6 +12,16 @@ DISTRIBUTION = "batcher-inference"
 EXTRAS = {"onnx": "onnxruntime", "grpc": "grpc"}
 """Extras that the server can do without, each with a module that it brings."""
 
+FORMAT_LIBRARIES = {
+    "onnxruntime": "onnx",
+    "sklearn": "sklearn",
+    "joblib": "sklearn",
+    "pandas": "sklearn",
+    "xgboost": "xgboost",
+    "lightgbm": "lightgbm",
+}
+"""The libraries that read models, each with the extra that brings it."""
+
 
 def how_to_install(extra: str) -> str:
     """Return the command that installs `extra`, of an installation and of a checkout."""

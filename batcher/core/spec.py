@@ -144,7 +144,7 @@ class TensorSpec:
         warmup_shape: shape of a row during warm-up; None takes `shape`.
         is_ragged: whether the rows of an output may differ in the sizes of their free axes.
         missing_is_nan: whether a value that is missing in a text body (`null` in JSON, an empty
-            cell in CSV) is NaN; else such a body is refused.
+            cell in CSV) is NaN, and of BYTES an empty text; else such a body is refused.
         is_optional: whether a request may leave the input out.
         default: the row of an optional input in a request without that input; None if the model
             then does not get the input.

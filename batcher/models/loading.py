@@ -23,7 +23,7 @@ from typing import Any
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.error_text import message
-from batcher.core.installing import how_to_install
+from batcher.core.installing import FORMAT_LIBRARIES, how_to_install
 from batcher.errors import BatcherError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.file_facts import unchanged
@@ -38,8 +38,14 @@ _MODULES = {
     "torchscript": "batcher.models.pytorch.torchscript",
     "export": "batcher.models.pytorch.export",
     "onnx": "batcher.models.onnx.model",
+    "sklearn": "batcher.models.tables.sklearn",
+    "xgboost": "batcher.models.tables.boosters",
+    "lightgbm": "batcher.models.tables.boosters",
 }
 """The module of each format. Its `MODEL(definition, settings)` returns a Model, not loaded yet."""
+
+_WITHOUT_TORCH = ("sklearn", "xgboost", "lightgbm")
+"""Formats whose models run on the CPU alone, and for which PyTorch need not be imported."""
 
 
 def load_model(
@@ -97,14 +103,25 @@ def import_format(definition: ModelDefinition) -> ModuleType:
 
     Any thread.
     """
-    try:
+    with _extras():
         return import_module(_MODULES[definition.format])
+
+
+@contextmanager
+def _extras() -> Iterator[None]:
+    """Turn the error of a library that is not installed into one that says how to install it.
+
+    Any thread.
+    """
+    try:
+        yield
     except ModuleNotFoundError as err:
-        if err.name != "onnxruntime":
+        extra = FORMAT_LIBRARIES.get((err.name or "").partition(".")[0])
+        if extra is None:
             raise
         raise ModelLoadError(
-            f"format: expected the extra onnx; got none: {err}. It comes with "
-            f"{how_to_install('onnx')}"
+            f"format: expected the extra {extra}; got none: {err}. It comes with "
+            f"{how_to_install(extra)}"
         ) from err
 
 
@@ -130,7 +147,8 @@ def _load(
     if device != "cpu":
         # The device of this thread, for code of the model that names no device.
         import_module("torch").cuda.set_device(device)
-    model.load(device)
+    with _extras():
+        model.load(device)
     if settings.compile != "none":
         _compile(model, progress)
     checked = CheckedModel(model, settings.finite_outputs)
@@ -180,6 +198,8 @@ def _compile(model: Model, progress: Progress) -> None:
 def _device(definition: ModelDefinition, settings: ModelSettings) -> str:
     """Return the device for a model. Any thread."""
     setting = settings.devices[0]
+    if definition.format in _WITHOUT_TORCH:
+        return "cpu"
     if setting == "auto" and definition.format == "onnx":
         has_cuda = import_module("batcher.models.onnx.session").has_cuda()
         setting = setting if has_cuda else "cpu"

@@ -159,7 +159,7 @@ def test_scores_may_be_logits(define: Define) -> None:
             changed("python", "pickle"),
             1,
             "format",
-            "'python', 'torchscript', 'export' or 'onnx'",
+            "'python', 'torchscript', 'export', 'onnx', ",
             "'pickle'",
         ),
         (changed("net:Net", "net.Net"), 2, "class", "module:Class|:", "'net.Net'"),

@@ -114,7 +114,7 @@ def _value(line: Line, column: int, tensor: TensorSpec) -> Any:
     """Return the value of one cell. Raises DecodingError: it is none of the tensor's datatype."""
     cell = line.cells[column]
     if tensor.missing_is_nan and not cell.strip():
-        return nan
+        return "" if tensor.datatype.name == "BYTES" else nan
     try:
         return _reader(tensor.datatype.name)(cell.strip())
     except (ValueError, KeyError) as err:

@@ -82,19 +82,26 @@ def array_from_lists(value: Any, tensor: TensorSpec, place: str = "", first: int
     lists = _Lists(value, tensor, place, first, types, flat, shape)
     name = tensor.datatype.name
     if name == "BYTES":
-        return _strings(lists)
+        return _strings(_without_null(lists, b"") if tensor.missing_is_nan else lists)
     if name == "BOOL":
         if not types <= {bool}:
             raise _misfit(lists, lambda leaf: not isinstance(leaf, bool), "true or false")
         return np.array(flat, "?").reshape(shape)
-    if tensor.missing_is_nan and NoneType in types:
-        lists = lists._replace(flat=[nan if leaf is None else leaf for leaf in flat])
-        types = types - {NoneType}
-    if not types <= {int, float}:
+    lists = _without_null(lists, nan) if tensor.missing_is_nan else lists
+    if not lists.types <= {int, float}:
         raise _misfit(lists, _is_not_number, "a number")
     if name in FLOATS:
         return _floats(lists)
     return _integers(lists)
+
+
+def _without_null(lists: _Lists, missing: Any) -> _Lists:
+    """Return `lists` with the value `missing` in the place of each `null`."""
+    if NoneType not in lists.types:
+        return lists
+    flat = [missing if leaf is None else leaf for leaf in lists.flat]
+    types = (lists.types - {NoneType}) | {type(missing)}
+    return lists._replace(flat=flat, types=types)
 
 
 def _flattened(

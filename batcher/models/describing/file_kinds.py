@@ -9,24 +9,11 @@ from zipfile import BadZipFile, ZipFile
 
 from batcher.errors import ConfigError
 
-SERVED = "net.onnx, net.pt2, net.pt (TorchScript), or my_model.py"
+SERVED = "net.onnx, net.pt2, net.pt (TorchScript), model.joblib, model.ubj, or my_model.py"
 """Files that can be served, for messages."""
 
 _PICKLES = (".pkl", ".pickle", ".joblib")
 _TORCH = (".pt", ".pth", ".pt2", ".ts", ".torchscript", ".jit", ".bin", ".ckpt")
-_CLASS = """write a class that loads it, say into my_model.py, and serve that file:
-
-    import {library}
-
-    import batcher
-
-    @batcher.model(inputs={{"x": "FP32[4]"}})  # dtype and shape of one row
-    class Model:
-        def load(self, device):
-            self.model = {load}
-
-        def predict(self, inputs):
-            return {{"y": self.model.predict(inputs["x"])}}"""
 _MODULE = """write the module that the weights belong to, say into my_model.py, and serve that file:
 
     import torch
@@ -54,7 +41,9 @@ def kind_of(file: Path) -> str:
     if suffix in _TORCH:
         return _kind_of_torch(file)
     if suffix in _PICKLES:
-        raise ConfigError(_pickle_advice(file))
+        return "sklearn"
+    if kind := _kind_of_booster(file, suffix):
+        return kind
     if suffix == ".safetensors":
         raise ConfigError(
             f"{file.name}: expected a model; got weights alone ({_weights(file)}): "
@@ -63,15 +52,17 @@ def kind_of(file: Path) -> str:
     raise ConfigError(f"{file.name}: expected one of {SERVED}; got a file of another kind")
 
 
-def _pickle_advice(file: Path) -> str:
-    """Return the error for a pickle, and the class to write for it."""
-    is_joblib = file.suffix.lower() == ".joblib"
-    load = f'joblib.load("{file}")' if is_joblib else f'pickle.load(open("{file}", "rb"))'
-    advice = _CLASS.format(library="joblib" if is_joblib else "pickle", load=load)
-    return (
-        f"{file.name}: expected a file that says what it takes; got a pickle, which does not and "
-        f"can run any code: {advice}"
-    )
+def _kind_of_booster(file: Path, suffix: str) -> str:
+    """Return the library whose trees the file holds, by its first bytes; empty for other files."""
+    if suffix == ".ubj":
+        return "xgboost"
+    if suffix not in (".json", ".txt"):
+        return ""
+    with file.open("rb") as opened:
+        head = opened.read(200)
+    if suffix == ".txt":
+        return "lightgbm" if head.startswith(b"tree\n") else ""
+    return "xgboost" if b'"learner"' in head or b'"version"' in head[:20] else ""
 
 
 def _kind_of_torch(file: Path) -> str:

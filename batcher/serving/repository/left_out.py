@@ -25,7 +25,10 @@ from pathlib import Path
 DEFINITION = "model.yaml"
 """The file that makes a folder a version."""
 
-MODEL_SUFFIXES = (".onnx", ".pt2", ".pt", ".pth", ".torchscript", ".safetensors", ".py")
+MODEL_SUFFIXES = (
+    *(".onnx", ".pt2", ".pt", ".pth", ".torchscript", ".safetensors", ".py"),
+    *(".joblib", ".pkl", ".pickle", ".ubj"),
+)
 """What the names of files end with that a model may be made of."""
 
 _ALMOST = re.compile(r"(?i)models?[._-]?ya?ml(\.\w+)*")

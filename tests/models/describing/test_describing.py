@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -293,28 +291,15 @@ def test_what_cannot_be_served_is_an_error_that_says_what_to_write(
         definition(write(tmp_path, source, name))
 
 
-def test_weights_alone_and_pickles_are_refused_with_the_class_to_write(tmp_path: Path) -> None:
+def test_weights_alone_are_refused_with_the_class_to_write(tmp_path: Path) -> None:
     save_file({"layer.weight": torch.ones(3, 4)}, tmp_path / "net.safetensors")
     torch.save({"layer.weight": torch.ones(3, 4)}, tmp_path / "net.pt")
-    (tmp_path / "net.pkl").write_bytes(pickle.dumps(1))
     for name, words in (
         ("net.safetensors", r"1 tensors, layer.weight, .*weights=\"net.safetensors\""),
         ("net.pt", "what torch.save has written, .*torch.export.save.*class Net"),
-        ("net.pkl", "got a pickle, .*class Model:.*pickle.load.*net.pkl"),
     ):
         with pytest.raises(ConfigError, match=re.compile(words, re.DOTALL)):
             kind_of(tmp_path / name)
-
-
-def test_the_class_to_write_for_a_pickle_is_python_that_can_be_served(tmp_path: Path) -> None:
-    model = "class Sum:\n    def predict(self, x):\n        return x.sum(1)\n"
-    (tmp_path / "sums.py").write_text(model)
-    (tmp_path / "net.pkl").write_bytes(b"csums\nSum\n(tR.")
-    with pytest.raises(ConfigError) as caught:
-        kind_of(tmp_path / "net.pkl")
-    source = textwrap.dedent(str(caught.value).partition("\n\n")[2])
-    found = definition(write(tmp_path, source, "my_model.py"))
-    assert tensors(found) == (["x FP32[-1,4]"], ["y FP32[-1]"])
 
 
 def test_a_file_that_is_not_there_is_named_with_the_nearest_one(tmp_path: Path) -> None:
