@@ -86,6 +86,11 @@ class _Filling:
             self._values["inputs"] = [
                 {"name": tensor.name} for tensor in self._needed if tensor.dtype
             ]
+            if not self._values["inputs"]:
+                raise ConfigError(
+                    f"{self._source.origin(())}: inputs: expected tensors that requests can bring; "
+                    f"the graph takes {_listed({each.name: each for each in self._needed})}"
+                )
         if "outputs" not in self._values:
             self._values["outputs"] = [
                 {"name": tensor.name}
@@ -167,6 +172,7 @@ def _listed(tensors: dict[str, GraphTensor]) -> str:
 def described(tensor: GraphTensor) -> str:
     """Return datatype and shape of a tensor of a graph as text, such as `FP32[batch,3,224,224]`."""
     if tensor.shape is None:
-        return f"{tensor.dtype or 'no tensor'} of a shape that the graph does not say"
+        text = f"{tensor.dtype} of a shape that the graph does not say"
+        return text if tensor.dtype else "no tensor"
     sizes = ",".join("?" if dim is None else str(dim) for dim in tensor.shape)
     return f"{tensor.dtype or 'no tensor'}[{sizes}]"

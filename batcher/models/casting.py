@@ -36,7 +36,7 @@ _MENDS = {
     ("c", ""): "take `.real`, or `abs()` of it, in the model",
     ("M", ""): "write `.astype('int64')` in the model, and declare INT64",
     ("m", ""): "write `.astype('int64')` in the model, and declare INT64",
-    ("O", ""): "return numbers, or convert the values in the model",
+    ("O", ""): "return numbers, such as `float(value)` of each",
 }
 """What to write, by the kinds of both dtypes; an empty second kind stands for every kind."""
 
@@ -209,11 +209,18 @@ def texts(array: Array) -> tuple[Array, dict[int, str]]:
     for index, value in enumerate(values):
         encoded = _encoded(value)
         if encoded is None:
-            wrong.setdefault(index // elements, f"{type(value).__name__} {brief(value, 60)}")
+            wrong.setdefault(index // elements, _no_text(value))
         values[index] = encoded or b""
     made = np.empty(len(values), object)
     made[:] = values
     return made.reshape(array.shape), wrong
+
+
+def _no_text(value: Any) -> str:
+    """Return in words what `value`, which is no text, is. Any thread."""
+    if isinstance(value, str | int | float | list | tuple | dict) or value is None:
+        return f"{type(value).__name__} {brief(value, 60)}"
+    return f"{brief(value, 60)}: return texts, such as `str(value)` of each"
 
 
 def _encoded(value: Any) -> bytes | None:

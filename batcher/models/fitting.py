@@ -12,6 +12,9 @@ has rows that do not fit                                    those rows fail
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from typing import Any
+
 import numpy as np
 
 from batcher.core.ragged import is_ragged
@@ -21,6 +24,7 @@ from batcher.core.spec import (
     TensorSpec,
     has_rows,
     rows_error,
+    shape_text,
     wrong_form,
 )
 from batcher.errors import ModelContractError
@@ -64,12 +68,30 @@ def _missing(spec: ModelSpec, tensor: TensorSpec, outputs: Arrays) -> ModelContr
 def _other_rows(spec: ModelSpec, tensor: TensorSpec, array: Array, rows: int) -> ModelContractError:
     """Return the error for an output of `array`, which has other rows than `rows`. Any thread."""
     error = rows_error(spec.name, tensor.name, array, rows)
+    if array.dtype.hasobject and not array.ndim:
+        return ModelContractError(f"{error}: {_object_advice(array.item(), tensor)}")
+    if rows == 1 and array.ndim == len(tensor.shape) + 1:
+        several = shape_text((-1, *tensor.shape))
+        return ModelContractError(
+            f"{error}: each row has one answer. If these are several of one row, write `shape: "
+            f"{several}` and return an array for each row; if they are of no row, leave the output "
+            "out of `outputs`"
+        )
     if rows > 1 or array.ndim != len(tensor.shape):
         return error
     return ModelContractError(
         f"{error}: it has no axis for the rows. `squeeze()` takes it off a batch of one row: "
         "write `squeeze(-1)`. `sum()` and `mean()` take all rows together: name an axis"
     )
+
+
+def _object_advice(value: Any, tensor: TensorSpec) -> str:
+    """Return what to write in place of an object that NumPy cannot read. Any thread."""
+    if hasattr(value, "toarray"):
+        return "return `.toarray()` of it"
+    if isinstance(value, Iterator | Collection):
+        return "return a list of rows, or an array"
+    return f"return a dict such as {{{tensor.name!r}: …}}, or arrays in the order of model.yaml"
 
 
 def _fitted(array: Array, tensor: TensorSpec, spec: ModelSpec) -> tuple[Array, RowErrors]:
@@ -81,7 +103,7 @@ def _fitted(array: Array, tensor: TensorSpec, spec: ModelSpec) -> tuple[Array, R
     try:
         made, wrong = cast(array, tensor)
     except CannotCast as err:
-        raise ModelContractError(f"{place}: {wrong_form(tensor, array)}{err.advice}") from err
+        raise ModelContractError(f"{place}: {_wrong_kind(tensor, array)}{err.advice}") from err
     if not tensor.admits(made):
         raise ModelContractError(f"{place}: {wrong_form(tensor, array)}")
     expected = f"expected {tensor.datatype.name}"
@@ -89,6 +111,14 @@ def _fitted(array: Array, tensor: TensorSpec, spec: ModelSpec) -> tuple[Array, R
         row: ModelContractError(f"{place}, row {row}: {expected}; got {got}")
         for row, got in wrong.items()
     }
+
+
+def _wrong_kind(tensor: TensorSpec, array: Array) -> str:
+    """Return in words that nothing of the dtype of `array` is what `tensor` says. Any thread."""
+    first = array.flat[0]
+    if not array.dtype.hasobject or isinstance(first, str | bytes):
+        return wrong_form(tensor, array)
+    return f"expected {tensor.describe()}; got {type(first).__name__}{shape_text(array.shape)}"
 
 
 def fit_raw_outputs(model: str, outputs: Arrays, rows: int) -> dict[str, Array]:

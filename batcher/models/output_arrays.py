@@ -83,7 +83,9 @@ def plain_array(value: Any, place: str) -> Array:
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise ModelContractError(f"{place}: expected an array; got a masked one: use `.filled()`")
     # `ascontiguousarray` gives a scalar an axis, and the check of rows would take it for a row.
-    return np.ascontiguousarray(value) if np.ndim(value) else np.asarray(value)
+    # So it does with an object that it cannot read, though the object says that it has axes.
+    array = np.asarray(value)
+    return np.ascontiguousarray(array) if array.ndim else array
 
 
 def _is_plain(value: Any) -> bool:

@@ -9,6 +9,8 @@ an `async def`.
 
 from __future__ import annotations
 
+import inspect
+from functools import cached_property
 from inspect import (
     isasyncgen,
     isasyncgenfunction,
@@ -38,6 +40,9 @@ def check_methods(model: object) -> None:
     Any thread.
     """
     for name in _CALLED:
+        # A property may need what `load` sets; what it gives is looked at when it is called.
+        if isinstance(getattr(type(model), name, None), property | cached_property):
+            continue
         method = getattr(model, name, None)
         # an object with `__call__` in the place of a method
         call = getattr(method, "__call__", None)  # noqa: B004  # its kind is asked for, not whether
@@ -46,6 +51,21 @@ def check_methods(model: object) -> None:
             raise ModelLoadError(
                 f"{type(model).__name__}.{name}: expected a plain function; {found}"
             )
+
+
+def check_load(load: Any, model: object) -> None:
+    """Raise ModelLoadError unless `load` of `model` takes the device alone. Any thread."""
+    try:
+        signature = inspect.signature(load)
+    except (TypeError, ValueError):  # a callable of native code
+        return
+    try:
+        signature.bind("cpu")
+    except TypeError as err:
+        raise ModelLoadError(
+            f"{type(model).__name__}.load: expected one argument, the device, as in `def load(self,"
+            f" device)`; got load{signature}"
+        ) from err
 
 
 def note_of_both(model: object, served: str) -> tuple[str, ...]:

@@ -6,9 +6,12 @@
                                                           of the names: in order
     a mapping within one of these                         by `outer.inner`
     a list of one mapping or named tuple for each row     by name, each output a list of rows
+    a list or tuple of one mapping, the values of which   as the mapping alone
+        have an axis more than a row
     a list, if the model has one output                   as that output's rows, if each element has
                                                           as many axes as a row
-    any other list or tuple                               in order
+    any other list or tuple                               in order; `None` in a tuple is left out
+                                                          where the other values are the outputs
     any other value                                       as the only output
     for `postprocess`, a tuple or a value where           as `output_0`, `output_1`, …
         model.yaml has another number of outputs
@@ -139,6 +142,8 @@ def _by_rows_or_order(result: Any, spec: ModelSpec, is_raw: bool) -> dict[str, A
         rows = [None if isinstance(row, BaseException) else members(row) for row in result]
         first = next((row for row in rows if row is not None), None)
         if first is not None and (is_raw or any(_has(first, tensor) for tensor in spec.outputs)):
+            if len(result) == 1 and not is_raw and _is_whole(first, spec):
+                return _found_outputs(first, spec)
             _refuse_mixture(result, rows, spec)
             return _columns(list(zip(result, rows, strict=True)), spec, is_raw)
     if isinstance(result, list) and len(spec.outputs) == 1 and not is_raw:
@@ -184,6 +189,17 @@ def _check_values(result: Any, spec: ModelSpec) -> None:
 
 def _has(row: Mapping[Any, Any], tensor: TensorSpec) -> bool:
     return _lookup(row, tensor.name) is not _ABSENT
+
+
+def _is_whole(found: Mapping[Any, Any], spec: ModelSpec) -> bool:
+    """Return whether `found` holds outputs of a batch, and not those of a single row. Any thread.
+
+    The number of axes decides, as in `_are_rows`.
+    """
+    values = [(_lookup(found, tensor.name), tensor) for tensor in spec.outputs]
+    return all(
+        value is not _ABSENT and _axes(value) == len(tensor.shape) + 1 for value, tensor in values
+    )
 
 
 def _columns(
@@ -243,17 +259,31 @@ def _row_advice(values: Sequence[Any], spec: ModelSpec) -> str:
     )
 
 
+def _order_advice(result: Any, spec: ModelSpec) -> str:
+    """Return what to write in place of a tuple of more values than outputs. Any thread."""
+    if not isinstance(result, tuple) or len(result) < len(spec.outputs):
+        return ""
+    example = ", ".join(f"{tensor.name!r}: …" for tensor in spec.outputs)
+    return (
+        ": values of a tuple have no names. List all of them in model.yaml, in their order, or "
+        f"return a dict such as {{{example}}}, of which what model.yaml does not name is left out"
+    )
+
+
 def _in_order(result: Any, spec: ModelSpec, is_raw: bool = False) -> dict[str, Any]:
     """Return the values of a sequence, or a single value, as outputs in their order. Any thread."""
     is_sequence = isinstance(result, Sequence) and not isinstance(result, str | bytes)
     values = list(result) if is_sequence else [result]
+    if len(values) != len(spec.outputs) and isinstance(result, tuple) and not is_raw:
+        # Weights of attention that nobody asked for, a loss without labels: no output is None.
+        values = [value for value in values if value is not None]
     if len(values) != len(spec.outputs):
         # A list may be one of rows: to name those outputs would hide the mistake.
         if is_raw and not isinstance(result, list):
             return {f"output_{at}": value for at, value in enumerate(values) if value is not None}
         raise ModelContractError(
             f"model {spec.name!r}: expected {len(spec.outputs)} outputs; got {len(values)}"
-            f"{_row_advice(values, spec)}"
+            f"{_row_advice(values, spec) or _order_advice(result, spec)}"
         )
     if isinstance(result, list) and (advice := _row_advice(values, spec)):
         # As many rows as outputs: to take either for the other would be wrong in silence.

@@ -93,6 +93,11 @@ def _row(row: Any, tensor: TensorSpec | None) -> Array:
 
     Any thread.
     """
+    # To NumPy these are the numbers of their bytes.
+    if isinstance(row, bytearray | memoryview) and (
+        tensor is None or tensor.datatype.name == "BYTES"
+    ):
+        row = bytes(row)
     array = numbers_of(row)
     is_number = array.dtype.kind in _NUMBERS
     if not is_number and not isinstance(row, np.ndarray):

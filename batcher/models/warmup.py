@@ -74,6 +74,9 @@ SHOWN_BATCH_S = 1.0
 _WANTS_GRADIENTS = re.compile("require(s_)? ?grad|[Ii]nference tensor")
 """PyTorch's errors where gradients are computed in inference mode."""
 
+_OF_THE_CODE = (AttributeError, NameError, ImportError, TypeError)
+"""Errors of code that is wrong whatever the rows hold."""
+
 _OF_NO_SIZE = (AttributeError, NameError, ImportError, KeyError, InvalidInput)
 """Errors of code that is wrong for a batch of any size."""
 
@@ -132,7 +135,7 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
     for size in warmup_sizes(max_batch_size):
         progress(_step(model, size))
         try:
-            with _explained(size, max(model.timings, default=0)):
+            with _explained(size, max(model.timings, default=0), is_blank=model.sample is None):
                 batch = _batch(model, size, rows_each)
                 # Twice, since the first run pays for whatever is made once. One row a third time:
                 # a model that takes two buffers in turn comes back to the first one only then.
@@ -244,11 +247,13 @@ def _worthwhile(model: CheckedModel, rows: int, rows_each: int) -> int:
 
 
 @contextmanager
-def _explained(rows: int, fitted: int = 0, length: int = 0) -> Iterator[None]:
+def _explained(
+    rows: int, fitted: int = 0, length: int = 0, is_blank: bool = False
+) -> Iterator[None]:
     """Raise whatever a batch of `rows` rows raises as an error that names the batch.
 
     `fitted` are the rows of the largest batch that has run, 0 without one. `length` is 0 for the
-    length of warm-up's own rows.
+    length of warm-up's own rows. `is_blank` tells whether they are zeros and empty texts.
 
     Raises:
         OutOfMemory: the batch does not fit into the memory.
@@ -267,10 +272,11 @@ def _explained(rows: int, fitted: int = 0, length: int = 0) -> Iterator[None]:
         if isinstance(error, OutOfMemory):
             raise error from None
         what = f"batch size {rows}" + (f" and length {length}" if length else "")
-        raise ModelLoadError(f"warm-up with {what} failed: {reason}{_advice(err, fitted)}") from err
+        advice = _advice(err, fitted, is_blank)
+        raise ModelLoadError(f"warm-up with {what} failed: {reason}{advice}") from err
 
 
-def _advice(error: BaseException, fitted: int) -> str:
+def _advice(error: BaseException, fitted: int, is_blank: bool) -> str:
     """Return what an author can do about `error`, if that is known. Any thread."""
     if isinstance(error, RuntimeError) and _WANTS_GRADIENTS.search(str(error)):
         return "; if the model computes gradients, write `gradients: true` in model.yaml"
@@ -278,6 +284,11 @@ def _advice(error: BaseException, fitted: int) -> str:
         return (
             f"; a batch of {fitted} ran: if the model takes no more rows at once, set "
             f"max_batch_size to {fitted}"
+        )
+    if is_blank and not isinstance(error, (*_OF_THE_CODE, ModelContractError)):
+        return (
+            "; the rows of warm-up hold zeros and empty texts: if the model takes no such rows, "
+            "name a file of rows that it takes as `sample` in model.yaml"
         )
     return ""
 

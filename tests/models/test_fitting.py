@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -135,3 +136,32 @@ def test_what_goes_to_postprocess_has_a_row_for_each_row(raw: Any, message: str)
 def test_texts_go_to_postprocess_as_bytes() -> None:
     fitted = fit_raw_outputs("m", {"raw": np.array(["a", b"b"], object)}, 2)
     assert fitted["raw"].tolist() == [b"a", b"b"]
+
+
+@pytest.mark.parametrize(
+    ("array", "dtype", "complaint"),
+    [
+        (
+            np.array([Decimal(1), Decimal(2)]),
+            "FP32",
+            r"Decimal\[2\]: return .*`float\(value\)`",
+        ),
+        (np.array([b"a", b"b"], object), "FP32", r"expected FP32\[-1\]; got BYTES\[2\]: return "),
+        (np.array(map(int, "12")), "FP32", r"2 rows; got map: return a list of rows, or an array$"),
+        (np.array({1, 2}), "FP32", r"2 rows; got set: return a list of rows, or an array$"),
+        (np.array(object()), "FP32", r"2 rows; got object: return a dict such as \{'y': …\}"),
+    ],
+    ids=["numbers of another kind", "texts", "an iterator", "a set", "an object"],
+)
+def test_objects_are_named_by_their_class_with_what_to_return(
+    array: Array, dtype: str, complaint: str
+) -> None:
+    spec = model_spec(outputs=(tensor("y", dtype, ()),))
+    with pytest.raises(ModelContractError, match=complaint):
+        fit_outputs(spec, {"y": array}, 2)
+
+
+def test_what_one_row_has_several_of_is_told_with_the_shape_to_write() -> None:
+    boxes = {"y": zeros("FP32", 3, 2), "z": zeros("BOOL", 1)}
+    with pytest.raises(ModelContractError, match=r"1 rows in, 3 rows out.*write `shape: \[-1,2\]`"):
+        fit_outputs(TWO, boxes, 1)

@@ -138,6 +138,8 @@ def coroutine() -> Any:
             "declare its values as outputs in model.yaml, by the names 'z.a'",
         ),
         ((Y,), "expected 2 outputs; got 1"),
+        ((Y, Z, Y), "got 3: values of a tuple have no names. List all of them in model.yaml, in"),
+        ((Y, None, None), "expected 2 outputs; got 1"),
         (Y, "expected 2 outputs; got 1"),
         ((Y, None), "output 'z': expected FP32[-1,4]; got None"),
         (map(int, "12"), "got a map: return a dict"),
@@ -187,3 +189,19 @@ def test_for_postprocess_values_without_names_are_numbered(result: Any, names: l
 def test_for_postprocess_a_list_that_may_be_one_of_rows_is_refused() -> None:
     with pytest.raises(ModelContractError, match="expected 2 outputs; got 3"):
         named_outputs([Y, Y, Y], TWO, is_raw=True)
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_a_mapping_that_is_wrapped_alone_is_the_mapping(kind: type) -> None:
+    found, _ = named_outputs(kind([{"z": Z, "y": Y, "loss": None}]), TWO)
+    assert found["y"] is Y
+    assert found["z"] is Z
+    of_one_row = kind([{"z": Z[0], "y": Y[0]}])
+    assert [len(rows) for rows in named_outputs(of_one_row, TWO)[0].values()] == [1, 1]
+
+
+@pytest.mark.parametrize("result", [(Y, Z, None), (Y, None, Z), (None, Y, Z)], ids=[2, 1, 0])
+def test_none_in_a_tuple_is_left_out_where_the_others_are_the_outputs(result: Any) -> None:
+    found, _ = named_outputs(result, TWO)
+    assert found["y"] is Y
+    assert found["z"] is Z

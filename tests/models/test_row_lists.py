@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -136,3 +137,18 @@ def test_rows_for_postprocess_may_have_any_shape(values: Any, expected: Any) -> 
     array, errors = array_of_rows(values, None, "y")
     assert errors == {}
     assert [row.tolist() if isinstance(row, np.ndarray) else row for row in array] == expected
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_of_any_class_are_a_text(kind: type) -> None:
+    array, errors = rows_of([kind(b"ab"), kind(b"")], "BYTES", ())
+    assert array.tolist() == [b"ab", b""]
+    assert errors == {}
+
+
+def test_a_value_that_is_no_text_says_what_to_return() -> None:
+    _, errors = rows_of([date(2020, 1, 1), 3], "BYTES", ())
+    assert errors[0].endswith(
+        "got a value of type date: return texts, such as `str(value)` of each"
+    )
+    assert errors[1].endswith("got int 3")

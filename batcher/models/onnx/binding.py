@@ -280,10 +280,11 @@ class _Binder:
     def _fix_rows(self) -> None:
         """Find out how many rows the graph takes."""
         fixed = {feed.name: feed.rows for feed in self.binding.feeds if feed.rows is not None}
-        if len(set(fixed.values())) > 1:
+        if len(set(fixed.values())) > 1 or 0 in fixed.values():
             sizes = ", ".join(f"{rows} of {name!r}" for name, rows in fixed.items())
             raise ModelLoadError(
-                f"inputs: expected the same number of rows in every input of the graph; got {sizes}"
+                "inputs: expected the same number of rows, at least 1, in every input of the "
+                f"graph; got {sizes}. Export the graph with a free axis for the rows"
             )
         rows = next(iter(fixed.values()), None)
         self.binding.fixed_rows = self.binding.max_rows = rows

@@ -13,8 +13,8 @@ import numpy as np
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.onnx_file import GraphTensor, OnnxFile
-from batcher.core.spec import Array
-from batcher.errors import ModelLoadError
+from batcher.core.spec import Array, has_rows
+from batcher.errors import ModelContractError, ModelLoadError
 from batcher.models.onnx.binding import Binding, Signature, bind
 from batcher.models.onnx.empty_rows import empty_rows
 from batcher.models.onnx.session import open_session, quiet_run, read_graph
@@ -94,6 +94,7 @@ class OnnxModel(PlainModel, FreshMemory):
         Raises:
             InvalidInput: an element of BYTES is not UTF-8, or the graph failed on rows without an
                 element.
+            ModelContractError: a graph of a fixed number of rows gave another number.
 
         Inference thread.
         """
@@ -104,7 +105,10 @@ class OnnxModel(PlainModel, FreshMemory):
             inputs = {name: _filled(array, computed) for name, array in inputs.items()}
         outputs = {}
         for fetch, value in zip(binding.fetches, self._run(inputs), strict=True):
-            outputs[fetch.tensor.name] = _own_rows(fetch.rows(value, computed), rows, computed)
+            array = fetch.rows(value, computed)
+            if binding.fixed_rows is not None and computed > 1:
+                _check_rows(fetch.tensor.name, array, computed)
+            outputs[fetch.tensor.name] = _own_rows(array, rows, computed)
         return outputs
 
     def _run(self, inputs: Arrays) -> list[Any]:
@@ -144,6 +148,22 @@ def _training_notes(operators: list[str]) -> list[str]:
 def _filled(array: Array, rows: int) -> Array:
     """Return `array` with copies of its last row, so that it has `rows` rows. Inference thread."""
     return np.concatenate([array, np.repeat(array[-1:], rows - len(array), axis=0)])
+
+
+def _check_rows(name: str, array: Array, rows: int) -> None:
+    """Raise ModelContractError unless the output `name` of a graph of `rows` rows has as many.
+
+    A filled batch of one row would pass with whatever the graph makes of all its rows together.
+
+    Inference thread.
+    """
+    if not has_rows(array, rows):
+        got = len(array) if array.ndim else "a scalar"
+        raise ModelContractError(
+            f"output {name!r}: the graph takes {rows} rows, and gave {got}. If the first axis of "
+            "its inputs counts no rows, list the inputs in model.yaml with `shape` of all axes; if "
+            "the output is of no row, leave it out of `outputs`"
+        )
 
 
 def _own_rows(array: Array, rows: int, computed: int) -> Array:

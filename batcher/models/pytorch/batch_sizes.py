@@ -13,6 +13,7 @@ row, and what the program makes of the copies is thrown away:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import lcm
 from typing import Any, NamedTuple
 
@@ -92,7 +93,8 @@ class Padded(torch.nn.Module):
         if missing == 0:
             return self._module(*inputs)
         outputs = self._module(*[_padded(tensor, missing) for tensor in inputs])
-        return pytree.tree_map_only(torch.Tensor, lambda output: output[:rows], outputs)
+        cut = partial(_cut, rows=rows, computed=rows + missing)
+        return pytree.tree_map_only(torch.Tensor, cut, outputs)
 
 
 def sizes_of(program: torch.export.ExportedProgram) -> BatchSizes:
@@ -114,6 +116,14 @@ def sizes_of(program: torch.export.ExportedProgram) -> BatchSizes:
 def _padded(rows: torch.Tensor, missing: int) -> torch.Tensor:
     """Return `rows` and `missing` copies of the last row. Inference thread."""
     return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
+
+
+def _cut(output: torch.Tensor, rows: int, computed: int) -> torch.Tensor:
+    """Return the first `rows` of the rows that were `computed`. Inference thread.
+
+    An output of another number stays whole: the check of rows would not see it after a cut.
+    """
+    return output[:rows] if output.ndim and len(output) == computed else output
 
 
 def _axis_sizes(axis: int | torch.SymInt, ranges: dict[Any, Any]) -> BatchSizes:

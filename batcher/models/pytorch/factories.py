@@ -2,6 +2,8 @@
 
     `class:` names                        how the model is made
     a class                               by the class, without arguments
+    a class whose objects get `predict`   by the class; a first object is made to see whether it has
+    when they are made or loaded          `predict`, or a `load` that may set it
     a function that `@batcher.model`      not at all: the function is called for each batch
     declares, or whose inputs are
     annotated with dtypes
@@ -39,16 +41,15 @@ def factory_of(maker: Any, entry: str) -> tuple[type, Callable[[], Any]]:
     """
     if is_predict_function(maker):
         return FunctionModel, lambda: FunctionModel(maker)
-    if isinstance(maker, type):
-        if not _is_model(maker):
-            raise _wrong(entry, f"the class {maker.__name__}")
+    if isinstance(maker, type) and _is_model(maker):
         _refuse_arguments(maker, entry)
         return maker, maker
     _check_function(maker, entry)
     first = maker()
-    if not _is_model(type(first)):
+    if isinstance(first, type) or not _may_predict(first):
         got = f"the class {first.__name__}" if isinstance(first, type) else type(first).__name__
-        raise _wrong(entry, f"a function that returns {got}")
+        what = f"the class {got}" if isinstance(maker, type) else f"a function that returns {got}"
+        raise _wrong(entry, what)
     kept = [first]
     return type(first), lambda: kept.pop() if kept else maker()
 
@@ -90,8 +91,18 @@ def _check_function(maker: Any, entry: str) -> None:
 
 
 def _is_model(kind: type) -> bool:
-    """Return whether objects of the class `kind` are models. Any thread."""
-    return issubclass(kind, torch.nn.Module) or callable(getattr(kind, "predict", None))
+    """Return whether objects of the class `kind` are models, `predict` a property included.
+
+    Any thread.
+    """
+    return issubclass(kind, torch.nn.Module) or hasattr(kind, "predict")
+
+
+def _may_predict(model: Any) -> bool:
+    """Return whether `model` is a model, or one that its `load` completes. Any thread."""
+    return _is_model(type(model)) or any(
+        callable(getattr(model, name, None)) for name in ("predict", "load")
+    )
 
 
 def _refuse_arguments(maker: Callable[..., Any], entry: str) -> None:

@@ -38,7 +38,7 @@ from batcher.errors import ModelLoadError
 from batcher.models.declaring import Declaration, declaration_of, sample_attribute
 from batcher.models.file_facts import own_copy
 from batcher.models.output_arrays import output_arrays
-from batcher.models.plain_calls import check_methods, check_returned, note_of_both
+from batcher.models.plain_calls import check_load, check_methods, check_returned, note_of_both
 from batcher.models.predict_calls import predict_of
 from batcher.models.protocol import Arrays, FreshMemory, Model, PlainModel, Progress
 from batcher.models.pytorch.autograd import batch_mode
@@ -144,9 +144,11 @@ class PythonModel(PlainModel, FreshMemory):
         self._model = self.make()
         check_methods(self._model)
         self.notes = (*note_of_both(self._model, "predict"), *_notes_of_bits(self.spec))
-        self.call = predict_of(self._model, [tensor.name for tensor in self.spec.inputs])
         if hasattr(self._model, "load"):
+            check_load(self._model.load, self._model)
             check_returned(self._model.load(device), "load")
+        # Only now: `load` may have set it, or what a property `predict` needs.
+        self.call = predict_of(self._model, [tensor.name for tensor in self.spec.inputs])
         self.preprocess = getattr(self._model, "preprocess", None)
         self.postprocess = getattr(self._model, "postprocess", None)
         self.sample = sample_attribute(self._model) if self.sample is None else self.sample

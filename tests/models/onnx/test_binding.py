@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from batcher.errors import ModelContractError, ModelLoadError
+from batcher.errors import ConfigError, ModelContractError, ModelLoadError
 from tests.support.graphs import graph_bytes, node, onnx_model, value
 from tests.support.model_folders import Folders, answers, floats
 
@@ -274,3 +274,52 @@ def test_the_same_input_of_a_graph_twice_is_refused(folders: Folders) -> None:
         folders.load(
             onnx_model(folders, doubled("batch", 2), f"{PAIR}\nconstants: {{x: [[1, 2]]}}")
         )
+
+
+def test_a_graph_of_a_fixed_number_of_rows_must_give_as_many(folders: Folders) -> None:
+    content = graph_bytes(
+        [node("ReduceSum", ["x"], ["y"], keepdims=1)],
+        [value("x", "FP32", 3, 4)],
+        [value("y", "FP32", 1, 1)],
+    )
+    with pytest.raises(ModelLoadError, match=r"takes 3 rows, and gave 1\. If the first axis .*all"):
+        folders.load(onnx_model(folders, content), max_batch_size=1)
+    yaml = "inputs: [{name: x, shape: [3, 4]}]\noutputs: [{name: y, shape: [1]}]"
+    checked = folders.load(onnx_model(folders, content, yaml))
+    rows = floats(1, 12).reshape(1, 3, 4)
+    assert answers(checked, x=rows)["y"].tolist() == [[66]]
+
+
+def test_a_graph_of_no_rows_is_refused_with_the_mend(folders: Folders) -> None:
+    with pytest.raises(ModelLoadError, match=r"at least 1.*got 0 of 'x'.*with a free axis"):
+        folders.load(onnx_model(folders, doubled(0, 2)))
+
+
+def test_a_graph_without_an_input_that_is_a_tensor_says_what_it_takes(folders: Folders) -> None:
+    from onnx import TensorProto, helper
+
+    tensors = helper.make_tensor_type_proto(TensorProto.FLOAT, None)
+    pieces = helper.make_value_info("pieces", helper.make_sequence_type_proto(tensors))
+    content = graph_bytes(
+        [node("ConcatFromSequence", ["pieces"], ["y"], axis=0)],
+        [pieces],
+        [value("y", "FP32", "n", 2)],
+    )
+    with pytest.raises(ConfigError, match=r"expected tensors .* takes 'pieces' no tensor"):
+        onnx_model(folders, content)
+
+
+def test_a_graph_that_takes_no_blank_rows_is_refused_with_the_mend(folders: Folders) -> None:
+    keys = {"cats_strings": ["a", "b"], "zeros": 0}
+    content = graph_bytes(
+        [node("OneHotEncoder", ["x"], ["y"], domain="ai.onnx.ml", **keys)],
+        [value("x", "BYTES", "n")],
+        [value("y", "FP32", "n", 2)],
+    )
+    with pytest.raises(ModelLoadError, match=r"rows of warm-up hold zeros.*as `sample` in model"):
+        folders.load(onnx_model(folders, content))
+    files = {"net.onnx": content, "rows.json": '{"inputs": {"x": ["b"]}}'}
+    checked = folders.load(
+        folders.write("format: onnx\nfile: net.onnx\nsample: rows.json\n", files)
+    )
+    assert answers(checked, x=np.array([b"b", b"a"], object))["y"].tolist() == [[0, 1], [1, 0]]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from batcher.config.model_file import ModelDefinition
+from batcher.errors import ModelLoadError
 from batcher.models.pytorch.batch_sizes import ANY_SIZE, BatchSizes, sizes_of
 from tests.support.model_folders import Folders, answers
 
@@ -113,3 +114,21 @@ def test_a_program_of_any_size_is_called_as_it_is_and_nothing_is_told(folders: F
     assert checked.loaded().max_rows is None
     assert not [text for text in folders.progress if text.startswith("note: ")]
     np.testing.assert_array_equal(answers(checked, x=ROWS[:1])["y"], ROWS[:1] * 2)
+
+
+class Whole(torch.nn.Module):
+    """Has an output of its own for all rows together, as long as many batches of it."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x * 2, torch.arange(6.0) + x.sum()
+
+
+def test_an_output_of_no_row_is_not_cut_to_look_like_one_of_rows(folders: Folders) -> None:
+    outputs = "[{name: y, dtype: FP32, shape: [4]}, {name: all, dtype: FP32, shape: []}]"
+    file = BytesIO()
+    torch.export.save(exported(None, Whole()), file)
+    definition = folders.define(
+        "format: export\nfile: net.pt2", {"net.pt2": file.getvalue()}, outputs=outputs
+    )
+    with pytest.raises(ModelLoadError, match="1 rows in, 6 rows out in output 'all'"):
+        folders.load(definition, max_batch_size=1)
