@@ -91,6 +91,8 @@ def _numbers(array: Array, tensor: TensorSpec) -> tuple[Array, dict[int, str]]:
         return _floats(array, tensor)
     if target == "i" and source in "ib":
         return _integers(array, tensor.datatype.numpy)
+    if source == "O" and all(isinstance(value, int) for value in array.flat):
+        raise CannotCast("no dtype has whole numbers of more than 64 bits: return texts, as BYTES")
     raise CannotCast(_MENDS.get((source, target)) or _MENDS.get((source, ""), ""))
 
 

@@ -10,7 +10,8 @@ and 6. The runs show more about the model:
 - whether outputs are fresh memory: if so, `CheckedModel` need not copy outputs;
 - which batches fit into the memory: the scheduler's ceiling begins below the first that does not;
 - whether a row costs more in a larger batch, as in models that fill rows up to the longest one: if
-  so, larger batches are neither tried nor sent.
+  so, larger batches are neither tried nor sent;
+- whether rows of a batch meet in an output (`batch_axes.py`): if so, each row runs alone.
 
 Example of the last point, with batches of up to 16 rows:
 
@@ -47,6 +48,7 @@ from batcher.core.padding import Padding
 from batcher.core.ragged import concatenated, copied
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput, ModelContractError, ModelLoadError, OutOfMemory
+from batcher.models.batch_axes import BatchAxes
 from batcher.models.blank_rows import NothingPrepared, WarmupBatch, unsized_inputs
 from batcher.models.checked import CheckedModel
 from batcher.models.device_errors import device_error
@@ -74,7 +76,7 @@ SHOWN_BATCH_S = 1.0
 _WANTS_GRADIENTS = re.compile("require(s_)? ?grad|[Ii]nference tensor")
 """PyTorch's errors where gradients are computed in inference mode."""
 
-_OF_THE_CODE = (AttributeError, NameError, ImportError, TypeError)
+_OF_THE_CODE = (AttributeError, NameError, ImportError, TypeError, SystemExit)
 """Errors of code that is wrong whatever the rows hold."""
 
 _OF_NO_SIZE = (AttributeError, NameError, ImportError, KeyError, InvalidInput)
@@ -131,7 +133,7 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
 
     Inference thread.
     """
-    shared, rows_each = False, 1
+    shared, rows_each, axes = False, 1, BatchAxes()
     for size in warmup_sizes(max_batch_size):
         progress(_step(model, size))
         try:
@@ -139,7 +141,7 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
                 batch = _batch(model, size, rows_each)
                 # Twice, since the first run pays for whatever is made once. One row a third time:
                 # a model that takes two buffers in turn comes back to the first one only then.
-                shared = _run_size(model, batch, 3 if size == 1 else 2) or shared
+                shared = _run_size(model, batch, 3 if size == 1 else 2, axes) or shared
                 worthwhile = _worthwhile(model, size, batch.rows_each)
         except OutOfMemory as err:
             _note_overflow(model, size, err, progress)
@@ -149,6 +151,12 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
             _note_costs(model, worthwhile, size, progress)
             break
     model.copies_outputs = shared
+    if axes.output and model.sample is None:
+        model.limit(1)
+        progress(
+            f"note: batches have one row: an axis of output {axes.output!r} is as long as the "
+            "batch, where rows would meet. Set max_batch_size to 1 to have a quicker warm-up"
+        )
     return rows_each
 
 
@@ -302,10 +310,13 @@ def _may_be_of_size(error: BaseException) -> bool:
     return not isinstance(error, _OF_NO_SIZE)
 
 
-def _run_size(model: CheckedModel, batch: WarmupBatch, runs: int) -> bool:
+def _run_size(
+    model: CheckedModel, batch: WarmupBatch, runs: int, axes: BatchAxes | None = None
+) -> bool:
     """Run `batch` so many times; return whether the outputs of these runs share memory.
 
-    Only outputs of these runs are held, since those of the largest batches may be large.
+    `axes` takes note of their shapes. Only outputs of these runs are held, since those of the
+    largest batches may be large.
 
     Inference thread.
     """
@@ -313,6 +324,8 @@ def _run_size(model: CheckedModel, batch: WarmupBatch, runs: int) -> bool:
     shared = False
     for _ in range(runs):
         outputs = _run_once(model, batch)
+        if axes is not None:
+            axes.see(outputs)
         shared = shared or _share_memory(outputs, earlier)
         earlier += outputs.values()
     return shared

@@ -146,12 +146,13 @@ def test_texts_go_to_postprocess_as_bytes() -> None:
             "FP32",
             r"Decimal\[2\]: return .*`float\(value\)`",
         ),
+        (np.array([1 << 70, 2]), "INT64", r"got int\[2\]: no dtype has whole numbers"),
         (np.array([b"a", b"b"], object), "FP32", r"expected FP32\[-1\]; got BYTES\[2\]: return "),
         (np.array(map(int, "12")), "FP32", r"2 rows; got map: return a list of rows, or an array$"),
         (np.array({1, 2}), "FP32", r"2 rows; got set: return a list of rows, or an array$"),
         (np.array(object()), "FP32", r"2 rows; got object: return a dict such as \{'y': …\}"),
     ],
-    ids=["numbers of another kind", "texts", "an iterator", "a set", "an object"],
+    ids=["numbers of another kind", "long numbers", "texts", "an iterator", "a set", "an object"],
 )
 def test_objects_are_named_by_their_class_with_what_to_return(
     array: Array, dtype: str, complaint: str

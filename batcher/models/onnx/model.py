@@ -16,6 +16,7 @@ from batcher.config.onnx_file import GraphTensor, OnnxFile
 from batcher.core.spec import Array, has_rows
 from batcher.errors import ModelContractError, ModelLoadError
 from batcher.models.onnx.binding import Binding, Signature, bind
+from batcher.models.onnx.crossing import keep_rows_apart
 from batcher.models.onnx.empty_rows import empty_rows
 from batcher.models.onnx.session import open_session, quiet_run, read_graph
 from batcher.models.protocol import Arrays, FreshMemory, PlainModel, Progress
@@ -69,7 +70,9 @@ class OnnxModel(PlainModel, FreshMemory):
             raise ModelLoadError(
                 f"expected onnxruntime to run on {device}; this build of it offers the CPU alone"
             )
-        self._binding = bind(self.spec, self._definition.graph, _signature(self._session, graph))
+        signature = _signature(self._session, graph)
+        self._binding = bind(self.spec, self._definition.graph, signature)
+        keep_rows_apart(self._binding, {**signature.inputs, **signature.defaults})
         self._output_names = [fetch.source.name for fetch in self._binding.fetches]
         self.max_rows = self._binding.max_rows
         self.notes = (*self._binding.notes, *_training_notes(graph.training))

@@ -323,3 +323,23 @@ def test_a_graph_that_takes_no_blank_rows_is_refused_with_the_mend(folders: Fold
         folders.write("format: onnx\nfile: net.onnx\nsample: rows.json\n", files)
     )
     assert answers(checked, x=np.array([b"b", b"a"], object))["y"].tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("inputs", [("x", "x"), ("x", "z")], ids=["one input", "two inputs"])
+@pytest.mark.parametrize("warmup", [True, False])
+def test_rows_that_meet_in_an_output_run_alone(
+    folders: Folders, inputs: tuple[str, str], warmup: bool
+) -> None:
+    first, second = inputs
+    content = graph_bytes(
+        [
+            node("Transpose", [second], ["turned"], perm=[1, 0]),
+            node("MatMul", [first, "turned"], ["y"]),
+        ],
+        [value(name, "FP32", f"rows of {name}", 2) for name in sorted(set(inputs))],
+        [value("y", "FP32", f"rows of {first}", f"rows of {second}")],
+    )
+    checked = folders.load(onnx_model(folders, content), warmup=warmup)
+    assert checked.largest(4) == 1
+    given = dict.fromkeys(inputs, floats(1, 2) + 1)
+    assert answers(checked, **given)["y"].tolist() == [[5]]
