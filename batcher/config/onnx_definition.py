@@ -83,14 +83,7 @@ class _Filling:
     def fill(self) -> None:
         if "inputs" not in self._values:
             self._check_batches()
-            self._values["inputs"] = [
-                {"name": tensor.name} for tensor in self._needed if tensor.dtype
-            ]
-            if not self._values["inputs"]:
-                raise ConfigError(
-                    f"{self._source.origin(())}: inputs: expected tensors that requests can bring; "
-                    f"the graph takes {_listed({each.name: each for each in self._needed})}"
-                )
+            self._values["inputs"] = self._listed_inputs()
         if "outputs" not in self._values:
             self._values["outputs"] = [
                 {"name": tensor.name}
@@ -108,6 +101,16 @@ class _Filling:
                 if isinstance(entry, dict):
                     self._check_name((kind, place), entry, tensors)
                     self._fill_entry(entry, tensors)
+
+    def _listed_inputs(self) -> list[dict[str, str]]:
+        """Return the inputs of the graph that requests bring. Raises ConfigError without any."""
+        inputs = [{"name": tensor.name} for tensor in self._needed if tensor.dtype]
+        if not inputs:
+            raise ConfigError(
+                f"{self._source.origin(())}: inputs: expected tensors that requests can bring; "
+                f"the graph takes {_listed({each.name: each for each in self._needed})}"
+            )
+        return inputs
 
     def _check_name(
         self, key: tuple[str, int], entry: dict[str, Any], tensors: dict[str, GraphTensor]

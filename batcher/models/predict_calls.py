@@ -35,18 +35,11 @@ def predict_of(model: Any, names: Sequence[str]) -> Callable[[Arrays], Any]:
     """Return `predict` of `model` as a function of the mapping of the inputs called `names`.
 
     Raises:
-        ModelLoadError: there is no `predict`, or it takes several arguments, and they are not the
-            inputs.
+        ModelLoadError: there is none, or it takes several arguments that are not the inputs.
 
     Inference thread.
     """
-    predict: Callable[..., Any] | None = getattr(model, "predict", None)
-    if not callable(predict):
-        got = "none" if predict is None else f"an object of class {type(predict).__name__}"
-        raise ModelLoadError(
-            f"{type(model).__name__}: expected a method `predict` once the model is loaded, which "
-            f"is called with each batch; got {got}"
-        )
+    predict = _predict_of_object(model)
     taken = parameters_of(predict)
     needed = [each.name for each in taken if each.kind in _NAMED and each.default is each.empty]
     takes_mapping = not taken or any(each.kind in _POSITIONAL for each in taken)
@@ -63,6 +56,18 @@ def predict_of(model: Any, names: Sequence[str]) -> Callable[[Arrays], Any]:
     if not are_inputs:
         raise _other_names(model, names, needed)
     return lambda inputs: predict(**inputs)
+
+
+def _predict_of_object(model: Any) -> Callable[..., Any]:
+    """Return `predict` of `model`. Raises ModelLoadError if there is none. Any thread."""
+    predict: Callable[..., Any] | None = getattr(model, "predict", None)
+    if not callable(predict):
+        got = "none" if predict is None else f"an object of class {type(predict).__name__}"
+        raise ModelLoadError(
+            f"{type(model).__name__}: expected a method `predict` once the model is loaded, which "
+            f"is called with each batch; got {got}"
+        )
+    return predict
 
 
 def _other_names(model: Any, names: Sequence[str], needed: Sequence[str]) -> ModelLoadError:

@@ -93,11 +93,7 @@ def _row(row: Any, tensor: TensorSpec | None) -> Array:
 
     Any thread.
     """
-    # To NumPy these are the numbers of their bytes.
-    if isinstance(row, bytearray | memoryview) and (
-        tensor is None or tensor.datatype.name == "BYTES"
-    ):
-        row = bytes(row)
+    row = _text_of_bytes(row, tensor)
     array = numbers_of(row)
     is_number = array.dtype.kind in _NUMBERS
     if not is_number and not isinstance(row, np.ndarray):
@@ -113,6 +109,12 @@ def _row(row: Any, tensor: TensorSpec | None) -> Array:
     if wrong:
         raise ValueError(f"expected numbers or texts; got {wrong[0]}")
     return made.reshape(array.shape)
+
+
+def _text_of_bytes(row: Any, tensor: TensorSpec | None) -> Any:
+    """Return a row of other bytes as `bytes`: to NumPy they would be numbers. Any thread."""
+    is_text = tensor is None or tensor.datatype.name == "BYTES"
+    return bytes(row) if is_text and isinstance(row, bytearray | memoryview) else row
 
 
 def _declared(array: Array, tensor: TensorSpec) -> Array:

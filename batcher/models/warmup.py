@@ -35,9 +35,6 @@ the model might not be able to take a size that warm-up chose.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import inf
 from time import perf_counter
 
@@ -47,14 +44,14 @@ from batcher.core.error_text import message
 from batcher.core.padding import Padding
 from batcher.core.ragged import concatenated, copied
 from batcher.core.spec import Array
-from batcher.errors import InvalidInput, ModelContractError, ModelLoadError, OutOfMemory
+from batcher.errors import ModelLoadError, OutOfMemory
 from batcher.models.batch_axes import BatchAxes
 from batcher.models.blank_rows import NothingPrepared, WarmupBatch, unsized_inputs
 from batcher.models.checked import CheckedModel
-from batcher.models.device_errors import device_error
 from batcher.models.own_code import with_place
 from batcher.models.protocol import Arrays, Progress
 from batcher.models.uneven_texts import uneven_texts_note
+from batcher.models.warmup_errors import explained
 
 OPERATORS_BEFORE_HINT = 20
 """Operators a batch; a model with more gets a hint at start.
@@ -72,23 +69,6 @@ WORTHWHILE = 1.25
 
 SHOWN_BATCH_S = 1.0
 """Seconds of a batch from which each further size is a line of its own in the log."""
-
-_WANTS_GRADIENTS = re.compile("require(s_)? ?grad|[Ii]nference tensor")
-"""PyTorch's errors where gradients are computed in inference mode."""
-
-_OF_THE_CODE = (AttributeError, NameError, ImportError, TypeError, SystemExit)
-"""Errors of code that is wrong whatever the rows hold."""
-
-_OF_NO_SIZE = (AttributeError, NameError, ImportError, KeyError, InvalidInput)
-"""Errors of code that is wrong for a batch of any size."""
-
-_WANTS_ONE = re.compile("arrays can be converted|converted to (a )?(Python )?[Ss]calar")
-"""Errors of NumPy and PyTorch where a single number was meant; others of the class TypeError are of
-no size.
-"""
-
-_OTHER_ROWS = re.compile(r"\d+ rows in, .+ out in output")
-"""The breach of the contract that a smaller batch may mend: other rows out than in."""
 
 
 def warmup_sizes(max_batch_size: int) -> list[int]:
@@ -137,7 +117,7 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
     for size in warmup_sizes(max_batch_size):
         progress(_step(model, size))
         try:
-            with _explained(size, max(model.timings, default=0), is_blank=model.sample is None):
+            with explained(size, max(model.timings, default=0), native=_is_native(model)):
                 batch = _batch(model, size, rows_each)
                 # Twice, since the first run pays for whatever is made once. One row a third time:
                 # a model that takes two buffers in turn comes back to the first one only then.
@@ -151,12 +131,7 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
             _note_costs(model, worthwhile, size, progress)
             break
     model.copies_outputs = shared
-    if axes.output and model.sample is None:
-        model.limit(1)
-        progress(
-            f"note: batches have one row: an axis of output {axes.output!r} is as long as the "
-            "batch, where rows would meet. Set max_batch_size to 1 to have a quicker warm-up"
-        )
+    _note_meeting(model, axes.output, progress)
     return rows_each
 
 
@@ -168,7 +143,7 @@ def _run_lengths(
         progress(f"warming up, length {length}")
         for size in warmup_sizes(largest):
             try:
-                with _explained(size, length=length):
+                with explained(size, length=length):
                     batch = _batch(model, size, rows_each, length)
                     if not _run_of_length(model, batch, max_elements):
                         break
@@ -235,6 +210,20 @@ def _note_costs(model: CheckedModel, rows: int, tried: int, progress: Progress) 
     )
 
 
+def _note_meeting(model: CheckedModel, output: str, progress: Progress) -> None:
+    """Note that rows of a batch meet in `output`, if there is one, so that each runs alone.
+
+    Rows of a sample may differ in length, and prove nothing. Inference thread.
+    """
+    if not output or model.sample is not None:
+        return
+    model.limit(1)
+    progress(
+        f"note: batches have one row: an axis of output {output!r} is as long as the batch, where "
+        "rows would meet. Set max_batch_size to 1 to have a quicker warm-up"
+    )
+
+
 def _worthwhile(model: CheckedModel, rows: int, rows_each: int) -> int:
     """Return the rows of the largest batch that is worth running, of those that have run.
 
@@ -254,60 +243,9 @@ def _worthwhile(model: CheckedModel, rows: int, rows_each: int) -> int:
     return max(size for size in each if each[size] <= WORTHWHILE * each[cheapest])
 
 
-@contextmanager
-def _explained(
-    rows: int, fitted: int = 0, length: int = 0, is_blank: bool = False
-) -> Iterator[None]:
-    """Raise whatever a batch of `rows` rows raises as an error that names the batch.
-
-    `fitted` are the rows of the largest batch that has run, 0 without one. `length` is 0 for the
-    length of warm-up's own rows. `is_blank` tells whether they are zeros and empty texts.
-
-    Raises:
-        OutOfMemory: the batch does not fit into the memory.
-        ModelLoadError: anything else was raised.
-
-    Inference thread.
-    """
-    try:
-        yield
-    except NothingPrepared:
-        raise
-    # Also SystemExit: a model that calls sys.exit() must not end the thread.
-    except (Exception, SystemExit) as err:
-        reason = f"{type(err).__name__}: {message(err).strip()}".removesuffix(": ")
-        error = device_error(err)
-        if isinstance(error, OutOfMemory):
-            raise error from None
-        what = f"batch size {rows}" + (f" and length {length}" if length else "")
-        advice = _advice(err, fitted, is_blank)
-        raise ModelLoadError(f"warm-up with {what} failed: {reason}{advice}") from err
-
-
-def _advice(error: BaseException, fitted: int, is_blank: bool) -> str:
-    """Return what an author can do about `error`, if that is known. Any thread."""
-    if isinstance(error, RuntimeError) and _WANTS_GRADIENTS.search(str(error)):
-        return "; if the model computes gradients, write `gradients: true` in model.yaml"
-    if fitted and _may_be_of_size(error):
-        return (
-            f"; a batch of {fitted} ran: if the model takes no more rows at once, set "
-            f"max_batch_size to {fitted}"
-        )
-    if is_blank and not isinstance(error, (*_OF_THE_CODE, ModelContractError)):
-        return (
-            "; the rows of warm-up hold zeros and empty texts: if the model takes no such rows, "
-            "name a file of rows that it takes as `sample` in model.yaml"
-        )
-    return ""
-
-
-def _may_be_of_size(error: BaseException) -> bool:
-    """Return whether a smaller batch may be the mend of `error`. Any thread."""
-    if isinstance(error, TypeError):
-        return bool(_WANTS_ONE.search(str(error)))
-    if isinstance(error, ModelContractError):
-        return bool(_OTHER_ROWS.search(str(error)))
-    return not isinstance(error, _OF_NO_SIZE)
+def _is_native(model: CheckedModel) -> bool:
+    """Return whether code of a library runs zeros and empty texts. Inference thread."""
+    return model.model.one_call and model.sample is None
 
 
 def _run_size(
@@ -356,7 +294,7 @@ def _run_in_pieces(model: CheckedModel, rows: int, largest: int) -> None:
 
     Inference thread.
     """
-    with _explained(rows):
+    with explained(rows):
         batch = _batch(model, rows, rows)
         inputs = batch.inputs()
         pieces = []
@@ -389,7 +327,7 @@ def _hint_at_operators(checked: CheckedModel, progress: Progress) -> None:
     model = checked.model
     if model.preprocess is not None or any(tensor.free_axes for tensor in model.spec.inputs):
         return
-    with _explained(1):
+    with explained(1):
         operators = model.operators(_batch(checked, 1).inputs())
     if operators > OPERATORS_BEFORE_HINT:
         progress(

@@ -7,18 +7,17 @@ of one request would hold numbers for the texts of others. Such a graph gets one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from batcher.config.onnx_definition import described
-from batcher.config.onnx_file import Dim, GraphTensor
-from batcher.models.onnx.binding import Binding
+from batcher.config.onnx_file import Dim
+from batcher.models.onnx.binding import Binding, Signature
 
 
-def keep_rows_apart(binding: Binding, inputs: Mapping[str, GraphTensor]) -> None:
-    """Limit `binding`, of a graph that takes `inputs`, to one row if rows meet in an output.
+def keep_rows_apart(binding: Binding, signature: Signature) -> None:
+    """Limit `binding`, of a graph of this `signature`, to one row if rows meet in an output.
 
     Inference thread.
     """
+    inputs = {**signature.inputs, **signature.defaults}
     rows: set[Dim] = set()
     for feed in binding.feeds:
         shape = inputs[feed.graph_name].shape

@@ -53,8 +53,8 @@ class OnnxModel(PlainModel, FreshMemory):
         """Open the session, and bind the tensors of the specification to those of the graph.
 
         Raises:
-            ModelLoadError: the graph does not take or give what the specification says; or the
-                settings name CUDA, and this build of onnxruntime has the CPU alone.
+            ModelLoadError: the graph takes or gives something else than the specification; or
+                onnxruntime has the CPU alone where the settings name CUDA.
 
         Inference thread.
         """
@@ -64,18 +64,21 @@ class OnnxModel(PlainModel, FreshMemory):
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": number}))
         graph = read_graph(self._definition.file)
         self._session = open_session(self._definition.file, graph, self._threads or 0, providers)
-        # onnxruntime falls back to the CPU without an error. Where the device was chosen by `auto`
-        # the fallback is welcome, where the operator named CUDA it is not.
+        # onnxruntime falls back to the CPU without an error: welcome, but where CUDA was named.
         if self._must_run_on_cuda and "CUDAExecutionProvider" not in self._session.get_providers():
             raise ModelLoadError(
                 f"expected onnxruntime to run on {device}; this build of it offers the CPU alone"
             )
-        signature = _signature(self._session, graph)
-        self._binding = bind(self.spec, self._definition.graph, signature)
-        keep_rows_apart(self._binding, {**signature.inputs, **signature.defaults})
+        self._binding = self._bound(_signature(self._session, graph))
         self._output_names = [fetch.source.name for fetch in self._binding.fetches]
         self.max_rows = self._binding.max_rows
         self.notes = (*self._binding.notes, *_training_notes(graph.training))
+
+    def _bound(self, signature: Signature) -> Binding:
+        """Return how batches enter and leave the graph. Inference thread."""
+        binding = bind(self.spec, self._definition.graph, signature)
+        keep_rows_apart(binding, signature)
+        return binding
 
     def compile(self, progress: Progress) -> None:
         """Refuse: onnxruntime has compiled the graph in its own way.
