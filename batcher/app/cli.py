@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -227,6 +228,8 @@ def init(folder: Path, sample: Path | None, **said: Any) -> None:
     click.echo("\nNext:")
     for command in ("batcher serve", "batcher check --model", "pytest"):
         click.echo(f"  {command} {quote(str(folder))}")
+    if find_spec("pytest") is None:
+        click.echo("The last line needs pytest: pip install pytest")
 
 
 @main.command()

@@ -217,3 +217,12 @@ def test_the_next_commands_work_for_a_folder_with_a_space_in_its_name(tmp_path: 
     assert f"  batcher serve '{tmp_path / 'my net'}'\n" in done.output
     assert f"  batcher check --model '{tmp_path / 'my net'}'\n" in done.output
     assert f"  pytest '{tmp_path / 'my net'}'\n" in done.output
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_how_pytest_is_installed_is_told_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    monkeypatch.setattr("batcher.app.cli.find_spec", lambda _: object() if is_there else None)
+    done = run("init", tmp_path / "net")
+    assert ("pip install pytest" in done.output) is not is_there
