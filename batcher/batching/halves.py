@@ -70,6 +70,11 @@ class Halves:
         return self.pause > 0 or not self.certain
 
     @property
+    def clients(self) -> int:
+        """Rows of all clients."""
+        return int(self._clients + 0.5)
+
+    @property
     def rows(self) -> int:
         """Rows of half of the clients."""
         return int(self._clients / 2 + 0.5)

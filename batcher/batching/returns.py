@@ -29,6 +29,14 @@ if that is above n / l(n) by 3 %. The wait ends as soon as n + M(w) rows are the
 without them makes what was learnt fade by a fifth. M is learnt as a share of the rows of a batch,
 since it is those whose clients return: after a batch of 32 rows four times as many as of 8.
 
+**All of them.** A wait for all clients ends when the last one is back, so that it takes less than w
+on average. Let C(v) be the share of batches after which all were back within v:
+
+    rate = (n + M(w)) / (the sum of 1 - C(v) over all v up to w, + l(n + M(w)))
+
+Without this the last ones are missed, and stay behind: 45 of 48 clients were waited for on a
+machine whose loop is now faster, now slower, though all 48 were the better batch by 5 %.
+
 Example: l(b) = 2 ms + 0.05 ms * b, and 16 clients are back within 0.6 ms. With 8 rows, n / l(n) is
 3,333 rows/s, and (8 + 8) / (0.6 ms + 2.8 ms) is 4,706 rows/s: the worker waits.
 
@@ -71,6 +79,9 @@ LEAST_GAIN = 1.03
 SURE = 2.5
 """Deviations by which rows of later times may be few by chance: they count as that many more."""
 
+MOST_MORE = 1.1
+"""Times the clients that are missing as which rows may come while they are all who come."""
+
 MAX_DRIFT = 1.5
 """Factor within which the fixed cost may change before all is learnt anew."""
 
@@ -112,6 +123,9 @@ class Returns:
         self._came: list[float] = []  # rows, by the time since the last batch
         self._ends: list[float] = []  # batches, by the time until the next one ended
         self._ended_rows = 0.0  # rows of these batches
+        self._missing = 0  # clients that were not there when the last batch ended
+        self._complete = [0.0] * BINS  # batches, by the time until all clients were there
+        self._awaited = 0.0  # batches at whose end a client was missing
         self._last_rows = 0  # rows of the last batch
         self._within = [0.0] * BINS  # rows that come until the end of each bin, for one that ended
         self._review_in = 1
@@ -135,10 +149,12 @@ class Returns:
         of the loop's turn, in which the loop reads other requests, would be lost.
         """
         rows = waiting - before
-        self._since += rows
         index = int((now - self._ended) / self._bin_s)
         if 0 <= index < 2 * BINS:  # a clock may be set back
             self._came[index] += rows * self._weight
+        if self._since < self._missing <= self._since + rows and 0 <= index < BINS:
+            self._complete[index] += self._weight
+        self._since += rows
         return 0 < self.rows <= waiting
 
     def note_end(self, rows: int, waiting: int, now: float) -> None:
@@ -152,6 +168,11 @@ class Returns:
         self._done += rows
         if self.counts:
             self._halves.note_end(rows, waiting)
+            missing = self._halves.clients - waiting
+            # only those that were in this batch can come back after it
+            self._missing = missing if missing <= rows else 0
+            if self._missing > 0:
+                self._awaited += self._weight
             self._ended_rows += rows * self._weight
             self._ends[min(int(passed / self._bin_s), 2 * BINS)] += self._weight
             self._weight *= FADE * (1 + FADE_A_SECOND * passed)
@@ -173,24 +194,42 @@ class Returns:
         halves = self._halves.chosen
         if halves:
             most = min(most, self._halves.rows)
-        last, since = self._last_rows, self._since
-        coming = min(self._within[BINS - 1] * last - since, most - rows)
+        coming = min(self._within[BINS - 1] * self._last_rows - self._since, most - rows)
         alone, together = self._seconds(rows, group), self._seconds(rows + int(coming), group)
         if coming < 0.5 or not alone:
             return
-        row_s = (together - alone) / coming
-        best = LEAST_GAIN * rows / alone
-        for index in range(int(max(now - self._ended, 0.0) / self._bin_s), BINS):
-            end = self._ended + (index + 1) * self._bin_s
-            more = min(self._within[index] * last - since, coming)
-            rate = (rows + more) / (end - now + alone + row_s * more)
-            if more > 0 and rate > best:
-                best, self.until, self.rows = rate, end, rows + int(more + 0.5)
+        self._choose(rows, coming, most - rows, alone, (together - alone) / coming, now)
         if self.rows and halves:
             # of uneven halves too few are back in time, which would keep them uneven
             self.until, self.rows = self._ended + self._span, most
         if self.rows:
             self.wait = self.until - self._ended
+
+    def _choose(
+        self, rows: int, coming: float, most: int, alone: float, row_s: float, now: float
+    ) -> None:
+        """Set the wait of the largest rate, for `most` more rows at most, of which `coming` come.
+
+        A batch takes `alone` seconds for `rows` rows, and `row_s` for each further row.
+        """
+        missing = self._missing - self._since
+        # else their number has changed, or is no number of clients
+        all_return = 0 < missing <= most and coming <= MOST_MORE * missing
+        best = LEAST_GAIN * rows / alone
+        first = int(max(now - self._ended, 0.0) / self._bin_s)
+        lasting = self._awaited - sum(self._complete[:first])
+        share, mean_wait = self._bin_s / lasting if lasting > 0 else 0.0, 0.0
+        for index in range(first, BINS):
+            end = self._ended + (index + 1) * self._bin_s
+            more = min(self._within[index] * self._last_rows - self._since, coming)
+            mean_wait += share * lasting
+            lasting -= self._complete[index]
+            if more <= 0:
+                continue
+            wait, target = (mean_wait, missing) if all_return else (end - now, int(more + 0.5))
+            rate = (rows + more) / (wait + alone + row_s * more)
+            if rate > best:
+                best, self.until, self.rows = rate, end, rows + target
 
     def _review(self, forget: bool, now: float) -> None:
         """See whether clients return, from what was counted."""
@@ -205,7 +244,8 @@ class Returns:
         elif forget or not self._span / MAX_DRIFT < span < self._span * MAX_DRIFT:
             self._span, self._bin_s, self._weight = span, span / BINS, 1.0
             self._came, self._ends = [0.0] * (2 * BINS), [0.0] * (2 * BINS + 1)
-            self._ended_rows = 0.0
+            self._ended_rows, self._awaited = 0.0, 0.0
+            self._complete = [0.0] * BINS
             self._halves.forget()
         else:
             self._scale()
@@ -218,6 +258,8 @@ class Returns:
         self._came = [rows * scale for rows in self._came]
         self._ends = [batches * scale for batches in self._ends]
         self._ended_rows *= scale
+        self._complete = [batches * scale for batches in self._complete]
+        self._awaited *= scale
         self._weight = 1.0
 
     def _measure(self) -> bool:

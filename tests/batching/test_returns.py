@@ -62,6 +62,29 @@ def test_the_wait_that_was_planned_last_and_its_bound_are_told(
     assert not returns.paused
 
 
+def test_the_last_of_all_clients_is_waited_for_where_clients_are_seldom_back_late() -> None:
+    """Fifteen of sixteen would be there on average at a time when all sixteen seldom are."""
+    returns, now = Returns(seconds, 5e-3), 0.0
+    for number in range(BATCHES):
+        late = 2.0 if number % 4 == 0 else 1.0
+        now = learn(returns, 0, 16, 0, [], now)
+        for after in back(16) if returns.counts else ():
+            returns.note_rows(0, 1, now + late * after)
+    returns.note_end(16, 0, now + seconds(16))
+    returns.note_rows(0, 1, now + seconds(16) + 1e-5)
+    returns.plan(1, (), 64, now + seconds(16) + 1e-5)
+    assert returns.rows == 16
+
+
+def test_clients_that_have_become_more_than_a_batch_had_are_not_taken_for_all(
+    halves: tuple[Returns, float],
+) -> None:
+    returns, now = halves
+    returns.note_end(4, 4, now)
+    returns.plan(4, (), 64, now)
+    assert returns.rows == 8, "only four can come back"
+
+
 def test_who_is_back_already_is_not_waited_for_again(halves: tuple[Returns, float]) -> None:
     returns, now = halves
     for after in back(8)[:6]:

@@ -19,7 +19,8 @@ while the loop's work for clients whose requests wait overlaps the batch that ru
 A core does one thing at a time, in the order in which the things were asked for. With two cores the
 loop has one to itself, and all clients together have the other; with one core they take turns. The
 clients' work is `client_cost` a request, half before the request is sent and half when the answer
-is there. The model's own use of cores is part of the measured seconds of its batches.
+is there. The model's own use of cores is part of the measured seconds of its batches. Cores whose
+machine has other work too are now faster, now slower: `pace` changes with every batch.
 """
 
 from __future__ import annotations
@@ -37,17 +38,22 @@ Job = tuple[float, Callable[[Any], object], Any]
 
 
 class Core:
-    """Does one thing at a time."""
+    """Does one thing at a time.
+
+    Attributes:
+        pace: factor by which all takes longer now.
+    """
 
     def __init__(self, events: Events) -> None:
         """Start with nothing to do."""
+        self.pace = 1.0
         self._events = events
         self._free_at = 0.0
 
     def take(self, seconds: float) -> float:
         """Work for `seconds` after all that was asked for before; return when that is done."""
         now = self._events.now
-        self._free_at = (self._free_at if self._free_at > now else now) + seconds
+        self._free_at = (self._free_at if self._free_at > now else now) + seconds * self.pace
         return self._free_at
 
 

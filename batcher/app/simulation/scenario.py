@@ -34,6 +34,7 @@ class Scenario:
         level: priority of a request; None for the model's default.
         loop_cost: seconds of the server's loop for each request.
         client_cost: seconds of the clients' own work for each request.
+        loop_noise: the same deviation for the work of the loop and of the clients after a batch.
         cores: 2 if the clients have a core of their own, 1 if they share the loop's.
         warmup: share of the requests, the first ones, that no result counts.
         seed: of all that is drawn; the same seed sends the same requests to every policy.
@@ -51,6 +52,7 @@ class Scenario:
     level: Distribution | None = None
     loop_cost: float = 0.0
     client_cost: float = 0.0
+    loop_noise: float = 0.0
     cores: int = 2
     warmup: float = 0.1
     seed: int = 1

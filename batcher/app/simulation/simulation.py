@@ -11,7 +11,7 @@ warm-up what the sizes 1, 2, 4, ... up to the largest batch cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import repeat
 from math import inf
 
@@ -22,13 +22,14 @@ from batcher.app.simulation.clients import Client, Surroundings, senders
 from batcher.app.simulation.comparisons.expired_only import ExpiredOnly
 from batcher.app.simulation.comparisons.facts import Facts
 from batcher.app.simulation.costs import BatchCost, Noise
-from batcher.app.simulation.devices import SimulatedDevice, Watch
+from batcher.app.simulation.devices import Cross, SimulatedDevice, Watch
 from batcher.app.simulation.events import Events
 from batcher.app.simulation.loads import Arrival, text_of
 from batcher.app.simulation.loop import Core, Loop
 from batcher.app.simulation.record import ANSWERED, DROPPED, REFUSED, Moment, Record, moment
 from batcher.app.simulation.result import About, Result
 from batcher.app.simulation.scenario import Scenario
+from batcher.batching.batch import Batch
 from batcher.batching.cost import CostModel
 from batcher.batching.scheduler import BatchScheduler
 from batcher.config.model_settings import ModelSettings
@@ -66,11 +67,12 @@ class Run:
         """Build everything; nothing is sent yet."""
         self.record, self.metrics = Record(), ModelMetrics(SPEC.name, SPEC.version)
         self._events = events = Events()
-        core = Core(events)
+        self._core = core = Core(events)
         self._client_core = core if scenario.cores == 1 else Core(events)
+        self._paces = Noise(scenario.loop_noise, scenario.seed)
         self._loop = Loop(events, core)
         self._half, self._client_half = scenario.loop_cost / 2, scenario.client_cost / 2
-        self._devices = _devices(scenario, events, self._loop)
+        self._devices = _devices(scenario, events, self._come_back)
         settings = scenario.settings_of(candidate)
         self.scheduler = self._scheduler(scenario, candidate, settings)
         self._bulk_level = settings.bulk_level
@@ -121,6 +123,11 @@ class Run:
         sizes = [1 << power for power in range((size - 1).bit_length())] + [size]
         scheduler.loaded({rows: seconds(rows) for rows in sizes})
         return scheduler
+
+    def _come_back(self, function: Callable[[Batch], None], batch: Batch) -> None:
+        """Have the loop take `batch` back, and work at another pace from now on."""
+        self._core.pace = self._client_core.pace = self._paces.factor()
+        self._loop.post(0.0, function, batch)
 
     def _change_cost(self, cost: BatchCost) -> None:
         for device in self._devices:
@@ -226,13 +233,13 @@ def _expired_only(settings: ModelSettings) -> ExpiredOnly:
     return ExpiredOnly(CostModel(), settings.max_batch_size, settings.max_queue_rows)
 
 
-def _devices(scenario: Scenario, events: Events, loop: Loop) -> list[SimulatedDevice]:
+def _devices(scenario: Scenario, events: Events, cross: Cross) -> list[SimulatedDevice]:
     return [
         SimulatedDevice(
             events,
             scenario.cost,
             Noise(scenario.noise, scenario.seed + number),
-            lambda function, batch: loop.post(0.0, function, batch),
+            cross,
         )
         for number in range(scenario.devices)
     ]

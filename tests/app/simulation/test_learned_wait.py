@@ -65,6 +65,17 @@ def test_many_clients_get_one_batch_or_two_even_halves_whichever_the_loop_allows
     assert found.answered >= most * max(together, halves)
 
 
+@pytest.mark.parametrize("clients", [16, 32, 48])
+def test_all_clients_are_waited_for_though_the_loop_is_now_faster_now_slower(clients: int) -> None:
+    """A wait for those that are back in time on average would leave the last ones behind."""
+    fixed_cost, load = (AffineCost(2e-3, 0.05e-3), 64), f"closed:{clients},think=0.05ms"
+    machine = {"loop_cost": LOOP_COST_S / 2, "client_cost": 1e-5, "loop_noise": 0.3}
+    found = run(fixed_cost, load, requests=9000, **machine)
+    together = run(fixed_cost, load, f"threshold:{clients}", requests=9000, **machine)
+    assert found.mean_batch >= 0.97 * clients
+    assert found.answered >= 0.98 * together.answered
+
+
 def answers(load: str, policy: str, change: float, seconds: float) -> tuple[Floats, Floats]:
     """Return when requests to model A were sent and answered, three times slower from `change`."""
     cost, size = A
