@@ -36,8 +36,6 @@ class Comparison(NamedTuple):
     connections: int
     rates: dict[str, float]
     """Requests/s by the name of the server."""
-    ratios: dict[str, float]
-    """Requests/s of this server over those of another: median of the ratios within each round."""
 
 
 def comparisons() -> list[Comparison]:
@@ -46,8 +44,8 @@ def comparisons() -> list[Comparison]:
     for row in orjson.loads((RESULTS / "http.json").read_bytes())["rows"]:
         if row["model"] == MODEL and row["server"] in PEERS:
             connections, name = row["connections"], PEERS[row["server"]]
-            each = found.setdefault(connections, Comparison(connections, {}, {}))
-            each.rates[name], each.ratios[name] = row["requests/s"], row["ratio"]
+            each = found.setdefault(connections, Comparison(connections, {}))
+            each.rates[name] = row["requests/s"]
     return [found[connections] for connections in sorted(found)]
 
 

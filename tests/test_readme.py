@@ -31,10 +31,11 @@ def test_it_is_short() -> None:
 
 
 def test_its_first_figures_are_those_of_the_results() -> None:
-    most = comparisons()[-1]
-    assert f"{most.rates['batcher']:,} requests/s" in TEXT
-    assert f"{most.ratios['FastAPI']:.2g} times as many as FastAPI" in TEXT
-    assert f"{most.ratios['Mosec']:.2g} times as many as Mosec" in TEXT
+    rates = comparisons()[-1].rates
+    assert f"{rates['batcher']:,} requests/s" in TEXT
+    # Of the figures that the chart shows, so that a reader who divides them finds the same.
+    for peer in ("FastAPI", "Mosec"):
+        assert f"{rates['batcher'] / rates[peer]:.2g} times as many as {peer}" in TEXT
 
 
 def test_the_charts_are_made_from_the_results() -> None:
