@@ -19,11 +19,15 @@ _SUFFIXES = {
 }
 """How files of the formats are called that need one, mostly."""
 
+_OF_OTHERS = {".json", ".txt"}
+"""Suffixes of samples and notes as well: a file that is called so must be named."""
+
 
 def find_file(folder: Path, source: Source) -> None:
     """Name the model's file in `source` where `file` is left out for a format that needs one.
 
-    One file in `folder` that is called as files of the format are is the model's.
+    One file in `folder` that is called as files of the format are is the model's, unless files of
+    other kinds are called so, too.
 
     Raises:
         ConfigError: there is none, or there are several; the message says what to write.
@@ -34,16 +38,21 @@ def find_file(folder: Path, source: Source) -> None:
         return
     found = sorted(path.name for path in folder.iterdir() if path.suffix in suffixes)
     place = source.origin(("format",))
-    if len(found) == 1:
+    if len(found) == 1 and Path(found[0]).suffix not in _OF_OTHERS:
         source.override(("file",), found[0], place)
         return
-    advice = f"put a file that ends in {suffixes[0]} beside it, or write `file: NAME`"
-    if found:
-        advice = f"{len(found)} may be meant: {_line_for('file', found[:3])}"
     raise ConfigError(
         f"{place}: file: expected the model's file for format {values['format']}; got none: "
-        f"{advice}"
+        f"{_advice_of_several(found, suffixes[0])}"
     )
+
+
+def _advice_of_several(found: list[str], suffix: str) -> str:
+    """Return what to write where the files `found` may be meant; with none, one of `suffix`."""
+    if not found:
+        return f"put a file that ends in {suffix} beside it, or write `file: NAME`"
+    several = f"{len(found)} may be meant: " if len(found) > 1 else ""
+    return several + _line_for("file", found[:3])
 
 
 def check_files(folder: Path, named: Mapping[str, str | None], source: Source) -> None:

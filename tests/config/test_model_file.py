@@ -436,6 +436,14 @@ def test_of_several_files_the_one_that_is_meant_is_asked_for(define: Define, fmt
         define(changed("python\nclass: net:Net", fmt), f"a.{suffix}", f"b.{suffix}")
 
 
+@pytest.mark.parametrize(("fmt", "file"), [("xgboost", "sample.json"), ("lightgbm", "notes.txt")])
+def test_a_file_that_may_be_something_else_must_be_named(
+    define: Define, fmt: str, file: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"got none: write `file: {file}`, which is there"):
+        define(changed("python\nclass: net:Net", fmt), file)
+
+
 def test_a_format_without_any_file_says_what_to_put_there(define: Define) -> None:
     with pytest.raises(
         ConfigError,
