@@ -28,6 +28,7 @@ from batcher.errors import InvalidInput, ModelContractError
 from batcher.models.fitting import fit_outputs, fit_raw_outputs
 from batcher.models.hook_contract import answer_of, as_arrays, own_copy, prepared_rows, uneven_names
 from batcher.models.protocol import Arrays, Model, PartialOutputs
+from batcher.models.row_errors import RowErrors
 from batcher.models.sample import Sample, repeated
 
 SENTENCES = b"This is a text of two sentences. It stands for the texts of clients."
@@ -128,6 +129,7 @@ class WarmupBatch:
             self._fit(outputs)
             return
         raw = fit_raw_outputs(spec.name, outputs, self.rows)
+        _refuse_misfits(outputs, {})
         if self._made <= self.rows:
             # The hook may write into what it gets, which may be the model's own memory.
             whole = {name: copied(own_rows(array, 0, self._made)) for name, array in raw.items()}
@@ -136,12 +138,20 @@ class WarmupBatch:
     def _fit(self, outputs: Arrays) -> None:
         """Check outputs that no hook changes; raises as `check`. Inference thread."""
         _, errors = fit_outputs(self._model.spec, outputs, self.rows)
-        if isinstance(outputs, PartialOutputs):
-            errors |= outputs.failed
-        # A model may refuse blank rows one by one, but what it returns for a row must be a row.
-        for error in errors.values():
-            if isinstance(error, ModelContractError):
-                raise error
+        _refuse_misfits(outputs, errors)
+
+
+def _refuse_misfits(outputs: Arrays, errors: RowErrors) -> None:
+    """Raise the first ModelContractError of a row, of `errors` or those in `outputs`.
+
+    A model may refuse blank rows one by one, but what it returns for a row must be a row.
+
+    Inference thread.
+    """
+    failed = outputs.failed if isinstance(outputs, PartialOutputs) else {}
+    for error in (errors | failed).values():
+        if isinstance(error, ModelContractError):
+            raise error
 
 
 def _stretched(inputs: Arrays, spec: ModelSpec, length: int) -> tuple[dict[str, Array], int]:

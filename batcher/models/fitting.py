@@ -136,7 +136,10 @@ def fit_raw_outputs(model: str, outputs: Arrays, rows: int) -> dict[str, Array]:
         raise ModelContractError(f"model {model!r}: expected outputs; got none")
     for name, array in outputs.items():
         if not has_rows(array, rows):
-            raise rows_error(model, name, array, rows)
+            raise ModelContractError(
+                f"{rows_error(model, name, array, rows)}: `postprocess` gets the rows of one "
+                "request, so leave out what is of no row"
+            )
     return {name: _raw(array, model, name) for name, array in outputs.items()}
 
 

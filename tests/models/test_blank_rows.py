@@ -127,3 +127,16 @@ class Model:
 def test_rows_are_folded_back_one_request_at_a_time(folders: Folders) -> None:
     source = folding('return {"energy": outputs["energy"].mean(keepdims=True)}')
     assert sizes(folders, source, 32) == [1, 2, 4, 8, 16, 32]
+
+
+def test_what_is_no_row_for_postprocess_fails_the_load(folders: Folders) -> None:
+    source = """
+class Model:
+    def predict(self, values):
+        return {"y": values["x"], "found": [{"a": 1} for _ in values["x"]]}
+
+    def postprocess(self, outputs):
+        return outputs
+"""
+    with pytest.raises(ModelLoadError, match="'found', row 0: expected numbers or texts; got dict"):
+        folders.load(folders.python(source))

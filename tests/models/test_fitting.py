@@ -118,8 +118,11 @@ def test_rows_of_unequal_shapes_fail_one_by_one_where_no_axis_is_free() -> None:
     ("raw", "message"),
     [
         ({}, "model 'm': expected outputs; got none"),
-        ({"raw": rows(1)}, "model 'm': 2 rows in, 1 rows out in output 'raw'"),
-        ({"raw": np.array(1.0)}, "model 'm': 2 rows in, a scalar rows out in output 'raw'"),
+        ({"raw": rows(1)}, "model 'm': 2 rows in, 1 rows out in output 'raw': `postprocess` gets"),
+        (
+            {"raw": np.array(1.0)},
+            "2 rows in, a scalar rows out in output 'raw': `postprocess` gets",
+        ),
         (
             {"raw": np.array([b"a", 3], object)},
             "model 'm': output 'raw': expected texts or numbers; got int 3",
@@ -130,7 +133,7 @@ def test_rows_of_unequal_shapes_fail_one_by_one_where_no_axis_is_free() -> None:
 def test_what_goes_to_postprocess_has_a_row_for_each_row(raw: Any, message: str) -> None:
     with pytest.raises(ModelContractError) as raised:
         fit_raw_outputs("m", raw, 2)
-    assert str(raised.value) == message
+    assert message in str(raised.value)
 
 
 def test_texts_go_to_postprocess_as_bytes() -> None:
