@@ -212,13 +212,12 @@ class Returns:
 
         A batch takes `alone` seconds for `rows` rows, and `row_s` for each further row.
         """
-        missing = self._missing - self._since
-        # else their number has changed, or is no number of clients
-        all_return = 0 < missing <= most and coming <= MOST_MORE * missing
-        best = LEAST_GAIN * rows / alone
         first = int(max(now - self._ended, 0.0) / self._bin_s)
-        lasting = self._awaited - sum(self._complete[:first])
-        share, mean_wait = self._bin_s / lasting if lasting > 0 else 0.0, 0.0
+        lasting, missing = self._awaited - sum(self._complete[:first]), self._missing - self._since
+        # else their number has changed, or is no number of clients
+        all_return = 0 < missing <= most and coming <= MOST_MORE * missing and lasting > 0
+        share = self._bin_s / lasting if all_return else 0.0
+        best, mean_wait = LEAST_GAIN * rows / alone, self._ended + first * self._bin_s - now
         for index in range(first, BINS):
             end = self._ended + (index + 1) * self._bin_s
             more = min(self._within[index] * self._last_rows - self._since, coming)
