@@ -13,6 +13,7 @@ from io import SEEK_END
 from pathlib import Path
 from typing import NamedTuple
 
+from batcher.config.onnx_branches import deciding_inputs
 from batcher.config.onnx_training import training_operators
 from batcher.config.wire_messages import MAX_DEPTH, Message, MessageReader
 
@@ -83,6 +84,7 @@ class OnnxFile:
         outputs: the outputs.
         external: weights in other files.
         training: kinds of operators that run as in training.
+        deciding: inputs by whose values a branch is taken.
     """
 
     inputs: list[GraphTensor] = field(default_factory=list)
@@ -90,12 +92,14 @@ class OnnxFile:
     outputs: list[GraphTensor] = field(default_factory=list)
     external: list[ExternalTensor] = field(default_factory=list)
     training: list[str] = field(default_factory=list)
+    deciding: list[str] = field(default_factory=list)
 
 
 def read_onnx(path: Path, nodes: bool = False) -> OnnxFile:
     """Return what the file at `path` says of its tensors.
 
-    External weights and operators in training are read with `nodes` alone, since that takes longer.
+    External weights, operators in training and branches are read with `nodes` alone, since that
+    takes longer.
 
     Raises:
         OSError: the file cannot be read.
@@ -132,6 +136,7 @@ class _Reader(MessageReader):
             ]
         if nodes:
             found.training = training_operators(self, message)
+            found.deciding = deciding_inputs(self, graphs[0])
             found.external = list(self._external(graphs[0], 0))
             for function in self.messages(message, 25):
                 found.external += self._external_of_nodes(self.messages(function, 7), 0)

@@ -16,7 +16,7 @@ from batcher.config.onnx_file import GraphTensor, OnnxFile
 from batcher.core.spec import Array, has_rows
 from batcher.errors import ModelContractError, ModelLoadError
 from batcher.models.onnx.binding import Binding, Signature, bind
-from batcher.models.onnx.crossing import keep_rows_apart
+from batcher.models.onnx.crossing import branch_notes, keep_rows_apart
 from batcher.models.onnx.empty_rows import empty_rows
 from batcher.models.onnx.session import open_session, quiet_run, read_graph
 from batcher.models.protocol import Arrays, FreshMemory, PlainModel, Progress
@@ -72,7 +72,8 @@ class OnnxModel(PlainModel, FreshMemory):
         self._binding = self._bound(_signature(self._session, graph))
         self._output_names = [fetch.source.name for fetch in self._binding.fetches]
         self.max_rows = self._binding.max_rows
-        self.notes = (*self._binding.notes, *_training_notes(graph.training))
+        branches = branch_notes(self._binding, graph.deciding)
+        self.notes = (*self._binding.notes, *_training_notes(graph.training), *branches)
 
     def _bound(self, signature: Signature) -> Binding:
         """Return how batches enter and leave the graph. Inference thread."""
