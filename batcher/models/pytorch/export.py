@@ -28,6 +28,7 @@ from batcher.models.pytorch.batch_sizes import (
     Padded,
     sizes_of,
 )
+from batcher.models.pytorch.branches import branch_note
 from batcher.models.pytorch.export_inputs import PlacedProgram, place_inputs, takes_in_order
 from batcher.models.pytorch.export_tensors import check_inputs, training_note
 from batcher.models.pytorch.module import TorchModule
@@ -77,7 +78,8 @@ class ExportModel(TorchModule):
             program, [tensor.name for tensor in self.spec.inputs], self._definition.listing
         )
         check_inputs(program, self.spec.inputs, placing.places)
-        self.notes += tuple(filter(None, (placing.note, training_note(program))))
+        notes = (placing.note, training_note(program), branch_note(program, self.sizes))
+        self.notes += tuple(filter(None, notes))
         if takes_in_order(program, placing.places):
             module: torch.nn.Module = program.module()
             return module
