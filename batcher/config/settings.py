@@ -200,6 +200,9 @@ class ServerSettings(Section):
         if too_big:
             key = (*section, "preferred_batch_sizes")
             raise self._wrong(key, f"at most max_batch_size ({most})", too_big)
+        if contradiction := settings.contradiction():
+            name, expected, got = contradiction
+            raise self._wrong((*section, name), expected, got)
         return settings
 
     def _wrong(self, key: tuple[str, ...], expected: str, got: object) -> ConfigError:

@@ -1,4 +1,8 @@
-"""Which versions of a model serve, and the labels that stand for versions."""
+"""Which versions of a model serve, and how its requests are divided among them.
+
+A version is named by its number or by a label. A setting that names a version also has that version
+loaded, whatever `versions` says.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from batcher.config.reading import Integer
+from batcher.config.reading import Integer, Number
 from batcher.config.values import Count, Section
 
 LATEST = "latest"
@@ -49,19 +53,50 @@ def _label(value: str) -> str:
 Label = Annotated[str, AfterValidator(_label)]
 
 
+def _version_name(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value:
+        raise ValueError("the number of a version, or a label")
+    return value.lstrip("0") or "0" if value.isdecimal() and value.isascii() else value
+
+
+VersionName = Annotated[str, BeforeValidator(_version_name)]
+"""A number as text, or a label."""
+
+Weight = Annotated[Number, Field(ge=0, le=1e9)]
+
+
 class TrafficSettings(Section):
     """Which versions of a model serve, and who gets which: settings of a model.
 
     Attributes:
         versions: which versions of the model serve: `all`, `latest`, `{latest: 2}`, or a list of
-            numbers; besides them every version that has a label.
+            numbers; besides them every version that the settings below name.
         labels: from a label, such as `stable`, to the number of the version that it stands for.
+        traffic: from a version, by number or label, to its share of the requests that name no
+            version; the shares are compared with each other, whatever their sum.
     """
 
     versions: Versions = "latest"
     labels: dict[Label, VersionNumber] = Field(default_factory=dict)
+    traffic: dict[VersionName, Weight] = Field(default_factory=dict)
+
+    def number_of(self, name: str) -> str:
+        """Return the number of the version that `name` means: a number already, or a label."""
+        return str(self.labels[name]) if name in self.labels else name
 
     @property
     def named(self) -> set[str]:
         """The numbers of the versions that the settings name besides `versions`."""
-        return set(map(str, self.labels.values()))
+        return {*map(str, self.labels.values()), *map(self.number_of, self.traffic)}
+
+    def contradiction(self) -> tuple[str, str, object] | None:
+        """Return the setting that contradicts another, what was expected of it, and what came."""
+        if self.traffic and not sum(self.traffic.values()):
+            return "traffic", "a share above 0 for one version at least", self.traffic
+        for name in self.traffic:
+            if not (name.isdecimal() or name in self.labels):
+                known = ", ".join(self.labels) or "none is set"
+                return "traffic", f"the number of a version, or one of `labels` ({known})", name
+        return None

@@ -102,12 +102,15 @@ class Parameters(NamedTuple):
             key; None for a request of the server's own, which is charged to no quota.
         client: whose share of the CPU pool the request uses, such as an address; empty for all
             clients that nobody tells apart.
+        route: text by which the version is chosen where versions share the requests of a model;
+            equal texts go to one version; empty for any version.
     """
 
     deadline: float | None = None
     priority: int = 0
     key: str | None = ""
     client: str = ""
+    route: str = ""
 
 
 NO_PARAMETERS = Parameters()
@@ -120,10 +123,9 @@ def checked_parameters(parameters: Any, bulk: int) -> Parameters:
         parameters: a `Parameters` that any program may have made.
         bulk: the priority of bulk requests at this model, which is the last one.
 
-    Raises:
-        InvalidInput: the deadline is no number, or the model has no such priority.
+    Raises InvalidInput: the deadline is no number, or the model has no such priority.
     """
-    deadline, priority, key, client = parameters
+    deadline, priority, key, client, route = parameters
     try:
         deadline, priority = None if deadline is None else float(deadline), index(priority)
     except (TypeError, ValueError) as err:
@@ -131,13 +133,14 @@ def checked_parameters(parameters: Any, bulk: int) -> Parameters:
         raise InvalidInput(
             f"parameters: expected a deadline in seconds and a whole priority; got {got}"
         ) from err
-    if deadline != deadline:  # NaN: no comparison with it would ever find the request late
+    if deadline != deadline:  # no comparison with it would ever find the request late
         raise InvalidInput("parameters: expected a deadline in seconds; got NaN")
     if not 0 <= priority <= bulk:
         raise InvalidInput(
             f"priority: expected 1 (the highest) to {bulk - 1}, or {bulk}, bulk; got {priority}"
         )
-    return Parameters(deadline, priority, None if key is None else str(key), str(client))
+    key = None if key is None else str(key)
+    return Parameters(deadline, priority, key, str(client), str(route))
 
 
 def bytes_or_view(array: Array) -> bytes | memoryview:

@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from batcher.core.counters import AnswerMetrics, Histogram, ModelMetrics
 from batcher.core.thread_seconds import thread_seconds
+from batcher.serving.variant_metrics import VariantMetrics
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -113,6 +114,7 @@ class ServerMetrics(Collector):
         quota_rejected_rows: rows that were refused, by the name of the quota that was used up.
         reloads: reloads of the settings, by outcome.
         last_reload_successful: whether the last reload was applied; true before the first.
+        variants: counts of versions that share the requests of a model.
         loop_seconds: gives the seconds for which the thread that calls it, the loop's, has worked.
     """
 
@@ -128,6 +130,7 @@ class ServerMetrics(Collector):
         self.quota_rejected_rows: dict[str, int] = defaultdict(int)
         self.reloads = {"applied": 0, "refused": 0}
         self.last_reload_successful = True
+        self.variants = VariantMetrics()
         self.loop_seconds: Callable[[], float] = thread_seconds
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -176,6 +179,7 @@ class ServerMetrics(Collector):
         yield from self._load_families()
         yield from self._model_histograms()
         yield from self._model_counters()
+        yield from self.variants.collect()
 
     def _request_families(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

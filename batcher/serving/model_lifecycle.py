@@ -42,6 +42,7 @@ class ModelLifecycle(Keeper):
         draining: whether no more requests are taken.
         drain_timeout_s: seconds that a version which is unloaded has for its last answers.
         turns: say when a model may load.
+        name_stages: what every request passes first.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class ModelLifecycle(Keeper):
         self.turns = parts.turns
         self._parts = parts
         self._progress = progress
-        self._name_stages: tuple[Stage, ...] = ()
+        self.name_stages: tuple[Stage, ...] = ()
         self._alive: set[ModelVersion] = set()
         self._watchers: list[Callable[[], None]] = []
         self._all_ended = Waiters()
@@ -89,7 +90,7 @@ class ModelLifecycle(Keeper):
             got = brief(definition.spec.name, 200)
             raise ConfigError(f"model: expected a name that fits into a path; got {got}: {fault}")
         version = ModelVersion(definition, settings, self._parts, self, load, required)
-        version.set_name_stages(self._name_stages)
+        version.set_name_stages(self.name_stages)
         self._alive.add(version)
         return version
 
@@ -171,7 +172,7 @@ class ModelLifecycle(Keeper):
 
     def set_name_stages(self, *stages: Stage) -> None:
         """Send the requests of all models through `stages` first, from now on."""
-        self._name_stages = stages
+        self.name_stages = stages
         for version in self._alive:
             version.set_name_stages(stages)
         self.end_epoch()

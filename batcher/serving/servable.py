@@ -1,4 +1,4 @@
-"""Whatever answers requests under a name: today a version of a model.
+"""Whatever answers requests under a name: a version of a model, or several that share requests.
 
 A servable has a specification, takes requests that fit it, and sends each through its stages. What
 stands behind the stages is the matter of the subclass: a model version has a queue there. So every
@@ -42,6 +42,7 @@ class Servable(ABC):
         timeout: seconds that a request has which names no deadline.
         reads_key: whether a stage looks at the API key of requests.
         reads_client: whether a stage looks at the client of requests.
+        picks_version: whether a stage chooses the version that answers by the route of a request.
         limits: most rows and bytes that an input of one request may have.
 
     Args:
@@ -66,12 +67,14 @@ class Servable(ABC):
         self.timeout = timeout
         self.reads_key = False
         self.reads_client = False
+        self.picks_version = False
         self.limits = NO_LIMITS
         self._pools = pools
         self._seconds = seconds
         self._name_stages: tuple[Stage, ...] = ()
         self._version_stages: tuple[Stage, ...] = ()
         self._chain: GoOn | None = None
+        self._version_chain: GoOn | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -107,6 +110,14 @@ class Servable(ABC):
             parameters = checked_parameters(parameters, self.max_level)
         request = InferenceRequest(spec.name, spec.version, inputs, rows, parameters)
         return self.submit(request) if self._chain is None else self._chain(request)
+
+    def answer(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
+        """Answer `request`, which has passed the stages of the name; fails and raises as `infer`.
+
+        The request fits the specification, but for its version.
+        """
+        chain = self._version_chain
+        return self.submit(request) if chain is None else chain(request)
 
     def infer_decoded(
         self, nbytes: int, decode: Callable[[], Mapping[str, Array]], parameters: Parameters
@@ -209,7 +220,9 @@ class Servable(ABC):
         stages = (*self._name_stages, *self._version_stages)
         self.reads_key = any(stage.reads_key for stage in stages)
         self.reads_client = any(stage.reads_client for stage in stages)
+        self.picks_version = any(stage.picks_version for stage in stages)
         self._chain = chain_of(stages, self.submit)
+        self._version_chain = chain_of(self._version_stages, self.submit)
 
     @abstractmethod
     def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:

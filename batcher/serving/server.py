@@ -48,7 +48,8 @@ class ModelServer:
         pools: where heavy work of single requests runs.
         disk_pool: the one thread that reads the disk, for whoever finds models there.
         left_out: why something in the model repository is not served, by its path there.
-        traffic: divides the requests of a model among its versions.
+        traffic: finds what answers a request, and divides the requests of a model among its
+            versions where the settings say so.
 
     Args:
         clock: the reactor, or a `Clock` in tests.
@@ -81,7 +82,9 @@ class ModelServer:
         parts = Assembly(clock, call_from_thread, call_soon, self.pools, self.metrics, turns)
         self.lifecycle = ModelLifecycle(parts, progress, settings.drain_timeout_s)
         self.left_out = self.lifecycle.left_out
-        self.traffic = Traffic(self.lifecycle)
+        self.traffic = Traffic(
+            self.lifecycle, self.ready_model, self.metrics.variants, self.pools, self.seconds
+        )
         self.traffic.follow(settings)
         self.limit(quotas_of(settings.quotas))
 
@@ -203,7 +206,7 @@ class ModelServer:
             it gives up the request.
         """
         try:
-            return self.ready_model(model, version).infer(inputs, parameters)
+            return self.traffic.servable(model, version).infer(inputs, parameters)
         except BatcherError:
             return fail()
 

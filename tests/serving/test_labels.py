@@ -85,6 +85,7 @@ class Folder:
         ({"versions": {"latest": 2}}, "56"),
         ({"versions": [1, 2]}, "12"),
         ({"labels": {"stable": 3}}, "36"),
+        ({"labels": {"stable": 3}, "traffic": {"stable": 9, 5: 1}}, "356"),
         ({"labels": {"stable": 30}}, "6"),
     ],
     ids=str,

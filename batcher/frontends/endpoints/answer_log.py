@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from batcher.codecs.formats.json_text import to_json
-from batcher.frontends.endpoints.call import Call
+from batcher.frontends.endpoints.call import VERSION_FIELD, Call, Fields
 from batcher.serving.metrics import ServerMetrics
 
 WriteLine = Callable[[bytes], object]
@@ -45,7 +45,13 @@ class AnswerLog:
         self._next_report = 0.0
 
     def answered(
-        self, route: str, model: str, status: int, began: float, call: Call | None = None
+        self,
+        route: str,
+        model: str,
+        status: int,
+        began: float,
+        call: Call | None = None,
+        headers: Fields = (),
     ) -> None:
         """Count one request.
 
@@ -53,16 +59,14 @@ class AnswerLog:
             route: pattern of the route, empty where no route was found.
             model: name of the model that was asked for, empty where no model was.
             status: HTTP status of the answer.
-            began: when the first byte of the request came, in seconds on the clock.
+            began: seconds on the clock at the first byte of the request.
             call: the request, as far as it was read.
+            headers: of the answer; one may tell its version.
         """
         seconds = self.seconds() - began
         self._answers[model, route].observe(status, seconds)
         if self.write_line is not None:
-            line = _line(route, model, status, seconds)
-            if call is not None:
-                _describe(call, line)
-            self._write(line)
+            self._write(_described(_line(route, model, status, seconds), call, headers))
 
     def answered_rpc(
         self, route: str, model: str, status: int, began: float, peer: Callable[[], str]
@@ -103,11 +107,17 @@ def _line(route: str, model: str, status: int, seconds: float) -> dict[str, obje
     }
 
 
-def _describe(call: Call, line: dict[str, object]) -> None:
-    """Put into `line` what was read of `call`."""
+def _described(line: dict[str, object], call: Call | None, headers: Fields) -> dict[str, object]:
+    """Return `line` with what was read of `call`, and the version that its answer tells."""
+    if call is None:
+        return line
+    version = dict(headers).get(VERSION_FIELD)
+    if version is not None:
+        line["version"] = version.decode()
     head = call.head
     if head.method:  # of a refused request, only what was read is known
         line["method"] = head.method
     line |= {"path": head.path, "peer": call.peer, "bytes_in": call.size}
     if b"x-request-id" in head.headers:
         line["request_id"] = head.header(b"x-request-id")
+    return line

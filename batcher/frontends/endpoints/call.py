@@ -22,6 +22,14 @@ Fields = tuple[tuple[bytes, bytes], ...]
 """Header fields of an answer, each a name and a value."""
 
 
+VERSION_FIELD = b"X-Model-Version"
+
+
+def version_field(version: str) -> Fields:
+    """Return the header field that says which `version` has answered."""
+    return ((VERSION_FIELD, version.encode()),)
+
+
 class CallHead:
     """Everything of a request but its body.
 
@@ -74,6 +82,10 @@ class CallHead:
         """
         found = self.arguments
         return found.get("name", ""), found.get("version", "") or found.get("label", "")
+
+    def route(self) -> str:
+        """Return the text by which the version is chosen where versions share the requests."""
+        return self.header(b"x-route-key") or self.header(b"x-request-id")
 
     def key(self) -> str:
         """Return the API key whose quota the request is charged to, empty without a key."""

@@ -30,7 +30,7 @@ from batcher.codecs.heavy import (
 )
 from batcher.core.request import InferenceResponse, Parameters
 from batcher.errors import InvalidInput, UnknownModel
-from batcher.frontends.endpoints.call import Call, Reply
+from batcher.frontends.endpoints.call import Call, Reply, version_field
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.failures import openai_failure_reply
@@ -132,12 +132,14 @@ class EmbeddingsWriter:
         if is_heavy_answer(response):
             arguments = (encode_heavy_embeddings, self._wish, self._embedder)
             return write_heavy(self._servable, response, self._parameters, *arguments).addCallback(
-                self._reply
+                self._reply, response.version
             )
-        return self._reply(encode(response, self._wish, self._embedder))
+        return self._reply(encode(response, self._wish, self._embedder), response.version)
 
-    def _reply(self, body: Buffer) -> Reply:
-        return Reply(200, b"application/json", body, (), self._servable.spec.name)
+    def _reply(self, body: Buffer, version: str) -> Reply:
+        servable = self._servable
+        headers = version_field(version) if servable.picks_version else ()
+        return Reply(200, b"application/json", body, headers, servable.spec.name)
 
 
 class Embeddings:
@@ -161,7 +163,7 @@ class Embeddings:
         return decoded.addCallback(self._infer, call)
 
     def _infer(self, wish: Wish, call: Call) -> Deferred[InferenceResponse]:
-        servable = self._engine.ready_model(wish.model)
+        servable = self._engine.traffic.servable(wish.model)
         embedder = embedder_of(servable.spec)
         if embedder is None:
             raise InvalidInput(
@@ -177,7 +179,8 @@ class Embeddings:
 def _parameters(call: Call, servable: Servable) -> Parameters:
     """Return the parameters of `call`, with the deadline of a request that comes now."""
     key = call.head.key() if servable.reads_key else ""
-    return servable.timed(Parameters(key=key, client=client_of(call.peer)))
+    route = call.head.route() if servable.picks_version else ""
+    return servable.timed(Parameters(None, 0, key, client_of(call.peer), route))
 
 
 def _embedders(engine: Engine) -> list[ModelVersion]:

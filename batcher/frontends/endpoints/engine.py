@@ -21,6 +21,17 @@ from batcher.errors import BatcherError
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_version import ModelVersion
 from batcher.serving.repository.repository import ListedVersion
+from batcher.serving.servable import Servable
+
+
+class Traffic(Protocol):
+    """Says what answers a request. Reactor thread."""
+
+    def servable(self, name: str, version: str = "") -> Servable:
+        """Return what answers requests for a version, by number or label, or for a model's name.
+
+        Raises UnknownModel, Draining or ModelNotReady.
+        """
 
 
 class Engine(Protocol):
@@ -35,6 +46,10 @@ class Engine(Protocol):
     metrics: ServerMetrics
     seconds: Callable[[], float]
     left_out: dict[str, str]
+
+    @property
+    def traffic(self) -> Traffic:
+        """What says what answers a request."""
 
     @property
     def epoch(self) -> Epoch:

@@ -28,7 +28,7 @@ from batcher.core.error_text import brief
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array, ModelSpec
 from batcher.errors import InvalidInput
-from batcher.frontends.endpoints.call import Call, CallHead, Reply
+from batcher.frontends.endpoints.call import Call, CallHead, Fields, Reply, version_field
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
@@ -79,12 +79,14 @@ class Plan:
         "_copies",
         "_encode",
         "_format_name",
+        "_has_headers",
         "_key",
         "_plain",
         "_pooled_bytes",
         "_priority",
         "_reads_client",
         "_reads_pictures",
+        "_route",
         "_timeout",
         "_timing",
         "_writes_text",
@@ -98,15 +100,13 @@ class Plan:
 
     def __init__(self, head: CallHead, engine: Engine, wishes: PlanWishes) -> None:
         """Work the plan out from `head`; raises ClientError or Unavailable."""
-        name, version = head.model()
         self.epoch = engine.epoch
-        self.servable: Servable = engine.ready_model(name or engine.only_model(), version)
+        self.servable = _servable(head, engine)
         spec = self.servable.spec
         content_type = head.header(b"content-type")
         body_format = request_format(content_type, spec)
         reply_format = answer_format(head.header(b"accept"), body_format, spec, wishes.csv_header)
-        # `answer_format` chooses among formats that can be written.
-        assert reply_format.encode is not None
+        assert reply_format.encode is not None  # `answer_format` chooses what can be written
         self._encode = reply_format.encode
         self._format_name, self._content_type = _names_of(reply_format)
         self._writes_text = reply_format.writes_text(spec.outputs)
@@ -117,10 +117,12 @@ class Plan:
         self.exact = body_format.bind is not None and len(spec.required) == len(spec.inputs)
         self.pooled, self._pooled_bytes = body_format.is_pooled(spec), body_format.pooled_bytes
         self._timeout, self._priority = _wishes(head, self.servable)
-        self._key = head.key() if self.servable.reads_key else ""
+        self._key, self._route = _texts(head, self.servable)
         self._reads_client = self.pooled or self.servable.reads_client
-        self._plain = not (self._timeout or self._priority or self._key or self._reads_client)
+        named = self._timeout or self._priority or self._key or self._route or self._reads_client
+        self._plain = not named
         self._timing = wishes.timing or head.headers.get(b"x-timing") == b"1"
+        self._has_headers = self._timing or self.servable.picks_version
 
     def parameters(self, peer: str) -> Parameters:
         """Return the parameters of a call that comes now from `peer`, an address."""
@@ -129,7 +131,7 @@ class Plan:
             return NO_PARAMETERS
         deadline = self.servable.deadline(self._timeout) if self._timeout is not None else None
         client = client_of(peer) if self._reads_client else ""
-        return Parameters(deadline, self._priority, self._key, client)
+        return Parameters(deadline, self._priority, self._key, client, self._route)
 
     def infer_large(self, body: Body, parameters: Parameters) -> Deferred[InferenceResponse]:
         """Answer a body that is large, coded, or of a format for the CPU pool."""
@@ -152,7 +154,7 @@ class Plan:
     def reply(self, response: InferenceResponse) -> Reply | Deferred[Reply]:
         """Return the reply that carries `response`, or a Deferred of a reply that is large."""
         spec = self.servable.spec
-        headers = ((b"Server-Timing", _server_timing(response)),) if self._timing else ()
+        headers: Fields = self._headers(response) if self._has_headers else ()
         if self._writes_text and is_heavy_answer(response):
             arguments = (encode_heavy, self._format_name, spec)
             # No closure: one would be made at each call, also where the answer is short.
@@ -169,7 +171,13 @@ class Plan:
             return write_large(self.servable, joined, (body,)).addCallback(self._reply, headers)
         return Reply(200, self._content_type, body, headers, spec.name)
 
-    def _reply(self, body: Buffer, headers: tuple[tuple[bytes, bytes], ...]) -> Reply:
+    def _headers(self, response: InferenceResponse) -> Fields:
+        """Return the header fields that a client has asked for, or the settings have."""
+        timing: Fields = ((b"Server-Timing", _server_timing(response)),) if self._timing else ()
+        picks = self.servable.picks_version
+        return (*timing, *version_field(response.version)) if picks else timing
+
+    def _reply(self, body: Buffer, headers: Fields) -> Reply:
         return Reply(200, self._content_type, body, headers, self.servable.spec.name)
 
 
@@ -204,6 +212,20 @@ class Predict:
         if plan.pooled or call.size >= HEAVY_BYTES:
             return plan.infer_large(call.body, parameters._replace(client=client_of(call.peer)))
         return plan.servable.infer(plan.decode(call.body), parameters, plan.exact)
+
+
+def _servable(head: CallHead, engine: Engine) -> Servable:
+    """Return what answers calls with `head`; raises ClientError or Unavailable."""
+    name, version = head.model()
+    return engine.traffic.servable(name or engine.only_model(), version)
+
+
+def _texts(head: CallHead, servable: Servable) -> tuple[str, str]:
+    """Return key and route that `head` has, each empty where no stage reads it."""
+    return (
+        head.key() if servable.reads_key else "",
+        head.route() if servable.picks_version else "",
+    )
 
 
 def _names_of(entry: Format) -> tuple[str, bytes]:

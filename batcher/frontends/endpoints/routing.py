@@ -187,7 +187,8 @@ class Router:
             )
             return written
         reply: Reply = found  # as `Any`, each of its attributes would be looked up by name
-        self.answer_log.answered(route.pattern, reply.model, reply.status, call.began, call)
+        began, headers = call.began, reply.headers
+        self.answer_log.answered(route.pattern, reply.model, reply.status, began, call, headers)
         if call.head.marks:
             reply = marked(reply, call.head.marks)
         return send(reply)

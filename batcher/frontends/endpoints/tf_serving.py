@@ -25,7 +25,7 @@ from batcher.codecs.heavy import (
 from batcher.codecs.tf_serving import decode, encode
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array
-from batcher.frontends.endpoints.call import Call, Reply
+from batcher.frontends.endpoints.call import Call, Reply, version_field
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine, versions_of
@@ -119,20 +119,17 @@ class TfReplyWriter:
 
     def reply(self, response: InferenceResponse) -> Reply | Deferred[Reply]:
         """Return the reply that carries `response`, or a Deferred of a reply that is long."""
-        spec = self._servable.spec
+        servable, by_row, version = self._servable, self._by_row, response.version
         if is_heavy_answer(response):
-            return write_heavy(
-                self._servable,
-                response,
-                self._parameters,
-                encode_heavy_tf_serving,
-                spec,
-                self._by_row,
-            ).addCallback(self._reply)
-        return self._reply(encode(response, spec, self._by_row))
+            arguments = (encode_heavy_tf_serving, servable.spec, by_row)
+            written = write_heavy(servable, response, self._parameters, *arguments)
+            return written.addCallback(self._reply, version)
+        return self._reply(encode(response, servable.spec, by_row), version)
 
-    def _reply(self, body: Buffer) -> Reply:
-        return Reply(200, b"application/json", body, (), self._servable.spec.name)
+    def _reply(self, body: Buffer, version: str) -> Reply:
+        servable = self._servable
+        headers = version_field(version) if servable.picks_version else ()
+        return Reply(200, b"application/json", body, headers, servable.spec.name)
 
 
 class TfPredict:
@@ -146,14 +143,12 @@ class TfPredict:
     def __call__(self, call: Call) -> Deferred[InferenceResponse]:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
         name, version = call.head.model()
-        servable = self._engine.ready_model(name or self._engine.only_model(), version)
-        key = call.head.key() if servable.reads_key else ""
-        client = client_of(call.peer) if servable.reads_client else ""
-        parameters = Parameters(key=key, client=client) if key or client else NO_PARAMETERS
+        servable = self._engine.traffic.servable(name or self._engine.only_model(), version)
+        parameters = _parameters(call, servable)
         body, spec, limits = call.body, servable.spec, servable.limits
         is_large = is_heavy(body)
         if is_large or may_have_pictures(plain_body(body), spec):
-            parameters = servable.timed(Parameters(key=key, client=client_of(call.peer)))
+            parameters = servable.timed(parameters._replace(client=client_of(call.peer)))
             arguments = (body, spec, limits, self._max_image_pixels)
             # Pillow gives the interpreter lock up while it decodes; JSON of this size does not.
             decoded = (
@@ -167,6 +162,14 @@ class TfPredict:
         inputs, by_row = decode(plain_body(body), spec, limits)
         call.plan = TfReplyWriter(servable, by_row, parameters)
         return servable.infer(inputs, parameters)
+
+
+def _parameters(call: Call, servable: Servable) -> Parameters:
+    """Return what stages of `servable` read of `call`."""
+    key = call.head.key() if servable.reads_key else ""
+    client = client_of(call.peer) if servable.reads_client else ""
+    route = call.head.route() if servable.picks_version else ""
+    return Parameters(None, 0, key, client, route) if key or client or route else NO_PARAMETERS
 
 
 def _infer_decoded(

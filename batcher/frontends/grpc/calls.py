@@ -201,6 +201,16 @@ def request_id_of(context: Context) -> bytes | None:
     return None
 
 
+def route_of(context: Context) -> str:
+    """Return the text by which the version is chosen, empty without.
+
+    It is the entry `x-route-key` of the call's metadata, or else `x-request-id`.
+    """
+    found = dict(context.invocation_metadata() or ())
+    route = found.get("x-route-key") or found.get("x-request-id") or ""
+    return route if isinstance(route, str) else ""
+
+
 def key_of(context: Context) -> str:
     """Return the API key in the metadata of a call, empty without a key.
 

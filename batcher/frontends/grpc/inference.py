@@ -22,7 +22,7 @@ from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
 from batcher.frontends.endpoints.oip.answering import parameters_of, write_slow
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.calls import Context, PeerOf, key_of, outcome
+from batcher.frontends.grpc.calls import Context, PeerOf, key_of, outcome, route_of
 from batcher.frontends.grpc.large import InferMessage, LargeTensors
 from batcher.frontends.grpc.requests import InferMessageReader, ParsedRequest
 from batcher.frontends.grpc.responses import InferAnswer, WrittenAnswer, answer_pieces, message_of
@@ -69,7 +69,9 @@ class Inference:
         key = key_of(context) if servable.reads_key else ""
         pooled = servable.reads_client or reader.slow or request.typed
         client = client_of(self._peer_of(context.peer())) if pooled else ""
-        parameters = _parameters(servable, request, key, client, context.time_remaining())
+        route = route_of(context) if servable.picks_version else ""
+        parameters = parameters_of(servable, head, key, client=client, route=route)
+        parameters = _until(servable, parameters, context.time_remaining())
         slow = reader.slow and request.size >= HEAVY_BYTES
         deferred = _begin(servable, request, parameters, slow)
         return await _written(await outcome(deferred), head, servable, parameters, around)
@@ -87,12 +89,15 @@ class Inference:
             self._found.clear()
         found = self._found.get((name, version))
         if found is None:
-            servable = self._engine.ready_model(name, version)
+            servable = self._engine.traffic.servable(name, version)
             number = servable.spec.version
             found = self._found.get((name, number))
             if found is None or found[0] is not servable:
                 reader = InferMessageReader(servable.spec, servable.limits)
-                found = self._found[name, number] = servable, reader
+                found = servable, reader
+                # Where versions share requests, the name is answered by none of them.
+                if not servable.picks_version:
+                    self._found[name, number] = found
             if not version:
                 self._found[name, ""] = found
         return found
@@ -145,15 +150,11 @@ def _begin(
     return servable.infer(request.inputs(), parameters)
 
 
-def _parameters(
-    servable: Servable, request: ParsedRequest, key: str, client: str, remaining: float | None
-) -> Parameters:
-    """Return the parameters of a request.
+def _until(servable: Servable, parameters: Parameters, remaining: float | None) -> Parameters:
+    """Return the `parameters` of a request with the earlier deadline of its own and of the call's.
 
-    Its deadline is the earlier one of its own and of the call's, which has `remaining` seconds left
-    (None: no end).
+    The call has `remaining` seconds left (None: no end).
     """
-    parameters = parameters_of(servable, request.head, key, client=client)
     if remaining is None:
         return parameters
     own = parameters.deadline if parameters.deadline is not None else servable.deadline()

@@ -7,7 +7,8 @@ but not while a request is on its way: a model without stages has no chain, and 
 straight to the queue.
 
 Two kinds of stages stand one behind the other. The stages of the name come first: they stay when a
-version is replaced, as quotas do. Today all models have the same ones. The stages of the version
+version is replaced, as quotas do. A request that names no version passes those that choose one
+(`split.py`) as well, where the settings ask for that. The stages of the version
 follow: they belong to what was loaded, as `preprocess` and `postprocess` do.
 """
 
@@ -35,10 +36,13 @@ class Stage(ABC):
         reads_key: whether the stage looks at the API key of a request; without such a stage, fronts
             do not read the key.
         reads_client: likewise, whether the stage asks whose request it is.
+        picks_version: whether the stage chooses the version by the request's route; with such a
+            stage, fronts read the route and say which version has answered.
     """
 
     reads_key: ClassVar[bool] = False
     reads_client: ClassVar[bool] = False
+    picks_version: ClassVar[bool] = False
 
     @abstractmethod
     def infer(self, request: InferenceRequest, go_on: GoOn) -> Deferred[InferenceResponse]:

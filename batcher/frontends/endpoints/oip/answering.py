@@ -37,24 +37,36 @@ def has_slow_inputs(spec: ModelSpec) -> bool:
 
 
 def parameters_of(
-    servable: Servable, head: InferHead, key: str = "", timed: bool = False, client: str = ""
+    servable: Servable,
+    head: InferHead,
+    key: str = "",
+    timed: bool = False,
+    client: str = "",
+    route: str = "",
 ) -> Parameters:
     """Return the parameters of a request that comes now.
 
     Args:
         servable: answers the request.
         head: the request without its tensors.
-        key: API key whose quota the request is charged to; empty without.
-        timed: whether work on the CPU pool needs a deadline, also where `head` has no timeout.
-        client: whose share of the CPU pool the request uses; empty where it uses none.
+        key: API key whose quota is charged; empty without.
+        timed: whether work on the CPU pool needs a deadline also where `head` has none.
+        client: whose share of the CPU pool it uses; empty where it uses none.
+        route: text by which the version is chosen; where it is empty, the id of `head`.
     """
-    # Most requests share one object, which no stage has to check again.
-    if not (timed or key or client or head.slow or head.priority or head.timeout is not None):
-        return NO_PARAMETERS
-    level = servable.max_level if head.priority == BULK_PRIORITY else head.priority
-    if level > servable.max_level:
-        level = 0  # other servers of the protocol take an unknown level for the default, too
-    return Parameters(servable.deadline(head.timeout), level, key, client)
+    route = route or head.id if servable.picks_version else ""
+    named = key or client or route or head.priority or head.timeout is not None
+    if not (timed or named or head.slow):
+        return NO_PARAMETERS  # most requests share one object, which no stage has to check again
+    level = _level(head.priority, servable.max_level)
+    return Parameters(servable.deadline(head.timeout), level, key, client, route)
+
+
+def _level(priority: int, bulk: int) -> int:
+    """Return the level of `priority`, where `bulk` is the level of the bulk class."""
+    level = bulk if priority == BULK_PRIORITY else priority
+    # Other servers of the protocol take an unknown level for the default, too.
+    return level if level <= bulk else 0
 
 
 def write_slow(

@@ -35,7 +35,7 @@ from batcher.core.error_text import brief
 from batcher.core.request import InferenceResponse, OutputRows, Parameters
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput
-from batcher.frontends.endpoints.call import Call, CallHead, Reply
+from batcher.frontends.endpoints.call import Call, CallHead, Fields, Reply, version_field
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
@@ -83,6 +83,7 @@ class InferPlan:
         epoch: the time in which the plan is true.
         servable: answers the calls.
         key: API key whose quota the calls are charged to; empty where no stage reads keys.
+        route: text by which the version is chosen; empty where no stage chooses one.
         large_rows: fewest rows of an answer that is too large to be copied on the loop.
         coding: content coding of the answers, empty for none.
         pooled: whether every call has work for the CPU pool.
@@ -98,6 +99,7 @@ class InferPlan:
         "key",
         "large_rows",
         "pooled",
+        "route",
         "servable",
         "slow_inputs",
     )
@@ -110,9 +112,9 @@ class InferPlan:
             Unavailable: the model cannot answer now.
         """
         self.epoch = engine.epoch
-        name, version = head.arguments["name"], head.arguments.get("version", "")
-        self.servable: Servable = engine.ready_model(name, version)
+        self.servable: Servable = engine.traffic.servable(*head.model())
         self.key = head.key() if self.servable.reads_key else ""
+        self.route = head.route() if self.servable.picks_version else ""
         self.coding = response_coding(head.header(b"accept-encoding"))
         length = head.headers.get(b"inference-header-content-length")
         self.json_length = None if length is None else _length(length)
@@ -179,28 +181,31 @@ class OipReplyWriter:
     def reply(self, response: InferenceResponse) -> Reply | Deferred[Reply]:
         """Return the reply that carries `response`, or a Deferred of a reply that takes long."""
         head, plan = self._head, self._plan
+        model = response.model
+        fields: Fields = version_field(response.version) if plan.servable.picks_version else ()
         if head.heavy and is_heavy_answer(response):
             return write_heavy(
                 plan.servable, response, self._parameters, encode_heavy_oip, head, plan.coding
-            ).addCallback(self._reply, response.model, plan.coding)
+            ).addCallback(self._reply, model, fields, plan.coding)
         if plan.coding or head.slow:
             write = partial(encode_heavy_oip, head=head, coding=plan.coding)
             return write_slow(response, plan.servable, write, self._parameters).addCallback(
-                self._reply, response.model, plan.coding
+                self._reply, model, fields, plan.coding
             )
         outputs = response.outputs
         if (
             not isinstance(outputs, OutputRows) or outputs.rows >= plan.large_rows
         ) and is_large_answer(response):
             written: Deferred[Encoded] = write_large(plan.servable, encode, response, head)
-            return written.addCallback(self._reply, response.model)
-        return self._reply(encode(response, head), response.model)
+            return written.addCallback(self._reply, model, fields)
+        return self._reply(encode(response, head), model, fields)
 
-    def _reply(self, encoded: tuple[Buffer, int | None], model: str, coding: str = "") -> Reply:
+    def _reply(
+        self, encoded: tuple[Buffer, int | None], model: str, headers: Fields, coding: str = ""
+    ) -> Reply:
         body, json_length = encoded
-        headers: tuple[tuple[bytes, bytes], ...] = ()
         if json_length is not None:
-            headers = ((b"Inference-Header-Content-Length", b"%d" % json_length),)
+            headers = ((b"Inference-Header-Content-Length", b"%d" % json_length), *headers)
         if coding:
             headers = (*headers, (b"Content-Encoding", coding.encode()))
         media_type = b"application/json" if json_length is None else b"application/octet-stream"
@@ -235,7 +240,8 @@ class Infer:
         head, data = plan.read(body)
         servable = plan.servable
         client = client_of(call.peer) if plan.pooled or head.slow else ""
-        parameters = parameters_of(servable, head, plan.key, bool(plan.coding), client)
+        coded = bool(plan.coding)
+        parameters = parameters_of(servable, head, plan.key, coded, client, plan.route)
         call.plan = OipReplyWriter(plan, head, parameters)
         if plan.slow_inputs and len(data) >= HEAVY_BYTES:
             return servable.infer_decoded(len(data), partial(head.inputs, data), parameters)
@@ -257,7 +263,8 @@ def _infer_decoded(
     """Answer a call whose body was read; the time of its timeout runs since `began`, in seconds."""
     head, inputs = decoded
     servable = plan.servable
-    parameters = parameters_of(servable, head, plan.key, client=client_of(call.peer))
+    client = client_of(call.peer)
+    parameters = parameters_of(servable, head, plan.key, client=client, route=plan.route)
     timeout = servable.timeout if head.timeout is None else head.timeout
     parameters = parameters._replace(deadline=began + timeout)
     call.plan = OipReplyWriter(plan, head, parameters)
