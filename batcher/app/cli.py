@@ -30,7 +30,13 @@ from batcher.config.model_settings import ModelSettings
 from batcher.config.reading import dotted, scalar
 from batcher.config.settings import ServerSettings, load_settings, share_threads
 from batcher.errors import BatcherError, ConfigError
-from batcher.serving.repository.folders import ModelFolder, define, find_models, find_versions
+from batcher.serving.repository.folders import (
+    ModelFolder,
+    define,
+    find_models,
+    find_versions,
+    settings_for,
+)
 
 DEFAULT_CONFIG = Path("config.yaml")
 LATER = ("simulate", "tune")
@@ -270,7 +276,7 @@ def _check_model(
     try:
         versions = find_versions(folder, settings, base)
         # All are read before the first is checked, so that a wrong setting is found at once.
-        own = [settings.for_model(found.name).model_copy(update=update) for found in versions]
+        own = [settings_for(found, settings).model_copy(update=update) for found in versions]
     except ConfigError as err:
         raise click.ClickException(str(err)) from err
     screen, breaches = LoadScreen(), 0

@@ -7,7 +7,7 @@ files. Its paths are relative to that folder.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +26,7 @@ from batcher.config.tensor_file import (
     TensorFile,
     fillers,
 )
+from batcher.config.triton.model_config import config_of, read_config
 from batcher.core.spec import (
     FLOATS,
     Labels,
@@ -234,6 +235,7 @@ class ModelDefinition:
         graph: how the tensors stand in the graph of an ONNX model.
         learnt: where all this is known from, in words, for a model that is one file; empty for one
             with a `model.yaml`.
+        notes: what the log says of how the definition was read, each a sentence.
     """
 
     spec: ModelSpec
@@ -247,6 +249,7 @@ class ModelDefinition:
     imports: tuple[str, ...] = ()
     graph: GraphBinding = GraphBinding()
     learnt: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def is_single(self) -> bool:
@@ -262,13 +265,16 @@ class ModelDefinition:
 
 
 def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinition:
-    """Read `folder/model.yaml`.
+    """Read `folder/model.yaml`, or Triton's `config.pbtxt` where there is no such file.
 
     Raises:
         ConfigError: the file is missing or wrong; the message names place, setting, what was
             expected and what came.
     """
     folder = folder.absolute()  # a model may change the working directory before it is read again
+    if (config := config_of(folder)) is not None:
+        read = read_config(config, name, folder)
+        return replace(definition_of(read.source, name, version, folder), notes=read.notes)
     source = read_yaml(folder / "model.yaml")
     find_file(folder, source)
     return definition_of(source, name, version, folder)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
 from pydantic import ByteSize, Field, PrivateAttr
 
@@ -45,6 +46,8 @@ from batcher.config.values import (
 )
 from batcher.core.cores import cores
 from batcher.errors import ConfigError
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 MAX_PILLOW_PIXELS = 178_956_970
 """Pixels of a picture beyond which Pillow itself refuses to decode."""
@@ -176,17 +179,20 @@ class ServerSettings(Section):
         place: str = self._source.origin(key)
         return place
 
-    def for_model(self, name: str) -> ModelSettings:
+    def for_model(self, name: str, beside: Mapping[str, Any] = _NONE) -> ModelSettings:
         """Return the settings of the model called `name`: `defaults`, overridden by `models[name]`.
+
+        `beside` are settings from a file beside the model, between the two.
 
         Raises:
             ConfigError: two of the settings contradict each other.
         """
         own = self.models.get(name)
+        base = self.defaults.model_copy(update=beside) if beside else self.defaults
         if own is None:
-            return self._consistent(("defaults",), self.defaults)
+            return self._consistent(("defaults",), base)
         overrides = {field: getattr(own, field) for field in own.model_fields_set - _OF_PATH}
-        settings = self.defaults.model_copy(update=overrides)
+        settings = base.model_copy(update=overrides)
         return self._consistent(("models", name), settings)
 
     def _consistent(self, section: tuple[str, ...], settings: ModelSettings) -> ModelSettings:

@@ -152,7 +152,7 @@ def _load(
     if settings.compile != "none":
         _compile(model, progress)
     checked = CheckedModel(model, settings.finite_outputs)
-    _tell_notes(checked, settings.max_batch_size, progress)
+    _tell_notes(checked, definition, settings.max_batch_size, progress)
     checked.sample = sample_of(definition, model.sample)
     return checked
 
@@ -174,9 +174,11 @@ def _import_for(definition: ModelDefinition, name: str) -> None:
         ) from err
 
 
-def _tell_notes(model: CheckedModel, max_batch_size: int, progress: Progress) -> None:
+def _tell_notes(
+    model: CheckedModel, definition: ModelDefinition, max_batch_size: int, progress: Progress
+) -> None:
     """Report what loading has shown, and what no failure follows from. Inference thread."""
-    for note in model.model.notes:
+    for note in (*definition.notes, *model.model.notes):
         progress(f"note: {note}")
     if model.largest(max_batch_size) < max_batch_size:
         progress(

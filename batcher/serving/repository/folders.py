@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
-from batcher.config.model_settings import ModelOverrides
+from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.settings import ServerSettings
 from batcher.config.single_file import SingleFile, name_of, split_entry
+from batcher.config.triton.model_config import config_of, settings_of
 from batcher.core.names import name_fault
 from batcher.errors import ConfigError
 from batcher.models.describing.describe import define_single
@@ -205,6 +206,15 @@ def define(folder: ModelFolder, trusted: bool) -> ModelDefinition:
     return load_model_definition(folder.name, folder.version, folder.folder)
 
 
+def settings_for(folder: ModelFolder, settings: ServerSettings) -> ModelSettings:
+    """Return the settings of the model in `folder`, those of a `config.pbtxt` included.
+
+    Raises ConfigError: two of the settings contradict each other.
+    """
+    beside = {} if folder.single is not None else settings_of(folder.folder, folder.name)
+    return settings.for_model(folder.name, beside)
+
+
 def _entries_of_repository(settings: ServerSettings, base: Path) -> list[Path]:
     """Return what lies in the repository. Raises ConfigError."""
     if settings.model_repository is None:
@@ -251,7 +261,8 @@ def find_versions(folder: Path, settings: ServerSettings, base: Path) -> list[Mo
     if split_entry(folder)[0].is_file():
         return _of_single(folder.absolute(), settings, base)
     folder = folder.resolve()
-    alone = (folder / "model.yaml").is_file()
+    is_triton = folder.name.isdecimal() and config_of(folder) is not None
+    alone = (folder / "model.yaml").is_file() or is_triton
     model = folder.parent if alone and folder.name.isdecimal() else folder
     named = {(base / own.path).resolve(): name for name, own in settings.models.items() if own.path}
     name = named.get(model, model.name)
@@ -333,9 +344,12 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def _is_version(folder: Path, faults: dict[str, str]) -> bool:
-    """Return whether `folder` can be read and holds a `model.yaml`."""
+    """Return whether `folder` can be read, and holds a `model.yaml` or has Triton's file above."""
     try:
-        return DEFINITION in os.listdir(folder) and (folder / DEFINITION).is_file()
+        names = os.listdir(folder)
+        if DEFINITION in names and (folder / DEFINITION).is_file():
+            return True
+        return bool(names) and config_of(folder) is not None
     except OSError as err:
         _note_unread(folder, err, faults, str(int(folder.name)))
         return False

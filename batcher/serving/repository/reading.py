@@ -20,7 +20,14 @@ from batcher.core.spec import ModelSpec
 from batcher.errors import ConfigError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import Progress
-from batcher.serving.repository.folders import Key, Listing, ModelFolder, find_models, reason_for
+from batcher.serving.repository.folders import (
+    Key,
+    Listing,
+    ModelFolder,
+    find_models,
+    reason_for,
+    settings_for,
+)
 from batcher.serving.repository.source import VersionSource, source_of
 from batcher.workers.thread import ModelLoader
 
@@ -208,7 +215,8 @@ def served(folders: list[ModelFolder], settings: ServerSettings) -> list[ModelFo
 def _chosen(name: str, folders: list[ModelFolder], settings: ServerSettings) -> Collection[str]:
     """Return which versions of the model `name` may serve. Raises ConfigError."""
     there = [folder.version for folder in folders if folder.name == name]
-    own = settings.for_model(name)
+    # One `config.pbtxt` stands above all versions.
+    own = settings_for(next(folder for folder in folders if folder.name == name), settings)
     if own.versions == "all":
         return there
     if own.versions == "latest" or isinstance(own.versions, Latest):

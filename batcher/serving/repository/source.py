@@ -17,8 +17,9 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.config.settings import ServerSettings, share_threads
 from batcher.config.traffic import TrafficSettings
+from batcher.config.triton.model_config import config_of
 from batcher.models.file_facts import FileFacts, facts_of
-from batcher.serving.repository.folders import ModelFolder, define
+from batcher.serving.repository.folders import ModelFolder, define, settings_for
 
 
 class VersionSource(NamedTuple):
@@ -70,7 +71,7 @@ def source_of(
     """
     files = _files(_paths_of(folder), known.files if known is not None else ())
     # Which versions serve, and who gets which requests, changes nothing for one that serves.
-    own = settings.for_model(folder.name).model_copy(update=TrafficSettings().model_dump())
+    own = settings_for(folder, settings).model_copy(update=TrafficSettings().model_dump())
     return VersionSource(folder, files, own, overrides)
 
 
@@ -93,7 +94,8 @@ def _paths_of(folder: ModelFolder) -> Iterable[Path]:
     """
     single = folder.single
     if single is None:
-        return _paths(folder.folder)
+        config = config_of(folder.folder)
+        return [*_paths(folder.folder), *([config] if config is not None else [])]
     pattern = "*.py" if single.file.suffix == ".py" else f"{escape(single.file.name)}*"
     beside = [path for path in folder.folder.glob(pattern) if path.is_file()]
     return {single.file, *beside, *([single.sample] if single.sample is not None else [])}
