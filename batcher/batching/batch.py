@@ -87,10 +87,10 @@ class Batch:
         return split
 
     def _padded(self, group: RaggedGroup, allocate: Allocate) -> dict[str, Array]:
-        """Collate, and pad the rows to the length of the batch. Any thread."""
+        """Collate, and pad the rows to the lengths of the batch. Any thread."""
         collated = {}
         for name, first in self.parts[0].inputs.items():
-            shape = group.padding.padded_shape(name, first.shape[1:], group.length)
+            shape = group.padding.padded_shape(name, first.shape[1:], group.lengths)
             buffer = allocate(name, (self.rows, *shape), first.dtype)
             arrays = [part.inputs[name] for part in self.parts]
             if any(array.shape[1:] != shape for array in arrays):
@@ -103,14 +103,14 @@ class Batch:
     def _unpadded(
         self, group: RaggedGroup, outputs: Mapping[str, Array]
     ) -> list[Mapping[str, Array]]:
-        """Split, and cut the rows of each part to its own length. Any thread."""
+        """Split, and cut the rows of each part to its own lengths. Any thread."""
         padding = group.padding
-        padding.check_outputs(outputs, group.length)
+        padding.check_outputs(outputs, group.lengths)
         split: list[Mapping[str, Array]] = []
         start = 0
         for part in self.parts:
             stop = start + part.rows
-            split.append(padding.own_rows(outputs, start, stop, padding.length_of(part.inputs)))
+            split.append(padding.own_rows(outputs, start, stop, padding.lengths_of(part.inputs)))
             start = stop
         return split
 

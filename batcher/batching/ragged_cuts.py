@@ -11,6 +11,10 @@ that plan is sent; the next one is planned anew, with the requests that have com
 Whether a cut pays is a matter of the base, the time of a batch however small: with a large base all
 eight share one batch.
 
+A row of several lengths, such as a picture, is as long as it has elements. In a batch each row has
+the greatest height and the greatest width. No one order of such rows is the best for all cuts, so
+three plans are compared: sorted by elements, by height and by width.
+
 **Which batch of the plan goes first.** The one with the request whose turn it is. So nobody waits
 for better company. A request that would miss its deadline behind that batch goes before it.
 
@@ -36,12 +40,13 @@ Source: the batching of sorted sequences by dynamic programming, for costs that 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from math import inf
+from math import inf, prod
+from typing import NamedTuple
 
 from batcher.batching.levels import Levels
 from batcher.batching.part import Part
 from batcher.batching.ragged_cost import Plane
-from batcher.core.padding import RaggedGroup
+from batcher.core.padding import Lengths, RaggedGroup, fit, longest_of
 
 WINDOW_BATCHES = 2
 """Full batches in the window. With more, rows of rare lengths are overtaken too often."""
@@ -62,19 +67,20 @@ Cost = Callable[[int, Hashable], float]
 
 
 def optimal_cuts(
-    rows: Sequence[int], elements: Sequence[int], max_rows: int, max_elements: int, plane: Plane
-) -> list[int]:
-    """Return the ends of the batches that take the least time in all; of equals, larger ones.
+    rows: Sequence[int], sizes: Sequence[Lengths], max_rows: int, max_elements: int, plane: Plane
+) -> tuple[list[int], float]:
+    """Return the ends of the batches that take the least time in all, and the seconds of all.
 
-    Part number i has `rows[i]` rows of `elements[i]` elements, padding included; the elements are
-    ascending. A part alone may have more than `max_elements`, a batch of several has not.
+    Of equal plans, the one with larger batches. Part number i has `rows[i]` rows of the lengths
+    `sizes[i]`, padding included; the first lengths are ascending where there are no others. A row
+    of a batch has as many elements as the product of the greatest lengths. A part alone may have
+    more than `max_elements`, a batch of several has not.
     """
     best = [0.0]  # seconds of the best plan for the parts before each
     begins = [0]  # where the last batch of that plan begins
+    limits = _Limits(max_rows, max_elements, plane)
     for end in range(1, len(rows) + 1):
-        longest = elements[end - 1]
-        most = min(max_rows, max_elements // longest) if longest else max_rows
-        begin, seconds = _last_batch(rows, best, end, most, plane.slope(longest))
+        begin, seconds = _last_batch(rows, sizes, best, end, limits)
         best.append(seconds + plane.base)
         begins.append(begin)
     ends: list[int] = []
@@ -82,19 +88,40 @@ def optimal_cuts(
     while end:
         ends.append(end)
         end = begins[end]
-    return ends[::-1]
+    return ends[::-1], best[-1]
+
+
+class _Limits(NamedTuple):
+    """How large a batch may be, and what its rows take."""
+
+    rows: int
+    elements: int
+    plane: Plane
+
+    def of(self, lengths: Lengths) -> tuple[int, float]:
+        """Return the most rows of a batch of `lengths`, and the seconds that each of them takes."""
+        elements = prod(lengths)
+        most = min(self.rows, self.elements // elements) if elements else self.rows
+        return most, self.plane.slope(elements)
 
 
 def _last_batch(
-    rows: Sequence[int], best: list[float], end: int, most: int, slope: float
+    rows: Sequence[int], sizes: Sequence[Lengths], best: list[float], end: int, limits: _Limits
 ) -> tuple[int, float]:
     """Return where the best last batch before `end` begins, and the seconds without its base."""
     begin = at = end - 1
-    filled = rows[begin]
+    filled, longest = rows[begin], sizes[begin]
+    most, slope = limits.of(longest)
     least = best[begin] + filled * slope
-    while begin > 0 and filled + rows[begin - 1] <= most:
+    has_several = len(longest) > 1
+    while begin > 0:
         begin -= 1
         filled += rows[begin]
+        if has_several and not fit(sizes[begin], longest):
+            longest = longest_of((longest, sizes[begin]))
+            most, slope = limits.of(longest)
+        if filled > most:
+            break
         seconds = best[begin] + filled * slope
         if seconds <= least:
             least, at = seconds, begin
@@ -143,7 +170,7 @@ class RaggedCuts:
 
 
 class _Window:
-    """The parts among which a batch is planned, in their order, and the length of each.
+    """The parts among which a batch is planned, in their order, and the lengths of each.
 
     Batches are lists of indices of these parts.
     """
@@ -151,13 +178,13 @@ class _Window:
     def __init__(self, parts: list[Part], group: RaggedGroup) -> None:
         self._parts = parts
         self._group = group
-        self._lengths = [group.padding.length_of(part.inputs) for part in parts]
+        self._lengths = [group.padding.lengths_of(part.inputs) for part in parts]
+        self._elements = [prod(lengths) for lengths in self._lengths]
 
     def seconds(self, batch: list[int], cost: Cost) -> float:
         """Return within how many seconds `batch` is answered if it runs now."""
-        longest = max([self._lengths[index] for index in batch])
         rows = sum([self._parts[index].rows for index in batch])
-        return cost(rows, self._group.padded_to(longest))
+        return cost(rows, self._group.padded_to(self._longest_of(batch)))
 
     def choose(self, cuts: RaggedCuts, max_rows: int, now: float, cost: Cost) -> list[int]:
         """Return the batch that goes next, ascending."""
@@ -197,9 +224,19 @@ class _Window:
 
     def _longest(self, batches: list[list[int]]) -> int:
         """Return the longest part of a plan; of equals, the one that has waited longest."""
-        lengths = self._lengths
-        longest = lengths[batches[-1][-1]]
-        return min([index for batch in batches for index in batch if lengths[index] == longest])
+        elements = self._elements
+        planned = [index for batch in batches for index in batch]
+        most = max([elements[index] for index in planned])
+        return min([index for index in planned if elements[index] == most])
+
+    def _longest_of(self, batch: Sequence[int]) -> Lengths:
+        """Return the lengths of a batch, without padding to multiples or sizes."""
+        return longest_of([self._lengths[index] for index in batch])
+
+    def _size_of(self, batch: Sequence[int]) -> Lengths:
+        """Return the lengths of a batch, such that their product is the elements of a row."""
+        first, *others = self._group.padded_to(self._longest_of(batch)).lengths
+        return (self._group.width * first, *others)
 
     def _due(self, rows: int, max_rows: int) -> list[int]:
         """Return the parts that would go too late if they were not in a batch of `rows`, now.
@@ -224,32 +261,49 @@ class _Window:
 
         The first of `due` alone if a batch has not enough elements for all.
         """
-        longest = max(due, key=self._lengths.__getitem__)
-        length = self._lengths[longest]
-        most = min(rows, cuts.most_rows(self._group.padded_to(length)))
+        longest = max(due, key=self._elements.__getitem__)
+        lengths = self._longest_of(due)
+        most = min(rows, cuts.most_rows(self._group.padded_to(lengths)))
         chosen: list[int] = []
         for index in [*due, *sorted(_batch_with(longest, batches))]:
             own = self._parts[index].rows
-            if index in chosen or self._lengths[index] > length or (chosen and own > most):
+            if index in chosen or (chosen and own > most):
+                continue
+            if not fit(self._lengths[index], lengths):
                 continue
             chosen.append(index)
             most -= own
         return sorted(chosen)
 
     def _plan(self, cuts: RaggedCuts, max_rows: int) -> list[list[int]]:
-        """Return the batches of the least time in all, shorter ones first."""
-        parts, lengths, group = self._parts, self._lengths, self._group
-        order = [index for index, part in enumerate(parts) if part.rows <= max_rows]
-        order.sort(key=lengths.__getitem__)
-        longest = max(group.padded_to(lengths[order[-1]]).elements, 1)
+        """Return the batches of the least time in all."""
+        fitting = [index for index, part in enumerate(self._parts) if part.rows <= max_rows]
+        order = sorted(fitting, key=self._elements.__getitem__)
+        plan, seconds = self._plan_of(order, cuts, max_rows)
+        axes = len(self._lengths[0])
+        for axis in range(axes if axes > 1 else 0):
+            sizes = [lengths[axis] for lengths in self._lengths]
+            other, other_seconds = self._plan_of(
+                sorted(fitting, key=sizes.__getitem__), cuts, max_rows
+            )
+            if other_seconds < seconds:
+                plan, seconds = other, other_seconds
+        return plan
+
+    def _plan_of(
+        self, order: list[int], cuts: RaggedCuts, max_rows: int
+    ) -> tuple[list[list[int]], float]:
+        """Return the best cuts of the parts in `order`, and the seconds of all batches."""
+        parts, group = self._parts, self._group
+        longest = max(group.padded_to(self._longest_of(order)).elements, 1)
         most = min(max_rows, cuts.max_elements // longest) // BLOCKS
         blocks = _blocks([parts[index].rows for index in order], max(most, 1))
         rows = [sum([parts[order[at]].rows for at in range(begin, end)]) for begin, end in blocks]
-        elements = [group.padded_to(lengths[order[end - 1]]).elements for _, end in blocks]
-        ends = optimal_cuts(rows, elements, max_rows, cuts.max_elements, cuts.plane)
+        sizes = [self._size_of(order[begin:end]) for begin, end in blocks]
+        ends, seconds = optimal_cuts(rows, sizes, max_rows, cuts.max_elements, cuts.plane)
         stops = [blocks[end - 1][1] for end in ends]
         starts = [0, *stops[:-1]]
-        return [order[start:stop] for start, stop in zip(starts, stops, strict=True)]
+        return [order[start:stop] for start, stop in zip(starts, stops, strict=True)], seconds
 
     def _urgent(
         self, batches: list[list[int]], own: list[int], now: float, cost: Cost
@@ -295,13 +349,13 @@ def padded_group(parts: Sequence[Part]) -> Hashable:
     group = parts[0].group
     if not isinstance(group, RaggedGroup):
         return group
-    length_of = group.padding.length_of
-    return group.padded_to(max([length_of(part.inputs) for part in parts]))
+    lengths_of = group.padding.lengths_of
+    return group.padded_to(longest_of([lengths_of(part.inputs) for part in parts]))
 
 
 def not_longer(parts: list[Part], group: Hashable) -> list[Part]:
     """Return those of `parts` that a batch of `group` can take without longer padding."""
     if not isinstance(group, RaggedGroup):
         return parts
-    length_of = group.padding.length_of
-    return [part for part in parts if length_of(part.inputs) <= group.length]
+    lengths_of = group.padding.lengths_of
+    return [part for part in parts if fit(lengths_of(part.inputs), group.lengths)]

@@ -24,6 +24,7 @@ from batcher.config.tensor_file import (
     PaddedFile,
     PreparedFile,
     TensorFile,
+    check_axes,
     fillers,
 )
 from batcher.config.triton.model_config import config_of, read_config
@@ -99,8 +100,8 @@ class OutputFile(TensorFile):
             label if its values are 0 to 1 with a sum of 1 in each row, and else `score`.
         ragged: whether rows may differ in the sizes of their free axes (-1), as the boxes found in
             pictures do.
-        unpad: whether rows are cut to the length of the padded inputs of their request; the shape
-            has one axis of -1 then.
+        unpad: whether rows are cut to the lengths of the padded inputs of their request; the shape
+            has as many axes of -1 as those then.
     """
 
     labels: tuple[str, ...] | None = None
@@ -112,8 +113,8 @@ class OutputFile(TensorFile):
     def _consistent(self) -> OutputFile:
         if self.ragged and -1 not in self.shape:
             raise ValueError(f"a shape with an axis of -1 for `ragged: true`, not {self.shape}")
-        if self.unpad and (self.ragged or self.shape.count(-1) != 1):
-            raise ValueError("a shape with one axis of -1, and no `ragged`, for `unpad: true`")
+        if self.unpad and (self.ragged or -1 not in self.shape):
+            raise ValueError("a shape with an axis of -1, and no `ragged`, for `unpad: true`")
         if self.labels is not None and (not self.shape or self.shape[-1] != len(self.labels)):
             raise ValueError(f"as many labels as the last axis of shape {list(self.shape)}")
         return self
@@ -166,8 +167,10 @@ class ModelFile(FileSection):
             if len({tensor.name for tensor in tensors}) != len(tensors):
                 raise ValueError("names that differ among inputs and among outputs")
         masks, lengths = fillers(self.inputs, "mask"), fillers(self.inputs, "lengths")
-        if any(tensor.unpad for tensor in self.outputs) and not self._pads:
+        cut = [tensor for tensor in self.outputs if tensor.unpad]
+        if cut and not self._padded:
             raise ValueError("an input with `pad` for `unpad: true` of an output")
+        check_axes([*self._padded, *cut])
         if all(tensor.is_optional or tensor.name in (masks | lengths) for tensor in self.inputs):
             raise ValueError("an input without `optional` and `default`, whose rows are counted")
         if self.format != "onnx" and (self.constants or self._names_graph):
@@ -180,8 +183,8 @@ class ModelFile(FileSection):
         return {"file": self.file, "weights": self.weights, "sample": self.sample}
 
     @property
-    def _pads(self) -> bool:
-        return any(tensor.pad is not None for tensor in (*self.inputs, *self.prepared))
+    def _padded(self) -> list[PaddedFile]:
+        return [tensor for tensor in (*self.inputs, *self.prepared) if tensor.pad is not None]
 
     @property
     def _names_graph(self) -> bool:

@@ -57,7 +57,7 @@ class PaddedFile(TensorFile):
 
     Attributes:
         pad: what stands behind the end of a row that shares a batch with longer rows; the shape
-            has one axis of -1 then. Without it rows of different lengths share no batch.
+            has an axis of -1 then. Without it rows of different lengths share no batch.
         pad_to_multiple_of: the length of a padded batch is a multiple of that.
         pad_sizes: lengths of padded batches, for models that are compiled for some lengths.
         warmup_lengths: lengths that warm-up runs, beside that of its rows; without any, those of
@@ -82,8 +82,8 @@ class PaddedFile(TensorFile):
                     "`pad` beside pad_to_multiple_of, pad_sizes, warmup_lengths, mask and lengths"
                 )
             return self
-        if self.shape.count(-1) != 1:
-            raise ValueError(f"a shape with one axis of -1 for `pad`, not {list(self.shape)}")
+        if -1 not in self.shape:
+            raise ValueError(f"a shape with an axis of -1 for `pad`, not {list(self.shape)}")
         if list(self.pad_sizes) != sorted(set(self.pad_sizes)):
             raise ValueError("pad_sizes in ascending order")
         if self.pad_sizes and self.pad_to_multiple_of > 1:
@@ -137,11 +137,43 @@ def fillers(inputs: Sequence[PaddedFile], key: str) -> dict[str, str]:
         filled = by_name.get(name)
         if filled is None or filled is tensor or name in found:
             raise ValueError(f"`{key}` of {tensor.name!r} to be another input of its own")
-        fits = filled.shape.count(-1) == 1 if key == "mask" else set(filled.shape) <= {1}
-        if not fits:
-            shape = "one axis of -1" if key == "mask" else "[] or [1]"
-            raise ValueError(f"input {name!r}, the {key} of {tensor.name!r}, with shape {shape}")
+        check_filled(filled, key, tensor)
         if filled.dtype.name in ("BYTES", "BF16"):
             raise ValueError(f"input {name!r}, the {key} of {tensor.name!r}, to be of numbers")
         found[name] = tensor.name
     return found
+
+
+def check_filled(filled: PaddedFile, key: str, tensor: PaddedFile) -> None:
+    """Check that `filled` can be what `key` says of `tensor`, its mask or its lengths.
+
+    Raises:
+        ValueError: it has another shape; the message says which was expected.
+    """
+    axes = tensor.shape.count(-1)
+    if key == "mask":
+        fits, shape = filled.shape.count(-1) == axes, _axes_text(axes)
+    else:
+        shapes = [(), (1,)] if axes == 1 else [(axes,)]
+        fits, shape = filled.shape in shapes, " or ".join(str(list(each)) for each in shapes)
+    if not fits:
+        raise ValueError(f"input {filled.name!r}, the {key} of {tensor.name!r}, with shape {shape}")
+
+
+def check_axes(tensors: Sequence[TensorFile]) -> None:
+    """Check that `tensors`, which are padded or cut alike, have as many free axes.
+
+    Raises:
+        ValueError: one of them has more or fewer; the message says how many were expected.
+    """
+    for tensor in tensors[1:]:
+        axes = tensors[0].shape.count(-1)
+        if tensor.shape.count(-1) != axes:
+            raise ValueError(
+                f"{tensor.name!r} with {_axes_text(axes)}, as {tensors[0].name!r} has, which is "
+                f"padded; not {list(tensor.shape)}"
+            )
+
+
+def _axes_text(axes: int) -> str:
+    return "one axis of -1" if axes == 1 else f"{axes} axes of -1"

@@ -29,8 +29,9 @@ def _filled(
     found = inputs.get(source)
     if found is None:
         return {}
-    axis = next(each.shape.index(-1) for each in spec.inputs if each.name == source)
-    length = found.shape[axis + 1]
-    value = 1 if tensor.mask_of else length
-    shape = [length if size < 0 else size for size in tensor.shape]
+    free = next(each.shape for each in spec.inputs if each.name == source)
+    lengths = [have for want, have in zip(free, found.shape[1:], strict=True) if want < 0]
+    ends = iter(lengths)
+    shape = [next(ends) if size < 0 else size for size in tensor.shape]
+    value = 1 if tensor.mask_of else lengths[0] if len(lengths) == 1 else lengths
     return {tensor.name: np.full((rows, *shape), value, tensor.datatype.numpy)}

@@ -10,58 +10,68 @@ and `pad: 0` on that input says what stands behind the end of a shorter row:
 A request has one length: several inputs may be padded, and all of them have that length. Requests
 may share a batch if they are equal in all but the length (`RaggedGroup`). An output whose axis
 follows the length is cut again, so that a request never sees the padding of its neighbours.
+
+Pictures have two lengths, a height and a width, and other data may have more: one for each free
+axis. Each axis is padded to the longest of the batch.
+
+    two requests             2 x 5 and 4 x 3
+    the batch                two rows of 4 x 5
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from batcher.core.ragged import is_ragged, own_rows
-from batcher.core.spec import Array, ModelSpec, shape_text
+from batcher.core.spec import Array, ModelSpec, TensorSpec, shape_text
 from batcher.errors import InvalidInput, ModelContractError
+
+Lengths = tuple[int, ...]
+"""Sizes of the free axes of a row, in their order."""
 
 
 class RaggedGroup(NamedTuple):
-    """What requests share that may be padded to one length.
+    """What requests share that may be padded to the same lengths.
 
     Attributes:
         padding: how the model's rows are padded.
-        shapes: names, dtypes and shapes of the inputs; -1 stands for the length.
-        width: elements of a row for each unit of length, in the first input that is padded.
-        length: length of a batch, padding included; 0 for the group as a whole.
+        shapes: names, dtypes and shapes of the inputs; -1 stands for a length.
+        width: elements of a row whose lengths are all 1, in the first input that is padded.
+        lengths: lengths of a batch, padding included; empty for the group as a whole.
     """
 
     padding: Padding
     shapes: Hashable
     width: int
-    length: int = 0
+    lengths: Lengths = ()
 
     @property
     def elements(self) -> int:
         """Elements of a padded row; 0 for the group as a whole."""
-        return self.width * self.length
+        return self.width * prod(self.lengths) if self.lengths else 0
 
     def own_elements(self, inputs: Mapping[str, Array]) -> int:
         """Return the elements of a row of a request with `inputs`, without padding."""
-        return self.width * self.padding.length_of(inputs)
+        return self.width * prod(self.padding.lengths_of(inputs))
 
-    def padded_to(self, length: int) -> RaggedGroup:
-        """Return the group of a batch whose longest row has `length`."""
-        return RaggedGroup(self.padding, self.shapes, self.width, self.padding.padded(length))
+    def padded_to(self, longest: Lengths) -> RaggedGroup:
+        """Return the group of a batch whose rows have at most the lengths `longest`."""
+        lengths = tuple([self.padding.padded(length) for length in longest])
+        return RaggedGroup(self.padding, self.shapes, self.width, lengths)
 
 
 class Padding:
     """How rows of one model are padded, and how its outputs are cut again.
 
     Attributes:
-        axes: for each input that is padded, its axis of the length, counted in the batch.
+        axes: for each input that is padded, its axes of the lengths, counted in the batch.
         values: for each of these inputs, what stands behind the end of a row.
-        output_axes: for each output that is cut, its axis of the length, counted in the batch.
+        output_axes: for each output that is cut, likewise.
         warmup_lengths: lengths of batches that warm-up runs, beside that of its rows.
     """
 
@@ -69,10 +79,10 @@ class Padding:
         """Pad what `spec`, which has an input with `pad`, says."""
         tensors = [tensor for tensor in (*spec.inputs, *spec.prepared) if tensor.pad is not None]
         first = tensors[0]
-        self.axes = {tensor.name: tensor.shape.index(-1) + 1 for tensor in tensors}
+        self.axes = {tensor.name: _free_axes(tensor) for tensor in tensors}
         self.values = {tensor.name: tensor.pad for tensor in tensors}
         self.output_axes = {
-            tensor.name: tensor.shape.index(-1) + 1 for tensor in spec.outputs if tensor.unpads
+            tensor.name: _free_axes(tensor) for tensor in spec.outputs if tensor.unpads
         }
         self._first = first.name
         self._multiple = first.pad_to_multiple_of
@@ -82,7 +92,7 @@ class Padding:
         self.warmup_lengths = sorted({self.padded(length) for length in lengths})
 
     def padded(self, length: int) -> int:
-        """Return the length that rows of at most `length` are padded to."""
+        """Return the length that an axis of at most `length` is padded to."""
         if self._sizes:
             index = bisect_left(self._sizes, length)
             # Beyond the largest size each length is its own: the model says what it takes.
@@ -93,70 +103,71 @@ class Padding:
         """Return what requests must share with `inputs` to share a batch.
 
         Raises:
-            InvalidInput: two inputs that are padded have two lengths.
+            InvalidInput: two inputs that are padded have different lengths.
         """
         shapes: list[tuple[str, str, tuple[int, ...]]] = []
-        length, whose, width = -1, "", 0
+        lengths: Lengths = ()
+        whose, width = "", 0
         for name in sorted(inputs):
             array = inputs[name]
-            axis, shape = self.axes.get(name), tuple(array.shape[1:])
-            if axis is not None and axis < array.ndim:
-                own = array.shape[axis]
-                if length not in (-1, own):
-                    raise InvalidInput(
-                        f"input {name!r}: expected the length of {whose!r}, {length}; got {own}"
-                    )
-                shape = (*shape[: axis - 1], -1, *shape[axis:])
-                if length < 0 or name == self._first:
-                    width = abs(prod(shape))
-                length, whose = own, name
-            shapes.append((name, array.dtype.str, shape))
-        if length < 0:
+            axes, shape = self.axes.get(name), array.shape
+            if axes is not None and axes[-1] < len(shape):
+                own = _sizes(shape, axes)
+                if lengths not in ((), own):
+                    raise _unequal_lengths(name, own, whose, lengths)
+                shape = _with_sizes(shape, axes, [-1] * len(axes))
+                if not lengths or name == self._first:
+                    width = abs(prod(shape[1:]))
+                lengths, whose = own, name
+            shapes.append((name, array.dtype.str, shape[1:]))
+        if not lengths:
             return tuple(shapes)
         return RaggedGroup(self, tuple(shapes), width)
 
-    def length_of(self, inputs: Mapping[str, Array]) -> int:
-        """Return the length of a request of a `RaggedGroup` with `inputs`."""
-        for name, axis in self.axes.items():
+    def lengths_of(self, inputs: Mapping[str, Array]) -> Lengths:
+        """Return the lengths of a request of a `RaggedGroup` with `inputs`."""
+        for name, axes in self.axes.items():
             array = inputs.get(name)
-            if array is not None and axis < array.ndim:
-                return int(array.shape[axis])
+            if array is not None and axes[-1] < array.ndim:
+                return _sizes(array.shape, axes)
         raise ValueError("expected an input that is padded")
 
-    def padded_shape(self, name: str, shape: tuple[int, ...], length: int) -> tuple[int, ...]:
-        """Return the shape of a row of the input `name` in a batch of `length`."""
-        axis = self.axes.get(name)
-        if axis is None or axis > len(shape):
+    def padded_shape(self, name: str, shape: tuple[int, ...], lengths: Lengths) -> tuple[int, ...]:
+        """Return the shape of a row of the input `name` in a batch of `lengths`."""
+        axes = self.axes.get(name)
+        if axes is None or axes[-1] > len(shape):
             return shape
-        return (*shape[: axis - 1], length, *shape[axis:])
+        return _with_sizes((0, *shape), axes, lengths)[1:]
 
     def fill(self, buffer: Array, name: str, arrays: Sequence[Array]) -> None:
         """Write `arrays` of the input `name` into `buffer`, one behind the other, and pad them."""
-        axis = self.axes[name]
+        axes = self.axes[name]
         buffer.fill(self.values[name])
         start = 0
         for array in arrays:
             stop = start + len(array)
-            buffer[(slice(start, stop), *_ends(axis, array.shape[axis]))] = array
+            buffer[(slice(start, stop), *_ends(axes, _sizes(array.shape, axes)))] = array
             start = stop
 
     def stretched(self, inputs: Mapping[str, Array], length: int = 0) -> tuple[Rows, int]:
-        """Return rows made of `inputs` that have `length`, and the elements of each.
+        """Return rows made of `inputs` with each length `length`, and the elements of each row.
 
-        What a row has is repeated, or cut. Length 0 stands for the length that a batch of `inputs`
+        What a row has is repeated, or cut. Length 0 stands for the lengths that a batch of `inputs`
         is padded to. The elements are 0 where no input is padded.
         """
         rows, group = dict(inputs), self.group_of(inputs)
         if not isinstance(group, RaggedGroup):
             return rows, 0
-        own = self.length_of(inputs)
-        group = group.padded_to(length or own)
-        for name, axis in self.axes.items():
-            if name in rows and axis < rows[name].ndim and own:
-                rows[name] = rows[name].take(np.arange(group.length) % own, axis)
+        own = self.lengths_of(inputs)
+        group = group.padded_to((length,) * len(own) if length else own)
+        for name, axes in self.axes.items():
+            if name not in rows or axes[-1] >= rows[name].ndim or not all(own):
+                continue
+            for axis, have, wanted in zip(axes, own, group.lengths, strict=True):
+                rows[name] = rows[name].take(np.arange(wanted) % have, axis)
         for name in self._lengths_inputs:
             if name in rows:
-                rows[name] = np.full_like(rows[name], group.length)
+                rows[name] = lengths_rows(group.lengths, rows[name])
         return rows, group.elements
 
     def even_rows(self, arrays: Mapping[str, Array]) -> Rows:
@@ -167,36 +178,42 @@ class Padding:
         }
 
     def _evened(self, name: str, rows: Array) -> Array:
-        axis = self.axes[name]
-        length = self.padded(max([row.shape[axis - 1] for row in rows]))
-        shape = self.padded_shape(name, rows[0].shape, length)
+        axes = self.axes[name]
+        longest = longest_of([_sizes((0, *row.shape), axes) for row in rows])
+        lengths = tuple([self.padded(length) for length in longest])
+        shape = self.padded_shape(name, rows[0].shape, lengths)
         even: Array = np.empty((len(rows), *shape), rows[0].dtype)
         self.fill(even, name, [row[np.newaxis] for row in rows])
         return even
 
-    def check_outputs(self, outputs: Mapping[str, Array], length: int) -> None:
-        """Check that `outputs` of a batch of `length` can be cut.
+    def check_outputs(self, outputs: Mapping[str, Array], lengths: Lengths) -> None:
+        """Check that `outputs` of a batch of `lengths` can be cut.
 
         Raises:
-            ModelContractError: the axis of the length of an output has another size.
+            ModelContractError: an axis of a length of an output has another size.
         """
-        for name, axis in self.output_axes.items():
+        for name, axes in self.output_axes.items():
             array = outputs.get(name)
-            if array is not None and (axis >= array.ndim or array.shape[axis] != length):
-                raise ModelContractError(
-                    f"output {name!r}: `unpad` expects the length of the batch, {length}, on axis "
-                    f"{axis}; got shape {shape_text(array.shape)}"
-                )
+            if array is None:
+                continue
+            for axis, length in zip(axes, lengths, strict=True):
+                if axis >= array.ndim or array.shape[axis] != length:
+                    raise ModelContractError(
+                        f"output {name!r}: `unpad` expects the length of the batch, {length}, on "
+                        f"axis {axis}; got shape {shape_text(array.shape)}"
+                    )
 
-    def own_rows(self, outputs: Mapping[str, Array], start: int, stop: int, length: int) -> Rows:
-        """Return the rows from `start` up to, not including, `stop`, cut to `length`."""
+    def own_rows(
+        self, outputs: Mapping[str, Array], start: int, stop: int, lengths: Lengths
+    ) -> Rows:
+        """Return the rows from `start` up to, not including, `stop`, cut to `lengths`."""
         own: Rows = {}
         for name, array in outputs.items():
-            axis = self.output_axes.get(name)
-            if axis is None:
+            axes = self.output_axes.get(name)
+            if axes is None:
                 own[name] = own_rows(array, start, stop)
             else:
-                cut = array[(slice(start, stop), *_ends(axis, length))]
+                cut = array[(slice(start, stop), *_ends(axes, lengths))]
                 own[name] = np.ascontiguousarray(cut)
         return own
 
@@ -211,6 +228,50 @@ def even_rows(arrays: Mapping[str, Array], spec: ModelSpec) -> Rows:
     return Padding(spec).even_rows(arrays)
 
 
-def _ends(axis: int, length: int) -> list[slice]:
-    """Return slices of the axes 1 to `axis`, all whole but the last, which ends at `length`."""
-    return [slice(None)] * (axis - 1) + [slice(length)]
+def longest_of(lengths: Iterable[Lengths]) -> Lengths:
+    """Return the lengths that a batch needs for rows of all `lengths`."""
+    return tuple(map(max, zip(*lengths, strict=True)))
+
+
+def fit(lengths: Lengths, longest: Lengths) -> bool:
+    """Return whether rows of `lengths` need no more padding than those of `longest`."""
+    return all(own <= most for own, most in zip(lengths, longest, strict=True))
+
+
+def lengths_rows(lengths: Lengths, like: Array) -> Array:
+    """Return rows that each hold `lengths`, of the shape and dtype of `like`."""
+    return np.full_like(like, lengths if like.ndim > 1 else lengths[0])
+
+
+def _free_axes(tensor: TensorSpec) -> tuple[int, ...]:
+    """Return the free axes of `tensor`, counted in the batch."""
+    return tuple([axis for axis, size in enumerate(tensor.shape, 1) if size < 0])
+
+
+def _sizes(shape: tuple[int, ...], axes: tuple[int, ...]) -> Lengths:
+    return tuple([shape[axis] for axis in axes])
+
+
+def _with_sizes(
+    shape: tuple[int, ...], axes: tuple[int, ...], sizes: Sequence[int]
+) -> tuple[int, ...]:
+    changed = list(shape)
+    for axis, size in zip(axes, sizes, strict=True):
+        changed[axis] = size
+    return tuple(changed)
+
+
+def _ends(axes: tuple[int, ...], lengths: Lengths) -> list[slice]:
+    """Return slices of the axes from 1 on: the `axes` end at `lengths`, others are whole."""
+    ends = [slice(None)] * axes[-1]
+    for axis, length in zip(axes, lengths, strict=True):
+        ends[axis - 1] = slice(length)
+    return ends
+
+
+def _unequal_lengths(name: str, own: Lengths, whose: str, lengths: Lengths) -> InvalidInput:
+    if len(own) == 1:
+        wanted, got = f"length of {whose!r}, {lengths[0]}", str(own[0])
+    else:
+        wanted, got = f"lengths of {whose!r}, {shape_text(lengths)}", shape_text(own)
+    return InvalidInput(f"input {name!r}: expected the {wanted}; got {got}")

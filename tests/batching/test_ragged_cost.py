@@ -83,7 +83,7 @@ def test_warm_up_seeds_the_plane_and_a_group_without_a_length_has_the_mean_one()
     group = padding.group_of({"x": np.zeros((1, 7), "<f4")})
     assert isinstance(group, RaggedGroup)
     assert model.seconds(4, group) == pytest.approx(5e-3, rel=0.01)
-    assert model.seconds(4, group.padded_to(20)) == pytest.approx(9e-3, rel=0.01)
+    assert model.seconds(4, group.padded_to((20,))) == pytest.approx(9e-3, rel=0.01)
 
 
 def test_warm_up_at_several_lengths_tells_rows_from_elements() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import inf
 
 import numpy as np
@@ -20,6 +20,9 @@ from tests.support.models import model_spec, tensor
 
 SPEC = model_spec(inputs=(tensor("x", shape=(-1,), pad=0),), outputs=(tensor("y", shape=()),))
 PADDING = Padding(SPEC)
+OF_PICTURES = Padding(
+    model_spec(inputs=(tensor("x", shape=(-1, -1), pad=0),), outputs=SPEC.outputs)
+)
 parts_of_windows = st.lists(st.tuples(st.integers(1, 3), st.integers(0, 9)), min_size=1, max_size=8)
 
 
@@ -34,10 +37,9 @@ def part(length: int, rows: int = 1, deadline: float = inf) -> Part:
     return Part(inputs, rows, 1, PADDING.group_of(inputs), 1, 0.0, deadline)
 
 
-def group() -> RaggedGroup:
-    found = PADDING.group_of({"x": np.zeros((1, 1), "<f4")})
-    assert isinstance(found, RaggedGroup)
-    return found
+def picture(height: int, width: int) -> Part:
+    inputs = {"x": np.zeros((1, height, width), "<f4")}
+    return Part(inputs, 1, 1, OF_PICTURES.group_of(inputs), 1, 0.0, inf)
 
 
 def length(each: Part) -> int:
@@ -56,7 +58,9 @@ def next_batch(levels: Levels, cuts: RaggedCuts, max_rows: int, now: float = 0.0
         assert isinstance(shape, RaggedGroup)
         return cuts.plane.seconds(rows, shape.elements)
 
-    packed, late = cuts.pack(levels, group(), max_rows, now, cost)
+    shape = next(iter(levels)).group
+    assert isinstance(shape, RaggedGroup)
+    packed, late = cuts.pack(levels, shape, max_rows, now, cost)
     levels.take(packed, now)
     for each in late:
         levels.remove(each)
@@ -103,7 +107,7 @@ def test_no_other_cuts_take_less_time_within_the_limits_and_each_row_is_in_one_b
     window = sorted(window, key=lambda each: each[1])
     rows, elements = [each[0] for each in window], [each[1] for each in window]
     costs = plane(base, per_row, per_element)
-    ends = optimal_cuts(rows, elements, most, limit, costs)
+    ends, found = optimal_cuts(rows, [(each,) for each in elements], most, limit, costs)
     assert ends[-1] == len(rows)
     assert ends == sorted(set(ends))
     assert fits(rows, elements, ends, most, limit)
@@ -114,13 +118,57 @@ def test_no_other_cuts_take_less_time_within_the_limits_and_each_row_is_in_one_b
         for other in every
         if fits(rows, elements, other, most, limit)
     )
+    assert found == pytest.approx(best)
     assert seconds(rows, elements, ends, costs) == pytest.approx(best)
+
+
+pictures_of_windows = st.lists(
+    st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=7
+)
+
+
+@given(pictures_of_windows, st.integers(3, 9), st.integers(4, 60), st.integers(0, 30))
+def test_cuts_of_rows_with_two_lengths_count_the_greatest_of_each(
+    window: list[tuple[int, int, int]], most: int, limit: int, base: int
+) -> None:
+    rows, sizes = [each[0] for each in window], [each[1:] for each in window]
+    costs = plane(base, 1, 1)
+
+    def batch_of(begin: int, end: int) -> tuple[int, int]:
+        height, width = (max(axis) for axis in zip(*sizes[begin:end], strict=True))
+        return sum(rows[begin:end]), height * width
+
+    def allowed(begin: int, end: int) -> bool:
+        filled, elements = batch_of(begin, end)
+        return end - begin == 1 or (filled <= most and filled * elements <= limit)
+
+    def time_of(ends: Sequence[int]) -> float:
+        return sum(costs.seconds(*batch_of(*each)) for each in pairwise([0, *ends]))
+
+    ends, found = optimal_cuts(rows, sizes, most, limit, costs)
+    assert all(allowed(*each) for each in pairwise([0, *ends]))
+    inner = range(1, len(rows))
+    every = [[*cuts, len(rows)] for n in range(len(rows)) for cuts in combinations(inner, n)]
+    best = min(
+        time_of(each) for each in every if all(allowed(*one) for one in pairwise([0, *each]))
+    )
+    assert found == pytest.approx(best)
+    assert time_of(ends) == pytest.approx(best)
+
+
+def test_tall_and_wide_pictures_go_apart() -> None:
+    shapes = [(100, 10 + each) if each % 2 else (10 + each, 100) for each in range(8)]
+    levels, cuts = waiting([picture(*shape) for shape in shapes]), RaggedCuts(plane(base=2000))
+    tall = [each.inputs["x"].shape[1] == 100 for each in next_batch(levels, cuts, 8)]
+    assert len(tall) == 4
+    assert len(set(tall)) == 1
 
 
 def test_a_small_base_keeps_lengths_apart_and_a_large_one_mixes_them() -> None:
     rows, elements = [1] * 8, [4, 4, 5, 5, 6, 7, 60, 61]
-    assert optimal_cuts(rows, elements, 8, 1 << 40, plane(base=8)) == [6, 8]
-    assert optimal_cuts(rows, elements, 8, 1 << 40, plane(base=1e6)) == [8]
+    sizes = [(each,) for each in elements]
+    assert optimal_cuts(rows, sizes, 8, 1 << 40, plane(base=8))[0] == [6, 8]
+    assert optimal_cuts(rows, sizes, 8, 1 << 40, plane(base=1e6))[0] == [8]
 
 
 def test_rows_of_large_batches_are_planned_in_blocks_and_none_is_lost() -> None:

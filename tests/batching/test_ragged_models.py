@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from batcher.errors import BatcherError
 from batcher.testing import ModelInProcess
@@ -120,3 +122,60 @@ def test_a_client_that_leaves_takes_only_its_own_row_along(mean: Any) -> None:
     while model.step():
         pass
     assert [answers[index].outputs["size"].tolist() for index in (0, 2)] == [[2], [3]]
+
+
+PICTURES = """
+format: python
+class: model:Edges
+inputs:
+  - {name: picture, dtype: FP32, shape: [2, -1, -1], pad: -7, mask: mask, lengths: sizes}
+  - {name: mask, dtype: FP32, shape: [-1, -1]}
+  - {name: sizes, dtype: INT64, shape: [2]}
+outputs:
+  - {name: mean, dtype: FP32, shape: [2]}
+  - {name: bright, dtype: BOOL, shape: [-1, -1], unpad: true}
+  - {name: size, dtype: INT64, shape: [2]}
+"""
+EDGES = """
+class Edges:
+    def predict(self, inputs):
+        picture, mask = inputs["picture"], inputs["mask"]
+        assert ((mask == 0) == (picture == -7).all(axis=1)).all()
+        mean = (picture * mask[:, None]).sum(axis=(2, 3)) / mask.sum(axis=(1, 2))[:, None]
+        bright = (picture > mean[:, :, None, None]).any(axis=1)
+        return {"mean": mean, "bright": bright, "size": inputs["sizes"]}
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelInProcess]:
+    """A model whose pictures differ in height and width."""
+    folder = tmp_path_factory.mktemp("models") / "pictures" / "1"
+    folder.mkdir(parents=True)
+    (folder / "model.yaml").write_text(PICTURES)
+    (folder / "model.py").write_text(EDGES)
+    model = ModelInProcess(folder.parent)
+    yield model
+    model.close()
+
+
+sizes_of_pictures = st.lists(
+    st.tuples(st.integers(1, 2), st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=8
+)
+
+
+@given(sizes_of_pictures)
+def test_each_picture_gets_the_answer_of_a_batch_of_its_own(
+    pictures: ModelInProcess, sizes: list[tuple[int, int, int]]
+) -> None:
+    random = np.random.default_rng(len(sizes))
+    sent = [random.random((rows, 2, *size)).astype("<f4") for rows, *size in sizes]
+    together = [pictures.submit({"picture": each}) for each in sent]
+    while any(not answer.is_there for answer in together):
+        assert pictures.step()
+    for each, answer in zip(sent, together, strict=True):
+        alone = pictures.submit({"picture": each})
+        pictures.step()
+        assert answer.outputs["size"].tolist() == [list(each.shape[2:])] * len(each)
+        assert answer.outputs["mean"] == pytest.approx(alone.outputs["mean"], rel=1e-5)
+        assert answer.outputs["bright"].tolist() == alone.outputs["bright"].tolist()

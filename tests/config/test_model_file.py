@@ -472,8 +472,28 @@ def test_paths_are_absolute_from_the_start_since_a_model_may_change_the_folder(
 @pytest.mark.parametrize(
     ("inputs", "expected"),
     [
-        ([{"name": "x", "dtype": "FP32", "shape": [4], "pad": 0}], "one axis of -1 for `pad`"),
-        ([{"name": "x", "dtype": "FP32", "shape": [-1, -1], "pad": 0}], "one axis of -1 for `pad`"),
+        ([{"name": "x", "dtype": "FP32", "shape": [4], "pad": 0}], "an axis of -1 for `pad`"),
+        (
+            [
+                {"name": "x", "dtype": "FP32", "shape": [-1, -1], "pad": 0},
+                {"name": "y", "dtype": "FP32", "shape": [-1], "pad": 0},
+            ],
+            r"'y' with 2 axes of -1, as 'x' has, which is padded; not \[-1\]",
+        ),
+        (
+            [
+                {"name": "x", "dtype": "FP32", "shape": [3, -1, -1], "pad": 0, "mask": "m"},
+                {"name": "m", "dtype": "INT64", "shape": [-1]},
+            ],
+            "the mask of 'x', with shape 2 axes of -1",
+        ),
+        (
+            [
+                {"name": "x", "dtype": "FP32", "shape": [3, -1, -1], "pad": 0, "lengths": "n"},
+                {"name": "n", "dtype": "INT64", "shape": []},
+            ],
+            r"the lengths of 'x', with shape \[2\]",
+        ),
         ([{"name": "x", "dtype": "INT64", "shape": [-1], "pad": 0.5}], "one value of INT64"),
         ([{"name": "x", "dtype": "FP32", "shape": [-1], "mask": "m"}], "`pad` beside"),
         ([{"name": "x", "dtype": "FP32", "shape": [-1], "warmup_lengths": [8]}], "`pad` beside"),

@@ -70,6 +70,37 @@ def test_the_free_axis_may_stand_anywhere(shape: tuple[int, ...]) -> None:
         assert np.array_equal(own["y"], array)
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 3), st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=5
+    ),
+    st.sampled_from([(-1, -1), (3, -1, -1), (-1, 2, -1)]),
+)
+def test_pictures_of_any_height_and_width_get_their_own_rows_back(
+    sizes: list[tuple[int, int, int]], shape: tuple[int, ...]
+) -> None:
+    spec = model_spec(
+        inputs=(tensor("x", shape=shape, pad=0),),
+        outputs=(tensor("y", shape=shape, unpads=True), tensor("z", shape=())),
+    )
+    arrays = []
+    for rows, *free in sizes:
+        ends = iter(free)
+        own = (rows, *(next(ends) if size < 0 else size for size in shape))
+        arrays.append(np.random.default_rng(1).random(own).astype("<f4") + 1)
+    batch = batch_of(spec, *arrays)
+    collated = batch.collate(empty)["x"]
+    assert collated.sum() == pytest.approx(sum(float(array.sum()) for array in arrays), rel=1e-5)
+    free_axes = [axis for axis, size in enumerate(shape, 1) if size < 0]
+    longest = [max(array.shape[axis] for array in arrays) for axis in free_axes]
+    assert [collated.shape[axis] for axis in free_axes] == longest
+    totals = collated.sum(axis=tuple(range(1, collated.ndim)))
+    split = batch.split({"y": collated * 2, "z": totals})
+    for array, own_rows in zip(arrays, split, strict=True):
+        assert np.array_equal(own_rows["y"], array * 2)
+        assert len(own_rows["z"]) == len(array)
+
+
 def test_texts_are_padded_as_well() -> None:
     spec = model_spec(
         inputs=(tensor("x", "BYTES", shape=(-1,), pad=b""),), outputs=(tensor("y", shape=()),)
@@ -91,7 +122,7 @@ def test_requests_share_a_group_if_all_but_their_length_is_equal() -> None:
     assert groups[0] == groups[1]
     assert padding.group_of({"x": np.zeros((1, 5, 4), "<f4")}) != groups[0]
     assert isinstance(groups[0], RaggedGroup)
-    assert groups[0].padded_to(5).elements == 15
+    assert groups[0].padded_to((5,)).elements == 15
 
 
 def test_inputs_of_one_request_have_one_length() -> None:
@@ -103,6 +134,20 @@ def test_inputs_of_one_request_have_one_length() -> None:
     )
     with pytest.raises(InvalidInput, match="input 'b': expected the length of 'a', 3; got 4"):
         padding.group_of({"a": np.zeros((1, 3)), "b": np.zeros((1, 4))})
+
+
+def test_inputs_of_one_request_have_the_same_two_lengths() -> None:
+    padding = Padding(
+        model_spec(
+            inputs=(tensor("a", shape=(-1, -1), pad=0), tensor("b", shape=(3, -1, -1), pad=0)),
+            outputs=(tensor("y", shape=()),),
+        )
+    )
+    group = padding.group_of({"a": np.zeros((1, 3, 5)), "b": np.zeros((1, 3, 3, 5))})
+    assert isinstance(group, RaggedGroup)
+    assert group.padded_to((4, 6)).elements == 24
+    with pytest.raises(InvalidInput, match=r"expected the lengths of 'a', \[3,5\]; got \[5,3\]"):
+        padding.group_of({"a": np.zeros((1, 3, 5)), "b": np.zeros((1, 3, 5, 3))})
 
 
 def test_an_output_that_does_not_follow_the_length_breaks_the_contract() -> None:
@@ -124,3 +169,21 @@ def test_masks_and_lengths_that_a_request_leaves_out_are_filled() -> None:
     assert filled["mask"].tolist() == [[True] * 3] * 2
     assert filled["sizes"].tolist() == [[3], [3]]
     assert filled["sizes"].dtype == np.int64
+
+
+def test_masks_and_lengths_of_pictures_are_filled() -> None:
+    spec = model_spec(
+        inputs=(
+            tensor("x", shape=(3, -1, -1), pad=0),
+            tensor("mask", "BOOL", shape=(-1, -1), pad=False, is_optional=True, mask_of="x"),
+            tensor("sizes", "INT64", shape=(2,), is_optional=True, lengths_of="x"),
+        ),
+        outputs=(tensor("y", shape=()),),
+    )
+    filled = with_defaults(spec, {"x": np.zeros((2, 3, 4, 5), "<f4")}, 2)
+    assert filled["mask"].shape == (2, 4, 5)
+    assert filled["mask"].all()
+    assert filled["sizes"].tolist() == [[4, 5], [4, 5]]
+    stretched, elements = Padding(spec).stretched(filled, 7)
+    assert (stretched["x"].shape, elements) == ((2, 3, 7, 7), 147)
+    assert stretched["sizes"].tolist() == [[7, 7], [7, 7]]

@@ -101,6 +101,7 @@ def _resized(tensor: TensorSpec, array: Array, length: int) -> Array:
         resized: Array = np.empty(array.shape, object)
         resized.fill(text)
         return resized
-    axis = tensor.shape.index(-1) + 1
-    taken: Array = np.take(array, np.arange(length) % array.shape[axis], axis=axis)
-    return taken
+    for axis, size in enumerate(tensor.shape, 1):
+        if size < 0:
+            array = np.take(array, np.arange(length) % array.shape[axis], axis=axis)
+    return array
