@@ -32,6 +32,7 @@ SKLEARN = ["scikit-learn>=1.5", "joblib>=1.4", "pandas>=2.2"]
 XGBOOST = ["xgboost-cpu>=3.0"]
 LIGHTGBM = ["lightgbm>=4.5"]
 TEXT = ["tokenizers>=0.20"]
+STORES = ["obstore>=0.9"]
 BUILD_ONNX = ["onnx>=1.17"]
 TEST = [
     "pytest>=8",
@@ -46,6 +47,7 @@ TEST = [
     "msgpack-numpy>=0.4.8",
     *ONNX,
     *GRPC,
+    *STORES,
     *BUILD_ONNX,
     *SKLEARN,
 ]
@@ -147,6 +149,7 @@ setup(
         "xgboost": XGBOOST,
         "lightgbm": LIGHTGBM,
         "text": TEXT,
+        "stores": STORES,
         "test": TEST,
         "test-clients": TEST_CLIENTS,
         "dev": DEV,

@@ -30,13 +30,9 @@ from batcher.config.model_settings import ModelSettings
 from batcher.config.reading import dotted, scalar
 from batcher.config.settings import ServerSettings, load_settings, share_threads
 from batcher.errors import BatcherError, ConfigError
-from batcher.serving.repository.folders import (
-    ModelFolder,
-    define,
-    find_models,
-    find_versions,
-    settings_for,
-)
+from batcher.serving.repository.fetching import find_and_fetch
+from batcher.serving.repository.folders import define, find_versions, settings_for
+from batcher.serving.repository.listing import ModelFolder
 
 DEFAULT_CONFIG = Path("config.yaml")
 LATER = ("simulate", "tune")
@@ -311,7 +307,7 @@ def compile_models(names: tuple[str, ...], config: Path | None, pairs: tuple[str
     from batcher.models.loading import compile_ahead
 
     try:
-        known = find_models(settings, base).folders
+        known = find_and_fetch(settings, base).folders
         unknown = set(names) - {folder.name for folder in known}
         if unknown:
             expected = ", ".join(sorted({folder.name for folder in known}))

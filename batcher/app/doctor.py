@@ -26,7 +26,9 @@ from batcher.config.settings import ServerSettings
 from batcher.core.cores import cores, memory_limit
 from batcher.core.installing import EXTRAS, how_to_install
 from batcher.errors import ConfigError
-from batcher.serving.repository.folders import ModelFolder, find_models
+from batcher.serving.repository.folders import find_models
+from batcher.serving.repository.listing import ModelFolder
+from batcher.serving.repository.stores.address import is_store
 
 FEW_FILES = 4096
 """Open files below which many clients at once are refused: each connection is one."""
@@ -126,11 +128,17 @@ def _need_of(extra: str, settings: ServerSettings, base: Path) -> str:
     """Return what of the configuration needs `extra`; empty if nothing does."""
     if extra == "grpc":
         return "grpc_port" if settings.grpc_port is not None else ""
+    if extra == "stores":
+        return "model_repository" if any(map(_is_bucket, settings.repositories)) else ""
     try:
         folders = find_models(settings, base).folders
     except ConfigError:  # the server says so itself when it starts
         return ""
     return next((f"model {each.name}" for each in folders if _is_onnx(each)), "")
+
+
+def _is_bucket(place: str) -> bool:
+    return is_store(place) and not place.startswith("https:")
 
 
 def _is_onnx(found: ModelFolder) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
-from batcher.config.reading import Source
+from batcher.config.reading import Source, read_yaml
 from batcher.errors import ConfigError
 
 _SUFFIXES = {
@@ -21,6 +21,15 @@ _SUFFIXES = {
 
 _OF_OTHERS = {".json", ".txt"}
 """Suffixes of samples and notes as well: a file that is called so must be named."""
+
+_KEYS = ("file", "weights", "sample")
+"""The keys whose values are names of files."""
+
+
+def files_named_in(path: Path) -> list[str]:
+    """Return the files that the `model.yaml` at `path` names. Raises ConfigError: it is no YAML."""
+    values = read_yaml(path).values
+    return [values[key] for key in _KEYS if isinstance(values.get(key), str) and values[key]]
 
 
 def find_file(folder: Path, source: Source) -> None:

@@ -39,6 +39,7 @@ from batcher.config.values import (
     Milliseconds,
     Origin,
     QuotaKey,
+    Repositories,
     RoutePath,
     Seconds,
     SecondsOrNone,
@@ -67,8 +68,15 @@ class ServerSettings(Section):
         tls_certificate: PEM file with the server's certificate and the certificates above it in its
             chain, for HTTPS; relative to the configuration file.
         tls_key: PEM file with the certificate's key; None if the certificate's file holds the key.
-        model_repository: folder whose subfolders are models; relative to the configuration file.
-            None serves the `models` with a path alone.
+        model_repository: folder whose subfolders are models, relative to the configuration file; or
+            the address of such a folder in a store, `s3://…`, `gs://…`, `az://…` or `https://…`; or
+            a list of these. None serves the `models` with a path alone.
+        store_cache: folder in which files from stores are kept, relative to the configuration file;
+            several servers may share one. None is `batcher` below `XDG_CACHE_HOME` or `~/.cache`.
+        store_cache_bytes: most bytes of that folder; versions that were used longest ago are
+            removed, and never one that a server serves.
+        watch_repository_s: seconds between looks for models that have come, gone or changed; 0
+            looks only when the server is told to reload.
         model_control: `none` serves what the configuration names; `explicit` lets clients load and
             unload models.
         control_hosts: names, without a port, by which clients reach the server through a proxy when
@@ -133,7 +141,10 @@ class ServerSettings(Section):
     reuse_port: AtStart[bool] = False
     tls_certificate: AtStart[str | None] = None
     tls_key: AtStart[str | None] = None
-    model_repository: Live[str | None] = "models"
+    model_repository: Live[Repositories] = "models"
+    store_cache: AtStart[str | None] = None
+    store_cache_bytes: AtStart[Bytes] = ByteSize(64 << 30)
+    watch_repository_s: Live[SecondsOrNone] = 0.0
     model_control: Live[Literal["none", "explicit"]] = "none"
     control_hosts: Live[tuple[HostName, ...]] = ()
     load_at_start: Live[tuple[str, ...] | None] = None
@@ -178,6 +189,12 @@ class ServerSettings(Section):
         """Return the place where the setting at `key` was written, for error messages."""
         place: str = self._source.origin(key)
         return place
+
+    @property
+    def repositories(self) -> tuple[str, ...]:
+        """The folders and stores of models, in the order in which they are looked at."""
+        places = self.model_repository
+        return () if places is None else (places,) if isinstance(places, str) else places
 
     def for_model(self, name: str, beside: Mapping[str, Any] = _NONE) -> ModelSettings:
         """Return the settings of the model called `name`: `defaults`, overridden by `models[name]`.

@@ -50,6 +50,14 @@ def _host(value: str) -> str:
     return value.strip("[]")
 
 
+def _repositories(value: object) -> object:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)) and value and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    raise ValueError("a folder, the address of a store, or a list of these")
+
+
 def _mode(value: object) -> object:
     if not isinstance(value, str) or not re.fullmatch("0?[0-7]{3}", value):
         raise ValueError('octal digits in quotes, such as "0660"')
@@ -60,6 +68,7 @@ RoutePath = Annotated[str, AfterValidator(_path)]
 QuotaKey = Annotated[str, AfterValidator(_key)]
 HostName = Annotated[str, AfterValidator(_host)]
 FileMode = Annotated[str, BeforeValidator(_mode)]
+Repositories = Annotated[str | tuple[str, ...] | None, BeforeValidator(_repositories)]
 
 MIB = 1 << 20
 

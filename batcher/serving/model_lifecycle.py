@@ -35,6 +35,8 @@ class ModelLifecycle(Keeper):
         epoch: ends whenever a model comes, goes or changes its state; what was looked up before is
             then to be looked up again.
         looking: whether the models that are to serve are still looked for.
+        fetched: how far versions are that come from a store while models are looked for, in words
+            by their titles.
         left_out: why something in the model repository is not served, by its path there.
         empty: in words, what the model repository is while the server has no model, where the
             server is not ready without one; else empty.
@@ -43,7 +45,10 @@ class ModelLifecycle(Keeper):
         drain_timeout_s: seconds that a version which is unloaded has for its last answers.
         turns: say when a model may load.
         name_stages: what every request passes first.
+        progress: told a model's title and what is being done with it.
     """
+
+    looking = False
 
     def __init__(
         self, parts: Assembly, progress: Callable[[str, str], None], drain_timeout_s: float
@@ -58,14 +63,14 @@ class ModelLifecycle(Keeper):
         self.versions = VersionTable()
         self.epoch = Epoch()
         self.ending = False
-        self.looking = False
+        self.fetched: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
         self.empty = ""
         self.draining = False
         self.drain_timeout_s = drain_timeout_s
         self.turns = parts.turns
         self._parts = parts
-        self._progress = progress
+        self.progress = progress
         self.name_stages: tuple[Stage, ...] = ()
         self._alive: set[ModelVersion] = set()
         self._watchers: list[Callable[[], None]] = []
@@ -185,6 +190,7 @@ class ModelLifecycle(Keeper):
     def set_looking(self, looking: bool) -> None:
         """Say whether the models that are to serve are still looked for; not ready meanwhile."""
         self.looking = looking
+        self.fetched.clear()
         self.end_epoch()
 
     def refuse_requests(self) -> None:
@@ -219,7 +225,7 @@ class ModelLifecycle(Keeper):
             text = f"a new one, which does not serve yet: {text}"
         elif serving is not None and serving is not version:
             text = f"the earlier one, which was replaced: {text}"
-        self._progress(version.title, text)
+        self.progress(version.title, text)
 
     def ended(self, version: ModelVersion) -> None:
         """Forget `version`, whose workers have ended."""

@@ -46,7 +46,7 @@ class ModelServer:
         seconds: what `clock` says.
         lifecycle: makes, keeps and ends the versions of models.
         pools: where heavy work of single requests runs.
-        disk_pool: the one thread that reads the disk, for whoever finds models there.
+        call_from_thread: has the loop call a function, from any thread.
         left_out: why something in the model repository is not served, by its path there.
         traffic: finds what answers a request, and divides the requests of a model among its
             versions where the settings say so.
@@ -76,8 +76,8 @@ class ModelServer:
         self.metrics = metrics or ServerMetrics()
         self.clock = clock
         self.seconds = clock.seconds
+        self.call_from_thread = call_from_thread
         self.pools = make_pools(settings, call_from_thread, clock)
-        self.disk_pool = self.pools.disk
         turns = LoadTurns(settings.load_concurrency)
         parts = Assembly(clock, call_from_thread, call_soon, self.pools, self.metrics, turns)
         self.lifecycle = ModelLifecycle(parts, progress, settings.drain_timeout_s)
@@ -228,7 +228,7 @@ class ModelServer:
         With `public`, only what clients may read of the reasons. Empty when all models serve.
         """
         if self.lifecycle.looking:
-            return {"the model repository": "still being read"}
+            return dict(self.lifecycle.fetched) or {"the model repository": "still being read"}
         if self.lifecycle.empty and not any(True for _ in self):
             return {"model repository": self.lifecycle.empty}
         return {

@@ -23,11 +23,13 @@ class Pools(NamedTuple):
         cpu: threads, for pictures, forms, hooks and inflating.
         codecs: a process, for text.
         disk: one thread, for folders of models and the settings.
+        stores: one thread, for stores of models, which are slow or away.
     """
 
     cpu: CpuPool
     codecs: CodecPool
     disk: CpuPool
+    stores: CpuPool
 
     @property
     def holders(self) -> tuple[CpuPool, CpuPool]:
@@ -50,4 +52,5 @@ def make_pools(
         CodecPool(tasks, settings.max_decoding_bytes, call_from_thread, clock),
         # What waits for the disk holds on to no bytes.
         CpuPool(1, MAX_DISK_READS, 1, call_from_thread, clock, "disk"),
+        CpuPool(1, MAX_DISK_READS, 1, call_from_thread, clock, "store"),
     )

@@ -24,6 +24,8 @@ OTHERS = {
     "reuse_port": "true",
     "tls_certificate": "a.pem",
     "tls_key": "a.key",
+    "store_cache": "cache",
+    "store_cache_bytes": "1KiB",
     "grpc_port": "8081",
     "cpu_pool_threads": "3",
     "cpu_pool_tasks": "7",

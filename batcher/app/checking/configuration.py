@@ -12,7 +12,9 @@ import click
 from batcher.app.checking.entry import check_entry
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError
-from batcher.serving.repository.folders import ModelFolder, define, find_models
+from batcher.serving.repository.fetching import find_and_fetch
+from batcher.serving.repository.folders import define
+from batcher.serving.repository.listing import ModelFolder
 from batcher.serving.repository.repository import NO_MODEL
 
 
@@ -23,7 +25,7 @@ def check_configuration(settings: ServerSettings, base: Path) -> None:
         ClickException: there is no model, or one cannot be served.
     """
     try:
-        listing = find_models(settings, base)
+        listing = find_and_fetch(settings, base)
     except ConfigError as err:
         raise click.ClickException(str(err)) from err
     for warning in listing.warnings():

@@ -10,7 +10,8 @@ from batcher.config.model_settings import ModelSettings
 from batcher.config.reading import Source, validate
 from batcher.config.settings import ServerSettings, share_threads
 from batcher.errors import ConfigError
-from batcher.serving.repository.folders import ModelFolder, find_models
+from batcher.serving.repository.fetching import find_and_fetch
+from batcher.serving.repository.listing import ModelFolder
 
 KEPT = (
     "cpu_pool_threads",
@@ -70,7 +71,7 @@ def find_subject(name: str, settings: ServerSettings, base: Path) -> Subject:
     Raises:
         ConfigError: there is no such model.
     """
-    folders = find_models(settings, base).folders
+    folders = find_and_fetch(settings, base).folders
     versions = [folder for folder in folders if folder.name == name]
     if not versions:
         known = ", ".join(sorted({folder.name for folder in folders})) or "none"

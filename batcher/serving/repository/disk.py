@@ -17,7 +17,8 @@ from twisted.python.failure import Failure
 from batcher.config.settings import ServerSettings
 from batcher.core.waiters import Waiters
 from batcher.errors import ConfigError, DeadlineExceeded
-from batcher.serving.repository.folders import Listing, find_models
+from batcher.serving.repository.folders import find_models
+from batcher.serving.repository.listing import Known, Listing
 from batcher.workers.pool import CpuPool
 
 Result = TypeVar("Result")
@@ -29,9 +30,19 @@ DISK_WAIT_S = 600.0
 class ModelDisk:
     """Reads the disk beside the loop. Reactor thread."""
 
-    def __init__(self, pool: CpuPool, seconds: Callable[[], float], base: Path) -> None:
-        """Read on the one thread of `pool`; relative paths start from the folder `base`."""
+    def __init__(
+        self,
+        pool: CpuPool,
+        seconds: Callable[[], float],
+        base: Path,
+        known: Callable[[], Known] = dict,
+    ) -> None:
+        """Read on the one thread of `pool`; relative paths start from the folder `base`.
+
+        `known` returns what is known of stores.
+        """
         self.base = base
+        self.known = known
         self._pool = pool
         self._seconds = seconds
         self._listing: _Listing | None = None
@@ -52,7 +63,7 @@ class ModelDisk:
         """List every version of every model, as `find_models` does and fails; may be cancelled."""
         listing = self._listing
         if listing is None or listing.begun or listing.settings is not settings:
-            listing = self._listing = _Listing(settings, self.base)
+            listing = self._listing = _Listing(settings, self.base, self.known)
             self.read(listing.run).addBoth(listing.end)
         return listing.wait()
 
@@ -65,17 +76,18 @@ class _Listing:
         begun: whether the disk's thread has begun, and later changes on disk may be missed.
     """
 
-    def __init__(self, settings: ServerSettings, base: Path) -> None:
+    def __init__(self, settings: ServerSettings, base: Path, known: Callable[[], Known]) -> None:
         self.settings = settings
         self.begun = False
         self._base = base
+        self._known = known
         self._ended = Waiters()
         self._result: Listing | Failure | None = None
 
     def run(self) -> Listing:
         """List the folders. Disk thread."""
         self.begun = True
-        return find_models(self.settings, self._base)
+        return find_models(self.settings, self._base, self._known())
 
     def wait(self) -> Deferred[Listing]:
         """Return a Deferred of the folders. Reactor thread."""

@@ -6,6 +6,9 @@ What cannot be read is left out and named: a repository may be a volume with a `
 a link that leads nowhere. Only a model that a setting names must be readable. What is no model, but
 was probably meant to be one, is left out and named too (`left_out.py`).
 
+Of a store nothing is looked at here: what it lists was asked for before (`stores/`), and its
+versions have their folders in the cache.
+
 The functions here read the disk, and so does `source.py`. The server calls them on a thread of
 their own (`disk.py`), since a mounted disk may take a millisecond for each look; commands call them
 as they are.
@@ -14,10 +17,9 @@ as they are.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from batcher.config.model_file import ModelDefinition, load_model_definition
@@ -40,117 +42,114 @@ from batcher.serving.repository.left_out import (
     reason_of_number,
     reason_of_version,
 )
-
-Key = tuple[str, str]
-"""Name and version."""
-
-MAX_LEFT_OUT = 50
-"""Folders that clients read the reasons of: a balancer asks every second, and a person mends the
-first ones first. The log has all.
-"""
+from batcher.serving.repository.listing import Known, Listing, ModelFolder, Reasons, reason_for
+from batcher.serving.repository.stores.address import is_store
+from batcher.serving.repository.stores.stores import Place, StoreListing
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFolder:
-    """One version of a model, found but not read.
+def find_models(
+    settings: ServerSettings, base: Path, known: Known = MappingProxyType({})
+) -> Listing:
+    """List every version of every model, in the repositories or at a path of its own.
 
-    Attributes:
-        name: the model's name.
-        version: its version, a decimal number as text without leading zeros.
-        folder: where its `model.yaml` stands; of a single file, where that is.
-        single: the file, for a model of one file without a `model.yaml`.
-    """
-
-    name: str
-    version: str
-    folder: Path
-    single: SingleFile | None = None
-
-
-class Listing(NamedTuple):
-    """What was found in the repository and at the paths of models.
-
-    Attributes:
-        folders: every version of every model that can be read.
-        unread: why something cannot be read, by name and version of the model; the version is empty
-            where no version of the model can be read.
-        misplaced: why something that can be read is no model, by the same keys.
-    """
-
-    folders: list[ModelFolder]
-    unread: dict[Key, str]
-    misplaced: dict[Key, str]
-
-    @property
-    def left_out(self) -> dict[str, str]:
-        """Why something is not served, by its path in the repository; for clients too.
-
-        At most MAX_LEFT_OUT reasons.
-        """
-        found = {_titled(key): reason for key, reason in self.misplaced.items()}
-        found.update({_titled(key): "it cannot be read" for key in self.unread})
-        return dict(list(found.items())[:MAX_LEFT_OUT])
-
-    def warnings(self) -> list[str]:
-        """Return a line for the log for everything that is left out."""
-        return [
-            f"{_titled(key)} in the repository is left out: {reason}"
-            for key, reason in (*self.unread.items(), *self.misplaced.items())
-        ]
-
-
-def _titled(key: Key) -> str:
-    """Return name and version as text that every log and answer can hold."""
-    text = "/".join(filter(None, key))
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def find_models(settings: ServerSettings, base: Path) -> Listing:
-    """List every version of every model, in the repository or at a path of its own.
-
-    Args:
-        settings: says where to look.
-        base: the folder that relative paths start from, usually that of the configuration file.
+    `settings` say where to look; relative paths start from the folder `base`, usually that of the
+    configuration file. `known` is what is known of the stores that `settings` name.
 
     Raises:
         ConfigError: a folder is missing or holds no version, or a setting names a model that is
             nowhere or cannot be read.
     """
-    found, unread, misplaced = _models_of_repository(settings, base)
+    found, unread, misplaced = _models_of_repositories(settings, base, known)
     for name, own in settings.models.items():
         _check_name(name, f"{settings.origin('models', name)}: models")
         place = f"{settings.origin('models', name)}: models.{name}"
         if own.path is not None:
-            found[name] = _at_path(name, own, base, place)
+            found[name] = _at_path(name, own, base, place, known)
         elif name not in found:
             why = reason_for(name, unread) or reason_for(name, misplaced)
-            known = f"no such model in the repository, which has: {', '.join(found) or 'none'}"
-            fault = f"expected a model that can be read; {why}" if why else known
+            there = f"no such model in the repository, which has: {', '.join(found) or 'none'}"
+            fault = f"expected a model that can be read; {why}" if why else there
             raise ConfigError(f"{place}: {fault}")
     folders = [folder for folders in found.values() for folder in folders]
     return Listing(folders, unread, misplaced)
 
 
-def reason_for(name: str, reasons: Mapping[Key, str]) -> str:
-    """Return why the model `name`, or a version, is among the `reasons`; empty if it is not."""
-    return "; ".join(reason for (model, _), reason in reasons.items() if model == name)
+class Found(NamedTuple):
+    """What is in a repository: versions by the name of the model, what is unread, and misplaced."""
+
+    models: dict[str, list[ModelFolder]]
+    unread: Reasons
+    misplaced: Reasons
 
 
-Reasons = dict[Key, str]
-"""Why something is left out, by name and version."""
+_TWICE = "expected a name of its own; a repository that is named before has a model of this name"
 
 
-def _models_of_repository(
-    settings: ServerSettings, base: Path
-) -> tuple[dict[str, list[ModelFolder]], Reasons, Reasons]:
-    """Return the versions of each model in the repository by name, what is unread, and misplaced.
+def _models_of_repositories(settings: ServerSettings, base: Path, known: Known) -> Found:
+    """Return what is in all repositories; of models of one name, the first. Raises ConfigError."""
+    all_found = Found({}, {}, {})
+    for place in settings.repositories:
+        if is_store(place):
+            where = f"{settings.origin('model_repository')}: model_repository"
+            one = _models_of_store(known.get(Place(place.rstrip("/"), "")), where)
+        else:
+            one = _models_of_repository(settings, base, place)
+        before = all_found.models.keys()
+        all_found.misplaced.update(one.misplaced)
+        all_found.misplaced.update({(name, ""): _TWICE for name in one.models.keys() & before})
+        # Nobody misses what cannot be read of a model that comes from elsewhere.
+        all_found.unread.update(
+            {key: why for key, why in one.unread.items() if key[0] not in before}
+        )
+        for name in [name for name in one.models if name not in before]:
+            all_found.models[name] = one.models[name]
+    return all_found
 
-    Raises ConfigError.
-    """
+
+def _known(listing: StoreListing | None, where: str) -> StoreListing:
+    """Return what is known of a store that is named at `where`. Raises ConfigError."""
+    if listing is None or listing.away:
+        why = listing.away if listing is not None else "expected a store that was listed before"
+        raise ConfigError(f"{where}: {why}")
+    return listing
+
+
+def _models_of_store(listing: StoreListing | None, where: str) -> Found:
+    """Return what is in a store. Raises ConfigError: nothing is known of it."""
+    listing = _known(listing, where)
+    models: dict[str, list[ModelFolder]] = {}
+    for folder in _stored_folders(listing):
+        models.setdefault(folder.name, []).append(folder)
+    return Found(models, dict(listing.unread), dict(listing.waiting))
+
+
+def _stored_folders(listing: StoreListing) -> list[ModelFolder]:
+    return [
+        ModelFolder(each.name, each.version, each.folder_in(listing.cache), stored=each)
+        for each in listing.versions
+    ]
+
+
+def _at_store_path(listing: StoreListing | None, where: str) -> list[ModelFolder]:
+    """Return the versions of a model whose path is a folder in a store. Raises ConfigError."""
+    listing = _known(listing, where)
+    folders = _stored_folders(listing)
+    if not folders:
+        reasons = [*listing.unread.values(), *listing.waiting.values()]
+        why = "; ".join(reasons) or f"there is no {DEFINITION}"
+        raise ConfigError(
+            f"{where}: expected version folders (1, 2, …) with a {DEFINITION} in the store, or a "
+            f"{DEFINITION} itself; got none: {why}"
+        )
+    return folders
+
+
+def _models_of_repository(settings: ServerSettings, base: Path, place: str) -> Found:
+    """Return what is in the folder `place`. Raises ConfigError."""
     found: dict[str, list[ModelFolder]] = {}
     unread: Reasons = {}
     misplaced: Reasons = {}
-    for entry in _entries_of_repository(settings, base):
+    for entry in _entries_of_repository(settings, base, place):
         faults: dict[str, str] = {}
         versions = _versions(entry, faults)
         unread.update({(entry.name, version): reason for version, reason in faults.items()})
@@ -161,9 +160,9 @@ def _models_of_repository(
                 continue
         if versions:
             _check_name(entry.name, f"{entry.parent}")
-            place = f"{settings.origin('models', entry.name)}: models.{entry.name}"
-            found[entry.name] = _folders_of(entry.name, versions, place)
-    return found, unread, misplaced
+            where = f"{settings.origin('models', entry.name)}: models.{entry.name}"
+            found[entry.name] = _folders_of(entry.name, versions, where)
+    return Found(found, unread, misplaced)
 
 
 def _reasons(entry: Path, versions: list[Version]) -> dict[str, str]:
@@ -184,8 +183,12 @@ def _reasons(entry: Path, versions: list[Version]) -> dict[str, str]:
     return empty | {each.name: reason_of_name(each.name) for each in misnamed_versions(entry)}
 
 
-def _at_path(name: str, own: ModelOverrides, base: Path, place: str) -> list[ModelFolder]:
+def _at_path(
+    name: str, own: ModelOverrides, base: Path, place: str, known: Known = MappingProxyType({})
+) -> list[ModelFolder]:
     """Return the versions of a model that has a path of its own. Raises ConfigError."""
+    if is_store(str(own.path)):
+        return _at_store_path(known.get(Place(str(own.path).rstrip("/"), name)), place)
     path, entry = split_entry(base / str(own.path))
     if path.is_file() or entry or (path.suffix in MODEL_SUFFIXES and not path.is_dir()):
         sample = base / own.sample if own.sample is not None else None
@@ -215,25 +218,17 @@ def settings_for(folder: ModelFolder, settings: ServerSettings) -> ModelSettings
     return settings.for_model(folder.name, beside)
 
 
-def _entries_of_repository(settings: ServerSettings, base: Path) -> list[Path]:
-    """Return what lies in the repository. Raises ConfigError."""
-    if settings.model_repository is None:
-        return []
-    repository = base / settings.model_repository
+def _entries_of_repository(settings: ServerSettings, base: Path, place: str) -> list[Path]:
+    """Return what lies in the folder `place`. Raises ConfigError."""
+    repository = base / place
+    where = f"{settings.origin('model_repository')}: model_repository"
     try:
         if repository.is_dir():
             return sorted(repository.iterdir())
     except OSError as err:
-        place = settings.origin("model_repository")
-        raise ConfigError(
-            f"{place}: model_repository: expected a folder that can be read: {err}"
-        ) from err
+        raise ConfigError(f"{where}: expected a folder that can be read: {err}") from err
     if "model_repository" in settings.model_fields_set:
-        place = settings.origin("model_repository")
-        raise ConfigError(
-            f"{place}: model_repository: expected a folder; there is no "
-            f"{settings.model_repository!r}"
-        )
+        raise ConfigError(f"{where}: expected a folder; there is no {place!r}")
     return []
 
 

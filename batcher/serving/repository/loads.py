@@ -24,10 +24,11 @@ from batcher.core.error_text import message
 from batcher.errors import Draining, ModelNotReady
 from batcher.serving.model_version import GONE, ModelState, ModelVersion, not_ready_error
 from batcher.serving.repository.disk import ModelDisk
-from batcher.serving.repository.folders import Key, ModelFolder
+from batcher.serving.repository.listing import ModelFolder
 from batcher.serving.repository.overrides import check_batch_fits
 from batcher.serving.repository.reading import FoundVersion, at_load
 from batcher.serving.repository.source import VersionSource
+from batcher.serving.repository.stores.versions import Key
 from batcher.serving.server import ModelServer
 
 _log = Logger()
@@ -42,10 +43,16 @@ class Loads:
         instances: how many instances of all models share the cores.
     """
 
-    def __init__(self, server: ModelServer, disk: ModelDisk, settings: ServerSettings) -> None:
-        """Load into `server` what `disk` reads."""
+    def __init__(
+        self,
+        server: ModelServer,
+        disk: ModelDisk,
+        settings: ServerSettings,
+        sources: dict[Key, VersionSource],
+    ) -> None:
+        """Load into `server` what `disk` reads, and note in `sources` what that was."""
         self.settings = settings
-        self.sources: dict[Key, VersionSource] = {}
+        self.sources = sources
         self.instances = 1
         self._server = server
         self._disk = disk

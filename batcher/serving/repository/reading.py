@@ -20,15 +20,10 @@ from batcher.core.spec import ModelSpec
 from batcher.errors import ConfigError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import Progress
-from batcher.serving.repository.folders import (
-    Key,
-    Listing,
-    ModelFolder,
-    find_models,
-    reason_for,
-    settings_for,
-)
+from batcher.serving.repository.folders import find_models, settings_for
+from batcher.serving.repository.listing import Known, Listing, ModelFolder, reason_for
 from batcher.serving.repository.source import VersionSource, source_of
+from batcher.serving.repository.stores.versions import Key
 from batcher.workers.thread import ModelLoader
 
 _log = Logger()
@@ -105,13 +100,15 @@ class Change(NamedTuple):
     listing: Listing
 
 
-def at_start(settings: ServerSettings, base: Path) -> tuple[list[FoundVersion], Listing]:
+def at_start(
+    settings: ServerSettings, base: Path, known: Known
+) -> tuple[list[FoundVersion], Listing]:
     """Return the versions that serve from the start, and all that was found.
 
     Raises ConfigError. Disk thread.
     """
-    listing = find_models(settings, base)
-    folders = _loaded_at_start(settings, listing)
+    listing = find_models(settings, base, known)
+    folders = loaded_at_start(settings, listing)
     versions = [_define(source_of(folder, settings, {})) for folder in folders]
     return versions, listing
 
@@ -130,13 +127,13 @@ def at_load(
     return FoundVersion(source) if source == known else _define(source)
 
 
-def at_reload(settings: ServerSettings, base: Path, standing: Standing) -> Change:
+def at_reload(settings: ServerSettings, base: Path, standing: Standing, known: Known) -> Change:
     """Return what changes under other `settings` and by the files. Raises ConfigError.
 
     Disk thread.
     """
-    listing = find_models(settings, base)
-    wanted = _wanted(settings, listing, standing)
+    listing = find_models(settings, base, known)
+    wanted = at_reload_wanted(settings, listing, standing)
     sources = [
         source_of(folder, settings, standing.overrides.get(key, {}), standing.sources.get(key))
         for folder, key in ((folder, (folder.name, folder.version)) for folder in wanted)
@@ -169,13 +166,15 @@ def _define(source: VersionSource) -> FoundVersion:
         return FoundVersion(source, fault=str(err))
 
 
-def _wanted(settings: ServerSettings, listing: Listing, standing: Standing) -> list[ModelFolder]:
+def at_reload_wanted(
+    settings: ServerSettings, listing: Listing, standing: Standing
+) -> list[ModelFolder]:
     """Return the versions that are to serve.
 
     Where clients load and unload models, a model that a client has loaded or unloaded is left as it
     is.
     """
-    from_start = _loaded_at_start(settings, listing)
+    from_start = loaded_at_start(settings, listing)
     if settings.model_control == "none":
         return from_start
     return [
@@ -185,7 +184,7 @@ def _wanted(settings: ServerSettings, listing: Listing, standing: Standing) -> l
     ]
 
 
-def _loaded_at_start(settings: ServerSettings, listing: Listing) -> list[ModelFolder]:
+def loaded_at_start(settings: ServerSettings, listing: Listing) -> list[ModelFolder]:
     """Return the versions in `listing` that serve from the start. Raises ConfigError."""
     folders, wanted = served(listing.folders, settings), settings.load_at_start
     if wanted is None:

@@ -25,7 +25,7 @@ from batcher.core.error_text import brief
 from batcher.errors import ConfigError, Draining, Forbidden, ModelNotReady, UnknownModel
 from batcher.serving.model_version import GONE, ModelState, ModelVersion
 from batcher.serving.repository.disk import ModelDisk
-from batcher.serving.repository.folders import Listing, ModelFolder, reason_for
+from batcher.serving.repository.listing import Listing, ModelFolder, reason_for
 from batcher.serving.repository.loads import Loads
 from batcher.serving.repository.overrides import check_overrides
 from batcher.serving.repository.reading import (
@@ -33,10 +33,15 @@ from batcher.serving.repository.reading import (
     FoundVersion,
     Standing,
     at_reload,
+    at_reload_wanted,
     at_start,
+    loaded_at_start,
     served,
 )
+from batcher.serving.repository.remote import RemoteModels
 from batcher.serving.repository.rollout import Rollout
+from batcher.serving.repository.source import VersionSource
+from batcher.serving.repository.stores.versions import Key
 from batcher.serving.repository.turns import ModelTurns
 from batcher.serving.server import ModelServer
 
@@ -78,8 +83,11 @@ class ModelRepository:
         self.controlled = settings.model_control == "explicit"
         self._server = server
         # Absolute, since a model may change the working directory.
-        self._disk = ModelDisk(server.disk_pool, server.seconds, base.absolute())
-        self._loads = Loads(server, self._disk, settings)
+        base = base.absolute()
+        sources: dict[Key, VersionSource] = {}
+        self._remote = RemoteModels(server, settings, base, sources)
+        self._disk = ModelDisk(server.pools.disk, server.seconds, base, self._remote.known)
+        self._loads = Loads(server, self._disk, settings, sources)
         self._turns = ModelTurns(server.clock)
 
     def start(self) -> Deferred[list[Deferred[None]]]:
@@ -90,7 +98,11 @@ class ModelRepository:
         settings name is not there.
         """
         self._server.lifecycle.set_looking(True)
-        found = self._disk.read(partial(at_start, self._loads.settings, self._disk.base))
+        settings, base = self._loads.settings, self._disk.base
+        fetched = self._remote.fetch(settings, partial(loaded_at_start, settings))
+        found = fetched.addCallback(
+            lambda _: self._disk.read(lambda: at_start(settings, base, self._remote.known()))
+        )
         return found.addCallback(self._start).addBoth(self._looked)
 
     def _start(self, found: tuple[list[FoundVersion], Listing]) -> list[Deferred[None]]:
@@ -115,8 +127,18 @@ class ModelRepository:
 
         Nothing happens yet. To be called within `alone`: no model may change meanwhile.
         """
-        reading = partial(at_reload, settings, self._disk.base, self._standing())
-        return self._disk.read(reading).addCallbacks(self._rollout, self._refused)
+        standing, base = self._standing(), self._disk.base
+
+        def choose(listing: Listing) -> list[ModelFolder]:
+            return at_reload_wanted(settings, listing, standing)
+
+        fetched = self._remote.fetch(settings, choose)
+        change = fetched.addCallback(
+            lambda _: self._disk.read(
+                lambda: at_reload(settings, base, standing, self._remote.known())
+            )
+        )
+        return change.addCallbacks(self._rollout, self._refused)
 
     def _note_left_out(self, left_out: dict[str, str]) -> None:
         """Have clients told what is left out, and that the server needs a model to be ready."""
@@ -186,7 +208,8 @@ class ModelRepository:
         check_overrides(overrides, self._loads.settings.for_model(name))
 
         def change() -> Deferred[None]:
-            found = self._on_disk().addCallback(_folders_of, name)
+            fetched = self._remote.fetch_model(self._loads.settings, name).addErrback(_unreadable)
+            found = fetched.addCallback(lambda _: self._on_disk()).addCallback(_folders_of, name)
             found.addCallback(served, self._loads.settings)
             return found.addCallback(self._loads.load, name, overrides)
 

@@ -19,7 +19,8 @@ from batcher.config.settings import ServerSettings, share_threads
 from batcher.config.traffic import TrafficSettings
 from batcher.config.triton.model_config import config_of
 from batcher.models.file_facts import FileFacts, facts_of
-from batcher.serving.repository.folders import ModelFolder, define, settings_for
+from batcher.serving.repository.folders import define, settings_for
+from batcher.serving.repository.listing import ModelFolder
 
 
 class VersionSource(NamedTuple):
@@ -27,7 +28,7 @@ class VersionSource(NamedTuple):
 
     Attributes:
         folder: the version's own folder.
-        files: what is known of each file in the folder.
+        files: what is known of each file in the folder; none of a version of a store.
         settings: those of the version's model, before models share the cores.
         overrides: settings of the model, by name, that a client wanted otherwise.
     """
@@ -69,7 +70,9 @@ def source_of(
 
     Raises ConfigError: the model's settings contradict each other. Disk thread.
     """
-    files = _files(_paths_of(folder), known.files if known is not None else ())
+    # What comes from a store has a folder of its own for each content: the folder says it all.
+    paths = _paths_of(folder) if folder.stored is None else ()
+    files = _files(paths, known.files if known is not None else ())
     # Which versions serve, and who gets which requests, changes nothing for one that serves.
     own = settings_for(folder, settings).model_copy(update=TrafficSettings().model_dump())
     return VersionSource(folder, files, own, overrides)

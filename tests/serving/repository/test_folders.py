@@ -10,7 +10,8 @@ import pytest
 
 from batcher.config.settings import ServerSettings, load_settings
 from batcher.errors import ConfigError
-from batcher.serving.repository.folders import MAX_LEFT_OUT, ModelFolder, find_models
+from batcher.serving.repository.folders import find_models
+from batcher.serving.repository.listing import MAX_LEFT_OUT, ModelFolder
 
 ROOT = Path(__file__).parents[3]
 

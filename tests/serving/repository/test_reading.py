@@ -10,7 +10,7 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from batcher.config.settings import ServerSettings
 from batcher.config.single_file import SingleFile
 from batcher.errors import ConfigError
-from batcher.serving.repository.folders import ModelFolder
+from batcher.serving.repository.listing import ModelFolder
 from batcher.serving.repository.reading import at_load
 
 

@@ -22,7 +22,8 @@ from batcher.errors import (
 )
 from batcher.frontends.endpoints.oip.load_parameters import load_for_client
 from batcher.serving.model_version import ModelState
-from batcher.serving.repository.folders import Listing, find_models
+from batcher.serving.repository.folders import find_models
+from batcher.serving.repository.listing import Listing
 from batcher.serving.repository.repository import ModelRepository
 from tests.serving.test_server_lifecycle import listen
 from tests.support.crossing import PATIENCE
@@ -296,10 +297,10 @@ class SlowDisk:
         self.looks = 0
         self.go_on = Event()
 
-    def __call__(self, settings: ServerSettings, base: Path) -> Listing:
+    def __call__(self, settings: ServerSettings, base: Path, known: Any) -> Listing:
         self.looks += 1
         assert self.go_on.wait(PATIENCE)
-        return find_models(settings, base)
+        return find_models(settings, base, known)
 
 
 def test_the_loop_turns_while_the_disk_is_read_and_the_server_is_not_ready_yet(

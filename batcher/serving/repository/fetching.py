@@ -1,0 +1,120 @@
+"""Brings versions from stores onto the disk, before the disk is read for them.
+
+    list every store ─► choose, as the settings say ─► fetch what is chosen and missing ─┐
+                          ▲                                                              │
+                          └──── a version that cannot be fetched is left out ◄───────────┘
+
+What is chosen is what the reading of the disk chooses afterwards: the same function says so both
+times. Where the newest version cannot be fetched, the one before is chosen, as in a folder whose
+newest version cannot be read. Without stores in the settings nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from batcher.config.settings import ServerSettings
+from batcher.errors import ConfigError
+from batcher.serving.repository.folders import find_models
+from batcher.serving.repository.listing import Listing, ModelFolder
+from batcher.serving.repository.reading import served
+from batcher.serving.repository.stores.address import check_address, is_store
+from batcher.serving.repository.stores.cache import StoreCache
+from batcher.serving.repository.stores.opening import open_store
+from batcher.serving.repository.stores.stores import Place, Stores
+
+Choose = Callable[[Listing], Iterable[ModelFolder]]
+"""Returns which of the versions that are there are to be on the disk. Raises ConfigError."""
+
+
+def places_of(settings: ServerSettings) -> list[Place]:
+    """Return the stores that `settings` name. Raises ConfigError: an address is wrong."""
+    places = []
+    for place in filter(is_store, settings.repositories):
+        where = f"{settings.origin('model_repository')}: model_repository"
+        places.append(Place(check_address(place, where), ""))
+    for name, own in settings.models.items():
+        if own.path is not None and is_store(own.path):
+            where = f"{settings.origin('models', name, 'path')}: models.{name}.path"
+            places.append(Place(check_address(own.path, where), name))
+    return places
+
+
+def make_stores(
+    settings: ServerSettings,
+    base: Path,
+    tell: Callable[[str, str], None],
+    stopped: Callable[[], bool] = lambda: False,
+) -> Stores:
+    """Return what fetches for `settings`; nothing is asked or made yet. Any thread."""
+    cache = StoreCache(_cache_folder(settings, base), settings.store_cache_bytes)
+    return Stores(cache, open_store, tell, stopped)
+
+
+def _cache_folder(settings: ServerSettings, base: Path) -> Path:
+    if settings.store_cache is not None:
+        return base / settings.store_cache
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "batcher"
+
+
+def fetch(
+    stores: Stores,
+    settings: ServerSettings,
+    base: Path,
+    choose: Choose,
+    in_use: frozenset[str] = frozenset(),
+    patient: bool = True,
+) -> None:
+    """Have on the disk what `choose` chooses. The thread of the stores, or of a command.
+
+    Versions `in_use`, known by their digests, stay in the cache. With `patient`, versions are
+    waited for that are seen for the first time.
+
+    Raises:
+        ConfigError: what `find_models` and `choose` raise; or an address is wrong.
+    """
+    places = places_of(settings)
+    if not places and not stores.known:
+        return
+    stores.cache.max_bytes = settings.store_cache_bytes
+    stores.look(places, patient)
+    chosen = fetch_chosen(stores, settings, base, choose)
+    stores.cache.hold_only(in_use | chosen)
+
+
+def fetch_chosen(
+    stores: Stores, settings: ServerSettings, base: Path, choose: Choose
+) -> frozenset[str]:
+    """Fetch what `choose` chooses of what is known already, and return its digests."""
+    while True:
+        chosen = [
+            folder.stored
+            for folder in choose(find_models(settings, base, stores.known))
+            if folder.stored is not None
+        ]
+        missing = [version for version in chosen if not stores.cache.hold(version)]
+        if not missing:
+            return frozenset(version.digest for version in chosen)
+        for version in missing:
+            stores.fetch(version)
+
+
+def find_and_fetch(settings: ServerSettings, base: Path) -> Listing:
+    """Return what `find_models` finds; of stores what serves, which is fetched: for commands.
+
+    Raises ConfigError.
+    """
+    stores = make_stores(settings, base, lambda title, text: None)
+    try:
+        fetch(stores, settings, base, lambda listing: served(listing.folders, settings))
+    except OSError as err:
+        raise ConfigError(f"store_cache: {err}") from err
+    listing = find_models(settings, base, stores.known)
+    there = [
+        folder
+        for folder in listing.folders
+        if folder.stored is None or stores.cache.has(folder.stored)
+    ]
+    return listing._replace(folders=there)

@@ -1,0 +1,85 @@
+"""What was found of models, in folders and in stores, before anything of it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from batcher.config.single_file import SingleFile
+from batcher.serving.repository.stores.stores import Place, StoreListing
+from batcher.serving.repository.stores.versions import Key, StoredVersion
+
+Reasons = dict[Key, str]
+"""Why something is left out, by name and version."""
+
+Known = Mapping[Place, StoreListing]
+"""What is known of stores."""
+
+MAX_LEFT_OUT = 50
+"""Folders that clients read the reasons of: a balancer asks every second, and a person mends the
+first ones first. The log has all.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """One version of a model, found but not read.
+
+    Attributes:
+        name: the model's name.
+        version: its version, a decimal number as text without leading zeros.
+        folder: where its `model.yaml` stands; of a single file, where that is.
+        single: the file, for a model of one file without a `model.yaml`.
+        stored: the version in its store, for one of a store; `folder` is then in the cache.
+    """
+
+    name: str
+    version: str
+    folder: Path
+    single: SingleFile | None = None
+    stored: StoredVersion | None = None
+
+
+class Listing(NamedTuple):
+    """What was found in the repository and at the paths of models.
+
+    Attributes:
+        folders: every version of every model that can be read.
+        unread: why something cannot be read, by name and version of the model; the version is empty
+            where no version of the model can be read.
+        misplaced: why something that can be read is no model, by the same keys.
+    """
+
+    folders: list[ModelFolder]
+    unread: dict[Key, str]
+    misplaced: dict[Key, str]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why something is not served, by its path in the repository; for clients too.
+
+        At most MAX_LEFT_OUT reasons.
+        """
+        found = {_titled(key): reason for key, reason in self.misplaced.items()}
+        found.update({_titled(key): "it cannot be read" for key in self.unread})
+        return dict(list(found.items())[:MAX_LEFT_OUT])
+
+    def warnings(self) -> list[str]:
+        """Return a line for the log for everything that is left out."""
+        return [
+            f"{_titled(key)} in the repository is left out: {reason}"
+            for key, reason in (*self.unread.items(), *self.misplaced.items())
+        ]
+
+
+def _titled(key: Key) -> str:
+    """Return name and version as text that every log and answer can hold."""
+    text = "/".join(filter(None, key))
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def reason_for(name: str, reasons: Mapping[Key, str]) -> str:
+    """Return why the model `name`, or a version, is among the `reasons`; empty if it is not."""
+    return "; ".join(reason for (model, _), reason in reasons.items() if model == name)

@@ -1,0 +1,132 @@
+"""A bucket of Amazon S3, Google Cloud Storage or Azure Blob Storage, by the library obstore.
+
+Its calls wait, and let other threads run meanwhile, so they run on a thread under every event loop.
+Its asynchronous calls would need asyncio.
+
+Who may read the bucket says the cloud's usual environment, which obstore reads by itself: keys,
+roles of machines and of pods. A proxy is taken from `HTTPS_PROXY` and `NO_PROXY`, and certificates
+of an authority of one's own from the file that `SSL_CERT_FILE` names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batcher.errors import ConfigError
+from batcher.serving.repository.stores.secrets import without_secrets
+from batcher.serving.repository.stores.store import FileChanged, StoredFile
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+MAX_LISTED = 100_000
+"""Files of one store: a listing of more takes minutes, and is no folder of models."""
+
+CERTIFICATES = ("SSL_CERT_FILE", "AWS_CA_BUNDLE")
+"""Variables that name a file of certificates."""
+
+_CLIENT: dict[str, Any] = {
+    "connect_timeout": "5s",
+    "read_timeout": "30s",  # of silence; a large part on a slow line takes longer altogether
+    "timeout": "15m",
+}
+_RETRY: dict[str, Any] = {
+    # Soon enough to begin from the cache while a store is away; parts are tried again by `Download`
+    "max_retries": 2,
+    "retry_timeout": timedelta(seconds=20),
+}
+
+
+class Bucket:
+    """Files in a bucket, or in a folder of one. The thread of the stores."""
+
+    def __init__(self, address: str) -> None:
+        """Open the bucket at `address`; nothing is asked of it.
+
+        Raises:
+            ImportError: the extra `stores` is not installed.
+            ConfigError: the environment is wrong.
+        """
+        # Here, since most servers are installed without it.
+        import obstore
+        from obstore.store import from_url
+
+        self._address = address
+        self._obstore = obstore
+        open_any: Callable[..., ObjectStore] = from_url  # its overloads know no dictionaries
+        try:
+            options = {**_CLIENT, **_certificates()}
+            self._store = open_any(address, client_options=options, retry_config=_RETRY)
+        except (obstore.exceptions.BaseError, ValueError, OSError) as err:
+            raise ConfigError(f"{address}: {_text(err)}") from None
+
+    def list(self, prefix: str) -> list[StoredFile]:
+        """Return the files in the folder `prefix` and below it. Raises OSError, ConfigError."""
+        found: list[StoredFile] = []
+        with self._translated():
+            for chunk in self._obstore.list(self._store, prefix or None):
+                found += [
+                    StoredFile(each["path"], each["size"], _tag(each["e_tag"])) for each in chunk
+                ]
+                if len(found) > MAX_LISTED:
+                    raise ConfigError(
+                        f"{self._address}: expected at most {MAX_LISTED} files; there are more"
+                    )
+        return found
+
+    def fetch(self, file: StoredFile, start: int, end: int) -> bytes:
+        """Return a range of `file`. Raises OSError, FileChanged."""
+        with self._translated():
+            try:
+                options: Any = {"range": (start, end)}
+                result = self._obstore.get(self._store, file.name, options=options)
+            except (self._obstore.exceptions.NotFoundError, FileNotFoundError):
+                raise FileChanged(file.name) from None
+            meta = result.meta
+            if meta["size"] != file.size or _tag(meta["e_tag"]) != file.tag:
+                raise FileChanged(file.name)
+            return bytes(result.bytes())
+
+    def put(self, name: str, path: Path) -> None:
+        """Store the file at `path` under `name`. Raises OSError."""
+        with self._translated():
+            self._obstore.put(self._store, name, path)
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Remove files. Raises OSError."""
+        gone = (self._obstore.exceptions.NotFoundError, FileNotFoundError)
+        with self._translated():
+            for name in names:
+                with suppress(*gone):
+                    self._obstore.delete(self._store, name)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Have the library's errors be OSErrors, without secrets."""
+        try:
+            yield
+        except FileChanged:
+            raise
+        except (self._obstore.exceptions.BaseError, OSError, ValueError) as err:
+            raise OSError(f"{self._address}: {_text(err)}") from None
+
+
+def _tag(tag: str | None) -> str:
+    """Return an ETag as listings and answers both have it: some put quotes around it."""
+    return (tag or "").removeprefix("W/").strip('"')
+
+
+def _certificates() -> dict[str, Any]:
+    """Return the option for the certificates that the environment names. Raises OSError."""
+    path = next((os.environ[name] for name in CERTIFICATES if os.environ.get(name)), None)
+    return {"root_certificate": Path(path).read_bytes()} if path else {}
+
+
+def _text(error: Exception) -> str:
+    """Return the library's message without what it says for its own programmers."""
+    return without_secrets(str(error).partition("\n\nDebug source:")[0])

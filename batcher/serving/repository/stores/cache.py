@@ -1,0 +1,219 @@
+"""Versions from stores on the local disk: bounded in bytes, shared by several servers.
+
+    listing-<digest>.json              the last listing of a store, for when the store is away
+    <digest>.lock                      held by who serves the version (shared) or fetches it (alone)
+    <digest>/entry.json                which version this is, and its bytes
+    <digest>/partial/, <digest>/notes/ what has been fetched of it
+    <digest>/files/<name>/<version>/   the version, whole
+    <digest>/complete                  says that it is whole; last used when the file was changed
+
+The digest is that of a version's listing, so other content under the same number lies beside it.
+Where a version does not fit, those that were used longest ago are removed, and never one that
+somebody serves: its lock is taken. A server that is killed lets go of its locks with its life.
+
+What lies here is code that the server runs. So the folder belongs to the server's user alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+from batcher.errors import ConfigError
+from batcher.serving.repository.stores.locks import FileLock, locked, try_lock
+from batcher.serving.repository.stores.store import StoredFile
+from batcher.serving.repository.stores.versions import StoredVersion
+
+Fetch = Callable[[Path, Path], None]
+"""Fetches a version into a folder, with notes in another one; goes on with what is there."""
+
+
+class Entry(NamedTuple):
+    """A version in the cache: its digest, its bytes, when it was used, and whether it is whole."""
+
+    digest: str
+    nbytes: int
+    used: float
+    is_whole: bool
+
+
+class StoreCache:
+    """Keeps versions on the disk. The thread of the stores, or of a command."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        """Keep at most `max_bytes` in `folder`; nothing is made before it is needed."""
+        self.folder = folder / "models"
+        self.max_bytes = max_bytes
+        self._held: dict[str, FileLock] = {}
+
+    def has(self, version: StoredVersion) -> bool:
+        """Return whether the version is here as a whole."""
+        return (self.folder / version.digest / "complete").is_file()
+
+    def hold(self, version: StoredVersion) -> bool:
+        """Keep the version from being removed, if it is here; return whether it is."""
+        if version.digest not in self._held:
+            if not self.has(version):
+                return False
+            lock = try_lock(self._lock_path(version.digest), alone=False)
+            if lock is None:
+                return False
+            self._held[version.digest] = lock
+        if not self.has(version):  # it was removed before the lock was taken
+            self._held.pop(version.digest).release()
+            return False
+        os.utime(self.folder / version.digest / "complete")
+        return True
+
+    def hold_only(self, digests: frozenset[str]) -> None:
+        """Let go of all versions but those with these digests."""
+        for digest in self._held.keys() - digests:
+            self._held.pop(digest).release()
+
+    def fill(self, version: StoredVersion, fetch: Fetch, wait: Callable[[], None]) -> None:
+        """Have `fetch` fetch the version, unless it is here, and hold it.
+
+        `wait` is called again and again while another process fetches the version.
+
+        Raises:
+            ConfigError: the version does not fit, or there can be no cache.
+            OSError: the disk fails; and what `fetch` raises.
+        """
+        self._make_folder()
+        while not self.hold(version):
+            lock = try_lock(self._lock_path(version.digest), alone=True)
+            if lock is None:
+                wait()
+                continue
+            try:
+                if not self.has(version):
+                    self._fill(version, fetch)
+            finally:
+                lock.release()
+
+    def _fill(self, version: StoredVersion, fetch: Fetch) -> None:
+        entry = self.folder / version.digest
+        with locked(self.folder / "lock"):
+            self._make_room(version)
+            entry.mkdir(exist_ok=True)
+            about = {"store": version.store, "version": version.title, "bytes": version.nbytes}
+            entry.joinpath("entry.json").write_text(json.dumps(about))
+        partial, target = entry / "partial", version.folder_in(self.folder)
+        fetch(partial, entry / "notes")
+        _sync(partial)
+        shutil.rmtree(entry / "files", ignore_errors=True)
+        target.parent.mkdir(parents=True)
+        partial.rename(target)
+        shutil.rmtree(entry / "notes", ignore_errors=True)
+        entry.joinpath("complete").touch()
+        _sync_folder(entry)
+
+    def _make_room(self, version: StoredVersion) -> None:
+        """Remove what was used longest ago until `version` fits. Raises ConfigError."""
+        others = [each for each in self.entries() if each.digest != version.digest]
+        total = sum(each.nbytes for each in others) + version.nbytes
+        for each in sorted(others, key=lambda one: one.used):
+            if total <= self.max_bytes:
+                return
+            total -= each.nbytes * self._remove(each.digest)
+        if total > self.max_bytes:
+            raise ConfigError(
+                f"expected room for {version.nbytes} bytes in the cache {str(self.folder)!r}; got "
+                f"{max(self.max_bytes - total + version.nbytes, 0)}, since the rest is in use: "
+                f"store_cache_bytes is {self.max_bytes}"
+            )
+
+    def _remove(self, digest: str) -> bool:
+        """Remove a version, unless somebody serves or fetches it; return whether it is gone."""
+        lock = try_lock(self._lock_path(digest), alone=True)
+        if lock is None:
+            return False
+        self.folder.joinpath(digest, "complete").unlink(missing_ok=True)
+        shutil.rmtree(self.folder / digest, ignore_errors=True)
+        lock.remove()
+        return True
+
+    def entries(self) -> list[Entry]:
+        """Return what is here."""
+        return list(self._entries())
+
+    def _entries(self) -> Iterator[Entry]:
+        for about in self.folder.glob("*/entry.json"):
+            complete = about.with_name("complete")
+            with suppress(OSError, ValueError, KeyError):  # it is being removed
+                is_whole = complete.is_file()
+                used = (complete if is_whole else about).stat().st_mtime
+                nbytes = int(json.loads(about.read_text())["bytes"])
+                yield Entry(about.parent.name, nbytes, used, is_whole)
+
+    def keep_listing(self, store: str, files: list[StoredFile]) -> None:
+        """Keep the listing of a store for when the store is away. Raises OSError, ConfigError.
+
+        A listing that is kept already is left alone, so that the time of the file tells its age.
+        """
+        self._make_folder()
+        path, text = self._listing_path(store), json.dumps(sorted(files))
+        with suppress(OSError, UnicodeDecodeError):
+            if path.read_text() == text:
+                return
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(text)
+        partial.replace(path)
+
+    def kept_listing(self, store: str, min_age_s: float = 0.0) -> list[StoredFile] | None:
+        """Return the last listing that was kept of a store; None if there is none.
+
+        A listing is passed over that was another one less than `min_age_s` ago.
+        """
+        path = self._listing_path(store)
+        with suppress(OSError, ValueError, TypeError):
+            if time.time() - path.stat().st_mtime >= min_age_s:
+                return [StoredFile(*each) for each in json.loads(path.read_text())]
+        return None
+
+    def _make_folder(self) -> None:
+        """Make the folder if it is missing. Raises ConfigError."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = self.folder.stat()
+        except OSError as err:
+            raise ConfigError(
+                f"store_cache: expected a folder that can be written to; {err}"
+            ) from err
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise ConfigError(
+                f"store_cache: expected {str(self.folder)!r} to belong to the server's user, and "
+                "nobody else to be allowed to write there, since models are code"
+            )
+
+    def _lock_path(self, digest: str) -> Path:
+        return self.folder / f"{digest}.lock"
+
+    def _listing_path(self, store: str) -> Path:
+        return self.folder / f"listing-{sha256(store.encode()).hexdigest()[:32]}.json"
+
+
+def _sync(folder: Path) -> None:
+    """Have the disk hold all files below `folder`, before anything says that they are whole."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            descriptor = os.open(os.path.join(parent, name), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

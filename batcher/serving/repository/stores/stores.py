@@ -1,0 +1,251 @@
+"""All stores that the settings name: what they list, and what of it is on the disk.
+
+A version is taken for whole, and may be fetched, once its listing has been the same for `STEADY_S`,
+or when it was the same at an earlier start. Files that are put into a store one after the other
+give another listing with each of them.
+
+    the store    what is known of it
+    answers      its listing, without versions that are not steady yet or were refused
+    is away      its last listing, with the versions that are whole in the cache
+    is away, and was never listed      nothing: whoever asks for its models reads why
+
+While a version that serves is put into the store anew, or where its new content is refused, the
+content from before serves on. A version whose content was refused is asked for again when its
+listing has changed, or after `AGAIN_S`: a download that is refused at each poll would never end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from twisted.logger import Logger
+
+from batcher.errors import ConfigError
+from batcher.serving.repository.stores.cache import StoreCache
+from batcher.serving.repository.stores.download import Download, Incomplete
+from batcher.serving.repository.stores.store import Store, StoredFile
+from batcher.serving.repository.stores.versions import Key, StoredVersion, versions_in
+
+_log = Logger()
+
+STEADY_S = 2.0
+"""Seconds for which the listing of a version stays the same before the version is fetched."""
+
+AGAIN_S = 600.0
+"""Seconds after which a version is asked for again that was refused."""
+
+LOCK_PAUSE_S = 0.2
+"""Seconds between looks whether another process has fetched a version."""
+
+
+class Place(NamedTuple):
+    """A store that the settings name.
+
+    Attributes:
+        address: of the store.
+        model: name of the model whose folder it is; empty for a repository of models.
+    """
+
+    address: str
+    model: str
+
+
+class StoreListing(NamedTuple):
+    """What is known of a store.
+
+    Attributes:
+        cache: the folder that versions are fetched into.
+        versions: those that can be served, fetched or not.
+        waiting: what others wait for, by name and version: their upload has not ended.
+        unread: why others cannot be served.
+        away: why nothing is known of the store; empty if something is.
+    """
+
+    cache: Path
+    versions: tuple[StoredVersion, ...] = ()
+    waiting: Mapping[Key, str] = MappingProxyType({})
+    unread: Mapping[Key, str] = MappingProxyType({})
+    away: str = ""
+
+
+class Stores:
+    """Lists stores and fetches versions. The thread of the stores, or of a command.
+
+    Attributes:
+        known: what is known of each store; replaced as a whole, so that any thread may read it.
+    """
+
+    def __init__(
+        self,
+        cache: StoreCache,
+        open_store: Callable[[str], Store],
+        tell: Callable[[str, str], None],
+        stopped: Callable[[], bool] = lambda: False,
+        now: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Fetch into `cache` until `stopped` is true; `tell` a title how far its version is."""
+        self.known: Mapping[Place, StoreListing] = {}
+        self.cache = cache
+        self._open_store = open_store
+        self._tell = tell
+        self._stopped = stopped
+        self._now = now
+        self._pause = pause
+        self._stores: dict[str, Store] = {}
+        self._seen: dict[tuple[str, Key], tuple[str, float]] = {}
+        self._whole: dict[tuple[str, Key], StoredVersion] = {}
+        self._refused: dict[str, tuple[str, float]] = {}
+        self._away: set[str] = set()
+        self._new: set[Place] = set()
+
+    def look(self, places: Sequence[Place], patient: bool) -> None:
+        """List every store once; with `patient`, again after STEADY_S where versions are new.
+
+        Raises ConfigError: there is no such store, or what it needs is not installed.
+        """
+        self._forget_all_but(places)
+        self.known = {place: self._list(place) for place in places}
+        new, self._new = self._new, set()
+        if patient and new:
+            self._pause(STEADY_S)
+            self.known = {**self.known, **{place: self._list(place) for place in new}}
+
+    def _list(self, place: Place) -> StoreListing:
+        address = place.address
+        try:
+            files = self._store(address).list("")
+        except OSError as err:
+            return self._kept(place, str(err))
+        if address in self._away:
+            self._away.discard(address)
+            _log.info("the store {address} answers again", address=address)
+        listing = self._judged(place, files)
+        try:
+            self.cache.keep_listing(address, files)
+        except OSError as err:
+            raise ConfigError(f"store_cache: expected a folder to write to; {err}") from err
+        return listing
+
+    def _judged(self, place: Place, files: list[StoredFile]) -> StoreListing:
+        """Return the versions among `files` that can be served, and why others cannot."""
+        versions, unread = versions_in(place.address, files, place.model)
+        steady, known = self._steady(place), []
+        waiting: dict[Key, str] = {}
+        for version in versions:
+            reason = self._reason_against(version, steady)
+            if reason == _NOT_STEADY:
+                self._new.add(place)
+            earlier = self._whole.get((version.store, version.key))
+            if not reason:
+                known.append(version)
+            elif earlier is not None and self.cache.has(earlier):
+                known.append(earlier)
+            elif reason == _NOT_STEADY:
+                waiting[version.key] = reason
+            else:
+                unread[version.key] = reason
+        return StoreListing(self.cache.folder, tuple(known), waiting, unread)
+
+    def _steady(self, place: Place) -> set[str]:
+        """Return the digests of versions that were in the store at an earlier start."""
+        if any(store == place.address for store, _ in self._seen):
+            return set()
+        kept = self.cache.kept_listing(place.address, STEADY_S) or []
+        return {version.digest for version in versions_in(place.address, kept, place.model)[0]}
+
+    def _reason_against(self, version: StoredVersion, steady: set[str]) -> str:
+        """Return why a version is not to be fetched or served now; empty if it is."""
+        key = version.store, version.key
+        digest, since = self._seen.get(key, ("", 0.0))
+        if digest != version.digest:
+            since = self._now() - (STEADY_S if version.digest in steady else 0.0)
+            self._seen[key] = version.digest, since
+        if self.cache.has(version):
+            self._whole[key] = version
+            return ""
+        if self._now() - since < STEADY_S:
+            return _NOT_STEADY
+        reason, again = self._refused.get(version.digest, ("", 0.0))
+        return reason if self._now() < again else ""
+
+    def _kept(self, place: Place, why: str) -> StoreListing:
+        """Return what is known of a store that is away; `why` says so."""
+        address = place.address
+        kept = self.cache.kept_listing(address)
+        if kept is None:
+            return StoreListing(self.cache.folder, away=f"expected {address} to answer; {why}")
+        if address not in self._away:
+            self._away.add(address)
+            _log.warn(
+                "the store {address} is away: what the cache has is served ({why})",
+                address=address,
+                why=why,
+            )
+        versions, unread = versions_in(address, kept, place.model)
+        whole = tuple(version for version in versions if self.cache.has(version))
+        return StoreListing(self.cache.folder, whole, {}, unread)
+
+    def fetch(self, version: StoredVersion) -> None:
+        """Have the version in the cache, and keep it there; if that fails, leave it out."""
+        download = Download(
+            self._store(version.store),
+            version,
+            lambda text: self._tell(version.title, text),
+            self._stopped,
+            self._pause,
+        )
+        try:
+            self.cache.fill(version, download.run, self._wait)
+            self._whole[version.store, version.key] = version
+        except Incomplete as err:
+            self._leave_out(version, str(err), waits=True)
+        except (ConfigError, OSError) as err:
+            reason = f"it could not be fetched from {version.store}: {err}"
+            self._refused[version.digest] = reason, self._now() + AGAIN_S
+            _log.error("model {title} is left out: {why}", title=version.title, why=reason)
+            self._leave_out(version, reason)
+
+    def _wait(self) -> None:
+        if self._stopped():
+            raise OSError("the server is being stopped")
+        self._pause(LOCK_PAUSE_S)
+
+    def _leave_out(self, version: StoredVersion, reason: str, waits: bool = False) -> None:
+        """Have what was there before in place of `version`, or else nothing, for a reason."""
+        earlier = self._whole.get((version.store, version.key))
+        if earlier is not None and not self.cache.has(earlier):
+            earlier = None
+        known = dict(self.known)
+        for place, listing in known.items():
+            if version not in listing.versions:
+                continue
+            instead = [earlier if each == version else each for each in listing.versions]
+            listing = listing._replace(versions=tuple(each for each in instead if each is not None))
+            if earlier is None and waits:
+                listing = listing._replace(waiting={**listing.waiting, version.key: reason})
+            elif earlier is None:
+                listing = listing._replace(unread={**listing.unread, version.key: reason})
+            known[place] = listing
+        self.known = known
+
+    def _store(self, address: str) -> Store:
+        if address not in self._stores:
+            self._stores[address] = self._open_store(address)
+        return self._stores[address]
+
+    def _forget_all_but(self, places: Sequence[Place]) -> None:
+        """Forget what is known of stores that the settings do not name any more."""
+        addresses = {place.address for place in places}
+        self._stores = {key: store for key, store in self._stores.items() if key in addresses}
+        self._seen = {key: seen for key, seen in self._seen.items() if key[0] in addresses}
+        self._whole = {key: each for key, each in self._whole.items() if key[0] in addresses}
+        now = self._now()
+        self._refused = {key: each for key, each in self._refused.items() if each[1] > now}
+
+
+_NOT_STEADY = f"its listing has not been the same for {STEADY_S:g} s: the upload may not have ended"

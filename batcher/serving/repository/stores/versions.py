@@ -1,0 +1,138 @@
+"""The versions of models in the listing of a store.
+
+    name of a file in the store       is
+    digits/3/net.onnx                 a file of version 3 of the model `digits`
+    digits/model.yaml                 version 1 of a model that has no numbered folders
+    anything else                     no model's
+
+A version is known by its listing: names, sizes and tags of its files. Another listing is another
+version of the same number, and has a folder of its own in the cache, beside the one that serves.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+from batcher.core.names import name_fault
+from batcher.serving.repository.left_out import DEFINITION, is_no_model
+from batcher.serving.repository.stores.names import names_fault
+from batcher.serving.repository.stores.store import StoredFile
+
+Key = tuple[str, str]
+"""Name and version."""
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """One version of a model in a store.
+
+    Attributes:
+        store: address of the store.
+        name: the model's name.
+        version: its version, a decimal number as text without leading zeros.
+        prefix: the version's folder in the store; empty for the root.
+        files: the files of the version, named from that folder, sorted.
+    """
+
+    store: str
+    name: str
+    version: str
+    prefix: str
+    files: tuple[StoredFile, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """What this listing is known by: other content has another digest."""
+        lines = [f"{file.name}\0{file.size}\0{file.tag}" for file in self.files]
+        text = "\n".join([self.store, self.prefix, self.name, self.version, *lines])
+        return sha256(text.encode()).hexdigest()[:32]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def key(self) -> Key:
+        """Name and version."""
+        return self.name, self.version
+
+    @property
+    def title(self) -> str:
+        """Name and version for logs."""
+        return f"{self.name}/{self.version}"
+
+    def folder_in(self, cache: Path) -> Path:
+        """Return where the version is in the folder `cache`, once it is there."""
+        return cache / self.digest / "files" / self.name / self.version
+
+    def in_store(self, file: StoredFile) -> StoredFile:
+        """Return `file` of this version under the name that it has in the store."""
+        return file._replace(name=f"{self.prefix}/{file.name}" if self.prefix else file.name)
+
+
+def versions_in(
+    store: str, files: Iterable[StoredFile], model: str = ""
+) -> tuple[list[StoredVersion], dict[Key, str]]:
+    """Return the versions in a listing of `store`, and why versions are left out.
+
+    Args:
+        store: the store's address.
+        files: all files of the store.
+        model: name of the model whose folder the store's root is; empty for a repository of models.
+    """
+    found: list[StoredVersion] = []
+    faults: dict[Key, str] = {}
+    for name, inside in sorted(_by_model(files, model).items()):
+        if fault := name_fault(name):
+            faults[name, ""] = f"expected a name of a model that fits into a path: {fault}"
+            continue
+        prefix = "" if model else f"{name}/"
+        for version in _versions_of(store, name, prefix, inside):
+            if fault := names_fault(file.name for file in version.files):
+                faults[version.name, version.version] = fault
+            else:
+                found.append(version)
+    return found, faults
+
+
+def _by_model(files: Iterable[StoredFile], model: str) -> dict[str, list[tuple[str, StoredFile]]]:
+    """Return the files of each model by their names in its folder."""
+    models: dict[str, list[tuple[str, StoredFile]]] = defaultdict(list)
+    for file in files:
+        name, slash, rest = (model, "/", file.name) if model else file.name.partition("/")
+        # Some programs put an empty file where a folder is to be seen.
+        if slash and rest and not rest.endswith("/") and not is_no_model(name):
+            models[name].append((rest, file))
+    return models
+
+
+def _versions_of(
+    store: str, name: str, prefix: str, inside: list[tuple[str, StoredFile]]
+) -> list[StoredVersion]:
+    """Return the versions of one model, by their numbers; `inside` are its files by their names."""
+    folders: dict[str, list[StoredFile]] = defaultdict(list)
+    for rest, file in inside:
+        folder, slash, inner = rest.partition("/")
+        if slash and folder.isdecimal() and inner:
+            folders[folder].append(file._replace(name=inner))
+    found = [
+        _version(store, name, str(int(folder)), f"{prefix}{folder}", files)
+        for folder, files in sorted(folders.items(), key=lambda each: int(each[0]))
+        if any(file.name == DEFINITION for file in files)
+    ]
+    if not found and any(rest == DEFINITION for rest, _ in inside):
+        own = [file._replace(name=rest) for rest, file in inside]
+        return [_version(store, name, "1", prefix.rstrip("/"), own)]
+    return found
+
+
+def _version(
+    store: str, name: str, version: str, prefix: str, files: list[StoredFile]
+) -> StoredVersion:
+    return StoredVersion(store, name, version, prefix, tuple(sorted(files)))

@@ -1,0 +1,1 @@
+"""Stores, and what copies versions out of them."""

@@ -1,0 +1,134 @@
+"""Names that would leave the folder of a version, or that no file can have, are refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batcher.errors import ConfigError
+from batcher.serving.repository.stores.address import check_address, is_store
+from batcher.serving.repository.stores.names import file_fault, names_fault
+from batcher.serving.repository.stores.secrets import without_secrets
+from batcher.serving.repository.stores.store import StoredFile
+from batcher.serving.repository.stores.versions import versions_in
+from tests.serving.repository.stores.conftest import ADDRESS
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("../net.onnx", "leads out"),
+        ("sub/../../net.onnx", "leads out"),
+        ("/etc/passwd", "absolute"),
+        ("sub//net.onnx", "without a name"),
+        ("sub/", "without a name"),
+        ("", "without a name"),
+        ("./net.onnx", "a step up or none"),
+        ("..\\net.onnx", "backslash"),
+        ("C:net.onnx", "colon"),
+        ("a\x00b", "control"),
+        ("a\nb", "control"),
+        (" net.onnx", "space"),
+        ("net.onnx ", "space"),
+        ("x" * 256, "255 bytes"),
+        ("/".join("x" * 40), "folders inside each other"),
+        ("\ud800.onnx", "UTF-8"),
+    ],
+)
+def test_a_name_is_refused(name: str, why: str) -> None:
+    assert why in file_fault(name)
+
+
+@given(st.text(max_size=40))
+def test_a_name_that_is_not_refused_stays_in_its_folder(name: str) -> None:
+    if not file_fault(name):
+        assert os.path.normpath(f"/folder/{name}") == f"/folder/{name}"
+        assert Path("/folder", name).is_relative_to("/folder")
+
+
+def test_usual_names_are_fine() -> None:
+    assert not names_fault(["model.yaml", "net.onnx", "sub/été 1.txt", ".hidden", "a..b"])
+
+
+def test_a_name_cannot_be_a_file_and_a_folder() -> None:
+    assert "either a file or a folder" in names_fault(["a", "a/b"])
+
+
+def test_a_version_with_a_refused_name_is_left_out_and_the_others_are_served() -> None:
+    names = ["m/1/model.yaml", "m/2/model.yaml", "m/2/../../../etc/cron.d/x", "n/1/model.yaml"]
+    found, faults = versions_in(ADDRESS, [StoredFile(name, 1, "") for name in names])
+    assert [version.title for version in found] == ["m/1", "n/1"]
+    assert list(faults) == [("m", "2")]
+    assert "../../../etc/cron.d/x" in faults["m", "2"]
+
+
+def test_versions_are_folders_of_numbers_or_the_folder_of_the_model() -> None:
+    names = [
+        "a/1/model.yaml",
+        "a/02/model.yaml",
+        "a/2.bak/model.yaml",
+        "a/3/net.onnx",
+        "a/1/",
+        "b/model.yaml",
+        "b/sub/net.onnx",
+        "README",
+        "_old/1/model.yaml",
+    ]
+    found, faults = versions_in(ADDRESS, [StoredFile(name, 1, "") for name in names])
+    assert [(version.title, version.prefix) for version in found] == [
+        ("a/1", "a/1"),
+        ("a/2", "a/02"),
+        ("b/1", "b"),
+    ]
+    assert [file.name for file in found[2].files] == ["model.yaml", "sub/net.onnx"]
+    assert not faults
+
+
+def test_a_path_of_a_model_may_be_that_of_a_version() -> None:
+    files = [StoredFile(name, 1, "") for name in ("model.yaml", "net.onnx")]
+    (version,), _ = versions_in(ADDRESS, files, model="digits")
+    assert (version.title, version.prefix) == ("digits/1", "")
+    assert version.in_store(version.files[0]).name == "model.yaml"
+
+
+@pytest.mark.parametrize("place", ["models", "/srv/models", "C:\\models", "./s3", "a:b"])
+def test_a_folder_is_no_store(place: str) -> None:
+    assert not is_store(place)
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("s3://AKIA:s3cr3t@bucket/x", "without a password"),
+        ("https://me:s3cr3t@example.com/x", "without a password"),
+        ("az://container/x?sig=s3cr3t", "without a query"),
+        ("https://example.com/x#s3cr3t", "without a query"),
+        ("http://example.com/s3cr3t", "begins with s3://"),
+        ("ftp://example.com/s3cr3t", "begins with s3://"),
+        ("s3:///s3cr3t", "got no name"),
+        ("https://[s3cr3t/x", "got no name"),
+    ],
+)
+def test_a_wrong_address_is_refused_without_its_secret(address: str, why: str) -> None:
+    assert is_store(address)
+    with pytest.raises(ConfigError, match=why) as caught:
+        check_address(address, "config.yaml:1: model_repository")
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_slash_at_the_end_of_an_address_changes_nothing() -> None:
+    assert check_address("s3://bucket/models/", "x") == "s3://bucket/models"
+
+
+def test_secrets_are_taken_out_of_errors() -> None:
+    environment = {"AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI", "HOME": "/home/me"}
+    text = without_secrets(
+        "GET https://u:p4ss@host/x?sv=1&sig=abc%2F in /home/me\n\n  wJalrXUtnFEMI: Bearer ey.J0",
+        environment,
+    )
+    assert text == "GET https://…@host/x?… in /home/me …: Bearer …"
+    assert len(without_secrets("x" * 5000, {})) < 700

@@ -1,0 +1,161 @@
+"""What counts as a version, what is left out and why, and what is served while a store is away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from batcher.serving.repository.stores.memory import MemoryStore
+from batcher.serving.repository.stores.stores import AGAIN_S, STEADY_S
+from tests.serving.repository.stores.conftest import PLACE, Bench
+
+
+def test_a_version_that_is_seen_first_is_waited_for(bench: Bench) -> None:
+    bench.put("m/1", model__yaml="file: f", f="x")
+    assert bench.look(patient=False) == []
+    assert "has not been the same for 2 s" in bench.reason("m", "1")
+    assert bench.look() == ["m/1"]
+    assert bench.pauses == [STEADY_S]
+    folder = bench.fetch("m/1")
+    assert folder is not None
+    assert (folder / "f").read_text() == "x"
+    assert folder.parts[-2:] == ("m", "1")
+
+
+def test_what_is_there_from_an_earlier_start_is_not_waited_for(bench: Bench) -> None:
+    bench.put("m/1", model__yaml="")
+    bench.look()
+    bench.fetch("m/1")
+    bench.stores = bench.make()
+    bench.pauses.clear()
+    assert bench.look() == ["m/1"]
+    assert bench.pauses == []
+
+
+def test_an_upload_that_goes_on_is_waited_for_no_longer_than_once(bench: Bench) -> None:
+    bench.put("m/1", model__yaml="")
+    bench.between = lambda: bench.put("m/1", more=str(bench.now))
+    assert bench.look() == []
+    assert bench.pauses == [STEADY_S]
+
+
+def test_of_100_uploads_in_any_order_with_gaps_none_is_taken_before_its_end(tmp_path: Path) -> None:
+    random = Random(17)
+    for upload in range(100):
+        bench = Bench(tmp_path / str(upload))
+        files = {f"m/1/{name}.bin": bytes([upload, name]) for name in range(9)}
+        files["m/1/model.yaml"] = b"file: 3.bin"
+        names = list(files)
+        random.shuffle(names)
+        while names:
+            # Polls come between the files, at most as far apart as the gaps are long.
+            bench.now += random.uniform(0, 1.9)
+            assert bench.look(patient=False) == []
+            name = names.pop()
+            bench.store.files[name] = files[name]
+        bench.now += 1
+        bench.look(patient=False)
+        bench.now += STEADY_S
+        assert bench.look(patient=False) == ["m/1"]
+        folder = bench.fetch("m/1")
+        assert folder is not None
+        assert len(list(folder.iterdir())) == 10
+
+
+def test_a_gap_that_is_longer_than_the_wait_is_told_by_model_yaml(bench: Bench) -> None:
+    bench.put("m/1", model__yaml="file: net.onnx")
+    assert bench.look() == ["m/1"]
+    assert bench.fetch("m/1") is None
+    assert "model.yaml names 'net.onnx', which is not there" in bench.reason("m", "1")
+    bench.put("m/1", net__onnx="x")
+    assert bench.look() == ["m/1"]
+    assert bench.fetch("m/1") is not None
+
+
+def test_other_content_of_a_version_lies_beside_what_serves(bench: Bench) -> None:
+    bench.put("m/1", model__yaml="", f="old")
+    bench.look()
+    old = bench.fetch("m/1")
+    bench.put("m/1", f="new")  # of the same size
+    bench.look()
+    new = bench.fetch("m/1")
+    assert old is not None
+    assert new is not None
+    assert ((old / "f").read_text(), (new / "f").read_text()) == ("old", "new")
+
+
+def test_a_store_that_is_away_is_served_from_the_cache(bench: Bench) -> None:
+    bench.put("m/1", model__yaml="")
+    bench.put("m/2", model__yaml="")
+    bench.look()
+    bench.fetch("m/1")
+    bench.store.away = True
+    bench.stores = bench.make()
+    assert bench.look() == ["m/1"]
+    assert bench.stores.known[PLACE].away == ""
+    bench.store.away = False
+    assert bench.look() == ["m/1", "m/2"]
+
+
+def test_a_store_that_never_answered_is_named(bench: Bench) -> None:
+    bench.store.away = True
+    assert bench.look() == []
+    assert "expected s3://bucket/models to answer; the store is away" in str(
+        bench.stores.known[PLACE].away
+    )
+
+
+def test_a_damaged_version_is_refused_and_not_asked_for_at_every_poll(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.put("m/1", model__yaml="", f="x", g="y")
+    monkeypatch.setattr(bench.store, "fetch", lambda file, start, end: b"y" * (end - start))
+    bench.look()
+    assert bench.fetch("m/1") is None
+    assert "could not be fetched from s3://bucket/models: f: expected" in bench.reason("m", "1")
+    assert bench.look() == []
+    bench.now += AGAIN_S
+    monkeypatch.undo()
+    assert bench.look() == ["m/1"]
+    assert bench.fetch("m/1") is not None
+
+
+def test_what_was_whole_serves_on_while_it_is_put_anew_and_where_that_is_damaged(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.put("m/1", model__yaml="", f="x", g="y")
+    bench.look()
+    bench.fetch("m/1")
+    (old,) = bench.versions()
+    bench.put("m/1", f="z")
+    bench.look(patient=False)
+    assert bench.versions() == (old,)
+    bench.look()
+    assert bench.versions() != (old,)
+    monkeypatch.setattr(bench.store, "fetch", lambda file, start, end: b"y" * (end - start))
+    bench.fetch("m/1")
+    assert bench.versions() == (old,)
+    bench.look()
+    assert bench.versions() == (old,)
+
+
+def test_a_hundred_looks_at_a_store_are_a_hundred_listings_and_no_fetch(bench: Bench) -> None:
+    bench.put("m/1", model__yaml="")
+    bench.look()
+    bench.fetch("m/1")
+    listings, fetched = bench.store.listings, bench.store.fetched
+    for _ in range(100):
+        bench.now += 1
+        assert bench.look(patient=False) == ["m/1"]
+    assert (bench.store.listings - listings, bench.store.fetched - fetched) == (100, 0)
+
+
+def test_stores_that_are_named_no_more_are_forgotten(bench: Bench) -> None:
+    bench.put("m/1", model__yaml="")
+    bench.look()
+    bench.stores.look([], True)
+    assert bench.stores.known == {}
+    bench.store = MemoryStore()
+    assert bench.look() == []
