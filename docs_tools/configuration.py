@@ -17,7 +17,7 @@ from batcher.config.model_file import InputFile, ModelFile, OutputFile
 from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.quota import Quota
 from batcher.config.settings import ServerSettings
-from batcher.config.traffic import Latest
+from batcher.config.traffic import Latest, Shadow
 from batcher.config.values import TakesEffect
 from docs_tools.docstrings import section, sentence, table
 
@@ -84,6 +84,11 @@ effect at the next reload.
 {table(("setting", "default", "what", "why this default"), model)}
 `models.NAME` has one more key, `path`: {own}
 
+## Of `shadow`
+
+Below a model, `shadow` names a version that gets copies of requests ([how](../rollouts.md#shadow)).
+
+{_fields(Shadow)}
 ## Of a quota
 
 Each entry of `quotas` has a client's key for its name, or `"*"`.
@@ -132,6 +137,7 @@ def _places() -> list[tuple[str, str, str]]:
         ("path", "config.yaml", "under `models.NAME`"),
         *((name, "config.yaml", "under a key of `quotas`") for name in Quota.model_fields),
         *((name, "config.yaml", "under `versions`") for name in Latest.model_fields),
+        *((name, "config.yaml", "under `shadow`") for name in Shadow.model_fields),
         *((_key(ModelFile, name), "model.yaml", "at the top") for name in ModelFile.model_fields),
         *((name, "model.yaml", "under an input") for name in InputFile.model_fields),
         *((name, "model.yaml", "under an output") for name in OutputFile.model_fields),

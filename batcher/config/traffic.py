@@ -7,6 +7,7 @@ loaded, whatever `versions` says.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -67,6 +68,21 @@ VersionName = Annotated[str, BeforeValidator(_version_name)]
 Weight = Annotated[Number, Field(ge=0, le=1e9)]
 
 
+class Shadow(Section):
+    """A version that gets copies of requests, and whose answers no client sees.
+
+    Attributes:
+        version: the version, by number or label.
+        sample: share of the requests that are copied.
+        tolerance: most that two numbers of an answer may differ, as a share of the larger one or,
+            near zero, as a difference, and still count as equal.
+    """
+
+    version: VersionName
+    sample: Annotated[Number, Field(gt=0, le=1)] = 0.1
+    tolerance: Annotated[Number, Field(ge=0, le=1)] = 1e-3
+
+
 class TrafficSettings(Section):
     """Which versions of a model serve, and who gets which: settings of a model.
 
@@ -76,11 +92,13 @@ class TrafficSettings(Section):
         labels: from a label, such as `stable`, to the number of the version that it stands for.
         traffic: from a version, by number or label, to its share of the requests that name no
             version; the shares are compared with each other, whatever their sum.
+        shadow: a version that gets copies of requests, and whose answers no client sees.
     """
 
     versions: Versions = "latest"
     labels: dict[Label, VersionNumber] = Field(default_factory=dict)
     traffic: dict[VersionName, Weight] = Field(default_factory=dict)
+    shadow: Shadow | None = None
 
     def number_of(self, name: str) -> str:
         """Return the number of the version that `name` means: a number already, or a label."""
@@ -89,14 +107,24 @@ class TrafficSettings(Section):
     @property
     def named(self) -> set[str]:
         """The numbers of the versions that the settings name besides `versions`."""
-        return {*map(str, self.labels.values()), *map(self.number_of, self.traffic)}
+        return {*map(str, self.labels.values()), *map(self.number_of, self.traffic), *self.on_trial}
+
+    @property
+    def on_trial(self) -> set[str]:
+        """The numbers of versions whose answers no client needs."""
+        return set() if self.shadow is None else {self.number_of(self.shadow.version)}
 
     def contradiction(self) -> tuple[str, str, object] | None:
         """Return the setting that contradicts another, what was expected of it, and what came."""
         if self.traffic and not sum(self.traffic.values()):
             return "traffic", "a share above 0 for one version at least", self.traffic
-        for name in self.traffic:
-            if not (name.isdecimal() or name in self.labels):
-                known = ", ".join(self.labels) or "none is set"
-                return "traffic", f"the number of a version, or one of `labels` ({known})", name
+        places: Mapping[str, list[str]] = {
+            "traffic": list(self.traffic),
+            "shadow": [] if self.shadow is None else [self.shadow.version],
+        }
+        for place, names in places.items():
+            for name in names:
+                if not (name.isdecimal() or name in self.labels):
+                    known = ", ".join(self.labels) or "none is set"
+                    return place, f"the number of a version, or one of `labels` ({known})", name
         return None

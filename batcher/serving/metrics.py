@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from batcher.core.counters import AnswerMetrics, Histogram, ModelMetrics
 from batcher.core.thread_seconds import thread_seconds
+from batcher.serving.shadow_metrics import ShadowMetrics
 from batcher.serving.variant_metrics import VariantMetrics
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -115,6 +116,7 @@ class ServerMetrics(Collector):
         reloads: reloads of the settings, by outcome.
         last_reload_successful: whether the last reload was applied; true before the first.
         variants: counts of versions that share the requests of a model.
+        shadows: counts of versions that get copies of requests.
         loop_seconds: gives the seconds for which the thread that calls it, the loop's, has worked.
     """
 
@@ -131,6 +133,7 @@ class ServerMetrics(Collector):
         self.reloads = {"applied": 0, "refused": 0}
         self.last_reload_successful = True
         self.variants = VariantMetrics()
+        self.shadows = ShadowMetrics()
         self.loop_seconds: Callable[[], float] = thread_seconds
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -180,6 +183,7 @@ class ServerMetrics(Collector):
         yield from self._model_histograms()
         yield from self._model_counters()
         yield from self.variants.collect()
+        yield from self.shadows.collect()
 
     def _request_families(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

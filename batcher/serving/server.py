@@ -8,6 +8,8 @@ given. The lives of models stand in `model_lifecycle.py`; a server adds names, r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from random import Random
 
 from mypy_extensions import mypyc_attr
 from twisted.internet.defer import Deferred, fail
@@ -26,6 +28,7 @@ from batcher.serving.assembly import Assembly
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_lifecycle import ModelLifecycle
 from batcher.serving.model_version import ModelVersion, not_ready_error
+from batcher.serving.shared_name import Surroundings
 from batcher.serving.stages.quotas import Quotas, QuotaStage, quotas_of
 from batcher.serving.traffic import Traffic
 from batcher.workers.load_turns import LoadTurns
@@ -82,9 +85,9 @@ class ModelServer:
         parts = Assembly(clock, call_from_thread, call_soon, self.pools, self.metrics, turns)
         self.lifecycle = ModelLifecycle(parts, progress, settings.drain_timeout_s)
         self.left_out = self.lifecycle.left_out
-        self.traffic = Traffic(
-            self.lifecycle, self.ready_model, self.metrics.variants, self.pools, self.seconds
-        )
+        soon = call_soon or partial(clock.callLater, 0)
+        around = (self.lifecycle, self.metrics, self.pools, clock, soon, Random())
+        self.traffic = Traffic(Surroundings(*around), self.ready_model)
         self.traffic.follow(settings)
         self.limit(quotas_of(settings.quotas))
 

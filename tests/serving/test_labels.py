@@ -86,6 +86,7 @@ class Folder:
         ({"versions": [1, 2]}, "12"),
         ({"labels": {"stable": 3}}, "36"),
         ({"labels": {"stable": 3}, "traffic": {"stable": 9, 5: 1}}, "356"),
+        ({"shadow": {"version": 2}}, "26"),
         ({"labels": {"stable": 30}}, "6"),
     ],
     ids=str,
@@ -95,4 +96,14 @@ def test_what_is_loaded_is_the_newest_and_what_the_settings_name(
 ) -> None:
     folder = Folder(tmp_path, **own)
     assert folder.start() == list(loaded)
+    folder.serving.end()
+
+
+def test_a_version_on_trial_that_cannot_be_loaded_fails_no_start(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, shadow={"version": 4})
+    (tmp_path / "models/m/4/net.py").write_text("class Net: pass")
+    assert folder.start() == ["4", "6"]
+    server = folder.serving.server
+    assert server.unready() == {}, "the server is ready without it"
+    assert not server.find("m", "4").accepts
     folder.serving.end()

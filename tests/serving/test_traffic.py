@@ -101,7 +101,7 @@ def test_a_share_comes_with_its_version() -> None:
 
 def test_no_other_version_answers_in_place_of_those_that_are_named() -> None:
     (error,) = set(map(str, answered(server("7"), ["a"])))
-    assert "expected version 3 or 5, which `traffic` names; none of them can answer" in error
+    assert "expected version 3 or 5 to answer; none can now" in error
     assert isinstance(answered(server("7"), ["a"])[0], ModelNotReady)
 
 

@@ -62,6 +62,17 @@ class Loads:
         self.sources[found.source.key] = found.source
         return self._server.add(*found.or_failure(self.instances), required)
 
+    def start(self, found: FoundVersion) -> Deferred[None]:
+        """Load a version at start; fires and fails as `ModelServer.add` does.
+
+        A version on trial is not required: that it cannot be loaded goes to the log alone.
+        """
+        name, version = found.source.key
+        if version not in self.settings.for_model(name).on_trial:
+            return self.add(found, required=True)
+        trial = self.add(found, required=False)
+        return trial.addErrback(partial(_log_failed, f"{name}/{version}"))
+
     def versions_of(self, name: str) -> list[ModelVersion]:
         """Return every version of the model `name`."""
         return [version for version in self._server if version.spec.name == name]

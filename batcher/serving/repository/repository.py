@@ -112,7 +112,7 @@ class ModelRepository:
         _warn(listing.warnings())
         self._note_left_out(listing.left_out)
         self._loads.instances = sum(one.source.instances for one in versions)
-        return [self._loads.add(one, required=True) for one in versions]
+        return [self._loads.start(one) for one in versions]
 
     def _looked(self, result: Result) -> Result:
         self._server.lifecycle.set_looking(False)

@@ -8,7 +8,7 @@ straight to the queue.
 
 Two kinds of stages stand one behind the other. The stages of the name come first: they stay when a
 version is replaced, as quotas do. A request that names no version passes those that choose one
-(`split.py`) as well, where the settings ask for that. The stages of the version
+(`split.py`, `shadow.py`) as well, where the settings ask for that. The stages of the version
 follow: they belong to what was loaded, as `preprocess` and `postprocess` do.
 """
 
