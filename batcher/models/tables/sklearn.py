@@ -32,7 +32,8 @@ from batcher.models.tables.estimator import (
 
 UNTRUSTED = (
     "a pickle, which can run any code when it is read: set `trusted: true` for this model if you "
-    "know who made the file, or convert it to ONNX with skl2onnx"
+    "know who made the file (`--set models.NAME.trusted=true`, or in config.yaml below `models`), "
+    "or convert it to ONNX with skl2onnx"
 )
 
 

@@ -215,7 +215,7 @@ def test_a_pickle_that_is_not_trusted_is_not_read(folders: Folders, tmp_path: Pa
     definition = folders.define("format: sklearn\nfile: model.pkl", files, outputs=outputs)
     with pytest.raises(ModelLoadError, match=r"expected `trusted: true`; got model\.pkl, a pickle"):
         folders.load(definition)
-    with pytest.raises(ConfigError, match=r"can run any code .* set `trusted: true` .* skl2onnx"):
+    with pytest.raises(ConfigError, match=r"any code .*--set models.NAME.trusted=true.* skl2onnx"):
         describe(SingleFile(definition.file), False)
 
 
