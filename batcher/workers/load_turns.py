@@ -21,6 +21,7 @@ class LoadTurns:
         self._limit = limit
         self._running: set[LoadTurn] = set()
         self._waiting: deque[LoadTurn] = deque()
+        self._afterwards: list[Callable[[], object]] = []
 
     def add(self, turn: LoadTurn) -> None:
         """Begin the load of `turn` as soon as its turn has come. Reactor thread."""
@@ -39,12 +40,21 @@ class LoadTurns:
         self._limit = limit
         self._go_on()
 
+    def once_idle(self, do: Callable[[], object]) -> None:
+        """Call `do` when no load runs or waits, which may be now. Reactor thread."""
+        self._afterwards.append(do)
+        self._go_on()
+
     def _go_on(self) -> None:
         """Begin as many of the loads that wait as may run now. Reactor thread."""
         while self._waiting and len(self._running) < self._limit:
             turn = self._waiting.popleft()
             self._running.add(turn)
             turn.begin()
+        if not self._running:
+            afterwards, self._afterwards = self._afterwards, []
+            for do in afterwards:
+                do()
 
 
 class LoadTurn:

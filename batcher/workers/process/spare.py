@@ -44,7 +44,7 @@ class SpareChild:
 
     def prepare(self) -> None:
         """Start a spare if one is wanted and there is none. Reactor thread."""
-        if self._child is None and self._is_wanted():
+        if self._child is None and not self._quitting and self._is_wanted():
             self._child = self._started()
             self._restarts.loaded(self._clock.seconds())
 

@@ -84,7 +84,7 @@ class ProcessWorker:
         hangs = f"a batch has run for more than {options.watchdog_s:g} s"
         self._held = HeldBatches(clock, options.watchdog_s, lambda: self._kill(hangs))
         self._load_limit = LoadLimit(clock, title, options.load_timeout_s, self._loads_too_long)
-        self._turn = LoadTurn(loop.turns)
+        self._turns, self._turn = loop.turns, LoadTurn(loop.turns)
         self.load_paused = self._turn.end  # others load while this load waits
         self._restarts, spare_restarts = Restarts(jitter), Restarts(jitter)
         self._next_child = Alarm(clock, self._begin_child)
@@ -160,7 +160,8 @@ class ProcessWorker:
             return  # the child was killed while it loaded
         self._state = _State.READY
         self._restarts.loaded(self._clock.seconds())
-        self._spare.prepare()
+        # Spares import a framework each: models that still load must not wait for that.
+        self._turns.once_idle(self._spare.prepare)
         loaded = self._relays.relayed(loaded)
         if not self._loaded.called:
             self._loaded.callback(loaded)

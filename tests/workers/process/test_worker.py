@@ -155,6 +155,24 @@ def test_a_load_that_waits_for_another_process_lets_the_next_one_begin() -> None
     assert "loaded" in first.happened()
 
 
+def test_spares_start_when_no_model_loads_any_more() -> None:
+    turns = LoadTurns(1)
+    first, second = Bench(turns), Bench(turns)
+    first.children[0].ready()
+    assert len(first.children) == 1
+    second.children[0].ready()
+    assert len(first.children) == len(second.children) == 2
+
+
+def test_a_worker_that_quits_while_others_load_gets_no_spare() -> None:
+    turns = LoadTurns(1)
+    first, second = Bench(turns), Bench(turns)
+    first.children[0].ready()
+    first.worker.quit()
+    second.children[0].ready()
+    assert len(first.children) == 1
+
+
 def test_batches_go_to_the_child_and_come_back() -> None:
     bench = Bench()
     bench.ready()
