@@ -29,11 +29,17 @@ from batcher.serving.server import ModelServer
 from docs_tools.docstrings import table
 
 _EVERY_ROUTE = ServerSettings(
-    sagemaker=True, vertex_health_route="/health", vertex_predict_route="/predict-vertex"
+    sagemaker=True,
+    torchserve=True,
+    vertex_health_route="/health",
+    vertex_predict_route="/predict-vertex",
 )
 _WHERE = {
     "/ping": "where `sagemaker` is set",
     "/invocations": "where `sagemaker` is set",
+    "/predictions/{name}": "where `torchserve` is set",
+    "/predictions/{name}/{version}": "where `torchserve` is set",
+    "/models": "where `torchserve` is set",
     "/health": "where `vertex_health_route` is set, on that path",
     "/predict-vertex": "where `vertex_predict_route` is set, on that path",
 }

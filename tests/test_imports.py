@@ -57,7 +57,7 @@ OWNERS = {
     "yaml": ["config"],
     "msgpack": ["codecs"],
     "orjson": ["codecs"],
-    "PIL": ["codecs"],
+    "PIL": ["codecs", "models/torchserve"],
     "multipart": ["codecs"],
     "pyarrow": ["codecs"],
     "torch": ["models"],

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from batcher.config import onnx_definition
 from batcher.config.default_values import default_row
+from batcher.config.fixed_tensors import fill_in_fixed
 from batcher.config.image_file import ImageFile, image_spec
 from batcher.config.model_files import check_files, find_file
 from batcher.config.places import places_outside_model_file
@@ -35,7 +36,16 @@ from batcher.core.spec import (
     TensorSpec,
 )
 
-Format = Literal["python", "torchscript", "export", "onnx", "sklearn", "xgboost", "lightgbm"]
+Format = Literal[
+    "python",
+    "torchscript",
+    "export",
+    "onnx",
+    "sklearn",
+    "xgboost",
+    "lightgbm",
+    "torchserve",
+]
 TABLES = ("sklearn", "xgboost", "lightgbm")
 """The formats whose inputs may be the columns of a table, in which a text may be missing."""
 
@@ -291,6 +301,7 @@ def definition_of(
     `learnt` says where that is known from, for a model that is one file of that folder. Raises as
     `load_model_definition` does.
     """
+    fill_in_fixed(source)
     onnx_definition.fill_in(source, folder)
     model = validate(ModelFile, source, places_outside_model_file(ModelFile))
     check_files(folder, model.named_files, source)

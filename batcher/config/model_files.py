@@ -16,6 +16,7 @@ _SUFFIXES = {
     "sklearn": (".joblib", ".pkl", ".pickle"),
     "xgboost": (".ubj", ".json"),
     "lightgbm": (".txt",),
+    "torchserve": (".mar",),
 }
 """How files of the formats are called that need one, mostly."""
 

@@ -86,6 +86,7 @@ class ServerSettings(Section):
         grpc_port: TCP port for gRPC, which needs the extra `grpc`; 0 lets the system choose; None
             serves no gRPC.
         sagemaker: whether `GET /ping` and `POST /invocations` exist, for Amazon SageMaker.
+        torchserve: whether TorchServe's `/predictions/NAME`, `/ping` and `/models` exist.
         vertex_health_route: path on which Google's Vertex AI asks whether the server is ready; None
             has no such route.
         vertex_predict_route: path on which Google's Vertex AI sends inputs; None has no such route.
@@ -150,6 +151,7 @@ class ServerSettings(Section):
     load_at_start: Live[tuple[str, ...] | None] = None
     grpc_port: AtStart[Annotated[Integer, Field(ge=0, le=65_535)] | None] = None
     sagemaker: Live[bool] = False
+    torchserve: Live[bool] = False
     vertex_health_route: Live[RoutePath | None] = None
     vertex_predict_route: Live[RoutePath | None] = None
     load_concurrency: Live[Count] = 1

@@ -41,6 +41,7 @@ _MODULES = {
     "sklearn": "batcher.models.tables.sklearn",
     "xgboost": "batcher.models.tables.boosters",
     "lightgbm": "batcher.models.tables.boosters",
+    "torchserve": "batcher.models.torchserve.model",
 }
 """The module of each format. Its `MODEL(definition, settings)` returns a Model, not loaded yet."""
 
@@ -67,12 +68,23 @@ def load_model(
         model.sample = model.sample if sample is None else sample
     with _explained(definition, settings, "load"), unchanged(_read_files(definition)):
         checked = _load(model, definition, settings, progress)
-    if settings.warmup:
+    if settings.warmup and not _is_unknown(checked, definition, progress):
         with _explained(definition, settings, "warmup"):
             warm_up(checked, settings.max_batch_size, progress, settings.max_batch_elements)
     if note := checked.model.training_note():
         progress(f"note: {note}")
     return checked
+
+
+def _is_unknown(checked: CheckedModel, definition: ModelDefinition, progress: Progress) -> bool:
+    """Return whether nobody knows a row that the model takes; report so. Inference thread."""
+    if definition.format != "torchserve" or checked.sample is not None:
+        return False
+    progress(
+        "warm-up skipped: a handler of an archive's own takes what its author knows; name a "
+        "`sample` in model.yaml, as JSON with `body` and `content_type`"
+    )
+    return True
 
 
 def make_model(definition: ModelDefinition, settings: ModelSettings, maker: Any = None) -> Any:

@@ -49,6 +49,7 @@ WRITTEN = (OCTETS, "application/json", "application/msgpack", "application/x-npy
 EVERYTHING: dict[str, Any] = {
     "model_control": "explicit",
     "sagemaker": True,
+    "torchserve": True,
     "vertex_health_route": "/vertex/health",
     "vertex_predict_route": "/vertex/predict",
 }

@@ -20,6 +20,7 @@ from batcher.errors import (
     BatcherError,
     DeadlineExceeded,
     MethodNotAllowed,
+    ModelError,
     QuotaExceeded,
     RequestTimeout,
     Unavailable,
@@ -101,10 +102,32 @@ def openai_failure_reply(error: BaseException, headers: Headers, disclosure: Dis
     return Reply(status, b"application/json", to_json({"error": document}), extra)
 
 
+_TORCHSERVE_TYPES = {
+    400: "BadRequestException",
+    404: "ModelNotFoundException",
+    405: "MethodNotAllowedException",
+    503: "ServiceUnavailableException",
+}
+
+
+def torchserve_failure_reply(
+    error: BaseException, headers: Headers, disclosure: Disclosure
+) -> Reply:
+    """Return the reply for `error` in TorchServe's form; a handler that raised is a 503 there."""
+    status, _, text, extra = describe_failure(error, disclosure, headers.get(b"x-request-id"))
+    is_raised = isinstance(error, ModelError)
+    status = 503 if is_raised else status
+    kind = "InternalServerException" if is_raised else _TORCHSERVE_TYPES.get(status)
+    document = {"code": status, "type": kind or "InternalServerException", "message": text}
+    return Reply(status, b"application/json", to_json(document), extra)
+
+
 def failure_reply_on(path: str) -> FailureReply:
     """Return the function that makes the reply of an error on `path`, where no route is known."""
     if path in OPENAI_PATHS:
         return openai_failure_reply
+    if path.startswith("/predictions/"):
+        return torchserve_failure_reply
     return oip_failure_reply if f"{path}/".startswith(("/v1/", "/v2/")) else failure_reply
 
 

@@ -25,6 +25,7 @@ from batcher.frontends.endpoints.pages import Pages
 from batcher.frontends.endpoints.predict import Predict
 from batcher.frontends.endpoints.routing import Route
 from batcher.frontends.endpoints.tf_serving import tf_serving_routes
+from batcher.frontends.endpoints.torchserve import torchserve_routes
 
 
 def routes(
@@ -39,7 +40,7 @@ def routes(
         disclosure: decides what clients learn of errors.
     """
     health, pages = HealthRoutes(engine, disclosure), Pages(engine, disclosure)
-    clouds = cloud_routes(engine, settings, health)
+    clouds = (*cloud_routes(engine, settings, health), *torchserve_routes(engine, settings))
     own = (
         *_predict_routes(engine, Predict(engine, settings)),
         *_server_routes(health, pages),
@@ -47,7 +48,7 @@ def routes(
         *embeddings_routes(engine),
         *tf_serving_routes(engine, disclosure, settings.max_image_pixels),
     )
-    # The settings may give a cloud's route the path of one of our own.
+    # The settings may give such a route the path of one of our own.
     taken = {(route.method, route.pattern) for route in clouds}
     table = (*clouds, *(route for route in own if (route.method, route.pattern) not in taken))
     pages.show(table)

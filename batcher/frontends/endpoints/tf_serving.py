@@ -144,7 +144,7 @@ class TfPredict:
         """Answer one call. Raises or fails with any ClientError or ServerError. Reactor thread."""
         name, version = call.head.model()
         servable = self._engine.traffic.servable(name or self._engine.only_model(), version)
-        parameters = _parameters(call, servable)
+        parameters = stage_parameters(call, servable)
         body, spec, limits = call.body, servable.spec, servable.limits
         is_large = is_heavy(body)
         if is_large or may_have_pictures(plain_body(body), spec):
@@ -164,7 +164,7 @@ class TfPredict:
         return servable.infer(inputs, parameters)
 
 
-def _parameters(call: Call, servable: Servable) -> Parameters:
+def stage_parameters(call: Call, servable: Servable) -> Parameters:
     """Return what stages of `servable` read of `call`."""
     key = call.head.key() if servable.reads_key else ""
     client = client_of(call.peer) if servable.reads_client else ""

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from batcher.config.fixed_tensors import fill_in_fixed
 from batcher.config.model_file import ModelDefinition
 from batcher.config.onnx_definition import fill_in
 from batcher.config.onnx_file import read_onnx
@@ -39,6 +40,8 @@ def describe(single: SingleFile, trusted: bool) -> Found:
             what to write.
     """
     kind = kind_of(single.file)
+    if kind == "torchserve":
+        return _archive(single)
     values = _onnx_values(single) if kind == "onnx" else None
     if values is not None and single.sample is not None:
         values["sample"] = str(single.sample)
@@ -68,6 +71,15 @@ def define_single(single: SingleFile, name: str, version: str, trusted: bool) ->
     """Return the definition of a single file. Raises ConfigError."""
     found = describe(single, trusted)
     return definition_from(found, name, version, single.file.parent)
+
+
+def _archive(single: SingleFile) -> Found:
+    """Return what `model.yaml` would say of an archive of TorchServe: all have the same tensors."""
+    values: dict[str, Any] = {"format": "torchserve", "file": single.file.name}
+    if single.sample is not None:
+        values["sample"] = str(single.sample)
+    fill_in_fixed(Source(values, {(): single.title}))
+    return Found(values, ["an archive of TorchServe", "inputs: the body of a request, as it came"])
 
 
 def _onnx_values(single: SingleFile) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from zipfile import BadZipFile, ZipFile
 
 from batcher.errors import ConfigError
 
-SERVED = "net.onnx, net.pt2, net.pt (TorchScript), model.joblib, model.ubj, or my_model.py"
+SERVED = "net.onnx, net.pt2, net.pt (TorchScript), model.joblib, model.ubj, net.mar, or my_model.py"
 """Files that can be served, for messages."""
 
 _PICKLES = (".pkl", ".pickle", ".joblib")
@@ -36,8 +36,8 @@ def kind_of(file: Path) -> str:
     suffix = file.suffix.lower()
     if suffix == ".py":
         return "python"
-    if suffix == ".onnx":
-        return "onnx"
+    if suffix in (".onnx", ".mar"):
+        return "onnx" if suffix == ".onnx" else "torchserve"
     if suffix in _TORCH:
         return _kind_of_torch(file)
     if suffix in _PICKLES:

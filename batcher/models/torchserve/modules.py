@@ -1,0 +1,47 @@
+"""The names under `ts` by which handlers import what TorchServe gives them.
+
+    from ts.torch_handler.base_handler import BaseHandler
+
+Modules of these names are made here, and hold the classes of this package. They are the same for
+all models, so they stay. An installed TorchServe is not asked: it imports libraries for other
+models, and its handlers answer the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from batcher.models.torchserve import context, handlers, labels
+
+_UTIL = (labels.list_classes_from_module, labels.load_label_mapping, labels.map_class_to_label)
+_CONTENTS: dict[str, tuple[Any, ...]] = {
+    "ts": (),
+    "ts.context": (context.Context, context.RequestProcessor),
+    "ts.handler_utils": (),
+    "ts.handler_utils.timer": (labels.timed,),
+    "ts.torch_handler": (),
+    "ts.torch_handler.base_handler": (handlers.BaseHandler,),
+    "ts.torch_handler.vision_handler": (handlers.VisionHandler,),
+    "ts.torch_handler.image_classifier": (handlers.ImageClassifier,),
+    "ts.torch_handler.image_segmenter": (handlers.ImageSegmenter,),
+    "ts.torch_handler.object_detector": (handlers.ObjectDetector,),
+    "ts.utils": (),
+    "ts.utils.util": (*_UTIL, labels.PredictionException),
+}
+
+
+def put_modules() -> None:
+    """Have `import ts…` find the modules of this file. Inference thread."""
+    for name, contents in _CONTENTS.items():
+        module = sys.modules.get(name)
+        if module is None:
+            module = sys.modules[name] = ModuleType(name, "What TorchServe gives handlers.")
+            module.__path__ = []
+            above, _, last = name.rpartition(".")
+            if above:
+                setattr(sys.modules[above], last, module)
+        for each in contents:
+            setattr(module, each.__name__, each)
+    sys.modules["ts"].__dict__["__version__"] = "0.12.0"
