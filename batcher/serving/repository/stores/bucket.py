@@ -60,7 +60,7 @@ class Bucket:
         self._obstore = obstore
         open_any: Callable[..., ObjectStore] = from_url  # its overloads know no dictionaries
         try:
-            options = {**_CLIENT, **_certificates()}
+            options = {**_CLIENT, **_certificates(), "allow_http": _may_lack_tls(address)}
             self._store = open_any(address, client_options=options, retry_config=_RETRY)
         except (obstore.exceptions.BaseError, ValueError, OSError) as err:
             raise ConfigError(f"{address}: {_text(err)}") from None
@@ -119,6 +119,12 @@ class Bucket:
 def _tag(tag: str | None) -> str:
     """Return an ETag as listings and answers both have it: some put quotes around it."""
     return (tag or "").removeprefix("W/").strip('"')
+
+
+def _may_lack_tls(address: str) -> bool:
+    """Return whether the environment allows the store at `address` to be asked without TLS."""
+    cloud = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}[address.partition(":")[0]]
+    return os.environ.get(f"{cloud}_ALLOW_HTTP", "").lower() in ("true", "1")
 
 
 def _certificates() -> dict[str, Any]:
