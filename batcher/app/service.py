@@ -235,6 +235,7 @@ class BatcherService(MultiService):
         self.server.traffic.follow(settings)
         self.settings = settings
         self.server.lifecycle.drain_timeout_s = settings.drain_timeout_s
+        self.repository.watch.every(settings.watch_repository_s)
         self.server.lifecycle.turns.set_limit(settings.load_concurrency)
         self._frontends.renew(settings, answering)
 
@@ -258,6 +259,7 @@ class BatcherService(MultiService):
             self._become(State.SERVING)
             self.ready.callback(None)
             self._reloads.open()
+            self.repository.watch.every(self.settings.watch_repository_s)
         else:
             stopped = ModelLoadError("the server was stopped before its models were loaded")
             self._failed(Failure(stopped))
@@ -276,6 +278,7 @@ class BatcherService(MultiService):
         # A start that failed is told by `ready`: lines about its end would stand around the reason.
         if not (self.state is State.STARTING and self.ready.called):
             self._stopping_since = self.server.clock.seconds()
+        self.repository.watch.every(0)
         self.server.announce_end()
         # Nobody was sent to a server that has not been ready yet.
         if self.state is State.SERVING and self.settings.pre_stop_s:

@@ -114,6 +114,7 @@ class ServerMetrics(Collector):
         buffer_bytes: bytes of bodies and answers that connections hold.
         quota_rejected_rows: rows that were refused, by the name of the quota that was used up.
         reloads: reloads of the settings, by outcome.
+        changes: changes of a watched repository, by outcome.
         last_reload_successful: whether the last reload was applied; true before the first.
         variants: counts of versions that share the requests of a model.
         shadows: counts of versions that get copies of requests.
@@ -131,6 +132,7 @@ class ServerMetrics(Collector):
         self.buffer_bytes = 0
         self.quota_rejected_rows: dict[str, int] = defaultdict(int)
         self.reloads = {"applied": 0, "refused": 0}
+        self.changes = {"applied": 0, "refused": 0}
         self.last_reload_successful = True
         self.variants = VariantMetrics()
         self.shadows = ShadowMetrics()
@@ -229,6 +231,11 @@ class ServerMetrics(Collector):
         for outcome, count in self.reloads.items():
             reloads.add_metric((outcome,), count)
         yield reloads
+        what = "Changes of models in a watched repository (watch_repository_s), by outcome."
+        changes = CounterMetricFamily("batcher_repository_changes", what, labels=("outcome",))
+        for outcome, count in self.changes.items():
+            changes.add_metric((outcome,), count)
+        yield changes
         text = "Whether the last reload of the settings was applied."
         yield GaugeMetricFamily(
             "batcher_config_last_reload_successful", text, value=self.last_reload_successful

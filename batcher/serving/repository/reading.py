@@ -6,6 +6,7 @@ is handed over as a value, and what was read comes back as a value.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from batcher.models.checked import CheckedModel
 from batcher.models.protocol import Progress
 from batcher.serving.repository.folders import find_models, settings_for
 from batcher.serving.repository.listing import Known, Listing, ModelFolder, reason_for
+from batcher.serving.repository.looks import Looks, nothing_left
 from batcher.serving.repository.source import VersionSource, source_of
 from batcher.serving.repository.stores.versions import Key
 from batcher.workers.thread import ModelLoader
@@ -92,12 +94,35 @@ class Change(NamedTuple):
         staying: names and versions of what may go on to serve.
         instances: how many instances of all models share the cores afterwards.
         listing: all that was found.
+        model: name of the only model that changes; empty if any may change.
     """
 
     coming: list[FoundVersion]
     staying: frozenset[Key]
     instances: int
     listing: Listing
+    model: str = ""
+
+    def of(self, name: str) -> Change:
+        """Return what changes of the model `name` alone."""
+        return self._replace(
+            coming=[found for found in self.coming if found.source.key[0] == name], model=name
+        )
+
+
+def at_look(
+    settings: ServerSettings, base: Path, standing: Standing, known: Known, looks: Looks
+) -> tuple[list[str], list[str]]:
+    """Return the models that seem to have changed, and what is to be warned of.
+
+    Raises ConfigError. Disk thread.
+    """
+    listing = find_models(settings, base, known)
+    served = {name for name, _ in standing.sources}
+    if reason := nothing_left(listing, served):
+        return [], [reason]
+    wanted = at_reload_wanted(settings, listing, standing)
+    return looks.changed(wanted, served, time.monotonic()), listing.warnings()
 
 
 def at_start(

@@ -3,7 +3,7 @@
 All models of the repository serve from the start, or those that the settings name. Clients load and
 unload models where the settings let them. A version is known by its files: a version that is loaded
 again is left alone if nothing in its folder has changed, else the new one takes the old one's place
-without a pause. Files are looked at when somebody asks; nothing polls them.
+without a pause. Files are looked at when somebody asks, and by `watch` where the settings say so.
 
 Clients change one model at a time. A reload of the settings changes any number of models, all or
 none: `rollout` works the change out, within `alone`, and `commit` makes it.
@@ -16,24 +16,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.config.settings import ServerSettings
 from batcher.core.error_text import brief
-from batcher.errors import ConfigError, Draining, Forbidden, ModelNotReady, UnknownModel
-from batcher.serving.model_version import GONE, ModelState, ModelVersion
+from batcher.errors import (
+    ConfigError,
+    Draining,
+    Forbidden,
+    ModelNotReady,
+    ReloadRefused,
+    UnknownModel,
+)
+from batcher.serving.model_version import ModelState, ModelVersion
+from batcher.serving.repository.comparison import Comparison
 from batcher.serving.repository.disk import ModelDisk
 from batcher.serving.repository.listing import Listing, ModelFolder, reason_for
 from batcher.serving.repository.loads import Loads
 from batcher.serving.repository.overrides import check_overrides
 from batcher.serving.repository.reading import (
-    Change,
     FoundVersion,
-    Standing,
-    at_reload,
-    at_reload_wanted,
     at_start,
     loaded_at_start,
     served,
@@ -43,6 +47,7 @@ from batcher.serving.repository.rollout import Rollout
 from batcher.serving.repository.source import VersionSource
 from batcher.serving.repository.stores.versions import Key
 from batcher.serving.repository.turns import ModelTurns
+from batcher.serving.repository.watching import RepositoryWatch
 from batcher.serving.server import ModelServer
 
 _log = Logger()
@@ -76,7 +81,12 @@ class ListedVersion(NamedTuple):
 
 
 class ModelRepository:
-    """Loads models from disk into a server. Reactor thread."""
+    """Loads models from disk into a server. Reactor thread.
+
+    Attributes:
+        controlled: whether clients may load and unload models.
+        watch: looks for changes from time to time.
+    """
 
     def __init__(self, server: ModelServer, settings: ServerSettings, base: Path) -> None:
         """Find what `settings` name, relative to the folder `base`; nothing is read yet."""
@@ -89,6 +99,8 @@ class ModelRepository:
         self._disk = ModelDisk(server.pools.disk, server.seconds, base, self._remote.known)
         self._loads = Loads(server, self._disk, settings, sources)
         self._turns = ModelTurns(server.clock)
+        self._comparison = Comparison(server, self._disk, self._remote, self._loads)
+        self.watch = RepositoryWatch(self, server.clock, server.metrics)
 
     def start(self) -> Deferred[list[Deferred[None]]]:
         """Look for the versions that serve from the start, and begin to load them.
@@ -127,18 +139,30 @@ class ModelRepository:
 
         Nothing happens yet. To be called within `alone`: no model may change meanwhile.
         """
-        standing, base = self._standing(), self._disk.base
+        return self._comparison.rollout(settings)
 
-        def choose(listing: Listing) -> list[ModelFolder]:
-            return at_reload_wanted(settings, listing, standing)
+    def look(self) -> Deferred[tuple[list[str], list[str]]]:
+        """Fetch what is new in stores, and look at all folders, without changing anything.
 
-        fetched = self._remote.fetch(settings, choose)
-        change = fetched.addCallback(
-            lambda _: self._disk.read(
-                lambda: at_reload(settings, base, standing, self._remote.known())
-            )
-        )
-        return change.addCallbacks(self._rollout, self._refused)
+        Fires with the models that seem to have changed, and with warnings for the log.
+        """
+        return self._comparison.look()
+
+    def change(
+        self, names: list[str], make: Callable[[list[Rollout]], Deferred[None]]
+    ) -> Deferred[None]:
+        """Call `make` with a rollout for each of the models `names` that has changed, `alone`."""
+        return self.alone(lambda: self._comparison.rollouts(names).addCallback(make))
+
+    def apply(self, rollout: Rollout) -> Deferred[list[str]]:
+        """Make a change of models under the settings in force; fires with it, in words."""
+        if rollout.reasons:
+            return fail(ReloadRefused(*rollout.reasons))
+        return rollout.make(lambda: self._apply(rollout))
+
+    def _apply(self, rollout: Rollout) -> list[str]:
+        self.commit(rollout, self._loads.settings)
+        return rollout.changes()
 
     def _note_left_out(self, left_out: dict[str, str]) -> None:
         """Have clients told what is left out, and that the server needs a model to be ready."""
@@ -147,29 +171,6 @@ class ModelRepository:
         lifecycle.left_out.update(left_out)
         # Where clients load the models, a server without models is what it should be.
         lifecycle.empty = "" if self.controlled else NO_MODEL
-
-    def _rollout(self, change: Change) -> Rollout:
-        _warn(change.listing.warnings())
-        ours = self._loads.sources.keys() - change.staying
-        going = [version for version in self._server if version.key in ours]
-        left_out = change.listing.left_out
-        return Rollout(self._server, change.coming, going, change.instances, left_out)
-
-    def _refused(self, failure: Failure) -> Rollout:
-        failure.trap(ConfigError)
-        refused = Rollout(self._server, [], [], 0, {})
-        refused.reasons.extend(str(failure.value).splitlines())
-        return refused
-
-    def _standing(self) -> Standing:
-        up = {version.key for version in self._server if version.state not in GONE}
-        sources = self._loads.sources
-        return Standing(
-            frozenset(version.spec.name for version in self._server),
-            frozenset(name for name, _ in up),
-            {key: source for key, source in sources.items() if key in up},
-            {key: source.overrides for key, source in sources.items()},
-        )
 
     def commit(self, rollout: Rollout, settings: ServerSettings) -> None:
         """Make the change `rollout`, all of which is loaded, and go by `settings` from now on."""

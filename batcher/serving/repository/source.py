@@ -71,7 +71,7 @@ def source_of(
     Raises ConfigError: the model's settings contradict each other. Disk thread.
     """
     # What comes from a store has a folder of its own for each content: the folder says it all.
-    paths = _paths_of(folder) if folder.stored is None else ()
+    paths = paths_of(folder) if folder.stored is None else ()
     files = _files(paths, known.files if known is not None else ())
     # Which versions serve, and who gets which requests, changes nothing for one that serves.
     own = settings_for(folder, settings).model_copy(update=TrafficSettings().model_dump())
@@ -89,7 +89,7 @@ def _files(paths: Iterable[Path], known: tuple[FileFacts, ...]) -> tuple[FileFac
     return tuple(found)
 
 
-def _paths_of(folder: ModelFolder) -> Iterable[Path]:
+def paths_of(folder: ModelFolder) -> Iterable[Path]:
     """Return the paths of all files of a version. Disk thread.
 
     A single file has beside it, of its own, the weights of a graph, which have the graph's name and

@@ -1,0 +1,112 @@
+"""What stores and the disk have that is other than what serves, for a reload and for a look."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from batcher.config.settings import ServerSettings
+from batcher.errors import ConfigError
+from batcher.serving.model_version import GONE
+from batcher.serving.repository.disk import ModelDisk
+from batcher.serving.repository.loads import Loads
+from batcher.serving.repository.looks import Looks
+from batcher.serving.repository.reading import (
+    Change,
+    Standing,
+    at_look,
+    at_reload,
+    at_reload_wanted,
+)
+from batcher.serving.repository.remote import RemoteModels
+from batcher.serving.repository.rollout import Rollout
+from batcher.serving.server import ModelServer
+
+_log = Logger()
+
+
+class Comparison:
+    """Compares what serves with what is there; changes nothing. Reactor thread."""
+
+    def __init__(
+        self, server: ModelServer, disk: ModelDisk, remote: RemoteModels, loads: Loads
+    ) -> None:
+        """Compare what `loads` has put into `server` with what `disk` and `remote` have."""
+        self._server = server
+        self._disk = disk
+        self._remote = remote
+        self._loads = loads
+        self._looks = Looks()
+
+    def rollout(self, settings: ServerSettings) -> Deferred[Rollout]:
+        """Work out what other `settings`, and what has changed on disk, mean for the models."""
+        standing = self._standing()
+        fetched = self._fetch(settings, standing, patient=True)
+        change = fetched.addCallback(lambda _: self._read_change(settings, standing))
+        return change.addCallback(_warned).addCallbacks(self._rollout, self._refused)
+
+    def _fetch(self, settings: ServerSettings, standing: Standing, patient: bool) -> Deferred[None]:
+        """Fetch what is to serve."""
+        choose = partial(at_reload_wanted, settings, standing=standing)
+        return self._remote.fetch(settings, choose, patient)
+
+    def _read_change(self, settings: ServerSettings, standing: Standing) -> Deferred[Change]:
+        base = self._disk.base
+        return self._disk.read(lambda: at_reload(settings, base, standing, self._remote.known()))
+
+    def look(self) -> Deferred[tuple[list[str], list[str]]]:
+        """Fetch what is new in stores, and look at all folders, without changing anything.
+
+        Fires with the models that seem to have changed, and with warnings for the log.
+        """
+        settings, standing, base = self._loads.settings, self._standing(), self._disk.base
+
+        def look() -> tuple[list[str], list[str]]:
+            return at_look(settings, base, standing, self._remote.known(), self._looks)
+
+        fetched = self._fetch(settings, standing, patient=False)
+        return fetched.addCallback(lambda _: self._disk.read(look))
+
+    def rollouts(self, names: list[str]) -> Deferred[list[Rollout]]:
+        """Work out what has changed of each of the models `names`, of what was fetched already."""
+
+        def rollouts(change: Change) -> list[Rollout]:
+            self._looks.compared(names)
+            each = [self._rollout(change.of(name)) for name in names]
+            return [rollout for rollout in each if rollout.coming or rollout.going]
+
+        change = self._read_change(self._loads.settings, self._standing())
+        return change.addCallback(rollouts)
+
+    def _rollout(self, change: Change) -> Rollout:
+        ours = self._loads.sources.keys() - change.staying
+        if change.model:
+            ours = {key for key in ours if key[0] == change.model}
+        going = [version for version in self._server if version.key in ours]
+        left_out = change.listing.left_out
+        return Rollout(self._server, change.coming, going, change.instances, left_out)
+
+    def _refused(self, failure: Failure) -> Rollout:
+        failure.trap(ConfigError)
+        refused = Rollout(self._server, [], [], 0, {})
+        refused.reasons.extend(str(failure.value).splitlines())
+        return refused
+
+    def _standing(self) -> Standing:
+        up = {version.key for version in self._server if version.state not in GONE}
+        sources = self._loads.sources
+        return Standing(
+            frozenset(version.spec.name for version in self._server),
+            frozenset(name for name, _ in up),
+            {key: source for key, source in sources.items() if key in up},
+            {key: source.overrides for key, source in sources.items()},
+        )
+
+
+def _warned(change: Change) -> Change:
+    for warning in change.listing.warnings():
+        _log.warn("{warning}", warning=warning)
+    return change
