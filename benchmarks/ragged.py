@@ -156,7 +156,7 @@ class Flood:
             self.late_longest = max(self.late_longest, longest.overdue)
 
     def _length(self, part: Part) -> int:
-        return self._padding.length_of(part.inputs)
+        return self._padding.lengths_of(part.inputs)[0]
 
     def _cost(self, rows: int, shape: Hashable) -> float:
         return self._plane.seconds(rows, shape.elements if isinstance(shape, RaggedGroup) else 0)

@@ -66,6 +66,7 @@ from batcher.batching.policies.bulk import BULK
 from batcher.batching.policies.policy import Cost, no_cost
 from batcher.batching.queue import BatchQueue
 from batcher.batching.reruns import RERUN_REASONS
+from batcher.core.run_sizes import RunSizes
 from batcher.errors import PredictedLate
 
 MAX_RETRY_AFTER_S = 60
@@ -156,9 +157,9 @@ class Admission:
         """Learn from warm-up: rows and seconds of batches, and seconds by the length of rows."""
         self._cost.seed(timings, length_timings)
 
-    def run_as_multiples_of(self, rows: int) -> None:
-        """Note that a batch runs as the next multiple of so many `rows`."""
-        self._cost.rows_multiple = rows
+    def run_with(self, sizes: RunSizes) -> None:
+        """Note with how many rows batches run."""
+        self._cost.run_sizes = sizes
 
     def batch_seconds(self, rows: int, group: Hashable) -> float:
         """Return how long a batch of `rows` rows of `group` takes; 0 where nothing is known."""

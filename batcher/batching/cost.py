@@ -28,6 +28,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
 
+from batcher.core.run_sizes import ANY_ROWS
+
 OBSERVATION_WEIGHT = 0.1
 """Weight of a new observation in a mean: about the last twenty batches count."""
 
@@ -121,14 +123,14 @@ class CostModel:
     """How long one model's batches take, by rows and shape. Reactor thread.
 
     Attributes:
-        rows_multiple: a batch runs as the next multiple of so many rows.
+        run_sizes: with how many rows batches run.
         margin: seconds by which answers leave later than estimated, at most, in nine of ten cases.
     """
 
     def __init__(self) -> None:
         """Start knowing nothing: every estimate is 0, so nothing is refused for it."""
         self.margin = 0.0
-        self.rows_multiple = 1
+        self.run_sizes = ANY_ROWS
         self._all = Curve()
         # the shape that was seen longest ago first
         self._shapes: OrderedDict[Hashable, Curve] = OrderedDict()
@@ -185,8 +187,8 @@ class CostModel:
         return seconds + self.margin if seconds else 0.0
 
     def _run_as(self, rows: int) -> int:
-        """Return the rows that a batch of `rows` rows runs as."""
-        return rows + -rows % self.rows_multiple if self.rows_multiple > 1 else rows
+        """Return the rows that a batch of `rows` rows runs with."""
+        return rows if self.run_sizes is ANY_ROWS else self.run_sizes.runs_as(rows)
 
     def _learn_margin(self, late: float, seconds: float) -> None:
         """Move the margin towards the ninth decile of `late`.

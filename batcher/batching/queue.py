@@ -17,6 +17,7 @@ from math import inf
 from batcher.batching.levels import Levels
 from batcher.batching.part import Part
 from batcher.batching.ragged_cuts import RaggedCuts
+from batcher.core.run_sizes import ANY_ROWS
 from batcher.errors import QueueFull, TooLarge
 
 
@@ -33,7 +34,7 @@ class BatchQueue(Levels):
         bulk: the parts that take no turns.
         last_arrival: time in seconds at which the last part that takes turns was added; minus
             infinity before the first.
-        rows_multiple: the model runs a batch as the next multiple of so many rows.
+        run_sizes: with how many rows the model runs batches.
         cuts: cut batches of padded rows by their lengths; None where rows are not padded.
     """
 
@@ -54,7 +55,7 @@ class BatchQueue(Levels):
         """
         super().__init__(weight, ageing, smaller_first)
         self.cuts = cuts
-        self.rows_multiple = 1
+        self.run_sizes = ANY_ROWS
         self.max_rows = max_rows
         self.max_bytes = max_bytes
         self.bulk = Levels(smaller_first=smaller_first)

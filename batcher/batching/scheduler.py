@@ -51,6 +51,7 @@ from batcher.batching.worker import Outcome, Worker
 from batcher.core.alarm import Alarm
 from batcher.core.counters import ModelMetrics
 from batcher.core.request import InferenceRequest, InferenceResponse, nbytes_of
+from batcher.core.run_sizes import ANY_ROWS, RunSizes
 from batcher.core.spec import Array
 from batcher.core.waiters import Waiters
 from batcher.errors import BatcherError, Draining, ModelNotReady, OutOfMemory, QueueFull
@@ -237,7 +238,7 @@ class BatchScheduler:
         max_rows: int | None = None,
         overflow_rows: int = 0,
         length_timings: LengthTimings = NO_TIMINGS,
-        rows_multiple: int = 1,
+        run_sizes: RunSizes = ANY_ROWS,
     ) -> None:
         """Learn what loading has shown of the model. Reactor thread.
 
@@ -245,11 +246,11 @@ class BatchScheduler:
             timings: seconds that warm-up took for a batch, by its rows.
             max_rows: most rows of one batch, where the model takes no more; None for any number.
             overflow_rows: rows of the warm-up batch that did not fit into the memory; 0 for none.
-            rows_multiple: the model runs a batch as the next multiple of so many rows.
+            run_sizes: with how many rows the model runs batches.
             length_timings: the same seconds by rows and elements of a row, where rows are padded.
         """
-        self._queue.rows_multiple = rows_multiple
-        self.admission.run_as_multiples_of(rows_multiple)
+        self._queue.run_sizes = run_sizes
+        self.admission.run_with(run_sizes)
         self.admission.seed(timings.items(), length_timings)
         if max_rows is not None:
             self._ceiling.limit(max_rows)

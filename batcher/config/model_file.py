@@ -150,6 +150,9 @@ class ModelFile(FileSection):
         constants: format `onnx`: inputs of the graph that have the same value in every batch, and
             that clients do not send: name in the graph to value, a number or nested lists.
         prepared: of the tensors that `preprocess` makes for `predict`, those that are padded.
+        batch_sizes: numbers of rows that batches run with, for models that are compiled for these;
+            a batch of another number is padded with copies of its last row, or goes with fewer
+            rows. Without them each batch runs with its own rows.
     """
 
     format: Format
@@ -163,6 +166,14 @@ class ModelFile(FileSection):
     imports: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")], ...] = ()
     constants: dict[str, Any] = Field(default_factory=dict)
     prepared: tuple[PreparedFile, ...] = ()
+    batch_sizes: tuple[Annotated[Integer, Field(ge=1)], ...] = ()
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _ascending(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if list(sizes) != sorted(set(sizes)):
+            raise ValueError("batch_sizes in ascending order")
+        return sizes
 
     @model_validator(mode="after")
     def _what_the_format_needs(self) -> ModelFile:
@@ -246,6 +257,7 @@ class ModelDefinition:
         gradients: whether gradients can be computed while a batch runs.
         imports: modules that are imported before the model is read.
         graph: how the tensors stand in the graph of an ONNX model.
+        batch_sizes: numbers of rows that batches run with, ascending; empty for all.
         learnt: where all this is known from, in words, for a model that is one file; empty for one
             with a `model.yaml`.
         notes: what the log says of how the definition was read, each a sentence.
@@ -261,6 +273,7 @@ class ModelDefinition:
     gradients: bool = False
     imports: tuple[str, ...] = ()
     graph: GraphBinding = GraphBinding()
+    batch_sizes: tuple[int, ...] = ()
     learnt: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -305,10 +318,9 @@ def definition_of(
     onnx_definition.fill_in(source, folder)
     model = validate(ModelFile, source, places_outside_model_file(ModelFile))
     check_files(folder, model.named_files, source)
+    where = _model_spec(name, version, model), model.format, folder
     return ModelDefinition(
-        spec=_model_spec(name, version, model),
-        format=model.format,
-        folder=folder,
+        *where,
         file=folder / model.file if model.file else folder,
         entry=model.entry or "",
         weights=folder / model.weights if model.weights else None,
@@ -316,6 +328,7 @@ def definition_of(
         gradients=model.gradients,
         imports=model.imports,
         graph=_graph_binding(model),
+        batch_sizes=model.batch_sizes,
         learnt=learnt,
     )
 

@@ -74,7 +74,7 @@ class CheckedModel:
             self.overflow_rows,
             repeated(self.sample, 1) if self.sample is not None else None,
             self.length_timings,
-            model.rows_multiple,
+            model.run_sizes,
         )
 
     def limit(self, rows: int) -> None:

@@ -30,6 +30,7 @@ from batcher.models.file_facts import unchanged
 from batcher.models.own_code import first_cause, with_place
 from batcher.models.protocol import Model, Progress
 from batcher.models.sample import sample_of
+from batcher.models.sized import SizedModel
 from batcher.models.version_code.importing import import_from_folder
 from batcher.models.warmup import warm_up
 
@@ -163,6 +164,8 @@ def _load(
         model.load(device)
     if settings.compile != "none":
         _compile(model, progress)
+    if definition.batch_sizes:
+        model = SizedModel(model, definition.batch_sizes)
     checked = CheckedModel(model, settings.finite_outputs)
     _tell_notes(checked, definition, settings.max_batch_size, progress)
     checked.sample = sample_of(definition, model.sample)

@@ -19,6 +19,7 @@ import numpy as np
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.run_sizes import ANY_ROWS, RunSizes
 from batcher.core.spec import Array, ModelSpec
 
 Arrays = Mapping[str, Array]
@@ -81,8 +82,7 @@ class Model(Protocol):
         one_call: whether `predict` is one native call, which takes the interpreter lock once.
         max_rows: most rows that the model takes in one batch; None if it takes any number. Known
             once the model is loaded.
-        rows_multiple: a batch runs as the next multiple of so many rows; 1 if it runs as it is.
-            Known once the model is loaded.
+        run_sizes: with how many rows batches run. Known once the model is loaded.
         notes: what the operator should know of how the model was loaded, each a sentence.
         own_buffers: whether inputs must lie in buffers from `allocate` wherever they came from:
             the device reads faster from those, or code of an author may keep what it gets.
@@ -97,7 +97,7 @@ class Model(Protocol):
     spec: ModelSpec
     one_call: bool
     max_rows: int | None
-    rows_multiple: int
+    run_sizes: RunSizes
     notes: tuple[str, ...]
     own_buffers: bool
     preprocess: Hook | None
@@ -150,7 +150,7 @@ class PlainModel:
 
     one_call = False
     max_rows: int | None = None
-    rows_multiple = 1
+    run_sizes = ANY_ROWS
     notes: tuple[str, ...] = ()
     own_buffers = False
     preprocess: Hook | None = None
@@ -182,7 +182,7 @@ class LoadedModel(NamedTuple):
         sample: the first row of the model's sample, for a deep check; None without a sample.
         length_timings: seconds that warm-up took for a batch, by its rows and the elements of a
             row, where rows of different lengths are padded.
-        rows_multiple: as in Model.
+        run_sizes: as in Model.
     """
 
     one_call: bool = False
@@ -193,4 +193,4 @@ class LoadedModel(NamedTuple):
     overflow_rows: int = 0
     sample: Arrays | None = None
     length_timings: Mapping[tuple[int, int], float] = {}
-    rows_multiple: int = 1
+    run_sizes: RunSizes = ANY_ROWS

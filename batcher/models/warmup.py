@@ -81,6 +81,12 @@ def warmup_sizes(max_batch_size: int) -> list[int]:
     return sorted(sizes)
 
 
+def _sizes_of(model: CheckedModel, largest: int) -> list[int]:
+    """Return the rows of the batches that warm-up runs: all that a model takes, or some."""
+    taken = [size for size in model.model.run_sizes.sizes if size <= largest]
+    return taken or warmup_sizes(largest)
+
+
 def warm_up(
     model: CheckedModel, max_batch_size: int, progress: Progress, max_elements: int | None = None
 ) -> None:
@@ -114,7 +120,7 @@ def _run_sizes(model: CheckedModel, max_batch_size: int, progress: Progress) -> 
     Inference thread.
     """
     shared, rows_each, axes = False, 1, BatchAxes()
-    for size in warmup_sizes(max_batch_size):
+    for size in _sizes_of(model, max_batch_size):
         progress(_step(model, size))
         try:
             with explained(size, max(model.timings, default=0), native=_is_native(model)):
@@ -141,7 +147,7 @@ def _run_lengths(
     """Run batches of further lengths; `rows_each` as in WarmupBatch. Inference thread."""
     for length in Padding(model.spec).warmup_lengths:
         progress(f"warming up, length {length}")
-        for size in warmup_sizes(largest):
+        for size in _sizes_of(model, largest):
             try:
                 with explained(size, length=length):
                     batch = _batch(model, size, rows_each, length)

@@ -255,7 +255,7 @@ class ModelVersion(Servable):
             loaded.max_rows,
             loaded.overflow_rows,
             loaded.length_timings,
-            loaded.rows_multiple,
+            loaded.run_sizes,
         )
         self.scheduler.loaded(loaded.timings, *numbers)
         self.become(ModelState.READY)

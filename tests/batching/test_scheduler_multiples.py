@@ -7,17 +7,20 @@ from collections.abc import Hashable
 import pytest
 
 from batcher.batching.cost import CostModel
+from batcher.core.run_sizes import RunSizes
 from tests.support.scheduling import Harness
 
+MULTIPLES, SIZES = RunSizes(8), RunSizes(sizes=(1, 3, 8, 16))
 
-def harness(of_eight: float, of_sixteen: float) -> Harness:
+
+def harness(of_eight: float, of_sixteen: float, sizes: RunSizes = MULTIPLES) -> Harness:
     """Return a scheduler whose batches of up to 8, and of up to 16 rows take so many seconds."""
 
     def cost(rows: int, group: Hashable) -> float:
         return of_eight if rows <= 8 else of_sixteen
 
     made = Harness(max_batch_size=16, cost=cost, soon=True)
-    made.scheduler.loaded({}, rows_multiple=8)
+    made.scheduler.loaded({}, run_sizes=sizes)
     return made
 
 
@@ -53,6 +56,28 @@ def test_rows_that_would_be_late_in_the_next_batch_go_along(
     assert [answer.values for answer in answers] == [[2.0 * number] for number in range(9)]
 
 
+@pytest.mark.parametrize(
+    ("rows", "of_sixteen", "handed"),
+    [
+        (9, 9e-3, ["handed 8", "handed 1"]),
+        (9, 5.5e-3, ["handed 9"]),
+        (4, 9e-3, ["handed 3", "handed 1"]),
+        (14, 9e-3, ["handed 8", "handed 3", "handed 3"]),
+        (16, 9e-3, ["handed 16"]),
+    ],
+)
+def test_batches_run_with_the_sizes_that_a_model_takes_or_with_fewer_rows(
+    rows: int, of_sixteen: float, handed: list[str]
+) -> None:
+    seconds = {1: 1e-3, 3: 1.5e-3, 8: 5e-3, 16: of_sixteen}
+    made = Harness(max_batch_size=16, cost=lambda rows, group: seconds[SIZES.runs_as(rows)])
+    made.scheduler.loaded({}, run_sizes=SIZES)
+    answers = [made.submit(number) for number in range(rows)]
+    made.finish()
+    assert made.events == handed
+    assert [answer.values for answer in answers] == [[2.0 * number] for number in range(rows)]
+
+
 def test_fewer_rows_than_one_multiple_go_at_once() -> None:
     h = harness(5e-3, 9e-3)
     for number in range(7):
@@ -75,7 +100,7 @@ def test_a_request_is_not_cut_for_a_multiple() -> None:
 
 def test_the_time_of_a_batch_is_that_of_the_multiple_it_runs_as() -> None:
     model = CostModel()
-    model.rows_multiple = 8
+    model.run_sizes = RunSizes(8)
     model.seed([(1, 5e-3), (9, 9e-3)])
     assert [model.seconds(rows) for rows in (1, 8, 9, 16)] == pytest.approx(
         [5e-3, 5e-3, 9e-3, 9e-3]

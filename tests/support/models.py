@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from batcher.core.run_sizes import ANY_ROWS
 from batcher.core.spec import Array, ModelSpec, TensorSpec, datatype
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import Hook
@@ -49,7 +50,7 @@ class RecordingModel:
     sample: object = None
     one_call = False
     max_rows: int | None = None
-    rows_multiple = 1
+    run_sizes = ANY_ROWS
     notes: tuple[str, ...] = ()
 
     def __init__(self, spec: ModelSpec | None = None, predict: Predict = double) -> None:

@@ -8,6 +8,7 @@ from batcher.batching.part import Part
 from batcher.batching.policies.policy import FULL, Cost, Decision, Idle, Take, WorkerState
 from batcher.batching.queue import BatchQueue
 from batcher.core.padding import RaggedGroup
+from batcher.core.run_sizes import RunSizes
 
 
 def has_place(queue: BatchQueue, worker: WorkerState, group: Hashable, max_batch_size: int) -> bool:
@@ -31,7 +32,7 @@ def pack_batch(
     parts, shed = _fill(queue, group, max_rows, now, cost)
     if not parts:
         return Idle(shed)
-    parts = _worth_running(parts, queue.rows_multiple, now, cost)
+    parts = _worth_running(parts, queue.run_sizes, now, cost)
     rows = rows_of(parts)
     # rows of the shape are left over, or no row fits any more
     if rows == max_rows or (rows + rows_of(shed) < available and not is_cut):
@@ -42,10 +43,10 @@ def pack_batch(
     return Take(parts, reason, shed)
 
 
-def _worth_running(parts: list[Part], multiple: int, now: float, cost: Cost) -> list[Part]:
-    """Return those of `parts` that go now, where a batch runs as a multiple of so many rows.
+def _worth_running(parts: list[Part], sizes: RunSizes, now: float, cost: Cost) -> list[Part]:
+    """Return those of `parts` that go now, where batches run with some numbers of rows alone.
 
-    Rows beyond the last whole multiple wait where that is cheaper for each row:
+    Rows beyond the largest such number wait where that is cheaper for each row:
 
         cost(fewer) / fewer < cost(rows) / rows
 
@@ -54,7 +55,7 @@ def _worth_running(parts: list[Part], multiple: int, now: float, cost: Cost) -> 
     be late in a batch behind that of 8.
     """
     rows = rows_of(parts)
-    left = rows - rows % multiple
+    left = sizes.below(rows)
     if left in (0, rows):
         return parts
     fewer: list[Part] = []

@@ -21,6 +21,7 @@ from torch.utils import _pytree as pytree
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.run_sizes import RunSizes
 from batcher.models.pytorch.archive_check import check_archive, check_operators
 from batcher.models.pytorch.batch_sizes import (
     ANY_SIZE,
@@ -54,7 +55,7 @@ class ExportModel(TorchModule):
         if self.sizes.least == SPECIALISED_ROWS and self._takes_one_row(module):
             self.sizes = self.sizes._replace(least=1)
         self.max_rows = self.sizes.max_rows
-        self.rows_multiple = self.sizes.multiple
+        self.run_sizes = RunSizes(self.sizes.multiple)
         if self.sizes.need_padding:
             self.notes += (
                 f"the exported program takes batches of {self.sizes}: smaller batches are padded",

@@ -204,7 +204,7 @@ def _report_loaded(to_parent: ParentConnection, model: CheckedModel, finite_outp
     loaded = model.loaded()
     hooks = tuple(name for name in (PREPROCESS, POSTPROCESS) if getattr(loaded, name) is not None)
     facts = loaded.max_rows, loaded.overflow_rows, loaded.sample, loaded.length_timings
-    to_parent.send(LoadDone(loaded.timings, hooks, *facts, loaded.rows_multiple))
+    to_parent.send(LoadDone(loaded.timings, hooks, *facts, loaded.run_sizes))
     if hooks:
         with HookServer(model, finite_outputs, to_parent.end_copies).start() as line:
             to_parent.send_socket(line)

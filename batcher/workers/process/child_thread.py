@@ -273,7 +273,7 @@ class ChildThread:
             overflow_rows=message.overflow_rows,
             sample=message.sample,
             length_timings=message.length_timings,
-            rows_multiple=message.rows_multiple,
+            run_sizes=message.run_sizes,
         )
         self._call_from_thread(self._parent.loaded, loaded)
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.run_sizes import RunSizes
 from batcher.core.spec import Array
 from batcher.workers.process.described_error import DescribedError
 from batcher.workers.shared_memory.packing import ArrayPlace
@@ -84,7 +85,7 @@ class LoadDone(NamedTuple):
         overflow_rows: as in LoadedModel.
         sample: as in LoadedModel.
         length_timings: as in LoadedModel.
-        rows_multiple: as in LoadedModel.
+        run_sizes: as in LoadedModel.
     """
 
     timings: Mapping[int, float]
@@ -93,7 +94,7 @@ class LoadDone(NamedTuple):
     overflow_rows: int
     sample: Mapping[str, Array] | None
     length_timings: Mapping[tuple[int, int], float]
-    rows_multiple: int
+    run_sizes: RunSizes
 
 
 class LoadFailed(NamedTuple):

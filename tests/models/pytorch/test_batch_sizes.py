@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from batcher.config.model_file import ModelDefinition
+from batcher.core.run_sizes import RunSizes
 from batcher.errors import ModelLoadError
 from batcher.models.pytorch.batch_sizes import ANY_SIZE, BatchSizes, sizes_of
 from tests.support.model_folders import Folders, answers
@@ -99,7 +100,7 @@ def test_the_loop_is_told_of_which_rows_multiples_run(
     folders: Folders, axis: Any, multiple: int
 ) -> None:
     checked = folders.load(define(folders, exported(axis)), max_batch_size=8)
-    assert checked.loaded().rows_multiple == multiple
+    assert checked.loaded().run_sizes == RunSizes(multiple)
 
 
 def test_larger_batches_are_never_sent_and_a_line_says_so(folders: Folders) -> None:
