@@ -48,7 +48,7 @@ def warnings() -> Iterator[list[str]]:
     lines: list[str] = []
 
     def observe(event: LogEvent) -> None:
-        if event.get("log_namespace") == "batcher.serving.repository.repository":
+        if event.get("log_namespace") == "batcher.serving.repository.listing":
             lines.append(str(event["log_format"]).format(**event))
 
     globalLogPublisher.addObserver(observe)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.config.settings import ServerSettings
@@ -24,8 +23,6 @@ from batcher.serving.repository.reading import (
 from batcher.serving.repository.remote import RemoteModels
 from batcher.serving.repository.rollout import Rollout
 from batcher.serving.server import ModelServer
-
-_log = Logger()
 
 
 class Comparison:
@@ -107,6 +104,5 @@ class Comparison:
 
 
 def _warned(change: Change) -> Change:
-    for warning in change.listing.warnings():
-        _log.warn("{warning}", warning=warning)
+    change.listing.warn()
     return change

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from twisted.logger import Logger
+
 from batcher.config.single_file import SingleFile
 from batcher.serving.repository.stores.stores import Place, StoreListing
 from batcher.serving.repository.stores.versions import Key, StoredVersion
+
+_log = Logger()
 
 Reasons = dict[Key, str]
 """Why something is left out, by name and version."""
@@ -65,6 +69,11 @@ class Listing(NamedTuple):
         found = {_titled(key): reason for key, reason in self.misplaced.items()}
         found.update({_titled(key): "it cannot be read" for key in self.unread})
         return dict(list(found.items())[:MAX_LEFT_OUT])
+
+    def warn(self) -> None:
+        """Log everything that is left out."""
+        for warning in self.warnings():
+            _log.warn("{warning}", warning=warning)
 
     def warnings(self) -> list[str]:
         """Return a line for the log for everything that is left out."""

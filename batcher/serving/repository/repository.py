@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from batcher.config.settings import ServerSettings
@@ -50,7 +49,6 @@ from batcher.serving.repository.turns import ModelTurns
 from batcher.serving.repository.watching import RepositoryWatch
 from batcher.serving.server import ModelServer
 
-_log = Logger()
 Result = TypeVar("Result")
 
 NOT_LOADED = "not loaded"
@@ -121,7 +119,7 @@ class ModelRepository:
         if self._server.draining:
             raise Draining("the server was stopped before its models were loaded")
         versions, listing = found
-        _warn(listing.warnings())
+        listing.warn()
         self._note_left_out(listing.left_out)
         self._loads.instances = sum(one.source.instances for one in versions)
         return [self._loads.start(one) for one in versions]
@@ -275,11 +273,6 @@ def _unreadable(failure: Failure) -> NoReturn:
     failure.trap(ConfigError)
     public = "the model repository cannot be read"
     raise ModelNotReady(f"{public}: {failure.value}", public=public) from failure.value
-
-
-def _warn(warnings: list[str]) -> None:
-    for warning in warnings:
-        _log.warn("{warning}", warning=warning)
 
 
 def _folders_of(listing: Listing, name: str) -> list[ModelFolder]:

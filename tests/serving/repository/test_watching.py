@@ -52,14 +52,14 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have listings be steady, and times of files be precise, at once."""
     monkeypatch.setattr(stores_module, "STEADY_S", 0.0)
     monkeypatch.setattr(looks, "STEADY_S", 0.0)
-    monkeypatch.setattr(looks, "FRESH_NS", 0)
+    monkeypatch.setattr(looks, "FRESH_NS", -(10**11))  # `write` sets times that are to come
 
 
 @pytest.fixture
 def watching(tmp_path: Path) -> Iterator[Watching]:
     write(tmp_path / "models/m/1")
     write(tmp_path / "models/other/1", "3")
-    watching = Watching(tmp_path, model_control="none")
+    watching = Watching(tmp_path, model_control="none", defaults={"device": "cpu"})
     watching.start()
     yield watching
     watching.serving.end()
@@ -118,7 +118,7 @@ def test_a_link_that_is_turned_is_noticed(tmp_path: Path) -> None:
     (volume / "..data").symlink_to("..2026_01")
     for name in ("model.yaml", "net.py"):
         (volume / name).symlink_to(f"..data/{name}")
-    watching = Watching(tmp_path, model_control="none")
+    watching = Watching(tmp_path, model_control="none", defaults={"device": "cpu"})
     watching.start()
     watching.poll()
     assert watching.answer() == [2]
@@ -201,7 +201,11 @@ def test_a_store_is_listed_once_a_look_and_new_versions_are_fetched(
     monkeypatch.setattr(fetching, "open_store", lambda address: store)
     put(store, "m/1", 2)
     watching = Watching(
-        tmp_path, model_control="none", model_repository=ADDRESS, store_cache="cache"
+        tmp_path,
+        model_control="none",
+        model_repository=ADDRESS,
+        store_cache="cache",
+        defaults={"device": "cpu"},
     )
     watching.start()
     listings, fetched = store.listings, store.fetched
