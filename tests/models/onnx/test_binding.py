@@ -343,3 +343,17 @@ def test_rows_that_meet_in_an_output_run_alone(
     assert checked.largest(4) == 1
     given = dict.fromkeys(inputs, floats(1, 2) + 1)
     assert answers(checked, **given)["y"].tolist() == [[5]]
+
+
+@pytest.mark.parametrize("shape", [("N", "N"), ("None", 2)], ids=["one name for all", "None"])
+def test_a_name_that_stands_for_any_free_axis_tells_nothing_of_rows(
+    folders: Folders, shape: tuple[str, object]
+) -> None:
+    name = shape[0]
+    content = graph_bytes(
+        [node("Relu", ["x"], ["y"])], [value("x", "FP32", *shape)], [value("y", "FP32", name, name)]
+    )
+    yaml = "inputs: [{name: x, dtype: FP32, shape: [2]}]"
+    checked = folders.load(onnx_model(folders, content, yaml))
+    assert checked.largest(4) == 4
+    assert answers(checked, x=floats(3, 2))["y"].tolist() == floats(3, 2).tolist()
