@@ -219,9 +219,9 @@ def _note_costs(model: CheckedModel, rows: int, tried: int, progress: Progress) 
 def _note_meeting(model: CheckedModel, output: str, progress: Progress) -> None:
     """Note that rows of a batch meet in `output`, if there is one, so that each runs alone.
 
-    Rows of a sample may differ in length, and prove nothing. Inference thread.
+    Several rows of a sample may differ in length, and prove nothing. Inference thread.
     """
-    if not output or model.sample is not None:
+    if not output or any(len(rows) > 1 for rows in (model.sample or {}).values()):
         return
     model.limit(1)
     progress(

@@ -31,3 +31,14 @@ def test_an_axis_that_is_as_long_as_one_batch_alone_is_none_of_the_batch(folders
     source = "class Model:\n    def predict(self, values):\n        return values['x']\n"
     outputs = "[{name: y, dtype: FP32, shape: [4]}]"
     assert folders.load(folders.python(source, outputs=outputs)).largest(4) == 4
+
+
+@pytest.mark.parametrize(("rows", "largest"), [(1, 1), (2, 4)])
+def test_rows_of_a_sample_show_that_rows_meet_if_all_are_alike(
+    folders: Folders, rows: int, largest: int
+) -> None:
+    source = (
+        f"class Model:\n    sample = {{'x': [[1, 2, 3, 4]] * {rows}}}\n\n"
+        "    def predict(self, values):\n        return values['x'] @ values['x'].T\n"
+    )
+    assert folders.load(folders.python(source, outputs=WIDE)).largest(4) == largest
