@@ -22,10 +22,26 @@ class BySize(torch.nn.Module):
         return branch
 
 
+class ByBuffer(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("is_scaled", torch.tensor(True))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        decision = self.get_buffer("is_scaled").logical_not()
+        branch: torch.Tensor = torch.cond(decision, lambda v: v * 2, lambda v: v - 1, (x,))
+        return branch
+
+
 @pytest.mark.parametrize(
     ("module", "rows", "is_noted"),
-    [(ByValue(), None, True), (BySize(), None, False), (ByValue(), 1, False)],
-    ids=["a value", "a size", "a value, one row at a time"],
+    [
+        (ByValue(), None, True),
+        (BySize(), None, False),
+        (ByValue(), 1, False),
+        (ByBuffer(), None, False),
+    ],
+    ids=["a value", "a size", "a value, one row at a time", "a buffer"],
 )
 def test_a_branch_that_a_value_decides_is_noted_with_the_mend(
     folders: Folders, module: torch.nn.Module, rows: int | None, is_noted: bool
