@@ -5,11 +5,13 @@
     lightgbm    `.txt` of `save_model`                    the extra `lightgbm`
 
 Such files hold trees and no code. The one output has what `predict` of the booster gives: a number
-for each row, or for each class of a row. NaN is a missing value for both libraries.
+for each row, or for each class of a row. NaN is a missing value for both libraries. Inputs are
+matched by name where the file names its columns, and by their order where the file does not.
 """
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from typing import Any
 
@@ -19,6 +21,9 @@ from batcher.errors import ModelLoadError
 from batcher.models.output_arrays import plain_array
 from batcher.models.protocol import Arrays, FreshMemory, PlainModel, Progress
 from batcher.models.tables.columns import table_for
+
+_NUMBERED = re.compile(r"(f|Column_)\d+")
+"""Names that the libraries give to columns without names."""
 
 
 class BoosterModel(PlainModel, FreshMemory):
@@ -32,11 +37,16 @@ class BoosterModel(PlainModel, FreshMemory):
                 f"{brief_names([tensor.name for tensor in self.spec.outputs])}"
             )
         self.booster = self.read()
-        self._table = table_for(self.spec, (), is_lone=False)
-        named = [tensor.name for tensor in self.spec.inputs]
-        names = self.names()
-        if len(named) > 1 and set(names) == set(named):
-            self._table = table_for(self.spec, names, is_lone=False)
+        self._table = table_for(self.spec, self._columns(), is_lone=False)
+
+    def _columns(self) -> list[str]:
+        """Return the names by which inputs are columns; none if their order counts.
+
+        Inference thread.
+        """
+        named, names = {tensor.name for tensor in self.spec.inputs}, self.names()
+        is_numbered = named != set(names) and all(map(_NUMBERED.fullmatch, names))
+        return [] if len(named) == 1 or is_numbered else names
 
     @abstractmethod
     def read(self) -> Any:
