@@ -23,6 +23,7 @@ from batcher.models.describing.wanted import Found, Values, listed
 from batcher.models.loading import make_model
 from batcher.models.tables.estimator import (
     MANY,
+    SOME_TEXT,
     Column,
     answering,
     classes_of,
@@ -147,7 +148,7 @@ class _Run:
             return np.resize(np.asarray(self._found.example[tensor.name]), (_ROWS, *tensor.shape))
         rows: Array = np.zeros((_ROWS, *tensor.shape), tensor.datatype.numpy)
         if rows.dtype.hasobject:
-            text = (self._examples.get(tensor.name) or "an example").encode()
+            text = (self._examples.get(tensor.name) or SOME_TEXT).encode()
             rows.fill(b"" if tensor.missing_is_nan else text)
         elif tensor.missing_is_nan:
             rows.fill(np.nan)

@@ -45,7 +45,7 @@ def table_for(spec: ModelSpec, names: Sequence[str], is_lone: bool) -> Table:
     """
     first = spec.inputs[0]
     if len(spec.inputs) == 1 and (first.shape or is_lone):
-        return _of_one(first, names)
+        return _of_one(first, names, is_lone)
     _check_columns(spec, names)
     return _of_columns(spec.inputs, names)
 
@@ -66,7 +66,9 @@ def _check_columns(spec: ModelSpec, names: Sequence[str]) -> None:
         )
 
 
-def _of_one(tensor: TensorSpec, names: Sequence[str]) -> Table:
+def _of_one(tensor: TensorSpec, names: Sequence[str], is_lone: bool) -> Table:
+    if is_lone and tensor.shape == (1,):
+        return lambda inputs: _column(inputs, tensor)
     if tensor.datatype.name == "BYTES":
         return lambda inputs: _texts(inputs[tensor.name], tensor)
     if not names or tensor.shape != (len(names),):

@@ -19,6 +19,9 @@ METHODS: tuple[str, ...] = (
 )
 """The methods of an estimator that may be outputs; each takes the table alone."""
 
+SOME_TEXT = "an example"
+"""A text for columns of which the estimator knows none."""
+
 MANY = 64
 """Columns from which one input holds them all, if they are all numbers: a request names each input.
 """
@@ -73,8 +76,14 @@ def takes_texts(model: Any) -> bool:
 
 def columns_of(model: Any) -> list[Column]:
     """Return the columns that the estimator takes; empty if it does not know their names."""
-    texts = dict(_texts(model, column_names(model)))
-    return [Column(name, texts.get(name)) for name in column_names(model)]
+    names = column_names(model)
+    texts = known_texts(model, names)
+    return [Column(name, texts.get(name)) for name in names]
+
+
+def known_texts(model: Any, names: Sequence[str]) -> dict[str, str]:
+    """Return a text that the estimator knows for each column of text, of the columns `names`."""
+    return dict(_texts(model, names))
 
 
 def classes_of(model: Any) -> Array | None:
@@ -104,7 +113,7 @@ def _texts(model: Any, names: Sequence[str]) -> Iterator[tuple[str, str]]:
         for _, transformer, columns in getattr(step, "transformers_", ()):
             chosen = _chosen(columns, names)
             if isinstance(columns, str) and takes_texts(transformer):
-                yield columns, "an example"
+                yield columns, SOME_TEXT
             yield from zip(chosen, _examples(transformer, len(chosen)), strict=False)
         categories = _text_categories(step)
         if categories and len(categories) == len(names):
@@ -122,11 +131,16 @@ def _chosen(columns: Any, names: Sequence[str]) -> list[str]:
     if isinstance(columns, str | int):
         columns = [columns]
     if isinstance(columns, slice):
-        return list(names[columns])
+        by_name = isinstance(columns.start, str) or isinstance(columns.stop, str)
+        return [] if by_name else list(names[columns])
     listed = np.asarray(columns)
     if listed.dtype == bool:
         return [name for name, is_chosen in zip(names, listed, strict=False) if is_chosen]
-    return [name if isinstance(name, str) else names[name] for name in listed.tolist()]
+    return [
+        name if isinstance(name, str) else names[name]
+        for name in listed.tolist()
+        if isinstance(name, str) or name < len(names)
+    ]
 
 
 def _examples(transformer: Any, count: int) -> list[str]:

@@ -23,8 +23,9 @@ from batcher.models.protocol import Arrays, FreshMemory, PlainModel, Progress
 from batcher.models.tables.columns import Table, table_for
 from batcher.models.tables.estimator import (
     METHODS,
+    SOME_TEXT,
     column_names,
-    columns_of,
+    known_texts,
     methods_of,
     plain,
     takes_texts,
@@ -61,15 +62,18 @@ class SklearnModel(PlainModel, FreshMemory):
 
         An encoder may refuse texts that it has not learnt, such as the empty ones of blank rows.
         """
-        texts = {column.name: column.example for column in columns_of(self._model)}
-        if not any(texts.get(tensor.name) for tensor in self.spec.inputs):
+        inputs = self.spec.inputs
+        names = column_names(self._model) or [tensor.name for tensor in inputs]
+        texts = known_texts(self._model, names)
+        if not any(tensor.name in texts for tensor in inputs):
             return None
-        row = {tensor.name: np.zeros((1, *tensor.shape), object) for tensor in self.spec.inputs}
+        row = {
+            tensor.name: np.zeros((1, *tensor.shape), tensor.datatype.numpy) for tensor in inputs
+        }
         for name, values in row.items():
-            if text := texts.get(name):
-                values.fill(text.encode())
-        numpy = {tensor.name: tensor.datatype.numpy for tensor in self.spec.inputs}
-        return {name: values.astype(numpy[name]) for name, values in row.items()}
+            if values.dtype.hasobject:
+                values.fill(texts.get(name, SOME_TEXT).encode())
+        return row
 
     def read(self) -> Any:
         """Return the object in the pickle.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import sys
@@ -35,7 +36,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: E402
 from sklearn.impute import SimpleImputer  # noqa: E402
 from sklearn.linear_model import LinearRegression, LogisticRegression  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.preprocessing import OneHotEncoder, StandardScaler  # noqa: E402
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler  # noqa: E402
 
 RNG = np.random.default_rng(0)
 NUMBERS = RNG.normal(size=(64, 4))
@@ -262,6 +263,54 @@ def test_a_class_beside_the_pickle_is_found(folders: Folders) -> None:
     files: dict[str, str | bytes] = {"doubling.py": source, "model.pkl": b"cdoubling\nDouble\n(tR."}
     checked = folders.load(folders.write(text, files), trusted=True)
     assert answers(checked, x=np.ones((2, 1)))["predict"].tolist() == [2, 2]
+
+
+def lengths(table: Any) -> Array:
+    return np.array([[len(text)] for text in table.iloc[:, 0]])
+
+
+def test_a_column_of_text_of_which_the_model_knows_none_is_warmed_up_with_some(
+    folders: Folders,
+) -> None:
+    columns = make_column_transformer(
+        (OneHotEncoder(), ["city"]), (FunctionTransformer(lengths), ["note"])
+    )
+    rows = pd.DataFrame({"city": ["Bern", "Rome"] * 4, "note": ["a", "long"] * 4})
+    model = make_pipeline(columns, LinearRegression()).fit(rows, range(8))
+    text = (
+        "inputs: [{name: city, dtype: BYTES, shape: []}, {name: note, dtype: BYTES, shape: []}]\n"
+        "outputs: [{name: predict, dtype: FP64, shape: []}]\n"
+    )
+    checked = served(folders, model, text)
+    sent = {name: np.array([text.encode() for text in rows[name]], object) for name in rows}
+    np.testing.assert_allclose(answers(checked, **sent)["predict"], model.predict(rows))
+
+
+def test_columns_without_names_are_warmed_up_with_texts_that_the_model_knows(
+    folders: Folders,
+) -> None:
+    rows = np.array([[1.0, "Bern"], [2.0, "Rome"]] * 4, object)
+    columns = make_column_transformer((OneHotEncoder(), [1]), remainder="passthrough")
+    model = make_pipeline(columns, LinearRegression()).fit(rows, range(8))
+    text = (
+        "inputs: [{name: age, dtype: FP64, shape: []}, {name: city, dtype: BYTES, shape: []}]\n"
+        "outputs: [{name: predict, dtype: FP64, shape: []}]\n"
+    )
+    checked = served(folders, model, text)
+    cities = np.array([city.encode() for city in rows[:, 1]], object)
+    made = answers(checked, age=rows[:, 0].astype(float), city=cities)["predict"]
+    np.testing.assert_allclose(made, model.predict(rows))
+
+
+@pytest.mark.parametrize("shape", ["[]", "[1]"])
+def test_a_text_may_have_an_axis_of_one(folders: Folders, shape: str) -> None:
+    text = (
+        f"inputs: [{{name: text, dtype: BYTES, shape: {shape}}}]\n"
+        "outputs: [{name: predict, dtype: BYTES, shape: []}]\n"
+    )
+    checked = served(folders, topics(), text)
+    sent = np.array([b"a good day", b"so bad"], object).reshape(2, *json.loads(shape))
+    assert answers(checked, text=sent)["predict"].tolist() == [b"p", b"n"]
 
 
 def test_without_the_library_the_extra_is_named(
