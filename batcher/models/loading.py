@@ -49,6 +49,9 @@ _MODULES = {
 _WITHOUT_TORCH = ("sklearn", "xgboost", "lightgbm")
 """Formats whose models run on the CPU alone, and for which PyTorch need not be imported."""
 
+_OF_EXTRAS = ("onnx", *_WITHOUT_TORCH)
+"""Formats whose libraries come with extras."""
+
 
 def load_model(
     definition: ModelDefinition,
@@ -116,13 +119,15 @@ def import_format(definition: ModelDefinition) -> ModuleType:
 
     Any thread.
     """
-    with _extras():
+    with _extras(definition):
         return import_module(_MODULES[definition.format])
 
 
 @contextmanager
-def _extras() -> Iterator[None]:
-    """Turn the error of a library that is not installed into one that says how to install it.
+def _extras(definition: ModelDefinition) -> Iterator[None]:
+    """Turn the error of a library that a format needs into one that says how to install it.
+
+    What the code of a class imports is for its author to install, and shown with the author's line.
 
     Any thread.
     """
@@ -130,7 +135,7 @@ def _extras() -> Iterator[None]:
         yield
     except ModuleNotFoundError as err:
         extra = FORMAT_LIBRARIES.get((err.name or "").partition(".")[0])
-        if extra is None:
+        if extra is None or definition.format not in _OF_EXTRAS:
             raise
         raise ModelLoadError(
             f"format: expected the extra {extra}; got none: {err}. It comes with "
@@ -160,7 +165,7 @@ def _load(
     if device != "cpu":
         # The device of this thread, for code of the model that names no device.
         import_module("torch").cuda.set_device(device)
-    with _extras():
+    with _extras(definition):
         model.load(device)
     if settings.compile != "none":
         _compile(model, progress)

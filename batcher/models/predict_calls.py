@@ -59,8 +59,12 @@ def predict_of(model: Any, names: Sequence[str]) -> Callable[[Arrays], Any]:
 
 
 def _predict_of_object(model: Any) -> Callable[..., Any]:
-    """Return `predict` of `model`. Raises ModelLoadError if there is none. Any thread."""
-    predict: Callable[..., Any] | None = getattr(model, "predict", None)
+    """Return `predict` of `model`; raises what a property raises, and ModelLoadError without one.
+
+    Any thread.
+    """
+    has_predict = hasattr(type(model), "predict") or hasattr(model, "predict")
+    predict: Callable[..., Any] | None = model.predict if has_predict else None
     if not callable(predict):
         got = "none" if predict is None else f"an object of class {type(predict).__name__}"
         raise ModelLoadError(

@@ -49,21 +49,21 @@ def uneven_texts_note(model: Model, sample: Sample | None) -> str:
     )
 
 
-def _joint_error(model: Model, short: Arrays, long: Arrays) -> Exception | None:
+def _joint_error(model: Model, short: Arrays, long: Arrays) -> BaseException | None:
     """Return the error of `short` and `long` in one request; none if one of them fails alone.
 
     None also if both become rows of one shape. Inference thread.
     """
     try:
         alone = [prepared_of(model, each)[0] for each in (short, long)]
-    # Whatever the hook has against these texts: it may take others.
-    except Exception:
+    # Whatever the hook has against these texts, `sys.exit()` included: it may take others.
+    except (Exception, SystemExit):
         return None
     if _shapes(alone[0]) == _shapes(alone[1]):
         return None
     try:
         prepared_of(model, {name: np.concatenate([short[name], long[name]]) for name in short})
-    except Exception as err:
+    except (Exception, SystemExit) as err:
         return err
     return None
 

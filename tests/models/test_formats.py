@@ -59,6 +59,15 @@ def test_a_graph_without_onnxruntime_names_the_extra(
         folders.load(definition)
 
 
+def test_a_library_that_a_class_imports_is_missed_at_the_line_of_the_class(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    source = "class Model:\n    def load(self, device):\n        import lightgbm\n"
+    with pytest.raises(ModelLoadError, match=r"1: ModuleNotFoundError: .*lightgbm.*code.py:6\)"):
+        folders.load(folders.python(source))
+
+
 def network() -> torch.nn.Module:
     module = torch.nn.Sequential(torch.nn.Linear(4, 2))
     module[0].load_state_dict({"weight": torch.from_numpy(WEIGHT), "bias": torch.from_numpy(BIAS)})

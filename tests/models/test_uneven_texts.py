@@ -48,6 +48,7 @@ def test_texts_of_unequal_lengths_that_fail_together_are_told(
         "np.array([row[:1] for row in rows])",
         "np.array([row + [0] * (max(map(len, rows)) - len(row)) for row in rows])",
         "np.array([[1 // (len(row) < 9)] for row in rows])",
+        "[exit(1) if len(row) > 8 else row for row in rows]",
     ],
 )
 def test_a_model_that_pads_or_refuses_long_texts_is_told_nothing(

@@ -80,8 +80,19 @@ def test_an_object_with_predict_that_a_function_returns_needs_no_class(folders: 
             r"load\(\)$",
         ),
         ("    @property\n    def predict(self):\n        raise KeyError('weights')\n", "'weights'"),
+        (
+            "    @property\n    def predict(self):\n        return self.net\n",
+            r"AttributeError: .* no attribute 'net' \(.*code.py:7\)",
+        ),
     ],
-    ids=["nothing", "nothing after load", "a number", "load without device", "an error"],
+    ids=[
+        "nothing",
+        "nothing after load",
+        "a number",
+        "load without device",
+        "an error",
+        "no attribute",
+    ],
 )
 def test_an_object_that_cannot_be_called_is_refused_with_the_reason(
     folders: Folders, body: str, complaint: str
