@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -67,26 +68,35 @@ def main() -> None:
     """Simulate, write the results, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--tables", nargs="*", default=list(TABLES), choices=TABLES)
     options = parser.parse_args()
-    several = [
-        instances_row(model, instances, load, options.requests)
-        for model in MODELS
-        for instances in INSTANCES
-        for load in LOADS
-    ]
-    title = "The default policy with several instances, simulated: latency over no waits"
-    print(write_results("default_policy_instances", title, several, REMARKS))
-    opened = [open_row(model, load, options.requests) for model in MODELS for load in LOADS]
-    closed = [
-        closed_row(model, clients, *loop, options.requests)
-        for model in MODELS
-        for clients in CLIENTS
-        for loop in LOOPS
-    ]
-    title = "The default policy under open loads, simulated: latency over that of simpler rules"
-    print(write_results("default_policy_open", title, opened, REMARKS))
-    title = "The default policy with clients that wait for answers, simulated: rows/s over others"
-    print(write_results("default_policy_closed", title, closed, REMARKS))
+    for table in options.tables:
+        title, rows_of = TABLES[table]
+        name = f"default_policy_{table}"
+        print(write_results(name, title, list(rows_of(options.requests)), REMARKS))
+
+
+def instances_rows(requests: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of open loads on several instances."""
+    for model in MODELS:
+        for instances in INSTANCES:
+            for load in LOADS:
+                yield instances_row(model, instances, load, requests)
+
+
+def open_rows(requests: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of open loads."""
+    for model in MODELS:
+        for load in LOADS:
+            yield open_row(model, load, requests)
+
+
+def closed_rows(requests: int) -> Iterator[dict[str, Any]]:
+    """Yield the rows of clients that wait for their answers."""
+    for model in MODELS:
+        for clients in CLIENTS:
+            for loop in LOOPS:
+                yield closed_row(model, clients, *loop, requests)
 
 
 def scenario(
@@ -165,6 +175,22 @@ def closed_row(
         "wait": best.policy.partition("=")[2],
     }
 
+
+TABLES = {
+    "instances": (
+        "The default policy with several instances, simulated: latency over no waits",
+        instances_rows,
+    ),
+    "open": (
+        "The default policy under open loads, simulated: latency over that of simpler rules",
+        open_rows,
+    ),
+    "closed": (
+        "The default policy with clients that wait for answers, simulated: rows/s over others",
+        closed_rows,
+    ),
+}
+"""Titles of the tables, and what makes their rows."""
 
 if __name__ == "__main__":
     main()
