@@ -35,7 +35,7 @@ from batcher.serving.repository.folders import define, find_versions, settings_f
 from batcher.serving.repository.listing import ModelFolder
 
 DEFAULT_CONFIG = Path("config.yaml")
-LATER = ("simulate", "tune")
+LATER = ("models", "simulate", "tune")
 """Commands that are files of their own, imported when they are asked for."""
 
 
@@ -48,6 +48,10 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by its name."""
+        if cmd_name == "models":
+            from batcher.app.store_commands import models_command
+
+            return models_command
         if cmd_name == "simulate":
             from batcher.app.simulation.command import simulate_command
 

@@ -1,0 +1,164 @@
+"""`batcher models`: lists, fetches, puts and removes versions of models in a store.
+
+For people at a terminal, and for training scripts: every command says what it did in lines, and
+ends with status 1 and the reason where it could not.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from batcher.errors import ConfigError
+from batcher.serving.repository.stores.address import check_address, is_store
+from batcher.serving.repository.stores.download import Download
+from batcher.serving.repository.stores.folder import FolderStore
+from batcher.serving.repository.stores.opening import open_bucket, open_store
+from batcher.serving.repository.stores.pushing import push, remove, versions_of
+from batcher.serving.repository.stores.store import Store, WritableStore
+from batcher.serving.repository.stores.versions import StoredVersion, versions_in
+
+
+@click.group(name="models")
+def models_command() -> None:
+    """List, fetch, put and remove models in a store.
+
+    STORE is s3://…, gs://…, az://…, https://… (to read from) or a folder.
+    """
+
+
+def _explained(command: Callable[..., None]) -> Callable[..., None]:
+    """Have failures end the command with their reason alone."""
+
+    @wraps(command)
+    def run(*arguments: Any, **named: Any) -> None:
+        try:
+            command(*arguments, **named)
+        except (ConfigError, OSError) as err:
+            raise click.ClickException(str(err)) from err
+
+    return run
+
+
+@models_command.command(name="ls")
+@click.argument("store")
+@click.argument("model", default="")
+@_explained
+def list_models(store: str, model: str) -> None:
+    """List the versions in STORE, or those of MODEL alone, with their files and bytes."""
+    address, opened = _opened(store)
+    found, faults = versions_in(address, opened.list(""))
+    for version in found:
+        if model in ("", version.name):
+            click.echo(f"{version.title}  {len(version.files)} files  {version.nbytes:,} bytes")
+    for (name, number), reason in faults.items():
+        click.echo(f"{name}/{number} is left out: {reason}", err=True)
+
+
+@models_command.command(name="pull")
+@click.argument("store")
+@click.argument("version", metavar="MODEL[/VERSION]")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    default=Path("models"),
+    show_default=True,
+    help="Folder of models that the version is put into.",
+)
+@_explained
+def pull_version(store: str, version: str, to: Path) -> None:
+    """Fetch a version, the newest if none is named, into TO/MODEL/VERSION.
+
+    A fetch that was broken off goes on where it was.
+    """
+    address, opened = _opened(store)
+    found = _chosen(address, opened, version)
+    target = to / found.name / found.version
+    if target.exists():
+        raise ConfigError(f"{str(target)!r}: expected a new folder; there is one")
+    partial = target.with_name(f".{found.version}.{found.digest}")
+    notes = target.with_name(f".{found.version}.{found.digest}.notes")
+    Download(opened, found, lambda text: click.echo(f"{found.title}: {text}", err=True)).run(
+        partial, notes
+    )
+    partial.rename(target)
+    shutil.rmtree(notes, ignore_errors=True)
+    click.echo(f"{found.title} is in {target}")
+
+
+@models_command.command(name="push")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("store")
+@click.option("--name", help="Name of the model; that of the folder if left out.")
+@click.option(
+    "--version",
+    type=click.IntRange(min=0),
+    help="Number of the version; that of FOLDER, or the one after the newest in STORE.",
+)
+@_explained
+def push_version(folder: Path, store: str, name: str | None, version: int | None) -> None:
+    """Put the version in FOLDER into STORE: model.yaml last, so that nobody serves half of it.
+
+    FOLDER holds a model.yaml. MODEL/VERSION is the name of the folder, as in models/digits/3, or
+    MODEL alone. Also puts a SHA256SUMS, by which servers check what they fetch.
+    """
+    address, opened = _opened_to_write(store)
+    folder = folder.absolute()
+    is_numbered = folder.name.isdecimal()
+    if version is None and is_numbered:
+        version = int(folder.name)
+    title = name or (folder.parent.name if is_numbered else folder.name)
+    done = push(opened, address, folder, title, version, lambda text: click.echo(text, err=True))
+    click.echo(f"{done} is in {address}")
+
+
+@models_command.command(name="rm")
+@click.argument("store")
+@click.argument("version", metavar="MODEL/VERSION")
+@_explained
+def remove_version(store: str, version: str) -> None:
+    """Remove one version from STORE: model.yaml first, so that nobody serves half of it."""
+    address, opened = _opened_to_write(store)
+    name, number = _parsed(version)
+    if number is None:
+        raise ConfigError(f"expected MODEL/VERSION, as in digits/3; got {version!r}")
+    count = remove(opened, address, name, number)
+    click.echo(f"{name}/{number} is removed from {address}, {count} files")
+
+
+def _opened(store: str) -> tuple[str, Store]:
+    """Return the address of `store`, and the store. Raises ConfigError."""
+    if not is_store(store):
+        return str(Path(store).absolute()), FolderStore(Path(store))
+    address = check_address(store, "STORE")
+    return address, open_store(address)
+
+
+def _opened_to_write(store: str) -> tuple[str, WritableStore]:
+    if not is_store(store):
+        return str(Path(store).absolute()), FolderStore(Path(store))
+    address = check_address(store, "STORE")
+    if address.startswith("https:"):
+        raise ConfigError("STORE: expected a bucket or a folder; a web server takes no files")
+    return address, open_bucket(address)
+
+
+def _parsed(version: str) -> tuple[str, int | None]:
+    """Return the model and the number in MODEL/VERSION; None without a number."""
+    name, slash, number = version.partition("/")
+    if slash and not number.isdecimal():
+        raise ConfigError(f"expected MODEL/VERSION, as in digits/3; got {version!r}")
+    return name, int(number) if slash else None
+
+
+def _chosen(address: str, store: Store, version: str) -> StoredVersion:
+    name, number = _parsed(version)
+    found = [one for one in versions_of(store, address, name) if number in (None, int(one.version))]
+    if not found:
+        raise ConfigError(f"{address}: expected a version that is there; got {version!r}")
+    return max(found, key=lambda one: int(one.version))

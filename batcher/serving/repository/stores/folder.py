@@ -1,0 +1,63 @@
+"""A folder of this machine as a store: what people put models into without a bucket.
+
+A server reads such a folder as it is. The commands `batcher models` need a store.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from batcher.serving.repository.stores.store import FileChanged, StoredFile
+
+
+class FolderStore:
+    """Files below a folder. Any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        """Hold the folder, which may be missing."""
+        self._folder = folder
+
+    def list(self, prefix: str) -> list[StoredFile]:
+        """Return the files below `prefix`. Raises OSError."""
+        return sorted(self._files(self._folder / prefix))
+
+    def _files(self, folder: Path) -> Iterator[StoredFile]:
+        for parent, folders, names in os.walk(folder):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            for name in names:
+                path = Path(parent, name)
+                with suppress(FileNotFoundError):  # it has just been removed
+                    yield self._file(path.relative_to(self._folder).as_posix())
+
+    def _file(self, name: str) -> StoredFile:
+        status = (self._folder / name).stat()
+        return StoredFile(name, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}")
+
+    def fetch(self, file: StoredFile, start: int, end: int) -> bytes:
+        """Return a range of `file`. Raises OSError."""
+        if self._file(file.name) != file:
+            raise FileChanged(file.name)
+        with (self._folder / file.name).open("rb") as stream:
+            stream.seek(start)
+            return stream.read(end - start)
+
+    def put(self, name: str, path: Path) -> None:
+        """Copy the file at `path`; nobody sees half of it. Raises OSError."""
+        target = self._folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{os.getpid()}.partial")
+        shutil.copyfile(path, partial)
+        partial.replace(target)
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Remove files, and the folders that are empty then. Raises OSError."""
+        for name in names:
+            path = self._folder / name
+            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                for parent in list(path.relative_to(self._folder).parents)[:-1]:
+                    (self._folder / parent).rmdir()

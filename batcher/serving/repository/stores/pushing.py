@@ -1,0 +1,91 @@
+"""Puts a version into a store, and takes one out of it: for people and training scripts.
+
+A server takes a version for whole once its `model.yaml` is there. So `model.yaml` is the last file
+that is put and the first that is removed. Before it comes `SHA256SUMS`, by which every server
+checks what it has fetched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from batcher.errors import ConfigError
+from batcher.serving.repository.left_out import DEFINITION
+from batcher.serving.repository.stores.checksums import SUMS, sha256_of
+from batcher.serving.repository.stores.names import names_fault
+from batcher.serving.repository.stores.store import Store, WritableStore
+from batcher.serving.repository.stores.versions import StoredVersion, versions_in
+
+
+def versions_of(store: Store, address: str, model: str = "") -> list[StoredVersion]:
+    """Return the versions in the `store` at `address`; of `model` alone if it is named.
+
+    Raises OSError, ConfigError.
+    """
+    found, _ = versions_in(address, store.list(model))
+    return [version for version in found if model in ("", version.name)]
+
+
+def push(
+    store: WritableStore,
+    address: str,
+    folder: Path,
+    name: str,
+    version: int | None,
+    tell: Callable[[str], None],
+) -> str:
+    """Put the version in `folder` into the `store` at `address`, and return its title.
+
+    Without a `version` it is the one after the newest there. `tell` hears of each file.
+
+    Raises:
+        ConfigError: the folder holds no version, or the store has that version.
+        OSError: a file cannot be read, or the store fails.
+    """
+    files = _files_in(folder)
+    there = {int(one.version) for one in versions_of(store, address, name)}
+    number = version if version is not None else max(there, default=0) + 1
+    if number in there:
+        raise ConfigError(
+            f"{address}: expected a new version; got {name}/{number}, which is there: name another "
+            "--version, or remove that one by `batcher models rm`"
+        )
+    with TemporaryDirectory() as temporary:
+        sums = Path(temporary, SUMS)
+        lines = [f"{sha256_of(folder / file)}  {file}\n" for file in files]
+        sums.write_text("".join(lines), encoding="utf-8")
+        paths = {file: folder / file for file in files if file != DEFINITION}
+        for file, path in {**paths, SUMS: sums, DEFINITION: folder / DEFINITION}.items():
+            tell(f"{file}, {path.stat().st_size:,} bytes")
+            store.put(f"{name}/{number}/{file}", path)
+    return f"{name}/{number}"
+
+
+def _files_in(folder: Path) -> list[str]:
+    """Return the files of the version in `folder`, by their names from there."""
+    if not (folder / DEFINITION).is_file():
+        raise ConfigError(
+            f"{str(folder)!r}: expected the folder of a version, with a {DEFINITION}; there is none"
+        )
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        found += [Path(parent, name).relative_to(folder).as_posix() for name in sorted(names)]
+    found = [name for name in found if name != SUMS]  # it is made anew
+    if fault := names_fault(found):
+        raise ConfigError(f"{str(folder)!r}: {fault}")
+    return found
+
+
+def remove(store: WritableStore, address: str, name: str, version: int) -> int:
+    """Remove a version, and return the number of its files. Raises OSError, ConfigError."""
+    for one in versions_of(store, address, name):
+        if int(one.version) == version:
+            names = [one.in_store(file).name for file in one.files]
+            first = one.in_store(one.files[0]._replace(name=DEFINITION)).name
+            store.delete([first, *(each for each in names if each != first)])
+            return len(names)
+    raise ConfigError(f"{address}: expected a version that is there; got {name}/{version}")

@@ -1,0 +1,129 @@
+"""`batcher models`: what people and training scripts do with versions in a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from batcher.app import store_commands
+from batcher.app.cli import main
+from batcher.serving.repository.stores.memory import MemoryStore
+
+ADDRESS = "s3://bucket/models"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return the folder of a version."""
+    folder = tmp_path / "digits" / "3"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__/x.pyc").write_text("x")
+    (folder / "model.yaml").write_text("file: net.onnx\n")
+    (folder / "net.onnx").write_bytes(b"x" * 3000)
+    (folder / "sub/words.txt").write_text("a b c")
+    return folder
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
+    """Return the store at every address."""
+    store = MemoryStore()
+    monkeypatch.setattr(store_commands, "open_store", lambda address: store)
+    monkeypatch.setattr(store_commands, "open_bucket", lambda address: store)
+    return store
+
+
+def run(*words: object, status: int = 0) -> str:
+    """Run `batcher models`, and return what it writes."""
+    result = CliRunner().invoke(main, ["models", *map(str, words)])
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+def test_a_version_is_put_listed_fetched_and_removed(
+    folder: Path, store: MemoryStore, tmp_path: Path
+) -> None:
+    assert "digits/3 is in s3://bucket/models" in run("push", folder, ADDRESS)
+    assert run("ls", ADDRESS).startswith("digits/3  4 files  ")
+    assert "digits/3 is in" in run("pull", ADDRESS, "digits", "--to", tmp_path / "got")
+    got = tmp_path / "got/digits/3"
+    names = {path.relative_to(got).as_posix() for path in got.rglob("*") if path.is_file()}
+    assert names == {"model.yaml", "net.onnx", "sub/words.txt", "SHA256SUMS"}
+    assert (got / "net.onnx").read_bytes() == b"x" * 3000
+    assert list((tmp_path / "got/digits").iterdir()) == [got]
+    assert "4 files" in run("rm", ADDRESS, "digits/3")
+    assert store.files == {}
+
+
+def test_model_yaml_is_put_last_and_removed_first(
+    folder: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("push", folder, ADDRESS)
+    names = [name.rpartition("/")[2] for name in store.files]
+    assert names == ["net.onnx", "words.txt", "SHA256SUMS", "model.yaml"]
+    removed: list[str] = []
+    monkeypatch.setattr(store, "delete", removed.extend)
+    run("rm", ADDRESS, "digits/3")
+    assert removed[0] == "digits/3/model.yaml"
+    assert len(removed) == 4
+
+
+def test_a_folder_without_a_number_is_the_version_after_the_newest(
+    folder: Path, store: MemoryStore
+) -> None:
+    plain = folder.rename(folder.parent / "net")
+    assert "net/1 is in" in run("push", plain, ADDRESS)
+    assert "net/2 is in" in run("push", plain, ADDRESS)
+    assert "digits/9 is in" in run("push", plain, ADDRESS, "--name", "digits", "--version", "9")
+    assert "digits/10 is in" in run("push", plain, ADDRESS, "--name", "digits")
+
+
+def test_a_version_that_is_there_is_not_replaced(folder: Path, store: MemoryStore) -> None:
+    run("push", folder, ADDRESS)
+    assert "expected a new version; got digits/3" in run("push", folder, ADDRESS, status=1)
+
+
+def test_a_folder_may_be_the_store(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "repository"
+    run("push", folder, place)
+    assert (place / "digits/3/sub/words.txt").read_text() == "a b c"
+    assert "digits/3  4 files" in run("ls", place)
+    run("pull", place, "digits/3", "--to", tmp_path / "got")
+    assert (tmp_path / "got/digits/3/net.onnx").read_bytes() == b"x" * 3000
+    run("rm", place, "digits/3")
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("push", ".", ADDRESS), "expected the folder of a version, with a model.yaml"),
+        (("push", ".", "https://example.com/x"), "a web server takes no files"),
+        (("ls", "s3://me:hidden@bucket"), "without a password"),
+        (("pull", ADDRESS, "digits"), "expected a version that is there; got 'digits'"),
+        (("pull", ADDRESS, "digits/x"), "expected MODEL/VERSION"),
+        (("rm", ADDRESS, "digits"), "expected MODEL/VERSION"),
+        (("rm", ADDRESS, "digits/9"), "expected a version that is there; got digits/9"),
+    ],
+)
+def test_a_mistake_ends_with_its_reason(
+    words: tuple[str, ...],
+    why: str,
+    store: MemoryStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = run(*words, status=1)
+    assert why in text
+    assert "hidden" not in text
+
+
+def test_a_folder_that_is_there_is_not_overwritten(
+    folder: Path, store: MemoryStore, tmp_path: Path
+) -> None:
+    run("push", folder, ADDRESS)
+    assert "expected a new folder" in run("pull", ADDRESS, "digits", "--to", tmp_path, status=1)
