@@ -49,10 +49,17 @@ def push(
     there = {int(one.version) for one in versions_of(store, address, name)}
     number = version if version is not None else max(there, default=0) + 1
     if number in there:
-        raise ConfigError(
-            f"{address}: expected a new version; got {name}/{number}, which is there: name another "
-            "--version, or remove that one by `batcher models rm`"
-        )
+        advice = "name another --version, or remove that one by `batcher models rm`"
+        got = f"{name}/{number}, which is there: {advice}"
+        raise ConfigError(f"{address}: expected a new version; got {got}")
+    _put(store, folder, files, f"{name}/{number}", tell)
+    return f"{name}/{number}"
+
+
+def _put(
+    store: WritableStore, folder: Path, files: list[str], title: str, tell: Callable[[str], None]
+) -> None:
+    """Put the `files` in `folder`, and their sums: `model.yaml` last."""
     with TemporaryDirectory() as temporary:
         sums = Path(temporary, SUMS)
         lines = [f"{sha256_of(folder / file)}  {file}\n" for file in files]
@@ -60,8 +67,7 @@ def push(
         paths = {file: folder / file for file in files if file != DEFINITION}
         for file, path in {**paths, SUMS: sums, DEFINITION: folder / DEFINITION}.items():
             tell(f"{file}, {path.stat().st_size:,} bytes")
-            store.put(f"{name}/{number}/{file}", path)
-    return f"{name}/{number}"
+            store.put(f"{title}/{file}", path)
 
 
 def _files_in(folder: Path) -> list[str]:
