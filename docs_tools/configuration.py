@@ -17,7 +17,7 @@ from batcher.config.model_file import InputFile, ModelFile, OutputFile
 from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.quota import Quota
 from batcher.config.settings import ServerSettings
-from batcher.config.traffic import Latest, Shadow
+from batcher.config.traffic import Canary, Latest, Shadow
 from batcher.config.values import TakesEffect
 from docs_tools.docstrings import section, sentence, table
 
@@ -89,6 +89,11 @@ effect at the next reload.
 Below a model, `shadow` names a version that gets copies of requests ([how](../rollouts.md#shadow)).
 
 {_fields(Shadow)}
+## Of `canary`
+
+Below a model, `canary` names a version that is tried ([how](../rollouts.md#canary)).
+
+{_fields(Canary)}
 ## Of a quota
 
 Each entry of `quotas` has a client's key for its name, or `"*"`.
@@ -138,6 +143,7 @@ def _places() -> list[tuple[str, str, str]]:
         *((name, "config.yaml", "under a key of `quotas`") for name in Quota.model_fields),
         *((name, "config.yaml", "under `versions`") for name in Latest.model_fields),
         *((name, "config.yaml", "under `shadow`") for name in Shadow.model_fields),
+        *((name, "config.yaml", "under `canary`") for name in Canary.model_fields),
         *((_key(ModelFile, name), "model.yaml", "at the top") for name in ModelFile.model_fields),
         *((name, "model.yaml", "under an input") for name in InputFile.model_fields),
         *((name, "model.yaml", "under an output") for name in OutputFile.model_fields),

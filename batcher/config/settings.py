@@ -85,6 +85,8 @@ class ServerSettings(Section):
         load_at_start: names of the models that are served from the start; None is all models.
         grpc_port: TCP port for gRPC, which needs the extra `grpc`; 0 lets the system choose; None
             serves no gRPC.
+        state_folder: folder for what outlives the server, as the states of trials of new versions;
+            relative to the configuration file. It is made when it is needed.
         sagemaker: whether `GET /ping` and `POST /invocations` exist, for Amazon SageMaker.
         torchserve: whether TorchServe's `/predictions/NAME`, `/ping` and `/models` exist.
         vertex_health_route: path on which Google's Vertex AI asks whether the server is ready; None
@@ -150,6 +152,7 @@ class ServerSettings(Section):
     control_hosts: Live[tuple[HostName, ...]] = ()
     load_at_start: Live[tuple[str, ...] | None] = None
     grpc_port: AtStart[Annotated[Integer, Field(ge=0, le=65_535)] | None] = None
+    state_folder: AtStart[str] = "state"
     sagemaker: Live[bool] = False
     torchserve: Live[bool] = False
     vertex_health_route: Live[RoutePath | None] = None
@@ -185,7 +188,23 @@ class ServerSettings(Section):
     quotas: Live[dict[QuotaKey, Quota]] = Field(default_factory=dict, repr=False)
     defaults: Live[ModelSettings] = ModelSettings()
     models: Live[dict[str, ModelOverrides]] = Field(default_factory=dict)
+    _records = PrivateAttr(default_factory=dict[str, dict[str, Any]])
     _source = PrivateAttr(default_factory=lambda: Source({}, {(): "built-in settings"}))
+
+    @property
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The states of trials of new versions, by model, which decide what has to be loaded."""
+        records: dict[str, dict[str, Any]] = self._records
+        return records
+
+    @property
+    def has_canary(self) -> bool:
+        """Whether a version of some model may be on trial."""
+        return any(each.canary is not None for each in (self.defaults, *self.models.values()))
+
+    def share_records(self, earlier: ServerSettings) -> None:
+        """Have the records of the settings that were in force `earlier`, and change them both."""
+        self._records = earlier._records
 
     def origin(self, *key: str) -> str:
         """Return the place where the setting at `key` was written, for error messages."""

@@ -12,11 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from batcher.config.reading import Integer, Number
+from batcher.config.reading import Integer, Number, refuse_boolean
 from batcher.config.values import Count, Section
 
 LATEST = "latest"
 """The word for the newest version; no label may be called so."""
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class Latest(Section):
@@ -68,6 +70,28 @@ VersionName = Annotated[str, BeforeValidator(_version_name)]
 Weight = Annotated[Number, Field(ge=0, le=1e9)]
 
 
+def _seconds(value: Any) -> Any:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value) if isinstance(value, str) else None
+    return float(found[1]) * _UNITS_S[found[2]] if found else value
+
+
+Duration = Annotated[
+    float,
+    Field(gt=0, le=30 * 86_400, allow_inf_nan=False),
+    BeforeValidator(_seconds),
+    refuse_boolean("a time such as 30s, 10m or 2h"),
+]
+"""Seconds, written as a number or with a unit."""
+
+Percent = Annotated[Number, Field(gt=0, le=100)]
+
+
+def _rising(value: tuple[float, ...]) -> tuple[float, ...]:
+    if list(value) != sorted(set(value)):
+        raise ValueError("percentages of which each is larger than the one before")
+    return value
+
+
 class Shadow(Section):
     """A version that gets copies of requests, and whose answers no client sees.
 
@@ -83,6 +107,30 @@ class Shadow(Section):
     tolerance: Annotated[Number, Field(ge=0, le=1)] = 1e-3
 
 
+class Canary(Section):
+    """A version that gets more and more of the requests, and none once it is found to be worse.
+
+    Attributes:
+        version: the version, by number or label; `latest` is whichever is the newest.
+        steps: percent of the requests that the version gets, one step after the other.
+        every: time that a step lasts at least, as `10m`; a number is seconds.
+        max_error_rate: share of failed requests from which on a version that fails more often than
+            the stable one is taken back.
+        max_latency_ratio: times the stable version's median latency that the median latency of the
+            canary may have; None compares no latencies.
+        min_requests: answers of the canary that a step needs at least.
+    """
+
+    version: VersionName
+    steps: Annotated[
+        tuple[Percent, ...], Field(min_length=1, max_length=100), AfterValidator(_rising)
+    ] = (1.0, 5.0, 25.0, 100.0)
+    every: Duration = 600.0
+    max_error_rate: Annotated[Number, Field(ge=0, lt=1)] = 0.01
+    max_latency_ratio: Annotated[Number, Field(ge=1, le=1000)] | None = None
+    min_requests: Count = 100
+
+
 class TrafficSettings(Section):
     """Which versions of a model serve, and who gets which: settings of a model.
 
@@ -93,12 +141,14 @@ class TrafficSettings(Section):
         traffic: from a version, by number or label, to its share of the requests that name no
             version; the shares are compared with each other, whatever their sum.
         shadow: a version that gets copies of requests, and whose answers no client sees.
+        canary: a version that gets more and more of the requests, and is taken back by itself.
     """
 
     versions: Versions = "latest"
     labels: dict[Label, VersionNumber] = Field(default_factory=dict)
     traffic: dict[VersionName, Weight] = Field(default_factory=dict)
     shadow: Shadow | None = None
+    canary: Canary | None = None
 
     def number_of(self, name: str) -> str:
         """Return the number of the version that `name` means: a number already, or a label."""
@@ -107,24 +157,34 @@ class TrafficSettings(Section):
     @property
     def named(self) -> set[str]:
         """The numbers of the versions that the settings name besides `versions`."""
-        return {*map(str, self.labels.values()), *map(self.number_of, self.traffic), *self.on_trial}
+        names = {*map(str, self.labels.values()), *map(self.number_of, self._names())}
+        return names - {LATEST}
 
     @property
     def on_trial(self) -> set[str]:
-        """The numbers of versions whose answers no client needs."""
-        return set() if self.shadow is None else {self.number_of(self.shadow.version)}
+        """The numbers of versions that get copies of requests, or are tried as canary."""
+        tried = (self.shadow, self.canary)
+        return {self.number_of(each.version) for each in tried if each is not None} - {LATEST}
+
+    def _names(self) -> list[str]:
+        tried = [each.version for each in (self.shadow, self.canary) if each is not None]
+        return [*self.traffic, *tried]
 
     def contradiction(self) -> tuple[str, str, object] | None:
         """Return the setting that contradicts another, what was expected of it, and what came."""
+        if self.traffic and self.canary is not None:
+            return "canary", "none beside `traffic`, since both divide the requests", "both"
         if self.traffic and not sum(self.traffic.values()):
             return "traffic", "a share above 0 for one version at least", self.traffic
         places: Mapping[str, list[str]] = {
             "traffic": list(self.traffic),
             "shadow": [] if self.shadow is None else [self.shadow.version],
+            "canary": [] if self.canary is None else [self.canary.version],
         }
         for place, names in places.items():
             for name in names:
-                if not (name.isdecimal() or name in self.labels):
+                is_latest = place == "canary" and name == LATEST
+                if not (name.isdecimal() or name in self.labels or is_latest):
                     known = ", ".join(self.labels) or "none is set"
                     return place, f"the number of a version, or one of `labels` ({known})", name
         return None

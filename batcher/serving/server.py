@@ -255,6 +255,7 @@ class ModelServer:
 
     def drain(self) -> Deferred[None]:
         """Take no more requests; fires when those that were taken are answered."""
+        self.traffic.keep()
         return self.lifecycle.drain()
 
     def stop(self) -> Deferred[None]:

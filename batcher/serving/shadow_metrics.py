@@ -58,6 +58,10 @@ class ShadowMetrics:
             found = self._counts[model, version] = ShadowCounts()
         return found
 
+    def of_model(self, model: str) -> dict[str, ShadowCounts]:
+        """Return the counts of each version of `model`, by its number."""
+        return {key[1]: counts for key, counts in self._counts.items() if key[0] == model}
+
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family; none where there is no shadow."""
         if self._counts:

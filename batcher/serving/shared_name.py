@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from batcher.batching.scheduler import CallSoon
 from batcher.config.model_settings import ModelSettings
 from batcher.core.epoch import Epoch
+from batcher.serving.canaries.division import CanaryDivision, Records
 from batcher.serving.divisions import Answering, FixedDivision, Newest, none_ready
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_lifecycle import ModelLifecycle
@@ -49,7 +50,7 @@ class Surroundings(NamedTuple):
 
 def is_shared(settings: ModelSettings) -> bool:
     """Return whether requests of a model with these settings are more than one version's."""
-    return bool(settings.traffic or settings.shadow)
+    return bool(settings.traffic or settings.shadow or settings.canary)
 
 
 class SharedName:
@@ -66,10 +67,12 @@ class SharedName:
         settings: ModelSettings,
         around: Surroundings,
         again: Callable[[], Servable],
+        records: Records,
     ) -> None:
         """Share the requests of the model `name` as `settings` say.
 
-        `again` returns the servable of the name in a later epoch.
+        `again` returns the servable of the name in a later epoch; `records` has the states of
+        trials.
         """
         self.settings = settings
         self._name = name
@@ -78,7 +81,7 @@ class SharedName:
         self._copies = Copies()
         self._known: tuple[Epoch, Servable] | None = None
         self._misfits: set[str] = set()
-        self.answering = self._answering()
+        self.answering = self._answering(records)
 
     def servable(self) -> Servable:
         """Return what answers requests of the name in this epoch. Raises ModelNotReady."""
@@ -87,11 +90,15 @@ class SharedName:
             self._known = epoch, self._servable()
         return self._known[1]
 
-    def _answering(self) -> Answering:
+    def _answering(self, records: Records) -> Answering:
         name, own, around = self._name, self.settings, self._around
+        variants, versions = around.metrics.variants, around.lifecycle.versions
         if own.traffic:
-            return FixedDivision(name, own, around.metrics.variants, around.random)
-        versions = around.lifecycle.versions
+            return FixedDivision(name, own, variants, around.random)
+        if own.canary is not None:
+            metrics = (variants, around.metrics.canaries)
+            arguments = (metrics, around.clock.seconds, around.random)
+            return CanaryDivision(name, own, partial(versions.named, name), records, *arguments)
         return Newest(self._shadow, partial(versions.ready_versions, name))
 
     @property

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from functools import partial
 
 from batcher.config.settings import ServerSettings
+from batcher.errors import InvalidInput
+from batcher.serving.canaries.division import CanaryDivision, Records, Save
+from batcher.serving.canaries.records import Record
 from batcher.serving.model_version import ModelVersion
 from batcher.serving.servable import Servable
 from batcher.serving.shared_name import SharedName, Surroundings, is_shared
@@ -14,8 +17,16 @@ ReadyModel = Callable[[str, str], ModelVersion]
 """`ModelServer.ready_model`."""
 
 
+def _forget(name: str, record: Record) -> None:
+    """Keep nothing: an embedding program has no folder for states."""
+
+
 class Traffic:
-    """Directs the requests of each model as the settings say. Reactor thread."""
+    """Directs the requests of each model as the settings say. Reactor thread.
+
+    Attributes:
+        save: keeps the record of a model's trial beyond the life of the server.
+    """
 
     def __init__(self, around: Surroundings, ready_model: ReadyModel) -> None:
         """Direct requests to the versions that `around` has; `follow` says how.
@@ -24,11 +35,13 @@ class Traffic:
         """
         self._around = around
         self._ready_model = ready_model
+        self.save: Save = _forget
         self._settings = ServerSettings()
         self._names: dict[str, SharedName | None] = {}
 
     def follow(self, settings: ServerSettings) -> None:
         """Go by `settings` from now on; models whose settings have not changed keep their state."""
+        self.keep()
         self._settings = settings
         self._names = {
             name: shared
@@ -54,10 +67,30 @@ class Traffic:
         """Return what shares the requests of the model `name`, which exists; None without."""
         if name not in self._names:
             own, again = self._settings.for_model(name), partial(self.servable, name)
+            records = Records(self._settings.records, lambda *record: self.save(*record))
             self._names[name] = (
-                SharedName(name, own, self._around, again) if is_shared(own) else None
+                SharedName(name, own, self._around, again, records) if is_shared(own) else None
             )
         return self._names[name]
+
+    def keep(self) -> None:
+        """Keep the states of all trials beyond the life of the server."""
+        for shared in self._names.values():
+            if shared is not None and isinstance(shared.answering, CanaryDivision):
+                shared.answering.keep()
+
+    def canary(self, name: str) -> CanaryDivision:
+        """Return the trials of the model `name`.
+
+        Raises UnknownModel; InvalidInput: the settings name no canary of the model.
+        """
+        self._around.lifecycle.versions.find(name)
+        shared = self.shared(name)
+        if shared is None or not isinstance(shared.answering, CanaryDivision):
+            raise InvalidInput(
+                f"model {name!r}: expected a model with the setting `canary`; it has none"
+            )
+        return shared.answering
 
     def _number_of(self, name: str, label: str) -> str:
         labels = self._settings.for_model(name).labels

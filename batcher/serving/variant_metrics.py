@@ -65,6 +65,10 @@ class VariantMetrics:
             found = self._counts[model, version] = VariantCounts()
         return found
 
+    def of_model(self, model: str) -> dict[str, VariantCounts]:
+        """Return the counts of each version of `model`, by its number."""
+        return {key[1]: counts for key, counts in self._counts.items() if key[0] == model}
+
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family; none where no versions share requests."""
         if not self._counts:

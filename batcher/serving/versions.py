@@ -48,6 +48,10 @@ class VersionTable:
         """Return that version, None if it is not known."""
         return self._models.get(name, {}).get(version)
 
+    def named(self, name: str) -> list[ModelVersion]:
+        """Return every version of the model `name`, in whatever state."""
+        return list(self._models.get(name, {}).values())
+
     def put(self, version: ModelVersion) -> None:
         """Know `version`, in place of whatever had its name and version."""
         self._models.setdefault(version.spec.name, {})[version.spec.version] = version

@@ -24,8 +24,24 @@ from batcher.serving.repository.repository import ListedVersion
 from batcher.serving.servable import Servable
 
 
+class Canary(Protocol):
+    """The trial of a new version of one model. Reactor thread."""
+
+    def status(self) -> dict[str, Any]:
+        """Return where the trial is, with its figures, as a value that JSON can hold."""
+
+    def promote(self) -> None:
+        """Send all requests to the new version; raises InvalidInput or ModelNotReady."""
+
+    def abort(self) -> None:
+        """Send no request to the new version; raises InvalidInput or ModelNotReady."""
+
+
 class Traffic(Protocol):
     """Says what answers a request. Reactor thread."""
+
+    def canary(self, name: str) -> Canary:
+        """Return the trial of a model; raises UnknownModel or InvalidInput."""
 
     def servable(self, name: str, version: str = "") -> Servable:
         """Return what answers requests for a version, by number or label, or for a model's name.

@@ -15,6 +15,7 @@ from batcher.frontends.endpoints.call import Call, Reply
 from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.markup import chart, page, paragraphs, table
+from batcher.frontends.endpoints.traffic_part import traffic_part
 from batcher.serving.model_version import ModelVersion
 from batcher.serving.monitoring.explaining import explain
 from batcher.serving.monitoring.facts import Facts, facts_of
@@ -60,6 +61,7 @@ class ModelPage:
         parts = (
             f"<p>{escape(state)}</p>",
             _words(facts),
+            traffic_part(self._engine, version.spec.name),
             "" if not_ready else "".join(_numbers(facts)),
             _links(version, up),
         )

@@ -52,9 +52,10 @@ class Pages:
         self._routes: tuple[Route, ...] = ()
         self.model = ModelPage(engine, disclosure)
 
-    def show(self, routes: tuple[Route, ...]) -> None:
-        """Show `routes` from now on: a table that has these pages as endpoints."""
+    def show(self, routes: tuple[Route, ...]) -> tuple[Route, ...]:
+        """Show and return `routes`, from now on: a table that has these pages as endpoints."""
         self._routes = routes
+        return routes
 
     def index(self, call: Call) -> Deferred[Reply]:
         """Answer the page of models. Reactor thread."""

@@ -23,6 +23,7 @@ from batcher.frontends.endpoints.openapi.operations import (
 )
 from batcher.frontends.endpoints.pages import Pages
 from batcher.frontends.endpoints.predict import Predict
+from batcher.frontends.endpoints.rollouts import RolloutRoutes
 from batcher.frontends.endpoints.routing import Route
 from batcher.frontends.endpoints.tf_serving import tf_serving_routes
 from batcher.frontends.endpoints.torchserve import torchserve_routes
@@ -44,15 +45,22 @@ def routes(
     own = (
         *_predict_routes(engine, Predict(engine, settings)),
         *_server_routes(health, pages),
-        *oip_routes(engine, control, ControlGuard(settings), disclosure),
+        *_guarded_routes(engine, control, ControlGuard(settings), disclosure),
         *embeddings_routes(engine),
         *tf_serving_routes(engine, disclosure, settings.max_image_pixels),
     )
-    # The settings may give such a route the path of one of our own.
+    # A cloud's route may have the path of one of our own.
     taken = {(route.method, route.pattern) for route in clouds}
-    table = (*clouds, *(route for route in own if (route.method, route.pattern) not in taken))
-    pages.show(table)
-    return table
+    rest = (route for route in own if (route.method, route.pattern) not in taken)
+    return pages.show((*clouds, *rest))
+
+
+def _guarded_routes(
+    engine: Engine, control: ModelControl, guard: ControlGuard, disclosure: Disclosure
+) -> tuple[Route, ...]:
+    """Return the routes of which `guard` checks some."""
+    rollouts = RolloutRoutes(engine, control, guard).routes()
+    return (*rollouts, *oip_routes(engine, control, guard, disclosure))
 
 
 def _predict_routes(engine: Engine, predict: Predict) -> list[Route]:

@@ -21,6 +21,7 @@ from batcher.core.spec import ModelSpec
 from batcher.errors import ConfigError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.protocol import Progress
+from batcher.serving.canaries.records import kept_versions
 from batcher.serving.repository.folders import find_models, settings_for
 from batcher.serving.repository.listing import Known, Listing, ModelFolder, reason_for
 from batcher.serving.repository.looks import Looks, nothing_left
@@ -243,12 +244,14 @@ def _chosen(name: str, folders: list[ModelFolder], settings: ServerSettings) -> 
     own = settings_for(next(folder for folder in folders if folder.name == name), settings)
     if own.versions == "all":
         return there
+    kept = kept_versions(settings.records.get(name)) if own.canary is not None else set()
+    named = own.named | kept
     if own.versions == "latest" or isinstance(own.versions, Latest):
         newest = 1 if own.versions == "latest" else own.versions.latest
-        return {*sorted(there, key=int)[-newest:], *own.named}
+        return {*sorted(there, key=int)[-newest:], *named}
     chosen = [str(version) for version in own.versions]
     if missing := [version for version in chosen if version not in there]:
         raise ConfigError(
             f"model {name!r}: versions: expected of {', '.join(there)}; got {', '.join(missing)}"
         )
-    return {*chosen, *own.named}
+    return {*chosen, *named}

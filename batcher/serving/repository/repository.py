@@ -45,6 +45,7 @@ from batcher.serving.repository.remote import RemoteModels
 from batcher.serving.repository.rollout import Rollout
 from batcher.serving.repository.source import VersionSource
 from batcher.serving.repository.stores.versions import Key
+from batcher.serving.repository.trial_records import TrialRecords
 from batcher.serving.repository.turns import ModelTurns
 from batcher.serving.repository.watching import RepositoryWatch
 from batcher.serving.server import ModelServer
@@ -99,6 +100,7 @@ class ModelRepository:
         self._turns = ModelTurns(server.clock)
         self._comparison = Comparison(server, self._disk, self._remote, self._loads)
         self.watch = RepositoryWatch(self, server.clock, server.metrics)
+        self._trials = TrialRecords(server, self._disk, settings)
 
     def start(self) -> Deferred[list[Deferred[None]]]:
         """Look for the versions that serve from the start, and begin to load them.
@@ -109,11 +111,19 @@ class ModelRepository:
         """
         self._server.lifecycle.set_looking(True)
         settings, base = self._loads.settings, self._disk.base
-        fetched = self._remote.fetch(settings, partial(loaded_at_start, settings))
+        choose = partial(loaded_at_start, settings)
+        fetched = self._recalled(settings).addCallback(
+            lambda _: self._remote.fetch(settings, choose)
+        )
         found = fetched.addCallback(
             lambda _: self._disk.read(lambda: at_start(settings, base, self._remote.known()))
         )
         return found.addCallback(self._start).addBoth(self._looked)
+
+    def _recalled(self, settings: ServerSettings) -> Deferred[None]:
+        """Have the states of trials in `settings`, which decide what has to be loaded."""
+        settings.share_records(self._loads.settings)
+        return self._trials.recall(settings)
 
     def _start(self, found: tuple[list[FoundVersion], Listing]) -> list[Deferred[None]]:
         if self._server.draining:
@@ -137,7 +147,8 @@ class ModelRepository:
 
         Nothing happens yet. To be called within `alone`: no model may change meanwhile.
         """
-        return self._comparison.rollout(settings)
+        recalled = self._recalled(settings)
+        return recalled.addCallback(lambda _: self._comparison.rollout(settings))
 
     def look(self) -> Deferred[tuple[list[str], list[str]]]:
         """Fetch what is new in stores, and look at all folders, without changing anything.
