@@ -261,9 +261,9 @@ def free_port() -> int:
         return port
 
 
-def wait_for(port: int) -> None:
-    """Wait until somebody listens on `port`."""
-    for _ in range(300):
+def wait_for(port: int, seconds: float = 30.0) -> None:
+    """Wait until somebody listens on `port`, for so many seconds at most."""
+    for _ in range(int(seconds / 0.1)):
         with socket.socket() as sock:
             if sock.connect_ex(("127.0.0.1", port)) == 0:
                 return
