@@ -11,11 +11,12 @@ Classes of one's own that a pipeline holds stand in a file beside the pickle, wh
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from batcher.core.error_text import brief_names
+from batcher.core.error_text import brief_names, message
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.output_arrays import plain_array
@@ -79,7 +80,8 @@ class SklearnModel(PlainModel, FreshMemory):
         """Return the object in the pickle.
 
         Raises:
-            ModelLoadError: the model is not trusted, or the pickle holds no estimator.
+            ModelLoadError: the model is not trusted, or the file holds no estimator.
+            ModuleNotFoundError: the pickle names a module that is not installed.
 
         Inference thread.
         """
@@ -88,7 +90,7 @@ class SklearnModel(PlainModel, FreshMemory):
             raise ModelLoadError(f"expected `trusted: true`; got {file.name}, {UNTRUSTED}")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            model = _loaded(str(file))
+            model = _loaded(file)
         self.notes = tuple({_note(each) for each in caught if "Version" in each.category.__name__})
         if not methods_of(model):
             raise ModelLoadError(
@@ -122,11 +124,37 @@ class SklearnModel(PlainModel, FreshMemory):
         return answers
 
 
-def _loaded(file: str) -> Any:
-    """Return the object in a pickle: joblib reads its own files and plain ones."""
+def _loaded(file: Path) -> Any:
+    """Return the object in a pickle: joblib reads its own files and plain ones.
+
+    Raises as `SklearnModel.read`.
+    """
     import joblib
 
-    return joblib.load(file)
+    try:
+        return joblib.load(file)
+    except ModuleNotFoundError:
+        raise
+    # Whatever the bytes make of classes, and classes of the bytes.
+    except Exception as err:
+        reason = f"{type(err).__name__}: {message(err)}".removesuffix(": ")
+        raise ModelLoadError(
+            f"{file.name}: expected a pickle of an estimator; got {reason}. {_advice(err)}"
+        ) from err
+
+
+def _advice(error: Exception) -> str:
+    """Return what to do about the `error` of a pickle."""
+    if "__main__" in str(error):
+        return (
+            "Functions and classes of the script that wrote the file are not in it: put them into "
+            "a module beside the file, import them from there in the script, write the file again, "
+            "and name the module in `imports` of model.yaml"
+        )
+    return (
+        "The file may be damaged, or written with other versions of libraries: install those, or "
+        "write the file again with the ones that are installed"
+    )
 
 
 def _note(caught: warnings.WarningMessage) -> str:

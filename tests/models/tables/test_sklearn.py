@@ -313,6 +313,27 @@ def test_a_text_may_have_an_axis_of_one(folders: Folders, shape: str) -> None:
     assert answers(checked, text=sent)["predict"].tolist() == [b"p", b"n"]
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            b"c__main__\nScaler\n(tR.",
+            "no attribute 'Scaler'. .* a module beside the file, .*`imports`",
+        ),
+        (b"garbage", "expected a pickle of an estimator; got ValueError: .* may be damaged"),
+        (b"", r"got EOFError\. The file may be damaged"),
+    ],
+    ids=["of a script", "garbage", "empty"],
+)
+def test_a_pickle_that_cannot_be_read_is_refused_with_the_mend(
+    folders: Folders, content: bytes, words: str
+) -> None:
+    outputs = "[{name: predict, dtype: FP64, shape: []}]"
+    definition = folders.define("format: sklearn", {"m.pkl": content}, outputs=outputs)
+    with pytest.raises(ModelLoadError, match=words):
+        folders.load(definition, trusted=True)
+
+
 def test_without_the_library_the_extra_is_named(
     folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
