@@ -19,6 +19,7 @@ from batcher.config.fixed_tensors import fill_in_fixed
 from batcher.config.image_file import ImageFile, image_spec
 from batcher.config.model_files import check_files, find_file
 from batcher.config.places import places_outside_model_file
+from batcher.config.pmml.fields import fill_in_pmml
 from batcher.config.reading import Integer, Source, read_yaml, validate
 from batcher.config.tensor_file import (
     FileSection,
@@ -29,6 +30,7 @@ from batcher.config.tensor_file import (
     fillers,
 )
 from batcher.config.triton.model_config import config_of, read_config
+from batcher.config.unserved_formats import refuse_unserved
 from batcher.core.spec import (
     FLOATS,
     Labels,
@@ -45,8 +47,9 @@ Format = Literal[
     "xgboost",
     "lightgbm",
     "torchserve",
+    "pmml",
 ]
-TABLES = ("sklearn", "xgboost", "lightgbm")
+TABLES = ("sklearn", "xgboost", "lightgbm", "pmml")
 """The formats whose inputs may be the columns of a table, in which a text may be missing."""
 
 
@@ -314,8 +317,7 @@ def definition_of(
     `learnt` says where that is known from, for a model that is one file of that folder. Raises as
     `load_model_definition` does.
     """
-    fill_in_fixed(source)
-    onnx_definition.fill_in(source, folder)
+    _fill_in(source, folder)
     model = validate(ModelFile, source, places_outside_model_file(ModelFile))
     check_files(folder, model.named_files, source)
     where = _model_spec(name, version, model), model.format, folder
@@ -331,6 +333,14 @@ def definition_of(
         batch_sizes=model.batch_sizes,
         learnt=learnt,
     )
+
+
+def _fill_in(source: Source, folder: Path) -> None:
+    """Put into `source` what `model.yaml` leaves to the model's file. Raises ConfigError."""
+    refuse_unserved(source)
+    fill_in_fixed(source)
+    fill_in_pmml(source, folder)
+    onnx_definition.fill_in(source, folder)
 
 
 def _model_spec(name: str, version: str, model: ModelFile) -> ModelSpec:

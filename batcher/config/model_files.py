@@ -17,6 +17,7 @@ _SUFFIXES = {
     "xgboost": (".ubj", ".json"),
     "lightgbm": (".txt",),
     "torchserve": (".mar",),
+    "pmml": (".pmml",),
 }
 """How files of the formats are called that need one, mostly."""
 

@@ -43,10 +43,11 @@ _MODULES = {
     "xgboost": "batcher.models.tables.boosters",
     "lightgbm": "batcher.models.tables.boosters",
     "torchserve": "batcher.models.torchserve.model",
+    "pmml": "batcher.models.pmml.model",
 }
 """The module of each format. Its `MODEL(definition, settings)` returns a Model, not loaded yet."""
 
-_WITHOUT_TORCH = ("sklearn", "xgboost", "lightgbm")
+_WITHOUT_TORCH = ("sklearn", "xgboost", "lightgbm", "pmml")
 """Formats whose models run on the CPU alone, and for which PyTorch need not be imported."""
 
 _OF_EXTRAS = ("onnx", *_WITHOUT_TORCH)

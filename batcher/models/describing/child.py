@@ -15,7 +15,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from batcher.config.model_file import TABLES
 from batcher.config.model_settings import ModelSettings
 from batcher.config.single_file import SingleFile
 from batcher.models.describing.examples import example_by_name
@@ -23,6 +22,9 @@ from batcher.models.describing.probe import explained, probe
 from batcher.models.describing.python_file import describe_python
 from batcher.models.describing.table_files import describe_table
 from batcher.models.describing.wanted import Found, listed
+
+READ_BY_RUN = ("sklearn", "xgboost", "lightgbm")
+"""Formats of tables whose files are read by their libraries."""
 
 _PR_SET_PDEATHSIG = 1
 """Of prctl(2): the signal for this process when its parent is gone."""
@@ -75,7 +77,7 @@ def _read(
     if kind == "onnx":
         assert values is not None
         return Found(values, ["an ONNX graph: names, dtypes and shapes are the graph's"])
-    if kind in TABLES:
+    if kind in READ_BY_RUN:
         return describe_table(single, kind, settings)
     # Here, since a model of ONNX must not need PyTorch.
     torch_files = import_module("batcher.models.describing.torch_files")

@@ -17,6 +17,7 @@ from batcher.config.fixed_tensors import fill_in_fixed
 from batcher.config.model_file import ModelDefinition
 from batcher.config.onnx_definition import fill_in
 from batcher.config.onnx_file import read_onnx
+from batcher.config.pmml.fields import fill_in_pmml
 from batcher.config.reading import Source
 from batcher.config.single_file import SingleFile
 from batcher.errors import ConfigError
@@ -40,8 +41,8 @@ def describe(single: SingleFile, trusted: bool) -> Found:
             what to write.
     """
     kind = kind_of(single.file)
-    if kind == "torchserve":
-        return _archive(single)
+    if kind in _SAID_BY_FILE:
+        return _said(single, kind)
     values = _onnx_values(single) if kind == "onnx" else None
     if values is not None and single.sample is not None:
         values["sample"] = str(single.sample)
@@ -73,13 +74,22 @@ def define_single(single: SingleFile, name: str, version: str, trusted: bool) ->
     return definition_from(found, name, version, single.file.parent)
 
 
-def _archive(single: SingleFile) -> Found:
-    """Return what `model.yaml` would say of an archive of TorchServe: all have the same tensors."""
-    values: dict[str, Any] = {"format": "torchserve", "file": single.file.name}
+_SAID_BY_FILE = {
+    "torchserve": ("an archive of TorchServe", "inputs: the body of a request, as it came"),
+    "pmml": ("a model of PMML", "inputs: the fields that the model takes"),
+}
+"""Formats whose inputs and outputs are known without a run of code, and the notes about them."""
+
+
+def _said(single: SingleFile, kind: str) -> Found:
+    """Return what `model.yaml` would say of such a file. Raises ConfigError."""
+    values: dict[str, Any] = {"format": kind, "file": single.file.name}
     if single.sample is not None:
         values["sample"] = str(single.sample)
-    fill_in_fixed(Source(values, {(): single.title}))
-    return Found(values, ["an archive of TorchServe", "inputs: the body of a request, as it came"])
+    source = Source(values, {(): single.title})
+    fill_in_fixed(source)
+    fill_in_pmml(source, single.file.parent)
+    return Found(values, list(_SAID_BY_FILE[kind]))
 
 
 def _onnx_values(single: SingleFile) -> dict[str, Any]:

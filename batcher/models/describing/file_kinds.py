@@ -7,11 +7,21 @@ from difflib import get_close_matches
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
+from batcher.config.unserved_formats import REASONS, SUFFIXES
 from batcher.errors import ConfigError
 
-SERVED = "net.onnx, net.pt2, net.pt (TorchScript), model.joblib, model.ubj, net.mar, or my_model.py"
+SERVED = (
+    "net.onnx, net.pt2, net.pt (TorchScript), model.joblib, model.ubj, net.mar, model.pmml, or "
+    "my_model.py"
+)
 """Files that can be served, for messages."""
 
+_BY_SUFFIX = {
+    ".py": "python",
+    ".onnx": "onnx",
+    ".mar": "torchserve",
+    ".pmml": "pmml",
+}
 _PICKLES = (".pkl", ".pickle", ".joblib")
 _TORCH = (".pt", ".pth", ".pt2", ".ts", ".torchscript", ".jit", ".bin", ".ckpt")
 _MODULE = """write the module that the weights belong to, say into my_model.py, and serve that file:
@@ -34,12 +44,12 @@ def kind_of(file: Path) -> str:
     if not file.is_file():
         raise ConfigError(f"{file}: expected a file or a folder; {_missing(file)}")
     suffix = file.suffix.lower()
-    if suffix == ".py":
-        return "python"
-    if suffix in (".onnx", ".mar"):
-        return "onnx" if suffix == ".onnx" else "torchserve"
+    if suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[suffix]
     if suffix in _TORCH:
         return _kind_of_torch(file)
+    if suffix in SUFFIXES:
+        raise ConfigError(f"{file.name}: expected one of {SERVED}; {REASONS[SUFFIXES[suffix]]}")
     if suffix in _PICKLES:
         return "sklearn"
     if kind := _kind_of_booster(file, suffix):

@@ -302,6 +302,13 @@ def test_weights_alone_are_refused_with_the_class_to_write(tmp_path: Path) -> No
             kind_of(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["model.pfa", "saved_model.pb", "net.h5", "net.engine"])
+def test_a_format_that_is_not_served_says_what_to_convert_to(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=rf"^{re.escape(name)}: expected .* ONNX"):
+        kind_of(tmp_path / name)
+
+
 def test_a_file_that_is_not_there_is_named_with_the_nearest_one(tmp_path: Path) -> None:
     (tmp_path / "network.onnx").touch()
     with pytest.raises(ConfigError, match=r"there is none; did you mean network\.onnx"):

@@ -1,0 +1,1 @@
+"""PMML, models as XML: the file is read, and says which inputs and outputs the model has."""
