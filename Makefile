@@ -8,7 +8,7 @@ INSTALL := -m pip install --no-compile --disable-pip-version-check
 # Quiet twice: warnings would bury the lines that say what takes minutes; errors are shown.
 PIP := $(BIN)/python $(INSTALL) --quiet --quiet -c constraints.txt
 
-.PHONY: serve test test-python integration kinds models chaos soak lint bench docs reference clients tools minilm proto clean
+.PHONY: serve test test-python integration kinds models chaos soak lint bench docs reference clients tools stores minilm proto clean
 
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
@@ -94,6 +94,16 @@ fronts: $(FRONTS)/.done
 $(FRONTS)/.done: tests/integration/fronts/requirements.txt $(shell find client -name '*.py' -o -name '*.toml') $(shell find batcher/client -name '*.py')
 	$(PYTHON) -m venv --clear $(FRONTS)
 	$(FRONTS)/bin/python $(INSTALL) --quiet -r $< ./client
+	touch $@
+
+# Stores as other people wrote them, for tests/integration/stores. Without npm there are no azurite and no s3rver, and tests skip them.
+STORES := $(CLIENTS)/stores
+stores: $(STORES)/.done
+$(STORES)/.done: tests/integration/stores/tools.txt
+	$(PYTHON) -m venv --clear $(STORES)
+	$(STORES)/bin/python $(INSTALL) --quiet -r $<
+	cd $(STORES) && { npm install --silent --no-audit --no-fund --no-package-lock azurite@3.37.0 s3rver@3.7.1 || \
+		echo "azurite and s3rver cannot be installed here" >&2; }
 	touch $@
 
 $(MLSERVER)/.done: tests/end_to_end/mlserver.txt

@@ -190,7 +190,7 @@ error_log {folder}/error.log;
 pid {folder}/nginx.pid;
 events {{}}
 http {{
-  access_log off;
+  {log}
   client_body_temp_path {folder}/tmp; proxy_temp_path {folder}/tmp; fastcgi_temp_path {folder}/tmp;
   uwsgi_temp_path {folder}/tmp; scgi_temp_path {folder}/tmp;
   server {{
@@ -206,7 +206,7 @@ http {{
 
 
 @contextmanager
-def nginx(folder: Path, more: str = "") -> Iterator[Counterpart]:
+def nginx(folder: Path, more: str = "", log: str = "access_log off;") -> Iterator[Counterpart]:
     """Run nginx with TLS, by a certificate that nobody knows but `SSL_CERT_FILE`."""
     program = _needed("nginx") if shutil.which("nginx") else _needed("/usr/sbin/nginx")
     port = free_port()
@@ -215,7 +215,7 @@ def nginx(folder: Path, more: str = "") -> Iterator[Counterpart]:
     command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     (folder / "www/repository").mkdir(parents=True)
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, more=more))
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, more=more, log=log))
     with _running(
         [program, "-c", str(folder / "nginx.conf"), "-p", str(folder)], folder, port
     ) as process:
