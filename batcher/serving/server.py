@@ -255,8 +255,8 @@ class ModelServer:
 
     def drain(self) -> Deferred[None]:
         """Take no more requests; fires when those that were taken are answered."""
-        self.traffic.keep()
-        return self.lifecycle.drain()
+        kept = self.traffic.keep()
+        return self.lifecycle.drain().addCallback(lambda _: kept)
 
     def stop(self) -> Deferred[None]:
         """Fail what waits or runs, and end the workers.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from twisted.internet.defer import Deferred, succeed
+
 from batcher.config.settings import ServerSettings
 from batcher.errors import InvalidInput
 from batcher.serving.canaries.division import CanaryDivision, Records, Save
@@ -17,8 +19,9 @@ ReadyModel = Callable[[str, str], ModelVersion]
 """`ModelServer.ready_model`."""
 
 
-def _forget(name: str, record: Record) -> None:
+def _forget(name: str, record: Record) -> Deferred[None]:
     """Keep nothing: an embedding program has no folder for states."""
+    return succeed(None)
 
 
 class Traffic:
@@ -73,11 +76,13 @@ class Traffic:
             )
         return self._names[name]
 
-    def keep(self) -> None:
-        """Keep the states of all trials beyond the life of the server."""
+    def keep(self) -> Deferred[None]:
+        """Keep the states of all trials beyond the life of the server; fires when that is done."""
+        kept: Deferred[None] = succeed(None)
         for shared in self._names.values():
             if shared is not None and isinstance(shared.answering, CanaryDivision):
-                shared.answering.keep()
+                kept = shared.answering.keep()  # the last write ends last
+        return kept
 
     def canary(self, name: str) -> CanaryDivision:
         """Return the trials of the model `name`.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
@@ -107,7 +107,7 @@ class MemoryServer:
         named = partial(model_named, self.server)
         answer_log = AnswerLog(self.clock, self.server.metrics, self.lines.append, named)
         self.repository = ModelRepository(self.server, self.settings, base)
-        self.server.traffic.save = lambda *record: None  # there is no disk
+        self.server.traffic.save = lambda *record: succeed(None)  # there is no disk
         cors = Cors(self.settings.cors_origins) if self.settings.cors_origins else None
         disclosure = disclosure_of(self.settings, self.clock.seconds)
         table = routes(self.server, self.repository, self.settings, disclosure)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, NamedTuple
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from batcher.config.model_settings import ModelSettings
@@ -37,8 +38,8 @@ SAVE_EVERY_S = 10.0
 loses the answers of so long.
 """
 
-Save = Callable[[str, Record], None]
-"""Keeps the record of a model's trial."""
+Save = Callable[[str, Record], Deferred[None]]
+"""Keeps the record of a model's trial; fires when that is done, or has failed."""
 
 
 class Records(NamedTuple):
@@ -210,13 +211,14 @@ class CanaryDivision:
         share = self.trial.share if self.trial is not None else 0.0
         return split.Split(self._name, {"stable": 1.0 - share, "canary": share}, self._random)
 
-    def keep(self) -> None:
-        """Keep the state of the trial as it is now. Reactor thread."""
-        if self.trial is not None:
-            self._saved = self._seconds()
-            record = self.trial.record(self._saved)
-            self._records.known[self._name] = record
-            self._records.save(self._name, record)
+    def keep(self) -> Deferred[None]:
+        """Keep the state of the trial as it is now; fires when it is kept. Reactor thread."""
+        if self.trial is None:
+            return succeed(None)
+        self._saved = self._seconds()
+        record = self.trial.record(self._saved)
+        self._records.known[self._name] = record
+        return self._records.save(self._name, record)
 
     def promote(self) -> None:
         """Send all requests to the canary, since a person wants it.

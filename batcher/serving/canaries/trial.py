@@ -17,6 +17,9 @@ so at most one trial in a thousand of a version as good as the stable one is rol
   that many times the stable version's median, by its upper bound? Answers of one batch are slow
   together, so an answer counts only if it was begun after the last one that has counted had ended.
 
+A trial goes no step forward while the canary fails more often than `max_error_rate` and twice as
+often as the stable version: more answers of the same step must tell whether that is chance.
+
 Time is an argument, in seconds on one clock. Any thread.
 """
 
@@ -45,6 +48,11 @@ MEDIAN_OF = 501
 
 MEDIAN_AFTER = 50
 """Answers of the stable version after which its median is looked at again."""
+
+DOUBT = 2.0
+"""Times the stable version's rate of errors from which on a trial goes no step forward. Equal rates
+differ as much by chance only while there are few errors.
+"""
 
 LEAST_RATE = 1e-4
 """Rate of errors that `max_error_rate: 0` allows: one error is no proof of a rate above 0."""
@@ -192,7 +200,7 @@ class Trial:
         """Go a step forward if that is due at `now`; return what follows."""
         settings = self.settings
         is_due = now - self.began >= settings.every and self.in_step >= settings.min_requests
-        if self.outcome is not Outcome.RUNNING or not is_due:
+        if self.outcome is not Outcome.RUNNING or not is_due or self._is_doubtful:
             return None
         reason = (
             f"{self.in_step} answers in {now - self.began:.0f} s, {self.tried.errors} of "
@@ -205,6 +213,11 @@ class Trial:
             return self.promote(reason)
         self.reason = reason
         return Decision("stepped", reason)
+
+    @property
+    def _is_doubtful(self) -> bool:
+        """Whether the canary fails so often that more answers must tell whether that is chance."""
+        return self.tried.rate > max(self.settings.max_error_rate, DOUBT * self.others.rate)
 
     def promote(self, reason: str) -> Decision:
         """End the trial well: all requests go to the version that was tried."""

@@ -38,9 +38,9 @@ class TrialRecords:
 
         return self._disk.read(partial(read_records, self._folder)).addCallback(put)
 
-    def _save(self, name: str, record: Record) -> None:
+    def _save(self, name: str, record: Record) -> Deferred[None]:
         writing = maybeDeferred(self._disk.read, partial(write_record, self._folder, name, record))
-        writing.addErrback(self._failed, name)
+        return writing.addErrback(self._failed, name)
 
     def _failed(self, failure: Failure, name: str) -> None:
         _log.warn(

@@ -125,6 +125,18 @@ def test_a_version_that_fails_seldom_is_not_rolled_back_though_the_other_never_f
     assert on.evidence["more_errors"].log > THRESHOLD, "it is found, and allowed"
 
 
+def test_no_step_is_taken_while_it_is_not_clear_whether_errors_are_chance() -> None:
+    on = trial(steps=(50.0, 100.0), every=10.0, min_requests=10)
+    for number in range(20):
+        on.heard("3", 0.01, False, 1.0)
+        on.heard("5", 0.01, number == 0, 1.0)
+    assert on.tick(20.0) is None, "one of 20 failed, and none of the others"
+    for _ in range(100):
+        on.heard("3", 0.01, False, 21.0)
+        on.heard("5", 0.01, False, 21.0)
+    assert on.share == 1.0, "one of a hundred is allowed"
+
+
 def test_an_ended_trial_hears_nothing_more() -> None:
     on = trial()
     on.roll_back("a person wants it")
