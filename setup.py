@@ -31,6 +31,7 @@ GRPC = [
 SKLEARN = ["scikit-learn>=1.5", "joblib>=1.4", "pandas>=2.2"]
 XGBOOST = ["xgboost-cpu>=3.0"]
 LIGHTGBM = ["lightgbm>=4.5"]
+KERAS = ["keras>=3.8"]
 TEXT = ["tokenizers>=0.20"]
 STORES = ["obstore>=0.9"]
 BUILD_ONNX = ["onnx>=1.17"]
@@ -148,6 +149,7 @@ setup(
         "sklearn": SKLEARN,
         "xgboost": XGBOOST,
         "lightgbm": LIGHTGBM,
+        "keras": KERAS,
         "text": TEXT,
         "stores": STORES,
         "test": TEST,

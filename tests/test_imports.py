@@ -68,6 +68,7 @@ OWNERS = {
     "pandas": ["models/tables"],
     "xgboost": ["models/tables"],
     "lightgbm": ["models/tables"],
+    "keras": ["models/pytorch"],
     # The pump is a program of its own, which only the standard library is there for. Threads of
     # other programs share a client.
     "threading": ["workers", "app/outputs/pump", "client/shared_sockets"],

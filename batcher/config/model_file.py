@@ -48,6 +48,7 @@ Format = Literal[
     "lightgbm",
     "torchserve",
     "pmml",
+    "keras",
 ]
 TABLES = ("sklearn", "xgboost", "lightgbm", "pmml")
 """The formats whose inputs may be the columns of a table, in which a text may be missing."""

@@ -18,6 +18,7 @@ _SUFFIXES = {
     "lightgbm": (".txt",),
     "torchserve": (".mar",),
     "pmml": (".pmml",),
+    "keras": (".keras",),
 }
 """How files of the formats are called that need one, mostly."""
 

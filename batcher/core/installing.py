@@ -19,6 +19,7 @@ FORMAT_LIBRARIES = {
     "pandas": "sklearn",
     "xgboost": "xgboost",
     "lightgbm": "lightgbm",
+    "keras": "keras",
 }
 """The libraries that read models, each with the extra that brings it."""
 

@@ -44,6 +44,7 @@ _MODULES = {
     "lightgbm": "batcher.models.tables.boosters",
     "torchserve": "batcher.models.torchserve.model",
     "pmml": "batcher.models.pmml.model",
+    "keras": "batcher.models.pytorch.keras_model",
 }
 """The module of each format. Its `MODEL(definition, settings)` returns a Model, not loaded yet."""
 

@@ -13,7 +13,7 @@ import signal
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from batcher.config.model_settings import ModelSettings
 from batcher.config.single_file import SingleFile
@@ -80,6 +80,9 @@ def _read(
     if kind in READ_BY_RUN:
         return describe_table(single, kind, settings)
     # Here, since a model of ONNX must not need PyTorch.
+    if kind == "keras":
+        keras_files = import_module("batcher.models.describing.keras_files")
+        return cast(Found, keras_files.describe_keras(single, settings))
     torch_files = import_module("batcher.models.describing.torch_files")
     found: Found = (
         torch_files.describe_export(single, settings)

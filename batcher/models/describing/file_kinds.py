@@ -11,8 +11,8 @@ from batcher.config.unserved_formats import REASONS, SUFFIXES
 from batcher.errors import ConfigError
 
 SERVED = (
-    "net.onnx, net.pt2, net.pt (TorchScript), model.joblib, model.ubj, net.mar, model.pmml, or "
-    "my_model.py"
+    "net.onnx, net.pt2, net.pt (TorchScript), model.joblib, model.ubj, net.mar, model.pmml, "
+    "net.keras, or my_model.py"
 )
 """Files that can be served, for messages."""
 
@@ -21,6 +21,7 @@ _BY_SUFFIX = {
     ".onnx": "onnx",
     ".mar": "torchserve",
     ".pmml": "pmml",
+    ".keras": "keras",
 }
 _PICKLES = (".pkl", ".pickle", ".joblib")
 _TORCH = (".pt", ".pth", ".pt2", ".ts", ".torchscript", ".jit", ".bin", ".ckpt")

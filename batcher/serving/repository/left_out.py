@@ -27,7 +27,7 @@ DEFINITION = "model.yaml"
 
 MODEL_SUFFIXES = (
     *(".onnx", ".pt2", ".pt", ".pth", ".torchscript", ".safetensors", ".py"),
-    *(".joblib", ".pkl", ".pickle", ".ubj", ".mar", ".pmml"),
+    *(".joblib", ".pkl", ".pickle", ".ubj", ".mar", ".pmml", ".keras"),
 )
 """What the names of files end with that a model may be made of."""
 

@@ -1,0 +1,94 @@
+"""Format `keras`: a `.keras` file of Keras 3, run on its PyTorch backend.
+
+On that backend a model of Keras is a `torch.nn.Module`. So it runs on the inference thread and the
+device of any other module, and its rows share batches. Keras asks for its backend once, when it is
+imported. A program that has imported it with another backend cannot serve such models.
+
+A file may hold a Lambda layer, whose code is a pickle: it is read only with `trusted: true`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from batcher.core.error_text import brief_names
+from batcher.errors import ModelLoadError
+from batcher.models.pytorch.module import TorchModule
+
+
+def keras_on_torch() -> Any:
+    """Return the module of Keras. Raises ModelLoadError: it runs on another backend. Any thread."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
+
+    if keras.config.backend() != "torch":
+        raise ModelLoadError(
+            f"expected Keras on PyTorch; got {keras.config.backend()}: set KERAS_BACKEND=torch "
+            "where the server starts"
+        )
+    return keras
+
+
+def load_keras(file: Path, trusted: bool) -> Any:
+    """Return the model in a file, for inference alone.
+
+    Raises:
+        ModelLoadError: Keras runs on another backend, or the file holds code and is not `trusted`.
+
+    Inference thread.
+    """
+    keras = keras_on_torch()
+    try:
+        return keras.saving.load_model(str(file), compile=False, safe_mode=not trusted)
+    except ValueError as err:
+        if trusted or "arbitrary code" not in str(err):
+            raise
+        raise ModelLoadError(
+            f"expected `trusted: true`; got {file.name} with a Lambda layer, whose code is a "
+            "pickle and runs when it is read: set `trusted: true` for this model if you know who "
+            "made the file"
+        ) from err
+
+
+class KerasModel(TorchModule):
+    """A model of Keras."""
+
+    own_buffers = True  # layers of an author's own may keep what they get
+
+    def read(self, device: torch.device) -> Callable[..., Any]:
+        """Read the file onto `device`. Inference thread."""
+        keras = keras_on_torch()
+        named = "cpu" if device.type == "cpu" else str(device)
+        with keras.device(named):
+            model = load_keras(self._definition.file, self._settings.trusted)
+        model.to(device)
+        model.eval()
+        self._check_names([tensor.name for tensor in model.inputs])
+
+        def call(*tensors: torch.Tensor) -> Any:
+            # Keras would move the inputs to a device of its own choice.
+            with keras.device(named):
+                return model(list(tensors) if len(tensors) > 1 else tensors[0], training=False)
+
+        return call
+
+    def _check_names(self, known: list[str]) -> None:
+        """Raise ModelLoadError if the inputs are not those of the model, in their order."""
+        names = [tensor.name for tensor in self.spec.inputs]
+        if names != known:
+            raise ModelLoadError(
+                f"inputs: expected those of the model in their order, {brief_names(known)}; got "
+                f"{brief_names(names)}"
+            )
+
+    def operators(self, inputs: Any) -> int:
+        """Return 0: the number is unknown. Inference thread."""
+        return 0
+
+
+MODEL = KerasModel
