@@ -205,15 +205,23 @@ http {{
 """
 
 
+def _make_certificates(folder: Path) -> None:
+    """Write an authority to `ca.pem`, and by it `certificate.pem` for localhost."""
+    new = [_needed("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    authority = ["-subj", "/CN=An authority", "-keyout", "ca.key", "-out", "ca.pem"]
+    server = ["-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "certificate.pem"]
+    server += ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=CA:FALSE"]
+    server += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    for own in (authority, server):
+        subprocess.run([*new, *own], cwd=folder, check=True, capture_output=True)
+
+
 @contextmanager
 def nginx(folder: Path, more: str = "", log: str = "access_log off;") -> Iterator[Counterpart]:
-    """Run nginx with TLS, by a certificate that nobody knows but `SSL_CERT_FILE`."""
+    """Run nginx with TLS, by an authority that nobody knows but `SSL_CERT_FILE`."""
     program = _needed("nginx") if shutil.which("nginx") else _needed("/usr/sbin/nginx")
     port = free_port()
-    command = [_needed("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-keyout", "key.pem", "-out", "certificate.pem", "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    _make_certificates(folder)
     (folder / "www/repository").mkdir(parents=True)
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, more=more, log=log))
     with _running(
@@ -226,7 +234,7 @@ def nginx(folder: Path, more: str = "", log: str = "access_log off;") -> Iterato
             (folder / "new").write_bytes(content)
             (folder / "new").replace(path)
 
-        environment = {"SSL_CERT_FILE": str(folder / "certificate.pem")}
+        environment = {"SSL_CERT_FILE": str(folder / "ca.pem")}
         yield Counterpart(f"https://localhost:{port}/repository", environment, upload, process)
 
 

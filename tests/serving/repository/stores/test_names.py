@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from batcher.errors import ConfigError
 from batcher.serving.repository.stores.address import check_address, is_store
 from batcher.serving.repository.stores.names import file_fault, names_fault
+from batcher.serving.repository.stores.opening import open_store
 from batcher.serving.repository.stores.secrets import without_secrets
 from batcher.serving.repository.stores.store import StoredFile
 from batcher.serving.repository.stores.versions import versions_in
@@ -132,3 +134,11 @@ def test_secrets_are_taken_out_of_errors() -> None:
     )
     assert text == "GET https://…@host/x?… in /home/me …: Bearer …"
     assert len(without_secrets("x" * 5000, {})) < 700
+
+
+def test_a_bucket_without_the_extra_is_refused_with_the_line_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(ConfigError, match=r"expected the extra stores; .*pip install .*\[stores\]"):
+        open_store("gs://bucket/models")
