@@ -51,7 +51,7 @@ _MODULES = {
 _WITHOUT_TORCH = ("sklearn", "xgboost", "lightgbm", "pmml")
 """Formats whose models run on the CPU alone, and for which PyTorch need not be imported."""
 
-_OF_EXTRAS = ("onnx", *_WITHOUT_TORCH)
+_OF_EXTRAS = ("onnx", "keras", *_WITHOUT_TORCH)
 """Formats whose libraries come with extras."""
 
 
