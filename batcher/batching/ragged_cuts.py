@@ -235,8 +235,11 @@ class _Window:
 
     def _size_of(self, batch: Sequence[int]) -> Lengths:
         """Return the lengths of a batch, such that their product is the elements of a row."""
-        first, *others = self._group.padded_to(self._longest_of(batch)).lengths
-        return (self._group.width * first, *others)
+        padding, width = self._group.padding, self._group.width
+        # most batches here are blocks of one part: nothing is to be compared
+        own = self._lengths[batch[0]] if len(batch) == 1 else self._longest_of(batch)
+        first, *others = padding.padded_lengths(own)
+        return (width * first, *others)
 
     def _due(self, rows: int, max_rows: int) -> list[int]:
         """Return the parts that would go too late if they were not in a batch of `rows`, now.

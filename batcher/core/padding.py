@@ -61,7 +61,7 @@ class RaggedGroup(NamedTuple):
 
     def padded_to(self, longest: Lengths) -> RaggedGroup:
         """Return the group of a batch whose rows have at most the lengths `longest`."""
-        lengths = tuple([self.padding.padded(length) for length in longest])
+        lengths = self.padding.padded_lengths(longest)
         return RaggedGroup(self.padding, self.shapes, self.width, lengths)
 
 
@@ -98,6 +98,10 @@ class Padding:
             # Beyond the largest size each length is its own: the model says what it takes.
             return self._sizes[index] if index < len(self._sizes) else length
         return -(-length // self._multiple) * self._multiple
+
+    def padded_lengths(self, longest: Lengths) -> Lengths:
+        """Return the lengths that rows of at most the lengths `longest` are padded to."""
+        return tuple([self.padded(length) for length in longest])
 
     def group_of(self, inputs: Mapping[str, Array]) -> Hashable:
         """Return what requests must share with `inputs` to share a batch.
@@ -180,7 +184,7 @@ class Padding:
     def _evened(self, name: str, rows: Array) -> Array:
         axes = self.axes[name]
         longest = longest_of([_sizes((0, *row.shape), axes) for row in rows])
-        lengths = tuple([self.padded(length) for length in longest])
+        lengths = self.padded_lengths(longest)
         shape = self.padded_shape(name, rows[0].shape, lengths)
         even: Array = np.empty((len(rows), *shape), rows[0].dtype)
         self.fill(even, name, [row[np.newaxis] for row in rows])
