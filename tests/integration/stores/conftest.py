@@ -31,9 +31,10 @@ class Remote:
         if self.counterpart.upload is not None:
             self.counterpart.upload(name, content)
             return
-        path = self._folder / "upload"
+        path = self._folder / name.replace("/", "-")  # of its own: many threads may upload
         path.write_bytes(content)
         open_bucket(self.counterpart.address).put(name, path)
+        path.unlink()
 
 
 @pytest.fixture(scope="module", params=list(KINDS))

@@ -25,7 +25,7 @@ outputs: [{name: y, dtype: FP32, shape: [1]}]
 """
 CODE = "class Net:\n    def predict(self, inputs):\n        return {'y': inputs['x'] * %d}\n"
 PERIOD_S = 0.1
-LIMIT_S = 60.0
+LIMIT_S = 180.0
 GIB = 1 << 30
 
 
