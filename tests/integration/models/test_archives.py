@@ -200,7 +200,8 @@ def same(found: Any, wanted: Any) -> None:
     """Check that two values are the same, but for the last digits of floats."""
     if isinstance(wanted, dict):
         assert list(found) == list(wanted)
-        same(list(found.values()), list(wanted.values()))
+        for one, other in zip(found.values(), wanted.values(), strict=True):
+            same(one, other)
     elif isinstance(wanted, list) and any(isinstance(each, dict | str) for each in wanted):
         assert len(found) == len(wanted)
         for one, other in zip(found, wanted, strict=True):

@@ -3,7 +3,7 @@
     python torchserve_reference.py < tasks.json
 
 It loads each extracted archive as a worker of TorchServe does, and calls what TorchServe would call
-with a batch. Each archive has a process of its own, since archives have modules of one name.
+with a batch. The modules of an archive are forgotten behind it: archives have modules of one name.
 The front of TorchServe, in Java, is left out: it passes bodies on as they are.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -65,9 +64,11 @@ if __name__ == "__main__":
     import ts.torch_handler.image_classifier  # noqa: F401  # what takes long, once for all
 
     for task in json.load(sys.stdin):
-        if os.fork() == 0:
-            found = answers(task["folder"], task["handler"], task["requests"])
-            with open(task["answers"], "w", encoding="utf-8") as file:
-                json.dump(found, file)
-            sys.exit()
-        os.wait()
+        known = set(sys.modules)
+        found = answers(task["folder"], task["handler"], task["requests"])
+        with open(task["answers"], "w", encoding="utf-8") as file:
+            json.dump(found, file)
+        sys.path.remove(task["folder"])
+        for name in set(sys.modules) - known:
+            if str(getattr(sys.modules[name], "__file__", "")).startswith(task["folder"]):
+                del sys.modules[name]

@@ -212,6 +212,24 @@ def test_the_first_rule_that_holds_gives_the_label(folders: Folders) -> None:
     assert found["label"].tolist() == [b"yes", b"no", b"no", b"yes"]
 
 
+GENERAL = (
+    f'<GeneralRegressionModel functionName="regression" modelType="generalizedLinear" '
+    f'linkFunction="log">{schema("y")}<ParameterList/><FactorList><Predictor name="c"/>'
+    '</FactorList><CovariateList><Predictor name="x"/></CovariateList><PPMatrix><PPCell '
+    'parameterName="p1" predictorName="x" value="2"/><PPCell parameterName="p2" predictorName="c" '
+    'value="b"/></PPMatrix><ParamMatrix><PCell parameterName="p0" beta="0.5"/><PCell '
+    'parameterName="p1" beta="0.1"/><PCell parameterName="p2" beta="-1"/></ParamMatrix>'
+    "</GeneralRegressionModel>"
+)
+
+
+def test_a_general_model_multiplies_covariates_and_factors(folders: Folders) -> None:
+    checked = served(folders, write(folders.base, GENERAL))
+    inputs = inputs_of(checked, {"x": [1.0, -2.0], "c": ["a", "b"]})
+    wanted = np.exp([0.5 + 0.1, 0.5 + 0.4 - 1])
+    np.testing.assert_allclose(answers(checked, **inputs)["value"], wanted, rtol=1e-12)
+
+
 STRATEGIES = {
     "none": ["no", "yes", "no", "yes"],
     "lastPrediction": ["no", "yes", "no", "yes"],
