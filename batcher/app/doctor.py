@@ -129,7 +129,10 @@ def _need_of(extra: str, settings: ServerSettings, base: Path) -> str:
     if extra == "grpc":
         return "grpc_port" if settings.grpc_port is not None else ""
     if extra == "stores":
-        return "model_repository" if any(map(_is_bucket, settings.repositories)) else ""
+        places = [("model_repository", place) for place in settings.repositories]
+        own = settings.models.items()
+        places += [(f"models.{name}.path", each.path) for name, each in own if each.path]
+        return next((key for key, place in places if _is_bucket(place)), "")
     try:
         folders = find_models(settings, base).folders
     except ConfigError:  # the server says so itself when it starts

@@ -8,6 +8,7 @@ import shutil
 import socket
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -51,6 +52,21 @@ def test_an_extra_that_is_missing_is_a_problem_only_where_it_is_asked_for(
     assert needed.level == "problem"
     assert "pip install 'batcher-inference[grpc]'" in needed.meaning
     assert "pip install -e '.[grpc]' -c constraints.txt" in needed.meaning
+
+
+@pytest.mark.parametrize(
+    ("places", "level"),
+    [
+        ({"model_repository": "https://example.com/models"}, "note"),
+        ({"model_repository": ["models", "s3://bucket"]}, "problem"),
+        ({"models": {"m": {"path": "gs://bucket/m"}}}, "problem"),
+    ],
+)
+def test_obstore_is_a_problem_where_models_lie_in_a_bucket(
+    places: dict[str, Any], level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda module: None)
+    assert found(ServerSettings(port=0, **places))["extra stores"].level == level
 
 
 def test_onnxruntime_is_a_problem_where_a_model_of_the_repository_needs_it(
