@@ -42,7 +42,7 @@ EXAMPLES = 5
 model that does not.
 """
 
-KNOWN = {"name": "digits", "version": "1", "region": "r"}
+KNOWN = {"name": "digits", "version": "1", "label": "1", "region": "r"}
 WRITTEN = (OCTETS, "application/json", "application/msgpack", "application/x-npy", "text/csv")
 """Formats of answers."""
 
@@ -181,8 +181,10 @@ def test_answers_to_right_requests_are_as_described(live: Live) -> None:
         expected = 200 if response_of(live.document, operation, 200) else 501
         if operation.path.endswith("load") and not live.options:
             expected = 403
-        if operation.path == "/v1/embeddings":
-            expected = 400  # the model that exists makes no embeddings
+        if operation.path == "/v1/embeddings" or "/rollout" in operation.path:
+            expected = 400  # the model that exists makes no embeddings, and has no canary
+        if "/rollout/" in operation.path and not live.options:
+            expected = 403
         for request in posts(operation.path) if operation.method == "post" else [{}]:
             answer, wrong = live.call(operation, **request)
             assert not wrong, "\n".join(wrong)

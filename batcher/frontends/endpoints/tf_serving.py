@@ -36,6 +36,7 @@ from batcher.frontends.endpoints.openapi.operations import (
     API_KEY_HEADER,
     INFERENCE_FAILURES,
     TEXT,
+    VERSION_HEADER,
     header,
     list_of,
     object_of,
@@ -68,6 +69,7 @@ _PREDICT = operation_of(PREDICT_ANSWER, PREDICT_FAILURES) | {
     "requestBody": {"required": True, "content": {"application/json": {"schema": PREDICT_REQUEST}}},
     "parameters": [header(*API_KEY_HEADER)],
 }
+_PREDICT["responses"]["200"]["headers"] = VERSION_HEADER
 _VERSION = object_of(
     ("version", "state", "status"),
     version=TEXT,

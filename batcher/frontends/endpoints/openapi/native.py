@@ -18,6 +18,7 @@ from batcher.frontends.endpoints.openapi.operations import (
     INFERENCE_HEADERS,
     NATIVE_FAILURES,
     TEXT,
+    VERSION_HEADER,
     header,
     list_of,
     object_of,
@@ -43,7 +44,7 @@ def native_operation(engine: Engine) -> dict[str, Any]:
     success = {
         "description": "The model's outputs.",
         "content": _content(engine, answers=True),
-        "headers": {"Server-Timing": _SERVER_TIMING},
+        "headers": {"Server-Timing": _SERVER_TIMING, **VERSION_HEADER},
     }
     return {
         "parameters": [header(*row) for row in INFERENCE_HEADERS],

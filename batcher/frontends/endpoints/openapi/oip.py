@@ -12,6 +12,7 @@ from batcher.frontends.endpoints.openapi.operations import (
     FLAG,
     INFERENCE_FAILURES,
     TEXT,
+    VERSION_HEADER,
     header,
     list_of,
     object_of,
@@ -234,6 +235,7 @@ INFER["responses"]["200"]["headers"] = {
         "schema": {"enum": ["gzip", "deflate"]},
         "description": "As Accept-Encoding asked for.",
     },
+    **VERSION_HEADER,
 }
 INFER["requestBody"] = {
     "required": True,

@@ -70,9 +70,18 @@ INFERENCE_HEADERS: tuple[tuple[str, dict[str, Any], str], ...] = (
         "Priority level, 1 the highest; `bulk` takes what others leave.",
     ),
     ("X-Timing", TEXT, "1 asks for a Server-Timing header."),
+    ("X-Route-Key", TEXT, "Equal keys go to one version, where versions share the requests."),
     API_KEY_HEADER,
 )
 """Name, schema and meaning of the request headers that native routes of inference take."""
+
+
+VERSION_HEADER: dict[str, Any] = {
+    "X-Model-Version": {
+        "schema": TEXT,
+        "description": "The version that has answered, where versions share the requests.",
+    }
+}
 
 
 def object_of(required: tuple[str, ...], /, **properties: Any) -> dict[str, Any]:

@@ -85,6 +85,7 @@ def test_inference_routes_tell_their_formats_headers_and_every_status_of_an_erro
         "X-Timeout-Ms",
         "X-Priority",
         "X-Timing",
+        "X-Route-Key",
         "X-Api-Key",
         "Content-Encoding",
     }
