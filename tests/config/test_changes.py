@@ -24,7 +24,7 @@ OTHERS = {
     "reuse_port": "true",
     "tls_certificate": "a.pem",
     "tls_key": "a.key",
-    "state_folder": "state",
+    "state_folder": "elsewhere",
     "store_cache": "cache",
     "store_cache_bytes": "1KiB",
     "grpc_port": "8081",
