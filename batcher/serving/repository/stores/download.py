@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from batcher.config.model_files import files_named_in
+from batcher.core.error_text import brief
 from batcher.errors import ConfigError
 from batcher.serving.repository.left_out import DEFINITION
 from batcher.serving.repository.stores.checksums import SUMS, damaged, read_sums
@@ -171,7 +172,7 @@ def _check_there(who: str, named: Sequence[str], names: set[str]) -> None:
     missing = sorted({name.removeprefix("./") for name in named} - names)
     if missing:
         raise Incomplete(
-            f"the upload has not ended: {who} names {missing[0]!r:.200}, which is not there"
+            f"the upload has not ended: {who} names {brief(missing[0], 200)}, which is not there"
         )
 
 

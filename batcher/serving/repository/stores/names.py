@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from batcher.core.error_text import brief
 from batcher.core.names import name_fault
 
 MAX_DEPTH = 32
@@ -41,9 +42,9 @@ def names_fault(names: Iterable[str]) -> str:
     folders = {"/".join(name.split("/")[:depth]) for name in names for depth in _depths(name)}
     for name in names:
         if fault := file_fault(name):
-            return f"expected names of files that can be copied; got {name!r:.200}: {fault}"
+            return f"expected names of files that can be copied; got {brief(name, 200)}: {fault}"
         if name in folders:
-            return f"expected either a file or a folder; got both with the name {name!r:.200}"
+            return f"expected either a file or a folder; got both with the name {brief(name, 200)}"
     return ""
 
 
