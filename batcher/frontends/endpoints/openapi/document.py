@@ -12,10 +12,12 @@ from typing import Any
 
 from batcher import __version__
 from batcher.frontends.endpoints.failures import (
+    FailureReply,
     failure_reply,
     failure_reply_on,
     oip_failure_reply,
     openai_failure_reply,
+    torchserve_failure_reply,
 )
 from batcher.frontends.endpoints.openapi.operations import (
     BINARY,
@@ -49,17 +51,34 @@ _OPENAI_ERROR = object_of(
     param={"type": ["string", "null"]},
     code=TEXT,
 )
+_TORCHSERVE_ERROR = object_of(
+    ("code", "type", "message"), code={"type": "integer"}, type=TEXT, message=TEXT
+)
 _FORMS = {
     "Error": _NATIVE_BODY,
     "ProtocolError": _PROTOCOL_BODY,
     "OpenAIError": {"application/json": {"schema": object_of(("error",), error=_OPENAI_ERROR)}},
     "CloudError": {**_NATIVE_BODY, **_PROTOCOL_BODY},
+    "TorchServeError": {"application/json": {"schema": _TORCHSERVE_ERROR}},
+    "TorchServeOrNativeError": {
+        **_NATIVE_BODY,
+        "application/json": {
+            "schema": {"anyOf": [_TORCHSERVE_ERROR, _NATIVE_BODY["application/json"]["schema"]]}
+        },
+    },
 }
 """Bodies of errors, by form.
 
 Native routes answer errors with a code, and in MessagePack to clients that read it. The protocols
 of others have a body of their own. A route of a cloud gives errors in either form.
 """
+_FORM_OF: dict[FailureReply, str] = {
+    failure_reply: "Error",
+    oip_failure_reply: "ProtocolError",
+    openai_failure_reply: "OpenAIError",
+    torchserve_failure_reply: "TorchServeError",
+}
+"""The form of the errors that each function writes."""
 _SHARED_HEADERS = {
     "Cache-Control": {"schema": {"const": "no-store"}, "description": "No cache keeps answers."},
     "X-Content-Type-Options": {"schema": {"const": "nosniff"}, "description": "For browsers."},
@@ -124,14 +143,13 @@ def _form(route: Route) -> str:
     """Return the form of the errors on `route`.
 
     The route decides the form of an error that its endpoint raises. The path alone decides the form
-    of an earlier error, such as a body that is too long. Only for a cloud's route the two differ.
+    of an earlier error, such as a body that is too long. The two differ for a cloud's routes, and
+    for those of TorchServe's whose paths others have too.
     """
-    forms = {route.failure, failure_reply_on(route.pattern)}
-    if forms == {failure_reply}:
-        return "Error"
-    if forms == {openai_failure_reply}:
-        return "OpenAIError"
-    return "ProtocolError" if forms == {oip_failure_reply} else "CloudError"
+    own, early = route.failure, failure_reply_on(route.pattern)
+    if own == early:
+        return _FORM_OF[own]
+    return "TorchServeOrNativeError" if own == torchserve_failure_reply else "CloudError"
 
 
 def _responses(form: str, responses: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
