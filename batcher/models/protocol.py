@@ -21,6 +21,7 @@ from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
 from batcher.core.run_sizes import ANY_ROWS, RunSizes
 from batcher.core.spec import Array, ModelSpec
+from batcher.errors import ModelLoadError
 
 Arrays = Mapping[str, Array]
 """Arrays by the names of their tensors; the first axis of each is the row."""
@@ -162,6 +163,17 @@ class PlainModel:
         self.spec = definition.spec
         self._definition = definition  # its modules live as long, and may be imported late
         self._settings = settings
+
+    def compile(self, progress: Progress) -> None:
+        """Refuse: nothing but a program of PyTorch can be compiled.
+
+        Raises:
+            ModelLoadError: always.
+
+        Inference thread.
+        """
+        got = self._definition.format
+        raise ModelLoadError(f"expected a model of format export or python to compile; got {got}")
 
     def training_note(self) -> str:
         """Return nothing: files of most formats are in their mode for good. Inference thread."""

@@ -19,7 +19,7 @@ from batcher.models.onnx.binding import Binding, Signature, bind
 from batcher.models.onnx.crossing import branch_notes, keep_rows_apart
 from batcher.models.onnx.empty_rows import empty_rows
 from batcher.models.onnx.session import open_session, quiet_run, read_graph
-from batcher.models.protocol import Arrays, FreshMemory, PlainModel, Progress
+from batcher.models.protocol import Arrays, FreshMemory, PlainModel
 
 _DTYPES = {
     "tensor(float)": "FP32",
@@ -80,16 +80,6 @@ class OnnxModel(PlainModel, FreshMemory):
         binding = bind(self.spec, self._definition.graph, signature)
         keep_rows_apart(binding, signature)
         return binding
-
-    def compile(self, progress: Progress) -> None:
-        """Refuse: onnxruntime has compiled the graph in its own way.
-
-        Raises:
-            ModelLoadError: always.
-
-        Inference thread.
-        """
-        raise ModelLoadError("expected a model of format export or python to compile; got onnx")
 
     def operators(self, inputs: Arrays) -> int:
         """Return 1: a run is one native call. Inference thread."""

@@ -23,7 +23,7 @@ from batcher.models.pmml.expressions import equals, fields_in, in_interval, user
 from batcher.models.pmml.frame import Frame, cast, full, is_missing
 from batcher.models.pmml.scoring import File, Result
 from batcher.models.pmml.segments import outputs_of, scorer
-from batcher.models.protocol import Arrays, FreshMemory, PartialOutputs, PlainModel, Progress
+from batcher.models.protocol import Arrays, FreshMemory, PartialOutputs, PlainModel
 
 Check = Callable[[Array], tuple[Array, Array]]
 """Returns a column as its field holds it, and which of its values the field does not allow."""
@@ -64,16 +64,6 @@ class PmmlModel(PlainModel, FreshMemory):
                 f"expected the inputs {', '.join(self._fields)}, and of label, probabilities and "
                 f"value the outputs; got {', '.join(wrong) or 'fewer'}: leave both out"
             )
-
-    def compile(self, progress: Progress) -> None:
-        """Refuse: a file of PMML is scored as it is.
-
-        Raises:
-            ModelLoadError: always.
-
-        Inference thread.
-        """
-        raise ModelLoadError("expected a model of format export or python to compile; got pmml")
 
     def operators(self, inputs: Arrays) -> int:
         """Return 0: the number is unknown. Inference thread."""

@@ -19,7 +19,7 @@ from batcher.core.error_text import brief_names
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.output_arrays import plain_array
-from batcher.models.protocol import Arrays, FreshMemory, PlainModel, Progress
+from batcher.models.protocol import Arrays, FreshMemory, PlainModel
 from batcher.models.tables.columns import table_for
 
 _NUMBERED = re.compile(r"(f|Column_)\d+")
@@ -63,17 +63,6 @@ class BoosterModel(PlainModel, FreshMemory):
     @abstractmethod
     def values(self, table: Any) -> Any:
         """Return what the booster predicts for the rows of `table`. Inference thread."""
-
-    def compile(self, progress: Progress) -> None:
-        """Refuse: a booster is compiled already.
-
-        Raises:
-            ModelLoadError: always.
-
-        Inference thread.
-        """
-        got = self._definition.format
-        raise ModelLoadError(f"expected a model of format export or python to compile; got {got}")
 
     def operators(self, inputs: Arrays) -> int:
         """Return 1: a run is one native call. Inference thread."""

@@ -20,7 +20,7 @@ from batcher.core.error_text import brief_names, message
 from batcher.core.spec import Array
 from batcher.errors import ModelLoadError
 from batcher.models.output_arrays import plain_array
-from batcher.models.protocol import Arrays, FreshMemory, PlainModel, Progress
+from batcher.models.protocol import Arrays, FreshMemory, PlainModel
 from batcher.models.tables.columns import Table, table_for
 from batcher.models.tables.estimator import (
     METHODS,
@@ -99,16 +99,6 @@ class SklearnModel(PlainModel, FreshMemory):
                 "write a class with `load` and `predict`, format python"
             )
         return model
-
-    def compile(self, progress: Progress) -> None:
-        """Refuse: an estimator is Python.
-
-        Raises:
-            ModelLoadError: always.
-
-        Inference thread.
-        """
-        raise ModelLoadError("expected a model of format export or python to compile; got sklearn")
 
     def operators(self, inputs: Arrays) -> int:
         """Return 0: the number is unknown. Inference thread."""

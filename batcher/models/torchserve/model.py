@@ -23,7 +23,7 @@ from batcher.config.model_settings import ModelSettings
 from batcher.config.reading import read_yaml
 from batcher.core.spec import Array
 from batcher.errors import InvalidInput, ModelContractError, ModelError, ModelLoadError
-from batcher.models.protocol import Arrays, FreshMemory, PartialOutputs, PlainModel, Progress
+from batcher.models.protocol import Arrays, FreshMemory, PartialOutputs, PlainModel
 from batcher.models.torchserve import handlers
 from batcher.models.torchserve.archive import extract
 from batcher.models.torchserve.bodies import body_of, data_of
@@ -133,17 +133,6 @@ class TorchServeModel(PlainModel, FreshMemory):
             raise ModelLoadError(f"{kind.__name__}: expected a method `handle`; got none")
         handle: Handle = handler.handle
         return handle
-
-    def compile(self, progress: Progress) -> None:
-        """Refuse: a handler is Python.
-
-        Raises:
-            ModelLoadError: always.
-
-        Inference thread.
-        """
-        got = self._definition.format
-        raise ModelLoadError(f"expected a model of format export or python to compile; got {got}")
 
     def operators(self, inputs: Arrays) -> int:
         """Return 0: the number is unknown. Inference thread."""
