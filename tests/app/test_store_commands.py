@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from batcher.app import store_commands
 from batcher.app.cli import main
-from batcher.serving.repository.stores.memory import MemoryStore
+from tests.support.memory_store import MemoryStore
 
 ADDRESS = "s3://bucket/models"
 

@@ -12,9 +12,9 @@ from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError, UnknownModel
 from batcher.serving.repository import fetching
 from batcher.serving.repository.stores import stores as stores_module
-from batcher.serving.repository.stores.memory import MemoryStore
 from tests.serving.repository.test_repository import CODE, MODEL, Repository, write
 from tests.serving.test_server_lifecycle import listen
+from tests.support.memory_store import MemoryStore
 
 ADDRESS = "s3://bucket/models"
 

@@ -11,9 +11,9 @@ import pytest
 from batcher.serving.model_version import ModelVersion
 from batcher.serving.repository import fetching, looks, reading
 from batcher.serving.repository.stores import stores as stores_module
-from batcher.serving.repository.stores.memory import MemoryStore
 from tests.serving.repository.test_remote import ADDRESS, put
 from tests.serving.repository.test_repository import CODE, Repository, write
+from tests.support.memory_store import MemoryStore
 
 PERIOD = 5.0
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from batcher.serving.repository.stores.cache import StoreCache
-from batcher.serving.repository.stores.memory import MemoryStore
 from batcher.serving.repository.stores.stores import Place, Stores
 from batcher.serving.repository.stores.versions import StoredVersion
+from tests.support.memory_store import MemoryStore
 
 ADDRESS = "s3://bucket/models"
 PLACE = Place(ADDRESS, "")

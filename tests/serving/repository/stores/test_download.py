@@ -15,11 +15,11 @@ from batcher.errors import ConfigError
 from batcher.serving.repository.stores import checksums
 from batcher.serving.repository.stores.checksums import damaged, read_sums
 from batcher.serving.repository.stores.download import TRIES, Download
-from batcher.serving.repository.stores.memory import MemoryStore
 from batcher.serving.repository.stores.parts import MIB, PARTS, PartialFile, part_bytes
 from batcher.serving.repository.stores.store import FileChanged, StoredFile
 from batcher.serving.repository.stores.versions import StoredVersion, versions_in
 from tests.serving.repository.stores.conftest import ADDRESS
+from tests.support.memory_store import MemoryStore
 
 BIG = Random(1).randbytes(5 * MIB + 3)
 

@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from batcher.serving.repository.stores.memory import MemoryStore
 from batcher.serving.repository.stores.stores import AGAIN_S, STEADY_S
 from tests.serving.repository.stores.conftest import PLACE, Bench
+from tests.support.memory_store import MemoryStore
 
 
 def test_a_version_that_is_seen_first_is_waited_for(bench: Bench) -> None:
