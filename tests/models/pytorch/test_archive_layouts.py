@@ -25,7 +25,7 @@ class Reader(dict[str, Any]):
     """A mapping whose library reads the context by itself."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")  # optree, where it is, knows a type for good
 def registered() -> Iterator[None]:
     """Register the types as a library does."""
     for kind, reads in ((Answer, None), (Reader, str)):
