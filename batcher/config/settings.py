@@ -69,8 +69,8 @@ class ServerSettings(Section):
             chain, for HTTPS; relative to the configuration file.
         tls_key: PEM file with the certificate's key; None if the certificate's file holds the key.
         model_repository: folder whose subfolders are models, relative to the configuration file; or
-            the address of such a folder in a store, `s3://…`, `gs://…`, `az://…` or `https://…`; or
-            a list of these. None serves the `models` with a path alone.
+            the address of such a folder in a store (`s3://`, `gs://`, `az://`, `https://`); or a
+            list of these. None serves the `models` with a path alone.
         store_cache: folder in which files from stores are kept, relative to the configuration file;
             several servers may share one. None is `batcher` below `XDG_CACHE_HOME` or `~/.cache`.
         store_cache_bytes: most bytes of that folder; versions that were used longest ago are

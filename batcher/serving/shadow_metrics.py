@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricF
 
 from batcher.core.counters import DURATION_BOUNDS_S, Histogram
 from batcher.serving.comparing import Comparison
+from batcher.serving.counts_by_version import CountsByVersion
 
 MAX_SHADOWS = 200
 """Shadows whose numbers are kept, each some 3 KB; models may get a new version each hour."""
@@ -42,25 +43,12 @@ class ShadowCounts:
             self.rows[name] += rows
 
 
-class ShadowMetrics:
+class ShadowMetrics(CountsByVersion[ShadowCounts]):
     """Counts of every shadow. Reactor thread."""
 
     def __init__(self) -> None:
         """Start without shadows."""
-        self._counts: dict[tuple[str, str], ShadowCounts] = {}
-
-    def of(self, model: str, version: str) -> ShadowCounts:
-        """Return the counts of a shadow; forget the first one known where there are too many."""
-        found = self._counts.get((model, version))
-        if found is None:
-            if len(self._counts) >= MAX_SHADOWS:
-                del self._counts[next(iter(self._counts))]
-            found = self._counts[model, version] = ShadowCounts()
-        return found
-
-    def of_model(self, model: str) -> dict[str, ShadowCounts]:
-        """Return the counts of each version of `model`, by its number."""
-        return {key[1]: counts for key, counts in self._counts.items() if key[0] == model}
+        super().__init__(ShadowCounts, MAX_SHADOWS)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family; none where there is no shadow."""

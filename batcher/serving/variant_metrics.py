@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError
 
 from batcher.core.counters import DURATION_BOUNDS_S, Histogram
 from batcher.errors import BatcherError, Draining
+from batcher.serving.counts_by_version import CountsByVersion
 
 MAX_VARIANTS = 200
 """Versions whose numbers are kept, each some 2 KB; models may get a new version each hour."""
@@ -49,25 +50,12 @@ def outcome_of(error: BaseException | None) -> str:
     return "refused" if is_refusal else "failed"
 
 
-class VariantMetrics:
+class VariantMetrics(CountsByVersion[VariantCounts]):
     """Counts of every version that shares requests. Reactor thread."""
 
     def __init__(self) -> None:
         """Start without versions."""
-        self._counts: dict[tuple[str, str], VariantCounts] = {}
-
-    def of(self, model: str, version: str) -> VariantCounts:
-        """Return the counts of a version; forget the first one known where there are too many."""
-        found = self._counts.get((model, version))
-        if found is None:
-            if len(self._counts) >= MAX_VARIANTS:
-                del self._counts[next(iter(self._counts))]
-            found = self._counts[model, version] = VariantCounts()
-        return found
-
-    def of_model(self, model: str) -> dict[str, VariantCounts]:
-        """Return the counts of each version of `model`, by its number."""
-        return {key[1]: counts for key, counts in self._counts.items() if key[0] == model}
+        super().__init__(VariantCounts, MAX_VARIANTS)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family; none where no versions share requests."""

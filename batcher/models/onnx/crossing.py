@@ -1,8 +1,9 @@
 """Where the rows of a batch meet in a graph: in outputs, told by names of axes, and in branches.
 
 A graph that holds each picture against each text, as CLIP does, takes `image[images,…]` and
-`text[texts,…]` and gives `logits[images,texts]`. Both axes are as long as the batch. So the answer
-of one request would hold numbers for the texts of others. Such a graph gets one row at a time.
+`text[texts,…]` and gives `logits[images,texts]`. Both axes are as long as the batch. So the
+answer of one request would hold numbers for the texts of others. Such a graph gets one row at a
+time.
 
 Some exporters call every free axis alike, `x[N,N]` or `x[None,None]`. Such a name says nothing of
 batches; warm-up shows by runs whether rows meet (`batch_axes.py`).

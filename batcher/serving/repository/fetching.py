@@ -1,8 +1,8 @@
 """Brings versions from stores onto the disk, before the disk is read for them.
 
-    list every store ─► choose, as the settings say ─► fetch what is chosen and missing ─┐
-                          ▲                                                              │
-                          └──── a version that cannot be fetched is left out ◄───────────┘
+    list every store -> choose, as the settings say -> fetch what is chosen and missing --+
+                        ^                                                                 |
+                        +----- a version that cannot be fetched is left out <-------------+
 
 What is chosen is what the reading of the disk chooses afterwards: the same function says so both
 times. Where the newest version cannot be fetched, the one before is chosen, as in a folder whose

@@ -1,8 +1,8 @@
 """Looks again and again for models that have come, gone or changed (`watch_repository_s`).
 
-    wait ─► list the stores, fetch what is new ─► look at the folders ─► nothing has changed ─► wait
-                                                        │
-                                                        └─► each model that has changed, by itself:
+    wait -> list the stores, fetch what is new -> look at the folders -> nothing has changed -> wait
+                                                        |
+                                                        +-> each model that has changed, by itself:
                                                             load beside what serves, then swap
 
 All of that is read on the threads of the stores and of the disk. A look at what has not changed

@@ -173,7 +173,7 @@ def _of_index(content: bytes, prefix: str) -> list[StoredFile]:
     except (ValueError, KeyError, TypeError, RecursionError) as err:
         place = f"{prefix}/{INDEX}" if prefix else INDEX
         raise ConfigError(
-            f'{place}: expected {{"files": [{{"name": …, "size": …, "sha256": …}}, …]}}; got '
+            f'{place}: expected {{"files": [{{"name": …, "size": …, "sha256": …}}]}}; got '
             f"something else: {str(err)[:200]!r}"
         ) from None
 
