@@ -13,10 +13,10 @@ PIP := $(BIN)/python $(INSTALL) --quiet --quiet -c constraints.txt
 serve: $(VENV)/.serve
 	$(BIN)/python serve.py
 
-# Two at a time: most of the time goes into starting servers. In the order of the folders: by the number of
+# Three at a time, on two cores: half of the time one waits for servers. In the order of the folders: by the number of
 # their tests, long files of few tests would come last.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/integration -m "not long"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/integration -m "not long"
 
 # The files with tests of that mark: pytest imports no others.
 LONG = $(shell grep --recursive --files-with-matches --include='test_*.py' 'mark\.long' tests)
