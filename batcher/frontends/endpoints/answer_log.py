@@ -69,16 +69,24 @@ class AnswerLog:
             self._write(_described(_line(route, model, status, seconds), call, headers))
 
     def answered_rpc(
-        self, route: str, model: str, status: int, began: float, peer: Callable[[], str]
+        self,
+        route: str,
+        model: str,
+        status: int,
+        began: float,
+        peer: Callable[[], str],
+        version: str = "",
     ) -> None:
         """Count one call of gRPC; arguments as of `answered`.
 
-        `peer` returns the client's address, and is called for a line alone.
+        `peer` returns the client's address, and is called for a line alone. `version` is what the
+        answer tells of its version; empty where it tells none.
         """
         seconds = self.seconds() - began
         self._answers[model, route].observe(status, seconds)
         if self.write_line is not None:
-            self._write(_line(route, model, status, seconds) | {"peer": peer()})
+            told = {"version": version} if version else {}
+            self._write(_line(route, model, status, seconds) | told | {"peer": peer()})
 
     def _write(self, line: dict[str, object]) -> None:
         if self.write_line is not None:

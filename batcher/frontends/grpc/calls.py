@@ -146,7 +146,7 @@ class Calls:
                 self.failed(name, err, began, message, context)
                 data = message = None  # the library keeps the error for a while, and this frame
                 await context.abort(*self.status_of(err, context))
-            self.ended(name, 200, began, context, getattr(result, "model_name", ""))
+            self.answered(name, began, result, context)
             return result
 
         return name, grpc.unary_unary_rpc_method_handler(handle, None, to_bytes)
@@ -159,6 +159,11 @@ class Calls:
         self.ended(name, status, began, context, self.model_of(message))
         clear_all_frames(error)
 
+    def answered(self, name: str, began: float, answer: Any, context: Context) -> None:
+        """Count a call that ended with `answer`; the other arguments as for `ended`."""
+        model, version = (getattr(answer, key, "") for key in ("model_name", "model_version"))
+        self.ended(name, 200, began, context, model, version)
+
     def model_of(self, message: Any) -> str:
         """Return the name of the model that `message` asks for; empty if it asks for none."""
         name = getattr(message, "model_name", "")
@@ -169,7 +174,13 @@ class Calls:
         return status_of(error, self.disclosure, request_id_of(context), is_timed(context))
 
     def ended(
-        self, name: str, status: int, began: float, context: Context, model: str = ""
+        self,
+        name: str,
+        status: int,
+        began: float,
+        context: Context,
+        model: str = "",
+        version: str = "",
     ) -> None:
         """Count one call.
 
@@ -179,9 +190,11 @@ class Calls:
             began: when the call came, in seconds on the clock.
             context: of the call.
             model: name of the model that was asked for, empty where no model was.
+            version: number of the version that answered, empty where none has.
         """
         route = f"/{self._service}/{name}"
-        self._answer_log.answered_rpc(route, model, status, began, partial(self._peer, context))
+        peer = partial(self._peer, context)
+        self._answer_log.answered_rpc(route, model, status, began, peer, version)
 
     def _peer(self, context: Context) -> str:
         return self._peer_of(context.peer())

@@ -112,11 +112,11 @@ async def _written(
 ) -> InferAnswer:
     """Return the message that carries `response`; a large one is written beside the loop."""
     if head.heavy and is_heavy_answer(response):
-        model = response.model
+        names = response.model, response.version
         heavy = write_heavy(servable, response, parameters, answer_pieces, head)
         del response  # it is let go of where it was copied, not on the loop
         pieces = await outcome(heavy)
-        return await outcome(write_large(servable, _joined, model, pieces, around))
+        return await outcome(write_large(servable, _joined, names, pieces, around))
     if head.slow:
         write = partial(_write, head=head, around=around)
         written: Deferred[WrittenAnswer] = write_slow(response, servable, write, parameters)
@@ -129,12 +129,13 @@ async def _written(
 
 
 def _write(response: InferenceResponse, head: InferHead, around: Around) -> WrittenAnswer:
-    return _joined(response.model, answer_pieces(response, head), around)
+    names = response.model, response.version
+    return _joined(names, answer_pieces(response, head), around)
 
 
-def _joined(model: str, pieces: list[Buffer], around: Around) -> WrittenAnswer:
+def _joined(names: tuple[str, str], pieces: list[Buffer], around: Around) -> WrittenAnswer:
     # The library takes nothing but `bytes`, and copies them once more on the loop.
-    return WrittenAnswer(model, joined_bytes(around(pieces)))
+    return WrittenAnswer(*names, joined_bytes(around(pieces)))
 
 
 def _begin(

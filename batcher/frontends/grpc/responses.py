@@ -40,10 +40,12 @@ class WrittenAnswer(NamedTuple):
 
     Attributes:
         model_name: name of the model that answered.
+        model_version: number of the version that answered.
         data: bytes of the message.
     """
 
     model_name: str
+    model_version: str
     data: bytes
 
     def ByteSize(self) -> int:

@@ -83,7 +83,7 @@ class Streams:
                 model_name=message.model_name, model_version=message.model_version, id=message.id
             )
             return pb.ModelStreamInferResponse(error_message=text, infer_response=response)
-        self._calls.ended("ModelStreamInfer", 200, began, context, response.model_name)
+        self._calls.answered("ModelStreamInfer", began, response, context)
         if isinstance(response, WrittenAnswer):
             return response
         # Clients wait for this flag: it marks the last answer to a request, here the only one.

@@ -200,9 +200,9 @@ def test_a_stream_of_long_answers_has_few_of_them_on_their_way(rpc: Rpc) -> None
     stream = _Stream(rpc.streams, sent(), Context())
     assert stream._most() == FIRST_REQUESTS
     for answers in range(1, 100):
-        stream._learn(WrittenAnswer("m", b"short"))
+        stream._learn(WrittenAnswer("m", "1", b"short"))
         assert stream._most() == min(FIRST_REQUESTS + answers, rpc.streams.max_requests)
-    stream._learn(WrittenAnswer("m", bytes(ANSWERS_BYTES // 2 + 1)))
+    stream._learn(WrittenAnswer("m", "1", bytes(ANSWERS_BYTES // 2 + 1)))
     assert stream._most() == 1
-    stream._learn(WrittenAnswer("m", b"short"))
+    stream._learn(WrittenAnswer("m", "1", b"short"))
     assert stream._most() == 1

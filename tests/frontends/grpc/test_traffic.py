@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 
 from batcher.config.model_settings import ModelOverrides
 from batcher.errors import ModelNotReady
+from batcher.frontends.grpc.large import read_infer_message
 from tests.frontends.grpc.conftest import Context, Rpc, request, run
 from tests.support.http import MemoryServer
 from tests.support.models import RecordingModel, model_spec
@@ -60,3 +64,27 @@ def test_a_label_whose_version_is_not_there_is_unavailable(rpc: Rpc) -> None:
             await rpc.infer(request(1, model_version="next"))
 
     run(test)
+
+
+def test_the_access_log_says_which_version_answered(rpc: Rpc) -> None:
+    _, handler = rpc.calls.unary("ModelInfer", rpc.inference.answer, read_infer_message)
+
+    async def test() -> None:
+        for value in ("3", "5"):
+            for answer in (handler.unary_unary, rpc.streams.answer_one):
+                data = request(1, model_version=value).SerializeToString()
+                task = asyncio.ensure_future(answer(data, Context()))
+                await rpc.settle()
+                await task
+        await rpc.streams.answer_one(request(1, name="other").SerializeToString(), Context())
+
+    run(test)
+    lines = [json.loads(line) for line in rpc.server.lines]
+    found = [(line["route"].rpartition("/")[2], line.get("version")) for line in lines]
+    assert found == [
+        ("ModelInfer", "3"),
+        ("ModelStreamInfer", "3"),
+        ("ModelInfer", "5"),
+        ("ModelStreamInfer", "5"),
+        ("ModelStreamInfer", None),
+    ]
