@@ -53,6 +53,24 @@ class OwnFolder:
         self.remove = finalize(self, _remove, self.path, lock, os.getpid())
 
 
+def make_private(folder: Path) -> None:
+    """Make `folder`, where code is kept, if it is missing.
+
+    Raises:
+        OSError: it cannot be made; or another user owns it or may write to it, and could so run
+            code as this user.
+
+    Any thread.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise PermissionError(
+            f"{str(folder)!r} belongs to another user, or others may write to it, and what is kept "
+            "there is code"
+        )
+
+
 def remove_left_folders(prefix: str, parent: str) -> None:
     """Remove this user's folders whose processes have ended. Any thread."""
     for folder in Path(parent).glob(f"{prefix}*"):

@@ -32,6 +32,7 @@ import torch
 
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.own_folder import make_private
 from batcher.errors import ModelLoadError
 
 PACKAGE_SCHEME = 4
@@ -93,25 +94,19 @@ def cache_folder() -> Path:
     """Return the folder that keeps packages; create it if it is missing.
 
     Raises:
-        ModelLoadError: there is no such folder and none can be made; or another user owns it or may
-            write to it, and could so run code as this user.
+        ModelLoadError: there is no such folder of this user's alone and none can be made.
 
     Any thread.
     """
     try:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(base) / "batcher" / "aoti"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
+        make_private(folder)
     # Without HOME and without an entry in the list of users there is no home.
     except (OSError, RuntimeError) as err:
         raise ModelLoadError(
             f"expected a cache folder that can be written to, at XDG_CACHE_HOME or in HOME; {err}"
         ) from err
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        raise ModelLoadError(
-            f"{folder}: expected a folder of this user that nobody else may write to"
-        )
     return folder
 
 

@@ -237,7 +237,7 @@ class TestNoPlace:
     def test_a_folder_that_others_may_write_to_is_refused(self, cache: Path) -> None:
         cache.mkdir(parents=True)
         cache.chmod(0o777)
-        with pytest.raises(ModelLoadError, match="nobody else may write"):
+        with pytest.raises(ModelLoadError, match="others may write to it"):
             cache_folder()
 
 

@@ -26,6 +26,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from batcher.core.own_folder import make_private
 from batcher.errors import ConfigError
 from batcher.serving.repository.stores.locks import FileLock, locked, try_lock
 from batcher.serving.repository.stores.store import StoredFile
@@ -181,17 +182,11 @@ class StoreCache:
     def _make_folder(self) -> None:
         """Make the folder if it is missing. Raises ConfigError."""
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            status = self.folder.stat()
+            make_private(self.folder)
         except OSError as err:
             raise ConfigError(
-                f"store_cache: expected a folder that can be written to; {err}"
+                f"store_cache: expected a folder that this user alone can write to; {err}"
             ) from err
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise ConfigError(
-                f"store_cache: expected {str(self.folder)!r} to belong to the server's user, and "
-                "nobody else to be allowed to write there, since models are code"
-            )
 
     def _lock_path(self, digest: str) -> Path:
         return self.folder / f"{digest}.lock"
