@@ -70,7 +70,7 @@ class Serving:
         self._thread = thread
         self._service: BatcherService | None = service
         self._ended: SimpleQueue[None] = SimpleQueue()
-        atexit.register(self._stop_at_exit)
+        atexit.register(self.stop)
 
     @property
     def versions(self) -> list[ModelVersion]:
@@ -87,19 +87,17 @@ class Serving:
             raise
 
     def stop(self) -> None:
-        """Answer what was accepted, and end the server; does nothing if it has ended."""
-        atexit.unregister(self._stop_at_exit)
+        """Answer what was accepted, and end the server; does nothing if it has ended.
+
+        Nor in a copy of the process that was forked: there no server runs.
+        """
+        atexit.unregister(self.stop)
         service, self._service = self._service, None
-        if service is not None:
+        if service is not None and self._thread.is_alive:
             try:
                 self._thread.call(service.stopService)
             finally:
                 self._ended.put(None)
-
-    def _stop_at_exit(self) -> None:
-        """Stop with the program."""
-        if self._thread.is_alive:
-            self.stop()
 
     def wait(self) -> None:
         """Return when Ctrl-C or SIGTERM has ended the server, or `stop`. Main thread."""

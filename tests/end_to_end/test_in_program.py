@@ -132,6 +132,19 @@ again.stop()
 """
 
 
+FORKED = """\
+import os
+
+server = batcher.serve(Double, port=0, wait=False)
+copy = os.fork()
+if copy == 0:
+    server.stop()
+    os._exit(0)
+print("the copy ended with", os.waitpid(copy, 0)[1])
+print(server)
+"""
+
+
 def test_an_interrupted_start_leaves_the_port_free_for_the_next(tmp_path: Path) -> None:
     done = run_python("-c", INTERRUPTED, working=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -177,9 +190,11 @@ def test_a_file_that_serves_itself_says_where_that_belongs(tmp_path: Path) -> No
     assert 'write it below `if __name__ == "__main__":`' in done.stderr
 
 
-def test_a_server_ends_with_its_program(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(f"{MODEL}print(batcher.serve(Double, port=0, wait=False))")
+def test_a_server_ends_with_its_program_and_a_fork_leaves_it_alone(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(f"{MODEL}{FORKED}")
     done = run_python("program.py", working=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1].startswith("<batcher on http://127.0.0.1:")
+    status, shown = done.stdout.splitlines()[-2:]
+    assert status == "the copy ended with 0"
+    assert shown.startswith("<batcher on http://127.0.0.1:")
     assert "stopped after" in done.stderr
