@@ -89,15 +89,18 @@ class _Walk:
 
     def found(self) -> list[str]:
         """Return the kinds of operators that run as in training."""
-        drops = any(self._source(mode) in self._true for mode in self._modes)
+        drops = self._true & self._sources(self._modes)
         kinds = {"BatchNormalization": self._normalises, "Dropout": drops}
         return [kind for kind, is_training in kinds.items() if is_training]
 
-    def _source(self, name: str) -> str:
-        """Return the tensor that the tensor called `name` is, through all `Identity`."""
-        for _ in range(len(self._same)):  # names of a broken file may be a circle
-            name = self._same.get(name, name)
-        return name
+    def _sources(self, names: list[str]) -> set[str]:
+        """Return `names` and the tensors that these are, through all `Identity`."""
+        known = set(names)
+        while names:
+            same = {self._same[name] for name in names if name in self._same}
+            names = list(same - known)  # names of a broken file may be a circle
+            known |= same
+        return known
 
     def _is_training(self, node: Message, attributes: list[Message]) -> bool:
         """Return whether a batch normalisation runs as in training."""
