@@ -23,9 +23,10 @@ from twisted.logger import Logger
 from batcher.config.model_settings import ModelSettings
 from batcher.config.traffic import LATEST, Canary
 from batcher.errors import InvalidInput, ModelNotReady
+from batcher.serving.canaries.arms import Arm
 from batcher.serving.canaries.metrics import CanaryMetrics
 from batcher.serving.canaries.records import Record
-from batcher.serving.canaries.trial import Decision, Outcome, Trial, restored, status_of
+from batcher.serving.canaries.trial import Decision, Outcome, Trial, arms_of, restored, status_of
 from batcher.serving.divisions import first_of, none_ready
 from batcher.serving.model_version import GONE, ModelState, ModelVersion
 from batcher.serving.stages import split
@@ -75,14 +76,14 @@ class CanaryDivision:
         assert settings.canary is not None
         self.division: split.Division | None = self
         self._name = name
-        self._settings = settings
-        self._canary: Canary = settings.canary
+        self._settings, self._canary = settings, settings.canary
         self._all_versions = versions
         self._records = records
         self._variants, self._metrics = metrics
-        self._seconds, self._random = seconds, random
-        self._saved = seconds()
-        self.trial = _trial_of(records.known.get(name), settings.canary, seconds())
+        self._seconds, self._random, self._saved = seconds, random, seconds()
+        self.trial = _trial_of(records.known.get(name), self._canary, seconds())
+        # What versions have answered, in trials and without: the past of the next stable one.
+        self._arms = arms_of(self.trial)
         if self.trial is not None:
             self._metrics.trials[name] = self.trial
         self._split = self._new_split()
@@ -120,7 +121,12 @@ class CanaryDivision:
         """Count an answer, and go forward or back if that follows from it. Reactor thread."""
         self._variants.of(self._name, version).count(seconds, error)
         outcome, trial, now = outcome_of(error), self.trial, self._seconds()
-        if trial is None or outcome not in ("ok", "failed"):
+        if outcome not in ("ok", "failed"):
+            return
+        arm = self._arms.setdefault(version, Arm())
+        arm.add(outcome == "failed")
+        arm.fade()
+        if trial is None:
             return
         self._follow(trial.heard(version, seconds, outcome == "failed", now))
         if trial.outcome is Outcome.RUNNING and now - self._saved >= SAVE_EVERY_S:
@@ -186,7 +192,9 @@ class CanaryDivision:
         self.keep()
 
     def _begin(self, candidate: str, stable: str) -> None:
-        self.trial = Trial(self._canary, candidate, stable, self._seconds())
+        past = self._arms.get(stable, Arm())
+        self._arms = {stable: past}
+        self.trial = Trial(self._canary, candidate, stable, self._seconds(), past + Arm())
         self._metrics.trials[self._name] = self.trial
         self._follow(Decision("started", f"version {candidate} is tried against {stable}"))
 

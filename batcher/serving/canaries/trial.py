@@ -11,8 +11,11 @@ so at most one trial in a thousand of a version as good as the stable one is rol
   Where both versions are alike, an error is the canary's with the probability of its share. The
   larger one of the share as set and as measured counts, so that one key with much traffic does no
   harm. What is found rolls back only if the canary also fails more often than `max_error_rate`.
-- *Too many errors*, where the stable version gets nothing any more. Does the canary fail more often
-  than `max_error_rate`, and than the stable version did?
+- *Too many errors*, where the canary gets LARGE_SHARE of the requests or more. Does the canary fail
+  more often than `max_error_rate`, and than the stable version has so far, before the trial too?
+  The larger the share, the less the first test can tell: with 90 % of the requests, nine of ten
+  errors are the canary's if both are alike. Something may make both versions fail at once. So what
+  is found rolls back only if as good as all errors of this step are the canary's: SUSPICIOUS.
 - *Slower*, with `max_latency_ratio`. Do more than half of the canary's answers take longer than
   that many times the stable version's median, by its upper bound? Answers of one batch are slow
   together, so an answer counts only if it was begun after the last one that has counted had ended.
@@ -32,7 +35,8 @@ from math import log, sqrt
 from typing import Any, NamedTuple
 
 from batcher.config.traffic import Canary
-from batcher.serving.canaries.sequential import Evidence
+from batcher.serving.canaries.arms import Arm
+from batcher.serving.canaries.sequential import ODDS, Evidence
 
 FALSE_ALARMS = 1e-3
 """Trials of a version as good as the stable one that are rolled back, at most: one a year for a
@@ -42,6 +46,17 @@ model that gets three new versions a day.
 TESTS = ("more_errors", "too_many_errors", "slower")
 THRESHOLD = log(len(TESTS) / FALSE_ALARMS)
 """Logarithm of the evidence at which a test rolls back."""
+
+LARGE_SHARE = 0.3
+"""Share of the requests from which on a canary is compared with the past of the stable version.
+Below it, the seven errors that *more errors* needs at most come soon enough.
+"""
+
+SUSPICIOUS = 6.5
+"""Errors of the canary after each other that make it likelier than its share does that errors are
+its own. If both versions fail at once, the first seven errors at a share of 0.5 are all the
+canary's once in 128 times.
+"""
 
 MEDIAN_OF = 501
 """Answers of the stable version whose median the last test compares with."""
@@ -78,31 +93,6 @@ class Decision(NamedTuple):
     reason: str
 
 
-class Arm:
-    """The answers that one of the two versions has given in a trial.
-
-    Attributes:
-        requests: answers, those that failed included.
-        errors: answers that failed.
-    """
-
-    def __init__(self, requests: int = 0, errors: int = 0) -> None:
-        """Begin with nothing, or go on."""
-        self.requests = requests
-        self.errors = errors
-
-    @property
-    def rate(self) -> float:
-        """Share of the answers that failed."""
-        return self.errors / self.requests if self.requests else 0.0
-
-    @property
-    def most_rate(self) -> float:
-        """A rate of errors that the true one hardly exceeds: three standard errors more."""
-        more = 3.0 * sqrt(self.errors + 1.0) + 3.0
-        return (self.errors + more) / self.requests if self.requests else 0.0
-
-
 class Trial:
     """One version on trial against the stable one.
 
@@ -115,13 +105,16 @@ class Trial:
         reason: why the trial has come to where it is, in words.
         tried: answers of the version on trial.
         others: answers of the stable version.
+        past: answers of the stable version before the trial.
         in_step: answers of the version on trial in this step.
         began: when the step began.
         evidence: of each of TESTS.
     """
 
-    def __init__(self, settings: Canary, candidate: str, stable: str, now: float) -> None:
-        """Begin with the first step at `now`."""
+    def __init__(
+        self, settings: Canary, candidate: str, stable: str, now: float, past: Arm | None = None
+    ) -> None:
+        """Begin with the first step at `now`; `past` are answers that `stable` gave before."""
         self.settings = settings
         self.candidate = candidate
         self.stable = stable
@@ -129,9 +122,11 @@ class Trial:
         self.step = 0
         self.reason = "it has begun"
         self.tried, self.others = Arm(), Arm()
+        self.past = past or Arm()
         self.in_step = 0
         self.began = now
         self.evidence = {name: Evidence() for name in TESTS}
+        self._suspicion = Evidence()
         self._latencies: deque[float] = deque(maxlen=MEDIAN_OF)
         self._median = 0.0
         self._counted_until = now
@@ -149,14 +144,13 @@ class Trial:
             return None
         is_tried = version == self.candidate
         if failed:
-            self.evidence["more_errors"].add(is_tried, self._share_of_errors())
-        arm = self.tried if is_tried else self.others
-        arm.requests += 1
-        arm.errors += failed
+            share = self._share_of_errors()
+            self.evidence["more_errors"].add(is_tried, share)
+            self._suspicion.add(is_tried, share)
+        (self.tried if is_tried else self.others).add(failed)
         self.in_step += is_tried
-        if is_tried and self.share == 1.0:
-            allowed = max(self.settings.max_error_rate, self.others.most_rate, LEAST_RATE)
-            self.evidence["too_many_errors"].add(failed, min(allowed, 0.99))
+        if is_tried and self.share >= LARGE_SHARE:
+            self.evidence["too_many_errors"].add(failed, self._allowed_rate())
         if not failed:
             self._note_latency(is_tried, seconds, now)
         return self._alarm() or self.tick(now)
@@ -166,6 +160,11 @@ class Trial:
         answers = self.tried.requests + self.others.requests
         measured = self.tried.requests / answers if answers else 0.0
         return max(self.share, measured)
+
+    def _allowed_rate(self) -> float:
+        """Return the largest rate of errors that the canary may have."""
+        known = (self.past + self.others).most_rate
+        return min(max(self.settings.max_error_rate, known, LEAST_RATE), 0.99)
 
     def _note_latency(self, is_tried: bool, seconds: float, now: float) -> None:
         latencies, ratio = self._latencies, self.settings.max_latency_ratio
@@ -182,7 +181,8 @@ class Trial:
         """Roll back if a test says so."""
         passed = {name: each.log >= THRESHOLD for name, each in self.evidence.items()}
         most, tried, others = self.settings.max_error_rate, self.tried, self.others
-        if passed["too_many_errors"] or (passed["more_errors"] and tried.rate > most):
+        is_its_own = passed["too_many_errors"] and self._is_suspicious
+        if is_its_own or (passed["more_errors"] and tried.rate > most):
             return self.roll_back(
                 f"{tried.errors} of {tried.requests} answers of version {self.candidate} failed, "
                 f"and {others.errors} of {others.requests} of version {self.stable}; "
@@ -196,6 +196,13 @@ class Trial:
             )
         return None
 
+    @property
+    def _is_suspicious(self) -> bool:
+        """Whether the canary has more of this step's errors than its share would make likely."""
+        if self.share == 1.0:  # nobody else can have errors
+            return True
+        return self._suspicion.log >= SUSPICIOUS * log(1.0 / self.share) - log(len(ODDS))
+
     def tick(self, now: float) -> Decision | None:
         """Go a step forward if that is due at `now`; return what follows."""
         settings = self.settings
@@ -208,6 +215,7 @@ class Trial:
         )
         self.step += 1
         self.began, self.in_step = now, 0
+        self._suspicion = Evidence()
         if self.step == len(settings.steps):
             self.step -= 1
             return self.promote(reason)
@@ -217,7 +225,8 @@ class Trial:
     @property
     def _is_doubtful(self) -> bool:
         """Whether the canary fails so often that more answers must tell whether that is chance."""
-        return self.tried.rate > max(self.settings.max_error_rate, DOUBT * self.others.rate)
+        usual = (self.past + self.others).rate
+        return self.tried.rate > max(self.settings.max_error_rate, DOUBT * usual)
 
     def promote(self, reason: str) -> Decision:
         """End the trial well: all requests go to the version that was tried."""
@@ -239,6 +248,7 @@ class Trial:
             "reason": self.reason,
             "tried": [self.tried.requests, self.tried.errors],
             "others": [self.others.requests, self.others.errors],
+            "past": [self.past.requests, self.past.errors],
             "in_step": self.in_step,
             "step_s": now - self.began,
             "evidence": {name: each.logs for name, each in self.evidence.items()},
@@ -266,12 +276,20 @@ def restored(settings: Canary, record: dict[str, Any], now: float) -> Trial:
     trial.reason = str(record["reason"])
     trial.tried = Arm(*map(int, record["tried"]))
     trial.others = Arm(*map(int, record["others"]))
+    trial.past = Arm(*map(int, record.get("past", ())))
     trial.in_step = int(record["in_step"])
     trial.began = now - float(record["step_s"])
     trial.evidence = {
         name: Evidence([float(each) for each in record["evidence"][name]]) for name in TESTS
     }
     return trial
+
+
+def arms_of(trial: Trial | None) -> dict[str, Arm]:
+    """Return all answers that are known of either version of `trial`, by its number."""
+    if trial is None:
+        return {}
+    return {trial.stable: trial.past + trial.others, trial.candidate: trial.tried + Arm()}
 
 
 def status_of(trial: Trial, now: float) -> dict[str, Any]:

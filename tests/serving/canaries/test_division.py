@@ -165,6 +165,23 @@ def test_the_newest_version_is_tried_where_the_settings_say_latest() -> None:
     assert ask(memory, 20) == {"4": 20}
 
 
+def test_a_version_is_compared_with_what_the_stable_one_has_answered_before() -> None:
+    memory = server(model("3"), canary={"version": "latest", "steps": [100]})
+    ask(memory, 30)
+    late = model("4")
+    memory.add(late).loaded.callback(checked(late).loaded())
+    ask(memory, 10)
+    canary = memory.server.traffic.canary("m")
+    assert canary.trial is not None
+    assert (canary.trial.past.requests, canary.trial.tried.requests) == (30, 10)
+    canary.promote()
+    ask(memory, 5)
+    last = model("6")
+    memory.add(last).loaded.callback(checked(last).loaded())
+    ask(memory, 1)
+    assert (canary.trial.stable, canary.trial.past.requests) == ("4", 15)
+
+
 def test_a_canary_whose_worker_has_ended_is_taken_back() -> None:
     memory = server()
     ask(memory, 10)

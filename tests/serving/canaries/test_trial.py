@@ -12,15 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.config.traffic import Canary
+from batcher.serving.canaries.arms import MOST_ANSWERS, Arm
 from batcher.serving.canaries.sequential import ODDS, Evidence
 from batcher.serving.canaries.trial import FALSE_ALARMS, THRESHOLD, Outcome, Trial, restored
 
 STEPS = (1.0, 5.0, 25.0, 100.0)
 
 
-def trial(**own: Any) -> Trial:
+def trial(past: Arm | None = None, **own: Any) -> Trial:
     settings = {"version": "5", "steps": STEPS, "every": 60.0, "min_requests": 100, **own}
-    return Trial(Canary(**settings), "5", "3", 0.0)
+    return Trial(Canary(**settings), "5", "3", 0.0, past)
+
+
+def past_of(rate: float, seed: int, count: int = 1000) -> Arm:
+    """Return what a version of that rate of errors has answered before a trial."""
+    random = Random(-1 - seed)
+    return Arm(count, sum(random.random() < rate for _ in range(count)))
 
 
 class Users:
@@ -51,6 +58,38 @@ def test_a_tenth_of_errors_is_rolled_back_within_two_hundred_requests(share: flo
         assert on.outcome is Outcome.ROLLED_BACK, (seed, on.tried.errors, on.tried.requests)
         needed.append(on.tried.requests)
     assert sorted(needed)[30] <= 100
+
+
+@pytest.mark.parametrize("share", [30.0, 40.0, 50.0, 60.0, 75.0, 90.0, 99.0, 100.0])
+def test_large_steps_find_it_too_where_the_stable_version_has_a_past(share: float) -> None:
+    found = 0
+    for seed in range(100):
+        on = trial(past_of(0.0, seed), steps=(share,), every=86_400)
+        Users(on, seed, 0.1, 0.0).send(200)
+        found += on.outcome is Outcome.ROLLED_BACK
+    assert found >= 96
+
+
+@pytest.mark.parametrize("share", [40.0, 75.0, 100.0])
+def test_equal_versions_with_a_past_are_not_rolled_back_at_large_steps(share: float) -> None:
+    alarms = 0
+    for seed in range(200):
+        on = trial(past_of(0.02, seed), steps=(share,), every=86_400)
+        Users(on, seed, 0.02, 0.02).send(200)
+        alarms += on.outcome is Outcome.ROLLED_BACK
+    assert alarms == 0
+
+
+def test_what_makes_both_versions_fail_is_not_the_canarys_fault() -> None:
+    alarms = 0
+    for seed in range(100):
+        on = trial(past_of(0.0, seed), steps=(50.0,), every=86_400)
+        users = Users(on, seed, 0.0, 0.0)
+        users.send(50)
+        users.rates = {"5": 0.8, "3": 0.8}
+        users.send(100)
+        alarms += on.outcome is Outcome.ROLLED_BACK
+    assert alarms <= 3
 
 
 def test_a_tenth_of_errors_is_found_too_where_the_stable_version_gets_nothing_any_more() -> None:
@@ -137,6 +176,15 @@ def test_no_step_is_taken_while_it_is_not_clear_whether_errors_are_chance() -> N
     assert on.share == 1.0, "one of a hundred is allowed"
 
 
+def test_answers_of_long_ago_count_less() -> None:
+    arm = Arm(MOST_ANSWERS - 1, 7)
+    arm.add(False)
+    arm.fade()
+    assert (arm.requests, arm.errors) == (MOST_ANSWERS // 2, 4)
+    arm.fade()
+    assert arm.requests == MOST_ANSWERS // 2
+
+
 def test_an_ended_trial_hears_nothing_more() -> None:
     on = trial()
     on.roll_back("a person wants it")
@@ -151,7 +199,7 @@ def test_answers_of_other_versions_do_not_count() -> None:
 
 
 def test_a_record_goes_through_a_file_and_the_trial_goes_on() -> None:
-    on = trial(steps=(5.0, 25.0))
+    on = trial(Arm(700, 3), steps=(5.0, 25.0))
     Users(on, 3, 0.02, 0.02).send(150)
     text = json.dumps(on.record(1000.0))
     again = restored(on.settings, json.loads(text), 5000.0)
