@@ -24,7 +24,8 @@ from batcher.app.simulation.loads import FORMS as LOAD_FORMS
 from batcher.app.simulation.loads import Load, read_load
 from batcher.app.simulation.optimum import NAME as OPTIMUM
 from batcher.app.simulation.optimum import optimum
-from batcher.app.simulation.reading import duration, split_pairs
+from batcher.app.simulation.ragged import RaggedRows, recorded_lengths
+from batcher.app.simulation.reading import duration, number, split_pairs
 from batcher.app.simulation.report import as_json, charts, table
 from batcher.app.simulation.result import Result
 from batcher.app.simulation.scenario import REQUESTS, Scenario
@@ -100,6 +101,16 @@ def _many(name: str, words: str, default: Sequence[str] | None = None) -> Callab
 @_many("--drop", "What becomes of late requests: early, expired or none.")
 @click.option("--deadline", help="Time from a request to its deadline, such as 20ms or 10ms..50ms.")
 @click.option("--rows", default="1", show_default=True, help="Rows of a request, such as 1..8.")
+@_many("--length", "Length of a padded row, such as lognormal:64,0.8; a word for each free axis.")
+@click.option(
+    "--pad-to-multiple-of",
+    "multiple",
+    type=COUNT,
+    default=1,
+    show_default=True,
+    help="As the model says it: lengths of batches are rounded up.",
+)
+@click.option("--pad-sizes", help="As the model says it: lengths of batches, such as 32,128,512.")
 @click.option("--level", help="Priority of a request, such as 1=0.1,2=0.9.")
 @click.option("--loop-cost", default="0", show_default=True, help="Loop's time of a request: 38us.")
 @click.option("--client-cost", default="0", show_default=True, help="Clients' time of a request.")
@@ -199,8 +210,15 @@ class Plan:
         settings = {"max_batch_size": options["max_batch_size"]}
         own = {key.removeprefix("defaults."): scalar(value) for key, value in pairs}
         deadline, level = options["deadline"], options["level"]
+        cost, ragged = read_cost(options["cost"]), _ragged(options, load)
+        if cost.has_elements and ragged is None:
+            raise ConfigError(
+                f"--cost: expected --length, or a trace with lengths, beside a cost of elements; "
+                f"got {options['cost']!r} alone"
+            )
         return Scenario(
-            cost=read_cost(options["cost"]),
+            cost=cost,
+            ragged=ragged,
             load=load,
             settings=settings | own,
             requests=options["requests"],
@@ -221,6 +239,26 @@ class Plan:
             check_searched(text)
         elif text != OPTIMUM:
             self._base.settings_of(read_candidate(text))
+
+
+def _ragged(options: Mapping[str, Any], load: Load) -> RaggedRows | None:
+    """Return how rows are padded; None where nothing says that they have lengths."""
+    lengths = tuple(read_counts(text, "length") for text in options["length"])
+    lengths = lengths or recorded_lengths(load)
+    sizes = options["pad_sizes"]
+    if not lengths:
+        if sizes or options["multiple"] > 1:
+            raise ConfigError("padding: needs rows with lengths; set --length, such as 16..256")
+        return None
+    ascending = tuple(sorted(_size(word) for word in sizes.split(","))) if sizes else ()
+    return RaggedRows(lengths, options["multiple"], ascending)
+
+
+def _size(text: str) -> int:
+    size = number(text, "--pad-sizes")
+    if size < 1 or size % 1:
+        raise ConfigError(f"--pad-sizes: expected whole numbers of 1 or more; got {text!r}")
+    return int(size)
 
 
 def _later_cost(text: str) -> tuple[float, BatchCost]:

@@ -12,6 +12,7 @@ from batcher.app.simulation.costs import BatchCost, Noise
 from batcher.app.simulation.events import Events
 from batcher.batching.batch import Batch
 from batcher.batching.worker import ConditionListener, Deliver, Outcome
+from batcher.core.padding import RaggedGroup
 from batcher.core.spec import Array
 from batcher.models.protocol import LoadedModel
 
@@ -70,7 +71,9 @@ class SimulatedDevice:
 
     def _begin(self, batch: Batch, waited: float) -> None:
         self.idle_since, self.last_begin = inf, self._events.now
-        seconds = self.cost.seconds(batch.rows) * self._noise.factor()
+        group = batch.group
+        elements = group.elements if isinstance(group, RaggedGroup) else 0
+        seconds = self.cost.seconds(batch.rows, elements) * self._noise.factor()
         self.busy += seconds
         self.batches += 1
         self._outcomes.append(Outcome([NO_ROWS] * len(batch.parts), None, waited, seconds))

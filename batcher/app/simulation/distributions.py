@@ -13,7 +13,7 @@ Times are written with their unit (`exp:2ms`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -72,6 +72,11 @@ class Distribution:
 def constant(value: float, text: str = "") -> Distribution:
     """Return the distribution of one number."""
     return Distribution(text or f"{value:g}", value, lambda random: np.full(CHUNK, value), value)
+
+
+def one_of(values: Sequence[float], text: str) -> Distribution:
+    """Return the distribution of `values`, each as likely as the others, written as `text`."""
+    return _weighted(text, [(value, 1.0) for value in values], text)
 
 
 def read_distribution(text: str, what: str, read: Read | None = None) -> Distribution:

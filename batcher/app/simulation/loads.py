@@ -6,12 +6,13 @@
     gamma:0.7,cv=3               bursts: the distances have 3 times the deviation of `poisson`
     onoff:0.7,on=100ms,off=300ms at random in phases of 100 ms on average, and nothing between
     closed:32,think=1.5ms        32 clients; each sends 1.5 ms after the answer to its last request
-    trace:FILE                   as recorded: lines of seconds[,rows[,deadline[,level]]], see below
+    trace:FILE                   as recorded: lines of seconds[,rows[,deadline[,level[,length]]]]
     poisson:0.3+closed:8         all of these at once
     closed:8@0s..5s              in these seconds alone; either end may be left out
 
 A trace is CSV or JSON lines; `seconds` are those of the arrival, `deadline` the seconds that the
-request has from then on. `trace:FILE,speed=2` sends twice as fast as recorded.
+request has from then on, `length` that of a row; `length2` and `length3` are those of further free
+axes. `trace:FILE,speed=2` sends twice as fast as recorded.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ FORMS = (
     "closed:8@0s..5s"
 )
 
-
-"""A load, and the seconds in which it is sent."""
+COLUMNS = ("seconds", "rows", "deadline", "level", "length", "length2", "length3")
+"""Numbers of a line of a trace."""
 
 
 class Arrival(NamedTuple):
@@ -45,12 +46,14 @@ class Arrival(NamedTuple):
         rows: rows, None for what the scenario says.
         allowed: seconds until its deadline, None likewise.
         level: priority, None likewise.
+        lengths: sizes of the free axes of a row; empty likewise.
     """
 
     time: float
     rows: int | None = None
     allowed: float | None = None
     level: int | None = None
+    lengths: tuple[int, ...] = ()
 
 
 Draw = Callable[[float, np.random.Generator], Iterator[Arrival]]
@@ -210,20 +213,24 @@ def _read_trace(text: str, path: Path, known: dict[str, str], error: str) -> Ope
     speed = number(known.pop("speed", "1"), "speed")
     if known or not speed:
         raise ConfigError(error)
-    names = ("seconds", "rows", "deadline", "level")
-    lines = sorted(numbers_of_file(path, names, 1), key=lambda line: float(line[0]))
+    lines = sorted(numbers_of_file(path, COLUMNS, 1), key=lambda line: float(line[0]))
     if not lines:
-        raise ConfigError(f"{path}: expected lines of {', '.join(names)}; got an empty file")
+        raise ConfigError(f"{path}: expected lines of {', '.join(COLUMNS)}; got an empty file")
     begin = lines[0][0]
     arrivals = [
-        Arrival((time - begin) / speed, _whole(rows), deadline, _whole(level))
-        for time, rows, deadline, level in lines
+        Arrival((time - begin) / speed, _whole(rows), deadline, _whole(level), _lengths(lengths))
+        for time, rows, deadline, level, *lengths in lines
     ]
     return OpenLoad(text, 0.0, 0.0, lambda rate, random: iter(arrivals), len(arrivals))
 
 
 def _whole(value: float | None) -> int | None:
     return None if value is None else max(round(value), 1)
+
+
+def _lengths(values: list[float | None]) -> tuple[int, ...]:
+    """Return the lengths that a line of a trace has, in the order of the axes."""
+    return tuple(max(round(value), 1) for value in values if value is not None)
 
 
 def _poisson(rate: float, random: np.random.Generator) -> Iterator[Arrival]:

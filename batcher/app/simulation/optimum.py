@@ -54,6 +54,8 @@ def optimum(scenario: Scenario) -> Result:
     Raises:
         ConfigError: it cannot be computed for `scenario`.
     """
+    if scenario.ragged is not None:
+        raise ConfigError(f"policy {NAME}: expected rows of one length; got --length")
     arrivals, rows = _requests(scenario)
     size, seconds = scenario.max_batch_size, scenario.cost.seconds
     ends, sizes = schedule(arrivals, rows, size, [seconds(n) for n in range(size + 1)])

@@ -24,6 +24,8 @@ class Moment(NamedTuple):
     busy: float
     rows: float
     flushes: Mapping[str, int]
+    real_elements: int = 0
+    padded_elements: int = 0
 
 
 class Record:
@@ -95,6 +97,8 @@ class Record:
         seconds = max(end.time - begin.time, 1e-12)
         flushes = {key: n - begin.flushes.get(key, 0) for key, n in end.flushes.items()}
         batches = max(sum(flushes.values()), 1)
+        real = end.real_elements - begin.real_elements
+        padded = end.padded_elements - begin.padded_elements
         return Result(
             *about,
             offered=float(rows[first:].sum() / seconds),
@@ -108,6 +112,7 @@ class Record:
             reasons={key: n / batches for key, n in sorted(flushes.items()) if n},
             levels=self._by_level(first, waits, answered),
             requests=len(sent),
+            padding=padded / real if real else nan,
         )
 
     def _by_level(self, first: int, waits: Floats, answered: NDArray[np.bool_]) -> dict[int, float]:
@@ -121,7 +126,8 @@ class Record:
 def moment(now: float, devices: list[SimulatedDevice], metrics: ModelMetrics) -> Moment:
     """Return the counters of a server at the time `now`."""
     busy = sum(device.busy for device in devices)
-    return Moment(now, busy, metrics.batch_size.total, dict(metrics.flushes))
+    elements = metrics.real_elements, metrics.padded_elements
+    return Moment(now, busy, metrics.batch_size.total, dict(metrics.flushes), *elements)
 
 
 def _share(mask: NDArray[np.bool_]) -> float:

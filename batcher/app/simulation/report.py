@@ -51,6 +51,7 @@ def _cells(result: Result, has_deadlines: bool) -> dict[str, str]:
         "mean ms": _milliseconds(mean),
         "p99 ms": _milliseconds(p99),
         "rows/batch": f"{result.mean_batch:.1f}",
+        **({} if isnan(result.padding) else {"padding": f"{result.padding:.2f}"}),
         "busy": f"{result.busy:.0%}",
         "lost": f"{result.refused + result.dropped:.1%}",
     }

@@ -67,6 +67,8 @@ class Result:
         reasons: share of the batches by their flush reason.
         levels: mean latency by level, where requests have several.
         requests: requests of the run, warm-up included.
+        padding: elements of all batches over those without the padding; NaN where rows are not
+            padded.
     """
 
     load: str
@@ -85,6 +87,7 @@ class Result:
     reasons: Mapping[str, float]
     levels: Mapping[int, float]
     requests: int
+    padding: float = nan
 
 
 def latency(values: Floats) -> Latency:

@@ -12,6 +12,7 @@ from batcher.app.simulation.candidates import Candidate, checked_settings
 from batcher.app.simulation.costs import BatchCost
 from batcher.app.simulation.distributions import Distribution, constant
 from batcher.app.simulation.loads import Load, count_of
+from batcher.app.simulation.ragged import RaggedRows
 from batcher.config.model_settings import ModelSettings
 
 REQUESTS = 10_000
@@ -30,6 +31,7 @@ class Scenario:
         devices: devices, each with its own copy of the model.
         noise: standard deviation of the logarithm of the factor by which batches differ.
         rows: rows of a request.
+        ragged: how long rows are and how they are padded; None for rows of one length.
         deadline: seconds from the sending of a request to its deadline; None for no deadline.
         level: priority of a request; None for the model's default.
         loop_cost: seconds of the server's loop for each request.
@@ -48,6 +50,7 @@ class Scenario:
     devices: int = 1
     noise: float = 0.0
     rows: Distribution = field(default_factory=lambda: constant(1))
+    ragged: RaggedRows | None = None
     deadline: Distribution | None = None
     level: Distribution | None = None
     loop_cost: float = 0.0
@@ -74,7 +77,7 @@ class Scenario:
         return min(self.requests or count, count)
 
     def random(self, stream: int) -> np.random.Generator:
-        """Return the generator that draws rows (0), deadlines (1) or levels (2) of requests."""
+        """Return the generator that draws rows (0), deadlines (1), levels (2) or lengths (3)."""
         return np.random.default_rng((self.seed, stream, 1))
 
     @property
@@ -84,6 +87,19 @@ class Scenario:
 
     @property
     def capacity(self) -> float:
-        """Rows/s of all devices in full batches."""
-        size = self.max_batch_size
-        return self.devices * size / self.cost.seconds(size)
+        """Rows/s of all devices in full batches; of padded rows, in those of the mean length."""
+        size = self.full_batch
+        return self.devices * size / self.seconds(size)
+
+    @property
+    def full_batch(self) -> int:
+        """Rows of a full batch; of padded rows, of one of the mean length."""
+        settings = checked_settings(self.settings)
+        size, most = settings.max_batch_size, settings.max_batch_elements
+        if self.ragged is None or most is None:
+            return size
+        return min(size, max(most // self.ragged.mean_elements, 1))
+
+    def seconds(self, rows: int) -> float:
+        """Return the mean seconds of a batch of `rows` rows, of the mean length if padded."""
+        return self.cost.seconds(rows, self.ragged.mean_elements if self.ragged else 0)

@@ -48,7 +48,7 @@ def search(scenario: Scenario, text: str, drop: Drop) -> Result:
     """
     name = check_searched(text)
     whole, size = name == "threshold", scenario.max_batch_size
-    grid = _powers(size) if whole else [part * scenario.cost.seconds(size) for part in COARSE]
+    grid = _powers(size) if whole else [part * scenario.seconds(size) for part in COARSE]
     results: dict[str, Result] = {}
 
     def written(value: float) -> str:

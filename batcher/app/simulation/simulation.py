@@ -4,9 +4,10 @@
                                                                                  |
     record <-- clients' core <-- loop <-- Deferreds fire <-- BatchScheduler.deliver
 
-Requests have no tensors, since a batch costs what the cost model says. All else is as in the
-server: `build_scheduler` makes the scheduler from the settings, and the scheduler learns from
-warm-up what the sizes 1, 2, 4, ... up to the largest batch cost.
+Requests have no data, since a batch costs what the cost model says, but their rows may have lengths
+(`ragged`). All else is as in the server: `build_scheduler` makes the scheduler from the settings,
+with the cuts and the cost model of padded rows where rows have lengths; and the scheduler learns
+from warm-up what the sizes 1, 2, 4, ... up to the largest batch cost.
 """
 
 from __future__ import annotations
@@ -26,23 +27,25 @@ from batcher.app.simulation.devices import Cross, SimulatedDevice, Watch
 from batcher.app.simulation.events import Events
 from batcher.app.simulation.loads import Arrival, text_of
 from batcher.app.simulation.loop import Core, Loop
+from batcher.app.simulation.ragged import NAME, PLAIN, RequestInputs, lengths_of
 from batcher.app.simulation.record import ANSWERED, DROPPED, REFUSED, Moment, Record, moment
 from batcher.app.simulation.result import About, Result
 from batcher.app.simulation.scenario import Scenario
 from batcher.batching.batch import Batch
-from batcher.batching.cost import CostModel
+from batcher.batching.cost import NO_TIMINGS, CostModel, LengthTimings
 from batcher.batching.scheduler import BatchScheduler
 from batcher.config.model_settings import ModelSettings
 from batcher.core.counters import ModelMetrics
+from batcher.core.padding import Lengths
 from batcher.core.request import InferenceRequest, InferenceResponse, Parameters
-from batcher.core.spec import ModelSpec
 from batcher.errors import BatcherError, ConfigError
 from batcher.serving.assembly import build_scheduler
 
-SPEC = ModelSpec("simulated", "1", (), ())
+Traits = tuple[int, float | None, int, Lengths]
+"""Rows, seconds until the deadline, level and lengths of a request."""
 
-Sent = tuple[int, int, float | None, int, Client | None]
-"""A request on its way: its number, rows, seconds until its deadline, level and client."""
+Sent = tuple[int, Traits, Client | None]
+"""A request on its way: its number, traits and client."""
 
 
 def simulate(scenario: Scenario, candidate: Candidate) -> Result:
@@ -65,7 +68,7 @@ class Run:
 
     def __init__(self, scenario: Scenario, candidate: Candidate) -> None:
         """Build everything; nothing is sent yet."""
-        self.record, self.metrics = Record(), ModelMetrics(SPEC.name, SPEC.version)
+        self.record, self.metrics = Record(), ModelMetrics(NAME, PLAIN.version)
         self._events = events = Events()
         self._core = core = Core(events)
         self._client_core = core if scenario.cores == 1 else Core(events)
@@ -81,7 +84,8 @@ class Run:
         self._scenario = scenario
         self._left = self._to_submit = scenario.count
         self._warmup = int(scenario.count * scenario.warmup)
-        self._rows, self._allowed, self._level = _traits(scenario)
+        self._traits = _traits(scenario)
+        self._inputs = RequestInputs(scenario.ragged)
         self._requests: dict[tuple[int, int], InferenceRequest] = {}
 
     def run(self) -> None:
@@ -91,7 +95,7 @@ class Run:
             self._events,
             self._send,
             capacity=scenario.capacity / scenario.rows.mean,
-            stagger=scenario.cost.seconds(1),
+            stagger=scenario.seconds(1),
             seed=scenario.seed,
         )
         for sender in senders(scenario.load, around):
@@ -106,11 +110,10 @@ class Run:
     def _scheduler(
         self, scenario: Scenario, candidate: Candidate, settings: ModelSettings
     ) -> BatchScheduler:
-        size, seconds = settings.max_batch_size, scenario.cost.seconds
-        make = candidate.make
+        size, make = settings.max_batch_size, candidate.make
         scheduler = build_scheduler(
             settings,
-            SPEC,
+            PLAIN if scenario.ragged is None else scenario.ragged.spec(),
             self._devices,
             self._loop,
             self.metrics,
@@ -120,8 +123,7 @@ class Run:
         )
         for device in self._devices:
             device.start(scheduler.deliver, lambda condition, reason: None)
-        sizes = [1 << power for power in range((size - 1).bit_length())] + [size]
-        scheduler.loaded({rows: seconds(rows) for rows in sizes})
+        scheduler.loaded(*_warmed_up(scenario, settings))
         return scheduler
 
     def _come_back(self, function: Callable[[Batch], None], batch: Batch) -> None:
@@ -143,9 +145,9 @@ class Run:
         if len(self.record) == self._warmup:
             self.record.begin_window(self._moment(self._events.now))
         self._left -= 1
-        rows, allowed, level = self._traits_of(arrival)
+        traits = rows, allowed, level, _ = self._traits_of(arrival)
         number = self.record.send(self._events.now, rows, allowed, level)
-        sent = number, rows, allowed, level, client
+        sent = number, traits, client
         if self._client_half:
             self._events.at(self._client_core.take(self._client_half), self._post, sent)
         else:
@@ -154,13 +156,14 @@ class Run:
             self.record.end_window(self._moment(self._events.now))
         return self._left > 0
 
-    def _traits_of(self, arrival: Arrival | None) -> tuple[int, float | None, int]:
-        """Return rows, seconds until the deadline, and level of the next request."""
-        rows, allowed, level = next(self._rows), next(self._allowed), next(self._level)
+    def _traits_of(self, arrival: Arrival | None) -> Traits:
+        """Return the traits of the next request."""
+        traits = rows, allowed, level, lengths = next(self._traits)
         if arrival is None:
-            return rows, allowed, level
-        own = arrival.allowed
-        return arrival.rows or rows, allowed if own is None else own, arrival.level or level
+            return traits
+        allowed = allowed if arrival.allowed is None else arrival.allowed
+        own = _own_lengths(arrival.lengths, lengths)
+        return arrival.rows or rows, allowed, arrival.level or level, own
 
     def _post(self, sent: Sent) -> None:
         self._loop.post(self._half, self._submit, sent)
@@ -176,9 +179,8 @@ class Run:
             self.scheduler.drain()
 
     def _hand_in(self, sent: Sent) -> None:
-        _, rows, allowed, level, _ = sent
         # the deadline counts from now: the server knows when the request was read, not when sent
-        request = self._request(rows, allowed, level)
+        request = self._request(*sent[1])
         try:
             deferred = self.scheduler.submit(request)
         except BatcherError:
@@ -188,19 +190,22 @@ class Run:
             self._answered, self._failed, callbackArgs=(sent,), errbackArgs=(sent,)
         )
 
-    def _request(self, rows: int, allowed: float | None, level: int) -> InferenceRequest:
+    def _request(
+        self, rows: int, allowed: float | None, level: int, lengths: Lengths
+    ) -> InferenceRequest:
         if level > self._bulk_level:
             raise ConfigError(
                 f"level: expected 1 to {self._bulk_level}, as level_weights has them, the last for "
                 f"bulk; got {level}"
             )
+        inputs = self._inputs.of(rows, lengths)
         if self._has_deadlines and allowed is not None:
             deadline = self._events.now + allowed
-            return InferenceRequest(SPEC.name, "", {}, rows, Parameters(deadline, level))
-        request = self._requests.get((rows, level))
+            return InferenceRequest(NAME, "", inputs, rows, Parameters(deadline, level))
+        request = None if lengths else self._requests.get((rows, level))
         if request is None:
             own = None if self._has_deadlines else inf
-            request = InferenceRequest(SPEC.name, "", {}, rows, Parameters(own, level))
+            request = InferenceRequest(NAME, "", inputs, rows, Parameters(own, level))
             self._requests[rows, level] = request
         return request
 
@@ -223,7 +228,7 @@ class Run:
         self._note(*answer, self._client_core.take(self._client_half))
 
     def _note(self, sent: Sent, fate: int, time: float) -> None:
-        number, _, _, _, client = sent
+        number, _, client = sent
         self.record.end(number, time, fate)
         if client is not None:
             client.again(time, fate != ANSWERED)
@@ -245,14 +250,49 @@ def _devices(scenario: Scenario, events: Events, cross: Cross) -> list[Simulated
     ]
 
 
-def _traits(
-    scenario: Scenario,
-) -> tuple[Iterator[int], Iterator[float | None], Iterator[int]]:
-    """Return rows, seconds until the deadline, and level of one request after the other."""
-    rows, deadlines, levels = (scenario.random(stream) for stream in range(3))
+def _traits(scenario: Scenario) -> Iterator[Traits]:
+    """Iterate over the traits of one request after the other."""
+    rows, deadlines, levels, lengths = (scenario.random(stream) for stream in range(4))
     allowed = scenario.deadline
-    return (
+    return zip(
         scenario.rows.whole(rows),
         repeat(None) if allowed is None else allowed.values(deadlines),
         repeat(0) if scenario.level is None else scenario.level.whole(levels),
+        lengths_of(scenario.ragged, lengths),
+        strict=True,
     )
+
+
+def _own_lengths(own: Lengths, drawn: Lengths) -> Lengths:
+    """Return the lengths of a request of a trace that says its `own`, or says none.
+
+    Raises:
+        ConfigError: there are more or fewer than rows have.
+    """
+    if not own or not drawn:
+        return drawn
+    if len(own) != len(drawn):
+        raise ConfigError(
+            f"trace: expected {len(drawn)} lengths in each line, as --length has; got {len(own)}"
+        )
+    return own
+
+
+def _warmed_up(
+    scenario: Scenario, settings: ModelSettings
+) -> tuple[dict[int, float], None, int, LengthTimings]:
+    """Return what warm-up shows under `settings`, as `BatchScheduler.loaded` has it."""
+    size, most = settings.max_batch_size, settings.max_batch_elements
+    sizes = [1 << power for power in range((size - 1).bit_length())] + [size]
+    seconds, ragged = scenario.cost.seconds, scenario.ragged
+    if ragged is None:
+        return {rows: seconds(rows) for rows in sizes}, None, 0, NO_TIMINGS
+    own = ragged.warmup_elements
+    ran = [
+        (rows, each)
+        for each in own
+        for rows in sizes
+        if rows == 1 or most is None or rows * each <= most
+    ]
+    timings = {(rows, each): seconds(rows, each) for rows, each in ran}
+    return {rows: timings[rows, own[0]] for rows, each in ran if each == own[0]}, None, 0, timings

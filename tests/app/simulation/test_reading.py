@@ -12,6 +12,7 @@ from batcher.app.simulation.candidates import SHIPPED, read_candidate
 from batcher.app.simulation.costs import AffineCost, Noise, TableCost, read_cost
 from batcher.app.simulation.distributions import read_distribution
 from batcher.app.simulation.loads import ClosedLoad, OpenLoad, count_of, read_load, text_of
+from batcher.app.simulation.ragged import recorded_lengths
 from batcher.app.simulation.reading import duration, duration_text
 from batcher.errors import ConfigError
 
@@ -148,8 +149,38 @@ def test_a_trace_is_csv_or_lines_of_json_with_as_many_numbers_as_it_has(tmp_path
         (load,) = read_load(f"trace:{tmp_path / name},speed=2")
         assert isinstance(load, OpenLoad)
         found = [tuple(each) for each in load.arrivals(1.0, np.random.default_rng(1))]
-        assert found == [(0.0, 1, 0.5, 2), (1.0, 3, None, None)], name
+        assert found == [(0.0, 1, 0.5, 2, ()), (1.0, 3, None, None, ())], name
         assert load.total == 2
+
+
+def test_a_trace_may_have_the_lengths_of_rows(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("seconds,length,length2\n1,16,9\n2,8,4\n3,,\n")
+    (load,) = loads = read_load(f"trace:{tmp_path / 't.csv'}")
+    assert isinstance(load, OpenLoad)
+    arrivals = load.arrivals(1.0, np.random.default_rng(1))
+    assert [each.lengths for each in arrivals] == [(16, 9), (8, 4), ()]
+    first, second = recorded_lengths(loads)
+    assert (first.mean, second.mean) == (12, 6.5)
+    assert recorded_lengths(read_load("closed:4")) == ()
+
+
+def test_the_lines_of_a_trace_have_as_many_lengths_each(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("seconds,length,length2\n1,16,9\n2,8,\n")
+    with pytest.raises(ConfigError, match=r"as many lengths in each line; got \[1, 2\]"):
+        recorded_lengths(read_load(f"trace:{tmp_path / 't.csv'}"))
+
+
+def test_a_cost_may_count_the_elements_of_padded_rows(tmp_path: Path) -> None:
+    assert read_cost("4ms+0.25ms+2us").seconds(8, 100) == pytest.approx(4e-3 + 8 * 0.45e-3)
+    (tmp_path / "c.csv").write_text("1,2e-3,16\n8,4e-3,16\n1,4e-3,64\n8,16e-3,64\n")
+    cost = read_cost(str(tmp_path / "c.csv"))
+    assert cost.has_elements
+    assert [cost.seconds(8, length) for length in (4, 16, 40, 64, 88)] == pytest.approx(
+        [4e-3, 4e-3, 10e-3, 16e-3, 22e-3]
+    )
+    (tmp_path / "c.csv").write_text("1,2e-3,16\n8,4e-3\n")
+    with pytest.raises(ConfigError, match="elements in each line or in none"):
+        read_cost(str(tmp_path / "c.csv"))
 
 
 @pytest.mark.parametrize(

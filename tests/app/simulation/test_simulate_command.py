@@ -68,6 +68,18 @@ def test_a_trace_is_run_as_it_is(tmp_path: Path) -> None:
     assert set(found["levels"]) == {"1", "2"}
 
 
+def test_rows_of_a_trace_have_its_lengths_and_others_those_that_are_said(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        "seconds,length\n" + "".join(f"{n / 5000},{n % 4 + 1}\n" for n in range(200))
+    )
+    words = ("--cost", "1ms+0ms+1us", "--policy", "eager", "--drop", "early", "--json")
+    (found,) = json.loads(run("--load", f"trace:{tmp_path / 't.csv'}", *words).stdout)
+    assert 1 < found["padding"] < 4
+    assert "padding" in run("--length", "1..9", "--load", "closed:9", "--policy", "eager").stdout
+    (found,) = json.loads(run("--load", "closed:4", *words[2:4], *FEW, "--json").stdout)
+    assert found["padding"] is None
+
+
 def test_many_devices_share_the_load_and_rows_are_counted() -> None:
     done = run(
         *("--devices", "50", "--rows", "1..8", "--load", "poisson:0.5", "--policy", "eager"),
@@ -125,6 +137,13 @@ def test_charts_are_written_for_each_kind_of_load(tmp_path: Path) -> None:
         (("--load", "closed:4@5s..1s"), "expected a beginning before the end"),
         (("--noise", "-1"), "--noise"),
         (("--policy",), "--policy"),
+        (("--cost", "4ms+1ms+1us"), "expected --length, or a trace with lengths"),
+        (("--cost", "4ms+1ms+1us+1us"), "expected a line such as 4ms+0.25ms"),
+        (("--pad-sizes", "16,32"), "needs rows with lengths; set --length"),
+        (("--length", "8", "--pad-sizes", "a,8"), "--pad-sizes: expected a number"),
+        (("--length", "8", "--pad-sizes", "2.5"), "--pad-sizes: expected whole numbers"),
+        (("--length", "0..8"), "length: expected whole numbers of 1 or more"),
+        (("--length", "8", "--policy", "optimum"), "optimum: expected rows of one length"),
     ],
 )
 def test_a_wrong_word_ends_it_with_what_was_expected(arguments: tuple[str, ...], said: str) -> None:
