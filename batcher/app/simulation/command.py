@@ -207,20 +207,14 @@ class Plan:
     def _scenario(self, load: Load) -> Scenario:
         options = self._options
         pairs = [pair for text in options["pairs"] for pair in split_pairs(text, _PAIR)]
-        settings = {"max_batch_size": options["max_batch_size"]}
+        size = {"max_batch_size": options["max_batch_size"]}
         own = {key.removeprefix("defaults."): scalar(value) for key, value in pairs}
         deadline, level = options["deadline"], options["level"]
-        cost, ragged = read_cost(options["cost"]), _ragged(options, load)
-        if cost.has_elements and ragged is None:
-            raise ConfigError(
-                f"--cost: expected --length, or a trace with lengths, beside a cost of elements; "
-                f"got {options['cost']!r} alone"
-            )
         return Scenario(
-            cost=cost,
-            ragged=ragged,
+            cost=read_cost(options["cost"]),
+            ragged=_ragged(options, load),
             load=load,
-            settings=settings | own,
+            settings=size | own,
             requests=options["requests"],
             devices=options["devices"],
             noise=options["noise"],
@@ -247,6 +241,11 @@ def _ragged(options: Mapping[str, Any], load: Load) -> RaggedRows | None:
     lengths = lengths or recorded_lengths(load)
     sizes = options["pad_sizes"]
     if not lengths:
+        if read_cost(options["cost"]).has_elements:
+            raise ConfigError(
+                "--cost: expected --length, or a trace with lengths, beside a cost of elements; "
+                f"got {options['cost']!r} alone"
+            )
         if sizes or options["multiple"] > 1:
             raise ConfigError("padding: needs rows with lengths; set --length, such as 16..256")
         return None

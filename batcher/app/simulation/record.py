@@ -97,8 +97,6 @@ class Record:
         seconds = max(end.time - begin.time, 1e-12)
         flushes = {key: n - begin.flushes.get(key, 0) for key, n in end.flushes.items()}
         batches = max(sum(flushes.values()), 1)
-        real = end.real_elements - begin.real_elements
-        padded = end.padded_elements - begin.padded_elements
         return Result(
             *about,
             offered=float(rows[first:].sum() / seconds),
@@ -112,7 +110,7 @@ class Record:
             reasons={key: n / batches for key, n in sorted(flushes.items()) if n},
             levels=self._by_level(first, waits, answered),
             requests=len(sent),
-            padding=padded / real if real else nan,
+            padding=_padding(begin, end),
         )
 
     def _by_level(self, first: int, waits: Floats, answered: NDArray[np.bool_]) -> dict[int, float]:
@@ -128,6 +126,11 @@ def moment(now: float, devices: list[SimulatedDevice], metrics: ModelMetrics) ->
     busy = sum(device.busy for device in devices)
     elements = metrics.real_elements, metrics.padded_elements
     return Moment(now, busy, metrics.batch_size.total, dict(metrics.flushes), *elements)
+
+
+def _padding(begin: Moment, end: Moment) -> float:
+    real = end.real_elements - begin.real_elements
+    return (end.padded_elements - begin.padded_elements) / real if real else nan
 
 
 def _share(mask: NDArray[np.bool_]) -> float:
