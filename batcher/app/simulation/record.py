@@ -95,8 +95,7 @@ class Record:
         within = answered & (ended >= begin.time) & (ended <= end.time)
         in_time = within & (waits <= np.frombuffer(self._allowed))
         seconds = max(end.time - begin.time, 1e-12)
-        flushes = {key: n - begin.flushes.get(key, 0) for key, n in end.flushes.items()}
-        batches = max(sum(flushes.values()), 1)
+        batches, reasons = _batches(begin, end)
         return Result(
             *about,
             offered=float(rows[first:].sum() / seconds),
@@ -107,7 +106,7 @@ class Record:
             busy=min((end.busy - begin.busy) / seconds / about.devices, 1.0),
             refused=_share(fates[first:] == REFUSED),
             dropped=_share(fates[first:] == DROPPED),
-            reasons={key: n / batches for key, n in sorted(flushes.items()) if n},
+            reasons=reasons,
             levels=self._by_level(first, waits, answered),
             requests=len(sent),
             padding=_padding(begin, end),
@@ -126,6 +125,13 @@ def moment(now: float, devices: list[SimulatedDevice], metrics: ModelMetrics) ->
     busy = sum(device.busy for device in devices)
     elements = metrics.real_elements, metrics.padded_elements
     return Moment(now, busy, metrics.batch_size.total, dict(metrics.flushes), *elements)
+
+
+def _batches(begin: Moment, end: Moment) -> tuple[int, dict[str, float]]:
+    """Return the batches between two moments, 1 at least, and the share of each flush reason."""
+    flushes = {key: n - begin.flushes.get(key, 0) for key, n in end.flushes.items()}
+    batches = max(sum(flushes.values()), 1)
+    return batches, {key: n / batches for key, n in sorted(flushes.items()) if n}
 
 
 def _padding(begin: Moment, end: Moment) -> float:
