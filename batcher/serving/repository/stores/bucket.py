@@ -19,13 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from batcher.errors import ConfigError
 from batcher.serving.repository.stores.secrets import without_secrets
-from batcher.serving.repository.stores.store import FileChanged, StoredFile
+from batcher.serving.repository.stores.store import MAX_LISTED, FileChanged, StoredFile
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
-
-MAX_LISTED = 100_000
-"""Files of one store: a listing of more takes minutes, and is no folder of models."""
 
 CERTIFICATES = ("SSL_CERT_FILE", "AWS_CA_BUNDLE")
 """Variables that name a file of certificates."""

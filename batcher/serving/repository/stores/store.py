@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+MAX_LISTED = 100_000
+"""Files of one store: a listing of more takes minutes, and is no folder of models."""
+
 
 class StoredFile(NamedTuple):
     """One file of a store.
@@ -33,7 +36,7 @@ class Store(Protocol):
 
         Raises:
             OSError: the store is away, or refuses; the message holds no secret.
-            ConfigError: something in the store cannot be served at all.
+            ConfigError: what the store answers is no listing, or has more than MAX_LISTED files.
         """
 
     def fetch(self, file: StoredFile, start: int, end: int) -> bytes:

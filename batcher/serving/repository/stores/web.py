@@ -9,6 +9,9 @@ ETags, or the times of change, that HEAD tells. A server needs to support ranges
 
 `urllib` is enough: it honours `HTTPS_PROXY`, `NO_PROXY` and `SSL_CERT_FILE`. A password for the
 server stands in `~/.netrc`, as for other programs, and is never sent on to another host.
+
+A server may answer anything: a page of a proxy instead of an index, a body that never ends, lengths
+that are no numbers. All of it ends as an OSError or a ConfigError, after bounded bytes and time.
 """
 
 from __future__ import annotations
@@ -16,19 +19,23 @@ from __future__ import annotations
 import base64
 import json
 import netrc
+import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from email.message import Message
 from html.parser import HTMLParser
+from http.client import HTTPException
+from itertools import islice
 from typing import IO, Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import quote, unquote, urljoin, urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
 
+from batcher.core.error_text import brief
 from batcher.errors import ConfigError
 from batcher.serving.repository.stores.names import MAX_DEPTH, file_fault
 from batcher.serving.repository.stores.secrets import without_secrets
-from batcher.serving.repository.stores.store import FileChanged, StoredFile
+from batcher.serving.repository.stores.store import MAX_LISTED, FileChanged, StoredFile
 
 INDEX = "index.json"
 """The file that lists all files of a folder and below."""
@@ -42,6 +49,17 @@ MAX_LISTING_BYTES = 16 << 20
 MAX_PAGES = 10_000
 """Folders of one web server that are listed."""
 
+BODY_S = 900.0
+"""Seconds that a body may take: a part of 64 MiB at 75 kB/s. A server that sends a byte now and
+then is never silent, and would hold a thread for ever.
+"""
+
+READ_BYTES = 1 << 20
+"""Bytes that are read at once, between looks at the time."""
+
+_OF_PATHS = "/%:;=@,+$&!()*~"
+"""What stands in paths as it is."""
+
 
 class WebStore:
     """Files of a web server. The thread of the stores, and threads that fetch for it."""
@@ -49,8 +67,11 @@ class WebStore:
     def __init__(self, address: str) -> None:
         """Read files below `address`, an https:// address without a slash at its end."""
         self._address = address
+        parts = urlsplit(address)
+        # The path may have a space in it, or letters that are not ASCII.
+        self._quoted = f"{parts.scheme}://{parts.netloc}{quote(parts.path, safe=_OF_PATHS)}"
         self._opener: OpenerDirector = build_opener(_OnlyHttps)
-        self._authorization = _authorization(urlsplit(address).hostname or "")
+        self._authorization = _authorization(parts.hostname or "")
         # Of each file since the last listing: parts of two contents would make a third.
         self._tags: dict[str, str] = {}
 
@@ -59,25 +80,25 @@ class WebStore:
         start = f"{prefix}/" if prefix else ""
         self._tags = {}
         index = self._get(f"{start}{INDEX}", missing=True)
-        if index is not None:
-            return [file._replace(name=start + file.name) for file in _of_index(index, prefix)]
-        return list(self._walk(start))
+        files = self._walk(start) if index is None else _of_index(index, prefix, start)
+        found = list(islice(files, MAX_LISTED + 1))
+        if len(found) > MAX_LISTED:
+            raise ConfigError(
+                f"{self._address}: expected at most {MAX_LISTED} files; there are more"
+            )
+        return found
 
     def fetch(self, file: StoredFile, start: int, end: int) -> bytes:
         """Return a range of `file`. Raises OSError, FileChanged."""
         wanted = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         with self._answer(file.name, headers=wanted) as answer:
             if answer.status != 206:
-                raise OSError(
-                    f"{self._address}/{file.name}: expected a server that supports ranges (206); "
-                    f"got {answer.status}"
-                )
+                raise OSError(f"expected a server that supports ranges (206); got {answer.status}")
             size = answer.headers.get("Content-Range", "").rpartition("/")[2]
             tag = _tag(answer.headers)
             if size != str(file.size) or self._tags.setdefault(file.name, tag) != tag:
                 raise FileChanged(file.name)
-            content: bytes = answer.read()
-            return content
+            return _body(answer, end - start)
 
     def _walk(self, start: str) -> Iterator[StoredFile]:
         """Yield the files of the folder `start`, which ends with a slash, and below it."""
@@ -97,8 +118,8 @@ class WebStore:
     def _head(self, name: str) -> StoredFile:
         with self._answer(name, "HEAD") as answer:
             size = answer.headers.get("Content-Length")
-            if size is None:
-                raise OSError(f"{self._address}/{name}: expected a Content-Length; got none")
+            if size is None or not (size.isascii() and size.isdecimal()):
+                raise OSError(f"expected a Content-Length, a number; got {brief(size, 50)}")
             tag = self._tags[name] = _tag(answer.headers)
             return StoredFile(name, int(size), tag)
 
@@ -106,7 +127,7 @@ class WebStore:
         """Return a listing; None if it is not there and may be `missing`. Raises OSError."""
         try:
             with self._answer(name) as answer:
-                content: bytes = answer.read(MAX_LISTING_BYTES + 1)
+                content = _body(answer, MAX_LISTING_BYTES)
         except FileNotFoundError:
             if missing:
                 return None
@@ -117,22 +138,49 @@ class WebStore:
             )
         return content
 
-    def _answer(self, name: str, method: str = "GET", headers: dict[str, str] | None = None) -> Any:
-        request = Request(self._url(name), method=method, headers=headers or {})
-        if self._authorization:
-            request.add_unredirected_header("Authorization", self._authorization)
+    @contextmanager
+    def _answer(
+        self, name: str, method: str = "GET", headers: dict[str, str] | None = None
+    ) -> Iterator[Any]:
+        """Ask for the file `name`; what fails until the end of the block is an OSError."""
         try:
-            return self._opener.open(request, timeout=TIMEOUT_S)
+            request = Request(self._url(name), method=method, headers=headers or {})
+            if self._authorization:
+                request.add_unredirected_header("Authorization", self._authorization)
+            with self._opener.open(request, timeout=TIMEOUT_S) as answer:
+                yield answer
+        except FileChanged:
+            raise
         except HTTPError as err:
             err.close()
             kind = FileNotFoundError if err.code == 404 else OSError
-            raise kind(f"{self._address}/{name}: the server answers {err.code}") from None
-        except (URLError, OSError, ValueError) as err:
-            why = without_secrets(str(getattr(err, "reason", err)))
+            why = ", a redirection that is not followed" * (300 <= err.code < 400)
+            raise kind(f"{self._address}/{name}: the server answers {err.code}{why}") from None
+        except (HTTPException, OSError, ValueError) as err:
+            why = without_secrets(str(getattr(err, "reason", err)) or type(err).__name__)
             raise OSError(f"{self._address}/{name}: {why}") from None
 
     def _url(self, name: str) -> str:
-        return f"{self._address}/{quote(name)}"
+        return f"{self._quoted}/{quote(name)}"
+
+
+def _body(answer: Any, most: int) -> bytes:
+    """Return the body of `answer`, but no more than one byte above `most`.
+
+    Raises OSError or HTTPException: it is cut short, or does not end.
+    """
+    content, until = bytearray(), time.monotonic() + BODY_S
+    while len(content) <= most:
+        read: bytes = answer.read1(min(READ_BYTES, most + 1 - len(content)))
+        content += read
+        if not read:
+            break
+        if time.monotonic() > until:
+            raise TimeoutError(f"expected the end of the answer within {BODY_S:.0f} s")
+    length = answer.headers.get("Content-Length", "0")
+    if len(content) < min(int(length), most):
+        raise OSError(f"expected {length} bytes; the connection ended after {len(content)}")
+    return bytes(content)
 
 
 class _OnlyHttps(HTTPRedirectHandler):
@@ -163,18 +211,19 @@ class _Links(HTMLParser):
             self.links += [value for name, value in attrs if name == "href" and value]
 
 
-def _of_index(content: bytes, prefix: str) -> list[StoredFile]:
-    """Return the files of an index. Raises ConfigError."""
+def _of_index(content: bytes, prefix: str, start: str) -> Iterator[StoredFile]:
+    """Yield the files of an index, whose names begin at `start`. Raises ConfigError."""
     try:
-        files = json.loads(content)["files"]
-        return [
-            StoredFile(str(each["name"]), int(each["size"]), _tag_of_index(each)) for each in files
-        ]
-    except (ValueError, KeyError, TypeError, RecursionError) as err:
+        for each in json.loads(content)["files"]:
+            name, size = each["name"], each["size"]
+            if not isinstance(name, str) or type(size) is not int or size < 0:
+                raise ValueError(each)
+            yield StoredFile(start + name, size, _tag_of_index(each))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
         place = f"{prefix}/{INDEX}" if prefix else INDEX
         raise ConfigError(
             f'{place}: expected {{"files": [{{"name": …, "size": …, "sha256": …}}]}}; got '
-            f"something else: {str(err)[:200]!r}"
+            f"something else: {brief(str(err), 200)}"
         ) from None
 
 
@@ -189,10 +238,14 @@ def _names_in(page: bytes, url: str) -> list[str]:
             str(each["name"]) + "/" * (each["type"] == "directory") for each in json.loads(page)
         ]
     links = _Links()
-    links.feed(page.decode("utf-8", "replace"))
+    with suppress(AssertionError):  # so the parser gives up some pages that are no HTML
+        links.feed(page.decode("utf-8", "replace"))
     found: dict[str, None] = {}
     for link in links.links:
-        target = urljoin(url, link.partition("#")[0].partition("?")[0])
+        try:
+            target = urljoin(url, link.partition("#")[0].partition("?")[0])
+        except ValueError:  # it is no address
+            continue
         # Links to folders above, to other hosts, and to orders of sorting are not of the folder.
         name = unquote(target[len(url) :]) if target.startswith(url) else ""
         if name and not file_fault(name.removesuffix("/")) and "/" not in name.removesuffix("/"):
