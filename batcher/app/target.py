@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from batcher.config.single_file import name_of, split_entry
+from batcher.core.names import is_number
 from batcher.errors import ConfigError
 from batcher.models.describing.file_kinds import kind_of
 from batcher.serving.repository.left_out import DEFINITION
@@ -65,7 +66,7 @@ def target_flags(target: str, said: Said, alone: bool) -> Flags:
         kind_of(path)  # what can be said at once is said before anything starts
     own = {"path": f"{path}:{entry}" if entry else str(path), **_of_file(said)}
     # The folder of a version has the model's name above it.
-    folder = path.parent if path.name.isdecimal() else path
+    folder = path.parent if is_number(path.name) else path
     title = said.name or (folder.name if is_folder else name_of(path))
     flags: Flags = {("models", title, key): (target, value) for key, value in own.items()}
     if alone:
@@ -89,7 +90,7 @@ def is_model(folder: Path) -> bool:
     """Return whether `folder` is that of one model: a version, or one with versions in it."""
     if (folder / DEFINITION).is_file():
         return True
-    return any(each.name.isdecimal() and (each / DEFINITION).is_file() for each in folder.iterdir())
+    return any(is_number(each.name) and (each / DEFINITION).is_file() for each in folder.iterdir())
 
 
 def declared(pairs: Sequence[str], option: str) -> dict[str, str]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 MAX_NAME_BYTES = 255
 """Bytes of a name: no file system takes a folder with a longer name."""
 
+MAX_VERSION_DIGITS = 19
+"""Digits of the number of a version: 2^63 has as many, and settings take no larger number."""
+
 
 def name_fault(name: str) -> str:
     """Return why no path can hold `name`; empty if a path can. Any thread."""
@@ -21,6 +24,15 @@ def name_fault(name: str) -> str:
     if len(name.encode()) > MAX_NAME_BYTES:
         return f"it has more than {MAX_NAME_BYTES} bytes"
     return ""
+
+
+def is_number(name: str) -> bool:
+    """Return whether a folder of this `name` is that of a version: 1, 2, 03, … Any thread.
+
+    A digit of another script is none: nobody can ask for it. Nor are more digits than
+    MAX_VERSION_DIGITS.
+    """
+    return name.isascii() and name.isdecimal() and len(name) <= MAX_VERSION_DIGITS
 
 
 def is_unicode(text: str) -> bool:

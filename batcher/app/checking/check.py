@@ -21,6 +21,7 @@ from batcher.app.checking.contract import Finding, Findings, Report
 from batcher.app.checking.samples import random_rows, rows_of_sample
 from batcher.config.model_file import ModelDefinition, load_model_definition
 from batcher.config.model_settings import ModelSettings
+from batcher.core.names import is_number
 from batcher.core.spec import ModelSpec
 from batcher.errors import ClientError, ConfigError, ModelLoadError
 from batcher.models.checked import CheckedModel
@@ -126,7 +127,7 @@ class _Check:
         self._progress(text)
 
     def _definition(self, name: str, version: str, folder: Path) -> ModelDefinition | None:
-        if is_like_version(folder.name) and not folder.name.isdecimal():
+        if is_like_version(folder.name) and not is_number(folder.name):
             self._findings.add(
                 rules.FOLDER,
                 "folder",

@@ -27,7 +27,7 @@ from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.settings import ServerSettings
 from batcher.config.single_file import SingleFile, name_of, split_entry
 from batcher.config.triton.model_config import config_of, settings_of
-from batcher.core.names import name_fault
+from batcher.core.names import is_number, name_fault
 from batcher.errors import ConfigError
 from batcher.models.describing.describe import define_single
 from batcher.serving.repository.left_out import (
@@ -159,9 +159,11 @@ def _models_of_repository(settings: ServerSettings, base: Path, place: str) -> F
             if "" in reasons:
                 continue
         if versions:
-            _check_name(entry.name, f"{entry.parent}")
-            where = f"{settings.origin('models', entry.name)}: models.{entry.name}"
-            found[entry.name] = _folders_of(entry.name, versions, where)
+            try:
+                _check_name(entry.name, f"{entry.parent}")
+                found[entry.name] = _folders_of(entry.name, versions, str(entry))
+            except ConfigError as err:  # it keeps no other model from serving
+                unread[entry.name, ""] = str(err)
     return Found(found, unread, misplaced)
 
 
@@ -256,14 +258,14 @@ def find_versions(folder: Path, settings: ServerSettings, base: Path) -> list[Mo
     if split_entry(folder)[0].is_file():
         return _of_single(folder.absolute(), settings, base)
     folder = folder.resolve()
-    is_triton = folder.name.isdecimal() and config_of(folder) is not None
+    is_triton = is_number(folder.name) and config_of(folder) is not None
     alone = (folder / "model.yaml").is_file() or is_triton
-    model = folder.parent if alone and folder.name.isdecimal() else folder
+    model = folder.parent if alone and is_number(folder.name) else folder
     named = {(base / own.path).resolve(): name for name, own in settings.models.items() if own.path}
     name = named.get(model, model.name)
     if not alone:
         return _model_folders(name, folder, str(folder))
-    return [ModelFolder(name, str(int(folder.name)) if folder.name.isdecimal() else "1", folder)]
+    return [ModelFolder(name, str(int(folder.name)) if is_number(folder.name) else "1", folder)]
 
 
 def _of_single(path: Path, settings: ServerSettings, base: Path) -> list[ModelFolder]:
@@ -321,11 +323,11 @@ def _versions(folder: Path, faults: dict[str, str]) -> list[Version]:
     found = [
         Version(int(entry.name), entry)
         for entry in entries
-        if entry.name.isdecimal() and _is_version(entry, faults)
+        if is_number(entry.name) and _is_version(entry, faults)
     ]
     if not found and not faults and folder / DEFINITION in entries:
         # The path of a model may be the folder of one of its versions.
-        number = int(folder.name) if folder.name.isdecimal() else 1
+        number = int(folder.name) if is_number(folder.name) else 1
         return [Version(number, folder)] if (folder / DEFINITION).is_file() else []
     return sorted(found)
 
@@ -333,7 +335,7 @@ def _versions(folder: Path, faults: dict[str, str]) -> list[Version]:
 def _numbered(folder: Path) -> list[Path]:
     """Return the folders in `folder` that are named by a number, by their numbers."""
     with suppress(OSError):
-        found = [each for each in folder.iterdir() if each.name.isdecimal() and each.is_dir()]
+        found = [each for each in folder.iterdir() if is_number(each.name) and each.is_dir()]
         return sorted(found, key=lambda each: int(each.name))
     return []
 

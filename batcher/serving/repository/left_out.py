@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from batcher.core.names import is_number
+
 DEFINITION = "model.yaml"
 """The file that makes a folder a version."""
 
@@ -81,7 +83,7 @@ def reason_of_name(name: str) -> str:
 def reason_of_number(name: str) -> str:
     """Return why the folder `name` of a version, in the repository, is no model."""
     number = _DIGITS.search(name)
-    rename = "" if name.isdecimal() else f"rename it to {int(number[0]) if number else 1}, and "
+    rename = "" if is_number(name) else f"rename it to {int(number[0]) if number else 1}, and "
     return (
         f"expected the folder of a model, with its name; got {name!r}, a name of versions: {rename}"
         "serve the folder above it with `batcher serve FOLDER`, or put that folder into the "
@@ -119,7 +121,7 @@ def misnamed_versions(folder: Path) -> list[Path]:
     return [
         folder / name
         for name in _names(folder)
-        if not name.isdecimal() and not is_no_model(name) and (folder / name / DEFINITION).is_file()
+        if not is_number(name) and not is_no_model(name) and (folder / name / DEFINITION).is_file()
     ]
 
 

@@ -51,10 +51,15 @@ def test_leading_zeros_are_no_part_of_a_version(tmp_path: Path) -> None:
     assert found(tmp_path) == [("a", "7", "models/a/007")]
 
 
-def test_two_folders_for_one_version_are_refused(tmp_path: Path) -> None:
-    make(tmp_path, "models/a/1", "models/a/01")
-    with pytest.raises(ConfigError, match=r"a.*1"):
-        found(tmp_path)
+def test_a_model_with_two_folders_for_one_version_is_left_out_and_others_serve(
+    tmp_path: Path,
+) -> None:
+    make(tmp_path, "models/a/1", "models/a/01", "models/b/1")
+    assert found(tmp_path) == [("b", "1", "models/b/1")]
+    listing = find_models(ServerSettings(), tmp_path)
+    assert "expected one folder a version" in listing.unread["a", ""]
+    with pytest.raises(ConfigError, match=r"models.a: .* expected one folder a version"):
+        find_models(ServerSettings(models={"a": {}}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -269,13 +274,15 @@ def test_a_name_that_no_path_can_hold_is_refused_with_the_reason(
     str(raised.value).encode()  # it can be written to a log
 
 
-def test_a_folder_whose_name_is_no_utf8_is_refused_if_it_is_a_model(tmp_path: Path) -> None:
+def test_a_model_whose_folder_is_no_utf8_is_left_out_and_others_serve(tmp_path: Path) -> None:
     stranger = tmp_path / "models" / os.fsdecode(b"m\xff")
     stranger.mkdir(parents=True)
     assert find_models(ServerSettings(), tmp_path).folders == []
     make(stranger, "1")
-    with pytest.raises(ConfigError, match=r"got 'm\\udcff': it is not UTF-8"):
-        find_models(ServerSettings(), tmp_path)
+    make(tmp_path, "models/b/1")
+    listing = find_models(ServerSettings(), tmp_path)
+    assert [folder.name for folder in listing.folders] == ["b"]
+    assert any(r"got 'm\udcff': it is not UTF-8" in each for each in listing.warnings())
 
 
 @pytest.mark.parametrize("name", ["a b", "Größe", "100%", "a.b-c_d", "a\\b", "q?x#y"])

@@ -139,7 +139,9 @@ def test_a_store_that_never_answered_is_the_reason_of_a_failed_start(
     remote = Remote(tmp_path)
     failure = remote.wait(remote.repository.start())
     assert isinstance(failure.value, ConfigError)
-    assert "expected s3://bucket/models to answer; the store is away" in str(failure.value)
+    assert "expected s3://bucket/models to answer with its files; the store is away" in str(
+        failure.value
+    )
     remote.serving.end()
 
 

@@ -104,11 +104,6 @@ class Download:
     def _fetch_part(self, file: StoredFile, partial_file: PartialFile, part: Part) -> int:
         """Fetch one part, and return its bytes. One of the threads that fetch."""
         content = self._content(file, part)
-        if len(content) != part.end - part.start:
-            raise OSError(
-                f"{file.name}: expected {part.end - part.start} bytes from byte {part.start} on; "
-                f"the store sent {len(content)}"
-            )
         partial_file.write(part, content)
         return len(content)
 
@@ -129,7 +124,13 @@ class Download:
             if self._stopped():
                 raise OSError("the server is being stopped")
             try:
-                return self._store.fetch(wanted, part.start, part.end)
+                content = self._store.fetch(wanted, part.start, part.end)
+                if len(content) == part.end - part.start:
+                    return content
+                raise OSError(
+                    f"{file.name}: expected {part.end - part.start} bytes from byte {part.start} "
+                    f"on; the store sent {len(content)}"
+                )
             except FileChanged:
                 raise
             except OSError:

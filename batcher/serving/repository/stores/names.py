@@ -7,6 +7,7 @@ leaves its version out: half of a version is no version.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 from batcher.core.error_text import brief
 from batcher.core.names import name_fault
@@ -39,6 +40,8 @@ def file_fault(name: str) -> str:
 def names_fault(names: Iterable[str]) -> str:
     """Return what is wrong with the `names` of all files of a version; empty if nothing is."""
     names = sorted(names)
+    if twice := [name for name, next_ in pairwise(names) if name == next_]:
+        return f"expected each file once; got {brief(twice[0], 200)} twice"
     folders = {"/".join(name.split("/")[:depth]) for name in names for depth in _depths(name)}
     for name in names:
         if fault := file_fault(name):

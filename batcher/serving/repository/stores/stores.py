@@ -9,6 +9,8 @@ give another listing with each of them.
     is away      its last listing, with the versions that are whole in the cache
     is away, and was never listed      nothing: whoever asks for its models reads why
 
+A store that answers something that is no listing, such as the page of a proxy, is away too.
+
 While a version that serves is put into the store anew, or where its new content is refused, the
 content from before serves on. A version whose content was refused is asked for again when its
 listing has changed, or after `AGAIN_S`: a download that is refused at each poll would never end.
@@ -101,6 +103,7 @@ class Stores:
         self._whole: dict[tuple[str, Key], StoredVersion] = {}
         self._refused: dict[str, tuple[str, float]] = {}
         self._away: set[str] = set()
+        self._not_kept: set[str] = set()
         self._new: set[Place] = set()
 
     def look(self, places: Sequence[Place], patient: bool) -> None:
@@ -117,19 +120,33 @@ class Stores:
 
     def _list(self, place: Place) -> StoreListing:
         address = place.address
+        store = self._store(address)
         try:
-            files = self._store(address).list("")
-        except OSError as err:
+            files = store.list("")
+        except (OSError, ConfigError) as err:
             return self._kept(place, str(err))
         if address in self._away:
             self._away.discard(address)
             _log.info("the store {address} answers again", address=address)
         listing = self._judged(place, files)
+        self._keep(address, files)
+        return listing
+
+    def _keep(self, address: str, files: list[StoredFile]) -> None:
+        """Keep a listing for when the store is away. A full disk keeps no model from serving."""
         try:
             self.cache.keep_listing(address, files)
         except OSError as err:
-            raise ConfigError(f"store_cache: expected a folder to write to; {err}") from err
-        return listing
+            if address not in self._not_kept:
+                _log.warn(
+                    "store_cache: the listing of {address} cannot be kept, and while the store is "
+                    "away no server can start: {why}",
+                    address=address,
+                    why=str(err),
+                )
+            self._not_kept.add(address)
+        else:
+            self._not_kept.discard(address)
 
     def _judged(self, place: Place, files: list[StoredFile]) -> StoreListing:
         """Return the versions among `files` that can be served, and why others cannot."""
@@ -140,10 +157,10 @@ class Stores:
             reason = self._reason_against(version, steady)
             if reason == _NOT_STEADY:
                 self._new.add(place)
-            earlier = self._whole.get((version.store, version.key))
+            earlier = self._earlier(version)
             if not reason:
                 known.append(version)
-            elif earlier is not None and self.cache.has(earlier):
+            elif earlier is not None:
                 known.append(earlier)
             elif reason == _NOT_STEADY:
                 waiting[version.key] = reason
@@ -178,7 +195,8 @@ class Stores:
         address = place.address
         kept = self.cache.kept_listing(address)
         if kept is None:
-            return StoreListing(self.cache.folder, away=f"expected {address} to answer; {why}")
+            away = f"expected {address} to answer with its files; {why}"
+            return StoreListing(self.cache.folder, away=away)
         if address not in self._away:
             self._away.add(address)
             _log.warn(
@@ -187,8 +205,16 @@ class Stores:
                 why=why,
             )
         versions, unread = versions_in(address, kept, place.model)
-        whole = tuple(version for version in versions if self.cache.has(version))
-        return StoreListing(self.cache.folder, whole, {}, unread)
+        whole = {version.key: version for version in versions if self.cache.has(version)}
+        # Whoever was putting a version anew when the store went away: the one before serves on.
+        earlier = [each for each in map(self._earlier, versions) if each is not None]
+        whole = {**{version.key: version for version in earlier}, **whole}
+        return StoreListing(self.cache.folder, tuple(whole.values()), {}, unread)
+
+    def _earlier(self, version: StoredVersion) -> StoredVersion | None:
+        """Return the content that was fetched last under the number of `version`, if it is here."""
+        earlier = self._whole.get((version.store, version.key))
+        return earlier if earlier is not None and self.cache.has(earlier) else None
 
     def fetch(self, version: StoredVersion) -> None:
         """Have the version in the cache, and keep it there; if that fails, leave it out."""
@@ -217,9 +243,7 @@ class Stores:
 
     def _leave_out(self, version: StoredVersion, reason: str, waits: bool = False) -> None:
         """Have what was there before in place of `version`, or else nothing, for a reason."""
-        earlier = self._whole.get((version.store, version.key))
-        if earlier is not None and not self.cache.has(earlier):
-            earlier = None
+        earlier = self._earlier(version)
         known = dict(self.known)
         for place, listing in known.items():
             if version not in listing.versions:

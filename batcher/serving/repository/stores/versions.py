@@ -11,14 +11,14 @@ version of the same number, and has a folder of its own in the cache, beside the
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
-from batcher.core.names import name_fault
+from batcher.core.names import is_number, name_fault
 from batcher.serving.repository.left_out import DEFINITION, is_no_model
 from batcher.serving.repository.stores.names import names_fault
 from batcher.serving.repository.stores.store import StoredFile
@@ -50,7 +50,8 @@ class StoredVersion:
         """What this listing is known by: other content has another digest."""
         lines = [f"{file.name}\0{file.size}\0{file.tag}" for file in self.files]
         text = "\n".join([self.store, self.prefix, self.name, self.version, *lines])
-        return sha256(text.encode()).hexdigest()[:32]
+        # A store may send as a tag what is no UTF-8.
+        return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     @property
     def nbytes(self) -> int:
@@ -93,9 +94,14 @@ def versions_in(
             faults[name, ""] = f"expected a name of a model that fits into a path: {fault}"
             continue
         prefix = "" if model else f"{name}/"
-        for version in _versions_of(store, name, prefix, inside):
-            if fault := names_fault(file.name for file in version.files):
-                faults[version.name, version.version] = fault
+        versions = _versions_of(store, name, prefix, inside)
+        spellings = Counter(version.version for version in versions)
+        for version in versions:
+            fault = names_fault(file.name for file in version.files)
+            if spellings[version.version] > 1:
+                fault = f"expected one folder a version; got also {version.prefix!r}"
+            if fault:
+                faults[version.key] = fault
             else:
                 found.append(version)
     return found, faults
@@ -119,7 +125,7 @@ def _versions_of(
     folders: dict[str, list[StoredFile]] = defaultdict(list)
     for rest, file in inside:
         folder, slash, inner = rest.partition("/")
-        if slash and folder.isdecimal() and inner:
+        if slash and is_number(folder) and inner:
             folders[folder].append(file._replace(name=inner))
     found = [
         _version(store, name, str(int(folder)), f"{prefix}{folder}", files)

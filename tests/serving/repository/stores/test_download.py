@@ -124,6 +124,20 @@ def test_a_file_that_changes_meanwhile_ends_the_download(
         fetching.run(tmp_path / "to", tmp_path / "notes")
 
 
+def test_a_part_that_comes_short_once_is_asked_for_again(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    kept, cuts, pauses = store.fetch, iter([1]), []
+
+    def fetch(file: StoredFile, start: int, end: int) -> bytes:
+        return kept(file, start, end)[next(cuts, 0) :]
+
+    store.fetch = fetch  # type: ignore[method-assign]
+    download(store, pause=pauses.append).run(tmp_path / "to", tmp_path / "notes")
+    assert pauses == [0.5]
+    assert (tmp_path / "to/big.pt").read_bytes() == BIG
+
+
 def test_a_short_answer_is_an_error(store: MemoryStore, tmp_path: Path) -> None:
     kept = store.fetch
 
@@ -132,7 +146,7 @@ def test_a_short_answer_is_an_error(store: MemoryStore, tmp_path: Path) -> None:
 
     store.fetch = fetch  # type: ignore[method-assign]
     with pytest.raises(OSError, match=r"expected 13 bytes .* sent 12"):
-        download(store).run(tmp_path / "to", tmp_path / "notes")
+        download(store, pause=lambda seconds: None).run(tmp_path / "to", tmp_path / "notes")
 
 
 @pytest.mark.parametrize("with_sums", [False, True])

@@ -60,6 +60,30 @@ def test_a_name_cannot_be_a_file_and_a_folder() -> None:
     assert "either a file or a folder" in names_fault(["a", "a/b"])
 
 
+def test_a_name_that_an_index_has_twice_is_refused() -> None:
+    assert "got 'net.onnx' twice" in names_fault(["net.onnx", "model.yaml", "net.onnx"])
+
+
+def test_two_folders_of_one_number_are_left_out_and_the_other_versions_served() -> None:
+    names = ["m/3/model.yaml", "m/03/model.yaml", "m/4/model.yaml"]
+    found, faults = versions_in(ADDRESS, [StoredFile(name, 1, "") for name in names])
+    assert [version.title for version in found] == ["m/4"]
+    assert "expected one folder a version" in faults["m", "3"]
+
+
+@pytest.mark.parametrize("folder", ["٣", "9" * 5000, "9" * 20, "²"])
+def test_a_number_that_nobody_can_ask_for_is_no_version(folder: str) -> None:
+    found, faults = versions_in(ADDRESS, [StoredFile(f"m/{folder}/model.yaml", 1, "")])
+    assert not found
+    assert not faults
+
+
+def test_a_tag_that_is_no_utf_8_tells_contents_apart() -> None:
+    tags = ("\ud800", "\ud801")
+    versions = [versions_in(ADDRESS, [StoredFile("m/1/model.yaml", 1, tag)])[0] for tag in tags]
+    assert len({found.digest for (found,) in versions}) == 2
+
+
 def test_a_version_with_a_refused_name_is_left_out_and_the_others_are_served() -> None:
     names = ["m/1/model.yaml", "m/2/model.yaml", "m/2/../../../etc/cron.d/x", "n/1/model.yaml"]
     found, faults = versions_in(ADDRESS, [StoredFile(name, 1, "") for name in names])

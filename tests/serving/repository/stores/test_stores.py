@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from batcher.errors import ConfigError
+from batcher.serving.repository.stores.store import StoredFile
 from batcher.serving.repository.stores.stores import AGAIN_S, STEADY_S
 from tests.serving.repository.stores.conftest import PLACE, Bench
 from tests.support.memory_store import MemoryStore
@@ -99,10 +102,52 @@ def test_a_store_that_is_away_is_served_from_the_cache(bench: Bench) -> None:
     assert bench.look() == ["m/1", "m/2"]
 
 
+def test_a_store_that_answers_no_listing_is_served_from_the_cache(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.put("m/1", model__yaml="")
+    bench.look()
+    bench.fetch("m/1")
+
+    def list_nothing(prefix: str) -> list[StoredFile]:
+        raise ConfigError("index.json: expected files; got a page that asks for a password")
+
+    monkeypatch.setattr(bench.store, "list", list_nothing)
+    assert bench.look() == ["m/1"]
+    assert bench.stores.known[PLACE].away == ""
+
+
+def test_what_serves_goes_on_where_the_store_goes_away_while_it_is_put_anew(bench: Bench) -> None:
+    bench.put("m/1", model__yaml="", f="x")
+    bench.look()
+    bench.fetch("m/1")
+    (old,) = bench.versions()
+    bench.put("m/1", f="z")
+    bench.look(patient=False)
+    bench.store.away = True
+    bench.look(patient=False)
+    assert bench.versions() == (old,)
+
+
+def test_a_listing_that_cannot_be_kept_keeps_no_model_from_serving(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.put("m/1", model__yaml="")
+    bench.look()
+    bench.fetch("m/1")
+
+    def keep_listing(store: str, files: list[StoredFile]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bench.stores.cache, "keep_listing", keep_listing)
+    bench.put("m/2", model__yaml="")
+    assert bench.look() == ["m/1", "m/2"]
+
+
 def test_a_store_that_never_answered_is_named(bench: Bench) -> None:
     bench.store.away = True
     assert bench.look() == []
-    assert "expected s3://bucket/models to answer; the store is away" in str(
+    assert "expected s3://bucket/models to answer with its files; the store is away" in str(
         bench.stores.known[PLACE].away
     )
 
