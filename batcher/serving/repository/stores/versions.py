@@ -95,16 +95,20 @@ def versions_in(
             continue
         prefix = "" if model else f"{name}/"
         versions = _versions_of(store, name, prefix, inside)
-        spellings = Counter(version.version for version in versions)
+        numbers = Counter(version.version for version in versions)
         for version in versions:
-            fault = names_fault(file.name for file in version.files)
-            if spellings[version.version] > 1:
-                fault = f"expected one folder a version; got also {version.prefix!r}"
-            if fault:
+            if fault := _fault(version, numbers):
                 faults[version.key] = fault
             else:
                 found.append(version)
     return found, faults
+
+
+def _fault(version: StoredVersion, numbers: Counter[str]) -> str:
+    """Return why `version` is left out; `numbers` counts folders by the number of a version."""
+    if numbers[version.version] > 1:
+        return f"expected one folder a version; got also {version.prefix!r}"
+    return names_fault(file.name for file in version.files)
 
 
 def _by_model(files: Iterable[StoredFile], model: str) -> dict[str, list[tuple[str, StoredFile]]]:

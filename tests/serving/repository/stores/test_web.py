@@ -64,7 +64,8 @@ class Site(HTTPSHandler):
         self.asked.append(line)
         self.headers = {**req.headers, **req.unredirected_hdrs}
         sent = self.answers.get(line, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
-        response: Any = HTTPResponse(_Connection(sent), method=req.get_method())  # type: ignore[arg-type]  # it needs makefile alone
+        connection: Any = _Connection(sent)
+        response: Any = HTTPResponse(connection, method=req.get_method())
         response.begin()
         response.url, response.msg = req.full_url, response.reason
         return response
