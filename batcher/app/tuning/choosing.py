@@ -4,6 +4,8 @@ Settings are searched one after the other, since their effects hardly mix:
 
     1. how the model runs        each setup that was measured: threads, instances
     2. max_batch_size            each size that was measured, in each setup
+       max_batch_elements        where rows are padded: powers of two from the longest row on; then
+                                 larger sizes again, since a budget may allow them to short rows
     3. the wait                  max_delay_ms of the present policy, and policy delay
     4. pipeline_depth
     5. timeout_ms                the deadline, so that the server refuses what would be late
@@ -22,9 +24,10 @@ from math import isnan
 from typing import Any, NamedTuple
 
 from batcher.app.simulation.candidates import Candidate, Drop
-from batcher.app.simulation.costs import TableCost
+from batcher.app.simulation.costs import BatchCost, GridCost, TableCost
 from batcher.app.simulation.distributions import constant
 from batcher.app.simulation.loads import Load
+from batcher.app.simulation.ragged import RaggedRows
 from batcher.app.simulation.result import Result
 from batcher.app.simulation.scenario import Scenario
 from batcher.app.simulation.simulation import simulate
@@ -40,6 +43,9 @@ WAITS = (0.5, 1.0, 2.0)
 """Waits of policy `delay` that are tried, as multiples of the time of one row: another row is not
 worth a longer wait than its own batch would take."""
 
+MOST_BUDGETS = 6
+"""Bounds of the elements of a batch that are tried: from a 64th of the largest batch on."""
+
 MIN_WAIT_MS = 0.1
 """Least wait that is tried: a timer is not more exact."""
 
@@ -49,11 +55,28 @@ class Setup(NamedTuple):
 
     Attributes:
         changes: settings that differ from the present ones.
-        curve: l(b).
+        curve: l(b); where rows are padded, of rows of the middle length.
+        by_elements: where rows are padded, l(b) of rows of so many elements; else empty.
     """
 
     changes: Changes
     curve: Curve
+    by_elements: Mapping[int, Curve] = {}
+
+    @property
+    def cost(self) -> BatchCost:
+        """What a batch takes in simulated time."""
+        if not self.by_elements:
+            return TableCost(self.curve.points)
+        curves = self.by_elements.items()
+        tables = {float(each): TableCost(curve.points) for each, curve in curves}
+        return GridCost(tables)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Rows of each size that was measured."""
+        curves = (self.curve, *self.by_elements.values())
+        return sorted({size for curve in curves for size in curve.sizes})
 
 
 class Option(NamedTuple):
@@ -80,6 +103,7 @@ class Simulator:
         requests: requests of a run.
         loop_cost: seconds of the server's loop for a request.
         client_cost: seconds of the clients for a request.
+        ragged: how long rows are, and how they are padded; None for rows of one length.
         cores: 2 if the clients have a core of their own, 1 if they share the loop's.
     """
 
@@ -89,13 +113,15 @@ class Simulator:
     loop_cost: float = 0.0
     client_cost: float = 0.0
     cores: int = 2
+    ragged: RaggedRows | None = None
 
     def option(self, changes: Changes, setup: Setup, load: Load | None = None) -> Option:
         """Return what `changes` do in `setup`, under the user's load or another one."""
         own = {**setup.changes, **changes}
         settings = self.present.model_copy(update=own)
         scenario = Scenario(
-            cost=TableCost(setup.curve.points),
+            cost=setup.cost,
+            ragged=self.ragged,
             load=self.user.load if load is None else load,
             settings=self._settings(settings),
             requests=self.requests,
@@ -155,13 +181,30 @@ class _Search:
 
     def run(self) -> None:
         present, deadline = self._simulator.present, self._simulator.user.deadline
-        sizes = [size for size in self._setup.curve.sizes if size != present.max_batch_size]
-        fitting = [size for size in sizes if size >= max(present.preferred_batch_sizes, default=1)]
-        self._try([{"max_batch_size": size} for size in fitting], with_none=True)
+        least = max(present.preferred_batch_sizes, default=1)
+        sizes = [size for size in self._setup.sizes if size >= least]
+        others = [{"max_batch_size": size} for size in sizes if size != present.max_batch_size]
+        self._try(others, with_none=True)
+        if self._setup.by_elements:
+            self._try_budgets(sizes)
         self._try(_waits(present, self._setup.curve))
         self._try([{"pipeline_depth": 3 - present.pipeline_depth}])
         if deadline is not None and present.timeout > deadline:
             self._try([{"policy": "eager", **self._best, "timeout_ms": deadline * 1e3}])
+
+    def _try_budgets(self, sizes: Sequence[int]) -> None:
+        """Try bounds of the elements of a batch, and larger batches within the best one."""
+        present = self._simulator.present.max_batch_elements
+        largest = self._size()
+        budgets = element_budgets(self._setup.by_elements, largest)
+        tried: list[int | None] = [each for each in budgets if each != present]
+        tried += [None] if present is not None else []
+        self._try([{"max_batch_elements": budget} for budget in tried])
+        if "max_batch_elements" in self._best:
+            self._try([{"max_batch_size": size} for size in sizes if size > largest])
+
+    def _size(self) -> int:
+        return int(self._best.get("max_batch_size", self._simulator.present.max_batch_size))
 
     def _try(self, tried: list[dict[str, Any]], with_none: bool = False) -> None:
         """Simulate each of `tried` beside the best so far, and keep what is best then."""
@@ -181,6 +224,17 @@ class _Search:
 
     def _own(self, changes: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**self._setup.changes, **changes}
+
+
+def element_budgets(by_elements: Mapping[int, Curve], size: int) -> list[int]:
+    """Return bounds of the elements of a batch to try, where batches have up to `size` rows.
+
+    They are powers of two that hold the longest row and bound something: the largest ones.
+    """
+    longest = max(by_elements)
+    most = (size * longest - 1).bit_length()
+    powers = [1 << power for power in range((longest - 1).bit_length(), most)]
+    return powers[-MOST_BUDGETS:]
 
 
 def _waits(present: ModelSettings, curve: Curve) -> list[dict[str, Any]]:

@@ -15,16 +15,18 @@ from rich.console import Console
 
 from batcher.app.process_settings import use_one_heap
 from batcher.app.run import install_reactor
-from batcher.app.simulation.distributions import read_counts
+from batcher.app.simulation.distributions import Distribution, read_counts
+from batcher.app.simulation.ragged import recorded_lengths
 from batcher.app.simulation.reading import duration
 from batcher.app.target import Said, target_flags
 from batcher.app.tuning.picture import chart
 from batcher.app.tuning.reasons import with_reasons
 from batcher.app.tuning.report import report_text
+from batcher.app.tuning.sample_rows import Lengths
 from batcher.app.tuning.subject import Subject, find_subject
 from batcher.app.tuning.time_box import Note
 from batcher.app.tuning.tuning import Tuner, Tuning
-from batcher.app.tuning.user_load import UserLoad, read_user_load, words_of
+from batcher.app.tuning.user_load import UserLoad, read_user_load, without_lengths, words_of
 from batcher.config.editing import NewValue, lines_of, with_settings
 from batcher.config.settings import load_settings
 from batcher.errors import BatcherError, ConfigError
@@ -53,7 +55,7 @@ DEFAULT_CONFIG = Path("config.yaml")
 @click.option(
     "--trace",
     type=click.Path(path_type=Path),
-    help="Recorded requests: lines of seconds[,rows[,deadline]], or an access log.",
+    help="Recorded requests: lines of seconds[,rows[,deadline[,level[,length]]]], or access log.",
 )
 @click.option("--deadline", help="Time after which an answer is of no use, such as 50ms.")
 @click.option("--rows", default="1", show_default=True, help="Rows of a request, such as 1..8.")
@@ -163,18 +165,21 @@ class TuneCommand:
         said = options["rate"], options["clients"], options["trace"]
         deadline = options["deadline"]
         return UserLoad(
-            read_user_load(*said, name),
+            without_lengths(read_user_load(*said, name)),
             words_of(*said),
             duration(deadline) if deadline is not None else None,
             read_counts(options["rows"], "rows"),
         )
 
-    def _read_lengths(self) -> list[int]:
-        text = self._options["length"]
-        if text is None:
-            return []
-        drawn = read_counts(text, "length").whole(np.random.default_rng(SEED))
-        return [next(drawn) for _ in range(LENGTHS)]
+    def _read_lengths(self) -> Lengths:
+        text, trace = self._options["length"], self._options["trace"]
+        if text is not None:
+            return _drawn(read_counts(text, "length"), f"--length {text}")
+        load = read_user_load(None, None, trace, self._subject.found.name) if trace else ()
+        recorded = recorded_lengths(load)
+        if len(recorded) > 1:
+            raise ConfigError(f"--trace: expected one length a line; got {len(recorded)}")
+        return _drawn(recorded[0], f"those of {trace.name}") if recorded else Lengths()
 
     def _write_settings(self, values: Mapping[str, NewValue]) -> None:
         section = ("models", self._subject.found.name)
@@ -182,6 +187,11 @@ class TuneCommand:
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
         changed = with_settings(text, section, values) if text else lines_of(section, values)
         file.write_text(changed, encoding="utf-8")
+
+
+def _drawn(lengths: Distribution, words: str) -> Lengths:
+    drawn = lengths.whole(np.random.default_rng(SEED))
+    return Lengths([next(drawn) for _ in range(LENGTHS)], words)
 
 
 def _noting(console: Console, update: Note) -> Note:

@@ -4,7 +4,7 @@ Batches of 1, 2, 4, ... rows run, up to the present `max_batch_size` and beyond.
 
     if a row costs clearly more in it, and in the size before, than in a smaller batch,
     if it gains next to nothing beyond the present `max_batch_size`,
-    if it takes longer than the deadline,
+    if it takes longer than the deadline, or than there is time for,
     if it does not fit into the memory, or the model takes no batch of that size.
 
 Other programs disturb single runs, and a machine gets slower when it gets warm. So sizes take
@@ -16,7 +16,7 @@ the time.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from math import log, sqrt
+from math import inf, log, sqrt
 from statistics import median
 from typing import NamedTuple
 
@@ -51,11 +51,13 @@ class Limits(NamedTuple):
         present: rows of the largest batch as the model is run now.
         most: rows of the largest batch that can be run.
         deadline: seconds that a batch may take; None for any number.
+        longest: seconds of a batch beyond which there is no time for larger ones.
     """
 
     present: int
     most: int
     deadline: float | None = None
+    longest: float = inf
 
 
 class Timing(NamedTuple):
@@ -196,6 +198,8 @@ def _reason_to_end(timings: list[Timing], limits: Limits) -> str:
     last, before = timings[-1], timings[:-1]
     if limits.deadline is not None and last.seconds > limits.deadline:
         return f"a batch of {last.rows} rows takes longer than the deadline"
+    if last.seconds > limits.longest:
+        return f"there is no time for batches of more than {last.rows} rows"
     if not before:
         return ""
     cheapest = min(before, key=lambda timing: timing.least_row_seconds)

@@ -8,8 +8,8 @@ and warm-up. Only the moment at which the worker may take a batch is chosen by h
     3. the worker is opened                 it takes all of them as one batch
 
 What counts are the seconds that the worker took, from putting rows together to cutting outputs:
-those that the scheduler learns too. Of padded rows the queue may make several batches; then the
-seconds from 3 to the last answer count.
+those that the scheduler learns too. Padded rows of a batch are all of one length. Should the queue
+make several batches of them after all, the seconds from 3 to the last answer count.
 
 With several instances each gets a batch of its own at once, since they share cores or a device.
 """
@@ -17,7 +17,7 @@ With several instances each gets a batch of its own at once, since they share co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import cycle
 from pathlib import Path
@@ -29,13 +29,18 @@ from twisted.internet.defer import FirstError, gatherResults
 from twisted.python.failure import Failure
 
 from batcher.app.run import make_service
-from batcher.app.tuning.sample_rows import Row, request_rows
+from batcher.app.tuning.lengths import RowSize
+from batcher.app.tuning.sample_rows import Lengths, Row, padded_rows
 from batcher.app.tuning.subject import Changes, Subject
 from batcher.app.tuning.time_box import Note
 from batcher.config.model_settings import ModelSettings
+from batcher.core.counters import ModelMetrics
+from batcher.core.padding import RaggedGroup
 from batcher.core.request import InferenceResponse
 from batcher.core.spec import ModelSpec
 from batcher.errors import BatcherError, ConfigError
+from batcher.models.protocol import Arrays
+from batcher.models.sample import sample_of
 from batcher.serving.model_version import ModelVersion
 
 BEYOND = 4
@@ -54,16 +59,18 @@ class LoadedModel:
 
     Attributes:
         rows: the different requests, each of one row.
+        words: where the lengths of padded rows come from; empty where rows have none.
     """
 
-    def __init__(self, version: ModelVersion, lengths: Sequence[int]) -> None:
-        """Send `version`, which is ready, rows of `lengths`; of any length if there are none.
+    def __init__(self, version: ModelVersion, asked: Lengths, metrics: ModelMetrics) -> None:
+        """Send `version`, which is ready and counts in `metrics`, rows of the lengths `asked` for.
 
         Raises:
             ConfigError: there are no rows to be sent.
         """
-        self.rows = request_rows(version.spec, version.sample, lengths)
+        self.rows, self.words = padded_rows(version.spec, _sample(version), asked)
         self._version = version
+        self._metrics = metrics
         self._instances = range(version.settings.instances)
         self._rows = cycle(self.rows)
         self._open(False)
@@ -73,14 +80,38 @@ class LoadedModel:
         """Inputs and outputs of the model."""
         return self._version.spec
 
-    async def run(self, rows: int) -> float | None:
+    async def sizes(self) -> list[RowSize]:
+        """Return the elements of each of the rows; nothing where rows are not padded.
+
+        Raises:
+            ConfigError: the model fails on the rows.
+        """
+        if not self.spec.is_padded:
+            return []
+        return [await self._size(row) for row in self.rows]
+
+    async def _size(self, row: Row) -> RowSize:
+        group = self._version.scheduler.group_key(row)  # type: ignore[misc]  # padded rows have one
+        if isinstance(group, RaggedGroup):
+            lengths = group.padding.lengths_of(row)
+            return RowSize(group.own_elements(row), group.padded_to(lengths).elements)
+        metrics, count = self._metrics, len(self._instances)
+        own, padded = metrics.real_elements, metrics.padded_elements
+        await self.run(1, row)
+        return RowSize(
+            (metrics.real_elements - own) // count, (metrics.padded_elements - padded) // count
+        )
+
+    async def run(self, rows: int, row: Row | None = None) -> float | None:
         """Return the seconds of a batch of `rows` rows; None if it did not run as one.
+
+        All are the same `row`; without it, one row follows the other.
 
         Raises:
             ConfigError: the model fails on the rows.
         """
         try:
-            return await self._run([next(self._rows) for _ in range(rows)])
+            return await self._run([row or next(self._rows) for _ in range(rows)])
         except BatcherError as err:
             raise ConfigError(
                 f"expected answers to {rows} rows; the model failed: {err}. See also `batcher "
@@ -109,10 +140,8 @@ class LoadedModel:
         return self._seconds(answers, len(rows), perf_counter() - began)
 
     def _seconds(self, answers: list[InferenceResponse], rows: int, whole: float) -> float | None:
-        if self._version.spec.is_padded:
-            return whole
         if any(answer.batch_size != rows for answer in answers):
-            return None
+            return whole if self._version.spec.is_padded else None
         return max(answer.compute for answer in answers)
 
     def _open(self, is_open: bool) -> None:
@@ -120,11 +149,19 @@ class LoadedModel:
             self._version.scheduler.set_alive(instance, is_open)
 
 
+def _sample(version: ModelVersion) -> Arrays | None:
+    """Return all rows of the sample of a model whose rows are padded; of another one, the first."""
+    file = version.definition.sample
+    if file is None or not version.spec.is_padded:
+        return version.sample
+    return sample_of(version.definition, None)
+
+
 @asynccontextmanager
 async def loaded(
     subject: Subject,
     changes: Changes,
-    lengths: Sequence[int],
+    asked: Lengths,
     reactor: AsyncioSelectorReactor,
     note: Note,
 ) -> AsyncIterator[LoadedModel]:
@@ -139,7 +176,9 @@ async def loaded(
     service.startService()
     try:
         await service.ready.asFuture(loop)
-        yield LoadedModel(service.server.ready_model(MEASURED), lengths)
+        version = service.server.ready_model(MEASURED)
+        metrics = service.server.metrics.model(version.spec.name, version.spec.version)
+        yield LoadedModel(version, asked, metrics)
     finally:
         await service.stopService().asFuture(loop)
 
@@ -149,6 +188,7 @@ def _openly(present: ModelSettings) -> dict[str, Any]:
     most = BEYOND * present.max_batch_size
     return {
         "max_batch_size": most,
+        "max_batch_elements": None,
         "max_queue_rows": max(2 * most, present.max_queue_rows),
         "policy": "eager",
         "max_delay_ms": 0,

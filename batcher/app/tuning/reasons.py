@@ -52,8 +52,9 @@ def _of_size(size: int, chosen: Option, options: Sequence[Option]) -> str:
         at = chosen.setup.curve.at(other)
         if at is not None:
             others.append(f"{milliseconds(at.row_seconds)} at {other}")
-    costs = f"{cost}, {', '.join(others)}" if others else cost
-    return f"{costs}; simulated {_numbers(chosen)}, now {_numbers(options[0])}"
+    costs = ", ".join(filter(None, [cost, *others]))
+    simulated = f"simulated {_numbers(chosen)}, now {_numbers(options[0])}"
+    return f"{costs}; {simulated}" if costs else simulated
 
 
 def _of_setup(curve: Curve, present: Curve, at_once: str) -> str:

@@ -20,7 +20,13 @@ LATE_LAG_S = 5e-3
 
 def report_text(found: Tuning, values: Mapping[str, NewValue]) -> str:
     """Return all that `found` shows; `values` are the best settings with their reasons."""
-    blocks = [_curves(found), _costs(found), _verified(found), _conclusion(found, values)]
+    blocks = [
+        found.lengths,
+        _curves(found),
+        _costs(found),
+        _verified(found),
+        _conclusion(found, values),
+    ]
     return "\n\n".join(block for block in blocks if block)
 
 
@@ -28,7 +34,10 @@ def _curves(found: Tuning) -> str:
     lines = []
     for setup in found.setups:
         words = f"model {found.subject.title}, {text_of(setup.changes)}"
-        lines += [words, *_table(_curve_rows(setup.curve)), f"  end: {setup.curve.end}", ""]
+        for elements, curve in (setup.by_elements or {0: setup.curve}).items():
+            of_length = f", rows of {elements} elements" if elements else ""
+            table = _table(_curve_rows(curve))
+            lines += [f"{words}{of_length}", *table, f"  end: {curve.end}", ""]
     return "\n".join(lines[:-1])
 
 

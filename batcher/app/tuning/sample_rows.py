@@ -1,20 +1,27 @@
 """The requests that a tuning sends: a row of the model's sample, or rows of random values.
 
-Where rows are padded, lengths are those that the user names. A row gets another length by being cut
-or repeated along its free axis. A model that makes what is padded of a text, in `preprocess`, gets
-a text of as many words.
+Where rows are padded, lengths are the first of these that there are:
+
+    --length, or the column `length` of the trace
+    those of the sample, if its rows differ in length
+    `warmup_lengths`, or else `pad_sizes`, of the model
+    the length of the sample
+
+A row gets another length by being cut or repeated along its free axis. A model that makes what is
+padded of a text, in `preprocess`, gets a text of as many words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from batcher.app.checking.samples import random_rows
 from batcher.client.tensors import Bfloat16
+from batcher.core.padding import Padding
 from batcher.core.spec import Array, ModelSpec, TensorSpec
 from batcher.errors import ConfigError
 from batcher.models.blank_rows import unsized_inputs
@@ -24,6 +31,36 @@ Row = dict[str, Array]
 """The inputs of a request of one row."""
 
 
+class Lengths(NamedTuple):
+    """Lengths that the user says.
+
+    Attributes:
+        values: the lengths; none if the user says none.
+        words: where they come from.
+    """
+
+    values: Sequence[int] = ()
+    words: str = ""
+
+
+def padded_rows(spec: ModelSpec, sample: Arrays | None, asked: Lengths) -> tuple[list[Row], str]:
+    """Return requests of one row, and where their lengths come from; empty where rows have none.
+
+    Raises:
+        ConfigError: as `request_rows`.
+    """
+    rows = request_rows(spec, sample, asked.values)
+    if asked.values or not spec.is_padded:
+        return rows, asked.words
+    if len({length_of(spec, row) for row in rows}) > 1:
+        return rows, f"the {len(rows)} rows of the model's sample"
+    lengths = Padding(spec).warmup_lengths
+    if lengths:
+        listed = ", ".join(map(str, lengths))
+        return request_rows(spec, sample, lengths), f"{listed}, as the model is warmed up"
+    return rows, "the one of the model's sample; say yours with --length"
+
+
 def request_rows(spec: ModelSpec, sample: Arrays | None, lengths: Sequence[int]) -> list[Row]:
     """Return different requests of one row: one for each of `lengths`, or all of the sample's.
 
@@ -31,7 +68,11 @@ def request_rows(spec: ModelSpec, sample: Arrays | None, lengths: Sequence[int])
         ConfigError: there is no sample, and free axes have no size; or rows have no lengths.
     """
     if sample is not None:
-        rows = [dict(sample)]
+        count = len(next(iter(sample.values())))
+        rows = [
+            {name: array[place : place + 1] for name, array in sample.items()}
+            for place in range(count)
+        ]
     elif reason := unsized_inputs(spec):
         raise ConfigError(
             f"expected a model that can be run: {reason}; add `sample: FILE` to its model.yaml, a "
@@ -74,8 +115,8 @@ def _of_length(spec: ModelSpec, row: Row, length: int) -> Row:
     tensors = [tensor for tensor in _with_length(spec) if tensor.name in row]
     if not tensors:
         raise ConfigError(
-            "--length: expected a model whose rows are padded (`pad` in model.yaml); got one whose "
-            "rows have one length"
+            "--length, or lengths of a trace: expected a model whose rows are padded (`pad` in "
+            "model.yaml); got one whose rows have one length"
         )
     return {**row, **{each.name: _resized(each, row[each.name], length) for each in tensors}}
 

@@ -11,9 +11,10 @@ from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from batcher.app.tuning.child_server import child_server
 from batcher.app.tuning.choosing import Option, Setup, Simulator, different, is_better, search
 from batcher.app.tuning.curve import Curve, Limits, Run, measured
+from batcher.app.tuning.lengths import RowSize, measured_places, simulated_rows, words_of_sizes
 from batcher.app.tuning.loaded_model import BEYOND, LoadedModel, loaded
 from batcher.app.tuning.rounds import Costs, Rounds
-from batcher.app.tuning.sample_rows import Inputs, Row
+from batcher.app.tuning.sample_rows import Inputs, Lengths, Row
 from batcher.app.tuning.sending import Measured
 from batcher.app.tuning.subject import Changes, Subject
 from batcher.app.tuning.time_box import CHOSEN, MEASURED, Note, TimeBox
@@ -37,7 +38,13 @@ SECONDS_A_REQUEST = 40e-6
 """Seconds of one simulated request, not compiled, on a slow machine."""
 
 EXPECTED_RUNS = 20
-"""Simulated runs of one setup."""
+"""Simulated runs of one setup; of one whose rows are padded, twice as many."""
+
+LARGER_RUNS = 8
+"""Times of a batch that the first round with batches twice as large takes: four runs."""
+
+LONGEST_S = 0.25
+"""Seconds of a batch of padded rows up to which larger ones are measured whatever the time."""
 
 PRESENT = "present"
 """The model's name in a server, with the present settings."""
@@ -59,6 +66,7 @@ class Tuning(NamedTuple):
         rounds: the rounds of each of these.
         best: the best of these settings; none where the present ones stay.
         simulator: simulates further settings.
+        lengths: how long rows are and where that comes from, in words; empty where rows have one.
     """
 
     subject: Subject
@@ -70,6 +78,7 @@ class Tuning(NamedTuple):
     rounds: list[list[Measured]]
     best: Changes
     simulator: Simulator
+    lengths: str = ""
 
 
 class Tuner:
@@ -79,12 +88,15 @@ class Tuner:
         self,
         subject: Subject,
         user: UserLoad,
-        lengths: Sequence[int],
+        lengths: Lengths,
         seconds: float,
         reactor: AsyncioSelectorReactor,
         note: Note,
     ) -> None:
-        """Tune `subject` for `user`, with rows of `lengths`, within about so many `seconds`."""
+        """Tune `subject` for `user`, with rows of `lengths`, within about so many `seconds`.
+
+        Without lengths, padded rows have those of the model's sample or its warm-up.
+        """
         self._subject = subject
         self._user = user
         self._lengths = lengths
@@ -92,6 +104,8 @@ class Tuner:
         self._note = note
         self._box = TimeBox(seconds, perf_counter)
         self._rows: list[Row] = []
+        self._sizes: list[RowSize] = []
+        self._words = ""
         self._spec: ModelSpec
 
     async def run(self) -> Tuning:
@@ -107,47 +121,73 @@ class Tuner:
         tried = [options[0], *different(options, VERIFIED)]
         verified, rounds = await self._verified(tried)
         found = (self._subject, self._user, setups, costs, options)
-        return Tuning(*found, verified, rounds, chosen(verified, rounds), simulator)
+        best, words = chosen(verified, rounds), self._words
+        return Tuning(*found, verified, rounds, best, simulator, words)
 
     async def _setups(self) -> list[Setup]:
         """Measure the present setup, and others as far as there is time."""
-        present = Setup({}, await self._curve({}, MEASURED * SETUP_PART))
-        self._check_deadline(present.curve)
-        setups = [present]
+        setups = [await self._setup({}, MEASURED * SETUP_PART)]
+        self._check_deadline(setups[0])
         for changes in other_setups(self._subject, cores()):
             if not self._box.left(MEASURED):
                 break
             try:
-                setups.append(Setup(changes, await self._curve(changes, MEASURED)))
+                setups.append(await self._setup(changes, MEASURED))
             except BatcherError:
                 continue  # the memory may have no room for a second instance
         return setups
 
-    async def _curve(self, changes: Changes, part: float) -> Curve:
-        subject, limits = self._subject, self._limits()
-        words = ", ".join(f"{key} {value}" for key, value in changes.items())
-        self._note(f"loading the model{f' with {words}' if words else ''}")
+    async def _setup(self, changes: Changes, part: float) -> Setup:
+        """Measure l(b) with `changes` within this part of the time, with rows of each length."""
+        words = "".join(f", {key} {value}" for key, value in changes.items())
+        self._note(f"loading the model{words}")
         async with loaded(
-            subject, changes, self._lengths, self._reactor, lambda text: None
+            self._subject, changes, self._lengths, self._reactor, lambda text: None
         ) as model:
-            self._rows, self._spec = model.rows, model.spec
-            clock, left = perf_counter, lambda: self._box.left(part)
-            curve = await measured(self._noted(model, words), limits, clock, left)
+            if not self._rows:
+                await self._learn_rows(model)
+            if not self._sizes:
+                run = self._noted(model, None, words)
+                return Setup(changes, await self._curve(run, self._limits(), part))
+            curves: dict[int, Curve] = {}
+            places = measured_places(self._sizes)
+            limits = self._limits()._replace(longest=self._longest(len(places)))
+            for left, place in zip(range(len(places), 0, -1), places, strict=True):
+                elements, now = self._sizes[place].padded, self._box.spent / self._box.total
+                run = self._noted(model, self._rows[place], f", {elements} elements each{words}")
+                until = now + (part - now) / left
+                curves[elements] = await self._curve(run, limits, until)
+        middle = sorted(curves)[(len(curves) - 1) // 2]
+        return Setup(changes, curves[middle], dict(sorted(curves.items())))
+
+    async def _learn_rows(self, model: LoadedModel) -> None:
+        """Learn what requests are, and how long their rows are."""
+        self._rows, self._spec = model.rows, model.spec
+        self._sizes = await model.sizes()
+        if self._sizes:
+            self._words = f"lengths: {model.words}: {words_of_sizes(self._sizes)}"
+
+    async def _curve(self, run: Run, limits: Limits, part: float) -> Curve:
+        curve = await measured(run, limits, perf_counter, lambda: self._box.left(part))
         if not curve.timings:
             raise ConfigError(
-                f"model {subject.title}: expected batches of whole requests; got other ones, as of "
-                "a `preprocess` that makes several rows of one"
+                f"model {self._subject.title}: expected batches of whole requests; got other ones, "
+                "as of a `preprocess` that makes several rows of one"
             )
         return curve
 
-    def _noted(self, model: LoadedModel, words: str) -> Run:
+    def _longest(self, lengths: int) -> float:
+        """Return the seconds of a batch beyond which larger ones of one of `lengths` take long."""
+        return max(MEASURED * SETUP_PART * self._box.total / lengths / LARGER_RUNS, LONGEST_S)
+
+    def _noted(self, model: LoadedModel, row: Row | None, words: str) -> Run:
         sizes: set[int] = set()
 
         async def run(rows: int) -> float | None:
             if rows not in sizes:
                 sizes.add(rows)
-                self._note(f"measuring batches of {rows}{f' with {words}' if words else ''}")
-            return await model.run(rows)
+                self._note(f"measuring batches of {rows}{words}")
+            return await model.run(rows, row)
 
         return run
 
@@ -155,8 +195,9 @@ class Tuner:
         present = self._subject.present.max_batch_size
         return Limits(present, BEYOND * present, self._user.deadline)
 
-    def _check_deadline(self, curve: Curve) -> None:
-        alone, deadline = curve.timings[0].seconds, self._user.deadline
+    def _check_deadline(self, setup: Setup) -> None:
+        curves, deadline = setup.by_elements.values() or [setup.curve], self._user.deadline
+        alone = min(curve.timings[0].seconds for curve in curves)
         if deadline is not None and alone >= deadline:
             raise ConfigError(
                 f"--deadline: expected more than the {alone * 1e3:.3g} ms that the model takes for "
@@ -170,10 +211,14 @@ class Tuner:
             return await Rounds(server, self._user, self._inputs(), self._box).costs(PRESENT)
 
     def _simulator(self, costs: Costs, setups: int) -> Simulator:
-        fitting = self._box.left(CHOSEN) / (EXPECTED_RUNS * setups * SECONDS_A_REQUEST)
+        ragged = simulated_rows(self._spec, self._sizes)
+        runs = EXPECTED_RUNS * setups * (2 if ragged else 1)
+        fitting = self._box.left(CHOSEN) / (runs * SECONDS_A_REQUEST)
         requests = round(min(max(fitting, LEAST_REQUESTS), MOST_REQUESTS))
         present = self._subject.present
-        return Simulator(present, self._user, requests, *costs, cores=min(cores(), 2))
+        return Simulator(
+            present, self._user, requests, *costs, cores=min(cores(), 2), ragged=ragged
+        )
 
     async def _verified(self, tried: list[Option]) -> tuple[list[Option], list[list[Measured]]]:
         """Send real load to what was `tried`; return what could be loaded, and its rounds."""

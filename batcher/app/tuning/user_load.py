@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from batcher.app.simulation.distributions import Distribution, constant
-from batcher.app.simulation.loads import Arrival, ClosedLoad, Load, OpenLoad, read_load
+from batcher.app.simulation.loads import Arrival, ClosedLoad, Draw, Load, OpenLoad, read_load
 from batcher.errors import ConfigError
 
 
@@ -72,6 +72,18 @@ def words_of(rate: float | None, clients: int | None, trace: Path | None) -> str
 def scaled(load: Load, factor: float) -> Load:
     """Return `load` with `factor` times as many requests a second, or clients."""
     return tuple(_scaled(part, factor) for part in load)
+
+
+def without_lengths(load: Load) -> Load:
+    """Return `load` without the lengths of its traces, for rows that are made beforehand."""
+    return tuple(
+        part if isinstance(part, ClosedLoad) else part._replace(draw=_shapeless(part.draw))
+        for part in load
+    )
+
+
+def _shapeless(draw: Draw) -> Draw:
+    return lambda rate, random: (each._replace(lengths=()) for each in draw(rate, random))
 
 
 def _scaled(part: OpenLoad | ClosedLoad, factor: float) -> OpenLoad | ClosedLoad:
