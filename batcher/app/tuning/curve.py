@@ -199,7 +199,7 @@ def _reason_to_end(timings: list[Timing], limits: Limits) -> str:
     if limits.deadline is not None and last.seconds > limits.deadline:
         return f"a batch of {last.rows} rows takes longer than the deadline"
     if last.seconds > limits.longest:
-        return f"there is no time for batches of more than {last.rows} rows"
+        return f"there is no time for larger batches than {last.rows}"
     if not before:
         return ""
     cheapest = min(before, key=lambda timing: timing.least_row_seconds)
