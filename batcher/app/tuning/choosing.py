@@ -4,8 +4,8 @@ Settings are searched one after the other, since their effects hardly mix:
 
     1. how the model runs        each setup that was measured: threads, instances
     2. max_batch_size            each size that was measured, in each setup
-       max_batch_elements        where rows are padded: powers of two from the longest row on; then
-                                 larger sizes again, since a budget may allow them to short rows
+       max_batch_elements        where rows are padded: powers of two from the longest row on, with
+                                 the largest size; then all sizes within the best of them
     3. the wait                  max_delay_ms of the present policy, and policy delay
     4. pipeline_depth
     5. timeout_ms                the deadline, so that the server refuses what would be late
@@ -42,9 +42,6 @@ EQUAL_ANSWERS, EQUAL_P99 = 0.01, 0.03
 WAITS = (0.5, 1.0, 2.0)
 """Waits of policy `delay` that are tried, as multiples of the time of one row: another row is not
 worth a longer wait than its own batch would take."""
-
-MOST_BUDGETS = 6
-"""Bounds of the elements of a batch that are tried: from a 64th of the largest batch on."""
 
 MIN_WAIT_MS = 0.1
 """Least wait that is tried: a timer is not more exact."""
@@ -193,18 +190,20 @@ class _Search:
             self._try([{"policy": "eager", **self._best, "timeout_ms": deadline * 1e3}])
 
     def _try_budgets(self, sizes: Sequence[int]) -> None:
-        """Try bounds of the elements of a batch, and larger batches within the best one."""
-        present = self._simulator.present.max_batch_elements
-        largest = self._size()
-        budgets = element_budgets(self._setup.by_elements, largest)
-        tried: list[int | None] = [each for each in budgets if each != present]
-        tried += [None] if present is not None else []
-        self._try([{"max_batch_elements": budget} for budget in tried])
-        if "max_batch_elements" in self._best:
-            self._try([{"max_batch_size": size} for size in sizes if size > largest])
+        """Try bounds of the elements of a batch, and then sizes within the best one.
 
-    def _size(self) -> int:
-        return int(self._best.get("max_batch_size", self._simulator.present.max_batch_size))
+        Bounds are tried with the largest size: the best size without a bound is small where long
+        rows get dear, and then a bound has nothing left to do.
+        """
+        present = self._simulator.present
+        largest = max(*sizes, present.max_batch_size)
+        budgets = element_budgets(self._setup.by_elements, largest)
+        tried: list[int | None] = [each for each in budgets if each != present.max_batch_elements]
+        tried += [None] if present.max_batch_elements is not None else []
+        own = {"max_batch_size": largest}
+        self._try([{**own, "max_batch_elements": budget} for budget in tried])
+        if "max_batch_elements" in self._best:
+            self._try([{"max_batch_size": size} for size in sizes if size != largest])
 
     def _try(self, tried: list[dict[str, Any]], with_none: bool = False) -> None:
         """Simulate each of `tried` beside the best so far, and keep what is best then."""
@@ -229,12 +228,11 @@ class _Search:
 def element_budgets(by_elements: Mapping[int, Curve], size: int) -> list[int]:
     """Return bounds of the elements of a batch to try, where batches have up to `size` rows.
 
-    They are powers of two that hold the longest row and bound something: the largest ones.
+    They are the powers of two that hold the longest row and bound something.
     """
     longest = max(by_elements)
     most = (size * longest - 1).bit_length()
-    powers = [1 << power for power in range((longest - 1).bit_length(), most)]
-    return powers[-MOST_BUDGETS:]
+    return [1 << power for power in range((longest - 1).bit_length(), most)]
 
 
 def _waits(present: ModelSettings, curve: Curve) -> list[dict[str, Any]]:

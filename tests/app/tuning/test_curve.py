@@ -92,3 +92,9 @@ def test_rounds_end_with_the_time_and_with_what_is_known() -> None:
 
 def test_a_present_size_that_is_no_power_of_two_is_measured_too() -> None:
     assert 24 in Model(straight).curve(Limits(24, 96)).sizes
+
+
+def test_sizes_end_where_there_is_no_time_for_larger_ones() -> None:
+    curve = Model(lambda rows: 0.1 * rows).curve(Limits(64, 64, longest=0.3))
+    assert curve.sizes == [1, 2, 4]
+    assert curve.end == "there is no time for larger batches than 4"
