@@ -53,9 +53,11 @@ def list_models(store: str, model: str) -> None:
     """List the versions in STORE, or those of MODEL alone, with their files and bytes."""
     address, opened = _opened(store)
     found, faults = versions_in(address, opened.list(""))
-    for version in found:
-        if model in ("", version.name):
-            click.echo(f"{version.title}  {len(version.files)} files  {version.nbytes:,} bytes")
+    shown = [version for version in found if model in ("", version.name)]
+    for version in shown:
+        click.echo(f"{version.title}  {len(version.files)} files  {version.nbytes:,} bytes")
+    if not shown:
+        click.echo(f"{address} has no version of {model or 'any model'}", err=True)
     for (name, number), reason in faults.items():
         click.echo(f"{name}/{number} is left out: {reason}", err=True)
 
@@ -134,6 +136,8 @@ def remove_version(store: str, version: str) -> None:
 def _opened(store: str) -> tuple[str, Store]:
     """Return the address of `store`, and the store. Raises ConfigError."""
     if not is_store(store):
+        if not Path(store).is_dir():
+            raise ConfigError(f"STORE: expected a folder or an address; there is no {store!r}")
         return str(Path(store).absolute()), FolderStore(Path(store))
     address = check_address(store, "STORE")
     return address, open_store(address)

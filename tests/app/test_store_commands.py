@@ -93,8 +93,11 @@ def test_a_folder_may_be_the_store(folder: Path, tmp_path: Path) -> None:
     assert "digits/3  4 files" in run("ls", place)
     run("pull", place, "digits/3", "--to", tmp_path / "got")
     assert (tmp_path / "got/digits/3/net.onnx").read_bytes() == b"x" * 3000
+    (place / "digits/3/__pycache__").mkdir()
+    (place / "digits/3/__pycache__/net.pyc").write_text("of a server that has read the folder")
     run("rm", place, "digits/3")
     assert list(place.iterdir()) == []
+    assert "has no version of any model" in run("ls", place)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +108,10 @@ def test_a_folder_may_be_the_store(folder: Path, tmp_path: Path) -> None:
         (("ls", "s3://me:hidden@bucket"), "without a password"),
         (("pull", ADDRESS, "digits"), "expected a version that is there; got 'digits'"),
         (("pull", ADDRESS, "digits/x"), "expected MODEL/VERSION"),
+        (("ls", "s3:/bucket"), "expected a folder or an address; there is no 's3:/bucket'"),
+        (("push", ".", ADDRESS, "--name", "../x"), "`/` separates the segments of a path"),
+        (("push", ".", ADDRESS, "--name", ".."), "a path takes it for a step up"),
+        (("push", ".", ADDRESS, "--name", "_new"), "servers pass over such names"),
         (("rm", ADDRESS, "digits"), "expected MODEL/VERSION"),
         (("rm", ADDRESS, "digits/9"), "expected a version that is there; got digits/9"),
     ],

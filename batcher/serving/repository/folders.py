@@ -43,7 +43,7 @@ from batcher.serving.repository.left_out import (
     reason_of_version,
 )
 from batcher.serving.repository.listing import Known, Listing, ModelFolder, Reasons, reason_for
-from batcher.serving.repository.stores.address import is_store
+from batcher.serving.repository.stores.address import is_store, plain_address
 from batcher.serving.repository.stores.stores import Place, StoreListing
 
 
@@ -91,7 +91,7 @@ def _models_of_repositories(settings: ServerSettings, base: Path, known: Known) 
     for place in settings.repositories:
         if is_store(place):
             where = f"{settings.origin('model_repository')}: model_repository"
-            one = _models_of_store(known.get(Place(place.rstrip("/"), "")), where)
+            one = _models_of_store(known.get(Place(plain_address(place), "")), where)
         else:
             one = _models_of_repository(settings, base, place)
         before = all_found.models.keys()
@@ -190,7 +190,7 @@ def _at_path(
 ) -> list[ModelFolder]:
     """Return the versions of a model that has a path of its own. Raises ConfigError."""
     if is_store(str(own.path)):
-        return _at_store_path(known.get(Place(str(own.path).rstrip("/"), name)), place)
+        return _at_store_path(known.get(Place(plain_address(str(own.path)), name)), place)
     path, entry = split_entry(base / str(own.path))
     if path.is_file() or entry or (path.suffix in MODEL_SUFFIXES and not path.is_dir()):
         sample = base / own.sample if own.sample is not None else None

@@ -26,8 +26,14 @@ def is_store(place: str) -> bool:
     return _SCHEME.match(place) is not None
 
 
+def plain_address(place: str) -> str:
+    """Return the address `place` as stores are known by it: `S3://b/` and `s3://b` are one."""
+    scheme, mark, rest = place.partition("://")
+    return f"{scheme.lower()}{mark}{rest.rstrip('/')}"
+
+
 def check_address(place: str, where: str) -> str:
-    """Return the address `place` without a slash at its end; `where` is the setting, for errors.
+    """Return the plain form of the address `place`; `where` is the setting, for errors.
 
     Raises:
         ConfigError: there is no such kind of store, or the address holds a secret.
@@ -50,4 +56,4 @@ def check_address(place: str, where: str) -> str:
         )
     if not host:
         raise ConfigError(f"{where}: expected {scheme}://NAME/FOLDER; got no name")
-    return place.rstrip("/")
+    return plain_address(place)

@@ -60,4 +60,11 @@ class FolderStore:
             path.unlink(missing_ok=True)
             with suppress(OSError):
                 for parent in list(path.relative_to(self._folder).parents)[:-1]:
-                    (self._folder / parent).rmdir()
+                    _remove_if_empty(self._folder / parent)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove `folder`, in which Python may have left bytecode. Raises OSError: more is there."""
+    if os.listdir(folder) == ["__pycache__"]:
+        shutil.rmtree(folder / "__pycache__")
+    folder.rmdir()

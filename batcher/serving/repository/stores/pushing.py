@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from batcher.core.names import name_fault
 from batcher.errors import ConfigError
-from batcher.serving.repository.left_out import DEFINITION
+from batcher.serving.repository.left_out import DEFINITION, is_no_model
 from batcher.serving.repository.stores.checksums import SUMS, sha256_of
 from batcher.serving.repository.stores.names import names_fault
 from batcher.serving.repository.stores.store import Store, WritableStore
@@ -45,6 +46,7 @@ def push(
         ConfigError: the folder holds no version, or the store has that version.
         OSError: a file cannot be read, or the store fails.
     """
+    _check_name(name)
     files = _files_in(folder)
     there = {int(one.version) for one in versions_of(store, address, name)}
     number = version if version is not None else max(there, default=0) + 1
@@ -54,6 +56,13 @@ def push(
         raise ConfigError(f"{address}: expected a new version; got {got}")
     _put(store, folder, files, f"{name}/{number}", tell)
     return f"{name}/{number}"
+
+
+def _check_name(name: str) -> None:
+    """Check that servers find a model called `name`. Raises ConfigError."""
+    fault = name_fault(name) or "servers pass over such names" * is_no_model(name)
+    if fault:
+        raise ConfigError(f"--name: expected a name that a model can have; got {name!r}: {fault}")
 
 
 def _put(

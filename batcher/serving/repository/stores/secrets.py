@@ -15,9 +15,11 @@ MAX_CHARS = 600
 """Characters of an error that are shown: some stores answer with a page."""
 
 _NAME = re.compile(r"(?i)key|secret|token|passw|credential|sas|connection_string|signature")
-_QUERY = re.compile(r"\?[^\s\"'<>)]{3,4000}")
-_USER = re.compile(r"//[^\s/@]{1,400}@")
-_SIGNATURE = re.compile(r"(?i)(signature|credential|authorization|bearer)([=: ]{1,3})[^\s,\"'&]+")
+_QUERY = re.compile(r"(?<!<)\?[^\s\"'<>)]{3,}")  # `<?xml` is no query
+_USER = re.compile(r"//[^\s/]+@")  # to the last @: a password may have one
+_SIGNATURE = re.compile(
+    r"(?i)(signature|credential|authorization|bearer)([=: ]{1,3})(?:(?:basic|bearer) +)?[^\s,\"'&]+"
+)
 
 
 def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:

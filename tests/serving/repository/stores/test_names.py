@@ -150,6 +150,10 @@ def test_a_slash_at_the_end_of_an_address_changes_nothing() -> None:
     assert check_address("s3://bucket/models/", "x") == "s3://bucket/models"
 
 
+def test_a_kind_in_capitals_is_the_kind() -> None:
+    assert check_address("HTTPS://Host/Models/", "x") == "https://Host/Models"
+
+
 def test_secrets_are_taken_out_of_errors() -> None:
     environment = {"AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI", "HOME": "/home/me"}
     text = without_secrets(
@@ -158,6 +162,26 @@ def test_secrets_are_taken_out_of_errors() -> None:
     )
     assert text == "GET https://…@host/x?… in /home/me …: Bearer …"
     assert len(without_secrets("x" * 5000, {})) < 700
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "proxy http://me:s3cr3t@proxy:80/ refused",
+        "proxy http://me:p@s3cr3t@proxy:80/ refused",
+        "GET https://host/x?" + "a=1&" * 3000 + "X-Amz-Security-Token=s3cr3t timed out",
+        "header authorization: Basic s3cr3t is refused",
+        "header Authorization: Bearer s3cr3t is refused",
+        "Credential=s3cr3t, SignedHeaders=host, Signature=s3cr3t",
+    ],
+)
+def test_no_form_of_a_secret_is_shown(text: str) -> None:
+    assert "s3cr3t" not in without_secrets(text, {})
+
+
+def test_what_is_no_secret_is_shown() -> None:
+    text = 'https://host/x: 404: <?xml version="1.0"?> <Code>NoSuchBucket</Code> at me@host'
+    assert without_secrets(text, {}) == text
 
 
 def test_a_bucket_without_the_extra_is_refused_with_the_line_that_installs_it(
