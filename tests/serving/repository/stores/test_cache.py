@@ -129,7 +129,7 @@ def test_one_process_waits_while_another_one_fetches(tmp_path: Path) -> None:
 def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models").chmod(0o777)
-    with pytest.raises(ConfigError, match="store_cache: .*others may write to it"):
+    with pytest.raises(ConfigError, match=r"store_cache: .*others may write to it"):
         fill(StoreCache(tmp_path, 1000), version(1))
 
 
