@@ -11,6 +11,7 @@ of an authority of one's own from the file that `SSL_CERT_FILE` names.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -64,17 +65,40 @@ class Bucket:
 
     def list(self, prefix: str) -> list[StoredFile]:
         """Return the files in the folder `prefix` and below it. Raises OSError, ConfigError."""
-        found: list[StoredFile] = []
+        found: dict[str, StoredFile] = {}
         with self._translated():
-            for chunk in self._obstore.list(self._store, prefix or None):
-                found += [
-                    StoredFile(each["path"], each["size"], _tag(each["e_tag"])) for each in chunk
-                ]
+            for file in self._files(prefix):
+                found[file.name] = file
                 if len(found) > MAX_LISTED:
                     raise ConfigError(
                         f"{self._address}: expected at most {MAX_LISTED} files; there are more"
                     )
-        return found
+        return [*found.values()]
+
+    def _files(self, prefix: str) -> Iterator[StoredFile]:
+        """Yield the files in the folder `prefix` and below it, maybe some of them twice.
+
+        The library ends a listing at the first name such as `m//net.onnx`. Then each folder is
+        listed by itself, and the name stands for all of the folder that has it.
+        """
+        try:
+            for chunk in self._obstore.list(self._store, prefix or None):
+                yield from map(_stored, chunk)
+        except self._obstore.exceptions.InvalidPathError as err:
+            yield from self._files_by_folder(prefix, err)
+
+    def _files_by_folder(self, prefix: str, error: Exception) -> Iterator[StoredFile]:
+        invalid = self._obstore.exceptions.InvalidPathError
+        try:
+            inside = self._obstore.list_with_delimiter(self._store, prefix or None)
+        except invalid:
+            if not prefix:
+                raise error from None  # the first one names the file
+            yield StoredFile(_odd_name(str(error), prefix), 0, "")
+            return
+        yield from map(_stored, inside["objects"])
+        for folder in inside["common_prefixes"]:
+            yield from self._files(folder)
 
     def fetch(self, file: StoredFile, start: int, end: int) -> bytes:
         """Return a range of `file`. Raises OSError, FileChanged."""
@@ -111,6 +135,16 @@ class Bucket:
             raise
         except (self._obstore.exceptions.BaseError, OSError, ValueError) as err:
             raise OSError(f"{self._address}: {_text(err)}") from None
+
+
+def _stored(each: Any) -> StoredFile:
+    return StoredFile(each["path"], each["size"], _tag(each["e_tag"]))
+
+
+def _odd_name(error: str, folder: str) -> str:
+    """Return the name in `folder` that the library's `error` says."""
+    found = re.search(rf'"(?:.*?/)?({re.escape(folder)}/.*?)"', error)
+    return found[1] if found else f"{folder}//"
 
 
 def _tag(tag: str | None) -> str:

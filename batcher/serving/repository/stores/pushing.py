@@ -42,18 +42,17 @@ def push(
 
     Without a `version` it is the one after the newest there. `tell` hears of each file.
 
-    Raises:
-        ConfigError: the folder holds no version, or the store has that version.
-        OSError: a file cannot be read, or the store fails.
+    Raises ConfigError: the folder holds no version, or the store has that version; OSError.
     """
     _check_name(name)
     files = _files_in(folder)
     there = {int(one.version) for one in versions_of(store, address, name)}
     number = version if version is not None else max(there, default=0) + 1
     if number in there:
-        advice = "name another --version, or remove that one by `batcher models rm`"
-        got = f"{name}/{number}, which is there: {advice}"
-        raise ConfigError(f"{address}: expected a new version; got {got}")
+        raise ConfigError(
+            f"{address}: expected a new version; got {name}/{number}, which is there: name another "
+            "--version, or remove that one by `batcher models rm`"
+        )
     _put(store, folder, files, f"{name}/{number}", tell)
     return f"{name}/{number}"
 

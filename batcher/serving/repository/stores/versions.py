@@ -90,8 +90,8 @@ def versions_in(
     found: list[StoredVersion] = []
     faults: dict[Key, str] = {}
     for name, inside in sorted(_by_model(files, model).items()):
-        if fault := name_fault(name):
-            faults[name, ""] = f"expected a name of a model that fits into a path: {fault}"
+        if fault := _model_fault(name, [rest for rest, _ in inside]):
+            faults[name, ""] = fault
             continue
         prefix = "" if model else f"{name}/"
         versions = _versions_of(store, name, prefix, inside)
@@ -102,6 +102,21 @@ def versions_in(
             else:
                 found.append(version)
     return found, faults
+
+
+def _model_fault(name: str, inside: list[str]) -> str:
+    """Return why no version of the model `name` is served; `inside` are its files by their names.
+
+    What lies below `m//` or `m/../` may be a version's, and nobody can tell of which.
+    """
+    if fault := name_fault(name):
+        return f"expected a name of a model that fits into a path: {fault}"
+    return names_fault(f"{name}/{rest}" for rest in inside if _is_odd(rest))
+
+
+def _is_odd(name: str) -> bool:
+    """Return whether `name`, in a folder, may stand for everything in that folder."""
+    return name.partition("/")[0] in ("", ".", "..")
 
 
 def _fault(version: StoredVersion, numbers: Counter[str]) -> str:
@@ -134,7 +149,7 @@ def _versions_of(
     found = [
         _version(store, name, str(int(folder)), f"{prefix}{folder}", files)
         for folder, files in sorted(folders.items(), key=lambda each: int(each[0]))
-        if any(file.name == DEFINITION for file in files)
+        if any(file.name == DEFINITION or _is_odd(file.name) for file in files)
     ]
     if not found and any(rest == DEFINITION for rest, _ in inside):
         own = [file._replace(name=rest) for rest, file in inside]

@@ -92,6 +92,14 @@ def test_a_version_with_a_refused_name_is_left_out_and_the_others_are_served() -
     assert "../../../etc/cron.d/x" in faults["m", "2"]
 
 
+@pytest.mark.parametrize("name", ["m//1/model.yaml", "m/../1/model.yaml", "m/./model.yaml"])
+def test_a_model_is_left_out_whose_versions_nobody_can_tell(name: str) -> None:
+    names = [name, "m/1/model.yaml", "n/1/model.yaml"]
+    found, faults = versions_in(ADDRESS, [StoredFile(each, 1, "") for each in names])
+    assert [version.title for version in found] == ["n/1"]
+    assert f"got {name!r}" in faults["m", ""]
+
+
 def test_versions_are_folders_of_numbers_or_the_folder_of_the_model() -> None:
     names = [
         "a/1/model.yaml",
