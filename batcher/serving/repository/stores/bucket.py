@@ -11,7 +11,6 @@ of an authority of one's own from the file that `SSL_CERT_FILE` names.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -143,8 +142,9 @@ def _stored(each: Any) -> StoredFile:
 
 def _odd_name(error: str, folder: str) -> str:
     """Return the name in `folder` that the library's `error` says."""
-    found = re.search(rf'"(?:.*?/)?({re.escape(folder)}/.*?)"', error)
-    return found[1] if found else f"{folder}//"
+    quoted = error.partition('"')[2].partition('"')[0]
+    start = f"/{quoted}".find(f"/{folder}/")
+    return quoted[start:] if start >= 0 else f"{folder}//"
 
 
 def _tag(tag: str | None) -> str:
