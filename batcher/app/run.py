@@ -33,8 +33,8 @@ from batcher.app.heap_trim import HeapTrim, heap_trimmer, resident_bytes
 from batcher.app.log_lines import begin_logging
 from batcher.app.outputs.standard import StandardOutputs
 from batcher.app.process_settings import (
+    leave_libraries,
     leave_objects,
-    release_frozen_objects,
     set_collector,
     set_process,
     set_switch_interval,
@@ -200,7 +200,7 @@ def _run(reactor: AsyncioSelectorReactor, service: BatcherService, observer: Sta
 
     def started(_: None) -> None:
         _follow_models(service)
-        set_collector(service.settings)
+        set_collector()
         _tell_start(service, observer)
 
     def not_started(failure: Failure) -> None:
@@ -210,6 +210,7 @@ def _run(reactor: AsyncioSelectorReactor, service: BatcherService, observer: Sta
         if reactor.running:
             reactor.stop()
 
+    leave_libraries()
     service.ready.addCallbacks(started, not_started)
     reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", leave_objects)
@@ -239,7 +240,6 @@ def _follow_models(service: BatcherService) -> None:
 
 
 def _reload(service: BatcherService, read: Read) -> None:
-    release_frozen_objects()
     reloaded = service.reload(read)
     # A reload that fails has its reasons in the log.
     reloaded.addCallbacks(

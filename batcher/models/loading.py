@@ -27,6 +27,7 @@ from batcher.core.installing import FORMAT_LIBRARIES, how_to_install
 from batcher.errors import BatcherError, ModelLoadError
 from batcher.models.checked import CheckedModel
 from batcher.models.file_facts import unchanged
+from batcher.models.first_imports import imported
 from batcher.models.own_code import first_cause, with_place
 from batcher.models.protocol import Model, Progress
 from batcher.models.sample import sample_of
@@ -163,6 +164,7 @@ def _load(
     model: Model, definition: ModelDefinition, settings: ModelSettings, progress: Progress
 ) -> CheckedModel:
     """Load and compile `model`; raises whatever the model raises. Inference thread."""
+    imported()
     device = _device(definition, settings)
     if device != "cpu":
         # The device of this thread, for code of the model that names no device.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from batcher.app.process_settings import leave_objects, release_frozen_objects
+from batcher.app.process_settings import leave_objects
 
 
 def test_the_collector_leaves_the_objects_that_are_there() -> None:
@@ -13,5 +13,5 @@ def test_the_collector_leaves_the_objects_that_are_there() -> None:
         assert gc.get_freeze_count() > 0
         assert len(gc.get_objects()) < gc.get_freeze_count()
     finally:
-        release_frozen_objects()
+        gc.unfreeze()
     assert gc.get_freeze_count() == 0

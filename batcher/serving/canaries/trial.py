@@ -163,8 +163,10 @@ class Trial:
 
     def _allowed_rate(self) -> float:
         """Return the largest rate of errors that the canary may have."""
-        known = (self.past + self.others).most_rate
-        return min(max(self.settings.max_error_rate, known, LEAST_RATE), 0.99)
+        known = self.past + self.others
+        # Beside a version that has answered nothing yet, no error says anything.
+        most = 1.0 if self.share < 1.0 and not known.requests else known.most_rate
+        return min(max(self.settings.max_error_rate, most, LEAST_RATE), 0.99)
 
     def _note_latency(self, is_tried: bool, seconds: float, now: float) -> None:
         latencies, ratio = self._latencies, self.settings.max_latency_ratio

@@ -80,6 +80,13 @@ def test_equal_versions_with_a_past_are_not_rolled_back_at_large_steps(share: fl
     assert alarms == 0
 
 
+def test_beside_a_version_that_has_answered_nothing_yet_errors_say_nothing() -> None:
+    on = trial(steps=(90.0,), every=86_400)
+    for _ in range(20):
+        assert on.heard("5", 0.01, True, 1.0) is None
+    assert on.evidence["too_many_errors"].log < 1.0
+
+
 def test_what_makes_both_versions_fail_is_not_the_canarys_fault() -> None:
     alarms = 0
     for seed in range(100):
