@@ -35,7 +35,7 @@ from batcher.serving.repository.folders import define, find_versions, settings_f
 from batcher.serving.repository.listing import ModelFolder
 
 DEFAULT_CONFIG = Path("config.yaml")
-LATER = ("models", "rollout", "simulate", "tune")
+LATER = ("models", "rollout", "run", "simulate", "tune")
 """Commands that are files of their own, imported when they are asked for."""
 
 
@@ -56,6 +56,10 @@ class Commands(click.Group):
             from batcher.app.rollout_command import rollout_command
 
             return rollout_command
+        if cmd_name == "run":
+            from batcher.app.jobs.command import run_command
+
+            return run_command
         if cmd_name == "simulate":
             from batcher.app.simulation.command import simulate_command
 

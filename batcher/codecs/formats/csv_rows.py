@@ -91,6 +91,25 @@ def decode(content: Content, spec: ModelSpec) -> dict[str, Array]:
     return {tensor.name: array.reshape(len(array), *_row_shape(tensor, array.shape[1]))}
 
 
+def header_length(head: bytes, spec: ModelSpec, declared: str) -> int:
+    """Return how many bytes of a file that begins with `head` are the header; 0 without one.
+
+    `declared` is as in `_has_header`. Raises InvalidInput: the header does not name the inputs.
+    """
+    try:
+        if len(spec.inputs) == 1:
+            return min(_start(memoryview(head), spec.inputs[0], declared), len(head))
+        if declared == "absent":
+            return 0
+        names, behind = _first_line(head, True)
+        _in_order(names, spec, Content(head[:behind]))
+        return min(behind, len(head))
+    except Unusual as err:
+        if declared == "absent" or (len(spec.inputs) == 1 and not declared):
+            return 0
+        raise DecodingError("line 1: expected a header of names; got another line") from err
+
+
 def _check_line_for_line(content: Content, text: Buffer) -> None:
     """Check that no line seems empty where each must be a row. Raises Unusual.
 

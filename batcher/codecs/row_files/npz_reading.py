@@ -1,0 +1,165 @@
+"""Rows of a file of numpy arrays (`.npz`): one array for each input, whose first axis is the row.
+
+The arrays are read a portion at a time, each as a stream of its own, so a file may be larger than
+the memory. Nothing in such a file can run code: arrays of objects, which are pickles, are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import IO, Any, BinaryIO, NamedTuple
+from zipfile import BadZipFile, ZipFile
+from zlib import error as zlib_error
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from batcher.codecs.row_files.grouping import Inputs, grouped
+from batcher.core.portions import Portion, Position
+from batcher.core.spec import Array, ModelSpec, check_inputs, wrong_names
+from batcher.errors import DecodingError, InvalidInput
+
+SUFFIX = ".npy"
+
+
+class _Stored(NamedTuple):
+    """An array of the file.
+
+    Attributes:
+        name: of the input.
+        shape: of the whole array.
+        dtype: of its elements.
+        start: byte of its stream at which the elements begin.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    start: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return prod(self.shape[1:]) * self.dtype.itemsize
+
+
+class NpzReader:
+    """Reads the rows of arrays.
+
+    Attributes:
+        begin: the position of the first row.
+        place: what the numbers of rows count.
+    """
+
+    begin: Position = [0]  # noqa: RUF012  # nobody changes it
+    place = "row"
+
+    def __init__(self, file: BinaryIO, spec: ModelSpec) -> None:
+        """Read `file`. Raises ClientError: it does not hold the inputs of the model."""
+        self._spec = spec
+        try:
+            self._zip = ZipFile(file)
+            self._arrays = _arrays(self._zip)
+        except (BadZipFile, EOFError, zlib_error, ValueError, NotImplementedError) as err:
+            raise DecodingError(f"expected a file of numpy.savez: {err}") from err
+        self._rows = _rows(self._arrays, spec)
+        self._streams: dict[str, IO[bytes]] = {}
+        self._at = -1
+
+    def read(self, position: Position, rows: int) -> Portion | None:
+        """Return the next `rows` rows from `position` on, fewer at the end, None behind it."""
+        (first,) = position
+        end = min(first + rows, self._rows)
+        if first >= end:
+            return None
+        if first != self._at:
+            self._go_to(first)
+        inputs = {name: self._next(found, end - first) for name, found in self._arrays.items()}
+        self._at = end
+
+        def decode(start: int, stop: int) -> Inputs:
+            return {name: array[start:stop] for name, array in inputs.items()}
+
+        groups, bad = grouped(self._spec, range(end - first), decode)
+        return Portion(range(first + 1, end + 1), groups, bad, [end], end / self._rows)
+
+    def _go_to(self, row: int) -> None:
+        for name, found in self._arrays.items():
+            stream = self._zip.open(name + SUFFIX)
+            stream.seek(found.start + row * found.row_bytes)
+            self._streams[name] = stream
+
+    def _next(self, found: _Stored, rows: int) -> Array:
+        nbytes = rows * found.row_bytes
+        try:
+            content = self._streams[found.name].read(nbytes)
+        except (BadZipFile, EOFError, zlib_error) as err:
+            raise DecodingError(f"array {found.name!r}: the file is damaged: {err}") from err
+        if len(content) != nbytes:
+            raise DecodingError(f"array {found.name!r}: the file ends before its last row")
+        array = np.frombuffer(content, found.dtype).reshape(rows, *found.shape[1:])
+        return _as_texts(array) if found.dtype.kind in "SU" else _in_order(array)
+
+
+def _arrays(file: ZipFile) -> dict[str, _Stored]:
+    """Return the arrays in `file` by name. Raises DecodingError."""
+    found = {}
+    for entry in file.namelist():
+        with file.open(entry) as stream:
+            name = entry.removesuffix(SUFFIX)
+            found[name] = _stored(name, stream)
+    return found
+
+
+def _stored(name: str, stream: IO[bytes]) -> _Stored:
+    version = npy_format.read_magic(stream)
+    read = {
+        (1, 0): npy_format.read_array_header_1_0,
+        (2, 0): npy_format.read_array_header_2_0,
+    }.get(version)
+    if read is None:
+        raise DecodingError(f"array {name!r}: expected version 1.0 or 2.0 of .npy; got {version}")
+    shape, is_by_columns, dtype = read(stream)
+    if dtype.hasobject or dtype.names:
+        raise DecodingError(
+            f"array {name!r}: expected numbers or texts; got Python objects, which are not read "
+            "since they can run code: texts are saved by `array.astype('S')`"
+        )
+    if is_by_columns and len(shape) > 1:
+        raise DecodingError(
+            f"array {name!r}: expected rows one after the other; got columns (Fortran's order): "
+            "save `numpy.ascontiguousarray(array)`"
+        )
+    if not shape or not prod(shape[1:]) * dtype.itemsize:
+        raise DecodingError(f"array {name!r}: expected rows of at least one value; got {shape}")
+    return _Stored(name, shape, dtype, stream.tell())
+
+
+def _rows(arrays: Mapping[str, _Stored], spec: ModelSpec) -> int:
+    """Return how many rows all `arrays` have. Raises InvalidInput."""
+    known = {tensor.name for tensor in spec.inputs}
+    required = {tensor.name for tensor in spec.required}
+    if not required <= arrays.keys() <= known:
+        raise wrong_names(spec, arrays)
+    lengths = {name: found.shape[0] for name, found in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        each = ", ".join(f"{name!r} {rows}" for name, rows in lengths.items())
+        raise InvalidInput(f"expected arrays of as many rows; got {each}")
+    # One row tells whether dtypes and shapes are those of the model, before anything runs.
+    check_inputs(spec, {name: _blank_row(found) for name, found in arrays.items()})
+    return next(iter(lengths.values()))
+
+
+def _blank_row(found: _Stored) -> Array:
+    blank = np.zeros((1, *found.shape[1:]), found.dtype)
+    return _as_texts(blank) if found.dtype.kind in "SU" else _in_order(blank)
+
+
+def _in_order(array: Array) -> Array:
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+
+
+def _as_texts(array: Array) -> Array:
+    texts = np.char.encode(array, "utf-8") if array.dtype.kind == "U" else array
+    return texts.astype(object)

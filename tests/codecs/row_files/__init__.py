@@ -1,0 +1,1 @@
+"""Tests of `batcher/codecs/row_files`."""
