@@ -71,25 +71,30 @@ def open_job(asked: Asked, spec: ModelSpec, identity: dict[str, Any]) -> Opened 
     the model; the output cannot be written.
     """
     try:
-        reader = _reader(asked, spec)
-        identity = {"input": _facts(asked), **identity}
-        files = OutputFiles(asked.output, writer_of(asked.output.name, spec, {}).parts)
-        if asked.restart:
-            files.remove()
-        files.check_free()
-        record = files.journal.read()
-        if record is not None:
-            check_same(record, identity)
-        record = record or _first(identity, reader, len(files.parts))
-        writer = writer_of(asked.output.name, spec, record.writer)
-        if record.stage == FINISHING:
-            record = files.finish_again(writer.assemble)
-        if record.stage == DONE:
-            return record
-        output = JobOutput(files, writer, record, reader.place)
-        output.open()
+        return _opened(asked, spec, identity)
     except (ClientError, OSError) as err:
         raise ConfigError(str(err)) from err
+
+
+def _opened(asked: Asked, spec: ModelSpec, identity: dict[str, Any]) -> Opened | Record:
+    """Do what `open_job` does; raises also ClientError, OSError."""
+    reader = _reader(asked, spec)
+    identity = {"input": _facts(asked), **identity}
+    files = OutputFiles(asked.output, writer_of(asked.output.name, spec, {}).parts)
+    if asked.restart:
+        files.remove()
+    files.check_free()
+    record = files.journal.read()
+    if record is not None:
+        check_same(record, identity)
+    record = record or _first(identity, reader, len(files.parts))
+    writer = writer_of(asked.output.name, spec, record.writer)
+    if record.stage == FINISHING:
+        record = files.finish_again(writer.assemble)
+    if record.stage == DONE:
+        return record
+    output = JobOutput(files, writer, record, reader.place)
+    output.open()
     return Opened(reader, output)
 
 

@@ -32,31 +32,29 @@ def grouped(
     """
     found: list[Group] = []
     bad: dict[int, BatcherError] = {}
-
-    def add(start: int, stop: int) -> None:
+    # Parts that are still to be decoded, the first of them last.
+    parts = [(0, len(rows))] if rows else []
+    while parts:
+        start, stop = parts.pop()
         try:
-            inputs = decode(start, stop)
-            _check(spec, inputs, stop - start)
+            inputs = _checked(spec, decode(start, stop), stop - start)
         except ClientError as err:
-            if stop - start == 1:
-                bad[rows[start]] = _alone(err)
-                return
             middle = (start + stop) // 2
-            add(start, middle)
-            add(middle, stop)
+            if middle == start:
+                bad[rows[start]] = _alone(err)
+            else:
+                parts += [(middle, stop), (start, middle)]
         else:
             found.append(Group(rows[start:stop], inputs))
-
-    if rows:
-        add(0, len(rows))
     return merged(found), bad
 
 
-def _check(spec: ModelSpec, inputs: Inputs, expected: int) -> None:
-    """Check that `inputs` are so many rows of the model. Raises ClientError."""
+def _checked(spec: ModelSpec, inputs: Inputs, expected: int) -> Inputs:
+    """Return `inputs`, which are so many rows of the model. Raises ClientError."""
     rows = check_inputs(spec, inputs)
     if rows != expected:
         raise DecodingError(f"expected {expected} rows; got {rows}")
+    return inputs
 
 
 def _alone(error: ClientError) -> BatcherError:
