@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from batcher.config.image_file import ImageFile
-from batcher.config.model_file import InputFile, ModelFile, OutputFile
+from batcher.config.model_file import ModelFile
 from batcher.config.model_settings import ModelOverrides, ModelSettings
+from batcher.config.model_tensors import InputFile, OutputFile
 from batcher.config.quota import Quota
 from batcher.config.settings import ServerSettings
 from batcher.config.traffic import Canary, Latest, Shadow

@@ -2,7 +2,8 @@
 
     TARGET                                     is served
     net.onnx, net.pt2, net.pt, model.py[:Net]  that file, as a model of the file's name
-    a folder with a model.yaml, or versions    that model
+    a folder with a model.yaml, a SavedModel,  that model
+    or folders of versions with one
     any other folder                           as the repository of models
 
 Without `-c` the target is served alone, and a `config.yaml` in the working directory is not read:
@@ -16,11 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from batcher.config.model_file import is_defined
 from batcher.config.single_file import name_of, split_entry
 from batcher.core.names import is_number
 from batcher.errors import ConfigError
 from batcher.models.describing.file_kinds import kind_of
-from batcher.serving.repository.left_out import DEFINITION
 
 Flags = dict[tuple[str, ...], tuple[str, object]]
 """From a setting's path to the name of a flag and the value that the flag sets."""
@@ -88,9 +89,8 @@ def _of_file(said: Said) -> dict[str, Any]:
 
 def is_model(folder: Path) -> bool:
     """Return whether `folder` is that of one model: a version, or one with versions in it."""
-    if (folder / DEFINITION).is_file():
-        return True
-    return any(is_number(each.name) and (each / DEFINITION).is_file() for each in folder.iterdir())
+    versions = (each for each in folder.iterdir() if is_number(each.name))
+    return is_defined(folder) or any(map(is_defined, versions))
 
 
 def declared(pairs: Sequence[str], option: str) -> dict[str, str]:

@@ -16,23 +16,23 @@ from pydantic import Field, field_validator, model_validator
 from batcher.config import onnx_definition
 from batcher.config.default_values import default_row
 from batcher.config.fixed_tensors import fill_in_fixed
-from batcher.config.image_file import ImageFile, image_spec
+from batcher.config.image_file import image_spec
 from batcher.config.model_files import check_files, find_file
+from batcher.config.model_tensors import InputFile, OutputFile
 from batcher.config.places import places_outside_model_file
 from batcher.config.pmml.fields import fill_in_pmml
 from batcher.config.reading import Integer, Source, read_yaml, validate
+from batcher.config.saved_model.definition import fill_in_saved_model, implied, is_saved_model
 from batcher.config.tensor_file import (
     FileSection,
     PaddedFile,
     PreparedFile,
-    TensorFile,
     check_axes,
     fillers,
 )
 from batcher.config.triton.model_config import config_of, read_config
 from batcher.config.unserved_formats import refuse_unserved
 from batcher.core.spec import (
-    FLOATS,
     Labels,
     ModelSpec,
     TensorSpec,
@@ -49,89 +49,10 @@ Format = Literal[
     "torchserve",
     "pmml",
     "keras",
+    "savedmodel",
 ]
 TABLES = ("sklearn", "xgboost", "lightgbm", "pmml")
 """The formats whose inputs may be the columns of a table, in which a text may be missing."""
-
-
-class InputFile(PaddedFile):
-    """An input tensor.
-
-    Attributes:
-        image: how a picture becomes a row; None if pictures are not accepted.
-        warmup_shape: shape of a row during warm-up, needed where `shape` has free axes.
-        missing: `nan` if a `null` in JSON and an empty cell in CSV stand for NaN; without it they
-            are refused. For floats, and for texts of a table, of which an empty one is missing.
-        optional: whether a request may leave the input out.
-        default: what an optional input is in a request without that input, for each row: one value,
-            or nested lists of the shape of a row. Without a default the model does not get the
-            input. An input with a default is optional.
-    """
-
-    image: ImageFile | None = None
-    warmup_shape: tuple[Annotated[Integer, Field(ge=0)], ...] | None = None
-    missing: Literal["nan"] | None = None
-    optional: bool = False
-    default: Any = None
-
-    @field_validator("missing", mode="before")
-    @classmethod
-    def _nan_as_text(cls, value: object) -> object:
-        # YAML reads `.nan` as a number, and `nan` as text.
-        return "nan" if isinstance(value, float) and value != value else value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> InputFile:
-        if self.image is not None:
-            image_spec(self.image, self)
-        if self.warmup_shape is not None and (
-            len(self.warmup_shape) != len(self.shape)
-            or any(
-                want not in (-1, have)
-                for want, have in zip(self.shape, self.warmup_shape, strict=True)
-            )
-        ):
-            raise ValueError(f"warmup_shape to fit shape {list(self.shape)}")
-        if self.missing is not None and self.dtype.name not in (*FLOATS, "BYTES"):
-            raise ValueError(f"dtype {', '.join(FLOATS)} or BYTES for `missing: nan`")
-        if self.default is not None:
-            default_row(self.default, self.dtype, self.shape)
-        return self
-
-    @property
-    def is_optional(self) -> bool:
-        """Whether a request may leave the input out."""
-        return self.optional or self.default is not None
-
-
-class OutputFile(TensorFile):
-    """An output tensor.
-
-    Attributes:
-        labels: names of the classes along the last axis.
-        scores: `probability` if the values are probabilities, `logit` if they are logits, which a
-            softmax turns into probabilities. Without it an answer has `probability` beside the
-            label if its values are 0 to 1 with a sum of 1 in each row, and else `score`.
-        ragged: whether rows may differ in the sizes of their free axes (-1), as the boxes found in
-            pictures do.
-        unpad: whether rows are cut to the lengths of the padded inputs of their request; the shape
-            has as many axes of -1 as those then.
-    """
-
-    labels: tuple[str, ...] | None = None
-    scores: Literal["probability", "logit"] | None = None
-    ragged: bool = False
-    unpad: bool = False
-
-    @model_validator(mode="after")
-    def _consistent(self) -> OutputFile:
-        if self.ragged and -1 not in self.shape:
-            raise ValueError(f"a shape with an axis of -1 for `ragged: true`, not {self.shape}")
-        if self.unpad and (self.ragged or -1 not in self.shape):
-            raise ValueError("a shape with an axis of -1, and no `ragged`, for `unpad: true`")
-        if self.labels is not None and (not self.shape or self.shape[-1] != len(self.labels)):
-            raise ValueError(f"as many labels as the last axis of shape {list(self.shape)}")
-        return self
 
 
 class ModelFile(FileSection):
@@ -140,13 +61,15 @@ class ModelFile(FileSection):
     Attributes:
         format: format of the model, which says how it is loaded.
         file: the model's file, for formats other than `python`; may be left out where one file
-            alone has the format's suffix.
+            alone has the format's suffix. Of a SavedModel it is the folder with `saved_model.pb`.
         entry: format `python`: `module:Class`; the module is looked for in this folder first.
         weights: format `python`: a file of weights for a `torch.nn.Module`.
         inputs: tensors that the model takes, in the order of its positional arguments.
         outputs: tensors that the model gives, in the order of its results.
         sample: a request that the model answers, as a file that could be posted to `/predict`;
             `batcher check --model` runs it.
+        signature: format `savedmodel`: the signature that is called, where it is neither
+            `serving_default` nor the only one.
         gradients: whether PyTorch keeps what it needs to compute gradients while a batch runs, for
             models that return gradients.
         imports: modules that are imported before the model is read, such as libraries that
@@ -166,6 +89,7 @@ class ModelFile(FileSection):
     inputs: Annotated[tuple[InputFile, ...], Field(min_length=1)]
     outputs: Annotated[tuple[OutputFile, ...], Field(min_length=1)]
     sample: Annotated[str | None, Field(min_length=1)] = None
+    signature: Annotated[str | None, Field(min_length=1)] = None
     gradients: bool = False
     imports: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")], ...] = ()
     constants: dict[str, Any] = Field(default_factory=dict)
@@ -200,12 +124,16 @@ class ModelFile(FileSection):
             raise ValueError("an input without `optional` and `default`, whose rows are counted")
         if self.format != "onnx" and (self.constants or self._names_graph):
             raise ValueError("`graph_name`, `batch_axis` and `constants` with format onnx alone")
+        if self.signature is not None and self.format != "savedmodel":
+            raise ValueError("`signature` with format savedmodel alone")
         return self
 
     @property
     def named_files(self) -> dict[str, str | None]:
         """The files that must stand beside `model.yaml`, by their keys."""
-        return {"file": self.file, "weights": self.weights, "sample": self.sample}
+        # A SavedModel is a folder, whose file was read before.
+        file = None if self.format == "savedmodel" else self.file
+        return {"file": file, "weights": self.weights, "sample": self.sample}
 
     @property
     def _padded(self) -> list[PaddedFile]:
@@ -254,8 +182,9 @@ class ModelDefinition:
         spec: the model's name, version and tensors.
         format: format of the model, which says how it is loaded.
         folder: folder of the version.
-        file: the model's file; the folder for `python` without a file.
-        entry: `module:Class` for `python`, else empty.
+        file: the model's file, or the folder of a SavedModel; the folder for `python` without a
+            file.
+        entry: `module:Class` for `python`, the signature for `savedmodel`, else empty.
         weights: file of weights for `python`, or None.
         sample: file of a request that the model answers, or None.
         gradients: whether gradients can be computed while a batch runs.
@@ -294,8 +223,14 @@ class ModelDefinition:
         return next((LISTINGS[note] for note in self.learnt if note in LISTINGS), "the file names")
 
 
+def is_defined(folder: Path) -> bool:
+    """Return whether there is something that `load_model_definition` can read for `folder`."""
+    is_told = (folder / "model.yaml").is_file() or is_saved_model(folder)
+    return is_told or config_of(folder) is not None
+
+
 def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinition:
-    """Read `folder/model.yaml`, or Triton's `config.pbtxt` where there is no such file.
+    """Read `folder/model.yaml`; without one, Triton's `config.pbtxt`, or a SavedModel in `folder`.
 
     Raises:
         ConfigError: the file is missing or wrong; the message names place, setting, what was
@@ -305,7 +240,8 @@ def load_model_definition(name: str, version: str, folder: Path) -> ModelDefinit
     if (config := config_of(folder)) is not None:
         read = read_config(config, name, folder)
         return replace(definition_of(read.source, name, version, folder), notes=read.notes)
-    source = read_yaml(folder / "model.yaml")
+    is_implied = is_saved_model(folder) and not (folder / "model.yaml").is_file()
+    source = implied(folder) if is_implied else read_yaml(folder / "model.yaml")
     find_file(folder, source)
     return definition_of(source, name, version, folder)
 
@@ -325,7 +261,7 @@ def definition_of(
     return ModelDefinition(
         *where,
         file=folder / model.file if model.file else folder,
-        entry=model.entry or "",
+        entry=model.entry or model.signature or "",
         weights=folder / model.weights if model.weights else None,
         sample=folder / model.sample if model.sample else None,
         gradients=model.gradients,
@@ -341,6 +277,7 @@ def _fill_in(source: Source, folder: Path) -> None:
     refuse_unserved(source)
     fill_in_fixed(source)
     fill_in_pmml(source, folder)
+    fill_in_saved_model(source, folder)
     onnx_definition.fill_in(source, folder)
 
 

@@ -8,18 +8,20 @@ from batcher.errors import ConfigError
 REASONS = {
     "pfa": "nothing that runs PFA is maintained any longer (Hadrian, Titus): convert the model to "
     "ONNX from what it was made of, or to PMML, which is served",
-    "savedmodel": "TensorFlow is not run: convert the model to ONNX with tf2onnx "
-    "(`python -m tf2onnx.convert --saved-model FOLDER --output model.onnx`), or save it with "
-    "Keras 3 as .keras",
+    "graphdef": "a graph of TensorFlow 1 says neither inputs nor outputs: convert it to ONNX with "
+    "tf2onnx (`python -m tf2onnx.convert --graphdef FILE --inputs … --outputs … --output "
+    "model.onnx`). A SavedModel is served as the folder that holds its saved_model.pb",
+    "hdf5": "Keras 3 reads it and saves what is served, or convert it to ONNX with tf2onnx: "
+    "`keras.saving.load_model('net.h5', compile=False).save('net.keras')`",
     "tensorrt": "an engine runs with TensorRT alone: export the network to ONNX",
 }
 """Why each format is not served, and what to do."""
 
 SUFFIXES = {
     ".pfa": "pfa",
-    ".pb": "savedmodel",
-    ".h5": "savedmodel",
-    ".hdf5": "savedmodel",
+    ".pb": "graphdef",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
     ".engine": "tensorrt",
     ".plan": "tensorrt",
 }

@@ -46,10 +46,18 @@ _MODULES = {
     "torchserve": "batcher.models.torchserve.model",
     "pmml": "batcher.models.pmml.model",
     "keras": "batcher.models.pytorch.keras_model",
+    "savedmodel": "batcher.models.saved_model",
 }
 """The module of each format. Its `MODEL(definition, settings)` returns a Model, not loaded yet."""
 
-_WITHOUT_TORCH = ("sklearn", "xgboost", "lightgbm", "pmml")
+IN_OWN_PROCESS = ("savedmodel",)
+"""Formats whose models run as with `worker: process`, whatever the settings say.
+
+TensorFlow takes its number of threads once in a process, gives no memory back, and brings its own
+copies of libraries that PyTorch and gRPC bring as well.
+"""
+
+_WITHOUT_TORCH = ("sklearn", "xgboost", "lightgbm", "pmml", "savedmodel")
 """Formats whose models run on the CPU alone, and for which PyTorch need not be imported."""
 
 _OF_EXTRAS = ("onnx", "keras", *_WITHOUT_TORCH)
@@ -110,7 +118,9 @@ def make_model(definition: ModelDefinition, settings: ModelSettings, maker: Any 
 
 def _read_files(definition: ModelDefinition) -> list[Path]:
     """Return the files that a load reads, besides code. Any thread."""
-    files = (definition.file, definition.weights)
+    files = [definition.file, definition.weights]
+    if definition.format == "savedmodel":
+        files += definition.file.rglob("*")
     return [file for file in files if file is not None and file.is_file()]
 
 

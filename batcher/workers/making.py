@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from batcher.batching.worker import CallFromThread, Worker
 from batcher.config.model_file import ModelDefinition
 from batcher.config.model_settings import ModelSettings
-from batcher.models.loading import load_model
+from batcher.models.loading import IN_OWN_PROCESS, load_model
 from batcher.models.protocol import Progress
 from batcher.workers.load_turns import LoadTurns
 from batcher.workers.options import LoopSide, WorkerOptions
@@ -52,7 +52,8 @@ def _worker(
         settings.watchdog_s,
         settings.load_timeout_s,
     )
-    if settings.worker == "process" and load is None:
+    is_apart = settings.worker == "process" or definition.format in IN_OWN_PROCESS
+    if is_apart and load is None:
         make_child = partial(ChildThread, options.name, definition, settings, loop.call_from_thread)
         return ProcessWorker(loop, options, make_child)
     return InferenceThread(load or partial(load_model, definition, settings), loop, options)

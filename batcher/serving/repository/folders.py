@@ -1,6 +1,8 @@
 """The models on disk: a folder a model, and in that folder one for each version, a number.
 
-A model's folder that holds a `model.yaml` itself, and no folder of a version, is version 1.
+A model's folder that holds a `model.yaml` itself, and no folder of a version, is version 1. In the
+place of a `model.yaml` there may be TensorFlow's `saved_model.pb`, or Triton's `config.pbtxt` above
+the version.
 
 What cannot be read is left out and named: a repository may be a volume with a `lost+found`, or hold
 a link that leads nowhere. Only a model that a setting names must be readable. What is no model, but
@@ -22,11 +24,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from batcher.config.model_file import ModelDefinition, load_model_definition
+from batcher.config.model_file import ModelDefinition, is_defined, load_model_definition
 from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.settings import ServerSettings
 from batcher.config.single_file import SingleFile, name_of, split_entry
-from batcher.config.triton.model_config import config_of, settings_of
+from batcher.config.triton.model_config import settings_of
 from batcher.core.names import is_number, name_fault
 from batcher.errors import ConfigError
 from batcher.models.describing.describe import define_single
@@ -258,8 +260,7 @@ def find_versions(folder: Path, settings: ServerSettings, base: Path) -> list[Mo
     if split_entry(folder)[0].is_file():
         return _of_single(folder.absolute(), settings, base)
     folder = folder.resolve()
-    is_triton = is_number(folder.name) and config_of(folder) is not None
-    alone = (folder / "model.yaml").is_file() or is_triton
+    alone = is_defined(folder)
     model = folder.parent if alone and is_number(folder.name) else folder
     named = {(base / own.path).resolve(): name for name, own in settings.models.items() if own.path}
     name = named.get(model, model.name)
@@ -325,10 +326,9 @@ def _versions(folder: Path, faults: dict[str, str]) -> list[Version]:
         for entry in entries
         if is_number(entry.name) and _is_version(entry, faults)
     ]
-    if not found and not faults and folder / DEFINITION in entries:
+    if not found and not faults and is_defined(folder):
         # The path of a model may be the folder of one of its versions.
-        number = int(folder.name) if is_number(folder.name) else 1
-        return [Version(number, folder)] if (folder / DEFINITION).is_file() else []
+        return [Version(int(folder.name) if is_number(folder.name) else 1, folder)]
     return sorted(found)
 
 
@@ -341,12 +341,10 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def _is_version(folder: Path, faults: dict[str, str]) -> bool:
-    """Return whether `folder` can be read, and holds a `model.yaml` or has Triton's file above."""
+    """Return whether `folder` can be read, and holds a `model.yaml` or something in its place."""
     try:
         names = os.listdir(folder)
-        if DEFINITION in names and (folder / DEFINITION).is_file():
-            return True
-        return bool(names) and config_of(folder) is not None
+        return bool(names) and is_defined(folder)
     except OSError as err:
         _note_unread(folder, err, faults, str(int(folder.name)))
         return False
