@@ -18,7 +18,7 @@ from batcher.config.default_values import default_row
 from batcher.config.fixed_tensors import fill_in_fixed
 from batcher.config.image_file import image_spec
 from batcher.config.model_files import check_files, find_file
-from batcher.config.model_tensors import InputFile, OutputFile
+from batcher.config.model_tensors import NO_RESHAPES, InputFile, OutputFile, Reshapes, reshapes_of
 from batcher.config.places import places_outside_model_file
 from batcher.config.pmml.fields import fill_in_pmml
 from batcher.config.reading import Integer, Source, read_yaml, validate
@@ -51,6 +51,9 @@ Format = Literal[
     "keras",
     "savedmodel",
 ]
+GRAPHS = ("onnx", "torchscript", "savedmodel", "keras")
+"""The formats whose files say what they compute, and may be given a view of other shapes."""
+
 TABLES = ("sklearn", "xgboost", "lightgbm", "pmml")
 """The formats whose inputs may be the columns of a table, in which a text may be missing."""
 
@@ -124,6 +127,11 @@ class ModelFile(FileSection):
             raise ValueError("an input without `optional` and `default`, whose rows are counted")
         if self.format != "onnx" and (self.constants or self._names_graph):
             raise ValueError("`graph_name`, `batch_axis` and `constants` with format onnx alone")
+        reshaped = [each for each in (*self.inputs, *self.outputs) if each.reshape is not None]
+        if reshaped and self.format not in GRAPHS:
+            raise ValueError(f"`reshape` with format {' or '.join(GRAPHS)} alone")
+        if any(each in (*self._padded, *self._cut) for each in reshaped):
+            raise ValueError("no `reshape` beside `pad`, `ragged` and `unpad`")
         if self.signature is not None and self.format != "savedmodel":
             raise ValueError("`signature` with format savedmodel alone")
         return self
@@ -138,6 +146,10 @@ class ModelFile(FileSection):
     @property
     def _padded(self) -> list[PaddedFile]:
         return [tensor for tensor in (*self.inputs, *self.prepared) if tensor.pad is not None]
+
+    @property
+    def _cut(self) -> list[OutputFile]:
+        return [tensor for tensor in self.outputs if tensor.ragged or tensor.unpad]
 
     @property
     def _names_graph(self) -> bool:
@@ -190,6 +202,7 @@ class ModelDefinition:
         gradients: whether gradients can be computed while a batch runs.
         imports: modules that are imported before the model is read.
         graph: how the tensors stand in the graph of an ONNX model.
+        reshapes: shapes that the model itself has where clients see another one.
         batch_sizes: numbers of rows that batches run with, ascending; empty for all.
         learnt: where all this is known from, in words, for a model that is one file; empty for one
             with a `model.yaml`.
@@ -206,6 +219,7 @@ class ModelDefinition:
     gradients: bool = False
     imports: tuple[str, ...] = ()
     graph: GraphBinding = GraphBinding()
+    reshapes: Reshapes = NO_RESHAPES
     batch_sizes: tuple[int, ...] = ()
     learnt: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -267,6 +281,7 @@ def definition_of(
         gradients=model.gradients,
         imports=model.imports,
         graph=_graph_binding(model),
+        reshapes=reshapes_of(model.inputs, model.outputs),
         batch_sizes=model.batch_sizes,
         learnt=learnt,
     )

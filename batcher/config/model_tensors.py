@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +13,34 @@ from batcher.config.image_file import ImageFile, image_spec
 from batcher.config.reading import Integer
 from batcher.config.tensor_file import PaddedFile, TensorFile
 from batcher.core.spec import FLOATS
+
+
+class Reshapes(NamedTuple):
+    """Shapes of a row in the model itself, by the name of the input and of the output.
+
+    Tensors that have the same shape in the model and for clients are left out.
+    """
+
+    inputs: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    outputs: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+
+
+NO_RESHAPES = Reshapes()
+"""Every tensor has the shape that clients see."""
+
+
+def reshapes_of(inputs: Iterable[TensorFile], outputs: Iterable[TensorFile]) -> Reshapes:
+    """Return the shapes that the model has otherwise than its clients."""
+    return Reshapes(
+        *(
+            {
+                each.name: each.reshape
+                for each in tensors
+                if each.reshape not in (None, each.shape) and each.reshape is not None
+            }
+            for tensors in (inputs, outputs)
+        )
+    )
 
 
 class InputFile(PaddedFile):

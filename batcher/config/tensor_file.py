@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -12,6 +13,12 @@ from batcher.config.reading import Integer
 from batcher.core.spec import DATATYPES, Datatype, TensorSpec, datatype
 
 Axis = Annotated[Integer, Field(ge=-1)]
+
+
+def same_elements(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Return whether rows of both shapes have as many elements, whatever a free axis holds."""
+    sizes = [prod(size for size in shape if size >= 0) for shape in (one, other)]
+    return sizes[0] == sizes[1] > 0 and list(one).count(-1) == list(other).count(-1) <= 1
 
 
 class FileSection(BaseModel):
@@ -32,6 +39,8 @@ class TensorFile(FileSection):
         graph_name: format `onnx`: its name in the graph, where that is another one.
         batch_axis: format `onnx`: the axis of the graph's tensor that counts the rows of a batch,
             0 the first; needed where the shapes do not tell.
+        reshape: formats that are files of a graph: shape of a row in the model itself, where that
+            is another than `shape`, which clients see. Both have as many elements.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -39,6 +48,16 @@ class TensorFile(FileSection):
     shape: tuple[Axis, ...]
     graph_name: Annotated[str | None, Field(min_length=1)] = None
     batch_axis: Annotated[Integer | None, Field(ge=0)] = None
+    reshape: tuple[Axis, ...] | None = None
+
+    @model_validator(mode="after")
+    def _as_many_elements(self) -> TensorFile:
+        if self.reshape is not None and not same_elements(self.shape, self.reshape):
+            raise ValueError(
+                f"a reshape with as many elements as shape {list(self.shape)}, and at most one "
+                f"axis of -1 in both, not {list(self.reshape)}"
+            )
+        return self
 
     @field_validator("dtype", mode="before")
     @classmethod

@@ -30,6 +30,7 @@ from batcher.models.file_facts import unchanged
 from batcher.models.first_imports import imported
 from batcher.models.own_code import first_cause, with_place
 from batcher.models.protocol import Model, Progress
+from batcher.models.reshaped import ReshapedModel, of_model
 from batcher.models.sample import sample_of
 from batcher.models.sized import SizedModel
 from batcher.models.version_code.importing import import_from_folder
@@ -79,7 +80,7 @@ def load_model(
     """
     with _explained(definition, settings, "import"):
         progress("loading")
-        model = make_model(definition, settings, maker)
+        model = make_model(of_model(definition), settings, maker)
         model.sample = model.sample if sample is None else sample
     with _explained(definition, settings, "load"), unchanged(_read_files(definition)):
         checked = _load(model, definition, settings, progress)
@@ -185,6 +186,8 @@ def _load(
         _compile(model, progress)
     if definition.batch_sizes:
         model = SizedModel(model, definition.batch_sizes)
+    if any(definition.reshapes):
+        model = ReshapedModel(model, definition)
     checked = CheckedModel(model, settings.finite_outputs)
     _tell_notes(checked, definition, settings.max_batch_size, progress)
     checked.sample = sample_of(definition, model.sample)

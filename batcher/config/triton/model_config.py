@@ -28,8 +28,6 @@ _OF_PYTHON = "write a class with `predict` for TritonPythonModel (docs/tutorials
 _OTHERS = {
     "tensorrt": "an engine of TensorRT runs with TensorRT alone: export the network to ONNX",
     "tensorrt_plan": "an engine of TensorRT runs with TensorRT alone: export the network to ONNX",
-    "tensorflow": "convert the model to ONNX with tf2onnx",
-    "tensorflow_savedmodel": "convert the model to ONNX with tf2onnx",
     "tensorflow_graphdef": "convert the model to ONNX with tf2onnx",
     "openvino": "convert the model to ONNX, from what it was converted from",
     "python": _OF_PYTHON,
@@ -45,6 +43,8 @@ _FORMATS = {
     "onnxruntime_onnx": ("onnx", "model.onnx"),
     "pytorch": ("torchscript", "model.pt"),
     "pytorch_libtorch": ("torchscript", "model.pt"),
+    "tensorflow": ("savedmodel", "model.savedmodel"),
+    "tensorflow_savedmodel": ("savedmodel", "model.savedmodel"),
 }
 
 
@@ -178,7 +178,7 @@ def _finish(reading: Reading, top: Message, folder: Path) -> None:
         if not found:
             reading.faults.append(
                 f"{reading.file}:1: backend: expected one of {', '.join(_FORMATS)}, or a file "
-                "model.onnx or model.pt; got none"
+                "model.onnx, model.pt or model.savedmodel; got none"
             )
             return
         # As Triton does: the name of the file tells the backend.

@@ -201,6 +201,7 @@ def transaction(reading: Reading, field: Field) -> None:
 
 
 _PARAMETERS = {
+    "TF_NUM_INTRA_THREADS": "torch_threads",
     "intra_op_thread_count": "torch_threads",
     "INTRA_OP_THREAD_COUNT": "torch_threads",
 }
@@ -212,6 +213,7 @@ _HINTS = (
     *("cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy"),
     *("DISABLE_OPTIMIZED_EXECUTION", "INFERENCE_MODE", "DISABLE_CUDNN", "ENABLE_CACHE_CLEANING"),
     *("ENABLE_WEIGHT_SHARING", "ENABLE_JIT_EXECUTOR", "ENABLE_JIT_PROFILING"),
+    *("TF_NUM_INTER_THREADS", "TF_USE_PER_SESSION_THREADS", "MAX_SESSION_SHARE_COUNT"),
     *("ENABLE_NVFUSER", "ENABLE_TENSOR_FUSER", "FORCE_CPU_ONLY_INPUT_TENSORS"),
 )
 """Parameters that change how fast a model runs, not what it answers."""
@@ -236,6 +238,11 @@ def parameters(reading: Reading, field: Field) -> None:
     if setting is not None and text.isdecimal():
         if int(text):  # 0 leaves the number to the library
             reading.set(setting, int(text), field.line)
+    elif name == "TF_SIGNATURE_DEF" and text:
+        reading.values["signature"] = text
+        reading.origins[("signature",)] = reading.place(field.line)
+    elif name == "TF_GRAPH_TAG" and text == "serve":
+        return  # the one that is served
     elif name in _HINTS:
         reading.note(Field(f"parameter {name}", "", field.line), "it tunes another backend")
     else:

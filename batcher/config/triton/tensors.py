@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from batcher.config.tensor_file import same_elements
 from batcher.config.triton.fields import (
     Handler,
     Reading,
@@ -104,11 +105,13 @@ def tensor(reading: Reading, field: Field) -> None:
             reading.refuse(field, f"expected a tensor with {name}; got none")
         return
     if found.reshape is not None and found.reshape[1] != found.dims:
-        reading.refuse(
-            found.reshape[0],
-            f"expected the shape that the model has, {found.dims}; got {found.reshape[1]}: write "
-            "that as dims, or reshape in the model",
-        )
+        found.values["reshape"] = found.reshape[1]
+        if not same_elements(found.dims, found.reshape[1]):
+            reading.refuse(
+                found.reshape[0],
+                f"expected a shape with as many elements as dims, {found.dims}, and at most one -1 "
+                f"in both; got {found.reshape[1]}",
+            )
     kind = f"{field.name}s"
     entries = reading.values.setdefault(kind, [])
     reading.origins[(kind, len(entries))] = reading.place(field.line)
@@ -171,14 +174,29 @@ def without_batch(reading: Reading, top: Message) -> None:
     if firsts and all(first == [1] for _, first in firsts):
         reading.set("max_batch_size", 1, firsts[0][0])
     for kind in ("inputs", "outputs"):
-        for entry in reading.values.get(kind, ()):
-            entry["shape"] = entry["shape"][1:]
+        for place, entry in enumerate(reading.values.get(kind, ())):
+            _take_rows_out(reading, entry, reading.origins[kind, place])
+
+
+def _take_rows_out(reading: Reading, entry: dict[str, Any], place: str) -> None:
+    """Take the axis of the batch out of the shapes of one tensor."""
+    dims, reshape = entry["shape"], entry.pop("reshape", None)
+    if reshape is None or dims[:1] == reshape[:1]:
+        dims = dims[1:]
+    else:
+        reading.notes.append(
+            f"{place}: {entry['name']}: expected {[1, *dims]} of clients: the axis of the rows, "
+            "which reshape adds, stands before dims"
+        )
+    entry["shape"] = dims
+    if reshape is not None and reshape[1:] != dims:
+        entry["reshape"] = reshape[1:]
 
 
 def _firsts(reading: Reading, top: Message) -> list[tuple[int, list[int]]]:
     """Return the line of each tensor, and its first size, in a list of none or one."""
     return [
-        (field.line, entry["shape"][:1])
+        (field.line, entry.get("reshape", entry["shape"])[:1])
         for kind in ("inputs", "outputs")
         for field, entry in zip(
             [each for each in top.fields if f"{each.name}s" == kind],

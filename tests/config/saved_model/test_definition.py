@@ -194,3 +194,18 @@ def test_other_bytes_are_refused_and_nothing_else(
     path.write_bytes(PLAIN[:place] + other + PLAIN[place + cut :])
     with suppress(ValueError):
         read_saved_model(path)
+
+
+def test_a_folder_below_tritons_file_is_served_by_the_signature_that_it_names(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "net" / "1" / "model.savedmodel"
+    home.mkdir(parents=True)
+    (home / FILE).write_bytes(saved_model({"a": signature(X, Y), "b": signature(X, Y)}))
+    (tmp_path / "net" / "config.pbtxt").write_text(
+        'platform: "tensorflow_savedmodel"\nmax_batch_size: 8\n'
+        'parameters { key: "TF_SIGNATURE_DEF" value: { string_value: "b" } }\n'
+    )
+    definition = load_model_definition("net", "1", home.parent)
+    assert (shown(definition), definition.entry) == (["x FP32[4]", "y FP32[3]"], "b")
+    assert definition.file == home

@@ -155,3 +155,35 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except ConfigError:
         return
     assert isinstance(parsed.fields, list)
+
+
+def test_a_reshape_is_a_view_for_clients_alone_and_in_batches(
+    folders: Folders, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    x, y = value("x", "FP32", "n", 2, 2), value("y", "FP32", "n", 2, 2, 1)
+    axes = [helper_axes()]
+    folder = folders.base / "net" / "1"
+    folder.mkdir(parents=True)
+    nodes = [node("Neg", ["x"], ["z"]), node("Unsqueeze", ["z", "axes"], ["y"])]
+    (folder / "model.onnx").write_bytes(graph_bytes(nodes, [x], [y], axes))
+    (folder.parent / "config.pbtxt").write_text(RESHAPED)
+    checked = folders.load(load_model_definition("net", "1", folder))
+    found = answers(checked, x=floats())["y"]
+    np.testing.assert_array_equal(found, -floats())
+    np.testing.assert_array_equal(answers(checked, x=floats()[:1])["y"], -floats()[:1])
+
+
+RESHAPED = """\
+platform: "onnxruntime_onnx"
+max_batch_size: 4
+input { name: "x" data_type: TYPE_FP32 dims: 4 reshape { shape: [ 2, 2 ] } }
+output { name: "y" data_type: TYPE_FP32 dims: 4 reshape { shape: [ 2, 2, 1 ] } }
+"""
+
+
+def helper_axes() -> Any:
+    from onnx import helper
+
+    return helper.make_tensor("axes", 7, [1], [3])
