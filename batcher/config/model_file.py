@@ -127,13 +127,17 @@ class ModelFile(FileSection):
             raise ValueError("an input without `optional` and `default`, whose rows are counted")
         if self.format != "onnx" and (self.constants or self._names_graph):
             raise ValueError("`graph_name`, `batch_axis` and `constants` with format onnx alone")
+        if self.signature is not None and self.format != "savedmodel":
+            raise ValueError("`signature` with format savedmodel alone")
+        return self
+
+    @model_validator(mode="after")
+    def _reshapes_are_views(self) -> ModelFile:
         reshaped = [each for each in (*self.inputs, *self.outputs) if each.reshape is not None]
         if reshaped and self.format not in GRAPHS:
             raise ValueError(f"`reshape` with format {' or '.join(GRAPHS)} alone")
         if any(each in (*self._padded, *self._cut) for each in reshaped):
             raise ValueError("no `reshape` beside `pad`, `ragged` and `unpad`")
-        if self.signature is not None and self.format != "savedmodel":
-            raise ValueError("`signature` with format savedmodel alone")
         return self
 
     @property

@@ -77,13 +77,7 @@ class SavedModel(PlainModel, FreshMemory):
         Inference thread.
         """
         home = self._definition.file
-        if not self._settings.trusted:
-            raise ModelLoadError(f"expected `trusted: true`; got {home.name}, {_UNTRUSTED}")
-        if self._settings.devices[0].startswith("cuda"):
-            raise ModelLoadError(
-                f"expected `device: cpu`; got {self._settings.devices[0]}: a SavedModel runs on "
-                "the CPU. Convert it to ONNX for a GPU"
-            )
+        self._check_settings()
         self._tf = tensorflow()
         _use(self._tf, self._settings.torch_threads)
         tags = read_saved_model(home / FILE).tags
@@ -93,6 +87,17 @@ class SavedModel(PlainModel, FreshMemory):
         _, takes = self._call.structured_input_signature
         if any(each.shape.rank and each.shape[0] == 1 for each in takes.values()):
             self.max_rows = 1
+
+    def _check_settings(self) -> None:
+        """Raise ModelLoadError unless the settings allow the load. Inference thread."""
+        if not self._settings.trusted:
+            name = self._definition.file.name
+            raise ModelLoadError(f"expected `trusted: true`; got {name}, {_UNTRUSTED}")
+        if self._settings.devices[0].startswith("cuda"):
+            raise ModelLoadError(
+                f"expected `device: cpu`; got {self._settings.devices[0]}: a SavedModel runs on "
+                "the CPU. Convert it to ONNX for a GPU"
+            )
 
     def operators(self, inputs: Arrays) -> int:
         """Return 1: a run is one native call. Inference thread."""

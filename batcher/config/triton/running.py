@@ -233,7 +233,11 @@ def parameters(reading: Reading, field: Field) -> None:
         reading.each(inner, {"string_value": string})
 
     reading.each(field, {"key": key, "value": value})
-    name, text = found.get("key", ""), found.get("value", "")
+    _parameter(reading, field, found.get("key", ""), found.get("value", ""))
+
+
+def _parameter(reading: Reading, field: Field, name: str, text: str) -> None:
+    """Take a parameter by its name and its text."""
     setting = _PARAMETERS.get(name)
     if setting is not None and text.isdecimal():
         if int(text):  # 0 leaves the number to the library
