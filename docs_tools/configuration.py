@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from batcher.config.cache import Cache
 from batcher.config.image_file import ImageFile
 from batcher.config.model_file import ModelFile
 from batcher.config.model_settings import ModelOverrides, ModelSettings
@@ -95,6 +96,11 @@ Below a model, `shadow` names a version that gets copies of requests ([how](../r
 Below a model, `canary` names a version that is tried ([how](../rollouts.md#canary)).
 
 {_fields(Canary)}
+## Of `cache`
+
+Below a model, or below `defaults`, `cache` has answers kept ([how](../cache.md)).
+
+{_fields(Cache)}
 ## Of a quota
 
 Each entry of `quotas` has a client's key for its name, or `"*"`.
@@ -145,6 +151,7 @@ def _places() -> list[tuple[str, str, str]]:
         *((name, "config.yaml", "under `versions`") for name in Latest.model_fields),
         *((name, "config.yaml", "under `shadow`") for name in Shadow.model_fields),
         *((name, "config.yaml", "under `canary`") for name in Canary.model_fields),
+        *((name, "config.yaml", "under `cache`") for name in Cache.model_fields),
         *((_key(ModelFile, name), "model.yaml", "at the top") for name in ModelFile.model_fields),
         *((name, "model.yaml", "under an input") for name in InputFile.model_fields),
         *((name, "model.yaml", "under an output") for name in OutputFile.model_fields),

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from hashlib import blake2b
 
 from batcher.batching.part import Part
+from batcher.core.digests import Digests
 from batcher.core.spec import Array
 from batcher.errors import KnownToFail
 
@@ -35,6 +35,7 @@ class PoisonList:
     def __init__(self, seconds: float) -> None:
         """Remember each request for `seconds` after its last failure; 0 remembers nothing."""
         self._seconds = seconds
+        self._digests = Digests()
         # by digest: failures so far, and the time at which they are forgotten; the earliest first
         self._failures: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
         self._refused = 0  # requests among them that have failed often enough
@@ -44,7 +45,7 @@ class PoisonList:
         if not self._seconds or part.nbytes > MAX_REMEMBERED_BYTES:
             return
         self._forget(now)
-        key = _digest(part.inputs)
+        key = self._digests.of(part.inputs)
         failures = self._failures.pop(key, (0, 0.0))[0] + 1
         self._failures[key] = (failures, now + self._seconds)
         self._refused += failures == FAILURES_BEFORE_REFUSAL
@@ -61,7 +62,7 @@ class PoisonList:
         if not self._refused or nbytes > MAX_REMEMBERED_BYTES:
             return
         self._forget(now)
-        failures, until = self._failures.get(_digest(inputs), (0, 0.0))
+        failures, until = self._failures.get(self._digests.of(inputs), (0, 0.0))
         if failures >= FAILURES_BEFORE_REFUSAL:
             raise KnownToFail(
                 f"the same inputs have failed alone {failures} times; they are refused for "
@@ -75,18 +76,3 @@ class PoisonList:
     def _drop_oldest(self) -> None:
         _, (failures, _) = self._failures.popitem(last=False)
         self._refused -= failures >= FAILURES_BEFORE_REFUSAL
-
-
-def _digest(inputs: Mapping[str, Array]) -> bytes:
-    found = blake2b(digest_size=16)
-    for name in sorted(inputs):
-        array = inputs[name]
-        found.update(f"{name}\0{array.dtype.str}{array.shape}\0".encode())
-        if array.dtype.hasobject:
-            # each text with its length, or "ab", "c" would be the same as "a", "bc"
-            for text in array.flat:
-                found.update(b"%d:" % len(text))
-                found.update(text)
-        else:
-            found.update(array.tobytes())
-    return found.digest()

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ByteSize, Field
 
+from batcher.config.cache import Cache
 from batcher.config.reading import Integer, Number
 from batcher.config.traffic import TrafficSettings
 from batcher.config.values import (
@@ -84,6 +85,8 @@ class ModelSettings(TrafficSettings):
         finite_outputs: whether a row with NaN or infinity in its outputs fails.
         remember_failed_s: seconds for which a request that has raised alone, twice, is refused when
             the same inputs come again; 0 remembers nothing.
+        cache: answers that are kept, so that equal requests are answered without the model; None
+            keeps none.
         warmup: whether the model runs once for each warm-up size before it is ready.
         trusted: whether files that can run code when they are read (pickles) may be loaded.
     """
@@ -117,6 +120,7 @@ class ModelSettings(TrafficSettings):
     isolate: bool = True
     finite_outputs: bool = False
     remember_failed_s: SecondsOrNone = 0.0
+    cache: Cache | None = None
     warmup: bool = True
     trusted: bool = False
 

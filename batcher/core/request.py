@@ -104,6 +104,7 @@ class Parameters(NamedTuple):
             clients that nobody tells apart.
         route: text by which the version is chosen where versions share the requests of a model;
             equal texts go to one version; empty for any version.
+        fresh: whether the model is to run in any case, whatever answers are kept.
     """
 
     deadline: float | None = None
@@ -111,6 +112,7 @@ class Parameters(NamedTuple):
     key: str | None = ""
     client: str = ""
     route: str = ""
+    fresh: bool = False
 
 
 NO_PARAMETERS = Parameters()
@@ -125,7 +127,7 @@ def checked_parameters(parameters: Any, bulk: int) -> Parameters:
 
     Raises InvalidInput: the deadline is no number, or the model has no such priority.
     """
-    deadline, priority, key, client, route = parameters
+    deadline, priority, key, client, route, fresh = parameters
     try:
         deadline, priority = None if deadline is None else float(deadline), index(priority)
     except (TypeError, ValueError) as err:
@@ -140,7 +142,7 @@ def checked_parameters(parameters: Any, bulk: int) -> Parameters:
             f"priority: expected 1 (the highest) to {bulk - 1}, or {bulk}, bulk; got {priority}"
         )
     key = None if key is None else str(key)
-    return Parameters(deadline, priority, key, str(client), str(route))
+    return Parameters(deadline, priority, key, str(client), str(route), bool(fresh))
 
 
 def bytes_or_view(array: Array) -> bytes | memoryview:
@@ -202,9 +204,11 @@ class InferenceResponse:
         compute: seconds that the batch took on the worker, collation included; the sum over all
             batches, if cut.
         batch_size: rows of the batch; of the largest batch, if cut.
+        origin: where the answer is from, if no row of this request has run: `hit` if it was kept,
+            `joined` if an equal request ran at the same time; else empty.
     """
 
-    __slots__ = ("batch_size", "compute", "model", "outputs", "queue", "version")
+    __slots__ = ("batch_size", "compute", "model", "origin", "outputs", "queue", "version")
 
     def __init__(
         self,
@@ -214,6 +218,7 @@ class InferenceResponse:
         queue: float,
         compute: float,
         batch_size: int,
+        origin: str = "",
     ) -> None:
         """Store the attributes."""
         self.model: Final = model
@@ -222,6 +227,7 @@ class InferenceResponse:
         self.queue: Final = queue
         self.compute: Final = compute
         self.batch_size: Final = batch_size
+        self.origin: Final = origin
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let the answer be copied and pickled, with its own rows alone."""
@@ -234,7 +240,31 @@ class InferenceResponse:
             self.queue,
             self.compute,
             self.batch_size,
+            self.origin,
         )
+
+
+def with_deadline(request: InferenceRequest, deadline: float) -> InferenceRequest:
+    """Return `request` with another deadline, a time in seconds."""
+    parameters = request.parameters._replace(deadline=deadline)
+    return InferenceRequest(
+        request.model, request.version, request.inputs, request.rows, parameters
+    )
+
+
+def with_outputs(
+    response: InferenceResponse, outputs: Mapping[str, Array], origin: str
+) -> InferenceResponse:
+    """Return `response` with other `outputs` and another `origin`."""
+    return InferenceResponse(
+        response.model,
+        response.version,
+        outputs,
+        response.queue,
+        response.compute,
+        response.batch_size,
+        origin,
+    )
 
 
 def nbytes_of(arrays: Mapping[str, Array]) -> int:

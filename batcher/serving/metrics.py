@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from batcher.core.counters import AnswerMetrics, Histogram, ModelMetrics
 from batcher.core.thread_seconds import thread_seconds
+from batcher.serving.cache_metrics import CacheMetrics
 from batcher.serving.canaries.metrics import CanaryMetrics
 from batcher.serving.shadow_metrics import ShadowMetrics
 from batcher.serving.variant_metrics import VariantMetrics
@@ -119,6 +120,7 @@ class ServerMetrics(Collector):
         last_reload_successful: whether the last reload was applied; true before the first.
         variants: counts of versions that share the requests of a model.
         shadows: counts of versions that get copies of requests.
+        caches: counts of versions whose answers are kept.
         canaries: where trials of new versions are, and what they have decided.
         loop_seconds: gives the seconds for which the thread that calls it, the loop's, has worked.
     """
@@ -138,6 +140,7 @@ class ServerMetrics(Collector):
         self.last_reload_successful = True
         self.variants = VariantMetrics()
         self.shadows = ShadowMetrics()
+        self.caches = CacheMetrics()
         self.canaries = CanaryMetrics()
         self.loop_seconds: Callable[[], float] = thread_seconds
         self._registry = CollectorRegistry()
@@ -189,6 +192,7 @@ class ServerMetrics(Collector):
         yield from self._model_counters()
         yield from self.variants.collect()
         yield from self.shadows.collect()
+        yield from self.caches.collect()
         yield from self.canaries.collect()
 
     def _request_families(self) -> Iterator[Metric]:

@@ -31,7 +31,7 @@ from batcher.errors import Draining, ModelNotReady
 from batcher.models.protocol import Arrays, LoadedModel
 from batcher.serving.assembly import Assembly
 from batcher.serving.servable import Servable
-from batcher.serving.stages.hooks import HookStage
+from batcher.serving.version_stages import version_stages
 from batcher.workers.instances import Instances
 from batcher.workers.thread import ModelLoader
 
@@ -159,8 +159,7 @@ class ModelVersion(Servable):
         workers = parts.workers(definition, settings, load, self.report)
         self.workers = Instances(workers)
         self.scheduler = parts.scheduler(spec, settings, workers)
-        self._metrics = parts.metrics.model(spec.name, spec.version)
-        self._note_numbers = parts.metrics.note
+        self._clock, self._metrics = parts.clock, parts.metrics
 
     def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
         """Queue `request`; fails and raises as `BatchScheduler.submit` does."""
@@ -243,10 +242,9 @@ class ModelVersion(Servable):
             self.load_s = self._seconds() - self._began
         self.one_call = loaded.one_call
         self.sample = loaded.sample
-        if loaded.preprocess is not None or loaded.postprocess is not None:
-            arguments = (loaded, self.deadline, self._metrics, self._seconds, self.settings)
-            hooks = HookStage(self._pools.cpu, self.spec, *arguments)
-            self.set_version_stages((hooks,))
+        surroundings = self.deadline, self._pools, self._clock, self._metrics
+        stages = version_stages(self.spec, self.settings, loaded, *surroundings)
+        self.set_version_stages(tuple(stages))
         if loaded.preprocess is not None:
             self.limits = NO_LIMITS  # the queue gets what the hook makes of the inputs
         if loaded.preprocess is None and not self.spec.has_groups:
@@ -259,7 +257,7 @@ class ModelVersion(Servable):
         )
         self.scheduler.loaded(loaded.timings, *numbers)
         self.become(ModelState.READY)
-        self._note_numbers(self._seconds())
+        self._metrics.note(self._seconds())
         self._workers_changed()  # one worker may have ended while another still loaded
 
     def _workers_changed(self) -> None:

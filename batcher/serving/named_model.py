@@ -47,6 +47,8 @@ class NamedModel(Servable):
         self.set_name_stages(stages)
         if any(version.reads_client for version in fitting.values()):
             self.reads_client = True
+        if any(version.reads_freshness for version in fitting.values()):
+            self.reads_freshness = True
 
     def submit(self, request: InferenceRequest) -> Deferred[InferenceResponse]:
         """Have the version that `request` names answer it; fails and raises as `infer`."""

@@ -42,6 +42,7 @@ class Servable(ABC):
         timeout: seconds that a request has which names no deadline.
         reads_key: whether a stage looks at the API key of requests.
         reads_client: whether a stage looks at the client of requests.
+        reads_freshness: whether a stage asks if the model is to run in any case.
         picks_version: whether a stage chooses the version that answers by the route of a request.
         limits: most rows and bytes that an input of one request may have.
 
@@ -67,6 +68,7 @@ class Servable(ABC):
         self.timeout = timeout
         self.reads_key = False
         self.reads_client = False
+        self.reads_freshness = False
         self.picks_version = False
         self.limits = NO_LIMITS
         self._pools = pools
@@ -206,8 +208,10 @@ class Servable(ABC):
 
     def drop_stages(self) -> None:
         """Forget all stages: they hold on to the model, and the chain holds on to this servable."""
-        self._name_stages = self._version_stages = ()
+        stages, self._name_stages, self._version_stages = self._version_stages, (), ()
         self._link()
+        for stage in stages:
+            stage.close()
 
     def drain_stages(self) -> Deferred[None]:
         """Fire when no stage has a request in its hands any more, from the first to the last."""
@@ -220,6 +224,7 @@ class Servable(ABC):
         stages = (*self._name_stages, *self._version_stages)
         self.reads_key = any(stage.reads_key for stage in stages)
         self.reads_client = any(stage.reads_client for stage in stages)
+        self.reads_freshness = any(stage.reads_freshness for stage in stages)
         self.picks_version = any(stage.picks_version for stage in stages)
         self._chain = chain_of(stages, self.submit)
         self._version_chain = chain_of(self._version_stages, self.submit)

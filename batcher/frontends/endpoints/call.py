@@ -30,6 +30,15 @@ def version_field(version: str) -> Fields:
     return ((VERSION_FIELD, version.encode()),)
 
 
+CACHE_FIELD = b"X-Cache"
+
+
+def asks_anew(cache_control: str) -> bool:
+    """Return whether a request with this `Cache-Control` wants no answer that was kept."""
+    wishes = [wish.strip().lower() for wish in cache_control.split(",")]
+    return "no-cache" in wishes or "no-store" in wishes
+
+
 class CallHead:
     """Everything of a request but its body.
 
@@ -86,6 +95,10 @@ class CallHead:
     def route(self) -> str:
         """Return the text by which the version is chosen where versions share the requests."""
         return self.header(b"x-route-key") or self.header(b"x-request-id")
+
+    def fresh(self) -> bool:
+        """Return whether the model is to run in any case, whatever answers are kept."""
+        return asks_anew(self.header(b"cache-control"))
 
     def key(self) -> str:
         """Return the API key whose quota the request is charged to, empty without a key."""

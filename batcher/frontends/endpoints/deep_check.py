@@ -109,7 +109,7 @@ class DeepCheck:
     def _infer_row(self, version: ModelVersion) -> Deferred[InferenceResponse]:
         """Answer one row by `version`."""
         spec, deadline = version.spec, version.deadline(min(version.timeout, CHECK_TIMEOUT_S))
-        parameters = Parameters(deadline=deadline, priority=1, key=None)
+        parameters = Parameters(deadline=deadline, priority=1, key=None, fresh=True)
         sample = version.sample
         # Many models take no empty text.
         row = blank_rows(spec, 1, SENTENCES) if sample is None else dict(sample)

@@ -180,7 +180,8 @@ def _parameters(call: Call, servable: Servable) -> Parameters:
     """Return the parameters of `call`, with the deadline of a request that comes now."""
     key = call.head.key() if servable.reads_key else ""
     route = call.head.route() if servable.picks_version else ""
-    return servable.timed(Parameters(None, 0, key, client_of(call.peer), route))
+    fresh = servable.reads_freshness and call.head.fresh()
+    return servable.timed(Parameters(None, 0, key, client_of(call.peer), route, fresh))
 
 
 def _embedders(engine: Engine) -> list[ModelVersion]:

@@ -28,7 +28,14 @@ from batcher.core.error_text import brief
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import Array, ModelSpec
 from batcher.errors import InvalidInput
-from batcher.frontends.endpoints.call import Call, CallHead, Fields, Reply, version_field
+from batcher.frontends.endpoints.call import (
+    CACHE_FIELD,
+    Call,
+    CallHead,
+    Fields,
+    Reply,
+    version_field,
+)
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
@@ -79,6 +86,7 @@ class Plan:
         "_copies",
         "_encode",
         "_format_name",
+        "_fresh",
         "_has_headers",
         "_key",
         "_plain",
@@ -118,8 +126,10 @@ class Plan:
         self.pooled, self._pooled_bytes = body_format.is_pooled(spec), body_format.pooled_bytes
         self._timeout, self._priority = _wishes(head, self.servable)
         self._key, self._route = _texts(head, self.servable)
+        self._fresh = self.servable.reads_freshness and head.fresh()
         self._reads_client = self.pooled or self.servable.reads_client
-        named = self._timeout or self._priority or self._key or self._route or self._reads_client
+        texts = self._key or self._route or self._fresh
+        named = self._timeout or self._priority or texts or self._reads_client
         self._plain = not named
         self._timing = wishes.timing or head.headers.get(b"x-timing") == b"1"
         self._has_headers = self._timing or self.servable.picks_version
@@ -131,7 +141,7 @@ class Plan:
             return NO_PARAMETERS
         deadline = self.servable.deadline(self._timeout) if self._timeout is not None else None
         client = client_of(peer) if self._reads_client else ""
-        return Parameters(deadline, self._priority, self._key, client, self._route)
+        return Parameters(deadline, self._priority, self._key, client, self._route, self._fresh)
 
     def infer_large(self, body: Body, parameters: Parameters) -> Deferred[InferenceResponse]:
         """Answer a body that is large, coded, or of a format for the CPU pool."""
@@ -174,6 +184,8 @@ class Plan:
     def _headers(self, response: InferenceResponse) -> Fields:
         """Return the header fields that a client has asked for, or the settings have."""
         timing: Fields = ((b"Server-Timing", _server_timing(response)),) if self._timing else ()
+        if self._timing and self.servable.reads_freshness:
+            timing = (*timing, (CACHE_FIELD, (response.origin or "miss").encode()))
         picks = self.servable.picks_version
         return (*timing, *version_field(response.version)) if picks else timing
 

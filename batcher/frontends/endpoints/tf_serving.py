@@ -171,7 +171,10 @@ def stage_parameters(call: Call, servable: Servable) -> Parameters:
     key = call.head.key() if servable.reads_key else ""
     client = client_of(call.peer) if servable.reads_client else ""
     route = call.head.route() if servable.picks_version else ""
-    return Parameters(None, 0, key, client, route) if key or client or route else NO_PARAMETERS
+    fresh = servable.reads_freshness and call.head.fresh()
+    if not (key or client or route or fresh):
+        return NO_PARAMETERS
+    return Parameters(None, 0, key, client, route, fresh)
 
 
 def _infer_decoded(

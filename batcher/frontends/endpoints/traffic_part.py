@@ -1,4 +1,4 @@
-"""The part of a model's page that says which versions share its requests, and how they do."""
+"""The part of a model's page that says who answers: versions that share requests, and the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from batcher.serving.monitoring.wording import percent
 
 def traffic_part(engine: Engine, model: str) -> str:
     """Return the part as markup; empty where one version has all requests. Reactor thread."""
-    return "".join((*_canary(engine, model), *_variants(engine, model), *_shadows(engine, model)))
+    parts = (_canary, _variants, _shadows, _caches)
+    return "".join(text for part in parts for text in part(engine, model))
 
 
 def _canary(engine: Engine, model: str) -> Iterator[str]:
@@ -76,3 +77,20 @@ def _shadows(engine: Engine, model: str) -> Iterator[str]:
         ]
         head = ("version", *(name.replace("_", " ") for name in names), "rows of the same class")
         yield f"<h2>Copies for a shadow</h2>{table(head, rows)}"
+
+
+def _caches(engine: Engine, model: str) -> Iterator[str]:
+    found = engine.metrics.caches.of_model(model)
+    if found:
+        rows = [
+            (
+                escape(version),
+                percent(counts.ratio),
+                *(f"{counts.outcomes[name]:,}" for name in ("hit", "joined", "miss", "skipped")),
+                "" if counts.store is None else f"{len(counts.store):,}",
+                "" if counts.store is None else f"{counts.store.nbytes:,}",
+            )
+            for version, counts in found.items()
+        ]
+        words = ("answered without the model", "kept before", "joined", "run", "asked to be run")
+        yield f"<h2>Kept answers</h2>{table(('version', *words, 'kept now', 'bytes'), rows)}"

@@ -27,6 +27,7 @@ from batcher.core.frames import clear_all_frames
 from batcher.errors import BatcherError, DeadlineExceeded, DecodingError, TooLarge, Unavailable
 from batcher.frontends.endpoints.answer_log import AnswerLog
 from batcher.frontends.endpoints.api_key import named_key
+from batcher.frontends.endpoints.call import asks_anew
 from batcher.frontends.endpoints.disclosure import Disclosure
 from batcher.frontends.endpoints.failures import CLIENT_LEFT, describe_failure
 
@@ -222,6 +223,12 @@ def route_of(context: Context) -> str:
     found = dict(context.invocation_metadata() or ())
     route = found.get("x-route-key") or found.get("x-request-id") or ""
     return route if isinstance(route, str) else ""
+
+
+def fresh_of(context: Context) -> bool:
+    """Return whether the entry `cache-control` of the call's metadata wants no kept answer."""
+    found = dict(context.invocation_metadata() or ()).get("cache-control", "")
+    return isinstance(found, str) and asks_anew(found)
 
 
 def key_of(context: Context) -> str:

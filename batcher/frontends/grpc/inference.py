@@ -22,7 +22,7 @@ from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
 from batcher.frontends.endpoints.oip.answering import parameters_of, write_slow
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
-from batcher.frontends.grpc.calls import Context, PeerOf, key_of, outcome, route_of
+from batcher.frontends.grpc.calls import Context, PeerOf, fresh_of, key_of, outcome, route_of
 from batcher.frontends.grpc.large import InferMessage, LargeTensors
 from batcher.frontends.grpc.requests import InferMessageReader, ParsedRequest
 from batcher.frontends.grpc.responses import InferAnswer, WrittenAnswer, answer_pieces, message_of
@@ -70,7 +70,8 @@ class Inference:
         pooled = servable.reads_client or reader.slow or request.typed
         client = client_of(self._peer_of(context.peer())) if pooled else ""
         route = route_of(context) if servable.picks_version else ""
-        parameters = parameters_of(servable, head, key, client=client, route=route)
+        fresh = servable.reads_freshness and fresh_of(context)
+        parameters = parameters_of(servable, head, key, False, client, route, fresh)
         parameters = _until(servable, parameters, context.time_remaining())
         slow = reader.slow and request.size >= HEAVY_BYTES
         deferred = _begin(servable, request, parameters, slow)

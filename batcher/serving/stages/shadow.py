@@ -113,7 +113,7 @@ class ShadowStage(Stage):
             return
         copies.count += 1
         copies.nbytes += nbytes
-        parameters = Parameters(version.deadline(), version.max_level, None, "shadow")
+        parameters = Parameters(version.deadline(), version.max_level, None, "shadow", "", True)
         copy = InferenceRequest(
             request.model, version.spec.version, request.inputs, request.rows, parameters
         )

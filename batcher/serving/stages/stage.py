@@ -36,12 +36,15 @@ class Stage(ABC):
         reads_key: whether the stage looks at the API key of a request; without such a stage, fronts
             do not read the key.
         reads_client: likewise, whether the stage asks whose request it is.
+        reads_freshness: likewise, whether the stage asks if the model is to run in any case; such a
+            stage may answer from what is kept.
         picks_version: whether the stage chooses the version by the request's route; with such a
             stage, fronts read the route and say which version has answered.
     """
 
     reads_key: ClassVar[bool] = False
     reads_client: ClassVar[bool] = False
+    reads_freshness: ClassVar[bool] = False
     picks_version: ClassVar[bool] = False
 
     @abstractmethod
@@ -57,6 +60,9 @@ class Stage(ABC):
     def drain(self) -> Deferred[None]:
         """Fire when no request is in the hands of the stage itself any more."""
         return succeed(None)
+
+    def close(self) -> None:  # noqa: B027 - most stages keep nothing
+        """Let go of what the stage keeps: no request passes it any more."""
 
 
 def chain_of(stages: Sequence[Stage], last: GoOn) -> GoOn | None:

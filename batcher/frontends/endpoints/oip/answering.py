@@ -43,6 +43,7 @@ def parameters_of(
     timed: bool = False,
     client: str = "",
     route: str = "",
+    fresh: bool = False,
 ) -> Parameters:
     """Return the parameters of a request that comes now.
 
@@ -53,13 +54,14 @@ def parameters_of(
         timed: whether work on the CPU pool needs a deadline also where `head` has none.
         client: whose share of the CPU pool it uses; empty where it uses none.
         route: text by which the version is chosen; where it is empty, the id of `head`.
+        fresh: whether the model is to run in any case.
     """
     route = route or head.id if servable.picks_version else ""
-    named = key or client or route or head.priority or head.timeout is not None
+    named = key or client or route or fresh or head.priority or head.timeout is not None
     if not (timed or named or head.slow):
         return NO_PARAMETERS  # most requests share one object, which no stage has to check again
     level = _level(head.priority, servable.max_level)
-    return Parameters(servable.deadline(head.timeout), level, key, client, route)
+    return Parameters(servable.deadline(head.timeout), level, key, client, route, fresh)
 
 
 def _level(priority: int, bulk: int) -> int:

@@ -82,6 +82,7 @@ class InferPlan:
     Attributes:
         epoch: the time in which the plan is true.
         servable: answers the calls.
+        fresh: whether the model is to run in any case, whatever answers are kept.
         key: API key whose quota the calls are charged to; empty where no stage reads keys.
         route: text by which the version is chosen; empty where no stage chooses one.
         large_rows: fewest rows of an answer that is too large to be copied on the loop.
@@ -95,6 +96,7 @@ class InferPlan:
         "_heads",
         "coding",
         "epoch",
+        "fresh",
         "json_length",
         "key",
         "large_rows",
@@ -115,6 +117,7 @@ class InferPlan:
         self.servable: Servable = engine.traffic.servable(*head.model())
         self.key = head.key() if self.servable.reads_key else ""
         self.route = head.route() if self.servable.picks_version else ""
+        self.fresh = self.servable.reads_freshness and head.fresh()
         self.coding = response_coding(head.header(b"accept-encoding"))
         length = head.headers.get(b"inference-header-content-length")
         self.json_length = None if length is None else _length(length)
@@ -241,7 +244,8 @@ class Infer:
         servable = plan.servable
         client = client_of(call.peer) if plan.pooled or head.slow else ""
         coded = bool(plan.coding)
-        parameters = parameters_of(servable, head, plan.key, coded, client, plan.route)
+        texts = (client, plan.route, plan.fresh)
+        parameters = parameters_of(servable, head, plan.key, coded, *texts)
         call.plan = OipReplyWriter(plan, head, parameters)
         if plan.slow_inputs and len(data) >= HEAVY_BYTES:
             return servable.infer_decoded(len(data), partial(head.inputs, data), parameters)
@@ -264,7 +268,8 @@ def _infer_decoded(
     head, inputs = decoded
     servable = plan.servable
     client = client_of(call.peer)
-    parameters = parameters_of(servable, head, plan.key, client=client, route=plan.route)
+    texts = (client, plan.route, plan.fresh)
+    parameters = parameters_of(servable, head, plan.key, False, *texts)
     timeout = servable.timeout if head.timeout is None else head.timeout
     parameters = parameters._replace(deadline=began + timeout)
     call.plan = OipReplyWriter(plan, head, parameters)

@@ -71,6 +71,7 @@ INFERENCE_HEADERS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ),
     ("X-Timing", TEXT, "1 asks for a Server-Timing header."),
     ("X-Route-Key", TEXT, "Equal keys go to one version, where versions share the requests."),
+    ("Cache-Control", TEXT, "`no-cache` has the model run, where answers are kept."),
     API_KEY_HEADER,
 )
 """Name, schema and meaning of the request headers that native routes of inference take."""

@@ -86,6 +86,7 @@ def test_inference_routes_tell_their_formats_headers_and_every_status_of_an_erro
         "X-Priority",
         "X-Timing",
         "X-Route-Key",
+        "Cache-Control",
         "X-Api-Key",
         "Content-Encoding",
     }

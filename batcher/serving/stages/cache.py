@@ -1,0 +1,224 @@
+"""The stage that answers from memory what the model has answered before.
+
+    request -> digest of its inputs -> kept?     -> the answer, as it was
+                                    -> running?  -> the answer of the row that runs
+                                    -> go_on     -> the answer, a copy of which is kept
+
+The stage belongs to one loaded version, and so does what it keeps: a version that is loaded anew
+begins with nothing. So the key is made of no more than model, version and inputs. All outputs are
+kept; which of them a client gets, and in which format, is decided when an answer is written.
+Deadline, level and key of a request change nothing in its answer.
+
+Only answers are kept, never errors. What is kept is a copy that nobody can change (`packing.py`).
+
+Nothing here is slow for the loop: what takes longer than some hundred microseconds to hash, to pack
+or to unpack goes to the CPU pool. Where the pool has no room, a request goes on without the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import ClassVar, TypeVar
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from batcher.config.cache import Cache
+from batcher.core.digests import Digests
+from batcher.core.element_sizes import about_nbytes
+from batcher.core.request import (
+    NO_PARAMETERS,
+    InferenceRequest,
+    InferenceResponse,
+    Parameters,
+    is_larger,
+    with_deadline,
+    with_outputs,
+)
+from batcher.core.spec import Array, ModelSpec
+from batcher.core.waiters import Waiters
+from batcher.errors import BatcherError, QueueFull, Unavailable
+from batcher.serving.cache_metrics import CacheCounts
+from batcher.serving.caching.flights import Flights
+from batcher.serving.caching.local_store import BEGIN_BYTES, LocalStore
+from batcher.serving.caching.packing import is_quick, pack, read_only, unpack
+from batcher.serving.caching.scores import BestScores
+from batcher.serving.stages.stage import GoOn, Stage
+from batcher.workers.pool import CpuPool
+
+Result = TypeVar("Result")
+
+MAX_LOOP_BYTES = 64 << 10
+"""Bytes that are hashed, packed or unpacked on the loop: hashing them takes 0.1 to 0.3 ms."""
+
+_log = Logger()
+
+
+class CacheStage(Stage):
+    """Keeps answers of one loaded version. Reactor thread."""
+
+    reads_client: ClassVar[bool] = True
+    reads_freshness: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        settings: Cache,
+        spec: ModelSpec,
+        default_level: int,
+        deadline: Callable[[], float],
+        pool: CpuPool,
+        clock: IReactorTime,
+        counts: CacheCounts,
+    ) -> None:
+        """Keep answers of the model `spec` as `settings` say, and count in `counts`.
+
+        A request without a deadline has that of `deadline`, and one without a level
+        `default_level`. `pool` runs what is too slow for the loop.
+        """
+        self._ttl = settings.ttl_s
+        self._min_score = settings.min_score
+        self._scores = BestScores(spec)
+        self._names = (spec.name, spec.version)
+        self._title = "/".join(self._names)
+        self._digests = Digests(*self._names)
+        self._deadline = deadline
+        self._pool = pool
+        self._clock = clock
+        self._seconds = clock.seconds
+        self._counts = counts
+        self._store = LocalStore(settings.max_bytes)
+        self._flights = Flights(clock, deadline, default_level, self._answered)
+        self._hashing = 0
+        self._idle = Waiters()
+        self._closed = False
+        counts.begin(self._store)
+        if settings.min_score is not None and not self._scores.output:
+            _log.warn(
+                "model {title}: cache.min_score keeps no answer: expected an output of floats",
+                title=self._title,
+            )
+
+    def infer(self, request: InferenceRequest, go_on: GoOn) -> Deferred[InferenceResponse]:
+        """Answer `request` from what is kept, or have `go_on` answer; raises as that does."""
+        if request.parameters.fresh:
+            self._counts.outcomes["skipped"] += 1
+            return go_on(request)
+        if is_larger(request.inputs, MAX_LOOP_BYTES):
+            return self._infer_large(request, go_on)
+        return self._find(self._digests.of(request.inputs), request, go_on)
+
+    def drain(self) -> Deferred[None]:
+        """Fire when no request that was hashed on the pool, and no row, is under way any more."""
+        idle = self._idle.wait()
+        self._release_if_idle()
+        return idle.addCallback(lambda _: self._flights.landed())
+
+    def close(self) -> None:
+        """Forget what is kept, a part at each turn of the loop."""
+        self._closed = True
+        self._counts.end(self._store)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._store.let_go():
+            self._clock.callLater(0, self._let_go)
+
+    def _infer_large(self, request: InferenceRequest, go_on: GoOn) -> Deferred[InferenceResponse]:
+        """Answer a request whose inputs are hashed on the pool."""
+        deadline = request.parameters.deadline
+        request = with_deadline(request, self._deadline() if deadline is None else deadline)
+        hashing = partial(self._digests.of, request.inputs)
+        try:
+            hashed = self._run(about_nbytes(request.inputs), hashing, request.parameters)
+        except QueueFull:
+            self._counts.outcomes["skipped"] += 1
+            return go_on(request)
+        self._hashing += 1
+        return hashed.addCallback(self._find, request, go_on).addBoth(self._ended)
+
+    def _run(
+        self, nbytes: int, function: Callable[[], Result], parameters: Parameters
+    ) -> Deferred[Result]:
+        deadline = self._deadline() if parameters.deadline is None else parameters.deadline
+        return self._pool.run(nbytes, deadline, function, parameters.client)
+
+    def _ended(self, result: Result) -> Result:
+        self._hashing -= 1
+        self._release_if_idle()
+        return result
+
+    def _release_if_idle(self) -> None:
+        if not self._hashing:
+            self._idle.release()
+
+    def _find(
+        self, key: bytes, request: InferenceRequest, go_on: GoOn
+    ) -> Deferred[InferenceResponse]:
+        packed = self._store.get(key, self._seconds())
+        if packed is not None:
+            return self._hit(packed, request, go_on)
+        flight = self._flights.find(key, request.parameters)
+        if flight is not None:
+            self._counts.outcomes["joined"] += 1
+            return self._flights.join(flight, request.parameters)
+        self._counts.outcomes["miss"] += 1
+        return self._flights.lead(key, request, go_on)
+
+    def _hit(
+        self, packed: bytes, request: InferenceRequest, go_on: GoOn
+    ) -> Deferred[InferenceResponse]:
+        if len(packed) <= MAX_LOOP_BYTES or is_quick(packed, BEGIN_BYTES):
+            self._counts.outcomes["hit"] += 1
+            return succeed(self._unpacked(packed))
+        try:
+            unpacked = self._run(len(packed), partial(self._unpacked, packed), request.parameters)
+        except QueueFull:
+            self._counts.outcomes["skipped"] += 1
+            return go_on(request)
+        self._counts.outcomes["hit"] += 1
+        return unpacked
+
+    def _unpacked(self, packed: bytes) -> InferenceResponse:
+        """Return the answer in `packed`. Any thread."""
+        return InferenceResponse(*self._names, unpack(packed, BEGIN_BYTES), 0.0, 0.0, 0, "hit")
+
+    def _answered(self, key: bytes, response: InferenceResponse) -> InferenceResponse:
+        """Keep a copy of `response`, if it is to be kept; return what its clients get."""
+        packing = partial(self._packed, response.outputs, self._seconds() + self._ttl)
+        if not is_larger(response.outputs, MAX_LOOP_BYTES):
+            self._keep(packing(), key)
+            return response
+        nbytes = about_nbytes(response.outputs)
+        if not self._store.fits(nbytes):
+            self._counts.left_out["large"] += 1
+            return response
+        try:
+            packed = self._run(nbytes, packing, NO_PARAMETERS)
+        except Unavailable:
+            self._counts.left_out["busy"] += 1
+            return response
+        packed.addCallbacks(self._keep, self._not_packed, (key,))
+        # Whoever gets the answer meanwhile must not change what is being packed.
+        return with_outputs(response, read_only(response.outputs), "")
+
+    def _packed(self, outputs: Mapping[str, Array], until: float) -> bytes | None:
+        """Return `outputs` as bytes; None where the model is not sure enough. Any thread."""
+        if self._min_score is not None and self._scores.least(outputs) < self._min_score:
+            return None
+        return pack(outputs, LocalStore.begin(until))
+
+    def _not_packed(self, failure: Failure) -> None:
+        self._counts.left_out["busy"] += 1
+        if not failure.check(BatcherError):
+            _log.failure("model {title}: an answer was not kept", failure, title=self._title)
+
+    def _keep(self, packed: bytes | None, key: bytes) -> None:
+        if packed is None:
+            self._counts.left_out["score"] += 1
+        elif not self._store.fits(len(packed)):
+            self._counts.left_out["large"] += 1
+        elif not self._closed:
+            self._store.put(key, packed)

@@ -1,0 +1,39 @@
+"""The stages of a version: what its settings and its model ask for, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from twisted.internet.interfaces import IReactorTime
+
+from batcher.config.model_settings import ModelSettings
+from batcher.core.spec import ModelSpec
+from batcher.models.protocol import LoadedModel
+from batcher.serving.metrics import ServerMetrics
+from batcher.serving.stages.cache import CacheStage
+from batcher.serving.stages.hooks import HookStage
+from batcher.serving.stages.stage import Stage
+from batcher.workers.pools import Pools
+
+
+def version_stages(
+    spec: ModelSpec,
+    settings: ModelSettings,
+    loaded: LoadedModel,
+    deadline: Callable[[], float],
+    pools: Pools,
+    clock: IReactorTime,
+    metrics: ServerMetrics,
+) -> Iterator[Stage]:
+    """Yield the stages of a version that was `loaded`, the first one first.
+
+    `deadline` returns the deadline, a time in seconds, of a request without one of its own.
+    """
+    name = spec.name, spec.version
+    if settings.cache is not None:
+        surroundings = deadline, pools.cpu, clock
+        level, counts = settings.default_priority, metrics.caches.of(*name)
+        yield CacheStage(settings.cache, spec, level, *surroundings, counts)
+    if loaded.preprocess is not None or loaded.postprocess is not None:
+        arguments = loaded, deadline, metrics.model(*name), clock.seconds, settings
+        yield HookStage(pools.cpu, spec, *arguments)
