@@ -47,6 +47,7 @@ from batcher.frontends.endpoints.openapi.operations import (
     operation_of,
 )
 from batcher.frontends.endpoints.routing import Route
+from batcher.frontends.endpoints.stage_wishes import wishes_of
 from batcher.serving.model_version import ModelVersion
 from batcher.serving.servable import Servable
 
@@ -178,10 +179,8 @@ class Embeddings:
 
 def _parameters(call: Call, servable: Servable) -> Parameters:
     """Return the parameters of `call`, with the deadline of a request that comes now."""
-    key = call.head.key() if servable.reads_key else ""
-    route = call.head.route() if servable.picks_version else ""
-    fresh = servable.reads_freshness and call.head.fresh()
-    return servable.timed(Parameters(None, 0, key, client_of(call.peer), route, fresh))
+    wishes = wishes_of(call.head, servable)
+    return servable.timed(wishes.parameters(client=client_of(call.peer)))
 
 
 def _embedders(engine: Engine) -> list[ModelVersion]:

@@ -39,6 +39,7 @@ from batcher.frontends.endpoints.call import (
 from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
+from batcher.frontends.endpoints.stage_wishes import wishes_of
 from batcher.serving.servable import Servable
 
 MAX_TIMEOUT_MS = 86_400_000.0
@@ -86,15 +87,13 @@ class Plan:
         "_copies",
         "_encode",
         "_format_name",
-        "_fresh",
         "_has_headers",
-        "_key",
         "_plain",
         "_pooled_bytes",
         "_priority",
         "_reads_client",
         "_reads_pictures",
-        "_route",
+        "_stages",
         "_timeout",
         "_timing",
         "_writes_text",
@@ -125,11 +124,9 @@ class Plan:
         self.exact = body_format.bind is not None and len(spec.required) == len(spec.inputs)
         self.pooled, self._pooled_bytes = body_format.is_pooled(spec), body_format.pooled_bytes
         self._timeout, self._priority = _wishes(head, self.servable)
-        self._key, self._route = _texts(head, self.servable)
-        self._fresh = self.servable.reads_freshness and head.fresh()
+        self._stages = wishes_of(head, self.servable)
         self._reads_client = self.pooled or self.servable.reads_client
-        texts = self._key or self._route or self._fresh
-        named = self._timeout or self._priority or texts or self._reads_client
+        named = self._timeout or self._priority or any(self._stages) or self._reads_client
         self._plain = not named
         self._timing = wishes.timing or head.headers.get(b"x-timing") == b"1"
         self._has_headers = self._timing or self.servable.picks_version
@@ -141,7 +138,7 @@ class Plan:
             return NO_PARAMETERS
         deadline = self.servable.deadline(self._timeout) if self._timeout is not None else None
         client = client_of(peer) if self._reads_client else ""
-        return Parameters(deadline, self._priority, self._key, client, self._route, self._fresh)
+        return self._stages.parameters(deadline, self._priority, client)
 
     def infer_large(self, body: Body, parameters: Parameters) -> Deferred[InferenceResponse]:
         """Answer a body that is large, coded, or of a format for the CPU pool."""
@@ -230,14 +227,6 @@ def _servable(head: CallHead, engine: Engine) -> Servable:
     """Return what answers calls with `head`; raises ClientError or Unavailable."""
     name, version = head.model()
     return engine.traffic.servable(name or engine.only_model(), version)
-
-
-def _texts(head: CallHead, servable: Servable) -> tuple[str, str]:
-    """Return key and route that `head` has, each empty where no stage reads it."""
-    return (
-        head.key() if servable.reads_key else "",
-        head.route() if servable.picks_version else "",
-    )
 
 
 def _names_of(entry: Format) -> tuple[str, bytes]:

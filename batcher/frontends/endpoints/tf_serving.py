@@ -43,6 +43,7 @@ from batcher.frontends.endpoints.openapi.operations import (
     operation_of,
 )
 from batcher.frontends.endpoints.routing import Route
+from batcher.frontends.endpoints.stage_wishes import wishes_of
 from batcher.serving.model_version import ModelState, ModelVersion
 from batcher.serving.servable import Servable
 
@@ -168,13 +169,9 @@ class TfPredict:
 
 def stage_parameters(call: Call, servable: Servable) -> Parameters:
     """Return what stages of `servable` read of `call`."""
-    key = call.head.key() if servable.reads_key else ""
+    wishes = wishes_of(call.head, servable)
     client = client_of(call.peer) if servable.reads_client else ""
-    route = call.head.route() if servable.picks_version else ""
-    fresh = servable.reads_freshness and call.head.fresh()
-    if not (key or client or route or fresh):
-        return NO_PARAMETERS
-    return Parameters(None, 0, key, client, route, fresh)
+    return wishes.parameters(client=client) if client or any(wishes) else NO_PARAMETERS
 
 
 def _infer_decoded(

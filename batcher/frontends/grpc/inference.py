@@ -21,6 +21,7 @@ from batcher.frontends.endpoints.client_address import client_of
 from batcher.frontends.endpoints.engine import Engine
 from batcher.frontends.endpoints.heavy_answers import write_heavy, write_large
 from batcher.frontends.endpoints.oip.answering import parameters_of, write_slow
+from batcher.frontends.endpoints.stage_wishes import StageWishes
 from batcher.frontends.grpc._generated import grpc_service_pb2 as pb
 from batcher.frontends.grpc.calls import Context, PeerOf, fresh_of, key_of, outcome, route_of
 from batcher.frontends.grpc.large import InferMessage, LargeTensors
@@ -66,12 +67,9 @@ class Inference:
         servable, reader = self._find(message.model_name, message.model_version)
         request = reader.read(message, tensors)
         head = request.head
-        key = key_of(context) if servable.reads_key else ""
         pooled = servable.reads_client or reader.slow or request.typed
         client = client_of(self._peer_of(context.peer())) if pooled else ""
-        route = route_of(context) if servable.picks_version else ""
-        fresh = servable.reads_freshness and fresh_of(context)
-        parameters = parameters_of(servable, head, key, False, client, route, fresh)
+        parameters = parameters_of(servable, head, _wishes(context, servable), client=client)
         parameters = _until(servable, parameters, context.time_remaining())
         slow = reader.slow and request.size >= HEAVY_BYTES
         deferred = _begin(servable, request, parameters, slow)
@@ -137,6 +135,15 @@ def _write(response: InferenceResponse, head: InferHead, around: Around) -> Writ
 def _joined(names: tuple[str, str], pieces: list[Buffer], around: Around) -> WrittenAnswer:
     # The library takes nothing but `bytes`, and copies them once more on the loop.
     return WrittenAnswer(*names, joined_bytes(around(pieces)))
+
+
+def _wishes(context: Context, servable: Servable) -> StageWishes:
+    """Return what the stages of `servable` read of the metadata of a call."""
+    return StageWishes(
+        key_of(context) if servable.reads_key else "",
+        route_of(context) if servable.picks_version else "",
+        servable.reads_freshness and fresh_of(context),
+    )
 
 
 def _begin(

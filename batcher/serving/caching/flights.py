@@ -226,17 +226,20 @@ class Flights:
         for each in late:
             if not each.called:
                 each.errback(_own_failure(failure))
-        if not flight.waiting:  # the answers above have cancelled those that were left
+        if flight.waiting:
+            self._run(flight)
+        else:  # the answers above have cancelled those that were left
             self._ended(flight)
             self._release_if_landed()
-            return True
+        return True
+
+    def _run(self, flight: Flight) -> None:
         try:
             flight.row = flight.go_on(flight.request)
         except BatcherError:
             self._fail(Failure(), flight)
-            return True
+            return
         flight.row.addCallbacks(self._answer, self._fail, (flight,), errbackArgs=(flight,))
-        return True
 
     def _leave(self, flight: Flight, deferred: Deferred[InferenceResponse]) -> None:
         """Let go of a request whose Deferred is being cancelled."""

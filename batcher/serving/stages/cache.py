@@ -54,6 +54,7 @@ Result = TypeVar("Result")
 MAX_LOOP_BYTES = 64 << 10
 """Bytes that are hashed, packed or unpacked on the loop: hashing them takes 0.1 to 0.3 ms."""
 
+_NO_SCORES = "model {title}: cache.min_score keeps no answer: expected an output of floats"
 _log = Logger()
 
 
@@ -62,6 +63,9 @@ class CacheStage(Stage):
 
     reads_client: ClassVar[bool] = True
     reads_freshness: ClassVar[bool] = True
+    _closed = False
+    _hashing = 0
+    """Requests that were hashed on the pool, or still are."""
 
     def __init__(
         self,
@@ -75,31 +79,20 @@ class CacheStage(Stage):
     ) -> None:
         """Keep answers of the model `spec` as `settings` say, and count in `counts`.
 
-        A request without a deadline has that of `deadline`, and one without a level
-        `default_level`. `pool` runs what is too slow for the loop.
+        `default_level` and `deadline` are those of a request without its own.
         """
-        self._ttl = settings.ttl_s
-        self._min_score = settings.min_score
+        self._ttl, self._min_score = settings.ttl_s, settings.min_score
         self._scores = BestScores(spec)
         self._names = (spec.name, spec.version)
-        self._title = "/".join(self._names)
         self._digests = Digests(*self._names)
-        self._deadline = deadline
-        self._pool = pool
-        self._clock = clock
-        self._seconds = clock.seconds
-        self._counts = counts
-        self._store = LocalStore(settings.max_bytes)
+        self._deadline, self._pool = deadline, pool
+        self._clock, self._seconds = clock, clock.seconds
+        self._counts, self._store = counts, LocalStore(settings.max_bytes)
         self._flights = Flights(clock, deadline, default_level, self._answered)
-        self._hashing = 0
         self._idle = Waiters()
-        self._closed = False
         counts.begin(self._store)
         if settings.min_score is not None and not self._scores.output:
-            _log.warn(
-                "model {title}: cache.min_score keeps no answer: expected an output of floats",
-                title=self._title,
-            )
+            _log.warn(_NO_SCORES, title="/".join(self._names))
 
     def infer(self, request: InferenceRequest, go_on: GoOn) -> Deferred[InferenceResponse]:
         """Answer `request` from what is kept, or have `go_on` answer; raises as that does."""
@@ -213,7 +206,9 @@ class CacheStage(Stage):
     def _not_packed(self, failure: Failure) -> None:
         self._counts.left_out["busy"] += 1
         if not failure.check(BatcherError):
-            _log.failure("model {title}: an answer was not kept", failure, title=self._title)
+            _log.failure(
+                "model {title}: an answer was not kept", failure, title="/".join(self._names)
+            )
 
     def _keep(self, packed: bytes | None, key: bytes) -> None:
         if packed is None:

@@ -18,6 +18,7 @@ from batcher.core.element_sizes import about_written_nbytes
 from batcher.core.request import NO_PARAMETERS, InferenceResponse, Parameters
 from batcher.core.spec import ModelSpec
 from batcher.errors import Unavailable
+from batcher.frontends.endpoints.stage_wishes import NO_WISHES, StageWishes
 from batcher.serving.servable import Servable
 
 Result = TypeVar("Result")
@@ -39,29 +40,26 @@ def has_slow_inputs(spec: ModelSpec) -> bool:
 def parameters_of(
     servable: Servable,
     head: InferHead,
-    key: str = "",
+    wishes: StageWishes = NO_WISHES,
     timed: bool = False,
     client: str = "",
-    route: str = "",
-    fresh: bool = False,
 ) -> Parameters:
     """Return the parameters of a request that comes now.
 
     Args:
         servable: answers the request.
         head: the request without its tensors.
-        key: API key whose quota is charged; empty without.
+        wishes: what stages read; where its route is empty, that is the id of `head`.
         timed: whether work on the CPU pool needs a deadline also where `head` has none.
         client: whose share of the CPU pool it uses; empty where it uses none.
-        route: text by which the version is chosen; where it is empty, the id of `head`.
-        fresh: whether the model is to run in any case.
     """
-    route = route or head.id if servable.picks_version else ""
-    named = key or client or route or fresh or head.priority or head.timeout is not None
+    if servable.picks_version and head.id and not wishes.route:
+        wishes = wishes._replace(route=head.id)
+    named = client or any(wishes) or head.priority or head.timeout is not None
     if not (timed or named or head.slow):
         return NO_PARAMETERS  # most requests share one object, which no stage has to check again
     level = _level(head.priority, servable.max_level)
-    return Parameters(servable.deadline(head.timeout), level, key, client, route, fresh)
+    return wishes.parameters(servable.deadline(head.timeout), level, client)
 
 
 def _level(priority: int, bulk: int) -> int:

@@ -45,6 +45,7 @@ from batcher.frontends.endpoints.oip.answering import (
     parameters_of,
     write_slow,
 )
+from batcher.frontends.endpoints.stage_wishes import wishes_of
 from batcher.serving.servable import Servable
 
 MAX_KNOWN_BYTES = 1 << 20
@@ -82,9 +83,7 @@ class InferPlan:
     Attributes:
         epoch: the time in which the plan is true.
         servable: answers the calls.
-        fresh: whether the model is to run in any case, whatever answers are kept.
-        key: API key whose quota the calls are charged to; empty where no stage reads keys.
-        route: text by which the version is chosen; empty where no stage chooses one.
+        wishes: what the calls say for stages.
         large_rows: fewest rows of an answer that is too large to be copied on the loop.
         coding: content coding of the answers, empty for none.
         pooled: whether every call has work for the CPU pool.
@@ -96,14 +95,12 @@ class InferPlan:
         "_heads",
         "coding",
         "epoch",
-        "fresh",
         "json_length",
-        "key",
         "large_rows",
         "pooled",
-        "route",
         "servable",
         "slow_inputs",
+        "wishes",
     )
 
     def __init__(self, head: CallHead, engine: Engine, known: KnownHeads) -> None:
@@ -115,9 +112,7 @@ class InferPlan:
         """
         self.epoch = engine.epoch
         self.servable: Servable = engine.traffic.servable(*head.model())
-        self.key = head.key() if self.servable.reads_key else ""
-        self.route = head.route() if self.servable.picks_version else ""
-        self.fresh = self.servable.reads_freshness and head.fresh()
+        self.wishes = wishes_of(head, self.servable)
         self.coding = response_coding(head.header(b"accept-encoding"))
         length = head.headers.get(b"inference-header-content-length")
         self.json_length = None if length is None else _length(length)
@@ -244,8 +239,7 @@ class Infer:
         servable = plan.servable
         client = client_of(call.peer) if plan.pooled or head.slow else ""
         coded = bool(plan.coding)
-        texts = (client, plan.route, plan.fresh)
-        parameters = parameters_of(servable, head, plan.key, coded, *texts)
+        parameters = parameters_of(servable, head, plan.wishes, coded, client)
         call.plan = OipReplyWriter(plan, head, parameters)
         if plan.slow_inputs and len(data) >= HEAVY_BYTES:
             return servable.infer_decoded(len(data), partial(head.inputs, data), parameters)
@@ -255,7 +249,7 @@ class Infer:
 def _infer_heavy(body: Body, call: Call, plan: InferPlan) -> Deferred[InferenceResponse]:
     """Answer a call whose JSON is read in the process for heavy codecs."""
     servable = plan.servable
-    parameters = servable.timed(Parameters(key=plan.key, client=client_of(call.peer)))
+    parameters = servable.timed(plan.wishes.parameters(client=client_of(call.peer)))
     arguments = (decode_heavy_oip, body, plan.json_length, servable.spec, servable.limits)
     decoded = servable.run_heavy(len(body), parameters, *arguments)
     return decoded.addCallback(_infer_decoded, call, plan, servable.deadline(0.0))
@@ -268,8 +262,7 @@ def _infer_decoded(
     head, inputs = decoded
     servable = plan.servable
     client = client_of(call.peer)
-    texts = (client, plan.route, plan.fresh)
-    parameters = parameters_of(servable, head, plan.key, False, *texts)
+    parameters = parameters_of(servable, head, plan.wishes, client=client)
     timeout = servable.timeout if head.timeout is None else head.timeout
     parameters = parameters._replace(deadline=began + timeout)
     call.plan = OipReplyWriter(plan, head, parameters)
