@@ -82,9 +82,8 @@ class CacheStage(Stage):
         `default_level` and `deadline` are those of a request without its own.
         """
         self._ttl, self._min_score = settings.ttl_s, settings.min_score
-        self._scores = BestScores(spec)
-        self._names = (spec.name, spec.version)
-        self._digests = Digests(*self._names)
+        self._names = names = (spec.name, spec.version)
+        self._scores, self._digests = BestScores(spec), Digests(*names)
         self._deadline, self._pool = deadline, pool
         self._clock, self._seconds = clock, clock.seconds
         self._counts, self._store = counts, LocalStore(settings.max_bytes)
