@@ -18,7 +18,7 @@ Time stands still, and passes by `advance` alone. Hooks run on threads of the CP
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -45,6 +45,7 @@ from batcher.serving.assembly import Assembly
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_lifecycle import ModelLifecycle
 from batcher.serving.repository.folders import define, find_versions
+from batcher.serving.stages.stage import Stage
 from batcher.workers.load_alone import load_alone
 from batcher.workers.load_turns import LoadTurns
 from batcher.workers.memory import MemoryWorker
@@ -267,12 +268,12 @@ class _MemoryAssembly(Assembly):
 
     def workers(
         self, definition: ModelDefinition, settings: ModelSettings, load: Any, report: Any
-    ) -> list[Worker]:
+    ) -> tuple[list[Worker], Sequence[Stage]]:
         """Load the model now, and return the one worker that runs it."""
         title = f"model {definition.spec.name!r} version {definition.spec.version}"
         load = lambda: load_model(definition, settings, report)  # noqa: E731
         checked = load_alone(self, title, load, self._later)
-        return [MemoryWorker(checked, self.clock)]
+        return [MemoryWorker(checked, self.clock)], ()
 
 
 def batcher_model() -> Iterator[Callable[..., ModelInProcess]]:

@@ -17,6 +17,7 @@ from batcher.config.image_file import ImageFile
 from batcher.config.model_file import ModelFile
 from batcher.config.model_settings import ModelOverrides, ModelSettings
 from batcher.config.model_tensors import InputFile, OutputFile
+from batcher.config.pipelines.step_file import StepFile, StepOutputFile
 from batcher.config.quota import Quota
 from batcher.config.settings import ServerSettings
 from batcher.config.traffic import Canary, Latest, Shadow
@@ -126,6 +127,16 @@ with the nearest one that is. How a model is run (batch size, deadline, device, 
 ## Of an output
 
 {_fields(OutputFile)}
+## Of a step
+
+Format `pipeline` has `steps` ([how](../pipelines.md)).
+
+{_fields(StepFile)}
+## Of an output of a step
+
+A step with `class` says what its code returns; name, dtype and shape are those of any output.
+
+{_fields(StepOutputFile)}
 ## Of `image`
 
 The key `image` of an input says how a picture becomes one row: `value = (pixel * scale - mean) /
@@ -154,7 +165,11 @@ def _places() -> list[tuple[str, str, str]]:
         *((name, "config.yaml", "under `cache`") for name in Cache.model_fields),
         *((_key(ModelFile, name), "model.yaml", "at the top") for name in ModelFile.model_fields),
         *((name, "model.yaml", "under an input") for name in InputFile.model_fields),
-        *((name, "model.yaml", "under an output") for name in OutputFile.model_fields),
+        *(
+            (_key(OutputFile, name), "model.yaml", "under an output")
+            for name in OutputFile.model_fields
+        ),
+        *((_key(StepFile, name), "model.yaml", "under a step") for name in StepFile.model_fields),
         *((name, "model.yaml", "under `image` of an input") for name in ImageFile.model_fields),
     ]
     return [(f"`{name}`", f"`{file}`", place) for name, file, place in sorted(rows)]

@@ -19,6 +19,8 @@ from batcher.config.fixed_tensors import fill_in_fixed
 from batcher.config.image_file import image_spec
 from batcher.config.model_files import check_files, find_file
 from batcher.config.model_tensors import NO_RESHAPES, InputFile, OutputFile, Reshapes, reshapes_of
+from batcher.config.pipelines.plan import Plan, plan_of
+from batcher.config.pipelines.step_file import StepFile
 from batcher.config.places import places_outside_model_file
 from batcher.config.pmml.fields import fill_in_pmml
 from batcher.config.reading import Integer, Source, read_yaml, validate
@@ -50,6 +52,7 @@ Format = Literal[
     "pmml",
     "keras",
     "savedmodel",
+    "pipeline",
 ]
 GRAPHS = ("onnx", "torchscript", "savedmodel", "keras")
 """The formats whose files say what they compute, and may be given a view of other shapes."""
@@ -83,6 +86,7 @@ class ModelFile(FileSection):
         batch_sizes: numbers of rows that batches run with, for models that are compiled for these;
             a batch of another number is padded with copies of its last row, or goes with fewer
             rows. Without them each batch runs with its own rows.
+        steps: format `pipeline`: what makes the outputs of the inputs, a section for each step.
     """
 
     format: Format
@@ -98,6 +102,7 @@ class ModelFile(FileSection):
     constants: dict[str, Any] = Field(default_factory=dict)
     prepared: tuple[PreparedFile, ...] = ()
     batch_sizes: tuple[Annotated[Integer, Field(ge=1)], ...] = ()
+    steps: tuple[StepFile, ...] = ()
 
     @field_validator("batch_sizes")
     @classmethod
@@ -110,6 +115,9 @@ class ModelFile(FileSection):
     def _what_the_format_needs(self) -> ModelFile:
         if self.format == "python" and self.entry is None:
             raise ValueError("`class: module:Class` for format python")
+        froms = {tensor.origin is not None for tensor in self.outputs}
+        if {bool(self.steps), *froms} != {self.format == "pipeline"}:
+            raise ValueError("`steps`, and `from` of each output, with format pipeline alone")
         if self.gradients and self.format not in ("python", "torchscript", "export"):
             raise ValueError(f"no `gradients: true` for format {self.format}, which has none")
         texts = (tensor.missing for tensor in self.inputs if tensor.dtype.name == "BYTES")
@@ -211,6 +219,7 @@ class ModelDefinition:
         learnt: where all this is known from, in words, for a model that is one file; empty for one
             with a `model.yaml`.
         notes: what the log says of how the definition was read, each a sentence.
+        plan: the steps of a pipeline; None for a model.
     """
 
     spec: ModelSpec
@@ -227,6 +236,7 @@ class ModelDefinition:
     batch_sizes: tuple[int, ...] = ()
     learnt: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    plan: Plan | None = None
 
     @property
     def is_single(self) -> bool:
@@ -288,7 +298,14 @@ def definition_of(
         reshapes=reshapes_of(model.inputs, model.outputs),
         batch_sizes=model.batch_sizes,
         learnt=learnt,
+        plan=_plan(model, source) if model.steps else None,
     )
+
+
+def _plan(model: ModelFile, source: Source) -> Plan:
+    names = [tensor.name for tensor in model.inputs]
+    outputs = {tensor.name: tensor.origin or "" for tensor in model.outputs}
+    return plan_of(model.steps, names, outputs, source)
 
 
 def _fill_in(source: Source, folder: Path) -> None:

@@ -105,12 +105,14 @@ class OutputFile(TensorFile):
             pictures do.
         unpad: whether rows are cut to the lengths of the padded inputs of their request; the shape
             has as many axes of -1 as those then.
+        origin: format `pipeline`: the value that the output is, an input or `step.output`.
     """
 
     labels: tuple[str, ...] | None = None
     scores: Literal["probability", "logit"] | None = None
     ragged: bool = False
     unpad: bool = False
+    origin: Annotated[str | None, Field(alias="from", min_length=1, max_length=512)] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> OutputFile:

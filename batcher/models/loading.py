@@ -133,6 +133,10 @@ def import_format(definition: ModelDefinition) -> ModuleType:
 
     Any thread.
     """
+    if definition.plan is not None:
+        raise ModelLoadError(
+            "format: expected a model; got a pipeline, which only a server runs, with its models"
+        )
     with _extras(definition):
         return import_module(_MODULES[definition.format])
 

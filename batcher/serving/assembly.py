@@ -29,10 +29,16 @@ from batcher.core.counters import ModelMetrics
 from batcher.core.padding import Padding
 from batcher.core.spec import Array, ModelSpec
 from batcher.serving.metrics import ServerMetrics
+from batcher.serving.stages.stage import Stage
 from batcher.workers.load_turns import LoadTurns
 from batcher.workers.making import make_workers
 from batcher.workers.pools import Pools
 from batcher.workers.thread import ModelLoader
+
+MakePipeline = Callable[
+    [ModelDefinition, ModelSettings, Callable[[str], None]], tuple[Worker, Sequence[Stage]]
+]
+"""Makes the worker of a pipeline, which reports of loading, and the stages that answer for it."""
 
 
 class Assembly:
@@ -43,7 +49,11 @@ class Assembly:
         pools: where heavy work of single requests runs; all versions share them.
         metrics: where requests and batches are counted.
         turns: say when a model may load.
+        make_pipeline: makes what a pipeline has in the place of workers, and its stages.
+        call_from_thread: the way back from threads.
     """
+
+    make_pipeline: MakePipeline
 
     def __init__(
         self,
@@ -68,7 +78,7 @@ class Assembly:
         self.pools = pools
         self.metrics = metrics
         self.turns = turns
-        self._call_from_thread = call_from_thread
+        self.call_from_thread = call_from_thread
         self._call_soon = call_soon
 
     def workers(
@@ -77,15 +87,22 @@ class Assembly:
         settings: ModelSettings,
         load: ModelLoader | None,
         report: Callable[[str], None],
-    ) -> list[Worker]:
-        """Return the workers of a version, as `make_workers` says; `report` hears of loading."""
+    ) -> tuple[list[Worker], Sequence[Stage]]:
+        """Return the workers of a version, as `make_workers` says; `report` hears of loading.
+
+        Of a pipeline these are one, and with it come the stages that answer all requests.
+        """
+        if definition.plan is not None:
+            worker, stages = self.make_pipeline(definition, settings, report)
+            return [worker], stages
         exceptions = self.metrics.model(definition.spec.name, definition.spec.version).exceptions
 
         def raised(stage: str) -> None:
             exceptions[stage] += 1
 
-        cross, clock = self._call_from_thread, self.clock
-        return make_workers(definition, settings, load, report, cross, clock, self.turns, raised)
+        cross, clock = self.call_from_thread, self.clock
+        options = (load, report, cross, clock, self.turns, raised)
+        return make_workers(definition, settings, *options), ()
 
     def scheduler(
         self, spec: ModelSpec, settings: ModelSettings, workers: Sequence[Worker]

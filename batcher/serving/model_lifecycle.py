@@ -45,6 +45,8 @@ class ModelLifecycle(Keeper):
         drain_timeout_s: seconds that a version which is unloaded has for its last answers.
         turns: say when a model may load.
         name_stages: what every request passes first.
+        alive: every version that has not ended, those that do not serve yet included.
+        watchers: called whenever an epoch has ended.
         progress: told a model's title and what is being done with it.
     """
 
@@ -72,13 +74,13 @@ class ModelLifecycle(Keeper):
         self._parts = parts
         self.progress = progress
         self.name_stages: tuple[Stage, ...] = ()
-        self._alive: set[ModelVersion] = set()
-        self._watchers: list[Callable[[], None]] = []
+        self.alive: set[ModelVersion] = set()
+        self.watchers: list[Callable[[], None]] = []
         self._all_ended = Waiters()
 
     def watch(self, changed: Callable[[], None]) -> None:
         """Have `changed` called whenever an epoch has ended."""
-        self._watchers.append(changed)
+        self.watchers.append(changed)
 
     def make(
         self,
@@ -96,7 +98,7 @@ class ModelLifecycle(Keeper):
             raise ConfigError(f"model: expected a name that fits into a path; got {got}: {fault}")
         version = ModelVersion(definition, settings, self._parts, self, load, required)
         version.set_name_stages(self.name_stages)
-        self._alive.add(version)
+        self.alive.add(version)
         return version
 
     def add(
@@ -178,7 +180,7 @@ class ModelLifecycle(Keeper):
     def set_name_stages(self, *stages: Stage) -> None:
         """Send the requests of all models through `stages` first, from now on."""
         self.name_stages = stages
-        for version in self._alive:
+        for version in self.alive:
             version.set_name_stages(stages)
         self.end_epoch()
 
@@ -201,15 +203,17 @@ class ModelLifecycle(Keeper):
     def drain(self) -> Deferred[None]:
         """Take no more requests; fires when those that were taken are answered."""
         self.refuse_requests()
-        return DeferredList([version.drain() for version in self._alive]).addCallback(
-            lambda _: None
-        )
+        # Pipelines first: what they have taken still needs the models.
+        pipelines = [each.drain() for each in self.alive if each.definition.plan is not None]
+        drained: Deferred[Any] = DeferredList(pipelines)
+        drained.addCallback(lambda _: DeferredList([each.drain() for each in self.alive]))
+        return drained.addCallback(lambda _: None)
 
     def stop(self) -> Deferred[None]:
         """Fail what waits or runs, and end the workers; fires when all workers have ended."""
-        for version in list(self._alive):
+        for version in list(self.alive):
             version.stop()
-        return self._all_ended.wait() if self._alive else succeed(None)
+        return self._all_ended.wait() if self.alive else succeed(None)
 
     def changed(self, version: ModelVersion) -> None:
         """Tell of the new state of `version`, and end the epoch."""
@@ -229,8 +233,8 @@ class ModelLifecycle(Keeper):
 
     def ended(self, version: ModelVersion) -> None:
         """Forget `version`, whose workers have ended."""
-        self._alive.discard(version)
-        if not self._alive:
+        self.alive.discard(version)
+        if not self.alive:
             self._all_ended.release()
 
     def successor(self, version: ModelVersion) -> ModelVersion:
@@ -243,5 +247,5 @@ class ModelLifecycle(Keeper):
         self.epoch = Epoch()
         if version is not None:
             self.reported(version, progress_text(version))
-        for watcher in self._watchers:
+        for watcher in self.watchers:
             watcher()

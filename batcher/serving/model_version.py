@@ -71,6 +71,9 @@ STATES = StateTable(
 GONE = frozenset({ModelState.UNLOADING, ModelState.UNLOADED})
 """States of a version that was taken out of service on purpose."""
 
+LEFT = GONE | {ModelState.STOPPED}
+"""States of a version that answers nothing more, or is about to."""
+
 _PRIVATE = frozenset({ModelState.FAILED, ModelState.RESTARTING, ModelState.BROKEN})
 """States whose detail is the operator's: it may hold paths, exceptions of the model, tracebacks."""
 
@@ -156,7 +159,7 @@ class ModelVersion(Servable):
         self.detail = "waiting to be loaded"
         self.one_call = False
         self._keeper, self._settled = keeper, Waiters()
-        workers = parts.workers(definition, settings, load, self.report)
+        workers, self._own_stages = parts.workers(definition, settings, load, self.report)
         self.workers = Instances(workers)
         self.scheduler = parts.scheduler(spec, settings, workers)
         self._clock, self._metrics = parts.clock, parts.metrics
@@ -244,7 +247,7 @@ class ModelVersion(Servable):
         self.sample = loaded.sample
         surroundings = self.deadline, self._pools, self._clock, self._metrics
         stages = version_stages(self.spec, self.settings, loaded, *surroundings)
-        self.set_version_stages(tuple(stages))
+        self.set_version_stages((*stages, *self._own_stages))
         if loaded.preprocess is not None:
             self.limits = NO_LIMITS  # the queue gets what the hook makes of the inputs
         if loaded.preprocess is None and not self.spec.has_groups:

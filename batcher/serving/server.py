@@ -28,6 +28,7 @@ from batcher.serving.assembly import Assembly
 from batcher.serving.metrics import ServerMetrics
 from batcher.serving.model_lifecycle import ModelLifecycle
 from batcher.serving.model_version import ModelVersion, not_ready_error
+from batcher.serving.pipelines.making import make_pipelines
 from batcher.serving.shared_name import Surroundings
 from batcher.serving.stages.quotas import Quotas, QuotaStage, quotas_of
 from batcher.serving.traffic import Traffic
@@ -77,17 +78,17 @@ class ModelServer:
         """Wire a server without models; nothing starts."""
         settings = settings or ServerSettings()
         self.metrics = metrics or ServerMetrics()
-        self.clock = clock
-        self.seconds = clock.seconds
+        self.clock, self.seconds = clock, clock.seconds
         self.call_from_thread = call_from_thread
         self.pools = make_pools(settings, call_from_thread, clock)
-        turns = LoadTurns(settings.load_concurrency)
-        parts = Assembly(clock, call_from_thread, call_soon, self.pools, self.metrics, turns)
+        ways = (clock, call_from_thread, call_soon, self.pools, self.metrics)
+        parts = Assembly(*ways, LoadTurns(settings.load_concurrency))
         self.lifecycle = ModelLifecycle(parts, progress, settings.drain_timeout_s)
         self.left_out = self.lifecycle.left_out
         soon = call_soon or partial(clock.callLater, 0)
         around = (self.lifecycle, self.metrics, self.pools, clock, soon, Random())
         self.traffic = Traffic(Surroundings(*around), self.ready_model)
+        make_pipelines(parts, self.lifecycle, self.traffic.behind)
         self.traffic.follow(settings)
         self.limit(quotas_of(settings.quotas))
 

@@ -11,7 +11,7 @@ from batcher.config.settings import ServerSettings
 from batcher.errors import InvalidInput
 from batcher.serving.canaries.division import CanaryDivision, Records, Save
 from batcher.serving.canaries.records import Record
-from batcher.serving.model_version import ModelVersion
+from batcher.serving.model_version import ModelVersion, not_ready_error
 from batcher.serving.servable import Servable
 from batcher.serving.shared_name import SharedName, Surroundings, is_shared
 
@@ -64,6 +64,17 @@ class Traffic:
         if version:
             return found
         shared = self.shared(name)
+        return found if shared is None else shared.servable()
+
+    def behind(self, name: str, version: str = "") -> Servable:
+        """Return what answers the steps of pipelines as `servable` does for clients.
+
+        That goes on while the server drains: what a pipeline has taken still needs its models.
+        """
+        found = self._around.lifecycle.versions.find(name, version)
+        if not found.accepts:
+            raise not_ready_error(found, retry_after=5)
+        shared = None if version else self.shared(name)
         return found if shared is None else shared.servable()
 
     def shared(self, name: str) -> SharedName | None:

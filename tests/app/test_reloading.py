@@ -370,9 +370,9 @@ class TestRefusals:
         write(service.folder / "m/1", "5")
         write(service.folder / "n/1", "(")
         service.refused()
-        while len(service.server.lifecycle._alive) > 2:
+        while len(service.server.lifecycle.alive) > 2:
             service.loop.step()
-        assert service.server.lifecycle._alive == set(service.server)
+        assert service.server.lifecycle.alive == set(service.server)
 
     @pytest.mark.parametrize("certificate", ["renewed, and broken meanwhile", "as it was"])
     def test_what_was_loaded_is_let_go_of_where_the_change_fails_at_its_end(
@@ -395,9 +395,9 @@ class TestRefusals:
         write(service.folder / "m/1", "5")
         assert service.refused() == "no certificate"
         logged_errors.clear()
-        while len(service.server.lifecycle._alive) > 2:
+        while len(service.server.lifecycle.alive) > 2:
             service.loop.step()
-        assert service.server.lifecycle._alive == set(service.server)
+        assert service.server.lifecycle.alive == set(service.server)
         assert service.value(service.infer("m")) == 2
 
     def test_every_model_that_cannot_be_loaded_is_named(self, service: MemoryService) -> None:

@@ -173,7 +173,7 @@ def test_a_hundred_reloads_leave_nothing_behind(tmp_path: Path) -> None:
         service.configure(defaults=f"max_batch_size: {count % 2 + 5}")
         service.reload()
     gc.unfreeze()
-    while len(service.server.lifecycle._alive) > 1:
+    while len(service.server.lifecycle.alive) > 1:
         service.loop.step()
     (worker,) = service.found()["m/1"].workers
     present: Any = worker
@@ -181,5 +181,5 @@ def test_a_hundred_reloads_leave_nothing_behind(tmp_path: Path) -> None:
         if thread.name == "batcher-m/1" and thread is not present._thread:
             thread.join(60)
     assert [thread.name for thread in threads()].count("batcher-m/1") == 1
-    assert service.server.lifecycle._alive == set(service.server)
+    assert service.server.lifecycle.alive == set(service.server)
     service.end()

@@ -128,7 +128,7 @@ class TestStopping:
         GATE.wait_reached(service.loop)
         stopped = listen(service.service.stopService())
         GATE.open()
-        while not reloaded or not stopped or service.server.lifecycle._alive:
+        while not reloaded or not stopped or service.server.lifecycle.alive:
             service.loop.step()
         assert isinstance(reloaded[0].value, ReloadRefused)
         assert service.service.state is State.STOPPED
@@ -160,7 +160,7 @@ class TestStopping:
         assert service.found() == before
         stuck.leave.set()
         assert service.value(running) == 2
-        while not stopped or service.server.lifecycle._alive:
+        while not stopped or service.server.lifecycle.alive:
             service.loop.step()
 
 

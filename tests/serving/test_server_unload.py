@@ -126,7 +126,7 @@ def test_an_unloaded_model_is_let_go_of(serving: Serving) -> None:
     assert serving.values(serving.infer(1)) == [2]
     served = serving.server.find("m")
     serving.loop.wait_for(serving.server.unload(served))
-    while serving.server.lifecycle._alive:
+    while serving.server.lifecycle.alive:
         serving.loop.step()
     next(iter(served.workers))._thread.join(PATIENCE)  # type: ignore[attr-defined]
     gc.collect()
@@ -194,7 +194,7 @@ def test_a_version_that_cannot_be_replaced_goes_on(serving: Serving) -> None:
     )
     assert serving.values(serving.infer(1)) == [2]
     assert serving.server.unready() == {}
-    while len(serving.server.lifecycle._alive) > 1:
+    while len(serving.server.lifecycle.alive) > 1:
         serving.loop.step()
     assert serving.server.metrics.model("m", "1").load is serving.server.find("m").scheduler
 
@@ -217,7 +217,7 @@ def test_a_model_with_hooks_is_let_go_of_though_its_version_is_still_listed(
     serving.add_ready(load=load)
     version = serving.server.find("m")
     serving.loop.wait_for(serving.server.unload(version))
-    while serving.server.lifecycle._alive:
+    while serving.server.lifecycle.alive:
         serving.loop.step()
     assert made[0]() is None
     assert serving.server.find("m") is version

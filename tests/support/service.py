@@ -121,5 +121,5 @@ class MemoryService:
     def end(self) -> None:
         """Stop the service and wait until its threads have ended."""
         self.wait(self.service.stopService())
-        while self.server.lifecycle._alive:
+        while self.server.lifecycle.alive:
             self.loop.step()

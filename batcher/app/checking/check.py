@@ -34,6 +34,11 @@ from batcher.serving.repository.left_out import is_like_version
 _HINT_BEGINNINGS = ("not compiled", "hint: ", "note: ", "warm-up skipped")
 """Progress texts that begin so stand in the report as notes; the others only show progress."""
 
+_OF_PIPELINE = (
+    "hint: the steps of a pipeline were read; whether they go with its models shows `batcher "
+    "check` without --model, and each model is checked by itself"
+)
+
 
 def check_version(
     name: str,
@@ -134,11 +139,15 @@ class _Check:
                 f"expected a version folder that is named by a number; got {folder.name!r}",
             )
         try:
-            return self._define(name, version, folder)
+            definition = self._define(name, version, folder)
         except ConfigError as err:
             rule = rules.FILE if self._file else rules.DEFINITION
             self._findings.add(rule, self._file or "model.yaml", str(err))
             return None
+        if definition.plan is not None:
+            self._findings.add(rules.HINT, "steps", _OF_PIPELINE)
+            return None
+        return definition
 
     def _sample(self, definition: ModelDefinition) -> Sample | None:
         """Return the sample that `model.yaml` names; None if there is none that can be read."""

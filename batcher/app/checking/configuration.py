@@ -10,6 +10,8 @@ from pathlib import Path
 import click
 
 from batcher.app.checking.entry import check_entry
+from batcher.app.checking.pipelines import check_pipeline
+from batcher.config.model_file import ModelDefinition
 from batcher.config.settings import ServerSettings
 from batcher.errors import ConfigError
 from batcher.serving.repository.fetching import find_and_fetch
@@ -31,7 +33,10 @@ def check_configuration(settings: ServerSettings, base: Path) -> None:
     for warning in listing.warnings():
         click.echo(warning, err=True)
     folders = listing.folders
-    problems = sum(not _check_definition(folder, settings) for folder in folders)
+    definitions = [_check_definition(folder, settings) for folder in folders]
+    problems = definitions.count(None) + _pipeline_problems(
+        [each for each in definitions if each is not None], settings
+    )
     if problems:
         raise click.ClickException(f"{problems} of {len(folders)} models cannot be served")
     if not folders and settings.model_control == "none":
@@ -39,15 +44,32 @@ def check_configuration(settings: ServerSettings, base: Path) -> None:
     click.echo(f"the configuration is right; {len(folders)} models")
 
 
-def _check_definition(folder: ModelFolder, settings: ServerSettings) -> bool:
-    """Write what the model in `folder` takes and gives, or what is wrong; return whether it can."""
+def _pipeline_problems(definitions: list[ModelDefinition], settings: ServerSettings) -> int:
+    """Write what is wrong with pipelines among all `definitions`; return how many are wrong."""
+    known: dict[str, list[ModelDefinition]] = {}
+    for each in definitions:
+        known.setdefault(each.spec.name, []).append(each)
+    problems = 0
+    for each in definitions:
+        if each.plan is not None:
+            try:
+                check_pipeline(each, known, settings)
+            except ConfigError as err:
+                click.echo(f"model {each.spec.name}/{each.spec.version}: {err}", err=True)
+                problems += 1
+    return problems
+
+
+def _check_definition(folder: ModelFolder, settings: ServerSettings) -> ModelDefinition | None:
+    """Write what the model in `folder` takes and gives, and return it; or write what is wrong."""
     title = f"{folder.name}/{folder.version}"
     try:
-        spec = check_entry(define(folder, settings.for_model(folder.name).trusted)).spec
+        definition = check_entry(define(folder, settings.for_model(folder.name).trusted))
     except ConfigError as err:
         click.echo(f"model {title}: {err}", err=True)
-        return False
+        return None
+    spec = definition.spec
     inputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.inputs)
     outputs = ", ".join(f"{tensor.name} {tensor.describe()}" for tensor in spec.outputs)
     click.echo(f"model {title}: {spec.platform}, takes {inputs}, gives {outputs}")
-    return True
+    return definition

@@ -12,6 +12,7 @@ from batcher.app.checking.contract import Finding, Report, Rule, Timing
 from batcher.app.checking.report_text import WIDTH_COLUMNS, report_text
 from batcher.app.cli import main
 from tests.support.model_folders import Folders
+from tests.support.pipelines import CHAIN, write_pipeline
 
 DIGITS = Path(__file__).parents[3] / "models" / "digits"
 GOOD = 'class Model:\n    def predict(self, inputs):\n        return {"y": inputs["x"] * 2}\n'
@@ -174,3 +175,18 @@ def test_the_check_of_a_configuration_names_a_class_that_is_not_there(folders: F
     assert "class: expected a class or a function Modell in code.py" in done.stderr
     assert "did you mean Model?" in done.stderr
     assert "cannot be served" in done.stderr
+
+
+def test_steps_of_a_pipeline_are_held_against_its_models(folders: Folders) -> None:
+    folders.python(GOOD, name="one")
+    folders.python(GOOD, name="two")
+    repository = folders.base
+    write_pipeline(repository, CHAIN)
+    settings = ("--set", f"model_repository={repository}")
+
+    right = run(*settings)
+    write_pipeline(repository, CHAIN.replace("model: two", "model: tow"))
+    wrong = run(*settings)
+
+    assert (right.exit_code, "model p/1: pipeline, takes x" in right.stdout) == (0, True)
+    assert (wrong.exit_code, "got 'tow'; did you mean 'two'?" in wrong.stderr) == (1, True)

@@ -1,0 +1,1 @@
+"""The built-in steps of pipelines, one class each; `table.py` lists them."""

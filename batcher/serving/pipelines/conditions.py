@@ -1,0 +1,179 @@
+"""Conditions on values whose dtypes and shapes are known: checked once, and asked for each request.
+
+    Condition  +  types of the values  ──►  Test: arrays of a request ──► one truth value a row
+
+A test runs NumPy on whole arrays. Nothing of the text is ever run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from batcher.config.pipelines.expression import (
+    REDUCTIONS,
+    Condition,
+    Constant,
+    Element,
+    Function,
+    Name,
+    Node,
+    Operation,
+)
+from batcher.core.ragged import is_ragged
+from batcher.core.spec import Array, TensorSpec
+
+Test = Callable[[Mapping[str, Array]], Array]
+"""Returns for each row whether the condition holds, of arrays by their references."""
+
+_Ask = Callable[[Mapping[str, Array]], Any]
+
+_NUMERIC: dict[str, Callable[[Any, Any], Any]] = {
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "/": np.divide,
+    "<": np.less,
+    "<=": np.less_equal,
+    "==": np.equal,
+    "!=": np.not_equal,
+    ">=": np.greater_equal,
+    ">": np.greater,
+    "and": np.logical_and,
+    "or": np.logical_or,
+}
+_REDUCE: dict[str, Callable[..., Any]] = {
+    "max": np.max,
+    "min": np.min,
+    "sum": np.sum,
+    "mean": np.mean,
+    "argmax": np.argmax,
+}
+_COMPARES = ("<", "<=", "==", "!=", ">=", ">")
+
+
+def test_of(condition: Condition, types: Mapping[str, TensorSpec]) -> Test:
+    """Return the test of `condition` on values of `types`, by their references. Any thread.
+
+    Raises:
+        ValueError: the condition does not fit the values; the message says what was expected.
+    """
+    kind, ask = _compiled(condition.root, types)
+    if kind != "truth":
+        raise ValueError(f"expected a condition that is true or false; got a {kind}")
+    if not condition.references:
+        raise ValueError("expected a condition on at least one value of the pipeline")
+
+    def test(arrays: Mapping[str, Array]) -> Array:
+        with np.errstate(all="ignore"):  # of a division by 0 there is infinity, or NaN
+            return np.asarray(ask(arrays), bool)
+
+    return test
+
+
+def _compiled(node: Node, types: Mapping[str, TensorSpec]) -> tuple[str, _Ask]:
+    """Return the kind of a value (`number`, `truth`, `text`), and what gives it."""
+    match node:
+        case Constant(value):
+            return _constant(value)
+        case Name(reference):
+            return _value(reference, types[reference])
+        case Element(of, index):
+            return _element(of.reference, index, types[of.reference])
+        case Function("abs", argument):
+            inner = _of_kind(argument, types, "number", "abs()")
+            return "number", lambda arrays: np.abs(inner(arrays))
+        case Function(name, argument):
+            return "number", _reduction(name, argument, types)
+        case Operation():
+            return _operation(node, types)
+    raise AssertionError(node)
+
+
+def _constant(value: Any) -> tuple[str, _Ask]:
+    if isinstance(value, str):
+        text = value.encode()
+        return "text", lambda arrays: text
+    return "truth" if isinstance(value, bool) else "number", lambda arrays: value
+
+
+def _kind(tensor: TensorSpec, reference: str) -> str:
+    if tensor.datatype.name == "BF16":
+        raise ValueError(f"expected numbers that NumPy knows; got {reference} of BF16")
+    return {"BYTES": "text", "BOOL": "truth"}.get(tensor.datatype.name, "number")
+
+
+def _value(reference: str, tensor: TensorSpec) -> tuple[str, _Ask]:
+    if tensor.shape not in ((), (1,)):
+        raise ValueError(
+            f"expected one value a row; got {reference} of {tensor.describe()}: write "
+            f"`max({reference})` or `{reference}[0]`"
+        )
+
+    def ask(arrays: Mapping[str, Array]) -> Array:
+        array = arrays[reference]
+        return array.reshape(len(array))
+
+    return _kind(tensor, reference), ask
+
+
+def _element(reference: str, index: int, tensor: TensorSpec) -> tuple[str, _Ask]:
+    if len(tensor.shape) != 1 or tensor.is_ragged or not 0 <= index < tensor.shape[0]:
+        got = f"{reference} of {tensor.describe()}"
+        raise ValueError(f"expected rows of one fixed axis with an element {index}; got {got}")
+    return _kind(tensor, reference), lambda arrays: arrays[reference][:, index]
+
+
+def _of_kind(node: Node, types: Mapping[str, TensorSpec], kind: str, place: str) -> _Ask:
+    found, ask = _compiled(node, types)
+    if found != kind:
+        raise ValueError(f"{place}: expected a {kind}; got a {found}")
+    return ask
+
+
+def _reduction(name: str, argument: Node, types: Mapping[str, TensorSpec]) -> _Ask:
+    assert name in REDUCTIONS, name
+    if not isinstance(argument, Name):
+        raise ValueError(f"{name}(): expected an input or `step.output`")
+    reference, tensor = argument.reference, types[argument.reference]
+    if not tensor.shape:
+        raise ValueError(f"{name}(): expected several values a row; got {reference}, which is one")
+    if name == "len":
+        return lambda arrays: _lengths(arrays[reference])
+    if _kind(tensor, reference) == "text" or (tensor.shape.count(-1) and name != "sum"):
+        what = "numbers, of fixed shape" if name != "sum" else "numbers"
+        raise ValueError(f"{name}(): expected rows of {what}; got {reference} {tensor.describe()}")
+    reduce = _REDUCE[name]
+
+    def ask(arrays: Mapping[str, Array]) -> Array:
+        array = arrays[reference]
+        if is_ragged(array):
+            return np.array([reduce(row) for row in array])
+        return np.asarray(reduce(array.reshape(len(array), -1), axis=1))
+
+    return ask
+
+
+def _lengths(array: Array) -> Array:
+    if is_ragged(array):
+        return np.array([len(row) for row in array])
+    return np.full(len(array), array.shape[1] if array.ndim > 1 else 0)
+
+
+def _operation(node: Operation, types: Mapping[str, TensorSpec]) -> tuple[str, _Ask]:
+    sign = node.operator
+    if sign in ("and", "or", "not"):
+        right = _of_kind(node.right, types, "truth", f"`{sign}`")
+        if node.left is None:
+            return "truth", lambda arrays: np.logical_not(right(arrays))
+        left = _of_kind(node.left, types, "truth", f"`{sign}`")
+    else:
+        assert node.left is not None
+        (kind, left), (other, right) = _compiled(node.left, types), _compiled(node.right, types)
+        if kind != other or (kind != "number" and sign not in ("==", "!=")):
+            raise ValueError(f"`{sign}`: expected two numbers; got a {kind} and a {other}")
+    calculate = _NUMERIC[sign]
+    result = "number" if sign in "+-*/" else "truth"
+    return result, lambda arrays: calculate(left(arrays), right(arrays))
