@@ -247,7 +247,8 @@ class ModelVersion(Servable):
         self.sample = loaded.sample
         surroundings = self.deadline, self._pools, self._clock, self._metrics
         stages = version_stages(self.spec, self.settings, loaded, *surroundings)
-        self.set_version_stages((*stages, *self._own_stages))
+        # A pipeline keeps no answers: its models may be replaced, and keep their own.
+        self.set_version_stages(tuple(self._own_stages or stages))
         if loaded.preprocess is not None:
             self.limits = NO_LIMITS  # the queue gets what the hook makes of the inputs
         if loaded.preprocess is None and not self.spec.has_groups:
