@@ -115,9 +115,6 @@ class ModelFile(FileSection):
     def _what_the_format_needs(self) -> ModelFile:
         if self.format == "python" and self.entry is None:
             raise ValueError("`class: module:Class` for format python")
-        froms = {tensor.origin is not None for tensor in self.outputs}
-        if {bool(self.steps), *froms} != {self.format == "pipeline"}:
-            raise ValueError("`steps`, and `from` of each output, with format pipeline alone")
         if self.gradients and self.format not in ("python", "torchscript", "export"):
             raise ValueError(f"no `gradients: true` for format {self.format}, which has none")
         texts = (tensor.missing for tensor in self.inputs if tensor.dtype.name == "BYTES")
@@ -137,6 +134,13 @@ class ModelFile(FileSection):
             raise ValueError("`graph_name`, `batch_axis` and `constants` with format onnx alone")
         if self.signature is not None and self.format != "savedmodel":
             raise ValueError("`signature` with format savedmodel alone")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_are_of_a_pipeline(self) -> ModelFile:
+        froms = {tensor.origin is not None for tensor in self.outputs}
+        if {bool(self.steps), *froms} != {self.format == "pipeline"}:
+            raise ValueError("`steps`, and `from` of each output, with format pipeline alone")
         return self
 
     @model_validator(mode="after")
@@ -279,8 +283,7 @@ def definition_of(
 ) -> ModelDefinition:
     """Return what `source` says, the content of a `model.yaml` in `folder`.
 
-    `learnt` says where that is known from, for a model that is one file of that folder. Raises as
-    `load_model_definition` does.
+    `learnt` says where that is known from, for a single file. Raises as `load_model_definition`.
     """
     _fill_in(source, folder)
     model = validate(ModelFile, source, places_outside_model_file(ModelFile))
