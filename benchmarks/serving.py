@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -60,15 +61,22 @@ def running_server(
 
 @contextmanager
 def server_process(
-    models: Path = MODELS, *settings: str, script: Path = ROOT / "serve.py"
+    models: Path = MODELS,
+    *settings: str,
+    script: Path = ROOT / "serve.py",
+    log: Path = Path(os.devnull),
 ) -> Iterator[Running]:
-    """Do what `running_server` does, and give the id of the process and every address."""
+    """Do what `running_server` does, and give the id of the process and every address.
+
+    The server's log goes to the file `log`.
+    """
     pairs = [f"model_repository={models}", *settings]
     arguments = [part for pair in pairs for part in ("--set", pair)]
     command = [sys.executable, str(script), "--host", "127.0.0.1", "--port", "0", *arguments]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
-    )
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT
+        )
     try:
         assert process.stdout is not None
         found = re.search(r"ready on (\S+)(?: and grpc://(\S+))?", process.stdout.readline())

@@ -1,0 +1,282 @@
+"""What new versions of models cost clients: reloads, promotes, aborts, shadows and canaries.
+
+A real server over sockets, in three parts, each of which can be run alone:
+
+`changes`: one model is reloaded with other content, and of another model new versions come as
+canary and are promoted or aborted, by turns. Clients of both check each answer: was that version
+meant at some time between sending and answering? Beside them two more models are asked in open
+loops at random (Poisson) times, one that sleeps and one that computes. Windows without and with
+changes alternate; the load is the same in both.
+
+`shadows`: four models in processes of their own that differ in their shadow alone: none, one that
+hangs, one that ends its process at each batch, one that takes ten times as long. Every request is
+copied. Clients of each model are measured by turns.
+
+`canary`: 100,000 requests with a key each and 100,000 without are divided at 5 %. Then the server
+is started anew, and half of the keys are asked again: each must meet the version of before.
+
+A run whose generator lagged its own schedule says nothing: the window is left out and counted, and
+makes the exit status 3.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# Run as a script: this folder, in which http.py would hide the library's own, leaves the path.
+if __package__ in (None, ""):
+    sys.path[0] = sys.path[0].rpartition("/")[0]
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from benchmarks.load import LoadOptions, LoadResult, report_invalid, run_load
+from benchmarks.reporting import write_results
+from benchmarks.serving import MODELS, Running, server_process
+from benchmarks.trials.changes import Changes
+from benchmarks.trials.clients import Answered, Load, run_loads, under_load
+from benchmarks.trials.repository import write_version
+
+OTHERS = {"fixed_cost": (64, 400.0), "mlp": (784, 200.0)}
+"""Models that nobody changes: numbers of a row, and requests a second."""
+
+CANARY = "{version: latest, steps: [5], every: 1d, min_requests: 100000000}"
+"""A trial that stays at 5 % until a person ends it."""
+
+KEYS = 100_000
+
+SHADOWS = {"none": "", "hangs": "hangs", "crashes": "crashes", "ten times slower": ""}
+"""Kinds of shadows, and what `write_version` calls them."""
+
+STABLE_S = 0.002
+"""Seconds of a batch of a version that answers clients."""
+
+SETTLE_S = 3.0
+"""Seconds for which a server rests before it is measured: processes in reserve import PyTorch."""
+
+Row = dict[str, Any]
+
+
+def row(part: str, case: str, figure: str, value: Any, asked: str) -> Row:
+    """Return one line of the table."""
+    return {"part": part, "case": case, "figure": figure, "value": value, "asked for": asked}
+
+
+def changes(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[LoadResult]]:
+    """Measure what changes of some models cost their clients and those of others."""
+    repository, log = folder / "models", folder / "log"
+    Changes.write(repository)
+    settings = (
+        f"state_folder={folder}",
+        "model_control=explicit",
+        f"models.tried.canary={CANARY}",
+        *(f"models.{name}.path={MODELS / name}" for name in OTHERS),
+    )
+    windows: dict[bool, list[dict[str, LoadResult]]] = {False: [], True: []}
+    with server_process(repository, *settings, log=log) as server:
+        made = Changes(server, repository, log)
+        loads = {name: Load(server.http, name, 4, 0.02) for name in ("replaced", "tried")}
+        with under_load(*loads.values()), ThreadPoolExecutor(1) as pool:
+            time.sleep(SETTLE_S)
+            while min(map(len, made.seconds.values())) < options.changes:
+                for with_changes in (False, True):
+                    ended = time.monotonic() + options.seconds + 1.0
+                    changing = pool.submit(
+                        _change, made, options.pause if with_changes else 0.0, ended
+                    )
+                    windows[with_changes].append(_others(server, options, len(windows[True])))
+                    changing.result()
+                print(_summary(made, windows), flush=True)
+    rows = _rows_of_changes(made, loads) + _rows_of_others(windows)
+    return rows, [result for runs in windows.values() for run in runs for result in run.values()]
+
+
+def _change(made: Changes, pause: float, until: float) -> None:
+    """Make changes with `pause` seconds between them; none with a pause of 0."""
+    while pause and time.monotonic() < until:
+        began = time.monotonic()
+        made.next()()
+        time.sleep(max(0.0, pause - (time.monotonic() - began)))
+
+
+def _others(server: Running, options: argparse.Namespace, seed: int) -> dict[str, LoadResult]:
+    """Ask the models that nobody changes."""
+    loads = {
+        name: LoadOptions(
+            url=f"{server.http}/models/{name}/predict",
+            body=np.random.default_rng(0).random(numbers, dtype=np.float32).tobytes(),
+            rate=rate,
+            duration=options.seconds,
+            warmup=1.0,
+            connections=64,
+            seed=seed,
+            realtime=options.realtime,
+        )
+        for name, (numbers, rate) in OTHERS.items()
+    }
+    with ThreadPoolExecutor(len(loads)) as pool:
+        return dict(zip(loads, pool.map(run_load, loads.values()), strict=True))
+
+
+def _p99(runs: Sequence[dict[str, LoadResult]], name: str, what: str = "p99") -> float:
+    """Return the median over the valid runs."""
+    found = [run[name].latency_200_ms[what] for run in runs if run[name].valid]
+    return median(found) if found else float("nan")
+
+
+def _summary(made: Changes, windows: dict[bool, list[dict[str, LoadResult]]]) -> str:
+    last = ", ".join(
+        f"{name} p99 {windows[False][-1][name].latency_200_ms['p99']:.2f} -> "
+        f"{windows[True][-1][name].latency_200_ms['p99']:.2f} ms"
+        for name in OTHERS
+    )
+    return f"{sum(map(len, made.seconds.values()))} changes; {last}"
+
+
+def _rows_of_changes(made: Changes, loads: dict[str, Load]) -> Iterator[Row] | list[Row]:
+    rows = []
+    for name, meant in (("replaced", made.replaced), ("tried", made.tried)):
+        answered = loads[name].answered
+        lost = sum(one.status != 200 or one.number < 0 for one in answered)
+        case = f"{len(answered):,} requests of the model that is {name}"
+        rows.append(row("changes", case, "lost or failed", lost, "0"))
+        rows.append(row("changes", case, "by a version not meant", meant.wrong(answered), "0"))
+    for kind, seconds in made.seconds.items():
+        case = f"{len(seconds)} times {kind}"
+        rows.append(row("changes", case, "median seconds", median(seconds), ""))
+    return rows
+
+
+def _rows_of_others(windows: dict[bool, list[dict[str, LoadResult]]]) -> list[Row]:
+    rows = []
+    for name in OTHERS:
+        runs = [run[name] for each in windows.values() for run in each]
+        failed = sum(each.scheduled - each.statuses.get("200", 0) for each in runs)
+        out = sum(not each.valid for each in runs)
+        case = f"{name}, {len(runs)} windows, {out} left out"
+        rows.append(row("changes", case, "lost or failed", failed, "0"))
+        for what in ("p50", "p99"):
+            without, beside = (_p99(windows[key], name, what) for key in (False, True))
+            rows.append(row("changes", case, f"{what} without, ms", without, ""))
+            rows.append(row("changes", case, f"{what} with changes, ms", beside, ""))
+            asked = "at most 1.1" if what == "p99" else ""
+            rows.append(row("changes", case, f"{what} ratio", beside / without, asked))
+    return rows
+
+
+def shadows(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[LoadResult]]:
+    """Measure what shadows that fail cost clients."""
+    names = {kind: f"shadow_{number}" for number, kind in enumerate(SHADOWS)}
+    settings = [f"state_folder={folder}", "defaults.worker=process"]
+    for kind, name in names.items():
+        write_version(folder / "models", name, 1, 1, STABLE_S)
+        if kind != "none":
+            slower = 10 if kind.startswith("ten") else 1
+            write_version(folder / "models", name, 2, 2, STABLE_S * slower, SHADOWS[kind])
+            settings += [
+                f"models.{name}.shadow={{version: 2, sample: 1}}",
+                f"models.{name}.versions=[1]",
+            ]
+    found: dict[str, list[list[Answered]]] = {kind: [] for kind in SHADOWS}
+    with server_process(folder / "models", *settings) as server:
+        time.sleep(4 * SETTLE_S)
+        for _ in range(options.rounds):
+            for kind, name in names.items():
+                load = Load(server.http, name, 2, 0.005)
+                with under_load(load):
+                    time.sleep(options.seconds / 2)
+                found[kind].append(load.answered)
+                time.sleep(SETTLE_S)
+    return list(_rows_of_shadows(found)), []
+
+
+def _rows_of_shadows(found: dict[str, list[list[Answered]]]) -> Iterator[Row]:
+    medians = {
+        kind: [median(one.at - one.sent for one in answered) * 1e3 for answered in rounds]
+        for kind, rounds in found.items()
+    }
+    for kind, rounds in found.items():
+        answered = [one for each in rounds for one in each]
+        failed = sum(one.status != 200 for one in answered)
+        seen = sum(one.status == 200 and one.number != 1 for one in answered)
+        case = f"shadow: {kind}; {len(answered):,} requests"
+        yield row("shadows", case, "failed clients", failed, "0")
+        yield row("shadows", case, "answered by the shadow, or wrong", seen, "0")
+        yield row("shadows", case, "median, ms", median(medians[kind]), "")
+        if kind != "none":
+            pairs = zip(medians[kind], medians["none"], strict=True)
+            more = median(mine - plain for mine, plain in pairs)
+            yield row("shadows", case, "median more than without, ms", more, "at most 0.05")
+
+
+def canary(options: argparse.Namespace, folder: Path) -> tuple[list[Row], list[LoadResult]]:
+    """Measure how many requests a canary of 5 % gets, and whether keys stay."""
+    for version in (1, 2):
+        write_version(folder / "models", "tried", version, version)
+    settings = (f"state_folder={folder}", f"models.tried.canary={CANARY}")
+    rows, sides = [], []
+    for run in range(2):
+        keys = [f"user-{number}" for number in range(KEYS if run == 0 else KEYS // 2)]
+        with server_process(folder / "models", *settings) as server:
+            loads = [Load(server.http, "tried", 64, keys=_one_by_one(keys))]
+            if run == 0:
+                loads.append(Load(server.http, "tried", 64, keys=_one_by_one([""] * KEYS)))
+            for load in loads:
+                run_loads(load)
+        for load, what in zip(loads, ("a key each", "no keys"), strict=False):
+            failed = sum(one.status != 200 for one in load.answered)
+            case = f"{len(load.answered):,} requests, {what}{', after a restart' * run}"
+            rows.append(row("canary", case, "failed", failed, "0"))
+            percent = 100 * sum(one.number == 2 for one in load.answered) / len(load.answered)
+            rows.append(row("canary", case, "percent to the canary", round(percent, 3), "5 ± 0.2"))
+            untold = sum(one.told != str(one.number) for one in load.answered)
+            rows.append(row("canary", case, "wrong X-Model-Version", untold, "0"))
+        sides.append({one.key: one.number for one in loads[0].answered})
+    moved = sum(sides[0][key] != side for key, side in sides[1].items())
+    rows.append(row("canary", f"{len(sides[1]):,} keys asked again", "changed sides", moved, "0"))
+    return rows, []
+
+
+def _one_by_one(keys: list[str]) -> Any:
+    left = iter(keys)
+    return lambda: next(left, None)
+
+
+PARTS = {"changes": changes, "shadows": shadows, "canary": canary}
+
+
+def main() -> int:
+    """Measure, write the results, print the table; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all without")
+    parser.add_argument("--changes", type=int, default=100, help="of each kind, at least")
+    parser.add_argument("--pause", type=float, default=1.0, help="seconds between two changes")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each window")
+    parser.add_argument("--rounds", type=int, default=8, help="of shadows")
+    parser.add_argument(
+        "--realtime",
+        action="store_true",
+        help="run open loops under SCHED_FIFO (needs the privilege)",
+    )
+    options = parser.parse_args()
+    rows, runs = [], []
+    for part in options.parts or PARTS:
+        with TemporaryDirectory() as folder:
+            found, results = PARTS[part](options, Path(folder))
+        rows += found
+        runs += results
+    remarks = (f"A change each {options.pause:g} s in windows with changes.",)
+    print(write_results("rollouts", "New versions of models under load", rows, remarks))
+    return report_invalid(runs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
