@@ -11,6 +11,30 @@ import pytest
 from batcher.config.settings import load_settings
 from tests.end_to_end.processes import ROOT, run
 
+WORDS = {
+    "model.yaml": """
+format: python
+class: model:Words
+sample: sample.json
+inputs: [{name: text, dtype: BYTES, shape: []}]
+prepared: [{name: ids, dtype: INT64, shape: [-1], pad: 0}]
+outputs: [{name: sum, dtype: INT64, shape: []}]
+""",
+    "model.py": """
+import numpy as np
+
+
+class Words:
+    def preprocess(self, inputs):
+        lengths = [len(text.split()) + 2 for text in inputs["text"]]
+        return {"ids": [np.ones(length, "i8") for length in lengths]}
+
+    def predict(self, inputs):
+        return {"sum": inputs["ids"].sum(axis=1)}
+""",
+    "sample.json": '{"inputs": {"text": ["a b c", "a", "a b c d e f"]}}',
+}
+
 CONFIG = "model_repository: models\n# ours\nmodels: {} # more to come\n"
 
 
@@ -30,6 +54,24 @@ def test_a_model_whose_rows_get_dear_gets_smaller_batches(tmp_path: Path) -> Non
     # a machine on which something else runs may make noise of a gain
     expected = 16 if "better by more than the noise" in done.stdout else 64
     assert load_settings(config, {}).for_model("knee").max_batch_size == expected
+
+
+@pytest.mark.long  # three starts of a server, and some seconds of load
+def test_texts_are_measured_by_what_the_model_makes_of_them(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "words" / "1"
+    folder.mkdir(parents=True)
+    for name, text in WORDS.items():
+        (folder / name).write_text(text)
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG)
+    done = run("tune", "words", "-c", str(config), "--clients", "8", "--time", "2s")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "lengths: the 3 rows of the model's sample: 3 to 8 elements a row, median 5"
+    ) in done.stdout
+    for elements in (3, 5, 8):
+        assert f"present settings, rows of {elements} elements\n" in done.stdout
+    assert "medians of" in done.stdout
 
 
 @pytest.mark.long  # a model is loaded
