@@ -34,6 +34,7 @@ from batcher.app.simulation.simulation import simulate
 from batcher.app.tuning.curve import Curve
 from batcher.app.tuning.subject import Changes
 from batcher.app.tuning.user_load import UserLoad
+from batcher.app.tuning.verdict import Gain
 from batcher.config.model_settings import ModelSettings
 
 EQUAL_ANSWERS, EQUAL_P99 = 0.01, 0.03
@@ -269,10 +270,15 @@ def _is_first(option: Option, order: Sequence[Option]) -> bool:
 
 def is_better(option: Option, present: Option) -> bool:
     """Return whether an option does clearly better than the present settings."""
+    return gains(option, present) is not None
+
+
+def gains(option: Option, present: Option) -> Gain | None:
+    """Return in what an option does clearly better than the present settings; None for nothing."""
     gain = option.result.goodput / max(present.result.goodput, 1e-9) - 1
     if abs(gain) > EQUAL_ANSWERS:
-        return gain > 0
-    return _p99(option) < (1 - EQUAL_P99) * _p99(present)
+        return "answers" if gain > 0 else None
+    return "p99" if _p99(option) < (1 - EQUAL_P99) * _p99(present) else None
 
 
 def _distance(option: Option) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 
 from batcher.app.tuning.child_server import child_server
-from batcher.app.tuning.choosing import Option, Setup, Simulator, different, is_better, search
+from batcher.app.tuning.choosing import Option, Setup, Simulator, different, gains, search
 from batcher.app.tuning.curve import Curve, Limits, Run, measured
 from batcher.app.tuning.lengths import RowSize, measured_places, simulated_rows, words_of_sizes
 from batcher.app.tuning.loaded_model import BEYOND, LoadedModel, loaded
@@ -241,13 +241,12 @@ class Tuner:
 def chosen(verified: Sequence[Option], rounds: Sequence[Sequence[Measured]]) -> Changes:
     """Return the best of the `verified` settings, by the rounds of each; none for the present ones.
 
-    Settings must be better in both ways. What is equal in simulation and better under real load has
-    mostly been lucky; and what is better in simulation alone has met something that is not in it.
+    Settings must be better in both ways, and in the same thing. What is equal in simulation and
+    better under real load has mostly been lucky; and what is better in simulation alone has met
+    something that is not in it.
     """
     found = [
-        verdict(rounds[0], own)._replace(is_better=False)
-        if not is_better(option, verified[0])
-        else verdict(rounds[0], own)
+        verdict(rounds[0], own).promised(gains(option, verified[0]))
         for option, own in zip(verified[1:], rounds[1:], strict=True)
     ]
     place = best(found)

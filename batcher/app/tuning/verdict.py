@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf, sqrt
 from statistics import median
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from batcher.app.tuning.curve import DEVIATIONS
 from batcher.app.tuning.sending import Measured
@@ -36,6 +36,10 @@ LEAST_ANSWERS_NOISE, LEAST_P99_NOISE = 0.02, 0.05
 
 MEDIAN_ERROR = 1.25
 """Error of a median over that of a mean, of a normal distribution."""
+
+
+Gain = Literal["answers", "p99"]
+"""In what settings are better."""
 
 
 class Compared(NamedTuple):
@@ -62,6 +66,17 @@ class Verdict(NamedTuple):
     is_better: bool
     answers: Compared
     p99: Compared
+
+    def promised(self, gain: Gain | None) -> Verdict:
+        """Return the verdict on settings from which a `gain` was to be expected; None for none.
+
+        Another gain than that is luck, or of something that nobody knows.
+        """
+        kept = {
+            "answers": self.answers.gain > self.answers.noise,
+            "p99": self.p99.gain < -self.p99.noise,
+        }
+        return self._replace(is_better=self.is_better and gain is not None and kept[gain])
 
     @property
     def words(self) -> str:

@@ -136,6 +136,8 @@ def test_settings_must_be_better_both_simulated_and_measured() -> None:
     slow, fast = [measured(100, 1.0)] * 4, [measured(150, 1.0)] * 4
     assert chosen([options[0], better], [slow, fast]) == {"max_batch_size": 8}
     assert chosen([options[0], better], [slow, slow]) == {}
+    quick = [measured(100, 0.5)] * 4
+    assert chosen([options[0], better], [slow, quick]) == {}  # more answers were to be expected
     assert chosen([options[0], equal], [slow, fast]) == {}
 
 
@@ -149,5 +151,6 @@ def test_the_ticks_of_the_chart_are_round_numbers(right: float, expected: list[f
 def test_runs_are_long_enough_and_leave_enough_rounds() -> None:
     assert run_seconds(left=30.0, rate=10_000) == pytest.approx(30 / 9)
     assert run_seconds(left=6.0, rate=100) == 2.0
-    assert run_seconds(left=0.0, rate=100) == 0.5
+    assert run_seconds(left=0.0, rate=100) == 2.0
+    assert run_seconds(left=0.0, rate=1000) == 0.5
     assert run_seconds(left=600.0, rate=1) == 4.0
