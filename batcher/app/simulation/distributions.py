@@ -79,6 +79,12 @@ def one_of(values: Sequence[float], text: str) -> Distribution:
     return _weighted(text, [(value, 1.0) for value in values], text)
 
 
+def in_turn(values: Sequence[float], text: str) -> Distribution:
+    """Return `values` one after the other, and again from the first one, written as `text`."""
+    repeated = np.tile(values, max(CHUNK // len(values), 1))
+    return Distribution(text, float(np.mean(values)), lambda random: repeated)
+
+
 def read_distribution(text: str, what: str, read: Read | None = None) -> Distribution:
     """Return the distribution that `text` says, of numbers that `read` reads; `what` names them.
 

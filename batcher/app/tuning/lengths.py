@@ -2,8 +2,9 @@
 
 The rows that real load sends are made first (`sample_rows`). How many elements the model then gets
 is asked of the server: a text of ten words may be fourteen tokens. Three of the rows, the shortest,
-the middle one and the longest, are what l(b, length) is measured with; simulated requests have the
-length of any of the rows, each as likely as the others.
+the middle one and the longest, are what l(b, length) is measured with. Simulated requests have the
+lengths of the rows in turn, as real load has: drawn at random, more long rows would meet by chance,
+and the 99th percentile would be half as long again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from statistics import median_low
 from typing import NamedTuple
 
-from batcher.app.simulation.distributions import one_of
+from batcher.app.simulation.distributions import in_turn
 from batcher.app.simulation.ragged import RaggedRows
 from batcher.core.padding import Padding
 from batcher.core.spec import ModelSpec
@@ -55,9 +56,9 @@ def simulated_rows(spec: ModelSpec, sizes: Sequence[RowSize]) -> RaggedRows | No
     own = [size.own for size in sizes]
     tensor = next(each for each in (*spec.inputs, *spec.prepared) if each.pad is not None)
     if tensor.free_axes > 1:
-        return RaggedRows((one_of(own, "measured"),))
+        return RaggedRows((in_turn(own, "measured"),))
     width = max(tensor.fixed_size, 1)
     lengths = [max(each // width, 1) for each in own]
     warmup = (lengths[0], *Padding(spec).warmup_lengths)
     multiple, edges = tensor.pad_to_multiple_of, tensor.pad_sizes
-    return RaggedRows((one_of(lengths, "measured"),), multiple, edges, width, warmup)
+    return RaggedRows((in_turn(lengths, "measured"),), multiple, edges, width, warmup)

@@ -99,6 +99,8 @@ def test_simulated_rows_are_padded_as_the_model_pads_them() -> None:
     found = simulated_rows(spec(pad_to_multiple_of=8), [RowSize(10, 16), RowSize(40, 48)])
     assert found is not None
     assert [each.mean for each in found.lengths] == [12.5]  # lengths 5 and 20, of width 2
+    drawn = found.drawn(np.random.default_rng(1))
+    assert [next(drawn) for _ in range(3)] == [(5,), (20,), (5,)]
     assert (found.multiple, found.width, found.warmup_lengths) == (8, 2, (5,))
     assert found.elements((5,)) == 16
     picture = TensorSpec("x", datatype("FP32"), (3, -1, -1), pad=0)
