@@ -257,7 +257,8 @@ class ModelServer:
     def drain(self) -> Deferred[None]:
         """Take no more requests; fires when those that were taken are answered."""
         kept = self.traffic.keep()
-        return self.lifecycle.drain().addCallback(lambda _: kept)
+        drained = self.lifecycle.drain().addCallback(lambda _: kept)
+        return drained.addCallback(lambda _: self.traffic.let_go())
 
     def stop(self) -> Deferred[None]:
         """Fail what waits or runs, and end the workers.

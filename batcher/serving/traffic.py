@@ -29,6 +29,7 @@ class Traffic:
 
     Attributes:
         save: keeps the record of a model's trial beyond the life of the server.
+        let_go: lets other servers keep records in the same place; called at the end.
     """
 
     def __init__(self, around: Surroundings, ready_model: ReadyModel) -> None:
@@ -39,6 +40,7 @@ class Traffic:
         self._around = around
         self._ready_model = ready_model
         self.save: Save = _forget
+        self.let_go: Callable[[], Deferred[None]] = partial(succeed, None)
         self._settings = ServerSettings()
         self._names: dict[str, SharedName | None] = {}
 

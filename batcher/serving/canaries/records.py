@@ -1,6 +1,7 @@
 """The states of trials on disk, one file a model, so that a trial outlives the server.
 
-    state_folder/trials/MODEL.json
+    state_folder/trials/MODEL.json    the record
+    state_folder/trials/MODEL.lock    held by the server that writes the record
 
 Everything here reads or writes the disk, and runs on the disk's thread.
 """
@@ -47,14 +48,15 @@ def read_records(folder: Path) -> dict[str, Record]:
 
 def write_record(folder: Path, name: str, record: Record) -> None:
     """Write the record of the model `name`, whole or not at all. Raises OSError. Disk thread."""
-    path = _path(folder, name)
+    path = record_path(folder, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     new.write_text(dumps(record, indent=1) + "\n")
     os.replace(new, path)
 
 
-def _path(folder: Path, name: str) -> Path:
+def record_path(folder: Path, name: str) -> Path:
+    """Return the file for the record of the model `name`. Any thread."""
     return folder / "trials" / f"{quote(name, safe=' ')}.json"
 
 

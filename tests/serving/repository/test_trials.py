@@ -8,6 +8,7 @@ from typing import Any
 
 from batcher.config.settings import ServerSettings
 from batcher.serving.repository.repository import ModelRepository
+from tests.batching.test_failure_log import Logged
 from tests.serving.repository.test_repository import write
 from tests.support.serving import Serving
 
@@ -104,3 +105,26 @@ def test_a_state_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     assert server.start() == "12"
     assert server.ask() == {"1", "2"}
     server.serving.end()
+
+
+def test_two_servers_over_one_folder_do_each_other_no_harm(tmp_path: Path) -> None:
+    for number in (1, 2):
+        write(tmp_path / f"models/m/{number}", str(number))
+    first, second = Server(tmp_path), Server(tmp_path)
+    assert (first.start(), second.start()) == ("2", "2")
+    with Logged() as log_lines:
+        assert (first.ask(), second.ask()) == ({"2"}, {"2"})
+        write(tmp_path / "models/m/3", "3")
+        for server in (first, second):
+            server.reload()
+            assert server.ask() == {"2", "3"}
+        second.serving.server.traffic.canary("m").promote()
+        assert second.ask() == {"3"}
+        first.serving.server.traffic.canary("m").abort()
+        assert first.ask() == {"2"}
+        record = first.end()
+    assert (record["candidate"], record["outcome"]) == ("3", "rolled_back")
+    not_kept = [line for line in log_lines if "is not kept" in line]
+    assert len(not_kept) == 1, "the second server says so once"
+    assert "expected a state_folder of this server's own" in not_kept[0]
+    assert second.end()["outcome"] == "promoted", "the first has ended, so the second keeps it"
